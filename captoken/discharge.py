@@ -30,7 +30,7 @@ from captoken._format.encoding import LIMITS, b64decode, decode_json
 from captoken._format.errors import DischargeError, LimitError
 from captoken._format.packet import Packet
 from captoken._format.sealed import Sealed, SealedValue, forgetful
-from captoken._format.text import UNBOUND
+from captoken._format.text import UNBOUND, text_of
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.discharge import CAVEAT_KEY_BYTES, Discharge, Ticket
 from captoken._writing.compose import Means, Terms, compose_request, spell
@@ -225,18 +225,20 @@ class Discharger(SealedValue, frozen=True, eq=False):
             raise ValueError("a discharge expires: give expires_in or expires_at")
 
         body = spell(stated)
-        # Base64 of the packet, in which at most 64 bytes frame the two.
-        chars = len(UNBOUND) + (len(opened.cid) + len(body) + 64) * 4 // 3
-        if chars > LIMITS.token_chars:
-            raise LimitError(
-                f"the discharge would be more than {LIMITS.token_chars} characters: say less in it"
-            )
 
         # A chain under the caveat key, with the cid as its identifier and one link (spec 33.1).
         first = chain.mint_tag(chain.derive(opened.key), opened.cid)
         signature = chain.link_tag(first, body)
         links = ((body, b""),)
-        return Discharge(Packet(opened.cid, links, signature))
+        made = Packet(opened.cid, links, signature)
+
+        # What readers refuse is not written (spec 3.2). A link of so many bytes is too long anyway.
+        is_long = len(body) > LIMITS.token_chars or len(text_of(made, UNBOUND)) > LIMITS.token_chars
+        if is_long:
+            raise LimitError(
+                f"the discharge would be more than {LIMITS.token_chars} characters: say less in it"
+            )
+        return Discharge(made)
 
     def __repr__(self) -> str:
         return f"<Discharger {self.public}>"

@@ -123,12 +123,13 @@ class Token(SealedValue, frozen=True, eq=False):
 
     @property
     def needs(self) -> tuple[Ticket, ...]:
-        """What third parties are asked and no discharge is here for, in order.
+        """What third parties are asked and no discharge is here for, in order, each once.
 
         Raises DischargeError for a foreign one.
         """
         answered = {packet.identifier for packet in self.secret_discharges}
-        asked = (cid for cid, vid in self.secret_packet.caveats if vid)
+        # One discharge answers all caveats of one ticket, as far as a holder can see (8.7).
+        asked = dict.fromkeys(cid for cid, vid in self.secret_packet.caveats if vid)
         return tuple(Ticket.parse(cid) for cid in asked if cid not in answered)
 
     # --- narrowing ------------------------------------------------------------------------------

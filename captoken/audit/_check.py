@@ -175,16 +175,15 @@ def _pass(waiting: dict[int, set[Head]], head: Head) -> None:
 def _is_signed(record: Mapping[str, Any], before: Head, servers: Iterable[bytes]) -> bool:
     """Did one of these servers sign the checkpoint that follows on `before`? Never raises.
 
-    Whose key the checkpoint names is not asked: the signature says it. Nothing in a record can
-    bring a key along.
+    The checkpoint names the key, and it is one of theirs (39.5): a record cannot bring a key along.
     """
     stated = record.get("signature")
     try:
         signature = b64decode(stated) if type(stated) is str else b""
     except EncodingError:
         return False
-    message = checkpoint_message(before)
-    return any(primitives.signed(server, message, signature) for server in servers)
+    key = next((server for server in servers if b64encode(server) == record.get("key")), None)
+    return key is not None and primitives.signed(key, checkpoint_message(before), signature)
 
 
 def rfc8693(record: Mapping[str, Any]) -> dict[str, Any]:

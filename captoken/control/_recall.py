@@ -299,6 +299,9 @@ def _raw(link: Any) -> RawCaveat:
     if type(link) is not dict or not {"cid"} <= link.keys() <= {"cid", "vid"}:
         raise ValueError("a link has cid, and perhaps vid")
     cid = b64decode(link["cid"])
+    # No field of a token is empty (10.5), so that no such link was ever handed on.
+    if not cid:
+        raise ValueError("a cid is not empty")
     if "vid" not in link:
         return cid, b""
     vid = b64decode(link["vid"])

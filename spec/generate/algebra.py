@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from spec.generate.build import (
     KEY,
@@ -17,6 +18,7 @@ from spec.generate.build import (
     hand_over,
     nonce,
     root,
+    signing_public,
     token,
 )
 from spec.generate.table import SALES, Table
@@ -431,6 +433,19 @@ def widening() -> Table:
     data = token(SALES)
     fails("tools_under_tables", "23.8", "tools", parts=data, tools={"search": {}})
     fails("tables_under_tools", "23.5", "tables", parts=token({"tools": {"*": {}}}), tables=["sales"])
+    spread = {"columns": {"hr": ["amount", "pay"], "market.*": ["amount", "pay"], "sales": ["amount"]}}
+    writes("columns_cut_at_each_place", "23.15", spread, columns={"*": ["amount", "pay"]}, clamp=True)
+    inner = {"columns": {"hr": ["pay"], "market.*": ["pay"], "sales": []}}
+    writes("columns_cut_where_another_wish_decides", "23.15", inner, columns={"*": ["pay"], "sales": ["id"]}, clamp=True)
+    writes("tables_cut_with_a_pattern_that_is_held", "23.15", {"tables": ["market.*", "sales"]},
+           tables=["market.*", "orders", "sales"], clamp=True)  # fmt: skip
+    writes("tables_cut_where_one_lies_in_a_hole", "23.15", {"tables": ["hr", "market.*", "sales"]},
+           tables=["*", "market.eu"], clamp=True)  # fmt: skip
+    writes("tools_cut_at_each_place", "23.15", {"tools": {"files.*": {"path": {"path": ["/data"]}}, "files.read": {"path": {"path": [
+           "/data/a"]}}}}, tools={"files.*": {"path": any_}, "files.read": {"path": {"path": ["/data/a"]}}}, clamp=True)  # fmt: skip
+    nothing("where_cut_to_nothing_of_one", "23.15", "where", where={"level": {"in": [4]}, "score": {"min": 1}})
+    writes("where_cut_in_one_of_two", "23.15", {"where": {"level": {"in": [2]}, "score": {"max": 5, "min": 2}}},
+           where={"level": {"in": [2, 4]}, "score": {"max": 5, "min": 2}}, clamp=True)  # fmt: skip
     none = token({"nbf": NOW - 60})
     writes("tools_under_nothing_closed", "23.8", {"tools": {"search": {}}}, parts=none, tools={"search": {}})
     writes("tables_under_nothing_closed", "23.5", {"tables": ["sales"]}, parts=none, tables=["sales"])
@@ -569,6 +584,15 @@ def widening() -> Table:
     )
     fails("delegate_only_false", "23.14", None, code="usage", parts=data, delegate_only=False, expires_in=60)
 
+    fails("usage_before_widening", "23.3", None, code="usage", tables=["orders"], where={})
+    fails("no_name_before_an_unknown_key", "23.3", None, code="usage", to="sales agent", used=1)
+    fails("widening_before_keep", "23.3", "tables", tables=["orders"], keep="where")
+    fails("keep_before_hand_over", "23.3", None, code="usage", parts=last, to="sales-agent", tables=["sales"], keep="where")
+    fails("hand_over_before_depth", "23.3", None, code="too_deep", parts=last, to="sales-agent", depth=5)
+    fails("depth_before_delegate_only", "23.3", "depth", parts=token({**SALES, "delegate_only": True, "depth": 1}), depth=2,
+          delegate_only=False)  # fmt: skip
+    fails("own_keys_before_depth", "23.3", "tables", parts=deep, tables=["orders"], depth=9)
+
     numbered = {"n": nonce(7)}
     counted = token(
         {**SALES, "budget": {"cents": 5, "tokens": 9}, "fresh": 60, "n": nonce(), "uses": 10}, {"n": nonce(1), "uses": 3}
@@ -620,6 +644,7 @@ def widening() -> Table:
     writes(
         "after_hand_over_after_opaque", "23.1", hand_over("report-agent", "sales-agent", 7), parts=between, to="report-agent"
     )
+    _past_links_that_cannot_be_read(writes, fails)
     third = token(SALES, (b"ask", VID))
     writes("under_third_party", "23.1", {"tables": ["sales"]}, parts=third, tables=["sales"])
     usage: dict[str, tuple[str, dict[str, Json]]] = {
@@ -653,6 +678,47 @@ def widening() -> Table:
         where={"x": {"in": ["y" * 200 + str(number) for number in range(4)]}},
     )
     return table
+
+
+def _past_links_that_cannot_be_read(writes: Any, fails: Any) -> None:
+    """What a link that prohibits everything does to the chain that a holder reads."""
+
+    def opaque(*names: str, **caveats: Json) -> dict[str, Json]:
+        passed = hand_over(names[1], names[0]) if names else {}
+        return {"acme:region": 1, **passed, **caveats}
+
+    to_sales, plain = opaque("orchestrator", "sales-agent"), token(SALES)
+    second = hand_over("report-agent", "sales-agent", 7)
+    writes("after_opaque_hand_over_from_another", "23.1", second, to="report-agent",
+           parts=extended(plain, opaque("mail-agent", "sales-agent")))  # fmt: skip
+    writes("after_opaque_hand_over_that_lowers_depth", "23.1", second, to="report-agent",
+           parts=extended(plain, {**to_sales, "depth": 0}))  # fmt: skip
+    one_left = extended(token({**SALES, "depth": 1}), to_sales)
+    writes("after_opaque_hand_over_under_depth", "23.1", second, to="report-agent", parts=one_left)
+    fails("depth_after_opaque_hand_over", "23.1", "depth", parts=one_left, depth=2)
+    writes("depth_left_after_opaque_hand_over", "23.1", {"depth": 1}, parts=one_left, depth=1)
+    owed = token({**SALES, "delegate_only": True})
+    fails("owed_after_an_opaque_link", "23.1", "delegate_only", parts=extended(owed, opaque()), delegate_only=False)
+    fails("owed_no_more_after_opaque_hand_over", "23.1", None, code="usage", parts=extended(owed, to_sales), delegate_only=False)
+    fails("owed_by_an_opaque_link", "23.1", None, code="usage", parts=extended(plain, opaque(delegate_only=True)), delegate_only=False)
+    fails("after_opaque_hand_over_to_who_held_it", "23.1", None, code="broken_delegation", to="sales-agent",
+          parts=extended(plain, to_sales))  # fmt: skip
+    first = hand_over("report-agent", number=7)
+    writes("after_opaque_hand_over_to_itself", "23.1", first, to="report-agent",
+           parts=extended(plain, opaque("orchestrator", "orchestrator")))  # fmt: skip
+    for name, change in {"without_n": {"n": None}, "to_no_name": {"to": "sales agent"}, "from_no_name": {"from": ""}}.items():
+        link = {key: value for key, value in {**to_sales, **change}.items() if value is not None}
+        writes(f"after_opaque_hand_over_{name}", "23.1", first, to="report-agent", parts=extended(plain, link))
+    spaced = canonical(to_sales).replace(b'":', b'": ', 1)
+    writes("after_a_hand_over_that_is_not_canonical", "23.1", first, to="report-agent", parts=extended(plain, spaced))
+    unreadable = {**hand_over("sales-agent"), "exp": "soon"}
+    writes("after_unreadable_hand_over", "23.1", second, to="report-agent", parts=extended(plain, unreadable))
+    broken = {**hand_over("sales-agent", "mail-agent"), "depth": 0, "tables": ["sales"]}
+    writes("after_a_hand_over_that_breaks_the_chain", "23.1", first, to="report-agent", parts=extended(plain, broken))
+    key = b64(signing_public("orchestrator"))
+    fails("after_an_opaque_link_with_a_key", "23.1", None, code="broken_delegation", to="report-agent",
+          parts=extended(plain, opaque(key=key)))  # fmt: skip
+    writes("after_an_opaque_link_with_no_key", "23.1", first, to="report-agent", parts=extended(plain, opaque(key="short")))
 
 
 def interop() -> Table:

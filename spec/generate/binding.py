@@ -358,7 +358,15 @@ def _writing(table: Table, child: Parts) -> None:
         "sales-agent",
         key=agent,
     )
-    row("signature_and_no_key", "28.4", BOUND, {"code": "usage"}, "orchestrator", expires_at=NOW + 600)
+    row("signature_and_no_key", "23.19", BOUND, {"code": "usage"}, "orchestrator", expires_at=NOW + 600)
+    row("signature_and_no_key_where_nobody_was_bound", "23.19", token(SALES), {"code": "broken_delegation"}, "orchestrator",
+        expires_at=NOW + 600)  # fmt: skip
+    row("signature_and_no_key_of_a_stranger", "23.19", BOUND, {"code": "usage"}, "mail-agent", expires_at=NOW + 600)
+    row("hand_over_without_key_signed_by_a_stranger", "23.19", BOUND, {"code": "broken_delegation"}, "mail-agent", "sales-agent")
+    row("hand_over_back_before_its_key", "23.3", BOUND, {"code": "broken_delegation"}, "orchestrator", "orchestrator", key=point(1))
+    row("key_that_is_none_before_its_signer", "23.3", BOUND, {"code": "usage"}, "mail-agent", "sales-agent", key=point(1))
+    row("nothing_before_its_signer", "23.3", BOUND, {"code": "usage"}, "mail-agent")
+    row("nothing_where_nobody_was_bound", "23.3", token(SALES), {"code": "broken_delegation"}, "orchestrator")
     for name, key in {
         "of_low_order": point(1), "that_is_no_point": point(2), "of_mixed_order": b64(mixed(signing_public("sales-agent"))),
         "that_is_not_canonical": point(P + 3), "of_31_bytes": agent[:42],

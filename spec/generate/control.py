@@ -655,9 +655,32 @@ def recall() -> Table:
         "with_mac_that_is_no_base64": {"mac": "="},
     }.items():  # fmt: skip
         row(name, "37.1", asks(mine, child, **changes))
+    third_links = links_of(mine, third)
+    vid = third.caveats[-1][1]
+    for name, changes in {
+        "of_a_cid_of_no_bytes": {"links": [{"cid": ""}]}, "of_a_vid_of_no_bytes": {"links": [{**third_links[0], "vid": ""}]},
+        "of_a_vid_of_71_bytes": {"links": [{**third_links[0], "vid": b64(vid[:71])}]},
+        "of_a_vid_of_73_bytes": {"links": [{**third_links[0], "vid": b64(vid + bytes(1))}]},
+        "with_a_reason_of_one_space": {"why": " "}, "with_a_no_break_space_in_its_reason": {"why": "a b"},
+        "with_a_reason_without_ink": {"why": "⠀"}, "with_a_filler_in_its_reason": {"why": "aㅤb"},
+        "with_a_variation_selector_in_its_reason": {"why": "a️"}, "with_private_use_in_its_reason": {"why": "a"},
+        "with_a_zero_width_joiner_in_its_reason": {"why": "a‍b"}, "with_a_reason_of_201_emoji": {"why": "😀" * 201},
+    }.items():  # fmt: skip
+        row(name, "37.1", asks(mine, child, **changes))
     for key in ("after", "links", "mac", "token", "v", "why"):
         row(f"without_{key}", "37.1", changed(asks(mine, child), **{key: None}))
-    row("with_a_reason_of_200_characters", "37.1", asks(mine, child, why="x" * 200), stops(child))
+    for name, why in {
+        "200_characters": "x" * 200, "200_emoji": "😀" * 200, "letters_and_spaces_at_its_ends": " café 销售 ",
+    }.items():  # fmt: skip
+        row(f"with_a_reason_of_{name}", "37.1", asks(mine, child, why=why), stops(child))
+    for name, message in {
+        "its_links_alone": lambda links, why: links, "an_array_of_both": lambda links, why: [links, why],
+        "its_reason_alone": lambda links, why: {"why": why}, "after_as_well": lambda links, why: {"after": 1, "links": links, "why": why},
+    }.items():  # fmt: skip
+        said = canonical(message(links_of(mine, child), "lost"))
+        row(f"with_a_mac_over_{name}", "37.1", {**asks(mine, child), "mac": b64(mac(sha256(label("recall") + mine.signature), said))})
+    row("with_a_mac_under_the_tag_itself", "37.1", {**asks(mine, child), "mac": b64(mac(mine.signature,
+        canonical({"links": links_of(mine, child), "why": "lost"})))})  # fmt: skip
     only = token({**SALES, "delegate_only": True})
     handed = extended(only, hand_over("sales-agent"))
     row("by_a_token_for_handing_on_alone", "37.2", asks(only, handed), stops(handed, ()))
@@ -1156,7 +1179,7 @@ def counting() -> Table:
     def row(name: str, rule: str, steps: list[Step], codes: str, **more: Json) -> None:
         words = {
             "+": "allowed", "-": "budget_exhausted", "c": "closed", "l": "too_late", "t": "table", "o": "operation",
-            "u": "store_unavailable", "e": "expired",
+            "u": "store_unavailable", "e": "expired", "s": "usage",
         }  # fmt: skip
         given: dict[str, Json] = {
             "keyring": keyring({"k1": KEY}), "audience": "sales-db", "ledger": {"floor": 0, "shared": False, **more}, "steps": steps,
@@ -1187,6 +1210,13 @@ def counting() -> Table:
     row("settled_for_less", "38.8", [pays(10, settle={"cents": 4, "tokens": 0}), pays(6), pays(1)], "+c+-")
     row("settled_in_full", "38.8", [pays(10, settle=None), pays(1)], "+c-")
     row("settled_for_more", "38.8", [pays(5, settle={"cents": 99, "tokens": 99}), pays(5, 10), pays(1)], "+c+-")
+    for name, amounts in {"that_leave_a_unit_out": {"cents": 1}, "below_zero": {"cents": -1, "tokens": 0}, "that_are_a_text": {
+        "cents": "1", "tokens": 0}, "that_are_true": {"cents": True, "tokens": 0}}.items():  # fmt: skip
+        row(f"settled_by_amounts_{name}", "38.8", [pays(10, settle=amounts), pays(1)], "+s-")
+    row("settled_twice", "38.8", [pays(10, settle={"cents": 4, "tokens": 0}, again={"settle": {"cents": 0, "tokens": 0}}), pays(6), pays(1)], "+cl+-")
+    row("settled_and_then_cancelled", "38.8", [pays(10, settle=None, again={"cancel": True}), pays(1)], "+cl-")
+    row("cancelled_and_then_settled", "38.8", [pays(10, cancel=True, again={"settle": None}), pays(10)], "+cl+")
+    row("cancelled_twice", "38.8", [pays(5, cancel=True, again={"cancel": True}), pays(10), pays(1)], "+cl+-")
     row("cancelled", "38.8", [pays(10, 10, cancel=True), pays(10, 10), pays(1)], "+c+-")
     row("a_use_that_was_cancelled", "38.8", [asks(three, cancel=True), *[asks(three)] * 4], "+c+++-")
     row("a_use_that_was_settled", "38.8", [asks(three, settle=None), *[asks(three)] * 3], "+c++-")
@@ -1308,6 +1338,10 @@ def audit() -> Table:
     row("that_goes_on_after_what_was_seen", "39.5", lines[5:], {"code": "ok", "head": head(lines, 7), "signed": 0, "decisions": 2},
         after=head(lines, 5), known=[head(lines, 3), head(lines, 5), head(lines, 7)])  # fmt: skip
 
+    begun = trail(lambda _: checkpoint(b"", message=label("audit") + bytes(32)), decisions[0])
+    row("that_begins_with_a_checkpoint", "39.4", begun, {**whole(begun, 0, 1)})
+    row("from_its_very_beginning", "39.5", lines, whole(lines, 4, 5), known=[head(lines, 0)])
+
     table.beside("that_goes_on_after_what_was_seen")
     row("that_goes_on_after_nothing", "39.5", lines[5:])
     row("that_goes_on_after_another_record", "39.5", lines[5:], after=head(lines, 4))
@@ -1359,6 +1393,14 @@ def audit() -> Table:
         row(f"line_{name}", "39.1", content)
 
     # Checkpoints.
+    table.beside("of_two_servers")
+    for name, key in {"another": b64(signing_public("another server")), "none": None, "a_list": [SERVER], "an_empty": ""}.items():
+        named = trail(first, *decisions[:3], changed(checkpoint(lines[3]), key=key))
+        row(f"checkpoint_that_names_{name}_key", "39.5", named, servers=[b64(signing_public("another server")), SERVER])
+    table.beside("that_begins_with_a_checkpoint")
+    row("that_begins_with_a_checkpoint_of_nothing", "39.4", trail(lambda _: checkpoint(b""), decisions[0]))
+    table.beside("from_its_very_beginning")
+    row("from_another_beginning", "39.5", lines, known=[{"seq": 0, "hash": b64(sha256(b""))}])
     table.beside("whole")
     row("checkpoint_of_another_server", "39.5", lines, servers=[b64(signing_public("another server"))])
     good = checkpoint(lines[3])

@@ -205,6 +205,11 @@ def _tickets(table: Table) -> None:
     }.items():  # fmt: skip
         row(f"answered_{name}", "33.6", plain, {"code": "usage"}, **asked)
 
+    longest, longer = (_padded("one", size).links[0]["tables"] for size in (8192, 8193))
+    ok("answered_with_8192_characters", "33.9", plain, {**MINUTE, "tables": longest}, payment, expires_in=60, tables=longest)
+    row("answered_with_8193_characters", "33.9", plain, {"code": "limit"}, expires_in=60, tables=longer)
+    table.beside("ticket_of_one")
+
     def bad(name: str, rule: str, cid: bytes, party: str = "approvals") -> None:
         row(name, rule, cid, {"code": "bad_ticket"}, party)
 
@@ -271,6 +276,17 @@ def _tickets(table: Table) -> None:
 
 
 # --- discharges ------------------------------------------------------------------------------------------------------
+
+
+def _padded(name: str, size: int) -> Parts:
+    """A discharge whose text has that many characters."""
+    tables, wanted = ["sales"], (size - 6) * 3 // 4
+    while (left := wanted - len(discharge(name, {**MINUTE, "tables": tables}).wire) - 3) > 250:
+        tables.append(f"{len(tables):03}" + "x" * 147)
+    answer = discharge(name, {**MINUTE, "tables": sorted((*tables, "y" * left))})
+    if len(text(answer.wire, "cap1d_")) != size:
+        raise ValueError(f"no base64 has {size - 6} characters")
+    return answer
 
 
 def discharges() -> Table:
@@ -532,23 +548,13 @@ def discharges() -> Table:
     allow("text_whole", "1.2", ONE, discharge("one", *stray.links))
     deny("text_with_trailing_bits", "1.2", "malformed", spelled[:-1] + chr(ord(spelled[-1]) + 1))
 
-    def padded(name: str, size: int) -> Parts:
-        """A discharge whose text has that many characters."""
-        tables, wanted = ["sales"], (size - 6) * 3 // 4
-        while (left := wanted - len(discharge(name, {**MINUTE, "tables": tables}).wire) - 3) > 250:
-            tables.append(f"{len(tables):03}" + "x" * 147)
-        answer = discharge(name, {**MINUTE, "tables": [*tables, "y" * left]})
-        if len(text(answer.wire, "cap1d_")) != size:
-            raise ValueError(f"no base64 has {size - 6} characters")
-        return answer
-
-    allow("of_8192_characters", "3.1", ONE, padded("one", 8192))
-    deny("of_8193_characters", "3.1", "malformed", ONE, padded("one", 8193))
-    answers = [padded(name, size) for name, size in (("one", 8000), ("two", 8000), ("three", 7998))]
+    allow("of_8192_characters", "3.1", ONE, _padded("one", 8192))
+    deny("of_8193_characters", "3.1", "malformed", ONE, _padded("one", 8193))
+    answers = [_padded(name, size) for name, size in (("one", 8000), ("two", 8000), ("three", 7998))]
     four = asking(asking(TWO, "three"), "four")
     left = 32768 - len(bundle(four, *answers)) - 1
-    allow("of_32768_characters_together", "3.1", four, *answers, padded("four", left))
-    deny("of_32769_characters_together", "3.1", "malformed", four, *answers, padded("four", left + 1))
+    allow("of_32768_characters_together", "3.1", four, *answers, _padded("four", left))
+    deny("of_32769_characters_together", "3.1", "malformed", four, *answers, _padded("four", left + 1))
 
     # A proof counts among the characters, and not among the discharges.
     def proved(parts: Parts) -> dict[str, Json]:
@@ -565,9 +571,9 @@ def discharges() -> Table:
     for name in ("one", "two", "three", "four"):
         mine = asking(mine, name)
     left = 32768 - len(bundle(mine, *answers)) - 1 - 125
-    allow("of_32768_characters_with_a_proof", "3.1", mine, *answers, padded("four", left), presented=proved(mine),
+    allow("of_32768_characters_with_a_proof", "3.1", mine, *answers, _padded("four", left), presented=proved(mine),
           outcome=outcome(mine, "orchestrator"), audiences=HERE)  # fmt: skip
-    longer = padded("four", left + 1)
+    longer = _padded("four", left + 1)
     deny("of_32769_characters_with_a_proof", "3.1", "malformed", mine, *answers, longer, presented=proved(mine), audiences=HERE)
     given = {"token": bundle(mine, *answers, longer), "secret": secret("orchestrator").hex(), "audience": "sales-db",
              "request": of_access(SELECT).hex(), "now": NOW, "nonce": NONCE.hex()}  # fmt: skip
@@ -583,8 +589,10 @@ def discharges() -> Table:
         ("none", TWO, (), ["one", "two"]), ("the_first", TWO, (one,), ["two"]), ("the_second", TWO, (two,), ["one"]),
         ("both", TWO, (one, two), []),
         ("where_none_is_asked", token(SALES), (), []), ("narrowed", ONE, (extended(one, SALES),), []),
+        ("none_of_two_caveats_with_one_id", twin, (), ["one"]), ("one_for_two_caveats_with_one_id", twin, (one,), []),
     ):  # fmt: skip
-        holding(name, "8.6", joined(parts, got, "cap1u_"), [ticket(need) for need in needs], bundle(parts, *got))
+        rule = "8.7" if parts is twin else "8.6"
+        holding(name, rule, joined(parts, got, "cap1u_"), [ticket(need) for need in needs], bundle(parts, *got))
     for name, given in {
         "bound_ones": whole, "them_in_another_order": joined(TWO, (two, one), "cap1u_"),
         "one_twice": joined(TWO, (one, one), "cap1u_"),
@@ -594,7 +602,7 @@ def discharges() -> Table:
         "seventeen": joined(more, sixteen, "cap1u_"),
         "what_asks_in_its_turn": joined(ONE, (asking(one, "two"),), "cap1u_"),
     }.items():  # fmt: skip
-        holding(name, "8.6", given)
+        holding(name, "8.6" if name in ("bound_ones", "seventeen", "what_asks_in_its_turn") else "8.7", given)
     return table
 
 

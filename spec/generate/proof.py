@@ -638,6 +638,8 @@ def transports() -> Table:
         {"uri": "file:///a", "_meta": {"x": 1}, "requestState": "s", "inputResponses": {}},
     )
     row("prompt", "40.4", "prompts/get", {"name": "greet"})
+    row("prompt_with_null_arguments", "40.4", "prompts/get", {"name": "greet", "arguments": None})
+    row("prompt_with_a_null_member", "40.4", "prompts/get", {"name": "greet", "title": None})
     row("prompt_with_arguments", "40.4", "prompts/get", {"name": "greet", "arguments": {"style": "short"}})
     row("prompt_with_an_argument_called_name", "40.4", "prompts/get", {"name": "greet", "arguments": {"name": "x"}})
     for method in ("tools/list", "resources/list", "resources/templates/list", "prompts/list"):

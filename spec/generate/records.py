@@ -78,7 +78,7 @@ def root_record() -> Table:
     spare = {"0001": "h", "0010": "i", "0100": "k", "1000": "o", "1111": "v"}
     jti |= {f"trailing_bits_{bits}": JTI[:-1] + last for bits, last in spare.items()}
     for name, value in jti.items():
-        table.deny(f"jti_{name}", "9.3", "malformed", token(SALES, jti=value))
+        table.deny(f"jti_{name}", "6.4", "malformed", token(SALES, jti=value))
     for key in ("agent", "kid", "sub", "task"):
         for name, value in {"empty": "", "number": 1, "list": ["a"], "space": "a b"}.items():
             table.deny(f"{key}_{name}", "9.3", "malformed", with_(key, value))

@@ -32,6 +32,7 @@ from captoken._format import chain
 from captoken._format.text import BOUND, whole_text
 from captoken._language.links import Link, split_signature
 from captoken._language.overlay import snapshot
+from captoken._verification.decision import Reserved
 from captoken.adapters._mcp.messages import digest as of_message
 from captoken.audit import AuditTrail, Head, check, read
 from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, _asked
@@ -332,9 +333,9 @@ class Captoken:
                 continue
             reserved = verifier.authenticate(step["token"]).reserve(access)
             clock.now = step.get("closed_at", clock.now)
-            closed = reserved.cancel() if "cancel" in step else reserved.settle(step["settle"])
+            codes += ["allowed", _closed(reserved, step)]
+            codes += [_closed(reserved, step["again"])] if "again" in step else []
             assert not reserved.cancel(), "closed once"
-            codes += ["allowed", "closed" if closed else "too_late"]
         return {"code": "ok", "codes": codes}
 
     def trail(self, vector: Vector) -> Outcome:
@@ -353,6 +354,15 @@ class Captoken:
         AuditTrail(lines.append, values=True).record(Decision(code="tool", now=0, access=access))
         (record,) = read(lines)
         return {"code": "ok", "arguments": record["access"]["arguments"]}
+
+
+def _closed(reserved: Reserved, said: dict[str, Any]) -> str:
+    """What comes of closing a reservation in that way."""
+    try:
+        closed = reserved.cancel() if "cancel" in said else reserved.settle(said["settle"])
+    except (TypeError, ValueError):
+        return "usage"
+    return "closed" if closed else "too_late"
 
 
 def _shown(ring: Keyring) -> dict[str, str]:

@@ -105,8 +105,9 @@ class Adapter(Protocol):
     def counting(self, vector: Vector) -> Outcome:
         """kind `counting`: keyring, audience, a `ledger` that is new, and `steps`, which come to it one after another: token,
         access, now, perhaps the `leeway` of that verifier. A step with `settle` (amounts by unit, null: all) or `cancel` is
-        reserved, and closed at `closed_at`, or at once. `ok` with `codes`: of each step, and behind that of one that is
-        closed `closed` or `too_late`. The ledger may have `kept`, what others made in it before: of each tree the number of
+        reserved, and closed at `closed_at`, or at once; and closed `again` then, where it says so, in one of the same two
+        ways. `ok` with `codes`: of each step, and behind that of one that is closed `closed`, `too_late`, or `usage` for
+        amounts that are none, each time. The ledger may have `kept`, what others made in it before: of each tree the number of
         `buckets`, and `until` when they are kept (null: for good)."""
 
     def trail(self, vector: Vector) -> Outcome:
