@@ -19,7 +19,7 @@ NOW = 1_800_000_000
 US = "https://issuer.example"
 TENANT = "5e1a7d4c-0000-4000-8000-00000000e4a1"
 
-POLICY = policy.read(f"""
+TEXT = f"""
 version = 1
 [service]
 origin = "{US}"
@@ -92,7 +92,8 @@ subject = {{ provider = "ci", repository_id = "74" }}
 agents = ["nightly"]
 resources = ["sales-db"]
 give = {{ allow = {{ "sales" = ["select"] }}, expires_in = 300 }}
-""")
+"""
+POLICY = policy.read(TEXT)
 
 # `typ` that assertions of a kind come with here.
 TYPES = {"access-token": "at+jwt", "id-jag": "oauth-id-jag+jwt"}

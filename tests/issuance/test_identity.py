@@ -514,20 +514,21 @@ def test_36_subject_and_actor_are_not_swapped() -> None:
     refused(workload, "its issuer is known here, and not for this place", "oidc")
 
 
-@pytest.mark.parametrize(
-    ("provider", "wrong"),
-    [
-        ("ci", {"repository_owner_id": "66"}),
-        ("ci", {"repository_owner_id": 65}),
-        ("ci", {"repository_owner_id": GONE}),
-        ("lab", {"namespace_id": "73"}),
-        ("google", {"google": {"compute_engine": {"project_number": 1}}}),
-        ("google", {"google": GONE}),
-        ("aws", {"https://sts.amazonaws.com/": {"org_id": "o-other"}}),
-        ("azure", {"tid": "another"}),
-        ("azure", {"idtyp": "user"}),
-    ],
-)
+# Of an issuer that the whole world uses, or that one company shares.
+TENANTS: list[tuple[str, dict[str, Any]]] = [
+    ("ci", {"repository_owner_id": "66"}),
+    ("ci", {"repository_owner_id": 65}),
+    ("ci", {"repository_owner_id": GONE}),
+    ("lab", {"namespace_id": "73"}),
+    ("google", {"google": {"compute_engine": {"project_number": 1}}}),
+    ("google", {"google": GONE}),
+    ("aws", {"https://sts.amazonaws.com/": {"org_id": "o-other"}}),
+    ("azure", {"tid": "another"}),
+    ("azure", {"idtyp": "user"}),
+]
+
+
+@pytest.mark.parametrize(("provider", "wrong"), TENANTS)
 def test_38_another_tenant_of_a_shared_issuer_is_refused(provider: str, wrong: dict[str, Any]) -> None:
     claims = PLATFORMS[provider][1]
     told = refused(signed(provider, put(claims, wrong)), "it is not one of those that are taken$")
