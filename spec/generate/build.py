@@ -21,6 +21,12 @@ NOW = 1_764_061_200
 JTI = "MDEyMzQ1Njc4OWFiY2RlZg"
 
 Json = Any
+
+
+class JsonText(str):
+    """A value as JSON text, where Python has no other way to say it."""
+
+
 Caveat = tuple[bytes, bytes]  # cid, and vid, empty for a first party's
 
 

@@ -12,6 +12,7 @@ from spec.generate.build import (
     KEY,
     NOW,
     Json,
+    JsonText,
     Parts,
     asking,
     audience_key,
@@ -693,13 +694,15 @@ def recall() -> Table:
         "cut": text[:-1], "too_long": text.replace("lost", "x" * 65536),
     }.items():  # fmt: skip
         row(f"text_{name}", "37.1", spelled)
-    for name, code, held in (
-        ("forged", "bad_signature", presented(mine).signed(bytes(32)).text), ("not_for_the_plane", "wrong_audience",
-         presented(mine, "sales-db").text), ("addressed_to_nobody", "unaddressed", mine.text),
-         ("no_token", "malformed", "cap1_"),
-        ("expired", "expired", extended(mine, {"aud": ["control"], "exp": NOW}).text),
-    ):  # fmt: skip
-        row(f"by_a_token_{name}", "37.2", asks(mine, child, token=held), {"code": code})
+    last: dict[str, Json] = {"link": 2, "added_by": "sales-agent"}
+    for name, code, held, place in (
+        ("forged", "bad_signature", presented(mine).signed(bytes(32)).text, {}),
+        ("not_for_the_plane", "wrong_audience", presented(mine, "sales-db").text, last),
+        ("addressed_to_nobody", "unaddressed", mine.text, {}),
+        ("no_token", "malformed", "cap1_", {}),
+        ("expired", "expired", extended(mine, {"aud": ["control"], "exp": NOW}).text, last),
+    ):
+        row(f"by_a_token_{name}", "37.2", asks(mine, child, token=held), {"code": code, **place})
     return table
 
 
@@ -1009,7 +1012,7 @@ def ledger() -> Table:
     taken = debit(three, 0, "uses", 3)
     for used in range(3):
         allow(f"{used}_of_3_used", "38.3", three, SELECT, counted(spent(three, 0, "uses", used)) if used else counted(), taken)
-    for used in (3, 4, 2**53):
+    for used in (3, 4, 2**53 - 1):
         deny(f"{used}_of_3_used", "38.3", "budget_exhausted", three, SELECT, counted(spent(three, 0, "uses", used)))
     deny(
         "used_by_two",
@@ -1440,7 +1443,7 @@ def recorded() -> Table:
     table = Table("recorded", "Values of arguments as JSON, and how they are recorded: none looks like another.")
 
     def row(name: str, value: str, told: Json) -> None:
-        table.add(name, "39.6", "recorded", {"arguments": f'{{"a":{value}}}'}, arguments={"a": told})
+        table.add(name, "39.6", "recorded", {"arguments": JsonText(f'{{"a":{value}}}')}, arguments={"a": told})
 
     def nested(left: str, count: int, inner: str, right: str) -> str:
         return left * count + inner + right * count

@@ -7,9 +7,12 @@ key, uses and evidence.
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
-from spec.generate.build import KEY, NOW, Json, Parts, b64, bundle, link_id, state
+from spec.generate.build import KEY, NOW, Json, JsonText, Parts, b64, bundle, link_id, state
+from tests.reference import vectors as reference
 
 # The sections of the specification, numbered from 1 as its rules are.
 SECTIONS = (
@@ -23,6 +26,12 @@ SECTIONS = (
 SALES: dict[str, Json] = {"operations": ["select"], "tables": ["sales"]}
 SELECT: dict[str, Json] = {"table": "sales", "operation": "select"}
 PASSING = frozenset(("allowed", "ok"))  # every other code is a failure
+JUDGED = frozenset(("decision",))  # the kinds that have a place where something is refused
+
+# Why a vector that must fail differs from its control in more than one place.
+APART = {
+    "order": "two things are wrong, since the vector says which of them is told",
+}
 
 
 def call(tool: str, **arguments: Json) -> dict[str, Json]:
@@ -42,6 +51,33 @@ def facts(now: int = NOW, leeway: int = 0, audiences: tuple[str, ...] = (), allo
 def ended(text: str, proof: str | None) -> str:
     """The text with a proof at its end, or as it is."""
     return text if proof is None else f"{text}.{proof}"
+
+
+def is_plain(value: Json) -> bool:
+    """Does every reader of JSON read it as what it is? A fraction without a part behind the point, an integer from 2^53 on and
+    a lone surrogate are lost to some."""
+    if isinstance(value, JsonText):
+        return False
+    if isinstance(value, dict):
+        return all(is_plain(key) and is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    if isinstance(value, str):
+        return re.search("[\ud800-\udfff]", value) is None
+    if isinstance(value, float):
+        return math.isfinite(value) and not value.is_integer()
+    return abs(value or 0) < 2**53
+
+
+def carried(given: dict[str, Json]) -> dict[str, Json]:
+    """The same fields, with JSON text in place of what is not plain."""
+    made: dict[str, Json] = {}
+    for key, value in given.items():
+        if is_plain(value):
+            made[key] = value
+        else:
+            made[f"{key}_json"] = str(value) if isinstance(value, JsonText) else json.dumps(value)
+    return made
 
 
 class Table:
@@ -64,7 +100,10 @@ class Table:
             "section": SECTIONS[int(rule.partition(".")[0]) - 1],
             "rule": rule,
         }
-        vector |= {**given, "expect": expect}
+        if kind in JUDGED and expect["code"] not in (*PASSING, "usage"):
+            said = reference.decided(given)
+            expect = {**expect, **said} if said["code"] == expect["code"] else expect
+        vector |= {**carried(given), "expect": expect}
         if expect["code"] in PASSING:
             self._control = full
         else:

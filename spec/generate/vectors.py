@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from spec.generate import algebra, binding, caveats, control, discharge, keys, proof, records, verification, wire
+from spec.generate import (
+    algebra,
+    binding,
+    caveats,
+    control,
+    discharge,
+    issuing,
+    keys,
+    proof,
+    records,
+    schemas,
+    verification,
+    wire,
+)
 from spec.generate.table import Table
 
-FOLDER = Path(__file__).parent.parent / "vectors"
+FOLDER = schemas.VECTORS
 
 
 def tables() -> Iterator[Table]:
     """The families, in the order of the specification."""
-    for module in (wire, records, caveats, verification, algebra, keys, binding, proof, discharge, control):
+    for module in (wire, records, caveats, issuing, verification, algebra, keys, binding, proof, discharge, control):
         yield from module.tables()
 
 
 def files() -> dict[Path, str]:
-    """What every file says."""
-    return {FOLDER / f"{table.family}.json": table.file for table in tables()}
+    """What every file says: the vectors, their schemas, and FORMAT.md."""
+    made = list(tables())
+    counted = [(table.family, table.about, Counter(vector["kind"] for vector in table.vectors)) for table in made]
+    return {FOLDER / f"{table.family}.json": table.file for table in made} | schemas.files(counted)

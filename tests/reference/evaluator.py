@@ -1,8 +1,8 @@
 """The reference evaluator: what a verifier decides, written from the design's text (its sections 4 to 6) and the
-specification's (24, and 28 to 33).
+specification's (24, 28 to 33, 36 and 38).
 
 It shares no code with captoken but libsodium, and favours being read over being fast. `evaluate` gives the code of a
-decision, "allowed" or the first failure in the order of the plan. It knows no overlay but the age of one. It is no
+decision, "allowed" or the first failure in the order of the plan. It is no
 verifier: it compares tags with `==`, and trusts the types of the facts that the caller states.
 """
 
@@ -22,15 +22,35 @@ TEXT_MAX, LINKS_MAX, ROOT_MAX, FIELD_MAX, SAFE_INTEGER, NESTING_MAX = 8192, 64, 
 DISCHARGES_MAX, TICKET_MAX, BUNDLE_MAX, PAST, AHEAD = 16, 2048, 32768, 30, 5
 NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 UNIVERSAL, DATA, TOOL = "universal", "data", "tool"
+ISSUER, DISCHARGER = "the issuer", "the discharger"  # who added link 0; who said what a discharge says
 
 
 class Stop(Exception):
-    """Ends an evaluation with a code."""
+    """Ends an evaluation with a code, and with the link that refuses where one does: `link` counts from 0, `by` is who added
+    it where that is not a holder."""
+
+    link = by = None
 
 
-def need(condition, code):
+def need(condition, code, link=None, by=None):
     if not condition:
-        raise Stop(code)
+        stop = Stop(code)
+        stop.link, stop.by = link, by
+        raise stop
+
+
+class at:
+    """What stops within is said by this link."""
+
+    def __init__(self, link, by=None):
+        self.link, self.by = link, by
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, stop, trace):
+        if kind is Stop and stop.link is None:
+            stop.link, stop.by = self.link, self.by
 
 
 # ---- 4.1 canonical JSON: decode, re-encode, compare ----------------------------------------------------------------
@@ -311,17 +331,18 @@ def decode_link(body, bound=False):
 def decode_links(caveats):
     """All links of a token; of a third-party caveat, one that says nothing."""
     links, bound, counting, buckets = [], False, 0, 0
-    for cid, vid in caveats:
-        links.append(decode_link(cid, bound) if vid is None else {})
+    for place, (cid, vid) in enumerate(caveats):
+        with at(place):
+            links.append(decode_link(cid, bound) if vid is None else {})
         bound = bound or "key" in links[-1]
         counting += bool(links[-1].keys() & COUNTED)
         buckets += ("uses" in links[-1]) + len(links[-1].get("budget", {}))
-        need(counting <= 8 and buckets <= 16, "unreadable_link")
+        need(counting <= 8 and buckets <= 16, "unreadable_link", place)
     return links
 
 
 def decode_discharge(caveats):
-    """Step 5 for a discharge."""
+    """Step 5 for a discharge; the place of what stops is that of the caveat that it answers (33.7)."""
     links = []
     for cid, _ in caveats:
         links.append(decode_link(cid))
@@ -514,19 +535,23 @@ def check_discharges(tags, caveats, discharges):
     """The rest of step 4: the discharges' links. `tags` are the token's, from its identifier's on."""
     identifiers = [identifier for identifier, _, _ in discharges]
     need(len(set(identifiers)) == len(identifiers), "bad_discharge")
-    asked = [(tag, cid, vid) for tag, (cid, vid) in zip(tags, caveats, strict=False) if vid is not None]
-    wanted = [cid for _, cid, _ in asked]
-    answered = []
-    for cid in wanted:
-        answered += [cid] if identifiers[len(answered) : len(answered) + 1] == [cid] else []
+    asked = [(place, cid) for place, (cid, vid) in enumerate(caveats) if vid is not None]
+    answered, open_ = [], []
+    for place, cid in asked:
+        if identifiers[len(answered) : len(answered) + 1] == [cid]:
+            answered.append(cid)
+        else:
+            open_.append(place)
     need(answered == identifiers, "bad_discharge")
-    need(answered == wanted, "missing_discharge")
-    for (tag, cid, vid), (_, links, signature) in zip(asked, discharges, strict=True):
-        try:
-            derived = SecretBox(tag).decrypt(vid[24:], vid[:24])
-        except CryptoError:
-            raise Stop("bad_discharge") from None
-        need(bind(tags[-1], chain_tags(derived, cid, links)[-1]) == signature, "bad_discharge")
+    need(not open_, "missing_discharge", open_[0] if open_ else None)
+    for (place, cid), (_, links, signature) in zip(asked, discharges, strict=True):
+        vid = caveats[place][1]
+        with at(place):
+            try:
+                derived = SecretBox(tags[place]).decrypt(vid[24:], vid[:24])
+            except CryptoError:
+                raise Stop("bad_discharge") from None
+            need(bind(tags[-1], chain_tags(derived, cid, links)[-1]) == signature, "bad_discharge")
 
 
 def mint(key, root, bodies, prefix="cap1_", bound_to=None):
@@ -557,19 +582,41 @@ def mint(key, root, bodies, prefix="cap1_", bound_to=None):
 
 def fold_lineage(agent, links):
     """Step 6: those who have held the token, the key that it is bound to, and whether it is for handing on alone."""
-    held, left, must_delegate, bound = [agent], None, False, None
-    for link in links:
+    held, left, owed_at, bound = [agent], None, None, None
+    for place, link in enumerate(links):
         if "to" in link:
-            need(link["from"] == held[-1] and link["to"] not in held, "broken_delegation")
-            need(bound is None or "key" in link, "broken_delegation")
-            need(left != 0, "too_deep")
+            need(link["from"] == held[-1] and link["to"] not in held, "broken_delegation", place)
+            need(bound is None or "key" in link, "broken_delegation", place)
+            need(left != 0, "too_deep", place)
             held.append(link["to"])
-            left, must_delegate = (None if left is None else left - 1), False
+            left, owed_at = (None if left is None else left - 1), None
         if "depth" in link:
             left = link["depth"] if left is None else min(left, link["depth"])
-        must_delegate = must_delegate or "delegate_only" in link
+        owed_at = place if "delegate_only" in link else owed_at
         bound = link.get("key", bound)
-    return held, bound, must_delegate
+    return held, bound, owed_at
+
+
+def holder_before(agent, caveats, place):
+    """Who held the token when the link at that place was added, as far as the links before it can be read. 23.1"""
+    held, left, bound = [agent], None, None
+    for cid, vid in caveats[:place]:
+        link = (decode_object(split_link(cid)[0]) if vid is None else None) or {}
+        passed = is_name(link.get("from")) and is_name(link.get("to")) and is_random(link.get("n"), 11)
+        hands_on = passed and link["to"] not in held
+        try:
+            decode_link(cid, bound is not None)
+        except Stop:
+            held += [link["to"]] if hands_on else []
+        else:
+            follows = hands_on and link["from"] == held[-1] and (bound is None or "key" in link) and left != 0
+            if "to" in link and not follows:
+                continue
+            held += [link["to"]] if follows else []
+            left = left - 1 if follows and left is not None else left
+            left = min(link.get("depth", left), left) if left is not None else link.get("depth")
+        bound = link["key"] if is_key(link.get("key")) else bound
+    return held[-1]
 
 
 def at_or_below(task, other):
@@ -675,13 +722,13 @@ def proven_holders(tags, caveats, links):
     """Those who were handed the token by a signature; the code if one that is due is not there or does not hold."""
     bound, proven = None, set()
     handed, doubtful = False, False  # doubtful: the key is one that the first agent bound by itself, after link 0
-    for at, (tag, (cid, _), link) in enumerate(zip(tags, caveats, links, strict=False)):
+    for place, (tag, (cid, _), link) in enumerate(zip(tags, caveats, links, strict=False)):
         handed = handed or "to" in link
         if "key" in link and bound is None:
-            doubtful = at > 0 and not handed
+            doubtful = place > 0 and not handed
         if "key" in link and bound is not None:
             body, signature = split_link(cid)
-            need(signature is not None and is_signed(bound, custody_message(tag, body), signature), "bad_proof")
+            need(signature is not None and is_signed(bound, custody_message(tag, body), signature), "bad_proof", place)
             proven |= {link["to"]} if "to" in link and not doubtful else set()
             doubtful = doubtful and "to" not in link
         bound = link.get("key", bound)
@@ -773,27 +820,75 @@ def is_for_one(root, links):
 
 
 def debits(tags, links, access):
-    """(bucket, unit, limit, amount) of each link that counts: its tag stands for its bucket here."""
+    """(place, bucket, unit, limit, amount) of each link that counts; a bucket by the link's id (38.1)."""
     made = []
-    for tag, link in zip(tags[1:], links, strict=True):
-        made += [(tag, unit, link["budget"][unit], access["cost"][unit]) for unit in sorted(link.get("budget", {}))]
-        made += [(tag, "uses", link["uses"], 1)] if "uses" in link else []
+    for place, (bucket, link) in enumerate(zip(link_ids(tags), links, strict=True)):
+        made += [(place, bucket, unit, link["budget"][unit], access["cost"][unit]) for unit in sorted(link.get("budget", {}))]
+        made += [(place, bucket, "uses", link["uses"], 1)] if "uses" in link else []
     return made
 
 
 class Ledger:
-    """What was spent, by bucket and unit."""
+    """What was spent, by bucket and unit. It knows nothing of tokens that were issued at its floor or before."""
 
-    def __init__(self, shared=False):
-        self.shared, self.spent = shared, {}
+    def __init__(self, shared=False, floor=None):
+        self.shared, self.floor, self.spent = shared, floor, {}
 
-    def commit(self, wanted):
+    def commit(self, wanted, issued):
         """The end of step 11: all of it or nothing."""
+        need(self.floor is None or issued > self.floor, "store_unavailable")
         spent = dict(self.spent)
-        for bucket, unit, limit, amount in wanted:
+        for place, bucket, unit, limit, amount in wanted:
             spent[bucket, unit] = spent.get((bucket, unit), 0) + amount
-            need(spent[bucket, unit] <= limit, "budget_exhausted")
+            need(spent[bucket, unit] <= limit, "budget_exhausted", place)
         self.spent = spent
+
+
+# ---- section 7: the overlay ----------------------------------------------------------------------------------------
+
+
+def prohibits(link, access, state, now, leeway, overlay_age):
+    """Does a link that stands by itself prohibit the access?"""
+    try:
+        check_whether_it_lives(link, dict(state), now, leeway, overlay_age)
+        if access is not None:
+            check_access(link, access)
+    except Stop:
+        return True
+    return False
+
+
+def check_overlay(snapshot, now, bound, allow_stale):
+    """The first half of step 7: how old the overlay is, or None where there is none and that will do. 36.7, 36.9, 36.11"""
+    stale = snapshot is None or now - snapshot["iat"] > bound or now >= snapshot["exp"] or snapshot["iat"] > now + 60
+    need(not stale or allow_stale, "stale_overlay")
+    return None if snapshot is None else max(0, now - snapshot["iat"])
+
+
+def is_selected(select, root, ids, held, task):
+    """36.5."""
+    tests = {
+        "token": lambda value: value == root["jti"],
+        "link": lambda value: value in ids,
+        "task": lambda value: at_or_below(task, value),
+        "agent": lambda value: value in held,
+        "subject": lambda value: value == root["sub"],
+        "kid": lambda value: value == root["kid"],
+        "issued_before": lambda value: root["iat"] < value,
+    }
+    return all(tests[key](value) for key, value in select.items())
+
+
+def check_entries(entries, link_prohibits):
+    """The second half: of the entries that stand and select the token, one without a link counts first. 36.8"""
+    for said in entries:
+        need("link" in said, "revoked", by=said["by"])
+    for said in entries:
+        need(not link_prohibits(said["link"]), "narrowed", by=said["by"])
+
+
+def link_ids(tags):
+    return [base64text(sha256(label("link") + tag)[:16]) for tag in tags[1:]]
 
 
 # ---- section 5: the plan -------------------------------------------------------------------------------------------
@@ -801,13 +896,14 @@ class Ledger:
 
 def evaluate(
     text, keys, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None, for_use=True,
-    request=None, store=None, told=None, ledger=None, overlay_age=None,
+    request=None, store=None, told=None, ledger=None, overlay_age=None, overlay=None,
 ):  # fmt: skip
     """The code of the decision on this access, a dict of stated facts; None asks all but the access.
 
-    `request` is the digest that a transport states. `store` has the used proofs, and is changed by what is allowed, as is
+    `overlay` is (snapshot or None, bound, whether a stale one will do); without it `overlay_age` stands for it, if it is
+    asked at all. `request` is the digest that a transport states. `store` has the used proofs, and is changed by what is allowed, as is
     `ledger`. `for_use=False`: the token is shown for a recall. What is known of an allowed token's holders and key goes
-    into `told`, a dict.
+    into `told`, a dict; and of a denial the link that refuses, and who added it.
     """
     try:
         (identifier, caveats, signature), discharges, proof = parse_all(text)  # 1, 2
@@ -817,24 +913,47 @@ def evaluate(
         need(tags[-1] == signature, "bad_signature")  # 4
         check_discharges(tags, caveats, discharges)
         links = decode_links(caveats)  # 5
-        answers = [link for _, caveats_, _ in discharges for link in decode_discharge(caveats_)]
-        held, bound, must_delegate = fold_lineage(root["agent"], links)  # 6
-        need(not must_delegate or not for_use, "delegate_only")
+        asked, answers = [place for place, (_, vid) in enumerate(caveats) if vid is not None], []
+        for place, (_, answered, _) in zip(asked, discharges, strict=True):
+            with at(place, DISCHARGER):
+                answers += [(place, link) for link in decode_discharge(answered)]
+        held, bound, owed_at = fold_lineage(root["agent"], links)  # 6
+        need(owed_at is None or not for_use, "delegate_only", owed_at)
+        if overlay is not None:  # 7
+            snapshot, bound_on_age, allow_stale = overlay
+            overlay_age = check_overlay(snapshot, now, bound_on_age, allow_stale)
+            left, task, ids = set(audiences), root["task"], link_ids(tags)
+            for link in ({"aud": [root["aud"]]} if "aud" in root else {}, *links, *(link for _, link in answers)):
+                left &= set(link.get("aud", left))
+                task = link["task"] if "task" in link and at_or_below(link["task"], task) else task
+            seen = {"audiences": left, "addressed": False, "task": task}
+            entries = [
+                said
+                for said in (snapshot or {"entries": []})["entries"]
+                if now < said.get("until", now + 1) and is_selected(said["select"], root, ids, held, task)
+            ]
+            check_entries(entries, lambda link: prohibits(link, access, seen, now, leeway, overlay_age))
         need(root["iat"] <= now + max(60, leeway), "not_yet_valid")  # 8
         state = {"audiences": set(audiences), "addressed": "aud" in root, "task": root["task"]}
         if "aud" in root:
             state["audiences"] &= {root["aud"]}
             need(state["audiences"], "wrong_audience")
-        for link in links:
-            check_whether_it_lives(link, state, now, leeway, overlay_age)
+        for place, link in enumerate(links):
+            with at(place):
+                check_whether_it_lives(link, state, now, leeway, overlay_age)
         addressed = state["addressed"]
-        for link in answers:
-            check_whether_it_lives(link, state, now, leeway, overlay_age)
+        for place, link in answers:
+            with at(place, DISCHARGER):
+                check_whether_it_lives(link, state, now, leeway, overlay_age)
         need(addressed or allow_unaddressed or not audiences, "unaddressed")
         need(ledger is None or ledger.shared or is_for_one(root, links), "unaddressed")
         need(bound is None or audiences, "unaddressed")
-        for link in (*links, *answers) if access is not None else ():
-            check_access(link, access)
+        for place, link in enumerate(links) if access is not None else ():
+            with at(place):
+                check_access(link, access)
+        for place, link in answers if access is not None else ():
+            with at(place, DISCHARGER):
+                check_access(link, access)
         if caller:  # 9
             need(caller.get("agent") in (None, held[-1]), "caller")
             need(caller.get("task") is None or at_or_below(caller["task"], state["task"]), "caller")
@@ -847,8 +966,13 @@ def evaluate(
             store.commit(entry(bound, nonce), issued, now)
         if access is not None and any(link.keys() & COUNTED for link in links):
             need(ledger is not None, "store_unavailable")
-            ledger.commit(debits(tags, links, access))
+            ledger.commit(debits(tags, links, access), root["iat"])
     except Stop as stop:
+        if told is not None and stop.link is not None:
+            by = ISSUER if stop.link == 0 else holder_before(root["agent"], caveats, stop.link)
+            told |= {"link": stop.link, "added_by": stop.by or by}
+        elif told is not None and stop.by is not None:
+            told["added_by"] = stop.by
         return str(stop)
     if told is not None:
         told["chain"] = [(name, "issued" if name == held[0] else "proven" if name in proven else "vouched") for name in held]

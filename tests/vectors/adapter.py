@@ -21,6 +21,7 @@ from captoken import (
     Decision,
     Denied,
     Grant,
+    Issuer,
     Keyring,
     Token,
     TokenFormatError,
@@ -60,7 +61,7 @@ class Captoken:
         decision = asked.in_every_way()
         grant = decision.grant
         if grant is None:
-            return {"code": decision.code}
+            return {"code": decision.code, **_place(decision)}
         outcome = {
             "code": decision.code,
             "link_ids": list(grant.link_ids),
@@ -121,6 +122,19 @@ class Captoken:
         body, signature = split_signature(made.unverified.bodies[-1])
         outcome = {"code": "ok", "link": json.loads(body)}
         return outcome if signature is None else outcome | {"signature": build.b64(signature)}
+
+    def mint(self, vector: Vector) -> Outcome:
+        drawn = {16: bytes.fromhex(vector["token_id"]), 8: bytes.fromhex(vector["nonce"])}
+        ring = _keyring(**vector["keyring"], current=vector["current"])
+        issuer = Issuer(ring, clock=FixedClock(vector["now"]), random=lambda size: drawn[size])
+        stated = {name: vector[name] for name in ("subject", "agent", "task")}
+        try:
+            made = issuer.mint(**stated, **vector["asked"])
+        except CaptokenError as error:
+            return {"code": error.code}
+        except (TypeError, ValueError):
+            return {"code": "usage"}
+        return {"code": "ok", "token": made.serialize()}
 
     def interop(self, vector: Vector) -> Outcome:
         try:
@@ -310,7 +324,7 @@ class Captoken:
                 entry = plane.handle(vector["request"])
         except CaptokenError as error:
             assert store.load() == before, "refused, nothing is revoked"
-            return {"code": error.code}
+            return {"code": error.code, **(_place(error.decision) if isinstance(error, Denied) else {})}
         assert entry.link is None and entry in operator.entries()
         outcome = {"code": "ok", **_revoked(entry)}
         if "standing" in vector:
@@ -350,10 +364,17 @@ class Captoken:
 
     def recorded(self, vector: Vector) -> Outcome:
         lines: list[bytes] = []
-        access = Access(tool="t", arguments=json.loads(vector["arguments"]))
+        access = Access(tool="t", arguments=vector["arguments"])
         AuditTrail(lines.append, values=True).record(Decision(code="tool", now=0, access=access))
         (record,) = read(lines)
         return {"code": "ok", "arguments": record["access"]["arguments"]}
+
+
+def _place(decision: Decision) -> dict[str, Any]:
+    """Where what gave the code stands: the link and who added it, as far as there is one."""
+    refusal = decision.refusals[0]
+    place = {"link": refusal.link, "added_by": refusal.added_by}
+    return {key: value for key, value in place.items() if value is not None}
 
 
 def _closed(reserved: Reserved, said: dict[str, Any]) -> str:
@@ -369,9 +390,9 @@ def _shown(ring: Keyring) -> dict[str, str]:
     return {key_id: ring.reveal(key_id).hex() for key_id in ring.key_ids}
 
 
-def _keyring(keys: dict[str, str], audience: str | None) -> Keyring:
+def _keyring(keys: dict[str, str], audience: str | None, current: str | None = None) -> Keyring:
     stated = {key_id: bytes.fromhex(key) for key_id, key in keys.items()}
-    current = next(iter(stated))
+    current = current or next(iter(stated))
     return Keyring.from_keys(stated, current) if audience is None else Keyring(stated, current, audience)
 
 

@@ -76,8 +76,8 @@ def test_a_vector_differs_from_every_other():
 
 def test_generating_them_again_changes_no_byte():
     files = generated.files()
-    assert {path.name: path.read_bytes() for path in generated.FOLDER.iterdir()} == {
-        path.name: content.encode() for path, content in files.items()
+    assert {path: path.read_bytes() for path in generated.FOLDER.rglob("*.*")} == {
+        path: content.encode() for path, content in files.items()
     }
 
 
