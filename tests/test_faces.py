@@ -148,6 +148,9 @@ def test_every_way_to_ask_gives_the_same_answer(face: str) -> None:
             assert (await at_once(grant.recheck([ASK, access]))).code == code
             assert (await at_once(grant.check_all([ASK, access]))).code == code
         assert (await at_once(grant.check(ASK, caller=Caller(agent="other")))).code == "caller"
+        assert (await at_once(grant.recheck(caller=Caller(agent="other")))).code == "caller", "asked without an access too"
+        with pytest.raises(TypeError, match="expected a Caller"):
+            await at_once(grant.recheck(caller="sales-agent"))
         assert (await at_once(one.deny(text, "tool", "none"))).code == "tool" == (await at_once(grant.deny("tool", "none"))).code
         found = await at_once(grant.recheck([data("hr")]))
         assert (await at_once(grant.deny(found))).refusals == found.refusals

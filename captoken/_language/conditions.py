@@ -575,6 +575,10 @@ class TaskPath(BuiltIn, frozen=True):
         """Silent unless torn: the token's task alone prohibits no access."""
         return not self.is_torn
 
+    def stated(self) -> dict[str, Any]:
+        """The path. A torn one is not written: what is held is nothing, and says so (19.8)."""
+        return {} if self.is_torn else {"task": self.value}
+
     def meet(self, other: Any) -> TaskPath:
         """The longer path, and whether any two of all tasks so far lie apart.
 

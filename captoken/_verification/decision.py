@@ -530,6 +530,11 @@ def stated(access: Access, caller: Caller | None) -> None:
     if type(access) is not Access:
         kind = type(access).__name__
         raise TypeError(f"expected an Access, as Access(table=…, operation=…), not {kind}")
+    stated_caller(caller)
+
+
+def stated_caller(caller: Caller | None) -> None:
+    """Raise TypeError for what is no Caller, where one is stated."""
     if caller is not None and type(caller) is not Caller:
         kind = type(caller).__name__
         raise TypeError(f"expected a Caller, as Caller(agent=…), not {kind}")
@@ -811,7 +816,8 @@ class Grant(_Vouched, frozen=True, eq=False):
 
         if decision is not None:  # whoever may still do that has a grant that still stands
             return decision
-        return self._driver.recheck(self._genuine, self._under_way(self, None, None))
+        stated_caller(caller)
+        return self._driver.recheck(self._genuine, self._under_way(self, None, caller))
 
     def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
         """The decision on what one step needs: all of it together used once, and recorded together.
@@ -1178,7 +1184,8 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
 
         if decision is not None:
             return decision
-        asked = self._under_way(self.blocking, None, None)
+        stated_caller(caller)
+        asked = self._under_way(self.blocking, None, caller)
         return await self._awaited.recheck(self._genuine, asked)
 
     def check_all(

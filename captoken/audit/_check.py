@@ -56,6 +56,10 @@ def _numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, An
         except EncodingError:
             raise AuditError(f"after record {head.seq}: a line that is no record") from None
 
+        # Nobody knows what a record without a kind is: it is not passed over (spec 39.1).
+        if type(record.get("kind")) is not str:
+            raise AuditError(f"after record {head.seq}: a record that does not say its kind")
+
         # `type(...) is int`, since True is an int to Python and not a number to canonical JSON.
         seq = record.get("seq")
         if type(seq) is not int or seq != head.seq + 1:

@@ -52,6 +52,8 @@ def capability() -> Table:
     add("nested_patterns", tables_("a.*"), tables_("a.b.*"), tables_("a.b.*"), "one")
     add("overlapping_lists", tables_("a", "b"), tables_("b", "c"), tables_("b"))
     add("disjoint_tables", tables_("a"), tables_("b"), {"tables": []})
+    add("tables_in_their_order", tables_("\U0001f600", "\uff5e", "b", "B"), tables_("*"), tables_("B", "b", "\uff5e", "\U0001f600"),
+        "two", rule="19.9")  # fmt: skip
     add("segment_and_below", tables_("market"), tables_("market.*"), {"tables": []})
     add("nothing_and_all", {"tables": []}, tables_("*"), {"tables": []}, "two")
     add("two_kinds_of_nothing", {"tables": []}, {"operations": []}, {"tables": []}, "both", rule="19.7")
@@ -151,6 +153,14 @@ def capability() -> Table:
         search(_={"in": [], "optional": True}),
         rule="19.8",
     )
+    other = {"in": ["b"]}
+    add("required_argument_left_with_nothing", search(q=some), search(q=other), {"tables": []}, rule="19.3")
+    add("required_argument_left_with_nothing_below_all", {"tools": {"*": {}, **search(q=some)["tools"]}},
+        {"tools": {"*": {}, **search(q=other)["tools"]}}, {"tools": {"*": {}, "search": {"_": {"in": []}}}}, rule="19.8")  # fmt: skip
+    add("required_and_optional_left_with_nothing", search(q=some, r=any_), search(q={**other, "optional": True}, r=any_),
+        {"tables": []}, rule="19.3")  # fmt: skip
+    add("optional_arguments_left_with_nothing", search(q={**some, "optional": True}, r=any_),
+        search(q={**other, "optional": True}, r=any_), search(r=any_), rule="19.3")  # fmt: skip
     add("argument_that_nothing_satisfies", search(q={"in": []}), {"tools": {}}, {"tables": []}, "both", rule="19.3")
     add(
         "optional_that_nothing_satisfies",
@@ -201,6 +211,8 @@ def capability() -> Table:
         ("any_and_list", any_, some, some, "one"),
         ("lists", {"in": [1, 2, "a"]}, {"in": [2, "a", True]}, {"in": [2, "a"]}, ""),
         ("list_of_types", {"in": [True, 1, "1"]}, {"in": [1]}, {"in": [1]}, "one"),
+        ("list_in_its_order", {"in": ["\U0001f600", "b", 10, True, -5, 1, "\uff5e", False, "10", "B"]}, any_,
+         {"in": [False, True, -5, 1, 10, "10", "B", "b", "\uff5e", "\U0001f600"]}, "two"),
         ("list_and_range", {"in": [1, 5, "a", True]}, {"min": 2}, {"in": [5]}, ""),
         ("range_of_the_numbers_of_a_list", {"max": 2, "min": 1}, {"in": [1, 2]}, {"in": [1, 2]}, "one"),
         ("ranges", {"max": 5, "min": 1}, {"max": 9, "min": 3}, {"max": 5, "min": 3}, ""),
@@ -277,6 +289,10 @@ def capability() -> Table:
     add("aud_apart", {"aud": ["a"]}, {"aud": ["b"]}, {"aud": []})
     add("task_below", {"task": "t"}, {"task": "t/a"}, {"task": "t/a"}, "one")
     five, nine = {"uses": 5}, {"uses": 9}
+    add("task_apart", {"task": "t/a"}, {"task": "t/b"}, {"tables": []}, rule="19.7")
+    add("task_apart_and_more", {"task": "t/a", "exp": 5, "tables": ["sales"]}, {"task": "t", "aud": ["x"], "nbf": 3} | {"task": "u"},
+        {"tables": [], "aud": ["x"], "exp": 5, "nbf": 3}, rule="19.8")  # fmt: skip
+    add("task_of_a_longer_name", {"task": "t/a"}, {"task": "t/ab"}, {"tables": []}, rule="19.7")
     add("uses", five, nine, five, "two", "19.1")
     add("uses_and_none_stated", five, {"nbf": NOW}, {"nbf": NOW, **five}, "", "19.1")
     add("uses_equal", five, five, five, "both", "19.1")
@@ -653,7 +669,7 @@ def widening() -> Table:
         "where_empty": ("17.5", {"where": {}}), "columns_empty": ("17.5", {"columns": {}}),
         "unknown_key": ("15.11", {"used": 10}), "unknown_own_key": ("15.11", {"acme:region": 1}),
         "range_crossed": ("13.1", {"where": {"x": {"max": 1, "min": 2}}}),
-        "not_composed": ("4.7", {"tables": ["cafe\u0301"]}), "fraction": ("2.1", {"where": {"x": {"in": [1.5]}}}),
+        "not_composed": ("4.7", {"tables": ["cafe\u0301"]}), **_not_composed(), "fraction": ("2.1", {"where": {"x": {"in": [1.5]}}}),
         "depth_negative": ("15.9", {"depth": -1}), "expires_in_zero": ("23.11", {"expires_in": 0}),
         "both_expiries": ("23.11", {"expires_in": 60, "expires_at": NOW + 60}),
         "keep_unknown": ("23.16", {"tables": ["sales"], "keep": "where"}), "null": ("23.2", {"tables": None}),
@@ -678,6 +694,19 @@ def widening() -> Table:
         where={"x": {"in": ["y" * 200 + str(number) for number in range(4)]}},
     )
     return table
+
+
+def _not_composed() -> dict[str, tuple[str, dict[str, Json]]]:
+    """Strings that are not in normal form C, in every place where a caveat has one."""
+    word, any_ = "cafe\u0301", {"any": True}
+    return {f"not_composed_{name}": ("4.7", asked) for name, asked in {
+        "in_a_pattern_of_allow": {"allow": {word: ["select"]}}, "in_a_pattern_of_columns": {"columns": {word: ["a"]}},
+        "in_a_column": {"columns": {"sales": [word]}}, "in_a_pattern_of_tools": {"tools": {word: {}}},
+        "in_an_argument": {"tools": {"search": {word: any_}}}, "in_an_attribute": {"where": {word: any_}},
+        "in_a_value": {"where": {"new": {"in": [word]}}}, "in_a_value_of_an_argument": {"tools": {"search": {"q": {"in": [word]}}}},
+        "in_a_path": {"where": {"new": {"path": [f"/{word}"]}}}, "in_a_prefix": {"where": {"new": {"prefix": [word]}}},
+        "in_each": {"where": {"new": {"each": {"in": [word]}}}},
+    }.items()}  # fmt: skip
 
 
 def _past_links_that_cannot_be_read(writes: Any, fails: Any) -> None:

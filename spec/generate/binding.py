@@ -56,8 +56,12 @@ def tables() -> Iterator[Table]:
     yield holder_binding()
 
 
+def point_bytes(y: int, sign_of_x: int = 0) -> bytes:
+    return (y | sign_of_x << 255).to_bytes(32, "little")
+
+
 def point(y: int, sign_of_x: int = 0) -> str:
-    return b64((y | sign_of_x << 255).to_bytes(32, "little"))
+    return b64(point_bytes(y, sign_of_x))
 
 
 def addressed(parts: Parts, audience: str = "sales-db") -> Parts:
@@ -91,12 +95,34 @@ def shifted(signature: bytes) -> bytes:
 
 def with_mixed_r(holder: str, message: bytes) -> bytes:
     """A signature whose R has a point of order 8 added: it holds by the equation with the cofactor, and by no other."""
-    hashed = hashlib.sha512(secret(holder)).digest()
-    scalar = (int.from_bytes(hashed[:32], "little") & 2**254 - 8) | 2**254
-    one = int.from_bytes(sha256(hashed), "little") % ORDER
+    scalar = _scalar(holder)
+    one = int.from_bytes(sha256(hashlib.sha512(secret(holder)).digest()), "little") % ORDER
     r = mixed(sodium.crypto_scalarmult_ed25519_base_noclamp(one.to_bytes(32, "little")))
     challenge = int.from_bytes(hashlib.sha512(r + signing_public(holder) + message).digest(), "little")
     return r + ((one + challenge * scalar) % ORDER).to_bytes(32, "little")
+
+
+def _scalar(holder: str) -> int:
+    """The secret number of a holder's key."""
+    return (int.from_bytes(hashlib.sha512(secret(holder)).digest()[:32], "little") & 2**254 - 8) | 2**254
+
+
+def with_r(r: bytes, holder: str, message: bytes) -> bytes:
+    """A signature with the neutral element as R, in some spelling. Whoever has the key can make it, and the equation holds."""
+    challenge = int.from_bytes(hashlib.sha512(r + signing_public(holder) + message).digest(), "little")
+    return r + (challenge * _scalar(holder) % ORDER).to_bytes(32, "little")
+
+
+def by_mixed_key(holder: str, message: bytes, *, holds: bool) -> bytes:
+    """A signature under the holder's key with a point of order 8 added to it: one that holds without the cofactor, or not."""
+    public = mixed(signing_public(holder))
+    for number in range(1, 1000):
+        one = int.from_bytes(sha256(message + bytes((number % 256, number // 256))), "little") % ORDER
+        r: bytes = sodium.crypto_scalarmult_ed25519_base_noclamp(one.to_bytes(32, "little"))
+        challenge = int.from_bytes(hashlib.sha512(r + public + message).digest(), "little")
+        if (challenge % ORDER % 8 == 0) == holds:
+            return r + ((one + challenge * _scalar(holder)) % ORDER).to_bytes(32, "little")
+    raise ValueError("no such signature was found")
 
 
 def signatures(holder: str, message: bytes) -> dict[str, bytes]:
@@ -107,7 +133,8 @@ def signatures(holder: str, message: bytes) -> dict[str, bytes]:
         "first_bit_of_s": good[:32] + bytes((good[32] ^ 1,)) + good[33:], "last_bit": good[:-1] + bytes((good[-1] ^ 0x80,)),
         "zero": bytes(64), "s_and_order": shifted(good), "s_zero": good[:32] + bytes(32), "r_zero": bytes(32) + good[32:],
         "r_one": b"\1" + bytes(31) + good[32:], "halves_swapped": good[32:] + good[:32],
-        "r_of_mixed_order": with_mixed_r(holder, message),
+        "r_of_mixed_order": with_mixed_r(holder, message), "r_neutral": with_r(point_bytes(1), holder, message),
+        "r_neutral_with_sign": with_r(point_bytes(1, 1), holder, message), "r_neutral_of_y_p_and_1": with_r(point_bytes(P + 1), holder, message),
     }  # fmt: skip
 
 
@@ -130,11 +157,13 @@ def example() -> Parts:
 def holder_binding() -> Table:
     table = Table("holder_binding", "Keys that a token is bound to, and the signatures by which one hands it to the next.")
 
-    def allow(name: str, rule: str, parts: Parts, holder: str = "sales-agent", proven: tuple[str, ...] = ()) -> None:
+    def allow(
+        name: str, rule: str, parts: Parts, holder: str = "sales-agent", proven: tuple[str, ...] = (), access: Json = SELECT
+    ) -> None:  # fmt: skip
         whole = addressed(parts)
-        made = proof(whole, holder, of_access(SELECT))
+        made = proof(whole, holder, of_access(access))
         come = outcome(whole, holder)
-        table.allow(name, rule, whole, presented=shown(made), outcome=come, proven=proven, audiences=HERE)
+        table.allow(name, rule, whole, access, presented=shown(made), outcome=come, proven=proven, audiences=HERE)
 
     def deny(name: str, rule: str, code: str, parts: Parts, holder: str = "sales-agent") -> None:
         whole = addressed(parts)
@@ -163,6 +192,9 @@ def holder_binding() -> Table:
     allow("to_another_key_of_the_same_agent", "28.6", extended(BOUND, custody(BOUND, {"key": agent}, "orchestrator")))
     allow("handed_on_with_a_caveat_that_is_not_ascii", "28.3",
           handed(BOUND, "sales-agent", tables=["sales", "caf\u00e9"]), proven=("sales-agent",))  # fmt: skip
+    many = "x." + "A" * 86
+    allow("handed_on_with_full_stops", "28.2", handed(BOUND, "sales-agent", tables=["market.eu", "sales"], where={"x.y": {"in": ["1.5", many]}}),
+          proven=("sales-agent",), access={**SELECT, "attributes": {"x.y": many}})  # fmt: skip
     allow("handed_on_after_narrowing", "28.3", handed(narrowed, "sales-agent"), proven=("sales-agent",))
     child = handed(BOUND, "sales-agent")
     grandchild = handed(extended(child, UNTIL), "report-agent", "sales-agent")

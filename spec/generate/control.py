@@ -98,6 +98,8 @@ def snapshots() -> Table:
         link={"operations": ["select"]},
     )  # fmt: skip
     row("of_the_example", "36.4", snapshot(lost, only, seq=17), come(("4Kd0gmYp2nQ", "f1Q7yE0mXkA"), seq=17))
+    stops = snapshot(changed(one, why="see 1.2. " + "A" * 86 + "."))
+    row("with_full_stops_in_it", "36.1", stops, come(("e1",)))
     row("of_two_operators", "36.1", empty, come(), [b64(signing_public("another operator")), OPERATOR])
     row("of_a_later_number", "36.2", snapshot(seq=2**53 - 1), come(seq=2**53 - 1))
     row("of_the_last_number", "36.10", snapshot(seq=2**53 - 1), come(seq=2**53 - 1), known=snapshot(seq=2**53 - 2))
@@ -287,6 +289,8 @@ def deltas() -> Table:
     both = [delta(known, later(one, two, three)), delta(later(one, two, three), second)]
     row("of_two", "36.19", both, second)
     row("of_none", "36.19", [], known)
+    stops = later(one, two, changed(three, why="see 1.2. " + "A" * 86 + "."))
+    row("with_full_stops_in_it", "36.17", [delta(known, stops)], stops)
 
     lost = changed(entry("4Kd0gmYp2nQ", link="YdXNc7SBuBuVl3_NSXUYYw"), why="lost laptop")
     only = changed(
@@ -482,6 +486,8 @@ def overlays() -> Table:
     here = addressed(plain)
     allow("leaves_this_audience", "36.8", narrowing({"aud": ["hr-db", "sales-db"]}), here, audiences=HERE)
     deny("narrowed_to_another_audience", "36.8", "narrowed", narrowing({"aud": ["hr-db"]}), here, audiences=HERE)
+    _audiences_left(allow, deny, narrowing)
+    table.beside("leaves_this_audience")
     allow("leaves_what_two_entries_leave", "36.8", snapshot(changed(entry(token=JTI), link={"tables": ["sales", "hr"]}),
           changed(entry("e2", kid="k1"), link={"tables": ["sales"]})), wide)  # fmt: skip
     deny("narrowed_by_the_second_of_two", "36.8", "narrowed",
@@ -578,6 +584,27 @@ def fresh_(allow: Any, deny: Any, table: Table) -> None:
     within = changed(entry(token=JTI), link={"fresh": 10})
     allow("leaves_what_is_fresh", "36.11", snapshot(within, iat=NOW - 10), token(SALES))
     deny("narrowed_to_what_is_fresh", "36.8", "narrowed", snapshot(within, iat=NOW - 11), token(SALES))
+
+
+def _audiences_left(allow: Any, deny: Any, narrowing: Any) -> None:
+    """An entry's `aud` is asked for the names that root, links and discharges leave of the verifier's, and no others."""
+    names, both = ("hr-db", "mail-api", "sales-db"), {"aud": ["hr-db", "sales-db"]}
+    sales, hr = {"aud": ["sales-db"]}, {"aud": ["hr-db"]}
+    asked = asking(token({**SALES, **both}), "one")
+    answers = discharge("one", {**HOUR, **sales})
+    of_root = token(SALES, aud="sales-db", key=audience_key(KEY, "sales-db"))
+    of_all = asking(token({**SALES, "aud": [*both["aud"], "mail-api"]}, both), "one")
+    for name, parts, got in (
+        ("the_root", of_root, ()), ("a_link", token({**SALES, **both}, sales), ()), ("a_discharge", asked, (answers,)),
+        ("links_and_a_discharge", of_all, (answers,)),
+    ):  # fmt: skip
+        allow(f"leaves_what_{name}_leaves", "36.8", narrowing(sales), parts, discharges=got, audiences=names)
+        deny(f"narrowed_beside_what_{name}_leaves", "36.8", "narrowed", narrowing(hr), bundle(parts, *got), audiences=names)
+    wide = token({**SALES, **both})
+    two = snapshot(changed(entry(token=JTI), link=sales), changed(entry("e2", task="task-123"), link=hr))
+    allow("leaves_what_each_of_two_entries_leaves", "36.8", two, wide, audiences=names)
+    three = snapshot(changed(entry(token=JTI), link=sales), changed(entry("e2", task="task-123"), link={"aud": ["mail-api"]}))
+    deny("narrowed_by_one_of_two_audiences", "36.8", "narrowed", three, wide, audiences=names)
 
 
 # --- recall ----------------------------------------------------------------------------------------------------------
@@ -682,6 +709,9 @@ def recall() -> Table:
         row(f"with_a_mac_over_{name}", "37.1", {**asks(mine, child), "mac": b64(mac(sha256(label("recall") + mine.signature), said))})
     row("with_a_mac_under_the_tag_itself", "37.1", {**asks(mine, child), "mac": b64(mac(mine.signature,
         canonical({"links": links_of(mine, child), "why": "lost"})))})  # fmt: skip
+    for size, expect in ((65536, None), (65537, {"code": "recall"})):
+        given, why = _filling(asks, mine, size)
+        row(f"of_{size}_characters", "37.1", asks(mine, given, why=why), expect or stops(given))
     only = token({**SALES, "delegate_only": True})
     handed = extended(only, hand_over("sales-agent"))
     row("by_a_token_for_handing_on_alone", "37.2", asks(only, handed), stops(handed, ()))
@@ -704,6 +734,16 @@ def recall() -> Table:
     ):
         row(f"by_a_token_{name}", "37.2", asks(mine, child, token=held), {"code": code, **place})
     return table
+
+
+def _filling(asks: Any, held: Parts, size: int) -> tuple[Parts, str]:
+    """What was made of the token, and a reason, so that the request has that many characters."""
+    given = held
+    while len(canonical(asks(held, given))) < size - 1300:
+        given = extended(given, b"x" * 800)
+    left = size - len(canonical(asks(held, given, why="")))
+    given = extended(given, b"x" * ((left - 150) * 3 // 4))
+    return given, "x" * (size - len(canonical(asks(held, given, why=""))))
 
 
 def _of_a_bound_token(row: Any, asks: Any, stops: Any) -> None:
@@ -1261,6 +1301,9 @@ def counting() -> Table:
     row("a_leeway_that_only_another_has", "38.10", [asks(long), asks(long, last, leeway=wide)], "+u")
     row("a_leeway_that_only_another_has_while_it_is_kept", "38.10", [asks(long), asks(long, end + hour - 1, leeway=wide)], "+-")
     row("a_leeway_that_only_another_has_from_then_on", "38.10", [asks(long), asks(long, end + hour, leeway=wide)], "+u")
+    inner = extended(token({**HERE_ALONE, "exp": end}), uses(1))
+    row("a_leeway_and_an_end_above_the_link_that_counts", "38.10", [asks(inner, leeway=wide), asks(inner, last, leeway=wide)], "+-")
+    row("a_leeway_and_no_end_above_the_link_that_counts", "38.10", [asks(ever, leeway=wide), asks(ever, NOW + 10 * year, leeway=wide)], "+-")
     twice = token(uses(2, **HERE_ALONE, exp=end))
     late = [asks(twice, last, leeway=wide)] * 2
     row("a_leeway_of_the_first_of_two", "38.10", [asks(twice, leeway=wide), asks(twice), *late], "++--")
@@ -1342,6 +1385,12 @@ def audit() -> Table:
         after=head(lines, 5), known=[head(lines, 3), head(lines, 5), head(lines, 7)])  # fmt: skip
 
     begun = trail(lambda _: checkpoint(b"", message=label("audit") + bytes(32)), decisions[0])
+    unknown = trail(first, {"kind": "note", "x": 1}, decisions[0])
+    row("with_a_kind_that_nobody_knows", "39.3", unknown, whole(unknown, 0, 1))
+    for name, record in {
+        "without_a_kind": {"x": 1}, "with_a_kind_that_is_a_number": {"kind": 1}, "with_a_kind_that_is_a_list": {"kind": ["decision"]},
+    }.items():  # fmt: skip
+        row(f"record_{name}", "39.1", trail(first, record, decisions[0]))
     row("that_begins_with_a_checkpoint", "39.4", begun, {**whole(begun, 0, 1)})
     row("from_its_very_beginning", "39.5", lines, whole(lines, 4, 5), known=[head(lines, 0)])
 

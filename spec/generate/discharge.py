@@ -215,6 +215,7 @@ def _tickets(table: Table) -> None:
 
     bad("for_another_discharger", "33.9", plain, "payments")
     bad("sealed_for_another", "33.9", ticket("one", "payments", **{"for": APPROVALS}))
+    bad("for_another_though_its_box_opens", "33.9", ticket("one", "approvals", **{"for": b64(exchange_public("payments"))}))
     bad("with_a_space", "32.2", plain.replace(b":", b": ", 1))
     bad("that_is_empty", "32.2", b"")
     bad("that_is_a_list", "32.2", b"[%s]" % plain)

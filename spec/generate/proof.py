@@ -11,7 +11,9 @@ from spec.generate.binding import (
     HOLDER,
     NONCE,
     addressed,
+    by_mixed_key,
     example,
+    mixed,
     outcome,
     point,
     shown,
@@ -148,9 +150,18 @@ def requests() -> Table:
         "argument_1_0": call("search", q="x", limit=1.0), "argument_null": call("search", q="x", limit=None),
         "argument_minus_zero": call("search", limit=-0.0), "argument_zero": call("search", limit=0.0),
         "argument_large": call("search", limit=1e16), "argument_small": call("search", limit=0.00001),
+        "argument_half": call("search", limit=0.5), "argument_tenth": call("search", limit=0.1), "argument_negative": call("search", limit=-2.25),
+        "argument_thousand_and_a_bit": call("search", limit=1234.5678), "argument_0_0001": call("search", limit=0.0001),
+        "argument_0_00012345": call("search", limit=0.00012345), "argument_0_000099": call("search", limit=0.000099),
+        "argument_of_15_zeros": call("search", limit=1e15), "argument_just_below_10_to_the_16": call("search", limit=9999999999999998.0),
+        "argument_of_digits_and_exponent": call("search", limit=1.5e-7), "argument_of_17_digits": call("search", limit=1.2345678901234567e22),
+        "argument_largest": call("search", limit=1.7976931348623157e308), "argument_least": call("search", limit=5e-324),
+        "argument_of_4300_digits": call("search", limit=10**4299), "argument_beyond_doubles": call("search", limit=2**53 + 1),
+        "columns_beyond_the_bmp": {**SELECT, "columns": ["\U0001f600", "\uff5e"]},
         "argument_30_digits": call("search", limit=10**30), "argument_nested": call("search", q=[{"b": [], "a": {}}, None]),
         "argument_escaped": call("search", q="\"\\/\b\t\n\f\r\x01\x7f\u00e9\u2028\U0001f600"),
         "keys_beyond_the_bmp": call("search", **{"\U0001f600": 1, "\uff5e": 2}),
+        "keys_beyond_the_bmp_within": call("search", q={"\U0001f600": 1, "\uff5e": 2}),
         "argument_composed": call("search", q="\u00e9"),
         "argument_decomposed": call("search", q="e\u0301"), "table_and_tool": {**SELECT, **search},
         "argument_as_attribute": {"tool": "search", "attributes": {"q": "x", "limit": 10}},
@@ -285,6 +296,8 @@ def proof_of_possession() -> Table:
     }.items():  # fmt: skip
         deny(f"for_{name}", "30.2", proof(here, "sales-agent", other))
     allow("without_an_access", "24.8", access=None)
+    deny("missing_without_an_access", "30.4", None, code="proof_missing", access=None)
+    allow("without_an_access_of_the_caller", "24.8", access=None, caller={"agent": "sales-agent"})
     deny("without_an_access_for_one", "30.2", good, access=None)
     web = digest("http", b"GET", b"https://api.example", b"/", sha256(b""))
     allow("for_what_a_transport_states", "30.2", request=web)
@@ -415,6 +428,14 @@ def proof_of_possession() -> Table:
         extended(token(SALES), {"aud": ["sales-db"], "exp": NOW + 60, "key": HOLDER}),
         "proof_missing",
     )
+    odd = addressed(token({**SALES, "key": b64(mixed(signing_public("sales-agent")))}))
+    about = proof_message(odd.signature, "sales-db", NOW, NONCE, request)
+    use_of_it = {"key": b64(mixed(signing_public("sales-agent"))), "uses": [use(mixed(signing_public("sales-agent")))], "evidence": []}
+    table.allow("for_a_key_of_mixed_order_that_holds_without_the_cofactor", "28.9", odd, outcome=use_of_it, audiences=HERE,
+                presented=shown(proof_text(NOW, NONCE, by_mixed_key("sales-agent", about, holds=True))))  # fmt: skip
+    deny("for_a_key_of_mixed_order_that_holds_with_the_cofactor_alone", "28.9",
+         proof_text(NOW, NONCE, by_mixed_key("sales-agent", about, holds=False)), odd)  # fmt: skip
+
     nobody = addressed(token({**SALES, "key": point(2)}))
     deny("for_a_key_that_is_no_point_and_none", "30.4", None, nobody, "proof_missing")
     deny("for_a_key_that_is_no_point", "28.9", proof(nobody, "sales-agent", request), nobody)

@@ -82,6 +82,16 @@ def root_record() -> Table:
     for key in ("agent", "kid", "sub", "task"):
         for name, value in {"empty": "", "number": 1, "list": ["a"], "space": "a b"}.items():
             table.deny(f"{key}_{name}", "9.3", "malformed", with_(key, value))
+    here = ("sales-db",)
+    table.allow("aud", "9.3", token(SALES, key=audience_key(KEY, "sales-db"), aud="sales-db"), audiences=here)
+    for name, value in {
+        "with_a_space": "sales db", "empty": "", "not_ascii": "sal\u00e9s-db", "with_percent": "sales%2Ddb", "of_129_characters": "x" * 129,
+        "star": "*", "with_line_feed": "sales-db\n",
+    }.items():  # fmt: skip
+        signed = token(SALES, key=audience_key(KEY, value), aud=value)
+        table.deny(f"aud_{name}", "9.3", "malformed", signed, audiences=here, allow_unaddressed=True)
+    for name, value in {"number": 1, "list": ["sales-db"], "true": True, "object": {}}.items():
+        table.deny(f"aud_as_{name}", "9.3", "malformed", with_("aud", value), audiences=here, allow_unaddressed=True)
     table.allow("ext", "9.3", token(SALES, ext={"acme:purpose": "quarterly report", "acme:seat": 4}))
     ext: dict[str, Json] = {
         "empty": {}, "list": [], "text": "acme", "bare_name": {"tenant": "t1"}, "colon_first": {":tenant": "t1"},
@@ -322,6 +332,8 @@ def macaroons() -> Table:
     )  # fmt: skip
     smallest = "3022b39f0612f3fd7f8dd702040aec5342549ff75b2eaa800ba3ba46fa8de6d1"
     add("smallest", "11.2", here, b"k", b"i", published={0: smallest})
+    for size in (64, 65, 200):
+        add(f"key_of_{size}_bytes", "11.1", "RFC 2104", bytes(range(1, size + 1)), b"i", (b"c", b""))
     unit = "f54807f6dc6edf88bf0f7306b3822562a362533dbf7339ba61765da4bd259d87"
     add(
         "unit",

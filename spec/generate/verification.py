@@ -174,6 +174,9 @@ def caller() -> Table:
     deny("another_in_the_task", agent="orchestrator", task="task-123/a")
     table.allow("first_agent_holds", "24.7", token(SALES), caller={"agent": "orchestrator"})
     table.deny("not_yet_handed_on", "24.7", "caller", token(SALES), caller={"agent": "sales-agent"})
+    table.allow("without_an_access", "24.8", delegated, None, caller={"agent": "sales-agent", "task": "task-123/a"})
+    table.deny("another_without_an_access", "24.8", "caller", delegated, None, caller={"agent": "orchestrator"})
+    table.deny("in_another_task_without_an_access", "24.8", "caller", delegated, None, caller={"task": "task-124"})
     return table
 
 
@@ -288,6 +291,15 @@ def _of_discharges(table: Table) -> None:
         bundle(asking(token(SALES, kid="k2"), "one"), discharge("one")),
         "24.2",
     )
+    other = token(SALES, v=2)
+    asked = asking(other, "one")
+    table.beside("nothing_wrong_with_a_discharge")
+    for name, given in {
+        "a_discharge_without_links": bundle(asked, discharge("one")), "a_discharge_that_is_cut": bundle(asked, one)[:-1],
+        "a_proof_that_is_cut": f"{other.text}.cap1p_A",
+    }.items():  # fmt: skip
+        deny(f"{name}_before_version_2", "malformed", given, "24.2")
+    deny("version_2_before_a_discharge_of_another", "unsupported_version", bundle(asked, two), "24.3")
     deny("key_before_discharge", "unknown_key", bundle(asking(token(SALES, kid="k2"), "one"), two), "24.3")
     deny("signature_before_bad_discharge", "bad_signature", bundle(asking(token(SALES, key=OTHER_KEY), "one"), two), "24.6")
     deny("left_over_before_missing", "bad_discharge", bundle(asking(whole, "two"), discharge("three", minute)), "33.5")

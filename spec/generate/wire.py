@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spec.generate.build import NOW, Parts, b64, canonical, extended, field, root, text, token
-from spec.generate.table import SALES, SELECT, Table
+from spec.generate.build import (
+    KEY,
+    NOW,
+    Parts,
+    asking,
+    b64,
+    bundle,
+    canonical,
+    discharge,
+    extended,
+    field,
+    root,
+    text,
+    token,
+)
+from spec.generate.table import SALES, SELECT, Table, keyring
 
 UNTIL = {"exp": NOW + 600}
 VID = bytes(range(100, 172))
@@ -184,11 +198,41 @@ def limits() -> Table:
     table.allow("text_of_8192_characters", "3.1", sized(6140))
     table.deny("text_of_8193_characters", "3.1", "malformed", sized(6141))
     table.deny("text_of_10000_characters", "3.1", "malformed", sized(6140).text + "A" * 1808)
-    table.allow("64_links", "3.1", token(SALES, *[{"nbf": 0}] * 63))
-    table.deny("65_links", "3.1", "malformed", token(SALES, *[{"nbf": 0}] * 64))
+    full = token(SALES, *[{"nbf": 0}] * 63)
+    table.allow("64_links", "3.1", full)
+    table.deny("65_links", "3.1", "malformed", extended(full, {"nbf": 0}))
+    table.deny("64_links_and_a_third_party", "3.1", "malformed", bundle(asking(full, "one"), discharge("one", UNTIL)))
+    almost = asking(token(SALES, *[{"nbf": 0}] * 62), "one")
+    table.allow("63_links_and_a_third_party", "3.1", almost, discharges=(discharge("one", UNTIL),))
+    sixty_four = discharge("one", *[UNTIL] * 64)
+    one = asking(token(SALES), "one")
+    table.allow("discharge_of_64_links", "3.1", one, discharges=(sixty_four,))
+    table.deny("discharge_of_65_links", "3.1", "malformed", bundle(one, extended(sixty_four, UNTIL)))
+    answered = asking(token(SALES), "one")
+    for size, code in ((8192, "allowed"), (8193, "malformed")):
+        parts = _grown(answered, size)
+        name = f"text_of_{size}_characters_with_a_discharge"
+        if code == "allowed":
+            table.allow(name, "3.1", parts, discharges=(discharge("one", UNTIL),))
+        else:
+            table.deny(name, "3.1", code, bundle(parts, discharge("one", UNTIL)))
+    table.allow("task_of_128_characters", "3.1", token(SALES, task="t" * 128))
+    for key in ("sub", "kid"):
+        ring = keyring({"x" * 128: KEY} if key == "kid" else {"k1": KEY})
+        table.allow(f"{key}_of_128_characters", "3.1", token(SALES, **{key: "x" * 128}), ring=ring)
+        table.deny(f"{key}_of_129_characters", "3.1", "malformed", token(SALES, **{key: "x" * 129}), ring=ring)
     table.allow("root_record_of_1024_bytes", "3.1", recorded(1024))
     table.deny("root_record_of_1025_bytes", "3.1", "malformed", recorded(1025))
     return table
+
+
+def _grown(parts: Parts, size: int) -> Parts:
+    """The token with one link more, so that its text has that many characters."""
+    tables = ["sales"]
+    while len(extended(parts, {"tables": [*tables, "y"]}).text) < size - 300:
+        tables.append(f"{len(tables):03}" + "x" * 197)
+    grown = (extended(parts, {"tables": [*tables, "y" * left]}) for left in range(1, 256))
+    return next(one for one in grown if len(one.text) == size)
 
 
 def names() -> Table:
@@ -200,7 +244,7 @@ def names() -> Table:
     legal = {
         "inner_space": "annual report", "dotted": "a.b.c", "latin": "fa\u00e7ade", "decomposed": "fac\u0327ade",
         "greek": "\u03c0", "chinese": "\u9500\u552e", "emoji": "\U0001f600", "private_use": "\ue000",
-        "inner_no_break_space": "a\u00a0b", "full_width": "\uff53\uff41", "punctuation": "a'b\"c;d%e_f\\g",
+        "inner_no_break_space": "a\u00a0b", "unassigned": "a\u0378b", "no_character": "a\uffffb", "percent_and_tilde": "a%20~b", "full_width": "\uff53\uff41", "punctuation": "a'b\"c;d%e_f\\g",
         "256_bytes": "x" * 256, "256_bytes_in_two": "\u00e9" * 128, "space_in_segment": "a. b",
     }  # fmt: skip
     for name, table_name in legal.items():
@@ -236,13 +280,14 @@ def names() -> Table:
     table.allow("subject_of_every_character", "4.1", token(SALES, sub="AZaz09._:/@+-"))
     for name, subject in {
         "space": "user jane", "line_feed": "user:jane\n", "latin": "user:jan\u00e9", "cyrillic": "user:j\u0430ne",
-        "star": "*", "comma": "user:jane,user:joe", "hash": "user#jane", "null": "user:jane\0",
+        "star": "*", "comma": "user:jane,user:joe", "hash": "user#jane", "null": "user:jane\0", "percent": "user%3Ajane",
+        "tilde": "~jane", "equals": "user=jane", "exclamation": "jane!", "bracket": "jane[1]", "back_quote": "`jane`",
     }.items():  # fmt: skip
         table.deny(f"subject_{name}", "4.1", "malformed", token(SALES, sub=subject))
     table.allow("task_of_segments", "4.2", token(SALES, task="task-123/sub.task/..."))
     for name, task in {
         "empty_segment": "task//a", "slash_first": "/task", "slash_last": "task/", "dot": "task/./a", "two_dots": "task/../a",
-        "slash": "/", "dot_alone": ".", "two_dots_last": "task/..", "space": "task 1", "129_characters": "t" * 129,
+        "percent": "task%2F1", "tilde": "~task", "slash": "/", "dot_alone": ".", "two_dots_last": "task/..", "space": "task 1", "129_characters": "t" * 129,
     }.items():  # fmt: skip
         table.deny(f"task_{name}", "4.2", "malformed", token(SALES, task=task))
     return table
@@ -297,6 +342,12 @@ def wire() -> Table:
     deny("header_end_twice", "10.4", head + b"\0" + middle + tail)
     deny("link_end_or_links_end_missing", "10.4", head + middle[:-1] + tail)
     deny("links_end_twice", "10.4", head + middle + b"\0" + tail)
+    # The three bytes that no HMAC covers: whoever takes another one takes a second text of one token.
+    for octet in (0x01, 0x03, 0x20, 0x80, 0xFF):
+        other = bytes((octet,))
+        deny(f"header_end_as_{octet:02x}", "10.4", head[:-1] + other + middle + tail)
+        deny(f"link_end_as_{octet:02x}", "10.4", head + middle[:-1] + other + tail)
+        deny(f"links_end_as_{octet:02x}", "10.4", head + middle + other + tail[1:])
     for size in (0, 5, 16, 31, 33, 64):
         deny(f"signature_of_{size}_bytes", "10.6", head + middle + b"\0" + field(6, (one.signature * 2)[:size]))
     deny("signature_missing", "10.6", head + middle + b"\0")

@@ -553,7 +553,7 @@ class _Asked:
             return denied.code, denied.decision
         assert own == OWN
         if self.access is None:
-            return "allowed", standing.recheck()
+            return self.asked_of_the_grant(standing)
         codes = {
             grant().check(self.access, caller=self.caller).code,
             grant().explain(self.access, caller=self.caller).code,
@@ -563,6 +563,17 @@ class _Asked:
         }
         assert len(codes) == 1, codes
         return codes.pop(), standing.recheck()
+
+    def asked_of_the_grant(self, standing: Grant) -> tuple[str, Decision]:
+        """Whether a grant stands, without an access; the caller is compared even so (24.7)."""
+        decision = standing.recheck(caller=self.caller)
+        awaited = asyncio.run(self.rechecked_by_the_other_face(standing))
+        assert awaited == decision.code
+        return awaited, decision
+
+    async def rechecked_by_the_other_face(self, standing: Grant) -> str:
+        decision = await standing.awaited.recheck(caller=self.caller)
+        return decision.code
 
     def parsed(self) -> Iterator[str]:
         """By a Token, where discharges are not bound yet."""
