@@ -147,6 +147,22 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         field("closed_at", "seconds", "when it is settled or cancelled; left out: at `now`", optional=True),
         field("again", "closing", "it is then settled or cancelled once more, at the same moment", optional=True),
     ),
+    "own": (
+        field("key", "text", "of the caveat"),
+        field("domain", "`data`, `tool` or `all`", "15.12"),
+        field("does", "`holds`, `prohibits`, `fails`, `answers`, `refuses_value` or `attribute_in`", "FORMAT.md, kind own"),
+        field("code", "text", "with `prohibits`: the code that it gives; left out: none", optional=True),
+        field("value", "json", "with `answers`: what it answers", optional=True),
+        field("asks_access", "boolean", "does it ask about an access (24.8)? left out: yes", optional=True),
+    ),
+    "asking": (
+        field("access", "access or null", "null only with `recheck`: whether it still stands"),
+        field("now", "seconds", "the time by the verifier's clock"),
+        field("how", "`check`, `recheck` or `explain`", "left out: `check`, which counts (24.9); `recheck` is 24.19, `explain` a dry run",
+              optional=True),
+        field("caller", "caller", "left out: none is stated", optional=True),
+        field("snapshot", "bytes", "from now on this one is the newest; left out: as before", optional=True),
+    ),
     "closing": (
         field("settle", "amounts or null", "as of a step", optional=True),
         field("cancel", "boolean", "as of a step", optional=True),
@@ -240,6 +256,7 @@ ASKED = (
     *STORES,
 )
 OK = "ok"
+THEN = field("then", "text", "the code of the decision that follows")
 NONCE = field("nonce", "hex 16", "of the proof")
 OVERLAID = (
     field("seq", "integer", ""),
@@ -250,6 +267,30 @@ OVERLAID = (
 
 KINDS: dict[str, Kind] = {
     "decision": Kind(ASKED, (ALLOWED, DENIED, USAGE)),
+    "own": Kind(
+        (*ASKED, field("own", "[own]", "the own caveats that the verifier knows")),
+        (ALLOWED, DENIED),
+    ),
+    "grant": Kind(
+        (
+            TOKEN, field("keyring", "keyring", "the verifier's"), field("facts", "facts", "what it knows when the grant is made"), REQUEST,
+            *STORES,
+            field("max_age", "integer or null", "the verifier's bound on a grant's age (24.15); null: none; left out: 3600", optional=True),
+            field("steps", "[asking]", "what the grant is asked, one after the other"),
+        ),
+        (
+            Expected((OK,), (field("answers", "[answer]", "of each step"),)),
+            DENIED,
+        ),
+    ),
+    "dry_run": Kind(
+        ASKED,
+        (
+            Expected(("allowed",), (THEN,)),
+            Expected(DENIED.codes, (*DENIED.fields, THEN)),
+            USAGE,
+        ),
+    ),
     "chain": Kind(
         (
             field("source", "text", "where the macaroon comes from"),

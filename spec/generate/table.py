@@ -26,7 +26,7 @@ SECTIONS = (
 SALES: dict[str, Json] = {"operations": ["select"], "tables": ["sales"]}
 SELECT: dict[str, Json] = {"table": "sales", "operation": "select"}
 PASSING = frozenset(("allowed", "ok"))  # every other code is a failure
-JUDGED = frozenset(("decision",))  # the kinds that have a place where something is refused
+JUDGED = frozenset(("decision", "dry_run"))  # the kinds that have a place where something is refused
 
 # Why a vector that must fail differs from its control in more than one place.
 APART = {
@@ -130,7 +130,8 @@ class Table:
             "access": access,
             "caller": caller,
         }
-        self._row(name, rule, "decision", given | beside, expect)
+        kind = "own" if "own" in beside else "dry_run" if "then" in expect else "decision"
+        self._row(name, rule, kind, given | beside, expect)
 
     def allow(
         self,
@@ -161,9 +162,29 @@ class Table:
         }
         self._decision(name, rule, bundle(token, *discharges), access, expect | (outcome or {}), **known)
 
-    def deny(self, name: str, rule: str, code: str, token: Parts | str, access: Json = SELECT, **known: Any) -> None:
-        """A token, or a text, that differs from the row allowed last in one thing, and what is said of it."""
-        self._decision(name, rule, token, access, {"code": code}, **known)
+    def deny(
+        self,
+        name: str,
+        rule: str,
+        code: str,
+        token: Parts | str,
+        access: Json = SELECT,
+        *,
+        place: tuple[int, str] | None = None,
+        **known: Any,
+    ) -> None:
+        """A token, or a text, that differs from the row allowed last in one thing, and what is said of it.
+
+        `place` is the link and who added it, where the reference evaluator is not asked.
+        """
+        where: dict[str, Json] = {} if place is None else {"link": place[0], "added_by": place[1]}
+        self._decision(name, rule, token, access, {"code": code, **where}, **known)
+
+    def dry(
+        self, name: str, rule: str, token: Parts | str, code: str, then: str, access: Json = SELECT, **known: Any
+    ) -> None:  # fmt: skip
+        """What a dry run says, and then the decision of the same verifier."""
+        self._decision(name, rule, token, access, {"code": code} if code == "usage" else {"code": code, "then": then}, **known)
 
     def add(self, name: str, rule: str, kind: str, given: dict[str, Json], code: str = "ok", **outcome: Json) -> None:
         """A vector that is no decision."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spec.generate import (
     algebra,
+    answering,
     binding,
     caveats,
     control,
@@ -27,7 +28,7 @@ FOLDER = schemas.VECTORS
 
 def tables() -> Iterator[Table]:
     """The families, in the order of the specification."""
-    for module in (wire, records, caveats, issuing, verification, algebra, keys, binding, proof, discharge, control):
+    for module in (wire, records, caveats, issuing, verification, algebra, keys, binding, proof, discharge, control, answering):
         yield from module.tables()
 
 

@@ -36,6 +36,7 @@ from captoken._language.overlay import snapshot
 from captoken._verification.decision import Reserved
 from captoken.adapters._mcp.messages import digest as of_message
 from captoken.audit import AuditTrail, Head, check, read
+from captoken.caveats import Caveat, Reason, Situation, Vocabulary
 from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, _asked
 from captoken.discharge import Allow, Discharger, Ticket
 from captoken.interop import normalize
@@ -82,6 +83,45 @@ class Captoken:
             "uses": [{"entry": use.entry.hex(), "issued_at": use.issued_at} for use in asked.committed],
             "evidence": [evidence.as_dict() for evidence in grant.evidence],
         }
+
+    own = decide
+
+    def grant(self, vector: Vector) -> Outcome:
+        asked = _Asked({"access": None, "caller": None, **vector})
+        verifier = asked.verifier()
+        try:
+            standing = verifier.authenticate(asked.text, request=request_digest(None) if asked.request is None else asked.request)
+        except Denied as denied:
+            return {"code": denied.code, **_place(denied.decision)}
+        answers = []
+        for step in vector["steps"]:
+            asked.now = step["now"]
+            asked.snapshot = step.get("snapshot", asked.snapshot)
+            caller = Caller(**step["caller"]) if "caller" in step else None
+            access = None if step["access"] is None else Access(**step["access"])
+            how = step.get("how", "check")
+            if how == "recheck":
+                decision = standing.recheck([] if access is None else [access], caller=caller)
+            else:
+                decision = getattr(standing, how)(access, caller=caller)
+            answers.append({"code": decision.code, **_place(decision)})
+        return {"code": "ok", "answers": answers}
+
+    def dry_run(self, vector: Vector) -> Outcome:
+        try:
+            asked = _Asked(vector)
+        except (TypeError, ValueError):
+            return {"code": "usage"}
+        verifier = asked.verifier()
+        given = {"caller": asked.caller, "request": asked.request}
+        first, second = (verifier.explain(asked.text, asked.access, **given) for _ in range(2))
+        assert (first.code, _place(first)) == (second.code, _place(second)) and first.grant is second.grant is None
+        assert asked.committed == asked.debits == [], "a dry run takes nothing"
+        if asked.access is None:
+            then = _code(lambda: verifier.authenticate(asked.text, request=asked.request))
+        else:
+            then = verifier.check(asked.text, asked.access, **given).code
+        return {"code": first.code, **_place(first), "then": then}
 
     def chain(self, vector: Vector) -> Outcome:
         derived = chain.derive(bytes.fromhex(vector["key"]))
@@ -370,8 +410,35 @@ class Captoken:
         return {"code": "ok", "arguments": record["access"]["arguments"]}
 
 
+def _own(stated: dict[str, Any]) -> type[Caveat]:
+    """An own caveat that does what is said."""
+
+    class Own(Caveat, frozen=True):
+        key = stated["key"]
+        domain = stated["domain"]
+        asks_access = stated.get("asks_access", True)
+
+        def __post_init__(self) -> None:
+            if stated["does"] == "refuses_value":
+                raise ValueError("no value is one of mine")
+
+        def prohibits(self, access: Access, situation: Situation) -> Any:
+            if stated["does"] == "fails":
+                raise RuntimeError("the check fails")
+            if stated["does"] == "prohibits":
+                return Reason(stated["code"], "so it is") if "code" in stated else "so it is"
+            if stated["does"] == "attribute_in":
+                name = self.key.partition(":")[2]
+                return None if access.attributes.get(name) in self.value else "not one of the list"
+            return stated.get("value")
+
+    return Own
+
+
 def _place(decision: Decision) -> dict[str, Any]:
     """Where what gave the code stands: the link and who added it, as far as there is one."""
+    if decision:
+        return {}
     refusal = decision.refusals[0]
     place = {"link": refusal.link, "added_by": refusal.added_by}
     return {key: value for key, value in place.items() if value is not None}
@@ -417,6 +484,9 @@ class _Asked:
         self.access = None if vector["access"] is None else Access(**vector["access"])
         self.caller = None if vector["caller"] is None else Caller(**vector["caller"])
         self.request = bytes.fromhex(vector["request"]) if "request" in vector else None
+        self.now = vector["facts"]["now"]
+        self.snapshot = vector["overlay"]["snapshot"] if "overlay" in vector else None
+        self.vocabulary = Vocabulary(*map(_own, vector.get("own", ())))
         self.committed: list[Use] = []  # by the last way that was asked
         self.debits: list[Debit] = []  # likewise
         self.verifier()
@@ -431,7 +501,9 @@ class _Asked:
             replays=self.store(),
             ledger=self.ledger(),
             **self.overlay(),
-            clock=FixedClock(facts["now"]),
+            **({"max_age": self.vector["max_age"]} if "max_age" in self.vector else {}),
+            **({"vocabulary": self.vocabulary} if "own" in self.vector else {}),
+            clock=lambda: self.now,
         )
 
     def store(self) -> MemoryReplayStore | None:
@@ -475,10 +547,13 @@ class _Asked:
         stated = self.vector.get("overlay")
         if stated is None:
             return {}
-        text = stated["snapshot"]
-        overlay = None if text is None else Overlay.open(text.encode("latin-1"), stated["operators"])
+
+        def newest() -> Overlay | None:
+            return None if self.snapshot is None else Overlay.open(self.snapshot.encode("latin-1"), stated["operators"])
+
+        newest()
         return {
-            "overlay": lambda: overlay,
+            "overlay": newest,
             "max_staleness": stated["max_staleness"],
             "allow_stale_overlay": stated["allow_stale"],
         }

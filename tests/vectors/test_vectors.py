@@ -24,7 +24,7 @@ OUTCOMES = {
     "overlay",
     "recall",
     "audit",
-} - {"stale_grant"}  # a vector is of a token that has just come
+} - {"stale_grant"}  # which only a grant answers that was asked again
 KINDS = {vector["kind"] for vector in VECTORS} - {"decision"}
 
 
