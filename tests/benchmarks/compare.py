@@ -11,7 +11,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import ssl
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle
 from pathlib import Path
 from statistics import correlation, linear_regression, median, quantiles
 from tempfile import TemporaryDirectory
@@ -52,10 +52,12 @@ from .contestants import (
 )
 from .discharged import Asking, CaptokenAsking, prove_asking
 from .peers import PEERS, PymacaroonsAsking, PymacaroonsAskingV1, Tenuo, TenuoOnce
+from .record import keep, machine
 
 SAMPLE = 0.01  # seconds that one contestant runs in one round
 PARTIES = 16  # as many third parties as a captoken may ask
 LINKS = (1, 2, 4, 8, 16, 32)
+TOKENS = 32  # distinct ones that each contestant is given, in turn
 IMPORTS = 15  # fresh interpreters a module, at least
 OBJECTS = 200  # kept alive to weigh one
 
@@ -164,8 +166,8 @@ def _number(prepare: Prepare) -> int:
 def authorize(run: Run) -> None:
     """From text to decision: one hop, and ten. Nothing remembered; and captoken with links, and with the text, seen before."""
     remembering = [CaptokenLinks(), CaptokenTexts()]
-    one = {each.name: asking(each, each.mint()) for each in (*run.contestants, *remembering)}
-    ten = {each.name: asking(each, each.chain(HOPS), HOPS) for each in (*run.chains, *remembering)}
+    one = {each.name: asking(each, several(each.mint)) for each in (*run.contestants, *remembering)}
+    ten = {each.name: asking(each, chains(each), HOPS) for each in (*run.chains, *remembering)}
     run.time("authorize, one hop", one | folding(0))
     run.time("authorize, ten hops", ten | folding(HOPS))
 
@@ -179,9 +181,12 @@ def attenuate(run: Run) -> None:
     """Narrow by three restrictions: text to text, and object to object."""
     floor = {name: always(partial(mac, KEY, LINK)) for name, mac in FLOORS.items()}
     for label, hops in (("one hop", 0), ("ten hops", HOPS)):
-        texts = {each: each.chain(hops) for each in run.chains}
-        through = {each.name: always(partial(each.attenuate, text, hops + 1)) for each, text in texts.items()}
-        inside = {each.name: always(partial(each.narrow, each.parse(text), hops + 1)) for each, text in texts.items()}
+        through: dict[str, Prepare] = {}
+        inside: dict[str, Prepare] = {}
+        for each in run.chains:
+            texts = chains(each, hops)
+            through[each.name] = always(in_turn([partial(each.attenuate, text, hops + 1) for text in texts]))
+            inside[each.name] = always(in_turn([partial(each.narrow, each.parse(text), hops + 1) for text in texts]))
         run.time(f"attenuate text to text, {label}", through | floor)
         run.time(f"attenuate in memory, {label}", inside | floor)
 
@@ -215,12 +220,12 @@ def bound(run: Run) -> None:
     peers = [Tenuo(), TenuoOnce()]
     entries: dict[str, Prepare] = {}
     for scenario, ours, count, signatures in ways:
-        entries[scenario] = asking(ours, ours.chain(count), count)
+        entries[scenario] = asking(ours, chains(ours, count), count)
         entries[_floor(signatures)] = always(partial(verify, signatures))
         for peer in peers:
             name = f"{peer.name}, {count}"
             if name not in entries:
-                entries[name] = asking(peer, peer.chain(count), count)
+                entries[name] = asking(peer, chains(peer, count), count)
     samples = interleave(entries, run.rounds)
     for scenario, _, count, signatures in ways:
         named = {OURS: scenario} | {peer.name: f"{peer.name}, {count}" for peer in peers}
@@ -251,15 +256,19 @@ def parties(run: Run) -> None:
         ("pymacaroons V1", PymacaroonsAskingV1()),
     ]
     for count in (1, PARTIES):
-        run.time(f"third parties: {count}", {name: always(each.serve(each.show(count), FACTS)) for name, each in asked})
+        entries: dict[str, Prepare] = {}
+        for name, each in asked:
+            shown = [each.show(count) for _ in range(TOKENS)]
+            entries[name] = always(in_turn([each.serve(texts, FACTS) for texts in shown]))
+        run.time(f"third parties: {count}", entries)
 
 
 def hops(run: Run) -> None:
     """What each further link costs, and whether that grows in a straight line: all lengths within each round."""
     entries: dict[str, Prepare] = {}
     for links in LINKS:
-        chains = {each.name: asking(each, each.chain(links - 1), links - 1) for each in run.chains}
-        entries |= {f"{links} {name}": prepare for name, prepare in (chains | folding(links - 1)).items()}
+        asked = {each.name: asking(each, chains(each, links - 1), links - 1) for each in run.chains}
+        entries |= {f"{links} {name}": prepare for name, prepare in (asked | folding(links - 1)).items()}
     samples = interleave(entries, run.rounds)
     names = [*(each.name for each in run.chains), *FLOORS]
     for links in LINKS:
@@ -319,10 +328,31 @@ def always(work: Work) -> Prepare:
     return lambda calls: work
 
 
-def asking(contestant: Contestant, text: str, count: int = 0) -> Prepare:
+def several(make: Callable[[], str]) -> list[str]:
+    """Make as many distinct tokens as each contestant gets: else one that it has just seen would be what is timed."""
+    return [make() for _ in range(TOKENS)]
+
+
+def chains(contestant: Chain[Any], count: int = HOPS) -> list[str]:
+    """Make distinct tokens, each handed on so many times."""
+    return several(partial(contestant.chain, count))
+
+
+def in_turn(works: Sequence[Work]) -> Work:
+    """Do one after the other, and the first after the last. What that costs itself is the same for all."""
+    following = cycle(works).__next__
+    return lambda: following()()
+
+
+def asking(contestant: Contestant, texts: Sequence[str], count: int = 0) -> Prepare:
     """Prepare requests anew for each round: a proof of possession is good for some seconds only, and perhaps once."""
     facts = contestant.facts(count) if isinstance(contestant, Chain) else FACTS
-    return partial(contestant.ask, text, facts)
+
+    def prepare(calls: int) -> Work:
+        each = -(-calls // len(texts))
+        return in_turn([contestant.ask(text, facts, each) for text in texts])
+
+    return prepare
 
 
 def folding(count: int) -> dict[str, Prepare]:
@@ -422,15 +452,10 @@ def targets(run: Run) -> list[Target]:
 
 def circumstances(contestants: list[Contestant], pinned: bool) -> dict[str, str]:
     """Say what the figures were taken on, without a path or a host name."""
-    facts = {each.package: distribution(each.package) for each in contestants}
-    facts["Python"] = f"{platform.python_implementation()} {platform.python_version()}"
+    facts = machine()
     facts["OpenSSL"] = ssl.OPENSSL_VERSION
-    facts["CPU"] = f"{cpu_model()}, {os.cpu_count()} of them, {platform.machine()}"
-    facts["system"] = f"{platform.system()} {platform.release()}"
     facts["pinned to one CPU"] = "yes" if pinned else "no: the system cannot"
-    if hasattr(os, "getloadavg"):
-        facts["load at the start"] = f"{os.getloadavg()[0]:.2f}"
-    return facts
+    return facts | {each.package: distribution(each.package) for each in contestants}
 
 
 def distribution(package: str) -> str:
@@ -441,16 +466,6 @@ def distribution(package: str) -> str:
         if package == Captoken.package:
             return "not installed, from the source tree"
         raise
-
-
-def cpu_model() -> str:
-    """Name the processor."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def pin() -> bool:
@@ -495,9 +510,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--rounds", type=int, default=25, help="interleaved rounds (default: 25)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file too")
+    parser.add_argument("--record", action="store_true", help="keep the figures: docs/benchmarks.md is written from them")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    if options.record and options.only:
+        parser.error("--record: keeps a whole run, so not with --only")
 
     pinned = pin()
     run = Run([Captoken(), *(peer() for peer in PEERS)], options.rounds)
@@ -523,12 +541,13 @@ def main(arguments: list[str] | None = None) -> None:
     held = targets(run)
     for target in held:
         print(f"{'met   ' if target.met else 'MISSED'}{target.reached:>12,.2f}   {target.claim}")
+    figures = {
+        "rounds": run.rounds,
+        "rows": [asdict(row) for row in run.rows],
+        "fits": [asdict(fit) for fit in run.fits],
+        "targets": [asdict(target) | {"met": target.met} for target in held],
+    }
     if options.json:
-        figures = {
-            "facts": facts,
-            "rounds": run.rounds,
-            "rows": [asdict(row) for row in run.rows],
-            "fits": [asdict(fit) for fit in run.fits],
-            "targets": [asdict(target) | {"met": target.met} for target in held],
-        }
-        options.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps({"facts": facts} | figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if options.record:
+        keep("peers", facts, figures)

@@ -1,4 +1,4 @@
-"""What live control costs: `python -m tests.benchmarks.control`. Interleaved rounds, medians, ratios; not a test.
+"""What live control costs: `python -m tests.benchmarks.control [--record]`. Interleaved rounds, medians, ratios; not a test.
 
 Overlay: a verification with 100,000 entries loaded beside one without; and what a change of it costs. Trail: with a record beside one without. What is
 counted is measured by `stores`.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from statistics import median
 
 from captoken import Access, Issuer, Keyring, Verifier
@@ -22,6 +23,9 @@ from captoken.control import Entry, Feed, Operator, Overlay, Selector
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
 
+from .record import keep, machine
+
+Row = tuple[str, str]  # what, and what it costs
 ENTRIES = 100_000
 ROUNDS = 41
 NOW = int(time.time())
@@ -47,18 +51,19 @@ def interleaved(calls: dict[str, Callable[[], object]], times: int, rounds: int 
     return {name: median(values) for name, values in taken.items()}
 
 
-def decisions() -> None:
+def decisions() -> Iterator[Row]:
     key, keyring = OperatorKey.generate(), Keyring.generate()
     data = snapshot(key, entries(), seq=1, issued_at=NOW)
     gc.collect()
     start = time.perf_counter()
     overlay = Overlay.open(data, [key.public])
-    print(f"overlay of {ENTRIES:,} entries: {len(data) / 1e6:.1f} MB, loaded in {time.perf_counter() - start:.2f} s")
+    loaded = time.perf_counter() - start
+    yield f"an overlay of {ENTRIES:,} entries, {len(data) / 1e6:.0f} MB", f"opened in {loaded:.2f} s"
     del overlay
     tracemalloc.start()
     overlay = Overlay.open(data, [key.public])
     gc.collect()
-    print(f"memory: {tracemalloc.get_traced_memory()[0] / ENTRIES:.0f} bytes an entry")
+    yield "the same, in memory", f"{tracemalloc.get_traced_memory()[0] / ENTRIES:.0f} bytes an entry"
     tracemalloc.stop()
     access = Access(table="sales", operation="select")
     with open(os.devnull, "wb") as nowhere:
@@ -80,10 +85,10 @@ def decisions() -> None:
                 200,
             )
             rest = ", ".join(f"{name} {taken[name]:.1f} µs ({taken[name] / taken['plain']:.2f} ×)" for name in taken)
-            print(f"a decision after {hops} hand-overs: {rest}")
+            yield f"a decision after {hops} hand-overs", rest
 
 
-def changes() -> None:
+def changes() -> Iterator[Row]:
     """One change of a large overlay: at the operator until it is published, and at a server until it is taken."""
     for count_ in (1_000, 10_000, 100_000):
         key, store = OperatorKey.generate(), MemorySnapshots()
@@ -101,9 +106,18 @@ def changes() -> None:
         }
         taken = interleaved(acts, 1, 11)
         rest = ", ".join(f"{name} {taken[name] / 1e3:.1f} ms" for name in taken)
-        print(f"an overlay of {count_:,} entries: loaded in {first:.0f} ms; {rest}")
+        yield f"a change of an overlay of {count_:,} entries", f"loaded in {first:.0f} ms; {rest}"
+
+
+def main(arguments: list[str]) -> None:
+    facts = machine()
+    rows: list[dict[str, str]] = []
+    for what, figure in chain(decisions(), changes()):
+        print(f"{what}: {figure}", flush=True)
+        rows.append({"what": what, "figure": figure})
+    if arguments == ["--record"]:
+        keep("control", facts, {"rounds": ROUNDS, "rows": rows})
 
 
 if __name__ == "__main__":
-    decisions()
-    changes()
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What a guard costs: guarded against bare, per call, in turns. `python -m tests.benchmarks.guards [NAME ...]`
+"""What a guard costs: guarded against bare, per call, in turns. `python -m tests.benchmarks.guards [NAME ...] [--record]`
 
 Needs `pip install -e '.[test]'`. Bare is the same work without captoken: no token, no decision. All in one process; where
 a server is needed it is started here. The token is as minted; verifiers have no stores.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,8 @@ from typing import Any
 
 from captoken import Issuer, Keyring, Verifier, current
 from captoken.tools import ToolGuard
+
+from .record import keep, machine
 
 ROUNDS = 41
 KEYRING = Keyring.generate()
@@ -320,10 +321,13 @@ def measured(calls: int, bare: Run, guarded: Run) -> tuple[list[float], list[flo
     return taken
 
 
-def main(names: list[str]) -> None:
-    print(f"load {os.getloadavg()[0]:.1f}; medians of {ROUNDS} rounds in turns, µs a call\n")
+def main(arguments: list[str]) -> None:
+    names = [one for one in arguments if one != "--record"]
+    facts = machine()
+    print(f"load {facts['load at the start']}; medians of {ROUNDS} rounds in turns, µs a call\n")
     print(f"{'':<52}{'bare':>8}{'guarded':>9}{'more':>8}{'×':>7}   quartiles of what it costs more")
     gc.freeze()
+    rows: list[dict[str, Any]] = []
     for name in names or ALL:
         for what, calls, bare, guarded in ALL[name]():
             bare(calls), guarded(calls)
@@ -334,6 +338,9 @@ def main(names: list[str]) -> None:
             print(
                 f"{what:<52}{median(plain):>8.1f}{median(checked):>9.1f}{median(more):>8.1f}{ratio:>7.2f}   {low:.1f} to {high:.1f}"
             )
+            rows.append({"what": what, "bare": median(plain), "more": median(more), "low": low, "high": high})
+    if len(names) < len(arguments):
+        keep("guards", facts, {"rounds": ROUNDS, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Where a choice was open, the faster one was taken for the peer; README.md lists 
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import time
@@ -27,6 +28,9 @@ from biscuit_auth import (
     KeyPair,
     PrivateKey,
 )
+from joserfc import jwt as jose
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
 from nacl.exceptions import CryptoError
 from pymacaroons import MACAROON_V1, MACAROON_V2, Macaroon, Verifier
 from pymacaroons.exceptions import MacaroonInvalidSignatureException, MacaroonUnmetCaveatException
@@ -78,6 +82,20 @@ def check_predicates(facts: Facts, now: float) -> Callable[[str], bool]:
         if sign == "=":
             return permits(name, value.split(","), facts)
         return name == "time" and sign == "<" and value.isdecimal() and now < int(value)
+
+    return check
+
+
+def check_packed(facts: Facts, now: float) -> Callable[[str], bool]:
+    """Return what checks a caveat that is one JSON object of all that a hop restricts."""
+
+    def check(predicate: str) -> bool:
+        said = json.loads(predicate)
+        return all(
+            now < value if name == "before" else permits(name, value, facts)
+            for name, value in said.items()
+            if name not in ("from", "to", "n")
+        )
 
     return check
 
@@ -145,6 +163,52 @@ class PymacaroonsV1(Pymacaroons):
     """pymacaroons in the format it writes unless told otherwise: larger, and faster to read."""
 
     name = "pymacaroons V1"
+    version = MACAROON_V1
+
+
+class PymacaroonsPacked(Pymacaroons):
+    """The same with all restrictions of a hop in one caveat, as captoken has them in one link."""
+
+    name = "pymacaroons V2, packed"
+
+    def mint(self) -> str:
+        token = Macaroon(
+            location="",
+            identifier=f"k1 {secrets.token_urlsafe(16)} {SUBJECT}",
+            key=self.key,
+            version=self.version,
+        )
+        said = {"table": TABLES, "operation": [OPERATION], "task": [FACTS.task], "agent": [FACTS.agent]}
+        token.add_first_party_caveat(json.dumps({**said, "before": self.ends(0)}))
+        return token.serialize()
+
+    def ask(self, text: str, facts: Facts, calls: int = 1) -> Work:
+        key = self.key
+
+        def decide() -> object:
+            verifier = Verifier()
+            verifier.satisfy_general(check_packed(facts, time.time()))
+            return verifier.verify(Macaroon.deserialize(text), key)
+
+        return decide
+
+    def record(self, token: Macaroon, hop: int) -> Macaroon:
+        parties = {"from": agent_after(hop - 1), "to": agent_after(hop), "n": nonce()}
+        return self._packed(token.copy(), hop, parties)
+
+    def _add(self, token: Macaroon, hop: int) -> Macaroon:
+        return self._packed(token, hop, {})
+
+    def _packed(self, token: Macaroon, hop: int, parties: dict[str, str]) -> Macaroon:
+        said = {"table": [NARROWED], "operation": [OPERATION], "before": self.ends(hop)}
+        token.add_first_party_caveat(json.dumps(said | parties))
+        return token
+
+
+class PymacaroonsPackedV1(PymacaroonsPacked):
+    """And that in the format it writes unless told otherwise."""
+
+    name = "pymacaroons V1, packed"
     version = MACAROON_V1
 
 
@@ -363,30 +427,64 @@ class Jwt(Contestant):
     module = "jwt"
     refusals = (jwt.InvalidTokenError, PermissionError)
 
-    LISTS = ("table", "operation", "task", "agent")
-
     def mint(self) -> str:
-        claims = {
-            "sub": SUBJECT,
-            "jti": secrets.token_urlsafe(16),
-            "exp": self.ends(0),
-            "table": list(TABLES),
-            "operation": [OPERATION],
-            "task": [FACTS.task],
-            "agent": [FACTS.agent],
-        }
-        return jwt.encode(claims, self.key, algorithm="HS256")
+        return jwt.encode(_claims(self.ends(0)), self.key, algorithm="HS256")
 
     def ask(self, text: str, facts: Facts, calls: int = 1) -> Work:
-        key, lists = self.key, self.LISTS
+        key = self.key
 
         def decide() -> object:
             claims = jwt.decode(text, key, algorithms=["HS256"], options={"require": ["exp"]})
-            if not all(permits(name, claims[name], facts) for name in lists):
+            if not all(permits(name, claims[name], facts) for name in LISTS):
                 raise PermissionError(facts)
             return claims
 
         return decide
+
+
+class Joserfc(Contestant):
+    """joserfc, HS256: the JWT library that was level with captoken. No chain, like PyJWT."""
+
+    name = "joserfc"
+    package = "joserfc"
+    module = "joserfc.jwt"
+    refusals = (JoseError, PermissionError)
+
+    def __init__(self, key: bytes = KEY, clock: Clock = time.time) -> None:
+        super().__init__(key, clock)
+        self.secret = OctKey.import_key(key)
+        self.registry = jose.JWTClaimsRegistry(exp={"essential": True})
+
+    def mint(self) -> str:
+        return jose.encode({"alg": "HS256"}, _claims(self.ends(0)), self.secret)
+
+    def ask(self, text: str, facts: Facts, calls: int = 1) -> Work:
+        secret, registry = self.secret, self.registry
+
+        def decide() -> object:
+            claims = jose.decode(text, secret, algorithms=["HS256"]).claims
+            registry.validate(claims)
+            if not all(permits(name, claims[name], facts) for name in LISTS):
+                raise PermissionError(facts)
+            return claims
+
+        return decide
+
+
+LISTS = ("table", "operation", "task", "agent")
+
+
+def _claims(ends: int) -> dict[str, Any]:
+    """The five restrictions as claims: a list each, and the standard one for the time."""
+    return {
+        "sub": SUBJECT,
+        "jti": secrets.token_urlsafe(16),
+        "exp": ends,
+        "table": list(TABLES),
+        "operation": [OPERATION],
+        "task": [FACTS.task],
+        "agent": [FACTS.agent],
+    }
 
 
 class PymacaroonsAsking(Pymacaroons, Asking):
@@ -428,4 +526,13 @@ class PymacaroonsAskingV1(PymacaroonsAsking):
     version = MACAROON_V1
 
 
-PEERS: tuple[type[Contestant], ...] = (Pymacaroons, PymacaroonsV1, BiscuitPython, Tenuo, Jwt)
+PEERS: tuple[type[Contestant], ...] = (
+    Pymacaroons,
+    PymacaroonsV1,
+    PymacaroonsPacked,
+    PymacaroonsPackedV1,
+    BiscuitPython,
+    Tenuo,
+    Jwt,
+    Joserfc,
+)

@@ -6,9 +6,25 @@ import pytest
 
 from captoken._format import primitives
 
+from . import page, record
 from .bound import PUBLIC, SIGNED, CaptokenBound, CaptokenLast, CaptokenSeen, prove_bound, sign, verify
 from .contestants import FLOORS, HOPS, KEY, Captoken, fold, messages, prove
 from .discharged import CaptokenAsking, prove_asking
+
+
+def test_the_page_says_what_was_measured() -> None:
+    """Each table of the page is there, and is what the record makes of it."""
+    text = page.PAGE.read_text("utf-8")
+    assert sorted(page.tables(text)) == sorted(page.TABLES)
+    assert page.written(text, record.read()) == text
+
+
+def test_another_figure_is_another_page() -> None:
+    """The check above can fail: a record that differs by one figure makes another table."""
+    kept = record.read()
+    kept["peers"]["rows"][0]["median"] *= 2
+    text = page.PAGE.read_text("utf-8")
+    assert page.written(text, kept) != text
 
 
 def test_what_is_timed_decides() -> None:

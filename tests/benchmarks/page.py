@@ -1,0 +1,204 @@
+"""Writes the tables of docs/benchmarks.md from what `record` keeps: `python -m tests.benchmarks.page`.
+
+Each stands between `<!-- figures: NAME -->` and `<!-- end -->`. A test says that page and record agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from . import record
+
+PAGE = record.ROOT / "docs" / "benchmarks.md"
+_TABLE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+OURS = "captoken"
+LINKS = "captoken, links seen"
+TEXTS = "captoken, text seen"
+
+# How the page calls them.
+PEERS = {
+    "pymacaroons V2": "pymacaroons",
+    "pymacaroons V1": "its V1 format",
+    "pymacaroons V2, packed": "packed",
+    "pymacaroons V1, packed": "packed, V1",
+    "biscuit-python": "Biscuit",
+    "tenuo": "Tenuo",
+    "PyJWT": "PyJWT",
+    "joserfc": "joserfc",
+}
+MODULES = {"pymacaroons V2": "pymacaroons", "biscuit-python": "biscuit_auth", "tenuo": "tenuo", "PyJWT": "jwt", "joserfc": "joserfc.jwt"}
+
+# A row of the first table: what it says, the scenario, and which captoken.
+TIMES = (
+    ("authorize, as minted: nothing seen before", "authorize, one hop", OURS),
+    ("the same, links seen in other tokens of the tree", "authorize, one hop", LINKS),
+    ("the same, this text seen", "authorize, one hop", TEXTS),
+    ("authorize, after ten hand-overs: nothing seen before", "authorize, ten hops", OURS),
+    ("the same, links seen", "authorize, ten hops", LINKS),
+    ("the same, this text seen", "authorize, ten hops", TEXTS),
+    ("mint", "mint", OURS),
+    ("narrow, text to text", "attenuate text to text, one hop", OURS),
+    ("narrow, text to text, after ten", "attenuate text to text, ten hops", OURS),
+    ("narrow in memory, after ten", "attenuate in memory, ten hops", OURS),
+    ("one more access on a grant", "grant.authorize", OURS),
+)
+
+# A row of the second one: what it says, the scenario, and the signatures that it cannot do without.
+_ONE, _ALL = (f"floor: {count} × Ed25519 verify, libsodium" for count in (1, 11))
+BOUND = (
+    ("bound to a key, with its proof, as minted", "bound, one hop", _ONE),
+    ("the same after ten signed hand-overs, none seen before", "bound, ten hops, none seen before", _ALL),
+    ("the same, hand-overs seen before", "bound, ten hops, all seen before", _ONE),
+    ("ten hand-overs, the last alone bound", "bound, ten hops, the last alone bound", _ONE),
+    ("one third party's discharge", "third parties: 1", ""),
+    ("sixteen discharges", "third parties: 16", ""),
+    ("make a proof", "make a proof, one hop", "floor: Ed25519 sign, libsodium"),
+)
+SIZES = (("as minted", "size, one hop"), ("after ten hand-overs", "size, ten delegations"))
+
+
+class Figures:
+    """The figures of the comparison, by scenario and contestant."""
+
+    def __init__(self, part: dict[str, Any]) -> None:
+        self.rows = {(row["scenario"], row["contestant"]): row for row in part["rows"]}
+
+    def median(self, scenario: str, contestant: str) -> float | None:
+        """The median, where it was measured."""
+        row = self.rows.get((scenario, contestant))
+        return None if row is None else row["median"]
+
+    def ratios(self, scenario: str, ours: str, peers: Iterable[str]) -> list[str]:
+        """How many times that of captoken each of them takes. In bold where it takes less.
+
+        The ratios of a run are medians over rounds, and to the captoken that remembers nothing.
+        """
+        own = self.rows.get((scenario, ours))
+        found: list[str] = []
+        for peer in peers:
+            theirs = self.rows.get((scenario, peer))
+            found.append("–" if own is None or theirs is None else _times(theirs["ratio"] / own["ratio"]))
+        return found
+
+
+def times(part: dict[str, Any]) -> list[str]:
+    """From wire text to decision, and what holders do."""
+    figures = Figures(part)
+    lines = table("time, and how many times that the others take", OURS, *PEERS.values())
+    for label, scenario, ours in TIMES:
+        lines.append(cells(label, _time(figures.median(scenario, ours)), *figures.ratios(scenario, ours, PEERS)))
+
+    imported = [
+        _times((figures.median("import", MODULES[peer]) or 0) / (figures.median("import", OURS) or 1)) if peer in MODULES else ""
+        for peer in PEERS
+    ]
+    lines.append(cells("import", f"{figures.median('import', OURS):.0f} ms", *imported))
+    return lines
+
+
+def bound(part: dict[str, Any]) -> list[str]:
+    """Tokens bound to keys, and third parties."""
+    figures = Figures(part)
+    peers = ("tenuo", "pymacaroons V2", "pymacaroons V1")
+    lines = table("beyond bearer, text to decision", OURS, "its signatures alone, by libsodium", *(PEERS[peer] for peer in peers))
+    for label, scenario, floor in BOUND:
+        ours, alone = (_time(figures.median(scenario, name)) for name in (OURS, floor))
+        lines.append(cells(label, ours, alone, *figures.ratios(scenario, OURS, peers)))
+    return lines
+
+
+def sizes(part: dict[str, Any]) -> list[str]:
+    """Characters of text."""
+    figures = Figures(part)
+    lines = table("characters of text", OURS, *PEERS.values())
+    for label, scenario in SIZES:
+        found = [figures.median(scenario, name) for name in (OURS, *PEERS)]
+        lines.append(cells(label, *("–" if one is None else f"{one:,.0f}" for one in found)))
+    return lines
+
+
+def targets(part: dict[str, Any]) -> list[str]:
+    """The targets that this run missed, and how many it met."""
+    missed = [one for one in part["targets"] if not one["met"]]
+    met = len(part["targets"]) - len(missed)
+    lines = [f"This run met {met} of its {len(part['targets'])} targets ([which](../tests/benchmarks/README.md)). It missed:", ""]
+    lines += [f"- {one['claim']}: {one['reached']:.3g}" for one in missed] or ["- none"]
+    return lines
+
+
+def circumstances(part: dict[str, Any]) -> list[str]:
+    """On what it was measured."""
+    said = "; ".join(f"{name} {value}" for name, value in part["facts"].items())
+    return [f"Measured on: {said}."]
+
+
+def guards(part: dict[str, Any]) -> list[str]:
+    """What each guard costs."""
+    lines = table("guarded, per call", "bare", "what it costs more", "its quartiles")
+    for row in part["rows"]:
+        spread = f"{row['low']:.1f} to {row['high']:.1f}"
+        lines.append(cells(row["what"], _time(row["bare"]), _time(row["more"]), spread))
+    return lines
+
+
+def control(part: dict[str, Any]) -> list[str]:
+    """What an overlay, a trail and a change of either cost."""
+    lines = table("live control", "")
+    return lines + [cells(row["what"], row["figure"]) for row in part["rows"]]
+
+
+# Each table of the page, and the part of the record that it is of.
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
+    "times": ("peers", times),
+    "bound": ("peers", bound),
+    "sizes": ("peers", sizes),
+    "targets": ("peers", targets),
+    "peers": ("peers", circumstances),
+    "guards": ("guards", guards),
+    "guarded": ("guards", circumstances),
+    "control": ("control", control),
+    "controlled": ("control", circumstances),
+}
+
+
+def table(*heads: str) -> list[str]:
+    """The head of a table."""
+    return [cells(*heads), cells(*["---"] * len(heads))]
+
+
+def cells(*texts: str) -> str:
+    """A row of a table."""
+    return "| " + " | ".join(texts) + " |"
+
+
+def _times(ratio: float) -> str:
+    said = f"{ratio:.0f} ×" if ratio >= 10 else f"{ratio:.2g} ×"
+    return f"**{said}**" if ratio < 0.95 else said
+
+
+def _time(microseconds: float | None) -> str:
+    if microseconds is None:
+        return "–"
+    return f"{microseconds:.0f} µs" if microseconds >= 20 else f"{microseconds:.1f} µs"
+
+
+def written(page: str, kept: dict[str, Any]) -> str:
+    """The page with its tables made of what is kept."""
+
+    def made(found: re.Match[str]) -> str:
+        part, make = TABLES[found[2]]
+        return found[1] + "\n".join(make(kept[part])) + "\n" + found[3]
+
+    return _TABLE.sub(made, page)
+
+
+def tables(page: str) -> Sequence[str]:
+    """The names of the tables that a page has."""
+    return [found[2] for found in _TABLE.finditer(page)]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text("utf-8"), record.read()), "utf-8")
