@@ -10,7 +10,8 @@
 
 1. A secret starts nothing: who asks shows an assertion that somebody else signed.
 2. Signature before meaning: what an assertion says is read when it held.
-3. The row of a task is written before its token leaves. Where that fails, nothing was started.
+3. The row of a task, and the record in the trail, are written before its token leaves. Where that
+   fails, none does.
 4. An answer tells a caller what it wrote wrongly itself. All else is for the log.
 5. What is read is bounded, and nothing that is sent here is logged.
 6. Each identity may ask so often, and has a part of the registry. No other one is kept waiting.
@@ -30,6 +31,7 @@ from msgspec import structs
 from captoken._format import primitives
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
+from captoken._writing.issuer import keyring_source
 from captoken._writing.token import Token
 from captoken.adapters._http.exchange import (
     Receive,
@@ -39,7 +41,7 @@ from captoken.adapters._http.exchange import (
     respond,
     values_of,
 )
-from captoken.adapters._issuance.answers import SLOW_DOWN, failed, form, json
+from captoken.adapters._issuance.answers import SLOW_DOWN, failed, form, json, unavailable
 from captoken.adapters._issuance.ends import Ends
 from captoken.adapters._issuance.form import (
     ACCESS_TOKEN,
@@ -54,7 +56,9 @@ from captoken.adapters._issuance.leases import Leases
 from captoken.adapters._issuance.metadata import PATH as METADATA
 from captoken.adapters._issuance.metadata import metadata
 from captoken.adapters._issuance.rates import Rates, seconds_for
+from captoken.adapters._issuance.records import Asking, Records
 from captoken.adapters.discharge_service import PATH as LEASES
+from captoken.audit.trail import AuditTrail
 from captoken.control import Operator
 from captoken.discharge import Allow
 from captoken.issuance.desk import ROOT, UNWANTED, Ask, Desk, Plan, granted_keywords
@@ -95,6 +99,8 @@ class IssuanceService:
     `lease`: the key that says which tasks are alive; needed where a grant has a lease.
     `operator`: says in the overlay which tasks have ended; without one, their leases alone end. It
     is called in threads.
+    `trail`: where each token, and each refusal of somebody who is verified, has its record. What
+    cannot be recorded is not given. It is written to in threads.
     `keys`: the keys of providers; made for the policy unless given.
     """
 
@@ -106,6 +112,7 @@ class IssuanceService:
         *,
         lease: DischargerKey | None = None,
         operator: Operator | None = None,
+        trail: AuditTrail | None = None,
         keys: ProviderKeys | None = None,
         clock: Clock = time,
     ) -> None:
@@ -123,6 +130,8 @@ class IssuanceService:
         self._leases = None if lease is None else Leases(lease, policy, registry, clock)
         self._ends = Ends(policy, self._keys, registry, operator, clock)
         self._rates = Rates()
+        self._records = None if trail is None else Records(trail)
+        self._keyring = keyring_source(keyring)
         self._routes: dict[tuple[str, str], _Handler] = {
             ("POST", "/token"): self._token,
             ("POST", "/logout/backchannel"): self._ends.logout,
@@ -143,7 +152,7 @@ class IssuanceService:
             return json(200, await self._exchanged(scope, request))
         except StoreError as error:
             _log.error("no task is started: %s", error)
-            return failed(IssuanceError("try again later", "temporarily_unavailable"))
+            return failed(unavailable(error))
         except IssuanceError as error:
             _log.info("no task is started: %s %s", error, error.why)
             if error.code == UNWANTED:
@@ -157,32 +166,46 @@ class IssuanceService:
         proven = self._proven(scope, now)
         subject = await self._identity(request.subject, now)
         actor = await self._identity(request.actor, now)
-        self._charge(subject, actor)
-        await self._ends.check_heard(subject, actor)
-        client = self._client(request, subject, actor)
-        ask = structs.replace(
-            request.ask,
-            key=None if proven is None else proven.key,
-            client=client,
-        )
 
-        plan = self._desk.plan(ask, subject, actor)
+        # From here on it is known who asks, so that a refusal has a record, too.
+        asking = Asking(now, self._policy.digest, subject, actor, request.ask)
+        over = self._rates.over(_caller(subject, actor), self._policy.per_minute)
+        try:
+            if over:
+                raise IssuanceError("too many requests of yours: wait", SLOW_DOWN)
+            await self._ends.check_heard(subject, actor)
+            client = self._client(request, subject, actor)
+            key = None if proven is None else proven.key
+            asking = structs.replace(
+                asking,
+                ask=structs.replace(request.ask, key=key, client=client),
+            )
+            return await self._started(asking, proven)
+        except (IssuanceError, StoreError) as error:
+            # Of requests too many in a row, the first: or else they would fill the trail.
+            if self._records is not None and over <= 1:
+                told = unavailable(error) if isinstance(error, StoreError) else error
+                await asyncio.to_thread(self._records.refused, asking, told)
+            raise
+
+    async def _started(self, asking: Asking, proven: Proven | None) -> dict[str, Any]:
+        """Decide, write, mint, record: what the answer says. Raises IssuanceError and StoreError.
+
+        What is written is written in threads. Between that, nothing waits.
+        """
+        plan = self._desk.plan(asking.ask, asking.subject, asking.actor)
         if proven is not None:
             used = Seen(proven.digest, None, proven.until, proven.issued_at)
             entry = structs.replace(plan.entry, seen=(*plan.entry.seen, used))
             plan = structs.replace(plan, entry=entry)
         task = await asyncio.to_thread(self._registry.enter, plan.entry)
         root = self._desk.mint(plan, task)
-        return self._answer(ask, plan, task, root, now)
-
-    def _charge(self, *who: Identity | None) -> None:
-        """Count a request of somebody whose assertions held. Raises IssuanceError."""
-        caller: list[str] = []
-        for one in who:
-            if one is not None:
-                caller += (one.provider, one.sub)
-        if not self._rates.take(tuple(caller), self._policy.per_minute):
-            raise IssuanceError("too many requests of yours: wait", SLOW_DOWN)
+        answer = self._answer(asking.ask, plan, task, root, asking.at)
+        if self._records is not None:
+            keyring = self._keyring()
+            name = plan.grant.name
+            await asyncio.to_thread(self._records.granted, asking, name, root, keyring)
+        return answer
 
     def _proven(self, scope: Scope, now: int) -> Proven | None:
         """The key that the caller has proven, if it sent a proof (RFC 9449)."""
@@ -333,3 +356,12 @@ class IssuanceService:
         await self._ends.publisher.close()
         await self._keys.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _caller(*who: Identity | None) -> tuple[str, ...]:
+    """Whose requests are counted together: those of one subject by one actor."""
+    caller: list[str] = []
+    for one in who:
+        if one is not None:
+            caller += (one.provider, one.sub)
+    return tuple(caller)

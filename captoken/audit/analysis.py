@@ -60,6 +60,7 @@ __all__ = [
     "Decided",
     "History",
     "Hop",
+    "Issued",
     "Proposal",
     "Reach",
     "Replayed",
@@ -159,6 +160,39 @@ class Decided(msgspec.Struct):
     leeway: Integer = 0
 
     # Thousandths of a second after `at`, when it was recorded.
+    ms: Integer | None = None
+
+
+class Issued(msgspec.Struct):
+    """An exchange at an issuer as it was recorded: who asked for what, and what came of it.
+
+    A refusal has no `chain`, `grant` and `task`: what was asked for is in `asked`.
+    """
+
+    # Its number in the trail.
+    seq: int
+
+    # Seconds since the epoch, by the issuer's clock.
+    at: Integer
+    allowed: bool
+
+    # `issued`, or why not, for machines.
+    code: str
+    policy: str
+
+    # As their providers call them: who started it, and which workload acts.
+    subject: dict[str, str] = {}
+    actor: dict[str, str] = {}
+    asked: dict[str, Any] = {}
+    grant: str | None = None
+    sub: str | None = None
+    task: str | None = None
+    token: str | None = None
+    chain: list[Actor] = []
+
+    # What the caller was told, and what it was not.
+    told: str = ""
+    why: str = ""
     ms: Integer | None = None
 
 

@@ -4,6 +4,7 @@
                               and each link
     {"kind":"decision",…}     who tried what, what came of it, which link refused, and how the
                               names are known
+    {"kind":"issuance",…}     at an issuer: who asked for a task, what for, and what came of it
     {"kind":"checkpoint",…}   the server's signature over all that stands above it
 
 A record is a line of canonical JSON. How the data flows:
@@ -166,6 +167,27 @@ class AuditTrail:
 
             is_due = self._since >= self._every
             if self._key is not None and is_due:
+                self._try_to_sign()
+
+    def record_issuance(self, stated: Record, minted: Attribution | None = None) -> None:
+        """Write what came of an exchange at an issuer (spec 39.10), along with what was minted.
+
+        The issuer calls it before the token leaves. `stated` has `at`, and is canonical JSON: see
+        `plain`. Raises as `record` does, and what `trace` and `clock` raise.
+        """
+        made = self._clock()
+        record: Record = {"kind": "issuance", **stated, **_how_late(stated["at"], made)}
+        trace = self._trace() if self._trace is not None else None
+        if trace is not None:
+            record["trace"] = trace
+        if minted is None:
+            records = [record]
+        else:
+            records = [token_of(minted), record | _attributed(minted)]
+
+        with self._own_lock():
+            self._append(*records)
+            if self._key is not None and self._since >= self._every:
                 self._try_to_sign()
 
     def checkpoint(self) -> Head:
@@ -367,7 +389,7 @@ def _described_access(access: Access, values: bool) -> Record:
     for fact in ("arguments", "attributes"):
         given: Mapping[str, Any] | None = getattr(access, fact)
         if given and values:
-            stated[fact] = {key: _plain(value) for key, value in given.items()}
+            stated[fact] = {key: plain(value) for key, value in given.items()}
         elif given:
             stated[fact] = sorted(given)
     if access.cost:
@@ -378,34 +400,37 @@ def _described_access(access: Access, values: bool) -> Record:
 _DEEPEST = 24  # levels of a value that are recorded, as they are written
 
 
-def _plain(value: Any, depth: int = _DEEPEST) -> Any:
+def plain(value: Any, depth: int = _DEEPEST, longest: int | None = None) -> Any:
     """A value as canonical JSON has it, told from every other (spec 39.6).
 
     What has no spelling there is an object whose only key is `~`, with text. A value that looks
     like such a mark is marked itself, and so takes two levels. So no caller can write a value that
-    a reader takes for one that was left out.
+    a reader takes for one that was left out. A text of more characters than `longest` is left out,
+    and so is an object with such a key.
     """
     kind = type(value)
-    if kind in (str, bool):
+    if kind is str:
+        return value if longest is None or len(value) <= longest else _mark("...")
+    if kind is bool:
         return value
     if kind is int:
         is_spelled = abs(value) <= MAX_INTEGER
         return value if is_spelled else _mark(hex(value))
 
     if kind is list and depth:
-        return [_plain(item, depth - 1) for item in value]
-    if kind is dict:
+        return [plain(item, depth - 1, longest) for item in value]
+    if kind is dict and (longest is None or all(len(key) <= longest for key in value)):
         looks_like_a_mark = value.keys() == {"~"}
         below = depth - (2 if looks_like_a_mark else 1)
         if below >= 0:
-            made = {key: _plain(item, below) for key, item in value.items()}
+            made = {key: plain(item, below, longest) for key, item in value.items()}
             return _mark(made) if looks_like_a_mark else made
 
     if value is None:
         return _mark("null")
     if kind is float:
         return _mark(repr(value))
-    return _mark("...")  # too deep
+    return _mark("...")  # too deep, or too long
 
 
 def _mark(said: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import click
 import msgspec
@@ -225,50 +225,67 @@ def log(
 ) -> None:
     """Show who tried what, and what came of it, a line each.
 
-    In the order of time: what was decided first may have been written last.
+    Of an issuer: who asked for a task. In the order of time: what was decided first may have been
+    written last.
 
     \b
     captoken audit log trail.jsonl --task payday --denied
     """
     with _opened(trail_file) as file, files.about(trail_file):
         asked = [
-            (record, decided)
-            for record, decided in _decisions(file)
-            if _is_asked(decided, task, agent, denied)
+            (record, logged)
+            for record, logged in _logged(file)
+            if _is_asked(logged, task, agent, denied)
         ]
     # Where both come to the same they stay in the order of the records.
     asked.sort(key=lambda one: one[1].at * 1000 + (one[1].ms or 0))
     if as_json:
-        say_json({"decisions": [_logged_data(*one) for one in asked]})
+        decided = [
+            _logged_data(record, one) for record, one in asked if isinstance(one, trails.Decided)
+        ]
+        issued = [msgspec.to_builtins(one) for _, one in asked if isinstance(one, trails.Issued)]
+        say_json({"decisions": decided, "issuances": issued})
         return
-    for record, decided in asked:
-        say(escape(_told(record, decided)))
+    for record, logged in asked:
+        if isinstance(logged, trails.Issued):
+            say(escape(_told_of_issuer(logged)))
+        else:
+            say(escape(_told(record, logged)))
     if not asked:
         tell("no decision is recorded that is asked for")
 
 
-def _decisions(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], trails.Decided]]:
-    """The records of decisions, each also as it is read. Raises AuditError."""
+_Logged: TypeAlias = trails.Decided | trails.Issued
+
+# Of which kind of record a line is.
+_KINDS: dict[Any, type[_Logged]] = {"decision": trails.Decided, "issuance": trails.Issued}
+
+
+def _logged(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], _Logged]]:
+    """The records of decisions and exchanges, each also as it is read. Raises AuditError."""
     for record in read(file):
-        if record.get("kind") != "decision":
+        kind = _KINDS.get(record.get("kind"))
+        if kind is None:
             continue
         try:
-            yield record, msgspec.convert(record, trails.Decided)
+            yield record, msgspec.convert(record, kind)
         except msgspec.ValidationError as error:
             problem = f"record {record['seq']} says nothing that can be read: {error}"
             raise AuditError(problem) from None
 
 
 def _is_asked(
-    decided: trails.Decided,
+    decided: _Logged,
     task: str | None,
     agent: str | None,
     denied: bool,
 ) -> bool:
-    """Is a decision one of those that the options ask for?"""
+    """Is a decision one of those that the options ask for? Or an exchange."""
     if denied and decided.allowed:
         return False
     holder = decided.chain[-1].name if decided.chain else None
+    if holder is None and isinstance(decided, trails.Issued):
+        holder = decided.asked.get("agent")
     return agent in (None, holder) and _is_in(task, decided.task)
 
 
@@ -296,6 +313,24 @@ def _told(record: Mapping[str, Any], decided: trails.Decided) -> str:
     who = f"{chain}, for {record.get('sub')}" if chain else "unknown"
     when = _moment(decided.at, decided.ms)
     return f"{when}  {decided.code:<16}  {who}: {tried(decided.access)}{_refused(record)}"
+
+
+def _told_of_issuer(issued: trails.Issued) -> str:
+    """An exchange in one line: who got which task, or what was asked for, and why there is none."""
+    parties = [
+        f"{party.get('provider')} {party.get('sub')}"
+        for party in (issued.subject, issued.actor)
+        if party
+    ]
+    who = " with ".join(parties)
+    if issued.allowed:
+        agent = issued.chain[-1].name if issued.chain else "nobody"
+        came = f"task {issued.task} by {issued.grant}, to {agent} for {issued.sub}"
+    else:
+        wanted = issued.asked.get("grant", "a task")
+        why = f" ({issued.why})" if issued.why else ""
+        came = f"asked for {wanted}; {issued.told}{why}"
+    return f"{_moment(issued.at, issued.ms)}  {issued.code:<16}  {who}: {came}"
 
 
 def _moment(at: int, ms: int | None) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+import signal
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,12 @@ from captoken.cli.operate import operating
 from captoken.cli.options import InOrder, clock, json_option, now_option
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import FILE, OBJECT
-from captoken.keys.secret import DischargerKey
+from captoken.keys.secret import AuditKey, DischargerKey
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from captoken.audit.trail import AuditTrail
     from captoken.issuance.desk import Desk
     from captoken.issuance.identity import Identity
     from captoken.issuance.policy import Policy
@@ -207,6 +211,18 @@ def _say_explained(
     metavar="FILE.db",
     help="Where the newest snapshot of the overlay lies. Goes with --operator.",
 )
+@click.option(
+    "--trail",
+    type=FILE,
+    metavar="FILE",
+    help="Where each token, and each refusal of who is verified, has its record.",
+)
+@click.option(
+    "--trail-key",
+    type=FILE,
+    metavar="FILE",
+    help="An audit key: it signs checkpoints of the trail. Goes with --trail.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
 @click.option("--port", default=8700, show_default=True, metavar="NUMBER", type=int)
 @json_option
@@ -218,6 +234,8 @@ def serve(
     lease: str | None,
     operator: str | None,
     overlay: str | None,
+    trail: str | None,
+    trail_key: str | None,
     host: str,
     port: int,
     as_json: bool,
@@ -231,11 +249,13 @@ def serve(
         --lease lease.json --create
 
     It speaks plain HTTP: what ends TLS stands before it. Without an operator, a login that ends
-    stops the leases of its tasks, and nothing else. Needs uvicorn. With --json, writes one object
-    when it begins.
+    stops the leases of its tasks, and nothing else. With a trail, what cannot be recorded is not
+    given: see `captoken audit log`. Needs uvicorn. With --json, writes one object when it begins.
     """
     if (operator is None) != (overlay is None):
         raise click.UsageError("--operator and --overlay go together")
+    if trail is None and trail_key is not None:
+        raise click.UsageError("--trail-key goes with --trail")
     try:
         import uvicorn
     except ImportError:
@@ -251,11 +271,57 @@ def serve(
         ends = None
         if operator is not None and overlay is not None:
             ends = stack.enter_context(operating(operator, overlay, None, by="issuer"))
-        service = IssuanceService(loaded, keys, opened, lease=leasing, operator=ends)
+        kept = None if trail is None else stack.enter_context(_trail(trail, trail_key))
+        service = IssuanceService(
+            loaded,
+            keys,
+            opened,
+            lease=leasing,
+            operator=ends,
+            trail=kept,
+        )
         if as_json:
             say_json({"policy": loaded.digest, "host": host, "port": port}, indent=None)
         tell(f"{loaded.origin} is served at http://{host}:{port}: Ctrl-C ends that")
-        uvicorn.run(service, host=host, port=port, log_level="warning", server_header=False)
+        config = uvicorn.Config(
+            service,
+            host=host,
+            port=port,
+            log_level="warning",
+            server_header=False,
+        )
+        _run(uvicorn.Server(config))
+
+
+def _run(server: uvicorn.Server) -> None:
+    """Serve until a signal, and come back: what was opened is closed then.
+
+    uvicorn raises the signal anew when it has ended, and that would end the process at once.
+    """
+
+    def end(*_: Any) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _trail(path: str, key: str | None) -> Generator[AuditTrail]:
+    """The trail in a file, which goes on where it ended. With a key, the end is signed."""
+    from captoken.audit.trail import AuditTrail
+    from captoken.stores.trail_file import TrailFile
+
+    signing = None if key is None else files.key(AuditKey, key)
+    with TrailFile(path) as file:
+        trail = AuditTrail(file.write, head=file.head, key=signing)
+        yield trail
+        if signing is not None:
+            trail.checkpoint()
 
 
 def _loaded(path: str) -> Policy:

@@ -57,7 +57,7 @@ CASES = {
     "verify": (f"{SERVING} < root.token", DECISION),
     "explain": (f"{SERVING} < root.token", DECISION),
     "audit verify": ("trail.jsonl", {"whole", "head", "signed", "decisions"}),
-    "audit log": ("trail.jsonl", {"decisions"}),
+    "audit log": ("trail.jsonl", {"decisions", "issuances"}),
     "audit tree": ("trail.jsonl", {"trees", "not_vouched_for"}),
     "audit unused": ("trail.jsonl", {"hops"}),
     "audit propose": ("trail.jsonl", {"proposals"}),

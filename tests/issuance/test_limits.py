@@ -36,37 +36,37 @@ class Clock:
 def test_so_many_at_once_and_then_so_many_a_minute(per_minute: int) -> None:
     clock = Clock()
     rates = Rates(clock=clock)
-    assert [rates.take(JANE, per_minute) for _ in range(per_minute + 5)] == [True] * per_minute + [False] * 5
+    assert [rates.over(JANE, per_minute) for _ in range(per_minute + 5)] == [0] * per_minute + [1, 2, 3, 4, 5]
     for _ in range(3):
         clock.now += seconds_for(per_minute)
-        assert rates.take(JANE, per_minute), "what was refused is not counted"
+        assert not rates.over(JANE, per_minute), "what was refused is not counted"
     clock.now += MINUTE
-    assert sum(rates.take(JANE, per_minute) for _ in range(per_minute + 5)) == per_minute
+    assert [rates.over(JANE, per_minute) for _ in range(per_minute + 5)].count(0) == per_minute
 
 
 def test_whoever_asks_evenly_is_never_refused() -> None:
     clock = Clock()
     rates = Rates(clock=clock)
     for _ in range(500):
-        assert rates.take(JANE, 7)
+        assert rates.over(JANE, 7) == 0
         clock.now += MINUTE / 7
 
 
 def test_each_has_a_count_of_its_own_and_of_those_who_asked_long_ago_none_is_kept() -> None:
     clock = Clock()
     rates = Rates(remembered=3, clock=clock)
-    assert rates.take(JANE, 1) and not rates.take(JANE, 1) and rates.take(OMAR, 1)
+    assert [rates.over(one, 1) for one in (JANE, JANE, OMAR)] == [0, 1, 0]
     for number in range(100):
-        assert rates.take(("ci", str(number)), 1)
-        assert not rates.take(JANE, 1), "who goes on asking is not forgotten"
+        assert rates.over(("ci", str(number)), 1) == 0
+        assert rates.over(JANE, 1) == number + 2, "who goes on asking is not forgotten"
         assert len(rates) <= 3
-    assert rates.take(OMAR, 1), "forgotten, and with it what it had used"
+    assert rates.over(OMAR, 1) == 0, "forgotten, and with it what it had used"
 
 
 def test_another_policy_counts_by_its_own_number() -> None:
     rates = Rates(clock=Clock())
-    assert [rates.take(JANE, 2) for _ in range(3)] == [True, True, False]
-    assert rates.take(OMAR, 4) and not rates.take(JANE, 4)
+    assert [rates.over(JANE, 2) for _ in range(3)] == [0, 0, 1]
+    assert rates.over(OMAR, 4) == 0 and rates.over(JANE, 4) == 2
 
 
 def slow(per_minute: int = 2) -> World:

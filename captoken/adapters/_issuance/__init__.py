@@ -4,6 +4,7 @@
 - `metadata`: what the service says of itself (RFC 8414);
 - `answers`: bodies and answers, in JSON;
 - `ends`: what providers tell of logins that end; `publisher`: what the overlay says of it;
+- `records`: what the audit trail says of exchanges;
 - `rates`: how often one identity may ask;
 - `leases`: whether a task is alive.
 """

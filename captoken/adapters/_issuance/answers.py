@@ -43,6 +43,11 @@ async def body(scope: Scope, receive: Receive, kind: bytes, otherwise: str) -> b
         raise IssuanceError("not all of it came", "invalid_request") from None
 
 
+def unavailable(why: Exception) -> IssuanceError:
+    """What is answered where something failed that is not the caller's. It is told no more."""
+    return IssuanceError("try again later", "temporarily_unavailable", str(why))
+
+
 def json(status: int, said: Any) -> Response:
     return Response.of(status, b"application/json", msgspec.json.encode(said))
 

@@ -13,7 +13,7 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
 from captoken._format.spelling import escape
 from captoken.adapters._http.exchange import Receive, Response, Scope
-from captoken.adapters._issuance.answers import body, failed, form, json
+from captoken.adapters._issuance.answers import body, failed, form, json, unavailable
 from captoken.adapters._issuance.form import logout_token
 from captoken.adapters._issuance.publisher import Publisher
 from captoken.control import Operator
@@ -128,6 +128,6 @@ def _called(error: IssuanceError | StoreError, what: str) -> IssuanceError:
     """The error as it is answered; and it is logged: whoever has logged out goes on for now."""
     if isinstance(error, StoreError):
         _log.error("%s has no effect yet: %s", what, error)
-        return IssuanceError("try again later", "temporarily_unavailable")
+        return unavailable(error)
     _log.warning("%s is refused: %s %s", what, error, escape(error.why))
     return error

@@ -1,6 +1,6 @@
 """How often one identity may ask: so many at once, and then so many a minute.
 
-    if not rates.take(("acme", "jane", "mesh", "spiffe://…"), 60):
+    if rates.over(("acme", "jane", "mesh", "spiffe://…"), 60):
         …                                 # 429: the next one may come in a second
 
 It counts for callers alone whose assertions held. Whoever shows none, or a forged one, leaves no
@@ -42,26 +42,30 @@ class Rates:
         self._remembered = remembered
         self._clock = clock
 
-        # When each has all of its minute again. Whoever asked last stands last.
-        self._whole_at: OrderedDict[Caller, float] = OrderedDict()
+        # Whoever asked last stands last.
+        self._known: OrderedDict[Caller, tuple[float, int]] = OrderedDict()
 
-    def take(self, caller: Caller, per_minute: int) -> bool:
-        """Count one request. False: it is one too many, and is not counted.
+    def over(self, caller: Caller, per_minute: int) -> int:
+        """Count one request. 0: it may go on; else how many in a row were too many, with this one.
 
-        So whoever goes on asking does not wait for ever: `seconds_for` later there is one again.
+        These are not counted, so that whoever goes on asking does not wait for ever: `seconds_for`
+        later there is one again.
         """
         now = self._clock()
-        before = max(now, self._whole_at.pop(caller, now))
+        # When it has all of its minute again.
+        known_at, in_a_row = self._known.pop(caller, (now, 0))
+        before = max(now, known_at)
         after = before + MINUTE / per_minute
 
-        is_taken = after <= now + MINUTE + _NOTHING
-        self._whole_at[caller] = after if is_taken else before
-        if len(self._whole_at) > self._remembered:
-            self._whole_at.popitem(last=False)
-        return is_taken
+        is_over = after > now + MINUTE + _NOTHING
+        in_a_row = in_a_row + 1 if is_over else 0
+        self._known[caller] = before if is_over else after, in_a_row
+        if len(self._known) > self._remembered:
+            self._known.popitem(last=False)
+        return in_a_row
 
     def __len__(self) -> int:
-        return len(self._whole_at)
+        return len(self._known)
 
 
 def seconds_for(per_minute: int) -> int:

@@ -1,0 +1,144 @@
+"""What the audit trail says of exchanges: who asked for what, and what came of it (spec 39.10).
+
+A record of each token, and of each refusal of somebody whose assertions held. Without its record no
+token leaves. Whoever was not verified has none: what a stranger says is nobody's word.
+
+No record has an assertion or a token. What was asked is text of the caller's: what is long in it
+is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from captoken._format import chain, primitives
+from captoken._format.encoding import b64encode, encode_json
+from captoken._format.errors import IssuanceError, StoreError
+from captoken._verification.decision import Attribution
+from captoken._writing.token import Token
+from captoken.audit.trail import AuditTrail, plain
+from captoken.issuance.desk import Ask
+from captoken.issuance.identity import Identity
+from captoken.keys.keyring import Keyring
+
+_log = logging.getLogger("captoken.issuance")
+
+# Characters of a text of the caller's. An assertion and a token are longer.
+_LONGEST = 128
+
+# Bytes of the keywords that were asked for. Of more, their names alone are recorded.
+_MOST = 4096
+
+# So many names, then.
+_NAMES = 32
+
+
+class Asking(msgspec.Struct, frozen=True):
+    """One exchange of somebody who is verified."""
+
+    at: int
+    policy: str
+    subject: Identity | None
+    actor: Identity | None
+    ask: Ask
+
+
+class Records:
+    """Writes them. Every method blocks."""
+
+    def __init__(self, trail: AuditTrail) -> None:
+        self._trail = trail
+
+    def granted(self, asking: Asking, grant: str, root: Token, keyring: Keyring) -> None:
+        """Before the token leaves. Raises StoreError: then it does not."""
+        minted = _attributed(root, keyring)
+        stated = _stated(asking, "issued") | {"allowed": True, "grant": grant}
+        self._write(stated, minted)
+
+    def refused(self, asking: Asking, error: IssuanceError) -> None:
+        """Before it is answered, also what the caller is not told. Raises StoreError."""
+        stated = _stated(asking, error.code) | {"allowed": False, "told": str(error)}
+        if error.why:
+            stated["why"] = error.why
+        self._write(stated, None)
+
+    def _write(self, stated: dict[str, Any], minted: Attribution | None) -> None:
+        try:
+            self._trail.record_issuance(stated, minted)
+        # Whatever a trail raises, there is no record.
+        except Exception as error:
+            _log.error("an exchange has no record: %s", error)
+        else:
+            return
+        raise StoreError("the audit trail cannot be written")
+
+
+def _attributed(root: Token, keyring: Keyring) -> Attribution:
+    """Who is behind a token that is about to leave: its chain holds under that keyring.
+
+    Raises StoreError. Discharges are not asked: nobody has answered yet.
+    """
+    said = root.unverified
+    derived = keyring.derived(said.root.key_id, said.root.audience)
+    tags = None if derived is None else chain.fold(derived, root.secret_packet)
+    if tags is None:
+        raise StoreError("the keyring has changed while it was minted")
+    return Attribution(
+        said.root,
+        said.lineage.chain(),
+        said.task,
+        tuple(map(b64encode, primitives.link_ids(tags))),
+        root.secret_packet.caveats,
+    )
+
+
+def _stated(asking: Asking, code: str) -> dict[str, Any]:
+    """What all records of exchanges say."""
+    stated: dict[str, Any] = {"at": asking.at, "code": code, "policy": asking.policy}
+    # A workload alone started it, too.
+    starts = asking.subject or asking.actor
+    if starts is not None:
+        stated["subject"] = _who(starts)
+    if asking.actor is not None and asking.actor != starts:
+        stated["actor"] = _who(asking.actor)
+    if asking.ask.client is not None:
+        stated["client"] = asking.ask.client
+    stated["asked"] = _asked(asking.ask)
+    return stated
+
+
+def _who(identity: Identity) -> dict[str, Any]:
+    """Somebody, as their provider calls them, and by which kind of assertion that is known."""
+    return {
+        "provider": identity.provider,
+        "basis": identity.kind,
+        "iss": identity.issuer,
+        "sub": identity.sub,
+    }
+
+
+def _asked(ask: Ask) -> dict[str, Any]:
+    """What was asked for, as far as anything was."""
+    stated: dict[str, Any] = {
+        name: plain(value, longest=_LONGEST)
+        for name in ("grant", "resource", "agent", "task")
+        if (value := getattr(ask, name)) is not None
+    }
+    if ask.keywords:
+        stated["keywords"] = _keywords(ask.keywords)
+    if ask.clamp:
+        stated["clamp"] = True
+    return stated
+
+
+def _keywords(keywords: Mapping[str, Any]) -> Any:
+    """The keywords of a request. Their names alone, where they are long."""
+    whole = plain(dict(keywords), longest=_LONGEST)
+    if len(encode_json({"keywords": whole})) <= _MOST:
+        return whole
+    names = sorted(name for name in keywords if len(name) <= _LONGEST)
+    return names[:_NAMES]
