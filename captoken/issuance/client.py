@@ -33,6 +33,7 @@ from captoken._format.public_keys import signing_key
 from captoken._format.sealed import forgetful
 from captoken._format.spelling import escape, shown, shown_file
 from captoken._writing.token import Token
+from captoken.issuance import saml
 from captoken.issuance.desk import ROOT
 from captoken.issuance.dpop import proof_for
 from captoken.issuance.jose import MAX_CHARS, JoseError, UnverifiedJwt, read_json, taken_apart
@@ -54,6 +55,7 @@ _LOGINS = {
     "oauth-id-jag+jwt": "urn:ietf:params:oauth:token-type:id-jag",
 }
 _ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105, the name of a type
+_SAML = "urn:ietf:params:oauth:token-type:saml2"
 
 # A workload's JWT, or what gives one for an audience.
 Identity: TypeAlias = "str | Callable[[str], str]"
@@ -105,7 +107,8 @@ class Issuance:
     ) -> Token:
         """Start a task, and get its root token.
 
-        `login`: who started it: an ID token, an access token of RFC 9068 or an ID-JAG.
+        `login`: who started it: an ID token, an access token of RFC 9068, an ID-JAG, or a SAML
+        assertion in base64url.
         `actor`: the workload that acts: its JWT, or what gives one, as `workload()`. Without a
         login, the workload is both.
         `grant`, `resource`, `agent`: names of the policy. Each may be left out where there is one.
@@ -182,18 +185,28 @@ class Issuance:
                 "client_assertion_type": _BY_JWT,
             }
 
-        typ = _read(login, "the login", "invalid_request").header.get("typ")
-        kind = _LOGINS.get(typ) if isinstance(typ, str) else None
-        if kind is not None:  # an ID token is for whatever the person logged in at
-            self._check_audience(login, "the login", "invalid_request")
         said = {
             "grant_type": _EXCHANGE,
             "subject_token": login,
-            "subject_token_type": kind or _ID_TOKEN,
+            "subject_token_type": self._type_of(login),
         }
         if acts is not None:
             said |= {"actor_token": acts, "actor_token_type": _JWT}
         return said
+
+    def _type_of(self, login: str) -> str:
+        """What a login is called. Raises IssuanceError for what is not to be sent.
+
+        Whom an ID token or a SAML assertion is for is whatever the person logged in at.
+        """
+        if saml.is_one(login):
+            return _SAML
+        typ = _read(login, "the login", "invalid_request").header.get("typ")
+        kind = _LOGINS.get(typ) if isinstance(typ, str) else None
+        if kind is None:
+            return _ID_TOKEN
+        self._check_audience(login, "the login", "invalid_request")
+        return kind
 
     def _check_audience(self, text: str, what: str, code: str) -> None:
         """Rule 1. Raises IssuanceError for an assertion that is not for this service alone."""

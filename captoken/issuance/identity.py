@@ -8,7 +8,7 @@ for one purpose is good for no other: not an access token as a login, and not a 
 
 The order, cheap before dear, and form before meaning:
 
-1. size, three parts, strict JSON (`jose`);
+1. size, three parts, strict JSON (`jose`); for SAML, size and strict XML (`signed_xml`);
 2. the provider, by its exact `iss` or by its trust domain, and the kind;
 3. the members of the header, `typ` by kind, an algorithm of the provider;
 4. the key, by its id; it is for that algorithm; the signature;
@@ -29,9 +29,11 @@ import msgspec
 from captoken._format import primitives
 from captoken._format.errors import IssuanceError
 from captoken._format.spelling import shown
+from captoken.issuance import saml
 from captoken.issuance.claims import Claims
 from captoken.issuance.jose import JoseError, Json, Key, UnverifiedJwt, holds, taken_apart
-from captoken.issuance.policy import Oidc, Policy, Provider, Spiffe
+from captoken.issuance.policy import Oidc, Policy, Provider, Saml, Spiffe
+from captoken.issuance.signed_xml import CERTIFICATES, UnverifiedXml, XmlError, xml_holds
 
 # Seconds that clocks may differ by.
 LEEWAY = 30
@@ -40,7 +42,7 @@ LEEWAY = 30
 MAX_ID_JAG = 300
 
 # What may name who started a task, and what may name the workload that acts.
-SUBJECTS = frozenset(("oidc", "access-token", "id-jag", "workload", "spiffe"))
+SUBJECTS = frozenset(("oidc", "access-token", "id-jag", "workload", "spiffe", "saml"))
 ACTORS = frozenset(("workload", "spiffe"))
 
 # The key of a provider by its id, or None.
@@ -68,7 +70,8 @@ class Identity(msgspec.Struct, frozen=True):
     claims: Claims
 
     # SHA-256 of what was signed. The signature is no part of it: from one by ECDSA anybody makes a
-    # second that is good as well, and the same assertion would look like another.
+    # second that is good as well, and the same assertion would look like another. Of SAML, of the
+    # issuer and the ID: an ID is good once, whatever else is signed under it.
     digest: bytes
 
     # Seconds since the epoch. From `expires_at` on it is refused here: its `exp` and the leeway.
@@ -87,7 +90,7 @@ class Identity(msgspec.Struct, frozen=True):
 
     @property
     def auth_time(self) -> int | None:
-        """When the person logged in; always there for `oidc`."""
+        """When the person logged in; always there for `oidc` and `saml`."""
         value = self.claims.get("auth_time")
         return value if type(value) is int else None
 
@@ -108,6 +111,8 @@ def needed_key(text: Any, policy: Policy, takes: Collection[str]) -> tuple[str, 
     Nothing is verified, and the text may be anybody's. Raises IssuanceError for what `verify` would
     refuse before it asks for a key.
     """
+    if _is_saml(text, takes):
+        return _opened_saml(text, policy).name, CERTIFICATES
     opened = _opened(text, policy, takes)
     return opened.name, opened.unverified.header["kid"]
 
@@ -129,18 +134,23 @@ def verify(
     Raises IssuanceError, `invalid_grant`, whatever the text is. Its message may be shown to whoever
     sent the text; `why` is for the trail. ValueError: `takes` names a kind that there is not.
     """
-    opened = _opened(text, policy, takes)
-    check_signature(opened, keys)
+    if _is_saml(text, takes):
+        name, provider, claims = _verified_saml(text, policy, keys)
+        once = f"{claims['iss']}\0{claims['jti']}".encode()
+    else:
+        opened = _opened(text, policy, takes)
+        check_signature(opened, keys)
+        name, provider, claims = opened.name, opened.provider, opened.unverified.claims
+        once = opened.unverified.signed
 
     # The provider signed it, so that what it says is to be believed. Is it for us, and for now?
-    _check_claims(opened, policy, now, audience)
-    claims = opened.unverified.claims
+    _check_claims(claims, name, policy, now, audience)
     return Identity(
-        provider=opened.name,
-        kind=opened.kind,
-        issuer=issuer_of(opened.provider),
+        provider=name,
+        kind=kind_of(provider),
+        issuer=issuer_of(provider),
         claims=claims,
-        digest=primitives.sha256(opened.unverified.signed),
+        digest=primitives.sha256(once),
         issued_at=claims["iat"],
         expires_at=claims["exp"] + LEEWAY,
     )
@@ -161,22 +171,23 @@ def check_signature(opened: Opened, keys: Keys) -> None:
         raise _refused("its signature does not hold")
 
 
-def _check_claims(opened: Opened, policy: Policy, now: int, audience: str) -> None:
+def _check_claims(claims: Json, name: str, policy: Policy, now: int, audience: str) -> None:
     """Raise IssuanceError unless a signed assertion is about somebody, for us, and good now."""
-    claims, provider = opened.unverified.claims, opened.provider
+    provider = policy.providers[name]
+    kind = kind_of(provider)
     _check_texts(claims)
 
     most = provider.max_life
-    if opened.kind == "id-jag":
+    if kind == "id-jag":
         most = min(most, MAX_ID_JAG)
     check_times(claims, now, most)
 
-    _KINDS[opened.kind].check(claims, provider, now, audience)
-    for matcher in policy.required[opened.name]:
+    _KINDS[kind].check(claims, provider, now, audience)
+    for matcher in policy.required[name]:
         if not matcher.matches(claims):
             raise _refused(
                 "its issuer is known here, and it is not one of those that are taken",
-                f"provider {opened.name} requires: {matcher}",
+                f"provider {name} requires: {matcher}",
             )
 
 
@@ -199,9 +210,6 @@ class Opened(msgspec.Struct, frozen=True):
 
 def _opened(text: Any, policy: Policy, takes: Collection[str]) -> Opened:
     """Read an assertion up to the question which key it is signed with. Raises IssuanceError."""
-    unknown = set(takes) - _KINDS.keys()
-    if unknown:
-        raise ValueError(f"takes: there is no kind {', '.join(sorted(unknown))}")
     if type(text) is str and text.startswith("cap1"):
         raise _refused("it is a captoken, which starts no other task")
     try:
@@ -219,6 +227,64 @@ def _opened(text: Any, policy: Policy, takes: Collection[str]) -> Opened:
             f"of provider {name}",
         )
     return Opened(unverified, name, provider, kind_of(provider))
+
+
+def _is_saml(text: Any, takes: Collection[str]) -> bool:
+    """Is it to be read as SAML? Raises ValueError for a kind that there is not."""
+    unknown = set(takes) - _KINDS.keys()
+    if unknown:
+        raise ValueError(f"takes: there is no kind {', '.join(sorted(unknown))}")
+    return "saml" in takes and saml.is_one(text)
+
+
+class _OpenedSaml(msgspec.Struct, frozen=True):
+    """An assertion of SAML that has the right form. Its signature was not looked at."""
+
+    unverified: UnverifiedXml
+    name: str
+    provider: Saml
+
+
+def _opened_saml(text: str, policy: Policy) -> _OpenedSaml:
+    """As `_opened`, for SAML. Raises IssuanceError."""
+    try:
+        unverified = saml.opened_assertion(text)
+        issuer = saml.stated_issuer(unverified.content)
+    except XmlError as error:
+        raise _refused(str(error)) from None
+    found = [
+        (name, one)
+        for name, one in policy.providers.items()
+        if isinstance(one, Saml) and one.issuer == issuer
+    ]
+    if not found:
+        raise _refused("its issuer is not known here")
+    # It would depend on the order in a file whose it is.
+    if len(found) > 1:
+        names = ", ".join(name for name, _ in found)
+        raise _refused("it could be of several", f"of providers {names}")
+
+    name, provider = found[0]
+    if unverified.algorithm not in provider.algorithms:
+        raise _refused(f"algorithm {unverified.algorithm} is not taken", f"of provider {name}")
+    return _OpenedSaml(unverified, name, provider)
+
+
+def _verified_saml(text: str, policy: Policy, keys: Keys) -> tuple[str, Provider, Json]:
+    """The provider that signed an assertion of SAML, and what it says. Raises IssuanceError."""
+    opened = _opened_saml(text, policy)
+    key = keys(opened.name, CERTIFICATES)
+    if key is None:
+        raise _refused("there is no certificate to check it by", f"of provider {opened.name}")
+    if opened.unverified.algorithm not in key.algorithms:
+        raise _refused(f"its key is not for {opened.unverified.algorithm}")
+    if not xml_holds(opened.unverified, key):
+        raise _refused("its signature does not hold")
+    try:
+        claims = saml.claims_of(opened.unverified.content, opened.provider.attributes)
+    except XmlError as error:
+        raise _refused(str(error)) from None
+    return opened.name, opened.provider, claims
 
 
 def kind_of(provider: Provider) -> str:
@@ -376,14 +442,33 @@ def _check_oidc(claims: Json, provider: Any, now: int, audience: str) -> None:
 
     if "auth_time" not in claims:
         raise _refused("it does not say when the login was (auth_time): ask with max_age")
+    _check_login(claims, now, login.max_login_age)
+
+
+def _check_login(claims: Json, now: int, most: int) -> None:
+    """Raise IssuanceError for a login that is to come, or more than `most` seconds ago."""
     logged_in = time_of(claims, "auth_time")
     if logged_in > now + LEEWAY:
         raise _refused("its login was in the future, by the clock here")
-    if now - logged_in > login.max_login_age:
+    if now - logged_in > most:
         raise _refused(
             f"the login was {now - logged_in} s ago: log in again",
-            f"at most {login.max_login_age} s",
+            f"at most {most} s",
         )
+
+
+def _check_saml(claims: Json, provider: Any, now: int, audience: str) -> None:
+    """SAML: for us alone and sent to us, about somebody who keeps that name, of a fresh login."""
+    login: Saml = provider
+    _check_for_us_alone(claims, login.audience or audience)
+    if claims["recipient"] != (login.recipient or f"{audience}/token"):
+        raise _refused(f"it was sent to {shown(claims['recipient'])} (Recipient), and not here")
+    if claims["name_id"] not in login.name_ids:
+        raise _refused(
+            f"its NameID is {shown(claims['name_id'])}, which is not taken",
+            f"provider's name_ids: {', '.join(login.name_ids)}",
+        )
+    _check_login(claims, now, login.max_login_age)
 
 
 def _check_given(claims: Json, provider: Any, now: int, audience: str) -> None:
@@ -424,4 +509,6 @@ _KINDS = {
     "id-jag": _Kind(frozenset(("oauth-id-jag+jwt",)), _check_given),
     "workload": _Kind(frozenset((None, "JWT")), _check_workload),
     "spiffe": _Kind(frozenset((None, "JWT", "JOSE")), _check_spiffe),
+    # No JWT is of it.
+    "saml": _Kind(frozenset(), _check_saml),
 }

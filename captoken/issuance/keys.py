@@ -14,7 +14,7 @@ one of ours, and a key that it withdrew is gone with the next good fetch, or aft
 
 What a provider sends is bounded: no redirect, no compression, 256 KB, some seconds in all. Keys
 come over https, from this machine, from a file, or from the socket of a SPIFFE agent. No address is
-ever taken from an assertion.
+ever taken from an assertion. Certificates for SAML are in a file, or in the policy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -32,7 +33,7 @@ from urllib.parse import urlsplit
 from captoken._format.errors import IssuanceError
 from captoken._format.extras import extra
 from captoken._format.spelling import escape, shown
-from captoken.issuance import workload_api
+from captoken.issuance import signed_xml, workload_api
 from captoken.issuance.jose import (
     OF_AGENT,
     OF_BUNDLE,
@@ -43,7 +44,7 @@ from captoken.issuance.jose import (
     key_set,
     read_json,
 )
-from captoken.issuance.policy import Policy, Provider, Spiffe
+from captoken.issuance.policy import Policy, Provider, Saml, Spiffe
 
 _log = logging.getLogger("captoken")
 
@@ -110,6 +111,8 @@ class ProviderKeys:
         place, known_as = _place(provider)
         if place is None:
             return lambda: self._web.discovered(known_as)
+        if isinstance(provider, Saml) and signed_xml.is_pem(place):
+            return lambda: _given(place)
         if _is_agent(provider):
             return lambda: workload_api.bundle(place, known_as)
         if "://" not in place:
@@ -170,6 +173,8 @@ def _place(provider: Provider) -> tuple[str | None, str]:
     """
     if isinstance(provider, Spiffe):
         return provider.bundle, provider.trust_domain
+    if isinstance(provider, Saml):
+        return provider.certificates, signed_xml.CERTIFICATES  # whatever its entity ID is
     return provider.jwks, provider.issuer
 
 
@@ -178,11 +183,13 @@ def _is_agent(provider: Provider) -> bool:
     return isinstance(provider, Spiffe) and provider.bundle.startswith("unix:///")
 
 
-def _uses(provider: Provider) -> tuple[str | None, ...]:
-    """What `use` its keys have, where they come from."""
+def _reader(provider: Provider) -> Callable[[bytes], KeySet]:
+    """What makes keys of its document: by the `use` that keys have where they come from."""
+    if isinstance(provider, Saml):
+        return signed_xml.certificates
     if _is_agent(provider):
-        return OF_AGENT
-    return OF_BUNDLE if isinstance(provider, Spiffe) else OF_ISSUER
+        return partial(key_set, uses=OF_AGENT)
+    return partial(key_set, uses=OF_BUNDLE if isinstance(provider, Spiffe) else OF_ISSUER)
 
 
 class _Shelf:
@@ -199,7 +206,7 @@ class _Shelf:
         self.place = _place(provider)
         self.problem = _NOT_YET
         self._source = source
-        self._uses = _uses(provider)
+        self._read = _reader(provider)
         self._clock = clock
 
         # Replaced as a whole, by a good fetch alone.
@@ -250,7 +257,7 @@ class _Shelf:
             if len(data) > MAX_BYTES:
                 raise KeysError(f"the document has more than {MAX_BYTES} bytes")
             # Hundreds of keys take a while, and so does the first import of a library.
-            found = await asyncio.to_thread(key_set, data, self._uses)
+            found = await asyncio.to_thread(self._read, data)
         except TimeoutError:
             problem = f"they did not come within {PATIENCE:.0f} s"
         except Exception as error:  # whatever a source raises: known keys must outlive it
@@ -297,6 +304,11 @@ def is_safe(address: str) -> bool:
     if not parts.hostname or parts.username is not None or parts.fragment or not address.isascii():
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_local)
+
+
+async def _given(text: str) -> bytes:
+    """What stands in the policy itself."""
+    return text.encode()
 
 
 def _file(path: str) -> bytes:

@@ -38,7 +38,9 @@ from captoken._format.public_keys import public_bytes
 from captoken._language.access import Access
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
+from captoken.issuance import saml, signed_xml
 from captoken.issuance.claims import Claims, Matcher, Template, matcher, template
+from captoken.issuance.jose import JoseError
 from captoken.keys.keyring import Keyring
 
 # Algorithms that a provider may sign with unless it says less: none that shares a secret (RFC 8725,
@@ -127,6 +129,28 @@ class Spiffe(_Provider, frozen=True, kw_only=True, tag="spiffe"):
     bundle: str  # an https address, a file, or the Workload API as unix:///…
 
 
+class Saml(_Provider, frozen=True, kw_only=True, tag="saml"):
+    """Assertions of a person's login at an identity provider of SAML 2.0."""
+
+    issuer: str  # its entity ID
+
+    # In PEM: a file, or the text itself. They pin its keys; their dates are not looked at.
+    certificates: str
+    max_login_age: int  # seconds since AuthnInstant
+
+    # Whom an assertion has to be for, and where it was sent: the origin, and its token endpoint,
+    # unless given. Clients that log in themselves state their own.
+    audience: str | None = None
+    recipient: str | None = None
+
+    # Formats of NameID that are taken. Another one may be reassigned, or new with each login.
+    name_ids: tuple[str, ...] = ("persistent",)
+
+    # The names of attributes, by the claims that they become.
+    attributes: dict[str, str] = {}
+    algorithms: tuple[str, ...] = signed_xml.XML_ALGORITHMS
+
+
 class Signals(_OfIssuer, frozen=True, kw_only=True, tag="signals"):
     """Security events about subjects of another provider."""
 
@@ -135,7 +159,7 @@ class Signals(_OfIssuer, frozen=True, kw_only=True, tag="signals"):
     fail_closed: bool = False
 
 
-Provider: TypeAlias = Oidc | AccessToken | IdJag | Workload | Spiffe | Signals
+Provider: TypeAlias = Oidc | AccessToken | IdJag | Workload | Spiffe | Saml | Signals
 
 
 # --- the rest of the file -------------------------------------------------------------------------
@@ -427,6 +451,8 @@ def _subjects(file: _File) -> Iterator[tuple[str, Template]]:
         if isinstance(provider, Spiffe):
             if not _is_trust_domain(provider.trust_domain):
                 raise _wrong(f"{place}: trust_domain is a lower-case name without spiffe://")
+        elif isinstance(provider, Saml):
+            _check_saml(place, provider)
         else:
             _check_origin(provider.issuer, f"{place}.issuer")
         _check_numbers(place, provider)
@@ -435,6 +461,9 @@ def _subjects(file: _File) -> Iterator[tuple[str, Template]]:
 
         with _at(place):
             read = template(provider.subject)
+        by_sub = any(claim in ("sub", "/sub") for _, claim, _ in read.parts)
+        if isinstance(provider, Saml) and "transient" in provider.name_ids and by_sub:
+            raise _wrong(f"{place}: a transient NameID names nobody: write an attribute")
         for other, prefix in made.items():
             if prefix.startswith(read.prefix) or read.prefix.startswith(prefix):
                 raise _wrong(f"{place}: its subjects could be those of provider {other}")
@@ -461,11 +490,46 @@ def _check_numbers(place: str, provider: Provider) -> None:
     """Raise IssuanceError for a provider that takes nothing, or what shares a secret."""
     if provider.max_life < 1:
         raise _wrong(f"{place}: max_life is a number of seconds, 1 or more")
-    unknown = set(provider.algorithms) - set(ALGORITHMS)
-    if unknown or not provider.algorithms:
-        raise _wrong(f"{place}: algorithms are among {', '.join(ALGORITHMS)}")
+    known = signed_xml.XML_ALGORITHMS if isinstance(provider, Saml) else ALGORITHMS
+    if not provider.algorithms or set(provider.algorithms) - set(known):
+        raise _wrong(f"{place}: algorithms are among {', '.join(known)}")
     if isinstance(provider, Oidc) and (provider.max_login_age < 1 or not provider.client_ids):
         raise _wrong(f"{place}: an oidc provider has client_ids, and a max_login_age of 1 or more")
+
+
+def _check_saml(place: str, provider: Saml) -> None:
+    """Raise IssuanceError for what no assertion would match, or that would say it twice."""
+    for what in ("issuer", "audience", "recipient"):
+        value = getattr(provider, what)
+        # An entity ID is a URI of any scheme (SAML 2.0 Core, 8.3.6).
+        if value is not None and not (0 < len(value) <= 1024 and set(value) <= _IN_URI):
+            raise _wrong(f"{place}: {what} is a URI, as assertions have it")
+    if provider.max_login_age < 1:
+        raise _wrong(f"{place}: a saml provider has a max_login_age of 1 or more")
+    if not provider.name_ids or set(provider.name_ids) - set(saml.NAME_IDS):
+        raise _wrong(f"{place}: name_ids are among {', '.join(saml.NAME_IDS)}")
+    for claim, attribute in provider.attributes.items():
+        if claim in saml.OWN_CLAIMS or "/" in claim or not claim or not attribute:
+            raise _wrong(f"{place}: attributes: {claim!r} is no name for an attribute's claim")
+    _check_certificates(place, provider.certificates)
+
+
+def _check_certificates(place: str, certificates: str) -> None:
+    """Raise IssuanceError for a text that has a bad one. A file is read when the service begins."""
+    if not signed_xml.is_pem(certificates):
+        if "://" in certificates or not certificates:
+            raise _wrong(f"{place}: certificates are a file, or their text in PEM")
+        return
+    try:
+        found = signed_xml.certificates(certificates.encode())
+    except JoseError as error:
+        raise _wrong(f"{place}: certificates: {error}") from None
+    if found.refused:
+        raise _wrong(f"{place}: certificates: {'; '.join(found.refused)}")
+
+
+# Printable ASCII without spaces.
+_IN_URI = frozenset(map(chr, range(0x21, 0x7F)))
 
 
 def _is_trust_domain(name: str) -> bool:

@@ -527,7 +527,7 @@ WITHOUT = {
     r"captoken\.adapters\.(fast)?mcp\.Guard\.challenging\(resource_metadata\)": "becomes a document when the guard is made, and decides nothing",
     r"captoken\.local\.Office\.mint\(\w+\)": "goes to `Issuer.mint`, which reads it once",
     r"captoken\.testing\.Scenario\(\w+\)": "of whoever tests: nobody else's",
-    r"captoken\.issuance\.(events|identity|jose|policy|registry|registry\.ports)\.\w+\(\w+\)": "made by the library alone, of what it has read",
+    r"captoken\.issuance\.(events|identity|jose|policy|registry|saml|signed_xml|registry\.ports)\.\w+\(\w+\)": "made by the library alone, of what it has read",
     r"captoken\.issuance\.(desk|keys|web)\.[\w.]+\(\w+\)": "of the service's or the client's own",
     r"captoken\.issuance\.client\.workload\(environ\)": "of the process itself: each name is looked up once",
     r"captoken\.tools\.stated_of\(cost\)": "for guards, which have read it",

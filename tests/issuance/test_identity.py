@@ -185,8 +185,8 @@ def test_the_key_that_is_needed_is_named_before_it_is_asked_for() -> None:
 
 
 def test_a_kind_that_there_is_not_is_a_mistake_of_the_program() -> None:
-    with pytest.raises(ValueError, match="there is no kind saml"):
-        verify(login(), "oidc", "saml")
+    with pytest.raises(ValueError, match="there is no kind saml1"):
+        verify(login(), "oidc", "saml1")
 
 
 @pytest.mark.parametrize("alg", policy.ALGORITHMS)

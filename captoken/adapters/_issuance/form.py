@@ -41,6 +41,7 @@ _SUBJECTS = {
     ACCESS_TOKEN: ("access-token",),
     "urn:ietf:params:oauth:token-type:id-jag": ("id-jag",),
     "urn:ietf:params:oauth:token-type:jwt": ("workload", "spiffe"),
+    "urn:ietf:params:oauth:token-type:saml2": ("saml",),
 }
 _ACTORS = {"urn:ietf:params:oauth:token-type:jwt": ("workload", "spiffe")}
 _WORKLOADS = ("workload", "spiffe")
