@@ -23,6 +23,7 @@ from spec.generate.build import (
     KEY,
     NOW,
     Json,
+    JsonText,
     Parts,
     asking,
     audience_key,
@@ -168,6 +169,10 @@ def requests() -> Table:
     }  # fmt: skip
     for name, stated in accesses.items():
         access(name, stated)
+    digits = "1" + "0" * 4300
+    for name, value in {"4301_digits": digits, "4301_digits_and_a_minus": f"-{digits}"}.items():
+        stated = JsonText(f'{{"arguments":{{"limit":{value}}},"tool":"search"}}')
+        row(f"access_argument_of_{name}", "29.4", "access", {"access": stated}, None)
     same: dict[str, Json] = {
         "columns_in_another_order": {**SELECT, "columns": ["region", "amount"]},
         "columns_repeated": {**SELECT, "columns": ["amount", "region", "amount"]},
