@@ -10,12 +10,16 @@ from spec.generate.build import (
     NOW,
     Json,
     Parts,
+    asking,
     audience_key,
     b64,
     canonical,
+    discharge,
     extended,
     field,
     hand_over,
+    handed,
+    joined,
     nonce,
     root,
     signing_public,
@@ -768,6 +772,13 @@ def interop() -> Table:
 
     body, standard = b64(two.wire), b64(two.wire).replace("-", "+").replace("_", "/")
     as_text("own_spelling", "25.4", two.text, two)
+    as_text("with_a_signature_that_does_not_hold", "25.1", two.signed(bytes(32)).text, two.signed(bytes(32)))
+    as_text("with_a_link_that_cannot_be_read", "25.1", extended(two, b"exp < 5").text, extended(two, b"exp < 5"))
+    bound = token({**SALES, "key": b64(signing_public("orchestrator"))})
+    signed = handed(asking(bound, "one"), "sales-agent")
+    as_text("with_a_signed_link_and_a_third_party", "25.5", signed.text, signed)
+    as_text("with_a_discharge", "25.5", joined(asking(bound, "one"), (discharge("one", {"exp": NOW + 60}),), "cap1u_"), None)
+    as_text("with_a_proof", "25.5", f"{two.text}.cap1p_{'A' * 118}", None)
     as_text("without_prefix", "25.2", body, two)
     as_text("padded", "25.2", body + "==", two)
     as_text("padded_with_one_of_two", "25.2", body + "=", two)

@@ -51,6 +51,8 @@ def links() -> Table:
         "v": "v",
     }.items():  # fmt: skip
         table.deny(f"unknown_{name}", "17.3", "unknown_caveat", token(SALES, {key: 1}))
+    for key in ("agent", "iat", "jti", "kid", "sub", "ext"):
+        table.deny(f"of_the_root_{key}", "9.6", "unknown_caveat", token(SALES, {key: "user:root"}))
     table.deny("unknown_beside_known", "17.3", "unknown_caveat", token(SALES, {**UNTIL, "acme:region": ["eu"]}))
     table.deny("unknown_in_link_0", "17.3", "unknown_caveat", token({**SALES, "acme:region": 1}))
     table.deny("unknown_beside_unreadable", "17.3", "unknown_caveat", token(SALES, {"acme:region": 1, "exp": "soon"}))
@@ -514,6 +516,10 @@ def paths() -> Table:
         "elsewhere": "/etc",
     }.items():
         table.deny(f"refuses_{name}", "14.3", "attribute", data, at(value))
+    for name, value in {
+        "escaped_letter": "/d%61ta/a", "other_form_of_a_letter": "/data/\uff41", "semicolon": "/data;x/a", "tilde": "~/data/a",
+    }.items():  # fmt: skip
+        table.deny(f"refuses_{name}", "14.5", "attribute", data, at(value))
     for name, value in {
         "two_dots": "/data/a/../b", "two_dots_last": "/data/a/..", "dot": "/data/a/./b", "two_slashes": "/data//a",
         "two_slashes_first": "//data/a", "slash_last": "/data/a/", "no_slash": "data/a", "empty": "",

@@ -232,6 +232,15 @@ def snapshots() -> Table:
     }.items():  # fmt: skip
         row(name, "36.19", text)
 
+    # What deltas give is a snapshot in all.
+    led = base + b"\n" + behind
+    row("after_what_a_delta_gave", "36.20", snapshot(seq=9), come(seq=9), known=led)
+    row("that_a_delta_had_led_to", "36.20", signed_snapshot(canonical(second)), come(seq=8), known=led)
+    row("to_which_deltas_lead_that_was_known", "36.20", led, come(seq=8), known=signed_snapshot(canonical(second)))
+    table.beside("after_what_a_delta_gave")
+    row("before_what_a_delta_gave", "36.20", base, known=led)
+    row("of_the_number_that_a_delta_gave", "36.20", snapshot(one, seq=8), known=led)
+
     # Which one is newer.
     row("after_an_earlier_one", "36.10", snapshot(seq=8), come(seq=8), known=snapshot(seq=7))
     row("after_one_much_earlier", "36.10", snapshot(seq=800), come(seq=800), known=snapshot(seq=7))
@@ -732,7 +741,8 @@ def recall() -> Table:
         ("no_token", "malformed", "cap1_", {}),
         ("expired", "expired", extended(mine, {"aud": ["control"], "exp": NOW}).text, last),
     ):
-        row(f"by_a_token_{name}", "37.2", asks(mine, child, token=held), {"code": code, **place})
+        rule = "37.7" if name in ("expired", "not_for_the_plane") else "37.2"
+        row(f"by_a_token_{name}", rule, asks(mine, child, token=held), {"code": code, **place})
     return table
 
 
@@ -764,7 +774,8 @@ def _of_a_bound_token(row: Any, asks: Any, stops: Any) -> None:
         "the_request_with_its_proof": sha256(canonical(proved(about))), "another_request": sha256(canonical(asks(bound, child, why="x"))),
         "its_hash_in_hexadecimal": sha256(about.hex().encode()),
     }.items():  # fmt: skip
-        row(f"by_a_bound_token_proven_for_{name}", "37.2", proved(request), {"code": "bad_proof"})
+        rule = "30.12" if "_with_" in name else "37.2"
+        row(f"by_a_bound_token_proven_for_{name}", rule, proved(request), {"code": "bad_proof"})
     row("by_a_bound_token_proven_by_another", "37.2", proved(about, "sales-agent"), {"code": "bad_proof"})
     row("by_a_bound_token_proven_to_another_server", "37.2", proved(about, audience="sales-db"), {"code": "bad_proof"})
     twice = proved(about)

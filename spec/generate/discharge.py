@@ -124,6 +124,8 @@ def third_party_caveats() -> Table:
     link = {"exp": NOW + 300, "from": "orchestrator", "n": "MPOF0Cvxg5E", "tables": ["sales"], "to": "sales-agent"}
     allow("of_the_example", "32.1", asking(token(record, link, jti="vlAGy265ZGLhatUFN1jjWw"), "one"), one)
     allow("at_the_end", "32.1", ONE, one)
+    allow("not_yet_added", "32.9", token(SALES))
+    table.beside("at_the_end")
     allow("in_the_middle", "32.1", extended(ONE, {"nbf": NOW}), one)
     allow("in_place_of_link_0", "32.1", extended(asking(token(), "one"), SALES), one)
     handed_on = asking(token(SALES, hand_over("sales-agent")), "one")
@@ -390,7 +392,7 @@ def discharges() -> Table:
     deny("discharge_as_a_token", "9.1", "malformed", one.text)
 
     # What it may say: only what restricts, and an expiry.
-    allow("narrowed_by_its_holder", "33.7", ONE, extended(one, SALES))
+    allow("narrowed_by_its_holder", "33.2", ONE, extended(one, SALES))
     narrowing: dict[str, tuple[Json, str]] = {
         "tables": (["hr"], "table"), "operations": (["insert"], "operation"), "allow": ({"sales": ["insert"]}, "operation"),
         "columns": ({"sales": ["a"]}, "column"),
@@ -586,6 +588,13 @@ def discharges() -> Table:
         }  # fmt: skip
         table.add(f"holding_{name}", rule, "holding", {"token": given}, **expect)
 
+    opaque = token(SALES, {"acme:region": 1}, b"exp < 5")
+    forged = token(SALES).signed(bytes(32))
+    for name, rule, parts in (
+        ("one_text", "8.2", token(SALES, hand_over("sales-agent"))), ("what_no_key_has_made", "8.3", forged),
+        ("what_it_cannot_read", "8.5", opaque),
+    ):  # fmt: skip
+        holding(name, rule, parts.text, [], parts.text)
     for name, parts, got, needs in (
         ("none", TWO, (), ["one", "two"]), ("the_first", TWO, (one,), ["two"]), ("the_second", TWO, (two,), ["one"]),
         ("both", TWO, (one, two), []),

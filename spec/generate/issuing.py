@@ -24,8 +24,8 @@ def minting() -> Table:
             **asked: Json) -> None:  # fmt: skip
         given: dict[str, Json] = {
             "keyring": ring, "current": current, "subject": "user:jane", "agent": "orchestrator", "task": "task-123",
-            **(said or {}), "asked": {"operations": ["select"], "tables": ["sales"], **asked}, "now": NOW,
-            "token_id": TOKEN_ID.hex(), "nonce": (7).to_bytes(8, "big").hex(),
+            "asked": {"operations": ["select"], "tables": ["sales"], **asked}, "now": NOW,
+            "token_id": TOKEN_ID.hex(), "nonce": (7).to_bytes(8, "big").hex(), **(said or {}),
         }  # fmt: skip
         given["asked"] = {key: value for key, value in given["asked"].items() if value != "left out"}
         table.add(name, rule, "mint", given, **expect)
@@ -40,6 +40,9 @@ def minting() -> Table:
 
     none = "left out"
     mints("without_an_expiry", "22.3", {**SALES, **LIFE})
+    mints("by_a_clock_before_1970", "22.2", {**SALES, "exp": 895}, said={"now": -5}, record={"iat": -5})
+    mints("with_another_token_id", "22.2", {**SALES, **LIFE}, said={"token_id": secret("another id", 16).hex()},
+          record={"jti": b64(secret("another id", 16))})  # fmt: skip
     mints("under_another_key", "22.1", {**SALES, **LIFE}, current="k2", under=OTHER_KEY)
     server = keyring({"k1": audience_key(KEY, "sales-db")}, "sales-db")
     here: dict[str, Json] = {"aud": "sales-db"}

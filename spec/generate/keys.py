@@ -159,7 +159,7 @@ def pairwise_keys() -> Table:
     }  # fmt: skip
     for name, public in low.items():
         issues(f"for_a_server_{name}", "27.5", None, b64(public))
-        serves(f"for_an_issuer_{name}", "27.5", None, [b64(issuer), b64(public)])
+        serves(f"for_an_issuer_{name}", "35.2", None, [b64(issuer), b64(public)])
     texts = {
         "cut": b64(server)[:42], "longer": b64(server) + "A", "empty": "", "padded": b64(server) + "=",
         "with_trailing_bits": b64(server)[:-1] + chr(ord(b64(server)[-1]) + 1), "in_hexadecimal": server.hex(),

@@ -165,7 +165,8 @@ def keys() -> Table:
         "in_upper_case": b"captoken/v1 audience\0SALES-DB",
     }.items():  # fmt: skip
         forged = token(SALES, key=mac(KEY, labelled), aud="sales-db")
-        table.deny(f"audience_key_{name}", "5.1", "bad_signature", forged, audiences=here)
+        rule = "5.2" if name == "with_label_link" else "5.1"
+        table.deny(f"audience_key_{name}", rule, "bad_signature", forged, audiences=here)
     twice = token(SALES, key=audience_key(derive(KEY), "sales-db"), aud="sales-db")
     table.deny("audience_key_from_derived_key", "21.3", "bad_signature", twice, audiences=here)
     return table

@@ -201,6 +201,11 @@ def verification() -> Table:
     deny("signature_before_unknown", "bad_signature", token(SALES, unknown, key=OTHER_KEY), rule="24.1")
     deny("signature_before_access", "bad_signature", token(SALES, key=OTHER_KEY), HR, rule="24.1")
     deny("signature_before_lineage", "bad_signature", token(SALES, torn, key=OTHER_KEY), rule="24.1")
+    deny("signature_before_iat", "bad_signature", token(SALES, iat=NOW + 10**6, key=OTHER_KEY), rule="9.5")
+    elsewhere = token(SALES, aud="hr-db", key=OTHER_KEY)
+    deny("signature_before_root_audience", "bad_signature", elsewhere, rule="9.5", audiences=here)
+    deny("signature_before_task_of_the_root", "bad_signature", token(SALES, {"task": "other"}, key=OTHER_KEY), rule="9.5",
+         caller={"agent": "mail-agent"})  # fmt: skip
     deny("discharge_before_unreadable", "missing_discharge", token(unreadable, (b"ask", VID)), rule="24.6")
     deny("discharge_before_unknown", "missing_discharge", token(SALES, (b"ask", VID), unknown), rule="24.6")
     deny("discharge_before_expired", "missing_discharge", token({**SALES, "exp": 0}, (b"ask", VID)), rule="24.6")

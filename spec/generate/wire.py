@@ -19,7 +19,7 @@ from spec.generate.build import (
     text,
     token,
 )
-from spec.generate.table import SALES, SELECT, Table, keyring
+from spec.generate.table import SALES, SELECT, Table, call, keyring
 
 UNTIL = {"exp": NOW + 600}
 VID = bytes(range(100, 172))
@@ -263,6 +263,9 @@ def names() -> Table:
     for name, table_name in ill.items():
         if name in ("empty", "257_bytes", "null", "zero_width_space", "right_to_left_override", "space_after"):
             table.deny(f"stated_table_{name}", "7.7", "usage", token(SALES), {"table": table_name, "operation": "select"})
+    anything = {"control": "a\tb\n", "not_composed": "e\u0301", "257_bytes": "x" * 257, "empty": "", "spaced": " a ", "star": "*"}
+    for name, value in anything.items():
+        table.allow(f"no_name_{name}", "4.9", token({"tools": {"search": {}}}), call("search", q=value))
     others = {
         "sales": {"upper_case": "Sales", "cyrillic": "s\u0430les", "longer": "sales2", "shorter": "sale", "underscored": "sales_"},
         "caf\u00e9": {"decomposed": "cafe\u0301", "without_accent": "cafe"}, "cafe\u0301": {"composed": "caf\u00e9"},

@@ -81,6 +81,13 @@ def test_every_rule_that_a_vector_cites_stands_in_the_section_that_it_cites():
     assert [vector["name"] for vector in runner.vectors() if sections.get(vector["rule"]) != vector["section"]] == []
 
 
+def test_every_rule_is_cited_by_a_vector_or_says_why_none_can_be():
+    marks = dict(re.findall(r"^- \*\*(\d+\.\d+)\*\* \[(\w+)\] ", TEXT, re.MULTILINE))
+    assert set(marks.values()) == {"meaning", "running", "transport"}
+    cited = {vector["rule"] for vector in runner.vectors()}
+    assert [rule for rule in RULES if (rule in cited) == (rule in marks)] == [], "one of the two, and not both"
+
+
 def test_codes_steps_and_kinds_are_those_of_the_code():
     assert {code: (int(step), kind) for code, step, kind in rows("Verification", "code")} == {
         code: (known.step, known.kind) for code, known in CODES.items()
