@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import platforms
+
 # gRPC has hooks that run in every forked child, as `initdb` is before it begins; with other tests' servers in its threads
 # these now and then end the child. No test uses gRPC on both sides of a fork. Read when gRPC is imported.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -37,3 +39,10 @@ def postgres_server() -> Iterator[Any]:
     server = Postgres()
     yield server
     server.stop()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests were left out, and for want of what."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    for what, count in platforms.left_out(str(report.longrepr) for report in skipped).items():
+        terminalreporter.write_line(f"{count} tests left out: no wheel of {what}")

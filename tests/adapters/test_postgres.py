@@ -1961,10 +1961,10 @@ def test_a_schema_of_somebody_elses_for_the_facts_is_not_built_upon(place: Place
 
 def test_psql_runs_a_plan_as_it_is_printed(place: Place) -> None:
     """Its lexer is another than the server's: every statement arrives whole."""
-    from tests.stores.servers import PROGRAMS
+    from tests.stores.servers import programs
 
     sql = plan_sql("printers", Role("printer", {"sales": ["select", "insert"]}))
-    command = [str(PROGRAMS / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-", place.conninfo("postgres")]
+    command = [str(programs() / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-", place.conninfo("postgres")]
     ran = subprocess.run(command, input=sql, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, [line for line in ran.stderr.splitlines() if "NOTICE" not in line]) == (0, "", []), ran.stderr
     with psycopg.connect(place.conninfo("printers")) as connection, guarded(connection, READS) as db:

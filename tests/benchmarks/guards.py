@@ -1,6 +1,6 @@
 """What a guard costs: guarded against bare, per call, in turns. `python -m tests.benchmarks.guards [NAME ...] [--record]`
 
-Needs `pip install -e '.[test]'`. Bare is the same work without captoken: no token, no decision. All in one process; where
+Needs `pip install -e '.[test,servers]'`. Bare is the same work without captoken: no token, no decision. All in one process; where
 a server is needed it is started here. The token is as minted; verifiers have no stores.
 """
 

