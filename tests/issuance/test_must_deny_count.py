@@ -160,9 +160,9 @@ def wanted() -> dict[int, tuple[str, ...]]:
     """Whatever the product does by now."""
     text = "".join(path.read_text() for path in sorted((ROOT / "captoken").rglob("*.py")) if "issuance" in path.as_posix())
     parts = dict(PARTS)
-    if "x509" in text.lower():
+    if "SubjectAlternativeName" in text:
         parts |= OF_CERTIFICATES
-    if "Assertion" in text and "minisaml" in text:
+    if '"saml"' in text:
         parts |= OF_SAML
     return parts
 

@@ -23,6 +23,7 @@ from captoken.issuance.registry import MemoryRegistry
 from captoken.testing import FixedClock
 from tests.adapters.serving import listening, origin_of, served
 
+from . import test_saml
 from .office import node
 from .saml_idp import (
     IDP,
@@ -153,6 +154,28 @@ def test_it_is_taken_as_what_it_is_and_as_a_subject_alone(world: World) -> None:
 def test_a_person_whom_no_grant_is_for_is_told_no_more(world: World) -> None:
     said = world.ask(login({"attributes": PARTS["attributes"].replace("finance", "sales")}))
     assert said["status"] == 400 and "finance" not in json.dumps(said)
+
+
+# --- 76 to 80, at the door ------------------------------------------------------------------------
+
+AT_DOOR: dict[str, str] = {
+    **{f"76 wrapped {how}": token(xml) for how, xml in test_saml.WRAPPED.items()},
+    "77 a comment in NameID": login({"name": PARTS["name"].replace("jane", "ja<!-- -->ne")}),
+    "78 a DTD": token(test_saml.DTDS[0] + test_saml.GOOD),
+    **{f"78 {form}": login(**how) for form, (how, _) in test_saml.FORMS.items()},
+    "79 a Response": token(test_saml.RESPONSE.format(test_saml.GOOD)),
+    "80 another's Recipient": login({"confirmation": PARTS["confirmation"].replace("{us}/token", "https://app.example/acs")}),
+    "80 another's Audience": login({"conditions": PARTS["conditions"].replace("{us}", "https://app.example")}),
+}
+
+
+@pytest.mark.parametrize("case", AT_DOOR)
+def test_at_the_door(world: World, case: str) -> None:
+    """Nothing starts, nothing is spent, and the answer says what is wrong with the caller's own text alone."""
+    said = world.ask(AT_DOOR[case])
+    assert (said["status"], said["error"]) == (400, "invalid_request")
+    assert said["error_description"].startswith("the assertion is refused: ")
+    assert world.ask(login())["status"] == 200
 
 
 # --- ends -----------------------------------------------------------------------------------------
