@@ -1,12 +1,13 @@
-"""From a person's login to the report of six agents, and what is left when she logs out.
+"""From a person's login to the report of six agents, and what they can do when she logs out.
 
     npm ci --prefix tests/issuance/node
     python examples/login_to_report.py
 
 Jane logs in at a certified identity provider. Her login and the orchestrator's identity start a
 task: one request for each of two servers. After that nobody asks an issuer: the orchestrator hands
-on to five others offline, and they write the quarterly risk report on SQLite. Then she logs out,
-and the next call of each is refused. Needs `captoken[issuance,cli]`, uvicorn, and Node.
+on to five others offline, and they write the quarterly risk report on SQLite, region by region.
+When the first is done she logs out, and the next call of each agent is refused. Needs
+`captoken[issuance,cli]`, uvicorn, and Node.
 """
 
 import io
@@ -158,8 +159,9 @@ database.executescript("""
     insert into market values ('north', -1.5), ('south', -4.1);
     create table sales (region, customer, amount, overdue);
     insert into sales values ('north', 'Alder', 410, 20), ('south', 'Cedar', 330, 150);
-    create table filings (issuer, note);
-    insert into filings values ('Cedar', 'going concern in doubt');
+    create table filings (region, issuer, note);
+    insert into filings values ('north', 'Alder', 'new credit line');
+    insert into filings values ('south', 'Cedar', 'going concern in doubt');
     create table hr (employee, salary);
     create table results (agent, finding);
 """)
@@ -186,7 +188,7 @@ class Servers:
         """What the ratings server does."""
         asked = Access(tool="ratings.lookup", arguments={"issuer": issuer})
         self.ratings.authorize(token.present(audience="ratings"), asked)
-        return "B-"
+        return {"Alder": "BBB", "Cedar": "B-"}[issuer]
 
 
 def main(folder):
@@ -235,19 +237,21 @@ def main(folder):
         # Who started it, and which workload acts: two assertions, and no secret.
         office = Issuance(origin)
         who = {"login": login, "actor": workload()}
-        held = report(servers, office, who)
-        print(f"\nRequests to an issuer: {counted.requests}, one for each server.")
-        print("By OAuth token exchange, a token for each agent at each server: up to 12.")
-        assert counted.requests == 2
+        agents = Agents(servers, handed_on(office, who))
 
+        print("\nThe report, region by region")
+        for agent, found in agents.work("north"):
+            print(f"  {agent:<15}{found}")
+
+        # In the middle of it: the south is still to be done.
         log_out(browser, issuer, login, operator)
-        refused(servers, held)
-        try:
-            office.start(**who, grant="risk-report", task="q3")
-            raise AssertionError("started again")
-        except IssuanceError as error:
-            print(f"  and the same login starts nothing more: {error.code}")
+        refused(agents.work("south"))
+        requests = counted.requests
+        nothing_more(office, who)
+        written()
+
         audit(lines)
+        trips(requests)
     finally:
         browser.close()
         end_service()
@@ -258,8 +262,8 @@ def main(folder):
         provider.wait()
 
 
-def report(servers, office, who):
-    """The report, and the token of each agent."""
+def handed_on(office, who):
+    """The token of each of six agents. The service is asked for two, and for no other."""
     root = office.start(**who, grant="risk-report", task="q3")
     paid = office.join(root, **who, grant="rating")
     print("the service has started a task for", root.unverified.root.subject)
@@ -274,26 +278,72 @@ def report(servers, office, who):
         to="reader-agent", tables=["filings"], operations=["select"], expires_in=60
     )
     held["rating-agent"] = paid.delegate(to="rating-agent", expires_in=300)
-
-    def note(agent, finding):
-        servers.query(held[agent], "insert into results values (?, ?)", agent, finding)
-
-    for region, percent in servers.query(held["market-agent"], "select * from market"):
-        note("market-agent", f"{region}: a bad week costs {-percent} %")
-    for region, overdue in servers.query(held["sales-agent"], "select region, overdue from sales"):
-        note("sales-agent", f"{region}: {overdue} kEUR overdue")
-    for name, concern in servers.query(held["reader-agent"], "select * from filings"):
-        rating = servers.rated(held["rating-agent"], name)
-        note("filings-agent", f"{name}: {concern}; rated {rating}")
-    print("\nThe report, as the orchestrator reads it")
-    for agent, finding in servers.query(root, "select agent, finding from results"):
-        print(f"  {finding}  ({agent})")
     return held
+
+
+class Agents:
+    """Six agents, each with a token of its own and nothing else."""
+
+    def __init__(self, servers, held):
+        self.servers = servers
+        self.held = held
+
+    def work(self, region):
+        """What each does for a region, in its turn: what it found, or how it was refused."""
+        turns = {
+            "market-agent": self.market,
+            "sales-agent": self.sales,
+            "reader-agent": self.read,
+            "rating-agent": self.rate,
+            "filings-agent": self.filings,
+            "orchestrator": self.count,
+        }
+        for agent, turn in turns.items():
+            try:
+                found = turn(agent, region)
+            except Denied as denied:
+                found = denied
+            yield agent, found
+
+    def asked(self, agent, sql, *parameters):
+        return self.servers.query(self.held[agent], sql, *parameters)
+
+    def noted(self, agent, finding):
+        self.asked(agent, "insert into results values (?, ?)", agent, finding)
+        return finding
+
+    def market(self, agent, region):
+        sql = "select percent from market where region = ?"
+        ((percent,),) = self.asked(agent, sql, region)
+        return self.noted(agent, f"{region}: a bad week costs {-percent} %")
+
+    def sales(self, agent, region):
+        sql = "select sum(overdue) from sales where region = ?"
+        ((overdue,),) = self.asked(agent, sql, region)
+        return self.noted(agent, f"{region}: {overdue} kEUR overdue")
+
+    def read(self, agent, region):
+        sql = "select issuer, note from filings where region = ?"
+        (self.filing,) = self.asked(agent, sql, region)
+        return f"{self.filing[0]}: {self.filing[1]}"
+
+    def rate(self, agent, region):
+        issuer, _ = self.filing
+        self.rating = self.servers.rated(self.held[agent], issuer)
+        return f"{issuer} is rated {self.rating}"
+
+    def filings(self, agent, region):
+        issuer, note = self.filing
+        return self.noted(agent, f"{region}: {issuer}, {note}; rated {self.rating}")
+
+    def count(self, agent, region):
+        ((findings,),) = self.asked(agent, "select count(*) from results")
+        return f"{region} is done: {findings} findings"
 
 
 def log_out(browser, issuer, login, operator):
     """Jane logs out at the provider, which tells the service. Gives up after ten seconds."""
-    print("\njane logs out at the provider")
+    print("\njane logs out at the provider, in the middle of the report")
     page = browser.get(f"{issuer}/session/end", params={"id_token_hint": login})
     submitted(browser, page, logout="yes")
 
@@ -304,32 +354,57 @@ def log_out(browser, issuer, login, operator):
         time.sleep(0.01)
 
 
-def refused(servers, held):
-    """The next call of each agent."""
+def refused(turns):
+    """The next call of each agent, all of which are refused."""
     print("The next call of each")
-    for agent, token in held.items():
-        table = agent.removesuffix("-agent")
-        table = {"reader": "filings", "orchestrator": "results"}.get(table, table)
-        try:
-            if agent == "rating-agent":
-                servers.rated(token, "Cedar")
-            else:
-                servers.query(token, f"select * from {table}")
-        except Denied as denied:
-            print(f"  {agent:<15}{denied.decision.code:<10}{denied.decision.refusals[0].text}")
-            assert denied.decision.code == "revoked"
-        else:
-            raise AssertionError(f"{agent} goes on")
+    for agent, denied in turns:
+        assert isinstance(denied, Denied), f"{agent} goes on"
+        assert denied.decision.code == "revoked"
+        print(f"  {agent:<15}{denied.decision.code}")
+
+
+def nothing_more(office, who):
+    """The login is over for the service, too."""
+    try:
+        office.start(**who, grant="risk-report", task="q3")
+    except IssuanceError as error:
+        print(f"and the same login starts nothing more: {error.code}")
+    else:
+        raise AssertionError("started again")
+
+
+def written():
+    """What the company itself finds in its database: the half that was written."""
+    print("\nWhat was written until then")
+    for agent, finding in database.execute("select agent, finding from results"):
+        assert finding.startswith("north"), finding
+        print(f"  {finding}  ({agent})")
 
 
 def audit(lines):
-    """The audit tree: who handed on to whom, and what each was allowed and denied."""
+    """The audit tree: who handed on to whom, what each was allowed, and why no more."""
     print("\nWho did what, and why it was over")
     told = list(read(lines.getvalue().splitlines(keepends=True)))
     for hop in trails.gather(told).hops():
-        why = {decision.code for decision in hop.decisions if not decision.allowed}
+        # Of the ratings server the orchestrator has asked nothing itself.
+        if not hop.decisions:
+            continue
+        why = ", ".join({one.code for one in hop.decisions if not one.allowed})
         path = " > ".join(hop.holders)
-        print(f"  {path}: {hop.allowed} allowed, {hop.denied} denied ({', '.join(why)})")
+        print(f"  {path:<45}{hop.allowed} allowed, {hop.denied} denied: {why}")
+
+    # In words: what each record of a refusal says.
+    words = {one["text"] for record in told for one in record.get("refusals", ())}
+    print(*(f"  {text}" for text in words), sep="\n")
+
+
+def trips(requests):
+    """How often an issuer was asked. By RFC 8693 it is asked for each agent at each server."""
+    agents, servers = 6, 2
+    print(f"\nRound trips to an issuer, for {agents} agents and {servers} servers")
+    print(f"  captoken                         {requests:>3}   one for each server")
+    print(f"  OAuth token exchange (RFC 8693)  {agents * servers:>3}   one for each agent at each")
+    assert requests == 2
 
 
 with tempfile.TemporaryDirectory() as made:

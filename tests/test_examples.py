@@ -35,11 +35,14 @@ KEY_LINES = {
     "login_to_report.py": [
         "jane has logged in at the provider",
         "started a task for acme:jane",
-        "Cedar: going concern in doubt; rated B-  (filings-agent)",
-        "Requests to an issuer: 2, one for each server.",
-        "  rating-agent   revoked   revoked by issuer at ",
+        "  filings-agent  north: Alder, new credit line; rated BBB\n  orchestrator   north is done: 3 findings\n\njane logs out at the provider, in the middle",
+        "The next call of each\n  market-agent   revoked\n  sales-agent    revoked\n  reader-agent   revoked\n"
+        "  rating-agent   revoked\n  filings-agent  revoked\n  orchestrator   revoked\n",
         "and the same login starts nothing more: invalid_grant",
-        "orchestrator > filings-agent > reader-agent: 1 allowed, 1 denied (revoked)",
+        "orchestrator > filings-agent > reader-agent  1 allowed, 1 denied: revoked",
+        "+00:00: the login that started it has ended",
+        "captoken                           2   one for each server",
+        "OAuth token exchange (RFC 8693)   12   one for each agent at each",
     ],
     "quarterly_risk.py": [
         "Cedar: going concern in doubt; rated B-  (filings-agent)",
