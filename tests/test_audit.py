@@ -166,9 +166,12 @@ def test_a_token_that_nobody_vouches_for_is_not_described() -> None:
     """A record of such a denial says nothing that a stranger wrote."""
     trail = Trail()
     token = mint().serialize()
-    for text in ("cap1_AAAA", "", token[:-3], token[:60] + "A" + token[61:]):
+    other = "B" if token[-20] == "A" else "A"
+    forged = token[:-20] + other + token[-19:]
+    for text in ("cap1_AAAA", "", token[:-3], token[:60] + "A" + token[61:], forged):
         assert not trail.verifier.check(text, data("hr"))
-    assert [record["kind"] for record in trail.records] == ["decision"] * 4
+    assert [record["kind"] for record in trail.records] == ["decision"] * 5
+    assert trail.records[-1]["code"] == "bad_signature", "one that is whole, but for its signature"
     assert all(record.keys() == {"kind", "at", "allowed", "code", "access", "refusals", "seq", "prev"} for record in trail.records)
 
 

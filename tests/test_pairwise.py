@@ -112,6 +112,16 @@ def test_roles_give_different_keys_to_the_same_two_parties() -> None:
     assert there.current != back.current and secret_of(there) != secret_of(back)
 
 
+def test_a_key_of_one_audience_makes_nothing_for_another() -> None:
+    """Its id is the same: whoever has the key of sales-db, and writes hr-db into a token, is refused there."""
+    sales, hr = (ISSUER.issuing(server=SERVER.public, audience=audience) for audience in ("sales-db", "hr-db"))
+    assert sales.current == hr.current and secret_of(sales) != secret_of(hr)
+    forged = mint(Keyring({hr.current: secret_of(sales)}, hr.current, "hr-db"))
+    serving = SERVER.serving(issuers=[ISSUER.public], audience="hr-db")
+    assert code(forged, serving, "hr-db") == "bad_signature"
+    assert code(mint(hr), serving, "hr-db") == "allowed"
+
+
 def test_a_key_id_names_one_issuer_and_no_other() -> None:
     """A token by issuer A under A's key id with B's key, or under B's key id with A's, is refused by a server that trusts
     both."""

@@ -445,6 +445,13 @@ def test_a_proof_is_for_one_text_one_server_one_request_and_one_use() -> None:
     assert proof.startswith("cap1p_") and len(proof) == 6 + 118
     assert one.check(sent(text, proof), ASK) and one.check(sent(text, proof), ASK).code == "replayed"
     assert one.check(sent(text, proved(text, SELLER)), ASK), "the next one is another"
+    for_another = {
+        "text": proved(shown(to_seller().attenuate(operations=["select"])), SELLER),
+        "server": proved(text, SELLER, audience="hr-db"),
+        "request": proved(text, SELLER, data("market.eu")),
+    }
+    said = {what: one.check(sent(text, proof), ASK).code for what, proof in for_another.items()}
+    assert said == {"text": "bad_proof", "server": "bad_proof", "request": "bad_proof"}
 
 
 def test_a_proof_says_what_the_specification_says() -> None:
