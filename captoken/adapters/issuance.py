@@ -8,7 +8,7 @@
     GET   /authorize                                there is no login here
     GET   /health                                   200 if it can start tasks, else 503
 
-1. A secret starts nothing: who asks shows an assertion that somebody else signed.
+1. A secret starts nothing: who asks shows an assertion that somebody else signed, or a certificate.
 2. Signature before meaning: what an assertion says is read when it held.
 3. The row of a task, and the record in the trail, are written before its token leaves. Where that
    fails, none does.
@@ -42,6 +42,7 @@ from captoken.adapters._http.exchange import (
     values_of,
 )
 from captoken.adapters._issuance.answers import SLOW_DOWN, failed, form, json, unavailable
+from captoken.adapters._issuance.certificates import by_certificate
 from captoken.adapters._issuance.ends import Ends
 from captoken.adapters._issuance.form import (
     ACCESS_TOKEN,
@@ -61,6 +62,7 @@ from captoken.adapters.discharge_service import PATH as LEASES
 from captoken.audit.trail import AuditTrail
 from captoken.control import Operator
 from captoken.discharge import Allow
+from captoken.issuance.certificates import SCHEME
 from captoken.issuance.desk import ROOT, UNWANTED, Ask, Desk, Plan, granted_keywords
 from captoken.issuance.dpop import Proven, proven_key
 from captoken.issuance.identity import Identity, needed_key, verify
@@ -165,7 +167,7 @@ class IssuanceService:
         now = read_clock(self._clock)
         proven = self._proven(scope, now)
         subject = await self._identity(request.subject, now)
-        actor = await self._identity(request.actor, now)
+        actor = await self._actor(scope, request, now)
 
         # From here on it is known who asks, so that a refusal has a record, too.
         asking = Asking(now, self._policy.digest, subject, actor, request.ask)
@@ -235,6 +237,18 @@ class IssuanceService:
             if error.code != "invalid_grant":
                 raise
             raise IssuanceError(str(error), shown.error, error.why) from None
+
+    async def _actor(self, scope: Scope, request: Request, now: int) -> Identity | None:
+        """Which workload acts: by its assertion, or by its certificate if it is named alone."""
+        client_id = request.client_id
+        if client_id is None or not client_id.startswith(SCHEME):
+            return await self._identity(request.actor, now)
+        if request.actor is None:
+            return await by_certificate(scope, client_id, self._policy, self._keys, now)
+        actor = await self._identity(request.actor, now)
+        if actor is not None and actor.sub != client_id:
+            raise IssuanceError("the assertion is of another than client_id", "invalid_client")
+        return actor
 
     def _client(
         self,

@@ -289,6 +289,8 @@ def serve(
             port=port,
             log_level="warning",
             server_header=False,
+            # A proxy is known by its own address, and not by one that it tells.
+            proxy_headers=False,
         )
         _run(uvicorn.Server(config))
 

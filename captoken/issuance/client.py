@@ -65,10 +65,13 @@ class Issuance:
     """A service that starts tasks, by its issuer identifier.
 
     `key`: a holder's key, or whatever signs as one. Roots are then bound to it.
-    `context`: for a service whose certificate is of a private authority.
+    `context`: for a service whose certificate is of a private authority, or that wants one of the
+    client: it has been loaded with that (`ssl.SSLContext.load_cert_chain`).
+    `spiffe_id`: the SPIFFE ID of the client's certificate. It acts where no other actor is given.
 
     Threads may share it. In an event loop: `await asyncio.to_thread(office.start, …)`. Raises
-    ValueError for an address over which no assertion should go.
+    ValueError for an address over which no assertion should go, and for a certificate that nobody
+    would be shown.
     """
 
     def __init__(
@@ -77,13 +80,20 @@ class Issuance:
         *,
         key: Signer | None = None,
         context: ssl.SSLContext | None = None,
+        spiffe_id: str | None = None,
         clock: Clock = time,
     ) -> None:
         if type(url) is not str or not is_safe(url) or url.endswith("/"):
             raise ValueError(
                 f"a service is an https address without a slash at its end, not {shown(url)}"
             )
+        if spiffe_id is not None:
+            if not spiffe_id.startswith("spiffe://"):
+                raise ValueError(f"a SPIFFE ID is spiffe://…, not {shown(spiffe_id)}")
+            if context is None or not url.startswith("https:"):
+                raise ValueError("spiffe_id is of a certificate: give its context, and https")
         self.url = url
+        self._spiffe_id = spiffe_id
         self._key = key
         self._public = None if key is None else b64encode(signing_key(key.public))
         self._web = Web(context)
@@ -109,8 +119,8 @@ class Issuance:
 
         `login`: who started it: an ID token, an access token of RFC 9068, an ID-JAG, or a SAML
         assertion in base64url.
-        `actor`: the workload that acts: its JWT, or what gives one, as `workload()`. Without a
-        login, the workload is both.
+        `actor`: the workload that acts: its JWT, or what gives one, as `workload()`; or the one of
+        `spiffe_id`. Without a login, the workload is both.
         `grant`, `resource`, `agent`: names of the policy. Each may be left out where there is one.
         `task`: a label for the new task, or the whole id of one to join.
         `keywords`: those of `attenuate`, as JSON has them: what the task needs of the grant. More
@@ -176,7 +186,14 @@ class Issuance:
             acts = actor if isinstance(actor, str) else actor(self.url)
             self._check_audience(acts, "the workload's identity", "invalid_client")
 
+        # By its certificate, which the connection shows.
+        named = {}
+        if acts is None and self._spiffe_id is not None:
+            named["client_id"] = self._spiffe_id
+
         if login is None:
+            if named:
+                return {"grant_type": "client_credentials", **named}
             if acts is None:
                 raise TypeError("say who asks: give login, or actor, or both")
             return {
@@ -189,6 +206,7 @@ class Issuance:
             "grant_type": _EXCHANGE,
             "subject_token": login,
             "subject_token_type": self._type_of(login),
+            **named,
         }
         if acts is not None:
             said |= {"actor_token": acts, "actor_token_type": _JWT}

@@ -185,7 +185,7 @@ class Desk:
             deadline=now + grant.task_max,
             most_live=grant.tasks.live,
             most_per_day=grant.tasks.per_day,
-            seen=(_seen(ask, starts, actor),),
+            seen=_seen(ask, starts, actor),
         )
         root = self._minted(grant, entry, ask, starts.issuer, agent, audiences)
         return Plan(grant, entry, root, ask, starts.issuer, agent, audiences)
@@ -403,11 +403,14 @@ def _called(identity: Identity) -> str:
     return f"{identity.provider} {identity.sub}"
 
 
-def _seen(ask: Ask, starts: Identity, actor: Identity | None) -> Seen:
+def _seen(ask: Ask, starts: Identity, actor: Identity | None) -> tuple[Seen, ...]:
     """The subject's assertion, with whom and what it came: that pair alone is good again.
 
-    An actor's own assertion is its login to this service, and comes with each request.
+    An actor's own assertion is its login to this service, and comes with each request. What nobody
+    can show again need not be remembered.
     """
+    if starts.is_live:
+        return ()
     companions = [
         "" if actor is None or actor == starts else _called(actor),
         ask.client or "",
@@ -415,13 +418,14 @@ def _seen(ask: Ask, starts: Identity, actor: Identity | None) -> Seen:
     ]
     alone = not any(companions)
     digest = None if alone else primitives.sha256("\0".join(companions).encode())
-    return Seen(
+    seen = Seen(
         digest=starts.digest,
         companions=digest,
         until=starts.expires_at,
         issued_at=starts.issued_at,
         same_task=starts.kind == "id-jag",
     )
+    return (seen,)
 
 
 # --- a policy's own tests -------------------------------------------------------------------------

@@ -78,6 +78,9 @@ class Identity(msgspec.Struct, frozen=True):
     issued_at: int
     expires_at: int
 
+    # Proven by a key with this very request: nobody can show it again. It was issued just now.
+    is_live: bool = False
+
     @property
     def sub(self) -> str:
         """Whom it is about, as the provider calls them."""
@@ -487,12 +490,17 @@ def _check_workload(claims: Json, provider: Any, now: int, audience: str) -> Non
 def _check_spiffe(claims: Json, provider: Any, now: int, audience: str) -> None:
     """A JWT-SVID: of a workload below the trust domain, which is known already (JWT-SVID, 3)."""
     _check_for_us_alone(claims, audience)
-    trust_domain: Spiffe = provider
-    spiffe_id: str = claims["sub"]
-    path = spiffe_id.removeprefix(f"spiffe://{trust_domain.trust_domain}")
-    is_plain = _path_of_spiffe_id(path) and not {".", ".."} & set(path.split("/"))
-    if not is_plain or len(spiffe_id) > _MAX_SPIFFE_ID:
-        raise _refused(f"its sub {shown(spiffe_id)} is no SPIFFE ID of a workload")
+    mesh: Spiffe = provider
+    if not is_workload_id(claims["sub"], mesh.trust_domain):
+        raise _refused(f"its sub {shown(claims['sub'])} is no SPIFFE ID of a workload")
+
+
+def is_workload_id(spiffe_id: str, trust_domain: str) -> bool:
+    """Is it the SPIFFE ID of a workload of that trust domain (SPIFFE ID, 2)?"""
+    path = spiffe_id.removeprefix(f"spiffe://{trust_domain}")
+    if len(spiffe_id) > _MAX_SPIFFE_ID or not _path_of_spiffe_id(path):
+        return False
+    return not {".", ".."} & set(path.split("/"))
 
 
 class _Kind(msgspec.Struct, frozen=True):

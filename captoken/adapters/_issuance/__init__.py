@@ -1,6 +1,7 @@
 """What is behind `captoken.adapters.issuance`: from the bytes of a request to what it asks for.
 
 - `form`: a request to the token endpoint, read: who shows which assertion as what;
+- `certificates`: a workload's certificate, by whoever ended TLS;
 - `metadata`: what the service says of itself (RFC 8414);
 - `answers`: bodies and answers, in JSON;
 - `ends`: what providers tell of logins that end; `publisher`: what the overlay says of it;

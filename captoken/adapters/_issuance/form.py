@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from captoken._format.errors import IssuanceError
+from captoken.issuance.certificates import SCHEME
 from captoken.issuance.desk import ROOT, Ask
 from captoken.issuance.jose import JoseError, read_value
 
@@ -93,8 +94,10 @@ class Request(msgspec.Struct, frozen=True):
     actor: Shown | None
     ask: Ask
 
-    # What an ID-JAG's client authenticated with, which is good for nothing else.
+    # Who asks, in its own words. A SPIFFE ID without an assertion: a certificate was shown.
     client_id: str | None = None
+
+    # What an ID-JAG's client authenticated with, which is good for nothing else.
     client_secret: str | None = None
 
     def __repr__(self) -> str:
@@ -130,7 +133,8 @@ def read(body: bytes, authorization: Sequence[bytes]) -> Request:
     _refuse(given, "subject_token", "subject_token_type", "actor_token", "actor_token_type")
     if grant_type == CLIENT_CREDENTIALS:
         _refuse(given, "assertion", "client_secret")
-        if client is None:
+        # Without one, a SPIFFE ID is that of the certificate which was shown.
+        if client is None and not given.get("client_id", "").startswith(SCHEME):
             raise IssuanceError("client_assertion is missing: no secret will do", "invalid_client")
         return Request(grant_type, None, client, ask, given.get("client_id"))
 

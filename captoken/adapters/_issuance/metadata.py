@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from captoken.adapters._issuance.form import ASSERTION_TYPES, GRANT_TYPES
-from captoken.issuance.policy import ALGORITHMS, IdJag, Policy
+from captoken.issuance.policy import ALGORITHMS, IdJag, Policy, Spiffe
 
 PATH = "/.well-known/oauth-authorization-server"
 _JAG = "urn:ietf:params:oauth:grant-profile:id-jag"
@@ -29,8 +29,14 @@ def metadata(policy: Policy) -> dict[str, Any]:
         "response_types_supported": [],
         "backchannel_logout_supported": True,
     }
+    methods: list[str] = said["token_endpoint_auth_methods_supported"]
+    meshes = [one for one in policy.providers.values() if isinstance(one, Spiffe)]
+    if meshes:
+        methods.append("spiffe_jwt")
+    if any(mesh.x509_bundle is not None for mesh in meshes):
+        methods.append("spiffe_x509")
     if any(isinstance(provider, IdJag) for provider in policy.providers.values()):
         said["authorization_grant_profiles_supported"] = [_JAG]
         if policy.clients:
-            said["token_endpoint_auth_methods_supported"].append("client_secret_post")
+            methods.append("client_secret_post")
     return said
