@@ -6,11 +6,13 @@ The numbers are those of the list of what must be denied. Canonical bytes and si
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
 import sys
 import warnings
 from contextlib import suppress
 from hashlib import sha256
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -812,6 +814,18 @@ def test_an_entity_id_is_any_uri_and_certificates_may_lie_in_a_file() -> None:
     text = policy_text().replace(f"'''\n{certificate('rsa')}'''", '"idp.pem"').replace(IDP, "urn:example:idp")
     provider: Any = policy.read(text).providers["corp"]
     assert (provider.certificates, provider.issuer, provider.name_ids) == ("idp.pem", "urn:example:idp", ("persistent",))
+
+
+def test_what_the_page_says_of_it_holds(tmp_path: Path) -> None:
+    """Its policy takes an assertion for the service, and its command spells one as it is sent."""
+    page = (Path(__file__).parents[2] / "docs" / "issuance.md").read_text("utf-8")
+    loaded = policy.read("\n".join(re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)))
+    who = verify(login(), over=loaded)
+    assert (who.provider, who.claims["groups"], loaded.subjects["corp"].subject(IDP, who.claims)) == ("corp", ["finance", "staff"], "corp:jane")
+
+    (command,) = re.findall(r'"subject_token=\$\((.*?)\)"', page)
+    (tmp_path / "assertion.xml").write_text(GOOD)
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout == token(GOOD)
 
 
 # --- what nobody thought of -----------------------------------------------------------------------
