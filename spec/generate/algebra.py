@@ -393,6 +393,8 @@ def widening() -> Table:
     )
     cut = {"allow": {"market.*": ["select"], "market.eu": [], "sales": ["select"]}}
     writes("pairs_cut_to_a_map", "23.15", cut, tables=["*"], operations=["select"], clamp=True)
+    writes("pairs_cut_where_all_is_held", "23.15", {"operations": ["select"], "tables": ["sales"]}, tables=["sales"], operations=["select"],
+           clamp=True)  # fmt: skip
     nothing("pairs_cut_to_nothing", "23.15", "operations", tables=["sales"], operations=["update"])
     writes("map", "23.4", {"allow": {"hr": ["update"], "sales": ["select"]}}, allow={"hr": ["update"], "sales": ["select"]})
     fails("map_not_held", "23.4", "allow", allow={"hr": ["select"]})
@@ -507,6 +509,8 @@ def widening() -> Table:
     writes("block_cut", "23.15", {"tools": {"ping": {"host": {"cidr": ["10.0.0.0/8"]}}}}, parts=fetch,
            tools={"ping": {"host": {"cidr": ["0.0.0.0/0"]}}}, clamp=True)  # fmt: skip
     many = token({"where": {"x": {"url": [f"ws://{letter}.x.y" for letter in SIXTEEN]}}})
+    writes("url_cut_to_sixteen", "13.13", {"where": {"x": {"url": [f"ws://{letter}.x.y/p" for letter in SIXTEEN]}}}, parts=many,
+           where={"x": {"url": ["ws://*.x.y/p"]}}, clamp=True)  # fmt: skip
     fails("url_cut_to_more_than_sixteen", "13.13", "where", parts=many,
           where={"x": {"url": ["ws://*.x.y/p", "ws://*.x.y/q"]}}, clamp=True)  # fmt: skip
     writes("max_alone_where_optional", "13.6", {"tools": {"go": {"by": {"max": 5, "min": 0, "optional": True}}}},
@@ -536,6 +540,7 @@ def widening() -> Table:
     nothing("aud_cut_to_nothing", "23.15", "aud", audience="mail-api")
     writes("aud_where_none_is_held", "23.10", {"aud": ["mail-api"]}, parts=data, audience="mail-api")
     addressed = token(SALES, key=audience_key(KEY, "sales-db"), aud="sales-db")
+    writes("aud_of_the_root", "23.1", {"aud": ["sales-db"]}, parts=addressed, audience="sales-db")
     fails("aud_beside_that_of_the_root", "23.1", "aud", parts=addressed, audience="hr-db")
     writes("task_same", "23.10", {"task": "task-123"}, task="task-123")
     writes("task_below", "23.10", {"task": "task-123/a"}, task="task-123/a")
@@ -590,6 +595,7 @@ def widening() -> Table:
     fails("hand_over_past_depth", "23.13", None, code="too_deep", parts=last, to="sales-agent")
     fails("widening_before_hand_over", "23.3", "tables", parts=last, to="sales-agent", tables=["orders"])
     deep = token({**SALES, "depth": 2})
+    writes("hand_over_within_depth", "23.13", given_on, parts=deep, to="sales-agent")
     writes("depth_equal", "23.14", {"depth": 2}, parts=deep, depth=2)
     fails("depth_more", "23.14", "depth", parts=deep, depth=3)
     fails("depth_more_after_hand_over", "23.14", "depth", parts=deep, to="sales-agent", depth=2)
@@ -602,6 +608,7 @@ def widening() -> Table:
     writes(
         "delegate_only_taken_back_cut", "23.15", {"exp": NOW + 60}, parts=owed, delegate_only=False, expires_in=60, clamp=True
     )
+    writes("without_delegate_only", "23.14", {"exp": NOW + 60}, parts=data, expires_in=60)
     fails("delegate_only_false", "23.14", None, code="usage", parts=data, delegate_only=False, expires_in=60)
 
     fails("usage_before_widening", "23.3", None, code="usage", tables=["orders"], where={})
@@ -688,6 +695,8 @@ def widening() -> Table:
     writes("last_link", "3.2", {"nbf": 1}, parts=token(*[{"nbf": 0}] * 63), not_before=1)
     fails("one_link_too_many", "3.2", None, code="limit", parts=token(*[{"nbf": 0}] * 64), not_before=1)
     long = token({**SALES, "tables": ["sales", *(f"{number:03}" + "x" * 250 for number in range(21))]})
+    writes("text_that_is_long", "3.2", {"tables": ["sales"], "where": {"x": {"in": ["y" * 200 + "0"]}}}, parts=long, tables=["sales"],
+           where={"x": {"in": ["y" * 200 + "0"]}})  # fmt: skip
     fails(
         "text_too_long",
         "3.2",
@@ -731,9 +740,15 @@ def _past_links_that_cannot_be_read(writes: Any, fails: Any) -> None:
     fails("depth_after_opaque_hand_over", "23.1", "depth", parts=one_left, depth=2)
     writes("depth_left_after_opaque_hand_over", "23.1", {"depth": 1}, parts=one_left, depth=1)
     owed = token({**SALES, "delegate_only": True})
-    fails("owed_after_an_opaque_link", "23.1", "delegate_only", parts=extended(owed, opaque()), delegate_only=False)
-    fails("owed_no_more_after_opaque_hand_over", "23.1", None, code="usage", parts=extended(owed, to_sales), delegate_only=False)
-    fails("owed_by_an_opaque_link", "23.1", None, code="usage", parts=extended(plain, opaque(delegate_only=True)), delegate_only=False)
+    for name, held in {"after_an_opaque_link": (owed, opaque()), "after_opaque_hand_over": (owed, to_sales),
+                       "by_an_opaque_link": (plain, opaque(delegate_only=True))}.items():  # fmt: skip
+        writes(f"owed_or_not_{name}", "23.1", {"exp": NOW + 60}, parts=extended(*held), expires_in=60)
+    fails("owed_after_an_opaque_link", "23.1", "delegate_only", parts=extended(owed, opaque()), delegate_only=False,
+          expires_in=60)  # fmt: skip
+    fails("owed_no_more_after_opaque_hand_over", "23.1", None, code="usage", parts=extended(owed, to_sales), delegate_only=False,
+          expires_in=60)  # fmt: skip
+    fails("owed_by_an_opaque_link", "23.1", None, code="usage", parts=extended(plain, opaque(delegate_only=True)), delegate_only=False,
+          expires_in=60)  # fmt: skip
     fails("after_opaque_hand_over_to_who_held_it", "23.1", None, code="broken_delegation", to="sales-agent",
           parts=extended(plain, to_sales))  # fmt: skip
     first = hand_over("report-agent", number=7)

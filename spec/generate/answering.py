@@ -98,6 +98,7 @@ def own_caveats() -> Table:
     deny("of_the_domain_tool_closes_data", "18.3", "domain", [own("holds", "tool")], rows)
     allow("of_all_domains_closes_nothing", "18.3", [own("holds")], rows, search)
     kept = token({**SALES, "tools": {"*": {}}, REGION: ["eu"]})
+    allow("of_the_domain_data_that_holds", "18.2", [data], kept)
     allow("of_the_domain_data_is_not_asked_about_tools", "18.2", [own("prohibits", "data")], kept, search)
     deny("of_the_domain_data_is_asked_about_data", "18.2", "attribute", [own("prohibits", "data")], kept)
     deny("of_all_domains_is_asked_about_tools", "18.2", "attribute", [own("prohibits")], kept, search)
@@ -164,6 +165,7 @@ def grants() -> Table:
         return changed({"code": code, "link": link, "added_by": added_by})
 
     plain = token({**SALES, "exp": NOW + 600})
+    row("of_one_access", "24.9", plain, [step()], [yes])
     row("of_several_accesses", "24.9", plain, [step(), step(HR), step({**SELECT, "operation": "insert"}), step()],
         [yes, no("table", 0, ISSUER), no("operation", 0, ISSUER), yes])  # fmt: skip
     denied("of_a_token_that_has_ended", "24.9", plain, "expired", place=(0, ISSUER), known={"now": NOW + 600})
@@ -225,6 +227,7 @@ def grants() -> Table:
     # Of a bound token: its proof is for the moment at which the grant is made, and used once.
     bound = addressed(BOUND)
     once = proof(bound, "orchestrator", of_access(None))
+    row("of_a_bound_token_once", "24.9", bound, [step()], [yes], once, known=here, replays=STORE)
     row("of_a_bound_token", "24.9", bound, [step(), step(HR), step(after=59)], [yes, no("table", 0, ISSUER), yes], once, known=here,
         replays=STORE)  # fmt: skip
     denied("of_a_bound_token_without_a_proof", "24.9", bound, "proof_missing", known=here, replays=STORE)

@@ -262,7 +262,7 @@ def holder_binding() -> Table:
     }  # fmt: skip
     for name, change in changes.items():
         parts = extended(BOUND, canonical({**link, **change}) + b"." + signature.encode())
-        deny(f"{name}_after_signing", "28.3", "bad_proof", parts, "mail-agent" if name == "key" else "sales-agent")
+        deny(f"{name}_after_signing", "28.3", "bad_proof", parts)
     messages = {
         "without_label": state(before) + sha256(body), "with_label_proof": label("proof") + state(before) + sha256(body),
         "with_label_state": label("state") + state(before) + sha256(body), "of_tag": label("custody") + before + sha256(body),
@@ -301,6 +301,7 @@ def holder_binding() -> Table:
     spaced = body.replace(b":", b": ", 1)
     deny("signature_of_a_link_with_a_space", "2.3", "unreadable_link",
          signed_by("orchestrator", label("custody") + state(before) + sha256(spaced), spaced))  # fmt: skip
+    allow("in_link_0_to_another", "28.5", token({**SALES, "key": agent}))
     table.beside("in_the_first_hand_over")
     unbound = token(SALES)
     deny("signature_where_nobody_was_bound", "28.4", "unreadable_link",
@@ -373,6 +374,11 @@ def _writing(table: Table, child: Parts) -> None:
     signed = custody(BOUND, link, "orchestrator")[-86:].decode()
     row("key", "28.5", token(SALES), {"link": {"key": HOLDER}}, key=HOLDER)
     row("hand_over_to_a_key", "28.5", token(SALES), {"link": link}, to="sales-agent", key=agent)
+    row("hand_over_of_what_is_not_bound", "28.5", token(SALES), {"link": hand_over("sales-agent", number=7)}, to="sales-agent")
+    row("narrowing_of_what_is_not_bound", "28.6", token(SALES), {"link": UNTIL}, expires_at=NOW + 600)
+    onward = {**hand_over("report-agent", "sales-agent", 7), "key": HOLDER}
+    row("hand_over_by_the_second", "28.3", child, {"link": onward, "signature": custody(child, onward, "sales-agent")[-86:].decode()},
+        "sales-agent", "report-agent", key=HOLDER)  # fmt: skip
     row("narrowing_of_a_bound_token", "28.6", BOUND, {"link": UNTIL}, expires_at=NOW + 600)
     row("hand_over", "28.3", BOUND, {"link": link, "signature": signed}, "orchestrator", "sales-agent", key=agent)
     row("hand_over_without_key", "28.6", BOUND, {"code": "broken_delegation"}, to="sales-agent")

@@ -352,7 +352,8 @@ def entry(name: str = "e1", **select: Json) -> dict[str, Json]:
 
 
 def snapshot_of(*entries: Json, seq: int = 1, iat: int = NOW, exp: int | None = None) -> dict[str, Json]:
-    return {"entries": list(entries), "exp": iat + 3600 if exp is None else exp, "iat": iat, "seq": seq, "v": 1}
+    end = max(iat, NOW) + 3600 if exp is None else exp
+    return {"entries": list(entries), "exp": end, "iat": iat, "seq": seq, "v": 1}
 
 
 def signed_snapshot(body: bytes, operator: str = "operator") -> bytes:

@@ -405,6 +405,7 @@ def overlays() -> Table:
     plain = token(SALES)
     allow("empty", "36.8", snapshot(), plain)
     deny("revoked", "36.8", "revoked", snapshot(entry(token=JTI)), plain)
+    allow("empty_without_an_access", "36.8", snapshot(), plain, None)
     deny("revoked_without_an_access", "36.8", "revoked", snapshot(entry(token=JTI)), plain, None)
     only = token({**SALES, "delegate_only": True})
     deny("revoked_and_for_handing_on_alone", "24.18", "delegate_only", snapshot(entry(token=JTI)), only)
@@ -428,6 +429,7 @@ def overlays() -> Table:
         "subject": ({"subject": "user:jane"}, lower), "kid": ({"kid": "k1"}, lower), "all_together": (SELECTED, lower),
         "a_second_later": ({"issued_before": NOW + 1}, lower), "two": ({"agent": "sales-agent", "task": "task-123"}, lower),
     }  # fmt: skip
+    allow("empty_for_a_grandchild", "36.8", snapshot(), lower)
     for name, (select, parts) in hits.items():
         deny(f"selects_{name}", "36.5", "revoked", snapshot(entry(**select)), parts)
     misses: dict[str, tuple[dict[str, Json], Parts]] = {
@@ -476,7 +478,7 @@ def overlays() -> Table:
         "allow": ({"allow": {"sales": ["select"]}}, SELECT, {**SELECT, "operation": "insert"}),
         "columns": ({"columns": {"sales": ["a"]}}, {**SELECT, "columns": ["a"]}, SELECT),
         "tools": ({"tools": {"search": {}}}, call("search"), call("mail")),
-        "data": (SALES, SELECT, call("search")), "tools_where_tables_are": ({"tools": {"*": {}}}, call("search"), SELECT),
+        "data": (SALES, SELECT, {**SELECT, "tool": "search"}), "tools_where_tables_are": ({"tools": {"*": {}}}, call("search"), SELECT),
         "where": ({"where": {"x": {"max": 5}}}, {**SELECT, "attributes": {"x": 5}}, SELECT),
         "nothing": ({"tables": []}, {"attributes": {}}, SELECT),
     }  # fmt: skip
@@ -526,7 +528,9 @@ def overlays() -> Table:
     }
     for name, (ago, bound) in old.items():
         allow(f"of_{name}", "36.7", snapshot(iat=NOW - ago), plain, bound=bound)
-    allow("of_60_seconds_ahead", "36.7", snapshot(iat=NOW + 60), plain)
+    allow("of_60_seconds_ahead", "36.7", snapshot(iat=NOW + 60, exp=NOW + 3600), plain)
+    allow("of_60_seconds_ahead_with_leeway", "36.7", snapshot(iat=NOW + 60, exp=NOW + 3600), plain, leeway=600)
+    allow("of_60_seconds_ago_with_leeway", "36.7", snapshot(iat=NOW - 60), plain, leeway=600)
     allow("until_the_next_second", "36.7", snapshot(exp=NOW + 1), plain)
     table.beside("of_60_seconds_ago")
     for name, (ago, bound) in {
@@ -535,8 +539,8 @@ def overlays() -> Table:
     }.items():  # fmt: skip
         deny(f"of_{name}", "36.7", "stale_overlay", snapshot(iat=NOW - ago), plain, bound=bound,
              leeway=600 if name.endswith("leeway") else 0)  # fmt: skip
-    deny("of_61_seconds_ahead", "36.7", "stale_overlay", snapshot(iat=NOW + 61), plain)
-    deny("of_61_seconds_ahead_with_leeway", "36.7", "stale_overlay", snapshot(iat=NOW + 61), plain, leeway=600)
+    deny("of_61_seconds_ahead", "36.7", "stale_overlay", snapshot(iat=NOW + 61, exp=NOW + 3600), plain)
+    deny("of_61_seconds_ahead_with_leeway", "36.7", "stale_overlay", snapshot(iat=NOW + 61, exp=NOW + 3600), plain, leeway=600)
     deny("that_is_good_no_more", "36.7", "stale_overlay", snapshot(exp=NOW), plain)
     deny("none_yet", "36.7", "stale_overlay", None, plain)
     deny("none_yet_without_an_access", "36.7", "stale_overlay", None, plain, None)
@@ -562,6 +566,7 @@ def fresh_(allow: Any, deny: Any, table: Table) -> None:
         deny(f"fresh_{ago}_seconds_ago", "36.11", "stale_overlay", snapshot(iat=NOW - ago), asks)
     deny("fresh_11_seconds_ago_without_an_access", "36.11", "stale_overlay", snapshot(iat=NOW - 11), asks, None)
     deny("fresh_11_seconds_ago_with_leeway", "36.11", "stale_overlay", snapshot(iat=NOW - 11), asks, leeway=60)
+    allow("fresh_10_seconds_ago_with_leeway", "36.11", snapshot(iat=NOW - 10), asks, leeway=60)
     allow("fresh_without_an_access", "36.11", snapshot(iat=NOW - 10), asks, None)
     allow("fresh_a_little_ahead", "36.11", snapshot(iat=NOW + 5), asks)
     allow("fresh_in_no_time", "36.11", snapshot(), token({**SALES, "fresh": 0}))
@@ -576,6 +581,7 @@ def fresh_(allow: Any, deny: Any, table: Table) -> None:
     )
     allow("fresh_in_a_later_link", "36.11", snapshot(iat=NOW - 5), extended(asks, {"fresh": 5}))
     deny("fresh_in_a_later_link_and_older", "36.11", "stale_overlay", snapshot(iat=NOW - 6), extended(asks, {"fresh": 5}))
+    allow("fresh_in_an_earlier_link", "36.11", snapshot(iat=NOW - 10), extended(asks, {"fresh": 60}))
     deny("fresh_in_an_earlier_link_and_older", "36.11", "stale_overlay", snapshot(iat=NOW - 11), extended(asks, {"fresh": 60}))
     allow(
         "fresh_after_an_audience",
@@ -947,6 +953,7 @@ def allowances() -> Table:
     base = token(HERE_ALONE)
     one = extended(base, uses(1))
     allow("uses", "15.9", one, SELECT, debit(one, 1, "uses", 1))
+    allow("uses_beside_a_cost", "38.2", one, costing(cents=0), debit(one, 1, "uses", 1))
     first = token(uses(1, **HERE_ALONE))
     allow("uses_in_link_0", "15.9", first, SELECT, debit(first, 0, "uses", 1))
     most = extended(base, uses(2**53 - 1))
@@ -1203,11 +1210,18 @@ def _one_place(table: Table, allow: Any, deny: Any) -> None:
     shared = counted(shared=True)
     allow("for_all_servers_that_share_it", "38.6", addressed(everywhere), SELECT, shared, debit(everywhere, 0, "uses", 3))
     deny("for_all_servers", "38.6", "unaddressed", addressed(everywhere))
+    allow("for_all_servers_that_share_it_and_taken_unaddressed", "38.6", everywhere, SELECT, shared, debit(everywhere, 0, "uses", 3),
+          allow_unaddressed=True)  # fmt: skip
+    allow("for_all_servers_that_share_it_without_an_access", "38.6", addressed(everywhere), None, shared)
     deny("for_all_servers_and_taken_unaddressed", "38.6", "unaddressed", everywhere, allow_unaddressed=True)
     deny("for_all_servers_without_an_access", "38.6", "unaddressed", addressed(everywhere), None)
     several = token(uses(3, **{**SALES, "aud": ["hr-db", "sales-db"]}))
     allow("for_two_servers_that_share_it", "38.6", several, SELECT, shared, debit(several, 0, "uses", 3))
     deny("for_two_servers", "38.6", "unaddressed", several)
+    again = extended(several, uses(3, 1, aud=["sales-db"]))
+    allow("for_two_servers_that_share_it_presented_to_one", "38.6", addressed(several), SELECT, shared, debit(several, 0, "uses", 3))
+    allow("for_two_servers_that_share_it_and_count_again", "38.6", again, SELECT, shared, debit(again, 0, "uses", 3),
+          debit(again, 1, "uses", 3))  # fmt: skip
     deny("for_two_servers_presented_to_one", "38.6", "unaddressed", addressed(several))
     deny(
         "for_two_servers_presented_to_one_that_counts_again",
@@ -1220,6 +1234,8 @@ def _one_place(table: Table, allow: Any, deny: Any) -> None:
     met = extended(token({**SALES, "aud": ["hr-db", "sales-db"]}), uses(3, aud=["mail-api", "sales-db"]))
     allow("for_the_one_that_two_leave", "38.6", met, SELECT, counted(), debit(met, 1, "uses", 3))
     below = asking(several, "one")
+    table.allow("for_two_servers_that_share_it_with_a_discharge", "38.6", below, presented=shared, audiences=HERE,
+                outcome={"debits": [debit(below, 0, "uses", 3)]}, discharges=(discharge("one", {**HOUR, "aud": ["sales-db"]}),))  # fmt: skip
     table.deny("for_two_servers_with_a_discharge_for_one", "38.6", "unaddressed", presented=counted(), audiences=HERE,
                token=bundle(below, discharge("one", {**HOUR, "aud": ["sales-db"]})))  # fmt: skip
     minted = token(uses(3, **SALES), aud="sales-db", key=audience_key(KEY, "sales-db"))
@@ -1405,6 +1421,10 @@ def audit() -> Table:
     row("that_begins_with_a_checkpoint", "39.4", begun, {**whole(begun, 0, 1)})
     row("from_its_very_beginning", "39.5", lines, whole(lines, 4, 5), known=[head(lines, 0)])
 
+    for at in (1, 7):
+        row(f"of_which_record_{at}_was_seen", "39.5", lines, whole(lines, 4, 5), known=[head(lines, at)])
+    row("that_goes_on_to_what_was_seen", "39.5", lines[5:], {"code": "ok", "head": head(lines, 7), "signed": 0, "decisions": 2},
+        after=head(lines, 5), known=[head(lines, 7)])  # fmt: skip
     table.beside("that_goes_on_after_what_was_seen")
     row("that_goes_on_after_nothing", "39.5", lines[5:])
     row("that_goes_on_after_another_record", "39.5", lines[5:], after=head(lines, 4))

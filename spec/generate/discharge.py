@@ -376,8 +376,9 @@ def discharges() -> Table:
     }  # fmt: skip
     for name, key in keys.items():
         deny(f"under_a_key_{name}", "33.1", "bad_discharge", ONE, discharge("one", MINUTE, key=key))
-    longer = discharge("one", {**MINUTE, **SALES, "tables": ["hr"]}, {"nbf": NOW})
+    longer = discharge("one", {**MINUTE, **SALES}, {"nbf": NOW})
     plain = canonical(MINUTE), b""
+    allow("of_two_links", "33.1", ONE, longer)
     for name, carried in {
         "link_dropped": longer.caveats[:1], "links_swapped": longer.caveats[::-1], "link_changed": (plain, longer.caveats[1]),
         "link_added": (*longer.caveats, plain), "link_repeated": (longer.caveats[0], *longer.caveats),
@@ -448,6 +449,8 @@ def discharges() -> Table:
     here = asking(addressed(token(SALES)), "one")
     allow("for_the_same_server", "33.7", here, discharge("one", {**MINUTE, "aud": ["hr-db", "sales-db"]}), audiences=HERE)
     deny("for_another_server", "33.7", "wrong_audience", here, discharge("one", {**MINUTE, "aud": ["hr-db"]}), audiences=HERE)
+    allow("that_alone_is_addressed_where_that_is_taken", "33.7", ONE, discharge("one", {**MINUTE, "aud": ["sales-db"]}),
+          audiences=HERE, allow_unaddressed=True)  # fmt: skip
     deny(
         "that_alone_is_addressed", "33.7", "unaddressed", ONE, discharge("one", {**MINUTE, "aud": ["sales-db"]}), audiences=HERE
     )
@@ -456,6 +459,8 @@ def discharges() -> Table:
         "for_one_of_two_servers", "33.7", both, discharge("one", {**MINUTE, "aud": ["hr-db"]}), audiences=("hr-db", "sales-db")
     )
     two_names = asking(both, "two")
+    allow("for_one_of_two_servers_beside_another_answer", "33.7", two_names, discharge("one", {**MINUTE, "aud": ["hr-db"]}), two,
+          audiences=("hr-db", "sales-db"))  # fmt: skip
     deny("for_two_servers_that_are_one", "33.7", "wrong_audience", two_names, discharge("one", {**MINUTE, "aud": ["hr-db"]}),
          discharge("two", {**MINUTE, "aud": ["sales-db"]}), audiences=("hr-db", "sales-db"))  # fmt: skip
     allow("with_its_expiry_in_another_link", "33.6", ONE, discharge("one", SALES, MINUTE))
@@ -493,7 +498,7 @@ def discharges() -> Table:
     # With all else that a token can be.
     bearer = asking(token(SALES, hand_over("sales-agent")), "one")
     allow("with_a_hand_over", "33.8", bearer, one, caller={"agent": "sales-agent", "task": "task-123"})
-    deny("with_another_caller", "24.7", "caller", bearer, one, caller={"agent": "orchestrator"})
+    deny("with_another_caller", "24.7", "caller", bearer, one, caller={"agent": "orchestrator", "task": "task-123"})
     allow("without_an_access", "24.8", ONE, one, access=None)
     deny("without_an_access_and_ended", "24.8", "expired", ONE, discharge("one", {"exp": NOW}), access=None)
     held = addressed(asking(handed(token({**SALES, "key": HOLDER}), "sales-agent"), "one"))
@@ -580,6 +585,8 @@ def discharges() -> Table:
     deny("of_32769_characters_with_a_proof", "3.1", "malformed", mine, *answers, longer, presented=proved(mine), audiences=HERE)
     given = {"token": bundle(mine, *answers, longer), "secret": secret("orchestrator").hex(), "audience": "sales-db",
              "request": of_access(SELECT).hex(), "now": NOW, "nonce": NONCE.hex()}  # fmt: skip
+    fits = bundle(mine, *answers, _padded("four", left))
+    table.add("proving_what_just_fits_with_a_proof", "3.2", "proof", {**given, "token": fits}, text=f"{fits}.{proved(mine)['proof']}")
     table.add("proving_what_is_too_long_with_a_proof", "3.2", "proof", given, "limit")
 
     def holding(name: str, rule: str, given: str, needs: list[bytes] | None = None, taken: str = "") -> None:
@@ -599,6 +606,7 @@ def discharges() -> Table:
         ("none", TWO, (), ["one", "two"]), ("the_first", TWO, (one,), ["two"]), ("the_second", TWO, (two,), ["one"]),
         ("both", TWO, (one, two), []),
         ("where_none_is_asked", token(SALES), (), []), ("narrowed", ONE, (extended(one, SALES),), []),
+        ("the_one", ONE, (one,), []), ("sixteen", many, sixteen[:16], []),
         ("none_of_two_caveats_with_one_id", twin, (), ["one"]), ("one_for_two_caveats_with_one_id", twin, (one,), []),
     ):  # fmt: skip
         rule = "8.7" if parts is twin else "8.6"

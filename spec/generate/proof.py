@@ -126,7 +126,7 @@ def requests() -> Table:
         "target": {"target": "/v1/caf\u00e9"}, "target_surrogate": {"target": "/v1/\ud800"},
     }  # fmt: skip
     for name, change in beyond.items():
-        given = {"method": "GET", "origin": "https://api.example", "target": "/", "body": "", **change}
+        given = {"method": "GET", "origin": "https://api.example", "target": "/v1/sales?year=2025", "body": "", **change}
         row(f"http_{name}_not_ascii", "29.2", "http", given, None)
 
     def mcp(name: str, method: str = "tools/call", tool: str = "search", arguments: bytes = b'{"q":"x"}') -> None:
@@ -335,7 +335,8 @@ def proof_of_possession() -> Table:
     allow("unaddressed_where_that_is_taken", "30.6", child, allow_unaddressed=True)
     deny("unaddressed", "16.2", proof(child, "sales-agent", request), child, "unaddressed")
     table.beside("unaddressed_where_that_is_taken")
-    deny("at_a_server_without_a_name", "30.6", proof(child, "sales-agent", request), child, "unaddressed", audiences=())
+    deny("at_a_server_without_a_name", "30.6", proof(child, "sales-agent", request), child, "unaddressed", audiences=(),
+         allow_unaddressed=True)  # fmt: skip
     deny(
         "at_a_server_without_a_name_for_nobody",
         "30.6",
@@ -424,7 +425,7 @@ def proof_of_possession() -> Table:
 
     # With tokens that are not bound, or not yet.
     bearer = addressed(token(SALES))
-    table.allow("none_with_a_bearer_token", "30.7", bearer, audiences=HERE)
+    table.allow("none_with_a_bearer_token", "30.7", bearer, presented=shown(None), audiences=HERE)
     deny("with_a_bearer_token", "30.7", proof(bearer, "orchestrator", request), bearer)
     deny("unreadable_with_a_bearer_token", "30.7", good[:-1], bearer, "malformed")
     deny("empty_with_a_bearer_token", "30.7", "", bearer, "malformed")
@@ -451,7 +452,8 @@ def proof_of_possession() -> Table:
 
     nobody = addressed(token({**SALES, "key": point(2)}))
     deny("for_a_key_that_is_no_point_and_none", "30.4", None, nobody, "proof_missing")
-    deny("for_a_key_that_is_no_point", "28.9", proof(nobody, "sales-agent", request), nobody)
+    allow("of_the_first_holder", "30.3", addressed(BOUND), holder="orchestrator")
+    deny("for_a_key_that_is_no_point", "28.9", proof(nobody, "orchestrator", request), nobody)
 
     def making(name: str, parts: Parts | str, holder: str, audience: str, expect: dict[str, Json]) -> None:
         given = {"token": parts if isinstance(parts, str) else parts.text, "secret": secret(holder).hex(), "audience": audience,
@@ -515,6 +517,8 @@ def _presenting(table: Table, child: Parts, request: bytes) -> None:
     bearer, sent = token(SALES), addressed(asked)
     row("what_is_not_bound", "23.17", bearer, {"text": addressed(bearer).text})
     row("what_is_bound", "23.17", child, proved(child), "sales-agent")
+    first = addressed(BOUND)
+    row("what_the_first_holder_has", "23.17", BOUND, {"text": ended(first.text, proof(first, "orchestrator", request))}, "orchestrator")
     row("what_is_bound_for_no_access", "29.5", child, proved(child, of_access(None)), "sales-agent", request=None)
     row("what_is_bound_without_a_signer", "23.17", child, {"text": addressed(child).text})
     whole = bundle(sent, one)
@@ -606,6 +610,9 @@ def replay() -> Table:
         "replayed",
         store(use(public, nonce=bytes(16)), first, use(public, nonce=bytes(15) + b"\1")),
     )
+    allow("first_use_made_at_another_moment", "31.1", store(), issued=NOW - 1)
+    allow("first_use_with_another_token", "31.1", store(), extended(here, {"nbf": NOW}))
+    allow("first_use_with_another_request", "31.1", store(), access=other)
     allow("another_nonce", "31.1", store(first), nonce=secret("another use", 16))
     allow("another_key_with_the_same_nonce", "31.1", store(first), addressed(BOUND), "orchestrator")
     allow("an_entry_without_label", "31.1", store({**first, "entry": sha256(public + NONCE)[:16].hex()}))
@@ -630,6 +637,7 @@ def replay() -> Table:
     old = [use(public, NOW - 31, bytes((number,)) * 16) for number in range(3)]
     allow("full_of_what_can_be_forgotten", "31.3", store(*old, limit=3))
     edge = [use(public, NOW - 30, bytes((number,)) * 16) for number in range(3)]
+    allow("nearly_full_of_what_cannot_be_forgotten_yet", "31.3", store(*edge, limit=4))
     deny("full_of_what_cannot_be_forgotten_yet", "31.3", "store_unavailable", store(*edge, limit=3))
     allow("the_nonce_of_a_use_that_is_forgotten", "31.1", store(use(public, NOW - 31), limit=1))
     deny("the_nonce_of_a_use_that_is_not_forgotten_yet", "31.1", "replayed", store(use(public, NOW - 30), limit=1))
@@ -683,6 +691,8 @@ def transports() -> Table:
     calls("of_a_tool_that_is_no_text", name=5, stated=False)
     calls("of_arguments_as_list", arguments=[1], stated=False)
     calls("of_arguments_as_text", arguments="{}", stated=False)
+    row("method_that_is_like_none", "40.5", "x/search", {"q": "x"})
+    row("prompt_with_two_that_are_alike", "40.5", "prompts/get", {"name": "greet", "arguments.style": "x", "arguments": {"size": "y"}})
     row("method_like_a_tool", "40.4", "search", {"q": "x"}, stated=False)
     row("prompt_with_arguments_as_list", "40.4", "prompts/get", {"name": "greet", "arguments": ["x"]}, stated=False)
     row("prompt_with_two_of_one_name", "40.4", "prompts/get",

@@ -13,11 +13,15 @@ from spec.generate.build import (
     Caveat,
     Json,
     Parts,
+    asking,
     audience_key,
+    bound,
     canonical,
     derive,
+    discharge,
     extended,
     hand_over,
+    joined,
     mac,
     pair,
     root,
@@ -83,7 +87,9 @@ def root_record() -> Table:
         for name, value in {"empty": "", "number": 1, "list": ["a"], "space": "a b"}.items():
             table.deny(f"{key}_{name}", "9.3", "malformed", with_(key, value))
     here = ("sales-db",)
-    table.allow("aud", "9.3", token(SALES, key=audience_key(KEY, "sales-db"), aud="sales-db"), audiences=here)
+    addressed = token(SALES, key=audience_key(KEY, "sales-db"), aud="sales-db")
+    table.allow("aud", "9.3", addressed, audiences=here)
+    table.allow("aud_where_all_is_taken", "9.3", addressed, audiences=here, allow_unaddressed=True)
     for name, value in {
         "with_a_space": "sales db", "empty": "", "not_ascii": "sal\u00e9s-db", "with_percent": "sales%2Ddb", "of_129_characters": "x" * 129,
         "star": "*", "with_line_feed": "sales-db\n",
@@ -135,11 +141,14 @@ def keys() -> Table:
     table.allow("audience_derived_by_a_keyring_of_roots", "21.3", addressed, audiences=here)
     table.allow("audience_by_its_own_keyring", "21.4", addressed, ring=own, audiences=here)
     table.deny("audience_signed_by_root_key", "21.3", "bad_signature", token(SALES, aud="sales-db"), audiences=here)
+    table.allow("none_where_that_is_taken", "21.3", token(SALES), audiences=here, allow_unaddressed=True)
+    table.allow("audience_by_its_own_keyring_where_all_is_taken", "21.4", addressed, ring=own, audiences=here, allow_unaddressed=True)
+    table.allow("other_audience_at_its_server", "21.3", token(SALES, key=audience_key(KEY, "hr-db"), aud="hr-db"), audiences=("hr-db",))
     table.deny(
         "none_signed_by_audience_key", "21.3", "bad_signature", token(SALES, key=server), audiences=here, allow_unaddressed=True
     )
     other = token(SALES, key=server, aud="hr-db")
-    table.deny("other_audience_signed_by_this_key", "21.3", "bad_signature", other, audiences=here)
+    table.deny("other_audience_signed_by_this_key", "21.3", "bad_signature", other, audiences=("hr-db",))
     table.deny(
         "none_at_keyring_of_audience",
         "21.4",
@@ -240,6 +249,7 @@ def chain() -> Table:
         deny(name, one.signed(tag), "11.3")
     longer = one.tags[-1]
     grown = extended(one, UNTIL)
+    table.allow("appended", "11.3", grown)
     deny(
         "appended_under_link_id",
         grown.signed(mac(hashlib.sha256(b"captoken/v1 link\0" + longer).digest(), canonical(UNTIL))),
@@ -250,15 +260,24 @@ def chain() -> Table:
     table.deny("third_party", "24.6", "missing_discharge", asked)
     table.deny("third_party_between_links", "24.6", "missing_discharge", extended(asked, UNTIL))
     table.deny("third_party_twice", "24.6", "missing_discharge", extended(asked, (b"ask", VID)))
-    deny("third_party_id_first", asked.signed(pair(longer, b"ask", VID)), "11.3")
-    deny("third_party_as_first_party", asked.signed(mac(longer, b"ask")), "11.3")
-    deny("third_party_joined", asked.signed(mac(longer, VID + b"ask")), "11.3")
-    deny("third_party_vid_edited", asked.carrying(one.caveats[0], (b"ask", VID[::-1])))
-    deny("third_party_id_edited", asked.carrying(one.caveats[0], (b"asked", VID)))
-    deny("third_party_dropped", asked.carrying(one.caveats[0]))
-    deny("third_party_made_link", asked.carrying(one.caveats[0], (b"ask", b"")))
+    _third_party(table, one)
     table.deny("link_of_64_bytes_that_pairs", "17.2", "unreadable_link", extended(one, mac(longer, VID) + mac(longer, b"ask")))
     return table
+
+
+def _third_party(table: Table, one: Parts) -> None:
+    """What a third-party caveat does to the chain; the answer is there, and stays as it was."""
+    asked, answer = asking(one, "one", b"ask"), discharge("one", UNTIL, cid=b"ask")
+    (cid, vid), longer = asked.caveats[-1], one.tags[-1]
+    table.allow("third_party_answered", "11.3", asked, discharges=(answer,))
+    for name, rule, parts in (
+        ("id_first", "11.3", asked.signed(pair(longer, cid, vid))), ("as_first_party", "11.3", asked.signed(mac(longer, cid))),
+        ("joined", "11.3", asked.signed(mac(longer, vid + cid))),
+        ("vid_edited", "11.4", asked.carrying(one.caveats[0], (cid, vid[:-1] + bytes((vid[-1] ^ 1,))))),
+        ("id_edited", "11.4", asked.carrying(one.caveats[0], (b"asked", vid))), ("dropped", "11.4", asked.carrying(one.caveats[0])),
+        ("made_link", "11.4", asked.carrying(one.caveats[0], (cid, b""))),
+    ):  # fmt: skip
+        table.deny(f"third_party_{name}", rule, "bad_signature", joined(parts, (bound(answer, asked.signature),)))
 
 
 # Vectors that other macaroon libraries publish, for chains of version 2. The vids are SecretBoxes with a nonce of zeros.

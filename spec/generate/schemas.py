@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spec.generate.table import APART
+from spec.generate.apart import APART
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 SCHEMAS = VECTORS / "schema"
@@ -571,7 +571,7 @@ COMMON = (
     field("section", "text", "of `captoken-v1.md`"),
     field("rule", "text", "in that section, the one that it is about"),
     field("expect", "object", "what must come: `code`, and what the kind says"),
-    field("control", "text", "of one that must fail: the name of one in the same file, before it, that passes", optional=True),
+    field("control", "text", "of one that must fail: the name of one in the same file that passes", optional=True),
     field("apart", "text", "of one that must fail: why it differs from its control in more than one place", optional=True),
 )
 
@@ -692,16 +692,15 @@ def objects() -> str:
     return "\n\n".join(parts)
 
 
-def tables(families: list[tuple[str, str, dict[str, int]]]) -> str:
-    """The files: family, kinds with how many of each, what it is about."""
+def tables(families: list[tuple[str, str, set[str]]]) -> str:
+    """The files: family, its kinds, what it is about."""
     lines = ["| family | kinds | about |", "| --- | --- | --- |"]
     for name, about, kinds in families:
-        counted = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
-        lines.append(f"| `{name}` | {counted} | {about} |")
+        lines.append(f"| `{name}` | {', '.join(sorted(kinds))} | {about} |")
     return "\n".join(lines)
 
 
-def filled(text: str, families: list[tuple[str, str, dict[str, int]]]) -> str:
+def filled(text: str, families: list[tuple[str, str, set[str]]]) -> str:
     """FORMAT.md with its tables written anew, each between its two marks."""
     written = {"common": "\n".join(("| field | type | what |", "| --- | --- | --- |", *rows(COMMON))), "objects": objects()}
     written |= {f"kind {name}": listed(name) for name in KINDS} | {"families": tables(families)}
@@ -714,7 +713,7 @@ def filled(text: str, families: list[tuple[str, str, dict[str, int]]]) -> str:
     return text
 
 
-def files(families: list[tuple[str, str, dict[str, int]]]) -> dict[Path, str]:
+def files(families: list[tuple[str, str, set[str]]]) -> dict[Path, str]:
     """What each schema says, and FORMAT.md."""
     made = {name: schema(name) for name in KINDS} | {"family": family()}
     texts = {SCHEMAS / f"{name}.json": json.dumps(each, indent=1, ensure_ascii=True) + "\n" for name, each in made.items()}

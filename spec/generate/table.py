@@ -11,7 +11,8 @@ import math
 import re
 from typing import Any
 
-from spec.generate.build import KEY, NOW, Json, JsonText, Parts, b64, bundle, link_id, state
+from spec.generate import apart
+from spec.generate.build import KEY, NOW, Json, JsonText, Parts, b64, bundle, link_id, state, token
 from tests.reference import vectors as reference
 
 # The sections of the specification, numbered from 1 as its rules are.
@@ -28,10 +29,6 @@ SELECT: dict[str, Json] = {"table": "sales", "operation": "select"}
 PASSING = frozenset(("allowed", "ok"))  # every other code is a failure
 JUDGED = frozenset(("decision", "dry_run"))  # the kinds that have a place where something is refused
 
-# Why a vector that must fail differs from its control in more than one place.
-APART = {
-    "order": "two things are wrong, since the vector says which of them is told",
-}
 
 
 def call(tool: str, **arguments: Json) -> dict[str, Json]:
@@ -120,6 +117,7 @@ class Table:
         caller: Json = None,
         ring: Json = None,
         presented: dict[str, Json] | None = None,
+        kind: str = "decision",
         **known: Any,
     ) -> None:
         beside = dict(presented or {})
@@ -130,7 +128,7 @@ class Table:
             "access": access,
             "caller": caller,
         }
-        kind = "own" if "own" in beside else "dry_run" if "then" in expect else "decision"
+        kind = "own" if "own" in beside else kind
         self._row(name, rule, kind, given | beside, expect)
 
     def allow(
@@ -184,15 +182,38 @@ class Table:
         self, name: str, rule: str, token: Parts | str, code: str, then: str, access: Json = SELECT, **known: Any
     ) -> None:  # fmt: skip
         """What a dry run says, and then the decision of the same verifier."""
-        self._decision(name, rule, token, access, {"code": code} if code == "usage" else {"code": code, "then": then}, **known)
+        expect: dict[str, Json] = {"code": code} if code == "usage" else {"code": code, "then": then}
+        self._decision(name, rule, token, access, expect, kind="dry_run", **known)
 
     def add(self, name: str, rule: str, kind: str, given: dict[str, Json], code: str = "ok", **outcome: Json) -> None:
         """A vector that is no decision."""
         self._row(name, rule, kind, given, {"code": code, **outcome})
 
+    def plain(self, rule: str) -> None:
+        """The row from which those that follow differ in one link: the one that permits what is asked, if it is not there."""
+        asked = {"token": token(SALES).text, "facts": facts(), "access": SELECT, "caller": None}
+        if not any(asked.items() <= vector.items() and vector["expect"]["code"] == "allowed" for vector in self.vectors):
+            self.allow("nothing_more", rule, token(SALES))
+
+    def choose(self) -> None:
+        """Give each failing vector the control that differs in one place, if its own differs in more; else say why not."""
+        inputs = {str(vector["name"]): apart.inputs(vector) for vector in self.vectors}
+        passing = [vector for vector in self.vectors if vector["expect"]["code"] in PASSING]
+        for vector in self.vectors:
+            if vector in passing:
+                continue
+            mine = inputs[vector["name"]]
+            likely = [vector["control"], *(other["name"] for other in passing if other["kind"] == vector["kind"])]
+            found = next((name for name in likely if name and apart.is_one(mine, inputs[name])), None)
+            if found is not None:
+                vector["control"] = found
+            elif (why := apart.why(vector["name"])) is not None:
+                vector["apart"] = why
+
     @property
     def file(self) -> str:
         """The table as JSON, in ASCII, a line for each thing that a vector says."""
+        self.choose()
         rows = []
         for vector in self.vectors:
             said = ",\n".join(f"   {json.dumps(key)}: {json.dumps(value)}" for key, value in vector.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,5 +34,5 @@ def tables() -> Iterator[Table]:
 def files() -> dict[Path, str]:
     """What every file says: the vectors, their schemas, and FORMAT.md."""
     made = list(tables())
-    counted = [(table.family, table.about, Counter(vector["kind"] for vector in table.vectors)) for table in made]
-    return {FOLDER / f"{table.family}.json": table.file for table in made} | schemas.files(counted)
+    listed = [(table.family, table.about, {str(vector["kind"]) for vector in table.vectors}) for table in made]
+    return {FOLDER / f"{table.family}.json": table.file for table in made} | schemas.files(listed)

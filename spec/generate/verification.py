@@ -56,7 +56,7 @@ def access() -> Table:
     ill: dict[str, tuple[str, Json]] = {
         "table_without_operation": ("7.1", {"table": "sales"}), "operation_without_table": ("7.1", {"operation": "select"}),
         "columns_without_table": ("7.1", {"columns": ["a"]}),
-        "columns_beside_tool": ("7.1", {**call("search"), "columns": []}),
+        "columns_beside_tool": ("7.1", {"tool": "search", "columns": []}),
         "arguments_without_tool": ("7.1", {"arguments": {}}),
         "arguments_beside_table": ("7.1", {**SELECT, "arguments": {"q": 1}}), "table_star": ("7.2", {**SELECT, "table": "*"}),
         "table_pattern": ("7.2", {**SELECT, "table": "market.*"}),
@@ -118,6 +118,8 @@ def lineage() -> Table:
     table.allow("depth_0_after", "20.1", token(SALES, to_sales, {"depth": 0}))
     table.allow("depth_0_in_its_own_delegation", "20.1", token(SALES, {**to_sales, "depth": 0}))
     table.deny("depth_0_in_the_delegation_before", "20.1", "too_deep", token(SALES, {**to_sales, "depth": 0}, to_report))
+    table.allow("depth_raised_and_kept", "20.1", token({**SALES, "depth": 1}, {"depth": 5}, to_sales))
+    table.allow("depth_raised_in_delegation_and_kept", "20.1", token({**SALES, "depth": 1}, {**to_sales, "depth": 5}))
     table.deny("depth_raised", "20.1", "too_deep", token({**SALES, "depth": 1}, {"depth": 5}, to_sales, to_report))
     table.deny(
         "depth_raised_in_delegation", "20.1", "too_deep", token({**SALES, "depth": 1}, {**to_sales, "depth": 5}, to_report)
@@ -140,9 +142,10 @@ def lineage() -> Table:
     table.deny("owed_by_the_last_delegation", "20.1", "delegate_only", token(SALES, {**to_sales, "delegate_only": True}))
     table.deny("owed_again", "20.1", "delegate_only", token(must, to_sales, {"delegate_only": True}))
     table.allow("owed_twice_and_done_once", "20.1", token(must, {"delegate_only": True}, to_sales))
+    table.allow("owed_and_done_without_an_access", "24.8", token(must, to_sales), None)
     table.deny("owed_without_an_access", "24.8", "delegate_only", token(must), None)
     table.allow("delegated_without_an_access", "24.8", token(SALES, to_sales), None)
-    table.deny("broken_without_an_access", "24.8", "broken_delegation", token(SALES, to_report), None)
+    table.deny("broken_without_an_access", "24.8", "broken_delegation", token(SALES, {**to_sales, "from": "mail-agent"}), None)
     for name, value in {"false": False, "number": 1, "text": "true"}.items():
         table.deny(f"delegate_only_{name}", "17.5", "unreadable_link", token({**SALES, "delegate_only": value}, to_sales))
     return table
@@ -175,8 +178,8 @@ def caller() -> Table:
     table.allow("first_agent_holds", "24.7", token(SALES), caller={"agent": "orchestrator"})
     table.deny("not_yet_handed_on", "24.7", "caller", token(SALES), caller={"agent": "sales-agent"})
     table.allow("without_an_access", "24.8", delegated, None, caller={"agent": "sales-agent", "task": "task-123/a"})
-    table.deny("another_without_an_access", "24.8", "caller", delegated, None, caller={"agent": "orchestrator"})
-    table.deny("in_another_task_without_an_access", "24.8", "caller", delegated, None, caller={"task": "task-124"})
+    table.deny("another_without_an_access", "24.8", "caller", delegated, None, caller={"agent": "orchestrator", "task": "task-123/a"})
+    table.deny("in_another_task_without_an_access", "24.8", "caller", delegated, None, caller={"agent": "sales-agent", "task": "task-124"})
     return table
 
 

@@ -174,6 +174,7 @@ def canonical_json() -> Table:
     unsorted_link = sorted_link.replace(first + b"," + last, last + b"," + first)
     table.deny("keys_by_code_point", "2.6", "unreadable_link", token(unsorted_link), stated)
 
+    table.plain("2.7")
     for levels, code in ((31, "unknown_caveat"), (32, "unknown_caveat"), (33, "unreadable_link"), (200, "unreadable_link")):
         for name, opened, closed in (("arrays", b"[", b"]"), ("objects", b'{"":', b"}")):
             inner = opened * (levels - 1) + (b"[]" if name == "arrays" else b"{}") + closed * (levels - 1)

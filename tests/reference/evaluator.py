@@ -440,9 +440,9 @@ def parse_proof(text):
     return int.from_bytes(data[:8], "big"), data[8:24], data[24:]
 
 
-def parse(text, prefix="cap1_", identifier_max=ROOT_MAX):
+def parse(text, prefix="cap1_", identifier_max=ROOT_MAX, longest=TEXT_MAX):
     """One token or discharge: (identifier, [(cid, vid or None)], signature)."""
-    need(isinstance(text, str) and len(text) <= TEXT_MAX and text.startswith(prefix), "malformed")
+    need(isinstance(text, str) and len(text) <= longest and text.startswith(prefix), "malformed")
     data = unbase64(text[len(prefix) :])
     need(data and data[0] == 2, "malformed")
     identifier, at = take_field(data, 1, 2)
@@ -887,6 +887,21 @@ def check_entries(entries, link_prohibits):
         need(not link_prohibits(said["link"]), "narrowed", by=said["by"])
 
 
+def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway, audiences):
+    """Step 7: the age of the overlay, or a Stop."""
+    snapshot, bound, allow_stale = overlay
+    age = check_overlay(snapshot, now, bound, allow_stale)
+    left, task = set(audiences), root["task"]
+    for link in ({"aud": [root["aud"]]} if "aud" in root else {}, *links, *answers):
+        left &= set(link.get("aud", left))
+        task = link["task"] if "task" in link and at_or_below(link["task"], task) else task
+    state, ids = {"audiences": left, "addressed": False, "task": task}, link_ids(tags)
+    standing = [said for said in (snapshot or {"entries": []})["entries"] if now < said.get("until", now + 1)]
+    entries = [said for said in standing if is_selected(said["select"], root, ids, held, task)]
+    check_entries(entries, lambda link: prohibits(link, access, state, now, leeway, age))
+    return age
+
+
 def link_ids(tags):
     return [base64text(sha256(label("link") + tag)[:16]) for tag in tags[1:]]
 
@@ -920,19 +935,7 @@ def evaluate(
         held, bound, owed_at = fold_lineage(root["agent"], links)  # 6
         need(owed_at is None or not for_use, "delegate_only", owed_at)
         if overlay is not None:  # 7
-            snapshot, bound_on_age, allow_stale = overlay
-            overlay_age = check_overlay(snapshot, now, bound_on_age, allow_stale)
-            left, task, ids = set(audiences), root["task"], link_ids(tags)
-            for link in ({"aud": [root["aud"]]} if "aud" in root else {}, *links, *(link for _, link in answers)):
-                left &= set(link.get("aud", left))
-                task = link["task"] if "task" in link and at_or_below(link["task"], task) else task
-            seen = {"audiences": left, "addressed": False, "task": task}
-            entries = [
-                said
-                for said in (snapshot or {"entries": []})["entries"]
-                if now < said.get("until", now + 1) and is_selected(said["select"], root, ids, held, task)
-            ]
-            check_entries(entries, lambda link: prohibits(link, access, seen, now, leeway, overlay_age))
+            overlay_age = under_overlay(overlay, root, tags, held, links, [link for _, link in answers], access, now, leeway, audiences)
         need(root["iat"] <= now + max(60, leeway), "not_yet_valid")  # 8
         state = {"audiences": set(audiences), "addressed": "aud" in root, "task": root["task"]}
         if "aud" in root:

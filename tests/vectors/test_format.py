@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections import Counter
+from fnmatch import fnmatchcase
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from captoken._language.reasons import CODES
-from spec.generate import schemas
-from spec.generate.table import is_plain
+from spec.generate import apart, build, schemas
+from spec.generate.table import SALES, is_plain
 from tests.vectors import runner
 
 PAGE = schemas.FORMAT.read_text(encoding="utf-8")
@@ -102,3 +104,55 @@ def test_every_code_is_explained_and_every_explained_code_is_one():
     used = {vector["expect"]["code"] for vector in VECTORS}
     explained = names(parts("## Codes")) - {"code"}
     assert used | steps | answers == explained and set(CODES) <= explained
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_failing_vector_differs_from_its_control_in_one_place_or_says_why_not(family):
+    """Taken apart as FORMAT.md says. What says why not does differ in more."""
+    known = {vector["name"]: vector for vector in FAMILIES[family]}
+    apart_by = {v["name"]: len(apart.places(v, known[v["control"]])) for v in FAMILIES[family] if "control" in v}
+    assert [name for name, count in apart_by.items() if (count == 1) == ("apart" in known[name]) or count == 0] == []
+
+
+def test_few_have_a_reason_to_differ_in_more_and_each_reason_is_one():
+    reasons = Counter(vector["apart"] for vector in VECTORS if "control" in vector and "apart" in vector)
+    assert set(reasons) == set(apart.APART) == set(apart.WHY)
+    assert reasons["together"] + reasons["other"] < 60 and reasons.total() < 300
+    names = [vector["name"] for vector in VECTORS if "apart" in vector]
+    assert [p for patterns in apart.WHY.values() for p in patterns if not any(fnmatchcase(name, p) for name in names)] == []
+
+
+TEXT = next(vector for vector in VECTORS if vector["name"] == "verification_nothing_wrong")
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        ({}, 0),
+        ({"caller": {"agent": "x"}}, 1),
+        ({"access": {**TEXT["access"], "table": "hr"}}, 1),
+        ({"access": {**TEXT["access"], "table": "hr"}, "caller": {"agent": "x"}}, 2),
+        ({"token": TEXT["token"] + "="}, 1),
+        ({"token": build.token(SALES, {"exp": build.NOW + 60}).text}, 1),
+        ({"token": build.token({**SALES, "tables": ["hr"]}).text}, 1),
+        ({"token": build.token({**SALES, "tables": ["hr"]}, {"nbf": 0}).text}, 2),
+        ({"token": build.token(SALES, sub="user:joe").text}, 1),
+        ({"token": build.token(SALES).signed(bytes(32)).text}, 1),
+        ({"token": build.token(SALES, sub="user:joe").signed(bytes(32)).text}, 2),
+        ({"facts": {**TEXT["facts"], "now": 1, "leeway": 1}}, 2),
+    ],
+)
+def test_places_are_counted_as_the_page_says(change, count):
+    vector = {**TEXT, "token": build.token(SALES).text}
+    assert len(apart.places(vector | change, vector)) == count
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "count"),
+    [
+        (1, True, 1), ([1], [True], 1), ([1, 2, 3], [1, 3], 1), ([1, 2], [2, 1], 1), ([1, 2, 3], [4, 2, 5], 2), ({"a": 1}, {"b": 1}, 1),
+        ({"a": 1, "b": 1}, {"c": 1}, 3), ({"a": {"b": 1, "c": 1}}, {"a": {"b": 2, "c": 2}}, 2), ([], [1, 2, 3], 1),
+    ],
+)  # fmt: skip
+def test_differences_of_values(one, other, count):
+    assert len(list(apart.differences(one, other))) == count
