@@ -1,0 +1,131 @@
+/** What is attempted, as facts that the server states, and who calls (spec, "Access"). */
+
+import { byCodePoint } from "../format/bytes.js";
+import { UsageError } from "../format/errors.js";
+import { entriesOf, isInteger, isObject, jsonOf, requestJson, type Json, type JsonObject } from "../format/json.js";
+import { isFree, isName, isSegmented, isTask } from "../format/names.js";
+
+/** An access. Values of arguments and attributes are JSON; `float(1)` is `1.0`, a bigint any integer. */
+export interface Access {
+  readonly table?: string | null | undefined;
+  readonly operation?: string | null | undefined;
+  /** An empty list says that no column is touched; left out, columns are not stated. */
+  readonly columns?: Iterable<string> | null | undefined;
+  readonly tool?: string | null | undefined;
+  readonly arguments?: Facts | null | undefined;
+  readonly attributes?: Facts | null | undefined;
+  /** What it takes at most, by unit. */
+  readonly cost?: Readonly<Record<string, number>> | ReadonlyMap<string, number> | null | undefined;
+}
+
+export type Facts = Readonly<Record<string, unknown>> | ReadonlyMap<string, unknown>;
+
+/** What the server's own authentication knows of who calls. Never filled from the token. */
+export interface Caller {
+  readonly agent?: string | null | undefined;
+  readonly task?: string | null | undefined;
+}
+
+/** An access as it was read, once. */
+export interface Stated {
+  readonly table: string | undefined;
+  readonly operation: string | undefined;
+  readonly columns: readonly string[] | undefined;
+  readonly tool: string | undefined;
+  readonly arguments: JsonObject;
+  readonly attributes: JsonObject;
+  readonly cost: ReadonlyMap<string, number>;
+}
+
+const KEYS = ["table", "operation", "columns", "tool", "arguments", "attributes", "cost"];
+
+/** Facts that are given, by name, once: those that are left out or null are not there. */
+function given(value: unknown, keys: readonly string[], what: string): Map<unknown, unknown> {
+  const facts = entriesOf(value, what).filter(([, fact]) => fact !== undefined && fact !== null);
+  for (const [key] of facts) {
+    if (!keys.includes(key as string)) throw new UsageError(`${what} has no ${String(key)}`);
+  }
+  return new Map(facts);
+}
+
+function one<T>(facts: Map<unknown, unknown>, key: string, holds: (value: unknown) => value is T): T | undefined {
+  const value = facts.get(key);
+  if (value !== undefined && !holds(value)) throw new UsageError(`${key} is not what it must be (spec 7.2)`);
+  return value;
+}
+
+function factsOf(value: unknown, what: string): JsonObject {
+  const made = value === undefined ? new Map<string, Json>() : jsonOf(value);
+  if (!isObject(made) || ![...made.keys()].every(isFree)) throw new UsageError(`${what}: names are free names`);
+  return made;
+}
+
+function columnsOf(value: unknown): string[] | undefined {
+  if (value === undefined) return undefined;
+  if (!Array.isArray(value) && !(value instanceof Set)) throw new UsageError("columns must be a list");
+  const columns = [...(value as Iterable<unknown>)];
+  if (!columns.every((column): column is string => isFree(column) && column !== "*")) {
+    throw new UsageError("columns are free names, and not *");
+  }
+  return columns;
+}
+
+function costOf(value: unknown): Map<string, number> {
+  const cost = value === undefined ? [] : entriesOf(value, "cost");
+  const isCost = (pair: [unknown, unknown]): pair is [string, number] =>
+    isName(pair[0]) && isInteger(pair[1]) && pair[1] >= 0;
+  if (!cost.every(isCost)) throw new UsageError("cost is from units to integers from 0 to 2^53 - 1");
+  return new Map(cost);
+}
+
+/** The facts, checked and copied. Raises UsageError (7.7). */
+export function stated(access: Access): Stated {
+  const facts = given(access, KEYS, "an access");
+  const table = one(facts, "table", isSegmented);
+  const operation = one(facts, "operation", isName);
+  const columns = columnsOf(facts.get("columns"));
+  const tool = one(facts, "tool", isSegmented);
+  if ((table === undefined) !== (operation === undefined)) {
+    throw new UsageError("a table and an operation come together");
+  }
+  if (columns && table === undefined) throw new UsageError("columns come with a table");
+  if (facts.has("arguments") && tool === undefined) throw new UsageError("arguments come with a tool");
+  return {
+    table,
+    operation,
+    columns,
+    tool,
+    arguments: factsOf(facts.get("arguments"), "arguments"),
+    attributes: factsOf(facts.get("attributes"), "attributes"),
+    cost: costOf(facts.get("cost")),
+  };
+}
+
+export function statedCaller(caller: Caller): { agent: string | undefined; task: string | undefined } {
+  const facts = given(caller, ["agent", "task"], "a caller");
+  const made = { agent: one(facts, "agent", isName), task: one(facts, "task", isTask) };
+  if (made.agent === undefined && made.task === undefined) {
+    throw new UsageError("a caller states an agent, a task, or both");
+  }
+  return made;
+}
+
+/** The one part of the request of an access (29.4). Raises UsageError where it has no spelling. */
+export function spelledAccess(access: Stated): string {
+  try {
+    return requestJson(
+      new Map<string, Json>([
+        ["arguments", access.tool === undefined ? null : access.arguments],
+        ["attributes", access.attributes],
+        ["columns", access.columns ? [...new Set(access.columns)].sort(byCodePoint) : null],
+        ["operation", access.operation ?? null],
+        ["table", access.table ?? null],
+        ["tool", access.tool ?? null],
+      ]),
+    );
+  } catch (error) {
+    if (error instanceof RangeError) throw new UsageError("an access that is nested too deep to spell");
+    throw error;
+  }
+}
+

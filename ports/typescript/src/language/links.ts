@@ -1,0 +1,273 @@
+/** Links: one step of attenuation each, read and judged (spec, "Links", "Domains"). */
+
+import { b64exact, concat, utf8, type Bytes } from "../format/bytes.js";
+import type { RawCaveat } from "../format/crypto.js";
+import { UsageError } from "../format/errors.js";
+import { canonicalObject, type Json, type JsonObject } from "../format/json.js";
+import { atOrBelow, isNamespaced } from "../format/names.js";
+import type { Access, Stated } from "./access.js";
+import {
+  domainOf, earlyProhibits, isEarly, isKnown, isLate, isOwn, lateProhibits, ownValue, readCaveat, readKey,
+  type Domain, type Key, type Reason, type Said, type Situation, type Vocabulary,
+} from "./caveats.js";
+
+/** An own caveat as it stands in a link. */
+interface Own {
+  readonly key: string;
+  readonly json: Json;
+  readonly value: unknown;
+}
+
+/** A link that can be read. */
+export interface Link {
+  readonly kind: "link";
+  /** Its keys in canonical order, which is the order of asking (17.7). */
+  readonly keys: readonly string[];
+  readonly says: Partial<Said>;
+  readonly own: readonly Own[];
+  readonly domains: ReadonlySet<Domain>;
+  /** The JSON object as it travels, and the custody signature behind it. */
+  readonly body: Bytes;
+  readonly signature: Bytes | undefined;
+}
+
+/** A third-party caveat: by itself it restricts nothing. */
+export interface ThirdParty {
+  readonly kind: "third-party";
+  readonly cid: Bytes;
+}
+
+/** A link that prohibits everything. The names are for showing and for holders, never for deciding. */
+export interface BadLink {
+  readonly kind: "bad";
+  readonly code: "unreadable_link" | "unknown_caveat";
+  readonly text: string;
+  readonly says: Partial<Pick<Said, "from" | "to" | "key">>;
+}
+
+export type AnyLink = Link | ThirdParty | BadLink;
+
+// --- reading ---------------------------------------------------------------------------------------
+
+const FULL_STOP = 0x2e;
+const BRACE = 0x7d;
+const SIGNED = 86;
+
+/** A JSON object and the signature behind it, or undefined for what is neither (28.2). */
+export function splitSigned(cid: Bytes): { body: Bytes; signature: Bytes | undefined } | undefined {
+  if (cid.at(-1) === BRACE) return { body: cid, signature: undefined };
+  const at = cid.length - SIGNED - 1;
+  if (at < 0 || cid[at] !== FULL_STOP) return undefined;
+  const signature = b64exact(String.fromCharCode(...cid.subarray(at + 1)), 64);
+  return signature && { body: cid.slice(0, at), signature };
+}
+
+export const joinSigned = (body: Bytes, signature: string): Bytes => concat(body, utf8(`.${signature}`));
+
+function bad(text: string, code: BadLink["code"] = "unreadable_link", says: BadLink["says"] = {}): BadLink {
+  return { kind: "bad", code, text, says };
+}
+
+/** The link that a cid spells, or why it prohibits everything. Never raises. */
+export function readLink(cid: Bytes, vocabulary: Vocabulary): Link | BadLink {
+  const parts = splitSigned(cid);
+  const stated = parts && canonicalObject(parts.body);
+  if (!stated) return bad("not canonical JSON");
+  if (stated.size === 0) return bad("a link that says nothing");
+  // Opaque wins over unreadable (17.3).
+  const unknown = [...stated.keys()].filter((key) => !isKnown(key) && !isOwn(key, vocabulary));
+  if (unknown.length) {
+    return bad(`caveats that are unknown here: ${unknown.join(", ")}`, "unknown_caveat", chainWords(stated));
+  }
+  try {
+    return linkOf(stated, parts, vocabulary);
+  } catch (error) {
+    const text = error instanceof UsageError ? error.message : "a caveat that cannot be read";
+    return bad(text, "unreadable_link", chainWords(stated));
+  }
+}
+
+function linkOf(
+  stated: JsonObject,
+  { body, signature }: { body: Bytes; signature: Bytes | undefined },
+  vocabulary: Vocabulary,
+): Link {
+  const says: Record<string, unknown> = {};
+  const own: Own[] = [];
+  const domains = new Set<Domain>();
+  for (const [key, json] of stated) {
+    if (isKnown(key)) says[key] = readCaveat(key, json);
+    else own.push({ key, json, value: ownValue(key, json, vocabulary) });
+    const domain = domainOf(key, vocabulary);
+    if (domain) domains.add(domain);
+  }
+  checkTogether(stated, signature);
+  return { kind: "link", keys: [...stated.keys()], says, own, domains, body, signature };
+}
+
+/** Keys that come together or not at all (17.6, 28.4). */
+function checkTogether(stated: JsonObject, signature: Bytes | undefined): void {
+  const hands = stated.has("from");
+  if (hands !== stated.has("to")) throw new UsageError("from and to come together");
+  const counts = stated.has("uses") || stated.has("budget");
+  if (stated.has("n") !== (hands || counts)) throw new UsageError("n goes with a hand-over or an allowance");
+  if (signature && !stated.has("key")) throw new UsageError("a signature, and no key that it is for");
+}
+
+/** What a link that prohibits everything says of the chain, where that can be read. */
+function chainWords(stated: JsonObject): BadLink["says"] {
+  const attempt = <T>(read: () => T): T | undefined => {
+    try {
+      return read();
+    } catch {
+      return undefined;
+    }
+  };
+  const names = attempt(() => {
+    const [from, to, n] = [stated.get("from") ?? null, stated.get("to") ?? null, stated.get("n") ?? null];
+    readCaveat("n", n);
+    return { from: readCaveat("from", from), to: readCaveat("to", to) };
+  });
+  const key = attempt(() => readKey(stated.get("key") ?? null));
+  return { ...names, ...(key && { key }) };
+}
+
+const COUNTING_LINKS = 8;
+const BUCKETS = 16;
+
+export const counts = (link: AnyLink): link is Link =>
+  link.kind === "link" && (link.says.uses !== undefined || link.says.budget !== undefined);
+
+const bucketsOf = ({ says }: Link): number => (says.budget?.size ?? 0) + (says.uses === undefined ? 0 : 1);
+
+/** Is that more than may count in a token (38.13)? */
+export function isTooMuchCounted(links: readonly AnyLink[]): boolean {
+  const counting = links.filter(counts);
+  const buckets = counting.reduce((sum, link) => sum + bucketsOf(link), 0);
+  return counting.length > COUNTING_LINKS || buckets > BUCKETS;
+}
+
+/** Every link of a chain; a bad one in its place. Checks no tag and no signature. */
+export function readLinks(caveats: readonly RawCaveat[], vocabulary: Vocabulary): AnyLink[] {
+  const links = caveats.map(({ cid, vid }): AnyLink => (vid ? { kind: "third-party", cid } : readLink(cid, vocabulary)));
+  const spoil = (at: number, text: string): void => {
+    const link = links[at];
+    if (link?.kind !== "link") return;
+    const { from, to, key } = link.says;
+    links[at] = bad(text, "unreadable_link", { ...(from && to && { from, to }), ...(key && { key }) });
+  };
+  const beyond = links.findIndex((link, at) => counts(link) && isTooMuchCounted(links.slice(0, at + 1)));
+  spoil(beyond, `more than ${COUNTING_LINKS} links that count, or ${BUCKETS} buckets, in one token`);
+  // The first link that binds: nobody could have signed it (28.4).
+  const first = links.findIndex((link) => link.kind !== "third-party" && link.says.key);
+  const link = links[first];
+  if (link?.kind === "link" && link.signature) spoil(first, "a signature, and no key to sign it");
+  return links;
+}
+
+// --- judging ---------------------------------------------------------------------------------------
+
+/** The facts for the links after this one: what its `aud` and `task` leave (16.1, 16.3). */
+export function settled(situation: Situation, { says: { aud, task } }: Link): Situation {
+  if (!aud && task === undefined) return situation;
+  return {
+    ...situation,
+    audiences: aud ? new Set([...situation.audiences].filter((name) => aud.has(name))) : situation.audiences,
+    task: task !== undefined && atOrBelow(task, situation.task) ? task : situation.task,
+  };
+}
+
+/** Why a link prohibits every access for now, or undefined: the first pass of step 8. */
+export function linkProhibitsEarly(link: Link, situation: Situation): Reason | undefined {
+  for (const key of link.keys) {
+    const reason = isEarly(key) ? earlyProhibits(key, link.says[key]!, situation) : undefined;
+    if (reason) return reason;
+  }
+  return undefined;
+}
+
+/** What is asked: the access as it was stated, for own caveats as it was given. */
+export interface Question {
+  readonly stated: Stated;
+  readonly given: Access;
+}
+
+const domainsOf = ({ table, tool }: Stated): Domain[] => [
+  ...(table === undefined ? [] : ["data" as const]),
+  ...(tool === undefined ? [] : ["tool" as const]),
+];
+
+/** Why a link prohibits the access: its caveats by key, then its domains. */
+export function linkProhibitsLate(
+  link: Link,
+  question: Question | undefined,
+  situation: Situation,
+  vocabulary: Vocabulary,
+): Reason | undefined {
+  for (const key of link.keys) {
+    const reason = isNamespaced(key)
+      ? ownProhibits(link, key, question, situation, vocabulary)
+      : ourProhibits(link, key, question, vocabulary);
+    if (reason) return reason;
+  }
+  return question && link.domains.size ? closed(link, question.stated) : undefined;
+}
+
+const concerns = (domain: Domain | undefined, { stated }: Question): boolean =>
+  domain === undefined || domainsOf(stated).includes(domain);
+
+function ourProhibits(
+  { says }: Link,
+  key: string,
+  question: Question | undefined,
+  vocabulary: Vocabulary,
+): Reason | undefined {
+  if (!question || !isLate(key) || !concerns(domainOf(key, vocabulary), question)) return undefined;
+  return lateProhibits(key, says[key]!, question.stated);
+}
+
+/** An own caveat: what it raises, and what is no answer, prohibits (15.12). */
+function ownProhibits(
+  link: Link,
+  key: string,
+  question: Question | undefined,
+  situation: Situation,
+  vocabulary: Vocabulary,
+): Reason | undefined {
+  const kind = vocabulary[key]!;
+  const asks = kind.asksAccess ?? true;
+  if (question ? !concerns(domainOf(key, vocabulary), question) : asks) return undefined;
+  const { value } = link.own.find((own) => own.key === key)!;
+  try {
+    const reason: unknown = kind.prohibits(value, question?.given, situation);
+    if (reason === undefined) return undefined;
+    if (typeof reason === "string") return { code: "attribute", text: reason };
+    const { code, text } = reason as Reason;
+    return { code: String(code), text: String(text) };
+  } catch {
+    return { code: "attribute", text: `the check of ${key} failed` };
+  }
+}
+
+/** A link that names a domain closes those that it does not name (18.3). */
+function closed({ domains }: Link, access: Stated): Reason | undefined {
+  const stated = domainsOf(access);
+  if (stated.length && stated.every((domain) => domains.has(domain))) return undefined;
+  return { code: "domain", text: `restricted to ${[...domains].join(" and ")}` };
+}
+
+/** Why a link that belongs to no chain prohibits: first what is early, then the rest. */
+export function linkProhibits(
+  link: Link,
+  question: Question | undefined,
+  situation: Situation,
+  vocabulary: Vocabulary,
+): Reason | undefined {
+  return linkProhibitsEarly(link, situation) ?? linkProhibitsLate(link, question, situation, vocabulary);
+}
+
+const OF_THE_TOKEN: readonly Key[] = ["task", "from", "to", "n", "depth", "delegate_only", "key", "uses", "budget"];
+
+/** Does it say nothing of the token itself (33.6, 36.6)? */
+export const isAboutRequests = ({ says, signature }: Link): boolean =>
+  !signature && OF_THE_TOKEN.every((key) => says[key] === undefined);

@@ -1,0 +1,280 @@
+/** A holder has what it handed on revoked: the request, and the control plane that takes it (spec, "Recall"). */
+
+import { b64decode, b64encode, b64exact, byCodePoint, equal, utf8, type Bytes } from "./format/bytes.js";
+import { H, extend, labelled, linkId, sha256, type RawCaveat } from "./format/crypto.js";
+import { CaptokenError, UsageError } from "./format/errors.js";
+import { canonical, canonicalBytes, canonicalText, isInteger, isObject, jsonOf, type Json, type JsonObject } from "./format/json.js";
+import { withoutProof } from "./format/text.js";
+import { entryOf, type Entry, type Selector } from "./language/overlay.js";
+import type { Signer } from "./proof.js";
+import { holderOf } from "./language/lineage.js";
+import { Denied, type Verifier } from "./verification/verifier.js";
+import type { Genuine } from "./verification/authenticate.js";
+import { MEANS, readClock, type Means, type Seconds } from "./writing/compose.js";
+import { withProof } from "./writing/proving.js";
+import { packetsOf, type Token } from "./writing/token.js";
+
+const MAX_CHARS = 65536;
+const MAX_LINKS = 64;
+const MAX_BUNDLE = 32768;
+const VID = 72;
+const SLACK = 86400;
+const MOST = 100;
+const PART = 67108864 / 4;
+
+const refused = (what: string): CaptokenError => new CaptokenError(what, "recall");
+
+/** The MAC of whoever had the token at a link: over the links that follow, and why (37.1). */
+const macOf = (tag: Bytes, links: Json, why: Json): Bytes =>
+  H(labelled("recall", tag), canonicalBytes(new Map([["links", links], ["why", why]])));
+
+/** The proof is for the request as it is without it (37.2). */
+function digestOf(stated: JsonObject): Bytes {
+  const bare = new Map(stated).set("token", withoutProof(stated.get("token") as string));
+  return sha256(canonicalBytes(bare));
+}
+
+/** A line of characters that print, not blank, at most 200 of them. */
+const isReason = (why: Json): boolean =>
+  typeof why === "string" && why.trim() !== "" && [...why].length <= 200 && !/[\p{C}\p{Zl}\p{Zp}]/u.test(why);
+
+// --- the holder ------------------------------------------------------------------------------------
+
+export interface Recalling {
+  /** The name of the control plane. */
+  readonly audience: string;
+  readonly why: string;
+  /** The key that the token is bound to, if it is. */
+  readonly signer?: Signer | undefined;
+  readonly expiresIn?: Seconds | undefined;
+}
+
+/** The request that what `handedOn` and all below it can do be stopped. As secret as what is presented. */
+export function recall(token: Token, handedOn: Token, recalling: Recalling, means: Partial<Means> = {}): string {
+  const { audience, why, signer, expiresIn = 60 } = recalling;
+  if (!isReason(why)) throw new UsageError("say why, in a line of at most 200 characters");
+  const held = packetsOf(token).packet;
+  const given = packetsOf(handedOn).packet;
+  const count = held.caveats.length;
+  const same = (one: Bytes | undefined, two: Bytes | undefined): boolean =>
+    one === undefined || two === undefined ? one === two : equal(one, two);
+  const follows = held.caveats.every(({ cid, vid }, at) => same(cid, given.caveats[at]?.cid) && same(vid, given.caveats[at]?.vid));
+  if (!equal(held.identifier, given.identifier) || !follows || given.caveats.length === count) {
+    throw new UsageError("the one was not made from the other");
+  }
+  const links = given.caveats.slice(count).map(({ cid, vid }): Json => {
+    const stated: JsonObject = new Map([["cid", b64encode(cid)]]);
+    return vid ? stated.set("vid", b64encode(vid)) : stated;
+  });
+  const text = token.present({ audience, expiresIn, maxChars: MAX_BUNDLE });
+  const mac = b64encode(macOf(held.signature, links, why));
+  const stated: JsonObject = new Map<string, Json>([["after", count - 1], ["links", links], ["mac", mac]]);
+  stated.set("token", text).set("v", 1).set("why", why);
+  if (signer) stated.set("token", withProof(text, signer, { audience, request: digestOf(stated) }, means));
+  return canonical(stated);
+}
+
+// --- the control plane -----------------------------------------------------------------------------
+
+interface Request {
+  readonly token: string;
+  readonly after: number;
+  readonly links: readonly RawCaveat[];
+  readonly stated: JsonObject;
+  readonly mac: Bytes;
+  readonly why: string;
+}
+
+const KEYS = ["after", "links", "mac", "token", "v", "why"];
+
+function readRequest(request: string): Request {
+  const stated = typeof request === "string" && request.length <= MAX_CHARS ? canonicalText(request) : undefined;
+  const isForm = stated && stated.size === KEYS.length && KEYS.every((key) => stated.has(key)) && stated.get("v") === 1;
+  if (!isForm) throw refused("no request: it has after, links, mac, token, v and why");
+  const at = (key: string): Json => stated.get(key)!;
+  const [after, links, token, why] = [at("after"), at("links"), at("token"), at("why")];
+  const mac = typeof at("mac") === "string" ? b64decode(at("mac") as string) : undefined;
+  if (!isInteger(after) || typeof token !== "string" || !mac || !isReason(why)) throw refused("no request");
+  if (!Array.isArray(links) || links.length === 0 || links.length > MAX_LINKS) throw refused("1 to 64 links");
+  return { token, after, links: links.map(readRaw), stated, mac, why: why as string };
+}
+
+function readRaw(json: Json): RawCaveat {
+  const isForm = isObject(json) && [...json.keys()].every((key) => key === "cid" || key === "vid");
+  const spelled = isForm ? json.get("cid") : undefined;
+  const cid = typeof spelled === "string" ? b64decode(spelled) : undefined;
+  const vid = isForm && json.has("vid") ? b64exact(json.get("vid"), VID) : undefined;
+  if (!isForm || !cid || (json.has("vid") && !vid)) throw refused("a link has cid, and perhaps vid");
+  return { cid, vid };
+}
+
+export interface PlaneOptions {
+  /** How many recalls of one hand-over and all below it stand at a time. */
+  readonly most?: number | undefined;
+  /** How many bytes the entries that holders asked for may be. */
+  readonly part?: number | undefined;
+  readonly by?: string | undefined;
+  readonly clock?: (() => number) | undefined;
+  readonly random?: ((length: number) => Bytes) | undefined;
+}
+
+/** What a recall comes to: the entry that stops it, and all entries that stand then, for the next snapshot. */
+export interface Recalled {
+  readonly entry: Entry;
+  readonly entries: readonly Entry[];
+}
+
+interface Wanted {
+  readonly token: string;
+  readonly link: string;
+  /** The hand-overs down to whoever asks, and until when each matters. */
+  readonly handed: readonly { readonly link: string; readonly until: number | undefined }[];
+  readonly why: string;
+  readonly until: number | undefined;
+}
+
+/** Takes requests of holders. What it gives, an operator signs. */
+export class ControlPlane {
+  readonly #verifier: Verifier;
+  readonly #options: Required<{ [K in keyof PlaneOptions]: NonNullable<PlaneOptions[K]> }>;
+
+  /** `verifier` is one for the control plane's own audience. */
+  constructor(verifier: Verifier, { most = MOST, part = PART, by = "ops", clock, random }: PlaneOptions = {}) {
+    this.#verifier = verifier;
+    this.#options = { most, part, by, clock: clock ?? MEANS.clock, random: random ?? MEANS.random };
+  }
+
+  /** What the request comes to, over the entries that stand. Raises Denied, or CaptokenError `recall`. */
+  handle(request: string, standing: readonly (Entry | Readonly<Record<string, unknown>>)[] = []): Recalled {
+    const asked = readRequest(request);
+    const shown = this.#verifier.shown(asked.token, digestOf(asked.stated));
+    if (!("genuine" in shown)) throw new CaptokenError(new Denied(shown).message, shown.code);
+    const entries = standing.map((each) => ("json" in each ? (each as Entry) : entryOf(jsonOf(each) as JsonObject)));
+    return this.#recalled(wanted(shown.genuine, asked), entries);
+  }
+
+  #make(select: Selector, asked: readonly string[], why: string, until: number | undefined): Entry {
+    const { by, clock, random } = this.#options;
+    const json: JsonObject = new Map<string, Json>([["asked", [...asked]], ["at", readClock(clock)], ["by", by]]);
+    json.set("id", b64encode(random(8))).set("select", jsonOf(select)).set("why", why);
+    return entryOf(until === undefined ? json : json.set("until", until));
+  }
+
+  /** The three rules, in their order (37.9 to 37.11). */
+  #recalled(recall: Wanted, standing: readonly Entry[]): Recalled {
+    const now = readClock(this.#options.clock);
+    const stands = already(recall, standing, now);
+    if (stands) return { entry: stands, entries: standing };
+    const asked = new Asked(standing);
+    const under = asked.by(recall.token, recall.link);
+    const by = recall.handed.map(({ link }) => link);
+    const until = latest([recall.until, ...under.map((each) => each.until)]);
+    let entry = asked.replace(under, this.#make({ link: recall.link, token: recall.token }, by, recall.why, until));
+    for (let depth = recall.handed.length; depth > 0; depth--) {
+      const handed = recall.handed[depth - 1]!;
+      const below = asked.by(recall.token, handed.link);
+      if (below.filter((each) => isStanding(each, now)).length <= this.#options.most) continue;
+      const why = `more than ${this.#options.most} recalls were asked for by its holder and those below`;
+      const end = latest([handed.until, ...below.map((each) => each.until)]);
+      entry = asked.replace(below, this.#make({ link: handed.link, token: recall.token }, by.slice(0, depth), why, end));
+    }
+    return { entry: this.#fitted(asked, entry), entries: asked.entries };
+  }
+
+  /** Token ids give way until all fits in the holders' part (37.11). */
+  #fitted(asked: Asked, first: Entry): Entry {
+    let entry = first;
+    while (asked.size > this.#options.part) {
+      const next = asked.trees().find(({ token, tree }) => {
+        const whole = this.#whole(token, tree);
+        return sizeOf(tree) > sizeOf([whole]);
+      });
+      if (!next) throw refused("the part of the snapshot that is for recalls is full");
+      const whole = asked.replace(next.tree, this.#whole(next.token, next.tree));
+      if (next.tree.includes(entry)) entry = whole;
+    }
+    return entry;
+  }
+
+  #whole(token: string, tree: readonly Entry[]): Entry {
+    const why = "too many recalls of all trees: this one has most";
+    return this.#make({ token }, [], why, latest(tree.map(({ until }) => until)));
+  }
+}
+
+/** The link is computed, and the MAC shows that whoever asks had the token there (37.3 to 37.5). */
+function wanted(genuine: Genuine, { after, links, stated, mac, why }: Request): Wanted {
+  const handed = [...genuine.links.entries()].filter(([, link]) => link.kind === "link" && link.says.to !== undefined);
+  const since = handed.at(-1)?.[0] ?? 0;
+  if (after < since || after >= genuine.tags.length) throw refused("the holder did not have the token at that link");
+  let tag = genuine.tags[after]!;
+  if (!equal(macOf(tag, stated.get("links")!, why), mac)) throw refused("the holder did not have the token at that link");
+  for (const link of links) tag = extend(tag, link);
+  const endAt = (at: number): number | undefined => {
+    const ends = genuine.links.slice(0, at + 1).flatMap((link) => (link.kind === "link" ? [link.says.exp] : []));
+    const known = ends.filter((end) => end !== undefined);
+    return known.length ? Math.min(...known) + SLACK : undefined;
+  };
+  return {
+    token: genuine.root.tokenId,
+    link: linkId(tag),
+    handed: handed.map(([at]) => ({ link: genuine.linkIds[at]!, until: endAt(at) })),
+    why: `asked for by ${holderOf(genuine.lineage)}: ${why}`,
+    until: endAt(after),
+  };
+}
+
+const isStanding = ({ until }: Entry, now: number): boolean => until === undefined || now < until;
+const lasts = (entry: Entry, until: number | undefined): boolean =>
+  entry.until === undefined || (until !== undefined && entry.until >= until);
+
+function latest(ends: readonly (number | undefined)[]): number | undefined {
+  const known = ends.filter((end) => end !== undefined);
+  return known.length === ends.length ? Math.max(...known) : undefined;
+}
+
+/** An entry that revokes that link, or whoever asks, for as long (37.4). */
+function already(recall: Wanted, entries: readonly Entry[], now: number): Entry | undefined {
+  const enough = [recall.link, ...recall.handed.map(({ link }) => link)];
+  return entries.find((entry) => {
+    const { token, link, ...more } = entry.select;
+    const isEnough = token === recall.token && (link === undefined || enough.includes(link)) && !Object.keys(more).length;
+    return isEnough && !entry.link && isStanding(entry, now) && lasts(entry, recall.until);
+  });
+}
+
+const sizeOf = (entries: readonly Entry[]): number =>
+  entries.reduce((sum, { json }) => sum + utf8(canonical(json)).length, 0);
+
+/** What stands, while it changes: only what holders asked for ever gives way (37.8). */
+class Asked {
+  entries: readonly Entry[];
+
+  constructor(entries: readonly Entry[]) {
+    this.entries = entries;
+  }
+
+  /** What was asked for by whoever has that link: at it, or below. */
+  by(token: string, link: string): Entry[] {
+    return this.entries.filter(({ select, asked }) => select.token === token && asked?.includes(link));
+  }
+
+  replace(those: readonly Entry[], made: Entry): Entry {
+    this.entries = [...this.entries.filter((entry) => !those.includes(entry)), made];
+    return made;
+  }
+
+  get size(): number {
+    return sizeOf(this.entries.filter(({ asked }) => asked));
+  }
+
+  /** By token id, those with most entries first, and of several the first by code point. */
+  trees(): { token: string; tree: Entry[] }[] {
+    const trees = new Map<string, Entry[]>();
+    for (const entry of this.entries) {
+      if (entry.asked) trees.set(entry.select.token!, [...(trees.get(entry.select.token!) ?? []), entry]);
+    }
+    const listed = [...trees].map(([token, tree]) => ({ token, tree }));
+    return listed.sort((one, two) => two.tree.length - one.tree.length || byCodePoint(one.token, two.token));
+  }
+}

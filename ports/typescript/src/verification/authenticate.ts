@@ -1,0 +1,224 @@
+/** Steps 1 to 6: text and keys in, a genuine token or a denial out (spec, "Verification"). */
+
+import { b64encode, equal, type Bytes } from "../format/bytes.js";
+import { bind, linkId, openSecretBox, stateOf, tagsOf } from "../format/crypto.js";
+import { TokenFormatError } from "../format/errors.js";
+import type { Packet } from "../format/packet.js";
+import { readRoot, type Root } from "../format/root.js";
+import { BOUND, partsOf, type Parts } from "../format/text.js";
+import { readDischarge } from "../discharge.js";
+import type { Reason, Vocabulary } from "../language/caveats.js";
+import { follow, holderOf, readAlong, type Lineage } from "../language/lineage.js";
+import { readLinks, type AnyLink, type Link } from "../language/links.js";
+import { evidenceHolds, evidenceOf, type Evidence } from "../proof.js";
+import { codeOf, stepOf, type Code } from "./codes.js";
+
+export const ISSUER = "the issuer";
+export const DISCHARGER = "the discharger";
+
+/** The macaroon key behind (key id, audience), or undefined. */
+export type KeyLookup = (keyId: string, audience: string | undefined) => Bytes | undefined;
+
+/** A reason, the link that it stands in, and who held the token when that was added. */
+export interface Refusal {
+  readonly code: Code;
+  readonly text: string;
+  readonly link?: number | undefined;
+  readonly addedBy?: string | undefined;
+}
+
+/** An agent's name and how it is known. Authorize on what is `issued` alone. */
+export interface Actor {
+  readonly name: string;
+  readonly basis: "issued" | "vouched" | "proven";
+}
+
+/** Who is behind a token whose chain held. */
+export interface Attribution {
+  readonly root: Root;
+  readonly chain: readonly Actor[];
+  readonly task: string;
+  readonly linkIds: readonly string[];
+}
+
+/** A link with the place that its refusals have. */
+export interface Placed {
+  readonly link: AnyLink;
+  readonly at: number;
+  readonly isDischarge: boolean;
+}
+
+/** A change of key on a bound token, and the evidence for it where it is signed (28.6). */
+export interface Custody {
+  readonly at: number;
+  readonly evidence: Evidence | undefined;
+}
+
+/** A token whose signature and discharges held, and whose links could be read. Not a permission. */
+export interface Genuine {
+  readonly kind: "genuine";
+  readonly root: Root;
+  /** The tag after each link: a secret. */
+  readonly tags: readonly Bytes[];
+  readonly linkIds: readonly string[];
+  readonly links: readonly AnyLink[];
+  /** The links of the token, then those of its discharges. */
+  readonly placed: readonly Placed[];
+  readonly lineage: Lineage;
+  readonly custody: readonly Custody[];
+  readonly proof: Bytes | undefined;
+}
+
+/** A denial by steps 1 to 6. Without `who` nothing of the token may be shown (9.5). */
+export interface Broken {
+  readonly kind: "broken";
+  readonly refusal: Refusal;
+  readonly step: number;
+  readonly who: Attribution | undefined;
+}
+
+const broken = (refusal: Refusal, step: number, who?: Attribution): Broken => ({ kind: "broken", refusal, step, who });
+
+/** Steps 1 to 6. Looks at no time, audience, caller, overlay or proof, and counts nothing. */
+export function authenticate(given: string | Parts, keys: KeyLookup, vocabulary: Vocabulary): Genuine | Broken {
+  let parts: Parts;
+  let root: Root;
+  try {
+    parts = typeof given === "object" ? given : partsOf(given, BOUND);
+    root = readRoot(parts.packet.identifier);
+  } catch (error) {
+    if (!(error instanceof TokenFormatError)) throw error;
+    return broken({ code: codeOf(error.code), text: error.message }, error.step);
+  }
+  const { packet } = parts;
+  const derived = keys(root.keyId, root.audience);
+  if (!derived) return broken({ code: "unknown_key", text: "no key here for the key id and audience that it names" }, 3);
+  // The bytes that arrived, all of them, in constant time (11.4).
+  const all = tagsOf(derived, packet.identifier, packet.caveats);
+  if (!equal(all.at(-1)!, packet.signature)) {
+    return broken({ code: "bad_signature", text: "the chain of signatures does not hold" }, 4);
+  }
+  return read(root, parts, all, vocabulary);
+}
+
+type Answers = Map<number, Packet>;
+
+/** The discharge of each third-party caveat, or where and why there is none (33.5). */
+function answersOf(
+  { caveats, signature }: Packet,
+  all: readonly Bytes[],
+  discharges: readonly Packet[],
+): Answers | { at: number | undefined; reason: Reason } {
+  const no = (at: number | undefined, code: string, text: string): { at: number | undefined; reason: Reason } => ({
+    at, reason: { code, text },
+  });
+  const left = [...discharges];
+  const isTwice = left.some((one, at) => left.slice(0, at).some((two) => equal(one.identifier, two.identifier)));
+  if (isTwice) return no(undefined, "bad_discharge", "one discharge is there twice");
+  const asked = [...caveats.entries()].filter(([, { vid }]) => vid);
+  const answers: Answers = new Map();
+  // Counts come before boxes: nobody has more opened than caveats have answers.
+  for (const [at, { cid }] of asked) {
+    if (left[0] && equal(left[0].identifier, cid)) answers.set(at, left.shift()!);
+  }
+  if (left.length) return no(undefined, "bad_discharge", "a discharge that answers nothing asked, or in another order");
+  const missing = asked.find(([at]) => !answers.has(at));
+  if (missing) return no(missing[0], "missing_discharge", "a third party is asked, and no answer came");
+  for (const [at, discharge] of answers) {
+    const vid = caveats[at]!.vid!;
+    const key = openSecretBox(all[at]!, vid.slice(0, 24), vid.slice(24));
+    const tag = key && tagsOf(key, discharge.identifier, discharge.caveats).at(-1)!;
+    if (!tag || !equal(bind(signature, tag), discharge.signature)) {
+      return no(at, "bad_discharge", "not by whom was asked, or not bound to this token");
+    }
+  }
+  return answers;
+}
+
+/** Steps 5 and 6: every link can be read, and the chain of delegation holds. */
+function read(root: Root, { packet, discharges, proof }: Parts, all: readonly Bytes[], vocabulary: Vocabulary): Genuine | Broken {
+  const tags = all.slice(1);
+  const linkIds = tags.map(linkId);
+  const answers = answersOf(packet, all, discharges);
+  // Decoded from here on, and not before (24.1).
+  const links = readLinks(packet.caveats, vocabulary);
+  const stop = (at: number | undefined, reason: Reason, by?: string): Broken => {
+    const addedBy = at === undefined ? undefined : (by ?? adderOf(root, links, at));
+    const code = codeOf(reason.code);
+    const chain = actorsOf(readAlong(root.agent, links));
+    return broken({ code, text: reason.text, link: at, addedBy }, stepOf(code), { root, chain, task: root.task, linkIds });
+  };
+  if (!(answers instanceof Map)) return stop(answers.at, answers.reason);
+  const placed: Placed[] = [];
+  for (const [at, link] of links.entries()) {
+    if (link.kind === "bad") return stop(at, link);
+    placed.push({ link, at, isDischarge: false });
+  }
+  for (const [at, discharge] of answers) {
+    const said = readDischarge(discharge, vocabulary);
+    if (!Array.isArray(said)) return stop(at, said, DISCHARGER);
+    placed.push(...said.map((link) => ({ link, at, isDischarge: true })));
+  }
+  const lineage = follow(root.agent, links);
+  if ("reason" in lineage) return stop(lineage.at, lineage.reason);
+  const custody = custodyOf(links, tags);
+  return { kind: "genuine", root, tags, linkIds, links, placed, lineage, custody, proof };
+}
+
+/** Who held the token when link `at` was added: whose word it is. */
+export const adderOf = ({ agent }: Root, links: readonly AnyLink[], at: number): string =>
+  at === 0 ? ISSUER : holderOf(readAlong(agent, links.slice(0, at)));
+
+/** Where a restriction stands, and who added it (33.7). */
+export function placeOf(genuine: Genuine, { at, isDischarge }: Placed): { link: number; addedBy: string } {
+  return { link: at, addedBy: isDischarge ? DISCHARGER : adderOf(genuine.root, genuine.links, at) };
+}
+
+/** Every change of key on a bound token. The first key is not signed: there is none yet to sign it. */
+function custodyOf(links: readonly AnyLink[], tags: readonly Bytes[]): Custody[] {
+  const found: Custody[] = [];
+  let boundTo: Bytes | undefined;
+  for (const [at, link] of links.entries()) {
+    if (link.kind !== "link" || !link.says.key) continue;
+    const { body, signature } = link;
+    if (boundTo) {
+      const state = stateOf(tags[at - 1]!);
+      found.push({ at, evidence: signature && evidenceOf(boundTo, state, body, signature) });
+    }
+    boundTo = link.says.key;
+  }
+  return found;
+}
+
+const actorsOf = ({ holders }: Lineage, proven: ReadonlySet<string> = new Set()): Actor[] =>
+  holders.map((name, at) => {
+    if (at === 0) return { name, basis: "issued" };
+    return { name, basis: proven.has(name) ? "proven" : "vouched" };
+  });
+
+/** Which change of key is the first that is not signed for, or undefined (28.6). */
+export const firstUnsigned = ({ custody }: Genuine): Custody | undefined =>
+  custody.find(({ evidence }) => !evidence || !evidenceHolds(evidence));
+
+/** Every holder, with the basis on which its name is known (20.4, 28.7). */
+export function chainOf(genuine: Genuine): Actor[] {
+  const { links, custody, lineage } = genuine;
+  const saysAt = (at: number): Link["says"] => (links[at] as Link).says;
+  const isBinding = (link: AnyLink): boolean => link.kind === "link" && link.says.key !== undefined;
+  const first = links.findIndex(isBinding);
+  const early = links.slice(0, first + 1);
+  // A key that the first agent bound by itself proves nothing: whoever had the text can have done it.
+  let known = first <= 0 || early.some((link) => link.kind === "link" && link.says.to !== undefined);
+  const proven = new Set<string>();
+  const end = firstUnsigned(genuine);
+  for (const each of custody) {
+    if (each === end) break;
+    const { to } = saysAt(each.at);
+    if (to === undefined) continue;
+    if (known) proven.add(to);
+    known = true;
+  }
+  return actorsOf(lineage, proven);
+}
+
+export const keyOf = ({ lineage: { key } }: Genuine): string | undefined => key && b64encode(key);

@@ -1,0 +1,296 @@
+/** Steps 7 to 10: a genuine token, facts and a question in; refusals, or what is left to commit, out. */
+
+import { atOrBelow } from "../format/names.js";
+import { UsageError } from "../format/errors.js";
+import { linkProhibits, linkProhibitsEarly, linkProhibitsLate, settled, counts, type Link, type Question } from "../language/links.js";
+import { spelledTime, type Situation, type Vocabulary } from "../language/caveats.js";
+import { holderOf } from "../language/lineage.js";
+import { entriesOn, type Overlay } from "../language/overlay.js";
+import { entryOf, isProven, isTimely, readProof, statedRequest } from "../proof.js";
+import { stateOf, linkId } from "../format/crypto.js";
+import type { Bytes } from "../format/bytes.js";
+import type { Debit, Reservation, Use } from "../stores.js";
+import { adderOf, firstUnsigned, placeOf, type Genuine, type Placed, type Refusal } from "./authenticate.js";
+import { codeOf } from "./codes.js";
+
+const CLOCKS_DIFFER = 60;
+
+/** What a verifier is, whatever it is asked. */
+export interface Server {
+  readonly audiences: ReadonlySet<string>;
+  readonly takesUnaddressed: boolean;
+  readonly leeway: number;
+  /** How many seconds a grant is good for; undefined is no bound. */
+  readonly maxAge: number | undefined;
+  readonly maxStaleness: number;
+  readonly allowsStale: boolean;
+  /** Has it a ledger that other servers may not share? */
+  readonly countsAlone: boolean;
+  readonly vocabulary: Vocabulary;
+}
+
+/** What was fetched for this question. */
+export interface Facts {
+  readonly now: number;
+  /** Undefined: no overlay is asked. */
+  readonly overlay?: { readonly found?: Overlay | undefined; readonly problem?: string | undefined } | undefined;
+  readonly reservationId: Bytes;
+}
+
+export interface Asked {
+  readonly question?: Question | undefined;
+  readonly caller?: { readonly agent: string | undefined; readonly task: string | undefined } | undefined;
+  /** What the transport stated of the request; without it the access is the request. */
+  readonly request?: Bytes | undefined;
+  /** Did a text come, and so its proof? Else a grant asks again. */
+  readonly isSent: boolean;
+  /** Is it used, and not only shown to recall what is below it (37.2)? */
+  readonly isUsed: boolean;
+  readonly isCounted: boolean;
+  readonly verifiedAt: number;
+}
+
+/** What step 11 has to commit, in this order. */
+export type Effect = { readonly kind: "use"; readonly use: Use } | { readonly kind: "reserve"; readonly reservation: Reservation };
+
+export type Judged =
+  | { readonly refusals: readonly [Refusal, ...Refusal[]]; readonly step?: number }
+  | { readonly refusals?: undefined; readonly effects: readonly Effect[] };
+
+const one = (refusal: Refusal, step?: number): Judged => ({ refusals: [refusal], ...(step && { step }) });
+
+export function judge(genuine: Genuine, server: Server, facts: Facts, asked: Asked): Judged {
+  if (genuine.lineage.owed && asked.isUsed) return one(owed(genuine));
+  const age = facts.now - asked.verifiedAt;
+  if (server.maxAge !== undefined && (age > server.maxAge || age < -CLOCKS_DIFFER)) {
+    return one({ code: "stale_grant", text: `verified at ${spelledTime(asked.verifiedAt)}, too long ago` });
+  }
+  const overlaid = overlay(genuine, server, facts, asked.question);
+  if (overlaid.refusals.length) return { refusals: overlaid.refusals as [Refusal], step: 7 };
+  const refusals = caveats(genuine, server, facts, asked.question, overlaid.age);
+  if (refusals.length) return { refusals: refusals as [Refusal] };
+  const refused = caller(genuine, server, asked.caller);
+  if (refused) return one(refused);
+  const effects: Effect[] = [];
+  if (asked.isSent && (genuine.lineage.key || genuine.proof)) {
+    const use = proved(genuine, server, facts, asked);
+    if ("code" in use) return one(use);
+    effects.push({ kind: "use", use });
+  }
+  if (asked.isCounted && asked.question && genuine.links.some(counts)) {
+    effects.push({ kind: "reserve", reservation: reservation(genuine, server, facts, asked.question) });
+  }
+  return { effects };
+}
+
+/** The end of step 6 (20.2). Here, since it depends on who asks (24.18). */
+function owed(genuine: Genuine): Refusal {
+  const last = genuine.placed.findLast(({ link }) => link.kind === "link" && link.says.delegate_only)!;
+  return { code: "delegate_only", text: "it is for handing on, and nobody was handed it", ...placeOf(genuine, last) };
+}
+
+// --- step 7 ----------------------------------------------------------------------------------------
+
+function staleness({ now }: Facts, { maxStaleness }: Server, found: Overlay | undefined): string | undefined {
+  if (!found) return "there is no overlay yet";
+  const when = spelledTime(found.issuedAt);
+  if (now - found.issuedAt > maxStaleness) return `the newest overlay is of ${when}, older than ${maxStaleness} s`;
+  if (now >= found.expiresAt) return `the newest overlay was good until ${spelledTime(found.expiresAt)}`;
+  return found.issuedAt > now + CLOCKS_DIFFER ? `the newest overlay is of ${when}, which is yet to come` : undefined;
+}
+
+function overlay(
+  genuine: Genuine,
+  server: Server,
+  facts: Facts,
+  question: Question | undefined,
+): { refusals: Refusal[]; age: number | undefined } {
+  if (!facts.overlay) return { refusals: [], age: undefined };
+  const { found, problem } = facts.overlay;
+  if (problem !== undefined) return { refusals: [{ code: "store_unavailable", text: problem }], age: undefined };
+  const stale = staleness(facts, server, found);
+  if (stale !== undefined && !server.allowsStale) {
+    return { refusals: [{ code: "stale_overlay", text: stale }], age: undefined };
+  }
+  if (!found) return { refusals: [], age: undefined };
+  const age = Math.max(0, facts.now - found.issuedAt);
+  return { refusals: entries(genuine, server, facts, found, question, age), age };
+}
+
+/** What the entries on this token say: those that revoke it first (36.8). */
+function entries(
+  genuine: Genuine,
+  server: Server,
+  facts: Facts,
+  found: Overlay,
+  question: Question | undefined,
+  age: number,
+): Refusal[] {
+  const { root, linkIds, lineage } = genuine;
+  const left = situationAfter(genuine, server, facts, age);
+  const about = {
+    tokenId: root.tokenId, linkIds, task: left.task, holders: lineage.holders, subject: root.subject,
+    keyId: root.keyId, issuedAt: root.issuedAt,
+  };
+  const situation: Situation = { ...left, task: root.task };
+  const [revoked, narrowed]: [Refusal[], Refusal[]] = [[], []];
+  for (const { by, at, why, link } of entriesOn(found, about, facts.now)) {
+    const said = `by ${by} at ${spelledTime(at)}: ${why}`;
+    const reason = link && linkProhibits(link, question, situation, server.vocabulary);
+    if (!link) revoked.push({ code: "revoked", text: `revoked ${said}`, addedBy: by });
+    else if (reason) narrowed.push({ code: "narrowed", text: `narrowed ${said}; ${reason.text}`, addedBy: by });
+  }
+  return [...revoked, ...narrowed];
+}
+
+// --- step 8 ----------------------------------------------------------------------------------------
+
+function situationBefore({ root }: Genuine, server: Server, facts: Facts, age: number | undefined): Situation {
+  const { audience } = root;
+  const audiences =
+    audience === undefined ? server.audiences : new Set([audience].filter((name) => server.audiences.has(name)));
+  return { now: facts.now, leeway: server.leeway, audiences, task: root.task, overlayAge: age };
+}
+
+const readable = ({ placed }: Genuine): { link: Link; place: Placed }[] =>
+  placed.flatMap((place) => (place.link.kind === "link" ? [{ link: place.link, place }] : []));
+
+/** The facts that all links leave: the audiences and the token's task. */
+export function situationAfter(genuine: Genuine, server: Server, facts: Facts, age?: number): Situation {
+  return readable(genuine).reduce((before, { link }) => settled(before, link), situationBefore(genuine, server, facts, age));
+}
+
+/** In two passes, each link by link and by key: a dead token learns no more than that (24.5). */
+function caveats(
+  genuine: Genuine,
+  server: Server,
+  facts: Facts,
+  question: Question | undefined,
+  age: number | undefined,
+): Refusal[] {
+  const refusals: Refusal[] = [];
+  const { issuedAt, audience } = genuine.root;
+  if (issuedAt > facts.now + Math.max(CLOCKS_DIFFER, server.leeway)) {
+    refusals.push({ code: "not_yet_valid", text: `issued at ${spelledTime(issuedAt)}, which is yet to come` });
+  }
+  if (audience !== undefined && !server.audiences.has(audience)) {
+    refusals.push({ code: "wrong_audience", text: `issued for ${audience} alone` });
+  }
+  const start = situationBefore(genuine, server, facts, age);
+  let situation = start;
+  for (const { link, place } of readable(genuine)) {
+    const reason = linkProhibitsEarly(link, situation);
+    if (reason) refusals.push({ ...reason, code: codeOf(reason.code), ...placeOf(genuine, place) });
+    situation = settled(situation, link);
+  }
+  const misaddressed = misaddressedBy(genuine, server);
+  if (misaddressed) refusals.push({ code: "unaddressed", text: misaddressed });
+  if (refusals.length) return refusals;
+  situation = start;
+  for (const { link, place } of readable(genuine)) {
+    const reason = linkProhibitsLate(link, question, situation, server.vocabulary);
+    if (reason) refusals.push({ text: reason.text, code: codeOf(reason.code), ...placeOf(genuine, place) });
+    situation = settled(situation, link);
+  }
+  return refusals;
+}
+
+/** Why a server must not take a token for what it names, or fails to name (16.2, 38.6, 30.6). */
+function misaddressedBy(genuine: Genuine, server: Server): string | undefined {
+  const { root, links, lineage } = genuine;
+  const isAddressed = root.audience !== undefined || links.some((link) => link.kind === "link" && link.says.aud);
+  if (!isAddressed && !server.takesUnaddressed) return "addressed to nobody";
+  if (links.some(counts) && server.countsAlone && !isForOneServer(genuine)) {
+    return "counted, and good at more servers than one";
+  }
+  return lineage.key && server.audiences.size === 0 ? "bound to a key, and this server has no name" : undefined;
+}
+
+/** Was it for one audience when it was first counted? */
+function isForOneServer({ root, links }: Genuine): boolean {
+  let left: ReadonlySet<string> | undefined = root.audience === undefined ? undefined : new Set([root.audience]);
+  for (const link of links.slice(0, links.findIndex(counts) + 1)) {
+    const aud = link.kind === "link" ? link.says.aud : undefined;
+    if (!aud) continue;
+    const before: ReadonlySet<string> = left ?? aud;
+    left = new Set([...before].filter((name) => aud.has(name)));
+  }
+  return left?.size === 1;
+}
+
+// --- steps 9 and 10 --------------------------------------------------------------------------------
+
+function caller(genuine: Genuine, server: Server, calls: Asked["caller"]): Refusal | undefined {
+  if (!calls) return undefined;
+  const holder = holderOf(genuine.lineage);
+  if (calls.agent !== undefined && calls.agent !== holder) {
+    return { code: "caller", text: `${calls.agent} calls with the token of ${holder}` };
+  }
+  const { task } = situationAfter(genuine, server, { now: 0, reservationId: new Uint8Array() });
+  if (calls.task === undefined || atOrBelow(calls.task, task)) return undefined;
+  return { code: "caller", text: `called from task ${calls.task} with a token for task ${task}` };
+}
+
+function proved(genuine: Genuine, server: Server, facts: Facts, asked: Asked): Use | Refusal {
+  const bad = (text: string): Refusal => ({ code: "bad_proof", text });
+  const { key } = genuine.lineage;
+  if (!key) return bad("a proof, and the token is bound to no key");
+  const unsigned = firstUnsigned(genuine);
+  if (unsigned) {
+    const addedBy = adderOf(genuine.root, genuine.links, unsigned.at);
+    return { ...bad("a key that the one before did not sign for"), link: unsigned.at, addedBy };
+  }
+  if (!genuine.proof) return { code: "proof_missing", text: "bound to a key, and no proof came with it" };
+  const proof = readProof(genuine.proof);
+  if (!isTimely(proof, facts.now)) return bad("made too long ago, or yet to come");
+  const digest = requestOf(asked);
+  if (!digest) return bad("the request cannot be spelled");
+  const state = stateOf(genuine.tags.at(-1)!);
+  const { audiences } = situationAfter(genuine, server, facts);
+  if (![...audiences].some((audience) => isProven(proof, key, state, audience, digest))) {
+    return bad("not signed by its key, for this token, server and request");
+  }
+  return { entry: entryOf(key, proof.nonce), issuedAt: proof.issuedAt };
+}
+
+function requestOf({ request, question }: Asked): Bytes | undefined {
+  try {
+    return request ?? statedRequest(question?.stated);
+  } catch (error) {
+    if (error instanceof UsageError) return undefined;
+    throw error;
+  }
+}
+
+// --- what is counted -------------------------------------------------------------------------------
+
+/** What an access takes from every bucket of the chain (38.3). */
+function reservation(genuine: Genuine, server: Server, facts: Facts, { stated }: Question): Reservation {
+  const debits: Debit[] = [];
+  for (const [at, link] of genuine.links.entries()) {
+    if (!counts(link)) continue;
+    const bucket = linkId(genuine.tags[at]!);
+    const { budget, uses } = link.says;
+    for (const [unit, limit] of budget ?? []) {
+      debits.push({ bucket, unit, limit, amount: stated.cost.get(unit)!, link: at });
+    }
+    if (uses !== undefined) debits.push({ bucket, unit: "uses", limit: uses, amount: 1, link: at });
+  }
+  const { tokenId, issuedAt } = genuine.root;
+  const keptUntil = keptUntilOf(genuine, server);
+  return { id: facts.reservationId, tokenId, issuedAt, debits, keptUntil, leeway: server.leeway };
+}
+
+/** Until when its buckets are asked about; undefined is for good (38.10). */
+function keptUntilOf({ links }: Genuine, { leeway }: Server): number | undefined {
+  let latest = 0;
+  let least: number | undefined;
+  for (const link of links) {
+    if (link.kind !== "link") continue;
+    if (link.says.exp !== undefined) least = Math.min(link.says.exp, least ?? link.says.exp);
+    if (!counts(link)) continue;
+    if (least === undefined) return undefined;
+    latest = Math.max(latest, least + leeway);
+  }
+  return latest;
+}

@@ -1,0 +1,544 @@
+/** Verifiers and grants: thin drivers round the plan, which gather facts, judge, and commit. */
+
+import { linkId } from "../format/crypto.js";
+import { atLeast } from "../format/given.js";
+import { UsageError } from "../format/errors.js";
+import { isName } from "../format/names.js";
+import { stated, statedCaller, type Access, type Caller } from "../language/access.js";
+import { capabilityOf, type Capability } from "../language/capability.js";
+import type { Question } from "../language/links.js";
+import type { Overlay } from "../language/overlay.js";
+import type { Bytes } from "../format/bytes.js";
+import { isDigest, type Evidence } from "../proof.js";
+import type { Answer, Ledger, ReplayStore, Reservation } from "../stores.js";
+import { keyringOf, type KeyringSource } from "../writing/issuer.js";
+import { meansOf, readClock, type Means } from "../writing/compose.js";
+import { Token, boundParts } from "../writing/token.js";
+import {
+  adderOf, authenticate, chainOf, keyOf, type Actor, type Attribution, type Broken, type Genuine, type Refusal,
+} from "./authenticate.js";
+import { kindOf, publicWords, statusOf, stepOf, wordsForModel, type Code, type Kind } from "./codes.js";
+import { judge, situationAfter, type Asked, type Effect, type Facts, type Server } from "./judge.js";
+
+const INSPECT = Symbol.for("nodejs.util.inspect.custom");
+
+// --- decisions -------------------------------------------------------------------------------------
+
+/** Permitted, and committed: the grant knows who acts, for whom, in which task. */
+export interface Allowed {
+  readonly allowed: true;
+  readonly code: "allowed";
+  readonly now: number;
+  readonly who: Attribution;
+  readonly grant: Grant;
+  readonly effects: readonly Effect[];
+}
+
+/** What a dry run says where all would hold: nothing was committed, and there is no grant. */
+export type WouldAllow = Omit<Allowed, "grant">;
+
+/** Prohibited. The first refusal gives the code; the others are for people. */
+export interface Denial {
+  readonly allowed: false;
+  readonly code: Code;
+  readonly step: number;
+  readonly kind: Kind;
+  readonly now: number;
+  /** Undefined where no signature vouches for what the token says. */
+  readonly who: Attribution | undefined;
+  readonly refusals: readonly [Refusal, ...Refusal[]];
+}
+
+export type Decision = Allowed | Denial;
+export type DryRun = WouldAllow | Denial;
+
+/** Raised where a decision was asked for as a permission. */
+export class Denied extends Error {
+  override readonly name = "Denied";
+  readonly decision: Denial;
+
+  constructor(decision: Denial) {
+    super(publicWords(decision.code));
+    this.decision = decision;
+  }
+
+  get code(): Code {
+    return this.decision.code;
+  }
+
+  get kind(): Kind {
+    return this.decision.kind;
+  }
+
+  /** What the network may be told, and the HTTP status. */
+  get public(): string {
+    return publicWords(this.code);
+  }
+
+  get status(): number {
+    return statusOf(this.code);
+  }
+
+  /** What the agent may be told: no string of a token is in it. */
+  forModel(): string {
+    return wordsForModel(this.code);
+  }
+
+  override toString(): string {
+    return describe(this.decision);
+  }
+}
+
+/** A decision in words, for the operator: which rule, in which link, added by whom. Never for clients. */
+export function describe(decision: DryRun): string {
+  const lines = [decision.allowed ? "allowed" : `denied: ${decision.code}, at step ${decision.step}`];
+  if (!decision.allowed) {
+    for (const { code, text, link, addedBy } of decision.refusals) {
+      const place = link === undefined ? "" : ` (link ${link}, added by ${addedBy})`;
+      lines.push(`  ${code}: ${text}${place}`);
+    }
+  }
+  if (decision.who) {
+    const { root, chain, task } = decision.who;
+    const actors = chain.map(({ name, basis }) => `${name} (${basis})`).join(" > ");
+    lines.push(`  ${actors}, for ${root.subject}, in ${task}`);
+  }
+  return lines.join("\n");
+}
+
+/** What the agent may be told of a denial. */
+export const forModel = (decision: Denial): string => wordsForModel(decision.code);
+/** What the network may be told, and the HTTP status. */
+export const forNetwork = (decision: Denial): { status: number; text: string } => ({
+  status: statusOf(decision.code), text: publicWords(decision.code),
+});
+
+function denial(now: number, who: Attribution | undefined, refusals: readonly [Refusal, ...Refusal[]], step?: number): Denial {
+  const { code } = refusals[0];
+  return { allowed: false, code, step: step ?? stepOf(code), kind: kindOf(code), now, who, refusals };
+}
+
+// --- asking ----------------------------------------------------------------------------------------
+
+export interface Asking {
+  /** What the server itself knows of who calls. Never filled from the token. */
+  readonly caller?: Caller | undefined;
+}
+
+export interface AskingText extends Asking {
+  /** 32 bytes of what the transport carried; left out, the access is the request. */
+  readonly request?: Bytes | undefined;
+}
+
+export interface VerifierOptions {
+  /** The server's own names. Without one it takes what is addressed to nobody. */
+  readonly audience?: string | readonly string[] | undefined;
+  readonly allowUnaddressed?: boolean | undefined;
+  /** By how many seconds clocks may differ at an expiry. */
+  readonly leeway?: number | undefined;
+  /** How many seconds a grant is good for; null is no bound. */
+  readonly maxAge?: number | null | undefined;
+  readonly replays?: ReplayStore | undefined;
+  readonly ledger?: Ledger | undefined;
+  /** The newest overlay: asked at each question, and what it raises denies. */
+  readonly overlay?: (() => Overlay | undefined) | undefined;
+  readonly maxStaleness?: number | undefined;
+  readonly allowStaleOverlay?: boolean | undefined;
+}
+
+type Commit = "commit" | "look" | "recheck";
+
+/** Steps that ask stores: run at once, or awaited. One plan for both. */
+type Steps<T> = Generator<() => Answer<unknown>, T, unknown>;
+
+function runNow<T>(steps: Steps<T>): T {
+  let next = steps.next();
+  while (!next.done) {
+    const answer = outcome(next.value);
+    const isPromise = "value" in answer && typeof (answer.value as { then?: unknown } | undefined)?.then === "function";
+    if (isPromise) next = steps.throw(new UsageError("a store that promises: ask checkAsync"));
+    else next = "value" in answer ? steps.next(answer.value) : steps.throw(answer.error);
+  }
+  return next.value;
+}
+
+async function runLater<T>(steps: Steps<T>): Promise<T> {
+  let next = steps.next();
+  while (!next.done) {
+    try {
+      const value: unknown = await next.value();
+      next = steps.next(value);
+    } catch (error) {
+      next = steps.throw(error);
+    }
+  }
+  return next.value;
+}
+
+function outcome(ask: () => unknown): { value: unknown } | { error: unknown } {
+  try {
+    return { value: ask() };
+  } catch (error) {
+    return { error };
+  }
+}
+
+/** Decides on tokens, offline: facts are gathered, the plan is asked, its effects are committed. */
+export class Verifier {
+  readonly #source: KeyringSource;
+  readonly #server: Server;
+  readonly #means: Means;
+  readonly #options: VerifierOptions;
+
+  constructor(keyring: KeyringSource, options: VerifierOptions & Partial<Means> = {}) {
+    const { audience = [], leeway = 0, maxAge = 3600, maxStaleness = 60, ledger } = options;
+    if (typeof keyring !== "function") keyringOf(keyring);
+    const audiences = new Set(typeof audience === "string" ? [audience] : audience);
+    if (![...audiences].every(isName)) throw new UsageError("an audience is a name");
+    this.#source = keyring;
+    this.#options = options;
+    this.#means = meansOf(definedMeans(options));
+    this.#server = {
+      audiences,
+      takesUnaddressed: audiences.size === 0 || options.allowUnaddressed === true,
+      leeway: atLeast(leeway, 0, "leeway"),
+      maxAge: maxAge === null ? undefined : atLeast(maxAge, 0, "maxAge"),
+      maxStaleness: atLeast(maxStaleness, 0, "maxStaleness"),
+      allowsStale: options.allowStaleOverlay === true,
+      countsAlone: ledger !== undefined && !ledger.shared,
+      vocabulary: this.#means.vocabulary,
+    };
+  }
+
+  /** The decision on an access, or on the token alone. Commits what it rests on; never raises on denial. */
+  check(text: string | Token, access?: Access, asking: AskingText = {}): Decision {
+    return runNow(this.#decided(text, access, asking, "commit")) as Decision;
+  }
+
+  /** As `check`, with stores that promise. */
+  checkAsync(text: string | Token, access?: Access, asking: AskingText = {}): Promise<Decision> {
+    return runLater(this.#decided(text, access, asking, "commit")) as Promise<Decision>;
+  }
+
+  /** The same run with nothing committed: the stores are looked at. For people. */
+  explain(text: string | Token, access?: Access, asking: AskingText = {}): DryRun {
+    return runNow(this.#decided(text, access, asking, "look"));
+  }
+
+  /** The grant, once the access is permitted. Raises Denied. */
+  authorize(text: string | Token, access: Access, asking: AskingText = {}): Grant {
+    return grantOf(this.check(text, access, asking));
+  }
+
+  async authorizeAsync(text: string | Token, access: Access, asking: AskingText = {}): Promise<Grant> {
+    return grantOf(await this.checkAsync(text, access, asking));
+  }
+
+  /** All but the access: the grant is asked about each. Raises Denied. */
+  authenticate(text: string | Token, asking: AskingText = {}): Grant {
+    return grantOf(this.check(text, undefined, asking));
+  }
+
+  /** The genuine token behind a text that is only shown, to recall what is below it (37.2). */
+  shown(text: string, request: Bytes): { genuine: Genuine } | Denial {
+    const now = readClock(this.#means.clock);
+    const found = this.#authenticated(text);
+    if (found.kind === "broken") return denial(now, found.who, [found.refusal], found.step);
+    const asked = { request, isSent: true, isUsed: false, isCounted: false, verifiedAt: now };
+    const decision = runNow(this.decide(found, asked, "commit"));
+    return decision.allowed ? { genuine: found } : decision;
+  }
+
+  #authenticated(text: string | Token): Genuine | Broken {
+    const keyring = keyringOf(this.#source);
+    const given = text instanceof Token ? boundParts(text) : text;
+    return authenticate(given, (id, audience) => keyring.lookUp(id, audience), this.#server.vocabulary);
+  }
+
+  *#decided(text: string | Token, access: Access | undefined, asking: AskingText, how: Commit): Steps<DryRun> {
+    const { request } = asking;
+    if (request !== undefined && !isDigest(request)) throw new UsageError("a digest of a request is 32 bytes");
+    const asked = questionOf(access, asking);
+    const now = readClock(this.#means.clock);
+    const found = this.#authenticated(text);
+    if (found.kind === "broken") return denial(now, found.who, [found.refusal], found.step);
+    return yield* this.decide(found, { ...asked, request, isSent: true, verifiedAt: now }, how);
+  }
+
+  /** Steps 7 to 11 for a genuine token. What grants ask. */
+  *decide(genuine: Genuine, asked: Asked, how: Commit): Steps<Decision | WouldAllow> {
+    const facts = this.#facts();
+    const who = attributionOf(genuine, this.#server, facts);
+    const judged = judge(genuine, this.#server, facts, asked);
+    if (judged.refusals) return denial(facts.now, who, judged.refusals, judged.step);
+    const effects = how === "recheck" ? [] : judged.effects;
+    for (const effect of effects) {
+      const refusal = yield* this.#taken(effect, genuine, facts, how === "look");
+      if (refusal) return denial(facts.now, who, [refusal], 11);
+    }
+    const later = effects.length && how === "commit" ? yield* this.#again(genuine, asked, facts, effects) : undefined;
+    if (later) return later;
+    const allowed: WouldAllow = { allowed: true, code: "allowed", now: facts.now, who, effects };
+    if (how === "look") return allowed;
+    return { ...allowed, grant: new Grant(this, genuine, this.#server, asked, effects) };
+  }
+
+  #facts(): Facts {
+    const now = readClock(this.#means.clock);
+    const { overlay } = this.#options;
+    const reservationId = this.#means.random(16);
+    if (!overlay) return { now, reservationId };
+    const asked = outcome(overlay);
+    if ("value" in asked) return { now, reservationId, overlay: { found: asked.value as Overlay | undefined } };
+    return { now, reservationId, overlay: { problem: "the overlay cannot be asked" } };
+  }
+
+  /** Commit one effect, or look what would come of it: why it cannot be had, or undefined. */
+  *#taken(effect: Effect, genuine: Genuine, facts: Facts, isLook: boolean): Steps<Refusal | undefined> {
+    const gone = (text: string): Refusal => ({ code: "store_unavailable", text });
+    try {
+      return effect.kind === "use"
+        ? yield* this.#used(effect, facts.now, isLook)
+        : yield* this.#reserved(effect.reservation, genuine, facts.now, isLook);
+    } catch (error) {
+      if (error instanceof UsageError) throw error;
+      return gone("a store failed");
+    }
+  }
+
+  *#used({ use }: Extract<Effect, { kind: "use" }>, now: number, isLook: boolean): Steps<Refusal | undefined> {
+    const { replays } = this.#options;
+    if (!replays) return { code: "store_unavailable", text: "no store of used proofs, and a bound token needs one" };
+    const answer = yield () => (isLook ? replays.look(use, now) : replays.add(use, now));
+    if (answer === "added") return undefined;
+    if (answer === "replayed") return { code: "replayed", text: "the proof was used before, or is too old to tell" };
+    return { code: "store_unavailable", text: "the store of used proofs is full, or gave no answer" };
+  }
+
+  *#reserved(reservation: Reservation, genuine: Genuine, now: number, isLook: boolean): Steps<Refusal | undefined> {
+    const { ledger } = this.#options;
+    if (!ledger) return { code: "store_unavailable", text: "no ledger, and a counted token needs one" };
+    const never = reservation.debits.find(({ amount, limit }) => amount > limit);
+    const answer = never
+      ? { short: never.link }
+      : yield () => (isLook ? ledger.look(reservation, now) : ledger.reserve(reservation, now));
+    if (answer === "reserved") return undefined;
+    const short = (answer as { short?: unknown } | undefined)?.short;
+    if (typeof short !== "number") return { code: "store_unavailable", text: "the ledger cannot tell" };
+    const addedBy = adderOf(genuine.root, genuine.links, short);
+    return { code: "budget_exhausted", text: "not as much is left", link: short, addedBy };
+  }
+
+  /** Effects took long, or an overlay came: judged again, and a denial gives back (24.20). */
+  *#again(genuine: Genuine, asked: Asked, facts: Facts, effects: readonly Effect[]): Steps<Denial | undefined> {
+    const later = this.#facts();
+    if (later.now - facts.now <= 1 && later.overlay?.found === facts.overlay?.found && !later.overlay?.problem) {
+      return undefined;
+    }
+    const judged = judge(genuine, this.#server, later, asked);
+    if (!judged.refusals) return undefined;
+    for (const effect of effects) {
+      if (effect.kind === "reserve") yield* this.settle(effect.reservation.id, new Map());
+    }
+    return denial(later.now, attributionOf(genuine, this.#server, later), judged.refusals, judged.step);
+  }
+
+  /** What was taken in fact, the rest goes back. False if it was too late. */
+  *settle(id: Bytes, taken: ReadonlyMap<string, number>): Steps<boolean> {
+    const { ledger } = this.#options;
+    const now = readClock(this.#means.clock);
+    return ledger !== undefined && (yield () => ledger.settle(id, taken, now)) === true;
+  }
+
+  toString(): string {
+    return `<Verifier for ${[...this.#server.audiences].join(", ") || "nobody in particular"}>`;
+  }
+
+  [INSPECT](): string {
+    return this.toString();
+  }
+}
+
+function definedMeans({ vocabulary, clock, random }: Partial<Means>): Partial<Means> {
+  return { ...(vocabulary && { vocabulary }), ...(clock && { clock }), ...(random && { random }) };
+}
+
+function questionOf(access: Access | undefined, { caller }: Asking): Pick<Asked, "question" | "caller" | "isUsed" | "isCounted"> {
+  const question: Question | undefined = access === undefined ? undefined : { stated: stated(access), given: access };
+  return { question, caller: caller === undefined ? undefined : statedCaller(caller), isUsed: true, isCounted: true };
+}
+
+function grantOf(decision: Decision): Grant {
+  if (!decision.allowed) throw new Denied(decision);
+  return decision.grant;
+}
+
+function attributionOf(genuine: Genuine, server: Server, facts: Facts): Attribution {
+  const { task } = situationAfter(genuine, server, facts);
+  return { root: genuine.root, chain: chainOf(genuine), task, linkIds: genuine.linkIds };
+}
+
+// --- grants ----------------------------------------------------------------------------------------
+
+/** A verified token: only a verifier hands it out. Asked about an access, it decides anew each time. */
+export class Grant {
+  readonly #verifier: Verifier;
+  readonly #genuine: Genuine;
+  readonly #server: Server;
+  readonly #asked: Asked;
+  /** What the issuer said: the only identity to authorize on. */
+  readonly issued: Genuine["root"];
+  /** Every holder, the last one being who acts. */
+  readonly chain: readonly Actor[];
+  readonly task: string;
+  readonly linkIds: readonly string[];
+  readonly expiresAt: number | undefined;
+
+  constructor(verifier: Verifier, genuine: Genuine, server: Server, asked: Asked, effects: readonly Effect[]) {
+    const facts = { now: asked.verifiedAt, reservationId: new Uint8Array() };
+    const who = attributionOf(genuine, server, facts);
+    const ends = genuine.placed.flatMap(({ link }) => (link.kind === "link" ? [link.says.exp] : []));
+    const known = ends.filter((end) => end !== undefined);
+    this.#verifier = verifier;
+    this.#genuine = genuine;
+    this.#server = server;
+    this.#asked = asked;
+    this.issued = genuine.root;
+    this.chain = who.chain;
+    this.task = who.task;
+    this.linkIds = genuine.linkIds;
+    this.expiresAt = known.length ? Math.min(...known) : undefined;
+    this.#effects = effects;
+  }
+
+  readonly #effects: readonly Effect[];
+
+  get tokenId(): string {
+    return this.issued.tokenId;
+  }
+
+  get actor(): Actor {
+    return this.chain.at(-1)!;
+  }
+
+  /** The actor that handed on to this one. */
+  get parent(): Actor | undefined {
+    return this.chain.at(-2);
+  }
+
+  /** The key that the token is bound to. */
+  get key(): string | undefined {
+    return keyOf(this.#genuine);
+  }
+
+  /** Of each hand-over that is signed: anyone can check it (28.8). */
+  get evidence(): readonly Evidence[] {
+    return this.#genuine.custody.flatMap(({ evidence }) => (evidence ? [evidence] : []));
+  }
+
+  /** The most that the token can do. */
+  get capability(): Capability {
+    const { root, placed } = this.#genuine;
+    return capabilityOf(placed.map(({ link }) => link), { task: root.task, audience: root.audience }, this.#server.vocabulary);
+  }
+
+  #ask(access: Access | undefined, asking: Asking, how: Commit): Steps<DryRun> {
+    const asked = { ...questionOf(access, asking), isSent: false, verifiedAt: this.#asked.verifiedAt };
+    return this.#verifier.decide(this.#genuine, asked, how);
+  }
+
+  /** The decision on an access, with time, overlay and ledger of now. */
+  check(access: Access, asking: Asking = {}): Decision {
+    return runNow(this.#ask(access, asking, "commit")) as Decision;
+  }
+
+  checkAsync(access: Access, asking: Asking = {}): Promise<Decision> {
+    return runLater(this.#ask(access, asking, "commit")) as Promise<Decision>;
+  }
+
+  /** Raises Denied. */
+  authorize(access: Access, asking: Asking = {}): Grant {
+    return grantOf(this.check(access, asking));
+  }
+
+  /** The same with nothing committed. For people. */
+  explain(access: Access, asking: Asking = {}): DryRun {
+    return runNow(this.#ask(access, asking, "look"));
+  }
+
+  /** Steps 7 to 9 with fresh facts: no store is asked (24.19). For guards that plan, list, or go on. */
+  recheck(access?: Access, asking: Asking = {}): Decision {
+    return runNow(this.#ask(access, asking, "recheck")) as Decision;
+  }
+
+  /** The access, and what was reserved for it: to settle or to cancel within a minute. Raises Denied. */
+  reserve(access: Access, asking: Asking = {}): Reserved {
+    const decision = this.check(access, asking);
+    return new Reserved(this.#verifier, grantOf(decision).#effects);
+  }
+
+  async reserveAsync(access: Access, asking: Asking = {}): Promise<Reserved> {
+    const grant = grantOf(await this.checkAsync(access, asking));
+    return new Reserved(this.#verifier, grant.#effects);
+  }
+
+  /** The id of the last link and all below it. */
+  get linkId(): string {
+    return linkId(this.#genuine.tags.at(-1)!);
+  }
+
+  toString(): string {
+    return `<Grant of ${this.tokenId}, held by ${this.actor.name} (${this.actor.basis})>`;
+  }
+
+  [INSPECT](): string {
+    return this.toString();
+  }
+}
+
+/** What was reserved for one access. What is neither settled nor cancelled is spent. */
+export class Reserved {
+  readonly #verifier: Verifier;
+  readonly #reservation: Reservation | undefined;
+  #isClosed = false;
+
+  constructor(verifier: Verifier, effects: readonly Effect[]) {
+    const effect = effects.find((each) => each.kind === "reserve");
+    this.#verifier = verifier;
+    this.#reservation = effect?.reservation;
+  }
+
+  /** What it cost in fact, in each unit; the rest goes back. False if too late. */
+  settle(cost?: Readonly<Record<string, number>>): boolean {
+    return runNow(this.#close(this.#taken(cost)));
+  }
+
+  settleAsync(cost?: Readonly<Record<string, number>>): Promise<boolean> {
+    return runLater(this.#close(this.#taken(cost)));
+  }
+
+  /** Nothing was done: all goes back. */
+  cancel(): boolean {
+    return runNow(this.#close(new Map()));
+  }
+
+  cancelAsync(): Promise<boolean> {
+    return runLater(this.#close(new Map()));
+  }
+
+  #taken(cost: Readonly<Record<string, number>> | undefined): Map<string, number> {
+    const debits = this.#reservation?.debits ?? [];
+    if (cost === undefined) return new Map(debits.map(({ unit, amount }) => [unit, amount]));
+    const taken = new Map([...stated({ cost }).cost, ["uses", 1]] as [string, number][]);
+    const missing = debits.find(({ unit }) => !taken.has(unit));
+    if (missing) throw new UsageError(`what was taken in ${missing.unit} is not stated`);
+    return taken;
+  }
+
+  *#close(taken: ReadonlyMap<string, number>): Steps<boolean> {
+    if (!this.#reservation) return true;
+    if (this.#isClosed) return false;
+    this.#isClosed = true;
+    return yield* this.#verifier.settle(this.#reservation.id, taken);
+  }
+}

@@ -1,0 +1,322 @@
+/** captoken for TypeScript, as a runner of `spec/vectors` asks it: a function for each kind of vector. */
+
+import { b64encode, byCodePoint, concat, hex, unhex, utf8 } from "../src/format/bytes.js";
+import { bind, derive, tagsOf } from "../src/format/crypto.js";
+import { CaptokenError, UsageError, WideningError } from "../src/format/errors.js";
+import { canonicalText, parseJson, plain } from "../src/format/json.js";
+import { splitSigned, readLink, type Link } from "../src/language/links.js";
+import { capabilityOf } from "../src/language/capability.js";
+import * as captoken from "../src/index.js";
+import { packetsOf, presentedText } from "../src/writing/token.js";
+import { withProof } from "../src/writing/proving.js";
+import { normalize } from "../src/interop.js";
+import { checkTrail, recorded } from "../src/audit.js";
+import { ControlPlane } from "../src/recall.js";
+import type { Narrowing } from "../src/writing/token.js";
+
+export type Outcome = Record<string, unknown>;
+export type Vector = any;
+
+const latin = (text: string): Uint8Array => Uint8Array.from(text, (character) => character.charCodeAt(0));
+
+/** The code of what is raised. */
+function coded(ask: () => Outcome): Outcome {
+  try {
+    return { code: "ok", ...ask() };
+  } catch (error) {
+    if (error instanceof WideningError) return { code: error.code, dimension: error.dimension };
+    if (error instanceof CaptokenError) return { code: error.code };
+    if (error instanceof UsageError) return { code: "usage" };
+    throw error;
+  }
+}
+
+const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
+/** Keywords of Python as those of TypeScript. */
+export function keywords(asked: Record<string, unknown>): Narrowing {
+  const made = Object.entries(asked).map(([key, value]) => [key.includes(":") ? key : camel(key), value]);
+  return Object.fromEntries(made) as Narrowing;
+}
+
+export function keyringOf({ keys, audience }: Vector): captoken.Keyring {
+  const bytes = new Map(Object.entries(keys as Record<string, string>).map(([id, key]) => [id, unhex(key)]));
+  const current = [...bytes.keys()][0]!;
+  return audience === null
+    ? captoken.Keyring.fromKeys(bytes, current)
+    : captoken.Keyring.forOneAudience(bytes, current, audience);
+}
+
+export function verifierOf(vector: Vector): { verifier: captoken.Verifier; uses: captoken.Use[]; debits: captoken.Debit[] } {
+  const { facts } = vector;
+  const uses: captoken.Use[] = [];
+  const debits: captoken.Debit[] = [];
+  const verifier = new captoken.Verifier(keyringOf(vector.keyring), {
+    audience: facts.audiences,
+    allowUnaddressed: facts.allow_unaddressed,
+    leeway: facts.leeway,
+    clock: () => facts.now,
+    replays: vector.replays && replaysOf(vector.replays, uses),
+    ledger: vector.ledger && ledgerOf(vector.ledger, debits),
+    ...overlayOf(vector.overlay),
+  });
+  return { verifier, uses, debits };
+}
+
+function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
+  const store = new captoken.MemoryReplays({ floor: stated.floor, limit: stated.limit });
+  for (const { entry, issued_at: issuedAt } of stated.used) store.add({ entry: unhex(entry), issuedAt }, issuedAt);
+  return {
+    look: (use, now) => store.look(use, now),
+    add: (use, now) => {
+      const answer = store.add(use, now);
+      if (answer === "added") uses.push(use);
+      return answer;
+    },
+  };
+}
+
+function ledgerOf(stated: Vector, debits: captoken.Debit[]): captoken.Ledger {
+  const store = new captoken.MemoryLedger({ shared: stated.shared, floor: stated.floor });
+  for (const [at, { bucket, unit, amount }] of (stated.spent as Vector[]).entries()) {
+    const id = Uint8Array.of(at);
+    const debit = { bucket, unit, limit: 2 ** 60, amount: Number(amount), link: 0 };
+    store.reserve({ id, tokenId: "", issuedAt: stated.floor + 1, debits: [debit], keptUntil: undefined, leeway: 0 }, -1);
+  }
+  return {
+    shared: store.shared,
+    look: (reservation, now) => store.look(reservation, now),
+    settle: (id, taken, now) => store.settle(id, taken, now),
+    reserve: (reservation, now) => {
+      const answer = store.reserve(reservation, now);
+      if (answer === "reserved") debits.push(...reservation.debits);
+      return answer;
+    },
+  };
+}
+
+function overlayOf(stated: Vector): captoken.VerifierOptions {
+  if (!stated) return {};
+  const overlay = stated.snapshot === null ? undefined : captoken.openOverlay(latin(stated.snapshot), stated.operators);
+  return { overlay: () => overlay, maxStaleness: stated.max_staleness, allowStaleOverlay: stated.allow_stale };
+}
+
+/** The place of a refusal, as `expect` may have it. */
+export function place(decision: captoken.Decision): Outcome {
+  if (decision.allowed) return {};
+  const [{ link, addedBy }] = decision.refusals;
+  return { link: link ?? null, added_by: addedBy ?? null };
+}
+
+function decide(vector: Vector): Outcome {
+  const asking = {
+    caller: vector.caller ?? undefined,
+    request: vector.request === undefined ? undefined : unhex(vector.request),
+  };
+  const access = vector.access ?? undefined;
+  const { verifier, uses, debits } = verifierOf(vector);
+  const decision = verifier.check(vector.token, access, asking);
+  const dry = verifierOf(vector).verifier.explain(vector.token, access, asking);
+  if (dry.code !== decision.code) return { code: `${decision.code} but explained as ${dry.code}` };
+  if (!decision.allowed) return { code: decision.code, ...(vector.expect.link !== undefined && place(decision)) };
+  const { grant } = decision;
+  return {
+    code: "allowed",
+    link_ids: grant.linkIds,
+    chain: grant.chain.map(({ name, basis }) => [name, basis]),
+    task: grant.task,
+    expires_at: grant.expiresAt ?? null,
+    ...(vector.ledger && { debits: debits.map(({ bucket, unit, limit, amount }) => ({ bucket, unit, limit, amount })) }),
+    ...(grant.key !== undefined && {
+      key: grant.key,
+      uses: uses.map(({ entry, issuedAt }) => ({ entry: hex(entry), issued_at: issuedAt })),
+      evidence: grant.evidence,
+    }),
+  };
+}
+
+function linkOf(json: Vector): Link {
+  const counts = json.uses !== undefined || json.budget !== undefined;
+  const link = readLink(utf8(stringified({ ...json, ...(counts && { n: "AAAAAAAAAAA" }) })), {});
+  if (link.kind === "bad") throw new Error(link.text);
+  return link;
+}
+
+/** Canonical JSON of plain values. */
+function stringified(json: Vector): string {
+  if (Array.isArray(json)) return `[${json.map(stringified).join()}]`;
+  if (typeof json !== "object" || json === null) return JSON.stringify(json);
+  const keys = Object.keys(json).sort();
+  return `{${keys.map((key) => `${JSON.stringify(key)}:${stringified(json[key])}`).join()}}`;
+}
+
+export const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
+  decision: (vector) => {
+    const outcome = coded(() => decide(vector));
+    return outcome;
+  },
+  chain: ({ key, identifier, caveats, bound_to: boundTo }) => {
+    const derived = derive(unhex(key));
+    const raw = caveats.map(({ cid, vid }: Vector) => ({ cid: unhex(cid), vid: vid ? unhex(vid) : undefined }));
+    const tags = tagsOf(derived, unhex(identifier), raw);
+    const bound = boundTo === null ? null : hex(bind(unhex(boundTo), tags.at(-1)!));
+    return { code: "ok", derived: hex(derived), tags: tags.map(hex), bound };
+  },
+  capability: ({ one, two }) => {
+    const [mine, its] = [one, two].map((json) => capabilityOf([linkOf(json)])) as [captoken.Capability, captoken.Capability];
+    const both = captoken.meet(mine, its);
+    if (!captoken.sameCapability(both, captoken.meet(its, mine))) throw new Error("meet is not symmetric");
+    const json = plain(captoken.capabilityJson(both));
+    if (!captoken.sameCapability(both, capabilityOf([linkOf(json)]))) throw new Error("its spelling says something else");
+    return { code: "ok", meet: json, one_covers_two: captoken.covers(mine, its), two_covers_one: captoken.covers(its, mine) };
+  },
+  widening: ({ token, asked, to, now, nonce, signer }) =>
+    coded(() => {
+      const held = captoken.Token.parse(token, { clock: () => now, random: () => unhex(nonce) });
+      const by = signer === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(signer));
+      const terms = { ...keywords(asked), signer: by };
+      const made = to === null ? held.attenuate(terms) : held.delegate({ ...terms, to });
+      const { body, signature } = splitSigned(packetsOf(made).packet.caveats.at(-1)!.cid)!;
+      const link = plain(canonicalText(new TextDecoder().decode(body))!);
+      return { link, ...(signature && { signature: b64encode(signature) }) };
+    }),
+  interop: ({ source, form }) => coded(() => ({ text: normalize(form === "text" ? source : unhex(source)) })),
+  request: (vector) => coded(() => ({ digest: hex(requestOf(vector)) })),
+  proof: ({ token, secret, audience, request, now, nonce }) =>
+    coded(() => {
+      const signer = captoken.HolderKey.fromBytes(unhex(secret));
+      const means = { clock: () => now, random: () => unhex(nonce) };
+      return { text: withProof(token, signer, { audience, request: unhex(request) }, means) };
+    }),
+  presenting: ({ token, audience, now, secret, nonce = "", request }) =>
+    coded(() => {
+      const held = captoken.Token.parse(token, { clock: () => now, random: () => unhex(nonce) });
+      const signer = secret === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(secret));
+      return { text: held.present({ audience, signer, request: request && unhex(request), expiresIn: 60 }) };
+    }),
+  evidence: ({ evidence }) =>
+    coded(() => ({ code: captoken.evidenceHolds(captoken.readEvidence(evidence)) ? "ok" : "bad_proof" })),
+  asking: ({ token, discharger, need, location, caveat_key: key, ephemeral, nonce }) =>
+    coded(() => {
+      const drawn = [key, ephemeral, nonce].map(unhex);
+      const held = captoken.Token.parse(token, { random: () => drawn.shift()! });
+      return { token: held.require(discharger, { need, location: location ?? undefined }).serialize() };
+    }),
+  discharge: ({ secret, ticket, asked, now }) =>
+    coded(() => {
+      const key = captoken.DischargerKey.fromBytes(unhex(secret));
+      const { need } = captoken.openTicket(key, ticket);
+      return { need, discharge: captoken.discharge(key, ticket, keywords(asked), { clock: () => now }).serialize() };
+    }),
+  holding: ({ token }) =>
+    coded(() => {
+      const held = captoken.Token.parse(token);
+      if (held.serialize() !== token) throw new Error("another text");
+      return { needs: held.needs.map(({ text }) => text), bound: presentedText(held) };
+    }),
+  pairwise: ({ secret, server, issuers, audience }) =>
+    coded(() => {
+      const key = captoken.PairwiseKey.fromBytes(unhex(secret));
+      const ring = server === undefined ? key.serving({ issuers, audience }) : key.issuing({ server, audience });
+      return { keys: revealed(ring) };
+    }),
+  key_file: ({ purpose, content }) =>
+    coded(() => {
+      const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(latin(content));
+      if (purpose === "keyring") {
+        const ring = captoken.Keyring.parse(text);
+        return { keys: revealed(ring), current: ring.current, audience: ring.audience ?? null };
+      }
+      return { public: KEYS[purpose]!.parse(text).public };
+    }),
+  snapshot: ({ snapshot, operators, known }) =>
+    coded(() => {
+      const feed = new captoken.Feed(operators);
+      if (known !== undefined) feed.accept(latin(known));
+      const overlay = feed.accept(latin(snapshot));
+      return { ...seen(overlay), entries: overlay.entries.map(({ id }) => id) };
+    }),
+  delta: ({ known, deltas, operators }) =>
+    coded(() => {
+      const before = captoken.openOverlay(latin(known), operators);
+      const bytes = deltas.map(latin);
+      const behind = outcomeOf(() => captoken.openOverlay(joined([latin(known), ...bytes]), operators).hash);
+      const followed = outcomeOf(() => captoken.followOverlay(before, bytes, operators).hash);
+      if (behind !== followed) throw new Error("two ways, and two answers");
+      const overlay = captoken.followOverlay(before, bytes, operators);
+      return { ...seen(overlay), entries: overlay.entries.map(({ id }) => id).sort(byCodePoint), hash: overlay.hash };
+    }),
+  trail: ({ trail, servers, known, after }) =>
+    coded(() => {
+      const { head, signed, decisions } = checkTrail(latin(trail), servers, { known, after });
+      return { head, signed, decisions };
+    }),
+  recorded: ({ arguments: text }) => coded(() => ({ arguments: plain(recorded(parseJson(text))) })),
+  counting: (vector) => coded(() => ({ codes: counted(vector) })),
+  recall: (vector) => coded(() => recalled(vector)),
+};
+
+const KEYS: Record<string, { parse: (content: string) => { public: string } }> = {
+  holder: captoken.HolderKey, discharger: captoken.DischargerKey, pairwise: captoken.PairwiseKey,
+  operator: captoken.OperatorKey, audit: captoken.AuditKey,
+};
+
+const revealed = (ring: captoken.Keyring): Outcome =>
+  Object.fromEntries(ring.keyIds.map((id) => [id, hex(ring.reveal(id))]));
+
+const seen = ({ seq, issuedAt, expiresAt }: captoken.Overlay): Outcome => ({
+  seq, issued_at: issuedAt, expires_at: expiresAt,
+});
+
+const joined = (lines: Uint8Array[]): Uint8Array =>
+  concat(...lines.flatMap((line, at) => (at ? [Uint8Array.of(10), line] : [line])));
+
+function outcomeOf(ask: () => string): string {
+  try {
+    return ask();
+  } catch (error) {
+    return (error as CaptokenError).code;
+  }
+}
+
+function requestOf(vector: Vector): Uint8Array {
+  const { form, method } = vector;
+  if (form === "http") return captoken.httpRequest(method, vector.origin, vector.target, unhex(vector.body));
+  if (form === "mcp") return captoken.mcpRequest(method, vector.tool, unhex(vector.arguments));
+  if (form === "message") return captoken.mcpMessageRequest(method, vector.params);
+  return captoken.accessRequest(vector.access ?? undefined);
+}
+
+function counted({ keyring, audience, ledger: stated, steps }: Vector): string[] {
+  const ledger = new captoken.MemoryLedger({ shared: stated.shared, floor: stated.floor });
+  for (const { tree, buckets, until } of stated.kept ?? []) {
+    const debits = Array.from({ length: buckets }, (_, at) => ({ bucket: `${at}`, unit: "uses", limit: 1, amount: 1, link: 0 }));
+    const keptUntil = until === null ? undefined : until - 3600;
+    const id = utf8(`kept ${tree}`);
+    ledger.reserve({ id, tokenId: tree, issuedAt: stated.floor + 1, debits, keptUntil, leeway: 0 }, -1);
+  }
+  return steps.flatMap((step: Vector) => {
+    let { now } = step;
+    const verifier = new captoken.Verifier(keyringOf(keyring), { audience, ledger, clock: () => now, leeway: step.leeway ?? 0 });
+    if (step.settle === undefined && step.cancel === undefined) return [verifier.check(step.token, step.access).code];
+    const reserved = verifier.authenticate(step.token).reserve(step.access);
+    now = step.closed_at ?? now;
+    const closed = step.cancel === undefined ? reserved.settle(step.settle ?? undefined) : reserved.cancel();
+    return ["allowed", closed ? "closed" : "too_late"];
+  });
+}
+
+function recalled(vector: Vector): Outcome {
+  const verifier = new captoken.Verifier(keyringOf(vector.keyring), {
+    audience: vector.audience, clock: () => vector.now, replays: new captoken.MemoryReplays({ floor: 0 }),
+  });
+  const plane = new ControlPlane(verifier, { most: vector.most, part: vector.part, clock: () => vector.now });
+  const { entry, entries } = plane.handle(vector.request, vector.standing ?? []);
+  const shown = ({ select, asked, until }: Vector): Outcome => ({
+    token: select.token ?? null, link: select.link ?? null, asked: asked ?? null, until: until ?? null,
+  });
+  if (vector.standing === undefined) return shown(entry);
+  const standing = entries.filter(({ until }) => until === undefined || vector.now < until);
+  const stands = standing.map((each) => Object.values(shown(each)));
+  return { ...shown(entry), stands: stands.sort((one, two) => (JSON.stringify(one) < JSON.stringify(two) ? -1 : 1)) };
+}
