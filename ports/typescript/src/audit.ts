@@ -1,9 +1,18 @@
 /** Audit trails: whether one is whole, and how values are recorded (spec, "Audit"). */
 
-import { b64encode, b64exact, concat, utf8, type Bytes } from "./format/bytes.js";
+import { b64encode, b64exact, concat, equal, utf8, type Bytes } from "./format/bytes.js";
 import { isPrimePoint, label, publicKey, sha256, verify } from "./format/crypto.js";
 import { CaptokenError } from "./format/errors.js";
-import { Float, canonicalObject, isInteger, isObject, plain, requestJson, type Json, type JsonObject } from "./format/json.js";
+import {
+  Float,
+  canonicalObject,
+  isInteger,
+  isObject,
+  plain,
+  requestJson,
+  type Json,
+  type JsonObject,
+} from "./format/json.js";
 
 /** The number and the hash of a record that somebody saw, and kept elsewhere. */
 export interface Head {
@@ -33,25 +42,35 @@ function* lines(trail: Bytes): Generator<Bytes> {
     yield trail.subarray(start, at);
     start = at + 1;
   }
-  if (start < trail.length) throw refused("a record without its line feed: torn, or still being written");
+  if (start < trail.length)
+    throw refused("a record without its line feed: torn, or still being written");
 }
 
 /** Each record, and the head that it makes (39.1, 39.2). */
-function* numbered(trail: Bytes, after: Head): Generator<{ record: JsonObject; before: Head; head: Head }> {
+function* numbered(
+  trail: Bytes,
+  after: Head,
+): Generator<{ record: JsonObject; before: Head; head: Head }> {
   let before = after;
   for (const line of lines(trail)) {
     const record = canonicalObject(line);
     if (!record) throw refused(`after record ${before.seq}: a line that is no record`);
     const seq = record.get("seq");
-    if (seq !== before.seq + 1) throw refused(`after record ${before.seq}: cut, or in another order`);
-    if (record.get("prev") !== before.hash) throw refused(`record ${seq} does not follow: one was changed`);
+    if (typeof record.get("kind") !== "string")
+      throw refused(`after record ${before.seq}: a record without a kind`);
+    if (seq !== before.seq + 1)
+      throw refused(`after record ${before.seq}: cut, or in another order`);
+    if (record.get("prev") !== before.hash)
+      throw refused(`record ${seq} does not follow: one was changed`);
     const head = { seq, hash: b64encode(sha256(line)) };
     yield { record, before, head };
     before = head;
   }
 }
 
-/** The records of a trail, each checked to follow on the one before. Raises CaptokenError `audit`. */
+/**
+ * The records of a trail, each checked to follow on the one before. Raises CaptokenError `audit`.
+ */
 export function* readTrail(trail: Bytes | string, after: Head = START): Generator<AuditRecord> {
   for (const { record } of numbered(bytesOf(trail), after)) yield plain(record) as AuditRecord;
 }
@@ -68,16 +87,21 @@ export interface Knowing {
 /**
  * Whether a trail is whole: no record changed, cut out, added or moved (39.5).
  *
- * Without `servers` checkpoints are not looked at, and nothing is vouched for. What was cut off behind
- * the last head that somebody kept does not show. Raises CaptokenError `audit`.
+ * Without `servers` checkpoints are not looked at, and nothing is vouched for. What was cut off
+ * behind the last head that somebody kept does not show. Raises CaptokenError `audit`.
  */
-export function checkTrail(trail: Bytes | string, servers: readonly (string | Bytes)[] = [], knowing: Knowing = {}): Verdict {
+export function checkTrail(
+  trail: Bytes | string,
+  servers: readonly (string | Bytes)[] = [],
+  knowing: Knowing = {},
+): Verdict {
   const trusted = servers.map((server) => publicKey(server, isPrimePoint, "server"));
   const { known = [], after = START } = knowing;
   let waiting = known.filter(({ seq }) => seq >= after.seq);
   const pass = (head: Head): void => {
     const here = waiting.filter(({ seq }) => seq === head.seq);
-    if (here.some(({ hash }) => hash !== head.hash)) throw refused(`record ${head.seq} is not the one that was there`);
+    if (here.some(({ hash }) => hash !== head.hash))
+      throw refused(`record ${head.seq} is not the one that was there`);
     waiting = waiting.filter(({ seq }) => seq !== head.seq);
   };
   let [head, signed, decisions] = [after, 0, 0];
@@ -88,23 +112,27 @@ export function checkTrail(trail: Bytes | string, servers: readonly (string | By
     const kind = each.record.get("kind");
     if (kind === "decision") decisions += 1;
     if (kind !== "checkpoint" || trusted.length === 0) continue;
-    if (!isSigned(each.record, each.before, trusted)) throw refused(`checkpoint ${head.seq} is signed by no trusted server`);
+    if (!isSigned(each.record, each.before, trusted))
+      throw refused(`checkpoint ${head.seq} is signed by no trusted server`);
     signed = each.before.seq;
   }
-  if (waiting.length) throw refused(`the trail ends at record ${head.seq}, and later ones were there before`);
+  if (waiting.length)
+    throw refused(`the trail ends at record ${head.seq}, and later ones were there before`);
   return { head, signed, decisions };
 }
 
-/** Did one of these servers sign the checkpoint that follows on `before`? */
+/**
+ * Did the server that the checkpoint names sign that it follows on `before`, and is it trusted
+ * (39.4)?
+ */
 function isSigned(record: JsonObject, before: Head, servers: readonly Bytes[]): boolean {
-  const signature = b64exact(record.get("signature"), 64);
+  const [key, signature] = [b64exact(record.get("key"), 32), b64exact(record.get("signature"), 64)];
   const hash = b64exact(before.hash, 32);
-  if (!signature || !hash) return false;
-  const message = concat(label("audit"), hash);
-  return servers.some((server) => verify(server, message, signature));
+  if (!key || !signature || !hash || !servers.some((server) => equal(server, key))) return false;
+  return verify(key, concat(label("audit"), hash), signature);
 }
 
-// --- values (39.6) ---------------------------------------------------------------------------------
+// --- values (39.6) -------------------------------------------------------------------------------
 
 const DEEPEST = 24;
 const mark = (said: Json): JsonObject => new Map([["~", said]]);
@@ -112,7 +140,8 @@ const mark = (said: Json): JsonObject => new Map([["~", said]]);
 /** A value as canonical JSON has it, told from every other. */
 export function recorded(value: Json, depth = DEEPEST + 1): Json {
   if (typeof value === "string" || typeof value === "boolean" || isInteger(value)) return value;
-  if (typeof value === "bigint") return mark(value < 0n ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`);
+  if (typeof value === "bigint")
+    return mark(value < 0n ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`);
   if (value === null) return mark("null");
   if (value instanceof Float) return mark(requestJson(value));
   if (Array.isArray(value) && depth > 0) return value.map((item) => recorded(item, depth - 1));

@@ -2,17 +2,34 @@
 
 import { b64decode, b64encode, b64exact, concat, text, utf8, type Bytes } from "./format/bytes.js";
 import {
-  bind, derive, extend, isExchangeKey, openSealed, publicKey, seal, secretBox, tagsOf, type RawCaveat,
+  derive,
+  extend,
+  isExchangeKey,
+  openSealed,
+  publicKey,
+  seal,
+  secretBox,
+  tagsOf,
+  type RawCaveat,
 } from "./format/crypto.js";
 import { DischargeError, LimitError, UsageError } from "./format/errors.js";
-import { canonicalBytes, canonicalObject, isObject, isWellFormed, jsonOf, plain, type Json, type JsonObject } from "./format/json.js";
+import {
+  canonicalBytes,
+  canonicalObject,
+  isObject,
+  isWellFormed,
+  jsonOf,
+  plain,
+  type Json,
+  type JsonObject,
+} from "./format/json.js";
 import { isFree } from "./format/names.js";
 import { DISCHARGE, type Packet } from "./format/packet.js";
 import { UNBOUND, checkLimits, dischargeOf, packetText } from "./format/text.js";
-import type { Vocabulary } from "./language/caveats.js";
-import { isAboutRequests, readLink, type BadLink, type Link } from "./language/links.js";
+import { readLink } from "./language/links.js";
 import { secretOfDischarger, type DischargerKey } from "./keys.js";
-import { composeRequest, type Caveats, type Means } from "./writing/compose.js";
+import { composeRequest, type Caveats } from "./writing/compose.js";
+import { type Means } from "./writing/means.js";
 
 const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
@@ -31,12 +48,20 @@ function readTicket(cid: Bytes): { ticket: Ticket; box: Bytes } {
   const stated = cid.length <= DISCHARGE.identifier ? canonicalObject(cid) : undefined;
   const [box, receiver, location] = [stated?.get("box"), stated?.get("for"), stated?.get("loc")];
   const sealed = typeof box === "string" ? b64decode(box) : undefined;
-  const its = b64exact(receiver, 32);
   const isForm =
-    stated?.get("v") === 1 && [...stated.keys()].every((key) => KEYS.includes(key)) &&
-    (location === undefined || isFree(location)) && its && isExchangeKey(its);
+    stated?.get("v") === 1 &&
+    [...stated.keys()].every((key) => KEYS.includes(key)) &&
+    (location === undefined || isFree(location)) &&
+    b64exact(receiver, 32) !== undefined;
   if (!isForm || !sealed) throw new DischargeError("no ticket");
-  return { ticket: { discharger: receiver as string, location: location as string | undefined, text: text(cid)! }, box: sealed };
+  return {
+    ticket: {
+      discharger: receiver as string,
+      location: location as string | undefined,
+      text: text(cid)!,
+    },
+    box: sealed,
+  };
 }
 
 /** The ticket that text or bytes spell. Raises DischargeError. Opens nothing. */
@@ -57,21 +82,35 @@ export function askingCaveat(
   if (!isObject(stated)) throw new UsageError("need is an object");
   if (location !== undefined && !isFree(location)) throw new UsageError("location is a free name");
   const caveatKey = random(32);
-  const inside = canonicalBytes(new Map<string, Json>([["ck", b64encode(caveatKey)], ["need", stated], ["v", 1]]));
+  const inside = canonicalBytes(
+    new Map<string, Json>([
+      ["ck", b64encode(caveatKey)],
+      ["need", stated],
+      ["v", 1],
+    ]),
+  );
   const box = b64encode(seal(receiver, random(32), inside));
-  const ticket = new Map<string, Json>([["box", box], ["for", b64encode(receiver)], ["v", 1]]);
+  const ticket = new Map<string, Json>([
+    ["box", box],
+    ["for", b64encode(receiver)],
+    ["v", 1],
+  ]);
   if (location !== undefined) ticket.set("loc", location);
   const cid = canonicalBytes(ticket);
-  if (cid.length > DISCHARGE.identifier) throw new LimitError(`the ticket would be ${cid.length} bytes`);
+  if (cid.length > DISCHARGE.identifier)
+    throw new LimitError(`the ticket would be ${cid.length} bytes`);
   const nonce = random(24);
   return { cid, vid: concat(nonce, secretBox(tag, nonce, derive(caveatKey))) };
 }
 
-// --- discharges ------------------------------------------------------------------------------------
+// --- discharges ----------------------------------------------------------------------------------
 
 let packetOf: (discharge: Discharge) => Packet;
 
-/** The answer of a third party, unbound. Unverified: a holder cannot tell a genuine one from another. */
+/**
+ * The answer of a third party, unbound. Unverified: a holder cannot tell a genuine one from
+ * another.
+ */
 export class Discharge {
   readonly #packet: Packet;
 
@@ -116,38 +155,26 @@ export const packetOfDischarge = (discharge: Discharge): Packet => packetOf(disc
 
 export function dischargeEnd(packet: Packet): number | undefined {
   const links = packet.caveats.map(({ cid }) => readLink(cid, {}));
-  const ends = links.flatMap((link) => (link.kind === "link" && link.says.exp !== undefined ? [link.says.exp] : []));
+  const ends = links.flatMap((link) =>
+    link.kind === "link" && link.says.exp !== undefined ? [link.says.exp] : [],
+  );
   return ends.length ? Math.min(...ends) : undefined;
 }
 
-/** A discharge as it goes with a token, and with no other (33.3). */
-export const boundDischarge = (discharge: Packet, signature: Bytes): Packet => ({
-  ...discharge,
-  signature: bind(signature, discharge.signature),
-});
-
-/** The links of a discharge, or the first that it may not have (33.6). */
-export function readDischarge({ caveats }: Packet, vocabulary: Vocabulary): Link[] | BadLink {
-  const links: Link[] = [];
-  for (const { cid } of caveats) {
-    const link = readLink(cid, vocabulary);
-    if (link.kind === "bad") return link;
-    if (!isAboutRequests(link)) return unreadable("a discharge that speaks of the token itself");
-    links.push(link);
-  }
-  return links.some(({ says }) => says.exp !== undefined) ? links : unreadable("a discharge without an end");
-}
-
-const unreadable = (what: string): BadLink => ({ kind: "bad", code: "unreadable_link", text: what, says: {} });
-
-// --- answering -------------------------------------------------------------------------------------
+// --- answering -----------------------------------------------------------------------------------
 
 /** What a ticket asks for, opened with the discharger's key. Raises DischargeError. */
-export function openTicket(key: DischargerKey, given: string | Ticket): { need: Record<string, unknown> } {
+export function openTicket(
+  key: DischargerKey,
+  given: string | Ticket,
+): { need: Record<string, unknown> } {
   return { need: plain(opened(key, given).need) as Record<string, unknown> };
 }
 
-function opened(key: DischargerKey, given: string | Ticket): { need: JsonObject; caveatKey: Bytes; cid: Bytes } {
+function opened(
+  key: DischargerKey,
+  given: string | Ticket,
+): { need: JsonObject; caveatKey: Bytes; cid: Bytes } {
   const spelled = typeof given === "string" ? given : given.text;
   if (!isWellFormed(spelled)) throw new DischargeError("no ticket");
   const cid = utf8(spelled);
@@ -157,15 +184,16 @@ function opened(key: DischargerKey, given: string | Ticket): { need: JsonObject;
   const stated = inside && canonicalObject(inside);
   const [caveatKey, need] = [b64exact(stated?.get("ck"), 32), stated?.get("need")];
   const isForm = stated?.get("v") === 1 && stated.size === 3 && isObject(need);
-  if (!isForm || !caveatKey) throw new DischargeError("its box does not open, or holds something else");
+  if (!isForm || !caveatKey)
+    throw new DischargeError("its box does not open, or holds something else");
   return { need, caveatKey, cid };
 }
 
 /**
  * A yes: the discharge of a ticket, with the caveats given; it needs an end.
  *
- * Whether the need holds is for the caller to have judged. Raises DischargeError for a ticket that is
- * none, UsageError for caveats that a discharge may not have.
+ * Whether the need holds is for the caller to have judged. Raises DischargeError for a ticket that
+ * is none, UsageError for caveats that a discharge may not have.
  */
 export function discharge(
   key: DischargerKey,
@@ -182,4 +210,3 @@ export function discharge(
   checkLimits(packet, DISCHARGE);
   return new Discharge(packet);
 }
-

@@ -1,28 +1,103 @@
 /** Capability tokens for agents: any holder narrows them offline, and any server verifies them. */
 
-export { CaptokenError, DelegationError, DischargeError, LimitError, TokenFormatError, UsageError, WideningError } from "./format/errors.js";
+export {
+  CaptokenError,
+  DelegationError,
+  DischargeError,
+  LimitError,
+  TokenFormatError,
+  UsageError,
+  WideningError,
+} from "./format/errors.js";
 export { Float, float, parseJson } from "./format/json.js";
 export type { Root } from "./format/root.js";
 export type { Access, Caller } from "./language/access.js";
-export { capabilityJson, covers, meet, permitsNothing, sameCapability, type Capability } from "./language/capability.js";
+export {
+  capabilityJson,
+  covers,
+  meet,
+  permitsNothing,
+  sameCapability,
+  type Capability,
+} from "./language/capability.js";
 export type { OwnCaveat, Reason, Situation, Vocabulary } from "./language/caveats.js";
-export { Feed, followOverlay, openOverlay, signDelta, signSnapshot, type Entry, type Overlay, type Selector } from "./language/overlay.js";
-export { AuditKey, DischargerKey, HolderKey, Keyring, OperatorKey, PairwiseKey } from "./keys.js";
+export {
+  Feed,
+  followOverlay,
+  openOverlay,
+  signDelta,
+  signSnapshot,
+  type Entry,
+  type Overlay,
+  type Selector,
+} from "./language/overlay.js";
+export { Keyring, type KeyringSource } from "./keyring.js";
+export { AuditKey, DischargerKey, HolderKey, OperatorKey, PairwiseKey } from "./keys.js";
 export { Discharge, discharge, openTicket, parseTicket, type Ticket } from "./discharge.js";
 export {
-  accessRequest, evidenceHolds, httpRequest, mcpAccess, mcpMessageRequest, mcpRequest, readEvidence, type Evidence, type Signer,
+  accessRequest,
+  evidenceHolds,
+  httpRequest,
+  mcpAccess,
+  mcpMessageRequest,
+  mcpRequest,
+  readEvidence,
+  type Evidence,
+  type Signer,
 } from "./proof.js";
-export { MemoryLedger, MemoryReplays, type Debit, type Ledger, type ReplayStore, type Reservation, type Use } from "./stores.js";
-export type { Caveats, Means, Moment, Seconds, Writing } from "./writing/compose.js";
+export {
+  MemoryLedger,
+  MemoryReplays,
+  type Debit,
+  type Ledger,
+  type ReplayStore,
+  type Reservation,
+  type Use,
+} from "./stores.js";
+export type { Caveats, Moment, Seconds, Writing } from "./writing/compose.js";
+export type { Means } from "./writing/means.js";
 export { Issuer, type Minting } from "./writing/issuer.js";
-export { Token, type Delegating, type Narrowing, type Presenting, type Unverified } from "./writing/token.js";
+export {
+  Token,
+  type Delegating,
+  type Narrowing,
+  type Presenting,
+  type Unverified,
+} from "./writing/token.js";
 export type { Actor, Attribution, Refusal } from "./verification/authenticate.js";
 export type { Code, Kind } from "./verification/codes.js";
 export {
-  Denied, Grant, Reserved, Verifier, describe, forModel, forNetwork,
-  type Allowed, type Decision, type Denial, type DryRun, type VerifierOptions, type WouldAllow,
+  Denied,
+  Grant,
+  Reserved,
+  Verifier,
+  describe,
+  forModel,
+  forNetwork,
+  type Allowed,
+  type Asking,
+  type AskingText,
+  type Decision,
+  type Denial,
+  type DryRun,
+  type VerifierOptions,
+  type WouldAllow,
 } from "./verification/verifier.js";
-export { checkTrail, readTrail, recorded, type AuditRecord, type Head, type Knowing, type Verdict } from "./audit.js";
+export {
+  checkTrail,
+  readTrail,
+  recorded,
+  type AuditRecord,
+  type Head,
+  type Knowing,
+  type Verdict,
+} from "./audit.js";
 export { normalize } from "./interop.js";
-export { ControlPlane, recall, type PlaneOptions, type Recalled, type Recalling } from "./recall.js";
+export {
+  ControlPlane,
+  recall,
+  type PlaneOptions,
+  type Recalled,
+  type Recalling,
+} from "./recall.js";
 export { withProof, type Proving } from "./writing/proving.js";

@@ -20,7 +20,8 @@ export function normalize(foreign: string | Bytes): string {
 function decoded(given: string): Bytes {
   const spelled = given.startsWith(PREFIX) ? given.slice(PREFIX.length) : given;
   if (spelled.length > MAX_TEXT) throw new TokenFormatError(`longer than ${MAX_TEXT} characters`);
-  if (!/^([A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}$/.test(spelled)) throw new TokenFormatError("not base64 in one alphabet");
+  if (!/^([A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}$/.test(spelled))
+    throw new TokenFormatError("not base64 in one alphabet");
   const bare = spelled.replace(/=+$/, "").replaceAll("+", "-").replaceAll("/", "_");
   // An A in front of nothing: bits that no byte uses are dropped by reading one group more.
   const bytes = b64decode(bare) ?? b64decode(`${bare}${"A".repeat((4 - (bare.length % 4)) % 4)}`);
@@ -68,10 +69,16 @@ function fieldsOf(bytes: Bytes): Field[] {
   return fields.map(followed);
 }
 
-const rest = (bytes: Bytes, start: number): Field => ({ type: -1, length: 0, raw: bytes.slice(start), behind: [] });
+const rest = (bytes: Bytes, start: number): Field => ({
+  type: -1,
+  length: 0,
+  raw: bytes.slice(start),
+  behind: [],
+});
 
 const followed = (field: Field, at: number, all: readonly Field[]): Field => ({
-  ...field, behind: all.slice(at + 1, at + 3).map(({ type }) => type),
+  ...field,
+  behind: all.slice(at + 1, at + 3).map(({ type }) => type),
 });
 
 function lengthAt(bytes: Bytes, start: number): { length: number; at: number } | undefined {

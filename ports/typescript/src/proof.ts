@@ -1,9 +1,19 @@
-/** What a proof is about, how it is made and checked; and the evidence of hand-overs (spec 28 to 30). */
+/**
+ * What a proof is about, how it is made and checked; and the evidence of hand-overs (spec 28 to
+ * 30).
+ */
 
 import { b64encode, b64exact, bigEndian, concat, text, utf8, type Bytes } from "./format/bytes.js";
 import { label, labelled, publicKey, sha256, isPrimePoint, verify } from "./format/crypto.js";
 import { CaptokenError, UsageError } from "./format/errors.js";
-import { isObject, isWellFormed, jsonOf, requestJson, type Json, type JsonObject } from "./format/json.js";
+import {
+  isObject,
+  isWellFormed,
+  jsonOf,
+  requestJson,
+  type Json,
+  type JsonObject,
+} from "./format/json.js";
 import { isName } from "./format/names.js";
 import { spelledAccess, stated, type Access, type Stated } from "./language/access.js";
 
@@ -14,9 +24,10 @@ export interface Signer {
 }
 
 /** A signer's public key as bytes. Raises UsageError for one that is none. */
-export const signerKey = (signer: Signer): Bytes => publicKey(signer.public, isPrimePoint, "signer");
+export const signerKey = (signer: Signer): Bytes =>
+  publicKey(signer.public, isPrimePoint, "signer");
 
-// --- requests (spec, "Requests") -------------------------------------------------------------------
+// --- requests (spec, "Requests") -----------------------------------------------------------------
 
 /** The digest of a form and its parts, each behind its length (29.1). */
 function digest(form: string, ...parts: readonly Bytes[]): Bytes {
@@ -25,25 +36,34 @@ function digest(form: string, ...parts: readonly Bytes[]): Bytes {
 
 function asciiBytes(given: string | Bytes, what: string): Bytes {
   if (given instanceof Uint8Array) return given;
-  if (typeof given !== "string" || !/^[\u0000-\u007f]*$/.test(given)) throw new UsageError(`${what} is no ASCII`);
+  if (typeof given !== "string" || !/^[\u0000-\u007f]*$/.test(given))
+    throw new UsageError(`${what} is no ASCII`);
   return utf8(given);
 }
 
-/** Of a request over HTTP: the origin as the server is configured, the target as in the request line. */
+/**
+ * Of a request over HTTP: the origin as the server is configured, the target as in the request
+ * line.
+ */
 export function httpRequest(
   method: string | Bytes,
   origin: string | Bytes,
   target: string | Bytes,
   body: Bytes = new Uint8Array(),
 ): Bytes {
-  const head = [asciiBytes(method, "method"), asciiBytes(origin, "origin"), asciiBytes(target, "target")];
+  const head = [
+    asciiBytes(method, "method"),
+    asciiBytes(origin, "origin"),
+    asciiBytes(target, "target"),
+  ];
   return digest("http", ...head, sha256(body));
 }
 
 /** Of a request over MCP; the arguments as bytes on which both sides agree (29.3). */
 export function mcpRequest(method: string, name: string, args: Bytes): Bytes {
   for (const given of [method, name]) {
-    if (typeof given !== "string" || !isWellFormed(given)) throw new UsageError("method and name are text");
+    if (typeof given !== "string" || !isWellFormed(given))
+      throw new UsageError("method and name are text");
   }
   return digest("mcp", utf8(method), utf8(name), args);
 }
@@ -61,13 +81,17 @@ const LISTS = ["tools/list", "resources/list", "resources/templates/list", "prom
 const BESIDE = ["_meta", "inputResponses", "requestState"];
 
 /** The access that an MCP message comes to (40.4). Raises UsageError for what is none. */
-export function mcpAccess(method: string, params: unknown = {}): { tool: string; arguments: JsonObject } {
+export function mcpAccess(
+  method: string,
+  params: unknown = {},
+): { tool: string; arguments: JsonObject } {
   const given = params === undefined ? new Map<string, Json>() : jsonOf(params);
   if (!isObject(given)) throw new UsageError("params are no object");
   if (method === "tools/call") {
     const name = given.get("name");
     const args = given.get("arguments") ?? new Map<string, Json>();
-    if (typeof name !== "string" || name.includes("/") || !isObject(args)) throw new UsageError("no call of a tool");
+    if (typeof name !== "string" || name.includes("/") || !isObject(args))
+      throw new UsageError("no call of a tool");
     return { tool: name, arguments: args };
   }
   if (!method.includes("/")) throw new UsageError("a method whose name has no /");
@@ -96,7 +120,7 @@ export function mcpMessageRequest(method: string, params: unknown = {}): Bytes {
   return mcpRequest(method, method === "tools/call" ? access.tool : "", utf8(spelled));
 }
 
-// --- proofs (spec, "Proof of possession") ----------------------------------------------------------
+// --- proofs (spec, "Proof of possession") --------------------------------------------------------
 
 export interface Proof {
   readonly issuedAt: number;
@@ -110,7 +134,13 @@ export function readProof(bytes: Bytes): Proof {
   return { issuedAt, nonce: bytes.slice(8, 24), signature: bytes.slice(24) };
 }
 
-const message = (state: Bytes, audience: string, issuedAt: number, nonce: Bytes, request: Bytes): Bytes =>
+const message = (
+  state: Bytes,
+  audience: string,
+  issuedAt: number,
+  nonce: Bytes,
+  request: Bytes,
+): Bytes =>
   concat(label("proof"), state, sha256(utf8(audience)), bigEndian(issuedAt, 8), nonce, request);
 
 /** A proof that the signer has the key, for this state, this server and this request. */
@@ -128,18 +158,31 @@ export function makeProof(
   return concat(bigEndian(now, 8), nonce, signature);
 }
 
-export const isTimely = ({ issuedAt }: Proof, now: number): boolean => now - 30 <= issuedAt && issuedAt <= now + 5;
+export const isTimely = ({ issuedAt }: Proof, now: number): boolean =>
+  now - 30 <= issuedAt && issuedAt <= now + 5;
 
-export function isProven(proof: Proof, key: Bytes, state: Bytes, audience: string, request: Bytes): boolean {
-  return verify(key, message(state, audience, proof.issuedAt, proof.nonce, request), proof.signature);
+export function isProven(
+  proof: Proof,
+  key: Bytes,
+  state: Bytes,
+  audience: string,
+  request: Bytes,
+): boolean {
+  return verify(
+    key,
+    message(state, audience, proof.issuedAt, proof.nonce, request),
+    proof.signature,
+  );
 }
 
 /** What a store remembers of a use (31.1). */
-export const entryOf = (key: Bytes, nonce: Bytes): Bytes => labelled("replay", key, nonce).slice(0, 16);
+export const entryOf = (key: Bytes, nonce: Bytes): Bytes =>
+  labelled("replay", key, nonce).slice(0, 16);
 
-// --- custody (spec, "Holder binding") --------------------------------------------------------------
+// --- custody (spec, "Holder binding") ------------------------------------------------------------
 
-export const custodyMessage = (state: Bytes, body: Bytes): Bytes => concat(label("custody"), state, sha256(body));
+export const custodyMessage = (state: Bytes, body: Bytes): Bytes =>
+  concat(label("custody"), state, sha256(body));
 
 /** Of a signed link: anyone can check it, and nothing in it is secret (28.8). */
 export interface Evidence {
@@ -150,13 +193,23 @@ export interface Evidence {
 }
 
 export function evidenceOf(key: Bytes, state: Bytes, body: Bytes, signature: Bytes): Evidence {
-  return { key: b64encode(key), state: b64encode(state), body: text(body)!, signature: b64encode(signature) };
+  return {
+    key: b64encode(key),
+    state: b64encode(state),
+    body: text(body)!,
+    signature: b64encode(signature),
+  };
 }
 
 /** Does the signature hold? What it does not mean, 28.8 says. */
 export function evidenceHolds({ key, state, body, signature }: Evidence): boolean {
-  const [keyBytes, stateBytes, signed] = [b64exact(key, 32), b64exact(state, 32), b64exact(signature, 64)];
-  if (!keyBytes || !stateBytes || !signed || typeof body !== "string" || !isWellFormed(body)) return false;
+  const [keyBytes, stateBytes, signed] = [
+    b64exact(key, 32),
+    b64exact(state, 32),
+    b64exact(signature, 64),
+  ];
+  if (!keyBytes || !stateBytes || !signed || typeof body !== "string" || !isWellFormed(body))
+    return false;
   return verify(keyBytes, custodyMessage(stateBytes, utf8(body)), signed);
 }
 
@@ -166,10 +219,13 @@ export function readEvidence(given: unknown): Evidence {
   const keys = typeof given === "object" && given !== null ? Object.keys(given).sort().join() : "";
   const isForm =
     keys === "body,key,signature,state" &&
-    b64exact(made.key, 32) && b64exact(made.state, 32) && b64exact(made.signature, 64) &&
+    b64exact(made.key, 32) &&
+    b64exact(made.state, 32) &&
+    b64exact(made.signature, 64) &&
     typeof made.body === "string";
   if (!isForm) throw new CaptokenError("no evidence", "bad_proof");
   return { key: made.key, state: made.state, body: made.body, signature: made.signature };
 }
 
-export const isDigest = (given: unknown): given is Bytes => given instanceof Uint8Array && given.length === 32;
+export const isDigest = (given: unknown): given is Bytes =>
+  given instanceof Uint8Array && given.length === 32;

@@ -1,18 +1,40 @@
-/** A holder has what it handed on revoked: the request, and the control plane that takes it (spec, "Recall"). */
+/**
+ * A holder has what it handed on revoked: the request, and the control plane that takes it (spec,
+ * "Recall").
+ */
 
-import { b64decode, b64encode, b64exact, byCodePoint, equal, utf8, type Bytes } from "./format/bytes.js";
+import {
+  b64decode,
+  b64encode,
+  b64exact,
+  byCodePoint,
+  equal,
+  utf8,
+  type Bytes,
+} from "./format/bytes.js";
 import { H, extend, labelled, linkId, sha256, type RawCaveat } from "./format/crypto.js";
 import { CaptokenError, UsageError } from "./format/errors.js";
-import { canonical, canonicalBytes, canonicalText, isInteger, isObject, jsonOf, type Json, type JsonObject } from "./format/json.js";
+import {
+  canonical,
+  canonicalBytes,
+  canonicalText,
+  isInteger,
+  isObject,
+  jsonOf,
+  type Json,
+  type JsonObject,
+} from "./format/json.js";
 import { withoutProof } from "./format/text.js";
 import { entryOf, type Entry, type Selector } from "./language/overlay.js";
 import type { Signer } from "./proof.js";
 import { holderOf } from "./language/lineage.js";
 import { Denied, type Verifier } from "./verification/verifier.js";
 import type { Genuine } from "./verification/authenticate.js";
-import { MEANS, readClock, type Means, type Seconds } from "./writing/compose.js";
+import { type Seconds } from "./writing/compose.js";
+import { MEANS, readClock, type Means } from "./writing/means.js";
 import { withProof } from "./writing/proving.js";
-import { packetsOf, type Token } from "./writing/token.js";
+import { packetsOf } from "./writing/held.js";
+import type { Token } from "./writing/token.js";
 
 const MAX_CHARS = 65536;
 const MAX_LINKS = 64;
@@ -26,7 +48,15 @@ const refused = (what: string): CaptokenError => new CaptokenError(what, "recall
 
 /** The MAC of whoever had the token at a link: over the links that follow, and why (37.1). */
 const macOf = (tag: Bytes, links: Json, why: Json): Bytes =>
-  H(labelled("recall", tag), canonicalBytes(new Map([["links", links], ["why", why]])));
+  H(
+    labelled("recall", tag),
+    canonicalBytes(
+      new Map([
+        ["links", links],
+        ["why", why],
+      ]),
+    ),
+  );
 
 /** The proof is for the request as it is without it (37.2). */
 function digestOf(stated: JsonObject): Bytes {
@@ -34,11 +64,18 @@ function digestOf(stated: JsonObject): Bytes {
   return sha256(canonicalBytes(bare));
 }
 
-/** A line of characters that print, not blank, at most 200 of them. */
-const isReason = (why: Json): boolean =>
-  typeof why === "string" && why.trim() !== "" && [...why].length <= 200 && !/[\p{C}\p{Zl}\p{Zp}]/u.test(why);
+const UNPRINTED = new RegExp(
+  "[\\p{C}\\p{Zl}\\p{Zp}]|(?! )\\p{Zs}|" +
+    "[\\u034f\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u2800\\u3164" +
+    "\\ufe00-\\ufe0f\\uffa0\\u{e0100}-\\u{e01ef}]",
+  "u",
+);
 
-// --- the holder ------------------------------------------------------------------------------------
+/** 1 to 200 code points that print, and not spaces alone (37.1). */
+const isReason = (why: Json): boolean =>
+  typeof why === "string" && /[^ ]/.test(why) && [...why].length <= 200 && !UNPRINTED.test(why);
+
+// --- the holder ----------------------------------------------------------------------------------
 
 export interface Recalling {
   /** The name of the control plane. */
@@ -49,8 +86,16 @@ export interface Recalling {
   readonly expiresIn?: Seconds | undefined;
 }
 
-/** The request that what `handedOn` and all below it can do be stopped. As secret as what is presented. */
-export function recall(token: Token, handedOn: Token, recalling: Recalling, means: Partial<Means> = {}): string {
+/**
+ * The request that what `handedOn` and all below it can do be stopped. As secret as what is
+ * presented.
+ */
+export function recall(
+  token: Token,
+  handedOn: Token,
+  recalling: Recalling,
+  means: Partial<Means> = {},
+): string {
   const { audience, why, signer, expiresIn = 60 } = recalling;
   if (!isReason(why)) throw new UsageError("say why, in a line of at most 200 characters");
   const held = packetsOf(token).packet;
@@ -58,7 +103,9 @@ export function recall(token: Token, handedOn: Token, recalling: Recalling, mean
   const count = held.caveats.length;
   const same = (one: Bytes | undefined, two: Bytes | undefined): boolean =>
     one === undefined || two === undefined ? one === two : equal(one, two);
-  const follows = held.caveats.every(({ cid, vid }, at) => same(cid, given.caveats[at]?.cid) && same(vid, given.caveats[at]?.vid));
+  const follows = held.caveats.every(
+    ({ cid, vid }, at) => same(cid, given.caveats[at]?.cid) && same(vid, given.caveats[at]?.vid),
+  );
   if (!equal(held.identifier, given.identifier) || !follows || given.caveats.length === count) {
     throw new UsageError("the one was not made from the other");
   }
@@ -68,13 +115,18 @@ export function recall(token: Token, handedOn: Token, recalling: Recalling, mean
   });
   const text = token.present({ audience, expiresIn, maxChars: MAX_BUNDLE });
   const mac = b64encode(macOf(held.signature, links, why));
-  const stated: JsonObject = new Map<string, Json>([["after", count - 1], ["links", links], ["mac", mac]]);
+  const stated: JsonObject = new Map<string, Json>([
+    ["after", count - 1],
+    ["links", links],
+    ["mac", mac],
+  ]);
   stated.set("token", text).set("v", 1).set("why", why);
-  if (signer) stated.set("token", withProof(text, signer, { audience, request: digestOf(stated) }, means));
+  if (signer)
+    stated.set("token", withProof(text, signer, { audience, request: digestOf(stated) }, means));
   return canonical(stated);
 }
 
-// --- the control plane -----------------------------------------------------------------------------
+// --- the control plane ---------------------------------------------------------------------------
 
 interface Request {
   readonly token: string;
@@ -88,14 +140,24 @@ interface Request {
 const KEYS = ["after", "links", "mac", "token", "v", "why"];
 
 function readRequest(request: string): Request {
-  const stated = typeof request === "string" && request.length <= MAX_CHARS ? canonicalText(request) : undefined;
-  const isForm = stated && stated.size === KEYS.length && KEYS.every((key) => stated.has(key)) && stated.get("v") === 1;
+  const isShort =
+    typeof request === "string" &&
+    request.length <= 2 * MAX_CHARS &&
+    [...request].length <= MAX_CHARS;
+  const stated = isShort ? canonicalText(request) : undefined;
+  const isForm =
+    stated &&
+    stated.size === KEYS.length &&
+    KEYS.every((key) => stated.has(key)) &&
+    stated.get("v") === 1;
   if (!isForm) throw refused("no request: it has after, links, mac, token, v and why");
   const at = (key: string): Json => stated.get(key)!;
   const [after, links, token, why] = [at("after"), at("links"), at("token"), at("why")];
   const mac = typeof at("mac") === "string" ? b64decode(at("mac") as string) : undefined;
-  if (!isInteger(after) || typeof token !== "string" || !mac || !isReason(why)) throw refused("no request");
-  if (!Array.isArray(links) || links.length === 0 || links.length > MAX_LINKS) throw refused("1 to 64 links");
+  if (!isInteger(after) || typeof token !== "string" || !mac || !isReason(why))
+    throw refused("no request");
+  if (!Array.isArray(links) || links.length === 0 || links.length > MAX_LINKS)
+    throw refused("1 to 64 links");
   return { token, after, links: links.map(readRaw), stated, mac, why: why as string };
 }
 
@@ -104,7 +166,8 @@ function readRaw(json: Json): RawCaveat {
   const spelled = isForm ? json.get("cid") : undefined;
   const cid = typeof spelled === "string" ? b64decode(spelled) : undefined;
   const vid = isForm && json.has("vid") ? b64exact(json.get("vid"), VID) : undefined;
-  if (!isForm || !cid || (json.has("vid") && !vid)) throw refused("a link has cid, and perhaps vid");
+  if (!isForm || !cid?.length || (json.has("vid") && !vid))
+    throw refused("a link has cid, and perhaps vid");
   return { cid, vid };
 }
 
@@ -118,7 +181,10 @@ export interface PlaneOptions {
   readonly random?: ((length: number) => Bytes) | undefined;
 }
 
-/** What a recall comes to: the entry that stops it, and all entries that stand then, for the next snapshot. */
+/**
+ * What a recall comes to: the entry that stops it, and all entries that stand then, for the next
+ * snapshot.
+ */
 export interface Recalled {
   readonly entry: Entry;
   readonly entries: readonly Entry[];
@@ -139,24 +205,42 @@ export class ControlPlane {
   readonly #options: Required<{ [K in keyof PlaneOptions]: NonNullable<PlaneOptions[K]> }>;
 
   /** `verifier` is one for the control plane's own audience. */
-  constructor(verifier: Verifier, { most = MOST, part = PART, by = "ops", clock, random }: PlaneOptions = {}) {
+  constructor(
+    verifier: Verifier,
+    { most = MOST, part = PART, by = "ops", clock, random }: PlaneOptions = {},
+  ) {
     this.#verifier = verifier;
     this.#options = { most, part, by, clock: clock ?? MEANS.clock, random: random ?? MEANS.random };
   }
 
-  /** What the request comes to, over the entries that stand. Raises Denied, or CaptokenError `recall`. */
-  handle(request: string, standing: readonly (Entry | Readonly<Record<string, unknown>>)[] = []): Recalled {
+  /**
+   * What the request comes to, over the entries that stand. Raises Denied, or CaptokenError
+   * `recall`.
+   */
+  handle(
+    request: string,
+    standing: readonly (Entry | Readonly<Record<string, unknown>>)[] = [],
+  ): Recalled {
     const asked = readRequest(request);
     const shown = this.#verifier.shown(asked.token, digestOf(asked.stated));
-    if (!("genuine" in shown)) throw new CaptokenError(new Denied(shown).message, shown.code);
-    const entries = standing.map((each) => ("json" in each ? (each as Entry) : entryOf(jsonOf(each) as JsonObject)));
+    if (!("genuine" in shown)) throw new Denied(shown);
+    const entries = standing.map((each) =>
+      "json" in each ? (each as Entry) : entryOf(jsonOf(each) as JsonObject),
+    );
     return this.#recalled(wanted(shown.genuine, asked), entries);
   }
 
   #make(select: Selector, asked: readonly string[], why: string, until: number | undefined): Entry {
     const { by, clock, random } = this.#options;
-    const json: JsonObject = new Map<string, Json>([["asked", [...asked]], ["at", readClock(clock)], ["by", by]]);
-    json.set("id", b64encode(random(8))).set("select", jsonOf(select)).set("why", why);
+    const json: JsonObject = new Map<string, Json>([
+      ["asked", [...asked]],
+      ["at", readClock(clock)],
+      ["by", by],
+    ]);
+    json
+      .set("id", b64encode(random(8)))
+      .set("select", jsonOf(select))
+      .set("why", why);
     return entryOf(until === undefined ? json : json.set("until", until));
   }
 
@@ -169,14 +253,21 @@ export class ControlPlane {
     const under = asked.by(recall.token, recall.link);
     const by = recall.handed.map(({ link }) => link);
     const until = latest([recall.until, ...under.map((each) => each.until)]);
-    let entry = asked.replace(under, this.#make({ link: recall.link, token: recall.token }, by, recall.why, until));
+    let entry = asked.replace(
+      under,
+      this.#make({ link: recall.link, token: recall.token }, by, recall.why, until),
+    );
     for (let depth = recall.handed.length; depth > 0; depth--) {
       const handed = recall.handed[depth - 1]!;
       const below = asked.by(recall.token, handed.link);
       if (below.filter((each) => isStanding(each, now)).length <= this.#options.most) continue;
-      const why = `more than ${this.#options.most} recalls were asked for by its holder and those below`;
+      const { most } = this.#options;
+      const why = `more than ${most} recalls were asked for by its holder and those below`;
       const end = latest([handed.until, ...below.map((each) => each.until)]);
-      entry = asked.replace(below, this.#make({ link: handed.link, token: recall.token }, by.slice(0, depth), why, end));
+      entry = asked.replace(
+        below,
+        this.#make({ link: handed.link, token: recall.token }, by.slice(0, depth), why, end),
+      );
     }
     return { entry: this.#fitted(asked, entry), entries: asked.entries };
   }
@@ -204,14 +295,20 @@ export class ControlPlane {
 
 /** The link is computed, and the MAC shows that whoever asks had the token there (37.3 to 37.5). */
 function wanted(genuine: Genuine, { after, links, stated, mac, why }: Request): Wanted {
-  const handed = [...genuine.links.entries()].filter(([, link]) => link.kind === "link" && link.says.to !== undefined);
+  const handed = [...genuine.links.entries()].filter(
+    ([, link]) => link.kind === "link" && link.says.to !== undefined,
+  );
   const since = handed.at(-1)?.[0] ?? 0;
-  if (after < since || after >= genuine.tags.length) throw refused("the holder did not have the token at that link");
+  if (after < since || after >= genuine.tags.length)
+    throw refused("the holder did not have the token at that link");
   let tag = genuine.tags[after]!;
-  if (!equal(macOf(tag, stated.get("links")!, why), mac)) throw refused("the holder did not have the token at that link");
+  if (!equal(macOf(tag, stated.get("links")!, why), mac))
+    throw refused("the holder did not have the token at that link");
   for (const link of links) tag = extend(tag, link);
   const endAt = (at: number): number | undefined => {
-    const ends = genuine.links.slice(0, at + 1).flatMap((link) => (link.kind === "link" ? [link.says.exp] : []));
+    const ends = genuine.links
+      .slice(0, at + 1)
+      .flatMap((link) => (link.kind === "link" ? [link.says.exp] : []));
     const known = ends.filter((end) => end !== undefined);
     return known.length ? Math.min(...known) + SLACK : undefined;
   };
@@ -238,7 +335,10 @@ function already(recall: Wanted, entries: readonly Entry[], now: number): Entry 
   const enough = [recall.link, ...recall.handed.map(({ link }) => link)];
   return entries.find((entry) => {
     const { token, link, ...more } = entry.select;
-    const isEnough = token === recall.token && (link === undefined || enough.includes(link)) && !Object.keys(more).length;
+    const isEnough =
+      token === recall.token &&
+      (link === undefined || enough.includes(link)) &&
+      !Object.keys(more).length;
     return isEnough && !entry.link && isStanding(entry, now) && lasts(entry, recall.until);
   });
 }
@@ -256,7 +356,9 @@ class Asked {
 
   /** What was asked for by whoever has that link: at it, or below. */
   by(token: string, link: string): Entry[] {
-    return this.entries.filter(({ select, asked }) => select.token === token && asked?.includes(link));
+    return this.entries.filter(
+      ({ select, asked }) => select.token === token && asked?.includes(link),
+    );
   }
 
   replace(those: readonly Entry[], made: Entry): Entry {
@@ -272,9 +374,12 @@ class Asked {
   trees(): { token: string; tree: Entry[] }[] {
     const trees = new Map<string, Entry[]>();
     for (const entry of this.entries) {
-      if (entry.asked) trees.set(entry.select.token!, [...(trees.get(entry.select.token!) ?? []), entry]);
+      if (entry.asked)
+        trees.set(entry.select.token!, [...(trees.get(entry.select.token!) ?? []), entry]);
     }
     const listed = [...trees].map(([token, tree]) => ({ token, tree }));
-    return listed.sort((one, two) => two.tree.length - one.tree.length || byCodePoint(one.token, two.token));
+    return listed.sort(
+      (one, two) => two.tree.length - one.tree.length || byCodePoint(one.token, two.token),
+    );
   }
 }

@@ -1,8 +1,9 @@
 /**
- * What a verifier commits: the one use of a proof, and what an access takes (spec, "Replay", "Ledger").
+ * What a verifier commits: the one use of a proof, and what an access takes (spec, "Replay",
+ * "Ledger").
  *
- * Both stores here are memory of one process. Servers that share an audience share a store: write one
- * with the face of these.
+ * Both stores here are memory of one process. Servers that share an audience share a store: write
+ * one with the face of these.
  */
 
 import { hex, type Bytes } from "./format/bytes.js";
@@ -76,7 +77,10 @@ export class MemoryReplays implements ReplayStore {
   readonly #limit: number;
   #floor: number;
 
-  constructor({ floor, limit = 100_000 }: { floor?: number | undefined; limit?: number | undefined } = {}) {
+  constructor({
+    floor,
+    limit = 100_000,
+  }: { floor?: number | undefined; limit?: number | undefined } = {}) {
     this.#floor = floor ?? Math.floor(Date.now() / 1000) + PROOF_AHEAD;
     this.#limit = atLeast(limit, 0, "limit");
   }
@@ -127,7 +131,10 @@ export class MemoryLedger implements Ledger {
   readonly #open = new Map<string, Open>();
   #forgotten = -Infinity;
 
-  constructor({ shared = false, floor }: { shared?: boolean | undefined; floor?: number | undefined } = {}) {
+  constructor({
+    shared = false,
+    floor,
+  }: { shared?: boolean | undefined; floor?: number | undefined } = {}) {
     this.shared = shared;
     this.#floor = floor ?? Math.floor(Date.now() / 1000) + TOKEN_AHEAD;
   }
@@ -141,7 +148,8 @@ export class MemoryLedger implements Ledger {
       if (debit.amount < 0) return "unavailable";
       const bucket = this.#buckets.get(nameOf(debit));
       if (!bucket) left -= 1;
-      if (left < 0 || (bucket?.taken ?? 0) + debit.amount > debit.limit) return { short: debit.link };
+      if (left < 0 || (bucket?.taken ?? 0) + debit.amount > debit.limit)
+        return { short: debit.link };
     }
     return "reserved";
   }

@@ -1,13 +1,17 @@
-/** captoken for TypeScript, as a runner of `spec/vectors` asks it: a function for each kind of vector. */
+/**
+ * captoken for TypeScript, as a runner of `spec/vectors` asks it: a function for each kind of
+ * vector.
+ */
 
 import { b64encode, byCodePoint, concat, hex, unhex, utf8 } from "../src/format/bytes.js";
 import { bind, derive, tagsOf } from "../src/format/crypto.js";
 import { CaptokenError, UsageError, WideningError } from "../src/format/errors.js";
-import { canonicalText, parseJson, plain } from "../src/format/json.js";
+import { canonicalText, jsonOf, parseJson, plain } from "../src/format/json.js";
 import { splitSigned, readLink, type Link } from "../src/language/links.js";
 import { capabilityOf } from "../src/language/capability.js";
 import * as captoken from "../src/index.js";
-import { packetsOf, presentedText } from "../src/writing/token.js";
+import { packetsOf } from "../src/writing/held.js";
+import { presentedText } from "../src/writing/token.js";
 import { withProof } from "../src/writing/proving.js";
 import { normalize } from "../src/interop.js";
 import { checkTrail, recorded } from "../src/audit.js";
@@ -17,7 +21,8 @@ import type { Narrowing } from "../src/writing/token.js";
 export type Outcome = Record<string, unknown>;
 export type Vector = any;
 
-const latin = (text: string): Uint8Array => Uint8Array.from(text, (character) => character.charCodeAt(0));
+const latin = (text: string): Uint8Array =>
+  Uint8Array.from(text, (character) => character.charCodeAt(0));
 
 /** The code of what is raised. */
 function coded(ask: () => Outcome): Outcome {
@@ -27,45 +32,94 @@ function coded(ask: () => Outcome): Outcome {
     if (error instanceof WideningError) return { code: error.code, dimension: error.dimension };
     if (error instanceof CaptokenError) return { code: error.code };
     if (error instanceof UsageError) return { code: "usage" };
+    if (error instanceof captoken.Denied) return { code: error.code, ...place(error.decision) };
     throw error;
   }
 }
 
-const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+const camel = (name: string): string =>
+  name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
 /** Keywords of Python as those of TypeScript. */
 export function keywords(asked: Record<string, unknown>): Narrowing {
-  const made = Object.entries(asked).map(([key, value]) => [key.includes(":") ? key : camel(key), value]);
+  const made = Object.entries(asked).map(([key, value]) => [
+    key.includes(":") ? key : camel(key),
+    value,
+  ]);
   return Object.fromEntries(made) as Narrowing;
 }
 
-export function keyringOf({ keys, audience }: Vector): captoken.Keyring {
-  const bytes = new Map(Object.entries(keys as Record<string, string>).map(([id, key]) => [id, unhex(key)]));
-  const current = [...bytes.keys()][0]!;
+export function keyringOf({ keys, audience }: Vector, named?: string): captoken.Keyring {
+  const bytes = new Map(
+    Object.entries(keys as Record<string, string>).map(([id, key]) => [id, unhex(key)]),
+  );
+  const current = named ?? [...bytes.keys()][0]!;
   return audience === null
     ? captoken.Keyring.fromKeys(bytes, current)
     : captoken.Keyring.forOneAudience(bytes, current, audience);
 }
 
-export function verifierOf(vector: Vector): { verifier: captoken.Verifier; uses: captoken.Use[]; debits: captoken.Debit[] } {
+interface Set {
+  verifier: captoken.Verifier;
+  uses: captoken.Use[];
+  debits: captoken.Debit[];
+  /** What may change between two questions. */
+  moment: { now: number; snapshot: string | null };
+}
+
+export function verifierOf(vector: Vector): Set {
   const { facts } = vector;
+  const moment = { now: facts.now, snapshot: vector.overlay?.snapshot ?? null };
   const uses: captoken.Use[] = [];
   const debits: captoken.Debit[] = [];
   const verifier = new captoken.Verifier(keyringOf(vector.keyring), {
     audience: facts.audiences,
     allowUnaddressed: facts.allow_unaddressed,
     leeway: facts.leeway,
-    clock: () => facts.now,
+    clock: () => moment.now,
+    maxAge: vector.max_age,
+    vocabulary:
+      vector.own && Object.fromEntries(vector.own.map((own: Vector) => [own.key, ownOf(own)])),
     replays: vector.replays && replaysOf(vector.replays, uses),
     ledger: vector.ledger && ledgerOf(vector.ledger, debits),
-    ...overlayOf(vector.overlay),
+    ...overlayOf(vector.overlay, moment),
   });
-  return { verifier, uses, debits };
+  return { verifier, uses, debits, moment };
+}
+
+/** An own caveat that does what is said. */
+function ownOf({
+  key,
+  domain,
+  asks_access: asksAccess = true,
+  does,
+  code,
+  value: answer,
+}: Vector): captoken.OwnCaveat {
+  const attribute = key.slice(key.indexOf(":") + 1);
+  return {
+    domain,
+    asksAccess,
+    read: (value) => {
+      if (does === "refuses_value") throw new Error("no value is one of mine");
+      return value;
+    },
+    prohibits: (value, access) => {
+      if (does === "fails") throw new Error("the check fails");
+      if (does === "prohibits") return code === undefined ? "so it is" : { code, text: "so it is" };
+      if (does === "attribute_in") {
+        const stated = (access?.attributes as Record<string, unknown> | undefined)?.[attribute];
+        return (value as unknown[]).includes(stated) ? undefined : "not one of the list";
+      }
+      return does === "answers" ? answer : undefined;
+    },
+  };
 }
 
 function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
   const store = new captoken.MemoryReplays({ floor: stated.floor, limit: stated.limit });
-  for (const { entry, issued_at: issuedAt } of stated.used) store.add({ entry: unhex(entry), issuedAt }, issuedAt);
+  for (const { entry, issued_at: issuedAt } of stated.used)
+    store.add({ entry: unhex(entry), issuedAt }, issuedAt);
   return {
     look: (use, now) => store.look(use, now),
     add: (use, now) => {
@@ -81,7 +135,17 @@ function ledgerOf(stated: Vector, debits: captoken.Debit[]): captoken.Ledger {
   for (const [at, { bucket, unit, amount }] of (stated.spent as Vector[]).entries()) {
     const id = Uint8Array.of(at);
     const debit = { bucket, unit, limit: 2 ** 60, amount: Number(amount), link: 0 };
-    store.reserve({ id, tokenId: "", issuedAt: stated.floor + 1, debits: [debit], keptUntil: undefined, leeway: 0 }, -1);
+    store.reserve(
+      {
+        id,
+        tokenId: "",
+        issuedAt: stated.floor + 1,
+        debits: [debit],
+        keptUntil: undefined,
+        leeway: 0,
+      },
+      -1,
+    );
   }
   return {
     shared: store.shared,
@@ -95,30 +159,45 @@ function ledgerOf(stated: Vector, debits: captoken.Debit[]): captoken.Ledger {
   };
 }
 
-function overlayOf(stated: Vector): captoken.VerifierOptions {
+function overlayOf(stated: Vector, moment: Set["moment"]): captoken.VerifierOptions {
   if (!stated) return {};
-  const overlay = stated.snapshot === null ? undefined : captoken.openOverlay(latin(stated.snapshot), stated.operators);
-  return { overlay: () => overlay, maxStaleness: stated.max_staleness, allowStaleOverlay: stated.allow_stale };
+  const overlay = (): captoken.Overlay | undefined =>
+    moment.snapshot === null
+      ? undefined
+      : captoken.openOverlay(latin(moment.snapshot), stated.operators);
+  return { overlay, maxStaleness: stated.max_staleness, allowStaleOverlay: stated.allow_stale };
 }
 
 /** The place of a refusal, as `expect` may have it. */
-export function place(decision: captoken.Decision): Outcome {
+export function place(decision: captoken.DryRun): Outcome {
   if (decision.allowed) return {};
   const [{ link, addedBy }] = decision.refusals;
-  return { link: link ?? null, added_by: addedBy ?? null };
+  return {
+    ...(link !== undefined && { link }),
+    ...(addedBy !== undefined && { added_by: addedBy }),
+  };
 }
 
-function decide(vector: Vector): Outcome {
-  const asking = {
+const placed = (decision: captoken.DryRun): Outcome => ({
+  code: decision.code,
+  ...place(decision),
+});
+
+function askingOf(vector: Vector): captoken.AskingText {
+  return {
     caller: vector.caller ?? undefined,
     request: vector.request === undefined ? undefined : unhex(vector.request),
   };
+}
+
+function decide(vector: Vector): Outcome {
+  const asking = askingOf(vector);
   const access = vector.access ?? undefined;
   const { verifier, uses, debits } = verifierOf(vector);
   const decision = verifier.check(vector.token, access, asking);
   const dry = verifierOf(vector).verifier.explain(vector.token, access, asking);
   if (dry.code !== decision.code) return { code: `${decision.code} but explained as ${dry.code}` };
-  if (!decision.allowed) return { code: decision.code, ...(vector.expect.link !== undefined && place(decision)) };
+  if (!decision.allowed) return placed(decision);
   const { grant } = decision;
   return {
     code: "allowed",
@@ -126,7 +205,9 @@ function decide(vector: Vector): Outcome {
     chain: grant.chain.map(({ name, basis }) => [name, basis]),
     task: grant.task,
     expires_at: grant.expiresAt ?? null,
-    ...(vector.ledger && { debits: debits.map(({ bucket, unit, limit, amount }) => ({ bucket, unit, limit, amount })) }),
+    ...(vector.ledger && {
+      debits: debits.map(({ bucket, unit, limit, amount }) => ({ bucket, unit, limit, amount })),
+    }),
     ...(grant.key !== undefined && {
       key: grant.key,
       uses: uses.map(({ entry, issuedAt }) => ({ entry: hex(entry), issued_at: issuedAt })),
@@ -150,25 +231,86 @@ function stringified(json: Vector): string {
   return `{${keys.map((key) => `${JSON.stringify(key)}:${stringified(json[key])}`).join()}}`;
 }
 
-export const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
-  decision: (vector) => {
-    const outcome = coded(() => decide(vector));
-    return outcome;
-  },
+/** What comes of a vector: fields that JSON readers lose are carried as JSON text. */
+export function answer(vector: Vector): Outcome {
+  const carried = Object.entries(vector).map(([name, value]) =>
+    name.endsWith("_json")
+      ? [name.slice(0, -"_json".length), plain(parseJson(value as string))]
+      : [name, value],
+  );
+  return ADAPTER[vector.kind]!(Object.fromEntries(carried));
+}
+
+const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
+  decision: (vector) => coded(() => decide(vector)),
+  own: (vector) => coded(() => decide(vector)),
+  grant: (vector) =>
+    coded(() => {
+      const { verifier, moment } = verifierOf(vector);
+      const grant = verifier.authenticate(vector.token, askingOf(vector));
+      const answers = vector.steps.map((step: Vector) => {
+        moment.now = step.now;
+        moment.snapshot = step.snapshot ?? moment.snapshot;
+        const caller = { caller: step.caller };
+        if (step.how === "recheck") return placed(grant.recheck(step.access ?? undefined, caller));
+        return placed(
+          step.how === "explain"
+            ? grant.explain(step.access, caller)
+            : grant.check(step.access, caller),
+        );
+      });
+      return { answers };
+    }),
+  dry_run: (vector) =>
+    coded(() => {
+      const { verifier, uses, debits } = verifierOf(vector);
+      const access = vector.access ?? undefined;
+      const [first, second] = [1, 2].map(() =>
+        verifier.explain(vector.token, access, askingOf(vector)),
+      );
+      if (first!.code !== second!.code || uses.length || debits.length)
+        throw new Error("a dry run takes nothing");
+      return {
+        ...placed(first!),
+        then: verifier.check(vector.token, access, askingOf(vector)).code,
+      };
+    }),
+  mint: ({ keyring, current, now, token_id: tokenId, nonce, subject, agent, task, asked }) =>
+    coded(() => {
+      const random = (length: number): Uint8Array => unhex(length === 16 ? tokenId : nonce);
+      const issuer = new captoken.Issuer(keyringOf(keyring, current), { clock: () => now, random });
+      // A task in link 0 cannot be said here: there is one keyword, and it is the root's.
+      if ("task" in asked) throw new UsageError("task twice");
+      const wanted = keywords(asked) as unknown as captoken.Minting;
+      return { token: issuer.mint({ ...wanted, subject, agent, task }).serialize() };
+    }),
   chain: ({ key, identifier, caveats, bound_to: boundTo }) => {
     const derived = derive(unhex(key));
-    const raw = caveats.map(({ cid, vid }: Vector) => ({ cid: unhex(cid), vid: vid ? unhex(vid) : undefined }));
+    const raw = caveats.map(({ cid, vid }: Vector) => ({
+      cid: unhex(cid),
+      vid: vid ? unhex(vid) : undefined,
+    }));
     const tags = tagsOf(derived, unhex(identifier), raw);
     const bound = boundTo === null ? null : hex(bind(unhex(boundTo), tags.at(-1)!));
     return { code: "ok", derived: hex(derived), tags: tags.map(hex), bound };
   },
   capability: ({ one, two }) => {
-    const [mine, its] = [one, two].map((json) => capabilityOf([linkOf(json)])) as [captoken.Capability, captoken.Capability];
+    const [mine, its] = [one, two].map((json) => capabilityOf([linkOf(json)])) as [
+      captoken.Capability,
+      captoken.Capability,
+    ];
     const both = captoken.meet(mine, its);
-    if (!captoken.sameCapability(both, captoken.meet(its, mine))) throw new Error("meet is not symmetric");
+    if (!captoken.sameCapability(both, captoken.meet(its, mine)))
+      throw new Error("meet is not symmetric");
     const json = plain(captoken.capabilityJson(both));
-    if (!captoken.sameCapability(both, capabilityOf([linkOf(json)]))) throw new Error("its spelling says something else");
-    return { code: "ok", meet: json, one_covers_two: captoken.covers(mine, its), two_covers_one: captoken.covers(its, mine) };
+    if (!captoken.sameCapability(both, capabilityOf([linkOf(json)])))
+      throw new Error("its spelling says something else");
+    return {
+      code: "ok",
+      meet: json,
+      one_covers_two: captoken.covers(mine, its),
+      two_covers_one: captoken.covers(its, mine),
+    };
   },
   widening: ({ token, asked, to, now, nonce, signer }) =>
     coded(() => {
@@ -180,7 +322,8 @@ export const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       const link = plain(canonicalText(new TextDecoder().decode(body))!);
       return { link, ...(signature && { signature: b64encode(signature) }) };
     }),
-  interop: ({ source, form }) => coded(() => ({ text: normalize(form === "text" ? source : unhex(source)) })),
+  interop: ({ source, form }) =>
+    coded(() => ({ text: normalize(form === "text" ? source : unhex(source)) })),
   request: (vector) => coded(() => ({ digest: hex(requestOf(vector)) })),
   proof: ({ token, secret, audience, request, now, nonce }) =>
     coded(() => {
@@ -192,21 +335,32 @@ export const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
     coded(() => {
       const held = captoken.Token.parse(token, { clock: () => now, random: () => unhex(nonce) });
       const signer = secret === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(secret));
-      return { text: held.present({ audience, signer, request: request && unhex(request), expiresIn: 60 }) };
+      return {
+        text: held.present({ audience, signer, request: request && unhex(request), expiresIn: 60 }),
+      };
     }),
   evidence: ({ evidence }) =>
-    coded(() => ({ code: captoken.evidenceHolds(captoken.readEvidence(evidence)) ? "ok" : "bad_proof" })),
+    coded(() => ({
+      code: captoken.evidenceHolds(captoken.readEvidence(evidence)) ? "ok" : "bad_proof",
+    })),
   asking: ({ token, discharger, need, location, caveat_key: key, ephemeral, nonce }) =>
     coded(() => {
       const drawn = [key, ephemeral, nonce].map(unhex);
       const held = captoken.Token.parse(token, { random: () => drawn.shift()! });
-      return { token: held.require(discharger, { need, location: location ?? undefined }).serialize() };
+      return {
+        token: held.require(discharger, { need, location: location ?? undefined }).serialize(),
+      };
     }),
   discharge: ({ secret, ticket, asked, now }) =>
     coded(() => {
       const key = captoken.DischargerKey.fromBytes(unhex(secret));
       const { need } = captoken.openTicket(key, ticket);
-      return { need, discharge: captoken.discharge(key, ticket, keywords(asked), { clock: () => now }).serialize() };
+      return {
+        need,
+        discharge: captoken
+          .discharge(key, ticket, keywords(asked), { clock: () => now })
+          .serialize(),
+      };
     }),
   holding: ({ token }) =>
     coded(() => {
@@ -217,7 +371,10 @@ export const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
   pairwise: ({ secret, server, issuers, audience }) =>
     coded(() => {
       const key = captoken.PairwiseKey.fromBytes(unhex(secret));
-      const ring = server === undefined ? key.serving({ issuers, audience }) : key.issuing({ server, audience });
+      const ring =
+        server === undefined
+          ? key.serving({ issuers, audience })
+          : key.issuing({ server, audience });
       return { keys: revealed(ring) };
     }),
   key_file: ({ purpose, content }) =>
@@ -240,32 +397,44 @@ export const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
     coded(() => {
       const before = captoken.openOverlay(latin(known), operators);
       const bytes = deltas.map(latin);
-      const behind = outcomeOf(() => captoken.openOverlay(joined([latin(known), ...bytes]), operators).hash);
+      const behind = outcomeOf(
+        () => captoken.openOverlay(joined([latin(known), ...bytes]), operators).hash,
+      );
       const followed = outcomeOf(() => captoken.followOverlay(before, bytes, operators).hash);
       if (behind !== followed) throw new Error("two ways, and two answers");
       const overlay = captoken.followOverlay(before, bytes, operators);
-      return { ...seen(overlay), entries: overlay.entries.map(({ id }) => id).sort(byCodePoint), hash: overlay.hash };
+      return {
+        ...seen(overlay),
+        entries: overlay.entries.map(({ id }) => id).sort(byCodePoint),
+        hash: overlay.hash,
+      };
     }),
   trail: ({ trail, servers, known, after }) =>
     coded(() => {
       const { head, signed, decisions } = checkTrail(latin(trail), servers, { known, after });
       return { head, signed, decisions };
     }),
-  recorded: ({ arguments: text }) => coded(() => ({ arguments: plain(recorded(parseJson(text))) })),
+  recorded: ({ arguments: values }) =>
+    coded(() => ({ arguments: plain(recorded(jsonOf(values))) })),
   counting: (vector) => coded(() => ({ codes: counted(vector) })),
   recall: (vector) => coded(() => recalled(vector)),
 };
 
 const KEYS: Record<string, { parse: (content: string) => { public: string } }> = {
-  holder: captoken.HolderKey, discharger: captoken.DischargerKey, pairwise: captoken.PairwiseKey,
-  operator: captoken.OperatorKey, audit: captoken.AuditKey,
+  holder: captoken.HolderKey,
+  discharger: captoken.DischargerKey,
+  pairwise: captoken.PairwiseKey,
+  operator: captoken.OperatorKey,
+  audit: captoken.AuditKey,
 };
 
 const revealed = (ring: captoken.Keyring): Outcome =>
   Object.fromEntries(ring.keyIds.map((id) => [id, hex(ring.reveal(id))]));
 
 const seen = ({ seq, issuedAt, expiresAt }: captoken.Overlay): Outcome => ({
-  seq, issued_at: issuedAt, expires_at: expiresAt,
+  seq,
+  issued_at: issuedAt,
+  expires_at: expiresAt,
 });
 
 const joined = (lines: Uint8Array[]): Uint8Array =>
@@ -281,7 +450,8 @@ function outcomeOf(ask: () => string): string {
 
 function requestOf(vector: Vector): Uint8Array {
   const { form, method } = vector;
-  if (form === "http") return captoken.httpRequest(method, vector.origin, vector.target, unhex(vector.body));
+  if (form === "http")
+    return captoken.httpRequest(method, vector.origin, vector.target, unhex(vector.body));
   if (form === "mcp") return captoken.mcpRequest(method, vector.tool, unhex(vector.arguments));
   if (form === "message") return captoken.mcpMessageRequest(method, vector.params);
   return captoken.accessRequest(vector.access ?? undefined);
@@ -290,33 +460,65 @@ function requestOf(vector: Vector): Uint8Array {
 function counted({ keyring, audience, ledger: stated, steps }: Vector): string[] {
   const ledger = new captoken.MemoryLedger({ shared: stated.shared, floor: stated.floor });
   for (const { tree, buckets, until } of stated.kept ?? []) {
-    const debits = Array.from({ length: buckets }, (_, at) => ({ bucket: `${at}`, unit: "uses", limit: 1, amount: 1, link: 0 }));
+    const debits = Array.from({ length: buckets }, (_, at) => ({
+      bucket: `${at}`,
+      unit: "uses",
+      limit: 1,
+      amount: 1,
+      link: 0,
+    }));
     const keptUntil = until === null ? undefined : until - 3600;
     const id = utf8(`kept ${tree}`);
-    ledger.reserve({ id, tokenId: tree, issuedAt: stated.floor + 1, debits, keptUntil, leeway: 0 }, -1);
+    ledger.reserve(
+      { id, tokenId: tree, issuedAt: stated.floor + 1, debits, keptUntil, leeway: 0 },
+      -1,
+    );
   }
   return steps.flatMap((step: Vector) => {
     let { now } = step;
-    const verifier = new captoken.Verifier(keyringOf(keyring), { audience, ledger, clock: () => now, leeway: step.leeway ?? 0 });
-    if (step.settle === undefined && step.cancel === undefined) return [verifier.check(step.token, step.access).code];
+    const verifier = new captoken.Verifier(keyringOf(keyring), {
+      audience,
+      ledger,
+      clock: () => now,
+      leeway: step.leeway ?? 0,
+    });
+    if (step.settle === undefined && step.cancel === undefined)
+      return [verifier.check(step.token, step.access).code];
     const reserved = verifier.authenticate(step.token).reserve(step.access);
     now = step.closed_at ?? now;
-    const closed = step.cancel === undefined ? reserved.settle(step.settle ?? undefined) : reserved.cancel();
-    return ["allowed", closed ? "closed" : "too_late"];
+    const close = (said: Vector): unknown =>
+      coded(() => {
+        const isClosed =
+          said.cancel === undefined ? reserved.settle(said.settle ?? undefined) : reserved.cancel();
+        return { code: isClosed ? "closed" : "too_late" };
+      })["code"];
+    return ["allowed", close(step), ...(step.again === undefined ? [] : [close(step.again)])];
   });
 }
 
 function recalled(vector: Vector): Outcome {
   const verifier = new captoken.Verifier(keyringOf(vector.keyring), {
-    audience: vector.audience, clock: () => vector.now, replays: new captoken.MemoryReplays({ floor: 0 }),
+    audience: vector.audience,
+    clock: () => vector.now,
+    replays: new captoken.MemoryReplays({ floor: 0 }),
   });
-  const plane = new ControlPlane(verifier, { most: vector.most, part: vector.part, clock: () => vector.now });
+  const plane = new ControlPlane(verifier, {
+    most: vector.most,
+    part: vector.part,
+    clock: () => vector.now,
+  });
   const { entry, entries } = plane.handle(vector.request, vector.standing ?? []);
   const shown = ({ select, asked, until }: Vector): Outcome => ({
-    token: select.token ?? null, link: select.link ?? null, asked: asked ?? null, until: until ?? null,
+    token: select.token ?? null,
+    link: select.link ?? null,
+    asked: asked ?? null,
+    until: until ?? null,
   });
   if (vector.standing === undefined) return shown(entry);
   const standing = entries.filter(({ until }) => until === undefined || vector.now < until);
   const stands = standing.map((each) => Object.values(shown(each)));
-  return { ...shown(entry), stands: stands.sort((one, two) => (JSON.stringify(one) < JSON.stringify(two) ? -1 : 1)) };
+  return {
+    ...shown(entry),
+    stands: stands.sort((one, two) => (JSON.stringify(one) < JSON.stringify(two) ? -1 : 1)),
+  };
 }

@@ -86,7 +86,9 @@ export function hex(bytes: Bytes): string {
 }
 
 export function unhex(spelled: string): Bytes {
-  return Uint8Array.from({ length: spelled.length / 2 }, (_, at) => parseInt(spelled.slice(2 * at, 2 * at + 2), 16));
+  return Uint8Array.from({ length: spelled.length / 2 }, (_, at) =>
+    parseInt(spelled.slice(2 * at, 2 * at + 2), 16),
+  );
 }
 
 /** A number as so many bytes, most significant first. */
@@ -108,7 +110,8 @@ export function byCodePoint(one: string, two: string): number {
     const b = two.charCodeAt(at);
     if (a !== b) {
       // Halves of a pair stand for code points above all others.
-      const above = (unit: number): number => (unit >= 0xd800 && unit < 0xe000 ? 0x10000 + unit : unit);
+      const above = (unit: number): number =>
+        unit >= 0xd800 && unit < 0xe000 ? 0x10000 + unit : unit;
       return above(a) - above(b);
     }
   }

@@ -22,7 +22,7 @@ export function randomBytes(length: number): Bytes {
   return globalThis.crypto.getRandomValues(new Uint8Array(length));
 }
 
-// --- the chain (spec, "Chain") ---------------------------------------------------------------------
+// --- the chain (spec, "Chain") -------------------------------------------------------------------
 
 const ZEROS = new Uint8Array(32);
 
@@ -57,7 +57,7 @@ export const stateOf = (tag: Bytes): Bytes => labelled("state", tag);
 export const audienceKey = (key: Bytes, audience: string): Bytes =>
   H(key, concat(label("audience"), utf8(audience)));
 
-// --- Ed25519 (28.1, 28.9, 27.5) --------------------------------------------------------------------
+// --- Ed25519 (28.1, 28.9, 27.5) ------------------------------------------------------------------
 
 const P = 2n ** 255n - 19n;
 
@@ -69,7 +69,9 @@ function littleEndian(bytes: Bytes): bigint {
 
 /** The y of the points of low order (28.1). */
 const LOW = [
-  0n, 1n, P - 1n,
+  0n,
+  1n,
+  P - 1n,
   ...[
     "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
     "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
@@ -85,7 +87,8 @@ export function isSigningKey(bytes: Bytes): boolean {
 /**
  * Does a signature hold, by the equation without the cofactor (28.9)?
  *
- * S is below the order of the group, R is compared as bytes, and neither R nor the key is of low order.
+ * S is below the order of the group, R is compared as bytes, and neither R nor the key is of low
+ * order.
  */
 export function verify(key: Bytes, message: Bytes, signature: Bytes): boolean {
   if (signature.length !== 64 || !isSigningKey(key)) return false;
@@ -116,7 +119,7 @@ export function isPrimePoint(bytes: Bytes): boolean {
   }
 }
 
-// --- X25519 and the boxes of libsodium (spec, "Third-party caveats") -------------------------------
+// --- X25519 and the boxes of libsodium (spec, "Third-party caveats") -----------------------------
 
 export const exchangePublic = (secret: Bytes): Bytes => x25519.getPublicKey(secret);
 

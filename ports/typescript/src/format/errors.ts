@@ -1,6 +1,10 @@
-/** What is raised. Every error that is no mistake of the program is a `CaptokenError` with a code. */
+/**
+ * What is raised. Every error that is no mistake of the program is a `CaptokenError` with a code.
+ */
 
-/** A mistake of the program: a fact or a wish that cannot be stated (the vectors call it `usage`). */
+/**
+ * A mistake of the program: a fact or a wish that cannot be stated (the vectors call it `usage`).
+ */
 export class UsageError extends TypeError {
   override readonly name = "UsageError";
 }

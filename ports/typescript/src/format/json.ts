@@ -1,8 +1,8 @@
 /**
  * JSON without loss: a reader that keeps what `JSON.parse` loses, and the two writers.
  *
- * An integer is a number if it is safe, else a bigint. Any other number is a `Float`, so that `1.0` is
- * not `1`. Objects are Maps, in the order of the text: no key is special.
+ * An integer is a number if it is safe, else a bigint. Any other number is a `Float`, so that `1.0`
+ * is not `1`. Objects are Maps, in the order of the text: no key is special.
  */
 
 import { byCodePoint, text, utf8, type Bytes } from "./bytes.js";
@@ -32,9 +32,20 @@ export const isInteger = (value: unknown): value is number => Number.isSafeInteg
 const BLANK = /[ \t\n\r]*/y;
 const NUMBER = /(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][+-]?[0-9]+)?/y;
 const PLAIN = /[^"\\\u0000-\u001f]*/y;
-const WORDS: readonly (readonly [string, Json])[] = [["true", true], ["false", false], ["null", null]];
+const WORDS: readonly (readonly [string, Json])[] = [
+  ["true", true],
+  ["false", false],
+  ["null", null],
+];
 const ESCAPES: Readonly<Record<string, string>> = {
-  '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t",
+  '"': '"',
+  "\\": "\\",
+  "/": "/",
+  b: "\b",
+  f: "\f",
+  n: "\n",
+  r: "\r",
+  t: "\t",
 };
 const SURROGATE = /\p{Surrogate}/u;
 
@@ -84,7 +95,7 @@ class Reader {
     }
     const found = this.match(NUMBER);
     if (!found) throw new SyntaxError("no value");
-    return found[2] ?? found[3] ? new Float(Number(found[0])) : integer(found[0]);
+    return (found[2] ?? found[3]) ? new Float(Number(found[0])) : integer(found[0]);
   }
 
   private object(depth: number): JsonObject {
@@ -139,12 +150,14 @@ function integer(digits: string): number | bigint {
   return Number.isSafeInteger(value) ? value + 0 : BigInt(digits);
 }
 
-/** The value that text spells, nothing lost. Raises SyntaxError. A key that comes twice counts last. */
+/**
+ * The value that text spells, nothing lost. Raises SyntaxError. A key that comes twice counts last.
+ */
 export function parseJson(source: string, deepest = 2000): Json {
   return new Reader(source, deepest).whole();
 }
 
-// --- canonical JSON (spec, "Canonical JSON") -------------------------------------------------------
+// --- canonical JSON (spec, "Canonical JSON") -----------------------------------------------------
 
 const DEEPEST = 32;
 
@@ -169,7 +182,9 @@ export function canonical(value: Json, depth = 0): string {
   throw new UsageError("canonical JSON has no null, no fraction and no integer from 2^53 on");
 }
 
-/** The object that bytes spell in canonical form, or undefined (2.8): decoded, encoded, compared. */
+/**
+ * The object that bytes spell in canonical form, or undefined (2.8): decoded, encoded, compared.
+ */
 export function canonicalObject(bytes: Bytes): JsonObject | undefined {
   const source = text(bytes);
   return source === undefined ? undefined : canonicalText(source);
@@ -186,9 +201,11 @@ export function canonicalText(source: string): JsonObject | undefined {
 
 export const canonicalBytes = (value: Json): Bytes => utf8(canonical(value));
 
-// --- the JSON of requests (29.4) -------------------------------------------------------------------
+// --- the JSON of requests (29.4) -----------------------------------------------------------------
 
-/** In ASCII, keys by code point, fractions as they are. Raises UsageError for what has no spelling. */
+/**
+ * In ASCII, keys by code point, fractions as they are. Raises UsageError for what has no spelling.
+ */
 export function requestJson(value: Json): string {
   if (value === null || typeof value === "boolean") return String(value);
   if (typeof value === "string") return ascii(value);
@@ -226,13 +243,13 @@ function fraction(value: number): string {
   return `${sign}${whole}.${digits.slice(exponent + 1) || "0"}`;
 }
 
-// --- values of a program ---------------------------------------------------------------------------
+// --- values of a program -------------------------------------------------------------------------
 
 /**
  * A value of JavaScript as JSON, copied: what was read is all that is used (7.10).
  *
- * A whole number is an integer; say `float(1)` for `1.0`. Raises UsageError for what is no JSON: NaN,
- * infinity, a whole number from 2^53 on that is no bigint, a lone surrogate, undefined.
+ * A whole number is an integer; say `float(1)` for `1.0`. Raises UsageError for what is no JSON:
+ * NaN, infinity, a whole number from 2^53 on that is no bigint, a lone surrogate, undefined.
  */
 export function jsonOf(value: unknown): Json {
   try {
@@ -265,7 +282,9 @@ function readNumber(value: number): Json {
   if (Number.isSafeInteger(value)) return value + 0;
   if (!Number.isFinite(value)) throw new UsageError("a number that is not finite");
   if (Number.isInteger(value)) {
-    throw new UsageError("a whole number from 2^53 on: give a bigint, or float(...) for a fraction");
+    throw new UsageError(
+      "a whole number from 2^53 on: give a bigint, or float(...) for a fraction",
+    );
   }
   return new Float(value);
 }
@@ -284,13 +303,16 @@ function readObject(value: object | null): Json {
 function objectOf(value: object, what: string): JsonObject {
   const made: JsonObject = new Map();
   for (const [key, member] of entriesOf(value, what)) {
-    if (typeof key !== "string" || !isWellFormed(key)) throw new UsageError(`${what}: a key that is no text`);
+    if (typeof key !== "string" || !isWellFormed(key))
+      throw new UsageError(`${what}: a key that is no text`);
     made.set(key, read(member));
   }
   return made;
 }
 
-/** The own members of a plain object or a Map, read once. Raises UsageError for any other object. */
+/**
+ * The own members of a plain object or a Map, read once. Raises UsageError for any other object.
+ */
 export function entriesOf(value: unknown, what: string): [unknown, unknown][] {
   if (value instanceof Map) return [...value.entries()];
   if (typeof value === "object" && value !== null) {

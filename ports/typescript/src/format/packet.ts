@@ -111,5 +111,12 @@ export function packetBytes({ identifier, caveats, signature }: Packet): Bytes {
     end,
   ]);
   const version = Uint8Array.of(IDENTIFIER);
-  return concat(version, field(IDENTIFIER, identifier), end, ...links, end, field(SIGNATURE_TYPE, signature));
+  return concat(
+    version,
+    field(IDENTIFIER, identifier),
+    end,
+    ...links,
+    end,
+    field(SIGNATURE_TYPE, signature),
+  );
 }

@@ -20,7 +20,9 @@ export interface Root {
 const isExt = (value: Json): boolean =>
   isObject(value) &&
   value.size > 0 &&
-  [...value].every(([key, fact]) => isNamespaced(key) && (typeof fact === "string" || isInteger(fact)));
+  [...value].every(
+    ([key, fact]) => isNamespaced(key) && (typeof fact === "string" || isInteger(fact)),
+  );
 
 const REQUIRED: Readonly<Record<string, (value: Json) => boolean>> = {
   agent: isName,

@@ -2,7 +2,16 @@
 
 import { b64decode, b64encode, utf8, type Bytes } from "./bytes.js";
 import { LimitError, TokenFormatError } from "./errors.js";
-import { DISCHARGE, MAX_FIELD, MAX_LINKS, TOKEN, packetBytes, parsePacket, type Packet, type Shape } from "./packet.js";
+import {
+  DISCHARGE,
+  MAX_FIELD,
+  MAX_LINKS,
+  TOKEN,
+  packetBytes,
+  parsePacket,
+  type Packet,
+  type Shape,
+} from "./packet.js";
 
 export const PREFIX = "cap1_";
 const UNBOUND = "cap1u_";
@@ -25,7 +34,8 @@ export interface Parts {
 }
 
 function part(text: string, prefix: string, shape: Shape): Packet {
-  if (!text.startsWith(prefix)) throw new TokenFormatError(`a part that does not start with ${prefix}`);
+  if (!text.startsWith(prefix))
+    throw new TokenFormatError(`a part that does not start with ${prefix}`);
   const bytes = b64decode(text.slice(prefix.length));
   if (!bytes) throw new TokenFormatError("no base64url, or not in its one spelling");
   return parsePacket(bytes, shape);
@@ -45,7 +55,8 @@ export function partsOf(text: unknown, kind: Kind): Parts {
   const [token = "", ...behind] = text.split(".");
   const last = behind.at(-1);
   const proofText = kind === BOUND && last?.startsWith(PROOF) ? behind.pop() : undefined;
-  if (behind.length > MAX_DISCHARGES) throw new TokenFormatError(`more than ${MAX_DISCHARGES} discharges`);
+  if (behind.length > MAX_DISCHARGES)
+    throw new TokenFormatError(`more than ${MAX_DISCHARGES} discharges`);
   if ([token, ...behind].some((each) => each.length > MAX_TEXT)) {
     throw new TokenFormatError(`more than ${MAX_TEXT} characters`);
   }
@@ -58,11 +69,13 @@ export function partsOf(text: unknown, kind: Kind): Parts {
 
 /** A discharge alone, unbound. */
 export function dischargeOf(text: unknown): Packet {
-  if (typeof text !== "string" || text.length > MAX_TEXT) throw new TokenFormatError("no discharge");
+  if (typeof text !== "string" || text.length > MAX_TEXT)
+    throw new TokenFormatError("no discharge");
   return part(text, UNBOUND, DISCHARGE);
 }
 
-export const packetText = (packet: Packet, prefix = PREFIX): string => prefix + b64encode(packetBytes(packet));
+export const packetText = (packet: Packet, prefix = PREFIX): string =>
+  prefix + b64encode(packetBytes(packet));
 
 export function wholeText(packet: Packet, discharges: readonly Packet[], kind: Kind): string {
   return [packetText(packet), ...discharges.map((each) => packetText(each, kind))].join(".");
@@ -84,7 +97,8 @@ export function checkLimits(packet: Packet, shape: Shape = TOKEN): void {
   }
   if (packet.caveats.length > MAX_LINKS) throw new LimitError(`more than ${MAX_LINKS} links`);
   const length = packetText(packet, shape === TOKEN ? PREFIX : UNBOUND).length;
-  if (length > MAX_TEXT) throw new LimitError(`the text would be ${length} characters, more than ${MAX_TEXT}`);
+  if (length > MAX_TEXT)
+    throw new LimitError(`the text would be ${length} characters, more than ${MAX_TEXT}`);
 }
 
 /** Would readers take the token with its discharges, and what follows them? */
@@ -92,7 +106,9 @@ export function checkBundle(packet: Packet, discharges: readonly Packet[], behin
   checkLimits(packet);
   const length = wholeText(packet, discharges, UNBOUND).length + behind;
   if (discharges.length > MAX_DISCHARGES || length > MAX_BUNDLE) {
-    throw new LimitError(`the text would be ${length} characters, with ${discharges.length} discharges`);
+    throw new LimitError(
+      `the text would be ${length} characters, with ${discharges.length} discharges`,
+    );
   }
 }
 

@@ -2,10 +2,21 @@
 
 import { byCodePoint } from "../format/bytes.js";
 import { UsageError } from "../format/errors.js";
-import { entriesOf, isInteger, isObject, jsonOf, requestJson, type Json, type JsonObject } from "../format/json.js";
+import {
+  entriesOf,
+  isInteger,
+  isObject,
+  jsonOf,
+  requestJson,
+  type Json,
+  type JsonObject,
+} from "../format/json.js";
 import { isFree, isName, isSegmented, isTask } from "../format/names.js";
 
-/** An access. Values of arguments and attributes are JSON; `float(1)` is `1.0`, a bigint any integer. */
+/**
+ * An access. Values of arguments and attributes are JSON; `float(1)` is `1.0`, a bigint any
+ * integer.
+ */
 export interface Access {
   readonly table?: string | null | undefined;
   readonly operation?: string | null | undefined;
@@ -48,21 +59,28 @@ function given(value: unknown, keys: readonly string[], what: string): Map<unkno
   return new Map(facts);
 }
 
-function one<T>(facts: Map<unknown, unknown>, key: string, holds: (value: unknown) => value is T): T | undefined {
+function one<T>(
+  facts: Map<unknown, unknown>,
+  key: string,
+  holds: (value: unknown) => value is T,
+): T | undefined {
   const value = facts.get(key);
-  if (value !== undefined && !holds(value)) throw new UsageError(`${key} is not what it must be (spec 7.2)`);
+  if (value !== undefined && !holds(value))
+    throw new UsageError(`${key} is not what it must be (spec 7.2)`);
   return value;
 }
 
 function factsOf(value: unknown, what: string): JsonObject {
   const made = value === undefined ? new Map<string, Json>() : jsonOf(value);
-  if (!isObject(made) || ![...made.keys()].every(isFree)) throw new UsageError(`${what}: names are free names`);
+  if (!isObject(made) || ![...made.keys()].every(isFree))
+    throw new UsageError(`${what}: names are free names`);
   return made;
 }
 
 function columnsOf(value: unknown): string[] | undefined {
   if (value === undefined) return undefined;
-  if (!Array.isArray(value) && !(value instanceof Set)) throw new UsageError("columns must be a list");
+  if (!Array.isArray(value) && !(value instanceof Set))
+    throw new UsageError("columns must be a list");
   const columns = [...(value as Iterable<unknown>)];
   if (!columns.every((column): column is string => isFree(column) && column !== "*")) {
     throw new UsageError("columns are free names, and not *");
@@ -74,7 +92,8 @@ function costOf(value: unknown): Map<string, number> {
   const cost = value === undefined ? [] : entriesOf(value, "cost");
   const isCost = (pair: [unknown, unknown]): pair is [string, number] =>
     isName(pair[0]) && isInteger(pair[1]) && pair[1] >= 0;
-  if (!cost.every(isCost)) throw new UsageError("cost is from units to integers from 0 to 2^53 - 1");
+  if (!cost.every(isCost))
+    throw new UsageError("cost is from units to integers from 0 to 2^53 - 1");
   return new Map(cost);
 }
 
@@ -89,7 +108,8 @@ export function stated(access: Access): Stated {
     throw new UsageError("a table and an operation come together");
   }
   if (columns && table === undefined) throw new UsageError("columns come with a table");
-  if (facts.has("arguments") && tool === undefined) throw new UsageError("arguments come with a tool");
+  if (facts.has("arguments") && tool === undefined)
+    throw new UsageError("arguments come with a tool");
   return {
     table,
     operation,
@@ -101,7 +121,10 @@ export function stated(access: Access): Stated {
   };
 }
 
-export function statedCaller(caller: Caller): { agent: string | undefined; task: string | undefined } {
+export function statedCaller(caller: Caller): {
+  agent: string | undefined;
+  task: string | undefined;
+} {
   const facts = given(caller, ["agent", "task"], "a caller");
   const made = { agent: one(facts, "agent", isName), task: one(facts, "task", isTask) };
   if (made.agent === undefined && made.task === undefined) {
@@ -124,8 +147,8 @@ export function spelledAccess(access: Stated): string {
       ]),
     );
   } catch (error) {
-    if (error instanceof RangeError) throw new UsageError("an access that is nested too deep to spell");
+    if (error instanceof RangeError)
+      throw new UsageError("an access that is nested too deep to spell");
     throw error;
   }
 }
-

@@ -95,7 +95,7 @@ function wider({ bits, start, length }: Block): Block {
 export function merged(given: readonly Block[]): Block[] {
   const blocks = new Map(given.map((each) => [spellBlock(each), each]));
   for (const each of blocks.values()) {
-    for (let above = each; above.length > 0; ) {
+    for (let above = each; above.length > 0;) {
       above = wider(above);
       if (blocks.has(spellBlock(above))) {
         blocks.delete(spellBlock(each));

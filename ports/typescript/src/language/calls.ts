@@ -3,7 +3,13 @@
 import { byCodePoint } from "../format/bytes.js";
 import { canonical, type Json, type JsonObject } from "../format/json.js";
 import type { Argument, Arguments } from "./caveats.js";
-import { NOTHING, constraintJson, isNothing, meetConstraints, normalConstraint } from "./constraints.js";
+import {
+  NOTHING,
+  constraintJson,
+  isNothing,
+  meetConstraints,
+  normalConstraint,
+} from "./constraints.js";
 import { decided, meetMaps, normal } from "./patterns.js";
 
 /** Nothing, or arguments that are free or a closed world. */
@@ -49,13 +55,17 @@ function argumentJson({ constraint, optional }: Argument): JsonObject {
 
 export function callJson(call: Call): JsonObject {
   if (call === "free") return new Map();
-  if (call === "nothing") return new Map([["_", argumentJson({ constraint: NOTHING, optional: false })]]);
+  if (call === "nothing")
+    return new Map([["_", argumentJson({ constraint: NOTHING, optional: false })]]);
   if (call.size === 0) return new Map([["_", argumentJson(UNNAMED)]]);
-  return new Map([...call].map(([name, argument]): [string, Json] => [name, argumentJson(argument)]));
+  return new Map(
+    [...call].map(([name, argument]): [string, Json] => [name, argumentJson(argument)]),
+  );
 }
 
 /** Of two in normal form. */
-export const sameCall = (one: Call, two: Call): boolean => canonical(callJson(one)) === canonical(callJson(two));
+export const sameCall = (one: Call, two: Call): boolean =>
+  canonical(callJson(one)) === canonical(callJson(two));
 
 const normalCalls = (map: CallMap): CallMap => normal(map, "nothing" as Call, sameCall);
 
@@ -68,5 +78,7 @@ export const callsOf = (tools: ReadonlyMap<string, Arguments>): CallMap =>
 
 export function callsJson(map: CallMap): JsonObject {
   const entries = [...normalCalls(map)].sort(([one], [two]) => byCodePoint(one, two));
-  return new Map([["tools", new Map(entries.map(([pattern, call]): [string, Json] => [pattern, callJson(call)]))]]);
+  return new Map([
+    ["tools", new Map(entries.map(([pattern, call]): [string, Json] => [pattern, callJson(call)]))],
+  ]);
 }

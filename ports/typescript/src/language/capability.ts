@@ -5,7 +5,15 @@ import { canonical, type Json, type JsonObject } from "../format/json.js";
 import { atOrBelow } from "../format/names.js";
 import { OPEN_CALLS, callsJson, callsOf, meetCalls, type CallMap } from "./calls.js";
 import { sortedNames, type Vocabulary } from "./caveats.js";
-import { constraintJson, greatest, isNothing, least, meetConstraints, normalConstraint, type Constraint } from "./constraints.js";
+import {
+  constraintJson,
+  greatest,
+  isNothing,
+  least,
+  meetConstraints,
+  normalConstraint,
+  type Constraint,
+} from "./constraints.js";
 import type { AnyLink, Link } from "./links.js";
 import { bothNames, meetRights, rightsJson, rightsOf, type RightsMap } from "./rights.js";
 
@@ -27,8 +35,18 @@ export interface Capability {
 }
 
 export const EVERYTHING: Capability = {
-  data: undefined, tool: undefined, where: new Map(), exp: undefined, nbf: undefined, aud: undefined,
-  task: undefined, torn: false, uses: undefined, budget: new Map(), fresh: undefined, own: [],
+  data: undefined,
+  tool: undefined,
+  where: new Map(),
+  exp: undefined,
+  nbf: undefined,
+  aud: undefined,
+  task: undefined,
+  torn: false,
+  uses: undefined,
+  budget: new Map(),
+  fresh: undefined,
+  own: [],
 };
 
 /** What a link permits that cannot be read. */
@@ -70,13 +88,19 @@ function merged<V>(
   return made;
 }
 
-const either = <T>(one: T | undefined, two: T | undefined, both: (one: T, two: T) => T): T | undefined =>
-  one === undefined || two === undefined ? (one ?? two) : both(one, two);
+const either = <T>(
+  one: T | undefined,
+  two: T | undefined,
+  both: (one: T, two: T) => T,
+): T | undefined => (one === undefined || two === undefined ? (one ?? two) : both(one, two));
 
 /** What both permit (19.5). Neither is changed. */
 export function meet(one: Capability, two: Capability, vocabulary: Vocabulary = {}): Capability {
   const isOnOnePath =
-    one.task === undefined || two.task === undefined || atOrBelow(one.task, two.task) || atOrBelow(two.task, one.task);
+    one.task === undefined ||
+    two.task === undefined ||
+    atOrBelow(one.task, two.task) ||
+    atOrBelow(two.task, one.task);
   return {
     data: either(one.data, two.data, meetRights),
     tool: either(one.tool, two.tool, meetCalls),
@@ -111,7 +135,9 @@ export function ownCovers(held: Own, asked: Own, vocabulary: Vocabulary): boolea
   if (held.key !== asked.key) return false;
   try {
     const covers = vocabulary[held.key]?.covers;
-    return covers ? covers(held.value, asked.value) === true : canonical([held.json]) === canonical([asked.json]);
+    return covers
+      ? covers(held.value, asked.value) === true
+      : canonical([held.json]) === canonical([asked.json]);
   } catch {
     return false;
   }
@@ -158,8 +184,13 @@ export function capabilityJson(capability: Capability): JsonObject {
   }
   if (where.size) made.set("where", mapValues(where, constraintJson));
   const scalars: readonly (readonly [string, Json | undefined])[] = [
-    ["exp", exp], ["nbf", nbf], ["task", task], ["aud", aud && sortedNames(aud)], ["uses", uses],
-    ["budget", budget.size ? new Map(budget) : undefined], ["fresh", fresh],
+    ["exp", exp],
+    ["nbf", nbf],
+    ["task", torn ? undefined : task],
+    ["aud", aud && sortedNames(aud)],
+    ["uses", uses],
+    ["budget", budget.size ? new Map(budget) : undefined],
+    ["fresh", fresh],
   ];
   for (const [key, value] of scalars) if (value !== undefined) made.set(key, value);
   for (const { key, json } of own) if (!made.has(key)) made.set(key, json);
@@ -170,8 +201,12 @@ export function capabilityJson(capability: Capability): JsonObject {
 export function sameCapability(one: Capability, two: Capability): boolean {
   if (permitsNothing(one) || permitsNothing(two)) return permitsNothing(one) && permitsNothing(two);
   const ofOwn = ({ own }: Capability): string =>
-    own.map(({ key, json }) => canonical([key, json])).sort(byCodePoint).join();
-  const domains = ({ data, tool }: Capability): string => `${data === undefined} ${tool === undefined}`;
+    own
+      .map(({ key, json }) => canonical([key, json]))
+      .sort(byCodePoint)
+      .join();
+  const domains = ({ data, tool }: Capability): string =>
+    `${data === undefined} ${tool === undefined}`;
   return (
     canonical(capabilityJson(one)) === canonical(capabilityJson(two)) &&
     domains(one) === domains(two) &&
@@ -183,4 +218,3 @@ export function sameCapability(one: Capability, two: Capability): boolean {
 export function covers(one: Capability, two: Capability, vocabulary: Vocabulary = {}): boolean {
   return sameCapability(meet(one, two, vocabulary), two);
 }
-

@@ -71,16 +71,21 @@ export interface OwnCaveat<T = unknown> {
   /** The value of the caveat. Whatever it raises makes the link unreadable. */
   readonly read: (value: unknown) => T;
   /** Why the access is prohibited, or undefined. Whatever it raises prohibits. */
-  readonly prohibits: (value: T, access: Access | undefined, situation: Situation) => Reason | string | undefined;
+  readonly prohibits: (
+    value: T,
+    access: Access | undefined,
+    situation: Situation,
+  ) => Reason | string | undefined;
   /** Does the one permit all that the other does? By default only its equal. */
   readonly covers?: (held: T, asked: T) => boolean;
 }
 
 export type Vocabulary = Readonly<Record<string, OwnCaveat>>;
 
-// --- reading ---------------------------------------------------------------------------------------
+// --- reading -------------------------------------------------------------------------------------
 
-const bad = (what: string): UsageError => new UsageError(`${what} is not what it must be (spec, "Caveats")`);
+const bad = (what: string): UsageError =>
+  new UsageError(`${what} is not what it must be (spec, "Caveats")`);
 
 function check<T>(key: string, value: Json, holds: (value: Json) => boolean): T {
   if (!holds(value)) throw bad(key);
@@ -111,8 +116,14 @@ const isOperation = (value: Json): value is string => value === "*" || isName(va
 const natural = (value: Json): value is number => isInteger(value) && value >= 0;
 const names = (list: readonly string[]): Names => (list.includes("*") ? "*" : new Set(list));
 const operations = (value: Json): Names => names(listOf("operations", value, isOperation));
-const integer = (key: string) => (value: Json): number => check(key, value, isInteger);
-const count = (key: string) => (value: Json): number => check(key, value, natural);
+const integer =
+  (key: string) =>
+  (value: Json): number =>
+    check(key, value, isInteger);
+const count =
+  (key: string) =>
+  (value: Json): number =>
+    check(key, value, natural);
 
 function readArgument(stated: Json): Argument {
   if (!isObject(stated) || !stated.has("optional")) {
@@ -141,9 +152,16 @@ const READERS: { readonly [K in Key]: (value: Json) => Said[K] } = {
   operations,
   allow: (value) => mapOf("allow", value, isPattern, operations),
   columns: (value) =>
-    filled("columns", mapOf("columns", value, isPattern, (list) => names(listOf("columns", list, isFree)))),
+    filled(
+      "columns",
+      mapOf("columns", value, isPattern, (list) => names(listOf("columns", list, isFree))),
+    ),
   tools: (value) => mapOf("tools", value, isPattern, readArguments),
-  where: (value) => filled("where", mapOf("where", value, isFree, (stated) => readConstraint(stated))),
+  where: (value) =>
+    filled(
+      "where",
+      mapOf("where", value, isFree, (stated) => readConstraint(stated)),
+    ),
   exp: integer("exp"),
   nbf: integer("nbf"),
   aud: (value) => new Set(listOf("aud", value, isName)),
@@ -153,7 +171,8 @@ const READERS: { readonly [K in Key]: (value: Json) => Said[K] } = {
   fresh: count("fresh"),
   from: (value) => check("from", value, isName),
   to: (value) => check("to", value, isName),
-  n: (value) => check("n", value, (text) => typeof text === "string" && /^[A-Za-z0-9_-]{11}$/.test(text)),
+  n: (value) =>
+    check("n", value, (text) => typeof text === "string" && /^[A-Za-z0-9_-]{11}$/.test(text)),
   depth: count("depth"),
   delegate_only: (value) => check("delegate_only", value, (flag) => flag === true),
   key: readKey,
@@ -172,10 +191,14 @@ export function readCaveat<K extends Key>(key: K, value: Json): Said[K] {
 export const ownValue = (key: string, value: Json, vocabulary: Vocabulary): unknown =>
   vocabulary[key]!.read(plain(value));
 
-// --- domains ---------------------------------------------------------------------------------------
+// --- domains -------------------------------------------------------------------------------------
 
 const DOMAINS: Readonly<Record<string, Domain>> = {
-  tables: "data", operations: "data", allow: "data", columns: "data", tools: "tool",
+  tables: "data",
+  operations: "data",
+  allow: "data",
+  columns: "data",
+  tools: "tool",
 };
 
 /** The domain that a caveat speaks of; undefined is all (18.2). */
@@ -185,14 +208,16 @@ export function domainOf(key: string, vocabulary: Vocabulary): Domain | undefine
   return own === "all" ? undefined : own;
 }
 
-// --- the first pass of step 8: is the token alive, and for this server? ----------------------------
+// --- the first pass of step 8: is the token alive, and for this server? --------------------------
 
 type EarlyCheck<K extends Key> = (said: Said[K], situation: Situation) => Reason | undefined;
 
 const refuse = (code: string, text: string): Reason => ({ code, text });
 const time = (seconds: number): string => {
   const date = new Date(seconds * 1000);
-  return Number.isNaN(date.valueOf()) ? `second ${seconds}` : date.toISOString().replace(".000", "");
+  return Number.isNaN(date.valueOf())
+    ? `second ${seconds}`
+    : date.toISOString().replace(".000", "");
 };
 export { time as spelledTime };
 
@@ -201,7 +226,8 @@ const EARLY: { readonly [K in "aud" | "exp" | "fresh" | "nbf" | "task"]: EarlyCh
     [...aud].some((name) => audiences.has(name))
       ? undefined
       : refuse("wrong_audience", `addressed to ${[...aud].join(", ") || "nobody"}`),
-  exp: (exp, { now, leeway }) => (now < exp + leeway ? undefined : refuse("expired", `expired at ${time(exp)}`)),
+  exp: (exp, { now, leeway }) =>
+    now < exp + leeway ? undefined : refuse("expired", `expired at ${time(exp)}`),
   fresh: (fresh, { overlayAge }) =>
     overlayAge !== undefined && overlayAge <= fresh
       ? undefined
@@ -217,19 +243,26 @@ const EARLY: { readonly [K in "aud" | "exp" | "fresh" | "nbf" | "task"]: EarlyCh
 export type EarlyKey = keyof typeof EARLY;
 export const isEarly = (key: string): key is EarlyKey => Object.hasOwn(EARLY, key);
 
-export function earlyProhibits<K extends EarlyKey>(key: K, said: Said[K], situation: Situation): Reason | undefined {
+export function earlyProhibits<K extends EarlyKey>(
+  key: K,
+  said: Said[K],
+  situation: Situation,
+): Reason | undefined {
   return (EARLY[key] as EarlyCheck<K>)(said, situation);
 }
 
-// --- the second pass: what may be done -------------------------------------------------------------
+// --- the second pass: what may be done -----------------------------------------------------------
 
 type LateCheck<K extends Key> = (said: Said[K], access: Stated) => Reason | undefined;
 
 const lists = (permitted: Names, name: string): boolean => permitted === "*" || permitted.has(name);
-const onTable = ({ operation, table }: Stated): string => `${operation} on table ${table} is not permitted`;
+const onTable = ({ operation, table }: Stated): string =>
+  `${operation} on table ${table} is not permitted`;
 
 const LATE: {
-  readonly [K in "allow" | "budget" | "columns" | "operations" | "tables" | "tools" | "where"]: LateCheck<K>;
+  readonly [
+    K in "allow" | "budget" | "columns" | "operations" | "tables" | "tools" | "where"
+  ]: LateCheck<K>;
 } = {
   allow: (allow, access) => {
     const permitted = decided(allow, access.table!, new Set<string>());
@@ -239,7 +272,9 @@ const LATE: {
   },
   budget: (budget, { cost }) => {
     const missing = [...budget.keys()].find((unit) => !cost.has(unit));
-    return missing === undefined ? undefined : refuse("cost_unstated", `the cost in ${missing} is not stated`);
+    return missing === undefined
+      ? undefined
+      : refuse("cost_unstated", `the cost in ${missing} is not stated`);
   },
   columns: (columns, { table, columns: stated }) => {
     const permitted = decided(columns, table!, undefined);
@@ -249,7 +284,8 @@ const LATE: {
   },
   operations: (permitted, access) =>
     lists(permitted, access.operation!) ? undefined : refuse("operation", onTable(access)),
-  tables: (tables, access) => (matches(tables, access.table!) ? undefined : refuse("table", onTable(access))),
+  tables: (tables, access) =>
+    matches(tables, access.table!) ? undefined : refuse("table", onTable(access)),
   tools: (tools, access) => {
     const permitted = decided(tools, access.tool!, undefined);
     if (permitted === undefined) return refuse("tool", `tool ${access.tool} is not permitted`);
@@ -268,7 +304,10 @@ const LATE: {
 };
 
 /** A closed world (15.5): each argument stated is named, each named is stated or optional. */
-function argumentProhibits(permitted: ReadonlyMap<string, Argument>, access: Stated): Reason | undefined {
+function argumentProhibits(
+  permitted: ReadonlyMap<string, Argument>,
+  access: Stated,
+): Reason | undefined {
   const failed = (name: string, what: string): Reason =>
     refuse("argument", `argument ${name} of tool ${access.tool} ${what}`);
   for (const name of access.arguments.keys()) {
@@ -288,8 +327,13 @@ function argumentProhibits(permitted: ReadonlyMap<string, Argument>, access: Sta
 export type LateKey = keyof typeof LATE;
 export const isLate = (key: string): key is LateKey => Object.hasOwn(LATE, key);
 
-export function lateProhibits<K extends LateKey>(key: K, said: Said[K], access: Stated): Reason | undefined {
+export function lateProhibits<K extends LateKey>(
+  key: K,
+  said: Said[K],
+  access: Stated,
+): Reason | undefined {
   return (LATE[key] as LateCheck<K>)(said, access);
 }
 
-export const sortedNames = (given: Names): string[] => (given === "*" ? ["*"] : [...given].sort(byCodePoint));
+export const sortedNames = (given: Names): string[] =>
+  given === "*" ? ["*"] : [...given].sort(byCodePoint);

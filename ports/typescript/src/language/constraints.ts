@@ -2,7 +2,14 @@
 
 import { byCodePoint } from "../format/bytes.js";
 import { UsageError } from "../format/errors.js";
-import { Float, canonical, isInteger, isObject, type Json, type JsonObject } from "../format/json.js";
+import {
+  Float,
+  canonical,
+  isInteger,
+  isObject,
+  type Json,
+  type JsonObject,
+} from "../format/json.js";
 import { isFree } from "../format/names.js";
 import { address, block, holds, merged, spellBlock, type Block } from "./addresses.js";
 import { meetUrls, parseUrl, spellUrl, urlWithin, type Url } from "./urls.js";
@@ -27,7 +34,7 @@ const MOST_MET_URLS = 256;
 
 const bad = (what: string): UsageError => new UsageError(`no constraint: ${what}`);
 
-// --- reading ---------------------------------------------------------------------------------------
+// --- reading -------------------------------------------------------------------------------------
 
 /** The constraint that JSON states. Raises UsageError (13.1). */
 export function readConstraint(stated: Json, depth = 0): Constraint {
@@ -70,7 +77,11 @@ const isStart = (value: Json): value is string =>
   isFree(value) && !value.startsWith("/") && !value.includes("://");
 const isText = (value: Json): value is string => typeof value === "string";
 
-function listOf<T extends Json>(stated: JsonObject, key: string, holds: (value: Json) => value is T): T[] {
+function listOf<T extends Json>(
+  stated: JsonObject,
+  key: string,
+  holds: (value: Json) => value is T,
+): T[] {
   const list = stated.get(key)!;
   if (!Array.isArray(list) || !list.every(holds)) throw bad(key);
   return list;
@@ -97,13 +108,16 @@ function readEach(stated: JsonObject, depth: number): Constraint {
 export function isPath(value: string): boolean {
   if (value === "/") return true;
   if (!value.startsWith("/") || /[\\\0]|%(?:2e|2f|5c|25|00)/i.test(value)) return false;
-  return value.slice(1).split("/").every((segment) => !["", ".", ".."].includes(segment));
+  return value
+    .slice(1)
+    .split("/")
+    .every((segment) => !["", ".", ".."].includes(segment));
 }
 
 const pathWithin = (path: string, top: string): boolean =>
   top === "/" || path === top || path.startsWith(`${top}/`);
 
-// --- asking ----------------------------------------------------------------------------------------
+// --- asking --------------------------------------------------------------------------------------
 
 /** Does a value satisfy the constraint? Types are compared, and never coerced (13.3). */
 export function satisfies(constraint: Constraint, value: Json): boolean {
@@ -124,7 +138,10 @@ export function satisfies(constraint: Constraint, value: Json): boolean {
   }
 }
 
-function inRange({ min, max }: { min?: number | undefined; max?: number | undefined }, value: Json): boolean {
+function inRange(
+  { min, max }: { min?: number | undefined; max?: number | undefined },
+  value: Json,
+): boolean {
   const number = value instanceof Float ? value.value : value;
   if (typeof number !== "number" && typeof number !== "bigint") return false;
   return (min === undefined || number >= min) && (max === undefined || number <= max);
@@ -153,7 +170,7 @@ function satisfiesText(constraint: OfText, value: string): boolean {
 const hasParts = (value: string): boolean =>
   isPath(value) || parseUrl(value) !== undefined || address(value) !== undefined;
 
-// --- the algebra -----------------------------------------------------------------------------------
+// --- the algebra ---------------------------------------------------------------------------------
 
 const byType = (value: Scalar): number => ["boolean", "number", "string"].indexOf(typeof value);
 
@@ -211,7 +228,9 @@ export function normalConstraint(constraint: Constraint): Constraint {
     case "each": {
       const of = normalConstraint(constraint.of);
       const isEmpty = isNothing(of) || constraint.most === 0;
-      return isEmpty ? { kind: "each", of: NOTHING, most: 0 } : { kind: "each", of, most: constraint.most };
+      return isEmpty
+        ? { kind: "each", of: NOTHING, most: 0 }
+        : { kind: "each", of, most: constraint.most };
     }
     default:
       return constraint;
@@ -223,7 +242,7 @@ const listed = (made: OfText): Constraint => (made.list.length ? made : NOTHING)
 function widestPaths(list: readonly string[]): string[] {
   const all = new Set(list);
   return strings(all).filter((path) => {
-    for (let above = path; above !== "/"; ) {
+    for (let above = path; above !== "/";) {
       above = above.slice(0, above.lastIndexOf("/")) || "/";
       if (all.has(above)) return false;
     }
@@ -261,7 +280,8 @@ export function meetConstraints(one: Constraint, two: Constraint): Constraint {
 function meet(one: Constraint, two: Constraint): Constraint {
   if (one.kind === "any") return two;
   if (two.kind === "any") return one;
-  if (one.kind === "in") return { kind: "in", list: one.list.filter((value) => satisfies(two, value)) };
+  if (one.kind === "in")
+    return { kind: "in", list: one.list.filter((value) => satisfies(two, value)) };
   if (two.kind === "in") return meet(two, one);
   if (one.kind === "range" && two.kind === "range") return meetRanges(one, two);
   if (one.kind === "each" && two.kind === "each") {
@@ -275,7 +295,9 @@ type Range = Extract<Constraint, { kind: "range" }>;
 function meetRanges(one: Range, two: Range): Constraint {
   const min = greatest(one.min, two.min);
   const max = least(one.max, two.max);
-  return min !== undefined && max !== undefined && min > max ? NOTHING : { kind: "range", min, max };
+  return min !== undefined && max !== undefined && min > max
+    ? NOTHING
+    : { kind: "range", min, max };
 }
 
 function meetLists(one: Constraint, two: Constraint): Constraint {
@@ -283,10 +305,16 @@ function meetLists(one: Constraint, two: Constraint): Constraint {
     return { kind: "path", list: inBoth(one.list, two.list, pathWithin) };
   }
   if (one.kind === "prefix" && two.kind === "prefix") {
-    return { kind: "prefix", list: inBoth(one.list, two.list, (inner, outer) => inner.startsWith(outer)) };
+    return {
+      kind: "prefix",
+      list: inBoth(one.list, two.list, (inner, outer) => inner.startsWith(outer)),
+    };
   }
   if (one.kind === "cidr" && two.kind === "cidr") {
-    return { kind: "cidr", list: inBoth(one.list, two.list, (inner, outer) => holds(outer, inner)) };
+    return {
+      kind: "cidr",
+      list: inBoth(one.list, two.list, (inner, outer) => holds(outer, inner)),
+    };
   }
   if (one.kind === "url" && two.kind === "url") {
     const pairs = one.list.flatMap((mine) => two.list.map((its) => meetUrls(mine, its)));
@@ -296,7 +324,11 @@ function meetLists(one: Constraint, two: Constraint): Constraint {
 }
 
 /** Of each list the entries within one of the other. */
-function inBoth<T>(one: readonly T[], two: readonly T[], within: (inner: T, outer: T) => boolean): T[] {
+function inBoth<T>(
+  one: readonly T[],
+  two: readonly T[],
+  within: (inner: T, outer: T) => boolean,
+): T[] {
   const of = (mine: readonly T[], its: readonly T[]): T[] =>
     mine.filter((inner) => its.some((outer) => within(inner, outer)));
   return [...of(one, two), ...of(two, one)];
@@ -312,7 +344,7 @@ export function greatest(one: number | undefined, two: number | undefined): numb
   return Math.max(one, two);
 }
 
-// --- writing ---------------------------------------------------------------------------------------
+// --- writing -------------------------------------------------------------------------------------
 
 /** What a writer asks for, completed by what is held for it: `max` alone gets a `min` (13.6). */
 export function completed(given: Json, held: Constraint, depth = 0): Json {
@@ -324,7 +356,8 @@ export function completed(given: Json, held: Constraint, depth = 0): Json {
   }
   const max = made.get("max");
   if (!isInteger(max) || made.has("min")) return made;
-  if (max < 0) throw new UsageError(`max ${max} alone: say min as well, which is 0 where it is left out`);
+  if (max < 0)
+    throw new UsageError(`max ${max} alone: say min as well, which is 0 where it is left out`);
   const low = held.kind === "range" ? held.min : undefined;
   return made.set("min", low === undefined || low > max ? 0 : low);
 }

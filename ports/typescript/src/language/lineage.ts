@@ -16,7 +16,10 @@ export interface Lineage {
 }
 
 export const startOf = (agent: string): Lineage => ({
-  holders: [agent], left: undefined, owed: false, key: undefined,
+  holders: [agent],
+  left: undefined,
+  owed: false,
+  key: undefined,
 });
 
 export const holderOf = ({ holders }: Lineage): string => holders.at(-1)!;
@@ -27,7 +30,8 @@ function refused({ says }: Link, { holders, left, key }: Lineage): Reason | unde
   const holder = holders.at(-1)!;
   if (says.from !== holder) return broken(`${says.from} delegates, but ${holder} holds the token`);
   if (holders.includes(says.to!)) return broken(`${says.to} has held the token before`);
-  if (key && !says.key) return broken(`the token is bound to a key, and ${says.to} is named without one`);
+  if (key && !says.key)
+    return broken(`the token is bound to a key, and ${says.to} is named without one`);
   return left === 0 ? { code: "too_deep", text: "no more delegations are permitted" } : undefined;
 }
 
@@ -47,7 +51,10 @@ export function step(lineage: Lineage, link: Link): Lineage | Reason {
 }
 
 /** The lineage after all links, or at which of them it breaks, and why. */
-export function follow(agent: string, links: readonly AnyLink[]): Lineage | { at: number; reason: Reason } {
+export function follow(
+  agent: string,
+  links: readonly AnyLink[],
+): Lineage | { at: number; reason: Reason } {
   let lineage = startOf(agent);
   for (const [at, link] of links.entries()) {
     if (link.kind !== "link") continue;
@@ -69,7 +76,9 @@ export function readAlong(agent: string, links: readonly AnyLink[]): Lineage {
   return lineage;
 }
 
-/** Past a link that prohibits everything: a hand-over in it moves the holder, where it can be read. */
+/**
+ * Past a link that prohibits everything: a hand-over in it moves the holder, where it can be read.
+ */
 function past(lineage: Lineage, { says: { to, key } }: BadLink): Lineage {
   const bound = { ...lineage, key: key ?? lineage.key };
   if (to === undefined || lineage.holders.includes(to)) return bound;

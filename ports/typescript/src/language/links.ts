@@ -7,8 +7,22 @@ import { canonicalObject, type Json, type JsonObject } from "../format/json.js";
 import { atOrBelow, isNamespaced } from "../format/names.js";
 import type { Access, Stated } from "./access.js";
 import {
-  domainOf, earlyProhibits, isEarly, isKnown, isLate, isOwn, lateProhibits, ownValue, readCaveat, readKey,
-  type Domain, type Key, type Reason, type Said, type Situation, type Vocabulary,
+  domainOf,
+  earlyProhibits,
+  isEarly,
+  isKnown,
+  isLate,
+  isOwn,
+  lateProhibits,
+  ownValue,
+  readCaveat,
+  readKey,
+  type Domain,
+  type Key,
+  type Reason,
+  type Said,
+  type Situation,
+  type Vocabulary,
 } from "./caveats.js";
 
 /** An own caveat as it stands in a link. */
@@ -37,7 +51,9 @@ export interface ThirdParty {
   readonly cid: Bytes;
 }
 
-/** A link that prohibits everything. The names are for showing and for holders, never for deciding. */
+/**
+ * A link that prohibits everything. The names are for showing and for holders, never for deciding.
+ */
 export interface BadLink {
   readonly kind: "bad";
   readonly code: "unreadable_link" | "unknown_caveat";
@@ -47,7 +63,7 @@ export interface BadLink {
 
 export type AnyLink = Link | ThirdParty | BadLink;
 
-// --- reading ---------------------------------------------------------------------------------------
+// --- reading -------------------------------------------------------------------------------------
 
 const FULL_STOP = 0x2e;
 const BRACE = 0x7d;
@@ -62,9 +78,14 @@ export function splitSigned(cid: Bytes): { body: Bytes; signature: Bytes | undef
   return signature && { body: cid.slice(0, at), signature };
 }
 
-export const joinSigned = (body: Bytes, signature: string): Bytes => concat(body, utf8(`.${signature}`));
+export const joinSigned = (body: Bytes, signature: string): Bytes =>
+  concat(body, utf8(`.${signature}`));
 
-function bad(text: string, code: BadLink["code"] = "unreadable_link", says: BadLink["says"] = {}): BadLink {
+function bad(
+  text: string,
+  code: BadLink["code"] = "unreadable_link",
+  says: BadLink["says"] = {},
+): BadLink {
   return { kind: "bad", code, text, says };
 }
 
@@ -77,7 +98,11 @@ export function readLink(cid: Bytes, vocabulary: Vocabulary): Link | BadLink {
   // Opaque wins over unreadable (17.3).
   const unknown = [...stated.keys()].filter((key) => !isKnown(key) && !isOwn(key, vocabulary));
   if (unknown.length) {
-    return bad(`caveats that are unknown here: ${unknown.join(", ")}`, "unknown_caveat", chainWords(stated));
+    return bad(
+      `caveats that are unknown here: ${unknown.join(", ")}`,
+      "unknown_caveat",
+      chainWords(stated),
+    );
   }
   try {
     return linkOf(stated, parts, vocabulary);
@@ -110,8 +135,10 @@ function checkTogether(stated: JsonObject, signature: Bytes | undefined): void {
   const hands = stated.has("from");
   if (hands !== stated.has("to")) throw new UsageError("from and to come together");
   const counts = stated.has("uses") || stated.has("budget");
-  if (stated.has("n") !== (hands || counts)) throw new UsageError("n goes with a hand-over or an allowance");
-  if (signature && !stated.has("key")) throw new UsageError("a signature, and no key that it is for");
+  if (stated.has("n") !== (hands || counts))
+    throw new UsageError("n goes with a hand-over or an allowance");
+  if (signature && !stated.has("key"))
+    throw new UsageError("a signature, and no key that it is for");
 }
 
 /** What a link that prohibits everything says of the chain, where that can be read. */
@@ -124,7 +151,11 @@ function chainWords(stated: JsonObject): BadLink["says"] {
     }
   };
   const names = attempt(() => {
-    const [from, to, n] = [stated.get("from") ?? null, stated.get("to") ?? null, stated.get("n") ?? null];
+    const [from, to, n] = [
+      stated.get("from") ?? null,
+      stated.get("to") ?? null,
+      stated.get("n") ?? null,
+    ];
     readCaveat("n", n);
     return { from: readCaveat("from", from), to: readCaveat("to", to) };
   });
@@ -138,7 +169,8 @@ const BUCKETS = 16;
 export const counts = (link: AnyLink): link is Link =>
   link.kind === "link" && (link.says.uses !== undefined || link.says.budget !== undefined);
 
-const bucketsOf = ({ says }: Link): number => (says.budget?.size ?? 0) + (says.uses === undefined ? 0 : 1);
+const bucketsOf = ({ says }: Link): number =>
+  (says.budget?.size ?? 0) + (says.uses === undefined ? 0 : 1);
 
 /** Is that more than may count in a token (38.13)? */
 export function isTooMuchCounted(links: readonly AnyLink[]): boolean {
@@ -149,15 +181,25 @@ export function isTooMuchCounted(links: readonly AnyLink[]): boolean {
 
 /** Every link of a chain; a bad one in its place. Checks no tag and no signature. */
 export function readLinks(caveats: readonly RawCaveat[], vocabulary: Vocabulary): AnyLink[] {
-  const links = caveats.map(({ cid, vid }): AnyLink => (vid ? { kind: "third-party", cid } : readLink(cid, vocabulary)));
+  const links = caveats.map(({ cid, vid }): AnyLink =>
+    vid ? { kind: "third-party", cid } : readLink(cid, vocabulary),
+  );
   const spoil = (at: number, text: string): void => {
     const link = links[at];
     if (link?.kind !== "link") return;
     const { from, to, key } = link.says;
-    links[at] = bad(text, "unreadable_link", { ...(from && to && { from, to }), ...(key && { key }) });
+    links[at] = bad(text, "unreadable_link", {
+      ...(from && to && { from, to }),
+      ...(key && { key }),
+    });
   };
-  const beyond = links.findIndex((link, at) => counts(link) && isTooMuchCounted(links.slice(0, at + 1)));
-  spoil(beyond, `more than ${COUNTING_LINKS} links that count, or ${BUCKETS} buckets, in one token`);
+  const beyond = links.findIndex(
+    (link, at) => counts(link) && isTooMuchCounted(links.slice(0, at + 1)),
+  );
+  spoil(
+    beyond,
+    `more than ${COUNTING_LINKS} links that count, or ${BUCKETS} buckets, in one token`,
+  );
   // The first link that binds: nobody could have signed it (28.4).
   const first = links.findIndex((link) => link.kind !== "third-party" && link.says.key);
   const link = links[first];
@@ -165,14 +207,16 @@ export function readLinks(caveats: readonly RawCaveat[], vocabulary: Vocabulary)
   return links;
 }
 
-// --- judging ---------------------------------------------------------------------------------------
+// --- judging -------------------------------------------------------------------------------------
 
 /** The facts for the links after this one: what its `aud` and `task` leave (16.1, 16.3). */
 export function settled(situation: Situation, { says: { aud, task } }: Link): Situation {
   if (!aud && task === undefined) return situation;
   return {
     ...situation,
-    audiences: aud ? new Set([...situation.audiences].filter((name) => aud.has(name))) : situation.audiences,
+    audiences: aud
+      ? new Set([...situation.audiences].filter((name) => aud.has(name)))
+      : situation.audiences,
     task: task !== undefined && atOrBelow(task, situation.task) ? task : situation.task,
   };
 }
@@ -263,10 +307,22 @@ export function linkProhibits(
   situation: Situation,
   vocabulary: Vocabulary,
 ): Reason | undefined {
-  return linkProhibitsEarly(link, situation) ?? linkProhibitsLate(link, question, situation, vocabulary);
+  return (
+    linkProhibitsEarly(link, situation) ?? linkProhibitsLate(link, question, situation, vocabulary)
+  );
 }
 
-const OF_THE_TOKEN: readonly Key[] = ["task", "from", "to", "n", "depth", "delegate_only", "key", "uses", "budget"];
+const OF_THE_TOKEN: readonly Key[] = [
+  "task",
+  "from",
+  "to",
+  "n",
+  "depth",
+  "delegate_only",
+  "key",
+  "uses",
+  "budget",
+];
 
 /** Does it say nothing of the token itself (33.6, 36.6)? */
 export const isAboutRequests = ({ says, signature }: Link): boolean =>

@@ -1,9 +1,24 @@
 /** Snapshots of the overlay, and deltas between them (spec, "Overlay"). */
 
-import { b64encode, b64exact, byCodePoint, concat, text, utf8, type Bytes } from "../format/bytes.js";
+import {
+  b64encode,
+  b64exact,
+  byCodePoint,
+  concat,
+  text,
+  utf8,
+  type Bytes,
+} from "../format/bytes.js";
 import { isPrimePoint, label, publicKey, sha256, verify } from "../format/crypto.js";
 import { CaptokenError, UsageError } from "../format/errors.js";
-import { canonicalBytes, canonicalObject, isInteger, isObject, type Json, type JsonObject } from "../format/json.js";
+import {
+  canonicalBytes,
+  canonicalObject,
+  isInteger,
+  isObject,
+  type Json,
+  type JsonObject,
+} from "../format/json.js";
 import { atOrBelow, isName, isTask } from "../format/names.js";
 import type { Vocabulary } from "./caveats.js";
 import { isAboutRequests, joinSigned, readLink, splitSigned, type Link } from "./links.js";
@@ -45,20 +60,31 @@ export interface Overlay {
   readonly hash: string;
 }
 
-export const refusedOverlay = (what: string): CaptokenError => new CaptokenError(`no overlay: ${what}`, "overlay");
+export const refusedOverlay = (what: string): CaptokenError =>
+  new CaptokenError(`no overlay: ${what}`, "overlay");
 
-// --- reading ---------------------------------------------------------------------------------------
+// --- reading -------------------------------------------------------------------------------------
 
 const isText = (value: Json): value is string => typeof value === "string";
 const isTokenId = (value: Json): boolean => b64exact(value, 16) !== undefined;
 
 const SELECTORS: Readonly<Record<string, (value: Json) => boolean>> = {
-  token: isTokenId, link: isTokenId, task: isTask, agent: isName, subject: isName, kid: isName, issued_before: isInteger,
+  token: isTokenId,
+  link: isTokenId,
+  task: isTask,
+  agent: isName,
+  subject: isName,
+  kid: isName,
+  issued_before: isInteger,
 };
 const REQUIRED: Readonly<Record<string, (value: Json) => boolean>> = {
-  at: isInteger, by: isText, why: isText, id: isText,
+  at: isInteger,
+  by: isText,
+  why: isText,
+  id: isText,
   select: (value) =>
-    isObject(value) && value.size > 0 &&
+    isObject(value) &&
+    value.size > 0 &&
     [...value].every(([key, each]) => Object.hasOwn(SELECTORS, key) && SELECTORS[key]!(each)),
 };
 const OPTIONAL: Readonly<Record<string, (value: Json) => boolean>> = {
@@ -70,17 +96,24 @@ const OPTIONAL: Readonly<Record<string, (value: Json) => boolean>> = {
 function readEntry(json: Json, vocabulary: Vocabulary): Entry {
   const all = { ...REQUIRED, ...OPTIONAL };
   const isForm =
-    isObject(json) && Object.keys(REQUIRED).every((key) => json.has(key)) &&
+    isObject(json) &&
+    Object.keys(REQUIRED).every((key) => json.has(key)) &&
     [...json].every(([key, value]) => Object.hasOwn(all, key) && all[key]!(value));
   if (!isForm) throw refusedOverlay("an entry with other keys or values");
   const at = <T>(key: string): T => json.get(key) as T;
   const select = at<JsonObject>("select");
   if (json.has("asked")) {
     const selects = [...select.keys()].filter((key) => key !== "link").join();
-    if (json.has("link") || selects !== "token") throw refusedOverlay("a recall that says or selects more");
+    if (json.has("link") || selects !== "token")
+      throw refusedOverlay("a recall that says or selects more");
   }
   return {
-    id: at("id"), at: at("at"), by: at("by"), why: at("why"), until: at("until"), asked: at("asked"),
+    id: at("id"),
+    at: at("at"),
+    by: at("by"),
+    why: at("why"),
+    until: at("until"),
+    asked: at("asked"),
     select: Object.fromEntries(select) as Selector,
     link: json.has("link") ? readRestriction(at("link"), vocabulary) : undefined,
     json,
@@ -90,7 +123,8 @@ function readEntry(json: Json, vocabulary: Vocabulary): Entry {
 /** What is left: a link that can be read, and is about requests alone (36.6). */
 function readRestriction(json: JsonObject, vocabulary: Vocabulary): Link {
   const link = readLink(canonicalBytes(json), vocabulary);
-  if (link.kind === "bad" || !isAboutRequests(link)) throw refusedOverlay("a link that cannot be read here");
+  if (link.kind === "bad" || !isAboutRequests(link))
+    throw refusedOverlay("a link that cannot be read here");
   return link;
 }
 
@@ -105,7 +139,8 @@ function openSigned(data: Bytes, purpose: string, operators: readonly Bytes[]): 
   const { body, signature } = splitSigned(data) ?? {};
   if (!body || !signature) throw refusedOverlay("no signature");
   const message = concat(label(purpose), sha256(body));
-  if (!operators.some((key) => verify(key, message, signature))) throw refusedOverlay("signed by no operator");
+  if (!operators.some((key) => verify(key, message, signature)))
+    throw refusedOverlay("signed by no operator");
   const stated = canonicalObject(body);
   if (!stated) throw refusedOverlay("not canonical JSON");
   return stated;
@@ -113,13 +148,21 @@ function openSigned(data: Bytes, purpose: string, operators: readonly Bytes[]): 
 
 function checkForm(stated: JsonObject, keys: readonly string[], integers: readonly string[]): void {
   const isForm =
-    stated.size === keys.length && keys.every((key) => stated.has(key)) && stated.get("v") === 1 &&
+    stated.size === keys.length &&
+    keys.every((key) => stated.has(key)) &&
+    stated.get("v") === 1 &&
     integers.every((key) => isInteger(stated.get(key)));
   if (!isForm) throw refusedOverlay("other keys or values");
 }
 
-function overlayOf(seq: number, issuedAt: number, expiresAt: number, entries: readonly Entry[]): Overlay {
-  if (new Set(entries.map(({ id }) => id)).size < entries.length) throw refusedOverlay("two entries with one id");
+function overlayOf(
+  seq: number,
+  issuedAt: number,
+  expiresAt: number,
+  entries: readonly Entry[],
+): Overlay {
+  if (new Set(entries.map(({ id }) => id)).size < entries.length)
+    throw refusedOverlay("two entries with one id");
   const body = snapshotBody({ seq, issuedAt, expiresAt }, sortedEntries(entries));
   return { seq, issuedAt, expiresAt, entries, hash: b64encode(sha256(body)) };
 }
@@ -131,7 +174,9 @@ type When = Pick<Overlay, "seq" | "issuedAt" | "expiresAt">;
 
 function snapshotBody({ seq, issuedAt, expiresAt }: When, entries: readonly Entry[]): Bytes {
   const stated: JsonObject = new Map<string, Json>([["entries", entries.map(({ json }) => json)]]);
-  return canonicalBytes(stated.set("exp", expiresAt).set("iat", issuedAt).set("seq", seq).set("v", 1));
+  return canonicalBytes(
+    stated.set("exp", expiresAt).set("iat", issuedAt).set("seq", seq).set("v", 1),
+  );
 }
 
 function readEntries(json: Json | undefined, vocabulary: Vocabulary): Entry[] {
@@ -174,7 +219,9 @@ function linesOf(bytes: Bytes): Bytes[] {
   return [...lines, bytes.subarray(start)];
 }
 
-/** What deltas give that follow on a snapshot, one after the other. Raises CaptokenError `overlay`. */
+/**
+ * What deltas give that follow on a snapshot, one after the other. Raises CaptokenError `overlay`.
+ */
 export function followOverlay(
   known: Overlay,
   deltas: readonly (Bytes | string)[],
@@ -182,33 +229,49 @@ export function followOverlay(
   vocabulary: Vocabulary = {},
 ): Overlay {
   const keys = keysOf(operators);
-  return deltas.reduce<Overlay>((before, delta) => apply(before, bytesOf(delta), keys, vocabulary), known);
+  return deltas.reduce<Overlay>(
+    (before, delta) => apply(before, bytesOf(delta), keys, vocabulary),
+    known,
+  );
 }
 
 /** One delta: it names what it follows on, and what it gives (36.17, 36.18). */
-function apply(known: Overlay, data: Bytes, operators: readonly Bytes[], vocabulary: Vocabulary): Overlay {
+function apply(
+  known: Overlay,
+  data: Bytes,
+  operators: readonly Bytes[],
+  vocabulary: Vocabulary,
+): Overlay {
   const stated = openSigned(data, "delta", operators);
   checkForm(stated, ["add", "after", "drop", "exp", "gives", "iat", "v"], ["exp", "iat"]);
   const after = markOf(stated.get("after"));
   const gives = markOf(stated.get("gives"));
-  if (after.seq !== known.seq || after.hash !== known.hash) throw refusedOverlay("a delta for another snapshot");
+  if (after.seq !== known.seq || after.hash !== known.hash)
+    throw refusedOverlay("a delta for another snapshot");
   if (gives.seq <= known.seq) throw refusedOverlay("a number that does not go up");
   const drop = stated.get("drop");
   if (!Array.isArray(drop) || !drop.every(isText)) throw refusedOverlay("drop");
   const add = readEntries(stated.get("add"), vocabulary);
-  if (!isOrdered(drop) || !isOrdered(add.map(({ id }) => id))) throw refusedOverlay("ids that are not in order");
+  if (!isOrdered(drop) || !isOrdered(add.map(({ id }) => id)))
+    throw refusedOverlay("ids that are not in order");
   const dropped = new Set(drop);
   const kept = known.entries.filter(({ id }) => !dropped.has(id));
-  if (kept.length !== known.entries.length - dropped.size) throw refusedOverlay("an id that is not there to drop");
+  if (kept.length !== known.entries.length - dropped.size)
+    throw refusedOverlay("an id that is not there to drop");
   const [iat, exp] = [stated.get("iat") as number, stated.get("exp") as number];
   const given = overlayOf(gives.seq, iat, exp, [...kept, ...add]);
   const length = snapshotBody(given, given.entries).length + 87;
-  if (given.hash !== gives.hash || length > MAX_BYTES) throw refusedOverlay("it gives something else");
+  if (given.hash !== gives.hash || length > MAX_BYTES)
+    throw refusedOverlay("it gives something else");
   return given;
 }
 
 function markOf(json: Json | undefined): { seq: number; hash: string } {
-  const isMark = isObject(json) && json.size === 2 && isInteger(json.get("seq")) && b64exact(json.get("hash"), 32);
+  const isMark =
+    isObject(json) &&
+    json.size === 2 &&
+    isInteger(json.get("seq")) &&
+    b64exact(json.get("hash"), 32);
   if (!isMark) throw refusedOverlay("after or gives");
   return { seq: json.get("seq") as number, hash: json.get("hash") as string };
 }
@@ -216,9 +279,11 @@ function markOf(json: Json | undefined): { seq: number; hash: string } {
 const isOrdered = (ids: readonly string[]): boolean =>
   ids.every((id, at) => at === 0 || byCodePoint(ids[at - 1]!, id) < 0);
 
-// --- writing ---------------------------------------------------------------------------------------
+// --- writing -------------------------------------------------------------------------------------
 
-/** An entry to sign, as plain values. Raises CaptokenError `overlay` for one that readers refuse. */
+/**
+ * An entry to sign, as plain values. Raises CaptokenError `overlay` for one that readers refuse.
+ */
 export function entryOf(json: JsonObject, vocabulary: Vocabulary = {}): Entry {
   return readEntry(json, vocabulary);
 }
@@ -237,7 +302,12 @@ export function signSnapshot(key: Signer, entries: readonly Entry[], when: When)
 }
 
 /** The bytes of a delta from one snapshot to a later one. */
-export function signDelta(key: Signer, from: Overlay, entries: readonly Entry[], when: When): Bytes {
+export function signDelta(
+  key: Signer,
+  from: Overlay,
+  entries: readonly Entry[],
+  when: When,
+): Bytes {
   checkWhen(when);
   if (when.seq <= from.seq) throw new UsageError("seq must go up");
   const gives = overlayOf(when.seq, when.issuedAt, when.expiresAt, entries);
@@ -245,18 +315,26 @@ export function signDelta(key: Signer, from: Overlay, entries: readonly Entry[],
   const has = new Map(entries.map((entry) => [entry.id, text(canonicalBytes(entry.json))]));
   const add = sortedEntries(entries).filter(({ id }) => had.get(id) !== has.get(id));
   const drop = [...had.keys()].filter((id) => had.get(id) !== has.get(id)).sort(byCodePoint);
-  const mark = ({ seq, hash }: Overlay): Json => new Map<string, Json>([["hash", hash], ["seq", seq]]);
-  const stated: JsonObject = new Map<string, Json>([["add", add.map(({ json }) => json)], ["drop", drop]]);
+  const mark = ({ seq, hash }: Overlay): Json =>
+    new Map<string, Json>([
+      ["hash", hash],
+      ["seq", seq],
+    ]);
+  const stated: JsonObject = new Map<string, Json>([
+    ["add", add.map(({ json }) => json)],
+    ["drop", drop],
+  ]);
   stated.set("after", mark(from)).set("gives", mark(gives));
   stated.set("exp", when.expiresAt).set("iat", when.issuedAt).set("v", 1);
   return signed("delta", canonicalBytes(stated), key);
 }
 
 function checkWhen({ seq, issuedAt, expiresAt }: When): void {
-  if (![seq, issuedAt, expiresAt].every(isInteger)) throw new UsageError("seq, issuedAt and expiresAt are integers");
+  if (![seq, issuedAt, expiresAt].every(isInteger))
+    throw new UsageError("seq, issuedAt and expiresAt are integers");
 }
 
-// --- asking ----------------------------------------------------------------------------------------
+// --- asking --------------------------------------------------------------------------------------
 
 /** What selectors ask about a token. */
 export interface SelectorFacts {
@@ -269,7 +347,10 @@ export interface SelectorFacts {
   readonly issuedAt: number;
 }
 
-function selects({ token, link, task, agent, subject, kid, issued_before: before }: Selector, facts: SelectorFacts): boolean {
+function selects(
+  { token, link, task, agent, subject, kid, issued_before: before }: Selector,
+  facts: SelectorFacts,
+): boolean {
   return (
     (token === undefined || token === facts.tokenId) &&
     (link === undefined || facts.linkIds.includes(link)) &&
@@ -283,7 +364,9 @@ function selects({ token, link, task, agent, subject, kid, issued_before: before
 
 /** The entries that stand, and select the token. */
 export const entriesOn = ({ entries }: Overlay, facts: SelectorFacts, now: number): Entry[] =>
-  entries.filter(({ until, select }) => (until === undefined || now < until) && selects(select, facts));
+  entries.filter(
+    ({ until, select }) => (until === undefined || now < until) && selects(select, facts),
+  );
 
 /** The newest snapshot that was accepted: it never goes back (36.10). */
 export class Feed {
@@ -300,7 +383,10 @@ export class Feed {
     return this.#known;
   }
 
-  /** Takes a snapshot, with the deltas behind it. Raises CaptokenError `overlay`, and changes nothing. */
+  /**
+   * Takes a snapshot, with the deltas behind it. Raises CaptokenError `overlay`, and changes
+   * nothing.
+   */
   accept(data: Bytes | string): Overlay {
     return this.#take(openOverlay(data, this.#operators, this.#vocabulary));
   }
@@ -314,7 +400,8 @@ export class Feed {
   #take(overlay: Overlay): Overlay {
     const known = this.#known;
     const isSame = known?.seq === overlay.seq && known.hash === overlay.hash;
-    if (known && !isSame && overlay.seq <= known.seq) throw refusedOverlay("an older one than is known");
+    if (known && !isSame && overlay.seq <= known.seq)
+      throw refusedOverlay("an older one than is known");
     this.#known = overlay;
     return overlay;
   }

@@ -33,7 +33,10 @@ function isBelow(key: string, pattern: string): boolean {
 }
 
 /** The pattern itself, and the keys below it, in order. */
-export function within(pattern: string, ...maps: readonly ReadonlyMap<string, unknown>[]): string[] {
+export function within(
+  pattern: string,
+  ...maps: readonly ReadonlyMap<string, unknown>[]
+): string[] {
   const keys = maps.flatMap((map) => [...map.keys()]).filter((key) => isBelow(key, pattern));
   return [...new Set([pattern, ...keys])].sort(byCodePoint);
 }
@@ -47,7 +50,9 @@ export function widest(map: ReadonlyMap<string, unknown>): string[] {
   return widestOnly.sort(byCodePoint);
 }
 
-/** Without entries that repeat what the next wider one says, or nothing where none is wider (19.7). */
+/**
+ * Without entries that repeat what the next wider one says, or nothing where none is wider (19.7).
+ */
 export function normal<V>(
   map: ReadonlyMap<string, V>,
   nothing: V,

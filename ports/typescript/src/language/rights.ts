@@ -31,11 +31,16 @@ export function bothColumns(one: Names | undefined, two: Names | undefined): Nam
 /** Without operations no access passes: all such rights are one value. */
 function bothRights(one: Rights, two: Rights): Rights {
   const operations = bothNames(one.operations, two.operations);
-  return isEmpty(operations) ? NO_RIGHTS : { operations, columns: bothColumns(one.columns, two.columns) };
+  return isEmpty(operations)
+    ? NO_RIGHTS
+    : { operations, columns: bothColumns(one.columns, two.columns) };
 }
 
 export const sameNames = (one: Names | undefined, two: Names | undefined): boolean =>
-  one === two || (one !== undefined && two !== undefined && canonical(sortedNames(one)) === canonical(sortedNames(two)));
+  one === two ||
+  (one !== undefined &&
+    two !== undefined &&
+    canonical(sortedNames(one)) === canonical(sortedNames(two)));
 
 const sameRights = (one: Rights, two: Rights): boolean =>
   sameNames(one.operations, two.operations) && sameNames(one.columns, two.columns);
@@ -46,7 +51,10 @@ export const meetRights = (one: RightsMap, two: RightsMap): RightsMap =>
 export const rightsAt = (map: RightsMap, key: string): Rights => decided(map, key, NO_RIGHTS);
 
 export function sameMap(one: RightsMap, two: RightsMap): boolean {
-  return one.size === two.size && [...one].every(([key, rights]) => two.has(key) && sameRights(rights, two.get(key)!));
+  return (
+    one.size === two.size &&
+    [...one].every(([key, rights]) => two.has(key) && sameRights(rights, two.get(key)!))
+  );
 }
 
 /** The map that the data caveats of one link state. Without any it has all rights. */
@@ -57,7 +65,12 @@ export function rightsOf({ tables, operations, allow, columns }: Partial<Said>):
   if (allow) maps.push(mapped(allow, (given) => ({ operations: given, columns: undefined })));
   if (columns) {
     // What it does not name it leaves open.
-    maps.push(new Map([...OPEN_RIGHTS, ...mapped(columns, (given) => ({ operations: "*", columns: given }))]));
+    maps.push(
+      new Map([
+        ...OPEN_RIGHTS,
+        ...mapped(columns, (given) => ({ operations: "*", columns: given })),
+      ]),
+    );
   }
   return maps.map(normalRights).reduce(meetRights, OPEN_RIGHTS);
 }
@@ -72,15 +85,22 @@ export function rightsJson(map: RightsMap): JsonObject {
   if (map.size === 0) return made.set("tables", []);
   const entries = [...map].sort(([one], [two]) => byCodePoint(one, two));
   const [first] = entries.map(([, { operations }]) => operations);
-  const isOne = entries.every(([, { operations }]) => sameNames(operations, first)) && !isEmpty(first!);
+  const isOne =
+    entries.every(([, { operations }]) => sameNames(operations, first)) && !isEmpty(first!);
   if (isOne) {
     made.set("operations", sortedNames(first!)).set("tables", widest(map));
   } else {
-    made.set("allow", new Map(entries.map(([key, { operations }]) => [key, sortedNames(operations)])));
+    made.set(
+      "allow",
+      new Map(entries.map(([key, { operations }]) => [key, sortedNames(operations)])),
+    );
   }
   const columns = entries.filter(([, rights]) => rights.columns !== undefined);
   if (columns.length) {
-    made.set("columns", new Map(columns.map(([key, rights]): [string, Json] => [key, sortedNames(rights.columns!)])));
+    made.set(
+      "columns",
+      new Map(columns.map(([key, rights]): [string, Json] => [key, sortedNames(rights.columns!)])),
+    );
   }
   return made;
 }

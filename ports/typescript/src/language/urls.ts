@@ -13,7 +13,12 @@ export interface Url {
 }
 
 export const MAX_URL = 2048;
-const DEFAULTS = new Map([["https", "443"], ["http", "80"], ["wss", "443"], ["ws", "80"]]);
+const DEFAULTS = new Map([
+  ["https", "443"],
+  ["http", "80"],
+  ["wss", "443"],
+  ["ws", "80"],
+]);
 const VISIBLE = /^[!-[\]-~]+$/;
 const LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 const EVASIVE = /%(?:2e|2f|5c|25|00|3b|(?![0-9a-f]{2}))/i;

@@ -6,7 +6,7 @@ import { TokenFormatError } from "../format/errors.js";
 import type { Packet } from "../format/packet.js";
 import { readRoot, type Root } from "../format/root.js";
 import { BOUND, partsOf, type Parts } from "../format/text.js";
-import { readDischarge } from "../discharge.js";
+import { readDischarge } from "../language/answers.js";
 import type { Reason, Vocabulary } from "../language/caveats.js";
 import { follow, holderOf, readAlong, type Lineage } from "../language/lineage.js";
 import { readLinks, type AnyLink, type Link } from "../language/links.js";
@@ -77,10 +77,19 @@ export interface Broken {
   readonly who: Attribution | undefined;
 }
 
-const broken = (refusal: Refusal, step: number, who?: Attribution): Broken => ({ kind: "broken", refusal, step, who });
+const broken = (refusal: Refusal, step: number, who?: Attribution): Broken => ({
+  kind: "broken",
+  refusal,
+  step,
+  who,
+});
 
 /** Steps 1 to 6. Looks at no time, audience, caller, overlay or proof, and counts nothing. */
-export function authenticate(given: string | Parts, keys: KeyLookup, vocabulary: Vocabulary): Genuine | Broken {
+export function authenticate(
+  given: string | Parts,
+  keys: KeyLookup,
+  vocabulary: Vocabulary,
+): Genuine | Broken {
   let parts: Parts;
   let root: Root;
   try {
@@ -92,7 +101,11 @@ export function authenticate(given: string | Parts, keys: KeyLookup, vocabulary:
   }
   const { packet } = parts;
   const derived = keys(root.keyId, root.audience);
-  if (!derived) return broken({ code: "unknown_key", text: "no key here for the key id and audience that it names" }, 3);
+  if (!derived)
+    return broken(
+      { code: "unknown_key", text: "no key here for the key id and audience that it names" },
+      3,
+    );
   // The bytes that arrived, all of them, in constant time (11.4).
   const all = tagsOf(derived, packet.identifier, packet.caveats);
   if (!equal(all.at(-1)!, packet.signature)) {
@@ -109,11 +122,18 @@ function answersOf(
   all: readonly Bytes[],
   discharges: readonly Packet[],
 ): Answers | { at: number | undefined; reason: Reason } {
-  const no = (at: number | undefined, code: string, text: string): { at: number | undefined; reason: Reason } => ({
-    at, reason: { code, text },
+  const no = (
+    at: number | undefined,
+    code: string,
+    text: string,
+  ): { at: number | undefined; reason: Reason } => ({
+    at,
+    reason: { code, text },
   });
   const left = [...discharges];
-  const isTwice = left.some((one, at) => left.slice(0, at).some((two) => equal(one.identifier, two.identifier)));
+  const isTwice = left.some((one, at) =>
+    left.slice(0, at).some((two) => equal(one.identifier, two.identifier)),
+  );
   if (isTwice) return no(undefined, "bad_discharge", "one discharge is there twice");
   const asked = [...caveats.entries()].filter(([, { vid }]) => vid);
   const answers: Answers = new Map();
@@ -121,9 +141,15 @@ function answersOf(
   for (const [at, { cid }] of asked) {
     if (left[0] && equal(left[0].identifier, cid)) answers.set(at, left.shift()!);
   }
-  if (left.length) return no(undefined, "bad_discharge", "a discharge that answers nothing asked, or in another order");
+  if (left.length)
+    return no(
+      undefined,
+      "bad_discharge",
+      "a discharge that answers nothing asked, or in another order",
+    );
   const missing = asked.find(([at]) => !answers.has(at));
-  if (missing) return no(missing[0], "missing_discharge", "a third party is asked, and no answer came");
+  if (missing)
+    return no(missing[0], "missing_discharge", "a third party is asked, and no answer came");
   for (const [at, discharge] of answers) {
     const vid = caveats[at]!.vid!;
     const key = openSecretBox(all[at]!, vid.slice(0, 24), vid.slice(24));
@@ -136,7 +162,12 @@ function answersOf(
 }
 
 /** Steps 5 and 6: every link can be read, and the chain of delegation holds. */
-function read(root: Root, { packet, discharges, proof }: Parts, all: readonly Bytes[], vocabulary: Vocabulary): Genuine | Broken {
+function read(
+  root: Root,
+  { packet, discharges, proof }: Parts,
+  all: readonly Bytes[],
+  vocabulary: Vocabulary,
+): Genuine | Broken {
   const tags = all.slice(1);
   const linkIds = tags.map(linkId);
   const answers = answersOf(packet, all, discharges);
@@ -146,7 +177,12 @@ function read(root: Root, { packet, discharges, proof }: Parts, all: readonly By
     const addedBy = at === undefined ? undefined : (by ?? adderOf(root, links, at));
     const code = codeOf(reason.code);
     const chain = actorsOf(readAlong(root.agent, links));
-    return broken({ code, text: reason.text, link: at, addedBy }, stepOf(code), { root, chain, task: root.task, linkIds });
+    return broken({ code, text: reason.text, link: at, addedBy }, stepOf(code), {
+      root,
+      chain,
+      task: root.task,
+      linkIds,
+    });
   };
   if (!(answers instanceof Map)) return stop(answers.at, answers.reason);
   const placed: Placed[] = [];
@@ -170,11 +206,16 @@ export const adderOf = ({ agent }: Root, links: readonly AnyLink[], at: number):
   at === 0 ? ISSUER : holderOf(readAlong(agent, links.slice(0, at)));
 
 /** Where a restriction stands, and who added it (33.7). */
-export function placeOf(genuine: Genuine, { at, isDischarge }: Placed): { link: number; addedBy: string } {
+export function placeOf(
+  genuine: Genuine,
+  { at, isDischarge }: Placed,
+): { link: number; addedBy: string } {
   return { link: at, addedBy: isDischarge ? DISCHARGER : adderOf(genuine.root, genuine.links, at) };
 }
 
-/** Every change of key on a bound token. The first key is not signed: there is none yet to sign it. */
+/**
+ * Every change of key on a bound token. The first key is not signed: there is none yet to sign it.
+ */
 function custodyOf(links: readonly AnyLink[], tags: readonly Bytes[]): Custody[] {
   const found: Custody[] = [];
   let boundTo: Bytes | undefined;
@@ -207,8 +248,10 @@ export function chainOf(genuine: Genuine): Actor[] {
   const isBinding = (link: AnyLink): boolean => link.kind === "link" && link.says.key !== undefined;
   const first = links.findIndex(isBinding);
   const early = links.slice(0, first + 1);
-  // A key that the first agent bound by itself proves nothing: whoever had the text can have done it.
-  let known = first <= 0 || early.some((link) => link.kind === "link" && link.says.to !== undefined);
+  // A key that the first agent bound by itself proves nothing: whoever had the text can have
+  // done it.
+  let known =
+    first <= 0 || early.some((link) => link.kind === "link" && link.says.to !== undefined);
   const proven = new Set<string>();
   const end = firstUnsigned(genuine);
   for (const each of custody) {

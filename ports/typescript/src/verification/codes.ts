@@ -49,13 +49,19 @@ const TABLE = {
 export type Code = keyof typeof TABLE;
 
 /** A code of the list; one that an own caveat made up is `attribute` (15.12). */
-export const codeOf = (code: string): Code => (Object.hasOwn(TABLE, code) ? (code as Code) : "attribute");
+export const codeOf = (code: string): Code =>
+  Object.hasOwn(TABLE, code) ? (code as Code) : "attribute";
 export const stepOf = (code: Code): number => TABLE[code][0];
 export const kindOf = (code: Code): Kind => TABLE[code][1];
 /** What the network is told: strangers learn nothing from it (24.14). */
 export const publicWords = (code: Code): string => TABLE[code][2];
 
-const STATUS: Readonly<Record<Kind, number>> = { invalid: 401, insufficient: 403, proof: 401, unavailable: 503 };
+const STATUS: Readonly<Record<Kind, number>> = {
+  invalid: 401,
+  insufficient: 403,
+  proof: 401,
+  unavailable: 503,
+};
 export const statusOf = (code: Code): number => STATUS[kindOf(code)];
 
 const FOR_MODELS: Partial<Record<Code, string>> = {
@@ -73,6 +79,7 @@ const FOR_MODELS: Partial<Record<Code, string>> = {
 /** What the agent is told: the rule, and no string of a token, nor a way round it. */
 export function wordsForModel(code: Code): string {
   const words = FOR_MODELS[code] ?? `Not permitted: ${publicWords(code)}`;
-  const isForNow = kindOf(code) === "unavailable" || kindOf(code) === "proof" || code === "not_yet_valid";
+  const isForNow =
+    kindOf(code) === "unavailable" || kindOf(code) === "proof" || code === "not_yet_valid";
   return `${words} ${isForNow ? "A retry may help." : "A retry will not help."}`;
 }

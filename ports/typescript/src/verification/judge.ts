@@ -1,8 +1,19 @@
-/** Steps 7 to 10: a genuine token, facts and a question in; refusals, or what is left to commit, out. */
+/**
+ * Steps 7 to 10: a genuine token, facts and a question in; refusals, or what is left to commit,
+ * out.
+ */
 
 import { atOrBelow } from "../format/names.js";
 import { UsageError } from "../format/errors.js";
-import { linkProhibits, linkProhibitsEarly, linkProhibitsLate, settled, counts, type Link, type Question } from "../language/links.js";
+import {
+  linkProhibits,
+  linkProhibitsEarly,
+  linkProhibitsLate,
+  settled,
+  counts,
+  type Link,
+  type Question,
+} from "../language/links.js";
 import { spelledTime, type Situation, type Vocabulary } from "../language/caveats.js";
 import { holderOf } from "../language/lineage.js";
 import { entriesOn, type Overlay } from "../language/overlay.js";
@@ -10,7 +21,14 @@ import { entryOf, isProven, isTimely, readProof, statedRequest } from "../proof.
 import { stateOf, linkId } from "../format/crypto.js";
 import type { Bytes } from "../format/bytes.js";
 import type { Debit, Reservation, Use } from "../stores.js";
-import { adderOf, firstUnsigned, placeOf, type Genuine, type Placed, type Refusal } from "./authenticate.js";
+import {
+  adderOf,
+  firstUnsigned,
+  placeOf,
+  type Genuine,
+  type Placed,
+  type Refusal,
+} from "./authenticate.js";
 import { codeOf } from "./codes.js";
 
 const CLOCKS_DIFFER = 60;
@@ -33,13 +51,15 @@ export interface Server {
 export interface Facts {
   readonly now: number;
   /** Undefined: no overlay is asked. */
-  readonly overlay?: { readonly found?: Overlay | undefined; readonly problem?: string | undefined } | undefined;
+  readonly overlay?:
+    { readonly found?: Overlay | undefined; readonly problem?: string | undefined } | undefined;
   readonly reservationId: Bytes;
 }
 
 export interface Asked {
   readonly question?: Question | undefined;
-  readonly caller?: { readonly agent: string | undefined; readonly task: string | undefined } | undefined;
+  readonly caller?:
+    { readonly agent: string | undefined; readonly task: string | undefined } | undefined;
   /** What the transport stated of the request; without it the access is the request. */
   readonly request?: Bytes | undefined;
   /** Did a text come, and so its proof? Else a grant asks again. */
@@ -51,19 +71,27 @@ export interface Asked {
 }
 
 /** What step 11 has to commit, in this order. */
-export type Effect = { readonly kind: "use"; readonly use: Use } | { readonly kind: "reserve"; readonly reservation: Reservation };
+export type Effect =
+  | { readonly kind: "use"; readonly use: Use }
+  | { readonly kind: "reserve"; readonly reservation: Reservation };
 
 export type Judged =
   | { readonly refusals: readonly [Refusal, ...Refusal[]]; readonly step?: number }
   | { readonly refusals?: undefined; readonly effects: readonly Effect[] };
 
-const one = (refusal: Refusal, step?: number): Judged => ({ refusals: [refusal], ...(step && { step }) });
+const one = (refusal: Refusal, step?: number): Judged => ({
+  refusals: [refusal],
+  ...(step && { step }),
+});
 
 export function judge(genuine: Genuine, server: Server, facts: Facts, asked: Asked): Judged {
   if (genuine.lineage.owed && asked.isUsed) return one(owed(genuine));
   const age = facts.now - asked.verifiedAt;
   if (server.maxAge !== undefined && (age > server.maxAge || age < -CLOCKS_DIFFER)) {
-    return one({ code: "stale_grant", text: `verified at ${spelledTime(asked.verifiedAt)}, too long ago` });
+    return one({
+      code: "stale_grant",
+      text: `verified at ${spelledTime(asked.verifiedAt)}, too long ago`,
+    });
   }
   const overlaid = overlay(genuine, server, facts, asked.question);
   if (overlaid.refusals.length) return { refusals: overlaid.refusals as [Refusal], step: 7 };
@@ -78,25 +106,42 @@ export function judge(genuine: Genuine, server: Server, facts: Facts, asked: Ask
     effects.push({ kind: "use", use });
   }
   if (asked.isCounted && asked.question && genuine.links.some(counts)) {
-    effects.push({ kind: "reserve", reservation: reservation(genuine, server, facts, asked.question) });
+    effects.push({
+      kind: "reserve",
+      reservation: reservation(genuine, server, facts, asked.question),
+    });
   }
   return { effects };
 }
 
 /** The end of step 6 (20.2). Here, since it depends on who asks (24.18). */
 function owed(genuine: Genuine): Refusal {
-  const last = genuine.placed.findLast(({ link }) => link.kind === "link" && link.says.delegate_only)!;
-  return { code: "delegate_only", text: "it is for handing on, and nobody was handed it", ...placeOf(genuine, last) };
+  const last = genuine.placed.findLast(
+    ({ link }) => link.kind === "link" && link.says.delegate_only,
+  )!;
+  return {
+    code: "delegate_only",
+    text: "it is for handing on, and nobody was handed it",
+    ...placeOf(genuine, last),
+  };
 }
 
-// --- step 7 ----------------------------------------------------------------------------------------
+// --- step 7 --------------------------------------------------------------------------------------
 
-function staleness({ now }: Facts, { maxStaleness }: Server, found: Overlay | undefined): string | undefined {
+function staleness(
+  { now }: Facts,
+  { maxStaleness }: Server,
+  found: Overlay | undefined,
+): string | undefined {
   if (!found) return "there is no overlay yet";
   const when = spelledTime(found.issuedAt);
-  if (now - found.issuedAt > maxStaleness) return `the newest overlay is of ${when}, older than ${maxStaleness} s`;
-  if (now >= found.expiresAt) return `the newest overlay was good until ${spelledTime(found.expiresAt)}`;
-  return found.issuedAt > now + CLOCKS_DIFFER ? `the newest overlay is of ${when}, which is yet to come` : undefined;
+  if (now - found.issuedAt > maxStaleness)
+    return `the newest overlay is of ${when}, older than ${maxStaleness} s`;
+  if (now >= found.expiresAt)
+    return `the newest overlay was good until ${spelledTime(found.expiresAt)}`;
+  return found.issuedAt > now + CLOCKS_DIFFER
+    ? `the newest overlay is of ${when}, which is yet to come`
+    : undefined;
 }
 
 function overlay(
@@ -107,7 +152,8 @@ function overlay(
 ): { refusals: Refusal[]; age: number | undefined } {
   if (!facts.overlay) return { refusals: [], age: undefined };
   const { found, problem } = facts.overlay;
-  if (problem !== undefined) return { refusals: [{ code: "store_unavailable", text: problem }], age: undefined };
+  if (problem !== undefined)
+    return { refusals: [{ code: "store_unavailable", text: problem }], age: undefined };
   const stale = staleness(facts, server, found);
   if (stale !== undefined && !server.allowsStale) {
     return { refusals: [{ code: "stale_overlay", text: stale }], age: undefined };
@@ -129,8 +175,13 @@ function entries(
   const { root, linkIds, lineage } = genuine;
   const left = situationAfter(genuine, server, facts, age);
   const about = {
-    tokenId: root.tokenId, linkIds, task: left.task, holders: lineage.holders, subject: root.subject,
-    keyId: root.keyId, issuedAt: root.issuedAt,
+    tokenId: root.tokenId,
+    linkIds,
+    task: left.task,
+    holders: lineage.holders,
+    subject: root.subject,
+    keyId: root.keyId,
+    issuedAt: root.issuedAt,
   };
   const situation: Situation = { ...left, task: root.task };
   const [revoked, narrowed]: [Refusal[], Refusal[]] = [[], []];
@@ -138,17 +189,25 @@ function entries(
     const said = `by ${by} at ${spelledTime(at)}: ${why}`;
     const reason = link && linkProhibits(link, question, situation, server.vocabulary);
     if (!link) revoked.push({ code: "revoked", text: `revoked ${said}`, addedBy: by });
-    else if (reason) narrowed.push({ code: "narrowed", text: `narrowed ${said}; ${reason.text}`, addedBy: by });
+    else if (reason)
+      narrowed.push({ code: "narrowed", text: `narrowed ${said}; ${reason.text}`, addedBy: by });
   }
   return [...revoked, ...narrowed];
 }
 
-// --- step 8 ----------------------------------------------------------------------------------------
+// --- step 8 --------------------------------------------------------------------------------------
 
-function situationBefore({ root }: Genuine, server: Server, facts: Facts, age: number | undefined): Situation {
+function situationBefore(
+  { root }: Genuine,
+  server: Server,
+  facts: Facts,
+  age: number | undefined,
+): Situation {
   const { audience } = root;
   const audiences =
-    audience === undefined ? server.audiences : new Set([audience].filter((name) => server.audiences.has(name)));
+    audience === undefined
+      ? server.audiences
+      : new Set([audience].filter((name) => server.audiences.has(name)));
   return { now: facts.now, leeway: server.leeway, audiences, task: root.task, overlayAge: age };
 }
 
@@ -156,8 +215,16 @@ const readable = ({ placed }: Genuine): { link: Link; place: Placed }[] =>
   placed.flatMap((place) => (place.link.kind === "link" ? [{ link: place.link, place }] : []));
 
 /** The facts that all links leave: the audiences and the token's task. */
-export function situationAfter(genuine: Genuine, server: Server, facts: Facts, age?: number): Situation {
-  return readable(genuine).reduce((before, { link }) => settled(before, link), situationBefore(genuine, server, facts, age));
+export function situationAfter(
+  genuine: Genuine,
+  server: Server,
+  facts: Facts,
+  age?: number,
+): Situation {
+  return readable(genuine).reduce(
+    (before, { link }) => settled(before, link),
+    situationBefore(genuine, server, facts, age),
+  );
 }
 
 /** In two passes, each link by link and by key: a dead token learns no more than that (24.5). */
@@ -171,7 +238,10 @@ function caveats(
   const refusals: Refusal[] = [];
   const { issuedAt, audience } = genuine.root;
   if (issuedAt > facts.now + Math.max(CLOCKS_DIFFER, server.leeway)) {
-    refusals.push({ code: "not_yet_valid", text: `issued at ${spelledTime(issuedAt)}, which is yet to come` });
+    refusals.push({
+      code: "not_yet_valid",
+      text: `issued at ${spelledTime(issuedAt)}, which is yet to come`,
+    });
   }
   if (audience !== undefined && !server.audiences.has(audience)) {
     refusals.push({ code: "wrong_audience", text: `issued for ${audience} alone` });
@@ -189,7 +259,8 @@ function caveats(
   situation = start;
   for (const { link, place } of readable(genuine)) {
     const reason = linkProhibitsLate(link, question, situation, server.vocabulary);
-    if (reason) refusals.push({ text: reason.text, code: codeOf(reason.code), ...placeOf(genuine, place) });
+    if (reason)
+      refusals.push({ text: reason.text, code: codeOf(reason.code), ...placeOf(genuine, place) });
     situation = settled(situation, link);
   }
   return refusals;
@@ -198,17 +269,21 @@ function caveats(
 /** Why a server must not take a token for what it names, or fails to name (16.2, 38.6, 30.6). */
 function misaddressedBy(genuine: Genuine, server: Server): string | undefined {
   const { root, links, lineage } = genuine;
-  const isAddressed = root.audience !== undefined || links.some((link) => link.kind === "link" && link.says.aud);
+  const isAddressed =
+    root.audience !== undefined || links.some((link) => link.kind === "link" && link.says.aud);
   if (!isAddressed && !server.takesUnaddressed) return "addressed to nobody";
   if (links.some(counts) && server.countsAlone && !isForOneServer(genuine)) {
     return "counted, and good at more servers than one";
   }
-  return lineage.key && server.audiences.size === 0 ? "bound to a key, and this server has no name" : undefined;
+  return lineage.key && server.audiences.size === 0
+    ? "bound to a key, and this server has no name"
+    : undefined;
 }
 
 /** Was it for one audience when it was first counted? */
 function isForOneServer({ root, links }: Genuine): boolean {
-  let left: ReadonlySet<string> | undefined = root.audience === undefined ? undefined : new Set([root.audience]);
+  let left: ReadonlySet<string> | undefined =
+    root.audience === undefined ? undefined : new Set([root.audience]);
   for (const link of links.slice(0, links.findIndex(counts) + 1)) {
     const aud = link.kind === "link" ? link.says.aud : undefined;
     if (!aud) continue;
@@ -218,7 +293,7 @@ function isForOneServer({ root, links }: Genuine): boolean {
   return left?.size === 1;
 }
 
-// --- steps 9 and 10 --------------------------------------------------------------------------------
+// --- steps 9 and 10 ------------------------------------------------------------------------------
 
 function caller(genuine: Genuine, server: Server, calls: Asked["caller"]): Refusal | undefined {
   if (!calls) return undefined;
@@ -240,7 +315,8 @@ function proved(genuine: Genuine, server: Server, facts: Facts, asked: Asked): U
     const addedBy = adderOf(genuine.root, genuine.links, unsigned.at);
     return { ...bad("a key that the one before did not sign for"), link: unsigned.at, addedBy };
   }
-  if (!genuine.proof) return { code: "proof_missing", text: "bound to a key, and no proof came with it" };
+  if (!genuine.proof)
+    return { code: "proof_missing", text: "bound to a key, and no proof came with it" };
   const proof = readProof(genuine.proof);
   if (!isTimely(proof, facts.now)) return bad("made too long ago, or yet to come");
   const digest = requestOf(asked);
@@ -262,10 +338,15 @@ function requestOf({ request, question }: Asked): Bytes | undefined {
   }
 }
 
-// --- what is counted -------------------------------------------------------------------------------
+// --- what is counted -----------------------------------------------------------------------------
 
 /** What an access takes from every bucket of the chain (38.3). */
-function reservation(genuine: Genuine, server: Server, facts: Facts, { stated }: Question): Reservation {
+function reservation(
+  genuine: Genuine,
+  server: Server,
+  facts: Facts,
+  { stated }: Question,
+): Reservation {
   const debits: Debit[] = [];
   for (const [at, link] of genuine.links.entries()) {
     if (!counts(link)) continue;

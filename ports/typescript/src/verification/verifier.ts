@@ -11,18 +11,42 @@ import type { Overlay } from "../language/overlay.js";
 import type { Bytes } from "../format/bytes.js";
 import { isDigest, type Evidence } from "../proof.js";
 import type { Answer, Ledger, ReplayStore, Reservation } from "../stores.js";
-import { keyringOf, type KeyringSource } from "../writing/issuer.js";
-import { meansOf, readClock, type Means } from "../writing/compose.js";
-import { Token, boundParts } from "../writing/token.js";
+import { keyringOf, type KeyringSource } from "../keyring.js";
+import { meansOf, readClock, type Means } from "../writing/means.js";
+import { boundParts } from "../writing/held.js";
+import type { Token } from "../writing/token.js";
 import {
-  adderOf, authenticate, chainOf, keyOf, type Actor, type Attribution, type Broken, type Genuine, type Refusal,
+  adderOf,
+  authenticate,
+  chainOf,
+  keyOf,
+  type Actor,
+  type Attribution,
+  type Broken,
+  type Genuine,
+  type Refusal,
 } from "./authenticate.js";
-import { kindOf, publicWords, statusOf, stepOf, wordsForModel, type Code, type Kind } from "./codes.js";
-import { judge, situationAfter, type Asked, type Effect, type Facts, type Server } from "./judge.js";
+import {
+  kindOf,
+  publicWords,
+  statusOf,
+  stepOf,
+  wordsForModel,
+  type Code,
+  type Kind,
+} from "./codes.js";
+import {
+  judge,
+  situationAfter,
+  type Asked,
+  type Effect,
+  type Facts,
+  type Server,
+} from "./judge.js";
 
 const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
-// --- decisions -------------------------------------------------------------------------------------
+// --- decisions -----------------------------------------------------------------------------------
 
 /** Permitted, and committed: the grant knows who acts, for whom, in which task. */
 export interface Allowed {
@@ -89,9 +113,14 @@ export class Denied extends Error {
   }
 }
 
-/** A decision in words, for the operator: which rule, in which link, added by whom. Never for clients. */
+/**
+ * A decision in words, for the operator: which rule, in which link, added by whom. Never for
+ * clients.
+ */
 export function describe(decision: DryRun): string {
-  const lines = [decision.allowed ? "allowed" : `denied: ${decision.code}, at step ${decision.step}`];
+  const lines = [
+    decision.allowed ? "allowed" : `denied: ${decision.code}, at step ${decision.step}`,
+  ];
   if (!decision.allowed) {
     for (const { code, text, link, addedBy } of decision.refusals) {
       const place = link === undefined ? "" : ` (link ${link}, added by ${addedBy})`;
@@ -110,15 +139,29 @@ export function describe(decision: DryRun): string {
 export const forModel = (decision: Denial): string => wordsForModel(decision.code);
 /** What the network may be told, and the HTTP status. */
 export const forNetwork = (decision: Denial): { status: number; text: string } => ({
-  status: statusOf(decision.code), text: publicWords(decision.code),
+  status: statusOf(decision.code),
+  text: publicWords(decision.code),
 });
 
-function denial(now: number, who: Attribution | undefined, refusals: readonly [Refusal, ...Refusal[]], step?: number): Denial {
+function denial(
+  now: number,
+  who: Attribution | undefined,
+  refusals: readonly [Refusal, ...Refusal[]],
+  step?: number,
+): Denial {
   const { code } = refusals[0];
-  return { allowed: false, code, step: step ?? stepOf(code), kind: kindOf(code), now, who, refusals };
+  return {
+    allowed: false,
+    code,
+    step: step ?? stepOf(code),
+    kind: kindOf(code),
+    now,
+    who,
+    refusals,
+  };
 }
 
-// --- asking ----------------------------------------------------------------------------------------
+// --- asking --------------------------------------------------------------------------------------
 
 export interface Asking {
   /** What the server itself knows of who calls. Never filled from the token. */
@@ -155,7 +198,9 @@ function runNow<T>(steps: Steps<T>): T {
   let next = steps.next();
   while (!next.done) {
     const answer = outcome(next.value);
-    const isPromise = "value" in answer && typeof (answer.value as { then?: unknown } | undefined)?.then === "function";
+    const isPromise =
+      "value" in answer &&
+      typeof (answer.value as { then?: unknown } | undefined)?.then === "function";
     if (isPromise) next = steps.throw(new UsageError("a store that promises: ask checkAsync"));
     else next = "value" in answer ? steps.next(answer.value) : steps.throw(answer.error);
   }
@@ -210,7 +255,10 @@ export class Verifier {
     };
   }
 
-  /** The decision on an access, or on the token alone. Commits what it rests on; never raises on denial. */
+  /**
+   * The decision on an access, or on the token alone. Commits what it rests on; never raises on
+   * denial.
+   */
   check(text: string | Token, access?: Access, asking: AskingText = {}): Decision {
     return runNow(this.#decided(text, access, asking, "commit")) as Decision;
   }
@@ -230,7 +278,11 @@ export class Verifier {
     return grantOf(this.check(text, access, asking));
   }
 
-  async authorizeAsync(text: string | Token, access: Access, asking: AskingText = {}): Promise<Grant> {
+  async authorizeAsync(
+    text: string | Token,
+    access: Access,
+    asking: AskingText = {},
+  ): Promise<Grant> {
     return grantOf(await this.checkAsync(text, access, asking));
   }
 
@@ -251,13 +303,23 @@ export class Verifier {
 
   #authenticated(text: string | Token): Genuine | Broken {
     const keyring = keyringOf(this.#source);
-    const given = text instanceof Token ? boundParts(text) : text;
-    return authenticate(given, (id, audience) => keyring.lookUp(id, audience), this.#server.vocabulary);
+    const given = typeof text === "object" ? boundParts(text) : text;
+    return authenticate(
+      given ?? "",
+      (id, audience) => keyring.lookUp(id, audience),
+      this.#server.vocabulary,
+    );
   }
 
-  *#decided(text: string | Token, access: Access | undefined, asking: AskingText, how: Commit): Steps<DryRun> {
+  *#decided(
+    text: string | Token,
+    access: Access | undefined,
+    asking: AskingText,
+    how: Commit,
+  ): Steps<DryRun> {
     const { request } = asking;
-    if (request !== undefined && !isDigest(request)) throw new UsageError("a digest of a request is 32 bytes");
+    if (request !== undefined && !isDigest(request))
+      throw new UsageError("a digest of a request is 32 bytes");
     const asked = questionOf(access, asking);
     const now = readClock(this.#means.clock);
     const found = this.#authenticated(text);
@@ -276,7 +338,10 @@ export class Verifier {
       const refusal = yield* this.#taken(effect, genuine, facts, how === "look");
       if (refusal) return denial(facts.now, who, [refusal], 11);
     }
-    const later = effects.length && how === "commit" ? yield* this.#again(genuine, asked, facts, effects) : undefined;
+    const later =
+      effects.length && how === "commit"
+        ? yield* this.#again(genuine, asked, facts, effects)
+        : undefined;
     if (later) return later;
     const allowed: WouldAllow = { allowed: true, code: "allowed", now: facts.now, who, effects };
     if (how === "look") return allowed;
@@ -289,12 +354,18 @@ export class Verifier {
     const reservationId = this.#means.random(16);
     if (!overlay) return { now, reservationId };
     const asked = outcome(overlay);
-    if ("value" in asked) return { now, reservationId, overlay: { found: asked.value as Overlay | undefined } };
+    if ("value" in asked)
+      return { now, reservationId, overlay: { found: asked.value as Overlay | undefined } };
     return { now, reservationId, overlay: { problem: "the overlay cannot be asked" } };
   }
 
   /** Commit one effect, or look what would come of it: why it cannot be had, or undefined. */
-  *#taken(effect: Effect, genuine: Genuine, facts: Facts, isLook: boolean): Steps<Refusal | undefined> {
+  *#taken(
+    effect: Effect,
+    genuine: Genuine,
+    facts: Facts,
+    isLook: boolean,
+  ): Steps<Refusal | undefined> {
     const gone = (text: string): Refusal => ({ code: "store_unavailable", text });
     try {
       return effect.kind === "use"
@@ -306,33 +377,61 @@ export class Verifier {
     }
   }
 
-  *#used({ use }: Extract<Effect, { kind: "use" }>, now: number, isLook: boolean): Steps<Refusal | undefined> {
+  *#used(
+    { use }: Extract<Effect, { kind: "use" }>,
+    now: number,
+    isLook: boolean,
+  ): Steps<Refusal | undefined> {
     const { replays } = this.#options;
-    if (!replays) return { code: "store_unavailable", text: "no store of used proofs, and a bound token needs one" };
+    if (!replays)
+      return {
+        code: "store_unavailable",
+        text: "no store of used proofs, and a bound token needs one",
+      };
     const answer = yield () => (isLook ? replays.look(use, now) : replays.add(use, now));
     if (answer === "added") return undefined;
-    if (answer === "replayed") return { code: "replayed", text: "the proof was used before, or is too old to tell" };
-    return { code: "store_unavailable", text: "the store of used proofs is full, or gave no answer" };
+    if (answer === "replayed")
+      return { code: "replayed", text: "the proof was used before, or is too old to tell" };
+    return {
+      code: "store_unavailable",
+      text: "the store of used proofs is full, or gave no answer",
+    };
   }
 
-  *#reserved(reservation: Reservation, genuine: Genuine, now: number, isLook: boolean): Steps<Refusal | undefined> {
+  *#reserved(
+    reservation: Reservation,
+    genuine: Genuine,
+    now: number,
+    isLook: boolean,
+  ): Steps<Refusal | undefined> {
     const { ledger } = this.#options;
-    if (!ledger) return { code: "store_unavailable", text: "no ledger, and a counted token needs one" };
+    if (!ledger)
+      return { code: "store_unavailable", text: "no ledger, and a counted token needs one" };
     const never = reservation.debits.find(({ amount, limit }) => amount > limit);
     const answer = never
       ? { short: never.link }
       : yield () => (isLook ? ledger.look(reservation, now) : ledger.reserve(reservation, now));
     if (answer === "reserved") return undefined;
     const short = (answer as { short?: unknown } | undefined)?.short;
-    if (typeof short !== "number") return { code: "store_unavailable", text: "the ledger cannot tell" };
+    if (typeof short !== "number")
+      return { code: "store_unavailable", text: "the ledger cannot tell" };
     const addedBy = adderOf(genuine.root, genuine.links, short);
     return { code: "budget_exhausted", text: "not as much is left", link: short, addedBy };
   }
 
   /** Effects took long, or an overlay came: judged again, and a denial gives back (24.20). */
-  *#again(genuine: Genuine, asked: Asked, facts: Facts, effects: readonly Effect[]): Steps<Denial | undefined> {
+  *#again(
+    genuine: Genuine,
+    asked: Asked,
+    facts: Facts,
+    effects: readonly Effect[],
+  ): Steps<Denial | undefined> {
     const later = this.#facts();
-    if (later.now - facts.now <= 1 && later.overlay?.found === facts.overlay?.found && !later.overlay?.problem) {
+    if (
+      later.now - facts.now <= 1 &&
+      later.overlay?.found === facts.overlay?.found &&
+      !later.overlay?.problem
+    ) {
       return undefined;
     }
     const judged = judge(genuine, this.#server, later, asked);
@@ -340,7 +439,12 @@ export class Verifier {
     for (const effect of effects) {
       if (effect.kind === "reserve") yield* this.settle(effect.reservation.id, new Map());
     }
-    return denial(later.now, attributionOf(genuine, this.#server, later), judged.refusals, judged.step);
+    return denial(
+      later.now,
+      attributionOf(genuine, this.#server, later),
+      judged.refusals,
+      judged.step,
+    );
   }
 
   /** What was taken in fact, the rest goes back. False if it was too late. */
@@ -363,9 +467,18 @@ function definedMeans({ vocabulary, clock, random }: Partial<Means>): Partial<Me
   return { ...(vocabulary && { vocabulary }), ...(clock && { clock }), ...(random && { random }) };
 }
 
-function questionOf(access: Access | undefined, { caller }: Asking): Pick<Asked, "question" | "caller" | "isUsed" | "isCounted"> {
-  const question: Question | undefined = access === undefined ? undefined : { stated: stated(access), given: access };
-  return { question, caller: caller === undefined ? undefined : statedCaller(caller), isUsed: true, isCounted: true };
+function questionOf(
+  access: Access | undefined,
+  { caller }: Asking,
+): Pick<Asked, "question" | "caller" | "isUsed" | "isCounted"> {
+  const question: Question | undefined =
+    access === undefined ? undefined : { stated: stated(access), given: access };
+  return {
+    question,
+    caller: caller === undefined ? undefined : statedCaller(caller),
+    isUsed: true,
+    isCounted: true,
+  };
 }
 
 function grantOf(decision: Decision): Grant {
@@ -378,9 +491,11 @@ function attributionOf(genuine: Genuine, server: Server, facts: Facts): Attribut
   return { root: genuine.root, chain: chainOf(genuine), task, linkIds: genuine.linkIds };
 }
 
-// --- grants ----------------------------------------------------------------------------------------
+// --- grants --------------------------------------------------------------------------------------
 
-/** A verified token: only a verifier hands it out. Asked about an access, it decides anew each time. */
+/**
+ * A verified token: only a verifier hands it out. Asked about an access, it decides anew each time.
+ */
 export class Grant {
   readonly #verifier: Verifier;
   readonly #genuine: Genuine;
@@ -394,10 +509,18 @@ export class Grant {
   readonly linkIds: readonly string[];
   readonly expiresAt: number | undefined;
 
-  constructor(verifier: Verifier, genuine: Genuine, server: Server, asked: Asked, effects: readonly Effect[]) {
+  constructor(
+    verifier: Verifier,
+    genuine: Genuine,
+    server: Server,
+    asked: Asked,
+    effects: readonly Effect[],
+  ) {
     const facts = { now: asked.verifiedAt, reservationId: new Uint8Array() };
     const who = attributionOf(genuine, server, facts);
-    const ends = genuine.placed.flatMap(({ link }) => (link.kind === "link" ? [link.says.exp] : []));
+    const ends = genuine.placed.flatMap(({ link }) =>
+      link.kind === "link" ? [link.says.exp] : [],
+    );
     const known = ends.filter((end) => end !== undefined);
     this.#verifier = verifier;
     this.#genuine = genuine;
@@ -439,11 +562,19 @@ export class Grant {
   /** The most that the token can do. */
   get capability(): Capability {
     const { root, placed } = this.#genuine;
-    return capabilityOf(placed.map(({ link }) => link), { task: root.task, audience: root.audience }, this.#server.vocabulary);
+    return capabilityOf(
+      placed.map(({ link }) => link),
+      { task: root.task, audience: root.audience },
+      this.#server.vocabulary,
+    );
   }
 
   #ask(access: Access | undefined, asking: Asking, how: Commit): Steps<DryRun> {
-    const asked = { ...questionOf(access, asking), isSent: false, verifiedAt: this.#asked.verifiedAt };
+    const asked = {
+      ...questionOf(access, asking),
+      isSent: false,
+      verifiedAt: this.#asked.verifiedAt,
+    };
     return this.#verifier.decide(this.#genuine, asked, how);
   }
 
@@ -466,12 +597,17 @@ export class Grant {
     return runNow(this.#ask(access, asking, "look"));
   }
 
-  /** Steps 7 to 9 with fresh facts: no store is asked (24.19). For guards that plan, list, or go on. */
+  /**
+   * Steps 7 to 9 with fresh facts: no store is asked (24.19). For guards that plan, list, or go on.
+   */
   recheck(access?: Access, asking: Asking = {}): Decision {
     return runNow(this.#ask(access, asking, "recheck")) as Decision;
   }
 
-  /** The access, and what was reserved for it: to settle or to cancel within a minute. Raises Denied. */
+  /**
+   * The access, and what was reserved for it: to settle or to cancel within a minute. Raises
+   * Denied.
+   */
   reserve(access: Access, asking: Asking = {}): Reserved {
     const decision = this.check(access, asking);
     return new Reserved(this.#verifier, grantOf(decision).#effects);
@@ -510,20 +646,20 @@ export class Reserved {
 
   /** What it cost in fact, in each unit; the rest goes back. False if too late. */
   settle(cost?: Readonly<Record<string, number>>): boolean {
-    return runNow(this.#close(this.#taken(cost)));
+    return runNow(this.#close(() => this.#taken(cost)));
   }
 
   settleAsync(cost?: Readonly<Record<string, number>>): Promise<boolean> {
-    return runLater(this.#close(this.#taken(cost)));
+    return runLater(this.#close(() => this.#taken(cost)));
   }
 
   /** Nothing was done: all goes back. */
   cancel(): boolean {
-    return runNow(this.#close(new Map()));
+    return runNow(this.#close(() => new Map()));
   }
 
   cancelAsync(): Promise<boolean> {
-    return runLater(this.#close(new Map()));
+    return runLater(this.#close(() => new Map()));
   }
 
   #taken(cost: Readonly<Record<string, number>> | undefined): Map<string, number> {
@@ -535,10 +671,11 @@ export class Reserved {
     return taken;
   }
 
-  *#close(taken: ReadonlyMap<string, number>): Steps<boolean> {
+  /** Once. Amounts that are none leave all of it taken (38.8). */
+  *#close(taken: () => ReadonlyMap<string, number>): Steps<boolean> {
     if (!this.#reservation) return true;
     if (this.#isClosed) return false;
     this.#isClosed = true;
-    return yield* this.#verifier.settle(this.#reservation.id, taken);
+    return yield* this.#verifier.settle(this.#reservation.id, taken());
   }
 }

@@ -1,17 +1,40 @@
-/** Composing a link, once: from what is asked for to the JSON that is written (spec, "Widening"). */
+/**
+ * Composing a link, once: from what is asked for to the JSON that is written (spec, "Widening").
+ */
 
 import { b64encode, equal, type Bytes } from "../format/bytes.js";
-import { isPrimePoint, publicKey, randomBytes } from "../format/crypto.js";
+import { isPrimePoint, publicKey } from "../format/crypto.js";
 import { DelegationError, LimitError, UsageError } from "../format/errors.js";
-import { entriesOf, isInteger, isObject, jsonOf, type Json, type JsonObject } from "../format/json.js";
+import {
+  entriesOf,
+  isInteger,
+  isObject,
+  jsonOf,
+  type Json,
+  type JsonObject,
+} from "../format/json.js";
 import { isName } from "../format/names.js";
 import { EVERYTHING, type Capability } from "../language/capability.js";
 import { callAt, type Call } from "../language/calls.js";
-import { isKnown, isOwn, ownValue, readCaveat, type Said, type Vocabulary } from "../language/caveats.js";
-import { ANYTHING, byScalar, completed, type Constraint, type Scalar } from "../language/constraints.js";
+import {
+  isKnown,
+  isOwn,
+  ownValue,
+  readCaveat,
+  type Said,
+  type Vocabulary,
+} from "../language/caveats.js";
+import {
+  ANYTHING,
+  byScalar,
+  completed,
+  type Constraint,
+  type Scalar,
+} from "../language/constraints.js";
 import { startOf, type Lineage } from "../language/lineage.js";
 import { isTooMuchCounted, type AnyLink, type Link } from "../language/links.js";
 import { signerKey, type Signer } from "../proof.js";
+import { meansOf, readClock, type Means } from "./means.js";
 import { narrowed, positioned, type Asked } from "./widening.js";
 
 /** A list of names: an array or a Set. */
@@ -57,25 +80,6 @@ export interface Writing {
   readonly clamp?: boolean | undefined;
 }
 
-/** What links are made with: all three are for tests and embedders. */
-export interface Means {
-  readonly vocabulary: Vocabulary;
-  /** Seconds since the epoch. */
-  readonly clock: () => number;
-  readonly random: (length: number) => Bytes;
-}
-
-export const MEANS: Means = { vocabulary: {}, clock: () => Date.now() / 1000, random: randomBytes };
-
-export const meansOf = (given: Partial<Means> = {}): Means => ({ ...MEANS, ...given });
-
-/** Seconds since the epoch, floored. */
-export function readClock(clock: () => number): number {
-  const now = Math.floor(clock());
-  if (!isInteger(now)) throw new UsageError("a clock that does not tell seconds");
-  return now;
-}
-
 /** What a new link is checked against. */
 export interface Holding {
   readonly links: readonly AnyLink[];
@@ -90,7 +94,7 @@ export interface Terms {
   readonly key?: string | Bytes | undefined;
 }
 
-// --- keywords --------------------------------------------------------------------------------------
+// --- keywords ------------------------------------------------------------------------------------
 
 type Read = (given: unknown, means: Means, held: Capability) => Json;
 
@@ -107,7 +111,8 @@ function secondsOf(given: unknown): number {
 
 function momentOf(given: unknown): number {
   const seconds = given instanceof Date ? Math.floor(given.valueOf() / 1000) : given;
-  if (!isInteger(seconds)) throw new UsageError("a moment is whole seconds since the epoch, or a Date");
+  if (!isInteger(seconds))
+    throw new UsageError("a moment is whole seconds since the epoch, or a Date");
   return seconds;
 }
 
@@ -125,13 +130,17 @@ const audience: Read = (given) => (typeof given === "string" ? [given] : tidy(gi
 const where: Read = (given, _means, held) => {
   const stated = tidy(given);
   if (!isObject(stated)) return stated;
-  return new Map([...stated].map(([name, json]) => [name, completed(json, held.where.get(name) ?? ANYTHING)]));
+  return new Map(
+    [...stated].map(([name, json]) => [name, completed(json, held.where.get(name) ?? ANYTHING)]),
+  );
 };
 
 const tools: Read = (given, _means, held) => {
   const stated = tidy(given);
   if (!isObject(stated)) return stated;
-  return new Map([...stated].map(([pattern, world]) => [pattern, completedWorld(pattern, world, held)]));
+  return new Map(
+    [...stated].map(([pattern, world]) => [pattern, completedWorld(pattern, world, held)]),
+  );
 };
 
 function completedWorld(pattern: string, world: Json, held: Capability): Json {
@@ -177,7 +186,9 @@ function unset(given: unknown): unknown {
 function sorted(json: Json): Json {
   if (isObject(json)) return new Map([...json].map(([key, value]) => [key, sorted(value)]));
   if (!Array.isArray(json)) return json;
-  if (!json.every((item): item is Scalar => ["string", "number", "boolean"].includes(typeof item))) {
+  if (
+    !json.every((item): item is Scalar => ["string", "number", "boolean"].includes(typeof item))
+  ) {
     throw new UsageError("a list of a caveat has strings, integers and booleans");
   }
   return [...new Set(json)].sort(byScalar);
@@ -199,9 +210,13 @@ function checkComposed(json: Json): void {
 
 /** The keywords that were given. Raises UsageError for one that is no caveat. */
 function givenOf(caveats: Caveats, vocabulary: Vocabulary): [string, unknown][] {
-  const given = entriesOf(caveats, "caveats").filter(([, value]) => value !== undefined) as [string, unknown][];
+  const given = entriesOf(caveats, "caveats").filter(([, value]) => value !== undefined) as [
+    string,
+    unknown,
+  ][];
   for (const [keyword, value] of given) {
-    const known = Object.hasOwn(KEYWORDS, keyword) || POSITION.includes(keyword) || isOwn(keyword, vocabulary);
+    const known =
+      Object.hasOwn(KEYWORDS, keyword) || POSITION.includes(keyword) || isOwn(keyword, vocabulary);
     if (!known) throw new UsageError(`no caveat is called ${JSON.stringify(keyword)}`);
     if (value === null) throw new UsageError(`${keyword} must not be null; leave it out`);
   }
@@ -223,7 +238,7 @@ function askedOf(given: readonly [string, unknown][], means: Means, held: Capabi
   return asked;
 }
 
-// --- composing -------------------------------------------------------------------------------------
+// --- composing -----------------------------------------------------------------------------------
 
 const KEPT: Readonly<Record<string, Json>> = { tables: ["*"], tools: new Map([["*", new Map()]]) };
 
@@ -249,13 +264,18 @@ export function compose(terms: Terms, means: Means, holding: Holding): JsonObjec
   if (terms.to !== undefined && !isName(terms.to)) throw new UsageError("to is a name");
   const stated = restrictions(terms, means, holding);
   const { depth, delegateOnly } = terms.caveats;
-  for (const [key, json] of positioned(holding.lineage, { depth, delegateOnly, to: terms.to }, terms.writing.clamp)) {
+  for (const [key, json] of positioned(
+    holding.lineage,
+    { depth, delegateOnly, to: terms.to },
+    terms.writing.clamp,
+  )) {
     stated.set(key, json);
   }
   const isCounted = stated.has("uses") || stated.has("budget");
   if (isCounted) checkCounting(holding, stated);
   if (isCounted || terms.to !== undefined) stated.set("n", b64encode(means.random(8)));
-  if (terms.key !== undefined) stated.set("key", b64encode(publicKey(terms.key, isPrimePoint, "key")));
+  if (terms.key !== undefined)
+    stated.set("key", b64encode(publicKey(terms.key, isPrimePoint, "key")));
   return stated;
 }
 
@@ -266,15 +286,26 @@ function checkCounting(holding: Holding, stated: JsonObject): void {
     ...(stated.has("budget") && { budget: stated.get("budget") as ReadonlyMap<string, number> }),
   };
   const link: Link = {
-    kind: "link", keys: [], says, own: [], domains: new Set(), body: new Uint8Array(), signature: undefined,
+    kind: "link",
+    keys: [],
+    says,
+    own: [],
+    domains: new Set(),
+    body: new Uint8Array(),
+    signature: undefined,
   };
-  if (isTooMuchCounted([...holding.links, link])) throw new LimitError("too many links count, or too many buckets");
+  if (isTooMuchCounted([...holding.links, link]))
+    throw new LimitError("too many links count, or too many buckets");
 }
 
 const OF_NO_CHAIN: Holding = { links: [], capability: EVERYTHING, lineage: startOf("nobody") };
 
 /** The JSON of a link that is about requests alone: of a discharge, of an operator's entry. */
-export function composeRequest(caveats: Caveats, given: Partial<Means> = {}, writing: Writing = {}): JsonObject {
+export function composeRequest(
+  caveats: Caveats,
+  given: Partial<Means> = {},
+  writing: Writing = {},
+): JsonObject {
   for (const keyword of OF_THE_TOKEN) {
     if (caveats[keyword as keyof Caveats] !== undefined) {
       throw new UsageError(`${keyword} is a caveat of tokens alone`);
@@ -284,18 +315,29 @@ export function composeRequest(caveats: Caveats, given: Partial<Means> = {}, wri
 }
 
 /** Raises unless a key and its signature are there where they are due, and only there (23.19). */
-export function checkCustody(boundTo: Bytes | undefined, terms: Terms, signer: Signer | undefined): void {
+export function checkCustody(
+  boundTo: Bytes | undefined,
+  terms: Terms,
+  signer: Signer | undefined,
+): void {
   if (!boundTo) {
-    if (signer) throw new DelegationError("the token is bound to no key: nothing to sign", "broken_delegation");
+    if (signer)
+      throw new DelegationError(
+        "the token is bound to no key: nothing to sign",
+        "broken_delegation",
+      );
     return;
   }
   if (terms.key === undefined) {
-    if (terms.to !== undefined) throw new DelegationError("hand it on to a key of the receiver", "broken_delegation");
+    if (terms.to !== undefined)
+      throw new DelegationError("hand it on to a key of the receiver", "broken_delegation");
     if (signer) throw new UsageError("a signer goes with the key that the token is handed to");
     return;
   }
   if (!signer || !equal(signerKey(signer), boundTo)) {
-    throw new DelegationError("only the key that the token is bound to signs it over to another", "bad_proof");
+    throw new DelegationError(
+      "only the key that the token is bound to signs it over to another",
+      "bad_proof",
+    );
   }
 }
-

@@ -6,11 +6,12 @@ import { UsageError } from "../format/errors.js";
 import { canonicalBytes, entriesOf, isObject, type Json } from "../format/json.js";
 import { checkLimits } from "../format/text.js";
 import { rootBytes, type Root } from "../format/root.js";
-import { Keyring } from "../keys.js";
+import { keyringOf, type KeyringSource } from "../keyring.js";
 import { EVERYTHING } from "../language/capability.js";
 import { domainOf } from "../language/caveats.js";
 import { startOf } from "../language/lineage.js";
-import { compose, meansOf, readClock, type Caveats, type Means, type Moment } from "./compose.js";
+import { compose, type Caveats, type Moment } from "./compose.js";
+import { meansOf, readClock, type Means } from "./means.js";
 import { Token } from "./token.js";
 
 const DEFAULT_LIFE = 900;
@@ -30,14 +31,6 @@ export type Minting = Omit<Caveats, "task" | "expiresAt"> & {
   readonly unrestricted?: boolean | undefined;
 };
 
-export type KeyringSource = Keyring | (() => Keyring);
-
-export function keyringOf(source: KeyringSource): Keyring {
-  const keyring = typeof source === "function" ? source() : source;
-  if (!(keyring instanceof Keyring)) throw new UsageError("a Keyring, or a function that gives one");
-  return keyring;
-}
-
 /** Mints tokens under the keyring's current key. */
 export class Issuer {
   readonly #source: KeyringSource;
@@ -50,13 +43,27 @@ export class Issuer {
   }
 
   /** A root token: `subject` started `task`, in which `agent` may do what the caveats leave. */
-  mint({ subject, agent, task, expiresAt, key, ext, unrestricted = false, ...rest }: Minting): Token {
+  mint({
+    subject,
+    agent,
+    task,
+    expiresAt,
+    key,
+    ext,
+    unrestricted = false,
+    ...rest
+  }: Minting): Token {
     const caveats = { ...rest, ...endOf(expiresAt, rest.expiresIn) } as Caveats;
     this.#checkDomains(caveats, unrestricted);
     const keyring = keyringOf(this.#source);
     const now = readClock(this.#means.clock);
     const root: Root = {
-      subject, agent, task, keyId: keyring.current, issuedAt: now, audience: keyring.audience,
+      subject,
+      agent,
+      task,
+      keyId: keyring.current,
+      issuedAt: now,
+      audience: keyring.audience,
       tokenId: b64encode(this.#means.random(16)),
       ext: new Map(ext === undefined ? [] : (entriesOf(ext, "ext") as [string, string | number][])),
     };
@@ -75,27 +82,34 @@ export class Issuer {
 
   /** A mint names what it permits, or says aloud that it names nothing (22.4). */
   #checkDomains(caveats: Caveats, unrestricted: boolean): void {
-    const given = Object.keys(caveats).filter((keyword) => caveats[keyword as keyof Caveats] !== undefined);
+    const given = Object.keys(caveats).filter(
+      (keyword) => caveats[keyword as keyof Caveats] !== undefined,
+    );
     const ofTables = given.filter((keyword) => OF_TABLES.includes(keyword));
     const ofTools = given.includes("tools");
     const { vocabulary } = this.#means;
-    const spoken = given.filter((key) => Object.hasOwn(vocabulary, key)).map((key) => domainOf(key, vocabulary));
+    const spoken = given
+      .filter((key) => Object.hasOwn(vocabulary, key))
+      .map((key) => domainOf(key, vocabulary));
     if (unrestricted) {
       if (ofTables.length || ofTools) throw new UsageError("unrestricted, and yet restricted");
       return;
     }
-    if (ofTables.length === 0 && !ofTools) throw new UsageError("name tables with operations, allow, or tools");
+    if (ofTables.length === 0 && !ofTools)
+      throw new UsageError("name tables with operations, allow, or tools");
     if ((spoken.includes("data") && !ofTables.length) || (spoken.includes("tool") && !ofTools)) {
       throw new UsageError("name the domain that your own caveat speaks of");
     }
-    const isPair = given.includes("allow") || (given.includes("tables") && given.includes("operations"));
+    const isPair =
+      given.includes("allow") || (given.includes("tables") && given.includes("operations"));
     if (ofTables.length && !isPair) throw new UsageError("name tables with operations, or allow");
   }
 }
 
 function endOf(expiresAt: Moment | null | undefined, expiresIn: unknown): Caveats {
   if (expiresAt === null && expiresIn === undefined) return {};
-  if (expiresAt !== undefined && expiresIn !== undefined) throw new UsageError("expiresIn and expiresAt: give one");
+  if (expiresAt !== undefined && expiresIn !== undefined)
+    throw new UsageError("expiresIn and expiresAt: give one");
   if (typeof expiresAt === "number" || expiresAt instanceof Date) return { expiresAt };
   if (expiresAt !== undefined) throw new UsageError("expiresAt is a moment, or null");
   return expiresIn === undefined ? { expiresIn: DEFAULT_LIFE } : {};
@@ -103,5 +117,6 @@ function endOf(expiresAt: Moment | null | undefined, expiresIn: unknown): Caveat
 
 function checkAudience(audience: string | undefined, stated: Json | undefined): void {
   if (audience === undefined || stated === undefined || isObject(stated)) return;
-  if (!(stated as string[]).includes(audience)) throw new UsageError(`this keyring mints for ${audience} alone`);
+  if (!(stated as string[]).includes(audience))
+    throw new UsageError(`this keyring mints for ${audience} alone`);
 }

@@ -6,7 +6,7 @@ import { LimitError, TokenFormatError } from "../format/errors.js";
 import { BOUND, partsOf, proofText } from "../format/text.js";
 import type { Access } from "../language/access.js";
 import { makeProof, type Signer } from "../proof.js";
-import { meansOf, readClock, type Means } from "./compose.js";
+import { meansOf, readClock, type Means } from "./means.js";
 import { requestOf } from "./token.js";
 
 const MAX_BUNDLE = 32768;
@@ -19,12 +19,20 @@ export interface Proving {
 }
 
 /** The text with a proof at its end: for one sending, within half a minute. */
-export function withProof(text: string, signer: Signer, proving: Proving, means: Partial<Means> = {}): string {
-  const { packet, proof } = partsOf(text, BOUND);
-  if (proof) throw new TokenFormatError("the text has a proof already");
-  if (text.length + BEHIND > MAX_BUNDLE) throw new LimitError(`the text would be longer than ${MAX_BUNDLE} characters`);
+export function withProof(
+  text: string,
+  signer: Signer,
+  proving: Proving,
+  means: Partial<Means> = {},
+): string {
+  const { packet, proof: before } = partsOf(text, BOUND);
+  if (before) throw new TokenFormatError("the text has a proof already");
+  if (text.length + BEHIND > MAX_BUNDLE)
+    throw new LimitError(`the text would be longer than ${MAX_BUNDLE} characters`);
   const { clock, random } = meansOf(means);
   const request = requestOf(proving.request);
   const state = stateOf(packet.signature);
-  return `${text}.${proofText(makeProof(signer, state, proving.audience, request, readClock(clock), random(16)))}`;
+  const nonce = random(16);
+  const proof = makeProof(signer, state, proving.audience, request, readClock(clock), nonce);
+  return `${text}.${proofText(proof)}`;
 }

@@ -2,23 +2,56 @@
 
 import { b64encode, equal, utf8, type Bytes } from "../format/bytes.js";
 import { extend, linkId, stateOf, type RawCaveat } from "../format/crypto.js";
-import { DelegationError, DischargeError, LimitError, TokenFormatError, UsageError } from "../format/errors.js";
+import {
+  DelegationError,
+  DischargeError,
+  LimitError,
+  TokenFormatError,
+  UsageError,
+} from "../format/errors.js";
 import { canonicalBytes, type JsonObject } from "../format/json.js";
 import type { Packet } from "../format/packet.js";
 import { readRoot, type Root } from "../format/root.js";
-import { BOUND, MAX_DISCHARGES, UNBOUND, checkBundle, partsOf, proofText, wholeText } from "../format/text.js";
 import {
-  Discharge, askingCaveat, boundDischarge, dischargeEnd, packetOfDischarge, parseTicket, type Ticket,
+  BOUND,
+  MAX_DISCHARGES,
+  UNBOUND,
+  checkBundle,
+  partsOf,
+  proofText,
+  wholeText,
+} from "../format/text.js";
+import {
+  Discharge,
+  askingCaveat,
+  dischargeEnd,
+  packetOfDischarge,
+  parseTicket,
+  type Ticket,
 } from "../discharge.js";
 import type { Access } from "../language/access.js";
 import { NOWHERE, capabilityOf, meet, type Capability } from "../language/capability.js";
 import { holderOf, readAlong, type Lineage } from "../language/lineage.js";
 import { joinSigned, readLinks, type AnyLink } from "../language/links.js";
-import { accessRequest, custodyMessage, isDigest, makeProof, signerKey, type Signer } from "../proof.js";
 import {
-  checkCustody, compose, meansOf, readClock, type Caveats, type Holding, type Means, type Seconds, type Terms,
+  accessRequest,
+  custodyMessage,
+  isDigest,
+  makeProof,
+  signerKey,
+  type Signer,
+} from "../proof.js";
+import { boundParts, hold, packetsOf } from "./held.js";
+import {
+  checkCustody,
+  compose,
+  type Caveats,
+  type Holding,
+  type Seconds,
+  type Terms,
   type Writing,
 } from "./compose.js";
+import { meansOf, readClock, type Means } from "./means.js";
 
 const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 const PRESENT_CHARS = 7168;
@@ -59,8 +92,6 @@ export interface Unverified {
   readonly expiresAt: number | undefined;
 }
 
-let secrets: (token: Token) => { packet: Packet; discharges: readonly Packet[] };
-
 /** A token: whoever has the text has the power, unless it is bound to a key or asks for more. */
 export class Token {
   readonly #packet: Packet;
@@ -69,18 +100,17 @@ export class Token {
   readonly #means: Means;
   #said: { links: readonly AnyLink[]; holding: Holding } | undefined;
 
-  static {
-    secrets = (token) => ({ packet: token.#packet, discharges: token.#discharges });
-  }
-
   constructor(packet: Packet, root: Root, means: Means, discharges: readonly Packet[] = []) {
     this.#packet = packet;
     this.#root = root;
     this.#means = means;
     this.#discharges = discharges;
+    hold(this, { packet, discharges });
   }
 
-  /** The token that `text` spells: its form, sizes and root record. Raises TokenFormatError alone. */
+  /**
+   * The token that `text` spells: its form, sizes and root record. Raises TokenFormatError alone.
+   */
   static parse(text: string, means: Partial<Means> = {}): Token {
     const { packet, discharges } = partsOf(text, UNBOUND);
     const root = readRoot(packet.identifier);
@@ -122,10 +152,16 @@ export class Token {
     };
   }
 
-  /** What third parties are asked and no discharge is here for. Raises DischargeError for a foreign one. */
+  /**
+   * What third parties are asked and no discharge is here for. Raises DischargeError for a foreign
+   * one.
+   */
   get needs(): readonly Ticket[] {
-    const answered = (cid: Bytes): boolean => this.#discharges.some(({ identifier }) => equal(identifier, cid));
-    return asked(this.#packet).filter((cid) => !answered(cid)).map(parseTicket);
+    const answered = (cid: Bytes): boolean =>
+      this.#discharges.some(({ identifier }) => equal(identifier, cid));
+    return asked(this.#packet)
+      .filter((cid) => !answered(cid))
+      .map(parseTicket);
   }
 
   get discharges(): readonly Discharge[] {
@@ -142,7 +178,7 @@ export class Token {
     return this.#said;
   }
 
-  // --- narrowing -----------------------------------------------------------------------------------
+  // --- narrowing ---------------------------------------------------------------------------------
 
   /**
    * A new token that can do less; this one is unchanged. Needs no key and no server.
@@ -178,13 +214,19 @@ export class Token {
     return new Token(packet, this.#root, this.#means, this.#discharges);
   }
 
-  // --- third parties -------------------------------------------------------------------------------
+  // --- third parties -----------------------------------------------------------------------------
 
   /** A new token that is worth nothing without a third party's word on `need`. */
-  require(discharger: string | Bytes, { need, location }: { need: Readonly<Record<string, unknown>>; location?: string | undefined }): Token {
-    if (this.#packet.caveats.filter(({ vid }) => vid).length >= MAX_DISCHARGES) throw new LimitError("16 third parties are asked already");
+  require(
+    discharger: string | Bytes,
+    { need, location }: { need: Readonly<Record<string, unknown>>; location?: string | undefined },
+  ): Token {
+    if (this.#packet.caveats.filter(({ vid }) => vid).length >= MAX_DISCHARGES)
+      throw new LimitError("16 third parties are asked already");
     const { signature } = this.#packet;
-    return this.withRawLink(askingCaveat(signature, discharger, need, location, this.#means.random));
+    return this.withRawLink(
+      askingCaveat(signature, discharger, need, location, this.#means.random),
+    );
   }
 
   /** The token together with a discharge, in place of an older one for the same ticket. */
@@ -192,7 +234,10 @@ export class Token {
     const got = packetOfDischarge(typeof answer === "string" ? Discharge.parse(answer) : answer);
     const cids = asked(this.#packet);
     if (!cids.some((cid) => equal(cid, got.identifier))) {
-      throw new DischargeError("the discharge answers nothing that the token asks", "bad_discharge");
+      throw new DischargeError(
+        "the discharge answers nothing that the token asks",
+        "bad_discharge",
+      );
     }
     const others = this.#discharges.filter(({ identifier }) => !equal(identifier, got.identifier));
     const all = [...others, got];
@@ -201,7 +246,7 @@ export class Token {
     return new Token(this.#packet, this.#root, this.#means, ordered);
   }
 
-  // --- presenting ----------------------------------------------------------------------------------
+  // --- presenting --------------------------------------------------------------------------------
 
   /**
    * The text for one server: good for `audience` alone, and for a minute at most if not said.
@@ -210,19 +255,40 @@ export class Token {
    * text of a bound token has no proof, and no server takes it so.
    */
   present(asking: Presenting): string {
-    const { audience, expiresIn = 60, signer, request, maxChars = PRESENT_CHARS, keep, clamp, ...caveats } = asking;
+    const {
+      audience,
+      expiresIn = 60,
+      signer,
+      request,
+      maxChars = PRESENT_CHARS,
+      keep,
+      clamp,
+      ...caveats
+    } = asking;
     const names = typeof audience === "string" ? [audience] : [...audience];
     if (names.length === 0 || names.includes("")) throw new UsageError("audience names the server");
-    if (!signer && request !== undefined) throw new UsageError("a request goes with the signer that proves it");
-    const terms: Terms = { caveats: { ...caveats, audience: names, expiresIn }, writing: { keep, clamp } };
-    const shown = this.withRawLink({ cid: spell(compose(terms, this.#means, this.#read().holding)) });
+    if (!signer && request !== undefined)
+      throw new UsageError("a request goes with the signer that proves it");
+    const terms: Terms = {
+      caveats: { ...caveats, audience: names, expiresIn },
+      writing: { keep, clamp },
+    };
+    const shown = this.withRawLink({
+      cid: spell(compose(terms, this.#means, this.#read().holding)),
+    });
     let text = presentedText(shown);
     if (signer) text += `.${proofText(this.#proof(shown, names, signer, request))}`;
-    if (text.length > maxChars) throw new LimitError(`the text would be ${text.length} characters, more than ${maxChars}`);
+    if (text.length > maxChars)
+      throw new LimitError(`the text would be ${text.length} characters, more than ${maxChars}`);
     return text;
   }
 
-  #proof(shown: Token, names: readonly string[], signer: Signer, request: Access | Bytes | undefined): Bytes {
+  #proof(
+    shown: Token,
+    names: readonly string[],
+    signer: Signer,
+    request: Access | Bytes | undefined,
+  ): Bytes {
     this.#checkProver(signer);
     if (names.length !== 1) throw new UsageError("a proof is for one server: name one audience");
     const digest = requestOf(request);
@@ -234,7 +300,10 @@ export class Token {
   #checkProver(signer: Signer): void {
     const { key } = this.#read().holding.lineage;
     if (!key || !equal(signerKey(signer), key)) {
-      throw new DelegationError("the signer is not the key that the token is bound to", "bad_proof");
+      throw new DelegationError(
+        "the signer is not the key that the token is bound to",
+        "bad_proof",
+      );
     }
   }
 
@@ -245,7 +314,8 @@ export class Token {
 
   toString(): string {
     const { length } = this.#packet.caveats;
-    return `<Token ${this.tokenId}, ${length} links, held by ${this.unverified.holder}, unverified>`;
+    const { holder } = this.unverified;
+    return `<Token ${this.tokenId}, ${length} links, held by ${holder}, unverified>`;
   }
 
   [INSPECT](): string {
@@ -259,23 +329,14 @@ export function requestOf(request: Access | Bytes | undefined): Bytes {
   return request;
 }
 
-/** The packets behind a token: as secret as its text. For the rooms of this library. */
-export const packetsOf = (token: Token): { packet: Packet; discharges: readonly Packet[] } => secrets(token);
-
-/** The token and its discharges, bound to it, as a verifier takes them. */
-export function boundParts(token: Token): { packet: Packet; discharges: readonly Packet[] } {
-  const { packet, discharges } = secrets(token);
-  return { packet, discharges: discharges.map((each) => boundDischarge(each, packet.signature)) };
-}
-
 export function presentedText(token: Token): string {
-  const { packet, discharges } = boundParts(token);
+  const { packet, discharges } = boundParts(token)!;
   return wholeText(packet, discharges, BOUND);
 }
 
 /** What is presented ends by then: the least end of links and discharges. */
 export function endOf(token: Token): number | undefined {
-  const ends = [token.unverified.expiresAt, ...secrets(token).discharges.map(dischargeEnd)];
+  const ends = [token.unverified.expiresAt, ...packetsOf(token).discharges.map(dischargeEnd)];
   const known = ends.filter((end) => end !== undefined);
   return known.length ? Math.min(...known) : undefined;
 }
@@ -300,4 +361,3 @@ export function spell(stated: JsonObject): Bytes {
   if (stated.size === 0) throw new UsageError("a link must restrict something");
   return canonicalBytes(stated);
 }
-

@@ -8,16 +8,45 @@ import { byCodePoint } from "../format/bytes.js";
 import { DelegationError, UsageError, WideningError } from "../format/errors.js";
 import { isInteger, isObject, type Json, type JsonObject } from "../format/json.js";
 import { atOrBelow } from "../format/names.js";
-import { bothCalls, callAt, callsJson, callsOf, sameCall, type Call, type CallMap } from "../language/calls.js";
-import { ownCovers, type Capability } from "../language/capability.js";
-import { isKnown, readCaveat, sortedNames, type Arguments, type Names, type Said, type Vocabulary } from "../language/caveats.js";
 import {
-  ANYTHING, constraintJson, isNothing, meetConstraints, normalConstraint, sameConstraint, type Constraint,
+  bothCalls,
+  callAt,
+  callsJson,
+  callsOf,
+  sameCall,
+  type Call,
+  type CallMap,
+} from "../language/calls.js";
+import { ownCovers, type Capability } from "../language/capability.js";
+import {
+  isKnown,
+  readCaveat,
+  sortedNames,
+  type Arguments,
+  type Names,
+  type Said,
+  type Vocabulary,
+} from "../language/caveats.js";
+import {
+  ANYTHING,
+  constraintJson,
+  isNothing,
+  meetConstraints,
+  normalConstraint,
+  sameConstraint,
+  type Constraint,
 } from "../language/constraints.js";
 import { holderOf, type Lineage } from "../language/lineage.js";
 import { decided, within } from "../language/patterns.js";
 import {
-  bothColumns, isEmpty, meetRights, rightsAt, rightsJson, rightsOf, sameMap, sameNames,
+  bothColumns,
+  isEmpty,
+  meetRights,
+  rightsAt,
+  rightsJson,
+  rightsOf,
+  sameMap,
+  sameNames,
   type RightsMap,
 } from "../language/rights.js";
 
@@ -34,8 +63,15 @@ interface Excess {
 
 const PAIRS = ["tables", "operations", "allow"];
 
-/** The JSON of a link that asks for so much. Raises WideningError; with `clamp` it is cut (23.15). */
-export function narrowed(held: Capability, asked: Asked, clamp: boolean, vocabulary: Vocabulary): JsonObject {
+/**
+ * The JSON of a link that asks for so much. Raises WideningError; with `clamp` it is cut (23.15).
+ */
+export function narrowed(
+  held: Capability,
+  asked: Asked,
+  clamp: boolean,
+  vocabulary: Vocabulary,
+): JsonObject {
   const stated: JsonObject = new Map([...asked].map(([key, { json }]) => [key, json]));
   for (const excess of excesses(held, asked, vocabulary)) {
     const { dimension, replaces, left, text } = excess;
@@ -60,13 +96,18 @@ function checkWritten(dimension: string, key: string, json: Json): void {
   try {
     if (isKnown(key)) readCaveat(key, json);
   } catch {
-    throw new WideningError(dimension, `${dimension}: what is left cannot be written; ask for less`);
+    throw new WideningError(
+      dimension,
+      `${dimension}: what is left cannot be written; ask for less`,
+    );
   }
 }
 
 /** All that is too much, in the order of 23.3. */
 function* excesses(held: Capability, asked: Asked, vocabulary: Vocabulary): Generator<Excess> {
-  const said = Object.fromEntries([...asked].map(([key, each]) => [key, each.said])) as Partial<Said>;
+  const said = Object.fromEntries(
+    [...asked].map(([key, each]) => [key, each.said]),
+  ) as Partial<Said>;
   if (held.data) {
     yield* pairsBeyond(held.data, said);
     yield* columnsBeyond(held.data, said.columns);
@@ -84,7 +125,12 @@ function* excesses(held: Capability, asked: Asked, vocabulary: Vocabulary): Gene
 }
 
 function excess(dimension: string, left: Json | undefined, text: string, key = dimension): Excess {
-  return { dimension, replaces: [key], left: left === undefined ? new Map() : new Map([[key, left]]), text };
+  return {
+    dimension,
+    replaces: [key],
+    left: left === undefined ? new Map() : new Map([[key, left]]),
+    text,
+  };
 }
 
 function* numberBeyond(
@@ -98,7 +144,10 @@ function* numberBeyond(
   if (left !== wanted) yield excess(key, left, `held is ${held}`);
 }
 
-function* audBeyond(held: ReadonlySet<string> | undefined, wanted: ReadonlySet<string> | undefined): Generator<Excess> {
+function* audBeyond(
+  held: ReadonlySet<string> | undefined,
+  wanted: ReadonlySet<string> | undefined,
+): Generator<Excess> {
   if (!held || !wanted) return;
   const left = [...wanted].filter((name) => held.has(name));
   if (left.length < wanted.size) yield excess("aud", left, `held is ${[...held].join(", ")}`);
@@ -109,14 +158,23 @@ function* taskBeyond(held: string | undefined, wanted: string | undefined): Gene
   yield excess("task", atOrBelow(held, wanted) ? held : "", `held is ${held}`);
 }
 
-function* budgetBeyond(held: ReadonlyMap<string, number>, wanted?: ReadonlyMap<string, number>): Generator<Excess> {
+function* budgetBeyond(
+  held: ReadonlyMap<string, number>,
+  wanted?: ReadonlyMap<string, number>,
+): Generator<Excess> {
   if (!wanted) return;
-  const left = new Map([...wanted].map(([unit, most]) => [unit, Math.min(most, held.get(unit) ?? most)]));
+  const left = new Map(
+    [...wanted].map(([unit, most]) => [unit, Math.min(most, held.get(unit) ?? most)]),
+  );
   const beyond = [...wanted].filter(([unit, most]) => left.get(unit) !== most);
-  if (beyond.length) yield excess("budget", left, `too much of ${beyond.map(([unit]) => unit).join(", ")}`);
+  if (beyond.length)
+    yield excess("budget", left, `too much of ${beyond.map(([unit]) => unit).join(", ")}`);
 }
 
-function* whereBeyond(held: ReadonlyMap<string, Constraint>, wanted?: ReadonlyMap<string, Constraint>): Generator<Excess> {
+function* whereBeyond(
+  held: ReadonlyMap<string, Constraint>,
+  wanted?: ReadonlyMap<string, Constraint>,
+): Generator<Excess> {
   if (!wanted) return;
   const beyond: string[] = [];
   const left = new Map<string, Json>();
@@ -128,7 +186,8 @@ function* whereBeyond(held: ReadonlyMap<string, Constraint>, wanted?: ReadonlyMa
     left.set(name, constraintJson(both));
   }
   // All attributes must hold: one that nothing satisfies leaves nothing of the others.
-  if (beyond.length) yield excess("where", isNone ? undefined : left, `attribute ${beyond.sort(byCodePoint)[0]}`);
+  if (beyond.length)
+    yield excess("where", isNone ? undefined : left, `attribute ${beyond.sort(byCodePoint)[0]}`);
 }
 
 function* ownBeyond(held: Capability, asked: Asked, vocabulary: Vocabulary): Generator<Excess> {
@@ -141,7 +200,7 @@ function* ownBeyond(held: Capability, asked: Asked, vocabulary: Vocabulary): Gen
   }
 }
 
-// --- tables, operations, columns -------------------------------------------------------------------
+// --- tables, operations, columns -----------------------------------------------------------------
 
 function* pairsBeyond(held: RightsMap, said: Partial<Said>): Generator<Excess> {
   const { tables, operations, allow } = said;
@@ -151,9 +210,18 @@ function* pairsBeyond(held: RightsMap, said: Partial<Said>): Generator<Excess> {
 }
 
 /** Every pair that they say together is held, columns aside (23.4). */
-function* pairBeyond(held: RightsMap, { tables, operations, allow }: Partial<Said>): Generator<Excess> {
-  const wanted = rightsOf({ ...(tables && { tables }), ...(operations && { operations }), ...(allow && { allow }) });
-  const bare = new Map([...held].map(([key, rights]) => [key, { operations: rights.operations, columns: undefined }]));
+function* pairBeyond(
+  held: RightsMap,
+  { tables, operations, allow }: Partial<Said>,
+): Generator<Excess> {
+  const wanted = rightsOf({
+    ...(tables && { tables }),
+    ...(operations && { operations }),
+    ...(allow && { allow }),
+  });
+  const bare = new Map(
+    [...held].map(([key, rights]) => [key, { operations: rights.operations, columns: undefined }]),
+  );
   const both = meetRights(wanted, bare);
   if (sameMap(both, wanted)) return;
   let isUnheld = false;
@@ -163,7 +231,12 @@ function* pairBeyond(held: RightsMap, { tables, operations, allow }: Partial<Sai
     isUnheld ||= isEmpty(have) && !isEmpty(wish);
   }
   const dimension = allow ? "allow" : isUnheld ? "tables" : "operations";
-  yield { dimension, replaces: PAIRS, left: rightsJson(both), text: "a pair of table and operation is not held" };
+  yield {
+    dimension,
+    replaces: PAIRS,
+    left: rightsJson(both),
+    text: "a pair of table and operation is not held",
+  };
 }
 
 /** Each pattern is held if anything at it or below it is (23.5). */
@@ -176,7 +249,10 @@ function* tablesBeyond(held: RightsMap, wanted: ReadonlySet<string>): Generator<
     (found.includes(pattern) ? [pattern] : found).forEach((key) => left.add(key));
   }
   if (beyond.length) {
-    yield { ...excess("tables", sortedNames(left), `nothing is held at ${beyond.join(", ")}`), replaces: PAIRS };
+    yield {
+      ...excess("tables", sortedNames(left), `nothing is held at ${beyond.join(", ")}`),
+      replaces: PAIRS,
+    };
   }
 }
 
@@ -187,12 +263,18 @@ function* operationsBeyond(held: RightsMap, wanted: Names): Generator<Excess> {
   const all = new Set(everywhere.flatMap((names) => [...names]));
   const left = wanted === "*" ? all : new Set([...wanted].filter((name) => all.has(name)));
   if (wanted === "*" || left.size < wanted.size) {
-    yield { ...excess("operations", sortedNames(left), `held are ${sortedNames(all).join(", ")}`), replaces: PAIRS };
+    yield {
+      ...excess("operations", sortedNames(left), `held are ${sortedNames(all).join(", ")}`),
+      replaces: PAIRS,
+    };
   }
 }
 
 /** Wherever any operation is held, the columns asked for are among those held (23.7). */
-function* columnsBeyond(held: RightsMap, wanted: ReadonlyMap<string, Names> | undefined): Generator<Excess> {
+function* columnsBeyond(
+  held: RightsMap,
+  wanted: ReadonlyMap<string, Names> | undefined,
+): Generator<Excess> {
   if (!wanted) return;
   const left = new Map<string, Json>();
   const beyond = new Set<string>();
@@ -209,13 +291,17 @@ function* columnsBeyond(held: RightsMap, wanted: ReadonlyMap<string, Names> | un
     }
     if (!isFound) beyond.add(pattern);
   }
-  if (beyond.size) yield excess("columns", left.size ? left : undefined, `columns at ${[...beyond].join(", ")}`);
+  if (beyond.size)
+    yield excess("columns", left.size ? left : undefined, `columns at ${[...beyond].join(", ")}`);
 }
 
-// --- tools -----------------------------------------------------------------------------------------
+// --- tools ---------------------------------------------------------------------------------------
 
 /** Wherever a call is held, the call asked for permits no more (23.8). */
-function* toolsBeyond(held: CallMap | undefined, wanted: ReadonlyMap<string, Arguments> | undefined): Generator<Excess> {
+function* toolsBeyond(
+  held: CallMap | undefined,
+  wanted: ReadonlyMap<string, Arguments> | undefined,
+): Generator<Excess> {
   if (!held || !wanted) return;
   const wishes = callsOf(wanted);
   const left = new Map<string, Call>();
@@ -239,7 +325,9 @@ function* toolsBeyond(held: CallMap | undefined, wanted: ReadonlyMap<string, Arg
   yield excess("tools", callsJson(left).get("tools"), text);
 }
 
-/** Why a call that is asked for is more than the one held: it names an argument, if there is one. */
+/**
+ * Why a call that is asked for is more than the one held: it names an argument, if there is one.
+ */
 function cause(tool: string, held: Call, wanted: Call): string {
   if (typeof held === "string" || wanted === "nothing") return `nothing is held at ${tool}`;
   const asked = wanted === "free" ? new Map<string, never>() : wanted;
@@ -248,7 +336,7 @@ function cause(tool: string, held: Call, wanted: Call): string {
   return `an argument of tool ${tool} asks for more`;
 }
 
-// --- position in the chain -------------------------------------------------------------------------
+// --- position in the chain -----------------------------------------------------------------------
 
 interface Position {
   readonly depth: unknown;
@@ -257,10 +345,16 @@ interface Position {
 }
 
 /** `from`, `to`, `depth` and `delegate_only`, checked against the lineage (23.13, 23.14). */
-export function positioned(lineage: Lineage, asked: Position, clamp: boolean | undefined): JsonObject {
+export function positioned(
+  lineage: Lineage,
+  asked: Position,
+  clamp: boolean | undefined,
+): JsonObject {
   const { depth, delegateOnly, to } = asked;
-  if (depth !== undefined && (!isInteger(depth) || depth < 0)) throw new UsageError("depth is an integer, 0 or more");
-  if (delegateOnly !== undefined && typeof delegateOnly !== "boolean") throw new UsageError("delegateOnly is true");
+  if (depth !== undefined && (!isInteger(depth) || depth < 0))
+    throw new UsageError("depth is an integer, 0 or more");
+  if (delegateOnly !== undefined && typeof delegateOnly !== "boolean")
+    throw new UsageError("delegateOnly is true");
   const made: JsonObject = new Map();
   let { left } = lineage;
   if (to !== undefined) {
@@ -275,8 +369,10 @@ export function positioned(lineage: Lineage, asked: Position, clamp: boolean | u
 }
 
 function checkHandOver(lineage: Lineage, to: string): void {
-  if (lineage.holders.includes(to)) throw new DelegationError(`${to} has held this token before`, "broken_delegation");
-  if (lineage.left === 0) throw new DelegationError("no more delegations are permitted", "too_deep");
+  if (lineage.holders.includes(to))
+    throw new DelegationError(`${to} has held this token before`, "broken_delegation");
+  if (lineage.left === 0)
+    throw new DelegationError("no more delegations are permitted", "too_deep");
 }
 
 function depthOf(depth: number, left: number | undefined, clamp: boolean | undefined): number {
@@ -287,6 +383,6 @@ function depthOf(depth: number, left: number | undefined, clamp: boolean | undef
 
 function checkReleased({ owed }: Lineage, clamp: boolean | undefined): void {
   if (!owed) throw new UsageError("delegateOnly is true or left out, not false");
-  if (!clamp) throw new WideningError("delegate_only", "delegate_only: only a delegation satisfies it");
+  if (!clamp)
+    throw new WideningError("delegate_only", "delegate_only: only a delegation satisfies it");
 }
-
