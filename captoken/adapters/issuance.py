@@ -31,7 +31,7 @@ from msgspec import structs
 from captoken._format import primitives
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
-from captoken._writing.issuer import keyring_source
+from captoken._format.spelling import escape
 from captoken._writing.token import Token
 from captoken.adapters._http.exchange import (
     Receive,
@@ -58,12 +58,13 @@ from captoken.adapters._issuance.metadata import PATH as METADATA
 from captoken.adapters._issuance.metadata import metadata
 from captoken.adapters._issuance.rates import Rates, seconds_for
 from captoken.adapters._issuance.records import Asking, Records
+from captoken.adapters._issuance.standing import Setup, Standing, checked
 from captoken.adapters.discharge_service import PATH as LEASES
 from captoken.audit.trail import AuditTrail
 from captoken.control import Operator
 from captoken.discharge import Allow
 from captoken.issuance.certificates import SCHEME
-from captoken.issuance.desk import ROOT, UNWANTED, Ask, Desk, Plan, granted_keywords
+from captoken.issuance.desk import ROOT, UNWANTED, Ask, Plan, granted_keywords
 from captoken.issuance.dpop import Proven, proven_key
 from captoken.issuance.identity import Identity, needed_key, verify
 from captoken.issuance.keys import ProviderKeys
@@ -72,7 +73,7 @@ from captoken.issuance.registry import Registry, Seen, StartedTask
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import DischargerKey
 
-__all__ = ["IssuanceService"]
+__all__ = ["IssuanceService", "Setup"]
 
 _log = logging.getLogger("captoken.issuance")
 
@@ -119,21 +120,20 @@ class IssuanceService:
         clock: Clock = time,
     ) -> None:
         """Raises IssuanceError, `policy`, for a policy with leases without `lease`."""
-        self._policy = policy
         self._registry = registry
         self._clock = clock
-        self._keys = ProviderKeys(policy) if keys is None else keys
-        self._desk = Desk(
-            policy,
-            keyring,
-            lease=None if lease is None else lease.public,
-            clock=clock,
-        )
-        self._leases = None if lease is None else Leases(lease, policy, registry, clock)
-        self._ends = Ends(policy, self._keys, registry, operator, clock)
+        self._lease = None if lease is None else lease.public
+        keys = ProviderKeys(policy) if keys is None else keys
+
+        # Replaced as a whole, by a reload alone. A request takes it once.
+        self._standing = Standing(policy, keyring, keys, self._lease, clock)
+        self._reloading = asyncio.Lock()
+        self._has_failed = False  # the last reload
+
+        self._leases = None if lease is None else Leases(lease, self._stands, registry, clock)
+        self._ends = Ends(self._stands, registry, operator, clock)
         self._rates = Rates()
         self._records = None if trail is None else Records(trail)
-        self._keyring = keyring_source(keyring)
         self._routes: dict[tuple[str, str], _Handler] = {
             ("POST", "/token"): self._token,
             ("POST", "/logout/backchannel"): self._ends.logout,
@@ -143,15 +143,47 @@ class IssuanceService:
             ("GET", "/health"): self._health,
         }
 
+    def _stands(self) -> Standing:
+        return self._standing
+
+    async def reload(self, load: Callable[[], Setup]) -> bool:
+        """Go on with what `load` gives: a policy, a keyring, an operator. It is called in a thread.
+
+        The policy's own tests are run first. Whatever fails, what stood before stands, the log says
+        why, and `/health` that it was so. Requests that are under way end by what they began with.
+        False: nothing has changed.
+        """
+        async with self._reloading:
+            before = self._standing
+            try:
+                setup = await asyncio.to_thread(checked, load, before.policy, self._clock)
+                keys = before.keys.reloaded(setup.policy)
+                after = Standing(setup.policy, setup.keyring, keys, self._lease, self._clock)
+            # Whatever a file or a callable does: the service goes on.
+            except Exception as error:
+                told = escape(str(error))
+                _log.error("nothing is reloaded, and what stood before stands: %s", told)
+                self._has_failed = True
+                return False
+
+            # The keys of new providers. It does not matter here whether they can be had.
+            await keys.start()
+            self._standing = after
+            self._ends.publisher.operator = setup.operator
+            self._has_failed = False
+            _log.warning("policy %s stands", setup.policy.digest)
+            return True
+
     # --- the token endpoint -----------------------------------------------------------------------
 
     async def _token(self, scope: Scope, receive: Receive) -> Response:
         """A token for an assertion, or an error of OAuth's."""
         request: Request | None = None
+        standing = self._standing
         try:
             body = await form(scope, receive)
             request = read(body, values_of(scope["headers"], b"authorization"))
-            return json(200, await self._exchanged(scope, request))
+            return json(200, await self._exchanged(scope, request, standing))
         except StoreError as error:
             _log.error("no task is started: %s", error)
             return failed(unavailable(error))
@@ -160,29 +192,35 @@ class IssuanceService:
             if error.code == UNWANTED:
                 code = _UNWANTED[request.grant_type] if request is not None else "invalid_request"
                 error = IssuanceError(str(error), code)
-            return failed(error, seconds_for(self._policy.per_minute))
+            return failed(error, seconds_for(standing.policy.per_minute))
 
-    async def _exchanged(self, scope: Scope, request: Request) -> dict[str, Any]:
+    async def _exchanged(
+        self,
+        scope: Scope,
+        request: Request,
+        standing: Standing,
+    ) -> dict[str, Any]:
         """What the answer says. Raises IssuanceError, StoreError."""
         now = read_clock(self._clock)
-        proven = self._proven(scope, now)
-        subject = await self._identity(request.subject, now)
-        actor = await self._actor(scope, request, now)
+        policy = standing.policy
+        proven = _proven(scope, policy, now)
+        subject = await _identity(request.subject, standing, now)
+        actor = await _actor(scope, request, standing, now)
 
         # From here on it is known who asks, so that a refusal has a record, too.
-        asking = Asking(now, self._policy.digest, subject, actor, request.ask)
-        over = self._rates.over(_caller(subject, actor), self._policy.per_minute)
+        asking = Asking(now, policy.digest, subject, actor, request.ask)
+        over = self._rates.over(_caller(subject, actor), policy.per_minute)
         try:
             if over:
                 raise IssuanceError("too many requests of yours: wait", SLOW_DOWN)
-            await self._ends.check_heard(subject, actor)
-            client = self._client(request, subject, actor)
+            await self._ends.check_heard(standing, subject, actor)
+            client = _client(request, policy, subject, actor)
             key = None if proven is None else proven.key
             asking = structs.replace(
                 asking,
                 ask=structs.replace(request.ask, key=key, client=client),
             )
-            return await self._started(asking, proven)
+            return await self._started(standing, asking, proven)
         except (IssuanceError, StoreError) as error:
             # Of requests too many in a row, the first: or else they would fill the trail.
             if self._records is not None and over <= 1:
@@ -190,87 +228,29 @@ class IssuanceService:
                 await asyncio.to_thread(self._records.refused, asking, told)
             raise
 
-    async def _started(self, asking: Asking, proven: Proven | None) -> dict[str, Any]:
+    async def _started(
+        self,
+        standing: Standing,
+        asking: Asking,
+        proven: Proven | None,
+    ) -> dict[str, Any]:
         """Decide, write, mint, record: what the answer says. Raises IssuanceError and StoreError.
 
         What is written is written in threads. Between that, nothing waits.
         """
-        plan = self._desk.plan(asking.ask, asking.subject, asking.actor)
+        plan = standing.desk.plan(asking.ask, asking.subject, asking.actor)
         if proven is not None:
             used = Seen(proven.digest, None, proven.until, proven.issued_at)
             entry = structs.replace(plan.entry, seen=(*plan.entry.seen, used))
             plan = structs.replace(plan, entry=entry)
         task = await asyncio.to_thread(self._registry.enter, plan.entry)
-        root = self._desk.mint(plan, task)
+        root = standing.desk.mint(plan, task)
         answer = self._answer(asking.ask, plan, task, root, asking.at)
         if self._records is not None:
-            keyring = self._keyring()
+            keyring = standing.keyring()
             name = plan.grant.name
             await asyncio.to_thread(self._records.granted, asking, name, root, keyring)
         return answer
-
-    def _proven(self, scope: Scope, now: int) -> Proven | None:
-        """The key that the caller has proven, if it sent a proof (RFC 9449)."""
-        proofs = values_of(scope["headers"], b"dpop")
-        if not proofs:
-            return None
-        if len(proofs) > 1:
-            raise IssuanceError("one DPoP proof", "invalid_dpop_proof")
-        return proven_key(proofs[0], method="POST", url=f"{self._policy.origin}/token", now=now)
-
-    async def _identity(self, shown: Shown | None, now: int) -> Identity | None:
-        """Who an assertion is about, once it held (rule 2)."""
-        if shown is None:
-            return None
-        try:
-            provider, kid = needed_key(shown.text, self._policy, shown.takes)
-            await self._keys.want(provider, kid)
-            return verify(
-                shown.text,
-                self._policy,
-                self._keys,
-                now,
-                self._policy.origin,
-                shown.takes,
-            )
-        except IssuanceError as error:
-            if error.code != "invalid_grant":
-                raise
-            raise IssuanceError(str(error), shown.error, error.why) from None
-
-    async def _actor(self, scope: Scope, request: Request, now: int) -> Identity | None:
-        """Which workload acts: by its assertion, or by its certificate if it is named alone."""
-        client_id = request.client_id
-        if client_id is None or not client_id.startswith(SCHEME):
-            return await self._identity(request.actor, now)
-        if request.actor is None:
-            return await by_certificate(scope, client_id, self._policy, self._keys, now)
-        actor = await self._identity(request.actor, now)
-        if actor is not None and actor.sub != client_id:
-            raise IssuanceError("the assertion is of another than client_id", "invalid_client")
-        return actor
-
-    def _client(
-        self,
-        request: Request,
-        subject: Identity | None,
-        actor: Identity | None,
-    ) -> str | None:
-        """Whoever authenticated as a client. Raises IssuanceError for one who did not.
-
-        A secret is compared for an ID-JAG alone, which is signed for that very client.
-        """
-        if request.client_secret is not None:
-            known = self._policy.clients.get(request.client_id or "")
-            digest = primitives.sha256(request.client_secret.encode()).hex()
-            good = known is not None and hmac.compare_digest(known.secret_sha256, digest)
-            if not good or subject is None or subject.kind != "id-jag":
-                raise IssuanceError("the client is not known", "invalid_client")
-            return request.client_id
-        # A workload alone is no client of anybody's: it is who starts.
-        if actor is None or subject is None or actor == subject:
-            return None
-        return actor.sub
 
     def _answer(
         self,
@@ -313,7 +293,7 @@ class IssuanceService:
     # --- the rest ---------------------------------------------------------------------------------
 
     async def _describe(self, scope: Scope, receive: Receive) -> Response:
-        return json(200, metadata(self._policy))
+        return json(200, metadata(self._standing.policy))
 
     async def _no_login(self, scope: Scope, receive: Receive) -> Response:
         """Some clients want this address to be there. Nobody is sent anywhere from it."""
@@ -321,15 +301,23 @@ class IssuanceService:
         return failed(IssuanceError(text, "unsupported_response_type"))
 
     async def _health(self, scope: Scope, receive: Receive) -> Response:
-        """Can tasks be started, and is it heard when they end? The registry is asked."""
+        """Can tasks be started, and is it heard when they end? The registry is asked.
+
+        With `?live`, a stream that is silent is told, and does not fail: whoever routes by it would
+        else send no events, and the stream would stay silent.
+        """
         try:
             await asyncio.to_thread(self._registry.is_live, "-", read_clock(self._clock))
             silent = await self._ends.silent()
         except StoreError:
             return json(503, {"status": "the registry cannot be asked"})
+        said: dict[str, Any] = {"status": "ok"}
+        if self._has_failed:
+            said["reload"] = "the last one failed, and what stood before stands: see the log"
         if silent:
-            return json(503, {"status": "streams of events are silent", "silent": silent})
-        return json(200, {"status": "ok"})
+            said |= {"status": "streams of events are silent", "silent": silent}
+        is_live = scope.get("query_string") == b"live"
+        return json(503 if silent and not is_live else 200, said)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request. What fails is answered 500 without a detail, and raised on, for the log."""
@@ -365,10 +353,10 @@ class IssuanceService:
         """
         while (await receive())["type"] != "lifespan.shutdown":
             self._ends.publisher.wake()
-            await self._keys.start()
+            await self._standing.keys.start()
             await send({"type": "lifespan.startup.complete"})
         await self._ends.publisher.close()
-        await self._keys.close()
+        await self._standing.keys.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -379,3 +367,69 @@ def _caller(*who: Identity | None) -> tuple[str, ...]:
         if one is not None:
             caller += (one.provider, one.sub)
     return tuple(caller)
+
+
+def _proven(scope: Scope, policy: Policy, now: int) -> Proven | None:
+    """The key that the caller has proven, if it sent a proof (RFC 9449)."""
+    proofs = values_of(scope["headers"], b"dpop")
+    if not proofs:
+        return None
+    if len(proofs) > 1:
+        raise IssuanceError("one DPoP proof", "invalid_dpop_proof")
+    return proven_key(proofs[0], method="POST", url=f"{policy.origin}/token", now=now)
+
+
+async def _identity(shown: Shown | None, standing: Standing, now: int) -> Identity | None:
+    """Who an assertion is about, once it held (rule 2)."""
+    if shown is None:
+        return None
+    policy, keys = standing.policy, standing.keys
+    try:
+        provider, kid = needed_key(shown.text, policy, shown.takes)
+        await keys.want(provider, kid)
+        return verify(shown.text, policy, keys, now, policy.origin, shown.takes)
+    except IssuanceError as error:
+        if error.code != "invalid_grant":
+            raise
+        raise IssuanceError(str(error), shown.error, error.why) from None
+
+
+async def _actor(
+    scope: Scope,
+    request: Request,
+    standing: Standing,
+    now: int,
+) -> Identity | None:
+    """Which workload acts: by its assertion, or by its certificate if it is named alone."""
+    client_id = request.client_id
+    if client_id is None or not client_id.startswith(SCHEME):
+        return await _identity(request.actor, standing, now)
+    if request.actor is None:
+        return await by_certificate(scope, client_id, standing.policy, standing.keys, now)
+    actor = await _identity(request.actor, standing, now)
+    if actor is not None and actor.sub != client_id:
+        raise IssuanceError("the assertion is of another than client_id", "invalid_client")
+    return actor
+
+
+def _client(
+    request: Request,
+    policy: Policy,
+    subject: Identity | None,
+    actor: Identity | None,
+) -> str | None:
+    """Whoever authenticated as a client. Raises IssuanceError for one who did not.
+
+    A secret is compared for an ID-JAG alone, which is signed for that very client.
+    """
+    if request.client_secret is not None:
+        known = policy.clients.get(request.client_id or "")
+        digest = primitives.sha256(request.client_secret.encode()).hex()
+        good = known is not None and hmac.compare_digest(known.secret_sha256, digest)
+        if not good or subject is None or subject.kind != "id-jag":
+            raise IssuanceError("the client is not known", "invalid_client")
+        return request.client_id
+    # A workload alone is no client of anybody's: it is who starts.
+    if actor is None or subject is None or actor == subject:
+        return None
+    return actor.sub

@@ -13,11 +13,12 @@ import click
 from captoken._format.errors import IssuanceError
 from captoken._format.spelling import escape, span
 from captoken.cli import files, words
-from captoken.cli.operate import operating
+from captoken.cli.operate import operators
 from captoken.cli.options import InOrder, clock, json_option, now_option
 from captoken.cli.output import say, say_json, tell
-from captoken.cli.values import FILE, OBJECT
-from captoken.keys.secret import AuditKey, DischargerKey
+from captoken.cli.reloading import Reloading, Watched
+from captoken.cli.values import DURATION, FILE, OBJECT
+from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
 
 if TYPE_CHECKING:
     import uvicorn
@@ -223,6 +224,14 @@ def _say_explained(
     metavar="FILE",
     help="An audit key: it signs checkpoints of the trail. Goes with --trail.",
 )
+@click.option(
+    "--every",
+    type=DURATION,
+    metavar="TIME",
+    default="5s",
+    show_default=True,
+    help="How often to look whether the policy, the keyring or the operator's key has changed.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
 @click.option("--port", default=8700, show_default=True, metavar="NUMBER", type=int)
 @json_option
@@ -236,6 +245,7 @@ def serve(
     overlay: str | None,
     trail: str | None,
     trail_key: str | None,
+    every: int,
     host: str,
     port: int,
     as_json: bool,
@@ -251,6 +261,10 @@ def serve(
     It speaks plain HTTP: what ends TLS stands before it. Without an operator, a login that ends
     stops the leases of its tasks, and nothing else. With a trail, what cannot be recorded is not
     given: see `captoken audit log`. Needs uvicorn. With --json, writes one object when it begins.
+
+    The files of policy, keyring and operator are taken anew when one has changed, and on SIGHUP.
+    What does not load, or fails a test of its own, is not taken: what stood before stands, and the
+    log says why.
     """
     if (operator is None) != (overlay is None):
         raise click.UsageError("--operator and --overlay go together")
@@ -260,9 +274,11 @@ def serve(
         import uvicorn
     except ImportError:
         raise click.ClickException("serve needs uvicorn: pip install uvicorn") from None
-    from captoken.adapters.issuance import IssuanceService
+    from captoken.adapters.issuance import IssuanceService, Setup
+    from captoken.issuance.policy import read
     from captoken.issuance.registry.sqlite import SQLiteRegistry
 
+    watched = Watched([policy, keyring, *([] if operator is None else [operator])])
     loaded = _loaded(policy)
     keys = files.keyring(keyring)
     leasing = None if lease is None else files.key(DischargerKey, lease)
@@ -270,21 +286,30 @@ def serve(
     with ExitStack() as stack:
         ends = None
         if operator is not None and overlay is not None:
-            ends = stack.enter_context(operating(operator, overlay, None, by="issuer"))
+            ends = stack.enter_context(operators(operator, overlay, None, by="issuer"))
         kept = None if trail is None else stack.enter_context(_trail(trail, trail_key))
         service = IssuanceService(
             loaded,
             keys,
             opened,
             lease=leasing,
-            operator=ends,
+            operator=None if ends is None else ends.newest,
             trail=kept,
         )
+
+        def load() -> Setup:
+            """The same files again. The policy's tests are run by whoever takes it."""
+            anew = None
+            if ends is not None and operator is not None:
+                anew = ends.taken_over(files.key(OperatorKey, operator))
+            return Setup(read(files.data(policy)), files.keyring(keyring), anew)
+
+        reloading = Reloading(service, load, watched, every)
         if as_json:
             say_json({"policy": loaded.digest, "host": host, "port": port}, indent=None)
         tell(f"{loaded.origin} is served at http://{host}:{port}: Ctrl-C ends that")
         config = uvicorn.Config(
-            service,
+            reloading,
             host=host,
             port=port,
             log_level="warning",

@@ -6,7 +6,7 @@ fresh, `captoken operate` sees to.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +174,49 @@ def operating(
 
     The number is kept beside the key, so that a store which goes back is noticed.
     """
+    with operators(key, store, now, create=create, resume=resume, **given) as working:
+        yield working.newest
+
+
+class Operators:
+    """The operators of a store: the one that began, and those that took over from it."""
+
+    def __init__(self, make: Callable[..., Operator], key: OperatorKey, **given: Any) -> None:
+        """`make` makes one of a key. `given` is for the first."""
+        self._make = make
+        self._by_key = [(key.public, make(key, **given))]
+
+    @property
+    def newest(self) -> Operator:
+        return self._by_key[-1][1]
+
+    @property
+    def last(self) -> int:
+        """The highest number that any of them has seen."""
+        return max(operator.last for _, operator in self._by_key)
+
+    def taken_over(self, key: OperatorKey) -> Operator:
+        """The operator of that key: it reads what those before it have signed."""
+        newest, operator = self._by_key[-1]
+        if key.public == newest:
+            return operator
+        others = {public for public, _ in self._by_key} - {key.public}
+        made = self._make(key, last=self.last, trusted=sorted(others))
+        self._by_key.append((key.public, made))
+        return made
+
+
+@contextmanager
+def operators(
+    key: str,
+    store: str,
+    now: int | None,
+    *,
+    create: bool = False,
+    resume: bool = False,
+    **given: Any,
+) -> Generator[Operators]:
+    """As `operating`, for whoever goes on with another key while it works."""
     seen = f"{key}.seen"
     secret = files.key(OperatorKey, key)
     last = _last(seen)
@@ -184,20 +227,17 @@ def operating(
             "leave out --create, or begin anew with --resume"
         )
     with _snapshots(store, create=create) as snapshots:
-        operator = Operator(
-            secret,
-            snapshots,
-            last=last,
-            clock=clock(now),
-            resume=resume,
-            **given,
-        )
+
+        def make(secret: OperatorKey, **its: Any) -> Operator:
+            return Operator(secret, snapshots, clock=clock(now), **{**given, **its})
+
+        working = Operators(make, secret, last=last, resume=resume)
         try:
-            yield operator
+            yield working
         finally:
             # Also after an error: the snapshot may be out, and the number never goes back.
-            if operator.last > _last(seen):
-                write_private(seen, b"%d\n" % operator.last)
+            if working.last > _last(seen):
+                write_private(seen, b"%d\n" % working.last)
 
 
 def _last(path: str) -> int:

@@ -26,6 +26,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from copy import copy
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -96,6 +97,27 @@ class ProviderKeys:
 
         Raises IssuanceError, and then the old one stands.
         """
+        before = (*self._shelves.values(), *self._authorities.values())
+        self._shelve(policy)
+        stay = {*self._shelves.values(), *self._authorities.values()}
+        for shelf in before:
+            if shelf not in stay:
+                shelf.close()
+
+    def reloaded(self, policy: Policy) -> ProviderKeys:
+        """The keys of another policy, beside these, which stay as they are.
+
+        Those of providers that it has unchanged are the same. Raises IssuanceError.
+        """
+        made = copy(self)
+        made._shelve(policy)
+        return made
+
+    def _shelve(self, policy: Policy) -> None:
+        """A place for the keys of each provider: the one that there is, where it is as it was.
+
+        Raises IssuanceError, and then nothing has changed.
+        """
         shelves: dict[str, _Shelf] = {}
         authorities: dict[str, _Shelf] = {}
         for name, provider in policy.providers.items():
@@ -111,11 +133,6 @@ class ProviderKeys:
                 read = certificates.read_bundle
                 new = _Shelf(f"{name}, x509", place_of_both, source, read, self._clock)
                 authorities[name] = _kept(self._authorities.get(name), new)
-
-        stay = {*shelves.values(), *authorities.values()}
-        for shelf in (*self._shelves.values(), *self._authorities.values()):
-            if shelf not in stay:
-                shelf.close()
         self._shelves, self._authorities = shelves, authorities
 
     def _source(

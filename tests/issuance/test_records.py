@@ -50,7 +50,7 @@ def test_a_token_has_its_record_and_is_described_right_before_it() -> None:
     root = Token.parse(said["access_token"])
     assert token["kind"] == "token" and token["root"]["jti"] == root.token_id
     assert [link["id"] for link in token["links"]][-1] == root.link_id
-    assert {"asks": one.app._desk._lease} in [link["says"] for link in token["links"]]
+    assert {"asks": one.app._lease} in [link["says"] for link in token["links"]]
     assert without_place(record) == {
         "kind": "issuance", "at": NOW, "ms": 0, "allowed": True, "code": "issued", "policy": one.policy.digest,
         "subject": PERSON, "actor": ORCHESTRATOR, "client": ORCHESTRATOR["sub"],

@@ -15,9 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from captoken import Keyring
+from captoken import Keyring, Token
+from captoken.control import Operator, Overlay
+from captoken.issuance.registry import Ending
 from captoken.issuance.registry.sqlite import SQLiteRegistry
-from captoken.keys import AuditKey
+from captoken.keys import AuditKey, OperatorKey
+from captoken.stores.sqlite import SQLiteSnapshots
 from tests.cli.test_issue import free_port
 
 from .signing import Provider
@@ -30,6 +33,7 @@ POLICY = """
 version = 1
 [service]
 origin = "https://issuer.example"
+per_minute = 10000
 [provider.ci]
 kind = "workload"
 issuer = "https://ci.example"
@@ -151,3 +155,64 @@ def test_the_trail_goes_on_over_a_restart_and_the_commands_read_it(served: Serve
     tree = captoken("audit", "tree", "trail.jsonl", "--task", tasks[1], cwd=tmp_path).stdout
     assert f"ci:42 started task {tasks[1]}" in tree and "nightly (issued): not used" in tree and tasks[0] not in tree
     assert captoken("audit", "unused", "trail.jsonl", cwd=tmp_path).stdout.count("0 allowed") == 2
+
+
+WRITES = ('"sales" = ["select"] }, expires', '"sales" = ["select", "insert"] }, expires')
+
+
+def operations(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["authorization_details"][0]["operations"])
+
+
+def kid(answer: httpx.Response) -> str:
+    return Token.parse(answer.json()["access_token"]).unverified.root.key_id
+
+
+def test_a_policy_that_changes_is_taken_and_one_whose_test_fails_is_not(served: Served, tmp_path: Path) -> None:
+    with served.running("--every", "1s"):
+        assert operations(served.ask()) == ["select"]
+        served.write_policy(*WRITES)
+        served.wait_for(lambda: operations(served.ask()) == ["insert", "select"])
+
+        served.write_policy('"sales" = ["select"] }, expires', '"hr" = ["select"] }, expires')
+        served.wait_for(lambda: "reload" in served.health().json())
+        health = served.health()
+        assert health.status_code == 200 and health.json()["status"] == "ok"
+        assert operations(served.ask()) == ["insert", "select"], "the old one stands"
+        served.write_policy()
+        served.wait_for(lambda: served.health().json() == {"status": "ok"})
+        assert operations(served.ask()) == ["select"]
+    assert "test 1: nightly denies" in served.err and served.err.count("stands") == 3
+
+
+def test_a_signal_has_all_taken_anew(served: Served, tmp_path: Path) -> None:
+    """Long before anybody looks: the policy, the keyring, and the key of the operator."""
+    keys = [OperatorKey.generate(), OperatorKey.generate()]
+    keys[0].save(tmp_path / "operator.json")
+    overlay = SQLiteSnapshots.create(tmp_path / "overlay.db")
+    Operator(keys[0], overlay, by="ops").renew()
+    rotated = served.keyring.rotate()
+    with served.running("--every", "1h", "--operator", "operator.json", "--overlay", "overlay.db"):
+        old = served.ask()
+        assert kid(old) == served.keyring.current and operations(old) == ["select"]
+
+        served.write_policy(*WRITES)
+        rotated.save(tmp_path / "keyring.json")
+        keys[1].save(tmp_path / "operator.json")
+        served.process.send_signal(signal.SIGHUP)
+        served.wait_for(lambda: operations(served.ask()) == ["insert", "select"])
+        new = served.ask()
+        assert kid(new) == rotated.current
+
+        registry = SQLiteRegistry(tmp_path / "tasks.db")
+        registry.end(Ending(now=int(time.time()), task=new.json()["task"]))
+        served.wait_for(lambda: any(entry.select.task == new.json()["task"] for entry in Overlay.open(overlay.load(), both(keys)).entries))
+        assert Overlay.open(overlay.load(), [keys[1].public]).entries
+        registry.close()
+    overlay.close()
+    assert int((tmp_path / "operator.json.seen").read_text()) >= 2, "also after a signal that ended it"
+
+
+def both(keys: list[OperatorKey]) -> list[str]:
+    return [key.public for key in keys]

@@ -33,7 +33,7 @@ from captoken.testing import FixedClock
 
 from . import world as usual
 from .assertions import LOGIN, NOW, POLICY, US, joined, keys, private, signed, without
-from .test_service import ACME, EVENTS, MESH, ORIGIN, World, exchange, login, proof, svid
+from .test_service import ACME, EVENTS, MESH, ORIGIN, Gone, World, exchange, login, proof, svid
 
 LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
 LOGGING_OUT = {
@@ -870,6 +870,16 @@ def test_a_silent_stream_fails_the_health_and_what_is_closed_with_it() -> None:
     assert world.send("GET", "/health").status_code == 503
     late = {"iat": usual.NOW + 900, "exp": usual.NOW + 1100}
     assert world.ask(proof(jti="b", iat=usual.NOW + 901), **exchange(subject_token=login(**late), client_assertion=svid(**late)))["status"] == 503
+
+
+def test_whoever_routes_by_the_health_goes_on_while_a_stream_is_silent() -> None:
+    """Else no event would come any more, and the stream would stay silent."""
+    world = Ended(of=WITH_EVENTS)
+    live = world.send("GET", "/health?live")
+    assert (live.status_code, live.json()) == (200, world.send("GET", "/health").json()) and live.json()["silent"] == ["events"]
+    for other in ("/health?live=1", "/health?", "/health?alive"):
+        assert world.send("GET", other).status_code == 503
+    assert World(registry=Gone()).send("GET", "/health?live").status_code == 503
 
 
 def test_a_silent_stream_that_is_open_starts_tasks() -> None:

@@ -1,5 +1,6 @@
 """What is behind `captoken.adapters.issuance`: from the bytes of a request to what it asks for.
 
+- `standing`: the policy and all that follows from it, as one request sees it;
 - `form`: a request to the token endpoint, read: who shows which assertion as what;
 - `certificates`: a workload's certificate, by whoever ended TLS;
 - `metadata`: what the service says of itself (RFC 8414);

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
@@ -16,10 +16,9 @@ from captoken.adapters._http.exchange import Receive, Response, Scope
 from captoken.adapters._issuance.answers import body, failed, form, json, unavailable
 from captoken.adapters._issuance.form import logout_token
 from captoken.adapters._issuance.publisher import Publisher
+from captoken.adapters._issuance.standing import Standing
 from captoken.control import Operator
 from captoken.issuance.identity import Identity, issuer_of
-from captoken.issuance.keys import ProviderKeys
-from captoken.issuance.policy import Policy, Signals
 from captoken.issuance.registry import Registry, is_silent
 from captoken.issuance.signals import EVENT, LOGOUT, Effect, signal_key, told
 
@@ -31,20 +30,16 @@ class Ends:
 
     def __init__(
         self,
-        policy: Policy,
-        keys: ProviderKeys,
+        standing: Callable[[], Standing],
         registry: Registry,
         operator: Operator | None,
         clock: Clock,
     ) -> None:
-        self._policy = policy
-        self._keys = keys
+        """`standing` gives what stands now."""
+        self._standing = standing
         self._registry = registry
         self._clock = clock
         self.publisher = Publisher(registry, operator, clock)
-        self._streams = {
-            name: one for name, one in policy.providers.items() if isinstance(one, Signals)
-        }
 
     async def logout(self, scope: Scope, receive: Receive) -> Response:
         """A logout token (OpenID Connect Back-Channel Logout 1.0, 2.5 and 2.8)."""
@@ -73,9 +68,9 @@ class Ends:
 
     async def silent(self) -> list[str]:
         """The streams that told nothing for too long. Raises StoreError."""
-        return await asyncio.to_thread(self._silent, self._streams)
+        return await asyncio.to_thread(self._silent, self._standing().streams)
 
-    async def check_heard(self, *who: Identity | None) -> None:
+    async def check_heard(self, standing: Standing, *who: Identity | None) -> None:
         """Raise IssuanceError if a stream about one of these is silent, and is not to be so.
 
         What ended since is not known. Raises StoreError.
@@ -83,8 +78,8 @@ class Ends:
         issuers = {one.issuer for one in who if one is not None}
         streams = [
             name
-            for name, one in self._streams.items()
-            if one.fail_closed and issuer_of(self._policy.providers[one.about]) in issuers
+            for name, one in standing.streams.items()
+            if one.fail_closed and issuer_of(standing.policy.providers[one.about]) in issuers
         ]
         silent = await asyncio.to_thread(self._silent, streams) if streams else []
         if silent:
@@ -103,9 +98,11 @@ class Ends:
     async def _taken(self, text: str, kind: str) -> None:
         """Verify a signal and write what it comes to. Raises IssuanceError, StoreError."""
         now = read_clock(self._clock)
-        provider, kid = signal_key(text, self._policy, kind)
-        await self._keys.want(provider, kid)
-        effect = told(text, self._policy, self._keys, now, kind)
+        standing = self._standing()
+        policy, keys = standing.policy, standing.keys
+        provider, kid = signal_key(text, policy, kind)
+        await keys.want(provider, kid)
+        effect = told(text, policy, keys, now, kind)
 
         ended = await asyncio.to_thread(self._written, effect, now)
         level = logging.ERROR if effect.alarm else logging.INFO

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import StoreError
 from captoken._language.discharge import Discharge, Ticket
+from captoken.adapters._issuance.standing import Standing
 from captoken.adapters.discharge_service import DischargeService
 from captoken.discharge import Allow, Discharger, Refuse, Wait
-from captoken.issuance.policy import Policy
 from captoken.issuance.registry import Registry
 from captoken.keys.secret import DischargerKey
 
@@ -30,15 +31,16 @@ class Leases(DischargeService):
     def __init__(
         self,
         key: DischargerKey,
-        policy: Policy,
+        standing: Callable[[], Standing],
         registry: Registry,
         clock: Clock,
     ) -> None:
-        self._policy = policy
+        """`standing` gives what stands now."""
+        self._standing = standing
         self._registry = registry
         self._now = clock
         self.discharger = Discharger(key, self._alive, clock=clock)
-        super().__init__(self.discharger, origin=policy.origin, clock=clock)
+        super().__init__(self.discharger, origin=standing().policy.origin, clock=clock)
 
     async def _said(self, ticket: Ticket) -> Discharge | Refuse | Wait:
         return await asyncio.to_thread(self.discharger.answer, ticket)
@@ -58,5 +60,6 @@ class Leases(DischargeService):
 
     def _life(self) -> int:
         """How long a lease lives, in seconds: the shortest of any grant."""
-        lives = [grant.lease for grant in self._policy.grants.values() if grant.lease]
+        grants = self._standing().policy.grants.values()
+        lives = [grant.lease for grant in grants if grant.lease]
         return min(lives, default=_LIFE)

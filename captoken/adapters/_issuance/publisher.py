@@ -38,7 +38,9 @@ class Publisher:
 
     def __init__(self, registry: Registry, operator: Operator | None, clock: Clock) -> None:
         self._registry = registry
-        self._operator = operator
+
+        # May be another one from then on; each change is said by one.
+        self.operator = operator
         self._clock = clock
 
         # The task and what wakes it are of the loop that runs now.
@@ -107,13 +109,14 @@ class Publisher:
         until = change.task.deadline + CLOCKS_DIFFER
         if until <= read_clock(self._clock):
             return True
-        if self._operator is None:
+        operator = self.operator
+        if operator is None:
             return False
 
         if change.narrowing is None:
-            _end(self._operator, change.task.id, until)
+            _end(operator, change.task.id, until)
         else:
-            _narrow(self._operator, change.task.id, until, change.narrowing)
+            _narrow(operator, change.task.id, until, change.narrowing)
         return True
 
 
