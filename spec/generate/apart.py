@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
@@ -40,12 +41,14 @@ WHY = {
         "allowances_nine_links_that_count_without_an_access", "allowances_seventeen_buckets", "discharges_seventeen*",
         "discharges_that_asks_in_its_turn", "discharges_with_budget", "proof_of_possession_at_a_server_without_a_name_for_nobody",
         "third_party_caveats_cid_of_2049_bytes*", "third_party_caveats_cid_changed",
-        "chain_links_joined", "discharges_holding_seventeen", "keys_root_key_none_at_keyring_of_audience",
+        "recall_of_another_child_by_who_was_not_there", "recall_after_a_link_before_it_held", "recall_of_its_own_hand_over",
+        "recall_of_a_sibling_of_its_own", "snapshots_before_what_a_delta_gave", "chain_links_joined", "discharges_holding_seventeen", "keys_root_key_none_at_keyring_of_audience",
         "limits_64_links_and_a_third_party", "pairwise_keys_token_of_*", "pairwise_keys_token_for_*",
         "third_party_caveats_vids_swapped", "third_party_caveats_caveats_swapped", "discharges_of_two_caveats_with_one_id_*",
     ),
     "other": (
         "discharges_of_another_caveat", "discharges_the_first_of_two_twice", "discharges_token_as_its_own_discharge",
+        "audit_another_from_the_start", "deltas_on_what_it_gives", "snapshots_with_a_snapshot_behind_it",
         "discharges_with_a_proof_in_the_place_of_a_token", "domains_both_ask_for_a_domain",
         "proof_of_possession_text_before_the_token",
         "discharges_discharge_as_a_token", "discharges_text_*", "root_record_that_is_a_link", "root_record_version_2_with*",
@@ -176,6 +179,8 @@ def stretches(one, two):
     """0, 1 for one stretch, or 2 for more."""
     if one == two:
         return 0
+    if type(one) is not type(two) or not isinstance(one, str | bytes):
+        return 2
     start = shared(one, two)
     end = shared(one[start:][::-1], two[start:][::-1])
     changed = [len(each) - start - end for each in (one, two)]
@@ -324,7 +329,10 @@ class Text:
         return value
 
 
-HOLDERS = ("orchestrator", "sales-agent", "report-agent", "mail-agent", "Orchestrator")
+HOLDERS = (
+    "orchestrator", "sales-agent", "report-agent", "mail-agent", "Orchestrator", "operator", "another operator", "server",
+    "another server",
+)  # fmt: skip
 # The caveats whose keys discharges are under.
 ASKED = ("one", "two", "three", "four", *(f"of many {number}" for number in range(17)))
 KEYS = {name: evaluator.base64text(build.signing_public(name)) for name in HOLDERS}
@@ -336,20 +344,74 @@ def signer(message, signature):
     return next(found, signature.hex())
 
 
-def signed(text, publics, purpose):
+def signed(data, purpose):
     """A body and a signature behind a full stop, each as what it says."""
-    data = text.encode("latin-1")
     signature = evaluator.unbase64(data[-86:].decode("latin-1")) if data[-87:-86] == b"." else None
     if signature is None or len(signature) != 64:
-        return Stretch(data)
+        return Made(data, Stretch(data))
     message = evaluator.label(purpose) + evaluator.sha256(data[:-87])
-    good = any(isinstance(key, str) and evaluator.is_signed(key, message, signature) for key in publics)
-    return {"body": spelled(data[:-87]), "signature": HOLDS if good else signature.hex()}
+    return Made(data, {"body": spelled(data[:-87]), "signature": Made(signature, signer(message, signature))})
+
+
+def of_snapshot(parts):
+    """The snapshot and what was known before, each with the deltas behind it."""
+    given = {key: parts[key].encode("latin-1") for key in ("snapshot", "known") if key in parts}
+    lines = {key: re.split(rb"\n(?=\{)", data) for key, data in given.items()}
+    said = {key: [signed(line, "delta" if at else "overlay") for at, line in enumerate(each)] for key, each in lines.items()}
+    return {**parts, **{key: Made(given[key], said[key]) for key in given}}
+
+
+def of_delta(parts):
+    deltas = [signed(text.encode("latin-1"), "delta") for text in parts["deltas"]]
+    return {**parts, "known": signed(parts["known"].encode("latin-1"), "overlay"), "deltas": deltas}
 
 
 def of_trail(parts):
-    heads = {key: json.dumps(parts[key]) for key in ("after",) if key in parts}
-    return {**parts, **heads, "known": [json.dumps(each) for each in parts["known"]]}
+    """The records, each by what follows on the one before; heads as wholes."""
+    lines = parts["trail"].encode("latin-1").split(b"\n")
+    befores = [bytes(32), *map(evaluator.sha256, lines)]
+    said = [record(line, lines[at - 1] if at else b"", befores[at]) for at, line in enumerate(lines)]
+    heads = {"after": json.dumps(parts["after"])} if "after" in parts else {}
+    return {**parts, **heads, "trail": Made(b"\n".join(lines), said), "known": [json.dumps(each) for each in parts["known"]]}
+
+
+def record(line, before, hashed):
+    said = spelled(line)
+    if isinstance(said, dict):
+        said = {key: value for key, value in said.items() if key != "seq"}
+        if said.get("prev") == evaluator.base64text(hashed):
+            said["prev"] = HOLDS
+        if isinstance(said.get("signature"), str):
+            signature = evaluator.unbase64(said["signature"]) or b""
+            found = signer(evaluator.label("audit") + evaluator.sha256(before), signature)
+            said["signature"] = Made(signature, found)
+    return Made(line, said)
+
+
+def of_recall(parts):
+    """What a holder sends: its token, and a MAC under a tag of it."""
+    data = parts["request"].encode("utf-8", "surrogatepass")
+    said = spelled(data)
+    if isinstance(said, dict) and isinstance(said.get("token"), str):
+        text = Text(parts, said["token"])
+        message = evaluator.canonical({key: said.get(key, "") for key in ("links", "why")}).encode()
+        macs = [evaluator.mac(evaluator.sha256(evaluator.label("recall") + tag), message) for tag in text.tags]
+        found = [f"under the tag after link {at - 1}" for at, made in enumerate(macs) if said.get("mac") == evaluator.base64text(made)]
+        said = {**said, "token": Made(said["token"], text.parts)}
+        said |= {"mac": Made(said["mac"], found[0] if found else said["mac"])} if "mac" in said else {}
+    elif isinstance(said, dict) and "mac" in said:
+        said = {**said, "mac": Made(said["mac"], said["mac"])}
+    return {**parts, "request": Made(data, said)}
+
+
+def of_file(parts):
+    data = parts["content"].encode("latin-1")
+    return {**parts, "content": Made(data, spelled(data.removesuffix(b"\n")))}
+
+
+def of_ticket(parts):
+    data = parts["ticket"].encode("utf-8", "surrogatepass")
+    return {**parts, "ticket": Made(data, spelled(data))}
 
 
 def of_decision(parts):
@@ -357,7 +419,7 @@ def of_decision(parts):
     made = {**parts, "token": Made(parts["token"], text.parts)}
     if "overlay" in parts and parts["overlay"]["snapshot"] is not None:
         overlay = parts["overlay"]
-        made["overlay"] = {**overlay, "snapshot": signed(overlay["snapshot"], overlay["operators"], "overlay")}
+        made["overlay"] = {**overlay, "snapshot": signed(overlay["snapshot"].encode("latin-1"), "overlay")}
     if "own" in parts:
         made["own"] = [json.dumps(each) for each in parts["own"]]
     return {key: value if key == "token" else text.named(value) for key, value in made.items()}
@@ -368,5 +430,6 @@ def of_holder(parts):
 
 
 READERS = {kind: of_decision for kind in ("decision", "own", "dry_run", "grant")}
-READERS["trail"] = of_trail
+READERS |= {"trail": of_trail, "snapshot": of_snapshot, "delta": of_delta, "recall": of_recall, "key_file": of_file}
+READERS["discharge"] = of_ticket
 READERS |= {kind: of_holder for kind in ("widening", "proof", "presenting", "asking", "holding")}

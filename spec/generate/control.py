@@ -245,6 +245,8 @@ def snapshots() -> Table:
     row("after_an_earlier_one", "36.10", snapshot(seq=8), come(seq=8), known=snapshot(seq=7))
     row("after_one_much_earlier", "36.10", snapshot(seq=800), come(seq=800), known=snapshot(seq=7))
     row("that_is_known", "36.10", snapshot(seq=7), come(seq=7), known=snapshot(seq=7))
+    row("after_an_earlier_one_and_issued_later", "36.10", snapshot(seq=8, iat=NOW + 5), come(seq=8, iat=NOW + 5, exp=NOW + 3605),
+        known=snapshot(seq=7))  # fmt: skip
     table.beside("after_an_earlier_one")
     for name, seq in {"earlier": 6, "much_earlier": 1}.items():
         row(f"that_is_{name}", "36.10", snapshot(seq=seq), known=snapshot(seq=7))
@@ -688,8 +690,8 @@ def recall() -> Table:
     for name, changes in {
         "with_more": {"x": 1}, "of_version_2": {"v": 2}, "of_version_text": {"v": "1"}, "of_version_true": {"v": True},
         "without_a_link": {"links": []}, "of_links_as_text": {"links": "x"}, "of_a_link_as_text": {"links": ["x"]},
-        "of_a_link_without_cid": {"links": [{}]}, "of_a_link_with_more": {"links": [{"cid": "eA", "x": 1}]},
-        "of_a_link_that_is_no_base64": {"links": [{"cid": "="}]}, "of_65_links": {"links": [{"cid": "eA"}] * 65},
+        "of_a_link_without_cid": {"links": [{}]}, "of_a_link_with_more": {"links": [{**links_of(mine, child)[0], "x": 1}]},
+        "of_a_link_that_is_no_base64": {"links": [{"cid": "="}]}, "of_65_links": {"links": links_of(mine, child) + [{"cid": "eA"}] * 64},
         "of_a_cid_with_trailing_bits": {"links": [{"cid": "eB"}]}, "of_a_vid_alone": {"links": [{"vid": "eA"}]},
         "after_text": {"after": "1"}, "after_true": {"after": True}, "with_token_as_list": {"token": [mine.text]},
         "without_a_reason": {"why": ""}, "with_a_blank_reason": {"why": "  "}, "with_reason_as_number": {"why": 1},
@@ -1476,6 +1478,8 @@ def audit() -> Table:
         row(f"line_{name}", "39.1", content)
 
     # Checkpoints.
+    row("of_two_servers_with_one_checkpoint", "39.5", (once := trail(first, *decisions[:3], checkpoint)), whole(once, 4, 3),
+        servers=[b64(signing_public("another server")), SERVER])  # fmt: skip
     table.beside("of_two_servers")
     for name, key in {"another": b64(signing_public("another server")), "none": None, "a_list": [SERVER], "an_empty": ""}.items():
         named = trail(first, *decisions[:3], changed(checkpoint(lines[3]), key=key))
@@ -1510,7 +1514,7 @@ def audit() -> Table:
     row(
         "rolled_back_and_gone_on",
         "39.5",
-        trail(first, *decisions[:3], checkpoint, decisions[4], decisions[5]),
+        trail(first, *decisions[:3], checkpoint, decisions[3], decisions[5]),
         known=[head(lines, 7)],
     )
     row("another_from_the_start", "39.5", trail(decisions[0], first), known=[head(lines, 1)])

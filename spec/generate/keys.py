@@ -87,6 +87,7 @@ def key_files() -> Table:
     both = {"k1": KEY.hex(), "k2": OTHER_KEY.hex()}
     row("keyring", "27.3", "keyring", keys() + "\n", keys=both, current="k1", audience=None)
     row("keyring_with_another_current", "27.3", "keyring", keys(current="k2"), keys=both, current="k2", audience=None)
+    row("keyring_of_one_key", "27.3", "keyring", keys(keys={"k1": b64(KEY)}), keys={"k1": KEY.hex()}, current="k1", audience=None)
     server = {"k1": audience_key(KEY, "sales-db")}
     row(
         "keyring_for_one_audience",
