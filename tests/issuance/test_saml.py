@@ -228,6 +228,17 @@ def test_what_every_assertion_has_to_say_is_asked_of_attributes_too() -> None:
     assert "requires" in refused(login({"attributes": ""}), "not one of those that are taken", over=over).why
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(">jane<", ">joan<"), ("finance", "board"), ("staff", "finance"), (US, "https://issuer.examplf"), (at(290), at(3000)), ("s-1", "s-2"), ("_a1", "_a2"),
+     ('Name="department"', 'Name="dept"'), ("</saml:Assertion>", " </saml:Assertion>"), ('xsi:type="xs:string"', 'xsi:type="xs:token"')],
+)  # fmt: skip
+def test_20_what_is_changed_after_it_was_signed_is_refused(old: str, new: str) -> None:
+    text = token(GOOD.replace(old, new))
+    assert text != token(GOOD) and verify(token(GOOD)).sub == "jane"
+    refused(text, "its signature does not hold")
+
+
 # --- 76: wrapped ----------------------------------------------------------------------------------
 
 GOOD = sign(assertion())
