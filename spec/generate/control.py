@@ -1045,6 +1045,10 @@ def allowances() -> Table:
         token({**HERE_ALONE, **budget(cents=1)}),
         {**SELECT, "table": "hr"},
     )
+    for unit in ("constructor", "__proto__"):
+        odd = extended(base, budget(**{unit: 5}))
+        allow(f"cost_in_{unit}", "43.10", odd, costing(**{unit: 1}), debit(odd, 1, unit, 5, 1))
+        deny(f"cost_in_{unit}_unstated", "43.10", "cost_unstated", odd, costing())
     allow("cost_where_nothing_counts", "38.2", base, costing(cents=1))
     allow("without_an_access", "24.8", both, None)
     for name, cost in {

@@ -21,7 +21,8 @@ SECTIONS = (
     "Patterns", "Constraints", "Paths", "Caveats", "Audience and task", "Links", "Domains", "Capability", "Lineage", "Keys",
     "Minting", "Widening", "Verification", "Interop", "Promises", "Key files", "Holder binding", "Requests",
     "Proof of possession", "Replay", "Third-party caveats", "Discharges", "Leases", "Pairwise keys", "Overlay", "Recall",
-    "Ledger", "Audit", "Transports", "Grammar",
+    "Ledger", "Audit", "Transports", "Grammar", "Procedures",
+    "Traps",
 )  # fmt: skip
 
 SALES: dict[str, Json] = {"operations": ["select"], "tables": ["sales"]}

@@ -279,6 +279,7 @@ def names() -> Table:
         for name, other in looking_alike.items():
             table.deny(f"other_{name}", "4.6", "table", granted_token, {"table": other, "operation": "select"})
 
+    _of_objects(table)
     table.allow("agent_of_128_characters", "4.1", token(SALES, agent="x" * 128))
     table.deny("agent_of_129_characters", "4.1", "malformed", token(SALES, agent="x" * 129))
     table.allow("subject_of_every_character", "4.1", token(SALES, sub="AZaz09._:/@+-"))
@@ -295,6 +296,30 @@ def names() -> Table:
     }.items():  # fmt: skip
         table.deny(f"task_{name}", "4.2", "malformed", token(SALES, task=task))
     return table
+
+
+def _of_objects(table: Table) -> None:
+    """Names that mean something else where a map is an object of the language: nobody wrote them, or somebody did."""
+    select = {"operation": "select"}
+    maps = token({"allow": {"sales": ["select"]}, "tools": {"search": {"q": {"any": True}}}})
+    names = ("constructor", "__proto__", "toString", "hasOwnProperty")
+    table.allow("of_no_object_table", "43.10", maps)
+    for name in names:
+        table.deny(f"{name}_is_no_table", "43.10", "table", maps, {"table": name, **select})
+    table.allow("of_no_object_tool", "43.10", maps, call("search", q="x"))
+    for name in names:
+        table.deny(f"{name}_is_no_tool", "43.10", "tool", maps, call(name, q="x"))
+        table.deny(f"{name}_is_no_argument", "43.10", "argument", maps, call("search", q="x", **{name: "x"}))
+    where = {"__proto__": {"in": ["a"]}, "constructor": {"in": ["b"]}}
+    named = token({"allow": {"__proto__": ["select"]}, "tools": {"constructor": {"__proto__": {"in": ["a"]}}}}, {"where": where})
+    given = {"attributes": {"__proto__": "a", "constructor": "b"}}
+    table.allow("of_an_object_tool", "43.10", named, {**call("constructor", __proto__="a"), **given})
+    table.deny("of_an_object_argument_left_out", "43.10", "argument", named, {**call("constructor"), **given})
+    table.allow("of_an_object_table", "43.10", named, {"table": "__proto__", **select, **given})
+    for left in ("__proto__", "constructor"):
+        rest = {name: value for name, value in given["attributes"].items() if name != left}
+        table.deny(f"{left}_is_not_stated", "43.10", "attribute", named, {"table": "__proto__", **select, "attributes": rest})
+    table.deny("of_an_object_other_table", "43.10", "table", named, {"table": "constructor", **select, **given})
 
 
 def wire() -> Table:
