@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import time
 from typing import Any, TypeAlias
 
@@ -58,6 +58,7 @@ from captoken.adapters._issuance.metadata import PATH as METADATA
 from captoken.adapters._issuance.metadata import metadata
 from captoken.adapters._issuance.rates import Rates, seconds_for
 from captoken.adapters._issuance.records import Asking, Records
+from captoken.adapters._issuance.reviews import Review, Reviews
 from captoken.adapters._issuance.standing import Setup, Standing, checked
 from captoken.adapters.discharge_service import PATH as LEASES
 from captoken.audit.trail import AuditTrail
@@ -104,6 +105,9 @@ class IssuanceService:
     is called in threads.
     `trail`: where each token, and each refusal of somebody who is verified, has its record. What
     cannot be recorded is not given. It is written to in threads.
+    `reviews`: by provider, what is asked whether the issuer still stands by an assertion that held.
+    It is awaited with the text of that, or with a certificate in PEM. Unless it says True, in five
+    seconds, no task starts.
     `keys`: the keys of providers; made for the policy unless given.
     """
 
@@ -116,10 +120,14 @@ class IssuanceService:
         lease: DischargerKey | None = None,
         operator: Operator | None = None,
         trail: AuditTrail | None = None,
+        reviews: Mapping[str, Review] | None = None,
         keys: ProviderKeys | None = None,
         clock: Clock = time,
     ) -> None:
-        """Raises IssuanceError, `policy`, for a policy with leases without `lease`."""
+        """Raises IssuanceError, `policy`, for a policy with leases without `lease`.
+
+        Raises ValueError for reviews of a provider that the policy has not.
+        """
         self._registry = registry
         self._clock = clock
         self._lease = None if lease is None else lease.public
@@ -133,6 +141,7 @@ class IssuanceService:
         self._leases = None if lease is None else Leases(lease, self._stands, registry, clock)
         self._ends = Ends(self._stands, registry, operator, clock)
         self._rates = Rates()
+        self._reviews = Reviews(reviews, policy.providers)
         self._records = None if trail is None else Records(trail)
         self._routes: dict[tuple[str, str], _Handler] = {
             ("POST", "/token"): self._token,
@@ -157,6 +166,7 @@ class IssuanceService:
             before = self._standing
             try:
                 setup = await asyncio.to_thread(checked, load, before.policy, self._clock)
+                self._reviews.check_names(setup.policy.providers)
                 keys = before.keys.reloaded(setup.policy)
                 after = Standing(setup.policy, setup.keyring, keys, self._lease, self._clock)
             # Whatever a file or a callable does: the service goes on.
@@ -205,7 +215,7 @@ class IssuanceService:
         policy = standing.policy
         proven = _proven(scope, policy, now)
         subject = await _identity(request.subject, standing, now)
-        actor = await _actor(scope, request, standing, now)
+        actor, acts = await _actor(scope, request, standing, now)
 
         # From here on it is known who asks, so that a refusal has a record, too.
         asking = Asking(now, policy.digest, subject, actor, request.ask)
@@ -214,6 +224,7 @@ class IssuanceService:
             if over:
                 raise IssuanceError("too many requests of yours: wait", SLOW_DOWN)
             await self._ends.check_heard(standing, subject, actor)
+            await self._review((subject, request.subject), (actor, acts))
             client = _client(request, policy, subject, actor)
             key = None if proven is None else proven.key
             asking = structs.replace(
@@ -227,6 +238,12 @@ class IssuanceService:
                 told = unavailable(error) if isinstance(error, StoreError) else error
                 await asyncio.to_thread(self._records.refused, asking, told)
             raise
+
+    async def _review(self, *those: tuple[Identity | None, Shown | None]) -> None:
+        """Raise IssuanceError for what its issuer does not stand by any more."""
+        for who, shown in those:
+            if who is not None and shown is not None:
+                await self._reviews.check(who, shown.text, shown.error)
 
     async def _started(
         self,
@@ -399,17 +416,20 @@ async def _actor(
     request: Request,
     standing: Standing,
     now: int,
-) -> Identity | None:
-    """Which workload acts: by its assertion, or by its certificate if it is named alone."""
+) -> tuple[Identity | None, Shown | None]:
+    """Which workload acts, and what it has shown.
+
+    That is its assertion, or its certificate where `client_id` names that alone.
+    """
     client_id = request.client_id
     if client_id is None or not client_id.startswith(SCHEME):
-        return await _identity(request.actor, standing, now)
+        return await _identity(request.actor, standing, now), request.actor
     if request.actor is None:
         return await by_certificate(scope, client_id, standing.policy, standing.keys, now)
     actor = await _identity(request.actor, standing, now)
     if actor is not None and actor.sub != client_id:
         raise IssuanceError("the assertion is of another than client_id", "invalid_client")
-    return actor
+    return actor, request.actor
 
 
 def _client(

@@ -530,6 +530,7 @@ WITHOUT = {
     r"captoken\.issuance\.(events|identity|jose|policy|registry|saml|signed_xml|registry\.ports)\.\w+\(\w+\)": "made by the library alone, of what it has read",
     r"captoken\.issuance\.(desk|keys|web)\.[\w.]+\(\w+\)": "of the service's or the client's own",
     r"captoken\.issuance\.client\.workload\(environ\)": "of the process itself: each name is looked up once",
+    r"captoken\.adapters\.issuance\.IssuanceService\(reviews\)": "copied when the service is made, and all that counts from then on",
     r"captoken\.tools\.stated_of\(cost\)": "for guards, which have read it",
     r"captoken\.(current\.Held\(_shown\)|Keyring\(_derived\)|Capability\(held\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
     r"captoken\.adapters\.(httpx\.Presenting\(audiences\)|a2a\.GrantedUser\(state\)|discharge_service\.Pending\(need\))": "made by the library alone",

@@ -23,6 +23,7 @@ from tests.adapters.serving import wait_for
 ROOT = Path(__file__).parent.parent.parent
 _fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVE = "captoken issue serve"
+PROGRAM = "IssuanceService("  # in the service's own, and not in the agent's
 
 
 class Recipe:
@@ -79,14 +80,14 @@ class Recipe:
         return done.stdout if code == 0 else done.stderr
 
     def python(self, more: str = "", **environ: str) -> str:
-        """What the page's Python prints, from top to bottom, and then this."""
-        source = "\n".join([*self.blocks("python"), more])
+        """What the agent's Python of the page prints, from top to bottom, and then this."""
+        source = "\n".join([*(block for block in self.blocks("python") if PROGRAM not in block), more])
         (self.folder / "agent.py").write_text(source, "utf-8")
         return self.sh("python agent.py", **environ).strip()
 
     @contextmanager
-    def served(self, *, is_first: bool = False) -> Iterator[None]:
-        """The service, begun by the page's own commands, until the block ends.
+    def served(self, *, is_first: bool = False, by_program: bool = False) -> Iterator[None]:
+        """The service, begun by the page's own commands, or by its program, until the block ends.
 
         Unless it is to be the first time, its registry is there already: a new one takes nothing for a minute.
         """
@@ -96,9 +97,12 @@ class Recipe:
         if not is_first:
             SQLiteRegistry.create(self.folder / "tasks.db", floor=0)
             serve = serve.replace(" --create", "")
-        server = subprocess.Popen(
-            ["bash", "-c", f"exec {SERVE}{serve.rstrip()} --port {self.port}"], cwd=self.folder, env=self.environ, stderr=subprocess.DEVNULL
-        )
+        command = f"{SERVE}{serve.rstrip()} --port {self.port}"
+        if by_program:
+            (program,) = [block for block in self.blocks("python") if PROGRAM in block]
+            (self.folder / "service.py").write_text(program.replace("8700", str(self.port)), "utf-8")
+            command = "python service.py"
+        server = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environ, stderr=subprocess.DEVNULL)
         try:
             wait_for(self.port)
             yield

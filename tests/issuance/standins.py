@@ -36,6 +36,8 @@ class Platform:
         self.asked: list[str] = []  # paths, in the order in which they were asked for
         self.job: Mapping[str, Any] = {}  # what a job's token says
         self.secret = "secret-of-the-job"
+        self.gone = False  # is the pod, of which a review asks?
+        self.reviewed: list[Any] = []
         self.url = ""
 
     def sign(self, claims: Mapping[str, Any], **header: Any) -> str:
@@ -57,6 +59,18 @@ class Platform:
         return 404, {}
 
 
+    def review(self, target: str, authorization: str | None, body: bytes) -> tuple[int, Any]:
+        """As the API server answers (https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/)."""
+        if target != "/apis/authentication.k8s.io/v1/tokenreviews" or authorization != "Bearer of-the-service":
+            return 403, {"kind": "Status", "status": "Failure", "reason": "Forbidden"}
+        said = json.loads(body)
+        self.reviewed.append(said["spec"])
+        status: dict[str, Any] = {"authenticated": True, "audiences": said["spec"]["audiences"]}
+        if self.gone:
+            status = {"error": "[invalid bearer token, service account token has been invalidated]"}
+        return 201, {**said, "status": status}
+
+
 def live(seconds: int) -> dict[str, int]:
     """Times of what is good from now on."""
     now = int(time())
@@ -69,7 +83,13 @@ def platform() -> Iterator[Platform]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, said = made.answer(self.path, self.headers.get("authorization"))
+            self.tell(*made.answer(self.path, self.headers.get("authorization")))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            self.tell(*made.review(self.path, self.headers.get("authorization"), body))
+
+        def tell(self, status: int, said: Any) -> None:
             body = json.dumps(said).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")

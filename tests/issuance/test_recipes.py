@@ -132,6 +132,34 @@ def wrong_kubernetes(recipe: Recipe, kubelet: Kubelet, shell: str, curl: str, po
     assert "report: not so: sub is system:serviceaccount:risk:orchestrator" in explained
 
 
+def test_a_cluster_that_is_asked_each_time(cluster: Platform, tmp_path: Path) -> None:
+    own = tmp_path / "serviceaccount"
+    own.mkdir()
+    (own / "token").write_text("of-the-service")
+    (own / "ca.crt").write_bytes(Authority().pem)
+    places = {
+        "https://cluster.example": cluster.url,
+        "https://kubernetes.default.svc": cluster.url,
+        "/var/run/secrets/kubernetes.io/serviceaccount": str(own),
+        "/run/identity": f"{tmp_path}/identity",
+        "/run/keys": f"{tmp_path}/keys",
+    }
+    recipe = Recipe("issuance-kubernetes.md", tmp_path, places)
+    recipe.policy()
+    kubelet = Kubelet(recipe, cluster)
+    pod = kubelet.environ()
+    with recipe.served(by_program=True):
+        kubelet.write()
+        assert recipe.at_sales(recipe.python("print(text)", **pod)) == "allowed"
+        (asked,) = cluster.reviewed
+        assert asked == {"token": (tmp_path / "identity/token").read_text(), "audiences": [recipe.service]}
+        cluster.gone = True
+        shell = f"captoken exchange {recipe.service} --workload --signer keys/agent.json --grant report"
+        told(recipe, recipe.sh(shell, code=2, **pod), "its issuer does not stand by it any more")
+        (own / "token").write_text("of-another")
+        told(recipe, recipe.sh(shell, code=2, **pod), "the assertion's issuer cannot be asked now")
+
+
 def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     """And the same policy with the file of its keys beside it, as the page says."""
     with platform() as cluster:

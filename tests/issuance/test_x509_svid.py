@@ -385,7 +385,7 @@ def test_known_authorities_outlive_a_reload_and_go_with_their_place(tmp_path: Pa
 class Door:
     """The service, and a client whose TLS ended in the server, or in a proxy before it."""
 
-    def __init__(self, folder: Path, proxy: str = "") -> None:
+    def __init__(self, folder: Path, proxy: str = "", **facts: Any) -> None:
         (folder / "keys.json").write_text(json.dumps({"keys": [MESH.jwk(use="jwt-svid")]}))
         (folder / "acme.pem").write_bytes(ACME.pem)
         (folder / "login.json").write_bytes(LOGIN.jwks())
@@ -396,7 +396,7 @@ class Door:
         self.now = Now()
         self.registry = MemoryRegistry(floor=0)
         keys = ProviderKeys(self.policy, clock=self.now)
-        self.service = IssuanceService(self.policy, KEYRING, self.registry, keys=keys, clock=FixedClock(NOW))
+        self.service = IssuanceService(self.policy, KEYRING, self.registry, keys=keys, clock=FixedClock(NOW), **facts)
 
     def ask(
         self,

@@ -3,6 +3,7 @@
 - `standing`: the policy and all that follows from it, as one request sees it;
 - `form`: a request to the token endpoint, read: who shows which assertion as what;
 - `certificates`: a workload's certificate, by whoever ended TLS;
+- `reviews`: whether an issuer still stands by what it signed;
 - `metadata`: what the service says of itself (RFC 8414);
 - `answers`: bodies and answers, in JSON;
 - `ends`: what providers tell of logins that end; `publisher`: what the overlay says of it;

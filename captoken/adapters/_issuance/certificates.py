@@ -22,6 +22,7 @@ from itertools import islice
 from captoken._format import primitives
 from captoken._format.errors import IssuanceError
 from captoken.adapters._http.exchange import Header, Scope, values_of
+from captoken.adapters._issuance.form import Shown
 from captoken.issuance import certificates
 from captoken.issuance.identity import Identity
 from captoken.issuance.keys import ProviderKeys
@@ -40,24 +41,25 @@ async def by_certificate(
     policy: Policy,
     keys: ProviderKeys,
     now: int,
-) -> Identity:
-    """The workload of that SPIFFE ID, by the certificate that it has shown.
+) -> tuple[Identity, Shown]:
+    """The workload of that SPIFFE ID, by the certificate that it has shown; and that one, in PEM.
 
     Raises IssuanceError: `invalid_client`, or `temporarily_unavailable`.
     """
     chain = shown_chain(scope, policy.proxy)
     svid = certificates.shown_by(chain, client_id, policy)
+    shown = Shown(ssl.DER_cert_to_PEM_cert(svid.leaf.der), ("spiffe",), "invalid_client")
     await keys.want_authorities(svid.provider)
     known = keys.authorities(svid.provider)
     try:
-        return certificates.verify(svid, policy, known, now)
+        return certificates.verify(svid, policy, known, now), shown
     except IssuanceError:
         # Its authority may be newer than what is known here.
         await keys.want_authorities(svid.provider, anew=True)
         newer = keys.authorities(svid.provider)
         if newer is known:
             raise
-    return certificates.verify(svid, policy, newer, now)
+    return certificates.verify(svid, policy, newer, now), shown
 
 
 def shown_chain(scope: Scope, proxy: Proxy | None) -> list[bytes]:
