@@ -3,7 +3,8 @@
 A driver has one transaction at a time for all that write, and says by `Run` how statements are run
 in it. The statements are those that SQLite and PostgreSQL both read; a `?` is a value. What a row
 is worth is judged by `_rules`, in Python, within the transaction: so the rules are written once.
-What an exchange asks, and what it writes, is run together: one round trip to a server each.
+What an exchange asks is run with the beginning of its transaction, and what it writes with the end:
+one round trip to a server each.
 
 Tables, all with `registry_` before the name:
 
@@ -53,6 +54,10 @@ Asked: TypeAlias = tuple[str, Sequence[Any]]
 
 # Runs statements one after the other, and gives all rows of each.
 Run: TypeAlias = Callable[[Sequence[Asked]], list[list[Row]]]
+
+# How to ask more, what the first questions were answered, and what is to be run at the end: along
+# with the commit, if there is a way to do that.
+Entering: TypeAlias = tuple[Run, list[list[Row]], list[Asked]]
 
 # In the words of SQLite. `{blob}` and `{int}` are the types of bytes and numbers.
 TABLES = (
@@ -141,21 +146,9 @@ def _run(run: Run, statement: str, *values: Any) -> list[Row]:
 class _Known:
     """What the tables know, asked in one transaction: most of what an entry needs, at once."""
 
-    def __init__(self, run: Run, state: Asked, entry: Exchange) -> None:
+    def __init__(self, run: Run, asked: Sequence[Asked], told: Sequence[list[Row]]) -> None:
         self._run = run
-        asked: list[Asked] = [
-            state,
-            (_LOGOUTS, _whose(entry.provider, entry.session, entry.subject)),
-            (_KEPT, (entry.task,)),
-        ]
-        asked += [(_USED, (seen.digest,)) for seen in entry.seen]
-        if entry.most_live is not None:
-            asked.append((_LIVE, (entry.subject, entry.grant, entry.now)))
-        if entry.most_per_day is not None:
-            asked.append((_BEGUN, (entry.subject, entry.grant, entry.now - DAY)))
-        if entry.counted:
-            asked.append((_TAKEN, (entry.task, entry.grant)))
-        self._told = dict(zip(map(_key, asked), run(asked), strict=True))
+        self._told = dict(zip(map(_key, asked), told, strict=True))
 
     def rows(self, statement: str, *values: Any) -> list[Row]:
         """The rows of a statement, from what was asked at once, or asked now."""
@@ -195,6 +188,23 @@ class _Known:
         return int(self.rows(_TAKEN, task, grant)[0][0]) > 0
 
 
+def _questions(state: Asked, entry: Exchange) -> list[Asked]:
+    """What is asked before an entry is judged, as far as that is known before."""
+    asked: list[Asked] = [
+        state,
+        (_LOGOUTS, _whose(entry.provider, entry.session, entry.subject)),
+        (_KEPT, (entry.task,)),
+    ]
+    asked += [(_USED, (seen.digest,)) for seen in entry.seen]
+    if entry.most_live is not None:
+        asked.append((_LIVE, (entry.subject, entry.grant, entry.now)))
+    if entry.most_per_day is not None:
+        asked.append((_BEGUN, (entry.subject, entry.grant, entry.now - DAY)))
+    if entry.counted:
+        asked.append((_TAKEN, (entry.task, entry.grant)))
+    return asked
+
+
 def _key(asked: Asked) -> tuple[str, tuple[Any, ...]]:
     """What a statement is known by, along with its values."""
     statement, values = asked
@@ -217,6 +227,10 @@ class RegistryTables(ABC):
         """One transaction that nobody else writes in, and that is on disk when it ends."""
 
     @abstractmethod
+    def _to_enter(self, first: Sequence[Asked]) -> AbstractContextManager[Entering]:
+        """The same, with what is asked at its beginning, and what is written at its end."""
+
+    @abstractmethod
     def _to_read(self) -> AbstractContextManager[Run]:
         """A look at one state of the tables, by one statement."""
 
@@ -235,13 +249,14 @@ class RegistryTables(ABC):
 
         Raises IssuanceError and StoreError.
         """
-        with self._to_write() as run:
-            times, values = self._times()
-            known = _Known(run, (times, values), entry)
+        times, values = self._times()
+        asked = _questions((times, values), entry)
+        with self._to_enter(asked) as (run, told, last):
+            known = _Known(run, asked, told)
             state = state_of(known.rows(times, *values))
             verdict = ruling_on(entry, state, known)
             self._sweep(run, state, entry.now)
-            run(_written(entry, verdict))
+            last += _written(entry, verdict)
             return verdict.task
 
     def is_live(self, task: str, now: int) -> bool:

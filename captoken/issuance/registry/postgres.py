@@ -22,7 +22,15 @@ with extra("postgres"):
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import CaptokenError, StoreError
 from captoken.issuance.registry._rules import first_floor
-from captoken.issuance.registry._tables import TABLES, Asked, RegistryTables, Row, Run, begin
+from captoken.issuance.registry._tables import (
+    TABLES,
+    Asked,
+    Entering,
+    RegistryTables,
+    Row,
+    Run,
+    begin,
+)
 from captoken.stores import postgres as stores
 from captoken.stores._rules import checked_floor, there_already
 from captoken.stores.postgres import (
@@ -32,6 +40,8 @@ from captoken.stores.postgres import (
     _words,  # pyright: ignore[reportPrivateUsage]
 )
 
+# A statement as the server reads it, with its values.
+Composed: TypeAlias = tuple[bytes, Sequence[Any]]
 Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
 
 _SERVER = "PostgreSQL"
@@ -144,14 +154,23 @@ class PostgresRegistry(RegistryTables, PostgresStore):
 
     @contextmanager
     def _to_write(self) -> Generator[Run]:
-        # At the level that `ready` wants, each statement sees what was committed before it.
-        first = [(self._ready, ()), (self._lock_state, ()), (self._floors, self._floor_facts())]
-        with self._transaction(first) as (cursor, told):
+        with self._to_enter(()) as (run, _, _):
+            yield run
+
+    @contextmanager
+    def _to_enter(self, first: Sequence[Asked]) -> Generator[Entering]:
+        # At the level that `ready` wants, each statement sees what was committed before it: what
+        # is asked behind the lock sees what the one before has written.
+        opening = [(self._ready, ()), (self._lock_state, ()), (self._floors, self._floor_facts())]
+        last: list[Asked] = []
+        with self._transaction([*opening, *self._composed_of(first)], last) as (cursor, told):
             run = self._run_by(cursor)
-            floor = _risen(told[-1])
+            floors, answers = told[len(opening)], told[len(opening) + 1 :]
+            floor = _risen(floors)
             if floor is not None:
                 run(_set_back(floor))
-            yield run
+                answers = run(first)
+            yield run, answers, last
 
     @contextmanager
     def _to_read(self) -> Generator[Run]:
@@ -171,16 +190,19 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     @contextmanager
     def _transaction(
         self,
-        first: Sequence[tuple[bytes, Sequence[Any]]] = (),
+        first: Sequence[Composed] = (),
+        last: Sequence[Asked] = (),
     ) -> Generator[tuple[Cursor, list[list[Row]]]]:
-        """One transaction, and what its first statements gave. Nothing of it stays if it raises."""
+        """One transaction, and what `begin` and its first statements gave. With `last`, it ends.
+
+        Nothing of it stays if it raises.
+        """
         with self._cursor() as cursor:
             try:
-                told = _together(cursor, [(b"begin", ()), *first])
-                yield cursor, told
-                cursor.execute(b"commit")
+                yield cursor, _together(cursor, [(b"begin", ()), *first])
+                *_, end = _sent(cursor, [*self._composed_of(last), (b"commit", ())])
                 # The server says so of one that it has undone.
-                if cursor.statusmessage != "COMMIT":
+                if end.statusmessage != "COMMIT":
                     raise StoreError(f"{_SERVER}: the transaction was undone")
             except BaseException:
                 self._undo(cursor)
@@ -222,9 +244,12 @@ class PostgresRegistry(RegistryTables, PostgresStore):
 
     def _run_by(self, cursor: Cursor) -> Run:
         def run(asked: Sequence[Asked]) -> list[list[Row]]:
-            return _together(cursor, [(self._compose(text), values) for text, values in asked])
+            return _together(cursor, self._composed_of(asked))
 
         return run
+
+    def _composed_of(self, asked: Sequence[Asked]) -> list[Composed]:
+        return [(self._compose(text), values) for text, values in asked]
 
     def _compose(self, statement: str) -> bytes:
         """A statement as the server reads it, composed once."""
@@ -251,18 +276,26 @@ def _set_back(floor: int) -> list[Asked]:
     ]
 
 
-def _together(cursor: Cursor, asked: Sequence[tuple[bytes, Sequence[Any]]]) -> list[list[Row]]:
+def _together(cursor: Cursor, asked: Sequence[Composed]) -> list[list[Row]]:
     """All rows of each statement, in one round trip."""
+    return [_rows(one) for one in _sent(cursor, asked)]
+
+
+def _sent(cursor: Cursor, asked: Sequence[Composed]) -> list[Cursor]:
+    """A cursor with the answer of each statement, in one round trip if that can be."""
     connection = cursor.connection
-    if len(asked) == 1 or not psycopg.Pipeline.is_supported():
-        return [_rows(cursor.execute(statement, values)) for statement, values in asked]
+    if not psycopg.Pipeline.is_supported():
+        return [_each(connection).execute(statement, values) for statement, values in asked]
+    if len(asked) == 1:
+        ((statement, values),) = asked
+        return [cursor.execute(statement, values)]
     # Its end waits for all answers. To wait within it would be another round trip.
     with connection.pipeline():
-        several = [
-            connection.cursor(row_factory=tuple_row).execute(statement, values)
-            for statement, values in asked
-        ]
-    return [_rows(one) for one in several]
+        return [_each(connection).execute(statement, values) for statement, values in asked]
+
+
+def _each(connection: Connection) -> Cursor:
+    return connection.cursor(row_factory=tuple_row)
 
 
 def _rows(cursor: Cursor) -> list[Row]:

@@ -14,7 +14,15 @@ from typing import Self
 
 from captoken._format.errors import StoreError
 from captoken.issuance.registry._rules import first_floor
-from captoken.issuance.registry._tables import TABLES, Asked, RegistryTables, Row, Run, begin
+from captoken.issuance.registry._tables import (
+    TABLES,
+    Asked,
+    Entering,
+    RegistryTables,
+    Row,
+    Run,
+    begin,
+)
 from captoken.stores._rules import checked_floor
 from captoken.stores.sqlite import Run as Execute
 from captoken.stores.sqlite import SQLiteStore
@@ -60,6 +68,13 @@ class SQLiteRegistry(RegistryTables, SQLiteStore):
     def _to_write(self) -> Generator[Run]:
         with self._writing() as execute:
             yield _run_by(execute)
+
+    @contextmanager
+    def _to_enter(self, first: Sequence[Asked]) -> Generator[Entering]:
+        last: list[Asked] = []
+        with self._to_write() as run:
+            yield run, run(first), last
+            run(last)
 
     @contextmanager
     def _to_read(self) -> Generator[Run]:
