@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from spec.models import coq, horn, spin
+from spec.models import coq, horn, spin, traces
 from spec.models.report import Outcome
 
 
@@ -22,6 +22,7 @@ def outcomes(only: str | None) -> Iterator[tuple[str, Iterator[Outcome]]]:
         yield "theorems", coq.run()
     if only in (None, "spin"):
         yield "state", spin.run()
+        yield "runs", traces.check()
 
 
 def main() -> int:

@@ -7,7 +7,15 @@
 #define CALLS 3
 #define PARENT 2                     /* buckets: 0 and 1 are the children's */
 
-mtype = { unknown, open, closed };
+mtype = { unknown, open, closed, run_out };
+
+#ifdef TRACE                         /* each step of the store, and what it is then: for spec/models/traces.py */
+#define tell(what) ; printf what
+#define told_reserve ; printf("reserve %d %d %d %d %d %d\n", me, own, ok, spent[0], spent[1], spent[PARENT])
+#else
+#define tell(what)
+#define told_reserve
+#endif
 
 byte spent[3];                       /* the ledger */
 mtype state[CALLS] = unknown;
@@ -28,7 +36,7 @@ inline debit(own) {
 inline reserve(me, own) {            /* again with the same id: the same answer */
 #if defined(CHECK_THEN_DEBIT)
     enough(own);
-    atomic { if :: ok -> debit(own); state[me] = open :: else fi }
+    atomic { if :: ok -> debit(own); state[me] = open :: else fi told_reserve }
 #elif defined(ONE_BY_ONE)
     atomic { ok = spent[own] + MOST <= LIMIT; if :: ok -> spent[own] = spent[own] + MOST :: else fi };
     atomic {
@@ -41,7 +49,7 @@ inline reserve(me, own) {            /* again with the same id: the same answer 
             :: else
             fi
         :: else
-        fi
+        fi told_reserve
     }
 #else
     d_step {
@@ -52,7 +60,7 @@ inline reserve(me, own) {            /* again with the same id: the same answer 
         :: state[me] != unknown -> ok = true
 #endif
         :: else -> enough(own); if :: ok -> debit(own); state[me] = open :: else fi
-        fi
+        fi told_reserve
     }
 #endif
 }
@@ -68,7 +76,8 @@ inline settle(me, own, took) {       /* what was not taken goes back, while the 
             spent[PARENT] = spent[PARENT] - (MOST - took);
             owed[own] = owed[own] - (MOST - took);
             owed[PARENT] = owed[PARENT] - (MOST - took)
-        :: else
+            tell(("settle %d %d %d 1 %d %d %d\n", me, own, took, spent[0], spent[1], spent[PARENT]))
+        :: else tell(("settle %d %d %d 0 %d %d %d\n", me, own, took, spent[0], spent[1], spent[PARENT]))
         fi
     }
 }
@@ -112,11 +121,12 @@ proctype RunsOut() {
     :: one < CALLS -> d_step {
            if
            :: state[one] == open ->
-               state[one] = unknown;             /* spent for good, and forgotten */
+               state[one] = run_out;               /* spent for good */
 #ifdef RUNNING_OUT_GIVES_BACK
                spent[PARENT] = spent[PARENT] - MOST;
                if :: one < 2 -> spent[0] = spent[0] - MOST :: else -> spent[1] = spent[1] - MOST fi
 #endif
+               tell(("out %d %d %d %d\n", one, spent[0], spent[1], spent[PARENT]))
            :: else
            fi;
            one++
@@ -126,8 +136,22 @@ proctype RunsOut() {
     od
 }
 
+proctype Forgets() {                             /* what is over: some stores at once, others when they like */
+    byte one;
+    do
+    :: one < CALLS -> d_step {
+           if
+           :: state[one] == run_out -> state[one] = unknown tell(("forgot %d %d %d %d\n", one, spent[0], spent[1], spent[PARENT]))
+           :: else
+           fi;
+           one++
+       }
+    :: break
+    od
+}
+
 init {
-    atomic { run Call(0, 0); run Call(1, 0); run Call(2, 1); run RunsOut() };
+    atomic { run Call(0, 0); run Call(1, 0); run Call(2, 1); run RunsOut(); run Forgets() };
     _nr_pr == 1;
 #ifdef COUNT_IS_EXACT
     assert(spent[0] == owed[0] && spent[1] == owed[1] && spent[PARENT] == owed[PARENT])

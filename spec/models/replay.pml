@@ -11,6 +11,12 @@ byte floor;                          /* of the store: what was issued until then
 bool known, down;                    /* is the proof remembered; can the store be reached */
 byte accepted;
 
+#ifdef TRACE                         /* each step of the store, and what it is then: for spec/models/traces.py */
+#define tell(what) ; printf what
+#else
+#define tell(what)
+#endif
+
 inline forget(until) {
     if
     :: until > floor ->
@@ -25,9 +31,10 @@ inline forget(until) {
 inline add(t) {
 #ifdef CHECK_THEN_ADD
     d_step { forget(t - PAST - 1); first = issued > floor && !known };
-    known = true
+    d_step { known = true tell(("add %d %d %d %d\n", t, first, known, floor)) }
 #else
-    d_step { forget(t - PAST - 1); first = issued > floor && !known; if :: first -> known = true :: else fi }
+    d_step { forget(t - PAST - 1); first = issued > floor && !known; if :: first -> known = true :: else fi
+             tell(("add %d %d %d %d\n", t, first, known, floor)) }
 #endif
 }
 
@@ -66,7 +73,7 @@ active proctype World() {
     bool once;
     do
     :: now < LATEST -> now++
-    :: d_step { forget(now - PAST - 1) }                             /* another proof comes */
+    :: d_step { forget(now - PAST - 1) tell(("other %d %d %d\n", now, known, floor)) }  /* another proof comes */
     :: now > 3 && !once -> d_step { now = now - 2; once = true }     /* the clock is set back */
     :: !once -> d_step {                                             /* the memory is lost, and begun anew */
            once = true;
@@ -74,6 +81,7 @@ active proctype World() {
 #ifndef BEGINS_WITHOUT_A_FLOOR
            floor = now + AHEAD
 #endif
+           tell(("lost %d %d %d\n", now, known, floor))
        }
     :: down = !down
     :: break

@@ -20,6 +20,12 @@ byte issued_at[SIGNED];
 bool revokes[SIGNED];                /* does it say that the token is revoked? */
 bool published[SIGNED];              /* or was another one first? */
 
+#ifdef TRACE                         /* each step of the store, and what it is then: for spec/models/traces.py */
+#define tell(what) ; printf what
+#else
+#define tell(what)
+#endif
+
 #define ADDS(one) (revokes[one] && !revokes[base[one]])     /* what the delta to it says */
 
 /* --- operators: read the newest, add to it, and publish in its place ---------------------------------------------- */
@@ -51,7 +57,8 @@ inline publish(says) {
                 if :: says -> revoked_at = now :: else fi;
                 done = true
             :: else -> done = false
-            fi;
+            fi
+            tell(("sign %d %d %d %d %d %d\n", last, before, issued_at[last], revokes[last], done, newest));
             before = 0; t = 0
         };
         if :: done -> break :: else fi
@@ -96,7 +103,8 @@ inline follow() {                    /* a delta, whichever it is handed */
 #else
         skip
 #endif
-    fi;
+    fi
+    tell(("delta %d %d %d %d\n", step, !refused, known, revoked));
     step = 0
 }
 
@@ -120,6 +128,7 @@ inline look() {                      /* or not: it looks only every few seconds,
             revoked = revokes[got]
         :: else
         fi
+        tell(("whole %d %d %d\n", got, known, revoked))
     fi;
 #ifdef IS_WHAT_WAS_SIGNED
     assert(revoked == revokes[known]);
@@ -152,6 +161,7 @@ inline decide() {
 #endif
         :: else -> allowed = !revoked
         fi
+        tell(("decide %d %d\n", t, allowed))
     }
 }
 

@@ -18,7 +18,7 @@ from time import perf_counter
 from spec.models.report import Outcome
 
 FOLDER = Path(__file__).parent
-_DEPTH = 100_000  # steps of the longest run: far more than any has
+DEPTH = 100_000  # steps of the longest run: far more than any has
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _search(question: Question) -> tuple[dict[str, str], str]:
         for command in (
             ("spin", "-a", *(f"-D{macro}" for macro in question.macros), str(FOLDER / f"{question.model}.pml")),
             ("gcc", "-w", "-DSAFETY", "-o", "search", "pan.c"),
-            ("./search", f"-m{_DEPTH}"),
+            ("./search", f"-m{DEPTH}"),
         ):
             try:
                 ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
