@@ -99,7 +99,7 @@ class Table:
             "rule": rule,
         }
         if kind in JUDGED and expect["code"] not in (*PASSING, "usage"):
-            said = reference.decided(given)
+            said = reference.decided(given)  # where it stands; the code is written by hand
             expect = {**expect, **said} if said["code"] == expect["code"] else expect
         vector |= {**carried(given), "expect": expect}
         if expect["code"] in PASSING:

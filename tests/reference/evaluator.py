@@ -850,7 +850,7 @@ class Ledger:
 def prohibits(link, access, state, now, leeway, overlay_age):
     """Does a link that stands by itself prohibit the access?"""
     try:
-        check_whether_it_lives(link, dict(state), now, leeway, overlay_age)
+        check_whether_it_lives(link, {**state, "audiences": set(state["audiences"])}, now, leeway, overlay_age)
         if access is not None:
             check_access(link, access)
     except Stop:
