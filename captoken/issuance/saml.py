@@ -14,7 +14,7 @@ and whether the signature is good, is for `identity`.
 | `aud`, `recipient` | the one Audience; Recipient of the bearer confirmation |
 | `exp`, `nbf` | the earliest end that is stated, and NotBefore of the Conditions |
 | `auth_time`, `sid`, `acr` | AuthnInstant, SessionIndex and AuthnContextClassRef |
-| as a policy calls it | an attribute: a text, or a list of texts if it has several values |
+| as a policy calls it | an attribute: a text, or a list of texts unless it has one value |
 """
 
 from __future__ import annotations
@@ -253,22 +253,30 @@ def _login(statement: Element) -> dict[str, Any]:
 
 
 def _attributes(statement: Element, wanted: Mapping[str, str]) -> dict[str, Any]:
-    """The claims that attributes become. Raises XmlError for one that is there twice.
+    """The claims that attributes become: a text, or a list of several. Raises XmlError.
 
-    Of an attribute that is wanted, each value is a text, and nothing of it is left out.
+    Some providers write an attribute once for each of its values. Of another format, it is another
+    attribute (SAML 2.0 Core, 2.7.3.1), and whose name it has is not for us to guess.
     """
     statement.stated()
-    found: dict[str, Element] = {}
+    said: dict[str, list[str]] = {}
+    formats: dict[str, str | None] = {}
     for one in statement.elements():
-        name = one.stated("Name", may=("NameFormat", "FriendlyName"))["Name"]
-        if one.name != (_SAML, "Attribute") or name in found:
-            raise XmlError(f"its attribute {shown(name)} is there twice, or is none")
-        found[name] = one
-    return {claim: _values(found[name]) for claim, name in wanted.items() if name in found}
+        stated = one.stated("Name", may=("NameFormat", "FriendlyName"))
+        name = stated["Name"]
+        if one.name != (_SAML, "Attribute"):
+            raise XmlError(f"its {shown(one.name[1])} is not taken")
+        if name not in wanted.values():
+            continue
+        if formats.setdefault(name, stated.get("NameFormat")) != stated.get("NameFormat"):
+            raise XmlError(f"its attribute {shown(name)} is there in two formats")
+        said.setdefault(name, []).extend(_values(one))
+    values = {name: found[0] if len(found) == 1 else found for name, found in said.items()}
+    return {claim: values[name] for claim, name in wanted.items() if name in values}
 
 
-def _values(attribute: Element) -> str | list[str]:
-    """The one value of an attribute, or all of them. Raises XmlError."""
+def _values(attribute: Element) -> list[str]:
+    """The values of an attribute, each a text of which nothing is left out. Raises XmlError."""
     values: list[str] = []
     for one in attribute.elements():
         # A type may be stated, and is not read: all are texts. What is null is none.
@@ -276,4 +284,4 @@ def _values(attribute: Element) -> str | list[str]:
         if one.name != (_SAML, "AttributeValue") or others:
             raise XmlError("an attribute has more than values that are texts")
         values.append(one.text())
-    return values[0] if len(values) == 1 else values
+    return values

@@ -45,7 +45,10 @@ from captoken._format.extras import extra
 from captoken._format.spelling import shown
 from captoken.issuance.jose import MAX_RSA, MIN_RSA, JoseError, Key, KeySet
 
+# More than assertions have, and little enough to be read before anybody is known.
 MAX_DEPTH = 16  # levels of elements
+MAX_ELEMENTS = 512
+MAX_PREFIXES = 32  # that mean something at a time
 MAX_KEYS = 8  # certificates of one provider: each of them may be tried
 
 _XML = "http://www.w3.org/XML/1998/namespace"
@@ -193,11 +196,13 @@ class _Reader:
 
     def __init__(self) -> None:
         self._open: list[Element] = []
+        self._count = 0
 
     def begin(self, tag: str, attributes: list[str]) -> None:
         """An element begins. Raises XmlError for names that mean nothing."""
-        if len(self._open) == MAX_DEPTH:
-            raise XmlError("it is nested too deeply")
+        self._count += 1
+        if len(self._open) == MAX_DEPTH or self._count > MAX_ELEMENTS:
+            raise XmlError("it is nested too deeply, or has too many parts")
         pairs = list(zip(attributes[::2], attributes[1::2], strict=True))
         scope = self._scope(pairs)
         prefix, name = _resolved(tag, scope, scope[""])
@@ -225,7 +230,10 @@ class _Reader:
             # Nobody may give a prefix back, or say what these mean (Namespaces in XML 1.0, 3).
             if (prefix and not uri) or prefix in ("xml", "xmlns") or uri in (_XML, _XMLNS):
                 raise XmlError("it declares a namespace that cannot be")
-        return {**outer, **declared} if declared else outer
+        scope = {**outer, **declared} if declared else outer
+        if len(scope) > MAX_PREFIXES:
+            raise XmlError("it declares too many namespaces")
+        return scope
 
     def end(self, tag: str) -> None:
         self._open.pop()

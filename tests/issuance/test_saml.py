@@ -28,9 +28,10 @@ from captoken.errors import CaptokenError
 from captoken.issuance import identity, policy, signed_xml
 from captoken.issuance.identity import ACTORS, LEEWAY, SUBJECTS, Identity, needed_key
 from captoken.issuance.jose import JoseError, Key
-from captoken.issuance.signed_xml import CERTIFICATES, MAX_DEPTH, XmlError, certificates, read_xml
+from captoken.issuance.signed_xml import CERTIFICATES, MAX_DEPTH, MAX_ELEMENTS, MAX_PREFIXES, XmlError, certificates, read_xml
 from captoken.issuance.signed_xml import canonical as ours
 from tests.issuance.saml_idp import (
+    BEARER,
     DS,
     ENVELOPED,
     EXCLUSIVE,
@@ -39,6 +40,7 @@ from tests.issuance.saml_idp import (
     MORE,
     NOW,
     PARTS,
+    PERSISTENT,
     SAML,
     SHA256,
     TRANSFORMS,
@@ -591,10 +593,10 @@ def test_41_a_time_that_is_none_is_refused(stated: str) -> None:
         ("login", "{mfa}", "", "its acr is no text"),
         ("attributes", PARTS["attributes"], PARTS["attributes"] * 2, "one AuthnStatement"),
         ("attributes", PARTS["attributes"], "<saml:AuthzDecisionStatement/>", "one AuthnStatement"),
-        ("attributes", 'Name="department"', 'Name="{groups}"', "is there twice"),
+        ("attributes", 'Name="department"', 'Name="{groups}"', "is there in two formats"),
         ("attributes", ' Name="department"', "", "has no Name"),
         ("attributes", "saml:Attribute N", "saml:EncryptedAttribute N", "no XML"),
-        ("attributes", "<saml:AttributeStatement>", '<saml:AttributeStatement><x Name="y" xmlns="urn:x"/>', "or is none"),
+        ("attributes", "<saml:AttributeStatement>", '<saml:AttributeStatement><x Name="y" xmlns="urn:x"/>', "its 'x' is not taken"),
         ("attributes", 'xsi:type="xs:string"', 'xsi:nil="true"', "texts"),
         ("attributes", "saml:AttributeValue", "saml:Value", "texts"),
         ("attributes", "risk &amp; audit", "<saml:NameID>x</saml:NameID>", "more than text"),
@@ -625,6 +627,83 @@ def test_attributes_that_the_policy_does_not_want_are_not_read() -> None:
     refused(login({"attributes": more}), "more than text", over=over)
     said = verify(login({"attributes": more.replace('<x xmlns="urn:x">y</x>', "").replace("risk &amp; audit", "")}), over=over).claims
     assert (said["photo"], said["none"], said["empty"], "missing" in said) == ("", [], "", False)
+
+
+# Assertions in the forms that products write, by their documentation and by examples that people have published of them. Values are
+# ours, and so are the keys: what is tested is that the form is taken.
+FORMS_OF = {
+    # https://learn.microsoft.com/en-us/entra/identity-platform/single-sign-on-saml-protocol
+    "Microsoft Entra ID": """<Assertion ID="_bf9c" IssueInstant="{issued}.1839884Z" Version="2.0" xmlns="{saml}"><Issuer>{idp}</Issuer>{signature}<Subject>
+      <NameID>Uz2Pqz1X7pxe4XLWxV9KJQ+n59d573SepSAkuYKSde8=</NameID><SubjectConfirmation Method="{bearer}"><SubjectConfirmationData
+      InResponseTo="id758d" NotOnOrAfter="{soon}" Recipient="{us}/token" /></SubjectConfirmation></Subject><Conditions NotBefore="{before}"
+      NotOnOrAfter="{soon}"><AudienceRestriction><Audience>{us}</Audience></AudienceRestriction></Conditions><AttributeStatement>
+      <Attribute Name="http://schemas.microsoft.com/identity/claims/objectidentifier"><AttributeValue>3f25-04e0</AttributeValue></Attribute>
+      <Attribute Name="http://schemas.microsoft.com/ws/2008/06/identity/claims/groups"><AttributeValue>finance</AttributeValue>
+      <AttributeValue>staff</AttributeValue></Attribute></AttributeStatement><AuthnStatement AuthnInstant="{login}" SessionIndex="_bf9c">
+      <AuthnContext><AuthnContextClassRef>urn:oasis:names:tc:SAML:2.0:ac:classes:Password</AuthnContextClassRef></AuthnContext></AuthnStatement>
+      </Assertion>""",
+    # https://www.keycloak.org/docs/latest/server_admin/: roles are one attribute each, unless "Single Role Attribute" is on; KeyName.
+    "Keycloak": """<saml:Assertion xmlns:saml="{saml}" xmlns="{saml}" ID="ID_1e" IssueInstant="{issued}.927Z" Version="2.0"><saml:Issuer>{idp}</saml:Issuer>
+      {signature}<saml:Subject><saml:NameID Format="{persistent}">G-7c1e</saml:NameID><saml:SubjectConfirmation Method="{bearer}">
+      <saml:SubjectConfirmationData InResponseTo="id43" NotOnOrAfter="{soon}" Recipient="{us}/token"/></saml:SubjectConfirmation></saml:Subject>
+      <saml:Conditions NotBefore="{before}" NotOnOrAfter="{soon}"><saml:AudienceRestriction><saml:Audience>{us}</saml:Audience>
+      </saml:AudienceRestriction></saml:Conditions><saml:AuthnStatement AuthnInstant="{login}" SessionIndex="ee6d::573e" SessionNotOnOrAfter="{soon}">
+      <saml:AuthnContext><saml:AuthnContextClassRef>urn:oasis:names:tc:SAML:2.0:ac:classes:unspecified</saml:AuthnContextClassRef></saml:AuthnContext>
+      </saml:AuthnStatement><saml:AttributeStatement><saml:Attribute Name="Role" NameFormat="urn:oasis:names:tc:SAML:2.0:attrname-format:basic">
+      <saml:AttributeValue xmlns:xs="http://www.w3.org/2001/XMLSchema" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="xs:string"
+      >finance</saml:AttributeValue></saml:Attribute><saml:Attribute Name="Role" NameFormat="urn:oasis:names:tc:SAML:2.0:attrname-format:basic">
+      <saml:AttributeValue xmlns:xs="http://www.w3.org/2001/XMLSchema" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="xs:string"
+      >staff</saml:AttributeValue></saml:Attribute></saml:AttributeStatement></saml:Assertion>""",
+    # https://developer.okta.com/docs/concepts/saml/: prefixes that the canonical form keeps, an Issuer with a format.
+    "Okta": """<saml2:Assertion ID="id168" IssueInstant="{issued}.718Z" Version="2.0" xmlns:saml2="{saml}" xmlns:xs="http://www.w3.org/2001/XMLSchema">
+      <saml2:Issuer Format="urn:oasis:names:tc:SAML:2.0:nameid-format:entity">{idp}</saml2:Issuer>{signature}<saml2:Subject>
+      <saml2:NameID Format="{persistent}">00u1</saml2:NameID><saml2:SubjectConfirmation Method="{bearer}"><saml2:SubjectConfirmationData
+      NotOnOrAfter="{soon}" Recipient="{us}/token"/></saml2:SubjectConfirmation></saml2:Subject><saml2:Conditions NotBefore="{before}"
+      NotOnOrAfter="{soon}"><saml2:AudienceRestriction><saml2:Audience>{us}</saml2:Audience></saml2:AudienceRestriction></saml2:Conditions>
+      <saml2:AuthnStatement AuthnInstant="{login}" SessionIndex="id15"><saml2:AuthnContext><saml2:AuthnContextClassRef
+      >urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport</saml2:AuthnContextClassRef></saml2:AuthnContext></saml2:AuthnStatement>
+      <saml2:AttributeStatement><saml2:Attribute Name="groups" NameFormat="urn:oasis:names:tc:SAML:2.0:attrname-format:unspecified">
+      <saml2:AttributeValue xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="xs:string">finance</saml2:AttributeValue>
+      <saml2:AttributeValue xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="xs:string">staff</saml2:AttributeValue>
+      </saml2:Attribute></saml2:AttributeStatement></saml2:Assertion>""",
+    # https://shibboleth.atlassian.net/wiki/spaces/IDP4: qualifiers, an address, and a value that is no text.
+    "Shibboleth": """<saml2:Assertion xmlns:saml2="{saml}" ID="_8e8d" IssueInstant="{issued}.023Z" Version="2.0" xmlns:xsd="http://www.w3.org/2001/XMLSchema">
+      <saml2:Issuer>{idp}</saml2:Issuer>{signature}<saml2:Subject><saml2:NameID Format="{persistent}" NameQualifier="{idp}" SPNameQualifier="{us}"
+      >AAdzZWNyZXQx</saml2:NameID><saml2:SubjectConfirmation Method="{bearer}"><saml2:SubjectConfirmationData Address="192.0.2.7" InResponseTo="_6"
+      NotOnOrAfter="{soon}" Recipient="{us}/token"/></saml2:SubjectConfirmation></saml2:Subject><saml2:Conditions NotBefore="{before}" NotOnOrAfter="{soon}">
+      <saml2:AudienceRestriction><saml2:Audience>{us}</saml2:Audience></saml2:AudienceRestriction></saml2:Conditions><saml2:AuthnStatement
+      AuthnInstant="{login}" SessionIndex="_5c"><saml2:SubjectLocality Address="192.0.2.7"/><saml2:AuthnContext><saml2:AuthnContextClassRef
+      >https://refeds.org/profile/mfa</saml2:AuthnContextClassRef></saml2:AuthnContext></saml2:AuthnStatement><saml2:AttributeStatement>
+      <saml2:Attribute FriendlyName="eduPersonAffiliation" Name="urn:oid:1.3.6.1.4.1.5923.1.1.1.1" NameFormat="urn:oasis:names:tc:SAML:2.0:attrname-format:uri">
+      <saml2:AttributeValue>finance</saml2:AttributeValue><saml2:AttributeValue>staff</saml2:AttributeValue></saml2:Attribute>
+      <saml2:Attribute FriendlyName="eduPersonTargetedID" Name="urn:oid:1.3.6.1.4.1.5923.1.1.1.10"><saml2:AttributeValue><saml2:NameID
+      Format="{persistent}">x</saml2:NameID></saml2:AttributeValue></saml2:Attribute></saml2:AttributeStatement></saml2:Assertion>""",
+}  # fmt: skip
+SAYS_OF: dict[str, tuple[str, str, dict[str, str]]] = {
+    "Microsoft Entra ID": ("http://schemas.microsoft.com/ws/2008/06/identity/claims/groups", "_bf9c", {"name_ids": '["unspecified"]', "subject": '"corp:{sub#}"'}),
+    "Keycloak": ("Role", "ee6d::573e", {}),
+    "Okta": ("groups", "id15", {}),
+    "Shibboleth": ("urn:oid:1.3.6.1.4.1.5923.1.1.1.1", "_5c", {}),
+}
+KEPT = TRANSFORMS.replace(
+    f'<ds:Transform Algorithm="{EXCLUSIVE}"/>',
+    f'<ds:Transform Algorithm="{EXCLUSIVE}"><ec:InclusiveNamespaces xmlns:ec="{EXCLUSIVE}" PrefixList="xs"/></ds:Transform>',
+)
+
+
+@pytest.mark.parametrize("product", FORMS_OF)
+def test_what_products_write_is_taken(product: str) -> None:
+    attribute, session, more = SAYS_OF[product]
+    values = {
+        "saml": SAML, "idp": IDP, "us": US, "persistent": PERSISTENT, "bearer": BEARER, "issued": at(-10)[:-1], "soon": at(290), "before": at(-40), "login": at(-60),
+    }  # fmt: skip
+    bare = FORMS_OF[product].format_map(values | {"signature": ""})
+    how: dict[str, Any] = {"transforms": KEPT, "inclusive": ("xs",)} if product == "Okta" else {}
+    info = "<ds:KeyInfo><ds:KeyName>k</ds:KeyName><ds:KeyValue><ds:RSAKeyValue><ds:Modulus>AQAB</ds:Modulus></ds:RSAKeyValue></ds:KeyValue></ds:KeyInfo>"
+    xml = FORMS_OF[product].format_map(values | {"signature": signature_over(bare, info=info, **how)})
+    who = verify(token(xml), over=changed(attributes=f'{{ groups = "{attribute}" }}', **more))
+    assert (who.claims["groups"], who.session, who.auth_time) == (["finance", "staff"], session, NOW - 60)
+    refused(token(xml.replace("finance", "board")), "its signature does not hold", over=changed(attributes=f'{{ groups = "{attribute}" }}', **more))
 
 
 @pytest.mark.parametrize(
@@ -697,6 +776,10 @@ def test_an_id_is_good_once_whatever_is_signed_under_it() -> None:
         (b"<a xmlns:p='http://www.w3.org/XML/1998/namespace'/>", "a namespace that cannot be"),
         (b"<a>" * (MAX_DEPTH + 1) + b"</a>" * (MAX_DEPTH + 1), "nested too deeply"),
         (b"<a>" * 4000, "nested too deeply"),
+        (b"<a>" + b"<b/>" * MAX_ELEMENTS + b"</a>", "too many parts"),
+        (b"<a>" + b"<b/>" * (MAX_ELEMENTS - 1) + b"</a>", "no signature"),
+        (b"<a" + b"".join(b" xmlns:p%d='u'" % n for n in range(MAX_PREFIXES)) + b"/>", "too many namespaces"),
+        (b"<a" + b"".join(b" xmlns:p%d='u'" % n for n in range(MAX_PREFIXES - 2)) + b"/>", "no signature"),
         (b"<?xml version='1.1'?><a/>", "a processing instruction"),
         (b"<?xml version='1.0' encoding='UTF-16'?><a/>", "a processing instruction"),
         (b"<?xml version='1.0' encoding='iso-8859-1'?><a/>", "a processing instruction"),
