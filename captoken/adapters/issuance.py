@@ -198,7 +198,7 @@ class IssuanceService:
             _log.error("no task is started: %s", error)
             return failed(unavailable(error))
         except IssuanceError as error:
-            _log.info("no task is started: %s %s", error, error.why)
+            _log.info("no task is started: %s %s", escape(str(error)), escape(error.why))
             if error.code == UNWANTED:
                 code = _UNWANTED[request.grant_type] if request is not None else "invalid_request"
                 error = IssuanceError(str(error), code)
@@ -264,7 +264,7 @@ class IssuanceService:
         root = standing.desk.mint(plan, task)
         answer = self._answer(asking.ask, plan, task, root, asking.at)
         if self._records is not None:
-            keyring = standing.keyring()
+            keyring = standing.desk.keyring()
             name = plan.grant.name
             await asyncio.to_thread(self._records.granted, asking, name, root, keyring)
         return answer

@@ -25,7 +25,7 @@ from captoken._format import primitives
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
-from captoken._format.errors import CaptokenError, IssuanceError, WideningError
+from captoken._format.errors import CaptokenError, IssuanceError, StoreError, WideningError
 from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.issuer import Issuer, keyring_source
@@ -152,7 +152,7 @@ class Desk:
     # --- the plan ---
 
     def plan(self, ask: Ask, subject: Identity | None, actor: Identity | None) -> Plan:
-        """What is to happen. Raises IssuanceError: then nothing is.
+        """What is to happen. Raises IssuanceError, or StoreError without keys: then nothing is.
 
         `subject` is who started it, `actor` the workload that acts. One of the two may be both.
         """
@@ -278,9 +278,7 @@ class Desk:
         audiences: tuple[str, ...],
     ) -> Token:
         """Link 0 is the grant, link 1 the request. Raises IssuanceError for what asks for more."""
-        keyring = self._keyring()
-        if len(audiences) == 1:
-            keyring = keyring.for_audience(audiences[0])
+        keyring = self._keys_for(audiences)
         minting = Issuer(keyring, clock=lambda: entry.now, random=self._random)
         said = {
             "idp:iss": issuer,
@@ -305,6 +303,29 @@ class Desk:
             if isinstance(error, IssuanceError):
                 raise
             raise IssuanceError(str(error), "invalid_request") from None
+
+    def keyring(self) -> Keyring:
+        """The root keys of the moment. Raises StoreError if they cannot be had: nothing is minted.
+
+        What a callable of the embedder raises may tell where the keys lie. It is for the log.
+        """
+        try:
+            return self._keyring()
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(f"the root keys cannot be had: {error}") from error
+
+    def _keys_for(self, audiences: tuple[str, ...]) -> Keyring:
+        """Those of one server, or all, where several share them. Raises StoreError."""
+        keyring = self.keyring()
+        if len(audiences) != 1:
+            return keyring
+        (audience,) = audiences
+        try:
+            return keyring.for_audience(audience)
+        except ValueError as error:  # it is one server's alone
+            raise StoreError(f"the root keys are not for {audience}: {error}") from None
 
     def _owing(self, root: Token, grant: PolicyGrant, task: str) -> Token:
         """With what somebody else has to say first: that the task is alive, and an approval."""

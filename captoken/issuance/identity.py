@@ -376,6 +376,11 @@ def _check_texts(claims: Json) -> None:
     for name in ("act", "may_act"):
         if name in claims:
             raise _refused(f"it has {name}: an assertion of the subject alone is taken")
+
+    # Whoever steals it cannot use it without that key (RFC 7800), and could here: nobody asks for
+    # it. A DPoP proof of the caller's own key is about the root, and not about this.
+    if "cnf" in claims:
+        raise _refused("it is bound to a key (cnf), and only bearer assertions are taken")
     # A logout token or an event, whatever its `typ` says.
     if "events" in claims:
         raise _refused("it tells of an event")

@@ -6,7 +6,8 @@
         registry.end(ending)
 
 A logout token (OpenID Connect Back-Channel Logout 1.0) is of an `oidc` provider. With a `sid` it
-ends what that session started; with `sub` alone, what that person started.
+ends what that session started, and with a `sub` beside it what that person started by assertions
+that name no session; with `sub` alone, all that the person started.
 
 A security event token (RFC 8417; SSF 1.0, CAEP, RISC) is of a `signals` provider, which tells of
 subjects of another one. What it does is in the table of `events`.
@@ -22,7 +23,7 @@ Pure: no network and no clock. What is returned is data, and nothing has ended b
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -193,6 +194,7 @@ def _logged_out(opened: Opened, policy: Policy, now: int) -> Effect:
         )
         for name, subject in meant
     )
+    endings += _sessionless(policy, whose, endings)
     what = "a session" if whose.session is not None else "all sessions of a person"
     note = "; ".join([f"logout of {what}", *unnamed])
     return Effect(opened.name, claims["jti"], endings, note)
@@ -260,6 +262,7 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
                 stream=named,
             )
             endings += _as_decided(base, decisions[name])
+        endings += _sessionless(policy, whose, endings)
     return Effect(
         stream=opened.name,
         jti=claims["jti"],
@@ -378,3 +381,35 @@ def _meant(policy: Policy, whose: _Whose) -> tuple[list[tuple[str, str | None]],
     if unnamed and not meant:
         raise _refused("its subject has no name here", why="; ".join(unnamed))
     return meant, unnamed
+
+
+def _sessionless(
+    policy: Policy,
+    whose: _Whose,
+    endings: Iterable[Ending],
+) -> tuple[Ending, ...]:
+    """Where a session ends and it is said whose it is: the same of what has no session.
+
+    An access token says none as a rule (RFC 9068), and could be of this one. Each is told by a name
+    of its own: under the name of the session's it would have been heard.
+    """
+    if whose.session is None or whose.sub is None:
+        return ()
+    made: list[Ending] = []
+    for ending in endings:
+        template = policy.subjects[str(ending.provider)]
+        try:
+            subject = template.subject(whose.issuer, {"sub": whose.sub})
+        except ValueError:  # by that provider, nobody of that name has started anything
+            continue
+        told_by = f"{ending.stream or ending.provider} sessionless"
+        made.append(
+            structs.replace(
+                ending,
+                session=None,
+                subject=subject,
+                sessionless=True,
+                stream=told_by,
+            )
+        )
+    return tuple(made)

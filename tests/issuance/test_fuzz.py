@@ -372,7 +372,7 @@ def is_of_now(claims: Mapping[str, Any], most: int) -> bool:
 def is_sound(claims: Mapping[str, Any]) -> bool:
     """What is asked of all kinds."""
     texts = all(is_text(claims[name]) for name in ("sub", "acr", "azp", "client_id", "jti", "sid") if name in claims)
-    return texts and "sub" in claims and not {"act", "may_act", "events"} & claims.keys()
+    return texts and "sub" in claims and not {"act", "may_act", "events", "cnf"} & claims.keys()
 
 
 def below(value: str, prefix: str) -> bool:

@@ -317,7 +317,7 @@ def test_82_an_end_is_due_until_the_overlay_says_so(place: Place) -> None:
     ("facts", "ended"),
     [
         ({"session": "s1"}, "ab"),
-        ({"subject": "acme:jane"}, "abc"),
+        ({"subject": "acme:jane"}, "abcf"),
         ({"session": "s1", "subject": "acme:jane"}, "ab"),
         ({"session": "s1", "subject": "acme:john"}, ""),
         ({"session": "s9"}, ""),
@@ -330,6 +330,10 @@ def test_82_an_end_is_due_until_the_overlay_says_so(place: Place) -> None:
         ({"subject": "acme:jane", "grants": ("q3-other",)}, "c"),
         ({"subject": "acme:jane", "grants": ("none",)}, ""),
         ({"subject": "acme:jane", "grants": ()}, ""),
+        ({"subject": "acme:jane", "sessionless": True}, "f"),
+        ({"subject": "acme:john", "sessionless": True}, ""),
+        ({"subject": "acme:jane", "sessionless": True, "task": "f"}, "f"),
+        ({"provider": "other", "subject": "acme:jane", "sessionless": True}, ""),
     ],
 )
 def test_an_ending_is_of_whom_it_names(place: Place, facts: dict[str, Any], ended: str) -> None:
@@ -341,6 +345,7 @@ def test_an_ending_is_of_whom_it_names(place: Place, facts: dict[str, Any], ende
         "c": {"session": "s2", "grant": "q3-other"},
         "d": {"session": "s2", "subject": "acme:john"},
         "e": {"provider": "other", "subject": "other:jane"},
+        "f": {"session": None},
     }
     for task, its in tasks.items():
         assert said(registry, entry(task, **its)) == task
@@ -365,6 +370,9 @@ def test_an_end_reaches_what_a_server_with_a_slow_clock_still_takes(place: Place
         {"provider": None, "subject": "acme:jane"},
         {"session": ""},
         {"subject": "acme:jane", "task": ""},
+        {"session": "s1", "sessionless": True},
+        {"task": "a", "sessionless": True},
+        {"session": "s1", "subject": "acme:jane", "sessionless": True},
     ],
 )
 def test_an_ending_of_nobody_is_an_error(place: Place, facts: dict[str, Any]) -> None:
@@ -398,6 +406,19 @@ def test_81_an_assertion_of_before_the_logout_starts_nothing(place: Place) -> No
     assert said(registry, entry("a", seen(1), issued_at=NOW + 1, **john)) == "a", "whoever logs in again"
     registry.end(ending(subject="acme:john", now=NOW - 100))
     assert said(registry, entry("b", seen(2), issued_at=NOW, **john)) == "invalid_grant", "the later logout counts"
+
+
+def test_81_an_assertion_without_a_session_of_before_a_logout(place: Place) -> None:
+    """It could be of the session that ended. One that names another one, or that is newer, is not."""
+    registry = place.created()
+    assert registry.end(ending(subject="acme:jane", sessionless=True)) == ()
+    for number, none in enumerate((None, "")):
+        assert refused(registry, entry("a", seen(number), session=none, issued_at=NOW))[2] == "the login has ended"
+        newer = entry(f"new-{number}", seen(number), session=none, issued_at=NOW + 1)
+        assert said(registry, newer) == f"new-{number}"
+    assert said(registry, entry("b", seen(3), session="s2")) == "b"
+    assert said(registry, entry("c", seen(4), session=None, subject="acme:john")) == "c"
+    assert said(registry, entry("d", seen(5), session=None, provider="other")) == "d"
 
 
 def test_81_what_starts_while_the_logout_arrives_is_ended_or_refused(place: Place) -> None:

@@ -76,10 +76,13 @@ def refused(claims: Any, kind: str = LOGOUT, **facts: Any) -> tuple[str, str]:
 
 
 def test_a_logout_of_a_session() -> None:
-    """By `sid` alone: the `sub` beside it makes it no wider, and no narrower."""
+    """With a `sub` beside it also what that person started without one: it could be of this session."""
     ended = Ending(now=NOW, provider="acme", session="s-1", issued_at=NOW - 10, jti="l-1")
-    for claims in (LOGGING_OUT, without(LOGGING_OUT, "sub")):
-        assert told(claims) == Effect("acme", "l-1", (ended,), "logout of a session")
+    bare = Ending(
+        now=NOW, provider="acme", subject="acme:jane", sessionless=True, issued_at=NOW - 10, jti="l-1", stream="acme sessionless"
+    )
+    assert told(LOGGING_OUT) == Effect("acme", "l-1", (ended, bare), "logout of a session")
+    assert told(without(LOGGING_OUT, "sub")) == Effect("acme", "l-1", (ended,), "logout of a session")
     text = signed("acme", LOGGING_OUT, header={"typ": LOGOUT})
     assert signals.signal_key(text, POLICY, LOGOUT) == ("acme", "acme-ES256")
 
@@ -92,11 +95,16 @@ def test_a_logout_of_a_person_is_of_all_sessions() -> None:
 def test_a_logout_is_for_all_that_the_login_gave() -> None:
     """An access token of that login started tasks as well. Where the subject has no name, the log says so."""
     effect = told(LOGGING_OUT, over=SIBLINGS)
-    assert {(one.provider, one.session) for one in effect.endings} == {
-        ("acme", "s-1"),
-        ("acme-api", "s-1"),
-        ("acme-other", "s-1"),
+    assert {(one.provider, one.session, one.subject) for one in effect.endings} == {
+        ("acme", "s-1", None),
+        ("acme-api", "s-1", None),
+        ("acme-other", "s-1", None),
+        # And what they started without a session. At the third nobody is called so.
+        ("acme", None, "acme:jane"),
+        ("acme-api", None, "acme-api:jane"),
     }
+    assert all(one.sessionless is (one.session is None) for one in effect.endings)
+    assert len({(one.stream or one.provider, one.jti) for one in effect.endings}) == 5, "none is heard before"
     effect = told(without(LOGGING_OUT, "sid"), over=SIBLINGS)
     assert {(one.provider, one.subject) for one in effect.endings} == {("acme", "acme:jane"), ("acme-api", "acme-api:jane")}
     assert "provider acme-other" in effect.note and "oid" in effect.note
@@ -112,7 +120,7 @@ def test_a_person_who_has_no_name_here_is_not_passed_over() -> None:
 def test_a_provider_that_starts_nothing_has_nothing_to_end() -> None:
     """It names actors alone. The logout is heard, and that is all."""
     claims = LOGGING_OUT | {"iss": "https://keycloak.example/realms/acme"}
-    assert len(told(claims, by="keycloak").endings) == 1
+    assert len(told(without(claims, "sub"), by="keycloak").endings) == 1
     unnamed = msgspec.structs.replace(
         POLICY, subjects={name: one for name, one in POLICY.subjects.items() if name != "keycloak"}
     )
@@ -350,8 +358,10 @@ def test_whom_an_event_is_about(who: str) -> None:
     name, subject, meant = SUBJECTS[who]
     older = event(f"{CAEP}{name}", None) | {"events": {f"{CAEP}{name}": {"subject": subject}}}
     for claims in (event(f"{CAEP}{name}", subject), older, {**older, "sub_id": subject}):
-        (ended,) = told(claims, EVENT, by="events", over=WITH_EVENTS).endings
-        assert (ended.session, ended.subject) == meant
+        ended, *bare = told(claims, EVENT, by="events", over=WITH_EVENTS).endings
+        assert (ended.session, ended.subject, ended.sessionless) == (*meant, False)
+        names_both = meant[0] is not None and subject is COMPLEX
+        assert [(one.session, one.subject, one.sessionless) for one in bare] == [(None, "acme:jane", True)] * names_both
 
 
 def test_an_event_is_for_all_that_the_login_gave() -> None:

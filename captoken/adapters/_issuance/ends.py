@@ -9,6 +9,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+from msgspec import structs
+
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
 from captoken._format.spelling import escape
@@ -26,7 +28,10 @@ _log = logging.getLogger("captoken.issuance")
 
 
 class Ends:
-    """The routes of signals, and what they come to. Without an operator, leases alone end."""
+    """The routes of signals, and what they come to.
+
+    Without an operator leases alone end, and nothing is narrowed: what should be ends.
+    """
 
     def __init__(
         self,
@@ -114,7 +119,11 @@ class Ends:
 
     def _written(self, effect: Effect, now: int) -> int:
         """Write it, and count what came of it. Blocks. Raises StoreError."""
-        ended = sum(len(self._registry.end(ending)) for ending in effect.endings)
+        endings = effect.endings
+        # Nobody would say the narrowing: what should be narrowed ends, and its lease with it.
+        if self.publisher.operator is None:
+            endings = tuple(structs.replace(ending, instead={}) for ending in endings)
+        ended = sum(len(self._registry.end(ending)) for ending in endings)
 
         # That the stream lives, if no end has noted it.
         self._registry.hear(effect.stream, effect.jti, now)
@@ -126,5 +135,5 @@ def _called(error: IssuanceError | StoreError, what: str) -> IssuanceError:
     if isinstance(error, StoreError):
         _log.error("%s has no effect yet: %s", what, error)
         return unavailable(error)
-    _log.warning("%s is refused: %s %s", what, error, escape(error.why))
+    _log.warning("%s is refused: %s %s", what, escape(str(error)), escape(error.why))
     return error

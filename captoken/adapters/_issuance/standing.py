@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from captoken._format.clocks import Clock
 from captoken._format.errors import IssuanceError
-from captoken._writing.issuer import keyring_source
 from captoken.control import Operator
 from captoken.issuance.desk import Desk, check_policy
 from captoken.issuance.keys import ProviderKeys
@@ -44,7 +43,6 @@ class Standing:
         """
         self.policy = policy
         self.keys = keys
-        self.keyring = keyring_source(keyring)
         self.desk = Desk(policy, keyring, lease=lease, clock=clock)
         self.streams = {
             name: one for name, one in policy.providers.items() if isinstance(one, Signals)

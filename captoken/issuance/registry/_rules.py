@@ -97,7 +97,7 @@ class Known(Protocol):
         ...
 
     def logouts(self, provider: str, session: str | None, subject: str) -> Iterable[Logout]:
-        """What ended that session, or that subject's logins."""
+        """What ended that session, or that subject's logins: without one, also those without."""
         ...
 
     def kept(self, task: str) -> KnownTask | None:
@@ -267,7 +267,7 @@ class Void(NamedTuple):
 
     provider: str
 
-    # `session` or `subject`, and which.
+    # `session`, `subject` or `sessionless`, and which of them.
     of: str
     whose: str
     grant: str
@@ -280,6 +280,8 @@ def check_ending(ending: Ending) -> None:
     named = [ending.session, ending.subject, ending.task]
     if named == [None, None, None] or "" in named:
         raise ValueError("an ending says whose: a session, a subject or a task")
+    if ending.sessionless and (ending.subject is None or ending.session is not None):
+        raise ValueError("an ending says whose: without a session, it is of a subject")
     if ending.task is None and ending.provider is None:
         raise ValueError("a session or a subject is one of a provider")
     if set(ending.instead) - set(ending.grants or ()):
@@ -301,7 +303,7 @@ def voided(ending: Ending) -> list[Void]:
     if ending.session is not None:
         of, whose = "session", ending.session
     else:
-        of, whose = "subject", ending.subject or ""
+        of, whose = "sessionless" if ending.sessionless else "subject", ending.subject or ""
     at = max(ending.now, ending.issued_at)
 
     if ending.grants is None:

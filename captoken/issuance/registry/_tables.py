@@ -125,7 +125,10 @@ _CHANGES = """
 _USED = "select companions, task from registry_used where digest = ?"
 _LOGOUTS = """
     select kind, at, granted, starts_only from registry_voids
-    where provider = ? and (kind = 'subject' and whose = ? or kind = 'session' and whose = ?)
+    where provider = ? and (
+        kind = 'subject' and whose = ? or kind = 'session' and whose = ?
+        or kind = 'sessionless' and whose = ?
+    )
 """
 _KEPT = """
     select id, granted, subject, deadline, actor, past, ended from registry_tasks where id = ?
@@ -211,9 +214,9 @@ def _key(asked: Asked) -> tuple[str, tuple[Any, ...]]:
     return statement, tuple(values)
 
 
-def _whose(provider: str, session: str | None, subject: str) -> tuple[str, str, str]:
+def _whose(provider: str, session: str | None, subject: str) -> tuple[str, str, str, str]:
     """Whose logouts. An empty session is none, and none ever ended."""
-    return provider, subject, session or ""
+    return provider, subject, session or "", "" if session else subject
 
 
 class RegistryTables(ABC):
@@ -429,7 +432,7 @@ def _found(run: Run, ending: Ending) -> dict[StartedTask, set[str]]:
     """Tasks that an ending is about, with the grants that were taken in them."""
     wanted: list[tuple[str, str | None]] = [
         ("k.provider", ending.provider),
-        ("k.session", ending.session),
+        ("k.session", "" if ending.sessionless else ending.session),
         ("t.subject", ending.subject),
         ("t.id", ending.task),
     ]

@@ -80,6 +80,13 @@ def _drop(by: dict[_Whose, dict[str, _Out]], task: StartedTask) -> None:
         del by[whose]
 
 
+def _is_of(ending: Ending, session: str | None) -> bool:
+    """Is what was taken by that session among what ends, as far as sessions go?"""
+    if ending.sessionless:
+        return session is None
+    return ending.session in (None, session)
+
+
 class MemoryRegistry:
     """Tasks for the threads of one process.
 
@@ -195,6 +202,8 @@ class MemoryRegistry:
     def logouts(self, provider: str, session: str | None, subject: str) -> Iterable[Logout]:
         """For `judge` alone."""
         for void, at in self._voids.items():
+            if void.of == "sessionless" and session is not None:
+                continue
             whose = session if void.of == "session" else subject
             if void.provider == provider and void.whose == whose:
                 yield Logout(void.of == "session", at, void.grant, void.starts_only)
@@ -253,7 +262,7 @@ class MemoryRegistry:
         taken = {
             grant
             for grant, provider, session in out.taken
-            if ending.provider in (None, provider) and ending.session in (None, session)
+            if ending.provider in (None, provider) and _is_of(ending, session)
         }
 
         made: list[Unpublished] = []

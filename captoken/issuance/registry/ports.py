@@ -98,6 +98,9 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
     # Tasks of that subject. Assertions that were issued until now start nothing any more.
     subject: str | None = None
+
+    # Of that subject, only what started without a session: it could be any of theirs.
+    sessionless: bool = False
     task: str | None = None
 
     # The event's own time, by the clock of who tells it. That clock may be ahead of ours, and then
