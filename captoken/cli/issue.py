@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from captoken._format.spelling import escape, span
 from captoken.cli import files, words
 from captoken.cli.operate import operators
 from captoken.cli.options import InOrder, clock, json_option, now_option
-from captoken.cli.output import say, say_json, tell
+from captoken.cli.output import say, say_json, tell, warn
 from captoken.cli.reloading import Reloading, Watched
 from captoken.cli.values import DURATION, FILE, OBJECT
 from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
@@ -308,6 +309,7 @@ def serve(
         if as_json:
             say_json({"policy": loaded.digest, "host": host, "port": port}, indent=None)
         tell(f"{loaded.origin} is served at http://{host}:{port}: Ctrl-C ends that")
+        _log_to_stderr()
         config = uvicorn.Config(
             reloading,
             host=host,
@@ -318,6 +320,20 @@ def serve(
             proxy_headers=False,
         )
         _run(uvicorn.Server(config))
+
+
+class _ToStderr(logging.Handler):
+    """The service's log, a line each: why somebody was refused is what its operator asks first."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(escape(f"{record.levelname.lower()}: {record.getMessage()}"))
+
+
+def _log_to_stderr() -> None:
+    """What callers are not told. Keys that cannot be had, and each refusal."""
+    logger = logging.getLogger("captoken")
+    logger.addHandler(_ToStderr())
+    logging.getLogger("captoken.issuance").setLevel(logging.INFO)
 
 
 def _run(server: uvicorn.Server) -> None:

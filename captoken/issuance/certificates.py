@@ -29,7 +29,7 @@ import msgspec
 from captoken._format import primitives
 from captoken._format.errors import IssuanceError
 from captoken._format.extras import extra
-from captoken._format.spelling import shown
+from captoken._format.spelling import escape, shown
 from captoken.issuance.identity import Identity, is_workload_id
 from captoken.issuance.jose import Key, KeysError, KeySet, read_json
 from captoken.issuance.policy import Policy, Spiffe
@@ -214,7 +214,7 @@ def _check_path(svid: Svid, authorities: Key | None, now: int) -> None:
         builder.build_client_verifier().verify(svid.leaf.raw, between)
     except Exception as error:  # so that nothing escapes that a stranger's bytes could cause
         text = "no path leads from it to an authority of its trust domain"
-        raise _refused(text, str(error)) from None
+        raise _refused(text, escape(str(error))) from None
 
 
 # --- bundles --------------------------------------------------------------------------------------

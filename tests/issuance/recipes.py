@@ -102,7 +102,8 @@ class Recipe:
             (program,) = [block for block in self.blocks("python") if PROGRAM in block]
             (self.folder / "service.py").write_text(program.replace("8700", str(self.port)), "utf-8")
             command = "python service.py"
-        server = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environ, stderr=subprocess.DEVNULL)
+        with (self.folder / "service.log").open("w") as log:
+            server = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environ, stderr=log)
         try:
             wait_for(self.port)
             yield
@@ -115,6 +116,11 @@ class Recipe:
         keyring = Keyring.load(self.folder / "keyring.json")
         server = Verifier(keyring.for_audience("sales-db"), "sales-db", replays=MemoryReplayStore(floor=0))
         return server.check(text, Access(table=table, operation="select", columns=columns)).code
+
+    @property
+    def log(self) -> str:
+        """What the service has told its operator."""
+        return (self.folder / "service.log").read_text()
 
     def says(self, *shown: str) -> None:
         """Each of these is told on the page, in its table of what goes wrong."""

@@ -123,6 +123,7 @@ def wrong_kubernetes(recipe: Recipe, kubelet: Kubelet, shell: str, curl: str, po
     told(recipe, recipe.sh(curl), "and not for this service alone")
     kubelet.write(name="other")
     told(recipe, recipe.sh(shell, code=2, **pod), "this grant is not for who asks")
+    assert "info: no task is started: this grant is not for who asks not so: sub is system:serviceaccount:risk:orchestrator" in recipe.log
     kubelet.write()
     told(recipe, recipe.sh(f"captoken exchange {recipe.service} --workload --grant report", code=2, **pod), "the grant wants a DPoP proof")
     kubelet.cluster.url += "/"
@@ -172,6 +173,7 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     with recipe.served(is_first=True):
         kubelet.write()
         told(recipe, recipe.sh(shell, code=2, **kubelet.environ()), "the keys of the assertion's issuer cannot be had now")
+        assert "warning: the keys of provider cluster: All connection attempts failed" in recipe.log
 
     (tmp_path / "cluster-keys.json").write_text(keys)
     (tmp_path / "policy.toml").write_text(policy.replace('subject = "cluster:{sub}"', 'jwks = "cluster-keys.json"\nsubject = "cluster:{sub}"'))
@@ -403,4 +405,5 @@ def wrong_certificates(recipe: Recipe, spire: Agent, fetch: str, curl: str, trus
     headers = f"-H 'Client-Cert: :{base64.b64encode(over).decode()}:' -H 'Captoken-Proxy-Secret: of-the-proxy'"
     said = recipe.sh(re.sub(r"--cert \S+ --key \S+", headers, curl).replace(recipe.places["https://issuer.example"], recipe.service))
     told(recipe, said, "no path leads from it to an authority")
+    assert "cert is not valid at validation time" in recipe.log
     recipe.says("it is an authority's")  # of which test_x509_svid has the cases

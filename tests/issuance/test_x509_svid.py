@@ -130,7 +130,25 @@ def test_what_else_a_good_one_may_have(shown: Shown) -> None:
 
 
 BELOW = Authority("below", above=ACME)
-ENDED = Authority("acme.example", now=NOW - 3600 * 24 * 2)
+LEAF = ACME.svid(ROBOT)
+
+
+def ended(above: Authority | None = None) -> Authority:
+    """An authority that is over, and that goes on to sign."""
+    made = Authority("acme.example", now=NOW - 3600 * 24 * 2, above=above)
+    made.now = ACME.now
+    return made
+
+
+def leaf_of_a_leaf() -> Shown:
+    """What a workload has signed with the key of its own certificate."""
+    worker = Authority()
+    worker.key, worker.name = LEAF.key, LEAF.certificate.subject
+    made = worker.svid(ROBOT)
+    return Shown(made.certificate, made.key, [LEAF.certificate])
+
+
+ENDED = ended()
 
 
 @pytest.mark.parametrize(
@@ -152,6 +170,8 @@ ENDED = Authority("acme.example", now=NOW - 3600 * 24 * 2)
         (STRANGER.svid(ROBOT), "no path leads from it to an authority of its trust domain"),
         (Shown(BELOW.svid(ROBOT).certificate, BELOW.key), "no path leads from it"),
         (ENDED.svid(ROBOT), "no path leads from it"),
+        (ended(above=ACME).svid(ROBOT), "no path leads from it"),
+        (leaf_of_a_leaf(), "no path leads from it"),
         (ACME.svid(ROBOT, begins=-7200, ends=-1), "no path leads from it"),
         (ACME.svid(ROBOT, begins=1), "no path leads from it"),
         (ACME.svid(ROBOT, ends=86_401), "it is good for 86411 s, which is not taken"),
@@ -160,11 +180,17 @@ ENDED = Authority("acme.example", now=NOW - 3600 * 24 * 2)
         "75 two URIs", "75 two URIs, one of them no SPIFFE ID", "75 no URI", "75 no names", "another one than the request names", "upper case",
         "75 a CA as leaf", "75 a CA as leaf, whose key signs none", "75 a CA by its key", "75 a CA by its lists", "a key for encryption",
         "a key for nothing stated", "for servers alone", "75 the trust store of a stranger", "the one between is not shown", "an authority of before",
-        "ended", "not good yet", "good for too long",
+        "by an authority below that is over", "75 by a workload, which is no CA", "ended", "not good yet", "good for too long",
     ],
 )  # fmt: skip
 def test_what_is_no_svid_of_that_workload_is_refused(shown: Shown, says: str) -> None:
     refused(says, shown)
+
+
+def test_an_authority_that_is_over_is_none_even_if_the_bundle_has_it() -> None:
+    refused("no path leads from it", ENDED.svid(ROBOT), by=read_bundle(ENDED.pem).keys[AUTHORITIES])
+    both = read_bundle(ENDED.pem + ACME.pem).keys[AUTHORITIES]
+    assert known(ACME.svid(ROBOT), by=both).sub == ROBOT
 
 
 @pytest.mark.parametrize(
