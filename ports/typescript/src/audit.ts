@@ -2,12 +2,13 @@
 
 import { b64encode, b64exact, concat, equal, utf8, type Bytes } from "./format/bytes.js";
 import { isPrimePoint, label, publicKey, sha256, verify } from "./format/crypto.js";
-import { CaptokenError } from "./format/errors.js";
+import { CaptokenError, UsageError } from "./format/errors.js";
 import {
   Float,
   canonicalObject,
   isInteger,
   isObject,
+  jsonOf,
   plain,
   requestJson,
   type Json,
@@ -137,18 +138,29 @@ function isSigned(record: JsonObject, before: Head, servers: readonly Bytes[]): 
 const DEEPEST = 24;
 const mark = (said: Json): JsonObject => new Map([["~", said]]);
 
+/**
+ * Arguments or attributes as a record has them, values and all. Raises UsageError for no object.
+ */
+export function recorded(values: unknown): JsonObject {
+  const stated = jsonOf(values);
+  if (!isObject(stated)) throw new UsageError("arguments are an object");
+  return new Map([...stated].map(([name, value]) => [name, recordedValue(value, DEEPEST)]));
+}
+
 /** A value as canonical JSON has it, told from every other. */
-export function recorded(value: Json, depth = DEEPEST + 1): Json {
+function recordedValue(value: Json, depth: number): Json {
   if (typeof value === "string" || typeof value === "boolean" || isInteger(value)) return value;
   if (typeof value === "bigint")
     return mark(value < 0n ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`);
   if (value === null) return mark("null");
   if (value instanceof Float) return mark(requestJson(value));
-  if (Array.isArray(value) && depth > 0) return value.map((item) => recorded(item, depth - 1));
+  if (Array.isArray(value) && depth > 0) return value.map((item) => recordedValue(item, depth - 1));
   if (!isObject(value)) return mark("...");
   const isMark = value.size === 1 && value.has("~");
   const below = depth - (isMark ? 2 : 1);
   if (below < 0) return mark("...");
-  const made: JsonObject = new Map([...value].map(([key, item]) => [key, recorded(item, below)]));
+  const made: JsonObject = new Map(
+    [...value].map(([key, item]) => [key, recordedValue(item, below)]),
+  );
   return isMark ? mark(made) : made;
 }

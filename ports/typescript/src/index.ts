@@ -25,6 +25,7 @@ export {
   Feed,
   followOverlay,
   openOverlay,
+  overlayEntry,
   signDelta,
   signSnapshot,
   type Entry,

@@ -115,9 +115,9 @@ function apart(value: Json): (readonly [string, Json])[] {
 
 /** Of an MCP message: what a proof over MCP is for (40.5). */
 export function mcpMessageRequest(method: string, params: unknown = {}): Bytes {
-  const access = mcpAccess(method, params);
-  const spelled = LISTS.includes(method) ? "{}" : requestJson(access.arguments);
-  return mcpRequest(method, method === "tools/call" ? access.tool : "", utf8(spelled));
+  if (LISTS.includes(method)) return mcpRequest(method, "", utf8("{}"));
+  const { tool, arguments: stated } = mcpAccess(method, params);
+  return mcpRequest(method, method === "tools/call" ? tool : "", utf8(requestJson(stated)));
 }
 
 // --- proofs (spec, "Proof of possession") --------------------------------------------------------

@@ -25,7 +25,7 @@ import {
   type JsonObject,
 } from "./format/json.js";
 import { withoutProof } from "./format/text.js";
-import { entryOf, type Entry, type Selector } from "./language/overlay.js";
+import { overlayEntry, type Entry, type Selector } from "./language/overlay.js";
 import type { Signer } from "./proof.js";
 import { holderOf } from "./language/lineage.js";
 import { Denied, type Verifier } from "./verification/verifier.js";
@@ -224,9 +224,7 @@ export class ControlPlane {
     const asked = readRequest(request);
     const shown = this.#verifier.shown(asked.token, digestOf(asked.stated));
     if (!("genuine" in shown)) throw new Denied(shown);
-    const entries = standing.map((each) =>
-      "json" in each ? (each as Entry) : entryOf(jsonOf(each) as JsonObject),
-    );
+    const entries = standing.map((each) => ("json" in each ? (each as Entry) : overlayEntry(each)));
     return this.#recalled(wanted(shown.genuine, asked), entries);
   }
 
@@ -241,7 +239,7 @@ export class ControlPlane {
       .set("id", b64encode(random(8)))
       .set("select", jsonOf(select))
       .set("why", why);
-    return entryOf(until === undefined ? json : json.set("until", until));
+    return overlayEntry(until === undefined ? json : json.set("until", until));
   }
 
   /** The three rules, in their order (37.9 to 37.11). */

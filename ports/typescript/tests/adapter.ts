@@ -6,7 +6,7 @@
 import { b64encode, byCodePoint, concat, hex, unhex, utf8 } from "../src/format/bytes.js";
 import { bind, derive, tagsOf } from "../src/format/crypto.js";
 import { CaptokenError, UsageError, WideningError } from "../src/format/errors.js";
-import { canonicalText, jsonOf, parseJson, plain } from "../src/format/json.js";
+import { canonicalText, parseJson, plain } from "../src/format/json.js";
 import { splitSigned, readLink, type Link } from "../src/language/links.js";
 import { capabilityOf } from "../src/language/capability.js";
 import * as captoken from "../src/index.js";
@@ -35,6 +35,12 @@ function coded(ask: () => Outcome): Outcome {
     if (error instanceof captoken.Denied) return { code: error.code, ...place(error.decision) };
     throw error;
   }
+}
+
+/** The same without the dimension of what is too much. */
+function bare(ask: () => Outcome): Outcome {
+  const { dimension: _, ...outcome } = coded(ask);
+  return outcome;
 }
 
 const camel = (name: string): string =>
@@ -332,7 +338,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       return { text: withProof(token, signer, { audience, request: unhex(request) }, means) };
     }),
   presenting: ({ token, audience, now, secret, nonce = "", request }) =>
-    coded(() => {
+    bare(() => {
       const held = captoken.Token.parse(token, { clock: () => now, random: () => unhex(nonce) });
       const signer = secret === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(secret));
       return {
@@ -414,8 +420,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       const { head, signed, decisions } = checkTrail(latin(trail), servers, { known, after });
       return { head, signed, decisions };
     }),
-  recorded: ({ arguments: values }) =>
-    coded(() => ({ arguments: plain(recorded(jsonOf(values))) })),
+  recorded: ({ arguments: values }) => coded(() => ({ arguments: plain(recorded(values)) })),
   counting: (vector) => coded(() => ({ codes: counted(vector) })),
   recall: (vector) => coded(() => recalled(vector)),
 };

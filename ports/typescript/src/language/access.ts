@@ -24,9 +24,9 @@ export interface Access {
   readonly columns?: Iterable<string> | null | undefined;
   readonly tool?: string | null | undefined;
   readonly arguments?: Facts | null | undefined;
-  readonly attributes?: Facts | null | undefined;
+  readonly attributes?: Facts | undefined;
   /** What it takes at most, by unit. */
-  readonly cost?: Readonly<Record<string, number>> | ReadonlyMap<string, number> | null | undefined;
+  readonly cost?: Readonly<Record<string, number>> | ReadonlyMap<string, number> | undefined;
 }
 
 export type Facts = Readonly<Record<string, unknown>> | ReadonlyMap<string, unknown>;
@@ -50,13 +50,13 @@ export interface Stated {
 
 const KEYS = ["table", "operation", "columns", "tool", "arguments", "attributes", "cost"];
 
-/** Facts that are given, by name, once: those that are left out or null are not there. */
+/** Facts that are given, by name, once: those that are left out are not there. */
 function given(value: unknown, keys: readonly string[], what: string): Map<unknown, unknown> {
-  const facts = entriesOf(value, what).filter(([, fact]) => fact !== undefined && fact !== null);
+  const facts = entriesOf(value, what);
   for (const [key] of facts) {
     if (!keys.includes(key as string)) throw new UsageError(`${what} has no ${String(key)}`);
   }
-  return new Map(facts);
+  return new Map(facts.filter(([, fact]) => fact !== undefined));
 }
 
 function one<T>(
@@ -64,7 +64,7 @@ function one<T>(
   key: string,
   holds: (value: unknown) => value is T,
 ): T | undefined {
-  const value = facts.get(key);
+  const value = facts.get(key) ?? undefined;
   if (value !== undefined && !holds(value))
     throw new UsageError(`${key} is not what it must be (spec 7.2)`);
   return value;
@@ -102,20 +102,20 @@ export function stated(access: Access): Stated {
   const facts = given(access, KEYS, "an access");
   const table = one(facts, "table", isSegmented);
   const operation = one(facts, "operation", isName);
-  const columns = columnsOf(facts.get("columns"));
+  const columns = columnsOf(facts.get("columns") ?? undefined);
+  const args = facts.get("arguments") ?? undefined;
   const tool = one(facts, "tool", isSegmented);
   if ((table === undefined) !== (operation === undefined)) {
     throw new UsageError("a table and an operation come together");
   }
   if (columns && table === undefined) throw new UsageError("columns come with a table");
-  if (facts.has("arguments") && tool === undefined)
-    throw new UsageError("arguments come with a tool");
+  if (args !== undefined && tool === undefined) throw new UsageError("arguments come with a tool");
   return {
     table,
     operation,
     columns,
     tool,
-    arguments: factsOf(facts.get("arguments"), "arguments"),
+    arguments: factsOf(args, "arguments"),
     attributes: factsOf(facts.get("attributes"), "attributes"),
     cost: costOf(facts.get("cost")),
   };

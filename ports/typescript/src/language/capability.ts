@@ -94,6 +94,24 @@ const either = <T>(
   both: (one: T, two: T) => T,
 ): T | undefined => (one === undefined || two === undefined ? (one ?? two) : both(one, two));
 
+/** The longer path; of two that lie apart, the first. */
+const longest = (one: string, two: string): string => (atOrBelow(two, one) ? two : one);
+
+/**
+ * In pairs, and the results in pairs again: a long first one is not gone through for each other.
+ */
+function inPairs<T>(all: readonly T[], both: (one: T, two: T) => T): T | undefined {
+  let said = all;
+  while (said.length > 1) {
+    const pairs: T[] = [];
+    for (let at = 0; at < said.length; at += 2) {
+      pairs.push(at + 1 < said.length ? both(said[at]!, said[at + 1]!) : said[at]!);
+    }
+    said = pairs;
+  }
+  return said[0];
+}
+
 /** What both permit (19.5). Neither is changed. */
 export function meet(one: Capability, two: Capability, vocabulary: Vocabulary = {}): Capability {
   const isOnOnePath =
@@ -108,7 +126,7 @@ export function meet(one: Capability, two: Capability, vocabulary: Vocabulary = 
     exp: least(one.exp, two.exp),
     nbf: greatest(one.nbf, two.nbf),
     aud: either(one.aud, two.aud, (mine, its) => bothNames(mine, its) as ReadonlySet<string>),
-    task: either(one.task, two.task, (mine, its) => (atOrBelow(mine, its) ? mine : its)),
+    task: either(one.task, two.task, longest),
     torn: one.torn || two.torn || !isOnOnePath,
     uses: least(one.uses, two.uses),
     budget: merged(one.budget, two.budget, Math.min),
@@ -154,16 +172,15 @@ export function capabilityOf(
     task: root.task,
     aud: root.audience === undefined ? undefined : new Set([root.audience]),
   };
-  let said = [start, ...links.filter((link) => link.kind === "link").map(ofLink)];
-  // In pairs, and the results in pairs again: a long first one is not gone through for each other.
-  while (said.length > 1) {
-    const pairs: Capability[] = [];
-    for (let at = 0; at < said.length; at += 2) {
-      pairs.push(at + 1 < said.length ? meet(said[at]!, said[at + 1]!, vocabulary) : said[at]!);
-    }
-    said = pairs;
-  }
-  return said[0]!;
+  const readable = links.filter((link) => link.kind === "link");
+  const all = [start, ...readable.map(ofLink)];
+  // Tasks by themselves, so that where they lie apart the other links play no part.
+  const tasks = all.flatMap(({ task }) => (task === undefined ? [] : [task]));
+  const task = inPairs(
+    tasks.filter((each, at) => each !== tasks[at - 1]),
+    longest,
+  );
+  return { ...inPairs(all, (one, two) => meet(one, two, vocabulary))!, task };
 }
 
 /** Does it permit no access at all, whatever the time? */

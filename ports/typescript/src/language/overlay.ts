@@ -16,6 +16,7 @@ import {
   canonicalObject,
   isInteger,
   isObject,
+  jsonOf,
   type Json,
   type JsonObject,
 } from "../format/json.js";
@@ -282,10 +283,11 @@ const isOrdered = (ids: readonly string[]): boolean =>
 // --- writing -------------------------------------------------------------------------------------
 
 /**
- * An entry to sign, as plain values. Raises CaptokenError `overlay` for one that readers refuse.
+ * An entry to sign, of plain values: `{ id, at, by, why, select, link? }` (36.4). Raises as readers
+ * do.
  */
-export function entryOf(json: JsonObject, vocabulary: Vocabulary = {}): Entry {
-  return readEntry(json, vocabulary);
+export function overlayEntry(stated: unknown, vocabulary: Vocabulary = {}): Entry {
+  return readEntry(jsonOf(stated), vocabulary);
 }
 
 function signed(purpose: string, body: Bytes, key: Signer): Bytes {

@@ -1,0 +1,450 @@
+/** The library as a program uses it. */
+
+import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
+import { test } from "node:test";
+import { inspect } from "node:util";
+
+import { ed25519 } from "@noble/curves/ed25519.js";
+import { sha512 } from "@noble/hashes/sha2.js";
+
+import { b64encode, concat } from "../src/format/bytes.js";
+import { verify } from "../src/format/crypto.js";
+import * as captoken from "../src/index.js";
+
+const NOW = 1_764_061_200;
+const clock = (): number => NOW;
+const keyring = captoken.Keyring.fromKeys(
+  { k1: Uint8Array.from({ length: 32 }, (_, at) => at + 1) },
+  "k1",
+);
+const issuer = new captoken.Issuer(keyring, { clock });
+const WHO = { subject: "user:jane", agent: "orchestrator", task: "task-123" };
+const SALES = { tables: ["sales", "market.*"], operations: ["select"] };
+const ACCESS = { table: "sales", operation: "select" };
+
+const minted = (): captoken.Token => issuer.mint({ ...WHO, ...SALES, expiresIn: "10m" });
+const server = (
+  options: captoken.VerifierOptions & Partial<captoken.Means> = {},
+): captoken.Verifier => new captoken.Verifier(keyring, { clock, ...options });
+
+function denial(decision: captoken.DryRun): captoken.Denial {
+  assert.ok(!decision.allowed);
+  return decision;
+}
+
+test("a holder narrows a token and hands it on, and a server learns who acts for whom", () => {
+  const child = minted().delegate({
+    to: "sales-agent",
+    tables: ["sales"],
+    expiresIn: 300,
+    depth: 0,
+  });
+  const text = child.present({ audience: "sales-db" });
+  const grant = server({ audience: "sales-db" }).authorize(text, ACCESS);
+  assert.equal(grant.issued.subject, "user:jane");
+  assert.deepEqual(grant.chain, [
+    { name: "orchestrator", basis: "issued" },
+    { name: "sales-agent", basis: "vouched" },
+  ]);
+  assert.equal(grant.parent?.name, "orchestrator");
+  assert.equal(grant.expiresAt, NOW + 60);
+  assert.equal(grant.check({ table: "market.eu", operation: "select" }).code, "table");
+});
+
+test("a denial says which rule, in which link, added by whom; and less to others", () => {
+  const child = minted()
+    .delegate({ to: "sales-agent", tables: ["sales"] })
+    .attenuate({ operations: [] });
+  const decision = denial(server().check(child.serialize(), ACCESS));
+  assert.deepEqual(
+    { ...decision.refusals[0], text: "" },
+    { code: "operation", text: "", link: 2, addedBy: "sales-agent" },
+  );
+  assert.match(
+    captoken.describe(decision),
+    /^denied: operation, at step 8\n  operation: .* added by sales-agent/,
+  );
+  assert.deepEqual(captoken.forNetwork(decision), {
+    status: 403,
+    text: "The token does not permit this.",
+  });
+  assert.ok(!captoken.forModel(decision).includes("sales"));
+  const refused = new captoken.Denied(decision);
+  assert.equal(refused.kind, "insufficient");
+  assert.throws(() => server().authorize(child.serialize(), ACCESS), captoken.Denied);
+});
+
+test("strangers cannot tell a forged token from a revoked one", () => {
+  const words = (["malformed", "unknown_key", "bad_signature", "unsupported_version"] as const).map(
+    (code) => captoken.forNetwork({ ...denial(server().check("", ACCESS)), code }).text,
+  );
+  assert.equal(new Set(words).size, 1);
+});
+
+test("asking for more than is held is an error that names the dimension, and clamp cuts it", () => {
+  assert.throws(
+    () => minted().attenuate({ tables: ["hr"], operations: ["select"] }),
+    (error: captoken.WideningError) => error.code === "widening" && error.dimension === "tables",
+  );
+  const cut = minted().attenuate({ tables: ["hr", "sales"], clamp: true });
+  assert.equal(server().check(cut, ACCESS).allowed, true);
+  assert.throws(() => minted().attenuate({ tables: ["hr"], clamp: true }), {
+    code: "nothing_left",
+  });
+});
+
+test("mistakes of the program are UsageErrors", () => {
+  const token = minted();
+  const wrong: (() => unknown)[] = [
+    () => token.attenuate({}),
+    () => token.attenuate({ tables: "sales" as unknown as string[] }),
+    () => token.attenuate({ tabels: ["sales"] } as captoken.Narrowing),
+    () => token.attenuate({ expiresIn: null as unknown as number }),
+    () => issuer.mint({ ...WHO, tables: ["sales"] }),
+    () => issuer.mint({ ...WHO }),
+    () => server().check(token, { table: "sales" }),
+    () => server().check(token, { ...ACCESS, colums: ["a"] } as captoken.Access),
+    () => server().check(token, { tool: "t", arguments: { a: Number.NaN } }),
+    () => server().check(token, { tool: "t", arguments: { a: 2 ** 53 } }),
+    () => server().check(token, { tool: "t", arguments: { a: "\ud800" } }),
+    () => server().check(token, { tool: "t", arguments: { a: () => 1 } }),
+    () => server().check(token, ACCESS, { caller: {} }),
+    () => captoken.Keyring.fromKeys({ k: new Uint8Array(32) }, "k"),
+    () => new captoken.Verifier({} as captoken.Keyring),
+  ];
+  for (const ask of wrong) assert.throws(ask, captoken.UsageError, String(ask));
+});
+
+test("what is no token is a TokenFormatError to holders, and a decision of servers", () => {
+  for (const text of ["", "cap1_", "cap1_A", "x", `${minted().serialize()}=`, 5, null]) {
+    assert.throws(() => captoken.Token.parse(text as string), captoken.TokenFormatError);
+    assert.equal(server().check(text as string, ACCESS).code, "malformed");
+  }
+});
+
+test("no secret is shown by console.log, String or JSON.stringify", () => {
+  const token = minted();
+  const signer = captoken.HolderKey.generate();
+  const grant = server().authorize(token, ACCESS);
+  const denied = new captoken.Denied(
+    denial(server().check(token, { table: "hr", operation: "select" })),
+  );
+  const discharger = captoken.DischargerKey.generate();
+  const signature = token.serialize().slice(-43);
+  const secret = signer.serialize().match(/"secret":"([^"]+)"/)![1]!;
+  const hidden = [signature, secret, b64encode(keyring.reveal("k1")), "AQIDBAUG"];
+  const verifier = server();
+  for (const value of [
+    token,
+    signer,
+    keyring,
+    grant,
+    denied,
+    verifier,
+    issuer,
+    discharger,
+    grant.capability,
+  ]) {
+    const shown = [
+      inspect(value, { depth: 9, showHidden: true }),
+      String(value),
+      JSON.stringify(value) ?? "",
+    ];
+    for (const text of shown)
+      for (const each of hidden) assert.ok(!text.includes(each), `${text} shows ${each}`);
+  }
+});
+
+test("1.0 is not 1, and integers of any size are themselves", () => {
+  const token = issuer.mint({ ...WHO, tools: { t: { n: { in: [1] } }, big: { n: { min: 1 } } } });
+  const asked = (n: unknown, tool = "t"): string =>
+    server().check(token, { tool, arguments: { n } }).code;
+  assert.equal(asked(1), "allowed");
+  assert.equal(asked(captoken.float(1)), "argument");
+  assert.equal(asked("1"), "argument");
+  assert.equal(asked(true), "argument");
+  assert.equal(asked(2n ** 80n, "big"), "allowed");
+  assert.equal(asked(captoken.float(1e300), "big"), "allowed");
+  assert.equal(asked(0.5, "big"), "argument");
+  const read = captoken.parseJson('{"n":1.0}') as ReadonlyMap<string, unknown>;
+  assert.equal(server().check(token, { tool: "t", arguments: read }).code, "argument");
+});
+
+test("names of Object.prototype are names like any other", () => {
+  const token = issuer.mint({ ...WHO, tools: { t: { q: { any: true } } } });
+  for (const name of ["__proto__", "constructor", "toString", "hasOwnProperty"]) {
+    const args = JSON.parse(`{"q":1,"${name}":1}`) as Record<string, unknown>;
+    assert.equal(server().check(token, { tool: "t", arguments: args }).code, "argument", name);
+    assert.equal(server().check(token, { tool: name }).code, "tool", name);
+    assert.throws(
+      () => token.attenuate({ [name]: ["x"] } as captoken.Narrowing),
+      captoken.UsageError,
+      name,
+    );
+  }
+});
+
+test("facts are read once", () => {
+  const token = issuer.mint({ ...WHO, tools: { t: { q: { in: ["good"] } } } });
+  let reads = 0;
+  const args = {
+    get q(): string {
+      reads += 1;
+      return reads === 1 ? "good" : "evil";
+    },
+  };
+  assert.equal(server().check(token, { tool: "t", arguments: args }).allowed, true);
+  assert.equal(reads, 1);
+});
+
+test("a bound token is worth nothing without its key, and each proof is good once", () => {
+  const [mine, its] = [captoken.HolderKey.generate(), captoken.HolderKey.generate()];
+  const replays = new captoken.MemoryReplays({ floor: 0 });
+  const verifier = server({ audience: "sales-db", replays });
+  const root = issuer.mint({ ...WHO, ...SALES, key: mine.public });
+  const child = root.delegate({ to: "clerk", key: its.public, signer: mine });
+  const text = child.present({ audience: "sales-db", signer: its, request: ACCESS });
+  const grant = verifier.authorize(text, ACCESS);
+  assert.deepEqual(grant.actor, { name: "clerk", basis: "proven" });
+  assert.ok(grant.evidence.length === 1 && grant.evidence.every(captoken.evidenceHolds));
+  assert.equal(verifier.check(text, ACCESS).code, "replayed");
+  const shown = child.present({ audience: "sales-db" });
+  assert.equal(verifier.check(shown, ACCESS).code, "proof_missing");
+  const other = captoken.withProof(
+    shown,
+    mine,
+    { audience: "sales-db", request: ACCESS },
+    { clock },
+  );
+  assert.equal(verifier.check(other, ACCESS).code, "bad_proof");
+  assert.throws(() => child.present({ audience: "sales-db", signer: mine }), { code: "bad_proof" });
+  assert.throws(() => root.delegate({ to: "clerk", key: its.public, signer: its }), {
+    code: "bad_proof",
+  });
+});
+
+test("a third party's word is asked for, given, bound, and needed", () => {
+  const approvals = captoken.DischargerKey.generate();
+  const token = minted().require(approvals.public, { need: { approve: "payment" } });
+  assert.equal(server().check(token, ACCESS).code, "missing_discharge");
+  const [ticket] = token.needs;
+  assert.deepEqual({ ...captoken.openTicket(approvals, ticket!).need }, { approve: "payment" });
+  const answer = captoken.discharge(
+    approvals,
+    ticket!,
+    { expiresIn: 60, operations: ["select"] },
+    { clock },
+  );
+  const whole = token.withDischarge(answer.serialize());
+  assert.equal(whole.needs.length, 0);
+  assert.equal(server().check(whole, ACCESS).allowed, true);
+  const narrower = whole.attenuate({ tables: ["sales"] });
+  assert.equal(
+    server({ audience: "x" }).check(narrower.present({ audience: "x" }), ACCESS).allowed,
+    true,
+  );
+  assert.throws(() => captoken.openTicket(captoken.DischargerKey.generate(), ticket!), {
+    code: "bad_ticket",
+  });
+});
+
+test("an operator's snapshot revokes and narrows, by deltas too, and never goes back", () => {
+  const key = captoken.OperatorKey.generate();
+  const when = { issuedAt: NOW, expiresAt: NOW + 600 };
+  const entry = (id: string, more: object): captoken.Entry =>
+    captoken.overlayEntry({ id, at: NOW, by: "ops", why: "lost", ...more });
+  const feed = new captoken.Feed([key.public]);
+  const verifier = server({ overlay: () => feed.overlay });
+  const token = minted();
+  assert.equal(verifier.check(token, ACCESS).code, "stale_overlay");
+  const first = captoken.signSnapshot(key, [], { ...when, seq: 1 });
+  feed.accept(first);
+  assert.equal(verifier.check(token, ACCESS).allowed, true);
+  const narrowing = entry("a", { select: { task: "task-123" }, link: { operations: ["insert"] } });
+  feed.follow([captoken.signDelta(key, feed.overlay!, [narrowing], { ...when, seq: 2 })]);
+  assert.equal(verifier.check(token, ACCESS).code, "narrowed");
+  const revoking = entry("b", { select: { token: token.tokenId } });
+  feed.follow([captoken.signDelta(key, feed.overlay!, [narrowing, revoking], { ...when, seq: 3 })]);
+  const decision = denial(verifier.check(token, ACCESS));
+  assert.deepEqual([decision.code, decision.refusals[0].addedBy], ["revoked", "ops"]);
+  assert.throws(() => feed.accept(first), { code: "overlay" });
+  assert.equal(feed.overlay?.seq, 3);
+});
+
+test("a holder recalls what it handed on, and nothing beside it", () => {
+  const token = minted();
+  const [child, other] = [token.delegate({ to: "clerk" }), token.delegate({ to: "clerk" })];
+  const request = captoken.recall(token, child.attenuate({ tables: ["sales"] }), {
+    audience: "control",
+    why: "lost",
+  });
+  const plane = new captoken.ControlPlane(server({ audience: "control" }), { clock });
+  const { entries } = plane.handle(request);
+  const key = captoken.OperatorKey.generate();
+  const data = captoken.signSnapshot(key, entries, { seq: 1, issuedAt: NOW, expiresAt: NOW + 60 });
+  const overlay = captoken.openOverlay(data, [key.public]);
+  const verifier = server({ overlay: () => overlay });
+  assert.equal(verifier.check(child.attenuate({ tables: ["sales"] }), ACCESS).code, "revoked");
+  assert.equal(
+    verifier.check(child, ACCESS).allowed,
+    true,
+    "the link that was handed on is what is named",
+  );
+  assert.equal(verifier.check(other, ACCESS).allowed, true);
+  assert.throws(
+    () => captoken.recall(child, token, { audience: "control", why: "x" }),
+    captoken.UsageError,
+  );
+  assert.throws(() => plane.handle("{}"), { code: "recall" });
+});
+
+test("own caveats are asked, and whatever a check raises prohibits", () => {
+  const regions: captoken.OwnCaveat<readonly string[]> = {
+    domain: "all",
+    read: (value) => value as string[],
+    prohibits: (value, access) => {
+      const { region } = access?.attributes as { region: string };
+      return value.includes(region) ? undefined : "another region";
+    },
+  };
+  const vocabulary = { "acme:region": regions as captoken.OwnCaveat };
+  const own = new captoken.Issuer(keyring, { clock, vocabulary });
+  const token = own.mint({ ...WHO, ...SALES, "acme:region": ["eu"] });
+  const verifier = server({ vocabulary });
+  assert.equal(verifier.check(token, { ...ACCESS, attributes: { region: "eu" } }).allowed, true);
+  assert.equal(
+    verifier.check(token, { ...ACCESS, attributes: { region: "us" } }).code,
+    "attribute",
+  );
+  assert.equal(verifier.check(token, ACCESS).code, "attribute");
+  assert.equal(server().check(token, ACCESS).code, "unknown_caveat");
+});
+
+test("stores may promise, and one that fails, or answers neither yes nor no, denies", async () => {
+  const signer = captoken.HolderKey.generate();
+  const token = issuer.mint({ ...WHO, ...SALES, key: signer.public, uses: 1, audience: "db" });
+  const text = (): string => token.present({ audience: "db", signer, request: ACCESS });
+  const memory = new captoken.MemoryReplays({ floor: 0 });
+  const counted = new captoken.MemoryLedger({ floor: 0 });
+  const replays: captoken.ReplayStore = {
+    add: async (use, now) => memory.add(use, now),
+    look: async (use, now) => memory.look(use, now),
+  };
+  const ledger: captoken.Ledger = {
+    shared: false,
+    reserve: async (reservation, now) => counted.reserve(reservation, now),
+    look: async (reservation, now) => counted.look(reservation, now),
+    settle: async (id, taken, now) => counted.settle(id, taken, now),
+  };
+  const verifier = server({ audience: "db", replays, ledger });
+  const grant = await verifier.authorizeAsync(text(), ACCESS);
+  assert.equal(grant.issued.agent, "orchestrator");
+  assert.equal((await verifier.checkAsync(text(), ACCESS)).code, "budget_exhausted");
+  assert.throws(() => verifier.check(text(), ACCESS), captoken.UsageError);
+  for (const add of [
+    () => true,
+    () => undefined,
+    () => "yes",
+    () => Promise.reject(new Error("gone")),
+  ]) {
+    const broken = { ...replays, add } as unknown as captoken.ReplayStore;
+    const decision = await server({ audience: "db", replays: broken, ledger }).checkAsync(
+      text(),
+      ACCESS,
+    );
+    assert.equal(decision.code, "store_unavailable");
+  }
+  assert.equal(
+    server({ audience: "db" }).check(text(), ACCESS).code,
+    "store_unavailable",
+    "no store at all",
+  );
+});
+
+test("a reservation is closed once, and what is not taken goes back", () => {
+  const token = issuer.mint({ ...WHO, ...SALES, budget: { cents: 10 }, audience: "db" });
+  const ledger = new captoken.MemoryLedger({ floor: 0 });
+  const grant = server({ audience: "db", ledger }).authenticate(token);
+  const reserved = grant.reserve({ ...ACCESS, cost: { cents: 8 } });
+  assert.equal(grant.explain({ ...ACCESS, cost: { cents: 3 } }).code, "budget_exhausted");
+  assert.equal(reserved.settle({ cents: 2 }), true);
+  assert.equal(reserved.cancel(), false);
+  assert.equal(grant.check({ ...ACCESS, cost: { cents: 8 } }).allowed, true);
+  assert.equal(grant.check({ ...ACCESS, cost: { cents: 1 } }).code, "budget_exhausted");
+  assert.equal(
+    grant.recheck({ ...ACCESS, cost: { cents: 1 } }).allowed,
+    true,
+    "a recheck asks no store",
+  );
+});
+
+test("an overlay that cannot be asked denies", () => {
+  const overlay = (): never => {
+    throw new Error("gone");
+  };
+  assert.equal(
+    server({ overlay, allowStaleOverlay: true }).check(minted(), ACCESS).code,
+    "store_unavailable",
+  );
+});
+
+test("a signature whose R is of low order is refused where its equation holds", () => {
+  const secret = Uint8Array.from({ length: 32 }, (_, at) => at);
+  const key = ed25519.getPublicKey(secret);
+  const message = new Uint8Array([1, 2, 3]);
+  const good = ed25519.sign(message, secret);
+  assert.ok(verify(key, message, good));
+  const { Point } = ed25519;
+  const { scalar } = ed25519.utils.getExtendedPublicKey(secret);
+  // R is the identity, and S = k a: the equation holds, with the cofactor and without it.
+  const R = Point.ZERO.toBytes();
+  const digest = ed25519Hash(concat(R, key, message));
+  const S = (digest * scalar) % Point.Fn.ORDER;
+  const forged = concat(R, littleEndian(S));
+  assert.ok(
+    Point.BASE.multiplyUnsafe(S).equals(Point.fromBytes(key).multiplyUnsafe(digest)),
+    "it holds",
+  );
+  assert.ok(!verify(key, message, forged));
+  // S not reduced: the same signature under another spelling.
+  const other = littleEndian(
+    BigInt(
+      `0x${[...good.slice(32)]
+        .reverse()
+        .map((byte) => byte.toString(16).padStart(2, "0"))
+        .join("")}`,
+    ) + Point.Fn.ORDER,
+  );
+  assert.ok(!verify(key, message, concat(good.slice(0, 32), other)));
+  for (const low of [
+    Point.ZERO.toBytes(),
+    new Uint8Array(32),
+    Uint8Array.from([0xee, ...Array<number>(30).fill(255), 127]),
+  ]) {
+    assert.ok(!verify(low, message, good));
+  }
+});
+
+function littleEndian(value: bigint): Uint8Array {
+  return Uint8Array.from({ length: 32 }, (_, at) => Number((value >> BigInt(8 * at)) & 255n));
+}
+
+function ed25519Hash(bytes: Uint8Array): bigint {
+  const digest = sha512(bytes);
+  let made = 0n;
+  for (let at = 63; at >= 0; at--) made = (made << 8n) | BigInt(digest[at]!);
+  return made % ed25519.Point.Fn.ORDER;
+}
+
+test("nothing of Node is imported, and nothing but the noble libraries", () => {
+  const folder = new URL("../../src/", import.meta.url);
+  for (const name of readdirSync(folder, { recursive: true }) as string[]) {
+    if (!name.endsWith(".ts")) continue;
+    for (const [, target] of readFileSync(new URL(name, folder), "utf8").matchAll(
+      /from "([^"]+)"/g,
+    )) {
+      assert.match(target!, /^\.\.?\/|^@noble\/(hashes|curves|ciphers)\//, name);
+    }
+  }
+});

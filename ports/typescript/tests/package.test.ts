@@ -1,0 +1,68 @@
+/** The package as `npm pack` writes it, installed in a fresh folder and used from there. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const PACKAGE = fileURLToPath(new URL("../../", import.meta.url));
+
+const PROGRAM = `
+import { Issuer, Keyring, Verifier, type Decision } from "captoken";
+
+const keyring = Keyring.generate();
+const token = new Issuer(keyring).mint({
+  subject: "user:jane", agent: "a", task: "t", tools: { read: { path: { path: ["/a"] } } },
+});
+const text = token.attenuate({ expiresIn: "1m" }).present({ audience: "files" });
+const verifier = new Verifier(keyring, { audience: "files" });
+const decision: Decision = verifier.check(text, { tool: "read", arguments: { path: "/a/b" } });
+console.log(decision.code, verifier.check(text, { tool: "write" }).code);
+if (!decision.allowed) console.log(decision.refusals[0].text);
+`;
+
+const OPTIONS = {
+  compilerOptions: {
+    strict: true,
+    module: "NodeNext",
+    target: "ES2022",
+    lib: ["ES2022", "DOM"],
+    types: [],
+    exactOptionalPropertyTypes: true,
+    noEmitOnError: true,
+  },
+  files: ["program.ts"],
+};
+
+test("it is packed, installed, compiled against, and runs", () => {
+  const folder = mkdtempSync(join(tmpdir(), "captoken-"));
+  const npm = (cwd: string, ...args: string[]): string =>
+    execFileSync("npm", [...args, "--no-audit", "--no-fund", "--loglevel=error"], {
+      cwd,
+      encoding: "utf8",
+    });
+  try {
+    const packed = npm(PACKAGE, "pack", "--ignore-scripts", "--json", "--pack-destination", folder);
+    const said = JSON.parse(packed) as unknown;
+    const [{ filename, files }] = Object.values(said as object) as [
+      { filename: string; files: { path: string }[] },
+    ];
+    const others = files
+      .map(({ path }) => path)
+      .filter((path) => !/^dist\/.*\.(js|d\.ts)$/.test(path));
+    assert.deepEqual(others.sort(), ["README.md", "package.json"]);
+    writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }));
+    npm(folder, "install", "--prefer-offline", join(folder, filename));
+    writeFileSync(join(folder, "program.ts"), PROGRAM);
+    writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(OPTIONS));
+    const compiler = join(PACKAGE, "node_modules/typescript/bin/tsc");
+    execFileSync(process.execPath, [compiler, "-p", folder], { cwd: folder });
+    const ran = execFileSync(process.execPath, ["program.js"], { cwd: folder, encoding: "utf8" });
+    assert.equal(ran, "allowed tool\n");
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
