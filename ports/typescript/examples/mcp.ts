@@ -47,7 +47,7 @@ const said = (text: string, isError = false): CallToolResult => ({
 function decided(method: string, params: Arguments & { _meta?: Arguments | undefined }): Decision {
   const text = params._meta?.["io.captoken/token"];
   const isCall = method === "tools/call";
-  const access = isCall ? (mcpAccess(method, params) as Access) : undefined;
+  const access = isCall ? (mcpAccess(method, params) as Access) : null;
   return verifier.check(typeof text === "string" ? text : "", access, {
     request: mcpMessageRequest(method, params),
   });

@@ -28,7 +28,7 @@ import { withoutProof } from "./format/text.js";
 import { overlayEntry, type Entry, type Selector } from "./language/overlay.js";
 import type { Signer } from "./proof.js";
 import { holderOf } from "./language/lineage.js";
-import { Denied, type Verifier } from "./verification/verifier.js";
+import { Denied, shownBy, type Verifier } from "./verification/verifier.js";
 import type { Genuine } from "./verification/authenticate.js";
 import { type Seconds } from "./writing/compose.js";
 import { MEANS, readClock, type Means } from "./writing/means.js";
@@ -222,7 +222,7 @@ export class ControlPlane {
     standing: readonly (Entry | Readonly<Record<string, unknown>>)[] = [],
   ): Recalled {
     const asked = readRequest(request);
-    const shown = this.#verifier.shown(asked.token, digestOf(asked.stated));
+    const shown = shownBy(this.#verifier, asked.token, digestOf(asked.stated));
     if (!("genuine" in shown)) throw new Denied(shown);
     const entries = standing.map((each) => ("json" in each ? (each as Entry) : overlayEntry(each)));
     return this.#recalled(wanted(shown.genuine, asked), entries);

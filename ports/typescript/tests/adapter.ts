@@ -198,7 +198,7 @@ function askingOf(vector: Vector): captoken.AskingText {
 
 function decide(vector: Vector): Outcome {
   const asking = askingOf(vector);
-  const access = vector.access ?? undefined;
+  const { access } = vector;
   const { verifier, uses, debits } = verifierOf(vector);
   const decision = verifier.check(vector.token, access, asking);
   const dry = verifierOf(vector).verifier.explain(vector.token, access, asking);
@@ -258,7 +258,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
         moment.now = step.now;
         moment.snapshot = step.snapshot ?? moment.snapshot;
         const caller = { caller: step.caller };
-        if (step.how === "recheck") return placed(grant.recheck(step.access ?? undefined, caller));
+        if (step.how === "recheck") return placed(grant.recheck(step.access, caller));
         return placed(
           step.how === "explain"
             ? grant.explain(step.access, caller)
@@ -270,7 +270,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
   dry_run: (vector) =>
     coded(() => {
       const { verifier, uses, debits } = verifierOf(vector);
-      const access = vector.access ?? undefined;
+      const { access } = vector;
       const [first, second] = [1, 2].map(() =>
         verifier.explain(vector.token, access, askingOf(vector)),
       );

@@ -104,6 +104,14 @@ test("mistakes of the program are UsageErrors", () => {
     () => issuer.mint({ ...WHO, tables: ["sales"] }),
     () => issuer.mint({ ...WHO }),
     () => server().check(token, { table: "sales" }),
+    () => server().check(token, undefined as unknown as captoken.Access),
+    () => server().authorize(token, null as unknown as captoken.Access),
+    () =>
+      server()
+        .authenticate(token)
+        .check(null as unknown as captoken.Access),
+    () => new (captoken.Grant as unknown as new () => unknown)(),
+    () => new (captoken.Reserved as unknown as new () => unknown)(),
     () => server().check(token, { ...ACCESS, colums: ["a"] } as captoken.Access),
     () => server().check(token, { tool: "t", arguments: { a: Number.NaN } }),
     () => server().check(token, { tool: "t", arguments: { a: 2 ** 53 } }),

@@ -52,6 +52,8 @@ export interface Placed {
 export interface Custody {
   readonly at: number;
   readonly evidence: Evidence | undefined;
+  /** Does the signature hold? Worked out once. */
+  readonly holds: () => boolean;
 }
 
 /** A token whose signature and discharges held, and whose links could be read. Not a permission. */
@@ -224,7 +226,10 @@ function custodyOf(links: readonly AnyLink[], tags: readonly Bytes[]): Custody[]
     const { body, signature } = link;
     if (boundTo) {
       const state = stateOf(tags[at - 1]!);
-      found.push({ at, evidence: signature && evidenceOf(boundTo, state, body, signature) });
+      const evidence = signature && evidenceOf(boundTo, state, body, signature);
+      let known: boolean | undefined;
+      const holds = (): boolean => (known ??= evidence !== undefined && evidenceHolds(evidence));
+      found.push({ at, evidence, holds });
     }
     boundTo = link.says.key;
   }
@@ -239,7 +244,7 @@ const actorsOf = ({ holders }: Lineage, proven: ReadonlySet<string> = new Set())
 
 /** Which change of key is the first that is not signed for, or undefined (28.6). */
 export const firstUnsigned = ({ custody }: Genuine): Custody | undefined =>
-  custody.find(({ evidence }) => !evidence || !evidenceHolds(evidence));
+  custody.find(({ holds }) => !holds());
 
 /** Every holder, with the basis on which its name is known (20.4, 28.7). */
 export function chainOf(genuine: Genuine): Actor[] {

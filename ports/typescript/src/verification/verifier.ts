@@ -228,12 +228,40 @@ function outcome(ask: () => unknown): { value: unknown } | { error: unknown } {
   }
 }
 
+// What grants and the control plane ask of a verifier, and nobody outside this library can.
+let decideBy: (verifier: Verifier, genuine: Genuine, asked: Asked, how: Commit) => Steps<DryRun>;
+let settleBy: (verifier: Verifier, id: Bytes, taken: ReadonlyMap<string, number>) => Steps<boolean>;
+let shownTo: (verifier: Verifier, text: string, request: Bytes) => { genuine: Genuine } | Denial;
+
+/** The genuine token behind a text that is only shown, to recall what is below it (37.2). */
+export const shownBy: typeof shownTo = (verifier, text, request) =>
+  shownTo(verifier, text, request);
+
+/** Whoever has it is this file: so a grant is what only a verifier hands out. */
+const MADE = Symbol("made by a verifier");
+
+function checkMade(made: unknown): void {
+  if (made !== MADE) throw new UsageError("only a verifier makes one");
+}
+
+/** Left out by mistake, an access would not be asked about. */
+function anAccess(access: Access): Access {
+  if (access === undefined || access === null) throw new UsageError("say the access");
+  return access;
+}
+
 /** Decides on tokens, offline: facts are gathered, the plan is asked, its effects are committed. */
 export class Verifier {
   readonly #source: KeyringSource;
   readonly #server: Server;
   readonly #means: Means;
   readonly #options: VerifierOptions;
+
+  static {
+    decideBy = (verifier, genuine, asked, how) => verifier.#decide(genuine, asked, how);
+    settleBy = (verifier, id, taken) => verifier.#settle(id, taken);
+    shownTo = (verifier, text, request) => verifier.#shown(text, request);
+  }
 
   constructor(keyring: KeyringSource, options: VerifierOptions & Partial<Means> = {}) {
     const { audience = [], leeway = 0, maxAge = 3600, maxStaleness = 60, ledger } = options;
@@ -256,26 +284,30 @@ export class Verifier {
   }
 
   /**
-   * The decision on an access, or on the token alone. Commits what it rests on; never raises on
-   * denial.
+   * The decision on an access; on the token alone where that is said by `null`. Commits what it
+   * rests on; never raises on denial.
    */
-  check(text: string | Token, access?: Access, asking: AskingText = {}): Decision {
+  check(text: string | Token, access: Access | null, asking: AskingText = {}): Decision {
     return runNow(this.#decided(text, access, asking, "commit")) as Decision;
   }
 
   /** As `check`, with stores that promise. */
-  checkAsync(text: string | Token, access?: Access, asking: AskingText = {}): Promise<Decision> {
+  checkAsync(
+    text: string | Token,
+    access: Access | null,
+    asking: AskingText = {},
+  ): Promise<Decision> {
     return runLater(this.#decided(text, access, asking, "commit")) as Promise<Decision>;
   }
 
   /** The same run with nothing committed: the stores are looked at. For people. */
-  explain(text: string | Token, access?: Access, asking: AskingText = {}): DryRun {
+  explain(text: string | Token, access: Access | null, asking: AskingText = {}): DryRun {
     return runNow(this.#decided(text, access, asking, "look"));
   }
 
   /** The grant, once the access is permitted. Raises Denied. */
   authorize(text: string | Token, access: Access, asking: AskingText = {}): Grant {
-    return grantOf(this.check(text, access, asking));
+    return grantOf(this.check(text, anAccess(access), asking));
   }
 
   async authorizeAsync(
@@ -283,21 +315,20 @@ export class Verifier {
     access: Access,
     asking: AskingText = {},
   ): Promise<Grant> {
-    return grantOf(await this.checkAsync(text, access, asking));
+    return grantOf(await this.checkAsync(text, anAccess(access), asking));
   }
 
   /** All but the access: the grant is asked about each. Raises Denied. */
   authenticate(text: string | Token, asking: AskingText = {}): Grant {
-    return grantOf(this.check(text, undefined, asking));
+    return grantOf(this.check(text, null, asking));
   }
 
-  /** The genuine token behind a text that is only shown, to recall what is below it (37.2). */
-  shown(text: string, request: Bytes): { genuine: Genuine } | Denial {
+  #shown(text: string, request: Bytes): { genuine: Genuine } | Denial {
     const now = readClock(this.#means.clock);
     const found = this.#authenticated(text);
     if (found.kind === "broken") return denial(now, found.who, [found.refusal], found.step);
     const asked = { request, isSent: true, isUsed: false, isCounted: false, verifiedAt: now };
-    const decision = runNow(this.decide(found, asked, "commit"));
+    const decision = runNow(this.#decide(found, asked, "commit"));
     return decision.allowed ? { genuine: found } : decision;
   }
 
@@ -313,7 +344,7 @@ export class Verifier {
 
   *#decided(
     text: string | Token,
-    access: Access | undefined,
+    access: Access | null,
     asking: AskingText,
     how: Commit,
   ): Steps<DryRun> {
@@ -324,11 +355,11 @@ export class Verifier {
     const now = readClock(this.#means.clock);
     const found = this.#authenticated(text);
     if (found.kind === "broken") return denial(now, found.who, [found.refusal], found.step);
-    return yield* this.decide(found, { ...asked, request, isSent: true, verifiedAt: now }, how);
+    return yield* this.#decide(found, { ...asked, request, isSent: true, verifiedAt: now }, how);
   }
 
   /** Steps 7 to 11 for a genuine token. What grants ask. */
-  *decide(genuine: Genuine, asked: Asked, how: Commit): Steps<Decision | WouldAllow> {
+  *#decide(genuine: Genuine, asked: Asked, how: Commit): Steps<Decision | WouldAllow> {
     const facts = this.#facts();
     const who = attributionOf(genuine, this.#server, facts);
     const judged = judge(genuine, this.#server, facts, asked);
@@ -345,7 +376,7 @@ export class Verifier {
     if (later) return later;
     const allowed: WouldAllow = { allowed: true, code: "allowed", now: facts.now, who, effects };
     if (how === "look") return allowed;
-    return { ...allowed, grant: new Grant(this, genuine, this.#server, asked, effects) };
+    return { ...allowed, grant: new Grant(MADE, this, genuine, this.#server, asked, effects) };
   }
 
   #facts(): Facts {
@@ -437,7 +468,7 @@ export class Verifier {
     const judged = judge(genuine, this.#server, later, asked);
     if (!judged.refusals) return undefined;
     for (const effect of effects) {
-      if (effect.kind === "reserve") yield* this.settle(effect.reservation.id, new Map());
+      if (effect.kind === "reserve") yield* this.#settle(effect.reservation.id, new Map());
     }
     return denial(
       later.now,
@@ -448,7 +479,7 @@ export class Verifier {
   }
 
   /** What was taken in fact, the rest goes back. False if it was too late. */
-  *settle(id: Bytes, taken: ReadonlyMap<string, number>): Steps<boolean> {
+  *#settle(id: Bytes, taken: ReadonlyMap<string, number>): Steps<boolean> {
     const { ledger } = this.#options;
     const now = readClock(this.#means.clock);
     return ledger !== undefined && (yield () => ledger.settle(id, taken, now)) === true;
@@ -468,11 +499,11 @@ function definedMeans({ vocabulary, clock, random }: Partial<Means>): Partial<Me
 }
 
 function questionOf(
-  access: Access | undefined,
+  access: Access | null,
   { caller }: Asking,
 ): Pick<Asked, "question" | "caller" | "isUsed" | "isCounted"> {
   const question: Question | undefined =
-    access === undefined ? undefined : { stated: stated(access), given: access };
+    access === null ? undefined : { stated: stated(access), given: access };
   return {
     question,
     caller: caller === undefined ? undefined : statedCaller(caller),
@@ -509,13 +540,16 @@ export class Grant {
   readonly linkIds: readonly string[];
   readonly expiresAt: number | undefined;
 
+  /** Verifiers alone make one. */
   constructor(
+    made: typeof MADE,
     verifier: Verifier,
     genuine: Genuine,
     server: Server,
     asked: Asked,
     effects: readonly Effect[],
   ) {
+    checkMade(made);
     const facts = { now: asked.verifiedAt, reservationId: new Uint8Array() };
     const who = attributionOf(genuine, server, facts);
     const ends = genuine.placed.flatMap(({ link }) =>
@@ -569,22 +603,22 @@ export class Grant {
     );
   }
 
-  #ask(access: Access | undefined, asking: Asking, how: Commit): Steps<DryRun> {
+  #ask(access: Access | null, asking: Asking, how: Commit): Steps<DryRun> {
     const asked = {
       ...questionOf(access, asking),
       isSent: false,
       verifiedAt: this.#asked.verifiedAt,
     };
-    return this.#verifier.decide(this.#genuine, asked, how);
+    return decideBy(this.#verifier, this.#genuine, asked, how);
   }
 
   /** The decision on an access, with time, overlay and ledger of now. */
   check(access: Access, asking: Asking = {}): Decision {
-    return runNow(this.#ask(access, asking, "commit")) as Decision;
+    return runNow(this.#ask(anAccess(access), asking, "commit")) as Decision;
   }
 
   checkAsync(access: Access, asking: Asking = {}): Promise<Decision> {
-    return runLater(this.#ask(access, asking, "commit")) as Promise<Decision>;
+    return runLater(this.#ask(anAccess(access), asking, "commit")) as Promise<Decision>;
   }
 
   /** Raises Denied. */
@@ -594,13 +628,14 @@ export class Grant {
 
   /** The same with nothing committed. For people. */
   explain(access: Access, asking: Asking = {}): DryRun {
-    return runNow(this.#ask(access, asking, "look"));
+    return runNow(this.#ask(anAccess(access), asking, "look"));
   }
 
   /**
    * Steps 7 to 9 with fresh facts: no store is asked (24.19). For guards that plan, list, or go on.
+   * `null` asks whether the grant still stands.
    */
-  recheck(access?: Access, asking: Asking = {}): Decision {
+  recheck(access: Access | null, asking: Asking = {}): Decision {
     return runNow(this.#ask(access, asking, "recheck")) as Decision;
   }
 
@@ -610,12 +645,12 @@ export class Grant {
    */
   reserve(access: Access, asking: Asking = {}): Reserved {
     const decision = this.check(access, asking);
-    return new Reserved(this.#verifier, grantOf(decision).#effects);
+    return new Reserved(MADE, this.#verifier, grantOf(decision).#effects);
   }
 
   async reserveAsync(access: Access, asking: Asking = {}): Promise<Reserved> {
     const grant = grantOf(await this.checkAsync(access, asking));
-    return new Reserved(this.#verifier, grant.#effects);
+    return new Reserved(MADE, this.#verifier, grant.#effects);
   }
 
   /** The id of the last link and all below it. */
@@ -638,7 +673,9 @@ export class Reserved {
   readonly #reservation: Reservation | undefined;
   #isClosed = false;
 
-  constructor(verifier: Verifier, effects: readonly Effect[]) {
+  /** Grants alone make one. */
+  constructor(made: typeof MADE, verifier: Verifier, effects: readonly Effect[]) {
+    checkMade(made);
     const effect = effects.find((each) => each.kind === "reserve");
     this.#verifier = verifier;
     this.#reservation = effect?.reservation;
@@ -676,6 +713,6 @@ export class Reserved {
     if (!this.#reservation) return true;
     if (this.#isClosed) return false;
     this.#isClosed = true;
-    return yield* this.#verifier.settle(this.#reservation.id, taken());
+    return yield* settleBy(this.#verifier, this.#reservation.id, taken());
   }
 }
