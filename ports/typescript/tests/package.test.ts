@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -24,6 +24,9 @@ console.log(decision.code, verifier.check(text, { tool: "write" }).code);
 if (!decision.allowed) console.log(decision.refusals[0].text);
 `;
 
+/** The program of the README, word for word. */
+const README = readFileSync(join(PACKAGE, "README.md"), "utf8").match(/```ts\n([^]*?)```/)![1]!;
+
 const OPTIONS = {
   compilerOptions: {
     strict: true,
@@ -34,7 +37,7 @@ const OPTIONS = {
     exactOptionalPropertyTypes: true,
     noEmitOnError: true,
   },
-  files: ["program.ts"],
+  files: ["program.ts", "readme.ts"],
 };
 
 test("it is packed, installed, compiled against, and runs", () => {
@@ -57,11 +60,15 @@ test("it is packed, installed, compiled against, and runs", () => {
     writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }));
     npm(folder, "install", "--prefer-offline", join(folder, filename));
     writeFileSync(join(folder, "program.ts"), PROGRAM);
+    writeFileSync(join(folder, "readme.ts"), README);
     writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(OPTIONS));
     const compiler = join(PACKAGE, "node_modules/typescript/bin/tsc");
     execFileSync(process.execPath, [compiler, "-p", folder], { cwd: folder });
     const ran = execFileSync(process.execPath, ["program.js"], { cwd: folder, encoding: "utf8" });
     assert.equal(ran, "allowed tool\n");
+    const shown = execFileSync(process.execPath, ["readme.js"], { cwd: folder, encoding: "utf8" });
+    assert.match(shown, /^user:jane \[\n.*name: 'orchestrator', basis: 'issued'/);
+    assert.match(shown, /\ndenied: argument, at step 8\n.*the issuer\)\n.*added by orchestrator\)/);
   } finally {
     rmSync(folder, { recursive: true });
   }
