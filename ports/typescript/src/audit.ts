@@ -43,8 +43,9 @@ function* lines(trail: Bytes): Generator<Bytes> {
     yield trail.subarray(start, at);
     start = at + 1;
   }
-  if (start < trail.length)
+  if (start < trail.length) {
     throw refused("a record without its line feed: torn, or still being written");
+  }
 }
 
 /** Each record, and the head that it makes (39.1, 39.2). */
@@ -57,12 +58,15 @@ function* numbered(
     const record = canonicalObject(line);
     if (!record) throw refused(`after record ${before.seq}: a line that is no record`);
     const seq = record.get("seq");
-    if (typeof record.get("kind") !== "string")
+    if (typeof record.get("kind") !== "string") {
       throw refused(`after record ${before.seq}: a record without a kind`);
-    if (seq !== before.seq + 1)
+    }
+    if (seq !== before.seq + 1) {
       throw refused(`after record ${before.seq}: cut, or in another order`);
-    if (record.get("prev") !== before.hash)
+    }
+    if (record.get("prev") !== before.hash) {
       throw refused(`record ${seq} does not follow: one was changed`);
+    }
     const head = { seq, hash: b64encode(sha256(line)) };
     yield { record, before, head };
     before = head;
@@ -101,8 +105,9 @@ export function checkTrail(
   let waiting = known.filter(({ seq }) => seq >= after.seq);
   const pass = (head: Head): void => {
     const here = waiting.filter(({ seq }) => seq === head.seq);
-    if (here.some(({ hash }) => hash !== head.hash))
+    if (here.some(({ hash }) => hash !== head.hash)) {
       throw refused(`record ${head.seq} is not the one that was there`);
+    }
     waiting = waiting.filter(({ seq }) => seq !== head.seq);
   };
   let [head, signed, decisions] = [after, 0, 0];
@@ -113,12 +118,14 @@ export function checkTrail(
     const kind = each.record.get("kind");
     if (kind === "decision") decisions += 1;
     if (kind !== "checkpoint" || trusted.length === 0) continue;
-    if (!isSigned(each.record, each.before, trusted))
+    if (!isSigned(each.record, each.before, trusted)) {
       throw refused(`checkpoint ${head.seq} is signed by no trusted server`);
+    }
     signed = each.before.seq;
   }
-  if (waiting.length)
+  if (waiting.length) {
     throw refused(`the trail ends at record ${head.seq}, and later ones were there before`);
+  }
   return { head, signed, decisions };
 }
 
@@ -150,8 +157,9 @@ export function recorded(values: unknown): JsonObject {
 /** A value as canonical JSON has it, told from every other. */
 function recordedValue(value: Json, depth: number): Json {
   if (typeof value === "string" || typeof value === "boolean" || isInteger(value)) return value;
-  if (typeof value === "bigint")
+  if (typeof value === "bigint") {
     return mark(value < 0n ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`);
+  }
   if (value === null) return mark("null");
   if (value instanceof Float) return mark(requestJson(value));
   if (Array.isArray(value) && depth > 0) return value.map((item) => recordedValue(item, depth - 1));

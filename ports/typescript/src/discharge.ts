@@ -97,8 +97,9 @@ export function askingCaveat(
   ]);
   if (location !== undefined) ticket.set("loc", location);
   const cid = canonicalBytes(ticket);
-  if (cid.length > DISCHARGE.identifier)
+  if (cid.length > DISCHARGE.identifier) {
     throw new LimitError(`the ticket would be ${cid.length} bytes`);
+  }
   const nonce = random(24);
   return { cid, vid: concat(nonce, secretBox(tag, nonce, derive(caveatKey))) };
 }
@@ -184,8 +185,9 @@ function opened(
   const stated = inside && canonicalObject(inside);
   const [caveatKey, need] = [b64exact(stated?.get("ck"), 32), stated?.get("need")];
   const isForm = stated?.get("v") === 1 && stated.size === 3 && isObject(need);
-  if (!isForm || !caveatKey)
+  if (!isForm || !caveatKey) {
     throw new DischargeError("its box does not open, or holds something else");
+  }
   return { need, caveatKey, cid };
 }
 

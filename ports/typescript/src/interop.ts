@@ -20,8 +20,9 @@ export function normalize(foreign: string | Bytes): string {
 function decoded(given: string): Bytes {
   const spelled = given.startsWith(PREFIX) ? given.slice(PREFIX.length) : given;
   if (spelled.length > MAX_TEXT) throw new TokenFormatError(`longer than ${MAX_TEXT} characters`);
-  if (!/^([A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}$/.test(spelled))
+  if (!/^([A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}$/.test(spelled)) {
     throw new TokenFormatError("not base64 in one alphabet");
+  }
   const bare = spelled.replace(/=+$/, "").replaceAll("+", "-").replaceAll("/", "_");
   // An A in front of nothing: bits that no byte uses are dropped by reading one group more.
   const bytes = b64decode(bare) ?? b64decode(`${bare}${"A".repeat((4 - (bare.length % 4)) % 4)}`);

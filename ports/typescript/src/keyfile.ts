@@ -5,10 +5,12 @@ import { CaptokenError, UsageError } from "./format/errors.js";
 import { canonicalText, type Json } from "./format/json.js";
 
 export function checkSecret(given: unknown): Bytes {
-  if (!(given instanceof Uint8Array) || given.length !== 32)
+  if (!(given instanceof Uint8Array) || given.length !== 32) {
     throw new UsageError("a key is 32 bytes");
-  if (given.every((byte) => byte === given[0]))
+  }
+  if (given.every((byte) => byte === given[0])) {
     throw new UsageError("a key whose bytes are all equal is a mistake");
+  }
   return Uint8Array.from(given);
 }
 

@@ -92,16 +92,18 @@ export class Keyring {
 
   /** A new current key; older ones still verify. */
   rotate(): Keyring {
-    if (this.audience !== undefined)
+    if (this.audience !== undefined) {
       throw new UsageError("a keyring of one audience does not rotate");
+    }
     const id = freshKeyId();
     return new Keyring(new Map([...this.#keys, [id, randomBytes(32)]]), id, undefined);
   }
 
   /** Without a key: tokens of it verify no more. */
   retire(keyId: string): Keyring {
-    if (keyId === this.current || !this.#keys.has(keyId))
+    if (keyId === this.current || !this.#keys.has(keyId)) {
       throw new UsageError("no key, or the current one");
+    }
     const left = [...this.#keys].filter(([id]) => id !== keyId);
     return new Keyring(new Map(left), this.current, this.audience);
   }
@@ -115,8 +117,9 @@ export class Keyring {
 
   /** The keys of one server: it can forge for itself and for nobody else (21.3, 21.4). */
   forAudience(audience: string): Keyring {
-    if (this.audience !== undefined)
+    if (this.audience !== undefined) {
       throw new UsageError("a keyring of one audience derives no other");
+    }
     if (!isName(audience)) throw new UsageError("an audience is a name");
     const keys = [...this.#keys].map(([id, key]): [string, Bytes] => [
       id,
@@ -151,7 +154,8 @@ export type KeyringSource = Keyring | (() => Keyring);
 
 export function keyringOf(source: KeyringSource): Keyring {
   const keyring = typeof source === "function" ? source() : source;
-  if (!(keyring instanceof Keyring))
+  if (!(keyring instanceof Keyring)) {
     throw new UsageError("a Keyring, or a function that gives one");
+  }
   return keyring;
 }

@@ -194,8 +194,9 @@ export class PairwiseKey extends SecretKey {
     issuers: readonly (string | Bytes)[];
     audience: string;
   }): Keyring {
-    if (!Array.isArray(issuers) || issuers.length === 0)
+    if (!Array.isArray(issuers) || issuers.length === 0) {
       throw new UsageError("issuers is a list, and not empty");
+    }
     const own = exchangePublic(reveal(this));
     const pairs = issuers.map((issuer) => {
       const its = publicKey(issuer, isExchangeKey, "issuer");

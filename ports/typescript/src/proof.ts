@@ -36,8 +36,9 @@ function digest(form: string, ...parts: readonly Bytes[]): Bytes {
 
 function asciiBytes(given: string | Bytes, what: string): Bytes {
   if (given instanceof Uint8Array) return given;
-  if (typeof given !== "string" || !/^[\u0000-\u007f]*$/.test(given))
+  if (typeof given !== "string" || !/^[\u0000-\u007f]*$/.test(given)) {
     throw new UsageError(`${what} is no ASCII`);
+  }
   return utf8(given);
 }
 
@@ -62,8 +63,9 @@ export function httpRequest(
 /** Of a request over MCP; the arguments as bytes on which both sides agree (29.3). */
 export function mcpRequest(method: string, name: string, args: Bytes): Bytes {
   for (const given of [method, name]) {
-    if (typeof given !== "string" || !isWellFormed(given))
+    if (typeof given !== "string" || !isWellFormed(given)) {
       throw new UsageError("method and name are text");
+    }
   }
   return digest("mcp", utf8(method), utf8(name), args);
 }
@@ -90,8 +92,9 @@ export function mcpAccess(
   if (method === "tools/call") {
     const name = given.get("name");
     const args = given.get("arguments") ?? new Map<string, Json>();
-    if (typeof name !== "string" || name.includes("/") || !isObject(args))
+    if (typeof name !== "string" || name.includes("/") || !isObject(args)) {
       throw new UsageError("no call of a tool");
+    }
     return { tool: name, arguments: args };
   }
   if (!method.includes("/")) throw new UsageError("a method whose name has no /");
@@ -208,8 +211,9 @@ export function evidenceHolds({ key, state, body, signature }: Evidence): boolea
     b64exact(state, 32),
     b64exact(signature, 64),
   ];
-  if (!keyBytes || !stateBytes || !signed || typeof body !== "string" || !isWellFormed(body))
+  if (!keyBytes || !stateBytes || !signed || typeof body !== "string" || !isWellFormed(body)) {
     return false;
+  }
   return verify(keyBytes, custodyMessage(stateBytes, utf8(body)), signed);
 }
 

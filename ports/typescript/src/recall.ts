@@ -121,8 +121,9 @@ export function recall(
     ["mac", mac],
   ]);
   stated.set("token", text).set("v", 1).set("why", why);
-  if (signer)
+  if (signer) {
     stated.set("token", withProof(text, signer, { audience, request: digestOf(stated) }, means));
+  }
   return canonical(stated);
 }
 
@@ -154,10 +155,12 @@ function readRequest(request: string): Request {
   const at = (key: string): Json => stated.get(key)!;
   const [after, links, token, why] = [at("after"), at("links"), at("token"), at("why")];
   const mac = typeof at("mac") === "string" ? b64decode(at("mac") as string) : undefined;
-  if (!isInteger(after) || typeof token !== "string" || !mac || !isReason(why))
+  if (!isInteger(after) || typeof token !== "string" || !mac || !isReason(why)) {
     throw refused("no request");
-  if (!Array.isArray(links) || links.length === 0 || links.length > MAX_LINKS)
+  }
+  if (!Array.isArray(links) || links.length === 0 || links.length > MAX_LINKS) {
     throw refused("1 to 64 links");
+  }
   return { token, after, links: links.map(readRaw), stated, mac, why: why as string };
 }
 
@@ -166,8 +169,9 @@ function readRaw(json: Json): RawCaveat {
   const spelled = isForm ? json.get("cid") : undefined;
   const cid = typeof spelled === "string" ? b64decode(spelled) : undefined;
   const vid = isForm && json.has("vid") ? b64exact(json.get("vid"), VID) : undefined;
-  if (!isForm || !cid?.length || (json.has("vid") && !vid))
+  if (!isForm || !cid?.length || (json.has("vid") && !vid)) {
     throw refused("a link has cid, and perhaps vid");
+  }
   return { cid, vid };
 }
 
@@ -297,11 +301,13 @@ function wanted(genuine: Genuine, { after, links, stated, mac, why }: Request): 
     ([, link]) => link.kind === "link" && link.says.to !== undefined,
   );
   const since = handed.at(-1)?.[0] ?? 0;
-  if (after < since || after >= genuine.tags.length)
+  if (after < since || after >= genuine.tags.length) {
     throw refused("the holder did not have the token at that link");
+  }
   let tag = genuine.tags[after]!;
-  if (!equal(macOf(tag, stated.get("links")!, why), mac))
+  if (!equal(macOf(tag, stated.get("links")!, why), mac)) {
     throw refused("the holder did not have the token at that link");
+  }
   for (const link of links) tag = extend(tag, link);
   const endAt = (at: number): number | undefined => {
     const ends = genuine.links
@@ -372,8 +378,9 @@ class Asked {
   trees(): { token: string; tree: Entry[] }[] {
     const trees = new Map<string, Entry[]>();
     for (const entry of this.entries) {
-      if (entry.asked)
+      if (entry.asked) {
         trees.set(entry.select.token!, [...(trees.get(entry.select.token!) ?? []), entry]);
+      }
     }
     const listed = [...trees].map(([token, tree]) => ({ token, tree }));
     return listed.sort(

@@ -148,8 +148,9 @@ export class MemoryLedger implements Ledger {
       if (debit.amount < 0) return "unavailable";
       const bucket = this.#buckets.get(nameOf(debit));
       if (!bucket) left -= 1;
-      if (left < 0 || (bucket?.taken ?? 0) + debit.amount > debit.limit)
+      if (left < 0 || (bucket?.taken ?? 0) + debit.amount > debit.limit) {
         return { short: debit.link };
+      }
     }
     return "reserved";
   }

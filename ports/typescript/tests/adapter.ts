@@ -124,8 +124,9 @@ function ownOf({
 
 function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
   const store = new captoken.MemoryReplays({ floor: stated.floor, limit: stated.limit });
-  for (const { entry, issued_at: issuedAt } of stated.used)
+  for (const { entry, issued_at: issuedAt } of stated.used) {
     store.add({ entry: unhex(entry), issuedAt }, issuedAt);
+  }
   return {
     look: (use, now) => store.look(use, now),
     add: (use, now) => {
@@ -274,8 +275,9 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       const [first, second] = [1, 2].map(() =>
         verifier.explain(vector.token, access, askingOf(vector)),
       );
-      if (first!.code !== second!.code || uses.length || debits.length)
+      if (first!.code !== second!.code || uses.length || debits.length) {
         throw new Error("a dry run takes nothing");
+      }
       return {
         ...placed(first!),
         then: verifier.check(vector.token, access, askingOf(vector)).code,
@@ -306,11 +308,13 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       captoken.Capability,
     ];
     const both = captoken.meet(mine, its);
-    if (!captoken.sameCapability(both, captoken.meet(its, mine)))
+    if (!captoken.sameCapability(both, captoken.meet(its, mine))) {
       throw new Error("meet is not symmetric");
+    }
     const json = plain(captoken.capabilityJson(both));
-    if (!captoken.sameCapability(both, capabilityOf([linkOf(json)])))
+    if (!captoken.sameCapability(both, capabilityOf([linkOf(json)]))) {
       throw new Error("its spelling says something else");
+    }
     return {
       code: "ok",
       meet: json,
@@ -455,8 +459,9 @@ function outcomeOf(ask: () => string): string {
 
 function requestOf(vector: Vector): Uint8Array {
   const { form, method } = vector;
-  if (form === "http")
+  if (form === "http") {
     return captoken.httpRequest(method, vector.origin, vector.target, unhex(vector.body));
+  }
   if (form === "mcp") return captoken.mcpRequest(method, vector.tool, unhex(vector.arguments));
   if (form === "message") return captoken.mcpMessageRequest(method, vector.params);
   return captoken.accessRequest(vector.access ?? undefined);
@@ -487,8 +492,9 @@ function counted({ keyring, audience, ledger: stated, steps }: Vector): string[]
       clock: () => now,
       leeway: step.leeway ?? 0,
     });
-    if (step.settle === undefined && step.cancel === undefined)
+    if (step.settle === undefined && step.cancel === undefined) {
       return [verifier.check(step.token, step.access).code];
+    }
     const reserved = verifier.authenticate(step.token).reserve(step.access);
     now = step.closed_at ?? now;
     const close = (said: Vector): unknown =>

@@ -159,8 +159,9 @@ test("no secret is shown by console.log, String or JSON.stringify", () => {
       String(value),
       JSON.stringify(value) ?? "",
     ];
-    for (const text of shown)
+    for (const text of shown) {
       for (const each of hidden) assert.ok(!text.includes(each), `${text} shows ${each}`);
+    }
   }
 });
 

@@ -35,10 +35,11 @@ for (const name of readdirSync(FOLDER)
         came = `raised ${(error as Error).stack}`;
       }
       const [mine, its] = [shown(came), shown(vector.expect)];
-      if (mine !== its)
+      if (mine !== its) {
         failed.push(
           `${vector.name}\n   expected ${its.slice(0, 300)}\n   came     ${mine.slice(0, 600)}`,
         );
+      }
     }
     assert.equal(
       failed.length,

@@ -303,8 +303,9 @@ function readObject(value: object | null): Json {
 function objectOf(value: object, what: string): JsonObject {
   const made: JsonObject = new Map();
   for (const [key, member] of entriesOf(value, what)) {
-    if (typeof key !== "string" || !isWellFormed(key))
+    if (typeof key !== "string" || !isWellFormed(key)) {
       throw new UsageError(`${what}: a key that is no text`);
+    }
     made.set(key, read(member));
   }
   return made;

@@ -34,8 +34,9 @@ export interface Parts {
 }
 
 function part(text: string, prefix: string, shape: Shape): Packet {
-  if (!text.startsWith(prefix))
+  if (!text.startsWith(prefix)) {
     throw new TokenFormatError(`a part that does not start with ${prefix}`);
+  }
   const bytes = b64decode(text.slice(prefix.length));
   if (!bytes) throw new TokenFormatError("no base64url, or not in its one spelling");
   return parsePacket(bytes, shape);
@@ -55,8 +56,9 @@ export function partsOf(text: unknown, kind: Kind): Parts {
   const [token = "", ...behind] = text.split(".");
   const last = behind.at(-1);
   const proofText = kind === BOUND && last?.startsWith(PROOF) ? behind.pop() : undefined;
-  if (behind.length > MAX_DISCHARGES)
+  if (behind.length > MAX_DISCHARGES) {
     throw new TokenFormatError(`more than ${MAX_DISCHARGES} discharges`);
+  }
   if ([token, ...behind].some((each) => each.length > MAX_TEXT)) {
     throw new TokenFormatError(`more than ${MAX_TEXT} characters`);
   }
@@ -69,8 +71,9 @@ export function partsOf(text: unknown, kind: Kind): Parts {
 
 /** A discharge alone, unbound. */
 export function dischargeOf(text: unknown): Packet {
-  if (typeof text !== "string" || text.length > MAX_TEXT)
+  if (typeof text !== "string" || text.length > MAX_TEXT) {
     throw new TokenFormatError("no discharge");
+  }
   return part(text, UNBOUND, DISCHARGE);
 }
 
@@ -97,8 +100,9 @@ export function checkLimits(packet: Packet, shape: Shape = TOKEN): void {
   }
   if (packet.caveats.length > MAX_LINKS) throw new LimitError(`more than ${MAX_LINKS} links`);
   const length = packetText(packet, shape === TOKEN ? PREFIX : UNBOUND).length;
-  if (length > MAX_TEXT)
+  if (length > MAX_TEXT) {
     throw new LimitError(`the text would be ${length} characters, more than ${MAX_TEXT}`);
+  }
 }
 
 /** Would readers take the token with its discharges, and what follows them? */

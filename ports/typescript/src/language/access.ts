@@ -65,22 +65,25 @@ function one<T>(
   holds: (value: unknown) => value is T,
 ): T | undefined {
   const value = facts.get(key) ?? undefined;
-  if (value !== undefined && !holds(value))
+  if (value !== undefined && !holds(value)) {
     throw new UsageError(`${key} is not what it must be (spec 7.2)`);
+  }
   return value;
 }
 
 function factsOf(value: unknown, what: string): JsonObject {
   const made = value === undefined ? new Map<string, Json>() : jsonOf(value);
-  if (!isObject(made) || ![...made.keys()].every(isFree))
+  if (!isObject(made) || ![...made.keys()].every(isFree)) {
     throw new UsageError(`${what}: names are free names`);
+  }
   return made;
 }
 
 function columnsOf(value: unknown): string[] | undefined {
   if (value === undefined) return undefined;
-  if (!Array.isArray(value) && !(value instanceof Set))
+  if (!Array.isArray(value) && !(value instanceof Set)) {
     throw new UsageError("columns must be a list");
+  }
   const columns = [...(value as Iterable<unknown>)];
   if (!columns.every((column): column is string => isFree(column) && column !== "*")) {
     throw new UsageError("columns are free names, and not *");
@@ -92,8 +95,9 @@ function costOf(value: unknown): Map<string, number> {
   const cost = value === undefined ? [] : entriesOf(value, "cost");
   const isCost = (pair: [unknown, unknown]): pair is [string, number] =>
     isName(pair[0]) && isInteger(pair[1]) && pair[1] >= 0;
-  if (!cost.every(isCost))
+  if (!cost.every(isCost)) {
     throw new UsageError("cost is from units to integers from 0 to 2^53 - 1");
+  }
   return new Map(cost);
 }
 
@@ -147,8 +151,9 @@ export function spelledAccess(access: Stated): string {
       ]),
     );
   } catch (error) {
-    if (error instanceof RangeError)
+    if (error instanceof RangeError) {
       throw new UsageError("an access that is nested too deep to spell");
+    }
     throw error;
   }
 }

@@ -55,8 +55,9 @@ function argumentJson({ constraint, optional }: Argument): JsonObject {
 
 export function callJson(call: Call): JsonObject {
   if (call === "free") return new Map();
-  if (call === "nothing")
+  if (call === "nothing") {
     return new Map([["_", argumentJson({ constraint: NOTHING, optional: false })]]);
+  }
   if (call.size === 0) return new Map([["_", argumentJson(UNNAMED)]]);
   return new Map(
     [...call].map(([name, argument]): [string, Json] => [name, argumentJson(argument)]),

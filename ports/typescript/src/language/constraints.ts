@@ -280,8 +280,9 @@ export function meetConstraints(one: Constraint, two: Constraint): Constraint {
 function meet(one: Constraint, two: Constraint): Constraint {
   if (one.kind === "any") return two;
   if (two.kind === "any") return one;
-  if (one.kind === "in")
+  if (one.kind === "in") {
     return { kind: "in", list: one.list.filter((value) => satisfies(two, value)) };
+  }
   if (two.kind === "in") return meet(two, one);
   if (one.kind === "range" && two.kind === "range") return meetRanges(one, two);
   if (one.kind === "each" && two.kind === "each") {
@@ -356,8 +357,9 @@ export function completed(given: Json, held: Constraint, depth = 0): Json {
   }
   const max = made.get("max");
   if (!isInteger(max) || made.has("min")) return made;
-  if (max < 0)
+  if (max < 0) {
     throw new UsageError(`max ${max} alone: say min as well, which is 0 where it is left out`);
+  }
   const low = held.kind === "range" ? held.min : undefined;
   return made.set("min", low === undefined || low > max ? 0 : low);
 }

@@ -30,8 +30,9 @@ function refused({ says }: Link, { holders, left, key }: Lineage): Reason | unde
   const holder = holders.at(-1)!;
   if (says.from !== holder) return broken(`${says.from} delegates, but ${holder} holds the token`);
   if (holders.includes(says.to!)) return broken(`${says.to} has held the token before`);
-  if (key && !says.key)
+  if (key && !says.key) {
     return broken(`the token is bound to a key, and ${says.to} is named without one`);
+  }
   return left === 0 ? { code: "too_deep", text: "no more delegations are permitted" } : undefined;
 }
 

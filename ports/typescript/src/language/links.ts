@@ -135,10 +135,12 @@ function checkTogether(stated: JsonObject, signature: Bytes | undefined): void {
   const hands = stated.has("from");
   if (hands !== stated.has("to")) throw new UsageError("from and to come together");
   const counts = stated.has("uses") || stated.has("budget");
-  if (stated.has("n") !== (hands || counts))
+  if (stated.has("n") !== (hands || counts)) {
     throw new UsageError("n goes with a hand-over or an allowance");
-  if (signature && !stated.has("key"))
+  }
+  if (signature && !stated.has("key")) {
     throw new UsageError("a signature, and no key that it is for");
+  }
 }
 
 /** What a link that prohibits everything says of the chain, where that can be read. */

@@ -105,8 +105,9 @@ function readEntry(json: Json, vocabulary: Vocabulary): Entry {
   const select = at<JsonObject>("select");
   if (json.has("asked")) {
     const selects = [...select.keys()].filter((key) => key !== "link").join();
-    if (json.has("link") || selects !== "token")
+    if (json.has("link") || selects !== "token") {
       throw refusedOverlay("a recall that says or selects more");
+    }
   }
   return {
     id: at("id"),
@@ -124,8 +125,9 @@ function readEntry(json: Json, vocabulary: Vocabulary): Entry {
 /** What is left: a link that can be read, and is about requests alone (36.6). */
 function readRestriction(json: JsonObject, vocabulary: Vocabulary): Link {
   const link = readLink(canonicalBytes(json), vocabulary);
-  if (link.kind === "bad" || !isAboutRequests(link))
+  if (link.kind === "bad" || !isAboutRequests(link)) {
     throw refusedOverlay("a link that cannot be read here");
+  }
   return link;
 }
 
@@ -140,8 +142,9 @@ function openSigned(data: Bytes, purpose: string, operators: readonly Bytes[]): 
   const { body, signature } = splitSigned(data) ?? {};
   if (!body || !signature) throw refusedOverlay("no signature");
   const message = concat(label(purpose), sha256(body));
-  if (!operators.some((key) => verify(key, message, signature)))
+  if (!operators.some((key) => verify(key, message, signature))) {
     throw refusedOverlay("signed by no operator");
+  }
   const stated = canonicalObject(body);
   if (!stated) throw refusedOverlay("not canonical JSON");
   return stated;
@@ -162,8 +165,9 @@ function overlayOf(
   expiresAt: number,
   entries: readonly Entry[],
 ): Overlay {
-  if (new Set(entries.map(({ id }) => id)).size < entries.length)
+  if (new Set(entries.map(({ id }) => id)).size < entries.length) {
     throw refusedOverlay("two entries with one id");
+  }
   const body = snapshotBody({ seq, issuedAt, expiresAt }, sortedEntries(entries));
   return { seq, issuedAt, expiresAt, entries, hash: b64encode(sha256(body)) };
 }
@@ -247,23 +251,27 @@ function apply(
   checkForm(stated, ["add", "after", "drop", "exp", "gives", "iat", "v"], ["exp", "iat"]);
   const after = markOf(stated.get("after"));
   const gives = markOf(stated.get("gives"));
-  if (after.seq !== known.seq || after.hash !== known.hash)
+  if (after.seq !== known.seq || after.hash !== known.hash) {
     throw refusedOverlay("a delta for another snapshot");
+  }
   if (gives.seq <= known.seq) throw refusedOverlay("a number that does not go up");
   const drop = stated.get("drop");
   if (!Array.isArray(drop) || !drop.every(isText)) throw refusedOverlay("drop");
   const add = readEntries(stated.get("add"), vocabulary);
-  if (!isOrdered(drop) || !isOrdered(add.map(({ id }) => id)))
+  if (!isOrdered(drop) || !isOrdered(add.map(({ id }) => id))) {
     throw refusedOverlay("ids that are not in order");
+  }
   const dropped = new Set(drop);
   const kept = known.entries.filter(({ id }) => !dropped.has(id));
-  if (kept.length !== known.entries.length - dropped.size)
+  if (kept.length !== known.entries.length - dropped.size) {
     throw refusedOverlay("an id that is not there to drop");
+  }
   const [iat, exp] = [stated.get("iat") as number, stated.get("exp") as number];
   const given = overlayOf(gives.seq, iat, exp, [...kept, ...add]);
   const length = snapshotBody(given, given.entries).length + 87;
-  if (given.hash !== gives.hash || length > MAX_BYTES)
+  if (given.hash !== gives.hash || length > MAX_BYTES) {
     throw refusedOverlay("it gives something else");
+  }
   return given;
 }
 
@@ -332,8 +340,9 @@ export function signDelta(
 }
 
 function checkWhen({ seq, issuedAt, expiresAt }: When): void {
-  if (![seq, issuedAt, expiresAt].every(isInteger))
+  if (![seq, issuedAt, expiresAt].every(isInteger)) {
     throw new UsageError("seq, issuedAt and expiresAt are integers");
+  }
 }
 
 // --- asking --------------------------------------------------------------------------------------
@@ -402,8 +411,9 @@ export class Feed {
   #take(overlay: Overlay): Overlay {
     const known = this.#known;
     const isSame = known?.seq === overlay.seq && known.hash === overlay.hash;
-    if (known && !isSame && overlay.seq <= known.seq)
+    if (known && !isSame && overlay.seq <= known.seq) {
       throw refusedOverlay("an older one than is known");
+    }
     this.#known = overlay;
     return overlay;
   }

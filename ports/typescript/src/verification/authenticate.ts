@@ -103,11 +103,12 @@ export function authenticate(
   }
   const { packet } = parts;
   const derived = keys(root.keyId, root.audience);
-  if (!derived)
+  if (!derived) {
     return broken(
       { code: "unknown_key", text: "no key here for the key id and audience that it names" },
       3,
     );
+  }
   // The bytes that arrived, all of them, in constant time (11.4).
   const all = tagsOf(derived, packet.identifier, packet.caveats);
   if (!equal(all.at(-1)!, packet.signature)) {
@@ -143,15 +144,17 @@ function answersOf(
   for (const [at, { cid }] of asked) {
     if (left[0] && equal(left[0].identifier, cid)) answers.set(at, left.shift()!);
   }
-  if (left.length)
+  if (left.length) {
     return no(
       undefined,
       "bad_discharge",
       "a discharge that answers nothing asked, or in another order",
     );
+  }
   const missing = asked.find(([at]) => !answers.has(at));
-  if (missing)
+  if (missing) {
     return no(missing[0], "missing_discharge", "a third party is asked, and no answer came");
+  }
   for (const [at, discharge] of answers) {
     const vid = caveats[at]!.vid!;
     const key = openSecretBox(all[at]!, vid.slice(0, 24), vid.slice(24));

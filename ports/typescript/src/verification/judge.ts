@@ -135,10 +135,12 @@ function staleness(
 ): string | undefined {
   if (!found) return "there is no overlay yet";
   const when = spelledTime(found.issuedAt);
-  if (now - found.issuedAt > maxStaleness)
+  if (now - found.issuedAt > maxStaleness) {
     return `the newest overlay is of ${when}, older than ${maxStaleness} s`;
-  if (now >= found.expiresAt)
+  }
+  if (now >= found.expiresAt) {
     return `the newest overlay was good until ${spelledTime(found.expiresAt)}`;
+  }
   return found.issuedAt > now + CLOCKS_DIFFER
     ? `the newest overlay is of ${when}, which is yet to come`
     : undefined;
@@ -152,8 +154,9 @@ function overlay(
 ): { refusals: Refusal[]; age: number | undefined } {
   if (!facts.overlay) return { refusals: [], age: undefined };
   const { found, problem } = facts.overlay;
-  if (problem !== undefined)
+  if (problem !== undefined) {
     return { refusals: [{ code: "store_unavailable", text: problem }], age: undefined };
+  }
   const stale = staleness(facts, server, found);
   if (stale !== undefined && !server.allowsStale) {
     return { refusals: [{ code: "stale_overlay", text: stale }], age: undefined };
@@ -189,8 +192,9 @@ function entries(
     const said = `by ${by} at ${spelledTime(at)}: ${why}`;
     const reason = link && linkProhibits(link, question, situation, server.vocabulary);
     if (!link) revoked.push({ code: "revoked", text: `revoked ${said}`, addedBy: by });
-    else if (reason)
+    else if (reason) {
       narrowed.push({ code: "narrowed", text: `narrowed ${said}; ${reason.text}`, addedBy: by });
+    }
   }
   return [...revoked, ...narrowed];
 }
@@ -259,8 +263,9 @@ function caveats(
   situation = start;
   for (const { link, place } of readable(genuine)) {
     const reason = linkProhibitsLate(link, question, situation, server.vocabulary);
-    if (reason)
+    if (reason) {
       refusals.push({ text: reason.text, code: codeOf(reason.code), ...placeOf(genuine, place) });
+    }
     situation = settled(situation, link);
   }
   return refusals;
@@ -315,8 +320,9 @@ function proved(genuine: Genuine, server: Server, facts: Facts, asked: Asked): U
     const addedBy = adderOf(genuine.root, genuine.links, unsigned.at);
     return { ...bad("a key that the one before did not sign for"), link: unsigned.at, addedBy };
   }
-  if (!genuine.proof)
+  if (!genuine.proof) {
     return { code: "proof_missing", text: "bound to a key, and no proof came with it" };
+  }
   const proof = readProof(genuine.proof);
   if (!isTimely(proof, facts.now)) return bad("made too long ago, or yet to come");
   const digest = requestOf(asked);

@@ -349,8 +349,9 @@ export class Verifier {
     how: Commit,
   ): Steps<DryRun> {
     const { request } = asking;
-    if (request !== undefined && !isDigest(request))
+    if (request !== undefined && !isDigest(request)) {
       throw new UsageError("a digest of a request is 32 bytes");
+    }
     const asked = questionOf(access, asking);
     const now = readClock(this.#means.clock);
     const found = this.#authenticated(text);
@@ -385,8 +386,9 @@ export class Verifier {
     const reservationId = this.#means.random(16);
     if (!overlay) return { now, reservationId };
     const asked = outcome(overlay);
-    if ("value" in asked)
+    if ("value" in asked) {
       return { now, reservationId, overlay: { found: asked.value as Overlay | undefined } };
+    }
     return { now, reservationId, overlay: { problem: "the overlay cannot be asked" } };
   }
 
@@ -414,15 +416,17 @@ export class Verifier {
     isLook: boolean,
   ): Steps<Refusal | undefined> {
     const { replays } = this.#options;
-    if (!replays)
+    if (!replays) {
       return {
         code: "store_unavailable",
         text: "no store of used proofs, and a bound token needs one",
       };
+    }
     const answer = yield () => (isLook ? replays.look(use, now) : replays.add(use, now));
     if (answer === "added") return undefined;
-    if (answer === "replayed")
+    if (answer === "replayed") {
       return { code: "replayed", text: "the proof was used before, or is too old to tell" };
+    }
     return {
       code: "store_unavailable",
       text: "the store of used proofs is full, or gave no answer",
@@ -436,16 +440,18 @@ export class Verifier {
     isLook: boolean,
   ): Steps<Refusal | undefined> {
     const { ledger } = this.#options;
-    if (!ledger)
+    if (!ledger) {
       return { code: "store_unavailable", text: "no ledger, and a counted token needs one" };
+    }
     const never = reservation.debits.find(({ amount, limit }) => amount > limit);
     const answer = never
       ? { short: never.link }
       : yield () => (isLook ? ledger.look(reservation, now) : ledger.reserve(reservation, now));
     if (answer === "reserved") return undefined;
     const short = (answer as { short?: unknown } | undefined)?.short;
-    if (typeof short !== "number")
+    if (typeof short !== "number") {
       return { code: "store_unavailable", text: "the ledger cannot tell" };
+    }
     const addedBy = adderOf(genuine.root, genuine.links, short);
     return { code: "budget_exhausted", text: "not as much is left", link: short, addedBy };
   }

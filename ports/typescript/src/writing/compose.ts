@@ -111,8 +111,9 @@ function secondsOf(given: unknown): number {
 
 function momentOf(given: unknown): number {
   const seconds = given instanceof Date ? Math.floor(given.valueOf() / 1000) : given;
-  if (!isInteger(seconds))
+  if (!isInteger(seconds)) {
     throw new UsageError("a moment is whole seconds since the epoch, or a Date");
+  }
   return seconds;
 }
 
@@ -274,8 +275,9 @@ export function compose(terms: Terms, means: Means, holding: Holding): JsonObjec
   const isCounted = stated.has("uses") || stated.has("budget");
   if (isCounted) checkCounting(holding, stated);
   if (isCounted || terms.to !== undefined) stated.set("n", b64encode(means.random(8)));
-  if (terms.key !== undefined)
+  if (terms.key !== undefined) {
     stated.set("key", b64encode(publicKey(terms.key, isPrimePoint, "key")));
+  }
   return stated;
 }
 
@@ -294,8 +296,9 @@ function checkCounting(holding: Holding, stated: JsonObject): void {
     body: new Uint8Array(),
     signature: undefined,
   };
-  if (isTooMuchCounted([...holding.links, link]))
+  if (isTooMuchCounted([...holding.links, link])) {
     throw new LimitError("too many links count, or too many buckets");
+  }
 }
 
 const OF_NO_CHAIN: Holding = { links: [], capability: EVERYTHING, lineage: startOf("nobody") };
@@ -321,16 +324,18 @@ export function checkCustody(
   signer: Signer | undefined,
 ): void {
   if (!boundTo) {
-    if (signer)
+    if (signer) {
       throw new DelegationError(
         "the token is bound to no key: nothing to sign",
         "broken_delegation",
       );
+    }
     return;
   }
   if (terms.key === undefined) {
-    if (terms.to !== undefined)
+    if (terms.to !== undefined) {
       throw new DelegationError("hand it on to a key of the receiver", "broken_delegation");
+    }
     if (signer) throw new UsageError("a signer goes with the key that the token is handed to");
     return;
   }

@@ -95,8 +95,9 @@ export class Issuer {
       if (ofTables.length || ofTools) throw new UsageError("unrestricted, and yet restricted");
       return;
     }
-    if (ofTables.length === 0 && !ofTools)
+    if (ofTables.length === 0 && !ofTools) {
       throw new UsageError("name tables with operations, allow, or tools");
+    }
     if ((spoken.includes("data") && !ofTables.length) || (spoken.includes("tool") && !ofTools)) {
       throw new UsageError("name the domain that your own caveat speaks of");
     }
@@ -108,8 +109,9 @@ export class Issuer {
 
 function endOf(expiresAt: Moment | null | undefined, expiresIn: unknown): Caveats {
   if (expiresAt === null && expiresIn === undefined) return {};
-  if (expiresAt !== undefined && expiresIn !== undefined)
+  if (expiresAt !== undefined && expiresIn !== undefined) {
     throw new UsageError("expiresIn and expiresAt: give one");
+  }
   if (typeof expiresAt === "number" || expiresAt instanceof Date) return { expiresAt };
   if (expiresAt !== undefined) throw new UsageError("expiresAt is a moment, or null");
   return expiresIn === undefined ? { expiresIn: DEFAULT_LIFE } : {};
@@ -117,6 +119,7 @@ function endOf(expiresAt: Moment | null | undefined, expiresIn: unknown): Caveat
 
 function checkAudience(audience: string | undefined, stated: Json | undefined): void {
   if (audience === undefined || stated === undefined || isObject(stated)) return;
-  if (!(stated as string[]).includes(audience))
+  if (!(stated as string[]).includes(audience)) {
     throw new UsageError(`this keyring mints for ${audience} alone`);
+  }
 }

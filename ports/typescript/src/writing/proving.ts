@@ -27,8 +27,9 @@ export function withProof(
 ): string {
   const { packet, proof: before } = partsOf(text, BOUND);
   if (before) throw new TokenFormatError("the text has a proof already");
-  if (text.length + BEHIND > MAX_BUNDLE)
+  if (text.length + BEHIND > MAX_BUNDLE) {
     throw new LimitError(`the text would be longer than ${MAX_BUNDLE} characters`);
+  }
   const { clock, random } = meansOf(means);
   const request = requestOf(proving.request);
   const state = stateOf(packet.signature);

@@ -221,8 +221,9 @@ export class Token {
     discharger: string | Bytes,
     { need, location }: { need: Readonly<Record<string, unknown>>; location?: string | undefined },
   ): Token {
-    if (this.#packet.caveats.filter(({ vid }) => vid).length >= MAX_DISCHARGES)
+    if (this.#packet.caveats.filter(({ vid }) => vid).length >= MAX_DISCHARGES) {
       throw new LimitError("16 third parties are asked already");
+    }
     const { signature } = this.#packet;
     return this.withRawLink(
       askingCaveat(signature, discharger, need, location, this.#means.random),
@@ -267,8 +268,9 @@ export class Token {
     } = asking;
     const names = typeof audience === "string" ? [audience] : [...audience];
     if (names.length === 0 || names.includes("")) throw new UsageError("audience names the server");
-    if (!signer && request !== undefined)
+    if (!signer && request !== undefined) {
       throw new UsageError("a request goes with the signer that proves it");
+    }
     const terms: Terms = {
       caveats: { ...caveats, audience: names, expiresIn },
       writing: { keep, clamp },
@@ -278,8 +280,9 @@ export class Token {
     });
     let text = presentedText(shown);
     if (signer) text += `.${proofText(this.#proof(shown, names, signer, request))}`;
-    if (text.length > maxChars)
+    if (text.length > maxChars) {
       throw new LimitError(`the text would be ${text.length} characters, more than ${maxChars}`);
+    }
     return text;
   }
 

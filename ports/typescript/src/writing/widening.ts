@@ -167,8 +167,9 @@ function* budgetBeyond(
     [...wanted].map(([unit, most]) => [unit, Math.min(most, held.get(unit) ?? most)]),
   );
   const beyond = [...wanted].filter(([unit, most]) => left.get(unit) !== most);
-  if (beyond.length)
+  if (beyond.length) {
     yield excess("budget", left, `too much of ${beyond.map(([unit]) => unit).join(", ")}`);
+  }
 }
 
 function* whereBeyond(
@@ -186,8 +187,9 @@ function* whereBeyond(
     left.set(name, constraintJson(both));
   }
   // All attributes must hold: one that nothing satisfies leaves nothing of the others.
-  if (beyond.length)
+  if (beyond.length) {
     yield excess("where", isNone ? undefined : left, `attribute ${beyond.sort(byCodePoint)[0]}`);
+  }
 }
 
 function* ownBeyond(held: Capability, asked: Asked, vocabulary: Vocabulary): Generator<Excess> {
@@ -291,8 +293,9 @@ function* columnsBeyond(
     }
     if (!isFound) beyond.add(pattern);
   }
-  if (beyond.size)
+  if (beyond.size) {
     yield excess("columns", left.size ? left : undefined, `columns at ${[...beyond].join(", ")}`);
+  }
 }
 
 // --- tools ---------------------------------------------------------------------------------------
@@ -351,10 +354,12 @@ export function positioned(
   clamp: boolean | undefined,
 ): JsonObject {
   const { depth, delegateOnly, to } = asked;
-  if (depth !== undefined && (!isInteger(depth) || depth < 0))
+  if (depth !== undefined && (!isInteger(depth) || depth < 0)) {
     throw new UsageError("depth is an integer, 0 or more");
-  if (delegateOnly !== undefined && typeof delegateOnly !== "boolean")
+  }
+  if (delegateOnly !== undefined && typeof delegateOnly !== "boolean") {
     throw new UsageError("delegateOnly is true");
+  }
   const made: JsonObject = new Map();
   let { left } = lineage;
   if (to !== undefined) {
@@ -369,10 +374,12 @@ export function positioned(
 }
 
 function checkHandOver(lineage: Lineage, to: string): void {
-  if (lineage.holders.includes(to))
+  if (lineage.holders.includes(to)) {
     throw new DelegationError(`${to} has held this token before`, "broken_delegation");
-  if (lineage.left === 0)
+  }
+  if (lineage.left === 0) {
     throw new DelegationError("no more delegations are permitted", "too_deep");
+  }
 }
 
 function depthOf(depth: number, left: number | undefined, clamp: boolean | undefined): number {
@@ -383,6 +390,7 @@ function depthOf(depth: number, left: number | undefined, clamp: boolean | undef
 
 function checkReleased({ owed }: Lineage, clamp: boolean | undefined): void {
   if (!owed) throw new UsageError("delegateOnly is true or left out, not false");
-  if (!clamp)
+  if (!clamp) {
     throw new WideningError("delegate_only", "delegate_only: only a delegation satisfies it");
+  }
 }
