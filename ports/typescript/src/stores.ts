@@ -76,6 +76,8 @@ export class MemoryReplays implements ReplayStore {
   readonly #uses = new Map<string, number>();
   readonly #limit: number;
   #floor: number;
+  /** When it was last looked for what may be forgotten: once a second will do. */
+  #looked = -Infinity;
 
   constructor({
     floor,
@@ -99,6 +101,8 @@ export class MemoryReplays implements ReplayStore {
 
   /** Only what is out of time; the floor rises with it. */
   #forget(now: number): void {
+    if (now <= this.#looked) return;
+    this.#looked = now;
     for (const [entry, issuedAt] of this.#uses) {
       if (issuedAt >= now - PROOF_LIVES) continue;
       this.#uses.delete(entry);
@@ -130,6 +134,8 @@ export class MemoryLedger implements Ledger {
   readonly #trees = new Map<string, number>();
   readonly #open = new Map<string, Open>();
   #forgotten = -Infinity;
+  /** As above. */
+  #looked = -Infinity;
 
   constructor({
     shared = false,
@@ -193,6 +199,8 @@ export class MemoryLedger implements Ledger {
   }
 
   #forget(now: number): void {
+    if (now <= this.#looked) return;
+    this.#looked = now;
     for (const [id, { ends }] of this.#open) if (now >= ends + KEPT) this.#open.delete(id);
     for (const [name, { keptUntil, tree }] of this.#buckets) {
       if (keptUntil === undefined || now < keptUntil + KEPT) continue;

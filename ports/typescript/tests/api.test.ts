@@ -281,6 +281,21 @@ test("an operator's snapshot revokes and narrows, by deltas too, and never goes 
   assert.equal(feed.overlay?.seq, 3);
 });
 
+/** What the operator is told of a token that is revoked for such a reason. */
+function toldOf(why: string): string {
+  const token = minted();
+  const key = captoken.OperatorKey.generate();
+  const select = { token: token.tokenId };
+  const entry = captoken.overlayEntry({ id: "x", at: NOW, by: "ops", why, select });
+  const data = captoken.signSnapshot(key, [entry], { seq: 1, issuedAt: NOW, expiresAt: NOW + 9 });
+  const overlay = captoken.openOverlay(data, [key.public]);
+  return captoken.describe(server({ overlay: () => overlay }).check(token, ACCESS));
+}
+
+test("a reason that could steer a terminal is escaped", () => {
+  assert.match(toldOf("\u001b[2Jgone\n"), /: \\u\{1b\}\[2Jgone\\u\{a\}$/m);
+});
+
 test("a holder recalls what it handed on, and nothing beside it", () => {
   const token = minted();
   const [child, other] = [token.delegate({ to: "clerk" }), token.delegate({ to: "clerk" })];

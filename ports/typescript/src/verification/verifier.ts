@@ -124,7 +124,7 @@ export function describe(decision: DryRun): string {
   if (!decision.allowed) {
     for (const { code, text, link, addedBy } of decision.refusals) {
       const place = link === undefined ? "" : ` (link ${link}, added by ${addedBy})`;
-      lines.push(`  ${code}: ${text}${place}`);
+      lines.push(`  ${code}: ${printed(text)}${place}`);
     }
   }
   if (decision.who) {
@@ -134,6 +134,10 @@ export function describe(decision: DryRun): string {
   }
   return lines.join("\n");
 }
+
+/** What could steer a terminal is escaped: some of it is what people and holders wrote. */
+const printed = (text: string): string =>
+  text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (each) => `\\u{${each.codePointAt(0)!.toString(16)}}`);
 
 /** What the agent may be told of a denial. */
 export const forModel = (decision: Denial): string => wordsForModel(decision.code);
