@@ -209,7 +209,7 @@ def holder_binding() -> Table:
         "with_trailing_bits": agent[:-1] + chr(ord(agent[-1]) + 1), "in_hexadecimal": good.hex(), "with_space": " " + agent,
         "with_line_feed": agent + "\n", "with_plus": "+" + agent[1:], "in_full_width": agent[:-1] + "\uff21",
         "zero": point(0), "ones": b64(b"\xff" * 32), "of_y_p": point(P), "of_y_p_and_1": point(P + 1),
-        "of_y_p_and_3": point(P + 3), "of_y_p_and_18": point(P + 18),
+        "of_y_p_and_18": point(P + 18),
     }  # fmt: skip
     keys |= {f"of_order_{name}": point(y) for name, y in LOW_ORDER.items() if y}
     keys |= {f"of_order_{name}_negative": point(y, 1) for name, y in LOW_ORDER.items()}

@@ -243,13 +243,11 @@ def snapshots() -> Table:
 
     # Which one is newer.
     row("after_an_earlier_one", "36.10", snapshot(seq=8), come(seq=8), known=snapshot(seq=7))
-    row("after_one_much_earlier", "36.10", snapshot(seq=800), come(seq=800), known=snapshot(seq=7))
     row("that_is_known", "36.10", snapshot(seq=7), come(seq=7), known=snapshot(seq=7))
     row("after_an_earlier_one_and_issued_later", "36.10", snapshot(seq=8, iat=NOW + 5), come(seq=8, iat=NOW + 5, exp=NOW + 3605),
         known=snapshot(seq=7))  # fmt: skip
     table.beside("after_an_earlier_one")
-    for name, seq in {"earlier": 6, "much_earlier": 1}.items():
-        row(f"that_is_{name}", "36.10", snapshot(seq=seq), known=snapshot(seq=7))
+    row("that_is_earlier", "36.10", snapshot(seq=6), known=snapshot(seq=7))
     row("with_the_same_number_and_less", "36.10", snapshot(seq=7), known=snapshot(one, seq=7))
     row("with_the_same_number_and_later", "36.10", snapshot(seq=7, iat=NOW + 5), known=snapshot(seq=7))
     row("earlier_but_issued_later", "36.10", snapshot(seq=6, iat=NOW + 5), known=snapshot(seq=7))
@@ -523,7 +521,6 @@ def overlays() -> Table:
 
     # How old it may be.
     old: dict[str, tuple[int, int]] = {
-        "59_seconds_ago": (59, 60),
         "60_seconds_ago": (60, 60),
         "5_seconds_ago": (5, 5),
         "now_of_none": (0, 0),
@@ -536,7 +533,7 @@ def overlays() -> Table:
     allow("until_the_next_second", "36.7", snapshot(exp=NOW + 1), plain)
     table.beside("of_60_seconds_ago")
     for name, (ago, bound) in {
-        "61_seconds_ago": (61, 60), "6_seconds_ago": (6, 5), "1_second_ago_of_none": (1, 0), "a_day_ago": (86400, 60),
+        "61_seconds_ago": (61, 60), "6_seconds_ago": (6, 5), "1_second_ago_of_none": (1, 0),
         "61_seconds_ago_with_leeway": (61, 60),
     }.items():  # fmt: skip
         deny(f"of_{name}", "36.7", "stale_overlay", snapshot(iat=NOW - ago), plain, bound=bound,
@@ -562,9 +559,9 @@ def overlays() -> Table:
 def fresh_(allow: Any, deny: Any, table: Table) -> None:
     """Tokens that ask for an overlay that is no older than so."""
     asks = token({**SALES, "fresh": 10})
-    for ago in (0, 9, 10):
+    for ago in (0, 10):
         allow(f"fresh_{ago}_seconds_ago", "36.11", snapshot(iat=NOW - ago), asks)
-    for ago in (11, 60):
+    for ago in (11,):
         deny(f"fresh_{ago}_seconds_ago", "36.11", "stale_overlay", snapshot(iat=NOW - ago), asks)
     deny("fresh_11_seconds_ago_without_an_access", "36.11", "stale_overlay", snapshot(iat=NOW - 11), asks, None)
     deny("fresh_11_seconds_ago_with_leeway", "36.11", "stale_overlay", snapshot(iat=NOW - 11), asks, leeway=60)
@@ -685,7 +682,7 @@ def recall() -> Table:
     row("after_a_link_before_it_held", "37.3", asks(mine, child, after=0, links=links_of(plain, child)))
     row("of_its_own_hand_over", "37.3", asks(mine, mine, after=0, links=links_of(plain, mine)))
     row("of_a_sibling_of_its_own", "37.3", asks(mine, mine, after=0, links=links_of(plain, extended(plain, hand_over("x")))))
-    for name, after in {"before_the_first": -1, "behind_the_last": 3, "far_behind": 64}.items():
+    for name, after in {"before_the_first": -1, "behind_the_last": 3}.items():
         row(f"after_a_link_{name}", "37.3", asks(mine, child, after=after))
     for name, changes in {
         "with_more": {"x": 1}, "of_version_2": {"v": 2}, "of_version_text": {"v": "1"}, "of_version_true": {"v": True},
@@ -1074,9 +1071,9 @@ def ledger() -> Table:
 
     three = token(uses(3, **HERE_ALONE))
     taken = debit(three, 0, "uses", 3)
-    for used in range(3):
+    for used in (0, 2):
         allow(f"{used}_of_3_used", "38.3", three, SELECT, counted(spent(three, 0, "uses", used)) if used else counted(), taken)
-    for used in (3, 4, 2**53 - 1):
+    for used in (3, 2**53 - 1):
         deny(f"{used}_of_3_used", "38.3", "budget_exhausted", three, SELECT, counted(spent(three, 0, "uses", used)))
     deny(
         "used_by_two",
@@ -1095,10 +1092,10 @@ def ledger() -> Table:
     allow("another_unit_is_another_bucket", "38.1", three, SELECT, counted(spent(three, 0, "cents", 3)), taken)
 
     money = token({**HERE_ALONE, **budget(cents=10)})
-    for cost, used in ((10, 0), (1, 9), (0, 10), (4, 6)):
+    for cost, used in ((10, 0), (1, 9), (0, 10)):
         allow(f"{cost}_of_10_where_{used}_are_spent", "38.3", money, costing(cents=cost),
               counted(spent(money, 0, "cents", used)) if used else counted(), debit(money, 0, "cents", 10, cost))  # fmt: skip
-    for cost, used in ((11, 0), (2, 9), (1, 10), (2**53 - 1, 0), (2**53 - 1, 10)):
+    for cost, used in ((11, 0), (1, 10), (2**53 - 1, 10)):
         deny(f"{cost}_of_10_where_{used}_are_spent", "38.3", "budget_exhausted", money, costing(cents=cost),
              counted(spent(money, 0, "cents", used)) if used else counted())  # fmt: skip
     two = token({**HERE_ALONE, **budget(cents=10, tokens=10)})
@@ -1297,7 +1294,7 @@ def counting() -> Table:
     row("a_use_that_was_cancelled", "38.8", [asks(three, cancel=True), *[asks(three)] * 4], "+c+++-")
     row("a_use_that_was_settled", "38.8", [asks(three, settle=None), *[asks(three)] * 3], "+c++-")
     row("cancelled_by_a_child", "38.8", [asks(one, cancel=True), *[asks(three)] * 4], "+c+++-")
-    for seconds, codes in ((59, "+c+"), (60, "+l-"), (3600, "+l-")):
+    for seconds, codes in ((59, "+c+"), (60, "+l-")):
         row(f"cancelled_after_{seconds}_seconds", "38.8", [pays(10, cancel=True, closed_at=NOW + seconds), pays(10)], codes)
 
     # What is remembered.
@@ -1443,13 +1440,10 @@ def audit() -> Table:
     table.beside("whole")
     row("without_the_last_line_feed", "39.1", b"\n".join(lines))
     row("torn_in_the_last_line", "39.1", b"\n".join(lines)[:-20])
-    for at in range(7):
-        if at < 6:
-            row(f"without_line_{at + 1}", "39.5", lines[:at] + lines[at + 1 :])
-            row(f"with_line_{at + 1}_twice", "39.5", lines[: at + 1] + lines[at:])
-            row(
-                f"with_lines_{at + 1}_and_{at + 2}_exchanged", "39.5", [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]
-            )
+    for at, name in ((0, "the_first"), (3, "the_fourth"), (5, "the_last_but_one")):
+        row(f"without_{name}_line", "39.5", lines[:at] + lines[at + 1 :])
+        row(f"with_{name}_line_twice", "39.5", lines[: at + 1] + lines[at:])
+        row(f"with_{name}_line_and_its_successor_exchanged", "39.5", [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]])
     edited = lines[2].replace(b'"allowed":false', b'"allowed":true').replace(b'"code":"table"', b'"code":"allowed"')
     assert edited != lines[2]
     row("with_a_decision_changed", "39.5", [*lines[:2], edited, *lines[3:]])

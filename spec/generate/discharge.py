@@ -645,7 +645,6 @@ def leases() -> Table:
     row("fresh", NOW)
     row("in_its_last_second", NOW + 59)
     row("at_its_end", NOW + 60, "expired")
-    row("after_its_end", NOW + 61, "expired")
     row("at_its_end_with_leeway", NOW + 60, leeway=5)
     row("at_its_end_and_leeway", NOW + 65, "expired", leeway=5)
     row("renewed", NOW + 60, until=NOW + 90)

@@ -54,12 +54,16 @@ def minting() -> Table:
     mints("for_long_names", "4.1", {**SALES, **LIFE}, said={"subject": "x" * 128, "agent": "a/b:c@d+e", "task": "t/" + "x" * 126},
           record={"sub": "x" * 128, "agent": "a/b:c@d+e", "task": "t/" + "x" * 126})  # fmt: skip
     table.beside("without_an_expiry")
-    for key, values in {
-        "subject": ("", "user jane", "x" * 129, "*", "caf\u00e9", "\ud800"), "agent": ("", "a b", "x" * 129),
-        "task": ("", "task//1", "/task", "task/", "a/../b", "task 1"),
-    }.items():  # fmt: skip
-        for number, value in enumerate(values, 1):
-            refuses(f"{key}_that_is_none_{number}", "4.2" if key == "task" else "4.1", said={key: value})
+    names: dict[str, dict[str, str]] = {
+        "subject": {"empty": "", "space": "user jane", "129_characters": "x" * 129, "star": "*", "latin": "caf\u00e9",
+                    "surrogate": "\ud800"},
+        "agent": {"empty": "", "space": "a b", "129_characters": "x" * 129},
+        "task": {"empty": "", "empty_segment": "task//1", "slash_first": "/task", "slash_last": "task/", "two_dots": "a/../b",
+                 "space": "task 1"},
+    }  # fmt: skip
+    for key, values in names.items():
+        for name, value in values.items():
+            refuses(f"{key}_{name}", "4.2" if key == "task" else "4.1", said={key: value})
 
     # When it ends.
     mints("for_a_minute", "22.3", {**SALES, "exp": NOW + 60}, expires_in=60)

@@ -350,7 +350,7 @@ def proof_of_possession() -> Table:
     for name, issued in {"30_seconds_ago": NOW - 30, "5_seconds_ahead": NOW + 5}.items():
         allow(f"made_{name}", "30.5", issued=issued)
     moments = {
-        "31_seconds_ago": NOW - 31, "6_seconds_ahead": NOW + 6, "an_hour_ago": NOW - 3600, "an_hour_ahead": NOW + 3600,
+        "31_seconds_ago": NOW - 31, "6_seconds_ahead": NOW + 6,
         "at_zero": 0, "in_milliseconds": NOW * 1000, "at_2_to_the_63": 2**63, "at_2_to_the_64_less_1": 2**64 - 1,
     }  # fmt: skip
     for name, issued in moments.items():
@@ -618,7 +618,7 @@ def replay() -> Table:
     allow("an_entry_without_label", "31.1", store({**first, "entry": sha256(public + NONCE)[:16].hex()}))
     allow("an_entry_of_the_nonce_alone", "31.1", store({**first, "entry": NONCE.hex()}))
     floors = {
-        "the_floor": (NOW, NOW), "a_higher_floor": (NOW, NOW + 1), "the_floor_of_a_start": (NOW + 5, NOW + 5),
+        "the_floor": (NOW, NOW), "a_higher_floor": (NOW, NOW + 1),
         "the_floor_of_a_start_now": (NOW, NOW + 5), "the_floor_at_the_edge_of_the_window": (NOW - 30, NOW - 30),
     }  # fmt: skip
     for name, (issued, floor) in floors.items():

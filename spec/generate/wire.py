@@ -175,7 +175,7 @@ def canonical_json() -> Table:
     table.deny("keys_by_code_point", "2.6", "unreadable_link", token(unsorted_link), stated)
 
     table.plain("2.7")
-    for levels, code in ((31, "unknown_caveat"), (32, "unknown_caveat"), (33, "unreadable_link"), (200, "unreadable_link")):
+    for levels, code in ((31, "unknown_caveat"), (32, "unknown_caveat"), (33, "unreadable_link")):
         for name, opened, closed in (("arrays", b"[", b"]"), ("objects", b'{"":', b"}")):
             inner = opened * (levels - 1) + (b"[]" if name == "arrays" else b"{}") + closed * (levels - 1)
             table.deny(f"{levels}_{name}", "2.7", code, token(SALES, b'{"acme:x":%s}' % inner))
@@ -198,7 +198,6 @@ def limits() -> Table:
 
     table.allow("text_of_8192_characters", "3.1", sized(6140))
     table.deny("text_of_8193_characters", "3.1", "malformed", sized(6141))
-    table.deny("text_of_10000_characters", "3.1", "malformed", sized(6140).text + "A" * 1808)
     full = token(SALES, *[{"nbf": 0}] * 63)
     table.allow("64_links", "3.1", full)
     table.deny("65_links", "3.1", "malformed", extended(full, {"nbf": 0}))
@@ -342,14 +341,14 @@ def wire() -> Table:
     deny("identifier_length_of_three_bytes_for_two", "10.1", b"\2" + field(2, record, width=3) + b"\0" + long.middle + after)
     table.allow("one_link", "10.1", one)
     deny("nothing", "10.2", b"")
-    for version in (0, 1, 3, 0x82):
+    for version in (1, 3):
         deny(f"version_{version}", "10.2", bytes((version,)) + one.wire[1:])
     deny("header_location_empty", "10.3", b"\2\1\0" + one.wire[1:])
     deny("header_location", "10.3", b"\2" + field(1, b"https://example.org/") + one.wire[1:])
     deny("link_location_empty", "10.3", head + b"\1\0" + middle + tail)
     deny("link_location", "10.3", head + field(1, b"https://example.org/") + middle + tail)
     deny("link_location_after_its_id", "10.3", head + field(2, link) + b"\1\0\0" + tail)
-    for kind in (0, 3, 5, 7, 255):
+    for kind in (3, 5):
         deny(f"header_field_{kind}", "10.4", b"\2" + field(2, one.identifier) + field(kind, b"x") + b"\0" + middle + tail)
         deny(f"link_field_{kind}", "10.4", head + field(2, link) + field(kind, b"x") + b"\0" + tail)
     deny("header_vid", "10.4", b"\2" + field(2, one.identifier) + field(4, VID) + b"\0" + middle + tail)
@@ -360,7 +359,7 @@ def wire() -> Table:
     deny("link_twice_in_a_section", "10.4", head + field(2, link) * 2 + b"\0" + tail)
     deny("link_empty", "10.5", head + middle + b"\2\0\0" + tail)
     deny("type_of_two_bytes", "10.4", head + b"\x82" + middle + tail)
-    for size in (1, 71, 73, 144):
+    for size in (71, 73):
         parts = extended(one, (b"ask", bytes(range(size))))
         deny(f"vid_of_{size}_bytes", "10.5", parts.wire)
     deny("vid_empty", "10.5", head + field(2, link) + b"\4\0\0" + tail)
@@ -377,7 +376,7 @@ def wire() -> Table:
         deny(f"header_end_as_{octet:02x}", "10.4", head[:-1] + other + middle + tail)
         deny(f"link_end_as_{octet:02x}", "10.4", head + middle[:-1] + other + tail)
         deny(f"links_end_as_{octet:02x}", "10.4", head + middle + other + tail[1:])
-    for size in (0, 5, 16, 31, 33, 64):
+    for size in (0, 31, 33):
         deny(f"signature_of_{size}_bytes", "10.6", head + middle + b"\0" + field(6, (one.signature * 2)[:size]))
     deny("signature_missing", "10.6", head + middle + b"\0")
     deny("signature_as_field_5", "10.6", head + middle + b"\0" + field(5, one.signature))
@@ -386,7 +385,7 @@ def wire() -> Table:
     deny("signature_and_a_byte", "10.6", one.wire + b"\x02")
     deny("two_tokens", "10.6", one.wire * 2)
     deny("without_links", "10.7", token().wire)
-    for width in (2, 3, 5, 10):
+    for width in (2, 10):
         deny(f"link_length_in_{width}_bytes", "10.1", head + field(2, link, width=width) + b"\0" + tail)
         deny(
             f"identifier_length_in_{width}_bytes", "10.1", b"\2" + field(2, one.identifier, width=width) + b"\0" + middle + tail
@@ -395,11 +394,10 @@ def wire() -> Table:
         "one_more": len(link) + 1,
         "one_less": len(link) - 1,
         "127": 127,
-        "16384": 2**14,
         "32767": 2**15 - 1,
         "32768": 2**15,
     }
-    sizes |= {"31_bits": 2**31 - 1, "32_bits": 2**32 - 1, "63_bits": 2**63, "64_bits": 2**64 - 1}
+    sizes |= {"32_bits": 2**32 - 1, "64_bits": 2**64 - 1}
     for name, size in sizes.items():
         deny(f"link_length_{name}", "10.8", head + field(2, link, size) + b"\0" + tail)
     deny("length_without_end", "10.8", head + b"\2" + b"\x80" * 1000 + tail)
