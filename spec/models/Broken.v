@@ -1,8 +1,10 @@
-(* What falls when one thing is taken away from Chain.v: its theorems have content, and each hypothesis is needed. *)
+(* What falls when one thing is taken away from Chain.v or Discharges.v: their theorems have content, and each hypothesis is
+   needed. *)
 
 From Coq Require Import List.
 Import ListNotations.
 Require Import Chain.
+Require Import Discharges.
 
 Definition nothing {A : Type} (_ : A) := False.
 Definition nothing2 {A B : Type} (_ : A) (_ : B) := False.
@@ -32,6 +34,45 @@ Proof.
     + intros p q E' [_ ->]. discriminate.
   - injection E as _ E. now destruct before.
 Qed.
+
+(* A link of any bytes at all: it can be spelled so that the chain is that of a third party's caveat. *)
+Definition loose tag (link : term) := Mac tag link.
+
+Theorem loose_two_ways tag v c : loose tag (Pair (Mac tag v) (Mac tag c)) = add tag (Third v c).
+Proof. reflexivity. Qed.
+
+(* A verifier that passes over a third party's caveat for which there is no discharge. *)
+Fixpoint passes_over last tag caveats discharges :=
+  match caveats with
+  | [] => discharges = []
+  | First n :: rest => passes_over last (add tag (First n)) rest discharges
+  | Third v c :: rest =>
+      match discharges with
+      | [] => passes_over last (add tag (Third v c)) rest []
+      | d :: others =>
+          about d = c /\
+          (exists k, v = Seal tag k /\ signature d = bind last (chain (Mac k c) (links_of d))) /\
+          passes_over last (add tag (Third v c)) rest others
+      end
+  end.
+
+Theorem missing_is_fine o links : passes_over (tag o links) (start o) (sent (start o) links) [].
+Proof. generalize (tag o links), (start o). induction links as [|[n|n] links IH]; intros last t; simpl; auto. Qed.
+
+(* A verifier that computes a discharge under a key which came with it, and not under the one in the box. *)
+Fixpoint any_key last tag caveats discharges :=
+  match caveats with
+  | [] => discharges = []
+  | First n :: rest => any_key last (add tag (First n)) rest discharges
+  | Third v c :: rest =>
+      match discharges with
+      | [] => False
+      | d :: others =>
+          about d = c /\
+          (exists k, signature d = bind last (chain (Mac k c) (links_of d))) /\
+          any_key last (add tag (Third v c)) rest others
+      end
+  end.
 
 Section Attacker.
   Variable issued : origin -> list link -> Prop.
@@ -83,6 +124,46 @@ Section Attacker.
   Theorem unbound_transferable o links o' links' n ds :
     unbound o links n ds -> knows (tag o' links') -> unbound o' links' n ds.
   Proof. intros [_ A] K. now split. Qed.
+
+  (* As it travels, likewise: without "the root key is not stolen". *)
+  Theorem sent_stolen o links : stolen (key o) -> knows (grow (start o) (map First links)).
+  Proof.
+    intro S. replace (map First links) with (sent (start o) (map Own links)).
+    - rewrite grow_sent. now apply stolen_forgeable.
+    - generalize (start o). induction links as [|n links IH]; intro t; simpl; auto. now rewrite IH.
+  Qed.
+
+  (* With a key of its own, a discharge for any token that is held: nobody was asked. *)
+  Theorem any_key_forgeable o n : knows (tag o [Asks n]) ->
+    exists d, knows (signature d) /\ any_key (tag o [Asks n]) (start o) (sent (start o) [Asks n]) [d].
+  Proof.
+    intro K. exists {| about := Ticket n; says := []; signature := bind (tag o [Asks n]) (Mac (Name 0) (Ticket n)) |}.
+    split.
+    - apply k_mac; [apply k_label |].
+      apply k_pair; apply k_mac; try apply k_label; auto. apply k_mac; [apply k_name | apply k_ticket].
+    - simpl. repeat split; auto. now exists (Name 0).
+  Qed.
+
+  (* Where nobody asks what a discharge says, a request gets through that no answer permits. *)
+  Theorem unasked_unconfined request (holds : nat -> request -> Prop) o n c r :
+    guarded issued stolen given lost n -> issued o [Asks n] -> (forall links, issued o links -> links = [Asks n]) ->
+    (forall links, answered n links <-> links = [Own c]) -> (forall o' links ds, ~ shown o' links n ds) -> ~ holds c r ->
+    (exists ds, sends issued stolen given lost answered shown (tag o [Asks n]) ds /\
+      verifies o (sent (start o) [Asks n]) (tag o [Asks n]) ds) /\
+    ~ exists pre, issued o pre /\
+      within_sent issued stolen given lost answered shown request holds o pre (sent (start o) [Asks n]) r.
+  Proof.
+    intros G I O A Sh H. split.
+    - exists [{| about := Ticket n; says := [c]; signature := bind (tag o [Asks n]) (answer n [Own c]) |}]. split; [split |].
+      + now apply k_issued.
+      + intros d [<- | []]. simpl. apply k_mac; [apply k_label |]. apply k_pair; apply k_mac; try apply k_label.
+        * now apply k_issued.
+        * apply k_answered. now apply A.
+      + split; auto. simpl. repeat split; auto. exists (derive (CaveatKey n)). auto.
+    - intros (pre & Ip & _ & W). apply O in Ip as ->. destruct (W n) as (ds & [An | (ls & _ & X)] & Hd); auto; [now left | |].
+      + apply A in An as ->. apply H, Hd. now left.
+      + exact (Sh o ls ds X).
+  Qed.
 
   (* With a stolen root key there are requests within the authority of no issued token at all. *)
   Theorem stolen_unconfined request (holds : nat -> request -> Prop) o r :

@@ -1,4 +1,4 @@
-"""The theorems of Chain.v, and what falls in Broken.v when a hypothesis goes.
+"""The theorems of Chain.v and Discharges.v, and what falls in Broken.v when a hypothesis goes.
 
 `coqc` compiles the files and says of each theorem that it rests on no axiom; `coqchk`, a kernel of its own, checks the
 compiled proofs again, the standard library aside. What the theorems say is for people to read.
@@ -31,43 +31,72 @@ class Theorem:
 
 @dataclass(frozen=True)
 class Claim(Theorem):
-    """A theorem of Chain.v with those of Broken.v that show what happens without a hypothesis, or with another chain."""
+    """A theorem with those of Broken.v that show what happens without a hypothesis, or with another chain or verifier."""
 
     broken: tuple[Theorem, *tuple[Theorem, ...]]
 
 
-def _chain(name: str, says: str, *broken: tuple[str, str]) -> Claim:
+def _claim(file: str, name: str, says: str, *broken: tuple[str, str]) -> Claim:
     first, *rest = (Theorem("Broken", *each) for each in broken)
-    return Claim("Chain", name, says, (first, *rest))
+    return Claim(file, name, says, (first, *rest))
 
 
 CLAIMS = (
-    _chain(
+    _claim(
+        "Chain",
         "unforgeable",
         "a token that can be presented extends one that was issued, unless its key is known",
         ("plain_forgeable", "a chain of hashes without a key: everybody makes every token"),
         ("stolen_forgeable", "the root key is stolen"),
         ("given_forgeable", "the key of the audience is known"),
     ),
-    _chain(
+    _claim(
+        "Chain",
         "discharge_unforgeable",
         "a discharge that can be presented was seen with just that token, or extends one that was answered",
         ("above_forgeable", "the attacker has a token above the caveat"),
         ("lost_forgeable", "the caveat key is lost"),
         ("unbound_transferable", "discharges are not bound"),
     ),
-    _chain(
+    _claim(
+        "Chain",
         "confinement",
         "what a verifier accepts lies within the authority of an issued token and its discharges",
         ("stolen_unconfined", "the root key is stolen"),
+    ),
+    _claim(
+        "Discharges",
+        "sent_unforgeable",
+        "whatever boxes and tickets were written behind it, a token that can be sent extends one that was issued",
+        ("sent_stolen", "the root key is stolen"),
+    ),
+    _claim(
+        "Discharges",
+        "bound_to_one",
+        "a bound discharge is of one root, one token as it was sent, one ticket and one list of caveats",
+        ("loose_two_ways", "a link may be any bytes, and so be spelled as a third party's caveat"),
+    ),
+    _claim(
+        "Discharges",
+        "one_for_each",
+        "what a verifier takes has one discharge for each caveat that asks, and none to spare",
+        ("missing_is_fine", "a caveat without a discharge is passed over"),
+    ),
+    _claim(
+        "Discharges",
+        "sent_confinement",
+        "what a verifier takes, box by box, lies within an issued token and answers that are for it, with their caveats",
+        ("any_key_forgeable", "a discharge is computed under a key that came with it"),
+        ("unasked_unconfined", "nobody asks what a discharge says"),
     ),
 )
 POSSIBLE = (
     Theorem("Chain", "honest_use", "what was issued and answered is accepted"),
     Theorem("Chain", "narrowing", "any holder adds a link, with no key"),
+    Theorem("Discharges", "sent_honestly", "what was issued and answered can be sent, and is taken"),
     Theorem("Broken", "guarded_possible", "there are third-party caveats of the kind that the theorems speak of"),
 )
-FILES = ("Chain", "Broken")  # each may use those before it
+FILES = ("Chain", "Discharges", "Broken")  # each may use those before it
 
 
 def theorems() -> Iterator[Theorem]:
