@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Issuer, WideningError
+from captoken import Access, Issuer, Verifier, WideningError
 from captoken._language.caveats import BUILT_IN, COUNTED, EARLY, RIGHTS, SETTLING, V1, BuiltIn
 from captoken._language.constraints import Constraint, read_constraint
 from captoken._language.kinds import Excess
@@ -205,3 +205,32 @@ def test_a_constraint_s_kind_is_one_class_too() -> None:
     for ask in (bare.json, bare.words, lambda: bare.accepts(1), lambda: bare.alike(bare), lambda: bare.read({})):
         with pytest.raises(NotImplementedError):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "text"),
+    [
+        ("too early", "attribute", "too early"),
+        ("", "attribute", ""),
+        (Reason("tool", "too early"), "tool", "too early"),
+        (Reason("no such code", "too early"), "attribute", "acme:odd could not be judged"),
+        (True, "attribute", "acme:odd could not be judged"),
+        (False, "attribute", "acme:odd could not be judged"),
+        (0, "attribute", "acme:odd could not be judged"),
+        (b"too early", "attribute", "acme:odd could not be judged"),
+        (["too early"], "attribute", "acme:odd could not be judged"),
+        (type("Text", (str,), {})("too early"), "attribute", "acme:odd could not be judged"),
+    ],
+    ids=repr,
+)
+def test_whatever_an_own_caveat_answers_but_none_prohibits_and_only_text_is_shown(answer: Any, code: str, text: str) -> None:
+    class Odd(Caveat, frozen=True):
+        key = "acme:odd"
+
+        def prohibits(self, access: Any, situation: Any) -> Any:
+            return answer
+
+    known = Vocabulary(Odd)
+    token = Issuer(KEYRING, vocabulary=known, clock=clock()).mint(**WHO, unrestricted=True, **{"acme:odd": 1})
+    decision = Verifier(KEYRING, vocabulary=known, clock=clock()).check(token, data("sales"))
+    assert [(refusal.code, refusal.text, type(refusal.text)) for refusal in decision.refusals] == [(code, text, str)]

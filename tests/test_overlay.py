@@ -1584,6 +1584,17 @@ def test_what_a_clock_that_was_ahead_signed_is_mended_by_the_next_renewal() -> N
     assert world.operator.renew().issued_at == NOW and world.code(mint()) == "allowed"
 
 
+@pytest.mark.parametrize(("ahead", "kept"), [(1, 1), (60, 60), (61, 0), (3600, 0)])
+def test_no_snapshot_is_dated_before_the_one_that_it_follows_on_but_where_a_clock_was_wrong(ahead: int, kept: int) -> None:
+    """A minute is what clocks differ by (36.16)."""
+    world = World()
+    other = Operator(KEY, world.store, by="ops", clock=FixedClock(NOW + ahead))
+    other._resume = True
+    other.renew()
+    assert world.operator.renew().issued_at == NOW + kept
+    assert world.operator.revoke(agent="a", why="x") in world.operator.entries()
+
+
 def test_an_operator_that_threads_share_loses_nothing_and_takes_nobody_for_a_rollback() -> None:
     world = World()
     failed: list[Exception] = []
