@@ -162,7 +162,7 @@ def _only(element: Element, name: str) -> Element:
     """Its one child, of that name. Raises XmlError."""
     found = element.elements()
     if [one.name for one in found] != _names(name):
-        raise XmlError(f"{element.name[1]} has one {name}, and nothing else")
+        raise XmlError(f"{shown(element.name[1])} has one {name}, and nothing else")
     return found[0]
 
 

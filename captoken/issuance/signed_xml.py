@@ -121,13 +121,13 @@ class Element(msgspec.Struct):
         """Its children. Raises XmlError if text stands between them."""
         for child in self.children:
             if isinstance(child, str) and child.strip(" \t\r\n"):
-                raise XmlError(f"{self.name[1]} has text, which is not for it")
+                raise XmlError(f"{shown(self.name[1])} has text, which is not for it")
         return [child for child in self.children if isinstance(child, Element)]
 
     def text(self) -> str:
         """Its text, all of it. Raises XmlError if it has children."""
         if any(isinstance(child, Element) for child in self.children):
-            raise XmlError(f"{self.name[1]} has more than text")
+            raise XmlError(f"{shown(self.name[1])} has more than text")
         return "".join(child for child in self.children if isinstance(child, str))
 
     def stated(self, *needed: str, may: Collection[str] = ()) -> dict[str, str]:
@@ -135,10 +135,12 @@ class Element(msgspec.Struct):
         stated = {one.name[1]: one.value for one in self.attributes if not one.name[0]}
         for name in needed:
             if not stated.get(name):
-                raise XmlError(f"{self.name[1]} has no {name}")
+                raise XmlError(f"{shown(self.name[1])} has no {name}")
         for one in self.attributes:
             if one.name[0] or one.name[1] not in (*needed, *may):
-                raise XmlError(f"{self.name[1]} has {shown(one.name[1])}, which is not taken")
+                raise XmlError(
+                    f"{shown(self.name[1])} has {shown(one.name[1])}, which is not taken"
+                )
         return stated
 
 
@@ -226,6 +228,8 @@ class _Reader:
         """What prefixes mean from here on."""
         outer: Mapping[str, str] = self._open[-1].scope if self._open else {"": "", "xml": _XML}
         declared = {key[6:]: uri for key, uri in pairs if _declares(key)}
+        if any(key == "xmlns:" or key.count(":") > 1 for key, _ in pairs):
+            raise XmlError("it has a name that is none")
         for prefix, uri in declared.items():
             # Nobody may give a prefix back, or say what these mean (Namespaces in XML 1.0, 3).
             if (prefix and not uri) or prefix in ("xml", "xmlns") or uri in (_XML, _XMLNS):
@@ -460,7 +464,7 @@ def _inclusive(transforms: list[Element]) -> list[str]:
 def _algorithm(element: Element) -> str:
     """The algorithm that an element names, without parameters. Raises XmlError."""
     if element.elements():
-        raise XmlError(f"{element.name[1]} has parameters, which are not taken")
+        raise XmlError(f"{shown(element.name[1])} has parameters, which are not taken")
     return element.stated("Algorithm")["Algorithm"]
 
 
@@ -471,7 +475,7 @@ def _binary(element: Element) -> bytes:
     try:
         return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
     except ValueError:  # of base64, and of characters
-        raise XmlError(f"{element.name[1]} is no base64") from None
+        raise XmlError(f"{shown(element.name[1])} is no base64") from None
 
 
 # --- keys -----------------------------------------------------------------------------------------

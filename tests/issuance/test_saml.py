@@ -365,7 +365,7 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "SignedInfo by inclusive canonicalization": ({"form": "http://www.w3.org/TR/2001/REC-xml-c14n-20010315"}, "exclusive canonicalization"),
     "SignedInfo with comments": ({"form": f"{EXCLUSIVE}WithComments"}, "exclusive canonicalization"),
     "several references": ({"more": f'<ds:Reference URI=""><ds:Transforms>{TRANSFORMS}</ds:Transforms><ds:DigestMethod Algorithm="{SHA256}"/><ds:DigestValue>AA==</ds:DigestValue></ds:Reference>'}, "not over one reference"),
-    "a reference to the whole document": ({"uri": ""}, "Reference has no URI"),
+    "a reference to the whole document": ({"uri": ""}, "'Reference' has no URI"),
     "a reference to another ID": ({"uri": "#_other"}, "not over its root"),
     "a reference that is no fragment": ({"uri": "_a1"}, "not over its root"),
     "a reference by XPointer": ({"uri": "#xpointer(/)"}, "not over its root"),
@@ -377,15 +377,15 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "HMAC by another name": ({"method": f"{MORE}hmac-sha256", "value": "AAAA"}, "the algorithm of its signature is not taken"),
     "an algorithm in other case": ({"method": f"{MORE}RSA-SHA256", "value": "AAAA"}, "the algorithm of its signature is not taken"),
     "SHA-1 as digest": ({"hash": f"{DS}sha1"}, "the algorithm of its digest is not taken"),
-    "base64 that is none": ({"value": "AA=A"}, "SignatureValue is no base64"),
-    "base64 in other letters": ({"value": "\u00e4"}, "SignatureValue is no base64"),
+    "base64 that is none": ({"value": "AA=A"}, "'SignatureValue' is no base64"),
+    "base64 in other letters": ({"value": "\u00e4"}, "'SignatureValue' is no base64"),
     "an empty signature": ({"value": " "}, "its signature does not hold"),
     "an Object": ({"around": "{signed_info}{value}<ds:Object>x</ds:Object>"}, "has not the parts"),
     "two KeyInfo": ({"around": "{signed_info}{value}<ds:KeyInfo/><ds:KeyInfo/>"}, "has not the parts"),
     "parts in another order": ({"around": "{value}{signed_info}"}, "has not the parts"),
     "no signature value": ({"around": "{signed_info}"}, "has not the parts"),
     "text between the parts": ({"around": "{signed_info}{value}x"}, "has text, which is not for it"),
-    "a stranger's element in KeyInfo": ({"info": '<ds:KeyInfo><x xmlns="urn:x"/></ds:KeyInfo>'}, "KeyInfo has more"),
+    "a stranger's element in KeyInfo": ({"info": '<ds:KeyInfo><x xmlns="urn:x"/></ds:KeyInfo>'}, "its KeyInfo has more"),
 }  # fmt: skip
 
 
@@ -769,6 +769,10 @@ def test_an_id_is_good_once_whatever_is_signed_under_it() -> None:
         (b"<:a/>", "prefix is not declared"),
         (b"<a xmlns:p='u'><p:/></a>", "prefix is not declared"),
         (b"<xmlns:a/>", "prefix is not declared"),
+        (b"<a xmlns:='u'/>", "a name that is none"),
+        (b"<a xmlns='u' xmlns:='v'/>", "a name that is none"),
+        (b"<a xmlns:p:q='u'><p:q:b/></a>", "a name that is none"),
+        (b"<a xmlns:p='u' p:q:r='1'/>", "a name that is none"),
         (b"<a xmlns:p=''/>", "a namespace that cannot be"),
         (b"<a xmlns:xml='http://www.w3.org/XML/1998/namespace'/>", "a namespace that cannot be"),
         (b"<a xmlns:xmlns='u'/>", "a namespace that cannot be"),
@@ -796,6 +800,20 @@ def test_an_id_is_good_once_whatever_is_signed_under_it() -> None:
 )
 def test_what_is_no_strict_xml_is_refused(data: bytes, says: str) -> None:
     refused(token(data), says)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "\u0439\u200d\u0439"])
+def test_what_a_stranger_calls_an_element_is_told_short_and_in_plain_letters(name: str) -> None:
+    for xml in (
+        f"<{name}>x{SIGNATURE}</{name}>",
+        f"<{name} ID='_a1'>{SIGNATURE}</{name}>",
+        f"<{name} ID='_a1'><{name}/>{SIGNATURE}</{name}>",
+        GOOD.replace("<ds:KeyName>", "").replace("</ds:Transforms>", f"<{name}>x</{name}></ds:Transforms>"),
+        GOOD.replace("<ds:DigestMethod ", f"<ds:DigestMethod {name}='1' "),
+        within(GOOD, f"<{name}>x</{name}>"),
+    ):
+        told = refused(token(xml), "it|has")
+        assert str(told).isascii() and len(str(told)) < 250
 
 
 def test_text_is_one_however_long_it_is() -> None:
