@@ -98,7 +98,9 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
             yield from held.held[slot].beyond(asked)
 
     # Own caveats are held side by side: each of them has to cover what is asked for (23.12).
-    for key, caveat in wanted.items():
+    # Two of them in the order of their keys, whatever the writer's order was (23.3).
+    for key in sorted(wanted):
+        caveat = wanted[key]
         if is_own(key):
             # All of them, since none replaced another. With none held, everything is covered.
             have = [other for other in held.own if other.key == key]

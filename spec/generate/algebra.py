@@ -664,6 +664,7 @@ def widening() -> Table:
     }.items():  # fmt: skip
         fails(f"usage_{name}", "15.9", None, code="usage", **asked)
 
+    _of_own_keys(table)
     opaque = token(SALES, {"acme:region": 1, "tables": ["hr"]})
     writes("under_opaque_link", "23.1", {"tables": ["sales"]}, parts=opaque, tables=["sales"])
     fails("under_opaque_link_too_much", "23.1", "tables", parts=opaque, tables=["hr"])
@@ -722,6 +723,33 @@ def _not_composed() -> dict[str, tuple[str, dict[str, Json]]]:
         "in_a_path": {"where": {"new": {"path": [f"/{word}"]}}}, "in_a_prefix": {"where": {"new": {"prefix": [word]}}},
         "in_each": {"where": {"new": {"each": {"in": [word]}}}},
     }.items()}  # fmt: skip
+
+
+def _of_own_keys(table: Table) -> None:
+    """Own caveats, which only their equals cover."""
+    knows = [{"key": key, "domain": "all", "does": "holds"} for key in ("acme:region", "acme:seat")]
+
+    def row(name: str, parts: Parts, expect: dict[str, Json], rule: str = "23.12", **asked: Json) -> None:
+        given = {"token": parts.text, "now": NOW, "to": None, "nonce": "00" * 7 + "07", "asked": asked, "own": knows}
+        table.add(f"own_{name}", rule, "widening", given, **expect)
+
+    excess = {"code": "widening", "dimension": "acme:region"}
+    eu: dict[str, Json] = {"acme:region": ["eu"]}
+    held = token({**SALES, **eu})
+    row("list_is_written_as_it_is_given", token(SALES), {"link": {"acme:region": ["us", "eu", "us"]}}, "23.18",
+        **{"acme:region": ["us", "eu", "us"]})  # fmt: skip
+    row("key_of_which_none_is_held", token(SALES), {"link": eu}, **eu)
+    row("key_of_which_two_are_held", token({**SALES, **eu}, {"acme:region": ["us"]}), excess, **eu)
+    row("key_that_is_held", held, {"link": eu}, **eu)
+    row("key_with_another_value", held, excess, **{"acme:region": ["us"]})
+    row("key_with_less", held, excess, **{"acme:region": []})
+    row("key_beside_a_table", held, {"link": {**eu, "tables": ["sales"]}}, tables=["sales"], **eu)
+    row("tables_before_own_key", held, {"code": "widening", "dimension": "tables"}, "23.3", tables=["hr"], **{"acme:region": ["us"]})
+    two: dict[str, Json] = {**eu, "acme:seat": 1}
+    row("two_keys_that_are_held", token({**SALES, **two}), {"link": two}, **two)
+    row("region_before_seat", token({**SALES, **two}), excess, "23.3", **{"acme:seat": 2, "acme:region": ["us"]})
+    row("key_that_needs_no_cut", held, {"link": eu}, "23.15", clamp=True, **eu)
+    row("key_that_is_cut", held, {**excess, "code": "nothing_left"}, "23.15", clamp=True, **{"acme:region": ["us"]})
 
 
 def _past_links_that_cannot_be_read(writes: Any, fails: Any) -> None:

@@ -345,6 +345,7 @@ KINDS: dict[str, Kind] = {
             field("now", "seconds", "the time by the holder's clock"),
             field("nonce", "hex 8", "the random bytes of `n`, where one is written"),
             field("signer", "hex 32", "the secret of the holder's key; left out: it has none", optional=True),
+            field("own", "[own]", "the own caveats that the holder knows; left out: none", optional=True),
         ),
         (
             Expected((OK,), (
@@ -352,7 +353,7 @@ KINDS: dict[str, Kind] = {
                 field("signature", "b64", "of a link that is signed", optional=True),
             )),
             Expected(("widening", "nothing_left"), (
-                field("dimension", "text", "the first that is in excess: a key of section 15"),
+                field("dimension", "text", "the first that is in excess: a key of section 15, or an own key"),
             )),
             Expected(("too_deep", "broken_delegation", "bad_proof", "limit", "usage")),
         ),

@@ -144,7 +144,8 @@ class Captoken:
         }
 
     def widening(self, vector: Vector) -> Outcome:
-        token = Token.parse(vector["token"], clock=FixedClock(vector["now"]), random=lambda _: bytes.fromhex(vector["nonce"]))
+        knows, drawn = Vocabulary(*map(_own, vector.get("own", ()))), bytes.fromhex(vector["nonce"])
+        token = Token.parse(vector["token"], vocabulary=knows, clock=FixedClock(vector["now"]), random=lambda _: drawn)
         signer = HolderKey.from_bytes(bytes.fromhex(vector["signer"])) if "signer" in vector else None
         try:
             made = (
