@@ -100,6 +100,20 @@ def test_the_plan_is_that_of_the_code():
     assert [int(number) for number, _, _ in plan] == list(range(1, len(PLAN) + 1))
 
 
+def test_procedures_deny_with_codes_and_at_their_steps():
+    """Of the pseudocode, each step by its number at the start of a line; `with its code` is what a caveat says."""
+    step, denied = 0, set()
+    for line in section("Procedures").splitlines():
+        step = int(found[1]) if (found := re.match(r" {2}(\d+) ", line)) else step
+        for codes in re.findall(r"deny ([a-z_]+(?:(?:,| or) [a-z_]+_[a-z_]+)*)", line):
+            denied |= {(code, step) for code in re.findall("[a-z_]+", codes) if code not in ("or", "with")}
+    assert {code for code, _ in denied} <= CODES.keys()
+    several = {"malformed": {1, 2, 3}, "store_unavailable": {7, 11}, "stale_overlay": {7, 8}}
+    assert [(code, at) for code, at in denied if at not in several.get(code, {CODES[code].step})] == []
+    by_caveats = {"table", "operation", "column", "tool", "argument", "attribute", "cost_unstated"}
+    assert CODES.keys() - {code for code, _ in denied} == by_caveats
+
+
 def test_the_codes_that_may_be_told_a_stranger_are_one_message():
     said = re.search(r"\*\*24\.14\*\*(.*?)one message", section("Verification"), re.DOTALL)
     assert said
