@@ -25,7 +25,14 @@ Claims: TypeAlias = Mapping[str, Any]
 Scalar: TypeAlias = str | int | bool
 
 # What a person can change, or is given to another person later (OpenID Connect Core, 5.7).
-REASSIGNED = frozenset(("email", "preferred_username", "upn", "name", "nickname", "phone_number"))
+_REASSIGNED = frozenset(("email", "preferred_username", "upn", "name", "nickname", "phone_number"))
+
+
+def is_reassigned(claim: str) -> bool:
+    """Is a claim, by its name or by a JSON Pointer, no way to tell who a person is?"""
+    return claim.rpartition("/")[2] in _REASSIGNED
+
+
 
 # How `sub` may end in a policy: whatever is below.
 _BELOW = ("/*", ":*")
@@ -195,7 +202,7 @@ def template(text: str) -> Template:
             continue
         if parts and not literal:
             raise ValueError(f"subject {text!r}: write a literal between two claims")
-        if claim.rpartition("/")[2] in REASSIGNED:
+        if is_reassigned(claim):
             raise ValueError(
                 f"subject {text!r}: {claim} can be given to somebody else later; write {{sub}}"
             )

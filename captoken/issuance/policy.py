@@ -40,7 +40,14 @@ from captoken._language.access import Access
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken.issuance import saml, signed_xml
-from captoken.issuance.claims import Claims, Matcher, Template, matcher, template
+from captoken.issuance.claims import (
+    Claims,
+    Matcher,
+    Template,
+    is_reassigned,
+    matcher,
+    template,
+)
 from captoken.issuance.jose import JoseError
 from captoken.keys.keyring import Keyring
 
@@ -63,6 +70,13 @@ SHARED_ISSUERS = frozenset(
         "https://app.terraform.io",
         "https://api.pulumi.com/oidc",
         "https://oidc.vercel.com",
+        "https://appleid.apple.com",
+        "https://slack.com",
+        "https://login.salesforce.com",
+        "https://www.linkedin.com/oauth",
+        "https://www.facebook.com",
+        "https://id.twitch.tv/oauth2",
+        "https://oauth2.sigstore.dev/auth",
     )
 )
 
@@ -585,12 +599,36 @@ def _required(name: str, provider: Provider) -> tuple[Matcher, ...]:
     """What every assertion of a provider has to say."""
     place = f"provider.{name}"
     issuer = None if isinstance(provider, Spiffe) else provider.issuer
-    # What every assertion of that issuer says tells nobody from anybody.
-    says = provider.require.keys() - {"iss", "aud", "typ"}
+    says = any(_tells(claim, wanted) for claim, wanted in provider.require.items())
     if issuer in SHARED_ISSUERS and not says:
         raise _wrong(f"{place}: {issuer} signs for the whole world: say with `require` who it is")
-    with _at(f"{place}.require"):
-        return tuple(matcher(claim, wanted) for claim, wanted in provider.require.items())
+    return _matchers(f"{place}.require", provider, provider.require)
+
+
+# What every assertion of an issuer says, or says of the assertion itself.
+_OF_ALL = frozenset(("iss", "aud", "typ", "ver", "iat", "exp", "nbf", "jti"))
+
+
+def _tells(claim: str, wanted: Any) -> bool:
+    """Does a claim tell somebody from anybody? That an address is verified does not."""
+    return claim.removeprefix("/") not in _OF_ALL and type(wanted) is not bool
+
+
+def _matchers(
+    place: str,
+    provider: Provider,
+    stated: Mapping[str, Any],
+) -> tuple[Matcher, ...]:
+    """What claims have to be. Of people not what they can change: it would let in who did."""
+    of_people = isinstance(provider, (Oidc, AccessToken, IdJag, Saml))
+    made: list[Matcher] = []
+    for claim, wanted in stated.items():
+        with _at(place):
+            made.append(matcher(claim, wanted))
+        if of_people and is_reassigned(claim):
+            text = f"people can change {claim}, or get another's: ask for sub, or for a group"
+            raise _wrong(f"{place}: {text}")
+    return tuple(made)
 
 
 def _check_resources(file: _File) -> None:
@@ -714,9 +752,8 @@ def _party(place: str, stated: Mapping[str, Any] | None, file: _File) -> Party |
         raise _wrong(f"{place}: provider names one of the providers of this file")
     if isinstance(file.provider[provider], Signals):
         raise _wrong(f"{place}: provider {provider} sends events, and nobody starts a task by one")
-    with _at(place):
-        matchers = [matcher(claim, one) for claim, one in stated.items() if claim != "provider"]
-    return Party(provider, tuple(matchers))
+    claims = {claim: wanted for claim, wanted in stated.items() if claim != "provider"}
+    return Party(provider, _matchers(place, file.provider[provider], claims))
 
 
 # What the issuer itself says of a root.

@@ -12,7 +12,8 @@ from captoken._format.encoding import b64decode
 from captoken.adapters.issuance import IssuanceService
 from captoken.audit import AuditTrail
 from captoken.control import Operator
-from captoken.errors import KeyringError, StoreError
+from captoken.errors import IssuanceError, KeyringError, StoreError
+from captoken.issuance import policy
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.registry import MemoryRegistry
 from captoken.keys import OperatorKey
@@ -23,7 +24,7 @@ from . import test_signals
 from .assertions import ACCESS, ID_JAG, LOGIN, NOW, SVID, WORKLOAD, signed
 from .test_must_deny import FORM, Door, encoded, posted
 from .test_service import ACME, CI, World, exchange, login, nightly, proof, workflow
-from .world import KEYRING, LEASE
+from .world import KEYRING, LEASE, POLICY
 from .world import NOW as USUAL
 
 # --- an assertion that is worth nothing without its key ----------------------------------------------------------------
@@ -153,6 +154,44 @@ def service(world: World, keyring: Any, trail: AuditTrail | None) -> IssuanceSer
     return IssuanceService(
         world.policy, keyring, MemoryRegistry(floor=0), lease=LEASE, keys=keys, trail=trail, clock=world.clock
     )
+
+
+# --- a policy that lets in who was not meant ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "claim", ["email", "preferred_username", "upn", "name", "nickname", "phone_number", "/email", "/profile/email"]
+)
+@pytest.mark.parametrize("place", ["a grant", "the provider"])
+def test_no_grant_asks_for_a_person_by_what_people_change(claim: str, place: str) -> None:
+    """Whoever may edit an address at the provider would be whom the policy means."""
+    old, new = {
+        "a grant": ('groups = ["readers"] }', f'groups = ["readers"], "{claim}" = "ceo@acme.example" }}'),
+        "the provider": ('subject = "acme:{sub}"', f'subject = "acme:{{sub}}"\nrequire = {{ "{claim}" = "ceo@acme.example" }}'),
+    }[place]
+    with pytest.raises(IssuanceError, match=r"people can change .*: ask for sub, or for a group"):
+        policy.read(POLICY.replace(old, new))
+    assert policy.read(POLICY.replace(old, new.replace(claim, "email_verified").replace('"ceo@acme.example"', "true")))
+    # What a platform says of a machine is the platform's word.
+    assert policy.read(POLICY.replace('repository_id = "42"', f'"{claim}" = "robot@acme.example"'))
+
+
+@pytest.mark.parametrize(
+    "require",
+    [
+        '"/iss" = "https://accounts.google.com"',
+        '"/aud" = "x"',
+        "email_verified = true",
+        "email_verified = true, ver = 1",
+        'jti = "x"',
+    ],
+)
+def test_of_an_issuer_for_the_whole_world_it_is_required_who_it_is(require: str) -> None:
+    text = POLICY.replace("https://token.actions.githubusercontent.com", "https://accounts.google.com")
+    usual = 'require = { repository_owner_id = "1234567" }'
+    with pytest.raises(IssuanceError, match="signs for the whole world"):
+        policy.read(text.replace(usual, f"require = {{ {require} }}"))
+    assert policy.read(text.replace(usual, f'require = {{ {require}, hd = "acme.example" }}'))
 
 
 # --- lines in the log that somebody else has made ----------------------------------------------------------------------

@@ -97,6 +97,9 @@ PARTS: dict[int, tuple[str, ...]] = {
     71: ("outage",),
     72: ("withdrawn",),
     73: ("discovery document of another issuer",),
+    # Certificates, and SAML.
+    74: ("stranger",), 75: ("trust store", "two uris", "ca"),
+    76: ("wrap",), 77: ("comment",), 78: ("dtd", "xslt", "references", "sha-1|sha1"), 79: ("response",), 80: ("recipient", "audience"),
     # Ends.
     81: ("after|before the logout",),
     82: ("lease after the logout",),
@@ -110,11 +113,7 @@ PARTS: dict[int, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-# These come with what they are about: as soon as a file of the product has the word, each needs its tests.
-OF_CERTIFICATES = {74: ("stranger",), 75: ("trust store", "two uris", "ca")}
-OF_SAML = {
-    76: ("wrap",), 77: ("comment",), 78: ("dtd", "xslt", "references", "sha-1|sha1"), 79: ("response",), 80: ("recipient", "audience"),
-}  # fmt: skip
+# Of 76.
 WRAPPINGS = 8
 
 _number = re.compile(r"test_(\d\d?)_|\[\s*(\d\d?) ").finditer
@@ -156,30 +155,17 @@ def has(name: str, part: str) -> bool:
     return any(one in (spelled.lower() if one == one.lower() else spelled) for one in part.split("|"))
 
 
-def wanted() -> dict[int, tuple[str, ...]]:
-    """Whatever the product does by now."""
-    text = "".join(path.read_text() for path in sorted((ROOT / "captoken").rglob("*.py")) if "issuance" in path.as_posix())
-    parts = dict(PARTS)
-    if "SubjectAlternativeName" in text:
-        parts |= OF_CERTIFICATES
-    if '"saml"' in text:
-        parts |= OF_SAML
-    return parts
-
-
 def test_each_of_the_86_and_each_part_of_it_has_a_test() -> None:
     found = at_a_door()
-    parts = wanted()
     missing = [
         f"{number} {part}"
-        for number, those in parts.items()
+        for number, those in PARTS.items()
         for part in those
         if not any(has(name, part) for name in found.get(number, ()))
     ]
     assert missing == []
-    assert set(parts) | set(OF_CERTIFICATES) | set(OF_SAML) == set(range(1, 87))
-    if 76 in parts:
-        assert len([name for name in found.get(76, ()) if has(name, "wrap")]) >= WRAPPINGS
+    assert set(PARTS) == set(range(1, 87))
+    assert len([name for name in found.get(76, ()) if has(name, "wrap")]) >= WRAPPINGS
 
 
 def test_no_test_has_a_number_that_there_is_not() -> None:
@@ -188,7 +174,7 @@ def test_no_test_has_a_number_that_there_is_not() -> None:
 
 if __name__ == "__main__":
     at_doors = at_a_door()
-    for number, those in sorted(wanted().items()):
+    for number, those in sorted(PARTS.items()):
         for part in those:
             names = [name for name in at_doors.get(number, ()) if has(name, part)]
             print(f"{number} {part}: {len(names)}: {names[0] if names else 'none'}")
