@@ -17,7 +17,7 @@ import {
 } from "@modelcontextprotocol/sdk/types.js";
 import {
   Keyring,
-  MemoryReplays,
+  MemoryReplayStore,
   Verifier,
   forModel,
   forNetwork,
@@ -29,7 +29,7 @@ import {
 } from "captoken";
 
 const keyring = Keyring.parse(readFileSync(process.env["CAPTOKEN_KEYRING_FILE"]!, "utf8"));
-const verifier = new Verifier(keyring, { audience: "files-mcp", replays: new MemoryReplays() });
+const verifier = new Verifier(keyring, { audience: "files-mcp", replays: new MemoryReplayStore() });
 
 type Arguments = Readonly<Record<string, unknown>>;
 

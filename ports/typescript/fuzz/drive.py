@@ -25,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
-from captoken import Access, Denied  # noqa: E402
+from captoken import Access, CaptokenError, Denied  # noqa: E402
 from captoken.proof import request_digest  # noqa: E402
 from spec.generate import build  # noqa: E402
 from spec.generate.build import NOW  # noqa: E402
@@ -89,7 +89,8 @@ class Case:
     def any(self) -> Vector:
         kinds: list[tuple[int, Callable[[], Vector]]] = [
             (50, self.decision), (20, self.widening), (10, self.capability), (6, self.request), (4, self.presenting),
-            (3, self.snapshot), (3, self.recorded), (2, self.interop), (2, self.discharge),
+            (3, self.snapshot), (3, self.recorded), (2, self.interop), (2, self.discharge), (2, self.mint), (2, self.holding),
+            (2, self.delta), (2, self.trail), (1, self.key_file),
         ]  # fmt: skip
         (draw,) = self.random.choices([draw for _, draw in kinds], [weight for weight, _ in kinds])
         return draw()
@@ -392,6 +393,66 @@ class Case:
         return {"kind": "discharge", "secret": secret, "ticket": ticket.decode("utf-8", "replace"), "asked_json": json.dumps(asked), "now": NOW}
 
 
+    def mint(self) -> Vector:
+        asked: dict[str, Any] = {}
+        for key, said in self.caveats(4).items():
+            asked |= {"exp": {"expires_at": said}, "nbf": {"not_before": said}, "aud": {"audience": said}}.get(key, {key: said})
+        if self.chance(0.6):
+            asked |= {"tables": self.few(PATTERNS), "operations": self.few([*OPERATIONS, "*"])}
+        for key, said in (("unrestricted", True), ("expires_at", None), ("expires_in", "5m"), ("ext", {"acme:x": self.one(["a", 1, True, ""])})):
+            if self.chance(0.15):
+                asked[key] = said
+        if self.chance(0.2):
+            asked["key"] = build.b64(build.signing_public("clerk"))
+        asked.pop("task", None)
+        return {
+            "kind": "mint", "keyring": self.one([KEYRING, {**KEYRING, "audience": "sales-db"}]), "current": "k1",
+            "subject": self.one(["user:jane", "a b"]), "agent": self.one(AGENTS), "task": self.one([*TASKS, "a/../b"]),
+            "asked_json": json.dumps(asked), "now": NOW, "token_id": "01" * 16, "nonce": "02" * 8,
+        }  # fmt: skip
+
+    def holding(self) -> Vector:
+        made = build.token(self.caveats(2))
+        names = [f"third {number}" for number in range(self.random.randint(1, 4))]
+        for name in names:
+            made = build.asking(made, self.one([name, name, names[0]]))
+        answers = [build.discharge(name, self.answer()) for name in names if self.chance(0.7)]
+        if self.chance(0.2):
+            self.random.shuffle(answers)
+        text = build.joined(made, answers, self.one(["cap1u_", "cap1u_", "cap1u_", "cap1d_"]))
+        return {"kind": "holding", "token": self.bent_text(text) if self.chance(0.2) else text}
+
+    def delta(self) -> Vector:
+        known, given = (build.snapshot_of(*self.entries(), seq=seq, iat=NOW + seq) for seq in (1, self.one([2, 2, 2, 1])))
+        body = build.canonical(build.delta_of(known, given))
+        data = build.signed_delta(self.bent(body) if self.chance(0.3) else body)
+        data = self.bent(data) if self.chance(0.1) else data
+        return {
+            "kind": "delta", "known": build.signed_snapshot(build.canonical(known)).decode("latin-1"),
+            "deltas": [data.decode("latin-1")], "operators": [build.b64(build.signing_public("operator"))],
+        }  # fmt: skip
+
+    def trail(self) -> Vector:
+        draws: list[Any] = [
+            {"kind": "decision", "at": NOW, "allowed": True, "code": "allowed"}, {"kind": "token", "links": [], "root": {}},
+            {"kind": "note"}, lambda before: build.checkpoint(before, self.one(["server", "server", "other"])),
+        ]  # fmt: skip
+        lines = build.trail({"kind": "note"}, *self.few(draws, 5))
+        known = [build.head(lines, self.random.randint(0, len(lines))) for _ in range(self.random.randint(0, 2))]
+        data = b"".join(line + b"\n" for line in lines)
+        data = self.bent(data) if self.chance(0.4) else data
+        servers = [build.b64(build.signing_public("server"))] if self.chance(0.8) else []
+        return {"kind": "trail", "trail": data.decode("latin-1"), "servers": servers, "known": known}
+
+    def key_file(self) -> Vector:
+        purpose = self.one(["holder", "discharger", "pairwise", "operator", "audit", "keyring"])
+        stated: dict[str, Any] = {"purpose": purpose, "secret": build.b64(build.secret("x")), "v": 1}
+        if purpose == "keyring":
+            stated = {"current": "k1", "keys": {"k1": build.b64(build.KEY), "k2": build.b64(build.secret("y"))}, "v": 1}
+        data = build.canonical(stated) + self.one([b"", b"\n"])
+        return {"kind": "key_file", "purpose": purpose, "content": (self.bent(data) if self.chance(0.7) else data).decode("latin-1")}
+
+
 def build_reads(link: dict[str, Any]) -> bool:
     from captoken._language.caveats import V1
     from captoken._language.links import Link, read_link
@@ -437,6 +498,8 @@ def answered(adapter: Reference, vector: Vector) -> Outcome:
     kind = plain["kind"]
     try:
         outcome: Outcome = getattr(adapter, "decide" if kind == "decision" else kind)(plain)
+    except CaptokenError as error:
+        return {"code": error.code}
     except Exception as error:
         return {"raised": repr(error)}
     return outcome

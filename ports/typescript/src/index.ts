@@ -48,7 +48,7 @@ export {
 } from "./proof.js";
 export {
   MemoryLedger,
-  MemoryReplays,
+  MemoryReplayStore,
   type Debit,
   type Ledger,
   type ReplayStore,

@@ -72,7 +72,7 @@ const KEPT = 3600;
 const TREE = 10_000;
 
 /** Used proofs, in memory: a process that starts anew refuses what was made before (31.3). */
-export class MemoryReplays implements ReplayStore {
+export class MemoryReplayStore implements ReplayStore {
   readonly #uses = new Map<string, number>();
   readonly #limit: number;
   #floor: number;

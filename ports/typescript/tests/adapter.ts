@@ -123,7 +123,7 @@ function ownOf({
 }
 
 function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
-  const store = new captoken.MemoryReplays({ floor: stated.floor, limit: stated.limit });
+  const store = new captoken.MemoryReplayStore({ floor: stated.floor, limit: stated.limit });
   for (const { entry, issued_at: issuedAt } of stated.used) {
     store.add({ entry: unhex(entry), issuedAt }, issuedAt);
   }
@@ -511,7 +511,7 @@ function recalled(vector: Vector): Outcome {
   const verifier = new captoken.Verifier(keyringOf(vector.keyring), {
     audience: vector.audience,
     clock: () => vector.now,
-    replays: new captoken.MemoryReplays({ floor: 0 }),
+    replays: new captoken.MemoryReplayStore({ floor: 0 }),
   });
   const plane = new ControlPlane(verifier, {
     most: vector.most,

@@ -209,7 +209,7 @@ test("facts are read once", () => {
 
 test("a bound token is worth nothing without its key, and each proof is good once", () => {
   const [mine, its] = [captoken.HolderKey.generate(), captoken.HolderKey.generate()];
-  const replays = new captoken.MemoryReplays({ floor: 0 });
+  const replays = new captoken.MemoryReplayStore({ floor: 0 });
   const verifier = server({ audience: "sales-db", replays });
   const root = issuer.mint({ ...WHO, ...SALES, key: mine.public });
   const child = root.delegate({ to: "clerk", key: its.public, signer: mine });
@@ -349,7 +349,7 @@ test("stores may promise, and one that fails, or answers neither yes nor no, den
   const signer = captoken.HolderKey.generate();
   const token = issuer.mint({ ...WHO, ...SALES, key: signer.public, uses: 1, audience: "db" });
   const text = (): string => token.present({ audience: "db", signer, request: ACCESS });
-  const memory = new captoken.MemoryReplays({ floor: 0 });
+  const memory = new captoken.MemoryReplayStore({ floor: 0 });
   const counted = new captoken.MemoryLedger({ floor: 0 });
   const replays: captoken.ReplayStore = {
     add: async (use, now) => memory.add(use, now),

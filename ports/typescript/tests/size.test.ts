@@ -39,7 +39,7 @@ test("it runs where there is nothing but what the web has", () => {
     const who = { subject: "user:jane", agent: "a", task: "t" };
     const key = captoken.HolderKey.generate();
     const token = new captoken.Issuer(keyring).mint({ ...who, tools: { t: {} }, key: key.public });
-    const replays = new captoken.MemoryReplays({ floor: 0 });
+    const replays = new captoken.MemoryReplayStore({ floor: 0 });
     const verifier = new captoken.Verifier(keyring, { audience: "s", replays });
     const text = token.present({ audience: "s", signer: key, request: { tool: "t" } });
     verifier.check(text, { tool: "t" }).code;
@@ -53,7 +53,7 @@ test("it runs where there is nothing but what the web has", () => {
 const BOUNDS: readonly (readonly [who: string, names: string, bytes: number])[] = [
   [
     "a server that verifies",
-    "{ Verifier, Keyring, Denied, describe, forModel, forNetwork, MemoryReplays }",
+    "{ Verifier, Keyring, Denied, describe, forModel, forNetwork, MemoryReplayStore }",
     60_000,
   ],
   ["a holder that narrows and presents", "{ Token, HolderKey, withProof }", 60_000],
