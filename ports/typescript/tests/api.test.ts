@@ -321,6 +321,12 @@ test("a holder recalls what it handed on, and nothing beside it", () => {
     captoken.UsageError,
   );
   assert.throws(() => plane.handle("{}"), { code: "recall" });
+  for (const why of ["", "  ", "a\nb", "x".repeat(201)]) {
+    assert.throws(
+      () => captoken.recall(token, child, { audience: "control", why }),
+      captoken.UsageError,
+    );
+  }
 });
 
 test("own caveats are asked, and whatever a check raises prohibits", () => {
@@ -343,6 +349,123 @@ test("own caveats are asked, and whatever a check raises prohibits", () => {
   );
   assert.equal(verifier.check(token, ACCESS).code, "attribute");
   assert.equal(server().check(token, ACCESS).code, "unknown_caveat");
+});
+
+test("an own caveat is narrowed by what it covers, and by default by its equal alone", () => {
+  const within: captoken.OwnCaveat<readonly string[]> = {
+    domain: "all",
+    read: (value) => value as string[],
+    prohibits: () => undefined,
+    covers: (held, asked) => asked.every((each) => held.includes(each)),
+  };
+  const { covers: _, ...plain } = within;
+  const vocabulary = {
+    "acme:region": within as captoken.OwnCaveat,
+    "acme:plain": plain as captoken.OwnCaveat,
+  };
+  const own = new captoken.Issuer(keyring, { clock, vocabulary });
+  const token = own.mint({ ...WHO, ...SALES, "acme:region": ["eu", "us"], "acme:plain": [1] });
+  const { capability } = token.attenuate({ "acme:region": ["eu"], "acme:plain": [1] }).unverified;
+  assert.equal(capability.own.length, 2, "the wider one is gone, and so is the repetition");
+  for (const wide of [{ "acme:region": ["jp"] }, { "acme:plain": [2] }]) {
+    assert.throws(() => token.attenuate(wide), { code: "widening" });
+    assert.throws(() => token.attenuate({ ...wide, clamp: true }), { code: "nothing_left" });
+  }
+});
+
+test("a newer discharge takes the place of an older one, in the order of the caveats", () => {
+  const [one, two] = [captoken.DischargerKey.generate(), captoken.DischargerKey.generate()];
+  const token = minted()
+    .require(one.public, { need: { n: 1 } })
+    .require(two.public, { need: { n: 2 } });
+  const [first, second] = token.needs;
+  const answer = (
+    key: captoken.DischargerKey,
+    ticket: captoken.Ticket,
+    expiresIn: number,
+  ): captoken.Discharge => captoken.discharge(key, ticket, { expiresIn }, { clock });
+  const whole = token
+    .withDischarge(answer(two, second!, 50))
+    .withDischarge(answer(one, first!, 40))
+    .withDischarge(answer(two, second!, 30));
+  assert.deepEqual(
+    whole.discharges.map(({ expiresAt }) => expiresAt),
+    [NOW + 40, NOW + 30],
+  );
+  assert.deepEqual(
+    whole.discharges.map(({ ticket }) => ticket.discharger),
+    [one.public, two.public],
+  );
+  assert.ok(captoken.Token.parse(whole.serialize()).equals(whole));
+  assert.equal(server().authorize(whole, ACCESS).expiresAt, NOW + 30);
+  const foreign = answer(one, minted().require(one.public, { need: {} }).needs[0]!, 9);
+  assert.throws(() => token.withDischarge(foreign), { code: "bad_discharge" });
+});
+
+test("where a store took long the answer is judged again, and what was reserved goes back", () => {
+  let now = NOW;
+  const counted = new captoken.MemoryLedger({ floor: 0 });
+  const ledger: captoken.Ledger = {
+    shared: false,
+    look: (reservation, at) => counted.look(reservation, at),
+    settle: (id, taken, at) => counted.settle(id, taken, at),
+    reserve: (reservation, at) => {
+      now += 30;
+      return counted.reserve(reservation, at);
+    },
+  };
+  const mint = (life: number): captoken.Token =>
+    issuer.mint({ ...WHO, ...SALES, uses: 1, audience: "db", expiresIn: life });
+  const verifier = new captoken.Verifier(keyring, { audience: "db", ledger, clock: () => now });
+  const [short, long] = [mint(20), mint(600)];
+  assert.equal(verifier.check(short, ACCESS).code, "expired");
+  now = NOW;
+  assert.equal(verifier.explain(short, ACCESS).allowed, true, "its use was given back");
+  assert.equal(verifier.check(long, ACCESS).allowed, true);
+});
+
+test("each code has words for a model, and whether a retry may help", () => {
+  const told = (code: captoken.Code): string =>
+    captoken.forModel({ ...denial(server().check("", ACCESS)), code });
+  assert.equal(told("table"), "Not permitted: this table. A retry will not help.");
+  assert.equal(told("expired"), "Not permitted: The token has expired. A retry will not help.");
+  assert.match(told("stale_overlay"), /A retry may help\.$/);
+  assert.match(told("revoked"), /the task is over/);
+});
+
+test("keys are made, kept, and read again, each for its purpose alone", () => {
+  const kinds = [
+    captoken.HolderKey,
+    captoken.OperatorKey,
+    captoken.AuditKey,
+    captoken.DischargerKey,
+    captoken.PairwiseKey,
+  ];
+  for (const kind of kinds) {
+    const key = kind.generate();
+    assert.equal(kind.parse(key.serialize()).public, key.public);
+    assert.notEqual(kind.generate().public, key.public);
+    for (const other of kinds) {
+      if (other !== kind) assert.throws(() => other.parse(key.serialize()), { code: "keyring" });
+    }
+  }
+  const rotated = keyring.rotate();
+  const kept = captoken.Keyring.parse(rotated.serialize());
+  assert.deepEqual([...kept.keyIds].sort(), [...rotated.keyIds].sort());
+  assert.equal(kept.current, rotated.current);
+  assert.equal(new captoken.Verifier(rotated, { clock }).check(minted(), ACCESS).allowed, true);
+  assert.equal(
+    new captoken.Verifier(rotated.retire("k1"), { clock }).check(minted(), ACCESS).code,
+    "unknown_key",
+  );
+  const own = new captoken.Verifier(keyring.forAudience("db"), { clock, audience: "db" });
+  assert.equal(own.check(minted(), ACCESS).code, "unknown_key");
+  const theirs = new captoken.Issuer(keyring.forAudience("db"), { clock }).mint({
+    ...WHO,
+    ...SALES,
+  });
+  assert.equal(own.check(theirs, ACCESS).allowed, true);
+  assert.equal(server({ audience: "db" }).check(theirs, ACCESS).allowed, true);
 });
 
 test("stores may promise, and one that fails, or answers neither yes nor no, denies", async () => {
