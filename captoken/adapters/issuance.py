@@ -421,15 +421,19 @@ async def _actor(
 
     That is its assertion, or its certificate where `client_id` names that alone.
     """
-    client_id = request.client_id
-    if client_id is None or not client_id.startswith(SCHEME):
-        return await _identity(request.actor, standing, now), request.actor
-    if request.actor is None:
+    client_id, shown = request.client_id, request.actor
+    is_named = client_id is not None and client_id.startswith(SCHEME)
+    if client_id is not None and is_named and shown is None:
         return await by_certificate(scope, client_id, standing.policy, standing.keys, now)
-    actor = await _identity(request.actor, standing, now)
-    if actor is not None and actor.sub != client_id:
+    actor = await _identity(shown, standing, now)
+
+    # A client is whom its assertion is about (RFC 7521, 4.2). An `actor_token` is no client's.
+    is_client = shown is not None and shown.error == "invalid_client"
+    if client_id is None or actor is None or not (is_client or is_named):
+        return actor, shown
+    if actor.sub != client_id:
         raise IssuanceError("the assertion is of another than client_id", "invalid_client")
-    return actor, request.actor
+    return actor, shown
 
 
 def _client(

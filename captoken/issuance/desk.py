@@ -207,9 +207,10 @@ class Desk:
                 plan.audiences,
             )
         ends = root.unverified.expires_at
-        if ends is not None and ends <= task.deadline:
-            return root
-        return root.attenuate(expires_at=task.deadline)
+        if ends is None or ends > task.deadline:
+            root = root.attenuate(expires_at=task.deadline)
+            _check_begins(root)
+        return root
 
     def _subject(self, starts: Identity) -> str:
         """What the subject is called."""
@@ -357,7 +358,16 @@ class Desk:
         ends = narrowed.unverified.expires_at
         if ends is not None and ends <= narrowed.unverified.root.issued_at:
             raise IssuanceError("it would be over already", "invalid_authorization_details")
+        _check_begins(narrowed)
         return narrowed
+
+
+def _check_begins(root: Token) -> None:
+    """Raise IssuanceError for a token that would end before it begins: it permits nothing, ever."""
+    begins = root.unverified.capability.not_before
+    ends = root.unverified.expires_at
+    if begins is not None and ends is not None and begins >= ends:
+        raise IssuanceError("it would be over before it begins", "invalid_authorization_details")
 
 
 # Where a caveat's key is not the keyword that writers have for it.

@@ -35,8 +35,12 @@ class Consequence(NamedTuple):
     # By grant: the keywords of `attenuate`, as JSON.
     instead: Mapping[str, bytes] = {}
 
+    # Also of grants that the policy has no more: what they would do instead is not known.
+    and_removed: bool = False
+
 
 ALL = Consequence()
+NOTHING = Consequence(())
 
 
 def consequence_of(event: str, payload: Json, policy: Policy, provider: str) -> Consequence | None:
@@ -72,7 +76,7 @@ def _assurance(payload: Json, policy: Policy, provider: str) -> Consequence | No
         for name, grant in policy.grants.items()
         if name in instead or _asks_for_acr(grant, policy, provider)
     )
-    return _of(tuple(asking), instead)
+    return Consequence(tuple(asking), instead, and_removed=True)
 
 
 def _compliance(payload: Json, policy: Policy, provider: str) -> Consequence | None:
@@ -80,7 +84,7 @@ def _compliance(payload: Json, policy: Policy, provider: str) -> Consequence | N
     if payload.get("current_status") == "compliant":
         return None
     instead = _instead("device-compliance-change", policy)
-    return _of(tuple(policy.grants), instead) if instead else ALL
+    return Consequence(tuple(policy.grants), instead, and_removed=True) if instead else ALL
 
 
 def _risk(payload: Json, policy: Policy, provider: str) -> Consequence | None:
@@ -90,7 +94,7 @@ def _risk(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     if level != "MEDIUM":
         return ALL
     instead = _instead("risk-level-change", policy)
-    return _of(tuple(instead), instead)
+    return Consequence(tuple(instead), instead) if instead else None
 
 
 def _claims(payload: Json, policy: Policy, provider: str) -> Consequence | None:
@@ -105,7 +109,7 @@ def _claims(payload: Json, policy: Policy, provider: str) -> Consequence | None:
         for name, grant in policy.grants.items()
         if any(_is_lost(matcher, changed) for matcher in _matchers(grant, provider))
     )
-    return _of(tuple(lost), {})
+    return Consequence(tuple(lost), and_removed=True)
 
 
 _Rule: TypeAlias = Callable[[Json, Policy, str], Consequence | None]
@@ -125,11 +129,6 @@ _RULES: dict[str, _Rule] = {
 
 
 # --- what the rows ask ----------------------------------------------------------------------------
-
-
-def _of(grants: tuple[str, ...], instead: Mapping[str, bytes]) -> Consequence | None:
-    """For these grants alone. For none, the event is noted."""
-    return Consequence(grants, instead) if grants else None
 
 
 def _instead(event: str, policy: Policy) -> dict[str, bytes]:

@@ -179,6 +179,10 @@ class Signals(_OfIssuer, frozen=True, kw_only=True, tag="signals"):
     audience: str
     fail_closed: bool = False
 
+    # The claim of `about` that has the address, if events name people by `email`. Without it,
+    # an event that does is refused.
+    email: str | None = None
+
 
 Provider: TypeAlias = Oidc | AccessToken | IdJag | Workload | Spiffe | Saml | Signals
 
@@ -523,7 +527,22 @@ def _subjects(file: _File) -> Iterator[tuple[str, Template]]:
                 raise _wrong(f"{place}: its subjects could be those of provider {other}")
         made[name] = read.prefix
         yield name, read
+    _check_alone(file)
     _check_streams(file, made)
+
+
+def _check_alone(file: _File) -> None:
+    """Raise IssuanceError for two providers of one kind and issuer: no assertion is of one alone.
+
+    Which provider an assertion is of is known by its issuer and kind, before it is believed. So no
+    claim of it, and no place in the file, could say which of two is meant.
+    """
+    known: dict[tuple[type[Provider], str], str] = {}
+    for name, provider in file.provider.items():
+        issuer = provider.trust_domain if isinstance(provider, Spiffe) else provider.issuer
+        before = known.setdefault((type(provider), issuer), name)
+        if before != name:
+            raise _wrong(f"provider.{name}: kind and issuer are those of {before}: make it one")
 
 
 def _check_streams(file: _File, named: Collection[str]) -> None:
@@ -538,6 +557,20 @@ def _check_streams(file: _File, named: Collection[str]) -> None:
         if provider.about not in named or isinstance(about, (Signals, Spiffe)):
             text = f"about is a provider of this file that names subjects, not {provider.about}"
             raise _wrong(f"provider.{name}: {text}")
+        _check_email(name, provider, about)
+
+
+def _check_email(name: str, stream: Signals, about: Any) -> None:
+    """Raise IssuanceError where an address says nothing of who it is: it would end nobody's tasks.
+
+    `about` names its subjects: that was checked.
+    """
+    if stream.email is None:
+        return
+    claims = {claim for _, claim, _ in template(about.subject).parts if claim}
+    if claims != {stream.email}:
+        text = f"email is the one claim that subjects of {stream.about} are named by"
+        raise _wrong(f"provider.{name}: {text}, not {stream.email}")
 
 
 def _check_numbers(place: str, provider: Provider) -> None:
@@ -705,6 +738,9 @@ def _parties(
         _party(f"{place}.subject", stated.subject, file),
         _party(f"{place}.actor", stated.actor, file),
     )
+    _, acts = both
+    if acts is not None and not isinstance(file.provider[acts.provider], (Workload, Spiffe)):
+        raise _wrong(f"{place}.actor: provider {acts.provider} names no workloads, and one acts")
     parties = tuple(party for party in both if party is not None)
     if not parties:
         raise _wrong(f"{place}: it has neither subject nor actor, so that anybody could start it")

@@ -181,7 +181,8 @@ def _logged_out(opened: Opened, policy: Policy, now: int) -> Effect:
     with _refusing("invalid_request"):
         check_times(claims, now, min(login.max_life, MAX_AGE))
 
-    whose = _Whose(login.issuer, claims.get("sid"), claims.get("sub"))
+    sub = ("sub", claims["sub"]) if "sub" in claims else None
+    whose = _Whose(login.issuer, claims.get("sid"), sub)
     meant, unnamed = _meant(policy, whose)
     endings = tuple(
         Ending(
@@ -246,7 +247,7 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
     notes = [event.rpartition("/")[2]]
     # What is noted alone may be about somebody who has no name here, or about the stream itself.
     if any(decisions.values()):
-        whose = _whose(event, claims, payload, issuer)
+        whose = _whose(event, claims, payload, issuer, stream.email)
         meant, unnamed = _meant(policy, whose)
         notes += unnamed
         for name, subject in meant:
@@ -261,7 +262,7 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
                 jti=claims["jti"],
                 stream=named,
             )
-            endings += _as_decided(base, decisions[name])
+            endings.append(_as_decided(base, decisions[name] or events.NOTHING, policy))
         endings += _sessionless(policy, whose, endings)
     return Effect(
         stream=opened.name,
@@ -272,11 +273,14 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
     )
 
 
-def _as_decided(ending: Ending, decision: events.Consequence | None) -> list[Ending]:
-    """The ending, of the grants that it is about. None, where nothing ends."""
-    if decision is None:
-        return []
-    return [structs.replace(ending, grants=decision.grants, instead=decision.instead)]
+def _as_decided(ending: Ending, decision: events.Consequence, policy: Policy) -> Ending:
+    """The ending, of the grants that it is about."""
+    return structs.replace(
+        ending,
+        grants=decision.grants,
+        known=tuple(policy.grants) if decision.and_removed else None,
+        instead=decision.instead,
+    )
 
 
 def _check_age(claims: Json, now: int) -> None:
@@ -298,8 +302,16 @@ def _check_age(claims: Json, now: int) -> None:
         raise _refused("it has expired")
 
 
-def _whose(event: str, claims: Json, payload: Json, issuer: str) -> _Whose:
+def _whose(
+    event: str,
+    claims: Json,
+    payload: Json,
+    issuer: str,
+    email: str | None,
+) -> _Whose:
     """Whom an event is about (SSF 1.0, "Subject Members"; RFC 9493). Raises IssuanceError.
+
+    `email` is the claim that has the address, if people may be named by it.
 
     A session is a session's where that was revoked, or where nobody else is named: whatever else
     happens is about all of the person's. The device of a complex subject is not known here, so that
@@ -313,21 +325,41 @@ def _whose(event: str, claims: Json, payload: Json, issuer: str) -> _Whose:
 
     user: Any = subject
     session: Any = None
-    if subject.get("format") == "complex":
+    if _format_of(subject) == "complex":
         user, session = subject.get("user"), subject.get("session")
-    elif subject.get("format") == "opaque" and is_of_session:
+    elif _format_of(subject) == "opaque" and is_of_session:
         user, session = None, subject
 
-    sub = None if user is None else _sub_of(user, issuer)
+    claim = None if user is None else _claim_of(user, issuer, email)
     sid = None if session is None else _id_of(session)
-    if sub is None and sid is None:
+    if claim is None and sid is None:
         raise _refused("its subject has neither a user nor a session")
-    return _Whose(issuer, sid if is_of_session or sub is None else None, sub)
+    return _Whose(issuer, sid if is_of_session or claim is None else None, claim)
 
 
-def _sub_of(user: Any, issuer: str) -> str:
-    """The `sub` of a user, who is that issuer's. Raises IssuanceError."""
-    if type(user) is not dict or user.get("format") != "iss_sub":
+def _format_of(subject: Any) -> Any:
+    """How a subject is written. None for what does not say it, or says it twice.
+
+    `subject_type` is what it was called before RFC 9493, and there `iss_sub` was `iss-sub`.
+    """
+    if type(subject) is not dict or ("format" in subject and "subject_type" in subject):
+        return None
+    if "format" in subject:
+        return subject["format"]
+    before = subject.get("subject_type")
+    return "iss_sub" if before == "iss-sub" else before
+
+
+def _claim_of(user: Any, issuer: str, email: str | None) -> tuple[str, str]:
+    """What a user is known by: `sub`, or the claim that has their address. Raises IssuanceError."""
+    written = _format_of(user)
+    if written == "email" and email is not None:
+        address = user.get("email")
+        if type(address) is not str or not address:
+            raise _refused("its user has no email")
+        return email, address
+
+    if written != "iss_sub":
         raise _refused("its user is not named by iss_sub")
     sub = user.get("sub")
     if type(sub) is not str or not sub:
@@ -335,12 +367,12 @@ def _sub_of(user: Any, issuer: str) -> str:
     # A stream about one provider's people could else end what those of another one started.
     if user.get("iss") != issuer:
         raise _refused("its user is of another issuer")
-    return sub
+    return "sub", sub
 
 
 def _id_of(session: Any) -> str:
     """The id of a session. Raises IssuanceError."""
-    if type(session) is not dict or session.get("format") != "opaque":
+    if _format_of(session) != "opaque":
         raise _refused("its session is not opaque")
     id = session.get("id")
     if type(id) is not str or not id:
@@ -356,7 +388,9 @@ class _Whose(msgspec.Struct, frozen=True):
 
     issuer: str
     session: str | None
-    sub: str | None
+
+    # A claim that the person is known by, and what it says.
+    claim: tuple[str, str] | None
 
 
 def _meant(policy: Policy, whose: _Whose) -> tuple[list[tuple[str, str | None]], list[str]]:
@@ -374,8 +408,9 @@ def _meant(policy: Policy, whose: _Whose) -> tuple[list[tuple[str, str | None]],
         if whose.session is not None:
             meant.append((name, None))
             continue
+        said = {} if whose.claim is None else dict((whose.claim,))
         try:
-            meant.append((name, template.subject(whose.issuer, {"sub": whose.sub})))
+            meant.append((name, template.subject(whose.issuer, said)))
         except ValueError as error:
             unnamed.append(f"provider {name}: {error}")
     if unnamed and not meant:
@@ -393,13 +428,13 @@ def _sessionless(
     An access token says none as a rule (RFC 9068), and could be of this one. Each is told by a name
     of its own: under the name of the session's it would have been heard.
     """
-    if whose.session is None or whose.sub is None:
+    if whose.session is None or whose.claim is None:
         return ()
     made: list[Ending] = []
     for ending in endings:
         template = policy.subjects[str(ending.provider)]
         try:
-            subject = template.subject(whose.issuer, {"sub": whose.sub})
+            subject = template.subject(whose.issuer, dict((whose.claim,)))
         except ValueError:  # by that provider, nobody of that name has started anything
             continue
         told_by = f"{ending.stream or ending.provider} sessionless"

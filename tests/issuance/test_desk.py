@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from captoken import Access, Denied, Verifier
 from captoken.discharge import Allow, Discharger
@@ -240,3 +241,27 @@ def test_what_cannot_be_minted_is_told_as_such() -> None:
     refused("invalid_request", ask(**{**RISK, "key": "A" * 43}), jane(), pod())
     error = refused("invalid_request", ask(grant="q3-sentiment"), jane(), pod(), of=read(POLICY.replace(policy().dischargers["approvals"].public, "A" * 43)))
     assert "X25519" in str(error)
+
+
+@pytest.mark.parametrize("begins, ends, fits", [(899, None, True), (900, None, False), (5000, None, False), (60, 60, False), (59, 60, True), (-5, None, True)])
+def test_a_token_that_would_end_before_it_begins_is_refused(begins: int, ends: int | None, fits: bool) -> None:
+    """Nothing would ever be permitted: the task is not started for it."""
+    keywords = {"not_before": NOW + begins, **({} if ends is None else {"expires_at": NOW + ends})}
+    asked = ask(grant="q3-risk", agent="orchestrator", resource="sales-db", key=HOLDER.public, keywords=keywords)
+    if fits:
+        root = desk().plan(asked, jane(), pod()).root
+        assert root.unverified.capability.not_before == NOW + begins
+        return
+    with pytest.raises(IssuanceError) as caught:
+        desk().plan(asked, jane(), pod())
+    assert (caught.value.code, str(caught.value)) == ("invalid_authorization_details", "it would be over before it begins")
+
+
+def test_also_where_the_task_that_is_joined_ends_sooner() -> None:
+    asked = ask(grant="q3-risk", agent="orchestrator", resource="sales-db", key=HOLDER.public, keywords={"not_before": NOW + 600})
+    at = desk()
+    plan = at.plan(asked, jane(), pod())
+    joined = StartedTask(plan.entry.task, "q3-risk", "acme:jane", NOW + 601)
+    assert at.mint(plan, joined).unverified.expires_at == NOW + 601
+    with pytest.raises(IssuanceError, match="over before it begins"):
+        at.mint(plan, structs.replace(joined, deadline=NOW + 600))

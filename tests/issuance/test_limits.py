@@ -12,6 +12,7 @@ from captoken.issuance.policy import read
 from captoken.issuance.registry import MemoryRegistry
 
 from .registries import ending, entry, joining, said, seen
+from .test_records import forged
 from .test_service import World, exchange, login, nightly, proof, svid, workflow
 from .world import NOW, POLICY, policy
 
@@ -95,9 +96,8 @@ def test_the_pair_of_subject_and_actor_is_counted() -> None:
 
 def test_what_is_refused_by_the_policy_counts_and_what_is_not_verified_leaves_no_trace() -> None:
     one = slow()
-    forged = workflow()[:-2] + "AA"
     for _ in range(5):
-        assert one.ask(**nightly(client_assertion=forged))["status"] == 401
+        assert one.ask(**nightly(client_assertion=forged(workflow())))["status"] == 401
     assert len(one.app._rates) == 0
     stranger = [one.ask(**nightly(client_assertion=workflow(ref="x", jti=str(number))))["status"] for number in range(3)]
     assert stranger == [400, 400, 429] and len(one.app._rates) == 1

@@ -146,6 +146,35 @@ def test_anybody_with_a_login_may_be_meant_and_any_workload_may_not() -> None:
     read(POLICY.replace('subject = { provider = "acme", groups = ["readers"] }', 'subject = { provider = "acme" }'))
 
 
+@pytest.mark.parametrize("provider", ["acme", "partner"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_actor_is_a_workload(provider: str, alone: bool) -> None:
+    """A person's login names nobody who acts: no request could ever fit such a grant."""
+    actor = 'actor = { provider = "mesh", sub = "spiffe://acme.example/ns/risk/*" }\nagents = ["orchestrator", "deputy"]'
+    text = POLICY.replace(actor, f'actor = {{ provider = "{provider}", sub = "x" }}\nagents = ["orchestrator", "deputy"]')
+    if alone:
+        text = text.replace('subject = { provider = "acme", groups = ["finance"], acr = ["mfa"] }\n', "")
+    with pytest.raises(IssuanceError, match=r"grant\.q3-risk\.actor: provider .* names no workloads"):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [
+        'kind = "oidc"\nissuer = "https://login.acme.example"\nclient_ids = ["other"]\nmax_login_age = 60\nsubject = "other:{sub}"',
+        'kind = "spiffe"\ntrust_domain = "acme.example"\nbundle = "/run/other.json"',
+        'kind = "id-jag"\nissuer = "https://partner.example"',
+    ],
+)
+def test_two_providers_of_one_kind_and_issuer_do_not_load(provider: str) -> None:
+    """An assertion is of a provider by its issuer and kind, and so of neither."""
+    with pytest.raises(IssuanceError, match=r"provider\.again: kind and issuer are those of \w+: make it one"):
+        read(POLICY.replace("[resource.sales-db]", f"[provider.again]\n{provider}\n[resource.sales-db]"))
+    # Of another kind, or of an issuer that is spelled otherwise, it is another one.
+    read(POLICY.replace("[resource.sales-db]", '[provider.again]\nkind = "access-token"\nissuer = "https://login.acme.example"\n[resource.sales-db]'))
+    read(POLICY.replace("[resource.sales-db]", '[provider.again]\nkind = "id-jag"\nissuer = "https://partner.example/"\n[resource.sales-db]'))
+
+
 def test_signals_start_nothing() -> None:
     signals = '[provider.events]\nkind = "signals"\nissuer = "https://login.acme.example"\nabout = "acme"\naudience = "https://issuer.example"\n'
     read(POLICY.replace("[resource.sales-db]", signals + "[resource.sales-db]"))

@@ -769,3 +769,20 @@ def test_nothing_of_an_assertion_but_its_digest_lies_there(tmp_path: Path) -> No
     registry = place.created()
     assert said(registry, entry("a", seen())) == "a"
     assert "digest" not in repr(registry) and os.stat(place.where).st_mode & 0o077 == 0
+
+
+def test_a_grant_that_was_removed_is_meant_by_what_names_those_that_there_are(place: Place) -> None:
+    """Its tasks end, whatever is said instead for others; and one in which a grant that stays is taken as well."""
+    registry = place.created()
+    for task, grant in (("gone-1", "gone"), ("stays-1", "q3-risk"), ("other-1", "other"), ("both-1", "q3-risk")):
+        assert said(registry, entry(task, grant=grant)) == task
+    within = entry("both-1", grant="gone", within=("gone", "q3-risk"))
+    assert said(registry, within) == "both-1"
+    known = ("q3-risk", "other")
+    made = registry.end(ending(subject="acme:jane", grants=("q3-risk",), known=known, instead={"q3-risk": b"{}"}))
+    assert {(change.task.id, change.narrowing) for change in made} == {("gone-1", None), ("stays-1", b"{}"), ("both-1", None)}
+    assert registry.is_live("other-1", NOW) and not registry.is_live("gone-1", NOW)
+    assert said(registry, entry("gone-2", grant="gone")) == "gone-2", "of a grant that is there again, the login is not over"
+    (change,) = registry.end(ending(subject="acme:jane", grants=(), known=known))
+    assert change.task.id == "gone-2"
+    assert registry.end(ending(subject="acme:jane", grants=())) == ()

@@ -21,6 +21,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
+from msgspec import structs
 
 from captoken._format.encoding import b64decode, b64encode
 from captoken._format.errors import IssuanceError
@@ -726,7 +727,10 @@ def test_what_could_be_of_two_providers_is_refused() -> None:
     text = policy_text()
     start, end = text.index("[provider.corp]"), text.index("[resource.")
     again = text[start:end].replace("[provider.corp]", "[provider.again]").replace('"corp:', '"again:')
-    both = policy.read(text[:end] + again + text[end:])
+    with pytest.raises(IssuanceError, match="kind and issuer are those of corp"):
+        policy.read(text[:end] + again + text[end:])
+    one = policy.read(text)
+    both = structs.replace(one, providers={**one.providers, "again": one.providers["corp"]})
     assert refused(login(), "it could be of several", over=both).why == "of providers corp, again"
     with pytest.raises(IssuanceError, match="not known"):
         needed_key(login({"issuer": "<saml:Issuer>x</saml:Issuer>"}), POLICY, ("saml",))

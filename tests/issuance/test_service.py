@@ -391,3 +391,27 @@ def test_of_the_lease_of_another_nothing_is_said(world: World) -> None:
         (ticket,) = token.require(LEASE.public, need=need).needs
         assert world.send("POST", "/.well-known/captoken/3p", json={"ticket": ticket.text}).status_code == 403
     assert World(registry=Gone()).send("POST", "/.well-known/captoken/3p", json={"ticket": ticket.text}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "form, error",
+    [
+        ({}, None),
+        ({"client_id": "spiffe://acme.example/ns/risk/sa/orchestrator"}, None),
+        ({"client_id": "spiffe://acme.example/ns/risk/sa/other"}, "invalid_client"),
+        ({"client_id": "orchestrator"}, "invalid_client"),
+        ({"client_id": "SPIFFE://acme.example/ns/risk/sa/orchestrator"}, "invalid_client"),
+        # An actor's token authenticates no client.
+        ({"client_id": "x", "client_assertion": None, "client_assertion_type": None, "actor_token": svid(), "actor_token_type": JWT}, None),
+    ],
+)
+def test_a_client_id_is_whom_the_client_s_assertion_is_about(world: World, form: dict[str, Any], error: str | None) -> None:
+    """RFC 7521, 4.2: it must identify the same client."""
+    said = world.ask(proof(), **exchange(**form))
+    assert (said["status"] == 200, said.get("error")) == (error is None, error)
+
+
+def test_a_client_id_beside_a_workload_that_is_alone(world: World) -> None:
+    subject = "repo:acme/x:ref:refs/heads/main"
+    assert world.ask(**nightly(client_id="repo:acme/y"))["error"] == "invalid_client"
+    assert world.ask(**nightly(client_id=subject))["status"] == 200

@@ -323,10 +323,17 @@ def becomes(ending: Ending, taken: Iterable[str]) -> Sequence[bytes | None]:
 
     `taken` are the grants that were taken in it, in the session if the ending names one.
     """
-    about = [grant for grant in taken if ending.grants is None or grant in ending.grants]
+    about = [grant for grant in taken if _is_about(ending, grant)]
     if any(grant not in ending.instead for grant in about):
         return [None]
     return sorted({ending.instead[grant] for grant in about})
+
+
+def _is_about(ending: Ending, grant: str) -> bool:
+    """Does an ending mean tasks of that grant? Of one that was removed, if it says so."""
+    if ending.grants is None or grant in ending.grants:
+        return True
+    return ending.known is not None and grant not in ending.known
 
 
 # --- what is forgotten ----------------------------------------------------------------------------

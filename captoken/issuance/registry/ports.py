@@ -110,6 +110,10 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     # Tasks of these grants alone. None: of any.
     grants: tuple[str, ...] | None = None
 
+    # The grants that there are, if tasks of any other grant are meant, too: such a one was removed
+    # while its tasks were out. Only with `grants`.
+    known: tuple[str, ...] | None = None
+
     # What the overlay is to say of the tasks of a grant, where they are narrowed and not ended. By
     # grant, and only with `grants`. A task in which another of these grants was taken, too, ends.
     instead: Mapping[str, bytes] = {}
