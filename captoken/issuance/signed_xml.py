@@ -18,10 +18,10 @@ written here: fifty lines, for what rule 1 leaves. A mistake in them makes a goo
 no bad one good, since what is handed on was read from those very bytes (rule 3). So a stranger's
 bytes meet no larger library in a process that holds root keys.
 
-minisaml is not used. It finds a signature wherever it stands, and takes what is wrapped around it.
-It takes RSA with SHA-256 alone, and only with the certificate in the message. It tells neither ID
-nor Recipient nor session, which would need a second reader of the same document: a wrapped one
-lives in what lies between two readers.
+minisaml is not used. It finds a signature wherever it stands, and so takes a document whose root is
+something else than what was signed. It takes RSA with SHA-256 alone, and only with the certificate
+in the message. It tells neither ID nor Recipient nor session, which would need a second reader of
+the same document: a wrapped one lives in what lies between two readers.
 
 - `read_xml`: a document, as elements.
 - `canonical`: the bytes of an element that digests and signatures are of.
