@@ -564,13 +564,10 @@ class _Asked:
         code, decision = self.authenticated()
         said = {code}
         if self.access is not None:
-            said = {
-                *([code] if decision else ()),
-                self.authorized(),
-                self.explained(),
-                asyncio.run(self.awaited()),
-            }  # denied, the access was not asked about
+            said = {code} if decision else set()  # denied, the access was not asked about
             decision = self.checked()
+            for other in (self.authorized(), self.explained(), asyncio.run(self.awaited())):
+                assert (other.code, _place(other)) == (decision.code, _place(decision)), "and by the same link"
         said |= set(self.parsed())
         assert said <= {decision.code}, (decision.code, said)
         if decision.code not in ("budget_exhausted", "store_unavailable"):  # the proof was used by then
@@ -582,23 +579,24 @@ class _Asked:
         given = self.text if token is None else token
         return self.verifier().check(given, self.access, caller=self.caller, request=self.request)
 
-    def authorized(self) -> str:
-        verifier = self.verifier()
-        given = {"caller": self.caller, "request": self.request}
-        return _code(lambda: verifier.authorize(self.text, self.access, **given))
+    def authorized(self) -> Decision:
+        """By the exception of a denial."""
+        try:
+            grant = self.verifier().authorize(self.text, self.access, caller=self.caller, request=self.request)
+        except Denied as denied:
+            return denied.decision
+        return Decision(code="allowed", now=0, grant=grant)
 
-    def explained(self) -> str:
+    def explained(self) -> Decision:
         """By a dry run, which looks at the stores, and neither commits nor grants."""
         verifier = self.verifier()
         decision = verifier.explain(self.text, self.access, caller=self.caller, request=self.request)
         assert self.committed == [] and self.debits == [] and decision.grant is None
-        return decision.code
+        return decision
 
-    async def awaited(self) -> str:
+    async def awaited(self) -> Decision:
         """By the face for asyncio."""
-        verifier = self.verifier().awaited
-        decision = await verifier.check(self.text, self.access, caller=self.caller, request=self.request)
-        return decision.code
+        return await self.verifier().awaited.check(self.text, self.access, caller=self.caller, request=self.request)
 
     def denied(self, given: str | Token, about: bytes) -> Decision:
         """A denial of the server's own, which looks first what is wrong with the token, and asks no store."""
