@@ -84,14 +84,16 @@ export function verifierOf(vector: Vector): Set {
     leeway: facts.leeway,
     clock: () => moment.now,
     maxAge: vector.max_age,
-    vocabulary:
-      vector.own && Object.fromEntries(vector.own.map((own: Vector) => [own.key, ownOf(own)])),
+    vocabulary: vector.own && vocabularyOf(vector.own),
     replays: vector.replays && replaysOf(vector.replays, uses),
     ledger: vector.ledger && ledgerOf(vector.ledger, debits),
     ...overlayOf(vector.overlay, moment),
   });
   return { verifier, uses, debits, moment };
 }
+
+const vocabularyOf = (own: readonly Vector[]): captoken.Vocabulary =>
+  Object.fromEntries(own.map((each) => [each.key, ownOf(each)]));
 
 /** An own caveat that does what is said. */
 function ownOf({
@@ -322,9 +324,10 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       two_covers_one: captoken.covers(its, mine),
     };
   },
-  widening: ({ token, asked, to, now, nonce, signer }) =>
+  widening: ({ token, asked, to, now, nonce, signer, own = [] }) =>
     coded(() => {
-      const held = captoken.Token.parse(token, { clock: () => now, random: () => unhex(nonce) });
+      const means = { clock: () => now, random: () => unhex(nonce), vocabulary: vocabularyOf(own) };
+      const held = captoken.Token.parse(token, means);
       const by = signer === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(signer));
       const terms = { ...keywords(asked), signer: by };
       const made = to === null ? held.attenuate(terms) : held.delegate({ ...terms, to });

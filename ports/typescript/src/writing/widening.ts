@@ -193,7 +193,9 @@ function* whereBeyond(
 }
 
 function* ownBeyond(held: Capability, asked: Asked, vocabulary: Vocabulary): Generator<Excess> {
-  for (const [key, { json, said }] of asked) {
+  // In the order of the keys, whatever the writer's was (23.3).
+  for (const key of [...asked.keys()].sort()) {
+    const { json, said } = asked.get(key)!;
     const wanted = { key, json, value: said };
     const have = held.own.filter((own) => own.key === key);
     if (!have.every((own) => ownCovers(own, wanted, vocabulary))) {
