@@ -42,10 +42,10 @@ def read(lines: Iterable[bytes], after: Head | None = None) -> Iterator[dict[str
     handed out by then. Asks no signature, and does not see what was cut off at the end. `check`
     does, with what somebody kept. One record is in memory at a time.
     """
-    return (record for record, _ in _numbered(lines, after or Head()))
+    return (record for record, _ in numbered(lines, after or Head()))
 
 
-def _numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, Any], Head]]:
+def numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, Any], Head]]:
     """Each record, and the head that it makes (spec 39.1, 39.2).
 
     `head` is what the first has to follow on. Raises AuditError.
@@ -135,7 +135,7 @@ def check(
 
     # The head to begin with is passed too: it may be one of those that were kept.
     _pass(waiting, head)
-    for record, reached in _numbered(lines, head):
+    for record, reached in numbered(lines, head):
         before = head
         head = reached
         _pass(waiting, head)

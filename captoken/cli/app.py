@@ -15,6 +15,7 @@ from captoken.cli.ask import explain, verify
 from captoken.cli.audit import audit
 from captoken.cli.blast import blast_radius
 from captoken.cli.completion import completion
+from captoken.cli.console.command import console
 from captoken.cli.demo.command import demo
 from captoken.cli.discharge import approve, attach, discharge, require, tickets
 from captoken.cli.docs import docs
@@ -49,6 +50,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         lift,
         renew,
         overlay,
+        console,
     ),
     "Auditor, of what a server has kept": (audit, blast_radius),
     "Developer, who tests what a token permits": (test,),

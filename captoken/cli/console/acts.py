@@ -1,0 +1,227 @@
+"""What an operator does by the page: seen beforehand, with a reason, and only ever less.
+
+    control = Control(store, operator, publics)
+    seen = control.preview(index, {"task": "q3"}, None, now)     # what would have been refused
+    control.act(wish, seen["stamp"])                             # the same, and nothing else
+
+The operator's key stays here. What is done is what `captoken.control.Operator` does: no caveat and
+no selector is read in this file. A preview is made by the same calls, on a store in memory and by a
+key that nobody trusts, and by the replay of `captoken.audit`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from secrets import token_bytes
+from threading import Lock
+from typing import Any
+
+import msgspec
+
+from captoken._format import primitives
+from captoken._format.encoding import b64encode, encode_json
+from captoken._format.errors import CaptokenError
+from captoken._language.entries import Entry, Selector
+from captoken._language.overlay import Overlay
+from captoken.audit import analysis
+from captoken.cli.console import views
+from captoken.cli.console.index import Index
+from captoken.control import Operator
+from captoken.keys import OperatorKey
+from captoken.stores.memory import MemorySnapshots
+from captoken.stores.ports import SnapshotStore
+
+HOUR = 3600  # seconds that a preview looks back
+SHOWN = 20  # decisions of a preview
+LOOKED_AT = 20_000  # decisions that are judged again, at most
+
+Json = dict[str, Any]
+
+
+class Refused(Exception):  # noqa: N818, the name reads as what it is
+    """What was asked for is not done. The message is for whoever asked."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an operator wants. The shape of what the page sends.
+
+    `keywords` are those of `attenuate`; without any, what is selected is revoked.
+    """
+
+    kind: str
+    select: dict[str, str] | None = None
+    entry: str | None = None
+    keywords: dict[str, Any] | None = None
+    why: str = ""
+    stamp: str = ""
+
+
+class Control:
+    """The overlay of some operators, and the hand of one of them, if there is a key.
+
+    `publics` are whose snapshots are believed. Threads share it.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore | None,
+        operator: Operator | None,
+        publics: Sequence[bytes | str],
+        by: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._operator = operator
+        self._publics = publics
+        self._by = by
+        self._clock = clock
+        self._stamps = token_bytes(32)
+
+        # The newest snapshot, opened once.
+        self._lock = Lock()
+        self._data: bytes | None = None
+        self._opened: Overlay | None = None
+
+    @property
+    def can_act(self) -> bool:
+        """Is there an operator's key?"""
+        return self._operator is not None
+
+    @property
+    def by(self) -> str:
+        """As whom."""
+        return self._by
+
+    def overlay(self) -> Overlay | None:
+        """What stands. Raises CaptokenError where it cannot be known."""
+        if self._store is None:
+            return None
+        data = self._store.load()
+        with self._lock:
+            if data != self._data:
+                self._opened = None if data is None else Overlay.open(data, self._publics)
+                self._data = data
+            return self._opened
+
+    # --- beforehand -------------------------------------------------------------------------------
+
+    def preview(
+        self,
+        index: Index,
+        select: Mapping[str, str],
+        keywords: Mapping[str, Any] | None,
+        now: int,
+    ) -> Json:
+        """What it would have refused in the last hour. Raises Refused for what cannot be done."""
+        entry, proposed = self._proposed([(select, keywords)])
+        hit = _stopped(index, proposed, now - HOUR, now)
+        return {
+            "hours": HOUR // 3600,
+            "would_refuse": len(hit),
+            "rows": [views.row_of(one.decision, one.why) for one in hit[:SHOWN]],
+            "stands": views.entry_view(entry[0], now),
+            "stamp": self._stamp(select, keywords),
+        }
+
+    def what_if(
+        self,
+        index: Index,
+        add: Sequence[tuple[Mapping[str, str], Mapping[str, Any] | None]],
+        first: int,
+        last: int,
+    ) -> Json:
+        """Which calls entries would have stopped that were not there. Raises Refused."""
+        _, proposed = self._proposed(add)
+        hit = _stopped(index, proposed, first, last)
+        return {
+            "stopped": len(hit),
+            "rows": [views.row_of(one.decision, one.why) for one in hit[:SHOWN]],
+        }
+
+    def _proposed(
+        self,
+        wanted: Sequence[tuple[Mapping[str, str], Mapping[str, Any] | None]],
+    ) -> tuple[list[Entry], Overlay]:
+        """Entries as the operator would make them, and an overlay of these alone."""
+        key = OperatorKey.generate()
+        store = MemorySnapshots()
+        operator = Operator(key, store, by=self._by, clock=self._clock)
+        entries = [_made(operator, select, keywords, "a preview") for select, keywords in wanted]
+        data = store.load()
+        if data is None:
+            raise Refused(400, "nothing is selected")
+        return entries, Overlay.open(data, [key.public])
+
+    def _stamp(self, select: Mapping[str, str], keywords: Mapping[str, Any] | None) -> str:
+        """What shows that a preview of this very thing was made here."""
+        said = encode_json({"keywords": dict(keywords or {}), "select": dict(select)})
+        return b64encode(primitives.mac(self._stamps, said))
+
+    # --- done -------------------------------------------------------------------------------------
+
+    def act(self, wish: Wish) -> Json:
+        """Do it, and say which entry says so. Raises Refused, and CaptokenError.
+
+        What narrows, ends or revokes is done only as it was seen in a preview.
+        """
+        operator = self._operator
+        if operator is None:
+            raise Refused(403, "there is no operator's key here: start the console with --key")
+        why = wish.why.strip()
+        if not why:
+            raise Refused(400, "say why: the entry is shown to people")
+
+        if wish.kind == "lift":
+            if wish.entry is None:
+                raise Refused(400, "say which entry")
+            _asked(lambda: operator.lift(wish.entry or "", why=why))
+            return {"entry": wish.entry, "seq": operator.last}
+
+        if wish.kind not in ("narrow", "end", "revoke") or not wish.select:
+            raise Refused(400, "say what to do, and with which tokens")
+        if (wish.kind == "narrow") != bool(wish.keywords):
+            raise Refused(400, "to narrow takes keywords, and nothing else does")
+        expected = self._stamp(wish.select, wish.keywords)
+        if not hmac.compare_digest(expected.encode(), wish.stamp.encode("utf-8", "replace")):
+            raise Refused(409, "what would be done is not what was shown: look at it again")
+        entry = _made(operator, wish.select, wish.keywords, why)
+        return {"entry": entry.id, "seq": operator.last}
+
+
+def _made(
+    operator: Operator,
+    select: Mapping[str, str],
+    keywords: Mapping[str, Any] | None,
+    why: str,
+) -> Entry:
+    """Have the operator make the entry. Raises Refused for what is none."""
+    unknown = select.keys() - set(Selector.__struct_fields__)
+    if unknown or not select:
+        raise Refused(400, "select by token, link, task, agent or subject")
+    if keywords is not None and keywords.keys() & set(Selector.__struct_fields__):
+        raise Refused(400, "what is narrowed to names no tokens")
+    if keywords:
+        return _asked(lambda: operator.narrow(why=why, **select, **keywords))  # type: ignore[arg-type]
+    return _asked(lambda: operator.revoke(why=why, **select))  # type: ignore[arg-type]
+
+
+def _asked(do: Callable[[], Any]) -> Any:
+    """Do it. What is wrong with what was asked for is told, and what went wrong here is raised."""
+    try:
+        return do()
+    except CaptokenError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise Refused(400, views.plain(str(error))) from None
+
+
+def _stopped(index: Index, proposed: Overlay, first: int, last: int) -> list[analysis.Replayed]:
+    """The calls between two times that an overlay of these entries alone denies for certain."""
+    history = index.history_between(first, last, LOOKED_AT)
+    judged = analysis.replay(history, proposed)
+    return [one for one in judged if one.outcome == "denied"]

@@ -1,0 +1,351 @@
+"""The console over HTTP, as an ASGI 3 application without a framework.
+
+    GET  /?once=SECRET     opens the page, once: the answer is a cookie
+    GET  /  /app.js  …     the page, which was built beforehand (`static`)
+    GET  /api/…            what it shows: see `_READS`
+    POST /api/…            what an operator does: see `_WRITES`
+
+1. Only this machine, by the name under which it was opened: any other Host is refused, so that no
+   name which somebody points here gets an answer.
+2. Only who opened it: the cookie, which no script reads and no other site sends.
+3. A form comes from the page itself: its Origin, and a word that only the page was told.
+4. Every answer forbids what the page does not need: other scripts, styles, frames, addresses.
+5. An error is a sentence. What went wrong inside is for the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from secrets import token_urlsafe
+from time import time
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from captoken._format.errors import CaptokenError
+from captoken._format.spelling import escape
+from captoken.adapters._http.exchange import (
+    Body,
+    Receive,
+    RequestError,
+    Response,
+    Scope,
+    Send,
+    json_response,
+    respond,
+    values_of,
+)
+from captoken.cli.console import views
+from captoken.cli.console.acts import Control, Refused, Wish
+from captoken.cli.console.index import Index
+
+_log = logging.getLogger("captoken.console")
+
+BODY_BYTES = 1 << 16
+EVERY = 0.25  # seconds between two looks at the trails
+_COOKIE = b"captoken_console"
+_STATIC = Path(__file__).with_name("static")
+
+# What a page of ours needs, and nothing else.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# The inspector takes tokens: nothing leaves it.
+_POLICY_OF_INSPECTOR = _POLICY.replace("connect-src 'self'", "connect-src 'none'")
+_HEADERS = (
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_KINDS = {
+    ".html": b"text/html; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+}
+
+Json = dict[str, Any]
+
+
+class _Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    select: dict[str, str]
+    keywords: dict[str, Any] | None = None
+
+
+class _Proposed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    select: dict[str, str]
+    keywords: dict[str, Any] | None = None
+
+
+class _WhatIf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    add: list[_Proposed]
+    first: int
+    last: int
+
+
+class Console:
+    """The application. `address` is its own: `127.0.0.1:8765`.
+
+    `once` is what the first address has in it; it is good for one request.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        control: Control,
+        *,
+        address: str,
+        spent: views.Spent,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._index = index
+        self._control = control
+        self._host = address.encode("ascii")
+        self._origin = b"http://" + self._host
+        self._spent = spent
+        self._clock = clock
+
+        self.once: str | None = token_urlsafe(32)
+        self._session = token_urlsafe(32)
+        self._form = token_urlsafe(32)
+
+    @property
+    def first_address(self) -> str:
+        """Where a browser opens it, once."""
+        return f"{self._origin.decode()}/?once={self.once}"
+
+    # --- who may ask ------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. Answers HTTP, and the server's own beginning and end."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        try:
+            response = await self._answer(scope, receive)
+        except RequestError as error:
+            response = _error(error.status, error.text)
+        except Refused as refused:
+            response = _error(refused.status, str(refused))
+        except (CaptokenError, OSError) as error:
+            _log.error("%s", escape(str(error)))
+            response = _error(503, "it cannot be known now: the log of the console says why")
+        response.headers.extend(_HEADERS)
+        if not any(name == b"content-security-policy" for name, _ in response.headers):
+            response.headers.append((b"content-security-policy", _POLICY.encode()))
+        await respond(send, response, without_body=scope["method"] == "HEAD")
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        headers = scope["headers"]
+        if values_of(headers, b"host") != [self._host]:
+            raise RequestError(403, f"this is {self._host.decode()}, and answers to no other name")
+
+        method, path = scope["method"], scope["path"]
+        given = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        if method == "GET" and path == "/" and "once" in given:
+            return self._opened(given["once"])
+        if not self._is_ours(headers):
+            raise RequestError(
+                403, "open the address that the console has printed: it is good once"
+            )
+
+        if method in ("GET", "HEAD"):
+            return await self._read(path, given)
+        if method != "POST":
+            raise RequestError(405, "GET or POST")
+        self._check_form(headers)
+        body = await Body(receive, BODY_BYTES).read_all()
+        return await self._write(path, body)
+
+    def _opened(self, secret: str) -> Response:
+        """The first request: a cookie, and an address that can be shown to anybody."""
+        if self.once is None or not _same(secret, self.once):
+            raise RequestError(403, "that address was used: start the console anew")
+        self.once = None
+        cookie = _COOKIE + b"=" + self._session.encode() + b"; Path=/; HttpOnly; SameSite=Strict"
+        return Response(
+            303, [(b"location", b"/"), (b"set-cookie", cookie), (b"content-length", b"0")], b""
+        )
+
+    def _is_ours(self, headers: Any) -> bool:
+        """Does the request bring the one cookie?"""
+        stated = b"; ".join(values_of(headers, b"cookie")).split(b"; ")
+        own = [one.removeprefix(_COOKIE + b"=") for one in stated if one.startswith(_COOKIE + b"=")]
+        return len(own) == 1 and _same(own[0].decode("latin-1"), self._session)
+
+    def _check_form(self, headers: Any) -> None:
+        """Raises RequestError for a form that the page did not send."""
+        word = b"".join(values_of(headers, b"x-captoken-form")).decode("latin-1")
+        kind = values_of(headers, b"content-type")
+        if values_of(headers, b"origin") != [self._origin] or not _same(word, self._form):
+            raise RequestError(403, "a form of another page")
+        if kind != [b"application/json"]:
+            raise RequestError(415, "JSON alone")
+
+    # --- what is shown ----------------------------------------------------------------------------
+
+    async def _read(self, path: str, given: Mapping[str, str]) -> Response:
+        if path == "/api/session":
+            return json_response(200, self._session_facts())
+        view = _READS.get(path)
+        if view is not None:
+            # Not on the event loop: a page of decisions is read from a file.
+            found = await asyncio.to_thread(view, self, given)
+            if found is None:
+                raise RequestError(404, "there is no such thing")
+            return json_response(200, found)
+        if path == "/export":
+            return await asyncio.to_thread(self._exported, given)
+        return _static(path)
+
+    def _session_facts(self) -> Json:
+        return {
+            "csrf": self._form,
+            "now": self.now(),
+            "can_act": self._control.can_act,
+            "by": views.plain(self._control.by),
+        }
+
+    def now(self) -> int:
+        return int(self._clock())
+
+    def _now_view(self, given: Mapping[str, str]) -> Json:
+        at = _number(given, "at")
+        overlay = self._control.overlay()
+        mark = f"{self._index.revision}.{0 if overlay is None else overlay.seq}"
+        if at is None and given.get("rev") == mark:
+            return {"rev": mark, "same": True, "now": self.now()}
+        return views.now_view(self._index, overlay, self.now(), at) | {"rev": mark}
+
+    def _task_view(self, given: Mapping[str, str]) -> Json | None:
+        return views.task_view(
+            self._index,
+            self._control.overlay(),
+            self._spent,
+            self.now(),
+            given.get("task", ""),
+            _number(given, "at"),
+        )
+
+    def _agent_view(self, given: Mapping[str, str]) -> Json | None:
+        overlay = self._control.overlay()
+        return views.agent_view(self._index, overlay, self._spent, self.now(), given.get("id", ""))
+
+    def _decisions_view(self, given: Mapping[str, str]) -> Json:
+        return views.decisions_view(
+            self._index,
+            hop=given.get("id"),
+            task=given.get("task"),
+            before=_number(given, "before"),
+            refused=given.get("refused") == "1",
+            limit=_number(given, "limit") or views.PAGE,
+        )
+
+    def _overlay_view(self, given: Mapping[str, str]) -> Json:
+        return views.overlay_view(self._control.overlay(), self.now())
+
+    def _exported(self, given: Mapping[str, str]) -> Response:
+        """One file of a task, which opens without a server."""
+        from captoken.cli.console.export import exported
+
+        page = exported(
+            self._index, self._control.overlay(), self._spent, self.now(), given.get("task", "")
+        )
+        if page is None:
+            raise RequestError(404, "there is no such task")
+        response = Response.of(200, _KINDS[".html"], page)
+        response.headers.append((b"content-disposition", b'attachment; filename="task.html"'))
+        return response
+
+    # --- what is done -----------------------------------------------------------------------------
+
+    async def _write(self, path: str, body: bytes) -> Response:
+        kind, do = _WRITES.get(path, (None, None))
+        if kind is None or do is None:
+            raise RequestError(404, "there is no such form")
+        try:
+            asked = msgspec.json.decode(body, type=kind)
+        except (msgspec.DecodeError, RecursionError):
+            raise RequestError(400, "a form that cannot be read") from None
+        return json_response(200, await asyncio.to_thread(do, self, asked))
+
+    def _preview(self, asked: _Preview) -> Json:
+        return self._control.preview(self._index, asked.select, asked.keywords, self.now())
+
+    def _what_if(self, asked: _WhatIf) -> Json:
+        add = [(one.select, one.keywords) for one in asked.add]
+        return self._control.what_if(self._index, add, asked.first, asked.last)
+
+    def _act(self, wish: Wish) -> Json:
+        return self._control.act(wish)
+
+    # --- the trails -------------------------------------------------------------------------------
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """From the server's beginning to its end, the trails are read as they grow."""
+        await receive()
+        looking = asyncio.create_task(self._look())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        looking.cancel()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._index.take)
+            except Exception:
+                _log.exception("the trails cannot be read now")
+            await asyncio.sleep(EVERY)
+
+
+_READS: dict[str, Callable[[Console, Mapping[str, str]], Json | None]] = {
+    "/api/now": Console._now_view,
+    "/api/task": Console._task_view,
+    "/api/agent": Console._agent_view,
+    "/api/decisions": Console._decisions_view,
+    "/api/overlay": Console._overlay_view,
+}
+_WRITES: dict[str, tuple[Any, Callable[[Console, Any], Json]]] = {
+    "/api/preview": (_Preview, Console._preview),
+    "/api/what-if": (_WhatIf, Console._what_if),
+    "/api/act": (Wish, Console._act),
+}
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
+
+
+def _number(given: Mapping[str, str], name: str) -> int | None:
+    """A whole number, if one is stated. Raises RequestError."""
+    text = given.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise RequestError(400, f"{name} is a whole number")
+    return int(text)
+
+
+def _static(path: str) -> Response:
+    """A file of the page. There are these and no others, so that no path leads anywhere else."""
+    name = "index.html" if path == "/" else path.removeprefix("/")
+    files = {file.name: file for file in _STATIC.iterdir()} if _STATIC.is_dir() else {}
+    file = files.get(name)
+    if file is None or file.suffix not in _KINDS:
+        raise RequestError(404, "there is no such page")
+    response = Response.of(200, _KINDS[file.suffix], file.read_bytes())
+    if name == "inspector.html":
+        response.headers.append((b"content-security-policy", _POLICY_OF_INSPECTOR.encode()))
+    return response
+
+
+def _error(status: int, text: str) -> Response:
+    return json_response(status, {"error": text})

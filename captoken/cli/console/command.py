@@ -1,0 +1,152 @@
+"""`captoken console`: what agents are doing now, on a page of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+import webbrowser
+from contextlib import ExitStack
+from pathlib import Path
+from time import time
+from typing import Any
+
+import click
+
+from captoken._format.errors import StoreError
+from captoken.cli import files
+from captoken.cli.operate import operators
+from captoken.cli.output import say, tell
+from captoken.cli.values import FILE, PUBLIC
+from captoken.keys.secret import OperatorKey
+
+
+@click.command()
+@click.option(
+    "--trail",
+    "trails",
+    type=FILE,
+    metavar="FILE",
+    multiple=True,
+    required=True,
+    help="A server's trail. Repeatable.",
+)
+@click.option(
+    "--overlay",
+    type=FILE,
+    metavar="FILE.db",
+    help="Where the newest snapshot lies: an SQLite file.",
+)
+@click.option(
+    "--key", type=FILE, metavar="FILE", help="The operator's key, to act by. Goes with --overlay."
+)
+@click.option(
+    "--operator",
+    "publics",
+    type=PUBLIC,
+    metavar="PUBLIC",
+    multiple=True,
+    help="Whose snapshots to believe. Repeatable.",
+)
+@click.option(
+    "--by", metavar="NAME", default="operator", show_default=True, help="Who acts, for the record."
+)
+@click.option(
+    "--ledger", type=FILE, metavar="FILE.db", help="Where a server counts: an SQLite file."
+)
+@click.option(
+    "--index",
+    "index_file",
+    type=FILE,
+    metavar="FILE",
+    help="Where to keep what was read of the trails, for the next time.",
+)
+@click.option("--port", type=int, default=0, metavar="NUMBER", help="Any free one, unless said.")
+@click.option("--open/--no-open", "opens", default=True, help="Whether to open a browser.")
+def console(
+    trails: tuple[str, ...],
+    overlay: str | None,
+    key: str | None,
+    publics: tuple[str, ...],
+    by: str,
+    ledger: str | None,
+    index_file: str | None,
+    port: int,
+    opens: bool,
+) -> None:
+    """Show what agents are doing, on a page of this machine, and act on it.
+
+    It reads trails as they grow, with the overlay and the ledger, and answers this machine alone.
+    The address that it prints opens it once. With an operator's key one can narrow, end and revoke
+    there; the key stays in this process. Until Ctrl-C.
+
+    \b
+    captoken console --trail trail.jsonl --overlay overlay.db --key operator.json
+    """
+    try:
+        import uvicorn
+    except ImportError:
+        raise click.ClickException(
+            "console needs uvicorn: pip install 'captoken[console]'"
+        ) from None
+    from captoken.cli.console.acts import Control
+    from captoken.cli.console.app import Console
+    from captoken.cli.console.index import Index
+    from captoken.stores.sqlite import SQLiteLedger, SQLiteSnapshots
+
+    if (key is not None or publics) and overlay is None:
+        raise click.UsageError("--key and --operator go with --overlay")
+    if overlay is not None and key is None and not publics:
+        raise click.UsageError("--overlay needs --key, to act, or --operator, to look")
+
+    with ExitStack() as stack:
+        if index_file is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="captoken-console-"))
+            index_file = str(Path(folder, "index.db"))
+        index = Index(index_file, trails)
+        stack.callback(index.close)
+
+        operator = None
+        trusted: list[Any] = list(publics)
+        if key is not None and overlay is not None:
+            operator = stack.enter_context(operators(key, overlay, None, by=by)).newest
+            trusted.append(files.key(OperatorKey, key).public)
+        store = None if overlay is None else SQLiteSnapshots(overlay)
+        counted = None if ledger is None else SQLiteLedger(ledger)
+
+        def spent(bucket: bytes, unit: str) -> int | None:
+            try:
+                return None if counted is None else counted.spent(bucket, unit)
+            except StoreError:
+                return None
+
+        listening = socket.create_server(("127.0.0.1", port))
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        app = Console(
+            index,
+            Control(store, operator, trusted, by, time),
+            address=address,
+            spent=spent,
+        )
+        say(app.first_address)
+        tell("that address opens the console once: Ctrl-C ends it")
+        if opens and os.environ.get("DISPLAY"):
+            webbrowser.open(app.first_address)
+        config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
+        _run(uvicorn.Server(config), listening)
+
+
+def _run(server: Any, listening: socket.socket) -> None:
+    """Serve until a signal, and come back: what was opened is closed then."""
+
+    def end(*_: Any) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

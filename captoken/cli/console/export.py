@@ -1,0 +1,1 @@
+"""One task in one file, which opens without a server, and runs no script."""
