@@ -15,7 +15,7 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from secrets import token_bytes
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -37,6 +37,7 @@ SHOWN = 20  # decisions of a preview
 LOOKED_AT = 20_000  # decisions that are judged again, at most
 
 Json = dict[str, Any]
+_T = TypeVar("_T")
 
 
 class Refused(Exception):  # noqa: N818, the name reads as what it is
@@ -210,7 +211,7 @@ def _made(
     return _asked(lambda: operator.revoke(why=why, **select))  # type: ignore[arg-type]
 
 
-def _asked(do: Callable[[], Any]) -> Any:
+def _asked(do: Callable[[], _T]) -> _T:
     """Do it. What is wrong with what was asked for is told, and what went wrong here is raised."""
     try:
         return do()

@@ -2,8 +2,8 @@
 
     GET  /?once=SECRET     opens the page, once: the answer is a cookie
     GET  /  /app.js  …     the page, which was built beforehand (`static`)
-    GET  /api/…            what it shows: see `_READS`
-    POST /api/…            what an operator does: see `_WRITES`
+    GET  /api/…            what it shows: see `Console`
+    POST /api/…            what an operator does: see `Console`
 
 1. Only this machine, by the name under which it was opened: any other Host is refused, so that no
    name which somebody points here gets an answer.
@@ -72,11 +72,6 @@ _KINDS = {
 Json = dict[str, Any]
 
 
-class _Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    select: dict[str, str]
-    keywords: dict[str, Any] | None = None
-
-
 class _Proposed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     select: dict[str, str]
     keywords: dict[str, Any] | None = None
@@ -109,6 +104,20 @@ class Console:
         self._origin = b"http://" + self._host
         self._spent = spent
         self._clock = clock
+
+        # By path. What is shown, and what is done, with the shape of its form.
+        self._reads: dict[str, Callable[[Mapping[str, str]], Json | None]] = {
+            "/api/now": self._now_view,
+            "/api/task": self._task_view,
+            "/api/agent": self._agent_view,
+            "/api/decisions": self._decisions_view,
+            "/api/overlay": self._overlay_view,
+        }
+        self._writes: dict[str, tuple[Any, Callable[[Any], Json]]] = {
+            "/api/preview": (_Proposed, self._preview),
+            "/api/what-if": (_WhatIf, self._what_if),
+            "/api/act": (Wish, control.act),
+        }
 
         self.once: str | None = token_urlsafe(32)
         self._session = token_urlsafe(32)
@@ -194,10 +203,10 @@ class Console:
     async def _read(self, path: str, given: Mapping[str, str]) -> Response:
         if path == "/api/session":
             return json_response(200, self._session_facts())
-        view = _READS.get(path)
+        view = self._reads.get(path)
         if view is not None:
             # Not on the event loop: a page of decisions is read from a file.
-            found = await asyncio.to_thread(view, self, given)
+            found = await asyncio.to_thread(view, given)
             if found is None:
                 raise RequestError(404, "there is no such thing")
             return json_response(200, found)
@@ -267,24 +276,21 @@ class Console:
     # --- what is done -----------------------------------------------------------------------------
 
     async def _write(self, path: str, body: bytes) -> Response:
-        kind, do = _WRITES.get(path, (None, None))
-        if kind is None or do is None:
+        if path not in self._writes:
             raise RequestError(404, "there is no such form")
+        kind, do = self._writes[path]
         try:
             asked = msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, RecursionError):
             raise RequestError(400, "a form that cannot be read") from None
-        return json_response(200, await asyncio.to_thread(do, self, asked))
+        return json_response(200, await asyncio.to_thread(do, asked))
 
-    def _preview(self, asked: _Preview) -> Json:
+    def _preview(self, asked: _Proposed) -> Json:
         return self._control.preview(self._index, asked.select, asked.keywords, self.now())
 
     def _what_if(self, asked: _WhatIf) -> Json:
         add = [(one.select, one.keywords) for one in asked.add]
         return self._control.what_if(self._index, add, asked.first, asked.last)
-
-    def _act(self, wish: Wish) -> Json:
-        return self._control.act(wish)
 
     # --- the trails -------------------------------------------------------------------------------
 
@@ -304,20 +310,6 @@ class Console:
             except Exception:
                 _log.exception("the trails cannot be read now")
             await asyncio.sleep(EVERY)
-
-
-_READS: dict[str, Callable[[Console, Mapping[str, str]], Json | None]] = {
-    "/api/now": Console._now_view,
-    "/api/task": Console._task_view,
-    "/api/agent": Console._agent_view,
-    "/api/decisions": Console._decisions_view,
-    "/api/overlay": Console._overlay_view,
-}
-_WRITES: dict[str, tuple[Any, Callable[[Console, Any], Json]]] = {
-    "/api/preview": (_Preview, Console._preview),
-    "/api/what-if": (_WhatIf, Console._what_if),
-    "/api/act": (Wish, Console._act),
-}
 
 
 def _same(given: str, expected: str) -> bool:

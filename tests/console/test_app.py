@@ -1,0 +1,315 @@
+"""Who may ask the console, and what is answered: each refusal beside the same request that is let through."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from captoken.cli.console.acts import Control
+from captoken.cli.console.app import Console
+from captoken.control import Operator
+from captoken.keys import OperatorKey
+from captoken.stores.memory import MemorySnapshots
+from tests.console.world import ADDRESS, NOW, Browser, World
+
+MARKUP = '<img src=x onerror="alert(1)">\u0430'  # a Cyrillic letter, like an a
+HOSTILE = MARKUP + "\u202egpj.exe"
+
+
+def test_the_address_opens_it_once(world: World) -> None:
+    """A wrong one does not use it up; a second time is refused; the cookie is for no script and no other site."""
+    once = world.console.once
+    assert once is not None and world.console.first_address.endswith(once)
+    browser = Browser(world.console)
+    assert browser.get("/api/now").status == 200
+    assert browser.get(f"/?once={once}").status == 403
+    assert world.console.once is None
+
+
+def test_a_wrong_address_opens_nothing_and_uses_nothing_up(world: World) -> None:
+    browser = Browser.__new__(Browser)
+    browser.console = world.console
+    assert browser.get("/?once=guessed").status == 403
+    assert browser.get("/?once=").status == 403
+    opened = browser.get(f"/?once={world.console.once}")
+    assert opened.status == 303
+    assert opened.headers["set-cookie"].endswith("; Path=/; HttpOnly; SameSite=Strict")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"cookie": ""},
+        {"cookie": "captoken_console=guessed"},
+        {"host": "localhost:8765"},
+        {"host": "evil.example"},
+        {"host": ""},
+    ],
+)
+@pytest.mark.parametrize("target", ["/", "/api/now", "/api/session", "/export?task=q3", "/nothing"])
+def test_who_has_not_opened_it_gets_nothing(browser: Browser, target: str, changed: dict[str, str]) -> None:
+    assert browser.get("/api/now").status == 200
+    refused = browser.get(target, **changed)
+    assert refused.status == 403 and "captoken_console" not in str(refused.headers)
+
+
+def test_two_cookies_are_none(browser: Browser) -> None:
+    assert browser.get("/api/now", cookie=f"other=1; {browser.cookie}").status == 200
+    assert browser.get("/api/now", cookie=f"{browser.cookie}; {browser.cookie}").status == 403
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"x_captoken_form": ""},
+        {"x_captoken_form": "guessed"},
+        {"content_type": "text/plain"},
+        {"cookie": ""},
+    ],
+)
+def test_a_form_of_another_page_does_nothing(world: World, browser: Browser, changed: dict[str, str]) -> None:
+    said = {"select": {"task": "q3"}}
+    assert browser.post("/api/preview", said).status == 200
+    assert browser.post("/api/preview", said, **changed).status in (403, 415)
+    assert world.operator.entries() == ()
+
+
+@pytest.mark.parametrize("said", [b"", b"[]", b"{", b'{"select": 1}', b'{"select": {}, "more": 1}', b"[" * 60_000, b"\xff"])
+def test_a_form_that_cannot_be_read(browser: Browser, said: bytes) -> None:
+    answer = browser.post("/api/preview", said)
+    assert answer.status == 400 and set(answer.json) == {"error"}
+
+
+def test_a_form_that_is_too_long(browser: Browser) -> None:
+    assert browser.post("/api/preview", b" " * 70_000).status == 413
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/../app.py", "/%2e%2e/app.py", "/static/app.js", "/index.py", "/api/", "/api/act"])
+def test_there_are_these_pages_and_no_others(browser: Browser, path: str) -> None:
+    assert browser.get("/").status == 200
+    assert browser.get(path).status == 404
+
+
+def test_every_answer_forbids_what_the_page_does_not_need(browser: Browser) -> None:
+    """Also errors. No inline script or style is allowed, and nothing of another origin."""
+    for answer in (browser.get("/"), browser.get("/api/now"), browser.get("/nothing"), browser.get("/api/now", cookie="")):
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy and "frame-ancestors 'none'" in policy and "http" not in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+
+
+def test_what_is_seen(world: World, browser: Browser) -> None:
+    """Tasks, the tree of one, one agent: what it may, did, never used; and a page that is up to date gets no more."""
+    root = world.mint(budget={"eur": 100}, uses=9)
+    child = root.delegate(to="sales-agent", tables=["sales"])
+    world.now += 70
+    assert world.ask(child, "sales", eur=30) and not world.ask(child, "hr", eur=1)
+    now = browser.get("/api/now").json
+    (task,) = now["tasks"]
+    assert (task["task"], task["subject"], task["agents"], task["allowed"], task["denied"], task["state"]) == (
+        "q3", "user:jane", 2, 1, 1, "live",
+    )  # fmt: skip
+    assert browser.get(f"/api/now?rev={now['rev']}").json == {"rev": now["rev"], "same": True, "now": world.now}
+
+    seen = browser.get("/api/task?task=q3").json
+    top, below = seen["nodes"]
+    assert (top["agent"], top["basis"], top["parent"]) == ("orchestrator", "issued", None)
+    assert (below["agent"], below["basis"], below["parent"]) == ("sales-agent", "vouched", top["id"])
+    assert below["words"] == ["select on sales"] and below["last"]["what"] == "select on table hr and costing 1 eur"
+    assert {(one["unit"], one["limit"], one["spent"]) for one in below["budget"]} == {("eur", 100, 30), ("uses", 9, 1)}
+    assert sum(below["spark"]) == 2 and sum(below["refused"]) == 1 and sum(seen["series"]["denied"]) == 1
+
+    agent = browser.get(f"/api/agent?id={below['id']}").json
+    assert [one["holder"] for one in agent["chain"]] == ["orchestrator", "sales-agent"]
+    assert agent["chain"][1]["took"] == ["only on sales"]
+    assert agent["reach"]["agents"] == [{"id": below["id"], "agent": "sales-agent", "state": "live"}]
+    refused, allowed = agent["decisions"]["rows"]
+    assert (refused["code"], refused["added_by"]) == ("table", "the issuer") and allowed["allowed"]
+    assert browser.get("/api/agent?id=nothing").status == 404 and browser.get("/api/task?task=nothing").status == 404
+
+
+def test_what_was_never_used_is_said_as_code(world: World, browser: Browser) -> None:
+    root = world.mint()
+    assert world.ask(root, "sales")
+    ((id,),) = world.index.rows("select id from hops")
+    unused = browser.get(f"/api/agent?id={id}").json["unused"]
+    narrowed = eval(unused["python"], {"token": root})  # noqa: S307, a literal of ours
+    assert unused["keywords"] == {"tables": ["sales"], "operations": ["select"]}
+    assert world.ask(narrowed, "sales") and not world.ask(narrowed, "market.eu")
+
+
+def test_pages_of_decisions(world: World, browser: Browser) -> None:
+    root = world.mint()
+    for number in range(25):
+        world.ask(root, "sales" if number % 5 else "hr")
+    first = browser.get("/api/decisions?task=q3&limit=10").json
+    second = browser.get(f"/api/decisions?task=q3&limit=10&before={first['next']}").json
+    third = browser.get(f"/api/decisions?task=q3&limit=10&before={second['next']}").json
+    numbers = [row["seq"] for page in (first, second, third) for row in page["rows"]]
+    assert numbers == sorted(numbers, reverse=True) and len(set(numbers)) == 25 and third["next"] is None
+    refused = browser.get("/api/decisions?task=q3&refused=1").json["rows"]
+    assert len(refused) == 5 and not any(row["allowed"] for row in refused)
+    assert browser.get("/api/decisions?before=x").status == 400
+
+
+def test_as_of_a_time(world: World, browser: Browser) -> None:
+    """What came later is not there: not the task, not the call."""
+    root = world.mint()
+    world.ask(root, "sales")
+    world.now += 100
+    world.ask(root, "hr")
+    world.ask(world.mint(task="later"))
+    assert [one["task"] for one in browser.get(f"/api/now?at={NOW + 50}").json["tasks"]] == ["q3"]
+    then = browser.get(f"/api/task?task=q3&at={NOW + 50}").json
+    assert (then["task"]["allowed"], then["task"]["denied"], then["nodes"][0]["denied"]) == (1, 0, 0)
+    assert browser.get("/api/task?task=q3").json["task"]["denied"] == 1
+
+
+def test_what_an_operator_does_is_what_was_shown(world: World, browser: Browser) -> None:
+    """Looked at, with a reason, done: the next call is refused, and the tree says so. Then lifted."""
+    root = world.mint()
+    child = root.delegate(to="sales-agent", tables=["sales"])
+    assert world.ask(root) and world.ask(child)
+    link = browser.get("/api/task?task=q3").json["nodes"][1]["id"]
+    seen = browser.post("/api/preview", {"select": {"link": link}}).json
+    assert (seen["would_refuse"], seen["rows"][0]["who"]) == (1, "orchestrator > sales-agent")
+    assert world.operator.entries() == ()
+
+    wish = {"kind": "revoke", "select": {"link": link}, "why": "it went astray", "stamp": seen["stamp"]}
+    done = browser.post("/api/act", wish).json
+    assert not world.ask(child) and world.ask(root)
+    states = {node["agent"]: node["state"] for node in browser.get("/api/task?task=q3").json["nodes"]}
+    assert states == {"orchestrator": "live", "sales-agent": "revoked"}
+    (entry,) = browser.get("/api/overlay").json["entries"]
+    assert (entry["id"], entry["by"], entry["why"]) == (done["entry"], "ops:kim", "it went astray")
+
+    assert browser.post("/api/act", {"kind": "lift", "entry": entry["id"], "why": "it was me"}).status == 200
+    assert world.ask(child)
+
+
+def test_to_narrow(world: World, browser: Browser) -> None:
+    root = world.mint()
+    assert world.ask(root, "sales") and world.ask(root, "market.eu")
+    wanted = {"select": {"task": "q3"}, "keywords": {"tables": ["sales"]}}
+    seen = browser.post("/api/preview", wanted).json
+    assert seen["would_refuse"] == 1 and seen["stands"]["narrows"] == ["only on sales"]
+    wish = {"kind": "narrow", **wanted, "why": "market data is late", "stamp": seen["stamp"]}
+    assert browser.post("/api/act", wish).status == 200
+    assert world.ask(root, "sales") and not world.ask(root, "market.eu")
+    assert browser.get("/api/now").json["tasks"][0]["state"] == "narrowed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"stamp": ""}, 409),
+        ({"stamp": "x\udc80"}, 400),
+        ({"select": {"task": "other"}}, 409),
+        ({"keywords": {"tables": ["sales"]}, "kind": "narrow"}, 409),
+        ({"why": " "}, 400),
+        ({"kind": "widen"}, 400),
+        ({"kind": "narrow"}, 400),
+        ({"select": {}}, 400),
+        ({"select": None}, 400),
+        ({"kind": "lift"}, 400),
+        ({"kind": "lift", "entry": "nothing"}, 400),
+    ],
+)
+def test_nothing_else_is_done(world: World, browser: Browser, changed: dict[str, object], status: int) -> None:
+    world.ask(world.mint())
+    seen = browser.post("/api/preview", {"select": {"task": "q3"}}).json
+    wish = {"kind": "end", "select": {"task": "q3"}, "why": "over", "stamp": seen["stamp"]}
+    answer = browser.post("/api/act", wish | changed)
+    assert answer.status == status and set(answer.json) == {"error"}
+    assert world.operator.entries() == ()
+    assert browser.post("/api/act", wish).status == 200
+    assert len(world.operator.entries()) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"select": {"tables": "sales"}},
+        {"select": {"task": "a b"}},
+        {"select": {"link": "x"}},
+        {"select": {"task": "q3"}, "keywords": {"depth": 1}},
+        {"select": {"task": "q3"}, "keywords": {"uses": 1}},
+        {"select": {"task": "q3"}, "keywords": {"agent": "x"}},
+        {"select": {"task": "q3"}, "keywords": {"tables": "sales"}},
+        {"select": {"task": "q3"}, "keywords": {"colour": 1}},
+    ],
+)
+def test_what_no_entry_can_say(browser: Browser, said: dict[str, object]) -> None:
+    assert browser.post("/api/preview", {"select": {"task": "q3"}, "keywords": {"tables": ["sales"]}}).status == 200
+    answer = browser.post("/api/preview", said)
+    assert answer.status == 400 and answer.json["error"]
+
+
+def test_what_if(world: World, browser: Browser) -> None:
+    """Which calls an entry would have stopped that was not there."""
+    root = world.mint()
+    for table in ("sales", "market.eu", "market.us"):
+        world.ask(root, table)
+    add = [{"select": {"task": "q3"}, "keywords": {"tables": ["sales"]}}]
+    seen = browser.post("/api/what-if", {"add": add, "first": NOW - 10, "last": NOW + 10}).json
+    assert seen["stopped"] == 2
+    assert browser.post("/api/what-if", {"add": add, "first": NOW + 1, "last": NOW + 10}).json["stopped"] == 0
+    assert browser.post("/api/what-if", {"add": [], "first": 0, "last": NOW}).status == 400
+
+
+def test_without_a_key_one_looks_and_does_nothing(world: World) -> None:
+    control = Control(world.store, None, [world.key.public], "nobody", world.clock)
+    browser = Browser(Console(world.index, control, address=ADDRESS, spent=lambda *_: None, clock=world.clock))
+    world.ask(world.mint())
+    assert browser.get("/api/session").json["can_act"] is False
+    seen = browser.post("/api/preview", {"select": {"task": "q3"}}).json
+    wish = {"kind": "end", "select": {"task": "q3"}, "why": "over", "stamp": seen["stamp"]}
+    assert browser.post("/api/act", wish).status == 403
+
+
+def test_a_snapshot_of_somebody_else_is_not_believed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """And then nothing is shown as if there were no overlay."""
+    store = MemorySnapshots()
+    Operator(OperatorKey.generate(), store, by="ops:eve", clock=world.clock).revoke(task="q3", why="mine")
+    control = Control(store, None, [world.key.public], "nobody", world.clock)
+    browser = Browser(Console(world.index, control, address=ADDRESS, spent=lambda *_: None, clock=world.clock))
+    assert browser.get("/api/now").status == 503
+    assert "no operator that is trusted here signed" in caplog.text
+
+
+def test_names_of_strangers_leave_as_plain_text(world: World, browser: Browser) -> None:
+    """No character that steers or looks like another leaves the server; and the file that is taken along has no markup."""
+    root = world.mint(tables=["*"])
+    world.ask(root, MARKUP)
+    world.operator.narrow(task="q3", tables=["sales"], why=HOSTILE)
+    for target in ("/api/now", "/api/task?task=q3", "/api/decisions", "/api/overlay"):
+        body = browser.get(target).body
+        assert body.isascii()
+        shown = json.loads(body)
+        assert not re.search(r"[^\x20-\x7e]", json.dumps(shown, ensure_ascii=False))
+    assert "\\u202e" in browser.get("/api/overlay").json["entries"][0]["why"]
+
+    page = browser.get("/export?task=q3")
+    assert page.headers["content-disposition"].startswith("attachment")
+    text = page.body.decode()
+    assert "<img" not in text and "<script" not in text and "&lt;img src=x" in text
+    assert text.isascii() and "default-src &#x27;none&#x27;" in text
+
+
+def test_no_secret_is_in_any_answer(world: World, browser: Browser) -> None:
+    root = world.mint()
+    world.ask(root)
+    ((id,),) = world.index.rows("select id from hops")
+    for target in ("/api/session", "/api/now", "/api/task?task=q3", f"/api/agent?id={id}", "/api/overlay", "/export?task=q3"):
+        body = browser.get(target).body.decode()
+        assert root.serialize()[10:60] not in body and "cap1_" not in body
+        assert world.console.first_address not in body

@@ -1,0 +1,149 @@
+"""The index says what the trails say, takes what is new once, and believes nothing that does not hold together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from captoken import Issuer, Keyring, Token
+from captoken.audit import analysis, read
+from captoken.cli.console import index as indexes
+from captoken.cli.console.index import Index
+from tests.console.world import World
+
+
+STRANGER = {"subject": "user:eve", "agent": "eve", "task": "q3", "tables": ["sales"], "operations": ["select"]}
+
+
+def counted(world: World) -> dict[str, tuple[int, int]]:
+    return {id: (allowed, denied) for id, allowed, denied in world.index.rows("select id, allowed, denied from hops")}
+
+
+def told(path: Path) -> dict[str, tuple[int, int]]:
+    """The same, by the audit of the whole trail."""
+    with open(path, "rb") as lines:
+        history = analysis.gather(read(lines))
+    return {hop.id: (sum(one.allowed for one in hop.decisions), hop.denied) for hop in history.hops()}
+
+
+def story(world: World) -> None:
+    root = world.mint()
+    child = root.delegate(to="sales-agent", tables=["sales"])
+    grandchild = child.delegate(to="report-agent", tables=["sales"])
+    for token in (root, child, grandchild, child.attenuate(tables=["sales"])):
+        for table in ("sales", "hr"):
+            world.ask(token, table)
+    world.ask(world.mint(task="other"), "market.eu")
+
+
+def test_it_counts_as_the_audit_does(world: World) -> None:
+    """Hops, who holds them and how it is known, allowed and denied: as `captoken.audit` groups a trail."""
+    story(world)
+    assert counted(world) == told(world.path)
+    assert len(counted(world)) == 4
+    bases = world.index.rows("select agent, basis from hops order by depth, agent")
+    assert ("orchestrator", "issued") in bases and ("sales-agent", "vouched") in bases
+
+
+def test_what_is_new_is_taken_once(world: World) -> None:
+    """Taken in pieces, at any line, and by an index that is opened again: the same counts, and nothing twice."""
+    story(world)
+    before = counted(world)
+    assert not world.index.take()
+    revision = world.index.revision
+    path = world.path.parent / "index.db"
+    again = Index(path, [world.path])
+    assert not again.take()
+    assert {row[0]: row[1:] for row in again.rows("select id, allowed, denied from hops")} == before
+    world.ask(world.mint(), "sales")
+    assert world.index.revision == revision + 1
+    assert again.take() or again.rows("select count(*) from hops") == [(5,)]
+
+
+def test_it_can_be_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file, other trails, another version, and pieces of a few bytes: the same answers."""
+    story(world)
+    monkeypatch.setattr(indexes, "STEP", 100)
+    path = world.path.parent / "second.db"
+    second = Index(path, [world.path])
+    second.take()
+    assert {row[0]: row[1:] for row in second.rows("select id, allowed, denied from hops")} == counted(world)
+    second.close()
+
+    monkeypatch.setattr(indexes, "VERSION", indexes.VERSION + 1)
+    third = Index(path, [world.path])
+    assert third.rows("select count(*) from hops") == [(0,)]
+    third.take()
+    assert third.rows("select count(*) from hops") == [(4,)]
+
+
+def test_half_a_record_is_left_for_the_next_time(world: World) -> None:
+    story(world)
+    data = world.path.read_bytes()
+    copy = world.path.with_name("copy.jsonl")
+    copy.write_bytes(data[:-10])
+    index = Index(":memory:", [copy])
+    index.take()
+    (trail,) = index.trails()
+    assert trail.trouble is None and trail.offset == data[:-10].rfind(b"\n") + 1
+    copy.write_bytes(data)
+    assert index.take()
+    assert index.rows("select sum(allowed + denied) from hops") == [(9,)]
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda lines: lines[:3] + lines[4:], "cut, or in another order"),
+        (lambda lines: [*lines[:3], lines[3].replace(b"sales", b"salez"), *lines[4:]], "one was changed"),
+        (lambda lines: [*lines[:3], b"{}\n", *lines[3:]], "does not say its kind"),
+        (lambda lines: [*lines[:3], b"no JSON\n", *lines[3:]], "a line that is no record"),
+    ],
+)
+def test_what_does_not_follow_is_not_believed(world: World, harm, said: str) -> None:
+    """The trail is marked, what stood before stays, and the sound trail has no mark."""
+    story(world)
+    lines = world.path.read_bytes().splitlines(keepends=True)
+    copy = world.path.with_name("copy.jsonl")
+    copy.write_bytes(b"".join(harm(lines)))
+    index = Index(":memory:", [copy])
+    index.take()
+    (trail,) = index.trails()
+    assert trail.trouble is not None and said in trail.trouble
+    assert 0 < trail.head.seq <= 4
+    assert world.index.trails()[0].trouble is None
+    copy.write_bytes(b"".join(lines))
+    index.take()
+    assert index.trails()[0].trouble == trail.trouble
+
+
+def test_a_file_that_is_shorter_than_it_was_is_another_one(world: World) -> None:
+    story(world)
+    copy = world.path.with_name("copy.jsonl")
+    shutil.copy(world.path, copy)
+    index = Index(":memory:", [copy])
+    index.take()
+    os.truncate(copy, 100)
+    index.take()
+    assert "shorter than it was" in (index.trails()[0].trouble or "")
+
+
+def test_a_trail_that_is_not_there_says_so(world: World) -> None:
+    index = Index(":memory:", [world.path.with_name("nothing.jsonl"), world.path])
+    story(world)
+    index.take()
+    missing, there = index.trails()
+    assert "No such file" in (missing.trouble or "") and there.trouble is None and there.head.seq > 0
+
+
+def test_a_record_of_another_kind_is_passed_over(world: World) -> None:
+    """A later version may have more of them; a decision on a token that is not described counts in no task."""
+    story(world)
+    stated = [json.loads(line) for line in world.path.read_bytes().splitlines()]
+    assert {one["kind"] for one in stated} == {"token", "decision"}
+    world.ask(Token.parse(Issuer(Keyring.generate(), clock=world.clock).mint(**STRANGER).serialize()))
+    assert world.index.rows("select count(*) from calls where hop is null") == [(1,)]
