@@ -16,7 +16,7 @@ import click
 
 from captoken._format.errors import StoreError
 from captoken.cli import files
-from captoken.cli.operate import operators
+from captoken.cli.operate import MAKES_STORE, operators
 from captoken.cli.output import say, tell
 from captoken.cli.values import FILE, PUBLIC
 from captoken.keys.secret import OperatorKey
@@ -75,7 +75,7 @@ def console(
     port: int,
     opens: bool,
 ) -> None:
-    """Show what agents are doing, on a page of this machine, and act on it.
+    """Show what agents are doing, and act on it, in a browser.
 
     It reads trails as they grow, with the overlay and the ledger, and answers this machine alone.
     The address that it prints opens it once. With an operator's key one can narrow, end and revoke
@@ -99,6 +99,12 @@ def console(
         raise click.UsageError("--key and --operator go with --overlay")
     if overlay is not None and key is None and not publics:
         raise click.UsageError("--overlay needs --key, to act, or --operator, to look")
+
+    for path in (*trails, *([] if ledger is None else [ledger])):
+        if not os.path.lexists(path):
+            raise click.UsageError(f"{path} is not there: the server that keeps it makes it")
+    if overlay is not None:
+        files.must_be_there(overlay, MAKES_STORE)
 
     with ExitStack() as stack:
         if index_file is None:
