@@ -178,6 +178,7 @@ def test_no_option_takes_a_secret():
             elif option in secret or (name, option) in {("exchange", "--login"), ("exchange", "--actor")}:
                 assert parameter.metavar == "FILE", (name, option)
     public = {
+        "console": ["--operator"],
         "mint": ["--key"],
         "attenuate": ["--key"],
         "delegate": ["--key"],

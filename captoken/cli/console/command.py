@@ -17,7 +17,8 @@ import click
 from captoken._format.errors import StoreError
 from captoken.cli import files
 from captoken.cli.operate import MAKES_STORE, operators
-from captoken.cli.output import say, tell
+from captoken.cli.options import json_option
+from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import FILE, PUBLIC
 from captoken.keys.secret import OperatorKey
 
@@ -64,6 +65,7 @@ from captoken.keys.secret import OperatorKey
 )
 @click.option("--port", type=int, default=0, metavar="NUMBER", help="Any free one, unless said.")
 @click.option("--open/--no-open", "opens", default=True, help="Whether to open a browser.")
+@json_option
 def console(
     trails: tuple[str, ...],
     overlay: str | None,
@@ -74,12 +76,14 @@ def console(
     index_file: str | None,
     port: int,
     opens: bool,
+    as_json: bool,
 ) -> None:
     """Show what agents are doing, and act on it, in a browser.
 
     It reads trails as they grow, with the overlay and the ledger, and answers this machine alone.
     The address that it prints opens it once. With an operator's key one can narrow, end and revoke
-    there; the key stays in this process. Until Ctrl-C.
+    there; the key stays in this process. Until Ctrl-C. With --json, writes one object when it
+    begins.
 
     \b
     captoken console --trail trail.jsonl --overlay overlay.db --key operator.json
@@ -136,7 +140,10 @@ def console(
             address=address,
             spent=spent,
         )
-        say(app.first_address)
+        if as_json:
+            say_json({"address": app.first_address}, indent=None)
+        else:
+            say(app.first_address)
         tell("that address opens the console once: Ctrl-C ends it")
         if opens and os.environ.get("DISPLAY"):
             webbrowser.open(app.first_address)
