@@ -99,17 +99,7 @@ def console(
     from captoken.cli.console.index import Index
     from captoken.stores.sqlite import SQLiteLedger, SQLiteSnapshots
 
-    if (key is not None or publics) and overlay is None:
-        raise click.UsageError("--key and --operator go with --overlay")
-    if overlay is not None and key is None and not publics:
-        raise click.UsageError("--overlay needs --key, to act, or --operator, to look")
-
-    for path in (*trails, *([] if ledger is None else [ledger])):
-        if not os.path.lexists(path):
-            raise click.UsageError(f"{path} is not there: the server that keeps it makes it")
-    if overlay is not None:
-        files.must_be_there(overlay, MAKES_STORE)
-
+    _check(trails, overlay, key, publics, ledger)
     with ExitStack() as stack:
         if index_file is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="captoken-console-"))
@@ -149,6 +139,26 @@ def console(
             webbrowser.open(app.first_address)
         config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
         _run(uvicorn.Server(config), listening)
+
+
+def _check(
+    trails: tuple[str, ...],
+    overlay: str | None,
+    key: str | None,
+    publics: tuple[str, ...],
+    ledger: str | None,
+) -> None:
+    """Raise UsageError for what does not go together, or is not there."""
+    if (key is not None or publics) and overlay is None:
+        raise click.UsageError("--key and --operator go with --overlay")
+    if overlay is not None and key is None and not publics:
+        raise click.UsageError("--overlay needs --key, to act, or --operator, to look")
+
+    for path in (*trails, *([] if ledger is None else [ledger])):
+        if not os.path.lexists(path):
+            raise click.UsageError(f"{path} is not there: the server that keeps it makes it")
+    if overlay is not None:
+        files.must_be_there(overlay, MAKES_STORE)
 
 
 def _run(server: Any, listening: socket.socket) -> None:
