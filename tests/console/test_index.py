@@ -15,7 +15,6 @@ from captoken.cli.console import index as indexes
 from captoken.cli.console.index import Index
 from tests.console.world import World
 
-
 STRANGER = {"subject": "user:eve", "agent": "eve", "task": "q3", "tables": ["sales"], "operations": ["select"]}
 
 
