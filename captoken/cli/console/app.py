@@ -245,7 +245,14 @@ class Console:
 
     def _agent_view(self, given: Mapping[str, str]) -> Json | None:
         overlay = self._control.overlay()
-        return views.agent_view(self._index, overlay, self._spent, self.now(), given.get("id", ""))
+        return views.agent_view(
+            self._index,
+            overlay,
+            self._spent,
+            self.now(),
+            given.get("id", ""),
+            _number(given, "at"),
+        )
 
     def _decisions_view(self, given: Mapping[str, str]) -> Json:
         return views.decisions_view(
@@ -253,6 +260,7 @@ class Console:
             hop=given.get("id"),
             task=given.get("task"),
             before=_number(given, "before"),
+            at=_number(given, "at"),
             refused=given.get("refused") == "1",
             limit=_number(given, "limit") or views.PAGE,
         )

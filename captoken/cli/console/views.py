@@ -356,19 +356,24 @@ def agent_view(
     spent: Spent,
     now: int,
     id: str,
+    at: int | None = None,
 ) -> Json | None:
-    """One hop: how it came to be, what it may do, did, and never needed, and what stops it."""
+    """One hop: how it came to be, what it may do, did, and never needed, and what stops it.
+
+    As of `at`, where that is said, but for what it never needed.
+    """
+    then = now if at is None else at
     rows = index.rows(f"select {_NODE} from hops where id = ?", id)
     if not rows:
         return None
     found = known(rows[0][9])
     return {
-        "node": _node(index, overlay, spent, rows[0], now, None),
-        "chain": _chain(index, found, now),
-        "may": _may(found.hop, now),
+        "node": _node(index, overlay, spent, rows[0], then, at),
+        "chain": _chain(index, found, then),
+        "may": _may(found.hop, then),
         "unused": _unused(index, id),
-        "reach": _reach(index, overlay, id, now),
-        "decisions": decisions_view(index, hop=id),
+        "reach": _reach(index, overlay, id, then),
+        "decisions": decisions_view(index, hop=id, at=at),
     }
 
 
@@ -460,6 +465,7 @@ def decisions_view(
     hop: str | None = None,
     task: str | None = None,
     before: int | None = None,
+    at: int | None = None,
     refused: bool = False,
     limit: int = PAGE,
 ) -> Json:
@@ -473,6 +479,9 @@ def decisions_view(
     if before is not None:
         asked.append("id < ?")
         values.append(before)
+    if at is not None:
+        asked.append("at <= ?")
+        values.append(at)
     if refused:
         asked.append("not allowed")
     condition = " and ".join(asked)

@@ -1,0 +1,421 @@
+"""The page in Chromium: the command's own process, a trail that grows beside it, and an operator's hand.
+
+`pytest -m browser tests/console` runs them. They need the package `chromium` of Debian, Playwright for Python, and
+axe-core in `web/node_modules`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captoken import Access, Issuer, Keyring, Token, Verifier
+from captoken.audit import AuditTrail
+from captoken.control import Operator
+from captoken.keys import OperatorKey
+from captoken.stores.sqlite import SQLiteSnapshots
+from captoken.stores.trail_file import TrailFile
+
+pytestmark = pytest.mark.browser
+
+AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
+WAIT = 15_000  # milliseconds, of a machine that is busy
+
+MARKUP = '<img src=x onerror="window.hit=1">'
+SCRIPT = "\"'><script>window.hit=1</script>"
+LOOKALIKE = "s\u0430les"  # its second letter is Cyrillic
+
+# Playwright's own types are not at hand where it is not installed.
+Page = Any
+
+
+class Story:
+    """A server that writes a trail, an operator's store, and the console as a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        keyring = Keyring.generate()
+        self.issuer = Issuer(keyring)
+        self.trail = TrailFile(folder / "trail.jsonl")
+        self.verifier = Verifier(keyring, audit=AuditTrail(self.trail.write))
+
+        key = OperatorKey.generate()
+        key.save(folder / "operator.json")
+        self.store = SQLiteSnapshots.create(folder / "overlay.db")
+        self.operator = Operator(key, self.store, by="ops:kim")
+        self.operator.renew()
+
+        self.root = self.mint("q3-risk")
+        self.sales = self.root.delegate(to="sales-agent", tables=["sales", "market.*"])
+        self.chart = self.sales.delegate(to="chart-agent", tables=["sales"])
+        self.hr = self.root.delegate(to="hr-agent", tables=["hr"])
+        for token in (self.root, self.sales, self.chart):
+            assert self.ask(token, "sales")
+        assert self.ask(self.hr, "hr")
+        self.address = self._start()
+
+    def mint(self, task: str) -> Token:
+        return self.issuer.mint(
+            subject="user:jane",
+            agent="orchestrator",
+            task=task,
+            tables=["*"],
+            operations=["select", "insert"],
+            expires_in=3600,
+        )
+
+    def ask(self, token: Token, table: str, operation: str = "select") -> bool:
+        return bool(self.verifier.check(token, Access(table=table, operation=operation)))
+
+    def _start(self) -> str:
+        """Start the console. Its address, which is good once."""
+        words = ["--trail", "trail.jsonl", "--overlay", "overlay.db", "--key", "operator.json", "--by", "ops:kim"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "captoken", "console", *words, "--json", "--no-open"],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        address: str = json.loads(self.process.stdout.readline())["address"]
+        return address
+
+    def close(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(WAIT / 1000) == 0
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.trail.close()
+
+    def entries(self) -> list[tuple[str, str]]:
+        """What stands in the store, as another process reads it: who said it, and why."""
+        return [(entry.by, entry.why) for entry in self.operator.entries()]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium")
+    assert found, "chromium is not here: it is a package of Debian"
+    with sync_playwright() as playwright:
+        # Chromium has no sandbox for root, which one is in a container.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Iterator[Story]:
+    made = Story(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(chromium: Any, story: Story) -> Iterator[Page]:
+    """The page, opened by its address. At the end: nothing was forbidden to it, and nothing went wrong in it."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(WAIT)
+    opened = context.new_page()
+    wrong: list[str] = []
+    opened.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("dialog", lambda dialog: wrong.append(dialog.message))
+    opened.add_init_script("addEventListener('securitypolicyviolation', (event) => console.error(event.violatedDirective))")
+    opened.goto(story.address)
+    opened.get_by_role("tree").wait_for()
+    yield opened
+    assert script(opened, "window.hit") is None
+    context.close()
+    assert wrong == []
+
+
+def script(page: Page, expression: str) -> Any:
+    """What an expression gives, by the debugger, which no policy binds."""
+    session = page.context.new_cdp_session(page)
+    answer = session.send("Runtime.evaluate", {"expression": expression, "awaitPromise": True, "returnByValue": True})
+    session.detach()
+    assert "exceptionDetails" not in answer, answer
+    return answer["result"].get("value")
+
+
+def agent(page: Page, name: str) -> Any:
+    """Its row in the tree."""
+    return page.locator("[role=treeitem]", has=page.locator(".node-name", has_text=name)).first
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core has to say, in a line each."""
+    page.wait_for_timeout(300)  # what appears has appeared: colours are looked at as they are
+    script(page, AXE.read_text(encoding="utf-8") + "; true")
+    found = script(page, "axe.run(document, {resultTypes: ['violations']}).then((run) => run.violations)")
+    return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+
+
+def test_the_address_opens_it_once_and_for_one_browser(chromium: Any, story: Story, page: Page) -> None:
+    """The secret is not in the address any more, and another browser gets nothing, with or without it."""
+    host = story.address.split("/?")[0]
+    assert page.url.startswith(host) and "once" not in page.url
+    other = chromium.new_context()
+    for target in ("/", "/app.js", "/api/now", "/api/session", "/export?task=q3-risk", story.address.removeprefix(host)):
+        answer = other.request.get(host + target)
+        assert answer.status == 403 and set(answer.json()) == {"error"}
+    other.close()
+
+
+def test_a_refusal_is_seen(story: Story, page: Page) -> None:
+    agent(page, "hr-agent").get_by_text("0 refused").wait_for()
+    assert not story.ask(story.hr, "payroll")
+    agent(page, "hr-agent").get_by_text("1 refused").wait_for()
+    agent(page, "hr-agent").get_by_text("select on table payroll").wait_for()
+
+
+def test_from_the_address_to_an_agent_revoked(story: Story, page: Page) -> None:
+    """Three clicks and one reason. All below is stopped with it, and nothing beside it."""
+    clicks = 0
+
+    def click(target: Any) -> None:
+        nonlocal clicks
+        target.click()
+        clicks += 1
+
+    click(agent(page, "sales-agent"))
+    click(page.get_by_role("button", name="Revoke with all below…"))
+    dialog = page.get_by_role("dialog", name="Revoke sales-agent")
+    dialog.get_by_text("would have refused 2 calls").wait_for()
+    assert "q3-risk" in dialog.inner_text() and "chart-agent" in dialog.inner_text()
+    assert dialog.get_by_role("button", name="Cancel").evaluate("(one) => one === document.activeElement")
+    assert dialog.get_by_role("button", name="Revoke").is_disabled()
+    dialog.get_by_label("Why").fill("it asks for payroll")
+    click(dialog.get_by_role("button", name="Revoke"))
+
+    agent(page, "sales-agent").get_by_text("revoked").wait_for()
+    agent(page, "chart-agent").get_by_text("revoked").wait_for()
+    agent(page, "hr-agent").get_by_text("live").wait_for()
+    assert clicks <= 5
+    assert story.entries() == [("ops:kim", "it asks for payroll")]
+
+
+def test_narrowed_and_lifted(story: Story, page: Page) -> None:
+    """The form says what is left; a preview follows each change of it."""
+    agent(page, "sales-agent").click()
+    panel = page.locator(".agent")
+    panel.get_by_role("button", name="Narrow…").click()
+    dialog = page.get_by_role("dialog", name="Narrow sales-agent")
+    dialog.get_by_label("these tables").fill("market.*")
+    dialog.get_by_text("would have refused 2 calls").wait_for()
+    dialog.get_by_label("these tables").fill("sales")
+    dialog.get_by_text("would have refused 0 calls").wait_for()
+    dialog.get_by_label("Why").fill("markets are closed")
+    dialog.get_by_role("button", name="Narrow").click()
+    agent(page, "sales-agent").get_by_text("narrowed").wait_for()
+    assert story.entries() == [("ops:kim", "markets are closed")]
+
+    page.get_by_role("button", name="Entries (1)").click()
+    page.get_by_role("button", name="Lift").click()
+    dialog = page.get_by_role("dialog", name="Lift an entry")
+    assert "markets are closed" in dialog.inner_text()
+    dialog.get_by_label("Why").fill("they are open again")
+    dialog.get_by_role("button", name="Lift").click()
+    page.get_by_text("Nothing stands").wait_for()
+    assert story.entries() == []
+
+
+def test_a_form_that_makes_no_sense_does_nothing(story: Story, page: Page) -> None:
+    agent(page, "sales-agent").click()
+    page.locator(".agent").get_by_role("button", name="Narrow…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Why").fill("a try")
+    for field, said in (("what else", "{"), ("what else", "[]"), ("minutes", "-1"), ("minutes", "soon")):
+        dialog.get_by_label(field).fill(said)
+        assert dialog.get_by_role("button", name="Narrow").is_disabled()
+        dialog.get_by_label(field).fill("")
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="detached")
+    assert story.entries() == []
+
+
+def test_a_task_is_ended(story: Story, page: Page) -> None:
+    assert story.ask(story.mint("payroll-run"), "payroll")
+    page.get_by_role("option", name="payroll-run").click()
+    page.get_by_role("heading", name="Task payroll-run").wait_for()
+    page.get_by_role("button", name="End task…").click()
+    dialog = page.get_by_role("dialog", name="End the task payroll-run")
+    dialog.get_by_text("would have refused 1 call").wait_for()
+    dialog.get_by_label("Why").fill("it is done")
+    dialog.get_by_role("button", name="End it").click()
+    page.get_by_role("option", name="payroll-run").get_by_text("ended").wait_for()
+    page.get_by_role("option", name="q3-risk").get_by_text("live").wait_for()
+    assert story.entries() == [("ops:kim", "it is done")]
+
+
+def test_one_agent(story: Story, page: Page) -> None:
+    """Its hand-overs, what it was given and never used, its decisions; and those that were refused alone."""
+    assert not story.ask(story.sales, "hr", "insert")
+    agent(page, "sales-agent").click()
+    panel = page.locator(".agent")
+    panel.get_by_text("only on market.*, sales").or_(panel.get_by_text("select on market.*, sales")).first.wait_for()
+    panel.get_by_text("token.attenuate(").wait_for()
+    rows = panel.locator(".decisions tbody tr")
+    rows.nth(1).wait_for()
+    panel.get_by_label("refused only").check()
+    rows.nth(1).wait_for(state="detached")
+    assert "insert on table hr" in rows.first.inner_text()
+
+
+def test_as_it_was_then(story: Story, page: Page) -> None:
+    """The slider goes back to before there was anything, and what-if changes nothing."""
+    page.get_by_role("button", name="Then").click()
+    slider = page.get_by_role("slider", name="As of")
+    slider.focus()
+    agent(page, "sales-agent").get_by_text("1 allowed").wait_for()
+    assert page.get_by_role("button", name="End task…").count() == 0
+    agent(page, "sales-agent").click()
+    page.locator(".agent").get_by_role("button", name="What if…").click()
+    dialog = page.get_by_role("dialog", name="What if sales-agent")
+    dialog.get_by_role("button", name="Judge again").click()
+    dialog.get_by_text("It would have stopped 2 calls").wait_for()
+    dialog.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Now").click()
+    page.get_by_role("button", name="End task…").wait_for()
+    assert story.entries() == []
+
+
+def test_what_strangers_wrote_is_text(story: Story, page: Page) -> None:
+    """No script runs, no row looks like another, and no element is made of it."""
+    for name in (MARKUP, SCRIPT, LOOKALIKE):
+        assert not story.ask(story.hr, name)
+    twin = story.root.delegate(to="saIes-agent", tables=["sales"])  # with a capital I
+    assert story.ask(twin, "sales")
+    agent(page, "saIes-agent").wait_for()
+    agent(page, "hr-agent").click()
+    rows = page.locator(".agent .decisions tbody")
+    rows.get_by_text("s\\u0430les").first.wait_for()
+    said = rows.inner_text()
+    assert MARKUP in said and SCRIPT in said and LOOKALIKE not in said
+    assert page.locator("#app img, #app script, #app [style], #app [onerror]").count() == 0
+    assert agent(page, "sales-agent").get_attribute("id") != agent(page, "saIes-agent").get_attribute("id")
+
+
+def test_by_keyboard_alone(story: Story, page: Page) -> None:
+    """The tree, an agent, its revocation, and back to where the focus was."""
+    press = page.keyboard.press
+
+    def focused() -> str:
+        return str(script(page, "(document.activeElement.getAttribute('aria-label') || document.activeElement.innerText)"))
+
+    for _ in range(40):
+        press("Tab")
+        if script(page, "document.activeElement.getAttribute('role')") == "treeitem":
+            break
+    assert focused().startswith("orchestrator")
+    press("End")
+    last = focused()
+    press("Home")
+    assert focused().startswith("orchestrator") and focused() != last
+    press("ArrowLeft")
+    page.locator("[role=treeitem]").nth(1).wait_for(state="detached")
+    press("ArrowRight")
+    page.locator("[role=treeitem]").nth(3).wait_for()
+    press("s")
+    assert focused().startswith("sales-agent")
+    press("Enter")
+    page.get_by_role("heading", name="Agent sales-agent").wait_for()
+    assert focused().startswith("sales-agent")
+
+    for _ in range(10):
+        press("Tab")
+        if focused().startswith("Revoke"):
+            break
+    press("Enter")
+    page.get_by_role("dialog").get_by_text("would have refused").wait_for()
+    assert focused() == "Cancel"
+    press("Escape")
+    page.get_by_role("dialog").wait_for(state="detached")
+    assert focused().startswith("Revoke")
+
+    press("Enter")
+    page.get_by_role("dialog").get_by_text("would have refused 2 calls").wait_for()
+    press("Shift+Tab")
+    page.keyboard.type("by hand")
+    press("Tab")
+    press("Tab")
+    assert focused() == "Revoke"
+    press("Enter")
+    agent(page, "sales-agent").get_by_text("revoked").wait_for()
+    assert story.entries() == [("ops:kim", "by hand")]
+
+
+def test_selection_and_focus_stay(story: Story, page: Page) -> None:
+    """While the trail goes on."""
+    agent(page, "chart-agent").click()
+    agent(page, "chart-agent").focus()
+    before = page.evaluate("document.activeElement.id")
+    for table in ("hr", "payroll"):
+        assert not story.ask(story.chart, table)
+    agent(page, "chart-agent").get_by_text("2 refused").wait_for()
+    assert page.evaluate("document.activeElement.id") == before
+    assert agent(page, "chart-agent").get_attribute("aria-selected") == "true"
+
+
+@pytest.mark.parametrize("width", [360, 1280, 2560])
+def test_nothing_stands_beside_the_page(story: Story, page: Page, width: int) -> None:
+    """No view scrolls sideways, with names as long as they may be."""
+    long = story.root.delegate(to="x" * 128, tables=["sales"])
+    assert not story.ask(long, "t" * 200)
+    page.set_viewport_size({"width": width, "height": 900})
+    agent(page, "x" * 128).click()
+    page.locator(".agent").wait_for()
+    too_wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert script(page, too_wide) is False
+    page.locator(".agent").get_by_role("button", name="Narrow…").click()
+    assert script(page, too_wide) is False
+    assert script(page, "((box) => box.scrollWidth > box.clientWidth)(document.querySelector('dialog'))") is False
+    page.keyboard.press("Escape")
+    for view in ("Then", "Entries (0)"):
+        page.get_by_role("button", name=view).click()
+        assert script(page, too_wide) is False
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_who_cannot_see_it_can_use_it(story: Story, page: Page, scheme: str) -> None:
+    """axe-core finds nothing in any view."""
+    page.emulate_media(color_scheme=scheme)
+    assert not story.ask(story.chart, MARKUP)
+    agent(page, "chart-agent").get_by_text("1 refused").wait_for()
+    found = violations(page)
+    agent(page, "sales-agent").click()
+    panel = page.locator(".agent")
+    panel.locator(".decisions tbody tr").first.wait_for()
+    found += violations(page)
+
+    for button in ("Revoke with all below…", "Narrow…", "What if…"):
+        panel.get_by_role("button", name=button).click()
+        page.get_by_role("dialog").wait_for()
+        if button.startswith("Revoke"):
+            page.get_by_role("dialog").get_by_text("would have refused").wait_for()
+        found += violations(page)
+        page.keyboard.press("Escape")
+        page.get_by_role("dialog").wait_for(state="detached")
+
+    story.operator.narrow(task="q3-risk", tables=["sales"], why="to be seen")
+    story.operator.revoke(link=agent(page, "hr-agent").get_attribute("data-node"), why="to be seen")
+    agent(page, "hr-agent").get_by_text("revoked").wait_for()
+    found += violations(page)
+    page.get_by_role("button", name="Then").click()
+    page.get_by_role("slider").wait_for()
+    found += violations(page)
+    page.get_by_role("button", name="Entries (2)").click()
+    page.get_by_role("button", name="Lift").first.wait_for()
+    found += violations(page)
+    assert found == [], "\n".join(found)

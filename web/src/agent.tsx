@@ -1,0 +1,190 @@
+// One agent: how it came to be, what it may do and did, what it never needed, and what stops it.
+import type { JSX } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import * as api from "./api";
+import type { AgentView, Page, Row } from "./api";
+import { count, exact, plainNumber, STATES } from "./format";
+import { Ago, Bar, Basis, Copy, Decisions, StateMark } from "./parts";
+import { saysTime, timeLeft } from "./tree";
+
+const LIMIT = 25;
+
+// Decisions a page at a time. The first page is the newest, and moves on with the trail.
+export function Paged(props: {
+  of: { id: string } | { task: string };
+  first: Page | null;
+  at: number | null;
+  rev: string;
+  now: number;
+  caption: string;
+  who?: boolean;
+}): JSX.Element {
+  const [refused, setRefused] = useState(false);
+  const [before, setBefore] = useState<string[]>([]);
+  const [page, setPage] = useState<Page | null>(props.first);
+  const [trouble, setTrouble] = useState("");
+  const cursor = before.at(-1) ?? null;
+  const of = JSON.stringify(props.of);
+
+  useEffect(() => setBefore([]), [of, refused, props.at]);
+  // A page of earlier decisions stays as it is: it is asked for once.
+  const rev = cursor === null ? props.rev : "";
+  useEffect(() => {
+    let isOver = false;
+    api.decisions(props.of, cursor, refused, props.at, LIMIT).then(
+      (found) => {
+        if (isOver) return;
+        setPage(found);
+        setTrouble("");
+      },
+      (error: Error) => {
+        if (!isOver) setTrouble(error.message);
+      },
+    );
+    return () => {
+      isOver = true;
+    };
+  }, [of, cursor, refused, rev, props.at]);
+
+  const rows: Row[] = page?.rows ?? [];
+  return (
+    <>
+      <div class="filters">
+        <label class="check">
+          <input type="checkbox" checked={refused}
+            onChange={(event) => setRefused(event.currentTarget.checked)} />
+          refused only
+        </label>
+        <span class="pager">
+          <button type="button" class="small" disabled={before.length === 0}
+            onClick={() => setBefore(before.slice(0, -1))}>Newer</button>
+          <span class="muted">page {before.length + 1}</span>
+          <button type="button" class="small" disabled={!page?.next}
+            onClick={() => page?.next && setBefore([...before, page.next])}>Older</button>
+        </span>
+      </div>
+      {trouble && <p class="bad" role="alert">{trouble}</p>}
+      <Decisions rows={rows} now={props.now} caption={props.caption} who={props.who ?? false} />
+    </>
+  );
+}
+
+export function Agent(props: {
+  view: AgentView;
+  now: number;
+  rev: string;
+  at: number | null;
+  canAct: boolean;
+  onAct: (kind: "narrow" | "revoke" | "what-if") => void;
+  onGo: (id: string) => void;
+  onClose: () => void;
+  tell: (said: string) => void;
+}): JSX.Element {
+  const { view, now } = props;
+  const { node } = view;
+  const works = view.reach.agents;
+  const box = useRef<HTMLElement>(null);
+  // Where all stands in one column, it is below what was pressed.
+  useEffect(() => {
+    if (!matchMedia("(min-width: 1200px)").matches) box.current?.scrollIntoView({ block: "start" });
+  }, []);
+  const isOver = node.state === "revoked" || node.state === "expired";
+  return (
+    <section ref={box} class="panel agent" aria-labelledby="agent-title">
+      <div class="panel-head">
+        <h2 id="agent-title"><span class="kind">Agent</span> {node.agent}</h2>
+        <button type="button" class="small" onClick={props.onClose}>
+          Close<span class="unseen"> this agent</span>
+        </button>
+      </div>
+      <p class="facts">
+        <StateMark state={node.state} /> <Basis basis={node.basis} />
+        <span>{count(node.allowed, "call")} allowed,{" "}
+          <span class={node.denied ? "bad" : ""}>{plainNumber(node.denied)} refused</span></span>
+        {node.last && <span>last: <Ago at={node.last.at} now={now} /></span>}
+      </p>
+      <div class="actions">
+        {props.canAct && <>
+          <button type="button" class="danger" disabled={isOver} onClick={() => props.onAct("revoke")}>
+            Revoke with all below…
+          </button>
+          <button type="button" disabled={isOver} onClick={() => props.onAct("narrow")}>Narrow…</button>
+        </>}
+        <button type="button" onClick={() => props.onAct("what-if")}>What if…</button>
+      </div>
+
+      <h3>May</h3>
+      <ul class="may">{view.may.map((line) => <li key={line}>{line}</li>)}</ul>
+      <div class="gauges">
+        <div class="gauge">
+          <span>Time</span>
+          <Bar left={timeLeft(node, now)} label="Time left" />
+          <span>{saysTime(node, now)}
+            {node.expires_at !== null && <span class="exact"> until {exact(node.expires_at)}</span>}
+          </span>
+        </div>
+        {node.budget.map((one, place) => (
+          <div class="gauge" key={`${one.unit}-${place}`}>
+            <span>{one.unit}</span>
+            {one.spent === null
+              ? <span class="muted">no ledger here</span>
+              : <Bar left={1 - one.spent / Math.max(1, one.limit)} label={`${one.unit} left`} />}
+            <span>{one.spent === null
+              ? `at most ${plainNumber(one.limit)}`
+              : `${plainNumber(Math.max(0, one.limit - one.spent))} of ${plainNumber(one.limit)} left`}
+            </span>
+          </div>
+        ))}
+      </div>
+
+      <h3>Handed over</h3>
+      <ol class="chain">
+        {view.chain.map((hop) => (
+          <li key={hop.id}>
+            {hop.id === node.id
+              ? <strong>{hop.holder}</strong>
+              : <button type="button" class="link" onClick={() => props.onGo(hop.id)}>{hop.holder}</button>}
+            {" "}<Basis basis={hop.basis} />
+            {hop.took.length === 0
+              ? <div class="muted">took nothing away</div>
+              : <ul class="took" aria-label={`What was taken away on the way to ${hop.holder}`}>
+                  {hop.took.map((line) => <li key={line}>{line}</li>)}
+                </ul>}
+          </li>
+        ))}
+      </ol>
+
+      {view.unused && <>
+        <h3>Given, and never used</h3>
+        <p>This would have done for its {count(view.unused.allowed, "call")}:</p>
+        <div class="copied">
+          <pre tabIndex={0} aria-label="The narrower token to make instead">{view.unused.python}</pre>
+          <Copy text={view.unused.python} tell={props.tell} />
+        </div>
+      </>}
+
+      <h3>What still works below</h3>
+      {works.length === 0
+        ? <p class="none">Nothing: neither it nor what came of it.</p>
+        : <>
+            <p>{count(works.length, "agent")} {works.length === 1 ? "works" : "work"}; to revoke it stops
+              {works.length === 1 ? " it." : " them all."}</p>
+            <ul class="reach">
+              {works.slice(0, 50).map((one) => (
+                <li key={one.id}>
+                  {one.id === node.id
+                    ? one.agent
+                    : <button type="button" class="link" onClick={() => props.onGo(one.id)}>{one.agent}</button>}
+                  {one.state !== "live" && <span class="muted"> {STATES[one.state]?.says}</span>}
+                </li>
+              ))}
+            </ul>
+            {works.length > 50 && <p class="none">and {works.length - 50} more.</p>}
+          </>}
+
+      <h3>Decisions</h3>
+      <Paged of={{ id: node.id }} first={view.decisions} at={props.at} rev={props.rev} now={now}
+        caption={`Decisions about ${node.agent}, the last first`} />
+    </section>
+  );
+}

@@ -1,0 +1,256 @@
+// What the server answers, and how it is asked. See `captoken/cli/console/views.py`.
+//
+// Each text is what a stranger wrote, and comes escaped. Here it is put into text nodes alone.
+
+export type State = "live" | "expired" | "revoked" | "narrowed" | "over" | "ended";
+
+export type Basis = "issued" | "vouched" | "proven";
+
+export interface Session {
+  csrf: string;
+  now: number;
+  can_act: boolean;
+  by: string;
+}
+
+export interface TrailFacts {
+  name: string;
+  records: number;
+  last_at: number | null;
+  trouble: string | null;
+}
+
+export interface OverlayFacts {
+  seq: number;
+  issued_at: number;
+  expires_at: number;
+  entries: number;
+}
+
+export interface Task {
+  task: string;
+  key: string;
+  subject: string;
+  tokens: number;
+  agents: number;
+  first_at: number;
+  last_at: number;
+  allowed: number;
+  denied: number;
+  expires_at: number | null;
+  state: State;
+}
+
+export interface Now {
+  rev: string;
+  now: number;
+  trails: TrailFacts[];
+  overlay: OverlayFacts | null;
+  tasks: Task[];
+  more: number;
+}
+
+export interface Unchanged {
+  rev: string;
+  same: true;
+  now: number;
+}
+
+export interface Budget {
+  unit: string;
+  limit: number;
+  spent: number | null;
+}
+
+export interface AgentNode {
+  id: string;
+  parent: string | null;
+  agent: string;
+  basis: Basis;
+  since: number | null;
+  expires_at: number | null;
+  allowed: number;
+  denied: number;
+  last: { at: number; what: string; allowed: boolean; code: string } | null;
+  words: string[];
+  budget: Budget[];
+  state: State;
+  spark: number[];
+  refused: number[];
+}
+
+export interface Series {
+  from: number;
+  step: number;
+  allowed: number[];
+  denied: number[];
+}
+
+export interface TaskView {
+  task: Task;
+  nodes: AgentNode[];
+  series: Series;
+}
+
+export interface Row {
+  seq: number | null;
+  at: number | null;
+  what: string;
+  allowed: boolean;
+  code: string;
+  why: string;
+  added_by?: string | null;
+  who: string;
+  link: string | null;
+}
+
+export interface Page {
+  rows: Row[];
+  next: string | null;
+}
+
+export interface Hop {
+  holder: string;
+  basis: Basis;
+  id: string;
+  took: string[];
+}
+
+export type Keywords = Record<string, unknown>;
+
+export interface AgentView {
+  node: AgentNode;
+  chain: Hop[];
+  may: string[];
+  unused: { keywords: Keywords; python: string; allowed: number } | null;
+  reach: {
+    agents: { id: string; agent: string; state: State }[];
+    select: Select;
+  };
+  decisions: Page;
+}
+
+export interface Entry {
+  id: string;
+  at: number;
+  by: string;
+  why: string;
+  until: number | null;
+  select: string;
+  narrows: string[] | null;
+}
+
+export type Select = Record<string, string>;
+
+export interface Preview {
+  hours: number;
+  would_refuse: number;
+  rows: Row[];
+  stands: Entry;
+  stamp: string;
+}
+
+export interface WhatIf {
+  stopped: number;
+  rows: Row[];
+}
+
+export type Kind = "narrow" | "end" | "revoke" | "lift";
+
+// What the server said no to. The message is its sentence.
+export class Refusal extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+let csrf = "";
+
+async function answer<T>(request: Promise<Response>): Promise<T> {
+  let response: Response;
+  try {
+    response = await request;
+  } catch {
+    throw new Refusal(0, "The console does not answer. Is it still running?");
+  }
+  let said: unknown;
+  try {
+    said = await response.json();
+  } catch {
+    throw new Refusal(response.status, "The console answered with something that cannot be read.");
+  }
+  if (!response.ok) {
+    const error = (said as { error?: unknown }).error;
+    throw new Refusal(response.status, typeof error === "string" ? error : "It was refused.");
+  }
+  return said as T;
+}
+
+function get<T>(path: string, query: Record<string, string | number | null | undefined>): Promise<T> {
+  const asked = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== null && value !== undefined) asked.set(name, String(value));
+  }
+  const text = asked.toString();
+  return answer<T>(fetch(text ? `${path}?${text}` : path, { credentials: "same-origin" }));
+}
+
+function post<T>(path: string, body: unknown): Promise<T> {
+  return answer<T>(
+    fetch(path, {
+      method: "POST",
+      credentials: "same-origin",
+      headers: { "content-type": "application/json", "x-captoken-form": csrf },
+      body: JSON.stringify(body),
+    }),
+  );
+}
+
+// The word that forms are sent with is kept here, and nowhere else.
+export async function session(): Promise<Session> {
+  const found = await get<Session>("/api/session", {});
+  csrf = found.csrf;
+  return found;
+}
+
+export const now = (rev: string | null, at: number | null): Promise<Now | Unchanged> =>
+  get("/api/now", { rev, at });
+
+export const task = (key: string, at: number | null): Promise<TaskView> =>
+  get("/api/task", { task: key, at });
+
+export const agent = (id: string, at: number | null): Promise<AgentView> =>
+  get("/api/agent", { id, at });
+
+export const decisions = (
+  of: { id?: string; task?: string },
+  before: string | null,
+  refused: boolean,
+  at: number | null,
+  limit: number,
+): Promise<Page> =>
+  get("/api/decisions", { ...of, before, at, limit, refused: refused ? 1 : null });
+
+export const overlay = (): Promise<{ entries: Entry[] }> => get("/api/overlay", {});
+
+export const preview = (select: Select, keywords: Keywords | null): Promise<Preview> =>
+  post("/api/preview", { select, keywords });
+
+export const whatIf = (
+  select: Select,
+  keywords: Keywords | null,
+  first: number,
+  last: number,
+): Promise<WhatIf> => post("/api/what-if", { add: [{ select, keywords }], first, last });
+
+export const act = (wish: {
+  kind: Kind;
+  select?: Select;
+  entry?: string;
+  keywords?: Keywords | null;
+  why: string;
+  stamp?: string;
+}): Promise<{ entry: string; seq: number }> => post("/api/act", wish);

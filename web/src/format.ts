@@ -1,0 +1,62 @@
+// Numbers with units, and times as people say them.
+
+const number = new Intl.NumberFormat("en-GB");
+const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const day = new Intl.DateTimeFormat("sv-SE", {
+  dateStyle: "short",
+  timeStyle: "medium",
+});
+
+export function count(value: number, one: string, many = `${one}s`): string {
+  return `${number.format(value)} ${value === 1 ? one : many}`;
+}
+
+export const plainNumber = (value: number): string => number.format(value);
+
+// How long: "12 s", "4 min", "3 h 5 min", "2 d". Never less than it is by more than a twelfth.
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 10) return whole % 60 ? `${minutes} min ${whole % 60} s` : `${minutes} min`;
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return `${Math.floor(hours / 24)} d`;
+}
+
+export function ago(at: number, now: number): string {
+  const passed = now - at;
+  // Servers' clocks are not quite the same: a second or two in the future is now.
+  if (passed < -2) return `in ${duration(-passed)}`;
+  return passed < 1 ? "now" : `${duration(passed)} ago`;
+}
+
+export const exact = (at: number): string => day.format(at * 1000);
+
+export const timeOfDay = (at: number): string => clock.format(at * 1000);
+
+export const iso = (at: number): string => new Date(at * 1000).toISOString();
+
+// What a field of the kind `datetime-local` takes, and what it gives.
+export const toField = (at: number): string => day.format(at * 1000).replace(" ", "T");
+
+export function fromField(text: string): number | null {
+  const at = new Date(text).getTime();
+  return Number.isNaN(at) ? null : Math.floor(at / 1000);
+}
+
+export const STATES: Record<string, { sign: string; says: string }> = {
+  live: { sign: "●", says: "live" },
+  narrowed: { sign: "◐", says: "narrowed" },
+  revoked: { sign: "✕", says: "revoked" },
+  ended: { sign: "✕", says: "ended" },
+  expired: { sign: "○", says: "run out" },
+  over: { sign: "○", says: "over" },
+};
+
+export const BASES: Record<string, string> = {
+  issued: "the issuer named it",
+  vouched: "whoever handed on vouches for the name",
+  proven: "it proved to have its key",
+};

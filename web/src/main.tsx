@@ -1,0 +1,421 @@
+// The page: what is asked for, and where it stands.
+import { render } from "preact";
+import type { JSX } from "preact";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { Act, What } from "./act";
+import type { Aim } from "./act";
+import { Agent, Paged } from "./agent";
+import * as api from "./api";
+import type { AgentView, Entry, Now, Session, TaskView } from "./api";
+import { ago, count, duration, exact, plainNumber, timeOfDay } from "./format";
+import { Ago, Decisions, StateMark } from "./parts";
+import { Plot } from "./plot";
+import { serverNow, setClock, useClock, usePlace } from "./state";
+import type { ViewName } from "./state";
+import { Tasks } from "./tasks";
+import { Tree } from "./tree";
+
+const EVERY = 500; // milliseconds between two questions
+const LATER = 2000; // after one that was not answered
+const TOLD_FOR = 8000;
+const HEARD_EACH = 5000; // at most, so that a reader can follow
+
+const pause = (milliseconds: number): Promise<void> =>
+  new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+function App(): JSX.Element {
+  const [place, go] = usePlace();
+  const now = useClock();
+  const [who, setWho] = useState<Session | null>(null);
+  const [seen, setSeen] = useState<Now | null>(null);
+  const [task, setTask] = useState<TaskView | null>(null);
+  const [agent, setAgent] = useState<AgentView | null>(null);
+  const [entries, setEntries] = useState<Entry[]>([]);
+  const [recent, setRecent] = useState<api.Page | null>(null);
+  const [trouble, setTrouble] = useState("");
+  const [told, setTold] = useState("");
+  const [heard, setHeard] = useState("");
+  const [aim, setAim] = useState<Aim | null>(null);
+  const nudge = useRef(0);
+  const [asked, setAsked] = useState(0);
+
+  // One question after the other, as long as the page stands where it does.
+  useEffect(() => {
+    let isOver = false;
+    const run = async (): Promise<void> => {
+      let rev: string | null = null;
+      let late = 0;
+      for (;;) {
+        const began = performance.now();
+        let wait = EVERY;
+        try {
+          if (!who) setWho(await api.session());
+          const found = await api.now(rev, place.at);
+          if (isOver) return;
+          setClock(found.now);
+          if (!("same" in found)) {
+            rev = found.rev;
+            setSeen(found);
+            const [ofTask, ofAgent, said, last] = await Promise.all([
+              place.task === null ? null : api.task(place.task, place.at).catch(gone),
+              place.node === null ? null : api.agent(place.node, place.at).catch(gone),
+              api.overlay(),
+              place.task === null ? api.decisions({}, null, true, place.at, 15) : null,
+            ]);
+            if (isOver) return;
+            setTask(ofTask);
+            setAgent(ofAgent);
+            setEntries(said.entries);
+            setRecent(last);
+            // A server that is busy is asked less often.
+            late = performance.now() - began;
+          } else if (place.at !== null) {
+            wait = LATER;
+          }
+          setTrouble("");
+        } catch (error) {
+          if (isOver) return;
+          setTrouble((error as Error).message);
+          wait = LATER;
+        }
+        await pause(Math.max(wait - (performance.now() - began), late, 50));
+        late = 0;
+        while (document.hidden && !isOver) await pause(EVERY);
+        if (isOver) return;
+      }
+    };
+    void run();
+    return () => {
+      isOver = true;
+    };
+  }, [place.task, place.node, place.at, place.view, asked]);
+
+  const again = (): void => {
+    nudge.current += 1;
+    setAsked(nudge.current);
+  };
+
+  // The first task is shown without a click.
+  useEffect(() => {
+    const first = seen?.tasks[0];
+    if (place.task === null && first && place.view !== "said") go({ task: first.key }, true);
+  }, [seen === null, place.task, place.view]);
+
+  useHeard(task, setHeard);
+  useEffect(() => {
+    const timer = setTimeout(() => setTold(""), TOLD_FOR);
+    return () => clearTimeout(timer);
+  }, [told]);
+
+  const choose = useCallback((key: string) => go({ task: key, node: null }), []);
+  const chooseNode = useCallback((id: string) => go({ node: id }), []);
+  const view = (name: ViewName): void =>
+    go({ view: name, at: name === "then" ? place.at ?? serverNow() : null });
+
+  const aimAtTask = (kind: Aim["kind"]): void => {
+    if (!task) return;
+    const names = task.nodes.map((node) => node.agent);
+    setAim({
+      kind, agent: null, task: task.task.task, select: { task: task.task.key }, below: names,
+      suggested: null,
+    });
+  };
+  const aimAtAgent = (kind: Aim["kind"]): void => {
+    if (!agent) return;
+    const below = agent.reach.agents.filter((one) => one.id !== agent.node.id);
+    setAim({
+      kind, agent: agent.node.agent, task: task?.task.task ?? "", select: agent.reach.select,
+      below: below.map((one) => one.agent), suggested: agent.unused?.keywords ?? null,
+    });
+  };
+
+  // What is past is looked at.
+  const canAct = who?.can_act === true && place.view !== "then";
+  const then = place.at ?? now;
+  const isTask = task !== null && task.task.key === place.task;
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(event) => {
+        event.preventDefault();
+        document.getElementById("main")?.focus();
+      }}>To the agents</a>
+      <Head view={place.view} onView={view} seen={seen} who={who} now={now} said={entries.length} />
+      {trouble && <p class="trouble" role="alert">{trouble}</p>}
+      {seen?.trails.filter((one) => one.trouble !== null).map((one) => (
+        <p class="trouble" role="alert" key={one.name}>
+          The trail {one.name} is not read any further: {one.trouble}
+        </p>
+      ))}
+      {place.view === "then" && seen && (
+        <Slider at={then} now={now} first={Math.min(...seen.tasks.map((one) => one.first_at), now)}
+          onMove={(at) => go({ at }, true)} />
+      )}
+      <main id="main" tabIndex={-1}
+        class={`${place.view}${place.node ? " with-agent" : ""}${place.task ? " with-task" : ""}`}>
+        {place.view === "said"
+          ? <Said entries={entries} now={now} canAct={canAct} has={seen?.overlay != null}
+              onLift={(entry) => setAim({
+                kind: "lift", agent: null, task: "", select: {}, below: [], suggested: null, entry,
+              })} />
+          : <>
+              <Tasks tasks={seen?.tasks ?? []} more={seen?.more ?? 0} now={then} chosen={place.task}
+                onChoose={choose} />
+              <div class="middle">
+                {isTask && task
+                  ? <TaskPanel view={task} now={then} at={place.at} canAct={canAct} chosen={place.node}
+                      onAct={aimAtTask} onChoose={chooseNode} onBack={() => go({ task: null, node: null })} />
+                  : <Empty seen={seen} recent={recent} now={then} />}
+              </div>
+              <div class="right">
+                {agent && place.node === agent.node.id
+                  ? <Agent key={agent.node.id} view={agent} now={then} rev={seen?.rev ?? ""} at={place.at}
+                      canAct={canAct} onAct={aimAtAgent} onGo={chooseNode} tell={setTold}
+                      onClose={() => go({ node: null })} />
+                  : isTask && place.task !== null && (
+                    <section class="panel" aria-labelledby="last-title">
+                      <div class="panel-head"><h2 id="last-title">Decisions of the task</h2></div>
+                      <Paged key={place.task} of={{ task: place.task }} first={null} at={place.at}
+                        rev={seen?.rev ?? ""} now={then} who caption="Decisions of the task, the last first" />
+                    </section>
+                  )}
+              </div>
+            </>}
+      </main>
+      {aim && (aim.kind === "what-if"
+        ? <What aim={aim} last={then} onClose={() => setAim(null)} />
+        : <Act aim={aim} by={who?.by ?? ""} onClose={() => setAim(null)}
+            onDone={(said) => {
+              setAim(null);
+              setTold(said);
+              again();
+            }} />)}
+      <div class="told" role="status">{told}</div>
+      <div class="unseen" role="log" aria-label="What was refused">{heard}</div>
+    </>
+  );
+}
+
+// What is not there any more is nothing. All else is an error.
+function gone(error: unknown): null {
+  if (error instanceof api.Refusal && error.status === 404) return null;
+  throw error;
+}
+
+// Says what was refused since the last look, for who does not see it.
+function useHeard(task: TaskView | null, say: (said: string) => void): void {
+  const before = useRef<{ key: string; denied: number; at: number } | null>(null);
+  useEffect(() => {
+    if (!task) return;
+    const { key, denied } = task.task;
+    const kept = before.current;
+    const at = performance.now();
+    if (kept?.key !== key) {
+      before.current = { key, denied, at: 0 };
+      return;
+    }
+    if (denied <= kept.denied || at - kept.at < HEARD_EACH) return;
+    before.current = { key, denied, at };
+    const last = task.nodes
+      .filter((node) => node.last !== null && !node.last.allowed)
+      .sort((a, b) => (b.last?.at ?? 0) - (a.last?.at ?? 0))[0];
+    const which = last?.last ? ` The last: ${last.last.what}, by ${last.agent}.` : "";
+    say(`${count(denied - kept.denied, "call")} refused.${which}`);
+  }, [task]);
+}
+
+function Head(props: {
+  view: ViewName;
+  onView: (view: ViewName) => void;
+  seen: Now | null;
+  who: Session | null;
+  now: number;
+  said: number;
+}): JSX.Element {
+  const { seen, now } = props;
+  const tab = (name: ViewName, text: string): JSX.Element => (
+    <button type="button" class="tab" aria-current={props.view === name ? "page" : undefined}
+      onClick={() => props.onView(name)}>{text}</button>
+  );
+  const records = seen?.trails.reduce((sum, one) => sum + one.records, 0) ?? 0;
+  const last = Math.max(0, ...(seen?.trails.map((one) => one.last_at ?? 0) ?? []));
+  return (
+    <header>
+      <h1>captoken <span>console</span></h1>
+      <nav aria-label="Views">
+        {tab("now", "Now")}
+        {tab("then", "Then")}
+        {tab("said", `Entries${seen?.overlay ? ` (${props.said})` : ""}`)}
+      </nav>
+      <p class="status">
+        {seen === null ? "Reading…" : <>
+          <span>{count(seen.trails.length, "trail")}, {count(records, "record")}
+            {last > 0 && <>, last <Ago at={last} now={now} /></>}</span>
+          {seen.overlay && (
+            <span class={seen.overlay.expires_at <= now ? "bad" : ""}>
+              snapshot {plainNumber(seen.overlay.seq)}, {seen.overlay.expires_at <= now
+                ? `ran out ${ago(seen.overlay.expires_at, now)}`
+                : `signed ${ago(seen.overlay.issued_at, now)}`}
+            </span>
+          )}
+          <span>{props.who?.can_act ? <>you act as <strong>{props.who.by}</strong></> : "you look, and cannot act"}</span>
+        </>}
+      </p>
+    </header>
+  );
+}
+
+function TaskPanel(props: {
+  view: TaskView;
+  now: number;
+  at: number | null;
+  canAct: boolean;
+  chosen: string | null;
+  onAct: (kind: Aim["kind"]) => void;
+  onChoose: (id: string) => void;
+  onBack: () => void;
+}): JSX.Element {
+  const { task, nodes, series } = props.view;
+  const isOver = task.state === "over" || task.state === "ended";
+  return (
+    <section class="panel" aria-labelledby="task-title">
+      <div class="panel-head">
+        <h2 id="task-title"><span class="kind">Task</span> {task.task}</h2>
+      </div>
+      <p class="facts">
+        <StateMark state={task.state} />
+        <span>for {task.subject}</span>
+        <span>{count(task.agents, "agent")}, {count(task.tokens, "token")}</span>
+        <span>{count(task.allowed, "call")} allowed,{" "}
+          <span class={task.denied ? "bad" : ""}>{plainNumber(task.denied)} refused</span></span>
+        <span>since <Ago at={task.first_at} now={props.now} /></span>
+        {task.expires_at !== null && (
+          <span title={exact(task.expires_at)}>
+            {task.expires_at > props.now
+              ? `ends in ${duration(task.expires_at - props.now)}`
+              : `ended ${ago(task.expires_at, props.now)}`}
+          </span>
+        )}
+      </p>
+      <div class="actions">
+        {props.canAct && <>
+          <button type="button" class="danger" disabled={isOver} onClick={() => props.onAct("end")}>
+            End task…
+          </button>
+          <button type="button" disabled={isOver} onClick={() => props.onAct("narrow")}>
+            Narrow<span class="unseen"> task</span>…
+          </button>
+        </>}
+        <button type="button" onClick={() => props.onAct("what-if")}>
+          What if<span class="unseen"> for the task</span>…
+        </button>
+        <a class="button" href={`/export?${new URLSearchParams({ task: task.key })}`} download>
+          Take along
+        </a>
+      </div>
+      <Plot series={series} until={timeOfDay(series.from + series.step * series.allowed.length)} />
+      <h3>Agents</h3>
+      <Tree nodes={nodes} now={props.now} chosen={props.chosen} onChoose={props.onChoose} />
+    </section>
+  );
+}
+
+function Empty(props: { seen: Now | null; recent: api.Page | null; now: number }): JSX.Element {
+  return (
+    <section class="panel" aria-labelledby="empty-title">
+      <div class="panel-head"><h2 id="empty-title">Refused lately</h2></div>
+      {props.seen === null || props.recent === null
+        ? <p class="none">Reading…</p>
+        : <Decisions rows={props.recent.rows} now={props.now} who caption="What was refused last, in all tasks" />}
+    </section>
+  );
+}
+
+// What operators have said, and what stands of it.
+function Said(props: {
+  entries: Entry[];
+  now: number;
+  canAct: boolean;
+  has: boolean;
+  onLift: (entry: Entry) => void;
+}): JSX.Element {
+  return (
+    <section class="panel" aria-labelledby="said-title">
+      <div class="panel-head"><h2 id="said-title">What operators have said</h2></div>
+      {!props.has
+        ? <p class="none">There is no overlay here: start the console with --overlay.</p>
+        : props.entries.length === 0
+          ? <p class="none">Nothing stands: all tokens do what they say.</p>
+          : <table class="said">
+              <caption class="unseen">Entries that stand</caption>
+              <thead>
+                <tr>
+                  <th scope="col">Selects</th>
+                  <th scope="col">Leaves</th>
+                  <th scope="col">Said</th>
+                  <th scope="col">Why</th>
+                  {props.canAct && <th scope="col"><span class="unseen">Lift</span></th>}
+                </tr>
+              </thead>
+              <tbody>
+                {props.entries.map((entry) => (
+                  <tr key={entry.id}>
+                    <td>{entry.select}</td>
+                    <td>{entry.narrows === null
+                      ? <span class="bad"><span aria-hidden="true">✕</span> nothing</span>
+                      : entry.narrows.join("; ")}</td>
+                    <td>{entry.by}, <Ago at={entry.at} now={props.now} both />
+                      {entry.until !== null && ` until ${exact(entry.until)}`}</td>
+                    <td>{entry.why}</td>
+                    {props.canAct && (
+                      <td><button type="button" class="small" onClick={() => props.onLift(entry)}>
+                        Lift<span class="unseen"> the entry on {entry.select}</span>…
+                      </button></td>
+                    )}
+                  </tr>
+                ))}
+              </tbody>
+            </table>}
+    </section>
+  );
+}
+
+// A time to look back to.
+function Slider(props: {
+  at: number;
+  now: number;
+  first: number;
+  onMove: (at: number) => void;
+}): JSX.Element {
+  const [at, setAt] = useState(props.at);
+  useEffect(() => setAt(props.at), [props.at]);
+  // The server is asked once the hand rests.
+  useEffect(() => {
+    if (at === props.at) return;
+    const timer = setTimeout(() => props.onMove(at), 150);
+    return () => clearTimeout(timer);
+  }, [at]);
+  const step = (by: number): void => setAt(Math.min(props.now, Math.max(props.first, at + by)));
+  return (
+    <section class="slider" aria-label="As of which time">
+      <label for="at">As of</label>
+      <input id="at" type="range" min={props.first} max={props.now} step={1} value={at}
+        aria-valuetext={`${exact(at)}, ${ago(at, props.now)}`}
+        onInput={(event) => setAt(Number(event.currentTarget.value))} />
+      <output for="at"><strong>{exact(at)}</strong> <span class="muted">{ago(at, props.now)}</span></output>
+      <span class="steps">
+        <button type="button" class="small" onClick={() => step(-60)}>
+          <span aria-hidden="true">−</span><span class="unseen">back by </span>1 min</button>
+        <button type="button" class="small" onClick={() => step(-1)}>
+          <span aria-hidden="true">−</span><span class="unseen">back by </span>1 s</button>
+        <button type="button" class="small" onClick={() => step(1)}>
+          <span aria-hidden="true">+</span><span class="unseen">on by </span>1 s</button>
+        <button type="button" class="small" onClick={() => step(60)}>
+          <span aria-hidden="true">+</span><span class="unseen">on by </span>1 min</button>
+      </span>
+      <p class="muted">Calls and counts are of that time. What operators have said is as it stands now.</p>
+    </section>
+  );
+}
+
+const root = document.getElementById("app");
+if (root) render(<App />, root);

@@ -1,0 +1,143 @@
+// Small things that all views are made of.
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import type { Row, State } from "./api";
+import { ago, BASES, exact, iso, STATES, timeOfDay } from "./format";
+
+// "12 s ago", with the exact time beside it, or in its title where there is no room.
+export function Ago(props: { at: number; now: number; both?: boolean }): JSX.Element {
+  const { at, now } = props;
+  return (
+    <time dateTime={iso(at)} title={exact(at)}>
+      {ago(at, now)}
+      {props.both && <span class="exact"> {timeOfDay(at)}</span>}
+    </time>
+  );
+}
+
+export function StateMark(props: { state: State }): JSX.Element {
+  const { sign, says } = STATES[props.state] ?? { sign: "?", says: props.state };
+  return (
+    <span class={`state is-${props.state}`}>
+      <span aria-hidden="true">{sign}</span> {says}
+    </span>
+  );
+}
+
+export function Basis(props: { basis: string }): JSX.Element {
+  return (
+    <span class={`basis is-${props.basis}`} title={BASES[props.basis] ?? ""}>
+      {props.basis}
+    </span>
+  );
+}
+
+// What is left of something, as a bar that runs down. The text beside it says the same.
+export function Bar(props: { left: number; label?: string }): JSX.Element {
+  const left = Math.round(Math.min(1, Math.max(0, props.left)) * 100);
+  const kind = left <= 10 ? "low" : left <= 33 ? "middle" : "high";
+  const named = props.label === undefined
+    ? { "aria-hidden": true }
+    : { role: "meter" as const, "aria-label": props.label, "aria-valuenow": left,
+        "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuetext": `${left} % left` };
+  return (
+    <span class="bar" {...named}>
+      <svg viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true" focusable="false">
+        <rect class="bar-all" width="100" height="6" />
+        <rect class={`bar-left is-${kind}`} width={left} height="6" />
+      </svg>
+    </span>
+  );
+}
+
+export function Outcome(props: { row: { allowed: boolean; code: string } }): JSX.Element {
+  return props.row.allowed
+    ? <span class="ok"><span aria-hidden="true">✓</span> allowed</span>
+    : <span class="bad"><span aria-hidden="true">✕</span> refused{props.row.code && ": "}
+        <code>{props.row.code}</code></span>;
+}
+
+// Decisions, one a row.
+export function Decisions(props: {
+  rows: Row[];
+  now: number;
+  caption: string;
+  who?: boolean;
+  // Of a preview, where all rows have the same outcome, for the same reason.
+  brief?: boolean;
+}): JSX.Element {
+  if (props.rows.length === 0) return <p class="none">None.</p>;
+  return (
+    <table class={`decisions${props.who ? " with-who" : ""}`}>
+      <caption class="unseen">{props.caption}</caption>
+      <thead>
+        <tr>
+          <th scope="col">When</th>
+          {props.who && <th scope="col">Who</th>}
+          <th scope="col">What</th>
+          {!props.brief && <th scope="col">Outcome, and why</th>}
+        </tr>
+      </thead>
+      <tbody>
+        {props.rows.map((row, place) => (
+          <tr key={row.seq === null ? `gone-${place}` : `${row.seq}-${row.at}-${row.link}`}
+            class={row.allowed || props.brief ? "" : "refused"}>
+            <td class="when">{row.at !== null && <Ago at={row.at} now={props.now} both />}</td>
+            {props.who && <td class="who">{row.who}</td>}
+            <td class="what">{row.what}</td>
+            {!props.brief && (
+              <td class="why">
+                <Outcome row={row} />
+                {row.why && <span class="reason">{row.why}</span>}
+              </td>
+            )}
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+// A dialog that traps the focus and gives it back. Esc and Cancel close it.
+export function Dialog(props: {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+  wide?: boolean;
+}): JSX.Element {
+  const box = useRef<HTMLDialogElement>(null);
+  const before = useRef<Element | null>(null);
+  useEffect(() => {
+    before.current = document.activeElement;
+    const dialog = box.current;
+    dialog?.showModal();
+    return () => {
+      dialog?.close();
+      if (before.current instanceof HTMLElement && before.current.isConnected) {
+        before.current.focus();
+      }
+    };
+  }, []);
+  const close = (event: Event): void => {
+    event.preventDefault();
+    props.onClose();
+  };
+  return (
+    <dialog ref={box} class={props.wide ? "wide" : ""} aria-labelledby="dialog-title"
+      onCancel={close}>
+      <h2 id="dialog-title">{props.title}</h2>
+      {props.children}
+    </dialog>
+  );
+}
+
+// Puts a text into the clipboard, and says so.
+export function Copy(props: { text: string; tell: (said: string) => void }): JSX.Element {
+  const copy = (): void => {
+    navigator.clipboard.writeText(props.text).then(
+      () => props.tell("Copied."),
+      () => props.tell("The browser did not let it be copied: select the text."),
+    );
+  };
+  return <button type="button" class="small" onClick={copy}>Copy</button>;
+}

@@ -1,0 +1,80 @@
+// Calls over time, as small plots.
+import type { JSX } from "preact";
+import { memo } from "./memo";
+import type { Series } from "./api";
+import { count, plainNumber, timeOfDay } from "./format";
+
+// Half an hour of one agent. What it says is in the name of its row, so it is hidden from readers.
+export const Spark = memo(function Spark(props: { calls: number[]; refused: number[] }): JSX.Element {
+  const most = Math.max(1, ...props.calls);
+  let bars = "";
+  let marks = "";
+  props.calls.forEach((calls, place) => {
+    const refused = props.refused[place] ?? 0;
+    if (calls > refused) {
+      const height = Math.max(1, ((calls - refused) / most) * 15);
+      const foot = 16 - (refused / most) * 15;
+      bars += `M${place * 3} ${foot.toFixed(1)}h2v${(-height).toFixed(1)}h-2z`;
+    }
+    if (refused) {
+      const height = Math.max(1.5, (refused / most) * 15);
+      marks += `M${place * 3} 16h2v${(-height).toFixed(1)}h-2zM${place * 3 - 0.5} 20l1.5 -3l1.5 3z`;
+    }
+  });
+  return (
+    <svg class="spark" viewBox="0 0 90 20" aria-hidden="true" focusable="false">
+      <path class="axis" d="M0 16.5h90" />
+      <path class="calls" d={bars} />
+      <path class="refusals" d={marks} />
+    </svg>
+  );
+}, (a, b) => same(a.calls, b.calls) && same(a.refused, b.refused));
+
+function same(a: number[], b: number[]): boolean {
+  return a.length === b.length && a.every((one, place) => one === b[place]);
+}
+
+const HEIGHT = 56;
+
+// An hour of a task: what was refused stands below, with a mark under it.
+export function Plot(props: { series: Series; until: string }): JSX.Element {
+  const { allowed, denied, from, step } = props.series;
+  const totals = allowed.map((yes, place) => yes + (denied[place] ?? 0));
+  const most = Math.max(1, ...totals);
+  const refusals = denied.reduce((sum, one) => sum + one, 0);
+  const calls = totals.reduce((sum, one) => sum + one, 0);
+  let yes = "";
+  let no = "";
+  totals.forEach((total, place) => {
+    const refused = denied[place] ?? 0;
+    const x = place * 10 + 1;
+    const low = (refused / most) * HEIGHT;
+    const high = ((total - refused) / most) * HEIGHT;
+    if (total > refused) yes += `M${x} ${(HEIGHT - low).toFixed(1)}h8v${(-high).toFixed(1)}h-8z`;
+    if (refused) {
+      no += `M${x} ${HEIGHT}h8v${(-Math.max(2, low)).toFixed(1)}h-8z`;
+      no += `M${x} ${HEIGHT + 9}l4 -6l4 6z`;
+    }
+  });
+  const said = `Calls in the hour until ${props.until}: ${count(calls, "call")}, `
+    + `${plainNumber(refusals)} of them refused; at most ${plainNumber(most)} in a minute.`;
+  return (
+    <figure class="plot">
+      <svg viewBox={`0 0 ${totals.length * 10} ${HEIGHT + 10}`} preserveAspectRatio="none" role="img"
+        aria-label={said}>
+        <path class="axis" d={`M0 ${HEIGHT + 0.5}h${totals.length * 10}`} />
+        <path class="calls" d={yes} />
+        <path class="refusals" d={no} />
+      </svg>
+      <figcaption>
+        <span>{timeOfDay(from)}</span>
+        <span>
+          <span class="key-calls" aria-hidden="true" /> allowed{" "}
+          <span class="key-refusals" aria-hidden="true">▲</span> refused, a bar is {step} s,
+          the highest {count(most, "call")}
+        </span>
+        <span>{props.until}</span>
+      </figcaption>
+    </figure>
+  );
+}

@@ -1,0 +1,70 @@
+// Where the page is, kept in the address, so that "back" works; and what time it is at the server.
+import { useEffect, useState } from "preact/hooks";
+
+export type ViewName = "now" | "then" | "said";
+
+export interface Place {
+  view: ViewName;
+  task: string | null;
+  node: string | null;
+  at: number | null;
+}
+
+const VIEWS: readonly ViewName[] = ["now", "then", "said"];
+
+export function placeOf(hash: string): Place {
+  const given = new URLSearchParams(hash.replace(/^#/, ""));
+  const view = VIEWS.find((one) => one === given.get("view")) ?? "now";
+  const at = Number(given.get("at") ?? "");
+  return {
+    view,
+    task: given.get("task"),
+    node: given.get("node"),
+    at: view === "then" && Number.isSafeInteger(at) && at > 0 ? at : null,
+  };
+}
+
+export function hashOf(place: Place): string {
+  const said = new URLSearchParams({ view: place.view });
+  if (place.task !== null) said.set("task", place.task);
+  if (place.node !== null) said.set("node", place.node);
+  if (place.at !== null) said.set("at", String(place.at));
+  return `#${said}`;
+}
+
+export function usePlace(): [Place, (change: Partial<Place>, replace?: boolean) => void] {
+  const [place, setPlace] = useState(() => placeOf(location.hash));
+  useEffect(() => {
+    const moved = (): void => setPlace(placeOf(location.hash));
+    addEventListener("hashchange", moved);
+    return () => removeEventListener("hashchange", moved);
+  }, []);
+  const go = (change: Partial<Place>, replace = false): void => {
+    const next = { ...placeOf(location.hash), ...change };
+    if (replace) history.replaceState(null, "", hashOf(next));
+    else history.pushState(null, "", hashOf(next));
+    setPlace(next);
+  };
+  return [place, go];
+}
+
+// Seconds that the server's clock is ahead of the browser's.
+let ahead = 0;
+
+export function setClock(now: number): void {
+  const found = now - Date.now() / 1000;
+  // The server says whole seconds: less than one of difference is none.
+  if (Math.abs(found - ahead) > 1) ahead = found;
+}
+
+export const serverNow = (): number => Math.floor(Date.now() / 1000 + ahead);
+
+// The time at the server, which moves on each second.
+export function useClock(): number {
+  const [now, setNow] = useState(serverNow);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(serverNow()), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  return now;
+}

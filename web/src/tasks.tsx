@@ -1,0 +1,99 @@
+// Tasks, the last to have done something first: a list of which one is chosen.
+import type { JSX } from "preact";
+import { useRef, useState } from "preact/hooks";
+import type { Task } from "./api";
+import { ago, count, plainNumber } from "./format";
+import { memo } from "./memo";
+import { StateMark } from "./parts";
+
+const Line = memo(function Line(props: {
+  task: Task;
+  when: string;
+  chosen: boolean;
+  reachable: boolean;
+  place: number;
+  onChoose: (key: string) => void;
+}): JSX.Element {
+  const { task } = props;
+  return (
+    <div role="option" id={`task-${props.place}`} class="task" aria-selected={props.chosen}
+      tabIndex={props.reachable ? 0 : -1} onClick={() => props.onChoose(task.key)}>
+      <span class="task-name">{task.task}</span>
+      <span class="task-state"><StateMark state={task.state} /></span>
+      <span class="task-of">{task.subject}, {count(task.agents, "agent")}</span>
+      <span class="task-counts">
+        <span><span class="unseen">, </span>{plainNumber(task.allowed)}
+          <span class="unseen"> calls allowed, </span><span aria-hidden="true"> ✓</span></span>
+        <span class={task.denied ? "bad" : ""}>{plainNumber(task.denied)}
+          <span class="unseen"> refused, </span><span aria-hidden="true"> ✕</span></span>
+        <span class="task-when">{props.when}</span>
+      </span>
+    </div>
+  );
+}, (a, b) =>
+  a.when === b.when && a.chosen === b.chosen && a.reachable === b.reachable && a.place === b.place
+  && JSON.stringify(a.task) === JSON.stringify(b.task));
+
+export function Tasks(props: {
+  tasks: Task[];
+  more: number;
+  now: number;
+  chosen: string | null;
+  onChoose: (key: string) => void;
+}): JSX.Element {
+  const [wanted, setWanted] = useState("");
+  const [onlyRefused, setOnlyRefused] = useState(false);
+  const list = useRef<HTMLDivElement>(null);
+
+  const asked = wanted.trim().toLowerCase();
+  const shown = props.tasks.filter((task) =>
+    (!onlyRefused || task.denied > 0)
+    && `${task.task} ${task.subject} ${task.state}`.toLowerCase().includes(asked));
+  const chosenAt = shown.findIndex((task) => task.key === props.chosen);
+
+  const onKeyDown = (event: KeyboardEvent): void => {
+    const options = [...(list.current?.querySelectorAll<HTMLElement>("[role=option]") ?? [])];
+    const at = options.indexOf(document.activeElement as HTMLElement);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: options.length - 1 }[event.key];
+    if (to !== undefined) {
+      options[Math.min(Math.max(to, 0), options.length - 1)]?.focus();
+    } else if (event.key === "Enter" || event.key === " ") {
+      const task = shown[at];
+      if (task) props.onChoose(task.key);
+    } else {
+      return;
+    }
+    event.preventDefault();
+  };
+
+  return (
+    <section class="panel tasks" aria-labelledby="tasks-title">
+      <div class="panel-head">
+        <h2 id="tasks-title">Tasks</h2>
+        <span class="muted">{plainNumber(shown.length)} shown</span>
+      </div>
+      <div class="filters">
+        <input type="search" aria-label="Find a task by its name, subject or state"
+          placeholder="Find a task" value={wanted}
+          onInput={(event) => setWanted(event.currentTarget.value)} />
+        <label class="check">
+          <input type="checkbox" checked={onlyRefused}
+            onChange={(event) => setOnlyRefused(event.currentTarget.checked)} />
+          with refusals
+        </label>
+      </div>
+      {shown.length === 0
+        ? <p class="none">No task{asked || onlyRefused ? " like that" : " yet"}.</p>
+        : <div role="listbox" aria-labelledby="tasks-title" class="rows" ref={list}
+            onKeyDown={onKeyDown}>
+            {shown.map((task, place) => (
+              <Line key={task.key} task={task} when={ago(task.last_at, props.now)} place={place}
+                chosen={task.key === props.chosen}
+                reachable={chosenAt < 0 ? place === 0 : place === chosenAt}
+                onChoose={props.onChoose} />
+            ))}
+          </div>}
+      {props.more > 0 && <p class="none">{count(props.more, "older task")} not shown.</p>}
+    </section>
+  );
+}

@@ -1,0 +1,266 @@
+// The agents of a task, as a tree: who handed on to whom.
+import { hierarchy } from "d3-hierarchy";
+import type { JSX } from "preact";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { AgentNode } from "./api";
+import { ago, duration, exact, plainNumber } from "./format";
+import { memo } from "./memo";
+import { Bar, Basis, StateMark } from "./parts";
+import { Spark } from "./plot";
+
+const INDENT = 18;
+const AT_ONCE = 60;
+
+interface Item {
+  node: AgentNode | null;
+  children: Item[];
+}
+
+export interface Line {
+  node: AgentNode;
+  depth: number;
+  place: number;
+  among: number;
+  below: number;
+  refusedBelow: number;
+  // By level, whether a line of the tree passes this row.
+  passes: boolean[];
+}
+
+// The rows of the tree, in the order in which they stand. A node whose parent is not there is a root.
+export function linesOf(nodes: AgentNode[]): Line[] {
+  const items = new Map(nodes.map((node): [string, Item] => [node.id, { node, children: [] }]));
+  const top: Item = { node: null, children: [] };
+  for (const item of items.values()) {
+    const parent = item.node?.parent;
+    ((parent ? items.get(parent) : undefined) ?? top).children.push(item);
+  }
+  const lines: Line[] = [];
+  const tree = hierarchy(top).sum((item) => item.node?.denied ?? 0);
+  tree.eachBefore((found) => {
+    const node = found.data.node;
+    if (node === null) return;
+    const brothers = found.parent?.children ?? [];
+    const path = found.ancestors().reverse().slice(2);
+    lines.push({
+      node,
+      depth: found.depth - 1,
+      place: brothers.indexOf(found) + 1,
+      among: brothers.length,
+      below: found.descendants().length - 1,
+      refusedBelow: (found.value ?? 0) - node.denied,
+      passes: path.map((one) => one !== one.parent?.children?.at(-1)),
+    });
+  });
+  return lines;
+}
+
+// The lines of the tree, at the left of a row.
+function Guides(props: { line: Line; open: boolean }): JSX.Element | null {
+  const { depth, passes, below } = props.line;
+  const width = depth * INDENT + INDENT;
+  const lines: JSX.Element[] = [];
+  for (let level = 1; level <= depth; level += 1) {
+    const x = (level - 1) * INDENT + INDENT / 2;
+    const here = level === depth;
+    if (here) {
+      lines.push(<line x1={x} x2={x} y1="0" y2={passes[level - 1] ? "100%" : "17"} />);
+      lines.push(<line x1={x} x2={x + INDENT - 5} y1="17" y2="17" />);
+    } else if (passes[level - 1]) {
+      lines.push(<line x1={x} x2={x} y1="0" y2="100%" />);
+    }
+  }
+  const x = depth * INDENT + INDENT / 2;
+  if (below && props.open) lines.push(<line x1={x} x2={x} y1="21" y2="100%" />);
+  return (
+    <div class="guides">
+      <svg class="guides-room" width={width} height="1" aria-hidden="true" focusable="false" />
+      <svg class="guides-lines" width={width} height="100%" aria-hidden="true" focusable="false">
+        {lines}
+        {below > 0
+          ? <>
+              <circle cx={x} cy="17" r="5.5" />
+              <path d={props.open ? `M${x - 3} 17h6` : `M${x - 3} 17h6M${x} 14v6`} />
+            </>
+          : <circle class="leaf" cx={x} cy="17" r="2.5" />}
+      </svg>
+    </div>
+  );
+}
+
+// How much of its time an agent has left: from its first call to its end. 1 where that is not known.
+export function timeLeft(node: AgentNode, now: number): number {
+  if (node.expires_at === null || node.since === null) return 1;
+  const whole = Math.max(1, node.expires_at - node.since);
+  return (node.expires_at - now) / whole;
+}
+
+export function saysTime(node: AgentNode, now: number): string {
+  if (node.expires_at === null) return "no end";
+  return node.expires_at <= now ? "run out" : `${duration(node.expires_at - now)} left`;
+}
+
+const Row = memo(function Row(props: {
+  line: Line;
+  open: boolean;
+  chosen: boolean;
+  reachable: boolean;
+  time: string;
+  last: string;
+  left: number;
+  onChoose: (id: string) => void;
+  onToggle: (id: string) => void;
+}): JSX.Element {
+  const { line, open } = props;
+  const { node } = line;
+  const budget = node.budget.filter((one) => one.spent !== null);
+  const below = open ? 0 : line.refusedBelow;
+  return (
+    <div role="treeitem" id={`node-${node.id}`} data-node={node.id} class={`node is-${node.state}`}
+      aria-level={line.depth + 1} aria-posinset={line.place} aria-setsize={line.among}
+      aria-selected={props.chosen}
+      {...(line.below ? { "aria-expanded": open } : {})}
+      tabIndex={props.reachable ? 0 : -1}
+      onClick={(event) => {
+        const onGuides = (event.target as Element).closest(".guides") !== null;
+        if (onGuides && line.below) props.onToggle(node.id);
+        else props.onChoose(node.id);
+      }}>
+      <Guides line={line} open={open} />
+      <div class="node-main">
+        <div class="node-line">
+          <span class="node-name">{node.agent}</span>
+          <Basis basis={node.basis} />
+          <StateMark state={node.state} />
+          {!open && line.below > 0 && <span class="muted">+{line.below} below</span>}
+        </div>
+        <div class="node-words">{node.words.join("; ")}</div>
+        {node.last && (
+          <div class="node-last" title={exact(node.last.at)}>
+            <span class={node.last.allowed ? "ok" : "bad"}>
+              <span aria-hidden="true">{node.last.allowed ? "✓" : "✕"}</span>
+              <span class="unseen">last {node.last.allowed ? "allowed" : "refused"}</span>
+            </span>
+            {" "}{props.last}: {node.last.what}
+          </div>
+        )}
+      </div>
+      <div class="node-left">
+        <span class="left-of"><Bar left={props.left} /><span>{props.time}</span></span>
+        {budget.slice(0, 2).map((one) => (
+          <span class="left-of" key={one.unit}>
+            <Bar left={1 - (one.spent ?? 0) / Math.max(1, one.limit)} />
+            <span>{plainNumber(Math.max(0, one.limit - (one.spent ?? 0)))} {one.unit} left</span>
+          </span>
+        ))}
+      </div>
+      <div class="node-calls">
+        <Spark calls={node.spark} refused={node.refused} />
+        <span class="counts">
+          <span>{plainNumber(node.allowed)}<span class="unseen"> allowed, </span>
+            <span aria-hidden="true"> ✓ </span></span>
+          <span class={node.denied + below ? "bad" : "muted"}>{plainNumber(node.denied)}
+            <span class="unseen"> refused</span><span aria-hidden="true"> ✕</span>
+            {below > 0 && <> +{plainNumber(below)}<span class="unseen"> refused below</span></>}</span>
+        </span>
+      </div>
+    </div>
+  );
+}, (a, b) =>
+  a.open === b.open && a.chosen === b.chosen && a.reachable === b.reachable && a.time === b.time
+  && a.left === b.left && a.last === b.last
+  && (a.line === b.line || JSON.stringify(a.line) === JSON.stringify(b.line)));
+
+export function Tree(props: {
+  nodes: AgentNode[];
+  now: number;
+  chosen: string | null;
+  onChoose: (id: string) => void;
+}): JSX.Element {
+  const box = useRef<HTMLDivElement>(null);
+  const [closed, setClosed] = useState<ReadonlySet<string>>(new Set());
+  const [active, setActive] = useState<string | null>(null);
+  const [most, setMost] = useState(AT_ONCE);
+  const lines = useMemo(() => linesOf(props.nodes), [props.nodes]);
+
+  // What is under a row that is closed is passed over.
+  const shown: Line[] = [];
+  let hiddenFrom = Infinity;
+  for (const line of lines) {
+    if (line.depth > hiddenFrom) continue;
+    hiddenFrom = closed.has(line.node.id) ? line.depth : Infinity;
+    shown.push(line);
+  }
+
+  // A large tree is drawn a part at a time, so that the page stays quick.
+  useEffect(() => {
+    if (most >= shown.length) return;
+    const timer = setTimeout(() => setMost(most + AT_ONCE), 16);
+    return () => clearTimeout(timer);
+  }, [most, shown.length]);
+
+  const has = (id: string | null): boolean => shown.some((line) => line.node.id === id);
+  const reachable = has(active) ? active : has(props.chosen) ? props.chosen : shown[0]?.node.id;
+
+  const toggle = (id: string, open?: boolean): void => {
+    const next = new Set(closed);
+    if (open ?? next.has(id)) next.delete(id);
+    else next.add(id);
+    setClosed(next);
+  };
+  const focus = (line: Line | undefined): void => {
+    if (!line) return;
+    const rows = box.current?.querySelectorAll<HTMLElement>("[role=treeitem]") ?? [];
+    for (const row of rows) if (row.dataset["node"] === line.node.id) row.focus();
+  };
+
+  const onKeyDown = (event: KeyboardEvent): void => {
+    const id = (document.activeElement as HTMLElement | null)?.dataset["node"];
+    const at = shown.findIndex((line) => line.node.id === id);
+    const line = shown[at];
+    if (!line || event.ctrlKey || event.metaKey || event.altKey) return;
+    const isOpen = !closed.has(line.node.id);
+    switch (event.key) {
+      case "ArrowDown": focus(shown[at + 1]); break;
+      case "ArrowUp": focus(shown[at - 1]); break;
+      case "Home": focus(shown[0]); break;
+      case "End": focus(shown.at(-1)); break;
+      case "ArrowRight":
+        if (line.below && !isOpen) toggle(line.node.id, true);
+        else if (line.below) focus(shown[at + 1]);
+        break;
+      case "ArrowLeft":
+        if (line.below && isOpen) toggle(line.node.id, false);
+        else focus(shown.slice(0, at).reverse().find((one) => one.depth < line.depth));
+        break;
+      case "Enter":
+      case " ": props.onChoose(line.node.id); break;
+      default: {
+        // A letter goes to the next agent whose name begins with it.
+        if (event.key.length !== 1) return;
+        const letter = event.key.toLowerCase();
+        const round = [...shown.slice(at + 1), ...shown.slice(0, at + 1)];
+        focus(round.find((one) => one.node.agent.toLowerCase().startsWith(letter)));
+      }
+    }
+    event.preventDefault();
+  };
+
+  return (
+    <div role="tree" aria-label="Agents: who handed on to whom" class="tree" ref={box}
+      onKeyDown={onKeyDown}
+      onFocusIn={(event) => {
+        const id = (event.target as HTMLElement).dataset["node"];
+        if (id !== undefined) setActive(id);
+      }}>
+      {shown.slice(0, most).map((line) => (
+        <Row key={line.node.id} line={line} open={!closed.has(line.node.id)}
+          chosen={line.node.id === props.chosen} reachable={line.node.id === reachable}
+          time={saysTime(line.node, props.now)}
+          last={line.node.last ? ago(line.node.last.at, props.now) : ""}
+          left={Math.round(timeLeft(line.node, props.now) * 50) / 50}
+          onChoose={props.onChoose} onToggle={toggle} />
+      ))}
+    </div>
+  );
+}
