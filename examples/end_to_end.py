@@ -16,6 +16,7 @@ import asyncio
 import socket
 import sqlite3
 import threading
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from typing import Annotated
 
@@ -208,6 +209,8 @@ def serving(app, port):
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     thread = threading.Thread(target=server.run, args=([port],))
     thread.start()
+    while not server.started:
+        time.sleep(0.01)
     try:
         yield
     finally:

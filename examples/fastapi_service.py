@@ -9,6 +9,7 @@ token for each request, for this server alone and for a minute. No endpoint can 
 import socket
 import tempfile
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import Annotated
 
@@ -73,6 +74,8 @@ def serving(application, port):
     server = uvicorn.Server(uvicorn.Config(application, log_level="critical"))
     thread = threading.Thread(target=server.run, args=([port],))
     thread.start()
+    while not server.started:
+        time.sleep(0.01)
     try:
         yield
     finally:

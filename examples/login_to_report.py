@@ -143,6 +143,8 @@ def served(application, port):
     server = uvicorn.Server(uvicorn.Config(application, log_level="error"))
     thread = threading.Thread(target=server.run, args=([port],))
     thread.start()
+    while not server.started:
+        time.sleep(0.01)
 
     def end():
         server.should_exit = True

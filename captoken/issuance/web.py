@@ -24,6 +24,10 @@ class Web:
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._context = context
+        # Loaded here, where nobody else does: of two threads that import at once, one can fail.
+        with extra("issuance"):
+            import httpx
+        self._httpx = httpx
 
     def send(
         self,
@@ -33,8 +37,7 @@ class Web:
         form: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """Status and body. Raises IssuanceError, `temporarily_unavailable`."""
-        with extra("issuance"):
-            import httpx
+        httpx = self._httpx
 
         # The proxies of the environment are for https, of which they can change nothing.
         is_https = address.startswith("https:")
