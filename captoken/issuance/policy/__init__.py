@@ -1,0 +1,82 @@
+"""The policy file: who may start which task, and what that task may do.
+
+TOML, read into typed values. What is unknown, doubtful or contradictory is refused when it is
+loaded, with the place where it stands; nothing is left for the first request to find out.
+
+    version = 1
+    [service]
+    origin = "https://issuer.example"
+    [provider.acme]
+    kind = "oidc"
+    issuer = "https://login.acme.example"
+    client_ids = ["captoken-cli"]
+    max_login_age = 28800
+    subject = "acme:{sub}"
+    [resource.sales-db]
+    [grant.q3-risk]
+    subject = { provider = "acme", groups = ["finance"] }
+    agents = ["orchestrator"]
+    resources = ["sales-db"]
+    give = { allow = { "sales" = ["select"] }, expires_in = 900 }
+
+A file may have tests of its own (`[[test]]`). They are read here, and run by `desk`.
+
+    _stated      what the file states, table by table
+    _values      what it means: `Policy`, its grants, and whom they want
+    _places      errors that say where in the file they are
+    _providers   providers, checked
+    _grants      grants, checked
+    _reading     from the bytes of a file to a policy
+"""
+
+from captoken.issuance.policy._reading import read
+from captoken.issuance.policy._stated import (
+    ALGORITHMS,
+    EVENTS,
+    PER_MINUTE,
+    SHARED_ISSUERS,
+    AccessToken,
+    Approval,
+    Client,
+    DischargerOf,
+    IdJag,
+    Oidc,
+    Provider,
+    Proxy,
+    Resource,
+    Saml,
+    Service,
+    Signals,
+    Spiffe,
+    Tasks,
+    Test,
+    Workload,
+)
+from captoken.issuance.policy._values import Party, Policy, PolicyGrant
+
+__all__ = [
+    "ALGORITHMS",
+    "EVENTS",
+    "PER_MINUTE",
+    "SHARED_ISSUERS",
+    "AccessToken",
+    "Approval",
+    "Client",
+    "DischargerOf",
+    "IdJag",
+    "Oidc",
+    "Party",
+    "Policy",
+    "PolicyGrant",
+    "Provider",
+    "Proxy",
+    "Resource",
+    "Saml",
+    "Service",
+    "Signals",
+    "Spiffe",
+    "Tasks",
+    "Test",
+    "Workload",
+    "read",
+]

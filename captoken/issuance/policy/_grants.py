@@ -1,0 +1,225 @@
+"""Grants, checked: everything that they name is there, and what they give can be minted.
+
+A grant is minted once when it is loaded, by keys that nobody has. So the rules of the language are
+asked, and not written down a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from captoken._format import names, primitives
+from captoken._writing.issuer import Issuer
+from captoken._writing.token import Token
+from captoken.issuance.claims import Template
+from captoken.issuance.policy._places import at, wrong
+from captoken.issuance.policy._providers import matchers
+from captoken.issuance.policy._stated import (
+    EVENTS,
+    File,
+    Signals,
+    Spiffe,
+    StatedGrant,
+    Workload,
+)
+from captoken.issuance.policy._values import Party, PolicyGrant
+from captoken.keys.keyring import Keyring
+
+# What the issuer itself says of a root.
+_NOT_GIVEN = frozenset(
+    (
+        "unrestricted",
+        "audience",
+        "task",
+        "key",
+        "expires_at",
+        "ext",
+        "subject",
+        "agent",
+    )
+)
+
+# What an event may narrow: rights, and nothing of the token itself.
+_RIGHTS = frozenset(
+    (
+        "tables",
+        "operations",
+        "allow",
+        "columns",
+        "tools",
+        "where",
+    )
+)
+
+
+def checked_grant(
+    name: str,
+    stated: StatedGrant,
+    file: File,
+    subjects: Mapping[str, Template],
+) -> PolicyGrant:
+    """A grant, as the policy has it. Raises IssuanceError.
+
+    That the grants which it joins are there is checked when all of them are read.
+    """
+    place = f"grant.{name}"
+    _check_names(name, stated, file)
+    parties = _parties(place, stated, file, subjects)
+
+    root = _minted(place, stated)
+    said = root.unverified
+    capability = said.capability
+    expires_in = (said.expires_at or 0) - said.root.issued_at
+    counts = capability.uses is not None or bool(capability.budget)
+
+    if stated.task_max < 1 or expires_in > stated.task_max:
+        raise wrong(f"{place}: a token of {expires_in} s outlives the task of {stated.task_max} s")
+    if counts and len(stated.resources) > 1:
+        raise wrong(f"{place}: what it counts is counted in one place, so it has one resource")
+    if not 0 <= stated.lease <= expires_in:
+        raise wrong(f"{place}: lease is in seconds, 0 for none, and not longer than the token")
+    _check_limits(place, stated, file, root)
+    _check_events(place, stated, root)
+
+    return PolicyGrant(
+        name=name,
+        parties=parties,
+        agents=stated.agents,
+        resources=stated.resources,
+        give=stated.give,
+        expires_in=expires_in,
+        counts=counts,
+        bound=stated.bound,
+        lease=stated.lease,
+        task_max=stated.task_max,
+        tasks=stated.tasks,
+        on=stated.on,
+        joins=stated.joins,
+        approval=stated.approval,
+        shares_keys=stated.keys == "shared",
+    )
+
+
+def _check_names(name: str, stated: StatedGrant, file: File) -> None:
+    """Raise IssuanceError for a grant without agents or resources, or with one that is not there.
+
+    A grant's name is also the label of its tasks, and a label has no slash.
+    """
+    place = f"grant.{name}"
+    with at(place):
+        names.name(name, "grant")
+        for agent in stated.agents:
+            names.name(agent, "agent")
+    if "/" in name or not stated.agents or not stated.resources:
+        raise wrong(f"{place}: it has agents and resources, and no slash in its name")
+    for audience in stated.resources:
+        if audience not in file.resource:
+            raise wrong(f"{place}: there is no resource {audience}")
+
+
+# --- whom it wants --------------------------------------------------------------------------------
+
+
+def _parties(
+    place: str,
+    stated: StatedGrant,
+    file: File,
+    subjects: Mapping[str, Template],
+) -> tuple[Party, ...]:
+    """Whom the grant wants: one of the two at least, who has a name, and is not just anybody.
+
+    Raises IssuanceError.
+    """
+    asks = _party(f"{place}.subject", stated.subject, file)
+    acts = _party(f"{place}.actor", stated.actor, file)
+    if acts is not None and not _is_of_workloads(file, acts):
+        raise wrong(f"{place}.actor: provider {acts.provider} names no workloads, and one acts")
+
+    parties = tuple(party for party in (asks, acts) if party is not None)
+    if not parties:
+        raise wrong(f"{place}: it has neither subject nor actor, so that anybody could start it")
+    starts = parties[0].provider
+    if starts not in subjects:
+        raise wrong(f"{place}: provider {starts} does not say how its subjects are named")
+
+    # Of people any may be meant: a company's provider names its own. What runs on a platform is
+    # whatever somebody put there.
+    for party in parties:
+        if party.matchers:
+            continue
+        if _is_of_workloads(file, party):
+            raise wrong(f"{place}: any workload of {party.provider} would do: say which")
+    return parties
+
+
+def _is_of_workloads(file: File, party: Party) -> bool:
+    """Does its provider name what runs somewhere, and not people?"""
+    provider = file.provider[party.provider]
+    return isinstance(provider, (Workload, Spiffe))
+
+
+def _party(place: str, stated: Mapping[str, Any] | None, file: File) -> Party | None:
+    """Whom a grant wants. None: nobody is asked for. Raises IssuanceError."""
+    if stated is None:
+        return None
+    name = stated.get("provider")
+    if type(name) is not str or name not in file.provider:
+        raise wrong(f"{place}: provider names one of the providers of this file")
+    provider = file.provider[name]
+    if isinstance(provider, Signals):
+        raise wrong(f"{place}: provider {name} sends events, and nobody starts a task by one")
+
+    claims = {claim: wanted for claim, wanted in stated.items() if claim != "provider"}
+    return Party(
+        provider=name,
+        matchers=matchers(place, provider, claims),
+    )
+
+
+# --- what it gives --------------------------------------------------------------------------------
+
+
+def _minted(place: str, stated: StatedGrant) -> Token:
+    """A token of the grant, by a key that nobody has: what cannot be minted does not load.
+
+    Raises IssuanceError.
+    """
+    refused = sorted(_NOT_GIVEN & stated.give.keys())
+    if refused:
+        raise wrong(f"{place}.give: {', '.join(refused)} is not for a policy to say")
+    with at(f"{place}.give"):
+        return Issuer(Keyring.generate()).mint(
+            subject="a:subject",
+            agent=stated.agents[0],
+            task="a-task",
+            **stated.give,
+        )
+
+
+def _check_limits(place: str, stated: StatedGrant, file: File, root: Token) -> None:
+    """Raise IssuanceError for an approval that nobody gives, and for numbers that are none."""
+    if stated.approval is not None:
+        discharger = stated.approval.discharger
+        if discharger not in file.discharger:
+            raise wrong(f"{place}: there is no discharger {discharger}")
+
+        # By a key that nobody asks: what cannot be asked for does not load.
+        key = primitives.exchange_public(bytes(range(32)))
+        with at(f"{place}.approval"):
+            root.require(key, need=stated.approval.need)
+
+    for most in (stated.tasks.live, stated.tasks.per_day):
+        if most is not None and most < 1:
+            raise wrong(f"{place}: tasks are numbers of 1 or more")
+
+
+def _check_events(place: str, stated: StatedGrant, root: Token) -> None:
+    """Raise IssuanceError for what an event would do, if it is not a narrowing of the grant."""
+    for event, narrower in stated.on.items():
+        if event not in EVENTS:
+            raise wrong(f"{place}.on: {event} is none of {', '.join(EVENTS)}")
+        if not narrower or not narrower.keys() <= _RIGHTS:
+            raise wrong(f"{place}.on: an event narrows {', '.join(sorted(_RIGHTS))}")
+        with at(f"{place}.on"):
+            root.attenuate(**narrower)

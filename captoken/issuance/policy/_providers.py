@@ -1,0 +1,282 @@
+"""Providers, checked: whom they name, and what an assertion of theirs has to say.
+
+What is refused here would make one subject of two people, would take what anybody can get, or would
+never match at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from captoken._format import names
+from captoken.issuance import saml, signed_xml
+from captoken.issuance.claims import (
+    Matcher,
+    Template,
+    is_reassigned,
+    matcher,
+    template,
+)
+from captoken.issuance.jose import JoseError
+from captoken.issuance.policy._places import at, check_origin, wrong
+from captoken.issuance.policy._stated import (
+    ALGORITHMS,
+    SHARED_ISSUERS,
+    AccessToken,
+    File,
+    IdJag,
+    Oidc,
+    Provider,
+    Saml,
+    Signals,
+    Spiffe,
+)
+
+# Printable ASCII without spaces.
+_IN_URI = frozenset(map(chr, range(0x21, 0x7F)))
+
+# Characters of an entity ID or an address of SAML.
+_MAX_URI = 1024
+
+# What the name of a trust domain is made of (SPIFFE ID, 2.1), and its length.
+_IN_TRUST_DOMAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
+_MAX_TRUST_DOMAIN = 255
+
+
+# --- whom they name -------------------------------------------------------------------------------
+
+
+def subjects(file: File) -> Iterator[tuple[str, Template]]:
+    """The templates of providers, of which no two can make one subject.
+
+    Checks the providers on the way, and the streams of events about them. Raises IssuanceError.
+    """
+    prefixes: dict[str, str] = {}
+    for name, provider in file.provider.items():
+        place = f"provider.{name}"
+        with at(place):
+            names.name(name, "provider")
+        _check_issuer(place, provider)
+        _check_numbers(place, provider)
+        if provider.subject is None:
+            continue
+
+        with at(place):
+            read = template(provider.subject)
+        _check_names_somebody(place, provider, read)
+        _check_prefix(place, read.prefix, prefixes)
+        prefixes[name] = read.prefix
+        yield name, read
+
+    _check_alone(file)
+    _check_streams(file, prefixes)
+
+
+def _check_names_somebody(place: str, provider: Provider, read: Template) -> None:
+    """Raise IssuanceError for a name that is another one with each login."""
+    if not isinstance(provider, Saml) or "transient" not in provider.name_ids:
+        return
+    by_sub = any(claim in ("sub", "/sub") for _, claim, _ in read.parts)
+    if by_sub:
+        raise wrong(f"{place}: a transient NameID names nobody: write an attribute")
+
+
+def _check_prefix(place: str, prefix: str, others: Mapping[str, str]) -> None:
+    """Raise IssuanceError for subjects that could be those of another provider.
+
+    Of two prefixes one must not begin with the other: with `a:` and `a:b`, who is `a:bc`?
+    """
+    for other, taken in others.items():
+        if taken.startswith(prefix) or prefix.startswith(taken):
+            raise wrong(f"{place}: its subjects could be those of provider {other}")
+
+
+def _check_alone(file: File) -> None:
+    """Raise IssuanceError for two providers of one kind and issuer: no assertion is of one alone.
+
+    Which provider an assertion is of is known by its issuer and kind, before it is believed. So no
+    claim of it, and no place in the file, could say which of two is meant.
+    """
+    known: dict[tuple[type[Provider], str], str] = {}
+    for name, provider in file.provider.items():
+        issuer = provider.trust_domain if isinstance(provider, Spiffe) else provider.issuer
+        before = known.setdefault((type(provider), issuer), name)
+        if before != name:
+            raise wrong(f"provider.{name}: kind and issuer are those of {before}: make it one")
+
+
+# --- streams of events ----------------------------------------------------------------------------
+
+
+def _check_streams(file: File, named: Collection[str]) -> None:
+    """Raise IssuanceError for a stream of events about nobody who starts a task.
+
+    `named` are the providers whose subjects have names.
+    """
+    for name, provider in file.provider.items():
+        if not isinstance(provider, Signals):
+            continue
+        about = file.provider.get(provider.about)
+        starts_none = isinstance(about, (Signals, Spiffe))
+        if provider.about not in named or starts_none:
+            raise wrong(
+                f"provider.{name}: about is a provider of this file that names subjects, "
+                f"not {provider.about}"
+            )
+        _check_email(name, provider, about)
+
+
+def _check_email(name: str, stream: Signals, about: Any) -> None:
+    """Raise IssuanceError where an address says nothing of who it is: it would end nobody's tasks.
+
+    `about` names its subjects: that was checked.
+    """
+    if stream.email is None:
+        return
+    parts = template(about.subject).parts
+    claims = {claim for _, claim, _ in parts if claim}
+    if claims != {stream.email}:
+        raise wrong(
+            f"provider.{name}: email is the one claim that subjects of {stream.about} "
+            f"are named by, not {stream.email}"
+        )
+
+
+# --- what each states -----------------------------------------------------------------------------
+
+
+def _check_issuer(place: str, provider: Provider) -> None:
+    """Raise IssuanceError for what no assertion of that kind can be of."""
+    if isinstance(provider, Spiffe):
+        if not _is_trust_domain(provider.trust_domain):
+            raise wrong(f"{place}: trust_domain is a lower-case name without spiffe://")
+    elif isinstance(provider, Saml):
+        _check_saml(place, provider)
+    else:
+        check_origin(provider.issuer, f"{place}.issuer")
+
+
+def _is_trust_domain(name: str) -> bool:
+    """Is it the name of a trust domain (SPIFFE ID, 2.1)?"""
+    return 0 < len(name) <= _MAX_TRUST_DOMAIN and set(name) <= _IN_TRUST_DOMAIN
+
+
+def _check_numbers(place: str, provider: Provider) -> None:
+    """Raise IssuanceError for a provider that takes nothing, or what shares a secret."""
+    if provider.max_life < 1:
+        raise wrong(f"{place}: max_life is a number of seconds, 1 or more")
+    if isinstance(provider, Spiffe) and provider.x509_max_life < 1:
+        raise wrong(f"{place}: x509_max_life is a number of seconds, 1 or more")
+
+    known = signed_xml.XML_ALGORITHMS if isinstance(provider, Saml) else ALGORITHMS
+    if not provider.algorithms or set(provider.algorithms) - set(known):
+        raise wrong(f"{place}: algorithms are among {', '.join(known)}")
+
+    if not isinstance(provider, Oidc):
+        return
+    if provider.max_login_age < 1 or not provider.client_ids:
+        raise wrong(
+            f"{place}: an oidc provider has client_ids, and a max_login_age of 1 or more",
+        )
+
+
+def _check_saml(place: str, provider: Saml) -> None:
+    """Raise IssuanceError for what no assertion would match, or that would say it twice."""
+    for what in ("issuer", "audience", "recipient"):
+        value = getattr(provider, what)
+        if value is not None and not _is_uri(value):
+            raise wrong(f"{place}: {what} is a URI, as assertions have it")
+    if provider.max_login_age < 1:
+        raise wrong(f"{place}: a saml provider has a max_login_age of 1 or more")
+    if not provider.name_ids or set(provider.name_ids) - set(saml.NAME_IDS):
+        raise wrong(f"{place}: name_ids are among {', '.join(saml.NAME_IDS)}")
+
+    for claim, attribute in provider.attributes.items():
+        # A claim of the library's own would then be said by the attribute as well.
+        is_taken = claim in saml.OWN_CLAIMS
+        if is_taken or "/" in claim or not claim or not attribute:
+            raise wrong(
+                f"{place}: attributes: {claim!r} is no name for an attribute's claim",
+            )
+    _check_certificates(place, provider.certificates)
+
+
+def _is_uri(value: str) -> bool:
+    """Can it stand in an assertion? An entity ID is a URI of any scheme (SAML 2.0 Core, 8.3.6)."""
+    return 0 < len(value) <= _MAX_URI and set(value) <= _IN_URI
+
+
+def _check_certificates(place: str, certificates: str) -> None:
+    """Raise IssuanceError for a text that has a bad one. A file is read when the service begins."""
+    if not signed_xml.is_pem(certificates):
+        # Nothing is fetched for SAML: who answers for an address could change the keys.
+        if "://" in certificates or not certificates:
+            raise wrong(f"{place}: certificates are a file, or their text in PEM")
+        return
+
+    try:
+        found = signed_xml.certificates(certificates.encode())
+    except JoseError as error:
+        raise wrong(f"{place}: certificates: {error}") from None
+    if found.refused:
+        raise wrong(f"{place}: certificates: {'; '.join(found.refused)}")
+
+
+# --- what their assertions have to say ------------------------------------------------------------
+
+# What every assertion of an issuer says, or says of the assertion itself.
+_OF_ALL = frozenset(
+    (
+        "iss",
+        "aud",
+        "typ",
+        "ver",
+        "iat",
+        "exp",
+        "nbf",
+        "jti",
+    )
+)
+
+
+def required(name: str, provider: Provider) -> tuple[Matcher, ...]:
+    """What every assertion of a provider has to say. Raises IssuanceError.
+
+    Of an issuer that signs for everybody something has to be required.
+    """
+    place = f"provider.{name}"
+    issuer = None if isinstance(provider, Spiffe) else provider.issuer
+    says = any(_tells(claim, wanted) for claim, wanted in provider.require.items())
+    if issuer in SHARED_ISSUERS and not says:
+        raise wrong(
+            f"{place}: {issuer} signs for the whole world: say with `require` who it is",
+        )
+    return matchers(f"{place}.require", provider, provider.require)
+
+
+def _tells(claim: str, wanted: Any) -> bool:
+    """Does a claim tell somebody from anybody? That an address is verified does not."""
+    name = claim.removeprefix("/")
+    return name not in _OF_ALL and type(wanted) is not bool
+
+
+def matchers(
+    place: str,
+    provider: Provider,
+    stated: Mapping[str, Any],
+) -> tuple[Matcher, ...]:
+    """What claims have to be. Of people not what they can change: it would let in who did.
+
+    Raises IssuanceError.
+    """
+    of_people = isinstance(provider, (Oidc, AccessToken, IdJag, Saml))
+    made: list[Matcher] = []
+    for claim, wanted in stated.items():
+        with at(place):
+            made.append(matcher(claim, wanted))
+        if of_people and is_reassigned(claim):
+            raise wrong(
+                f"{place}: people can change {claim}, or get another's: ask for sub, or for a group"
+            )
+    return tuple(made)

@@ -1,0 +1,194 @@
+"""A policy, read: from the bytes of a file to values that were all checked.
+
+The order: TOML, the types of what is stated, the service, providers, resources, third parties and
+clients, grants, and at last the tests. What comes later may lean on what was checked before.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from captoken._format import names, primitives
+from captoken._format.encoding import b64encode
+from captoken._format.public_keys import public_bytes
+from captoken._language.access import Access
+from captoken.issuance.policy._grants import checked_grant
+from captoken.issuance.policy._places import at, check_digest, check_origin, wrong
+from captoken.issuance.policy._providers import required, subjects
+from captoken.issuance.policy._stated import (
+    Client,
+    DischargerOf,
+    File,
+    Provider,
+    Proxy,
+    Resource,
+    Service,
+    StatedGrant,
+    Test,
+)
+from captoken.issuance.policy._values import Policy
+
+
+def read(text: str | bytes) -> Policy:
+    """Read a policy. Raises IssuanceError, `policy`, which says what is wrong and where.
+
+    Its tests are not run: see `desk.check_policy`.
+    """
+    raw = text.encode() if isinstance(text, str) else bytes(text)
+    file = _file(raw)
+
+    _check_service(file.service)
+    named = dict(subjects(file))
+    says = {name: required(name, one) for name, one in file.provider.items()}
+    _check_resources(file)
+    _check_others(file)
+    grants = {name: checked_grant(name, stated, file, named) for name, stated in file.grant.items()}
+
+    # So long that nobody makes a second policy of that digest.
+    digest = b64encode(primitives.sha256(raw)[:16])
+    policy = Policy(
+        origin=file.service.origin,
+        per_minute=file.service.per_minute,
+        proxy=file.service.proxy,
+        providers=file.provider,
+        subjects=named,
+        required=says,
+        resources=file.resource,
+        dischargers=file.discharger,
+        clients=file.client,
+        grants=grants,
+        tests=file.test,
+        digest=digest,
+    )
+    _check_joins(policy)
+    for number, test in enumerate(policy.tests, 1):
+        _check_test(number, test, policy)
+    return policy
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+# The tables of the file whose entries have names.
+_NAMED: dict[str, Any] = {
+    "provider": Provider,
+    "resource": Resource,
+    "grant": StatedGrant,
+    "discharger": DischargerOf,
+    "client": Client,
+}
+
+
+def _file(raw: bytes) -> File:
+    """What the file states, by its types alone. Raises IssuanceError."""
+    try:
+        tables = tomllib.loads(raw.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise wrong(f"this is no TOML: {error}") from None
+    except RecursionError:
+        raise wrong("it is nested too deeply") from None
+
+    try:
+        return msgspec.convert(tables, File)
+    except msgspec.ValidationError as error:
+        raise wrong(_located(tables, error)) from None
+
+
+def _located(tables: Mapping[str, Any], error: msgspec.ValidationError) -> str:
+    """What is wrong with a file, and in which of its entries: msgspec leaves out the names.
+
+    So each entry is read once more, alone, until one fails.
+    """
+    for table, kind in _NAMED.items():
+        entries = tables.get(table)
+        if not isinstance(entries, dict):
+            continue
+        for name, entry in entries.items():
+            try:
+                msgspec.convert(entry, kind)
+            except msgspec.ValidationError as found:
+                return f"{table}.{name}: {found}"
+    return str(error)
+
+
+# --- the service, and what is beside it -----------------------------------------------------------
+
+
+def _check_service(service: Service) -> None:
+    """Raise IssuanceError for an origin that is none, and for a rate at which nobody asks."""
+    check_origin(service.origin, "service.origin")
+    if "?" in service.origin or service.origin.endswith("/"):
+        raise wrong("service.origin has no query, and no slash at its end (RFC 8414)")
+    if service.per_minute < 1:
+        raise wrong("service.per_minute is a number of requests, 1 or more")
+    if service.proxy is not None:
+        _check_proxy(service.proxy)
+
+
+def _check_proxy(proxy: Proxy) -> None:
+    """Raise IssuanceError for a proxy that anybody could be."""
+    if not proxy.addresses and proxy.secret_sha256 is None:
+        raise wrong("service.proxy is known by addresses, by secret_sha256, or by both")
+    for address in proxy.addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise wrong(f"service.proxy: {address!r} is no IP address") from None
+    if proxy.secret_sha256 is not None:
+        check_digest(proxy.secret_sha256, "service.proxy")
+
+
+def _check_resources(file: File) -> None:
+    """Raise IssuanceError for resources of one address."""
+    seen: dict[str, str] = {}
+    for audience, resource in file.resource.items():
+        with at(f"resource.{audience}"):
+            names.name(audience, "audience")
+        for uri in resource.uris:
+            # Nor may the address of one be the audience of another.
+            if uri in seen or uri in file.resource:
+                raise wrong(f"resource.{audience}: {uri} is another resource too")
+            seen[uri] = audience
+
+
+def _check_others(file: File) -> None:
+    """Raise IssuanceError for a third party or a client that nobody could be."""
+    for name, discharger in file.discharger.items():
+        with at(f"discharger.{name}"):
+            public_bytes(discharger.public, "public")
+        check_origin(discharger.url, f"discharger.{name}.url")
+    for name, client in file.client.items():
+        check_digest(client.secret_sha256, f"client.{name}")
+
+
+# --- what needs the whole policy ------------------------------------------------------------------
+
+
+def _check_joins(policy: Policy) -> None:
+    """Raise IssuanceError for a grant that is to be taken in tasks of one that there is not."""
+    for name, grant in policy.grants.items():
+        for other in grant.joins:
+            if other not in policy.grants or other == name:
+                raise wrong(f"grant.{name}: joins {other}, which is no other grant of this file")
+
+
+def _check_test(number: int, test: Test, policy: Policy) -> None:
+    """Raise IssuanceError for a test that could not be run, or that tests nothing."""
+    place = f"test {number}"
+    if test.grant is not None and test.grant not in policy.grants:
+        raise wrong(f"{place}: there is no grant {test.grant}")
+
+    says_access = bool(test.allows or test.denies)
+    if test.refused == says_access:
+        raise wrong(f"{place}: it says `refused = true`, or what it allows and denies")
+
+    for party in (test.subject, test.actor):
+        if party is not None and party.get("provider") not in policy.providers:
+            raise wrong(f"{place}: provider names one of the providers of this file")
+    with at(place):
+        for access in (*test.allows, *test.denies):
+            Access(**access)

@@ -1,0 +1,290 @@
+"""What the file of a policy states, as values. What a file does not know is refused.
+
+msgspec reads a file into these, and checks the types alone. Whether what is stated makes sense is
+looked at by `_providers` and `_grants`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+
+from captoken.issuance import signed_xml
+
+# Algorithms that a provider may sign with unless it says less: none that shares a secret (RFC 8725,
+# 3.2), and none that the field has given up.
+ALGORITHMS = (
+    "RS256",
+    "PS256",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "Ed25519",
+)
+
+# Issuers that sign for the whole world: there, who it is has to be required.
+SHARED_ISSUERS = frozenset(
+    (
+        "https://token.actions.githubusercontent.com",
+        "https://gitlab.com",
+        "https://accounts.google.com",
+        "https://login.microsoftonline.com/common/v2.0",
+        "https://login.microsoftonline.com/organizations/v2.0",
+        "https://login.microsoftonline.com/consumers/v2.0",
+        "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0",
+        "https://agent.buildkite.com",
+        "https://oidc.circleci.com",
+        "https://app.terraform.io",
+        "https://api.pulumi.com/oidc",
+        "https://oidc.vercel.com",
+        "https://appleid.apple.com",
+        "https://slack.com",
+        "https://login.salesforce.com",
+        "https://www.linkedin.com/oauth",
+        "https://www.facebook.com",
+        "https://id.twitch.tv/oauth2",
+        "https://oauth2.sigstore.dev/auth",
+    )
+)
+
+# What a grant may do instead of ending a task, by the event that asks for it (section "Ends").
+EVENTS = (
+    "device-compliance-change",
+    "risk-level-change",
+    "assurance-level-change",
+)
+
+# How often one identity may ask, where the file does not say it.
+PER_MINUTE = 60
+
+
+class _Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Something that the file states. What it does not know is refused, never passed over."""
+
+
+# --- providers ------------------------------------------------------------------------------------
+
+
+class _Provider(_Stated, frozen=True, tag_field="kind", kw_only=True):
+    """Who signs assertions, and what is taken of them."""
+
+    # How a subject of this provider is named. Without one, it names actors alone.
+    subject: str | None = None
+
+    # Claims that every assertion of it has to have.
+    require: dict[str, Any] = {}
+
+    # Seconds that an assertion may be good for, from `iat` to `exp`.
+    max_life: int = 3600
+    algorithms: tuple[str, ...] = ALGORITHMS
+
+
+class _OfIssuer(_Provider, frozen=True, kw_only=True):
+    """A provider that is known by an issuer identifier."""
+
+    issuer: str
+
+    # Where its keys are: an https address or a file. By its discovery document, unless given.
+    jwks: str | None = None
+
+
+class Oidc(_OfIssuer, frozen=True, kw_only=True, tag="oidc"):
+    """ID tokens of a person's login (OpenID Connect Core)."""
+
+    client_ids: tuple[str, ...]
+    max_login_age: int  # seconds since `auth_time`
+
+
+class AccessToken(_OfIssuer, frozen=True, kw_only=True, tag="access-token"):
+    """Access tokens of RFC 9068 that are for this service."""
+
+
+class IdJag(_OfIssuer, frozen=True, kw_only=True, tag="id-jag"):
+    """Identity assertions that another authorization server is shown."""
+
+
+class Workload(_OfIssuer, frozen=True, kw_only=True, tag="workload"):
+    """JWTs that a platform gives to what runs there: Kubernetes, GitHub, GitLab, clouds."""
+
+
+class Spiffe(_Provider, frozen=True, kw_only=True, tag="spiffe"):
+    """JWT-SVIDs of one trust domain, and X.509-SVIDs where it has authorities for these."""
+
+    trust_domain: str
+    bundle: str  # an https address, a file, or the Workload API as unix:///…
+
+    # Where its authorities for certificates are, likewise. Without it, none is taken.
+    x509_bundle: str | None = None
+
+    # Seconds that a certificate may be good for. Nobody can use it without its key.
+    x509_max_life: int = 86_400
+
+
+class Saml(_Provider, frozen=True, kw_only=True, tag="saml"):
+    """Assertions of a person's login at an identity provider of SAML 2.0."""
+
+    issuer: str  # its entity ID
+
+    # In PEM: a file, or the text itself. They pin its keys; their dates are not looked at.
+    certificates: str
+    max_login_age: int  # seconds since AuthnInstant
+
+    # Whom an assertion has to be for, and where it was sent: the origin, and its token endpoint,
+    # unless given. Clients that log in themselves state their own.
+    audience: str | None = None
+    recipient: str | None = None
+
+    # Formats of NameID that are taken. Another one may be reassigned, or new with each login.
+    name_ids: tuple[str, ...] = ("persistent",)
+
+    # The names of attributes, by the claims that they become.
+    attributes: dict[str, str] = {}
+    algorithms: tuple[str, ...] = signed_xml.XML_ALGORITHMS
+
+
+class Signals(_OfIssuer, frozen=True, kw_only=True, tag="signals"):
+    """Security events about subjects of another provider."""
+
+    # The provider whose subjects they are about, and whom an event has to be for.
+    about: str
+    audience: str
+
+    # Does a stream that falls silent stop new tasks of these subjects?
+    fail_closed: bool = False
+
+    # The claim of `about` that has the address, if events name people by `email`. Without it,
+    # an event that does is refused.
+    email: str | None = None
+
+
+Provider: TypeAlias = Oidc | AccessToken | IdJag | Workload | Spiffe | Saml | Signals
+
+
+# --- the rest of the file -------------------------------------------------------------------------
+
+
+class Proxy(_Stated, frozen=True):
+    """What ends TLS before the service, and says which certificate it was shown (RFC 9440).
+
+    It is known by its address, by a secret that it sends, or by both; and believed by nothing else.
+    """
+
+    addresses: tuple[str, ...] = ()
+    secret_sha256: str | None = None
+
+
+class Service(_Stated, frozen=True):
+    """The service itself: its issuer identifier, which is the audience of assertions."""
+
+    origin: str
+
+    # How often one identity may ask: so many at once, and then so many a minute.
+    per_minute: int = PER_MINUTE
+    proxy: Proxy | None = None
+
+
+class Resource(_Stated, frozen=True):
+    """A server, known by the audience of its tokens, and what clients call it."""
+
+    uris: tuple[str, ...] = ()
+
+
+class DischargerOf(_Stated, frozen=True):
+    """A third party whose approval a grant can ask for."""
+
+    public: str
+    url: str
+
+
+class Client(_Stated, frozen=True):
+    """A client that some libraries insist on giving a secret. It opens nothing by itself."""
+
+    secret_sha256: str
+
+
+class Tasks(_Stated, frozen=True):
+    """How many tasks of a grant a subject may have: at a time, and begun in a day.
+
+    At a time there is always an end, so that one subject cannot fill the registry.
+    """
+
+    live: int = 1000
+    per_day: int | None = None
+
+
+class Approval(_Stated, frozen=True):
+    """What a discharger has to say before a token of the grant is good."""
+
+    discharger: str = msgspec.field(name="from")
+    need: dict[str, Any]
+
+
+class StatedGrant(_Stated, frozen=True):
+    """A grant as the file has it. Whether it can be minted is not known yet."""
+
+    agents: tuple[str, ...]
+
+    # By the audiences of the tokens. A token is for one of them, unless they share their keys.
+    resources: tuple[str, ...]
+
+    # The keywords of `mint`.
+    give: dict[str, Any]
+
+    # Whom it wants. At least one of the two is stated; that is checked later.
+    subject: dict[str, Any] | None = None
+    actor: dict[str, Any] | None = None
+
+    # Is a proof of a key wanted, to which the token is then bound?
+    bound: bool = False
+
+    # Seconds between two looks at whether the task is alive. 0: nobody looks.
+    lease: int = 0
+
+    # Seconds that a task of it may take, whatever its tokens are good for.
+    task_max: int = 3600
+    tasks: Tasks = Tasks()
+
+    # What an event narrows a task to, instead of ending it.
+    on: dict[str, dict[str, Any]] = {}
+
+    # The grants in whose tasks it may be taken too.
+    joins: tuple[str, ...] = ()
+    approval: Approval | None = None
+
+    # Has each server root keys of its own, or do they share them?
+    keys: Literal["each", "shared"] = "each"
+
+
+class Test(_Stated, frozen=True):
+    """A test of the file's own: who asks for what, and what the token then allows and denies."""
+
+    __test__: ClassVar = False  # pytest takes it for one of its own
+
+    # Claims, which are taken at their word: nobody signs them.
+    subject: dict[str, Any] | None = None
+    actor: dict[str, Any] | None = None
+
+    # What is asked for.
+    grant: str | None = None
+    resource: str | None = None
+    ask: dict[str, Any] = {}
+
+    # What becomes of it: a token that is good for this and not for that, or none at all.
+    allows: tuple[dict[str, Any], ...] = ()
+    denies: tuple[dict[str, Any], ...] = ()
+    refused: bool = False
+
+
+class File(_Stated, frozen=True):
+    """The file as a whole: its tables, by their names in it."""
+
+    version: Literal[1]
+    service: Service
+    provider: dict[str, Provider]
+    resource: dict[str, Resource]
+    grant: dict[str, StatedGrant]
+    discharger: dict[str, DischargerOf] = {}
+    client: dict[str, Client] = {}
+    test: tuple[Test, ...] = ()

@@ -1,0 +1,105 @@
+"""What a policy means: the values that the rest of this room decides by. They were all checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from captoken.issuance.claims import Claims, Matcher, Template
+from captoken.issuance.policy._stated import (
+    PER_MINUTE,
+    Approval,
+    Client,
+    DischargerOf,
+    Provider,
+    Proxy,
+    Resource,
+    Tasks,
+    Test,
+)
+
+
+class Party(msgspec.Struct, frozen=True):
+    """Whom a grant wants as subject or actor: of which provider, with which claims."""
+
+    provider: str
+    matchers: tuple[Matcher, ...]
+
+    def misses(self, provider: str, claims: Claims) -> str | None:
+        """Why somebody is not one of these, for people; None if they are.
+
+        The claims are taken at their word: whoever asks has verified them.
+        """
+        if provider != self.provider:
+            return f"of provider {provider}, and it is for {self.provider}"
+        for one in self.matchers:
+            if not one.matches(claims):
+                return f"not so: {one}"
+        return None
+
+
+class PolicyGrant(msgspec.Struct, frozen=True):
+    """A grant that was checked: what its tasks may do, and who may start them."""
+
+    name: str
+
+    # Whom it wants: subject and actor, or one who is both.
+    parties: tuple[Party, ...]
+    agents: tuple[str, ...]
+    resources: tuple[str, ...]
+    give: dict[str, Any]
+
+    # Seconds that a token of it is good for.
+    expires_in: int
+
+    # Has it uses or a budget? Then it is taken once in a task.
+    counts: bool
+
+    # As the file states them.
+    bound: bool
+    lease: int
+    task_max: int
+    tasks: Tasks
+    on: dict[str, dict[str, Any]]
+    joins: tuple[str, ...]
+    approval: Approval | None
+
+    # May one token be for all of its resources?
+    shares_keys: bool
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """A policy that loaded. A value: to change it, load another one."""
+
+    origin: str
+    providers: dict[str, Provider]
+
+    # By the provider's name: how its subjects are named, and what each assertion has to say.
+    # Providers that name actors alone are not among `subjects`.
+    subjects: dict[str, Template]
+    required: dict[str, tuple[Matcher, ...]]
+
+    # By their names in the file.
+    resources: dict[str, Resource]
+    dischargers: dict[str, DischargerOf]
+    clients: dict[str, Client]
+    grants: dict[str, PolicyGrant]
+    tests: tuple[Test, ...]
+
+    # Of the bytes of the file: each token names the policy that it came of.
+    digest: str
+    per_minute: int = PER_MINUTE
+    proxy: Proxy | None = None
+
+    def resource_of(self, named: str) -> str | None:
+        """The resource that a client calls so: its audience, or one of its addresses.
+
+        None if there is none. No address is of two resources: that was checked.
+        """
+        if named in self.resources:
+            return named
+        for audience, resource in self.resources.items():
+            if named in resource.uris:
+                return audience
+        return None
