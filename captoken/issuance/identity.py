@@ -42,14 +42,31 @@ LEEWAY = 30
 MAX_ID_JAG = 300
 
 # What may name who started a task, and what may name the workload that acts.
-SUBJECTS = frozenset(("oidc", "access-token", "id-jag", "workload", "spiffe", "saml"))
+SUBJECTS = frozenset(
+    (
+        "oidc",
+        "access-token",
+        "id-jag",
+        "workload",
+        "spiffe",
+        "saml",
+    )
+)
 ACTORS = frozenset(("workload", "spiffe"))
 
 # The key of a provider by its id, or None.
 Keys: TypeAlias = Callable[[str, str], Key | None]
 
 # Others would name a key (`jwk`, `jku`, `x5u`), or change what is signed (`crit`, `b64`, `zip`).
-_HEADER = frozenset(("alg", "kid", "typ", "x5t", "x5t#S256"))
+_HEADER = frozenset(
+    (
+        "alg",
+        "kid",
+        "typ",
+        "x5t",
+        "x5t#S256",
+    )
+)
 
 # Claims that are text wherever they are. Of another type, a logout of that session would miss it.
 _TEXTS = ("sub", "acr", "azp", "client_id", "jti", "sid")
@@ -67,6 +84,8 @@ class Identity(msgspec.Struct, frozen=True):
 
     # The issuer identifier, or the trust domain.
     issuer: str
+
+    # As they were signed. Of SAML, what `saml` has made of it.
     claims: Claims
 
     # SHA-256 of what was signed. The signature is no part of it: from one by ECDSA anybody makes a
@@ -88,18 +107,21 @@ class Identity(msgspec.Struct, frozen=True):
 
     @property
     def session(self) -> str | None:
-        """The session at the provider that a logout ends, if it says."""
+        """The session at the provider that a logout ends, if it says. Always a text."""
         return self.claims.get("sid")
 
     @property
     def auth_time(self) -> int | None:
-        """When the person logged in; always there for `oidc` and `saml`."""
+        """When the person logged in; always there for `oidc` and `saml`.
+
+        Other kinds may leave it out, or say something else by that name, which is no time.
+        """
         value = self.claims.get("auth_time")
         return value if type(value) is int else None
 
     @property
     def acr(self) -> str | None:
-        """How the person logged in, in the provider's words."""
+        """How the person logged in, in the provider's words, if it says."""
         return self.claims.get("acr")
 
     @property
@@ -115,9 +137,11 @@ def needed_key(text: Any, policy: Policy, takes: Collection[str]) -> tuple[str, 
     refuse before it asks for a key.
     """
     if _is_saml(text, takes):
+        # The certificates of a provider are fetched together: none has an id of its own.
         return _opened_saml(text, policy).name, CERTIFICATES
     opened = _opened(text, policy, takes)
-    return opened.name, opened.unverified.header["kid"]
+    kid = opened.unverified.header["kid"]
+    return opened.name, kid
 
 
 def verify(
@@ -143,7 +167,9 @@ def verify(
     else:
         opened = _opened(text, policy, takes)
         check_signature(opened, keys)
-        name, provider, claims = opened.name, opened.provider, opened.unverified.claims
+        name = opened.name
+        provider = opened.provider
+        claims = opened.unverified.claims
         once = opened.unverified.signed
 
     # The provider signed it, so that what it says is to be believed. Is it for us, and for now?
@@ -160,16 +186,22 @@ def verify(
 
 
 def check_signature(opened: Opened, keys: Keys) -> None:
-    """Raise IssuanceError unless a key of that provider signed, by an algorithm that it is for."""
+    """Raise IssuanceError unless a key of that provider signed, by an algorithm that it is for.
+
+    Does not look at what the claims say, not even whether they are of now.
+    """
     header = opened.unverified.header
-    key = keys(opened.name, header["kid"])
+    kid = header["kid"]
+    algorithm = header["alg"]
+
+    key = keys(opened.name, kid)
     if key is None:
         raise _refused(
-            f"there is no key {shown(header['kid'])}",
+            f"there is no key {shown(kid)}",
             f"of provider {opened.name}",
         )
-    if header["alg"] not in key.algorithms:
-        raise _refused(f"its key is not for {shown(header['alg'])}")
+    if algorithm not in key.algorithms:
+        raise _refused(f"its key is not for {shown(algorithm)}")
     if not holds(opened.unverified, key):
         raise _refused("its signature does not hold")
 
@@ -206,6 +238,8 @@ class Opened(msgspec.Struct, frozen=True):
     """An assertion that has the right form. Its signature was not looked at."""
 
     unverified: UnverifiedJwt
+
+    # The provider that it says it is of, by the policy.
     name: str
     provider: Provider
     kind: str
@@ -224,12 +258,20 @@ def _opened(text: Any, policy: Policy, takes: Collection[str]) -> Opened:
     header = unverified.header
     check_header(header)
     name, provider = _fitting(candidates, header.get("typ"))
-    if header["alg"] not in provider.algorithms:
+
+    # Before a key is fetched for it.
+    algorithm = header["alg"]
+    if algorithm not in provider.algorithms:
         raise _refused(
-            f"algorithm {shown(header['alg'])} is not taken",
+            f"algorithm {shown(algorithm)} is not taken",
             f"of provider {name}",
         )
-    return Opened(unverified, name, provider, kind_of(provider))
+    return Opened(
+        unverified=unverified,
+        name=name,
+        provider=provider,
+        kind=kind_of(provider),
+    )
 
 
 def _is_saml(text: Any, takes: Collection[str]) -> bool:
@@ -255,6 +297,7 @@ def _opened_saml(text: str, policy: Policy) -> _OpenedSaml:
         issuer = saml.stated_issuer(unverified.content)
     except XmlError as error:
         raise _refused(str(error)) from None
+
     found = [
         (name, one)
         for name, one in policy.providers.items()
@@ -269,22 +312,31 @@ def _opened_saml(text: str, policy: Policy) -> _OpenedSaml:
 
     name, provider = found[0]
     if unverified.algorithm not in provider.algorithms:
-        raise _refused(f"algorithm {unverified.algorithm} is not taken", f"of provider {name}")
+        raise _refused(
+            f"algorithm {unverified.algorithm} is not taken",
+            f"of provider {name}",
+        )
     return _OpenedSaml(unverified, name, provider)
 
 
 def _verified_saml(text: str, policy: Policy, keys: Keys) -> tuple[str, Provider, Json]:
     """The provider that signed an assertion of SAML, and what it says. Raises IssuanceError."""
     opened = _opened_saml(text, policy)
+    unverified = opened.unverified
     key = keys(opened.name, CERTIFICATES)
     if key is None:
-        raise _refused("there is no certificate to check it by", f"of provider {opened.name}")
-    if opened.unverified.algorithm not in key.algorithms:
-        raise _refused(f"its key is not for {opened.unverified.algorithm}")
-    if not xml_holds(opened.unverified, key):
+        raise _refused(
+            "there is no certificate to check it by",
+            f"of provider {opened.name}",
+        )
+    if unverified.algorithm not in key.algorithms:
+        raise _refused(f"its key is not for {unverified.algorithm}")
+    if not xml_holds(unverified, key):
         raise _refused("its signature does not hold")
+
+    # Only now: what it says is read from the bytes that the signature is over.
     try:
-        claims = saml.claims_of(opened.unverified.content, opened.provider.attributes)
+        claims = saml.claims_of(unverified.content, opened.provider.attributes)
     except XmlError as error:
         raise _refused(str(error)) from None
     return opened.name, opened.provider, claims
@@ -296,6 +348,7 @@ def kind_of(provider: Provider) -> str:
 
 
 def issuer_of(provider: Provider) -> str:
+    """What a provider is known as: its issuer identifier, or its trust domain."""
     return provider.trust_domain if isinstance(provider, Spiffe) else provider.issuer
 
 
@@ -317,7 +370,10 @@ def _candidates(
     taken = [(name, one) for name, one in known if kind_of(one) in takes]
     if not taken:
         names = ", ".join(name for name, _ in known)
-        raise _refused("its issuer is known here, and not for this place", f"providers {names}")
+        raise _refused(
+            "its issuer is known here, and not for this place",
+            f"providers {names}",
+        )
     return taken
 
 
@@ -351,6 +407,7 @@ def _is_of(provider: Provider, claims: Json) -> bool:
 def check_header(header: Json) -> None:
     """Raise IssuanceError for a header that names its own key, or misses one."""
     for name, value in header.items():
+        # Also one that would do no harm: what is not known here may change what the rest means.
         if name not in _HEADER:
             members = ", ".join(sorted(_HEADER))
             raise _refused(f"its header has {shown(name)}, and may have {members}")
@@ -367,7 +424,10 @@ def check_header(header: Json) -> None:
 def _check_texts(claims: Json) -> None:
     """Raise IssuanceError for claims that are not of their type, or that no assertion has here."""
     for name in _TEXTS:
-        if name in claims and (type(claims[name]) is not str or not claims[name]):
+        if name not in claims:
+            continue
+        value = claims[name]
+        if type(value) is not str or not value:
             raise _refused(f"its {name} is no text")
     if "sub" not in claims:
         raise _refused("it has no sub")
@@ -381,6 +441,7 @@ def _check_texts(claims: Json) -> None:
     # it. A DPoP proof of the caller's own key is about the root, and not about this.
     if "cnf" in claims:
         raise _refused("it is bound to a key (cnf), and only bearer assertions are taken")
+
     # A logout token or an event, whatever its `typ` says.
     if "events" in claims:
         raise _refused("it tells of an event")
@@ -388,7 +449,8 @@ def _check_texts(claims: Json) -> None:
 
 def check_times(claims: Json, now: int, most: int) -> None:
     """Raise IssuanceError unless the assertion is good now, and for `most` seconds in all."""
-    issued_at, expires_at = time_of(claims, "iat"), time_of(claims, "exp")
+    issued_at = time_of(claims, "iat")
+    expires_at = time_of(claims, "exp")
     if now >= expires_at + LEEWAY:
         raise _refused(f"it expired {now - expires_at} s ago")
     if issued_at > now + LEEWAY:
@@ -396,15 +458,20 @@ def check_times(claims: Json, now: int, most: int) -> None:
     if "nbf" in claims and time_of(claims, "nbf") > now + LEEWAY:
         raise _refused("it is not good yet, by the clock here")
 
-    if not issued_at < expires_at <= issued_at + most:
+    # However short the rest of it is: who has stolen a long one could wait for that.
+    life = expires_at - issued_at
+    if not 0 < life <= most:
         raise _refused(
-            f"it is good for {expires_at - issued_at} s, which is not taken",
+            f"it is good for {life} s, which is not taken",
             f"at most {most} s",
         )
 
 
 def time_of(claims: Json, name: str) -> int:
-    """A time, in whole seconds since the epoch. `True` is none, and no text is."""
+    """A time, in whole seconds since the epoch. `True` is none, and no text is.
+
+    Raises IssuanceError, also for one that is missing.
+    """
     if name not in claims:
         raise _refused(f"it has no {name}")
     value = claims[name]
@@ -436,16 +503,11 @@ def _check_for_us_alone(claims: Json, audience: str) -> None:
 def _check_oidc(claims: Json, provider: Any, now: int, audience: str) -> None:
     """An ID token: for an application of ours, of a fresh login (OpenID Connect Core, 3.1.3.7)."""
     login: Oidc = provider
-    audiences = audiences_of(claims)
-    if not set(audiences) <= set(login.client_ids):
-        raise _refused(f"it is for {shown(', '.join(audiences))} (aud), which is not taken here")
-    if len(audiences) > 1 and "azp" not in claims:
-        raise _refused("it is for several (aud), and does not say whom it was given to (azp)")
-    if "azp" in claims and claims["azp"] not in login.client_ids:
-        raise _refused(f"it was given to {shown(claims['azp'])} (azp), which is not taken here")
+    _check_given_to_ours(claims, login)
 
     # An access token without a type of its own: it went to a server, and servers could send it on.
-    if "scope" in claims or "scp" in claims or claims.get("typ", "ID") != "ID":
+    has_scope = "scope" in claims or "scp" in claims
+    if has_scope or claims.get("typ", "ID") != "ID":
         raise _refused("it is no ID token: it has a scope, or another typ among its claims")
 
     if "auth_time" not in claims:
@@ -453,14 +515,30 @@ def _check_oidc(claims: Json, provider: Any, now: int, audience: str) -> None:
     _check_login(claims, now, login.max_login_age)
 
 
+def _check_given_to_ours(claims: Json, login: Oidc) -> None:
+    """Raise IssuanceError unless each application that an ID token is for is one of ours."""
+    audiences = audiences_of(claims)
+    if not set(audiences) <= set(login.client_ids):
+        stated = shown(", ".join(audiences))
+        raise _refused(f"it is for {stated} (aud), which is not taken here")
+
+    if "azp" not in claims:
+        if len(audiences) > 1:
+            raise _refused("it is for several (aud), and does not say whom it was given to (azp)")
+        return
+    if claims["azp"] not in login.client_ids:
+        raise _refused(f"it was given to {shown(claims['azp'])} (azp), which is not taken here")
+
+
 def _check_login(claims: Json, now: int, most: int) -> None:
     """Raise IssuanceError for a login that is to come, or more than `most` seconds ago."""
     logged_in = time_of(claims, "auth_time")
     if logged_in > now + LEEWAY:
         raise _refused("its login was in the future, by the clock here")
-    if now - logged_in > most:
+    age = now - logged_in
+    if age > most:
         raise _refused(
-            f"the login was {now - logged_in} s ago: log in again",
+            f"the login was {age} s ago: log in again",
             f"at most {most} s",
         )
 
@@ -494,18 +572,24 @@ def _check_workload(claims: Json, provider: Any, now: int, audience: str) -> Non
 
 def _check_spiffe(claims: Json, provider: Any, now: int, audience: str) -> None:
     """A JWT-SVID: of a workload below the trust domain, which is known already (JWT-SVID, 3)."""
-    _check_for_us_alone(claims, audience)
     mesh: Spiffe = provider
-    if not is_workload_id(claims["sub"], mesh.trust_domain):
-        raise _refused(f"its sub {shown(claims['sub'])} is no SPIFFE ID of a workload")
+    _check_for_us_alone(claims, audience)
+    sub = claims["sub"]
+    if not is_workload_id(sub, mesh.trust_domain):
+        raise _refused(f"its sub {shown(sub)} is no SPIFFE ID of a workload")
 
 
 def is_workload_id(spiffe_id: str, trust_domain: str) -> bool:
-    """Is it the SPIFFE ID of a workload of that trust domain (SPIFFE ID, 2)?"""
+    """Is it the SPIFFE ID of a workload of that trust domain (SPIFFE ID, 2)?
+
+    The ID of the domain itself has no path, and is nobody's.
+    """
+    # One of another domain keeps its scheme, and is no path by that.
     path = spiffe_id.removeprefix(f"spiffe://{trust_domain}")
     if len(spiffe_id) > _MAX_SPIFFE_ID or not _path_of_spiffe_id(path):
         return False
-    return not {".", ".."} & set(path.split("/"))
+    segments = set(path.split("/"))
+    return not segments & {".", ".."}
 
 
 class _Kind(msgspec.Struct, frozen=True):
@@ -513,6 +597,8 @@ class _Kind(msgspec.Struct, frozen=True):
 
     # What `typ` may be; None is one that is not there.
     types: frozenset[str | None]
+
+    # Its claims, its provider, the time and this service. Raises IssuanceError.
     check: Callable[[Json, Any, int, str], None]
 
 

@@ -50,17 +50,24 @@ def first_floor(clock: Callable[[], float]) -> int:
 
 
 class State(NamedTuple):
-    """The three times, and when it was last looked for what may be forgotten."""
+    """The three times, and when it was last looked for what may be forgotten.
 
+    None of the three ever goes back.
+    """
+
+    # See above.
     floor: int
     gone: int = 0
     tasks_gone: int = 0
+
+    # By the clock of whoever looked.
     swept: int = 0
 
 
 class Used(NamedTuple):
     """An assertion that was used: what it came with, and the task that it started or joined."""
 
+    # A digest of whom and what it came with. None: it came alone.
     companions: bytes | None
     task: str
 
@@ -69,6 +76,8 @@ class KnownTask(NamedTuple):
     """A task as it is kept."""
 
     task: StartedTask
+
+    # Who acts in it, if that is not the subject.
     actor: str | None
 
     # It was ended, or somebody has seen it past its deadline.
@@ -90,7 +99,10 @@ class Logout(NamedTuple):
 
 
 class Known(Protocol):
-    """What a registry knows, asked only as far as it is needed."""
+    """What a registry knows, asked only as far as it is needed.
+
+    Whoever answers holds the lock, and answers by what is written under it.
+    """
 
     def used(self, digest: bytes) -> Used | None:
         """The assertion with this digest, if it was used."""
@@ -123,6 +135,7 @@ class Known(Protocol):
 class Ruling(NamedTuple):
     """What an exchange comes to."""
 
+    # The one that it starts, or the one that it joins.
     task: StartedTask
     is_new: bool
 
@@ -140,16 +153,25 @@ def ruling_on(entry: Exchange, state: State, known: Known) -> Ruling:
     if is_new:
         task = _started(entry, state, known)
     elif again is not None:
+        # It stands for a task of this very grant, and for no other's.
         task = _joined(entry, again, (entry.grant,), known)
     else:
-        task = _joined(entry, entry.task, entry.within or (), known)
-    if entry.counted and not is_new and known.is_taken(task.id, entry.grant):
+        within = entry.within or ()
+        task = _joined(entry, entry.task, within, known)
+
+    if entry.counted and not is_new:
+        _check_counted(entry, task, known)
+    return Ruling(task, is_new)
+
+
+def _check_counted(entry: Exchange, task: StartedTask, known: Known) -> None:
+    """Raise IssuanceError for a second token of what is counted: it would count anew."""
+    if known.is_taken(task.id, entry.grant):
         raise IssuanceError(
             f"grant {entry.grant} is counted, and was taken in this task already",
             "access_denied",
             f"{entry.grant} a second time in {task.id}",
         )
-    return Ruling(task, is_new)
 
 
 def _again(entry: Exchange, state: State, known: Known) -> str | None:
@@ -158,12 +180,11 @@ def _again(entry: Exchange, state: State, known: Known) -> str | None:
     Raises IssuanceError for an assertion that starts nothing any more.
     """
     again: str | None = None
+
+    # What the same exchange has shown already: one assertion twice is used by itself.
     here: dict[bytes, Used] = {}
     for seen in entry.seen:
-        if seen.issued_at <= state.floor:
-            raise _spent("it was issued before this registry began, or before a forgotten logout")
-        if seen.until <= state.gone:
-            raise _spent("it is over, and what it was used for is forgotten")
+        _check_remembered(seen, state)
 
         # By its digest, which is no secret.
         which = seen.digest
@@ -176,6 +197,14 @@ def _again(entry: Exchange, state: State, known: Known) -> str | None:
     return again
 
 
+def _check_remembered(seen: Seen, state: State) -> None:
+    """Raise IssuanceError for an assertion of which it is not known whether it was used."""
+    if seen.issued_at <= state.floor:
+        raise _spent("it was issued before this registry began, or before a forgotten logout")
+    if seen.until <= state.gone:
+        raise _spent("it is over, and what it was used for is forgotten")
+
+
 def _check_companions(seen: Seen, used: Used) -> None:
     """Raise IssuanceError for an assertion that was used, unless it came as it came before."""
     if seen.companions is None:
@@ -186,9 +215,14 @@ def _check_companions(seen: Seen, used: Used) -> None:
 
 
 def _check_login(entry: Exchange, state: State, known: Known, is_new: bool) -> None:
-    """Raise IssuanceError for a login that ended."""
+    """Raise IssuanceError for a login that ended.
+
+    Where that ends tasks of some grants, or narrows them, it is asked for this grant alone.
+    """
     if entry.issued_at <= state.floor:
         raise _spent("the login is of before this registry began, or before a forgotten logout")
+
+    # An empty one is none.
     session = entry.session or None
     for logout in known.logouts(entry.provider, session, entry.subject):
         if logout.grant not in ("", entry.grant):
@@ -208,7 +242,10 @@ def _spent(why: str) -> IssuanceError:
 
 
 def _started(entry: Exchange, state: State, known: Known) -> StartedTask:
-    """The new task. Raises IssuanceError for one too many, and StoreError for what is not known."""
+    """The new task, which nobody has written yet.
+
+    Raises IssuanceError for one too many, and StoreError for what is not known.
+    """
     if known.kept(entry.task) is not None:
         raise StoreError(REFUSED_ID)
     if entry.deadline <= entry.now:
@@ -218,20 +255,41 @@ def _started(entry: Exchange, state: State, known: Known) -> StartedTask:
             "past its deadline",
         )
 
-    if entry.most_live is not None:
-        live = known.live(entry.grant, entry.subject, entry.now)
-        if live >= entry.most_live:
-            raise _too_many(f"{live} tasks of grant {entry.grant} are live")
-    if entry.most_per_day is not None:
-        if entry.now < state.tasks_gone:
-            raise StoreError(REFUSED_CLOCK)
-        begun = known.begun(entry.grant, entry.subject, entry.now - DAY)
-        if begun >= entry.most_per_day:
-            raise _too_many(f"{begun} tasks of grant {entry.grant} were begun in 24 hours")
-    return StartedTask(entry.task, entry.grant, entry.subject, entry.deadline)
+    _check_live(entry, known)
+    _check_begun(entry, state, known)
+    return StartedTask(
+        id=entry.task,
+        grant=entry.grant,
+        subject=entry.subject,
+        deadline=entry.deadline,
+    )
+
+
+def _check_live(entry: Exchange, known: Known) -> None:
+    """Raise IssuanceError where the subject has as many tasks of the grant as it may have."""
+    if entry.most_live is None:
+        return
+    live = known.live(entry.grant, entry.subject, entry.now)
+    if live >= entry.most_live:
+        raise _too_many(f"{live} tasks of grant {entry.grant} are live")
+
+
+def _check_begun(entry: Exchange, state: State, known: Known) -> None:
+    """Raise IssuanceError where it began as many in 24 hours as it may.
+
+    Raises StoreError by a clock for which some of them are forgotten.
+    """
+    if entry.most_per_day is None:
+        return
+    if entry.now < state.tasks_gone:
+        raise StoreError(REFUSED_CLOCK)
+    begun = known.begun(entry.grant, entry.subject, entry.now - DAY)
+    if begun >= entry.most_per_day:
+        raise _too_many(f"{begun} tasks of grant {entry.grant} were begun in 24 hours")
 
 
 def _too_many(what: str) -> IssuanceError:
+    """What is raised for one task too many. The subject may hear how many it has."""
     return IssuanceError(f"{what}, and no more may be", "access_denied", what)
 
 
@@ -240,11 +298,19 @@ def _joined(entry: Exchange, task: str, within: tuple[str, ...], known: Known) -
     kept = known.kept(task)
     why = _why_not(entry, within, kept)
     if kept is None or why is not None:
-        raise IssuanceError("there is no such task to join", "invalid_grant", why or "")
+        raise IssuanceError(
+            "there is no such task to join",
+            "invalid_grant",
+            why or "",
+        )
     return kept.task
 
 
-def _why_not(entry: Exchange, within: tuple[str, ...], kept: KnownTask | None) -> str | None:
+def _why_not(
+    entry: Exchange,
+    within: tuple[str, ...],
+    kept: KnownTask | None,
+) -> str | None:
     """Why a task is not one to join, for the trail; None if it is."""
     if kept is None:
         return "no task has this id"
@@ -270,6 +336,8 @@ class Void(NamedTuple):
     # `session`, `subject` or `sessionless`, and which of them.
     of: str
     whose: str
+
+    # As `Logout` has them. Of a session, `at` does not matter.
     grant: str
     starts_only: bool
     at: int
@@ -280,7 +348,8 @@ def check_ending(ending: Ending) -> None:
     named = [ending.session, ending.subject, ending.task]
     if named == [None, None, None] or "" in named:
         raise ValueError("an ending says whose: a session, a subject or a task")
-    if ending.sessionless and (ending.subject is None or ending.session is not None):
+    is_of_subject = ending.subject is not None and ending.session is None
+    if ending.sessionless and not is_of_subject:
         raise ValueError("an ending says whose: without a session, it is of a subject")
     if ending.task is None and ending.provider is None:
         raise ValueError("a session or a subject is one of a provider")
@@ -300,21 +369,44 @@ def voided(ending: Ending) -> list[Void]:
     provider = ending.provider
     if ending.task is not None or provider is None:
         return []
-    if ending.session is not None:
-        of, whose = "session", ending.session
-    else:
-        of, whose = "sessionless" if ending.sessionless else "subject", ending.subject or ""
-    at = max(ending.now, ending.issued_at)
 
+    if ending.session is not None:
+        of = "session"
+        whose = ending.session
+    else:
+        of = "sessionless" if ending.sessionless else "subject"
+        whose = ending.subject or ""
+
+    # The later of two clocks: too late costs a new login, and too early would miss one.
+    at = max(ending.now, ending.issued_at)
     if ending.grants is None:
-        return [Void(provider, of, whose, "", False, at)]
+        every = Void(
+            provider=provider,
+            of=of,
+            whose=whose,
+            grant="",
+            starts_only=False,
+            at=at,
+        )
+        return [every]
     return [
-        Void(provider, of, whose, grant, grant in ending.instead, at) for grant in ending.grants
+        Void(
+            provider=provider,
+            of=of,
+            whose=whose,
+            grant=grant,
+            starts_only=grant in ending.instead,
+            at=at,
+        )
+        for grant in ending.grants
     ]
 
 
 def may_be_out(deadline: int, now: int) -> bool:
-    """May a server, whose clock is behind, still take a token of a task with this deadline?"""
+    """May a server, whose clock is behind, still take a token of a task with this deadline?
+
+    Then the overlay has to say the end of the task, though it is over by the clock here.
+    """
     return deadline + CLOCKS_DIFFER > now
 
 
@@ -324,9 +416,11 @@ def becomes(ending: Ending, taken: Iterable[str]) -> Sequence[bytes | None]:
     `taken` are the grants that were taken in it, in the session if the ending names one.
     """
     about = [grant for grant in taken if _is_about(ending, grant)]
+    # One that is not narrowed ends it all: a task ends as a whole.
     if any(grant not in ending.instead for grant in about):
         return [None]
-    return sorted({ending.instead[grant] for grant in about})
+    narrowings = {ending.instead[grant] for grant in about}
+    return sorted(narrowings)
 
 
 def _is_about(ending: Ending, grant: str) -> bool:
@@ -361,5 +455,10 @@ class Bounds(NamedTuple):
 
 
 def bounds(now: int) -> Bounds:
-    """Until when what is forgotten now was needed."""
-    return Bounds(now - CLOCKS_DIFFER, now - CLOCKS_DIFFER - DAY, now - CLOCKS_DIFFER - REMEMBERED)
+    """Until when what is forgotten now was needed, by the clock that is furthest behind."""
+    behind = now - CLOCKS_DIFFER
+    return Bounds(
+        used=behind,
+        tasks=behind - DAY,
+        heard=behind - REMEMBERED,
+    )
