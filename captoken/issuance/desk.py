@@ -112,8 +112,10 @@ class Desk:
         """
         leased = [name for name, grant in policy.grants.items() if grant.lease]
         if leased and lease is None:
-            text = f"grant {leased[0]} has a lease: give the discharger's key"
-            raise IssuanceError(text, "policy")
+            raise IssuanceError(
+                f"grant {leased[0]} has a lease: give the discharger's key",
+                "policy",
+            )
         self.policy = policy
         self._keyring = keyring_source(keyring)
         self._lease = lease
@@ -133,21 +135,33 @@ class Desk:
         Who does not fit is told no more than that: what a policy asks for is nobody's business.
         """
         if ask.grant is not None:
-            grant = self.policy.grants.get(ask.grant)
-            if grant is None:
-                raise IssuanceError("there is no such grant", "invalid_scope")
-            misses = _misses(grant, subject, actor)
-            if misses is not None:
-                raise IssuanceError("this grant is not for who asks", UNWANTED, misses)
-            return grant
+            return self._named(ask.grant, subject, actor)
 
         fitting = [fit.grant for fit in self.fits(subject, actor) if fit.misses is None]
         if not fitting:
             raise IssuanceError("no grant is for who asks", UNWANTED, "no grant fits")
         if len(fitting) > 1:
             names = ", ".join(grant.name for grant in fitting)
-            raise IssuanceError(f"several grants fit, name one as scope: {names}", "invalid_scope")
+            raise IssuanceError(
+                f"several grants fit, name one as scope: {names}",
+                "invalid_scope",
+            )
         return fitting[0]
+
+    def _named(
+        self,
+        name: str,
+        subject: Identity | None,
+        actor: Identity | None,
+    ) -> PolicyGrant:
+        """The grant of that name. Raises IssuanceError where there is none, or it does not fit."""
+        grant = self.policy.grants.get(name)
+        if grant is None:
+            raise IssuanceError("there is no such grant", "invalid_scope")
+        misses = _misses(grant, subject, actor)
+        if misses is not None:
+            raise IssuanceError("this grant is not for who asks", UNWANTED, misses)
+        return grant
 
     # --- the plan ---
 
@@ -163,6 +177,7 @@ class Desk:
         starts = subject or actor
         if starts is None:
             raise IssuanceError("nobody says who asks: send an assertion", "invalid_request")
+
         grant = self.chosen(ask, subject, actor)
         name = self._subject(starts)
         agent = _one_of(ask.agent, grant.agents, "agent", "invalid_request")
@@ -170,6 +185,8 @@ class Desk:
         _check_key(ask, grant)
         self._check_jag(ask, grant, subject, audiences)
 
+        # A workload that started the task itself is its subject, and nobody acts for it.
+        acts_for = actor if subject is not None else None
         task, within = self._task(ask, grant)
         entry = Exchange(
             now=now,
@@ -178,7 +195,7 @@ class Desk:
             within=within,
             counted=grant.counts,
             subject=name,
-            actor=_called(actor) if actor is not None and subject is not None else None,
+            actor=_called(acts_for) if acts_for is not None else None,
             provider=starts.provider,
             session=starts.session,
             issued_at=starts.issued_at,
@@ -188,7 +205,15 @@ class Desk:
             seen=_seen(ask, starts, actor),
         )
         root = self._minted(grant, entry, ask, starts.issuer, agent, audiences)
-        return Plan(grant, entry, root, ask, starts.issuer, agent, audiences)
+        return Plan(
+            grant=grant,
+            entry=entry,
+            root=root,
+            ask=ask,
+            issuer=starts.issuer,
+            agent=agent,
+            audiences=audiences,
+        )
 
     def mint(self, plan: Plan, task: StartedTask) -> Token:
         """The token, once the entry is written: it is of that task, and ends with it at the latest.
@@ -213,21 +238,29 @@ class Desk:
         return root
 
     def _subject(self, starts: Identity) -> str:
-        """What the subject is called."""
+        """What the subject is called. Raises IssuanceError where its claims give no name."""
         template = self.policy.subjects[starts.provider]
         try:
             return template.subject(starts.issuer, starts.claims)
         except ValueError as error:
-            raise IssuanceError("the subject has no name here", UNWANTED, str(error)) from None
+            raise IssuanceError(
+                "the subject has no name here",
+                UNWANTED,
+                str(error),
+            ) from None
 
     def _audiences(self, ask: Ask, grant: PolicyGrant) -> tuple[str, ...]:
-        """The servers of the token: one, unless the grant says that its servers share the keys."""
+        """The servers of the token: one, unless the grant says that its servers share the keys.
+
+        Raises IssuanceError, `invalid_target`.
+        """
         if ask.resource is None:
             if not ask.held:
                 raise IssuanceError("resource says for which server it is to be", "invalid_target")
             if grant.shares_keys:
                 return grant.resources
-            return (_one_of(None, grant.resources, "resource", "invalid_target"),)
+            alone = _one_of(None, grant.resources, "resource", "invalid_target")
+            return (alone,)
         audience = self.policy.resource_of(ask.resource)
         if audience not in grant.resources:
             raise IssuanceError("the grant has no such resource", "invalid_target")
@@ -245,29 +278,37 @@ class Desk:
         """
         if subject is None or subject.kind != "id-jag":
             return
-        if ask.client is None or subject.claims.get("client_id") != ask.client:
+        claims = subject.claims
+        if ask.client is None or claims.get("client_id") != ask.client:
             raise IssuanceError("the assertion is for another client", "invalid_grant")
-        if "authorization_details" in subject.claims:
+        # They would narrow the token, and nobody here would do it.
+        if "authorization_details" in claims:
             raise IssuanceError("details in an assertion are not taken here", "invalid_grant")
-        scope = subject.claims.get("scope", grant.name)
+
+        scope = claims.get("scope", grant.name)
         if not isinstance(scope, str) or grant.name not in scope.split(" "):
             raise IssuanceError("the assertion is for another scope", "invalid_scope")
-        if "resource" not in subject.claims:
+
+        if "resource" not in claims:
             return
-        named = subject.claims["resource"]
+        named = claims["resource"]
         those = named if isinstance(named, list) else [named]
         meant = {self.policy.resource_of(one) for one in those if isinstance(one, str)}
         if not set(audiences) <= meant:
             raise IssuanceError("the assertion is for another resource", "invalid_target")
 
     def _task(self, ask: Ask, grant: PolicyGrant) -> tuple[str, tuple[str, ...] | None]:
-        """The id of the task, and, where one is joined, the grants in whose tasks that may be."""
+        """The id of the task, and, where one is joined, the grants in whose tasks that may be.
+
+        Whether there is such a task is for the registry. Raises IssuanceError.
+        """
         label = ask.task if ask.task is not None else grant.name
         if _TASK(label) is not None:
             return label, (grant.name, *grant.joins)
         if not label or "/" in label:
             raise IssuanceError("a task's label is not empty, and has no slash", "invalid_request")
-        return f"{label}-{self._random(5).hex()}", None
+        drawn = self._random(5).hex()
+        return f"{label}-{drawn}", None
 
     def _minted(
         self,
@@ -280,7 +321,12 @@ class Desk:
     ) -> Token:
         """Link 0 is the grant, link 1 the request. Raises IssuanceError for what asks for more."""
         keyring = self._keys_for(audiences)
-        minting = Issuer(keyring, clock=lambda: entry.now, random=self._random)
+        # One time for the token and for what is written of it.
+        minting = Issuer(
+            keyring,
+            clock=lambda: entry.now,
+            random=self._random,
+        )
         said = {
             "idp:iss": issuer,
             "policy:grant": grant.name,
@@ -345,8 +391,11 @@ class Desk:
             return root
         refused = sorted(ask.keywords.keys() - _ASKED)
         if refused:
-            text = f"{', '.join(map(shown, refused))} is not a keyword of authorization_details"
-            raise IssuanceError(text, "invalid_authorization_details")
+            named = ", ".join(map(shown, refused))
+            raise IssuanceError(
+                f"{named} is not a keyword of authorization_details",
+                "invalid_authorization_details",
+            )
         try:
             narrowed = root.attenuate(clamp=ask.clamp, **ask.keywords)
         except WideningError:
@@ -404,6 +453,7 @@ def _misses(grant: PolicyGrant, subject: Identity | None, actor: Identity | None
 
 
 def _is_not(party: Party, identity: Identity) -> str | None:
+    """Why somebody is not whom a grant wants; None if they are."""
     return party.misses(identity.provider, identity.claims)
 
 
@@ -424,9 +474,12 @@ def _check_key(ask: Ask, grant: PolicyGrant) -> None:
     """
     if grant.bound and ask.key is None:
         raise IssuanceError("the grant wants a DPoP proof of an Ed25519 key", "invalid_dpop_proof")
-    if not ask.held and (ask.key is not None or grant.approval is not None):
-        text = f"what is bound or approved comes as requested_token_type {ROOT}"
-        raise IssuanceError(text, "invalid_request")
+    wants_holder = ask.key is not None or grant.approval is not None
+    if wants_holder and not ask.held:
+        raise IssuanceError(
+            f"what is bound or approved comes as requested_token_type {ROOT}",
+            "invalid_request",
+        )
 
 
 def _called(identity: Identity) -> str:
@@ -447,8 +500,11 @@ def _seen(ask: Ask, starts: Identity, actor: Identity | None) -> tuple[Seen, ...
         ask.client or "",
         ask.key or "",
     ]
-    alone = not any(companions)
-    digest = None if alone else primitives.sha256("\0".join(companions).encode())
+    digest = None
+    if any(companions):
+        digest = primitives.sha256("\0".join(companions).encode())
+
+    # An ID-JAG stands for one task: shown again, it gives a token of the same one.
     seen = Seen(
         digest=starts.digest,
         companions=digest,
@@ -477,18 +533,24 @@ def check_policy(policy: Policy, clock: Clock = time) -> None:
 
 
 def _failure(desk: Desk, test: Test, now: int) -> str | None:
-    """What is wrong with a test; None if it holds."""
+    """What is wrong with a test; None if it holds.
+
+    A test that is to be refused holds whatever it is refused for.
+    """
     subject = imagined(desk.policy, test.subject, now)
     actor = imagined(desk.policy, test.actor, now)
+    # Held, and with a key: so that bound and approved grants are tested too.
+    key = b64encode(primitives.signing_public(bytes(range(32))))
     ask = Ask(
         grant=test.grant,
         resource=test.resource,
         keywords=test.ask,
-        key=b64encode(primitives.signing_public(bytes(range(32)))),
+        key=key,
         held=True,
     )
     try:
         grant = desk.chosen(ask, subject, actor)
+
         # A test need not say what is the same for all of them.
         resource = test.resource or grant.resources[0]
         named = structs.replace(ask, resource=resource, agent=grant.agents[0])
@@ -514,7 +576,10 @@ def _judged(plan: Plan, test: Test) -> str | None:
 
 
 def imagined(policy: Policy, stated: Mapping[str, Any] | None, now: int) -> Identity | None:
-    """Somebody whose claims are what a test says."""
+    """Somebody whose claims are what a test says. There is no assertion, and nothing is verified.
+
+    None, where the test names nobody.
+    """
     if stated is None:
         return None
     claims = {"sub": "test", **stated}

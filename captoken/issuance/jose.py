@@ -74,6 +74,7 @@ def read_value(data: bytes) -> Any:
         text = data.decode()
         value = _decode(text)
         _check_depth(value)
+
         # A lone surrogate is no character; written as one, it would be no UTF-8 either.
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
@@ -87,7 +88,10 @@ def read_value(data: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Json:
-    """An object. Of a repeated name, one reader takes the first and another the last."""
+    """An object. Of a repeated name, one reader takes the first and another the last.
+
+    Raises JoseError for it, in objects of any depth.
+    """
     made = dict(pairs)
     if len(made) != len(pairs):
         raise JoseError("JSON with a name that is repeated")
@@ -103,7 +107,7 @@ def _float(text: str) -> float:
 
 
 def _int(text: str) -> int:
-    """A whole number, of 64 bits at the most."""
+    """A whole number, of 64 bits at the most. Raises JoseError before it is computed."""
     if len(text) > MAX_DIGITS:
         raise JoseError("JSON with a number that is too large")
     return int(text)
@@ -123,13 +127,18 @@ _decode = json.JSONDecoder(
 
 
 def _check_depth(value: Any, depth: int = 0) -> None:
-    """Raise JoseError for what is nested deeper than anybody needs."""
+    """Raise JoseError for what is nested deeper than anybody needs.
+
+    The decoder has an end of its own, which is another one in each Python.
+    """
+    items: Any
     if type(value) is dict:
-        items: Any = value.values()
+        items = value.values()
     elif type(value) is list:
         items = value
     else:
         return
+
     if depth == MAX_DEPTH:
         raise JoseError("JSON that is nested too deeply")
     for item in items:
@@ -144,6 +153,8 @@ class UnverifiedJwt(msgspec.Struct, frozen=True):
 
     header: Json
     claims: Json
+
+    # The bytes of the third part, in whatever form its algorithm has.
     signature: bytes
 
     # What the signature is over: header and payload as they came.
@@ -170,11 +181,14 @@ def taken_apart(text: Any) -> UnverifiedJwt:
         header, payload, signature = map(b64decode, parts)
     except EncodingError as error:
         raise JoseError(f"a part of it is {error}") from None
+
+    # The bytes that arrived, and never what they were read as.
+    signed = text[: -len(parts[2]) - 1].encode()
     return UnverifiedJwt(
         header=_part("header", header),
         claims=_part("payload", payload),
         signature=signature,
-        signed=text[: -len(parts[2]) - 1].encode(),
+        signed=signed,
     )
 
 
@@ -198,7 +212,11 @@ _ALGORITHMS = {
 }
 
 # The members that make a public key. Whatever else stands in the document is no part of it.
-_PUBLIC = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_PUBLIC = {
+    "RSA": ("n", "e"),
+    "EC": ("crv", "x", "y"),
+    "OKP": ("crv", "x"),
+}
 
 # What `use` may be. Among the keys of an issuer it need not be stated (RFC 7517, 4.2). A SPIFFE
 # bundle states it of each key (SPIFFE Trust Domain and Bundle, 4.2.2), and an agent tells of keys
@@ -208,13 +226,26 @@ OF_BUNDLE = ("jwt-svid",)
 OF_AGENT = ("jwt-svid", None)
 
 # Members of private and of shared keys: whoever reads such a document could sign.
-_SECRET = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+_SECRET = frozenset(
+    (
+        "d",
+        "p",
+        "q",
+        "dp",
+        "dq",
+        "qi",
+        "oth",
+        "k",
+    )
+)
 
 
 class Key(msgspec.Struct, frozen=True):
     """A public key of a provider, and what it is for."""
 
     kid: str
+
+    # A signature by another one is not the key's, though it may be of the same type.
     algorithms: tuple[str, ...]
     raw: Any  # joserfc's
 
@@ -258,17 +289,25 @@ def _for_signatures(
     found: list[Any],
     uses: tuple[str | None, ...],
 ) -> Iterator[tuple[Json, str]]:
-    """The entries of a key set that are for signatures, with their ids."""
+    """The entries of a key set that are for signatures, with their ids.
+
+    One without an id is passed over: no assertion can name it. Raises JoseError.
+    """
     for jwk in found:
         if type(jwk) is not dict:
             raise JoseError("a key is an object")
         kid = jwk.get("kid")
-        if type(kid) is str and kid and jwk.get("use") in uses:
+        if type(kid) is not str or not kid:
+            continue
+        if jwk.get("use") in uses:
             yield jwk, kid
 
 
 def _key(jwk: Json, kid: str) -> Key:
-    """One key. Raises JoseError if it is no safe one."""
+    """One key. Raises JoseError if it is no safe one.
+
+    One that is for no algorithm known here is returned without any: it is good for nothing.
+    """
     kind = jwk.get("kty")
     if kind == "oct" or _SECRET & jwk.keys():
         raise JoseError("it is private or shared, so that others can sign with it")
@@ -276,21 +315,32 @@ def _key(jwk: Json, kid: str) -> Key:
     able = _able(jwk)
     # Of a kind that is not known here. It may be for others (RFC 7517, 5).
     if not able:
-        return Key(kid, (), None)
-    public = {name: jwk.get(name) for name in _PUBLIC[str(kind)]}
-    return Key(kid, able, _public_key(str(kind), public))
+        return Key(kid=kid, algorithms=(), raw=None)
+
+    members = _PUBLIC[str(kind)]
+    public = {name: jwk.get(name) for name in members}
+    return Key(
+        kid=kid,
+        algorithms=able,
+        raw=_public_key(str(kind), public),
+    )
 
 
 def _able(jwk: Json) -> tuple[str, ...]:
-    """The algorithms that a key is for: all of its type, or the one that it names."""
+    """The algorithms that a key is for: all of its type, or the one that it names.
+
+    None, where it is of a type that is not known here, or not for checking signatures.
+    """
     kind = jwk.get("kty")
     curve = None if kind == "RSA" else jwk.get("crv")
     if type(kind) is not str or type(curve) not in (str, type(None)):
         return ()
 
     operations = jwk.get("key_ops")
-    if operations is not None and (type(operations) is not list or "verify" not in operations):
-        return ()
+    if operations is not None:
+        verifies = type(operations) is list and "verify" in operations
+        if not verifies:
+            return ()
 
     able = _ALGORITHMS.get((kind, curve), ())
     if "alg" not in jwk:
@@ -307,16 +357,24 @@ def _public_key(kind: str, members: Mapping[str, Any]) -> Any:
     kinds: dict[str, Any] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
     try:
         raw = {name: b64decode(text) for name, text in members.items() if name != "crv"}
-        if kind == "RSA" and not MIN_RSA <= int.from_bytes(raw["n"]).bit_length() <= MAX_RSA:
-            raise JoseError(f"an RSA key has {MIN_RSA} to {MAX_RSA} bits")
-        # A key of small order would make a signature of anybody's good.
-        if kind == "OKP" and not primitives.is_good_signing_key(raw["x"]):
-            raise JoseError("no good Ed25519 key")
+        _check_strength(kind, raw)
         return kinds[kind].import_key({"kty": kind, **members})
     except JoseError:
         raise
     except (Refused, ValueError, AttributeError):  # members that are no text, points off the curve
         raise JoseError("no public key") from None
+
+
+def _check_strength(kind: str, raw: Mapping[str, bytes]) -> None:
+    """Raise JoseError for a key by which others could sign too, or that is slow on purpose."""
+    if kind == "RSA":
+        bits = int.from_bytes(raw["n"]).bit_length()
+        if not MIN_RSA <= bits <= MAX_RSA:
+            raise JoseError(f"an RSA key has {MIN_RSA} to {MAX_RSA} bits")
+
+    # A key of small order would make a signature of anybody's good.
+    if kind == "OKP" and not primitives.is_good_signing_key(raw["x"]):
+        raise JoseError("no good Ed25519 key")
 
 
 def holds(unverified: UnverifiedJwt, key: Key) -> bool:

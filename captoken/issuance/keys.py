@@ -97,9 +97,11 @@ class ProviderKeys:
 
         Raises IssuanceError, and then the old one stands.
         """
-        before = (*self._shelves.values(), *self._authorities.values())
+        before = self._all()
         self._shelve(policy)
-        stay = {*self._shelves.values(), *self._authorities.values()}
+
+        # What nobody asks for any more is not to be fetched either.
+        stay = set(self._all())
         for shelf in before:
             if shelf not in stay:
                 shelf.close()
@@ -121,19 +123,41 @@ class ProviderKeys:
         shelves: dict[str, _Shelf] = {}
         authorities: dict[str, _Shelf] = {}
         for name, provider in policy.providers.items():
-            place, known_as = _place(provider)
-            source = self._sources.get(name) or self._source(name, place, provider)
-            read = _reader(provider)
-            new = _Shelf(name, (place, known_as), source, read, self._clock)
+            new = self._new_keys(name, provider)
             shelves[name] = _kept(self._shelves.get(name), new)
-
             if isinstance(provider, Spiffe) and provider.x509_bundle is not None:
-                source = self._source(name, provider.x509_bundle, provider, of_x509=True)
-                place_of_both = (provider.x509_bundle, provider.trust_domain)
-                read = certificates.read_bundle
-                new = _Shelf(f"{name}, x509", place_of_both, source, read, self._clock)
+                new = self._new_authorities(name, provider, provider.x509_bundle)
                 authorities[name] = _kept(self._authorities.get(name), new)
-        self._shelves, self._authorities = shelves, authorities
+
+        # Both at once, and only after nothing raised.
+        self._shelves = shelves
+        self._authorities = authorities
+
+    def _new_keys(self, name: str, provider: Provider) -> _Shelf:
+        """A place for the keys of a provider. Raises IssuanceError for one where none can be."""
+        place, known_as = _place(provider)
+        source = self._sources.get(name) or self._source(name, place, provider)
+        return _Shelf(
+            name=name,
+            place=(place, known_as),
+            source=source,
+            read=_reader(provider),
+            clock=self._clock,
+        )
+
+    def _new_authorities(self, name: str, provider: Spiffe, bundle: str) -> _Shelf:
+        """A place for the authorities of a trust domain. Raises IssuanceError likewise.
+
+        `sources` are for keys alone, and say nothing of these.
+        """
+        source = self._source(name, bundle, provider, of_x509=True)
+        return _Shelf(
+            name=f"{name}, x509",
+            place=(bundle, provider.trust_domain),
+            source=source,
+            read=certificates.read_bundle,
+            clock=self._clock,
+        )
 
     def _source(
         self,
@@ -142,7 +166,10 @@ class ProviderKeys:
         provider: Provider,
         of_x509: bool = False,
     ) -> Source:
-        """How what is at a place is had, by the policy. Raises IssuanceError."""
+        """How what is at a place is had, by the policy. Raises IssuanceError.
+
+        Nothing is fetched yet, and a file need not be there yet.
+        """
         if place is None:
             _, issuer = _place(provider)
             return lambda: self._web.discovered(issuer)
@@ -168,6 +195,7 @@ class ProviderKeys:
         return self.problems
 
     def _all(self) -> list[_Shelf]:
+        """The places of keys and of authorities."""
         return [*self._shelves.values(), *self._authorities.values()]
 
     @property
@@ -227,8 +255,10 @@ class ProviderKeys:
 
     async def close(self) -> None:
         """Give up what is being fetched."""
-        flights = [shelf.close() for shelf in self._all()]
-        await asyncio.gather(*(one for one in flights if one is not None), return_exceptions=True)
+        closed = [shelf.close() for shelf in self._all()]
+        flights = [flight for flight in closed if flight is not None]
+        # What a fetch that was given up raises is nobody's.
+        await asyncio.gather(*flights, return_exceptions=True)
 
 
 def _place(provider: Provider) -> tuple[str | None, str]:
@@ -255,7 +285,9 @@ def _reader(provider: Provider) -> Callable[[bytes], KeySet]:
 
 def _kept(before: _Shelf | None, new: _Shelf) -> _Shelf:
     """What is known already, while its place stays."""
-    return before if before is not None and before.place == new.place else new
+    if before is not None and before.place == new.place:
+        return before
+    return new
 
 
 class _Shelf:
@@ -271,6 +303,8 @@ class _Shelf:
     ) -> None:
         self.name = name
         self.place = place
+
+        # Why the last fetch gave no keys. Empty, if it gave some.
         self.problem = _NOT_YET
         self._source = source
         self._read = read
@@ -284,7 +318,9 @@ class _Shelf:
 
     def key(self, kid: str) -> Key | None:
         """The key, unless what is known is too old."""
-        return self._set.keys.get(kid) if self._age < GOOD else None
+        if self._age >= GOOD:
+            return None
+        return self._set.keys.get(kid)
 
     def renew(self) -> None:
         """Begin a fetch if what is known is no longer fresh. Nobody waits for it."""
@@ -294,7 +330,9 @@ class _Shelf:
     @property
     def _age(self) -> float:
         """Seconds since the last good fetch; endless, if there was none."""
-        return inf if self._fetched is None else self._clock() - self._fetched
+        if self._fetched is None:
+            return inf
+        return self._clock() - self._fetched
 
     async def fetched(self) -> None:
         """Wait for the fetch that is under way, or for a new one if one is due."""
@@ -312,7 +350,10 @@ class _Shelf:
         if self._begun is not None and now - self._begun < PAUSE:
             return None
         self._begun = now
-        self._flight = asyncio.create_task(self._fetch(), name=f"keys of {self.name}")
+        self._flight = asyncio.create_task(
+            self._fetch(),
+            name=f"keys of {self.name}",
+        )
         return self._flight
 
     async def _fetch(self) -> None:
@@ -321,6 +362,8 @@ class _Shelf:
         try:
             async with asyncio.timeout(PATIENCE):
                 data = await self._source()
+
+            # A source of the embedder bounds nothing.
             if len(data) > MAX_BYTES:
                 raise KeysError(f"the document has more than {MAX_BYTES} bytes")
             # Hundreds of keys take a while, and so does the first import of a library.
@@ -330,12 +373,19 @@ class _Shelf:
         except Exception as error:  # whatever a source raises: known keys must outlive it
             problem = str(error) or type(error).__name__
         else:
-            self._tell([one for one in found.refused if one not in self._set.refused])
-            self._set = found
-            self._fetched = self._clock()
+            self._keep(found)
             if not found.keys:  # all are withdrawn, and that is believed
                 problem = "the document has no key for signatures"
+        self._note(problem)
 
+    def _keep(self, found: KeySet) -> None:
+        """What was found is what is known, and tell of keys that are newly refused."""
+        self._tell([one for one in found.refused if one not in self._set.refused])
+        self._set = found
+        self._fetched = self._clock()
+
+    def _note(self, problem: str) -> None:
+        """How the last fetch went. Told once, and not each time that it is tried."""
         if problem and problem != self.problem:
             self._tell([problem])
         if not problem and self.problem not in ("", _NOT_YET):
@@ -365,10 +415,13 @@ def is_safe(address: str) -> bool:
     try:
         parts = urlsplit(address)
         is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        # Raises for a port that is none.
         _ = parts.port
     except ValueError:
         return False
-    if not parts.hostname or parts.username is not None or parts.fragment or not address.isascii():
+
+    names_a_place = bool(parts.hostname) and not parts.fragment
+    if not names_a_place or parts.username is not None or not address.isascii():
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_local)
 
@@ -397,6 +450,7 @@ class _Web:
         """
         address = f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
         document = read_json(await self.get(address))
+
         # Else one issuer could answer for another (4.3).
         if document.get("issuer") != issuer:
             raise KeysError(f"the discovery document is of another issuer, not of {issuer}")
@@ -422,6 +476,7 @@ class _Web:
         options: dict[str, Any] = {
             "verify": self._context if is_https else False,
             "trust_env": is_https,
+            # A redirect would lead to an address that nobody has looked at.
             "follow_redirects": False,
             "timeout": PATIENCE,
             # What is compressed has no bound before it is unpacked.
@@ -433,8 +488,11 @@ class _Web:
         ):
             if response.status_code != 200:
                 raise KeysError(f"{address} answers {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
+            encoding = response.headers.get("content-encoding", "identity")
+            if encoding != "identity":
                 raise KeysError(f"{address} answers with what is compressed")
+
+            # In pieces, so that no more is held than what is too much.
             data = b""
             async for chunk in response.aiter_raw():
                 data += chunk
