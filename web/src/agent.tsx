@@ -92,7 +92,7 @@ export function Agent(props: {
   return (
     <section ref={box} class="panel agent" aria-labelledby="agent-title">
       <div class="panel-head">
-        <h2 id="agent-title"><span class="kind">Agent</span> {node.agent}</h2>
+        <h2 id="agent-title"><span class="kind">Agent</span> <span class="name">{node.agent}</span></h2>
         <button type="button" class="small" onClick={props.onClose}>
           Close<span class="unseen"> this agent</span>
         </button>
@@ -139,7 +139,7 @@ export function Agent(props: {
 
       <h3>Handed over</h3>
       <ol class="chain">
-        {view.chain.map((hop) => (
+        {view.chain.map((hop, place) => (
           <li key={hop.id}>
             {hop.id === node.id
               ? <strong>{hop.holder}</strong>
@@ -147,7 +147,9 @@ export function Agent(props: {
             {" "}<Basis basis={hop.basis} />
             {hop.took.length === 0
               ? <div class="muted">took nothing away</div>
-              : <ul class="took" aria-label={`What was taken away on the way to ${hop.holder}`}>
+              : <ul class={place === 0 ? "may" : "took"} aria-label={place === 0
+                  ? "What it was issued with"
+                  : `What was taken away on the way to ${hop.holder}`}>
                   {hop.took.map((line) => <li key={line}>{line}</li>)}
                 </ul>}
           </li>
@@ -156,11 +158,17 @@ export function Agent(props: {
 
       {view.unused && <>
         <h3>Given, and never used</h3>
-        <p>This would have done for its {count(view.unused.allowed, "call")}:</p>
-        <div class="copied">
-          <pre tabIndex={0} aria-label="The narrower token to make instead">{view.unused.python}</pre>
-          <Copy text={view.unused.python} tell={props.tell} />
-        </div>
+        {view.unused.allowed === 0
+          ? <p class="none">All of it: none of its calls was allowed.</p>
+          : <>
+              <p>This would have done for its {count(view.unused.allowed, "call")}, those below too:</p>
+              <div class="copied">
+                <pre tabIndex={0} aria-label="The narrower token to make instead">
+                  {view.unused.python}
+                </pre>
+                <Copy text={view.unused.python} tell={props.tell} />
+              </div>
+            </>}
       </>}
 
       <h3>What still works below</h3>

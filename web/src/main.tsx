@@ -279,7 +279,7 @@ function TaskPanel(props: {
   return (
     <section class="panel" aria-labelledby="task-title">
       <div class="panel-head">
-        <h2 id="task-title"><span class="kind">Task</span> {task.task}</h2>
+        <h2 id="task-title"><span class="kind">Task</span> <span class="name">{task.task}</span></h2>
       </div>
       <p class="facts">
         <StateMark state={task.state} />

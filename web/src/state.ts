@@ -68,3 +68,18 @@ export function useClock(): number {
   }, []);
   return now;
 }
+
+const AT_ONCE = 25;
+
+// How many rows of a long list are drawn: more with each turn, so that none takes long.
+// It begins anew with another list.
+export function useGrowing(whole: number, list: string): number {
+  const [drawn, setDrawn] = useState({ list, most: AT_ONCE });
+  const most = drawn.list === list ? drawn.most : AT_ONCE;
+  useEffect(() => {
+    if (most >= whole) return;
+    const timer = setTimeout(() => setDrawn({ list, most: most + AT_ONCE }), 16);
+    return () => clearTimeout(timer);
+  }, [most, whole, list]);
+  return most;
+}

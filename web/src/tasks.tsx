@@ -1,10 +1,11 @@
 // Tasks, the last to have done something first: a list of which one is chosen.
 import type { JSX } from "preact";
-import { useRef, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Task } from "./api";
 import { ago, count, plainNumber } from "./format";
 import { memo } from "./memo";
 import { StateMark } from "./parts";
+import { useGrowing } from "./state";
 
 const Line = memo(function Line(props: {
   task: Task;
@@ -32,7 +33,11 @@ const Line = memo(function Line(props: {
   );
 }, (a, b) =>
   a.when === b.when && a.chosen === b.chosen && a.reachable === b.reachable && a.place === b.place
-  && JSON.stringify(a.task) === JSON.stringify(b.task));
+  && (a.task === b.task || JSON.stringify(a.task) === JSON.stringify(b.task)));
+
+function hasFocus(box: HTMLElement | null): boolean {
+  return box?.contains(document.activeElement) ?? false;
+}
 
 export function Tasks(props: {
   tasks: Task[];
@@ -45,11 +50,34 @@ export function Tasks(props: {
   const [onlyRefused, setOnlyRefused] = useState(false);
   const list = useRef<HTMLDivElement>(null);
 
+  const [held, setHeld] = useState(false);
+  const order = useRef<string[]>([]);
+
+  // Who is about to press a row finds it where it was: the order stays while a hand is on the list.
+  let tasks = props.tasks;
+  if (held) {
+    const places = new Map(order.current.map((key, place): [string, number] => [key, place]));
+    const placeOf = (task: Task): number => places.get(task.key) ?? Infinity;
+    tasks = [...tasks].sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : Number(placeOf(a) > placeOf(b))));
+  }
+  order.current = tasks.map((task) => task.key);
+
   const asked = wanted.trim().toLowerCase();
-  const shown = props.tasks.filter((task) =>
+  const shown = tasks.filter((task) =>
     (!onlyRefused || task.denied > 0)
     && `${task.task} ${task.subject} ${task.state}`.toLowerCase().includes(asked));
+  const most = useGrowing(shown.length, `${onlyRefused} ${asked}`);
   const chosenAt = shown.findIndex((task) => task.key === props.chosen);
+
+  // What is chosen is in sight, wherever it was chosen.
+  const isDrawn = chosenAt >= 0 && chosenAt < most;
+  useEffect(() => {
+    const box = list.current;
+    const row = box?.querySelector<HTMLElement>("[aria-selected=true]");
+    if (!box || !row || held) return;
+    const above = row.getBoundingClientRect().top - box.getBoundingClientRect().top;
+    if (above < 0 || above + row.offsetHeight > box.clientHeight) box.scrollTop += above - 8;
+  }, [props.chosen, isDrawn]);
 
   const onKeyDown = (event: KeyboardEvent): void => {
     const options = [...(list.current?.querySelectorAll<HTMLElement>("[role=option]") ?? [])];
@@ -85,11 +113,13 @@ export function Tasks(props: {
       {shown.length === 0
         ? <p class="none">No task{asked || onlyRefused ? " like that" : " yet"}.</p>
         : <div role="listbox" aria-labelledby="tasks-title" class="rows" ref={list}
-            onKeyDown={onKeyDown}>
-            {shown.map((task, place) => (
+            onKeyDown={onKeyDown} onPointerEnter={() => setHeld(true)}
+            onPointerLeave={() => setHeld(hasFocus(list.current))} onFocusIn={() => setHeld(true)}
+            onFocusOut={() => setHeld(list.current?.matches(":hover") ?? false)}>
+            {shown.slice(0, most).map((task, place) => (
               <Line key={task.key} task={task} when={ago(task.last_at, props.now)} place={place}
                 chosen={task.key === props.chosen}
-                reachable={chosenAt < 0 ? place === 0 : place === chosenAt}
+                reachable={chosenAt < 0 || chosenAt >= most ? place === 0 : place === chosenAt}
                 onChoose={props.onChoose} />
             ))}
           </div>}

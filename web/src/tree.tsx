@@ -1,15 +1,16 @@
 // The agents of a task, as a tree: who handed on to whom.
 import { hierarchy } from "d3-hierarchy";
 import type { JSX } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
 import type { AgentNode } from "./api";
 import { ago, duration, exact, plainNumber } from "./format";
 import { memo } from "./memo";
 import { Bar, Basis, StateMark } from "./parts";
 import { Spark } from "./plot";
+import { useGrowing } from "./state";
 
-const INDENT = 18;
-const AT_ONCE = 60;
+const INDENT = 18; // pixels of a level, but for a tree that is deep
+const DEEPEST = 150; // pixels of all levels
 
 interface Item {
   node: AgentNode | null;
@@ -56,21 +57,23 @@ export function linesOf(nodes: AgentNode[]): Line[] {
 }
 
 // The lines of the tree, at the left of a row.
-function Guides(props: { line: Line; open: boolean }): JSX.Element | null {
+function Guides(props: { line: Line; open: boolean; indent: number }): JSX.Element {
   const { depth, passes, below } = props.line;
-  const width = depth * INDENT + INDENT;
+  const { indent } = props;
+  const half = INDENT / 2;
+  const width = depth * indent + INDENT;
   const lines: JSX.Element[] = [];
   for (let level = 1; level <= depth; level += 1) {
-    const x = (level - 1) * INDENT + INDENT / 2;
+    const x = (level - 1) * indent + half;
     const here = level === depth;
     if (here) {
       lines.push(<line x1={x} x2={x} y1="0" y2={passes[level - 1] ? "100%" : "17"} />);
-      lines.push(<line x1={x} x2={x + INDENT - 5} y1="17" y2="17" />);
+      lines.push(<line x1={x} x2={x + indent - 5} y1="17" y2="17" />);
     } else if (passes[level - 1]) {
       lines.push(<line x1={x} x2={x} y1="0" y2="100%" />);
     }
   }
-  const x = depth * INDENT + INDENT / 2;
+  const x = depth * indent + half;
   if (below && props.open) lines.push(<line x1={x} x2={x} y1="21" y2="100%" />);
   return (
     <div class="guides">
@@ -105,6 +108,7 @@ const Row = memo(function Row(props: {
   open: boolean;
   chosen: boolean;
   reachable: boolean;
+  indent: number;
   time: string;
   last: string;
   left: number;
@@ -126,7 +130,7 @@ const Row = memo(function Row(props: {
         if (onGuides && line.below) props.onToggle(node.id);
         else props.onChoose(node.id);
       }}>
-      <Guides line={line} open={open} />
+      <Guides line={line} open={open} indent={props.indent} />
       <div class="node-main">
         <div class="node-line">
           <span class="node-name">{node.agent}</span>
@@ -168,7 +172,7 @@ const Row = memo(function Row(props: {
   );
 }, (a, b) =>
   a.open === b.open && a.chosen === b.chosen && a.reachable === b.reachable && a.time === b.time
-  && a.left === b.left && a.last === b.last
+  && a.indent === b.indent && a.left === b.left && a.last === b.last
   && (a.line === b.line || JSON.stringify(a.line) === JSON.stringify(b.line)));
 
 export function Tree(props: {
@@ -180,8 +184,10 @@ export function Tree(props: {
   const box = useRef<HTMLDivElement>(null);
   const [closed, setClosed] = useState<ReadonlySet<string>>(new Set());
   const [active, setActive] = useState<string | null>(null);
-  const [most, setMost] = useState(AT_ONCE);
   const lines = useMemo(() => linesOf(props.nodes), [props.nodes]);
+
+  const deepest = Math.max(1, ...lines.map((line) => line.depth));
+  const indent = Math.max(5, Math.min(INDENT, Math.floor(DEEPEST / deepest)));
 
   // What is under a row that is closed is passed over.
   const shown: Line[] = [];
@@ -192,12 +198,7 @@ export function Tree(props: {
     shown.push(line);
   }
 
-  // A large tree is drawn a part at a time, so that the page stays quick.
-  useEffect(() => {
-    if (most >= shown.length) return;
-    const timer = setTimeout(() => setMost(most + AT_ONCE), 16);
-    return () => clearTimeout(timer);
-  }, [most, shown.length]);
+  const most = useGrowing(shown.length, shown[0]?.node.id ?? "");
 
   const has = (id: string | null): boolean => shown.some((line) => line.node.id === id);
   const reachable = has(active) ? active : has(props.chosen) ? props.chosen : shown[0]?.node.id;
@@ -255,7 +256,7 @@ export function Tree(props: {
       }}>
       {shown.slice(0, most).map((line) => (
         <Row key={line.node.id} line={line} open={!closed.has(line.node.id)}
-          chosen={line.node.id === props.chosen} reachable={line.node.id === reachable}
+          indent={indent} chosen={line.node.id === props.chosen} reachable={line.node.id === reachable}
           time={saysTime(line.node, props.now)}
           last={line.node.last ? ago(line.node.last.at, props.now) : ""}
           left={Math.round(timeLeft(line.node, props.now) * 50) / 50}
