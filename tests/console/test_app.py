@@ -128,6 +128,9 @@ def test_what_is_seen(world: World, browser: Browser) -> None:
     assert {(one["unit"], one["limit"], one["spent"]) for one in below["budget"]} == {("eur", 100, 30), ("uses", 9, 1)}
     assert sum(below["spark"]) == 2 and sum(below["refused"]) == 1 and sum(seen["series"]["denied"]) == 1
 
+    for find, expected in (("Q3", 1), ("jane", 1), ("sales-", 1), ("payroll", 0), ("%", 0)):
+        assert len(browser.get(f"/api/now?find={find}").json["tasks"]) == expected
+
     agent = browser.get(f"/api/agent?id={below['id']}").json
     assert [one["holder"] for one in agent["chain"]] == ["orchestrator", "sales-agent"]
     assert agent["chain"][1]["took"] == ["only on sales"]
@@ -173,6 +176,12 @@ def test_as_of_a_time(world: World, browser: Browser) -> None:
     assert (then["task"]["allowed"], then["task"]["denied"], then["nodes"][0]["denied"]) == (1, 0, 0)
     assert browser.get("/api/task?task=q3").json["task"]["denied"] == 1
 
+    id = then["nodes"][0]["id"]
+    agent = browser.get(f"/api/agent?id={id}&at={NOW + 50}").json
+    assert agent["node"]["denied"] == 0 and len(agent["decisions"]["rows"]) == 1
+    assert len(browser.get(f"/api/decisions?id={id}&at={NOW + 50}").json["rows"]) == 1
+    assert len(browser.get(f"/api/agent?id={id}").json["decisions"]["rows"]) == 2
+
 
 def test_what_an_operator_does_is_what_was_shown(world: World, browser: Browser) -> None:
     """Looked at, with a reason, done: the next call is refused, and the tree says so. Then lifted."""
@@ -206,6 +215,9 @@ def test_to_narrow(world: World, browser: Browser) -> None:
     assert browser.post("/api/act", wish).status == 200
     assert world.ask(root, "sales") and not world.ask(root, "market.eu")
     assert browser.get("/api/now").json["tasks"][0]["state"] == "narrowed"
+    (node,) = browser.get("/api/task?task=q3").json["nodes"]
+    (said,) = browser.get(f"/api/agent?id={node['id']}").json["said"]
+    assert (said["why"], said["narrows"]) == ("market data is late", ["only on sales"])
 
 
 @pytest.mark.parametrize(

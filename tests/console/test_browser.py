@@ -219,6 +219,7 @@ def test_narrowed_and_lifted(story: Story, page: Page) -> None:
     dialog.get_by_label("Why").fill("markets are closed")
     dialog.get_by_role("button", name="Narrow").click()
     agent(page, "sales-agent").get_by_text("narrowed").wait_for()
+    panel.get_by_text("markets are closed").wait_for()
     assert story.entries() == [("ops:kim", "markets are closed")]
 
     page.get_by_role("button", name="Entries (1)").click()
@@ -257,6 +258,18 @@ def test_a_task_is_ended(story: Story, page: Page) -> None:
     page.get_by_role("option", name="payroll-run").get_by_text("ended").wait_for()
     page.get_by_role("option", name="q3-risk").get_by_text("live").wait_for()
     assert story.entries() == [("ops:kim", "it is done")]
+
+
+def test_an_agent_is_found_in_any_task(story: Story, page: Page) -> None:
+    other = story.mint("payroll-run").delegate(to="payer", tables=["payroll"])
+    assert story.ask(other, "payroll")
+    page.get_by_role("option", name="payroll-run").wait_for()
+    page.get_by_label("Find a task").fill("PAYE")
+    page.get_by_role("option", name="q3-risk").wait_for(state="detached")
+    page.get_by_role("option", name="payroll-run").click()
+    agent(page, "payer").wait_for()
+    page.get_by_label("Find a task").fill("nobody")
+    page.get_by_text("No task like that").wait_for()
 
 
 def test_one_agent(story: Story, page: Page) -> None:

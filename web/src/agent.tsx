@@ -2,7 +2,7 @@
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
-import type { AgentView, Page, Row } from "./api";
+import type { AgentView, Entry, Page, Row } from "./api";
 import { count, exact, plainNumber, STATES } from "./format";
 import { Ago, Bar, Basis, Copy, Decisions, StateMark } from "./parts";
 import { saysTime, timeLeft } from "./tree";
@@ -77,6 +77,7 @@ export function Agent(props: {
   canAct: boolean;
   onAct: (kind: "narrow" | "revoke" | "what-if") => void;
   onGo: (id: string) => void;
+  onLift: (entry: Entry) => void;
   onClose: () => void;
   tell: (said: string) => void;
 }): JSX.Element {
@@ -113,7 +114,24 @@ export function Agent(props: {
         <button type="button" onClick={() => props.onAct("what-if")}>What if…</button>
       </div>
 
-      <h3>May</h3>
+      {view.said.length > 0 && <>
+        <h3>What operators have said of it</h3>
+        <ul class="may">
+          {view.said.map((entry) => (
+            <li key={entry.id}>
+              {entry.narrows === null ? "Revoked" : `Narrowed: ${entry.narrows.join("; ")}`}, for {entry.select}:
+              {" "}{entry.why} <span class="muted">({entry.by}, <Ago at={entry.at} now={now} />)</span>
+              {props.canAct && <>{" "}
+                <button type="button" class="small" onClick={() => props.onLift(entry)}>
+                  Lift<span class="unseen"> what was said for {entry.select}</span>…
+                </button>
+              </>}
+            </li>
+          ))}
+        </ul>
+      </>}
+
+      <h3>May{view.said.length > 0 && ", by its token"}</h3>
       <ul class="may">{view.may.map((line) => <li key={line}>{line}</li>)}</ul>
       <div class="gauges">
         <div class="gauge">

@@ -122,6 +122,8 @@ export interface AgentView {
   node: AgentNode;
   chain: Hop[];
   may: string[];
+  // What operators have said of it.
+  said: Entry[];
   unused: { keywords: Keywords; python: string; allowed: number } | null;
   reach: {
     agents: { id: string; agent: string; state: State }[];
@@ -216,8 +218,11 @@ export async function session(): Promise<Session> {
   return found;
 }
 
-export const now = (rev: string | null, at: number | null): Promise<Now | Unchanged> =>
-  get("/api/now", { rev, at });
+export const now = (
+  rev: string | null,
+  at: number | null,
+  find: string,
+): Promise<Now | Unchanged> => get("/api/now", { rev, at, find: find === "" ? null : find });
 
 export const task = (key: string, at: number | null): Promise<TaskView> =>
   get("/api/task", { task: key, at });

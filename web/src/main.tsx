@@ -34,6 +34,7 @@ function App(): JSX.Element {
   const [recent, setRecent] = useState<api.Page | null>(null);
   const [trouble, setTrouble] = useState("");
   const [told, setTold] = useState("");
+  const [find, setFind] = useState("");
   const [heard, setHeard] = useState("");
   const [aim, setAim] = useState<Aim | null>(null);
   const nudge = useRef(0);
@@ -50,7 +51,7 @@ function App(): JSX.Element {
         let wait = EVERY;
         try {
           if (!who) setWho(await api.session());
-          const found = await api.now(rev, place.at);
+          const found = await api.now(rev, place.at, find);
           if (isOver) return;
           setClock(found.now);
           if (!("same" in found)) {
@@ -88,7 +89,7 @@ function App(): JSX.Element {
     return () => {
       isOver = true;
     };
-  }, [place.task, place.node, place.at, place.view, asked]);
+  }, [place.task, place.node, place.at, place.view, find, asked]);
 
   const again = (): void => {
     nudge.current += 1;
@@ -120,6 +121,9 @@ function App(): JSX.Element {
       suggested: null,
     });
   };
+  const lift = (entry: Entry): void => setAim({
+    kind: "lift", agent: null, task: "", select: {}, below: [], suggested: null, entry,
+  });
   const aimAtAgent = (kind: Aim["kind"]): void => {
     if (!agent) return;
     const below = agent.reach.agents.filter((one) => one.id !== agent.node.id);
@@ -154,12 +158,10 @@ function App(): JSX.Element {
         class={`${place.view}${place.node ? " with-agent" : ""}${place.task ? " with-task" : ""}`}>
         {place.view === "said"
           ? <Said entries={entries} now={now} canAct={canAct} has={seen?.overlay != null}
-              onLift={(entry) => setAim({
-                kind: "lift", agent: null, task: "", select: {}, below: [], suggested: null, entry,
-              })} />
+              onLift={lift} />
           : <>
               <Tasks tasks={seen?.tasks ?? []} more={seen?.more ?? 0} now={then} chosen={place.task}
-                onChoose={choose} />
+                find={find} onFind={setFind} onChoose={choose} />
               <div class="middle">
                 {isTask && task
                   ? <TaskPanel view={task} now={then} at={place.at} canAct={canAct} chosen={place.node}
@@ -169,7 +171,7 @@ function App(): JSX.Element {
               <div class="right">
                 {agent && place.node === agent.node.id
                   ? <Agent key={agent.node.id} view={agent} now={then} rev={seen?.rev ?? ""} at={place.at}
-                      canAct={canAct} onAct={aimAtAgent} onGo={chooseNode} tell={setTold}
+                      canAct={canAct} onAct={aimAtAgent} onGo={chooseNode} onLift={lift} tell={setTold}
                       onClose={() => go({ node: null })} />
                   : isTask && place.task !== null && (
                     <section class="panel" aria-labelledby="last-title">

@@ -44,9 +44,11 @@ export function Tasks(props: {
   more: number;
   now: number;
   chosen: string | null;
+  find: string;
+  onFind: (find: string) => void;
   onChoose: (key: string) => void;
 }): JSX.Element {
-  const [wanted, setWanted] = useState("");
+  const [wanted, setWanted] = useState(props.find);
   const [onlyRefused, setOnlyRefused] = useState(false);
   const list = useRef<HTMLDivElement>(null);
 
@@ -62,11 +64,14 @@ export function Tasks(props: {
   }
   order.current = tasks.map((task) => task.key);
 
-  const asked = wanted.trim().toLowerCase();
-  const shown = tasks.filter((task) =>
-    (!onlyRefused || task.denied > 0)
-    && `${task.task} ${task.subject} ${task.state}`.toLowerCase().includes(asked));
-  const most = useGrowing(shown.length, `${onlyRefused} ${asked}`);
+  // The server looks for it, in tasks that are not shown here, too. It is asked once the hand rests.
+  const asked = wanted.trim();
+  useEffect(() => {
+    const timer = setTimeout(() => props.onFind(asked), 150);
+    return () => clearTimeout(timer);
+  }, [asked]);
+  const shown = tasks.filter((task) => !onlyRefused || task.denied > 0);
+  const most = useGrowing(shown.length, `${onlyRefused} ${props.find}`);
   const chosenAt = shown.findIndex((task) => task.key === props.chosen);
 
   // What is chosen is in sight, wherever it was chosen.
@@ -101,8 +106,8 @@ export function Tasks(props: {
         <span class="muted">{plainNumber(shown.length)} shown</span>
       </div>
       <div class="filters">
-        <input type="search" aria-label="Find a task by its name, subject or state"
-          placeholder="Find a task" value={wanted}
+        <input type="search" aria-label="Find a task, a subject or an agent"
+          placeholder="Task, subject or agent" value={wanted}
           onInput={(event) => setWanted(event.currentTarget.value)} />
         <label class="check">
           <input type="checkbox" checked={onlyRefused}

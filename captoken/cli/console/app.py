@@ -231,7 +231,8 @@ class Console:
         mark = f"{self._index.revision}.{0 if overlay is None else overlay.seq}"
         if at is None and given.get("rev") == mark:
             return {"rev": mark, "same": True, "now": self.now()}
-        return views.now_view(self._index, overlay, self.now(), at) | {"rev": mark}
+        found = views.now_view(self._index, overlay, self.now(), at, given.get("find", ""))
+        return found | {"rev": mark}
 
     def _task_view(self, given: Mapping[str, str]) -> Json | None:
         return views.task_view(

@@ -103,12 +103,26 @@ def _state(found: Known, overlay: Overlay | None, now: int) -> str:
 
 
 _TASK = "task, subject, first_at, last_at, allowed, denied"
+_FOUND = """
+instr(lower(task), ?) or instr(lower(subject), ?) or exists (
+    select 1 from hops where hops.task = tasks.task and instr(lower(agent), ?)
+)
+"""
 
 # --- now ------------------------------------------------------------------------------------------
 
 
-def now_view(index: Index, overlay: Overlay | None, now: int, at: int | None = None) -> Json:
-    """All tasks, those that did something last first. As of `at`, where that is said."""
+def now_view(
+    index: Index,
+    overlay: Overlay | None,
+    now: int,
+    at: int | None = None,
+    find: str = "",
+) -> Json:
+    """All tasks, those that did something last first. As of `at`, where that is said.
+
+    `find` is a part of a task's name, its subject, or the name of an agent in it.
+    """
     trails = [
         {
             "name": plain(Path(trail.path).name),
@@ -118,13 +132,17 @@ def now_view(index: Index, overlay: Overlay | None, now: int, at: int | None = N
         }
         for trail in index.trails()
     ]
+    asked, values = "first_at <= ?", list[Any]((now if at is None else at,))
+    if find:
+        asked += f" and ({_FOUND})"
+        values += [find.lower()] * 3
     rows = index.rows(
-        f"select {_TASK} from tasks where first_at <= ? order by last_at desc limit ?",
-        now if at is None else at,
+        f"select {_TASK} from tasks where {asked} order by last_at desc limit ?",
+        *values,
         TASKS + 1,
     )
     tasks = [_task(index, overlay, row, now if at is None else at, at) for row in rows[:TASKS]]
-    ((count,),) = index.rows("select count(*) from tasks")
+    ((count,),) = index.rows(f"select count(*) from tasks where {asked}", *values)
     return {
         "rev": index.revision,
         "now": now,
@@ -371,6 +389,7 @@ def agent_view(
         "node": _node(index, overlay, spent, rows[0], then, at),
         "chain": _chain(index, found, then),
         "may": _may(found.hop, then),
+        "said": [entry_view(entry, then) for entry in _entries_on(found.facts, overlay, then)],
         "unused": _unused(index, id),
         "reach": _reach(index, overlay, id, then),
         "decisions": decisions_view(index, hop=id, at=at),
