@@ -43,10 +43,20 @@ ALL = Consequence()
 NOTHING = Consequence(())
 
 
-def consequence_of(event: str, payload: Json, policy: Policy, provider: str) -> Consequence | None:
-    """What an event does to tasks that a provider's assertions started. None: it is noted."""
+def consequence_of(
+    event: str,
+    payload: Json,
+    policy: Policy,
+    provider: str,
+) -> Consequence | None:
+    """What an event does to tasks that a provider's assertions started. None: it is noted.
+
+    Does not check who tells it, nor whom it is about: `signals` does.
+    """
     rule = _RULES.get(event)
-    return None if rule is None else rule(payload, policy, provider)
+    if rule is None:
+        return None
+    return rule(payload, policy, provider)
 
 
 def alarms(event: str, payload: Json) -> bool:
@@ -58,12 +68,15 @@ def alarms(event: str, payload: Json) -> bool:
 
 
 def _ends(payload: Json, policy: Policy, provider: str) -> Consequence | None:
+    """Whatever it says beside its name."""
     return ALL
 
 
 def _credential(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     """Somebody may have taken it from its owner. A new one takes nothing from anybody."""
-    return None if payload.get("change_type") == "create" else ALL
+    if payload.get("change_type") == "create":
+        return None
+    return ALL
 
 
 def _assurance(payload: Json, policy: Policy, provider: str) -> Consequence | None:
@@ -76,7 +89,11 @@ def _assurance(payload: Json, policy: Policy, provider: str) -> Consequence | No
         for name, grant in policy.grants.items()
         if name in instead or _asks_for_acr(grant, policy, provider)
     )
-    return Consequence(tuple(asking), instead, and_removed=True)
+    return Consequence(
+        grants=tuple(asking),
+        instead=instead,
+        and_removed=True,
+    )
 
 
 def _compliance(payload: Json, policy: Policy, provider: str) -> Consequence | None:
@@ -84,17 +101,30 @@ def _compliance(payload: Json, policy: Policy, provider: str) -> Consequence | N
     if payload.get("current_status") == "compliant":
         return None
     instead = _instead("device-compliance-change", policy)
-    return Consequence(tuple(policy.grants), instead, and_removed=True) if instead else ALL
+    if not instead:
+        return ALL
+    return Consequence(
+        grants=tuple(policy.grants),
+        instead=instead,
+        and_removed=True,
+    )
 
 
 def _risk(payload: Json, policy: Policy, provider: str) -> Consequence | None:
+    """Somebody who is at risk. Between low and high, a grant may say what it then does.
+
+    A grant that says nothing of it goes on.
+    """
     level = payload.get("current_level")
     if level == "LOW":
         return None
+    # Also one that is missing, or not known here.
     if level != "MEDIUM":
         return ALL
     instead = _instead("risk-level-change", policy)
-    return Consequence(tuple(instead), instead) if instead else None
+    if not instead:
+        return None
+    return Consequence(grants=tuple(instead), instead=instead)
 
 
 def _claims(payload: Json, policy: Policy, provider: str) -> Consequence | None:
@@ -102,6 +132,7 @@ def _claims(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     changed = payload.get("claims")
     if type(changed) is not dict:
         return ALL
+    # What the provider requires of all is asked of every grant.
     if any(_is_lost(matcher, changed) for matcher in policy.required[provider]):
         return ALL
     lost = (
@@ -143,7 +174,9 @@ def _instead(event: str, policy: Policy) -> dict[str, bytes]:
 def _matchers(grant: PolicyGrant, provider: str) -> tuple[Matcher, ...]:
     """What a grant asks of the subject's claims, if its subjects are of that provider."""
     starts = grant.parties[0]
-    return starts.matchers if starts.provider == provider else ()
+    if starts.provider != provider:
+        return ()
+    return starts.matchers
 
 
 def _asks_for_acr(grant: PolicyGrant, policy: Policy, provider: str) -> bool:

@@ -47,9 +47,13 @@ class Ends:
         self.publisher = Publisher(registry, operator, clock)
 
     async def logout(self, scope: Scope, receive: Receive) -> Response:
-        """A logout token (OpenID Connect Back-Channel Logout 1.0, 2.5 and 2.8)."""
+        """A logout token (OpenID Connect Back-Channel Logout 1.0, 2.5 and 2.8).
+
+        Whatever is wrong with it is `invalid_request`. An outage of ours is told as one.
+        """
         try:
-            await self._taken(logout_token(await form(scope, receive)), LOGOUT)
+            text = logout_token(await form(scope, receive))
+            await self._taken(text, LOGOUT)
         except (IssuanceError, StoreError) as error:
             refused = _called(error, "a logout")
             if refused.code != "temporarily_unavailable":
@@ -60,13 +64,22 @@ class Ends:
     async def signal(self, scope: Scope, receive: Receive) -> Response:
         """A security event token (RFC 8935, 2)."""
         try:
-            kind = b"application/secevent+jwt"
-            data = await body(scope, receive, kind, "the body is application/secevent+jwt")
+            data = await body(
+                scope,
+                receive,
+                b"application/secevent+jwt",
+                "the body is application/secevent+jwt",
+            )
+            # Any bytes become some text: what is no token is refused with all others.
             await self._taken(data.decode("latin-1"), EVENT)
         except (IssuanceError, StoreError) as error:
             refused = _called(error, "an event")
             status = 503 if refused.code == "temporarily_unavailable" else 400
-            return json(status, {"err": refused.code, "description": str(refused)[:500]})
+            said = {
+                "err": refused.code,
+                "description": str(refused)[:500],
+            }
+            return json(status, said)
         return Response.of(202, b"application/json", b"")
 
     # --- streams that say nothing
@@ -81,12 +94,16 @@ class Ends:
         What ended since is not known. Raises StoreError.
         """
         issuers = {one.issuer for one in who if one is not None}
+        providers = standing.policy.providers
         streams = [
             name
             for name, one in standing.streams.items()
-            if one.fail_closed and issuer_of(standing.policy.providers[one.about]) in issuers
+            if one.fail_closed and issuer_of(providers[one.about]) in issuers
         ]
-        silent = await asyncio.to_thread(self._silent, streams) if streams else []
+        # The registry is not asked where no stream matters.
+        if not streams:
+            return
+        silent = await asyncio.to_thread(self._silent, streams)
         if silent:
             raise IssuanceError(
                 "whether the login has ended cannot be told now: try again later",
@@ -95,6 +112,7 @@ class Ends:
             )
 
     def _silent(self, streams: Iterable[str]) -> list[str]:
+        """Which of these told nothing for too long. Blocks. Raises StoreError."""
         now = read_clock(self._clock)
         return [name for name in streams if is_silent(self._registry.heard_at(name), now)]
 
@@ -104,15 +122,21 @@ class Ends:
         """Verify a signal and write what it comes to. Raises IssuanceError, StoreError."""
         now = read_clock(self._clock)
         standing = self._standing()
-        policy, keys = standing.policy, standing.keys
+        policy = standing.policy
+        keys = standing.keys
         provider, kid = signal_key(text, policy, kind)
         await keys.want(provider, kid)
         effect = told(text, policy, keys, now, kind)
 
         ended = await asyncio.to_thread(self._written, effect, now)
         level = logging.ERROR if effect.alarm else logging.INFO
-        note = escape(effect.note)
-        _log.log(level, "provider %s: %s: %d tasks", effect.stream, note, ended)
+        _log.log(
+            level,
+            "provider %s: %s: %d tasks",
+            effect.stream,
+            escape(effect.note),
+            ended,
+        )
 
         # Written first. Also where it was heard before: the one who heard it may have died then.
         self.publisher.wake()

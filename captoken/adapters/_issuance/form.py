@@ -87,11 +87,15 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request, read."""
+    """A request, read. Nothing of it is believed."""
 
     grant_type: str
+
+    # Who started it, and which workload acts. Not both are None, unless a certificate was shown.
     subject: Shown | None
     actor: Shown | None
+
+    # What the token is to be good for.
     ask: Ask
 
     # Who asks, in its own words. A SPIFFE ID without an assertion: a certificate was shown.
@@ -101,6 +105,7 @@ class Request(msgspec.Struct, frozen=True):
     client_secret: str | None = None
 
     def __repr__(self) -> str:
+        """Without what it shows, and without the secret."""
         return f"<Request {self.grant_type}>"
 
 
@@ -121,36 +126,81 @@ def read(body: bytes, authorization: Sequence[bytes]) -> Request:
     ask = _ask(given)
     client = _client(given)
     if grant_type == EXCHANGE:
-        subject = _typed(given, "subject_token", _SUBJECTS, "invalid_request")
-        if subject is None:
-            raise IssuanceError("subject_token is missing", "invalid_request")
-        actor = _typed(given, "actor_token", _ACTORS, "invalid_request")
-        if actor is not None and client is not None:
-            raise IssuanceError("actor_token or client_assertion: one of them", "invalid_request")
-        _refuse(given, "assertion", "client_secret")
-        return Request(grant_type, subject, actor or client, ask, given.get("client_id"))
+        return _exchange(given, client, ask)
 
-    _refuse(given, "subject_token", "subject_token_type", "actor_token", "actor_token_type")
+    _refuse(
+        given,
+        "subject_token",
+        "subject_token_type",
+        "actor_token",
+        "actor_token_type",
+    )
     if grant_type == CLIENT_CREDENTIALS:
-        _refuse(given, "assertion", "client_secret")
-        # Without one, a SPIFFE ID is that of the certificate which was shown.
-        if client is None and not given.get("client_id", "").startswith(SCHEME):
-            raise IssuanceError("client_assertion is missing: no secret will do", "invalid_client")
-        return Request(grant_type, None, client, ask, given.get("client_id"))
+        return _client_credentials(given, client, ask)
+    return _jwt_bearer(given, client, ask)
 
+
+def _exchange(given: Mapping[str, str], client: Shown | None, ask: Ask) -> Request:
+    """A token exchange (RFC 8693): a subject, and perhaps an actor. Raises IssuanceError.
+
+    The actor is shown as such, or as the client that asks.
+    """
+    subject = _typed(given, "subject_token", _SUBJECTS, "invalid_request")
+    if subject is None:
+        raise IssuanceError("subject_token is missing", "invalid_request")
+    actor = _typed(given, "actor_token", _ACTORS, "invalid_request")
+    if actor is not None and client is not None:
+        raise IssuanceError("actor_token or client_assertion: one of them", "invalid_request")
+    _refuse(given, "assertion", "client_secret")
+    return Request(
+        grant_type=EXCHANGE,
+        subject=subject,
+        actor=actor or client,
+        ask=ask,
+        client_id=given.get("client_id"),
+    )
+
+
+def _client_credentials(given: Mapping[str, str], client: Shown | None, ask: Ask) -> Request:
+    """A workload that starts a task itself. Raises IssuanceError."""
+    _refuse(given, "assertion", "client_secret")
+    client_id = given.get("client_id")
+
+    # Without one, a SPIFFE ID is that of the certificate which was shown.
+    by_certificate = client_id is not None and client_id.startswith(SCHEME)
+    if client is None and not by_certificate:
+        raise IssuanceError("client_assertion is missing: no secret will do", "invalid_client")
+    return Request(
+        grant_type=CLIENT_CREDENTIALS,
+        subject=None,
+        actor=client,
+        ask=ask,
+        client_id=client_id,
+    )
+
+
+def _jwt_bearer(given: Mapping[str, str], client: Shown | None, ask: Ask) -> Request:
+    """An assertion as a grant (RFC 7523, 2.1). Raises IssuanceError.
+
+    A secret may come with it, which is for the client of an ID-JAG: it is looked at elsewhere.
+    """
     text = _token(given, "assertion")
     if text is None:
         raise IssuanceError("assertion is missing", "invalid_request")
-    subject = Shown(text, ("id-jag", *_WORKLOADS), "invalid_grant")
+    subject = Shown(
+        text=text,
+        takes=("id-jag", *_WORKLOADS),
+        error="invalid_grant",
+    )
     if client is not None:
         _refuse(given, "client_secret")
     return Request(
-        grant_type,
-        subject,
-        client,
-        ask,
-        given.get("client_id"),
-        given.get("client_secret"),
+        grant_type=JWT_BEARER,
+        subject=subject,
+        actor=client,
+        ask=ask,
+        client_id=given.get("client_id"),
+        client_secret=given.get("client_secret"),
     )
 
 
@@ -164,7 +214,10 @@ def logout_token(body: bytes) -> str:
 
 
 def _parameters(body: bytes, known: frozenset[str] = _KNOWN) -> dict[str, str]:
-    """The parameters of a form, each there once (RFC 6749, 3.2). Empty ones are left out."""
+    """The parameters of a form, each there once (RFC 6749, 3.2). Empty ones are left out.
+
+    Raises IssuanceError for what is no form.
+    """
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -176,6 +229,7 @@ def _parameters(body: bytes, known: frozenset[str] = _KNOWN) -> dict[str, str]:
         )
     except ValueError:
         raise IssuanceError("the body is no form", "invalid_request") from None
+
     given: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:
@@ -217,7 +271,11 @@ def _typed(
         raise IssuanceError(f"{name} and {name}_type come together", "invalid_request")
     if kind not in types:
         raise IssuanceError(f"that {name}_type is not taken here", "invalid_request")
-    return Shown(text, types[kind], error)
+    return Shown(
+        text=text,
+        takes=types[kind],
+        error=error,
+    )
 
 
 def _client(given: Mapping[str, str]) -> Shown | None:
@@ -228,11 +286,18 @@ def _client(given: Mapping[str, str]) -> Shown | None:
         return None
     if text is None or kind not in ASSERTION_TYPES:
         raise IssuanceError("client_assertion comes with a type of ours", "invalid_client")
-    return Shown(text, _WORKLOADS, "invalid_client")
+    return Shown(
+        text=text,
+        takes=_WORKLOADS,
+        error="invalid_client",
+    )
 
 
 def _ask(given: Mapping[str, str]) -> Ask:
-    """What the token is to be good for."""
+    """What the token is to be good for. Raises IssuanceError.
+
+    Whether there is such a grant or resource is not looked at: the desk does.
+    """
     resource = given.get("resource")
     audience = given.get("audience")
     if resource is not None and audience is not None:
@@ -244,12 +309,15 @@ def _ask(given: Mapping[str, str]) -> Ask:
     scope = given.get("scope")
     if scope is not None and " " in scope:
         raise IssuanceError("scope names one grant of the policy", "invalid_scope")
+
+    # What is no keyword is taken out first.
     details = _details(given.get("authorization_details"))
     agent = _text_of(details, "agent")
     task = _text_of(details, "task")
     clamp = details.pop("clamp", False)
     if type(clamp) is not bool:
         raise _bad_details("clamp is true or false")
+
     return Ask(
         grant=scope,
         resource=resource if resource is not None else audience,
@@ -269,6 +337,8 @@ def _details(text: str | None) -> dict[str, Any]:
         stated = read_value(text.encode())
     except JoseError as error:
         raise _bad_details(f"it is {error}") from None
+
+    # Of several, each would be a token of its own, and one is given.
     if type(stated) is not list or len(stated) != 1 or type(stated[0]) is not dict:
         raise _bad_details("it is a list of one object")
     details: dict[str, Any] = stated[0]
@@ -286,4 +356,8 @@ def _text_of(details: dict[str, Any], name: str) -> str | None:
 
 
 def _bad_details(what: str) -> IssuanceError:
-    return IssuanceError(f"authorization_details: {what}", "invalid_authorization_details")
+    """What is raised for details that will not do. Made here, raised by the caller."""
+    return IssuanceError(
+        f"authorization_details: {what}",
+        "invalid_authorization_details",
+    )

@@ -36,7 +36,13 @@ class Publisher:
     same, so that the registry forgets it.
     """
 
-    def __init__(self, registry: Registry, operator: Operator | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        operator: Operator | None,
+        clock: Clock,
+    ) -> None:
+        """Begins nothing yet: `wake` does."""
         self._registry = registry
 
         # May be another one from then on; each change is said by one.
@@ -53,11 +59,14 @@ class Publisher:
         if self._task is None or self._task.done():
             self._woken = asyncio.Event()  # the old one may be another loop's
             self._closing = False
-            self._task = asyncio.create_task(self._run(), name="publisher of ends")
+            self._task = asyncio.create_task(
+                self._run(),
+                name="publisher of ends",
+            )
         self._woken.set()
 
     async def close(self) -> None:
-        """Try once more, and end the task."""
+        """Try once more, and end the task. What is still due then stays due in the registry."""
         if self._task is None or self._task.done():
             return
         self._closing = True
@@ -74,8 +83,9 @@ class Publisher:
             # First, so that what is written while it looks wakes it again.
             self._woken.clear()
             stands = await asyncio.to_thread(self.publish)
+            pause = EVERY if stands else AGAIN
             try:
-                await asyncio.wait_for(self._woken.wait(), EVERY if stands else AGAIN)
+                await asyncio.wait_for(self._woken.wait(), pause)
             except TimeoutError:
                 continue
 
@@ -97,7 +107,8 @@ class Publisher:
                     self._registry.published(change.number)
             # Whatever a store raises: the next end must not wait for it.
             except Exception as error:
-                _log.error("the end of task %s is not published yet: %s", change.task.id, error)
+                task = change.task.id
+                _log.error("the end of task %s is not published yet: %s", task, error)
                 stands = False
         return stands
 
@@ -113,23 +124,36 @@ class Publisher:
         if operator is None:
             return False
 
+        task = change.task.id
         if change.narrowing is None:
-            _end(operator, change.task.id, until)
+            _end(operator, task, until)
         else:
-            _narrow(operator, change.task.id, until, change.narrowing)
+            _narrow(operator, task, until, change.narrowing)
         return True
 
 
 def _end(operator: Operator, task: str, until: int) -> None:
-    operator.revoke(task=task, until=until, why="the login that started it has ended")
+    """No server takes the task's tokens any more. Raises what the operator raises."""
+    operator.revoke(
+        task=task,
+        until=until,
+        why="the login that started it has ended",
+    )
 
 
 def _narrow(operator: Operator, task: str, until: int, narrowing: bytes) -> None:
-    """By the keywords of the grant. A task that no overlay can narrow so ends."""
+    """By the keywords of the grant. A task that no overlay can narrow so ends.
+
+    Raises StoreError and OverlayError: then it is tried again.
+    """
     keywords: dict[str, Any] = msgspec.json.decode(narrowing)
-    why = "an event about who started it"
     try:
-        operator.narrow(task=task, until=until, why=why, **keywords)
+        operator.narrow(
+            task=task,
+            until=until,
+            why="an event about who started it",
+            **keywords,
+        )
     # It may be said later.
     except (StoreError, OverlayError):
         raise

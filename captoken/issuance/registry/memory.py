@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 from captoken._format.errors import IssuanceError, StoreError
 from captoken.issuance.registry._rules import (
     DAY,
+    Bounds,
     KnownTask,
     Logout,
     State,
@@ -31,7 +32,13 @@ from captoken.issuance.registry._rules import (
     stream_of,
     voided,
 )
-from captoken.issuance.registry.ports import Ending, Exchange, StartedTask, Unpublished
+from captoken.issuance.registry.ports import (
+    Ending,
+    Exchange,
+    Seen,
+    StartedTask,
+    Unpublished,
+)
 from captoken.stores.own_process import OwnProcess
 
 
@@ -41,15 +48,20 @@ class _Out:
     def __init__(self, task: StartedTask, actor: str | None, begun: int) -> None:
         self.task = task
         self.actor = actor
+
+        # When, by the clock of whoever entered it.
         self.begun = begun
         self.is_past = False  # somebody has seen it past its deadline
         self.is_ended = False
 
         # A grant, the provider and the session that it was taken by.
         self.taken: set[tuple[str, str, str | None]] = set()
+
+        # What ended or narrowed it. None comes twice.
         self.changes: list[Unpublished] = []
 
     def is_over(self) -> bool:
+        """Is it ended, or past its deadline by any clock that has looked?"""
         return self.is_past or self.is_ended
 
 
@@ -69,6 +81,7 @@ _PARTS = 10
 
 
 def _whose(task: StartedTask) -> _Whose:
+    """What a task is found by, when tasks are counted."""
     return task.grant, task.subject
 
 
@@ -150,20 +163,35 @@ class MemoryRegistry:
             # Nothing below raises, so that all of it is written or nothing.
             task = verdict.task
             if verdict.is_new:
-                out = _Out(task, entry.actor, entry.now)
-                self._out[task.id] = out
-                for by in (self._of, self._live):
-                    by.setdefault(_whose(task), {})[task.id] = out
-            self._out[task.id].taken.add((entry.grant, entry.provider, entry.session or None))
+                self._begin(task, entry)
+            taken = (entry.grant, entry.provider, entry.session or None)
+            self._out[task.id].taken.add(taken)
             for seen in entry.seen:
-                kept = self._used.get(seen.digest)
-                if kept is None:
-                    used = Used(seen.companions, task.id)
-                    self._used[seen.digest] = _Kept(used, seen.until, entry.subject)
-                    self._held[entry.subject] += 1
-                else:
-                    self._used[seen.digest] = kept._replace(until=max(kept.until, seen.until))
+                self._remember(seen, task, entry.subject)
             return task
+
+    def _begin(self, task: StartedTask, entry: Exchange) -> None:
+        """Write a new task, in each of the places where it is looked for."""
+        out = _Out(task, entry.actor, entry.now)
+        self._out[task.id] = out
+        for by in (self._of, self._live):
+            by.setdefault(_whose(task), {})[task.id] = out
+
+    def _remember(self, seen: Seen, task: StartedTask, subject: str) -> None:
+        """Write that an assertion was used. What it came with the first time stays."""
+        kept = self._used.get(seen.digest)
+        if kept is None:
+            self._used[seen.digest] = _Kept(
+                used=Used(seen.companions, task.id),
+                until=seen.until,
+                subject=subject,
+            )
+            self._held[subject] += 1
+            return
+
+        # Under one ID of SAML another time may be signed: the later one counts.
+        until = max(kept.until, seen.until)
+        self._used[seen.digest] = kept._replace(until=until)
 
     def _check_room(self, subject: str, new: int) -> None:
         """Raise StoreError where it is full, and IssuanceError where that subject's part is.
@@ -199,19 +227,35 @@ class MemoryRegistry:
         kept = self._used.get(digest)
         return None if kept is None else kept.used
 
-    def logouts(self, provider: str, session: str | None, subject: str) -> Iterable[Logout]:
+    def logouts(
+        self,
+        provider: str,
+        session: str | None,
+        subject: str,
+    ) -> Iterable[Logout]:
         """For `judge` alone."""
         for void, at in self._voids.items():
             if void.of == "sessionless" and session is not None:
                 continue
             whose = session if void.of == "session" else subject
             if void.provider == provider and void.whose == whose:
-                yield Logout(void.of == "session", at, void.grant, void.starts_only)
+                yield Logout(
+                    of_session=void.of == "session",
+                    at=at,
+                    grant=void.grant,
+                    starts_only=void.starts_only,
+                )
 
     def kept(self, task: str) -> KnownTask | None:
         """For `judge` alone."""
         out = self._out.get(task)
-        return None if out is None else KnownTask(out.task, out.actor, out.is_over())
+        if out is None:
+            return None
+        return KnownTask(
+            task=out.task,
+            actor=out.actor,
+            is_over=out.is_over(),
+        )
 
     def live(self, grant: str, subject: str, now: int) -> int:
         """For `judge` alone."""
@@ -220,7 +264,8 @@ class MemoryRegistry:
 
     def begun(self, grant: str, subject: str, after: int) -> int:
         """For `judge` alone."""
-        return sum(out.begun > after for out in self._of.get((grant, subject), {}).values())
+        all_of_it = self._of.get((grant, subject), {}).values()
+        return sum(out.begun > after for out in all_of_it)
 
     def is_taken(self, task: str, grant: str) -> bool:
         """For `judge` alone."""
@@ -235,16 +280,18 @@ class MemoryRegistry:
         """
         check_ending(ending)
         with self._own_lock():
-            if ending.jti is not None and not self._note(
-                stream_of(ending),
-                ending.jti,
-                ending.now,
-            ):
-                return ()
+            if ending.jti is not None:
+                stream = stream_of(ending)
+                is_new = self._note(stream, ending.jti, ending.now)
+                if not is_new:
+                    return ()
 
+            # Of the same login, the latest end counts.
             for void in voided(ending):
                 key = void._replace(at=0)
                 self._voids[key] = max(self._voids.get(key, void.at), void.at)
+
+            # In the order of their ids, as a database gives them.
             made: list[Unpublished] = []
             for task in sorted(self._out):
                 made += self._ended(self._out[task], ending)
@@ -252,7 +299,7 @@ class MemoryRegistry:
             return tuple(made)
 
     def _ended(self, out: _Out, ending: Ending) -> list[Unpublished]:
-        """What comes of a task by an ending, written down."""
+        """What comes of a task by an ending, written down. Nothing, if it is not about it."""
         if out.is_ended or not may_be_out(out.task.deadline, ending.now):
             return []
         if ending.task not in (None, out.task.id):
@@ -279,12 +326,12 @@ class MemoryRegistry:
         return made
 
     def unpublished(self) -> tuple[Unpublished, ...]:
-        """What the overlay does not say yet, from the first on."""
+        """What the overlay does not say yet, from the first on. Raises StoreError likewise."""
         with self._own_lock():
             return tuple(self._due.values())
 
     def published(self, number: int) -> None:
-        """The overlay says so."""
+        """The overlay says so. One that is not due is passed over: it was said twice."""
         with self._own_lock():
             self._due.pop(number, None)
 
@@ -317,20 +364,38 @@ class MemoryRegistry:
             return
         until = bounds(now)
         state = self._state
+        self._state = State(
+            floor=self._sweep_heard(until, state.floor),
+            gone=self._sweep_used(until, state.gone),
+            tasks_gone=self._sweep_tasks(until, now, state.tasks_gone),
+            swept=now,
+        )
 
+    def _sweep_used(self, until: Bounds, gone: int) -> int:
+        """Forget assertions. Gives until when the last of them was good, `gone` at the least."""
         for digest, kept in list(self._used.items()):
             if kept.until <= until.used:
                 del self._used[digest]
                 self._forget_held(kept.subject)
-                state = state._replace(gone=max(state.gone, kept.until))
+                gone = max(gone, kept.until)
+        return gone
+
+    def _sweep_heard(self, until: Bounds, floor: int) -> int:
+        """Forget logouts and the names of events. Gives the floor, which the logouts raise."""
         for void, at in list(self._voids.items()):
             if at <= until.heard:
                 del self._voids[void]
-                state = state._replace(floor=max(state.floor, at))
+                floor = max(floor, at)
         for event, at in list(self._heard.items()):
             if at <= until.heard:
                 del self._heard[event]
+        return floor
 
+    def _sweep_tasks(self, until: Bounds, now: int, tasks_gone: int) -> int:
+        """Note which tasks are past, and forget the oldest. Gives until when those counted.
+
+        One of which something is due is kept, however old: the overlay has to say it first.
+        """
         due = {change.task.id for change in self._due.values()}
         for task, out in list(self._out.items()):
             deadline = out.task.deadline
@@ -340,8 +405,8 @@ class MemoryRegistry:
             if deadline <= until.tasks and task not in due:
                 del self._out[task]
                 _drop(self._of, out.task)
-                state = state._replace(tasks_gone=max(state.tasks_gone, deadline + DAY))
-        self._state = state._replace(swept=now)
+                tasks_gone = max(tasks_gone, deadline + DAY)
+        return tasks_gone
 
     def _is_over(self, out: _Out) -> None:
         """Before it is noted that a task is over: it no longer counts as live."""
