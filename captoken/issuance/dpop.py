@@ -55,19 +55,40 @@ def proof_for(
 
     Raises what the signer does, and ValueError for a public key that is none.
     """
-    jwk = {"kty": "OKP", "crv": "Ed25519", "x": b64encode(signing_key(signer.public))}
-    header = {"typ": "dpop+jwt", "alg": "EdDSA", "jwk": jwk}
-    claims = {"jti": b64encode(random(16)), "htm": method, "htu": url, "iat": now}
+    public = b64encode(signing_key(signer.public))
+    header = {
+        "typ": "dpop+jwt",
+        "alg": "EdDSA",
+        "jwk": {"kty": "OKP", "crv": "Ed25519", "x": public},
+    }
+    claims = {
+        "jti": b64encode(random(16)),
+        "htm": method,
+        "htu": url,
+        "iat": now,
+    }
     signed = f"{_spelled(header)}.{_spelled(claims)}"
-    return f"{signed}.{b64encode(signer.sign(signed.encode()))}"
+    signature = b64encode(signer.sign(signed.encode()))
+    return f"{signed}.{signature}"
 
 
 def _spelled(stated: Any) -> str:
-    return b64encode(json.dumps(stated, separators=(",", ":")).encode())
+    """A part of the proof, in base64url."""
+    text = json.dumps(stated, separators=(",", ":"))
+    return b64encode(text.encode())
 
 
-def proven_key(proof: bytes, *, method: str, url: str, now: int) -> Proven:
-    """The key that a proof is by. Raises IssuanceError, `invalid_dpop_proof`."""
+def proven_key(
+    proof: bytes,
+    *,
+    method: str,
+    url: str,
+    now: int,
+) -> Proven:
+    """The key that a proof is by. Raises IssuanceError, `invalid_dpop_proof`.
+
+    Does not check whether the proof was used before: the registry does.
+    """
     try:
         read = taken_apart(proof.decode("ascii"))
     except UnicodeDecodeError:
@@ -91,10 +112,12 @@ def _key_of(header: Json) -> bytes:
     """The key in the header, which the proof itself names. Raises IssuanceError."""
     if header.keys() != _HEADER or header["typ"] != "dpop+jwt":
         raise _refused("its header has typ, alg and jwk, and the typ is dpop+jwt")
+
     jwk = header["jwk"]
     if header["alg"] not in _ALGORITHMS or type(jwk) is not dict or not jwk.keys() <= _JWK:
         raise _refused("its key is a public Ed25519 key")
-    if jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519" or type(jwk.get("x")) is not str:
+    is_ed25519 = jwk.get("kty") == "OKP" and jwk.get("crv") == "Ed25519"
+    if not is_ed25519 or type(jwk.get("x")) is not str:
         raise _refused("its key is a public Ed25519 key")
     try:
         return signing_key(b64decode(jwk["x"]))
@@ -105,10 +128,12 @@ def _key_of(header: Json) -> bytes:
 def _issued_at(read: UnverifiedJwt, method: str, url: str, now: int) -> int:
     """When it was made. Raises IssuanceError for one of another request, or of another time."""
     claims = read.claims
-    if type(claims.get("jti")) is not str or not claims["jti"]:
+    jti = claims.get("jti")
+    if type(jti) is not str or not jti:
         raise _refused("it has no jti")
     if claims.get("htm") != method or claims.get("htu") != url:
         raise _refused(f"it is for {method} {url}, or for nothing here")
+
     issued_at = claims.get("iat")
     if type(issued_at) is not int or not now - PAST <= issued_at <= now + AHEAD:
         raise _refused("it was not made just now: its iat is of another time, or missing")
@@ -116,4 +141,5 @@ def _issued_at(read: UnverifiedJwt, method: str, url: str, now: int) -> int:
 
 
 def _refused(why: str) -> IssuanceError:
+    """What is raised for a proof that will not do. Made here, raised by the caller."""
     return IssuanceError(f"the DPoP proof is refused: {why}", "invalid_dpop_proof")

@@ -54,7 +54,10 @@ LOGOUT = "logout+jwt"
 EVENT = "secevent+jwt"
 
 # Who sends them.
-_SENDERS: dict[str, type[Oidc | Signals]] = {LOGOUT: Oidc, EVENT: Signals}
+_SENDERS: dict[str, type[Oidc | Signals]] = {
+    LOGOUT: Oidc,
+    EVENT: Signals,
+}
 
 # Seconds that a signal is taken for at most. So long the registry remembers its `jti`.
 MAX_AGE = 86_400
@@ -68,6 +71,7 @@ _TEXTS = ("sub", "sid", "jti")
 class Effect(msgspec.Struct, frozen=True):
     """What a signal comes to. Without endings it is a note that its stream lives."""
 
+    # Who told it, and the name of what was told, which has one effect.
     stream: str
     jti: str
     endings: tuple[Ending, ...]
@@ -132,9 +136,18 @@ def _opened(text: Any, policy: Policy, kind: str) -> Opened:
         check_header(header)
     if header.get("typ") != kind:
         raise _refused(f"typ {shown(header.get('typ'))} is not for this place")
-    if header["alg"] not in provider.algorithms:
-        raise _refused(f"algorithm {shown(header['alg'])} is not taken", why=f"of provider {name}")
-    return Opened(unverified, name, provider, kind_of(provider))
+    algorithm = header["alg"]
+    if algorithm not in provider.algorithms:
+        raise _refused(
+            f"algorithm {shown(algorithm)} is not taken",
+            why=f"of provider {name}",
+        )
+    return Opened(
+        unverified=unverified,
+        name=name,
+        provider=provider,
+        kind=kind_of(provider),
+    )
 
 
 def _sender(claims: Json, policy: Policy, kind: str) -> tuple[str, Provider]:
@@ -145,7 +158,11 @@ def _sender(claims: Json, policy: Policy, kind: str) -> tuple[str, Provider]:
         if isinstance(one, _SENDERS[kind]) and one.issuer == claims.get("iss")
     ]
     if not found:
-        raise _refused("its issuer is not known here, or not for this place", "invalid_issuer")
+        raise _refused(
+            "its issuer is not known here, or not for this place",
+            "invalid_issuer",
+        )
+
     # It would depend on the order in a file what it is good for.
     if len(found) > 1:
         names = ", ".join(name for name, _ in found)
@@ -163,26 +180,14 @@ def _logged_out(opened: Opened, policy: Policy, now: int) -> Effect:
     """
     claims = opened.unverified.claims
     login: Any = opened.provider
-    _check_texts(claims)
-    event, _ = _one_event(claims)
-    if event != _LOGGED_OUT:
-        raise _refused("its event is no logout")
-
-    # An ID token may have one. A logout token has none, so that it is never taken for the other.
-    if "nonce" in claims:
-        raise _refused("it has a nonce, and so it is no logout token")
-    if "sid" not in claims and "sub" not in claims:
-        raise _refused("it says neither whose logout it is (sub), nor of which session (sid)")
-    with _refusing("invalid_audience"):
-        audiences = audiences_of(claims)
-    if not set(audiences) <= set(login.client_ids):
-        stated = shown(", ".join(audiences))
-        raise _refused(f"it is for {stated} (aud), which is not taken here", "invalid_audience")
-    with _refusing("invalid_request"):
-        check_times(claims, now, min(login.max_life, MAX_AGE))
+    _check_logout(claims, login, now)
 
     sub = ("sub", claims["sub"]) if "sub" in claims else None
-    whose = _Whose(login.issuer, claims.get("sid"), sub)
+    whose = _Whose(
+        issuer=login.issuer,
+        session=claims.get("sid"),
+        claim=sub,
+    )
     meant, unnamed = _meant(policy, whose)
     endings = tuple(
         Ending(
@@ -196,15 +201,52 @@ def _logged_out(opened: Opened, policy: Policy, now: int) -> Effect:
         for name, subject in meant
     )
     endings += _sessionless(policy, whose, endings)
+
     what = "a session" if whose.session is not None else "all sessions of a person"
     note = "; ".join([f"logout of {what}", *unnamed])
-    return Effect(opened.name, claims["jti"], endings, note)
+    return Effect(
+        stream=opened.name,
+        jti=claims["jti"],
+        endings=endings,
+        note=note,
+    )
+
+
+def _check_logout(claims: Json, login: Any, now: int) -> None:
+    """Raise IssuanceError for what is no logout token of this provider, for us and for now."""
+    _check_texts(claims)
+    event, _ = _one_event(claims)
+    if event != _LOGGED_OUT:
+        raise _refused("its event is no logout")
+
+    # An ID token may have one. A logout token has none, so that it is never taken for the other.
+    if "nonce" in claims:
+        raise _refused("it has a nonce, and so it is no logout token")
+    if "sid" not in claims and "sub" not in claims:
+        raise _refused("it says neither whose logout it is (sub), nor of which session (sid)")
+
+    with _refusing("invalid_audience"):
+        audiences = audiences_of(claims)
+    if not set(audiences) <= set(login.client_ids):
+        stated = shown(", ".join(audiences))
+        raise _refused(
+            f"it is for {stated} (aud), which is not taken here",
+            "invalid_audience",
+        )
+
+    # Not longer than its name is remembered: by then it could have been heard before.
+    most = min(login.max_life, MAX_AGE)
+    with _refusing("invalid_request"):
+        check_times(claims, now, most)
 
 
 def _check_texts(claims: Json) -> None:
     """Raise IssuanceError for claims that are not of their type, and without a `jti`."""
     for name in _TEXTS:
-        if name in claims and (type(claims[name]) is not str or not claims[name]):
+        if name not in claims:
+            continue
+        value = claims[name]
+        if type(value) is not str or not value:
             raise _refused(f"its {name} is no text")
     if "jti" not in claims:
         raise _refused("it has no jti")
@@ -230,13 +272,10 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
     stream: Any = opened.provider
     _check_texts(claims)
     event, payload = _one_event(claims)
-    with _refusing("invalid_audience"):
-        audiences = audiences_of(claims)
-    if audiences != [stream.audience]:
-        stated = shown(", ".join(audiences))
-        raise _refused(f"it is for {stated} (aud), and not for this alone", "invalid_audience")
+    _check_for_this_alone(claims, stream)
     _check_age(claims, now)
 
+    # Each provider of that issuer has requirements of its own.
     issuer = issuer_of(policy.providers[stream.about])
     decisions = {
         name: events.consequence_of(event, payload, policy, name)
@@ -245,12 +284,15 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
     }
     endings: list[Ending] = []
     notes = [event.rpartition("/")[2]]
+
     # What is noted alone may be about somebody who has no name here, or about the stream itself.
     if any(decisions.values()):
         whose = _whose(event, claims, payload, issuer, stream.email)
         meant, unnamed = _meant(policy, whose)
         notes += unnamed
         for name, subject in meant:
+            decision = decisions[name] or events.NOTHING
+
             # Each has an effect of its own. Of one name the second would have been heard.
             named = opened.name if name == stream.about else f"{opened.name} {name}"
             base = Ending(
@@ -262,8 +304,9 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
                 jti=claims["jti"],
                 stream=named,
             )
-            endings.append(_as_decided(base, decisions[name] or events.NOTHING, policy))
+            endings.append(_as_decided(base, decision, policy))
         endings += _sessionless(policy, whose, endings)
+
     return Effect(
         stream=opened.name,
         jti=claims["jti"],
@@ -271,6 +314,18 @@ def _happened(opened: Opened, policy: Policy, now: int) -> Effect:
         note="; ".join(notes),
         alarm=events.alarms(event, payload),
     )
+
+
+def _check_for_this_alone(claims: Json, stream: Signals) -> None:
+    """Raise IssuanceError if another receiver could be sent it: it could send it on to here."""
+    with _refusing("invalid_audience"):
+        audiences = audiences_of(claims)
+    if audiences != [stream.audience]:
+        stated = shown(", ".join(audiences))
+        raise _refused(
+            f"it is for {stated} (aud), and not for this alone",
+            "invalid_audience",
+        )
 
 
 def _as_decided(ending: Ending, decision: events.Consequence, policy: Policy) -> Ending:
@@ -294,10 +349,13 @@ def _check_age(claims: Json, now: int) -> None:
             for name in ("iat", "exp", "nbf")
             if name == "iat" or name in claims
         }
-    if max(times["iat"], times.get("nbf", 0)) > now + LEEWAY:
+
+    begins = max(times["iat"], times.get("nbf", 0))
+    if begins > now + LEEWAY:
         raise _refused("it is of a time to come, by the clock here")
-    if now - times["iat"] > MAX_AGE:
-        raise _refused(f"it was issued {now - times['iat']} s ago")
+    age = now - times["iat"]
+    if age > MAX_AGE:
+        raise _refused(f"it was issued {age} s ago")
     if now >= times.get("exp", now) + LEEWAY:
         raise _refused("it has expired")
 
@@ -317,24 +375,43 @@ def _whose(
     happens is about all of the person's. The device of a complex subject is not known here, so that
     it leaves nothing out.
     """
-    stated = [one for one in (claims.get("sub_id"), payload.get("subject")) if one is not None]
-    if not stated or any(one != stated[0] or type(one) is not dict for one in stated):
-        raise _refused("it names one subject, as an object")
-    subject: Json = stated[0]
+    subject = _one_subject(claims, payload)
+    written = _format_of(subject)
     is_of_session = event == events.SESSION_REVOKED
 
     user: Any = subject
     session: Any = None
-    if _format_of(subject) == "complex":
-        user, session = subject.get("user"), subject.get("session")
-    elif _format_of(subject) == "opaque" and is_of_session:
-        user, session = None, subject
+    if written == "complex":
+        user = subject.get("user")
+        session = subject.get("session")
+    elif written == "opaque" and is_of_session:
+        user = None
+        session = subject
 
     claim = None if user is None else _claim_of(user, issuer, email)
     sid = None if session is None else _id_of(session)
     if claim is None and sid is None:
         raise _refused("its subject has neither a user nor a session")
-    return _Whose(issuer, sid if is_of_session or claim is None else None, claim)
+
+    names_session_alone = is_of_session or claim is None
+    return _Whose(
+        issuer=issuer,
+        session=sid if names_session_alone else None,
+        claim=claim,
+    )
+
+
+def _one_subject(claims: Json, payload: Json) -> Json:
+    """The subject, which drafts had in the event itself. Where both say it, they say the same.
+
+    Raises IssuanceError.
+    """
+    places = (claims.get("sub_id"), payload.get("subject"))
+    stated = [one for one in places if one is not None]
+    if not stated or any(one != stated[0] or type(one) is not dict for one in stated):
+        raise _refused("it names one subject, as an object")
+    subject: Json = stated[0]
+    return subject
 
 
 def _format_of(subject: Any) -> Any:
@@ -364,6 +441,7 @@ def _claim_of(user: Any, issuer: str, email: str | None) -> tuple[str, str]:
     sub = user.get("sub")
     if type(sub) is not str or not sub:
         raise _refused("its user has no sub")
+
     # A stream about one provider's people could else end what those of another one started.
     if user.get("iss") != issuer:
         raise _refused("its user is of another issuer")
@@ -408,6 +486,8 @@ def _meant(policy: Policy, whose: _Whose) -> tuple[list[tuple[str, str | None]],
         if whose.session is not None:
             meant.append((name, None))
             continue
+
+        # No more is known of the person than the signal says.
         said = {} if whose.claim is None else dict((whose.claim,))
         try:
             meant.append((name, template.subject(whose.issuer, said)))

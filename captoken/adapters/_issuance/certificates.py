@@ -48,7 +48,11 @@ async def by_certificate(
     """
     chain = shown_chain(scope, policy.proxy)
     svid = certificates.shown_by(chain, client_id, policy)
-    shown = Shown(ssl.DER_cert_to_PEM_cert(svid.leaf.der), ("spiffe",), "invalid_client")
+    shown = Shown(
+        text=ssl.DER_cert_to_PEM_cert(svid.leaf.der),
+        takes=("spiffe",),
+        error="invalid_client",
+    )
     await keys.want_authorities(svid.provider)
     known = keys.authorities(svid.provider)
     try:
@@ -75,17 +79,22 @@ def shown_chain(scope: Scope, proxy: Proxy | None) -> list[bytes]:
 
 
 def _refused(message: str) -> IssuanceError:
+    """What is raised for certificates that will not do. Made here, raised by the caller."""
     return IssuanceError(f"the certificate is refused: {message}", "invalid_client")
 
 
 def _of_connection(scope: Scope) -> list[bytes]:
-    """By the server. One that knows nothing of certificates says nothing."""
+    """By the server. One that knows nothing of certificates says nothing.
+
+    Raises IssuanceError for what the server itself has refused, or what is no certificate.
+    """
     said = (scope.get("extensions") or {}).get("tls") or {}
     # The server's own check failed, and it goes on all the same.
     if said.get("client_cert_error"):
         raise _refused("the server says so")
     shown: Iterable[str] = said.get("client_cert_chain") or ()
     try:
+        # One more than are taken, so that too many are seen as such.
         some = islice(shown, certificates.MAX_CERTIFICATES + 1)
         return [ssl.PEM_cert_to_DER_cert(one) for one in some]
     except (ValueError, TypeError):
@@ -103,6 +112,8 @@ def _check_proxy(scope: Scope, proxy: Proxy) -> None:
         known = [_address(one) for one in proxy.addresses]
         if client is None or _address(client[0]) not in known:
             raise stranger
+
+    # Both, where the policy has both.
     if proxy.secret_sha256 is not None:
         sent = values_of(scope["headers"], SECRET)
         digest = primitives.sha256(sent[0]).hex() if len(sent) == 1 else ""
@@ -116,6 +127,8 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(text)
     except ValueError:
         return None
+
+    # A server that listens for both kinds writes addresses of IPv4 in this way.
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return address if mapped is None else mapped
 
@@ -134,11 +147,14 @@ def _forwarded(headers: Iterable[Header]) -> list[bytes]:
 
     # A list may come in several headers, and may be empty.
     between = b",".join(values_of(pairs, b"client-cert-chain"))
-    listed = between.split(b",", certificates.MAX_CERTIFICATES) if between.strip() else []
+    if not between.strip():
+        return [first]
+    listed = between.split(b",", certificates.MAX_CERTIFICATES)
     return [first, *map(_decoded, listed)]
 
 
 def _decoded(text: bytes) -> bytes:
+    """A certificate as a header has it. Raises IssuanceError."""
     found = _sequence(text)
     try:
         if found is not None:

@@ -35,18 +35,26 @@ class Leases(DischargeService):
         registry: Registry,
         clock: Clock,
     ) -> None:
-        """`standing` gives what stands now."""
+        """`standing` gives what stands now. Its origin stays the first one's."""
         self._standing = standing
         self._registry = registry
         self._now = clock
         self.discharger = Discharger(key, self._alive, clock=clock)
-        super().__init__(self.discharger, origin=standing().policy.origin, clock=clock)
+        super().__init__(
+            self.discharger,
+            origin=standing().policy.origin,
+            clock=clock,
+        )
 
     async def _said(self, ticket: Ticket) -> Discharge | Refuse | Wait:
+        """What is answered to a ticket, from a thread."""
         return await asyncio.to_thread(self.discharger.answer, ticket)
 
     def _alive(self, need: Any) -> Allow | Refuse:
-        """Is the task of a lease out? Its discharge lives as long as the lease."""
+        """Is the task of a lease out? Its discharge lives as long as the lease.
+
+        What cannot be told is refused: a server does not believe the token for now.
+        """
         task = need.get("alive")
         if need.keys() != {"alive"} or not isinstance(task, str):
             return Refuse("no task of ours")
@@ -56,7 +64,9 @@ class Leases(DischargeService):
         except StoreError as error:
             _log.error("whether a task is alive cannot be told: %s", error)
             return Refuse("try again later")
-        return Allow(expires_in=self._life()) if alive else Refuse("the task is over")
+        if not alive:
+            return Refuse("the task is over")
+        return Allow(expires_in=self._life())
 
     def _life(self) -> int:
         """How long a lease lives, in seconds: the shortest of any grant."""

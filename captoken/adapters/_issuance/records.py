@@ -40,8 +40,13 @@ _NAMES = 32
 class Asking(msgspec.Struct, frozen=True):
     """One exchange of somebody who is verified."""
 
+    # In seconds since the epoch.
     at: int
+
+    # Its digest.
     policy: str
+
+    # Who was verified, and what they want.
     subject: Identity | None
     actor: Identity | None
     ask: Ask
@@ -56,17 +61,20 @@ class Records:
     def granted(self, asking: Asking, grant: str, root: Token, keyring: Keyring) -> None:
         """Before the token leaves. Raises StoreError: then it does not."""
         minted = _attributed(root, keyring)
-        stated = _stated(asking, "issued") | {"allowed": True, "grant": grant}
+        stated = _stated(asking, "issued")
+        stated |= {"allowed": True, "grant": grant}
         self._write(stated, minted)
 
     def refused(self, asking: Asking, error: IssuanceError) -> None:
         """Before it is answered, also what the caller is not told. Raises StoreError."""
-        stated = _stated(asking, error.code) | {"allowed": False, "told": str(error)}
+        stated = _stated(asking, error.code)
+        stated |= {"allowed": False, "told": str(error)}
         if error.why:
             stated["why"] = error.why
         self._write(stated, None)
 
     def _write(self, stated: dict[str, Any], minted: Attribution | None) -> None:
+        """Write one. Raises StoreError, whatever went wrong, without telling what."""
         try:
             self._trail.record_issuance(stated, minted)
         # Whatever a trail raises, there is no record.
@@ -87,18 +95,26 @@ def _attributed(root: Token, keyring: Keyring) -> Attribution:
     tags = None if derived is None else chain.fold(derived, root.secret_packet)
     if tags is None:
         raise StoreError("the keyring has changed while it was minted")
+
+    # What is recorded of a link is its id, by which nobody can use the token.
+    links = tuple(map(b64encode, primitives.link_ids(tags)))
     return Attribution(
         said.root,
         said.lineage.chain(),
         said.task,
-        tuple(map(b64encode, primitives.link_ids(tags))),
+        links,
         root.secret_packet.caveats,
     )
 
 
 def _stated(asking: Asking, code: str) -> dict[str, Any]:
     """What all records of exchanges say."""
-    stated: dict[str, Any] = {"at": asking.at, "code": code, "policy": asking.policy}
+    stated: dict[str, Any] = {
+        "at": asking.at,
+        "code": code,
+        "policy": asking.policy,
+    }
+
     # A workload alone started it, too.
     starts = asking.subject or asking.actor
     if starts is not None:
@@ -138,7 +154,8 @@ def _asked(ask: Ask) -> dict[str, Any]:
 def _keywords(keywords: Mapping[str, Any]) -> Any:
     """The keywords of a request. Their names alone, where they are long."""
     whole = plain(dict(keywords), longest=_LONGEST)
-    if len(encode_json({"keywords": whole})) <= _MOST:
+    size = len(encode_json({"keywords": whole}))
+    if size <= _MOST:
         return whole
     names = sorted(name for name in keywords if len(name) <= _LONGEST)
     return names[:_NAMES]
