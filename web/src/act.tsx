@@ -1,4 +1,5 @@
-// Dialogs in which an operator acts: first what it would have refused, then a reason, then it is done.
+// Dialogs in which an operator acts: what it would have refused is seen, then a reason is given,
+// and then it is done.
 import type { JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import * as api from "./api";
@@ -34,7 +35,10 @@ interface Fields {
 const NONE: Fields = { tables: "", operations: [], tools: "", audience: "", minutes: "", more: "" };
 
 const listed = (text: string): string[] =>
-  text.split(/[,\n]/).map((one) => one.trim()).filter((one) => one !== "");
+  text
+    .split(/[,\n]/)
+    .map((one) => one.trim())
+    .filter((one) => one !== "");
 
 // The keywords that the form says. Throws an Error whose message is for people.
 function keywordsOf(fields: Fields): Keywords | null {
@@ -47,7 +51,7 @@ function keywordsOf(fields: Fields): Keywords | null {
       throw new Error("What else: that is not JSON.");
     }
     if (typeof more !== "object" || more === null || Array.isArray(more)) {
-      throw new Error("What else: an object of keywords, as {\"columns\": …}.");
+      throw new Error('What else: an object of keywords, as {"columns": …}.');
     }
     Object.assign(said, more);
   }
@@ -86,6 +90,7 @@ function fieldsOf(keywords: Keywords): Fields {
 function NarrowForm(props: {
   fields: Fields;
   suggested: Keywords | null;
+  past?: boolean;
   onChange: (fields: Fields) => void;
 }): JSX.Element {
   const id = useId();
@@ -97,43 +102,58 @@ function NarrowForm(props: {
   ): JSX.Element => (
     <div class="field">
       <label for={`${id}-${name}`}>{label}</label>
-      <input id={`${id}-${name}`} type="text" value={props.fields[name]} placeholder={hint}
-        autocomplete="off" spellcheck={false}
-        onInput={(event) => set({ [name]: event.currentTarget.value })} />
+      <input
+        id={`${id}-${name}`}
+        type="text"
+        value={props.fields[name]}
+        placeholder={hint}
+        autocomplete="off"
+        spellcheck={false}
+        onInput={(event) => set({ [name]: event.currentTarget.value })}
+      />
     </div>
   );
   return (
     <fieldset class="narrow">
-      <legend>From now on only</legend>
+      <legend>{props.past ? "It could have done only" : "From now on only"}</legend>
       <div class="grid">
-        {text("tables", "these tables", "sales, market.*")}
+        {text("tables", "these tables", "as sales, market.*")}
         <div class="field" role="group" aria-label="these operations">
           <span class="label">these operations</span>
           <span class="checks">
             {OPERATIONS.map((one) => (
               <label class="check" key={one}>
-                <input type="checkbox" checked={props.fields.operations.includes(one)}
-                  onChange={(event) => set({
-                    operations: event.currentTarget.checked
-                      ? [...props.fields.operations, one]
-                      : props.fields.operations.filter((other) => other !== one),
-                  })} />
+                <input
+                  type="checkbox"
+                  checked={props.fields.operations.includes(one)}
+                  onChange={(event) =>
+                    set({
+                      operations: event.currentTarget.checked
+                        ? [...props.fields.operations, one]
+                        : props.fields.operations.filter((other) => other !== one),
+                    })
+                  }
+                />
                 {one}
               </label>
             ))}
           </span>
         </div>
-        {text("tools", "these tools", "search")}
-        {text("audience", "at these servers", "reports")}
-        {text("minutes", "for so many minutes", "10")}
-        {text("more", "what else, as keywords in JSON", "{\"where\": {\"region\": \"eu\"}}")}
+        {text("tools", "these tools", "as search")}
+        {text("audience", "at these servers", "as reports")}
+        {!props.past && text("minutes", "for so many minutes", "as 10")}
+        {text("more", "what else, as keywords in JSON", 'as {"where": {"region": "eu"}}')}
       </div>
-      <p class="muted">A field that is empty takes nothing away. No field gives anything: what an agent
-        may not do, it may not do after this either. Who names tables closes tools, and the other way
-        round.</p>
+      <p class="muted">
+        A field that is empty takes nothing away. No field gives anything: what an agent may not do,
+        it may not do after this either. Who names tables closes tools, and the other way round.
+      </p>
       {props.suggested && (
-        <button type="button" class="small"
-          onClick={() => props.suggested && props.onChange(fieldsOf(props.suggested))}>
+        <button
+          type="button"
+          class="small"
+          onClick={() => props.suggested && props.onChange(fieldsOf(props.suggested))}
+        >
           Fill in what it has used
         </button>
       )}
@@ -174,7 +194,8 @@ export function Act(props: {
     }
   }
   const says = JSON.stringify(keywords);
-  const isStated = aim.kind !== "lift" && wrong === "" && (aim.kind !== "narrow" || keywords !== null);
+  const isStated =
+    aim.kind !== "lift" && wrong === "" && (aim.kind !== "narrow" || keywords !== null);
 
   useEffect(() => cancel.current?.focus(), []);
 
@@ -184,16 +205,19 @@ export function Act(props: {
     setTrouble("");
     if (!isStated) return;
     let isOver = false;
-    const timer = setTimeout(() => {
-      api.preview(aim.select, keywords).then(
-        (preview) => {
-          if (!isOver) setSeen({ of: says, preview });
-        },
-        (error: Error) => {
-          if (!isOver) setTrouble(error.message);
-        },
-      );
-    }, aim.kind === "narrow" ? 300 : 0);
+    const timer = setTimeout(
+      () => {
+        api.preview(aim.select, keywords).then(
+          (preview) => {
+            if (!isOver) setSeen({ of: says, preview });
+          },
+          (error: Error) => {
+            if (!isOver) setTrouble(error.message);
+          },
+        );
+      },
+      aim.kind === "narrow" ? 300 : 0,
+    );
     return () => {
       isOver = true;
       clearTimeout(timer);
@@ -205,15 +229,16 @@ export function Act(props: {
   const doIt = (): void => {
     if (!isReady) return;
     setBusy(true);
-    const wish = aim.kind === "lift"
-      ? { kind: aim.kind, entry: aim.entry?.id ?? "", why }
-      : {
-          kind: aim.kind as Kind,
-          select: aim.select,
-          keywords,
-          why,
-          stamp: seen?.preview.stamp ?? "",
-        };
+    const wish =
+      aim.kind === "lift"
+        ? { kind: aim.kind, entry: aim.entry?.id ?? "", why }
+        : {
+            kind: aim.kind as Kind,
+            select: aim.select,
+            keywords,
+            why,
+            stamp: seen?.preview.stamp ?? "",
+          };
     api.act(wish).then(
       (done) => props.onDone(`Done: ${title}. It is entry ${done.entry}, in snapshot ${done.seq}.`),
       (error: Error) => {
@@ -223,11 +248,12 @@ export function Act(props: {
     );
   };
 
-  const title = aim.kind === "end"
-    ? `End the task ${aim.task}`
-    : aim.kind === "lift"
-      ? "Lift an entry"
-      : `${TITLES[aim.kind]} ${aim.agent ?? `the task ${aim.task}`}`;
+  const title =
+    aim.kind === "end"
+      ? `End the task ${aim.task}`
+      : aim.kind === "lift"
+        ? "Lift an entry"
+        : `${TITLES[aim.kind]} ${aim.agent ?? `the task ${aim.task}`}`;
 
   return (
     <Dialog title={title} onClose={props.onClose}>
@@ -237,26 +263,44 @@ export function Act(props: {
       )}
       {aim.kind !== "lift" && (
         <div class="preview" aria-live="polite">
-          {!isStated
-            ? <p class="muted">{wrong || "Say what is left to it, to see what that stops."}</p>
-            : trouble
-              ? null
-              : seen === null
-                ? <p class="muted">Looking at the last hour…</p>
-                : <Seen preview={seen.preview} />}
+          {!isStated ? (
+            <p class="muted">{wrong || "Say what is left to it, to see what that stops."}</p>
+          ) : trouble ? null : seen === null ? (
+            <p class="muted">Looking at the last hour…</p>
+          ) : (
+            <Seen preview={seen.preview} />
+          )}
         </div>
       )}
-      {trouble && <p class="bad" role="alert">{trouble}</p>}
+      {trouble && (
+        <p class="bad" role="alert">
+          {trouble}
+        </p>
+      )}
       <div class="field">
         <label for={`${id}-why`}>Why (it is recorded, and shown to people)</label>
-        <textarea id={`${id}-why`} rows={2} maxLength={500} required value={why}
-          onInput={(event) => setWhy(event.currentTarget.value)} />
+        <textarea
+          id={`${id}-why`}
+          rows={2}
+          maxLength={500}
+          required
+          value={why}
+          onInput={(event) => setWhy(event.currentTarget.value)}
+        />
       </div>
-      <p class="muted">Recorded as said by <strong>{props.by}</strong>.</p>
+      <p class="muted">
+        Recorded as said by <strong>{props.by}</strong>.
+      </p>
       <div class="buttons">
-        <button type="button" ref={cancel} class="default" onClick={props.onClose}>Cancel</button>
-        <button type="button" class={aim.kind === "lift" ? "" : "danger"} disabled={!isReady}
-          onClick={doIt}>
+        <button type="button" ref={cancel} class="default" onClick={props.onClose}>
+          Cancel
+        </button>
+        <button
+          type="button"
+          class={aim.kind === "lift" ? "" : "danger"}
+          disabled={!isReady}
+          onClick={doIt}
+        >
           {aim.kind === "end" ? "End it" : TITLES[aim.kind]}
         </button>
       </div>
@@ -270,25 +314,38 @@ function Stops(props: { aim: Aim }): JSX.Element {
   if (aim.kind === "lift" && aim.entry) {
     return (
       <dl class="stops">
-        <dt>Selects</dt><dd>{aim.entry.select}</dd>
-        <dt>Says</dt><dd>{aim.entry.narrows?.join("; ") ?? "nothing is permitted"}</dd>
-        <dt>Said by</dt><dd>{aim.entry.by}, {exact(aim.entry.at)}: {aim.entry.why}</dd>
-        <dt>Then</dt><dd>What it stopped is possible again, as far as tokens and other entries permit.</dd>
+        <dt>Selects</dt>
+        <dd>{aim.entry.select}</dd>
+        <dt>Says</dt>
+        <dd>{aim.entry.narrows?.join("; ") ?? "nothing is permitted"}</dd>
+        <dt>Said by</dt>
+        <dd>
+          {aim.entry.by}, {exact(aim.entry.at)}: {aim.entry.why}
+        </dd>
+        <dt>Then</dt>
+        <dd>What it stopped is possible again, as far as tokens and other entries permit.</dd>
       </dl>
     );
   }
   return (
     <dl class="stops">
-      {aim.agent !== null && <><dt>Agent</dt><dd>{aim.agent}</dd></>}
-      <dt>Task</dt><dd>{aim.task}</dd>
+      {aim.agent !== null && (
+        <>
+          <dt>Agent</dt>
+          <dd>{aim.agent}</dd>
+        </>
+      )}
+      <dt>Task</dt>
+      <dd>{aim.task}</dd>
       <dt>{aim.kind === "narrow" ? "Narrows" : "Stops"}</dt>
       <dd>
         {aim.agent === null
           ? "All tokens of the task, those that are handed on later too."
           : aim.below.length === 0
             ? "It, and whatever is handed on from it."
-            : `It, and ${count(aim.below.length, "agent")} below: ${aim.below.slice(0, 12).join(", ")}`
-              + (aim.below.length > 12 ? " and more." : ".")}
+            : `It, and ${count(aim.below.length, "agent")} below: ` +
+              aim.below.slice(0, 12).join(", ") +
+              (aim.below.length > 12 ? " and more." : ".")}
       </dd>
     </dl>
   );
@@ -299,14 +356,26 @@ function Seen(props: { preview: Preview }): JSX.Element {
   return (
     <>
       <p>
-        <strong>In the last hour it would have refused {count(preview.would_refuse, "call")}</strong>{" "}
+        <strong>
+          In the last hour it would have refused {count(preview.would_refuse, "call")}
+        </strong>{" "}
         that {preview.would_refuse === 1 ? "was" : "were"} allowed.
         {preview.stands.narrows !== null && ` It leaves: ${preview.stands.narrows.join("; ")}.`}
       </p>
       {preview.rows.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Calls that it would have refused">
-          <Decisions rows={preview.rows} now={serverNow()} who brief={preview.stands.narrows === null}
-            caption="Which calls it would stop" />
+        <div
+          class="scroll"
+          tabIndex={0}
+          role="region"
+          aria-label="Calls that it would have refused"
+        >
+          <Decisions
+            rows={preview.rows}
+            now={serverNow()}
+            who
+            brief={preview.stands.narrows === null}
+            caption="Which calls it would stop"
+          />
         </div>
       )}
     </>
@@ -314,11 +383,7 @@ function Seen(props: { preview: Preview }): JSX.Element {
 }
 
 // Which calls an entry would have stopped that was not there. Nothing is done.
-export function What(props: {
-  aim: Aim;
-  last: number;
-  onClose: () => void;
-}): JSX.Element {
+export function What(props: { aim: Aim; last: number; onClose: () => void }): JSX.Element {
   const { aim } = props;
   const id = useId();
   const [narrows, setNarrows] = useState(false);
@@ -337,62 +402,112 @@ export function What(props: {
     try {
       const from = fromField(first);
       const to = fromField(last);
-      if (from === null || to === null || from > to) throw new Error("From and until: two times in order.");
+      if (from === null || to === null || from > to)
+        throw new Error("From and until: two times in order.");
       const keywords = narrows ? keywordsOf(fields) : null;
       if (narrows && keywords === null) throw new Error("Say what would have been left.");
-      api.whatIf(aim.select, keywords, from, to).then(setFound, (error: Error) => setTrouble(error.message));
+      api
+        .whatIf(aim.select, keywords, from, to)
+        .then(setFound, (error: Error) => setTrouble(error.message));
     } catch (error) {
       setTrouble((error as Error).message);
     }
   };
 
   return (
-    <Dialog title={`What if ${aim.agent ?? `the task ${aim.task}`} had been stopped?`} wide
-      onClose={props.onClose}>
+    <Dialog
+      title={`What if ${aim.agent ?? `the task ${aim.task}`} had been stopped?`}
+      wide
+      onClose={props.onClose}
+    >
       <p class="muted">Calls that were allowed are judged again. Nothing is done.</p>
       <form onSubmit={ask}>
         <fieldset class="choice">
           <legend>It had been</legend>
           <label class="check">
-            <input type="radio" name={`${id}-how`} checked={!narrows} onChange={() => setNarrows(false)} />
+            <input
+              type="radio"
+              name={`${id}-how`}
+              checked={!narrows}
+              onChange={() => setNarrows(false)}
+            />
             revoked{aim.agent === null ? "" : " with all below"}
           </label>
           <label class="check">
-            <input type="radio" name={`${id}-how`} checked={narrows} onChange={() => setNarrows(true)} />
+            <input
+              type="radio"
+              name={`${id}-how`}
+              checked={narrows}
+              onChange={() => setNarrows(true)}
+            />
             narrowed
           </label>
         </fieldset>
-        {narrows && <NarrowForm fields={fields} suggested={aim.suggested} onChange={setFields} />}
+        {narrows && (
+          <NarrowForm past fields={fields} suggested={aim.suggested} onChange={setFields} />
+        )}
         <div class="grid">
           <div class="field">
             <label for={`${id}-first`}>From</label>
-            <input id={`${id}-first`} type="datetime-local" step="1" value={first}
-              onInput={(event) => setFirst(event.currentTarget.value)} />
+            <input
+              id={`${id}-first`}
+              type="datetime-local"
+              step="1"
+              value={first}
+              onInput={(event) => setFirst(event.currentTarget.value)}
+            />
           </div>
           <div class="field">
             <label for={`${id}-last`}>Until</label>
-            <input id={`${id}-last`} type="datetime-local" step="1" value={last}
-              onInput={(event) => setLast(event.currentTarget.value)} />
+            <input
+              id={`${id}-last`}
+              type="datetime-local"
+              step="1"
+              value={last}
+              onInput={(event) => setLast(event.currentTarget.value)}
+            />
           </div>
         </div>
         <div class="buttons">
-          <button type="button" ref={close} onClick={props.onClose}>Close</button>
-          <button type="submit" class="default">Judge again</button>
+          <button type="button" ref={close} onClick={props.onClose}>
+            Close
+          </button>
+          <button type="submit" class="default">
+            Judge again
+          </button>
         </div>
       </form>
       <div aria-live="polite">
-        {found && <>
-          <p><strong>It would have stopped {count(found.stopped, "call")}.</strong>
-            {found.stopped > found.rows.length && ` The first ${found.rows.length}:`}</p>
-          {found.rows.length > 0 && (
-            <div class="scroll" tabIndex={0} role="region" aria-label="Calls that it would have stopped">
-              <Decisions rows={found.rows} now={serverNow()} who brief={!narrows}
-                caption="Calls that it would have stopped" />
-            </div>
-          )}
-        </>}
+        {found && (
+          <>
+            <p>
+              <strong>It would have stopped {count(found.stopped, "call")}.</strong>
+              {found.stopped > found.rows.length && ` The first ${found.rows.length}:`}
+            </p>
+            {found.rows.length > 0 && (
+              <div
+                class="scroll"
+                tabIndex={0}
+                role="region"
+                aria-label="Calls that it would have stopped"
+              >
+                <Decisions
+                  rows={found.rows}
+                  now={serverNow()}
+                  who
+                  brief={!narrows}
+                  caption="Calls that it would have stopped"
+                />
+              </div>
+            )}
+          </>
+        )}
       </div>
-      {trouble && <p class="bad" role="alert">{trouble}</p>}
+      {trouble && (
+        <p class="bad" role="alert">
+          {trouble}
+        </p>
+      )}
     </Dialog>
   );
 }

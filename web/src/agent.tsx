@@ -51,19 +51,38 @@ export function Paged(props: {
     <>
       <div class="filters">
         <label class="check">
-          <input type="checkbox" checked={refused}
-            onChange={(event) => setRefused(event.currentTarget.checked)} />
+          <input
+            type="checkbox"
+            checked={refused}
+            onChange={(event) => setRefused(event.currentTarget.checked)}
+          />
           refused only
         </label>
         <span class="pager">
-          <button type="button" class="small" disabled={before.length === 0}
-            onClick={() => setBefore(before.slice(0, -1))}>Newer</button>
+          <button
+            type="button"
+            class="small"
+            disabled={before.length === 0}
+            onClick={() => setBefore(before.slice(0, -1))}
+          >
+            Newer
+          </button>
           <span class="muted">page {before.length + 1}</span>
-          <button type="button" class="small" disabled={!page?.next}
-            onClick={() => page?.next && setBefore([...before, page.next])}>Older</button>
+          <button
+            type="button"
+            class="small"
+            disabled={!page?.next}
+            onClick={() => page?.next && setBefore([...before, page.next])}
+          >
+            Older
+          </button>
         </span>
       </div>
-      {trouble && <p class="bad" role="alert">{trouble}</p>}
+      {trouble && (
+        <p class="bad" role="alert">
+          {trouble}
+        </p>
+      )}
       <Decisions rows={rows} now={props.now} caption={props.caption} who={props.who ?? false} />
     </>
   );
@@ -93,63 +112,98 @@ export function Agent(props: {
   return (
     <section ref={box} class="panel agent" aria-labelledby="agent-title">
       <div class="panel-head">
-        <h2 id="agent-title"><span class="kind">Agent</span> <span class="name">{node.agent}</span></h2>
+        <h2 id="agent-title">
+          <span class="kind">Agent</span> <span class="name">{node.agent}</span>
+        </h2>
         <button type="button" class="small" onClick={props.onClose}>
           Close<span class="unseen"> this agent</span>
         </button>
       </div>
       <p class="facts">
         <StateMark state={node.state} /> <Basis basis={node.basis} />
-        <span>{count(node.allowed, "call")} allowed,{" "}
-          <span class={node.denied ? "bad" : ""}>{plainNumber(node.denied)} refused</span></span>
-        {node.last && <span>last: <Ago at={node.last.at} now={now} /></span>}
+        <span>
+          {count(node.allowed, "call")} allowed,{" "}
+          <span class={node.denied ? "bad" : ""}>{plainNumber(node.denied)} refused</span>
+        </span>
+        {node.last && (
+          <span>
+            last: <Ago at={node.last.at} now={now} />
+          </span>
+        )}
       </p>
       <div class="actions">
-        {props.canAct && <>
-          <button type="button" class="danger" disabled={isOver} onClick={() => props.onAct("revoke")}>
-            Revoke with all below…
-          </button>
-          <button type="button" disabled={isOver} onClick={() => props.onAct("narrow")}>Narrow…</button>
-        </>}
-        <button type="button" onClick={() => props.onAct("what-if")}>What if…</button>
+        {props.canAct && (
+          <>
+            <button
+              type="button"
+              class="danger"
+              disabled={isOver}
+              onClick={() => props.onAct("revoke")}
+            >
+              Revoke with all below…
+            </button>
+            <button type="button" disabled={isOver} onClick={() => props.onAct("narrow")}>
+              Narrow…
+            </button>
+          </>
+        )}
+        <button type="button" onClick={() => props.onAct("what-if")}>
+          What if…
+        </button>
       </div>
 
-      {view.said.length > 0 && <>
-        <h3>What operators have said of it</h3>
-        <ul class="may">
-          {view.said.map((entry) => (
-            <li key={entry.id}>
-              {entry.narrows === null ? "Revoked" : `Narrowed: ${entry.narrows.join("; ")}`}, for {entry.select}:
-              {" "}{entry.why} <span class="muted">({entry.by}, <Ago at={entry.at} now={now} />)</span>
-              {props.canAct && <>{" "}
-                <button type="button" class="small" onClick={() => props.onLift(entry)}>
-                  Lift<span class="unseen"> what was said for {entry.select}</span>…
-                </button>
-              </>}
-            </li>
-          ))}
-        </ul>
-      </>}
+      {view.said.length > 0 && (
+        <>
+          <h3>What operators have said of it</h3>
+          <ul class="may">
+            {view.said.map((entry) => (
+              <li key={entry.id}>
+                {entry.narrows === null ? "Revoked" : `Narrowed: ${entry.narrows.join("; ")}`}, for{" "}
+                {entry.select}: {entry.why}{" "}
+                <span class="muted">
+                  ({entry.by}, <Ago at={entry.at} now={now} />)
+                </span>
+                {props.canAct && (
+                  <>
+                    {" "}
+                    <button type="button" class="small" onClick={() => props.onLift(entry)}>
+                      Lift<span class="unseen"> what was said for {entry.select}</span>…
+                    </button>
+                  </>
+                )}
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
 
       <h3>May{view.said.length > 0 && ", by its token"}</h3>
-      <ul class="may">{view.may.map((line) => <li key={line}>{line}</li>)}</ul>
+      <ul class="may">
+        {view.may.map((line) => (
+          <li key={line}>{line}</li>
+        ))}
+      </ul>
       <div class="gauges">
         <div class="gauge">
           <span>Time</span>
           <Bar left={timeLeft(node, now)} label="Time left" />
-          <span>{saysTime(node, now)}
+          <span>
+            {saysTime(node, now)}
             {node.expires_at !== null && <span class="exact"> until {exact(node.expires_at)}</span>}
           </span>
         </div>
         {node.budget.map((one, place) => (
           <div class="gauge" key={`${one.unit}-${place}`}>
             <span>{one.unit}</span>
-            {one.spent === null
-              ? <span class="muted">no ledger here</span>
-              : <Bar left={1 - one.spent / Math.max(1, one.limit)} label={`${one.unit} left`} />}
-            <span>{one.spent === null
-              ? `at most ${plainNumber(one.limit)}`
-              : `${plainNumber(Math.max(0, one.limit - one.spent))} of ${plainNumber(one.limit)} left`}
+            {one.spent === null ? (
+              <span class="muted">no ledger here</span>
+            ) : (
+              <Bar left={1 - one.spent / Math.max(1, one.limit)} label={`${one.unit} left`} />
+            )}
+            <span>
+              {one.spent === null
+                ? `at most ${plainNumber(one.limit)}`
+                : `${plainNumber(Math.max(0, one.limit - one.spent))} of ${plainNumber(one.limit)} left`}
             </span>
           </div>
         ))}
@@ -159,58 +213,92 @@ export function Agent(props: {
       <ol class="chain">
         {view.chain.map((hop, place) => (
           <li key={hop.id}>
-            {hop.id === node.id
-              ? <strong>{hop.holder}</strong>
-              : <button type="button" class="link" onClick={() => props.onGo(hop.id)}>{hop.holder}</button>}
-            {" "}<Basis basis={hop.basis} />
-            {hop.took.length === 0
-              ? <div class="muted">took nothing away</div>
-              : <ul class={place === 0 ? "may" : "took"} aria-label={place === 0
-                  ? "What it was issued with"
-                  : `What was taken away on the way to ${hop.holder}`}>
-                  {hop.took.map((line) => <li key={line}>{line}</li>)}
-                </ul>}
+            {hop.id === node.id ? (
+              <strong>{hop.holder}</strong>
+            ) : (
+              <button type="button" class="link" onClick={() => props.onGo(hop.id)}>
+                {hop.holder}
+              </button>
+            )}{" "}
+            <Basis basis={hop.basis} />
+            {hop.took.length === 0 ? (
+              <div class="muted">took nothing away</div>
+            ) : (
+              <ul
+                class={place === 0 ? "may" : "took"}
+                aria-label={
+                  place === 0
+                    ? "What it was issued with"
+                    : `What was taken away on the way to ${hop.holder}`
+                }
+              >
+                {hop.took.map((line) => (
+                  <li key={line}>{line}</li>
+                ))}
+              </ul>
+            )}
           </li>
         ))}
       </ol>
 
-      {view.unused && <>
-        <h3>Given, and never used</h3>
-        {view.unused.allowed === 0
-          ? <p class="none">All of it: none of its calls was allowed.</p>
-          : <>
-              <p>This would have done for its {count(view.unused.allowed, "call")}, those below too:</p>
+      {view.unused && (
+        <>
+          <h3>Given, and never used</h3>
+          {view.unused.allowed === 0 ? (
+            <p class="none">All of it: none of its calls was allowed.</p>
+          ) : (
+            <>
+              <p>
+                This would have done for its {count(view.unused.allowed, "call")}, those below too:
+              </p>
               <div class="copied">
                 <pre tabIndex={0} aria-label="The narrower token to make instead">
                   {view.unused.python}
                 </pre>
                 <Copy text={view.unused.python} tell={props.tell} />
               </div>
-            </>}
-      </>}
+            </>
+          )}
+        </>
+      )}
 
       <h3>What still works below</h3>
-      {works.length === 0
-        ? <p class="none">Nothing: neither it nor what came of it.</p>
-        : <>
-            <p>{count(works.length, "agent")} {works.length === 1 ? "works" : "work"}; to revoke it stops
-              {works.length === 1 ? " it." : " them all."}</p>
-            <ul class="reach">
-              {works.slice(0, 50).map((one) => (
-                <li key={one.id}>
-                  {one.id === node.id
-                    ? one.agent
-                    : <button type="button" class="link" onClick={() => props.onGo(one.id)}>{one.agent}</button>}
-                  {one.state !== "live" && <span class="muted"> {STATES[one.state]?.says}</span>}
-                </li>
-              ))}
-            </ul>
-            {works.length > 50 && <p class="none">and {works.length - 50} more.</p>}
-          </>}
+      {works.length === 0 ? (
+        <p class="none">Nothing: neither it nor what came of it.</p>
+      ) : (
+        <>
+          <p>
+            {count(works.length, "agent")} {works.length === 1 ? "works" : "work"}; to revoke it
+            stops
+            {works.length === 1 ? " it." : " them all."}
+          </p>
+          <ul class="reach">
+            {works.slice(0, 50).map((one) => (
+              <li key={one.id}>
+                {one.id === node.id ? (
+                  one.agent
+                ) : (
+                  <button type="button" class="link" onClick={() => props.onGo(one.id)}>
+                    {one.agent}
+                  </button>
+                )}
+                {one.state !== "live" && <span class="muted"> {STATES[one.state]?.says}</span>}
+              </li>
+            ))}
+          </ul>
+          {works.length > 50 && <p class="none">and {works.length - 50} more.</p>}
+        </>
+      )}
 
       <h3>Decisions</h3>
-      <Paged of={{ id: node.id }} first={view.decisions} at={props.at} rev={props.rev} now={now}
-        caption={`Decisions about ${node.agent}, the last first`} />
+      <Paged
+        of={{ id: node.id }}
+        first={view.decisions}
+        at={props.at}
+        rev={props.rev}
+        now={now}
+        caption={`Decisions about ${node.agent}, the last first`}
+      />
     </section>
   );
 }

@@ -191,7 +191,10 @@ async function answer<T>(request: Promise<Response>): Promise<T> {
   return said as T;
 }
 
-function get<T>(path: string, query: Record<string, string | number | null | undefined>): Promise<T> {
+function get<T>(
+  path: string,
+  query: Record<string, string | number | null | undefined>,
+): Promise<T> {
   const asked = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) {
     if (value !== null && value !== undefined) asked.set(name, String(value));

@@ -20,6 +20,8 @@ const LATER = 2000; // after one that was not answered
 const TOLD_FOR = 8000;
 const HEARD_EACH = 5000; // at most, so that a reader can follow
 
+const nothing = Promise.resolve(null);
+
 const pause = (milliseconds: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, milliseconds));
 
@@ -57,17 +59,25 @@ function App(): JSX.Element {
           if (!("same" in found)) {
             rev = found.rev;
             setSeen(found);
-            const [ofTask, ofAgent, said, last] = await Promise.all([
-              place.task === null ? null : api.task(place.task, place.at).catch(gone),
-              place.node === null ? null : api.agent(place.node, place.at).catch(gone),
-              api.overlay(),
-              place.task === null ? api.decisions({}, null, true, place.at, 15) : null,
+            // Each is shown as it comes: an agent with many calls takes longer than its task.
+            const show =
+              <T,>(set: (found: T) => void) =>
+              (found: T): void => {
+                if (!isOver) set(found);
+              };
+            await Promise.all([
+              (place.task === null ? nothing : api.task(place.task, place.at).catch(gone)).then(
+                show(setTask),
+              ),
+              (place.node === null ? nothing : api.agent(place.node, place.at).catch(gone)).then(
+                show(setAgent),
+              ),
+              (place.task === null ? api.decisions({}, null, true, place.at, 15) : nothing).then(
+                show(setRecent),
+              ),
+              api.overlay().then(show((said) => setEntries(said.entries))),
             ]);
             if (isOver) return;
-            setTask(ofTask);
-            setAgent(ofAgent);
-            setEntries(said.entries);
-            setRecent(last);
             // A server that is busy is asked less often.
             late = performance.now() - began;
           } else if (place.at !== null) {
@@ -111,25 +121,41 @@ function App(): JSX.Element {
   const choose = useCallback((key: string) => go({ task: key, node: null }), []);
   const chooseNode = useCallback((id: string) => go({ node: id }), []);
   const view = (name: ViewName): void =>
-    go({ view: name, at: name === "then" ? place.at ?? serverNow() : null });
+    go({ view: name, at: name === "then" ? (place.at ?? serverNow()) : null });
 
   const aimAtTask = (kind: Aim["kind"]): void => {
     if (!task) return;
     const names = task.nodes.map((node) => node.agent);
     setAim({
-      kind, agent: null, task: task.task.task, select: { task: task.task.key }, below: names,
+      kind,
+      agent: null,
+      task: task.task.task,
+      select: { task: task.task.key },
+      below: names,
       suggested: null,
     });
   };
-  const lift = (entry: Entry): void => setAim({
-    kind: "lift", agent: null, task: "", select: {}, below: [], suggested: null, entry,
-  });
+  const lift = (entry: Entry): void =>
+    setAim({
+      kind: "lift",
+      agent: null,
+      task: "",
+      select: {},
+      below: [],
+      suggested: null,
+      entry,
+    });
   const aimAtAgent = (kind: Aim["kind"]): void => {
     if (!agent) return;
+    const isHere = task !== null && task.nodes.some((node) => node.id === agent.node.id);
     const below = agent.reach.agents.filter((one) => one.id !== agent.node.id);
     setAim({
-      kind, agent: agent.node.agent, task: task?.task.task ?? "", select: agent.reach.select,
-      below: below.map((one) => one.agent), suggested: agent.unused?.keywords ?? null,
+      kind,
+      agent: agent.node.agent,
+      task: isHere ? task.task.task : "another task",
+      select: agent.reach.select,
+      below: below.map((one) => one.agent),
+      suggested: agent.unused?.keywords ?? null,
     });
   };
 
@@ -139,60 +165,136 @@ function App(): JSX.Element {
   const isTask = task !== null && task.task.key === place.task;
   return (
     <>
-      <a class="skip" href="#main" onClick={(event) => {
-        event.preventDefault();
-        document.getElementById("main")?.focus();
-      }}>To the agents</a>
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => {
+          event.preventDefault();
+          document.getElementById("main")?.focus();
+        }}
+      >
+        To the agents
+      </a>
       <Head view={place.view} onView={view} seen={seen} who={who} now={now} said={entries.length} />
-      {trouble && <p class="trouble" role="alert">{trouble}</p>}
-      {seen?.trails.filter((one) => one.trouble !== null).map((one) => (
-        <p class="trouble" role="alert" key={one.name}>
-          The trail {one.name} is not read any further: {one.trouble}
+      {trouble && (
+        <p class="trouble" role="alert">
+          {trouble}
         </p>
-      ))}
-      {place.view === "then" && seen && (
-        <Slider at={then} now={now} first={Math.min(...seen.tasks.map((one) => one.first_at), now)}
-          onMove={(at) => go({ at }, true)} />
       )}
-      <main id="main" tabIndex={-1}
-        class={`${place.view}${place.node ? " with-agent" : ""}${place.task ? " with-task" : ""}`}>
-        {place.view === "said"
-          ? <Said entries={entries} now={now} canAct={canAct} has={seen?.overlay != null}
-              onLift={lift} />
-          : <>
-              <Tasks tasks={seen?.tasks ?? []} more={seen?.more ?? 0} now={then} chosen={place.task}
-                find={find} onFind={setFind} onChoose={choose} />
-              <div class="middle">
-                {isTask && task
-                  ? <TaskPanel view={task} now={then} at={place.at} canAct={canAct} chosen={place.node}
-                      onAct={aimAtTask} onChoose={chooseNode} onBack={() => go({ task: null, node: null })} />
-                  : <Empty seen={seen} recent={recent} now={then} />}
-              </div>
-              <div class="right">
-                {agent && place.node === agent.node.id
-                  ? <Agent key={agent.node.id} view={agent} now={then} rev={seen?.rev ?? ""} at={place.at}
-                      canAct={canAct} onAct={aimAtAgent} onGo={chooseNode} onLift={lift} tell={setTold}
-                      onClose={() => go({ node: null })} />
-                  : isTask && place.task !== null && (
-                    <section class="panel" aria-labelledby="last-title">
-                      <div class="panel-head"><h2 id="last-title">Decisions of the task</h2></div>
-                      <Paged key={place.task} of={{ task: place.task }} first={null} at={place.at}
-                        rev={seen?.rev ?? ""} now={then} who caption="Decisions of the task, the last first" />
-                    </section>
-                  )}
-              </div>
-            </>}
+      {seen?.trails
+        .filter((one) => one.trouble !== null)
+        .map((one) => (
+          <p class="trouble" role="alert" key={one.name}>
+            The trail {one.name} is not read any further: {one.trouble}
+          </p>
+        ))}
+      {place.view === "then" && seen && (
+        <Slider
+          at={then}
+          now={now}
+          first={Math.min(...seen.tasks.map((one) => one.first_at), now)}
+          onMove={(at) => go({ at }, true)}
+        />
+      )}
+      <main
+        id="main"
+        tabIndex={-1}
+        class={`${place.view}${place.node ? " with-agent" : ""}${place.task ? " with-task" : ""}`}
+      >
+        {place.view === "said" ? (
+          <Said
+            entries={entries}
+            now={now}
+            canAct={canAct}
+            has={seen?.overlay != null}
+            onLift={lift}
+          />
+        ) : (
+          <>
+            <Tasks
+              tasks={seen?.tasks ?? []}
+              more={seen?.more ?? 0}
+              now={then}
+              chosen={place.task}
+              find={find}
+              onFind={setFind}
+              onChoose={choose}
+            />
+            <div class="middle">
+              {isTask && task ? (
+                <TaskPanel
+                  view={task}
+                  now={then}
+                  at={place.at}
+                  canAct={canAct}
+                  chosen={place.node}
+                  onAct={aimAtTask}
+                  onChoose={chooseNode}
+                />
+              ) : (
+                <Empty seen={seen} recent={recent} now={then} />
+              )}
+            </div>
+            <div class="right">
+              {agent && place.node === agent.node.id ? (
+                <Agent
+                  key={agent.node.id}
+                  view={agent}
+                  now={then}
+                  rev={seen?.rev ?? ""}
+                  at={place.at}
+                  canAct={canAct}
+                  onAct={aimAtAgent}
+                  onGo={chooseNode}
+                  onLift={lift}
+                  tell={setTold}
+                  onClose={() => go({ node: null })}
+                />
+              ) : (
+                isTask &&
+                place.task !== null && (
+                  <section class="panel" aria-labelledby="last-title">
+                    <div class="panel-head">
+                      <h2 id="last-title">Decisions of the task</h2>
+                    </div>
+                    <Paged
+                      key={place.task}
+                      of={{ task: place.task }}
+                      first={null}
+                      at={place.at}
+                      rev={seen?.rev ?? ""}
+                      now={then}
+                      who
+                      caption="Decisions of the task, the last first"
+                    />
+                  </section>
+                )
+              )}
+            </div>
+          </>
+        )}
       </main>
-      {aim && (aim.kind === "what-if"
-        ? <What aim={aim} last={then} onClose={() => setAim(null)} />
-        : <Act aim={aim} by={who?.by ?? ""} onClose={() => setAim(null)}
+      {aim &&
+        (aim.kind === "what-if" ? (
+          <What aim={aim} last={then} onClose={() => setAim(null)} />
+        ) : (
+          <Act
+            aim={aim}
+            by={who?.by ?? ""}
+            onClose={() => setAim(null)}
             onDone={(said) => {
               setAim(null);
               setTold(said);
               again();
-            }} />)}
-      <div class="told" role="status">{told}</div>
-      <div class="unseen" role="log" aria-label="What was refused">{heard}</div>
+            }}
+          />
+        ))}
+      <div class="told" role="status">
+        {told}
+      </div>
+      <div class="unseen" role="log" aria-label="What was refused">
+        {heard}
+      </div>
     </>
   );
 }
@@ -235,32 +337,59 @@ function Head(props: {
 }): JSX.Element {
   const { seen, now } = props;
   const tab = (name: ViewName, text: string): JSX.Element => (
-    <button type="button" class="tab" aria-current={props.view === name ? "page" : undefined}
-      onClick={() => props.onView(name)}>{text}</button>
+    <button
+      type="button"
+      class="tab"
+      aria-current={props.view === name ? "page" : undefined}
+      onClick={() => props.onView(name)}
+    >
+      {text}
+    </button>
   );
   const records = seen?.trails.reduce((sum, one) => sum + one.records, 0) ?? 0;
   const last = Math.max(0, ...(seen?.trails.map((one) => one.last_at ?? 0) ?? []));
   return (
     <header>
-      <h1>captoken <span>console</span></h1>
+      <h1>
+        captoken <span>console</span>
+      </h1>
       <nav aria-label="Views">
         {tab("now", "Now")}
         {tab("then", "Then")}
         {tab("said", `Entries${seen?.overlay ? ` (${props.said})` : ""}`)}
       </nav>
       <p class="status">
-        {seen === null ? "Reading…" : <>
-          <span>{count(seen.trails.length, "trail")}, {count(records, "record")}
-            {last > 0 && <>, last <Ago at={last} now={now} /></>}</span>
-          {seen.overlay && (
-            <span class={seen.overlay.expires_at <= now ? "bad" : ""}>
-              snapshot {plainNumber(seen.overlay.seq)}, {seen.overlay.expires_at <= now
-                ? `ran out ${ago(seen.overlay.expires_at, now)}`
-                : `signed ${ago(seen.overlay.issued_at, now)}`}
+        {seen === null ? (
+          "Reading…"
+        ) : (
+          <>
+            <span>
+              {count(seen.trails.length, "trail")}, {count(records, "record")}
+              {last > 0 && (
+                <>
+                  , last <Ago at={last} now={now} />
+                </>
+              )}
             </span>
-          )}
-          <span>{props.who?.can_act ? <>you act as <strong>{props.who.by}</strong></> : "you look, and cannot act"}</span>
-        </>}
+            {seen.overlay && (
+              <span class={seen.overlay.expires_at <= now ? "bad" : ""}>
+                snapshot {plainNumber(seen.overlay.seq)},{" "}
+                {seen.overlay.expires_at <= now
+                  ? `ran out ${ago(seen.overlay.expires_at, now)}`
+                  : `signed ${ago(seen.overlay.issued_at, now)}`}
+              </span>
+            )}
+            <span>
+              {props.who?.can_act ? (
+                <>
+                  you act as <strong>{props.who.by}</strong>
+                </>
+              ) : (
+                "you look, and cannot act"
+              )}
+            </span>
+          </>
+        )}
       </p>
     </header>
   );
@@ -274,22 +403,29 @@ function TaskPanel(props: {
   chosen: string | null;
   onAct: (kind: Aim["kind"]) => void;
   onChoose: (id: string) => void;
-  onBack: () => void;
 }): JSX.Element {
   const { task, nodes, series } = props.view;
   const isOver = task.state === "over" || task.state === "ended";
   return (
     <section class="panel" aria-labelledby="task-title">
       <div class="panel-head">
-        <h2 id="task-title"><span class="kind">Task</span> <span class="name">{task.task}</span></h2>
+        <h2 id="task-title">
+          <span class="kind">Task</span> <span class="name">{task.task}</span>
+        </h2>
       </div>
       <p class="facts">
         <StateMark state={task.state} />
         <span>for {task.subject}</span>
-        <span>{count(task.agents, "agent")}, {count(task.tokens, "token")}</span>
-        <span>{count(task.allowed, "call")} allowed,{" "}
-          <span class={task.denied ? "bad" : ""}>{plainNumber(task.denied)} refused</span></span>
-        <span>since <Ago at={task.first_at} now={props.now} /></span>
+        <span>
+          {count(task.agents, "agent")}, {count(task.tokens, "token")}
+        </span>
+        <span>
+          {count(task.allowed, "call")} allowed,{" "}
+          <span class={task.denied ? "bad" : ""}>{plainNumber(task.denied)} refused</span>
+        </span>
+        <span>
+          since <Ago at={task.first_at} now={props.now} />
+        </span>
         {task.expires_at !== null && (
           <span title={exact(task.expires_at)}>
             {task.expires_at > props.now
@@ -299,14 +435,21 @@ function TaskPanel(props: {
         )}
       </p>
       <div class="actions">
-        {props.canAct && <>
-          <button type="button" class="danger" disabled={isOver} onClick={() => props.onAct("end")}>
-            End task…
-          </button>
-          <button type="button" disabled={isOver} onClick={() => props.onAct("narrow")}>
-            Narrow<span class="unseen"> task</span>…
-          </button>
-        </>}
+        {props.canAct && (
+          <>
+            <button
+              type="button"
+              class="danger"
+              disabled={isOver}
+              onClick={() => props.onAct("end")}
+            >
+              End task…
+            </button>
+            <button type="button" disabled={isOver} onClick={() => props.onAct("narrow")}>
+              Narrow<span class="unseen"> task</span>…
+            </button>
+          </>
+        )}
         <button type="button" onClick={() => props.onAct("what-if")}>
           What if<span class="unseen"> for the task</span>…
         </button>
@@ -324,10 +467,19 @@ function TaskPanel(props: {
 function Empty(props: { seen: Now | null; recent: api.Page | null; now: number }): JSX.Element {
   return (
     <section class="panel" aria-labelledby="empty-title">
-      <div class="panel-head"><h2 id="empty-title">Refused lately</h2></div>
-      {props.seen === null || props.recent === null
-        ? <p class="none">Reading…</p>
-        : <Decisions rows={props.recent.rows} now={props.now} who caption="What was refused last, in all tasks" />}
+      <div class="panel-head">
+        <h2 id="empty-title">Refused lately</h2>
+      </div>
+      {props.seen === null || props.recent === null ? (
+        <p class="none">Reading…</p>
+      ) : (
+        <Decisions
+          rows={props.recent.rows}
+          now={props.now}
+          who
+          caption="What was refused last, in all tasks"
+        />
+      )}
     </section>
   );
 }
@@ -342,41 +494,59 @@ function Said(props: {
 }): JSX.Element {
   return (
     <section class="panel" aria-labelledby="said-title">
-      <div class="panel-head"><h2 id="said-title">What operators have said</h2></div>
-      {!props.has
-        ? <p class="none">There is no overlay here: start the console with --overlay.</p>
-        : props.entries.length === 0
-          ? <p class="none">Nothing stands: all tokens do what they say.</p>
-          : <table class="said">
-              <caption class="unseen">Entries that stand</caption>
-              <thead>
-                <tr>
-                  <th scope="col">Selects</th>
-                  <th scope="col">Leaves</th>
-                  <th scope="col">Said</th>
-                  <th scope="col">Why</th>
-                  {props.canAct && <th scope="col"><span class="unseen">Lift</span></th>}
-                </tr>
-              </thead>
-              <tbody>
-                {props.entries.map((entry) => (
-                  <tr key={entry.id}>
-                    <td>{entry.select}</td>
-                    <td>{entry.narrows === null
-                      ? <span class="bad"><span aria-hidden="true">✕</span> nothing</span>
-                      : entry.narrows.join("; ")}</td>
-                    <td>{entry.by}, <Ago at={entry.at} now={props.now} both />
-                      {entry.until !== null && ` until ${exact(entry.until)}`}</td>
-                    <td>{entry.why}</td>
-                    {props.canAct && (
-                      <td><button type="button" class="small" onClick={() => props.onLift(entry)}>
-                        Lift<span class="unseen"> the entry on {entry.select}</span>…
-                      </button></td>
-                    )}
-                  </tr>
-                ))}
-              </tbody>
-            </table>}
+      <div class="panel-head">
+        <h2 id="said-title">What operators have said</h2>
+      </div>
+      {!props.has ? (
+        <p class="none">There is no overlay here: start the console with --overlay.</p>
+      ) : props.entries.length === 0 ? (
+        <p class="none">Nothing stands: all tokens do what they say.</p>
+      ) : (
+        <table class="said">
+          <caption class="unseen">Entries that stand</caption>
+          <thead>
+            <tr>
+              <th scope="col">Selects</th>
+              <th scope="col">Leaves</th>
+              <th scope="col">Said</th>
+              <th scope="col">Why</th>
+              {props.canAct && (
+                <th scope="col">
+                  <span class="unseen">Lift</span>
+                </th>
+              )}
+            </tr>
+          </thead>
+          <tbody>
+            {props.entries.map((entry) => (
+              <tr key={entry.id}>
+                <td>{entry.select}</td>
+                <td>
+                  {entry.narrows === null ? (
+                    <span class="bad">
+                      <span aria-hidden="true">✕</span> nothing
+                    </span>
+                  ) : (
+                    entry.narrows.join("; ")
+                  )}
+                </td>
+                <td>
+                  {entry.by}, <Ago at={entry.at} now={props.now} both />
+                  {entry.until !== null && ` until ${exact(entry.until)}`}
+                </td>
+                <td>{entry.why}</td>
+                {props.canAct && (
+                  <td>
+                    <button type="button" class="small" onClick={() => props.onLift(entry)}>
+                      Lift<span class="unseen"> the entry on {entry.select}</span>…
+                    </button>
+                  </td>
+                )}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
     </section>
   );
 }
@@ -400,21 +570,40 @@ function Slider(props: {
   return (
     <section class="slider" aria-label="As of which time">
       <label for="at">As of</label>
-      <input id="at" type="range" min={props.first} max={props.now} step={1} value={at}
+      <input
+        id="at"
+        type="range"
+        min={props.first}
+        max={props.now}
+        step={1}
+        value={at}
         aria-valuetext={`${exact(at)}, ${ago(at, props.now)}`}
-        onInput={(event) => setAt(Number(event.currentTarget.value))} />
-      <output for="at"><strong>{exact(at)}</strong> <span class="muted">{ago(at, props.now)}</span></output>
+        onInput={(event) => setAt(Number(event.currentTarget.value))}
+      />
+      <output for="at">
+        <strong>{exact(at)}</strong> <span class="muted">{ago(at, props.now)}</span>
+      </output>
       <span class="steps">
         <button type="button" class="small" onClick={() => step(-60)}>
-          <span aria-hidden="true">−</span><span class="unseen">back by </span>1 min</button>
+          <span aria-hidden="true">−</span>
+          <span class="unseen">back by </span>1 min
+        </button>
         <button type="button" class="small" onClick={() => step(-1)}>
-          <span aria-hidden="true">−</span><span class="unseen">back by </span>1 s</button>
+          <span aria-hidden="true">−</span>
+          <span class="unseen">back by </span>1 s
+        </button>
         <button type="button" class="small" onClick={() => step(1)}>
-          <span aria-hidden="true">+</span><span class="unseen">on by </span>1 s</button>
+          <span aria-hidden="true">+</span>
+          <span class="unseen">on by </span>1 s
+        </button>
         <button type="button" class="small" onClick={() => step(60)}>
-          <span aria-hidden="true">+</span><span class="unseen">on by </span>1 min</button>
+          <span aria-hidden="true">+</span>
+          <span class="unseen">on by </span>1 min
+        </button>
       </span>
-      <p class="muted">Calls and counts are of that time. What operators have said is as it stands now.</p>
+      <p class="muted">
+        Calls and counts are of that time. What operators have said is as it stands now.
+      </p>
     </section>
   );
 }

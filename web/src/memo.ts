@@ -19,6 +19,8 @@ export function memo<P extends object>(
 
 function shallow<P extends object>(before: P, after: P): boolean {
   const names = Object.keys(after) as (keyof P)[];
-  return names.length === Object.keys(before).length
-    && names.every((name) => before[name] === after[name]);
+  return (
+    names.length === Object.keys(before).length &&
+    names.every((name) => before[name] === after[name])
+  );
 }

@@ -36,10 +36,17 @@ export function Basis(props: { basis: string }): JSX.Element {
 export function Bar(props: { left: number; label?: string }): JSX.Element {
   const left = Math.round(Math.min(1, Math.max(0, props.left)) * 100);
   const kind = left <= 10 ? "low" : left <= 33 ? "middle" : "high";
-  const named = props.label === undefined
-    ? { "aria-hidden": true }
-    : { role: "meter" as const, "aria-label": props.label, "aria-valuenow": left,
-        "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuetext": `${left} % left` };
+  const named =
+    props.label === undefined
+      ? { "aria-hidden": true }
+      : {
+          role: "meter" as const,
+          "aria-label": props.label,
+          "aria-valuenow": left,
+          "aria-valuemin": 0,
+          "aria-valuemax": 100,
+          "aria-valuetext": `${left} % left`,
+        };
   return (
     <span class="bar" {...named}>
       <svg viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true" focusable="false">
@@ -51,10 +58,16 @@ export function Bar(props: { left: number; label?: string }): JSX.Element {
 }
 
 export function Outcome(props: { row: { allowed: boolean; code: string } }): JSX.Element {
-  return props.row.allowed
-    ? <span class="ok"><span aria-hidden="true">✓</span> allowed</span>
-    : <span class="bad"><span aria-hidden="true">✕</span> refused{props.row.code && ": "}
-        <code>{props.row.code}</code></span>;
+  return props.row.allowed ? (
+    <span class="ok">
+      <span aria-hidden="true">✓</span> allowed
+    </span>
+  ) : (
+    <span class="bad">
+      <span aria-hidden="true">✕</span> refused{props.row.code && ": "}
+      <code>{props.row.code}</code>
+    </span>
+  );
 }
 
 // Decisions, one a row.
@@ -80,8 +93,10 @@ export function Decisions(props: {
       </thead>
       <tbody>
         {props.rows.map((row, place) => (
-          <tr key={row.seq === null ? `gone-${place}` : `${row.seq}-${row.at}-${row.link}`}
-            class={row.allowed || props.brief ? "" : "refused"}>
+          <tr
+            key={row.seq === null ? `gone-${place}` : `${row.seq}-${row.at}-${row.link}`}
+            class={row.allowed || props.brief ? "" : "refused"}
+          >
             <td class="when">{row.at !== null && <Ago at={row.at} now={props.now} both />}</td>
             {props.who && <td class="who">{row.who}</td>}
             <td class="what">{row.what}</td>
@@ -123,8 +138,12 @@ export function Dialog(props: {
     props.onClose();
   };
   return (
-    <dialog ref={box} class={props.wide ? "wide" : ""} aria-labelledby="dialog-title"
-      onCancel={close}>
+    <dialog
+      ref={box}
+      class={props.wide ? "wide" : ""}
+      aria-labelledby="dialog-title"
+      onCancel={close}
+    >
       <h2 id="dialog-title">{props.title}</h2>
       {props.children}
     </dialog>
@@ -139,5 +158,9 @@ export function Copy(props: { text: string; tell: (said: string) => void }): JSX
       () => props.tell("The browser did not let it be copied: select the text."),
     );
   };
-  return <button type="button" class="small" onClick={copy}>Copy</button>;
+  return (
+    <button type="button" class="small" onClick={copy}>
+      Copy
+    </button>
+  );
 }

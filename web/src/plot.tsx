@@ -5,30 +5,33 @@ import type { Series } from "./api";
 import { count, plainNumber, timeOfDay } from "./format";
 
 // Half an hour of one agent. What it says is in the name of its row, so it is hidden from readers.
-export const Spark = memo(function Spark(props: { calls: number[]; refused: number[] }): JSX.Element {
-  const most = Math.max(1, ...props.calls);
-  let bars = "";
-  let marks = "";
-  props.calls.forEach((calls, place) => {
-    const refused = props.refused[place] ?? 0;
-    if (calls > refused) {
-      const height = Math.max(1, ((calls - refused) / most) * 15);
-      const foot = 16 - (refused / most) * 15;
-      bars += `M${place * 3} ${foot.toFixed(1)}h2v${(-height).toFixed(1)}h-2z`;
-    }
-    if (refused) {
-      const height = Math.max(1.5, (refused / most) * 15);
-      marks += `M${place * 3} 16h2v${(-height).toFixed(1)}h-2zM${place * 3 - 0.5} 20l1.5 -3l1.5 3z`;
-    }
-  });
-  return (
-    <svg class="spark" viewBox="0 0 90 20" aria-hidden="true" focusable="false">
-      <path class="axis" d="M0 16.5h90" />
-      <path class="calls" d={bars} />
-      <path class="refusals" d={marks} />
-    </svg>
-  );
-}, (a, b) => same(a.calls, b.calls) && same(a.refused, b.refused));
+export const Spark = memo(
+  function Spark(props: { calls: number[]; refused: number[] }): JSX.Element {
+    const most = Math.max(1, ...props.calls);
+    let bars = "";
+    let marks = "";
+    props.calls.forEach((calls, place) => {
+      const refused = props.refused[place] ?? 0;
+      if (calls > refused) {
+        const height = Math.max(1, ((calls - refused) / most) * 15);
+        const foot = 16 - (refused / most) * 15;
+        bars += `M${place * 3} ${foot.toFixed(1)}h2v${(-height).toFixed(1)}h-2z`;
+      }
+      if (refused) {
+        const height = Math.max(1.5, (refused / most) * 15);
+        marks += `M${place * 3} 16h2v${(-height).toFixed(1)}h-2zM${place * 3 - 0.5} 20l1.5 -3l1.5 3z`;
+      }
+    });
+    return (
+      <svg class="spark" viewBox="0 0 90 20" aria-hidden="true" focusable="false">
+        <path class="axis" d="M0 16.5h90" />
+        <path class="calls" d={bars} />
+        <path class="refusals" d={marks} />
+      </svg>
+    );
+  },
+  (a, b) => same(a.calls, b.calls) && same(a.refused, b.refused),
+);
 
 function same(a: number[], b: number[]): boolean {
   return a.length === b.length && a.every((one, place) => one === b[place]);
@@ -56,12 +59,17 @@ export function Plot(props: { series: Series; until: string }): JSX.Element {
       no += `M${x} ${HEIGHT + 9}l4 -6l4 6z`;
     }
   });
-  const said = `Calls in the hour until ${props.until}: ${count(calls, "call")}, `
-    + `${plainNumber(refusals)} of them refused; at most ${plainNumber(most)} in a minute.`;
+  const said =
+    `Calls in the hour until ${props.until}: ${count(calls, "call")}, ` +
+    `${plainNumber(refusals)} of them refused; at most ${plainNumber(most)} in a minute.`;
   return (
     <figure class="plot">
-      <svg viewBox={`0 0 ${totals.length * 10} ${HEIGHT + 10}`} preserveAspectRatio="none" role="img"
-        aria-label={said}>
+      <svg
+        viewBox={`0 0 ${totals.length * 10} ${HEIGHT + 10}`}
+        preserveAspectRatio="none"
+        role="img"
+        aria-label={said}
+      >
         <path class="axis" d={`M0 ${HEIGHT + 0.5}h${totals.length * 10}`} />
         <path class="calls" d={yes} />
         <path class="refusals" d={no} />
@@ -70,8 +78,10 @@ export function Plot(props: { series: Series; until: string }): JSX.Element {
         <span>{timeOfDay(from)}</span>
         <span>
           <span class="key-calls" aria-hidden="true" /> allowed{" "}
-          <span class="key-refusals" aria-hidden="true">▲</span> refused, a bar is {step} s,
-          the highest {count(most, "call")}
+          <span class="key-refusals" aria-hidden="true">
+            ▲
+          </span>{" "}
+          refused, a bar is {step} s, the highest {count(most, "call")}
         </span>
         <span>{props.until}</span>
       </figcaption>

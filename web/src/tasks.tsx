@@ -7,33 +7,56 @@ import { memo } from "./memo";
 import { StateMark } from "./parts";
 import { useGrowing } from "./state";
 
-const Line = memo(function Line(props: {
-  task: Task;
-  when: string;
-  chosen: boolean;
-  reachable: boolean;
-  place: number;
-  onChoose: (key: string) => void;
-}): JSX.Element {
-  const { task } = props;
-  return (
-    <div role="option" id={`task-${props.place}`} class="task" aria-selected={props.chosen}
-      tabIndex={props.reachable ? 0 : -1} onClick={() => props.onChoose(task.key)}>
-      <span class="task-name">{task.task}</span>
-      <span class="task-state"><StateMark state={task.state} /></span>
-      <span class="task-of">{task.subject}, {count(task.agents, "agent")}</span>
-      <span class="task-counts">
-        <span><span class="unseen">, </span>{plainNumber(task.allowed)}
-          <span class="unseen"> calls allowed, </span><span aria-hidden="true"> ✓</span></span>
-        <span class={task.denied ? "bad" : ""}>{plainNumber(task.denied)}
-          <span class="unseen"> refused, </span><span aria-hidden="true"> ✕</span></span>
-        <span class="task-when">{props.when}</span>
-      </span>
-    </div>
-  );
-}, (a, b) =>
-  a.when === b.when && a.chosen === b.chosen && a.reachable === b.reachable && a.place === b.place
-  && (a.task === b.task || JSON.stringify(a.task) === JSON.stringify(b.task)));
+const Line = memo(
+  function Line(props: {
+    task: Task;
+    when: string;
+    chosen: boolean;
+    reachable: boolean;
+    place: number;
+    onChoose: (key: string) => void;
+  }): JSX.Element {
+    const { task } = props;
+    return (
+      <div
+        role="option"
+        id={`task-${props.place}`}
+        class="task"
+        aria-selected={props.chosen}
+        tabIndex={props.reachable ? 0 : -1}
+        onClick={() => props.onChoose(task.key)}
+      >
+        <span class="task-name">{task.task}</span>
+        <span class="task-state">
+          <StateMark state={task.state} />
+        </span>
+        <span class="task-of">
+          {task.subject}, {count(task.agents, "agent")}
+        </span>
+        <span class="task-counts">
+          <span>
+            <span class="unseen">, </span>
+            {plainNumber(task.allowed)}
+            <span class="unseen"> calls allowed, </span>
+            <span aria-hidden="true"> ✓</span>
+          </span>
+          <span class={task.denied ? "bad" : ""}>
+            {plainNumber(task.denied)}
+            <span class="unseen"> refused, </span>
+            <span aria-hidden="true"> ✕</span>
+          </span>
+          <span class="task-when">{props.when}</span>
+        </span>
+      </div>
+    );
+  },
+  (a, b) =>
+    a.when === b.when &&
+    a.chosen === b.chosen &&
+    a.reachable === b.reachable &&
+    a.place === b.place &&
+    (a.task === b.task || JSON.stringify(a.task) === JSON.stringify(b.task)),
+);
 
 function hasFocus(box: HTMLElement | null): boolean {
   return box?.contains(document.activeElement) ?? false;
@@ -60,7 +83,9 @@ export function Tasks(props: {
   if (held) {
     const places = new Map(order.current.map((key, place): [string, number] => [key, place]));
     const placeOf = (task: Task): number => places.get(task.key) ?? Infinity;
-    tasks = [...tasks].sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : Number(placeOf(a) > placeOf(b))));
+    tasks = [...tasks].sort((a, b) =>
+      placeOf(a) < placeOf(b) ? -1 : Number(placeOf(a) > placeOf(b)),
+    );
   }
   order.current = tasks.map((task) => task.key);
 
@@ -106,28 +131,49 @@ export function Tasks(props: {
         <span class="muted">{plainNumber(shown.length)} shown</span>
       </div>
       <div class="filters">
-        <input type="search" aria-label="Find a task, a subject or an agent"
-          placeholder="Task, subject or agent" value={wanted}
-          onInput={(event) => setWanted(event.currentTarget.value)} />
+        <input
+          type="search"
+          aria-label="Find a task, a subject or an agent"
+          placeholder="Task, subject or agent"
+          value={wanted}
+          onInput={(event) => setWanted(event.currentTarget.value)}
+        />
         <label class="check">
-          <input type="checkbox" checked={onlyRefused}
-            onChange={(event) => setOnlyRefused(event.currentTarget.checked)} />
+          <input
+            type="checkbox"
+            checked={onlyRefused}
+            onChange={(event) => setOnlyRefused(event.currentTarget.checked)}
+          />
           with refusals
         </label>
       </div>
-      {shown.length === 0
-        ? <p class="none">No task{asked || onlyRefused ? " like that" : " yet"}.</p>
-        : <div role="listbox" aria-labelledby="tasks-title" class="rows" ref={list}
-            onKeyDown={onKeyDown} onPointerEnter={() => setHeld(true)}
-            onPointerLeave={() => setHeld(hasFocus(list.current))} onFocusIn={() => setHeld(true)}
-            onFocusOut={() => setHeld(list.current?.matches(":hover") ?? false)}>
-            {shown.slice(0, most).map((task, place) => (
-              <Line key={task.key} task={task} when={ago(task.last_at, props.now)} place={place}
-                chosen={task.key === props.chosen}
-                reachable={chosenAt < 0 || chosenAt >= most ? place === 0 : place === chosenAt}
-                onChoose={props.onChoose} />
-            ))}
-          </div>}
+      {shown.length === 0 ? (
+        <p class="none">No task{asked || onlyRefused ? " like that" : " yet"}.</p>
+      ) : (
+        <div
+          role="listbox"
+          aria-labelledby="tasks-title"
+          class="rows"
+          ref={list}
+          onKeyDown={onKeyDown}
+          onPointerEnter={() => setHeld(true)}
+          onPointerLeave={() => setHeld(hasFocus(list.current))}
+          onFocusIn={() => setHeld(true)}
+          onFocusOut={() => setHeld(list.current?.matches(":hover") ?? false)}
+        >
+          {shown.slice(0, most).map((task, place) => (
+            <Line
+              key={task.key}
+              task={task}
+              when={ago(task.last_at, props.now)}
+              place={place}
+              chosen={task.key === props.chosen}
+              reachable={chosenAt < 0 || chosenAt >= most ? place === 0 : place === chosenAt}
+              onChoose={props.onChoose}
+            />
+          ))}
+        </div>
+      )}
       {props.more > 0 && <p class="none">{count(props.more, "older task")} not shown.</p>}
     </section>
   );

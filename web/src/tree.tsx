@@ -80,12 +80,14 @@ function Guides(props: { line: Line; open: boolean; indent: number }): JSX.Eleme
       <svg class="guides-room" width={width} height="1" aria-hidden="true" focusable="false" />
       <svg class="guides-lines" width={width} height="100%" aria-hidden="true" focusable="false">
         {lines}
-        {below > 0
-          ? <>
-              <circle cx={x} cy="17" r="5.5" />
-              <path d={props.open ? `M${x - 3} 17h6` : `M${x - 3} 17h6M${x} 14v6`} />
-            </>
-          : <circle class="leaf" cx={x} cy="17" r="2.5" />}
+        {below > 0 ? (
+          <>
+            <circle cx={x} cy="17" r="5.5" />
+            <path d={props.open ? `M${x - 3} 17h6` : `M${x - 3} 17h6M${x} 14v6`} />
+          </>
+        ) : (
+          <circle class="leaf" cx={x} cy="17" r="2.5" />
+        )}
       </svg>
     </div>
   );
@@ -103,77 +105,109 @@ export function saysTime(node: AgentNode, now: number): string {
   return node.expires_at <= now ? "run out" : `${duration(node.expires_at - now)} left`;
 }
 
-const Row = memo(function Row(props: {
-  line: Line;
-  open: boolean;
-  chosen: boolean;
-  reachable: boolean;
-  indent: number;
-  time: string;
-  last: string;
-  left: number;
-  onChoose: (id: string) => void;
-  onToggle: (id: string) => void;
-}): JSX.Element {
-  const { line, open } = props;
-  const { node } = line;
-  const budget = node.budget.filter((one) => one.spent !== null);
-  const below = open ? 0 : line.refusedBelow;
-  return (
-    <div role="treeitem" id={`node-${node.id}`} data-node={node.id} class={`node is-${node.state}`}
-      aria-level={line.depth + 1} aria-posinset={line.place} aria-setsize={line.among}
-      aria-selected={props.chosen}
-      {...(line.below ? { "aria-expanded": open } : {})}
-      tabIndex={props.reachable ? 0 : -1}
-      onClick={(event) => {
-        const onGuides = (event.target as Element).closest(".guides") !== null;
-        if (onGuides && line.below) props.onToggle(node.id);
-        else props.onChoose(node.id);
-      }}>
-      <Guides line={line} open={open} indent={props.indent} />
-      <div class="node-main">
-        <div class="node-line">
-          <span class="node-name">{node.agent}</span>
-          <Basis basis={node.basis} />
-          <StateMark state={node.state} />
-          {!open && line.below > 0 && <span class="muted">+{line.below} below</span>}
-        </div>
-        <div class="node-words">{node.words.join("; ")}</div>
-        {node.last && (
-          <div class="node-last" title={exact(node.last.at)}>
-            <span class={node.last.allowed ? "ok" : "bad"}>
-              <span aria-hidden="true">{node.last.allowed ? "✓" : "✕"}</span>
-              <span class="unseen">last {node.last.allowed ? "allowed" : "refused"}</span>
-            </span>
-            {" "}{props.last}: {node.last.what}
+const Row = memo(
+  function Row(props: {
+    line: Line;
+    open: boolean;
+    chosen: boolean;
+    reachable: boolean;
+    indent: number;
+    time: string;
+    last: string;
+    left: number;
+    onChoose: (id: string) => void;
+    onToggle: (id: string) => void;
+  }): JSX.Element {
+    const { line, open } = props;
+    const { node } = line;
+    const budget = node.budget.filter((one) => one.spent !== null);
+    const below = open ? 0 : line.refusedBelow;
+    return (
+      <div
+        role="treeitem"
+        id={`node-${node.id}`}
+        data-node={node.id}
+        class={`node is-${node.state}`}
+        aria-level={line.depth + 1}
+        aria-posinset={line.place}
+        aria-setsize={line.among}
+        aria-selected={props.chosen}
+        {...(line.below ? { "aria-expanded": open } : {})}
+        tabIndex={props.reachable ? 0 : -1}
+        onClick={(event) => {
+          const onGuides = (event.target as Element).closest(".guides") !== null;
+          if (onGuides && line.below) props.onToggle(node.id);
+          else props.onChoose(node.id);
+        }}
+      >
+        <Guides line={line} open={open} indent={props.indent} />
+        <div class="node-main">
+          <div class="node-line">
+            <span class="node-name">{node.agent}</span>
+            <Basis basis={node.basis} />
+            <StateMark state={node.state} />
+            {!open && line.below > 0 && <span class="muted">+{line.below} below</span>}
           </div>
-        )}
-      </div>
-      <div class="node-left">
-        <span class="left-of"><Bar left={props.left} /><span>{props.time}</span></span>
-        {budget.slice(0, 2).map((one) => (
-          <span class="left-of" key={one.unit}>
-            <Bar left={1 - (one.spent ?? 0) / Math.max(1, one.limit)} />
-            <span>{plainNumber(Math.max(0, one.limit - (one.spent ?? 0)))} {one.unit} left</span>
+          <div class="node-words">{node.words.join("; ")}</div>
+          {node.last && (
+            <div class="node-last" title={exact(node.last.at)}>
+              <span class={node.last.allowed ? "ok" : "bad"}>
+                <span aria-hidden="true">{node.last.allowed ? "✓" : "✕"}</span>
+                <span class="unseen">last {node.last.allowed ? "allowed" : "refused"}</span>
+              </span>{" "}
+              {props.last}: {node.last.what}
+            </div>
+          )}
+        </div>
+        <div class="node-left">
+          <span class="left-of">
+            <Bar left={props.left} />
+            <span>{props.time}</span>
           </span>
-        ))}
+          {budget.slice(0, 2).map((one) => (
+            <span class="left-of" key={one.unit}>
+              <Bar left={1 - (one.spent ?? 0) / Math.max(1, one.limit)} />
+              <span>
+                {plainNumber(Math.max(0, one.limit - (one.spent ?? 0)))} {one.unit} left
+              </span>
+            </span>
+          ))}
+        </div>
+        <div class="node-calls">
+          <Spark calls={node.spark} refused={node.refused} />
+          <span class="counts">
+            <span>
+              {plainNumber(node.allowed)}
+              <span class="unseen"> allowed, </span>
+              <span aria-hidden="true"> ✓ </span>
+            </span>
+            <span class={node.denied + below ? "bad" : "muted"}>
+              {plainNumber(node.denied)}
+              <span class="unseen"> refused</span>
+              <span aria-hidden="true"> ✕</span>
+              {below > 0 && (
+                <>
+                  {" "}
+                  +{plainNumber(below)}
+                  <span class="unseen"> refused below</span>
+                </>
+              )}
+            </span>
+          </span>
+        </div>
       </div>
-      <div class="node-calls">
-        <Spark calls={node.spark} refused={node.refused} />
-        <span class="counts">
-          <span>{plainNumber(node.allowed)}<span class="unseen"> allowed, </span>
-            <span aria-hidden="true"> ✓ </span></span>
-          <span class={node.denied + below ? "bad" : "muted"}>{plainNumber(node.denied)}
-            <span class="unseen"> refused</span><span aria-hidden="true"> ✕</span>
-            {below > 0 && <> +{plainNumber(below)}<span class="unseen"> refused below</span></>}</span>
-        </span>
-      </div>
-    </div>
-  );
-}, (a, b) =>
-  a.open === b.open && a.chosen === b.chosen && a.reachable === b.reachable && a.time === b.time
-  && a.indent === b.indent && a.left === b.left && a.last === b.last
-  && (a.line === b.line || JSON.stringify(a.line) === JSON.stringify(b.line)));
+    );
+  },
+  (a, b) =>
+    a.open === b.open &&
+    a.chosen === b.chosen &&
+    a.reachable === b.reachable &&
+    a.time === b.time &&
+    a.indent === b.indent &&
+    a.left === b.left &&
+    a.last === b.last &&
+    (a.line === b.line || JSON.stringify(a.line) === JSON.stringify(b.line)),
+);
 
 export function Tree(props: {
   nodes: AgentNode[];
@@ -222,20 +256,36 @@ export function Tree(props: {
     if (!line || event.ctrlKey || event.metaKey || event.altKey) return;
     const isOpen = !closed.has(line.node.id);
     switch (event.key) {
-      case "ArrowDown": focus(shown[at + 1]); break;
-      case "ArrowUp": focus(shown[at - 1]); break;
-      case "Home": focus(shown[0]); break;
-      case "End": focus(shown.at(-1)); break;
+      case "ArrowDown":
+        focus(shown[at + 1]);
+        break;
+      case "ArrowUp":
+        focus(shown[at - 1]);
+        break;
+      case "Home":
+        focus(shown[0]);
+        break;
+      case "End":
+        focus(shown.at(-1));
+        break;
       case "ArrowRight":
         if (line.below && !isOpen) toggle(line.node.id, true);
         else if (line.below) focus(shown[at + 1]);
         break;
       case "ArrowLeft":
         if (line.below && isOpen) toggle(line.node.id, false);
-        else focus(shown.slice(0, at).reverse().find((one) => one.depth < line.depth));
+        else
+          focus(
+            shown
+              .slice(0, at)
+              .reverse()
+              .find((one) => one.depth < line.depth),
+          );
         break;
       case "Enter":
-      case " ": props.onChoose(line.node.id); break;
+      case " ":
+        props.onChoose(line.node.id);
+        break;
       default: {
         // A letter goes to the next agent whose name begins with it.
         if (event.key.length !== 1) return;
@@ -248,19 +298,31 @@ export function Tree(props: {
   };
 
   return (
-    <div role="tree" aria-label="Agents: who handed on to whom" class="tree" ref={box}
+    <div
+      role="tree"
+      aria-label="Agents: who handed on to whom"
+      class="tree"
+      ref={box}
       onKeyDown={onKeyDown}
       onFocusIn={(event) => {
         const id = (event.target as HTMLElement).dataset["node"];
         if (id !== undefined) setActive(id);
-      }}>
+      }}
+    >
       {shown.slice(0, most).map((line) => (
-        <Row key={line.node.id} line={line} open={!closed.has(line.node.id)}
-          indent={indent} chosen={line.node.id === props.chosen} reachable={line.node.id === reachable}
+        <Row
+          key={line.node.id}
+          line={line}
+          open={!closed.has(line.node.id)}
+          indent={indent}
+          chosen={line.node.id === props.chosen}
+          reachable={line.node.id === reachable}
           time={saysTime(line.node, props.now)}
           last={line.node.last ? ago(line.node.last.at, props.now) : ""}
           left={Math.round(timeLeft(line.node, props.now) * 50) / 50}
-          onChoose={props.onChoose} onToggle={toggle} />
+          onChoose={props.onChoose}
+          onToggle={toggle}
+        />
       ))}
     </div>
   );
