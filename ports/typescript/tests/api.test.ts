@@ -120,6 +120,10 @@ test("mistakes of the program are UsageErrors", () => {
     () => server().check(token, ACCESS, { caller: {} }),
     () => captoken.Keyring.fromKeys({ k: new Uint8Array(32) }, "k"),
     () => new captoken.Verifier({} as captoken.Keyring),
+    () => new captoken.Verifier(keyring, "files" as captoken.VerifierOptions),
+    () => new captoken.Verifier(keyring, { audiance: "files" } as captoken.VerifierOptions),
+    () => token.present("files" as unknown as captoken.Presenting),
+    () => token.present({} as captoken.Presenting),
   ];
   for (const ask of wrong) assert.throws(ask, captoken.UsageError, String(ask));
 });

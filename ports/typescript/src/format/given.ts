@@ -9,3 +9,10 @@ export function atLeast(given: number, least: number, what: string): number {
   }
   return given;
 }
+
+/** No setting has a name that is not known: what is misspelled is not passed over. */
+export function checkNames(given: object, known: RegExp): void {
+  for (const name in given) {
+    if (!known.test(name)) throw new UsageError(`no setting ${name}`);
+  }
+}

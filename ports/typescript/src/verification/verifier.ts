@@ -1,7 +1,7 @@
 /** Verifiers and grants: thin drivers round the plan, which gather facts, judge, and commit. */
 
 import { linkId } from "../format/crypto.js";
-import { atLeast } from "../format/given.js";
+import { atLeast, checkNames } from "../format/given.js";
 import { UsageError } from "../format/errors.js";
 import { isName } from "../format/names.js";
 import { stated, statedCaller, type Access, type Caller } from "../language/access.js";
@@ -193,6 +193,10 @@ export interface VerifierOptions {
   readonly allowStaleOverlay?: boolean | undefined;
 }
 
+// Of VerifierOptions and Means.
+const SETTINGS =
+  /^(audience|allowUnaddressed|leeway|maxAge|replays|ledger|overlay|maxStaleness|allowStaleOverlay|vocabulary|clock|random)$/;
+
 type Commit = "commit" | "look" | "recheck";
 
 /** Steps that ask stores: run at once, or awaited. One plan for both. */
@@ -268,6 +272,7 @@ export class Verifier {
   }
 
   constructor(keyring: KeyringSource, options: VerifierOptions & Partial<Means> = {}) {
+    checkNames(options, SETTINGS);
     const { audience = [], leeway = 0, maxAge = 3600, maxStaleness = 60, ledger } = options;
     if (typeof keyring !== "function") keyringOf(keyring);
     const audiences = new Set(typeof audience === "string" ? [audience] : audience);

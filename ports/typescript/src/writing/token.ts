@@ -266,7 +266,7 @@ export class Token {
       clamp,
       ...caveats
     } = asking;
-    const names = typeof audience === "string" ? [audience] : [...audience];
+    const names = typeof audience === "string" ? [audience] : [...(audience ?? [])];
     if (names.length === 0 || names.includes("")) throw new UsageError("audience names the server");
     if (!signer && request !== undefined) {
       throw new UsageError("a request goes with the signer that proves it");
