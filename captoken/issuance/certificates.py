@@ -49,6 +49,8 @@ class Certificate(msgspec.Struct, frozen=True):
 
     der: bytes
     raw: Any  # cryptography's
+
+    # Of its subject alternative names; other kinds say nothing of a workload.
     uris: tuple[str, ...]
     is_authority: bool
     begins: datetime
@@ -56,6 +58,8 @@ class Certificate(msgspec.Struct, frozen=True):
 
     # None: it does not say what its key is for.
     signs: bool | None
+
+    # May its key sign certificates, or lists of revoked ones?
     certifies: bool
 
 
@@ -91,7 +95,12 @@ def shown_by(chain: Sequence[bytes], client_id: str, policy: Policy) -> Svid:
     name, provider = domain_of(client_id, policy)
     leaf, *between = _parsed(chain)
     _check_leaf(leaf, client_id, provider)
-    return Svid(name, client_id, leaf, tuple(between))
+    return Svid(
+        provider=name,
+        spiffe_id=client_id,
+        leaf=leaf,
+        between=tuple(between),
+    )
 
 
 def verify(svid: Svid, policy: Policy, authorities: Key | None, now: int) -> Identity:
@@ -109,9 +118,12 @@ def verify(svid: Svid, policy: Policy, authorities: Key | None, now: int) -> Ide
     name, provider = domain_of(svid.spiffe_id, policy)
     life = int((svid.leaf.ends - svid.leaf.begins).total_seconds())
     if life > provider.x509_max_life:
-        most = f"at most {provider.x509_max_life} s"
-        raise _refused(f"it is good for {life} s, which is not taken", most)
+        raise _refused(
+            f"it is good for {life} s, which is not taken",
+            f"at most {provider.x509_max_life} s",
+        )
 
+    # A certificate says no more of whom it is about.
     claims = {"sub": svid.spiffe_id}
     for matcher in policy.required[name]:
         if not matcher.matches(claims):
@@ -147,6 +159,7 @@ def _parsed(chain: Sequence[bytes]) -> list[Certificate]:
         raise _refused(f"more than {MAX_CERTIFICATES} were shown")
     if any(len(one) > MAX_BYTES for one in chain):
         raise _refused(f"it is larger than {MAX_BYTES} bytes")
+
     try:
         return [_read(one) for one in chain]
     except KeysError as error:
@@ -163,17 +176,19 @@ def _read(data: bytes) -> Certificate:
         raw = x509.load_der_x509_certificate(data)
         for extension in raw.extensions:
             found[type(extension.value)] = extension.value
-        begins, ends = raw.not_valid_before_utc, raw.not_valid_after_utc
+        begins = raw.not_valid_before_utc
+        ends = raw.not_valid_after_utc
     except Exception as error:  # the library has no one family for what it cannot read
         raise KeysError(f"it cannot be read: {type(error).__name__}") from None
 
     names = found.get(x509.SubjectAlternativeName, ())
+    uris = [one.value for one in names if type(one) is x509.UniformResourceIdentifier]
     constraints = found.get(x509.BasicConstraints)
     usage = found.get(x509.KeyUsage)
     return Certificate(
         der=data,
         raw=raw,
-        uris=tuple(one.value for one in names if type(one) is x509.UniformResourceIdentifier),
+        uris=tuple(uris),
         is_authority=constraints is not None and constraints.ca,
         begins=begins,
         ends=ends,
@@ -206,6 +221,7 @@ def _check_path(svid: Svid, authorities: Key | None, now: int) -> None:
 
     if authorities is None:
         raise _refused("no authority of its trust domain is known")
+
     # Without a zone, which the library takes for UTC.
     at = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
     builder = verification.PolicyBuilder().store(authorities.raw).time(at)
@@ -213,8 +229,10 @@ def _check_path(svid: Svid, authorities: Key | None, now: int) -> None:
     try:
         builder.build_client_verifier().verify(svid.leaf.raw, between)
     except Exception as error:  # so that nothing escapes that a stranger's bytes could cause
-        text = "no path leads from it to an authority of its trust domain"
-        raise _refused(text, escape(str(error))) from None
+        raise _refused(
+            "no path leads from it to an authority of its trust domain",
+            escape(str(error)),
+        ) from None
 
 
 # --- bundles --------------------------------------------------------------------------------------
@@ -244,10 +262,16 @@ def read_bundle(data: bytes) -> KeySet:
             good.append(read.raw)
         else:
             refused.append(f"certificate {number}: it is no authority's")
+
+    # The library has no store without any.
     if not good:
-        return KeySet({}, tuple(refused))
-    store = verification.Store(good)
-    return KeySet({AUTHORITIES: Key(AUTHORITIES, (), store)}, tuple(refused))
+        return KeySet(keys={}, refused=tuple(refused))
+    key = Key(
+        kid=AUTHORITIES,
+        algorithms=(),
+        raw=verification.Store(good),
+    )
+    return KeySet(keys={AUTHORITIES: key}, refused=tuple(refused))
 
 
 _PEM = b"-----BEGIN CERTIFICATE-----"
@@ -255,7 +279,10 @@ _PEM_END = b"-----END CERTIFICATE-----"
 
 
 def _certificates_in(data: bytes) -> Iterator[bytes]:
-    """The certificates of a bundle, in DER. Raises KeysError, JoseError."""
+    """The certificates of a bundle, in DER. Raises KeysError, JoseError.
+
+    Which form it has is seen by its first bytes, and not told by whoever sent it.
+    """
     if b"PRIVATE KEY-----" in data:
         raise KeysError("the bundle has a private key, which others could sign with")
     if data.lstrip().startswith(b"{"):
@@ -280,6 +307,7 @@ def _in_spiffe_bundle(data: bytes) -> Iterator[bytes]:
 
 
 def _in_pem(data: bytes) -> Iterator[bytes]:
+    """What stands between two marks. What is written beside them is passed over (RFC 7468, 2)."""
     _, *parts = data.split(_PEM)
     for part in parts:
         text, end, _ = part.partition(_PEM_END)
@@ -289,6 +317,7 @@ def _in_pem(data: bytes) -> Iterator[bytes]:
 
 
 def _from_base64(text: bytes) -> bytes:
+    """A certificate in DER. Raises KeysError."""
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
@@ -302,11 +331,13 @@ def _in_der(data: bytes) -> Iterator[bytes]:
         head = data[at : at + 2]
         if len(head) < 2 or head[0] != 0x30:
             raise KeysError("the bundle is no certificates")
+
         # A short length, or how many bytes the length has.
         extra_bytes = head[1] & 0x7F if head[1] > 0x7F else 0
         begins = at + 2 + extra_bytes
         length = int.from_bytes(data[at + 2 : begins]) if extra_bytes else head[1]
-        if begins + length > len(data):
+        ends = begins + length
+        if ends > len(data):
             raise KeysError("a certificate of the bundle is cut off")
-        yield data[at : begins + length]
-        at = begins + length
+        yield data[at:ends]
+        at = ends

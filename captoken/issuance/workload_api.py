@@ -41,7 +41,10 @@ async def bundle(address: str, trust_domain: str) -> bytes:
 
 
 async def x509_bundle(address: str, trust_domain: str) -> bytes:
-    """The authorities of a trust domain, in DER one behind the other; likewise."""
+    """The authorities of a trust domain, in DER one behind the other; likewise.
+
+    Raises KeysError.
+    """
     return await _asked(_X509, address, trust_domain)
 
 
@@ -57,7 +60,10 @@ async def _asked(what: tuple[str, int], address: str, trust_domain: str) -> byte
 
     async with grpc.aio.insecure_channel(address) as channel:
         # The request has no fields, which is no bytes; the answer is read below.
-        ask = channel.unary_stream(method, request_serializer=bytes)
+        ask = channel.unary_stream(
+            method,
+            request_serializer=bytes,
+        )
         answers = ask(b"", metadata=_HEADER)
         try:
             answer = await answers.read()
@@ -70,14 +76,17 @@ async def _asked(what: tuple[str, int], address: str, trust_domain: str) -> byte
 
 def _bundle_in(answer: bytes, bundles: int, trust_domain: str) -> bytes:
     """The bundle in an answer, in whose field `bundles` they are. Raises KeysError."""
+    wanted = f"spiffe://{trust_domain}".encode()
     found: list[bytes] = []
     for field, entry in _fields(answer):
         if field != bundles:
             continue
         # Of a field that is repeated, protobuf takes the last.
         parts = dict(_fields(entry))
-        if parts.get(_TRUST_DOMAIN) == f"spiffe://{trust_domain}".encode():
+        if parts.get(_TRUST_DOMAIN) == wanted:
             found.append(parts.get(_BUNDLE, b""))
+
+    # Of two, nobody could say which is meant.
     if len(found) != 1:
         raise KeysError(f"the agent has {len(found)} bundles of {trust_domain}")
     return found[0]
@@ -88,6 +97,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
+        # Three bits say how it is written, and the rest which field it is.
         if tag & 7 != _LENGTH_DELIMITED:
             raise KeysError("the agent's answer has fields of other kinds")
         length, at = _varint(message, at)
@@ -98,7 +108,10 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number, seven bits a byte and the lowest first, and where the next begins."""
+    """A number, seven bits a byte and the lowest first, and where the next begins.
+
+    Five bytes at the most: what is longer is no length of such an answer. Raises KeysError.
+    """
     value = 0
     for count, byte in enumerate(message[at : at + 5]):
         value |= (byte & 0x7F) << 7 * count

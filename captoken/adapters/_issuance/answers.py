@@ -21,16 +21,29 @@ from captoken.adapters._issuance.form import BODY_BYTES
 # Somebody asks too often (RFC 6585, 4). The code is that of RFC 8628, 3.5, which clients know.
 SLOW_DOWN = "slow_down"
 
-_STATUS = {"invalid_client": 401, "temporarily_unavailable": 503, SLOW_DOWN: 429}
+# Of errors that are not answered with 400.
+_STATUS = {
+    "invalid_client": 401,
+    "temporarily_unavailable": 503,
+    SLOW_DOWN: 429,
+}
 
 
 async def form(scope: Scope, receive: Receive) -> bytes:
     """The body of a form. Raises IssuanceError for another kind, and for one that is too long."""
-    return await body(scope, receive, b"application/x-www-form-urlencoded", "the body is a form")
+    return await body(
+        scope,
+        receive,
+        b"application/x-www-form-urlencoded",
+        "the body is a form",
+    )
 
 
 async def body(scope: Scope, receive: Receive, kind: bytes, otherwise: str) -> bytes:
-    """A body of this kind. Raises IssuanceError, which says `otherwise` for another kind."""
+    """A body of this kind. Raises IssuanceError, which says `otherwise` for another kind.
+
+    Parameters of the kind are not looked at: each body here is read in one encoding.
+    """
     kinds = values_of(scope["headers"], b"content-type")
     named = [one.partition(b";")[0].strip().lower() for one in kinds]
     if named != [kind]:
@@ -49,6 +62,7 @@ def unavailable(why: Exception) -> IssuanceError:
 
 
 def json(status: int, said: Any) -> Response:
+    """An answer in JSON."""
     return Response.of(status, b"application/json", msgspec.json.encode(said))
 
 
@@ -57,9 +71,18 @@ def failed(error: IssuanceError, retry_after: int = 60) -> Response:
 
     `retry_after` are the seconds that somebody is told who asks too often.
     """
-    text = "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in str(error))
-    said = {"error": error.code, "error_description": text[:500]}
+    text = "".join(map(_described, str(error)))
+    said = {
+        "error": error.code,
+        "error_description": text[:500],
+    }
     response = json(_STATUS.get(error.code, 400), said)
     if error.code == SLOW_DOWN:
         response.headers.append((b"retry-after", b"%d" % retry_after))
     return response
+
+
+def _described(char: str) -> str:
+    """A character as it may stand in a description; another one, if it may not."""
+    is_taken = " " <= char <= "~" and char not in '"\\'
+    return char if is_taken else "'"

@@ -81,7 +81,10 @@ def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
 
 
 def _in_schema(statement: str, schema: str) -> str:
-    """A statement on the tables of one schema. Only names of tables have `registry_` in them."""
+    """A statement on the tables of one schema. Only names of tables have `registry_` in them.
+
+    `schema` was checked: it needs no quotes, and so it can carry no statement of its own.
+    """
     return statement.replace("registry_", f"{schema}.registry_")
 
 
@@ -103,13 +106,19 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         lossless: bool = False,
         _floor: int | None = None,
     ) -> None:
+        """Open it. Raises StoreError if it is not there. `_floor` is for `create` alone."""
         super().__init__(source, schema)
         self._lossless = lossless
 
+        # Of the two functions that look at the stores' floor, or make it.
         parameters: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean"
         self._composed: dict[str, bytes] = {}  # statements, as the server reads them
         self._ready = self._function("ready", "")
-        self._lock_state = self._statement("select floor from {} for update", "registry_state")
+        self._lock_state = self._statement(
+            "select floor from {} for update",
+            "registry_state",
+        )
+
         # The stores' own floor, which rises where the server was set back, beside the registry's.
         floors = b"select (" + self._function("look", parameters) + b"), "
         self._floors = floors + self._statement("(select floor from {})", "registry_state")
@@ -117,6 +126,8 @@ class PostgresRegistry(RegistryTables, PostgresStore):
             if _floor is None:
                 self._notice()
                 return
+
+            # In one transaction: a registry without its first row would be a damaged one.
             made = self._function("make", parameters + ", %s::bigint, '{{}}'")
             with self._transaction() as (cursor, _):
                 row = cursor.execute(made, (*self._floor_facts(), _floor)).fetchone()
@@ -141,7 +152,12 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         """
         checked = checked_floor(floor)
         first = first_floor(clock) if checked is None else checked
-        return cls(source, schema=schema, lossless=lossless, _floor=first)
+        return cls(
+            source,
+            schema=schema,
+            lossless=lossless,
+            _floor=first,
+        )
 
     def _floor_facts(self) -> tuple[Any, ...]:
         """What the functions are given of the floor. The clock is the server's."""
@@ -150,30 +166,43 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     def _sure(self, run: Run, now: int) -> int:
         """The earlier of two clocks: one service with a wrong clock does not forget for all."""
         asked = "select floor(extract(epoch from clock_timestamp()))::bigint"
-        return min(now, int(run([(asked, ())])[0][0][0]))
+        ((row,),) = run([(asked, ())])
+        return min(now, int(row[0]))
 
     @contextmanager
     def _to_write(self) -> Generator[Run]:
+        """A transaction that holds the state. Raises StoreError."""
         with self._to_enter(()) as (run, _, _):
             yield run
 
     @contextmanager
     def _to_enter(self, first: Sequence[Asked]) -> Generator[Entering]:
+        """The same, with what is asked first and what is written last in the same round trips."""
         # At the level that `ready` wants, each statement sees what was committed before it: what
         # is asked behind the lock sees what the one before has written.
-        opening = [(self._ready, ()), (self._lock_state, ()), (self._floors, self._floor_facts())]
+        opening: list[Composed] = [
+            (self._ready, ()),
+            (self._lock_state, ()),
+            (self._floors, self._floor_facts()),
+        ]
+        statements = [*opening, *self._composed_of(first)]
         last: list[Asked] = []
-        with self._transaction([*opening, *self._composed_of(first)], last) as (cursor, told):
+        with self._transaction(statements, last) as (cursor, told):
             run = self._run_by(cursor)
-            floors, answers = told[len(opening)], told[len(opening) + 1 :]
+
+            # The first answer is that of `begin`, so that the floors are at this place.
+            floors = told[len(opening)]
+            answers = told[len(opening) + 1 :]
             floor = _risen(floors)
             if floor is not None:
+                # What was asked before was answered by what may be over now.
                 run(_set_back(floor))
                 answers = run(first)
             yield run, answers, last
 
     @contextmanager
     def _to_read(self) -> Generator[Run]:
+        """Single statements, without a transaction. Raises StoreError."""
         self._notice()
         with self._cursor() as cursor:
             yield self._run_by(cursor)
@@ -200,7 +229,9 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         with self._cursor() as cursor:
             try:
                 yield cursor, _together(cursor, [(b"begin", ()), *first])
-                *_, end = _sent(cursor, [*self._composed_of(last), (b"commit", ())])
+                closing = [*self._composed_of(last), (b"commit", ())]
+                *_, end = _sent(cursor, closing)
+
                 # The server says so of one that it has undone.
                 if end.statusmessage != "COMMIT":
                     raise StoreError(f"{_SERVER}: the transaction was undone")
@@ -243,12 +274,15 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         raise StoreError(failed)
 
     def _run_by(self, cursor: Cursor) -> Run:
+        """What runs statements, as the tables' own code writes them."""
+
         def run(asked: Sequence[Asked]) -> list[list[Row]]:
             return _together(cursor, self._composed_of(asked))
 
         return run
 
     def _composed_of(self, asked: Sequence[Asked]) -> list[Composed]:
+        """Statements as the server reads them, with their values beside them."""
         return [(self._compose(text), values) for text, values in asked]
 
     def _compose(self, statement: str) -> bytes:
@@ -295,6 +329,7 @@ def _sent(cursor: Cursor, asked: Sequence[Composed]) -> list[Cursor]:
 
 
 def _each(connection: Connection) -> Cursor:
+    """A cursor of its own for one statement: its rows stay until they are read."""
     return connection.cursor(row_factory=tuple_row)
 
 
