@@ -61,9 +61,15 @@ _ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
 # of key, and the hash. No SHA-1, and no MAC, which whoever checks could make as well.
 _MORE = "http://www.w3.org/2001/04/xmldsig-more#"
 _SIGNATURES = {
-    f"{_MORE}{kind.lower()}-{hash.lower()}": (f"{kind.lower()}-{hash.lower()}", kind, hash)
-    for kind in ("RSA", "ECDSA")
-    for hash in ("SHA256", "SHA384", "SHA512")
+    f"{_MORE}{name}": (name, kind, hash)
+    for name, kind, hash in (
+        ("rsa-sha256", "RSA", "SHA256"),
+        ("rsa-sha384", "RSA", "SHA384"),
+        ("rsa-sha512", "RSA", "SHA512"),
+        ("ecdsa-sha256", "ECDSA", "SHA256"),
+        ("ecdsa-sha384", "ECDSA", "SHA384"),
+        ("ecdsa-sha512", "ECDSA", "SHA512"),
+    )
 }
 XML_ALGORITHMS = tuple(name for name, _, _ in _SIGNATURES.values())
 
@@ -94,6 +100,9 @@ Name: TypeAlias = tuple[str, str]
 
 
 class Attribute(NamedTuple):
+    """An attribute. Declarations of namespaces are none."""
+
+    # As it was written, since canonical bytes keep it.
     prefix: str
     name: Name
     value: str
@@ -102,6 +111,7 @@ class Attribute(NamedTuple):
 class Element(msgspec.Struct):
     """An element as it was read. Namespaces are resolved, and their declarations kept apart."""
 
+    # As it was written, and what it means.
     prefix: str
     name: Name
     attributes: list[Attribute]
@@ -136,11 +146,12 @@ class Element(msgspec.Struct):
         for name in needed:
             if not stated.get(name):
                 raise XmlError(f"{shown(self.name[1])} has no {name}")
+
+        # Also of other namespaces: nobody should find anything there that is not read here.
         for one in self.attributes:
-            if one.name[0] or one.name[1] not in (*needed, *may):
-                raise XmlError(
-                    f"{shown(self.name[1])} has {shown(one.name[1])}, which is not taken"
-                )
+            namespace, local = one.name
+            if namespace or local not in (*needed, *may):
+                raise XmlError(f"{shown(self.name[1])} has {shown(local)}, which is not taken")
         return stated
 
 
@@ -162,6 +173,7 @@ def read_xml(data: bytes) -> Element:
         text = data.decode()
     except UnicodeDecodeError:
         raise XmlError("it is no text in UTF-8") from None
+
     declared = _declaration(text)
     if declared is not None:
         text = text[declared.end() :]
@@ -176,7 +188,11 @@ def read_xml(data: bytes) -> Element:
     # another.
     if "<!" in text or "<?" in text:
         raise XmlError("it has a DTD, a comment, CDATA or a processing instruction")
+    return _parsed(text)
 
+
+def _parsed(text: str) -> Element:
+    """The root of a document that nobody reads in two ways. Raises XmlError."""
     reader = _Reader()
     parser = ParserCreate("utf-8")
     parser.ordered_attributes = True
@@ -194,9 +210,11 @@ def read_xml(data: bytes) -> Element:
 class _Reader:
     """What the parser tells becomes elements."""
 
+    # There once the first element has begun.
     root: Element
 
     def __init__(self) -> None:
+        # From the root down to the element that the parser is in.
         self._open: list[Element] = []
         self._count = 0
 
@@ -205,6 +223,8 @@ class _Reader:
         self._count += 1
         if len(self._open) == MAX_DEPTH or self._count > MAX_ELEMENTS:
             raise XmlError("it is nested too deeply, or has too many parts")
+
+        # They come as one list, in the order that they were written in.
         pairs = list(zip(attributes[::2], attributes[1::2], strict=True))
         scope = self._scope(pairs)
         prefix, name = _resolved(tag, scope, scope[""])
@@ -213,11 +233,18 @@ class _Reader:
             for key, value in pairs
             if not _declares(key)
         ]
+
         # Two prefixes of one namespace: the parser does not see that these are the same.
         if len({one.name for one in found}) != len(found):
             raise XmlError("it has an attribute twice")
 
-        element = Element(prefix, name, found, scope, [])
+        element = Element(
+            prefix=prefix,
+            name=name,
+            attributes=found,
+            scope=scope,
+            children=[],
+        )
         if self._open:
             self._open[-1].children.append(element)
         else:
@@ -225,14 +252,18 @@ class _Reader:
         self._open.append(element)
 
     def _scope(self, pairs: list[tuple[str, str]]) -> Mapping[str, str]:
-        """What prefixes mean from here on."""
-        outer: Mapping[str, str] = self._open[-1].scope if self._open else {"": "", "xml": _XML}
+        """What prefixes mean from here on. Raises XmlError."""
+        outer: Mapping[str, str] = {"": "", "xml": _XML}
+        if self._open:
+            outer = self._open[-1].scope
         declared = {key[6:]: uri for key, uri in pairs if _declares(key)}
         if any(key == "xmlns:" or key.count(":") > 1 for key, _ in pairs):
             raise XmlError("it has a name that is none")
         for prefix, uri in declared.items():
             # Nobody may give a prefix back, or say what these mean (Namespaces in XML 1.0, 3).
-            if (prefix and not uri) or prefix in ("xml", "xmlns") or uri in (_XML, _XMLNS):
+            gives_back = bool(prefix) and not uri
+            is_reserved = prefix in ("xml", "xmlns") or uri in (_XML, _XMLNS)
+            if gives_back or is_reserved:
                 raise XmlError("it declares a namespace that cannot be")
         scope = {**outer, **declared} if declared else outer
         if len(scope) > MAX_PREFIXES:
@@ -240,6 +271,7 @@ class _Reader:
         return scope
 
     def end(self, tag: str) -> None:
+        """An element ends: the parser has seen that it is the innermost."""
         self._open.pop()
 
     def text(self, data: str) -> None:
@@ -270,7 +302,14 @@ def _resolved(tag: str, scope: Mapping[str, str], unprefixed: str) -> tuple[str,
 # Exclusive XML Canonicalization 1.0, without comments, of documents as `read_xml` takes them.
 _IN_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#xD;"})
 _IN_VALUE = str.maketrans(
-    {"&": "&amp;", "<": "&lt;", '"': "&quot;", "\t": "&#x9;", "\n": "&#xA;", "\r": "&#xD;"}
+    {
+        "&": "&amp;",
+        "<": "&lt;",
+        '"': "&quot;",
+        "\t": "&#x9;",
+        "\n": "&#xA;",
+        "\r": "&#xD;",
+    }
 )
 
 
@@ -303,13 +342,15 @@ def _write(
         for prefix in sorted(wanted)
         if written.get(prefix) != element.scope[prefix]
     }
-    tag = f"{element.prefix}:{element.name[1]}" if element.prefix else element.name[1]
+    tag = _prefixed(element.prefix, element.name)
     pieces.append(f"<{tag}")
+
+    # First the namespaces, by their prefixes; then the attributes, by what they mean.
     for prefix, uri in changed.items():
         key = f"xmlns:{prefix}" if prefix else "xmlns"
         pieces.append(f' {key}="{uri.translate(_IN_VALUE)}"')
     for prefix, name, value in sorted(element.attributes, key=lambda one: one.name):
-        key = f"{prefix}:{name[1]}" if prefix else name[1]
+        key = _prefixed(prefix, name)
         pieces.append(f' {key}="{value.translate(_IN_VALUE)}"')
     pieces.append(">")
 
@@ -320,6 +361,12 @@ def _write(
         elif child is not without:
             _write(child, inner, inclusive, without, pieces)
     pieces.append(f"</{tag}>")
+
+
+def _prefixed(prefix: str, name: Name) -> str:
+    """A name as it was written."""
+    _, local = name
+    return f"{prefix}:{local}" if prefix else local
 
 
 # --- a signed document ----------------------------------------------------------------------------
@@ -375,6 +422,8 @@ def _signature_of(root: Element) -> Element:
     every = list(root.every())
     if sum(one.name == root.name for one in every) > 1:
         raise XmlError(f"it has a second {shown(root.name[1])}")
+
+    # However it is written: readers differ in what they take for an ID.
     ids = [one.value for each in every for one in each.attributes if one.name[1].lower() == "id"]
     if len(set(ids)) != len(ids):
         raise XmlError("it has an ID twice")
@@ -409,9 +458,14 @@ def _parts_of_info(info: Element) -> tuple[str, Element]:
     """The algorithm of the signature, and what it refers to. Raises XmlError."""
     info.stated()
     parts = info.elements()
-    wanted = [(_DS, "CanonicalizationMethod"), (_DS, "SignatureMethod"), (_DS, "Reference")]
+    wanted = [
+        (_DS, "CanonicalizationMethod"),
+        (_DS, "SignatureMethod"),
+        (_DS, "Reference"),
+    ]
     if [one.name for one in parts] != wanted:
         raise XmlError("its signature is not over one reference")
+
     form, method, reference = parts
     if _algorithm(form) != _EXCLUSIVE:
         raise XmlError("its signature is not over what exclusive canonicalization gives")
@@ -423,21 +477,28 @@ def _parts_of_info(info: Element) -> tuple[str, Element]:
 
 def _reference(reference: Element, root: Element) -> tuple[list[str], str, bytes]:
     """The prefixes of its canonical form, the hash, and the digest. Raises XmlError."""
-    own = [one.value for one in root.attributes if one.name == ("", "ID")]
+    # The root's own ID, or none: then nothing is equal to it.
+    own = [f"#{one.value}" for one in root.attributes if one.name == ("", "ID")]
     stated = reference.stated("URI")
-    if [stated["URI"]] != [f"#{one}" for one in own]:
+    if [stated["URI"]] != own:
         raise XmlError("its signature is not over its root")
 
     parts = reference.elements()
-    wanted = [(_DS, "Transforms"), (_DS, "DigestMethod"), (_DS, "DigestValue")]
+    wanted = [
+        (_DS, "Transforms"),
+        (_DS, "DigestMethod"),
+        (_DS, "DigestValue"),
+    ]
     if [one.name for one in parts] != wanted:
         raise XmlError("its reference has not the parts that are taken")
+
     transforms, method, value = parts
     transforms.stated()
     hash = _DIGESTS.get(_algorithm(method))
     if hash is None:
         raise XmlError("the algorithm of its digest is not taken")
-    return _inclusive(transforms.elements()), hash, _binary(value)
+    inclusive = _inclusive(transforms.elements())
+    return inclusive, hash, _binary(value)
 
 
 def _inclusive(transforms: list[Element]) -> list[str]:
@@ -449,8 +510,12 @@ def _inclusive(transforms: list[Element]) -> list[str]:
         raise XmlError("it has not the two transforms that are taken")
     enveloped, form = transforms
     lists = form.elements()
-    if _algorithm(enveloped) != _ENVELOPED or form.stated("Algorithm")["Algorithm"] != _EXCLUSIVE:
+    if _algorithm(enveloped) != _ENVELOPED:
         raise XmlError("it has a transform that is not taken")
+    if form.stated("Algorithm")["Algorithm"] != _EXCLUSIVE:
+        raise XmlError("it has a transform that is not taken")
+
+    # The list of prefixes is the one parameter that is taken, and need not be there.
     if not lists:
         return []
     if len(lists) > 1 or lists[0].name != (_EXCLUSIVE, "InclusiveNamespaces"):
@@ -502,6 +567,7 @@ def certificates(data: bytes) -> KeySet:
         found = load_pem_x509_certificates(data)
     except ValueError:
         raise JoseError("no certificates in PEM") from None
+
     if len(found) > MAX_KEYS:
         raise JoseError(f"more than {MAX_KEYS} certificates")
 
@@ -514,11 +580,16 @@ def certificates(data: bytes) -> KeySet:
         except (JoseError, UnsupportedAlgorithm, ValueError) as error:
             refused.append(f"certificate {number}: {error}")
     if not keys:
-        return KeySet({}, tuple(refused))
+        return KeySet(keys={}, refused=tuple(refused))
 
     kinds = {kind for kind, _ in keys}
     able = tuple(name for name, kind, _ in _SIGNATURES.values() if kind in kinds)
-    return KeySet({CERTIFICATES: Key(CERTIFICATES, able, tuple(keys))}, tuple(refused))
+    key = Key(
+        kid=CERTIFICATES,
+        algorithms=able,
+        raw=tuple(keys),
+    )
+    return KeySet(keys={CERTIFICATES: key}, refused=tuple(refused))
 
 
 def _kind_of(public: Any) -> str:
@@ -530,7 +601,12 @@ def _kind_of(public: Any) -> str:
         if not MIN_RSA <= public.key_size <= MAX_RSA:
             raise JoseError(f"an RSA key has {MIN_RSA} to {MAX_RSA} bits")
         return "RSA"
-    curves = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
+    curves = (
+        ec.SECP256R1,
+        ec.SECP384R1,
+        ec.SECP521R1,
+    )
     if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, curves):
         return "ECDSA"
     raise JoseError("its key is neither RSA nor of a curve that is taken")
@@ -544,10 +620,13 @@ def xml_holds(unverified: UnverifiedXml, key: Key) -> bool:
     with extra("saml"):
         from cryptography.hazmat.primitives import hashes
 
+    # Which of them is not said, so that each of that type is tried.
     _, kind, hash = _SIGNATURES[f"{_MORE}{unverified.algorithm}"]
     by = getattr(hashes, hash)()
     if not any(kind == own and _is_signed(unverified, public, by) for own, public in key.raw):
         return False
+
+    # The signature is over the digest, and the digest is of what is handed on.
     digest = hashes.Hash(getattr(hashes, unverified.hash)())
     digest.update(unverified.signed_content)
     return hmac.compare_digest(digest.finalize(), unverified.digest)
@@ -570,8 +649,13 @@ def _is_signed(unverified: UnverifiedXml, public: Any, by: Any) -> bool:
         size = (public.key_size + 7) // 8
         if len(signature) != 2 * size:
             return False
-        r, s = int.from_bytes(signature[:size]), int.from_bytes(signature[size:])
-        public.verify(encode_dss_signature(r, s), unverified.signed, ec.ECDSA(by))
+        r = int.from_bytes(signature[:size])
+        s = int.from_bytes(signature[size:])
+        public.verify(
+            encode_dss_signature(r, s),
+            unverified.signed,
+            ec.ECDSA(by),
+        )
     except InvalidSignature:
         return False
     return True

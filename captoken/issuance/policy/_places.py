@@ -22,12 +22,19 @@ class at:  # noqa: N801, reads as the word that it is
     """
 
     def __init__(self, place: str) -> None:
+        """`place` is a path in the file, as `grant.q3-risk.give`."""
         self.place = place
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, *_: Any) -> None:
+    def __exit__(
+        self,
+        kind: Any,
+        error: BaseException | None,
+        *_: Any,
+    ) -> None:
+        # Those that readers of this library raise for what somebody wrote.
         if isinstance(error, (ValueError, TypeError, CaptokenError)):
             raise wrong(f"{self.place}: {error}") from None
 

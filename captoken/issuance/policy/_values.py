@@ -23,7 +23,10 @@ from captoken.issuance.policy._stated import (
 class Party(msgspec.Struct, frozen=True):
     """Whom a grant wants as subject or actor: of which provider, with which claims."""
 
+    # By its name in the policy.
     provider: str
+
+    # Each of them has to match. None are needed of people: then anybody of that provider will do.
     matchers: tuple[Matcher, ...]
 
     def misses(self, provider: str, claims: Claims) -> str | None:
@@ -56,7 +59,7 @@ class PolicyGrant(msgspec.Struct, frozen=True):
     # Has it uses or a budget? Then it is taken once in a task.
     counts: bool
 
-    # As the file states them.
+    # As the file states them, and each of them checked against what it gives.
     bound: bool
     lease: int
     task_max: int
