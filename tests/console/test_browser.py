@@ -304,6 +304,20 @@ def test_as_it_was_then(story: Story, page: Page) -> None:
     assert story.entries() == []
 
 
+def test_a_task_is_taken_along(story: Story, page: Page) -> None:
+    """One file, which opens without the server, and has no script."""
+    assert not story.ask(story.hr, MARKUP)
+    agent(page, "hr-agent").get_by_text("1 refused").wait_for()
+    with page.expect_download() as begun:
+        page.get_by_role("link", name="Take along").click()
+    taken = story.folder / "task.html"
+    begun.value.save_as(taken)
+    alone = page.context.new_page()
+    alone.goto(taken.as_uri())
+    assert alone.get_by_role("heading", name="Task q3-risk").is_visible()
+    assert alone.get_by_text(MARKUP).first.is_visible() and alone.locator("script, img").count() == 0
+
+
 def test_what_strangers_wrote_is_text(story: Story, page: Page) -> None:
     """No script runs, no row looks like another, and no element is made of it."""
     for name in (MARKUP, SCRIPT, LOOKALIKE):
@@ -366,6 +380,10 @@ def test_by_keyboard_alone(story: Story, page: Page) -> None:
     assert focused() == "Revoke"
     press("Enter")
     agent(page, "sales-agent").get_by_text("revoked").wait_for()
+    page.locator(".agent button[aria-disabled=true]").first.wait_for()
+    assert focused().startswith("Revoke")
+    press("Enter")
+    assert page.get_by_role("dialog").count() == 0
     assert story.entries() == [("ops:kim", "by hand")]
 
 

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import type { AgentView, Entry, Page, Row } from "./api";
 import { count, exact, plainNumber, STATES } from "./format";
-import { Ago, Bar, Basis, Copy, Decisions, StateMark } from "./parts";
+import { Ago, Bar, Basis, Copy, Decisions, Press, StateMark } from "./parts";
 import { saysTime, timeLeft } from "./tree";
 
 const LIMIT = 25;
@@ -59,23 +59,21 @@ export function Paged(props: {
           refused only
         </label>
         <span class="pager">
-          <button
-            type="button"
-            class="small"
-            disabled={before.length === 0}
-            onClick={() => setBefore(before.slice(0, -1))}
+          <Press
+            kind="small"
+            off={before.length === 0}
+            onPress={() => setBefore(before.slice(0, -1))}
           >
             Newer
-          </button>
+          </Press>
           <span class="muted">page {before.length + 1}</span>
-          <button
-            type="button"
-            class="small"
-            disabled={!page?.next}
-            onClick={() => page?.next && setBefore([...before, page.next])}
+          <Press
+            kind="small"
+            off={!page?.next}
+            onPress={() => page?.next && setBefore([...before, page.next])}
           >
             Older
-          </button>
+          </Press>
         </span>
       </div>
       {trouble && (
@@ -134,17 +132,12 @@ export function Agent(props: {
       <div class="actions">
         {props.canAct && (
           <>
-            <button
-              type="button"
-              class="danger"
-              disabled={isOver}
-              onClick={() => props.onAct("revoke")}
-            >
+            <Press kind="danger" off={isOver} onPress={() => props.onAct("revoke")}>
               Revoke with all below…
-            </button>
-            <button type="button" disabled={isOver} onClick={() => props.onAct("narrow")}>
+            </Press>
+            <Press off={isOver} onPress={() => props.onAct("narrow")}>
               Narrow…
-            </button>
+            </Press>
           </>
         )}
         <button type="button" onClick={() => props.onAct("what-if")}>
@@ -158,7 +151,8 @@ export function Agent(props: {
           <ul class="may">
             {view.said.map((entry) => (
               <li key={entry.id}>
-                {entry.narrows === null ? "Revoked" : `Narrowed: ${entry.narrows.join("; ")}`}, for{" "}
+                {entry.narrows === null ? "Revoked" : `Narrowed: ${entry.narrows.join("; ")}`}
+                {", for "}
                 {entry.select}: {entry.why}{" "}
                 <span class="muted">
                   ({entry.by}, <Ago at={entry.at} now={now} />)
@@ -203,7 +197,8 @@ export function Agent(props: {
             <span>
               {one.spent === null
                 ? `at most ${plainNumber(one.limit)}`
-                : `${plainNumber(Math.max(0, one.limit - one.spent))} of ${plainNumber(one.limit)} left`}
+                : `${plainNumber(Math.max(0, one.limit - one.spent))} of ` +
+                  `${plainNumber(one.limit)} left`}
             </span>
           </div>
         ))}

@@ -8,7 +8,7 @@ import { Agent, Paged } from "./agent";
 import * as api from "./api";
 import type { AgentView, Entry, Now, Session, TaskView } from "./api";
 import { ago, count, duration, exact, plainNumber, timeOfDay } from "./format";
-import { Ago, Decisions, StateMark } from "./parts";
+import { Ago, Decisions, Press, StateMark } from "./parts";
 import { Plot } from "./plot";
 import { serverNow, setClock, useClock, usePlace } from "./state";
 import type { ViewName } from "./state";
@@ -286,6 +286,10 @@ function App(): JSX.Element {
               setAim(null);
               setTold(said);
               again();
+              // What was pressed to lift goes away with the entry.
+              if (aim.kind === "lift") {
+                setTimeout(() => document.getElementById("main")?.focus());
+              }
             }}
           />
         ))}
@@ -437,17 +441,12 @@ function TaskPanel(props: {
       <div class="actions">
         {props.canAct && (
           <>
-            <button
-              type="button"
-              class="danger"
-              disabled={isOver}
-              onClick={() => props.onAct("end")}
-            >
+            <Press kind="danger" off={isOver} onPress={() => props.onAct("end")}>
               End task…
-            </button>
-            <button type="button" disabled={isOver} onClick={() => props.onAct("narrow")}>
+            </Press>
+            <Press off={isOver} onPress={() => props.onAct("narrow")}>
               Narrow<span class="unseen"> task</span>…
-            </button>
+            </Press>
           </>
         )}
         <button type="button" onClick={() => props.onAct("what-if")}>

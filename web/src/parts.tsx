@@ -113,6 +113,27 @@ export function Decisions(props: {
   );
 }
 
+// A button that can be off. It keeps the focus then, which one that is disabled would lose.
+export function Press(props: {
+  off: boolean;
+  kind?: "danger" | "small";
+  onPress: () => void;
+  children: ComponentChildren;
+}): JSX.Element {
+  return (
+    <button
+      type="button"
+      class={props.kind ?? ""}
+      aria-disabled={props.off}
+      onClick={() => {
+        if (!props.off) props.onPress();
+      }}
+    >
+      {props.children}
+    </button>
+  );
+}
+
 // A dialog that traps the focus and gives it back. Esc and Cancel close it.
 export function Dialog(props: {
   title: string;

@@ -19,7 +19,8 @@ export const Spark = memo(
       }
       if (refused) {
         const height = Math.max(1.5, (refused / most) * 15);
-        marks += `M${place * 3} 16h2v${(-height).toFixed(1)}h-2zM${place * 3 - 0.5} 20l1.5 -3l1.5 3z`;
+        marks += `M${place * 3} 16h2v${(-height).toFixed(1)}h-2z`;
+        marks += `M${place * 3 - 0.5} 20l1.5 -3l1.5 3z`;
       }
     });
     return (

@@ -89,7 +89,8 @@ export function Tasks(props: {
   }
   order.current = tasks.map((task) => task.key);
 
-  // The server looks for it, in tasks that are not shown here, too. It is asked once the hand rests.
+  // The server looks for it, in tasks that are not shown here, too. It is asked once the hand
+  // rests.
   const asked = wanted.trim();
   useEffect(() => {
     const timer = setTimeout(() => props.onFind(asked), 150);

@@ -28,7 +28,7 @@ export interface Line {
   passes: boolean[];
 }
 
-// The rows of the tree, in the order in which they stand. A node whose parent is not there is a root.
+// The rows of the tree, in the order in which they stand. A node without a parent here is a root.
 export function linesOf(nodes: AgentNode[]): Line[] {
   const items = new Map(nodes.map((node): [string, Item] => [node.id, { node, children: [] }]));
   const top: Item = { node: null, children: [] };
@@ -93,7 +93,7 @@ function Guides(props: { line: Line; open: boolean; indent: number }): JSX.Eleme
   );
 }
 
-// How much of its time an agent has left: from its first call to its end. 1 where that is not known.
+// How much of its time an agent has left, from its first call to its end. 1 if that is not known.
 export function timeLeft(node: AgentNode, now: number): number {
   if (node.expires_at === null || node.since === null) return 1;
   const whole = Math.max(1, node.expires_at - node.since);
