@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -43,9 +44,10 @@ class Story:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         keyring = Keyring.generate()
-        self.issuer = Issuer(keyring)
+        self.back = 600  # seconds ago, that it begins
+        self.issuer = Issuer(keyring, clock=self.clock)
         self.trail = TrailFile(folder / "trail.jsonl")
-        self.verifier = Verifier(keyring, audit=AuditTrail(self.trail.write))
+        self.verifier = Verifier(keyring, clock=self.clock, audit=AuditTrail(self.trail.write, clock=self.clock))
 
         key = OperatorKey.generate()
         key.save(folder / "operator.json")
@@ -60,7 +62,11 @@ class Story:
         for token in (self.root, self.sales, self.chart):
             assert self.ask(token, "sales")
         assert self.ask(self.hr, "hr")
+        self.back = 0
         self.address = self._start()
+
+    def clock(self) -> float:
+        return time() - self.back
 
     def mint(self, task: str) -> Token:
         return self.issuer.mint(
@@ -287,19 +293,25 @@ def test_one_agent(story: Story, page: Page) -> None:
 
 
 def test_as_it_was_then(story: Story, page: Page) -> None:
-    """The slider goes back to before there was anything, and what-if changes nothing."""
+    """The slider goes back to before a call was refused, and what-if changes nothing."""
+    assert not story.ask(story.sales, "payroll")
+    agent(page, "sales-agent").get_by_text("1 refused").wait_for()
     page.get_by_role("button", name="Then").click()
-    slider = page.get_by_role("slider", name="As of")
-    slider.focus()
+    page.get_by_role("slider", name="As of").press("Home")
+    agent(page, "sales-agent").get_by_text("0 refused").wait_for()
     agent(page, "sales-agent").get_by_text("1 allowed").wait_for()
     assert page.get_by_role("button", name="End task…").count() == 0
     agent(page, "sales-agent").click()
     page.locator(".agent").get_by_role("button", name="What if…").click()
+    panel = page.locator(".agent .decisions")
+    panel.get_by_text("allowed").wait_for()
+    assert panel.get_by_text("payroll").count() == 0
     dialog = page.get_by_role("dialog", name="What if sales-agent")
     dialog.get_by_role("button", name="Judge again").click()
     dialog.get_by_text("It would have stopped 2 calls").wait_for()
     dialog.get_by_role("button", name="Close").click()
     page.get_by_role("button", name="Now").click()
+    agent(page, "sales-agent").get_by_text("1 refused").wait_for()
     page.get_by_role("button", name="End task…").wait_for()
     assert story.entries() == []
 
