@@ -99,9 +99,11 @@ def opened_assertion(text: str) -> UnverifiedXml:
         data = b64decode(text)
     except EncodingError as error:
         raise XmlError(f"it is {error}") from None
+
     unverified = opened_xml(data)
-    if unverified.content.name != (_SAML, "Assertion"):
-        raise XmlError(f"it is {shown(unverified.content.name[1])}, and no Assertion")
+    name = unverified.content.name
+    if name != (_SAML, "Assertion"):
+        raise XmlError(f"it is {shown(name[1])}, and no Assertion")
     return unverified
 
 
@@ -125,16 +127,7 @@ def claims_of(assertion: Element, attributes: Mapping[str, str]) -> dict[str, An
     if stated["Version"] != "2.0":
         raise XmlError("it is not of version 2.0")
     issuer = stated_issuer(assertion)
-    _, *parts = assertion.elements()
-    names = [one.name for one in parts]
-    if names[:2] != _names("Subject", "Conditions"):
-        raise XmlError("it has no Subject, no Conditions, or other parts before them")
-    if sorted(names[2:]) not in (
-        _names("AuthnStatement"),
-        _names("AttributeStatement", "AuthnStatement"),
-    ):
-        raise XmlError("it has one AuthnStatement, and perhaps one AttributeStatement: no more")
-    subject, conditions, *statements = parts
+    subject, conditions, *statements = _parts(assertion)
     by_name = {one.name: one for one in statements}
 
     claims: dict[str, Any] = {
@@ -147,14 +140,39 @@ def claims_of(assertion: Element, attributes: Mapping[str, str]) -> dict[str, An
     login = _login(by_name[_SAML, "AuthnStatement"])
     session_ends = login.pop("session_ends", ends)
     claims |= {"aud": audience, **sub, **login}
+
+    # Of several ends the earliest: each of them is a condition.
     claims["exp"] = min(ends, confirmed, session_ends)
     if begins is not None:
         claims["nbf"] = begins
+
     said = by_name.get((_SAML, "AttributeStatement"))
-    return claims | ({} if said is None else _attributes(said, attributes))
+    if said is not None:
+        claims |= _attributes(said, attributes)
+    return claims
+
+
+def _parts(assertion: Element) -> list[Element]:
+    """Its parts behind the Issuer: Subject, Conditions, and one or two statements.
+
+    Raises XmlError for any others. A signature is none of them: it is left out of what was signed.
+    """
+    _, *parts = assertion.elements()
+    names = [one.name for one in parts]
+    if names[:2] != _names("Subject", "Conditions"):
+        raise XmlError("it has no Subject, no Conditions, or other parts before them")
+
+    # The statements may stand in any order.
+    if sorted(names[2:]) not in (
+        _names("AuthnStatement"),
+        _names("AttributeStatement", "AuthnStatement"),
+    ):
+        raise XmlError("it has one AuthnStatement, and perhaps one AttributeStatement: no more")
+    return parts
 
 
 def _names(*names: str) -> list[Name]:
+    """Names of SAML's own namespace."""
     return [(_SAML, name) for name in names]
 
 
@@ -186,6 +204,7 @@ def _subject(subject: Element, issuer: str, audience: str) -> tuple[dict[str, st
     parts = subject.elements()
     if [one.name for one in parts] != _names("NameID", "SubjectConfirmation"):
         raise XmlError("its Subject has one NameID and one SubjectConfirmation, and nothing else")
+
     name, confirmation = parts
     stated = name.stated(may=("Format", "NameQualifier", "SPNameQualifier"))
 
@@ -199,10 +218,17 @@ def _subject(subject: Element, issuer: str, audience: str) -> tuple[dict[str, st
     if confirmation.stated("Method")["Method"] != _BEARER:
         raise XmlError("it is not for its bearer (SubjectConfirmation)")
     data = _only(confirmation, "SubjectConfirmationData")
+
     # NotBefore has no place in it (Web Browser SSO Profile, 4.1.4.2).
-    confirmed = data.stated("Recipient", "NotOnOrAfter", may=("InResponseTo", "Address"))
+    confirmed = data.stated(
+        "Recipient",
+        "NotOnOrAfter",
+        may=("InResponseTo", "Address"),
+    )
     if data.elements():
         raise XmlError("its SubjectConfirmationData has more than attributes")
+
+    # A format that is not known here goes by its whole name, which no policy takes.
     said = {
         "sub": name.text(),
         "name_id": _FORMATS.get(stated_format, stated_format),
@@ -227,8 +253,12 @@ def _conditions(conditions: Element) -> tuple[str, int | None, int]:
 
 def _login(statement: Element) -> dict[str, Any]:
     """When and how somebody logged in, and in which session. Raises XmlError."""
-    stated = statement.stated("AuthnInstant", may=("SessionIndex", "SessionNotOnOrAfter"))
+    stated = statement.stated(
+        "AuthnInstant",
+        may=("SessionIndex", "SessionNotOnOrAfter"),
+    )
     parts = statement.elements()
+
     # From where somebody logged in is not read.
     if parts and parts[0].name == (_SAML, "SubjectLocality"):
         parts = parts[1:]
@@ -268,9 +298,13 @@ def _attributes(statement: Element, wanted: Mapping[str, str]) -> dict[str, Any]
             raise XmlError(f"its {shown(one.name[1])} is not taken")
         if name not in wanted.values():
             continue
-        if formats.setdefault(name, stated.get("NameFormat")) != stated.get("NameFormat"):
+
+        written = stated.get("NameFormat")
+        first = formats.setdefault(name, written)
+        if first != written:
             raise XmlError(f"its attribute {shown(name)} is there in two formats")
         said.setdefault(name, []).extend(_values(one))
+
     values = {name: found[0] if len(found) == 1 else found for name, found in said.items()}
     return {claim: values[name] for claim, name in wanted.items() if name in values}
 

@@ -66,10 +66,14 @@ class _Out:
 
 
 class _Kept(NamedTuple):
-    """An assertion that was used, until when it is good, and whose task it started or joined."""
+    """An assertion that was used."""
 
     used: Used
+
+    # Until when it is good.
     until: int
+
+    # Whose task it started or joined: it counts in that subject's part.
     subject: str
 
 
@@ -144,7 +148,9 @@ class MemoryRegistry:
     def _own_lock(self) -> Lock:
         """The lock, to be held for a whole call. Raises StoreError in a forked child."""
         if not self._process.is_own():
-            raise StoreError("this registry belongs to another process: processes share a file")
+            raise StoreError(
+                "this registry belongs to another process: processes share a file",
+            )
         return self._lock
 
     # --- what starts
@@ -306,6 +312,8 @@ class MemoryRegistry:
             return []
         if ending.subject not in (None, out.task.subject):
             return []
+
+        # Of what was taken in it, that which the ending is about.
         taken = {
             grant
             for grant, provider, session in out.taken
@@ -317,7 +325,12 @@ class MemoryRegistry:
             if any(change.narrowing == narrowing for change in out.changes):
                 continue
             self._number += 1
-            made.append(Unpublished(self._number, out.task, narrowing))
+            change = Unpublished(
+                self._number,
+                out.task,
+                narrowing,
+            )
+            made.append(change)
             if narrowing is None:
                 self._is_over(out)
                 out.is_ended = True
@@ -344,7 +357,7 @@ class MemoryRegistry:
             return is_new
 
     def heard_at(self, stream: str) -> int | None:
-        """When the stream told something last. None: never yet."""
+        """When the stream told something last. None: never yet, or not to this registry."""
         with self._own_lock():
             return self._streams.get(stream)
 
