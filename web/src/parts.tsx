@@ -1,6 +1,6 @@
 // Small things that all views are made of.
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import type { Row, State } from "./api";
 import { ago, BASES, exact, iso, STATES, timeOfDay } from "./format";
 
@@ -142,19 +142,20 @@ export function Dialog(props: {
   wide?: boolean;
 }): JSX.Element {
   const box = useRef<HTMLDialogElement>(null);
-  const before = useRef<Element | null>(null);
-  useEffect(() => {
-    before.current = document.activeElement;
+  useLayoutEffect(() => {
+    const before = document.activeElement;
     const dialog = box.current;
+    // A browser may close it without asking: the page hears of that, too.
+    const closed = (): void => props.onClose();
+    dialog?.addEventListener("close", closed);
     dialog?.showModal();
     return () => {
+      dialog?.removeEventListener("close", closed);
       dialog?.close();
-      if (before.current instanceof HTMLElement && before.current.isConnected) {
-        before.current.focus();
-      }
+      if (before instanceof HTMLElement && before.isConnected) before.focus();
     };
   }, []);
-  const close = (event: Event): void => {
+  const cancel = (event: Event): void => {
     event.preventDefault();
     props.onClose();
   };
@@ -163,7 +164,7 @@ export function Dialog(props: {
       ref={box}
       class={props.wide ? "wide" : ""}
       aria-labelledby="dialog-title"
-      onCancel={close}
+      onCancel={cancel}
     >
       <h2 id="dialog-title">{props.title}</h2>
       {props.children}
