@@ -140,8 +140,8 @@ def guards(part: dict[str, Any]) -> list[str]:
     lines = table("guarded, per call", "bare", "what it costs more", "its quartiles")
     for row in part["rows"]:
         spread = f"{row['low']:.1f} to {row['high']:.1f}"
-        # Where a server answers sooner or later by itself, more than it costs.
-        more = _time(row["more"]) if row["low"] > 0 else "less than the noise"
+        # Where the times of a server by itself differ by more than the guard costs.
+        more = _time(row["more"]) if row["low"] > 0 else "not told by this run"
         lines.append(cells(row["what"], _time(row["bare"]), more, spread))
     return lines
 
