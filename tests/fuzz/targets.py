@@ -119,7 +119,10 @@ def snapshot(data: bytes) -> None:
     whole = signed.join(data, OPERATOR.sign(overlay._OVERLAY + sha256(data).digest()))
     with suppress(OverlayError):
         opened = Overlay.open(whole, [OPERATOR.public])
-        assert opened.digest == sha256(data).digest()
+        ids = [entry.id for entry in opened.entries]
+        assert len(set(ids)) == len(ids) and opened.size == len(whole)
+        # Entries in any order are read. The hash is of those in the order of their ids (36.17).
+        assert (opened.digest == sha256(data).digest()) == (ids == sorted(ids))
 
 
 def delta(data: bytes) -> None:

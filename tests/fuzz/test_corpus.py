@@ -32,7 +32,7 @@ BROKEN: list[tuple[str, str, Any]] = [
     ("packet", "encode", lambda _: b""),
     ("json", "encode_json", lambda _: b""),
     ("link", "read_link", lambda *_: None),
-    ("snapshot", "Overlay", SimpleNamespace(open=lambda *_: SimpleNamespace(digest=b""))),
+    ("snapshot", "Overlay", SimpleNamespace(open=lambda *_: SimpleNamespace(digest=b"", entries=(), size=0))),
     ("delta", "b64decode", lambda _: b""),
     ("recall", "_recall", SimpleNamespace(_read=lambda _: SimpleNamespace(links=[], why="", after=0))),
     ("request", "_GUARD", targets._application),
