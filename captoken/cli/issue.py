@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from time import time
@@ -13,7 +12,7 @@ import click
 
 from captoken._format.errors import IssuanceError
 from captoken._format.spelling import escape, span
-from captoken.cli import files, words
+from captoken.cli import files, serving, words
 from captoken.cli.operate import operators
 from captoken.cli.options import InOrder, clock, json_option, now_option
 from captoken.cli.output import say, say_json, tell, warn
@@ -22,8 +21,6 @@ from captoken.cli.values import DURATION, FILE, OBJECT
 from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
 
 if TYPE_CHECKING:
-    import uvicorn
-
     from captoken.audit.trail import AuditTrail
     from captoken.issuance.desk import Desk
     from captoken.issuance.identity import Identity
@@ -319,7 +316,7 @@ def serve(
             # A proxy is known by its own address, and not by one that it tells.
             proxy_headers=False,
         )
-        _run(uvicorn.Server(config))
+        serving.run(uvicorn.Server(config))
 
 
 class _ToStderr(logging.Handler):
@@ -334,23 +331,6 @@ def _log_to_stderr() -> None:
     logger = logging.getLogger("captoken")
     logger.addHandler(_ToStderr())
     logging.getLogger("captoken.issuance").setLevel(logging.INFO)
-
-
-def _run(server: uvicorn.Server) -> None:
-    """Serve until a signal, and come back: what was opened is closed then.
-
-    uvicorn raises the signal anew when it has ended, and that would end the process at once.
-    """
-
-    def end(*_: Any) -> None:
-        server.should_exit = True
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        server.run()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,7 +40,7 @@ from captoken.adapters._http.exchange import (
     values_of,
 )
 from captoken.cli.console import views
-from captoken.cli.console.acts import Control, Refused, Wish
+from captoken.cli.console.acts import Control, Refused, Wish, is_same
 from captoken.cli.console.index import Index
 
 _log = logging.getLogger("captoken.console")
@@ -175,7 +174,7 @@ class Console:
 
     def _opened(self, secret: str) -> Response:
         """The first request: a cookie, and an address that can be shown to anybody."""
-        if self.once is None or not _same(secret, self.once):
+        if self.once is None or not is_same(secret, self.once):
             raise RequestError(403, "that address was used: start the console anew")
         self.once = None
         cookie = _COOKIE + b"=" + self._session.encode() + b"; Path=/; HttpOnly; SameSite=Strict"
@@ -187,13 +186,13 @@ class Console:
         """Does the request bring the one cookie?"""
         stated = b"; ".join(values_of(headers, b"cookie")).split(b"; ")
         own = [one.removeprefix(_COOKIE + b"=") for one in stated if one.startswith(_COOKIE + b"=")]
-        return len(own) == 1 and _same(own[0].decode("latin-1"), self._session)
+        return len(own) == 1 and is_same(own[0].decode("latin-1"), self._session)
 
     def _check_form(self, headers: Any) -> None:
         """Raises RequestError for a form that the page did not send."""
         word = b"".join(values_of(headers, b"x-captoken-form")).decode("latin-1")
         kind = values_of(headers, b"content-type")
-        if values_of(headers, b"origin") != [self._origin] or not _same(word, self._form):
+        if values_of(headers, b"origin") != [self._origin] or not is_same(word, self._form):
             raise RequestError(403, "a form of another page")
         if kind != [b"application/json"]:
             raise RequestError(415, "JSON alone")
@@ -319,10 +318,6 @@ class Console:
             except Exception:
                 _log.exception("the trails cannot be read now")
             await asyncio.sleep(EVERY)
-
-
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
 def _number(given: Mapping[str, str], name: str) -> int | None:

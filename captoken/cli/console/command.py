@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import tempfile
 import webbrowser
@@ -15,7 +14,7 @@ from typing import Any
 import click
 
 from captoken._format.errors import StoreError
-from captoken.cli import files
+from captoken.cli import files, serving
 from captoken.cli.operate import MAKES_STORE, operators
 from captoken.cli.options import json_option
 from captoken.cli.output import say, say_json, tell
@@ -138,7 +137,7 @@ def console(
         if opens and os.environ.get("DISPLAY"):
             webbrowser.open(app.first_address)
         config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
-        _run(uvicorn.Server(config), listening)
+        serving.run(uvicorn.Server(config), [listening])
 
 
 def _check(
@@ -159,17 +158,3 @@ def _check(
             raise click.UsageError(f"{path} is not there: the server that keeps it makes it")
     if overlay is not None:
         files.must_be_there(overlay, MAKES_STORE)
-
-
-def _run(server: Any, listening: socket.socket) -> None:
-    """Serve until a signal, and come back: what was opened is closed then."""
-
-    def end(*_: Any) -> None:
-        server.should_exit = True
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        server.run(sockets=[listening])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

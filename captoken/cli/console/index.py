@@ -53,7 +53,6 @@ create table hops (
 ) without rowid;
 create index hops_by_task on hops (task);
 create index hops_by_parent on hops (parent);
-create index hops_by_token on hops (token);
 create table tokens (link text primary key, hop text, through text) without rowid;
 create table minutes (
     hop text, minute integer, allowed integer, denied integer, primary key (hop, minute)

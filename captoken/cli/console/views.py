@@ -450,18 +450,13 @@ def _unused(index: Index, id: str) -> Json | None:
     for usage in analysis.unused(history):
         if usage.hop.id == id and not usage.is_tight:
             keywords = {key: value for key, value in usage.sufficient.items() if key != "depth"}
-            said = ", ".join(f"{key}={_literal(value)}" for key, value in keywords.items())
+            said = ", ".join(f"{key}={value!a}" for key, value in keywords.items())
             return {
-                "keywords": json.loads(plain(json.dumps(keywords))),
+                "keywords": keywords,
                 "python": f"token.attenuate({said})",
                 "allowed": usage.allowed,
             }
     return None
-
-
-def _literal(value: Any) -> str:
-    """A literal of Python, in ASCII."""
-    return ascii(value)
 
 
 def _reach(index: Index, overlay: Overlay | None, id: str, now: int) -> Json:
