@@ -30,6 +30,7 @@ await build({
   absWorkingDir: here,
   entryPoints: { app: "src/app.css" },
   outdir: to,
+  bundle: true,
   minify: true,
   target: ["chrome111", "firefox113", "safari16.4"],
   charset: "ascii",
