@@ -1,0 +1,112 @@
+"""Build the site: `python site/build.py`, into `build/site/`.
+
+It asks no network, and any warning is an error: a link or an anchor that leads nowhere, a page that
+stands nowhere in the navigation. `docs` is the extra that has what it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+
+from sources import HERE, ROOT, Group, Sources, first_sentence, listed, navigation, title_of
+from sphinx.cmd.build import build_main
+
+SOURCES = ROOT / "build/site-sources"
+BUILT = ROOT / "build/site"
+VECTORS = "spec/vectors"
+
+
+def main() -> int:
+    """The exit code of the builder."""
+    for folder in (SOURCES, BUILT):
+        shutil.rmtree(folder, ignore_errors=True)
+    parts = navigation()
+    lay(parts)
+    strictly = ["-W", "--keep-going", "--nitpicky", "--quiet"]
+    code = build_main(["-b", "html", *strictly, "-c", str(HERE), str(SOURCES), str(BUILT)])
+    shutil.copytree(
+        ROOT / VECTORS, BUILT / VECTORS, ignore=shutil.ignore_patterns("*.md"), dirs_exist_ok=True
+    )
+    return code
+
+
+def lay(parts: list[Group]) -> None:
+    """Write everything that the builder reads."""
+    sources = Sources(SOURCES)
+    made = vectors(sources)
+    pages = list(listed(parts))
+    sources.lay([page for page in pages if page not in made])
+    sources.write("index.md", home(sources, parts))
+
+
+def home(sources: Sources, parts: list[Group]) -> str:
+    """The first page. What it is and the example are the README's, which the tests run."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    lead = readme.split("\n\n")[1]
+    example = readme.partition("## Guard a function\n")[2].partition("\n## ")[0]
+    text = (HERE / "home.md").read_text("utf-8")
+    text = text.replace("@LEAD@", lead)
+    text = text.replace("@EXAMPLE@", sources.linked(example.strip(), "README.md"))
+    text = text.replace("@TUTORIAL@", parts[0].pages[0])
+    return "\n".join([text, *(tree(sources, part) for part in parts)])
+
+
+def tree(sources: Sources, part: Group) -> str:
+    """The part in the navigation. Each group has a page, which lists its pages."""
+    pages = list(part.pages)
+    for group in part.groups:
+        path = f"made/{_slug(part.name)}-{_slug(group.name)}.md"
+        sources.write(path, group_page(group))
+        pages.append(path)
+    return toctree(pages, caption=part.name)
+
+
+def group_page(group: Group) -> str:
+    """The pages of a group, each with what it says of itself first."""
+    rows: list[str] = []
+    for page in group.pages:
+        text = (SOURCES / page).read_text("utf-8")
+        rows.append(f"[{title_of(text)}](../{page})\n: {first_sentence(text)}\n")
+    up = [f"../{page}" for page in group.pages]
+    return "\n".join([f"# {group.name}", "", *rows, toctree(up)])
+
+
+def toctree(pages: list[str], *, caption: str = "") -> str:
+    """The pages as the builder's list of what stands below this page; it is not shown there."""
+    options = [":hidden:", *([f":caption: {caption}"] if caption else [])]
+    return "\n".join(["```{toctree}", *options, "", *pages, "```", ""])
+
+
+def vectors(sources: Sources) -> set[str]:
+    """A page that lists the files of vectors, which are beside it as they are."""
+    rows = []
+    for file in sorted((ROOT / VECTORS).glob("*.json")):
+        family = json.loads(file.read_text("utf-8"))
+        count = len(family["vectors"])
+        name = f'<a href="../{VECTORS}/{file.name}">{file.stem}</a>'
+        rows.append(f"| {name} | {family['about']} | {count} |")
+    text = "\n".join(
+        [
+            "# The files of vectors",
+            "",
+            "Each file is one family; [the format](../spec/vectors/FORMAT.md) says what is in it.",
+            "",
+            "| file | about | vectors |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+    sources.write("made/vectors.md", text)
+    return {"made/vectors.md"}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name.lower()).strip("-")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

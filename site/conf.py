@@ -1,0 +1,40 @@
+"""The configuration of the builder, Sphinx: plain Markdown by MyST, the theme Furo."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+project = "captoken"
+author = "the captoken project"
+extensions = ["myst_parser"]
+root_doc = "index"
+language = "en"
+
+# Anchors as on GitHub. What only MyST would read as syntax is text, as it is there.
+myst_heading_anchors = 6
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_disable_syntax = ["myst_role", "myst_target", "myst_line_comment", "myst_block_break"]
+
+html_theme = "furo"
+html_title = "captoken"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+templates_path = ["templates"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_copyright = False
+html_theme_options = {"top_of_page_buttons": []}
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
+
+
+def setup(app: Sphinx) -> None:
+    """Words for blocks of code that the builder does not know."""
+    app.add_lexer("caddy", TextLexer)
