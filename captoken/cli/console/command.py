@@ -7,9 +7,10 @@ import socket
 import tempfile
 import webbrowser
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,11 @@ from captoken.cli.options import json_option
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import FILE, PUBLIC
 from captoken.keys.secret import OperatorKey
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from captoken.cli.console.app import Console
 
 
 @click.command()
@@ -87,12 +93,7 @@ def console(
     \b
     captoken console --trail trail.jsonl --overlay overlay.db --key operator.json
     """
-    try:
-        import uvicorn
-    except ImportError:
-        raise click.ClickException(
-            "console needs uvicorn: pip install 'captoken[console]'"
-        ) from None
+    must_have_server("console")
     from captoken.cli.console.acts import Control
     from captoken.cli.console.app import Console
     from captoken.cli.console.index import Index
@@ -120,24 +121,50 @@ def console(
             except StoreError:
                 return None
 
-        listening = socket.create_server(("127.0.0.1", port))
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        listening, address = listen(port)
         app = Console(
             index,
             Control(store, operator, trusted, by, time),
             address=address,
             spent=spent,
         )
-        if as_json:
-            say_json({"address": app.first_address}, indent=None)
-        else:
-            say(app.first_address)
+        announce(app, opens=opens, as_json=as_json)
         tell("that address opens the console once: Ctrl-C ends it")
-        if opens and os.environ.get("DISPLAY"):
-            webbrowser.open(app.first_address)
-        config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
-        serving.run(uvicorn.Server(config), [listening])
+        serving.run(server_of(app), [listening])
+
+
+# --- what the demo does, too ----------------------------------------------------------------------
+
+
+def must_have_server(name: str) -> None:
+    """Raise ClickException where the extra is not installed that `name` needs."""
+    if find_spec("uvicorn") is None:
+        raise click.ClickException(f"{name} needs uvicorn: pip install 'captoken[console]'")
+
+
+def listen(port: int) -> tuple[socket.socket, str]:
+    """A socket of this machine alone, and its address. 0 is any port that is free."""
+    listening = socket.create_server(("127.0.0.1", port))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening, f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def announce(app: Console, *, opens: bool, as_json: bool = False) -> None:
+    """Say where it is opened, and open it where there is a screen."""
+    if as_json:
+        say_json({"address": app.first_address}, indent=None)
+    else:
+        say(app.first_address)
+    if opens and os.environ.get("DISPLAY"):
+        webbrowser.open(app.first_address)
+
+
+def server_of(app: Console) -> uvicorn.Server:
+    """What serves it."""
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
+    return uvicorn.Server(config)
 
 
 def _check(

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from captoken.cli import output
+from captoken.cli.console.command import must_have_server
 from captoken.cli.options import json_option
 
+if TYPE_CHECKING:
+    from captoken.cli.demo.data import Call, Cast, Report
+    from captoken.cli.demo.picture import Picture
+    from captoken.cli.demo.world import World
+
 _NARROWEST, _WIDEST = 76, 100  # columns that the picture is made for
+_PACE = 1.5  # seconds of a step beside the console
 
 
 @click.command(short_help="Watch six agents at work, and what they are refused.")
@@ -28,14 +37,48 @@ _NARROWEST, _WIDEST = 76, 100  # columns that the picture is made for
     is_flag=True,
     help="No colour. NO_COLOR says the same.",
 )
+@click.option(
+    "--console",
+    "beside",
+    is_flag=True,
+    help="Tell it beside the console, in a browser.",
+)
+@click.option(
+    "--pace",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="What a step takes beside the console; 1.5, unless said.",
+)
+@click.option("--open/--no-open", "opens", default=True, help="Whether to open a browser.")
 @json_option
-def demo(seed: int | None, brief: bool, fast: bool, no_color: bool, as_json: bool) -> int:
+def demo(
+    seed: int | None,
+    brief: bool,
+    fast: bool,
+    no_color: bool,
+    beside: bool,
+    pace: float | None,
+    opens: bool,
+    as_json: bool,
+) -> int:
     """Six agents write a risk report on a SQLite database, each with what it needs and no more.
 
     Real tokens, real verifiers, a real database in a temporary file: what is refused is refused by
     the library. Only the time is simulated. It is told as it happens, at a terminal with stops of a
     tenth of a second. Exit 0 if all came out as it should.
+
+    With --console it prints the address of a console first, and begins when that is opened. Its
+    operator is you: what you narrow or end there, the agents meet at their next step. Until Ctrl-C,
+    and then 0.
     """
+    if not beside and (pace is not None or not opens):
+        raise click.UsageError("--pace and --no-open go with --console")
+    if beside and (as_json or fast):
+        raise click.UsageError("--console goes without --json and --fast")
+    if beside:
+        must_have_server("demo --console")
+        return _beside(seed, brief, no_color, _PACE if pace is None else pace, opens)
+
     # Here, since it needs sqlite3, and hardly any other command does.
     from captoken.cli.demo.story import play
 
@@ -43,16 +86,45 @@ def demo(seed: int | None, brief: bool, fast: bool, no_color: bool, as_json: boo
         story = play(seed)
         output.say_json(msgspec.to_builtins(story))
     else:
-        from captoken.cli.demo.picture import Picture  # here, since it needs rich
-
-        width = max(_NARROWEST, min(_WIDEST, output.columns()))
-        console = output.console(color=not no_color, width=width)
         read_along = sys.stdout.isatty() and not fast
-        picture = Picture(console, brief=brief, rest=time.sleep if read_along else _no_rest)
+        picture = _picture(brief, no_color, time.sleep if read_along else _no_rest)
         picture.begin()
         story = play(seed, picture.see)
         picture.end(story)
     return 0 if all(call.allowed == call.expected for call in story.calls) else 1
+
+
+def _picture(brief: bool, no_color: bool, rest: Callable[[float], None]) -> Picture:
+    """The story on a terminal."""
+    from captoken.cli.demo.picture import Picture  # here, since it needs rich
+
+    width = max(_NARROWEST, min(_WIDEST, output.columns()))
+    console = output.console(color=not no_color, width=width)
+    return Picture(console, brief=brief, rest=rest)
+
+
+def _beside(seed: int | None, brief: bool, no_color: bool, pace: float, opens: bool) -> int:
+    """The story on a terminal and in the console at once, until a signal."""
+    from captoken.cli.demo.beside import Beside, Ended
+    from captoken.cli.demo.story import play
+
+    with Beside(pace, opens=opens) as beside:
+        picture = _picture(brief, no_color, _no_rest)
+
+        def begin(world: World) -> None:
+            beside.begin(world)
+            picture.begin()
+
+        def see(piece: Cast | Call | Report) -> None:
+            picture.see(piece)
+            beside.see(piece)
+
+        try:
+            picture.end(play(seed, see, begin))
+            beside.stay()
+        except Ended:
+            pass
+    return 0
 
 
 def _no_rest(seconds: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import stdev
 from typing import Any
 
@@ -39,14 +39,20 @@ def _nobody(piece: object) -> None:
     """Nobody watches."""
 
 
-def play(seed: int | None = None, watch: Watch = _nobody) -> Story:
+def play(
+    seed: int | None = None,
+    watch: Watch = _nobody,
+    begin: Callable[[World], None] = _nobody,
+) -> Story:
     """Act the story out, and tell `watch` of each piece as soon as it has happened.
 
-    With a seed the clock, the keys and the data are made of it, and the story is always the same.
+    `begin` is told of the servers before anything happens. With a seed the clock, the keys and the
+    data are made of it, and the story is always the same.
     """
     source = random.Random(7 if seed is None else seed)  # noqa: S311  sample data, no secrets
     with database(source) as connection:
         world = World(connection, seed, watch)
+        begin(world)
         root = world.begin()
         _hand_out(world)
         cast = Cast("user:jane", "q3-risk", tuple(world.agents))

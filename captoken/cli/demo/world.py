@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import time
 from typing import Any, TypeAlias
 
@@ -45,25 +45,27 @@ class World:
         self.keyring = Keyring.from_keys({"k1": self.random(32)}, current="k1")
 
         # Every server hears the operator, and writes down what it decides.
-        key = OperatorKey(self.random(32))
-        snapshots = MemorySnapshots()
+        self.operator_key = OperatorKey(self.random(32))
+        self.snapshots = MemorySnapshots()
         self.operator = Operator(
-            key,
-            snapshots,
+            self.operator_key,
+            self.snapshots,
             by="operator",
             clock=self.clock,
             random=self.random,
         )
         self.operator.renew()
         self.feed = Feed(
-            snapshots,
-            [key.public],
+            self.snapshots,
+            [self.operator_key.public],
             every=0,
             clock=self.clock,
         )
         self.lines: list[bytes] = []
+        # Where else each record goes.
+        self.writers: list[Callable[[bytes], object]] = [self.lines.append]
         self.server_key = AuditKey(self.random(32))
-        self.trail = audit.AuditTrail(self.lines.append, key=self.server_key)
+        self.trail = audit.AuditTrail(self._write, key=self.server_key)
         self.warehouse = self._server("warehouse")
         self.ratings = self._server("ratings")
         self.mail = self._server("mail", replays=MemoryReplayStore(floor=0))
@@ -93,6 +95,11 @@ class World:
             audit=self.trail,
             replays=replays,
         )
+
+    def _write(self, line: bytes) -> None:
+        """A record of a server's."""
+        for write in self.writers:
+            write(line)
 
     def wait(self, seconds: int) -> None:
         """Time passes, and the operator says again what stands.
