@@ -26,6 +26,11 @@ CAPTOKEN = Path(sysconfig.get_path("scripts"), "captoken")
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 # Done as a whole by tests/issuance/test_recipes.py, against what stands in for their platforms.
 RECIPES = {"issuance-certificates.md", "issuance-github.md", "issuance-kubernetes.md", "issuance-spire.md"}
+# Text that follows Python on a page and is not its output begins so: the files of other programs, and what a command wrote.
+NOT_OUTPUT = ("/var/log/orders/trail.jsonl {", "# orchestrator > clerk, task payday:", "maxmemory-policy noeviction")
+# Pages that show all that they print.
+ALL_OUTPUT = {"README.md", "tutorial.md"}
+END = "--- the end of a block ---"
 _fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -46,9 +51,22 @@ def asked_for(source: str) -> Iterator[dict[str, str]]:
         server.stop()
 
 
+def printed_below(page: Path) -> list[tuple[str, str | None]]:
+    """The Python of a page, block by block, each with the text that stands right below it as what it prints."""
+    found = blocks(page)
+    shown: list[tuple[str, str | None]] = []
+    for (language, code), (following, text) in pairwise([*found, ("", "")]):
+        if language == "python":
+            is_output = following == "text" and not text.startswith(NOT_OUTPUT)
+            shown.append((code, text if is_output else None))
+    return shown
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in RECIPES], ids=lambda page: page.name)
-def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
-    source = "\n".join(code for language, code in blocks(page) if language == "python")
+def test_the_python_of_a_page_runs_from_top_to_bottom_and_prints_what_stands_below_it(page: Path, tmp_path: Path) -> None:
+    """A block of text that follows Python is what that block prints; in `ALL_OUTPUT` all that is printed stands there."""
+    expected = printed_below(page)
+    source = f"print({END!r})\n".join(code + "\n" for code, _ in expected)
     (tmp_path / "page.py").write_text(source, "utf-8")
     if page.name == "issuance.md":
         # One file: what comes later on the page is added to it.
@@ -57,16 +75,18 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path
     with asked_for(source) as more:
         ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=os.environ | more, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    printed = ran.stdout.split(END + "\n")
+    for (code, shown), output in zip(expected, printed, strict=True) if expected else ():
+        if shown is not None or page.name in ALL_OUTPUT:
+            assert output == (shown or ""), f"printed by\n{code}"
 
 
-def test_the_readme_shows_what_its_python_prints(tmp_path: Path) -> None:
-    """Each block of text stands below the Python that printed it."""
-    found = blocks(ROOT / "README.md")
-    shown = [text for (above, _), (language, text) in pairwise(found) if (above, language) == ("python", "text")]
-    assert len(shown) == len([language for language, _ in found if language == "text"]) == 2
-    (tmp_path / "page.py").write_text("\n".join(code for language, code in found if language == "python"), "utf-8")
-    ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True)
-    assert ran.stdout == "".join(shown)
+def test_the_readme_and_the_tutorial_show_what_they_print() -> None:
+    """No block of text on them is anything else."""
+    for name, shown in (("README.md", 2), ("docs/tutorial.md", 12)):
+        texts = [text for language, text in blocks(ROOT / name) if language == "text"]
+        assert len(texts) == shown
+        assert [text for _, text in printed_below(ROOT / name) if text is not None] == texts
 
 
 def test_the_picture_in_the_readme_is_of_todays_demo() -> None:
