@@ -89,6 +89,13 @@ KEY_LINES = {
         "+70 s  files    tool files.read()          revoked        revoked by oncall:sam at",
         "files                   2 s       17 s             5 s       20 s",
     ],
+    "object_storage.py": [
+        "GET head    200     112 bytes\n    GET whole   200  93,041 bytes\n  each server begins",
+        "    GET head    304       0 bytes\n    GET head    304       0 bytes\n  they look again: nothing is new",
+        "    PUT head    200       0 bytes\n  the operator ends task q3",
+        "  they look again: the delta came in the head",
+        "  somebody puts the old head back: they load it, and keep to what they know",
+    ],
     "shared_budget.py": [
         "The ledger is a SQLite file",
         "scout-5         100",
