@@ -1,0 +1,122 @@
+"""The pages can be read: short sentences, and each word of the glossary linked where it first stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import reading
+from tests.reading import ROOT
+
+PAGE = """# A heading with more words than a sentence may have is not counted at all
+
+One sentence. Another one with `a span of code`, which
+goes on in [the next line](page.md)! No more here: "quoted." (And this.)
+
+- An item of a list.
+- Two more
+  words in it? Yes, two more.
+
+| a table | is not counted |
+
+    indented code is not counted
+
+```python
+nor = "is this code. It Has Sentences."
+```
+<!-- Nor is a comment. -->
+"""
+
+
+def test_what_counts_as_a_sentence() -> None:
+    """Paragraphs and items; a span of code is a word, a link its text; two words are a label."""
+    assert [one for block in reading.blocks(PAGE) for one in reading.sentences(block)] == [
+        "Another one with CODE, which goes on in the next line!",
+        'No more here: "quoted.',
+        "An item of a list.",
+        "Two more words in it?",
+        "Yes, two more.",
+    ]
+    found = reading.reading("page", [PAGE])
+    assert found.words == sum(len(one.split()) for one in found.sentences)
+
+
+def test_too_long_is_said_with_the_sentence() -> None:
+    long = " ".join(["word"] * 36) + "."
+    assert reading.reading("page", [long]).problems() == [
+        f"36 words: {long}",
+        "36.00 words a sentence, and at most 16 are meant",
+    ]
+    assert not reading.reading("page", [" ".join(["word"] * 16) + "."]).problems()
+    assert not reading.reading("page", []).problems()
+
+
+def page_of(text: str, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page in a repository that has the glossary of this one."""
+    monkeypatch.setattr(reading, "ROOT", folder)
+    page = folder / name
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(text, "utf-8")
+    return page
+
+
+UNLINKED = """# Overlay
+
+`overlay` and | overlay: not in a table.
+
+| overlay | not in a table |
+
+Whoever reads Overlays in a page, and knows the link id of a
+link, finds [one overlay](stores.md) more. See [our ledger](stores.md#one-machine).
+"""
+
+
+def test_a_word_is_to_be_linked_where_it_first_stands_in_prose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in a heading, in code or in a table; in the plural too; the longer word first; a page of the entry will do."""
+    page = page_of(UNLINKED, tmp_path, "docs/page.md", monkeypatch)
+    assert [(use.text, use.slug) for use in reading.to_link(page)] == [
+        ("overlay", "overlay"), ("link id", "link-id"), ("link", "link"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "way"), [("docs/page.md", ""), ("PAGE.md", "docs/"), ("examples/PAGE.md", "../docs/")])
+def test_the_command_links_them(name: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = page_of("A link id of a link. A\nlink, and hand-overs.\n", tmp_path, name, monkeypatch)
+    assert len(reading.unlinked(page)) == 3
+    reading.link(page)
+    assert page.read_text("utf-8") == (
+        f"A [link id]({way}glossary.md#link-id) of a [link]({way}glossary.md#link). A\n"
+        f"link, and [hand-overs]({way}glossary.md#delegate).\n"
+    )
+    assert not reading.unlinked(page)
+
+
+def test_a_link_that_is_not_needed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = page_of(
+        "An [overlay](glossary.md#overlay) and the [overlay](glossary.md#overlay).", tmp_path, "docs/page.md", monkeypatch
+    )
+    assert reading.unlinked(page) == ["overlay is linked to the glossary more than once"]
+
+
+def test_the_glossary_is_in_order() -> None:
+    """Sorted, each word with its forms, its page, and something to say; the plain words are among them."""
+    entries = reading.glossary()
+    assert list(entries) == sorted(entries) and entries.keys() == reading.FORMS.keys()
+    assert reading.plain_words() < entries.keys()
+    assert [slug for slug, entry in entries.items() if not entry.own] == []
+    assert not reading.reading_of(reading.GLOSSARY).problems()
+
+
+def test_each_heading_is_found_as_its_word() -> None:
+    """And as no other. "Present" alone says too many other things: its forms are those of the verb."""
+    for slug, entry in reading.glossary().items():
+        said = "presents" if slug == "present" else entry.heading
+        assert [(use.slug, use.text) for use in reading.uses(said, "docs")] == [(slug, said)]
+
+
+def test_what_means_another_thing_is_still_there() -> None:
+    """Each exception is of a page on which the word stands."""
+    for name, slug in reading.OTHERWISE:
+        page = ROOT / name
+        assert slug in {use.slug for use in reading.uses(page.read_text("utf-8"), "docs")}, (name, slug)
