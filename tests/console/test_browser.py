@@ -7,8 +7,6 @@ axe-core in `web/node_modules`.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from captoken.control import Operator
 from captoken.keys import OperatorKey
 from captoken.stores.sqlite import SQLiteSnapshots
 from captoken.stores.trail_file import TrailFile
+from tests.console import picture
 
 pytestmark = pytest.mark.browser
 
@@ -108,16 +107,8 @@ class Story:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    found = shutil.which("chromium")
-    assert found, "chromium is not here: it is a package of Debian"
-    with sync_playwright() as playwright:
-        # Chromium has no sandbox for root, which one is in a container.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+    with picture.chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -463,3 +454,12 @@ def test_who_cannot_see_it_can_use_it(story: Story, page: Page, scheme: str, wid
     page.get_by_role("button", name="Lift").first.wait_for()
     found += violations(page)
     assert found == [], "\n".join(found)
+
+
+def test_the_picture_in_the_readme_is_of_todays_console(chromium: Any, tmp_path: Path) -> None:
+    """`python -m tests.console.picture` makes it anew. It is small."""
+    png, texts = picture.drawn(chromium, tmp_path)
+    kept = picture.PICTURE.read_bytes()
+    assert picture.texts_of(kept) == texts == picture.texts_of(picture.with_texts(png, texts))
+    assert max(len(kept), len(png)) <= 300_000
+    assert "](docs/console.png)" in (picture.PICTURE.parents[1] / "README.md").read_text(encoding="utf-8")
