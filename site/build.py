@@ -11,6 +11,8 @@ import re
 import shutil
 import sys
 
+import commands
+from api import Api, Page
 from sources import HERE, ROOT, Group, Sources, first_sentence, listed, navigation, title_of
 from sphinx.cmd.build import build_main
 
@@ -36,7 +38,8 @@ def main() -> int:
 def lay(parts: list[Group]) -> None:
     """Write everything that the builder reads."""
     sources = Sources(SOURCES)
-    made = vectors(sources)
+    made = vectors(sources) | api(sources) | {"made/commands.md"}
+    sources.write("made/commands.md", commands.page())
     pages = list(listed(parts))
     sources.lay([page for page in pages if page not in made])
     sources.write("index.md", home(sources, parts))
@@ -78,6 +81,28 @@ def toctree(pages: list[str], *, caption: str = "") -> str:
     """The pages as the builder's list of what stands below this page; it is not shown there."""
     options = [":hidden:", *([f":caption: {caption}"] if caption else [])]
     return "\n".join(["```{toctree}", *options, "", *pages, "```", ""])
+
+
+def api(sources: Sources) -> set[str]:
+    """The reference of the API: a page that lists the groups, one a group, one a module."""
+    found = Api()
+    groups: list[str] = []
+    rows: list[str] = []
+    for group, modules in found.groups():
+        slug = f"{_slug(group)}.md"
+        groups.append(slug)
+        listed_here = []
+        for path in modules:
+            page = Page(found, path)
+            sources.write(f"made/api/{path}.md", page.text())
+            listed_here.append(f"- [{path}]({path}.md): {page.summary()}")
+        text = [f"# {group}", "", *listed_here, "", toctree([f"{path}.md" for path in modules])]
+        sources.write(f"made/api/{slug}", "\n".join(text))
+        rows += [f"## [{group}]({slug})", "", *listed_here, ""]
+    lead = "Every public name, from the code: its signature, what it does, and what it raises."
+    index = ["# API", "", lead, "", *rows, toctree(groups)]
+    sources.write("made/api/index.md", "\n".join(index))
+    return {"made/api/index.md"}
 
 
 def vectors(sources: Sources) -> set[str]:

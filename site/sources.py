@@ -139,6 +139,17 @@ def _shown(source: Path, path: str) -> str:
     return f"---\norphan: true\n---\n\n# {path}\n\n`````{language}\n{text.rstrip()}\n`````\n"
 
 
+def as_text(text: str) -> str:
+    """Plain text as Markdown: but for what stands in backticks, nothing of it is marked up."""
+    parts = re.split(r"(`+[^`]+`+)", text)
+    return "".join(part if part.startswith("`") else _escaped(part) for part in parts)
+
+
+def _escaped(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([*\[\]_])", r"\\\1", text)
+
+
 def title_of(text: str) -> str:
     """The first heading of a page."""
     found = re.search(r"^# (.+)$", text, re.MULTILINE)

@@ -126,30 +126,29 @@ of its own is a `CaptokenError`. A mistake in a call is a `TypeError` or a `Valu
 that is not installed is an `ImportError`, and its message names the extra: `pip install 'captoken[mcp]'`.
 
 No message has a token, a key or a signature in it. What strangers wrote is shown short and escaped.
+
+Each code below says what has happened and what to do, with one of its messages.
 """
 
 
 def page() -> str:
-    """docs/errors.md."""
+    """docs/errors.md: a heading for each code, so that a link and a search lead to it."""
     entries = error_catalogue()
-    parts = [TOP, "## What is raised\n", *_tables([one for one in entries if one.error is not errors.Denied])]
+    parts = [TOP, "## What is raised\n", *_raised([one for one in entries if one.error is not errors.Denied])]
     parts += ["## Denied\n", "In the order in which a verifier checks: the first that fails gives the code.\n"]
-    parts.append(_table([one for one in entries if one.error is errors.Denied]))
+    parts += [_section(one, "###") for one in entries if one.error is errors.Denied]
     return "\n".join(parts)
 
 
-def _tables(entries: list[ErrorEntry]) -> Iterator[str]:
+def _raised(entries: list[ErrorEntry]) -> Iterator[str]:
     for kind in dict.fromkeys(entry.error for entry in entries):
         yield f"### {kind.__name__}\n"
-        yield _table([entry for entry in entries if entry.error is kind])
+        yield from (_section(entry, "####") for entry in entries if entry.error is kind)
 
 
-def _table(entries: list[ErrorEntry]) -> str:
-    rows = ["| code | what has happened | what to do | for example |", "| --- | --- | --- | --- |"]
-    for entry in entries:
-        marks = "``" if "`" in entry.example else "`"
-        rows.append(f"| `{entry.code}` | {entry.cause} | {entry.remedy} | {marks}{entry.example}{marks} |")
-    return "\n".join(rows) + "\n"
+def _section(entry: ErrorEntry, level: str) -> str:
+    title = f"{level} {entry.error.__name__}: {entry.code}"
+    return f"{title}\n\n{entry.cause}\n\n**What to do:** {entry.remedy}\n\n```text\n{entry.example}\n```\n"
 
 
 if __name__ == "__main__":
