@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from captoken import errors
 from captoken.testing import ErrorEntry, error_catalogue
+from tests.reading import linked
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/errors.md"
@@ -137,7 +138,7 @@ def page() -> str:
     parts = [TOP, "## What is raised\n", *_raised([one for one in entries if one.error is not errors.Denied])]
     parts += ["## Denied\n", "In the order in which a verifier checks: the first that fails gives the code.\n"]
     parts += [_section(one, "###") for one in entries if one.error is errors.Denied]
-    return "\n".join(parts)
+    return linked("\n".join(parts), "docs/errors.md")
 
 
 def _raised(entries: list[ErrorEntry]) -> Iterator[str]:

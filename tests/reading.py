@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 GLOSSARY = ROOT / "docs/glossary.md"
+# By their path from the root of the repository.
 PAGES = [
-    *(page for page in sorted(ROOT.glob("docs/*.md")) if page != GLOSSARY),
-    *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")),
-    *(ROOT / name for name in ("spec/README.md", "examples/README.md")),
+    *(f"docs/{page.name}" for page in sorted(ROOT.glob("docs/*.md")) if page != GLOSSARY),
+    *("README.md", "SECURITY.md", "CONTRIBUTING.md", "spec/README.md", "examples/README.md"),
 ]
 
 MEAN, LONGEST = 16, 35
@@ -147,8 +147,7 @@ def blocks(markdown: str) -> list[str]:
 
 def sentences(block: str) -> list[str]:
     """The sentences of one paragraph, in which a link is its text and code is one word."""
-    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", block)
-    plain = re.sub(r"`[^`]*`", "CODE", plain)
+    plain = re.sub(r"`[^`]*`", "CODE", without_links(block))
     parts = re.split(r"(?<=[.!?])[\"')*]*\s+(?=[A-Z*\"(`])", plain)
     return [part for part in parts if len(part.split()) >= SHORTEST]
 
@@ -182,10 +181,6 @@ def reading(name: str, texts: Iterable[str]) -> Reading:
     """Of a page: its text. Of a module: its docstrings."""
     paragraphs = [block for text in texts for block in blocks(text)]
     return Reading(name, [sentence for block in paragraphs for sentence in sentences(block)])
-
-
-def reading_of(page: Path) -> Reading:
-    return reading(page.relative_to(ROOT).as_posix(), [page.read_text("utf-8")])
 
 
 # --- the words of the glossary --------------------------------------------------------------------
@@ -289,13 +284,12 @@ def uses(markdown: str, folder: str) -> list[Use]:
     return sorted(found)
 
 
-def to_link(page: Path) -> list[Use]:
+def to_link(text: str, name: str) -> list[Use]:
     """The first use of each word on a page, where that is not linked as the glossary says."""
-    name = page.relative_to(ROOT).as_posix()
     entries, seen = glossary(), plain_words()
     found: list[Use] = []
 
-    for use in uses(page.read_text("utf-8"), _folder(page)):
+    for use in uses(text, _folder(name)):
         entry = entries[use.slug]
         first = use.slug not in seen
         seen.add(use.slug)
@@ -307,29 +301,34 @@ def to_link(page: Path) -> list[Use]:
     return found
 
 
-def unlinked(page: Path) -> list[str]:
+def unlinked(text: str, name: str) -> list[str]:
     """What a page has against the rule of the glossary, a line each."""
-    found = [f"{use.text!r} first stands without a link to {use.slug}" for use in to_link(page)]
-    links = _links(page.read_text("utf-8"), _folder(page))
+    uses_to_link = to_link(text, name)
+    found = [f"{use.text!r} first stands without a link to {use.slug}" for use in uses_to_link]
+    links = _links(text, _folder(name))
     linked = [anchor for file, anchor in links if file == "docs/glossary.md" and anchor]
     twice = sorted({anchor for anchor in linked if linked.count(anchor) > 1})
     return found + [f"{anchor} is linked to the glossary more than once" for anchor in twice]
 
 
-def link(page: Path) -> None:
-    """Links the words of a page that are to be linked, each to the glossary."""
-    text, folder = page.read_text("utf-8"), _folder(page)
-    way = {"docs": "", "": "docs/"}.get(folder, "../docs/")
-    for use in reversed(to_link(page)):
+def linked(text: str, name: str) -> str:
+    """The page with its words linked to the glossary. What already is a link stays as it is."""
+    way = {"docs": "", "": "docs/"}.get(_folder(name), "../docs/")
+    for use in reversed(to_link(text, name)):
         if use.link is None:
             end = use.at + len(use.text)
             said = f"[{text[use.at : end]}]({way}glossary.md#{use.slug})"
             text = text[: use.at] + said + text[end:]
-    page.write_text(text, "utf-8")
+    return text
 
 
-def _folder(page: Path) -> str:
-    return page.parent.relative_to(ROOT).as_posix().removeprefix(".")
+def without_links(text: str) -> str:
+    """A text with each link as its words alone."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 # --- docstrings -----------------------------------------------------------------------------------
@@ -413,10 +412,12 @@ def reading_of_module(module: str) -> Reading:
 def main(arguments: list[str]) -> None:
     names = [name for name in arguments if name != "--link"]
     for name in names if "--link" in arguments else []:
-        link(ROOT / name)
+        page = ROOT / name
+        page.write_text(linked(page.read_text("utf-8"), name), "utf-8")
 
-    for page in [ROOT / name for name in names] or PAGES:
-        found, missing = reading_of(page), unlinked(page)
+    for name in names or PAGES:
+        text = (ROOT / name).read_text("utf-8")
+        found, missing = reading(name, [text]), unlinked(text, name)
         print(f"{_line(found)}, {len(found.sentences)} sentences, words to link: {len(missing)}")
         if names:
             longest = sorted(found.sentences, key=lambda one: -len(one.split()))[:8]

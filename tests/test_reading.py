@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests import reading
@@ -52,18 +50,9 @@ def test_too_long_is_said_with_the_sentence() -> None:
     assert not reading.reading("page", []).problems()
 
 
-def page_of(text: str, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A page in a repository that has the glossary of this one."""
-    monkeypatch.setattr(reading, "ROOT", folder)
-    page = folder / name
-    page.parent.mkdir(exist_ok=True)
-    page.write_text(text, "utf-8")
-    return page
-
-
 UNLINKED = """# Overlay
 
-`overlay` and | overlay: not in a table.
+`overlay` in code.
 
 | overlay | not in a table |
 
@@ -72,31 +61,29 @@ link, finds [one overlay](stores.md) more. See [our ledger](stores.md#one-machin
 """
 
 
-def test_a_word_is_to_be_linked_where_it_first_stands_in_prose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_word_is_to_be_linked_where_it_first_stands_in_prose() -> None:
     """Not in a heading, in code or in a table; in the plural too; the longer word first; a page of the entry will do."""
-    page = page_of(UNLINKED, tmp_path, "docs/page.md", monkeypatch)
-    assert [(use.text, use.slug) for use in reading.to_link(page)] == [
-        ("overlay", "overlay"), ("link id", "link-id"), ("link", "link"),
+    assert [(use.text, use.slug) for use in reading.to_link(UNLINKED, "docs/page.md")] == [
+        ("Overlays", "overlay"), ("link id", "link-id"), ("link", "link"),
     ]  # fmt: skip
+    assert [use.slug for use in reading.to_link("An overlay, and a ledger.", "docs/live-control.md")] == [], "it explains both"
 
 
 @pytest.mark.parametrize(("name", "way"), [("docs/page.md", ""), ("PAGE.md", "docs/"), ("examples/PAGE.md", "../docs/")])
-def test_the_command_links_them(name: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = page_of("A link id of a link. A\nlink, and hand-overs.\n", tmp_path, name, monkeypatch)
-    assert len(reading.unlinked(page)) == 3
-    reading.link(page)
-    assert page.read_text("utf-8") == (
+def test_the_command_links_them(name: str, way: str) -> None:
+    text = "A link id of a link. A\nlink, and hand-overs.\n"
+    assert len(reading.unlinked(text, name)) == 3
+    linked = reading.linked(text, name)
+    assert linked == (
         f"A [link id]({way}glossary.md#link-id) of a [link]({way}glossary.md#link). A\n"
         f"link, and [hand-overs]({way}glossary.md#delegate).\n"
     )
-    assert not reading.unlinked(page)
+    assert not reading.unlinked(linked, name) and reading.without_links(linked) == text
 
 
-def test_a_link_that_is_not_needed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = page_of(
-        "An [overlay](glossary.md#overlay) and the [overlay](glossary.md#overlay).", tmp_path, "docs/page.md", monkeypatch
-    )
-    assert reading.unlinked(page) == ["overlay is linked to the glossary more than once"]
+def test_a_link_that_is_not_needed_is_told() -> None:
+    twice = "An [overlay](glossary.md#overlay) and the [overlay](glossary.md#overlay)."
+    assert reading.unlinked(twice, "docs/page.md") == ["overlay is linked to the glossary more than once"]
 
 
 def test_the_glossary_is_in_order() -> None:
@@ -105,7 +92,7 @@ def test_the_glossary_is_in_order() -> None:
     assert list(entries) == sorted(entries) and entries.keys() == reading.FORMS.keys()
     assert reading.plain_words() < entries.keys()
     assert [slug for slug, entry in entries.items() if not entry.own] == []
-    assert not reading.reading_of(reading.GLOSSARY).problems()
+    assert not reading.reading("glossary", [reading.GLOSSARY.read_text("utf-8")]).problems()
 
 
 def test_each_heading_is_found_as_its_word() -> None:

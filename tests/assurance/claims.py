@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spec.models import chain, coq, custody, discharge, horn, keys, proof, spin
+from tests.reading import linked, without_links
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parent / "claims.toml"
@@ -55,9 +56,10 @@ class Claim:
     def stands_below(self) -> str | None:
         """The last heading above the quotation in its page; None if the words are not there."""
         heading = ""
+        quote = as_read(self.quote)
         for part in re.split(r"^(?=#+ )", (ROOT / self.page).read_text("utf-8"), flags=re.MULTILINE):
             heading = part.partition("\n")[0].lstrip("# ") if part.startswith("#") else ""
-            if as_words(self.quote) in as_words(part):
+            if quote in as_read(part):
                 return heading
         return None
 
@@ -125,6 +127,11 @@ def as_words(text: str) -> str:
     return " ".join(text.split())
 
 
+def as_read(text: str) -> str:
+    """The words of a page as a reader sees them: a link is its text."""
+    return as_words(without_links(text))
+
+
 def rules_of(specification: str) -> set[str]:
     """The numbers of all rules."""
     return set(re.findall(r"^- \*\*(\d+\.\d+)\*\*", specification, re.MULTILINE))
@@ -178,7 +185,7 @@ def page() -> str:
     """docs/assurance.md."""
     parts = [TOP, *_counted(), *(_of(group) for group in groups()), END]
     parts += [f"- **{one.says}** {one.why}" for one in unproved()]
-    return "\n".join(parts) + "\n"
+    return linked("\n".join(parts) + "\n", "docs/assurance.md")
 
 
 def _counted() -> Iterator[str]:

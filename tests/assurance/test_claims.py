@@ -15,7 +15,7 @@ from tests.assurance.claims import (
     ROOT,
     SOURCES,
     Claim,
-    as_words,
+    as_read,
     claims,
     groups,
     models_there_are,
@@ -79,12 +79,12 @@ def test_there_are_enough_and_no_two_say_the_same() -> None:
 def test_all_that_counts_as_a_vulnerability_is_claimed() -> None:
     """Each point of the list in SECURITY.md, and each of the service that starts tasks, is quoted by a claim."""
     security = (ROOT / "SECURITY.md").read_text("utf-8")
-    quoted = [as_words(claim.quote) for claim in CLAIMS if claim.page == "SECURITY.md"]
+    quoted = [as_read(claim.quote) for claim in CLAIMS if claim.page == "SECURITY.md"]
     numbered = re.findall(r"^\d+\. (.*?)(?=^\d+\. |^\n|^## )", security, re.MULTILINE | re.DOTALL)
     service = security.partition("## The service that starts tasks")[2].partition("It trusts, and cannot check")[0]
     points = numbered + re.findall(r"^- (.*?)(?=^- |^\n)", service, re.MULTILINE | re.DOTALL)
     assert len(numbered) == 14 and len(points) == 20
-    assert [point for point in points if not any(quote in as_words(point) for quote in quoted)] == []
+    assert [point for point in points if not any(quote in as_read(point) for quote in quoted)] == []
 
 
 def test_claims_are_plain_sentences() -> None:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from tests.reading import linked
+
 from . import record
 
 PAGE = record.ROOT / "docs" / "benchmarks.md"
@@ -29,7 +31,13 @@ PEERS = {
     "PyJWT": "PyJWT",
     "joserfc": "joserfc",
 }
-MODULES = {"pymacaroons V2": "pymacaroons", "biscuit-python": "biscuit_auth", "tenuo": "tenuo", "PyJWT": "jwt", "joserfc": "joserfc.jwt"}
+MODULES = {
+    "pymacaroons V2": "pymacaroons",
+    "biscuit-python": "biscuit_auth",
+    "tenuo": "tenuo",
+    "PyJWT": "jwt",
+    "joserfc": "joserfc.jwt",
+}
 
 # A row of the first table: what it says, the scenario, and which captoken.
 TIMES = (
@@ -92,7 +100,9 @@ def times(part: dict[str, Any]) -> list[str]:
         lines.append(cells(label, _time(figures.median(scenario, ours)), *figures.ratios(scenario, ours, PEERS)))
 
     imported = [
-        _times((figures.median("import", MODULES[peer]) or 0) / (figures.median("import", OURS) or 1)) if peer in MODULES else ""
+        _times((figures.median("import", MODULES[peer]) or 0) / (figures.median("import", OURS) or 1))
+        if peer in MODULES
+        else ""
         for peer in PEERS
     ]
     lines.append(cells("import", f"{figures.median('import', OURS):.0f} ms", *imported))
@@ -103,7 +113,9 @@ def bound(part: dict[str, Any]) -> list[str]:
     """Tokens bound to keys, and third parties."""
     figures = Figures(part)
     peers = ("tenuo", "pymacaroons V2", "pymacaroons V1")
-    lines = table("beyond bearer, text to decision", OURS, "its signatures alone, by libsodium", *(PEERS[peer] for peer in peers))
+    lines = table(
+        "beyond bearer, text to decision", OURS, "its signatures alone, by libsodium", *(PEERS[peer] for peer in peers)
+    )
     for label, scenario, floor in BOUND:
         ours, alone = (_time(figures.median(scenario, name)) for name in (OURS, floor))
         lines.append(cells(label, ours, alone, *figures.ratios(scenario, OURS, peers)))
@@ -124,15 +136,18 @@ def targets(part: dict[str, Any]) -> list[str]:
     """The targets that this run missed, and how many it met."""
     missed = [one for one in part["targets"] if not one["met"]]
     met = len(part["targets"]) - len(missed)
-    lines = [f"This run met {met} of its {len(part['targets'])} targets ([which](../tests/benchmarks/README.md)). It missed:", ""]
+    lines = [
+        f"This run met {met} of its {len(part['targets'])} targets ([which](../tests/benchmarks/README.md)). It missed:",
+        "",
+    ]
     lines += [f"- {one['claim']}: {one['reached']:.3g}" for one in missed] or ["- none"]
     return lines
 
 
 def circumstances(part: dict[str, Any]) -> list[str]:
     """On what it was measured."""
-    said = "; ".join(f"{name} {value}" for name, value in part["facts"].items())
-    return [f"Measured on: {said}."]
+    facts = part["facts"]
+    return table("measured on", "") + [cells(name, str(facts[name])) for name in facts]
 
 
 def guards(part: dict[str, Any]) -> list[str]:
@@ -194,7 +209,7 @@ def written(page: str, kept: dict[str, Any]) -> str:
         part, make = TABLES[found[2]]
         return found[1] + "\n".join(make(kept[part])) + "\n" + found[3]
 
-    return _TABLE.sub(made, page)
+    return linked(_TABLE.sub(made, page), "docs/benchmarks.md")
 
 
 def tables(page: str) -> Sequence[str]:
