@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
 
 from captoken import Issuer, Token, caveats
@@ -22,14 +25,18 @@ from captoken.adapters import sqlite as sqlite_guard
 from captoken.adapters._issuance import form
 from captoken.adapters._postgres import reader, walk
 from captoken.adapters._sqlite import permitting, remembered, watch
-from captoken.control import Operator, _asked, _recall
+from captoken.adapters.issuance import IssuanceService
+from captoken.audit import AuditTrail
+from captoken.control import ControlPlane, Feed, Operator, _asked, _recall
 from captoken.errors import CODES
 from captoken.issuance import certificates, jose, keys, policy, signals, signed_xml
+from captoken.issuance.policy import _stated
 from captoken.issuance.registry import ports as registry
 from captoken.keys import files
 from captoken.stores import ports
-from captoken.stores.memory import MemoryReplayStore
-from captoken.stores.sqlite import SQLiteReplayStore
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
+from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
+from captoken.stores.trail_file import TrailFile
 
 ROOT = Path(__file__).parent.parent
 WRITERS = (Issuer.mint, Token.attenuate, Token.delegate, Token.present, Token.require)
@@ -47,9 +54,7 @@ def sections(name: str, level: int) -> dict[str, str]:
     """What stands below each heading of a level, up to the next one of any level that is not deeper."""
     parts = re.split(rf"^(#{{1,{level}}}) (.*)$", page(name), flags=re.MULTILINE)
     return {
-        heading: text
-        for marks, heading, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
-        if len(marks) == level
+        heading: text for marks, heading, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True) if len(marks) == level
     }
 
 
@@ -104,7 +109,10 @@ def test_every_code_by_which_a_caveat_prohibits_is_told_at_its_keyword() -> None
 
 def test_what_a_class_of_your_own_says_is_on_its_page() -> None:
     told = page("caveats.md")
-    said = {name for name in dir(caveats.Caveat) if not name.startswith("_")} | {*caveats.Situation.__struct_fields__, *caveats.__all__}
+    said = {name for name in dir(caveats.Caveat) if not name.startswith("_")} | {
+        *caveats.Situation.__struct_fields__,
+        *caveats.__all__,
+    }
     assert {name for name in said if not re.search(rf"\b{name}\b", told)} == set()
 
 
@@ -238,3 +246,121 @@ def test_the_bounds_of_a_verifier_are_those_on_the_page() -> None:
     assert [default(of, "max_age")] == NUMBERS["age of a grant"]
     assert [default(of, "max_staleness")] == NUMBERS["age of the overlay"]
     assert [default(of, "remember")] == NUMBERS["texts"]
+
+
+# --- configuration --------------------------------------------------------------------------------
+
+# The tables of a policy, by their headings on the page.
+STATED: dict[str, type[msgspec.Struct]] = {
+    "The file": _stated.File,
+    "service": _stated.Service,
+    "service proxy": _stated.Proxy,
+    "resource": _stated.Resource,
+    "grant": _stated.StatedGrant,
+    "grant tasks": _stated.Tasks,
+    "grant approval": _stated.Approval,
+    "discharger": _stated.DischargerOf,
+    "client": _stated.Client,
+    "test": _stated.Test,
+}
+PROVIDERS: tuple[type[msgspec.Struct], ...] = get_args(_stated.Provider)
+MADE: dict[str, list[object]] = {
+    "Verifier and AsyncVerifier": [verifier._parts_of_verifier],
+    "Feed": [Feed],
+    "Operator": [Operator],
+    "ControlPlane": [ControlPlane],
+    "AuditTrail": [AuditTrail],
+    "TrailFile": [TrailFile],
+    "SQLiteReplayStore and MemoryReplayStore": [SQLiteReplayStore, MemoryReplayStore],
+    "SQLiteLedger and MemoryLedger": [SQLiteLedger, MemoryLedger],
+    "guarded, for SQLite": [sqlite_guard.guarded],
+    "guarded, for PostgreSQL": [postgres_guard.guarded],
+    "CaptokenMiddleware": [asgi.CaptokenMiddleware],
+    "DischargeService": [discharge_service.DischargeService],
+    "IssuanceService": [IssuanceService],
+}
+# What the page says of all of them together.
+TOLD_ELSEWHERE = {"clock", "random", "vocabulary", "timeout", "floor"}
+
+
+def table(heading: str) -> list[list[str]]:
+    below = sections("configuration.md", 3)[heading]
+    return [cells for cells in rows(below) if cells[0].startswith("`")]
+
+
+def default_of(field: msgspec.structs.FieldInfo) -> str:
+    """As the page has it: as TOML writes it, or a word."""
+    value = field.default
+    if field.default_factory is not msgspec.NODEFAULT or value == ():
+        return "empty"
+    if value is msgspec.NODEFAULT:
+        return "required"
+    if value is None:
+        return "none"
+    if value == _stated.Tasks():
+        return "`live = 1000`"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{one}`" for one in value)
+    return f"`{json.dumps(value)}`"
+
+
+@pytest.mark.parametrize("heading", STATED)
+def test_every_key_of_a_policy_is_on_the_page_with_its_default(heading: str) -> None:
+    fields = {field.encode_name: default_of(field) for field in msgspec.structs.fields(STATED[heading])}
+    if heading == "The file":
+        fields["version"] = "required"
+    assert {cells[0].strip("`"): cells[2] for cells in table(heading)} == fields
+
+
+@pytest.mark.parametrize("kind", PROVIDERS, ids=lambda kind: kind.__struct_config__.tag)
+def test_every_key_of_a_provider_is_on_the_page_with_its_default(kind: type[msgspec.Struct]) -> None:
+    tag = kind.__struct_config__.tag
+    told: dict[str, str] = {}
+    for key, of_kinds, _, said, _ in table("provider"):
+        named = set(re.findall(r"`([\w-]+)`", of_kinds))
+        if (tag in named) != of_kinds.startswith("all"):
+            assert key not in told
+            told[key.strip("`")] = said
+    wanted = {field.encode_name: default_of(field) for field in msgspec.structs.fields(kind)}
+    assert told == wanted
+    assert f"`{tag}`" in sections("configuration.md", 3)["provider"].splitlines()[2]
+
+
+def test_every_table_of_a_policy_is_on_the_page() -> None:
+    """A new one would be a class beside those here."""
+    known = {*STATED.values(), *PROVIDERS}
+    found = {
+        kind
+        for name, kind in vars(_stated).items()
+        if isinstance(kind, type) and issubclass(kind, _stated._Stated) and not name.startswith("_")
+    }
+    assert found == known
+
+
+@pytest.mark.parametrize("heading", MADE)
+def test_every_argument_that_may_be_left_out_is_on_the_page_with_its_default(heading: str) -> None:
+    told = {cells[0].strip("`"): cells[1].strip("`") for cells in table(heading)}
+    for made in MADE[heading]:
+        parameters = inspect.signature(made).parameters.values()  # type: ignore[arg-type]
+        defaults = {one.name: repr(one.default) for one in parameters if one.default is not one.empty}
+        if "audience" in told:
+            defaults["audience"] = "None"
+        left_out = TOLD_ELSEWHERE - told.keys()
+        assert told == {name: value for name, value in defaults.items() if name not in left_out}, made
+
+
+def test_every_variable_of_the_environment_that_is_read_is_on_the_page() -> None:
+    """Found where they are read: by the ways that the code has of reading one."""
+    reads = re.compile(
+        r"""(?:environ(?:\.get\(|\[)|given\.get\(|_variable\(given,\s|_has\(|_folder\(|envvar=|^VARIABLE\s=\s|^COMPLETING\s=\s)"""
+        r"""((?:\s*["'][A-Z_]+["'],?)+)""",
+        re.MULTILINE,
+    )
+    found = {
+        name
+        for path in (ROOT / "captoken").rglob("*.py")
+        for names_there in reads.findall(path.read_text("utf-8"))
+        for name in re.findall(r"[A-Z_]{3,}", names_there)
+    }
+    told = {name for cells in rows(page("configuration.md")) for name in re.findall(r"`([A-Z_]{4,})`", cells[0])}
+    assert found == told
