@@ -68,7 +68,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom_and_prints_what_stands_bel
     expected = printed_below(page)
     source = f"print({END!r})\n".join(code + "\n" for code, _ in expected)
     (tmp_path / "page.py").write_text(source, "utf-8")
-    if page.name in ("issuance.md", "login-to-mint.md"):
+    if page.name in ("from-oauth-scopes.md", "issuance.md", "login-to-mint.md"):
         # One file: what comes later on the page is added to it.
         policy = "\n".join(text for language, text in blocks(page) if language == "toml")
         (tmp_path / "policy.toml").write_text(policy, "utf-8")
