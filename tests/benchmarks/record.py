@@ -26,6 +26,8 @@ MEASURED = {
     "peers": ("captoken/_format", "captoken/_language", "captoken/_verification", "captoken/_writing"),
     "guards": ("captoken/adapters", "captoken/tools.py", "captoken/current.py"),
     "control": ("captoken/control", "captoken/audit"),
+    "planning": ("captoken/_verification", "captoken/control", "captoken/audit", "captoken/stores", "captoken/issuance"),
+    "simulation": ("captoken/control", "captoken/_language", "examples/object_storage.py", "tests/benchmarks/simulation"),
 }
 
 
