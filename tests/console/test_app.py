@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 
+from captoken import Access, Issuer, Keyring, Verifier
+from captoken.audit import AuditTrail
+from captoken.cli.console import acts, views
 from captoken.cli.console.acts import Control
 from captoken.cli.console.app import Console
+from captoken.cli.console.index import Index
 from captoken.control import Operator
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
+from captoken.stores.trail_file import TrailFile
 from tests.console.world import ADDRESS, NOW, Browser, World
 
 MARKUP = '<img src=x onerror="alert(1)">\u0430'  # a Cyrillic letter, like an a
@@ -325,3 +331,119 @@ def test_no_secret_is_in_any_answer(world: World, browser: Browser) -> None:
         body = browser.get(target).body.decode()
         assert root.serialize()[10:60] not in body and "cap1_" not in body
         assert world.console.first_address not in body
+
+
+def test_several_servers_are_one_story(world: World) -> None:
+    """One tree of a task, one order of its calls, each with its server; and all that came with one trace."""
+    trace: list[str | None] = [None]
+    (world.path.parent / "hr").mkdir()
+    second = TrailFile(world.path.parent / "hr" / "trail.jsonl")
+
+    def server(write: Callable[[bytes], object], ms: int) -> Verifier:
+        trail = AuditTrail(write, trace=lambda: trace[0], clock=lambda: world.now + ms / 1000)
+        return Verifier(world.keyring, clock=world.clock, audit=trail)
+
+    servers = [server(world.trail.write, 300), server(second.write, 100)]
+    world.index.close()
+    world.index = Index(":memory:", [world.path, world.path.parent / "hr" / "trail.jsonl"])
+    browser = Browser(Console(world.index, world.control, address=ADDRESS, spent=lambda *_: None, clock=world.clock))
+
+    root = world.mint()
+    child = root.delegate(to="sales-agent", tables=["sales"])
+    stray = Issuer(Keyring.generate(), clock=world.clock).mint(subject="user:eve", agent="eve", task="q3", tables=["*"], operations=["*"])
+    for place, number, token in ((0, 0, root), (1, 1, root), (1, 0, child), (2, 1, child), (2, 1, stray)):
+        world.now = NOW + place
+        trace[0] = f"{place:032x}" if place else None
+        servers[number].check(token, Access(table="sales", operation="select"))
+    world.index.take()
+
+    seen = browser.get("/api/task?task=q3").json
+    assert [(node["agent"], node["allowed"], node["servers"]) for node in seen["nodes"]] == [
+        ("orchestrator", 2, [f"{world.path.parent.name}/trail", "hr/trail"]),
+        ("sales-agent", 2, [f"{world.path.parent.name}/trail", "hr/trail"]),
+    ]
+    rows = browser.get("/api/decisions?task=q3").json["rows"]
+    assert [(row["at"] - NOW, row["server"].split("/")[0] == "hr", row["who"]) for row in rows] == [
+        (2, True, "orchestrator > sales-agent"),
+        (1, False, "orchestrator > sales-agent"),  # 300 ms, and the next has 100
+        (1, True, "orchestrator"),
+        (0, False, "orchestrator"),
+    ]
+    pages = [browser.get("/api/decisions?task=q3&limit=3").json]
+    pages.append(browser.get(f"/api/decisions?task=q3&limit=3&before={pages[0]['next']}").json)
+    assert [row for page in pages for row in page["rows"]] == rows and pages[1]["next"] is None
+
+    # Whoever calls says which trace it is: what came with a token that does not hold is in no task.
+    of_one = browser.get(f"/api/decisions?trace={rows[0]['trace']['key']}").json["rows"]
+    assert [(row["who"], row["allowed"]) for row in of_one] == [("", False), ("orchestrator > sales-agent", True)]
+    assert browser.get("/api/decisions?trace=nothing").json["rows"] == [] and rows[3]["trace"] is None
+
+
+def test_what_operators_had_said_by_then(world: World, browser: Browser) -> None:
+    """An entry counts from when it was made until it was lifted, as far as this console saw it."""
+    root = world.mint()
+    world.ask(root)
+    ((id,),) = world.index.rows("select id from hops")
+
+    def states(at: int) -> tuple[str, str, int]:
+        node = browser.get(f"/api/agent?id={id}&at={NOW + at}").json
+        (task,) = browser.get(f"/api/now?at={NOW + at}").json["tasks"]
+        return node["node"]["state"], task["state"], len(node["said"])
+
+    world.now = NOW + 100
+    entry = world.operator.narrow(task="q3", tables=["sales"], why="to be seen")
+    browser.get("/api/now")
+    world.now = NOW + 200
+    world.operator.renew()
+    browser.get("/api/now")
+    world.now = NOW + 300
+    world.operator.lift(entry.id, why="seen")
+    world.operator.revoke(task="q3", why="over")
+    assert browser.get("/api/task?task=q3").json["nodes"][0]["state"] == "revoked"
+    assert states(50) == ("live", "live", 0)
+    assert states(150) == states(250) == ("narrowed", "narrowed", 1)
+    assert states(300) == ("revoked", "ended", 1)
+
+    late = Control(world.store, world.operator, [world.key.public], "ops:kim", world.clock)
+    browser = Browser(Console(world.index, late, address=ADDRESS, spent=lambda *_: None, clock=world.clock))
+    assert states(150) == ("live", "live", 0) and states(300) == ("revoked", "ended", 1)
+
+
+def test_a_preview_says_when_it_has_not_looked_at_all(world: World, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = world.mint()
+    for _ in range(3):
+        world.ask(root)
+    wish = {"select": {"task": "q3"}}
+    looked = {"add": [wish], "first": NOW, "last": NOW}
+    for most, only, stopped in ((3, None, 3), (2, 2, 2)):
+        monkeypatch.setattr(acts, "LOOKED_AT", most)
+        seen, found = browser.post("/api/preview", wish).json, browser.post("/api/what-if", looked).json
+        assert (seen["only"], seen["would_refuse"]) == (found["only"], found["stopped"]) == (only, stopped)
+
+
+def test_a_budget_is_somebodys(world: World, browser: Browser) -> None:
+    """Whose it is, since all below share it. How much was left at an earlier time, no ledger says."""
+    child = world.mint(budget={"eur": 100}).delegate(to="sales-agent", uses=5).attenuate(uses=4)
+    world.ask(child, eur=30)
+    node = browser.get("/api/task?task=q3").json["nodes"][1]
+    assert [(one["of"], one["unit"], one["limit"], one["spent"]) for one in node["budget"]] == [
+        ("orchestrator", "eur", 100, 30),
+        ("sales-agent", "uses", 5, 1),
+    ]
+    then = browser.get(f"/api/task?task=q3&at={NOW}").json["nodes"][1]
+    assert [one["spent"] for one in then["budget"]] == [None, None]
+
+
+def test_a_young_task_has_bars_of_seconds(world: World, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless its calls are too many. The bars hold the same calls either way."""
+    root = world.mint()
+    for _ in range(4):
+        world.now += 15
+        assert world.ask(root) and not world.ask(root, "hr")
+    for few, step, bars in ((20_000, 10, 4), (7, 60, 2)):
+        monkeypatch.setattr(views, "_FEW", few)
+        seen = browser.get("/api/task?task=q3").json
+        series, (node,) = seen["series"], seen["nodes"]
+        assert (series["step"], sum(map(bool, series["denied"]))) == (step, bars) == (node["step"], sum(map(bool, node["refused"])))
+        assert sum(series["allowed"]) == sum(series["denied"]) == sum(node["refused"]) == 4 and sum(node["spark"]) == 8
+        assert series["from"] + 60 * step > world.now

@@ -463,3 +463,22 @@ def test_the_picture_in_the_readme_is_of_todays_console(chromium: Any, tmp_path:
     assert picture.texts_of(kept) == texts == picture.texts_of(picture.with_texts(png, texts))
     assert max(len(kept), len(png)) <= 300_000
     assert "](docs/console.png)" in (picture.PICTURE.parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_a_stranger_named_is_narrowed_to_as_it_is(story: Story, page: Page) -> None:
+    """A name with a comma, and one with a letter that looks like another, are shown as JSON in ASCII, and are meant as they are."""
+    for table in ("a,b", LOOKALIKE):
+        assert story.ask(story.root, table)
+    agent(page, "orchestrator").click()
+    page.locator(".agent").get_by_role("button", name="Narrow…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Fill in what it has used").click()
+    assert dialog.get_by_label("these tables").input_value() == ""
+    said = dialog.get_by_label("what else").input_value()
+    assert said.isascii() and set(json.loads(said)["tables"]) == {"hr", "sales", "a,b", LOOKALIKE}
+    dialog.get_by_text("would have refused 0 calls").wait_for()
+    dialog.get_by_label("Why").fill("it has what it needs")
+    dialog.get_by_role("button", name="Narrow").click()
+    agent(page, "orchestrator").get_by_text("narrowed").wait_for()
+    (entry,) = story.operator.entries()
+    assert entry.link is not None and set(entry.link["tables"]) == {"hr", "sales", "a,b", LOOKALIKE}

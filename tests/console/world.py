@@ -34,7 +34,7 @@ class World:
         self.operator = Operator(self.key, self.store, by="ops:kim", clock=self.clock)
         self.operator.renew()
         self.ledger = MemoryLedger(floor=0, shared=True)
-        keyring = Keyring.generate()
+        self.keyring = keyring = Keyring.generate()
         self.issuer = Issuer(keyring, clock=self.clock)
         self.trail = TrailFile(self.path)
         self.verifier = Verifier(

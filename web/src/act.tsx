@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import type { Entry, Keywords, Kind, Preview, Select, WhatIf } from "./api";
-import { count, exact, fromField, toField } from "./format";
+import { count, exact, fromField, plainNumber, toField } from "./format";
 import { Decisions, Dialog } from "./parts";
 import { serverNow } from "./state";
 
@@ -70,20 +70,31 @@ function keywordsOf(fields: Fields): Keywords | null {
   return Object.keys(said).length ? said : null;
 }
 
-function fieldsOf(keywords: Keywords): Fields {
-  const { tables, operations, tools, ...more } = keywords;
-  const names = (value: unknown): string[] =>
-    Array.isArray(value) ? value.filter((one): one is string => typeof one === "string") : [];
-  const simple = names(operations).filter((one) => (OPERATIONS as readonly string[]).includes(one));
+// Names that a field of names takes as they are. All others go as JSON: names that strangers chose
+// can have a comma in them, or letters that look like others.
+const isSimple = (names: unknown): names is string[] =>
+  Array.isArray(names) && names.every((one) => typeof one === "string" && /^[\w.*-]+$/.test(one));
+
+// JSON in ASCII, so that no letter is taken for another.
+const asciiJson = (value: unknown): string =>
+  JSON.stringify(value).replace(
+    /[^\x20-\x7e]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+
+// What the form says for some keywords: it is read back as these very ones.
+export function fieldsOf(keywords: Keywords): Fields {
+  const { tables, operations, ...more } = keywords;
   const rest: Keywords = { ...more };
-  if (tools !== undefined) rest["tools"] = tools;
-  if (simple.length !== names(operations).length) rest["operations"] = operations;
-  return {
-    ...NONE,
-    tables: names(tables).join(", "),
-    operations: rest["operations"] === undefined ? simple : [],
-    more: Object.keys(rest).length ? JSON.stringify(rest) : "",
-  };
+  const fields: Fields = { ...NONE };
+  if (isSimple(tables) && tables.length) fields.tables = tables.join(", ");
+  else if (tables !== undefined) rest["tables"] = tables;
+  const offered = OPERATIONS as readonly string[];
+  if (isSimple(operations) && operations.every((one) => offered.includes(one))) {
+    fields.operations = operations;
+  } else if (operations !== undefined) rest["operations"] = operations;
+  fields.more = Object.keys(rest).length ? asciiJson(rest) : "";
+  return fields;
 }
 
 // What is left, by a form that has no way to say more than there is: each field takes away.
@@ -351,6 +362,17 @@ function Stops(props: { aim: Aim }): JSX.Element {
   );
 }
 
+// That not all of a time was looked at.
+function Only(props: { most: number | null }): JSX.Element | null {
+  if (props.most === null) return null;
+  return (
+    <span class="bad only">
+      {" "}
+      There were more calls than are judged here: of these, the last {plainNumber(props.most)} were.
+    </span>
+  );
+}
+
 function Seen(props: { preview: Preview }): JSX.Element {
   const { preview } = props;
   return (
@@ -361,6 +383,7 @@ function Seen(props: { preview: Preview }): JSX.Element {
         </strong>{" "}
         that {preview.would_refuse === 1 ? "was" : "were"} allowed.
         {preview.stands.narrows !== null && ` It leaves: ${preview.stands.narrows.join("; ")}.`}
+        <Only most={preview.only} />
       </p>
       {preview.rows.length > 0 && (
         <div
@@ -483,6 +506,7 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
             <p>
               <strong>It would have stopped {count(found.stopped, "call")}.</strong>
               {found.stopped > found.rows.length && ` The first ${found.rows.length}:`}
+              <Only most={found.only} />
             </p>
             {found.rows.length > 0 && (
               <div

@@ -1,10 +1,10 @@
 // One agent: how it came to be, what it may do and did, what it never needed, and what stops it.
 import type { JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useContext, useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import type { AgentView, Entry, Page, Row } from "./api";
 import { count, exact, plainNumber, STATES } from "./format";
-import { Ago, Bar, Basis, Copy, Decisions, Press, StateMark } from "./parts";
+import { Ago, Among, Bar, Basis, Copy, Decisions, Press, StateMark } from "./parts";
 import { saysTime, timeLeft } from "./tree";
 
 const LIMIT = 25;
@@ -99,6 +99,7 @@ export function Agent(props: {
   tell: (said: string) => void;
 }): JSX.Element {
   const { view, now } = props;
+  const { isOneOfMany } = useContext(Among);
   const { node } = view;
   const works = view.reach.agents;
   const box = useRef<HTMLElement>(null);
@@ -128,6 +129,7 @@ export function Agent(props: {
             last: <Ago at={node.last.at} now={now} />
           </span>
         )}
+        {isOneOfMany && node.servers.length > 0 && <span>at {node.servers.join(", ")}</span>}
       </p>
       <div class="actions">
         {props.canAct && (
@@ -188,11 +190,17 @@ export function Agent(props: {
         </div>
         {node.budget.map((one, place) => (
           <div class="gauge" key={`${one.unit}-${place}`}>
-            <span>{one.unit}</span>
+            <span>
+              {one.unit}
+              {one.of !== node.agent && <span class="muted"> of {one.of}</span>}
+            </span>
             {one.spent === null ? (
-              <span class="muted">no ledger here</span>
+              <span class="muted">{props.at === null ? "no ledger here" : "not known for then"}</span>
             ) : (
-              <Bar left={1 - one.spent / Math.max(1, one.limit)} label={`${one.unit} left`} />
+              <Bar
+                left={1 - one.spent / Math.max(1, one.limit)}
+                label={`${one.unit} of ${one.of} left`}
+              />
             )}
             <span>
               {one.spent === null

@@ -58,6 +58,8 @@ export interface Unchanged {
 
 export interface Budget {
   unit: string;
+  // Whose it is: all below share it.
+  of: string;
   limit: number;
   spent: number | null;
 }
@@ -77,6 +79,10 @@ export interface AgentNode {
   state: State;
   spark: number[];
   refused: number[];
+  // Seconds of a bar.
+  step: number;
+  // Where it was seen.
+  servers: string[];
 }
 
 export interface Series {
@@ -93,6 +99,9 @@ export interface TaskView {
 }
 
 export interface Row {
+  // Which server's trail it is in, and what that calls the request. `key` is what one asks with.
+  server: string | null;
+  trace: { text: string; key: string } | null;
   seq: number | null;
   at: number | null;
   what: string;
@@ -146,6 +155,8 @@ export type Select = Record<string, string>;
 
 export interface Preview {
   hours: number;
+  // If not all calls of that time were looked at: how many.
+  only: number | null;
   would_refuse: number;
   rows: Row[];
   stands: Entry;
@@ -153,6 +164,7 @@ export interface Preview {
 }
 
 export interface WhatIf {
+  only: number | null;
   stopped: number;
   rows: Row[];
 }
@@ -234,7 +246,7 @@ export const agent = (id: string, at: number | null): Promise<AgentView> =>
   get("/api/agent", { id, at });
 
 export const decisions = (
-  of: { id?: string; task?: string },
+  of: { id?: string; task?: string; trace?: string },
   before: string | null,
   refused: boolean,
   at: number | null,

@@ -1,14 +1,14 @@
 // The page: what is asked for, and where it stands.
 import { render } from "preact";
 import type { JSX } from "preact";
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Act, What } from "./act";
 import type { Aim } from "./act";
 import { Agent, Paged } from "./agent";
 import * as api from "./api";
 import type { AgentView, Entry, Now, Session, TaskView } from "./api";
 import { ago, count, duration, exact, plainNumber, timeOfDay } from "./format";
-import { Ago, Decisions, Press, StateMark } from "./parts";
+import { Ago, Among, Decisions, Dialog, Press, StateMark } from "./parts";
 import { Plot } from "./plot";
 import { serverNow, setClock, useClock, usePlace } from "./state";
 import type { ViewName } from "./state";
@@ -39,6 +39,7 @@ function App(): JSX.Element {
   const [find, setFind] = useState("");
   const [heard, setHeard] = useState("");
   const [aim, setAim] = useState<Aim | null>(null);
+  const [trace, setTrace] = useState<{ text: string; key: string } | null>(null);
   const nudge = useRef(0);
   const [asked, setAsked] = useState(0);
 
@@ -163,8 +164,10 @@ function App(): JSX.Element {
   const canAct = who?.can_act === true && place.view !== "then";
   const then = place.at ?? now;
   const isTask = task !== null && task.task.key === place.task;
+  const isOneOfMany = (seen?.trails.length ?? 0) > 1;
+  const among = useMemo(() => ({ isOneOfMany, onTrace: setTrace }), [isOneOfMany]);
   return (
-    <>
+    <Among.Provider value={among}>
       <a
         class="skip"
         href="#main"
@@ -293,13 +296,60 @@ function App(): JSX.Element {
             }}
           />
         ))}
+      {trace && <Request trace={trace} now={then} at={place.at} onClose={() => setTrace(null)} />}
       <div class="told" role="status">
         {told}
       </div>
       <div class="unseen" role="log" aria-label="What was refused">
         {heard}
       </div>
-    </>
+    </Among.Provider>
+  );
+}
+
+// What servers decided on one request, as they were told which it is.
+function Request(props: {
+  trace: { text: string; key: string };
+  now: number;
+  at: number | null;
+  onClose: () => void;
+}): JSX.Element {
+  const { trace } = props;
+  const [page, setPage] = useState<api.Page | null>(null);
+  const [trouble, setTrouble] = useState("");
+  const close = useRef<HTMLButtonElement>(null);
+  useEffect(() => {
+    close.current?.focus();
+    api
+      .decisions({ trace: trace.key }, null, false, props.at, 100)
+      .then(setPage, (error: Error) => setTrouble(error.message));
+  }, [trace.key]);
+  const among = useMemo(() => ({ isOneOfMany: true, onTrace: null }), []);
+  return (
+    <Dialog title="One request, at all servers" wide onClose={props.onClose}>
+      <p>
+        Trace <code>{trace.text}</code>, the last first. Whoever calls says which trace it is, so
+        that others may use the same.
+      </p>
+      {trouble && (
+        <p class="bad" role="alert">
+          {trouble}
+        </p>
+      )}
+      {page && (
+        <div class="scroll" tabIndex={0} role="region" aria-label="Decisions of the request">
+          <Among.Provider value={among}>
+            <Decisions rows={page.rows} now={props.now} who caption="Decisions of the request" />
+          </Among.Provider>
+          {page.next !== null && <p class="none">Earlier ones are not shown.</p>}
+        </div>
+      )}
+      <div class="buttons">
+        <button type="button" ref={close} class="default" onClick={props.onClose}>
+          Close
+        </button>
+      </div>
+    </Dialog>
   );
 }
 
@@ -601,7 +651,8 @@ function Slider(props: {
         </button>
       </span>
       <p class="muted">
-        Calls and counts are of that time. What operators have said is as it stands now.
+        Calls, counts and entries are of that time. What was lifted before this console began, it
+        does not know.
       </p>
     </section>
   );

@@ -1,6 +1,7 @@
 // Small things that all views are made of.
+import { createContext } from "preact";
 import type { ComponentChildren, JSX } from "preact";
-import { useLayoutEffect, useRef } from "preact/hooks";
+import { useContext, useLayoutEffect, useRef } from "preact/hooks";
 import type { Row, State } from "./api";
 import { ago, BASES, exact, iso, STATES, timeOfDay } from "./format";
 
@@ -70,6 +71,38 @@ export function Outcome(props: { row: { allowed: boolean; code: string } }): JSX
   );
 }
 
+// How decisions are told where there are several servers: each by its own, and what came with the
+// same request can be looked at.
+export const Among = createContext<{
+  isOneOfMany: boolean;
+  onTrace: ((trace: { text: string; key: string }) => void) | null;
+}>({ isOneOfMany: false, onTrace: null });
+
+// Where it was decided, and what else came with the same request.
+function Whence(props: { row: Row }): JSX.Element | null {
+  const { isOneOfMany, onTrace } = useContext(Among);
+  const { server, trace } = props.row;
+  if (!isOneOfMany || server === null) return null;
+  return (
+    <span class="whence">
+      at {server}
+      {trace !== null && onTrace !== null && (
+        <>
+          {", "}
+          <button
+            type="button"
+            class="link"
+            title={`trace ${trace.text}`}
+            onClick={() => onTrace(trace)}
+          >
+            same request<span class="unseen"> as {props.row.what}</span>
+          </button>
+        </>
+      )}
+    </span>
+  );
+}
+
 // Decisions, one a row.
 export function Decisions(props: {
   rows: Row[];
@@ -94,12 +127,17 @@ export function Decisions(props: {
       <tbody>
         {props.rows.map((row, place) => (
           <tr
-            key={row.seq === null ? `gone-${place}` : `${row.seq}-${row.at}-${row.link}`}
+            key={
+              row.seq === null ? `gone-${place}` : `${row.server}-${row.seq}-${row.at}-${row.link}`
+            }
             class={row.allowed || props.brief ? "" : "refused"}
           >
             <td class="when">{row.at !== null && <Ago at={row.at} now={props.now} both />}</td>
             {props.who && <td class="who">{row.who}</td>}
-            <td class="what">{row.what}</td>
+            <td class="what">
+              {row.what}
+              <Whence row={row} />
+            </td>
             {!props.brief && (
               <td class="why">
                 <Outcome row={row} />

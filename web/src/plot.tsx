@@ -2,9 +2,9 @@
 import type { JSX } from "preact";
 import { memo } from "./memo";
 import type { Series } from "./api";
-import { count, plainNumber, timeOfDay } from "./format";
+import { count, duration, plainNumber, timeOfDay } from "./format";
 
-// Half an hour of one agent. What it says is in the name of its row, so it is hidden from readers.
+// What one agent did lately. What it says is in the name of its row, so it is hidden from readers.
 export const Spark = memo(
   function Spark(props: { calls: number[]; refused: number[] }): JSX.Element {
     const most = Math.max(1, ...props.calls);
@@ -40,7 +40,8 @@ function same(a: number[], b: number[]): boolean {
 
 const HEIGHT = 56;
 
-// An hour of a task: what was refused stands below, with a mark under it.
+// The calls of a task lately: what was refused stands below, with a mark under it. Sixty bars are two
+// paths. A library for plots draws on a canvas, which no reader and no print sees.
 export function Plot(props: { series: Series; until: string }): JSX.Element {
   const { allowed, denied, from, step } = props.series;
   const totals = allowed.map((yes, place) => yes + (denied[place] ?? 0));
@@ -61,8 +62,9 @@ export function Plot(props: { series: Series; until: string }): JSX.Element {
     }
   });
   const said =
-    `Calls in the hour until ${props.until}: ${count(calls, "call")}, ` +
-    `${plainNumber(refusals)} of them refused; at most ${plainNumber(most)} in a minute.`;
+    `Calls in the ${duration(step * totals.length)} until ${props.until}: ` +
+    `${count(calls, "call")}, ${plainNumber(refusals)} of them refused; ` +
+    `at most ${plainNumber(most)} in ${duration(step)}.`;
   return (
     <figure class="plot">
       <svg
@@ -82,7 +84,7 @@ export function Plot(props: { series: Series; until: string }): JSX.Element {
           <span class="key-refusals" aria-hidden="true">
             ▲
           </span>{" "}
-          refused, a bar is {step} s, the highest {count(most, "call")}
+          refused, a bar is {duration(step)}, the highest {count(most, "call")}
         </span>
         <span>{props.until}</span>
       </figcaption>

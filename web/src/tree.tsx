@@ -169,6 +169,7 @@ const Row = memo(
               <Bar left={1 - (one.spent ?? 0) / Math.max(1, one.limit)} />
               <span>
                 {plainNumber(Math.max(0, one.limit - (one.spent ?? 0)))} {one.unit} left
+                {one.of !== node.agent && ` of ${one.of}'s`}
               </span>
             </span>
           ))}

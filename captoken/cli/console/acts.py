@@ -35,6 +35,7 @@ from captoken.stores.ports import SnapshotStore
 HOUR = 3600  # seconds that a preview looks back
 SHOWN = 20  # decisions of a preview
 LOOKED_AT = 20_000  # decisions that are judged again, at most
+KEPT = 500  # overlays, for who looks back
 
 Json = dict[str, Any]
 _T = TypeVar("_T")
@@ -93,6 +94,9 @@ class Control:
         self._data: bytes | None = None
         self._opened: Overlay | None = None
 
+        # Those that were seen here, the last first, as far as what they say differs.
+        self._seen: list[Overlay] = []
+
     @property
     def can_act(self) -> bool:
         """Is there an operator's key?"""
@@ -112,7 +116,31 @@ class Control:
             if data != self._data:
                 self._opened = None if data is None else Overlay.open(data, self._publics)
                 self._data = data
+                self._keep(self._opened)
             return self._opened
+
+    def overlay_at(self, at: int | None) -> views.Said | None:
+        """What stood at a time. None: what stands.
+
+        Of what was lifted before this process looked, nothing is known. Raises CaptokenError.
+        """
+        newest = self.overlay()
+        if at is None or newest is None:
+            return newest
+        with self._lock:
+            seen = list(self._seen)
+        of_then = next((one for one in seen if one.issued_at <= at), seen[-1])
+        return views.Past(of_then, at)
+
+    def _keep(self, opened: Overlay | None) -> None:
+        """Keep an overlay for who looks back, unless it says what the one before says."""
+        if opened is None:
+            return
+        said = {entry.id for entry in opened.entries}
+        if self._seen and said == {entry.id for entry in self._seen[0].entries}:
+            return
+        self._seen.insert(0, opened)
+        del self._seen[KEPT:]
 
     # --- beforehand -------------------------------------------------------------------------------
 
@@ -125,8 +153,9 @@ class Control:
     ) -> Json:
         """What it would have refused in the last hour. Raises Refused for what cannot be done."""
         entry, proposed = self._proposed([(select, keywords)])
-        hit = _stopped(index, proposed, now - HOUR, now)
+        hit, is_all = _stopped(index, proposed, now - HOUR, now)
         return {
+            "only": None if is_all else LOOKED_AT,
             "hours": HOUR // 3600,
             "would_refuse": len(hit),
             "rows": [views.row_of(one.decision, one.why) for one in hit[:SHOWN]],
@@ -143,8 +172,9 @@ class Control:
     ) -> Json:
         """Which calls entries would have stopped that were not there. Raises Refused."""
         _, proposed = self._proposed(add)
-        hit = _stopped(index, proposed, first, last)
+        hit, is_all = _stopped(index, proposed, first, last)
         return {
+            "only": None if is_all else LOOKED_AT,
             "stopped": len(hit),
             "rows": [views.row_of(one.decision, one.why) for one in hit[:SHOWN]],
         }
@@ -226,8 +256,13 @@ def _asked(do: Callable[[], _T]) -> _T:
         raise Refused(400, views.plain(str(error))) from None
 
 
-def _stopped(index: Index, proposed: Overlay, first: int, last: int) -> list[analysis.Replayed]:
-    """The calls between two times that an overlay of these entries alone denies for certain."""
-    history = index.history_between(first, last, LOOKED_AT)
+def _stopped(
+    index: Index, proposed: Overlay, first: int, last: int
+) -> tuple[list[analysis.Replayed], bool]:
+    """The calls between two times that an overlay of these entries alone denies for certain.
+
+    And whether all calls of that time were looked at: if they are too many, the last ones are.
+    """
+    history, is_all = index.history_between(first, last, LOOKED_AT)
     judged = analysis.replay(history, proposed)
-    return [one for one in judged if one.outcome == "denied"]
+    return [one for one in judged if one.outcome == "denied"], is_all

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import token_urlsafe
@@ -47,6 +48,7 @@ _log = logging.getLogger("captoken.console")
 
 BODY_BYTES = 1 << 16
 EVERY = 0.25  # seconds between two looks at the trails
+_CURSOR = re.compile(r"[0-9]{1,16}\.[0-9]{1,16}", re.ASCII).fullmatch
 _COOKIE = b"captoken_console"
 _STATIC = Path(__file__).with_name("static")
 
@@ -230,28 +232,30 @@ class Console:
         mark = f"{self._index.revision}.{0 if overlay is None else overlay.seq}"
         if at is None and given.get("rev") == mark:
             return {"rev": mark, "same": True, "now": self.now()}
-        found = views.now_view(self._index, overlay, self.now(), at, given.get("find", ""))
-        return found | {"rev": mark}
+        then = self._control.overlay_at(at)
+        found = views.now_view(self._index, then, self.now(), at, given.get("find", ""))
+        return found | {"rev": mark, "overlay": views.overlay_facts(overlay)}
 
     def _task_view(self, given: Mapping[str, str]) -> Json | None:
+        at = _number(given, "at")
         return views.task_view(
             self._index,
-            self._control.overlay(),
+            self._control.overlay_at(at),
             self._spent,
             self.now(),
             given.get("task", ""),
-            _number(given, "at"),
+            at,
         )
 
     def _agent_view(self, given: Mapping[str, str]) -> Json | None:
-        overlay = self._control.overlay()
+        at = _number(given, "at")
         return views.agent_view(
             self._index,
-            overlay,
+            self._control.overlay_at(at),
             self._spent,
             self.now(),
             given.get("id", ""),
-            _number(given, "at"),
+            at,
         )
 
     def _decisions_view(self, given: Mapping[str, str]) -> Json:
@@ -259,7 +263,8 @@ class Console:
             self._index,
             hop=given.get("id"),
             task=given.get("task"),
-            before=_number(given, "before"),
+            trace=given.get("trace"),
+            before=_cursor(given),
             at=_number(given, "at"),
             refused=given.get("refused") == "1",
             limit=_number(given, "limit") or views.PAGE,
@@ -328,6 +333,14 @@ def _number(given: Mapping[str, str], name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 16):
         raise RequestError(400, f"{name} is a whole number")
     return int(text)
+
+
+def _cursor(given: Mapping[str, str]) -> str | None:
+    """Where a page ends, if that is stated. Raises RequestError."""
+    text = given.get("before")
+    if text is not None and not _CURSOR(text):
+        raise RequestError(400, "before is the `next` of a page")
+    return text
 
 
 def _static(path: str) -> Response:

@@ -51,13 +51,13 @@ def exported(
 
 def _decisions(index: Index, task: str) -> Iterator[Json]:
     """The last decisions of a task, the last first."""
-    before: int | None = None
+    before: str | None = None
     for _ in range(DECISIONS // views.PAGE):
         page = views.decisions_view(index, task=task, before=before)
         yield from page["rows"]
         if page["next"] is None:
             return
-        before = int(page["next"])
+        before = page["next"]
 
 
 def _page(found: Json, decisions: Iterable[Json], stands: list[Json], now: int) -> Iterator[str]:

@@ -13,6 +13,10 @@ What is counted while it is read, so that a million records are answered for at 
     hops        a row for each holding of a token by an agent, as `captoken.audit` groups them
     minutes     by hop and minute: allowed, denied
     calls       a row a decision, with the place of its record in the trail
+    uses        by hop, each kind of access that was allowed, once: the place of its first record
+
+Several trails are one story: decisions stand in the order of their moments, whichever server wrote
+them, and each says in which trail it is.
 """
 
 from __future__ import annotations
@@ -20,10 +24,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from threading import RLock
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
@@ -32,11 +38,12 @@ from captoken.audit import analysis
 from captoken.audit._check import numbered
 from captoken.stores.ports import Head
 
-VERSION = 1
-STEP = 1 << 22  # bytes of a trail that are taken in one transaction
+VERSION = 2
+STEP = 1 << 20  # bytes of a trail that are taken in one transaction
 LONGEST = 1 << 26  # bytes of one record
 _REMEMBERED = 50_000  # tokens and hops
 _TOGETHER = 20_000  # decisions that are put together at once
+_BITS = 62  # of a number of SQLite
 
 _TABLES = """
 create table trails (
@@ -49,7 +56,8 @@ create table tasks (
 ) without rowid;
 create table hops (
     id text primary key, parent text, token text, task text, agent text, basis text, depth integer,
-    first_at integer, expires_at integer, said text, last text, allowed integer, denied integer
+    first_at integer, expires_at integer, said text, last text, allowed integer, denied integer,
+    trails integer
 ) without rowid;
 create index hops_by_task on hops (task);
 create index hops_by_parent on hops (parent);
@@ -58,12 +66,19 @@ create table minutes (
     hop text, minute integer, allowed integer, denied integer, primary key (hop, minute)
 ) without rowid;
 create table calls (
-    id integer primary key, trail integer, offset integer, length integer, seq integer,
-    at integer, hop text, task text, allowed integer, code text
+    id integer primary key, trail integer, offset integer, length integer,
+    moment integer, hop text, task text, allowed integer, trace text
 );
-create index calls_by_hop on calls (hop, id);
-create index calls_by_task on calls (task, id);
-create index calls_by_time on calls (at);
+create index calls_by_hop on calls (hop, moment);
+create index calls_by_task on calls (task, moment);
+create index calls_by_time on calls (moment);
+create index calls_by_trace on calls (trace, moment) where trace is not null;
+create index refused_by_hop on calls (hop, moment) where allowed = 0;
+create index refused_by_task on calls (task, moment) where allowed = 0;
+create index refused_by_time on calls (moment) where allowed = 0;
+create table uses (
+    hop text, what blob, trail integer, offset integer, length integer, primary key (hop, what)
+) without rowid;
 """
 
 
@@ -72,12 +87,57 @@ class Trail(NamedTuple):
 
     id: int
     path: str
+
+    # For people.
+    name: str
     offset: int
     head: Head
     last_at: int | None
 
     # Why nothing more is read of it.
     trouble: str | None
+
+
+class Call(NamedTuple):
+    """A decision, and where its record is."""
+
+    id: int
+    trail: int
+    offset: int
+    length: int
+    moment: int
+    hop: str | None
+
+
+_CALL = ", ".join(Call._fields)
+
+
+class _Counted:
+    """What some records of one trail add up to, until it is written."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.uses: list[tuple[Any, ...]] = []
+
+        # By hop: allowed, denied, when first, and the last.
+        self.hops: dict[str, tuple[int, int, int, str]] = {}
+
+        # By hop and minute, and by task: allowed, denied; and when last.
+        self.minutes: dict[tuple[str, int], tuple[int, int]] = {}
+        self.tasks: dict[str, tuple[int, int, int]] = {}
+        self.proven: set[tuple[str, str]] = set()
+
+    def add(self, hop: str, task: str, at: int, allowed: bool, last: str) -> None:
+        """Count a decision."""
+        yes, no = int(allowed), int(not allowed)
+        before = self.hops.get(hop, (0, 0, at, last))
+        self.hops[hop] = (before[0] + yes, before[1] + no, before[2], last)
+
+        minute = self.minutes.get((hop, at // 60), (0, 0))
+        self.minutes[hop, at // 60] = (minute[0] + yes, minute[1] + no)
+
+        of_task = self.tasks.get(task, (0, 0, at))
+        self.tasks[task] = (of_task[0] + yes, of_task[1] + no, max(of_task[2], at))
 
 
 class Index:
@@ -94,13 +154,19 @@ class Index:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = off")  # it can be made anew
-        wanted = [str(Path(trail).resolve()) for trail in trails]
+        wanted = list(dict.fromkeys(str(Path(trail).resolve()) for trail in trails))
         if not self._is_ours(wanted):
             self._make(wanted)
+
+        # By the id of a trail: what it is called, for people.
+        ids = [id for (id,) in self._db.execute("select id from trails order by id")]
+        self.names = dict(zip(ids, _names(wanted), strict=True))
 
         # What was read lately of tokens and hops, so that a decision costs no question.
         self._through: dict[str, tuple[str, list[str]]] = {}
         self._tasks: dict[str, str] = {}
+        self._used: dict[tuple[str, bytes], None] = {}
+        self._counted = _Counted()
         # Moves on with each change, so that a page can ask whether there is any.
         self.revision = 1
 
@@ -139,60 +205,79 @@ class Index:
         """The trails, and how far each was read."""
         query = "select id, path, offset, seq, hash, last_at, trouble from trails order by id"
         return [
-            Trail(id, path, offset, Head(seq, hash), last_at, trouble)
+            Trail(id, path, self.names[id], offset, Head(seq, hash), last_at, trouble)
             for id, path, offset, seq, hash, last_at, trouble in self.rows(query)
         ]
 
-    def record(self, trail: int, offset: int, length: int) -> dict[str, Any]:
-        """A record as it stands in its trail. Raises OSError, or ValueError where it is gone."""
-        ((path,),) = self.rows("select path from trails where id = ?", trail)
-        with open(path, "rb") as file:
-            file.seek(offset)
-            found: dict[str, Any] = json.loads(file.read(length))
-        return found
+    def calls(self, condition: str, *values: Any, most: int) -> list[Call]:
+        """Decisions, the last first: in the order of their moments, whichever trail they are in."""
+        query = f"select {_CALL} from calls where {condition} order by moment desc, id desc limit ?"
+        return [Call(*row) for row in self.rows(query, *values, most)]
 
-    def history_of(self, hops: Sequence[str]) -> analysis.History:
-        """The records of some hops, put together as an audit does it: if there are many, the last.
+    def records(self, calls: Iterable[Call]) -> Iterator[dict[str, Any] | None]:
+        """Their records as they stand in the trails. None where one is not there any more."""
+        paths = dict(self.rows("select id, path from trails"))
+        with ExitStack() as stack:
+            files: dict[int, IO[bytes]] = {}
+            for call in calls:
+                try:
+                    file = files.get(call.trail)
+                    if file is None:
+                        file = files[call.trail] = stack.enter_context(
+                            open(paths[call.trail], "rb")
+                        )
+                    file.seek(call.offset)
+                    yield msgspec.json.decode(file.read(call.length), type=dict[str, Any])
+                except (OSError, ValueError):  # msgspec's errors are ValueErrors, too
+                    yield None
 
-        Raises OSError and ValueError where the trail is not what it was.
+    def uses_of(self, hops: Sequence[str]) -> analysis.History:
+        """What was allowed to some hops, each kind of access once, put together as an audit does.
+
+        Of those that are more than can be put together, some.
         """
         marks = ", ".join("?" * len(hops))
-        calls = self.rows(
-            f"""
-            select trail, offset, length from calls where hop in ({marks})
-            order by id desc limit {_TOGETHER}
-            """,
-            *hops,
-        )
+        query = f"""
+            select 0, trail, offset, length, 0, hop from uses where hop in ({marks}) limit ?
+        """
+        calls = [Call(*row) for row in self.rows(query, *hops, _TOGETHER)]
         return self._history(hops, calls)
 
-    def history_between(self, first: int, last: int, most: int) -> analysis.History:
-        """The records of a time: the last ones, if there are more."""
-        calls = self.rows(
-            """
-            select trail, offset, length, hop from calls
-            where at between ? and ? and hop is not null order by id desc limit ?
-            """,
-            first,
-            last,
-            most,
-        )
-        hops = list(dict.fromkeys(hop for *_, hop in calls))
-        return self._history(hops, [place for *place, _ in calls])
+    def history_of(self, hops: Sequence[str]) -> tuple[analysis.History, bool]:
+        """The records of some hops, put together as an audit does it: if there are many, the last.
 
-    def _history(self, hops: Sequence[str], calls: Iterable[Sequence[int]]) -> analysis.History:
+        And whether these are all.
+        """
+        marks = ", ".join("?" * len(hops))
+        calls = self.calls(f"hop in ({marks})", *hops, most=_TOGETHER + 1)
+        return self._history(hops, calls[:_TOGETHER]), len(calls) <= _TOGETHER
+
+    def history_between(self, first: int, last: int, most: int) -> tuple[analysis.History, bool]:
+        """The records of a time, between two seconds: the last ones, if there are more.
+
+        And whether these are all.
+        """
+        span = (first * 1000, last * 1000 + 999)
+        calls = self.calls("moment between ? and ? and hop is not null", *span, most=most + 1)
+        is_all = len(calls) <= most
+        del calls[most:]
+        hops = list(dict.fromkeys(call.hop for call in calls if call.hop is not None))
+        return self._history(hops, calls), is_all
+
+    def _history(self, hops: Sequence[str], calls: Sequence[Call]) -> analysis.History:
         records = [
             json.loads(said)
             for hop in hops
             for (said,) in self.rows("select said from hops where id = ?", hop)
         ]
         last_link = {hop: said["links"][-1]["id"] for hop, said in zip(hops, records, strict=True)}
-        for trail, offset, length in reversed(list(calls)):
-            record = self.record(trail, offset, length)
+        in_order = calls[::-1]
+        for call, record in zip(in_order, self.records(in_order), strict=True):
+            if record is None:
+                continue
             # A holder narrows for each call. What it did is the hop's, whose own last link is here.
-            found = self._found(record.get("link"))
-            if found is not None:
-                record["link"] = last_link[found[0]]
+            if call.hop is not None:
+                record["link"] = last_link[call.hop]
             records.append(record)
         return analysis.gather(records)
 
@@ -208,8 +293,7 @@ class Index:
                     break
                 trail = after
                 taken = True
-        if taken:
-            self.revision += 1
+                self.revision += 1
         return taken
 
     def _take(self, trail: Trail) -> Trail:
@@ -223,11 +307,14 @@ class Index:
 
         with self._lock:
             self._db.execute("begin immediate")
+            self._counted = _Counted()
             try:
                 after = self._taken(trail, lines)
+                self._write(trail)
                 self._db.execute("commit")
             except BaseException:
                 self._db.execute("rollback")
+                self._used.clear()
                 raise
         return after
 
@@ -295,7 +382,8 @@ class Index:
             }
             self._db.execute(
                 """
-                insert or ignore into hops values (?, ?, ?, ?, ?, ?, ?, null, ?, ?, null, 0, 0)
+                insert or ignore into hops
+                values (?, ?, ?, ?, ?, ?, ?, null, ?, ?, null, 0, 0, 0)
                 """,
                 (
                     hop.id,
@@ -313,52 +401,84 @@ class Index:
     def _add_decision(self, trail: int, at: int, length: int, record: dict[str, Any]) -> None:
         """A decision, on the hop that it was about, if that is of a token that is described."""
         decided = msgspec.convert(record, analysis.Decided)
+        trace = record.get("trace")
+        if trace is not None and not isinstance(trace, str):
+            raise ValueError("its trace is no text")
         found = self._found(decided.link)
         hop, through = found if found is not None else (None, [])
         task = self._task(hop)
-        self._db.execute(
-            """
-            insert into calls (trail, offset, length, seq, at, hop, task, allowed, code)
-            values (?, ?, ?, ?, ?, ?, ?, ?, ?)
-            """,
-            (trail, at, length, decided.seq, decided.at, hop, task, decided.allowed, decided.code),
-        )
-        if hop is None:
+        moment = decided.at * 1000 + (decided.ms or 0)
+        counted = self._counted
+        counted.calls.append((trail, at, length, moment, hop, task, decided.allowed, trace))
+        if hop is None or task is None:
             return
 
-        counts = (int(decided.allowed), int(not decided.allowed))
-        last = json.dumps({"at": decided.at, "trail": trail, "offset": at, "length": length})
-        self._db.execute(
+        last = f'{{"trail": {trail}, "offset": {at}, "length": {length}, "moment": {moment}}}'
+        counted.add(hop, task, decided.at, decided.allowed, last)
+        if decided.allowed and "access" in record:
+            self._add_use(hop, trail, at, length, record["access"])
+
+        # Proven once is proven, as `captoken.audit` has it.
+        for actor in decided.chain:
+            if actor.basis == "proven":
+                counted.proven.update((hop, actor.name) for hop in through)
+
+    def _add_use(
+        self, hop: str, trail: int, at: int, length: int, access: Mapping[str, Any]
+    ) -> None:
+        """Keep the place of an access, the first time that one like it is allowed to the hop."""
+        said = {key: value for key, value in access.items() if key != "cost"}
+        what = sha256(msgspec.json.encode(said, order="deterministic")).digest()[:16]
+        if (hop, what) not in self._used:
+            self._used[hop, what] = None
+            _bound(self._used)
+            self._counted.uses.append((hop, what, trail, at, length))
+
+    def _write(self, trail: Trail) -> None:
+        """Write what some records of a trail add up to."""
+        counted = self._counted
+        self._db.executemany(
             """
-            update hops set allowed = allowed + ?, denied = denied + ?, last = ?,
-            first_at = coalesce(first_at, ?) where id = ?
+            insert into calls (trail, offset, length, moment, hop, task, allowed, trace)
+            values (?, ?, ?, ?, ?, ?, ?, ?)
             """,
-            (*counts, last, decided.at, hop),
+            counted.calls,
         )
-        self._db.execute(
+        self._db.executemany("insert or ignore into uses values (?, ?, ?, ?, ?)", counted.uses)
+
+        # Each trail is a bit, as far as there are bits.
+        bit = 1 << (trail.id - 1) if trail.id <= _BITS else 0
+        self._db.executemany(
+            """
+            update hops set allowed = allowed + ?, denied = denied + ?,
+            first_at = min(coalesce(first_at, ?), ?), trails = trails | ?,
+            last = case when coalesce(json_extract(last, '$.moment'), 0)
+                <= json_extract(?, '$.moment') then ? else last end
+            where id = ?
+            """,
+            (
+                (yes, no, first, first, bit, last, last, hop)
+                for hop, (yes, no, first, last) in counted.hops.items()
+            ),
+        )
+        self._db.executemany(
             """
             insert into minutes values (?, ?, ?, ?)
-            on conflict do update set allowed = allowed + ?, denied = denied + ?
+            on conflict do update set allowed = allowed + excluded.allowed,
+            denied = denied + excluded.denied
             """,
-            (hop, decided.at // 60, *counts, *counts),
+            ((hop, minute, *counts) for (hop, minute), counts in counted.minutes.items()),
         )
-        self._db.execute(
+        self._db.executemany(
             """
             update tasks set allowed = allowed + ?, denied = denied + ?, last_at = max(last_at, ?)
             where task = ?
             """,
-            (*counts, decided.at, task),
+            ((*counts, task) for task, counts in counted.tasks.items()),
         )
-
-        # Proven once is proven, as `captoken.audit` has it.
-        proven = {actor.name for actor in decided.chain if actor.basis == "proven"}
-        if proven:
-            marks = ", ".join("?" * len(through))
-            names = ", ".join("?" * len(proven))
-            self._db.execute(
-                f"update hops set basis = 'proven' where id in ({marks}) and agent in ({names})",
-                (*through, *proven),
-            )
+        self._db.executemany(
+            "update hops set basis = 'proven' where id = ? and agent = ?", counted.proven
+        )
 
     def _found(self, link: str | None) -> tuple[str, list[str]] | None:
         """The hop of a token, and those that it went through."""
@@ -410,7 +530,17 @@ def _lines(trail: Trail) -> list[bytes]:
     return [line + b"\n" for line in whole.split(b"\n")[:-1]]
 
 
-def _bound(kept: dict[str, Any]) -> None:
+def _names(paths: Sequence[str]) -> list[str]:
+    """A name for each file: its own, with as many of its folders as tell it from the others."""
+    parts = [Path(path).with_suffix("").parts for path in paths]
+    for count in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(one[-count:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
+
+
+def _bound(kept: dict[Any, Any]) -> None:
     """What is kept of it is not more than this. The oldest goes."""
     if len(kept) > _REMEMBERED:
         del kept[next(iter(kept))]

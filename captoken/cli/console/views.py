@@ -8,28 +8,33 @@ numbers. The page shows them as text, and builds nothing of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from captoken._format.encoding import b64decode
 from captoken._format.spelling import escape
+from captoken._language.caveats import COUNTED
 from captoken._language.entries import Entry, SelectorFacts
 from captoken._language.links import BadLink, Link
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis
 from captoken.cli import words
 from captoken.cli.audit import tried
-from captoken.cli.console.index import Index
+from captoken.cli.console.index import Call, Index
 
 TASKS = 200  # of one answer
 PAGE = 100  # decisions of one answer, unless asked for fewer
 BARS = 60  # of a series
 SPARKS = 30  # of one agent's
 _MINUTE = 60
+
+# A task that is younger has bars of seconds, not of minutes, unless its calls are too many for it.
+_YOUNG = 600
+_FINE = 10
+_FEW = 20_000
 
 Json = dict[str, Any]
 
@@ -85,13 +90,36 @@ def _may(hop: analysis.Hop, now: int) -> list[str]:
 # --- what stands ----------------------------------------------------------------------------------
 
 
-def _entries_on(facts: SelectorFacts, overlay: Overlay | None, now: int) -> Sequence[Entry]:
+class Past:
+    """What operators had said by a time, out of an overlay of that time or of a later one.
+
+    What was lifted before that overlay is not in it.
+    """
+
+    def __init__(self, overlay: Overlay, at: int) -> None:
+        self._overlay = overlay
+        self._at = at
+        self.entries = tuple(entry for entry in overlay.entries if entry.at <= at)
+
+    def touches(self, keys: Sequence[str | bytes]) -> bool:
+        """May an entry be on what has these keys?"""
+        return self._overlay.touches(keys)
+
+    def on(self, facts: SelectorFacts, now: int) -> list[Entry]:
+        """The entries on a token, of those that were there."""
+        return [entry for entry in self._overlay.on(facts, now) if entry.at <= self._at]
+
+
+Said = Overlay | Past
+
+
+def _entries_on(facts: SelectorFacts, overlay: Said | None, now: int) -> Sequence[Entry]:
     if overlay is None or not overlay.touches(facts.keys):
         return ()
     return overlay.on(facts, now)
 
 
-def _state(found: Known, overlay: Overlay | None, now: int) -> str:
+def _state(found: Known, overlay: Said | None, now: int) -> str:
     """Whether a hop can still do anything, and whether an operator said something of it."""
     entries = _entries_on(found.facts, overlay, now)
     if any(entry.link is None for entry in entries):
@@ -114,7 +142,7 @@ instr(lower(task), ?) or instr(lower(subject), ?) or exists (
 
 def now_view(
     index: Index,
-    overlay: Overlay | None,
+    overlay: Said | None,
     now: int,
     at: int | None = None,
     find: str = "",
@@ -125,7 +153,7 @@ def now_view(
     """
     trails = [
         {
-            "name": plain(Path(trail.path).name),
+            "name": plain(trail.name),
             "records": trail.head.seq,
             "last_at": trail.last_at,
             "trouble": None if trail.trouble is None else plain(trail.trouble),
@@ -147,13 +175,15 @@ def now_view(
         "rev": index.revision,
         "now": now,
         "trails": trails,
-        "overlay": None if overlay is None else _overlay_facts(overlay),
         "tasks": tasks,
         "more": max(0, count - len(tasks)),
     }
 
 
-def _overlay_facts(overlay: Overlay) -> Json:
+def overlay_facts(overlay: Overlay | None) -> Json | None:
+    """How fresh it is, and how much it says."""
+    if overlay is None:
+        return None
     return {
         "seq": overlay.seq,
         "issued_at": overlay.issued_at,
@@ -164,7 +194,7 @@ def _overlay_facts(overlay: Overlay) -> Json:
 
 def _task(
     index: Index,
-    overlay: Overlay | None,
+    overlay: Said | None,
     row: tuple[Any, ...],
     now: int,
     at: int | None,
@@ -196,21 +226,41 @@ def _task(
     }
 
 
-_COUNTS = "coalesce(sum(allowed), 0), coalesce(sum(not allowed), 0)"
-
-
 def _counted_until(index: Index, task: str, at: int) -> tuple[int, int, int]:
-    ((allowed, denied, last),) = index.rows(
-        f"select {_COUNTS}, max(at) from calls where task = ? and at <= ?",
-        task,
-        at,
+    """Calls of a task up to a second, allowed and denied; and when the last was."""
+    ((last,),) = index.rows(
+        "select max(moment) from calls where task = ? and moment <= ?", task, at * 1000 + 999
     )
-    return allowed, denied, last or 0
+    within = "hop in (select id from hops where task = ?)"
+    return (*_counts(index, within, "task = ?", task, at), (last or 0) // 1000)
+
+
+def _counts(index: Index, of_minutes: str, of_calls: str, value: str, at: int) -> tuple[int, int]:
+    """Calls up to a second, allowed and denied: whole minutes, and what was in the last one."""
+    minute = at // _MINUTE
+    ((allowed, denied),) = index.rows(
+        f"""
+        select coalesce(sum(allowed), 0), coalesce(sum(denied), 0)
+        from minutes where {of_minutes} and minute < ?
+        """,
+        value,
+        minute,
+    )
+    ((more, of_these),) = index.rows(
+        f"""
+        select count(*), coalesce(sum(allowed), 0) from calls
+        where {of_calls} and moment between ? and ?
+        """,
+        value,
+        minute * _MINUTE * 1000,
+        at * 1000 + 999,
+    )
+    return allowed + of_these, denied + more - of_these
 
 
 def _state_of_task(
     index: Index,
-    overlay: Overlay | None,
+    overlay: Said | None,
     task: str,
     expires_at: int | None,
     now: int,
@@ -229,12 +279,12 @@ def _state_of_task(
 
 # --- one task -------------------------------------------------------------------------------------
 
-_NODE = "id, parent, agent, basis, first_at, expires_at, allowed, denied, last, said"
+_NODE = "id, parent, agent, basis, first_at, expires_at, allowed, denied, last, said, trails"
 
 
 def task_view(
     index: Index,
-    overlay: Overlay | None,
+    overlay: Said | None,
     spent: Spent,
     now: int,
     task: str,
@@ -245,8 +295,10 @@ def task_view(
     rows = index.rows(f"select {_TASK} from tasks where task = ?", task)
     if not rows:
         return None
+    step = _step(index, rows[0], then)
+    sparks = _sparks(index, "task = ?", task, then, step)
     nodes = [
-        _node(index, overlay, spent, row, then, at)
+        _node(index, overlay, spent, row, then, at, (step, sparks))
         for row in index.rows(
             f"select {_NODE} from hops where task = ? order by depth, first_at, id", task
         )
@@ -255,47 +307,90 @@ def task_view(
     return {
         "task": _task(index, overlay, rows[0], then, at),
         "nodes": nodes,
-        "series": _series(index, task, then),
+        "series": _series(sparks, then, step),
     }
 
 
-def _series(index: Index, task: str, now: int) -> Json:
-    """Calls of a task over its last hour, a minute a bar."""
-    last = now // _MINUTE
-    first = last - BARS + 1
-    allowed = [0] * BARS
-    denied = [0] * BARS
-    for minute, yes, no in index.rows(
-        """
-        select minute, sum(minutes.allowed), sum(minutes.denied)
-        from minutes join hops on hops.id = minutes.hop
-        where hops.task = ? and minute between ? and ? group by minute
-        """,
-        task,
-        first,
-        last,
-    ):
-        allowed[minute - first] = yes
-        denied[minute - first] = no
-    return {"from": first * _MINUTE, "step": _MINUTE, "allowed": allowed, "denied": denied}
+# What was called lately, by hop: of each bar, how many calls were allowed and denied.
+Sparks = dict[str, dict[int, tuple[int, int]]]
+
+
+def _step(index: Index, task: tuple[Any, ...], now: int) -> int:
+    """Seconds of a bar: few while the task is young."""
+    first_at, allowed, denied = task[2], task[4], task[5]
+    is_young = now - first_at < _YOUNG - _MINUTE and allowed + denied <= _FEW
+    return _FINE if is_young else _MINUTE
+
+
+def _sparks(index: Index, condition: str, value: str, now: int, step: int) -> Sparks:
+    """The bars of the hops of a task, or of one hop."""
+    last = now // step
+    span = (last - BARS + 1, last)
+    if step == _MINUTE:
+        rows = index.rows(
+            f"""
+            select hop, minute, minutes.allowed, minutes.denied
+            from minutes join hops on hops.id = minutes.hop
+            where hops.{condition} and minute between ? and ?
+            """,
+            value,
+            *span,
+        )
+    else:
+        which = condition.replace("id", "hop")
+        rows = index.rows(
+            f"""
+            select hop, moment / {step * 1000} as bar, sum(allowed), sum(1 - allowed)
+            from calls where {which} and moment between ? and ? and hop is not null
+            group by hop, bar
+            """,
+            value,
+            span[0] * step * 1000,
+            now * 1000 + 999,
+        )
+    found: Sparks = {}
+    for hop, bar, allowed, denied in rows:
+        found.setdefault(hop, {})[bar] = (allowed, denied)
+    return found
+
+
+def _bars(sparks: Iterable[Mapping[int, tuple[int, int]]], last: int, count: int) -> list[Any]:
+    """Allowed and denied, a bar each, up to the last one."""
+    allowed = [0] * count
+    denied = [0] * count
+    for found in sparks:
+        for bar, (yes, no) in found.items():
+            place = bar - last + count - 1
+            if 0 <= place < count:
+                allowed[place] += yes
+                denied[place] += no
+    return [allowed, denied]
+
+
+def _series(sparks: Sparks, now: int, step: int) -> Json:
+    """Calls of a task, up to now."""
+    last = now // step
+    allowed, denied = _bars(sparks.values(), last, BARS)
+    first = (last - BARS + 1) * step
+    return {"from": first, "step": step, "allowed": allowed, "denied": denied}
 
 
 def _node(
     index: Index,
-    overlay: Overlay | None,
+    overlay: Said | None,
     spent: Spent,
     row: tuple[Any, ...],
     now: int,
     at: int | None,
+    sparks: tuple[int, Sparks],
 ) -> Json:
     """A hop: who holds it, what it may do and did."""
-    id, parent, agent, basis, first_at, expires_at, allowed, denied, last, said = row
+    id, parent, agent, basis, first_at, expires_at, allowed, denied, last, said, trails = row
     found = known(said)
     if at is not None:
-        ((allowed, denied),) = index.rows(
-            f"select {_COUNTS} from calls where hop = ? and at <= ?", id, at
-        )
-    sparks, refused = _sparks(index, id, now)
+        allowed, denied = _counts(index, "hop = ?", "hop = ?", id, at)
+    step, by_hop = sparks
+    yes, no = _bars([by_hop.get(id, {})], now // step, SPARKS)
     return {
         "id": id,
         "parent": parent,
@@ -307,33 +402,28 @@ def _node(
         "denied": denied,
         "last": None if last is None or at is not None else _last(index, json.loads(last)),
         "words": _may(found.hop, now),
-        "budget": _budget(found, spent),
+        "budget": _budget(found, spent if at is None else _not_known),
         "state": _state(found, overlay, now),
-        "spark": sparks,
-        "refused": refused,
+        "spark": [a + b for a, b in zip(yes, no, strict=True)],
+        "refused": no,
+        "step": step,
+        "servers": [
+            plain(name) for trail, name in index.names.items() if trails >> (trail - 1) & 1
+        ],
     }
 
 
-def _sparks(index: Index, hop: str, now: int) -> tuple[list[int], list[int]]:
-    """Calls of the last half an hour, and those that were refused, a minute each."""
-    last = now // _MINUTE
-    first = last - SPARKS + 1
-    calls = [0] * SPARKS
-    refused = [0] * SPARKS
-    query = "select minute, allowed, denied from minutes where hop = ? and minute between ? and ?"
-    for minute, yes, no in index.rows(query, hop, first, last):
-        calls[minute - first] = yes + no
-        refused[minute - first] = no
-    return calls, refused
+def _not_known(bucket: bytes, unit: str) -> None:
+    """What was left at a time, no ledger says."""
 
 
 def _last(index: Index, place: Mapping[str, int]) -> Json | None:
     """What was decided last."""
-    try:
-        record = index.record(place["trail"], place["offset"], place["length"])
-    except (OSError, ValueError):
+    call = Call(0, place["trail"], place["offset"], place["length"], place["moment"], None)
+    (record,) = index.records([call])
+    decided = _decided(record)
+    if decided is None:
         return None
-    decided = msgspec.convert(record, analysis.Decided)
     return {
         "at": decided.at,
         "what": plain(tried(decided.access)),
@@ -342,16 +432,40 @@ def _last(index: Index, place: Mapping[str, int]) -> Json | None:
     }
 
 
+def _decided(record: Mapping[str, Any] | None) -> analysis.Decided | None:
+    """A decision, as its record says it. None where it is not what it was."""
+    try:
+        return None if record is None else msgspec.convert(record, analysis.Decided)
+    except ValueError:  # msgspec's errors are ValueErrors, too
+        return None
+
+
 def _budget(found: Known, spent: Spent) -> list[Json]:
     """What may be used how often, at each link that counts, and what is left of it by the ledger.
 
     A link above counts for all below it: what it has left is shared.
     """
     counted: list[Json] = []
-    for bucket, link in zip(found.facts.links, found.hop.links, strict=True):
+    holders = _holders(found)
+    for holder, bucket, link in zip(holders, found.facts.links, found.hop.links, strict=True):
         for unit, limit in _limits(link):
-            counted.append({"unit": plain(unit), "limit": limit, "spent": spent(bucket, unit)})
+            counted.append(
+                {
+                    "unit": plain(unit),
+                    "of": plain(holder),
+                    "limit": limit,
+                    "spent": spent(bucket, unit),
+                }
+            )
     return counted
+
+
+def _holders(found: Known) -> list[str]:
+    """Whose each link is: who got the token with it."""
+    holders: list[str] = []
+    for hop in found.through:
+        holders += [hop.agent] * (len(hop.links) - len(holders))
+    return holders
 
 
 def _limits(link: Link | BadLink) -> list[tuple[str, int]]:
@@ -370,7 +484,7 @@ def _limits(link: Link | BadLink) -> list[tuple[str, int]]:
 
 def agent_view(
     index: Index,
-    overlay: Overlay | None,
+    overlay: Said | None,
     spent: Spent,
     now: int,
     id: str,
@@ -385,8 +499,12 @@ def agent_view(
     if not rows:
         return None
     found = known(rows[0][9])
+    ((task,),) = index.rows("select task from hops where id = ?", id)
+    (facts,) = index.rows(f"select {_TASK} from tasks where task = ?", task)
+    step = _step(index, facts, then)
+    sparks = _sparks(index, "id = ?", id, then, step)
     return {
-        "node": _node(index, overlay, spent, rows[0], then, at),
+        "node": _node(index, overlay, spent, rows[0], then, at, (step, sparks)),
         "chain": _chain(index, found, then),
         "may": _may(found.hop, then),
         "said": [entry_view(entry, then) for entry in _entries_on(found.facts, overlay, then)],
@@ -442,24 +560,37 @@ def _took(link: Link | BadLink, now: int) -> list[str]:
 
 
 def _unused(index: Index, id: str) -> Json | None:
-    """The narrower token that would have done, in words to be pasted. None where all was needed."""
-    try:
-        history = index.history_of(_below(index, id))
-    except (OSError, ValueError):
-        return None
+    """The narrower token that would have done, in words to be pasted. None where all was needed.
+
+    Of calls that are like each other one is looked at, unless the token counts them.
+    """
+    below = _below(index, id)
+    ((said,),) = index.rows("select said from hops where id = ?", id)
+    is_counted = any(_limits(link) for link in known(said).hop.links)
+    history, is_all = index.history_of(below) if is_counted else (index.uses_of(below), True)
     for usage in analysis.unused(history):
         if usage.hop.id == id and not usage.is_tight:
             keywords = {key: value for key, value in usage.sufficient.items() if key != "depth"}
+            if not is_all:
+                # What was counted of some calls is too little for all.
+                keywords = {key: value for key, value in keywords.items() if key not in COUNTED}
             said = ", ".join(f"{key}={value!a}" for key, value in keywords.items())
             return {
                 "keywords": keywords,
                 "python": f"token.attenuate({said})",
-                "allowed": usage.allowed,
+                "allowed": _allowed(index, below),
             }
     return None
 
 
-def _reach(index: Index, overlay: Overlay | None, id: str, now: int) -> Json:
+def _allowed(index: Index, hops: Sequence[str]) -> int:
+    """How many calls of some hops were allowed."""
+    marks = ", ".join("?" * len(hops))
+    ((allowed,),) = index.rows(f"select sum(allowed) from hops where id in ({marks})", *hops)
+    return int(allowed or 0)
+
+
+def _reach(index: Index, overlay: Said | None, id: str, now: int) -> Json:
     """What still works of it and of all that came of it, and the entry that stops all of that."""
     agents: list[Json] = []
     for below in _below(index, id):
@@ -478,37 +609,44 @@ def decisions_view(
     *,
     hop: str | None = None,
     task: str | None = None,
-    before: int | None = None,
+    trace: str | None = None,
+    before: str | None = None,
     at: int | None = None,
     refused: bool = False,
     limit: int = PAGE,
 ) -> Json:
-    """Decisions, the last first, a page at a time."""
+    """Decisions, the last first, a page at a time; of all servers, in the order of their moments.
+
+    `before` is the `next` of the page before. Raises ValueError for what is none.
+    """
     limit = max(1, min(limit, PAGE))
     asked, values = ["1"], list[Any]()
-    for column, value in (("hop", hop), ("task", task)):
+    for column, value in (("hop", hop), ("task", task), ("trace", trace)):
         if value is not None:
             asked.append(f"{column} = ?")
             values.append(value)
     if before is not None:
-        asked.append("id < ?")
-        values.append(before)
+        moment, _, id = before.partition(".")
+        asked.append("(moment, id) < (?, ?)")
+        values += [int(moment), int(id)]
     if at is not None:
-        asked.append("at <= ?")
-        values.append(at)
+        asked.append("moment <= ?")
+        values.append(at * 1000 + 999)
     if refused:
-        asked.append("not allowed")
-    condition = " and ".join(asked)
-    rows = index.rows(
-        f"select id, trail, offset, length from calls where {condition} order by id desc limit ?",
-        *values,
-        limit + 1,
-    )
-    shown = [_row(index, trail, offset, length) for _, trail, offset, length in rows[:limit]]
-    return {"rows": shown, "next": str(rows[limit - 1][0]) if len(rows) > limit else None}
+        asked.append("allowed = 0")
+    calls = index.calls(" and ".join(asked), *values, most=limit + 1)
+    shown = calls[:limit]
+    rows = [
+        _row(record, index.names[call.trail])
+        for call, record in zip(shown, index.records(shown), strict=True)
+    ]
+    last = f"{shown[-1].moment}.{shown[-1].id}" if len(calls) > limit else None
+    return {"rows": rows, "next": last}
 
 
 _GONE: Json = {
+    "server": None,
+    "trace": None,
     "seq": None,
     "at": None,
     "what": "the record is not there any more",
@@ -521,16 +659,17 @@ _GONE: Json = {
 }
 
 
-def _row(index: Index, trail: int, offset: int, length: int) -> Json:
+def _row(record: Mapping[str, Any] | None, server: str) -> Json:
     """A decision, as its record says it."""
-    try:
-        record = index.record(trail, offset, length)
-        decided = msgspec.convert(record, analysis.Decided)
-    except (OSError, ValueError):  # it is not what it was: msgspec's errors are ValueErrors, too
+    decided = _decided(record)
+    if record is None or decided is None:
         return _GONE
     refusals = record.get("refusals") or [{}]
     added_by = refusals[0].get("added_by")
+    trace = record.get("trace")
     return {
+        "server": plain(server),
+        "trace": None if trace is None else {"text": plain(str(trace)), "key": str(trace)},
         "seq": decided.seq,
         "at": decided.at,
         "what": plain(tried(decided.access)),
@@ -546,6 +685,8 @@ def _row(index: Index, trail: int, offset: int, length: int) -> Json:
 def row_of(decided: analysis.Decided, why: str) -> Json:
     """A decision as it would have come out."""
     return {
+        "server": None,
+        "trace": None,
         "seq": decided.seq,
         "at": decided.at,
         "what": plain(tried(decided.access)),
@@ -560,7 +701,7 @@ def row_of(decided: analysis.Decided, why: str) -> Json:
 # --- the overlay ----------------------------------------------------------------------------------
 
 
-def overlay_view(overlay: Overlay | None, now: int) -> Json:
+def overlay_view(overlay: Said | None, now: int) -> Json:
     """What stands, by whom and why."""
     entries = () if overlay is None else overlay.entries
     return {"entries": [entry_view(entry, now) for entry in entries if entry.stands(now)]}
