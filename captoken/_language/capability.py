@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
+from functools import reduce
 from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
@@ -468,8 +469,18 @@ def _met(said: Mapping[str, list[BuiltIn]], closed: Iterable[str]) -> dict[str, 
 
     held: dict[str, BuiltIn] = {}
     for place, caveats in places.items():
-        held[place] = meet_of(caveats) if caveats else _OPEN[place]
+        if not caveats:
+            held[place] = _OPEN[place]
+        elif place == "task":
+            # One after the other: where tasks lie apart, their order says what is held (19.1).
+            held[place] = reduce(_both, caveats)
+        else:
+            held[place] = meet_of(caveats)
     return held
+
+
+def _both(one: BuiltIn, other: BuiltIn) -> BuiltIn:
+    return one.meet(other)
 
 
 def meet_of(caveats: list[BuiltIn]) -> BuiltIn:

@@ -586,7 +586,7 @@ class TaskPath(BuiltIn, frozen=True):
         with it is on one path with them.
         """
         is_torn = self.is_torn or other.is_torn or not _on_one_path(self.value, other.value)
-        # Where they lie apart either will do: nothing looks at the path of a torn one.
+        # Where they lie apart, the first: what is apart from it is passed over (spec 19.1).
         longest = other.value if names.at_or_below(other.value, self.value) else self.value
         return TaskPath(longest, is_torn)
 

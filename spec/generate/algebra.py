@@ -293,6 +293,10 @@ def capability() -> Table:
     add("aud", {"aud": ["a", "b"]}, {"aud": ["b", "c"]}, {"aud": ["b"]})
     add("aud_in_aud", {"aud": ["a", "b"]}, {"aud": ["a"]}, {"aud": ["a"]}, "one")
     add("aud_apart", {"aud": ["a"]}, {"aud": ["b"]}, {"aud": []})
+    add("no_audience", {"aud": []}, {"aud": ["a"]}, {"aud": []}, "two", rule="19.7")
+    add("no_audience_and_no_tool", {"aud": []}, {"tools": {}}, {"tables": [], "aud": []}, "both", rule="19.7")
+    add("no_tool", {"tools": {}}, {"tools": {"search": {}}}, {"tables": []}, "two", rule="19.7")
+    add("no_tool_beside_a_table", {"tables": ["sales"], "tools": {}}, {"tables": ["*"]}, {"operations": ["*"], "tables": ["sales"]}, "two")
     add("task_below", {"task": "t"}, {"task": "t/a"}, {"task": "t/a"}, "one")
     five, nine = {"uses": 5}, {"uses": 9}
     add("task_apart", {"task": "t/a"}, {"task": "t/b"}, {"tables": []}, rule="19.7")
@@ -548,6 +552,12 @@ def widening() -> Table:
     writes("task_below", "23.10", {"task": "task-123/a"}, task="task-123/a")
     fails("task_above", "23.10", "task", parts=token(SALES, {"task": "task-123/a"}), task="task-123")
     fails("task_other", "23.10", "task", task="task-1234")
+    # The second and the last lie on no path with the others, and are passed over.
+    torn = token(SALES, {"task": "task-123/a"}, {"task": "other"}, {"task": "task-123/a/b"}, {"task": "other/b"})
+    writes("task_below_where_they_lie_apart", "19.1", {"task": "task-123/a/b/c"}, parts=torn, task="task-123/a/b/c")
+    fails("task_above_where_they_lie_apart", "19.1", "task", parts=torn, task="task-123/a")
+    fails("task_of_another_path_where_they_lie_apart", "19.1", "task", parts=torn, task="other/b/c/d")
+    writes("task_cut_where_they_lie_apart", "23.15", {"task": "task-123/a/b"}, parts=torn, task="task-123", clamp=True)
     writes(
         "task_above_cut",
         "23.15",
@@ -852,6 +862,11 @@ def interop() -> Table:
         + b"\0\0"
         + field(6, asked.signature)
     )
+    for size in (127, 128, 129):
+        first = {**SALES, "aud": ["x"]}
+        parts = token({**first, "aud": ["x" * (size - len(canonical(first)) + 1)]})
+        middle = b"\2\1\0" + parts.wire[1:]
+        as_bytes(f"empty_location_before_a_link_of_{size}_bytes", "25.3", middle, parts)
     as_bytes("third_party_location_empty", "25.3", empty, asked)
     as_text("empty_locations_as_text", "25.3", b64(empty), asked)
     location = field(1, b"https://example.org/")

@@ -30,7 +30,7 @@ WHY = {
     "order": (
         "discharges_with_unknown_and_task", "expiry_exp_before_nbf", "holder_binding_key_beside_unknown",
         "holder_binding_signature_beside_unknown_*", "holder_binding_writes_*_before_its_*", "holder_binding_writes_nothing_*",
-        "holder_binding_writes_hand_over_without_key_signed_by_a_stranger", "ledger_used_up_and_*", "ledger_used_up_with_*",
+        "holder_binding_writes_hand_over_without_key_signed_by_a_stranger", "ledger_used_up_and_*", "ledger_more_than_a_whole_limit_*", "ledger_used_up_with_*",
         "overlay_revoked_and_*", "overlay_stale_and_*", "own_caveats_before_*",
         "own_caveats_after_what_ends",
         "proof_of_possession_holding_one_behind_a_bound_discharge", "replay_full_and_second_use", "verification_*",

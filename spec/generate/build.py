@@ -256,11 +256,13 @@ LISTS = ("tools/list", "resources/list", "resources/templates/list", "prompts/li
 
 def of_message(method: str, params: dict[str, Json]) -> bytes:
     """The digest of an MCP message: what it is an access to, in the form `request mcp`."""
+    if method in LISTS:
+        return digest("mcp", method.encode(), b"", spelled({}))
     if method == "tools/call":
         return digest("mcp", method.encode(), params["name"].encode(), spelled(params.get("arguments") or {}))
     rest = {key: value for key, value in params.items() if key not in ("_meta", "inputResponses", "requestState", "arguments")}
     rest |= {f"arguments.{key}": value for key, value in (params.get("arguments") or {}).items()}
-    return digest("mcp", method.encode(), b"", spelled({} if method in LISTS else rest))
+    return digest("mcp", method.encode(), b"", spelled(rest))
 
 
 def proof_message(tag: bytes, audience: str, issued: int, nonce: bytes, request: bytes) -> bytes:

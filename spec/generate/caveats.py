@@ -627,6 +627,8 @@ def urls() -> Table:
         "any_path": "https://example.org/a;v=1/b", "code_of_letter": "https://example.org/%41",
         "three_dots": "https://example.org/...", "stray_characters": "https://example.org/a|b\"<>^`{}",
         "at_in_path": "https://example.org/@a", "colon_in_path": "https://example.org/a:b", "star_in_path": "https://example.org/*",
+        "nine": "https://9.example.com/reports", "nines_at_both_ends": "https://9a9.example.com/reports",
+        "last_letter": "https://z.example.com/reports", "first_letter_and_zero": "https://a0.example.com/reports",
         "two_hyphens": "https://x--y.example.com/reports", "digits": "https://1.example.com/reports",
         "address": "http://10.0.0.7:8080/a/b", "address_of_version_6": "wss://[2001:db8::1]/s", "port_with_query": "http://10.0.0.7:8080/a/?x",
         "253_characters": "https://" + "a." * 121 + "example.com/reports",
@@ -693,6 +695,12 @@ def urls() -> Table:
     table.allow("sixteen", "13.13", _under({"url": sixteen}), _at("https://h7.example.com/x"))
     table.deny("seventeen", "13.13", "unreadable_link", _under({"url": [*sixteen, "https://a.b"]}), _at("https://h7.example.com/x"))
     table.deny("seventeen_of_which_two_are_one", "13.13", "unreadable_link", _under({"url": [*sixteen, sixteen[0]]}), _at("https://h7.example.com/x"))
+    longest = "a." * 122 + "example"  # 251 characters: with `*.` before it 253
+    for name, host in {"starred_name_of_253_characters": f"*.{longest}", "last_label_of_nines": "a.9b9", "last_label_with_one_letter": "a.9z"}.items():
+        table.allow(f"entry_with_a_{name}", "13.10", _under({"url": [f"https://{host}"]}), _at(f"https://{host.replace('*', 'z')}/x"))
+    table.beside("entry_with_a_starred_name_of_253_characters")
+    table.deny("entry_with_a_starred_name_of_254_characters_is_unreadable", "13.10", "unreadable_link",
+               _under({"url": [f"https://*.a{longest}"]}), _at(f"https://z.{longest}/x"))  # fmt: skip
     table.allow("one_entry", "13.12", _under({"url": ["https://h7.example.com"]}), _at("https://h7.example.com/x"))
     table.deny("none_refuses_all", "13.2", "attribute", _under({"url": []}), _at("https://h7.example.com/x"))
     for rule, entries in {

@@ -37,6 +37,7 @@ from spec.generate.build import (
     of_access,
     proof,
     root,
+    secret,
     sha256,
     sign,
     signed_delta,
@@ -104,6 +105,10 @@ def snapshots() -> Table:
     row("of_a_later_number", "36.2", snapshot(seq=2**53 - 1), come(seq=2**53 - 1))
     row("of_the_last_number", "36.10", snapshot(seq=2**53 - 1), come(seq=2**53 - 1), known=snapshot(seq=2**53 - 2))
     row("of_long_ago", "36.2", snapshot(iat=0, exp=60), come(iat=0, exp=60))  # how old it is, verifiers ask
+
+    published(table, "of_nothing", "36.1")
+    published(table, "of_two_entries", "36.1", lost, only, seq=17, iat=NOW + 1, exp=NOW + 61)
+    published(table, "of_what_was_asked_for", "36.4", changed(one, asked=[JTI], until=NOW + 5), seq=2**53 - 1)
 
     # Who signed, and what.
     table.beside("empty")
@@ -255,6 +260,17 @@ def snapshots() -> Table:
     return table
 
 
+def published(table: Table, name: str, rule: str, *entries: Json, known: Json = None, **when: int) -> None:
+    """What an operator writes so that these stand: a snapshot, or a delta to what is known."""
+    stated = snapshot_of(*entries, **when)
+    given: dict[str, Json] = {"secret": secret("operator").hex(), "entries": list(entries), "seq": stated["seq"],
+                              "issued_at": stated["iat"], "expires_at": stated["exp"]}  # fmt: skip
+    if known is not None:
+        given["known"] = signed_snapshot(canonical(known)).decode("latin-1")
+    made = signed_snapshot(canonical(stated)) if known is None else delta(known, stated)
+    table.add(f"written_{name}", rule, "publishing", given, written=made.decode("latin-1"))
+
+
 def deltas() -> Table:
     table = Table("deltas", "Deltas of the overlay: what follows on a snapshot, and what changes nothing.")
     one, two, three = entry("b1", token=JTI), changed(entry("d1", task="task-123"), link=SALES), entry("a1", subject="user:jane")
@@ -279,6 +295,13 @@ def deltas() -> Table:
     def later(*entries: Json, seq: int = 8, iat: int = NOW + 5, exp: int | None = None) -> dict[str, Json]:
         return snapshot_of(*entries, seq=seq, iat=iat, exp=exp)
 
+    later_still = changed(two, why="another reason")
+    published(table, "that_adds", "36.17", three, one, two, known=known, seq=8, iat=NOW + 5)
+    published(table, "that_drops", "36.17", two, known=known, seq=8, iat=NOW + 5)
+    published(table, "that_drops_both", "36.17", known=known, seq=9, iat=NOW + 5, exp=NOW + 60)
+    published(table, "that_changes_one", "36.17", one, later_still, known=known, seq=8, iat=NOW + 5)
+    published(table, "that_only_renews", "36.17", one, two, known=known, seq=2**53 - 1, iat=NOW + 5)
+    published(table, "of_ids_beyond_ascii", "36.17", one, entry("\uff5e", agent="a"), entry("\U0001f600", agent="b"), known=known, seq=8)
     row("that_adds", "36.18", [delta(known, later(one, two, three))], later(one, two, three))
     row("that_drops", "36.18", [delta(known, later(two))], later(two))
     row("that_adds_and_drops", "36.18", [delta(known, later(three, two))], later(three, two))
@@ -628,6 +651,7 @@ def recall() -> Table:
     table = Table("recall", "A holder asks for the revocation of what it handed on: what is taken, and which link it stops.")
     plain = token(SALES)
     mine = extended(plain, hand_over("sales-agent"))
+    _requests(table)
 
     def presented(parts: Parts, audience: str = "control") -> Parts:
         return extended(parts, {"aud": [audience], "exp": NOW + 60})
@@ -666,6 +690,8 @@ def recall() -> Table:
         stops(extended(narrowed, hand_over("x", "sales-agent", 3))))  # fmt: skip
     row("of_what_was_made_before_a_link_of_its_own", "37.3", asks(narrowed, narrowed, mine, after=1, links=links_of(mine, child)),
         stops(child))  # fmt: skip
+    table.beside("of_the_first_holder")
+    row("of_the_first_holder_after_a_link_before_the_first", "37.3", asks(plain, child, after=-1))
     third = asking(mine, "one")
     row("of_what_asks_a_third_party", "37.1", asks(mine, third), stops(third))
     table.beside("of_a_child")
@@ -751,6 +777,40 @@ def recall() -> Table:
     return table
 
 
+def _requests(table: Table) -> None:
+    """What a holder writes, byte for byte; and what it is refused."""
+    plain = token(SALES)
+    first = extended(plain, hand_over("sales-agent"))
+    second = asking(extended(first, hand_over("mail-agent", "sales-agent", 1)), "one")
+
+    def row(name: str, held: Parts, given: Parts, why: str = "it went astray", end: int = NOW + 60, code: str = "ok") -> None:
+        links = [{"cid": b64(cid), **({"vid": b64(vid)} if vid else {})} for cid, vid in given.caveats[len(held.caveats) :]]
+        made = mac(sha256(label("recall") + held.signature), canonical({"links": links, "why": why}))
+        text = extended(held, {"aud": ["control"], "exp": end}).text
+        stated = {"after": len(held.caveats) - 1, "links": links, "mac": b64(made), "token": text, "v": 1, "why": why}
+        asked = {"token": held.text, "handed_on": given.text, "audience": "control", "why": why, "now": NOW}
+        come = {"request": canonical(stated).decode()} if code == "ok" else {"code": code}
+        table.add(f"written_{name}", "37.1", "recalling", asked, **come)
+
+    row("of_three_links", plain, second)
+    row("of_one_link", plain, first)
+    row("by_who_was_handed_it", first, second)
+    soon = token({**SALES, "exp": NOW + 30})
+    row("of_a_token_that_ends_sooner", soon, extended(soon, {"nbf": NOW}), end=NOW + 30)
+    for size in (1, 200):
+        row(f"for_a_reason_of_{size}_characters", plain, first, "\U0001f600" * size)
+    table.beside("written_of_one_link")
+    row("of_itself", plain, plain, code="usage")
+    row("of_what_was_made_of_another", plain, extended(token(SALES, sub="user:joe"), {"nbf": NOW}), code="usage")
+    row("of_what_has_another_link_first", plain, token({"tables": []}, {"nbf": NOW}), code="usage")
+    for name, why in {"blank": "  ", "empty": "", "of_two_lines": "a\nb", "of_201_characters": "x" * 201, "without_ink": "a\u200b"}.items():
+        row(f"for_a_reason_{name}", plain, first, why, code="usage")
+    table.beside("written_by_who_was_handed_it")
+    row("of_what_it_was_made_from", first, plain, code="usage")
+    row("of_what_was_added_to_a_question", second, extended(second, {"nbf": NOW}))
+    row("of_what_asks_another", second, asking(extended(first, hand_over("mail-agent", "sales-agent", 1)), "two"), code="usage")
+
+
 def _filling(asks: Any, held: Parts, size: int) -> tuple[Parts, str]:
     """What was made of the token, and a reason, so that the request has that many characters."""
     given = held
@@ -812,12 +872,13 @@ def _what_gives_way(row: Any, asks: Any, table: Table) -> None:
         return [each["select"].get("token"), each["select"].get("link"), each.get("asked"), each.get("until")]
 
     def gives(
-        name: str, rule: str, request: Json, standing: list[Json], entry: list[Json], left: list[Json], most: int = 5, **more: Json
+        name: str, rule: str, request: Json, standing: list[Json], entry: list[Json], left: list[Json], most: int | None = 5, **more: Json
     ) -> None:  # fmt: skip
         after = sorted([entry, *map(brief, left)], key=json.dumps)
         token_, link, asked, until = entry
         outcome = {"code": "ok", "token": token_, "link": link, "asked": asked, "until": until, "stands": after}
-        row(name, rule, request, outcome, standing=sorted(standing, key=lambda each: each["id"]), most=most, **more)
+        bound = {} if most is None else {"most": most}
+        row(name, rule, request, outcome, standing=sorted(standing, key=lambda each: each["id"]), **bound, **more)
 
     own = extended(third, hand_over("x", "mail-agent", 9))
     wanted = [JTI, link_id(own.signature), by(first, second, third), NOW + 60 + day]
@@ -826,6 +887,10 @@ def _what_gives_way(row: Any, asks: Any, table: Table) -> None:
     gives("beside_what_the_operator_said", "37.8", request, operators, wanted, operators)
     four = many(4, by(first, second, third))
     gives("within_the_bound", "37.10", request, four, wanted, four)
+    hundred = many(100, by(first, second, third))
+    for name, standing, told, rest in (("within", hundred[:99], wanted, hundred[:99]), ("beyond", hundred, None, [])):
+        told = told or [JTI, link_id(third.signature), by(first, second, third), NOW + 60 + day]
+        gives(f"{name}_the_bound_of_100", "37.10", request, standing, told, rest, None)
     five = many(5, by(first, second, third))
     lowest = [JTI, link_id(third.signature), by(first, second, third), NOW + 60 + day]
     gives("beyond_the_bound", "37.10", request, five + operators, lowest, operators)
@@ -1191,8 +1256,19 @@ def ledger() -> Table:
     priced = {**SELECT, "cost": {"cents": 5}}
     allow("of_a_proof_that_says_nothing_of_the_cost", "29.4", three, priced, counted(), taken)
 
+    # What costs more than a whole limit is told before the ledger is asked, at the first such link.
+    both = token(uses(1, **HERE_ALONE), budget(1, cents=4))
+    table.allow("of_all_that_is_left", "38.3", both, costing(cents=4), presented=counted(), audiences=HERE,
+                outcome={"debits": [debit(both, 0, "uses", 1), debit(both, 1, "cents", 4, 4)]})  # fmt: skip
+    deny("more_than_a_whole_limit", "38.3", "budget_exhausted", both, costing(cents=5), counted())
+    deny("more_than_a_whole_limit_and_used_up_above", "38.3", "budget_exhausted", both, costing(cents=5), counted(spent(both, 0, "uses", 1)))
+    deny("more_than_a_whole_limit_before_the_floor", "38.3", "budget_exhausted", both, costing(cents=5), counted(floor=NOW))
+
     # When nobody can tell.
     table.beside("0_of_3_used")
+    unreached = counted()["ledger"] | {"down": True}
+    deny("that_cannot_be_reached", "38.7", "store_unavailable", three, SELECT, {"ledger": unreached})
+    deny("more_than_a_whole_limit_at_one_that_cannot_be_reached", "38.3", "budget_exhausted", both, costing(cents=5), {"ledger": unreached})
     table.deny("without_a_ledger", "38.7", "store_unavailable", three, audiences=HERE)
     for name, floor in {"at": NOW, "before": NOW + 1, "long_before": NOW + 3600}.items():
         deny(f"issued_{name}_the_floor", "38.9", "store_unavailable", three, SELECT, counted(floor=floor))
@@ -1549,6 +1625,12 @@ def recorded() -> Table:
         ("object_like_a_mark", '{"~":"null"}', {"~": mark("null")}), ("object_like_a_mark_of_a_mark", '{"~":{"~":"null"}}', {"~": {"~": {"~": mark("null")}}}),
         ("object_like_a_mark_of_null", '{"~":null}', {"~": {"~": mark("null")}}), ("object_like_a_mark_and_more", '{"b":1,"~":"x"}', {"b": 1, "~": "x"}),
         ("of_24_levels", nested("[", 24, "1", "]"), within(24, 1)), ("of_25_levels", nested("[", 25, "1", "]"), within(24, mark("..."))),
+        ("negative_of_letters", str(-(2**60 + 0xABCDEF)), mark(hex(-(2**60 + 0xABCDEF)))), ("text_of_a_mark", '"~"', "~"),
+        ("list_in_an_object_like_a_mark", '{"~":[]}', {"~": {"~": []}}),
+        ("object_like_a_mark_in_22_levels", nested("[", 22, '{"~":1}', "]"), within(22, {"~": {"~": 1}})),
+        ("object_like_a_mark_in_23_levels", nested("[", 23, '{"~":1}', "]"), within(23, mark("..."))),
+        ("object_in_23_levels", nested("[", 23, '{"b":1}', "]"), within(23, {"b": 1})),
+        ("object_in_24_levels", nested("[", 24, '{"b":1}', "]"), within(24, mark("..."))),
         ("null_in_24_levels", nested("[", 24, "null", "]"), within(24, mark("null"))),
     ):  # fmt: skip
         row(name, value, told)

@@ -200,7 +200,8 @@ def _tickets(table: Table) -> None:
     table.beside("ticket_of_one")
     for name, asked in {
         "without_expiry": {"tables": ["sales"]}, "with_task": {"expires_in": 60, "task": "task-123"},
-        "with_depth": {"expires_in": 60, "depth": 1},
+        "with_depth": {"expires_in": 60, "depth": 1}, "with_uses": {"expires_in": 60, "uses": 1},
+        "with_a_budget": {"expires_in": 60, "budget": {"cents": 1}},
         "with_delegate_only": {"expires_in": 60, "delegate_only": True},
         "with_unknown": {"expires_in": 60, "acme:region": "eu"},
         "with_a_value_that_is_none": {"expires_in": 60, "tables": "sales"}, "that_has_ended": {"expires_in": 0},

@@ -90,6 +90,23 @@ def minting() -> Table:
     mints("of_both_domains", "22.4", {**SALES, **LIFE, "tools": {"search": {}}}, tools={"search": {}})
     mints("with_columns", "22.4", {**SALES, **LIFE, "columns": {"sales": ["region"]}}, columns={"sales": ["region"]})
     mints("that_completes_a_range", "13.6", {**SALES, **LIFE, "where": {"x": {"max": 5, "min": 0}}}, where={"x": {"max": 5}})
+    mints("of_a_range_in_any_order", "13.1", {**SALES, **LIFE, "where": {"x": {"max": 5, "min": 1}}}, where={"x": {"min": 1, "max": 5}})
+    mints("of_an_each_in_any_order", "13.1", {**SALES, **LIFE, "where": {"x": {"each": {"any": True}, "most": 2}}},
+          where={"x": {"most": 2, "each": {"any": True}}})  # fmt: skip
+    knows = [{"key": f"acme:{domain}", "domain": domain, "does": "holds"} for domain in ("data", "tool", "all")]
+    mints("with_a_key_of_ones_own", "22.4", {**SALES, **LIFE, "acme:all": 1, "acme:data": 2}, said={"own": knows},
+          **{"acme:all": 1, "acme:data": 2})  # fmt: skip
+    mints("of_tools_with_a_key_of_ones_own", "22.4", {**LIFE, "acme:tool": 1, "tools": {"search": {}}}, said={"own": knows}, operations=none,
+          tables=none, tools={"search": {}}, **{"acme:tool": 1})  # fmt: skip
+    mints("of_an_own_key_and_unrestricted", "22.4", {**LIFE, "acme:data": 1}, said={"own": knows}, operations=none, tables=none, unrestricted=True,
+          **{"acme:data": 1})  # fmt: skip
+    table.beside("with_a_key_of_ones_own")
+    refuses("of_tables_with_an_own_key_of_tools", "22.4", said={"own": knows}, **{"acme:tool": 1, "acme:all": 1, "acme:data": 2})
+    table.beside("of_tools_with_a_key_of_ones_own")
+    refuses("of_tools_with_an_own_key_of_data", "22.4", said={"own": knows}, operations=none, tables=none, tools={"search": {}},
+            **{"acme:tool": 1, "acme:data": 1})  # fmt: skip
+    table.beside("of_an_own_key_and_unrestricted")
+    refuses("of_an_own_key_alone", "22.4", said={"own": knows}, operations=none, tables=none, **{"acme:data": 1})
     mints("unrestricted", "22.4", LIFE, operations=none, tables=none, unrestricted=True)
     mints("that_says_nothing", "22.5", {"nbf": NOW}, operations=none, tables=none, unrestricted=True, expires_at=None)
     mints("unrestricted_but_for_attributes", "22.4", {**LIFE, "where": {"x": any_}}, operations=none, tables=none,

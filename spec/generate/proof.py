@@ -166,6 +166,8 @@ def requests() -> Table:
         "argument_of_digits_and_exponent": call("search", limit=1.5e-7), "argument_of_17_digits": call("search", limit=1.2345678901234567e22),
         "argument_largest": call("search", limit=1.7976931348623157e308), "argument_least": call("search", limit=5e-324),
         "argument_of_4300_digits": call("search", limit=10**4299), "argument_beyond_doubles": call("search", limit=2**53 + 1),
+        "columns_of_which_one_begins_another": {**SELECT, "columns": ["ab", "a", "abc"]},
+        "keys_of_which_one_begins_another": call("search", ab=1, a=2, abc=3),
         "columns_beyond_the_bmp": {**SELECT, "columns": ["\U0001f600", "\uff5e"]},
         "argument_30_digits": call("search", limit=10**30), "argument_nested": call("search", q=[{"b": [], "a": {}}, None]),
         "argument_escaped": call("search", q="\"\\/\b\t\n\f\r\x01\x7f\u00e9\u2028\U0001f600"),
@@ -633,6 +635,7 @@ def replay() -> Table:
     allow("nearly_full", "31.4", store(*entries, limit=4))
     deny("full", "31.4", "store_unavailable", store(*entries, limit=3))
     deny("full_of_nothing", "31.4", "store_unavailable", store(limit=0))
+    deny("that_cannot_be_reached", "31.4", "store_unavailable", {**store(), "down": True})
     deny("full_and_second_use", "31.4", "replayed", store(*entries[:2], first, limit=3))
     old = [use(public, NOW - 31, bytes((number,)) * 16) for number in range(3)]
     allow("full_of_what_can_be_forgotten", "31.3", store(*old, limit=3))
@@ -686,6 +689,7 @@ def transports() -> Table:
     row("prompt_with_an_argument_called_name", "40.4", "prompts/get", {"name": "greet", "arguments": {"name": "x"}})
     for method in ("tools/list", "resources/list", "resources/templates/list", "prompts/list"):
         row(method.replace("/", "_"), "40.5", method, {"cursor": "2"})
+    row("tools_list_with_arguments_that_are_no_object", "40.5", "tools/list", {"arguments": [1]})
     row("tasks_list", "40.5", "tasks/list", {"cursor": "2"})
     calls("of_a_tool_like_a_method", name="resources/read", stated=False)
     calls("of_a_tool_that_is_no_text", name=5, stated=False)

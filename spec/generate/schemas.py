@@ -56,6 +56,8 @@ def field(name: str, type_: str, what: str, **more: bool) -> Field:
     return Field(name, type_, what, **more)
 
 
+DOWN = field("down", "boolean", "it cannot be reached: whatever it is asked, it fails; always true", optional=True)
+
 # --- objects that stand in vectors of several kinds ------------------------------------------------------------------
 
 OBJECTS: dict[str, tuple[Field, ...]] = {
@@ -86,6 +88,7 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         field("floor", "seconds", "its floor: what was made then or before is refused (31.3)"),
         field("limit", "integer", "how many uses it holds that may not be forgotten (31.4)"),
         field("used", "[use]", "what came into it before, in this order, each at the second at which it was issued"),
+        DOWN,
     ),
     "use": (
         field("entry", "hex 16", "31.1"),
@@ -95,6 +98,7 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         field("floor", "seconds", "its floor (38.9)"),
         field("shared", "boolean", "is it declared to be shared by all servers (38.6)?"),
         field("spent", "[spent]", "what was taken before, one reservation each; one bucket twice: both were taken, and add up"),
+        DOWN,
     ),
     "spent": (
         field("bucket", "b64", "a link id"),
@@ -112,6 +116,7 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         field("operators", "[public]", "whose signatures count"),
         field("max_staleness", "integer", "the verifier's bound, in seconds (36.7)"),
         field("allow_stale", "boolean", "will a stale one do, or none (36.9)?"),
+        DOWN,
     ),
     "evidence": (
         field("key", "text", "28.8, and so are all below"),
@@ -331,6 +336,7 @@ KINDS: dict[str, Kind] = {
             field("now", "seconds", "the time by the issuer's clock"),
             field("token_id", "hex 16", "the random bytes of `jti`"),
             field("nonce", "hex 8", "those of `n`, where one is written"),
+            field("own", "[own]", "the own caveats that the issuer knows; left out: none", optional=True),
         ),
         (
             Expected((OK,), (field("token", "text", "what is minted"),)),
@@ -525,6 +531,31 @@ KINDS: dict[str, Kind] = {
             Expected(("recall",)),
             Expected(PLAN, PLACE),
         ),
+    ),
+    "recalling": Kind(
+        (
+            field("token", "text", "the text of the token that was handed on"),
+            field("handed_on", "text", "the text of what was made of it"),
+            field("audience", "text", "the name of the control plane"),
+            field("why", "text", ""),
+            field("now", "seconds", "the time by the holder's clock; what it presents is good for 60 seconds"),
+        ),
+        (Expected((OK,), (field("request", "text", "what it sends (37.1)"),)), USAGE),
+    ),
+    "publishing": Kind(
+        (
+            field("secret", "hex 32", "of the operator's key"),
+            field("entries", "[entry]", "all that are to stand, in the order of their ids"),
+            field("seq", "integer", ""),
+            field("issued_at", "seconds", "`iat`"),
+            field("expires_at", "seconds", "`exp`"),
+            field("known", "bytes", "the signed snapshot that a delta is to follow on; left out: a snapshot is to be written", optional=True),
+        ),
+        (Expected((OK,), (field("written", "bytes", "the snapshot, or the delta, signed"),)),),
+    ),
+    "code": Kind(
+        (field("denied", "text", "a code of the table of section 24"),),
+        (Expected((OK,), (field("step", "integer", "24.24"), field("denial_kind", "text", "its kind"))),),
     ),
     "counting": Kind(
         (

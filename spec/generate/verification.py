@@ -38,6 +38,7 @@ def tables() -> Iterator[Table]:
     yield lineage()
     yield caller()
     yield verification()
+    yield codes()
 
 
 def access() -> Table:
@@ -49,7 +50,10 @@ def access() -> Table:
         "attributes": {"attributes": {"x": 1}}, "nothing": {},
         "any_values": call("search", a=None, b=1.5, c=[{"d": [True]}], e="\n\u200b", f="x" * 3000, g=10**30, h=-0.0),
         "star_in_column": {**SELECT, "columns": ["a*"]}, "dots_in_column": {**SELECT, "columns": ["a..b"]},
-        "segments": {**SELECT, "table": "a.b.c"},
+        "segments": {**SELECT, "table": "a.b.c"}, "null_as_left_out": {key: None for key in ("table", "operation", "columns", "tool", "arguments")},
+        "tool_of_no_arguments": {"tool": "search", "arguments": {}}, "table_and_columns_null": {"table": None, "columns": None},
+        "null_beside_a_table": {**SELECT, "columns": None, "tool": None, "arguments": None},
+        "null_beside_a_tool": {"tool": "search", "arguments": None, "table": None, "operation": None, "columns": None},
     }  # fmt: skip
     for name, stated in legal.items():
         table.allow(name, "7.1", open_, stated)
@@ -57,7 +61,11 @@ def access() -> Table:
         "table_without_operation": ("7.1", {"table": "sales"}), "operation_without_table": ("7.1", {"operation": "select"}),
         "columns_without_table": ("7.1", {"columns": ["a"]}),
         "columns_beside_tool": ("7.1", {"tool": "search", "columns": []}),
-        "arguments_without_tool": ("7.1", {"arguments": {}}),
+        "arguments_without_tool": ("7.1", {"arguments": {}}), "table_with_operation_null": ("7.1", {**SELECT, "operation": None}),
+        "arguments_with_tool_null": ("7.1", {"tool": None, "arguments": {}}), "columns_with_table_null": ("7.1", {"table": None, "columns": []}),
+        "attributes_null": ("7.1", {"attributes": None}), "cost_null": ("7.9", {"cost": None}),
+        "cost_list": ("7.9", {"cost": []}), "cost_negative": ("7.9", {"cost": {"cents": -1}}),
+        "cost_of_no_name": ("7.9", {"cost": {"us cents": 1}}), "cost_as_text": ("7.9", {"cost": {"cents": "1"}}),
         "arguments_beside_table": ("7.1", {**SELECT, "arguments": {"q": 1}}), "table_star": ("7.2", {**SELECT, "table": "*"}),
         "table_pattern": ("7.2", {**SELECT, "table": "market.*"}),
         "table_empty_segment": ("7.2", {**SELECT, "table": "a..b"}), "table_dot_last": ("7.2", {**SELECT, "table": "a."}),
@@ -77,9 +85,11 @@ def access() -> Table:
     }  # fmt: skip
     for name, (rule, stated) in ill.items():
         table.deny(f"refuses_{name}", rule, "usage", open_, stated)
+    table.allow("cost_of_nothing", "7.9", open_, {"cost": {"cents": 0}})
+    table.allow("caller_with_task_null", "7.6", open_, caller={"agent": "orchestrator", "task": None})
     table.allow("caller", "7.6", open_, caller={"agent": "orchestrator", "task": "task-123"})
     callers: dict[str, Json] = {
-        "nothing": {}, "agent_empty": {"agent": ""}, "agent_space": {"agent": "sales agent"}, "agent_number": {"agent": 1},
+        "nothing": {}, "nulls": {"agent": None, "task": None}, "agent_empty": {"agent": ""}, "agent_space": {"agent": "sales agent"}, "agent_number": {"agent": 1},
         "task_empty": {"task": ""}, "task_dots": {"task": "task-123/.."}, "task_slash_last": {"task": "task-123/"},
     }  # fmt: skip
     for name, stated in callers.items():
@@ -248,6 +258,30 @@ def verification() -> Table:
     table.allow("no_access", "24.8", token({**SALES, "tools": {"mail": {}}, "where": {"x": {"any": True}}}), None)
     table.allow("future_that_is_near", "24.5", extended(good, {"nbf": NOW - 60}), now=NOW - 60)
     return table
+
+
+def codes() -> Table:
+    table = Table("codes", "What a denial with a code says beside it: the step and the kind of the table.")
+    for code, (step, kind) in CODES.items():
+        table.add(code, "24.24", "code", {"denied": code}, step=step, denial_kind=kind)
+    return table
+
+
+# By hand, as section 24 has it.
+CODES: dict[str, tuple[int, str]] = {
+    **dict.fromkeys(("malformed",), (2, "invalid")),
+    **dict.fromkeys(("unsupported_version", "unknown_key"), (3, "invalid")),
+    **dict.fromkeys(("bad_signature", "missing_discharge", "bad_discharge"), (4, "invalid")),
+    **dict.fromkeys(("unreadable_link", "unknown_caveat"), (5, "invalid")),
+    **dict.fromkeys(("broken_delegation", "too_deep"), (6, "invalid")),
+    "delegate_only": (6, "insufficient"), "revoked": (7, "invalid"), "narrowed": (7, "insufficient"),
+    "stale_overlay": (7, "unavailable"), "stale_grant": (7, "invalid"),
+    **dict.fromkeys(("expired", "not_yet_valid", "wrong_audience", "unaddressed"), (8, "invalid")),
+    **dict.fromkeys(("table", "operation", "column", "tool", "argument", "attribute", "domain", "task", "cost_unstated"), (8, "insufficient")),
+    "caller": (9, "insufficient"),
+    **dict.fromkeys(("proof_missing", "bad_proof"), (10, "proof")), "replayed": (11, "proof"),
+    "budget_exhausted": (11, "insufficient"), "store_unavailable": (11, "unavailable"),
+}  # fmt: skip
 
 
 def _of_keys(table: Table) -> None:

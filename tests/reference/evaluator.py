@@ -831,11 +831,14 @@ def debits(tags, links, access):
 class Ledger:
     """What was spent, by bucket and unit. It knows nothing of tokens that were issued at its floor or before."""
 
-    def __init__(self, shared=False, floor=None):
-        self.shared, self.floor, self.spent = shared, floor, {}
+    def __init__(self, shared=False, floor=None, is_down=False):
+        self.shared, self.floor, self.spent, self.is_down = shared, floor, {}, is_down
 
     def commit(self, wanted, issued):
-        """The end of step 11: all of it or nothing."""
+        """The end of step 11: all of it or nothing. 38.3, 38.7, 38.9"""
+        for place, _, _, limit, amount in wanted:
+            need(amount <= limit, "budget_exhausted", place)
+        need(not self.is_down, "store_unavailable")
         need(self.floor is None or issued > self.floor, "store_unavailable")
         spent = dict(self.spent)
         for place, bucket, unit, limit, amount in wanted:
@@ -845,6 +848,9 @@ class Ledger:
 
 
 # ---- section 7: the overlay ----------------------------------------------------------------------------------------
+
+DOWN = "an overlay that cannot be asked"
+
 
 
 def prohibits(link, access, state, now, leeway, overlay_age):
@@ -889,6 +895,7 @@ def check_entries(entries, link_prohibits):
 
 def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway, audiences):
     """Step 7: the age of the overlay, or a Stop."""
+    need(overlay is not DOWN, "store_unavailable")
     snapshot, bound, allow_stale = overlay
     age = check_overlay(snapshot, now, bound, allow_stale)
     left, task = set(audiences), root["task"]

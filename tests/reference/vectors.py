@@ -92,7 +92,7 @@ def keys(keyring: Vector) -> dict[Any, bytes]:
 
 def store(stated: Vector | None) -> Any:
     """The store of used proofs, with what was used before."""
-    if stated is None:
+    if stated is None or "down" in stated:  # none, or none that answers: the code is one
         return None
     made = evaluator.Store(floor=stated["floor"], limit=stated["limit"])
     for use in stated["used"]:
@@ -107,7 +107,7 @@ def ledger(stated: Vector | None) -> Any:
     """The ledger, with what was spent before."""
     if stated is None:
         return None
-    made = evaluator.Ledger(stated["shared"], stated["floor"])
+    made = evaluator.Ledger(stated["shared"], stated["floor"], "down" in stated)
     for spent in stated["spent"]:
         name = spent["bucket"], spent["unit"]
         made.spent[name] = made.spent.get(name, 0) + spent["amount"]
@@ -118,6 +118,8 @@ def overlay(stated: Vector | None) -> Any:
     """The overlay, with the verifier's bound on its age. That its signature holds is taken as given."""
     if stated is None:
         return None
+    if "down" in stated:
+        return evaluator.DOWN
     text = stated["snapshot"]
     snapshot = None if text is None else evaluator.decode_object(text.encode("latin-1")[:-87])
     return snapshot, stated["max_staleness"], stated["allow_stale"]

@@ -32,12 +32,13 @@ from captoken import proof as requests
 from captoken._format import chain
 from captoken._format.text import BOUND, whole_text
 from captoken._language.links import Link, split_signature
-from captoken._language.overlay import snapshot
+from captoken._language.overlay import delta, snapshot
+from captoken._language.reasons import CODES
 from captoken._verification.decision import Reserved
 from captoken.adapters._mcp.messages import digest as of_message
 from captoken.audit import AuditTrail, Head, check, read
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
-from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, _asked
+from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, _asked, recall
 from captoken.discharge import Allow, Discharger, Ticket
 from captoken.interop import normalize
 from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey, PairwiseKey
@@ -167,7 +168,8 @@ class Captoken:
     def mint(self, vector: Vector) -> Outcome:
         drawn = {16: bytes.fromhex(vector["token_id"]), 8: bytes.fromhex(vector["nonce"])}
         ring = _keyring(**vector["keyring"], current=vector["current"])
-        issuer = Issuer(ring, clock=FixedClock(vector["now"]), random=lambda size: drawn[size])
+        knows = Vocabulary(*map(_own, vector.get("own", ())))
+        issuer = Issuer(ring, vocabulary=knows, clock=FixedClock(vector["now"]), random=lambda size: drawn[size])
         stated = {name: vector[name] for name in ("subject", "agent", "task")}
         try:
             made = issuer.mint(**stated, **vector["asked"])
@@ -374,6 +376,35 @@ class Captoken:
         assert operator.entries() == (entry,)
         return outcome
 
+    def recalling(self, vector: Vector) -> Outcome:
+        token, handed_on = (Token.parse(vector[name]) for name in ("token", "handed_on"))
+        clock = FixedClock(vector["now"])
+        try:
+            request = recall(token, handed_on, audience=vector["audience"], why=vector["why"], clock=clock)
+        except (TypeError, ValueError):
+            return {"code": "usage"}
+        return {"code": "ok", "request": request}
+
+    def publishing(self, vector: Vector) -> Outcome:
+        key = OperatorKey.from_bytes(bytes.fromhex(vector["secret"]))
+        entries = [msgspec.convert(entry, Entry) for entry in vector["entries"]]
+        when = {"seq": vector["seq"], "issued_at": vector["issued_at"], "life": vector["expires_at"] - vector["issued_at"]}
+        try:
+            if "known" not in vector:
+                return {"code": "ok", "written": snapshot(key, entries, **when).decode("latin-1")}
+            known = Overlay.open(vector["known"].encode("latin-1"), [key.public])
+            drop = [entry.id for entry in known.entries if entry not in entries]
+            add = [entry for entry in entries if entry not in known.entries]
+            return {"code": "ok", "written": delta(key, known, drop=drop, add=add, **when).delta.decode("latin-1")}
+        except CaptokenError as error:
+            return {"code": error.code}
+        except (TypeError, ValueError):
+            return {"code": "usage"}
+
+    def code(self, vector: Vector) -> Outcome:
+        known = CODES[vector["denied"]]
+        return {"code": "ok", "step": known.step, "denial_kind": known.kind}
+
     def counting(self, vector: Vector) -> Outcome:
         stated, keyring, codes = vector["ledger"], _keyring(**vector["keyring"]), []
         ledger = MemoryLedger(shared=stated["shared"], floor=stated["floor"])
@@ -409,6 +440,11 @@ class Captoken:
         AuditTrail(lines.append, values=True).record(Decision(code="tool", now=0, access=access))
         (record,) = read(lines)
         return {"code": "ok", "arguments": record["access"]["arguments"]}
+
+
+def _reach(store: Any) -> None:
+    if getattr(store, "is_down", False):
+        raise OSError("it cannot be reached")
 
 
 def _own(stated: dict[str, Any]) -> type[Caveat]:
@@ -514,7 +550,12 @@ class _Asked:
             return None
 
         class Noting(MemoryReplayStore):
+            def peek(self, use: Use, now: int) -> bool:
+                _reach(self)
+                return super().peek(use, now)
+
             def add(self, use: Use, now: int) -> bool:
+                _reach(self)
                 first = super().add(use, now)
                 committed.extend([use] * first)
                 return first
@@ -523,6 +564,7 @@ class _Asked:
         for use in stated["used"]:
             store.add(Use(bytes.fromhex(use["entry"]), use["issued_at"]), use["issued_at"])
         committed.clear()
+        store.is_down = "down" in stated
         return store
 
     def ledger(self) -> MemoryLedger | None:
@@ -532,7 +574,12 @@ class _Asked:
             return None
 
         class Noting(MemoryLedger):
+            def peek(self, reservation: Reservation, now: int) -> Debit | None:
+                _reach(self)
+                return super().peek(reservation, now)
+
             def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+                _reach(self)
                 short = super().reserve(reservation, now)
                 taken.extend(reservation.debits if short is None else ())
                 return short
@@ -542,6 +589,7 @@ class _Asked:
             debit = Debit(build.unb64(spent["bucket"]), spent["unit"], 2**60, spent["amount"])
             assert ledger.reserve(Reservation(number.to_bytes(16, "big"), (debit,), floor + 1, 0, None), -1) is None
         taken.clear()
+        ledger.is_down = "down" in stated
         return ledger
 
     def overlay(self) -> dict[str, Any]:
@@ -550,9 +598,12 @@ class _Asked:
             return {}
 
         def newest() -> Overlay | None:
+            if "down" in stated:
+                raise OSError("it cannot be asked")
             return None if self.snapshot is None else Overlay.open(self.snapshot.encode("latin-1"), stated["operators"])
 
-        newest()
+        if "down" not in stated:
+            newest()
         return {
             "overlay": newest,
             "max_staleness": stated["max_staleness"],

@@ -15,6 +15,7 @@ FAMILIES = {family["family"]: family["vectors"] for family in runner.families()}
 NOT_ASKED = {
     "audit": "trails are read by no verifier",
     "capability": "it has no meet: it asks link by link",
+    "codes": "it gives codes, and keeps no table of them",
     "counting": "it forgets nothing, so that it knows no lease and no life of a bucket",
     "deltas": "an overlay is given to it as it is",
     "grants": "it is asked once",

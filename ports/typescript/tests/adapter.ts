@@ -16,6 +16,7 @@ import { withProof } from "../src/writing/proving.js";
 import { normalize } from "../src/interop.js";
 import { checkTrail, recorded } from "../src/audit.js";
 import { ControlPlane } from "../src/recall.js";
+import { kindOf, stepOf } from "../src/verification/codes.js";
 import type { Narrowing } from "../src/writing/token.js";
 
 export type Outcome = Record<string, unknown>;
@@ -23,6 +24,8 @@ export type Vector = any;
 
 const latin = (text: string): Uint8Array =>
   Uint8Array.from(text, (character) => character.charCodeAt(0));
+
+const unlatin = (bytes: Uint8Array): string => String.fromCharCode(...bytes);
 
 /** The code of what is raised. */
 function coded(ask: () => Outcome): Outcome {
@@ -124,14 +127,31 @@ function ownOf({
   };
 }
 
+function reach({ down = false }: { down?: boolean }): void {
+  if (down) throw new Error("it cannot be reached");
+}
+
+/** Random bytes that are given: as many as are asked for, or it is a mistake of the writer. */
+const given =
+  (...spelled: readonly string[]) =>
+  (length: number): Uint8Array => {
+    const found = spelled.map(unhex).find((each) => each.length === length);
+    if (!found) throw new Error(`nobody draws ${length} bytes`);
+    return found;
+  };
+
 function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
   const store = new captoken.MemoryReplayStore({ floor: stated.floor, limit: stated.limit });
   for (const { entry, issued_at: issuedAt } of stated.used) {
     store.add({ entry: unhex(entry), issuedAt }, issuedAt);
   }
   return {
-    look: (use, now) => store.look(use, now),
+    look: (use, now) => {
+      reach(stated);
+      return store.look(use, now);
+    },
     add: (use, now) => {
+      reach(stated);
       const answer = store.add(use, now);
       if (answer === "added") uses.push(use);
       return answer;
@@ -158,9 +178,13 @@ function ledgerOf(stated: Vector, debits: captoken.Debit[]): captoken.Ledger {
   }
   return {
     shared: store.shared,
-    look: (reservation, now) => store.look(reservation, now),
+    look: (reservation, now) => {
+      reach(stated);
+      return store.look(reservation, now);
+    },
     settle: (id, taken, now) => store.settle(id, taken, now),
     reserve: (reservation, now) => {
+      reach(stated);
       const answer = store.reserve(reservation, now);
       if (answer === "reserved") debits.push(...reservation.debits);
       return answer;
@@ -170,10 +194,11 @@ function ledgerOf(stated: Vector, debits: captoken.Debit[]): captoken.Ledger {
 
 function overlayOf(stated: Vector, moment: Set["moment"]): captoken.VerifierOptions {
   if (!stated) return {};
-  const overlay = (): captoken.Overlay | undefined =>
-    moment.snapshot === null
-      ? undefined
-      : captoken.openOverlay(latin(moment.snapshot), stated.operators);
+  const overlay = (): captoken.Overlay | undefined => {
+    reach(stated);
+    if (moment.snapshot === null) return undefined;
+    return captoken.openOverlay(latin(moment.snapshot), stated.operators);
+  };
   return { overlay, maxStaleness: stated.max_staleness, allowStaleOverlay: stated.allow_stale };
 }
 
@@ -285,10 +310,14 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
         then: verifier.check(vector.token, access, askingOf(vector)).code,
       };
     }),
-  mint: ({ keyring, current, now, token_id: tokenId, nonce, subject, agent, task, asked }) =>
+  mint: (vector) =>
     coded(() => {
-      const random = (length: number): Uint8Array => unhex(length === 16 ? tokenId : nonce);
-      const issuer = new captoken.Issuer(keyringOf(keyring, current), { clock: () => now, random });
+      const { keyring, current, now, subject, agent, task, asked, own = [] } = vector;
+      const issuer = new captoken.Issuer(keyringOf(keyring, current), {
+        clock: () => now,
+        random: given(vector.token_id, vector.nonce),
+        vocabulary: vocabularyOf(own),
+      });
       // A task in link 0 cannot be said here: there is one keyword, and it is the root's.
       if ("task" in asked) throw new UsageError("task twice");
       const wanted = keywords(asked) as unknown as captoken.Minting;
@@ -326,7 +355,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
   },
   widening: ({ token, asked, to, now, nonce, signer, own = [] }) =>
     coded(() => {
-      const means = { clock: () => now, random: () => unhex(nonce), vocabulary: vocabularyOf(own) };
+      const means = { clock: () => now, random: given(nonce), vocabulary: vocabularyOf(own) };
       const held = captoken.Token.parse(token, means);
       const by = signer === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(signer));
       const terms = { ...keywords(asked), signer: by };
@@ -341,12 +370,12 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
   proof: ({ token, secret, audience, request, now, nonce }) =>
     coded(() => {
       const signer = captoken.HolderKey.fromBytes(unhex(secret));
-      const means = { clock: () => now, random: () => unhex(nonce) };
+      const means = { clock: () => now, random: given(nonce) };
       return { text: withProof(token, signer, { audience, request: unhex(request) }, means) };
     }),
   presenting: ({ token, audience, now, secret, nonce = "", request }) =>
     bare(() => {
-      const held = captoken.Token.parse(token, { clock: () => now, random: () => unhex(nonce) });
+      const held = captoken.Token.parse(token, { clock: () => now, random: given(nonce) });
       const signer = secret === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(secret));
       return {
         text: held.present({ audience, signer, request: request && unhex(request), expiresIn: 60 }),
@@ -358,8 +387,10 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
     })),
   asking: ({ token, discharger, need, location, caveat_key: key, ephemeral, nonce }) =>
     coded(() => {
-      const drawn = [key, ephemeral, nonce].map(unhex);
-      const held = captoken.Token.parse(token, { random: () => drawn.shift()! });
+      const drawn = [key, ephemeral, nonce];
+      const held = captoken.Token.parse(token, {
+        random: (length) => given(drawn.shift()!)(length),
+      });
       return {
         token: held.require(discharger, { need, location: location ?? undefined }).serialize(),
       };
@@ -393,11 +424,15 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
   key_file: ({ purpose, content }) =>
     coded(() => {
       const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(latin(content));
+      const again = text.endsWith("\n") ? text : `${text}\n`;
       if (purpose === "keyring") {
         const ring = captoken.Keyring.parse(text);
+        if (ring.serialize() !== again) throw new Error("written otherwise than it is read");
         return { keys: revealed(ring), current: ring.current, audience: ring.audience ?? null };
       }
-      return { public: KEYS[purpose]!.parse(text).public };
+      const key = KEYS[purpose]!.parse(text);
+      if (key.serialize() !== again) throw new Error("written otherwise than it is read");
+      return { public: key.public };
     }),
   snapshot: ({ snapshot, operators, known }) =>
     coded(() => {
@@ -428,11 +463,29 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       return { head, signed, decisions };
     }),
   recorded: ({ arguments: values }) => coded(() => ({ arguments: plain(recorded(values)) })),
+  recalling: ({ token, handed_on: handedOn, audience, why, now }) =>
+    coded(() => {
+      const [mine, its] = [token, handedOn].map((each: string) =>
+        captoken.Token.parse(each, { clock: () => now }),
+      );
+      return { request: captoken.recall(mine!, its!, { audience, why }) };
+    }),
+  publishing: ({ secret, entries, seq, issued_at: issuedAt, expires_at: expiresAt, known }) =>
+    coded(() => {
+      const key = captoken.OperatorKey.fromBytes(unhex(secret));
+      const all = entries.map((each: Vector) => captoken.overlayEntry(each));
+      const when = { seq, issuedAt, expiresAt };
+      if (known === undefined) return { written: unlatin(captoken.signSnapshot(key, all, when)) };
+      const before = captoken.openOverlay(latin(known), [key.public]);
+      return { written: unlatin(captoken.signDelta(key, before, all, when)) };
+    }),
+  code: ({ denied }) => ({ code: "ok", step: stepOf(denied), denial_kind: kindOf(denied) }),
   counting: (vector) => coded(() => ({ codes: counted(vector) })),
   recall: (vector) => coded(() => recalled(vector)),
 };
 
-const KEYS: Record<string, { parse: (content: string) => { public: string } }> = {
+type Key = { public: string; serialize: () => string };
+const KEYS: Record<string, { parse: (content: string) => Key }> = {
   holder: captoken.HolderKey,
   discharger: captoken.DischargerKey,
   pairwise: captoken.PairwiseKey,

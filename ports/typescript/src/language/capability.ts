@@ -174,12 +174,8 @@ export function capabilityOf(
   };
   const readable = links.filter((link) => link.kind === "link");
   const all = [start, ...readable.map(ofLink)];
-  // Tasks by themselves, so that where they lie apart the other links play no part.
-  const tasks = all.flatMap(({ task }) => (task === undefined ? [] : [task]));
-  const task = inPairs(
-    tasks.filter((each, at) => each !== tasks[at - 1]),
-    longest,
-  );
+  // Tasks one after the other: where they lie apart, the order is said (19.1).
+  const task = all.map((each) => each.task).reduce((one, two) => either(one, two, longest));
   return { ...inPairs(all, (one, two) => meet(one, two, vocabulary))!, task };
 }
 
