@@ -63,7 +63,7 @@ FORMS = {
     "discharger": r"dischargers?",
     "feed": r"(?<!line )feeds?",
     "floor": r"floors?",
-    "grant": r"grants?",
+    "grant": r"(?<!not )(?<!to )grants?",
     "guard": r"guard(s|ed|ing)?",
     "holder": r"holders?",
     "hop": r"hops?",
