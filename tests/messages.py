@@ -14,11 +14,13 @@ import ast
 import builtins
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from captoken import errors
+from captoken import Access, errors
+from captoken._verification.wording import told_to_model
+from captoken.errors import CODES
 from captoken.testing import ErrorEntry, error_catalogue
 from tests.reading import linked
 
@@ -55,7 +57,7 @@ def messages() -> Iterator[Message]:
 
 
 def _of(node: ast.AST, file: str, known: dict[str, list[ast.expr]]) -> Iterator[Message]:
-    """The messages below a node. `known`: what each name in reach has been set to."""
+    """The messages below a node. `known`: what each name in reach has been set to, and has not been used for yet."""
     for child in ast.iter_child_nodes(node):
         reach = known
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -86,9 +88,13 @@ def _made(call: ast.Call, name: str, place: str, known: dict[str, list[ast.expr]
         given = given[1:]  # behind the status
     elif name == "WideningError":
         code, given = "widening", given[4:]
-    elif name in ("TokenFormatError", "DelegationError", "DischargeError"):
-        stated = given[1:] + [keyword.value for keyword in call.keywords if keyword.arg == "code"]
-        code = next((one.value for one in stated if isinstance(one, ast.Constant) and isinstance(one.value, str)), None)
+    elif name in ("TokenFormatError", "DelegationError", "DischargeError", "GuardError", "IssuanceError"):
+        stated = given[1:2] + [keyword.value for keyword in call.keywords if keyword.arg == "code"]
+        if not stated:
+            code = {"TokenFormatError": "malformed", "GuardError": "guard"}.get(name)
+        # A name that is set once stands for what it was set to.
+        stated = [value for one in stated for value in (known.get(one.id, []) if isinstance(one, ast.Name) else [one])]
+        code = next((one.value for one in stated if isinstance(one, ast.Constant) and isinstance(one.value, str)), code)
     for template in _templates(given[0], known) if given else [None]:
         yield Message(place, name, code, template)
 
@@ -100,8 +106,11 @@ def _templates(node: ast.expr, known: dict[str, list[ast.expr]]) -> list[str | N
             return [text]
         case ast.JoinedStr(values=parts):
             return ["".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)]
-        case ast.Name(id=name) if name in known:
-            return [text for value in known[name] for text in _templates(value, {})]
+        case ast.Name(id=name, lineno=line) if name in known:
+            # One name may be set again for the next message: what stands below was not meant here.
+            before = [value for value in known[name] if value.lineno <= line]
+            known[name] = [value for value in known[name] if value not in before] or known[name]
+            return [text for value in before or known[name] for text in _templates(value, {})]
         case ast.IfExp(body=one, orelse=other):
             return _templates(one, known) + _templates(other, known)
     return [None]
@@ -112,44 +121,128 @@ def _templates(node: ast.expr, known: dict[str, list[ast.expr]]) -> list[str | N
 TOP = """\
 # Errors and denials
 
-Each error says what it is about, what came and what to write. This page says more about each: how it comes about, and what to do.
-Compare types and codes, never messages: they may change.
+What an error or a denial means, how it comes about, and what to do. Look for the code, or search this page for a part of the message:
+`…` stands for what differs. In a program compare types and codes, never messages: they may change. This page is a table, too:
 
 ```python
 from captoken.testing import error_catalogue
 
-for entry in error_catalogue():
-    assert entry.code and entry.cause and entry.remedy
+found = {entry.code: entry for entry in error_catalogue()}
+print(found["unknown_caveat"].cause, found["unknown_caveat"].remedy)
 ```
 
-A refusal at a server is a `Denied`: `denied.code` is one of the codes [below](#denied). All else that captoken raises
-of its own is a `CaptokenError`. A mistake in a call is a `TypeError` or a `ValueError`, and its message names the argument. A package
-that is not installed is an `ImportError`, and its message names the extra: `pip install 'captoken[mcp]'`.
+```text
+@CATALOGUE@
+```
+
+- **A refusal at a server** is a `Denied`: `denied.code` is one of [these](#denied).
+- **All else that captoken raises** of its own is a `CaptokenError`: [these](#what-is-raised).
+- **A mistake in a call** is a `TypeError` or a `ValueError`: [these](#mistakes-in-a-call). Its message names the argument.
+- **A package that is not installed** is an `ImportError`. Its message names the extra: `pip install 'captoken[mcp]'`.
 
 No message has a token, a key or a signature in it. What strangers wrote is shown short and escaped.
-
-Each code below says what has happened and what to do, with one of its messages.
 """
+
+DENIED = """\
+## Denied
+
+In the order in which a verifier checks: the first that fails gives the code. [How guards judge](how-guards-judge.md) has the steps.
+`denied.kind` says what an HTTP server answers:
+
+| kind | status | means |
+| --- | --- | --- |
+| `invalid` | 401 | this token is not taken |
+| `insufficient` | 403 | it is taken, and does not permit this |
+| `proof` | 401 | a fresh proof of its key is wanted |
+| `unavailable` | 503 | the server cannot decide now |
+
+Three people are told of a denial: the operator, whose log has the messages below each code; the client, who gets one sentence; and the agent,
+who gets what `decision.for_model()` says.
+"""
+
+MISTAKES = """\
+## Mistakes in a call
+
+A `TypeError` says that an argument is of another type, and a `ValueError` that its value will not do. Nothing was changed, sent or written.
+**What to do:** Read the message to its end: it says what was expected. [Keywords](keywords.md) and [limits](limits.md) say what each takes.
+"""
+
+ANSWERS = """\
+## Answers over HTTP
+
+What an adapter or a service answers to a request that it cannot read: no decision was made. **What to do:** Send the request as the answer says.
+"""
+
+# Made in the place of a denial, or with its words: the message of the one stands in a decision as well.
+OF_DENIALS = DENIALS | {"RefusedError"}
+# What a text or a link is refused with where it is read.
+READING = {"malformed": {"TokenFormatError", "EncodingError"}, "unreadable_link": {"EncodingError"}}
 
 
 def page() -> str:
     """docs/errors.md: a heading for each code, so that a link and a search lead to it."""
     entries = error_catalogue()
-    parts = [TOP, "## What is raised\n", *_raised([one for one in entries if one.error is not errors.Denied])]
-    parts += ["## Denied\n", "In the order in which a verifier checks: the first that fails gives the code.\n"]
-    parts += [_section(one, "###") for one in entries if one.error is errors.Denied]
+    known = [one for one in messages() if one.template is not None]
+    found = {entry.code: entry for entry in entries}["unknown_caveat"]
+    parts = [TOP.replace("@CATALOGUE@", f"{found.cause} {found.remedy}"), "## What is raised\n", *_raised([one for one in entries if one.error is not errors.Denied], known)]
+    parts.append(DENIED)
+    parts += [_denied(one, known) for one in entries if one.error is errors.Denied]
+    parts.append(MISTAKES)
+    for kind in ("TypeError", "ValueError", "RuntimeError", "AttributeError", "SyntaxError", "ImportError"):
+        parts += [f"### {kind}\n", _listed(one for one in known if one.made == kind)]
+    parts += [ANSWERS, _listed(one for one in known if one.made == "RequestError")]
     return linked("\n".join(parts), "docs/errors.md")
 
 
-def _raised(entries: list[ErrorEntry]) -> Iterator[str]:
+def _raised(entries: list[ErrorEntry], known: list[Message]) -> Iterator[str]:
+    """By type. One with several codes has a heading for each, and messages of which the code is found elsewhere."""
     for kind in dict.fromkeys(entry.error for entry in entries):
-        yield f"### {kind.__name__}\n"
-        yield from (_section(entry, "####") for entry in entries if entry.error is kind)
+        name = kind.__name__
+        codes = [entry for entry in entries if entry.error is kind]
+        own = [one for one in known if one.made == name]
+        yield f"### {name}\n"
+        for entry in codes:
+            yield f"#### {name}: {entry.code}\n"
+            yield _told(entry)
+            yield _listed([one for one in own if one.code == entry.code or len(codes) == 1], entry.example)
+        rest = [one for one in own if one.code is None] if len(codes) > 1 else []
+        if rest:
+            yield f"#### {name}: with one of these codes\n"
+            yield _listed(rest)
 
 
-def _section(entry: ErrorEntry, level: str) -> str:
-    title = f"{level} {entry.error.__name__}: {entry.code}"
-    return f"{title}\n\n{entry.cause}\n\n**What to do:** {entry.remedy}\n\n```text\n{entry.example}\n```\n"
+def _denied(entry: ErrorEntry, known: list[Message]) -> str:
+    meant = CODES[entry.code]
+    access = Access(table="sales", operation="select", tool="pay", arguments={})
+    agent = told_to_model(entry.code, access, proven=False)
+    shown = [one for one in known if (one.made in OF_DENIALS and one.code == entry.code) or one.made in READING.get(entry.code, ())]
+    return "\n".join(
+        [
+            f"### Denied: {entry.code}\n",
+            _told(entry),
+            f"Step {meant.step}, kind `{meant.kind}`. A client is told:\n",
+            _text([meant.public]),
+            "An agent is told, of a `select` on `sales` or a call of `pay`:\n",
+            _text([agent]),
+            "The operator is told one of:\n",
+            _listed(shown, entry.example),
+        ]
+    )
+
+
+def _told(entry: ErrorEntry) -> str:
+    return f"{entry.cause}\n\n**What to do:** {entry.remedy}\n"
+
+
+def _listed(made: Iterable[Message], *examples: str) -> str:
+    """The messages that there are, each once: one as it is seen, and then with what differs left open."""
+    templates = sorted({one.template.replace("{}", "…") for one in made if one.template is not None})
+    said = [one for one in templates if len(one.replace("…", "").strip()) >= 4 and one not in examples]
+    return _text([*examples, *said])
+
+
+def _text(lines: list[str]) -> str:
+    return "\n".join(["```text", *lines, "```", ""])
 
 
 if __name__ == "__main__":

@@ -124,6 +124,16 @@ def test_the_page_is_made_of_the_catalogue() -> None:
     assert PAGE.read_text("utf-8") == page()
 
 
+def test_every_message_that_has_a_code_is_on_the_page() -> None:
+    """So who has nothing but a message finds what to do, by search. What differs in it is left open."""
+    shown = {line for text in re.findall(r"^```text\n(.*?)^```$", page(), re.MULTILINE | re.DOTALL) for line in text.splitlines()}
+    made = PROMISED - {"Denied", "WideningError"} | DENIALS | {"TypeError", "ValueError", "RequestError", "EncodingError"}
+    wanted = [one for one in MESSAGES if one.made in made and one.template and (one.code or one.made not in DENIALS)]
+    missing = [one for one in wanted if len(one.template.replace("{}", "").strip()) >= 4 and one.template.replace("{}", "…") not in shown]
+    assert len(wanted) > 500 and missing == []
+    assert {code.public for code in CODES.values()} <= shown
+
+
 def test_a_file_is_named_by_its_end_and_without_what_steers() -> None:
     """However long its name is."""
     assert shown_file("keys.json") == "'keys.json'" and shown_file(Path("a/b\n")) == r"'a/b\n'"

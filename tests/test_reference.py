@@ -17,6 +17,7 @@ from captoken._format import clocks, encoding, names, text
 from captoken._language import constraints, links, overlay, urls
 from captoken._language.caveats import BUILT_IN, POSITION
 from captoken._verification import memory, verifier
+from captoken._verification.wording import PLAN
 from captoken._writing import issuer
 from captoken._writing.keywords import _KEYWORDS, _READINGS
 from captoken.adapters import asgi, discharge_service
@@ -161,7 +162,7 @@ NUMBERS: dict[str, list[int]] = {
     "links of a token that have": [links.COUNTING_LINKS],
     "counts of a token": [links.BUCKETS],
     "counts that a": [ports.MOST_BUCKETS],
-    "how long a [reservation]": [ports.LEASE],
+    "how long a reservation": [ports.LEASE],
     "how long a ledger": [ports.KEPT],
     "used proofs": [default(MemoryReplayStore, "limit"), default(SQLiteReplayStore, "limit")],
     "life of a minted": [issuer.DEFAULT_LIFE],
@@ -364,3 +365,14 @@ def test_every_variable_of_the_environment_that_is_read_is_on_the_page() -> None
     }
     told = {name for cells in rows(page("configuration.md")) for name in re.findall(r"`([A-Z_]{4,})`", cells[0])}
     assert found == told
+
+
+# --- how guards judge -----------------------------------------------------------------------------
+
+
+def test_the_steps_on_the_page_are_those_of_the_plan_with_their_codes() -> None:
+    steps = [cells for cells in rows(page("how-guards-judge.md")) if re.match(r"\d", cells[0])]
+    assert [cells[0] for cells in steps] == [f"{number} {name}" for number, name in enumerate(PLAN, 1)]
+    for number, cells in enumerate(steps, 1):
+        told = set(re.findall(r"`(\w+)`", cells[2]))
+        assert number == 8 or {code for code, meant in CODES.items() if meant.step == number} <= told
