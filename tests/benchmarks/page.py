@@ -168,7 +168,8 @@ def control(part: dict[str, Any]) -> list[str]:
 
 
 # Each table of the page, and the part of the record that it is of.
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
+Tables = dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]]
+TABLES: Tables = {
     "times": ("peers", times),
     "bound": ("peers", bound),
     "sizes": ("peers", sizes),
@@ -202,11 +203,11 @@ def _time(microseconds: float | None) -> str:
     return f"{microseconds:.0f} µs" if microseconds >= 20 else f"{microseconds:.1f} µs"
 
 
-def written(page: str, kept: dict[str, Any]) -> str:
+def written(page: str, kept: dict[str, Any], tables: Tables = TABLES) -> str:
     """The page with its tables made of what is kept."""
 
     def made(found: re.Match[str]) -> str:
-        part, make = TABLES[found[2]]
+        part, make = tables[found[2]]
         return found[1] + "\n".join(make(kept[part])) + "\n" + found[3]
 
     return linked(_TABLE.sub(made, page), "docs/benchmarks.md")

@@ -2,8 +2,9 @@
 
 One verifier, one ledger, one overlay, one trail, one issuer, on this machine. The page is docs/planning.md.
 
-A figure is that of the quickest of several rounds: what the machine can do, also where others use it. How busy it was stands
-beside it. Servers are started from their wheels. Their data lies in memory where there is a folder for that, and then on the
+A figure is that of the quickest of several rounds: what the machine can do, also where others use it. What only computes is measured
+in processor time, for the same reason; what waits for a server or a disk, by the clock on the wall. How busy it was stands beside
+it. Servers are started from their wheels. Their data lies in memory where there is a folder for that, and then on the
 disk, where a commit waits for it.
 """
 
@@ -58,17 +59,22 @@ ASK = Access(table="sales", operation="select", columns=["amount", "region"])
 AUDIENCE = "sales-db"
 
 
-def quickest(calls: dict[str, Callable[[], object]], times: int, rounds: int = ROUNDS) -> dict[str, float]:
-    """Microseconds a call, of the quickest of the rounds; they take turns."""
+def quickest(
+    calls: dict[str, Callable[[], object]],
+    times: int,
+    rounds: int = ROUNDS,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, float]:
+    """Microseconds a call, of the quickest of the rounds; they take turns. Of processor time, or of another clock."""
     best = dict.fromkeys(calls, float("inf"))
     gc.collect()
     gc.disable()
     for _ in range(rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             for _ in range(times):
                 call()
-            best[name] = min(best[name], (time.perf_counter() - start) / times * 1e6)
+            best[name] = min(best[name], (clock() - start) / times * 1e6)
     gc.enable()
     return best
 
@@ -172,11 +178,11 @@ def served(keys: dict[str, bytes], current: str, folder: str, gate: Barrier, tol
     for _ in range(400):
         verifier.check(next(shown), ASK)
     gate.wait(60)
-    until = time.monotonic() + SECONDS
+    until, begun = time.monotonic() + SECONDS, time.process_time()
     while time.monotonic() < until:
         verifier.check(next(shown), ASK)
         many += 1
-    told.put(many / SECONDS)
+    told.put(many / (time.process_time() - begun))  # of its own processor time: others may use the cores too
 
 
 def together(work: Callable[..., None], *given: Any) -> tuple[float, float]:
@@ -239,7 +245,7 @@ def reserved_by_tasks(kind: str, where: Any) -> float:
 def alone(ledger: Any, times: int) -> Row:
     """One thread, one after the other: how many in a second."""
     calls = {"reserve": stores.reserving(ledger), "settled": stores.settling(ledger)}
-    taken = quickest(calls, times, 9)
+    taken = quickest(calls, times, 9, time.perf_counter)
     return {what: round(1e6 / each) for what, each in taken.items()}
 
 
@@ -400,7 +406,7 @@ def trails() -> list[Row]:
                 "written": lambda one=verifier, text=shown[0]: one.check(text, ASK),  # type: ignore[misc]
                 "on disk": lambda one=waiting, text=shown[0]: one.check(text, ASK),  # type: ignore[misc]
             }
-            taken = quickest(calls, 30)
+            taken = quickest(calls, 30, clock=time.perf_counter)
         further = (len(all_) - once) / (9 * len(shown))
         rows.append(
             {
@@ -437,8 +443,9 @@ def issuers() -> list[Row]:
             rows.append({"tasks lie in": name, "a second": round(1 / best), "processor ms": round(used * 1e3, 2)})
     keyring, numbers = Keyring.generate(), count()
     mint = partial(Issuer(keyring).mint, subject="user:jane", agent="a", tables=["sales"], operations=["select"])
-    taken = quickest({"mint": lambda: mint(task=f"q3/{next(numbers)}").serialize()}, 200)
-    rows.append({"tasks lie in": "nowhere: `Issuer.mint` alone", "a second": round(1e6 / taken["mint"]), "processor ms": 0.0})
+    minting: dict[str, Callable[[], object]] = {"mint": lambda: mint(task=f"q3/{next(numbers)}").serialize()}
+    each, used = quickest(minting, 200, clock=time.perf_counter)["mint"], quickest(minting, 200)["mint"]
+    rows.append({"tasks lie in": "nowhere: `Issuer.mint` alone", "a second": round(1e6 / each), "processor ms": round(used / 1e3, 4)})
     return rows
 
 

@@ -142,7 +142,9 @@ class Seen:
             if known is not None:
                 self._was_denied(known, before, look.done, still=version is known)
             while waiting is not None and waiting.seq <= version.seq:
-                if known is not None and waiting.asked >= server.starts:
+                # Of what is ended towards the end, only the servers that are quick would be counted.
+                counts = server.starts <= waiting.asked < until - plan.every - 5
+                if known is not None and counts:
                     # Whoever calls once a look is due looks first. A server that nobody calls lets nobody through.
                     done = max(due, waiting.at) + look.done - look.begun
                     self._delayed(server, waiting, known, min(done, look.done))

@@ -15,7 +15,7 @@ Figures = dict[str, Any]
 INTERVALS = (1, 2, 5, 10, 30)
 BUSY = 10.0  # calls a second at a server, where intervals are compared
 MANY = 100.0  # the same, where looks are counted by the tenth of a second
-WINDOW = 120  # seconds that intervals are compared for
+WINDOW = 240  # seconds that intervals are compared for
 DAY = 86_400
 
 
@@ -112,7 +112,7 @@ def outage(plan: Plan, seen: model.Seen, why: str) -> Figures:
 
 
 def interval(plan: Plan, made: Published, every: int) -> Figures:
-    """A fifth of the servers, which are called more often, for two minutes: what an interval costs and brings."""
+    """A fifth of the servers, which are called more often, for a while: what an interval costs and brings."""
     fewer = plan._replace(servers=max(1, plan.servers // 5), every=every, rollout=10.0)
     until = min(plan.cut.begin, plan.rollout + WINDOW)
     seen = model.Seen(fewer)
