@@ -376,3 +376,26 @@ def test_the_steps_on_the_page_are_those_of_the_plan_with_their_codes() -> None:
     for number, cells in enumerate(steps, 1):
         told = set(re.findall(r"`(\w+)`", cells[2]))
         assert number == 8 or {code for code, meant in CODES.items() if meant.step == number} <= told
+
+
+# --- costs, and who attacks -----------------------------------------------------------------------
+
+
+def microseconds(row: str) -> float:
+    """Of captoken, in the first row of that name among the figures that were kept."""
+    for cells in rows(page("benchmarks.md")):
+        if cells[0] == row:
+            return float(cells[1].removesuffix(" µs"))
+    raise AssertionError(f"no such row: {row}")
+
+
+def test_the_page_of_costs_names_rows_that_there_are_from_the_cheapest_to_the_dearest() -> None:
+    glance = page("costs.md").partition("## At a glance")[2].partition("\n## ")[0]
+    named = [cells[1].strip("`") for cells in rows(glance) if cells[1].startswith("`")]
+    times = [microseconds(row) for row in named]
+    assert len(times) == 6 and times == sorted(times)
+
+
+def test_what_the_threat_model_says_stops_an_attack_is_a_code() -> None:
+    told = {code for cells in rows(page("threat-model.md")) for code in re.findall(r"`([a-z_]+)`", cells[-1])}
+    assert len(told) > 8 and told - CODES.keys() == set()
