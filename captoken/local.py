@@ -138,9 +138,10 @@ class Office:
         - `vocabulary` says which caveats of your own are known.
         - `clock` is for tests.
 
-        Raises StoreError for a folder that others can enter, that is a link, that another process
-        has opened, that holds something else, or in which a file is missing. Raises KeyringError,
-        OverlayError and AuditError for a file that is not as it was left.
+        Raises StoreError for a folder that others can enter, that is a symbolic link or that
+        another process has opened. Also for one that holds something else, or in which a file is
+        missing. Raises KeyringError, OverlayError and AuditError for a file that is not as it was
+        left.
         """
         path = os.path.abspath(os.fspath(folder))
         _check_folder(path)

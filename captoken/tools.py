@@ -241,10 +241,10 @@ def presented_to(
 ) -> str | Token:
     """What goes to a verifier in this process.
 
-    It is presented to a verifier that has a name, else it is the token as it is: its text, where
-    the verifier may know that again and need not open it. With discharges it is the token itself:
-    in its text they are not bound to it. So is one that cannot be presented, since it is for
-    another server, say: the verifier will tell.
+    If the verifier has a name, the token is presented to it. Else it is the token as it is: its
+    text, where the verifier may know that again and need not open it. With discharges it is the
+    token itself: in its text they are not bound to it. So is one that cannot be presented, since it
+    is for another server, say: the verifier will tell.
     """
     if not verifier.audiences:
         text = mine.secret_text

@@ -110,8 +110,8 @@ FORMS = {
 # Pages on which the word means another thing than here, each with that thing.
 OTHERWISE = {
     ("CONTRIBUTING.md", "registry"): "a registry of packages",
-    ("docs/agents-pydantic-ai.md", "capability"): "a capability of pydantic-ai",
-    ("docs/agents-langchain.md", "checkpoint"): "a checkpoint of LangGraph",
+    ("docs/agents.md", "capability"): "a capability of pydantic-ai",
+    ("docs/agents.md", "checkpoint"): "a checkpoint of LangGraph",
     ("docs/assurance.md", "proof"): "a proof of mathematics",
     ("docs/issuance-certificates.md", "revoke"): "a certificate that its authority revoked",
     ("docs/issuance-certificates.md", "store"): "the machine's store of certificates",
@@ -291,13 +291,15 @@ def to_link(text: str, name: str) -> list[Use]:
 
     for use in uses(text, _folder(name)):
         entry = entries[use.slug]
-        first = use.slug not in seen
-        seen.add(use.slug)
-        if first and entry.own != name and (name, use.slug) not in OTHERWISE:
-            file, _, anchor = (use.link or "").partition("#")
-            in_glossary = file == "docs/glossary.md" and anchor == use.slug
-            if not in_glossary and file not in entry.pages:
-                found.append(use)
+        if use.slug in seen or entry.own == name or (name, use.slug) in OTHERWISE:
+            continue
+        file, _, anchor = (use.link or "").partition("#")
+        good = (file == "docs/glossary.md" and anchor == use.slug) or file in entry.pages
+        # A link to somewhere else is about that, and not about the word.
+        if use.link is None or good:
+            seen.add(use.slug)
+        if use.link is None:
+            found.append(use)
     return found
 
 
@@ -315,10 +317,9 @@ def linked(text: str, name: str) -> str:
     """The page with its words linked to the glossary. What already is a link stays as it is."""
     way = {"docs": "", "": "docs/"}.get(_folder(name), "../docs/")
     for use in reversed(to_link(text, name)):
-        if use.link is None:
-            end = use.at + len(use.text)
-            said = f"[{text[use.at : end]}]({way}glossary.md#{use.slug})"
-            text = text[: use.at] + said + text[end:]
+        end = use.at + len(use.text)
+        said = f"[{text[use.at : end]}]({way}glossary.md#{use.slug})"
+        text = text[: use.at] + said + text[end:]
     return text
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
+import captoken
 from tests import reading
 from tests.reading import ROOT
 
@@ -66,7 +69,10 @@ def test_a_word_is_to_be_linked_where_it_first_stands_in_prose() -> None:
     assert [(use.text, use.slug) for use in reading.to_link(UNLINKED, "docs/page.md")] == [
         ("Overlays", "overlay"), ("link id", "link-id"), ("link", "link"),
     ]  # fmt: skip
-    assert [use.slug for use in reading.to_link("An overlay, and a ledger.", "docs/live-control.md")] == [], "it explains both"
+    assert not reading.to_link("An overlay, and a ledger.", "docs/live-control.md"), "the page explains both"
+    assert [use.at for use in reading.to_link("[An overlay](http.md), an overlay.", "docs/page.md")] == [26], (
+        "a link is about what it leads to"
+    )
 
 
 @pytest.mark.parametrize(("name", "way"), [("docs/page.md", ""), ("PAGE.md", "docs/"), ("examples/PAGE.md", "../docs/")])
@@ -84,6 +90,26 @@ def test_the_command_links_them(name: str, way: str) -> None:
 def test_a_link_that_is_not_needed_is_told() -> None:
     twice = "An [overlay](glossary.md#overlay) and the [overlay](glossary.md#overlay)."
     assert reading.unlinked(twice, "docs/page.md") == ["overlay is linked to the glossary more than once"]
+
+
+@pytest.mark.parametrize("name", reading.PAGES)
+def test_a_page_is_easy_to_read(name: str) -> None:
+    """`python -m tests.reading --link PAGE` links what is not linked."""
+    text = (ROOT / name).read_text("utf-8")
+    assert reading.reading(name, [text]).problems() + reading.unlinked(text, name) == []
+
+
+@pytest.mark.parametrize("module", reading.public_modules())
+def test_the_docstrings_of_a_module_are_easy_to_read(module: str) -> None:
+    assert reading.reading_of_module(module).problems() == []
+
+
+def test_docstrings_are_those_of_public_names() -> None:
+    """Of a package that hands on what is defined elsewhere, too; not of private names and methods."""
+    texts = reading.docstrings("captoken", ROOT / "captoken/__init__.py")
+    assert inspect.getdoc(captoken.Verifier.authorize) in texts and inspect.getdoc(captoken) in texts
+    assert not any("Thin drivers round the plan" in text for text in texts), "a private module's own"
+    assert len(reading.public_modules()) > 60 and "captoken.cli" not in reading.public_modules()
 
 
 def test_the_glossary_is_in_order() -> None:

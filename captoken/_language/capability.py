@@ -122,7 +122,7 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         The meet of all their caveats. No link at all leaves everything, and the root's task and
         audience are one more caveat each. What a link repeats of the one before it counts once, and
-        the rest meets in pairs: so the work grows with the length of what links say, and hardly
+        the rest meets in pairs. So the work grows with the length of what links say, and hardly
         with their number.
         """
         said: dict[str, list[BuiltIn]] = {}

@@ -179,7 +179,7 @@ class Overlay:
 
         `operators` and `vocabulary` as in `open`. Does not ask how old it is. Raises OverlayError
         for deltas that no operator signed, that follow on another snapshot, or that give something
-        else than they say: this one is as it was, and the whole has to be fetched.
+        else than they say. This one is as it was then, and the whole has to be fetched.
         """
         trusted = [signing_key(operator, "operator") for operator in operators]
         after = (self.seq, self.digest)

@@ -320,9 +320,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
     """A verifier refused.
 
-    `decision` says all, for the operator; `public` is what a client may be told; `kind` is what an
-    HTTP status follows from: `invalid` 401, `insufficient` 403, `proof` 401, `unavailable` 503
-    (24.13).
+    `decision` says all, for the operator. `public` is what a client may be told. An HTTP status
+    follows from `kind`: `invalid` 401, `insufficient` 403, `proof` 401, `unavailable` 503 (24.13).
 
     Raised by `authorize`, `authenticate` and `reserve`, of both faces. `check` and `explain` never
     raise it: they hand back the decision. `str` of it is `decision.summary`, with the code in
@@ -831,7 +830,7 @@ class Grant(_Vouched, frozen=True, eq=False):
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Reserved:
         """Permission for one access that is paid for when it is over: settle it, or cancel it.
 
-        Raises Denied. Of a block that settled and cancelled nothing all is spent, also when an
+        Raises Denied. If a block neither settles nor cancels, all of it is spent, also when an
         exception leaves it: whoever calls may hang up when the work is done. That needs no second
         call of the ledger.
 

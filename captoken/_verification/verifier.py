@@ -561,8 +561,8 @@ class Verifier(_Face):
     allows.
 
     A bearer token says nothing about who sent it; state what you know of that as `caller`. A token
-    that is bound to a key comes with a proof for the request at hand, at the end of its text: pass
-    as `request` the 32 bytes of `captoken.proof` for what the transport carried; left out, the
+    that is bound to a key comes with a proof for the request at hand, at the end of its text. Pass
+    as `request` the 32 bytes of `captoken.proof` for what the transport carried. Left out, the
     access itself is the request. `replays` remembers which proofs were used. Without one, no bound
     token is taken (spec, "Replay").
 
@@ -574,7 +574,7 @@ class Verifier(_Face):
 
     `remember` says how many characters of texts it remembers at most, once they were verified, 4 Mi
     unless given; 0 is none. A text that is sent again then costs a look-up and what may have
-    changed; the key, the time, the overlay and the stores are asked anew (spec 24.22).
+    changed. The key, the time, the overlay and the stores are asked anew (spec 24.22).
 
     A grant is good for `max_age` seconds, an hour unless given, however long its token lives: then
     the keys have to be asked again. None is no bound.

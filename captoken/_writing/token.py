@@ -49,7 +49,7 @@ class Token(SealedValue, frozen=True, eq=False):
     worth nothing without the answer.
 
     `Token.parse(text)` checks the form alone. A token remembers the vocabulary, the clock and the
-    source of nonces that it was made with, for the tokens that are derived from it; all three are
+    source of nonces that it was made with, for the tokens that are derived from it. All three are
     for tests and embedders.
     """
 
@@ -304,8 +304,8 @@ class Token(SealedValue, frozen=True, eq=False):
         is for one sending. Without a signer the text of a bound token has no proof, and no server
         takes it so.
 
-        Raises LimitError when the text is longer than `max_chars`, with what each part costs;
-        DelegationError for a signer that is not the key; and what `attenuate` raises.
+        Raises LimitError when the text is longer than `max_chars`, and says what each part costs.
+        Raises DelegationError for a signer that is not the key, and what `attenuate` raises.
         """
         if signer is None and request is not None:
             raise ValueError("a request goes with the signer that proves it: give signer as well")

@@ -18,7 +18,7 @@
    without one. It asks again for each event of a stream. Without it a call owns nothing and finds
    nothing.
 5. A client shows a token by the origin that a request really goes to (`captoken.adapters.httpx`),
-   not by what an agent card says: a server writes its card itself, and could name the origin of
+   and not by what an agent card says. A server writes its card itself, and could name the origin of
    another one.
 """
 

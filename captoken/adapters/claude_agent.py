@@ -5,13 +5,13 @@
         options = own.guarded(ClaudeAgentOptions(agents=...))
     async for message in query(prompt="Report on risk.", options=options): ...
 
-See docs/agents-claude.md.
+See docs/agents.md.
 
 1. Every tool call is asked about in a hook, `PreToolUse`, before it runs: those of the CLI itself
    (`Bash`, `Read`), of MCP servers (`mcp__sales__query`) and of sub-agents. A hook that fails
    blocks the call; a CLI that would not block is not connected to.
-2. The token is what is current where `guarded` is called, and goes with those options: a hook runs
-   in a task of the SDK's, which knows nothing of what is current elsewhere.
+2. The token is the one that is current where `guarded` is called, and goes with those options. A
+   hook runs in a task of the SDK's, which knows nothing of what is current elsewhere.
 3. A sub-agent is known by the CLI's word, `agent_id` and `agent_type`. It holds what `hands` says
    for its type, narrowed from the token of the main agent. One of another type may do nothing.
 4. A sub-agent starts no further ones: nobody says whose these would be.

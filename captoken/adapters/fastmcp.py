@@ -17,9 +17,9 @@ it.
 5. What the owner's code asks of the server outside of a request comes without a token:
    `run_middleware=False` is for it.
 
-What this file reads of fastmcp without a public word for it: `_srctx` of a request, which is the
-SDK's own request below it and has the token too; and `_mcp_server` of a server, which has its hints
-for caches. A version that has them no longer raises, and nothing is answered.
+This file reads two private names of fastmcp. `_srctx` of a request is the SDK's own request below
+it, and has the token too. `_mcp_server` of a server has its hints for caches. A version that has
+them no longer raises, and nothing is answered.
 
 Not checked: which of several versions of a tool is called, and what `captoken.adapters.mcp` does
 not check. Middleware that stands before the guard can answer in its place, as a cache does; what
@@ -137,8 +137,8 @@ class Guard(Challenges, Middleware):
     `default_from_environment`: True lets what comes without a token, and not over HTTP, come with
     the one that the process was started with. False unless said.
 
-    Raises NoToken where the process was started without a token and that was to be used; TypeError
-    or ValueError for what is no cost, or no method that can be free.
+    Raises NoToken if the token of the process was to be used, and it was started without one.
+    Raises TypeError or ValueError for what is no cost, or no method that can be free.
     """
 
     def __init__(self, verifier: AnyVerifier, **options: Unpack[Options]) -> None:

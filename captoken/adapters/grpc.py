@@ -169,7 +169,8 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """The same, awaited. A handler is answered for by what kind of function it is.
 
         Raises TypeError on a synchronous server, to which this guard cannot answer. gRPC logs it,
-        and ends the call: the first one, since `grpc.server` looks at no interceptor before that.
+        and ends the call. It is the first call, since `grpc.server` looks at no interceptor before
+        that.
         """
         try:
             get_running_loop()

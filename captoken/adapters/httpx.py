@@ -86,11 +86,10 @@ def auth(
 
     Raises ValueError for an origin that is none, is neither https nor on this machine, or is
     spelled unlike browsers do. Also for one of http on its own port, unless that of https is listed
-    as well.
-    The callable raises NoToken; Refused for caveats of `narrow` that are not held, before anything
-    is sent; ValueError for a request with credentials of somebody else's or with a body that is not
-    there yet; and what `Held.present` raises. It does not verify the token, nor what the server is
-    beyond what TLS does.
+    as well. The callable raises NoToken, and what `Held.present` raises. It raises Refused for
+    caveats of `narrow` that are not held, before anything is sent. It raises ValueError for a
+    request with credentials of somebody else's, or with a body that is not there yet. It does not
+    verify the token, nor what the server is beyond what TLS does.
     """
     audiences = {
         own_origin(origin): names.name(audience, "audience")

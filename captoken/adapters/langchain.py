@@ -8,7 +8,7 @@
     with current.use(token):
         result = boss.invoke({"messages": [HumanMessage("Report on risk.")]})
 
-See docs/agents-langchain.md.
+See docs/agents.md.
 
 1. Every tool call is asked about before the tool runs, with the arguments as its schema reads them;
    the tool gets those. Refused are arguments that the schema reads otherwise the second time, or
@@ -548,8 +548,8 @@ def delegate_to(
     caller's. Does not check that the agent's tools are guarded. Raises GuardError for an agent
     without a name.
 
-    The tool raises GuardError when it is called by an agent that holds nothing of its own, and
-    where the agent stopped to wait for somebody; and NoToken, and what `Held.delegate` raises.
+    The tool raises GuardError if the agent that calls it holds nothing of its own, and if its agent
+    stopped to wait for somebody. It raises NoToken, and what `Held.delegate` raises.
     """
     whom = agent_name(to or _own_name(agent))
     given: dict[str, Any] = {} if context is None else {"context": context}

@@ -16,9 +16,9 @@ none: the rules of `captoken.adapters._mcp.messages`.
   `captoken.current.trace()` is the trace that its `_meta` names. The token itself is taken out of
   `_meta` and of the headers.
 
-Not checked: what a server sends to the client; what a client answers to an elicitation, and so what
-a tool takes from one; what a call goes on doing after its token has run out. Nor what middleware
-that stands after the guard makes of the arguments, which is why the guard stands last.
+Not checked: what a server sends to the client, and what a call goes on doing after its token has
+run out. Nor what a client answers to an elicitation, and so what a tool takes from one. Nor what
+middleware after the guard makes of the arguments: so the guard stands last.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Guard(Challenges):
     `default_from_environment`: True lets what comes without a token, and not over HTTP, come with
     the one that the process was started with. False unless said.
 
-    Raises NoToken where the process was started without a token and that was to be used; TypeError
-    or ValueError for what is no cost, or no method that can be free.
+    Raises NoToken if the token of the process was to be used, and it was started without one.
+    Raises TypeError or ValueError for what is no cost, or no method that can be free.
     """
 
     def __init__(self, verifier: AnyVerifier, **options: Unpack[Options]) -> None:

@@ -6,7 +6,7 @@
     with current.use(token):
         result = await Runner.run(boss, "Report on risk.")
 
-See docs/agents-openai.md.
+See docs/agents.md.
 
 1. Every function tool of a guarded agent asks when it is called: those of MCP servers and agents as
    tools among them.
@@ -68,9 +68,9 @@ from captoken.tools import ToolGuard, agent_name, calling, handing
 class GuardedAgent(Agent[Any]):
     """An agent whose tools run if the current token permits the call, and not otherwise.
 
-    `guarded` makes one. Raises GuardError where a tool or a handoff cannot be guarded: when it is
-    built, when `tools` or `handoffs` is assigned, and at the beginning of a turn if one was added
-    meanwhile.
+    `guarded` makes one. Raises GuardError if a tool or a handoff cannot be guarded. That is when it
+    is built, when `tools` or `handoffs` is assigned, and at the beginning of a turn if one was
+    added meanwhile.
     """
 
     guard: ToolGuard = field(kw_only=True)

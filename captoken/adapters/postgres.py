@@ -35,8 +35,8 @@ What it enforces, by rules that the code cites:
 13. Of a token with a budget in `rows`, `bytes` or `rows_written`, what is handed out and written is
     counted, and reserved before it is handed out or committed (`captoken/adapters/_taking.py`).
 
-Not checked: what counts, failing constraints and times let a caller infer; what views, triggers
-and the functions behind operators do with the rights of their owners.
+Not checked: what a caller infers from counts, failing constraints and times. Nor what views,
+triggers and the functions behind operators do with the rights of their owners.
 
 The code behind it is in `_postgres`, with the rules of each file:
 

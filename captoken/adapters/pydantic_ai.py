@@ -7,12 +7,12 @@
     with current.use(token):
         result = await boss.run("Report on risk.")
 
-See docs/agents-pydantic-ai.md.
+See docs/agents.md.
 
 1. Every tool is asked about where it is called, with the arguments that it gets: after validation,
-   defaults and hooks, by their values and not as a class writes itself. A tool that another
-   capability wraps around the others is asked about before it runs. Where a wrapper answered for a
-   tool that it did not call, that is asked about before the answer goes out.
+   defaults and hooks. What counts are their values, and not how a class writes itself. A tool that
+   another capability wraps around the others is asked about before it runs. Where a wrapper
+   answered for a tool that it did not call, that is asked about before the answer goes out.
 2. A call that is executed outside of the run (an external tool) is asked about before it is handed
    out.
 3. An output function is a tool, of its own name; where it takes one argument, that is asked about

@@ -50,7 +50,7 @@ def guarded(engine: Engine, grant: Grant, **options: Any) -> Generator[Connectio
     """A connection of SQLAlchemy's on which only runs what the grant covers.
 
     What is open at the end of the block is committed, and rolled back when an exception leaves it.
-    Within, `commit` and `rollback` end a transaction, and the next statement begins another: each
+    Within, `commit` and `rollback` end a transaction, and the next statement begins another. Each
     is a guarded block, with one connection of the engine's pool for all of them.
 
     `options` are those of the guard of the engine's database: `caller`, `max_rows`, `cost` and so

@@ -943,8 +943,8 @@ def replay(history: History, overlay: Overlay, *, vocabulary: Vocabulary = V1) -
     - What was denied for another reason stays denied.
     - What an earlier overlay had denied, and this one would not, is unknown: what else would have
       denied it was not recorded.
-    - What was denied for want of what an earlier request had taken is unknown too, if that request
-      was on a token of the same tree and is no longer allowed for certain.
+    - A request may have been denied since an earlier one had taken what was left. It is unknown
+      too, if that one was on a token of the same tree and is no longer allowed for certain.
 
     Does not ask how old the overlay is, nor whether the server had it. Changes nothing: to look at
     a snapshot here does not publish it. Takes time with decisions times the entries on their

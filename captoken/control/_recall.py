@@ -176,9 +176,9 @@ class ControlPlane:
     def handle(self, request: str) -> Entry:
         """Revoke what the request asks for, until all of it has expired.
 
-        Nobody names a link id: it is computed on the chain that was verified, and the MAC shows
-        that whoever asks had the token as it was there (spec 37.5). So a holder stops what is below
-        its own hand, and not what is beside or above it.
+        Nobody names a link id: it is computed on the chain that was verified. The MAC shows that
+        whoever asks had the token as it was there (spec 37.5). So a holder stops what is below its
+        own hand, and not what is beside or above it.
 
         Returns the entry that stops it: one that stood already, or one that stops more, as far as
         much was asked for.

@@ -8,8 +8,8 @@ Each change goes one way:
     opened      read as a verifier reads it: nothing is published that readers refuse
     publish     behind what was read; if another came first, all again
 
-What was acknowledged is never taken back in silence: not by a second operator who writes at the
-same time, and not by a store that shows an old snapshot (spec 36.16).
+Nothing that was acknowledged is taken back in silence. That holds for a second operator who writes
+at the same time, and for a store that shows an old snapshot (spec 36.16).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     identity = verify(text, policy, keys, now, audience, SUBJECTS)
 
 One function, and one table of kinds. Each place says which kinds it takes, so that what was made
-for one purpose is good for no other: not an access token as a login, and not a login as a workload.
+for one purpose is good for no other. An access token is no login, and a login is no workload.
 
 The order, cheap before dear, and form before meaning:
 

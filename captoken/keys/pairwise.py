@@ -56,8 +56,8 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
         Nothing in a token selects a public key: a key id names one of these, or none (spec 35.6).
         `audience` is this server's own name.
 
-        Raises TypeError or ValueError for what is no name, for no issuer at all, for one that is
-        named twice, and for what is no public key to trust.
+        Raises TypeError or ValueError for what is no name, and for what is no public key to trust.
+        Also for no issuer at all, and for one that is named twice.
         """
         # A text is a list of characters too, and would fail with a message about its first one.
         if isinstance(issuers, (str, bytes)):

@@ -9,7 +9,7 @@ Two answers, by what a store holds:
     OwnProcess       a memory asks at each use whether it is still at home, and refuses if not
     tell_of_forks    a connection is told of each fork, and the child opens one of its own
 
-Forks of several threads come one after the other, from the first hook of one to its last: so what a
+Forks of several threads come one after the other, from the first hook of one to its last. So what a
 holder has given up for one fork, no other fork gives back. Nor is a holder added meanwhile: one
 that would open its connection between two hooks waits until the fork is over.
 """
@@ -44,8 +44,8 @@ def this_process() -> tuple[object, int]:
 class OwnProcess:
     """The process that this value was made in, which tells it from a copy in a forked child.
 
-    Asked at each use. A fork that Python is not told of, as a library in C may make one, is seen by
-    the process id alone; then a child of a child is not told from its ancestor if it has its id.
+    Asked at each use. A library in C may fork without telling Python. Such a fork is seen by the
+    process id alone. Then a child of a child looks like its ancestor, if it has its id.
     """
 
     __slots__ = ("_process",)

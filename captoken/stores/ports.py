@@ -170,8 +170,8 @@ class Ledger(Protocol):
     The next that would be new has not enough, and says that it is `full`; those that are there go
     on.
 
-    A bucket is forgotten at its time by the clock. A clock that was far ahead has made some be
-    forgotten too early, and a verifier with a long leeway takes a token for longer than another
+    A bucket is forgotten at its time by the clock. A clock that was far ahead has made the ledger
+    forget some too early. And a verifier with a long leeway takes a token for longer than another
     keeps it. So whoever would still take a token whose bucket is gone, by its clock and its leeway,
     is refused as well.
     """

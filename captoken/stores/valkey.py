@@ -825,8 +825,8 @@ class ValkeyLedger(_Counts, _FlooredStore):
     The server keeps the floor: see Ledger. It rises when the server lost its data. It also rises
     when the server was restarted or a replica took its place, since either may lose the last
     second. It does not where the append-only file is synchronized at each write and there is no
-    replica, nor with `lossless=True`, which says aloud that nothing that was answered is ever lost.
-    `clock` stands in for the server's.
+    replica, nor with `lossless=True`, which is your word that nothing that was answered is ever
+    lost. `clock` stands in for the server's.
     """
 
     @classmethod

@@ -83,9 +83,9 @@ def apply_plan(
     the login do more than its grants, a line each; an empty list is what you want. What a function
     does, nobody but its owner can say.
 
-    Raises ValueError for what cannot be planned (`plan_sql`), a table that is not there included;
-    psycopg's RaiseException for a role that exists and was made by no plan (unless `adopt`), and
-    for a schema `captoken_guard` of somebody else's.
+    Raises ValueError for what cannot be planned (`plan_sql`), also for a table that is not there.
+    Raises psycopg's RaiseException for a role that exists and was made by no plan (unless `adopt`),
+    and for a schema `captoken_guard` of somebody else's.
     """
     with connection.transaction(), connection.cursor() as cursor:
         tables = tables_of(connection)

@@ -146,9 +146,9 @@ class Registry(Protocol):
     def enter(self, entry: Exchange) -> StartedTask:
         """Write what one exchange starts or joins. Raises IssuanceError, and then wrote nothing.
 
-        - `invalid_grant`: an assertion with other companions, or alone a second time, or of a login
-          that ended, or of before the registry began; a task to join that is not there, not theirs,
-          over, or of another grant.
+        - `invalid_grant`: an assertion that was used with another one or another key, or alone
+          before. One of a login that ended, or of before the registry began. A task to join that is
+          not there, not theirs, over, or of another grant.
         - `access_denied`: too many tasks of the grant; one that is counted, and taken already.
 
         The task has the id and the deadline that count: those of the task that was joined. Raises

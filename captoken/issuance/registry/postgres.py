@@ -91,9 +91,9 @@ def _in_schema(statement: str, schema: str) -> str:
 class PostgresRegistry(RegistryTables, PostgresStore):
     """Tasks in a database. To open it makes none: `create` does, once, with a floor.
 
-    The floor rises when a failover or a restored backup has set the database back: assertions that
-    may have been used in what was lost are refused, and tasks of before are over, since they may
-    have been ended in it. `lossless=True` says aloud that none does.
+    The floor rises when a failover or a restored backup has set the database back. Then assertions
+    that may have been used in what was lost are refused. Earlier tasks are over, since they may
+    have been ended in it. `lossless=True` is your word that neither sets it back.
 
     `source` is a conninfo string, or a callable that returns a connection of the registry's own.
     """
