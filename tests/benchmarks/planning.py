@@ -243,9 +243,12 @@ def reserved_by_tasks(kind: str, where: Any) -> float:
 
 
 def alone(ledger: Any, times: int) -> Row:
-    """One thread, one after the other: how many in a second."""
+    """One thread, one after the other: how many in a second.
+
+    In rounds that are shorter than what a busy machine gives a process at a time.
+    """
     calls = {"reserve": stores.reserving(ledger), "settled": stores.settling(ledger)}
-    taken = quickest(calls, times, 9, time.perf_counter)
+    taken = quickest(calls, times, 100, time.perf_counter)
     return {what: round(1e6 / each) for what, each in taken.items()}
 
 
@@ -278,13 +281,13 @@ def ledgers(where: str) -> list[Row]:
         file = stack.enter_context(closing(SQLiteLedger.create(folder / "ledger.db", shared=True)))
         if where == "memory":
             memory = MemoryLedger(shared=True)
-            row = alone(memory, 200)
+            row = alone(memory, 100)
             tracemalloc.start()
             of_many_tokens(memory, MANY)
             row["bytes a token"] = round(tracemalloc.get_traced_memory()[0] / MANY)
             tracemalloc.stop()
             rows.append({"kind": "in memory, one process", **row})
-        row = alone(file, 50)
+        row = alone(file, 10)
         before = sum(one.stat().st_size for one in folder.iterdir())
         of_many_tokens(file, MANY if where == "memory" else 200)
         after = sum(one.stat().st_size for one in folder.iterdir())
@@ -299,7 +302,7 @@ def ledgers(where: str) -> list[Row]:
 def on_valkey(where: str) -> Row:
     with stopped(servers.Valkey()) as server, closing(server.client()) as client:
         ledger = ValkeyLedger.create(client, shared=True)
-        row = alone(ledger, 50)
+        row = alone(ledger, 10)
         _, two = together(stores.ask, "Valkey", server.port)
         row |= {"two processes": round(two), "tasks": round(reserved_by_tasks("Valkey", server.port))}
         if where == "memory":
@@ -315,7 +318,7 @@ def on_postgres(where: str) -> Row:
     with stopped(servers.Postgres()) as server, psycopg.connect(server.conninfo, autocommit=True) as connection:
         create_tables(connection)
         with closing(PostgresLedger.create(server.conninfo, shared=True)) as ledger:
-            row = alone(ledger, 50)
+            row = alone(ledger, 10)
             _, two = together(stores.ask, "PostgreSQL", server.conninfo)
             row |= {"two processes": round(two), "tasks": round(reserved_by_tasks("PostgreSQL", server.conninfo))}
             if where == "memory":
@@ -431,8 +434,8 @@ def issuers() -> list[Row]:
             async def run(app: Any = app) -> tuple[float, float]:
                 await issuance.exchanged(app, [issuance.form() for _ in range(40)])
                 best = used = float("inf")
-                for _ in range(9):
-                    forms = [issuance.form() for _ in range(60)]
+                for _ in range(15):
+                    forms = [issuance.form() for _ in range(32)]
                     begun, before = time.perf_counter(), time.process_time()
                     await issuance.exchanged(app, forms, issuance.AT_ONCE)
                     best = min(best, (time.perf_counter() - begun) / len(forms))

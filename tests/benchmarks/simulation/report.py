@@ -112,8 +112,8 @@ def outage(plan: Plan, seen: model.Seen, why: str) -> Figures:
 
 
 def interval(plan: Plan, made: Published, every: int) -> Figures:
-    """A fifth of the servers, which are called more often, for a while: what an interval costs and brings."""
-    fewer = plan._replace(servers=max(1, plan.servers // 5), every=every, rollout=10.0)
+    """A tenth of the servers, which are called more often, for a while: what an interval costs and brings."""
+    fewer = plan._replace(servers=max(10, plan.servers // 10), every=every, rollout=10.0)
     until = min(plan.cut.begin, plan.rollout + WINDOW)
     seen = model.Seen(fewer)
     for number in range(fewer.servers):
