@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.console import picture
 from tests.console.world import Browser, World
 
 
@@ -15,3 +18,9 @@ def world(tmp_path: Path) -> World:
 @pytest.fixture
 def browser(world: World) -> Browser:
     return Browser(world.console)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with picture.chromium() as browser:
+        yield browser

@@ -10,70 +10,19 @@ import os
 import shutil
 import struct
 import tempfile
-import threading
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from captoken.cli.console.acts import Control
-from captoken.cli.console.app import Console
-from captoken.cli.console.command import listen, server_of
-from captoken.cli.console.index import Index
-from captoken.cli.demo.data import Call
-from captoken.cli.demo.story import play
-from captoken.cli.demo.world import World
-from captoken.control import Operator
-from captoken.stores.trail_file import TrailFile
+from tests.console import stage
 
 PICTURE = Path(__file__).parents[2] / "docs/console.png"
 WIDTH, HEIGHT = 1240, 860
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEYWORD = b"Comment\0\0"  # of a zTXt chunk, and how it is compressed
-
-
-class _Enough(Exception):
-    """The story was told as far as the picture goes."""
-
-
-@contextmanager
-def console_of_story(folder: Path) -> Iterator[tuple[str, World]]:
-    """The address of a console over the demo's story, as far as its mail; and its servers."""
-    worlds: list[World] = []
-    trail = TrailFile(folder / "trail.jsonl")
-
-    def begin(world: World) -> None:
-        worlds.append(world)
-        world.writers.append(trail.write)
-
-    def see(piece: object) -> None:
-        if isinstance(piece, Call) and piece.scene == "end":
-            raise _Enough
-        worlds[0].wait(int(isinstance(piece, Call) and piece.scene != "work"))
-
-    with suppress(_Enough):
-        play(7, see, begin)
-    (world,) = worlds
-    world.operator.narrow(agent="sales-agent", tables=["sales"], operations=["select"], why="it tries to write")
-
-    index = Index(folder / "index.db", [folder / "trail.jsonl"])
-    key = world.operator_key
-    operator = Operator(key, world.snapshots, by="ops:kim", clock=world.clock)
-    control = Control(world.snapshots, operator, [key.public], "ops:kim", world.clock)
-    listening, address = listen(0)
-    app = Console(index, control, address=address, spent=lambda *_: None, clock=world.clock)
-    server = server_of(app)
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        yield app.first_address, world
-    finally:
-        server.should_exit = True
-        thread.join()
-        index.close()
-        trail.close()
 
 
 @contextmanager
@@ -93,7 +42,12 @@ def chromium() -> Iterator[Any]:
 def drawn(browser: Any, folder: Path) -> tuple[bytes, str]:
     """The picture, as a PNG, and the texts that are on it."""
     with ExitStack() as stack:
-        address, world = stack.enter_context(console_of_story(folder))
+        told = stack.enter_context(stage.Stage(folder))
+        for scene in ("work", "tricks", "sending"):
+            told.through(scene)
+        world = told.world
+        world.operator.narrow(agent="sales-agent", tables=["sales"], operations=["select"], why="it tries to write")
+        address = stack.enter_context(stage.served(world, folder))
         context = browser.new_context(
             viewport={"width": WIDTH, "height": HEIGHT},
             device_scale_factor=2,

@@ -105,12 +105,6 @@ class Story:
         return [(entry.by, entry.why) for entry in self.operator.entries()]
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with picture.chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def story(tmp_path: Path) -> Iterator[Story]:
     made = Story(tmp_path)

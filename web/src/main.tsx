@@ -107,11 +107,11 @@ function App(): JSX.Element {
     setAsked(nudge.current);
   };
 
-  // The first task is shown without a click.
+  // The first task is shown without a click, also if it comes later than the page.
   useEffect(() => {
     const first = seen?.tasks[0];
     if (place.task === null && first && place.view !== "said") go({ task: first.key }, true);
-  }, [seen === null, place.task, place.view]);
+  }, [seen?.tasks.length === 0, seen === null, place.task, place.view]);
 
   useHeard(task, setHeard);
   useEffect(() => {
@@ -366,18 +366,26 @@ function useHeard(task: TaskView | null, say: (said: string) => void): void {
     if (!task) return;
     const { key, denied } = task.task;
     const kept = before.current;
-    const at = performance.now();
     if (kept?.key !== key) {
-      before.current = { key, denied, at: 0 };
+      before.current = { key, denied, at: -HEARD_EACH };
       return;
     }
-    if (denied <= kept.denied || at - kept.at < HEARD_EACH) return;
-    before.current = { key, denied, at };
-    const last = task.nodes
-      .filter((node) => node.last !== null && !node.last.allowed)
-      .sort((a, b) => (b.last?.at ?? 0) - (a.last?.at ?? 0))[0];
-    const which = last?.last ? ` The last: ${last.last.what}, by ${last.agent}.` : "";
-    say(`${count(denied - kept.denied, "call")} refused.${which}`);
+    if (denied <= kept.denied) return;
+    const tell = (): void => {
+      before.current = { key, denied, at: performance.now() };
+      const last = task.nodes
+        .filter((node) => node.last !== null && !node.last.allowed)
+        .sort((a, b) => (b.last?.at ?? 0) - (a.last?.at ?? 0))[0];
+      const which = last?.last ? ` The last: ${last.last.what}, by ${last.agent}.` : "";
+      say(`${count(denied - kept.denied, "call")} refused.${which}`);
+    };
+    const wait = kept.at + HEARD_EACH - performance.now();
+    if (wait <= 0) {
+      tell();
+      return;
+    }
+    const timer = setTimeout(tell, wait);
+    return () => clearTimeout(timer);
   }, [task]);
 }
 
@@ -508,7 +516,11 @@ function TaskPanel(props: {
       </div>
       <Plot series={series} until={timeOfDay(series.from + series.step * series.allowed.length)} />
       <h3>Agents</h3>
-      <Tree nodes={nodes} now={props.now} chosen={props.chosen} onChoose={props.onChoose} />
+      {nodes.length === 0 ? (
+        <p class="none">No agent yet.</p>
+      ) : (
+        <Tree nodes={nodes} now={props.now} chosen={props.chosen} onChoose={props.onChoose} />
+      )}
     </section>
   );
 }
