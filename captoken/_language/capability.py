@@ -61,7 +61,7 @@ _OPEN: Held = MappingProxyType(
 
 
 class Capability(SealedValue, frozen=True, eq=False):
-    """A set of permitted accesses. Immutable; built from links, never from wishes.
+    """A set of permitted accesses. Immutable, and built from links.
 
     `Capability()` is everything. `data` and `tool` are None where no link has named any domain:
     then every access is open. `json()` says the same as the caveats of one link would.
@@ -195,7 +195,8 @@ class Capability(SealedValue, frozen=True, eq=False):
     def tool(self) -> CallMap | None:
         """At each tool pattern, the arguments; None if no link names a domain.
 
-        An empty map permits no tool. An entry None is a wall, and an empty one leaves all free.
+        An empty map permits no tool. An entry that is None permits no call, and an empty one leaves
+        all arguments free.
         """
         calls: CallMap | None = self._value("tool")
         return None if calls is None else MappingProxyType(calls)
@@ -247,7 +248,7 @@ class Capability(SealedValue, frozen=True, eq=False):
     def uses(self) -> int | None:
         """The smallest allowance of the chain; None is without bound.
 
-        What is left of it the ledger knows.
+        The ledger knows what is left of it.
         """
         return _number(self._value("uses"))
 
@@ -255,7 +256,7 @@ class Capability(SealedValue, frozen=True, eq=False):
     def budget(self) -> Mapping[str, int]:
         """Of each unit the smallest allowance of the chain.
 
-        A unit that is not in it is not bounded. What is left, the ledger knows.
+        A unit that is not in it is not bounded. The ledger knows what is left.
         """
         return MappingProxyType(self._value("budget") or {})
 

@@ -105,8 +105,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     coroutine.
 
     Only a verifier makes one. It is a value of one moment: `now` says which. To ask again, ask the
-    grant. A decision holds the access with its values, so that it is no line for a log: `as_dict`
-    and `summary` are, and have no values.
+    grant. Do not log a decision itself, since it holds the access with its values. Log `summary` or
+    `as_dict()`, which have none.
 
         decision = verifier.check(text, access)
         if not decision:
@@ -757,8 +757,8 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 class Grant(_Vouched, frozen=True, eq=False):
     """What a verifier vouches for: a genuine token's capability, and who is behind it.
 
-    Only a verifier makes one, and threads may share it. It holds no promise for later: `authorize`,
-    `check` and `explain` look at the clock each time, at the overlay, and at the ledger where the
+    Only a verifier makes one, and threads may share it. It promises nothing for later. `authorize`,
+    `check` and `explain` look at the clock each time, at the overlay, and at the ledger if the
     token counts. The signatures are not looked at again, so that a grant is good for `max_age`
     seconds (24.15). Whoever holds the object has the power; hand on the token, not the grant.
 

@@ -79,9 +79,9 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
     ) -> Token:
         """A root token: `subject` started `task`, in which `agent` may do what the caveats leave.
 
-        Without an expiry it lives for 15 minutes; `expires_at=None` says aloud that it never
-        expires. It names a domain, in the data domain tables with operations or `allow`, or else
-        says `unrestricted=True`. `ext` holds facts of the embedding project under namespaced names,
+        Without an expiry it lives for 15 minutes. With `expires_at=None` it never expires. It names
+        a domain, in the data domain tables with operations or `allow`, or else says
+        `unrestricted=True`. `ext` holds facts of the embedding project under namespaced names,
         which no holder can change. `key` binds the token to the Ed25519 key of `agent`. The caveats
         are those of `attenuate` (spec, "Minting").
 

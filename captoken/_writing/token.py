@@ -297,7 +297,7 @@ class Token(SealedValue, frozen=True, eq=False):
             text = token.present(audience="orders")
 
         Never send a server the token itself: a bearer token works at every other server too.
-        Discharges go with it, bound to it; one that is missing is for the server to miss.
+        Discharges go with it, bound to it. If one is missing, the server refuses the text.
 
         Where the token is bound to a key, `signer` is that key. `request` is the access, or the 32
         bytes of `captoken.proof` for what the transport carries. The text then ends in a proof, and

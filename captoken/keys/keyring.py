@@ -107,7 +107,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return Keyring(rest, self.current, self.audience)
 
     def reveal(self, key_id: str) -> bytes:
-        """The bytes of a key, said aloud: for backups and interop.
+        """The bytes of a key, for backups and interop.
 
         Whoever has them can mint anything, or anything for one audience. Raises ValueError for an
         unknown key id.

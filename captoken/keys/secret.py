@@ -88,7 +88,7 @@ class SecretKey(SealedValue, frozen=True, eq=False):
         return cls(secret)
 
     def reveal(self) -> bytes:
-        """The secret, said aloud: for backups. Keep it out of logs and of frames that raise."""
+        """The secret, for backups. Keep it out of logs and of frames that raise."""
         return self._secret
 
     @forgetful

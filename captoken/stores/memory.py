@@ -69,7 +69,7 @@ class MemoryReplayStore(_OneProcess):
 
     - What an earlier process accepted is not known here, so proofs issued up to five seconds after
       the start are refused: the floor.
-    - `floor=0` says aloud that no earlier process took proofs for this audience.
+    - `floor=0` promises that no earlier process took proofs for this audience.
     - Holds at most `limit` uses of the last half minute, and refuses more.
     - `clock` is asked once, for the floor. Calls bring their own time.
 
@@ -169,7 +169,7 @@ class MemoryReplayStore(_OneProcess):
 class MemoryLedger(_OneProcess):
     """Counts for the threads of one process.
 
-    - `shared=True` says aloud that no other server takes these tokens. Nothing here can see it.
+    - `shared=True` promises that no other server takes these tokens. Nothing here can see it.
     - What an earlier process counted is not known here: see the floor of a Ledger.
     - `clock` is asked once, for the floor. Calls bring their own time.
 

@@ -444,7 +444,7 @@ def _lent(source: AsyncSource, most: int) -> _Own | _Pooled:
 class _Floored(_Place, Generic[_S]):
     """A store with a floor, whatever its connections.
 
-    `lossless` says aloud that failover and restored backups lose nothing that was answered.
+    `lossless` promises that failover and restored backups lose nothing that was answered.
     """
 
     _kind: ClassVar[str]
@@ -640,8 +640,8 @@ class PostgresReplayStore(_Proofs[Source], _FlooredStore):
     """Used proofs, as many as the disk holds.
 
     The database keeps the floor. So only a new one, and one that a failover or a restored backup
-    has set back, refuses what was issued up to five seconds later. `lossless=True` says aloud that
-    it is never set back. `clock` stands in for the server's.
+    has set back, refuses what was issued up to five seconds later. `lossless=True` promises that it
+    is never set back. `clock` stands in for the server's.
     """
 
     @classmethod
@@ -837,7 +837,7 @@ class PostgresLedger(_Counts[Source], _FlooredStore):
     """Counts. `shared=True` says that all servers that take these tokens count in this schema.
 
     The database keeps the floor: see Ledger. It rises when a failover or a restored backup has set
-    the database back; not with `lossless=True`, which says aloud that none does. `clock` stands in
+    the database back; not with `lossless=True`, which promises that none does. `clock` stands in
     for the server's.
     """
 

@@ -349,7 +349,7 @@ def _there(answer: Any) -> Any:
 class _Floored(_Place):
     """A store with a floor, whatever its client.
 
-    `lossless` says aloud that neither restart nor failover loses what was answered.
+    `lossless` promises that neither restart nor failover loses what was answered.
     """
 
     _kind: ClassVar[str]
@@ -655,9 +655,8 @@ class ValkeyReplayStore(_Proofs, _FlooredStore):
     """Used proofs.
 
     The server keeps the floor. So only a new one, and one that was restarted, refuse what was
-    issued up to five seconds later. `lossless=True` says aloud that a restart forgets none. Holds
-    at most `limit` uses of the last half minute, and refuses more. `clock` stands in for the
-    server's.
+    issued up to five seconds later. `lossless=True` promises that a restart forgets none. Holds at
+    most `limit` uses of the last half minute, and refuses more. `clock` stands in for the server's.
     """
 
     @classmethod
@@ -825,8 +824,8 @@ class ValkeyLedger(_Counts, _FlooredStore):
     The server keeps the floor: see Ledger. It rises when the server lost its data. It also rises
     when the server was restarted or a replica took its place, since either may lose the last
     second. It does not where the append-only file is synchronized at each write and there is no
-    replica, nor with `lossless=True`, which is your word that nothing that was answered is ever
-    lost. `clock` stands in for the server's.
+    replica, nor with `lossless=True`, which promises that nothing that was answered is ever lost.
+    `clock` stands in for the server's.
     """
 
     @classmethod
@@ -930,8 +929,8 @@ class ValkeySnapshots(ValkeyStore):
     """The newest snapshot of the overlay.
 
     What was published is in the append-only file, and on disk, before `publish` answers; a server
-    without such a file is refused. `durable=False` says aloud that a crash may lose a revocation.
-    A replica may lack it too: see the docs. `timeout`: seconds to wait for the disk.
+    without such a file is refused. `durable=False` accepts that a crash may lose a revocation. A
+    replica may lack it too: see the docs. `timeout`: seconds to wait for the disk.
     """
 
     def __init__(

@@ -107,8 +107,8 @@ def _is_of(ending: Ending, session: str | None) -> bool:
 class MemoryRegistry:
     """Tasks for the threads of one process.
 
-    - `floor=0` says aloud that no registry was here before. Else assertions that were issued up to
-      a minute after the start are refused.
+    - `floor=0` promises that no registry was here before. Else assertions that were issued up to a
+      minute after the start are refused.
     - Holds at most `limit` assertions, and refuses more. One subject may have a tenth of them, so
       that it does not lock out the others.
     - `clock` is asked once, for the floor. Calls bring their own time.

@@ -93,7 +93,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
 
     The floor rises when a failover or a restored backup has set the database back. Then assertions
     that may have been used in what was lost are refused. Earlier tasks are over, since they may
-    have been ended in it. `lossless=True` is your word that neither sets it back.
+    have been ended in it. `lossless=True` promises that neither sets it back.
 
     `source` is a conninfo string, or a callable that returns a connection of the registry's own.
     """
@@ -147,8 +147,8 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     ) -> Self:
         """Make it in the tables, and open it. Raises StoreError if there is one.
 
-        `floor=0` says aloud that no registry was here before: then the first assertions are taken
-        at once. Raises ValueError for odd floors.
+        `floor=0` promises that no registry was here before: then the first assertions are taken at
+        once. Raises ValueError for odd floors.
         """
         checked = checked_floor(floor)
         first = first_floor(clock) if checked is None else checked

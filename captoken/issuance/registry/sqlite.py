@@ -56,8 +56,8 @@ class SQLiteRegistry(RegistryTables, SQLiteStore):
     ) -> Self:
         """Make it, and open it. Raises StoreError if there is one, and ValueError for odd floors.
 
-        `floor=0` says aloud that no registry was here before: then the first assertions are taken
-        at once.
+        `floor=0` promises that no registry was here before: then the first assertions are taken at
+        once.
         """
         checked = checked_floor(floor)
         first = first_floor(clock) if checked is None else checked
