@@ -64,9 +64,12 @@ _NAMELESS = (
 class Who(TypedDict, total=False):
     """Who makes a call, as the framework knows it: keywords of `ToolGuard.check`."""
 
-    agent: str | None  # by name
-    run: object  # what the framework knows the run by
-    held: Held | Token | None  # the token, where it is not the current one
+    agent: str | None
+    """Its name."""
+    run: object
+    """What the framework knows the run by."""
+    held: Held | Token | None
+    """The token, where it is not the current one."""
 
 
 class Stated(TypedDict):
@@ -76,7 +79,9 @@ class Stated(TypedDict):
     """
 
     attributes: Mapping[str, Any]
+    """What the server knows of the request, by name."""
     cost: Mapping[str, int]
+    """What it takes of a budget, by unit."""
 
 
 def access_to(

@@ -12,9 +12,13 @@ import shutil
 import sys
 
 import commands
+import index
 from api import Api, Page
 from sources import HERE, ROOT, Group, Sources, first_sentence, listed, navigation, title_of
 from sphinx.cmd.build import build_main
+
+sys.path.insert(0, str(ROOT))
+from tests.messages import DENIALS, messages
 
 SOURCES = ROOT / "build/site-sources"
 BUILT = ROOT / "build/site"
@@ -32,6 +36,8 @@ def main() -> int:
     shutil.copytree(
         ROOT / VECTORS, BUILT / VECTORS, ignore=shutil.ignore_patterns("*.md"), dirs_exist_ok=True
     )
+    count = index.write(BUILT, messages_by_entry())
+    print(f"{len(list(BUILT.rglob('*.html')))} pages, {count} sections: {BUILT.relative_to(ROOT)}")
     return code
 
 
@@ -51,10 +57,28 @@ def home(sources: Sources, parts: list[Group]) -> str:
     lead = readme.split("\n\n")[1]
     example = readme.partition("## Guard a function\n")[2].partition("\n## ")[0]
     text = (HERE / "home.md").read_text("utf-8")
-    text = text.replace("@LEAD@", lead)
+    text = text.replace("@LEAD@", lead).replace("@DOORS@", doors(parts))
     text = text.replace("@EXAMPLE@", sources.linked(example.strip(), "README.md"))
     text = text.replace("@TUTORIAL@", parts[0].pages[0])
     return "\n".join([text, *(tree(sources, part) for part in parts)])
+
+
+DOORS = {
+    "Tutorial": "Twenty minutes, from nothing to sub-agents, a refusal and a revocation.",
+    "How-to": "A page for each task: what to guard, how to run it.",
+    "Reference": "Every name, option, code and limit; the specification.",
+    "Explanation": "Why it is as it is, how it differs, what it cannot do.",
+}
+
+
+def doors(parts: list[Group]) -> str:
+    """The four parts, as links to the first page of each."""
+    made = []
+    for part in parts:
+        page = part.pages[0].removesuffix(".md")
+        said = f"<strong>{part.name}</strong><span>{DOORS[part.name]}</span>"
+        made.append(f'<a class="door" href="{page}.html">{said}</a>')
+    return "\n".join(['<div class="doors-grid">', *made, "</div>"])
 
 
 def tree(sources: Sources, part: Group) -> str:
@@ -127,6 +151,23 @@ def vectors(sources: Sources) -> set[str]:
     )
     sources.write("made/vectors.md", text)
     return {"made/vectors.md"}
+
+
+def messages_by_entry() -> dict[str, str]:
+    """All messages of a code, by where its entry is: the entry shows one of them."""
+    found: dict[str, str] = {}
+    for message in messages():
+        made = "Denied" if message.made in DENIALS else message.made
+        where = f"docs/errors.html#{made.lower()}-{(message.code or '').replace('_', '-')}"
+        if message.code and message.template:
+            found[where] = f"{found.get(where, '')} {message.template}"
+
+    # How a sentence about a value ends is made apart.
+    ends = (ROOT / "captoken/_language/failing.py").read_text("utf-8")
+    said = " ".join(re.findall(r'return f?"([^"{]+)', ends))
+    for code in ("argument", "attribute"):
+        found[f"docs/errors.html#denied-{code}"] += f" {said}"
+    return found
 
 
 def _slug(name: str) -> str:

@@ -24,6 +24,7 @@ myst_disable_syntax = ["myst_role", "myst_target", "myst_line_comment", "myst_bl
 
 html_theme = "furo"
 html_title = "captoken"
+html_favicon = "static/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 templates_path = ["templates"]
@@ -35,6 +36,15 @@ pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
 
+html_additional_pages = {"search": "search.html"}  # with an index of our own: `index.py`
+html_use_index = False
+
+
 def setup(app: Sphinx) -> None:
-    """Words for blocks of code that the builder does not know."""
+    """A word for blocks of code that the builder does not know; and no index of its own."""
     app.add_lexer("caddy", TextLexer)
+    app.connect("builder-inited", _without_its_search)
+
+
+def _without_its_search(app: Sphinx) -> None:
+    app.builder.search = False

@@ -184,12 +184,19 @@ class Select(TypedDict, total=False):
     """The keywords that select."""
 
     agent: str
+    """An agent, and all that it handed on to."""
     issued_before: int
+    """Tokens minted before that moment, in seconds since the epoch."""
     kid: str
+    """Tokens under the root key of that id."""
     link: str
+    """The id of a link: all tokens that have it."""
     subject: str
+    """The person or service that started the task."""
     task: str
+    """A task, and all tasks below it."""
     token: str
+    """The id of a token, and so of all that is made of it."""
 
 
 # --- what is done to them -------------------------------------------------------------------------

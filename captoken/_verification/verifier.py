@@ -105,30 +105,45 @@ class _Options(TypedDict, total=False):
     """What both faces can be made with, besides keys and names. See `Verifier`."""
 
     allow_unaddressed: bool
-    leeway: int  # seconds
+    """True: a server with a name also takes tokens that are addressed to nobody."""
+    leeway: int
+    """Seconds that the clock of the issuer may differ; 0 unless said."""
     audit: Recorder | None
+    """The trail that gets a record of each decision. What cannot be recorded is denied."""
     overlay: Overlay | Callable[[], Overlay | None] | None
-    max_staleness: int  # seconds
+    """The newest restrictions on tokens that are out, or a callable that gives them: a Feed."""
+    max_staleness: int
+    """Seconds that the overlay may be old; 60 unless said. Later all is denied."""
     allow_stale_overlay: bool
-    max_age: int | None  # seconds
-    remember: int  # characters of texts
+    """True: an overlay that is too old is only logged."""
+    max_age: int | None
+    """Seconds that a grant is good for; 3600 unless said, None for no bound."""
+    remember: int
+    """Characters of verified texts that are remembered; 4 Mi unless said, 0 for none."""
     vocabulary: Vocabulary
+    """The kinds of caveats that it knows, with those of your own."""
     clock: Clock
+    """Gives seconds since the epoch."""
     random: Callable[[int], bytes]
+    """Gives that many random bytes. For tests."""
 
 
 class VerifierOptions(_Options, total=False):
     """What a Verifier can be made with: with stores that are called."""
 
     replays: ReplayStore | None
+    """Remembers which proofs were used. Without it no bound token is taken."""
     ledger: Ledger | None
+    """Counts `uses` and `budget`. Without it no token that has them is taken."""
 
 
 class AsyncVerifierOptions(_Options, total=False):
     """What an AsyncVerifier can be made with: with stores that are called, or awaited."""
 
     replays: ReplayStore | AsyncReplayStore | None
+    """Remembers which proofs were used. Without it no bound token is taken."""
     ledger: Ledger | AsyncLedger | None
+    """Counts `uses` and `budget`. Without it no token that has them is taken."""
 
 
 def _parts_of_verifier(

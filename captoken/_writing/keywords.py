@@ -46,40 +46,49 @@ class Restrictions(TypedDict, total=False):
     (23.11). Caveats of an embedding project go by their key: `**{"acme:region": ["eu"]}`.
     """
 
-    # Data: patterns of tables, and what may be done there.
     tables: Strings
+    """Patterns of the tables that may be touched: `sales`, `market.*`, `*`."""
     operations: Strings
-    allow: Mapping[str, Strings]  # by pattern, the operations: in place of the two above
-    columns: Mapping[str, Strings]  # by pattern, the columns
+    """What may be done to them: `select`, `insert`."""
+    allow: Mapping[str, Strings]
+    """By pattern of a table, the operations. In place of the two above."""
+    columns: Mapping[str, Strings]
+    """By pattern of a table, the columns."""
 
-    # Tools: by pattern, a constraint for each argument. `{}` leaves the arguments free. Here and in
-    # `where`, `{"max": 5}` is 0 to 5, unless what is held says another `min` (13.6).
     tools: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """By pattern of a tool, a constraint for each argument; `{}` leaves the arguments free.
 
-    # Attributes of the request, whatever it is: a constraint for each.
+    `{"max": 5}` is 0 to 5, unless what is held says another `min` (13.6).
+    """
+
     where: Mapping[str, Mapping[str, Any]]
+    """A constraint for each attribute that the server states of a request."""
 
-    # What is counted, by a ledger (spec, "Ledger").
     uses: int
-    budget: Mapping[str, int]  # by unit
+    """How many calls, counted by a ledger."""
+    budget: Mapping[str, int]
+    """By unit, how much may be spent, in whole units: `{"usd_cents": 500}`. A ledger counts it."""
 
-    # Times: how many seconds an overlay may be old, and when the token begins.
     fresh: int
+    """How many seconds old an overlay may be."""
     not_before: Moment
+    """When it begins."""
 
-    # By position: how many hand-overs may follow, and whether one must.
     depth: int
+    """How many hand-overs may follow."""
     delegate_only: bool
+    """True: it is for handing on, and not for use."""
 
 
 class MintCaveats(Restrictions, total=False):
     """For `mint`: the task is the root record's, and None says that there is no expiry (22.3)."""
 
-    # When it ends: one of the two.
-    expires_in: Seconds  # 900 if neither is said
-    expires_at: Moment | None  # None says aloud: never
-    # Where it is good.
-    audience: str | Strings  # the servers that take it
+    expires_in: Seconds
+    """How long it is good: seconds, or text as `"15m"`. 900 seconds if no end is said."""
+    expires_at: Moment | None
+    """When it ends. None says aloud: never."""
+    audience: str | Strings
+    """The servers that take it, by name."""
 
 
 class LinkCaveats(Restrictions, total=False):
@@ -88,18 +97,21 @@ class LinkCaveats(Restrictions, total=False):
     What is left out stays as it is held: a new link never has to repeat the ones before.
     """
 
-    # When it ends: one of the two.
-    expires_in: Seconds  # at most: cut to what is held
-    expires_at: Moment  # a statement: more than is held is WideningError
-    # Where it is good, and what for.
-    audience: str | Strings  # of those that are left
-    task: str  # at or below the token's
+    expires_in: Seconds
+    """How long it is good, at most: seconds, or text as `"15m"`. Cut to what is held."""
+    expires_at: Moment
+    """When it ends, as a statement: more than is held is a WideningError."""
+    audience: str | Strings
+    """The servers that take it, by name, of those that are left."""
+    task: str
+    """A task at or below the token's."""
 
 
 class PresentCaveats(Restrictions, total=False):
     """For `present`, which takes the audience and the expiry itself (23.17)."""
 
     task: str
+    """A task at or below the token's."""
 
 
 # What goes by a link's place in the chain, and is no caveat (spec, "Lineage").

@@ -170,7 +170,9 @@ class Admission(TypedDict):
     """
 
     agent_executor: AgentExecutor
+    """Runs what was decided on."""
     request_context_builder: RequestContextBuilder
+    """Decides on a message."""
 
 
 def admission(

@@ -80,10 +80,15 @@ class GuardOptions(TypedDict, total=False):
     """What a CaptokenMiddleware takes beside its verifier, as keywords."""
 
     origin: Required[str]
+    """Scheme, host and port as clients know this server."""
     realm: str | None
+    """In challenges; the origin unless said."""
     public: Iterable[str]
+    """Paths that need no token, for HTTP alone."""
     resource_metadata: str | Mapping[str, Any] | None
+    """The URL of the document of RFC 9728, or its fields."""
     max_body: int
+    """Bytes of a body that is read before the application runs; 1 MiB unless said."""
 
 
 class CaptokenMiddleware:

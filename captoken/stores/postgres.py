@@ -598,8 +598,11 @@ class _ReplayFacts(TypedDict, total=False):
     """How used proofs are remembered, called or awaited."""
 
     schema: str
+    """The schema that has the tables."""
     lossless: bool
+    """True: no failover and no restored backup sets the database back."""
     clock: Callable[[], float] | None
+    """Seconds since the epoch, in place of the server's clock; for tests."""
 
 
 class _Proofs(_Floored[_S]):
@@ -733,9 +736,13 @@ class _LedgerFacts(TypedDict, total=False):
     """How a ledger counts, called or awaited."""
 
     shared: bool
+    """True: all servers that take these tokens count in this schema."""
     schema: str
+    """The schema that has the tables."""
     lossless: bool
+    """True: no failover and no restored backup sets the database back."""
     clock: Callable[[], float] | None
+    """Seconds since the epoch, in place of the server's clock; for tests."""
 
 
 class _Counts(_Floored[_S]):

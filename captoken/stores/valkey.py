@@ -604,9 +604,13 @@ class _ReplayFacts(TypedDict, total=False):
     """How used proofs are remembered, called or awaited."""
 
     prefix: str
+    """What the keys of the store begin with."""
     limit: int
+    """How many uses of the last half minute it holds; more are refused."""
     lossless: bool
+    """True: a restart forgets nothing."""
     clock: Callable[[], float] | None
+    """Seconds since the epoch, in place of the server's clock; for tests."""
 
 
 class _Proofs(_Floored):
@@ -723,9 +727,13 @@ class _LedgerFacts(TypedDict, total=False):
     """How a ledger counts, called or awaited."""
 
     shared: bool
+    """True: all servers that take these tokens count under this prefix."""
     prefix: str
+    """What the keys of the ledger begin with."""
     lossless: bool
+    """True: nothing that was answered is ever lost."""
     clock: Callable[[], float] | None
+    """Seconds since the epoch, in place of the server's clock; for tests."""
 
 
 class _Counts(_Floored):

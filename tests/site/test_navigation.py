@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture
-def sources(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module that lays out the pages. It stands beside the package, and needs no builder."""
-    monkeypatch.syspath_prepend(str(ROOT / "site"))
-    import sources
-
-    yield sources
-    sys.modules.pop("sources")
+from tests.site.conftest import ROOT
 
 
 def test_each_page_stands_in_the_navigation_once(sources: Any) -> None:

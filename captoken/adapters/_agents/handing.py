@@ -21,8 +21,11 @@ class Narrowing(LinkCaveats, total=False):
     """
 
     key: Signer | None
+    """The key that the token of the sub-agent is bound to."""
     keep: Strings
+    """Keywords of what is held that go on as they are."""
     clamp: bool
+    """True: takes what there is of what is asked for, and does not raise."""
 
 
 @contextmanager

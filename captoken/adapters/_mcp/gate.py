@@ -145,12 +145,19 @@ class Options(TypedDict, total=False):
     """
 
     cost: Cost | None
+    """What a call takes of a budget: by unit, or a function of tool and arguments."""
     attributes: Attributes | None
+    """What the server knows of a call: a function of tool and arguments."""
     tell_limits: bool
+    """True: the model is told the bounds of a range that a number missed."""
     free: Iterable[str]
+    """More methods that need no token."""
     list_without_token: bool
+    """True: lists show everything to who has no token."""
     authorization_header: bool
+    """False: no token is looked for in that header."""
     default_from_environment: bool
+    """True: without a token, the one counts that the process was started with."""
 
 
 class Gate:
