@@ -36,6 +36,8 @@ def main() -> int:
     shutil.copytree(
         ROOT / VECTORS, BUILT / VECTORS, ignore=shutil.ignore_patterns("*.md"), dirs_exist_ok=True
     )
+    for page in BUILT.rglob("*.html"):
+        page.write_text(accessible(page.read_text("utf-8")), "utf-8")
     count = index.write(BUILT, messages_by_entry())
     print(f"{len(list(BUILT.rglob('*.html')))} pages, {count} sections: {BUILT.relative_to(ROOT)}")
     return code
@@ -96,9 +98,10 @@ def group_page(group: Group) -> str:
     rows: list[str] = []
     for page in group.pages:
         text = (SOURCES / page).read_text("utf-8")
-        rows.append(f"[{title_of(text)}](../{page})\n: {first_sentence(text)}\n")
+        said = first_sentence(text)
+        rows.append(f"- [{title_of(text)}](../{page})" + (f": {said}" if said else ""))
     up = [f"../{page}" for page in group.pages]
-    return "\n".join([f"# {group.name}", "", *rows, toctree(up)])
+    return "\n".join([f"# {group.name}", "", *rows, "", toctree(up)])
 
 
 def toctree(pages: list[str], *, caption: str = "") -> str:
@@ -151,6 +154,25 @@ def vectors(sources: Sources) -> set[str]:
     )
     sources.write("made/vectors.md", text)
     return {"made/vectors.md"}
+
+
+# What the theme leaves out, for those who read by keyboard or by ear: what scrolls takes the focus,
+# a heading says its level, and what stands beside the page says what it is.
+_FOR_ALL = {
+    "<pre>": '<pre tabindex="0">',
+    'docutils container">\n<table': 'docutils container" tabindex="0">\n<table',
+    '<th class="head"><p></p></th>': "<td></td>",
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
+}
+
+
+def accessible(page: str) -> str:
+    """A built page, with what a reader without a mouse needs."""
+    for found, better in _FOR_ALL.items():
+        page = page.replace(found, better)
+    return page
 
 
 def messages_by_entry() -> dict[str, str]:

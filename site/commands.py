@@ -46,8 +46,11 @@ def _section(words: str, command: click.Command) -> list[str]:
     usage = " ".join([words, *command.collect_usage_pieces(context)])
     out = [f"## {words}", "", "```text", usage, "```", "", *_help(command), ""]
     if isinstance(command, click.Group):
-        inner = [f"`{words} {name}`" for name in command.list_commands(context)]
-        out += [f"It has {', '.join(inner)}.", ""]
+        for name, inner in command.commands.items():
+            anchor = f"{words} {name}".replace(" ", "-")
+            said = as_text(inner.get_short_help_str(limit=100))
+            out += [] if inner.hidden else [f"- [{words} {name}](#{anchor}): {said}"]
+        out += [""]
     rows = [_row(parameter, context) for parameter in command.get_params(context)]
     rows = [row for row in rows if row]
     if rows:

@@ -22,6 +22,8 @@ myst_heading_anchors = 6
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_disable_syntax = ["myst_role", "myst_target", "myst_line_comment", "myst_block_break"]
 
+smartquotes = False  # `--option` in a sentence has two signs
+
 html_theme = "furo"
 html_title = "captoken"
 html_favicon = "static/icon.svg"
@@ -32,7 +34,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
 html_theme_options = {"top_of_page_buttons": []}
-pygments_style = "friendly"
+pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "github-dark"
 
 

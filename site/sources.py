@@ -162,7 +162,7 @@ def first_sentence(text: str) -> str:
     """What a page says of itself first; nothing of one that begins with a list or a table."""
     below = text.partition("\n# ")[2] if not text.startswith("# ") else text
     paragraphs = re.split(r"\n\s*\n", below)[1:]
-    if not paragraphs or re.match(r"[|>`#-]|    ", paragraphs[0]):
+    if not paragraphs or re.match(r"[|>#-]|```|    ", paragraphs[0]):
         return ""
     flat = " ".join(paragraphs[0].split())
     flat = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", flat)
