@@ -110,8 +110,8 @@ FORMS = {
 # Pages on which the word means another thing than here, each with that thing.
 OTHERWISE = {
     ("CONTRIBUTING.md", "registry"): "a registry of packages",
-    ("docs/agents.md", "capability"): "a capability of pydantic-ai",
-    ("docs/agents.md", "checkpoint"): "a checkpoint of LangGraph",
+    ("docs/agents-pydantic-ai.md", "capability"): "a capability of pydantic-ai",
+    ("docs/agents-langchain.md", "checkpoint"): "a checkpoint of LangGraph",
     ("docs/assurance.md", "proof"): "a proof of mathematics",
     ("docs/issuance-certificates.md", "revoke"): "a certificate that its authority revoked",
     ("docs/issuance-certificates.md", "store"): "the machine's store of certificates",

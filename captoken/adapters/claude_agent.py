@@ -5,7 +5,7 @@
         options = own.guarded(ClaudeAgentOptions(agents=...))
     async for message in query(prompt="Report on risk.", options=options): ...
 
-See docs/agents.md.
+See docs/agents-claude.md.
 
 1. Every tool call is asked about in a hook, `PreToolUse`, before it runs: those of the CLI itself
    (`Bash`, `Read`), of MCP servers (`mcp__sales__query`) and of sub-agents. A hook that fails

@@ -6,7 +6,7 @@
     with current.use(token):
         async for event in runner.run_async(...): ...
 
-See docs/agents.md.
+See docs/agents-google-adk.md.
 
 1. Every tool call is asked about before the tool runs, with the arguments as the model wrote them.
    Where a later callback changed them, what the tool then gets is asked about, once more.

@@ -8,7 +8,7 @@
     with current.use(token):
         result = boss.invoke({"messages": [HumanMessage("Report on risk.")]})
 
-See docs/agents.md.
+See docs/agents-langchain.md.
 
 1. Every tool call is asked about before the tool runs, with the arguments as its schema reads them;
    the tool gets those. Refused are arguments that the schema reads otherwise the second time, or

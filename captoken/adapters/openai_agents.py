@@ -6,7 +6,7 @@
     with current.use(token):
         result = await Runner.run(boss, "Report on risk.")
 
-See docs/agents.md.
+See docs/agents-openai.md.
 
 1. Every function tool of a guarded agent asks when it is called: those of MCP servers and agents as
    tools among them.

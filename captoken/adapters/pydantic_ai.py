@@ -7,7 +7,7 @@
     with current.use(token):
         result = await boss.run("Report on risk.")
 
-See docs/agents.md.
+See docs/agents-pydantic-ai.md.
 
 1. Every tool is asked about where it is called, with the arguments that it gets: after validation,
    defaults and hooks. What counts are their values, and not how a class writes itself. A tool that
