@@ -867,6 +867,9 @@ def interop() -> Table:
         parts = token({**first, "aud": ["x" * (size - len(canonical(first)) + 1)]})
         middle = b"\2\1\0" + parts.wire[1:]
         as_bytes(f"empty_location_before_a_link_of_{size}_bytes", "25.3", middle, parts)
+        asks = extended(parts, (b"ask", VID))
+        middle = parts.head + parts.middle + b"\1\0" + field(2, b"ask") + field(4, VID) + b"\0\0" + field(6, asks.signature)
+        as_bytes(f"empty_location_behind_a_link_of_{size}_bytes", "25.3", middle, asks)
     as_bytes("third_party_location_empty", "25.3", empty, asked)
     as_text("empty_locations_as_text", "25.3", b64(empty), asked)
     location = field(1, b"https://example.org/")

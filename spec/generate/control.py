@@ -413,6 +413,10 @@ def overlays() -> Table:
         text = None if data is None else data.decode("latin-1")
         return {"overlay": {"snapshot": text, "operators": [OPERATOR], "max_staleness": bound, "allow_stale": stale}}
 
+    def down(name: str, data: bytes, parts: Parts, access: Json = SELECT, stale: bool = False) -> None:
+        presented = {"overlay": given(data, 60, stale)["overlay"] | {"down": True}}
+        table.deny(name, "36.7", "store_unavailable", parts, access, presented=presented)
+
     def allow(
         name: str, rule: str, data: bytes | None, parts: Parts, access: Json = SELECT, bound: int = 60, stale: bool = False,
         discharges: tuple[Parts, ...] = (), **known: Json,
@@ -571,6 +575,8 @@ def overlays() -> Table:
     deny("stale_and_forged", "24.17", "bad_signature", None, plain.signed(bytes(32)))
     allow("stale_where_that_will_do", "36.9", snapshot(iat=NOW - 61), plain, stale=True)
     allow("none_yet_where_that_will_do", "36.9", None, plain, stale=True)
+    down("that_cannot_be_asked", snapshot(exp=NOW + 1), plain)
+    down("that_cannot_be_asked_where_a_stale_one_will_do", snapshot(iat=NOW - 61), plain, stale=True)
     fresh_(allow, deny, table)
     table.beside("stale_where_that_will_do")
     deny("stale_where_that_will_do_and_revoked", "36.9", "revoked", snapshot(entry(token=JTI), iat=0), plain, stale=True)
@@ -1354,6 +1360,10 @@ def counting() -> Table:
     other = {**SELECT, "table": "hr"}
     row("nothing_is_taken_where_it_is_denied", "38.5", [asks(three, access=other)] * 3 + [asks(three)] * 4, "ttt+++-")
     row("another_token_of_the_tree", "38.1", [asks(token(uses(1, **HERE_ALONE))), asks(token(uses(1, 1, **HERE_ALONE)))], "++")
+
+    once = secret("a reservation", 16).hex()
+    row("twice_under_one_id", "38.8", [asks(three, id=once), asks(three, id=once), asks(three), asks(three), asks(three)], "++++-")
+    row("under_one_id_and_another", "38.8", [asks(three, id=once), asks(three, id="00" * 16), asks(three), asks(three)], "+++-")
 
     # What goes back.
     row("settled_for_less", "38.8", [pays(10, settle={"cents": 4, "tokens": 0}), pays(6), pays(1)], "+c+-")

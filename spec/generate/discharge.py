@@ -619,9 +619,12 @@ def discharges() -> Table:
         "one_id_twice": joined(twin, (one, one), "cap1u_"),
         "what_is_not_asked": joined(token(SALES), (one,), "cap1u_"), "a_discharge_alone": text(one.wire, "cap1u_"),
         "seventeen": joined(more, sixteen, "cap1u_"),
+        "a_text_with_a_line_feed_behind_it": token(SALES, hand_over("sales-agent")).text + "\n",
+        "a_text_with_a_space_before_it": " " + token(SALES, hand_over("sales-agent")).text,
         "what_asks_in_its_turn": joined(ONE, (asking(one, "two"),), "cap1u_"),
     }.items():  # fmt: skip
-        holding(name, "8.6" if name in ("bound_ones", "seventeen", "what_asks_in_its_turn") else "8.7", given)
+        rule = "8.6" if name in ("bound_ones", "seventeen", "what_asks_in_its_turn") else "8.7"
+        holding(name, "1.1" if name.startswith("a_text") else rule, given)
     return table
 
 

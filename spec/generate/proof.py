@@ -167,6 +167,7 @@ def requests() -> Table:
         "argument_largest": call("search", limit=1.7976931348623157e308), "argument_least": call("search", limit=5e-324),
         "argument_of_4300_digits": call("search", limit=10**4299), "argument_beyond_doubles": call("search", limit=2**53 + 1),
         "columns_of_which_one_begins_another": {**SELECT, "columns": ["ab", "a", "abc"]},
+        "columns_around_the_surrogates": {**SELECT, "columns": ["\ue000", "\ud7ff", "\U00010000", "\U0010ffff", "\uffff"]},
         "keys_of_which_one_begins_another": call("search", ab=1, a=2, abc=3),
         "columns_beyond_the_bmp": {**SELECT, "columns": ["\U0001f600", "\uff5e"]},
         "argument_30_digits": call("search", limit=10**30), "argument_nested": call("search", q=[{"b": [], "a": {}}, None]),

@@ -147,6 +147,7 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         field("access", "access", ""),
         field("now", "seconds", "the time by the verifier's clock"),
         field("leeway", "integer", "of the verifier that is asked, in seconds; left out: 0", optional=True),
+        field("id", "hex 16", "of its reservation (38.8); left out: 16 random bytes", optional=True),
         field("settle", "amounts or null", "the access is reserved, and settled by these amounts by unit; null: in full", optional=True),
         field("cancel", "boolean", "it is reserved, and cancelled; always true", optional=True),
         field("closed_at", "seconds", "when it is settled or cancelled; left out: at `now`", optional=True),

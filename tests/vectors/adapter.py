@@ -7,6 +7,7 @@ import io
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -50,6 +51,7 @@ from spec.generate import build
 from tests.vectors.runner import Outcome, Vector
 
 OWN = "domain"  # the code of denials of the server's own
+OTHER_STEPS = {("malformed", 1), ("malformed", 3), ("store_unavailable", 7), ("stale_overlay", 8)}  # beside that of the table (24.24)
 
 
 class Captoken:
@@ -412,7 +414,8 @@ class Captoken:
             assert ledger.reserve(_keeping(kept, stated["floor"] + 1), -1) is None
         for step in vector["steps"]:
             clock, leeway = FixedClock(step["now"]), step.get("leeway", 0)
-            verifier = Verifier(keyring, vector["audience"], ledger=ledger, clock=clock, leeway=leeway)
+            drawn = {"random": partial(_given, bytes.fromhex(step["id"]))} if "id" in step else {}
+            verifier = Verifier(keyring, vector["audience"], ledger=ledger, clock=clock, leeway=leeway, **drawn)
             access = Access(**step["access"])
             if step.keys().isdisjoint(("settle", "cancel")):
                 codes.append(verifier.check(step["token"], access).code)
@@ -440,6 +443,11 @@ class Captoken:
         AuditTrail(lines.append, values=True).record(Decision(code="tool", now=0, access=access))
         (record,) = read(lines)
         return {"code": "ok", "arguments": record["access"]["arguments"]}
+
+
+def _given(drawn: bytes, size: int) -> bytes:
+    assert size == len(drawn)
+    return drawn
 
 
 def _reach(store: Any) -> None:
@@ -476,6 +484,7 @@ def _place(decision: Decision) -> dict[str, Any]:
     """Where what gave the code stands: the link and who added it, as far as there is one."""
     if decision:
         return {}
+    assert decision.step == CODES[decision.code].step or (decision.code, decision.step) in OTHER_STEPS
     refusal = decision.refusals[0]
     place = {"link": refusal.link, "added_by": refusal.added_by}
     return {key: value for key, value in place.items() if value is not None}

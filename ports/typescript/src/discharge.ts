@@ -154,7 +154,7 @@ export class Discharge {
 
 export const packetOfDischarge = (discharge: Discharge): Packet => packetOf(discharge);
 
-export function dischargeEnd(packet: Packet): number | undefined {
+function dischargeEnd(packet: Packet): number | undefined {
   const links = packet.caveats.map(({ cid }) => readLink(cid, {}));
   const ends = links.flatMap((link) =>
     link.kind === "link" && link.says.exp !== undefined ? [link.says.exp] : [],

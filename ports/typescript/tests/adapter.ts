@@ -202,9 +202,16 @@ function overlayOf(stated: Vector, moment: Set["moment"]): captoken.VerifierOpti
   return { overlay, maxStaleness: stated.max_staleness, allowStaleOverlay: stated.allow_stale };
 }
 
+/** Steps beside that of the table (24.24). */
+const OTHER_STEPS = new Set(["malformed 1", "malformed 3", "store_unavailable 7", "stale_overlay 8"]);
+
 /** The place of a refusal, as `expect` may have it. */
 export function place(decision: captoken.DryRun): Outcome {
   if (decision.allowed) return {};
+  const { code, step } = decision;
+  if (step !== stepOf(code) && !OTHER_STEPS.has(`${code} ${step}`)) {
+    throw new Error(`${code} at step ${step}`);
+  }
   const [{ link, addedBy }] = decision.refusals;
   return {
     ...(link !== undefined && { link }),
@@ -547,6 +554,7 @@ function counted({ keyring, audience, ledger: stated, steps }: Vector): string[]
       ledger,
       clock: () => now,
       leeway: step.leeway ?? 0,
+      ...(step.id !== undefined && { random: given(step.id) }),
     });
     if (step.settle === undefined && step.cancel === undefined) {
       return [verifier.check(step.token, step.access).code];

@@ -57,6 +57,14 @@ test("it is packed, installed, compiled against, and runs", () => {
       .map(({ path }) => path)
       .filter((path) => !/^dist\/.*\.(js|d\.ts)$/.test(path));
     assert.deepEqual(others.sort(), ["README.md", "package.json"]);
+    const page = readFileSync(join(PACKAGE, "README.md"), "utf8");
+    const links = [...page.matchAll(/\]\(([^)#]+)/g)].map(([, to]) => to!);
+    const isThere = (to: string): boolean => files.some(({ path }) => path === to);
+    assert.deepEqual(
+      links.filter((to) => !to.startsWith("https://") && !isThere(to)),
+      [],
+      "a link of the page that leads out of the package",
+    );
     writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }));
     npm(folder, "install", "--prefer-offline", join(folder, filename));
     writeFileSync(join(folder, "program.ts"), PROGRAM);

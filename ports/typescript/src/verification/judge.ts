@@ -96,7 +96,7 @@ export function judge(genuine: Genuine, server: Server, facts: Facts, asked: Ask
   const overlaid = overlay(genuine, server, facts, asked.question);
   if (overlaid.refusals.length) return { refusals: overlaid.refusals as [Refusal], step: 7 };
   const refusals = caveats(genuine, server, facts, asked.question, overlaid.age);
-  if (refusals.length) return { refusals: refusals as [Refusal] };
+  if (refusals.length) return { refusals: refusals as [Refusal], step: 8 };
   const refused = caller(genuine, server, asked.caller);
   if (refused) return one(refused);
   const effects: Effect[] = [];

@@ -24,7 +24,6 @@ import {
 import {
   Discharge,
   askingCaveat,
-  dischargeEnd,
   packetOfDischarge,
   parseTicket,
   type Ticket,
@@ -41,7 +40,7 @@ import {
   signerKey,
   type Signer,
 } from "../proof.js";
-import { boundParts, hold, packetsOf } from "./held.js";
+import { boundParts, hold } from "./held.js";
 import {
   checkCustody,
   compose,
@@ -335,13 +334,6 @@ export function requestOf(request: Access | Bytes | undefined): Bytes {
 export function presentedText(token: Token): string {
   const { packet, discharges } = boundParts(token)!;
   return wholeText(packet, discharges, BOUND);
-}
-
-/** What is presented ends by then: the least end of links and discharges. */
-export function endOf(token: Token): number | undefined {
-  const ends = [token.unverified.expiresAt, ...packetsOf(token).discharges.map(dischargeEnd)];
-  const known = ends.filter((end) => end !== undefined);
-  return known.length ? Math.min(...known) : undefined;
 }
 
 function asked({ caveats }: Packet): Bytes[] {
