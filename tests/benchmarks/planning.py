@@ -303,9 +303,9 @@ def on_valkey(where: str) -> Row:
     with stopped(servers.Valkey()) as server, closing(server.client()) as client:
         ledger = ValkeyLedger.create(client, shared=True)
         row = alone(ledger, 10)
-        _, two = together(stores.ask, "Valkey", server.port)
-        row |= {"two processes": round(two), "tasks": round(reserved_by_tasks("Valkey", server.port))}
         if where == "memory":
+            _, two = together(stores.ask, "Valkey", server.port)
+            row |= {"two processes": round(two), "tasks": round(reserved_by_tasks("Valkey", server.port))}
             before = client.info("memory")["used_memory"]
             of_many_tokens(ledger, MANY)
             row["bytes a token"] = round((client.info("memory")["used_memory"] - before) / MANY)
@@ -319,9 +319,9 @@ def on_postgres(where: str) -> Row:
         create_tables(connection)
         with closing(PostgresLedger.create(server.conninfo, shared=True)) as ledger:
             row = alone(ledger, 10)
-            _, two = together(stores.ask, "PostgreSQL", server.conninfo)
-            row |= {"two processes": round(two), "tasks": round(reserved_by_tasks("PostgreSQL", server.conninfo))}
             if where == "memory":
+                _, two = together(stores.ask, "PostgreSQL", server.conninfo)
+                row |= {"two processes": round(two), "tasks": round(reserved_by_tasks("PostgreSQL", server.conninfo))}
                 before = connection.execute(sizes).fetchone()
                 of_many_tokens(ledger, MANY)
                 after = connection.execute(sizes).fetchone()

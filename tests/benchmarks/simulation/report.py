@@ -113,12 +113,13 @@ def outage(plan: Plan, seen: model.Seen, why: str) -> Figures:
 
 def interval(plan: Plan, made: Published, every: int) -> Figures:
     """A tenth of the servers, which are called more often, for a while: what an interval costs and brings."""
-    fewer = plan._replace(servers=max(10, plan.servers // 10), every=every, rollout=10.0)
+    # They start in as long as passes between two looks: else all would look at about the same time.
+    fewer = plan._replace(servers=max(10, plan.servers // 10), every=every, rollout=float(max(10, every)))
     until = min(plan.cut.begin, plan.rollout + WINDOW)
     seen = model.Seen(fewer)
     for number in range(fewer.servers):
         seen.run(model.server_of(fewer, number), made, BUSY, until)
-    settled = range(30, int(until))
+    settled = range(40, int(until))
     times = plan.servers / fewer.servers / len(settled)
     return {
         "every": every,
