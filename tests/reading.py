@@ -61,9 +61,9 @@ FORMS = {
     "denial": r"denials?",
     "discharge": r"discharge[sd]?",
     "discharger": r"dischargers?",
-    "feed": r"(?<!line )feeds?",
+    "feed": r"(?<!line\s)feeds?",
     "floor": r"floors?",
-    "grant": r"(?<!not )(?<!to )grants?",
+    "grant": r"(?<!not\s)(?<!to\s)grants?",
     "guard": r"guard(s|ed|ing)?",
     "holder": r"holders?",
     "hop": r"hops?",
@@ -73,7 +73,7 @@ FORMS = {
     "lease": r"lease[sd]?",
     "ledger": r"ledgers?",
     "lineage": r"lineage",
-    "link": r"(?<!symbolic )links?",
+    "link": r"(?<!symbolic\s)links?",
     "link-id": r"link ids?",
     "macaroon": r"macaroons?",
     "mint": r"mint(s|ed|ing)?",
@@ -92,7 +92,7 @@ FORMS = {
     "root-key": r"root keys?",
     "root-record": r"root records?",
     "root-token": r"root tokens?",
-    "snapshot": r"(?<!RDB )snapshots?",
+    "snapshot": r"(?<!RDB\s)snapshots?",
     "store": r"stores?",
     "subject": r"subjects?",
     "task": r"tasks?",
@@ -237,9 +237,9 @@ def _from_root(path: PurePosixPath) -> str:
     return "/".join(parts)
 
 
-# Longer words first: in "link id" there is no "link".
+# Longer words first: in "link id" there is no "link". A line may end in the middle of a word.
 _WORDS = [
-    (slug, re.compile(rf"(?<![\w-])(?:{forms})(?![\w-])", re.IGNORECASE))
+    (slug, re.compile(rf"(?<![\w-])(?:{forms.replace(' ', ' +')})(?![\w-])", re.IGNORECASE))
     for slug, forms in sorted(FORMS.items(), key=lambda item: (-item[0].count("-"), item[0]))
 ]
 
@@ -261,7 +261,7 @@ def prose(markdown: str) -> str:
 
     shown = re.sub(r"```.*?```|<!--.*?-->", blank, markdown, flags=re.DOTALL)
     shown = re.sub(r"^(?: {4}|\s*[|#<]).*$", blank, shown, flags=re.MULTILINE)
-    return re.sub(r"`[^`\n]*`", blank, shown).replace("\n", " ")
+    return re.sub(r"`(?:[^`\n]|\n(?!\s*\n))*`", blank, shown).replace("\n", " ")
 
 
 def uses(markdown: str, folder: str) -> list[Use]:

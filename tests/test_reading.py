@@ -77,12 +77,12 @@ def test_a_word_is_to_be_linked_where_it_first_stands_in_prose() -> None:
 
 @pytest.mark.parametrize(("name", "way"), [("docs/page.md", ""), ("PAGE.md", "docs/"), ("examples/PAGE.md", "../docs/")])
 def test_the_command_links_them(name: str, way: str) -> None:
-    text = "A link id of a link. A\nlink, and hand-overs.\n"
+    text = "A link id of a link. `A\n  trail` and a\n  link, handed\n  on.\n"
     assert len(reading.unlinked(text, name)) == 3
     linked = reading.linked(text, name)
     assert linked == (
-        f"A [link id]({way}glossary.md#link-id) of a [link]({way}glossary.md#link). A\n"
-        f"link, and [hand-overs]({way}glossary.md#delegate).\n"
+        f"A [link id]({way}glossary.md#link-id) of a [link]({way}glossary.md#link). `A\n  trail` and a\n"
+        f"  link, [handed\n  on]({way}glossary.md#delegate).\n"
     )
     assert not reading.unlinked(linked, name) and reading.without_links(linked) == text
 
