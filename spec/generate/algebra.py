@@ -586,6 +586,10 @@ def widening() -> Table:
         tools={"search": {"q": any_}},
         keep="tables",
     )
+    for named in ({"operations": ["select"]}, {"allow": {"sales": ["select"]}}, {"columns": {"sales": ["region"]}}):
+        (name,) = named
+        writes(f"keep_tools_beside_{name}", "23.16", {**named, "tools": {"*": {}}}, keep="tools", **named)
+    writes("keep_both", "23.16", {"operations": ["select"], "tables": ["*"], "tools": {"*": {}}}, operations=["select"], keep=["tools", "tables"])
     writes("keep_beside_the_same", "23.16", {"tables": ["sales"]}, tables=["sales"], keep="tables")
     fails("keep_where_nothing_is_closed", "23.16", None, code="usage", keep="tools", expires_in=60)
 

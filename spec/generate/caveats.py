@@ -701,6 +701,10 @@ def urls() -> Table:
     table.beside("entry_with_a_starred_name_of_253_characters")
     table.deny("entry_with_a_starred_name_of_254_characters_is_unreadable", "13.10", "unreadable_link",
                _under({"url": [f"https://*.a{longest}"]}), _at(f"https://z.{longest}/x"))  # fmt: skip
+    for port in (1, 65535):
+        table.allow(f"entry_of_port_{port}", "13.11", _under({"url": [f"https://a.b:{port}"]}), _at(f"https://a.b:{port}/x"))
+    for port in (0, 65536, 99999, 100000):
+        table.deny(f"entry_of_port_{port}_is_unreadable", "13.11", "unreadable_link", _under({"url": [f"https://a.b:{port}"]}), _at("https://a.b:65535/x"))
     table.allow("one_entry", "13.12", _under({"url": ["https://h7.example.com"]}), _at("https://h7.example.com/x"))
     table.deny("none_refuses_all", "13.2", "attribute", _under({"url": []}), _at("https://h7.example.com/x"))
     for rule, entries in {

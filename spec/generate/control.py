@@ -575,6 +575,14 @@ def overlays() -> Table:
     deny("stale_and_forged", "24.17", "bad_signature", None, plain.signed(bytes(32)))
     allow("stale_where_that_will_do", "36.9", snapshot(iat=NOW - 61), plain, stale=True)
     allow("none_yet_where_that_will_do", "36.9", None, plain, stale=True)
+    for ago in (60, 61):
+        left_out = given(snapshot(iat=NOW - ago), 60, False)["overlay"]
+        del left_out["max_staleness"]
+        name = f"of_{ago}_seconds_ago_where_no_bound_is_said"
+        if ago == 60:
+            table.allow(name, "36.7", plain, presented={"overlay": left_out})
+        else:
+            table.deny(name, "36.7", "stale_overlay", plain, presented={"overlay": left_out})
     down("that_cannot_be_asked", snapshot(exp=NOW + 1), plain)
     down("that_cannot_be_asked_where_a_stale_one_will_do", snapshot(iat=NOW - 61), plain, stale=True)
     fresh_(allow, deny, table)

@@ -590,11 +590,12 @@ def discharges() -> Table:
     table.add("proving_what_just_fits_with_a_proof", "3.2", "proof", {**given, "token": fits}, text=f"{fits}.{proved(mine)['proof']}")
     table.add("proving_what_is_too_long_with_a_proof", "3.2", "proof", given, "limit")
 
-    def holding(name: str, rule: str, given: str, needs: list[bytes] | None = None, taken: str = "") -> None:
+    def holding(name: str, rule: str, given: str, needs: list[bytes] | None = None, taken: str = "", code: str = "malformed",
+                **more: Json) -> None:  # fmt: skip
         expect: dict[str, Json] = {
-            "code": "malformed"} if needs is None else {"needs": [cid.decode() for cid in needs], "bound": taken,
+            "code": code} if needs is None else {"needs": [cid.decode() for cid in needs], "bound": taken,
         }  # fmt: skip
-        table.add(f"holding_{name}", rule, "holding", {"token": given}, **expect)
+        table.add(f"holding_{name}", rule, "holding", {"token": given, **more}, **expect)
 
     opaque = token(SALES, {"acme:region": 1}, b"exp < 5")
     forged = token(SALES).signed(bytes(32))
@@ -612,6 +613,24 @@ def discharges() -> Table:
     ):  # fmt: skip
         rule = "8.7" if parts is twin else "8.6"
         holding(name, rule, joined(parts, got, "cap1u_"), [ticket(need) for need in needs], bundle(parts, *got))
+    # Discharges that come to a token that is held.
+    unbound = {name: text(each.wire, "cap1u_") for name, each in (("one", one), ("two", two))}
+    longer_one = extended(one, SALES)
+    for name, held, come, got, needs in (
+        ("the_first_that_comes", TWO, ["one"], (one,), ["two"]), ("the_second_that_comes_first", TWO, ["two", "one"], (one, two), []),
+        ("the_first_beside_the_second", joined(TWO, (two,), "cap1u_"), ["one"], (one, two), []),
+    ):  # fmt: skip
+        whole_text = held if isinstance(held, str) else held.text
+        holding(name, "8.7", whole_text, [ticket(need) for need in needs], bundle(TWO, *got), come=[unbound[each] for each in come])
+    holding("a_newer_one_in_its_place", "8.7", joined(TWO, (one, two), "cap1u_"), [], bundle(TWO, longer_one, two),
+            come=[text(longer_one.wire, "cap1u_")])  # fmt: skip
+    holding("one_that_comes_for_two_caveats", "8.7", twin.text, [], bundle(twin, one), come=[unbound["one"]])
+    table.beside("holding_the_first_that_comes")
+    for name, each in {"a_third": text(discharge("three", MINUTE).wire, "cap1u_")}.items():
+        holding(f"{name}_that_comes", "8.7", TWO.text, code="bad_discharge", come=[each])
+    for name, each in {"a_bound_one": text(one.wire, "cap1d_"), "a_token": TWO.text, "nothing": "", "two_in_one": ".".join(unbound.values())}.items():
+        holding(f"{name}_that_comes", "8.6", TWO.text, come=[each])
+    table.beside("holding_one_text")
     for name, given in {
         "bound_ones": whole, "them_in_another_order": joined(TWO, (two, one), "cap1u_"),
         "one_twice": joined(TWO, (one, one), "cap1u_"),

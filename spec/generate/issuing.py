@@ -115,6 +115,13 @@ def minting() -> Table:
     refuses("of_tables_without_operations", "22.4", operations=none)
     refuses("of_operations_without_tables", "22.4", tables=none)
     refuses("of_tables_and_unrestricted", "22.4", unrestricted=True)
+    for name, asked in {
+        "operations": {"operations": ["select"]}, "tables": {"tables": ["sales"]}, "pairs": {"allow": {"sales": ["select"]}},
+        "columns": {"columns": {"sales": ["region"]}}, "tools": {"tools": {"search": {}}},
+    }.items():  # fmt: skip
+        table.beside("unrestricted")
+        refuses(f"of_{name}_alone_and_unrestricted", "22.4", unrestricted=True, **{"operations": none, "tables": none, **asked})
+    table.beside("without_an_expiry")
     refuses("unrestricted_as_text", "22.4", unrestricted="yes")
     table.beside("unrestricted_but_for_attributes")
     refuses("of_attributes_alone", "22.4", operations=none, tables=none, where={"x": any_})

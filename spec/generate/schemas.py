@@ -114,7 +114,7 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
     "overlay": (
         field("snapshot", "bytes or null", "the newest there is (36.1), perhaps with deltas behind it; null: there is none yet"),
         field("operators", "[public]", "whose signatures count"),
-        field("max_staleness", "integer", "the verifier's bound, in seconds (36.7)"),
+        field("max_staleness", "integer", "the verifier's bound, in seconds (36.7); left out: 60", optional=True),
         field("allow_stale", "boolean", "will a stale one do, or none (36.9)?"),
         DOWN,
     ),
@@ -458,13 +458,16 @@ KINDS: dict[str, Kind] = {
         ),
     ),
     "holding": Kind(
-        (field("token", "text", "the text that a holder takes: a token, perhaps with unbound discharges"),),
+        (
+            field("token", "text", "the text that a holder takes: a token, perhaps with unbound discharges"),
+            field("come", "texts", "discharges that come to it then, each alone; left out: none", optional=True),
+        ),
         (
             Expected((OK,), (
                 field("needs", "texts", "the cids that are not answered yet, in their order"),
-                field("bound", "text", "the same text with the discharges bound (33.3), and no link added"),
+                field("bound", "text", "the text with all discharges bound (33.3), and no link added"),
             )),
-            Expected(("malformed",)),
+            Expected(("malformed", "bad_discharge", "limit")),
         ),
     ),
     "pairwise": Kind(

@@ -122,4 +122,4 @@ def overlay(stated: Vector | None) -> Any:
         return evaluator.DOWN
     text = stated["snapshot"]
     snapshot = None if text is None else evaluator.decode_object(text.encode("latin-1")[:-87])
-    return snapshot, stated["max_staleness"], stated["allow_stale"]
+    return snapshot, stated.get("max_staleness", 60), stated["allow_stale"]

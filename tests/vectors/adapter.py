@@ -269,6 +269,11 @@ class Captoken:
         except TokenFormatError as error:
             return {"code": error.code}
         assert token.serialize() == vector["token"]
+        try:
+            for each in vector.get("come", ()):
+                token = token.with_discharge(each)
+        except CaptokenError as error:
+            return {"code": error.code}
         return {"code": "ok", "needs": [ticket.text for ticket in token.needs], "bound": _bound(token)}
 
     def pairwise(self, vector: Vector) -> Outcome:
@@ -615,7 +620,7 @@ class _Asked:
             newest()
         return {
             "overlay": newest,
-            "max_staleness": stated["max_staleness"],
+            **({"max_staleness": stated["max_staleness"]} if "max_staleness" in stated else {}),
             "allow_stale_overlay": stated["allow_stale"],
         }
 

@@ -93,12 +93,15 @@ const sources = new Map(
 const key = ({ file, was, is }: Pick<Listed, "file" | "was" | "is">): string =>
   JSON.stringify([file, was, is]);
 
-function candidates(): Mutant[] {
+/** All of them, and whether each is listed: so a seed draws the same ones whatever is listed. */
+function candidates(): (Mutant & { readonly isListed: boolean })[] {
+  const known = new Set([...listed.equivalent, ...listed.beside].map(key));
   return [...sources].flatMap(([file, source]) => {
-    const skipped = passedOver(file, source);
-    return mutantsOf(file, source).filter(
-      ({ start }) => !skipped.some(([from, to]) => from <= start && start < to),
-    );
+    const functions = passedOver(file, source);
+    return mutantsOf(file, source).map((mutant) => {
+      const isIn = functions.some(([from, to]) => from <= mutant.start && mutant.start < to);
+      return { ...mutant, isListed: isIn || known.has(key(mutant)) };
+    });
   });
 }
 
@@ -176,7 +179,6 @@ class Runner {
 
 async function main(): Promise<number> {
   const count = Number(values.count);
-  const passed = new Set([...listed.equivalent, ...listed.beside].map(key));
   const compiler = new Compiler(ROOT, [...sources.keys()].map((file) => `${ROOT}/src/${file}`));
   const all = candidates();
   const lived = values.again && (JSON.parse(readFileSync(values.again, "utf8")) as Mutant[]);
@@ -194,7 +196,7 @@ async function main(): Promise<number> {
     if (ran === count) break;
     const source = sources.get(mutant.file)!;
     const other = changed(source, mutant);
-    if (passed.has(key(mutant))) {
+    if (mutant.isListed) {
       skipped += 1;
       continue;
     }
@@ -203,6 +205,7 @@ async function main(): Promise<number> {
       continue;
     }
     ran += 1;
+    if (ran % 50 === 0) console.error(`${ran} so far, of which ${living.length} live`);
     const killer = await runner.killerOf(await bundled(mutant.file, other));
     const { file, line, was, is } = mutant;
     if (killer === null) living.push(mutant);

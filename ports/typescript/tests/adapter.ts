@@ -385,7 +385,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       const held = captoken.Token.parse(token, { clock: () => now, random: given(nonce) });
       const signer = secret === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(secret));
       return {
-        text: held.present({ audience, signer, request: request && unhex(request), expiresIn: 60 }),
+        text: held.present({ audience, signer, request: request && unhex(request) }),
       };
     }),
   evidence: ({ evidence }) =>
@@ -413,10 +413,14 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
           .serialize(),
       };
     }),
-  holding: ({ token }) =>
+  holding: ({ token, come = [] }) =>
     coded(() => {
-      const held = captoken.Token.parse(token);
-      if (held.serialize() !== token) throw new Error("another text");
+      const given = captoken.Token.parse(token);
+      if (given.serialize() !== token) throw new Error("another text");
+      const held: captoken.Token = come.reduce(
+        (before: captoken.Token, each: string) => before.withDischarge(each),
+        given,
+      );
       return { needs: held.needs.map(({ text }) => text), bound: presentedText(held) };
     }),
   pairwise: ({ secret, server, issuers, audience }) =>
