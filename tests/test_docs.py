@@ -157,6 +157,15 @@ def test_every_page_is_in_the_index() -> None:
     assert [page.name for page in PAGES if page.parent.name == "docs" and f"]({page.name})" not in listed] == ["index.md"]
 
 
+def test_a_how_to_page_ends_with_where_to_go_on() -> None:
+    """In at most three links."""
+    parts = tomllib.loads((ROOT / "site/navigation.toml").read_text("utf-8"))["part"]
+    how_to = next(part for part in parts if part["name"] == "How-to")
+    pages = [page for group in how_to["group"] for page in group["pages"] if page.startswith("docs/")]
+    last = {page: (ROOT / page).read_text("utf-8").rstrip("\n").rpartition("\n")[2] for page in pages}
+    assert [page for page, line in last.items() if not (line.startswith("Next: ") and 1 <= line.count("](") <= 3)] == []
+
+
 def test_every_block_says_what_it_is() -> None:
     """Python is run, beside the file that TOML is; text is what it printed; the two shell commands are the ones that the project is tested by.
 
