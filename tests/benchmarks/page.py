@@ -1,4 +1,4 @@
-"""Writes the tables of docs/benchmarks.md from what `record` keeps: `python -m tests.benchmarks.page`.
+"""Writes the tables of docs/benchmarks.md from what `record` keeps, and those of docs/planning.md: `python -m tests.benchmarks.page`.
 
 Each stands between `<!-- figures: NAME -->` and `<!-- end -->`. A test says that page and record agree.
 """
@@ -219,4 +219,7 @@ def tables(page: str) -> Sequence[str]:
 
 
 if __name__ == "__main__":
+    from . import page_planning
+
     PAGE.write_text(written(PAGE.read_text("utf-8"), record.read()), "utf-8")
+    page_planning.write()

@@ -1,30 +1,44 @@
 """captoken's side of the benchmarks decides what it is timed for, and its sizes hold. Nothing here looks at a clock."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from captoken._format import primitives
 
-from . import page, record
+from . import page, page_planning, record
 from .bound import PUBLIC, SIGNED, CaptokenBound, CaptokenLast, CaptokenSeen, prove_bound, sign, verify
 from .contestants import FLOORS, HOPS, KEY, Captoken, fold, messages, prove
 from .discharged import CaptokenAsking, prove_asking
 
 
-def test_the_page_says_what_was_measured() -> None:
+@pytest.mark.parametrize("of", [page, page_planning], ids=lambda of: of.PAGE.name)
+def test_the_page_says_what_was_measured(of: Any) -> None:
     """Each table of the page is there, and is what the record makes of it."""
-    text = page.PAGE.read_text("utf-8")
-    assert sorted(page.tables(text)) == sorted(page.TABLES)
-    assert page.written(text, record.read()) == text
+    text = of.PAGE.read_text("utf-8")
+    assert sorted(page.tables(text)) == sorted(of.TABLES)
+    assert of.written(text, record.read()) == text
 
 
-def test_another_figure_is_another_page() -> None:
+@pytest.mark.parametrize(
+    ("of", "path"),
+    [
+        (page, ("peers", "rows", 0, "median")),
+        (page_planning, ("planning", "overlay", 1, "snapshot")),
+        (page_planning, ("simulation", "bucket", "requests a second")),
+    ],
+    ids=["times", "planning", "simulation"],
+)
+def test_another_figure_is_another_page(of: Any, path: tuple[Any, ...]) -> None:
     """The check above can fail: a record that differs by one figure makes another table."""
     kept = record.read()
-    kept["peers"]["rows"][0]["median"] *= 2
-    text = page.PAGE.read_text("utf-8")
-    assert page.written(text, kept) != text
+    at: Any = kept
+    for name in path[:-1]:
+        at = at[name]
+    at[path[-1]] *= 2
+    text = of.PAGE.read_text("utf-8")
+    assert of.written(text, kept) != text
 
 
 def test_what_is_timed_decides() -> None:
