@@ -316,10 +316,12 @@ def test_names_of_strangers_leave_as_plain_text(world: World, browser: Browser) 
         assert not re.search(r"[^\x20-\x7e]", json.dumps(shown, ensure_ascii=False))
     assert "\\u202e" in browser.get("/api/overlay").json["entries"][0]["why"]
 
+    world.operator.revoke(task="other", why="of another task")
     page = browser.get("/export?task=q3")
     assert page.headers["content-disposition"].startswith("attachment")
     text = page.body.decode()
     assert "<img" not in text and "<script" not in text and "&lt;img src=x" in text
+    assert "What operators have said of it" in text and "another task" not in text
     assert text.isascii() and "default-src &#x27;none&#x27;" in text
 
 

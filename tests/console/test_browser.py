@@ -40,9 +40,12 @@ Page = Any
 class Story:
     """A server that writes a trail, an operator's store, and the console as a process of its own."""
 
+    # Further options of the command.
+    more: tuple[str, ...] = ()
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        keyring = Keyring.generate()
+        keyring = self.keyring = Keyring.generate()
         self.back = 600  # seconds ago, that it begins
         self.issuer = Issuer(keyring, clock=self.clock)
         self.trail = TrailFile(folder / "trail.jsonl")
@@ -82,7 +85,7 @@ class Story:
 
     def _start(self) -> str:
         """Start the console. Its address, which is good once."""
-        words = ["--trail", "trail.jsonl", "--overlay", "overlay.db", "--key", "operator.json", "--by", "ops:kim"]
+        words = ["--trail", "trail.jsonl", "--overlay", "overlay.db", "--key", "operator.json", "--by", "ops:kim", *self.more]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "captoken", "console", *words, "--json", "--no-open"],
             cwd=self.folder,
@@ -106,8 +109,8 @@ class Story:
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
-    made = Story(tmp_path)
+def story(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Story]:
+    made = getattr(request, "param", Story)(tmp_path)
     yield made
     made.close()
 
@@ -301,6 +304,43 @@ def test_as_it_was_then(story: Story, page: Page) -> None:
     assert story.entries() == []
 
 
+class TwoServers(Story):
+    """The same, with a second server. Both write down one trace."""
+
+    more = ("--trail", "hr.jsonl")
+
+    def _start(self) -> str:
+        self.second = TrailFile(self.folder / "hr.jsonl")
+        trail = AuditTrail(self.second.write, clock=self.clock, trace=lambda: "4bf92f3577b34da6")
+        other = Verifier(self.keyring, clock=self.clock, audit=trail)
+        for table in ("hr", "payroll"):
+            other.check(self.hr, Access(table=table, operation="select"))
+        return super()._start()
+
+    def close(self) -> None:
+        super().close()
+        self.second.close()
+
+
+@pytest.mark.parametrize("story", [TwoServers], indirect=True)
+def test_several_servers_are_one_story(story: TwoServers, page: Page) -> None:
+    """Each call says its server, and what came with one request stands together."""
+    agent(page, "hr-agent").get_by_text("2 allowed").wait_for()
+    agent(page, "hr-agent").click()
+    panel = page.locator(".agent")
+    panel.get_by_text("at hr, same request").first.wait_for()
+    rows = panel.locator(".decisions tbody tr").all_inner_texts()
+    assert ["at hr" in row for row in rows] == [True, True, False] and "at trail" in rows[2]
+    assert "at trail, hr" in panel.locator(".facts").inner_text()
+    panel.get_by_role("button", name="same request").first.click()
+    dialog = page.get_by_role("dialog", name="One request")
+    dialog.locator("tbody tr").nth(1).wait_for()
+    assert "4bf92f3577b34da6" in dialog.inner_text() and "at trail" not in dialog.inner_text()
+    found = violations(page)
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert found + violations(page) == []
+
+
 def test_a_task_is_taken_along(story: Story, page: Page) -> None:
     """One file, which opens without the server, and has no script."""
     assert not story.ask(story.hr, MARKUP)
@@ -415,7 +455,8 @@ def test_nothing_stands_beside_the_page(story: Story, page: Page, width: int) ->
         assert script(page, too_wide) is False
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280, 2560])
 def test_who_cannot_see_it_can_use_it(story: Story, page: Page, scheme: str, width: int) -> None:
     """axe-core finds nothing in any view."""
     page.set_viewport_size({"width": width, "height": 900})
@@ -464,6 +505,7 @@ def test_what_a_stranger_named_is_narrowed_to_as_it_is(story: Story, page: Page)
     for table in ("a,b", LOOKALIKE):
         assert story.ask(story.root, table)
     agent(page, "orchestrator").click()
+    page.locator(".agent pre", has_text="a,b").wait_for()
     page.locator(".agent").get_by_role("button", name="Narrow…").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Fill in what it has used").click()

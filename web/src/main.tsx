@@ -581,8 +581,8 @@ function Said(props: {
           <tbody>
             {props.entries.map((entry) => (
               <tr key={entry.id}>
-                <td>{entry.select}</td>
-                <td>
+                <td data-label="Selects">{entry.select}</td>
+                <td data-label="Leaves">
                   {entry.narrows === null ? (
                     <span class="bad">
                       <span aria-hidden="true">✕</span> nothing
@@ -591,11 +591,11 @@ function Said(props: {
                     entry.narrows.join("; ")
                   )}
                 </td>
-                <td>
+                <td data-label="Said">
                   {entry.by}, <Ago at={entry.at} now={props.now} both />
                   {entry.until !== null && ` until ${exact(entry.until)}`}
                 </td>
-                <td>{entry.why}</td>
+                <td data-label="Why">{entry.why}</td>
                 {props.canAct && (
                   <td>
                     <button type="button" class="small" onClick={() => props.onLift(entry)}>

@@ -168,8 +168,8 @@ const Row = memo(
             <span class="left-of" key={one.unit}>
               <Bar left={1 - (one.spent ?? 0) / Math.max(1, one.limit)} />
               <span>
+                {one.of !== node.agent && `${one.of}: `}
                 {plainNumber(Math.max(0, one.limit - (one.spent ?? 0)))} {one.unit} left
-                {one.of !== node.agent && ` of ${one.of}'s`}
               </span>
             </span>
           ))}

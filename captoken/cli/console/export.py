@@ -26,7 +26,13 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0 }
 th, td { border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) }
 td, li { overflow-wrap: anywhere }
-.refused { font-weight: 600 }
+@media (max-width: 45rem) {
+  thead { position: absolute; clip-path: inset(50%) }
+  tr { display: block; padding: .4rem 0 }
+  td { display: block; padding: 0; border: 0 }
+  td:empty { display: none }
+  tr { border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) }
+}
 """.strip()
 _DIGEST = b64encode(sha256(_STYLE.encode()).digest()).decode()
 _POLICY = f"default-src 'none'; style-src 'sha256-{_DIGEST}'; base-uri 'none'; form-action 'none'"
@@ -45,8 +51,9 @@ def exported(
     found = views.task_view(index, overlay, spent, now, task)
     if found is None:
         return None
-    stands = views.overlay_view(overlay, now)["entries"]
-    return "\n".join(_page(found, _decisions(index, task), stands, now)).encode()
+    stands = views.said_of_task(index, overlay, task, now)
+    has_servers = len(index.names) > 1
+    return "\n".join(_page(found, _decisions(index, task), stands, now, has_servers)).encode()
 
 
 def _decisions(index: Index, task: str) -> Iterator[Json]:
@@ -60,7 +67,13 @@ def _decisions(index: Index, task: str) -> Iterator[Json]:
         before = page["next"]
 
 
-def _page(found: Json, decisions: Iterable[Json], stands: list[Json], now: int) -> Iterator[str]:
+def _page(
+    found: Json,
+    decisions: Iterable[Json],
+    stands: list[Json],
+    now: int,
+    has_servers: bool,
+) -> Iterator[str]:
     task = found["task"]
     title = f"Task {task['task']}"
     yield "<!doctype html>"
@@ -74,7 +87,31 @@ def _page(found: Json, decisions: Iterable[Json], stands: list[Json], now: int) 
 
     yield "<h2>Agents</h2>"
     yield from _tree(found["nodes"])
-    yield "<h2>What an operator has said</h2>"
+    yield "<h2>What operators have said of it</h2>"
+    yield from _entries(stands)
+    yield f"<h2>Decisions, the last {DECISIONS} at most</h2>"
+    yield from _table(
+        ("when", *(["server"] if has_servers else []), "who", "what", "outcome", "why"),
+        (
+            (
+                _time(one["at"]),
+                *([one["server"] or ""] if has_servers else []),
+                one["who"],
+                one["what"],
+                "allowed" if one["allowed"] else f"refused: {one['code']}",
+                one["why"],
+            )
+            for one in decisions
+        ),
+    )
+    yield "</body></html>"
+
+
+def _entries(stands: list[Json]) -> Iterator[str]:
+    """What operators have said."""
+    if not stands:
+        yield "<p>Nothing that stands.</p>"
+        return
     yield from _table(
         ("when", "who", "selects", "leaves", "why"),
         (
@@ -88,21 +125,6 @@ def _page(found: Json, decisions: Iterable[Json], stands: list[Json], now: int) 
             for one in stands
         ),
     )
-    yield f"<h2>Decisions, the last {DECISIONS} at most</h2>"
-    yield from _table(
-        ("when", "who", "what", "outcome", "why"),
-        (
-            (
-                _time(one["at"]),
-                one["who"],
-                one["what"],
-                "allowed" if one["allowed"] else f"refused: {one['code']}",
-                one["why"],
-            )
-            for one in decisions
-        ),
-    )
-    yield "</body></html>"
 
 
 def _tree(nodes: list[Json]) -> Iterator[str]:

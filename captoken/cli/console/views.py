@@ -576,7 +576,8 @@ def _unused(index: Index, id: str) -> Json | None:
                 keywords = {key: value for key, value in keywords.items() if key not in COUNTED}
             said = ", ".join(f"{key}={value!a}" for key, value in keywords.items())
             return {
-                "keywords": keywords,
+                # What an operator can narrow it to: no entry counts.
+                "keywords": {k: value for k, value in keywords.items() if k not in COUNTED},
                 "python": f"token.attenuate({said})",
                 "allowed": _allowed(index, below),
             }
@@ -705,6 +706,14 @@ def overlay_view(overlay: Said | None, now: int) -> Json:
     """What stands, by whom and why."""
     entries = () if overlay is None else overlay.entries
     return {"entries": [entry_view(entry, now) for entry in entries if entry.stands(now)]}
+
+
+def said_of_task(index: Index, overlay: Said | None, task: str, now: int) -> list[Json]:
+    """The entries on any token of a task, in the order of the overlay."""
+    hops = index.rows("select said from hops where task = ?", task)
+    on = {entry.id for (said,) in hops for entry in _entries_on(known(said).facts, overlay, now)}
+    entries = () if overlay is None else overlay.entries
+    return [entry_view(entry, now) for entry in entries if entry.id in on]
 
 
 def entry_view(entry: Entry, now: int) -> Json:
