@@ -293,6 +293,9 @@ def capability() -> Table:
     add("aud", {"aud": ["a", "b"]}, {"aud": ["b", "c"]}, {"aud": ["b"]})
     add("aud_in_aud", {"aud": ["a", "b"]}, {"aud": ["a"]}, {"aud": ["a"]}, "one")
     add("aud_apart", {"aud": ["a"]}, {"aud": ["b"]}, {"aud": []})
+    five: dict[str, Json] = {"cidr": ["10.0.0.5/32", "10.0.0.6/32", "10.0.0.7/32", "2001:db8::5/128", "2001:db8::6/127"]}
+    add("single_addresses", {"where": {"x": five}}, {"where": {"x": {"cidr": ["10.0.0.0/8", "2001:db8::/32"]}}},
+        {"where": {"x": {"cidr": ["10.0.0.5/32", "10.0.0.6/31", "2001:db8::5/128", "2001:db8::6/127"]}}}, "two")
     add("no_audience", {"aud": []}, {"aud": ["a"]}, {"aud": []}, "two", rule="19.7")
     add("no_audience_and_no_tool", {"aud": []}, {"tools": {}}, {"tables": [], "aud": []}, "both", rule="19.7")
     add("no_tool", {"tools": {}}, {"tools": {"search": {}}}, {"tables": []}, "two", rule="19.7")

@@ -1381,6 +1381,7 @@ def counting() -> Table:
         "cents": "1", "tokens": 0}, "that_are_true": {"cents": True, "tokens": 0}}.items():  # fmt: skip
         row(f"settled_by_amounts_{name}", "38.8", [pays(10, settle=amounts), pays(1)], "+s-")
     row("settled_twice", "38.8", [pays(10, settle={"cents": 4, "tokens": 0}, again={"settle": {"cents": 0, "tokens": 0}}), pays(6), pays(1)], "+cl+-")
+    row("settled_by_no_amounts_and_then_cancelled", "38.8", [pays(10, settle={"cents": 1}, again={"cancel": True}), pays(1)], "+sl-")
     row("settled_and_then_cancelled", "38.8", [pays(10, settle=None, again={"cancel": True}), pays(1)], "+cl-")
     row("cancelled_and_then_settled", "38.8", [pays(10, cancel=True, again={"settle": None}), pays(10)], "+cl+")
     row("cancelled_twice", "38.8", [pays(5, cancel=True, again={"cancel": True}), pays(10), pays(1)], "+cl+-")

@@ -170,6 +170,14 @@ def minting() -> Table:
         "that_are_too_large": {**facts, "acme:seat": 2**53}, "with_a_surrogate": {**facts, "acme:tenant": "\ud800"},
     }.items():  # fmt: skip
         refuses(f"with_facts_{name}", "9.4", ext=fact)
+    many = ["sales", *(f"{number:03}" + "x" * 197 for number in range(28))]
+    for chars, code in ((8192, ""), (8193, "limit")):
+        bare = token({**SALES, **LIFE, "tables": [*many, "y"]}, jti=b64(TOKEN_ID)).wire
+        tables = sorted([*many, "y" * (1 + 6140 + (chars - 8192) - len(bare))])
+        if code:
+            refuses(f"with_{chars}_characters", "3.2", code=code, tables=tables)
+        else:
+            mints(f"with_{chars}_characters", "3.2", {**SALES, **LIFE, "tables": tables}, tables=tables)
     fitting = 1024 - len(token(jti=b64(TOKEN_ID), ext={"acme:note": ""}).identifier)
     note = {"acme:note": "x" * fitting}
     mints("with_facts_that_just_fit", "3.2", {**SALES, **LIFE}, record={"ext": note}, ext=note)
