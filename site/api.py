@@ -7,9 +7,11 @@ docstring, what it has, and the keywords that stand in a TypedDict, as a table.
 
 from __future__ import annotations
 
+import ast
 import html
 import io
 import re
+import textwrap
 import tokenize
 from collections import Counter
 from collections.abc import Iterator
@@ -46,6 +48,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 COMMANDS = "captoken.cli"  # has a reference of its own
 WIDTH = 88  # of a signature
+# Of a method without a docstring: it overrides one.
+OF_THE_FRAMEWORK = "As the framework's own method of that name, which it overrides."
 
 
 def _sections() -> dict[str, str]:
@@ -188,7 +192,8 @@ class Page:
             return out + self._class(name, entry)
         if entry.is_function:
             return out + self._function(name, entry)
-        return [*out, self._signature(_assigned(name, entry), entry), "", self._prose(entry), ""]
+        said = self._prose(entry) or _comment(entry)
+        return [*out, self._signature(_assigned(name, entry), entry), "", said, ""]
 
     def _class(self, name: str, entry: griffe.Class) -> list[str]:
         out = []
@@ -218,7 +223,8 @@ class Page:
             return [self._signature(f"{name}{kind}", entry), "", self._prose(entry), ""]
         forms = entry.overloads or [entry]
         written = [_called(name, form, before=_before(entry)) for form in forms]
-        out = [self._signature("\n\n".join(written), entry), "", self._prose(entry), ""]
+        said = self._prose(entry) or OF_THE_FRAMEWORK
+        out = [self._signature("\n\n".join(written), entry), "", said, ""]
         return out + self._keywords(entry)
 
     def _keywords(self, entry: griffe.Function) -> list[str]:
@@ -268,9 +274,9 @@ class Page:
     def _prose(self, entry: griffe.Object) -> str:
         """The docstring, with links to what it names."""
         out = []
-        for paragraph in _docstring(entry).split("\n\n"):
+        for paragraph in _paragraphs(_docstring(entry)):
             if paragraph.startswith("    "):
-                out.append(paragraph)
+                out.append(_block(textwrap.dedent(paragraph)))
                 continue
             text = self._with_links(as_text(paragraph))
             out.append(re.sub(r"(?<!\S)Raises (?=\S)", "**Raises** ", text))
@@ -358,6 +364,28 @@ class Page:
 
 def _docstring(entry: griffe.Object) -> str:
     return entry.docstring.value.strip() if entry.docstring else ""
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Its paragraphs; what is indented is one, with the empty lines that are in it."""
+    found: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        goes_on = bool(found) and found[-1].startswith("    ") and paragraph.startswith("    ")
+        if goes_on:
+            found[-1] += f"\n\n{paragraph}"
+        else:
+            found.append(paragraph)
+    return found
+
+
+def _block(text: str) -> str:
+    """A block of a docstring: a program, in which `…` may stand for anything, or a list."""
+    program = text.replace("…", "...")
+    try:
+        ast.parse(program)
+    except SyntaxError:
+        return f"```text\n{text}\n```"
+    return f"```python\n{program}\n```"
 
 
 def _cell(text: str) -> str:
@@ -491,8 +519,17 @@ def _comments(file: Path) -> dict[int, str]:
 
 
 def _comment(member: griffe.Attribute) -> str:
+    """The comment at the end of its line, or the one that stands right above it."""
     file, line = member.filepath, member.lineno
     if not isinstance(file, Path) or line is None:
         return ""
-    last = member.endlineno or line
-    return as_text(_comments(file).get(last, ""))
+    beside = _comments(file).get(member.endlineno or line, "")
+    if beside:
+        return as_text(beside)
+    above: list[str] = []
+    lines = file.read_text("utf-8").split("\n")
+    for text in reversed(lines[: line - 1]):
+        if not text.startswith("# ") or text.startswith("# ---"):
+            break
+        above.insert(0, text.removeprefix("# "))
+    return as_text(" ".join(above))

@@ -14,7 +14,7 @@ import sys
 import commands
 import index
 from api import Api, Page
-from sources import HERE, ROOT, Group, Sources, first_sentence, listed, navigation, title_of
+from sources import HERE, ORPHAN, ROOT, Group, Sources, first_sentence, listed, navigation, title_of
 from sphinx.cmd.build import build_main
 
 sys.path.insert(0, str(ROOT))
@@ -50,7 +50,18 @@ def lay(parts: list[Group]) -> None:
     sources.write("made/commands.md", commands.page())
     pages = list(listed(parts))
     sources.lay([page for page in pages if page not in made])
+    programs(sources)
     sources.write("index.md", home(sources, parts))
+
+
+def programs(sources: Sources) -> None:
+    """The pages that show a program stand below the one that lists them."""
+    shown = sorted((SOURCES / "examples").glob("*.py.md"))
+    for page in shown:
+        text = page.read_text("utf-8").removeprefix(ORPHAN)
+        page.write_text(text, "utf-8")
+    above = (SOURCES / "examples/README.md").read_text("utf-8")
+    sources.write("examples/README.md", above + "\n" + toctree([page.name for page in shown]))
 
 
 def home(sources: Sources, parts: list[Group]) -> str:

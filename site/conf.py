@@ -22,6 +22,7 @@ myst_heading_anchors = 6
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_disable_syntax = ["myst_role", "myst_target", "myst_line_comment", "myst_block_break"]
 
+highlight_language = "text"  # of a block that does not say what it is
 smartquotes = False  # `--option` in a sentence has two signs
 
 html_theme = "furo"

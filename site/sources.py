@@ -21,6 +21,8 @@ ROOT = HERE.parent
 # A link, up to its target and its anchor; none to an address, none within the page.
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
+# What the builder is told of a page that stands nowhere in the navigation.
+ORPHAN = "---\norphan: true\n---\n\n"
 _LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".sh": "sh"}
 
 
@@ -86,7 +88,7 @@ class Sources:
         source = ROOT / path
         if source.suffix == ".md":
             text = self.linked(source.read_text("utf-8"), path)
-            self.write(path, text if is_listed else f"---\norphan: true\n---\n\n{text}")
+            self.write(path, text if is_listed else f"{ORPHAN}{text}")
         elif source.is_dir():
             self.write(f"{path}.md", self._folder(path))
         elif source.suffix in (".svg", ".png"):
@@ -98,7 +100,7 @@ class Sources:
     def _folder(self, path: str) -> str:
         names = sorted(file.name for file in (ROOT / path).iterdir() if file.suffix == ".txt")
         rows = [f"- [{name}]({PurePosixPath(path).name}/{name})" for name in names]
-        text = "\n".join([f"---\norphan: true\n---\n\n# {path}", "", *rows, ""])
+        text = "\n".join([f"{ORPHAN}# {path}", "", *rows, ""])
         return self.linked(text, path)
 
     def linked(self, text: str, path: str) -> str:
@@ -136,7 +138,7 @@ def _shown(source: Path, path: str) -> str:
     """A page that shows a file."""
     text = source.read_text("utf-8")
     language = _LANGUAGES.get(source.suffix, "text")
-    return f"---\norphan: true\n---\n\n# {path}\n\n`````{language}\n{text.rstrip()}\n`````\n"
+    return f"{ORPHAN}# {path}\n\n`````{language}\n{text.rstrip()}\n`````\n"
 
 
 def as_text(text: str) -> str:
@@ -166,4 +168,4 @@ def first_sentence(text: str) -> str:
         return ""
     flat = " ".join(paragraphs[0].split())
     flat = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", flat)
-    return re.split(r"(?<=[.:?])\s", flat, maxsplit=1)[0]
+    return re.split(r"(?<=[.?!])\s", flat, maxsplit=1)[0].rstrip(":")

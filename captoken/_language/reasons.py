@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+# What sort of denial it is: the token is no good; it does not permit this; the proof is no good;
+# the server cannot decide now.
 Kind = Literal["invalid", "insufficient", "proof", "unavailable"]
 
 
@@ -30,6 +32,7 @@ _UNACCEPTED = "The token was not accepted."
 _UNPROVEN = "The request needs a fresh proof by the key that the token is bound to."
 _REFUSED = "The token does not permit this request."
 
+# Each code of a denial: the step that gives it, its kind, and what a client may read.
 CODES: dict[str, Code] = {
     "malformed": Code(2, "invalid", _UNACCEPTED),
     "unsupported_version": Code(3, "invalid", _UNACCEPTED),

@@ -72,7 +72,7 @@ __all__ = [
 
 GRANT = "captoken.grant"  # in the scope: the grant of this very request
 ASKED = "captoken.asked"  # in the scope, a list: the accesses that were asked for, and allowed
-BODY_BYTES = 1 << 20
+BODY_BYTES = 1 << 20  # of a body that is read before the application runs, unless said
 _log = logging.getLogger("captoken")
 
 

@@ -38,15 +38,15 @@ __all__ = [
     "origin_of",
 ]
 
-# Seconds between two polls: at first, and at most.
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 5.0
+FIRST_PAUSE = 0.5  # seconds between two polls, at first
+LONGEST_PAUSE = 5.0  # seconds between two polls, at most
 
 _SAID_CHARS = 200  # of a service's own words in an error
 
 # (method, address, body) -> (status, body). Sends JSON, follows no redirect; what it raises passes
 # through.
 Send: TypeAlias = Callable[[str, str, "bytes | None"], tuple[int, bytes]]
+# The same for asyncio: its answer is awaited.
 AsyncSend: TypeAlias = Callable[[str, str, "bytes | None"], Awaitable[tuple[int, bytes]]]
 
 # One address, or one for each discharger by its public key.

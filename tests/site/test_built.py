@@ -108,6 +108,16 @@ def test_every_public_name_has_an_entry(built: Path) -> None:
     assert count > 300
 
 
+def test_every_entry_says_something(built: Path) -> None:
+    """Under its signature, in words."""
+    silent = []
+    for page in (built / "made/api").glob("captoken*.html"):
+        for title, said in re.findall(r"<h[23]>([^<]*)<.*?</h[23]>(.*?)(?=<h[23]>|</article>)", page.read_text("utf-8"), re.DOTALL):
+            words = re.sub("<[^>]*>", "", re.sub(r"<pre.*?</pre>", "", said, flags=re.DOTALL)).split()
+            silent += [f"{page.stem}: {title}"] if len(words) < 2 else []
+    assert silent == []
+
+
 def test_the_keywords_of_a_method_stand_in_a_table_with_what_they_mean(built: Path) -> None:
     """Wherever a TypedDict says them: each row has a type and a meaning."""
     tables = 0

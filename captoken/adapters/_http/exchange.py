@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 # The types of ASGI, in the words of its specification.
 Message: TypeAlias = MutableMapping[str, Any]
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Scope: TypeAlias = MutableMapping[str, Any]  # what ASGI says of a connection
+Receive: TypeAlias = Callable[[], Awaitable[Message]]  # gives what comes next
+Send: TypeAlias = Callable[[Message], Awaitable[None]]  # takes what is answered
+# An application: what is called once for a request, or for a connection of WebSocket.
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Header: TypeAlias = tuple[bytes, bytes]  # the name in lower case, and the value

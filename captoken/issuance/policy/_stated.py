@@ -159,6 +159,7 @@ class Signals(_OfIssuer, frozen=True, kw_only=True, tag="signals"):
     email: str | None = None
 
 
+# Who signs assertions, by what kind it is.
 Provider: TypeAlias = Oidc | AccessToken | IdJag | Workload | Spiffe | Saml | Signals
 
 
