@@ -167,6 +167,10 @@ class Page:
     def text(self) -> str:
         """The page as Markdown, with signatures in HTML."""
         out = [f"# {self._path}", "", self._prose(self._module), ""]
+        if self._path == "captoken.errors":  # the tree is drawn where they are written
+            drawn = _docstring(self._api.root["_format.errors"])
+            tree = next(text for text in _paragraphs(drawn) if text.startswith("    "))
+            out += [_block(textwrap.dedent(tree)), ""]
         elsewhere: list[str] = []
         for name in public_names(self._module):
             entry = _defined(self._module[name])

@@ -17,9 +17,6 @@ from api import Api, Page
 from sources import HERE, ORPHAN, ROOT, Group, Sources, first_sentence, listed, navigation, title_of
 from sphinx.cmd.build import build_main
 
-sys.path.insert(0, str(ROOT))
-from tests.messages import DENIALS, messages
-
 SOURCES = ROOT / "build/site-sources"
 BUILT = ROOT / "build/site"
 VECTORS = "spec/vectors"
@@ -38,7 +35,7 @@ def main() -> int:
     )
     for page in BUILT.rglob("*.html"):
         page.write_text(accessible(page.read_text("utf-8")), "utf-8")
-    count = index.write(BUILT, messages_by_entry())
+    count = index.write(BUILT)
     print(f"{len(list(BUILT.rglob('*.html')))} pages, {count} sections: {BUILT.relative_to(ROOT)}")
     return code
 
@@ -70,7 +67,9 @@ def home(sources: Sources, parts: list[Group]) -> str:
     lead = readme.split("\n\n")[1]
     example = readme.partition("## Guard a function\n")[2].partition("\n## ")[0]
     text = (HERE / "home.md").read_text("utf-8")
-    text = text.replace("@LEAD@", lead).replace("@DOORS@", doors(parts))
+    install = readme.split("\n\n")[2]
+    text = text.replace("@LEAD@", sources.linked(lead, "README.md"))
+    text = text.replace("@DOORS@", doors(parts)).replace("@INSTALL@", install)
     text = text.replace("@EXAMPLE@", sources.linked(example.strip(), "README.md"))
     text = text.replace("@TUTORIAL@", parts[0].pages[0])
     return "\n".join([text, *(tree(sources, part) for part in parts)])
@@ -184,23 +183,6 @@ def accessible(page: str) -> str:
     for found, better in _FOR_ALL.items():
         page = page.replace(found, better)
     return page
-
-
-def messages_by_entry() -> dict[str, str]:
-    """All messages of a code, by where its entry is: the entry shows one of them."""
-    found: dict[str, str] = {}
-    for message in messages():
-        made = "Denied" if message.made in DENIALS else message.made
-        where = f"docs/errors.html#{made.lower()}-{(message.code or '').replace('_', '-')}"
-        if message.code and message.template:
-            found[where] = f"{found.get(where, '')} {message.template}"
-
-    # How a sentence about a value ends is made apart.
-    ends = (ROOT / "captoken/_language/failing.py").read_text("utf-8")
-    said = " ".join(re.findall(r'return f?"([^"{]+)', ends))
-    for code in ("argument", "attribute"):
-        found[f"docs/errors.html#denied-{code}"] += f" {said}"
-    return found
 
 
 def _slug(name: str) -> str:

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
 NAME = "_static/search-index.js"
-MOST = 6000  # characters of a section
+MOST = 40_000  # characters of a section
 # Files that a page shows: what a test has written is no answer to a question.
 _LEFT_OUT = ("tests/", "search.html", "genindex.html")
 _WITHOUT_TEXT = {"script", "style", "svg", "title"}
 
 
-def write(built: Path, more: Mapping[str, str]) -> int:
-    """Write the index of the pages in that folder. How many sections it has.
-
-    `more` has words by which a section is found, and which it does not show: by its address.
-    """
+def write(built: Path) -> int:
+    """Write the index of the pages in that folder. How many sections it has."""
     sections: list[tuple[str, ...]] = []
     for page in sorted(built.rglob("*.html")):
         path = page.relative_to(built).as_posix()
         if not path.startswith(_LEFT_OUT):
-            sections += _sections(path, page.read_text("utf-8"), more)
+            sections += _sections(path, page.read_text("utf-8"))
     text = json.dumps(sections, ensure_ascii=False, separators=(",", ":"))
     (built / NAME).write_text(f"window.captokenIndex={text};\n", "utf-8")
     return len(sections)
 
 
-def _sections(path: str, text: str, more: Mapping[str, str]) -> list[tuple[str, ...]]:
+def _sections(path: str, text: str) -> list[tuple[str, ...]]:
     """Of each section of a page: where it is, the page's title, its own title, text, and more."""
     reader = _Reader()
     reader.feed(text)
@@ -38,9 +34,9 @@ def _sections(path: str, text: str, more: Mapping[str, str]) -> list[tuple[str, 
     for one in reader.found:
         where = f"{path}#{one.anchor}"
         said = " ".join(one.text.split())[:MOST]
-        # The name of a file says what a page is about, too.
-        unseen = more.get(where, path.rpartition("/")[2] if one is reader.found[0] else "")
-        made.append((where, page, one.title, said, unseen.removesuffix(".html")))
+        # The name of a file says what a page is about, too: it finds the page, and is not shown.
+        name = path.rpartition("/")[2].removesuffix(".html") if one is reader.found[0] else ""
+        made.append((where, page, one.title, said, name))
     return made
 
 
