@@ -1,12 +1,14 @@
 """`captoken inspect`: what a token says of itself, as a tree, in JSON, or as a flowchart.
 
+`--html` writes a page that does the same in a browser, and has no token in it.
+
 Each of them shows the same (`captoken.cli.view`), and that nothing of it is verified: a line for
 people, a field for machines, a box in the chart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -210,6 +212,25 @@ def _is_plain(char: str) -> bool:
     return char.isalnum() or char in " .,:/_-"
 
 
+# --- in a browser ---------------------------------------------------------------------------------
+
+
+def _say_page(path: str, beside: Mapping[str, bool]) -> None:
+    """Write the inspector, which reads no token. `beside`: other options, and whether they came.
+
+    Raises UsageError for one that did: it would look as if the page had heeded it.
+    """
+    from captoken.cli.console import inspector
+
+    others = [name for name, is_given in beside.items() if is_given]
+    if path != "-":
+        others.insert(0, "--token-file")
+    if others:
+        told = "--html writes a page, into which a token is pasted"
+        raise click.UsageError(f"{told}: it does not go with {others[0]}")
+    output.say(inspector.page().removesuffix("\n"))
+
+
 @click.command()
 @token_option
 @click.option(
@@ -217,11 +238,17 @@ def _is_plain(char: str) -> bool:
     is_flag=True,
     help="Draw it as a Mermaid flowchart.",
 )
+@click.option(
+    "--html",
+    is_flag=True,
+    help="Write a page in which a token is pasted and taken apart. Reads no token.",
+)
 @now_option
 @json_option
 def inspect(
     token_file: str,
     mermaid: bool,
+    html: bool,
     now: int | None,
     as_json: bool,
 ) -> None:
@@ -232,7 +259,15 @@ def inspect(
 
     \b
     captoken inspect < child.token
+    captoken inspect --html > inspector.html
+
+    The page is one file, which a browser opens without a server. What is pasted there does not
+    leave it: its own policy forbids every connection. With the root key pasted too, it verifies.
     """
+    if html:
+        beside = {"--mermaid": mermaid, "--now": now is not None, "--json": as_json}
+        _say_page(token_file, beside)
+        return
     if mermaid and as_json:
         raise click.UsageError("--mermaid draws a chart: it does not go with --json")
     text = files.token_text(token_file)

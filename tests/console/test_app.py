@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Callable
+from hashlib import sha256
 
 import pytest
 
 from captoken import Access, Issuer, Keyring, Verifier
 from captoken.audit import AuditTrail
-from captoken.cli.console import acts, views
+from captoken.cli.console import acts, inspector, views
 from captoken.cli.console.acts import Control
 from captoken.cli.console.app import Console
 from captoken.cli.console.index import Index
@@ -111,6 +113,32 @@ def test_every_answer_forbids_what_the_page_does_not_need(browser: Browser) -> N
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+
+
+def test_the_inspector_has_a_policy_of_its_own(browser: Browser) -> None:
+    """By a header and in the file: its one script, its one style, and no connection at all."""
+    answer = browser.get("/inspector.html")
+    text = answer.body.decode("ascii")
+    (script,), (style,) = (re.findall(rf"<{name}>(.*?)</{name}>", text, re.DOTALL) for name in ("script", "style"))
+    policy = (
+        f"default-src 'none'; connect-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    assert inspector.policy(text) == policy
+    assert answer.headers["content-security-policy"] == f"{policy}; frame-ancestors 'none'"
+    assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
+    assert text == inspector.page() and len(text) <= 150_000 and re.search(r"\ssrc=|\shref=|url\(|@import", text) is None
+
+    assert browser.get("/inspector.html", cookie="").status == 403
+
+
+def test_an_inspector_without_a_policy_is_not_served() -> None:
+    with pytest.raises(ValueError, match="no policy"):
+        inspector.policy("<!doctype html><p>content-security-policy</p>")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
 def test_what_is_seen(world: World, browser: Browser) -> None:

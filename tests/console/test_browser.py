@@ -371,6 +371,20 @@ def test_what_strangers_wrote_is_text(story: Story, page: Page) -> None:
     assert agent(page, "sales-agent").get_attribute("id") != agent(page, "saIes-agent").get_attribute("id")
 
 
+def test_the_inspector_opens_beside_it(story: Story, page: Page) -> None:
+    """Under its own policy, by which its script runs, and which lets nothing out. The token is in no address."""
+    asked: list[str] = []
+    page.context.on("request", lambda request: asked.append(request.url) if "/api/" not in request.url else None)
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Inspector").click()
+    beside = opened.value
+    beside.get_by_label("A token").fill(story.chart.serialize())
+    beside.get_by_text("Anybody can write this.").wait_for()
+    assert beside.get_by_role("heading", name="user:jane started task q3-risk").is_visible()
+    assert {*asked, beside.url} == {story.address.split("?")[0] + "inspector.html"}
+    beside.close()
+
+
 def test_by_keyboard_alone(story: Story, page: Page) -> None:
     """The tree, an agent, its revocation, and back to where the focus was."""
     press = page.keyboard.press

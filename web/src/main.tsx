@@ -419,6 +419,9 @@ function Head(props: {
         {tab("now", "Now")}
         {tab("then", "Then")}
         {tab("said", `Entries${seen?.overlay ? ` (${props.said})` : ""}`)}
+        <a class="button tab" href="/inspector.html" target="_blank" rel="noopener">
+          Inspector
+        </a>
       </nav>
       <p class="status">
         {seen === null ? (

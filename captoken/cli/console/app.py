@@ -40,7 +40,7 @@ from captoken.adapters._http.exchange import (
     respond,
     values_of,
 )
-from captoken.cli.console import views
+from captoken.cli.console import inspector, views
 from captoken.cli.console.acts import Control, Refused, Wish, is_same
 from captoken.cli.console.index import Index
 
@@ -57,8 +57,6 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# The inspector takes tokens: nothing leaves it.
-_POLICY_OF_INSPECTOR = _POLICY.replace("connect-src 'self'", "connect-src 'none'")
 _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -351,8 +349,10 @@ def _static(path: str) -> Response:
     if file is None or file.suffix not in _KINDS:
         raise RequestError(404, "there is no such page")
     response = Response.of(200, _KINDS[file.suffix], file.read_bytes())
-    if name == "inspector.html":
-        response.headers.append((b"content-security-policy", _POLICY_OF_INSPECTOR.encode()))
+    if name == inspector.NAME:
+        # It takes tokens, so that its own policy is stricter: nothing leaves it.
+        own = inspector.policy(response.body.decode("ascii")) + "; frame-ancestors 'none'"
+        response.headers.append((b"content-security-policy", own.encode()))
     return response
 
 

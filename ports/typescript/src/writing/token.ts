@@ -2,22 +2,15 @@
 
 import { b64encode, equal, utf8, type Bytes } from "../format/bytes.js";
 import { extend, linkId, stateOf, type RawCaveat } from "../format/crypto.js";
-import {
-  DelegationError,
-  DischargeError,
-  LimitError,
-  TokenFormatError,
-  UsageError,
-} from "../format/errors.js";
+import { DelegationError, DischargeError, LimitError, UsageError } from "../format/errors.js";
 import { canonicalBytes, type JsonObject } from "../format/json.js";
 import type { Packet } from "../format/packet.js";
-import { readRoot, type Root } from "../format/root.js";
+import type { Root } from "../format/root.js";
 import {
   BOUND,
   MAX_DISCHARGES,
   UNBOUND,
   checkBundle,
-  partsOf,
   proofText,
   wholeText,
 } from "../format/text.js";
@@ -40,7 +33,7 @@ import {
   signerKey,
   type Signer,
 } from "../proof.js";
-import { boundParts, hold } from "./held.js";
+import { asked, boundParts, heldIn, hold } from "./held.js";
 import {
   checkCustody,
   compose,
@@ -111,11 +104,7 @@ export class Token {
    * The token that `text` spells: its form, sizes and root record. Raises TokenFormatError alone.
    */
   static parse(text: string, means: Partial<Means> = {}): Token {
-    const { packet, discharges } = partsOf(text, UNBOUND);
-    const root = readRoot(packet.identifier);
-    if (!isInOrder(packet, discharges)) {
-      throw new TokenFormatError("discharges that answer nothing asked, or stand in another order");
-    }
+    const { packet, discharges, root } = heldIn(text);
     return new Token(packet, root, meansOf(means), discharges);
   }
 
@@ -334,21 +323,6 @@ export function requestOf(request: Access | Bytes | undefined): Bytes {
 export function presentedText(token: Token): string {
   const { packet, discharges } = boundParts(token)!;
   return wholeText(packet, discharges, BOUND);
-}
-
-function asked({ caveats }: Packet): Bytes[] {
-  const cids = caveats.filter(({ vid }) => vid).map(({ cid }) => cid);
-  return cids.filter((cid, at) => cids.findIndex((other) => equal(other, cid)) === at);
-}
-
-/** Does each discharge answer a caveat, in the caveats' order, none twice (8.7)? */
-function isInOrder(packet: Packet, discharges: readonly Packet[]): boolean {
-  let left = asked(packet);
-  return discharges.every(({ identifier }) => {
-    const at = left.findIndex((cid) => equal(cid, identifier));
-    left = left.slice(at + 1);
-    return at >= 0;
-  });
 }
 
 /** The bytes of a link in its one spelling. Raises UsageError for one that says nothing (23.2). */

@@ -1,0 +1,198 @@
+// Is a token genuine? Asked of the library with the key that was pasted, and of nobody else.
+import { b64encode, b64exact, unhex } from "../../../ports/typescript/src/format/bytes.js";
+import type { Bytes } from "../../../ports/typescript/src/format/bytes.js";
+import { CaptokenError, UsageError } from "../../../ports/typescript/src/format/errors.js";
+import { Keyring } from "../../../ports/typescript/src/keyring.js";
+import {
+  authenticate,
+  chainOf,
+  firstUnsigned,
+  placeOf,
+} from "../../../ports/typescript/src/verification/authenticate.js";
+import type { Genuine } from "../../../ports/typescript/src/verification/authenticate.js";
+import { judge } from "../../../ports/typescript/src/verification/judge.js";
+import { plain } from "../plain";
+import type { TokenRead } from "./read";
+
+export interface Keys {
+  // A key file, or a root key alone, as it was pasted.
+  readonly secret: string;
+  // A public key that somebody says is the one.
+  readonly open: string;
+  // The server's own names.
+  readonly server: string;
+}
+
+// A reason, and the link that it stands in.
+export interface Refused {
+  readonly code: string;
+  readonly text: string;
+  readonly place: string;
+}
+
+// `none`: no key was asked. `bad`: one was, and it does not hold. `good`: all signatures hold.
+export interface Verdict {
+  readonly state: "none" | "bad" | "good";
+  // What went wrong with the key that was pasted.
+  readonly trouble: string;
+  readonly refused: readonly Refused[];
+  // Did the issuer's chain hold, whatever is wrong with the rest?
+  readonly isChained: boolean;
+  readonly keyId: string;
+  // Each holder, and how its name is known.
+  readonly chain: readonly { readonly name: string; readonly basis: string }[];
+  // What a server would say now, before anything is asked of the token.
+  readonly now: readonly Refused[];
+  readonly servers: readonly string[];
+}
+
+const UNASKED: Verdict = {
+  state: "none",
+  trouble: "",
+  refused: [],
+  isChained: false,
+  keyId: "",
+  chain: [],
+  now: [],
+  servers: [],
+};
+
+// The verdict on a token. Only `good` means that a key has vouched for it.
+export function verify(token: TokenRead, keys: Keys, now: number): Verdict {
+  const secret = keys.secret.trim();
+  if (secret === "") return UNASKED;
+  try {
+    const keyrings = keyringsOf(secret, token);
+    const verdicts = keyrings.map((keyring) => verdictOf(token, keyring, keys.server, now));
+    return verdicts.find((one) => one.state === "good") ?? closest(verdicts);
+  } catch (error) {
+    if (!(error instanceof CaptokenError || error instanceof UsageError)) throw error;
+    return { ...UNASKED, trouble: plain(error.message) };
+  }
+}
+
+// Of several that do not hold, the one that came furthest.
+function closest(verdicts: readonly Verdict[]): Verdict {
+  return verdicts.find((one) => one.isChained) ?? verdicts[0] ?? UNASKED;
+}
+
+// --- keys ----------------------------------------------------------------------------------------
+
+function keyringsOf(secret: string, token: TokenRead): Keyring[] {
+  if (!secret.startsWith("{")) return ofOneKey(secret, token);
+  const purpose = /"purpose":"([a-z]{1,20})"/.exec(secret)?.[1];
+  if (purpose === undefined) return [Keyring.parse(secret)];
+  const derive = "captoken keygen pairwise --key derives root keys from it.";
+  throw new UsageError(
+    `This is a key for another purpose, ${purpose}: root keys verify.` +
+      (purpose === "pairwise" ? ` The command ${derive}` : ""),
+  );
+}
+
+// A root key without its file: under the key id that the token names. For a token of one server it
+// may be the issuer's key, or the one that was derived for that server.
+function ofOneKey(secret: string, { root: { keyId, audience } }: TokenRead): Keyring[] {
+  const key = keyBytes(secret);
+  const keys = new Map([[keyId, key]]);
+  const own = Keyring.fromKeys(keys, keyId);
+  return audience === undefined ? [own] : [own, Keyring.forOneAudience(keys, keyId, audience)];
+}
+
+function keyBytes(secret: string): Bytes {
+  const key = /^[0-9a-fA-F]{64}$/.test(secret) ? unhex(secret) : b64exact(secret, 32);
+  if (!key) {
+    throw new UsageError("This is no key: a key file, or 32 bytes in base64url or in hex.");
+  }
+  return key;
+}
+
+// --- the verdict ---------------------------------------------------------------------------------
+
+function verdictOf(token: TokenRead, keyring: Keyring, server: string, now: number): Verdict {
+  const found = authenticate(token.parts, (id, audience) => keyring.lookUp(id, audience), {});
+  const keyId = plain(token.root.keyId);
+  if (found.kind === "broken") {
+    const isChained = found.who !== undefined;
+    return { ...UNASKED, state: "bad", keyId, isChained, refused: [refusedOf(found.refusal)] };
+  }
+  const refused = unsigned(found);
+  const chain = chainOf(found).map(({ name, basis }) => ({ name: plain(name), basis }));
+  if (refused) {
+    return { ...UNASKED, state: "bad", keyId, isChained: true, chain, refused: [refused] };
+  }
+  const servers = serversOf(token, server);
+  return {
+    ...UNASKED,
+    state: "good",
+    keyId,
+    isChained: true,
+    chain,
+    servers: servers.map(plain),
+    now: nowOf(found, servers, now),
+  };
+}
+
+// The first change of key that the key before has not signed.
+function unsigned(genuine: Genuine): Refused | undefined {
+  const custody = firstUnsigned(genuine);
+  const placed =
+    custody && genuine.placed.find(({ at, isDischarge }) => at === custody.at && !isDischarge);
+  if (!placed) return undefined;
+  return refusedOf({
+    code: "bad_proof",
+    text: "bound to another key, and the one before has not signed that",
+    ...placeOf(genuine, placed),
+  });
+}
+
+// As whom it is asked: by the names that were given, or those that the token is addressed to.
+function serversOf({ capability }: TokenRead, given: string): string[] {
+  const names = given.split(",").map((name) => name.trim());
+  const stated = names.filter((name) => name !== "");
+  return stated.length ? stated : [...(capability.aud ?? [])].sort();
+}
+
+// Why a server would refuse it now, whatever is asked. It has no overlay, no ledger and no request.
+function nowOf(genuine: Genuine, servers: readonly string[], now: number): Refused[] {
+  const server = {
+    audiences: new Set(servers),
+    takesUnaddressed: servers.length === 0,
+    leeway: 0,
+    maxAge: undefined,
+    maxStaleness: 0,
+    allowsStale: false,
+    countsAlone: false,
+    vocabulary: {},
+  };
+  const facts = { now, reservationId: new Uint8Array(16) };
+  const asked = { isSent: true, isUsed: true, isCounted: false, verifiedAt: now };
+  const { refusals } = judge(genuine, server, facts, asked);
+  return (refusals ?? []).map(refusedOf);
+}
+
+interface Stated {
+  readonly code: string;
+  readonly text: string;
+  readonly link?: number | undefined;
+  readonly addedBy?: string | undefined;
+}
+
+function refusedOf({ code, text, link, addedBy }: Stated): Refused {
+  const by = addedBy === undefined ? "" : `, added by ${plain(addedBy)}`;
+  return { code, text: plain(text), place: link === undefined ? "" : `link ${link}${by}` };
+}
+
+// --- public keys ---------------------------------------------------------------------------------
+
+// What a public key is in the token, in a sentence; "" where none was pasted.
+export function publicIn(token: TokenRead, given: string): string {
+  const open = given.trim();
+  if (open === "") return "";
+  const bytes = /^[0-9a-fA-F]{64}$/.test(open) ? unhex(open) : b64exact(open, 32);
+  if (!bytes) return "This is no public key: 32 bytes in base64url or in hex.";
+  const key = b64encode(bytes);
+  if (key === token.key) return `The token is bound to this key, by link ${token.boundBy}.`;
+  const link = token.dischargers.get(key);
+  if (link !== undefined) return `This is the third party that link ${link} asks.`;
+  return "The token names no such key. A public key alone verifies nothing here.";
+}
