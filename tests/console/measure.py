@@ -7,6 +7,7 @@ The console is a process of its own, as `captoken console` starts it. The page i
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,12 @@ def memory(process: subprocess.Popen[str]) -> float:
     return int(said.partition("VmHWM:")[2].split()[0]) / 1024
 
 
+def worked(process: subprocess.Popen[str]) -> float:
+    """Seconds that it had a processor."""
+    user, system = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def records_read(page: Any) -> int:
     """How many records the page says that there are."""
     said = page.locator(".status").inner_text()
@@ -89,8 +96,8 @@ def script(page: Any, expression: str) -> Any:
     return answer["result"].get("value")
 
 
-def opened(browser: Any, folder: Path, count: int) -> tuple[float, float]:
-    """Seconds from the start of the command to a page that has all records; and the memory of the process."""
+def opened(browser: Any, folder: Path, count: int) -> str:
+    """From the start of the command to a page that has all records: how long, and what the process took for it."""
     began = monotonic()
     with console(folder) as (process, address):
         page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -98,9 +105,9 @@ def opened(browser: Any, folder: Path, count: int) -> tuple[float, float]:
         page.get_by_role("tree").wait_for(timeout=600_000)
         while records_read(page) < count:
             sleep(0.05)
-        took, most = monotonic() - began, memory(process)
+        took = f"{monotonic() - began:.1f} s, {worked(process):.1f} s of the processor, {memory(process):.0f} MB of memory"
         page.close()
-    return took, most
+    return took
 
 
 def latencies(page: Any, server: Server, times: int) -> list[float]:
@@ -180,8 +187,8 @@ def main(count: int) -> None:
         folder = Path(name)
         many.write(folder / "trail.jsonl", count, end=int(time()))
         size = (folder / "trail.jsonl").stat().st_size / 1e6
-        first, most = opened(browser, folder, count)
-        again, memory_again = opened(browser, folder, count)
+        first = opened(browser, folder, count)
+        again = opened(browser, folder, count)
         index = (folder / "index.db").stat().st_size / 1e6
         server = Server(folder / "trail.jsonl")
         with console(folder) as (_, address):
@@ -194,8 +201,8 @@ def main(count: int) -> None:
             page.close()
         server.file.close()
     print(f"| records, trail, index | {count:,}, {size:.0f} MB, {index:.0f} MB |")
-    print(f"| to read it for the first time | {first:.1f} s, {most:.0f} MB of memory |")
-    print(f"| to open it when it is indexed | {again:.1f} s, {memory_again:.0f} MB of memory |")
+    print(f"| to read it for the first time | {first} |")
+    print(f"| to open it when it is indexed | {again} |")
     print(f"| from a record to the screen | {late[len(late) // 2]:.2f} s, at most {late[-1]:.2f} s of {len(late)} |")
     by_clock = "at most 50 ms" if longest == 0 else f"{longest:.0f} ms"
     print(f"| longest task of the page while it is scrolled | {by_clock}, {busy:.0f} ms of the processor |")

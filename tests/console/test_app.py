@@ -195,7 +195,11 @@ def test_pages_of_decisions(world: World, browser: Browser) -> None:
     assert numbers == sorted(numbers, reverse=True) and len(set(numbers)) == 25 and third["next"] is None
     refused = browser.get("/api/decisions?task=q3&refused=1").json["rows"]
     assert len(refused) == 5 and not any(row["allowed"] for row in refused)
-    assert browser.get("/api/decisions?before=x").status == 400
+    for before in ("x", "1", "1.x", "-1.1", "1.1.1", "9" * 17 + ".1"):
+        assert browser.get(f"/api/decisions?before={before}").status == 400
+    for target in ("now", "task?task=q3&", "decisions?"):
+        assert browser.get(f"/api/{target}{'' if '?' in target else '?'}at={'9' * 15}").status == 200
+        assert browser.get(f"/api/{target}{'' if '?' in target else '?'}at={'9' * 16}").status == 400
 
 
 def test_as_of_a_time(world: World, browser: Browser) -> None:
@@ -310,6 +314,8 @@ def test_what_if(world: World, browser: Browser) -> None:
     assert seen["stopped"] == 2
     assert browser.post("/api/what-if", {"add": add, "first": NOW + 1, "last": NOW + 10}).json["stopped"] == 0
     assert browser.post("/api/what-if", {"add": [], "first": 0, "last": NOW}).status == 400
+    for first, last in ((-1, NOW), (0, 10**18), (0, 10**30), ("0", NOW)):
+        assert browser.post("/api/what-if", {"add": add, "first": first, "last": last}).status == 400
 
 
 def test_without_a_key_one_looks_and_does_nothing(world: World) -> None:
@@ -477,3 +483,12 @@ def test_a_young_task_has_bars_of_seconds(world: World, browser: Browser, monkey
         assert (series["step"], sum(map(bool, series["denied"]))) == (step, bars) == (node["step"], sum(map(bool, node["refused"])))
         assert sum(series["allowed"]) == sum(series["denied"]) == sum(node["refused"]) == 4 and sum(node["spark"]) == 8
         assert series["from"] + 60 * step > world.now
+
+
+def test_what_was_used_can_be_said_in_an_entry(world: World, browser: Browser) -> None:
+    """The token to mint instead counts, too. An entry counts nothing, and takes what is suggested for it."""
+    world.ask(world.mint(budget={"eur": 100}, uses=9), eur=30)
+    ((id,),) = world.index.rows("select id from hops")
+    unused = browser.get(f"/api/agent?id={id}").json["unused"]
+    assert unused["python"] == "token.attenuate(tables=['sales'], operations=['select'], uses=1, budget={'eur': 30})"
+    assert browser.post("/api/preview", {"select": {"link": id}, "keywords": unused["keywords"]}).json["would_refuse"] == 0

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from captoken import Issuer, Keyring, Token
+from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import analysis, read
 from captoken.cli.console import index as indexes
 from captoken.cli.console import views
@@ -138,6 +141,34 @@ def test_a_trail_that_is_not_there_says_so(world: World) -> None:
     index.take()
     missing, there = index.trails()
     assert "No such file" in (missing.trouble or "") and there.trouble is None and there.head.seq > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        ({"access": 1}, None),
+        ({"refusals": "none"}, ("select on table sales", "")),
+        ({"refusals": [1]}, ("select on table sales", "")),
+        ({"refusals": [{"text": ["why"]}]}, ("select on table sales", "['why']")),
+        ({"trace": 1}, None),
+        ({"chain": [1]}, None),
+        ({"ms": "soon"}, None),
+    ],
+)
+def test_a_record_in_another_shape_stops_nothing(world: World, change: dict[str, object], row: tuple[str, str] | None) -> None:
+    """It is shown as far as it can be read, or its trail is marked."""
+    root = world.mint()
+    world.ask(root)
+    *_, last = world.path.read_bytes().splitlines()
+    record = msgspec.json.decode(last)
+    record |= {"seq": record["seq"] + 1, "prev": b64encode(sha256(last).digest()), **change}
+    with world.path.open("ab") as file:
+        file.write(encode_json(record) + b"\n")
+    world.index.take()
+    rows = views.decisions_view(world.index)["rows"]
+    assert (world.index.trails()[0].trouble is None) == (row is not None)
+    assert len(rows) == (1 if row is None else 2)
+    assert row is None or (rows[0]["what"], rows[0]["why"]) == row
 
 
 def test_a_record_of_another_kind_is_passed_over(world: World) -> None:

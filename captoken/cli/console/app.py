@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import token_urlsafe
 from time import time
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -71,6 +71,10 @@ _KINDS = {
 Json = dict[str, Any]
 
 
+# Since the epoch. SQLite counts thousandths of them in 64 bits.
+_Second = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+
+
 class _Proposed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     select: dict[str, str]
     keywords: dict[str, Any] | None = None
@@ -78,8 +82,8 @@ class _Proposed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _WhatIf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     add: list[_Proposed]
-    first: int
-    last: int
+    first: _Second
+    last: _Second
 
 
 class Console:
@@ -328,7 +332,7 @@ def _number(given: Mapping[str, str], name: str) -> int | None:
     text = given.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
         raise RequestError(400, f"{name} is a whole number")
     return int(text)
 

@@ -415,7 +415,7 @@ class Index:
 
         last = f'{{"trail": {trail}, "offset": {at}, "length": {length}, "moment": {moment}}}'
         counted.add(hop, task, decided.at, decided.allowed, last)
-        if decided.allowed and "access" in record:
+        if decided.allowed and decided.access is not None:
             self._add_use(hop, trail, at, length, record["access"])
 
         # Proven once is proven, as `captoken.audit` has it.

@@ -665,8 +665,8 @@ def _row(record: Mapping[str, Any] | None, server: str) -> Json:
     decided = _decided(record)
     if record is None or decided is None:
         return _GONE
-    refusals = record.get("refusals") or [{}]
-    added_by = refusals[0].get("added_by")
+    refusal = _first_refusal(record)
+    added_by = refusal.get("added_by")
     trace = record.get("trace")
     return {
         "server": plain(server),
@@ -676,11 +676,18 @@ def _row(record: Mapping[str, Any] | None, server: str) -> Json:
         "what": plain(tried(decided.access)),
         "allowed": decided.allowed,
         "code": plain(decided.code),
-        "why": plain(str(refusals[0].get("text", ""))),
+        "why": plain(str(refusal.get("text", ""))),
         "added_by": None if added_by is None else plain(str(added_by)),
         "who": plain(" > ".join(actor.name for actor in decided.chain)),
         "link": decided.link,
     }
+
+
+def _first_refusal(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was wrong first; nothing where the record has that in no shape of ours."""
+    refusals = record.get("refusals")
+    first = refusals[0] if isinstance(refusals, list) and refusals else None
+    return first if isinstance(first, dict) else {}
 
 
 def row_of(decided: analysis.Decided, why: str) -> Json:
