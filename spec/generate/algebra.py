@@ -854,6 +854,7 @@ def interop() -> Table:
     as_text("stray_bits", "25.2", stray, three)
     mixed = next(parts for parts in _numbered() if {"-", "_"} <= set(parts.text[5:]))
     as_text("one_alphabet", "25.2", mixed.text[5:], mixed)
+    as_text("standard_alphabet_with_plus_and_slash", "25.2", mixed.text[5:].replace("-", "+").replace("_", "/"), mixed)
     as_text("mixed_alphabets", "25.2", mixed.text[5:].replace("-", "+"), None)
     as_text("mixed_alphabets_other_way", "25.2", mixed.text[5:].replace("_", "/"), None)
     as_bytes("bytes", "25.2", two.wire, two)

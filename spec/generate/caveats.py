@@ -505,7 +505,7 @@ def constraints() -> Table:
         "two_kinds": {"in": [1], "min": 1}, "any_and_in": {"any": True, "in": [1]}, "any_false": {"any": False},
         "any_number": {"any": 1}, "in_text": {"in": "eu"}, "in_object": {"in": {}}, "in_list": {"in": [[1]]},
         "in_objects": {"in": [{}]}, "in_empty_text": {"in": [""]}, "in_padded": {"in": ["eu "]},
-        "in_control": {"in": ["a\n"]}, "in_long": {"in": ["x" * 257]}, "min_text": {"min": "1"}, "min_true": {"min": True},
+        "in_control": {"in": ["a\n"]}, "in_long": {"in": ["x" * 257]}, "min_text": {"min": "1"}, "max_text_beside_min": {"max": "5", "min": 1}, "min_true_beside_max": {"max": 5, "min": True}, "min_true": {"min": True},
         "max_list": {"max": [1]}, "crossed": {"max": 1, "min": 2}, "path_text": {"path": "/data"},
         "path_number": {"path": [1]}, "upper_case": {"IN": ["eu"]}, "max_and_unknown": {"max": 1, "step": 2},
     }  # fmt: skip
@@ -712,7 +712,9 @@ def urls() -> Table:
                  "ftp": "ftp://a.b", "2049_characters": "https://a.b/" + "x" * 2037, "beyond_ascii": "https://a.b/\u00e9", "empty": "", "number": 1},
         "13.10": {"star_alone": "https://*", "star_of_one_label": "https://*.com", "star_inside": "https://a.*.b.c", "two_stars": "https://*.*.b.c",
                   "star_in_a_label": "https://a*.b.c", "star_before_address": "https://*.10.0.0.7", "upper_case": "https://A.b", "dot_at_end": "https://a.b.",
-                  "octal": "https://010.0.0.7", "mapped": "https://[::ffff:a00:7]", "254_characters": "https://*." + "a." * 123 + "example"},
+                  "octal": "https://010.0.0.7", "hexadecimal_last_label": "https://example.0x7", "number_as_last_label": "https://example.7",
+                  "hexadecimal_last_label_behind_a_star": "https://*.a.0xb", "empty_label": "https://a..b", "label_of_64": "https://" + "a" * 64 + ".b",
+                  "hyphen_last": "https://a-.b", "underscore": "https://a_b.c", "mapped": "https://[::ffff:a00:7]", "254_characters": "https://*." + "a." * 123 + "example"},
         "13.11": {"default_port": "https://a.b:443", "dots": "https://a.b/..", "two_slashes": "https://a.b//c", "escaped_slash": "https://a.b/%2f"},
     }.items():  # fmt: skip
         for name, entry in entries.items():

@@ -1369,6 +1369,8 @@ def counting() -> Table:
     row("nothing_is_taken_where_it_is_denied", "38.5", [asks(three, access=other)] * 3 + [asks(three)] * 4, "ttt+++-")
     row("another_token_of_the_tree", "38.1", [asks(token(uses(1, **HERE_ALONE))), asks(token(uses(1, 1, **HERE_ALONE)))], "++")
 
+    free = token(HERE_ALONE)
+    row("of_what_counts_nothing", "38.8", [asks(free, settle=None), asks(free, cancel=True)], "+c+c")
     once = secret("a reservation", 16).hex()
     row("twice_under_one_id", "38.8", [asks(three, id=once), asks(three, id=once), asks(three), asks(three), asks(three)], "++++-")
     row("under_one_id_and_another", "38.8", [asks(three, id=once), asks(three, id="00" * 16), asks(three), asks(three)], "+++-")

@@ -103,6 +103,10 @@ def third_party_caveats() -> Table:
         "of_257_bytes": "x" * 257,
     }.items():  # fmt: skip
         asks(f"at_a_location_{name}", "32.2", {"code": "usage"}, location=location)
+    large = {"note": "x" * 1190}
+    room = 2048 - len(ticket("one", need=large, loc=""))
+    asks("at_2048_bytes", "32.2", made(need=large, loc="x" * room), need=large, location="x" * room)
+    asks("at_2049_bytes", "32.2", {"code": "limit"}, need=large, location="x" * (room + 1))
     asks("for_too_much", "32.2", {"code": "limit"}, need={"note": "x" * 2048})
     fifteen = token({"nbf": NOW})
     for number in range(15):

@@ -110,6 +110,7 @@ export function mutantsOf(file: string, source: string): Mutant[] {
     if (ts.isInterfaceDeclaration(node) || ts.isTypeAliasDeclaration(node)) return;
     // What is only told, and how it is found.
     if (ts.isConditionalExpression(node) && isWords(node.whenTrue)) return;
+    if (ts.isTemplateExpression(node) && isSaid(node)) return;
     for (const edit of editsOf(node, tree)) found.push(mutant(file, source, tree, edit));
     ts.forEachChild(node, visit);
   };
@@ -220,6 +221,10 @@ function* ofLiteral(node: ts.Node): Generator<Edit> {
 }
 
 const isWords = (node: ts.Node): boolean => ts.isStringLiteral(node) && node.text.includes(" ");
+
+/** Does a template say something? One with a space has words in it, or is a label of a hash. */
+const isSaid = ({ head, templateSpans }: ts.TemplateExpression): boolean =>
+  [head, ...templateSpans.map(({ literal }) => literal)].some(({ text }) => text.includes(" "));
 
 function isTold(node: ts.Expression): boolean {
   const { parent } = node;

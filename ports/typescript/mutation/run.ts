@@ -34,6 +34,8 @@ interface Ledger {
   readonly equivalent: readonly Listed[];
   /** What the specification says nothing of. */
   readonly beside: readonly Listed[];
+  /** Lines of which the same is so, whatever is changed in them: file, and what stands in them. */
+  readonly lines: readonly { readonly file: string; readonly has: string; readonly why: string }[];
   /** Functions of which the same is so, as a whole: file, and how their first line begins. */
   readonly functions: readonly { readonly file: string; readonly begins: string; readonly why: string }[];
 }
@@ -100,7 +102,8 @@ function candidates(): (Mutant & { readonly isListed: boolean })[] {
     const functions = passedOver(file, source);
     return mutantsOf(file, source).map((mutant) => {
       const isIn = functions.some(([from, to]) => from <= mutant.start && mutant.start < to);
-      return { ...mutant, isListed: isIn || known.has(key(mutant)) };
+      const isOn = listed.lines.some((each) => each.file === file && mutant.was.includes(each.has));
+      return { ...mutant, isListed: isIn || isOn || known.has(key(mutant)) };
     });
   });
 }
