@@ -131,7 +131,8 @@ _DENIED: _Entries = {
     ),
     "not_yet_valid": (
         "The token begins later, or was issued by a clock that is ahead of this one.",
-        "Wait, or set the clocks of issuer and server. `leeway=` takes a small difference.",
+        "Wait, or set the clocks of issuer and server. `Verifier(…, leeway=SECONDS)` takes a "
+        "difference that is known; an issuer may be a minute ahead without it.",
         "not valid before 2025-11-25T09:00:00+00:00",
     ),
     "wrong_audience": (
