@@ -398,7 +398,7 @@ def _cell(text: str) -> str:
 
 def _short(text: str) -> str:
     flat = " ".join(text.split())
-    return flat if len(flat) <= 40 else f"{flat[:39]}…"
+    return flat if len(flat) <= 40 else f"{flat[:37]}..."
 
 
 def _named(entry: Entry) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,7 @@ from sphinx.cmd.build import build_main
 SOURCES = ROOT / "build/site-sources"
 BUILT = ROOT / "build/site"
 VECTORS = "spec/vectors"
+INSPECTOR = ROOT / "captoken/cli/console/static/inspector.html"
 
 
 def main() -> int:
@@ -28,13 +29,14 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     parts = navigation()
     lay(parts)
-    strictly = ["-W", "--keep-going", "--nitpicky", "--quiet"]
+    strictly = ["-W", "--keep-going", "--nitpicky", "--quiet", "-j", "auto"]
     code = build_main(["-b", "html", *strictly, "-c", str(HERE), str(SOURCES), str(BUILT)])
     shutil.copytree(
         ROOT / VECTORS, BUILT / VECTORS, ignore=shutil.ignore_patterns("*.md"), dirs_exist_ok=True
     )
     for page in BUILT.rglob("*.html"):
         page.write_text(accessible(page.read_text("utf-8")), "utf-8")
+    shutil.copyfile(INSPECTOR, BUILT / INSPECTOR.name)  # as it is: its policy has hashes of it
     count = index.write(BUILT)
     print(f"{len(list(BUILT.rglob('*.html')))} pages, {count} sections: {BUILT.relative_to(ROOT)}")
     return code
@@ -48,6 +50,7 @@ def lay(parts: list[Group]) -> None:
     pages = list(listed(parts))
     sources.lay([page for page in pages if page not in made])
     programs(sources)
+    inspector(sources)
     sources.write("index.md", home(sources, parts))
 
 
@@ -59,6 +62,14 @@ def programs(sources: Sources) -> None:
         page.write_text(text, "utf-8")
     above = (SOURCES / "examples/README.md").read_text("utf-8")
     sources.write("examples/README.md", above + "\n" + toctree([page.name for page in shown]))
+
+
+def inspector(sources: Sources) -> None:
+    """The page about the inspector leads to the inspector, which is in the site as it is."""
+    title, first, rest = (SOURCES / "docs/inspector.md").read_text("utf-8").split("\n\n", 2)
+    said = "<strong>Open the inspector</strong><span>What is pasted there stays there.</span>"
+    door = f'<div class="doors-grid"><a class="door" href="../{INSPECTOR.name}">{said}</a></div>'
+    sources.write("docs/inspector.md", "\n\n".join([title, first, door, rest]))
 
 
 def home(sources: Sources, parts: list[Group]) -> str:

@@ -14,6 +14,7 @@ import pytest
 from captoken.cli.app import commands
 from captoken.testing import error_catalogue
 from tests.attacks.test_l_containers import public_modules
+from tests.site.conftest import ROOT
 
 pytestmark = pytest.mark.browser
 
@@ -86,6 +87,13 @@ def test_no_page_loads_anything_from_elsewhere(built: Path) -> None:
     for sheet in built.rglob("*.css"):
         found = re.findall(r"""(?:url\(|@import)\s*['"]?(?!data:|#)([^'")\s]+)""", sheet.read_text("utf-8"))
         assert not [one for one in found if re.match(r"\w+:|//", one)], sheet
+
+
+def test_the_inspector_is_in_the_site_as_it_is(built: Path) -> None:
+    """Its policy has hashes of what is in it. The page about it leads there."""
+    own = ROOT / "captoken/cli/console/static/inspector.html"
+    assert (built / "inspector.html").read_bytes() == own.read_bytes()
+    assert "../inspector.html" in read(built / "docs/inspector.html").links
 
 
 def test_every_public_name_has_an_entry(built: Path) -> None:
