@@ -17,6 +17,7 @@
   // of errors comes first: its messages have words that are everywhere.
   const WEIGHTS = [
     ["docs/errors.html", 1.5],
+    ["docs/assurance.html", 0.5],
     ["examples/", 0.5],
     ["made/how-to-", 0.5],
     ["index.html", 0.5],
@@ -101,12 +102,16 @@
         .sort((one, other) => other.score - one.score);
     }
 
-    // What is asked is the title, or stands in the section word for word.
+    // What is asked is the title, or all of it is in the title, or the section has it word for word.
     fits(section, asked) {
       const title = flat(section.title);
       const code = flat(section.title.split(": ")[1] ?? "");
       if (asked === title || asked === code) {
         return asked === code ? 8 : 4;
+      }
+      const words = new Set(title.split(" "));
+      if (asked.split(" ").every((word) => words.has(word))) {
+        return 3;
       }
       return section.flat.includes(` ${asked} `) ? 2 : 1;
     }

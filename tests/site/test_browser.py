@@ -129,6 +129,8 @@ def test_a_name_finds_its_entry(search: Search) -> None:
         ("guarded_tool", "made/api/captoken.tools.html"),
         ("captoken keygen holder", "made/commands.html"),
         ("row budgets", "docs/row-budgets.html"),
+        ("own caveat", "docs/caveats.html"),
+        ("test a guard", "docs/testing.html"),
     ):
         assert page_and_rank(search.links(query), page), query
     assert search.links("zzzznothing") == [] and search.tab.inner_text("#search-told") == "Nothing was found."
