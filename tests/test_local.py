@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,8 @@ def test_an_overlay_of_another_process_that_ran_out_is_gone_on_from(folder: Path
     with opened(folder, clock) as office:
         token = minted(office, expires_in=10**6)
         key = OperatorKey.load(folder / "operator.json")
-        Operator(key, SQLiteSnapshots(folder / "office.db"), by="ops", clock=clock).revoke(agent="other", why="lost")
+        with closing(SQLiteSnapshots(folder / "office.db")) as store:
+            Operator(key, store, by="ops", clock=clock).revoke(agent="other", why="lost")
         clock.advance(2)
         assert office.overlay().expires_at == clock.now - 2 + 3600
         clock.advance(12 * 3600)

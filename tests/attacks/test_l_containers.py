@@ -10,6 +10,7 @@ import pkgutil
 import re
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing, contextmanager
 from functools import partial
 from types import SimpleNamespace
 
@@ -339,23 +340,27 @@ def asked_of_async(given):
     return asyncio.run(obtain_async(mint().require(PARTY.public, need={"a": 1}).needs[0], send, service=given))
 
 
+@contextmanager
+def sales_database():
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("create table sales (id)")
+        connection.execute("insert into sales values (1), (2)")
+        yield connection
+
+
 def rows(given, execute="execute"):
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute("create table sales (id)")
-    connection.execute("insert into sales values (1), (2)")
     grant = verifier().authenticate(mint(tables=["sales"], operations=["select"]).serialize())
-    with sqlite.guarded(connection, grant) as db:
+    with sales_database() as connection, sqlite.guarded(connection, grant) as db:
         return getattr(db, execute)("select id, :id from sales where id = :id", given).fetchall()
 
 
 def charged(given):
     """What a statement takes of a ledger, twice, by a guard that was told so once."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute("create table sales (id)")
     ledger = MemoryLedger(floor=0, shared=True)
     token = mint(tables=["sales"], operations=["select"], budget={"cents": 100})
-    with sqlite.guarded(connection, verifier(ledger=ledger).authenticate(token), cost=given) as db:
-        return [db.execute("select id from sales").fetchall() or left(ledger) for _ in range(2)]
+    grant = verifier(ledger=ledger).authenticate(token)
+    with sales_database() as connection, sqlite.guarded(connection, grant, cost=given) as db:
+        return [db.execute("select id from sales where id = 0").fetchall() or left(ledger) for _ in range(2)]
 
 
 def charged_by_tool(given):

@@ -1,0 +1,166 @@
+"""What takes longer than `.ci/run`, a session each. `.ci/nightly` runs all and keeps how they went.
+
+The environment says how long, and where what is drawn begins: `CAPTOKEN_TIMES`, `CAPTOKEN_SEED` and
+`CAPTOKEN_KILLS` (tests/longer.py), `CAPTOKEN_ORDERS` and `CAPTOKEN_FUZZED`. A failure is had again
+by the seed that stands beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from glob import glob
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+TIMES = int(os.environ.get("CAPTOKEN_TIMES", "100"))
+SEED = os.environ.get("CAPTOKEN_SEED", f"{datetime.now(UTC):%Y%m%d}")
+KILLS = os.environ.get("CAPTOKEN_KILLS", "500")
+ORDERS = int(os.environ.get("CAPTOKEN_ORDERS", "20"))
+FUZZED = os.environ.get("CAPTOKEN_FUZZED", "1000000")
+
+# The package without its partners: what each Python must do alike. Pages, examples and extras are
+# of the whole, and belong to `suite`.
+WHOLE = {f"tests/test_{name}.py" for name in ("docs", "examples", "extras", "reading")}
+CORE = sorted({*glob("tests/test_*.py")} - WHOLE)
+CORE += ["tests/vectors", "tests/properties", "tests/attacks", "tests/models"]
+
+
+def prepare(session: nox.Session, *more: str) -> None:
+    """Install the project as contributors do, and what a session needs beside it."""
+    session.install("--quiet", "-e", ".[test,servers]", *more)
+
+
+def drawn(times: int) -> dict[str, str]:
+    """So many times as long, and from another beginning than by day."""
+    return {"CAPTOKEN_TIMES": str(times), "CAPTOKEN_SEED": SEED}
+
+
+@nox.session(python=PYTHONS[0])
+def suite(session: nox.Session) -> None:
+    """The whole suite, in another order each day."""
+    prepare(session, "pytest-random-order")
+    order = ("--random-order", f"--random-order-seed={SEED}")
+    session.run("pytest", "-n", "auto", *order, *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def core(session: nox.Session) -> None:
+    """The core, on each Python that is there."""
+    prepare(session)
+    session.run("pytest", "-n", "auto", *CORE)
+
+
+@nox.session(python=PYTHONS[0])
+def orders(session: nox.Session) -> None:
+    """The core in many orders, one after the other: no test leans on the one before it."""
+    prepare(session, "pytest-random-order")
+    for number in range(ORDERS):
+        order = ("--random-order-bucket=global", f"--random-order-seed={SEED}{number:02}")
+        session.run("pytest", "-q", "-n", "auto", *order, *CORE)
+
+
+@nox.session(python=PYTHONS[0])
+def properties(session: nox.Session) -> None:
+    """What draws at random, for longer and from another seed."""
+    prepare(session)
+    tests = ["tests/properties", "tests/attacks/test_fuzz.py", "tests/test_signed.py"]
+    tests += [f"tests/issuance/test_{name}.py" for name in ("fuzz", "registry_random", "saml")]
+    tests += ["tests/adapters/test_sqlite_random.py"]
+    session.run("pytest", "-n", "auto", *tests, env=drawn(TIMES))
+
+
+@nox.session(python=PYTHONS[0])
+def hidden(session: nox.Session) -> None:
+    """100,000 statements on databases that differ in all that is hidden: every answer is alike."""
+    prepare(session)
+    tests = ["tests/adapters/test_sqlite_hidden.py", "tests/adapters/test_postgres_told.py"]
+    session.run("pytest", "-n", "auto", *tests, env=drawn(min(TIMES, 70)))
+
+
+@nox.session(python=PYTHONS[0])
+def kills(session: nox.Session) -> None:
+    """kill -9, again and again: what was acknowledged is there."""
+    prepare(session)
+    tests = ["tests/stores/test_faults.py", "tests/stores/test_sqlite_store.py"]
+    session.run("pytest", "-k", "kill", *tests, env={"CAPTOKEN_KILLS": KILLS})
+
+
+@nox.session(python=PYTHONS[0])
+def postgres(session: nox.Session) -> None:
+    """The guard of PostgreSQL on each other release of the server that Debian has put there."""
+    prepare(session)
+    servers = [path for path in glob("/usr/lib/postgresql/*/bin") if Path(path, "initdb").exists()]
+    if not servers:
+        session.error("no server in /usr/lib/postgresql: apt-get install postgresql-15")
+    for programs in servers:
+        tests = ["tests/adapters/test_postgres.py", "tests/adapters/test_postgres_told.py"]
+        session.run("pytest", "-n", "auto", *tests, env={"CAPTOKEN_POSTGRES_BIN": programs})
+
+
+@nox.session(python=PYTHONS[0])
+def port(session: nox.Session) -> None:
+    """What the two libraries say of the same input: a million cases, and every answer alike."""
+    prepare(session)
+    with session.chdir("ports/typescript"):
+        session.run("npm", "ci", "--no-audit", "--no-fund", external=True)
+        session.run("npm", "run", "pretest", external=True)
+    session.run("python", "ports/typescript/fuzz/drive.py", str(TIMES * 10_000), "--seed", SEED)
+
+
+@nox.session(python=False)
+@nox.parametrize("runtime", ["deno", "bun"], ids=["deno", "bun"])
+def elsewhere(session: nox.Session, runtime: str) -> None:
+    """Every vector of the port where there is no Node: the runtimes are packages of npm."""
+    folder = Path(session.create_tmp()).resolve()
+    with session.chdir("ports/typescript"):
+        session.run("npm", "ci", "--no-audit", "--no-fund", external=True)
+        session.run("npm", "run", "pretest", external=True)
+    quietly = ("--no-audit", "--no-fund")
+    session.run("npm", "install", "--prefix", str(folder), *quietly, runtime, external=True)
+    words = ["run", "--allow-read"] if runtime == "deno" else []
+    program = str(folder / "node_modules/.bin" / runtime)
+    session.run(program, *words, "ports/typescript/build/tests/anywhere.js", external=True)
+
+
+@nox.session(python=PYTHONS[0])
+def fuzz(session: nox.Session) -> None:
+    """What is guided by coverage. Its corpora and its record of executions are committed."""
+    prepare(session, "atheris>=3")
+    session.run("python", "-m", "tests.fuzz", "--runs", FUZZED, "--seed", SEED)
+
+
+@nox.session(python=False)
+def adapters(session: nox.Session) -> None:
+    """Each adapter with the oldest and with the newest of what it asks for."""
+    session.run("python3", ".ci/versions", external=True)
+
+
+# Other builds of SQLite than Python's own, out of wheels: an older one as a library, and the newest
+# that a wheel has, which is a module whose functions are taken for those of the library.
+SQLITE = ["tests/adapters/test_row_budgets.py", *sorted(glob("tests/adapters/test_sqlite*.py"))]
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("build", ["pyproj==3.6.1", "pysqlite3==0.6.1"], ids=["older", "newest"])
+def sqlite(session: nox.Session, build: str) -> None:
+    """The guard of SQLite on another build of it."""
+    prepare(session)
+    folder = Path(session.create_tmp())
+    session.install("--quiet", "--no-deps", "--upgrade", "--target", str(folder), build)
+    if build.startswith("pyproj"):
+        library = next(folder.rglob("libsqlite3*"))
+        if library.name != "libsqlite3.so.0":
+            library = library.rename(library.with_name("libsqlite3.so.0"))
+        loaded = {"LD_LIBRARY_PATH": str(library.parent)}
+    else:
+        loaded = {"LD_PRELOAD": str(next(folder.rglob("_sqlite3*.so")))}
+    version = "import sqlite3; print('SQLite', sqlite3.sqlite_version)"
+    session.run("python", "-c", version, env=loaded)
+    session.run("python", "-m", "pytest", *SQLITE, env=loaded)
