@@ -149,7 +149,7 @@ function Head(): JSX.Element {
         </summary>
         <ul>
           <li>
-            Show the source of the page. Its fourth line is the policy, which browsers enforce:
+            Show the source of the page. Its fifth line is the policy, which browsers enforce:
             <code class="policy">{policy}</code>
           </li>
           <li>Open the developer tools of the browser: under Network nothing appears.</li>
@@ -207,7 +207,7 @@ function bannerOf(seen: Read | null, verdict: Verdict | null): Said {
   return { kind: late ? "late" : "good", head: "Verified", text: under + late };
 }
 
-const SIGNS = { unverified: "!", bad: "\u2715", good: "\u2713", late: "\u2713" } as const;
+const SIGNS = { unverified: "!", bad: "\u2715", good: "\u2713", late: "!" } as const;
 
 function Banner(props: { seen: Read | null; verdict: Verdict | null }): JSX.Element {
   const { kind, head, text } = bannerOf(props.seen, props.verdict);
