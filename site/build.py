@@ -18,6 +18,7 @@ from sources import HERE, ORPHAN, ROOT, Group, Sources, first_sentence, listed, 
 from sphinx.cmd.build import build_main
 
 SOURCES = ROOT / "build/site-sources"
+READ = ROOT / "build/site-read"  # the builder's own, of no use to anybody else
 BUILT = ROOT / "build/site"
 VECTORS = "spec/vectors"
 INSPECTOR = ROOT / "captoken/cli/console/static/inspector.html"
@@ -25,12 +26,13 @@ INSPECTOR = ROOT / "captoken/cli/console/static/inspector.html"
 
 def main() -> int:
     """The exit code of the builder."""
-    for folder in (SOURCES, BUILT):
+    for folder in (SOURCES, READ, BUILT):
         shutil.rmtree(folder, ignore_errors=True)
     parts = navigation()
     lay(parts)
     strictly = ["-W", "--keep-going", "--nitpicky", "--quiet", "-j", "auto"]
-    code = build_main(["-b", "html", *strictly, "-c", str(HERE), str(SOURCES), str(BUILT)])
+    folders = ["-c", str(HERE), "-d", str(READ), str(SOURCES), str(BUILT)]
+    code = build_main(["-b", "html", *strictly, *folders])
     shutil.copytree(
         ROOT / VECTORS, BUILT / VECTORS, ignore=shutil.ignore_patterns("*.md"), dirs_exist_ok=True
     )
