@@ -27,6 +27,8 @@ interface Listed {
   readonly was: string;
   readonly is: string;
   readonly why: string;
+  /** Which one, from 0, where several of the file are written alike; left out: all. */
+  readonly which?: number;
 }
 
 interface Ledger {
@@ -97,13 +99,19 @@ const key = ({ file, was, is }: Pick<Listed, "file" | "was" | "is">): string =>
 
 /** All of them, and whether each is listed: so a seed draws the same ones whatever is listed. */
 function candidates(): (Mutant & { readonly isListed: boolean })[] {
-  const known = new Set([...listed.equivalent, ...listed.beside].map(key));
+  const named = (each: Listed): string => `${key(each)} ${each.which ?? "all"}`;
+  const known = new Set([...listed.equivalent, ...listed.beside].map(named));
+  const times = new Map<string, number>();
   return [...sources].flatMap(([file, source]) => {
     const functions = passedOver(file, source);
     return mutantsOf(file, source).map((mutant) => {
       const isIn = functions.some(([from, to]) => from <= mutant.start && mutant.start < to);
       const isOn = listed.lines.some((each) => each.file === file && mutant.was.includes(each.has));
-      return { ...mutant, isListed: isIn || isOn || known.has(key(mutant)) };
+      const spelled = key(mutant);
+      const which = times.get(spelled) ?? 0;
+      times.set(spelled, which + 1);
+      const isNamed = known.has(`${spelled} all`) || known.has(`${spelled} ${which}`);
+      return { ...mutant, isListed: isIn || isOn || isNamed };
     });
   });
 }
