@@ -95,7 +95,7 @@ class Sources:
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, self.folder / path)
         else:
-            self.write(f"{path}.md", _shown(source, path))
+            self.write(f"{path}.md", _shown(source))
 
     def _folder(self, path: str) -> str:
         names = sorted(file.name for file in (ROOT / path).iterdir() if file.suffix == ".txt")
@@ -134,11 +134,11 @@ class Sources:
         return f"]({target}{anchor})"
 
 
-def _shown(source: Path, path: str) -> str:
+def _shown(source: Path) -> str:
     """A page that shows a file."""
     text = source.read_text("utf-8")
     language = _LANGUAGES.get(source.suffix, "text")
-    return f"{ORPHAN}# {path}\n\n`````{language}\n{text.rstrip()}\n`````\n"
+    return f"{ORPHAN}# {source.name}\n\n`````{language}\n{text.rstrip()}\n`````\n"
 
 
 def as_text(text: str) -> str:
