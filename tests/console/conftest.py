@@ -6,8 +6,25 @@ from typing import Any
 
 import pytest
 
+from captoken.cli.console.index import Index
 from tests.console import picture
 from tests.console.world import Browser, World
+
+
+@pytest.fixture(autouse=True)
+def every_index_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Python 3.13 tells of a database that nobody closes."""
+    made: list[Index] = []
+    begin = Index.__init__
+
+    def noted(self: Index, *given: Any, **facts: Any) -> None:
+        begin(self, *given, **facts)
+        made.append(self)
+
+    monkeypatch.setattr(Index, "__init__", noted)
+    yield
+    for index in made:
+        index.close()
 
 
 @pytest.fixture
