@@ -764,6 +764,9 @@ def _of_own_keys(table: Table) -> None:
     row("tables_before_own_key", held, {"code": "widening", "dimension": "tables"}, "23.3", tables=["hr"], **{"acme:region": ["us"]})
     two: dict[str, Json] = {**eu, "acme:seat": 1}
     row("two_keys_that_are_held", token({**SALES, **two}), {"link": two}, **two)
+    alike = token({**SALES, **eu}, {"acme:seat": ["eu"]})
+    row("two_keys_of_one_value", alike, {"link": {"acme:seat": ["eu"]}}, **{"acme:seat": ["eu"]})
+    row("two_keys_of_one_value_and_another", alike, {**excess, "dimension": "acme:seat"}, **{"acme:seat": ["us"]})
     row("region_before_seat", token({**SALES, **two}), excess, "23.3", **{"acme:seat": 2, "acme:region": ["us"]})
     row("key_that_needs_no_cut", held, {"link": eu}, "23.15", clamp=True, **eu)
     row("key_that_is_cut", held, {**excess, "code": "nothing_left"}, "23.15", clamp=True, **{"acme:region": ["us"]})

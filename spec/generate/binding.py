@@ -355,6 +355,7 @@ def _evidence(table: Table, body: bytes, before: bytes) -> None:
     row("with_signature_cut", "bad_proof", signature=b64(signature[:63]))
     row("with_signature_padded", "bad_proof", signature=b64(signature) + "==")
     row("with_key_cut", "bad_proof", key=HOLDER[:42])
+    row("with_a_lone_surrogate", "bad_proof", body=body.decode() + "\ud800")
 
 
 def _writing(table: Table, child: Parts) -> None:

@@ -107,6 +107,12 @@ def minting() -> Table:
             **{"acme:tool": 1, "acme:data": 1})  # fmt: skip
     table.beside("of_an_own_key_and_unrestricted")
     refuses("of_an_own_key_alone", "22.4", said={"own": knows}, operations=none, tables=none, **{"acme:data": 1})
+    inner: Json = {"max": 5}
+    for _ in range(4):
+        inner = {"each": inner}
+    mints("that_completes_a_range_in_four_each", "13.6", {**SALES, **LIFE, "where": {"x": {"each": {"each": {"each": {"each": {"max": 5, "min": 0}}}}}}},
+          where={"x": inner})  # fmt: skip
+    refuses("that_completes_a_range_in_five_each", "13.17", where={"x": {"each": inner}})
     mints("unrestricted", "22.4", LIFE, operations=none, tables=none, unrestricted=True)
     mints("that_says_nothing", "22.5", {"nbf": NOW}, operations=none, tables=none, unrestricted=True, expires_at=None)
     mints("unrestricted_but_for_attributes", "22.4", {**LIFE, "where": {"x": any_}}, operations=none, tables=none,

@@ -424,7 +424,7 @@ KINDS: dict[str, Kind] = {
         ),
     ),
     "evidence": Kind(
-        (field("evidence", "evidence", "of one signed link"),),
+        (field("evidence", "evidence", "of one signed link", lossy=True),),
         (Expected((OK,)), Expected(("bad_proof",))),
     ),
     "asking": Kind(

@@ -48,7 +48,10 @@ def request(vector: Vector) -> dict[str, Any] | None:
 
 def evidence(vector: Vector) -> dict[str, Any]:
     stated = {key: evaluator.unbase64(value) for key, value in vector["evidence"].items() if key != "body"}
-    body = evaluator.sha256(vector["evidence"]["body"].encode())
+    try:
+        body = evaluator.sha256(vector["evidence"]["body"].encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        return {"code": "bad_proof"}
     sizes = {key: None if value is None else len(value) for key, value in stated.items()}
     good = sizes == {"key": 32, "state": 32, "signature": 64} and evaluator.is_signed(
         vector["evidence"]["key"], evaluator.label("custody") + stated["state"] + body, stated["signature"]
