@@ -19,7 +19,8 @@ from captoken._format import names
 from captoken._format.errors import DelegationError, WideningError
 from captoken._language.capability import Capability, says_it_covers
 from captoken._language.caveats import BUILT_IN, V1, is_own
-from captoken._language.kinds import ASK_FOR_LESS, ASK_FOR_OTHER, Caveat, Excess
+from captoken._language.conditions import Audience, Task
+from captoken._language.kinds import ASK_FOR_LESS, ASK_FOR_OTHER, BuiltIn, Caveat, Excess
 from captoken._language.lineage import Lineage
 from captoken._writing.holding import Holding
 
@@ -123,10 +124,14 @@ def _keys_held() -> dict[str, tuple[str, ...]]:
     """The keys of the caveats of version 1, by what a capability holds them under.
 
     `tables`, `operations`, `allow` and `columns` are held as one map, so they are compared as one.
-    The order is that of `BUILT_IN`, whatever the writer's order was.
+    The order is that of 23.3, whatever the writer's order was: that of `BUILT_IN`, but that `aud`
+    comes before `task`.
     """
+    order: list[type[BuiltIn]] = [kind for kind in BUILT_IN if kind is not Task]
+    order.insert(order.index(Audience) + 1, Task)
+
     keys: dict[str, tuple[str, ...]] = {}
-    for kind in BUILT_IN:
+    for kind in order:
         keys[kind.slot()] = (*keys.get(kind.slot(), ()), kind.key)
     return keys
 

@@ -572,6 +572,7 @@ def widening() -> Table:
     nothing("task_other_cut", "23.15", "task", task="task-1234")
     fails("first_dimension_is_told", "23.3", "tables", tables=["orders"], tools={"mail": {}}, expires_at=NOW + 601)
     fails("tools_before_where", "23.3", "tools", tools={"mail": {}}, where={"level": {"in": [4]}}, expires_at=NOW + 601)
+    fails("aud_before_task", "23.3", "aud", audience="mail-api", task="task-1234")
     fails("exp_before_aud", "23.3", "exp", audience="mail-api", expires_at=NOW + 601, task="task-1234")
     writes(
         "two_dimensions_cut",
