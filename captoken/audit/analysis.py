@@ -31,12 +31,12 @@ The rules of this file:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from captoken._format import names
-from captoken._format.encoding import EncodingError, Integer, b64decode, encode_json
+from captoken._format.encoding import LIMITS, EncodingError, Integer, b64decode, encode_json
 from captoken._format.errors import AuditError, TokenFormatError
 from captoken._format.root import RootRecord
 from captoken._language.access import Access, narrowest
@@ -97,7 +97,8 @@ class _TokenSaid(msgspec.Struct):
     It is described once in a file, and again where the trail goes on in another.
     """
 
-    links: list[_LinkSaid]
+    # No token has more. What each of them leaves is worked out from all before it.
+    links: Annotated[list[_LinkSaid], msgspec.Meta(max_length=LIMITS.links)]
     root: dict[str, Any]
 
 

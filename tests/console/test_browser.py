@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from time import time
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from captoken import Access, Issuer, Keyring, Token, Verifier
+from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import AuditTrail
 from captoken.control import Operator
 from captoken.keys import OperatorKey
@@ -369,6 +371,20 @@ def test_what_strangers_wrote_is_text(story: Story, page: Page) -> None:
     assert MARKUP in said and SCRIPT in said and LOOKALIKE not in said
     assert page.locator("#app img, #app script, #app [style], #app [onerror]").count() == 0
     assert agent(page, "sales-agent").get_attribute("id") != agent(page, "saIes-agent").get_attribute("id")
+
+
+def test_a_time_that_no_calendar_has_stops_nothing(story: Story, page: Page) -> None:
+    """A server wrote it, or says it of a token: it is a number, and whoever looks can act as before."""
+    path = story.folder / "trail.jsonl"
+    for at in (2**53 - 1, 1 - 2**53):
+        lines = path.read_bytes().splitlines()
+        record = json.loads(lines[-1])
+        record |= {"at": at, "ms": 0, "seq": record["seq"] + 1, "prev": b64encode(sha256(lines[-1]).digest())}
+        with path.open("ab") as file:
+            file.write(encode_json(record) + b"\n")
+    page.locator(f'time[title="{2**53 - 1}"]').first.wait_for(timeout=WAIT)
+    agent(page, "hr-agent").click()
+    page.get_by_role("button", name="Revoke with all below").wait_for(timeout=WAIT)
 
 
 def test_the_inspector_opens_beside_it(story: Story, page: Page) -> None:

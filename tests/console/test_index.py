@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,6 +22,8 @@ from captoken.cli.console.index import Index
 from tests.console.world import World
 
 STRANGER = {"subject": "user:eve", "agent": "eve", "task": "q3", "tables": ["sales"], "operations": ["select"]}
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def counted(world: World) -> dict[str, tuple[int, int]]:
@@ -102,7 +106,8 @@ def test_half_a_record_is_left_for_the_next_time(world: World) -> None:
     ("harm", "said"),
     [
         (lambda lines: lines[:3] + lines[4:], "cut, or in another order"),
-        (lambda lines: [*lines[:3], lines[3].replace(b"sales", b"salez"), *lines[4:]], "one was changed"),
+        (lambda lines: [lines[0], lines[1].replace(b"sales", b"salez"), *lines[2:]], "one was changed"),
+        (lambda lines: [*lines[:3], lines[3].replace(b"sales", b"salez"), *lines[4:]], "one of the two is forged"),
         (lambda lines: [*lines[:3], b"{}\n", *lines[3:]], "does not say its kind"),
         (lambda lines: [*lines[:3], b"no JSON\n", *lines[3:]], "a line that is no record"),
     ],
@@ -169,6 +174,87 @@ def test_a_record_in_another_shape_stops_nothing(world: World, change: dict[str,
     assert (world.index.trails()[0].trouble is None) == (row is not None)
     assert len(rows) == (1 if row is None else 2)
     assert row is None or (rows[0]["what"], rows[0]["why"]) == row
+
+
+def follow(path: Path, change: Change) -> None:
+    """Write the first record of a trail once more as its last, changed."""
+    lines = path.read_bytes().splitlines()
+    record = change(msgspec.json.decode(lines[0]))
+    record |= {"seq": len(lines) + 1, "prev": b64encode(sha256(lines[-1]).digest())}
+    with path.open("ab") as file:
+        file.write(encode_json(record) + b"\n")
+
+
+def renamed(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"root": record["root"] | {"agent": "eve"}}
+
+
+def widened(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"links": [record["links"][0] | {"says": {"tables": ["*"]}}]}
+
+
+def claimed(record: dict[str, Any]) -> dict[str, Any]:
+    """The link is said to be the last one of a token of somebody else."""
+    own = {"id": b64encode(bytes(32)), "says": {"tables": ["sales"]}}
+    return record | {"links": [own, record["links"][0]], "root": record["root"] | {"agent": "eve"}}
+
+
+@pytest.mark.parametrize("lie", [renamed, widened, claimed])
+def test_no_trail_says_of_a_link_what_another_does_not(world: World, lie: Change) -> None:
+    """Whichever is read first: the later one is marked, and no decision of the one is shown as of the agent of the other."""
+    root = world.mint()
+    world.ask(root)
+    first, *_ = world.path.read_bytes().splitlines()
+    other = world.path.with_name("other.jsonl")
+    other.write_bytes(encode_json(lie(msgspec.json.decode(first))) + b"\n")
+    for paths in ([other, world.path], [world.path, other]):
+        index = Index(":memory:", paths)
+        index.take()
+        honest, marked = index.trails()
+        assert honest.trouble is None
+        assert marked.trouble is not None and "one of the two is forged" in marked.trouble
+        named = {name for (name,) in index.rows("select agent from hops")}
+        counts = index.rows("select coalesce(sum(allowed), 0) from hops")
+        assert (len(named), counts) == (1, [(1 if paths[0] == world.path else 0,)])
+
+    follow(world.path, lie)
+    world.index.take()
+    assert "one of the two is forged" in (world.index.trails()[0].trouble or "")
+
+
+def test_two_servers_that_say_the_same_are_both_read(world: World) -> None:
+    """Each describes a token before its first decision about it; so does a trail that goes on in another file."""
+    child = world.mint().delegate(to="sales-agent", tables=["sales"])
+    world.ask(child.attenuate(tables=["sales"]))
+    follow(world.path, lambda record: record)
+    world.index.take()
+    index = Index(":memory:", [world.path, shutil.copy(world.path, world.path.with_name("copy.jsonl"))])
+    index.take()
+    assert [trail.trouble for trail in (*world.index.trails(), *index.trails())] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [([bytes([0, at] * 16) for at in range(65)], "says nothing that can be read"), ([bytes(32)] * 2, "one link id for two links")],
+)
+def test_no_token_has_such_links(world: World, ids: list[bytes], said: str) -> None:
+    """More links than a token has, each with all above it, would be kept and read for a long time."""
+    world.ask(world.mint())
+    links = [{"id": b64encode(id), "says": {"from": "orchestrator", "to": "a", "tables": ["sales"]}} for id in ids]
+    follow(world.path, lambda record: record | {"links": links})
+    world.index.take()
+    assert said in (world.index.trails()[0].trouble or "")
+    assert world.index.rows("select count(*) from hops") == [(1,)]
+
+
+def test_its_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """As the trails are: it says what they do."""
+    before = os.umask(0)
+    try:
+        Index(tmp_path / "index.db", [tmp_path / "trail.jsonl"]).close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "index.db").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_record_of_another_kind_is_passed_over(world: World) -> None:

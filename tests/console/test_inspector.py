@@ -435,6 +435,18 @@ def test_what_strangers_wrote_is_text(page: Page) -> None:
     assert "s\\\\u0430les" in said and "\\\\u202e" in said and "<img src=x" in said
 
 
+@pytest.mark.parametrize("broken", ["Intl.NumberFormat", "Date.prototype.toISOString", "TextDecoder.prototype.decode"])
+def test_what_goes_wrong_in_it_leaves_no_verdict_of_another_text(page: Page, broken: str) -> None:
+    """A text at which the page itself fails would stand beside the verdict on the one before."""
+    assert seen(page, minted().serialize(), key_file(KEYRING))["banner"] == "Verified"
+    other = minted(tables=["other"]).serialize()
+    script(page, f"window.kept = {broken}; {broken} = function () {{ throw new TypeError('broken') }}; undefined")
+    page.get_by_label("A token").fill(other)
+    banner = page.locator(".banner").inner_text()
+    script(page, f"{broken} = window.kept; undefined")
+    assert "not verified" in banner.lower() and "Every signature" not in banner
+
+
 # --- the page -------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
 // Numbers with units, and times as people say them.
+import { FIRST, LAST } from "./plain";
 
 const number = new Intl.NumberFormat("en-GB");
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
@@ -32,14 +33,20 @@ export function ago(at: number, now: number): string {
   return passed < 1 ? "now" : `${duration(passed)} ago`;
 }
 
-export const exact = (at: number): string => day.format(at * 1000);
+// A record or a token may say any integer. One that no calendar has stays a number.
+const isDate = (at: number): boolean => at >= FIRST && at <= LAST;
 
-export const timeOfDay = (at: number): string => clock.format(at * 1000);
+export const exact = (at: number): string => (isDate(at) ? day.format(at * 1000) : String(at));
 
-export const iso = (at: number): string => new Date(at * 1000).toISOString();
+export const timeOfDay = (at: number): string =>
+  isDate(at) ? clock.format(at * 1000) : String(at);
+
+// For machines; none where no calendar has it.
+export const iso = (at: number): string | undefined =>
+  isDate(at) ? new Date(at * 1000).toISOString() : undefined;
 
 // What a field of the kind `datetime-local` takes, and what it gives.
-export const toField = (at: number): string => day.format(at * 1000).replace(" ", "T");
+export const toField = (at: number): string => exact(at).replace(" ", "T");
 
 export function fromField(text: string): number | null {
   const at = new Date(text).getTime();

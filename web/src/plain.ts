@@ -21,8 +21,8 @@ export const named = (text: string): string =>
 
 // --- times ---------------------------------------------------------------------------------------
 
-const FIRST = -62_135_596_800; // of the year 1
-const LAST = 253_402_300_799; // of the year 9999
+export const FIRST = -62_135_596_800; // of the year 1
+export const LAST = 253_402_300_799; // of the year 9999
 
 // In UTC. One that no calendar has stays a number.
 export function readableTime(seconds: number): string {

@@ -16,7 +16,8 @@ What is counted while it is read, so that a million records are answered for at 
     uses        by hop, each kind of access that was allowed, once: the place of its first record
 
 Several trails are one story: decisions stand in the order of their moments, whichever server wrote
-them, and each says in which trail it is.
+them, and each says in which trail it is. Of two records that say two things of one link, the later
+one marks its trail.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 from threading import RLock
@@ -151,6 +152,7 @@ class Index:
         self, path: str | os.PathLike[str], trails: Iterable[str | os.PathLike[str]]
     ) -> None:
         self._lock = RLock()
+        _make_private(path)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = off")  # it can be made anew
@@ -359,13 +361,34 @@ class Index:
             self._add_decision(trail, at, length, record)
 
     def _add_token(self, record: dict[str, Any]) -> None:
-        """The hops of a token, as `captoken.audit` groups them."""
+        """The hops of a token, as `captoken.audit` groups them.
+
+        Raises AuditError, and adds nothing, where a record before says something else of one of
+        them: decisions would be shown as those of another agent.
+        """
         (token,) = analysis.gather([record]).tokens.values()
         link = token.link_ids[-1]
-        through = [hop.id for hop in token.hops]
+        if len(set(token.link_ids)) < len(token.link_ids):
+            raise ValueError("one link id for two links")
+
+        # Up to each hop alone: it is the same for all tokens that went through it.
+        said_of = {
+            hop.id: json.dumps(
+                {
+                    "kind": "token",
+                    "seq": 0,
+                    "root": record["root"],
+                    "links": record["links"][: len(hop.links)],
+                }
+            )
+            for hop in token.hops
+        }
+        through = json.dumps([hop.id for hop in token.hops])
+        self._must_agree("select said from hops where id = ?", said_of)
+        self._must_agree("select through from tokens where link = ?", {link: through})
+
         self._db.execute(
-            "insert or ignore into tokens values (?, ?, ?)",
-            (link, token.hop.id, json.dumps(through)),
+            "insert or ignore into tokens values (?, ?, ?)", (link, token.hop.id, through)
         )
         task = token.hop.root.task
         self._db.execute(
@@ -373,13 +396,6 @@ class Index:
             (task, token.hop.root.subject, token.hop.root.issued_at, token.hop.root.issued_at),
         )
         for depth, hop in enumerate(token.hops):
-            # Up to this hop alone: it is the same for all tokens that went through it.
-            said = {
-                "kind": "token",
-                "seq": 0,
-                "root": record["root"],
-                "links": record["links"][: len(hop.links)],
-            }
             self._db.execute(
                 """
                 insert or ignore into hops
@@ -387,16 +403,30 @@ class Index:
                 """,
                 (
                     hop.id,
-                    through[depth - 1] if depth else None,
+                    token.hops[depth - 1].id if depth else None,
                     hop.root.token_id,
                     task,
                     hop.agent,
                     hop.basis,
                     depth,
                     hop.capability.expires_at,
-                    json.dumps(said),
+                    said_of[hop.id],
                 ),
             )
+
+    def _must_agree(self, query: str, said_of: Mapping[str, str]) -> None:
+        """Raise AuditError where what stands is not what a record says. By link id.
+
+        One link id is one link and all above it (spec 6.2): who writes something else lies. Which
+        of the two records does, nothing here tells.
+        """
+        for id, said in said_of.items():
+            row = self._db.execute(query, (id,)).fetchone()
+            if row is not None and row[0] != said:
+                raise AuditError(
+                    f"it describes link {id} otherwise than a record that was read before, "
+                    "here or in another trail: one of the two is forged"
+                )
 
     def _add_decision(self, trail: int, at: int, length: int, record: dict[str, Any]) -> None:
         """A decision, on the hop that it was about, if that is of a token that is described."""
@@ -528,6 +558,14 @@ def _lines(trail: Trail) -> list[bytes]:
     whole = data[: data.rfind(b"\n") + 1]
     # By the line feed alone: `splitlines` knows other ends of lines.
     return [line + b"\n" for line in whole.split(b"\n")[:-1]]
+
+
+def _make_private(path: str | os.PathLike[str]) -> None:
+    """A new file is for its owner alone, as trails are. One that is there keeps what it has."""
+    if os.fspath(path) == ":memory:":
+        return
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _names(paths: Sequence[str]) -> list[str]:

@@ -106,7 +106,8 @@ export function read(text: string, now: number): Read | null {
 function problemOf(error: unknown): Problem {
   if (error instanceof CaptokenError) return { code: error.code, text: plain(error.message) };
   if (error instanceof UsageError) return { code: "usage", text: plain(error.message) };
-  throw error;
+  // Whatever it is: what stood there before is no word about this text.
+  return { code: "unreadable", text: `it cannot be read: ${plain(String(error))}` };
 }
 
 // --- what travels beside tokens ------------------------------------------------------------------
@@ -200,7 +201,8 @@ function sayingOf(link: AnyLink, body: Bytes, now: number): string[] {
 
 // A link that cannot be read, as it stands and not too long.
 function rawOf(body: Bytes): string {
-  const text = [...lossless(body)];
+  // Bytes enough for as many characters, of four at most: it is looked at again and again.
+  const text = [...lossless(body.slice(0, 4 * (LONGEST + 1)))];
   if (text.length <= LONGEST) return plain(text.join(""));
   return plain(`${text.slice(0, LONGEST).join("")}... (${body.length} bytes)`);
 }

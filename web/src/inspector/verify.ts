@@ -66,8 +66,9 @@ export function verify(token: TokenRead, keys: Keys, now: number): Verdict {
     const verdicts = keyrings.map((keyring) => verdictOf(token, keyring, keys.server, now));
     return verdicts.find((one) => one.state === "good") ?? closest(verdicts);
   } catch (error) {
-    if (!(error instanceof CaptokenError || error instanceof UsageError)) throw error;
-    return { ...UNASKED, trouble: plain(error.message) };
+    // Whatever it is: a verdict that stood there before is none on this.
+    const isOurs = error instanceof CaptokenError || error instanceof UsageError;
+    return { ...UNASKED, trouble: plain(isOurs ? error.message : String(error)) };
   }
 }
 
