@@ -43,7 +43,22 @@ def test_a_wrong_address_opens_nothing_and_uses_nothing_up(world: World) -> None
     assert browser.get("/?once=").status == 403
     opened = browser.get(f"/?once={world.console.once}")
     assert opened.status == 303
-    assert opened.headers["set-cookie"].endswith("; Path=/; HttpOnly; SameSite=Strict")
+    assert opened.headers["set-cookie"].endswith("; HttpOnly; SameSite=Strict")
+
+
+def test_the_cookie_is_for_a_path_that_nobody_guesses(world: World, browser: Browser) -> None:
+    """Other servers of this machine have the same host to a browser: it would send them a cookie for all paths."""
+    other = Console(world.index, world.control, address=ADDRESS, spent=lambda *_: None, clock=world.clock)
+    opened = Browser.__new__(Browser)
+    opened.console = other
+    headers = opened.get(f"/?once={other.once}").headers
+    place = headers["location"]
+    assert f"; Path={place}; HttpOnly" in headers["set-cookie"] and headers["set-cookie"].count("Path=") == 1
+    assert len(place) > 20 and place.endswith("/") and place != f"{browser.below}/"
+    assert browser.get("/api/now").status == 200
+    for below in ("", place.removesuffix("/"), browser.below[:-1], f"{browser.below}x", browser.below.upper()):
+        browser.below = below
+        assert [browser.get(target).status for target in ("/", "/api/session", "/app.js")] == [403] * 3
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from time import time
 from typing import Any
@@ -166,7 +168,33 @@ def test_the_address_opens_it_once_and_for_one_browser(chromium: Any, story: Sto
     for target in ("/", "/app.js", "/api/now", "/api/session", "/export?task=q3-risk", story.address.removeprefix(host)):
         answer = other.request.get(host + target)
         assert answer.status == 403 and set(answer.json()) == {"error"}
+        assert other.request.get(page.url.partition("#")[0].removesuffix("/") + target).status == 403
     other.close()
+
+
+def test_no_other_server_of_the_machine_gets_the_cookie(story: Story, page: Page) -> None:
+    """To a browser all ports are one host. Who had the cookie could act as the operator."""
+    sent: list[str | None] = []
+
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(self.headers["Cookie"])
+            self.send_error(404)
+
+        def log_message(self, *said: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        strange = page.context.new_page()
+        for target in ("/", "/api/session", "/app.js"):
+            strange.goto(f"http://127.0.0.1:{server.server_port}{target}")
+        server.shutdown()
+        thread.join()
+    strange.close()
+    assert len(page.context.cookies([page.url])) == 1
+    assert len(sent) >= 3 and set(sent) == {None}
 
 
 def test_a_refusal_is_seen(story: Story, page: Page) -> None:
@@ -397,7 +425,7 @@ def test_the_inspector_opens_beside_it(story: Story, page: Page) -> None:
     beside.get_by_label("A token").fill(story.chart.serialize())
     beside.get_by_text("Anybody can write this.").wait_for()
     assert beside.get_by_role("heading", name="user:jane started task q3-risk").is_visible()
-    assert {*asked, beside.url} == {story.address.split("?")[0] + "inspector.html"}
+    assert {*asked, beside.url} == {page.url.partition("#")[0] + "inspector.html"}
     beside.close()
 
 

@@ -31,15 +31,17 @@ class Looker:
     def __init__(self, address: str) -> None:
         self._host, _, once = address.removeprefix("http://").partition("/")
         self._headers: dict[str, str] = {}
+        self._below = ""
         status, headers, _ = self._ask("GET", f"/{once}")
         assert status == 303
+        self._below = headers["location"].removesuffix("/")
         session = headers["set-cookie"].partition(";")[0]
         self._headers = {"Cookie": session, "Origin": f"http://{self._host}", "Content-Type": "application/json"}
         self._headers["X-Captoken-Form"] = self.get("/api/session")["csrf"]
 
     def _ask(self, method: str, target: str, body: str | None = None) -> tuple[int, Any, bytes]:
         asking = http.client.HTTPConnection(self._host, timeout=WAIT)
-        asking.request(method, target, body, self._headers)
+        asking.request(method, self._below + target, body, self._headers)
         answer = asking.getresponse()
         found = answer.status, answer.headers, answer.read()
         asking.close()

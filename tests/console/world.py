@@ -87,10 +87,13 @@ class Browser:
         self.console = console
         assert console.once is not None
         opened = self.get(f"/?once={console.once}")
-        assert (opened.status, opened.headers["location"]) == (303, "/")
+        assert opened.status == 303
+        self.below = opened.headers["location"].removesuffix("/")
         self.cookie = opened.headers["set-cookie"].partition(";")[0]
         self.form = self.get("/api/session").json["csrf"]
 
+    # Below which path the page is.
+    below = ""
     cookie = ""
     form = ""
 
@@ -105,10 +108,11 @@ class Browser:
     def _send(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
         stated = {"host": ADDRESS, "cookie": self.cookie} | {key.replace("_", "-"): value for key, value in headers.items()}
         path, _, query = target.partition("?")
+        below = "" if query.startswith("once=") else self.below
         scope = {
             "type": "http",
             "method": method,
-            "path": path,
+            "path": below + path,
             "query_string": query.encode(),
             "headers": [(name.encode(), value.encode()) for name, value in stated.items() if value],
         }

@@ -228,7 +228,7 @@ function post<T>(path: string, body: unknown): Promise<T> {
 
 // The word that forms are sent with is kept here, and nowhere else.
 export async function session(): Promise<Session> {
-  const found = await get<Session>("/api/session", {});
+  const found = await get<Session>("api/session", {});
   csrf = found.csrf;
   return found;
 }
@@ -237,13 +237,13 @@ export const now = (
   rev: string | null,
   at: number | null,
   find: string,
-): Promise<Now | Unchanged> => get("/api/now", { rev, at, find: find === "" ? null : find });
+): Promise<Now | Unchanged> => get("api/now", { rev, at, find: find === "" ? null : find });
 
 export const task = (key: string, at: number | null): Promise<TaskView> =>
-  get("/api/task", { task: key, at });
+  get("api/task", { task: key, at });
 
 export const agent = (id: string, at: number | null): Promise<AgentView> =>
-  get("/api/agent", { id, at });
+  get("api/agent", { id, at });
 
 export const decisions = (
   of: { id?: string; task?: string; trace?: string },
@@ -252,19 +252,19 @@ export const decisions = (
   at: number | null,
   limit: number,
 ): Promise<Page> =>
-  get("/api/decisions", { ...of, before, at, limit, refused: refused ? 1 : null });
+  get("api/decisions", { ...of, before, at, limit, refused: refused ? 1 : null });
 
-export const overlay = (): Promise<{ entries: Entry[] }> => get("/api/overlay", {});
+export const overlay = (): Promise<{ entries: Entry[] }> => get("api/overlay", {});
 
 export const preview = (select: Select, keywords: Keywords | null): Promise<Preview> =>
-  post("/api/preview", { select, keywords });
+  post("api/preview", { select, keywords });
 
 export const whatIf = (
   select: Select,
   keywords: Keywords | null,
   first: number,
   last: number,
-): Promise<WhatIf> => post("/api/what-if", { add: [{ select, keywords }], first, last });
+): Promise<WhatIf> => post("api/what-if", { add: [{ select, keywords }], first, last });
 
 export const act = (wish: {
   kind: Kind;
@@ -273,4 +273,4 @@ export const act = (wish: {
   keywords?: Keywords | null;
   why: string;
   stamp?: string;
-}): Promise<{ entry: string; seq: number }> => post("/api/act", wish);
+}): Promise<{ entry: string; seq: number }> => post("api/act", wish);

@@ -419,7 +419,7 @@ function Head(props: {
         {tab("now", "Now")}
         {tab("then", "Then")}
         {tab("said", `Entries${seen?.overlay ? ` (${props.said})` : ""}`)}
-        <a class="button tab" href="/inspector.html" target="_blank" rel="noopener">
+        <a class="button tab" href="inspector.html" target="_blank" rel="noopener">
           Inspector
         </a>
       </nav>
@@ -513,7 +513,7 @@ function TaskPanel(props: {
         <button type="button" onClick={() => props.onAct("what-if")}>
           What if<span class="unseen"> for the task</span>…
         </button>
-        <a class="button" href={`/export?${new URLSearchParams({ task: task.key })}`} download>
+        <a class="button" href={`export?${new URLSearchParams({ task: task.key })}`} download>
           Take along
         </a>
       </div>

@@ -1,13 +1,15 @@
 """The console over HTTP, as an ASGI 3 application without a framework.
 
-    GET  /?once=SECRET     opens the page, once: the answer is a cookie
-    GET  /  /app.js  …     the page, which was built beforehand (`static`)
-    GET  /api/…            what it shows: see `Console`
-    POST /api/…            what an operator does: see `Console`
+    GET  /?once=SECRET     opens the page, once: the answer is a cookie, and where all else is
+    GET  …/  …/app.js      the page, which was built beforehand (`static`)
+    GET  …/api/…           what it shows: see `Console`
+    POST …/api/…           what an operator does: see `Console`
 
 1. Only this machine, by the name under which it was opened: any other Host is refused, so that no
    name which somebody points here gets an answer.
-2. Only who opened it: the cookie, which no script reads and no other site sends.
+2. Only who opened it: the cookie, which no script reads and no other site sends. Browsers send the
+   cookies of a host to each of its ports. So all is below a path that nobody can guess, and the
+   cookie is for that path: another server of this machine is never sent it.
 3. A form comes from the page itself: its Origin, and a word that only the page was told.
 4. Every answer forbids what the page does not need: other scripts, styles, frames, addresses.
 5. An error is a sentence. What went wrong inside is for the log.
@@ -124,6 +126,7 @@ class Console:
 
         self.once: str | None = token_urlsafe(32)
         self._session = token_urlsafe(32)
+        self._below = f"/{token_urlsafe(16)}"
         self._form = token_urlsafe(32)
 
     @property
@@ -163,11 +166,12 @@ class Console:
         given = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         if method == "GET" and path == "/" and "once" in given:
             return self._opened(given["once"])
-        if not self._is_ours(headers):
+        if not path.startswith(f"{self._below}/") or not self._is_ours(headers):
             raise RequestError(
                 403, "open the address that the console has printed: it is good once"
             )
 
+        path = path.removeprefix(self._below)
         if method in ("GET", "HEAD"):
             return await self._read(path, given)
         if method != "POST":
@@ -177,13 +181,15 @@ class Console:
         return await self._write(path, body)
 
     def _opened(self, secret: str) -> Response:
-        """The first request: a cookie, and an address that can be shown to anybody."""
+        """The first request: a cookie, and an address that nobody else can use."""
         if self.once is None or not is_same(secret, self.once):
             raise RequestError(403, "that address was used: start the console anew")
         self.once = None
-        cookie = _COOKIE + b"=" + self._session.encode() + b"; Path=/; HttpOnly; SameSite=Strict"
+        page = f"{self._below}/".encode()
+        kept = b"; Path=" + page + b"; HttpOnly; SameSite=Strict"
+        cookie = _COOKIE + b"=" + self._session.encode() + kept
         return Response(
-            303, [(b"location", b"/"), (b"set-cookie", cookie), (b"content-length", b"0")], b""
+            303, [(b"location", page), (b"set-cookie", cookie), (b"content-length", b"0")], b""
         )
 
     def _is_ours(self, headers: Any) -> bool:
