@@ -247,6 +247,21 @@ def test_no_token_has_such_links(world: World, ids: list[bytes], said: str) -> N
     assert world.index.rows("select count(*) from hops") == [(1,)]
 
 
+def test_a_line_without_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for, as long as it may be one. Other trails are read beside it, whichever comes first."""
+    monkeypatch.setattr(indexes, "STEP", 10)
+    monkeypatch.setattr(indexes, "LONGEST", 5000)
+    world.ask(world.mint())
+    endless = world.path.with_name("endless.jsonl")
+    index = Index(":memory:", [endless, world.path])
+    for length, said in ((0, ""), (1, ""), (5000, ""), (5011, "a line of more than 5000 bytes")):
+        endless.write_bytes(b"x" * length)
+        index.take()
+        first, second = index.trails()
+        assert (first.trouble or "", first.offset) == (said, 0)
+        assert (second.trouble, second.head.seq) == (None, 2)
+
+
 def test_its_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     """As the trails are: it says what they do."""
     before = os.umask(0)

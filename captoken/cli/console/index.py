@@ -547,14 +547,15 @@ def _lines(trail: Trail) -> list[bytes]:
         if size < trail.offset:
             raise AuditError("the file is shorter than it was: it was cut, or is another one")
         file.seek(trail.offset)
-        data = file.read(STEP)
-        while data and b"\n" not in data:
-            more = file.read(STEP)
-            if len(data) > LONGEST:
+        pieces = [file.read(STEP)]
+        length = len(pieces[0])
+        # Each piece is looked at once: a long line that is not at its end comes at each look.
+        while pieces[-1] and b"\n" not in pieces[-1]:
+            if length > LONGEST:
                 raise AuditError(f"a line of more than {LONGEST} bytes")
-            if not more:
-                return []
-            data += more
+            pieces.append(file.read(STEP))
+            length += len(pieces[-1])
+    data = b"".join(pieces)
     whole = data[: data.rfind(b"\n") + 1]
     # By the line feed alone: `splitlines` knows other ends of lines.
     return [line + b"\n" for line in whole.split(b"\n")[:-1]]

@@ -111,8 +111,8 @@ function Verified(props: { verdict: Verdict }): JSX.Element {
     <div class="verified">
       <h3>What the key tells</h3>
       <ul class="chain">
-        {chain.map(({ name, basis }) => (
-          <li key={name}>
+        {chain.map(({ name, basis }, place) => (
+          <li key={place}>
             <span class="name">{name}</span> <span class="basis">{basis}</span>{" "}
             <span class="muted">{BASES[basis]}</span>
           </li>
