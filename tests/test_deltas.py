@@ -341,6 +341,19 @@ def test_a_delta_that_makes_a_snapshot_too_large_is_neither_written_nor_taken(mo
         known.follow([made.delta], TRUSTED)
 
 
+def test_a_delta_that_is_too_large_itself_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes all away is larger than what it leaves."""
+    known = opened(*(entry(f"e{number:02}") for number in range(20)), seq=7)
+    gone = [f"e{number:02}" for number in range(20)]
+    made = step(known, drop=gone)
+    assert len(made.delta) > known.follow([made.delta], TRUSTED).size
+    monkeypatch.setattr(module, "MAX_BYTES", len(made.delta))
+    assert step(known, drop=gone) == made
+    monkeypatch.setattr(module, "MAX_BYTES", len(made.delta) - 1)
+    with pytest.raises(OverlayError, match="more than"):
+        step(known, drop=gone)
+
+
 @pytest.mark.parametrize(
     ("facts", "match"),
     [

@@ -42,6 +42,19 @@ def test_expiries_are_seconds_spans_or_aware_times(expiry: dict[str, Any], until
 
 
 @pytest.mark.parametrize(
+    ("caveats", "words"),
+    [
+        ({**SALES, "expires_in": 5, "expires_at": None}, "expires_in and expires_at say the same thing twice"),
+        ({**SALES, "unrestricted": True}, "unrestricted, and yet restricted by operations, tables: leave out one"),
+        ({"tables": ["sales"], "columns": {"sales": ["region"]}}, "columns and tables alone will not do"),
+    ],
+)
+def test_what_contradicts_itself_is_named(caveats: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}"):
+        mint(**caveats)
+
+
+@pytest.mark.parametrize(
     ("caveats", "error"),
     [
         ({}, ValueError),
