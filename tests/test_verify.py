@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -375,10 +376,29 @@ def test_who_was_stopped_is_told_to_stop() -> None:
 def test_a_decision_is_data_for_machines() -> None:
     decision = verifier().check(mint().delegate(to="b"), data("hr", region="eu"))
     stated = json.loads(json.dumps(decision.as_dict()))
-    assert stated["code"] == "table" and stated["chain"][1] == {"name": "b", "basis": "vouched"}
+    assert stated["allowed"] is False and stated["code"] == "table" and stated["chain"][1] == {"name": "b", "basis": "vouched"}
+    allowed = verifier().check(mint(), data("sales")).as_dict()
+    assert allowed["allowed"] is True and allowed["code"] == "allowed"
     assert stated["subject"] == "user:jane" and stated["committed"] is True and len(stated["steps"]) == 11
     assert '"eu"' not in json.dumps(stated)
     assert repr(decision) == '<Decision table: table hr is not among ["market.*","sales"]>' or "table hr" in repr(decision)
+
+
+@pytest.mark.parametrize(
+    ("asked", "later", "code", "needs"),
+    [
+        (data("hr"), 0, "table", True),
+        (data("sales", "select", "pay"), 0, "column", True),
+        (data("sales"), 0, "column", False),
+        (data("hr"), 10_000, "expired", False),
+    ],
+)
+def test_what_would_have_to_be_granted_is_said_where_it_would_help(asked: Access, later: int, code: str, needs: bool) -> None:
+    """A wider token helps neither who did not state the columns, nor who comes too late."""
+    token = mint(tables=["sales"], operations=["select"], columns={"sales": ["region"]})
+    decision = verifier(clock=FixedClock(NOW + later)).check(token, asked)
+    assert decision.code == code
+    assert bool(re.search(r"^ *needs\b", decision.report(), re.MULTILINE)) is needs, decision.report()
 
 
 def test_an_adapter_refuses_in_the_same_shape() -> None:
