@@ -37,6 +37,13 @@ def prepare(session: nox.Session, *more: str) -> None:
     session.install("--quiet", "-e", ".[test,servers]", *more)
 
 
+def build_port(session: nox.Session) -> None:
+    """Build the port to TypeScript, with its tests."""
+    with session.chdir("ports/typescript"):
+        session.run("npm", "ci", "--no-audit", "--no-fund", external=True)
+        session.run("npm", "run", "pretest", external=True)
+
+
 def drawn(times: int) -> dict[str, str]:
     """So many times as long, and from another beginning than by day."""
     return {"CAPTOKEN_TIMES": str(times), "CAPTOKEN_SEED": SEED}
@@ -108,9 +115,7 @@ def postgres(session: nox.Session) -> None:
 def port(session: nox.Session) -> None:
     """What the two libraries say of the same input: a million cases, and every answer alike."""
     prepare(session)
-    with session.chdir("ports/typescript"):
-        session.run("npm", "ci", "--no-audit", "--no-fund", external=True)
-        session.run("npm", "run", "pretest", external=True)
+    build_port(session)
     session.run("python", "ports/typescript/fuzz/drive.py", str(TIMES * 10_000), "--seed", SEED)
 
 
@@ -119,9 +124,7 @@ def port(session: nox.Session) -> None:
 def elsewhere(session: nox.Session, runtime: str) -> None:
     """Every vector of the port where there is no Node: the runtimes are packages of npm."""
     folder = Path(session.create_tmp()).resolve()
-    with session.chdir("ports/typescript"):
-        session.run("npm", "ci", "--no-audit", "--no-fund", external=True)
-        session.run("npm", "run", "pretest", external=True)
+    build_port(session)
     quietly = ("--no-audit", "--no-fund")
     session.run("npm", "install", "--prefix", str(folder), *quietly, runtime, external=True)
     words = ["run", "--allow-read"] if runtime == "deno" else []

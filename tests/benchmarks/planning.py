@@ -20,8 +20,8 @@ import shutil
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from itertools import count, cycle
 from multiprocessing.synchronize import Barrier
@@ -264,14 +264,6 @@ def of_many_tokens(ledger: Any, many: int) -> None:
 MANY = 5000
 
 
-@contextmanager
-def stopped(server: Any) -> Iterator[Any]:
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
 def ledgers(where: str) -> list[Row]:
     """Each kind: what one thread gets, what two processes and many tasks get together, and what a token takes."""
     rows: list[Row] = []
@@ -300,7 +292,7 @@ def ledgers(where: str) -> list[Row]:
 
 
 def on_valkey(where: str) -> Row:
-    with stopped(servers.Valkey()) as server, closing(server.client()) as client:
+    with stores.stopped(servers.Valkey()) as server, closing(server.client()) as client:
         ledger = ValkeyLedger.create(client, shared=True)
         row = alone(ledger, 10)
         if where == "memory":
@@ -315,7 +307,7 @@ def on_valkey(where: str) -> Row:
 def on_postgres(where: str) -> Row:
     sizes = "select sum(pg_total_relation_size(c.oid)) from pg_class c join pg_namespace n on n.oid = relnamespace"
     sizes += " where nspname = 'captoken' and relkind = 'r'"
-    with stopped(servers.Postgres()) as server, psycopg.connect(server.conninfo, autocommit=True) as connection:
+    with stores.stopped(servers.Postgres()) as server, psycopg.connect(server.conninfo, autocommit=True) as connection:
         create_tables(connection)
         with closing(PostgresLedger.create(server.conninfo, shared=True)) as ledger:
             row = alone(ledger, 10)

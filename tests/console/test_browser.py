@@ -27,6 +27,7 @@ from captoken.keys import OperatorKey
 from captoken.stores.sqlite import SQLiteSnapshots
 from captoken.stores.trail_file import TrailFile
 from tests.console import picture
+from tests.console.watched import watched
 
 pytestmark = pytest.mark.browser
 
@@ -124,12 +125,7 @@ def page(chromium: Any, story: Story) -> Iterator[Page]:
     """The page, opened by its address. At the end: nothing was forbidden to it, and nothing went wrong in it."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(WAIT)
-    opened = context.new_page()
-    wrong: list[str] = []
-    opened.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("dialog", lambda dialog: wrong.append(dialog.message))
-    opened.add_init_script("addEventListener('securitypolicyviolation', (event) => console.error(event.violatedDirective))")
+    opened, wrong = watched(context)
     opened.goto(story.address)
     opened.get_by_role("tree").wait_for()
     yield opened

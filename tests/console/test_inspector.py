@@ -28,8 +28,8 @@ from captoken.cli.view import View, read, view
 from captoken.discharge import Allow, Discharger
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.testing import FixedClock
-from tests.console import picture
 from tests.console.test_browser import LOOKALIKE, MARKUP, SCRIPT, Page, script, violations
+from tests.console.watched import watched
 
 pytestmark = pytest.mark.browser
 
@@ -90,24 +90,13 @@ SEEN = """(async (all) => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with picture.chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Page]:
     """The file, opened as a file. At the end: it asked for nothing, kept nothing, and nothing went wrong in it."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    wrong: list[str] = []
+    opened, wrong = watched(context)
     asked: list[str] = []
-    opened.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("dialog", lambda dialog: wrong.append(dialog.message))
     context.on("request", lambda request: asked.append(request.url))
-    opened.add_init_script("addEventListener('securitypolicyviolation', (event) => console.error(event.violatedDirective))")
     opened.goto(FILE.as_uri())
     opened.get_by_label("A token").wait_for()
     length = script(opened, "history.length")

@@ -17,6 +17,7 @@ from captoken import Access, Issuer
 from captoken.audit import analysis, check, read
 from tests.console.stage import Stage, served
 from tests.console.test_browser import LOOKALIKE, MARKUP, SCRIPT, WAIT, agent, script, violations
+from tests.console.watched import watched
 
 pytestmark = pytest.mark.browser
 
@@ -60,12 +61,7 @@ def test_forty_steps(chromium: Any, tmp_path: Path) -> None:
         context = chromium.new_context(viewport={"width": 1280, "height": 900})
         stack.callback(context.close)
         context.set_default_timeout(WAIT)
-        page = context.new_page()
-        wrong: list[str] = []
-        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: wrong.append(dialog.message))
-        page.add_init_script("addEventListener('securitypolicyviolation', (event) => console.error(event.violatedDirective))")
+        page, wrong = watched(context)
         step = Steps()
         looked_at(page, stage, address, step)
         acted_on(page, stage, step)

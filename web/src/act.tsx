@@ -373,6 +373,27 @@ function Only(props: { most: number | null }): JSX.Element | null {
   );
 }
 
+// The calls that an entry stops, in a part of the dialog that scrolls by itself.
+function Stopped(props: {
+  rows: Preview["rows"];
+  brief: boolean;
+  label: string;
+  caption: string;
+}): JSX.Element | null {
+  if (props.rows.length === 0) return null;
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label={props.label}>
+      <Decisions
+        rows={props.rows}
+        now={serverNow()}
+        who
+        brief={props.brief}
+        caption={props.caption}
+      />
+    </div>
+  );
+}
+
 function Seen(props: { preview: Preview }): JSX.Element {
   const { preview } = props;
   return (
@@ -385,22 +406,12 @@ function Seen(props: { preview: Preview }): JSX.Element {
         {preview.stands.narrows !== null && ` It leaves: ${preview.stands.narrows.join("; ")}.`}
         <Only most={preview.only} />
       </p>
-      {preview.rows.length > 0 && (
-        <div
-          class="scroll"
-          tabIndex={0}
-          role="region"
-          aria-label="Calls that it would have refused"
-        >
-          <Decisions
-            rows={preview.rows}
-            now={serverNow()}
-            who
-            brief={preview.stands.narrows === null}
-            caption="Which calls it would stop"
-          />
-        </div>
-      )}
+      <Stopped
+        rows={preview.rows}
+        brief={preview.stands.narrows === null}
+        label="Calls that it would have refused"
+        caption="Which calls it would stop"
+      />
     </>
   );
 }
@@ -508,22 +519,12 @@ export function What(props: { aim: Aim; last: number; onClose: () => void }): JS
               {found.stopped > found.rows.length && ` The first ${found.rows.length}:`}
               <Only most={found.only} />
             </p>
-            {found.rows.length > 0 && (
-              <div
-                class="scroll"
-                tabIndex={0}
-                role="region"
-                aria-label="Calls that it would have stopped"
-              >
-                <Decisions
-                  rows={found.rows}
-                  now={serverNow()}
-                  who
-                  brief={!narrows}
-                  caption="Calls that it would have stopped"
-                />
-              </div>
-            )}
+            <Stopped
+              rows={found.rows}
+              brief={!narrows}
+              label="Calls that it would have stopped"
+              caption="Calls that it would have stopped"
+            />
           </>
         )}
       </div>
