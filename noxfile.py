@@ -1,8 +1,8 @@
 """What takes longer than `.ci/run`, a session each. `.ci/nightly` runs all and keeps how they went.
 
 The environment says how long, and where what is drawn begins: `CAPTOKEN_TIMES`, `CAPTOKEN_SEED` and
-`CAPTOKEN_KILLS` (tests/longer.py), `CAPTOKEN_ORDERS` and `CAPTOKEN_FUZZED`. A failure is had again
-by the seed that stands beside it.
+`CAPTOKEN_KILLS` (tests/longer.py), `CAPTOKEN_ORDERS`, `CAPTOKEN_FUZZED` and `CAPTOKEN_FAULTS`. A
+failure is had again by the seed that stands beside it.
 """
 
 from __future__ import annotations
@@ -137,6 +137,15 @@ def fuzz(session: nox.Session) -> None:
     """What is guided by coverage. Its corpora and its record of executions are committed."""
     prepare(session, "atheris>=3")
     session.run("python", "-m", "tests.fuzz", "--runs", FUZZED, "--seed", SEED)
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("room", ["core", "sqlite", "postgres"], ids=["core", "sqlite", "postgres"])
+def mutation(session: nox.Session, room: str) -> None:
+    """Small faults in the library, a sample of each room: the tests see them, or it is said why not."""
+    prepare(session, "mutmut==3.8.1")
+    sample = ("--sample", os.environ.get("CAPTOKEN_FAULTS", "500"), "--seed", SEED)
+    session.run("python", "-m", "tests.mutation", room, *sample)
 
 
 @nox.session(python=False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -85,6 +85,12 @@ def _digest(label: bytes, *parts: bytes) -> bytes:
     return primitives.sha256(label + framed)
 
 
+def _exact_bytes(value: Any, what: str) -> bytes:
+    if type(value) is not bytes:
+        raise TypeError(f"{what} must be bytes, not {type(value).__name__}")
+    return value
+
+
 def http_request(
     method: str,
     origin: str,
@@ -97,10 +103,11 @@ def http_request(
     stands in the request line, undecoded. Headers are no part of it. Raises TypeError, or
     ValueError for text beyond ASCII.
     """
-    spelled_method = names.exact_str(method, "method").encode("ascii")
-    spelled_origin = names.exact_str(origin, "origin").encode("ascii")
-    path = target if type(target) is bytes else names.exact_str(target, "target").encode("ascii")
-    return _digest(_HTTP, spelled_method, spelled_origin, path, primitives.sha256(body))
+    spelled_method = names.spelled(method, "method", "ascii")
+    spelled_origin = names.spelled(origin, "origin", "ascii")
+    path = target if type(target) is bytes else names.spelled(target, "target", "ascii")
+    content = primitives.sha256(_exact_bytes(body, "body"))
+    return _digest(_HTTP, spelled_method, spelled_origin, path, content)
 
 
 def mcp_request(
@@ -114,9 +121,9 @@ def mcp_request(
     affair: the core does not know which spellings of JSON a tool calls equal. Raises TypeError, or
     ValueError for a lone surrogate.
     """
-    spelled_method = names.exact_str(method, "method").encode()
-    spelled_name = names.exact_str(name, "name").encode()
-    return _digest(_MCP, spelled_method, spelled_name, arguments)
+    spelled_method = names.spelled(method, "method")
+    spelled_name = names.spelled(name, "name")
+    return _digest(_MCP, spelled_method, spelled_name, _exact_bytes(arguments, "arguments"))
 
 
 def access_request(access: Access | None) -> bytes:

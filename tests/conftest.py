@@ -6,11 +6,13 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 import pytest
 
 from tests import platforms
+from tests.said import is_told, stands_on_the_page
 
 # gRPC has hooks that run in every forked child, as `initdb` is before it begins; with other tests' servers in its threads
 # these now and then end the child. No test uses gRPC on both sides of a fork. Read when gRPC is imported.
@@ -29,6 +31,26 @@ def _loopback_only(self: socket.socket, address: object) -> None:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", _loopback_only)
+
+
+_wait_is_over = pytest.RaisesExc.__exit__
+
+
+def _told_as_on_the_page(
+    self: pytest.RaisesExc[BaseException],
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+) -> bool:
+    if error is not None and is_told(error, traceback):
+        text = str(error)
+        assert stands_on_the_page(type(error), text), f"no message of docs/errors.md: {text}"
+    return _wait_is_over(self, kind, error, traceback)
+
+
+def pytest_configure() -> None:
+    """Every error that a test waits for says what docs/errors.md has (tests/said.py)."""
+    pytest.RaisesExc.__exit__ = _told_as_on_the_page  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import builtins
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +31,10 @@ PAGE = ROOT / "docs/errors.md"
 PROMISED = {name for name in errors.__all__ if isinstance(getattr(errors, name), type) and name not in ("Code", "Kind")}
 PROGRAMMING = {name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)}
 
-# Where the words of a denial are made; and the private errors that become one, or an answer over the wire.
+# Where the words of a denial are made, and of a narrowing that is none; and the private errors that become one, or an answer
+# over the wire.
 DENIALS = {"Reason", "Refusal", "Own", "BadLink"}
+WIDENING = {"WideningError", "Excess"}
 PRIVATE = {"EncodingError", "RefusedError", "RequestError", "NotLetIn", "ServiceError", "NotFinite"}
 
 
@@ -48,12 +51,33 @@ class Message(NamedTuple):
         return re.fullmatch(".+".join(map(re.escape, self.template.split("{}"))), text, re.DOTALL) is not None
 
 
+@cache
+def _trees() -> dict[str, ast.Module]:
+    """All of the library by file; the command line has transcripts."""
+    files = [path for path in sorted((ROOT / "captoken").rglob("*.py")) if "cli" not in path.parts]
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in files}
+
+
 def messages() -> Iterator[Message]:
-    """All of the library; the command line has transcripts."""
-    for path in sorted((ROOT / "captoken").rglob("*.py")):
-        if "cli" not in path.parts:
-            tree = ast.parse(path.read_text("utf-8"))
-            yield from _of(tree, path.relative_to(ROOT).as_posix(), _named(tree.body))
+    """All of the library."""
+    for file, tree in _trees().items():
+        yield from _of(tree, file, _named(tree.body))
+
+
+@cache
+def _elsewhere() -> dict[str, list[ast.expr]]:
+    """What a name of another file stands for: a text, or the texts that a function returns."""
+    found: dict[str, list[ast.expr]] = {}
+    for tree in _trees().values():
+        for name, values in _named(tree.body).items():
+            found.setdefault(name, []).extend(value for value in values if isinstance(value, ast.Constant))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+                found.setdefault(node.target.id, []).append(node.value)
+            if isinstance(node, ast.FunctionDef):
+                returned = [one.value for one in ast.walk(node) if isinstance(one, ast.Return) and one.value is not None]
+                found.setdefault(node.name, []).extend(returned)
+    return found
 
 
 def _of(node: ast.AST, file: str, known: dict[str, list[ast.expr]]) -> Iterator[Message]:
@@ -64,8 +88,11 @@ def _of(node: ast.AST, file: str, known: dict[str, list[ast.expr]]) -> Iterator[
             reach = known | _named(list(ast.walk(child)))
         if isinstance(child, ast.Call):
             name = getattr(child.func, "id", getattr(child.func, "attr", ""))
-            if name in PROMISED | PROGRAMMING | DENIALS | PRIVATE and child.args:
+            if name in PROMISED | PROGRAMMING | DENIALS | PRIVATE | WIDENING and child.args:
                 yield from _made(child, name, f"{file}:{child.lineno}", reach)
+            elif name == "replace":  # an excess with other words
+                hints = [keyword.value for keyword in child.keywords if keyword.arg == "hint"]
+                yield from (Message(f"{file}:{child.lineno}", "Excess", "widening", text) for one in hints for text in _templates(one, reach))
         yield from _of(child, file, reach)
 
 
@@ -86,8 +113,9 @@ def _made(call: ast.Call, name: str, place: str, known: dict[str, list[ast.expr]
         code, given = str(given[0].value), given[1:]
     elif name == "RequestError":
         given = given[1:]  # behind the status
-    elif name == "WideningError":
-        code, given = "widening", given[4:]
+    elif name in WIDENING:
+        code, given = "widening", given[5 if name == "Excess" else 4 :]
+        given += [keyword.value for keyword in call.keywords if keyword.arg in ("hint", "cause")]
     elif name in ("TokenFormatError", "DelegationError", "DischargeError", "GuardError", "IssuanceError"):
         stated = given[1:2] + [keyword.value for keyword in call.keywords if keyword.arg == "code"]
         if not stated:
@@ -95,8 +123,11 @@ def _made(call: ast.Call, name: str, place: str, known: dict[str, list[ast.expr]
         # A name that is set once stands for what it was set to.
         stated = [value for one in stated for value in (known.get(one.id, []) if isinstance(one, ast.Name) else [one])]
         code = next((one.value for one in stated if isinstance(one, ast.Constant) and isinstance(one.value, str)), code)
-    for template in _templates(given[0], known) if given else [None]:
-        yield Message(place, name, code, template)
+    for said in given if name == "Excess" else given[:1]:
+        for template in _templates(said, known):
+            yield Message(place, name, code, template)
+    if not given:
+        yield Message(place, name, code, None)
 
 
 def _templates(node: ast.expr, known: dict[str, list[ast.expr]]) -> list[str | None]:
@@ -113,6 +144,12 @@ def _templates(node: ast.expr, known: dict[str, list[ast.expr]]) -> list[str | N
             return [text for value in before or known[name] for text in _templates(value, {})]
         case ast.IfExp(body=one, orelse=other):
             return _templates(one, known) + _templates(other, known)
+        case ast.BoolOp(op=ast.Or(), values=values):
+            return [text for value in values for text in _templates(value, known)]
+        case ast.Name(id=name) | ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) | ast.Attribute(attr="hint" as name):
+            # Of a name, its texts; of what is called, the texts that it returns itself.
+            made = [value for value in _elsewhere().get(name, ()) if isinstance(value, ast.Constant | ast.JoinedStr)]
+            return [text for value in made for text in _templates(value, {}) if text is not None] or [None]
     return [None]
 
 
@@ -199,7 +236,7 @@ def _raised(entries: list[ErrorEntry], known: list[Message]) -> Iterator[str]:
     for kind in dict.fromkeys(entry.error for entry in entries):
         name = kind.__name__
         codes = [entry for entry in entries if entry.error is kind]
-        own = [one for one in known if one.made == name]
+        own = [one for one in known if one.made in (WIDENING if name in WIDENING else {name})]
         yield f"### {name}\n"
         for entry in codes:
             yield f"#### {name}: {entry.code}\n"

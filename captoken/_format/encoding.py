@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import binascii
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -146,14 +146,6 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _encode_as_is = msgspec.json.Encoder().encode
 
 
-def _refuse(what: str) -> NoReturn:
-    """Raise EncodingError, which says what was wrong and shows none of the value.
-
-    The value may be a secret, or a stranger's text.
-    """
-    raise EncodingError(what)
-
-
 def _restricted(value: Any, depth: int = 0) -> None:
     """Raise EncodingError unless `value` is JSON of the restricted kind (spec 2.1, 2.7).
 
@@ -165,22 +157,22 @@ def _restricted(value: Any, depth: int = 0) -> None:
     if kind is int:
         # Readers that keep numbers as doubles round beyond this, and would read another link.
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
-            _refuse("an integer of magnitude 2^53 or more")
+            raise EncodingError("an integer of magnitude 2^53 or more")
         return
 
     # The depth comes before the items, so that this goes no deeper than the limit.
     if depth > MAX_DEPTH:
-        _refuse("nested too deeply")
+        raise EncodingError("nested too deeply")
     if kind is list:
         for item in value:
             _restricted(item, depth + 1)
     elif kind is dict:
         for key, item in value.items():
             if type(key) is not str:
-                _refuse("a key that is not a string")
+                raise EncodingError("a key that is not a string")
             _restricted(item, depth + 1)
     else:
-        _refuse(f"a value of type {kind.__name__}")
+        raise EncodingError(f"a value of type {kind.__name__}")
 
 
 def _by_utf16(value: Any) -> Any:

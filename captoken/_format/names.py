@@ -51,6 +51,18 @@ def exact_str(value: Any, what: str) -> str:
     return value
 
 
+def spelled(value: Any, what: str, encoding: str = "utf-8") -> bytes:
+    """The bytes of a string.
+
+    Raises TypeError for no string, and ValueError for what the encoding cannot spell.
+    """
+    try:
+        return exact_str(value, what).encode(encoding)
+    except UnicodeEncodeError as error:
+        character = ascii(error.object[error.start])
+        raise ValueError(f"{what} has {character} in it, which no {encoding} spells") from None
+
+
 def name(value: Any, what: str) -> str:
     """An ASCII name: 1 to 128 of `A-Z a-z 0-9 . _ : / @ + -` (spec 4.1).
 

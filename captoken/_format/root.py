@@ -50,8 +50,10 @@ class RootRecord(
         try:
             identifier = _encode_root(self)
             RootRecord.decode(identifier)
-        except (TypeError, UnicodeError, TokenFormatError) as error:
+        except TokenFormatError as error:
             raise ValueError(str(error)) from None
+        except (TypeError, UnicodeError) as error:
+            raise ValueError(f"no root record can hold this: {error}") from None
         return identifier
 
     @classmethod

@@ -62,15 +62,15 @@ def _value(value: Any, what: str) -> Any:
 
     A copy, so that whoever stated it cannot change it between the check and the decision. By exact
     types: a subclass may compare as it likes. Raises TypeError for what JSON does not have,
-    NotFinite for NaN and infinity, and ValueError for lone surrogates. Deep nesting is
-    RecursionError, which `_facts` catches.
+    NotFinite for NaN and infinity. A lone surrogate is UnicodeEncodeError and deep nesting
+    RecursionError: `_facts` catches both.
     """
     kind = type(value)
     if value is None or kind is bool or kind is int:
         return value
     if kind is str:
         # The only strings that UTF-8 cannot spell. Everything else in a value is data (spec 4.9).
-        value.encode()  # of a lone surrogate a UnicodeEncodeError, which is a ValueError
+        value.encode()  # of a lone surrogate a UnicodeEncodeError, which `_facts` catches
         return value
     if kind is float:
         # JSON has no spelling for these, and NaN is not even equal to itself.
@@ -88,7 +88,7 @@ def _value(value: Any, what: str) -> Any:
 def _key(key: Any, what: str) -> str:
     """A key inside a value: any string that UTF-8 can spell, not a free name.
 
-    Raises TypeError for no string, ValueError for a lone surrogate.
+    Raises TypeError for no string, and UnicodeEncodeError as above.
     """
     names.exact_str(key, f"a key in {what}").encode()
     return str(key)
@@ -110,6 +110,8 @@ def _facts(given: Any, what: str) -> dict[str, Any]:
     # A stranger's arguments may be nested without end. That is no error of this program.
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} has a lone surrogate in it, which no UTF-8 spells") from None
 
 
 def _columns(given: Any) -> tuple[str, ...]:

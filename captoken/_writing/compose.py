@@ -194,7 +194,7 @@ def spell(stated: Mapping[str, Any]) -> bytes:
     try:
         return encode_json(stated)
     except EncodingError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"no link can hold this: {error}") from None
 
 
 def check_custody(

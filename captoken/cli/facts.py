@@ -107,9 +107,10 @@ def http_of(http: tuple[str, str, str] | None, body: str | None) -> bytes | None
         if body is not None:
             raise click.UsageError("--body is that of a request: it goes with --http")
         return None
+    content = files.data(body) if body is not None else b""
     try:
-        return http_request(*http, files.data(body) if body is not None else b"")
-    except UnicodeEncodeError:
+        return http_request(*http, content)
+    except ValueError:
         raise click.UsageError(
             "--http takes method, origin and target as they travel: in ASCII"
         ) from None

@@ -60,7 +60,7 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
         Also for no issuer at all, and for one that is named twice.
         """
         # A text is a list of characters too, and would fail with a message about its first one.
-        if isinstance(issuers, (str, bytes)):
+        if isinstance(issuers, (str, bytes)) or not isinstance(issuers, Iterable):
             raise TypeError(f"issuers must be a list of public keys, not {type(issuers).__name__}")
         names.name(audience, "audience")
 

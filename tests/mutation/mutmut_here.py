@@ -1,0 +1,23 @@
+"""mutmut, which names tests by their functions here: `python mutmut_here.py run NAME ...`.
+
+It would name every case of a function, and not all names of cases can stand in a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mutmut.__main__ import cli  # type: ignore[import-not-found]
+from mutmut.runners.harness import PytestRunner  # type: ignore[import-not-found]
+
+of_cases = PytestRunner._pytest_args_regular_run
+
+
+def of_functions(self: PytestRunner, tests: Iterable[str]) -> list[str]:
+    given: list[str] = of_cases(self, dict.fromkeys(test.partition("[")[0] for test in tests))
+    return given
+
+
+if __name__ == "__main__":
+    PytestRunner._pytest_args_regular_run = of_functions
+    cli()
