@@ -820,6 +820,18 @@ def _past_links_that_cannot_be_read(writes: Any, fails: Any) -> None:
     writes("after_an_opaque_link_with_no_key", "23.1", first, to="report-agent", parts=extended(plain, opaque(key="short")))
 
 
+def _with_locations(size: int) -> tuple[Parts, bytes]:
+    """A token that asks twice; and its bytes, so many, with empty locations as others write them."""
+    asks = b"".join(b"\1\0" + field(2, cid) + field(4, VID) + b"\0" for cid in (b"one", b"two"))
+    names, foreign = ["sales"], b""
+    while len(foreign) < size:
+        parts = token({**SALES, "tables": names}, (b"one", VID), (b"two", VID))
+        foreign = parts.head + field(2, parts.bodies[0]) + b"\0" + asks + b"\0" + field(6, parts.signature)
+        missing = size - len(foreign) - len(',""')
+        names.append(f"t{len(names):03}" + "x" * (min(missing, 150) - 4))
+    return parts, foreign
+
+
 def interop() -> Table:
     """What other libraries write, and the one spelling of it."""
     table = Table("interop", "What other macaroon libraries write, as text or as bytes, and the one spelling of it.")
@@ -856,6 +868,13 @@ def interop() -> Table:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     stray = b64(three.wire)[:-1] + alphabet[alphabet.index(three.text[-1]) + 1]
     as_text("stray_bits", "25.2", stray, three)
+    # Of every length that leaves bits over: what is read behind them is one character or two.
+    for extra in range(9):
+        longer = token(SALES, sub="user:ann" + "x" * extra)
+        text = b64(longer.wire)
+        if len(text) % 4:
+            over = text[:-1] + alphabet[alphabet.index(text[-1]) + 1]
+            as_text(f"stray_bits_behind_{len(text)}_characters", "25.2", over, longer)
     mixed = next(parts for parts in _numbered() if {"-", "_"} <= set(parts.text[5:]))
     as_text("one_alphabet", "25.2", mixed.text[5:], mixed)
     as_text("standard_alphabet_with_plus_and_slash", "25.2", mixed.text[5:].replace("-", "+").replace("_", "/"), mixed)
@@ -884,6 +903,10 @@ def interop() -> Table:
         as_bytes(f"empty_location_behind_a_link_of_{size}_bytes", "25.3", middle, asks)
     as_bytes("third_party_location_empty", "25.3", empty, asked)
     as_text("empty_locations_as_text", "25.3", b64(empty), asked)
+    # The longest text. What is left out of it makes one that a token may have.
+    for chars in (8192, 8196):
+        parts, foreign = _with_locations(chars * 3 // 4)
+        as_text(f"of_{chars}_characters", "25.2", b64(foreign), parts if chars == 8192 else None)
     location = field(1, b"https://example.org/")
     as_bytes("header_location", "25.3", b"\2" + location + field(2, record) + b"\0" + caveats + tail, None)
     as_bytes(

@@ -635,6 +635,8 @@ def urls() -> Table:
         "63_characters": "https://" + "a" * 63 + ".example.com/reports", "punycode": "https://xn--bcher-kva.example.net/a", "2048_characters": "https://example.org/" + "x" * 2028,
     }.items():  # fmt: skip
         table.allow(f"takes_{name}", "13.12", held, _at(value))
+    with_port = _under({"url": ["wss://[2001:db8::1]:8443/s"]})
+    table.allow("takes_address_of_version_6_with_port", "13.12", with_port, _at("wss://[2001:db8::1]:8443/s/a"))
     for name, value in {
         "star_itself": "https://example.com/reports", "longer_segment": "https://a.example.com/reports2",
         "above": "https://a.example.com/", "other_scheme": "http://example.org", "other_port": "https://example.org:8443",
@@ -744,7 +746,7 @@ def addresses() -> Table:
         "block": "10.0.0.0/8", "upper_case": "2001:DB8::1", "zeros": "2001:0db8::1", "long": "2001:db8:0:0:0:0:0:1", "one_zero_left_out": "2001:db8::2:3:4:5:6",
         "shorter_run": "2001:db8:0:0:1:0:0:1", "second_of_two_runs": "2001:db8:0:0:1::1:0", "brackets": "[2001:db8::1]", "zone": "2001:db8::1%eth0",
         "mapped": "::ffff:a00:1", "mapped_with_dots": "::ffff:10.0.0.1", "version_4_at_the_end": "2001:db8::10.0.0.1", "two_runs": "2001:db8::1::1",
-        "three_colons": "2001:db8:::1", "nine_groups": "2001:db8:1:2:3:4:5:6:7", "five_digits": "2001:db8::10000", "empty": "", "name": "localhost",
+        "three_colons": "2001:db8:::1", "nine_groups": "2001:db8:1:2:3:4:5:6:7", "nine_groups_and_a_run": "1:2:3:4:5:6:7:8::9", "five_digits": "2001:db8::10000", "empty": "", "name": "localhost",
         "other_digits": "1\u0660.0.0.1", "dot_behind": "10.0.0.1.",
     }.items():  # fmt: skip
         table.deny(f"refuses_{name}", "13.14", "attribute", held, _at(value))

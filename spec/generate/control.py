@@ -911,6 +911,9 @@ def _what_gives_way(row: Any, asks: Any, table: Table) -> None:
     spread = many(2, by(first, second, third)) + many(3, by(first, second))
     middle = [JTI, link_id(second.signature), by(first, second), NOW + 600 + day]
     gives("beyond_the_bound_of_the_hand_over_above", "37.10", request, spread, middle, [])
+    highest = many(5, by(first))
+    top = [JTI, link_id(first.signature), by(first), NOW + 600 + day]
+    gives("beyond_the_bound_of_the_first_hand_over", "37.10", request, highest, top, [])
     near = many(5, by(first, second, third)) + many(2, by(first, second)) + many(1, by(first))
     gives("beyond_the_bound_of_three_at_once", "37.10", request, near, lowest, near[5:])
     longer = [*many(4, by(first, second, third)), said("long", b64(bytes(16)), by(first, second, third), None)]

@@ -67,6 +67,7 @@ def minting() -> Table:
 
     # When it ends.
     mints("for_a_minute", "22.3", {**SALES, "exp": NOW + 60}, expires_in=60)
+    mints("for_a_second", "22.3", {**SALES, "exp": NOW + 1}, expires_in=1)
     mints("until_a_moment", "22.3", {**SALES, "exp": NOW + 86400}, expires_at=NOW + 86400)
     mints("until_a_moment_that_is_gone", "22.3", {**SALES, "exp": 0}, expires_at=0)
     mints("for_ever", "22.3", SALES, expires_at=None)

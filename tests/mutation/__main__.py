@@ -55,6 +55,7 @@ def copied(room: Room, folder: Path) -> None:
         "pytest_add_cli_args": [*QUIET, "-k", room.without] if room.without else QUIET,
         "pytest_add_cli_args_test_selection": room.tests,
         "timeout_multiplier": 5.0,
+        "track_dependencies": False,
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     with open(folder / "pyproject.toml", "a", encoding="utf-8") as file:

@@ -105,10 +105,10 @@ export function checkLimits(packet: Packet, shape: Shape = TOKEN): void {
   }
 }
 
-/** Would readers take the token with its discharges, and what follows them? */
-export function checkBundle(packet: Packet, discharges: readonly Packet[], behind = 0): void {
+/** Would readers take the token with its discharges? */
+export function checkBundle(packet: Packet, discharges: readonly Packet[]): void {
   checkLimits(packet);
-  const length = wholeText(packet, discharges, UNBOUND).length + behind;
+  const length = wholeText(packet, discharges, UNBOUND).length;
   if (discharges.length > MAX_DISCHARGES || length > MAX_BUNDLE) {
     throw new LimitError(
       `the text would be ${length} characters, with ${discharges.length} discharges`,

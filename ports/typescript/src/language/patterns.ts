@@ -26,9 +26,8 @@ export const matches = (patterns: ReadonlySet<string>, name: string): boolean =>
   return false;
 };
 
-/** Is a pattern strictly below another? */
+/** Is a pattern at or below one that has a star? */
 function isBelow(key: string, pattern: string): boolean {
-  if (key === pattern) return false;
   return pattern === "*" || (pattern.endsWith(".*") && key.startsWith(pattern.slice(0, -1)));
 }
 

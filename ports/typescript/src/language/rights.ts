@@ -1,6 +1,5 @@
 /** What the data caveats of links permit together: pattern to rights, in normal form (19.2). */
 
-import { byCodePoint } from "../format/bytes.js";
 import { canonical, type Json, type JsonObject } from "../format/json.js";
 import { sortedNames, type Names, type Said } from "./caveats.js";
 import { decided, meetMaps, normal, widest } from "./patterns.js";
@@ -83,7 +82,7 @@ function mapped(map: ReadonlyMap<string, Names>, rights: (names: Names) => Right
 export function rightsJson(map: RightsMap): JsonObject {
   const made: JsonObject = new Map();
   if (map.size === 0) return made.set("tables", []);
-  const entries = [...map].sort(([one], [two]) => byCodePoint(one, two));
+  const entries = [...map];
   const [first] = entries.map(([, { operations }]) => operations);
   const isOne =
     entries.every(([, { operations }]) => sameNames(operations, first)) && !isEmpty(first!);
