@@ -214,7 +214,7 @@ def test_each_is_no_deeper_than_four_and_never_a_crash() -> None:
 
 def test_a_list_in_a_list_says_what_is_wrong() -> None:
     for given in ({"in": [["a"]]}, {"in": [{"a": 1}]}, {"in": (("a",),)}, {"in": [["a"], ["b"]]}, {"url": [["https://a.b"]]}):
-        with pytest.raises(TypeError, match=r"a list in a caveat holds str, int and bool, not (list|dict|tuple)"):
+        with pytest.raises(TypeError, match=r"must be made of lists that hold str, int and bool, not (list|dict|tuple)"):
             where(given)
 
 

@@ -130,6 +130,19 @@ def _columns(given: Any) -> tuple[str, ...]:
     return columns
 
 
+def amount(value: Any, what: str) -> int:
+    """An integer from 0 to 2^53 − 1: so many of something. `what` is for the message.
+
+    Raises TypeError or ValueError.
+    """
+    # By exact type: True is no amount, and neither is 1.0.
+    if type(value) is not int:
+        raise TypeError(f"{what} must be an int, not {type(value).__name__}")
+    if not 0 <= value <= MAX_INTEGER:
+        raise ValueError(f"{what} must not be negative, nor above {MAX_INTEGER}")
+    return value
+
+
 def amounts(given: Any, what: str) -> dict[str, int]:
     """Integers from 0 to 2^53 − 1, by unit (spec 7.9).
 
@@ -137,13 +150,9 @@ def amounts(given: Any, what: str) -> dict[str, int]:
     something back, so it is refused. Raises TypeError or ValueError.
     """
     read = read_once(given, what)
-    for unit, amount in read.items():
+    for unit, value in read.items():
         names.name(unit, "unit")
-        # By exact type: True is no amount, and neither is 1.0.
-        if type(amount) is not int:
-            raise TypeError(f"{what} in {unit} must be an int, not {type(amount).__name__}")
-        if not 0 <= amount <= MAX_INTEGER:
-            raise ValueError(f"{what} in {unit} must not be negative, nor above {MAX_INTEGER}")
+        amount(value, f"{what} in {unit}")
     return read
 
 

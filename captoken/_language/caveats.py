@@ -171,6 +171,8 @@ def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
             value = _tidy(given)
     except RecursionError:
         raise ValueError(f"{key} is nested too deeply") from None
+    except TypeError as error:
+        raise TypeError(f"{key} must be {error}") from None
     caveat = vocabulary.kinds[key](value)
     names.composed(value)
     return caveat
@@ -193,7 +195,7 @@ def _tidy(given: Any) -> Any:
     if isinstance(given, Mapping):
         return {_tidy(key): _tidy(value) for key, value in given.items()}
     kind = type(given).__name__  # a subclass of str may compare and print as it likes
-    raise TypeError(f"a caveat is made of str, int, bool, lists and mappings, not of {kind}")
+    raise TypeError(f"made of str, int, bool, lists and mappings, not of {kind}")
 
 
 def _listed(item: Any) -> tuple[str, Any]:
@@ -204,5 +206,5 @@ def _listed(item: Any) -> tuple[str, Any]:
     made = _tidy(item)
     kind = type(item).__name__
     if type(made) not in _SCALARS:
-        raise TypeError(f"a list in a caveat holds str, int and bool, not {kind}")
+        raise TypeError(f"made of lists that hold str, int and bool, not {kind}")
     return kind, made

@@ -31,7 +31,7 @@ from captoken._format.spelling import (
     until,
 )
 from captoken._language import constraints
-from captoken._language.access import Access, amounts
+from captoken._language.access import Access, amount, amounts
 from captoken._language.constraints import NOTHING, Constraint
 from captoken._language.failing import attribute_failed
 from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, HeldAt, Situation
@@ -423,7 +423,7 @@ class Audience(BuiltIn, frozen=True):
 
         Raises TypeError or ValueError.
         """
-        for audience in a_list(self.value, "aud"):
+        for audience in a_list(self.value, "audience"):
             # Asked of the pattern itself, since nearly all are names. Else `name` says why not.
             if type(audience) is not str or names.is_name(audience) is None:
                 names.name(audience, "audience")  # raises
@@ -631,7 +631,7 @@ class Uses(AtMost, frozen=True):
 
         Raises TypeError or ValueError. That a nonce stands beside it, the link checks (spec, 17.6).
         """
-        amounts({"uses": self.value}, "uses")
+        amount(self.value, "uses")
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
         """Nothing: only the ledger knows how many were used.
@@ -703,8 +703,8 @@ class Budget(BuiltIn, frozen=True):
         """
         # The units of both, each with the other's amount where the other names it.
         both = {**self.value, **other.value}
-        for unit, amount in self.value.items():
-            both[unit] = min(amount, both[unit])
+        for unit, most in self.value.items():
+            both[unit] = min(most, both[unit])
         return Budget(both)
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
@@ -715,12 +715,12 @@ class Budget(BuiltIn, frozen=True):
         wanted: Mapping[str, int] = asked["budget"].value
         excess: dict[str, int] = {}
         left: dict[str, int] = {}
-        for unit, amount in wanted.items():
+        for unit, value in wanted.items():
             # A unit that is not held was never bounded: any amount of it is within.
-            most = self.value.get(unit, amount)
-            left[unit] = min(amount, most)
-            if amount > most:
-                excess[unit] = amount - most
+            most = self.value.get(unit, value)
+            left[unit] = min(value, most)
+            if value > most:
+                excess[unit] = value - most
         if excess:
             yield Excess(
                 "budget",
@@ -761,7 +761,7 @@ class Fresh(AtMost, frozen=True):
 
         Raises TypeError or ValueError.
         """
-        amounts({"seconds": self.value}, "fresh")
+        amount(self.value, "fresh")
 
     def prohibits(self, access: Access | None, situation: Situation) -> Reason | None:
         """No reason if there is an overlay, and it is no older than that.

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, TypedDict
 
 from captoken._format.clocks import Moment, Seconds
 from captoken._format.spelling import shown
+from captoken._language.access import amount
 from captoken._language.caveats import BUILT_IN, COUNTED, Vocabulary, is_own, write
 from captoken._language.kinds import Caveat, HeldAt, Reading
 
@@ -229,22 +230,17 @@ def caveats_of(
 def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """`depth` and `delegate_only` as keywords ask for them.
 
-    `depth` counts hand-overs, from 0. The exact types: True is no depth. Whether as many are left
+    `depth` counts hand-overs, from 0. Whether as many are left
     is not asked here: `widening.positioned` does. Raises TypeError or ValueError.
     """
     made: dict[str, Any] = {}
     depth = given.get("depth", UNSET)
     if depth is not UNSET:
-        # By exact type: True would else be a depth of one.
-        if type(depth) is not int:
-            raise TypeError(f"depth must be an int, not {type(depth).__name__}")
-        if depth < 0:
-            raise ValueError(f"depth must not be negative: {depth}")
-        made["depth"] = depth
+        made["depth"] = amount(depth, "depth")
 
     delegate_only = given.get("delegate_only", UNSET)
     if delegate_only is not UNSET:
-        # By exact type as well: a word like "no" counts as true in Python.
+        # By exact type: a word like "no" counts as true in Python.
         if type(delegate_only) is not bool:
             raise TypeError(f"delegate_only must be True, not {type(delegate_only).__name__}")
         made["delegate_only"] = delegate_only

@@ -1,0 +1,346 @@
+"""What people, machines and agents read, word for word, as `told.txt` has it: `python -m tests.test_told` writes it anew.
+
+Whoever changes a word sees here what a reader will see. None of it is a promise: programs compare types and codes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from captoken import Access, AsyncVerifier, CaptokenError, Issuer, Keyring, Token, Verifier
+from captoken._language.access import Caller
+from captoken._language.caveats import V1, Vocabulary
+from captoken._language.constraints import read_constraint
+from captoken._language.overlay import Overlay
+from captoken._verification.verifier import VerifierOptions
+from captoken._verification.wording import told_to_model
+from captoken._writing.keywords import UNSET
+from captoken.control import Operator
+from captoken.discharge import Allow, Discharger
+from captoken.errors import CODES
+from captoken.keys import DischargerKey, HolderKey, OperatorKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
+from captoken.testing import FixedClock, fixed_random
+from tests.test_attenuate import Region
+from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, tool, verifier
+
+TOLD = Path(__file__).parent / "told.txt"
+
+HOLDER = HolderKey.from_bytes(bytes(range(5, 37)))
+DISCHARGER = DischargerKey.from_bytes(bytes(range(6, 38)))
+OPERATOR = OperatorKey.from_bytes(bytes(range(7, 39)))
+TOOLS = {
+    "refund": {"cents": {"max": 1000}, "to": {"in": ["ann", "bob"]}},
+    "files.*": {"path": {"path": ["/a", "/b"]}, "n": {"any": True, "optional": True}},
+}
+OWN = Vocabulary(Region)
+
+
+# --- decisions ------------------------------------------------------------------------------------
+
+
+class Asked(NamedTuple):
+    """One question to a verifier."""
+
+    name: str
+    token: Token | str
+    access: Access | None
+    facts: dict[str, Any] = {}
+    caller: Caller | None = None
+
+
+def asked() -> Iterator[Asked]:
+    """At least one for each code that a verifier gives to a token alone, or with a store."""
+    held = mint()
+    text = held.serialize()
+    yield Asked("allowed", held, data("sales"))
+    yield Asked("allowed, after a hand-over", held.delegate(to="reader", tables=["sales"]), data("sales", "select", "region"))
+    yield Asked("the token itself", held, None)
+    for name, bad in {
+        "nothing": "",
+        "cut": text[:40],
+        "changed": text[:-2] + "AA",
+        "other letters": text.replace("A", "+"),
+    }.items():
+        yield Asked(name, bad, data("sales"))
+    yield Asked(
+        "an unknown key",
+        Issuer(Keyring.generate(), clock=clock()).mint(subject="u", agent="a", task="t", **SALES),
+        data("sales"),
+    )
+    for name, body in {
+        "what is no JSON": b"exp < 5",
+        "an own caveat": b'{"acme:region":["eu"]}',
+        "an odd one": b'{"exp":"soon"}',
+    }.items():
+        yield Asked(name, held.with_raw_link(body), data("sales"))
+    handed = b'{"from":"nobody","to":"x"}'
+    yield Asked("a hand-over by another", held.with_raw_link(handed), data("sales"))
+    yield Asked(
+        "a hand-over too many", mint(**SALES, depth=0).with_raw_link(b'{"from":"orchestrator","to":"x"}'), data("sales")
+    )
+    yield Asked("for handing on", mint(**SALES, delegate_only=True), data("sales"))
+
+    yield Asked("expired", mint(**SALES, expires_at=NOW - 5), data("sales"))
+    yield Asked("not yet", mint(**SALES, not_before=NOW + 5), data("sales"))
+    yield Asked("for another server", mint(**SALES, audience=["db", "db2"]), data("sales"), {"audience": "crm"})
+    yield Asked("for nobody", held, data("sales"), {"audience": "crm"})
+    yield Asked(
+        "for another task",
+        held.attenuate(task="task-123/part"),
+        data("sales"),
+        caller=Caller(agent="orchestrator", task="task-9"),
+    )
+    yield Asked("from another agent", held, data("sales"), caller=Caller(agent="mallory"))
+
+    yield Asked("table", held.attenuate(tables=["sales"]), data("hr"))
+    yield Asked("operation", held, data("sales", "delete"))
+    columns = mint(**SALES, columns={"sales": ["region", "amount"]})
+    yield Asked("column", columns, data("sales", "select", "region", "pay"))
+    yield Asked("columns unstated", columns, data("sales"))
+    yield Asked("a tool, of tables", held, tool("refund"))
+    yield Asked("a table, of tools", mint(tools=TOOLS), data("sales"))
+    yield Asked("tool", mint(tools=TOOLS), tool("shell"))
+    for name, arguments in {
+        "too much": {"cents": 1001, "to": "ann"}, "a text": {"cents": "5", "to": "ann"}, "another": {"cents": 5, "to": "eve"},
+        "unknown": {"cents": 5, "to": "ann", "note": "x"}, "unstated": {"cents": 5},
+    }.items():  # fmt: skip
+        clerk = mint(tools=TOOLS).delegate(to="clerk", tools={"refund": {"cents": {"max": 500}, "to": {"in": ["ann"]}}})
+        yield Asked(f"argument, {name}", clerk, tool("refund", **arguments))
+    yield Asked("argument, a path", mint(tools=TOOLS), tool("files.read", path="/etc/passwd"))
+    where = mint(**SALES, where={"region": {"in": ["eu"]}, "hour": {"min": 8, "max": 18}})
+    yield Asked("attribute", where, data("sales", region="us", hour=3))
+    yield Asked("attributes unstated", where, data("sales"))
+
+    bound = mint(**SALES, key=HOLDER.public, audience="db")
+    facts = {"audience": "db", "replays": MemoryReplayStore(clock=clock())}
+    request = data("sales")
+    yield Asked("no proof", bound, request, facts)
+    proven = bound.present(audience="db", signer=HOLDER, request=request, clock=clock())
+    yield Asked("a proof", proven, request, facts)
+    yield Asked("a proof again", proven, request, facts)
+    yield Asked("a proof of another request", proven, data("market.eu"), facts)
+    yield Asked("a proof, and nowhere to note it", proven, request, {"audience": "db"})
+
+    counted = mint(**SALES, uses=1, budget={"usd_cents": 5})
+    ledger = {"ledger": MemoryLedger(clock=clock()), "audience": "db"}
+    paid = Access(table="sales", operation="select", cost={"usd_cents": 3})
+    yield Asked("counted, nowhere", counted, paid)
+    yield Asked("cost unstated", counted.attenuate(audience="db"), data("sales"), ledger)
+    yield Asked("counted", counted.attenuate(audience="db"), paid, ledger)
+    yield Asked("used up", counted.attenuate(audience="db"), paid, ledger)
+
+    asks = held.require(DISCHARGER.public, need={"approve": "payment"}, location="https://approvals.example")
+    yield Asked("a consent that is missing", asks, data("sales"))
+    for name, lives in {"a consent": 60, "a consent that is over": 0}.items():
+        given = Discharger(
+            DISCHARGER, lambda need, lives=lives: Allow(expires_in=lives or 1), clock=FixedClock(NOW - (0 if lives else 9))
+        )
+        ready = asks.with_discharge(given.discharge(asks.needs[0]))
+        yield Asked(name, ready, data("sales"))
+
+    for name, act in ACTS.items():
+        store = MemorySnapshots()
+        operator = Operator(OPERATOR, store, by="ops@example", clock=clock(), random=fixed_random(name))
+        act(operator, held)
+        overlay = Overlay.open(store.load() or b"", [OPERATOR.public])
+        late = {"clock": FixedClock(NOW + 90), "max_staleness": 60} if name == "an old snapshot" else {}
+        yield Asked(name, held, data("sales"), {"overlay": lambda overlay=overlay: overlay, **late})
+    yield Asked("no snapshot", held, data("sales"), {"overlay": lambda: None})
+
+
+ACTS: dict[str, Callable[[Operator, Token], object]] = {
+    "an overlay": lambda operator, held: operator.renew(),
+    "an old snapshot": lambda operator, held: operator.renew(),
+    "revoked": lambda operator, held: operator.revoke(token=held.unverified.root.token_id, why="lost laptop"),
+    "a task that is over": lambda operator, held: operator.revoke(task="task-123", why="done", until=NOW + 60),
+    "narrowed": lambda operator, held: operator.narrow(agent="orchestrator", tables=["hr"], operations=["*"], why="only hr"),
+}
+
+
+def decisions() -> Iterator[str]:
+    for name, token, access, facts, caller in asked():
+        server = verifier(**facts)
+        options = {} if caller is None else {"caller": caller}
+        dry = server.explain(token, access, **options)
+        decision = dry if access is None else server.check(token, access, **options)
+        yield f"## {name}"
+        yield decision.report(values=True)
+        yield repr(decision)
+        yield f"to an agent: {decision.for_model()}"
+        limits = decision.for_model(tell_limits=True, declares=["to", "cents"])
+        if limits != decision.for_model():
+            yield f"with limits: {limits}"
+        yield f"needs: {decision.needed}"
+        yield json.dumps(decision.as_dict())
+        yield "; ".join(f"{step.number} {step.outcome} {step.detail}" for step in dry.steps[6:])
+
+
+def models() -> Iterator[str]:
+    """What an agent is told of each code, of an access and without one."""
+    for name in CODES:
+        yield f"{name}: {CODES[name].public} | {CODES[name].kind} {CODES[name].step}"
+        for access in (data("sales"), tool("pay", cents=5), None):
+            yield f"    {told_to_model(name, access, proven=False)}"
+        yield f"    {told_to_model(name, data('sales'), proven=True)}"
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+CONSTRAINTS: list[Any] = [
+    {"any": True}, {"in": ["eu", 1, True]}, {"min": 0, "max": 5}, {"max": 5}, {"min": 5}, {"path": ["/a", "/b"]}, {"prefix": ["rep-"]},
+    {"url": ["https://*.example.com/reports"]}, {"cidr": ["10.0.0.0/8", "2001:db8::/32"]}, {"each": {"in": ["x"]}, "most": 3},
+    {"each": {"min": 1, "max": 2}}, {"in": ["x"], "optional": True}, {"in": []}, {"any": True, "optional": True},
+]  # fmt: skip
+CAVEATS: list[tuple[str, Any]] = [
+    ("tables", ["sales", "market.*"]), ("tables", ["*"]), ("tables", []), ("operations", ["select", "insert"]), ("operations", ["*"]),
+    ("allow", {"sales": ["select"], "hr": []}), ("allow", {"*": ["*"]}), ("columns", {"sales": ["region"], "hr": ["*"], "x": []}),
+    ("tools", {}), ("tools", {"ping": {}, "pay": {"cents": {"min": 0, "max": 5}, "to": {"in": ["ann"], "optional": True}}}),
+    ("where", {"region": {"in": ["eu"]}, "hour": {"min": 8, "max": 18}}), ("exp", NOW), ("exp", NOW + 1), ("exp", NOW + 90),
+    ("exp", NOW + 7200), ("exp", NOW + 200000), ("nbf", NOW), ("nbf", NOW + 90), ("nbf", NOW - 90), ("aud", ["db"]), ("aud", ["a", "b"]),
+    ("aud", []), ("task", "task-123/part"), ("uses", 0), ("uses", 1), ("uses", 2), ("budget", {"usd_cents": 5, "rows": 100}), ("fresh", 30),
+    ("fresh", 0),
+]  # fmt: skip
+
+
+def words() -> Iterator[str]:
+    """What each caveat says for people, and each constraint."""
+    for value in CONSTRAINTS:
+        yield from attempted(json.dumps(value), lambda value=value: read_constraint(value).words())
+    for key, value in CAVEATS:
+        caveat = V1.kinds[key](value)
+        for beside in ({}, {"operations": V1.kinds["operations"](["select"])}):
+            yield f"{key} {json.dumps(value)}: {list(caveat.words(NOW, beside))}"
+
+
+def failing() -> Iterator[str]:
+    """Why a value of an argument, and of an attribute, will not do, and how many of these are told so."""
+    for value in CONSTRAINTS:
+        token = mint(tools={"pay": {"it": value}})
+        named = mint(**SALES, where={"it": value}) if "optional" not in value else mint()
+        told: Counter[str] = Counter()
+        for given in ("x", "/c", "rep", "http://a", "10.0.0", 7, -1, 1.5, True, None, [], ["y"], {}, ["x"] * 4):
+            refused = verifier().check(token, tool("pay", it=given)), verifier().check(named, data("sales", it=given))
+            told.update(f"{decision.line()} | {decision.summary}" for decision in refused if not decision)
+        yield from (f"{json.dumps(value)}: {text} ({count})" for text, count in told.items())
+
+
+def shown() -> Iterator[str]:
+    """What a debugger shows: nothing that is secret."""
+    held = mint()
+    asks = held.require(DISCHARGER.public, need={"approve": "payment"})
+    given = Discharger(DISCHARGER, lambda need: Allow(expires_in=60), clock=clock()).discharge(asks.needs[0])
+    server = verifier(audience=["db", "a"])
+    store = MemorySnapshots()
+    Operator(OPERATOR, store, by="ops@example", clock=clock()).renew()
+    yield from map(repr, (
+        held, held.unverified, held.unverified.capability, mint(**SALES, audience="db", uses=3).unverified.capability,
+        mint(tools=TOOLS).unverified.capability, held.attenuate(tables=[]).unverified.capability, held.presented_parts().packet,
+        Issuer(KEYRING), KEYRING, verifier(), server, AsyncVerifier(KEYRING), V1, OWN, asks.needs[0], given, UNSET, server.authorize(held.present(audience="db", clock=clock()), data("sales")),
+        Overlay.open(store.load() or b"", [OPERATOR.public]), HOLDER, DISCHARGER, OPERATOR, data("sales"), tool("pay", cents=5),
+    ))  # fmt: skip
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+KEYWORDS = (
+    "tables", "operations", "allow", "columns", "tools", "where", "uses", "budget", "fresh", "not_before", "depth", "delegate_only", "expires_in",
+    "expires_at", "audience", "task", "keep", "clamp", "colour", "acme:region",
+)  # fmt: skip
+ODD: tuple[Any, ...] = (
+    None, 7, -1, 2**53, 1.5, True, False, "", "a b", "x", "a..b", "\u202e", [], ["a b"], ["x", 7], {}, {"a b": []}, {"x": 7}, {"x": ["a b"]}, {"x": {"y": 7}}, {"x": {"y": {}}},
+    {"x": {"y": {"in": 7}}}, {"x": {"y": {"min": "a"}}}, {"x": {"y": {"min": 2, "max": 1}}}, {"x": {"in": [None]}}, {"x": {"path": ["a"]}}, {"x": {"prefix": [""]}},
+    {"x": {"url": ["ftp://a"]}}, {"x": {"cidr": ["10.0.0.1/8"]}}, {"x": {"each": {"each": {"each": {"any": True}}}}}, {"x": {"most": 3}}, {"x": -1}, {"uses": 1}, object,
+)  # fmt: skip
+STORES = {"ledger", "replays", "audit"}  # of these any object may be one
+FACTS = ("table", "operation", "columns", "tool", "arguments", "attributes", "cost")
+
+
+def attempted(what: str, call: Callable[[], object]) -> Iterator[str]:
+    """What is said where a call is a mistake, or asks for too much; and what it gives, if that is a text."""
+    try:
+        said = call()
+        if isinstance(said, str) and not said.startswith("cap1"):
+            yield f"{what}: {said}"
+    except (CaptokenError, TypeError, ValueError) as error:
+        yield f"{what}: {type(error).__name__}: {error}"
+
+
+def mistakes() -> Iterator[str]:
+    """Each argument with what is no value of it: what is said, of which value first, and of how many."""
+    wide = mint(tables=["*"], operations=["*"], tools={"*": {}}, expires_at=NOW + 86400)
+    issuer = Issuer(KEYRING, clock=clock(), random=fixed_random("x"))
+    calls: list[tuple[str, Callable[[str, Any], object], Iterable[str]]] = [
+        ("attenuate", lambda name, value: wide.attenuate(**{name: value}), KEYWORDS),
+        ("mint", lambda name, value: mint(**SALES | {name: value}), KEYWORDS),
+        ("mint", lambda name, value: issuer.mint(**{**WHO, **SALES, name: value}), (*WHO, "key", "ext", "unrestricted")),
+        ("Access", lambda name, value: Access(**{"table": "sales", "operation": "select", name: value}), FACTS),
+        ("Caller", lambda name, value: Caller(**{"agent": "a", name: value}), ("agent", "task")),
+        ("Verifier", lambda name, value: Verifier(KEYRING, **{name: value}), sorted({"audience", *VerifierOptions.__annotations__} - STORES)),
+        ("delegate", lambda name, value: wide.delegate(**{"to": "x", name: value}), ("to", "key", "signer")),
+        ("present", lambda name, value: wide.present(**{"audience": "db", "clock": clock(), name: value}), ("audience", "expires_in", "signer", "request")),
+        ("require", lambda name, value: wide.require(**{"discharger": DISCHARGER.public, "need": {"a": "b"}, name: value}), ("discharger", "need", "location")),
+        ("parse", lambda _, value: Token.parse(value), ("text",)),
+    ]  # fmt: skip
+    for call, made, arguments in calls:
+        for name in arguments:
+            first: dict[str, str] = {}
+            told: Counter[str] = Counter()
+            for value in ODD:
+                for text in attempted(f"{call} {name}", lambda made=made, name=name, value=value: made(name, value)):
+                    first.setdefault(text, repr(value))
+                    told[text] += 1
+            yield from (f"{text} (of {first[text]}, {count})" for text, count in told.items())
+
+
+def wider() -> Iterator[str]:
+    """What is said where more is asked for than is held, and where a clamp would leave nothing."""
+    held = mint(
+        **SALES, columns={"sales": ["region"]}, tools=TOOLS, where={"hour": {"min": 8, "max": 18}}, audience=["a", "b"], uses=5, budget={"eur": 5},
+        fresh=30, depth=1, not_before=NOW, expires_at=NOW + 900, delegate_only=True,
+    )  # fmt: skip
+    asked: list[dict[str, Any]] = [
+        {"tables": ["hr"]}, {"tables": ["hr", "sales"]}, {"operations": ["delete"]}, {"allow": {"hr": ["select"]}}, {"columns": {"sales": ["pay"]}}, {"tools": {"shell": {}}},
+        {"tools": {"refund": {}}}, {"tools": {"refund": {"cents": {"max": 2000}, "to": {"in": ["ann"]}}}}, {"tools": {"refund": {"cents": {"max": 5}, "to": {"in": ["eve"]}, "x": {"any": True}}}},
+        {"where": {"hour": {"min": 0, "max": 24}}}, {"where": {"hour": {"min": 20, "max": 24}}}, {"audience": ["c"]}, {"audience": ["a", "c"]}, {"uses": 6}, {"budget": {"eur": 6, "usd": 1}},
+        {"fresh": 60}, {"depth": 2}, {"not_before": NOW - 1}, {"expires_at": NOW + 901}, {"task": "other"}, {"task": "task-1234"}, {"delegate_only": False},
+    ]  # fmt: skip
+    for given in asked:
+        for clamp in (False, True):
+            yield from attempted(
+                f"{given} clamp={clamp}",
+                lambda given=given, clamp=clamp: held.attenuate(**given, keep=("data", "tools"), clamp=clamp),
+            )
+    child = held.delegate(to="reader", tables=["sales"], operations=["select"])
+    yield from attempted("back to a holder", lambda: child.delegate(to="orchestrator"))
+    yield from attempted("too deep", lambda: child.delegate(to="another"))
+
+
+PARTS = (decisions, models, words, failing, shown, mistakes, wider)
+
+
+def transcript(part: Callable[[], Iterator[str]]) -> str:
+    lines = "\n".join(part()).splitlines()
+    return "\n".join([f"# {part.__name__}", *(line.encode("ascii", "backslashreplace").decode() for line in lines), ""])
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_readers_are_told_what_stands_in_the_file(part: Callable[[], Iterator[str]]) -> None:
+    whole = TOLD.read_text("utf-8").split("\n\n")
+    recorded = next(each for each in whole if each.startswith(f"# {part.__name__}\n"))
+    assert transcript(part).strip() == recorded.strip()
+
+
+def test_the_file_has_these_parts_and_no_other() -> None:
+    headings = [line for line in TOLD.read_text("utf-8").splitlines() if line.startswith("# ")]
+    assert headings == [f"# {part.__name__}" for part in PARTS]
+
+
+if __name__ == "__main__":
+    TOLD.write_text("\n".join(map(transcript, PARTS)), "utf-8")
