@@ -6,14 +6,16 @@ Whoever changes a word sees here what a reader will see. None of it is a promise
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
 
-from captoken import Access, AsyncVerifier, CaptokenError, Issuer, Keyring, Token, Verifier
+from captoken import Access, AsyncVerifier, CaptokenError, Decision, Denied, Issuer, Keyring, Token, Verifier
 from captoken._language.access import Caller
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.constraints import read_constraint
@@ -28,6 +30,7 @@ from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock, fixed_random
 from tests.test_attenuate import Region
+from tests.vectors import adapter, runner
 from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, tool, verifier
 
 TOLD = Path(__file__).parent / "told.txt"
@@ -113,6 +116,8 @@ def asked() -> Iterator[Asked]:
     }.items():  # fmt: skip
         clerk = mint(tools=TOOLS).delegate(to="clerk", tools={"refund": {"cents": {"max": 500}, "to": {"in": ["ann"]}}})
         yield Asked(f"argument, {name}", clerk, tool("refund", **arguments))
+    odd = {"`a`{b}": 1}
+    yield Asked("argument, an odd name", mint(tools={"pay": {"n": {"any": True}}}), Access(tool="pay", arguments={"n": 1, **odd}))
     yield Asked("argument, a path", mint(tools=TOOLS), tool("files.read", path="/etc/passwd"))
     where = mint(**SALES, where={"region": {"in": ["eu"]}, "hour": {"min": 8, "max": 18}})
     yield Asked("attribute", where, data("sales", region="us", hour=3))
@@ -258,6 +263,8 @@ ODD: tuple[Any, ...] = (
     {"x": {"y": {"in": 7}}}, {"x": {"y": {"min": "a"}}}, {"x": {"y": {"min": 2, "max": 1}}}, {"x": {"in": [None]}}, {"x": {"path": ["a"]}}, {"x": {"prefix": [""]}},
     {"x": {"url": ["ftp://a"]}}, {"x": {"cidr": ["10.0.0.1/8"]}}, {"x": {"each": {"each": {"each": {"any": True}}}}}, {"x": {"most": 3}}, {"x": -1}, {"uses": 1}, object,
 )  # fmt: skip
+SELECT = ("token", "link", "task", "agent", "subject", "kid", "issued_before", "why", "until")
+TOKEN_ID = mint().unverified.root.token_id
 STORES = {"ledger", "replays", "audit"}  # of these any object may be one
 FACTS = ("table", "operation", "columns", "tool", "arguments", "attributes", "cost")
 
@@ -276,6 +283,7 @@ def mistakes() -> Iterator[str]:
     """Each argument with what is no value of it: what is said, of which value first, and of how many."""
     wide = mint(tables=["*"], operations=["*"], tools={"*": {}}, expires_at=NOW + 86400)
     issuer = Issuer(KEYRING, clock=clock(), random=fixed_random("x"))
+    operator = Operator(OPERATOR, MemorySnapshots(), by="ops@example", clock=clock(), random=fixed_random("x"))
     calls: list[tuple[str, Callable[[str, Any], object], Iterable[str]]] = [
         ("attenuate", lambda name, value: wide.attenuate(**{name: value}), KEYWORDS),
         ("mint", lambda name, value: mint(**SALES | {name: value}), KEYWORDS),
@@ -286,6 +294,7 @@ def mistakes() -> Iterator[str]:
         ("delegate", lambda name, value: wide.delegate(**{"to": "x", name: value}), ("to", "key", "signer")),
         ("present", lambda name, value: wide.present(**{"audience": "db", "clock": clock(), name: value}), ("audience", "expires_in", "signer", "request")),
         ("require", lambda name, value: wide.require(**{"discharger": DISCHARGER.public, "need": {"a": "b"}, name: value}), ("discharger", "need", "location")),
+        ("revoke", lambda name, value: operator.revoke(**{"token": TOKEN_ID, "why": "lost", name: value}), SELECT),
         ("parse", lambda _, value: Token.parse(value), ("text",)),
     ]  # fmt: skip
     for call, made, arguments in calls:
@@ -322,7 +331,31 @@ def wider() -> Iterator[str]:
     yield from attempted("too deep", lambda: child.delegate(to="another"))
 
 
-PARTS = (decisions, models, words, failing, shown, mistakes, wider)
+def vectors() -> Iterator[str]:
+    """Why each vector fails that does, once for each family: of what is not written by us, but by others."""
+    place, begun = adapter._place, CaptokenError.__init__
+    for family in runner.families():
+        said: dict[str, None] = {}
+
+        def placed(decision: Decision, said: dict[str, None] = said) -> dict[str, Any]:
+            if not decision:
+                said[decision.summary] = None
+            return place(decision)
+
+        def raised(self: CaptokenError, *given: object, said: dict[str, None] = said) -> None:
+            begun(self, *given)
+            # Of a denial its summary stands here already.
+            if not isinstance(self, Denied):
+                text = re.sub("'/.*/", "'", str(self))
+                said[f"{type(self).__name__}: {text}"] = None
+
+        with patch.object(adapter, "_place", placed), patch.object(CaptokenError, "__init__", raised):
+            for vector in family["vectors"]:
+                runner.answer(adapter.Captoken(), vector)
+        yield from (f"{family['family']}: {line[:200]}" for line in said)
+
+
+PARTS = (vectors, decisions, models, words, failing, shown, mistakes, wider)
 
 
 def transcript(part: Callable[[], Iterator[str]]) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from math import floor, isfinite
 from typing import Any, TypeAlias
 
+from captoken._format.encoding import MAX_INTEGER
 from captoken._format.spelling import shown
 
 # Seconds that the clock of an issuer or an operator may be ahead of ours. What they wrote at a
@@ -96,4 +97,6 @@ def epoch_seconds(given: Any, what: str) -> int:
         raise TypeError(
             f"{what} must be seconds as int, or an aware datetime, not {type(given).__name__}"
         )
+    if not -MAX_INTEGER <= given <= MAX_INTEGER:
+        raise ValueError(f"{what} is beyond all times: seconds since the epoch, below 2^53")
     return given

@@ -19,6 +19,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from captoken._format import names
+from captoken._format.clocks import epoch_seconds
 from captoken._format.encoding import LIMITS, Integer, b64decode, encode_json
 from captoken._format.root import RootRecord
 from captoken._language.caveats import Vocabulary
@@ -125,6 +126,7 @@ class Selector(
             if type(self.issued_before) is not int:
                 kind = type(self.issued_before).__name__
                 raise TypeError(f"issued_before must be seconds as int, not {kind}")
+            epoch_seconds(self.issued_before, "issued_before")
             return
 
         # Nothing stated would hold for every token: whoever forgot a keyword would stop them all.

@@ -552,8 +552,8 @@ def _check_nonce(nonce: Any) -> None:
 def _delegation(stated: Mapping[str, Any]) -> tuple[str, str]:
     """Who hands on to whom: `from`, `to` and `n` come together (spec 17.6).
 
-    Whether the sender holds the token is not asked: `lineage` does. Raises TypeError if one of them
-    is missing or no string, ValueError if one is no name.
+    Whether the sender holds the token is not asked: `lineage` does. Raises ValueError if one of
+    them is missing, or no name.
     """
     sender: Any = stated.get("from")
     receiver: Any = stated.get("to")
@@ -562,8 +562,12 @@ def _delegation(stated: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _check_delegation(sender: Any, receiver: Any, nonce: Any) -> None:
-    """Raise TypeError or ValueError for a hand-over that is none."""
-    if _is_delegation("\n".join((sender, receiver, nonce))) is None:
+    """Raise ValueError for a hand-over that is none."""
+    try:
+        said = "\n".join((sender, receiver, nonce))
+    except TypeError:  # one is missing, or no string
+        said = ""
+    if _is_delegation(said) is None:
         raise ValueError("from and to must be names, n 11 characters of base64url")
 
 

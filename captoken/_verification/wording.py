@@ -175,7 +175,8 @@ def told_to_model(
     if code == "argument" and access is not None:
         told = _argument_told(access, refusals, tell_limits, declares) or told
 
-    said = f"{told.rule.format(**_stated(access))} {told.retry}"
+    rule = told.rule if access is None else told.rule.format(**_stated(access))
+    said = f"{rule} {told.retry}"
     return said + _PROVE_ANEW if proven and code in _SPENT else said
 
 
@@ -229,14 +230,8 @@ def _limits(name: str, refusals: Sequence[Refusal]) -> str:
     return f"at least {least}" if least is not None else ""
 
 
-def _stated(access: Access | None) -> dict[str, str]:
+def _stated(access: Access) -> dict[str, str]:
     """The names that the access stated, escaped and short, without braces."""
-    if access is None:
-        return {
-            "table": "?",
-            "operation": "?",
-            "tool": "?",
-        }
     return {
         "table": _echoed(access.table),
         "operation": _echoed(access.operation),
