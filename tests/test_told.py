@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -19,13 +20,15 @@ from captoken import Access, AsyncVerifier, CaptokenError, Decision, Denied, Iss
 from captoken._language.access import Caller
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.constraints import read_constraint
+from captoken._language.costs import charged_once
+from captoken._language.data import rights_of
 from captoken._language.overlay import Overlay
 from captoken._verification.verifier import VerifierOptions
 from captoken._verification.wording import told_to_model
 from captoken._writing.keywords import UNSET
 from captoken.control import Operator
 from captoken.discharge import Allow, Discharger
-from captoken.errors import CODES
+from captoken.errors import CODES, GuardError, IssuanceError, Refused
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock, fixed_random
@@ -117,7 +120,19 @@ def asked() -> Iterator[Asked]:
         clerk = mint(tools=TOOLS).delegate(to="clerk", tools={"refund": {"cents": {"max": 500}, "to": {"in": ["ann"]}}})
         yield Asked(f"argument, {name}", clerk, tool("refund", **arguments))
     odd = {"`a`{b}": 1}
-    yield Asked("argument, an odd name", mint(tools={"pay": {"n": {"any": True}}}), Access(tool="pay", arguments={"n": 1, **odd}))
+    yield Asked(
+        "argument, an odd name", mint(tools={"pay": {"n": {"any": True}}}), Access(tool="pay", arguments={"n": 1, **odd})
+    )
+    values = {
+        "n": 1.5, "most": float(2**53 - 1), "over": float(2**53), "least": -float(2**53 - 1), "under": -float(2**53), "list": [1, "a", True],
+        "deep": [[1], [2.5, 3]], "mixed": [1, None], "none": None, "flag": True, "text": "x" * 300, "map": {"a": 1}, "nothing": [], "each": ["a", "b"] * 9,
+    }  # fmt: skip
+    yield Asked("arguments of all kinds", mint(tools={"x": {}}), Access(tool="pay", arguments=values))
+    yield Asked(
+        "attributes of all kinds",
+        mint(**SALES, where={"x": {"in": [1]}}),
+        Access(table="sales", operation="select", attributes=values),
+    )
     yield Asked("argument, a path", mint(tools=TOOLS), tool("files.read", path="/etc/passwd"))
     where = mint(**SALES, where={"region": {"in": ["eu"]}, "hour": {"min": 8, "max": 18}})
     yield Asked("attribute", where, data("sales", region="us", hour=3))
@@ -126,6 +141,13 @@ def asked() -> Iterator[Asked]:
     bound = mint(**SALES, key=HOLDER.public, audience="db")
     facts = {"audience": "db", "replays": MemoryReplayStore(clock=clock())}
     request = data("sales")
+    unspelled = data("sales", x=10**5000)
+    yield Asked(
+        "a proof of what nobody can spell",
+        bound.present(audience="db", signer=HOLDER, request=bytes(32), clock=clock()),
+        unspelled,
+        facts,
+    )
     yield Asked("no proof", bound, request, facts)
     proven = bound.present(audience="db", signer=HOLDER, request=request, clock=clock())
     yield Asked("a proof", proven, request, facts)
@@ -157,6 +179,12 @@ def asked() -> Iterator[Asked]:
         overlay = Overlay.open(store.load() or b"", [OPERATOR.public])
         late = {"clock": FixedClock(NOW + 90), "max_staleness": 60} if name == "an old snapshot" else {}
         yield Asked(name, held, data("sales"), {"overlay": lambda overlay=overlay: overlay, **late})
+    stale = MemorySnapshots()
+    Operator(OPERATOR, stale, by="ops@example", clock=FixedClock(NOW - 30)).renew()
+    old = Overlay.open(stale.load() or b"", [OPERATOR.public])
+    for seconds in (10, 30, 31):
+        yield Asked(f"fresh within {seconds}", held.attenuate(fresh=seconds), data("sales"), {"overlay": lambda: old})
+    yield Asked("fresh, and no overlay", held.attenuate(fresh=10), data("sales"))
     yield Asked("no snapshot", held, data("sales"), {"overlay": lambda: None})
 
 
@@ -214,6 +242,40 @@ CAVEATS: list[tuple[str, Any]] = [
 ]  # fmt: skip
 
 
+# What no constraint is made of, by its key.
+ILL: dict[str, list[Any]] = {
+    "url": [
+        "https://A.example/", "https://a..b/", "https://a.b./", "https://*", "https://*.*.a/", "https://a*.b/", "https://10.0.0.07/", "https://10.0.0/",
+        "https://[::1/", "https://[::ffff:a00:7]/", "https://a:443/", "https://a:0/", "https://a:65536/", "https://a:x/", "https://u@a/", "https://a/?q",
+        "https://a/#f", "https://a//b", "https://a/./b", "https://a/..", "https://a/%2e", "https://a/%zz", "https://a/b c", "https://\u00e9/", "ftp://a/", "a/b",
+        "https:///", "https://", "https://" + "a" * 64 + "/", "https://a/" + "x" * 2048, "https://-a.b/", "https://a_b/", "https://a.7/", 7, "",
+    ],
+    "cidr": ["10.0.0.0", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/08", "010.0.0.0/8", "::/129", "::1/64", "::ffff:10.0.0.0/104", "x/8", "10.0.0.0/", "", 7, "FE80::/10"],
+    "path": ["", "a", "/a/", "/a//b", "/./a", "/../a", "/a/..", "/a\u202e", 7, "//"],
+    "prefix": ["", " a", "a ", "a\u202e", 7],
+    "in": [None, 1.5, [], {}, 2**53, "\u202e", "a" * 300],
+    "each": [7, {"each": {"each": {"any": True}}}, {}, {"x": 1}],
+}  # fmt: skip
+
+
+def ill() -> Iterator[str]:
+    """Why no constraint is made of it."""
+    for key, values in ILL.items():
+        for value in values:
+            given = {key: value if key == "each" else [value]}
+            yield from attempted(f"{key} {str(value)[:40]!r}", lambda given=given: str(read_constraint(given)))
+    for given in (
+        {"min": 1},
+        {"max": 1},
+        {"min": 1.5, "max": 2},
+        {"min": 0, "max": 2**53},
+        {"each": {"any": True}, "most": -1},
+        {"each": {"any": True}, "most": "x"},
+        {"any": 1},
+    ):
+        yield from attempted(f"{given}", lambda given=given: str(read_constraint(given)))
+
+
 def words() -> Iterator[str]:
     """What each caveat says for people, and each constraint."""
     for value in CONSTRAINTS:
@@ -237,7 +299,15 @@ def failing() -> Iterator[str]:
 
 
 def shown() -> Iterator[str]:
-    """What a debugger shows: nothing that is secret."""
+    """What a debugger shows: nothing that is secret. And what errors carry, and accesses cost."""
+    for error in (
+        Refused("why", "told", kind="proof", here=True),
+        GuardError("why", "outcome_unknown"),
+        IssuanceError("why", "policy", "log"),
+    ):
+        yield f"{error} {vars(error)} {error.code}"
+    yield str(charged_once([data("sales"), data("hr")], {"eur": 3, "rows": 1}))
+    yield str(rights_of({"tables": ["sales"], "operations": ["select"], "columns": {"sales": ["region"]}}))
     held = mint()
     asks = held.require(DISCHARGER.public, need={"approve": "payment"})
     given = Discharger(DISCHARGER, lambda need: Allow(expires_in=60), clock=clock()).discharge(asks.needs[0])
@@ -308,6 +378,9 @@ def mistakes() -> Iterator[str]:
             yield from (f"{text} (of {first[text]}, {count})" for text, count in told.items())
 
 
+RIGHTS = {"tables", "operations", "allow", "columns", "tools"}
+
+
 def wider() -> Iterator[str]:
     """What is said where more is asked for than is held, and where a clamp would leave nothing."""
     held = mint(
@@ -322,10 +395,20 @@ def wider() -> Iterator[str]:
     ]  # fmt: skip
     for given in asked:
         for clamp in (False, True):
-            yield from attempted(
-                f"{given} clamp={clamp}",
-                lambda given=given, clamp=clamp: held.attenuate(**given, keep=("data", "tools"), clamp=clamp),
-            )
+            options: dict[str, Any] = {"keep": ("tables", "tools") if RIGHTS & given.keys() else (), "clamp": clamp}
+            calls: list[tuple[str, Callable[..., Token | str]]] = [
+                ("attenuate", held.attenuate),
+                ("delegate", partial(held.delegate, to="x")),
+                ("present", held.present),
+            ]
+            for name, call in calls:
+                more = {"audience": "a", "clock": clock()} if name == "present" else {}
+                yield from attempted(
+                    f"{name} {given} clamp={clamp}", lambda call=call, given={**given, **more, **options}: left(call(**given))
+                )
+    for most in (10, 400):
+        yield from attempted(f"present in {most}", lambda most=most: held.present(audience="a", max_chars=most, clock=clock()))
+        yield from attempted(f"show in {most}", lambda most=most: held.show(audience="a", max_chars=most))
     child = held.delegate(to="reader", tables=["sales"], operations=["select"])
     yield from attempted("back to a holder", lambda: child.delegate(to="orchestrator"))
     yield from attempted("too deep", lambda: child.delegate(to="another"))
@@ -355,7 +438,13 @@ def vectors() -> Iterator[str]:
         yield from (f"{family['family']}: {line[:200]}" for line in said)
 
 
-PARTS = (vectors, decisions, models, words, failing, shown, mistakes, wider)
+def left(token: Token | str) -> str:
+    """All that is held then."""
+    parsed = Token.parse(token) if isinstance(token, str) else token
+    return f"{parsed.unverified.capability.json()}"
+
+
+PARTS = (vectors, decisions, models, words, ill, failing, shown, mistakes, wider)
 
 
 def transcript(part: Callable[[], Iterator[str]]) -> str:
