@@ -5,10 +5,11 @@ Whoever changes a word sees here what a reader will see. None of it is a promise
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,7 +157,7 @@ def asked() -> Iterator[Asked]:
     yield Asked("a proof, and nowhere to note it", proven, request, {"audience": "db"})
 
     counted = mint(**SALES, uses=1, budget={"usd_cents": 5})
-    ledger = {"ledger": MemoryLedger(clock=clock()), "audience": "db"}
+    ledger = {"ledger": MemoryLedger(clock=clock(), floor=0), "audience": "db"}
     paid = Access(table="sales", operation="select", cost={"usd_cents": 3})
     yield Asked("counted, nowhere", counted, paid)
     yield Asked("cost unstated", counted.attenuate(audience="db"), data("sales"), ledger)
@@ -378,6 +379,49 @@ def mistakes() -> Iterator[str]:
             yield from (f"{text} (of {first[text]}, {count})" for text, count in told.items())
 
 
+def standing() -> Iterator[str]:
+    """What a grant and its other face answer: to what is no question, and to one that goes on from it."""
+    held = mint(**SALES, uses=9, budget={"eur": 90}, audience="db")
+    server = verifier(audience="db", ledger=MemoryLedger(clock=clock(), floor=0), random=fixed_random("standing"))
+    grant = server.authorize(
+        held.present(audience="db", clock=clock()), Access(table="sales", operation="select", cost={"eur": 1})
+    )
+    yes, no, odd = (
+        Access(table="sales", operation="select", cost={"eur": 2}),
+        Access(table="hr", operation="select", cost={"eur": 2}),
+        Caller(agent="mallory", task="task-9"),
+    )
+
+    async def awaited(name: str, given: Sequence[Any], options: dict[str, Any]) -> Any:
+        return await getattr(grant.awaited, name)(*given, **options)
+
+    def asked_of(name: str, given: Sequence[Any], options: dict[str, Any]) -> Iterator[str]:
+        what = f"{name} {str(given).replace(str(yes), 'yes').replace(str(no), 'no')} {options!r}"
+        yield from attempted(what, lambda: brief(getattr(grant, name)(*given, **options)))
+        yield from attempted(f"await {what}", lambda: brief(asyncio.run(awaited(name, given, options))))
+
+    strange: list[dict[str, Any]] = [{}, {"caller": odd}, {"caller": "x"}]
+    for options in strange:
+        for name in ("check", "authorize", "explain", "reserve"):
+            for one in (yes, no, None, 7):
+                yield from asked_of(name, [one], options)
+        for name in ("recheck", "check_all", "reserve_all"):
+            for many in ([yes], [yes, no], [], [None], 7):
+                yield from asked_of(name, [many], options)
+    for units in (["eur", "uses", "usd"], ["a b"], [], "eur", 7):
+        yield from asked_of("left", [units], {})
+    for code in ("attribute", "no_code", "allowed"):
+        for access in (None, no, 7):
+            yield from asked_of("deny", [code, "by the server", access], {})
+
+
+def brief(answer: Any) -> str:
+    """A decision in all that it says; of anything else its kind."""
+    if isinstance(answer, Decision):
+        return f"{answer.line()}; {answer.caller} {answer.effects} {answer.dry} {answer.step}"
+    return f"{answer}" if isinstance(answer, dict) else type(answer).__name__
+
+
 RIGHTS = {"tables", "operations", "allow", "columns", "tools"}
 
 
@@ -444,7 +488,7 @@ def left(token: Token | str) -> str:
     return f"{parsed.unverified.capability.json()}"
 
 
-PARTS = (vectors, decisions, models, words, ill, failing, shown, mistakes, wider)
+PARTS = (vectors, decisions, models, words, ill, failing, shown, standing, mistakes, wider)
 
 
 def transcript(part: Callable[[], Iterator[str]]) -> str:

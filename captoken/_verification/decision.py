@@ -739,12 +739,17 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         why: str,
         access: Access | None,
     ) -> tuple[Refusals, Asked]:
-        """What a denial of the grant's own says, and about which question. Raises ValueError."""
+        """What a denial of the grant's own says, and about which question.
+
+        Raises ValueError, and TypeError for what is no Access.
+        """
         if isinstance(code, Decision):
             if code:
                 raise ValueError("an allowance is no denial: deny takes a decision that is denied")
             return code.refusals, self._asked(grant, code.access, code.caller)
 
+        if access is not None:
+            stated(access, None)
         return own_denial(code, why), self._asked(grant, access, None)
 
     def __repr__(self) -> str:
