@@ -103,9 +103,9 @@ def http_request(
     stands in the request line, undecoded. Headers are no part of it. Raises TypeError, or
     ValueError for text beyond ASCII.
     """
-    spelled_method = names.spelled(method, "method", "ascii")
-    spelled_origin = names.spelled(origin, "origin", "ascii")
-    path = target if type(target) is bytes else names.spelled(target, "target", "ascii")
+    spelled_method = names.encoded(method, "method", "ascii")
+    spelled_origin = names.encoded(origin, "origin", "ascii")
+    path = target if type(target) is bytes else names.encoded(target, "target", "ascii")
     content = primitives.sha256(_exact_bytes(body, "body"))
     return _digest(_HTTP, spelled_method, spelled_origin, path, content)
 
@@ -121,8 +121,8 @@ def mcp_request(
     affair: the core does not know which spellings of JSON a tool calls equal. Raises TypeError, or
     ValueError for a lone surrogate.
     """
-    spelled_method = names.spelled(method, "method")
-    spelled_name = names.spelled(name, "name")
+    spelled_method = names.encoded(method, "method")
+    spelled_name = names.encoded(name, "name")
     return _digest(_MCP, spelled_method, spelled_name, _exact_bytes(arguments, "arguments"))
 
 

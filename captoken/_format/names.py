@@ -51,7 +51,7 @@ def exact_str(value: Any, what: str) -> str:
     return value
 
 
-def spelled(value: Any, what: str, encoding: str = "utf-8") -> bytes:
+def encoded(value: Any, what: str, encoding: str = "utf-8") -> bytes:
     """The bytes of a string.
 
     Raises TypeError for no string, and ValueError for what the encoding cannot spell.
