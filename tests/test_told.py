@@ -23,6 +23,8 @@ from captoken._language.caveats import V1, Vocabulary
 from captoken._language.constraints import read_constraint
 from captoken._language.costs import charged_once
 from captoken._language.data import rights_of
+from captoken._language.lineage import Lineage
+from captoken._language.links import read_link
 from captoken._language.overlay import Overlay
 from captoken._verification.verifier import VerifierOptions
 from captoken._verification.wording import told_to_model
@@ -186,7 +188,24 @@ def asked() -> Iterator[Asked]:
     for seconds in (10, 30, 31):
         yield Asked(f"fresh within {seconds}", held.attenuate(fresh=seconds), data("sales"), {"overlay": lambda: old})
     yield Asked("fresh, and no overlay", held.attenuate(fresh=10), data("sales"))
+    for recorded in (held.attenuate(audience="db"), counted.attenuate(audience="db")):
+        yield Asked(
+            "a trail that fails",
+            recorded,
+            paid,
+            {"audit": Full(), "ledger": MemoryLedger(clock=clock(), floor=0), "audience": "db"},
+        )
     yield Asked("no snapshot", held, data("sales"), {"overlay": lambda: None})
+
+
+class Full:
+    """A trail on a disk that is full."""
+
+    def record(self, decision: Decision) -> None:
+        raise OSError("no space left")
+
+    def record_all(self, decisions: Sequence[Decision]) -> None:
+        raise OSError("no space left")
 
 
 ACTS: dict[str, Callable[[Operator, Token], object]] = {
@@ -213,7 +232,9 @@ def decisions() -> Iterator[str]:
             yield f"with limits: {limits}"
         yield f"needs: {decision.needed}"
         yield json.dumps(decision.as_dict())
-        yield "; ".join(f"{step.number} {step.outcome} {step.detail}" for step in dry.steps[6:])
+        yield f"dry {dry.dry} {dry.as_dict()['committed']}: " + "; ".join(
+            f"{step.number} {step.outcome} {step.detail}" for step in dry.steps[6:]
+        )
 
 
 def models() -> Iterator[str]:
@@ -308,6 +329,8 @@ def shown() -> Iterator[str]:
     ):
         yield f"{error} {vars(error)} {error.code}"
     yield str(charged_once([data("sales"), data("hr")], {"eur": 3, "rows": 1}))
+    for body in (b'{"from":"orchestrator","n":"AAAAAAAAAAA","to":"x"}', b'{"from":"nobody","n":"AAAAAAAAAAA","to":"x"}'):
+        yield str(Lineage(("orchestrator",)).step(read_link(body, V1)))
     yield str(rights_of({"tables": ["sales"], "operations": ["select"], "columns": {"sales": ["region"]}}))
     held = mint()
     asks = held.require(DISCHARGER.public, need={"approve": "payment"})
