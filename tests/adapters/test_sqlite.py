@@ -542,6 +542,15 @@ class TestBlock:
         gc.collect()
         assert gone() is None and not _claims._claims
 
+    def test_a_connection_that_is_closed_cannot_be_guarded(self) -> None:
+        connection = sqlite3.connect(":memory:")
+        connection.close()
+        with (
+            pytest.raises(GuardError, match="cannot be guarded here: Cannot operate on a closed database"),
+            guarded(connection, READER),
+        ):
+            pass
+
     def test_a_connection_that_is_closed_inside_is_let_go(self) -> None:
         connection = sqlite3.connect(":memory:")
         with pytest.raises(sqlite3.ProgrammingError), guarded(connection, READER):
@@ -785,7 +794,11 @@ class TestTime:
             return raw.decode()
 
         plain.text_factory = slowly
-        for sql in ("select region from sales", "select 'a'", "insert into sales (id, region) values (9, 'eu') returning region"):
+        for sql in (
+            "select region from sales",
+            "select 'a'",
+            "insert into sales (id, region) values (9, 'eu') returning region",
+        ):
             now[0] = NOW
             with rolled_back(plain, held) as db, pytest.raises(Denied) as caught:
                 db.execute(sql)
@@ -1064,6 +1077,8 @@ class TestFunctions:
             assert verdict(db, calls[2]) == "operation"
         with guarded(plain, held) as db:
             assert [verdict(db, sql) for sql in calls] == ["operation"] * 3
+            assert db.execute("update sales set amount = 7").rowcount == 3
+            assert db.execute(calls[1]).fetchall() == [(3,)] and verdict(db, calls[0]) == "operation"
 
     def test_a_name_of_sqlites_own_that_the_owner_has_taken(self, plain: sqlite3.Connection) -> None:
         with guarded(plain, READER) as db:
@@ -1251,8 +1266,17 @@ def test_the_names_of_tables_are_found_where_they_stand(sql: str, mentions: str)
 
 @pytest.mark.parametrize(
     "sql",
-    ["[" * 200_000, "'" * 200_001, "$a(" * 100_000, "/*" * 100_000, "(" * 200_000, "with a as (" * 20_000, "\"'`[" * 50_000, "using " * 50_000,
-     "join a using (b, " * 20_000],
+    [
+        "[" * 200_000,
+        "'" * 200_001,
+        "$a(" * 100_000,
+        "/*" * 100_000,
+        "(" * 200_000,
+        "with a as (" * 20_000,
+        "\"'`[" * 50_000,
+        "using " * 50_000,
+        "join a using (b, " * 20_000,
+    ],
     ids=["brackets", "quotes", "variables", "comments", "parentheses", "with", "quotes of all kinds", "using", "lists"],
 )
 def test_hostile_text_is_cut_into_tokens_in_no_time(sql: str) -> None:
@@ -1408,13 +1432,19 @@ def test_what_a_statement_costs_is_told_by_its_text_and_parameters(plain: sqlite
 
     one, spent = paying()
     with guarded(plain, one, cost=cost) as db:
-        for sql, n, total in (("select :n from sales", 5, 0), ("select :n, 1 from sales", 5, 5), ("select :n, 1 from sales", 4, 9)):
+        for sql, n, total in (
+            ("select :n from sales", 5, 0),
+            ("select :n, 1 from sales", 5, 5),
+            ("select :n, 1 from sales", 4, 9),
+        ):
             db.execute(sql, {"n": n})
             assert asked[-1] == (sql, {"n": n}) and spent() == total
         assert verdict(db, "select :n, 1 from sales", {"n": 2}) == "budget_exhausted"
 
 
-def test_without_a_cost_a_token_with_a_budget_permits_nothing_and_the_denial_says_what_to_write(plain: sqlite3.Connection) -> None:
+def test_without_a_cost_a_token_with_a_budget_permits_nothing_and_the_denial_says_what_to_write(
+    plain: sqlite3.Connection,
+) -> None:
     one, _ = paying()
     for cost in (None, {}, {"eur": 1}, lambda sql, parameters: {}):
         with guarded(plain, one, cost=cost) as db, pytest.raises(Denied) as caught:

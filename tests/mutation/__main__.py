@@ -86,7 +86,7 @@ def survivor(name: str, folder: Path) -> Survivor:
     ran = subprocess.run([sys.executable, "-m", "mutmut", "show", name], cwd=folder, capture_output=True, text=True, check=True)
     lines = [line for line in ran.stdout.splitlines() if not line.startswith(("---", "+++", "@@", "#"))]
     was, now = (" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
-    return Survivor(module.replace(".", "/") + ".py", function.replace("ǁ", ".").lstrip("x_."), was, now)
+    return Survivor(module.replace(".", "/") + ".py", function.replace("ǁ", ".").removeprefix("x").lstrip("_."), was, now)
 
 
 def why_listed(found: Survivor, listed: dict[str, list[dict[str, str]]]) -> str | None:
