@@ -542,14 +542,23 @@ class TestBlock:
         gc.collect()
         assert gone() is None and not _claims._claims
 
-    def test_a_connection_that_is_closed_cannot_be_guarded(self) -> None:
-        connection = sqlite3.connect(":memory:")
-        connection.close()
-        with (
-            pytest.raises(GuardError, match="cannot be guarded here: Cannot operate on a closed database"),
-            guarded(connection, READER),
-        ):
-            pass
+    def test_a_connection_of_another_thread_cannot_be_guarded(self) -> None:
+        made: list[sqlite3.Connection] = []
+        is_there, is_over = threading.Event(), threading.Event()
+
+        def of_another() -> None:
+            made.append(sqlite3.connect(":memory:"))
+            is_there.set()
+            is_over.wait()
+            made[0].close()
+
+        other = threading.Thread(target=of_another)
+        other.start()
+        is_there.wait()
+        with pytest.raises(GuardError, match="cannot be guarded here: SQLite objects"), guarded(made[0], READER):
+            raise AssertionError
+        is_over.set()
+        other.join()
 
     def test_a_connection_that_is_closed_inside_is_let_go(self) -> None:
         connection = sqlite3.connect(":memory:")
