@@ -232,7 +232,7 @@ def decisions() -> Iterator[str]:
             yield f"with limits: {limits}"
         yield f"needs: {decision.needed}"
         yield json.dumps(decision.as_dict())
-        yield f"dry {dry.dry} {dry.as_dict()['committed']}: " + "; ".join(
+        yield f"dry {dry.dry} {dry.as_dict()['committed']} {decision.leeway}: " + "; ".join(
             f"{step.number} {step.outcome} {step.detail}" for step in dry.steps[6:]
         )
 
@@ -322,6 +322,7 @@ def failing() -> Iterator[str]:
 
 def shown() -> Iterator[str]:
     """What a debugger shows: nothing that is secret. And what errors carry, and accesses cost."""
+    held = mint()
     for error in (
         Refused("why", "told", kind="proof", here=True),
         GuardError("why", "outcome_unknown"),
@@ -331,8 +332,15 @@ def shown() -> Iterator[str]:
     yield str(charged_once([data("sales"), data("hr")], {"eur": 3, "rows": 1}))
     for body in (b'{"from":"orchestrator","n":"AAAAAAAAAAA","to":"x"}', b'{"from":"nobody","n":"AAAAAAAAAAA","to":"x"}'):
         yield str(Lineage(("orchestrator",)).step(read_link(body, V1)))
+    for key in ("region", "tables", "acme:region", 7):
+        yield from attempted(
+            f"a caveat called {key}", lambda key=key: repr(Vocabulary(type("Odd", (Region,), {"key": key}), Region))
+        )
+    odd: Any = "noon"
+    yield from attempted("a clock that gives text", lambda: verifier(clock=lambda: odd).check(held, data("sales")))
+    yield from attempted("a keyring that is none", lambda: Issuer(lambda: odd).mint(**WHO, **SALES))
+    yield from attempted("a keyring that is none", lambda: Verifier(lambda: odd).check(held, data("sales")))
     yield str(rights_of({"tables": ["sales"], "operations": ["select"], "columns": {"sales": ["region"]}}))
-    held = mint()
     asks = held.require(DISCHARGER.public, need={"approve": "payment"})
     given = Discharger(DISCHARGER, lambda need: Allow(expires_in=60), clock=clock()).discharge(asks.needs[0])
     server = verifier(audience=["db", "a"])

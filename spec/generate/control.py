@@ -626,6 +626,12 @@ def fresh_(allow: Any, deny: Any, table: Table) -> None:
         token({**SALES, "aud": ["sales-db"]}, {"fresh": 10}),
         audiences=HERE,
     )
+    # Where a link leaves fewer servers, or a task below: how old the overlay is, stays as it was.
+    narrower = token({**SALES, "aud": ["sales-db"]}, {"fresh": 10})
+    allow("fresh_after_fewer_audiences", "36.11", snapshot(iat=NOW - 10), narrower, audiences=["hr-db", "sales-db"])
+    below = token({**SALES, "task": "task-123/part"}, {"fresh": 10})
+    allow("fresh_after_a_task", "36.11", snapshot(iat=NOW - 10), below)
+    deny("fresh_after_a_task_and_older", "36.11", "stale_overlay", snapshot(iat=NOW - 11), below)
     allow("fresh_where_a_stale_one_will_do", "36.11", snapshot(iat=NOW - 10), asks, stale=True)
     deny("fresh_where_a_stale_one_will_do_and_it_is", "36.11", "stale_overlay", snapshot(iat=NOW - 61), asks, stale=True)
     deny("fresh_where_none_will_do_and_there_is_none", "36.11", "stale_overlay", None, asks, stale=True)
