@@ -178,8 +178,13 @@ def _read(data: bytes) -> Certificate:
             found[type(extension.value)] = extension.value
         begins = raw.not_valid_before_utc
         ends = raw.not_valid_after_utc
+        # It ends in its signature, which is of whole bytes. DER can leave out last bits, and where
+        # these are zero, one certificate would have a second spelling.
+        is_whole = data.endswith(b"\0" + raw.signature)
     except Exception as error:  # the library has no one family for what it cannot read
         raise KeysError(f"it cannot be read: {type(error).__name__}") from None
+    if not is_whole:
+        raise KeysError("it cannot be read: its signature is not of whole bytes")
 
     names = found.get(x509.SubjectAlternativeName, ())
     uris = [one.value for one in names if type(one) is x509.UniformResourceIdentifier]

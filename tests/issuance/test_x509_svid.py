@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -202,7 +203,9 @@ def test_what_is_no_workloads_id_is_refused(client_id: str) -> None:
     refused("is no SPIFFE ID of a workload", ACME.svid(client_id), client_id=client_id)
 
 
-@pytest.mark.parametrize("client_id", ["spiffe://other.example/robot", "spiffe://nobody.example/robot", "spiffe://", "https://login.acme.example"])
+@pytest.mark.parametrize(
+    "client_id", ["spiffe://other.example/robot", "spiffe://nobody.example/robot", "spiffe://", "https://login.acme.example"]
+)
 def test_a_trust_domain_that_takes_none_is_refused_whoever_signed(client_id: str) -> None:
     """`other` has keys for JWT-SVIDs alone. An authority of one domain says nothing of another one."""
     refused("its trust domain is not known here, or no certificates of it are taken", ACME.svid(client_id), client_id=client_id)
@@ -254,6 +257,15 @@ def test_a_chain_is_bounded() -> None:
 GOOD_ONE = ACME.svid(ROBOT).chain[0]
 
 
+def test_a_signature_whose_last_bits_are_left_out_is_no_second_spelling() -> None:
+    """Where they are zero, the certificate would verify."""
+    good = next(made for made in (ACME.svid(ROBOT).chain[0] for _ in range(100)) if made[-1] % 2 == 0)
+    at = len(good) - len(x509.load_der_x509_certificate(good).signature) - 1  # how many bits are left out
+    assert verify(shown_by([good], ROBOT, OF), OF, HERE, NOW)
+    with pytest.raises(IssuanceError, match="its signature is not of whole bytes"):
+        shown_by([good[:at] + b"\1" + good[at + 1 :]], ROBOT, OF)
+
+
 @settings(deadline=None)
 @given(st.integers(0, len(GOOD_ONE) - 1), st.integers(1, 255), st.binary(max_size=4))
 def test_fuzz_a_certificate_with_a_byte_changed_is_nobodys(at: int, by: int, more: bytes) -> None:
@@ -273,7 +285,14 @@ def count(data: bytes) -> tuple[bool, tuple[str, ...]]:
 
 @pytest.mark.parametrize(
     "data",
-    [ACME.pem, STRANGER.pem + b"\n# and ours\n" + ACME.pem, ACME.der, STRANGER.der + ACME.der, ACME.bundle(), b"\n " + ACME.bundle()],
+    [
+        ACME.pem,
+        STRANGER.pem + b"\n# and ours\n" + ACME.pem,
+        ACME.der,
+        STRANGER.der + ACME.der,
+        ACME.bundle(),
+        b"\n " + ACME.bundle(),
+    ],
     ids=["PEM", "PEM of two", "DER", "DER of two", "a SPIFFE bundle", "a SPIFFE bundle behind spaces"],
 )
 def test_a_bundle_in_each_of_its_forms(data: bytes) -> None:
@@ -291,7 +310,9 @@ def test_what_is_no_authority_is_refused_and_the_others_stand() -> None:
 
 
 def test_a_bundle_may_have_none_any_more() -> None:
-    assert count(b'{"keys":[]}') == count(b"") == count(b'{"keys":[{"use":"jwt-svid","kid":"a"},{"use":"x509"}]}') == (False, ())
+    assert (
+        count(b'{"keys":[]}') == count(b"") == count(b'{"keys":[{"use":"jwt-svid","kid":"a"},{"use":"x509"}]}') == (False, ())
+    )
 
 
 @pytest.mark.parametrize(
@@ -444,7 +465,9 @@ class Door:
             transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
                 data = {"grant_type": "client_credentials", "client_id": ROBOT, "resource": "sales-db", **form}
-                return await client.post("/token", headers=headers or {}, data={name: value for name, value in data.items() if value})
+                return await client.post(
+                    "/token", headers=headers or {}, data={name: value for name, value in data.items() if value}
+                )
 
         answer = asyncio.run(sent())
         return answer.status_code, answer.json()
@@ -459,7 +482,12 @@ def good(answer: tuple[int, dict[str, Any]], grant: str = "nightly") -> dict[str
     status, said = answer
     assert status == 200 and said["scope"] == grant, said
     if said["token_type"] == "Bearer":
-        assert Verifier(KEYRING.for_audience("sales-db"), "sales-db", clock=FixedClock(NOW)).check(said["access_token"], SALES).code == "allowed"
+        assert (
+            Verifier(KEYRING.for_audience("sales-db"), "sales-db", clock=FixedClock(NOW))
+            .check(said["access_token"], SALES)
+            .code
+            == "allowed"
+        )
     return said
 
 
@@ -499,7 +527,11 @@ def test_a_workload_acts_for_a_person_by_its_certificate(door: Door) -> None:
     # The login belongs to that workload from then on, as it does with an assertion.
     good(door.ask(ACME.svid(ROBOT), subject_token=text, **BY_LOGIN), "report")
     other = "spiffe://acme.example/ns/risk/sa/other"
-    denied(door.ask(ACME.svid(other), subject_token=text, client_id=other, **BY_LOGIN), "the assertion starts nothing", "invalid_grant")
+    denied(
+        door.ask(ACME.svid(other), subject_token=text, client_id=other, **BY_LOGIN),
+        "the assertion starts nothing",
+        "invalid_grant",
+    )
     denied(door.ask(None, subject_token=login(sub="joe"), **BY_LOGIN), "none was shown")
 
 
@@ -524,8 +556,13 @@ def test_a_certificate_counts_where_client_id_names_it_alone(door: Door) -> None
         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
     }
     good(door.ask(STRANGER.svid(ROBOT), **by_jwt))
-    denied(door.ask(robot, **by_jwt | {"client_id": "spiffe://acme.example/ns/risk/sa/other"}), "the assertion is of another than client_id")
-    assert door.ask(robot, subject_token=login(), **BY_LOGIN | {"client_id": ""})[1]["error"] == "invalid_request"  # it wants the two
+    denied(
+        door.ask(robot, **by_jwt | {"client_id": "spiffe://acme.example/ns/risk/sa/other"}),
+        "the assertion is of another than client_id",
+    )
+    assert (
+        door.ask(robot, subject_token=login(), **BY_LOGIN | {"client_id": ""})[1]["error"] == "invalid_request"
+    )  # it wants the two
 
 
 @pytest.mark.parametrize(
@@ -607,7 +644,9 @@ def test_a_proxy_says_which_certificate_it_was_shown(tmp_path: Path) -> None:
         "74 from a stranger without the secret", "74 from a stranger who guesses the secret", "74 from a stranger with an empty secret",
     ],
 )  # fmt: skip
-def test_a_header_of_anybody_else_is_not_believed(tmp_path: Path, proxy: str, address: str | None, more: dict[str, str], says: str) -> None:
+def test_a_header_of_anybody_else_is_not_believed(
+    tmp_path: Path, proxy: str, address: str | None, more: dict[str, str], says: str
+) -> None:
     """The certificate in it is good, and who sends it need not have its key: certificates are public."""
     denied(Door(tmp_path, proxy).ask(headers=ACME.svid(ROBOT).headers() | more, address=address), says)
 
