@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from itertools import pairwise
 from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -41,7 +43,9 @@ def test_a_snapshot_takes_the_place_of_the_one_before(open_snapshots: OpenSnapsh
 
 
 @pytest.mark.parametrize(
-    "snapshot", [b"", b"\0", bytes(range(256)), b"\xff" * 100, "é€".encode(), b"1", b"x" * 3_000_000], ids=lambda data: f"{data[:6]}+{len(data)}"
+    "snapshot",
+    [b"", b"\0", bytes(range(256)), b"\xff" * 100, "é€".encode(), b"1", b"x" * 3_000_000],
+    ids=lambda data: f"{data[:6]}+{len(data)}",
 )
 def test_bytes_come_back_as_they_were(open_snapshots: OpenSnapshots, snapshot: bytes) -> None:
     store = open_snapshots()
@@ -118,7 +122,9 @@ def test_what_was_long_ago_is_forgotten_where_the_whole_is_at_hand(open_snapshot
     assert store.since(marks[10]) == [b"%d" % number for number in range(10, DELTAS + 10)]
 
 
-@pytest.mark.parametrize("delta", [b"", b"\0", bytes(range(256)), "é€".encode(), b"x" * 1_000_000], ids=lambda data: f"{data[:6]}+{len(data)}")
+@pytest.mark.parametrize(
+    "delta", [b"", b"\0", bytes(range(256)), "é€".encode(), b"x" * 1_000_000], ids=lambda data: f"{data[:6]}+{len(data)}"
+)
 def test_bytes_of_a_delta_come_back_as_they_were(open_snapshots: OpenSnapshots, delta: bytes) -> None:
     store = open_snapshots()
     mark = first(store)
@@ -182,6 +188,28 @@ def test_of_16_that_publish_at_once_one_wins(open_snapshots: OpenSnapshots) -> N
         rows = list(pool.map(run, range(16)))
     assert [sum(row[number] for row in rows) for number in range(40)] == [1] * 40
     assert store.load() == f"39 by {[row[39] for row in rows].index(True)}".encode()
+
+
+class Between:
+    """A store in which something happens once, between what an operator has loaded and what it publishes."""
+
+    def __init__(self, store: Any, happens: Callable[[], object]) -> None:
+        self._store = store
+        self._happens = [happens]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("publish") and self._happens:
+            self._happens.pop()()
+        return getattr(self._store, name)
+
+
+def test_an_operator_that_comes_in_between_loses_nothing(open_snapshots: OpenSnapshots) -> None:
+    store = open_snapshots()
+    other = Operator(KEY, store, by="other", clock=clock())
+    one = Operator(KEY, Between(store, lambda: other.revoke(subject="user-2", why="test")), by="one", clock=clock())
+    one.revoke(subject="user-1", why="test")
+    newest = Overlay.open(store.load() or b"", [KEY.public])
+    assert sorted(str(entry.select.subject) for entry in newest.entries) == ["user-1", "user-2"] and newest.seq == 2
 
 
 def test_no_operator_loses_what_another_one_did(open_snapshots: OpenSnapshots, kind: Kind) -> None:
