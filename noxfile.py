@@ -142,7 +142,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 @nox.parametrize("room", ["core", "sqlite", "postgres"], ids=["core", "sqlite", "postgres"])
 def mutation(session: nox.Session, room: str) -> None:
-    """Small faults in the library, a sample of each room: the tests see them, or it is said why not."""
+    """Small faults in the library, a sample of each room: tests see them, or it is said why not."""
     prepare(session, "mutmut==3.8.1")
     sample = ("--sample", os.environ.get("CAPTOKEN_FAULTS", "500"), "--seed", SEED)
     session.run("python", "-m", "tests.mutation", room, *sample)
