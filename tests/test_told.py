@@ -122,9 +122,8 @@ def asked() -> Iterator[Asked]:
     }.items():  # fmt: skip
         clerk = mint(tools=TOOLS).delegate(to="clerk", tools={"refund": {"cents": {"max": 500}, "to": {"in": ["ann"]}}})
         yield Asked(f"argument, {name}", clerk, tool("refund", **arguments))
-    odd = {"`a`{b}": 1}
     yield Asked(
-        "argument, an odd name", mint(tools={"pay": {"n": {"any": True}}}), Access(tool="pay", arguments={"n": 1, **odd})
+        "argument, an odd name", mint(tools={"pay": {"n": {"any": True}}}), Access(tool="pay", arguments={"n": 1, "`a`{b}": 1})
     )
     values = {
         "n": 1.5, "most": float(2**53 - 1), "over": float(2**53), "least": -float(2**53 - 1), "under": -float(2**53), "list": [1, "a", True],
@@ -168,23 +167,16 @@ def asked() -> Iterator[Asked]:
 
     asks = held.require(DISCHARGER.public, need={"approve": "payment"}, location="https://approvals.example")
     yield Asked("a consent that is missing", asks, data("sales"))
-    for name, lives in {"a consent": 60, "a consent that is over": 0}.items():
-        given = Discharger(
-            DISCHARGER, lambda need, lives=lives: Allow(expires_in=lives or 1), clock=FixedClock(NOW - (0 if lives else 9))
-        )
+    for name, ago, lives in (("a consent", 0, 60), ("a consent that is over", 9, 1)):
+        given = Discharger(DISCHARGER, lambda need, lives=lives: Allow(expires_in=lives), clock=FixedClock(NOW - ago))
         ready = asks.with_discharge(given.discharge(asks.needs[0]))
         yield Asked(name, ready, data("sales"))
 
     for name, act in ACTS.items():
-        store = MemorySnapshots()
-        operator = Operator(OPERATOR, store, by="ops@example", clock=clock(), random=fixed_random(name))
-        act(operator, held)
-        overlay = Overlay.open(store.load() or b"", [OPERATOR.public])
+        overlay = published(partial(act, held=held), name)
         late = {"clock": FixedClock(NOW + 90), "max_staleness": 60} if name == "an old snapshot" else {}
         yield Asked(name, held, data("sales"), {"overlay": lambda overlay=overlay: overlay, **late})
-    stale = MemorySnapshots()
-    Operator(OPERATOR, stale, by="ops@example", clock=FixedClock(NOW - 30)).renew()
-    old = Overlay.open(stale.load() or b"", [OPERATOR.public])
+    old = published(Operator.renew, "old", NOW - 30)
     for seconds in (10, 30, 31):
         yield Asked(f"fresh within {seconds}", held.attenuate(fresh=seconds), data("sales"), {"overlay": lambda: old})
     yield Asked("fresh, and no overlay", held.attenuate(fresh=10), data("sales"))
@@ -198,6 +190,13 @@ def asked() -> Iterator[Asked]:
     yield Asked("no snapshot", held, data("sales"), {"overlay": lambda: None})
 
 
+def published(act: Callable[[Operator], object], name: str = "", at: int = NOW) -> Overlay:
+    """The overlay after what an operator did."""
+    store = MemorySnapshots()
+    act(Operator(OPERATOR, store, by="ops@example", clock=FixedClock(at), random=fixed_random(name)))
+    return Overlay.open(store.load() or b"", [OPERATOR.public])
+
+
 class Full:
     """A trail on a disk that is full."""
 
@@ -208,7 +207,7 @@ class Full:
         raise OSError("no space left")
 
 
-ACTS: dict[str, Callable[[Operator, Token], object]] = {
+ACTS: dict[str, Callable[..., object]] = {
     "an overlay": lambda operator, held: operator.renew(),
     "an old snapshot": lambda operator, held: operator.renew(),
     "revoked": lambda operator, held: operator.revoke(token=held.unverified.root.token_id, why="lost laptop"),
@@ -220,9 +219,8 @@ ACTS: dict[str, Callable[[Operator, Token], object]] = {
 def decisions() -> Iterator[str]:
     for name, token, access, facts, caller in asked():
         server = verifier(**facts)
-        options = {} if caller is None else {"caller": caller}
-        dry = server.explain(token, access, **options)
-        decision = dry if access is None else server.check(token, access, **options)
+        dry = server.explain(token, access, caller=caller)
+        decision = dry if access is None else server.check(token, access, caller=caller)
         yield f"## {name}"
         yield decision.report(values=True)
         yield repr(decision)
@@ -344,13 +342,11 @@ def shown() -> Iterator[str]:
     asks = held.require(DISCHARGER.public, need={"approve": "payment"})
     given = Discharger(DISCHARGER, lambda need: Allow(expires_in=60), clock=clock()).discharge(asks.needs[0])
     server = verifier(audience=["db", "a"])
-    store = MemorySnapshots()
-    Operator(OPERATOR, store, by="ops@example", clock=clock()).renew()
     yield from map(repr, (
         held, held.unverified, held.unverified.capability, mint(**SALES, audience="db", uses=3).unverified.capability,
         mint(tools=TOOLS).unverified.capability, held.attenuate(tables=[]).unverified.capability, held.presented_parts().packet,
         Issuer(KEYRING), KEYRING, verifier(), server, AsyncVerifier(KEYRING), V1, OWN, asks.needs[0], given, UNSET, server.authorize(held.present(audience="db", clock=clock()), data("sales")),
-        Overlay.open(store.load() or b"", [OPERATOR.public]), HOLDER, DISCHARGER, OPERATOR, data("sales"), tool("pay", cents=5),
+        published(Operator.renew), HOLDER, DISCHARGER, OPERATOR, data("sales"), tool("pay", cents=5),
     ))  # fmt: skip
 
 
