@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from captoken import Token, TokenFormatError, interop
-from captoken._format.encoding import b64encode, encode_json
+from captoken._format.encoding import OF_ANOTHER_SHAPE, b64encode, encode_json
 from captoken._format.packet import Packet, encode
 from captoken._format.root import RootRecord
 from tests.world import NOW, SALES, code, data, mint
@@ -57,6 +57,35 @@ def test_the_root_record_is_read_strictly() -> None:
             RootRecord.decode(encode_json({"v": version, "whatever": [1]}))
         assert caught.value.code == "unsupported_version"
     assert code(text(encode_json({"v": 2}), b"{}"), data("sales")) == "unsupported_version"
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [b"", b"{", b"\xff", b'"\xff"', b"[]", b"[" * 100_000, encode_json({**RECORD, "iat": "1"}), encode_json({**RECORD, "x": 1})],
+    ids=["nothing", "cut", "no UTF-8", "no UTF-8 in a string", "a list", "deep", "a type", "a key"],
+)
+def test_an_unreadable_root_record_is_told_in_words_of_our_own(identifier: bytes) -> None:
+    """The decoder's words change from release to release, and so they reach nobody."""
+    with pytest.raises(TokenFormatError) as caught:
+        RootRecord.decode(identifier)
+    assert str(caught.value) == f"the root record cannot be read: {OF_ANOTHER_SHAPE}"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1.0, "must be a str or an int, not float"),
+        (True, "must be a str or an int, not bool"),
+        ([], "must be a str or an int, not list"),
+        (2**53, "must be an integer of magnitude below 2\\^53"),
+        (-(2**53), "must be an integer of magnitude below 2\\^53"),
+        ("\ud800", "no root record can hold this"),
+    ],
+)
+def test_a_fact_that_no_root_record_holds_is_named(value: Any, words: str) -> None:
+    assert mint(**SALES, ext={"acme:x": 2**53 - 1, "acme:y": "\u00e9"}).unverified.root.ext["acme:x"] == 2**53 - 1
+    with pytest.raises(ValueError, match=words):
+        mint(**SALES, ext={"acme:x": value})
 
 
 def test_a_root_record_that_cannot_be_read_is_not_written() -> None:

@@ -62,6 +62,21 @@ class EncodingError(ValueError):
     """
 
 
+# What a typed decoder refuses without a reason of ours.
+OF_ANOTHER_SHAPE = "it is not canonical JSON with exactly the keys and types of version 1"
+
+
+def own_words(error: BaseException) -> str:
+    """What an error of ours says, which a decoder may have wrapped; of a library's error, nothing.
+
+    A library's own words change from release to release, and may quote what it read.
+    """
+    if isinstance(error, msgspec.ValidationError) and error.__cause__ is not None:
+        error = error.__cause__  # raised by a type of ours, when it was made
+    ours = type(error) in (TypeError, ValueError, EncodingError)
+    return str(error) if ours else OF_ANOTHER_SHAPE
+
+
 # --- base64url ------------------------------------------------------------------------------------
 
 _TO_URL = bytes.maketrans(b"+/", b"-_")

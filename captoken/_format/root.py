@@ -12,8 +12,16 @@ from contextlib import suppress
 import msgspec
 
 from captoken._format import names
-from captoken._format.encoding import EncodingError, Integer, decode_json
+from captoken._format.encoding import (
+    MAX_INTEGER,
+    OF_ANOTHER_SHAPE,
+    EncodingError,
+    Integer,
+    decode_json,
+    own_words,
+)
 from captoken._format.errors import TokenFormatError
+from captoken._format.spelling import shown
 
 
 class RootRecord(
@@ -47,13 +55,17 @@ class RootRecord(
         length is not looked at: `check_limits` does. Raises ValueError for what no root record may
         hold.
         """
+        for key, value in self.ext.items():
+            _check_fact(key, value)
         try:
             identifier = _encode_root(self)
             RootRecord.decode(identifier)
         except TokenFormatError as error:
             raise ValueError(str(error)) from None
-        except (TypeError, UnicodeError) as error:
-            raise ValueError(f"no root record can hold this: {error}") from None
+        except (TypeError, UnicodeError):
+            raise ValueError(
+                "no root record can hold this: a lone surrogate, or a value of another type"
+            ) from None
         return identifier
 
     @classmethod
@@ -68,7 +80,7 @@ class RootRecord(
                 _check(record, identifier)
             names.task(record.task)
         except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
-            raise _no_root_record(identifier, str(error)) from None
+            raise _no_root_record(identifier, own_words(error)) from None
         return record
 
 
@@ -95,7 +107,7 @@ def _check(record: RootRecord, identifier: bytes) -> None:
     """Raise ValueError unless `identifier` is the one spelling of a record of version 1."""
     # The typed decoder takes what is no canonical JSON: so encode again, and compare.
     if record.version != 1 or _encode_root(record) != identifier:
-        raise ValueError("it is not canonical JSON with exactly the keys of version 1")
+        raise ValueError(OF_ANOTHER_SHAPE)
 
     # Four names by one match.
     four = (
@@ -111,6 +123,15 @@ def _check(record: RootRecord, identifier: bytes) -> None:
         names.name(record.audience, "audience")
     for key in record.ext:
         names.namespaced(key, "name in ext")
+
+
+def _check_fact(key: str, value: object) -> None:
+    """Raise ValueError for what `ext` may not hold: a text or an integer, and nothing else."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        kind = type(value).__name__
+        raise ValueError(f"{shown(key)} in ext must be a str or an int, not {kind}")
+    if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
+        raise ValueError(f"{shown(key)} in ext must be an integer of magnitude below 2^53")
 
 
 def _no_root_record(identifier: bytes, problem: str) -> TokenFormatError:

@@ -32,6 +32,7 @@ from captoken._format.encoding import (
     Integer,
     b64decode,
     b64encode,
+    own_words,
 )
 from captoken._format.errors import OverlayError
 from captoken._format.public_keys import signing_key
@@ -162,7 +163,7 @@ class Overlay:
         try:
             opened = _read(body, vocabulary)
         except UNREADABLE as error:
-            raise OverlayError(f"the snapshot cannot be read: {error}") from None
+            raise OverlayError(f"the snapshot cannot be read: {own_words(error)}") from None
         return opened.follow(deltas, trusted, vocabulary=vocabulary) if deltas else opened
 
     def follow(
@@ -198,7 +199,7 @@ class Overlay:
         try:
             return self._followed(changes, vocabulary)
         except UNREADABLE as error:
-            raise OverlayError(f"the delta cannot be taken: {error}") from None
+            raise OverlayError(f"the delta cannot be taken: {own_words(error)}") from None
 
     def _followed(self, changes: Sequence[_Delta], vocabulary: Vocabulary) -> Overlay:
         """What these changes lead to, which follow one on the other.
@@ -511,7 +512,7 @@ def _opened_delta(data: bytes, operators: Iterable[bytes]) -> _Delta:
     try:
         return _read_delta(body)
     except UNREADABLE as error:
-        raise OverlayError(f"the delta cannot be read: {error}") from None
+        raise OverlayError(f"the delta cannot be read: {own_words(error)}") from None
 
 
 def _read_delta(body: bytes) -> _Delta:
