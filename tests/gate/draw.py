@@ -1,0 +1,586 @@
+"""What a verifier can be asked, drawn: tokens, answers of third parties, accesses, overlays, ledgers and stores of proofs.
+
+Written with `spec.generate.build` alone, and so without captoken: each judge is handed texts that it did not write. Much of
+what is drawn has to fit: a link says mostly what lets one access pass, and then now and then what does not. So every check
+is reached, and passed, and failed. One `Draw` draws one case, by its own source of randomness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, NamedTuple
+
+from spec.generate import build
+from spec.generate.build import NOW
+
+Json = Any
+
+AGENTS = ["orchestrator", "sales-agent", "clerk", "a", "b/c"]
+TASKS = ["task-123", "task-123/a", "task-123/a/b", "task-1234", "other"]
+SUBJECTS = ["user:jane", "user:joe"]
+TABLES = ["sales", "hr", "market", "market.eu", "market.us.east", "a.b", "é", "\U0001f600.x", "\uff5e", "a b"]
+OPERATIONS = ["select", "insert", "update", "x"]
+COLUMNS = ["region", "amount", "id", "\uff5e", "\U0001f600"]
+TOOLS = ["search", "read", "read.file", "read.dir.all", "é"]
+AUDIENCES = ["sales-db", "hr-db", "mail-api"]
+UNITS = ["cents", "tokens"]
+KEY_IDS = {"k1": build.KEY, "k2": build.OTHER_KEY}
+HOLDERS = ["orchestrator", "sales-agent", "clerk"]
+
+# The names of arguments and attributes, and what their values are mostly like.
+NAMES = {
+    "q": "text", "id": "text", "path": "path", "url": "url", "address": "address", "n": "number", "cents": "number",
+    "rows": "list", "é": "text", "\U0001f600": "number", "\uff5e": "path", "__proto__": "text", "constructor": "number",
+    "toString": "list", "region": "text", "level": "number",
+}  # fmt: skip
+OWN_KEYS = ["acme:region", "acme:level"]
+
+SAFE = 2**53 - 1
+VALUES: dict[str, list[Json]] = {
+    "text": ["eu", "us", "acct-7", "acct-", "a", "ab", "é", "e\u0301", "", "x" * 256, "x" * 257, "\u200b", " a", "/a", "a://b"],
+    "number": [0, 1, -1, 3, 5, 9, 10, SAFE, -SAFE, 1.0, 5.5, -0.0, 1e300, 1e-7, 123456789012345680.0, 2**53, 2**70, -(2**64), True, "5"],
+    "path": ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/", "//", "/a/..", "/a%2fb", "/a%2Eb", "a", "/data/x y", "/a\\b", "/a\0b", "/é"],
+    "url": [
+        "https://a.b", "https://a.b/", "https://x.b.c/p", "https://y.x.b.c/p/q?z=1", "https://b.c/p", "http://a.b:8080/x", "https://a.b:443",
+        "ws://10.0.0.1/x", "https://[2001:db8::1]/", "https://a.b/p/q", "https://a.b/p/;x", "https://u@a.b", "https://A.b",
+        "https://a.b?x=1", "https://a.b/p/../q", "https://a.b/%2e%2e", "https://a.b./", "https://a.b/p#f", "https://0x7f.1/", "a.b",
+    ],
+    "address": [
+        "10.0.0.1", "10.1.2.3", "10.200.0.1", "11.0.0.1", "2001:db8::1", "2001:db8:0:1::", "2001:DB8::1", "::ffff:10.0.0.1",
+        "::ffff:a00:1", "::1", "::", "10.0.0.01", "1:2:3:4:5:6:7:8", "10.0.0", "10.0.0.1/32",
+    ],
+}  # fmt: skip
+ENTRIES: dict[str, list[Json]] = {
+    "in text": ["eu", "us", "acct-7", "a", "é", "x" * 256, True, "5"],
+    "in number": [0, 1, -1, 5, 10, SAFE, -SAFE, True, False],
+    "prefix": ["a", "ab", "acct-", "e", "x", "10.", "é"],
+    "path": ["/", "/a", "/a/b", "/data", "/é"],
+    "url": [
+        "https://a.b", "https://a.b/p", "https://a.b/p/", "https://*.b.c", "https://*.b.c/p", "https://x.b.c/", "http://a.b:8080",
+        "ws://10.0.0.1", "https://[2001:db8::1]",
+    ],
+    "cidr": ["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9", "10.1.2.3/32", "0.0.0.0/0", "2001:db8::/32", "2001:db8::1/128", "::1/128"],
+}  # fmt: skip
+# Entries that make a constraint, and so its link, unreadable.
+ILLEGAL: dict[str, list[Json]] = {
+    "in text": ["", " a", "\u200b", "x" * 257, [1], 1.5, None],
+    "in number": [2**53, 0.5, None],
+    "prefix": ["", "/a", "a://", " a", 1],
+    "path": ["/a/", "//", "/a/..", "/a%2fb", "a", "/a\\b", ""],
+    "url": ["https://u@a.b", "https://A.b", "https://a.b?x=1", "https://a.b:443", "https://*.b", "https://a.b/..", "a.b"],
+    "cidr": ["::/0", "10.0.0.1/8", "10.0.0.0", "10.0.0.0/33", "::ffff:0:0/96", "2001:DB8::/32"],
+}
+KINDS = {
+    "text": ["in text", "in text", "prefix"], "number": ["in number", "range", "range"], "path": ["path", "path", "in text"],
+    "url": ["url", "url", "prefix"], "address": ["cidr", "cidr", "prefix"], "list": ["each"],
+}  # fmt: skip
+UNREADABLE: dict[str, list[Json]] = {
+    "tables": ["sales", ["a..b"], ["*a"], [1], {}, ["x" * 257]], "operations": [["a b"], [""], {}, True],
+    "allow": [[], {"a..b": []}, {"a": "select"}], "columns": [{}, {"a": "x"}, {"a": [""]}],
+    "tools": [[], {"t": []}, {"t": {"q": {}}}, {"t": {"q": {"any": True, "optional": False}}}, {"t..u": {}}],
+    "where": [{}, {"a": {}}, {"a": {"min": 2, "max": 1}}, {"a": {"in": "eu"}}, {"a": {"any": False}}, {"a": {"any": True, "optional": True}}],
+    "exp": [True, "5", []], "nbf": [False, "5"], "aud": ["sales-db", [""], {}], "task": ["", "a//b", "a/../b", 1],
+    "depth": [-1, True, "1"], "delegate_only": [False, 1], "from": ["", 1], "to": ["", True], "n": ["", "AAAAAAAAAA", 1],
+    "key": ["", "A" * 43, 1, "AQ" + "A" * 41], "uses": [-1, True, {}], "budget": [{}, {"uses": 1}, {"cents": -1}, 5],
+    "fresh": [-1, True, "1"],
+}  # fmt: skip
+UNKNOWN = ["acme:new", "use", "Tables", "", "\u0435xp", "\U00010000"]
+ODD_ROOTS: list[dict[str, Json]] = [
+    {"v": 2}, {"v": 0}, {"v": True}, {"v": "1"}, {"iat": "1"}, {"iat": True}, {"kid": ""}, {"kid": 1}, {"aud": ""}, {"aud": ["sales-db"]},
+    {"ext": {"x": 1}}, {"ext": {"acme:x": True}}, {"ext": []}, {"ext": {"acme:x": "y" * 2000}}, {"jti": "short"}, {"agent": "a b"}, {"sub": "a b"},
+    {"task": "a/../b"}, {"extra": 1}, {"agent": None}, {"task": None},
+]  # fmt: skip
+
+
+class Token(NamedTuple):
+    """A genuine token, and what its holder knows of it."""
+
+    parts: build.Parts
+    asked: tuple[str, ...]  # the third parties, by the names of their caveats
+    held: tuple[str, ...]  # by whom, from the first
+    bound: str | None  # whose key
+    number: int  # of its next nonce
+
+    @property
+    def holder(self) -> str:
+        return self.held[-1]
+
+
+class Draw:
+    """Draws one case: what is drawn follows from its source of randomness alone."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.one = random.choice
+        self.now = NOW
+        # How seldom a link says what does not let the target pass.
+        self.fits = self.one([0.6, 0.9, 0.97, 0.99, 1.0, 1.0])
+        self.odd = self.one([0.0, 0.0, 0.0, 0.01, 0.06])
+        self.watched = self.chance(0.35)  # is there an overlay?
+        self.target: dict[str, Json] = self.access(legal=True)
+        self.audiences: list[str] = self.one([["sales-db"], ["sales-db"], ["sales-db", "hr-db"], []])
+        self.own: list[dict[str, Json]] = []
+
+    # --- small things ------------------------------------------------------------------------------------------------
+
+    def chance(self, likely: float) -> bool:
+        return self.random.random() < likely
+
+    def few(self, pool: list[Any], most: int = 3, least: int = 0) -> list[Any]:
+        return [self.one(pool) for _ in range(self.random.randint(least, most))]
+
+    def fit(self, fitting: list[Any], pool: list[Any], most: int = 2) -> list[Any]:
+        """A list of the pool; mostly with one that fits, if any does."""
+        made = self.few(pool, most)
+        if fitting and self.chance(self.fits):
+            made.insert(self.random.randint(0, len(made)), self.one(fitting))
+        return made
+
+    # --- accesses ----------------------------------------------------------------------------------------------------
+
+    def value(self, family: str, depth: int = 0) -> Json:
+        if self.chance(0.04):
+            family = self.one(list(KINDS))
+        if family == "list":
+            inner = self.one(["text", "number", "path", "list"]) if depth < 4 else "text"
+            return [self.value(inner, depth + 1) for _ in range(self.one([0, 1, 1, 2, 3]))]
+        if self.chance(0.02):
+            return self.one([None, {}, {"a": 1}, {"__proto__": [1]}, []])
+        pool = VALUES[family]
+        return pool[int(len(pool) * self.random.random() ** 2)]  # the usual ones stand first
+
+    def facts(self, most: int = 3) -> dict[str, Json]:
+        return {name: self.value(NAMES[name]) for name in self.few(list(NAMES), most)}
+
+    def access(self, legal: bool = False) -> dict[str, Json]:
+        made: dict[str, Json] = {}
+        kind = self.one(["data", "data", "tool", "tool", "both", "neither"])
+        if kind in ("data", "both"):
+            made |= {"table": self.one(TABLES), "operation": self.one(OPERATIONS)}
+            if self.chance(0.5):
+                made["columns"] = self.few(COLUMNS)
+        if kind in ("tool", "both"):
+            made["tool"] = self.one(TOOLS)
+            if self.chance(0.8):
+                made["arguments"] = self.facts()
+        if self.chance(0.6):
+            made["attributes"] = self.facts()
+        if self.chance(0.6):
+            made["cost"] = {unit: self.one([0, 1, 4, 9]) for unit in self.one([["cents"], UNITS])}
+        if not legal and self.chance(0.01):
+            made[self.one(["table", "tool", "columns", "cost", "attributes", "extra"])] = self.one([*VALUES["number"], [], {"a b": 1}])
+        return made
+
+    def near(self) -> dict[str, Json]:
+        """The target, or one that differs from it in a little."""
+        made = dict(self.target)
+        how = self.one(["same", "same", "same", "fact", "column", "table", "tool", "cost", "other"])
+        if how == "other":
+            return self.access()
+        if how == "fact":
+            about = self.one(["arguments", "attributes"])
+            changed = dict(made.get(about, {}))
+            name = self.one([*changed, self.one(list(NAMES))])
+            if name in changed and self.chance(0.3):
+                del changed[name]
+            else:
+                changed[name] = self.value(NAMES[name])
+            made |= {about: changed} if about == "attributes" or "tool" in made else {}
+        elif how == "column" and "table" in made:
+            made["columns"] = self.few(COLUMNS)
+        elif how == "table" and "table" in made:
+            made |= {"table": self.one(TABLES), "operation": self.one(OPERATIONS)}
+        elif how == "tool" and "tool" in made:
+            made["tool"] = self.one(TOOLS)
+        elif how == "cost":
+            made["cost"] = {unit: self.one([0, 1, 4, 9]) for unit in self.few(UNITS, 2)}
+        return made
+
+    # --- what links say ----------------------------------------------------------------------------------------------
+
+    def constraint(self, family: str, depth: int = 0) -> Json:
+        if self.chance(0.07):
+            family = self.one(list(KINDS))
+        if self.chance(0.08):
+            return {"any": True}
+        kind = self.one(KINDS[family])
+        if kind == "range":
+            low, high = sorted((self.one([-SAFE, 0, 0, 1, 5]), self.one([1, 5, 9, 10, SAFE])))
+            return self.one([{"min": low}, {"max": high}, {"min": low, "max": high}])
+        if kind == "each":
+            deepest = 3 if not self.chance(self.odd) else 5
+            inner = self.constraint(self.one(["text", "number", "path", "list"]), depth + 1) if depth < deepest else {"any": True}
+            return {"each": inner, "most": self.one([0, 1, 2, 3])} if self.chance(0.4) else {"each": inner}
+        entries = self.few(ENTRIES[kind], 4, 0 if self.chance(0.05) else 1)
+        if self.chance(self.odd / 2):
+            entries.append(self.one(ILLEGAL[kind]))
+        return {kind.partition(" ")[0]: entries}
+
+    def upon(self, value: Json, family: str) -> Json:
+        """A constraint for a name of that family; mostly one that the value is likely to satisfy."""
+        if self.chance(self.fits):
+            return self.one(self.fitting(value, family))
+        return self.constraint(family)
+
+    def fitting(self, value: Json, family: str) -> list[Json]:
+        """Constraints that a value satisfies."""
+        made: list[Json] = [{"any": True}]
+        if type(value) is bool or (type(value) is str and value in ENTRIES["in text"]):
+            made += [{"in": [value, "eu"]}] * 3
+        elif type(value) is int and abs(value) <= SAFE:
+            made += [{"in": [value, 7]}, {"min": value}, {"max": value}, {"min": min(value, 0), "max": max(value, 9)}]
+        elif type(value) is float and 0 <= value < 10:
+            made += [{"min": -5}, {"min": 0, "max": 10}]
+        elif type(value) is list:
+            made += [{"each": {"any": True}, "most": len(value)}, {"each": self.one(self.fitting(value[0], "text"))} if len(value) == 1 else {"each": {"any": True}}]
+        elif type(value) is str and value in VALUES.get(family, ())[:5]:
+            made += {
+                "path": [{"path": ["/"]}, {"path": ["/", "/a"]}], "url": [{"url": ["http://a.b:8080", "https://a.b", "https://*.b.c", "https://b.c/"]}],
+                "address": [{"cidr": ["10.0.0.0/8", "11.0.0.0/8", "2001::/16"]}], "text": [{"prefix": ["acct-", "eu", "us", "a"]}],
+            }.get(family, []) * 3  # fmt: skip
+        return made
+
+    def within(self, facts: dict[str, Json], closed: bool) -> dict[str, Json]:
+        """Constraints by name. `closed`: what is not named is prohibited, so that mostly all are."""
+        names = list(facts) if closed and self.chance(self.fits) else self.few(list(facts), 2, 1) if facts else []
+        made = {name: self.upon(facts[name], NAMES[name]) for name in names}
+        if self.chance(1 - self.fits) or not (closed or made):
+            name = self.one(list(NAMES))
+            made[name] = self.constraint(NAMES[name])
+        if closed:
+            for constraint in made.values():
+                if self.chance(0.2):
+                    constraint["optional"] = True
+        if closed and self.chance(0.1):
+            name = self.one(list(NAMES))
+            made.setdefault(name, {**self.constraint(NAMES[name]), "optional": True})
+        return made
+
+    def patterns(self, name: str | None, pool: list[str], most: int = 2) -> list[str]:
+        """Patterns of names; mostly one that matches this."""
+        every = [*pool, "*", "market.*", "market.us.*", "read.*", "read.dir.*", "\U0001f600.*"]
+        if name is None:
+            return self.few(every, most)
+        above = [".".join([*name.split(".")[:place], "*"]) for place in range(name.count(".") + 1)]
+        return list(dict.fromkeys(self.fit([name, name, *above], every, most)))
+
+    def operations(self) -> list[str]:
+        return self.fit([self.target.get("operation", "select"), "*"], [*OPERATIONS, "*"][: 4 if self.chance(0.9) else 5])
+
+    def listed(self) -> list[str]:
+        stated = self.target.get("columns")
+        if self.chance(0.3):
+            return ["*"]
+        return [*self.few(COLUMNS, 2), *(stated if stated and self.chance(self.fits) else ())]
+
+    def caveat(self, key: str) -> Json:
+        """A value of that key, mostly one that readers understand."""
+        if self.chance(self.odd):
+            return self.one(UNREADABLE[key])
+        table, tool = self.target.get("table"), self.target.get("tool")
+        fits = self.chance(self.fits)
+        draws: dict[str, Callable[[], Json]] = {
+            "tables": lambda: self.patterns(table, TABLES),
+            "operations": self.operations,
+            "allow": lambda: {pattern: self.operations() for pattern in self.patterns(table, TABLES)},
+            "columns": lambda: {pattern: self.listed() for pattern in [*self.patterns(table, TABLES, 1), "hr"]},
+            "tools": lambda: {pattern: self.within(self.target.get("arguments", {}), True) for pattern in self.patterns(tool, TOOLS)},
+            "where": lambda: self.within(self.target.get("attributes", {}), False),
+            "exp": lambda: self.now + (self.one([60, 600, 3600, 3600, 7200, 86400]) if fits else self.one([-90, -1, 0, 1])),
+            "nbf": lambda: self.now - (self.one([0, 1, 60]) if fits else self.one([-1, -90, -91])),
+            "aud": lambda: self.fit(self.audiences[:1], AUDIENCES),
+            "task": lambda: self.one(["task-123", "task-123/a"] if fits else TASKS),
+            "uses": lambda: self.one([3, 100] if fits else [0, 1, 3]),
+            "budget": lambda: {
+                unit: self.one([20, 100] if fits else [0, 3, 9])
+                for unit in (self.few(list(self.target["cost"]), 1, 1) if "cost" in self.target and fits else self.one([["cents"], UNITS]))
+            },
+            "fresh": lambda: self.one([30, 60, 600] if fits else [0, 30]),
+            "depth": lambda: self.one([2, 3, 5] if fits else [0, 1]),
+            "delegate_only": lambda: True,
+        }
+        return draws[key]()
+
+    def caveats(self, most: int = 3) -> dict[str, Json]:
+        """Caveats by their key, as they stand in a link. Mostly about what the target is about."""
+        about = [
+            *(["tables", "operations", "allow", "columns"] if "table" in self.target or self.chance(1 - self.fits) else []),
+            *(["tools", "tools"] if "tool" in self.target or self.chance(1 - self.fits) else []),
+            *(["where"] if self.target.get("attributes") or self.chance(1 - self.fits) else []),
+            "exp",
+        ]  # fmt: skip
+        if not self.target.get("columns") and self.chance(self.fits):
+            about = [key for key in about if key != "columns"]
+        rare = ["nbf", "task", "uses", "depth"]
+        rare += ["aud", "aud"] if self.audiences or self.chance(1 - self.fits) else []
+        rare += ["budget", "budget"] if "cost" in self.target or self.chance(1 - self.fits) else []
+        rare += ["fresh", "fresh"] if self.watched or self.chance(1 - self.fits) else []
+        if self.chance(0.05):
+            rare = ["delegate_only", *UNREADABLE.keys() - {"from", "to", "n", "key"}]
+            rare.sort()
+        keys = {self.one(about if self.chance(0.7) else rare) for _ in range(self.random.randint(1, most))}
+        # One that names a domain closes the other: so both, where the target needs both.
+        if "table" in self.target and "tool" in self.target and self.chance(self.fits):
+            data, tool = keys & {"tables", "operations", "allow", "columns"}, keys & {"tools"}
+            keys |= ({"tools"} if data else set()) | ({"tables"} if tool else set())
+        return {key: self.caveat(key) for key in sorted(keys)}
+
+    def bent(self, data: bytes) -> bytes:
+        """Bytes with a few of them changed, left out, put in, or said twice."""
+        made = bytearray(data)
+        for _ in range(self.one([1, 1, 1, 2, 4])):
+            at = self.random.randrange(len(made) + 1)
+            piece = self.one([b'"', b"{", b"}", b",", b":", b"1", b" ", b"\\", b"\x00", b"\xff", b"*", b".", b"-", b"0", b"true", b"e", b"/"])
+            how = self.one("cxip")
+            if how == "c" and at < len(made):
+                made[at : at + 1] = piece
+            elif how == "x":
+                del made[at : at + self.one([1, 1, 3])]
+            elif how == "i":
+                made[at:at] = piece
+            else:
+                made[at:at] = made[at : at + self.one([1, 4, 16])]
+        return bytes(made)
+
+    def bent_text(self, text: str) -> str:
+        at = self.random.randrange(len(text))
+        piece = self.one(["A", "-", "_", "=", ".", "cap1_", "", "AA", " ", "é", text[at : at + 8]])
+        return text[:at] + piece + text[at + self.one([0, 1, 2]) :]
+
+    # --- tokens ------------------------------------------------------------------------------------------------------
+
+    def root(self) -> Token:
+        """A token of one link, mostly."""
+        changes: dict[str, Json] = {"agent": self.one(AGENTS[:3]), "kid": self.one(["k1", "k1", "k1", "k2"])}
+        if self.chance(0.1):
+            changes["iat"] = self.now + self.one([-5, -5, -5, 60, 61, 91])
+        if self.chance(0.1):
+            changes["ext"] = {"acme:x": self.one(["a", 1, "é"])}
+        if self.chance(0.2 if self.audiences else 1 - self.fits):
+            changes["aud"] = self.one(self.audiences if self.audiences and self.chance(self.fits) else AUDIENCES)
+        if self.chance(0.01 + self.odd / 4):
+            changes |= self.one(ODD_ROOTS)
+        if self.chance(0.01):
+            changes["kid"] = "k3"
+        key = KEY_IDS.get(str(changes["kid"]), build.KEY)
+        audience = changes.get("aud")
+        if isinstance(audience, str):
+            key = build.audience_key(key, audience)
+        identifier = build.canonical(build.root(**changes))
+        if self.chance(self.odd / 4):
+            identifier = self.bent(identifier)
+        made = Token(build.token(key=key, identifier=identifier), (), (str(changes["agent"]),), None, 0)
+        # Where a verifier has a name, a token is mostly addressed.
+        if self.audiences and "aud" not in changes and self.chance(0.5):
+            return self.saying(made, {"aud": self.audiences[:1], **self.caveats(2)})
+        return made
+
+    def saying(self, token: Token, says: dict[str, Json]) -> Token:
+        """The token with a link more, which the one who holds it signs if it has to."""
+        parts, bound = token.parts, token.bound
+        if says.keys() & {"uses", "budget", "to"}:
+            says.setdefault("n", build.nonce(token.number))
+        held = (*token.held, says["to"]) if isinstance(says.get("to"), str) else token.held
+        if "key" in says and bound is not None and self.chance(0.97):
+            parts = build.extended(parts, build.custody(parts, says, bound))
+        else:
+            parts = build.extended(parts, says)
+        return token._replace(parts=parts, held=held, number=token.number + 1)
+
+    def handed_on(self, token: Token) -> Token:
+        """The token, handed to the next."""
+        others = [agent for agent in AGENTS if agent not in token.held]
+        if not others and self.chance(0.9):
+            return token
+        to = self.one(others or AGENTS) if self.chance(self.fits) else self.one(AGENTS)
+        says = {"from": token.holder if self.chance(self.fits) else self.one(AGENTS), "to": to, **(self.caveats(2) if self.chance(0.5) else {})}
+        bound = token.bound
+        if bound is not None and self.chance(0.9):
+            bound = to if to in HOLDERS else self.one(HOLDERS)
+            says["key"] = build.b64(build.signing_public(bound))
+        if self.chance(self.odd):
+            del says[self.one(["from", "to"])]
+        return self.saying(token, says)._replace(bound=bound)
+
+    def bound_to(self, token: Token) -> Token:
+        """The token, bound to a key by whoever holds it."""
+        bound = token.holder if token.holder in HOLDERS else self.one(HOLDERS)
+        says = {"key": build.b64(build.signing_public(bound)), **(self.caveats(1) if self.chance(0.3) else {})}
+        return self.saying(token, says)._replace(bound=bound)
+
+    def asking(self, token: Token) -> Token:
+        """The token with a third party that has to answer; now and then one that is asked already."""
+        name = self.one(token.asked) if token.asked and self.chance(0.05) else f"third {len(token.asked)}"
+        return token._replace(parts=build.asking(token.parts, name), asked=(*token.asked, name))
+
+    def odd_link(self, token: Token) -> Token:
+        """The token with a link that is not as it should be."""
+        says = self.caveats(2)
+        if self.chance(0.5):
+            says[self.one(UNKNOWN)] = self.one([1, True, [], {"a": 1}])
+            return self.saying(token, says)
+        body = build.canonical(says)
+        return token._replace(parts=build.extended(token.parts, self.bent(body) or b"{}"))
+
+    def owned(self, token: Token) -> Token:
+        """The token with a caveat of an embedder's that the verifier knows."""
+        return self.saying(token, {self.one(self.own)["key"]: self.one([["eu", "us"], ["us"], 1, "x", {}]), **(self.caveats(1) if self.chance(0.5) else {})})
+
+    def alike(self, token: Token) -> Token:
+        """The token with many links that say the same, or nearly so."""
+        says = self.caveats(2)
+        for _ in range(self.one([2, 5, 10, 20])):
+            token = self.saying(token, {**says, **({"exp": self.now + self.random.randint(600, 9000)} if self.chance(0.3) else {})})
+        return token
+
+    def grown(self, token: Token, links: int) -> Token:
+        """The token with so many links more, or about."""
+        ways = [self.handed_on, self.asking, *([self.bound_to] if self.audiences or self.chance(1 - self.fits) else [])]
+        for _ in range(links):
+            draw = self.random.random()
+            if draw < 0.16 + 0.1 * (token.bound is not None):
+                token = self.handed_on(token)
+            elif draw < 0.30:
+                token = self.one(ways)(token)
+            elif draw < 0.30 + self.odd / 2:
+                token = self.odd_link(token)
+            elif draw < 0.36 and self.own:
+                token = self.owned(token)
+            elif draw < 0.37:
+                token = self.alike(token)
+            else:
+                token = self.saying(token, self.caveats(3))
+        return token
+
+    def token(self) -> Token:
+        return self.grown(self.root(), self.one([0 if self.chance(0.1) else 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 6, 10, self.one([30, 63, 64, 65]) if self.chance(0.1) else 5]))
+
+    # --- what is sent ------------------------------------------------------------------------------------------------
+
+    def answer(self) -> list[dict[str, Json]]:
+        """The links of a discharge."""
+        made = [{"exp": self.now + self.one([60, 600, 3600, 3600] if self.chance(0.95) else [0, -1])}]
+        if self.chance(0.35):
+            said = self.caveats(2)
+            made += [said] if self.chance(0.1) else [{key: value for key, value in said.items() if key not in ("uses", "budget", "depth", "delegate_only")}]
+        return [link for link in made if link]
+
+    def discharges(self, token: Token) -> list[build.Parts]:
+        """Answers of all that are asked, mostly."""
+        made = [build.discharge(name, *self.answer()) for name in token.asked if self.chance(0.98)]
+        how = self.random.random()
+        if made and how < 0.02:
+            self.random.shuffle(made)
+        elif made and how < 0.04:
+            made.append(self.one(made))
+        elif how < 0.01 + self.odd / 4:
+            made.append(build.discharge("third 9", {"exp": self.now + 60}))
+        elif made and how < 0.06:
+            at = self.random.randrange(len(made))
+            made[at] = self.one([
+                build.discharge(token.asked[0], {"exp": self.now + 60}, key=build.secret("another")),
+                build.extended(made[at], self.bent(b'{"exp":9}') or b"{}"),
+                made[at].signed(bytes(32)),
+            ])  # fmt: skip
+        return made
+
+    def about(self, access: dict[str, Json] | None) -> bytes:
+        """The digest of an access; of one that cannot be stated, nothing in particular."""
+        try:
+            return build.of_access(access)
+        except (TypeError, ValueError, RecursionError):
+            return bytes(32)
+
+    def proof(self, token: Token, request: bytes) -> str:
+        """A proof for that request, with a dot before it; mostly what is bound has one, and what is not has none."""
+        if self.chance(0.03 if token.bound else 0.995):
+            return ""
+        holder = token.bound if token.bound and self.chance(0.97) else self.one(HOLDERS)
+        audience = (self.audiences or ["sales-db"])[0] if self.chance(0.97) else self.one(AUDIENCES)
+        issued = self.now + (self.one([0, 0, -30, 5]) if self.chance(0.95) else self.one([-31, 6]))
+        request = request if self.chance(0.97) else bytes(32)
+        return "." + build.proof(token.parts, holder, request, audience, issued, self.random.randbytes(16))
+
+    def text(self, token: Token, discharges: list[build.Parts]) -> str:
+        """The text of a token with answers, without a proof; now and then spoilt."""
+        if self.chance(self.odd / 2):
+            return self.bent_text(build.bundle(token.parts, *discharges))
+        if self.chance(self.odd / 2):
+            return build.text(self.bent(token.parts.wire))
+        if self.chance(0.005):
+            return build.bundle(token.parts.signed(bytes(32)), *discharges)
+        return build.bundle(token.parts, *discharges)
+
+    # --- what a verifier knows -----------------------------------------------------------------------------------------
+
+    def known(self) -> dict[str, Json]:
+        """Its facts."""
+        return {
+            "now": self.now, "leeway": self.one([0, 0, 0, 1, 90]), "audiences": self.audiences, "allow_unaddressed": self.chance(0.85),
+        }  # fmt: skip
+
+    def keyring(self) -> dict[str, Json]:
+        audience = self.one(AUDIENCES) if self.chance(0.01) else None
+        return {"keys": {name: key.hex() for name, key in KEY_IDS.items()}, "audience": audience}
+
+    def caller(self) -> dict[str, Json] | None:
+        if self.chance(0.75):
+            return None
+        return self.one([{"agent": self.one(AGENTS)}, {"task": self.one(TASKS)}, {"agent": self.one(AGENTS[:3]), "task": self.one(TASKS[:2])}])
+
+    def entry(self, token: Token, number: int) -> dict[str, Json]:
+        """An entry of an overlay; mostly it selects the token."""
+        selects: dict[str, Json] = {
+            "token": build.JTI, "link": build.link_id(self.one(token.parts.tags[1:] or token.parts.tags)),
+            "agent": token.holder, "task": self.one(TASKS[:3]), "subject": "user:jane", "kid": "k1", "issued_before": self.now + 62,
+        }  # fmt: skip
+        others: dict[str, Json] = {
+            "token": build.b64(bytes(16)), "link": build.b64(bytes(16)), "agent": self.one(AGENTS), "task": self.one(TASKS), "subject": "user:joe",
+            "kid": "k2", "issued_before": self.now + self.one([0, 1, -5]),
+        }  # fmt: skip
+        chosen = {key: (selects if self.chance(0.7) else others)[key] for key in self.few(list(selects), self.one([1, 1, 2]), 1)}
+        made = build.entry(f"e{number}", **chosen)
+        if self.chance(0.85):
+            kept = {key: said for key, said in self.caveats(2).items() if key not in NOT_OF_ENTRIES}
+            made |= {"link": kept} if kept else {}
+        return {**made, "until": self.now + self.one([0, 1, 60])} if self.chance(0.3) else made
+
+    def snapshot(self, token: Token, seq: int = 1) -> str | None:
+        """A snapshot, as a vector has it; None where there is none yet."""
+        if self.chance(0.03):
+            return None
+        iat = self.now - (self.one([0, 1, 30]) if self.chance(0.9) else self.one([59, 60, 61, -60, -61]))
+        exp = None if self.chance(0.97) else self.now + self.one([0, 1])
+        entries = [self.entry(token, number) for number in range(self.one([0, 1, 1, 2, 3]))]
+        odd, self.odd = self.odd, 0.0
+        made = build.snapshot(*entries, seq=seq, iat=iat, exp=exp)
+        self.odd = odd
+        return made.decode("latin-1")
+
+    def overlay(self, token: Token) -> dict[str, Json]:
+        made: dict[str, Json] = {"allow_stale": self.chance(0.3), "operators": [build.b64(build.signing_public("operator"))]}
+        odd, self.odd = self.odd, 0.0  # what cannot be read was never accepted
+        made["snapshot"] = self.snapshot(token)
+        self.odd = odd
+        made |= {"max_staleness": self.one([0, 60, 600])} if self.chance(0.3) else {}
+        return made | ({"down": True} if self.chance(0.02) else {})
+
+    def replays(self, used: list[dict[str, Json]] | None = None) -> dict[str, Json]:
+        """The store of used proofs."""
+        floor = 0 if self.chance(0.95) else self.now + self.one([-31, 0, 5])
+        made: dict[str, Json] = {"floor": floor, "limit": 100 if self.chance(0.97) else 0, "used": used or []}
+        return made | ({"down": True} if self.chance(0.01) else {})
+
+    def ledger(self, token: Token) -> dict[str, Json]:
+        """A ledger; what was spent before is of the token's buckets."""
+        spent = []
+        for tag in token.parts.tags[1:]:
+            if self.chance(0.2):
+                spent.append({"bucket": build.link_id(tag), "unit": self.one(["uses", *UNITS]), "amount": self.one([0, 1, 9, 100])})
+        floor = 0 if self.chance(0.95) else self.now + self.one([-5, 0, 60])
+        made: dict[str, Json] = {"floor": floor, "shared": self.chance(0.6), "spent": spent}
+        return made | ({"down": True} if self.chance(0.01) else {})
+
+
+NOT_OF_ENTRIES = {"task", "uses", "budget", "depth", "delegate_only"}
