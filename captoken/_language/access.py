@@ -79,10 +79,35 @@ def _value(value: Any, what: str) -> Any:
         return value
     # Copied level by level. A tuple or a set is no JSON value, and is refused below.
     if kind is list:
-        return [_value(item, what) for item in value]
+        return _items([*value], what)
     if kind is dict:
-        return {_key(key, what): _value(item, what) for key, item in value.items()}
+        copied = dict(value)
+        if not _are_strings(copied):  # then a key raises
+            return {_key(key, what): _value(item, what) for key, item in copied.items()}
+        return dict(zip(copied, _items([*copied.values()], what), strict=True))
     raise TypeError(f"{what} holds a {kind.__name__}, which is no JSON value")
+
+
+def _items(values: list[Any], what: str) -> list[Any]:
+    """The items of a list or the values of an object, each a copy. Takes the list for its own.
+
+    What needs no copy is looked at all at once, since a client sends as many items as it likes.
+    """
+    if _WHOLE.issuperset(map(type, values)) or _are_strings(values):
+        return values
+    return [_value(item, what) for item in values]
+
+
+_WHOLE = frozenset((int, bool, type(None)))
+_STRINGS = frozenset((str,))
+
+
+def _are_strings(values: Collection[Any]) -> bool:
+    """Are all of them strings? Raises UnicodeEncodeError for one that UTF-8 cannot spell."""
+    if not _STRINGS.issuperset(map(type, values)):
+        return False
+    "".join(values).encode()
+    return True
 
 
 def _key(key: Any, what: str) -> str:

@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 from captoken._format.spelling import shown
 
-_DECIMAL = "(?:0|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])"
-_is_v4 = re.compile(rf"{_DECIMAL}(?:\.{_DECIMAL}){{3}}").fullmatch
+# The decimals of version 4, each in its one spelling.
+_DECIMALS = {str(number): number for number in range(256)}
 # Groups of four digits, in lower case and without leading zeros (RFC 5952, 4.1 and 4.3): eight of
 # them, or fewer around one `::`. No zone, and no decimals of version 4 at the end.
 _GROUP = "(?:0|[1-9a-f][0-9a-f]{0,3})"
@@ -37,6 +37,7 @@ _is_short_v6 = re.compile(
 ).fullmatch
 _is_length = re.compile(r"0|[1-9][0-9]{0,2}").fullmatch
 _BITS = {4: 32, 6: 128}
+_MAX_CHARS = 39  # eight groups of four digits, with colons between
 
 
 class Block(NamedTuple):
@@ -69,12 +70,25 @@ def address(text: str) -> tuple[int, int] | None:
         address("010.0.0.1")     # None, and so are 10.1, 0xa000001 and 10.0.0.1:80
         address("2001:DB8::1")   # None: in lower case it is one
     """
-    if _is_v4(text):
-        return 4, int.from_bytes(map(int, text.split(".")), "big")
-    number = _v6(text)
+    # A longer text is none, and is not looked at: this is asked of each string for a prefix.
+    if len(text) > _MAX_CHARS:
+        return None
+    number = _v4(text) if text.count(".") == 3 else None
+    if number is not None:
+        return 4, number
+    number = _v6(text) if ":" in text else None
     if number is None or number >> 32 == _MAPPED_BITS:
         return None
     return 6, number
+
+
+def _v4(text: str) -> int | None:
+    """The number of an address of version 4, or None for another text with three dots."""
+    try:
+        first, second, third, fourth = map(_DECIMALS.__getitem__, text.split("."))
+    except KeyError:  # no decimal from 0 to 255, in its one spelling
+        return None
+    return first << 24 | second << 16 | third << 8 | fourth
 
 
 def _v6(text: str) -> int | None:

@@ -335,9 +335,11 @@ class Columns(BuiltIn, frozen=True):
         if "*" in columns:
             return None
 
-        excess = [column for column in access.columns if column not in columns]
-        if not excess:
+        # As sets: whoever has the token writes the list, and may choose the columns as well.
+        unlisted = set(access.columns).difference(columns)
+        if not unlisted:
             return None
+        excess = [column for column in access.columns if column in unlisted]
         asked = f"columns {spelled(excess)} of table {access.table}"
         return Reason(
             "column",

@@ -2,7 +2,7 @@
 
     url_of("https://example.com/a?q=1")   # Url("https", "example.com", "", "/a")
     site("https://*.example.com/a")       # the same, of an entry: the host may begin with `*.`
-    is_within(inner, outer)               # is it at or below the other?
+    is_within_one(inner, outers)          # is it at or below one of several?
     both(some, others)                    # what two lists have in common
 
 *Why so strict:* a url is read again by whoever fetches it, and readers differ. Whatever two of them
@@ -37,14 +37,14 @@ _DEFAULT_PORTS = {
     "wss": "443",
     "ws": "80",
 }
-# Visible ASCII without the backslash, which some readers take for a slash.
-_is_plain = re.compile(r"[!-\[\]-~]+").fullmatch
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _is_name = re.compile(rf"{_LABEL}(?:\.{_LABEL})*").fullmatch
 _has_letter = re.compile("[a-z]").search
 _is_port = re.compile("[1-9][0-9]{0,4}").fullmatch
-# The codes of `.`, `/`, `\`, `%`, NUL and `;`, in either case; and a percent sign that is no code.
-_is_evasive = re.compile("%(?:2e|2f|5c|25|00|3b|(?![0-9a-f]{2}))", re.IGNORECASE).search
+# The codes of `.`, `/`, `\`, `%`, NUL and `;`.
+_EVASIVE = ("%2e", "%2f", "%5c", "%25", "%00", "%3b")
+# Makes each hexadecimal digit an `f`, so that every percent sign that is a code is `%ff`.
+_DIGITS = str.maketrans(dict.fromkeys("0123456789abcdef", "f"))
 _DOTS = frozenset((".", ".."))
 
 
@@ -97,8 +97,10 @@ def _parts(text: str, is_entry: bool) -> Url:
     First what every part has to be, then part by part. The order matters: once no backslash and no
     fragment is there, the first slash ends what stands before the path for every reader.
     """
-    # The length first, so that a long value costs nothing.
-    if len(text) > MAX_CHARS or not _is_plain(text):
+    # The length first, so that a long value costs nothing. Some readers take a backslash for a
+    # slash. What is printable and no space is visible.
+    is_visible = 0 < len(text) <= MAX_CHARS and text.isascii() and text.isprintable()
+    if not is_visible or " " in text or "\\" in text:
         raise ValueError(f"at most {MAX_CHARS} visible ASCII characters, and no backslash")
     scheme, mark, rest = text.partition("://")
     if not mark or scheme not in _DEFAULT_PORTS:
@@ -193,30 +195,26 @@ def _check_path(path: str) -> None:
     Without its first slash. The last segment may be empty: `/a/` is a path, and not the same as
     `/a`.
     """
-    if _is_evasive(path):
+    if "%" in path and _has_bad_codes(path.lower()):
         raise ValueError("its path has no %2e %2f %5c %25 %00 %3b, and no other % without its code")
 
-    segments = path.split("/")
-    if "" in segments[:-1]:
+    if path[0] == "/" or "//" in path:
         raise ValueError("its path has no empty segment but the last")
+    if path[0] != "." and "/." not in path:  # nearly always
+        return
     # What stands behind a semicolon some servers cut off, and then `..;x` is `..`.
-    names = (segment.partition(";")[0] for segment in segments)
+    names = (segment.partition(";")[0] for segment in path.split("/"))
     if not _DOTS.isdisjoint(names):
         raise ValueError("its path has no segment '.' or '..'")
 
 
+def _has_bad_codes(path: str) -> bool:
+    """Has a path, in lower case, a code that nobody may write, or a percent sign that is none?"""
+    codes = path.translate(_DIGITS).count("%ff")
+    return codes != path.count("%") or any(map(path.__contains__, _EVASIVE))
+
+
 # --- comparing ------------------------------------------------------------------------------------
-
-
-def _host_within(host: str, outer: str) -> bool:
-    """Is a host the outer one, or below its star? `*.a.b` holds `x.a.b`, and not `a.b`.
-
-    A host with a star is below a wider one likewise: `*.x.a.b` is below `*.a.b`.
-    """
-    if host == outer:
-        return True
-    # The dot behind the star stays in the comparison: `xa.b` is not below `*.a.b`.
-    return outer[0] == "*" and host.endswith(outer[1:])
 
 
 def _path_within(path: str, outer: str) -> bool:
@@ -231,18 +229,21 @@ def _path_within(path: str, outer: str) -> bool:
     return path.startswith(below)
 
 
-def is_within(inner: Url, outer: Url) -> bool:
-    """Is one url, or all of an entry, within an entry (spec 13.12)?
+def is_within_one(inner: Url, outers: Iterable[Url]) -> bool:
+    """Is one url, or all of an entry, within one of several entries (spec 13.12)?
 
-    Part by part, and all of them. The port is compared as it is written, since no port means the
-    default one and that is never written.
+    Part by part, and all of them. `*.a.b` holds `x.a.b` and `*.x.a.b`, and not `a.b`. The port is
+    compared as it is written, since no port means the default one and that is never written.
     """
-    return (
-        outer.scheme == inner.scheme
-        and outer.port == inner.port
-        and _host_within(inner.host, outer.host)
-        and _path_within(inner.path, outer.path)
-    )
+    scheme, host, port, path = inner
+    for its_scheme, its_host, its_port, its_path in outers:
+        if scheme != its_scheme or port != its_port:
+            continue
+        # The dot behind the star stays in the comparison: `xa.b` is not below `*.a.b`.
+        is_there = host == its_host or (its_host[0] == "*" and host.endswith(its_host[1:]))
+        if is_there and _path_within(path, its_path):
+            return True
+    return False
 
 
 def both(one: Iterable[Url], two: Iterable[Url]) -> set[Url]:

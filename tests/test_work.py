@@ -1,0 +1,156 @@
+"""What a decision costs: every kind is linear in its constraint plus the value, and work is counted (spec 13, 24.23).
+
+None of these asks the time: they count what Python calls, and which strings are compared.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import force_setattr
+
+from captoken import Access
+from captoken._language import patterns
+from captoken._language.constraints import read_constraint
+from captoken._language.data import Columns
+from captoken._language.kinds import Situation
+
+
+def steps(asked: Callable[[], Any]) -> int:
+    """How many functions are called, those in C and the rounds of generators included."""
+    count = 0
+
+    def one_more(*_: object) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(one_more)
+    try:
+        asked()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+class Compared(str):
+    """A string that counts how often it is compared with another."""
+
+    __slots__ = ()
+    count = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.count += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def listed(kind: str, entries: int) -> dict[str, Any]:
+    """A constraint of a kind with so many entries; its last one alone accepts what `value` makes."""
+    write = {
+        "in": lambda at: f"v{at}",
+        "path": lambda at: f"/v{at}",
+        "prefix": lambda at: f"v{at}.",
+        "url": lambda at: f"https://v{at}.example.com",
+        "cidr": lambda at: f"10.{at // 128}.{2 * at % 256}.0/24",
+    }[kind]
+    return {kind: [write(at) for at in range(entries)]}
+
+
+def value(kind: str, entries: int) -> str:
+    """What only the last of `entries` accepts."""
+    last: str = listed(kind, entries)[kind][-1]
+    return {"path": f"{last}/a", "prefix": f"{last}a", "cidr": last.replace("0/24", "7")}.get(kind, last)
+
+
+@pytest.mark.parametrize("kind", ["in", "path", "prefix", "url", "cidr"])
+@pytest.mark.parametrize("nested", [0, 1, 3])
+def test_a_long_list_costs_once_and_not_for_each_item_of_a_value(kind: str, nested: int) -> None:
+    """16 entries and 1, and 20 values and 200: what more entries cost does not depend on how many values there are."""
+    most = 16 if kind == "url" else 300
+    counts = {}
+    for entries in (1, most):
+        for values in (20, 200):
+            stated: Any = listed(kind, entries)
+            judged: Any = [value(kind, entries)] * values
+            for _ in range(nested):
+                stated, judged = {"each": stated}, [[item] for item in judged]
+            constraint = read_constraint({"each": stated})
+            assert constraint.accepts(judged)
+            counts[entries, values] = steps(lambda c=constraint, v=judged: c.accepts(v))  # type: ignore[misc]
+    for values in (20, 200):
+        assert counts[most, values] <= counts[1, values] + 2, counts
+    assert counts[most, 200] <= 10 * counts[most, 20], counts
+
+
+def test_a_path_of_many_segments_is_not_read_once_for_each() -> None:
+    constraint = read_constraint({"path": ["/a/b"]})
+    assert constraint.accepts("/a/b" * 2) and constraint.accepts("/a/b" * 5000)
+    assert steps(lambda: constraint.accepts("/a/b" * 5000)) == steps(lambda: constraint.accepts("/a/b" * 2))
+
+
+def test_items_that_are_judged_together_are_judged_as_one_by_one() -> None:
+    """Every kind against lists of up to four of all sorts of values, 20,000 times."""
+    kinds = [
+        {"any": True},
+        {"in": []},
+        {"in": [1, "a", True]},
+        {"in": [0, "/a", "10.0.0.1"]},
+        {"min": 1},
+        {"max": 1},
+        {"min": 0, "max": 5},
+        {"path": ["/a", "/b/c"]},
+        {"path": ["/"]},
+        {"prefix": ["a", "b-"]},
+        {"url": ["https://a.example.com", "https://*.b.example.com/x"]},
+        {"cidr": ["10.0.0.0/8", "2001:db8::/32"]},
+    ]
+    values: list[Any] = [1, 0, 5, 6, -1, True, False, None, 1.0, 0.5, 10**400, "", "a", "b-c", "b", "/", "/a", "/a/", "/ab"]
+    values += ["/b/c/d", "10.0.0.1", "2001:db8::1", "10.0.0.01", "https://a.example.com", "https://k.b.example.com/x/y", [], {}]
+    rng = random.Random(27)
+    said = set()
+    for _ in range(20_000):
+        stated = rng.choice(kinds)
+        inside = read_constraint(stated)
+        some = rng.choices(rng.sample(values, 3), k=rng.randint(0, 4))
+        expected = all(inside.accepts(one) for one in some)
+        assert read_constraint({"each": stated}).accepts(some) is expected, (stated, some)
+        deep = [some[:2], some[2:]] if rng.random() < 0.5 else [some, *([1] if rng.random() < 0.2 else [])]
+        assert read_constraint({"each": {"each": stated}}).accepts(deep) is (expected and 1 not in deep), (stated, deep)
+        said.add((str(stated), expected))
+    assert len(said) == 2 * len(kinds) - 1  # all that `any` is asked it accepts
+
+
+def test_a_bound_on_how_many_holds_for_each_list_inside() -> None:
+    constraint = read_constraint({"each": {"each": {"any": True}, "most": 2}, "most": 3})
+    assert constraint.accepts([[1, 2], [], [3]])
+    assert not constraint.accepts([[1, 2, 3]])
+    assert not constraint.accepts([[], [], [], []])
+    assert not constraint.accepts([[], 1])
+    assert constraint.accepts([])
+
+
+def test_columns_are_looked_up_and_not_compared_with_each() -> None:
+    """200 columns that are stated and 200 that are listed: not 40,000 comparisons."""
+    names = [f"c{at}" for at in range(200)]
+    access = Access(table="t", operation="select", columns=names)
+    force_setattr(access, "columns", tuple(map(Compared, names)))
+    caveat = Columns({"t": [*reversed(names)]})
+    Compared.count = 0
+    assert caveat.prohibits(access, Situation(0)) is None
+    assert Compared.count <= 400
+    reason = Columns({"t": names[1:]}).prohibits(access, Situation(0))
+    assert reason is not None and "c0" in reason.text and "c1" not in reason.text.partition(" of table ")[0]
+
+
+def test_a_name_of_many_segments_is_looked_up_in_a_short_map_by_its_entries() -> None:
+    entries = {"*": 1, "a.*": 2, "a.a.*": 3, "b.*": 4, "a.a": 5}
+    for name in ("a" + ".a" * 4, "a" + ".a" * 120):
+        assert patterns.decided(entries, name, 0) == 3
+        assert patterns.decided({"b.*": 1}, name, 0) == 0
+    few = steps(lambda: patterns.decided({"*": 1}, "a.a", 0))
+    assert steps(lambda: patterns.decided({"*": 1}, "a" + ".a" * 120, 0)) <= few
