@@ -238,6 +238,15 @@ def encode_json(value: Any) -> bytes:
         raise EncodingError("a lone surrogate") from None
 
 
+def respelled(value: Any) -> bytes:
+    """The bytes of a value that was read from canonical JSON, or of a part of one.
+
+    Two such values have the same bytes if and only if they are the same. Not checked again, so not
+    for a value that somebody made.
+    """
+    return _encode_as_is(value)
+
+
 def decode_json(data: bytes) -> dict[str, Any]:
     """The object that `data` spells canonically.
 

@@ -32,6 +32,7 @@ from typing import (
 
 import msgspec
 from msgspec import structs
+from msgspec.structs import force_setattr
 
 from captoken._format.encoding import b64encode
 from captoken._format.errors import CaptokenError
@@ -377,9 +378,6 @@ class Asked(msgspec.Struct, frozen=True, eq=False, gc=False):
     # asked, in seconds since the epoch. `stale_grant` follows from it (24.15).
     verified_at: int
 
-    # By the grant: was the token asked about before? Then its capability is the sooner answer.
-    again: bool = False
-
     # By the grant: does it count, where the token does? No for what is under way already (24.19).
     counted: bool = True
 
@@ -630,14 +628,6 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         return self._genuine.evidence
 
     @property
-    def capability(self) -> Capability:
-        """The most that the token can do. The first time it costs the meet of all links.
-
-        For showing and planning. It knows no overlay and no ledger: ask `check` for what holds now.
-        """
-        return self._genuine.capability
-
-    @property
     def task(self) -> str:
         """The token's task: the root's, or the one below it that a link names (16.3)."""
         return self._genuine.task
@@ -698,8 +688,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         caller: Caller | None,
     ) -> Asked:
         """A question about an access that counts, as the grant asks it."""
-        again = access is not None and self._genuine.was_asked()
-        return Asked(access, caller, grant, self._verified_at, again)
+        return Asked(access, caller, grant, self._verified_at)
 
     def _under_way(
         self,
@@ -708,8 +697,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         caller: Caller | None,
     ) -> Asked:
         """A question about what was paid for already: it counts nothing again (24.19)."""
-        again = access is not None and self._genuine.was_asked()
-        return Asked(access, caller, grant, self._verified_at, again, counted=False)
+        return Asked(access, caller, grant, self._verified_at, counted=False)
 
     def _all_asked(
         self,
@@ -774,6 +762,22 @@ class Grant(_Vouched, frozen=True, eq=False):
     In a coroutine use `awaited`: the methods here wait for a store in the thread that calls.
     """
 
+    _capability: Capability | None = None  # worked out when it is asked for
+
+    @property
+    def capability(self) -> Capability:
+        """The most that the token can do. The first time it costs the meet of all links.
+
+        For showing and planning: no answer rests on it. It knows no overlay and no ledger: ask
+        `check` for what holds now.
+        """
+        held = self._capability
+        if held is None:
+            genuine = self._genuine
+            held = Capability.of(genuine.links, genuine.root.task, genuine.root.audience)
+            force_setattr(self, "_capability", held)
+        return held
+
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Grant:
         """This grant, if it permits `access` now. Raises Denied, with the decision.
 
@@ -790,9 +794,8 @@ class Grant(_Vouched, frozen=True, eq=False):
         is no Access or Caller.
         """
         stated(access, caller)
-        genuine = self._genuine
-        asked = Asked(access, caller, self, self._verified_at, genuine.was_asked())
-        return self._driver.decide(genuine, asked)
+        asked = Asked(access, caller, self, self._verified_at)
+        return self._driver.decide(self._genuine, asked)
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision that `check` would come to, for people.
@@ -1126,6 +1129,11 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
 
     blocking: Grant
     _awaited: AsyncDriver
+
+    @property
+    def capability(self) -> Capability:
+        """The most that the token can do: as `Grant.capability`, and at no store."""
+        return self.blocking.capability
 
     @property
     def awaited(self) -> AsyncGrant:

@@ -27,8 +27,8 @@ from captoken._format.encoding import b64encode
 from captoken._format.packet import Packet, RawCaveat
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
-from captoken._language.capability import Capability
 from captoken._language.caveats import Situation
+from captoken._language.checks import Checks, checks_of
 from captoken._language.entries import SelectorFacts
 from captoken._language.lineage import Actor, Lineage, read_along
 from captoken._language.links import Link, Remembered, settled
@@ -37,9 +37,6 @@ from captoken.stores.ports import USES, Debit
 
 ISSUER = "the issuer"  # who added link 0
 DISCHARGER = "the discharger"  # who added what a discharge says
-
-# How much the links of a token may say, in bytes, for it to be summed up in a capability.
-SUMMED_BYTES = 2048
 
 
 class Custody(NamedTuple):
@@ -79,14 +76,13 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
     # As it came with the text, not looked at yet: that is step 10.
     proof: bytes | None
 
-    discharged: int  # how many bytes the links of its discharges have
     counts: bool  # does a link count what it is used for?
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
 
-    # What was worked out since: see `was_asked`, `capability` and `selected_by`.
+    # What was worked out since: see `checks` and `selected_by`.
     asked: bool = False
-    held: Capability | None = None
+    flat: Checks | None = None
     facts: SelectorFacts | None = None
 
     @property
@@ -97,41 +93,22 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
         """
         return self.links[: len(self.tags)]
 
-    @property
-    def capability(self) -> Capability:
-        """The meet of all links: the most that the token can do. Worked out once.
+    def checks(self) -> Checks | None:
+        """What its links ask, each once: from the second question on, and None at the first.
 
-        Two threads may both work it out. Both come to the same, and one of them is kept.
+        One question is answered sooner link by link. Always None where an embedder's caveats are
+        among them, which may answer otherwise each time. Two threads may both work it out: both
+        come to the same.
         """
-        held = self.held
-        if held is None:
-            held = Capability.of(self.links, self.root.task, self.root.audience)
-            force_setattr(self, "held", held)
-        return held
-
-    @property
-    def summary(self) -> Capability | None:
-        """The capability, where that is a sooner answer than to ask link by link; else None.
-
-        To work it out costs more than one question link by link, and less than two, where links
-        say little. Where they say much, a holder could make it cost a thousand (24.23).
-        """
-        held = self.held
-        if held is None:
-            said = sum(len(cid) for cid, _ in self.packet.caveats) + self.discharged
-            if said > SUMMED_BYTES:
-                return None
-        return self.capability
-
-    def was_asked(self) -> bool:
-        """Was an access asked about before? The first question is answered sooner link by link.
-
-        Two threads may both be told no. Then both answer link by link, and alike.
-        """
-        before = self.asked
-        if not before:
+        flat = self.flat
+        if flat is not None or self.own:
+            return flat
+        if not self.asked:
             force_setattr(self, "asked", True)
-        return before
+            return None
+        flat = checks_of(self.links, self.root.task, self.root.audience)
+        force_setattr(self, "flat", flat)
+        return flat
 
     @property
     def task(self) -> str:

@@ -197,8 +197,7 @@ def _recalled(
     if derived is None or not primitives.equal(derived, kept.derived):
         return None
 
-    # From the second time on, what all links say together is the sooner answer.
-    genuine.was_asked()
+    genuine.checks()  # kept with the token: what is asked of a copy with its proof is not
     if proof_part is None:
         return genuine
     try:
@@ -339,14 +338,12 @@ def _read(
     # discharger cannot write itself into the lineage, or bind the token to a key of its own.
     added: list[Link] = []
     places: list[int] = []
-    discharged = 0
     for at, discharge in answers.items():
         said = read_discharge(discharge, vocabulary)
         if isinstance(said, BadLink):
             return _broken(root, packet, tags, links, at, said, DISCHARGER)
         added += said
         places += [at] * len(said)
-        discharged += sum(len(cid) for cid, _ in discharge.caveats)
     lineage = follow(root.agent, own)
     if not isinstance(lineage, Lineage):
         return _broken(root, packet, tags, links, *lineage)
@@ -362,7 +359,6 @@ def _read(
         lineage,
         _custody(packet, own) if lineage.key is not None else (),
         parts.proof,
-        discharged,
         counts,
         vocabulary is not V1 and any(map(has_own, readable)),
         addressed,
@@ -605,32 +601,19 @@ def _caveats(
     asked: Asked,
     age: int | None,
 ) -> Refusals:
-    """Step 8: by the capability if that is the sooner answer, else link by link.
+    """Step 8: by the checks of all links in a row if they are there, else link by link.
 
-    From the second question on the capability says in one look what all links together say, unless
-    they say so much that to sum it up would cost more (24.23). The links are asked one by one to
-    tell why; and always where an embedder's caveats are among them, on whose `covers` and `meet`
-    nothing rests.
+    Either way it is the links that permit: in the row, too, each caveat of each link is asked, and
+    what repeats itself once (24.22). What the row does not permit, the links are asked about one by
+    one, to tell why.
     """
-    access = asked.access
     server = facts.server
-    if not asked.again or access is None or genuine.own:
-        return _by_link(genuine, facts, access, age)
-    if _is_too_new(genuine, facts) or _misaddressed(genuine, server) is not None:
-        return _by_link(genuine, facts, access, age)
-    capability = genuine.summary
-    if capability is None:
-        return _by_link(genuine, facts, access, age)
-
-    task = genuine.root.task
-    situation = Situation(facts.now, server.leeway, server.audiences, task, age)
-    reason = capability.prohibits(access, situation)
-    if reason is None:
-        return ()
-    # Were the two ever to differ, the stricter answer stands.
-    return _by_link(genuine, facts, access, age) or (
-        Refusal(reason.code, reason.text, failing=reason.failing),
-    )
+    checks = genuine.checks()
+    if checks is not None and not _is_too_new(genuine, facts):
+        situation = Situation(facts.now, server.leeway, server.audiences, overlay_age=age)
+        if checks.permit(asked.access, situation) and _misaddressed(genuine, server) is None:
+            return ()
+    return _by_link(genuine, facts, asked.access, age)
 
 
 def _by_link(
@@ -642,8 +625,8 @@ def _by_link(
     """Step 8 in two passes, each link by link and by key: a dead token learns no more than that
     (24.5).
 
-    This is what the spec says; `_caveats` may only be sooner. The links of the token come first,
-    then those of each discharge (33.7).
+    This is what the spec says; the row of checks may only be sooner. The links of the token come
+    first, then those of each discharge (33.7).
     """
     refusals: list[Refusal] = []
 

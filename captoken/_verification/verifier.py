@@ -344,7 +344,7 @@ class _Face(Sealed):
             )
         facts = self._facts(_NOTHING_FETCHED, counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(access, caller, grant, facts.now, found.asked, True, True, used, request)
+        asked = Asked(access, caller, grant, facts.now, True, True, used, request)
         return self._looked(found, facts, asked) if dry else self._settled(found, facts, asked)
 
     def _sent_with_overlay(
@@ -365,7 +365,7 @@ class _Face(Sealed):
         """
         facts = self._facts((yield from _fetched(source)), counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(access, caller, grant, facts.now, found.asked, True, True, used, request)
+        asked = Asked(access, caller, grant, facts.now, True, True, used, request)
         end = self._looked if dry else self._settled
         return (yield from steps_of(end(found, facts, asked)))
 

@@ -1,0 +1,164 @@
+"""What all links of a token ask, one check after the other, each once (spec, "Verification").
+
+A token is often asked about many accesses. Link by link, what the chain repeats is asked as often
+as it stands there. So from the second question on its checks stand in a row: the `prohibits` of
+each caveat of each link, and each link's closing rule (18.3).
+
+Nothing is summed up here. No two caveats meet, and none is left out because another one covers it:
+only what stands in the chain a second time, byte for byte, is asked once. So an allow is always
+given by the links themselves, and a mistake in the algebra of capabilities allows nothing.
+
+The row says yes or no. Why not is asked link by link, in the order of the spec (24.5, 24.12).
+
+It depends on the token alone. What may differ at the next question is asked each time: the moment,
+the age of the overlay, and the names that the server has left (16.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from captoken._format.encoding import respelled
+from captoken._language.access import Access
+from captoken._language.kinds import Caveat, Situation
+from captoken._language.links import Link, settled
+
+# The `prohibits` of one caveat.
+Check: TypeAlias = Callable[[Any, Situation], object]
+
+
+class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """The checks of a token's links, and of its discharges' links, by what they look at."""
+
+    # `exp`, `nbf` and `fresh`: the moment and the overlay.
+    early: tuple[Check, ...]
+
+    # Of each `aud`, the root's included, its names. One name of the server must be in all of them.
+    audiences: tuple[frozenset[str], ...]
+
+    # Do the tasks of the root and of all links lie on one path (16.3)? No question changes that.
+    on_one_path: bool
+
+    # Of no domain, of tables, and of tools: asked where the access states that domain.
+    universal: tuple[Check, ...]
+    data: tuple[Check, ...]
+    tool: tuple[Check, ...]
+
+    # The closing rules (18.3): does a link name a domain, and not this one? Does one name any?
+    closes_data: bool
+    closes_tool: bool
+    names_domain: bool
+
+    def permit(
+        self,
+        access: Access | None,
+        situation: Situation,
+    ) -> bool:
+        """Does no link prohibit `access`, or the token itself where there is none?
+
+        `situation` has all names of the server. Not for caveats of an embedder's. Never raises: a
+        check that does is no permission, and asked link by link it is a denial (15.12).
+        """
+        try:
+            if not self._permit_token(situation):
+                return False
+            return access is None or self._permit_access(access, situation)
+        except Exception:
+            return False
+
+    def _permit_token(self, situation: Situation) -> bool:
+        """The first pass of step 8, but for what the root record and the server say (24.5)."""
+        left = situation.audiences
+        for named in self.audiences:
+            left = left & named
+            if not left:
+                return False
+        for check in self.early:
+            if check(None, situation) is not None:
+                return False
+        return self.on_one_path
+
+    def _permit_access(
+        self,
+        access: Access,
+        situation: Situation,
+    ) -> bool:
+        """The second pass: all caveats of no domain, and those of each domain that is stated."""
+        for check in self.universal:
+            if check(access, situation) is not None:
+                return False
+
+        if access.table is not None:
+            if self.closes_data:
+                return False
+            for check in self.data:
+                if check(access, situation) is not None:
+                    return False
+
+        if access.tool is not None:
+            if self.closes_tool:
+                return False
+            for check in self.tool:
+                if check(access, situation) is not None:
+                    return False
+
+        # An access of no domain passes no link that names one.
+        return not self.names_domain or access.table is not None or access.tool is not None
+
+
+def checks_of(
+    links: Iterable[Link],
+    task: str,
+    audience: str | None,
+) -> Checks:
+    """The checks of `links`, with the task and the audience of the root record.
+
+    For links of version 1 alone: an embedder's caveats are asked link by link.
+    """
+    stated: dict[str, list[Caveat]] = {}
+    domains: set[frozenset[str]] = set()
+    on_one_path = True
+    so_far = Situation(0, task=task)
+    for link in links:
+        domains.add(link.domains)
+        for caveat in (*link.early, *link.late):
+            stated.setdefault(caveat.key, []).append(caveat)
+            if caveat.key == "task" and caveat.prohibits(None, so_far) is not None:  # type: ignore[arg-type]
+                on_one_path = False
+        if link.settles:
+            so_far = settled(so_far, link)
+    domains.discard(frozenset())
+
+    early: list[Check] = []
+    audiences = [frozenset((audience,))] if audience is not None else []
+    late: dict[str, list[Check]] = {"all": [], "data": [], "tool": []}
+    for key, caveats in stated.items():
+        for caveat in _each_once(caveats):
+            if caveat.asks_access:
+                late[caveat.domain].append(caveat.prohibits)
+            elif key == "aud":
+                audiences.append(frozenset(caveat.value))
+            elif key != "task":
+                early.append(caveat.prohibits)
+
+    return Checks(
+        tuple(early),
+        tuple(audiences),
+        on_one_path,
+        tuple(late["all"]),
+        tuple(late["data"]),
+        tuple(late["tool"]),
+        closes_data=any("data" not in named for named in domains),
+        closes_tool=any("tool" not in named for named in domains),
+        names_domain=bool(domains),
+    )
+
+
+def _each_once(caveats: list[Caveat]) -> Iterable[Caveat]:
+    """Caveats of one key, each once: by the bytes of their values, since 1 and true differ."""
+    if len(caveats) == 1:
+        return caveats
+    return {respelled(caveat.value): caveat for caveat in caveats}.values()

@@ -1,0 +1,332 @@
+"""Links decide, and nothing else (spec 24.23): what they say together is for people and for writers, and allows nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from captoken import Access, Capability, Denied, Token, Verifier
+from captoken._language import capability, checks, conditions, constraints, data, patterns, tool
+from captoken._language.caveats import BUILT_IN, V1
+from captoken._language.checks import checks_of
+from captoken._language.constraints import Constraint, Range
+from captoken._language.kinds import BuiltIn, Situation
+from captoken._language.links import Link, read_link
+from captoken._verification import plan
+from captoken.stores.memory import MemoryLedger
+from tests.world import NOW, mint, verifier
+from tests.world import data as of_table
+from tests.world import tool as of_tool
+
+# Links of every kind of caveat and constraint: with each, one access that they permit and one that they do not.
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], Access, Access]] = {
+    "tables": ({"tables": ["a.*"], "operations": ["*"]}, {"tables": ["a.b"]}, of_table("a.b"), of_table("a.c")),
+    "operations": ({"tables": ["*"], "operations": ["select", "insert"]}, {"operations": ["select"]}, of_table("t"), of_table("t", "insert")),
+    "allow": ({"allow": {"*": ["*"]}}, {"allow": {"a": ["select"], "*": []}}, of_table("a"), of_table("b")),
+    "columns": (
+        {"tables": ["t"], "operations": ["*"]},
+        {"columns": {"t": ["id", "name"]}},
+        of_table("t", "select", "id"),
+        of_table("t", "select", "pay"),
+    ),
+    "where": ({"unrestricted": True, "where": {"n": {"max": 9}}}, {"where": {"n": {"max": 5}}}, of_table("t", n=5), of_table("t", n=6)),
+    "in": ({"tools": {"*": {}}}, {"tools": {"f": {"x": {"in": [1, "a"]}}}}, of_tool("f", x="a"), of_tool("f", x=True)),
+    "range": ({"tools": {"pay": {"cents": {"max": 500}}}}, {"tools": {"pay": {"cents": {"max": 5}}}}, of_tool("pay", cents=5), of_tool("pay", cents=100)),
+    "path": ({"tools": {"r": {"p": {"path": ["/a"]}}}}, {"tools": {"r": {"p": {"path": ["/a/b"]}}}}, of_tool("r", p="/a/b/c"), of_tool("r", p="/a/c")),
+    "prefix": (
+        {"tools": {"f": {"x": {"prefix": ["acct-"]}}}},
+        {"tools": {"f": {"x": {"prefix": ["acct-1"]}}}},
+        of_tool("f", x="acct-12"),
+        of_tool("f", x="acct-2"),
+    ),
+    "url": (
+        {"tools": {"get": {"u": {"url": ["https://*.example.com/"]}}}},
+        {"tools": {"get": {"u": {"url": ["https://a.example.com/x"]}}}},
+        of_tool("get", u="https://a.example.com/x/y"),
+        of_tool("get", u="https://a.example.com/y"),
+    ),
+    "cidr": (
+        {"tools": {"f": {"ip": {"cidr": ["10.0.0.0/8"]}}}},
+        {"tools": {"f": {"ip": {"cidr": ["10.1.0.0/16"]}}}},
+        of_tool("f", ip="10.1.2.3"),
+        of_tool("f", ip="10.2.0.1"),
+    ),
+    "each": (
+        {"tools": {"f": {"x": {"each": {"in": ["a", "b"]}}}}},
+        {"tools": {"f": {"x": {"each": {"in": ["a"]}, "most": 2}}}},
+        of_tool("f", x=["a"]),
+        of_tool("f", x=["b"]),
+    ),
+    "domain": ({"tables": ["t"], "operations": ["*"], "tools": {"*": {}}}, {"tables": ["t"]}, of_table("t"), of_tool("f")),
+    "counted": (
+        {"tables": ["t"], "operations": ["*"], "uses": 1000, "budget": {"eur": 9000}, "audience": "here"},
+        {"uses": 900, "budget": {"eur": 800}},
+        Access(table="t", operation="select", cost={"eur": 1}),
+        Access(table="t", operation="select"),
+    ),
+    "place and time": (
+        {"tables": ["t"], "operations": ["*"], "audience": ["here", "there"], "not_before": NOW - 9},
+        {"audience": ["here"], "task": "task-123/a/b", "expires_in": 60},
+        of_table("t"),
+        of_table("u"),
+    ),
+}
+
+# All of the algebra: by class or module, and name.
+ALGEBRA: list[tuple[Any, str]] = [
+    *((kind, name) for kind in (BuiltIn, *BUILT_IN) for name in ("meet", "covers", "held", "plainly_covers", "beyond", "stated")),
+    *((data.TableRights, name) for name in ("meet", "prohibits", "stated", "is_nothing")),
+    *((tool.ToolCalls, name) for name in ("meet", "prohibits", "stated", "is_nothing")),
+    *((conditions.TaskPath, name) for name in ("meet", "prohibits", "stated", "is_silent", "is_nothing")),
+    (conditions.AtMost, "meet"),
+    (conditions.AtMost, "covers"),
+    *((kind, name) for kind in (Constraint, *constraints._KINDS) for name in ("meet", "alike", "covers")),
+    *((Capability, name) for name in ("of", "of_link", "meet", "covers", "prohibits", "json", "nothing", "__post_init__")),
+    (capability, "meet_of"),
+    (patterns, "meet"),
+    (patterns, "normal"),
+    (patterns, "widest"),
+]
+
+
+def small(caveats: dict[str, Any], more: dict[str, Any]) -> Token:
+    return mint(**caveats).delegate(to="b", **more)
+
+
+def answers(one: Verifier, text: str, *asked: Access) -> list[str]:
+    """What a text is told that is sent four times, and then a grant of it, whatever it is asked first."""
+    told = [str(one.check(text, access)) for access in asked for _ in range(4)]
+    told += [str(one.explain(text, access)) for access in asked]
+    for access in asked:
+        grant = one.authenticate(text)
+        told += [str(grant.check(each)) for each in (access, *asked, access)]
+        told += [str(grant.recheck([each])) for each in asked]
+    return told
+
+
+def ledger() -> MemoryLedger:
+    return MemoryLedger(shared=True, floor=0)
+
+
+def asking(*, counting: bool) -> Verifier:
+    return verifier(audience="here", allow_unaddressed=True, **({"ledger": ledger()} if counting else {}))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_decision_asks_the_algebra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part of it raises, in turn and then all together: no decision changes, in code, link or word."""
+    caveats, more, permitted, refused = KINDS[name]
+    text = small(caveats, more).serialize()
+    counting = name == "counted"
+    told = answers(asking(counting=counting), text, permitted, refused)
+    first, second = (verifier(audience="here", allow_unaddressed=True, ledger=ledger()).check(text, each) for each in (permitted, refused))
+    assert first and not second
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the algebra was asked for a decision")
+
+    for owner, part in ALGEBRA:
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, part, fails, raising=False)
+            assert answers(asking(counting=counting), text, permitted, refused) == told, (owner, part)
+    for owner, part in ALGEBRA:
+        monkeypatch.setattr(owner, part, fails, raising=False)
+    assert answers(asking(counting=counting), text, permitted, refused) == told
+    with pytest.raises(AssertionError, match="algebra"):
+        _ = asking(counting=counting).authenticate(text).capability
+
+
+def test_the_parts_are_all_there_are() -> None:
+    """What a kind has beside its reading, `prohibits` and words is in the list above, by name."""
+    listed = {part for _, part in ALGEBRA}
+    judging = {"prohibits", "accepts", "accepts_all", "read", "words", "key", "domain", "keywords", "counts", "settles", "plain", "slot", "excess", "asks_access"}
+    shown = {"json", "of", "bound", "keys", "by", "filtered"}
+    for kind in (*BUILT_IN, *constraints._KINDS):
+        own = {name for name in vars(kind) if not name.startswith("_")} - set(getattr(kind, "__struct_fields__", ()))
+        assert own <= listed | judging | shown, (kind, own - listed - judging - shown)
+
+
+def test_a_meet_that_is_wrong_allows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With min and max swapped in the meet of ranges, what is held is too much; and each answer is that of the links."""
+
+    def swapped(self: Range, other: Range) -> Range:
+        lows = [low for low in (self.low, other.low) if low is not None]
+        highs = [high for high in (self.high, other.high) if high is not None]
+        return Range(min(lows, default=None), max(highs, default=None))
+
+    text = mint(tools={"pay": {"cents": {"max": 500}}}).delegate(to="b", tools={"pay": {"cents": {"max": 5}}}).serialize()
+    monkeypatch.setattr(Range, "alike", swapped)
+    one, asked = verifier(), of_tool("pay", cents=100)
+    assert one.authenticate(text).capability.prohibits(asked) is None, "so wrong is the meet"
+    assert [one.check(text, asked).code for _ in range(5)] == ["argument"] * 5
+    grant = one.authenticate(text)
+    assert [grant.check(asked).code for _ in range(4)] == ["argument"] * 4
+
+
+# --- in a row ---------------------------------------------------------------------------------------------------------
+
+
+def row(*links: dict[str, Any], task: str = "task-123", audience: str | None = None) -> Any:
+    return checks_of([_link(stated) for stated in links], task, audience)
+
+
+def _link(stated: dict[str, Any]) -> Link:
+    found = read_link(json.dumps(stated, separators=(",", ":"), sort_keys=True).encode(), V1)
+    assert isinstance(found, Link), found
+    return found
+
+
+HERE = Situation(NOW, audiences=frozenset(("here", "there")))
+N = {"n": "AAAAAAAAAAA"}
+
+
+def test_what_stands_twice_is_asked_once() -> None:
+    """By its bytes: 1 and true are two values, and so are two orders of one list."""
+    many = row(*[{"tables": ["a"], "exp": NOW + 9, "where": {"x": {"in": [1]}}}] * 9, {"where": {"x": {"in": [True]}}}, {"tables": ["a"]})
+    assert (len(many.early), len(many.data), len(many.universal), len(many.tool)) == (1, 1, 2, 0)
+    assert many.permit(of_table("a", x=1), HERE) is False and many.permit(of_table("a", x=True), HERE) is False
+    assert len(row({"tables": ["a", "b"]}, {"tables": ["b", "a"]}).data) == 2
+
+
+ASKED: list[tuple[str, list[dict[str, Any]], Access | None, bool]] = [
+    ("nothing said", [{"exp": NOW + 1}], of_table("t"), True),
+    ("nothing said, of no domain", [{"exp": NOW + 1}], Access(), True),
+    ("expired", [{"exp": NOW}], of_table("t"), False),
+    ("expired, no access", [{"exp": NOW + 1}, {"exp": NOW}], None, False),
+    ("not yet", [{"nbf": NOW + 1}], None, False),
+    ("no overlay", [{"fresh": 60}], None, False),
+    ("addressed", [{"aud": ["here", "far"]}, {"aud": ["here"]}], None, True),
+    ("addressed to another", [{"aud": ["far"]}], None, False),
+    ("two names, none in both lists", [{"aud": ["here"]}, {"aud": ["there"]}], None, False),
+    ("tasks on one path", [{"task": "task-123/a"}, {"task": "task-123/a/b"}, {"task": "task-123"}], None, True),
+    ("tasks apart", [{"task": "task-123/a"}, {"task": "task-123/b"}], None, False),
+    ("a task of another tree", [{"task": "task-9"}], None, False),
+    ("tables", [{"tables": ["t"]}], of_table("t"), True),
+    ("another table", [{"tables": ["t"]}], of_table("u"), False),
+    ("tables close tools", [{"tables": ["t"]}], of_tool("f"), False),
+    ("tables close tools that another link names", [{"tables": ["t"]}, {"tools": {"f": {}}}], of_tool("f"), False),
+    ("tools close tables", [{"tools": {"f": {}}}], of_table("t"), False),
+    ("both named", [{"tables": ["t"], "tools": {"f": {}}}], Access(table="t", operation="select", tool="f"), True),
+    ("both stated, one named", [{"tables": ["t"]}], Access(table="t", operation="select", tool="f"), False),
+    ("both stated, the tool refused", [{"tables": ["t"], "tools": {"g": {}}}], Access(table="t", operation="select", tool="f"), False),
+    ("of no domain, one named", [{"tables": ["t"]}], Access(), False),
+    ("no access, a domain named", [{"tables": ["t"]}], None, True),
+    ("an attribute", [{"where": {"n": {"max": 1}}}], Access(attributes={"n": 1}), True),
+    ("an attribute that is not stated", [{"where": {"n": {"max": 1}}}], Access(), False),
+    ("a cost that is not stated", [{"budget": {"eur": 1}, **N}], of_table("t"), False),
+    ("a cost", [{"budget": {"eur": 1}, "uses": 1, **N}], Access(cost={"eur": 1}), True),
+]
+
+
+@pytest.mark.parametrize(("links", "asked", "permitted"), [case[1:] for case in ASKED], ids=[case[0] for case in ASKED])
+def test_a_row_permits_what_its_links_permit(links: list[dict[str, Any]], asked: Access | None, permitted: bool) -> None:
+    assert row(*links).permit(asked, HERE) is permitted
+
+
+def test_the_root_s_audience_is_one_more() -> None:
+    assert row({"aud": ["here"]}, audience="here").permit(None, HERE) and not row({"aud": ["here"]}, audience="there").permit(None, HERE)
+    assert not row(audience="here").permit(None, Situation(NOW))
+
+
+def test_a_second_name_of_the_server_is_asked_for_each_time() -> None:
+    """What was found for one question is kept with the token, and not the names that it left."""
+    text = mint(tables=["t"], operations=["select"], audience=["a", "b"]).attenuate(audience=["b"]).serialize()
+    codes = {name: [verifier(audience=name).check(text, of_table("t")).code for _ in range(4)] for name in ("a", "b", "c")}
+    assert codes == {"a": ["wrong_audience"] * 4, "b": ["allowed"] * 4, "c": ["wrong_audience"] * 4}
+
+
+def test_a_check_that_raises_permits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a row as by itself (15.12): it is then said of which caveat."""
+    one, text = verifier(), mint(tables=["t"], operations=["select"]).serialize()
+    grant = one.authenticate(text)
+    assert grant.check(of_table("t")) and grant.check(of_table("t"))
+    monkeypatch.setattr(data.patterns, "contains", lambda *_: 1 / 0)
+    assert grant.check(of_table("t")), "it is not asked"
+    wide = one.authenticate(mint(tables=["a.*"], operations=["select"]).serialize())
+    assert [wide.check(of_table("a.b")).code for _ in range(3)] == ["attribute"] * 3
+
+
+def test_rows_are_made_for_the_second_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is answered sooner link by link; and of a text that is remembered, once for all that send it."""
+    made: list[int] = []
+    inner: Callable[..., Any] = checks.checks_of
+    monkeypatch.setattr("captoken._verification.genuine.checks_of", lambda *given: made.append(1) or inner(*given))
+    one, text = verifier(), mint(tables=["t"], operations=["select"]).serialize()
+    one.check(text, of_table("t"))
+    assert not made
+    grant = one.authenticate(text)
+    grant.check(of_table("t"))
+    grant.check(of_table("t"))
+    assert len(made) == 1
+    for _ in range(5):
+        assert one.check(text, of_table("t")) and not one.check(text, of_table("u"))
+    assert len(made) == 1
+
+
+def drawn(rng: random.Random) -> Iterator[dict[str, Any]]:
+    """A few links that say much the same."""
+    for _ in range(rng.randint(1, 6)):
+        made: dict[str, Any] = {}
+        for key, values in DRAWN.items():
+            if rng.random() < 0.3:
+                made[key] = rng.choice(values)
+        yield made or {"exp": NOW + 5}
+
+
+DRAWN: dict[str, list[Any]] = {
+    "tables": [["t"], ["t", "u.*"], ["*"]],
+    "operations": [["select"], ["*"], ["insert", "select"]],
+    "allow": [{"*": ["select"], "u.*": []}, {"t": ["*"]}],
+    "columns": [{"t": ["id"]}, {"*": ["*"]}],
+    "tools": [{"f": {}}, {"*": {}}, {"f": {"x": {"in": [1, "a"]}}}, {"f": {"x": {"max": 3, "min": 0}}}],
+    "where": [{"n": {"max": 3}}, {"n": {"in": [1]}}, {"n": {"in": [True]}}],
+    "exp": [NOW + 5, NOW + 1, NOW],
+    "nbf": [NOW, NOW - 5],
+    "aud": [["here"], ["here", "there"], ["there"]],
+    "task": ["task-123", "task-123/a", "task-123/a/b", "task-123/c"],
+    "fresh": [5],
+}
+ACCESSES = [
+    None,
+    Access(),
+    *(of_table(table, operation, *columns, **n) for table in ("t", "u.v") for operation in ("select", "insert") for columns in ((), ("id",)) for n in ({}, {"n": 1})),
+    *(of_tool("f", **given) for given in ({}, {"x": 1}, {"x": "a"}, {"x": True})),
+    Access(table="t", operation="select", tool="f", attributes={"n": 1}),
+]
+
+
+def test_rows_and_links_answer_alike() -> None:
+    """20,000 drawn questions: the row permits what the links one by one permit, and nothing else."""
+    rng, seen = random.Random(7), [0, 0]
+    for _ in range(1000):
+        links = [_link(stated) for stated in drawn(rng)]
+        flat = checks_of(links, "task-123", None)
+        for asked in rng.choices(ACCESSES, k=20):
+            situation = Situation(NOW, 0, rng.choice((frozenset(), frozenset(("here",)), HERE.audiences)), "task-123", rng.choice((None, 3, 9)))
+            permitted = flat.permit(asked, situation)
+            assert permitted == _one_by_one(links, asked, situation), (links, asked, situation)
+            seen[permitted] += 1
+    assert min(seen) > 500, seen
+
+
+def _one_by_one(links: list[Link], asked: Access | None, situation: Situation) -> bool:
+    at = situation
+    for link in links:
+        if plan.early_prohibits(link, at) is not None:
+            return False
+        at = plan.settled(at, link)
+    return all(plan.late_prohibits(link, asked, situation) is None for link in links)
+
+
+def test_a_denial_is_told_link_by_link() -> None:
+    """The first and the fourth answer are one to the word: the row says no more than no."""
+    text = mint(tables=["t"], operations=["select"]).delegate(to="b", tables=["t"]).delegate(to="c", tables=["t"]).serialize()
+    one = verifier()
+    told = [one.check(text, of_table("hr")) for _ in range(4)]
+    assert len({str(each) for each in told}) == 1 and [refusal.link for refusal in told[3].refusals] == [0, 1, 2]
+    with pytest.raises(Denied, match="table hr"):
+        one.authorize(text, of_table("hr"))
