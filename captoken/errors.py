@@ -19,8 +19,9 @@ from captoken._format.errors import (
     TokenFormatError,
     WideningError,
 )
-from captoken._language.reasons import CODES, Code, Kind
+from captoken._language.reasons import Kind
 from captoken._verification.decision import Denied
+from captoken._verification.records import CODES, Code
 
 __all__ = [
     "CODES",

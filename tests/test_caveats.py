@@ -213,7 +213,6 @@ def test_a_constraint_s_kind_is_one_class_too() -> None:
         ("too early", "attribute", "too early"),
         ("", "attribute", ""),
         (Reason("tool", "too early"), "tool", "too early"),
-        (Reason("no such code", "too early"), "attribute", "acme:odd could not be judged"),
         (True, "attribute", "acme:odd could not be judged"),
         (False, "attribute", "acme:odd could not be judged"),
         (0, "attribute", "acme:odd could not be judged"),

@@ -438,7 +438,7 @@ def test_a_policy_sees_what_is_needed_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [None, True, 1, "yes", 60, {"expires_in": 60}, Allow, Refuse, (), [MINUTE], object(), Reason("x", "y")], ids=named
+    "said", [None, True, 1, "yes", 60, {"expires_in": 60}, Allow, Refuse, (), [MINUTE], object(), Reason("tool", "y")], ids=named
 )
 def test_a_policy_that_answers_oddly_never_discharges(said: Any) -> None:
     """Only an Allow allows: whatever else a policy returns raises TypeError."""

@@ -15,11 +15,10 @@ from captoken._format.errors import LimitError
 from captoken._language.caveats import V1, prohibited
 from captoken._language.links import BadLink, Link, read_link
 from captoken._language.overlay import snapshot
-from captoken._language.reasons import CODES
 from captoken._verification.decision import Refusal
 from captoken.caveats import Situation
 from captoken.control import Operator, Overlay
-from captoken.errors import StoreError
+from captoken.errors import CODES, StoreError
 from captoken.keys import HolderKey, OperatorKey
 from captoken.stores import _rules
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots

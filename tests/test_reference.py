@@ -16,8 +16,8 @@ from captoken import Issuer, Token, caveats
 from captoken._format import clocks, encoding, names, text
 from captoken._language import constraints, links, overlay, urls
 from captoken._language.caveats import BUILT_IN, POSITION
+from captoken._language.reasons import PLAN
 from captoken._verification import memory, verifier
-from captoken._verification.wording import PLAN
 from captoken._writing import issuer
 from captoken._writing.keywords import _KEYWORDS, _READINGS
 from captoken.adapters import asgi, discharge_service

@@ -24,11 +24,11 @@ from captoken import (
 )
 from captoken._format.spelling import escape, spelled
 from captoken._language.kinds import _reason
-from captoken._language.reasons import CODES, Failing
+from captoken._language.reasons import Failing
 from captoken._language.tool import Tools
 from captoken._verification.decision import PLAN
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
-from captoken.errors import DelegationError, LimitError
+from captoken.errors import CODES, DelegationError, LimitError
 from captoken.testing import FixedClock
 from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, named, tool, verifier
 

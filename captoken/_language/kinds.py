@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import msgspec
 
 from captoken._language.access import Access
-from captoken._language.reasons import CODES, Failing, Reason
+from captoken._language.reasons import Failing, Reason
 
 Domain = Literal["data", "tool", "all"]
 
@@ -258,11 +258,11 @@ def prohibited(
 def _reason(key: str, said: Any) -> Reason:
     """The reason in an answer that is not None: an embedder's caveat may answer anything.
 
-    A Reason with a code of the list is taken as it is, a sentence as the text of `attribute`.
-    Anything else, True and False among them, prohibits without a text of its own.
+    A Reason is taken as it is, a sentence as the text of `attribute`. Anything else, True and False
+    among them, prohibits without a text of its own.
     """
-    # By exact type, and only codes of the list: a subclass might print what it likes.
-    if type(said) is Reason and said.code in CODES:
+    # By exact type: a subclass might print what it likes.
+    if type(said) is Reason:
         told_well = said.failing is None or type(said.failing) is Failing
         return said if told_well else Reason(said.code, said.text)
     text = said if type(said) is str else f"{key} could not be judged"

@@ -14,8 +14,8 @@ import msgspec
 Kind = Literal["invalid", "insufficient", "proof", "unavailable"]
 
 
-class Code(NamedTuple):
-    """What a code means."""
+class Denial(NamedTuple):
+    """What a verifier has to know of a code. What is told of it stands in `records`, above."""
 
     # Of the plan: the one that gives it.
     step: int
@@ -23,54 +23,67 @@ class Code(NamedTuple):
     # What an HTTP status follows from.
     kind: Kind
 
-    # A sentence that anybody may be told.
-    public: str
 
+# The plan: what is checked, in this order. The first step that fails gives the decision its code.
+PLAN: tuple[str, ...] = (
+    "sizes and counts",
+    "strict parse",
+    "root record and key",
+    "chain of signatures",
+    "links can be read",
+    "lineage",
+    "overlay",
+    "caveats",
+    "caller",
+    "proof",
+    "effects",
+)
 
-# One message for all of these, so that a stranger learns nothing.
-_UNACCEPTED = "The token was not accepted."
-_UNPROVEN = "The request needs a fresh proof by the key that the token is bound to."
-_REFUSED = "The token does not permit this request."
-
-# Each code of a denial: the step that gives it, its kind, and what a client may read.
-CODES: dict[str, Code] = {
-    "malformed": Code(2, "invalid", _UNACCEPTED),
-    "unsupported_version": Code(3, "invalid", _UNACCEPTED),
-    "unknown_key": Code(3, "invalid", _UNACCEPTED),
-    "bad_signature": Code(4, "invalid", _UNACCEPTED),
-    "missing_discharge": Code(4, "invalid", "The token needs a discharge that was not presented."),
-    "bad_discharge": Code(4, "invalid", "A discharge that was presented was not accepted."),
-    "unreadable_link": Code(5, "invalid", "The token carries a restriction that cannot be read."),
-    "unknown_caveat": Code(
-        5, "invalid", "The token carries a restriction that this server does not know."
-    ),
-    "broken_delegation": Code(6, "invalid", "The token's chain of delegation is broken."),
-    "too_deep": Code(6, "invalid", "The token was delegated more often than it permits."),
-    "delegate_only": Code(6, "insufficient", "The token is for handing on, not for use."),
-    "revoked": Code(7, "invalid", _UNACCEPTED),
-    "narrowed": Code(7, "insufficient", _REFUSED),
-    "stale_overlay": Code(7, "unavailable", "The server cannot decide at present."),
-    "stale_grant": Code(7, "invalid", "The token has to be presented again."),
-    "expired": Code(8, "invalid", "The token has expired."),
-    "not_yet_valid": Code(8, "invalid", "The token is not valid yet."),
-    "wrong_audience": Code(8, "invalid", "The token is addressed to another server."),
-    "unaddressed": Code(8, "invalid", "The token is not addressed to this server."),
-    "table": Code(8, "insufficient", _REFUSED),
-    "operation": Code(8, "insufficient", _REFUSED),
-    "column": Code(8, "insufficient", _REFUSED),
-    "tool": Code(8, "insufficient", _REFUSED),
-    "argument": Code(8, "insufficient", _REFUSED),
-    "attribute": Code(8, "insufficient", _REFUSED),
-    "domain": Code(8, "insufficient", _REFUSED),
-    "task": Code(8, "insufficient", "The token is for another task."),
-    "cost_unstated": Code(8, "insufficient", "What the request costs is not stated."),
-    "caller": Code(9, "insufficient", "The token was handed to another caller."),
-    "proof_missing": Code(10, "proof", _UNPROVEN),
-    "bad_proof": Code(10, "proof", _UNPROVEN),
-    "replayed": Code(11, "proof", _UNPROVEN),
-    "budget_exhausted": Code(11, "insufficient", "The token has been used up."),
-    "store_unavailable": Code(11, "unavailable", "The server cannot decide at present."),
+# Each code of a denial. `python -m tests.records` writes the rows, from the records.
+DENIALS: dict[str, Denial] = {
+    # begin: codes
+    "malformed": Denial(2, "invalid"),
+    "unsupported_version": Denial(3, "invalid"),
+    "unknown_key": Denial(3, "invalid"),
+    "bad_signature": Denial(4, "invalid"),
+    "missing_discharge": Denial(4, "invalid"),
+    "bad_discharge": Denial(4, "invalid"),
+    "unreadable_link": Denial(5, "invalid"),
+    "unknown_caveat": Denial(5, "invalid"),
+    "broken_delegation": Denial(6, "invalid"),
+    "too_deep": Denial(6, "invalid"),
+    "delegate_only": Denial(6, "insufficient"),
+    "revoked": Denial(7, "invalid"),
+    "narrowed": Denial(7, "insufficient"),
+    "stale_overlay": Denial(7, "unavailable"),
+    "stale_grant": Denial(7, "invalid"),
+    "expired": Denial(8, "invalid"),
+    "not_yet_valid": Denial(8, "invalid"),
+    "wrong_audience": Denial(8, "invalid"),
+    "unaddressed": Denial(8, "invalid"),
+    "table": Denial(8, "insufficient"),
+    "operation": Denial(8, "insufficient"),
+    "column": Denial(8, "insufficient"),
+    "tool": Denial(8, "insufficient"),
+    "argument": Denial(8, "insufficient"),
+    "attribute": Denial(8, "insufficient"),
+    "domain": Denial(8, "insufficient"),
+    "task": Denial(8, "insufficient"),
+    "cost_unstated": Denial(8, "insufficient"),
+    "caller": Denial(9, "insufficient"),
+    "proof_missing": Denial(10, "proof"),
+    "bad_proof": Denial(10, "proof"),
+    "replayed": Denial(11, "proof"),
+    "budget_exhausted": Denial(11, "insufficient"),
+    "store_unavailable": Denial(11, "unavailable"),
+    # end
 }
+
+
+def known(code: str) -> None:
+    """Raise ValueError for a code that has no record: it would have no step, no kind, no words."""
+    if code not in DENIALS:
+        raise ValueError(f"no code of the spec: {code!r}; captoken.errors.CODES has them")
 
 
 class Failing(msgspec.Struct, frozen=True, gc=False):
@@ -95,7 +108,10 @@ class Failing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False):
-    """Why something is prohibited: a stable code, and a sentence for the operator."""
+    """Why something is prohibited: a stable code, and a sentence for the operator.
+
+    Raises ValueError for a code that there is not.
+    """
 
     code: str
     text: str
@@ -103,11 +119,15 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
     # Where it is one argument or attribute.
     failing: Failing | None = None
 
+    def __post_init__(self) -> None:
+        known(self.code)
+
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
     """A reason and where it stands.
 
     `link` is None for what no link says; `added_by` is who held the token when the link was added.
+    Raises ValueError for a code that there is not.
     """
 
     code: str
@@ -115,6 +135,9 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     link: int | None = None
     added_by: str | None = None
     failing: Failing | None = None
+
+    def __post_init__(self) -> None:
+        known(self.code)
 
     def as_dict(self) -> dict[str, Any]:
         """What goes into a record: the code, the sentence, and where it stands."""

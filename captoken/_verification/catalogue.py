@@ -1,8 +1,8 @@
 """Each error and each code of a denial, with what it means and what to do about it: one table.
 
 `captoken.testing.error_catalogue` gives it out, and the page `docs/errors.md` is made of it. It is
-for people who read an error for the first time. Nothing decides by it, and nothing of it is sent to
-a client or a model: what those are told stands in `captoken._language.reasons` and `wording`.
+for people who read an error for the first time. Nothing decides by it. What is raised stands here;
+codes of denials have their words in `records`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from captoken._format.errors import (
     WideningError,
 )
 from captoken._verification.decision import Denied
+from captoken._verification.records import RECORDS
 
 
 class ErrorEntry(NamedTuple):
@@ -42,190 +43,6 @@ class ErrorEntry(NamedTuple):
 
 # By code: cause, remedy, example.
 _Entries: TypeAlias = Mapping[str, tuple[str, str, str]]
-
-# In the order of the plan: the first step that fails gives the code.
-_DENIED: _Entries = {
-    "malformed": (
-        "The text is no token. It was cut, joined or changed on its way, or is something else.",
-        "Send the whole text that `present()` gave, with nothing before or behind it.",
-        "a token starts with cap1_, and this text does not",
-    ),
-    "unsupported_version": (
-        "The token is of a version that this captoken does not know.",
-        "Upgrade captoken where it is verified. Verifiers are upgraded before issuers.",
-        "version 2 of the root record is not known here",
-    ),
-    "unknown_key": (
-        "The server has no key for the key id and the audience that the token names.",
-        "Give the verifier the issuer's keyring, or `keyring.for_audience(…)` of this server's "
-        "name. If the key is retired, ask for a new token.",
-        "no key here for the key id and audience that the token names",
-    ),
-    "bad_signature": (
-        "The token was changed, or made with another key that has the same key id.",
-        "Ask for a new token. If all tokens fail, the issuer and the server have different keys: "
-        "give the server the issuer's keyring again.",
-        "the chain of signatures does not hold",
-    ),
-    "missing_discharge": (
-        "The token asks for the consent of a third party, and no discharge came with it.",
-        "Ask whoever `token.needs` names, then `token.with_discharge(…)`, and present that.",
-        "a third party is asked, and no answer came",
-    ),
-    "bad_discharge": (
-        "A discharge came that is for another token, or by another third party.",
-        "Send what `present()` gives: it binds each discharge to the token, in their order.",
-        "the discharge is not by whom was asked, or not bound to this token",
-    ),
-    "unreadable_link": (
-        "A link of the token cannot be read, so it may restrict anything.",
-        "Ask whoever wrote that link for a new one. Write links with `attenuate` and `delegate`.",
-        "not canonical JSON",
-    ),
-    "unknown_caveat": (
-        "A link has a caveat that this verifier does not know, so it may restrict anything.",
-        "Give the verifier the `vocabulary=` that has your own caveats, or upgrade captoken there.",
-        'caveats that are unknown here: ["acme:region"]',
-    ),
-    "broken_delegation": (
-        "A hand-over was written by somebody who did not hold the token, or back to one who did.",
-        "Hand on with `delegate(to=…)`, once to each agent: each has a name of its own.",
-        "sales-agent delegates, but orchestrator holds the token",
-    ),
-    "too_deep": (
-        "The token was handed on more often than a `depth` in it permits.",
-        "Ask for a token with more `depth`, or let an agent further up do the work.",
-        "delegated to helper, but no more delegations are permitted",
-    ),
-    "delegate_only": (
-        "The token is for handing on, and its holder tried to use it.",
-        "`delegate(to=…)` it to a sub-agent, which uses it.",
-        "the token is for handing on, and nobody was handed it",
-    ),
-    "revoked": (
-        "The operator has ended the task, or revoked the token or something that it comes from.",
-        "Stop. Ask the operator whom the message names. A new token of an ended task is dead too.",
-        "revoked by ops at 2025-11-25T09:00:00+00:00: the task is over",
-    ),
-    "narrowed": (
-        "The operator has taken a part of the token away, and the request is in that part.",
-        "Go on without it, or ask the operator whom the message names.",
-        "narrowed by ops at 2025-11-25T09:00:00+00:00: read-only for now; "
-        'operation update is not among ["select"]',
-    ),
-    "stale_overlay": (
-        "The server's overlay is missing or too old, so that a revocation may be unknown to it.",
-        "Look whether the server's `Feed` runs and the operator's `renew()` does. A token with "
-        "`fresh` may ask for a younger overlay than the server keeps.",
-        "the overlay is 75 s old, and at most 60 s are taken",
-    ),
-    "stale_grant": (
-        "The grant was verified longer ago than the verifier's `max_age`.",
-        "Present the token again, and use the grant that comes of it.",
-        "verified at 2025-11-25T09:00:00+00:00: not within 3600 s",
-    ),
-    "expired": (
-        "The time of the token, or of one of its links, is over.",
-        "Ask whoever gave the token for a new one. If it is fresh, set the server's clock.",
-        "expired at 2025-11-25T09:00:00+00:00",
-    ),
-    "not_yet_valid": (
-        "The token begins later, or was issued by a clock that is ahead of this one.",
-        "Wait, or set the clocks of issuer and server. `Verifier(…, leeway=SECONDS)` takes a "
-        "difference that is known; an issuer may be a minute ahead without it.",
-        "not valid before 2025-11-25T09:00:00+00:00",
-    ),
-    "wrong_audience": (
-        "The token is addressed to another server.",
-        "`present(audience=…)` with the name that this server's `Verifier(…, audience=…)` has.",
-        'addressed to ["market-api"]',
-    ),
-    "unaddressed": (
-        "The token must be for this one server, and names no server, or more than one.",
-        "Send what `present(audience=…)` gives, not the token that you hold. A server that is "
-        "asked for proofs needs a name: `Verifier(…, audience=…)`.",
-        "addressed to nobody, and this server takes only what is addressed to it",
-    ),
-    "table": (
-        "The table is not among those of the token.",
-        "Ask for another table, or ask whoever added the link for a token that has this one.",
-        'table hr is not among ["market.*", "sales"]',
-    ),
-    "operation": (
-        "The operation is not permitted on that table, or is one that no token permits.",
-        "Ask for another operation, or ask whoever added the link for a token that has this one.",
-        'operation update is not among ["select"]',
-    ),
-    "column": (
-        "Some of the columns are not among those of the token, or the access states none.",
-        "Name the columns, and only those that the message lists.",
-        'columns of table sales are restricted to ["amount", "region"]',
-    ),
-    "tool": (
-        "The tool is not among those of the token.",
-        "Call another tool, or ask whoever added the link for a token that has this one.",
-        'tool refund is not among ["lookup"]',
-    ),
-    "argument": (
-        "An argument of the tool is missing, unknown, or has a value that is not permitted.",
-        "Change the argument that the message names. "
-        "`decision.report(values=True)` shows its value.",
-        "argument cents of tool refund is more than 500",
-    ),
-    "attribute": (
-        "A condition of the token does not hold: `where`, or a caveat of your project.",
-        "State the attribute in the access, or ask for a token with another condition.",
-        'attribute tenant is not among ["acme"]',
-    ),
-    "domain": (
-        "The token speaks of tables or of tools alone, and the access is of the other kind.",
-        "State a table or a tool. When narrowing, `keep=` leaves the other kind as it was.",
-        "restricted to tables: tools are closed",
-    ),
-    "task": (
-        "The tasks that links of the token name do not lie on one path.",
-        "Name the token's own task, or one below it, as `task-123/sub`.",
-        "task other is not on one path with task task-123",
-    ),
-    "cost_unstated": (
-        "The token has a `budget` in a unit, and the access does not say what it costs.",
-        "Write `cost=` where the access is made. A cost of 0 has to be written too.",
-        'what it costs in usd_cents is not stated; if it costs nothing: cost={"usd_cents": 0}',
-    ),
-    "caller": (
-        "The server knows the caller as another agent, or in another task, than the token says.",
-        "`delegate(to=…)` the token to the agent that calls, and call with that one.",
-        "sales-agent calls with the token of orchestrator",
-    ),
-    "proof_missing": (
-        "The token is bound to a key, and the request came without a proof by that key.",
-        "`present(…, signer=key, request=…)` for each request, and send the text that it gives.",
-        "the token is bound to a key, and no proof came with it",
-    ),
-    "bad_proof": (
-        "The proof is for another token, server or request, or too old; or a hand-over of the "
-        "token is not signed.",
-        "State the same request on both sides: method, address, path and body. Set the clocks, "
-        "and make a new proof for each request.",
-        "not signed by the key that the token is bound to, for this token, server and request",
-    ),
-    "replayed": (
-        "The proof was used before, or was made before the server's store of proofs began.",
-        "Make a new proof for each request, also for a retry.",
-        "the proof was used before, or is older than what the store remembers",
-    ),
-    "budget_exhausted": (
-        "The `uses` or the `budget` of the token, or of one above it, is used up.",
-        "Ask for less, or ask whoever added the link for a new token.",
-        "5 usd_cents of 200 are not left",
-    ),
-    "store_unavailable": (
-        "A store or the audit trail cannot be asked, is full, or is not there.",
-        "Mend what the message names: the file, the server, or `Verifier(replays=…, ledger=…)`. "
-        "The retry needs a new proof.",
-        "this verifier has no ledger (ledger), and a token with uses or budget needs one",
-    ),
-}
 
 # What is raised, in the order in which the tree is drawn.
 _RAISED: Mapping[type[CaptokenError], _Entries] = {
@@ -468,5 +285,5 @@ def entries() -> tuple[ErrorEntry, ...]:
         for error, by_code in _RAISED.items()
         for code, texts in by_code.items()
     ]
-    denied = [ErrorEntry(Denied, code, *texts) for code, texts in _DENIED.items()]
+    denied = [ErrorEntry(Denied, one.code, one.cause, one.remedy, one.operator) for one in RECORDS]
     return (*raised, *denied)

@@ -14,6 +14,7 @@ The rules of this file:
 - Nothing here decides, reads a clock, or asks a store. No text of a token and no key is kept, and
   no `repr` shows one.
 - A decision is a value: it can be kept and compared, and allows nothing by itself.
+- Words for people are loaded when somebody asks for them: a program that only checks never does.
 """
 
 from __future__ import annotations
@@ -43,25 +44,13 @@ from captoken._format.spelling import escape, spelled_time
 from captoken._language.access import Access, Caller, amounts
 from captoken._language.capability import Capability
 from captoken._language.lineage import Actor
-from captoken._language.reasons import CODES, Kind, Refusal
+from captoken._language.reasons import DENIALS, PLAN, Kind, Refusal
 from captoken._verification.genuine import Genuine, Memory
-from captoken._verification.wording import PLAN, place, told_to_model, told_to_operator
 from captoken.proof import Evidence
 from captoken.stores.ports import USES, Reservation, Use
 
 Effect: TypeAlias = Use | Reservation  # what has to be committed for an answer to stand
 Refusals: TypeAlias = tuple[Refusal, ...]
-
-# The codes that say that a grant is missing: more rights would have helped.
-_NEEDS = frozenset(
-    (
-        "table",
-        "operation",
-        "tool",
-        "argument",
-        "domain",
-    )
-)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -242,12 +231,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     def line(self, *, values: bool = False) -> str:
         """The first line of `report`: what was denied, why, and by whom; or what was allowed."""
+        from captoken._verification.wording import told_to_operator
+
         if not self.refusals:
             return escape(f"allowed {self._tried('the token itself')}")
         return escape(f"denied {told_to_operator(self.refusals[0], self.access, values is True)}")
 
     def _lines(self) -> list[tuple[str, str]]:
         """The lines under the verdict: a label, and a text that is not escaped yet."""
+        from captoken._verification.wording import place
+
         lines = self._who()
         lines.append(("tried", self._tried("no access: the token itself")))
 
@@ -281,13 +274,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
         Empty where they would not: an expired token needs a new one, not a wider one.
         """
-        access = self.access
-        if access is None:
-            return ""
+        from captoken._verification.wording import lacks_rights
 
-        # Columns that were not stated are denied too (15.4); then stating them is what helps.
-        columns_lack = self.code == "column" and access.columns is not None
-        if self.code not in _NEEDS and not columns_lack:
+        access = self.access
+        if self or access is None or not lacks_rights(self.code, access):
             return ""
 
         links = [str(refusal.link) for refusal in self.refusals if refusal.link is not None]
@@ -306,6 +296,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         integers of the token, and nothing else of it is told. `declares` are the arguments that the
         server's own tool has: one that is missing is named only if it is among them.
         """
+        from captoken._verification.wording import told_to_model
+
         if self:
             return "Allowed."
         return told_to_model(
@@ -347,12 +339,14 @@ class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
         The same sentence for all that a stranger could cause (24.14). An agent learns more from
         `decision.for_model()`.
         """
-        return CODES[self.code].public
+        from captoken._verification.wording import told_to_client
+
+        return told_to_client(self.code)
 
     @property
     def kind(self) -> Kind:
         """One of four words, from which an HTTP status follows (24.13)."""
-        return CODES[self.code].kind
+        return DENIALS[self.code].kind
 
 
 # --- the grant -----------------------------------------------------------------------------------
@@ -553,8 +547,6 @@ def own_denial(code: str, why: str) -> Refusals:
 
     A code of the adapter's invention would have no step, no kind and no public sentence.
     """
-    if code not in CODES:
-        raise ValueError(f"no code of the spec: {code!r}; captoken.errors.CODES has them")
     return (Refusal(code, why),)
 
 

@@ -30,11 +30,10 @@ import msgspec
 from msgspec import structs
 
 from captoken._format.errors import StoreError
-from captoken._language.reasons import Refusal
+from captoken._language.reasons import PLAN, Refusal
 from captoken._verification.decision import Asked, Decision, Effect
 from captoken._verification.genuine import Genuine
 from captoken._verification.plan import Facts, denial, judge
-from captoken._verification.wording import PLAN
 from captoken.stores.ports import (
     MOST_BUCKETS,
     AsyncLedger,

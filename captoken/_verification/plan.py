@@ -55,7 +55,7 @@ from captoken._language.links import (
     settled,
 )
 from captoken._language.overlay import Overlay
-from captoken._language.reasons import CODES, Reason, Refusal
+from captoken._language.reasons import DENIALS, Reason, Refusal
 from captoken._verification.decision import Asked, Attribution, Decision, Effect, Refusals
 from captoken._verification.genuine import DISCHARGER, ISSUER, Custody, Genuine, Kept, Memory
 from captoken.stores.ports import LEASE, Reservation, Use
@@ -407,7 +407,7 @@ def _broken(
     actors = read_along(root.agent, links).chain()
     ids = tuple(map(b64encode, primitives.link_ids(tags)))
     who = Attribution(root, actors, root.task, ids, packet.caveats)
-    return Broken(Refusal(reason.code, reason.text, at, added_by), CODES[reason.code].step, who)
+    return Broken(Refusal(reason.code, reason.text, at, added_by), DENIALS[reason.code].step, who)
 
 
 # --- steps 7 to 10 -------------------------------------------------------------------------------
@@ -826,7 +826,7 @@ def denial(
         caller=asked.caller,
         who=attribution(genuine, facts.memory),
         refusals=refusals,
-        step=step or CODES[code].step,
+        step=step or DENIALS[code].step,
         dry=asked.grant is None,
         effects=effects,
         overlaid=facts.server.asks_overlay,

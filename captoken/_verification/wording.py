@@ -12,22 +12,8 @@ from typing import NamedTuple
 
 from captoken._format.spelling import escape, named, spelled
 from captoken._language.access import Access
-from captoken._language.reasons import Refusal
-
-# The plan: what is checked, in this order. The first step that fails gives the decision its code.
-PLAN: tuple[str, ...] = (
-    "sizes and counts",
-    "strict parse",
-    "root record and key",
-    "chain of signatures",
-    "links can be read",
-    "lineage",
-    "overlay",
-    "caveats",
-    "caller",
-    "proof",
-    "effects",
-)
+from captoken._language.reasons import PLAN, Refusal
+from captoken._verification.records import CODES
 
 _ECHOED_CHARS = 80  # of a name that the access stated
 
@@ -59,99 +45,38 @@ def told_to_operator(refusal: Refusal, access: Access | None, values: bool) -> s
     return f"{failing.fact} {what}: {value}{failing.words}{by}"
 
 
+def told_to_client(code: str) -> str:
+    """A sentence that anybody may be told: nothing of the token, nothing of what others may do."""
+    return CODES[code].public
+
+
+def lacks_rights(code: str, access: Access) -> bool:
+    """Would a token that permits more have permitted it?
+
+    Where no columns were stated, stating them is what helps (15.4).
+    """
+    return CODES[code].wider and (code != "column" or access.columns is not None)
+
+
 class _Told(NamedTuple):
-    """What an agent is told of a code: the rule that was broken, and whether a retry can help."""
+    """What an agent is told of a denial: the rule that was broken, and whether a retry can help."""
 
     rule: str
-    retry: str
+    advice: str
 
 
-_ASK = (
-    "Retrying will not help. "
-    "Whoever gave you this task can grant more; do not look for another way."
-)
-_REPLACE = (
-    "Retrying with the same credential will not help. Ask whoever gave you this task for a new one."
-)
-_REWRITE = (
+# Of an argument that may be named.
+_STATE_IT = "The same request will be refused again; one that states it may be permitted."
+_LEAVE_OUT = "The same request will be refused again; one without it may be permitted."
+_KEEP_WITHIN = "The same request will be refused again; one within that may be permitted."
+
+_UNREADABLE = _Told(
+    "Not permitted: a request of this kind.",
     "The same request will be refused again. "
-    "Check how it is spelled, or ask whoever gave you this task."
+    "Check how it is spelled, or ask whoever gave you this task.",
 )
-_REFUSED_AGAIN = "The same request will be refused again; one"
-_STATE_IT = f"{_REFUSED_AGAIN} that states it may be permitted."
-_LEAVE_OUT = f"{_REFUSED_AGAIN} without it may be permitted."
-_KEEP_WITHIN = f"{_REFUSED_AGAIN} within that may be permitted."
-_ASK_LESS = f"{_REFUSED_AGAIN} that asks for less may be permitted."
-_NAME_THEM = (
-    f"{_REFUSED_AGAIN} that asks for fewer columns may be permitted. "
-    "Write each by its name, with its table before it, and not `*` or an alias."
-)
-_AGAIN = "A retry in which the credential is presented again can help."
-_LATER = "A retry can help later."
-_STOP = (
-    "Stop here: do not retry, do not ask for another credential, "
-    "and do not look for another way."
-)
-_NARROWED = (
-    "Retrying will not help, and neither will another credential. "
-    "Go on without it, or stop and say so."
-)
-_HAND_ON = (
-    "Retrying will not help. Hand it on to a sub-agent, or ask whoever gave you this task."
-)
-_FAULT = (
-    "That is a fault of the server and not of the request. "
-    "Retrying will not help: tell whoever gave you this task."
-)
-_PROVE = "A retry with a fresh proof, made for this very request, can help."
-
-_STRANGER = _Told("The credential was not accepted.", _REPLACE)
-_UNREADABLE = _Told("Not permitted: a request of this kind.", _REWRITE)
-
-_TOLD: dict[str, _Told] = {
-    "missing_discharge": _Told(
-        "The credential needs a consent that did not come with it.",
-        "A retry can help once it is given.",
-    ),
-    "stale_grant": _Told("The credential was checked too long ago.", _AGAIN),
-    "revoked": _Told("This task is over: whoever is in charge of it has ended it.", _STOP),
-    "expired": _Told("The credential has expired.", _REPLACE),
-    "not_yet_valid": _Told("The credential is not valid yet.", _LATER),
-    "wrong_audience": _Told("The credential is for another server.", _REPLACE),
-    "unaddressed": _Told("The credential is not addressed to this server.", _REPLACE),
-    "table": _Told("Not permitted: table {table} is not among the tables of this task.", _ASK),
-    "operation": _Told("Not permitted: operation {operation} on table {table}.", _ASK),
-    "column": _Told("Not permitted: some of the columns asked for in table {table}.", _NAME_THEM),
-    "tool": _Told("Not permitted: tool {tool} is not among the tools of this task.", _ASK),
-    "argument": _Told("Not permitted: tool {tool} with these arguments.", _ASK_LESS),
-    "attribute": _Told("Not permitted under the present conditions.", _ASK),
-    "domain": _Told("Not permitted: requests of this kind are no part of this task.", _ASK),
-    "task": _Told("Not permitted: the credential is for another task.", _REPLACE),
-    "caller": _Told("Not permitted: the credential was handed to another agent or task.", _REPLACE),
-    "proof_missing": _Told(
-        "The credential is bound to a key, and no proof by that key came with the request.", _PROVE
-    ),
-    "bad_proof": _Told(
-        "The credential is bound to a key, and the proof that came is not for this request.",
-        _PROVE,
-    ),
-    "replayed": _Told(
-        "The proof that came with the request was used before, or is too old.", _PROVE
-    ),
-    "store_unavailable": _Told("The server cannot decide at present.", _LATER),
-    "narrowed": _Told("Not permitted at present: the operator has narrowed this task.", _NARROWED),
-    "stale_overlay": _Told("The server cannot decide at present.", _LATER),
-    "cost_unstated": _Told("Not permitted: what the request costs is not stated.", _FAULT),
-    "budget_exhausted": _Told("The allowance of this task is used up.", _ASK),
-    "delegate_only": _Told(
-        "Not permitted: the credential is for handing on to a sub-agent, not for use.", _HAND_ON
-    ),
-}
 
 _PROVE_ANEW = " A proof that came with the request is spent: a retry needs a fresh one."
-_SPENT = frozenset(
-    ("budget_exhausted", "store_unavailable")
-)  # a proof is used before these are known
 
 
 def told_to_model(
@@ -169,15 +94,18 @@ def told_to_model(
     without, the request could not be read as an access, or is none that any token permits.
     `tell_limits` and `declares` are told in `Decision.for_model`.
     """
-    told = _TOLD.get(code, _STRANGER)
+    record = CODES[code]
+    told = _Told(record.model, record.advice)
     if "{" in told.rule and access is None:
         told = _UNREADABLE
     if code == "argument" and access is not None:
         told = _argument_told(access, refusals, tell_limits, declares) or told
 
     rule = told.rule if access is None else told.rule.format(**_stated(access))
-    said = f"{rule} {told.retry}"
-    return said + _PROVE_ANEW if proven and code in _SPENT else said
+    said = f"{rule} {told.advice}"
+    # The proof is used first, and then a store is asked for the rest.
+    is_spent = proven and record.step == len(PLAN) and record.kind != "proof"
+    return said + _PROVE_ANEW if is_spent else said
 
 
 def _argument_told(
@@ -207,7 +135,7 @@ def _argument_told(
     limits = _limits(failing.name, refusals) if tell_limits else ""
     if limits:
         return _Told(f"{rule}. It has to be a number, {limits}.", _KEEP_WITHIN)
-    return _Told(f"{rule}.", _ASK_LESS)
+    return _Told(f"{rule}.", CODES["argument"].advice)
 
 
 def _limits(name: str, refusals: Sequence[Refusal]) -> str:

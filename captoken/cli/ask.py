@@ -14,9 +14,9 @@ from captoken._format.errors import StoreError
 from captoken._format.spelling import escape
 from captoken._language.access import Caller
 from captoken._language.overlay import Overlay
-from captoken._language.reasons import CODES
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.verifier import Verifier
+from captoken._verification.wording import told_to_client
 from captoken.cli import files
 from captoken.cli.facts import access_of, access_options, http_of, http_options
 from captoken.cli.options import (
@@ -439,4 +439,4 @@ def _say_why(decision: Decision) -> None:
     say("\ntold")
     say(f"  the agent   {decision.for_model()}")
     if not decision:
-        say(f"  the client  {CODES[decision.code].public}")
+        say(f"  the client  {told_to_client(decision.code)}")

@@ -17,6 +17,7 @@ from captoken._format import names
 from captoken._format.spelling import escape, named, readable_time
 from captoken._language.access import Access
 from captoken._language.caveats import RIGHTS
+from captoken._verification.records import CODES
 from captoken.audit import analysis as trails
 from captoken.cli import words
 from captoken.cli.audit import file_argument, history, tried
@@ -32,7 +33,7 @@ _WIDTH = 88
 _MOST = 200
 
 # What a narrower token refuses of itself. What was denied for another reason is no scenario of it.
-_BY_RIGHTS = frozenset(("table", "operation", "column", "tool", "argument", "attribute", "domain"))
+_BY_RIGHTS = {one.code for one in CODES.values() if one.wider} | {"attribute"}
 
 
 @click.command()

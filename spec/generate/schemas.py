@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spec.generate.apart import APART
+from spec.generate.table import CODES
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 SCHEMAS = VECTORS / "schema"
@@ -197,13 +198,7 @@ TYPES["texts or text"] = {"anyOf": [TYPES["texts"], TYPES["text"]]}
 
 # --- what is expected ------------------------------------------------------------------------------------------------
 
-PLAN = (
-    "malformed", "unsupported_version", "unknown_key", "bad_signature", "missing_discharge", "bad_discharge", "unreadable_link",
-    "unknown_caveat", "broken_delegation", "too_deep", "delegate_only", "revoked", "narrowed", "stale_overlay", "stale_grant",
-    "expired", "not_yet_valid", "wrong_audience", "unaddressed", "table", "operation", "column", "tool", "argument", "attribute",
-    "domain", "task", "cost_unstated", "caller", "proof_missing", "bad_proof", "replayed", "budget_exhausted",
-    "store_unavailable",
-)  # fmt: skip
+PLAN = tuple(CODES)
 PLACE = (
     field("link", "integer", "which link refuses, from 0, third-party caveats counted; left out where no link does", optional=True),
     field("added_by", "text", "who added it: FORMAT.md, section Places; left out where nobody did", optional=True),
@@ -612,6 +607,26 @@ COMMON = (
 )
 
 
+# The codes that are none of a denial, with what they mean; those of denials are in the specification.
+PASSES = {
+    "allowed": "a decision: the access is permitted, or without an access the token stands",
+    "ok": "of every other kind: done",
+}
+FAILS = {
+    "usage": "facts, keys or wishes that cannot be stated: an error of the program, told at once (7.7)",
+    "limit": "what would be written is beyond a limit",
+    "widening": "more was asked for than is held",
+    "nothing_left": "cut to what is held, and nothing is left",
+    "bad_ticket": "what a discharger takes for no ticket of its own",
+    "keyring": "a file that holds no such key",
+    "overlay": "a snapshot or a delta that is none, or an older one",
+    "recall": "what a holder may not stop, or cannot ask for so",
+    "audit": "a trail that does not hold together",
+    "closed": "in `counting`: what was reserved was settled or cancelled in time",
+    "too_late": "in `counting`: it was not, and all of it is spent",
+}
+
+
 # --- schemas ---------------------------------------------------------------------------------------------------------
 
 
@@ -740,6 +755,8 @@ def filled(text: str, families: list[tuple[str, str, set[str]]]) -> str:
     """FORMAT.md with its tables written anew, each between its two marks."""
     written = {"common": "\n".join(("| field | type | what |", "| --- | --- | --- |", *rows(COMMON))), "objects": objects()}
     written |= {f"kind {name}": listed(name) for name in KINDS} | {"families": tables(families)}
+    meanings = {**PASSES, **{code: when for code, (_, _, when) in CODES.items()}, **FAILS}
+    written["codes"] = "\n".join(("| code | when |", "| --- | --- |", *(f"| `{code}` | {when} |" for code, when in meanings.items())))
     written["apart"] = "\n".join(("| `apart` | why |", "| --- | --- |", *(f"| `{name}` | {why} |" for name, why in APART.items())))
     for name, table in written.items():
         begin, end = f"<!-- begin: {name} -->\n", "<!-- end -->"

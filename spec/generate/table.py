@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from spec.generate import apart
@@ -24,6 +25,15 @@ SECTIONS = (
     "Ledger", "Audit", "Transports", "Grammar", "Procedures",
     "Traps",
 )  # fmt: skip
+
+# Each code of a denial with its step, its kind and when it is given, as the specification's table has them.
+SPECIFICATION = Path(__file__).parent.parent / "captoken-v1.md"
+CODES: dict[str, tuple[int, str, str]] = {
+    code: (int(step), kind, when)
+    for code, step, kind, when in re.findall(
+        r"^\| `(\w+)` \| (\d+) \| (\w+) \| (.+) \|$", SPECIFICATION.read_text("utf-8"), re.MULTILINE
+    )
+}
 
 SALES: dict[str, Json] = {"operations": ["select"], "tables": ["sales"]}
 SELECT: dict[str, Json] = {"table": "sales", "operation": "select"}

@@ -27,7 +27,7 @@ from spec.generate.build import (
     token,
     use,
 )
-from spec.generate.table import SALES, SELECT, Table, call
+from spec.generate.table import CODES, SALES, SELECT, Table, call
 
 VID = bytes(range(100, 172))
 HR = {"table": "hr", "operation": "select"}
@@ -262,26 +262,9 @@ def verification() -> Table:
 
 def codes() -> Table:
     table = Table("codes", "What a denial with a code says beside it: the step and the kind of the table.")
-    for code, (step, kind) in CODES.items():
+    for code, (step, kind, _) in CODES.items():
         table.add(code, "24.24", "code", {"denied": code}, step=step, denial_kind=kind)
     return table
-
-
-# By hand, as section 24 has it.
-CODES: dict[str, tuple[int, str]] = {
-    **dict.fromkeys(("malformed",), (2, "invalid")),
-    **dict.fromkeys(("unsupported_version", "unknown_key"), (3, "invalid")),
-    **dict.fromkeys(("bad_signature", "missing_discharge", "bad_discharge"), (4, "invalid")),
-    **dict.fromkeys(("unreadable_link", "unknown_caveat"), (5, "invalid")),
-    **dict.fromkeys(("broken_delegation", "too_deep"), (6, "invalid")),
-    "delegate_only": (6, "insufficient"), "revoked": (7, "invalid"), "narrowed": (7, "insufficient"),
-    "stale_overlay": (7, "unavailable"), "stale_grant": (7, "invalid"),
-    **dict.fromkeys(("expired", "not_yet_valid", "wrong_audience", "unaddressed"), (8, "invalid")),
-    **dict.fromkeys(("table", "operation", "column", "tool", "argument", "attribute", "domain", "task", "cost_unstated"), (8, "insufficient")),
-    "caller": (9, "insufficient"),
-    **dict.fromkeys(("proof_missing", "bad_proof"), (10, "proof")), "replayed": (11, "proof"),
-    "budget_exhausted": (11, "insufficient"), "store_unavailable": (11, "unavailable"),
-}  # fmt: skip
 
 
 def _of_keys(table: Table) -> None:

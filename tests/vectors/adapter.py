@@ -34,13 +34,13 @@ from captoken._format import chain
 from captoken._format.text import BOUND, whole_text
 from captoken._language.links import Link, split_signature
 from captoken._language.overlay import delta, snapshot
-from captoken._language.reasons import CODES
 from captoken._verification.decision import Reserved
 from captoken.adapters._mcp.messages import digest as of_message
 from captoken.audit import AuditTrail, Head, check, read
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
 from captoken.control import ControlPlane, Entry, Feed, Operator, Overlay, _asked, recall
 from captoken.discharge import Allow, Discharger, Ticket
+from captoken.errors import CODES
 from captoken.interop import normalize
 from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey, PairwiseKey
 from captoken.proof import Evidence, request_digest, with_proof

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import pytest
 from jsonschema import Draft202012Validator
 
-from captoken._language.reasons import CODES
+from captoken.errors import CODES
 from spec.generate import apart, build, schemas
 from spec.generate.table import SALES, is_plain
 from tests.vectors import runner

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from captoken._language.reasons import CODES
+from captoken.errors import CODES
 from spec.generate import anatomy
 from spec.generate import vectors as generated
 from tests.vectors import runner

@@ -26,9 +26,9 @@ from typing import Any
 
 from captoken._format.given import read_once
 from captoken._format.spelling import shown
-from captoken._language.reasons import CODES
 from captoken._verification.decision import Decision, Denied
-from captoken._verification.wording import told_to_model
+from captoken._verification.records import CODES
+from captoken._verification.wording import lacks_rights, told_to_model
 from captoken.adapters._http.exchange import RequestError, Response, json_response
 from captoken.adapters._http.origins import origin_of
 
@@ -58,23 +58,6 @@ _ERRORS = {
 
 # What has this sentence is told as one, and nothing beside it tells it apart (24.14).
 _UNACCEPTED = CODES["bad_signature"].public
-
-# Whether the same request can help, when it is not said here: no. An agent is told more, by
-# `for_model`: what it could ask for instead, and whom.
-_RETRY = {
-    "missing_discharge": "later",  # once there is one
-    "not_yet_valid": "later",
-    "stale_overlay": "later",
-    "store_unavailable": "later",
-    # At once, by whoever holds the token: it is presented anew, and its proof made anew.
-    "stale_grant": "presented_anew",
-    "proof_missing": "presented_anew",
-    "bad_proof": "presented_anew",
-    "replayed": "presented_anew",
-}
-
-# What a wider token would have permitted.
-_WIDER = frozenset(("table", "operation", "column", "tool", "argument", "domain"))
 
 
 class Refusals:
@@ -162,7 +145,7 @@ def _told(decision: Decision, public: str) -> dict[str, Any]:
 
     told: dict[str, Any] = {
         "code": decision.code,
-        "retry": _RETRY.get(decision.code, "no"),
+        "retry": CODES[decision.code].retry,
         "for_model": decision.for_model(),
     }
     needed = _needed(decision)
@@ -177,10 +160,7 @@ def _needed(decision: Decision) -> dict[str, Any]:
     Without `where`: attributes are what the server itself knows of the circumstances.
     """
     access = decision.access
-    if decision.code not in _WIDER or access is None:
-        return {}
-    # Where no columns were stated, stating them is what helps (15.4).
-    if decision.code == "column" and access.columns is None:
+    if access is None or not lacks_rights(decision.code, access):
         return {}
     return {key: value for key, value in decision.needed.items() if key != "where"}
 

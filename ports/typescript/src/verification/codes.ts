@@ -2,48 +2,60 @@
 
 export type Kind = "invalid" | "insufficient" | "proof" | "unavailable";
 
-const UNACCEPTED = "The token is not accepted.";
-const UNPROVEN = "The token needs a proof that was made for this request.";
-const REFUSED = "The token does not permit this.";
+type Row = readonly [
+  step: number,
+  kind: Kind,
+  retry: boolean,
+  told: string,
+  model?: string,
+];
 
-type Row = readonly [step: number, kind: Kind, told: string];
-
+// begin: codes, from captoken/_verification/records.py by `python -m tests.records`
+const INVALID = "invalid";
+const INSUFFICIENT = "insufficient";
+const UNAVAILABLE = "unavailable";
+const PROOF = "proof";
+const AS_MALFORMED = "The token was not accepted.";
+const AS_NARROWED = "The token does not permit this request.";
+const AS_STALE_OVERLAY = "The server cannot decide at present.";
+const AS_PROOF_MISSING = "The request needs a fresh proof by the key that the token is bound to.";
 const TABLE = {
-  malformed: [2, "invalid", UNACCEPTED],
-  unsupported_version: [3, "invalid", UNACCEPTED],
-  unknown_key: [3, "invalid", UNACCEPTED],
-  bad_signature: [4, "invalid", UNACCEPTED],
-  missing_discharge: [4, "invalid", "The token asks a third party, and no answer came with it."],
-  bad_discharge: [4, "invalid", "An answer of a third party is not accepted."],
-  unreadable_link: [5, "invalid", "The token has a restriction that cannot be read here."],
-  unknown_caveat: [5, "invalid", "The token has a restriction that is not known here."],
-  broken_delegation: [6, "invalid", "The token's chain of delegation is broken."],
-  too_deep: [6, "invalid", "The token was delegated more often than it permits."],
-  delegate_only: [6, "insufficient", "The token is for handing on, not for use."],
-  revoked: [7, "invalid", UNACCEPTED],
-  narrowed: [7, "insufficient", REFUSED],
-  stale_overlay: [7, "unavailable", "The server cannot decide at present."],
-  stale_grant: [7, "invalid", "The token has to be presented again."],
-  expired: [8, "invalid", "The token has expired."],
-  not_yet_valid: [8, "invalid", "The token is not valid yet."],
-  wrong_audience: [8, "invalid", "The token is addressed to another server."],
-  unaddressed: [8, "invalid", "The token is not addressed to this server."],
-  table: [8, "insufficient", REFUSED],
-  operation: [8, "insufficient", REFUSED],
-  column: [8, "insufficient", REFUSED],
-  tool: [8, "insufficient", REFUSED],
-  argument: [8, "insufficient", REFUSED],
-  attribute: [8, "insufficient", REFUSED],
-  domain: [8, "insufficient", REFUSED],
-  task: [8, "insufficient", "The token is for another task."],
-  cost_unstated: [8, "insufficient", "What the request costs is not stated."],
-  caller: [9, "insufficient", "The token was handed to another caller."],
-  proof_missing: [10, "proof", UNPROVEN],
-  bad_proof: [10, "proof", UNPROVEN],
-  replayed: [11, "proof", UNPROVEN],
-  budget_exhausted: [11, "insufficient", "The token has been used up."],
-  store_unavailable: [11, "unavailable", "The server cannot decide at present."],
+  malformed: [2, INVALID, false, AS_MALFORMED],
+  unsupported_version: [3, INVALID, false, AS_MALFORMED],
+  unknown_key: [3, INVALID, false, AS_MALFORMED],
+  bad_signature: [4, INVALID, false, AS_MALFORMED],
+  missing_discharge: [4, INVALID, true, "The token needs a discharge that was not presented."],
+  bad_discharge: [4, INVALID, false, "A discharge that was presented was not accepted."],
+  unreadable_link: [5, INVALID, false, "The token carries a restriction that cannot be read."],
+  unknown_caveat: [5, INVALID, false, "The token carries a restriction that this server does not know."],
+  broken_delegation: [6, INVALID, false, "The token's chain of delegation is broken."],
+  too_deep: [6, INVALID, false, "The token was delegated more often than it permits."],
+  delegate_only: [6, INSUFFICIENT, false, "The token is for handing on, not for use."],
+  revoked: [7, INVALID, false, AS_MALFORMED, "This task is over: whoever is in charge of it has ended it."],
+  narrowed: [7, INSUFFICIENT, false, AS_NARROWED, "Not permitted at present: the operator has narrowed this task."],
+  stale_overlay: [7, UNAVAILABLE, true, AS_STALE_OVERLAY],
+  stale_grant: [7, INVALID, true, "The token has to be presented again."],
+  expired: [8, INVALID, false, "The token has expired."],
+  not_yet_valid: [8, INVALID, true, "The token is not valid yet."],
+  wrong_audience: [8, INVALID, false, "The token is addressed to another server."],
+  unaddressed: [8, INVALID, false, "The token is not addressed to this server."],
+  table: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this table is not among the tables of this task."],
+  operation: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this operation on this table."],
+  column: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: some of the columns asked for in this table."],
+  tool: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this tool is not among the tools of this task."],
+  argument: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this tool with these arguments."],
+  attribute: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted under the present conditions."],
+  domain: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: requests of this kind are no part of this task."],
+  task: [8, INSUFFICIENT, false, "The token is for another task."],
+  cost_unstated: [8, INSUFFICIENT, false, "What the request costs is not stated."],
+  caller: [9, INSUFFICIENT, false, "The token was handed to another caller."],
+  proof_missing: [10, PROOF, true, AS_PROOF_MISSING],
+  bad_proof: [10, PROOF, true, AS_PROOF_MISSING],
+  replayed: [11, PROOF, true, AS_PROOF_MISSING],
+  budget_exhausted: [11, INSUFFICIENT, false, "The token has been used up."],
+  store_unavailable: [11, UNAVAILABLE, true, AS_STALE_OVERLAY],
 } as const satisfies Readonly<Record<string, Row>>;
+// end
 
 /** The code of a denial. */
 export type Code = keyof typeof TABLE;
@@ -54,7 +66,7 @@ export const codeOf = (code: string): Code =>
 export const stepOf = (code: Code): number => TABLE[code][0];
 export const kindOf = (code: Code): Kind => TABLE[code][1];
 /** What the network is told: strangers learn nothing from it (24.14). */
-export const publicWords = (code: Code): string => TABLE[code][2];
+export const publicWords = (code: Code): string => TABLE[code][3];
 
 const STATUS: Readonly<Record<Kind, number>> = {
   invalid: 401,
@@ -64,22 +76,8 @@ const STATUS: Readonly<Record<Kind, number>> = {
 };
 export const statusOf = (code: Code): number => STATUS[kindOf(code)];
 
-const FOR_MODELS: Partial<Record<Code, string>> = {
-  revoked: "Not permitted: the task is over.",
-  table: "Not permitted: this table.",
-  operation: "Not permitted: this operation on this table.",
-  column: "Not permitted: one of these columns, or columns that are not stated.",
-  tool: "Not permitted: this tool.",
-  argument: "Not permitted: an argument of this tool is not what it must be.",
-  attribute: "Not permitted: not in this situation.",
-  domain: "Not permitted: nothing of this kind.",
-  narrowed: "Not permitted any more: the operator has narrowed what this task may do.",
-};
-
 /** What the agent is told: the rule, and no string of a token, nor a way round it. */
 export function wordsForModel(code: Code): string {
-  const words = FOR_MODELS[code] ?? `Not permitted: ${publicWords(code)}`;
-  const isForNow =
-    kindOf(code) === "unavailable" || kindOf(code) === "proof" || code === "not_yet_valid";
-  return `${words} ${isForNow ? "A retry may help." : "A retry will not help."}`;
+  const [, , retry, told, words]: Row = TABLE[code];
+  return `${words ?? told} ${retry ? "A retry may help." : "A retry will not help."}`;
 }
