@@ -14,7 +14,7 @@ import pytest
 
 from captoken import Issuer, Token, caveats
 from captoken._format import clocks, encoding, names, text
-from captoken._language import constraints, links, overlay, urls
+from captoken._language import constraints, links, overlay, urls, work
 from captoken._language.caveats import BUILT_IN, POSITION
 from captoken._language.reasons import PLAN
 from captoken._verification import memory, verifier
@@ -160,6 +160,7 @@ NUMBERS: dict[str, list[int]] = {
     "urls in one list": [urls.MAX_LISTED],
     "urls that several": [urls.MAX_MET],
     "links of a token that have": [links.COUNTING_LINKS],
+    "work of a decision": [work.MOST],
     "counts of a token": [links.BUCKETS],
     "counts that a": [ports.MOST_BUCKETS],
     "how long a reservation": [ports.LEASE],

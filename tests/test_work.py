@@ -14,10 +14,14 @@ import pytest
 from msgspec.structs import force_setattr
 
 from captoken import Access
-from captoken._language import patterns
+from captoken._format.encoding import encode_json
+from captoken._language import patterns, work
+from captoken._language.caveats import V1, Situation, Vocabulary
+from captoken._language.conditions import Where
 from captoken._language.constraints import read_constraint
 from captoken._language.data import Columns
-from captoken._language.kinds import Situation
+from captoken._language.links import Link, read_link
+from tests.world import code, mint, verifier
 
 
 def steps(asked: Callable[[], Any]) -> int:
@@ -154,3 +158,110 @@ def test_a_name_of_many_segments_is_looked_up_in_a_short_map_by_its_entries() ->
         assert patterns.decided({"b.*": 1}, name, 0) == 0
     few = steps(lambda: patterns.decided({"*": 1}, "a.a", 0))
     assert steps(lambda: patterns.decided({"*": 1}, "a" + ".a" * 120, 0)) <= few
+
+
+# --- counted (24.25, 24.26) ------------------------------------------------------------------------------------------
+
+
+def counted(value: Any) -> int:
+    """The size as the specification has it, item by item."""
+    if isinstance(value, str):
+        return len(value.encode()) + 2
+    if isinstance(value, dict):
+        return 2 + sum(16 + counted(key) + counted(item) for key, item in value.items())
+    return 2 + sum(16 + counted(item) for item in value) if isinstance(value, list | tuple) else 24
+
+
+def drawn(rng: random.Random, depth: int) -> Any:
+    kind = rng.randrange(6 if depth else 4)
+    if kind == 4:
+        return [drawn(rng, depth - 1) for _ in range(rng.randrange(4))]
+    if kind == 5:
+        return {f"k{at}é"[: rng.randint(1, 3)]: drawn(rng, depth - 1) for at in range(rng.randrange(4))}
+    return (rng.choice([1, 10**40, -1]), rng.choice([True, None]), rng.random(), rng.choice(["", "eu", "é\n", "😀"]))[kind]
+
+
+def test_the_size_of_a_value_is_that_of_its_items_one_by_one() -> None:
+    rng = random.Random(2)
+    values = [drawn(rng, 5) for _ in range(3000)]
+    assert [work.size_of(value) for value in values] == [counted(value) for value in values]
+    assert len({work.size_of(value) for value in values}) > 200
+    assert work.size_of(("a", "b")) == work.size_of(["a", "b"]) == 2 + 2 * 19
+
+
+def test_a_size_beyond_the_limit_is_known_before_all_of_it_is_looked_at() -> None:
+    """A million lists in lists: a level that is too long is not gone into. What is deep is counted, and never a crash."""
+    wide = [[[[]] * 1000] * 1000]
+    assert work.size_of(wide) > work.MOST
+    assert steps(lambda: work.size_of(wide)) < 5000
+    deep: Any = []
+    for _ in range(50_000):
+        deep = [deep]
+    assert work.size_of(deep) == 50_000 * 18 + 2
+
+
+def held_to(constraint: dict[str, Any]) -> Any:
+    """A verifier's grant of a token that has an attribute held to this."""
+    return verifier().authenticate(mint(unrestricted=True, where={"x": constraint}))
+
+
+def test_a_grant_that_is_asked_again_counts_again() -> None:
+    """The checks in a row of the second question and of later ones are asked only of what may be counted."""
+    grant = held_to({"each": {"min": 0}})
+    for _ in range(3):
+        assert grant.check(Access(attributes={"x": [1]}))
+        assert grant.check(Access(attributes={"x": [1] * 26_213}))
+        denied = grant.check(Access(attributes={"x": [1] * 26_214}))
+        assert (denied.code, denied.step) == ("too_much_work", 8)
+        assert denied.refusals[0].link is None
+    assert grant.check(Access(attributes={"x": [-1] * 3})).code == "attribute"
+    assert grant.recheck([Access(attributes={"x": [1] * 26_214})]).code == "too_much_work"
+    assert grant.recheck()
+
+
+def test_what_costs_little_to_bound_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A usual request is told from the rest by a few sums: no constraint is encoded, of none of 60 links."""
+    looked = []
+    monkeypatch.setattr(Where, "looks", lambda *_: looked.append(1) or ())
+    token = mint(unrestricted=True, where={"x": {"any": True}})
+    for _ in range(59):
+        token = token.attenuate(where={"x": {"any": True}})
+    asked = verifier()
+    small = {"x": "é" * 1000, "y": [1, "a"], "z": {"k": None}, "n": 1.5}
+    facts: dict[str, Any] = {"table": "t", "operation": "select", "columns": ["a"] * 10}
+    assert asked.check(token, Access(tool="t", arguments={"a": "b"}, attributes=small, **facts))
+    assert not looked
+    assert asked.check(token, Access(attributes={"x": "é" * 10_000}))
+    assert len(looked) == 60
+
+
+def test_no_bound_is_below_what_is_counted() -> None:
+    """Whatever links and access are: where the sums say that it cannot be too much, it is not."""
+    rng = random.Random(7)
+    fitting: set[bool] = set()
+    for _ in range(300):
+        facts = {f"a{at}": drawn(rng, 3) for at in range(rng.randrange(4))}
+        rule = {name: {"in": ["x"]} for name in facts} or {"a": {"min": 1}}
+        access = Access(
+            table="t" * rng.randint(1, 256), operation="o" * rng.randint(1, 128), columns=["é" * rng.randint(1, 128)] * rng.randrange(3),
+            tool="t", arguments=facts, attributes=facts,
+        )  # fmt: skip
+        stated = {"tables": ["*"], "operations": ["*"], "allow": {"*": ["*"]}, "columns": {"*": ["*"]}, "tools": {"t": rule}, "where": rule}
+        link = read_link(encode_json(stated), V1)
+        assert isinstance(link, Link)
+        total = sum(work.size_of(value) for _, value in work.looked([link], access))
+        for links in (1, 2, 8, 64, 300, 600, 1000):
+            assert not work.fits(access, links) or links * total <= work.MOST - 24_576
+            fitting.add(work.fits(access, links))
+    assert fitting == {True, False}
+
+
+class Own(Where, frozen=True):
+    key = "acme:where"
+
+
+def test_an_own_caveat_is_no_constraint_even_where_it_is_made_of_ours() -> None:
+    token = mint(unrestricted=True).with_raw_link(encode_json({"acme:where": {"x": {"each": {"min": 0}}}}))
+    access = Access(attributes={"x": [1] * 60_000})
+    assert code(token, access, vocabulary=Vocabulary(Own)) == "allowed"
+    assert code(mint(unrestricted=True, where={"x": {"each": {"min": 0}}}), access) == "too_much_work"

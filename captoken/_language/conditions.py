@@ -10,7 +10,7 @@ in what both permit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
@@ -32,9 +32,17 @@ from captoken._format.spelling import (
 )
 from captoken._language import constraints
 from captoken._language.access import Access, amount, amounts
-from captoken._language.constraints import NOTHING, Constraint
+from captoken._language.constraints import NOTHING, Constraint, looked_at
 from captoken._language.failing import attribute_failed
-from captoken._language.kinds import ASK_FOR_LESS, BuiltIn, Caveat, Excess, HeldAt, Situation
+from captoken._language.kinds import (
+    ASK_FOR_LESS,
+    BuiltIn,
+    Caveat,
+    Excess,
+    HeldAt,
+    Looked,
+    Situation,
+)
 from captoken._language.reasons import Reason
 from captoken._language.values import a_list, an_integer, an_object, not_empty
 
@@ -112,6 +120,10 @@ class Where(BuiltIn, frozen=True):
             if attribute not in stated or not constraint.accepts(stated[attribute]):
                 return attribute_failed(attribute, constraint, stated)
         return None
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        """Each constraint at its attribute, where that is stated."""
+        return looked_at(self.rules.items(), self.value, access.attributes)
 
     def held(self) -> Where:
         """Constraints in normal form, in order of attributes, so that equal rules compare equal."""

@@ -50,7 +50,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import chain
 from math import isfinite
 from typing import Any, ClassVar
@@ -647,6 +647,20 @@ def read_constraint(value: Any) -> Constraint:
     stated = shown(sorted(value))
     kinds = "any, in, min and max, path, prefix, url, cidr, each and most"
     raise ValueError(f"no constraint has the keys {stated}: {kinds}")
+
+
+def looked_at(
+    rules: Iterable[tuple[str, Constraint]],
+    stated: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> Iterator[tuple[Any, Any]]:
+    """Each constraint as it is stated, with the value that it looks at (spec 24.25).
+
+    `any` looks at none, and no constraint at what is not there.
+    """
+    for name, constraint in rules:
+        if name in values and not isinstance(constraint, Anything):
+            yield stated[name], values[name]
 
 
 def completed(given: Any, held: Constraint, depth: int = 0) -> Any:

@@ -29,7 +29,7 @@ from captoken._format import names
 from captoken._format.spelling import named, named_all, spelled
 from captoken._language import patterns
 from captoken._language.access import Access
-from captoken._language.kinds import BuiltIn, Caveat, Excess, Situation
+from captoken._language.kinds import BuiltIn, Caveat, Excess, Looked, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import a_list, an_object, not_empty
 
@@ -106,6 +106,10 @@ class Tables(BuiltIn, frozen=True):
                 return None
         return Reason("table", f"table {table} is not among {spelled(self.value)}")
 
+    def looks(self, access: Access) -> Iterable[Looked]:
+        """The list at the table."""
+        return () if access.table is None else ((self.value, access.table),)
+
     def held(self) -> TableRights:
         """Each pattern with all rights, and nothing elsewhere.
 
@@ -177,6 +181,10 @@ class Operations(BuiltIn, frozen=True):
             "operation",
             f"operation {access.operation} is not among {spelled(self.value)}",
         )
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        """The list at the operation."""
+        return () if access.operation is None else ((self.value, access.operation),)
 
     def held(self) -> TableRights:
         """These operations at `*`, so at every table.
@@ -251,6 +259,13 @@ class Allowances(BuiltIn, frozen=True):
             "operation",
             f"{asked} is not among {spelled(operations)}",
         )
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        """The list of the entry that decides, at the operation."""
+        operations = patterns.decided(self.value, access.table or "", None)
+        if access.table is None or operations is None:
+            return ()
+        return ((operations, access.operation),)
 
     def held(self) -> TableRights:
         """The same map, with no rule about columns.
@@ -345,6 +360,13 @@ class Columns(BuiltIn, frozen=True):
             "column",
             f"{asked} are not among {spelled(columns)}",
         )
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        """The list of the entry that decides, at all columns that are stated."""
+        columns = patterns.decided(self.value, access.table or "", None)
+        if access.columns is None or columns is None:
+            return ()
+        return ((columns, access.columns),)
 
     def held(self) -> TableRights:
         """Any operation everywhere, with the columns of each entry.

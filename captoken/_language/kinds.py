@@ -129,6 +129,8 @@ class Excess(msgspec.Struct, frozen=True):
 # Gives what a token holds in the place of caveats of a key so far, or None. Asked only where it is
 # needed: to work it out is most of what a writer pays for.
 HeldAt: TypeAlias = "Callable[[str], BuiltIn | None]"
+# What a link states, as it travels, and the value of an access that it looks at.
+Looked: TypeAlias = tuple[Any, Any]
 # From what a writer gives for a keyword to the caveat's value: what was given, the seconds since
 # the epoch, asked for only where they are needed, and what is held.
 Reading: TypeAlias = Callable[[Any, Callable[[], int], HeldAt], Any]
@@ -180,6 +182,14 @@ class BuiltIn(Caveat, frozen=True, gc=False):
     def prohibits(self, access: Any, situation: Any) -> Reason | None:
         """Why it prohibits, or None. It looks at the facts alone, and does no I/O."""
         raise NotImplementedError
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        """Each constraint and list that looks at a value of the access, with that value (24.25).
+
+        A constraint or list as it stands in the link. For one that looks at no value, and for a
+        caveat that is judged without an access, nothing.
+        """
+        return ()
 
     def meet(self, other: Any) -> BuiltIn:
         """What permits exactly what both permit. Of two in normal form it is so again."""

@@ -70,6 +70,7 @@ DENIALS: dict[str, Denial] = {
     "domain": Denial(8, "insufficient"),
     "task": Denial(8, "insufficient"),
     "cost_unstated": Denial(8, "insufficient"),
+    "too_much_work": Denial(8, "insufficient"),
     "caller": Denial(9, "insufficient"),
     "proof_missing": Denial(10, "proof"),
     "bad_proof": Denial(10, "proof"),

@@ -13,7 +13,7 @@ know what it does with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -23,9 +23,9 @@ from captoken._format import names
 from captoken._format.spelling import named, named_all, spelled
 from captoken._language import constraints, patterns
 from captoken._language.access import Access
-from captoken._language.constraints import NOTHING, Constraint
+from captoken._language.constraints import NOTHING, Constraint, looked_at
 from captoken._language.failing import argument_failed, unknown_argument
-from captoken._language.kinds import BuiltIn, Caveat, Excess, HeldAt, Situation
+from captoken._language.kinds import BuiltIn, Caveat, Excess, HeldAt, Looked, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import an_object
 
@@ -129,6 +129,18 @@ class Tools(BuiltIn, frozen=True):
             listed = spelled(sorted(self.rules))
             return Reason("tool", f"tool {access.tool} is not among {listed}")
         return _call_prohibited(rule, access) if rule else None
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        """Each constraint of the entry that decides, at the argument, where that is stated."""
+        if access.tool is None:
+            return ()
+        rule: Call = patterns.decided(self.rules, access.tool, None)
+        stated = patterns.decided(self.value, access.tool, {})
+        return looked_at(
+            ((name, constraint) for name, (constraint, _) in (rule or FREE).items()),
+            stated,
+            access.arguments or {},
+        )
 
     def held(self) -> ToolCalls:
         """The same map with each call in normal form, and then the map in normal form.

@@ -56,6 +56,8 @@ from captoken._language.links import (
 )
 from captoken._language.overlay import Overlay
 from captoken._language.reasons import DENIALS, Reason, Refusal
+from captoken._language.work import REFUSAL as TOO_MUCH
+from captoken._language.work import fits, is_too_much
 from captoken._verification.decision import Asked, Attribution, Decision, Effect, Refusals
 from captoken._verification.genuine import DISCHARGER, ISSUER, Custody, Genuine, Kept, Memory
 from captoken.stores.ports import LEASE, Reservation, Use
@@ -442,14 +444,15 @@ def judge(
     # Step 7 (36.7 to 36.9, 24.17). What was revoked, and an overlay that is withheld or stale.
     # Before the caveats, so that what was revoked is told as that.
     overlay_age: int | None = None
+    narrowing: tuple[Link, ...] = ()
     if server.asks_overlay:
-        overlay_age, refusals = _overlaid(genuine, facts, asked.access)
+        overlay_age, refusals, narrowing = _overlaid(genuine, facts, asked.access)
         if refusals:
             return denial(genuine, facts, asked, refusals, step=7)
 
     # Step 8 (24.5, 18.4). Asking for more than any link leaves; a token that is used elsewhere.
     # Before the caller: whoever holds a dead token learns that it is dead, and no more.
-    refusals = _caveats(genuine, facts, asked, overlay_age)
+    refusals = _caveats(genuine, facts, asked, overlay_age, narrowing)
     if refusals:
         return denial(genuine, facts, asked, refusals)
 
@@ -503,32 +506,32 @@ def _overlaid(
     genuine: Genuine,
     facts: Facts,
     access: Access | None,
-) -> tuple[int | None, Refusals]:
+) -> tuple[int | None, Refusals, tuple[Link, ...]]:
     """Step 7: how old the overlay is, in seconds, and what stands against this token now (36.7,
-    36.8).
+    36.8); and the links of the entries on it, for step 8 to count (24.25).
 
     The age is None where there is no overlay, and then `fresh` does not hold. Where no entry is on
     the token, as nearly always, the cost is one look into a set.
     """
     # It cannot be asked (36.7): also where a stale one would do, since nothing is known at all.
     if facts.overlay_problem is not None:
-        return None, (Refusal("store_unavailable", facts.overlay_problem),)
+        return None, (Refusal("store_unavailable", facts.overlay_problem),), ()
 
     # Whoever keeps snapshots away stops the verifier from allowing, and no more (36.13).
     stale = staleness(facts)
     if stale is not None and not facts.server.allows_stale:
-        return None, (Refusal("stale_overlay", stale),)
+        return None, (Refusal("stale_overlay", stale),), ()
 
     # Only where a stale overlay is allowed (36.9), which the verifier has logged. `fresh` denies.
     overlay = facts.overlay
     if overlay is None:
-        return None, ()
+        return None, (), ()
 
     # Never below 0: an operator's clock that is a little ahead makes nothing fresher than new.
     age = max(0, facts.now - overlay.issued_at)
     if not overlay.touches(genuine.selected_by.keys):
-        return age, ()
-    return age, _entries(genuine, facts, overlay, access, age)
+        return age, (), ()
+    return age, *_entries(genuine, facts, overlay, access, age)
 
 
 def staleness(facts: Facts) -> str | None:
@@ -561,11 +564,19 @@ def _entries(
     overlay: Overlay,
     access: Access | None,
     age: int,
-) -> Refusals:
-    """What the overlay's entries on this token say: those that revoke it first (36.8)."""
+) -> tuple[Refusals, tuple[Link, ...]]:
+    """What the overlay's entries on this token say: those that revoke it first (36.8).
+
+    And the links of those that narrow it. None is judged where they are too much (24.25).
+    """
     refusals: list[Refusal] = []
+    entries = overlay.on(genuine.selected_by, facts.now)
+    narrowing = tuple(link for link in map(overlay.link, entries) if link is not None)
+    too_much = access is not None and is_too_much(narrowing, access)
+    if too_much:
+        refusals.append(TOO_MUCH)
     situation = _situation(facts, frozenset(_audiences_left(genuine, facts)), genuine, age)
-    for entry in overlay.on(genuine.selected_by, facts.now):
+    for entry in entries:
         said = f"by {entry.by} at {spelled_time(entry.at)}: {entry.why}"
         link = overlay.link(entry)
 
@@ -575,14 +586,14 @@ def _entries(
             continue
 
         # One with a link takes away a part: it is judged as any link, and grants nothing.
-        reason = link_prohibits(link, access, situation)
+        reason = None if too_much else link_prohibits(link, access, situation)
         if reason is not None:
             text = f"narrowed {said}; {reason.text}"
             refusals.append(Refusal("narrowed", text, added_by=entry.by))
 
     # The first gives the code: `revoked` says more than `narrowed`. The sort keeps their order.
     refusals.sort(key=lambda refusal: refusal.code != "revoked")
-    return tuple(refusals)
+    return tuple(refusals), narrowing
 
 
 def _situation(
@@ -600,6 +611,7 @@ def _caveats(
     facts: Facts,
     asked: Asked,
     age: int | None,
+    narrowing: tuple[Link, ...],
 ) -> Refusals:
     """Step 8: by the checks of all links in a row if they are there, else link by link.
 
@@ -608,12 +620,16 @@ def _caveats(
     one, to tell why.
     """
     server = facts.server
-    checks = genuine.checks()
+    access = asked.access
+    too_much = False
+    if access is not None and (narrowing or not fits(access, len(genuine.links))):
+        too_much = is_too_much((*narrowing, *genuine.links), access)
+    checks = None if too_much else genuine.checks()
     if checks is not None and not _is_too_new(genuine, facts):
         situation = Situation(facts.now, server.leeway, server.audiences, overlay_age=age)
-        if checks.permit(asked.access, situation) and _misaddressed(genuine, server) is None:
+        if checks.permit(access, situation) and _misaddressed(genuine, server) is None:
             return ()
-    return _by_link(genuine, facts, asked.access, age)
+    return _by_link(genuine, facts, access, age, too_much)
 
 
 def _by_link(
@@ -621,6 +637,7 @@ def _by_link(
     facts: Facts,
     access: Access | None,
     age: int | None,
+    too_much: bool = False,
 ) -> Refusals:
     """Step 8 in two passes, each link by link and by key: a dead token learns no more than that
     (24.5).
@@ -654,8 +671,9 @@ def _by_link(
     misaddressed = _misaddressed(genuine, facts.server)
     if misaddressed is not None:
         refusals.append(Refusal("unaddressed", misaddressed))
-    if refusals:
-        return tuple(refusals)
+    # Between the two (24.25): no constraint is judged where all of them are too much.
+    if refusals or too_much:
+        return tuple(refusals) or (TOO_MUCH,)
 
     # The second pass: what may be done. Every link is asked, so that nobody gains by asking for
     # more in a link of its own. All that refuse are told; the first gives the code (24.12).

@@ -74,6 +74,7 @@ _REPLACE = (
     "Retrying with the same credential will not help. Ask whoever gave you this task for a new one."
 )
 _ASK_LESS = "The same request will be refused again; one that asks for less may be permitted."
+_SHORTER = "The same request will be refused again; one with shorter values may be permitted."
 _NAME_THEM = (
     "The same request will be refused again; one that asks for fewer columns may be permitted. "
     "Write each by its name, with its table before it, and not `*` or an alias."
@@ -556,6 +557,25 @@ RECORDS: tuple[Code, ...] = (
         ),
         cause="The token has a `budget` in a unit, and the access does not say what it costs.",
         remedy="Write `cost=` where the access is made. A cost of 0 has to be written too.",
+    ),
+    Code(
+        "too_much_work",
+        8,
+        "insufficient",
+        when="constraints, and the values that they look at, that are more than a decision may be",
+        retry="no",
+        public="The request is too large for what the token says of it.",
+        model="Not permitted: the request is too large for what this task may do.",
+        advice=_SHORTER,
+        operator="the constraints, and the values that they look at, come to more than 1048576",
+        cause=(
+            "The restrictions of the token, and the values of the access that they look at, are "
+            "together more than one decision may be: 1 MiB (spec 24.25)."
+        ),
+        remedy=(
+            "State shorter values, or split the call. Shorten the chain: each link looks at the "
+            'values again. Leave an argument free, by `{"any": true}`, where its value is free.'
+        ),
     ),
     Code(
         "caller",

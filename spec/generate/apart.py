@@ -35,7 +35,7 @@ WHY = {
         "own_caveats_after_what_ends",
         "proof_of_possession_holding_one_behind_a_bound_discharge", "replay_full_and_second_use", "verification_*",
         "widening_*_before_*", "widening_budget_and_fresh_more", "widening_expiry_and_uses_more", "widening_first_dimension_is_told",
-        "allowances_cost_unstated_beside_another_table",
+        "allowances_cost_unstated_beside_another_table", "work_before_*", "work_behind_*", "work_of_entries_*",
     ),
     "together": (
         "allowances_nine_links_that_count_without_an_access", "allowances_seventeen_buckets", "discharges_seventeen*",

@@ -19,6 +19,7 @@ from spec.generate import (
     schemas,
     verification,
     wire,
+    work,
 )
 from spec.generate.table import Table
 
@@ -27,7 +28,7 @@ FOLDER = schemas.VECTORS
 
 def tables() -> Iterator[Table]:
     """The families, in the order of the specification."""
-    for module in (wire, records, caveats, issuing, verification, algebra, keys, binding, proof, discharge, control, answering):
+    for module in (wire, records, caveats, issuing, verification, work, algebra, keys, binding, proof, discharge, control, answering):
         yield from module.tables()
 
 

@@ -20,6 +20,7 @@ from nacl.signing import VerifyKey
 
 TEXT_MAX, LINKS_MAX, ROOT_MAX, FIELD_MAX, SAFE_INTEGER, NESTING_MAX = 8192, 64, 1024, 32767, 2**53, 32
 DISCHARGES_MAX, TICKET_MAX, BUNDLE_MAX, PAST, AHEAD = 16, 2048, 32768, 30, 5
+WORK_MAX = 1048576
 NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 UNIVERSAL, DATA, TOOL = "universal", "data", "tool"
 ISSUER, DISCHARGER = "the issuer", "the discharger"  # who added link 0; who said what a discharge says
@@ -690,6 +691,40 @@ def check_access(link, access):
         need(stated and stated <= named, "domain")
 
 
+# ---- 24.25, 24.26: how much work it is ----------------------------------------------------------------------------
+
+
+def size(value):
+    if isinstance(value, str):
+        return 2 + len(value.encode())
+    if isinstance(value, list):
+        return 2 + sum(16 + size(item) for item in value)
+    if isinstance(value, dict):
+        return 2 + sum(16 + size(key) + size(item) for key, item in value.items())
+    return 24
+
+
+def looks(link, access):
+    """Each constraint and each list of a link that looks at a value, with that value."""
+    table, tool = access.get("table"), access.get("tool")
+    named = []
+    if table is not None:
+        named += [(link.get("tables"), table), (link.get("operations"), access["operation"])]
+        named += [(most_specific(link.get("allow", {}), table), access["operation"])]
+        if access.get("columns") is not None:
+            named += [(most_specific(link.get("columns", {}), table), list(access["columns"]))]
+    of_tool = most_specific(link.get("tools", {}), tool) if tool is not None else None
+    for constraints, values in ((of_tool, access.get("arguments")), (link.get("where"), access.get("attributes"))):
+        values = values or {}
+        named += [(c, values[name]) for name, c in (constraints or {}).items() if name in values and "any" not in c]
+    return [(stated, value) for stated, value in named if stated is not None]
+
+
+def work(links, access):
+    pairs = [pair for link in links for pair in looks(link, access)] if access is not None else []
+    return sum(len(canonical(stated).encode()) + size(value) for stated, value in pairs)
+
+
 # ---- section 6 of the design, 28 to 31 of the specification: who signs, and what -------------------------------------
 
 
@@ -885,16 +920,17 @@ def is_selected(select, root, ids, held, task):
     return all(tests[key](value) for key, value in select.items())
 
 
-def check_entries(entries, link_prohibits):
-    """The second half: of the entries that stand and select the token, one without a link counts first. 36.8"""
+def check_entries(entries, access, link_prohibits):
+    """The second half: of the entries that stand and select the token, one without a link counts first. 36.8, 24.25"""
     for said in entries:
         need("link" in said, "revoked", by=said["by"])
+    need(work([said["link"] for said in entries], access) <= WORK_MAX, "too_much_work")
     for said in entries:
         need(not link_prohibits(said["link"]), "narrowed", by=said["by"])
 
 
 def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway, audiences):
-    """Step 7: the age of the overlay, or a Stop."""
+    """Step 7: the age of the overlay and the links of the entries on the token, or a Stop."""
     need(overlay is not DOWN, "store_unavailable")
     snapshot, bound, allow_stale = overlay
     age = check_overlay(snapshot, now, bound, allow_stale)
@@ -905,8 +941,8 @@ def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway
     state, ids = {"audiences": left, "addressed": False, "task": task}, link_ids(tags)
     standing = [said for said in (snapshot or {"entries": []})["entries"] if now < said.get("until", now + 1)]
     entries = [said for said in standing if is_selected(said["select"], root, ids, held, task)]
-    check_entries(entries, lambda link: prohibits(link, access, state, now, leeway, age))
-    return age
+    check_entries(entries, access, lambda link: prohibits(link, access, state, now, leeway, age))
+    return age, [said["link"] for said in entries]
 
 
 def link_ids(tags):
@@ -940,9 +976,10 @@ def evaluate(
             with at(place, DISCHARGER):
                 answers += [(place, link) for link in decode_discharge(answered)]
         held, bound, owed_at = fold_lineage(root["agent"], links)  # 6
+        narrowing = []
         need(owed_at is None or not for_use, "delegate_only", owed_at)
         if overlay is not None:  # 7
-            overlay_age = under_overlay(overlay, root, tags, held, links, [link for _, link in answers], access, now, leeway, audiences)
+            overlay_age, narrowing = under_overlay(overlay, root, tags, held, links, [link for _, link in answers], access, now, leeway, audiences)
         need(root["iat"] <= now + max(60, leeway), "not_yet_valid")  # 8
         state = {"audiences": set(audiences), "addressed": "aud" in root, "task": root["task"]}
         if "aud" in root:
@@ -958,6 +995,7 @@ def evaluate(
         need(addressed or allow_unaddressed or not audiences, "unaddressed")
         need(ledger is None or ledger.shared or is_for_one(root, links), "unaddressed")
         need(bound is None or audiences, "unaddressed")
+        need(work([*narrowing, *links, *(link for _, link in answers)], access) <= WORK_MAX, "too_much_work")
         for place, link in enumerate(links) if access is not None else ():
             with at(place):
                 check_access(link, access)

@@ -51,7 +51,7 @@ from spec.generate import build
 from tests.vectors.runner import Outcome, Vector
 
 OWN = "domain"  # the code of denials of the server's own
-OTHER_STEPS = {("malformed", 1), ("malformed", 3), ("store_unavailable", 7), ("stale_overlay", 8)}  # beside that of the table (24.24)
+OTHER_STEPS = {("malformed", 1), ("malformed", 3), ("store_unavailable", 7), ("stale_overlay", 8), ("too_much_work", 7)}  # beside that of the table (24.24)
 
 
 class Captoken:

@@ -8,6 +8,7 @@ import pytest
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import LIMITS, MAX_DEPTH
 from captoken._format.text import PROOF_CHARS
+from captoken._language import work
 from captoken._language.reasons import PLAN
 from captoken.errors import CODES
 from captoken.keys import HolderKey
@@ -108,7 +109,7 @@ def test_procedures_deny_with_codes_and_at_their_steps():
         for codes in re.findall(r"deny ([a-z_]+(?:(?:,| or) [a-z_]+_[a-z_]+)*)", line):
             denied |= {(code, step) for code in re.findall("[a-z_]+", codes) if code not in ("or", "with")}
     assert {code for code, _ in denied} <= CODES.keys()
-    several = {"malformed": {1, 2, 3}, "store_unavailable": {7, 11}, "stale_overlay": {7, 8}}
+    several = {"malformed": {1, 2, 3}, "store_unavailable": {7, 11}, "stale_overlay": {7, 8}, "too_much_work": {7, 8}}
     assert [(code, at) for code, at in denied if at not in several.get(code, {CODES[code].step})] == []
     by_caveats = {"table", "operation", "column", "tool", "argument", "attribute", "cost_unstated"}
     assert CODES.keys() - {code for code, _ in denied} == by_caveats
@@ -130,6 +131,7 @@ def test_limits_are_those_of_the_code():
     assert stated["nesting"] == MAX_DEPTH
     assert stated["discharges of a token"] == LIMITS.discharges
     assert stated["identifier of a discharge"] == LIMITS.ticket_bytes
+    assert stated["work of a decision"] == work.MOST
     assert stated["text of a token with all that follows it"] == LIMITS.bundle_chars
     key, text = HolderKey.from_bytes(build.secret("orchestrator")), build.token({"nbf": 0}).text
     assert stated["text of a proof"] == PROOF_CHARS == len(with_proof(text, key, audience="sales-db", clock=lambda: build.NOW)) - len(text) - 1

@@ -203,7 +203,7 @@ function overlayOf(stated: Vector, moment: Set["moment"]): captoken.VerifierOpti
 }
 
 /** Steps beside that of the table (24.24). */
-const OTHER_STEPS = new Set(["malformed 1", "malformed 3", "store_unavailable 7", "stale_overlay 8"]);
+const OTHER_STEPS = new Set(["malformed 1", "malformed 3", "store_unavailable 7", "stale_overlay 8", "too_much_work 7"]);
 
 /** The place of a refusal, as `expect` may have it. */
 export function place(decision: captoken.DryRun): Outcome {

@@ -48,6 +48,7 @@ const TABLE = {
   domain: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: requests of this kind are no part of this task."],
   task: [8, INSUFFICIENT, false, "The token is for another task."],
   cost_unstated: [8, INSUFFICIENT, false, "What the request costs is not stated."],
+  too_much_work: [8, INSUFFICIENT, false, "The request is too large for what the token says of it."],
   caller: [9, INSUFFICIENT, false, "The token was handed to another caller."],
   proof_missing: [10, PROOF, true, AS_PROOF_MISSING],
   bad_proof: [10, PROOF, true, AS_PROOF_MISSING],

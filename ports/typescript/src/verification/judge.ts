@@ -17,6 +17,7 @@ import {
 import { spelledTime, type Situation, type Vocabulary } from "../language/caveats.js";
 import { holderOf } from "../language/lineage.js";
 import { entriesOn, type Overlay } from "../language/overlay.js";
+import { isTooMuch, TOO_MUCH } from "../language/work.js";
 import { entryOf, isProven, isTimely, readProof, statedRequest } from "../proof.js";
 import { stateOf, linkId } from "../format/crypto.js";
 import type { Bytes } from "../format/bytes.js";
@@ -95,7 +96,7 @@ export function judge(genuine: Genuine, server: Server, facts: Facts, asked: Ask
   }
   const overlaid = overlay(genuine, server, facts, asked.question);
   if (overlaid.refusals.length) return { refusals: overlaid.refusals as [Refusal], step: 7 };
-  const refusals = caveats(genuine, server, facts, asked.question, overlaid.age);
+  const refusals = caveats(genuine, server, facts, asked.question, overlaid);
   if (refusals.length) return { refusals: refusals as [Refusal], step: 8 };
   const refused = caller(genuine, server, asked.caller);
   if (refused) return one(refused);
@@ -151,19 +152,27 @@ function overlay(
   server: Server,
   facts: Facts,
   question: Question | undefined,
-): { refusals: Refusal[]; age: number | undefined } {
-  if (!facts.overlay) return { refusals: [], age: undefined };
+): Overlaid {
+  const nothing = { age: undefined, narrowing: [] };
+  if (!facts.overlay) return { refusals: [], ...nothing };
   const { found, problem } = facts.overlay;
   if (problem !== undefined) {
-    return { refusals: [{ code: "store_unavailable", text: problem }], age: undefined };
+    return { refusals: [{ code: "store_unavailable", text: problem }], ...nothing };
   }
   const stale = staleness(facts, server, found);
   if (stale !== undefined && !server.allowsStale) {
-    return { refusals: [{ code: "stale_overlay", text: stale }], age: undefined };
+    return { refusals: [{ code: "stale_overlay", text: stale }], ...nothing };
   }
-  if (!found) return { refusals: [], age: undefined };
+  if (!found) return { refusals: [], ...nothing };
   const age = Math.max(0, facts.now - found.issuedAt);
-  return { refusals: entries(genuine, server, facts, found, question, age), age };
+  return { ...entries(genuine, server, facts, found, question, age), age };
+}
+
+/** What step 7 says: the links of the entries on the token are counted in step 8, too (24.25). */
+interface Overlaid {
+  readonly refusals: Refusal[];
+  readonly age: number | undefined;
+  readonly narrowing: readonly Link[];
 }
 
 /** What the entries on this token say: those that revoke it first (36.8). */
@@ -174,7 +183,7 @@ function entries(
   found: Overlay,
   question: Question | undefined,
   age: number,
-): Refusal[] {
+): { refusals: Refusal[]; narrowing: readonly Link[] } {
   const { root, linkIds, lineage } = genuine;
   const left = situationAfter(genuine, server, facts, age);
   const about = {
@@ -188,15 +197,19 @@ function entries(
   };
   const situation: Situation = { ...left, task: root.task };
   const [revoked, narrowed]: [Refusal[], Refusal[]] = [[], []];
-  for (const { by, at, why, link } of entriesOn(found, about, facts.now)) {
+  const standing = entriesOn(found, about, facts.now);
+  const narrowing = standing.flatMap(({ link }) => link ?? []);
+  const isMuch = isTooMuch(narrowing, question?.stated);
+  if (isMuch) narrowed.push(TOO_MUCH);
+  for (const { by, at, why, link } of standing) {
     const said = `by ${by} at ${spelledTime(at)}: ${why}`;
-    const reason = link && linkProhibits(link, question, situation, server.vocabulary);
+    const reason = link && !isMuch && linkProhibits(link, question, situation, server.vocabulary);
     if (!link) revoked.push({ code: "revoked", text: `revoked ${said}`, addedBy: by });
     else if (reason) {
       narrowed.push({ code: "narrowed", text: `narrowed ${said}; ${reason.text}`, addedBy: by });
     }
   }
-  return [...revoked, ...narrowed];
+  return { refusals: [...revoked, ...narrowed], narrowing };
 }
 
 // --- step 8 --------------------------------------------------------------------------------------
@@ -237,7 +250,7 @@ function caveats(
   server: Server,
   facts: Facts,
   question: Question | undefined,
-  age: number | undefined,
+  { age, narrowing }: Overlaid,
 ): Refusal[] {
   const refusals: Refusal[] = [];
   const { issuedAt, audience } = genuine.root;
@@ -260,6 +273,8 @@ function caveats(
   const misaddressed = misaddressedBy(genuine, server);
   if (misaddressed) refusals.push({ code: "unaddressed", text: misaddressed });
   if (refusals.length) return refusals;
+  const links = [...narrowing, ...readable(genuine).map(({ link }) => link)];
+  if (isTooMuch(links, question?.stated)) return [TOO_MUCH];
   situation = start;
   for (const { link, place } of readable(genuine)) {
     const reason = linkProhibitsLate(link, question, situation, server.vocabulary);
