@@ -1,6 +1,6 @@
 """What the project claims of its security, and what each claim rests on: `claims.toml`, read.
 
-A claim is a sentence that stands in README, SECURITY.md or docs. It has the rules of the specification that say it, what of
+A claim is a sentence that stands in README, SECURITY.md or docs. It has the rules of the specification that say it, in which words, what of
 it is proved in `spec/models`, a test, and a mutation: a fault of the code that this test finds. The page is written from
 this, and `test_claims.py` and `test_mutations.py` hold it against the project.
 """
@@ -48,7 +48,7 @@ class Claim:
     says: str  # in one plain sentence
     page: str  # where it is made
     quote: str  # in what words
-    rules: tuple[str, ...]
+    rules: dict[str, str]  # of each, the words that carry the claim
     models: tuple[str, ...]  # none, if nothing of it is proved
     test: str  # a node id of pytest
     mutation: Mutation
@@ -112,7 +112,7 @@ def _claim(name: str, stated: dict[str, Any]) -> Claim:
         says=stated["says"],
         page=stated["page"],
         quote=stated["quote"],
-        rules=tuple(stated["rules"]),
+        rules=dict(stated["rules"]),
         models=tuple(stated["models"]),
         test=stated["test"],
         mutation=Mutation(stated["file"], stated["old"], stated["new"]),
@@ -132,9 +132,11 @@ def as_read(text: str) -> str:
     return as_words(without_links(text))
 
 
-def rules_of(specification: str) -> set[str]:
-    """The numbers of all rules."""
-    return set(re.findall(r"^- \*\*(\d+\.\d+)\*\*", specification, re.MULTILINE))
+def rules_of(specification: str) -> dict[str, str]:
+    """The words of each rule by its number, without what stands behind a bar: that binds nobody."""
+    binding = re.sub(r"^ *>.*\n", "", specification, flags=re.MULTILINE)
+    found = re.findall(r"^- \*\*(\d+\.\d+)\*\*(.*?)(?=^- \*\*\d|^#|^<!--|\Z)", binding, re.MULTILINE | re.DOTALL)
+    return {number: as_words(text) for number, text in found}
 
 
 def models_there_are() -> set[str]:

@@ -43,7 +43,20 @@ def test_it_is_made_on_a_page_in_these_words(claim: Claim) -> None:
 
 @each
 def test_its_rules_are_rules_of_the_specification(claim: Claim) -> None:
-    assert claim.rules and set(claim.rules) <= RULES, set(claim.rules) - RULES
+    assert claim.rules and claim.rules.keys() <= RULES.keys(), claim.rules.keys() - RULES.keys()
+
+
+@each
+def test_each_rule_that_it_cites_carries_it_in_these_words(claim: Claim) -> None:
+    """That they carry it, a person has to see. That they are words of that very rule, and enough to be read, is seen here."""
+    for rule, words in claim.rules.items():
+        assert words in RULES[rule], (rule, words)
+        assert len(words) >= 10, words
+
+
+def test_words_of_another_rule_or_behind_a_bar_carry_nothing() -> None:
+    rules = rules_of("- **1.1** One\n  thing.\n  > *Why:* a reason.\n- **1.2** [running] Another.\n\n## Next\nNot a rule.\n")
+    assert rules == {"1.1": "One thing.", "1.2": "[running] Another."}
 
 
 @each
