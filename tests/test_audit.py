@@ -717,7 +717,7 @@ def test_threads_share_one_trail() -> None:
 
 
 def test_who_acted_for_whom_in_the_words_of_rfc_8693() -> None:
-    """The last actor outermost, each with the basis on which its name is known; nobody where nothing is vouched for."""
+    """The last actor outermost, each with the basis on which its name is known; nobody where nothing is vouched for (39.9)."""
     trail = Trail()
     token = mint().delegate(to="b", tables=["sales"]).delegate(to="c")
     for text in (token, mint(), "cap1_"):

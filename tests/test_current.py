@@ -224,6 +224,7 @@ with current.from_environment() as held:
 
 
 def test_a_child_process_gets_what_is_held_and_its_children_do_not():
+    """The specification's rule 40.7."""
     with current.use(mint()), current.delegate(to="worker", tables=["sales"]):
         env = {**os.environ, **current.environment()}
     done = subprocess.run([sys.executable, "-c", CHILD_PROCESS], env=env, capture_output=True, text=True, timeout=60)
@@ -362,6 +363,7 @@ def narrowings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_text_for_a_server_is_kept_for_half_of_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The specification's rule 30.11."""
     moving = clock()
     made = narrowings(monkeypatch)
     held = current.Held(Issuer(KEYRING, clock=moving).mint(**WHO, **SALES, expires_in=3600))

@@ -65,6 +65,7 @@ def test_a_key_that_is_current_or_unknown_is_not_retired() -> None:
 
 
 def test_two_issuers_never_draw_the_same_key_id() -> None:
+    """The specification's rule 21.5."""
     assert len({Keyring.generate().current for _ in range(1000)}) == 1000
 
 

@@ -57,7 +57,7 @@ def over(lease: Lease) -> DischargeError:
 
 
 def test_a_lease_is_renewed_when_half_of_it_is_over() -> None:
-    """A discharge of 60 seconds is asked for every 30, and not before; each is delivered, and the token lives on."""
+    """A discharge of 60 seconds is asked for every 30, and not before; each is delivered, and the token lives on (34.2)."""
     world = World()
     assert world.lease.renew() == 30 and world.asked == 1
     for _ in range(5):
@@ -200,7 +200,7 @@ def test_a_holder_that_cannot_take_the_discharge_is_tried_again_or_ends_it() -> 
 
 
 def test_after_the_last_renewal_a_token_dies_to_the_second() -> None:
-    """The kill: whoever stops renewing at second s ends every token below within one lease, at the second that was promised."""
+    """The kill: whoever stops renewing at second s ends every token below within one lease, at the second that was promised (34.1)."""
     for stopped in (0, 1, 29, 30, 31, 59, 60):
         world = World()
         for second in range(stopped + 1):

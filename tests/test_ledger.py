@@ -503,7 +503,7 @@ def test_a_token_that_is_minted_for_one_server_counts_there() -> None:
 
 
 def test_the_proof_is_used_before_the_budget_is() -> None:
-    """A proof that was used takes nothing of the budget; a budget that is used up leaves the proof used. In that order."""
+    """A proof that was used takes nothing of the budget; a budget that is used up leaves the proof used. In that order (31.5)."""
     key = HolderKey.generate()
     ledger, replays = memory(), MemoryReplayStore(floor=0)
     one = verifier(ledger=ledger, replays=replays, audience="a")

@@ -145,7 +145,7 @@ def test_a_key_id_names_one_issuer_and_no_other() -> None:
 )  # fmt: skip
 def test_nothing_in_a_token_selects_a_public_key(named: str) -> None:
     """A key id that is a public key, or that of a pair the server did not list, finds nothing: whoever made it knew a key of
-    that name."""
+    that name (35.1)."""
     serving = SERVER.serving(issuers=[ISSUER.public], audience="sales-db")
     forged = mint(Keyring({named: expected(RIVAL, SERVER, "sales-db", serving=False)[1]}, named, "sales-db"))
     assert code(forged, serving) == "unknown_key"

@@ -410,6 +410,7 @@ def test_a_hand_over_that_held_is_checked_once(checks: list[bytes]) -> None:
 
 
 def test_a_hand_over_that_did_not_hold_is_checked_each_time_and_never_remembered(checks: list[bytes]) -> None:
+    """The specification's rule 28.10."""
     one = server()
     wrong = Service(BOSS.public, lambda message: bytes(64))
     token = bound().delegate(to="sales-agent", key=SELLER.public, signer=wrong)

@@ -101,6 +101,7 @@ def looped():
     ],
 )
 def test_what_is_no_legal_call_is_denied_and_nothing_raised(kind, tool, arguments, agent, code):
+    """The specification's rule 13.7."""
     with current.use(mint(tools={"*": {}})):
         decision = guard(kind).check(tool, arguments, agent=agent)
     assert decision.code == code and decision.for_model() and not decision

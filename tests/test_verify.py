@@ -402,6 +402,7 @@ def test_what_would_have_to_be_granted_is_said_where_it_would_help(asked: Access
 
 
 def test_an_adapter_refuses_in_the_same_shape() -> None:
+    """The specification's rule 24.21."""
     grant = verifier().authenticate(mint().serialize())
     decision = grant.deny("operation", "not a plain data statement")
     assert not decision and decision.code == "operation" and "the verifier: not a plain data statement" in str(decision)

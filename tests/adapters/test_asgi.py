@@ -391,6 +391,7 @@ def test_what_a_stranger_can_cause_is_told_as_one(origin: str, server: str) -> N
     ids=["for another server", "for no server", "expired", "without its discharge", "bound, without a proof", "for handing on"],
 )
 def test_a_genuine_token_that_is_no_good_here_is_told_why(token: str, status: int, error: str, origin: str) -> None:
+    """The specification's rules 24.13 and 40.8."""
     reply = send(origin, "/sales", f"Authorization: Bearer {token}")
     is_refusal(reply, status)
     assert reply.json["error"] == error and f'error="{error}"' in reply.headers["www-authenticate"]
@@ -515,7 +516,7 @@ def test_a_proof_goes_with_the_request_that_it_is_for(origin: str) -> None:
 
 
 def test_the_origin_is_what_is_configured_whatever_host_is_asked_for(origin: str) -> None:
-    """A proxy may ask under another name; and a proof for the name that it asks under is one for another server."""
+    """A proxy may ask under another name; and a proof for the name that it asks under is one for another server (40.2)."""
     data = "GET /echo HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n{}\r\n\r\n"
     assert replies(exchange(origin, data.format(proven("/echo")).encode()))[0].status == 200
     SERVICE.reached.clear()
@@ -553,6 +554,7 @@ def test_a_proof_is_of_no_use_for_another_target(target: str, origin: str, serve
 
 
 def test_a_proof_is_of_no_use_for_another_request(origin: str) -> None:
+    """The specification's rule 29.7."""
     is_refusal(send(origin, "/echo?a=1", proven(), method="HEAD"), 401)
     is_refusal(send(origin, "/echo?a=1", proven(), method="DELETE"), 401)
     is_refusal(send(origin, "/echo?a=1", proven(method="POST", body=b"a"), method="POST", body=b"b"), 401)

@@ -683,6 +683,7 @@ MISPLACED: dict[str, Callable[[str, str], Any]] = {
 
 @pytest.mark.parametrize("metadata", MISPLACED.values(), ids=MISPLACED)
 def test_a_proof_stands_once_and_at_the_end(metadata: Callable[[str, str], Any], calls: Asking) -> None:
+    """The specification's rule 40.6."""
     text, _, proof = proven(encode(SALES)).rpartition(".")
     wrong = {"presenting": False, "metadata": metadata(text, proof)}
     right = {"presenting": False, "metadata": header(f"Bearer {text}.{proof}")}

@@ -350,7 +350,7 @@ def test_a_redirect_within_the_server_takes_the_same_token_along(lib: Any, two: 
 @both
 @pytest.mark.parametrize("held", [Held(ROOT), Held(BOUND, KEY)], ids=["bearer", "bound"])
 def test_what_is_sent_again_is_presented_anew(lib: Any, held: Held, two: Two) -> None:
-    """A request that a caller tries once more, and one that follows on a redirect, built by the library."""
+    """A request that a caller tries once more, and one that follows on a redirect, built by the library (30.10)."""
     with client(lib, auth=auth(two.servers, held=held)) as opened:
         request = opened.build_request("POST", two.origins[0] + "/echo", content=b"a body")
         assert [opened.send(request).text for _ in range(2)] == ["a body"] * 2

@@ -815,6 +815,7 @@ def http(ran: Ran, **guard: Any) -> Generator[Callable[..., dict[str, Any]], Non
 
 
 def test_over_http_a_token_is_in_the_one_header_or_in_meta_or_in_both_alike() -> None:
+    """The specification's rule 40.3."""
     good, other = sent(), {TOKEN: mint().present(audience=AUDIENCE, expires_in=30)}
     header = ("authorization", f"Bearer {good[TOKEN]}")
     cases: list[tuple[dict[str, Any], list[tuple[str, str]], str]] = [

@@ -615,6 +615,7 @@ def test_what_is_read_first_is_all_that_counts(name, changing) -> None:
 
 @pytest.mark.parametrize("keyword", ["allow", "columns", "tools", "where"])
 def test_what_lies_inside_is_read_once_as_well(keyword) -> None:
+    """The specification's rule 7.10."""
     def changing(first):
         if not isinstance(first, dict):
             return first

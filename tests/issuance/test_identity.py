@@ -575,6 +575,7 @@ TIMES = [
 
 @pytest.mark.parametrize(("provider", "wrong", "right", "says"), [one[1:] for one in TIMES], ids=[one[0] for one in TIMES])
 def test_what_is_not_of_now_is_refused(provider: str, wrong: dict[str, Any], right: dict[str, Any], says: str) -> None:
+    """The specification's rule 44.4."""
     refused(signed(provider, put(SOUND_OF[provider], wrong)), says)
     assert verify(signed(provider, put(SOUND_OF[provider], right))).provider == provider
 

@@ -770,6 +770,7 @@ MORE: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("grant", "more", "less"), [one[1:] for one in MORE], ids=[one[0] for one in MORE])
 def test_more_than_the_grant(world: World, grant: str, more: dict[str, Any], less: dict[str, Any]) -> None:
+    """The specification's rule 44.14."""
     resource = "sales-db" if grant == "q3-risk" else "sentiment-api"
 
     def asked(keywords: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def without_place(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def test_a_token_has_its_record_and_is_described_right_before_it() -> None:
+    """The specification's rule 39.10."""
     one = Kept()
     said = one.ask(proof(), **exchange())
     assert said["status"] == 200

@@ -147,6 +147,7 @@ def test_a_workflow_gets_a_token_that_any_client_can_send(world: World) -> None:
 
 
 def test_a_person_starts_a_task_whose_root_is_bound_and_leased(world: World) -> None:
+    """The specification's rule 34.5."""
     said = world.ask(proof(), **exchange())
     assert (said["status"], said["token_type"], said["issued_token_type"], said["expires_in"]) == (200, "N_A", ROOT, 900)
     root = Token.parse(said["access_token"], clock=FixedClock(NOW))
@@ -384,6 +385,7 @@ def test_it_says_what_it_is(world: World) -> None:
 
 
 def test_of_the_lease_of_another_nothing_is_said(world: World) -> None:
+    """The specification's rule 34.4."""
     from captoken import Issuer
 
     token = Issuer(KEYRING, clock=FixedClock(NOW)).mint(subject="a", agent="b", task="c", tables=["t"], operations=["select"])

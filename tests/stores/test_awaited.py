@@ -146,7 +146,7 @@ async def test_of_200_requests_of_which_some_are_cancelled_exactly_the_limit_is_
 
 @awaited
 async def test_a_request_that_is_cancelled_while_its_ledger_is_asked_runs_to_its_record(there: There) -> None:
-    """What it took counts, and the record says so; then it raises."""
+    """What it took counts, and the record says so; then it raises (24.20)."""
     async with there.stores() as (ledger, _):
         trail: list[bytes] = []
         one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger, audit=AuditTrail(trail.append))

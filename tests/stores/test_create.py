@@ -71,7 +71,7 @@ def takes(store: Any, number: int, at: int, kid: str = "", now: int = NOW) -> bo
 
 @COUNTED
 def test_opening_makes_none(shared_kind: Kind, what: str, tmp_path: Path) -> None:
-    """Neither once nor twice; in a place where nothing is, and beside a store of another kind."""
+    """Neither once nor twice; in a place where nothing is, and beside a store of another kind (31.6)."""
     other = {"replays": "ledger", "ledger": "replays"}[what]
     for _ in range(2):
         with pytest.raises(StoreError, match=NOT_THERE):
@@ -86,7 +86,7 @@ def test_opening_makes_none(shared_kind: Kind, what: str, tmp_path: Path) -> Non
 
 @COUNTED
 def test_opening_takes_no_floor(shared_kind: Kind, what: str) -> None:
-    """Which could be left in a configuration. Who makes one may say its floor, and who opens it then finds that one."""
+    """Which could be left in a configuration. Who makes one may say its floor, and who opens it then finds that one (38.15)."""
     shared_kind.place.created(what, floor=NOW - 10)
     with pytest.raises(TypeError, match="floor"):
         shared_kind.place.opened(what, floor=0)
