@@ -124,7 +124,8 @@ class Issuance:
         `grant`, `resource`, `agent`: names of the policy. Each may be left out where there is one.
         `task`: a label for the new task, or the whole id of one to join.
         `keywords`: those of `attenuate`, as JSON has them: what the task needs of the grant. More
-        than the grant is refused, or with `clamp=True` left out.
+        than the grant is refused, or with `clamp=True` left out: a pattern of which the grant has a
+        part, and a longer `expires_in`, too.
 
         The token is held: present it, and send it nowhere as it is. It is not verified, which takes
         the root key. Raises IssuanceError with the service's code and words;

@@ -6,7 +6,7 @@
 
 What it decides rests on identities that are verified (`identity`), and on the policy. The policy is
 link 0 of the token, and the request link 1: `attenuate` itself says whether the request asks for
-more than the grant gives. There is no second idea of "not more than".
+more than the grant gives. `narrowing` adds the two wishes that `attenuate` would take for less.
 
 Nothing here waits, and nothing is written here.
 """
@@ -32,6 +32,7 @@ from captoken._writing.issuer import Issuer, keyring_source
 from captoken._writing.keywords import LinkCaveats
 from captoken._writing.token import Token
 from captoken.issuance.identity import Identity
+from captoken.issuance.narrowing import narrowed
 from captoken.issuance.policy import Party, Policy, PolicyGrant, Spiffe, Test
 from captoken.issuance.registry import Exchange, Seen, StartedTask
 from captoken.keys.keyring import Keyring
@@ -397,18 +398,18 @@ class Desk:
                 "invalid_authorization_details",
             )
         try:
-            narrowed = root.attenuate(clamp=ask.clamp, **ask.keywords)
+            made = narrowed(root, ask.keywords, ask.clamp)
         except WideningError:
             raise
         except (CaptokenError, TypeError, ValueError) as error:
             raise IssuanceError(str(error), "invalid_authorization_details") from None
 
         # A task is not started for a token that nobody could use.
-        ends = narrowed.unverified.expires_at
-        if ends is not None and ends <= narrowed.unverified.root.issued_at:
+        ends = made.unverified.expires_at
+        if ends is not None and ends <= made.unverified.root.issued_at:
             raise IssuanceError("it would be over already", "invalid_authorization_details")
-        _check_begins(narrowed)
-        return narrowed
+        _check_begins(made)
+        return made
 
 
 def _check_begins(root: Token) -> None:
