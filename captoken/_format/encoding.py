@@ -66,15 +66,17 @@ class EncodingError(ValueError):
 OF_ANOTHER_SHAPE = "it is not canonical JSON with exactly the keys and types of version 1"
 
 
-def own_words(error: BaseException) -> str:
-    """What an error of ours says, which a decoder may have wrapped; of a library's error, nothing.
+def own_words(error: BaseException, otherwise: str = OF_ANOTHER_SHAPE) -> str:
+    """What an error of ours says, which a decoder may have wrapped; `otherwise` of any other.
 
-    A library's own words change from release to release, and may quote what it read.
+    A library's own words change from release to release, and may quote what it read. Its errors are
+    of classes below ValueError, and ours are of that very class, or of one that is made here.
     """
     if isinstance(error, msgspec.ValidationError) and error.__cause__ is not None:
         error = error.__cause__  # raised by a type of ours, when it was made
-    ours = type(error) in (TypeError, ValueError, EncodingError)
-    return str(error) if ours else OF_ANOTHER_SHAPE
+    kind = type(error)
+    is_ours = kind in (TypeError, ValueError) or kind.__module__.partition(".")[0] == "captoken"
+    return str(error) if is_ours else otherwise
 
 
 # --- base64url ------------------------------------------------------------------------------------

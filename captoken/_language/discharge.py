@@ -93,7 +93,7 @@ class Ticket(msgspec.Struct, frozen=True):
         """The ticket. Raises TypeError or ValueError."""
         if type(text) not in (str, bytes):
             raise TypeError(f"it is text, not {type(text).__name__}")
-        cid = text.encode() if isinstance(text, str) else text
+        cid = names.encoded(text, "it") if isinstance(text, str) else text
         if len(cid) > LIMITS.ticket_bytes:
             raise ValueError(f"longer than {LIMITS.ticket_bytes} bytes")
 

@@ -36,9 +36,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from captoken._format import names
-from captoken._format.encoding import LIMITS, EncodingError, Integer, b64decode, encode_json
+from captoken._format.encoding import LIMITS, Integer, b64decode, encode_json, own_words
 from captoken._format.errors import AuditError, TokenFormatError
 from captoken._format.root import RootRecord
+from captoken._format.shapes import fit
 from captoken._language.access import Access, narrowest
 from captoken._language.capability import Capability
 from captoken._language.caveats import COUNTED, RIGHTS, V1, Situation, Vocabulary
@@ -364,14 +365,14 @@ def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1)
         kind = record.get("kind")
         try:
             if kind == "token":
-                said = msgspec.convert(record, _TokenSaid)
+                said = fit(record, _TokenSaid)
                 _add_token(history, hops, said, vocabulary)
             elif kind == "decision":
-                decided = msgspec.convert(record, Decided)
+                decided = fit(record, Decided)
                 _add_decision(history, decided)
-        except (msgspec.ValidationError, TokenFormatError, EncodingError) as error:
+        except (ValueError, TokenFormatError) as error:
             raise AuditError(
-                f"record {record.get('seq')} says nothing that can be read: {error}"
+                f"record {record.get('seq')} says nothing that can be read: {own_words(error)}"
             ) from None
     return history
 

@@ -17,6 +17,7 @@ import msgspec
 
 from captoken._format import names
 from captoken._format.errors import AuditError
+from captoken._format.shapes import fit
 from captoken._format.spelling import escape, named, readable_time
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis as trails
@@ -268,8 +269,8 @@ def _logged(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], _Logged]]:
         if kind is None:
             continue
         try:
-            yield record, msgspec.convert(record, kind)
-        except msgspec.ValidationError as error:
+            yield record, fit(record, kind)
+        except ValueError as error:
             problem = f"record {record['seq']} says nothing that can be read: {error}"
             raise AuditError(problem) from None
 

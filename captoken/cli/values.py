@@ -52,8 +52,8 @@ def strict_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=paired)
     except json.JSONDecodeError as error:
-        # Without its place, and without the text: that may be a secret.
-        raise ValueError(f"not JSON: {error.msg}") from None
+        # Without the text, which may be a secret.
+        raise ValueError(f"not JSON: wrong from character {error.pos + 1} on") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -262,21 +262,21 @@ def _read(request: str) -> _Request | RecallError:
     """
     try:
         return _request(request)
-    except (ValueError, AttributeError) as error:  # EncodingError is a ValueError
+    except (TypeError, ValueError) as error:  # EncodingError is a ValueError
         return RecallError(f"no request for a revocation: {error}")
 
 
 def _request(request: Any) -> _Request:
     """The request that a text spells, by its form alone (spec 37.1).
 
-    Raises ValueError or AttributeError. Nothing of it has been verified.
+    Raises TypeError or ValueError. Nothing of it has been verified.
     """
     # The length is looked at before anything is decoded.
     if type(request) is not str or len(request) > MAX_CHARS:
         raise ValueError("it is text of a bounded length")
 
     # Exact types, so that True is no version and no index.
-    stated = decode_json(request.encode())
+    stated = decode_json(names.encoded(request, "it"))
     shape = {key: type(value) for key, value in stated.items()}
     if shape != _SHAPE or stated["v"] != 1:
         raise ValueError("it has after, links, mac, token, v and why")
@@ -295,16 +295,16 @@ def _request(request: Any) -> _Request:
 
 
 def _raw(link: Any) -> RawCaveat:
-    """A link of a request as it travels. Raises ValueError or AttributeError."""
+    """A link of a request as it travels. Raises TypeError or ValueError."""
     if type(link) is not dict or not {"cid"} <= link.keys() <= {"cid", "vid"}:
         raise ValueError("a link has cid, and perhaps vid")
-    cid = b64decode(link["cid"])
+    cid = b64decode(names.exact_str(link["cid"], "cid"))
     # No field of a token is empty (10.5), so that no such link was ever handed on.
     if not cid:
         raise ValueError("a cid is not empty")
     if "vid" not in link:
         return cid, b""
-    vid = b64decode(link["vid"])
+    vid = b64decode(names.exact_str(link["vid"], "vid"))
     if len(vid) != VID_BYTES:
         raise ValueError(f"a vid is {VID_BYTES} bytes")
     return cid, vid

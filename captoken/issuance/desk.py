@@ -23,7 +23,7 @@ from msgspec import structs
 
 from captoken._format import primitives
 from captoken._format.clocks import Clock, read_clock
-from captoken._format.encoding import b64encode
+from captoken._format.encoding import b64encode, own_words
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import CaptokenError, IssuanceError, StoreError, WideningError
 from captoken._format.spelling import shown
@@ -72,6 +72,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     # Whoever authenticated as a client, if that is somebody else than subject and actor.
     client: str | None = None
+
+
+# Of what some library says no token can be made of: its words are for no client.
+_NOT_MADE = "no token can be made of this"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -350,7 +354,7 @@ class Desk:
         except (CaptokenError, TypeError, ValueError) as error:
             if isinstance(error, IssuanceError):
                 raise
-            raise IssuanceError(str(error), "invalid_request") from None
+            raise IssuanceError(own_words(error, _NOT_MADE), "invalid_request") from None
 
     def keyring(self) -> Keyring:
         """The root keys of the moment. Raises StoreError if they cannot be had: nothing is minted.
@@ -402,7 +406,8 @@ class Desk:
         except WideningError:
             raise
         except (CaptokenError, TypeError, ValueError) as error:
-            raise IssuanceError(str(error), "invalid_authorization_details") from None
+            told = own_words(error, _NOT_MADE)
+            raise IssuanceError(told, "invalid_authorization_details") from None
 
         # A task is not started for a token that nobody could use.
         ends = made.unverified.expires_at

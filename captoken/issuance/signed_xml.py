@@ -41,6 +41,7 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 import msgspec
 
+from captoken._format.encoding import own_words
 from captoken._format.extras import extra
 from captoken._format.spelling import shown
 from captoken.issuance.jose import MAX_RSA, MIN_RSA, JoseError, Key, KeySet
@@ -578,7 +579,8 @@ def certificates(data: bytes) -> KeySet:
             public = certificate.public_key()
             keys.append((_kind_of(public), public))
         except (JoseError, UnsupportedAlgorithm, ValueError) as error:
-            refused.append(f"certificate {number}: {error}")
+            why = own_words(error, "its key cannot be read")
+            refused.append(f"certificate {number}: {why}")
     if not keys:
         return KeySet(keys={}, refused=tuple(refused))
 

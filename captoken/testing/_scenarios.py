@@ -24,7 +24,6 @@ Each scenario has keys, a clock and counts of its own, and its calls come one af
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,7 +31,9 @@ import msgspec
 
 from captoken._format.clocks import duration
 from captoken._format.errors import CaptokenError
+from captoken._format.shapes import fit, made
 from captoken._format.spelling import shown, shown_file
+from captoken._format.toml import read_toml
 from captoken._language.access import Access, Caller
 from captoken._language.caveats import V1, Vocabulary
 from captoken._verification.verifier import Verifier
@@ -164,16 +165,20 @@ def read_scenarios(
     with open(path, "rb") as file:
         data = file.read()
     try:
-        return scenarios_of(data.decode(), vocabulary=vocabulary)
-    except ValueError as error:  # what TOML and UTF-8 raise are ones
+        return _scenarios(data, vocabulary)
+    except ValueError as error:
         raise ValueError(f"{shown_file(path)}: {error}") from None
 
 
 def scenarios_of(text: str, *, vocabulary: Vocabulary = V1) -> list[Scenario]:
     """The scenarios in a text, as `read_scenarios` reads them. Raises ValueError."""
+    return _scenarios(text.encode("utf-8", "surrogatepass"), vocabulary)
+
+
+def _scenarios(data: bytes, vocabulary: Vocabulary) -> list[Scenario]:
     try:
-        said = msgspec.convert(tomllib.loads(text), _FileSaid)
-    except msgspec.ValidationError as error:
+        said = fit(read_toml(data), _FileSaid)
+    except ValueError as error:
         raise ValueError(f"no file of scenarios: {error}") from None
     if said.captoken != 1:
         raise ValueError(f"scenarios of version {said.captoken}, and 1 is known here")
@@ -215,6 +220,6 @@ def _call(said: _CallSaid) -> ScenarioCall:
         attributes=said.attributes,
         cost=said.cost,
     )
-    caller = None if said.caller is None else Caller(**said.caller)
+    caller = None if said.caller is None else made(Caller, said.caller)
     after = said.after if isinstance(said.after, int) else duration(said.after)
     return ScenarioCall(access, caller, after, said.code)

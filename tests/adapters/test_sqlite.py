@@ -555,7 +555,7 @@ class TestBlock:
         other = threading.Thread(target=of_another)
         other.start()
         is_there.wait()
-        with pytest.raises(GuardError, match="cannot be guarded here: SQLite objects"), guarded(made[0], READER):
+        with pytest.raises(GuardError, match="cannot be guarded here: it is closed, or of another thread"), guarded(made[0], READER):
             raise AssertionError
         is_over.set()
         other.join()

@@ -803,7 +803,7 @@ def test_the_clock_of_the_machine_is_the_default(folder):
         (["attenuate", "--expires-in", "1hour"], "attenuate: --expires-in: '1hour' is no duration: write it as 90s, 10m, 2h, 1d or 1h30m, or in seconds"),
         (["attenuate", "--uses", "some\x1b"], "attenuate: --uses: 'some\\x1b' is no whole number from 0 on"),
         (["attenuate", "--where", "region"], """attenuate: --where: 'region' has no '='. What an attribute must satisfy: 'region={"in":["eu"]}'."""),
-        (["verify", "--arguments", "{q:1}"], """verify: --arguments: not JSON: Expecting property name enclosed in double quotes. Its arguments: '{"q":"rates"}'."""),
+        (["verify", "--arguments", "{q:1}"], """verify: --arguments: not JSON: wrong from character 2 on. Its arguments: '{"q":"rates"}'."""),
         (["attenuate", "--depth"], "--depth is without its value"),
         (["inspect", "a.token"], "inspect: unexpected: a.token; a token is read from standard input, or with --token-file FILE"),
         (["discharge", "--key", "k", "a.ticket"], "discharge: unexpected: a.ticket; a ticket is read from standard input, or with --ticket-file FILE"),

@@ -899,8 +899,8 @@ def test_what_are_no_certificates_is_refused(data: bytes, says: str) -> None:
         ({"attributes": '{ "a/b" = "uid" }'}, "is no name for an attribute"),
         ({"attributes": '{ "" = "uid" }'}, "is no name for an attribute"),
         ({"attributes": '{ a = "" }'}, "is no name for an attribute"),
-        ({"attributes": '{ a = 1 }'}, "provider.corp: Expected `str`"),
-        ({"jwks": '"https://idp.example/keys"'}, "unknown field"),
+        ({"attributes": '{ a = 1 }'}, "provider.corp.attributes.a must be a str, not int"),
+        ({"jwks": '"https://idp.example/keys"'}, "unknown key"),
         ({"subject": '"corp:{email}"'}, "somebody else later"),
     ],
 )

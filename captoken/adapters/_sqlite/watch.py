@@ -117,7 +117,9 @@ class Watch:
             # Python kept is compiled again, and asked about.
             connection.set_authorizer(self._judge)
         except connection.ProgrammingError as error:
-            raise GuardError(f"the connection cannot be guarded here: {error}") from error
+            raise GuardError(
+                "the connection cannot be guarded here: it is closed, or of another thread"
+            ) from error
 
         # A handler that answers yes stops the statement.
         connection.set_progress_handler(lambda: not alive(), _STEPS)

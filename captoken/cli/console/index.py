@@ -34,7 +34,9 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
+from captoken._format.encoding import OF_ANOTHER_SHAPE, own_words
 from captoken._format.errors import AuditError
+from captoken._format.shapes import fit
 from captoken.audit import analysis
 from captoken.audit._check import numbered
 from captoken.stores.ports import Head
@@ -335,7 +337,8 @@ class Index:
         except AuditError as error:
             trouble = str(error)
         except (KeyError, TypeError, ValueError) as error:
-            trouble = f"record {head.seq + 1} says nothing that can be read: {error}"
+            why = own_words(error) if isinstance(error, ValueError) else OF_ANOTHER_SHAPE
+            trouble = f"record {head.seq + 1} says nothing that can be read: {why}"
 
         self._db.execute(
             """
@@ -430,7 +433,7 @@ class Index:
 
     def _add_decision(self, trail: int, at: int, length: int, record: dict[str, Any]) -> None:
         """A decision, on the hop that it was about, if that is of a token that is described."""
-        decided = msgspec.convert(record, analysis.Decided)
+        decided = fit(record, analysis.Decided)
         trace = record.get("trace")
         if trace is not None and not isinstance(trace, str):
             raise ValueError("its trace is no text")

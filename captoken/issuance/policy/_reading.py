@@ -7,28 +7,20 @@ clients, grants, and at last the tests. What comes later may lean on what was ch
 from __future__ import annotations
 
 import ipaddress
-import tomllib
-from collections.abc import Mapping
-from typing import Any
-
-import msgspec
 
 from captoken._format import names, primitives
 from captoken._format.encoding import b64encode
 from captoken._format.public_keys import public_bytes
+from captoken._format.shapes import fit, made
+from captoken._format.toml import read_toml
 from captoken._language.access import Access
 from captoken.issuance.policy._grants import checked_grant
 from captoken.issuance.policy._places import at, check_digest, check_origin, wrong
 from captoken.issuance.policy._providers import required, subjects
 from captoken.issuance.policy._stated import (
-    Client,
-    DischargerOf,
     File,
-    Provider,
     Proxy,
-    Resource,
     Service,
-    StatedGrant,
     Test,
 )
 from captoken.issuance.policy._values import Policy
@@ -39,7 +31,7 @@ def read(text: str | bytes) -> Policy:
 
     Its tests are not run: see `desk.check_policy`.
     """
-    raw = text.encode() if isinstance(text, str) else bytes(text)
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
     file = _file(raw)
 
     _check_service(file.service)
@@ -73,46 +65,12 @@ def read(text: str | bytes) -> Policy:
 
 # --- the file -------------------------------------------------------------------------------------
 
-# The tables of the file whose entries have names.
-_NAMED: dict[str, Any] = {
-    "provider": Provider,
-    "resource": Resource,
-    "grant": StatedGrant,
-    "discharger": DischargerOf,
-    "client": Client,
-}
-
-
 def _file(raw: bytes) -> File:
     """What the file states, by its types alone. Raises IssuanceError."""
     try:
-        tables = tomllib.loads(raw.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise wrong(f"this is no TOML: {error}") from None
-    except RecursionError:
-        raise wrong("it is nested too deeply") from None
-
-    try:
-        return msgspec.convert(tables, File)
-    except msgspec.ValidationError as error:
-        raise wrong(_located(tables, error)) from None
-
-
-def _located(tables: Mapping[str, Any], error: msgspec.ValidationError) -> str:
-    """What is wrong with a file, and in which of its entries: msgspec leaves out the names.
-
-    So each entry is read once more, alone, until one fails.
-    """
-    for table, kind in _NAMED.items():
-        entries = tables.get(table)
-        if not isinstance(entries, dict):
-            continue
-        for name, entry in entries.items():
-            try:
-                msgspec.convert(entry, kind)
-            except msgspec.ValidationError as found:
-                return f"{table}.{name}: {found}"
-    return str(error)
+        return fit(read_toml(raw), File)
+    except ValueError as error:
+        raise wrong(str(error)) from None
 
 
 # --- the service, and what is beside it -----------------------------------------------------------
@@ -191,4 +149,4 @@ def _check_test(number: int, test: Test, policy: Policy) -> None:
             raise wrong(f"{place}: provider names one of the providers of this file")
     with at(place):
         for access in (*test.allows, *test.denies):
-            Access(**access)
+            made(Access, access)
