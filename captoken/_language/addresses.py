@@ -93,9 +93,10 @@ def _v4(text: str) -> int | None:
 
 def _v6(text: str) -> int | None:
     """The number of an address of version 6 as RFC 5952 spells it, or None. Mapped ones too."""
-    if _is_whole_v6(text):
+    if "::" not in text:
         # Two zeros side by side are left out (4.2.1).
-        return None if ":0:0:" in f":{text}:" else _number(text.split(":"))
+        is_spelled = _is_whole_v6(text) is not None and ":0:0:" not in f":{text}:"
+        return _number(text.split(":")) if is_spelled else None
 
     short = _is_short_v6(text)
     if short is None:
@@ -112,12 +113,12 @@ def _v6(text: str) -> int | None:
     run = ":" + "0:" * zeros
     if run in f":{short[1]}:" or f"{run}0:" in f":{short[2]}:":
         return None
-    return _number([*before, *["0"] * zeros, *after])
+    return _number(before) << 16 * (8 - len(before)) | _number(after)
 
 
 def _number(groups: Iterable[str]) -> int:
-    """The number of eight groups."""
-    return int("".join([group.zfill(4) for group in groups]), 16)
+    """The number that groups spell, one behind the other; 0 of none."""
+    return int("".join([group.zfill(4) for group in groups]) or "0", 16)
 
 
 def block(text: str) -> Block:

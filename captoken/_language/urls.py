@@ -39,7 +39,6 @@ _DEFAULT_PORTS = {
 }
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _is_name = re.compile(rf"{_LABEL}(?:\.{_LABEL})*").fullmatch
-_has_letter = re.compile("[a-z]").search
 _is_port = re.compile("[1-9][0-9]{0,4}").fullmatch
 # The codes of `.`, `/`, `\`, `%`, NUL and `;`.
 _EVASIVE = ("%2e", "%2f", "%5c", "%25", "%00", "%3b")
@@ -183,7 +182,7 @@ def _check_host(host: str, is_entry: bool) -> None:
         raise ValueError("a host has labels of a-z, 0-9 and -, in lower case, without a last dot")
 
     last = name.rpartition(".")[2]
-    is_of_names = _has_letter(last) is not None and not last.startswith("0x")
+    is_of_names = last.strip("0123456789-") != "" and not last.startswith("0x")
     # An address of version 4 is a name by its characters. It is never below a star.
     if not is_of_names and (name != host or addresses.address(host) is None):
         raise ValueError("an address of version 4 is four decimals without leading zeros")
@@ -217,18 +216,6 @@ def _has_bad_codes(path: str) -> bool:
 # --- comparing ------------------------------------------------------------------------------------
 
 
-def _path_within(path: str, outer: str) -> bool:
-    """Is a path the outer one, or below it at a segment boundary? `/a/` does not hold `/a`.
-
-    Both are paths that were read, and that is not checked again.
-    """
-    if path == outer:
-        return True
-    # `/` holds all, and is its own boundary.
-    below = outer if outer[-1] == "/" else f"{outer}/"
-    return path.startswith(below)
-
-
 def is_within_one(inner: Url, outers: Iterable[Url]) -> bool:
     """Is one url, or all of an entry, within one of several entries (spec 13.12)?
 
@@ -237,11 +224,13 @@ def is_within_one(inner: Url, outers: Iterable[Url]) -> bool:
     """
     scheme, host, port, path = inner
     for its_scheme, its_host, its_port, its_path in outers:
-        if scheme != its_scheme or port != its_port:
+        if scheme != its_scheme or port != its_port or not path.startswith(its_path):
             continue
         # The dot behind the star stays in the comparison: `xa.b` is not below `*.a.b`.
-        is_there = host == its_host or (its_host[0] == "*" and host.endswith(its_host[1:]))
-        if is_there and _path_within(path, its_path):
+        if host != its_host and not (its_host[0] == "*" and host.endswith(its_host[1:])):
+            continue
+        # The path ends there or goes on at a slash, its last one or the next: `/a/` is not `/a`.
+        if its_path[-1] == "/" or path[len(its_path) : len(its_path) + 1] in ("", "/"):
             return True
     return False
 
