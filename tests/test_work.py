@@ -267,3 +267,18 @@ def test_an_own_caveat_is_no_constraint_even_where_it_is_made_of_ours() -> None:
     access = Access(attributes={"x": [1] * 60_000})
     assert code(token, access, vocabulary=Vocabulary(Own)) == "allowed"
     assert code(mint(unrestricted=True, where={"x": {"each": {"min": 0}}}), access) == "too_much_work"
+
+
+def test_a_list_that_does_not_decide_counts_nothing() -> None:
+    """No entry for the table, or no table: beside an attribute that takes all that is left."""
+    filled = Access(table="t", operation="select", attributes={"x": [1] * 26_213})
+    rule, four = {"x": {"each": {"min": 0}}}, ["select", "insert", "delete", "update"]
+    assert code(mint(where=rule, allow={"hr": four}), filled) == "table"
+    assert code(mint(where=rule, allow={"hr": four}, tools={"t": {}}), Access(tool="t", attributes=filled.attributes)) == "allowed"
+    assert code(mint(where=rule, allow={"t": four, "hr": four}), filled) == "too_much_work"
+
+
+def test_an_object_with_a_key_that_is_no_string_is_refused_behind_one_that_is() -> None:
+    with pytest.raises(TypeError, match="a key in argument 'a' must be a str"):
+        Access(tool="t", arguments={"a": {"b": 1, 2: 3}})
+    assert Access(tool="t", arguments={"a": {"b": [1, {"c": 2.5}]}}).arguments == {"a": {"b": [1, {"c": 2.5}]}}
