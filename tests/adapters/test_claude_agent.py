@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, CLIConnectionE
 
 from captoken import AsyncVerifier, Decision, Issuer, Token, current
 from captoken.adapters.claude_agent import TokenGuard
-from captoken.errors import NoToken
+from captoken.errors import GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
@@ -74,23 +75,37 @@ class CLI(Transport):
 
     async def call(self, tool: str, arguments: Any, **who: Any) -> str:
         """What becomes of a call: the reason for the model, or nothing where it goes on."""
-        asked = {"hook_event_name": "PreToolUse", "session_id": "s", "transcript_path": "", "cwd": "/",
-                 "tool_name": tool, "tool_input": arguments, "tool_use_id": "t", **who}  # fmt: skip
         said = ""
-        for matcher in self.config["hooks"]["PreToolUse"]:
+        for answer in await self.ask("PreToolUse", **{"tool_name": tool, "tool_input": arguments, "tool_use_id": "t", **who}):
+            if answer["subtype"] != "success":
+                return f"blocked: {answer.get('error')}"
+            decided = (answer["response"] or {}).get("hookSpecificOutput", {})
+            if decided.get("permissionDecision") == "deny":
+                said = decided["permissionDecisionReason"]
+        return said
+
+    async def prompt(self, text: Any, folder: Any) -> str:
+        """What becomes of a prompt: why it is blocked, or nothing where it goes on."""
+        for answer in await self.ask("UserPromptSubmit", prompt=text, cwd=str(folder)):
+            if answer["subtype"] != "success":
+                return f"blocked: {answer.get('error')}"
+            if (answer["response"] or {}).get("decision") == "block":
+                return str(answer["response"]["reason"])
+        return ""
+
+    async def ask(self, event: str, **said: Any) -> list[Any]:
+        """What the hooks of an event answer."""
+        asked = {"hook_event_name": event, "session_id": "s", "transcript_path": "", "cwd": "/", **said}
+        answers = []
+        for matcher in self.config["hooks"][event]:
             assert matcher.get("matcher") is None and matcher.get("onFailure") == "block"
             for callback in matcher["hookCallbackIds"]:
                 request = f"cli-{len(self.answers)}"
                 self.answers[request] = asyncio.get_running_loop().create_future()
                 body = {"subtype": "hook_callback", "callback_id": callback, "input": asked, "tool_use_id": "t"}
                 await self.out.put({"type": "control_request", "request_id": request, "request": body})
-                answer = await asyncio.wait_for(self.answers[request], 10)
-                if answer["subtype"] != "success":
-                    return f"blocked: {answer.get('error')}"
-                decided = (answer["response"] or {}).get("hookSpecificOutput", {})
-                if decided.get("permissionDecision") == "deny":
-                    said = decided["permissionDecisionReason"]
-        return said
+                answers.append(await asyncio.wait_for(self.answers[request], 10))
+        return answers
 
 
 @pytest.fixture
@@ -205,7 +220,7 @@ def test_hooks_of_others_stay(guard: ToolGuard) -> None:
 
     own = options(guard, hooks={"PreToolUse": [HookMatcher(hooks=[theirs], on_failure="block")], "Stop": [HookMatcher(hooks=[theirs])]})
     assert asked(own, ("Bash", {"command": "ls"}, MAIN))[0].startswith("Not permitted") and seen == ["Bash"]
-    assert set(own.hooks or {}) == {"PreToolUse", "Stop"}
+    assert set(own.hooks or {}) == {"PreToolUse", "UserPromptSubmit", "Stop"}
 
 
 def test_the_token_is_that_of_the_options_whatever_is_current_later(guard: ToolGuard, told: Told) -> None:
@@ -226,6 +241,86 @@ def test_a_bound_token_is_proven_at_each_call_and_handed_on_by_key(told: Told) -
         own = TokenGuard(guard, agent="orchestrator", hands=hands).guarded(ClaudeAgentOptions())
     assert asked(own, *[(*query("eu"), who) for who in (MAIN, MAIN, SALES, SALES)]) == [""] * 4
     assert told.codes == ["allowed"] * 4
+
+
+@pytest.mark.parametrize("more", [{}, {"setting_sources": []}, {"skills": "all"}])
+def test_no_files_of_settings_are_read_and_no_servers_but_those_of_the_options(more: Any, guard: ToolGuard) -> None:
+    own = options(guard, **more)
+    assert own.setting_sources == [] and own.strict_mcp_config is True
+
+
+def test_sources_of_settings_are_read_where_somebody_says_what_is_risked(guard: ToolGuard) -> None:
+    own = TokenGuard(guard, agent="orchestrator")
+    for given, said in ((None, ["user"]), (["user"], ["project", "user"]), ([], ["user"])):
+        made = own.guarded(ClaudeAgentOptions(setting_sources=given), held=mint(), sources_run_unasked=said)  # type: ignore[arg-type]
+        assert made.setting_sources == (["user"] if given is None else given) and made.strict_mcp_config is True
+
+
+@pytest.mark.parametrize(
+    ("more", "said", "why"),
+    [
+        ({"setting_sources": ["project"]}, [], "'project'.* run commands"),
+        ({"setting_sources": ["user", "local"]}, ["user"], "'local'.* run commands"),
+        ({"permission_mode": "bypassPermissions"}, ["user"], "bypassPermissions"),
+        ({"extra_args": {"setting-sources": "project"}}, [], "setting_sources="),
+        ({"extra_args": {"permission-mode": "bypassPermissions"}}, ["user"], "permission_mode="),
+    ],
+)
+def test_options_that_read_settings_without_a_word_are_refused(more: Any, said: list[str], why: str, guard: ToolGuard) -> None:
+    own = TokenGuard(guard, agent="orchestrator")
+    with pytest.raises(GuardError, match=why):
+        own.guarded(ClaudeAgentOptions(**more), held=mint(), sources_run_unasked=said)
+    with pytest.raises(TypeError, match="collection of sources"):
+        own.guarded(ClaudeAgentOptions(), held=mint(), sources_run_unasked="user")
+    own.guarded(ClaudeAgentOptions(permission_mode="bypassPermissions"), held=mint())
+
+
+def test_beside_settings_nothing_runs_once_the_cli_asks_nobody(guard: ToolGuard, told: Told) -> None:
+    """The mode can change after the options were made: each call says it."""
+    read = ("Read", {"file_path": "/reports/q3"})
+    for sources, stopped in (((), False), (("user",), True)):
+        own = TokenGuard(guard, agent="orchestrator").guarded(ClaudeAgentOptions(), held=mint(), sources_run_unasked=sources)
+        said = asked(own, (*read, {"permission_mode": "bypassPermissions"}), (*read, {"permission_mode": "acceptEdits"}))
+        assert [bool(one) for one in said] == [stopped, False]
+    assert told.codes == ["allowed", "allowed", "caller", "allowed"]
+
+
+def prompted(own: ClaudeAgentOptions, *prompts: Any, folder: Path) -> list[str]:
+    """What becomes of these prompts in a session."""
+
+    async def main() -> list[str]:
+        transport = CLI()
+        async with ClaudeSDKClient(own, transport=transport):
+            return [await transport.prompt(text, folder) for text in prompts]
+
+    return asyncio.run(main())
+
+
+def test_a_file_that_a_prompt_names_is_asked_about_as_if_it_was_read(guard: ToolGuard, told: Told, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    for name in ("mine", "theirs", "home/key"):
+        (tmp_path / name).write_text("x")
+    token = Issuer(KEYRING, clock=clock()).mint(
+        subject="user:jane", agent="orchestrator", task="t", tools={"Read": {"file_path": {"in": [str(tmp_path / "mine")]}}}
+    )
+    own = options(guard, token, env={"HOME": str(tmp_path / "home")})
+    prompts = ["hello", "jane@example.com", "@nobody", "see @mine", "see @theirs", f"@mine @{tmp_path}/theirs", "@~/key"]
+    said = prompted(own, *prompts, folder=tmp_path)
+    assert [one[:13] for one in said] == [""] * 4 + ["Not permitted"] * 3
+    assert told.codes == ["allowed", "argument", "allowed", "argument", "argument"]
+    (last,) = [decision.access.arguments for decision in told.decisions[-1:] if decision.access]
+    assert last == {"file_path": str(tmp_path / "home/key")}
+
+
+def test_what_is_no_prompt_or_too_much_of_one_is_blocked(guard: ToolGuard, tmp_path: Path) -> None:
+    said = prompted(options(guard), None, "@a " * 1001, folder=tmp_path)
+    assert said[0].startswith("blocked") and said[1].startswith("Not permitted: more than 1000")
+
+
+def test_a_prompt_of_which_nothing_is_expanded_is_not_asked_about(guard: ToolGuard, told: Told, tmp_path: Path) -> None:
+    """`verbatim_prompts`: the CLI takes the prompt as text, and reads nothing."""
+    (tmp_path / "theirs").write_text("x")
+    assert prompted(options(guard, verbatim_prompts=True), "@theirs", folder=tmp_path) == [""] and told.codes == []
 
 
 def test_no_token_goes_to_the_cli(guard: ToolGuard) -> None:
@@ -252,4 +347,6 @@ def test_the_words_of_the_framework_that_the_guard_stands_on_are_there() -> None
 
     hints = types.PreToolUseHookInput.__annotations__
     assert {"tool_name", "tool_input", "agent_id", "agent_type"} <= set(hints)
+    assert {"prompt", "cwd", "permission_mode"} <= set(types.UserPromptSubmitHookInput.__annotations__) | set(types.BaseHookInput.__annotations__)
     assert "on_failure" in HookMatcher.__dataclass_fields__
+    assert {"setting_sources", "strict_mcp_config", "verbatim_prompts", "extra_args"} <= set(ClaudeAgentOptions.__dataclass_fields__)
