@@ -950,7 +950,10 @@ def test_a_token_may_ask_for_a_fresher_overlay_than_the_server_does(seconds: int
 def test_a_token_that_asks_for_a_fresh_overlay_is_denied_without_one(caplog: pytest.LogCaptureFixture) -> None:
     """No source, none yet, an old one: also where the server is content with a stale one."""
     token = mint(fresh=10, **SALES).serialize()
-    assert verifier().check(token, SELECT).code == "stale_overlay"
+    refused = verifier().check(token, SELECT)
+    assert (refused.code, refused.step) == ("stale_overlay", 8), "a caveat of the token's asks for it (24.24)"
+    assert [step.outcome for step in refused.steps[6:8]] == ["nothing to check", "failed"]
+    assert verifier(overlay=lambda: None).check(token, SELECT).step == 7, "and here the verifier does"
     for overlay in (lambda: None, opened(issued_at=NOW - 11), opened(issued_at=NOW - 10**6)):
         for stale in (False, True):
             assert verifier(overlay=overlay, allow_stale_overlay=stale).check(token, SELECT).code == "stale_overlay"

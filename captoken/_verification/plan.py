@@ -454,7 +454,7 @@ def judge(
     # Before the caller: whoever holds a dead token learns that it is dead, and no more.
     refusals = _caveats(genuine, facts, asked, overlay_age, narrowing)
     if refusals:
-        return denial(genuine, facts, asked, refusals)
+        return denial(genuine, facts, asked, refusals, step=8)
 
     # Step 9 (24.7). An agent that uses the token of another, where the server knows who calls.
     if asked.caller is not None:
