@@ -1,9 +1,10 @@
 """The reference evaluator: what a verifier decides, written from the design's text (its sections 4 to 6) and the
-specification's (24, 28 to 33, 36 and 38).
+specification's (7, 15.12, 24, 28 to 33, 36 and 38).
 
 It shares no code with captoken but libsodium, and favours being read over being fast. `evaluate` gives the code of a
-decision, "allowed" or the first failure in the order of the plan. It is no
-verifier: it compares tags with `==`, and trusts the types of the facts that the caller states.
+decision, "allowed" or the first failure in the order of the plan. `authenticate` and `judge` are its two halves (24.18), for a
+grant that is asked again. It is no verifier: it compares tags with `==`, and trusts the types of the facts that the caller
+states; `is_access` and `is_caller` say whether they can be stated.
 """
 
 import base64
@@ -13,6 +14,7 @@ import json
 import re
 import socket
 import unicodedata
+from types import SimpleNamespace
 
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
@@ -315,26 +317,30 @@ def split_link(body):
     return (body, None) if signature is None or len(signature) != 64 else (body[:-87], signature)
 
 
-def decode_link(body, bound=False):
+NO_OWN = {}  # own caveats by key: each has a `domain`, `asks_access`, `reads(value)` and `prohibits(value, access)`
+
+
+def decode_link(body, bound=False, own=NO_OWN):
     """Step 5: the link's caveats, or its code. An unknown key counts before an unreadable value. `bound`: a link before it
     has a key, so that this one may be signed."""
     body, signature = split_link(body)
     link = decode_object(body)
     need(link is not None, "unreadable_link")
-    need(link.keys() <= KEYS.keys(), "unknown_caveat")
-    need(link and all(KEYS[key][1](value) for key, value in link.items()), "unreadable_link")
+    need(link.keys() <= KEYS.keys() | own.keys(), "unknown_caveat")
+    readable = (KEYS[key][1](value) if key in KEYS else own[key].reads(value) for key, value in link.items())
+    need(link and all(readable), "unreadable_link")
     counted, hand_over = link.keys() & COUNTED, link.keys() & {"from", "to", "n"}
     need(len(hand_over) == 3 or hand_over == ({"n"} if counted else set()), "unreadable_link")
     need(signature is None or (bound and "key" in link), "unreadable_link")
     return link
 
 
-def decode_links(caveats):
+def decode_links(caveats, own=NO_OWN):
     """All links of a token; of a third-party caveat, one that says nothing."""
     links, bound, counting, buckets = [], False, 0, 0
     for place, (cid, vid) in enumerate(caveats):
         with at(place):
-            links.append(decode_link(cid, bound) if vid is None else {})
+            links.append(decode_link(cid, bound, own) if vid is None else {})
         bound = bound or "key" in links[-1]
         counting += bool(links[-1].keys() & COUNTED)
         buckets += ("uses" in links[-1]) + len(links[-1].get("budget", {}))
@@ -342,11 +348,11 @@ def decode_links(caveats):
     return links
 
 
-def decode_discharge(caveats):
+def decode_discharge(caveats, own=NO_OWN):
     """Step 5 for a discharge; the place of what stops is that of the caveat that it answers (33.7)."""
     links = []
     for cid, _ in caveats:
-        links.append(decode_link(cid))
+        links.append(decode_link(cid, own=own))
         need(not links[-1].keys() & {"task", "from", "depth", "delegate_only", "key", *COUNTED}, "unreadable_link")
     need(any("exp" in link for link in links), "unreadable_link")
     return links
@@ -598,7 +604,7 @@ def fold_lineage(agent, links):
     return held, bound, owed_at
 
 
-def holder_before(agent, caveats, place):
+def holder_before(agent, caveats, place, own=NO_OWN):
     """Who held the token when the link at that place was added, as far as the links before it can be read. 23.1"""
     held, left, bound = [agent], None, None
     for cid, vid in caveats[:place]:
@@ -606,7 +612,7 @@ def holder_before(agent, caveats, place):
         passed = is_name(link.get("from")) and is_name(link.get("to")) and is_random(link.get("n"), 11)
         hands_on = passed and link["to"] not in held
         try:
-            decode_link(cid, bound is not None)
+            decode_link(cid, bound is not None, own)
         except Stop:
             held += [link["to"]] if hands_on else []
         else:
@@ -672,12 +678,33 @@ def check_whether_it_lives(link, state, now, leeway, overlay_age):
             need(overlay_age is not None and overlay_age <= value, "stale_overlay")
 
 
-def check_access(link, access):
+def domain_of(key, own):
+    return KEYS[key][0] if key in KEYS else own[key].domain
+
+
+def domains_of(access):
+    """The domains that an access states; none of no access. 18.1"""
+    return {domain for domain, fact in ((DATA, "table"), (TOOL, "tool")) if fact in (access or {})}
+
+
+def check_own(caveat, value, access):
+    """An own caveat, which says None, or the code of the denial. 15.12"""
+    try:
+        said = caveat.prohibits(value, access)
+    except Exception:
+        said = ""
+    need(said is None, said if said in CODES else "attribute")
+
+
+def check_access(link, access, own=NO_OWN):
     """The second pass of step 8 for one link: its other caveats by key, then its domains."""
-    stated = {domain for domain, fact in ((DATA, "table"), (TOOL, "tool")) if fact in access}
+    stated = domains_of(access)
     for key in sorted(link):
-        value, domain = link[key], KEYS[key][0]
-        if key == "budget":
+        value, domain = link[key], domain_of(key, own)
+        if key in own:
+            if domain not in (DATA, TOOL) or domain in stated:
+                check_own(own[key], value, access)
+        elif key == "budget":
             need(value.keys() <= access.get("cost", {}).keys(), "cost_unstated")
         elif key == "where":
             attributes = access.get("attributes", {})
@@ -686,7 +713,7 @@ def check_access(link, access):
             check_data(key, value, access)
         elif domain == TOOL and TOOL in stated:
             check_tools(value, access)
-    named = {KEYS[key][0] for key in link} & {DATA, TOOL}
+    named = {domain_of(key, own) for key in link} & {DATA, TOOL}
     if named:
         need(stated and stated <= named, "domain")
 
@@ -723,6 +750,79 @@ def looks(link, access):
 def work(links, access):
     pairs = [pair for link in links for pair in looks(link, access)] if access is not None else []
     return sum(len(canonical(stated).encode()) + size(value) for stated, value in pairs)
+
+
+def check_without_access(link, own):
+    """What is left of the second pass where no access is asked about: own caveats that do not ask about one. 24.8"""
+    for key in sorted(link.keys() & own.keys()):
+        if not own[key].asks_access and own[key].domain not in (DATA, TOOL):
+            check_own(own[key], link[key], None)
+
+
+CODES = {
+    "malformed", "unsupported_version", "unknown_key", "bad_signature", "missing_discharge", "bad_discharge", "unreadable_link",
+    "unknown_caveat", "broken_delegation", "too_deep", "delegate_only", "revoked", "narrowed", "stale_overlay", "stale_grant",
+    "expired", "not_yet_valid", "wrong_audience", "unaddressed", "table", "operation", "column", "tool", "argument", "attribute",
+    "domain", "task", "cost_unstated", "too_much_work", "caller", "proof_missing", "bad_proof", "replayed", "budget_exhausted", "store_unavailable",
+}  # fmt: skip
+
+
+# ---- 7: facts that can be stated ------------------------------------------------------------------------------------
+
+
+def is_segmented(value):
+    """A table or a tool that is accessed. 4.5"""
+    return is_text(value) and "*" not in value and "" not in value.split(".")
+
+
+def is_json(value):
+    """A value of an attribute or an argument. 7.5"""
+    if isinstance(value, dict):
+        return all(is_json(key) and is_json(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(is_json, value))
+    if isinstance(value, str):
+        return not any(unicodedata.category(character) == "Cs" for character in value)
+    return value is None or isinstance(value, bool) or is_number(value)
+
+
+FACTS = {
+    "table": is_segmented,
+    "operation": is_name,
+    "columns": is_list_of(lambda v: is_text(v) and v != "*"),
+    "tool": is_segmented,
+    "arguments": is_map_of(is_text, is_json),
+    "attributes": is_map_of(is_text, is_json),
+    "cost": is_map_of(is_name, lambda v: is_amount(v) and v < SAFE_INTEGER),
+}
+
+
+def facts_of(access):
+    """The facts that an access states: null in place of one of the first five states none. 7.1"""
+    return {fact: value for fact, value in access.items() if value is not None or fact in ("attributes", "cost")}
+
+
+def is_access(access):
+    """Can these facts be stated? 7.1, 7.2"""
+    if not isinstance(access, dict):
+        return False
+    facts = facts_of(access)
+    if not access.keys() <= FACTS.keys() or not all(FACTS[fact](value) for fact, value in facts.items()):
+        return False
+    pairs = ("table" in facts) == ("operation" in facts)
+    return pairs and ("table" in facts or "columns" not in facts) and ("tool" in facts or "arguments" not in facts)
+
+
+def is_caller(caller):
+    """7.6"""
+    stated = {fact: value for fact, value in caller.items() if value is not None}
+    tests = {"agent": is_name, "task": is_task}
+    return bool(stated) and caller.keys() <= tests.keys() and all(tests[fact](value) for fact, value in stated.items())
+
+
+def is_root_key(key):
+    """21.1"""
+    return len(key) == 32 and len(set(key)) > 1
 
 
 # ---- section 6 of the design, 28 to 31 of the specification: who signs, and what -------------------------------------
@@ -775,7 +875,7 @@ def spell(value):
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
-        return repr(value)
+        return repr(value)  # a ValueError for an integer of more than 4300 digits
     if isinstance(value, str):
         return '"' + "".join(spell_character(character) for character in value) + '"'
     if isinstance(value, (list, tuple)):
@@ -792,7 +892,7 @@ def spell_character(character):
 
 
 def request_digest(access):
-    """What a proof for this access is about; None is none."""
+    """What a proof for this access is about; None is none. ValueError for what has no digest (29.4)."""
     if access is None:
         return sha256(label("request access"))
     stated = {key: access.get(key) for key in ("arguments", "attributes", "columns", "operation", "table", "tool")}
@@ -801,6 +901,14 @@ def request_digest(access):
     stated["columns"] = sorted(set(access["columns"])) if "columns" in access else None
     spelled = spell(stated).encode("ascii")
     return sha256(label("request access") + len(spelled).to_bytes(8, "big") + spelled)
+
+
+def digest_for_proof(access):
+    """The digest, or None, which no proof is about."""
+    try:
+        return request_digest(access)
+    except ValueError:
+        return None
 
 
 def proof_message(tag, audience, issued, nonce, digest):
@@ -812,6 +920,7 @@ def check_proof(proof, key, tag, audiences, digest, now):
     """The end of step 10: (nonce, when it was made)."""
     need(proof is not None, "proof_missing")
     issued, nonce, signature = proof
+    need(digest is not None, "bad_proof")
     need(now - PAST <= issued <= now + AHEAD, "bad_proof")
     messages = [proof_message(tag, audience, issued, nonce, digest) for audience in audiences]
     need(any(is_signed(key, message, signature) for message in messages), "bad_proof")
@@ -888,12 +997,11 @@ DOWN = "an overlay that cannot be asked"
 
 
 
-def prohibits(link, access, state, now, leeway, overlay_age):
+def prohibits(link, access, state, now, leeway, overlay_age, own=NO_OWN):
     """Does a link that stands by itself prohibit the access?"""
     try:
         check_whether_it_lives(link, {**state, "audiences": set(state["audiences"])}, now, leeway, overlay_age)
-        if access is not None:
-            check_access(link, access)
+        check_access(link, access, own) if access is not None else check_without_access(link, own)
     except Stop:
         return True
     return False
@@ -929,7 +1037,7 @@ def check_entries(entries, access, link_prohibits):
         need(not link_prohibits(said["link"]), "narrowed", by=said["by"])
 
 
-def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway, audiences):
+def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway, audiences, own=NO_OWN):
     """Step 7: the age of the overlay and the links of the entries on the token, or a Stop."""
     need(overlay is not DOWN, "store_unavailable")
     snapshot, bound, allow_stale = overlay
@@ -941,7 +1049,7 @@ def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway
     state, ids = {"audiences": left, "addressed": False, "task": task}, link_ids(tags)
     standing = [said for said in (snapshot or {"entries": []})["entries"] if now < said.get("until", now + 1)]
     entries = [said for said in standing if is_selected(said["select"], root, ids, held, task)]
-    check_entries(entries, access, lambda link: prohibits(link, access, state, now, leeway, age))
+    check_entries(entries, access, lambda link: prohibits(link, access, state, now, leeway, age, own))
     return age, [said["link"] for said in entries]
 
 
@@ -952,77 +1060,157 @@ def link_ids(tags):
 # ---- section 5: the plan -------------------------------------------------------------------------------------------
 
 
+def authenticate(text, keys, own=NO_OWN, stop_with=None):
+    """Steps 1 to 6: the genuine token. 24.18
+
+    `stop_with` is told of the root record and the caveats as soon as they are known, for who a denial says has added a link.
+    """
+    told = SimpleNamespace() if stop_with is None else stop_with
+    (identifier, caveats, signature), discharges, proof = parse_all(text)  # 1, 2
+    told.root = root = decode_root(identifier)  # 3
+    told.caveats = caveats
+    key = find_key(keys, root["kid"], root.get("aud"))
+    tags = chain_tags(derive(key), identifier, caveats)
+    need(tags[-1] == signature, "bad_signature")  # 4
+    check_discharges(tags, caveats, discharges)
+    links = decode_links(caveats, own)  # 5
+    asked, answers = [place for place, (_, vid) in enumerate(caveats) if vid is not None], []
+    for place, (_, answered, _) in zip(asked, discharges, strict=True):
+        with at(place, DISCHARGER):
+            answers += [(place, link) for link in decode_discharge(answered, own)]
+    held, bound, owed_at = fold_lineage(root["agent"], links)  # 6
+    return SimpleNamespace(
+        root=root, caveats=caveats, tags=tags, links=links, answers=answers, held=held, bound=bound, owed_at=owed_at, proof=proof,
+    )  # fmt: skip
+
+
+def check_caveats(token, access, *, now, leeway, audiences, allow_unaddressed, ledger, overlay_age, narrowing, own):
+    """Step 8: what is left of the audiences, and the task. 24.5"""
+    root = token.root
+    need(root["iat"] <= now + max(60, leeway), "not_yet_valid")
+    state = {"audiences": set(audiences), "addressed": "aud" in root, "task": root["task"]}
+    if "aud" in root:
+        state["audiences"] &= {root["aud"]}
+        need(state["audiences"], "wrong_audience")
+    for place, link in enumerate(token.links):
+        with at(place):
+            check_whether_it_lives(link, state, now, leeway, overlay_age)
+    addressed = state["addressed"]
+    for place, link in token.answers:
+        with at(place, DISCHARGER):
+            check_whether_it_lives(link, state, now, leeway, overlay_age)
+    need(addressed or allow_unaddressed or not audiences, "unaddressed")
+    need(ledger is None or ledger.shared or is_for_one(root, token.links), "unaddressed")
+    need(token.bound is None or audiences, "unaddressed")
+    need(work([*narrowing, *token.links, *(link for _, link in token.answers)], access) <= WORK_MAX, "too_much_work")
+    for place, link, by in (*((place, link, None) for place, link in enumerate(token.links)), *((*each, DISCHARGER) for each in token.answers)):
+        with at(place, by):
+            check_access(link, access, own) if access is not None else check_without_access(link, own)
+    return state
+
+
+def judge(
+    token, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None, for_use=True, ledger=None,
+    overlay_age=None, overlay=None, own=NO_OWN,
+):  # fmt: skip
+    """Steps 7 to 9, of a token that was sent or of a grant that is asked again: what is left of the audiences, and the task."""
+    need(token.owed_at is None or not for_use, "delegate_only", token.owed_at)  # 6, said here (24.18)
+    narrowing = []
+    if overlay is not None:  # 7
+        answers = [link for _, link in token.answers]
+        overlay_age, narrowing = under_overlay(
+            overlay, token.root, token.tags, token.held, token.links, answers, access, now, leeway, audiences, own
+        )
+    state = check_caveats(
+        token, access, now=now, leeway=leeway, audiences=audiences, allow_unaddressed=allow_unaddressed, ledger=ledger,
+        overlay_age=overlay_age, narrowing=narrowing, own=own,
+    )  # fmt: skip
+    if caller:  # 9
+        need(caller.get("agent") in (None, token.held[-1]), "caller")
+        need(caller.get("task") is None or at_or_below(caller["task"], state["task"]), "caller")
+    return state
+
+
+def ask_again(token, access, verified_at, max_age, *, now, ledger=None, counts=True, **facts):
+    """A grant that is asked: the code, and the place of a denial. It takes no proof (24.9). `counts=False`: it is a recheck, which
+    asks no store (24.19)."""
+    try:
+        need(max_age is None or -60 <= now - verified_at <= max_age, "stale_grant")  # 24.15
+        judge(token, access, now=now, ledger=ledger, **facts)
+        if counts:
+            count(token, access, ledger)
+    except Stop as stop:
+        return {"code": str(stop), **place_of(stop, token, facts.get("own", NO_OWN))}
+    return {"code": "allowed"}
+
+
+def count(token, access, ledger):
+    """The end of step 11: the debits."""
+    if access is None or not any(link.keys() & COUNTED for link in token.links):
+        return []
+    need(ledger is not None, "store_unavailable")
+    wanted = debits(token.tags, token.links, access)
+    ledger.commit(wanted, token.root["iat"])
+    return wanted
+
+
+def evidence_of(token):
+    """Of each hand-over that is signed: the key, the state before it, its JSON object and the signature. 28.8"""
+    made, bound = [], None
+    for tag, (cid, _), link in zip(token.tags, token.caveats, token.links, strict=False):
+        body, signature = split_link(cid) if link else (cid, None)
+        if signature is not None:
+            made.append({
+                "key": bound, "state": base64text(chain_state(tag)), "body": body.decode("utf-8"), "signature": base64text(signature),
+            })  # fmt: skip
+        bound = link.get("key", bound)
+    return made
+
+
+def place_of(stop, token, own=NO_OWN):
+    """Of a denial the link that refuses, and who added it; as far as there is one."""
+    if stop.link is not None:
+        by = ISSUER if stop.link == 0 else holder_before(token.root["agent"], token.caveats, stop.link, own)
+        return {"link": stop.link, "added_by": stop.by or by}
+    return {} if stop.by is None else {"added_by": stop.by}
+
+
 def evaluate(
     text, keys, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None, for_use=True,
-    request=None, store=None, told=None, ledger=None, overlay_age=None, overlay=None,
+    request=None, store=None, told=None, ledger=None, overlay_age=None, overlay=None, own=NO_OWN,
 ):  # fmt: skip
     """The code of the decision on this access, a dict of stated facts; None asks all but the access.
 
     `overlay` is (snapshot or None, bound, whether a stale one will do); without it `overlay_age` stands for it, if it is
     asked at all. `request` is the digest that a transport states. `store` has the used proofs, and is changed by what is allowed, as is
-    `ledger`. `for_use=False`: the token is shown for a recall. What is known of an allowed token's holders and key goes
-    into `told`, a dict; and of a denial the link that refuses, and who added it.
+    `ledger`. `for_use=False`: the token is shown for a recall. What is known of an allowed token goes into `told`, a dict; and of a
+    denial the link that refuses, and who added it.
     """
+    known, uses = SimpleNamespace(), []
     try:
-        (identifier, caveats, signature), discharges, proof = parse_all(text)  # 1, 2
-        root = decode_root(identifier)  # 3
-        key = find_key(keys, root["kid"], root.get("aud"))
-        tags = chain_tags(derive(key), identifier, caveats)
-        need(tags[-1] == signature, "bad_signature")  # 4
-        check_discharges(tags, caveats, discharges)
-        links = decode_links(caveats)  # 5
-        asked, answers = [place for place, (_, vid) in enumerate(caveats) if vid is not None], []
-        for place, (_, answered, _) in zip(asked, discharges, strict=True):
-            with at(place, DISCHARGER):
-                answers += [(place, link) for link in decode_discharge(answered)]
-        held, bound, owed_at = fold_lineage(root["agent"], links)  # 6
-        narrowing = []
-        need(owed_at is None or not for_use, "delegate_only", owed_at)
-        if overlay is not None:  # 7
-            overlay_age, narrowing = under_overlay(overlay, root, tags, held, links, [link for _, link in answers], access, now, leeway, audiences)
-        need(root["iat"] <= now + max(60, leeway), "not_yet_valid")  # 8
-        state = {"audiences": set(audiences), "addressed": "aud" in root, "task": root["task"]}
-        if "aud" in root:
-            state["audiences"] &= {root["aud"]}
-            need(state["audiences"], "wrong_audience")
-        for place, link in enumerate(links):
-            with at(place):
-                check_whether_it_lives(link, state, now, leeway, overlay_age)
-        addressed = state["addressed"]
-        for place, link in answers:
-            with at(place, DISCHARGER):
-                check_whether_it_lives(link, state, now, leeway, overlay_age)
-        need(addressed or allow_unaddressed or not audiences, "unaddressed")
-        need(ledger is None or ledger.shared or is_for_one(root, links), "unaddressed")
-        need(bound is None or audiences, "unaddressed")
-        need(work([*narrowing, *links, *(link for _, link in answers)], access) <= WORK_MAX, "too_much_work")
-        for place, link in enumerate(links) if access is not None else ():
-            with at(place):
-                check_access(link, access)
-        for place, link in answers if access is not None else ():
-            with at(place, DISCHARGER):
-                check_access(link, access)
-        if caller:  # 9
-            need(caller.get("agent") in (None, held[-1]), "caller")
-            need(caller.get("task") is None or at_or_below(caller["task"], state["task"]), "caller")
-        need(bound is not None or proof is None, "bad_proof")  # 10
-        proven = proven_holders(tags, caveats, links)
-        if bound is not None:
-            digest = request_digest(access) if request is None else request
-            nonce, issued = check_proof(proof, bound, tags[-1], state["audiences"], digest, now)
+        token = authenticate(text, keys, own, known)
+        state = judge(
+            token, access, now=now, leeway=leeway, audiences=audiences, allow_unaddressed=allow_unaddressed, caller=caller,
+            for_use=for_use, ledger=ledger, overlay_age=overlay_age, overlay=overlay, own=own,
+        )  # fmt: skip
+        need(token.bound is not None or token.proof is None, "bad_proof")  # 10
+        proven = proven_holders(token.tags, token.caveats, token.links)
+        if token.bound is not None:
+            digest = digest_for_proof(access) if request is None else request
+            nonce, issued = check_proof(token.proof, token.bound, token.tags[-1], state["audiences"], digest, now)
             need(store is not None, "store_unavailable")  # 11
-            store.commit(entry(bound, nonce), issued, now)
-        if access is not None and any(link.keys() & COUNTED for link in links):
-            need(ledger is not None, "store_unavailable")
-            ledger.commit(debits(tags, links, access), root["iat"])
+            uses.append((entry(token.bound, nonce), issued))
+            store.commit(*uses[0], now)
+        taken = count(token, access, ledger)
     except Stop as stop:
-        if told is not None and stop.link is not None:
-            by = ISSUER if stop.link == 0 else holder_before(root["agent"], caveats, stop.link)
-            told |= {"link": stop.link, "added_by": stop.by or by}
-        elif told is not None and stop.by is not None:
-            told["added_by"] = stop.by
+        if told is not None:
+            told |= place_of(stop, known, own)
         return str(stop)
     if told is not None:
-        told["chain"] = [(name, "issued" if name == held[0] else "proven" if name in proven else "vouched") for name in held]
-        told["key"] = bound
+        ends = [link["exp"] for link in (*token.links, *(link for _, link in token.answers)) if "exp" in link]
+        told |= {
+            "chain": [(name, "issued" if name == token.held[0] else "proven" if name in proven else "vouched") for name in token.held],
+            "key": token.bound, "link_ids": link_ids(token.tags), "expires_at": min(ends, default=None), "debits": taken, "uses": uses,
+            "evidence": evidence_of(token), "token": token, "task": state["task"],
+        }  # fmt: skip
     return "allowed"
