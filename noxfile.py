@@ -112,11 +112,11 @@ def postgres(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
-def port(session: nox.Session) -> None:
-    """What the two libraries say of the same input: a million cases, and every answer alike."""
+def gate(session: nox.Session) -> None:
+    """Both libraries and the reference evaluator decide a million cases, and all answer alike."""
     prepare(session)
     build_port(session)
-    session.run("python", "ports/typescript/fuzz/drive.py", str(TIMES * 10_000), "--seed", SEED)
+    session.run("python", "-m", "tests.gate", str(TIMES * 10_000), "--seed", SEED)
 
 
 @nox.session(python=False)

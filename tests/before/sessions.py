@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from spec.generate.build import NOW
-from tests.gate.draw import AUDIENCES, NAMES, OWN_KEYS, UNITS, Draw, Token
+from tests.gate.draw import AUDIENCES, NAMES, OWN_KEYS, UNITS, Draw, Token, named, proof_of, snapshot_of
 
 Json = Any
 MOVES = [0, 0, 0, 0, 0, 0, 1, 1, 1, 5, 5, 30, 61, 90, 599, 601, -1]
@@ -53,11 +53,12 @@ def verifier(draw: Draw, token: Token) -> dict[str, Json]:
         "remember": draw.one([4 << 20, 4 << 20, 4 << 20, 0, 3000]), "max_age": draw.one([3600, 3600, 600, None]) if draw.chance(0.97) else 0, "audit": draw.chance(0.2),
     }  # fmt: skip
     if draw.watched:
-        made["overlay"] = {**draw.overlay(token), "max_staleness": draw.one([60, 600, 3600, 3600])}
+        stated = draw.overlay(token)
+        made["overlay"] = {**stated, "snapshot": snapshot_of(stated["snapshot"], token.parts), "max_staleness": draw.one([60, 600, 3600, 3600])}
     if draw.chance(0.9):
         made["replays"] = draw.replays()
     if draw.chance(0.9):
-        made["ledger"] = draw.ledger(token)
+        made["ledger"] = named(draw.ledger(token), token.parts)
     return made
 
 
@@ -91,7 +92,8 @@ class Session:
         made: dict[str, Json] = {"now": self.now, "verifier": self.draw.random.randrange(len(self.verifiers))}
         if self.draw.chance(0.08):
             kept, self.draw.now = self.draw.now, self.now
-            made["snapshot"] = self.draw.overlay(self.draw.one(self.tokens))["snapshot"]
+            token = self.draw.one(self.tokens)
+            made["snapshot"] = snapshot_of(self.draw.snapshot(token), token.parts)
             self.draw.now = kept
         return made
 
@@ -106,7 +108,8 @@ class Session:
             how = draw.one(SENT)
             step = {**self.moved(), "how": how, "access": access, "caller": caller, "parsed": draw.chance(0.1), "awaited": draw.chance(0.04)}
             kept, draw.now = draw.now, self.now
-            step["text"] = text + draw.proof(token, draw.about(None if how in ("authenticate", "deny") else access))
+            proof, about = draw.proof(token), draw.about(None if how in ("authenticate", "deny") else access)
+            step["text"] = text + (proof_of(token.parts, proof, about) if proof else "")
             draw.now = kept
             if steps and draw.chance(0.05):
                 step["text"] = steps[-1]["text"]  # the same proof again

@@ -154,7 +154,9 @@ class Asked:
             return self.of_grant(how.removeprefix("grant "), step) if how.startswith("grant ") else self.sent(how, step)
         except Denied as denied:
             return [told(how, denied.decision, str(denied), denied.public, denied.kind)]
-        except (CaptokenError, TypeError, ValueError, OSError, RuntimeError) as error:
+        except CaptokenError as error:
+            return [[how, error.code, type(error).__name__, None, [str(error)]]]
+        except (TypeError, ValueError, OSError, RuntimeError) as error:
             return [[how, f"raised {type(error).__name__}", None, None, [str(error)]]]
 
     def sent(self, how: str, step: dict[str, Json]) -> list[Json]:
@@ -242,7 +244,14 @@ def outcome(seed: str, number: int) -> list[Json]:
     made = session(seed, number)
     asked = Asked(made)
     came = [asked.step(step) for step in made["steps"]]
-    return [*came, [["trail", f"{len(asked.lines)} records", None, None, [line.decode("utf-8", "replace") for line in asked.lines]]]]
+    return [*came, [recorded(line) for line in b"".join(asked.lines).splitlines()]]
+
+
+def recorded(line: bytes) -> list[Json]:
+    """A record, without the hash of the one before it: what differs there is told there."""
+    record = json.loads(line)
+    record.pop("prev", None)
+    return ["trail", record.get("code", record["kind"]), None, None, [json.dumps(record, sort_keys=True)]]
 
 
 def main(folder: str, seed: str) -> None:

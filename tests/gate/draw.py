@@ -7,9 +7,11 @@ is reached, and passed, and failed. One `Draw` draws one case, by its own source
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 from spec.generate import build
 from spec.generate.build import NOW
@@ -93,18 +95,95 @@ ODD_ROOTS: list[dict[str, Json]] = [
 ]  # fmt: skip
 
 
-class Token(NamedTuple):
-    """A genuine token, and what its holder knows of it."""
+@dataclass(frozen=True, eq=False)
+class Token:
+    """How a token is made, step by step, and what its holder knows of it."""
 
-    parts: build.Parts
-    asked: tuple[str, ...]  # the third parties, by the names of their caveats
+    root: Json  # the root record, or bytes that stand in its place
+    kid: str
+    audience: str | None  # of the key that its chain begins with
+    steps: tuple[Step, ...]
     held: tuple[str, ...]  # by whom, from the first
-    bound: str | None  # whose key
-    number: int  # of its next nonce
+    bound: str | None = None  # whose key
+    number: int = 0  # of its next nonce
 
     @property
     def holder(self) -> str:
         return self.held[-1]
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The third parties, by the names of their caveats."""
+        return tuple(step["ask"] for step in self.steps if "ask" in step)
+
+    @cached_property
+    def parts(self) -> build.Parts:
+        return parts_of({"root": self.root, "kid": self.kid, "audience": self.audience, "steps": self.steps})
+
+    def recipe(self) -> dict[str, Json]:
+        """How it is made, as JSON."""
+        root = {"bytes": self.root.decode("latin-1")} if isinstance(self.root, bytes) else self.root
+        return {"root": root, "kid": self.kid, "audience": self.audience, "steps": list(self.steps)}
+
+
+# One step more of a token: {"link": its caveats, "signer": who signs it} or {"bytes": as Latin-1} or {"ask": the name of a caveat}.
+Step = dict[str, Any]
+
+
+def parts_of(recipe: Mapping[str, Json]) -> build.Parts:
+    """The parts of a token that is made so."""
+    root = recipe["root"]
+    if isinstance(root, dict) and root.keys() == {"bytes"}:
+        root = root["bytes"].encode("latin-1")
+    key = KEY_IDS.get(recipe["kid"], build.KEY)
+    key = key if recipe["audience"] is None else build.audience_key(key, recipe["audience"])
+    parts = build.token(key=key, identifier=root if isinstance(root, bytes) else build.canonical(root))
+    for step in recipe["steps"]:
+        if "ask" in step:
+            parts = build.asking(parts, step["ask"])
+        elif "bytes" in step:
+            parts = build.extended(parts, step["bytes"].encode("latin-1"))
+        else:
+            signer = step.get("signer")
+            parts = build.extended(parts, step["link"] if signer is None else build.custody(parts, step["link"], signer))
+    return parts
+
+
+def discharge_of(answer: Mapping[str, Json]) -> build.Parts:
+    """A discharge: {"of": the name of a caveat, "links": […]}; with `spoilt`, one that does not hold."""
+    links = [link["bytes"].encode("latin-1") if link.keys() == {"bytes"} else link for link in answer["links"]]
+    spoilt = answer.get("spoilt")
+    made = build.discharge(answer["of"], *links, key=build.secret("another") if spoilt == "key" else None)
+    return made.signed(bytes(32)) if spoilt == "signature" else made
+
+
+def text_of(parts: build.Parts, answers: Sequence[Mapping[str, Json]], spoilt: str | None = None) -> str:
+    """The text of a token with its discharges."""
+    return build.bundle(parts.signed(bytes(32)) if spoilt == "signature" else parts, *map(discharge_of, answers))
+
+
+def proof_of(parts: build.Parts, proof: Mapping[str, Json], request: bytes) -> str:
+    """A proof at the end of a text: {"holder", "audience", "issued", "nonce"}; `elsewhere`: it is about another request."""
+    about = bytes(32) if "elsewhere" in proof else request
+    return "." + build.proof(parts, proof["holder"], about, proof["audience"], proof["issued"], bytes.fromhex(proof["nonce"]))
+
+
+def named(value: Json, parts: build.Parts) -> Json:
+    """The value, with the id of a link in the place of {"id of link": its number}."""
+    if isinstance(value, dict):
+        if value.keys() == {"id of link"}:
+            tags = parts.tags[1:] or parts.tags
+            return build.link_id(tags[min(value["id of link"], len(tags) - 1)])
+        return {key: named(item, parts) for key, item in value.items()}
+    return [named(item, parts) for item in value] if isinstance(value, list) else value
+
+
+def snapshot_of(stated: Mapping[str, Json] | None, parts: build.Parts) -> str | None:
+    """A snapshot, as a vector has it: {"entries", "seq", "iat", "exp"}; None where there is none yet."""
+    if stated is None:
+        return None
+    entries = named(stated["entries"], parts)
+    return build.snapshot(*entries, seq=stated["seq"], iat=stated["iat"], exp=stated["exp"]).decode("latin-1")
 
 
 class Draw:
@@ -172,12 +251,12 @@ class Draw:
             made[self.one(["table", "tool", "columns", "cost", "attributes", "extra"])] = self.one([*VALUES["number"], [], {"a b": 1}])
         return made
 
-    def near(self) -> dict[str, Json]:
+    def near(self, legal: bool = False) -> dict[str, Json]:
         """The target, or one that differs from it in a little."""
         made = dict(self.target)
         how = self.one(["same", "same", "same", "fact", "column", "table", "tool", "cost", "other"])
         if how == "other":
-            return self.access()
+            return self.access(legal)
         if how == "fact":
             about = self.one(["arguments", "attributes"])
             changed = dict(made.get(about, {}))
@@ -296,7 +375,7 @@ class Draw:
                 unit: self.one([20, 100] if fits else [0, 3, 9])
                 for unit in (self.few(list(self.target["cost"]), 1, 1) if "cost" in self.target and fits else self.one([["cents"], UNITS]))
             },
-            "fresh": lambda: self.one([30, 60, 600] if fits else [0, 30]),
+            "fresh": lambda: self.one([10, 30, 60, 600] if fits else [0, 10]),
             "depth": lambda: self.one([2, 3, 5] if fits else [0, 1]),
             "delegate_only": lambda: True,
         }
@@ -315,7 +394,7 @@ class Draw:
         rare = ["nbf", "task", "uses", "depth"]
         rare += ["aud", "aud"] if self.audiences or self.chance(1 - self.fits) else []
         rare += ["budget", "budget"] if "cost" in self.target or self.chance(1 - self.fits) else []
-        rare += ["fresh", "fresh"] if self.watched or self.chance(1 - self.fits) else []
+        rare += ["fresh", "fresh"] if self.watched or self.chance(1.05 - self.fits) else []
         if self.chance(0.05):
             rare = ["delegate_only", *UNREADABLE.keys() - {"from", "to", "n", "key"}]
             rare.sort()
@@ -363,14 +442,11 @@ class Draw:
             changes |= self.one(ODD_ROOTS)
         if self.chance(0.01):
             changes["kid"] = "k3"
-        key = KEY_IDS.get(str(changes["kid"]), build.KEY)
-        audience = changes.get("aud")
-        if isinstance(audience, str):
-            key = build.audience_key(key, audience)
-        identifier = build.canonical(build.root(**changes))
+        record: Json = build.root(**changes)
         if self.chance(self.odd / 4):
-            identifier = self.bent(identifier)
-        made = Token(build.token(key=key, identifier=identifier), (), (str(changes["agent"]),), None, 0)
+            record = self.bent(build.canonical(record))
+        audience = changes.get("aud")
+        made = Token(record, str(changes["kid"]), audience if isinstance(audience, str) else None, (), (str(changes["agent"]),))
         # Where a verifier has a name, a token is mostly addressed.
         if self.audiences and "aud" not in changes and self.chance(0.5):
             return self.saying(made, {"aud": self.audiences[:1], **self.caveats(2)})
@@ -378,15 +454,13 @@ class Draw:
 
     def saying(self, token: Token, says: dict[str, Json]) -> Token:
         """The token with a link more, which the one who holds it signs if it has to."""
-        parts, bound = token.parts, token.bound
         if says.keys() & {"uses", "budget", "to"}:
             says.setdefault("n", build.nonce(token.number))
         held = (*token.held, says["to"]) if isinstance(says.get("to"), str) else token.held
-        if "key" in says and bound is not None and self.chance(0.97):
-            parts = build.extended(parts, build.custody(parts, says, bound))
-        else:
-            parts = build.extended(parts, says)
-        return token._replace(parts=parts, held=held, number=token.number + 1)
+        step: Step = {"link": says}
+        if "key" in says and token.bound is not None and self.chance(0.97):
+            step["signer"] = token.bound
+        return replace(token, steps=(*token.steps, step), held=held, number=token.number + 1)
 
     def handed_on(self, token: Token) -> Token:
         """The token, handed to the next."""
@@ -401,18 +475,18 @@ class Draw:
             says["key"] = build.b64(build.signing_public(bound))
         if self.chance(self.odd):
             del says[self.one(["from", "to"])]
-        return self.saying(token, says)._replace(bound=bound)
+        return replace(self.saying(token, says), bound=bound)
 
     def bound_to(self, token: Token) -> Token:
         """The token, bound to a key by whoever holds it."""
         bound = token.holder if token.holder in HOLDERS else self.one(HOLDERS)
         says = {"key": build.b64(build.signing_public(bound)), **(self.caveats(1) if self.chance(0.3) else {})}
-        return self.saying(token, says)._replace(bound=bound)
+        return replace(self.saying(token, says), bound=bound)
 
     def asking(self, token: Token) -> Token:
         """The token with a third party that has to answer; now and then one that is asked already."""
         name = self.one(token.asked) if token.asked and self.chance(0.05) else f"third {len(token.asked)}"
-        return token._replace(parts=build.asking(token.parts, name), asked=(*token.asked, name))
+        return replace(token, steps=(*token.steps, {"ask": name}))
 
     def odd_link(self, token: Token) -> Token:
         """The token with a link that is not as it should be."""
@@ -420,8 +494,8 @@ class Draw:
         if self.chance(0.5):
             says[self.one(UNKNOWN)] = self.one([1, True, [], {"a": 1}])
             return self.saying(token, says)
-        body = build.canonical(says)
-        return token._replace(parts=build.extended(token.parts, self.bent(body) or b"{}"))
+        body = self.bent(build.canonical(says)) or b"{}"
+        return replace(token, steps=(*token.steps, {"bytes": body.decode("latin-1")}))
 
     def owned(self, token: Token) -> Token:
         """The token with a caveat of an embedder's that the verifier knows."""
@@ -466,22 +540,22 @@ class Draw:
             made += [said] if self.chance(0.1) else [{key: value for key, value in said.items() if key not in ("uses", "budget", "depth", "delegate_only")}]
         return [link for link in made if link]
 
-    def discharges(self, token: Token) -> list[build.Parts]:
+    def discharges(self, token: Token) -> list[dict[str, Json]]:
         """Answers of all that are asked, mostly."""
-        made = [build.discharge(name, *self.answer()) for name in token.asked if self.chance(0.98)]
+        made: list[dict[str, Json]] = [{"of": name, "links": self.answer()} for name in token.asked if self.chance(0.98)]
         how = self.random.random()
         if made and how < 0.02:
             self.random.shuffle(made)
         elif made and how < 0.04:
             made.append(self.one(made))
         elif how < 0.01 + self.odd / 4:
-            made.append(build.discharge("third 9", {"exp": self.now + 60}))
+            made.append({"of": "third 9", "links": [{"exp": self.now + 60}]})
         elif made and how < 0.06:
             at = self.random.randrange(len(made))
+            body = self.bent(b'{"exp":9}') or b"{}"
             made[at] = self.one([
-                build.discharge(token.asked[0], {"exp": self.now + 60}, key=build.secret("another")),
-                build.extended(made[at], self.bent(b'{"exp":9}') or b"{}"),
-                made[at].signed(bytes(32)),
+                {**made[at], "spoilt": "key"}, {**made[at], "spoilt": "signature"},
+                {**made[at], "links": [*made[at]["links"], {"bytes": body.decode("latin-1")}]},
             ])  # fmt: skip
         return made
 
@@ -492,25 +566,27 @@ class Draw:
         except (TypeError, ValueError, RecursionError):
             return bytes(32)
 
-    def proof(self, token: Token, request: bytes) -> str:
-        """A proof for that request, with a dot before it; mostly what is bound has one, and what is not has none."""
+    def proof(self, token: Token) -> dict[str, Json] | None:
+        """A proof; mostly what is bound has one, and what is not has none."""
         if self.chance(0.03 if token.bound else 0.995):
-            return ""
-        holder = token.bound if token.bound and self.chance(0.97) else self.one(HOLDERS)
-        audience = (self.audiences or ["sales-db"])[0] if self.chance(0.97) else self.one(AUDIENCES)
-        issued = self.now + (self.one([0, 0, -30, 5]) if self.chance(0.95) else self.one([-31, 6]))
-        request = request if self.chance(0.97) else bytes(32)
-        return "." + build.proof(token.parts, holder, request, audience, issued, self.random.randbytes(16))
+            return None
+        made: dict[str, Json] = {
+            "holder": token.bound if token.bound and self.chance(0.97) else self.one(HOLDERS),
+            "audience": (self.audiences or ["sales-db"])[0] if self.chance(0.97) else self.one(AUDIENCES),
+            "issued": self.now + (self.one([0, 0, -30, 5]) if self.chance(0.95) else self.one([-31, 6])),
+            "nonce": self.random.randbytes(16).hex(),
+        }  # fmt: skip
+        return made if self.chance(0.97) else {**made, "elsewhere": True}
 
-    def text(self, token: Token, discharges: list[build.Parts]) -> str:
+    def spoilt(self, token: Token, answers: list[dict[str, Json]]) -> str | None:
+        """A text that is none, or is another one; mostly None."""
+        if self.chance(self.odd / 2):
+            return self.bent_text(text_of(token.parts, answers))
+        return build.text(self.bent(token.parts.wire)) if self.chance(self.odd / 2) else None
+
+    def text(self, token: Token, answers: list[dict[str, Json]]) -> str:
         """The text of a token with answers, without a proof; now and then spoilt."""
-        if self.chance(self.odd / 2):
-            return self.bent_text(build.bundle(token.parts, *discharges))
-        if self.chance(self.odd / 2):
-            return build.text(self.bent(token.parts.wire))
-        if self.chance(0.005):
-            return build.bundle(token.parts.signed(bytes(32)), *discharges)
-        return build.bundle(token.parts, *discharges)
+        return self.spoilt(token, answers) or text_of(token.parts, answers, "signature" if self.chance(0.005) else None)
 
     # --- what a verifier knows -----------------------------------------------------------------------------------------
 
@@ -532,8 +608,8 @@ class Draw:
     def entry(self, token: Token, number: int) -> dict[str, Json]:
         """An entry of an overlay; mostly it selects the token."""
         selects: dict[str, Json] = {
-            "token": build.JTI, "link": build.link_id(self.one(token.parts.tags[1:] or token.parts.tags)),
-            "agent": token.holder, "task": self.one(TASKS[:3]), "subject": "user:jane", "kid": "k1", "issued_before": self.now + 62,
+            "token": build.JTI, "link": {"id of link": self.random.randrange(max(len(token.steps), 1))},
+            "agent": token.holder if token.holder in AGENTS else AGENTS[0], "task": self.one(TASKS[:3]), "subject": "user:jane", "kid": "k1", "issued_before": self.now + 62,
         }  # fmt: skip
         others: dict[str, Json] = {
             "token": build.b64(bytes(16)), "link": build.b64(bytes(16)), "agent": self.one(AGENTS), "task": self.one(TASKS), "subject": "user:joe",
@@ -546,23 +622,20 @@ class Draw:
             made |= {"link": kept} if kept else {}
         return {**made, "until": self.now + self.one([0, 1, 60])} if self.chance(0.3) else made
 
-    def snapshot(self, token: Token, seq: int = 1) -> str | None:
-        """A snapshot, as a vector has it; None where there is none yet."""
+    def snapshot(self, token: Token, seq: int = 1) -> dict[str, Json] | None:
+        """A snapshot; None where there is none yet."""
         if self.chance(0.03):
             return None
         iat = self.now - (self.one([0, 1, 30]) if self.chance(0.9) else self.one([59, 60, 61, -60, -61]))
-        exp = None if self.chance(0.97) else self.now + self.one([0, 1])
+        end = max(iat, NOW) + 3600 if self.chance(0.97) else self.now + self.one([0, 1])
+        odd, self.odd = self.odd, 0.0  # what cannot be read was never accepted
         entries = [self.entry(token, number) for number in range(self.one([0, 1, 1, 2, 3]))]
-        odd, self.odd = self.odd, 0.0
-        made = build.snapshot(*entries, seq=seq, iat=iat, exp=exp)
         self.odd = odd
-        return made.decode("latin-1")
+        return {"entries": entries, "seq": seq, "iat": iat, "exp": end}
 
     def overlay(self, token: Token) -> dict[str, Json]:
         made: dict[str, Json] = {"allow_stale": self.chance(0.3), "operators": [build.b64(build.signing_public("operator"))]}
-        odd, self.odd = self.odd, 0.0  # what cannot be read was never accepted
         made["snapshot"] = self.snapshot(token)
-        self.odd = odd
         made |= {"max_staleness": self.one([0, 60, 600])} if self.chance(0.3) else {}
         return made | ({"down": True} if self.chance(0.02) else {})
 
@@ -575,9 +648,9 @@ class Draw:
     def ledger(self, token: Token) -> dict[str, Json]:
         """A ledger; what was spent before is of the token's buckets."""
         spent = []
-        for tag in token.parts.tags[1:]:
+        for place in range(len(token.steps)):
             if self.chance(0.2):
-                spent.append({"bucket": build.link_id(tag), "unit": self.one(["uses", *UNITS]), "amount": self.one([0, 1, 9, 100])})
+                spent.append({"bucket": {"id of link": place}, "unit": self.one(["uses", *UNITS]), "amount": self.one([0, 1, 9, 100])})
         floor = 0 if self.chance(0.95) else self.now + self.one([-5, 0, 60])
         made: dict[str, Json] = {"floor": floor, "shared": self.chance(0.6), "spent": spent}
         return made | ({"down": True} if self.chance(0.01) else {})

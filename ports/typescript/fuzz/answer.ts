@@ -1,4 +1,4 @@
-/** Answers vectors, one a line, as the runner of `spec/vectors` does: for `drive.py`. */
+/** Answers vectors, one a line, as the runner of `spec/vectors` does: for `tests/gate`. */
 
 import { createInterface } from "node:readline";
 
