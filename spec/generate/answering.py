@@ -107,6 +107,8 @@ def own_caveats() -> Table:
     allow("is_not_asked_without_an_access", "24.8", [own("prohibits")], said, None)
     allow("that_needs_no_access", "24.8", [own("holds", asks_access=False)], said, None)
     deny("that_needs_no_access_and_prohibits", "24.8", "attribute", [own("prohibits", asks_access=False)], said, None)
+    for domain in ("data", "tool"):
+        allow(f"of_the_{domain}_domain_is_not_asked_without_an_access", "18.2", [own("prohibits", domain=domain, asks_access=False)], said, None)
     allow("that_needs_no_access_is_asked_with_one", "24.8", [own("holds", asks_access=False)], said)
     deny("that_needs_no_access_prohibits_with_one", "24.8", "attribute", [own("prohibits", asks_access=False)], said)
 

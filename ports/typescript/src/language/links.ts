@@ -281,8 +281,9 @@ function ownProhibits(
   vocabulary: Vocabulary,
 ): Reason | undefined {
   const kind = vocabulary[key]!;
-  const asks = kind.asksAccess ?? true;
-  if (question ? !concerns(domainOf(key, vocabulary), question) : asks) return undefined;
+  // Without an access, what asks about one is not asked, and nor is what is of a domain (18.2, 24.8).
+  const isOfNone = kind.domain === "all" && kind.asksAccess === false;
+  if (question ? !concerns(domainOf(key, vocabulary), question) : !isOfNone) return undefined;
   const { value } = link.own.find((own) => own.key === key)!;
   try {
     const reason: unknown = kind.prohibits(value, question?.given, situation);
