@@ -23,7 +23,7 @@ from tests.reference import vectors as reference
 from tests.vectors.adapter import _Asked
 from tests.vectors.runner import given
 
-CASES = 3000
+CASES = 3500
 STEPS = range(1, 12)
 
 # No code of a decision about a text: it is of a grant, which is counted by itself below.
@@ -83,6 +83,7 @@ def test_each_step_is_reached(came: Counter[Any]) -> None:
     steps = {key[1] for key in came if isinstance(key, tuple) and key[0] == "step"}
     assert {step for _, step in steps} == set(STEPS)
     assert {("malformed", 1), ("malformed", 2), ("malformed", 3)} <= steps
+    assert {("too_much_work", 7), ("too_much_work", 8)} <= steps
     assert {("stale_overlay", 7), ("stale_overlay", 8), ("store_unavailable", 7), ("store_unavailable", 11)} <= steps
 
 

@@ -80,7 +80,21 @@ class Case(Draw):
             made["overlay"] = self.overlay(token)
         if self.chance(0.02):
             made["request"] = self.one([build.secret("request").hex(), bytes(32).hex()])
-        return made | self.mistake()
+        return made | (self.heavy(made) if self.chance(0.003) else self.mistake())
+
+    def heavy(self, made: Recipe) -> Recipe:
+        """Values that are about as long as what may be looked at in one decision, 1 MiB, for links and for entries of an overlay."""
+        looks = {"where": {"q": {"prefix": ["a"]}}}
+        token = made["token"]
+        steps = [*token["steps"], *({"link": looks} for _ in range(self.one([1, 1, 2, 3])))]
+        length = (1 << 20) // self.one([1, 1, 2, 3, 4]) - self.one([-10, 0, 5, 10, 15, 20, 25, 50, 100])
+        access = {**self.target, "attributes": {**self.target.get("attributes", {}), "q": "a" * length}}
+        changed: Recipe = {"token": {**token, "steps": steps}, "access": access}
+        snapshot = made.get("overlay", {}).get("snapshot")
+        if snapshot is not None:
+            entry = {**build.entry("heavy", token=build.JTI), "link": looks}
+            changed["overlay"] = {**made["overlay"], "snapshot": {**snapshot, "entries": [*snapshot["entries"], entry]}}
+        return changed
 
     def mistake(self) -> Recipe:
         """Facts that cannot be stated, now and then."""
