@@ -3,7 +3,8 @@
     taking = paying.take(needs, caller, most_rows=1000)    # decided on, recorded, reserved
     with taking:
         for batch in fetched:
-            taking.hand_out(batch)                         # or Denied: `budget_exhausted`
+            taking.read(batch)                             # or Denied: `budget_exhausted`
+        taking.done(written)                               # or Denied
     # settled at what it came to; now the rows may be handed out
 
 A token with `budget={"rows": 5000, "bytes": 2000000}` lets it and all below it take so much. How
@@ -11,14 +12,21 @@ much a statement takes is known only while it runs. So it is reserved in parts (
 each part is reserved before anything of it is handed out:
 
     rows            256 at a time, and at least 1 for each statement
-    bytes           65,536 at a time
+    bytes           65,536 at a time, and at least 1 for each statement
     rows_written    what was written, before it is committed
 
 No statement asks for more than a quarter of what is left, unless it has read more already. So one
 that takes long leaves something to its siblings, and a small rest is used up all the same.
 
-Bytes are those of the values: text as UTF-8, `bytes` as they are, NULL 1, a number 8 or as many as
-it has, all else as its text. The text of an error counts too.
+Bytes are those of the values: text as UTF-8, `bytes` as they are, a number 8 or as many as it has,
+all else as its text; each value at least 1, and each row. The text of an error counts too, and the
+number of rows that a statement wrote, which is told.
+
+Whether there is enough is asked for each 256 rows or 65,536 bytes, and at the end. Where there is
+not, the statement is refused, and what it had read before that part counts. The rest goes back.
+
+How much a statement reads can be made to say what it reads. So no refusal says how much that was:
+each one would hand out a few characters.
 
 What this file does not know: which database it is, and how rows are fetched.
 """
@@ -26,12 +34,14 @@ What this file does not know: which database it is, and how rows are fetched.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from msgspec import structs
 
 from captoken._language.access import Access, Caller
 from captoken._language.costs import charged_once
-from captoken._verification.decision import Decision, Grant, Reserved
+from captoken._verification.decision import Decision, Denied, Grant, Reserved
 
 # The units that guards of databases count by themselves. No `cost` of a guard names them.
 UNITS = ("rows", "bytes", "rows_written")
@@ -40,11 +50,19 @@ UNITS = ("rows", "bytes", "rows_written")
 CHUNK = {"rows": 256, "bytes": 65_536, "rows_written": 256}
 _PART = 4
 
+# What each statement counts, whatever it gives: that it gives no row is something to know, too.
+_LEAST = {"rows": 1, "bytes": 1, "rows_written": 0}
+
 _log = logging.getLogger("captoken")
 
 
 def size_of(value: Any) -> int:
-    """How many bytes a value counts for."""
+    """How many bytes a value counts for: at least 1, since an empty one differs from others."""
+    return max(1, _length(value))
+
+
+def _length(value: Any) -> int:
+    """How many bytes a value holds."""
     if value is None:
         return 1
     if isinstance(value, int):
@@ -87,60 +105,62 @@ class Taking:
         # What it was paid for by, where nothing is to be counted.
         self.decision = decision
 
-        # By unit: what is taken, and what is reserved for it. And the parts that make up the one.
-        self._taken = dict.fromkeys(left, 0)
-        self._reserved = dict.fromkeys(left, 0)
+        # By unit: what was read or written so far, what of it was found to be covered, and what is
+        # reserved for it. And the parts that make up the last.
+        self._read = dict.fromkeys(left, 0)
+        self._covered = dict(self._read)
+        self._reserved = dict(self._read)
         self._parts: list[tuple[Reserved, dict[str, int]]] = []
-        self._rows = 0
+        self._writes = writes
         if not left:
             return
 
-        # That a statement gives no row is something to know, too.
-        least = {"rows": 1, "rows_written": 1 if writes else 0}
         most = {**CHUNK, "rows": min(CHUNK["rows"], most_rows)}
         if not writes:
             most["rows_written"] = 0
         first: dict[str, int] = {}
         for unit, unspent in left.items():
-            first[unit] = max(least.get(unit, 0), min(most[unit], unspent // _PART))
+            least = 1 if unit == "rows_written" and writes else _LEAST[unit]
+            first[unit] = max(least, min(most[unit], unspent // _PART))
         self._reserve({**cost, **first})
-        self._take("rows", 1)
 
     @property
     def counts(self) -> bool:
         """Is anything to be counted?"""
-        return bool(self._taken)
+        return bool(self._read)
 
     @property
     def counts_writes(self) -> bool:
         """Are written rows to be counted? Then what is too much has to be undone."""
-        return "rows_written" in self._taken
+        return "rows_written" in self._read
 
     def begin_again(self) -> None:
         """What was run is undone, and nobody saw it: it is run anew, for what was reserved."""
-        self._rows = 0
-        self._taken = dict.fromkeys(self._taken, 0)
-        self._take("rows", 1)
+        self._read = dict.fromkeys(self._read, 0)
+        self._covered = dict(self._read)
 
-    def hand_out(self, rows: Sequence[Sequence[Any]]) -> None:
-        """These rows are to be handed out. Raises Denied if the budgets have not enough."""
-        if not self._taken:
-            return
-        self._rows += len(rows)
-        self._take("rows", max(1, self._rows))
-        if "bytes" in self._taken:
+    def read(self, rows: Sequence[Sequence[Any]]) -> None:
+        """These rows were read, and are kept until `done`. Raises Denied as that does."""
+        self._add("rows", len(rows))
+        if "bytes" in self._read:
             for row in rows:
-                self._add("bytes", sum(map(size_of, row)))
+                self._add("bytes", max(1, sum(map(size_of, row))))
+        if any(read - self._covered[unit] >= CHUNK[unit] for unit, read in self._read.items()):
+            self._cover()
+
+    def done(self, written: int) -> None:
+        """The statement is done and wrote so many rows: those that it read may be handed out.
+
+        Raises Denied if the budgets have not enough. What it wrote has to be undone then.
+        """
+        self._add("rows_written", written)
+        if self._writes:
+            self._add("bytes", size_of(written))  # its `rowcount` is told
         self._cover()
 
-    def tell(self, error: str) -> None:
-        """The text of an error is to be told. Raises Denied as `hand_out` does."""
+    def failed(self, error: str) -> None:
+        """The statement failed, and this is to be told of it. Raises Denied as `done` does."""
         self._add("bytes", size_of(error))
-        self._cover()
-
-    def wrote(self, rows: int) -> None:
-        """So many rows were written. Raises Denied as `hand_out` does: then it has to be undone."""
-        self._add("rows_written", rows)
         self._cover()
 
     def __enter__(self) -> Taking:
@@ -151,7 +171,7 @@ class Taking:
 
         What the ledger raises is logged, and no more: all that was reserved is spent then.
         """
-        left = self._taken
+        left = self._taken()
         for reserved, cost in self._parts:
             # The owner's units are spent as they were stated. Of ours, this part has what is left.
             used = {unit: min(left.get(unit, amount), amount) for unit, amount in cost.items()}
@@ -165,41 +185,41 @@ class Taking:
             except Exception as error:
                 _log.warning("what a statement took was not settled: %s", type(error).__name__)
 
-    def _take(self, unit: str, amount: int) -> None:
-        """So much of the unit is taken by now, if it is counted."""
-        if unit in self._taken:
-            self._taken[unit] = amount
-
     def _add(self, unit: str, amount: int) -> None:
-        """So much more of the unit is taken, if it is counted."""
-        if unit in self._taken:
-            self._taken[unit] += amount
+        """So much more of the unit was read or written, if it is counted."""
+        if unit in self._read:
+            self._read[unit] += amount
+
+    def _taken(self) -> dict[str, int]:
+        """What counts of it by now, by unit."""
+        return {unit: max(_LEAST[unit], amount) for unit, amount in self._read.items()}
 
     def _cover(self) -> None:
-        """Reserve a further part, where more is taken than is reserved. Raises Denied."""
+        """See that all that is taken is reserved, by a further part if need be. Raises Denied."""
         short: dict[str, int] = {}
-        for unit, taken in self._taken.items():
+        for unit, taken in self._taken().items():
             if taken > self._reserved[unit]:
                 short[unit] = taken - self._reserved[unit]
-        if not short:
-            return
+        if short:
+            self._reserve_further(short)
+        self._covered = dict(self._read)
 
+    def _reserve_further(self, short: Mapping[str, int]) -> None:
+        """Reserve a further part, for what is short. Raises Denied, which tells no amount."""
         left = self._grant.left(tuple(short))
-        nothing = dict.fromkeys(self._parts[0][1], 0)
+        further = dict.fromkeys(self._parts[0][1], 0)
+        for unit, amount in short.items():
+            further[unit] = max(amount, min(CHUNK[unit], left[unit] // _PART))
+        try:
+            self._reserve(further)
+            return
+        except Denied as denied:
+            refused = denied.decision
 
-        # There is too little. What it has read counts all the same: so the rest is taken, and then
-        # what is missing is refused.
-        if any(amount > left[unit] for unit, amount in short.items()):
-            rest = {unit: min(amount, left[unit]) for unit, amount in short.items()}
-            self._reserve({**nothing, **rest})
-            missing = {unit: amount - rest[unit] for unit, amount in short.items()}
-            return self._reserve({**nothing, **missing})
-
-        further = {
-            unit: max(amount, min(CHUNK[unit], left[unit] // _PART))
-            for unit, amount in short.items()
-        }
-        return self._reserve({**nothing, **further})
+        # Out of the handler, so that the denial does not show the one that states the amounts.
+        if refused.code == "budget_exhausted":
+            self._read = self._covered
+        raise Denied(_without_amounts(refused, short))
 
     def _reserve(self, cost: dict[str, int]) -> None:
         """One part, for all that the statement needs together. Raises Denied, which is recorded."""
@@ -213,3 +233,18 @@ class Taking:
         self._parts.append((reserved, cost))
         for unit in self._reserved:
             self._reserved[unit] += cost[unit]
+
+
+def _without_amounts(refused: Decision, short: Collection[str]) -> Decision:
+    """The denial of a further part, as it is told: without a number that comes of what was read.
+
+    The trail has it with its amounts.
+    """
+    access = refused.access
+    if access is not None:
+        access = structs.replace(access, cost={})
+    refusals = refused.refusals
+    if refused.code == "budget_exhausted":
+        text = f"not enough {' or '.join(sorted(short))} are left"
+        refusals = tuple(structs.replace(refusal, text=text) for refusal in refusals)
+    return structs.replace(refused, access=access, refusals=refusals, effects=())

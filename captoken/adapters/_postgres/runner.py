@@ -152,13 +152,13 @@ class Runner:
         # Before the error: where there were too many rows, that is of our own canceling.
         if answer.failure is not None:
             if not isinstance(answer.failure, CaptokenError):
-                taking.tell(str(answer.failure))  # psycopg quotes the value that cannot be read
+                taking.failed(str(answer.failure))  # psycopg quotes the value that cannot be read
             raise answer.failure
 
         error = answer.error
         if error is not None:
             self._judge.misnamed(sql, error)
-            taking.tell(error.message)
+            taking.failed(error.message)
             self._judge.raise_reported(error)
 
 
@@ -169,7 +169,7 @@ def _count_written(taking: Taking, answer: Answer) -> None:
     try:
         if answer.written is None:
             raise GuardError("track_counts is off: how many rows are written is not known")
-        taking.wrote(answer.written)
+        taking.done(answer.written)
     except Exception as error:
         # Kept, to be raised when the statement is undone.
         answer.failure = error

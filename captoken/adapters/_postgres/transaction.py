@@ -141,7 +141,7 @@ class Transaction:
             parameters,
             self._max_rows,
             permitted.role,
-            taking.hand_out if taking.counts else None,
+            taking.read if taking.counts else None,
         )
         begins = not self.begun
         opening = self._opened(permitted, alone)

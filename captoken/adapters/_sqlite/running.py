@@ -108,7 +108,7 @@ class Running:
                 parameters,
                 plan.events,
                 self._max_rows,
-                taking.hand_out if taking.counts else None,
+                taking.read if taking.counts else None,
             )
         except Exception as error:
             failed = error
@@ -116,7 +116,7 @@ class Running:
             self._pulse.needs = ()
         if failed is not None:
             self._raise_counted(failed, taking)
-        taking.wrote(self._watch.connection.total_changes - changes)
+        taking.done(self._watch.connection.total_changes - changes)
 
         columns = tuple([column[0] for column in cursor.description or ()])
         return Result(columns, rows, cursor.rowcount)
@@ -129,7 +129,7 @@ class Running:
         """
         is_own = isinstance(failed, CaptokenError)
         if not is_own and not self._pulse.has_interrupted:
-            taking.tell(str(failed))
+            taking.failed(str(failed))
         raise failed
 
     @contextmanager
