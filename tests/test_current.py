@@ -335,7 +335,7 @@ def test_what_is_no_token_is_not_held():
 
 
 def test_the_world_is_what_it_says():
-    assert verifier().check(mint(), data("sales")) and KEYRING and SALES  # the positive control of this file
+    assert verifier().check(mint(), data("sales")) and not verifier().check(mint(), data("hr"))
 
 
 def test_a_block_that_is_left_twice_was_left_once():

@@ -393,6 +393,41 @@ def test_what_is_kept_while_others_are_dropped_is_no_error() -> None:
     assert {*range(1000, 2000)} <= set(left) and kept.get(b"999") is None and kept.get(b"1000") == 1000 and kept.get(b"2000") == -1
 
 
+def held_of(kept: Recent[Any], *keys: bytes) -> list[bytes]:
+    return [key for key in keys if kept.get(key) is not None]
+
+
+def test_a_value_that_is_kept_twice_weighs_once() -> None:
+    """Two threads may find out the same: else each such time would leave less room, for good."""
+    kept: Recent[bool] = Recent(3, lambda _, __: 1)
+    for _ in range(5):
+        kept.keep(b"a", True)
+    kept.keep(b"b", True)
+    kept.keep(b"c", True)
+    assert held_of(kept, b"a", b"b", b"c") == [b"a", b"b", b"c"]
+
+
+def test_what_is_kept_while_another_is_replaced_weighs_once() -> None:
+    """As a thread does that comes between the two halves of a replacement."""
+    weighed: list[int] = []
+
+    def weigh(key: bytes, value: int) -> int:
+        weighed.append(value)
+        if weighed.count(1) == 2 and value == 1:  # it goes, and the second is not yet there
+            kept.keep(key, 3)
+        return 1
+
+    kept: Recent[int] = Recent(3, weigh)
+    kept.keep(b"a", 1)
+    kept.keep(b"a", 2)
+    assert weighed.count(3) >= 1 and kept.get(b"a") == 2
+    kept.keep(b"b", 4)
+    kept.keep(b"c", 5)
+    assert held_of(kept, b"a", b"b", b"c") == [b"a", b"b", b"c"]
+    kept.keep(b"d", 6)
+    assert len(held_of(kept, b"a", b"b", b"c", b"d")) <= 3
+
+
 def test_nothing_that_a_grant_hands_out_changes_a_link() -> None:
     """Whoever changes what it was shown changes nothing for those who share the link."""
     one = verifier(ledger=MemoryLedger(floor=0, shared=True))

@@ -25,7 +25,7 @@ What it then has to find out, it hands to `keep`. A verifier tells `drop_ended` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from threading import Lock
+from threading import RLock
 from typing import Generic, TypeVar
 
 from captoken._language.links import Link
@@ -44,8 +44,9 @@ V = TypeVar("V")
 class Recent(Generic[V]):
     """Values by key, up to a weight: the ones kept longest ago go first.
 
-    Threads share it. To look and to keep is one step of a dictionary each, without a lock. What is
-    asked for often goes as early as the rest, and is found out once more.
+    Threads share it. To look is one step of a dictionary, without a lock; what changes it takes the
+    lock, so that the weight is that of what is kept. What is asked for often goes as early as the
+    rest, and is found out once more.
     """
 
     __slots__ = ("__weakref__", "_kept", "_lock", "_marks", "_most", "_weigh", "_weight")
@@ -71,7 +72,7 @@ class Recent(Generic[V]):
 
         For a forked child, where no other thread lives. The parent is not touched by it.
         """
-        self._lock = Lock()
+        self._lock = RLock()
         self._kept: dict[bytes, V] = {}
         self._marks: set[int] = set()
         self._weight = 0
@@ -106,12 +107,14 @@ class Recent(Generic[V]):
         Does not look whether it is true: whoever calls has found it out.
         """
         weight = self._weigh(key, value)
-        if self._kept.setdefault(key, value) is not value:
-            self._replace(key, value)
-        # Nothing is called between the two halves of a sum, so that no thread comes in between.
-        self._weight += weight
-        if self._weight > self._most:
-            self._make_room()
+        with self._lock:
+            # Again while one is there: what `weigh` or a finalizer calls may keep one meanwhile.
+            while key in self._kept:
+                self._forget([key])
+            self._kept[key] = value
+            self._weight += weight
+            if self._weight > self._most:
+                self._make_room()
 
     def drop(self, is_over: Callable[[V], bool]) -> list[V]:
         """Forget the values that are over, and give the others.
@@ -124,22 +127,14 @@ class Recent(Generic[V]):
             self._forget([key for key, value in kept if is_over(value)])
         return [value for _, value in kept if not is_over(value)]
 
-    def _replace(
-        self,
-        key: bytes,
-        value: V,
-    ) -> None:
-        """Put a value in the place of another."""
-        with self._lock:
-            self._forget([key])
-            self._kept[key] = value
-
     def _make_room(self) -> None:
-        """Forget what was kept longest ago, an eighth at once, so that this comes seldom."""
-        with self._lock:
-            while self._weight > self._most and self._kept:
-                oldest = list(self._kept)
-                self._forget(oldest[: len(oldest) // 8 + 1])
+        """Forget what was kept longest ago, an eighth at once, so that this comes seldom.
+
+        For whoever has the lock.
+        """
+        while self._weight > self._most and self._kept:
+            oldest = list(self._kept)
+            self._forget(oldest[: len(oldest) // 8 + 1])
 
     def _forget(self, keys: Iterable[bytes]) -> None:
         """Forget what is there under these keys. For whoever has the lock."""

@@ -1271,8 +1271,10 @@ def test_tables_that_were_not_kept_are_told_to_the_operator() -> None:
 
 def test_what_is_read_of_the_sdk_without_a_public_word_is_there() -> None:
     """Else no guard can be installed in mcp 1.x, and in 2.x none of these is read."""
-    low = Server("sales")
-    if not TWO:
+    low = served(Ran())
+    if TWO:
+        assert not {"_mcp_server", "_experimental_handlers"} & set(dir(low)), "and yet it is guarded"
+    else:
         assert low._mcp_server._experimental_handlers is None
         assert {"request_handlers", "notification_handlers"} <= vars(low._mcp_server).keys()
 

@@ -2003,7 +2003,6 @@ def test_a_text_beyond_ascii_has_the_tokens_that_it_has_for_the_scanner() -> Non
 def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: each column that a statement names is looked up once in each table, and not at all where that would
     be too often."""
-    from captoken.adapters._postgres.assessment import MAX_LOOKUPS
 
     with psycopg.connect(place.conninfo("agents")) as connection, guarded(connection, READS) as db:
         db.execute("select 1")
@@ -2032,7 +2031,6 @@ def test_what_a_statement_costs_before_it_is_judged_is_bounded(place: Place, mon
         refusal = assessor.assess(sql).refusal
         done = refusal is None or "told apart" not in refusal[1]
         assert (asked, done) == ((0, False) if lookups is None else (lookups, True)), (columns[-1], tables)
-    assert 996_000 <= MAX_LOOKUPS < 84 * 12_000
 
 
 def test_what_is_remembered_goes_with_its_connection_and_is_bounded(place: Place) -> None:

@@ -1,0 +1,130 @@
+"""No test that cannot fail: each reaches a check, whatever is installed, and none compares what stands in two files.
+
+By the text of the tests alone. What a check is reached by, a call of a function of `tests/` may bring; a check within a handler,
+or behind a `continue` that is always taken, is for who reads it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# What a test says by a call. `suppress` says that nothing else is raised.
+CALLS = {"raises", "warns", "fail", "suppress"}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    files = [path for folder in ("tests", "captoken") for path in sorted((ROOT / folder).rglob("*.py"))]
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in files}
+
+
+@cache
+def helpers() -> dict[str, list[Function]]:
+    """The functions of the tests, by name."""
+    found: dict[str, list[Function]] = {}
+    for file, tree in trees().items():
+        for node in ast.walk(tree):
+            if file.startswith("tests/") and isinstance(node, Function):
+                found.setdefault(node.name, []).append(node)
+    return found
+
+
+@cache
+def constants() -> set[str]:
+    """Names in capitals that stand for what is written there: a number, a text, a tuple of these."""
+    return {name for tree in trees().values() for name in constants_of(tree)}
+
+
+def constants_of(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and is_written(node.value, set()):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name) and target.id.isupper())
+
+
+def is_written(node: ast.expr, names: set[str]) -> bool:
+    """Is it what stands there, or a name of that?"""
+    if isinstance(node, ast.Name):
+        return node.id in names
+    if isinstance(node, ast.Tuple | ast.BinOp):
+        return all(is_written(one, names) for one in ast.iter_child_nodes(node) if isinstance(one, ast.expr))
+    return isinstance(node, ast.Constant)
+
+
+def checks(node: ast.AST, seen: set[str]) -> bool:
+    """Is there a check in it, or in what it calls?"""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Assert | ast.Raise):
+            return True
+        if not isinstance(each, ast.Call):
+            continue
+        called = each.func.attr if isinstance(each.func, ast.Attribute) else getattr(each.func, "id", "")
+        if called in CALLS or called.startswith("assert"):
+            return True
+        if called not in seen:
+            seen.add(called)
+            if any(checks(helper, seen) for helper in helpers().get(called, [])):
+                return True
+    return False
+
+
+def problems(test: Function, known: set[str]) -> Iterator[str]:
+    """Why a test cannot fail, or not everywhere."""
+    telling = [statement for statement in test.body if checks(statement, {test.name})]
+    if not telling:
+        yield "has no check"
+    elif all(isinstance(one, ast.If) and not one.orelse for one in telling):
+        yield "has no check but under a condition"
+    for node in ast.walk(test):
+        if isinstance(node, ast.Assert):
+            yield from (f"compares what is written: {ast.unparse(one)}" for one in compared(node.test) if says_nothing(one, known))
+
+
+def compared(test: ast.expr) -> Iterable[ast.expr]:
+    return test.values if isinstance(test, ast.BoolOp) else [test]
+
+
+def says_nothing(test: ast.expr, known: set[str]) -> bool:
+    sides = [test.left, *test.comparators] if isinstance(test, ast.Compare) else [test]
+    return all(is_written(side, known) for side in sides)
+
+
+def named_tests(tree: ast.Module) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function) and node.name.startswith("test_"))
+
+
+def test_each_test_can_fail_whatever_is_installed() -> None:
+    found = [
+        f"{file}: {test.name} {problem}"
+        for file, tree in trees().items()
+        if file.startswith("tests/")
+        for test in named_tests(tree)
+        for problem in problems(test, constants())
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("f()", "has no check"),
+        ("if x: assert f()", "has no check but under a condition"),
+        ("assert MOST == 4096", "compares what is written: MOST == 4096"),
+        ("assert f() and 1 <= MOST < 2 * 5", "compares what is written: 1 <= MOST < 2 * 5"),
+        ("assert 'text'", "compares what is written: 'text'"),
+    ],
+)
+def test_a_test_that_cannot_fail_is_found(body: str, problem: str) -> None:
+    def found(body: str) -> list[str]:
+        (test,) = named_tests(ast.parse(f"def test_it():\n    {body}\n"))
+        return list(problems(test, {"MOST"}))
+
+    assert problem in found(body)
+    for good in ("assert f() == MOST", "with pytest.raises(ValueError): f()", "if x: assert f()\n    else: assert g()"):
+        assert not found(good), good
