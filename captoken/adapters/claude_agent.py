@@ -100,7 +100,8 @@ class TokenGuard:
 
         `sources_run_unasked` are the sources of settings that the CLI may read all the same:
         `user`, `project`, `local`. Whoever can write their files can run any command (rule 6).
-        Raises GuardError for options that name another one, and for `bypassPermissions` beside any.
+        Raises GuardError for options that name another one, for `bypassPermissions` beside any, and
+        for options that are guarded.
         """
         sources = _sources(options, unasked(sources_run_unasked, "sources"))
         home = options.env.get("HOME") or os.path.expanduser("~")
@@ -113,11 +114,21 @@ class TokenGuard:
             home=None if options.verbatim_prompts else home,
         )
         hooks: dict[Any, list[HookMatcher]] = dict(options.hooks or {})
+        if any(_is_ours(each) for matchers in hooks.values() for each in matchers):
+            raise GuardError(
+                "these options are guarded: for each session give guarded() the plain ones, "
+                "else each guard asks, and charges, for the same call"
+            )
         # Without a pattern it is for every tool. By default a hook that fails blocks nothing.
         for event, hook in ((_CALL, session.before_tool), (_PROMPT, session.before_prompt)):
             asking = HookMatcher(matcher=None, hooks=[hook], on_failure="block")
             hooks[event] = [asking, *hooks.get(event, ())]
         return replace(options, hooks=hooks, setting_sources=sources, strict_mcp_config=True)
+
+
+def _is_ours(matcher: HookMatcher) -> bool:
+    """Is a hook of a guard's among these?"""
+    return any(isinstance(getattr(each, "__self__", None), _Session) for each in matcher.hooks)
 
 
 def _sources(options: ClaudeAgentOptions, unasked: frozenset[str]) -> list[Any]:

@@ -19,8 +19,10 @@ See docs/agents-google-adk.md.
 5. A sub-agent of `delegate_to` is handed a narrowed token, alone. ADK copies the session's state to
    it, and what it changes back.
 
-A plugin or a callback before the guard can answer in its place: then no tool runs. List it last. A
-tool that was guarded once asks in any runner.
+6. A tool that was called under a guard asks from then on, in every runner, the guards of the run
+   that it is called in. In a run without one it raises GuardError.
+
+A plugin or a callback before the guard can answer in its place: then no tool runs. List it last.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple, Unpack
 from weakref import WeakKeyDictionary
 
@@ -124,7 +127,7 @@ class TokenGuard(BasePlugin):
         written = _written(tool_args)
         if written is not None:
             self._asked[tool_context] = _Asked(written, grant)
-        self._stand_in(tool)
+        _stand_in(tool)
         return None
 
     async def on_tool_error_callback(
@@ -139,32 +142,23 @@ class TokenGuard(BasePlugin):
         denied = current.denied_in(error)
         return None if denied is None else self._told(denied.decision)
 
-    def _stand_in(self, tool: BaseTool) -> None:
-        """See to it that the tool runs under the grant of its call, with what was asked about.
-
-        The tool's own method is replaced, once for each guard.
-        """
-        plain: Any = tool.run_async
-        if isinstance(plain, _Guarded) and plain.owner is self:
-            return
-        vars(tool)["run_async"] = _Guarded(self, tool, plain)
-
     async def run(
         self,
         tool: BaseTool,
         plain: Callable[..., Any],
-        arguments: dict[str, Any],
-        context: ToolContext,
+        *,
+        args: dict[str, Any],
+        tool_context: ToolContext,
     ) -> Any:
         """The answer of a tool, `plain`, to a call, if that is permitted; else the refusal."""
-        asked = self._asked.pop(context, None)
+        asked = self._asked.pop(tool_context, None)
         try:
-            if asked is not None and asked.arguments == _written(arguments):
+            if asked is not None and asked.arguments == _written(args):
                 grant = asked.grant
             else:
-                grant = await self._permitted(tool, arguments, context)
-            with calling(grant, run=context.invocation_id), within(_inside, context):
-                return await plain(args=arguments, tool_context=context)
+                grant = await self._permitted(tool, args, tool_context)
+            with calling(grant, run=tool_context.invocation_id), within(_inside, tool_context):
+                return await plain(args=args, tool_context=tool_context)
         except Denied as denied:
             return self._told(denied.decision)
 
@@ -191,15 +185,47 @@ class TokenGuard(BasePlugin):
 
 
 class _Guarded:
-    """What stands in the place of a tool's `run_async`."""
+    """What stands in the place of a tool's `run_async`, once for all guards that there will be.
 
-    def __init__(self, owner: TokenGuard, tool: BaseTool, plain: Callable[..., Any]) -> None:
-        self.owner = owner
-        self._tool = tool
-        self._plain = plain
+    It has none of its own: a tool may outlive the guards under which it was called (rule 6).
+    """
+
+    def __init__(self, tool: BaseTool, own: Callable[..., Any] | None) -> None:
+        """`own` is what the tool itself had in that place, if not its class has it."""
+        self.tool = tool
+        self.own = own
 
     async def __call__(self, *, args: dict[str, Any], tool_context: ToolContext) -> Any:
-        return await self.owner.run(self._tool, self._plain, args, tool_context)
+        """The tool's answer, if each guard of the run permits the call. Raises GuardError."""
+        call = self.own or partial(type(self.tool).run_async, self.tool)
+        guards = _guards_of(tool_context)
+        if not guards:
+            raise GuardError(
+                f"the tool {self.tool.name!r} was guarded before, and would run without a "
+                "TokenGuard: give the runner one in plugins=, or a tool of its own"
+            )
+        for guard in reversed(guards):
+            call = partial(guard.run, self.tool, call)
+        return await call(args=args, tool_context=tool_context)
+
+
+def _guards_of(context: ToolContext) -> list[TokenGuard]:
+    """The guards of the run that a call is made in, in the order in which they are asked."""
+    plugins = context.get_invocation_context().plugin_manager.plugins
+    return [each for each in plugins if isinstance(each, TokenGuard)]
+
+
+def _stand_in(tool: BaseTool) -> None:
+    """See to it that the tool runs under the grant of its call, with what was asked about.
+
+    The tool's own method is replaced, once. A copy of a guarded tool has the other's: it gets one.
+    """
+    own = vars(tool).get("run_async")
+    if isinstance(own, _Guarded):
+        if own.tool is tool:
+            return
+        own = own.own
+    vars(tool)["run_async"] = _Guarded(tool, own)
 
 
 def _written(arguments: Any) -> str | None:

@@ -285,6 +285,18 @@ def test_beside_settings_nothing_runs_once_the_cli_asks_nobody(guard: ToolGuard,
     assert told.codes == ["allowed", "allowed", "caller", "allowed"]
 
 
+def test_a_session_is_asked_for_once_whatever_came_before(guard: ToolGuard, told: Told) -> None:
+    """Plain options are good for any number of sessions; guarded ones would ask for those before, and are refused."""
+    plain = ClaudeAgentOptions()
+    for _ in range(50):
+        made = TokenGuard(guard, agent="orchestrator").guarded(plain, held=mint())
+        assert asked(made, (*query("eu"), MAIN)) == [""]
+    assert told.codes == ["allowed"] * 50
+    for again in (TokenGuard(guard, agent="orchestrator"), TokenGuard(guard, agent="other")):
+        with pytest.raises(GuardError, match="these options are guarded"):
+            again.guarded(made, held=mint())
+
+
 def prompted(own: ClaudeAgentOptions, *prompts: Any, folder: Path) -> list[str]:
     """What becomes of these prompts in a session."""
 

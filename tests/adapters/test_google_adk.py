@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -10,17 +11,19 @@ import pytest
 pytest.importorskip("google.adk")
 
 from google.adk.agents import LlmAgent
+from google.adk.agents.context import Context
+from google.adk.agents.invocation_context import InvocationContext
 from google.adk.code_executors import BuiltInCodeExecutor, UnsafeLocalCodeExecutor
 from google.adk.models.base_llm import BaseLlm
 from google.adk.models.llm_response import LlmResponse
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.runners import InMemoryRunner
-from google.adk.tools import google_search
+from google.adk.tools import FunctionTool, google_search
 from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.base_tool import BaseTool
 from google.genai import types
 
-from captoken import Access, AsyncVerifier, Decision, Issuer, Token, WideningError, current
+from captoken import Access, AsyncVerifier, Decision, Issuer, Keyring, Token, Verifier, WideningError, current
 from captoken.adapters.google_adk import TokenGuard, delegate_to
 from captoken.errors import GuardError
 from captoken.keys import HolderKey
@@ -245,15 +248,81 @@ def test_more_than_is_held_is_not_handed_on_and_without_a_guard_nothing_is(guard
     assert reached == []
 
 
-def test_a_tool_that_was_guarded_once_asks_in_any_runner(guard: ToolGuard, told: Told) -> None:
-    from google.adk.tools import FunctionTool
-
+def test_a_tool_that_was_guarded_once_does_not_run_without_a_guard(guard: ToolGuard, told: Told) -> None:
     reached: list[Any] = []
     shared = FunctionTool(take(reached))
     with current.use(mint(take={})):
         go(agent(obeying(("take", {})), shared), TokenGuard(guard))
-    said = go(agent(obeying(("take", {})), shared))
-    assert len(reached) == 1 and "error" in said[0]
+        with pytest.raises(GuardError, match="'take' was guarded before"):
+            go(agent(obeying(("take", {})), shared))
+        go(agent(obeying(("take", {})), shared), TokenGuard(guard))
+    assert len(reached) == 2 and told.codes == ["allowed"] * 2
+
+
+def test_a_guard_for_each_request_asks_once_however_many_came_before(told: Told) -> None:
+    """A tool outlives its guards: neither the tenth nor the thousandth asks, or charges, for those before it."""
+    ledger = MemoryLedger(shared=True, floor=0)
+    guard = ToolGuard(verifier(audit=told, ledger=ledger))
+    reached: list[Any] = []
+    shared = FunctionTool(take(reached))
+    model = Obeying(model="fake", steps=[step for _ in range(601) for step in ([("take", {})], [])])
+    root = Issuer(KEYRING, clock=clock()).mint(subject="user:jane", agent="orchestrator", task="t", tools={"take": {}}, uses=600)
+
+    async def main() -> None:
+        one = agent(model, shared)
+        message = types.Content(role="user", parts=[types.Part(text="go")])
+        for number in range(601):
+            runner = InMemoryRunner(one, app_name="desk", plugins=[TokenGuard(guard)])
+            await runner.session_service.create_session(app_name="desk", user_id="jane", session_id=f"s{number}")
+            async for _ in runner.run_async(user_id="jane", session_id=f"s{number}", new_message=message):
+                pass
+
+    with current.use(root):
+        asyncio.run(main())
+    assert told.codes == ["allowed"] * 600 + ["budget_exhausted"] and len(reached) == 600
+
+
+def test_two_keyrings_share_a_tool_and_each_run_asks_its_own(told: Told) -> None:
+    """The other keyring's guard, which could not read this token, is not asked."""
+    other = Keyring.generate()
+    reached: list[Any] = []
+    shared = FunctionTool(take(reached))
+    whose = [(KEYRING, guard_of(KEYRING, told)), (other, guard_of(other, told))]
+    for keyring, guard in whose * 2:
+        root = Issuer(keyring, clock=clock()).mint(subject="user:jane", agent="orchestrator", task="t", tools={"take": {}})
+        with current.use(root):
+            go(agent(obeying(("take", {})), shared), TokenGuard(guard))
+    assert told.codes == ["allowed"] * 4 and len(reached) == 4
+
+
+def guard_of(keyring: Keyring, told: Told) -> ToolGuard:
+    return ToolGuard(Verifier(keyring, clock=clock(), audit=told))
+
+
+def test_two_guards_of_one_run_are_each_asked_once(told: Told) -> None:
+    strict = Told()
+    guards = [TokenGuard(guard_of(KEYRING, told)), TokenGuard(guard_of(KEYRING, strict), name="second")]
+    reached: list[Any] = []
+    with current.use(mint(take={"what": {"in": ["cash"]}})):
+        said = go(agent(obeying(("take", {"what": "cash"}), ("take", {"what": "all"})), take(reached)), *guards)
+    assert told.codes == ["allowed", "argument"] and strict.codes == ["allowed"] and len(reached) == 1 and refused(said[1])
+    with current.use(mint(take={"what": {"in": ["cash"]}})):
+        go(agent(obeying(("take", {"what": "cash"})), take(reached), before_tool_callback=changing), *guards)
+    assert told.codes[2:] == ["allowed", "argument"] and strict.codes[1:] == ["allowed"] and len(reached) == 1
+
+
+def test_a_copy_of_a_guarded_tool_is_asked_about_by_its_own_name(guard: ToolGuard, told: Told) -> None:
+    """Toolsets with a prefix copy their tools: what is run, and asked about when it is changed, is the copy."""
+    reached: list[Any] = []
+    tool = FunctionTool(take(reached))
+    with current.use(mint(take={}, sales_take={})):
+        go(agent(obeying(("take", {})), tool), TokenGuard(guard))
+        other = copy.copy(tool)
+        other.name, other.func = "sales_take", take(sold := [])
+        changed = {"before_tool_callback": changing}
+        go(agent(obeying(("sales_take", {})), other, **changed), TokenGuard(guard))
+    asked = [decision.access.tool for decision in told.decisions if decision.access]
+    assert asked == ["take", "sales_take", "sales_take"] and len(reached) == 1 and sold == [("all", "orchestrator")]
 
 
 @pytest.mark.parametrize(
@@ -316,4 +385,5 @@ def test_the_names_of_the_framework_that_the_guard_stands_on_are_there() -> None
     """By name: where one is gone, a call would go past the guard."""
     for name in ("before_tool_callback", "before_model_callback", "before_agent_callback", "on_tool_error_callback"):
         assert name in vars(BasePlugin) and name in vars(TokenGuard)
+    assert "get_invocation_context" in vars(Context) and "plugin_manager" in InvocationContext.model_fields
     assert "run_async" in vars(BaseTool) and AgentTool(agent(obeying())).include_plugins
