@@ -100,7 +100,11 @@ class Guard(Challenges):
         self._gate = Gate(verifier, **options)
 
     def install(self, server: Any) -> None:
-        """Guard `server` from here on. Raises TypeError for what is no server of this `mcp`."""
+        """Guard `server` from here on, once. Raises ValueError for one that is guarded.
+
+        Two guards would each ask, and charge, for the same message. Raises TypeError for what is no
+        server of this `mcp`.
+        """
         if not TWO:
             # By name: that file cannot be imported where mcp 2.x is installed.
             import_module("captoken.adapters._mcp.version_1").install(self._gate, server)
@@ -110,6 +114,8 @@ class Guard(Challenges):
                 f"a {type(server).__name__} is no MCPServer or Server "
                 "(for fastmcp: captoken.adapters.fastmcp)"
             )
+        if any(isinstance(each, Guard) for each in server.middleware):
+            raise ValueError("this server is guarded: install one guard, where the server is made")
         server.middleware.append(self)
 
     async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:

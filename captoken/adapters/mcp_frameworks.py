@@ -113,38 +113,65 @@ def present_each(
 
 
 def _present_transport(transport: Any, presented: _Presented) -> None:
-    """See to it that each session of a transport of fastmcp presents."""
-    plain = transport.connect_session
+    """See to it that each session of a transport of fastmcp presents.
+
+    Its method is replaced once, however often it is asked to present.
+    """
+    known = transport.connect_session
+    if isinstance(known, _Connecting):
+        known.presented = presented
+    else:
+        transport.connect_session = _Connecting(known, presented)
+
+
+class _Connecting:
+    """What stands in the place of a transport's `connect_session`."""
+
+    def __init__(self, plain: Callable[..., Any], presented: _Presented) -> None:
+        self.presented = presented
+        self._plain = plain
 
     @asynccontextmanager
-    async def connect_session(*args: Any, **options: Any) -> AsyncGenerator[Any, None]:
-        async with plain(*args, **options) as session:
-            _present_session(session, presented)
+    async def __call__(self, *args: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        async with self._plain(*args, **options) as session:
+            _present_session(session, self.presented)
             yield session
-
-    transport.connect_session = connect_session
 
 
 def _present_session(session: Any, presented: _Presented) -> None:
     """See to it that each request of a session comes with a token: the SDK's own ones, too.
 
-    It replaces the one method of the session by which requests go out. What brings a token itself,
-    and what needs none, goes through as it is.
+    The one method of the session by which requests go out is replaced, once for each session.
     """
-    plain: Callable[..., Awaitable[Any]] = session.send_request
+    known = session.send_request
+    if isinstance(known, _Sending):
+        known.presented = presented
+    else:
+        session.send_request = _Sending(known, presented)
 
-    async def send_request(request: Any, *args: Any, **options: Any) -> Any:
+
+class _Sending:
+    """What stands in the place of a session's `send_request`.
+
+    What brings a token itself, and what needs none, goes through as it is.
+    """
+
+    def __init__(self, plain: Callable[..., Awaitable[Any]], presented: _Presented) -> None:
+        self.presented = presented
+        self._plain = plain
+
+    async def __call__(self, request: Any, *args: Any, **options: Any) -> Any:
         message = getattr(request, "root", request)  # mcp 1.x wraps it
         if message.method in FREE:
-            return await plain(request, *args, **options)
+            return await self._plain(request, *args, **options)
         whole: dict[str, Any] = message.model_dump(by_alias=True, mode="json", exclude_none=True)
         params = dict(whole.get("params") or {})
         theirs = params.pop("_meta", None) or {}
         if has_token(theirs):
-            return await plain(request, *args, **options)
+            return await self._plain(request, *args, **options)
 
         try:
-            ours = presented.meta(message.method, params)
+            ours = self.presented.meta(message.method, params)
         except Refused as refused:
             if message.method != CALL:
                 raise
@@ -152,9 +179,7 @@ def _present_session(session: Any, presented: _Presented) -> None:
         sent = {**whole, "params": {**params, "_meta": {**theirs, **ours}}}
         made = type(message).model_validate(sent)
         again = made if message is request else type(request)(made)
-        return await plain(again, *args, **options)
-
-    session.send_request = send_request
+        return await self._plain(again, *args, **options)
 
 
 def _told(refused: Refused) -> Any:

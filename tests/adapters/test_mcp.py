@@ -1326,6 +1326,14 @@ def test_what_is_no_server_is_not_guarded_in_silence() -> None:
             Guard(verifier()).install(thing)
 
 
+def test_a_server_has_one_guard() -> None:
+    """A guard for each request would ask, and charge, for the same call again."""
+    server = served(Ran())
+    for again in (Guard(verifier()), Guard(verifier())):
+        with pytest.raises(ValueError, match="this server is guarded"):
+            again.install(server)
+
+
 def test_what_is_added_after_the_guard_is_guarded_too() -> None:
     ran = Ran()
     server = served(ran)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from captoken import Issuer, Token, current
+from captoken.adapters._mcp.messages import TOKEN
 from captoken.adapters.mcp import TWO
 from captoken.adapters.mcp_frameworks import interceptor, meta_resolver, present_each, process_tool_call
 from captoken.errors import NoToken, Refused
@@ -291,3 +292,54 @@ def test_langchain_by_a_session(server: Any) -> None:
 
     asyncio.run(main())
     assert made.paid == [(5, "orchestrator")] * 2
+
+
+# --- clients that live long -------------------------------------------------------------------------------------------
+
+
+class Sent:
+    """A session, and a transport that gives it, which keeps the tokens that it is sent."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    async def send_request(self, request: Any) -> None:
+        self.tokens.append(request.model_dump(by_alias=True)["params"]["_meta"][TOKEN])
+
+
+class Transport:
+    def __init__(self, session: Sent) -> None:
+        self.session = session
+
+    @asynccontextmanager
+    async def connect_session(self) -> Any:
+        yield self.session
+
+
+class Client:
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["session", "client"])
+def test_a_client_that_is_told_to_present_at_each_request_presents_once(inside: bool) -> None:
+    """Ten thousand times over one client: one token goes out, of whom it was told last."""
+    from mcp import types
+
+    look = types.CallToolRequest(method="tools/call", params=types.CallToolRequestParams(name="look", arguments={}))
+    sent = Sent()
+    client: Any = Client(Transport(sent)) if inside else sent
+
+    async def main() -> None:
+        mine = [current.holding().delegate(to=f"agent-{number}", tools={"look": {}}) for number in range(3)]
+        for number in range(10_000):
+            present_each(client, audience=AUDIENCE, held=mine[number % 3])
+        if not inside:
+            return await client.send_request(look)
+        for _ in range(2):
+            async with client.transport.connect_session() as session:
+                await session.send_request(look)
+
+    with current.use(root()):
+        asyncio.run(main())
+    assert [Token.parse(text).unverified.lineage.holders[-1] for text in sent.tokens] == ["agent-0"] * (2 if inside else 1)

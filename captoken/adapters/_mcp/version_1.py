@@ -43,9 +43,11 @@ def install(gate: Gate, server: Any) -> None:
     """Guard `server`: also the handlers that it is given later.
 
     Raises TypeError for what is no server of mcp 1.x. Raises ValueError for one whose tasks are
-    enabled: they have handlers that do not come this way.
+    enabled: they have handlers that do not come this way. So for one that is guarded.
     """
     low = _low_level(server)
+    if isinstance(low.request_handlers, _Guarded):
+        raise ValueError("this server is guarded: install one guard, where the server is made")
     # Tasks have handlers of their own, for methods that would be answered without a token.
     if _has_tasks(low):
         raise ValueError(
