@@ -5,15 +5,21 @@ Own caveats, adapters and the other errors live in the modules of their names: `
 `captoken.adapters`, `captoken.errors`. The format is in `spec/captoken-v1.md`.
 """
 
-from captoken._format.errors import CaptokenError, TokenFormatError, WideningError
-from captoken._language.access import Access, Caller
-from captoken._language.capability import Capability
-from captoken._language.lineage import Actor
-from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
-from captoken._verification.verifier import AsyncVerifier, Verifier
-from captoken._writing.issuer import Issuer
-from captoken._writing.token import Token
-from captoken.keys.keyring import Keyring
+from typing import TYPE_CHECKING
+
+from captoken._format.lazy import lazily
+
+if TYPE_CHECKING:
+    from captoken._format.errors import CaptokenError, TokenFormatError, WideningError
+    from captoken._language.access import Access, Caller
+    from captoken._language.capability import Capability
+    from captoken._language.link import Actor
+    from captoken._verification.decision import Decision, Denied
+    from captoken._verification.grant import AsyncGrant, Grant
+    from captoken._verification.verifier import AsyncVerifier, Verifier
+    from captoken._writing.issuer import Issuer
+    from captoken._writing.token import Token
+    from captoken.keys.keyring import Keyring
 
 __all__ = [
     "Access",
@@ -34,18 +40,28 @@ __all__ = [
     "WideningError",
 ]
 
+__getattr__ = lazily(
+    globals(),
+    {
+        "Access": "captoken._language.access",
+        "Actor": "captoken._language.link",
+        "AsyncGrant": "captoken._verification.grant",
+        "AsyncVerifier": "captoken._verification.verifier",
+        "Caller": "captoken._language.access",
+        "Capability": "captoken._language.capability",
+        "CaptokenError": "captoken._format.errors",
+        "Decision": "captoken._verification.decision",
+        "Denied": "captoken._verification.decision",
+        "Grant": "captoken._verification.grant",
+        "Issuer": "captoken._writing.issuer",
+        "Keyring": "captoken.keys.keyring",
+        "Token": "captoken._writing.token",
+        "TokenFormatError": "captoken._format.errors",
+        "Verifier": "captoken._verification.verifier",
+        "WideningError": "captoken._format.errors",
+    },
+)
 
-def _say_where_they_are() -> None:
-    """The public classes say their public module, and their annotations still resolve there."""
-    from typing import get_type_hints
 
-    for name in __all__:
-        public = globals()[name]
-        own = vars(public).get("__annotations__", {})
-        hints = get_type_hints(public, include_extras=True)
-        public.__annotations__ = {key: hints[key] for key in own}
-        public.__module__ = __name__
-
-
-_say_where_they_are()
-del _say_where_they_are
+def __dir__() -> list[str]:
+    return [*__all__, *globals()]

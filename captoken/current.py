@@ -45,7 +45,8 @@ from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.text import PROOF_CHARS
 from captoken._language.access import Access
 from captoken._language.caveats import COUNTED
-from captoken._verification.decision import AsyncGrant, Denied, Grant
+from captoken._verification.decision import Denied
+from captoken._verification.grant import AsyncGrant, Grant
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
 from captoken._writing.token import Token
 from captoken.proof import Signer, with_proof

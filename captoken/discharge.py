@@ -28,7 +28,7 @@ from captoken._format import chain, names, primitives
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import LIMITS, b64decode, decode_json
 from captoken._format.errors import DischargeError, LimitError
-from captoken._format.packet import Packet
+from captoken._format.parts import Packet
 from captoken._format.sealed import Sealed, SealedValue, forgetful
 from captoken._format.text import UNBOUND, text_of
 from captoken._language.caveats import V1, Vocabulary

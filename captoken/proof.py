@@ -22,7 +22,7 @@ from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST, Clock, read_clock
 from captoken._format.encoding import LIMITS, MAX_INTEGER, b64decode, b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import LimitError, TokenFormatError
-from captoken._format.packet import Packet
+from captoken._format.parts import Packet
 from captoken._format.sealed import forgetful
 from captoken._format.text import BOUND, PROOF_BYTES, PROOF_CHARS, parts_of, proof_text
 from captoken._language.access import Access

@@ -33,7 +33,8 @@ from captoken._format.errors import DelegationError, GuardError, LimitError, NoT
 from captoken._format.given import read_once
 from captoken._language.access import Access, Caller, NotFinite
 from captoken._language.costs import cost_of, read_cost
-from captoken._verification.decision import Decision, Denied, Grant, granted
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.grant import Grant, granted
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
 from captoken._writing.token import Token
 from captoken.current import AnyGrant, Held

@@ -9,7 +9,8 @@ import pytest
 from captoken import Access, Capability
 from captoken._format.encoding import encode_json
 from captoken._language.caveats import V1
-from captoken._language.links import Link, read_link
+from captoken._language.link import Link
+from captoken._language.links import read_link
 from captoken._writing.keywords import UNSET
 from captoken.caveats import Caveat, Situation, Vocabulary
 from tests.world import NOW, data, tool

@@ -18,7 +18,7 @@ from captoken._format import chain, primitives
 from captoken._format import packet as wire
 from captoken._format.encoding import b64decode, b64encode, encode_json
 from captoken._format.entropy import random_bytes
-from captoken._format.packet import RawCaveat
+from captoken._format.parts import RawCaveat
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
 from captoken.discharge import Allow, Discharge, Discharger, Refuse, Ticket, Wait
 from captoken.errors import DischargeError, LimitError

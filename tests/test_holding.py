@@ -5,8 +5,8 @@ from __future__ import annotations
 from captoken import Access
 from captoken._format.encoding import encode_json
 from captoken._language.caveats import V1, write
-from captoken._language.lineage import Lineage
-from captoken._language.links import Link, read_link
+from captoken._language.link import Lineage, Link
+from captoken._language.links import read_link
 from captoken._writing import widening
 from captoken._writing.holding import Holding, everything
 from tests.longer import drawing, times

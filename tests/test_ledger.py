@@ -13,7 +13,8 @@ from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import LimitError
 from captoken._language.caveats import V1, prohibited
-from captoken._language.links import BadLink, Link, read_link
+from captoken._language.link import BadLink, Link
+from captoken._language.links import read_link
 from captoken._language.overlay import snapshot
 from captoken._verification.decision import Refusal
 from captoken.caveats import Situation

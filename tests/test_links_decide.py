@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from captoken import Access, Capability, Denied, Token, Verifier
-from captoken._language import capability, checks, conditions, constraints, data, patterns, tool
+from captoken._language import calls, capability, conditions, constraints, data, patterns, rights
 from captoken._language.caveats import BUILT_IN, V1
-from captoken._language.checks import checks_of
+from captoken._language.checks import Checks
 from captoken._language.constraints import Constraint, Range
 from captoken._language.kinds import BuiltIn, Situation
-from captoken._language.links import Link, read_link
+from captoken._language.link import Link
+from captoken._language.links import read_link
 from captoken._verification import plan
 from captoken.stores.memory import MemoryLedger
 from tests.world import NOW, mint, verifier
@@ -79,8 +80,8 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], Access, Access]] = {
 # All of the algebra: by class or module, and name.
 ALGEBRA: list[tuple[Any, str]] = [
     *((kind, name) for kind in (BuiltIn, *BUILT_IN) for name in ("meet", "covers", "held", "plainly_covers", "beyond", "stated")),
-    *((data.TableRights, name) for name in ("meet", "prohibits", "stated", "is_nothing")),
-    *((tool.ToolCalls, name) for name in ("meet", "prohibits", "stated", "is_nothing")),
+    *((rights.TableRights, name) for name in ("meet", "prohibits", "stated", "is_nothing")),
+    *((calls.ToolCalls, name) for name in ("meet", "prohibits", "stated", "is_nothing")),
     *((conditions.TaskPath, name) for name in ("meet", "prohibits", "stated", "is_silent", "is_nothing")),
     (conditions.AtMost, "meet"),
     (conditions.AtMost, "covers"),
@@ -143,7 +144,7 @@ def test_no_decision_asks_the_algebra(name: str, monkeypatch: pytest.MonkeyPatch
 def test_the_parts_are_all_there_are() -> None:
     """What a kind has beside its reading, `prohibits` and words is in the list above, by name."""
     listed = {part for _, part in ALGEBRA}
-    judging = {"prohibits", "accepts", "accepts_all", "read", "words", "key", "domain", "keywords", "counts", "settles", "plain", "slot", "excess", "asks_access"}
+    judging = {"prohibits", "looks", "accepts", "accepts_all", "read", "words", "key", "domain", "keywords", "counts", "settles", "plain", "slot", "excess", "asks_access"}
     shown = {"json", "of", "bound", "keys", "by", "filtered"}
     for kind in (*BUILT_IN, *constraints._KINDS):
         own = {name for name, part in vars(kind).items() if not name.startswith("_") and not isinstance(part, property)} - set(getattr(kind, "__struct_fields__", ()))
@@ -171,7 +172,7 @@ def test_a_meet_that_is_wrong_allows_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def row(*links: dict[str, Any], task: str = "task-123", audience: str | None = None) -> Any:
-    return checks_of([_link(stated) for stated in links], task, audience)
+    return Checks.of([_link(stated) for stated in links], task, audience)
 
 
 def _link(stated: dict[str, Any]) -> Link:
@@ -253,8 +254,8 @@ def test_a_check_that_raises_permits_nothing(monkeypatch: pytest.MonkeyPatch) ->
 def test_rows_are_made_for_the_second_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is answered sooner link by link; and of a text that is remembered, once for all that send it."""
     made: list[int] = []
-    inner: Callable[..., Any] = checks.checks_of
-    monkeypatch.setattr("captoken._verification.genuine.checks_of", lambda *given: made.append(1) or inner(*given))
+    inner: Callable[..., Any] = Checks.of
+    monkeypatch.setattr(Checks, "of", lambda *given: made.append(1) or inner(*given))
     one, text = verifier(), mint(tables=["t"], operations=["select"]).serialize()
     one.check(text, of_table("t"))
     assert not made
@@ -304,7 +305,7 @@ def test_rows_and_links_answer_alike() -> None:
     rng, seen = random.Random(7), [0, 0]
     for _ in range(1000):
         links = [_link(stated) for stated in drawn(rng)]
-        flat = checks_of(links, "task-123", None)
+        flat = Checks.of(links, "task-123", None)
         for asked in rng.choices(ACCESSES, k=20):
             situation = Situation(NOW, 0, rng.choice((frozenset(), frozenset(("here",)), HERE.audiences)), "task-123", rng.choice((None, 3, 9)))
             permitted = flat.permit(asked, situation)

@@ -16,7 +16,7 @@ import pytest
 from captoken import Denied, Issuer, Token, TokenFormatError, Verifier, WideningError
 from captoken._format import primitives
 from captoken._format.encoding import LIMITS, b64decode, b64encode, decode_json, encode_json
-from captoken._format.packet import Packet
+from captoken._format.parts import Packet
 from captoken._language import overlay as overlays
 from captoken._language.entries import size_of
 from captoken.control import ControlPlane, Entry, Operator, Overlay, Selector, recall

@@ -233,7 +233,7 @@ def test_every_limit_on_the_page_is_the_number_of_the_code() -> None:
 
 def test_every_limit_of_the_format_is_on_the_page() -> None:
     told = {number for numbers in NUMBERS.values() for number in numbers}
-    assert {getattr(_OF, name) for name in _OF.__dataclass_fields__} <= told
+    assert {getattr(_OF, name) for name in _OF._fields} <= told
 
 
 def test_every_rule_that_the_page_of_limits_cites_is_there() -> None:

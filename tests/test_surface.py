@@ -40,7 +40,8 @@ print(sorted({"nacl", "click", "rich", "pymacaroons", "sqlite3", "asyncio"} & sy
 def test_the_core_loads_no_room_beside_it() -> None:
     """Whoever verifies pays for no trail, no operator, no discharger and no store."""
     script = """
-import sys, captoken
+import sys
+from captoken import Access, Keyring, Verifier
 rooms = ("audit", "control", "discharge", "current", "tools", "adapters", "cli", "interop", "local", "testing")
 print(sorted(name for name in sys.modules if name.startswith(tuple("captoken." + room for room in rooms))))
 print(sorted(name for name in sys.modules if name.startswith("captoken.stores.")))

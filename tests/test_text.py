@@ -10,7 +10,7 @@ from captoken import TokenFormatError
 from captoken._format import packet as wire
 from captoken._format import text
 from captoken._format.encoding import b64encode
-from captoken._format.packet import Packet
+from captoken._format.parts import Packet
 from captoken._format.text import BOUND, PREFIX, UNBOUND
 from captoken.errors import LimitError
 

@@ -9,7 +9,8 @@ import pytest
 
 from captoken import Token, TokenFormatError, interop
 from captoken._format.encoding import OF_ANOTHER_SHAPE, b64encode, encode_json
-from captoken._format.packet import Packet, encode
+from captoken._format.packet import encode
+from captoken._format.parts import Packet
 from captoken._format.root import RootRecord
 from tests.world import NOW, SALES, code, data, mint
 

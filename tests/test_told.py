@@ -22,10 +22,11 @@ from captoken._language.access import Caller
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.constraints import read_constraint
 from captoken._language.costs import charged_once
-from captoken._language.data import rights_of
-from captoken._language.lineage import Lineage
+from captoken._language.lineage import step
+from captoken._language.link import Lineage
 from captoken._language.links import read_link
 from captoken._language.overlay import Overlay
+from captoken._language.rights import rights_of
 from captoken._verification.verifier import VerifierOptions
 from captoken._verification.wording import told_to_model
 from captoken._writing.keywords import UNSET
@@ -329,7 +330,7 @@ def shown() -> Iterator[str]:
         yield f"{error} {vars(error)} {error.code}"
     yield str(charged_once([data("sales"), data("hr")], {"eur": 3, "rows": 1}))
     for body in (b'{"from":"orchestrator","n":"AAAAAAAAAAA","to":"x"}', b'{"from":"nobody","n":"AAAAAAAAAAA","to":"x"}'):
-        yield str(Lineage(("orchestrator",)).step(read_link(body, V1)))
+        yield str(step(Lineage(("orchestrator",)), read_link(body, V1)))
     for key in ("region", "tables", "acme:region", 7):
         yield from attempted(
             f"a caveat called {key}", lambda key=key: repr(Vocabulary(type("Odd", (Region,), {"key": key}), Region))

@@ -20,7 +20,8 @@ from captoken._language.caveats import V1, Situation, Vocabulary
 from captoken._language.conditions import Where
 from captoken._language.constraints import read_constraint
 from captoken._language.data import Columns
-from captoken._language.links import Link, read_link
+from captoken._language.link import Link
+from captoken._language.links import read_link
 from tests.world import code, mint, verifier
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from captoken._format.packet import Packet, RawCaveat
+from captoken._format.parts import Packet, RawCaveat
 from captoken._format.primitives import disclose, enclose, equal, hmac_sha256, mac
 
 _GENERATOR = b"macaroons-key-generator"

@@ -15,8 +15,7 @@ says.
 from __future__ import annotations
 
 import binascii
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -25,8 +24,7 @@ Integer: TypeAlias = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER
 MAX_DEPTH = 32  # levels of arrays and objects below the object itself
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What readers refuse and writers do not write (spec, "Limits").
 
     The same at all verifiers: a token that one takes and another refuses would be a difference to

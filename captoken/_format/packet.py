@@ -16,39 +16,15 @@ two texts. A deny-list that knows one of them would not stop the other.
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-import msgspec
-
 from captoken._format.encoding import LIMITS
 from captoken._format.errors import TokenFormatError
+from captoken._format.parts import Packet, RawCaveat
 
 VID_BYTES = 72  # nonce 24, tag 16, key 32
 # Type 6 and a length of 32: the one way in which a signature begins.
 _SIGNATURE = b"\x06\x20"
 # Type 1 and a length of 0, which other libraries write. No token of ours has it.
 _EMPTY_LOCATION = b"\x01\x00"
-
-
-# One caveat as it travels: its id, which is a link's bytes, and a verification id. That is empty
-# unless a third party is asked.
-RawCaveat: TypeAlias = tuple[bytes, bytes]
-
-
-class Packet(msgspec.Struct, frozen=True, gc=False):
-    """A macaroon as it travels: a token's, or a discharge's.
-
-    The signature is the key to every narrower token: a secret, like the text. `repr` shows none of
-    it. Read is not verified: whoever has the bytes can write any of these fields.
-    """
-
-    identifier: bytes
-    caveats: tuple[RawCaveat, ...]
-    signature: bytes
-
-    def __repr__(self) -> str:
-        """How many caveats there are, and nothing of what they or the signature are."""
-        return f"<Packet, {len(self.caveats)} caveats>"
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:

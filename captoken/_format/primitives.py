@@ -24,6 +24,8 @@ from hashlib import blake2b
 from hashlib import sha256 as _sha256
 from typing import Any, Protocol
 
+KEY_BYTES = 32  # of every key, secret or public
+
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 # A block is 64 bytes: this is what follows a key of 32 in it.
@@ -212,10 +214,25 @@ def is_good_exchange_key(public: bytes) -> bool:
     return shared_secret(probe, public) is not None
 
 
+def problem_with(secret: Any) -> str | None:
+    """Why `secret` is not fit to be one, or None (spec 27.1).
+
+    Says nothing of its content. Bytes that are all equal are what a buffer looks like that nobody
+    has filled. Whether others are random nobody can see.
+    """
+    if type(secret) is not bytes:
+        return f"a secret key must be bytes, not {type(secret).__name__}"
+    if len(secret) != KEY_BYTES:
+        return f"a secret key is {KEY_BYTES} bytes, not {len(secret)}"
+    if secret.count(secret[0]) == KEY_BYTES:
+        return "a secret key whose bytes are all equal is no secret"
+    return None
+
+
 def signing_public(secret: bytes) -> bytes:
     """The Ed25519 public key of a secret seed of 32 bytes (RFC 8032). Public, 32 bytes.
 
-    Does not look at the seed: `problem_with` in the room of keys does.
+    Does not look at the seed: `problem_with` does.
     """
     public: bytes = _libsodium().crypto_sign_seed_keypair(secret)[0]
     return public

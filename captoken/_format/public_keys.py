@@ -19,8 +19,8 @@ from typing import Any
 
 from captoken._format import primitives
 from captoken._format.encoding import b64decode
+from captoken._format.primitives import KEY_BYTES
 
-KEY_BYTES = 32
 # Of a public key as base64url, without padding: 256 bits at 6 bits a character.
 KEY_CHARS = 43
 

@@ -15,7 +15,6 @@ line or an empty place comes out as its number.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -50,9 +49,19 @@ def shown_file(path: Any) -> str:
 _could_be_secret = re.compile(r"[A-Za-z0-9_+=-]{40,}")
 
 
+def json_text(value: Any, *, ascii_alone: bool = False) -> str:
+    """A JSON value as people read it, with a space behind each comma and colon.
+
+    Raises TypeError for what JSON has not. For words: what is compared is spelled by `encoding`.
+    """
+    import json  # most programs show nothing
+
+    return json.dumps(value, ensure_ascii=ascii_alone)
+
+
 def spelled(value: Any) -> str:
     """A JSON value for people, on one line and short. Raises TypeError for what JSON has not."""
-    return _cut(json.dumps(value, ensure_ascii=True), _SPELLED_CHARS)
+    return _cut(json_text(value, ascii_alone=True), _SPELLED_CHARS)
 
 
 def _cut(text: str, most: int) -> str:
@@ -123,7 +132,7 @@ def named(text: str) -> str:
     if _is_plain(text):
         return escape(text)
     # JSON puts quotes around it, and escapes those inside.
-    return escape(json.dumps(text, ensure_ascii=False))
+    return escape(json_text(text))
 
 
 def named_all(given: Iterable[str]) -> str:

@@ -23,11 +23,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from captoken._format.encoding import LIMITS, EncodingError, b64decode, b64encode
 from captoken._format.errors import LimitError, TokenFormatError
-from captoken._format.packet import Packet, decode, encode
+from captoken._format.packet import decode, encode
+from captoken._format.parts import Packet, Parts
 
 PREFIX = "cap1_"
 # No prefix begins another, so that one look tells what a part is.
@@ -37,17 +36,6 @@ PROOF = "cap1p_"  # a proof of possession, for one sending
 
 PROOF_BYTES = 8 + 16 + 64  # when it was made, a nonce, a signature
 PROOF_CHARS = len(PROOF) + (PROOF_BYTES * 4 + 2) // 3
-
-
-class Parts(msgspec.Struct, frozen=True, gc=False):
-    """What a text holds: a token, its discharges, and a proof of whoever sends it.
-
-    Made by `parts_of`. Read is not verified. The text is a secret, and so is this.
-    """
-
-    packet: Packet
-    discharges: tuple[Packet, ...] = ()
-    proof: bytes | None = None
 
 
 def packet_of(text: Any) -> Packet:

@@ -35,7 +35,6 @@ How each fact is spelled:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from math import ceil, floor, isfinite
 from typing import Any
@@ -46,7 +45,7 @@ from msgspec.structs import force_setattr
 from captoken._format import names
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.given import read_once
-from captoken._format.spelling import shown
+from captoken._format.spelling import json_text, shown
 
 
 class NotFinite(ValueError):  # noqa: N818, the name reads as what it is
@@ -309,7 +308,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             keywords["tools"] = {self.tool: arguments or "without arguments"}
         if self.attributes:
             keywords["where"] = dict.fromkeys(self.attributes, "as stated")
-        return ", ".join(f"{key}={json.dumps(value)}" for key, value in keywords.items())
+        return ", ".join(
+            f"{key}={json_text(value, ascii_alone=True)}" for key, value in keywords.items()
+        )
 
 
 def _exactly_all(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -351,7 +352,7 @@ def _around(values: Collection[Any], depth: int) -> dict[str, Any]:
 
     if depth > 0 and all(type(value) is list for value in values):
         inside = _around([item for value in values for item in value], depth - 1)
-        if len(json.dumps(inside)) > _ROOM:
+        if len(json_text(inside, ascii_alone=True)) > _ROOM:
             inside = {"any": True}
         return {"each": inside, "most": max(map(len, values))}
     return {"any": True}

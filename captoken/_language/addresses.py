@@ -18,7 +18,6 @@ is not looked at.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -52,9 +51,11 @@ class Block(NamedTuple):
 
     def __str__(self) -> str:
         """In its one spelling, like `10.0.0.0/8`."""
+        from ipaddress import IPv4Address, IPv6Address  # for words and for writers
+
         if self.version == 4:
-            return f"{ipaddress.IPv4Address(self.first)}/{self.length}"
-        return f"{ipaddress.IPv6Address(self.first)}/{self.length}"
+            return f"{IPv4Address(self.first)}/{self.length}"
+        return f"{IPv6Address(self.first)}/{self.length}"
 
 
 # What the addresses of version 4 in the spelling of version 6 begin with: 96 bits.

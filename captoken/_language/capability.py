@@ -27,14 +27,15 @@ from captoken._format.encoding import encode_json
 from captoken._format.sealed import SealedValue
 from captoken._format.spelling import spelled
 from captoken._language.access import Access
+from captoken._language.calls import ToolCalls
 from captoken._language.caveats import BUILT_IN, is_own
 from captoken._language.conditions import Audience, TaskPath
 from captoken._language.constraints import Constraint
-from captoken._language.data import ALL_RIGHTS, RightsMap, TableRights
 from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
-from captoken._language.links import Link
+from captoken._language.link import Link
 from captoken._language.reasons import Reason
-from captoken._language.tool import FREE, CallMap, ToolCalls
+from captoken._language.rights import ALL_RIGHTS, RightsMap, TableRights
+from captoken._language.tool import FREE, CallMap
 
 # What is held in each place: by domain, or by key for what has no domain.
 Held: TypeAlias = Mapping[str, BuiltIn]

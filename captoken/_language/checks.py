@@ -24,7 +24,8 @@ import msgspec
 from captoken._format.encoding import respelled
 from captoken._language.access import Access
 from captoken._language.kinds import Caveat, Situation
-from captoken._language.links import Link, settled
+from captoken._language.link import Link
+from captoken._language.links import settled
 
 # The `prohibits` of one caveat.
 Check: TypeAlias = Callable[[Any, Situation], object]
@@ -51,6 +52,55 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
     closes_data: bool
     closes_tool: bool
     names_domain: bool
+
+    @classmethod
+    def of(
+        cls,
+        links: Iterable[Link],
+        task: str,
+        audience: str | None,
+    ) -> Checks:
+        """The checks of `links`, with the task and the audience of the root record.
+
+        For links of version 1 alone: an embedder's caveats are asked link by link.
+        """
+        stated: dict[str, list[Caveat]] = {}
+        domains: set[frozenset[str]] = set()
+        on_one_path = True
+        so_far = Situation(0, task=task)
+        for link in links:
+            domains.add(link.domains)
+            for caveat in (*link.early, *link.late):
+                stated.setdefault(caveat.key, []).append(caveat)
+                if caveat.key == "task" and caveat.prohibits(None, so_far) is not None:  # type: ignore[arg-type]
+                    on_one_path = False
+            if link.settles:
+                so_far = settled(so_far, link)
+        domains.discard(frozenset())
+
+        early: list[Check] = []
+        audiences = [frozenset((audience,))] if audience is not None else []
+        late: dict[str, list[Check]] = {"all": [], "data": [], "tool": []}
+        for key, caveats in stated.items():
+            for caveat in _each_once(caveats):
+                if caveat.asks_access:
+                    late[caveat.domain].append(caveat.prohibits)
+                elif key == "aud":
+                    audiences.append(frozenset(caveat.value))
+                elif key != "task":
+                    early.append(caveat.prohibits)
+
+        return cls(
+            tuple(early),
+            tuple(audiences),
+            on_one_path,
+            tuple(late["all"]),
+            tuple(late["data"]),
+            tuple(late["tool"]),
+            closes_data=any("data" not in named for named in domains),
+            closes_tool=any("tool" not in named for named in domains),
+            names_domain=bool(domains),
+        )
 
     def permit(
         self,
@@ -107,54 +157,6 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
 
         # An access of no domain passes no link that names one.
         return not self.names_domain or access.table is not None or access.tool is not None
-
-
-def checks_of(
-    links: Iterable[Link],
-    task: str,
-    audience: str | None,
-) -> Checks:
-    """The checks of `links`, with the task and the audience of the root record.
-
-    For links of version 1 alone: an embedder's caveats are asked link by link.
-    """
-    stated: dict[str, list[Caveat]] = {}
-    domains: set[frozenset[str]] = set()
-    on_one_path = True
-    so_far = Situation(0, task=task)
-    for link in links:
-        domains.add(link.domains)
-        for caveat in (*link.early, *link.late):
-            stated.setdefault(caveat.key, []).append(caveat)
-            if caveat.key == "task" and caveat.prohibits(None, so_far) is not None:  # type: ignore[arg-type]
-                on_one_path = False
-        if link.settles:
-            so_far = settled(so_far, link)
-    domains.discard(frozenset())
-
-    early: list[Check] = []
-    audiences = [frozenset((audience,))] if audience is not None else []
-    late: dict[str, list[Check]] = {"all": [], "data": [], "tool": []}
-    for key, caveats in stated.items():
-        for caveat in _each_once(caveats):
-            if caveat.asks_access:
-                late[caveat.domain].append(caveat.prohibits)
-            elif key == "aud":
-                audiences.append(frozenset(caveat.value))
-            elif key != "task":
-                early.append(caveat.prohibits)
-
-    return Checks(
-        tuple(early),
-        tuple(audiences),
-        on_one_path,
-        tuple(late["all"]),
-        tuple(late["data"]),
-        tuple(late["tool"]),
-        closes_data=any("data" not in named for named in domains),
-        closes_tool=any("tool" not in named for named in domains),
-        names_domain=bool(domains),
-    )
 
 
 def _each_once(caveats: list[Caveat]) -> Iterable[Caveat]:

@@ -33,7 +33,6 @@ from captoken._format.spelling import (
 from captoken._language import constraints
 from captoken._language.access import Access, amount, amounts
 from captoken._language.constraints import NOTHING, Constraint, looked_at
-from captoken._language.failing import attribute_failed
 from captoken._language.kinds import (
     ASK_FOR_LESS,
     BuiltIn,
@@ -118,12 +117,16 @@ class Where(BuiltIn, frozen=True):
         stated = access.attributes
         for attribute, constraint in self.rules.items():
             if attribute not in stated or not constraint.accepts(stated[attribute]):
+                from captoken._language.failing import attribute_failed  # words
+
                 return attribute_failed(attribute, constraint, stated)
         return None
 
     def looks(self, access: Access) -> Iterable[Looked]:
         """Each constraint at its attribute, where that is stated."""
         return looked_at(self.rules.items(), self.value, access.attributes)
+
+    # For writers and people: no verifier asks what follows.
 
     def held(self) -> Where:
         """Constraints in normal form, in order of attributes, so that equal rules compare equal."""
@@ -202,6 +205,8 @@ class AtMost(BuiltIn, frozen=True):
     whose bound is not greater. Both answers are exact, since bounds are integers and lie in one
     order.
     """
+
+    # For writers and people: no verifier asks what follows.
 
     def meet(self, other: Any) -> AtMost:
         """The one with the smaller bound. Of two equal ones either will do.
@@ -317,6 +322,8 @@ class Expires(AtMost, frozen=True):
             return None
         return Reason("expired", f"expired at {spelled_time(self.value)}")
 
+    # For writers and people: no verifier asks what follows.
+
     def excess(self, wanted: Any) -> Excess:
         """As for all bounds, with a hint at the keyword that cannot ask for too much.
 
@@ -365,6 +372,8 @@ class NotBefore(BuiltIn, frozen=True):
         if situation.now >= self.value - situation.leeway:
             return None
         return Reason("not_yet_valid", f"not valid before {spelled_time(self.value)}")
+
+    # For writers and people: no verifier asks what follows.
 
     def meet(self, other: Any) -> NotBefore:
         """The later of the two times.
@@ -449,6 +458,8 @@ class Audience(BuiltIn, frozen=True):
             return None
         return Reason("wrong_audience", f"addressed to {spelled(self.value)}")
 
+    # For writers and people: no verifier asks what follows.
+
     def held(self) -> Audience:
         """The names sorted, each once, so that lists that permit the same compare equal.
 
@@ -529,6 +540,8 @@ class Task(BuiltIn, frozen=True):
         if _on_one_path(situation.task, self.value):
             return None
         return Reason("task", f"task {self.value} is not on one path with task {situation.task}")
+
+    # For writers and people: no verifier asks what follows.
 
     def held(self) -> TaskPath:
         """As a path, which can also say that it is torn.
@@ -652,6 +665,8 @@ class Uses(AtMost, frozen=True):
         """
         return None
 
+    # For writers and people: no verifier asks what follows.
+
     @property
     def is_silent(self) -> bool:
         """Always: a capability need not ask it about any access.
@@ -707,6 +722,8 @@ class Budget(BuiltIn, frozen=True):
             f"what it costs in {', '.join(sorted(missing))} is not stated; "
             f"if it costs nothing: cost={spelled(dict.fromkeys(sorted(missing), 0))}",
         )
+
+    # For writers and people: no verifier asks what follows.
 
     def meet(self, other: Any) -> Budget:
         """Of each unit the smaller amount; a unit that only one names is bounded by that one.
@@ -788,6 +805,8 @@ class Fresh(AtMost, frozen=True):
         have = "there is none" if age is None else f"it is {age} s old"
         wanted = f"asks for an overlay of the last {self.value} s"
         return Reason("stale_overlay", f"{wanted}, and {have}")
+
+    # For writers and people: no verifier asks what follows.
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line, in the two largest units of time: `only under an overlay of the last 1m`.

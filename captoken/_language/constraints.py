@@ -48,7 +48,6 @@ So every class looks at the exact type before it compares.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import chain
@@ -59,7 +58,7 @@ import msgspec
 
 from captoken._format import names
 from captoken._format.given import read_once
-from captoken._format.spelling import escape, named_all, shown
+from captoken._format.spelling import escape, json_text, named_all, shown
 from captoken._language import addresses, urls
 from captoken._language.values import a_bounded_integer, a_list
 
@@ -103,6 +102,8 @@ class Constraint(msgspec.Struct, frozen=True):
         A kind that can look at many values in fewer steps does so here.
         """
         return all(map(self.accepts, values))
+
+    # For writers and people: no verifier asks what follows.
 
     def alike(self, other: Any) -> Constraint:
         """What this one and another of its kind accept together.
@@ -178,6 +179,8 @@ class Anything(Constraint, frozen=True):
         """
         return True
 
+    # For writers and people: no verifier asks what follows.
+
     def json(self) -> dict[str, Any]:
         """The one object that spells it.
 
@@ -228,6 +231,8 @@ class In(Constraint, frozen=True):
         listed = {value for is_boolean, value in self.values if not is_boolean}
         return all(map(listed.__contains__, values))
 
+    # For writers and people: no verifier asks what follows.
+
     def filtered(self, other: Constraint) -> Constraint:
         """The values of the list that `other` accepts too, of whatever kind it is.
 
@@ -250,7 +255,7 @@ class In(Constraint, frozen=True):
         An empty list is "nothing there is". Not shortened: a list may be long.
         """
         # Strings of a list were chosen by a stranger: what would steer a terminal is escaped.
-        values = [escape(json.dumps(value, ensure_ascii=False)) for value in self._listed()]
+        values = [escape(json_text(value)) for value in self._listed()]
         if len(values) > 1:
             return f"one of {', '.join(values)}"
         return values[0] if values else "nothing there is"
@@ -306,6 +311,8 @@ class Range(Constraint, frozen=True):
         if not values or not {int}.issuperset(map(type, values)):
             return super().accepts_all(values)
         return self.accepts(min(values)) and self.accepts(max(values))
+
+    # For writers and people: no verifier asks what follows.
 
     def alike(self, other: Range) -> Constraint:
         """The higher `min` and the lower `max`. If they cross, nothing is left.
@@ -375,6 +382,8 @@ class Paths(Constraint, frozen=True):
         # The slash behind both keeps `/database` out of `/data`.
         return _begins_with_one(f"{value}/", self.starts)
 
+    # For writers and people: no verifier asks what follows.
+
     def alike(self, other: Paths) -> Constraint:
         """Of each list the paths that lie at or below one of the other.
 
@@ -430,6 +439,8 @@ class Prefixes(Constraint, frozen=True):
         is_url = "://" in value and urls.url_of(value) is not None
         return not is_url and addresses.address(value) is None
 
+    # For writers and people: no verifier asks what follows.
+
     def alike(self, other: Prefixes) -> Constraint:
         """Of each list the prefixes that begin with one of the other: longer ones say less."""
         mine = [start for start in self.starts if _begins_with_one(start, other.starts)]
@@ -477,6 +488,8 @@ class Urls(Constraint, frozen=True):
             return False
         asked = urls.url_of(value)
         return asked is not None and urls.is_within_one(asked, self.sites)
+
+    # For writers and people: no verifier asks what follows.
 
     def alike(self, other: Urls) -> Constraint:
         """What each entry of one has in common with each of the other: one url or nothing.
@@ -526,6 +539,8 @@ class Networks(Constraint, frozen=True):
         """An address that could be spelled otherwise is refused, whatever it would be."""
         found = addresses.address(value) if type(value) is str else None
         return found is not None and addresses.in_any_block(self.blocks, *found)
+
+    # For writers and people: no verifier asks what follows.
 
     def alike(self, other: Networks) -> Constraint:
         """The addresses in both, as blocks: two blocks are nested or disjoint."""
@@ -587,6 +602,8 @@ class Each(Constraint, frozen=True):
         if self.most is not None and max(map(len, values), default=0) > self.most:
             return False
         return self.inside.accepts_all([*chain.from_iterable(values)])
+
+    # For writers and people: no verifier asks what follows.
 
     def alike(self, other: Each) -> Constraint:
         """Items that satisfy both, and the lower `most`. The empty list is always left."""

@@ -37,12 +37,10 @@ from captoken._format.encoding import (
 )
 from captoken._format.errors import DischargeError, LimitError
 from captoken._format.given import read_once
-from captoken._format.packet import Packet, RawCaveat
+from captoken._format.parts import Packet, RawCaveat
 from captoken._format.public_keys import exchange_key, public_bytes
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.text import UNBOUND, discharge_of, text_of
-from captoken._language.caveats import Vocabulary
-from captoken._language.links import BadLink, Link, is_about_requests, read_link
 
 CAVEAT_KEY_BYTES = 32
 
@@ -224,28 +222,3 @@ def bound_discharge(packet: Packet, root_signature: bytes) -> Packet:
     """
     signature = chain.bind(root_signature, packet.signature)
     return Packet(packet.identifier, packet.caveats, signature)
-
-
-def read_discharge(packet: Packet, vocabulary: Vocabulary) -> list[Link] | BadLink:
-    """The links of a discharge whose signature held, or why they prohibit everything.
-
-    They are caveats about the request, and one of them is an expiry (spec 33.6). Anything else
-    could do more than restrict, or tell of the token. Never raises.
-    """
-    links: list[Link] = []
-    for cid, vid in packet.caveats:
-        if vid:
-            return _unreadable("a discharge that asks a third party in its turn")
-        link = read_link(cid, vocabulary)
-        if isinstance(link, BadLink):
-            return BadLink(link.code, f"in the discharge: {link.text}")
-        if not is_about_requests(link):
-            return _unreadable("a discharge that speaks of task, lineage or keys, or counts")
-        links.append(link)
-    if not any(caveat.key == "exp" for link in links for caveat in link.caveats):
-        return _unreadable("a discharge without an expiry")
-    return links
-
-
-def _unreadable(why: str) -> BadLink:
-    return BadLink("unreadable_link", why)

@@ -23,7 +23,8 @@ from captoken._format.clocks import epoch_seconds
 from captoken._format.encoding import LIMITS, Integer, b64decode, encode_json
 from captoken._format.root import RootRecord
 from captoken._language.caveats import Vocabulary
-from captoken._language.links import BadLink, Link, is_about_requests, read_link
+from captoken._language.link import BadLink, Link
+from captoken._language.links import is_about_requests, read_link
 
 # 16 bytes in canonical base64url (1.2).
 _is_id = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch

@@ -15,7 +15,29 @@ from captoken._language.constraints import NOTHING, Constraint, Range
 from captoken._language.reasons import Failing, Reason
 
 
-def unknown_argument(
+def call_failed(
+    argument: str,
+    tool: str | None,
+    rule: Mapping[str, tuple[Constraint, bool]],
+    stated: Mapping[str, Any],
+) -> Reason:
+    """The first argument for which a call is refused: in a closed world, or missing from it.
+
+    An argument that is named to keep it out, as `_` is where none is permitted, is told as one that
+    is not named.
+    """
+    constraint, optional = rule.get(argument, (NOTHING, True))
+    if optional and constraint == NOTHING:
+        return _unknown_argument(argument, tool, rule)
+
+    failing = _failing("argument", argument, constraint, stated)
+    text = "must be present"
+    if failing.problem == "value":
+        text = _unsatisfied(constraint)
+    return Reason("argument", f"argument {argument} of tool {tool} {text}", failing)
+
+
+def _unknown_argument(
     argument: str,
     tool: str | None,
     rule: Mapping[str, tuple[Constraint, bool]],
@@ -33,20 +55,6 @@ def unknown_argument(
 
     failing = Failing("argument", argument, "unknown", words)
     return Reason("argument", f"argument {argument} of tool {tool} {words}", failing)
-
-
-def argument_failed(
-    argument: str,
-    tool: str | None,
-    constraint: Constraint,
-    stated: Mapping[str, Any],
-) -> Reason:
-    """An argument that is named, and missing or of another value."""
-    failing = _failing("argument", argument, constraint, stated)
-    text = "must be present"
-    if failing.problem == "value":
-        text = _unsatisfied(constraint)
-    return Reason("argument", f"argument {argument} of tool {tool} {text}", failing)
 
 
 def attribute_failed(

@@ -153,6 +153,20 @@ class BuiltIn(Caveat, frozen=True, gc=False):
     # way (see `links`). `__post_init__` checks the value either way.
     plain: ClassVar[Any] = None
 
+    def prohibits(self, access: Any, situation: Any) -> Reason | None:
+        """Why it prohibits, or None. It looks at the facts alone, and does no I/O."""
+        raise NotImplementedError
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        """Each constraint and list that looks at a value of the access, with that value (24.25).
+
+        A constraint or list as it stands in the link. For one that looks at no value, and for a
+        caveat that is judged without an access, nothing.
+        """
+        return ()
+
+    # For writers and people: no verifier asks what follows.
+
     @classmethod
     def slot(cls) -> str:
         """What a capability holds it under: its domain, or its own key if it has none."""
@@ -178,18 +192,6 @@ class BuiltIn(Caveat, frozen=True, gc=False):
     def is_silent(self) -> bool:
         """Does it prohibit no access by itself? As it is held."""
         return False
-
-    def prohibits(self, access: Any, situation: Any) -> Reason | None:
-        """Why it prohibits, or None. It looks at the facts alone, and does no I/O."""
-        raise NotImplementedError
-
-    def looks(self, access: Access) -> Iterable[Looked]:
-        """Each constraint and list that looks at a value of the access, with that value (24.25).
-
-        A constraint or list as it stands in the link. For one that looks at no value, and for a
-        caveat that is judged without an access, nothing.
-        """
-        return ()
 
     def meet(self, other: Any) -> BuiltIn:
         """What permits exactly what both permit. Of two in normal form it is so again."""

@@ -19,80 +19,28 @@ Caveats do not need this order: each is judged alone. Lineage does, because a ha
 wrong by who held the token before it. So it is the one part that an inserted link could confuse,
 and only a holder can add a link, at the end.
 
-    Lineage(("a",)).step(link)    # link: from a, to b. The holders are a, b
-    Lineage(("a",)).step(link)    # link: from c, to b. Reason: broken_delegation
+    step(Lineage(("a",)), link)    # link: from a, to b. The holders are a, b
+    step(Lineage(("a",)), link)    # link: from c, to b. Reason: broken_delegation
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
-import msgspec
 from msgspec import structs
 
-from captoken._language.links import BadLink, Link
+from captoken._language.link import BadLink, Lineage, Link
 from captoken._language.reasons import Reason
 
-Basis = Literal["issued", "vouched", "proven"]
 
+def step(lineage: Lineage, link: Link) -> Lineage | Reason:
+    """The state after `link`, or why the chain breaks at it (spec 20).
 
-class Actor(msgspec.Struct, frozen=True, gc=False):
-    """An agent's name and how it is known.
-
-    It is `issued` by the root record, or `vouched` for by whoever handed on, or `proven`: the key
-    that the token was bound to signed the hand-over. Only the first is the issuer's word. A vouched
-    name is worth as much as the holders before it, and identity is not read from it (spec 9.6).
+    Looks at names, depth and whether a key is named. Does not judge caveats, and does not verify
+    the custody signature: the verifier does. Never raises.
     """
-
-    name: str
-    basis: Basis
-
-
-class Lineage(msgspec.Struct, frozen=True, gc=False):
-    """The agents that have held the token, in order, and what is asked of later links.
-
-    A value: a step gives a new one. It knows names, and has looked at no signature.
-
-        Lineage(("orchestrator", "sales-agent"), left=0)    # nobody else may be handed it
-    """
-
-    holders: tuple[str, ...]  # the root's agent first, the current holder last
-    left: int | None = None  # how many more delegations; None is no bound
-    must_delegate: bool = False  # some later link must delegate
-    key: bytes | None = None  # the Ed25519 key that the token is bound to
-
-    @property
-    def holder(self) -> str:
-        """The agent that holds the token: the last that it was handed to.
-
-        By the chain's word. Who sends the token is for the server's own authentication.
-        """
-        return self.holders[-1]
-
-    def chain(self, proven: frozenset[str] = frozenset()) -> tuple[Actor, ...]:
-        """The holders with the basis on which their names are known (spec 20.4).
-
-        Only the first was written by the issuer. `proven` are those whose hand-over was signed by
-        the key that the token was bound to, as somebody has checked. It is not checked here.
-
-            Lineage(("a", "b")).chain()    # a issued, b vouched
-        """
-        # A set of names is enough, since no name holds a token twice.
-        first, *later = self.holders
-        actors = [Actor(first, "issued")]
-        for name in later:
-            actors.append(Actor(name, "proven" if name in proven else "vouched"))
-        return tuple(actors)
-
-    def step(self, link: Link) -> Lineage | Reason:
-        """The state after `link`, or why the chain breaks at it (spec 20).
-
-        Looks at names, depth and whether a key is named. Does not judge caveats, and does not
-        verify the custody signature: the verifier does. Never raises.
-        """
-        after = _followed(self, (link,))
-        return after if isinstance(after, Lineage) else after[1]
+    after = _followed(lineage, (link,))
+    return after if isinstance(after, Lineage) else after[1]
 
 
 def follow(agent: str, links: Iterable[Link]) -> Lineage | tuple[int, Reason]:
@@ -186,7 +134,7 @@ def read_along(agent: str, links: Sequence[Link | BadLink]) -> Lineage:
         if isinstance(link, BadLink):
             lineage = _past(lineage, link)
             continue
-        after = lineage.step(link)
+        after = step(lineage, link)
         if isinstance(after, Lineage):
             lineage = after
     return lineage

@@ -28,14 +28,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import structs
 
 from captoken._format import names, primitives, signed
 from captoken._format.encoding import EncodingError, b64decode, decode_json
-from captoken._format.packet import RawCaveat
+from captoken._format.parts import Packet, RawCaveat
 from captoken._format.spelling import spelled
 from captoken._language.access import Access
 from captoken._language.caveats import (
@@ -52,73 +52,9 @@ from captoken._language.caveats import (
     Vocabulary,
     is_own,
 )
-from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
+from captoken._language.kinds import Caveat, Situation, prohibited
+from captoken._language.link import BadLink, Link, ThirdParty
 from captoken._language.reasons import Reason
-
-
-class Link(msgspec.Struct, frozen=True, gc=False):
-    """What one step of attenuation adds, decoded: its caveats, and what depends on the position.
-
-    A caveat is early if it is of version 1 and looks at the token and the server alone: `aud`,
-    `exp`, `fresh`, `nbf`, `task`. A verifier asks all early caveats of a token before any late one
-    (spec 24.5). Early ones are cheap and run no code of an embedder's. So an expired token never
-    asks a hook. Both tuples are in the order of their keys.
-
-    Decoded is not verified: whoever has the token can write any link.
-    """
-
-    early: tuple[BuiltIn, ...] = ()
-    late: tuple[Caveat, ...] = ()
-    sender: str | None = None  # `from`; with `receiver`, `to`, a delegation
-    receiver: str | None = None
-    depth: int | None = None
-    delegate_only: bool = False
-    key: bytes | None = None  # the Ed25519 key that the token is bound to from here on
-    signature: bytes | None = None  # custody, by the key that it was bound to before
-    domains: frozenset[str] = frozenset()  # data, tool: those that its caveats speak of
-    counts: bool = False  # it has a caveat that a ledger counts
-    settles: bool = False  # it has one that narrows the facts for later links
-
-    @property
-    def caveats(self) -> tuple[Caveat, ...]:
-        """All its caveats, in the order of their keys. Not the order in which they are asked."""
-        if not self.early or not self.late:
-            return tuple(self.early or self.late)
-        return tuple(sorted((*self.early, *self.late), key=_key_of_caveat))
-
-
-class ThirdParty(Link, frozen=True, kw_only=True):
-    """A third-party caveat (spec, "Third-party caveats").
-
-    By itself it restricts nothing, but a token is worth nothing without the discharge. Nothing here
-    looks whether there is one: the verifier does. `cid` is what the third party is asked, unread.
-    """
-
-    cid: bytes
-
-
-class BadLink(msgspec.Struct, frozen=True, gc=False):
-    """A link that prohibits everything: unreadable, or opaque because of a key not known here.
-
-    There is no flag that lets one pass (spec 17.4). A key that is not known may be a restriction.
-    To pass over it would widen the token at every verifier that is older than its issuer.
-
-    `sender`, `receiver` and `key` are what it says of the chain, where that can be read. They are
-    for those who hold and show the token, and never for a decision.
-    """
-
-    counts: ClassVar[bool] = False  # what cannot be read is denied, and takes nothing
-
-    code: str  # unreadable_link or unknown_caveat
-    text: str
-    sender: str | None = None
-    receiver: str | None = None
-    key: bytes | None = None
-
-
-def _key_of_caveat(caveat: Caveat) -> str:
-    """What caveats are sorted by. Keys are ASCII, so that this is canonical order."""
-    return caveat.key
 
 
 def is_about_requests(link: Link) -> bool:
@@ -442,6 +378,31 @@ def _plain_link(body: bytes) -> Link | None:
         domains=_DOMAINS[traits & (SPEAKS_OF_DATA | SPEAKS_OF_TOOLS)],
         settles=traits & SETTLES != 0,
     )
+
+
+def read_discharge(packet: Packet, vocabulary: Vocabulary) -> list[Link] | BadLink:
+    """The links of a discharge whose signature held, or why they prohibit everything.
+
+    They are caveats about the request, and one of them is an expiry (spec 33.6). Anything else
+    could do more than restrict, or tell of the token. Never raises.
+    """
+    links: list[Link] = []
+    for cid, vid in packet.caveats:
+        if vid:
+            return _unreadable("a discharge that asks a third party in its turn")
+        link = read_link(cid, vocabulary)
+        if isinstance(link, BadLink):
+            return BadLink(link.code, f"in the discharge: {link.text}")
+        if not is_about_requests(link):
+            return _unreadable("a discharge that speaks of task, lineage or keys, or counts")
+        links.append(link)
+    if not any(caveat.key == "exp" for link in links for caveat in link.caveats):
+        return _unreadable("a discharge without an expiry")
+    return links
+
+
+def _unreadable(why: str) -> BadLink:
+    return BadLink("unreadable_link", why)
 
 
 def split_signature(body: bytes) -> tuple[bytes, bytes | None]:

@@ -45,7 +45,7 @@ from captoken._language.entries import (
     read_entry,
     spelled_with_care,
 )
-from captoken._language.links import Link
+from captoken._language.link import Link
 
 LIFE = 3600  # seconds that a snapshot is good for; verifiers have a tighter bound of their own
 MAX_BYTES = 1 << 26  # of a snapshot
@@ -404,6 +404,7 @@ class _Standing:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
 
 class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of a snapshot (spec 36.2). A field that is not known here refuses it whole.

@@ -27,7 +27,7 @@ from captoken._format.encoding import LIMITS
 from captoken._language.access import Access
 from captoken._language.caveats import is_own
 from captoken._language.kinds import BuiltIn, Looked
-from captoken._language.links import Link
+from captoken._language.link import Link
 from captoken._language.reasons import Refusal
 
 MOST = 1 << 20

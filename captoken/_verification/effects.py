@@ -19,7 +19,6 @@ The rules of this file:
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from functools import partial
@@ -31,9 +30,10 @@ from msgspec import structs
 
 from captoken._format.errors import StoreError
 from captoken._language.reasons import PLAN, Refusal
-from captoken._verification.decision import Asked, Decision, Effect
+from captoken._verification.decision import Decision, Effect
+from captoken._verification.facts import Asked, Facts
 from captoken._verification.genuine import Genuine
-from captoken._verification.plan import Facts, denial, judge
+from captoken._verification.plan import denial, judge
 from captoken.stores.ports import (
     MOST_BUCKETS,
     AsyncLedger,
@@ -47,11 +47,18 @@ from captoken.stores.ports import (
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from logging import Logger
 
-_log = logging.getLogger("captoken")
 _PATIENCE = 1  # seconds that effects may take before the rest is judged again
 _LONGEST = 30  # seconds that a thread waits for what is awaited in the event loop
 _T = TypeVar("_T")
+
+
+def log() -> Logger:
+    """Where a verifier says what its operator has to know. Most never say anything."""
+    from logging import getLogger
+
+    return getLogger("captoken")
 
 
 class Recorder(Protocol):
@@ -536,7 +543,7 @@ def _given_back(
             home=stores.ledger_home,
         )
     except Exception as error:  # then it counts as spent, which denies too much and allows nothing
-        _log.warning("a reservation was not given back: %s", type(error).__name__)
+        log().warning("a reservation was not given back: %s", type(error).__name__)
 
 
 def record(
@@ -572,7 +579,7 @@ def record(
             return denial(genuine, facts, asked, (refusal,), 11, first.effects)
 
         # A denial stands without its record too: to raise here would say more to a stranger.
-        _log.error("a denial was not recorded: %s", kind)
+        log().error("a denial was not recorded: %s", kind)
 
     return first
 

@@ -16,24 +16,26 @@ The rules of this file:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from captoken import proof
 from captoken._format import chain, primitives
 from captoken._format.encoding import b64encode
-from captoken._format.packet import Packet, RawCaveat
+from captoken._format.parts import Packet, RawCaveat
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
 from captoken._language.caveats import Situation
-from captoken._language.checks import Checks, checks_of
-from captoken._language.entries import SelectorFacts
-from captoken._language.lineage import Actor, Lineage, read_along
-from captoken._language.links import Link, Remembered, settled
-from captoken.proof import Evidence
+from captoken._language.checks import Checks
+from captoken._language.lineage import read_along
+from captoken._language.link import Actor, Lineage, Link
+from captoken._language.links import Remembered, settled
 from captoken.stores.ports import USES, Debit
+
+if TYPE_CHECKING:
+    from captoken._language.entries import SelectorFacts
+    from captoken.proof import Evidence
 
 ISSUER = "the issuer"  # who added link 0
 DISCHARGER = "the discharger"  # who added what a discharge says
@@ -106,7 +108,7 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
         if not self.asked:
             force_setattr(self, "asked", True)
             return None
-        flat = checks_of(self.links, self.root.task, self.root.audience)
+        flat = Checks.of(self.links, self.root.task, self.root.audience)
         force_setattr(self, "flat", flat)
         return flat
 
@@ -204,6 +206,8 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
 
     def _evidence(self, custody: Custody) -> Evidence | None:
         """The evidence of one change of key, or None where nobody signed."""
+        from captoken.proof import Evidence  # of bound tokens alone
+
         if custody.signed is None:
             return None
         key, body, signature = custody.signed
@@ -304,6 +308,8 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
         """What selectors of the overlay ask about. Worked out once."""
         facts = self.facts
         if facts is None:
+            from captoken._language.entries import SelectorFacts  # where there is an overlay
+
             links = primitives.link_ids(self.tags)
             facts = SelectorFacts(self.root, links, self.task, self.lineage.holders)
             force_setattr(self, "facts", facts)
@@ -327,6 +333,8 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
         # Not above its own hand (37.3): there the token was somebody else's.
         if not self._since <= at < len(self.tags):
             return None
+
+        from captoken import proof
 
         # Whoever got the token only below `at` does not have this tag (37.5).
         tag = self.tags[at]

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import Generic, TypeVar
 
-from captoken._language.links import Link
+from captoken._language.link import Link
 from captoken._verification.genuine import Kept
 from captoken.stores.own_process import tell_of_forks
 

@@ -25,118 +25,45 @@ The rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
 from msgspec import structs
 
-from captoken import proof
 from captoken._format import chain, names, primitives, signed
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.encoding import b64encode
 from captoken._format.errors import TokenFormatError
-from captoken._format.packet import Packet
+from captoken._format.parts import Packet, Parts
 from captoken._format.root import RootRecord
 from captoken._format.spelling import spelled_time
-from captoken._format.text import BOUND, Parts, parts_of, proof_of, split_proof
+from captoken._format.text import BOUND, parts_of, proof_of, split_proof
 from captoken._language.access import Access, Caller
 from captoken._language.caveats import V1, Situation, Vocabulary
-from captoken._language.discharge import read_discharge
-from captoken._language.lineage import Lineage, follow, read_along
+from captoken._language.lineage import follow, read_along
+from captoken._language.link import BadLink, Lineage, Link
 from captoken._language.links import (
-    BadLink,
-    Link,
     Remembered,
     early_prohibits,
     has_own,
     late_prohibits,
     link_prohibits,
+    read_discharge,
     read_links,
     settled,
 )
-from captoken._language.overlay import Overlay
 from captoken._language.reasons import DENIALS, Reason, Refusal
 from captoken._language.work import REFUSAL as TOO_MUCH
 from captoken._language.work import fits, is_too_much
-from captoken._verification.decision import Asked, Attribution, Decision, Effect, Refusals
+from captoken._verification.decision import Attribution, Decision, Effect, Refusals
+from captoken._verification.facts import Asked, Broken, Facts, Server
 from captoken._verification.genuine import DISCHARGER, ISSUER, Custody, Genuine, Kept, Memory
 from captoken.stores.ports import LEASE, Reservation, Use
 
+if TYPE_CHECKING:
+    from captoken._language.overlay import Overlay
+
 # The macaroon key behind (key id, audience), or None.
 KeyLookup: TypeAlias = Callable[[str, str | None], bytes | None]
-
-
-class Broken(msgspec.Struct, frozen=True):
-    """A denial by steps 1 to 6.
-
-    `authenticate` makes one in the place of a `Genuine`, and `denied_early` a decision of it.
-    Without `who` nothing of the token may be shown: no signature vouches for it (9.5).
-    """
-
-    refusal: Refusal
-    step: int
-    who: Attribution | None = None  # once the signature held
-
-
-class Server(msgspec.Struct, frozen=True, eq=False):
-    """What a verifier is, whatever it is asked: its names, its bounds, and what it has.
-
-    Made once, with the verifier, from the arguments that are named above each value. It never
-    changes, so that two questions at one moment cannot differ by it.
-    """
-
-    # Its own names, as `audience` gave them. Empty: it takes what is addressed to nobody (16.2).
-    audiences: frozenset[str] = frozenset()
-
-    # `allow_unaddressed`, or that it has no name: does it take what is addressed to nobody?
-    takes_unaddressed: bool = True
-
-    # `leeway`, in seconds: by how much clocks may differ at an expiry (15.7, 15.8).
-    leeway: int = 0
-
-    # From `leeway`: by how many seconds a token may be from the future, 60 at least (24.5).
-    ahead: int = CLOCKS_DIFFER
-
-    # `max_age`: how many seconds a grant is good for (24.15). None is no bound.
-    max_age: int | None = 3600
-
-    # Was an `overlay` given? Then step 7 asks it, and without an answer all is denied (36.7).
-    asks_overlay: bool = False
-
-    # `max_staleness`, in seconds: how old an overlay may be (36.7).
-    max_staleness: int = 60
-
-    # `allow_stale_overlay`: is a stale overlay, or none, good enough (36.9)?
-    allows_stale: bool = False
-
-    # From `ledger`: has it one that other servers may not share (38.6)?
-    counts_alone: bool = False
-
-
-class Facts(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """What was fetched before the plan is asked: all of it may differ at the next question.
-
-    A face of the verifier gathers them anew for each question. When effects took long it gathers
-    them once more, and the plan is asked again (24.20).
-    """
-
-    # The verifier's own, the same at every question.
-    server: Server
-
-    # The verifier's own. It makes an answer sooner, and never another (24.22).
-    memory: Memory
-
-    # From the verifier's clock, in seconds since the epoch, floored.
-    now: int
-
-    # From the source of overlays, asked for this question: the newest there is, or None.
-    overlay: Overlay | None = None
-
-    # From the same: why it cannot be had. Then step 7 denies, whatever `overlay` says.
-    overlay_problem: str | None = None
-
-    # From the verifier's source of randomness, where the token counts: 16 bytes (38.8).
-    reservation_id: bytes = b""
 
 
 # --- steps 1 to 6 --------------------------------------------------------------------------------
@@ -758,6 +685,8 @@ def _proved(
 
     if genuine.proof is None:
         return Refusal("proof_missing", "the token is bound to a key, and no proof came with it")
+
+    from captoken import proof  # of bound tokens alone
 
     # 30.5: half a minute, so that a store need not remember uses for longer. No leeway.
     made = proof.read_proof(genuine.proof)

@@ -15,10 +15,9 @@ The rules of this file:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import time
-from typing import Any, ClassVar, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypedDict, Unpack, cast
 
 import msgspec
 from msgspec import structs
@@ -26,23 +25,12 @@ from msgspec import structs
 from captoken._format import names
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, read_clock
 from captoken._format.entropy import random_bytes
+from captoken._format.parts import Parts
 from captoken._format.sealed import Sealed
 from captoken._format.spelling import shown
-from captoken._format.text import Parts
 from captoken._language.access import Access, Caller, amounts
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.overlay import Overlay
-from captoken._verification.decision import (
-    Asked,
-    AsyncGrant,
-    Decision,
-    Grant,
-    Pending,
-    Refusals,
-    granted,
-    own_denial,
-    stated,
-)
+from captoken._verification.decision import Decision, Refusals
 from captoken._verification.effects import (
     Answer,
     Call,
@@ -57,18 +45,18 @@ from captoken._verification.effects import (
     commit_together,
     is_awaited,
     left,
+    log,
     look,
     record,
     run,
     run_async,
     steps_of,
 )
+from captoken._verification.facts import Asked, Broken, Facts, Server
 from captoken._verification.genuine import Genuine
+from captoken._verification.grant import AsyncGrant, Grant, Pending, granted, own_denial, stated
 from captoken._verification.memory import TEXT_REMEMBERED, VerifierMemory
 from captoken._verification.plan import (
-    Broken,
-    Facts,
-    Server,
     authenticate,
     denial,
     denied_early,
@@ -76,14 +64,24 @@ from captoken._verification.plan import (
     reservation,
     staleness,
 )
-from captoken._writing.issuer import keyring_source
-from captoken._writing.token import Token
-from captoken.keys.keyring import Keyring
+from captoken.keys.keyring import Keyring, keyring_source
 from captoken.stores.own_process import this_process
 from captoken.stores.ports import AsyncLedger, AsyncReplayStore, Ledger, ReplayStore
 
-_log = logging.getLogger("captoken")
+if TYPE_CHECKING:
+    from captoken._language.overlay import Overlay
+
 RESERVATION_ID_BYTES = 16
+
+
+class Sendable(Protocol):
+    """A token in the place of its text, within one process. `captoken.Token` is the one there is,
+    and nothing else is taken: it is named so for a server that never loads what writes tokens.
+    """
+
+    def presented_parts(self) -> Parts:
+        """The token as `present` would bind it, without a last link of its own."""
+        ...
 
 
 class _Parts(msgspec.Struct, frozen=True, eq=False):
@@ -173,9 +171,6 @@ def _parts_of_verifier(
         raise ValueError(
             f"remember must be a number of characters, 0 or more, as int, not {shown(remember)}"
         )
-    if not (overlay is None or isinstance(overlay, Overlay) or callable(overlay)):
-        kind = type(overlay).__name__
-        raise TypeError(f"overlay must be an Overlay, or a callable that returns one, not {kind}")
     named = _names(audience)
     source = keyring_source(keyring)
 
@@ -207,7 +202,7 @@ def _parts_of_verifier(
         server,
         named,
         stores,
-        (lambda: overlay) if isinstance(overlay, Overlay) else overlay,
+        None if overlay is None else _source_of(overlay),
         clock,
         random,
         VerifierMemory(remember),
@@ -311,7 +306,7 @@ class _Face(Sealed):
         if parts.server.allows_stale and problem is None:
             stale = staleness(facts)
             if stale is not None:
-                _log.warning("deciding without a fresh overlay: %s", stale)
+                log().warning("deciding without a fresh overlay: %s", stale)
         return facts
 
     def _later_facts(self) -> Steps[Facts]:
@@ -323,7 +318,7 @@ class _Face(Sealed):
     def _sent_with(
         self,
         face: Verifier,
-        token: str | Token,
+        token: str | Sendable,
         access: Access | None,
         caller: Caller | None,
         request: bytes | None,
@@ -372,7 +367,7 @@ class _Face(Sealed):
     def _denied(
         self,
         face: Verifier,
-        token: str | Token,
+        token: str | Sendable,
         refusals: Refusals,
         request: bytes | None,
     ) -> Answer:
@@ -519,17 +514,36 @@ class _Face(Sealed):
         return close(reservation_id, settled, self._parts.stores, now)
 
 
-Source: TypeAlias = Callable[[], Overlay | None]  # of overlays
-Fetched: TypeAlias = tuple[Overlay | None, str | None]  # an overlay, or why it cannot be had
+Source: TypeAlias = "Callable[[], Overlay | None]"  # of overlays
+Fetched: TypeAlias = "tuple[Overlay | None, str | None]"  # an overlay, or why it cannot be had
 _NOTHING_FETCHED: Fetched = (None, None)
 
 
-def _sent(token: str | Token) -> str | Parts:
+def _sent(token: str | Sendable) -> str | Parts:
     """What a server is sent: a text, or, within one process, a token as `present` would bind it.
 
     A token in the place of its text is taken as it stands: without the link that `present` adds.
     """
-    return token.presented_parts() if isinstance(token, Token) else token
+    # Whoever has a token has loaded its class, and most servers are sent text.
+    if type(token) is str:
+        return token
+    from captoken._writing.token import Token
+
+    if isinstance(token, Token):
+        return token.presented_parts()
+    return cast("str", token)  # what is neither is refused when it is read
+
+
+def _source_of(given: Any) -> Source:
+    """What gives the overlay of the moment. Raises TypeError for what cannot."""
+    from captoken._language.overlay import Overlay
+
+    if isinstance(given, Overlay):
+        return lambda: given
+    if not callable(given):
+        kind = type(given).__name__
+        raise TypeError(f"overlay must be an Overlay, or a callable that returns one, not {kind}")
+    return cast("Source", given)
 
 
 def _fetched(source: Source) -> Steps[Fetched]:
@@ -538,6 +552,8 @@ def _fetched(source: Source) -> Steps[Fetched]:
     Whatever a source raises, it does not say that nothing stands: that is a denial. The type alone
     is told.
     """
+    from captoken._language.overlay import Overlay
+
     try:
         overlay: Any = yield Call(source)
         if overlay is not None and not isinstance(overlay, Overlay):
@@ -644,7 +660,7 @@ class Verifier(_Face):
 
     def authenticate(
         self,
-        token: str | Token,
+        token: str | Sendable,
         *,
         request: bytes | None = None,
         for_use: bool = True,
@@ -662,7 +678,7 @@ class Verifier(_Face):
 
     def authorize(
         self,
-        token: str | Token,
+        token: str | Sendable,
         access: Access,
         *,
         caller: Caller | None = None,
@@ -686,7 +702,7 @@ class Verifier(_Face):
 
     def check(
         self,
-        token: str | Token,
+        token: str | Sendable,
         access: Access,
         *,
         caller: Caller | None = None,
@@ -702,7 +718,7 @@ class Verifier(_Face):
 
     def explain(
         self,
-        token: str | Token,
+        token: str | Sendable,
         access: Access | None,
         *,
         caller: Caller | None = None,
@@ -720,7 +736,7 @@ class Verifier(_Face):
 
     def deny(
         self,
-        token: str | Token,
+        token: str | Sendable,
         code: str,
         why: str,
         *,
@@ -830,7 +846,7 @@ class AsyncVerifier(_Face):
 
     def authenticate(
         self,
-        token: str | Token,
+        token: str | Sendable,
         *,
         request: bytes | None = None,
         for_use: bool = True,
@@ -844,7 +860,7 @@ class AsyncVerifier(_Face):
 
     def authorize(
         self,
-        token: str | Token,
+        token: str | Sendable,
         access: Access,
         *,
         caller: Caller | None = None,
@@ -861,7 +877,7 @@ class AsyncVerifier(_Face):
 
     def check(
         self,
-        token: str | Token,
+        token: str | Sendable,
         access: Access,
         *,
         caller: Caller | None = None,
@@ -876,7 +892,7 @@ class AsyncVerifier(_Face):
 
     def explain(
         self,
-        token: str | Token,
+        token: str | Sendable,
         access: Access | None,
         *,
         caller: Caller | None = None,
@@ -893,7 +909,7 @@ class AsyncVerifier(_Face):
 
     def deny(
         self,
-        token: str | Token,
+        token: str | Sendable,
         code: str,
         why: str,
         *,

@@ -16,8 +16,7 @@ from msgspec.structs import force_setattr
 from captoken._language.capability import Capability, meet_of
 from captoken._language.caveats import BUILT_IN, EARLY, SETTLING
 from captoken._language.kinds import BuiltIn, Caveat
-from captoken._language.lineage import Lineage
-from captoken._language.links import Link
+from captoken._language.link import Lineage, Link
 
 # By key, the place in a capability where such a caveat is held. An own one has none.
 _PLACES = {kind.key: kind.slot() for kind in BUILT_IN}

@@ -18,7 +18,7 @@ from captoken._format.clocks import Clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.given import read_once
-from captoken._format.packet import Packet
+from captoken._format.parts import Packet
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
 from captoken._format.text import check_limits
@@ -27,7 +27,7 @@ from captoken._writing.compose import Means, Terms, compose, spell
 from captoken._writing.holding import everything
 from captoken._writing.keywords import UNSET, MintCaveats, check_known
 from captoken._writing.token import Token
-from captoken.keys.keyring import Keyring
+from captoken.keys.keyring import Keyring, keyring_source
 
 DEFAULT_LIFE = 900  # seconds
 TOKEN_ID_BYTES = 16
@@ -208,25 +208,3 @@ def _signed(
     check_limits(Packet(identifier, (link,), bytes(32)))
     tag = chain.mint_tag(keyring.minting, identifier)
     return Packet(identifier, (link,), chain.extend(tag, link))
-
-
-def keyring_source(keyring: Keyring | Callable[[], Keyring]) -> Callable[[], Keyring]:
-    """A callable that gives the keyring of the moment.
-
-    Raises TypeError for what is neither a keyring nor callable.
-    """
-    if isinstance(keyring, Keyring):
-        return lambda: keyring
-    if not callable(keyring):
-        raise TypeError(
-            "keyring must be a Keyring, or a callable that returns one, "
-            f"not {type(keyring).__name__}"
-        )
-
-    def ask() -> Keyring:
-        answer = keyring()
-        if not isinstance(answer, Keyring):
-            raise TypeError(f"the callable must return a Keyring, not {type(answer).__name__}")
-        return answer
-
-    return ask

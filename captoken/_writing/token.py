@@ -18,14 +18,13 @@ from captoken._format.clocks import Clock, Seconds
 from captoken._format.encoding import LIMITS, b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import DelegationError, DischargeError, LimitError, TokenFormatError
-from captoken._format.packet import Packet, RawCaveat
+from captoken._format.parts import Packet, Parts, RawCaveat
 from captoken._format.public_keys import public_bytes
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.text import (
     BOUND,
     UNBOUND,
-    Parts,
     check_bundle,
     check_limits,
     costs,

@@ -15,14 +15,15 @@ from typing import NamedTuple
 from msgspec import field
 
 from captoken._format.encoding import b64encode
-from captoken._format.packet import Packet, RawCaveat
+from captoken._format.parts import Packet, RawCaveat
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
 from captoken._language.capability import Capability
 from captoken._language.caveats import Vocabulary
 from captoken._language.discharge import Discharge
-from captoken._language.lineage import Lineage, read_along
-from captoken._language.links import BadLink, Link, read_links
+from captoken._language.lineage import read_along
+from captoken._language.link import BadLink, Lineage, Link
+from captoken._language.links import read_links
 from captoken._writing.holding import Holding
 
 

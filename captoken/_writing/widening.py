@@ -21,7 +21,7 @@ from captoken._language.capability import Capability, says_it_covers
 from captoken._language.caveats import BUILT_IN, V1, is_own
 from captoken._language.conditions import Audience, Task
 from captoken._language.kinds import ASK_FOR_LESS, ASK_FOR_OTHER, BuiltIn, Caveat, Excess
-from captoken._language.lineage import Lineage
+from captoken._language.link import Lineage
 from captoken._writing.holding import Holding
 
 

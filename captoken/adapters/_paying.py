@@ -17,7 +17,8 @@ from typing import Any
 
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, charged_once, cost_of, read_cost, with_cost
-from captoken._verification.decision import Decision, Denied, Grant
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.grant import Grant
 from captoken.adapters._taking import UNITS, Taking
 
 

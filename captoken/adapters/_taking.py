@@ -41,7 +41,8 @@ from msgspec import structs
 
 from captoken._language.access import Access, Caller
 from captoken._language.costs import charged_once
-from captoken._verification.decision import Decision, Denied, Grant, Reserved
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.grant import Grant, Reserved
 
 # The units that guards of databases count by themselves. No `cost` of a guard names them.
 UNITS = ("rows", "bytes", "rows_written")

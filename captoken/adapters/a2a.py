@@ -53,7 +53,8 @@ from captoken import current
 from captoken._format.errors import NoToken
 from captoken._language.access import Access
 from captoken._language.costs import Cost, costing
-from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.grant import AsyncGrant, Grant
 from captoken.adapters._asking import answer_of
 from captoken.adapters._http.credentials import is_credential
 from captoken.adapters.asgi import granted_to

@@ -31,7 +31,8 @@ from captoken._format.errors import NoToken
 from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, costing
-from captoken._verification.decision import AsyncGrant, Denied, Grant
+from captoken._verification.decision import Denied
+from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
 from captoken.adapters._asking import answer_of, served_by
 from captoken.adapters._http.credentials import Sent, read_sent, refuse_stray, without_credentials

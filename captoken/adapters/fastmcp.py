@@ -42,7 +42,7 @@ with extra("fastmcp"):
     from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
     from mcp.shared.exceptions import MCPError
 
-from captoken._verification.decision import Grant
+from captoken._verification.grant import Grant
 from captoken._verification.verifier import AnyVerifier
 from captoken.adapters._mcp.gate import Challenges, Gate, Options, answering, teller
 from captoken.adapters._mcp.messages import (

@@ -66,7 +66,7 @@ with extra("postgres"):
 
 from captoken._language.access import Caller
 from captoken._language.costs import Cost
-from captoken._verification.decision import Grant
+from captoken._verification.grant import Grant
 from captoken.adapters._claims import Claim
 from captoken.adapters._postgres.auditing import audit
 from captoken.adapters._postgres.block import Block

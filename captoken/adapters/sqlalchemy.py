@@ -39,7 +39,7 @@ with extra("sqlalchemy"):
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from captoken._verification.decision import Grant
+from captoken._verification.grant import Grant
 from captoken.adapters._sqlalchemy.engines import Granting, Source
 
 __all__ = ["guarded", "guarded_async", "guarded_engine"]

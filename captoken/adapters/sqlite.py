@@ -54,7 +54,7 @@ from typing import Any
 from captoken._format.errors import GuardError
 from captoken._language.access import Caller
 from captoken._language.costs import Cost
-from captoken._verification.decision import Grant
+from captoken._verification.grant import Grant
 from captoken.adapters._claims import Claim
 from captoken.adapters._paying import Paying
 from captoken.adapters._rows import Rows

@@ -44,16 +44,9 @@ from captoken._language.access import Access, narrowest
 from captoken._language.capability import Capability
 from captoken._language.caveats import COUNTED, RIGHTS, V1, Situation, Vocabulary
 from captoken._language.entries import Entry, SelectorFacts
-from captoken._language.lineage import Actor, read_along
-from captoken._language.links import (
-    BadLink,
-    Link,
-    ThirdParty,
-    link_prohibits,
-    read_link,
-    settled,
-    unknown_keys,
-)
+from captoken._language.lineage import read_along
+from captoken._language.link import Actor, BadLink, Link, ThirdParty
+from captoken._language.links import link_prohibits, read_link, settled, unknown_keys
 from captoken._language.overlay import Overlay
 
 __all__ = [

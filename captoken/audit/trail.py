@@ -43,12 +43,14 @@ from captoken._format.encoding import (
     encode_json,
 )
 from captoken._format.errors import AuditError, DischargeError
-from captoken._format.packet import RawCaveat
+from captoken._format.parts import RawCaveat
 from captoken._language.access import Access
 from captoken._language.caveats import V1
 from captoken._language.discharge import Ticket
-from captoken._language.links import BadLink, Link, read_links, words_of
-from captoken._verification.decision import Attribution, Decision, Grant
+from captoken._language.link import BadLink, Link
+from captoken._language.links import read_links, words_of
+from captoken._verification.decision import Attribution, Decision
+from captoken._verification.grant import Grant
 from captoken.keys.secret import AuditKey
 from captoken.stores.own_process import OwnProcess
 from captoken.stores.ports import Head, Reservation

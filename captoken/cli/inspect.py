@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from captoken._language.links import BadLink, Link, words_of
+from captoken._language.link import BadLink, Link
+from captoken._language.links import words_of
 from captoken.cli import files, output
 from captoken.cli.options import json_option, now_option, seconds, token_option
 from captoken.cli.view import Hop, View, read, view

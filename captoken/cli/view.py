@@ -27,8 +27,9 @@ from captoken._format.text import BOUND, PROOF, parts_of, text_of
 from captoken._language.caveats import V1
 from captoken._language.conditions import Expires
 from captoken._language.discharge import Discharge, Ticket
-from captoken._language.lineage import Lineage, read_along
-from captoken._language.links import BadLink, Link, ThirdParty, read_link
+from captoken._language.lineage import read_along, step
+from captoken._language.link import BadLink, Lineage, Link, ThirdParty
+from captoken._language.links import read_link
 from captoken._language.reasons import Reason
 from captoken._verification.genuine import ISSUER
 from captoken._writing.token import Token
@@ -144,7 +145,7 @@ def _problem(link: Link | BadLink, before: Lineage) -> str:
         kind = "unreadable" if link.code == "unreadable_link" else "opaque"
         return f"{kind}, prohibits everything: {escape(link.text)}"
 
-    after = before.step(link)
+    after = step(before, link)
     if isinstance(after, Reason):
         return f"the chain breaks here: {escape(after.text)}"
 

@@ -29,12 +29,13 @@ from captoken._format.encoding import (
     encode_json,
 )
 from captoken._format.errors import RecallError
-from captoken._format.packet import VID_BYTES, RawCaveat
+from captoken._format.packet import VID_BYTES
+from captoken._format.parts import RawCaveat
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.spelling import is_visible
 from captoken._format.text import without_proof
 from captoken._language.entries import Entry
-from captoken._verification.decision import Grant
+from captoken._verification.grant import Grant
 from captoken._verification.verifier import Verifier
 from captoken._writing.token import Token
 from captoken.control._asked import MOST, HandOver, Recall

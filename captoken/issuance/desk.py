@@ -28,14 +28,14 @@ from captoken._format.entropy import random_bytes
 from captoken._format.errors import CaptokenError, IssuanceError, StoreError, WideningError
 from captoken._format.spelling import shown
 from captoken._language.access import Access
-from captoken._writing.issuer import Issuer, keyring_source
+from captoken._writing.issuer import Issuer
 from captoken._writing.keywords import LinkCaveats
 from captoken._writing.token import Token
+from captoken.issuance._narrowing import narrowed
 from captoken.issuance.identity import Identity
-from captoken.issuance.narrowing import narrowed
 from captoken.issuance.policy import Party, Policy, PolicyGrant, Spiffe, Test
 from captoken.issuance.registry import Exchange, Seen, StartedTask
-from captoken.keys.keyring import Keyring
+from captoken.keys.keyring import Keyring, keyring_source
 
 # A task's id is a label of whoever asked, and what the issuer adds to it.
 _TASK = re.compile(r"[^/]+-[0-9a-f]{10}").fullmatch

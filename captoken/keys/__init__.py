@@ -14,7 +14,28 @@ The rules of this room:
 - Memory is not wiped: Python cannot promise it.
 """
 
-from captoken.keys.pairwise import PairwiseKey
-from captoken.keys.secret import AuditKey, DischargerKey, HolderKey, OperatorKey, SecretKey
+from typing import TYPE_CHECKING
+
+from captoken._format.lazy import lazily
+
+if TYPE_CHECKING:
+    from captoken.keys.pairwise import PairwiseKey
+    from captoken.keys.secret import AuditKey, DischargerKey, HolderKey, OperatorKey, SecretKey
 
 __all__ = ["AuditKey", "DischargerKey", "HolderKey", "OperatorKey", "PairwiseKey", "SecretKey"]
+
+__getattr__ = lazily(
+    globals(),
+    {
+        "AuditKey": "captoken.keys.secret",
+        "DischargerKey": "captoken.keys.secret",
+        "HolderKey": "captoken.keys.secret",
+        "OperatorKey": "captoken.keys.secret",
+        "PairwiseKey": "captoken.keys.pairwise",
+        "SecretKey": "captoken.keys.secret",
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *globals()]

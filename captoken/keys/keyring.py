@@ -14,7 +14,7 @@ chain does not hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from msgspec import structs
@@ -24,11 +24,9 @@ from captoken._format.encoding import b64decode, b64encode, decode_json, encode_
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import KeyringError
 from captoken._format.given import read_once
-from captoken._format.public_keys import KEY_BYTES
+from captoken._format.primitives import KEY_BYTES, problem_with
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.spelling import named_all, shown, shown_file
-from captoken.keys.files import read_private, write_private
-from captoken.keys.secret import problem_with
 
 
 class Keyring(SealedValue, frozen=True, eq=False):
@@ -179,6 +177,8 @@ class Keyring(SealedValue, frozen=True, eq=False):
         The file is not encrypted: whoever can read it can mint. Replaces what is there, behind a
         link too. Two that save at once are not merged: the last one stays. Raises KeyringError.
         """
+        from captoken.keys.files import write_private
+
         write_private(path, self._written())
 
     def _written(self) -> bytes:
@@ -200,6 +200,8 @@ class Keyring(SealedValue, frozen=True, eq=False):
         Raises KeyringError for a file that holds none, and for one that others than its owner can
         read or write.
         """
+        from captoken.keys.files import read_private
+
         data = read_private(path)
         try:
             return _read(data)
@@ -255,3 +257,25 @@ def _read(data: bytes) -> Keyring:
     # A keyring without `aud` derives the key of any audience; one with it has one audience's keys.
     audience = names.name(stated["aud"], "audience") if "aud" in stated else None
     return Keyring(keys, stated["current"], audience)
+
+
+def keyring_source(keyring: Keyring | Callable[[], Keyring]) -> Callable[[], Keyring]:
+    """A callable that gives the keyring of the moment.
+
+    Raises TypeError for what is neither a keyring nor callable.
+    """
+    if isinstance(keyring, Keyring):
+        return lambda: keyring
+    if not callable(keyring):
+        raise TypeError(
+            "keyring must be a Keyring, or a callable that returns one, "
+            f"not {type(keyring).__name__}"
+        )
+
+    def ask() -> Keyring:
+        answer = keyring()
+        if not isinstance(answer, Keyring):
+            raise TypeError(f"the callable must return a Keyring, not {type(answer).__name__}")
+        return answer
+
+    return ask

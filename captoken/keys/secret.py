@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from msgspec import structs
 
@@ -16,25 +16,9 @@ from captoken._format.encoding import (
 )
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import KeyringError
-from captoken._format.public_keys import KEY_BYTES
+from captoken._format.primitives import KEY_BYTES, problem_with
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.spelling import shown_file
-from captoken.keys.files import read_private, write_private
-
-
-def problem_with(secret: Any) -> str | None:
-    """Why `secret` is not fit to be one, or None (spec 27.1).
-
-    Says nothing of its content. Bytes that are all equal are what a buffer looks like that nobody
-    has filled. Whether others are random nobody can see.
-    """
-    if type(secret) is not bytes:
-        return f"a secret key must be bytes, not {type(secret).__name__}"
-    if len(secret) != KEY_BYTES:
-        return f"a secret key is {KEY_BYTES} bytes, not {len(secret)}"
-    if secret.count(secret[0]) == KEY_BYTES:
-        return "a secret key whose bytes are all equal is no secret"
-    return None
 
 
 class SecretKey(SealedValue, frozen=True, eq=False):
@@ -103,6 +87,8 @@ class SecretKey(SealedValue, frozen=True, eq=False):
             "secret": b64encode(self._secret),
             "v": 1,
         }
+        from captoken.keys.files import write_private
+
         write_private(path, encode_json(stated) + b"\n")
 
     @classmethod
@@ -113,6 +99,8 @@ class SecretKey(SealedValue, frozen=True, eq=False):
         Raises KeyringError for a file of another purpose, for one that holds no key, and for one
         that others than its owner can read or write.
         """
+        from captoken.keys.files import read_private
+
         data = read_private(path)
         try:
             return cls(_secret_in(data, cls.purpose))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from captoken import Access, Caller, Verifier
-from captoken._format.packet import Packet
+from captoken._format.parts import Packet
 from captoken.discharge import Allow, Discharge, Discharger
 from captoken.keys import DischargerKey
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from captoken import Access, Issuer, Keyring, Token, Verifier
 from captoken._format.encoding import b64encode, encode_json
-from captoken._format.packet import Packet
+from captoken._format.parts import Packet
 from captoken._format.spelling import named, named_all
 from captoken._format.text import PREFIX
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats

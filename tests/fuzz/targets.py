@@ -22,7 +22,8 @@ from captoken._format.encoding import EncodingError, b64decode, decode_json, enc
 from captoken._format.packet import decode, encode
 from captoken._language import links, overlay
 from captoken._language.caveats import V1
-from captoken._language.links import BadLink, read_link
+from captoken._language.link import BadLink
+from captoken._language.links import read_link
 from captoken._language.overlay import Overlay
 from captoken.adapters._postgres.reader import read
 from captoken.adapters.asgi import CaptokenMiddleware

@@ -15,7 +15,7 @@ import pytest
 from captoken import Issuer
 from captoken import proof as possession
 from captoken._format import chain, primitives
-from captoken._format.packet import Packet
+from captoken._format.parts import Packet
 from captoken._format.text import packet_of
 from captoken.keys import PairwiseKey
 from spec.models import __main__ as command

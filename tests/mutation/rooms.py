@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from glob import glob
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -28,6 +30,17 @@ CORE = Room(
     "not memory and not work",
 )
 
+
+
+def kernel() -> list[str]:
+    """The files of the kernel, as the contract of imports lists them."""
+    contracts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    modules = next(contract["source_modules"] for contract in contracts if contract["name"].startswith("the kernel"))
+    return [f"{module.replace('.', '/')}.py" for module in modules]
+
+
+KERNEL = Room(kernel(), [*CORE.tests, "tests/test_links_decide.py"], CORE.without)
+
 # Of the guards of databases, what decides: not how rows travel, nor what a block counts.
 _SQLITE = "catalog joins lexer names naming opcodes permitting planner programs remembered scopes shadow text trial watch"
 _POSTGRES = (
@@ -43,4 +56,4 @@ POSTGRES = Room(
     [f"captoken/adapters/_postgres/{name}.py" for name in _POSTGRES.split()],
     [f"tests/adapters/test_{name}.py" for name in ("postgres", "postgres_told", "row_budgets_postgres")],
 )
-ROOMS = {"core": CORE, "sqlite": SQLITE, "postgres": POSTGRES}
+ROOMS = {"core": CORE, "kernel": KERNEL, "sqlite": SQLITE, "postgres": POSTGRES}

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from captoken import Access, Capability
 from captoken._format.names import at_or_below
 from captoken._language.caveats import V1
-from captoken._language.links import Link, read_link
+from captoken._language.link import Link
+from captoken._language.links import read_link
 from captoken.caveats import Situation
 from tests.longer import SEED, drawing, times
 from tests.reference import evaluator

@@ -7,7 +7,8 @@ import pytest
 from captoken._format.encoding import encode_json
 from captoken._language import links
 from captoken._language.caveats import BUILT_IN, POSITION, V1, Caveat, Vocabulary
-from captoken._language.links import Link, read_link
+from captoken._language.link import Link
+from captoken._language.links import read_link
 from tests.longer import drawing, times
 
 N = "AAAAAAAAAAA"

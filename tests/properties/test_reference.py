@@ -12,7 +12,8 @@ import pytest
 from captoken import Caller, Denied
 from captoken._language import constraints
 from captoken._language.caveats import V1
-from captoken._language.links import Link, read_link
+from captoken._language.link import Link
+from captoken._language.links import read_link
 from captoken._language.overlay import snapshot
 from captoken.control import Overlay
 from captoken.keys import OperatorKey

@@ -32,9 +32,10 @@ from captoken import (
 from captoken import proof as requests
 from captoken._format import chain
 from captoken._format.text import BOUND, whole_text
-from captoken._language.links import Link, split_signature
+from captoken._language.link import Link
+from captoken._language.links import split_signature
 from captoken._language.overlay import delta, snapshot
-from captoken._verification.decision import Reserved
+from captoken._verification.grant import Reserved
 from captoken.adapters._mcp.messages import digest as of_message
 from captoken.audit import AuditTrail, Head, check, read
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary

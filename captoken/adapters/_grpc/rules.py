@@ -14,7 +14,8 @@ from captoken._format.given import read_once
 from captoken._format.text import without_proof
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, costing, read_cost
-from captoken._verification.decision import AsyncGrant, Denied
+from captoken._verification.decision import Denied
+from captoken._verification.grant import AsyncGrant
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier
 from captoken.adapters._grpc.calls import Judged, Rule, Steps
 from captoken.adapters._grpc.credentials import read_token, request_digest

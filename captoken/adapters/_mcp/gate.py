@@ -32,7 +32,8 @@ from captoken._language import patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint, In
 from captoken._language.costs import read_cost
-from captoken._verification.decision import AsyncGrant, Decision, Denied, Grant
+from captoken._verification.decision import Decision, Denied
+from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.verifier import AnyVerifier
 from captoken._writing.token import Token
 from captoken.adapters._asking import answer_of, served_by

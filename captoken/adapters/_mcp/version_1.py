@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, TypeAlias
 
 from captoken._format.extras import extra
-from captoken._verification.decision import Grant
+from captoken._verification.grant import Grant
 from captoken.adapters._mcp.gate import Gate, answering
 from captoken.adapters._mcp.messages import (
     CALL,

@@ -23,7 +23,8 @@ from captoken._format.errors import GuardError
 from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost
-from captoken._verification.decision import Decision, Grant
+from captoken._verification.decision import Decision
+from captoken._verification.grant import Grant
 from captoken.adapters._paying import Paying
 from captoken.adapters._postgres.assessment import Assessor
 from captoken.adapters._postgres.judging import Judge

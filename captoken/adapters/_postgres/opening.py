@@ -33,7 +33,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from captoken._language.links import words_of
-from captoken._verification.decision import Decision, Grant
+from captoken._verification.decision import Decision
+from captoken._verification.grant import Grant
 from captoken.adapters._postgres.names import quoted
 from captoken.adapters._postgres.wire import Command
 

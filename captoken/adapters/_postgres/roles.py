@@ -31,8 +31,8 @@ with extra("postgres"):
     from psycopg.rows import tuple_row
 
 from captoken._format.given import read_once
-from captoken._language.data import NO_RIGHTS, Rights, RightsMap, rights_of
 from captoken._language.patterns import decided
+from captoken._language.rights import NO_RIGHTS, Rights, RightsMap, rights_of
 from captoken.adapters._postgres.auditing import audit
 from captoken.adapters._postgres.names import (
     OPERATIONS,

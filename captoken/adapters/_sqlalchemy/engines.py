@@ -19,7 +19,7 @@ with extra("sqlalchemy"):
     from sqlalchemy.util import LRUCache
 
 from captoken._format.errors import GuardError
-from captoken._verification.decision import Grant
+from captoken._verification.grant import Grant
 from captoken.adapters._sqlalchemy.blocks import Block
 from captoken.adapters._sqlalchemy.connection import GuardedConnection
 from captoken.adapters._sqlalchemy.dialects import TRANSACTIONAL, Guarded

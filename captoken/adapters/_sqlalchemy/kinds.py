@@ -14,7 +14,7 @@ with extra("sqlalchemy"):
     from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from captoken._format.errors import GuardError
-from captoken._verification.decision import Grant
+from captoken._verification.grant import Grant
 from captoken.adapters import sqlite
 from captoken.adapters._sqlalchemy.blocks import Awaited, Block, Here, Queued
 from captoken.adapters._sqlalchemy.dialects import Guarded, GuardedPostgres, GuardedSQLite

@@ -18,7 +18,7 @@ from captoken._format.encoding import b64decode
 from captoken._format.spelling import escape
 from captoken._language.caveats import COUNTED
 from captoken._language.entries import Entry, SelectorFacts
-from captoken._language.links import BadLink, Link
+from captoken._language.link import BadLink, Link
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis
 from captoken.cli import words

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from captoken._format.entropy import random_bytes
 from captoken._language.access import Access, Caller
 from captoken._language.caveats import RIGHTS
-from captoken._language.links import BadLink
+from captoken._language.link import BadLink
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.verifier import Verifier
 from captoken._verification.wording import place

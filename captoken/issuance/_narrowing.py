@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from captoken._format.errors import WideningError
 from captoken._language import patterns
 from captoken._language.conditions import Expires
-from captoken._language.data import NO_RIGHTS, Rights
+from captoken._language.rights import NO_RIGHTS, Rights
 from captoken._language.tool import Call, Tools
 from captoken._writing.token import Token
 

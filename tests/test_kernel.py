@@ -1,0 +1,84 @@
+"""The kernel is what docs/kernel.md goes through, and a program that checks tokens loads little besides (CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mutation.rooms import kernel
+from tests.world import KEYRING, NOW, mint
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "kernel.md").read_text("utf-8")
+# Of the page: files that have functions alone.
+STEPS = re.findall(r"`(\w+)`", PAGE[PAGE.index("*Files of steps*") : PAGE.index("*Files of values*")])
+
+MOST_FILES, MOST_STATEMENTS = 50, 6000
+
+
+def test_the_page_goes_through_the_files_of_the_contract() -> None:
+    named = set(re.findall(r"`(?:\w+/)?(\w+)\.py`", PAGE))
+    outside = set(re.findall(r"`(?:[\w]+/)*(\w+)\.py`", PAGE[PAGE.index("## Outside") :])) | {"capability", "test_links_decide"}
+    files = {Path(file).stem for file in kernel()}
+    assert files <= named, files - named
+    assert named - outside - {"pyproject"} <= files, named - outside - files
+    assert all((ROOT / file).is_file() for file in kernel())
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_file_of_steps_has_no_struct(name: str) -> None:
+    """What a compiler drops is what stands behind the name of a class."""
+    file = next(file for file in kernel() if Path(file).stem == name)
+    classes = [node for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8"))) if isinstance(node, ast.ClassDef)]
+    assert not [made.name for made in classes if made.keywords]
+
+
+# One permitted check and one that is refused, in a process that has loaded nothing before.
+CHECKS = """
+import sys
+text = sys.argv[1]
+from captoken import Access, Keyring, Verifier
+verifier = Verifier(Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1"), clock=lambda: float(sys.argv[2]))
+assert verifier.check(text, Access(table="sales", operation="select"))
+assert not verifier.check(text, Access(table="hr", operation="select"))
+print("\\n".join(f"{name} {getattr(module, '__file__', None) or ''}" for name, module in sys.modules.items()))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, str]:
+    """Of each module that is loaded, its file."""
+    text = mint().delegate(to="b").serialize()
+    assert KEYRING.reveal("k1") == bytes(range(1, 33))
+    said = subprocess.run([sys.executable, "-c", CHECKS, text, str(NOW)], cwd=ROOT, capture_output=True, text=True, check=True)
+    return dict(line.split(" ", 1) for line in said.stdout.splitlines())
+
+
+def statements(file: str) -> int:
+    """How many statements a file has, docstrings aside."""
+    tree = ast.parse(Path(file).read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    count = sum(isinstance(node, ast.stmt) for node in ast.walk(tree))
+    return count - sum(isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None for node in ast.walk(tree))
+
+
+def test_what_checks_tokens_loads_little(loaded: dict[str, str]) -> None:
+    """Of captoken: by files, and by statements in them."""
+    files = [file for name, file in loaded.items() if name.partition(".")[0] == "captoken" and file]
+    assert 30 < len(files) <= MOST_FILES, sorted(files)
+    assert 3000 < sum(map(statements, files)) <= MOST_STATEMENTS
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ast", "asyncio", "copy", "dataclasses", "inspect", "ipaddress", "json", "logging", "nacl", "captoken._writing", "captoken.keys.secret"],
+)
+def test_what_most_programs_never_call_is_not_loaded(name: str, loaded: dict[str, str]) -> None:
+    """Nor what writes tokens, nor libsodium. `typing_extensions`, where it is installed, is loaded by msgspec, and loads three of these."""
+    by_msgspec = {"ast", "inspect", "json"} if "typing_extensions" in loaded else set()
+    assert name not in loaded or name in by_msgspec
