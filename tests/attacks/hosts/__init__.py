@@ -1,0 +1,1 @@
+"""A hostile host: the real runtime of each framework, driven by a scripted model, and judged from outside (`world.py`)."""
