@@ -20,10 +20,11 @@ from captoken._language.reasons import PLAN
 from captoken._verification import memory, verifier
 from captoken._writing import issuer
 from captoken._writing.keywords import _KEYWORDS, _READINGS
-from captoken.adapters import asgi, discharge_service
+from captoken.adapters import asgi, discharge_service, mcp
 from captoken.adapters import postgres as postgres_guard
 from captoken.adapters import sqlite as sqlite_guard
 from captoken.adapters._issuance import form
+from captoken.adapters._mcp import sessions as mcp_sessions
 from captoken.adapters._postgres import reader, walk
 from captoken.adapters._sqlite import permitting, remembered, watch
 from captoken.adapters.issuance import IssuanceService
@@ -193,6 +194,8 @@ NUMBERS: dict[str, list[int]] = {
     "signs in a row": [reader._MAX_RUN],
     "statements that a connection": [remembered._MOST],
     "body of a request of which": [asgi.BODY_BYTES, default(asgi.CaptokenMiddleware, "max_body")],
+    "message over HTTP": [mcp_sessions.LONGEST, default(mcp.Guard.sessions, "max_body")],
+    "sessions over HTTP": [mcp_sessions.MOST],
     "body of a request for a discharge": [discharge_service.BODY_BYTES],
     "requests for approval": [default(discharge_service.DischargeService, "limit")],
     "how long a request for approval": [default(discharge_service.DischargeService, "keep")],

@@ -1,7 +1,9 @@
 """Guard a FastMCP server (fastmcp 4) with a verifier: what no token permits is refused.
 
     verifier = Verifier(keyring, audience="sales-mcp")
-    server = FastMCP("sales", middleware=[Guard(verifier)])
+    guard = Guard(verifier)
+    server = FastMCP("sales", middleware=[guard])
+    app = guard.sessions(server.http_app())  # over HTTP
 
 See docs/mcp.md. What a message is to captoken, where a token may come in and what needs none: the
 rules of `captoken.adapters._mcp.messages`. What comes of a refusal: as `captoken.adapters.mcp` has
@@ -51,11 +53,13 @@ from captoken.adapters._mcp.messages import (
     Headers,
     Message,
     NotLetIn,
+    Session,
     has_token,
     headers_of,
     plain_name,
     without_token,
 )
+from captoken.adapters._mcp.sessions import session_of
 from captoken.adapters._within import within
 
 # What names an item that a method lists, as an attribute of fastmcp's object.
@@ -92,12 +96,13 @@ class _Came(NamedTuple):
     session: Any  # None outside of a request
     meta: Mapping[str, Any] | None  # as it came: with the token
     headers: Headers | None  # as they came: with the token
+    over: Session | None  # the session over HTTP, if it is one
     grants: Mapping[Gate, Grant]
 
     def granted(self, gate: Gate, grant: Grant) -> _Came:
         """The same, with what `gate` has granted: for what the answer asks in turn."""
         grants = {**self.grants, gate: grant}
-        return _Came(self.session, self.meta, self.headers, grants)
+        return self._replace(grants=grants)
 
     def __repr__(self) -> str:
         return "<_Came>"  # the token is in there
@@ -219,7 +224,7 @@ class Guard(Challenges, Middleware):
             return await self._gate.admitted_again(grant, method, params)
         if came.meta is not None:
             params = {**params, "_meta": came.meta}
-        return await self._gate.admitted(Message(method, params, came.headers))
+        return await self._gate.admitted(Message(method, params, came.headers, came.over))
 
     def _hide(self, context: MiddlewareContext[Any]) -> None:
         """Take what is secret out of the request (rule 2), and keep the answer to one (rule 3).
@@ -272,11 +277,11 @@ def _arrived(context: MiddlewareContext[Any]) -> _Came:
     outer = _came.get()
     notified = context.type == "notification"
     if request is None:
-        return _Came(None, None, headers_of(None, notified=notified), {})
+        return _Came(None, None, headers_of(None, notified=notified), None, {})
     if outer is not None and outer.session is request.session:
         return outer
     headers = headers_of(request.request, notified=notified)
-    return _Came(request.session, request.meta, headers, {})
+    return _Came(request.session, request.meta, headers, session_of(request.request), {})
 
 
 def _request(context: MiddlewareContext[Any]) -> Any:

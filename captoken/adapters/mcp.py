@@ -12,19 +12,21 @@ none: the rules of `captoken.adapters._mcp.messages`.
   that is not permitted is one too, 403; 503 is a server that cannot decide. The kind of the denial
   is in its data.
 - Lists hold what the token may use. A notification that nothing permits is dropped.
+- A session over HTTP belongs to the tree of the token that opened it, for whatever comes in it.
 - While a message is answered, `captoken.current.grant()` is what it came with, nothing is held, and
   `captoken.current.trace()` is the trace that its `_meta` names. The token itself is taken out of
   `_meta` and of the headers.
 
 Not checked: what a server sends to the client, and what a call goes on doing after its token has
-run out. Nor what a client answers to an elicitation, and so what a tool takes from one. Nor what
-middleware after the guard makes of the arguments: so the guard stands last.
+run out. Nor what stands in the answer to an elicitation, and so what a tool takes from one. Nor
+what middleware after the guard makes of the arguments: so the guard stands last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, TypeVar, Unpack, overload
@@ -40,6 +42,7 @@ from captoken.adapters._mcp.messages import (
     headers_of,
     without_token,
 )
+from captoken.adapters._mcp.sessions import session_of
 
 # By name, since the two versions have them in different places.
 with extra("mcp"):
@@ -108,6 +111,7 @@ class Guard(Challenges):
         if not TWO:
             # By name: that file cannot be imported where mcp 2.x is installed.
             import_module("captoken.adapters._mcp.version_1").install(self._gate, server)
+            _keep_sessions(server, self.sessions)
             return
         if not isinstance(server, (_server.MCPServer, _server.Server)):
             raise TypeError(
@@ -117,6 +121,7 @@ class Guard(Challenges):
         if any(isinstance(each, Guard) for each in server.middleware):
             raise ValueError("this server is guarded: install one guard, where the server is made")
         server.middleware.append(self)
+        _keep_sessions(server, self.sessions)
 
     async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
         """The middleware of mcp 2.x: one message, and what answers it.
@@ -131,7 +136,8 @@ class Guard(Challenges):
                 # First read, then hidden: from here on nothing else can read them.
                 headers = headers_of(ctx.request, notified=notified)
                 self._gate.hide(ctx.request)
-                grant = await self._gate.admitted(Message(ctx.method, params, headers))
+                session = session_of(ctx.request)
+                grant = await self._gate.admitted(Message(ctx.method, params, headers, session))
             except NotLetIn as refused:
                 if notified:
                     return None  # nobody waits for an answer
@@ -149,6 +155,24 @@ class Guard(Challenges):
             shown = await self._gate.only_listed(grant, ctx.method, items, names)
             result = {**result, listing.items: shown}
         return _private(result)
+
+
+def _keep_sessions(server: Any, guarded: Callable[[Any], Any]) -> None:
+    """See to it that the applications which a server makes know whose their sessions are.
+
+    Its methods that make one are replaced. A low-level server of mcp 1.x has none.
+    """
+    for name in ("streamable_http_app", "sse_app"):
+        plain = getattr(server, name, None)
+        if plain is not None:
+            setattr(server, name, partial(_made, plain, guarded))
+
+
+def _made(plain: Callable[..., Any], guarded: Callable[[Any], Any], *args: Any, **kw: Any) -> Any:
+    """An application of Starlette, with `guarded` as its outermost middleware."""
+    app = plain(*args, **kw)
+    app.add_middleware(guarded)
+    return app
 
 
 def _without_token(ctx: Any) -> Any:

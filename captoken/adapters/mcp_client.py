@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 from captoken import current
 from captoken._format.clocks import Seconds
@@ -34,7 +34,19 @@ from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.keywords import Strings
 from captoken._writing.token import Token
-from captoken.adapters._mcp.messages import CALL, KIND, LISTS, TOKEN, digest, facts, has_token
+from captoken.adapters._mcp.messages import (
+    CALL,
+    FREE,
+    KIND,
+    LISTS,
+    TOKEN,
+    Message,
+    digest,
+    digest_of,
+    facts,
+    has_token,
+    messages_of,
+)
 from captoken.adapters._mcp.not_held import not_held
 from captoken.adapters._refused import DOMAIN, refused_there
 from captoken.adapters._within import within
@@ -46,6 +58,7 @@ with extra("mcp"):
     _errors: Any = import_module("mcp.shared.exceptions")
     _MCPError: Any = _errors.MCPError if _TWO else _errors.McpError
 
+_R = TypeVar("_R", bound=Any)  # a Request of either library
 _IS_ERROR = "is_error" if _TWO else "isError"
 
 # How what a model is told of a denial begins, if it is no token that is wrong.
@@ -114,6 +127,61 @@ def meta_for_request(
     if trace is not None:
         meta["traceparent"] = trace
     return meta
+
+
+def auth(
+    audience: str,
+    *,
+    held: Held | Token | None = None,
+    expires_in: Seconds = 60,
+    keep: Strings = (),
+) -> Callable[[_R], _R]:
+    """What `auth=` of an httpx client takes: a token in the header of what has none in `_meta`.
+
+        web = httpx2.AsyncClient(auth=auth("sales-mcp", held=held))    # mcp 1.x: httpx.AsyncClient
+        async with Client(streamable_http_client(url, http_client=web)) as client:
+            sales = Presenting(client, audience="sales-mcp", held=held)
+
+    A session over HTTP belongs to the tree of the token that opened it. In it an answer to a
+    question of the server's needs a token, and so does a stream that listens, a call that is
+    cancelled, and the end of the session. Those can have it in the header alone.
+
+    A call is presented with a token for that call. What is not held, and what is no call, is
+    presented with a token that permits no call. The callable raises NoToken, and what
+    `Held.present` raises. A proof covers the message. Its URL is not looked at: the client is for
+    one server, over https or on this machine. It follows no redirects.
+    """
+    mine = None if held is None else current.holding(held)
+
+    def present(asked: _R) -> _R:
+        named = asked.headers.get("mcp-session-id", "")
+        message = Message(asked.method, {}, beside=named)
+        if asked.content:
+            (message,) = messages_of(asked.content, (), named)
+        if not has_token(message.params.get("_meta")):
+            text = _header_for(message, audience, current.holding(mine), expires_in, keep)
+            asked.headers["authorization"] = f"Bearer {text}"
+        return asked
+
+    return present
+
+
+def _header_for(
+    message: Message, audience: str, mine: Held, expires_in: Seconds, keep: Strings
+) -> str:
+    """The text that goes in the header of a message."""
+    try:
+        about = digest_of(message) if mine.token.unverified.key is not None else None
+    except ValueError:  # what opens a session, and what the guard refuses
+        about = None
+    narrowed: dict[str, Any] = {"where": _LISTING}
+    if not message.beside and message.method not in FREE:
+        narrowed = _narrowed_to(message.method, message.params, keep)
+    sent: dict[str, Any] = {"audience": audience, "expires_in": expires_in, "request": about}
+    try:
+        return mine.present(**sent, **narrowed)
+    except WideningError:  # the server's guard says what is missing, where an answer is waited for
+        return mine.present(**sent, where=_LISTING)
 
 
 def _read(given: Mapping[str, Any] | None, what: str) -> dict[str, Any]:

@@ -324,10 +324,11 @@ def test_a_proxy_behind_the_guard_sends_no_token_on(kind: str, where: str, mode:
 
     with upstream() as (behind, heard):
         front: FastMCP[Any] = create_proxy(behind) if kind == "itself a proxy" else FastMCP("front")
-        front.add_middleware(Guard(verifier()))
+        guard = Guard(verifier())
+        front.add_middleware(guard)
         if kind != "itself a proxy":
             front.mount(create_proxy(behind))
-        with over_http(lambda: front.http_app()) as url:
+        with over_http(lambda: guard.sessions(front.http_app())) as url:
             assert anyio.run(body, url) == [["deep"], "text", ("ran", "deep")]
     said = "".join(heard)
     assert "t-1" in said and ("kept" in said or not headers)  # what is not secret goes on
@@ -522,3 +523,39 @@ def test_a_refusal_is_seen_by_middleware_that_stands_before_the_guard() -> None:
     asked(served(Ran(), Watch()), lambda s: outcome(s.call_tool("nothing", {}, meta=sent())))
     asked(served(Ran(), Watch()), lambda s: outcome(s.call_tool("nothing", {})))
     assert heard == ["ToolError", "MCPError"]
+
+
+def test_in_a_session_over_http_calls_need_somebody_who_knows_whose_it_is() -> None:
+    """`sessions` round the application, or as middleware of it; a token of another tree is a stranger's."""
+    import httpx2
+    from mcp import Client as Plain
+    from mcp.client.streamable_http import streamable_http_client
+    from starlette.middleware import Middleware
+
+    seen: list[str] = []
+
+    async def body(url: str) -> list[Any]:
+        async def hook(response: Any) -> None:
+            seen.append(response.headers.get("mcp-session-id", ""))
+
+        headers = {"authorization": f"Bearer {sent()[TOKEN]}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, event_hooks={"response": [hook]}) as web,
+            Plain(streamable_http_client(url, http_client=web), mode="legacy") as client,
+        ):
+            told = [await outcome(client.call_tool("look", {"term": "q"}))]
+            stray = {"accept": "application/json, text/event-stream", "mcp-session-id": next(filter(None, reversed(seen)))}
+            answer = {"jsonrpc": "2.0", "id": 1, "result": {}}
+            told += [(await web.post(url, json=answer, headers={**stray, "authorization": sent_by})).status_code for sent_by in ("", "Bearer x")]
+        return told
+
+    for kept in (None, "round", "middleware"):
+        ran = Ran()
+        guard = Guard(verifier())
+        server: FastMCP[Any] = FastMCP("sales", middleware=[guard])
+        tools(server, ran)
+        app: Any = server.http_app(middleware=[Middleware(guard.sessions)] if kept == "middleware" else None)
+        with over_http(lambda app=app, kept=kept, guard=guard: guard.sessions(app) if kept == "round" else app) as url:
+            told = anyio.run(body, url)
+        assert len(ran.calls) == (kept is not None)
+        assert told[1:] == ([202, 202] if kept is None else [401, 401])

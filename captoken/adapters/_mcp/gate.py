@@ -45,11 +45,12 @@ from captoken.adapters._mcp.messages import (
     TOKEN,
     Message,
     NotLetIn,
-    digest,
+    digest_of,
     facts,
     hide_header,
     token_of,
 )
+from captoken.adapters._mcp.sessions import LONGEST, Sessions
 from captoken.current import Held
 from captoken.tools import (
     Attributes,
@@ -76,6 +77,8 @@ _LATER = frozenset(
 # Why the guard refuses by itself; for the trail, not for whoever asked.
 _NO_CALL = "no call that a token can permit: its name, or what comes with it"
 _NO_PROOF = "what no token can permit cannot be proven either"
+_STRANGER = "the session is another token's: each session is of the tree that opened it"
+_NOT_KEPT = "nobody knows whose a session over HTTP is: serve guard.sessions(app) instead of app"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Item = TypeVar("_Item")
@@ -194,6 +197,7 @@ class Gate:
         # `is True`: what only looks like a yes opens nothing.
         self._open_lists = list_without_token is True
         self._header = authorization_header is True
+        self.sessions = Sessions(self)
         # Taken out of the environment at once, so that no process that is started here inherits it.
         self._default: Held | None = None
         if default_from_environment:
@@ -220,9 +224,48 @@ class Gate:
                 f"No token came with the request: it goes into _meta, as {TOKEN}.",
             )
         about = await self._proven(token, message)
+        keeper = await self._keeper(token, about, message)
         if method in LISTS:  # rule 5
-            return await self._authenticated(token, about, method)
-        return await self._permitted(token, about, message)
+            grant = await self._authenticated(token, about, method)
+        else:
+            grant = await self._permitted(token, about, message)
+        # Two may have come first at once: the session is of one of them.
+        if keeper is not None and not keeper():
+            denied = await _answer_of(grant, lambda face: face.deny("caller", _STRANGER))
+            raise self._refusal_of(denied, method)
+        return grant
+
+    async def _keeper(
+        self, token: str | Token, about: bytes | None, message: Message
+    ) -> Callable[[], bool] | None:
+        """What says whether the session is of a token that was verified; None without one.
+
+        Raises NotLetIn where it is another's already: before the call takes anything.
+        """
+        session = message.session
+        if session is None or isinstance(token, Token):
+            return None
+        if session.keeper is None:
+            raise await self._denied(token, "store_unavailable", _NOT_KEPT, about, message.method)
+        if session.keeper.is_strange(session.id, token):
+            raise await self._denied(token, "caller", _STRANGER, about, message.method)
+        return partial(session.keeper.claim, session.id, token)
+
+    def token_in(self, message: Message) -> str | None:
+        """The text that came with a message, or None. Raises NotLetIn; see `Guarding`."""
+        return token_of(message, self._header)
+
+    async def shown(self, text: str | None, message: Message) -> None:
+        """Verify a text that comes with what is no call, on record. Raises NotLetIn."""
+        if text is None:
+            await self.record_unverified()
+            raise NotLetIn("invalid", "No token came with it, and the session is a token's.")
+        await self._authenticated(text, await self._proven(text, message), message.method)
+
+    async def stranger(self, text: str, message: Message) -> NotLetIn:
+        """What is said of a text of another tree, once it is on record."""
+        about = await self._proven(text, message)
+        return await self._denied(text, "caller", _STRANGER, about, message.method)
 
     async def admitted_again(
         self,
@@ -272,7 +315,7 @@ class Gate:
                 "which is somebody else's here"
             )
         return Challenging(
-            app,
+            self.sessions.guarded(app, max_body),
             needs_token=self.needs_token,
             refused=self.record_unverified,
             resource=resource,
@@ -365,7 +408,7 @@ class Gate:
         if token == without_proof(token):
             return None
         try:
-            return digest(message.method, message.params)
+            return digest_of(message)
         except ValueError:
             pass
         raise await self._denied(token, "bad_proof", _NO_PROOF, None, message.method)
@@ -537,12 +580,27 @@ def _can_be_named(
 
 
 class Challenges:
-    """What the guards of MCP and of fastmcp have in common for HTTP: a challenge where no token is.
+    """What the guards of MCP and of fastmcp have in common for HTTP.
 
-    Whoever inherits it has a gate.
+    That is whose a session is, and a challenge where no token is. Whoever inherits it has a gate.
     """
 
     _gate: Gate
+
+    def sessions(self, app: Any, *, max_body: int = LONGEST) -> Callable[..., Awaitable[None]]:
+        """The server's ASGI application, in whose sessions nothing is answered to a stranger.
+
+            app = guard.sessions(server.http_app())
+
+        A session belongs to the tree of the token that opened it. That goes for each message in it,
+        for the answers of a client, for streams, and for the end of the session.
+
+        `install` does so for the applications that the server itself makes. Use it for what stands
+        elsewhere: fastmcp's, or a session manager of your own. Without it, what needs a token is
+        refused in a session. `max_body`: bytes of a message, 4 MiB unless said. A longer one is
+        answered 413.
+        """
+        return self._gate.sessions.guarded(app, max_body)
 
     def challenging(
         self,

@@ -26,7 +26,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from captoken._format.text import without_proof
 from captoken.adapters._http.credentials import text_in
@@ -124,6 +124,25 @@ class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
         return {KIND: self.kind}
 
 
+class Keeper(Protocol):
+    """Who knows whose each session is."""
+
+    def is_strange(self, named: str, text: str) -> bool:
+        """Is the session another tree's? Nobody has to have verified the text yet."""
+        ...
+
+    def claim(self, named: str, text: str) -> bool:
+        """May a text be used in that session? One that was nobody's is its tree's from here on."""
+        ...
+
+
+class Session(NamedTuple):
+    """The session that an HTTP request names, and who knows whose it is; None if nobody does."""
+
+    id: str
+    keeper: Keeper | None
+
+
 class Message(NamedTuple):
     """A request as it came; `headers` is None where the transport has none.
 
@@ -133,6 +152,35 @@ class Message(NamedTuple):
     method: str
     params: Mapping[str, Any]
     headers: Headers | None = None
+    session: Session | None = None
+    # Of what is no call, but an answer, a stream or an end: the id of its session. Its method is
+    # that of HTTP, and its params are the answer.
+    beside: str = ""
+    notified: bool = False  # nobody waits for an answer
+
+
+def messages_of(body: bytes, headers: Headers, named: str) -> list[Message]:
+    """What a body of HTTP says, in the session of that id. Raises ValueError for what is no JSON.
+
+    Older protocols have several in one body. It is UTF-8, as the SDK reads it: `json` would take
+    other encodings as well.
+    """
+    try:
+        said = json.loads(body.decode())
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return [_message_of(one, headers, named) for one in (said if type(said) is list else [said])]
+
+
+def _message_of(one: Any, headers: Headers, named: str) -> Message:
+    """One of them. What could be taken for an answer is one, whatever else it says."""
+    said = one if type(one) is dict else {}
+    method, params = said.get("method"), said.get("params")
+    if type(method) is not str or not said.keys().isdisjoint({"result", "error"}):
+        answer = {key: value for key, value in said.items() if key != "jsonrpc"}
+        return Message("POST", answer, headers, beside=named)
+    stated = params if type(params) is dict else {}
+    return Message(method, stated, headers, notified=type(said.get("id")) not in (int, str))
 
 
 def headers_of(http_request: Any, notified: bool = False) -> Headers | None:
@@ -226,6 +274,13 @@ def _facts_of_call(params: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | No
     return tool, arguments
 
 
+def digest_of(message: Message) -> bytes:
+    """What a proof of a message is about: see `digest`, and of what is no call spec 40.12."""
+    if not message.beside:
+        return digest(message.method, message.params)
+    return mcp_request(message.method, message.beside, _spelled(message.params))
+
+
 def digest(method: str, params: Mapping[str, Any]) -> bytes:
     """What a proof is about (rule 3).
 
@@ -239,8 +294,13 @@ def digest(method: str, params: Mapping[str, Any]) -> bytes:
         raise ValueError("no call that a token can permit")
     tool, arguments = asked
     named = tool if method == CALL else ""
+    return mcp_request(method, named, _spelled(arguments))
+
+
+def _spelled(arguments: Mapping[str, Any]) -> bytes:
+    """Arguments in their one spelling. Raises ValueError for what is no JSON."""
     try:
-        return mcp_request(method, named, _spell(arguments).encode("ascii"))
+        return _spell(arguments).encode("ascii")
     except (TypeError, RecursionError) as error:
         raise ValueError("the arguments are no JSON") from error
 

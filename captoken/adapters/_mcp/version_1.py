@@ -25,9 +25,11 @@ from captoken.adapters._mcp.messages import (
     Headers,
     Message,
     NotLetIn,
+    Session,
     headers_of,
     plain_name,
 )
+from captoken.adapters._mcp.sessions import session_of
 
 _Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
 
@@ -115,7 +117,7 @@ async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
             # First read, then hidden: from here on nothing else can read them.
             headers = headers_of(http_request)
             gate.hide(http_request)
-            grant = await _admitted(gate, message, headers)
+            grant = await _admitted(gate, message, headers, session_of(http_request))
         except NotLetIn as refused:
             return _refusal(refused)
         with gate.under(grant):
@@ -148,6 +150,7 @@ async def _admitted(
     gate: Gate,
     message: Any,
     headers: Headers | None,
+    session: Session | None = None,
 ) -> Grant | None:
     """The grant of a message, which shows no token from here on. Raises NotLetIn.
 
@@ -166,7 +169,7 @@ async def _admitted(
         extra = _extra_of(message) or {}
         stated["_meta"] = dict(extra)
         extra.pop(TOKEN, None)  # so that no tool can log it or send it on
-    return await gate.admitted(Message(message.method, stated, headers))
+    return await gate.admitted(Message(message.method, stated, headers, session))
 
 
 def _extra_of(message: Any) -> Any:

@@ -1,0 +1,269 @@
+"""Whose a session over HTTP is: of the tree of the token that opened it (spec 40.12).
+
+An id of a session is no credential: servers log it, and proxies see it. And much comes in a session
+that never reaches the guard of messages: an answer to a question of the server's, a stream that
+listens, the end of the session, what is cancelled. So this stands round the application that the
+SDK makes.
+
+1. A session is of the tree of the token that comes with its `initialize`; else of the tree of the
+   first genuine token that comes in it. A tree is what was minted, with all that was made of it.
+2. From then on nothing is answered in it without a token of that tree, but `ping`. A stream that
+   listens needs one always: there is nobody yet to whom the session could belong.
+3. What has no params, an answer, a stream, the end of a session, has its token in the Authorization
+   header. Its proof is about the HTTP method, the session and the answer.
+4. Requests that need a token in any case are the guard's to verify, and to refuse. It asks here
+   whether they are of the right tree.
+
+Which tree a text is of is read before it is verified. Nothing is answered on the strength of that:
+a text of the right tree is verified as well, here or by the guard.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import parse_qs
+from uuid import UUID
+
+from captoken._format.errors import TokenFormatError
+from captoken._format.root import RootRecord
+from captoken._format.text import BOUND, parts_of
+from captoken.adapters._http.exchange import (
+    ASGIApp,
+    Body,
+    ClientGone,
+    Receive,
+    Reply,
+    RequestError,
+    Response,
+    Scope,
+    Send,
+    json_response,
+    values_of,
+)
+from captoken.adapters._mcp.messages import FREE, Message, NotLetIn, Session, messages_of
+
+# In the scope of a request: that it came this way, and who knows whose the session is.
+_KEEPER = "captoken.sessions"
+_ID = b"mcp-session-id"
+
+# Bytes of a message, at most, unless said: as many as the SDK takes.
+LONGEST = 4 << 20
+# Sessions that are known, at most. What is forgotten is answered as what is over: 404.
+MOST = 100_000
+
+# What a stranger may ask in a session: whether the server is there.
+_ANYBODY = "ping"
+_INVALID_REQUEST = -32600  # of JSON-RPC
+
+Tree: TypeAlias = tuple[str, str]  # the key id and the token id of what was minted
+
+
+def session_of(http_request: Any) -> Session | None:
+    """The session that a message came in; None without one, as on stdio or without HTTP."""
+    if http_request is None:
+        return None
+    named = _named(http_request.scope)
+    return None if named is None else Session(named, http_request.scope.get(_KEEPER))
+
+
+def _named(scope: Scope) -> str | None:
+    """The id of the session that a request names, or None."""
+    return next(iter(_names(scope)), None)
+
+
+def _names(scope: Scope) -> list[str]:
+    """The ids that a request names: in a header, and in the query as the older transport has it.
+
+    A UUID is spelled in many ways there, and is one session.
+    """
+    named = [value.decode("latin-1") for value in values_of(scope["headers"], _ID)]
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    for stated in query.get("session_id", ()):
+        try:
+            named.append(UUID(hex=stated).hex)
+        except ValueError:
+            named.append(stated)
+    return named
+
+
+def _tree_of(text: str | None) -> Tree | None:
+    """Of which tree a text is by its own account; None for what is no token."""
+    try:
+        root = RootRecord.decode(parts_of(text, BOUND).packet.identifier)
+    except TokenFormatError:
+        return None
+    return root.key_id, root.token_id
+
+
+class Guarding(Protocol):
+    """What a session asks of the guard of messages."""
+
+    def token_in(self, message: Message) -> str | None:
+        """The text that came with a message, or None. Raises NotLetIn."""
+        ...
+
+    async def record_unverified(self) -> None:
+        """Put on record that none came that could be looked at."""
+        ...
+
+    async def shown(self, text: str | None, message: Message) -> None:
+        """Verify a text that comes with what is no call, on record. Raises NotLetIn."""
+        ...
+
+    async def stranger(self, text: str, message: Message) -> NotLetIn:
+        """What is said of a text of another tree, once it is on record."""
+        ...
+
+
+class Sessions:
+    """Knows of each session whose it is."""
+
+    def __init__(self, guard: Guarding) -> None:
+        self._guard = guard
+        # By id: None is nobody's yet. An event loop reads and writes it, between two awaits.
+        self._owners: OrderedDict[str, Tree | None] = OrderedDict()
+        self._numbered = False  # the application has given out an id
+
+    def claim(self, named: str, text: str) -> bool:
+        """May a text be used in that session? One that was nobody's is its tree's from here on.
+
+        False if it is another's.
+        """
+        tree = _tree_of(text)
+        owner = self._owners.get(named) or tree
+        if owner != tree:
+            return False
+        self._note(named, tree)
+        return True
+
+    def is_strange(self, named: str, text: str) -> bool:
+        """Is the session another tree's? Nobody has to have verified the text yet."""
+        owner = self._owners.get(named)
+        return owner is not None and owner != _tree_of(text)
+
+    def guarded(self, app: ASGIApp, max_body: int = LONGEST) -> ASGIApp:
+        """The application, in whose sessions nothing is answered that is a stranger's."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            # Another guard's, which stands further out, has looked already.
+            if scope["type"] != "http" or _KEEPER in scope:
+                return await app(scope, receive, send)
+            within = {**scope, _KEEPER: self}
+            return await self._answered(app, within, Body(receive, max_body), send)
+
+        return application
+
+    async def _answered(self, app: ASGIApp, scope: Scope, body: Body, send: Send) -> None:
+        """One HTTP request: passed on, or refused."""
+        named = _named(scope)
+        opening: Tree | None = None
+        try:
+            # The SDK would take one of them, and not always the first.
+            if len(_names(scope)) > 1:
+                raise RequestError(400, "More than one session is named.")
+            # What was forgotten, and what never was. A client opens another session then.
+            if self._numbered and values_of(scope["headers"], _ID) and named not in self._owners:
+                raise RequestError(404, "Session not found")
+            if scope["method"] == "POST":
+                opening = await self._posted(scope, named, await body.read_all())
+            elif named is not None and scope["method"] in ("GET", "DELETE"):
+                await self._asked(scope, named)
+        except ClientGone:
+            return
+        except (RequestError, NotLetIn) as refused:
+            return await Reply(scope, send).answer(_refusal(refused))
+
+        async def noticed(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self._notice(scope, named, opening, message)
+            await send(message)
+
+        await app(scope, body.receive, noticed)
+
+    async def _asked(self, scope: Scope, named: str) -> None:
+        """A stream that listens in a session, or the end of one. Raises NotLetIn (rule 2)."""
+        if scope["method"] == "GET" or self._owners.get(named) is not None:
+            await self._shown(named, Message(scope["method"], {}, scope["headers"], beside=named))
+
+    async def _posted(self, scope: Scope, named: str | None, sent: bytes) -> Tree | None:
+        """A message, or several; the tree of a token that opens a session with it (rule 1).
+
+        Raises NotLetIn, and RequestError for what cannot be read: the SDK may read it.
+        """
+        try:
+            messages = messages_of(sent, scope["headers"], named or "")
+        except ValueError:
+            if named is None:
+                return None
+            raise RequestError(400, "The body is no JSON.") from None
+        tree: Tree | None = None
+        for message in messages:
+            if message.method == "initialize" and self._owners.get(named or "") is None:
+                tree = _tree_of(self._token_or_none(message))
+            elif named is not None:
+                await self._said(named, message)
+        return tree
+
+    async def _said(self, named: str, message: Message) -> None:
+        """One message in a session. Raises NotLetIn."""
+        if self._owners.get(named) is None or message.method == _ANYBODY:
+            return
+        if message.method in FREE or message.beside:
+            return await self._shown(named, message)
+        # A request is answered by the guard, which knows its session. It is told of no notification
+        # in what session it came.
+        if message.notified:
+            await self._text(named, message)
+
+    async def _shown(self, named: str, message: Message) -> None:
+        """A token of the session's tree comes with what is no call (rule 2). Raises NotLetIn."""
+        text = await self._text(named, message)
+        await self._guard.shown(text, message)
+        if text is not None and not self.claim(named, text):
+            raise await self._guard.stranger(text, message)
+
+    async def _text(self, named: str, message: Message) -> str | None:
+        """The text that came with a message in a session. Raises NotLetIn for another tree's."""
+        try:
+            text = self._guard.token_in(message)
+        except NotLetIn:
+            await self._guard.record_unverified()
+            raise
+        if text is not None and self.is_strange(named, text):
+            raise await self._guard.stranger(text, message)
+        return text
+
+    def _token_or_none(self, message: Message) -> str | None:
+        try:
+            return self._guard.token_in(message)
+        except NotLetIn:
+            return None
+
+    def _notice(self, scope: Scope, named: str | None, opening: Tree | None, begun: Any) -> None:
+        """What an answer says of sessions: one was opened, or one is over."""
+        status = begun["status"]
+        if named is None:
+            given = values_of(begun.get("headers", ()), _ID) if status < 300 else ()
+            for value in given:
+                self._numbered = True
+                self._note(value.decode("latin-1"), opening)
+        elif status == 404 or (scope["method"] == "DELETE" and status < 300):
+            self._owners.pop(named, None)
+        elif opening is not None and status < 300:
+            self._note(named, self._owners.get(named) or opening)
+
+    def _note(self, named: str, tree: Tree | None) -> None:
+        self._owners[named] = tree
+        self._owners.move_to_end(named)
+        if len(self._owners) > MOST:
+            self._owners.popitem(last=False)
+
+
+def _refusal(refused: RequestError | NotLetIn) -> Response:
+    """The answer to what is refused: an error of JSON-RPC, under HTTP's own status."""
+    if isinstance(refused, NotLetIn):
+        error = {"code": refused.code, "message": refused.text, "data": refused.data}
+        return json_response(refused.code, {"jsonrpc": "2.0", "id": None, "error": error})
+    error = {"code": _INVALID_REQUEST, "message": refused.text}
+    return json_response(refused.status, {"jsonrpc": "2.0", "id": None, "error": error})
