@@ -154,6 +154,20 @@ def adapters(session: nox.Session) -> None:
     session.run("python3", ".ci/versions", external=True)
 
 
+# The runtimes that hostile hosts are tried in: an extra, and the tests that it is for.
+HOSTS = {"test,servers": "[!gc]*", "google-adk": "google*", "claude-agent": "claude"}
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("extra", list(HOSTS), ids=["light", "google-adk", "claude"])
+def hosts(session: nox.Session, extra: str) -> None:
+    """Hostile hosts: 10,000 runs of each framework; and Claude's CLI, a wheel of 178 MB."""
+    session.install("--quiet", "-e", f".[{extra}]", "pytest>=8.4", "hypothesis>=6")
+    tests = sorted(glob(f"tests/attacks/hosts/test_{HOSTS[extra]}.py"))
+    # What the frameworks themselves warn of is no failure here.
+    session.run("python", "-m", "pytest", "-W", "default", *tests, env=drawn(TIMES))
+
+
 # Other builds of SQLite than Python's own, out of wheels: an older one as a library, and the newest
 # that a wheel has, which is a module whose functions are taken for those of the library.
 SQLITE = ["tests/adapters/test_row_budgets.py", *sorted(glob("tests/adapters/test_sqlite*.py"))]
