@@ -18,6 +18,9 @@ from tests.said import is_told, stands_on_the_page
 # these now and then end the child. No test uses gRPC on both sides of a fork. Read when gRPC is imported.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
+# A program that a test starts imports the tree that the test stands in, and no captoken that is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH")]))
+
 _connect = socket.socket.connect
 
 

@@ -10,13 +10,14 @@ import io
 import os
 import re
 import subprocess
-import sysconfig
 from html import unescape
 from pathlib import Path
 
 from rich.console import CONSOLE_SVG_FORMAT, Console
 from rich.terminal_theme import DIMMED_MONOKAI
 from rich.text import Text
+
+from tests.program import CAPTOKEN
 
 PICTURE = Path(__file__).parent.parent / "docs/demo.svg"
 COMMAND = ("demo", "--seed", "7", "--brief", "--fast")
@@ -27,9 +28,8 @@ FONT = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 def written(**more: str) -> list[str]:
     """The lines of the demo that the picture shows."""
-    captoken = Path(sysconfig.get_path("scripts"), "captoken")
-    env = {"PATH": os.defpath, "PYTHONUTF8": "1", "COLUMNS": str(COLUMNS), "PYTHONPATH": str(PICTURE.parent.parent), **more}
-    ran = subprocess.run([captoken, *COMMAND], capture_output=True, check=True, env=env, encoding="utf-8")
+    env = {"PATH": os.defpath, "PYTHONUTF8": "1", "COLUMNS": str(COLUMNS), **more}
+    ran = subprocess.run([CAPTOKEN, *COMMAND], capture_output=True, check=True, env=env, encoding="utf-8")
     lines = ran.stdout.splitlines()
     end = next(at for at, line in enumerate(lines) if UP_TO in Text.from_ansi(line).plain)
     return lines[1 : end - 1]

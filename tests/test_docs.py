@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +18,10 @@ from click.testing import CliRunner
 
 from captoken.cli.docs import docs
 from tests import picture
+from tests.program import CAPTOKEN
 from tests.stores.servers import Postgres
 
 ROOT = Path(__file__).parent.parent
-CAPTOKEN = Path(sysconfig.get_path("scripts"), "captoken")
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 # Done as a whole by tests/issuance/test_recipes.py, against what stands in for their platforms.
 RECIPES = {"issuance-certificates.md", "issuance-github.md", "issuance-kubernetes.md", "issuance-spire.md"}
@@ -121,7 +120,7 @@ def test_the_wheel_has_what_the_command_shows() -> None:
     taken = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     pages = ("docs", "examples", "spec/captoken-v1.md", "spec/README.md", "README.md", "CHANGELOG.md", "SECURITY.md")
     assert taken == {path: f"captoken/_pages/{path}" for path in pages}
-    shown = subprocess.run([CAPTOKEN, "docs", "--json"], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
+    shown = subprocess.run([CAPTOKEN, "docs", "--json"], capture_output=True, text=True, check=True, env={})
     told = json.loads(shown.stdout)
     assert told["folder"] == str(ROOT / "docs") and told["pages"].keys() == {
         *(page.stem for page in ROOT.glob("docs/*.md")), "changelog", "examples", "readme", "security", "spec",

@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
@@ -16,10 +15,10 @@ import pytest
 from captoken.cli.demo import command
 from captoken.cli.demo.data import Call, Cast, Report
 from captoken.cli.demo.story import play
+from tests.program import CAPTOKEN
 
 HERE = Path(__file__).parent.parent
 EXAMPLES = sorted((HERE / "examples").glob("*.py"))
-CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
 
 ELSEWHERE = {"agents_claude.py", "agents_crewai.py", "agents_google_adk.py"}  # need large packages; run by .ci/run
 STORY = [

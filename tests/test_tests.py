@@ -128,3 +128,9 @@ def test_a_test_that_cannot_fail_is_found(body: str, problem: str) -> None:
     assert problem in found(body)
     for good in ("assert f() == MOST", "with pytest.raises(ValueError): f()", "if x: assert f()\n    else: assert g()"):
         assert not found(good), good
+
+
+def test_no_test_runs_a_script_that_is_installed() -> None:
+    """It may be of another tree, or of a wheel: `tests/program.py` makes one of this tree."""
+    files = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    assert [path.name for path in files if 'get_path("scripts")' in path.read_text("utf-8")] == []

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from itertools import count, permutations, product
 
 import pytest
-from nacl.bindings import crypto_box_easy_afternm
+from nacl.bindings import crypto_box_afternm
 from nacl.public import Box, PrivateKey, SealedBox
 from nacl.secret import SecretBox
 
@@ -545,7 +545,7 @@ def sealed_otherwise():
     }
     for name, point in LOW_ORDER.items():
         nonce = blake2b(point + bytes(party), digest_size=24).digest()
-        made[f"a sender of {name}"] = point + crypto_box_easy_afternm(inside, nonce, KEY_OF_ZEROS)
+        made[f"a sender of {name}"] = point + crypto_box_afternm(inside, nonce, KEY_OF_ZEROS)
         made[f"{name} for its sender"] = point + genuine[32:]
     return made
 

@@ -7,7 +7,6 @@ import re
 import runpy
 import subprocess
 import sys
-import sysconfig
 import time
 import unicodedata
 from contextlib import closing
@@ -29,8 +28,9 @@ from captoken.keys import DischargerKey, HolderKey
 from captoken.stores.sqlite import SQLiteLedger
 from captoken.testing import FixedClock, fixed_random
 from tests.cli.test_transcripts import every_command
+from tests.program import CAPTOKEN
+from tests.program import ROOT as TREE
 
-CAPTOKEN = os.path.join(sysconfig.get_path("scripts"), "captoken")
 AT_TERMINAL = os.path.join(os.path.dirname(__file__), "at_terminal.py")
 NOW = 1_764_061_200
 HOLDER, DISCHARGER = HolderKey.from_bytes(bytes(range(1, 33))), DischargerKey.from_bytes(bytes(range(2, 34)))
@@ -74,7 +74,7 @@ BOUND = Issuer(KEYRING, clock=FixedClock(NOW), random=fixed_random("cli")).mint(
 
 def run(*arguments, stdin="", cwd=None, code=sys.executable, **environment):
     """The console script, in an environment of its own."""
-    env = {"PATH": os.defpath, "PYTHONUTF8": "1"} | environment
+    env = {"PATH": os.defpath, "PYTHONUTF8": "1", "PYTHONPATH": str(TREE)} | environment
     data = stdin if isinstance(stdin, bytes) else stdin.encode()
     return subprocess.run([code, *arguments], input=data, capture_output=True, cwd=cwd, env=env, timeout=60)
 
@@ -703,6 +703,18 @@ def test_the_first_command_line_of_all_works_word_for_word(tmp_path):
     assert written["keygen"] == written["mint"] == written["delegate"] == ""
     assert Token.parse(written["attenuate"].strip()).unverified.lineage.holders == ("orchestrator", "sales-agent")
     assert written["inspect"].startswith("NOT VERIFIED") and written["verify"].startswith("allowed ")
+
+
+def test_the_script_of_the_tests_runs_the_tree_and_nothing_that_is_installed(folder):
+    """Else a test would prove something of the package that was installed last."""
+    other = folder / "captoken/cli"
+    other.mkdir(parents=True)
+    (folder / "captoken/__init__.py").write_text("")
+    (other / "__init__.py").write_text("def main(): print('another captoken')\n")
+    for path in (str(folder), ""):
+        done = captoken("--version", PYTHONPATH=path)
+        assert (done.returncode, done.stdout.split()[:1]) == (0, [b"captoken"])
+    assert run("-c", "from captoken.cli import main; main()", PYTHONPATH=str(folder), cwd=folder).stdout == b"another captoken\n"
 
 
 def test_the_package_runs_as_the_script_does(folder):

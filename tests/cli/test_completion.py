@@ -9,8 +9,9 @@ import pytest
 
 from captoken.cli import app
 from captoken.cli.completion import SHELLS
-from tests.cli.test_cli import CAPTOKEN, captoken
+from tests.cli.test_cli import captoken
 from tests.cli.test_transcripts import every_command
+from tests.program import CAPTOKEN
 
 PLACES = {
     "bash": ".local/share/bash-completion/completions/captoken",

@@ -12,7 +12,7 @@ from captoken._format.errors import StoreError
 from captoken.cli import app, renewing
 from captoken.control import Overlay
 from captoken.keys import OperatorKey
-from tests.cli.test_cli import CAPTOKEN
+from tests.program import CAPTOKEN
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
 OPERATING = ["--key", "operator.json", "--store", "overlay.db"]

@@ -6,7 +6,7 @@
     [1]                 its exit code, if that is not 0
 
 What is random is shown as `cap1_...`, `k-...`, `<id>` and so on; public keys as `<key 1>`, `<key 2>`, in the order in which
-a session comes by them. `python tests/cli/test_transcripts.py` writes the sessions anew: read the difference before you
+a session comes by them. `python -m tests.cli.test_transcripts` writes the sessions anew: read the difference before you
 keep it.
 """
 
@@ -15,11 +15,12 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.program import ROOT, SCRIPTS
 
 HERE = Path(__file__).parent
 SESSIONS = sorted(HERE.glob("*.txt"))
@@ -38,8 +39,8 @@ HELPERS = ("append_link.py", "at_terminal.py", "keep_trail.py", "policy.toml")
 
 def environment(folder):
     """Nothing of the tester's own settings."""
-    scripts = os.pathsep.join([sysconfig.get_path("scripts"), str(Path(sys.executable).parent), os.defpath])
-    return {"PATH": scripts, "HOME": str(folder), "PYTHONUTF8": "1"}
+    scripts = os.pathsep.join([SCRIPTS, str(Path(sys.executable).parent), os.defpath])
+    return {"PATH": scripts, "HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
 
 
 def every_command():
