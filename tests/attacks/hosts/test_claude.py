@@ -1,4 +1,4 @@
-"""The Claude Agent SDK as a hostile host: the CLI itself, with a model of ours, and no network. `.ci/nightly 'hosts-3.11(claude)'` runs it.
+"""The Claude Agent SDK as a hostile host: the CLI itself, with a model of ours, and no network. `.ci/nightly 'hosts(claude)'` runs it.
 
 What the CLI did is seen by what it told the model of a call, by files, and by the traces of commands.
 """
