@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Capability, Denied, Token, Verifier
+from captoken import Access, Capability, Denied, Issuer, Token, Verifier
 from captoken._language import calls, capability, conditions, constraints, data, patterns, rights
 from captoken._language.caveats import BUILT_IN, V1
 from captoken._language.checks import Checks
@@ -18,8 +18,10 @@ from captoken._language.kinds import BuiltIn, Situation
 from captoken._language.link import Link
 from captoken._language.links import read_link
 from captoken._verification import plan
+from captoken.caveats import Caveat, Vocabulary
+from captoken.keys import DischargerKey
 from captoken.stores.memory import MemoryLedger
-from tests.world import NOW, mint, verifier
+from tests.world import KEYRING, NOW, WHO, clock, mint, verifier
 from tests.world import data as of_table
 from tests.world import tool as of_tool
 
@@ -331,3 +333,34 @@ def test_a_denial_is_told_link_by_link() -> None:
     assert len({str(each) for each in told}) == 1 and [refusal.link for refusal in told[3].refusals] == [0, 1, 2]
     with pytest.raises(Denied, match="table hr"):
         one.authorize(text, of_table("hr"))
+
+
+# --- before they are read ---------------------------------------------------------------------------------------------
+
+
+def test_a_discharge_that_fails_makes_no_caveat_of_an_embedder_s() -> None:
+    """The signature before the meaning (24.1): who was behind the token is still told, by version 1 alone."""
+    made: list[object] = []
+
+    class Noted(Caveat, frozen=True):
+        key = "acme:noted"
+
+        def __post_init__(self) -> None:
+            made.append(self.value)
+
+        def prohibits(self, access: Access, situation: Situation) -> None:
+            return None
+
+    vocabulary = Vocabulary(Noted)
+    discharger = DischargerKey.from_bytes(bytes(range(6, 38)))
+    issuer = Issuer(KEYRING, vocabulary=vocabulary, clock=clock())
+    token = issuer.mint(**WHO, unrestricted=True, **{"acme:noted": 1}).require(discharger.public, need={"kind": "human"})
+    text = token.delegate(to="b").serialize()
+    made.clear()
+    one = verifier(vocabulary=vocabulary)
+    decision = one.check(text, of_table("t"))
+    assert decision.code == "missing_discharge" and not made
+    assert decision.attribution is not None and [actor.name for actor in decision.attribution.chain] == ["orchestrator", "b"]
+    plain = issuer.mint(**WHO, unrestricted=True, **{"acme:noted": 1}).serialize()
+    made.clear()
+    assert one.check(plain, of_table("t")) and made == [1]

@@ -453,6 +453,26 @@ def test_a_caveat_of_an_embedder_s_narrows_where_it_is_known() -> None:
         Operator(KEY, store, by="ops").narrow(task="task-123", why="x", **{"acme:region": ["eu"]})
 
 
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("why", ["a reason", "eine Begründung"])
+def test_a_link_is_as_deep_as_the_snapshot_that_it_stands_in(why: str) -> None:
+    """32 levels below the snapshot (2.7), of which the array, the entry and the link take three: whoever writes and whoever reads."""
+    own, store = Vocabulary(Region), MemorySnapshots()
+    operator = Operator(KEY, store, by="ops", clock=clock(), vocabulary=own)
+    operator.narrow(task="task-123", why=why, **{"acme:region": nested(29)})
+    stored = store.load()
+    assert stored is not None and Overlay.open(stored, [KEY.public], vocabulary=own)
+    with pytest.raises(OverlayError, match="nested too deeply"):
+        operator.narrow(task="task-123", why=why, **{"acme:region": nested(30)})
+    assert store.load() == stored, "nothing was published that nobody reads"
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [

@@ -117,7 +117,7 @@ def b64decode(text: str) -> bytes:
         standard = raw.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[len(raw) % 4]
         data = binascii.a2b_base64(standard, strict_mode=True)
     except ValueError:  # both binascii.Error and UnicodeEncodeError
-        # One character more than whole groups of four is six bits, and no byte (spec 1.1).
+        # One character more than whole groups of four is six bits, and no byte (spec 1.3).
         if len(text) % 4 == 1:
             raise EncodingError("no base64url has this length; is the text complete?") from None
         raise EncodingError(
@@ -223,15 +223,18 @@ def _spell(value: Any) -> bytes:
     return _encode_as_is(_by_utf16(value))
 
 
-def encode_json(value: Any) -> bytes:
+def encode_json(value: Any, within: int = 0) -> bytes:
     """The one spelling of `value`: an object for most callers, though any value has one.
+
+    `within` is how many arrays and objects it stands in, where it is a part of a larger whole: the
+    depth is that of the whole (2.7).
 
     Raises EncodingError for what has none: floats, None, large integers, lone surrogates, what is
     nested too deeply, and values of other types.
 
         encode_json({"b": 1, "a": [True]})    # b'{"a":[true],"b":1}'
     """
-    _restricted(value)
+    _restricted(value, within)
     try:
         return _spell(value)
     except UnicodeEncodeError:

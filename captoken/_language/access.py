@@ -334,7 +334,7 @@ def narrowest(values: Collection[Any]) -> dict[str, Any]:
     return _around(values, _DEEPEST)
 
 
-_DEEPEST = 4  # of `each` in `each` (spec 13.16)
+_DEEPEST = 4  # of `each` in `each` (spec 13.17)
 _ROOM = 1024  # characters of what is in a list: a link has not room for any number of items
 
 

@@ -63,7 +63,7 @@ class ToolCalls(BuiltIn, frozen=True):
     def meet(self, other: Any) -> ToolCalls:
         """At each pattern of either, the calls that both permit there (spec, 19.4).
 
-        An example: `{"*": {}}` and `{"read": {"file": {"path": ["docs"]}}}` meet in the second. At
+        An example: `{"*": {}}` and `{"read": {"file": {"path": ["/docs"]}}}` meet in the second. At
         `read` the first leaves all free, so the second decides. At `*` the second permits nothing.
 
         It is exact for the reason that holds for every map of patterns. Patterns are nested or
@@ -93,7 +93,7 @@ class ToolCalls(BuiltIn, frozen=True):
 
         An argument that is constrained and left out would be free: that is more, too.
 
-        An example: held is `{"read": {"file": {"path": ["docs"]}}}`, and `{"read": {}}` is asked
+        An example: held is `{"read": {"file": {"path": ["/docs"]}}}`, and `{"read": {}}` is asked
         for. The meet at `read` is what is held, and that is not what was asked for. So `read` is in
         excess.
 

@@ -4,9 +4,10 @@ A token is often asked about many accesses. Link by link, what the chain repeats
 as it stands there. So from the second question on its checks stand in a row: the `prohibits` of
 each caveat of each link, and each link's closing rule (18.3).
 
-Nothing is summed up here. No two caveats meet, and none is left out because another one covers it:
-only what stands in the chain a second time, byte for byte, is asked once. So an allow is always
-given by the links themselves, and a mistake in the algebra of capabilities allows nothing.
+No two caveats meet here, and none is left out because another one covers it: only what stands in
+the chain a second time, byte for byte, is asked once. So an allow is always given by the links
+themselves, and a mistake in the algebra of capabilities allows nothing. What is worked out before
+the question is whether the tasks lie on one path, and that by the caveats' own `prohibits`.
 
 The row says yes or no. Why not is asked link by link, in the order of the spec (24.5, 24.12).
 
@@ -25,7 +26,7 @@ from captoken._format.encoding import respelled
 from captoken._language.access import Access
 from captoken._language.kinds import Caveat, Situation
 from captoken._language.link import Link
-from captoken._language.links import settled
+from captoken._language.links import closed, settled
 
 # The `prohibits` of one caveat.
 Check: TypeAlias = Callable[[Any, Situation], object]
@@ -48,10 +49,8 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
     data: tuple[Check, ...]
     tool: tuple[Check, ...]
 
-    # The closing rules (18.3): does a link name a domain, and not this one? Does one name any?
-    closes_data: bool
-    closes_tool: bool
-    names_domain: bool
+    # One link for each set of domains that links name: what it closes, it says itself (18.3).
+    closing: tuple[Link, ...]
 
     @classmethod
     def of(
@@ -65,18 +64,18 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
         For links of version 1 alone: an embedder's caveats are asked link by link.
         """
         stated: dict[str, list[Caveat]] = {}
-        domains: set[frozenset[str]] = set()
+        closing: dict[frozenset[str], Link] = {}
         on_one_path = True
         so_far = Situation(0, task=task)
         for link in links:
-            domains.add(link.domains)
+            if link.domains:
+                closing[link.domains] = link
             for caveat in (*link.early, *link.late):
                 stated.setdefault(caveat.key, []).append(caveat)
                 if caveat.key == "task" and caveat.prohibits(None, so_far) is not None:  # type: ignore[arg-type]
                     on_one_path = False
             if link.settles:
                 so_far = settled(so_far, link)
-        domains.discard(frozenset())
 
         early: list[Check] = []
         audiences = [frozenset((audience,))] if audience is not None else []
@@ -97,9 +96,7 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
             tuple(late["all"]),
             tuple(late["data"]),
             tuple(late["tool"]),
-            closes_data=any("data" not in named for named in domains),
-            closes_tool=any("tool" not in named for named in domains),
-            names_domain=bool(domains),
+            tuple(closing.values()),
         )
 
     def permit(
@@ -136,27 +133,24 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
         access: Access,
         situation: Situation,
     ) -> bool:
-        """The second pass: all caveats of no domain, and those of each domain that is stated."""
+        """The second pass: what each link closes, all caveats of no domain, and those of each domain
+        that is stated.
+        """
+        for link in self.closing:
+            if closed(link, access) is not None:
+                return False
         for check in self.universal:
             if check(access, situation) is not None:
                 return False
-
         if access.table is not None:
-            if self.closes_data:
-                return False
             for check in self.data:
                 if check(access, situation) is not None:
                     return False
-
         if access.tool is not None:
-            if self.closes_tool:
-                return False
             for check in self.tool:
                 if check(access, situation) is not None:
                     return False
-
-        # An access of no domain passes no link that names one.
-        return not self.names_domain or access.table is not None or access.tool is not None
+        return True
 
 
 def _each_once(caveats: list[Caveat]) -> Iterable[Caveat]:

@@ -309,13 +309,17 @@ def size_of(entry: Entry) -> int:
     return len(spelled_with_care(entry))
 
 
+# A link stands in an entry, which stands in the array of the snapshot, or of the delta.
+_WITHIN = 3
+
+
 def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
     """The caveats of an entry (spec 36.6).
 
     Raises ValueError for a link that cannot be read, or that speaks of more than requests: then it
     could do more than restrict, or ask for what no overlay has.
     """
-    link = read_link(encode_json(stated), vocabulary)
+    link = read_link(encode_json(stated, _WITHIN), vocabulary)
     if isinstance(link, BadLink):
         raise ValueError(f"an entry's link: {link.text}")
     if not is_about_requests(link):

@@ -114,7 +114,7 @@ def late_prohibits(link: Link, access: Access | None, situation: Situation) -> R
     reason = prohibited(link.late, access, situation) if link.late else None
     if reason is not None or access is None or not link.domains:
         return reason
-    return _closed(link, access)
+    return closed(link, access)
 
 
 def link_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
@@ -126,7 +126,7 @@ def link_prohibits(link: Link, access: Access | None, situation: Situation) -> R
     return late_prohibits(link, access, situation) if reason is None else reason
 
 
-def _closed(link: Link, access: Access) -> Reason | None:
+def closed(link: Link, access: Access) -> Reason | None:
     """Why a link that names a domain closes `access`, or None (spec 18.3).
 
     A link with `tables` is about data. Without this rule it would leave every tool open, and who

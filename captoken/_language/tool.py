@@ -83,7 +83,7 @@ class Tools(BuiltIn, frozen=True):
     absent, the named ones are present (or `"optional": true`) and satisfied. Presence is asked
     because a server has defaults of its own.
 
-    On the wire: `"tools": {"search": {}, "read": {"file": {"path": ["docs"]}}}`. An empty object
+    On the wire: `"tools": {"search": {}, "read": {"file": {"path": ["/docs"]}}}`. An empty object
     permits no tool.
 
     It asks for the tool and its arguments. It prohibits with the code `tool` if no entry matches.

@@ -181,10 +181,12 @@ def _found(
     # Discharges are the rest of step 4: their chains hold, too, before any link is decoded.
     answers = _answers(derived, packet, tags, parts.discharges)
 
+    if not isinstance(answers, dict):
+        # To say who is behind it: for a record, and with no code of an embedder's (24.1).
+        return _broken(root, packet, tags, read_links(packet.caveats, V1), *answers)
+
     # Decoded from here on, and not before: no reader of JSON sees what a stranger wrote (24.1).
     links = read_links(packet.caveats, vocabulary, known)
-    if not isinstance(answers, dict):
-        return _broken(root, packet, tags, links, *answers)
     genuine = _read(root, parts, tags, links, answers, vocabulary)
     return genuine if isinstance(genuine, Broken) else (genuine, derived)
 
@@ -543,7 +545,7 @@ def _caveats(
     """Step 8: by the checks of all links in a row if they are there, else link by link.
 
     Either way it is the links that permit: in the row, too, each caveat of each link is asked, and
-    what repeats itself once (24.22). What the row does not permit, the links are asked about one by
+    what repeats itself once (24.23). What the row does not permit, the links are asked about one by
     one, to tell why.
     """
     server = facts.server
