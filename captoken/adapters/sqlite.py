@@ -32,7 +32,9 @@ cited by its number where it is enforced.
 10. A block is one transaction in one thread. It hands back rows, never a cursor. What a statement
     did is asked about once more before its rows are handed out, and what the block wrote before it
     is committed.
-11. A statement has at most 100,000 bytes, and is read in time with its length.
+11. A statement has at most 100,000 bytes, and is read in time with its length. So is it compiled:
+    one that SQLite would multiply is refused (`growth`), and so is one about which it asks the same
+    more than 2,000 times.
 12. A `Connection` remembers what was found out. Each block asks whether the ground of it is still
     the same.
 13. While a table with hidden columns is named, a name that could mean one of them is refused,
@@ -107,6 +109,7 @@ def guarded(
     knows of who calls, and is asked about with every access. A statement that yields more than
     `max_rows` rows raises GuardError. A value of more than `max_value` bytes, 1 MiB unless given,
     is an error of SQLite's: a longer one could keep a statement busy beyond the end of its grant.
+    So is a pattern of LIKE or GLOB of more than 1,000 bytes.
 
     `cost` says what a statement takes of a budget: a mapping by unit, or a function of statement
     and parameters that gives one. What it raises passes through, before anything ran. A statement

@@ -760,6 +760,47 @@ class TestOnce:
         assert not plain.in_transaction and plain.execute("select count(*) from late").fetchone() == (0,)
 
 
+def nested(outer: str, first: str = "select id as y from sales") -> Callable[[int], str]:
+    """So many queries, each of which has the one before in the place of {}."""
+
+    def made(number: int) -> str:
+        sql = first
+        for _ in range(number):
+            sql = outer.replace("{}", sql)
+        return sql
+
+    return made
+
+
+def declared(query: str, last: str = "select 1 from c{}") -> Callable[[int], str]:
+    """So many queries of a WITH, each of which reads the one before: {}."""
+
+    def made(number: int) -> str:
+        queries = [f"c{at + 1} as ({query.replace('{}', f'c{at}')})" for at in range(number)]
+        return f"with c0 as (select id as y from sales), {', '.join(queries)} {last.format(number)}"
+
+    return made
+
+
+# Statements that double with each further line, and how many lines are compiled all the same.
+GROWING: dict[str, tuple[Callable[[int], str], int]] = {
+    "CTEs that nothing asks about": (declared("select 1 as y from {} a, {} b"), 4),
+    "CTEs by their columns": (declared("select a.y from {} a, {} b"), 4),
+    "CTEs in EXISTS": (declared("select y from {} where exists (select 1 from {})"), 8),
+    "CTEs as values": (declared("select (select y from {}) + (select y from {}) as y"), 8),
+    "CTEs after IN": (declared("select y from {} where y in {}"), 8),
+    "a WITH within a WITH": (nested("with a as ({}) select 1 as y from a, a b"), 4),
+    "expressions": (nested("select y + y as y from ({})"), 12),
+    "expressions in quotes": (nested('select "y" + [y] as `y` from ({})'), 12),
+    "expressions without AS": (nested("select y + y y from ({})"), 6),
+    "expressions of a query as a value": (nested("select (select y + y) as y from ({})"), 10),
+    "expressions in a WHERE that moves inwards": (nested("select distinct y + y as y from ({}) where y > 0"), 7),
+    "expressions of CTEs": (declared("select y + y as y from {}", "select y from c{}"), 11),
+    "expressions of two columns": (nested("select y + z as y, y - z as z from ({})", "select id as y, id as z from sales"), 11),
+    "UNION ALL in a join": (lambda number: f"select 1 from {', '.join(['(select id from sales union all select id from sales)'] * number)}", 6),
+}  # fmt: skip
+
+
 class TestTime:
     """A grant that has run out runs nothing more."""
 
@@ -792,6 +833,59 @@ class TestTime:
         with guarded(plain, held) as db, pytest.raises(Denied) as caught:
             db.execute(f"select 1 in ({', '.join(map(str, range(15_000)))})")
         assert caught.value.decision.code == "expired"
+
+    @pytest.mark.parametrize("columns", [None, {"sales": ["id", "region"]}], ids=["all columns", "some"])
+    @pytest.mark.parametrize("doubled, most", GROWING.values(), ids=GROWING)
+    def test_what_sqlite_would_multiply_is_refused_before_it_is_compiled(
+        self, plain: sqlite3.Connection, doubled: Callable[[int], str], most: int, columns: Any
+    ) -> None:
+        """Of 600 bytes comes a minute of work, within which SQLite asks nobody whether the grant still stands."""
+        held = grant(tables=["sales"], operations=["select"], **({"columns": columns} if columns else {}))
+        with guarded(plain, held) as db:
+            assert isinstance(db.execute(doubled(most)).fetchall(), list)
+            for more in (20, 30, 60):
+                with pytest.raises(Denied, match="gets too large while it is compiled") as caught:
+                    db.execute(doubled(more))
+                assert caught.value.code == "operation"
+            assert len(db.execute("select id from sales").fetchall()) == 2, "the block goes on"
+
+    def test_a_name_is_that_of_the_nearest_query_wherever_it_stands(self, plain: sqlite3.Connection) -> None:
+        """A query that is declared later, one within another of its name, one that reads itself."""
+        held = grant(tables=["sales"], operations=["select"])
+        for sql, rows in (
+            ("with a as (select 1 from b), b as (select 2) select * from a", [(1,)]),
+            ("with a as (with a as (select 3 as x) select x from a) select x from a", [(3,)]),
+            ("with recursive a(n) as (select 1 union select n + 1 from a where n < 3) select n from a", [(1,), (2,), (3,)]),
+            ("with a as materialized (select 4 as x) select x from a where x in a and exists (select 1 from a)", [(4,)]),
+            ("select x from ((select 5 as x))", [(5,)]),
+        ):
+            with guarded(plain, held) as db:
+                assert db.execute(sql).fetchall() == rows
+        chain = "with c0 as (select 1 as x), " + ", ".join(f"c{n + 1} as (select x from c{n})" for n in range(98))
+        with guarded(plain, held) as db:
+            assert db.execute(f"{chain} select x from c98").fetchall() == [(1,)]
+            with pytest.raises(Denied, match="too large"):
+                db.execute(f"{chain}, c99 as (select x from c98), d as (select x from c99) select x from d")
+
+    def test_a_pattern_is_bounded_and_the_owners_limits_come_back(self, plain: sqlite3.Connection) -> None:
+        limits = (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, sqlite3.SQLITE_LIMIT_LENGTH)
+        held = grant(tables=["sales"], operations=["select"])
+        for owners in (None, 20):
+            if owners:
+                plain.setlimit(limits[0], owners)
+                plain.setlimit(limits[1], 500)
+            before = [plain.getlimit(limit) for limit in limits]
+            most = owners or 1000
+            with guarded(plain, held) as db:
+                for operator in ("like", "glob"):
+                    sql = f"select 'a' {operator} ?"
+                    assert db.execute(sql, ("b" * most,)).fetchall() == [(0,)]
+                    with pytest.raises(sqlite3.OperationalError, match="pattern too complex"):
+                        db.execute(sql, ("b" * (most + 1),))
+                if owners:
+                    with pytest.raises(sqlite3.DataError, match="too big"):
+                        db.execute("select zeroblob(501)")
+            assert [plain.getlimit(limit) for limit in limits] == before
 
     def test_rows_are_asked_about_again_before_they_are_handed_out(self, plain: sqlite3.Connection) -> None:
         """Whatever took so long: here, reading the first value."""

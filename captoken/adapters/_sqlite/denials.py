@@ -63,6 +63,11 @@ class Own(NamedTuple):
 # What is refused, by the guard or by the grant, and neither raised nor recorded yet.
 Refused = Own | Decision
 
+TOO_LARGE = Own(
+    "operation",
+    "the statement gets too large while it is compiled: read each query of a WITH, and each column "
+    "of an inner query, less often",
+)
 _NEVER = Own("operation", "the statement does what no token permits")
 
 
@@ -191,6 +196,8 @@ class Denials:
         for name in text.using:  # no event tells of these either
             self.deny_column(text, name)
         look = self._planner.on_shadows(text, parameters, self._shadows(text, restricted))
+        if look.too_large:
+            raise self.denied(TOO_LARGE)
         if look.word is not None:
             if not look.has_another:
                 self.deny_column(text, look.word)

@@ -31,6 +31,7 @@ END: Token = (OTHER, "", "")
 
 # Punctuation that is looked for. In quotes it is a name, if a strange one: `people AS "."`.
 DOT: Token = (OTHER, ".", "")
+OPENING: Token = (OTHER, "(", "")
 CLOSING: Token = (OTHER, ")", "")
 
 # Rule 1: how a statement may begin.
@@ -73,6 +74,30 @@ JOINS = frozenset(
 
 # What may stand between UPDATE and the table: UPDATE OR REPLACE t.
 CONFLICTS = frozenset(("or", "abort", "fail", "ignore", "replace", "rollback"))
+
+# What is no name without quotes, and common in a query.
+RESERVED = frozenset(
+    (
+        "all",
+        "and",
+        "as",
+        "between",
+        "case",
+        "distinct",
+        "else",
+        "exists",
+        "is",
+        "isnull",
+        "not",
+        "notnull",
+        "null",
+        "on",
+        "or",
+        "then",
+        "using",
+        "when",
+    )
+)
 
 # White space is what SQLite's tokenizer takes for it, U+FEFF included, and not what Unicode does.
 # What is not closed runs to the end, as in SQLite, which then refuses it. No alternative can be

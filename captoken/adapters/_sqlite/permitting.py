@@ -23,7 +23,7 @@ from captoken._format.spelling import shown
 from captoken._language.access import Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._paying import Paying
-from captoken.adapters._sqlite.denials import Denials, Own
+from captoken.adapters._sqlite.denials import TOO_LARGE, Denials, Own
 from captoken.adapters._sqlite.lexer import KINDS
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.planner import Planner
@@ -99,6 +99,8 @@ class Permitting:
         # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
         if text.first not in KINDS:
             raise self._denials.denied(_other_kind(text))
+        if not text.is_bounded:
+            raise self._denials.denied(TOO_LARGE)
         return text
 
     def _plan(
@@ -113,6 +115,8 @@ class Permitting:
         not compile for, where that tells nothing.
         """
         plan = self._planner.plan(text, parameters)
+        if self._watch.too_often:
+            self._denials.deny(text, TOO_LARGE)
         if isinstance(plan, Exception):
             self._denials.fail(
                 text,

@@ -18,6 +18,7 @@ reader has to be one that SQLite compiles.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,7 +29,10 @@ from captoken.adapters._sqlite.lexer import (
     END,
     JOINS,
     KINDS,
+    OPENING,
     OTHER,
+    RESERVED,
+    STRING,
     Token,
     fold,
 )
@@ -57,6 +61,22 @@ class Mention(NamedTuple):
     name: str
 
 
+class Query:
+    """The statement, a query that stands where a table does, or that of a CTE.
+
+    What is in parentheses elsewhere, as in an expression, is part of the query around it.
+    """
+
+    __slots__ = ("reads", "uses")
+
+    def __init__(self) -> None:
+        # The queries that it reads from, as often as it does.
+        self.reads: list[Query] = []
+
+        # How often each word stands in it that may be a column.
+        self.uses: Counter[str] = Counter()
+
+
 class _Scope:
     """A pair of parentheses in a statement, or all of it.
 
@@ -66,19 +86,25 @@ class _Scope:
 
     __slots__ = (
         "ctes",
+        "declared",
         "declares",
         "expects",
         "in_from",
         "in_with",
         "outer",
+        "query",
     )
 
-    def __init__(self, outer: _Scope | None) -> None:
+    def __init__(self, outer: _Scope | None, query: Query) -> None:
         # The scope around this one. None for the whole statement.
         self.outer = outer
 
-        # The names of the CTEs that are declared here, folded.
-        self.ctes: set[str] = set()
+        # The query that its words are in.
+        self.query = query
+
+        # The CTEs that are declared here, by their names, folded. And the last of these names.
+        self.ctes: dict[str, Query] = {}
+        self.declared = ""
 
         # Between WITH and the statement that it is for: after a comma comes another CTE.
         self.in_with = False
@@ -92,17 +118,17 @@ class _Scope:
         # A table comes next, and this is the operation on it. "" if none does.
         self.expects = ""
 
-    def binds(self, name: str) -> bool:
-        """Is the name that of a CTE here? Those of outer scopes can be seen from inner ones.
+    def bound(self, name: str) -> Query | None:
+        """The CTE that the name is here, or None. Those of outer scopes are seen from inner ones.
 
         `name` is folded.
         """
         scope: _Scope | None = self
         while scope is not None:
             if name in scope.ctes:
-                return True
+                return scope.ctes[name]
             scope = scope.outer
-        return False
+        return None
 
 
 class Names:
@@ -124,8 +150,9 @@ class Names:
         # Nobody looks further ahead than two tokens, and behind the last one finds an end there.
         self.tokens = [*tokens, END, END]
 
-        # The scope that the next token is in.
-        self.scope = _Scope(None)
+        # The statement, and the scope that the next token is in.
+        self.whole = Query()
+        self.scope = _Scope(None, self.whole)
 
         # Each name with its scope, since the CTEs of that are known only when all is read.
         self.found: list[tuple[Mention, _Scope]] = []
@@ -135,6 +162,12 @@ class Names:
 
         self._read(tokens)
 
+        # A CTE may come later than a query that reads it.
+        for mention, scope in self.found:
+            cte = _cte(mention, scope)
+            if cte is not None:
+                scope.query.reads.append(cte)
+
     @property
     def mentions(self) -> Iterator[Mention]:
         """The names that are not those of CTEs, in the order of the text.
@@ -143,7 +176,7 @@ class Names:
         that stands in the text twice is here twice.
         """
         for mention, scope in self.found:
-            if not _is_cte(mention, scope):
+            if _cte(mention, scope) is None:
                 yield mention
 
     def _read(self, tokens: list[Token]) -> None:
@@ -172,12 +205,23 @@ class Names:
             elif keyword in _HEARD:
                 self._hear_keyword(at, keyword)
 
+            elif kind != STRING:
+                self._use(at, text, keyword)
+
+    def _use(self, at: int, text: str, keyword: str) -> None:
+        """Count a word that may be a column: no alias, no table before its column, no function."""
+        _, _, before = self.tokens[at - 1] if at else END
+        behind = self.tokens[at + 1]
+        if keyword not in RESERVED and before != "as" and behind not in (DOT, OPENING):
+            self.scope.query.uses[fold(text)] += 1
+
     def _declare(self, name: str) -> None:
         """Keep the name of a CTE, for the scope that its WITH is in."""
         scope = self.scope
         scope.declares = False
-        scope.ctes.add(fold(name))
-        self.declared.add(fold(name))
+        scope.declared = fold(name)
+        scope.ctes[scope.declared] = Query()
+        self.declared.add(scope.declared)
 
     def _mention(self, at: int, name: str) -> None:
         """Keep the name at `at`. If a dot and a name follow, it is that of a schema: `main.hr`.
@@ -216,15 +260,21 @@ class Names:
         Where a table has to stand, there can be a query, or tables in parentheses:
         `FROM (SELECT …)`, `FROM (a JOIN b)`. The latter are as much in the FROM as before.
         """
-        inner = _Scope(self.scope)
+        outer = self.scope
+        inner = _Scope(outer, outer.query)
+        _, _, before = self.tokens[at - 1] if at else END
         _, _, following = self.tokens[at + 1]
-        holds_tables = self.scope.expects and following not in _QUERIES
-        if holds_tables:
-            inner.expects = self.scope.expects
+        if outer.expects and following not in _QUERIES:
+            inner.expects = outer.expects
             inner.in_from = True
+        elif outer.expects:
+            inner.query = Query()
+            outer.query.reads.append(inner.query)
+        elif outer.in_with and before in ("as", "materialized"):
+            inner.query = outer.ctes[outer.declared]
 
         # What was expected stands in the parenthesis, whichever of the two it is.
-        self.scope.expects = ""
+        outer.expects = ""
         return inner
 
     def _hear_keyword(self, at: int, keyword: str) -> None:
@@ -306,12 +356,12 @@ class Names:
         return keyword == "as" or (kind == OTHER and text == "(")
 
 
-def _is_cte(mention: Mention, scope: _Scope) -> bool:
-    """Does the name stand for a CTE? It does only where rows are read, and without a schema.
+def _cte(mention: Mention, scope: _Scope) -> Query | None:
+    """The CTE that the name stands for. It does only where rows are read, and without a schema.
 
     `WITH hr AS (SELECT 1) DELETE FROM hr` deletes from the table, and so does `FROM main.hr` read
     it. A CTE that excused either would hide what the statement touches.
     """
     if mention.operation != "select" or mention.schema is not None:
-        return False
-    return scope.binds(fold(mention.name))
+        return None
+    return scope.bound(fold(mention.name))

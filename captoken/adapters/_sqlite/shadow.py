@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from captoken.adapters._sqlite.catalog import quoted
 from captoken.adapters._sqlite.lexer import fold
-from captoken.adapters._sqlite.watch import READ, UPDATE
+from captoken.adapters._sqlite.watch import MOST_EQUAL, READ, UPDATE
 
 # Words that are no column's by themselves: names of the rowid, which events tell, and of constants.
 _NO_COLUMNS = frozenset(("rowid", "_rowid_", "oid", "true", "false"))
@@ -52,6 +52,10 @@ def other_words(words: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]
     return tuple(word for folded, word in others.items() if folded not in known)
 
 
+class _TooLargeError(Exception):
+    """SQLite asks about one column again and again."""
+
+
 class Look(NamedTuple):
     """What came of a text on shadows."""
 
@@ -61,6 +65,9 @@ class Look(NamedTuple):
 
     # What is wrong with the text. On the tables it is wrong too, and perhaps something else first.
     error: Exception | None = None
+
+    # Whether it gets too large while it is compiled, so that nothing is known of its words.
+    too_large: bool = False
 
 
 def look(sql: str, parameters: Any, shadows: Sequence[Shadow]) -> Look:
@@ -73,6 +80,8 @@ def look(sql: str, parameters: Any, shadows: Sequence[Shadow]) -> Look:
     longest = max((len(word) for shadow in shadows for word in shadow.words), default=0)
     nameless = "\x01" * (longest + 1)
     read, problem = _compiled(sql, parameters, shadows, nameless)
+    if isinstance(problem, _TooLargeError):
+        return Look(too_large=True)
     word = _captured(shadows, read, nameless)
     if word is None:
         return Look(error=problem)
@@ -107,11 +116,14 @@ def _compiled(
 ) -> tuple[Counter[tuple[str, str]], Exception | None]:
     """How often each column of each table is read or written, and what is wrong with the text."""
     read: Counter[tuple[str, str]] = Counter()
+    asked: Counter[Any] = Counter()
 
-    def noted(what: int, table: str | None, column: str | None, *_: Any) -> int:
+    def noted(*event: Any) -> int:
+        what, table, column, *_ = event
         if what in (READ, UPDATE):
             read[fold(table or ""), fold(column or "")] += 1
-        return sqlite3.SQLITE_OK
+        asked[event] += 1
+        return sqlite3.SQLITE_DENY if asked[event] > MOST_EQUAL else sqlite3.SQLITE_OK
 
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         for statement in _made(shadows, nameless):
@@ -120,6 +132,8 @@ def _compiled(
         try:
             connection.execute(f"EXPLAIN {sql}", parameters)
         except Exception as error:
+            if any(often > MOST_EQUAL for often in asked.values()):
+                return read, _TooLargeError()
             # Any: a parameter of a wrong type, too, is wrong with the text.
             ambiguous = _AMBIGUOUS.match(str(error))
             if ambiguous is not None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 from functools import cached_property
 
+from captoken.adapters._sqlite.growth import is_bounded
 from captoken.adapters._sqlite.lexer import (
     CLOSING,
     IDENTIFIER,
@@ -72,6 +73,11 @@ class Text:
     def declared(self) -> set[str]:
         """The names of all CTEs, folded, in whichever scope they are."""
         return self._names.declared
+
+    @property
+    def is_bounded(self) -> bool:
+        """Does SQLite compile it in a time that is known? (rule 11)"""
+        return is_bounded(self._names.whole)
 
     @cached_property
     def words(self) -> tuple[str, ...]:

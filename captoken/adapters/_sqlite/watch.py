@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -55,6 +56,14 @@ RUN = 3
 # long that takes, and the progress handler is asked only afterwards. Looking for one long value in
 # another takes time with the product of their lengths: at this bound about ten seconds.
 MAX_VALUE = 1 << 20
+
+# Bytes of a pattern of LIKE and GLOB. What it takes goes with the product of its length and that of
+# the value, as above, and it has a limit of its own.
+MAX_PATTERN = 1_000
+
+# Rule 11: how often SQLite may ask about one and the same thing while it compiles a statement. Most
+# ask some 20 times. One that doubles with each of its lines asks as often as it gets.
+MOST_EQUAL = 2_000
 
 # Rows that are fetched at a time where they are counted.
 _AT_ONCE = 256
@@ -105,6 +114,10 @@ class Watch:
         self.seen: dict[Event, None] = {}
         self.refused = False
 
+        # How often it was asked about each, and whether that was too often.
+        self._asked: Counter[Event] = Counter()
+        self.too_often = False
+
         # What RUN permits.
         self.allowed: Mapping[Event, None] = {}
 
@@ -123,7 +136,15 @@ class Watch:
 
         # A handler that answers yes stops the statement.
         connection.set_progress_handler(lambda: not alive(), _STEPS)
-        self.longest = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
+        self._owners_limits: dict[int, int] = {}
+        self._limit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
+        self._limit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN)
+
+    def _limit(self, limit: int, most: int) -> None:
+        """Set a limit of the connection, unless the owner's is lower."""
+        owners = self.connection.getlimit(limit)
+        self._owners_limits[limit] = owners
+        self.connection.setlimit(limit, min(owners, most))
 
     def _cursor(self) -> sqlite3.Cursor:
         """A cursor that gives tuples.
@@ -149,11 +170,12 @@ class Watch:
     def release(self) -> None:
         """Give the connection back, with neither authorizer nor progress handler.
 
-        SQLite cannot tell which ones it had. Its limit for the length of a value is what it was.
+        SQLite cannot tell which ones it had. Its limits are what they were.
         """
         # Of one that was closed meanwhile, nothing has to be given back.
         with suppress(self.connection.ProgrammingError):
-            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.longest)
+            for limit, owners in self._owners_limits.items():
+                self.connection.setlimit(limit, owners)
             self.connection.set_progress_handler(None, 0)
             self.connection.set_authorizer(None)
             self.cursor.close()
@@ -169,11 +191,14 @@ class Watch:
 
         if self.mode == LOOK:
             self.seen[event] = None
-            what = event[0]
-            if what not in KNOWN:
+            self._asked[event] += 1
+            if event[0] not in KNOWN:
                 self.refused = True
+            if self._asked[event] > MOST_EQUAL:
+                self.too_often = True
             # After one refusal all else is refused too, so that compiling ends there.
-            return sqlite3.SQLITE_DENY if self.refused else sqlite3.SQLITE_OK
+            ends = self.refused or self.too_often
+            return sqlite3.SQLITE_DENY if ends else sqlite3.SQLITE_OK
 
         if self.mode == OWN:
             return sqlite3.SQLITE_OK
@@ -198,6 +223,8 @@ class Watch:
         # A new dictionary, and not an emptied one: the plan before keeps its own.
         self.seen = {}
         self.refused = False
+        self._asked.clear()
+        self.too_often = False
         program = self._ask(LOOK, explained(sql), parameters)
         return program, self.seen
 
