@@ -26,7 +26,7 @@ from captoken.adapters import sqlite as sqlite_guard
 from captoken.adapters._issuance import form
 from captoken.adapters._mcp import sessions as mcp_sessions
 from captoken.adapters._postgres import reader, walk
-from captoken.adapters._sqlite import permitting, remembered, watch
+from captoken.adapters._sqlite import growth, permitting, remembered, watch
 from captoken.adapters.issuance import IssuanceService
 from captoken.audit import AuditTrail
 from captoken.control import ControlPlane, Feed, Operator, _asked, _recall
@@ -186,6 +186,11 @@ NUMBERS: dict[str, list[int]] = {
     "root key": [32],
     "statement": [permitting.MAX_BYTES, reader.MAX_BYTES],
     "rows that a statement": [default(sqlite_guard.guarded, "max_rows"), default(postgres_guard.guarded, "max_rows")],
+    "pattern of": [watch.MAX_PATTERN],
+    "queries of a statement": [growth.MOST_QUERIES],
+    "queries that read": [growth.MOST_DEEP],
+    "places of columns": [growth.MOST_PLACES],
+    "how often SQLite asks": [watch.MOST_EQUAL],
     "one value": [watch.MAX_VALUE, default(sqlite_guard.guarded, "max_value")],
     "time of a statement": [default(postgres_guard.guarded, "timeout")],
     "parts of a statement": [reader._MAX_NESTING],

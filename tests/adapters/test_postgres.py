@@ -1864,12 +1864,18 @@ def test_a_plan_that_is_run_again_takes_back_what_it_no_longer_says(place: Place
     assert place.admin.execute(columns).fetchall() == [("id", "SELECT")]
 
 
+# Words that are no role, or mean another one than is written.
+RESERVED = ("user", "current_user", "session_user", "current_role", "public", "none", "select", "table")
+
+
 @pytest.mark.parametrize(
     ("login", "role", "says"),
     [
         ("agents; drop table hr", Role("r", {"sales": ["select"]}), "a role is named by"),
         ("agents", Role('r"', {"sales": ["select"]}), "a role is named by"),
         ("agents", Role("pg_read_all_data", {"sales": ["select"]}), "a role is named by"),
+        *[("agents", Role(word, {"sales": ["select"]}), "is a reserved word of SQL") for word in RESERVED],
+        *[(word, Role("r", {"sales": ["select"]}), "is a reserved word of SQL") for word in RESERVED],
         ("agents", Role("r", {"sales": ["truncate"]}), "a role is granted"),
         ("agents", Role("r", {"market.*": ["select"]}), "needs a database"),
         ("agents", Role("r", {"sales": ["delete"]}, {"sales": ["id"]}), "cannot be granted by columns"),
@@ -1878,6 +1884,29 @@ def test_a_plan_that_is_run_again_takes_back_what_it_no_longer_says(place: Place
 def test_a_plan_that_cannot_be_is_refused(login: str, role: Role, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         plan_sql(login, role)
+
+
+@pytest.mark.parametrize("word", ["authorization", "binary", "left", "values", "between", "name"])
+def test_a_word_that_sql_knows_is_the_name_of_a_role_all_the_same(place: Place, word: str) -> None:
+    """Each name is quoted wherever it stands: what the plan does, it does to this role."""
+    before = place.admin.execute("select rolname, rolsuper, rolcanlogin, rolconfig from pg_roles where not rolname ~ '_login$' order by 1").fetchall()
+    assert isinstance(apply_plan(place.admin, f"{word}_login", Role(word, {"sales": ["select", "insert"]})), list)
+    apply_plan(place.admin, f"{word}_login", Role(word, {"sales": ["select"]}))
+    after = place.admin.execute("select rolname, rolsuper, rolcanlogin, rolconfig from pg_roles where not rolname ~ '_login$' order by 1").fetchall()
+    assert sorted(after) == sorted([*before, (word, False, False, None)])
+    rights = "select string_agg(privilege_type, ' ') from information_schema.role_table_grants where grantee = %s"
+    assert place.admin.execute(rights, (word,)).fetchone() == ("SELECT",)
+    for role in (word, f"{word}_login"):
+        place.admin.execute(f'drop owned by "{role}"; drop role "{role}"')
+
+
+def test_whatever_is_reserved_is_refused(place: Place) -> None:
+    """By the list of the server itself."""
+    words = place.admin.execute("select word from pg_get_keywords() where catcode = 'R'").fetchall()
+    assert len(words) > 70
+    for (word,) in words:
+        with pytest.raises(ValueError, match="is a reserved word of SQL"):
+            plan_sql("agents", Role(word, {"sales": ["select"]}))
 
 
 DEEP = """
@@ -2082,7 +2111,7 @@ def test_the_command_line_plans_applies_and_audits(place: Place, capsys: pytest.
     planned = ["postgres", "plan", "--login", "clerks", "--role", "clerk", "--allow", "market.*=select", "--dsn", dsn]
     assert run(planned) == 0
     sql = capsys.readouterr().out
-    assert 'grant select on "market"."moves" to clerk;' in sql and 'grant select on "market"."sales" to clerk;' in sql
+    assert 'grant select on "market"."moves" to "clerk";' in sql and 'grant select on "market"."sales" to "clerk";' in sql
     assert place.admin.execute("select count(*) from pg_roles where rolname = 'clerk'").fetchone() == (0,)
     assert run([*planned, "--apply"]) == 1  # the audit finds the owner's functions
     assert "-- found: clerk, clerks may execute peek(), which runs with the rights of postgres" in capsys.readouterr().out

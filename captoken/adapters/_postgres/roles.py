@@ -3,12 +3,12 @@
 For a login `agents`, and a role `reader` that may read `sales` and two columns of `people`, the SQL
 comes to this:
 
-    create role agents login;
-    create role reader nologin;
-    grant reader to agents with inherit false, set true, admin false;
-    grant usage on schema "public" to reader;
-    grant select ("id", "name") on "public"."people" to reader;
-    grant select on "public"."sales" to reader;
+    create role "agents" login;
+    create role "reader" nologin;
+    grant "reader" to "agents" with inherit false, set true, admin false;
+    grant usage on schema "public" to "reader";
+    grant select ("id", "name") on "public"."people" to "reader";
+    grant select on "public"."sales" to "reader";
 
 Before the grants on tables, it takes away what both had, and what everybody has by default. Before
 all of it comes the guard's own schema, with the key and the functions for facts (`templates`).
@@ -28,6 +28,7 @@ from captoken._format.extras import extra
 
 with extra("postgres"):
     import psycopg
+    from pglast.keywords import RESERVED_KEYWORDS
     from psycopg.rows import tuple_row
 
 from captoken._format.given import read_once
@@ -46,6 +47,10 @@ from captoken.adapters._postgres.templates import DANGEROUS, ROLES, SERIALS, SET
 from captoken.adapters._postgres.text import Table
 
 _is_role = re.compile(r"[a-z_][a-z0-9_]{0,62}").fullmatch
+
+# Without quotes these stand for something else: `current_user` for whoever runs the plan. Quoted,
+# as they are here, they would be roles that nobody can name without a mistake.
+_RESERVED = frozenset(RESERVED_KEYWORDS) | {"none", "public"}
 
 # All tables that a role can be granted.
 TABLES = """
@@ -145,13 +150,16 @@ def plan_sql(
             grants += granted
 
     setup = SETUP + ROLES.format(
-        login=login,
-        role=role.name,
+        login=quoted(login),
+        role=quoted(role.name),
+        named_login=literal(login),
+        named_role=literal(role.name),
         dangerous=DANGEROUS,
         adopt=str(adopt).lower(),
     )
     usage = [
-        f"grant usage on schema {quoted(schema)} to {role.name};" for schema in sorted(schemas)
+        f"grant usage on schema {quoted(schema)} to {quoted(role.name)};"
+        for schema in sorted(schemas)
     ]
     lines = [
         setup.strip(),
@@ -165,10 +173,12 @@ def plan_sql(
 
 
 def _check_names(login: str, role: str) -> None:
-    """Both names stand in the SQL as they are, so that they must need no quotes. They differ."""
+    """Both are names that people can write without quotes, and mean a role by. They differ."""
     for name in (login, role):
         if _is_role(name) is None or name.startswith("pg_"):
             raise ValueError(f"a role is named by a-z, 0-9 and _: not {name!r}")
+        if name in _RESERVED:
+            raise ValueError(f"{name!r} is a reserved word of SQL: name the role otherwise")
     if login == role:
         raise ValueError("the login and its role are two roles: give them two names")
 
@@ -239,10 +249,10 @@ def _grants_on(
             raise ValueError(f"{operation} on {name} cannot be granted by columns")
 
         columns = _column_list(right.columns)
-        grants.append(f"grant {operation}{columns} on {quoted_table(table)} to {role};")
+        grants.append(f"grant {operation}{columns} on {quoted_table(table)} to {quoted(role)};")
         if operation == "insert":
             # An insert takes the next number of the serial columns.
-            body = SERIALS.format(table=literal(quoted_table(table)), role=role)
+            body = SERIALS.format(table=literal(quoted_table(table)), role=quoted(role))
             grants.append(f"do {literal(body)};")  # a literal: a name can hold any $tag$
     return grants
 

@@ -192,7 +192,7 @@ _LOGIN = (
     " Give it a password, or a certificate."
     """
 do $$ declare its text; how text; begin
-    for its, how in values ('{login}', 'login'), ('{role}', 'nologin') loop
+    for its, how in values ({named_login}, 'login'), ({named_role}, 'nologin') loop
         if not exists (select from pg_roles where rolname = its) then
             execute format('create role %I %s', its, how);
             execute format('comment on role %I is %L', its, 'captoken');

@@ -52,10 +52,6 @@ def other_words(words: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]
     return tuple(word for folded, word in others.items() if folded not in known)
 
 
-class _TooLargeError(Exception):
-    """SQLite asks about one column again and again."""
-
-
 class Look(NamedTuple):
     """What came of a text on shadows."""
 
@@ -80,7 +76,7 @@ def look(sql: str, parameters: Any, shadows: Sequence[Shadow]) -> Look:
     longest = max((len(word) for shadow in shadows for word in shadow.words), default=0)
     nameless = "\x01" * (longest + 1)
     read, problem = _compiled(sql, parameters, shadows, nameless)
-    if isinstance(problem, _TooLargeError):
+    if max(read.values(), default=0) > MOST_EQUAL:
         return Look(too_large=True)
     word = _captured(shadows, read, nameless)
     if word is None:
@@ -116,14 +112,12 @@ def _compiled(
 ) -> tuple[Counter[tuple[str, str]], Exception | None]:
     """How often each column of each table is read or written, and what is wrong with the text."""
     read: Counter[tuple[str, str]] = Counter()
-    asked: Counter[Any] = Counter()
 
-    def noted(*event: Any) -> int:
-        what, table, column, *_ = event
-        if what in (READ, UPDATE):
-            read[fold(table or ""), fold(column or "")] += 1
-        asked[event] += 1
-        return sqlite3.SQLITE_DENY if asked[event] > MOST_EQUAL else sqlite3.SQLITE_OK
+    def noted(what: int, table: str | None, column: str | None, *_: Any) -> int:
+        # What is neither is counted as a column without a name, of no table.
+        place = (fold(table or ""), fold(column or "")) if what in (READ, UPDATE) else ("", "")
+        read[place] += 1
+        return sqlite3.SQLITE_DENY if read[place] > MOST_EQUAL else sqlite3.SQLITE_OK
 
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         for statement in _made(shadows, nameless):
@@ -132,8 +126,6 @@ def _compiled(
         try:
             connection.execute(f"EXPLAIN {sql}", parameters)
         except Exception as error:
-            if any(often > MOST_EQUAL for often in asked.values()):
-                return read, _TooLargeError()
             # Any: a parameter of a wrong type, too, is wrong with the text.
             ambiguous = _AMBIGUOUS.match(str(error))
             if ambiguous is not None:
