@@ -133,9 +133,7 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
         access: Access,
         situation: Situation,
     ) -> bool:
-        """The second pass: what each link closes, all caveats of no domain, and those of each domain
-        that is stated.
-        """
+        """The second pass: what each link closes, and each caveat of no domain or of one stated."""
         for link in self.closing:
             if closed(link, access) is not None:
                 return False
