@@ -11,6 +11,7 @@ Nothing is in here that is not somewhere else: an Office makes the parts, and pu
     operator.json, operator.json.seen  signs the overlay, and the number of its last: Operator
     office.db                          overlay, used proofs and counts: captoken.stores.sqlite
     audit.json, trail.jsonl            signs the trail, and the trail: AuditTrail, TrailFile
+    trail.jsonl.seen                   the last record that was seen there
     office.json                        which files there have to be
     lock, .gitignore                   one process at a time; nothing goes into a repository
 
@@ -36,12 +37,14 @@ from time import time
 from types import TracebackType
 from typing import Self, Unpack
 
+import msgspec
+
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, read_clock
 from captoken._format.encoding import EncodingError, decode_json, encode_json
-from captoken._format.errors import CaptokenError, OverlayError, StoreError
-from captoken._format.spelling import shown_file
+from captoken._format.errors import AuditError, CaptokenError, OverlayError, StoreError
+from captoken._format.spelling import shown, shown_file
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.entries import Entry, Select
+from captoken._language.entries import Entry, Select, SelectorFacts
 from captoken._language.overlay import Overlay
 from captoken._verification.verifier import Verifier
 from captoken._writing.issuer import Issuer
@@ -57,6 +60,7 @@ from captoken.keys.files import write_private
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import AuditKey, OperatorKey
 from captoken.stores.own_process import tell_of_forks, unforked
+from captoken.stores.ports import Head
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
 from captoken.stores.trail_file import TrailFile
 
@@ -70,7 +74,8 @@ _SEEN = "operator.json.seen"  # the commands of an operator keep theirs there to
 _STORES = "office.db"
 _AUDIT = "audit.json"
 _TRAIL = "trail.jsonl"
-_FILES = (_KEYRING, _OPERATOR, _SEEN, _STORES, _AUDIT, _TRAIL)
+_TRAIL_SEEN = "trail.jsonl.seen"
+_FILES = (_KEYRING, _OPERATOR, _SEEN, _STORES, _AUDIT, _TRAIL, _TRAIL_SEEN)
 
 _LIST = "office.json"
 _LOCK = "lock"
@@ -108,6 +113,7 @@ class Office:
         """Not for users: `open` makes one, and fills in the parts."""
         self._closing = closing
         self._is_open = True
+        self._clock: Clock
         self.folder = folder
         self.keyring: Keyring
         self.issuer: Issuer
@@ -166,6 +172,7 @@ class Office:
     ) -> None:
         """Open all parts. Raises what one of them raises."""
         stores = self._file(_STORES)
+        self._clock = clock
         self.keyring = Keyring.load(self._file(_KEYRING))
         self.issuer = Issuer(self.keyring, vocabulary=vocabulary, clock=clock)
 
@@ -193,12 +200,13 @@ class Office:
                 clock=clock,
             )
 
-        self.overlay = Renewed(feed, operator, self._file(_SEEN), clock)
+        self.overlay = Renewed(feed, operator, self._file(_SEEN), clock, self._keep_head)
         self._closing.callback(self.overlay.note)
 
         self.audit_key = AuditKey.load(self._file(_AUDIT))
         file = TrailFile(self._file(_TRAIL))
         self._closing.callback(file.close)
+        self._check_trail()
         self.trail = AuditTrail(
             file.write,
             head=file.head,
@@ -206,6 +214,7 @@ class Office:
             values=values,
             clock=clock,
         )
+        self._closing.callback(self._keep_head)
         self.verifier = Verifier(
             self.keyring,
             audience,
@@ -242,9 +251,11 @@ class Office:
 
         It is `issuer.mint`, with its keywords and what it raises. No record is made of a mint: the
         trail describes a token at its first decision.
+
+        Raises OverlayError for what is revoked as it is minted: for a task that has ended, say.
         """
         self._check_open()
-        return self.issuer.mint(
+        token = self.issuer.mint(
             subject=subject,
             agent=agent,
             task=task,
@@ -253,6 +264,23 @@ class Office:
             unrestricted=unrestricted,
             **caveats,
         )
+        self._check_not_revoked(token, subject, agent, task)
+        return token
+
+    def _check_not_revoked(self, token: Token, subject: str, agent: str, task: str) -> None:
+        """Raise OverlayError, with what to do, where an entry is on the token that revokes it."""
+        overlay = self.overlay()
+        facts = SelectorFacts(token.unverified.root, (), task, (agent,))
+        for entry in overlay.on(facts, read_clock(self._clock)):
+            if overlay.link(entry) is not None:
+                continue
+            what = f"subject {subject}, agent {agent}, task {task}"
+            if entry.select.task is not None:
+                what = f"task {entry.select.task}"
+            raise OverlayError(
+                f"tokens for {what} are revoked ({shown(entry.why)}), new ones too: take another "
+                f"name, or give the rights back with office.operator.lift({entry.id!r})"
+            )
 
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
         """The tokens that are selected stop working, at their next access.
@@ -285,6 +313,7 @@ class Office:
         """
         self._check_open()
         head = self.trail.checkpoint()
+        self._keep_head()
         path = self._file(_TRAIL)
         check(_whole_lines(path), [self.audit_key.public], known=[head])
         return analysis.gather(read(_whole_lines(path)), vocabulary=self.issuer.vocabulary)
@@ -312,6 +341,29 @@ class Office:
     def _file(self, name: str) -> str:
         """The path of one of its files."""
         return os.path.join(self.folder, name)
+
+    def _check_trail(self) -> None:
+        """Raise AuditError for a trail that is not as it was left: emptied, cut, changed, replaced.
+
+        By the last record that was seen there, and by the records, which follow on each other.
+        """
+        seen = _seen_head(self._file(_TRAIL_SEEN))
+        path = self._file(_TRAIL)
+        try:
+            check(_whole_lines(path), [self.audit_key.public], known=seen)
+        except AuditError as error:
+            raise AuditError(
+                f"{shown_file(path)} is not as the office has left it: {error}. Put it back from a "
+                "copy. To begin a new one, keep it, and put empty files in the place of it and of "
+                f"{_TRAIL_SEEN}"
+            ) from None
+
+    def _keep_head(self) -> None:
+        """Write down the last record of the trail: by that, one that was cut is known."""
+        head = self.trail.head
+        if head.seq:
+            text = encode_json({"hash": head.hash, "seq": head.seq})
+            write_private(self._file(_TRAIL_SEEN), text + b"\n")
 
     def _check_open(self) -> None:
         """Raise StoreError where it was closed: another process may have the folder by now."""
@@ -341,16 +393,18 @@ class Renewed:
         make: Callable[[int], Operator],
         seen: str,
         clock: Clock,
+        also: Callable[[], None],
     ) -> None:
         """`make` gives an operator that goes on from the snapshot of that number, or a later one.
 
-        `seen` is the file that keeps the number. Raises OverlayError where the store has lost what
-        it had, and what it raises itself.
+        `seen` is the file that keeps the number. `also` is called whenever that is written. Raises
+        OverlayError where the store has lost what it had, and what it raises itself.
         """
         self._feed = feed
         self._make = make
         self._seen = seen
         self._clock = clock
+        self._also = also
         self._lock = ForkSafeLock()
 
         self._noted = _seen(seen)
@@ -407,6 +461,7 @@ class Renewed:
         if last > self._noted:
             _keep_seen(self._seen, last)
             self._noted = last
+            self._also()
 
 
 def _keep_seen(path: str, last: int) -> None:
@@ -423,6 +478,23 @@ def _seen(path: str) -> int:
             f"{shown_file(path)} has to have the number of the last snapshot: it cannot be read"
         )
     return int(text)
+
+
+def _seen_head(path: str) -> list[Head]:
+    """The last record of the trail that was seen, if any. Raises AuditError."""
+    with open(path, "rb") as file:
+        text = file.read(1 << 10)
+    if not text:
+        return []
+    try:
+        head = msgspec.convert(decode_json(text.removesuffix(b"\n")), Head)
+    except (EncodingError, msgspec.ValidationError):
+        head = Head()
+    if head.seq < 1:
+        raise AuditError(
+            f"{shown_file(path)} has to have the last record that was seen: it cannot be read"
+        )
+    return [head]
 
 
 # --- the folder -----------------------------------------------------------------------------------
@@ -519,6 +591,7 @@ def _make(folder: str, by: str, clock: Clock) -> None:
     snapshots.close()
     _keep_seen(path(_SEEN), operator.last)
     TrailFile(path(_TRAIL)).close()
+    write_private(path(_TRAIL_SEEN), b"")
 
     write_private(path(_LIST), encode_json({"files": sorted(_FILES), "v": 1}) + b"\n")
 

@@ -25,7 +25,7 @@ from captoken.testing import FixedClock
 from tests.world import NOW, SALES, WHO, data, tool
 
 ASK = data("sales")
-FILES = ["audit.json", "keyring.json", "office.db", "office.json", "operator.json", "operator.json.seen", "trail.jsonl"]
+FILES = ["audit.json", "keyring.json", "office.db", "office.json", "operator.json", "operator.json.seen", "trail.jsonl", "trail.jsonl.seen"]
 
 
 @pytest.fixture
@@ -268,6 +268,81 @@ def test_two_that_find_it_old_sign_it_once(folder: Path, clock: FixedClock) -> N
         office.overlay._known = meanwhile  # type: ignore[method-assign]
         assert office.overlay().issued_at == clock.now and office.operator.last == before + 1
         assert lock is office.overlay._lock
+
+
+def lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+CHANGES: dict[str, Any] = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(b"".join(lines(path)[:-1])),
+    "cut in the middle": lambda path: path.write_bytes(b"".join(lines(path)[:1] + lines(path)[2:])),
+    "flipped in the first record": lambda path: path.write_bytes(path.read_bytes().replace(b"allowed", b"allowee", 1)),
+    "flipped in the last record": lambda path: path.write_bytes(path.read_bytes()[:-9] + b"A" + path.read_bytes()[-8:]),
+    "swapped": lambda path: path.write_bytes(b"".join([*lines(path)[:-2], *lines(path)[:-3:-1]])),
+    "of another office": lambda path: path.write_bytes((path.parent.parent / "other" / path.name).read_bytes()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_trail_that_is_not_as_it_was_left_is_refused(folder: Path, clock: FixedClock, change: Any) -> None:
+    for place in (folder, folder.parent / "other"):
+        with opened(place, clock) as office:
+            for _ in range(3):
+                assert office.verifier.check(minted(office), ASK)
+    path = folder / "trail.jsonl"
+    before = path.read_bytes()
+    change(path)
+    assert path.read_bytes() != before
+    for _ in range(2):
+        with pytest.raises(AuditError, match="is not as the office has left it") as caught:
+            opened(folder, clock)
+        assert str(path) in str(caught.value) and "put empty files" in str(caught.value)
+    path.write_bytes(before)
+    opened(folder, clock).close()
+
+    # What it says to do.
+    path.write_bytes(b"")
+    (folder / "trail.jsonl.seen").write_bytes(b"")
+    with opened(folder, clock) as office:
+        assert office.verifier.check(minted(office), ASK)
+    for wrong in (b"{}\n", b"no", b'{"seq":"9"}\n'):
+        (folder / "trail.jsonl.seen").write_bytes(wrong)
+        with pytest.raises(AuditError, match="has to have the last record that was seen"):
+            opened(folder, clock)
+
+
+def test_what_was_seen_of_the_trail_is_kept_while_the_office_is_open(folder: Path, clock: FixedClock) -> None:
+    """It may end without a close: what was written by the last look at the overlay has to be there."""
+    office = opened(folder, clock)
+    assert office.verifier.check(minted(office), ASK)
+    clock.advance(10)
+    assert office.verifier.check(minted(office), ASK)
+    seen = (folder / "trail.jsonl.seen").read_bytes()
+    assert seen
+    office.end_task("other")
+    assert (folder / "trail.jsonl.seen").read_bytes() != seen
+    office.close()
+
+
+def test_what_is_revoked_as_it_is_minted_is_refused_at_the_mint(folder: Path, clock: FixedClock) -> None:
+    with opened(folder, clock) as office:
+        ended = office.end_task("task-123", why="done")
+        for task in ("task-123", "task-123/part"):
+            with pytest.raises(OverlayError, match="task task-123 are revoked") as caught:
+                office.mint(**{**WHO, "task": task}, **SALES)
+            assert "('done')" in str(caught.value) and f"lift({ended.id!r})" in str(caught.value)
+        office.operator.narrow(task="task-1234", operations=["select"], why="reads only")
+        assert office.verifier.check(office.mint(**{**WHO, "task": "task-1234"}, **SALES), ASK)
+        office.operator.lift(ended.id)
+        assert office.verifier.check(minted(office), ASK)
+        office.revoke(agent="orchestrator", why="strange")
+        with pytest.raises(OverlayError, match="agent orchestrator"):
+            minted(office)
+        other = office.mint(**{**WHO, "agent": "other"}, **SALES)
+        office.revoke(token=other.token_id, why="lost")
+        assert office.mint(**{**WHO, "agent": "other"}, **SALES).token_id != other.token_id
 
 
 def test_a_store_that_went_back_is_refused(folder: Path, clock: FixedClock) -> None:
