@@ -508,8 +508,11 @@ class _Lock:
         # Closed in a child: it would keep the folder when its parent has ended.
         tell_of_forks(self, in_child=_Lock.close)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        with unforked():
-            self._fd = os.open(os.path.join(folder, _LOCK), flags, 0o600)
+        try:
+            with unforked():
+                self._fd = os.open(os.path.join(folder, _LOCK), flags, 0o600)
+        except OSError as error:
+            raise _problem(folder, f"{_LOCK} cannot be opened: {error.strerror}") from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

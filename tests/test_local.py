@@ -326,6 +326,16 @@ def test_what_was_seen_of_the_trail_is_kept_while_the_office_is_open(folder: Pat
     office.close()
 
 
+def test_a_lock_that_cannot_be_opened_is_an_error_of_the_office(folder: Path, clock: FixedClock) -> None:
+    """Of missing rights too, which a superuser has always: here, of a link that is not followed."""
+    opened(folder, clock).close()
+    (folder / "lock").unlink()
+    (folder / "lock").symlink_to(folder / "trail.jsonl")
+    with pytest.raises(StoreError, match="lock cannot be opened") as caught:
+        opened(folder, clock)
+    assert str(folder) in str(caught.value)
+
+
 def test_what_is_revoked_as_it_is_minted_is_refused_at_the_mint(folder: Path, clock: FixedClock) -> None:
     with opened(folder, clock) as office:
         ended = office.end_task("task-123", why="done")

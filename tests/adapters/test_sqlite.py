@@ -1576,3 +1576,19 @@ def test_what_is_hidden_is_hidden_from_a_token_with_a_budget_too(plain: sqlite3.
         for sql in ("select ssn from people", "select nobody from people", "select * from people"):
             assert verdict(db, sql) == "column", sql
         assert verdict(db, "select * from nobody") == "table" == verdict(db, "select * from hr")
+
+
+def test_what_the_page_says_that_is_not_hidden(plain: sqlite3.Connection) -> None:
+    """A generated column hands out what it is made of, and which functions are registered can be found out."""
+    plain.execute("create table members (id, email, domain text as (substr(email, instr(email, '@'))))")
+    plain.execute("insert into members values (1, 'ann@example.org')")
+    plain.create_function("owners", 1, lambda value: value)
+    held = grant(tables=["members"], operations=["select"], columns={"members": ["id", "domain"]})
+    with guarded(plain, held) as db:
+        assert db.execute("select domain from members").fetchall() == [("@example.org",)]
+        with pytest.raises(Denied, match="column"):
+            db.execute("select email from members")
+        with pytest.raises(Denied, match="not SQLite's own"):
+            db.execute("select owners(1)")
+        with pytest.raises(sqlite3.OperationalError, match="no such function"):
+            db.execute("select ownersss(1)")
