@@ -1,39 +1,35 @@
-/** IP addresses and blocks of them, in one spelling each (spec 13.14, 13.15). */
+/**
+ * IP addresses and blocks of them, in one spelling each (spec 13.14, 13.15).
+ *
+ * Each is a text: its version, `4` or `6`, and its bits. A block holds what begins with it.
+ */
 
-export interface Block {
-  /** 32 or 128. */
-  readonly bits: number;
-  readonly start: bigint;
-  readonly length: number;
-}
+import { shortest } from "./sorted.js";
 
+const MOST_CHARS = 39; // eight groups of four digits, with colons between
 const DECIMAL = /^(0|[1-9][0-9]{0,2})$/;
 const GROUP = /^(0|[1-9a-f][0-9a-f]{0,3})$/;
-const MAPPED: Block = { bits: 128, start: 0xffff00000000n, length: 96 };
+const MAPPED = `6${"0".repeat(80)}${"1".repeat(16)}`;
 
-/** The single address that text spells, as a block of full length; or undefined. */
-export function address(text: string): Block | undefined {
-  const start = text.includes(":") ? sixth(text) : fourth(text);
-  if (start === undefined) return undefined;
-  const bits = text.includes(":") ? 128 : 32;
-  const made = { bits, start, length: bits };
-  return holds(MAPPED, made) ? undefined : made;
+const bits = (parts: readonly string[], base: number, width: number): string =>
+  parts.map((part) => parseInt(part, base).toString(2).padStart(width, "0")).join("");
+
+/** The bits of the address that text spells, or undefined. */
+export function address(text: string): string | undefined {
+  if (text.length > MOST_CHARS) return undefined;
+  const made = text.includes(":") ? sixth(text) : fourth(text);
+  return made?.startsWith(MAPPED) ? undefined : made;
 }
 
-function fourth(text: string): bigint | undefined {
+function fourth(text: string): string | undefined {
   const parts = text.split(".");
-  if (parts.length !== 4) return undefined;
-  let made = 0n;
-  for (const part of parts) {
-    if (!DECIMAL.test(part) || Number(part) > 255) return undefined;
-    made = (made << 8n) | BigInt(part);
-  }
-  return made;
+  const isOne =
+    parts.length === 4 && parts.every((part) => DECIMAL.test(part) && Number(part) <= 255);
+  return isOne ? `4${bits(parts, 10, 8)}` : undefined;
 }
 
 /** Read, spelled again, compared: so there is one spelling, that of RFC 5952. */
-function sixth(text: string): bigint | undefined {
-  if (text.length > 39) return undefined;
+function sixth(text: string): string | undefined {
   const halves = text.split("::");
   if (halves.length > 2) return undefined;
   const [head = [], tail = []] = halves.map((half) => (half === "" ? [] : half.split(":")));
@@ -41,79 +37,49 @@ function sixth(text: string): bigint | undefined {
   if (missing < 0) return undefined;
   const groups = [...head, ...Array<string>(missing).fill("0"), ...tail];
   if (groups.length !== 8 || !groups.every((group) => GROUP.test(group))) return undefined;
-  const made = groups.reduce((sum, group) => (sum << 16n) | BigInt(`0x${group}`), 0n);
-  return spellSixth(made) === text ? made : undefined;
+  return spellSixth(groups) === text ? `6${bits(groups, 16, 16)}` : undefined;
 }
 
-function spellSixth(value: bigint): string {
-  const groups = Array.from({ length: 8 }, (_, at) =>
-    ((value >> BigInt(16 * (7 - at))) & 0xffffn).toString(16),
+/** The first of the longest runs of two zeros or more is left out. */
+function spellSixth(groups: readonly string[]): string {
+  const whole = `:${groups.join(":")}:`;
+  const runs = whole.match(/(?::0){2,}(?=:)/g) ?? [":"];
+  const longest = runs.reduce((best, run) => (run.length > best.length ? run : best));
+  const short = longest === ":" ? whole : whole.replace(`${longest}:`, "::");
+  return short.replace(/^:(?!:)|(?<!:):$/g, "");
+}
+
+export function spellBlock(block: string): string {
+  const isSixth = block.startsWith("6");
+  const [base, width] = isSixth ? [16, 16] : [10, 8];
+  const all = block.slice(1).padEnd(isSixth ? 128 : 32, "0");
+  const parts = Array.from({ length: all.length / width }, (_, at) =>
+    parseInt(all.slice(at * width, (at + 1) * width), 2).toString(base),
   );
-  let best = { at: 0, length: 1 };
-  for (let at = 0; at < 8; at++) {
-    let length = 0;
-    while (groups[at + length] === "0") length += 1;
-    if (length > best.length) best = { at, length };
-  }
-  if (best.length === 1) return groups.join(":");
-  return `${groups.slice(0, best.at).join(":")}::${groups.slice(best.at + best.length).join(":")}`;
+  return `${isSixth ? spellSixth(parts) : parts.join(".")}/${block.length - 1}`;
 }
 
-function spell({ bits, start }: Block): string {
-  if (bits === 128) return spellSixth(start);
-  return [24n, 16n, 8n, 0n].map((shift) => (start >> shift) & 255n).join(".");
-}
-
-export const spellBlock = (block: Block): string => `${spell(block)}/${block.length}`;
-
-/** The block that an entry spells, or undefined. */
-export function block(text: string): Block | undefined {
+/** The bits of the block that an entry spells, or undefined. */
+export function block(text: string): string | undefined {
   const [at = "", digits = "", ...more] = text.split("/");
   if (more.length || !DECIMAL.test(digits)) return undefined;
-  const start = address(at);
-  const length = Number(digits);
-  if (!start || length > start.bits) return undefined;
-  const made = { ...start, length };
-  const loose = start.start & ((1n << BigInt(start.bits - length)) - 1n);
-  return loose !== 0n || holds(made, MAPPED) ? undefined : made;
+  const first = address(at);
+  const end = Number(digits) + 1;
+  // What is behind the length is free, and has to be zero.
+  if (!first || end > first.length || first.includes("1", end)) return undefined;
+  const made = first.slice(0, end);
+  return MAPPED.startsWith(made) ? undefined : made;
 }
 
-/** Is the inner block all in the outer one? */
-export function holds(outer: Block, inner: Block): boolean {
-  if (outer.bits !== inner.bits || outer.length > inner.length) return false;
-  const shift = BigInt(outer.bits - outer.length);
-  return outer.start >> shift === inner.start >> shift;
-}
-
-/** The block that is twice as wide. */
-function wider({ bits, start, length }: Block): Block {
-  const shift = BigInt(bits - length + 1);
-  return { bits, start: (start >> shift) << shift, length: length - 1 };
-}
-
-/** The fewest blocks that hold the same: none within another, halves merged (normal form). */
-export function merged(given: readonly Block[]): Block[] {
-  const blocks = new Map(given.map((each) => [spellBlock(each), each]));
-  for (const each of blocks.values()) {
-    for (let above = each; above.length > 0;) {
-      above = wider(above);
-      if (blocks.has(spellBlock(above))) {
-        blocks.delete(spellBlock(each));
-        break;
-      }
+/** The fewest blocks that hold the same, in order: none within another, halves made whole. */
+export function merged(blocks: Iterable<string>): string[] {
+  const kept: string[] = [];
+  for (let each of shortest(blocks)) {
+    while (each.endsWith("1") && kept.at(-1) === `${each.slice(0, -1)}0`) {
+      kept.pop();
+      each = each.slice(0, -1);
     }
+    kept.push(each);
   }
-  const left = [...blocks.values()];
-  for (let each = left.pop(); each; each = left.pop()) {
-    if (each.length === 0 || !blocks.has(spellBlock(each))) continue;
-    const whole = wider(each);
-    const other = { ...each, start: each.start ^ (1n << BigInt(each.bits - each.length)) };
-    if (blocks.has(spellBlock(other))) {
-      blocks.delete(spellBlock(each));
-      blocks.delete(spellBlock(other));
-      blocks.set(spellBlock(whole), whole);
-      left.push(whole);
-    }
-  }
-  return [...blocks.values()];
+  return kept;
 }

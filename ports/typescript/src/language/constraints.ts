@@ -11,18 +11,25 @@ import {
   type JsonObject,
 } from "../format/json.js";
 import { isFree } from "../format/names.js";
-import { address, block, holds, merged, spellBlock, type Block } from "./addresses.js";
+import { address, block, merged, spellBlock } from "./addresses.js";
+import { beginsWithOne, lastUpTo, shortest, sorted, type Scalar } from "./sorted.js";
 import { meetUrls, parseUrl, spellUrl, urlWithin, type Url } from "./urls.js";
 
-export type Scalar = string | number | boolean;
+export type { Scalar };
+
+/** What a text begins with: paths with a slash behind them, prefixes, or the bits of blocks. */
+interface Starts {
+  readonly kind: "path" | "prefix" | "cidr";
+  /** In order, and none begins with another. */
+  readonly list: readonly string[];
+}
 
 export type Constraint =
   | { readonly kind: "any" }
-  | { readonly kind: "in"; readonly list: readonly Scalar[] }
+  | { readonly kind: "in"; /** In order. */ readonly list: readonly Scalar[] }
   | { readonly kind: "range"; readonly min?: number | undefined; readonly max?: number | undefined }
-  | { readonly kind: "path" | "prefix"; readonly list: readonly string[] }
+  | Starts
   | { readonly kind: "url"; readonly list: readonly Url[] }
-  | { readonly kind: "cidr"; readonly list: readonly Block[] }
   | { readonly kind: "each"; readonly of: Constraint; readonly most?: number | undefined };
 
 export const NOTHING: Constraint = { kind: "in", list: [] };
@@ -50,12 +57,12 @@ const READERS: Readonly<Record<string, (stated: JsonObject, depth: number) => Co
     if (stated.get("any") !== true) throw bad("any must be true");
     return ANYTHING;
   },
-  in: (stated) => ({ kind: "in", list: listOf(stated, "in", isScalar) }),
+  in: (stated) => ({ kind: "in", list: sorted(listOf(stated, "in", isScalar)) }),
   max: readRange,
   min: readRange,
   "max min": readRange,
-  path: (stated) => ({ kind: "path", list: listOf(stated, "path", isTop) }),
-  prefix: (stated) => ({ kind: "prefix", list: listOf(stated, "prefix", isStart) }),
+  path: (stated) => startsOf("path", listOf(stated, "path", isTop).map(ended)),
+  prefix: (stated) => startsOf("prefix", listOf(stated, "prefix", isStart)),
   url: (stated) => {
     const list = listOf(stated, "url", isText).map((entry) => parseUrl(entry, true));
     if (list.length > MOST_URLS || !list.every((entry) => entry !== undefined)) throw bad("url");
@@ -64,7 +71,7 @@ const READERS: Readonly<Record<string, (stated: JsonObject, depth: number) => Co
   cidr: (stated) => {
     const list = listOf(stated, "cidr", isFree).map(block);
     if (!list.every((entry) => entry !== undefined)) throw bad("cidr");
-    return { kind: "cidr", list };
+    return startsOf("cidr", list);
   },
   each: readEach,
   "each most": readEach,
@@ -75,6 +82,12 @@ const isScalar = (value: Json): value is Scalar =>
 const isTop = (value: Json): value is string => isFree(value) && isPath(value);
 const isStart = (value: Json): value is string =>
   isFree(value) && !value.startsWith("/") && !value.includes("://");
+/** A path as those below it begin: the root is its own slash. */
+const ended = (path: string): string => (path === "/" ? path : `${path}/`);
+const startsOf = (kind: Starts["kind"], list: readonly string[]): Starts => ({
+  kind,
+  list: kind === "cidr" ? merged(list) : shortest(list),
+});
 const isText = (value: Json): value is string => typeof value === "string";
 
 function listOf<T extends Json>(
@@ -104,18 +117,12 @@ function readEach(stated: JsonObject, depth: number): Constraint {
   return { kind: "each", of: readConstraint(stated.get("each")!, depth + 1), most };
 }
 
-/** Is it a path in the one spelling (spec, "Paths")? */
-export function isPath(value: string): boolean {
-  if (value === "/") return true;
-  if (!value.startsWith("/") || /[\\\0]|%(?:2e|2f|5c|25|00)/i.test(value)) return false;
-  return value
-    .slice(1)
-    .split("/")
-    .every((segment) => !["", ".", ".."].includes(segment));
-}
+/** Codes that could be read as a separator or an end; segments that are empty, `.` or `..`. */
+const NO_PATH = /[\\\0]|%(?:2e|2f|5c|25|00)|\/\.{0,2}(?:\/|$)/i;
 
-const pathWithin = (path: string, top: string): boolean =>
-  top === "/" || path === top || path.startsWith(`${top}/`);
+/** Is it a path in the one spelling (spec, "Paths")? */
+const isPath = (value: string): boolean =>
+  value === "/" || (value.startsWith("/") && !NO_PATH.test(value));
 
 // --- asking --------------------------------------------------------------------------------------
 
@@ -125,7 +132,8 @@ export function satisfies(constraint: Constraint, value: Json): boolean {
     case "any":
       return true;
     case "in":
-      return constraint.list.includes(value as Scalar);
+      // What is no scalar is never equal to one.
+      return lastUpTo(constraint.list, value as Scalar) === value;
     case "range":
       return inRange(constraint, value);
     case "each": {
@@ -138,37 +146,36 @@ export function satisfies(constraint: Constraint, value: Json): boolean {
   }
 }
 
-function inRange(
-  { min, max }: { min?: number | undefined; max?: number | undefined },
-  value: Json,
-): boolean {
+type Range = Extract<Constraint, { kind: "range" }>;
+type OfUrls = Extract<Constraint, { kind: "url" }>;
+
+function inRange({ min, max }: Range, value: Json): boolean {
   const number = value instanceof Float ? value.value : value;
   if (typeof number !== "number" && typeof number !== "bigint") return false;
   return (min === undefined || number >= min) && (max === undefined || number <= max);
 }
 
-type OfText = Extract<Constraint, { kind: "path" | "prefix" | "url" | "cidr" }>;
-
-function satisfiesText(constraint: OfText, value: string): boolean {
-  switch (constraint.kind) {
+function satisfiesText(constraint: Starts | OfUrls, value: string): boolean {
+  const { kind, list } = constraint;
+  switch (kind) {
     case "path":
-      return isPath(value) && constraint.list.some((top) => pathWithin(value, top));
+      return isPath(value) && beginsWithOne(ended(value), list);
     case "prefix":
-      return !hasParts(value) && constraint.list.some((start) => value.startsWith(start));
+      return beginsWithOne(value, list) && !hasParts(value);
     case "url": {
       const url = parseUrl(value);
-      return url !== undefined && constraint.list.some((site) => urlWithin(url, site));
+      return url !== undefined && list.some((site) => urlWithin(url, site));
     }
     case "cidr": {
       const found = address(value);
-      return found !== undefined && constraint.list.some((each) => holds(each, found));
+      return found !== undefined && beginsWithOne(found, list);
     }
   }
 }
 
-/** A path, a url or an address: a prefix would cut through a part of it (13.8). */
+/** A url or an address: a prefix would cut through a part of it (13.8). None begins a path. */
 const hasParts = (value: string): boolean =>
-  isPath(value) || parseUrl(value) !== undefined || address(value) !== undefined;
+  parseUrl(value) !== undefined || address(value) !== undefined;
 
 // --- the algebra ---------------------------------------------------------------------------------
 
@@ -180,8 +187,7 @@ export function byScalar(one: Scalar, two: Scalar): number {
   return byType(one) - byType(two) || Number(one) - Number(two);
 }
 
-const sortedSet = <T extends Scalar>(list: Iterable<T>): T[] => [...new Set(list)].sort(byScalar);
-const strings = (list: Iterable<string>): string[] => sortedSet(list);
+const inOrder = (list: Iterable<Scalar>): Scalar[] => [...new Set(list)].sort(byScalar);
 
 /** JSON that states the constraint; of one in normal form the only one. */
 export function constraintJson(constraint: Constraint): JsonObject {
@@ -198,11 +204,13 @@ export function constraintJson(constraint: Constraint): JsonObject {
       if (constraint.most !== undefined) made.set("most", constraint.most);
       return made;
     case "url":
-      return made.set("url", strings(constraint.list.map(spellUrl)));
+      return made.set("url", inOrder(constraint.list.map(spellUrl)));
     case "cidr":
-      return made.set("cidr", strings(constraint.list.map(spellBlock)));
+      return made.set("cidr", inOrder(constraint.list.map(spellBlock)));
+    case "path":
+      return made.set("path", inOrder(constraint.list.map((top) => top.slice(0, -1) || "/")));
     default:
-      return made.set(constraint.kind, sortedSet<Scalar>(constraint.list));
+      return made.set(constraint.kind, inOrder(constraint.list));
   }
 }
 
@@ -216,15 +224,13 @@ export const isNothing = (constraint: Constraint): boolean =>
 export function normalConstraint(constraint: Constraint): Constraint {
   switch (constraint.kind) {
     case "path":
-      return listed({ kind: "path", list: widestPaths(constraint.list) });
     case "prefix":
-      return listed({ kind: "prefix", list: widestPrefixes(constraint.list) });
-    case "url":
-      return listed({ kind: "url", list: widestUrls(constraint.list) });
     case "cidr":
-      return listed({ kind: "cidr", list: merged(constraint.list) });
-    case "in":
-      return { kind: "in", list: sortedSet<Scalar>(constraint.list) };
+      return constraint.list.length ? constraint : NOTHING;
+    case "url": {
+      const list = widestUrls(constraint.list);
+      return list.length ? { kind: "url", list } : NOTHING;
+    }
     case "each": {
       const of = normalConstraint(constraint.of);
       const isEmpty = isNothing(of) || constraint.most === 0;
@@ -235,28 +241,6 @@ export function normalConstraint(constraint: Constraint): Constraint {
     default:
       return constraint;
   }
-}
-
-const listed = (made: OfText): Constraint => (made.list.length ? made : NOTHING);
-
-function widestPaths(list: readonly string[]): string[] {
-  const all = new Set(list);
-  return strings(all).filter((path) => {
-    for (let above = path; above !== "/";) {
-      above = above.slice(0, above.lastIndexOf("/")) || "/";
-      if (all.has(above)) return false;
-    }
-    return true;
-  });
-}
-
-function widestPrefixes(list: readonly string[]): string[] {
-  const kept: string[] = [];
-  // In order, all that begin with one stand right behind it.
-  for (const start of strings(list)) {
-    if (kept.length === 0 || !start.startsWith(kept.at(-1)!)) kept.push(start);
-  }
-  return kept;
 }
 
 /** None within another; more than 256 accept nothing (13.13). */
@@ -291,8 +275,6 @@ function meet(one: Constraint, two: Constraint): Constraint {
   return meetLists(one, two);
 }
 
-type Range = Extract<Constraint, { kind: "range" }>;
-
 function meetRanges(one: Range, two: Range): Constraint {
   const min = greatest(one.min, two.min);
   const max = least(one.max, two.max);
@@ -302,38 +284,21 @@ function meetRanges(one: Range, two: Range): Constraint {
 }
 
 function meetLists(one: Constraint, two: Constraint): Constraint {
-  if (one.kind === "path" && two.kind === "path") {
-    return { kind: "path", list: inBoth(one.list, two.list, pathWithin) };
-  }
-  if (one.kind === "prefix" && two.kind === "prefix") {
-    return {
-      kind: "prefix",
-      list: inBoth(one.list, two.list, (inner, outer) => inner.startsWith(outer)),
-    };
-  }
-  if (one.kind === "cidr" && two.kind === "cidr") {
-    return {
-      kind: "cidr",
-      list: inBoth(one.list, two.list, (inner, outer) => holds(outer, inner)),
-    };
-  }
   if (one.kind === "url" && two.kind === "url") {
     const pairs = one.list.flatMap((mine) => two.list.map((its) => meetUrls(mine, its)));
     return { kind: "url", list: pairs.filter((url) => url !== undefined) };
   }
-  return NOTHING;
+  return isStarts(one) && isStarts(two) && one.kind === two.kind
+    ? startsOf(one.kind, [...within(one, two), ...within(two, one)])
+    : NOTHING;
 }
 
-/** Of each list the entries within one of the other. */
-function inBoth<T>(
-  one: readonly T[],
-  two: readonly T[],
-  within: (inner: T, outer: T) => boolean,
-): T[] {
-  const of = (mine: readonly T[], its: readonly T[]): T[] =>
-    mine.filter((inner) => its.some((outer) => within(inner, outer)));
-  return [...of(one, two), ...of(two, one)];
-}
+const isStarts = (made: Constraint): made is Starts =>
+  ["path", "prefix", "cidr"].includes(made.kind);
+
+/** Of one the entries that lie within those of another. */
+const within = (inner: Starts, outer: Starts): string[] =>
+  inner.list.filter((start) => beginsWithOne(start, outer.list));
 
 export function least(one: number | undefined, two: number | undefined): number | undefined {
   if (one === undefined || two === undefined) return one ?? two;

@@ -5,26 +5,45 @@ import { byCodePoint } from "../format/bytes.js";
 /** The keys that match a name, or hold for all of a pattern: the most specific first. */
 function* above(name: string): Generator<string> {
   yield name;
-  const segments = name.split(".");
-  for (let length = segments.length - 1; length > 0; length--) {
-    const wider = `${segments.slice(0, length).join(".")}.*`;
-    if (wider !== name) yield wider;
+  if (name === "*") return;
+  const end = name.endsWith(".*") ? name.length - 3 : name.length;
+  for (let at = name.lastIndexOf(".", end); at > 0; at = name.lastIndexOf(".", at - 1)) {
+    yield `${name.slice(0, at)}.*`;
   }
-  if (name !== "*") yield "*";
+  yield "*";
+}
+
+/** Patterns, of a map or of a list. */
+type Keys = Pick<ReadonlyMap<string, unknown>, "has" | "keys" | "size">;
+
+/**
+ * The most specific one that matches (12.2).
+ *
+ * Looked up segment by segment, or among all where they are fewer: so neither a long map nor a name
+ * of many segments makes it slow.
+ */
+function closest(keys: Keys, name: string): string | undefined {
+  if (keys.has(name)) return name;
+  let found: string | undefined;
+  if (keys.size < name.split(".").length) {
+    // Those that match a name hold each other: the longest is the most specific.
+    for (const key of keys.keys()) {
+      if (isBelow(name, key) && key.length > (found ?? "").length) found = key;
+    }
+    return found;
+  }
+  for (const key of above(name)) if (keys.has(key)) return key;
+  return undefined;
 }
 
 /** What the most specific entry says that matches (12.2), or `nothing`. */
 export function decided<V, D>(map: ReadonlyMap<string, V>, name: string, nothing: D): V | D {
-  for (const key of above(name)) {
-    if (map.has(key)) return map.get(key)!;
-  }
-  return nothing;
+  const key = closest(map, name);
+  return key === undefined ? nothing : map.get(key)!;
 }
 
-export const matches = (patterns: ReadonlySet<string>, name: string): boolean => {
-  for (const key of above(name)) if (patterns.has(key)) return true;
-  return false;
-};
+export const matches = (patterns: ReadonlySet<string>, name: string): boolean =>
+  closest(patterns, name) !== undefined;
 
 /** Is a pattern at or below one that has a star? */
 function isBelow(key: string, pattern: string): boolean {

@@ -77,8 +77,10 @@ function hostWithin(host: string, outer: string): boolean {
   return host === outer || (outer.startsWith("*.") && host.endsWith(outer.slice(1)));
 }
 
+/** The path ends there, or goes on at a slash: the last one of the outer path, or the next. */
 function pathWithin(path: string, outer: string): boolean {
-  return path === outer || path.startsWith(outer.endsWith("/") ? outer : `${outer}/`);
+  if (!path.startsWith(outer)) return false;
+  return path.length === outer.length || outer.endsWith("/") || path[outer.length] === "/";
 }
 
 /** Is a url, or all of an entry, at or below an entry (13.12)? */
