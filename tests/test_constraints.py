@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ import pytest
 
 from captoken import Token, WideningError
 from captoken._format.encoding import b64decode, encode_json
-from captoken._language import urls
+from captoken._language import addresses, urls
 from captoken._language.constraints import read_constraint
 from captoken.cli import words
 from captoken.control import Operator
@@ -392,3 +393,19 @@ def test_a_long_list_does_not_hide_what_to_do() -> None:
     with pytest.raises(WideningError) as caught:
         token.attenuate(tools={"pay": {}})
     assert len(str(caught.value)) <= 2010 and "to take what is left; asked for" in str(caught.value)
+
+
+def test_an_address_of_version_6_is_read_as_the_library_of_python_spells_it() -> None:
+    """3,000 groups with runs of zeros, cut anywhere: read where they are spelled so, and none otherwise."""
+    rng = random.Random(6)
+    read = 0
+    for _ in range(3000):
+        groups = [rng.choice(["0", "0", "1", "10", "f0"]) for _ in range(8)]
+        at = rng.randint(0, 8)
+        behind = rng.randint(at, 8)
+        text = f"{':'.join(groups[:at])}::{':'.join(groups[behind:])}" if rng.random() < 0.8 else ":".join(groups)
+        number = int(ipaddress.IPv6Address(text)) if behind > at or "::" not in text else None
+        spelled = number is not None and str(ipaddress.IPv6Address(number)) == text
+        assert addresses.address(text) == ((6, number) if spelled else None), text
+        read += spelled
+    assert 500 < read < 2500
