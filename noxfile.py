@@ -92,6 +92,13 @@ def hidden(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def gaps(session: nox.Session) -> None:
+    """How long each adapter holds the event loop, at the largest input it takes: 20 ms at most."""
+    prepare(session)
+    session.run("python", "-m", "tests.gaps")
+
+
+@nox.session(python=PYTHONS[0])
 def kills(session: nox.Session) -> None:
     """kill -9, again and again: what was acknowledged is there."""
     prepare(session)

@@ -28,6 +28,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from captoken import current
+from captoken._bounds import TOO_LARGE, too_large
 from captoken._format import names
 from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
 from captoken._format.given import read_once
@@ -94,27 +95,43 @@ def access_to(
 ) -> Access | None:
     """The access that a call of a tool is.
 
-    None where no token can permit it: no legal name, or no JSON.
+    None where no token can permit it: no legal name, no JSON, or too much of it.
     """
     try:
+        stated = _read(arguments, "argument")
+        known = _read(attributes, "attribute")
+        if too_large(stated, known):
+            return None
         return Access(
             tool=tool,
-            arguments={} if arguments is None else arguments,
-            attributes={} if attributes is None else attributes,
+            arguments=stated,
+            attributes=known,
             cost={} if cost is None else cost,
         )
     except (TypeError, ValueError, RecursionError):
         return None
 
 
+def _read(given: Any, what: str) -> dict[str, Any]:
+    """Arguments or attributes in a dict, to be measured and then copied: read once. None is none.
+
+    Raises TypeError for what is no mapping, and what it raises.
+    """
+    return {} if given is None else read_once(given, what)
+
+
 def access_or_refusal(tool: Any, arguments: Any, why: str) -> Access | tuple[str, str]:
     """The access that a call of a tool is; or else the code and the sentence of its denial.
 
-    A number that is not finite is an argument that no token permits (spec 13.7). Anything else is
-    no call at all: `tool`, with `why`. The arguments are read once. Never raises.
+    A number that is not finite is an argument that no token permits (spec 13.7), and more than
+    `captoken._bounds` has room for is `too_much_work`. Anything else is no call at all: `tool`,
+    with `why`. The arguments are read once. Never raises.
     """
     try:
-        return Access(tool=tool, arguments={} if arguments is None else arguments)
+        stated = _read(arguments, "argument")
+        if too_large(stated):
+            return TOO_LARGE
+        return Access(tool=tool, arguments=stated)
     except NotFinite as error:
         return "argument", str(error)
     except (TypeError, ValueError, RecursionError):
@@ -377,7 +394,9 @@ class ToolGuard:
             return plain
         stated = stated_of(plain, self._cost, self._attributes)
         access = access_to(tool, plain.arguments, **stated)
-        return ("tool", _NO_CALL) if access is None else access
+        if access is not None:
+            return access
+        return TOO_LARGE if too_large(plain.arguments, stated["attributes"]) else ("tool", _NO_CALL)
 
     def _caller(self, agent: str | None) -> Caller | None:
         """Who calls; None where the framework does not say.

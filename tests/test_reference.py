@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from captoken import Issuer, Token, caveats
+from captoken import _bounds as bounds
 from captoken._format import clocks, encoding, names, text
 from captoken._language import constraints, links, overlay, urls, work
 from captoken._language.caveats import BUILT_IN, POSITION
@@ -20,11 +21,11 @@ from captoken._language.reasons import PLAN
 from captoken._verification import memory, verifier
 from captoken._writing import issuer
 from captoken._writing.keywords import _KEYWORDS, _READINGS
-from captoken.adapters import asgi, discharge_service, mcp
+from captoken.adapters import asgi, discharge_service, grpc, mcp
 from captoken.adapters import postgres as postgres_guard
 from captoken.adapters import sqlite as sqlite_guard
-from captoken.adapters._issuance import form
 from captoken.adapters._mcp import sessions as mcp_sessions
+from captoken.adapters._mcp.gate import Challenges
 from captoken.adapters._postgres import reader, walk
 from captoken.adapters._sqlite import growth, permitting, remembered, watch
 from captoken.adapters.issuance import IssuanceService
@@ -198,14 +199,22 @@ NUMBERS: dict[str, list[int]] = {
     "queries in": [walk.MAX_CTES],
     "signs in a row": [reader._MAX_RUN],
     "statements that a connection": [remembered._MOST],
-    "body of a request of which": [asgi.BODY_BYTES, default(asgi.CaptokenMiddleware, "max_body")],
-    "message over HTTP": [mcp_sessions.LONGEST, default(mcp.Guard.sessions, "max_body")],
+    "path and query": [bounds.TARGET_BYTES],
+    "headers of a request": [bounds.HEADER_BYTES],
+    "form (": [bounds.FORM_BYTES],
+    "body that a guard reads": [bounds.BODY_BYTES, asgi.BODY_BYTES, default(asgi.CaptokenMiddleware, "max_body"), default(Challenges.challenging, "max_body"), default(mcp.Guard.sessions, "max_body")],
+    "message of a client": [bounds.BODY_BYTES, default(grpc.Guard, "max_message"), default(grpc.AsyncGuard, "max_message")],
+    "parameters of a call": [bounds.BODY_BYTES],
+    "what a call states": [bounds.FACTS],
+    "body of a request for a discharge": [bounds.DISCHARGE_BYTES, discharge_service.BODY_BYTES],
+    "what a service answers": [bounds.ANSWER_BYTES],
+    "body of a form of the console": [bounds.CONSOLE_BYTES],
     "sessions over HTTP": [mcp_sessions.MOST],
-    "body of a request for a discharge": [discharge_service.BODY_BYTES],
     "requests for approval": [default(discharge_service.DischargeService, "limit")],
     "how long a request for approval": [default(discharge_service.DischargeService, "keep")],
-    "body of a request for a token": [form.BODY_BYTES],
-    "assertion": [jose.MAX_CHARS],
+    "body of a request for a token": [bounds.ISSUANCE_BYTES],
+    "assertion": [bounds.ASSERTION_CHARS],
+    "`authorization_details`": [bounds.DETAILS_CHARS],
     "levels in an assertion": [jose.MAX_DEPTH],
     "RSA key": [jose.MAX_RSA],
     "certificates of a SAML": [signed_xml.MAX_KEYS],

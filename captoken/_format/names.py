@@ -143,6 +143,9 @@ def free_name(value: Any, what: str) -> str:
     if is_plain:
         return text
 
+    # A value that is no name can be of any length, and is not gone through.
+    if len(text) > MAX_FREE_NAME:
+        raise ValueError(f"{what} {shown(value)} is longer than {MAX_FREE_NAME} bytes")
     is_padded = text != text.strip()
     # What hides, and what turns the direction of the text behind it, is of these categories.
     is_hidden = any(unicodedata.category(char) in _UNPRINTABLE for char in text)

@@ -77,11 +77,14 @@ def _value(value: Any, what: str) -> Any:
             raise NotFinite(f"{what} is not a finite number")
         return value
     # Copied level by level. A tuple or a set is no JSON value, and is refused below.
+    if (kind is list or kind is dict) and not value:
+        return kind()
     if kind is list:
         return _items([*value], what)
     if kind is dict:
         copied = dict(value)
-        if not _are_strings(copied):  # then a key raises
+        # A small one item by item, and so a key that is no string: that raises.
+        if len(copied) < _FEW or not _are_strings(copied):
             return {_key(key, what): _value(item, what) for key, item in copied.items()}
         return dict(zip(copied, _items([*copied.values()], what), strict=True))
     raise TypeError(f"{what} holds a {kind.__name__}, which is no JSON value")
@@ -90,13 +93,17 @@ def _value(value: Any, what: str) -> Any:
 def _items(values: list[Any], what: str) -> list[Any]:
     """The items of a list or the values of an object, each a copy. Takes the list for its own.
 
-    What needs no copy is looked at all at once, since a client sends as many items as it likes.
+    What needs no copy is looked at all at once, since a client sends as many items as it likes. A
+    few are sooner gone through.
     """
+    if len(values) < _FEW:
+        return [_value(item, what) for item in values]
     if _WHOLE.issuperset(map(type, values)) or _are_strings(values):
         return values
     return [_value(item, what) for item in values]
 
 
+_FEW = 8
 _WHOLE = frozenset((int, bool, type(None)))
 _STRINGS = frozenset((str,))
 

@@ -46,8 +46,8 @@ REFUSAL = Refusal(
 )
 
 
-def size_of(value: Any) -> int:
-    """The size of a JSON value (24.26), or a number above `MOST` once it is beyond that.
+def size_of(value: Any, most: int = MOST) -> int:
+    """The size of a JSON value (24.26), or a number above `most` once it is beyond that.
 
         size_of("eu")        # 4
         size_of([1, "eu"])   # 2 + 16 + 24 + 16 + 4
@@ -56,7 +56,7 @@ def size_of(value: Any) -> int:
     """
     size = 0
     level: Sequence[Any] = (value,)
-    while level and size <= MOST:
+    while level and size <= most:
         strings = [one for one in level if type(one) is str]
         arrays = [one for one in level if type(one) in _ARRAYS]
         objects = [one for one in level if type(one) is dict]
@@ -67,7 +67,7 @@ def size_of(value: Any) -> int:
         # Counted before they are gone into, so that no level is longer than the limit has room for.
         items = sum(map(len, arrays)) + sum(map(len, objects))
         size += _ITEM * items
-        if size <= MOST:
+        if size <= most:
             level = [*chain(*arrays), *chain(*objects), *_values(objects)]
     return size
 

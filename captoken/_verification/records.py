@@ -570,7 +570,8 @@ RECORDS: tuple[Code, ...] = (
         operator="the constraints, and the values that they look at, come to more than 1048576",
         cause=(
             "The restrictions of the token, and the values of the access that they look at, are "
-            "together more than one decision may be: 1 MiB (spec 24.25)."
+            "together more than one decision may be: 1 MiB (spec 24.25). Or the call states more "
+            "than an adapter hands to a verifier: 256 KiB."
         ),
         remedy=(
             "State shorter values, or split the call. Shorten the chain: each link looks at the "

@@ -47,9 +47,11 @@ with extra("a2a"):
     from a2a.types import a2a_pb2
     from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
     from a2a.utils.errors import UnsupportedOperationError
+    from google.protobuf.message import Message
     from starlette.requests import Request
 
 from captoken import current
+from captoken._bounds import BODY_BYTES, TOO_LARGE, is_bounded
 from captoken._format.errors import NoToken
 from captoken._language.access import Access
 from captoken._language.costs import Cost, costing
@@ -239,10 +241,14 @@ async def _check(
 
     Raises UnsupportedOperationError, with a public sentence. A denial is recorded either way.
     """
+    if isinstance(params, Message) and params.ByteSize() > BODY_BYTES:
+        raise _refused(await answer_of(grant, lambda face: face.deny(*TOO_LARGE)))
     access = _access_for(rule, params)
     if access is None:
         why = "no access that a token can permit"
         raise _refused(await answer_of(grant, lambda face: face.deny("domain", why)))
+    if not is_bounded(access):
+        raise _refused(await answer_of(grant, lambda face: face.deny(*TOO_LARGE)))
     decision: Decision = await answer_of(grant, lambda face: face.check(access))
     if not decision:
         raise _refused(decision)

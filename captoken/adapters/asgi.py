@@ -24,18 +24,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Required, TypedDict
-from urllib.parse import unquote
 
 from captoken import current
+from captoken._bounds import BODY_BYTES, FORM_BYTES, TOO_LARGE, is_bounded, read_bytes
 from captoken._format.errors import NoToken
-from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, costing
 from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
 from captoken.adapters._asking import answer_of, served_by
-from captoken.adapters._http.credentials import Sent, read_sent, refuse_stray, without_credentials
+from captoken.adapters._http.credentials import (
+    Sent,
+    check_head,
+    read_sent,
+    refuse_stray,
+    without_credentials,
+)
+from captoken.adapters._http.escapes import unescaped
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Body,
@@ -73,7 +79,6 @@ __all__ = [
 
 GRANT = "captoken.grant"  # in the scope: the grant of this very request
 ASKED = "captoken.asked"  # in the scope, a list: the accesses that were asked for, and allowed
-BODY_BYTES = 1 << 20  # of a body that is read before the application runs, unless said
 _log = logging.getLogger("captoken")
 
 
@@ -89,7 +94,7 @@ class GuardOptions(TypedDict, total=False):
     resource_metadata: str | Mapping[str, Any] | None
     """The URL of the document of RFC 9728, or its fields."""
     max_body: int
-    """Bytes of a body that is read before the application runs; 1 MiB unless said."""
+    """Bytes of a body that is read before the application runs; 256 KiB unless said."""
 
 
 class CaptokenMiddleware:
@@ -103,8 +108,9 @@ class CaptokenMiddleware:
     `public`: paths that need no token, as clients send them, for HTTP alone. None unless said.
     `resource_metadata`: the URL of the document of RFC 9728, or its fields, to be served here under
     its well-known path. None unless said: then challenges name none.
-    `max_body`: bytes of a body that is read before the application runs, 1 MiB unless said. Those
-    are the bodies of requests with a proof, and forms. A longer one is answered 413.
+    `max_body`: bytes of a body that is read before the application runs, 256 KiB unless said. Those
+    are the bodies of requests with a proof, and forms, which have 32 KiB at most in any case. A
+    longer one is answered 413.
 
     Raises TypeError or ValueError for what it is built of.
     """
@@ -122,12 +128,10 @@ class CaptokenMiddleware:
     ) -> None:
         if not isinstance(verifier, (Verifier, AsyncVerifier)):
             raise TypeError(f"a {type(verifier).__name__} is no Verifier or AsyncVerifier")
-        if type(max_body) is not int or max_body < 0:
-            raise ValueError(f"max_body is a number of bytes, as int, not {shown(max_body)}")
         self._app = app
         self._verifier = verifier
         self._origin = own_origin(origin)
-        self._max_body = max_body
+        self._max_body = read_bytes(max_body, "max_body")
         self._public = public_paths(public)
         self._metadata: Response | None = None
         if isinstance(resource_metadata, Mapping):
@@ -160,6 +164,7 @@ class CaptokenMiddleware:
         sent: Sent | None = None
         try:
             if not is_public:
+                check_head({**scope, "headers": came})
                 sent = read_sent(came, scope.get("query_string", b""))
             del came  # so that no frame of a traceback holds it
             with current.nothing(), current.traced(_trace_of(scope["headers"])):  # rule 3
@@ -226,7 +231,8 @@ class CaptokenMiddleware:
         """
         if sent is None:
             return await reply.answer(self._refusals.unauthenticated())
-        body = Body(receive, self._max_body)
+        most = min(self._max_body, FORM_BYTES) if _is_form(scope) else self._max_body
+        body = Body(receive, most)
         grant = await self._admitted(sent, scope, body)
         scope[GRANT] = grant
         with current.serving(grant):
@@ -259,7 +265,7 @@ class CaptokenMiddleware:
         )
         # RFC 6750, 2.2: a token could stand in a form as well. Bodies are read for those alone who
         # have shown a good token.
-        if scope["type"] == "http" and _is_form(scope["headers"]):
+        if _is_form(scope):
             refuse_stray(await body.read_all())
         return served_by(self._verifier, grant)
 
@@ -276,7 +282,7 @@ class CaptokenMiddleware:
             raise RequestError(503, "This server cannot check proofs.")
         # What is proven is what runs. Something that stands outside may have put another path there
         # for the application, and left the bytes that came.
-        if unquote(path.decode("latin-1")) != scope["path"]:
+        if unescaped(path).decode("utf-8", "replace") != scope["path"]:
             _log.error("path and raw_path of the scope differ: proofs cannot be checked")
             raise RequestError(503, "This server cannot check proofs.")
         if scope["type"] == "http":
@@ -387,6 +393,8 @@ async def ask(
         # It is recorded like every other denial.
         why = "no access is stated for this request"
         raise Denied(await answer_of(grant, lambda face: face.deny("domain", why)))
+    if not is_bounded(access):
+        raise Denied(await answer_of(grant, lambda face: face.deny(*TOO_LARGE)))
     await answer_of(grant, lambda face: face.authorize(access, caller=caller))
     asked = scope.get(ASKED)
     if isinstance(asked, list):
@@ -403,7 +411,9 @@ def _trace_of(headers: Iterable[Header]) -> str | None:
     return stated[0].decode("latin-1") if len(stated) == 1 else None
 
 
-def _is_form(headers: Iterable[Header]) -> bool:
+def _is_form(scope: Scope) -> bool:
     """Whether somebody could read the body as a form. Some readers take any of several kinds."""
-    kinds = values_of(headers, b"content-type")
+    if scope["type"] != "http":
+        return False
+    kinds = values_of(scope["headers"], b"content-type")
     return any(b"x-www-form-urlencoded" in kind.lower() for kind in kinds)

@@ -23,12 +23,14 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from captoken._bounds import DISCHARGE_BYTES
 from captoken._format.clocks import Clock
 from captoken._format.errors import DischargeError
 from captoken._language.discharge import Discharge, Ticket
 from captoken.adapters._discharge import approval_page
 from captoken.adapters._discharge.protocol import PATH, Answer, Asked, Interactive
 from captoken.adapters._discharge.waiting import Decided, Pending, Request, Waiting
+from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.exchange import (
     Body,
     ClientGone,
@@ -54,7 +56,7 @@ Approver: TypeAlias = "Callable[[Scope, Need], str | Awaitable[str | None] | Non
 # What answers at an address: given what ASGI gives, and the id in the address.
 _Handler: TypeAlias = Callable[[Scope, Receive, str], Awaitable[Response]]
 
-BODY_BYTES = 8192  # of a request; a ticket has at most 2,048
+BODY_BYTES = DISCHARGE_BYTES  # of a request
 
 _JSON = b"application/json"
 _FORM = b"application/x-www-form-urlencoded"
@@ -294,6 +296,7 @@ class DischargeService:
         handlers, id = self._handlers(scope)
         problem: Exception | None = None  # what is raised on, once the client has its answer
         try:
+            check_head(scope)
             if not handlers:
                 raise RequestError(404, "Not found.")
             if scope["method"] not in handlers:

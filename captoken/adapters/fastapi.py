@@ -308,7 +308,7 @@ def protect(
     `public`: paths that need no token, as clients send them, for HTTP alone. None unless said.
     `resource_metadata`: the URL of the document of RFC 9728, or its fields, to be served here. None
     unless said.
-    `max_body`: bytes of a body that is read before the application runs, 1 MiB unless said.
+    `max_body`: bytes of a body that is read before the application runs, 256 KiB unless said.
 
     Call it before the routes are there, or after.
     Middleware that is added later stands outside: CORSMiddleware, which has to answer preflights

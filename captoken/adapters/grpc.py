@@ -64,6 +64,7 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
     context. If that is nobody, the call is refused. None unless said: then nobody is compared.
     `cost`: what a call takes of a budget, in the units that its method does not state. A mapping by
     unit, as `{"usd_cents": 2}`, or a function of the message that gives one. None unless said.
+    `max_message`: bytes of a message from a client, 256 KiB unless said. A longer one is refused.
 
     A refusal ends the call: UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE, with a sentence that
     tells a stranger nothing. Does not check what a handler does: it asks `current.grant()` for what
@@ -110,7 +111,8 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
                     alone(responses.close)
             call.end()
 
-        return with_behavior(handler, many if handler.response_streaming else one)
+        answers = many if handler.response_streaming else one
+        return with_behavior(handler, answers, most=self._max_message)
 
     def _begun(
         self,
@@ -156,6 +158,7 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
     context. If that is nobody, the call is refused. None unless said: then nobody is compared.
     `cost`: what a call takes of a budget, in the units that its method does not state. A mapping by
     unit, as `{"usd_cents": 2}`, or a function of the message that gives one. None unless said.
+    `max_message`: bytes of a message from a client, 256 KiB unless said. A longer one is refused.
 
     A store is waited for in a thread. A handler that is no `async def` is refused, with
     UNIMPLEMENTED.
@@ -214,9 +217,9 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
             await call.end()
 
         if handler.response_streaming and isasyncgenfunction(behavior):
-            return with_behavior(handler, many)
+            return with_behavior(handler, many, most=self._max_message)
         if iscoroutinefunction(behavior):
-            return with_behavior(handler, one)
+            return with_behavior(handler, one, most=self._max_message)
         return with_behavior(handler, _unimplemented)
 
     async def _begun(

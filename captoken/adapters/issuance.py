@@ -33,8 +33,10 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
 from captoken._format.spelling import escape
 from captoken._writing.token import Token
+from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.exchange import (
     Receive,
+    RequestError,
     Response,
     Scope,
     Send,
@@ -350,11 +352,15 @@ class IssuanceService:
         problem: Exception | None = None
         handler = self._routes.get((scope["method"], path))
         try:
+            check_head(scope)
             if handler is None:
                 known = any(path == other for _, other in self._routes)
                 response = json(405 if known else 404, {"error": "not_found"})
             else:
                 response = await handler(scope, receive)
+        except RequestError as error:
+            said = {"error": "invalid_request", "error_description": error.text}
+            response = json(error.status, said)
         except Exception as error:
             problem = error
             response = json(500, {"error": "server_error"})

@@ -52,6 +52,7 @@ with extra("pydantic-ai"):
     from pydantic_core import PydanticSerializationError
 
 from captoken import current
+from captoken._bounds import too_large
 from captoken._format.errors import GuardError
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
@@ -289,6 +290,9 @@ def _facts(arguments: Any) -> Any:
     They are Python objects here, as the tool takes them. What cannot be written as JSON in one way
     is not decided on.
     """
+    # Denied as it is: what is made JSON of it takes as much as it has.
+    if type(arguments) is dict and too_large(arguments):
+        return arguments
     try:
         plain = as_json(arguments)
     except (PydanticSerializationError, TypeError, ValueError, RecursionError):

@@ -1,6 +1,6 @@
 """What a request asks of its grant, and never silently less (docs/issuance.md).
 
-    narrowed(root, {"tables": ["sales"], "expires_in": 60}, clamp=False)
+    narrowed(root, False, tables=["sales"], expires_in=60)
 
 `attenuate` takes two wishes that are more than is held for "as much as there is": a pattern of
 which a part alone is held, and an `expires_in` beyond the end. Who narrows a token of his own sees
@@ -26,7 +26,7 @@ _Value = TypeVar("_Value")
 _HINT = 'name what the grant has, or say "clamp": true to take what is left'
 
 
-def narrowed(root: Token, keywords: Mapping[str, Any], clamp: bool) -> Token:
+def narrowed(root: Token, clamp: bool, /, **keywords: Any) -> Token:
     """`root` with a link of these keywords. Raises WideningError, and what `attenuate` raises."""
     if clamp:
         return root.attenuate(clamp=True, **keywords)

@@ -24,6 +24,7 @@ from time import time
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
+from captoken._bounds import ASSERTION_CHARS
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
@@ -36,7 +37,7 @@ from captoken._writing.token import Token
 from captoken.issuance import saml
 from captoken.issuance.desk import ROOT
 from captoken.issuance.dpop import proof_for
-from captoken.issuance.jose import MAX_CHARS, JoseError, UnverifiedJwt, read_json, taken_apart
+from captoken.issuance.jose import JoseError, UnverifiedJwt, read_json, taken_apart
 from captoken.issuance.keys import is_safe
 from captoken.issuance.web import PATIENCE, Web, unavailable
 from captoken.proof import Signer
@@ -381,7 +382,7 @@ def _by_file(given: Mapping[str, str], audience: str) -> str:
     path = _variable(given, "CAPTOKEN_IDENTITY_TOKEN_FILE")
     try:
         with Path(path).open("rb") as file:
-            return file.read(MAX_CHARS + 2).decode("ascii").strip()
+            return file.read(ASSERTION_CHARS + 2).decode("ascii").strip()
     except (OSError, ValueError) as error:
         raise _nobody(f"{shown_file(path)}: {type(error).__name__}") from None
 

@@ -402,7 +402,7 @@ class Desk:
                 "invalid_authorization_details",
             )
         try:
-            made = narrowed(root, ask.keywords, ask.clamp)
+            made = narrowed(root, ask.clamp, **ask.keywords)
         except WideningError:
             raise
         except (CaptokenError, TypeError, ValueError) as error:

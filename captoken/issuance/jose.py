@@ -22,12 +22,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from captoken._bounds import ASSERTION_CHARS
 from captoken._format import primitives
 from captoken._format.encoding import EncodingError, b64decode
 from captoken._format.extras import extra
 from captoken._format.spelling import shown
 
-MAX_CHARS = 16 * 1024  # of an assertion
 MAX_DEPTH = 16  # levels of objects and arrays
 MAX_DIGITS = 20  # of an integer with its sign: 64 bits
 
@@ -169,8 +169,8 @@ def taken_apart(text: Any) -> UnverifiedJwt:
     """
     if type(text) is not str:
         raise JoseError("it is no text")
-    if len(text) > MAX_CHARS:
-        raise JoseError(f"it is longer than {MAX_CHARS} characters")
+    if len(text) > ASSERTION_CHARS:
+        raise JoseError(f"it is longer than {ASSERTION_CHARS} characters")
 
     parts = text.split(".")
     if len(parts) == 5:

@@ -25,9 +25,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from captoken._bounds import ASSERTION_CHARS
 from captoken._format.encoding import EncodingError, b64decode
 from captoken._format.spelling import shown
-from captoken.issuance.jose import MAX_CHARS
 from captoken.issuance.signed_xml import Element, Name, UnverifiedXml, XmlError, opened_xml
 
 _SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
@@ -93,8 +93,8 @@ def opened_assertion(text: str) -> UnverifiedXml:
     Its root is an Assertion: not a Response, and none that is encrypted. What it says is not looked
     at, nor its signature.
     """
-    if len(text) > MAX_CHARS:
-        raise XmlError(f"it is longer than {MAX_CHARS} characters")
+    if len(text) > ASSERTION_CHARS:
+        raise XmlError(f"it is longer than {ASSERTION_CHARS} characters")
     try:
         data = b64decode(text)
     except EncodingError as error:

@@ -366,6 +366,41 @@ def test_what_the_token_does_not_permit_is_refused_before_the_handler(case: tupl
     assert world.done == [] and not world.trail.decisions[-1]
 
 
+TOO_LARGE = (STATUS.PERMISSION_DENIED, "The request is too large for what the token says of it.")
+
+
+@pytest.mark.parametrize("method", ["Read", "Watch", "Load", "Chat", "Total", "Follow"])
+def test_a_message_has_its_bound_whoever_sends_it_and_how(method: str, calls: Asking) -> None:
+    """`max_message`, and 256 KiB unless said. A message that is longer is not parsed, and the handler does not see it."""
+    def given(length: int) -> Any:
+        message = {**SALES, "x": ""}
+        message["x"] = "x" * (length - len(encode(message)))
+        assert len(encode(message)) == length
+        return [SALES, message] if KINDS.get(method, "").startswith("stream") else message
+
+    def last(answer: Any) -> Any:
+        return answer[-1] if method in ("Watch", "Chat", "Follow") else answer
+
+    for options, most in (({}, 256 << 10), ({"max_message": 1000}, 1000)):
+        world = World()
+        held = {"held": mint()}
+        within, beyond = calls(world, (method, given(most), held), (method, given(most + 1), held), **options)
+        assert last(within) != TOO_LARGE and last(beyond) == TOO_LARGE, (within, beyond)
+        assert world.trail.decisions[-1].code == "too_much_work"
+
+
+def test_what_a_rule_states_has_its_bound(calls: Asking) -> None:
+    rules = {"/shop.Sales/Read": lambda message: Access(**SALES_ACCESS, attributes={"q": "x" * message["n"]})}
+    world = World()
+    room = (256 << 10) - 23
+    asked = [("Read", {"n": room + more}, {"held": mint()}) for more in (0, 1)]
+    within, beyond = calls(world, *asked, rules=rules)
+    assert within != TOO_LARGE and beyond == TOO_LARGE
+
+
+SALES_ACCESS = {"table": "sales", "operation": "select"}
+
+
 def test_a_token_for_another_server_and_one_for_nobody_are_refused(calls: Asking) -> None:
     world = World()
     elsewhere, nobody = header("Bearer " + mint().present(audience="hr-db")), header("Bearer " + mint().serialize())

@@ -23,12 +23,13 @@ from joserfc import jwe
 from joserfc.jwk import ECKey
 
 from captoken import Issuer, Keyring
+from captoken._bounds import ASSERTION_CHARS
 from captoken._format.encoding import b64decode, b64encode
 from captoken._format.errors import IssuanceError
 from captoken.errors import CaptokenError
 from captoken.issuance import identity, policy
 from captoken.issuance.identity import ACTORS, LEEWAY, SUBJECTS, needed_key
-from captoken.issuance.jose import MAX_CHARS, JoseError, Key, key_set, taken_apart
+from captoken.issuance.jose import JoseError, Key, key_set, taken_apart
 from tests.issuance.assertions import (
     ACCESS,
     ID_JAG,
@@ -249,7 +250,7 @@ SIGNATURES = [
     ("23 other letters", lambda: login()[:-1] + "é", "a part of it is"),
     ("23 no text", lambda: login().encode(), "it is no text"),
     ("23 nothing", lambda: "", "three parts"),
-    (" 4 over 16 KiB", lambda: login(more="x" * MAX_CHARS), "it is longer than 16384 characters"),
+    (" 4 over 16 KiB", lambda: login(more="x" * ASSERTION_CHARS), "it is longer than 16384 characters"),
 ]
 
 
@@ -266,16 +267,16 @@ def test_a_text_that_is_not_so_signed_is_refused(make: Callable[[], Any], says: 
 
 
 def test_as_long_as_may_be_is_good() -> None:
-    room = MAX_CHARS - len(login(more=""))
+    room = ASSERTION_CHARS - len(login(more=""))
     text = login(more="x" * (room * 3 // 4 - 2))
-    assert MAX_CHARS - 8 < len(text) <= MAX_CHARS and verify(text).sub == "jane"
+    assert ASSERTION_CHARS - 8 < len(text) <= ASSERTION_CHARS and verify(text).sub == "jane"
 
 
 def test_the_length_is_looked_at_to_the_character() -> None:
     begun = f"{b64encode(b'{}')}.{b64encode(b'{}')}."
-    assert taken_apart(begun + "A" * (MAX_CHARS - len(begun))).claims == {}
+    assert taken_apart(begun + "A" * (ASSERTION_CHARS - len(begun))).claims == {}
     with pytest.raises(JoseError, match="it is longer than 16384 characters"):
-        taken_apart(begun + "A" * (MAX_CHARS - len(begun) + 1))
+        taken_apart(begun + "A" * (ASSERTION_CHARS - len(begun) + 1))
 
 
 def test_certificates_may_be_named_beside_the_key() -> None:

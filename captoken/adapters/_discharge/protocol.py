@@ -16,9 +16,6 @@ import msgspec
 # Below the service's address: where tickets are posted.
 PATH = "/.well-known/captoken/3p"
 
-# Of one answer; a discharge has at most 8,192 characters.
-ANSWER_BYTES = 16_384
-
 
 class Asked(msgspec.Struct):
     """What is posted: the ticket of the caveat that needs a discharge."""

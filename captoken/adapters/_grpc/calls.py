@@ -35,12 +35,16 @@ with extra("grpc"):
     import grpc  # type: ignore[import-untyped]
 
 from captoken import current
+from captoken._bounds import TOO_LARGE, is_bounded
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._grpc.credentials import without_secrets
 from captoken.current import AnyGrant
 
 _R = TypeVar("_R")
+
+# What stands in the place of a message that is longer than the guard reads.
+TOO_LONG = object()
 
 # What it takes to decide: each answer is yielded, and sent back once it is there.
 Steps: TypeAlias = Generator[Any, Any, _R]
@@ -145,18 +149,23 @@ class Judged:
         None for a message is a stream that had none. A budget is charged here, and the decision
         recorded: once for each message that is judged.
         """
+        if message is TOO_LONG:
+            yield from self._refuse(*TOO_LARGE)
         # Not open by mistake: a method that is added to a service has no rule yet (rule 2).
         if self._rule is None:
-            yield from self._refuse("no rule names the method")
+            yield from self._refuse("domain", "no rule names the method")
 
         # The handler of such a stream would start with nothing that was ever permitted.
         if message is None and self.by_message:
-            yield from self._refuse("the stream ended before a message that could be judged")
+            why = "the stream ended before a message that could be judged"
+            yield from self._refuse("domain", why)
 
         access = self._access_of(message)
         if access is None:
-            yield from self._refuse("no access that a token can permit")
+            yield from self._refuse("domain", "no access that a token can permit")
             return  # for type checkers: `_refuse` raises
+        if not is_bounded(access):
+            yield from self._refuse(*TOO_LARGE)
 
         decision = yield self._grant.check(
             access,
@@ -176,7 +185,7 @@ class Judged:
         if self.refused is not None:
             raise self.refused
 
-        if self.by_message:
+        if self.by_message or message is TOO_LONG:
             yield from self.admit(message)
         else:
             yield from self.stand()
@@ -226,12 +235,12 @@ class Judged:
         # What is no Access permits nothing: True, above all, is not a yes.
         return access if isinstance(access, Access) else None
 
-    def _refuse(self, why: str) -> Steps[NoReturn]:
-        """Refuse what is no access, with the code `domain`: no token can permit it.
+    def _refuse(self, code: str, why: str) -> Steps[NoReturn]:
+        """Refuse what is no access (`domain`), or too much of one: no token can permit it.
 
         It is recorded as a denial of the verifier's would be.
         """
-        recorded = yield self._grant.deny("domain", why)
+        recorded = yield self._grant.deny(code, why)
         self._deny(recorded)
 
     def _deny(self, decision: Decision) -> NoReturn:

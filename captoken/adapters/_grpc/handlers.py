@@ -10,6 +10,7 @@ The rules by number: `captoken.adapters.grpc`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any
 
@@ -20,7 +21,7 @@ with extra("grpc"):
 
 from captoken import current
 from captoken._format.spelling import shown
-from captoken.adapters._grpc.calls import Context
+from captoken.adapters._grpc.calls import TOO_LONG, Context
 
 OVER = object()  # what comes after the last message of a stream
 
@@ -55,22 +56,30 @@ def with_behavior(
     handler: Any,
     behavior: Callable[..., Any],
     parse: Callable[[bytes], Any] | None = None,
+    most: int | None = None,
 ) -> Any:
     """A handler of the same kind that answers by `behavior`.
 
     A request that is no stream comes to it as the bytes that arrived, which a proof covers (rule
     4); with `parse`, as what that makes of them. Nothing else of the handler changes: what it
-    answers is written as it was.
+    answers is written as it was. `most`: bytes of a message of a stream, where a guard bounds it.
     """
     # No proof covers a stream, whose messages grpc may as well parse itself.
     if handler.request_streaming:
         parse = handler.request_deserializer
+        if most is not None:
+            parse = partial(_read, parse or bytes, most)
     make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
     return make(
         behavior,
         request_deserializer=parse,
         response_serializer=handler.response_serializer,
     )
+
+
+def _read(parse: Callable[[bytes], Any], most: int, data: bytes) -> Any:
+    """A message of a stream; of one that is too long it is told, and nothing read."""
+    return TOO_LONG if len(data) > most else parse(data)
 
 
 def parsed(handler: Any, data: bytes) -> Any:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from captoken._bounds import BODY_BYTES, TOO_LARGE, read_bytes
 from captoken._format.given import read_once
 from captoken._format.text import without_proof
 from captoken._language.access import Access, Caller
@@ -40,6 +41,7 @@ class Rules:
         public: Iterable[str] = (),
         caller: Callable[[Any], Caller | None] | None = None,
         cost: Cost | None = None,
+        max_message: int = BODY_BYTES,
     ) -> None:
         """`methods`: rules, by `/package.Service/Method`.
 
@@ -47,7 +49,8 @@ class Rules:
         server's own authentication knows it, from the servicer context. If that is nobody, or it
         raises, the call is refused. `cost`: what a call takes of a budget, in the units that its
         rule does not state: a mapping by unit, or a function of the message that gives one. With a
-        function each call is judged by its messages, and it raises as a rule does.
+        function each call is judged by its messages, and it raises as a rule does. `max_message`:
+        bytes of a message.
 
         Raises TypeError or ValueError: what is misspelled here would else be found by a call that
         is let in, or by none.
@@ -68,6 +71,7 @@ class Rules:
         }
         self._public = frozenset(method_name(method) for method in public)
         self._caller = caller
+        self._max_message = read_bytes(max_message, "max_message")
 
     def _authenticated(
         self,
@@ -85,6 +89,8 @@ class Rules:
         text = read_token(context.invocation_metadata())
         has_proof = text != without_proof(text)
         digest: bytes | None = None
+        if message is not None and len(message) > self._max_message:
+            raise Denied((yield face.deny(text, *TOO_LARGE)))
         if has_proof and message is None:
             # Not left to the verifier: without a request, it would take a proof that shows the
             # token and no access, and the stream would be open to whoever came by that text.

@@ -23,12 +23,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from urllib.parse import unquote_to_bytes
 
+from captoken._bounds import HEADER_BYTES, TARGET_BYTES
 from captoken._format.encoding import LIMITS
 from captoken._format.sealed import SealedValue
 from captoken._format.text import without_proof
-from captoken.adapters._http.exchange import Header, RequestError
+from captoken.adapters._http.escapes import unescaped
+from captoken.adapters._http.exchange import Header, RequestError, Scope
 
 CREDENTIALS_BYTES = len("Bearer ") + LIMITS.bundle_chars
 
@@ -86,8 +87,9 @@ def read_sent(headers: Iterable[Header], query: bytes) -> Sent | None:
     `headers`: names in lower case, each header by itself.
     `query`: as it was sent, without the question mark.
 
-    It checks the form alone. No header is decoded or joined before that, so that what is checked
-    here is what every other reader of the request has before it.
+    It checks the form alone, of a head that is bounded (`check_head`). No header is decoded or
+    joined before that, so that what is checked here is what every other reader of the request has
+    before it.
     """
     for name, value in headers:
         if name != b"authorization":
@@ -95,6 +97,21 @@ def read_sent(headers: Iterable[Header], query: bytes) -> Sent | None:
     refuse_stray(query)  # rule 2
     text = text_in(headers)
     return None if text is None else Sent(text=text)
+
+
+def check_head(scope: Scope) -> None:
+    """Raise RequestError for a head that is longer than any that is meant.
+
+    Servers bound it in ways of their own, and some not at all; whoever sends it has shown nothing.
+    """
+    path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogatepass")
+    if len(path) + len(scope.get("query_string", b"")) > TARGET_BYTES:
+        raise RequestError(414, f"The target of the request is longer than {TARGET_BYTES} bytes.")
+    size = 0
+    for name, value in scope["headers"]:
+        size += len(name) + len(value) + 32  # as HTTP/2 counts them (RFC 9113, 6.5.2)
+        if size > HEADER_BYTES:
+            raise RequestError(431, f"The headers are longer than {HEADER_BYTES} bytes.")
 
 
 def text_in(headers: Iterable[Header]) -> str | None:
@@ -182,8 +199,9 @@ def refuse_stray(data: bytes) -> None:
     """Raise RequestError for a token or a proof in a query, a form or another header (rule 2).
 
     Addresses are written to logs and handed on in `Referer`; a token in one is as good as public.
+    Callers bound it: heads by `check_head`, forms by `FORM_BYTES`.
     """
-    plain = unquote_to_bytes(data) if b"%" in data else data
+    plain = unescaped(data)
     # The first finds a captoken, or a proof, under any name, escaped or not. The second finds the
     # parameter of RFC 6750, whatever stands in it. Plain searches go before the patterns: they are
     # fast, and nearly every request ends there.

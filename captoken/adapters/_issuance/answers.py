@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from captoken._bounds import ISSUANCE_BYTES
 from captoken._format.errors import IssuanceError
 from captoken.adapters._http.exchange import (
     Body,
@@ -16,7 +17,6 @@ from captoken.adapters._http.exchange import (
     Scope,
     values_of,
 )
-from captoken.adapters._issuance.form import BODY_BYTES
 
 # Somebody asks too often (RFC 6585, 4). The code is that of RFC 8628, 3.5, which clients know.
 SLOW_DOWN = "slow_down"
@@ -49,7 +49,7 @@ async def body(scope: Scope, receive: Receive, kind: bytes, otherwise: str) -> b
     if named != [kind]:
         raise IssuanceError(otherwise, "invalid_request")
     try:
-        return await Body(receive, BODY_BYTES).read_all()
+        return await Body(receive, ISSUANCE_BYTES).read_all()
     except RequestError:
         raise IssuanceError("the body is too long", "invalid_request") from None
     except ClientGone:

@@ -14,18 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 
+from captoken._bounds import ASSERTION_CHARS, DETAILS_CHARS
 from captoken._format.errors import IssuanceError
+from captoken.adapters._http.escapes import fields
 from captoken.issuance.certificates import SCHEME
 from captoken.issuance.desk import ROOT, Ask
 from captoken.issuance.jose import JoseError, read_value
-
-# Bytes of a request, and of one assertion.
-BODY_BYTES = 65_536
-TOKEN_BYTES = 16_384
 
 # The kinds of requests, and what each calls an assertion that will not do (RFC 8693, 2.2.2; RFC
 # 7523, 3.1; RFC 6749, 5.2).
@@ -219,14 +216,7 @@ def _parameters(body: bytes, known: frozenset[str] = _KNOWN) -> dict[str, str]:
     Raises IssuanceError for what is no form.
     """
     try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=bool(body),
-            encoding="utf-8",
-            errors="strict",
-            max_num_fields=32,
-        )
+        pairs = fields(body, 32)
     except ValueError:
         raise IssuanceError("the body is no form", "invalid_request") from None
 
@@ -251,8 +241,8 @@ def _refuse(given: Mapping[str, str], *names: str) -> None:
 def _token(given: Mapping[str, str], name: str) -> str | None:
     """A token of a form, if it is there. Raises IssuanceError if it is too long."""
     text = given.get(name)
-    if text is not None and len(text) > TOKEN_BYTES:
-        raise IssuanceError(f"{name} is longer than {TOKEN_BYTES} bytes", "invalid_request")
+    if text is not None and len(text) > ASSERTION_CHARS:
+        raise IssuanceError(f"{name} is longer than {ASSERTION_CHARS} bytes", "invalid_request")
     return text
 
 
@@ -333,6 +323,8 @@ def _details(text: str | None) -> dict[str, Any]:
     """The one object of `authorization_details`, without its type (RFC 9396)."""
     if text is None:
         return {}
+    if len(text) > DETAILS_CHARS:
+        raise _bad_details(f"it is longer than {DETAILS_CHARS} characters")
     try:
         stated = read_value(text.encode())
     except JoseError as error:

@@ -10,11 +10,13 @@ it cannot read, it lets through.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
+from captoken._bounds import read_bytes
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Body,
@@ -28,6 +30,8 @@ from captoken.adapters._http.exchange import (
 from captoken.adapters._http.origins import origin_of
 from captoken.adapters._http.refusals import METADATA_PATH, Refusals, metadata_of
 from captoken.adapters._mcp.messages import has_token
+
+_BATCH = 100
 
 
 class Challenging:
@@ -50,7 +54,7 @@ class Challenging:
         self._app = app
         self._needs_token = needs_token
         self._refused = refused
-        self._max_body = max_body
+        self._max_body = read_bytes(max_body, "max_body")
 
         # RFC 9728, 3.1: the path of the resource stands behind the well-known one.
         origin = origin_of(resource)
@@ -69,9 +73,8 @@ class Challenging:
         if self._metadata is not None and scope["path"] == self._metadata_path:
             return await reply.answer(self._metadata)
 
-        # With a header of any kind it is the guard's to say. A stream that a client opens by GET
-        # brings no message.
-        if scope["method"] != "POST" or values_of(scope["headers"], b"authorization"):
+        # A stream that a client opens by GET brings no message.
+        if scope["method"] != "POST":
             return await self._app(scope, receive, send)
         body = Body(receive, self._max_body)
         try:
@@ -80,7 +83,9 @@ class Challenging:
             return await reply.answer(self._refusals.bad(problem))
         except ClientGone:
             return None
-        if self._lacks_token(sent):
+        # With a header of any kind it is the guard's to say.
+        has_header = bool(values_of(scope["headers"], b"authorization"))
+        if not has_header and self._lacks_token(sent):
             await self._refused()
             return await reply.answer(self._refusals.unauthenticated())
         return await self._app(scope, body.receive, send)
@@ -88,13 +93,14 @@ class Challenging:
     def _lacks_token(self, sent: bytes) -> bool:
         """Whether a message needs a token and has none in its `_meta`.
 
-        Of several in one body, as older protocols have them, one is enough.
+        Of several in one body, as older protocols have them, one is enough. It is looked for among
+        the first; behind them it is for the guard to refuse.
         """
         try:
-            said = json.loads(sent)
-        except (ValueError, RecursionError):
+            said = msgspec.json.decode(sent)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return False
-        messages = said if isinstance(said, list) else [said]
+        messages = said[:_BATCH] if isinstance(said, list) else [said]
         return any(self._is_bare(message) for message in messages)
 
     def _is_bare(self, message: Any) -> bool:

@@ -27,6 +27,7 @@ with extra("mcp"):
     from anyio import to_thread
 
 from captoken import current
+from captoken._bounds import BODY_BYTES, TOO_LARGE, is_bounded, too_large
 from captoken._format.text import without_proof
 from captoken._language import patterns
 from captoken._language.access import Access
@@ -34,6 +35,7 @@ from captoken._language.constraints import NOTHING, Constraint, In
 from captoken._language.costs import read_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import AsyncGrant, Grant
+from captoken._verification.records import CODES
 from captoken._verification.verifier import AnyVerifier
 from captoken._writing.token import Token
 from captoken.adapters._asking import answer_of, served_by
@@ -50,8 +52,8 @@ from captoken.adapters._mcp.messages import (
     hide_header,
     token_of,
 )
-from captoken.adapters._mcp.sessions import LONGEST, Sessions
-from captoken.current import Held
+from captoken.adapters._mcp.sessions import Sessions
+from captoken.current import AnyGrant, Held
 from captoken.tools import (
     Attributes,
     Cost,
@@ -84,7 +86,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _Item = TypeVar("_Item")
 
 
-async def _answer_of(asked: AnyVerifier | Grant, question: Callable[[Any], Any]) -> Any:
+async def _answer_of(asked: AnyVerifier | AnyGrant, question: Callable[[Any], Any]) -> Any:
     """What a verifier or a grant answers to a question; the event loop goes on meanwhile."""
     return await answer_of(asked, question, elsewhere=_in_thread)
 
@@ -290,9 +292,7 @@ class Gate:
             code, why = _no_call(method, params)
             denied = await _answer_of(grant, lambda face: face.deny(code, why))
             raise self._refusal_of(denied, method)
-        access = self._with_stated(plain)
-        decision = await _answer_of(grant, lambda face: face.check(access))
-        return self._granted(decision, method)
+        return self._granted(await self._decided(grant, plain), method)
 
     def needs_token(self, method: str) -> bool:
         """Whether a message of this method is refused where no token came with it."""
@@ -306,7 +306,7 @@ class Gate:
         *,
         resource: str,
         resource_metadata: str | Mapping[str, Any],
-        max_body: int = 4 << 20,
+        max_body: int = BODY_BYTES,
     ) -> Challenging:
         """`app` behind challenges: see the guards. Raises ValueError."""
         if not self._header:
@@ -407,6 +407,12 @@ class Gate:
             return None
         if token == without_proof(token):
             return None
+        asked = None if message.beside else facts(message.method, message.params)
+        if too_large(message.params if asked is None else asked[1]):
+            # Nobody has proven anything: it is told as it would be told to a stranger over HTTP.
+            await self._denied(token, *TOO_LARGE, None, message.method)
+            told = CODES[TOO_LARGE[0]].public
+            raise NotLetIn("insufficient", told, tool=message.method == CALL)
         try:
             return digest_of(message)
         except ValueError:
@@ -474,9 +480,16 @@ class Gate:
             return self._granted(decision, method)
         # What a stranger asks for reaches no code of the server's, not even what knows of costs.
         grant = await self._authenticated(token, about, method)
+        return self._granted(await self._decided(grant, plain), method)
+
+    async def _decided(self, grant: AnyGrant, plain: Access) -> Decision:
+        """What a grant says of a call, with what the server knows of it."""
         access = self._with_stated(plain)
-        decision = await _answer_of(grant, lambda face: face.check(access))
-        return self._granted(decision, method)
+        if not is_bounded(access):
+            denied: Decision = await _answer_of(grant, lambda face: face.deny(*TOO_LARGE))
+            return denied
+        decision: Decision = await _answer_of(grant, lambda face: face.check(access))
+        return decision
 
     def _with_stated(self, plain: Access) -> Access:
         """The access with what the server knows of it.
@@ -587,7 +600,7 @@ class Challenges:
 
     _gate: Gate
 
-    def sessions(self, app: Any, *, max_body: int = LONGEST) -> Callable[..., Awaitable[None]]:
+    def sessions(self, app: Any, *, max_body: int = BODY_BYTES) -> Callable[..., Awaitable[None]]:
         """The server's ASGI application, in whose sessions nothing is answered to a stranger.
 
             app = guard.sessions(server.http_app())
@@ -597,8 +610,8 @@ class Challenges:
 
         `install` does so for the applications that the server itself makes. Use it for what stands
         elsewhere: fastmcp's, or a session manager of your own. Without it, what needs a token is
-        refused in a session. `max_body`: bytes of a message, 4 MiB unless said. A longer one is
-        answered 413.
+        refused in a session. `max_body`: bytes of a message, 256 KiB unless said. A longer one
+        is answered 413.
         """
         return self._gate.sessions.guarded(app, max_body)
 
@@ -608,7 +621,7 @@ class Challenges:
         *,
         resource: str,
         resource_metadata: str | Mapping[str, Any],
-        max_body: int = 4 << 20,
+        max_body: int = BODY_BYTES,
     ) -> Callable[..., Awaitable[None]]:
         """The server's ASGI application, answering 401 where no token came (RFC 6750, RFC 9728).
 
@@ -624,8 +637,8 @@ class Challenges:
         `resource`: the URL of the server, as clients know it.
         `resource_metadata`: the fields of the document that names whom to ask for a token, served
         under its well-known path; or the URL of one that is elsewhere.
-        `max_body`: bytes of a request without the Authorization header, 4 MiB unless said. It is
-        read before the server runs. A longer one is answered 413.
+        `max_body`: bytes of a request that is posted, 256 KiB unless said. It is read before the
+        server runs. A longer one is answered 413.
 
         Raises ValueError for a URL that is neither https nor on this machine, and where
         `authorization_header=False` leaves the header to somebody else.

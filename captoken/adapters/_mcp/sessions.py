@@ -22,12 +22,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from typing import Any, Protocol, TypeAlias
-from urllib.parse import parse_qs
 from uuid import UUID
 
+from captoken._bounds import BODY_BYTES, read_bytes
 from captoken._format.errors import TokenFormatError
 from captoken._format.root import RootRecord
 from captoken._format.text import BOUND, parts_of
+from captoken.adapters._http.credentials import check_head
+from captoken.adapters._http.escapes import values_in
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Body,
@@ -47,8 +49,6 @@ from captoken.adapters._mcp.messages import FREE, Message, NotLetIn, Session, me
 _KEEPER = "captoken.sessions"
 _ID = b"mcp-session-id"
 
-# Bytes of a message, at most, unless said: as many as the SDK takes.
-LONGEST = 4 << 20
 # Sessions that are known, at most. What is forgotten is answered as what is over: 404.
 MOST = 100_000
 
@@ -78,8 +78,7 @@ def _names(scope: Scope) -> list[str]:
     A UUID is spelled in many ways there, and is one session.
     """
     named = [value.decode("latin-1") for value in values_of(scope["headers"], _ID)]
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    for stated in query.get("session_id", ()):
+    for stated in values_in(scope.get("query_string", b""), b"session_id"):
         try:
             named.append(UUID(hex=stated).hex)
         except ValueError:
@@ -142,23 +141,25 @@ class Sessions:
         owner = self._owners.get(named)
         return owner is not None and owner != _tree_of(text)
 
-    def guarded(self, app: ASGIApp, max_body: int = LONGEST) -> ASGIApp:
+    def guarded(self, app: ASGIApp, max_body: int = BODY_BYTES) -> ASGIApp:
         """The application, in whose sessions nothing is answered that is a stranger's."""
+        most = read_bytes(max_body, "max_body")
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             # Another guard's, which stands further out, has looked already.
             if scope["type"] != "http" or _KEEPER in scope:
                 return await app(scope, receive, send)
             within = {**scope, _KEEPER: self}
-            return await self._answered(app, within, Body(receive, max_body), send)
+            return await self._answered(app, within, Body(receive, most), send)
 
         return application
 
     async def _answered(self, app: ASGIApp, scope: Scope, body: Body, send: Send) -> None:
         """One HTTP request: passed on, or refused."""
-        named = _named(scope)
         opening: Tree | None = None
         try:
+            check_head(scope)
+            named = _named(scope)
             # The SDK would take one of them, and not always the first.
             if len(_names(scope)) > 1:
                 raise RequestError(400, "More than one session is named.")

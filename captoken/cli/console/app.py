@@ -29,8 +29,10 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from captoken._bounds import CONSOLE_BYTES
 from captoken._format.errors import CaptokenError
 from captoken._format.spelling import escape
+from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.exchange import (
     Body,
     Receive,
@@ -48,7 +50,6 @@ from captoken.cli.console.index import Index
 
 _log = logging.getLogger("captoken.console")
 
-BODY_BYTES = 1 << 16
 EVERY = 0.25  # seconds between two looks at the trails
 _CURSOR = re.compile(r"[0-9]{1,16}\.[0-9]{1,16}", re.ASCII).fullmatch
 _COOKIE = b"captoken_console"
@@ -158,6 +159,7 @@ class Console:
         await respond(send, response, without_body=scope["method"] == "HEAD")
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        check_head(scope)
         headers = scope["headers"]
         if values_of(headers, b"host") != [self._host]:
             raise RequestError(403, f"this is {self._host.decode()}, and answers to no other name")
@@ -177,7 +179,7 @@ class Console:
         if method != "POST":
             raise RequestError(405, "GET or POST")
         self._check_form(headers)
-        body = await Body(receive, BODY_BYTES).read_all()
+        body = await Body(receive, CONSOLE_BYTES).read_all()
         return await self._write(path, body)
 
     def _opened(self, secret: str) -> Response:

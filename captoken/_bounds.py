@@ -1,0 +1,64 @@
+"""What a stranger may hand in at once: the one place of these numbers (docs/limits.md).
+
+A verifier bounds the work of a decision (spec 24.25). Before it is asked, an adapter has read what
+was sent, and copied what is to be decided on: that takes processor time as well, and of an event
+loop's all requests have one. So each adapter takes from here how much it reads, and asks here
+whether the facts of a call are few enough to be handed to a verifier.
+
+    too_large(arguments)        before a copy is made of what a client sent
+    is_bounded(access)          where a server's own function has made the access
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captoken._format.encoding import LIMITS
+from captoken._format.spelling import shown
+from captoken._language.access import Access
+from captoken._language.work import size_of
+
+# Of a request over HTTP. A form, and a query, which is one: a token is looked for in them.
+FORM_BYTES = 32 << 10
+TARGET_BYTES = 32 << 10  # path and query together
+HEADER_BYTES = 64 << 10  # all headers together: names, values, and 32 for each
+
+# Of a body, or a message, that a guard reads: to decide on it, or since a proof covers it.
+BODY_BYTES = 256 << 10
+
+# The size of all that an access states, as the specification counts a value (24.26).
+FACTS = 256 << 10
+
+# Of the services. A ticket has at most 2,048 bytes, and a discharge 8,192 characters.
+DISCHARGE_BYTES = 8 << 10
+ANSWER_BYTES = 16 << 10
+ISSUANCE_BYTES = 64 << 10
+ASSERTION_CHARS = 16 << 10
+DETAILS_CHARS = LIMITS.token_chars  # of `authorization_details`: no token says more
+CONSOLE_BYTES = 64 << 10
+
+# The code and the sentence of a denial: the code is that of a decision which is too much work.
+TOO_LARGE = ("too_much_work", f"what the call states comes to more than {FACTS}")
+
+
+def too_large(*facts: Any) -> bool:
+    """Are these values together more than an adapter hands to a verifier?
+
+    It looks no further than that. What is no JSON is none of its concern: to copy that raises.
+    """
+    try:
+        return sum(size_of(fact, FACTS) for fact in facts if fact) > FACTS
+    except UnicodeEncodeError:
+        return False
+
+
+def is_bounded(access: Access) -> bool:
+    """Are the facts of an access few enough to be decided on?"""
+    return not too_large(access.columns, access.arguments, access.attributes)
+
+
+def read_bytes(most: Any, name: str) -> int:
+    """A bound that an embedder has set, as a number of bytes. Raises ValueError."""
+    if type(most) is not int or most < 0:
+        raise ValueError(f"{name} is a number of bytes, as int, not {shown(most)}")
+    return most
