@@ -102,24 +102,26 @@ def _v6(text: str) -> int | None:
     short = _is_short_v6(text)
     if short is None:
         return None
-    before = short[1].split(":") if short[1] else []
-    after = short[2].split(":") if short[2] else []
+    head, tail = short.groups()
+    before = head.split(":") if head else []
+    after = tail.split(":") if tail else []
     zeros = 8 - len(before) - len(after)
     if zeros < 2:  # one zero alone is written (4.2.2)
         return None
 
     # All of the run is left out, and no other run is longer, or as long and before it (4.2.3).
-    if short[1].endswith(":0") or short[1] == "0" or after[:1] == ["0"]:
+    if before[-1:] == ["0"] or after[:1] == ["0"]:
         return None
-    run = ":" + "0:" * zeros
-    if run in f":{short[1]}:" or f"{run}0:" in f":{short[2]}:":
-        return None
-    return _number(before) << 16 * (8 - len(before)) | _number(after)
+    if "0:0" in text:  # seldom: most have no other run
+        run = ":" + "0:" * zeros
+        if run in f":{head}:" or f"{run}0:" in f":{tail}:":
+            return None
+    return _number([*before, *["0000"] * zeros, *after])
 
 
 def _number(groups: Iterable[str]) -> int:
-    """The number that groups spell, one behind the other; 0 of none."""
-    return int("".join([group.zfill(4) for group in groups]) or "0", 16)
+    """The number that groups spell, one behind the other."""
+    return int("".join([group.zfill(4) for group in groups]), 16)
 
 
 def block(text: str) -> Block:

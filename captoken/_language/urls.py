@@ -224,7 +224,8 @@ def is_within_one(inner: Url, outers: Iterable[Url]) -> bool:
     """
     scheme, host, port, path = inner
     for its_scheme, its_host, its_port, its_path in outers:
-        if scheme != its_scheme or port != its_port or not path.startswith(its_path):
+        # What differs most often is asked first.
+        if not path.startswith(its_path) or scheme != its_scheme or port != its_port:
             continue
         # The dot behind the star stays in the comparison: `xa.b` is not below `*.a.b`.
         if host != its_host and not (its_host[0] == "*" and host.endswith(its_host[1:])):
