@@ -8,6 +8,7 @@ failure is had again by the seed that stands beside it.
 from __future__ import annotations
 
 import os
+import tomllib
 from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
@@ -61,6 +62,17 @@ def suite(session: nox.Session) -> None:
 def core(session: nox.Session) -> None:
     """The core, on each Python that is there."""
     prepare(session)
+    session.run("pytest", "-n", "auto", *CORE)
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("edge", ["oldest", "newest"], ids=["oldest", "newest"])
+def dependencies(session: nox.Session, edge: str) -> None:
+    """The core with the oldest and with the newest of both libraries that it stands on."""
+    prepare(session)
+    asked = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    wanted = [each.replace(">=", "==") for each in asked] if edge == "oldest" else asked
+    session.install("--quiet", "--upgrade", *wanted)
     session.run("pytest", "-n", "auto", *CORE)
 
 

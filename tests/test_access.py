@@ -9,7 +9,7 @@ import pytest
 from captoken import Access
 from captoken._language.constraints import read_constraint
 from captoken._language.costs import costing
-from tests.world import named
+from tests.world import mint, named, verifier
 
 MISSTATED: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"table": "sales"}, ValueError),
@@ -79,6 +79,36 @@ def test_an_access_is_a_value_of_its_own() -> None:
     assert access == Access(tool="t", arguments={"a": [1, {"b": None, "c": 1.5}], "long": "x" * 10_000, "\u00e9": True}, attributes={"n": 10**30})
     with pytest.raises(AttributeError):
         access.tool = "u"  # type: ignore[misc]
+
+
+HUGE = 10**5000
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"tool": "pay", "arguments": {"x": HUGE}}, {"tool": "pay", "arguments": {"x": [{"y": -HUGE}]}},
+     {"table": "sales", "operation": "select", "attributes": {"x": HUGE}}],
+)  # fmt: skip
+def test_a_number_too_long_for_python_is_shown_as_one(given: dict[str, Any]) -> None:
+    """A stranger's argument may be one: whatever is shown or written down of it raises nothing."""
+    assert eval(repr(Access(tool="pay", arguments={"x": 10**4000}, cost={"eur": 1}))) == Access(
+        tool="pay", arguments={"x": 10**4000}, cost={"eur": 1}
+    )
+    access = Access(**given)
+    assert "(too long to write)" in repr(access) and f"{access}" == repr(access)
+    decision = verifier().check(mint(tools={"pay": {"x": {"max": 5}}}), access)
+    assert not decision
+    for told in (decision.line(), repr(decision), decision.report(values=True), decision.for_model(tell_limits=True)):
+        assert told
+    report = decision.report(values=True)
+    assert given.get("tool") is None or "(too long to write)" in report
+
+
+@pytest.mark.parametrize("given", [{"where": {"x": {HUGE: 1}}}, {"where": {"x": {"max": HUGE}}}, {"where": {"x": {"in": [HUGE]}}}, {"tools": {"pay": {"x": {"max": HUGE}}}}])
+def test_a_number_too_long_for_python_is_refused_in_our_words(given: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        mint(**given) if "tools" in given else mint(tables=["sales"], operations=["select"], **given)
+    assert "digits" not in str(caught.value)
 
 
 def test_what_is_filled_in_later_is_not_stated() -> None:

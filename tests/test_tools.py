@@ -51,6 +51,8 @@ def test_a_call_is_decided_by_the_token_of_whoever_calls(kind):
 def test_without_a_token_nothing_is_permitted(kind):
     decision = guard(kind).check("search", {"q": "fox"})
     assert decision.code == "malformed" and not decision and decision.grant is None
+    # Whoever reads the denial is told what to write.
+    assert "wrap the call in `with captoken.current.use(token):`" in guard(kind).check("pay", {}).line()
 
 
 @pytest.mark.parametrize("kind", NAMES)

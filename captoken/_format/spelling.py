@@ -16,8 +16,9 @@ line or an empty place comes out as its number.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 _SHOWN_CHARS = 80
@@ -30,7 +31,24 @@ def shown(value: Any) -> str:
 
     Not for secrets: the start of a value is shown as it is.
     """
-    return _cut(ascii(value), _SHOWN_CHARS)
+    return _cut(_told(ascii, value), _SHOWN_CHARS)
+
+
+def written(value: Any) -> str:
+    """`value` for a `repr`, as it is. Not for secrets."""
+    return _told(repr, value)
+
+
+def _told(spell: Callable[[Any], str], value: Any) -> str:
+    """What `spell` makes of a value.
+
+    Python writes no integer of more than 4300 digits, and raises ValueError: a stranger's argument
+    may be one, or have one in it, and then a word stands for the whole.
+    """
+    try:
+        return spell(value)
+    except ValueError:
+        return "(too long to write)"
 
 
 def shown_file(path: Any) -> str:
@@ -56,7 +74,7 @@ def json_text(value: Any, *, ascii_alone: bool = False) -> str:
     """
     import json  # most programs show nothing
 
-    return json.dumps(value, ensure_ascii=ascii_alone)
+    return _told(partial(json.dumps, ensure_ascii=ascii_alone), value)
 
 
 def spelled(value: Any) -> str:

@@ -55,7 +55,11 @@ def packet_of(text: Any) -> Packet:
         )
 
     if not text:
-        raise TokenFormatError("there is no token: the text is empty")
+        # A guard that finds no token hands in this text, so that the call is denied and recorded.
+        raise TokenFormatError(
+            "there is no token: the text is empty; where a guard found none, wrap the call in "
+            "`with captoken.current.use(token):`"
+        )
     if text[:5] != PREFIX:
         raise TokenFormatError(f"a token starts with {PREFIX}, and {_taken_for_a_token(text)}")
     return _packet(text[5:], LIMITS.root_bytes)

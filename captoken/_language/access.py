@@ -45,7 +45,7 @@ from msgspec.structs import force_setattr
 from captoken._format import names
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.given import read_once
-from captoken._format.spelling import json_text, shown
+from captoken._format.spelling import json_text, shown, written
 
 
 class NotFinite(ValueError):  # noqa: N818, the name reads as what it is
@@ -213,6 +213,11 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Mapping[str, Any] | None = None
     attributes: Mapping[str, Any] = {}
     cost: Mapping[str, int] = {}
+
+    def __repr__(self) -> str:
+        """As the call that makes it. Never raises, whatever the values are."""
+        stated = [f"{name}={written(getattr(self, name))}" for name in self.__struct_fields__]
+        return f"{type(self).__name__}({', '.join(stated)})"
 
     def __post_init__(self) -> None:
         # An access is frozen once made. So `force_setattr` puts the copies in place, only here.
