@@ -44,6 +44,7 @@ THEIRS = {
     "captoken/issuance/workload_api.py:_asked": "an agent of SPIFFE says why it gives nothing, to the service's operator",
     "captoken/keys/files.py:read_private": OPERATING_SYSTEM,
     "captoken/keys/files.py:write_private": OPERATING_SYSTEM,
+    "captoken/local.py:__init__": OPERATING_SYSTEM,
     "captoken/local.py:_check_folder": OPERATING_SYSTEM,
     "captoken/stores/sqlite.py:_transaction": DATABASE,
 }
