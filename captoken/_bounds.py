@@ -26,6 +26,9 @@ HEADER_BYTES = 64 << 10  # all headers together: names, values, and 32 for each
 # Of a body, or a message, that a guard reads: to decide on it, or since a proof covers it.
 BODY_BYTES = 256 << 10
 
+# Of MCP, in one body: older protocols have several, and each is looked at.
+MESSAGES = 100
+
 # The size of all that an access states, as the specification counts a value (24.26).
 FACTS = 256 << 10
 

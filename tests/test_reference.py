@@ -203,6 +203,7 @@ NUMBERS: dict[str, list[int]] = {
     "headers of a request": [bounds.HEADER_BYTES],
     "form (": [bounds.FORM_BYTES],
     "body that a guard reads": [bounds.BODY_BYTES, asgi.BODY_BYTES, default(asgi.CaptokenMiddleware, "max_body"), default(Challenges.challenging, "max_body"), default(mcp.Guard.sessions, "max_body")],
+    "messages in one body": [bounds.MESSAGES],
     "message of a client": [bounds.BODY_BYTES, default(grpc.Guard, "max_message"), default(grpc.AsyncGuard, "max_message")],
     "parameters of a call": [bounds.BODY_BYTES],
     "what a call states": [bounds.FACTS],

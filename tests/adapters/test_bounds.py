@@ -183,6 +183,14 @@ def test_a_message_that_is_posted_has_its_bound_with_a_header_and_without(header
         assert asyncio.run(send(app, "/mcp", JSON, *header, body=ping.ljust(length)))[0] == status
 
 
+@pytest.mark.parametrize("count, status", [(bounds.MESSAGES, 200), (bounds.MESSAGES + 1, 413)])
+def test_a_body_has_so_many_messages(count: int, status: int) -> None:
+    """Each would be looked at: a body of 256 KiB has room for a hundred thousand."""
+    app = Gate(server("mcp")).sessions.guarded(plain)
+    ping = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    assert asyncio.run(send(app, "/mcp", JSON, body=json.dumps([ping] * count).encode()))[0] == status
+
+
 # --- A2A ------------------------------------------------------------------------------------------
 
 

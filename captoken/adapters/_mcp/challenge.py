@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from captoken._bounds import read_bytes
+from captoken._bounds import MESSAGES, read_bytes
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Body,
@@ -30,8 +30,6 @@ from captoken.adapters._http.exchange import (
 from captoken.adapters._http.origins import origin_of
 from captoken.adapters._http.refusals import METADATA_PATH, Refusals, metadata_of
 from captoken.adapters._mcp.messages import has_token
-
-_BATCH = 100
 
 
 class Challenging:
@@ -100,7 +98,7 @@ class Challenging:
             said = msgspec.json.decode(sent)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return False
-        messages = said[:_BATCH] if isinstance(said, list) else [said]
+        messages = said[:MESSAGES] if isinstance(said, list) else [said]
         return any(self._is_bare(message) for message in messages)
 
     def _is_bare(self, message: Any) -> bool:

@@ -28,6 +28,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
+from captoken._bounds import MESSAGES
 from captoken._format.text import without_proof
 from captoken.adapters._http.credentials import text_in
 from captoken.adapters._http.exchange import Header, RequestError, values_of
@@ -160,7 +161,8 @@ class Message(NamedTuple):
 
 
 def messages_of(body: bytes, headers: Headers, named: str) -> list[Message]:
-    """What a body of HTTP says, in the session of that id. Raises ValueError for what is no JSON.
+    """What a body of HTTP says, in the session of that id. Raises ValueError for what is no JSON,
+    and RequestError for more messages than are taken.
 
     Older protocols have several in one body. It is UTF-8, as the SDK reads it: `json` would take
     other encodings as well.
@@ -169,7 +171,10 @@ def messages_of(body: bytes, headers: Headers, named: str) -> list[Message]:
         said = json.loads(body.decode())
     except RecursionError:
         raise ValueError("nested too deep") from None
-    return [_message_of(one, headers, named) for one in (said if type(said) is list else [said])]
+    several = said if type(said) is list else [said]
+    if len(several) > MESSAGES:
+        raise RequestError(413, f"More than {MESSAGES} messages in one body.")
+    return [_message_of(one, headers, named) for one in several]
 
 
 def _message_of(one: Any, headers: Headers, named: str) -> Message:
