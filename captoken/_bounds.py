@@ -31,6 +31,7 @@ MESSAGES = 100
 
 # The size of all that an access states, as the specification counts a value (24.26).
 FACTS = 256 << 10
+NESTED = FACTS // 16  # arrays and objects, as rule 24.26 counts an item
 
 # Of the services. A ticket has at most 2,048 bytes, and a discharge 8,192 characters.
 DISCHARGE_BYTES = 8 << 10
@@ -53,6 +54,15 @@ def too_large(*facts: Any) -> bool:
         return sum(size_of(fact, FACTS) for fact in facts if fact) > FACTS
     except UnicodeEncodeError:
         return False
+
+
+def is_crowded(text: bytes) -> bool:
+    """Does this JSON begin more arrays and objects than there is room for in what a call states?
+
+    They take the longest to read, and the collector looks at each. One that stands in a string is
+    counted as well.
+    """
+    return text.count(b"[") + text.count(b"{") > NESTED
 
 
 def is_bounded(access: Access) -> bool:

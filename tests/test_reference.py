@@ -204,6 +204,7 @@ NUMBERS: dict[str, list[int]] = {
     "form (": [bounds.FORM_BYTES],
     "body that a guard reads": [bounds.BODY_BYTES, asgi.BODY_BYTES, default(asgi.CaptokenMiddleware, "max_body"), default(Challenges.challenging, "max_body"), default(mcp.Guard.sessions, "max_body")],
     "messages in one body": [bounds.MESSAGES],
+    "arrays and objects in one body": [bounds.NESTED],
     "message of a client": [bounds.BODY_BYTES, default(grpc.Guard, "max_message"), default(grpc.AsyncGuard, "max_message")],
     "parameters of a call": [bounds.BODY_BYTES],
     "what a call states": [bounds.FACTS],

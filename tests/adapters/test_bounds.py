@@ -191,6 +191,18 @@ def test_a_body_has_so_many_messages(count: int, status: int) -> None:
     assert asyncio.run(send(app, "/mcp", JSON, body=json.dumps([ping] * count).encode()))[0] == status
 
 
+@pytest.mark.parametrize("header", [(), (shown("cap1_AAAA"),)], ids=["no token", "a token in the header"])
+def test_a_body_has_so_many_arrays_and_objects(header: Any) -> None:
+    """The collector looks at each of them: a hundred thousand hold the loop."""
+    gate = Gate(server("mcp"))
+    alone = gate.sessions.guarded(plain)
+    app = gate.challenging(plain, resource=f"{ORIGIN}/mcp", resource_metadata={"authorization_servers": [ORIGIN]})
+    for more, status in ((-3, 200), (-2, 413)):
+        ping = {"jsonrpc": "2.0", "method": "notifications/initialized", "params": {"x": [[]] * (bounds.NESTED + more)}}
+        for each in (app, alone):
+            assert asyncio.run(send(each, "/mcp", JSON, *header, body=json.dumps(ping).encode()))[0] == status
+
+
 # --- A2A ------------------------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ from captoken.adapters._http.exchange import (
 )
 from captoken.adapters._http.origins import origin_of
 from captoken.adapters._http.refusals import METADATA_PATH, Refusals, metadata_of
-from captoken.adapters._mcp.messages import has_token
+from captoken.adapters._mcp.messages import check_crowded, has_token
 
 
 class Challenging:
@@ -77,6 +77,7 @@ class Challenging:
         body = Body(receive, self._max_body)
         try:
             sent = await body.read_all()
+            check_crowded(sent)
         except RequestError as problem:
             return await reply.answer(self._refusals.bad(problem))
         except ClientGone:

@@ -28,7 +28,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
-from captoken._bounds import MESSAGES
+from captoken._bounds import MESSAGES, NESTED, is_crowded
 from captoken._format.text import without_proof
 from captoken.adapters._http.credentials import text_in
 from captoken.adapters._http.exchange import Header, RequestError, values_of
@@ -160,6 +160,12 @@ class Message(NamedTuple):
     notified: bool = False  # nobody waits for an answer
 
 
+def check_crowded(body: bytes) -> None:
+    """Raise RequestError for a body that takes long to read for what it can say."""
+    if is_crowded(body):
+        raise RequestError(413, f"More than {NESTED} arrays and objects in one body.")
+
+
 def messages_of(body: bytes, headers: Headers, named: str) -> list[Message]:
     """What a body of HTTP says, in the session of that id. Raises ValueError for what is no JSON,
     and RequestError for more messages than are taken.
@@ -167,6 +173,7 @@ def messages_of(body: bytes, headers: Headers, named: str) -> list[Message]:
     Older protocols have several in one body. It is UTF-8, as the SDK reads it: `json` would take
     other encodings as well.
     """
+    check_crowded(body)
     try:
         said = json.loads(body.decode())
     except RecursionError:
