@@ -190,9 +190,9 @@ N = {"n": "AAAAAAAAAAA"}
 def test_what_stands_twice_is_asked_once() -> None:
     """By its bytes: 1 and true are two values, and so are two orders of one list."""
     many = row(*[{"tables": ["a"], "exp": NOW + 9, "where": {"x": {"in": [1]}}}] * 9, {"where": {"x": {"in": [True]}}}, {"tables": ["a"]})
-    assert (len(many.early), len(many.data), len(many.universal), len(many.tool)) == (1, 1, 2, 0)
+    assert (len(many.early), *map(len, many.late.values())) == (1, 2, 1, 0), "two of attributes, one list of tables, none of tools"
     assert many.permit(of_table("a", x=1), HERE) is False and many.permit(of_table("a", x=True), HERE) is False
-    assert len(row({"tables": ["a", "b"]}, {"tables": ["b", "a"]}).data) == 2
+    assert len(row({"tables": ["a", "b"]}, {"tables": ["b", "a"]}).late["data"]) == 2
 
 
 ASKED: list[tuple[str, list[dict[str, Any]], Access | None, bool]] = [

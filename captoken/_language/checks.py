@@ -17,7 +17,7 @@ the age of the overlay, and the names that the server has left (16.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -44,13 +44,14 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
     # Do the tasks of the root and of all links lie on one path (16.3)? No question changes that.
     on_one_path: bool
 
-    # Of no domain, of tables, and of tools: asked where the access states that domain.
-    universal: tuple[Check, ...]
-    data: tuple[Check, ...]
-    tool: tuple[Check, ...]
+    # The late ones, by the domain that they speak of, and one link for each set of domains that
+    # links name: what it closes, it says itself (18.3).
+    late: Mapping[str, Sequence[Check]]
+    closing: Collection[Link]
 
-    # One link for each set of domains that links name: what it closes, it says itself (18.3).
-    closing: tuple[Link, ...]
+    # By whether an access states a table, and whether it states a tool: what it is asked. Filled
+    # when such an access comes; two threads that race fill in the same.
+    shapes: dict[tuple[bool, bool], tuple[Check, ...]]
 
     @classmethod
     def of(
@@ -89,15 +90,7 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
                 elif key != "task":
                     early.append(caveat.prohibits)
 
-        return cls(
-            tuple(early),
-            tuple(audiences),
-            on_one_path,
-            tuple(late["all"]),
-            tuple(late["data"]),
-            tuple(late["tool"]),
-            tuple(closing.values()),
-        )
+        return cls(tuple(early), tuple(audiences), on_one_path, late, closing.values(), {})
 
     def permit(
         self,
@@ -110,45 +103,50 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
         check that does is no permission, and asked link by link it is a denial (15.12).
         """
         try:
-            if not self._permit_token(situation):
-                return False
-            return access is None or self._permit_access(access, situation)
+            # The first pass of step 8, but for what the root record and the server say (24.5).
+            left = situation.audiences
+            for named in self.audiences:
+                left = left & named
+                if not left:
+                    return False
+            for check in self.early:
+                if check(None, situation) is not None:
+                    return False
+            if access is None or not self.on_one_path:
+                return self.on_one_path
+
+            # The second pass.
+            shape = access.table is not None, access.tool is not None
+            asked = self.shapes.get(shape)
+            if asked is None:
+                asked = self.shapes[shape] = self._asked(access, *shape)
+            for check in asked:
+                if check(access, situation) is not None:
+                    return False
         except Exception:
             return False
+        return True
 
-    def _permit_token(self, situation: Situation) -> bool:
-        """The first pass of step 8, but for what the root record and the server say (24.5)."""
-        left = situation.audiences
-        for named in self.audiences:
-            left = left & named
-            if not left:
-                return False
-        for check in self.early:
-            if check(None, situation) is not None:
-                return False
-        return self.on_one_path
-
-    def _permit_access(
+    def _asked(
         self,
         access: Access,
-        situation: Situation,
-    ) -> bool:
-        """The second pass: what each link closes, and each caveat of no domain or of one stated."""
-        for link in self.closing:
-            if closed(link, access) is not None:
-                return False
-        for check in self.universal:
-            if check(access, situation) is not None:
-                return False
-        if access.table is not None:
-            for check in self.data:
-                if check(access, situation) is not None:
-                    return False
-        if access.tool is not None:
-            for check in self.tool:
-                if check(access, situation) is not None:
-                    return False
-        return True
+        of_data: bool,
+        of_tools: bool,
+    ) -> tuple[Check, ...]:
+        """The late checks that an access of this shape is asked: what links close, they close for
+        all of them.
+        """
+        if any(closed(link, access) is not None for link in self.closing):
+            return (_refuses,)
+        asked = list(self.late["all"])
+        asked += self.late["data"] if of_data else ()
+        asked += self.late["tool"] if of_tools else ()
+        return tuple(asked)
+
+
+def _refuses(access: Any, situation: Situation) -> object:
+    """The check of a shape that a link closes."""
+    return True
 
 
 def _each_once(caveats: list[Caveat]) -> Iterable[Caveat]:

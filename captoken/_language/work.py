@@ -113,6 +113,8 @@ def fits(access: Access, links: int) -> bool:
 
     A few sums, since it is asked at each decision. No link looks at a fact twice.
     """
+    if not (access.columns or access.arguments or access.attributes):
+        return True  # names alone: as many links as there can be do not come near
     most = _NAMES
     if access.columns:
         most += _AROUND + _COLUMN * len(access.columns)  # type: ignore[arg-type]
