@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
@@ -36,12 +35,11 @@ from captoken._language.access import Access, Caller, NotFinite
 from captoken._language.costs import cost_of, read_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant, granted
+from captoken._verification.telling import Causes, log
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
 from captoken._writing.token import Token
 from captoken.current import AnyGrant, Held
 from captoken.proof import with_proof
-
-_log = logging.getLogger("captoken")
 
 _CALLERS = 64  # names of agents that a guard keeps
 
@@ -329,6 +327,7 @@ class ToolGuard:
         self._cost = read_cost(cost)
         self._attributes = attributes
         self._tell_limits = tell_limits is True  # what only looks like a yes tells nothing
+        self._causes = Causes()
         self._callers: dict[str, Caller] = {}  # whoever called lately, by the framework's word
 
     def check(
@@ -347,7 +346,7 @@ class ToolGuard:
         """
         mine = _held_or_nothing(held)
         decision: Decision = self._asked(self._blocking, tool, arguments, agent, run, mine)
-        return _told(decision, mine)
+        return self._told(decision, mine)
 
     async def check_async(
         self,
@@ -366,7 +365,15 @@ class ToolGuard:
             self._verifier.awaited, tool, arguments, who.get("agent"), who.get("run"), mine
         )
         decision: Decision = await awaited
-        return _told(decision, mine)
+        return self._told(decision, mine)
+
+    def _told(self, decision: Decision, mine: Held | None) -> Decision:
+        """The decision. The verifier has logged a denial; here, that nothing was held."""
+        if mine is None and self._causes.due("nothing held", decision.now) is not None:
+            log().warning(
+                "a tool call, and no token is current: captoken.current.use(token) around the run"
+            )
+        return decision
 
     def for_model(self, decision: Decision, declares: Collection[str] = ()) -> str:
         """For adapters: what the model is told of a decision, as `Decision.for_model` says.
@@ -443,17 +450,6 @@ class ToolGuard:
         except (TypeError, ValueError):  # rule 3
             return verifier.deny(text, "caller", "the agent's name is none that a token can have")
         return verifier.check(text, found, caller=caller)  # rule 2
-
-
-def _told(decision: Decision, mine: Held | None) -> Decision:
-    """The decision, once the log has it if it is a denial."""
-    if mine is None:
-        _log.warning(
-            "a tool call, and no token is current: captoken.current.use(token) around the run"
-        )
-    elif not decision:
-        _log.info("refused: %s", decision.summary)
-    return decision
 
 
 def _held_or_nothing(held: Held | Token | None) -> Held | None:

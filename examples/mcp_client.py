@@ -16,7 +16,7 @@ from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 from captoken import Issuer, Keyring, current
-from captoken.adapters.mcp_client import Presenting, meta_for
+from captoken.adapters.mcp_client import Presenting, meta_for, refused_alone
 from captoken.errors import Refused
 
 AUDIENCE = "sales-mcp"
@@ -114,10 +114,14 @@ async def main() -> None:
         parameters = StdioServerParameters(
             command=sys.executable, args=[str(SERVER), "serve"], env=environment
         )
-        async with stdio_client(parameters) as (read, write), ClientSession(read, write) as session:
-            await session.initialize()
-            await story(session, root)
+        with refused_alone():
+            async with stdio_client(parameters) as pipes, ClientSession(*pipes) as session:
+                await session.initialize()
+                await story(session, root)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except Refused as refused:
+        sys.exit(str(refused))

@@ -82,6 +82,7 @@ def test_a_record_says_who_tried_what_and_what_came_of_it() -> None:
     assert trail.verifier.check(token, data("sales"), caller=Caller(agent="sales-agent"))
     assert not trail.verifier.check(token, data("hr"))
     described, allowed, denied = trail.records
+    assert len(denied.pop("id")) == 12
     unverified = token.unverified
     who = {
         "token": unverified.root.token_id, "sub": "user:jane", "task": "task-123", "link": verifier().authenticate(token).link_ids[-1],
@@ -171,7 +172,7 @@ def test_a_token_that_nobody_vouches_for_is_not_described() -> None:
         assert not trail.verifier.check(text, data("hr"))
     assert [record["kind"] for record in trail.records] == ["decision"] * 5
     assert trail.records[-1]["code"] == "bad_signature", "one that is whole, but for its signature"
-    assert all(record.keys() == {"kind", "at", "allowed", "code", "access", "refusals", "seq", "prev"} for record in trail.records)
+    assert all(record.keys() == {"kind", "id", "at", "allowed", "code", "access", "refusals", "seq", "prev"} for record in trail.records)
 
 
 def test_a_token_is_described_once_and_again_after_it_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

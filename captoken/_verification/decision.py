@@ -24,6 +24,7 @@ from typing import (
 )
 
 import msgspec
+from msgspec import structs
 
 from captoken._format.errors import CaptokenError
 from captoken._format.parts import RawCaveat
@@ -74,7 +75,12 @@ class Attribution(msgspec.Struct, frozen=True):
     caveats: tuple[RawCaveat, ...] = ()  # the links as they travel, and a third party's box
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+def _without_id(decision: Decision) -> tuple[Any, ...]:
+    """What a decision says, in the order of its fields: the id is the last."""
+    return structs.astuple(decision)[:-1]
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a verifier decided. True if allowed.
 
     `code` is `allowed`, or the first failure in the order of the plan. `refusals` has that one
@@ -109,6 +115,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     effects: tuple[Effect, ...] = ()  # what has to be committed for the answer to stand
     overlaid: bool = False  # was there an overlay to ask?
     leeway: int = 0  # of the verifier, in seconds
+
+    # Of a denial that a verifier answered with: the same in the answer, the log and the trail.
+    # Random, and no part of what was decided. Empty for what was allowed, and for a dry run.
+    id: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        """Do both say the same? Their ids do not matter."""
+        if type(other) is not Decision:
+            return NotImplemented
+        return _without_id(self) == _without_id(other)
 
     def __bool__(self) -> bool:
         """True for `allowed`, and for no other code."""

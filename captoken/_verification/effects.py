@@ -34,6 +34,7 @@ from captoken._verification.decision import Decision, Effect
 from captoken._verification.facts import Asked, Facts
 from captoken._verification.genuine import Genuine
 from captoken._verification.plan import denial, judge
+from captoken._verification.telling import Teller, log
 from captoken.stores.ports import (
     MOST_BUCKETS,
     AsyncLedger,
@@ -47,18 +48,10 @@ from captoken.stores.ports import (
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from logging import Logger
 
 _PATIENCE = 1  # seconds that effects may take before the rest is judged again
 _LONGEST = 30  # seconds that a thread waits for what is awaited in the event loop
 _T = TypeVar("_T")
-
-
-def log() -> Logger:
-    """Where a verifier says what its operator has to know. Most never say anything."""
-    from logging import getLogger
-
-    return getLogger("captoken")
 
 
 class Recorder(Protocol):
@@ -155,6 +148,7 @@ class Stores(msgspec.Struct, frozen=True, eq=False):
     that counts; without `trail` nothing is recorded.
     """
 
+    teller: Teller
     replays: ReplayStore | AsyncReplayStore | None = None
     ledger: Ledger | AsyncLedger | None = None
     trail: Recorder | None = None
@@ -558,10 +552,11 @@ def record(
     Without a genuine token there is a denial to record, and nothing else to deny. An allowance that
     cannot be recorded is none (39.7).
     """
+    decisions = stores.teller.numbered(decisions)
     first = decisions[0]
     trail = stores.trail
     if trail is None:
-        return first
+        return _answered_with(first, stores)
 
     # After an effect, nobody cancels before the record: what was taken is written down. If the
     # process dies before that, what was taken has no record, and nothing was allowed.
@@ -576,12 +571,19 @@ def record(
         kind = type(error).__name__
         if first and genuine is not None and facts is not None and asked is not None:
             refusal = Refusal("store_unavailable", f"the decision cannot be recorded: {kind}")
-            return denial(genuine, facts, asked, (refusal,), 11, first.effects)
+            return stores.teller.told(denial(genuine, facts, asked, (refusal,), 11, first.effects))
 
         # A denial stands without its record too: to raise here would say more to a stranger.
         log().error("a denial was not recorded: %s", kind)
 
-    return first
+    return _answered_with(first, stores)
+
+
+def _answered_with(decision: Decision, stores: Stores) -> Decision:
+    """The decision, once the log has it if it is a denial."""
+    if not decision:
+        stores.teller.log(decision)
+    return decision
 
 
 def _check_recorded(answer: Any) -> None:

@@ -636,9 +636,10 @@ def _misaddressed(genuine: Genuine, server: Server) -> str | None:
 
     # 38.6: ten uses at each of two servers that count apart would be twenty.
     if genuine.counts and server.counts_alone and not genuine.is_for_one_server():
+        name = min(server.audiences, default="…")
         return (
-            "counted, and good at more servers than one, "
-            "which do not declare a ledger that they share"
+            "it has a budget or uses, and is good at more servers than one: mint it for this one, "
+            f'mint(…, audience="{name}"), or give them one ledger that is `shared`'
         )
 
     # 30.6: a proof for no server would be as good at the next one.

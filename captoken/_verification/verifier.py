@@ -45,7 +45,6 @@ from captoken._verification.effects import (
     commit_together,
     is_awaited,
     left,
-    log,
     look,
     record,
     run,
@@ -64,6 +63,7 @@ from captoken._verification.plan import (
     reservation,
     staleness,
 )
+from captoken._verification.telling import Teller, log
 from captoken.keys.keyring import Keyring, keyring_source
 from captoken.stores.own_process import this_process
 from captoken.stores.ports import AsyncLedger, AsyncReplayStore, Ledger, ReplayStore
@@ -190,6 +190,7 @@ def _parts_of_verifier(
     )
     home = Home() if is_awaited(replays) or is_awaited(ledger) else None
     stores = Stores(
+        Teller(random),
         replays,
         ledger,
         audit,
@@ -442,7 +443,7 @@ class _Face(Sealed):
         decision = judge(genuine, facts, asked)
         stores = self._parts.stores
         if not decision.effects and stores.trail is None:
-            return decision
+            return stores.teller.told(decision)
         return commit(decision, genuine, facts, asked, stores, self._later_facts)
 
     def _looked(
@@ -469,7 +470,9 @@ class _Face(Sealed):
     def _told(self, denied: Decision) -> Answer:
         """A denial, recorded. It stands whether it can be recorded or not."""
         stores = self._parts.stores
-        return denied if stores.trail is None else record((denied,), stores, None, None, None)
+        if stores.trail is None:
+            return stores.teller.told(denied)
+        return record((denied,), stores, None, None, None)
 
     def _decided_together(self, genuine: Genuine, asked: Sequence[Asked]) -> Steps[Decision]:
         """What one step needs, used and recorded together; or the first denial, recorded alone.

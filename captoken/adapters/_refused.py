@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import re
+
 from captoken._format.errors import Refused, WideningError
 from captoken._language.access import Access
 from captoken._language.capability import Capability
@@ -19,6 +21,7 @@ _CODE_OF_KIND = {
     "proof": "bad_proof",
     "unavailable": "store_unavailable",
 }
+_is_id = re.compile(r"[A-Za-z0-9_-]{12}").fullmatch
 _TEXT_CHARS = 2000  # of a server's: what is longer is no sentence of ours
 
 # What a model is told of a request in a domain that a token says nothing of. It names nothing, so
@@ -45,9 +48,23 @@ def refused_here(
     return Refused(f"not sent: {widening}", told, here=True)
 
 
-def refused_there(kind: str, text: str) -> Refused:
-    """The server refused it. `text` is its public sentence, or its words for a model."""
+def decision_named(number: object) -> str:
+    """What is said of the id of a decision, by which the server's operator finds the cause.
+
+    Of a server's: what is no id of ours is not shown.
+    """
+    if isinstance(number, str) and _is_id(number):
+        return f" (decision {number}: the server's log and trail have the cause)"
+    return ""
+
+
+def refused_there(kind: str, text: str, number: object = None) -> Refused:
+    """The server refused it. `text` is its public sentence, or its words for a model.
+
+    `number` is the id of its decision, as it was said.
+    """
     sentence = text[:_TEXT_CHARS]
     code = _CODE_OF_KIND.get(kind)
     told = sentence if code is None else told_to_model(code, None, proven=False)
-    return Refused(f"the server refused it ({kind}): {sentence}", told, kind=kind)
+    said = f"the server refused it ({kind}): {sentence}{decision_named(number)}"
+    return Refused(said, told, kind=kind)

@@ -25,7 +25,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias, TypedDict
@@ -62,7 +61,6 @@ from captoken.adapters._http.credentials import is_credential
 from captoken.adapters.asgi import granted_to
 from captoken.current import AnyGrant
 
-_log = logging.getLogger("captoken")
 EXTENSION = "io.captoken:a2a/v1"  # in agent cards, and the key in a message's metadata
 SCHEME = "captoken"  # in agent cards, the name of the security scheme
 PUBLIC = (AGENT_CARD_WELL_KNOWN_PATH,)  # a client reads the card before it knows what to show
@@ -281,7 +279,8 @@ async def _recheck(grant: AnyGrant, access: Access) -> None:
 
 def _refused(decision: Decision) -> UnsupportedOperationError:
     """What a client is told. The SDK would tell it all of a Denied, which is for the operator."""
-    return UnsupportedOperationError(Denied(decision).public)
+    data = {"io.captoken/decision": decision.id} if decision.id else None
+    return UnsupportedOperationError(Denied(decision).public, data)
 
 
 class _CheckedMessages(RequestContextBuilder):
@@ -496,7 +495,6 @@ class _GrantedExecutor(AgentExecutor):
         except Denied as raised:
             denied = raised
         # Out of the `except`, so that the new error does not show the Denied as its context.
-        _log.info("refused: %s", denied.decision.summary)
         raise _refused(denied.decision)
 
 

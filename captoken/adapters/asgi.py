@@ -32,6 +32,7 @@ from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, costing
 from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant, Grant
+from captoken._verification.telling import answering
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
 from captoken.adapters._asking import answer_of, served_by
 from captoken.adapters._http.credentials import (
@@ -167,7 +168,8 @@ class CaptokenMiddleware:
                 check_head({**scope, "headers": came})
                 sent = read_sent(came, scope.get("query_string", b""))
             del came  # so that no frame of a traceback holds it
-            with current.nothing(), current.traced(_trace_of(scope["headers"])):  # rule 3
+            here = answering(lambda: _place_of(scope))
+            with here, current.nothing(), current.traced(_trace_of(scope["headers"])):  # rule 3
                 if is_public:
                     return await self._serve_public(scope, receive, reply)
                 return await self._serve(sent, scope, receive, reply)
@@ -175,7 +177,6 @@ class CaptokenMiddleware:
             # Rule 2. It is the application's, or the verifier's; the client is told the same.
             if reply.over:
                 raise
-            _log.info("refused: %s", denied.decision.summary)
             answer = self._refusals.denied(denied)
         except RequestError as problem:
             answer = self._refusals.bad(problem)
@@ -400,6 +401,12 @@ async def ask(
     if isinstance(asked, list):
         asked.append(access)
     return grant
+
+
+def _place_of(scope: Scope) -> str:
+    """What is asked for, for the log: the route, once it is known, else the path. No query."""
+    route = getattr(scope.get("route"), "path", None) or scope["path"]
+    return f"{scope.get('method', 'WEBSOCKET')} {route}"
 
 
 def _trace_of(headers: Iterable[Header]) -> str | None:

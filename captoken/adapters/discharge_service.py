@@ -12,6 +12,9 @@
 2. A decision comes from the page itself. Another site's form would use the person's login.
 3. Nothing here logs, and no answer repeats a ticket. What fails is told nobody outside.
 4. What is read is bounded, and what waits is in the memory of one process.
+
+Not shown on the page, since nobody here knows it: who asks, with which token, and what else that
+permits. What is needed is in the words of whoever added the caveat.
 """
 
 from __future__ import annotations

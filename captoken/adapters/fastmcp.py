@@ -23,7 +23,8 @@ This file reads two private names of fastmcp. `_srctx` of a request is the SDK's
 it, and has the token too. `_mcp_server` of a server has its hints for caches. A version that has
 them no longer raises, and nothing is answered.
 
-Not checked: which of several versions of a tool is called, and what `captoken.adapters.mcp` does
+Not checked: which of several versions of a tool is called, what stands behind a proxy (and who else
+reaches it), and what `captoken.adapters.mcp` does
 not check. Middleware that stands before the guard can answer in its place, as a cache does; what
 stands behind it can change what it let in.
 """

@@ -36,7 +36,7 @@ from captoken._format.spelling import shown
 from captoken._writing.keywords import PresentCaveats
 from captoken._writing.token import Token
 from captoken.adapters._http.origins import own_origin, spelled, target_of
-from captoken.adapters._refused import refused_here, refused_there
+from captoken.adapters._refused import decision_named, refused_here, refused_there
 from captoken.current import Held
 from captoken.proof import http_request
 
@@ -193,7 +193,9 @@ def _raise_refused(body: bytes) -> None:
     if kind is None or not isinstance(told, str):
         return
     refused = refused_there("insufficient", told)
-    raise Refused(f"the server refused it: {said.get('detail')}", refused.for_model, kind=kind)
+    number = decision_named(said.get("decision"))
+    text = f"the server refused it: {said.get('detail')}{number}"
+    raise Refused(text, refused.for_model, kind=kind)
 
 
 def _put(asked: Any, credentials: str) -> None:

@@ -19,7 +19,8 @@ Not hidden: the arguments, and who acts for whom.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.metadata import version
@@ -36,6 +37,7 @@ from captoken._writing.keywords import Strings
 from captoken._writing.token import Token
 from captoken.adapters._mcp.messages import (
     CALL,
+    DECISION,
     FREE,
     KIND,
     LISTS,
@@ -372,11 +374,12 @@ class Presenting:
         if not getattr(result, _IS_ERROR, False) or not result.content:
             return
         said = getattr(result.content[0], "text", "").removeprefix(f"Error executing tool {tool}: ")
-        kind = (result.meta or {}).get(KIND)
+        meta = result.meta or {}
+        kind = meta.get(KIND)
         if kind is None and not said.startswith(_NOT_PERMITTED):
             return
 
-        refused = refused_there(str(kind or "insufficient"), said)
+        refused = refused_there(str(kind or "insufficient"), said, meta.get(DECISION))
         if said == DOMAIN and "tables" not in self._keep:
             raise Refused(
                 f'{refused}. What was presented says nothing of tables: keep="tables" takes along '
@@ -444,6 +447,35 @@ class Presenting:
         return _TWO and isinstance(self._client, import_module("mcp").Client)
 
 
+@contextmanager
+def refused_alone() -> Generator[None, None, None]:
+    """Around a client of the SDK: a Refused leaves the block by itself, and not in groups.
+
+        with refused_alone():
+            async with Client(url) as client:
+                ...
+
+    The SDK runs in task groups, which wrap whatever leaves them: some sixty lines of traceback, and
+    nothing that `except Refused` would catch. All else passes through as it is.
+    """
+    refused: BaseException | None = None
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        refused = _only(group)
+        if not isinstance(refused, Refused):
+            raise
+    if refused is not None:
+        raise refused.with_traceback(None)
+
+
+def _only(error: BaseException) -> BaseException:
+    """The one error in a group of one, however deep; else the group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        (error,) = error.exceptions
+    return error
+
+
 async def _refusing(answer: Awaitable[Any]) -> Any:
     """What a request comes to. Raises Refused where the server's guard has refused it.
 
@@ -456,7 +488,9 @@ async def _refusing(answer: Awaitable[Any]) -> Any:
         kind = data.get(KIND) if isinstance(data, Mapping) else None
         if not isinstance(kind, str):
             raise
-        raise refused_there(kind, error.error.message) from error
+        refused = refused_there(kind, error.error.message, data.get(DECISION))
+    # Out of the `except`: the SDK's own error says no more, in some thirty lines.
+    raise refused
 
 
 # Requests of mcp 1.x, and what answers them.

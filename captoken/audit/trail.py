@@ -297,7 +297,7 @@ def described(decision: Decision, *, values: bool = False) -> Record:
 
     No token, key or proof is in it. What is optional is left out, since a record has no null:
 
-    - `access`, `caller` and `refusals`, if there are any;
+    - `access`, `caller` and `refusals`, if there are any; `id`, of a denial;
     - who is behind the token, where its chain held;
     - `taken`, if a ledger let it pass.
 
@@ -309,6 +309,8 @@ def described(decision: Decision, *, values: bool = False) -> Record:
         "allowed": bool(decision),
         "code": decision.code,
     }
+    if decision.id:
+        stated["id"] = decision.id
     if decision.leeway:
         stated["leeway"] = decision.leeway
     if decision.access is not None:

@@ -73,6 +73,12 @@ def _answer_to(denied: Denied | None) -> tuple[Any, str]:
     return status, denied.public
 
 
+def _number(context: Any, denied: Denied | None) -> None:
+    """Let a call that is refused say the id of the decision, beside its status."""
+    if denied is not None and denied.decision.id:
+        context.set_trailing_metadata((("captoken-decision", denied.decision.id),))
+
+
 def _run(steps: Steps[_R]) -> _R:
     """Go through steps whose answers are there at once: a Verifier's, and those of its grants.
 
@@ -302,6 +308,7 @@ class Call:
     def refuse(self, denied: Denied | None) -> NoReturn:
         """End the call: with what a stranger may be told, or since the request is none."""
         status, sentence = _answer_to(denied)
+        _number(self._context, denied)
         self._context.abort(status, sentence)
         # A context that does not raise would let the handler run. This ends the call as well.
         raise AssertionError("a call went on that was ended")
@@ -370,6 +377,7 @@ class AsyncCall:
     async def refuse(self, denied: Denied | None) -> NoReturn:
         """End the call: with what a stranger may be told, or since the request is none."""
         status, sentence = _answer_to(denied)
+        _number(self._context, denied)
         await self._context.abort(status, sentence)
         # As in `Call.refuse`: in any case nothing goes on.
         raise AssertionError("a call went on that was ended")

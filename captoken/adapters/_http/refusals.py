@@ -103,6 +103,8 @@ class Refusals:
         permits.
         """
         told = _told(denied.decision, denied.public)
+        if denied.decision.id:
+            told["decision"] = denied.decision.id
         return self._refusal(_STATUS[denied.kind], _ERRORS[denied.kind], denied.public, told)
 
     def _refusal(

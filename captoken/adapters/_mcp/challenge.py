@@ -40,7 +40,7 @@ class Challenging:
         app: ASGIApp,
         *,
         needs_token: Callable[[str], bool],
-        refused: Callable[[], Awaitable[None]],
+        refused: Callable[[], Awaitable[object]],
         resource: str,
         resource_metadata: str | Mapping[str, Any],
         max_body: int,

@@ -36,6 +36,7 @@ from captoken._language.costs import read_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.records import CODES
+from captoken._verification.telling import answering as logged_as
 from captoken._verification.verifier import AnyVerifier
 from captoken._writing.token import Token
 from captoken.adapters._asking import answer_of, served_by
@@ -212,6 +213,10 @@ class Gate:
         Verifies, charges and records. A method that lists is admitted by any genuine token: see
         `only_listed`. Raises NotLetIn.
         """
+        with logged_as(lambda: f"MCP {message.method}"):
+            return await self._admitted(message)
+
+    async def _admitted(self, message: Message) -> Grant | None:
         method = message.method
         if method in self._free:  # rule 6
             return None
@@ -220,11 +225,9 @@ class Gate:
             # Only where none came: a bad token is not none, and is refused below.
             if not self.needs_token(method):
                 return None
-            await self.record_unverified()
-            raise NotLetIn(
-                "invalid",
-                f"No token came with the request: it goes into _meta, as {TOKEN}.",
-            )
+            number = await self.record_unverified()
+            text = f"No token came with the request: it goes into _meta, as {TOKEN}."
+            raise NotLetIn("invalid", text, decision=number)
         about = await self._proven(token, message)
         keeper = await self._keeper(token, about, message)
         if method in LISTS:  # rule 5
@@ -260,8 +263,9 @@ class Gate:
     async def shown(self, text: str | None, message: Message) -> None:
         """Verify a text that comes with what is no call, on record. Raises NotLetIn."""
         if text is None:
-            await self.record_unverified()
-            raise NotLetIn("invalid", "No token came with it, and the session is a token's.")
+            number = await self.record_unverified()
+            text = "No token came with it, and the session is a token's."
+            raise NotLetIn("invalid", text, decision=number)
         await self._authenticated(text, await self._proven(text, message), message.method)
 
     async def stranger(self, text: str, message: Message) -> NotLetIn:
@@ -370,7 +374,7 @@ class Gate:
             problem = refused
         else:
             return self._default_for(message) if token is None else token
-        await self.record_unverified()
+        problem.decision = await self.record_unverified()
         raise problem from None
 
     def _default_for(self, message: Message) -> str | Token | None:
@@ -388,14 +392,17 @@ class Gate:
             return None
         return presented_to(self._verifier, self._default)
 
-    async def record_unverified(self) -> None:
-        """Put on record that a request came without a token that could be looked at.
+    async def record_unverified(self) -> str:
+        """Put on record that a request came without a token that could be looked at; the id of it.
 
         The empty text is no token: the verifier denies it as that, and its trail has it like any
         other denial.
         """
         why = "no token that could be looked at"
-        await _answer_of(self._verifier, lambda face: face.deny("", "malformed", why))
+        denied: Decision = await _answer_of(
+            self._verifier, lambda face: face.deny("", "malformed", why)
+        )
+        return denied.id
 
     async def _proven(self, token: str | Token, message: Message) -> bytes | None:
         """What a proof at the end of the token has to be about (rule 3), or None without a proof.
@@ -517,8 +524,8 @@ class Gate:
         denied = Denied(decision)
         if denied.kind == "insufficient":
             told = decision.for_model(tell_limits=self._tell_limits)
-            return NotLetIn(denied.kind, told, tool=method == CALL)
-        return NotLetIn(denied.kind, denied.public)
+            return NotLetIn(denied.kind, told, method == CALL, decision.id)
+        return NotLetIn(denied.kind, denied.public, decision=decision.id)
 
 
 def access_of(method: str, params: Mapping[str, Any]) -> Access | None:

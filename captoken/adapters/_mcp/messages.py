@@ -38,6 +38,8 @@ from captoken.proof import mcp_request
 TOKEN = "io.captoken/token"  # noqa: S105, a name and no secret
 # A member of the data of an error, and of the `_meta` of a refused call: the kind of the denial.
 KIND = "io.captoken/kind"
+# Beside it: the id of the denial in the server's log and trail.
+DECISION = "io.captoken/decision"
 
 CALL = "tools/call"
 
@@ -105,11 +107,12 @@ class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
     """A request that is refused.
 
     `text` is for the client, `kind` is that of a denial. `tool`: it goes out as the result of a
-    tool, for the model, and not as an error.
+    tool, for the model, and not as an error. `decision`: the id of the denial that is on record.
     """
 
-    def __init__(self, kind: str, text: str, tool: bool = False) -> None:
+    def __init__(self, kind: str, text: str, tool: bool = False, decision: str = "") -> None:
         super().__init__(text)
+        self.decision = decision
         self.kind = kind
         self.text = text
         self.tool = tool
@@ -121,8 +124,10 @@ class NotLetIn(Exception):  # noqa: N818, the name reads as what it is
 
     @property
     def data(self) -> dict[str, str]:
-        """Of a JSON-RPC error, and of a result for the model: the kind of the denial."""
-        return {KIND: self.kind}
+        """Of a JSON-RPC error, and of a result for the model: kind and id of the denial."""
+        if not self.decision:
+            return {KIND: self.kind}
+        return {KIND: self.kind, DECISION: self.decision}
 
 
 class Keeper(Protocol):

@@ -102,8 +102,8 @@ class Guarding(Protocol):
         """The text that came with a message, or None. Raises NotLetIn."""
         ...
 
-    async def record_unverified(self) -> None:
-        """Put on record that none came that could be looked at."""
+    async def record_unverified(self) -> str:
+        """Put on record that none came that could be looked at; the id of it."""
         ...
 
     async def shown(self, text: str | None, message: Message) -> None:
@@ -228,8 +228,8 @@ class Sessions:
         """The text that came with a message in a session. Raises NotLetIn for another tree's."""
         try:
             text = self._guard.token_in(message)
-        except NotLetIn:
-            await self._guard.record_unverified()
+        except NotLetIn as problem:
+            problem.decision = await self._guard.record_unverified()
             raise
         if text is not None and self.is_strange(named, text):
             raise await self._guard.stranger(text, message)

@@ -7,6 +7,7 @@ stranger was answered, and by the trail. Nothing runs, and nobody is turned away
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,8 +20,9 @@ from pydantic import BaseModel
 
 from captoken import Issuer, Keyring, Token, Verifier, current
 from captoken.adapters.mcp import TWO, Guard
-from captoken.adapters.mcp_client import Presenting, auth
+from captoken.adapters.mcp_client import Presenting, auth, refused_alone
 from captoken.audit import AuditTrail
+from captoken.errors import Refused
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from tests.adapters.mcp_asking import is_error, text
@@ -406,3 +408,45 @@ def test_where_nobody_knows_whose_a_session_is_nothing_runs_in_it() -> None:
             answers.append(anyio.run(body, url))
         answers.append(len(world.ran))
     assert answers == ["The server cannot decide at present.", 0, "q1", 1]
+
+
+def test_a_wrong_key_is_one_line_at_the_client_and_its_cause_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The client cannot tell it from a forged token. Both name a decision, and the server's log says which is which."""
+    caplog.set_level(logging.WARNING, "captoken")
+    world = World()
+    elsewhere = Issuer(Keyring.generate()).mint(subject="user:jane", agent="host", task="q3", tools=RIGHTS)
+    genuine = minted().serialize()
+    forged = Token.parse(genuine[:-20] + ("B" if genuine[-20] == "A" else "A") + genuine[-19:])
+    lines = []
+
+    async def body(url: str, token: Token) -> None:
+        with refused_alone():
+            async with Host().client(url, None) as client:
+                await Presenting(client, audience=AUDIENCE, held=token).call_tool("look", {"term": "q"})
+
+    with served(world) as url:
+        for token in (elsewhere, forged):
+            with pytest.raises(Refused) as refused:
+                anyio.run(body, url, token)
+            assert refused.value.__cause__ is None and "\n" not in str(refused.value)
+            lines.append(str(refused.value))
+    numbers = [line.partition("decision ")[2][:12] for line in lines]
+    # Beside them: the stream and the end of the session, for which this client has no header.
+    codes = {record["id"]: record["code"] for record in world.decisions}
+    assert lines[0].replace(numbers[0], "") == lines[1].replace(numbers[1], "")
+    assert [codes[number] for number in numbers] == ["unknown_key", "bad_signature"]
+    ((warned,),) = [[record.getMessage() for record in caplog.records if record.name == "captoken"]]
+    assert numbers[0] in warned and "has this server the issuer's keyring" in warned and "MCP tools/call" in warned
+
+
+def test_what_is_no_refusal_leaves_the_block_as_it_is() -> None:
+    for raised in (
+        ExceptionGroup("", [ValueError()]),
+        ExceptionGroup("", [Refused("a", "b"), Refused("a", "b")]),
+        ValueError(),
+    ):
+        with pytest.raises(type(raised)) as caught, refused_alone():
+            raise raised
+        assert caught.value is raised
+    with refused_alone():
+        pass

@@ -174,7 +174,9 @@ class World:
     def files(self) -> dict[str, bytes]:
         """Each file that is no trace and no program's own, with what is in it."""
         own = (self.folder / "home", self.folder / "traces")
-        found = [path for path in self.folder.rglob("*") if path.is_file() and not any(path.is_relative_to(each) for each in own)]
+        found = [
+            path for path in self.folder.rglob("*") if path.is_file() and not any(path.is_relative_to(each) for each in own)
+        ]
         return {str(path): path.read_bytes() for path in found}
 
     @property
@@ -246,7 +248,9 @@ _PATHS: list[Any] = [
 
 # Each has something that is permitted beside what is not: a host that does nothing passes none of them.
 ATTACKS: dict[str, Attack] = {
-    "what is not held": Attack([[READ, RUN], [STEAL], [WRITE, ("write_file", {"path": "{outside}/new.txt", "text": "x"})]], effects=2),
+    "what is not held": Attack(
+        [[READ, RUN], [STEAL], [WRITE, ("write_file", {"path": "{outside}/new.txt", "text": "x"})]], effects=2
+    ),
     "all at once": Attack([[RUN, READ, STEAL, RUN, WRITE, STEAL, READ]], effects=3),
     "paths": Attack([[READ, *(("read_file", {"path": path}) for path in _PATHS)]]),
     "other arguments": Attack([[READ, ("read_file", {"command": "{trace}"}), ("read_file", {}), ("run_command", {})]]),

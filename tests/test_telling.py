@@ -1,0 +1,166 @@
+"""What the log says of denials, and the id by which one is found in the answer, the log and the trail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from captoken import Access, AsyncVerifier, Issuer, Keyring, Verifier, current
+from captoken._verification.telling import answering
+from captoken.audit import AuditTrail
+from captoken.stores.memory import MemoryLedger
+from captoken.testing import FixedClock
+from captoken.tools import ToolGuard
+from tests.world import KEY, KEYRING, NOW, clock, data, mint, tool, verifier
+
+SECRET = "4111-1111"
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Any:
+    caplog.set_level(logging.INFO, "captoken")
+    return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def ids(lines: list[bytes]) -> list[str]:
+    records = [json.loads(line) for written in lines for line in written.splitlines()]
+    return [record["id"] for record in records if record["kind"] == "decision" and not record["allowed"]]
+
+
+def test_a_denial_has_one_id_in_the_answer_the_log_and_the_trail_however_it_is_asked(said: Any) -> None:
+    """A verifier, a grant, several accesses at once, an adapter's own denial, asyncio; an allowance and a dry run have none."""
+    lines: list[bytes] = []
+    asked = verifier(audit=AuditTrail(lines.append))
+    text = mint().serialize()
+    grant = asked.authenticate(text)
+    answers = [
+        asked.check(text, data("hr")),
+        grant.check(data("hr")),
+        asked.deny(text, "caller", "nobody"),
+        grant.deny("tool", "none"),
+    ]
+    answers.append(grant.check_all([data("sales"), data("hr")]))
+    answers.append(asyncio.run(_awaited(asked, text)))
+    answers.append(asked.check("cap1_AAAA", data("hr")))
+    assert ids(lines) == [one.id for one in answers] and len(set(ids(lines))) == len(answers)
+    assert [line.partition("(decision ")[2][:12] for _, line in said()] == ids(lines)
+    assert asked.check(text, data("sales")).id == asked.explain(text, data("hr")).id == grant.recheck((data("hr"),)).id == ""
+    assert len(said()) == len(answers)
+
+
+async def _awaited(asked: Verifier, text: str) -> Any:
+    return await AsyncVerifier.over(asked).check(text, data("hr"))
+
+
+def test_two_decisions_that_say_the_same_are_equal_whatever_their_ids() -> None:
+    first, second = (verifier().check(mint(), data("hr")) for _ in range(2))
+    assert first.id != second.id and first == second and first != verifier().check(mint(), data("other")) and first != "table"
+
+
+def test_a_line_says_who_and_where_and_no_value(said: Any) -> None:
+    """The subject, the task, the holders, the place; neither a token nor the value of an argument."""
+    token = mint(tools={"pay": {"card": {"in": ["1"]}}}).delegate(to="clerk")
+    text = token.serialize()
+    with answering(lambda: "POST /pay\x1b[2J" + "x" * 500):
+        verifier().check(text, tool("pay", card=SECRET))
+    ((level, line),) = said()
+    assert level == "INFO" and line.startswith("refused: argument: argument card of tool pay")
+    assert "for user:jane, task task-123, orchestrator > clerk, POST /pay\\x1b[2Jxxx" in line and "\n" not in line
+    assert SECRET not in line and text[-20:] not in line and len(line) < 600
+
+
+def test_a_stranger_is_not_named(said: Any) -> None:
+    """Before the signature holds, whatever a token says is anybody's word."""
+    forged = Issuer(Keyring.from_keys({"k1": bytes(range(2, 34))}, current="k1"), clock=clock()).mint(
+        subject="user:eve", agent="x", task="t", tables=["a"], operations=["select"]
+    )
+    verifier().check(forged.serialize(), data("a"))
+    ((_, line),) = said()
+    assert line.startswith("refused: bad_signature") and "eve" not in line
+
+
+def _unknown_key() -> tuple[Verifier, Any]:
+    return Verifier(Keyring.from_keys({"k2": KEY}, current="k2"), clock=(at := clock())), at
+
+
+def _audience() -> tuple[Verifier, Any]:
+    return verifier(audience="other", clock=(at := clock())), at
+
+
+def _store() -> tuple[Verifier, Any]:
+    def fails(record: bytes) -> None:
+        raise OSError
+
+    return verifier(audit=AuditTrail(fails), clock=(at := clock())), at
+
+
+def _overlay() -> tuple[Verifier, Any]:
+    return verifier(overlay=lambda: None, clock=(at := clock())), at
+
+
+CAUSES: dict[str, Any] = {
+    "unknown_key": (_unknown_key, "has this server the issuer's keyring"),
+    "unaddressed": (_audience, "do clients send what `present(audience=…)` gives?"),
+    "store_unavailable": (_store, "may this server write them?"),
+    "stale_overlay": (_overlay, "does the operator renew"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", CAUSES)
+def test_a_mistake_of_set_up_is_a_warning_once_a_minute(code: str, said: Any) -> None:
+    """With where to look. In between it is INFO, and the next warning says how many there were."""
+    made, look = CAUSES[code]
+    asked, at = made()
+    text = mint().serialize()
+    for seconds in (0, 0, 59, 1, 30):
+        at.advance(seconds)
+        assert asked.check(text, data("sales")).code == code
+    lines = [line for line in said() if line[1].startswith("refused")]
+    assert [level for level, _ in lines] == ["WARNING", "INFO", "INFO", "WARNING", "INFO"]
+    assert look in lines[0][1] and look not in lines[1][1] and "(2 more since the last warning)" in lines[3][1]
+    assert "more since" not in lines[0][1]
+
+
+def test_a_clock_that_goes_back_hides_no_warning(said: Any) -> None:
+    at = FixedClock(NOW)
+    asked = Verifier(Keyring.from_keys({"k2": KEY}, current="k2"), clock=at)
+    for now in (NOW, NOW - 500):
+        at.advance(now - at())
+        asked.check(mint().serialize(), data("sales"))
+    assert [level for level, _ in said()] == ["WARNING", "WARNING"]
+
+
+def test_nothing_is_written_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    """At the level of most programs a refusal is no line, and a mistake of set-up is one."""
+    caplog.set_level(logging.WARNING, "captoken")
+    verifier().check(mint().serialize(), data("hr"))
+    assert caplog.records == []
+
+
+def test_a_tool_call_without_a_token_is_a_warning_once_a_minute(said: Any) -> None:
+    guard = ToolGuard(verifier())
+    for _ in range(3):
+        assert not guard.check("pay", {})
+    assert [level for level, line in said() if "no token is current" in line] == ["WARNING"]
+    with current.use(mint(tools={"pay": {}})):
+        assert guard.check("pay", {})
+
+
+def test_a_budget_without_an_audience_says_what_to_write() -> None:
+    """Two servers that count apart would allow it twice: the refusal has the keyword, with this server's name."""
+    token = mint(tables=["sales"], operations=["select"], uses=1)
+    sent = token.present(audience="shop")
+    denied = verifier(audience="shop", ledger=MemoryLedger(clock=clock(), floor=0)).check(
+        sent, Access(table="sales", operation="select")
+    )
+    assert denied.code == "unaddressed" and 'mint(…, audience="shop")' in denied.summary
+    twin = Issuer(KEYRING, clock=clock()).mint(
+        subject="user:jane", agent="a", task="t", audience="shop", tables=["sales"], operations=["select"], uses=1
+    )
+    assert verifier(audience="shop", ledger=MemoryLedger(clock=clock(), floor=0)).check(
+        twin.present(audience="shop"), data("sales")
+    )
