@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from captoken import Access, AsyncVerifier, Issuer, Keyring, Verifier, current
-from captoken._verification.telling import answering
+from captoken._verification.telling import answering, quietly
 from captoken.audit import AuditTrail
 from captoken.stores.memory import MemoryLedger
 from captoken.testing import FixedClock
@@ -139,6 +139,15 @@ def test_nothing_is_written_where_nobody_listens(caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.WARNING, "captoken")
     verifier().check(mint().serialize(), data("hr"))
     assert caplog.records == []
+
+
+def test_whoever_tells_of_a_denial_by_other_means_has_it_logged_by_nobody(said: Any) -> None:
+    """As a command does, which prints it. The id is there even so, and after the block all is logged."""
+    with quietly():
+        assert verifier().check(mint().serialize(), data("hr")).id
+    assert said() == []
+    verifier().check(mint().serialize(), data("hr"))
+    assert len(said()) == 1
 
 
 def test_a_tool_call_without_a_token_is_a_warning_once_a_minute(said: Any) -> None:

@@ -456,7 +456,7 @@ def test_a_call_without_a_token_and_one_that_is_refused_are_told_to_the_develope
         guard().check("search", {"q": "fox"}, agent="sub agent")
         guard().check("search", {"q": "fox"})
     assert [(record.levelname, record.getMessage()[:60]) for record in caplog.records] == [
-        ("INFO", "refused: malformed: there is no token: the text is empty (de"),
+        ("INFO", "refused: malformed: there is no token: the text is empty; wh"),
         ("WARNING", "a tool call, and no token is current: captoken.current.use(t"),
         ("INFO", "refused: caller: sub-agent calls with the token of orchestra"),
     ]

@@ -42,6 +42,7 @@ _LOOK = {
     "store_unavailable": "are the store and the trail there, and may this server write them?",
 }
 
+_quiet: ContextVar[bool] = ContextVar("captoken.quiet", default=False)
 # What is being answered, for the line: it is asked only where there is a line.
 _where: ContextVar[Callable[[], str] | None] = ContextVar("captoken.where", default=None)
 
@@ -61,6 +62,16 @@ def answering(where: Callable[[], str]) -> Generator[None, None, None]:
         yield
     finally:
         _where.reset(token)
+
+
+@contextmanager
+def quietly() -> Generator[None, None, None]:
+    """In this block denials are not logged: whoever asks tells people of each by other means."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 class Causes:
@@ -107,6 +118,8 @@ class Teller:
 
     def log(self, denied: Decision) -> None:
         """A line for a denial (rules 1 and 2)."""
+        if _quiet.get():
+            return
         look = _LOOK.get(denied.code)
         more = None if look is None else self._causes.due(denied.code, denied.now)
         if more is not None:

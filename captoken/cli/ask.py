@@ -15,6 +15,7 @@ from captoken._format.spelling import escape
 from captoken._language.access import Caller
 from captoken._language.overlay import Overlay
 from captoken._verification.decision import Decision, Denied
+from captoken._verification.telling import quietly
 from captoken._verification.verifier import Verifier
 from captoken._verification.wording import told_to_client
 from captoken.cli import files
@@ -150,14 +151,15 @@ def _decision(
             caller=caller,
             request=request,
         )
-    if access is not None:
-        return verifier.check(
-            text,
-            access,
-            caller=caller,
-            request=request,
-        )
-    return _shown(verifier, text, request)
+    with quietly():  # the command prints it
+        if access is not None:
+            return verifier.check(
+                text,
+                access,
+                caller=caller,
+                request=request,
+            )
+        return _shown(verifier, text, request)
 
 
 def _caller(agent: str | None, task: str | None) -> Caller | None:
