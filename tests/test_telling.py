@@ -58,7 +58,7 @@ async def _awaited(asked: Verifier, text: str) -> Any:
 
 def test_two_decisions_that_say_the_same_are_equal_whatever_their_ids() -> None:
     first, second = (verifier().check(mint(), data("hr")) for _ in range(2))
-    assert first.id != second.id and first == second and first != verifier().check(mint(), data("other")) and first != "table"
+    assert first.id != second.id and first == second and (first != second) is False and first != verifier().check(mint(), data("other")) and first != "table"
 
 
 def test_a_line_says_who_and_where_and_no_value(said: Any) -> None:

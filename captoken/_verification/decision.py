@@ -126,6 +126,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             return NotImplemented
         return _without_id(self) == _without_id(other)
 
+    def __ne__(self, other: object) -> bool:
+        """The opposite: a struct would else compare all its fields."""
+        return not self == other
+
     def __bool__(self) -> bool:
         """True for `allowed`, and for no other code."""
         return self.code == "allowed"
