@@ -16,6 +16,7 @@ from tests.before.sessions import session
 FAULT = """
 def _with_a_fault():
     from msgspec import structs
+    from captoken._verification.verifier import Verifier
     check, asked = Verifier.check, []
 
     def faulty(self, token, access, **more):

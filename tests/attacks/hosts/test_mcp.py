@@ -217,7 +217,7 @@ def bound() -> tuple[Any, Token]:
 
 @pytest.mark.parametrize("owner", ["a static header", "a token for each request", "a key that proves each request"])
 def test_a_session_is_of_the_tree_that_opened_it_whatever_a_stranger_sends_in_it(owner: str) -> None:
-    """The tool waits for an answer meanwhile. It goes on when its own host gives one, and not before."""
+    """The tool waits for an answer meanwhile. It goes on when its own host gives one, and not before (spec 40.12)."""
     world, token = World(), minted()
     credentials: Any = header_of(token) if owner == "a static header" else auth(AUDIENCE, held=token)
     if owner == "a key that proves each request":
