@@ -30,7 +30,7 @@ from captoken import current
 from captoken._bounds import TOO_LARGE, too_large
 from captoken._format import names
 from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._language.access import Access, Caller, NotFinite
 from captoken._language.costs import cost_of, read_cost
 from captoken._verification.decision import Decision, Denied

@@ -8,6 +8,9 @@ Three kinds:
   and strings in constraints. They are compared code point by code point.
 - *Patterns* are free names in dot-separated segments.
 
+A mapping of a caller's may be of any class, and answer differently each time. Whoever takes one
+makes a plain dict of it first (`read_once`), checks that, and uses nothing else.
+
 Nothing is normalised, trimmed or folded, so that no two names become one (spec 4.6). Each function
 takes what a caller gave and `what` to call it in errors. It returns its argument, and raises
 TypeError or ValueError.
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 from captoken._format.spelling import shown
@@ -39,6 +43,19 @@ is_plain_pattern = re.compile(
 _NO_SEGMENTS = frozenset(("", ".", ".."))
 # Unicode's control, format, surrogate and separator characters: they hide text, or steer it.
 _UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+
+
+def read_once(given: Any, what: str) -> dict[Any, Any]:
+    """What a mapping says now, in a dict of its own. Keys and values are as they were given.
+
+    Raises TypeError for what is no mapping, and what the mapping raises. Does not look into the
+    values: a mapping in it is read by whoever knows what it means.
+    """
+    if type(given) is dict:
+        return given.copy()
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} must be a mapping, not {type(given).__name__}")
+    return dict(given.items())
 
 
 def exact_str(value: Any, what: str) -> str:

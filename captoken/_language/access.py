@@ -44,7 +44,7 @@ from msgspec.structs import force_setattr
 
 from captoken._format import names
 from captoken._format.encoding import MAX_INTEGER
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.spelling import json_text, shown, written
 
 

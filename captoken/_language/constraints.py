@@ -57,7 +57,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from captoken._format import names
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.spelling import escape, json_text, named_all, shown
 from captoken._language import addresses, urls
 from captoken._language.values import a_bounded_integer, a_list

@@ -36,7 +36,7 @@ from captoken._format.encoding import (
     encode_json,
 )
 from captoken._format.errors import DischargeError, LimitError
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.parts import Packet, RawCaveat
 from captoken._format.public_keys import exchange_key, public_bytes
 from captoken._format.sealed import SealedValue, forgetful

@@ -17,7 +17,7 @@ from captoken._format import chain, names
 from captoken._format.clocks import Clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.parts import Packet
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue

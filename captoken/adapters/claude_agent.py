@@ -40,7 +40,7 @@ with extra("claude-agent"):
 
 from captoken import current
 from captoken._format.errors import CaptokenError, GuardError
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._writing.token import Token
 from captoken.adapters._agents import mentions
 from captoken.adapters._agents.guarding import checked_guard, unasked

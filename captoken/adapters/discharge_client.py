@@ -17,7 +17,7 @@ import msgspec
 
 from captoken._bounds import ANSWER_BYTES
 from captoken._format.errors import CaptokenError, DischargeError, TokenFormatError
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.spelling import shown
 from captoken._language.discharge import Discharge, Ticket
 from captoken.adapters._discharge.protocol import PATH, Answer, Asked, Interactive

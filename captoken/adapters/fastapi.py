@@ -36,7 +36,7 @@ with extra("fastapi"):
 
 from captoken._format import names
 from captoken._format.errors import NoToken
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, cost_of, read_cost, with_cost

@@ -30,7 +30,7 @@ from captoken import current
 from captoken._format.clocks import Seconds
 from captoken._format.errors import Refused, WideningError
 from captoken._format.extras import extra
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.keywords import Strings

@@ -23,7 +23,7 @@ from captoken._format import chain, names, primitives
 from captoken._format.encoding import b64decode, b64encode, decode_json, encode_json
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import KeyringError
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.primitives import KEY_BYTES, problem_with
 from captoken._format.sealed import SealedValue, forgetful
 from captoken._format.spelling import named_all, shown, shown_file

@@ -18,7 +18,7 @@ from captoken._format import names, primitives
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.signed import body_of
 from captoken._format.spelling import shown
 from captoken.stores.ports import FULL, KEPT, MOST_BUCKETS, Debit, Reservation

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from captoken._bounds import BODY_BYTES, TOO_LARGE, read_bytes
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.text import without_proof
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, costing, read_cost

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._format.spelling import shown
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.records import CODES

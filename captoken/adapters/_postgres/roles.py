@@ -31,7 +31,7 @@ with extra("postgres"):
     from pglast.keywords import RESERVED_KEYWORDS
     from psycopg.rows import tuple_row
 
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._language.patterns import decided
 from captoken._language.rights import NO_RIGHTS, Rights, RightsMap, rights_of
 from captoken.adapters._postgres.auditing import audit

@@ -19,7 +19,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from captoken._format.errors import GuardError
-from captoken._format.given import read_once
+from captoken._format.names import read_once
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Denied
 from captoken.adapters._paying import Paying
