@@ -20,6 +20,7 @@ from captoken._format.spelling import named_all, shown
 from captoken._format.text import text_of
 from captoken._language.access import Caller
 from captoken._language.discharge import Discharge, Ticket
+from captoken._verification.telling import quietly
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken.audit._check import check, read
@@ -39,6 +40,7 @@ def _nobody(piece: object) -> None:
     """Nobody watches."""
 
 
+@quietly()  # the story tells each refusal itself
 def play(
     seed: int | None = None,
     watch: Watch = _nobody,
