@@ -91,6 +91,7 @@ def steps(scan: Any, data: bytes) -> int:
         nonlocal count
         count += event == "c_call"
 
+    before = sys.gettrace(), sys.getprofile()  # coverage, for one
     sys.settrace(trace)
     sys.setprofile(profile)
     try:
@@ -98,8 +99,8 @@ def steps(scan: Any, data: bytes) -> int:
     except RequestError:
         pass
     finally:
-        sys.setprofile(None)
-        sys.settrace(None)
+        sys.setprofile(before[1])
+        sys.settrace(before[0])
     return count
 
 

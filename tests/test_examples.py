@@ -225,7 +225,9 @@ def run(*command, folder, **environment):
         [sys.executable, *map(str, command)], capture_output=True, cwd=folder, env=env, timeout=60, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stderr == b"" and list(folder.iterdir()) == []
+    # Where nobody has set up logging, Python shows warnings: a verifier warns of a wrong key.
+    said = [line for line in done.stderr.splitlines() if not line.startswith(b"refused: unknown_key: ")]
+    assert said == [] and list(folder.iterdir()) == []
     return done.stdout.decode()
 
 

@@ -230,4 +230,5 @@ def test_hostile_values_of_an_access_never_raise_in_a_check():
         except (TypeError, ValueError):
             continue
         codes = [verifier().check(token_text, ask).code for token_text in tool]
-        assert codes[0] == "argument" and codes[3] == "allowed" and set(codes) <= {"allowed", "argument"}
+        refused = "too_much_work" if value == [None] * 10**5 else "argument"  # 4 MB, by 24.26
+        assert codes[0] == refused and codes[3] == "allowed" and set(codes) <= {"allowed", refused}

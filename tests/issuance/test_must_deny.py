@@ -1128,7 +1128,7 @@ LOADS: list[tuple[str, str, str, str]] = [
     ("86 an undefined grant of a test", '[[test]]\ngrant = "q3-risk"', '[[test]]\ngrant = "q9"', "no grant q9"),
     ("86 a test that fails", 'denies = [{ table = "hr"', 'denies = [{ table = "market.eu"', "test 1: q3-risk allows"),
     ("86 a test that is granted and should not be", 'groups = ["sales"] }\nrefused', 'groups = ["readers"] }\nrefused', "test 2: it is granted"),
-    ("86 an unknown field", "bound = true", "bound = true\nbuond = true", "unknown field"),
+    ("86 an unknown field", "bound = true", "bound = true\nbuond = true", "unknown key"),
     ("86 a subject by an address that is reassigned", 'subject = "acme:{sub}"', 'subject = "acme:{email}"', "somebody else later"),
     ("86 an expression for a claim", 'groups = ["finance"], acr', 'groups = ["fin.*"], acr', "only sub may"),
 ]  # fmt: skip

@@ -698,7 +698,7 @@ def test_fuzz_no_header_is_more_than_bytes(headers: list[tuple[bytes, bytes]]) -
         ("[service.proxy]", r"service\.proxy is known by addresses, by secret_sha256, or by both"),
         ('[service.proxy]\naddresses = ["proxy.example"]', r"'proxy\.example' is no IP address"),
         ('[service.proxy]\nsecret_sha256 = "of-the-proxy"', r"service\.proxy: secret_sha256 is 64 lower-case"),
-        ("[service.proxy]\nheader = 1", "unknown field"),
+        ("[service.proxy]\nheader = 1", "unknown key"),
     ],
 )
 def test_a_proxy_that_anybody_could_be_does_not_load(proxy: str, says: str) -> None:
