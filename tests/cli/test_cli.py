@@ -791,7 +791,7 @@ def imported(*arguments, **options):
         "import sys; from captoken.cli import main\nsys.argv[0] = 'captoken'\ntry: main()\nexcept SystemExit: pass\n"
         "print(*[name for name in ('rich', 'sqlite3', 'nacl') if name in sys.modules], file=sys.stderr)"
     )
-    done = run("-c", code, *arguments, **options)
+    done = run("-P", "-c", code, *arguments, **options)  # not what a test has put into the folder
     return done.stderr.decode().splitlines()[-1].split()
 
 
