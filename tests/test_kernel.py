@@ -83,3 +83,28 @@ def test_what_most_programs_never_call_is_not_loaded(name: str, loaded: dict[str
     """Nor what writes tokens, nor libsodium. `typing_extensions`, where it is installed, is loaded by msgspec, and loads three of these."""
     by_msgspec = {"ast", "inspect", "json"} if "typing_extensions" in loaded else set()
     assert name not in loaded or name in by_msgspec
+
+
+def test_public_names_are_there_to_be_found_before_they_are_loaded() -> None:
+    """`dir` names them, and a name that is none is an AttributeError."""
+    import captoken
+    from captoken import keys
+
+    assert set(captoken.__all__) <= set(dir(captoken)) and set(keys.__all__) <= set(dir(keys))
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = captoken.Nothing  # type: ignore[attr-defined]
+
+
+def test_a_caveat_that_looks_at_no_value_counts_nothing() -> None:
+    """`uses` and `budget` are asked of the ledger; and what an access has many of is copied as it is."""
+    from captoken import Access
+    from captoken._language.caveats import V1
+    from captoken._language.link import Link
+    from captoken._language.links import read_link
+    from captoken._language.work import looked
+
+    link = read_link(b'{"n":"AAAAAAAAAAA","uses":1}', V1)
+    many = {f"key-{number}": number for number in range(2000)}
+    access = Access(tool="t", arguments={"all": many})
+    assert isinstance(link, Link) and list(looked([link], access)) == []
+    assert access.arguments is not None and access.arguments["all"] == many
