@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutation.rooms import kernel
-from tests.world import KEYRING, NOW, mint
+from tests.world import KEYRING, NOW, mint, verifier
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "kernel.md").read_text("utf-8")
@@ -108,3 +108,8 @@ def test_a_caveat_that_looks_at_no_value_counts_nothing() -> None:
     access = Access(tool="t", arguments={"all": many})
     assert isinstance(link, Link) and list(looked([link], access)) == []
     assert access.arguments is not None and access.arguments["all"] == many
+
+
+def test_both_grants_say_what_the_token_can_do() -> None:
+    grant = verifier().authenticate(mint().serialize())
+    assert grant.blocking is grant and grant.awaited.capability == grant.capability
