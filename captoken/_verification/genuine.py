@@ -8,8 +8,8 @@ The rules of this file:
 
 - `plan.authenticate` alone makes a `Genuine`. That there is one means that the chain has held.
 - Nothing here says whether a token may be used: no time, no audience of a server, no store.
-- Two values are filled in later, on a frozen object: the capability, and what selectors ask. Both
-  follow from the rest, so that two threads that race write the same.
+- Two values are filled in later, on a frozen object: the row of checks, and what selectors ask.
+  Both follow from the rest, so that two threads that race write the same.
 - The tags are secrets. They leave as ids and states, which are hashes of them, and not else.
 """
 

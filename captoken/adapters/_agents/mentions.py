@@ -1,6 +1,6 @@
 """What the CLI of the Claude Agent SDK reads because a prompt names it after an `@`.
 
-    paths("Look at @notes.txt, please.", "/work", "/home/jane")    # ["/work/notes.txt"]
+    paths("Look at @notes.txt, please.", "/project", "/home/jane")    # ["/project/notes.txt"]
 
 The CLI reads these files, and lists these folders, before the model is asked and outside of any
 tool. So they are found here as it finds them, and more than that: an `@` counts wherever it could
