@@ -100,7 +100,7 @@ test(
       assert.equal(who.content[0]!.text, "reader for user:jane, in task-123");
       const beyond = await call(client, text, "read", { path: "/reports/2024" });
       assert.equal(beyond.isError, true);
-      assert.match(beyond.content[0]!.text, /^Not permitted: an argument of this tool/);
+      assert.match(beyond.content[0]!.text, /^Not permitted: this tool with these arguments/);
       await assert.rejects(call(client, "", "whoami", {}), { code: 401 });
       const forged = `${text.slice(0, -1)}${text.endsWith("A") ? "Q" : "A"}`;
       await assert.rejects(call(client, forged, "whoami", {}), { code: 401 });
