@@ -33,10 +33,8 @@ from captoken.issuance import saml
 from captoken.issuance.claims import Claims
 from captoken.issuance.jose import JoseError, Json, Key, UnverifiedJwt, holds, taken_apart
 from captoken.issuance.policy import Oidc, Policy, Provider, Saml, Spiffe
+from captoken.issuance.registry.ports import LEEWAY
 from captoken.issuance.signed_xml import CERTIFICATES, UnverifiedXml, XmlError, xml_holds
-
-# Seconds that clocks may differ by.
-LEEWAY = 30
 
 # Seconds that an ID-JAG is good for at most, whatever the policy says.
 MAX_ID_JAG = 300

@@ -34,7 +34,6 @@ from captoken._format.errors import IssuanceError
 from captoken._format.spelling import shown
 from captoken.issuance import events
 from captoken.issuance.identity import (
-    LEEWAY,
     Keys,
     Opened,
     audiences_of,
@@ -48,6 +47,7 @@ from captoken.issuance.identity import (
 from captoken.issuance.jose import JoseError, Json, taken_apart
 from captoken.issuance.policy import Oidc, Policy, Provider, Signals
 from captoken.issuance.registry import Ending
+from captoken.issuance.registry.ports import LEEWAY
 
 # The kinds of signals, by their `typ`.
 LOGOUT = "logout+jwt"

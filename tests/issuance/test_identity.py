@@ -28,8 +28,9 @@ from captoken._format.encoding import b64decode, b64encode
 from captoken._format.errors import IssuanceError
 from captoken.errors import CaptokenError
 from captoken.issuance import identity, policy
-from captoken.issuance.identity import ACTORS, LEEWAY, SUBJECTS, needed_key
+from captoken.issuance.identity import ACTORS, SUBJECTS, needed_key
 from captoken.issuance.jose import JoseError, Key, key_set, taken_apart
+from captoken.issuance.registry.ports import LEEWAY
 from tests.issuance.assertions import (
     ACCESS,
     ID_JAG,

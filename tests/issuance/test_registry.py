@@ -17,7 +17,7 @@ import pytest
 from captoken.errors import IssuanceError, StoreError
 from captoken.issuance.registry import MemoryRegistry, StartedTask, Unpublished, is_silent
 from captoken.issuance.registry._rules import DAY, REFUSED_CLOCK, REFUSED_ID, REMEMBERED, SWEEP
-from captoken.issuance.registry.ports import SILENCE
+from captoken.issuance.registry.ports import LEEWAY, SILENCE
 from captoken.stores.own_process import OwnProcess
 from tests.issuance import registries
 from tests.issuance.registries import WAIT, Place, close_all, ending, entry, joining, said, seen
@@ -401,9 +401,9 @@ def test_81_an_assertion_of_before_the_logout_starts_nothing(place: Place) -> No
 
     assert [change.task.id for change in registry.end(ending(subject="acme:john"))] == ["john"]
     john: dict[str, Any] = {"subject": "acme:john", "session": "s4", "now": NOW + 1}
-    for at in (NOW - 10, NOW):
+    for at in (NOW - 10, NOW, NOW + LEEWAY):
         assert refused(registry, entry("a", seen(1), issued_at=at, **john))[2] == "the login has ended"
-    assert said(registry, entry("a", seen(1), issued_at=NOW + 1, **john)) == "a", "whoever logs in again"
+    assert said(registry, entry("a", seen(1), issued_at=NOW + LEEWAY + 1, **john)) == "a", "whoever logs in again"
     registry.end(ending(subject="acme:john", now=NOW - 100))
     assert said(registry, entry("b", seen(2), issued_at=NOW, **john)) == "invalid_grant", "the later logout counts"
 
@@ -413,8 +413,8 @@ def test_81_an_assertion_without_a_session_of_before_a_logout(place: Place) -> N
     registry = place.created()
     assert registry.end(ending(subject="acme:jane", sessionless=True)) == ()
     for number, none in enumerate((None, "")):
-        assert refused(registry, entry("a", seen(number), session=none, issued_at=NOW))[2] == "the login has ended"
-        newer = entry(f"new-{number}", seen(number), session=none, issued_at=NOW + 1)
+        assert refused(registry, entry("a", seen(number), session=none, issued_at=NOW + LEEWAY))[2] == "the login has ended"
+        newer = entry(f"new-{number}", seen(number), session=none, issued_at=NOW + LEEWAY + 1)
         assert said(registry, newer) == f"new-{number}"
     assert said(registry, entry("b", seen(3), session="s2")) == "b"
     assert said(registry, entry("c", seen(4), session=None, subject="acme:john")) == "c"
@@ -449,8 +449,22 @@ def test_81_by_a_clock_of_the_provider_that_is_ahead(place: Place) -> None:
     """The event says its own time: the login of a moment before it is over as well."""
     registry = place.created()
     registry.end(ending(subject="acme:jane", issued_at=NOW + 20))
-    assert said(registry, entry("a", issued_at=NOW + 19)) == said(registry, entry("a", issued_at=NOW + 20)) == "invalid_grant"
-    assert said(registry, entry("a", issued_at=NOW + 21)) == "a"
+    last = NOW + 20 + LEEWAY
+    assert said(registry, entry("a", issued_at=NOW + 20)) == said(registry, entry("a", issued_at=last)) == "invalid_grant"
+    assert said(registry, entry("a", issued_at=last + 1)) == "a"
+
+
+@pytest.mark.parametrize("grants", [None, ("q3-risk",)])
+@pytest.mark.parametrize("whose", [{"subject": "acme:jane"}, {"subject": "acme:jane", "sessionless": True}])
+def test_81_an_assertion_that_is_stamped_ahead_is_of_before_the_event(place: Place, whose: Any, grants: Any) -> None:
+    """A provider's clock may be ahead by the leeway, and such an assertion is taken: so an event reaches as far."""
+    registry = place.created()
+    registry.end(ending(**whose, grants=grants, issued_at=NOW - 5))
+    for ahead in (0, 1, LEEWAY - 1, LEEWAY):
+        stamped = entry("a", seen(ahead, issued_at=NOW + ahead), session=None, issued_at=NOW + ahead)
+        assert refused(registry, stamped)[2] == "the login has ended"
+    after = NOW + LEEWAY + 1
+    assert said(registry, entry("a", seen(99, issued_at=after), session=None, issued_at=after)) == "a"
 
 
 def test_an_end_of_one_task_ends_no_login(place: Place) -> None:
@@ -466,7 +480,7 @@ def test_an_end_of_some_grants_voids_assertions_for_these(place: Place) -> None:
     registry.end(ending(subject="acme:jane", grants=("q3-risk",)))
     assert said(registry, entry("a", seen())) == "invalid_grant"
     assert said(registry, entry("b", seen(), grant="q3-other")) == "b"
-    assert said(registry, entry("a", seen(2), issued_at=NOW + 1)) == "a"
+    assert said(registry, entry("a", seen(2), issued_at=NOW + LEEWAY + 1)) == "a"
 
 
 def test_52_an_event_that_was_heard_has_no_effect(place: Place) -> None:
@@ -474,12 +488,12 @@ def test_52_an_event_that_was_heard_has_no_effect(place: Place) -> None:
     registry = place.created()
     assert said(registry, entry("a")) == "a"
     assert len(registry.end(ending(subject="acme:jane", jti="j1"))) == 1
-    assert said(registry, entry("b", issued_at=NOW + 1, now=NOW + 1)) == "b"
+    assert said(registry, entry("b", issued_at=NOW + LEEWAY + 1, now=NOW + 1)) == "b"
     for facts in ({"subject": "acme:jane"}, {"task": "b"}):
         assert registry.end(ending(now=NOW + 50, jti="j1", **facts)) == ()
     assert registry.hear("acme", "j1", NOW + 50) is False
     assert registry.heard_at("acme") == NOW, "nor does it say that the stream lives"
-    assert registry.is_live("b", NOW) and said(registry, entry("c", issued_at=NOW + 2, now=NOW + 60)) == "c"
+    assert registry.is_live("b", NOW) and said(registry, entry("c", issued_at=NOW + LEEWAY + 2, now=NOW + 60)) == "c"
     assert len(registry.end(ending(subject="acme:jane", jti="j1", stream="signals", now=NOW + 70))) == 2
 
 
@@ -578,16 +592,16 @@ def test_47_a_clock_that_steps_back_revives_no_login(place: Place) -> None:
     registry = place.created()
     registry.end(ending(session="s1"))
     registry.end(ending(subject="acme:john", now=NOW + 1))
-    later = NOW + REMEMBERED + PAST
+    later = NOW + LEEWAY + REMEMBERED + PAST
     sweep(registry, later - 1)
-    back: dict[str, Any] = {"now": NOW + 5, "issued_at": NOW + 4}
+    back: dict[str, Any] = {"now": NOW + 5, "issued_at": NOW + LEEWAY + 4}
     assert refused(registry, entry("a", **back))[2] == "the login has ended"
     sweep(registry, later + SWEEP)
-    for at in (NOW - 10, NOW + 1):
+    for at in (NOW - 10, NOW + LEEWAY + 1):
         for facts in ({}, {"subject": "acme:john"}, {"subject": "acme:other", "session": None}):
             assert "forgotten logout" in refused(registry, entry("a", now=NOW + 5, issued_at=at, **facts))[2]
             assert "forgotten logout" in refused(registry, entry("a", seen(1, issued_at=at), **{**back, **facts}))[2]
-    assert said(registry, entry("a", seen(1, issued_at=NOW + 2), **back)) == "a"
+    assert said(registry, entry("a", seen(1, issued_at=NOW + LEEWAY + 2), **back)) == "a"
 
 
 def test_what_is_forgotten_lowers_no_floor(place: Place) -> None:
@@ -598,8 +612,9 @@ def test_what_is_forgotten_lowers_no_floor(place: Place) -> None:
     assert said(registry, entry("a", issued_at=NOW + PAST, session="s3")) == "invalid_grant"
     assert said(registry, entry("a", issued_at=NOW + PAST + 1, session="s3")) == "a"
     sweep(registry, NOW + 2 * REMEMBERED)
-    assert said(registry, entry("b", issued_at=NOW + PAST + 1, session="s3")) == "invalid_grant"
-    assert said(registry, entry("b", issued_at=NOW + PAST + 2, session="s3")) == "b"
+    last = NOW + PAST + 1 + LEEWAY
+    assert said(registry, entry("b", issued_at=last, session="s3")) == "invalid_grant"
+    assert said(registry, entry("b", issued_at=last + 1, session="s3")) == "b"
 
 
 def test_47_how_many_were_begun_is_not_known_by_a_clock_that_steps_back(place: Place) -> None:

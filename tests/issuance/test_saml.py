@@ -27,8 +27,9 @@ from captoken._format.encoding import b64decode, b64encode
 from captoken._format.errors import IssuanceError
 from captoken.errors import CaptokenError
 from captoken.issuance import identity, policy, signed_xml
-from captoken.issuance.identity import ACTORS, LEEWAY, SUBJECTS, Identity, needed_key
+from captoken.issuance.identity import ACTORS, SUBJECTS, Identity, needed_key
 from captoken.issuance.jose import JoseError, Key
+from captoken.issuance.registry.ports import LEEWAY
 from captoken.issuance.signed_xml import CERTIFICATES, MAX_DEPTH, MAX_ELEMENTS, MAX_PREFIXES, XmlError, certificates, read_xml
 from captoken.issuance.signed_xml import canonical as ours
 from tests.issuance.saml_idp import (

@@ -25,6 +25,7 @@ from captoken.control import Operator
 from captoken.errors import IssuanceError, StoreError
 from captoken.issuance import events, identity, policy, signals
 from captoken.issuance.registry import Ending, MemoryRegistry, Unpublished
+from captoken.issuance.registry.ports import LEEWAY
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.issuance.signals import EVENT, LOGOUT, Effect
 from captoken.keys import OperatorKey
@@ -580,7 +581,8 @@ def logout(**claims: Any) -> str:
 
 def start(world: World, number: int = 0, **claims: Any) -> str:
     """A task of jane's."""
-    said = world.ask(proof(jti=f"p{number}"), **exchange(subject_token=login(**{"iat": usual.NOW - 5 - number, **claims})))
+    now = world.clock.now
+    said = world.ask(proof(jti=f"p{number}", iat=now), **exchange(subject_token=login(**{"iat": now - 5 - number, **claims})))
     assert said["status"] == 200, said
     return str(said["task"])
 
@@ -594,6 +596,22 @@ def test_a_logout_ends_the_tasks_of_its_session_and_the_overlay_says_so() -> Non
     assert not world.registry.is_live(mine, usual.NOW) and world.registry.is_live(other, usual.NOW)
     lived(world, logout(jti="l2", sid=None))
     assert {task for task, _, _ in world.said()} == {mine, other}
+
+
+@pytest.mark.parametrize("told", ["logout", "event"])
+def test_81_an_assertion_that_is_stamped_ahead_is_of_before(told: str) -> None:
+    """It was signed before the logout, by a clock that is ahead: all that the service takes, the logout reaches."""
+    world = streaming() if told == "event" else Ended()
+    ahead = [exchange(subject_token=login(iat=usual.NOW + number, sid="s2")) for number in (1, 15, LEEWAY)]
+    if told == "event":
+        assert [answer.status_code for answer in sent(world, seen(f"{RISC}sessions-revoked"))] == [202]
+    else:
+        assert [answer.status_code for answer in lived(world, logout(sid=None))] == [200]
+    for number, form in enumerate(ahead):
+        said = world.ask(proof(jti=f"a{number}"), **form)
+        assert (said["error"], said["error_description"]) == ("invalid_grant", "the assertion starts nothing: get a new one")
+    world.clock.advance(LEEWAY + 1)
+    assert start(world, 9, iat=world.clock.now, sid="s2"), "who logs in after that starts anew"
 
 
 def test_81_an_assertion_of_before_the_logout_starts_nothing() -> None:
@@ -623,7 +641,8 @@ def test_52_a_logout_that_comes_again_has_no_effect() -> None:
     world = Ended()
     start(world, 1)
     assert [answer.status_code for answer in lived(world, logout(sid=None))] == [200]
-    later = start(world, 0, iat=usual.NOW + 1, sid="s2")
+    world.clock.advance(LEEWAY + 1)
+    later = start(world, 0, iat=world.clock.now, sid="s2")
     assert [answer.status_code for answer in lived(world, logout(sid=None), logout(sid=None))] == [200, 200]
     assert world.registry.is_live(later, usual.NOW) and len(world.said()) == 1
     lived(world, logout(sid=None, jti="l2"))
@@ -911,7 +930,8 @@ def test_52_an_event_that_comes_again_has_no_effect() -> None:
     world = streaming()
     start(world, 1)
     sent(world, seen(f"{RISC}sessions-revoked"))
-    later = start(world, 0, iat=usual.NOW + 1, sid="s2")
+    world.clock.advance(LEEWAY + 1)
+    later = start(world, 0, iat=world.clock.now, sid="s2")
     assert [answer.status_code for answer in sent(world, *[seen(f"{RISC}sessions-revoked")] * 2)] == [202, 202]
     assert world.registry.is_live(later, usual.NOW)
     sent(world, seen(f"{RISC}sessions-revoked", jti="e2"))

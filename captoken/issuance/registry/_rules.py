@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import IssuanceError, StoreError
-from captoken.issuance.registry.ports import Ending, Exchange, Seen, StartedTask
+from captoken.issuance.registry.ports import LEEWAY, Ending, Exchange, Seen, StartedTask
 
 DAY = 86_400
 
@@ -377,8 +377,9 @@ def voided(ending: Ending) -> list[Void]:
         of = "sessionless" if ending.sessionless else "subject"
         whose = ending.subject or ""
 
-    # The later of two clocks: too late costs a new login, and too early would miss one.
-    at = max(ending.now, ending.issued_at)
+    # The later of two clocks, and as far as an assertion of before may be stamped ahead: too late
+    # costs a new login, and too early would miss one.
+    at = max(ending.now, ending.issued_at) + LEEWAY
     if ending.grants is None:
         every = Void(
             provider=provider,

@@ -12,6 +12,10 @@ import msgspec
 
 from captoken._format.clocks import CLOCKS_DIFFER
 
+# Seconds that the clock of whoever signs an assertion may differ from ours. One may be stamped so
+# far ahead, and is good.
+LEEWAY = 30
+
 # Seconds that a stream of events may say nothing, before it is taken for broken.
 SILENCE = 900
 
@@ -96,7 +100,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     # Tasks of that session, and those that it joined. Nothing is started by the session any more.
     session: str | None = None
 
-    # Tasks of that subject. Assertions that were issued until now start nothing any more.
+    # Tasks of that subject. Assertions that were issued until now start nothing any more, and none
+    # that is stamped up to LEEWAY ahead: it could be of before.
     subject: str | None = None
 
     # Of that subject, only what started without a session: it could be any of theirs.
