@@ -221,7 +221,11 @@ class IssuanceService:
 
         # From here on it is known who asks, so that a refusal has a record, too.
         asking = Asking(now, policy.digest, subject, actor, request.ask)
-        over = self._rates.over(_caller(subject, actor), policy.per_minute)
+        over = self._rates.over(
+            _caller(subject, actor),
+            _shown_again(subject, actor),
+            policy.per_minute,
+        )
         try:
             if over:
                 raise IssuanceError("too many requests of yours: wait", SLOW_DOWN)
@@ -390,6 +394,15 @@ def _caller(*who: Identity | None) -> tuple[str, ...]:
         if one is not None:
             caller += (one.provider, one.sub)
     return tuple(caller)
+
+
+def _shown_again(subject: Identity | None, actor: Identity | None) -> bytes | None:
+    """What is known again of the assertion that starts, if somebody could show it again.
+
+    An actor's own assertion beside it is its login here, and comes with each request.
+    """
+    starts = subject or actor
+    return None if starts is None or starts.is_live else starts.digest
 
 
 def _proven(scope: Scope, policy: Policy, now: int) -> Proven | None:

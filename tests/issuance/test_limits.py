@@ -11,9 +11,9 @@ from captoken.errors import IssuanceError, StoreError
 from captoken.issuance.policy import read
 from captoken.issuance.registry import MemoryRegistry
 
-from .registries import ending, entry, joining, said, seen
+from .registries import Place, ending, entry, joining, said, seen
 from .test_records import forged
-from .test_service import World, exchange, login, nightly, proof, svid, workflow
+from .test_service import EXCHANGE, ID_TOKEN, ROOT, World, exchange, login, nightly, proof, svid, workflow
 from .world import NOW, POLICY, policy
 
 JANE = ("acme", "jane")
@@ -37,41 +37,90 @@ class Clock:
 def test_so_many_at_once_and_then_so_many_a_minute(per_minute: int) -> None:
     clock = Clock()
     rates = Rates(clock=clock)
-    assert [rates.over(JANE, per_minute) for _ in range(per_minute + 5)] == [0] * per_minute + [1, 2, 3, 4, 5]
+    assert [rates.over(JANE, None, per_minute) for _ in range(per_minute + 5)] == [0] * per_minute + [1, 2, 3, 4, 5]
     for _ in range(3):
         clock.now += seconds_for(per_minute)
-        assert not rates.over(JANE, per_minute), "what was refused is not counted"
+        assert not rates.over(JANE, None, per_minute), "what was refused is not counted"
     clock.now += MINUTE
-    assert [rates.over(JANE, per_minute) for _ in range(per_minute + 5)].count(0) == per_minute
+    assert [rates.over(JANE, None, per_minute) for _ in range(per_minute + 5)].count(0) == per_minute
 
 
 def test_whoever_asks_evenly_is_never_refused() -> None:
     clock = Clock()
     rates = Rates(clock=clock)
     for _ in range(500):
-        assert rates.over(JANE, 7) == 0
+        assert rates.over(JANE, None, 7) == 0
         clock.now += MINUTE / 7
 
 
 def test_each_has_a_count_of_its_own_and_of_those_who_asked_long_ago_none_is_kept() -> None:
     clock = Clock()
     rates = Rates(remembered=3, clock=clock)
-    assert [rates.over(one, 1) for one in (JANE, JANE, OMAR)] == [0, 1, 0]
+    assert [rates.over(one, None, 1) for one in (JANE, JANE, OMAR)] == [0, 1, 0]
     for number in range(100):
-        assert rates.over(("ci", str(number)), 1) == 0
-        assert rates.over(JANE, 1) == number + 2, "who goes on asking is not forgotten"
+        assert rates.over(("ci", str(number)), None, 1) == 0
+        assert rates.over(JANE, None, 1) == number + 2, "who goes on asking is not forgotten"
         assert len(rates) <= 3
-    assert rates.over(OMAR, 1) == 0, "forgotten, and with it what it had used"
+    assert rates.over(OMAR, None, 1) == 0, "forgotten, and with it what it had used"
 
 
 def test_another_policy_counts_by_its_own_number() -> None:
     rates = Rates(clock=Clock())
-    assert [rates.over(JANE, 2) for _ in range(3)] == [0, 0, 1]
-    assert rates.over(OMAR, 4) == 0 and rates.over(JANE, 4) == 2
+    assert [rates.over(JANE, None, 2) for _ in range(3)] == [0, 0, 1]
+    assert rates.over(OMAR, None, 4) == 0 and rates.over(JANE, None, 4) == 2
 
 
-def slow(per_minute: int = 2) -> World:
-    return World(read(POLICY.replace("[service]", f"[service]\nper_minute = {per_minute}")))
+def test_what_was_shown_before_is_counted_apart() -> None:
+    """By who shows it, and by its digest: neither its owner nor another one of theirs waits for it."""
+    clock = Clock()
+    rates = Rates(clock=clock)
+    assert [rates.over(JANE, b"spent", 3) for _ in range(6)] == [0, 0, 0, 1, 2, 3]
+    assert [rates.over(JANE, bytes([number]), 3) for number in range(4)] == [0, 0, 1, 2], "the first of it was one of hers"
+    assert rates.over(JANE, b"spent", 3) == 4 and rates.over(OMAR, b"spent", 3) == 0
+    assert [rates.over(JANE, bytes([3]), 3) for _ in range(3)] == [3, 4, 5], "one that was too many is new the next time"
+    clock.now += MINUTE / 3
+    assert [rates.over(JANE, bytes([3]), 3), rates.over(JANE, bytes([4]), 3), rates.over(JANE, b"spent", 3)] == [0, 1, 0]
+
+
+def test_many_that_were_shown_before_push_out_no_caller() -> None:
+    rates = Rates(remembered=3, clock=Clock())
+    assert [rates.over(JANE, None, 9) for _ in range(9)] == [0] * 9
+    for number in range(20):
+        assert rates.over(OMAR, bytes([number]), 1000) == 0
+    assert rates.over(JANE, None, 9) == 1 and len(rates) == 2
+
+
+def slow(per_minute: int = 2, **facts: Any) -> World:
+    made = World(read(POLICY.replace("[service]", f"[service]\nper_minute = {per_minute}")), **facts)
+    made.app._rates = Rates(clock=Clock())  # however long a test takes, no time passes
+    return made
+
+
+def test_a_spent_login_that_a_thief_shows_again_does_not_lock_its_owner_out(place: Place) -> None:
+    """A thousand times, between each two logins of hers. She has as many as ever, and no more."""
+    reading = {"grant_type": EXCHANGE, "subject_token_type": ID_TOKEN, "resource": "sales-db", "requested_token_type": ROOT}
+    one = slow(12, registry=place.created())
+    spent = {**reading, "subject_token": login(groups=["readers"], iat=NOW - 20)}
+    assert one.ask(**spent)["status"] == 200
+
+    def thief() -> set[int]:
+        return {int(one.ask(**spent)["status"]) for _ in range(40)}
+
+    fresh = []
+    for number in range(13):
+        assert thief() <= {400, 429}
+        mine = {**reading, "subject_token": login(groups=["readers"], iat=NOW - number)}
+        fresh.append(one.ask(**mine)["status"])
+    assert fresh == [200] * 11 + [429] * 2, "the spent one was the first of twelve"
+
+
+def test_nor_does_a_spent_identity_of_a_workload(place: Place) -> None:
+    one = slow(3, registry=place.created())
+    spent = nightly(client_assertion=workflow(jti="spent"))
+    assert one.ask(**spent)["status"] == 200
+    assert {one.ask(**spent)["status"] for _ in range(50)} == {400, 429}
+    fresh = [one.ask(**nightly(client_assertion=workflow(jti=str(number))))["status"] for number in range(3)]
+    assert fresh == [200, 200, 429]
 
 
 def test_429_after_the_signature_for_that_identity_alone() -> None:
