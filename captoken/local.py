@@ -9,7 +9,8 @@ Nothing is in here that is not somewhere else: an Office makes the parts, and pu
 
     keyring.json                       mints and verifies: Keyring
     operator.json, operator.json.seen  signs the overlay, and the number of its last: Operator
-    office.db                          overlay, used proofs and counts: captoken.stores.sqlite
+    overlay.db                         the overlay: SQLiteSnapshots
+    office.db                          used proofs and counts: captoken.stores.sqlite
     audit.json, trail.jsonl            signs the trail, and the trail: AuditTrail, TrailFile
     trail.jsonl.seen                   the last record that was seen there
     office.json                        which files there have to be
@@ -31,8 +32,8 @@ import fcntl
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from time import time
 from types import TracebackType
 from typing import Self, Unpack
@@ -71,11 +72,13 @@ _log = logging.getLogger("captoken")
 _KEYRING = "keyring.json"
 _OPERATOR = "operator.json"
 _SEEN = "operator.json.seen"  # the commands of an operator keep theirs there too
+_OVERLAY = "overlay.db"
 _STORES = "office.db"
 _AUDIT = "audit.json"
 _TRAIL = "trail.jsonl"
 _TRAIL_SEEN = "trail.jsonl.seen"
-_FILES = (_KEYRING, _OPERATOR, _SEEN, _STORES, _AUDIT, _TRAIL, _TRAIL_SEEN)
+_FILES = (_KEYRING, _OPERATOR, _SEEN, _OVERLAY, _STORES, _AUDIT, _TRAIL, _TRAIL_SEEN)
+_VERSION = 2  # of this list of files
 
 _LIST = "office.json"
 _LOCK = "lock"
@@ -146,12 +149,12 @@ class Office:
 
         Raises StoreError for a folder that others can enter, that is a symbolic link or that
         another process has opened. Also for one that holds something else, or in which a file is
-        missing. Raises KeyringError, OverlayError and AuditError for a file that is not as it was
-        left.
+        missing, and where this process has not the rights. Raises KeyringError, OverlayError and
+        AuditError for a file that is not as it was left.
         """
         path = os.path.abspath(os.fspath(folder))
         _check_folder(path)
-        with ExitStack() as closing:
+        with _told_by_folder(path), ExitStack() as closing:
             closing.callback(_Lock(path).close)
             if not os.path.lexists(os.path.join(path, _LIST)):
                 _make(path, by, clock)
@@ -181,7 +184,7 @@ class Office:
         self._closing.callback(self.ledger.close)
         self.replays = SQLiteReplayStore(stores)
         self._closing.callback(self.replays.close)
-        snapshots = SQLiteSnapshots(stores)
+        snapshots = SQLiteSnapshots(self._file(_OVERLAY))
         self._closing.callback(snapshots.close)
 
         key = OperatorKey.load(self._file(_OPERATOR))
@@ -534,6 +537,16 @@ def _problem(folder: str, text: str) -> StoreError:
     return StoreError(f"the office {shown_file(folder)}: {text}")
 
 
+@contextmanager
+def _told_by_folder(folder: str) -> Generator[None]:
+    """Whatever the system refuses in the block becomes a StoreError, with the file."""
+    try:
+        yield
+    except OSError as error:
+        what = error.strerror or "no reason given"
+        raise _problem(folder, f"{shown_file(str(error.filename))}: {what}") from None
+
+
 def _check_folder(folder: str) -> None:
     """Make the folder, if it is not there. Raises StoreError for one that is not ours alone."""
     try:
@@ -588,7 +601,7 @@ def _make(folder: str, by: str, clock: Clock) -> None:
     stores = path(_STORES)
     SQLiteReplayStore.create(stores, keys=keyring.key_ids, clock=clock).close()
     SQLiteLedger.create(stores, keys=keyring.key_ids, clock=clock).close()
-    snapshots = SQLiteSnapshots.create(stores)
+    snapshots = SQLiteSnapshots.create(path(_OVERLAY))
     operator = Operator(operator_key, snapshots, by=by, life=_LIFE, clock=clock)
     operator.renew()
     snapshots.close()
@@ -596,7 +609,7 @@ def _make(folder: str, by: str, clock: Clock) -> None:
     TrailFile(path(_TRAIL)).close()
     write_private(path(_TRAIL_SEEN), b"")
 
-    write_private(path(_LIST), encode_json({"files": sorted(_FILES), "v": 1}) + b"\n")
+    write_private(path(_LIST), encode_json({"files": sorted(_FILES), "v": _VERSION}) + b"\n")
 
 
 def _check_files(folder: str) -> None:
@@ -617,14 +630,21 @@ def _check_files(folder: str) -> None:
 
 def _listed(folder: str) -> tuple[str, ...]:
     """The files that there have to be. Raises StoreError for a list that is none of ours."""
+    with open(os.path.join(folder, _LIST), "rb") as file:
+        text = file.read(1 << 16)
     try:
-        with open(os.path.join(folder, _LIST), "rb") as file:
-            stated = decode_json(file.read(1 << 16).removesuffix(b"\n"))
-    except (OSError, EncodingError):
+        stated = decode_json(text.removesuffix(b"\n"))
+    except EncodingError:
         stated = {}
-    if stated != {"files": sorted(_FILES), "v": 1}:
-        raise _problem(folder, f"{_LIST} is no list of the files of an office of this version")
-    return _FILES
+    if stated == {"files": sorted(_FILES), "v": _VERSION}:
+        return _FILES
+
+    if stated.get("v") == 1:
+        raise StoreError(
+            f"the office {shown_file(folder)}: an earlier version made it, with the overlay in "
+            f"{_STORES}: open it with that version, or begin with an empty folder"
+        )
+    raise _problem(folder, f"{_LIST} is no list of the files of an office of this version")
 
 
 def _whole_lines(path: str) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from captoken.testing import FixedClock
 from tests.world import NOW, SALES, WHO, data, tool
 
 ASK = data("sales")
-FILES = ["audit.json", "keyring.json", "office.db", "office.json", "operator.json", "operator.json.seen", "trail.jsonl", "trail.jsonl.seen"]
+FILES = ["audit.json", "keyring.json", "office.db", "office.json", "operator.json", "operator.json.seen", "overlay.db", "trail.jsonl", "trail.jsonl.seen"]
 
 
 @pytest.fixture
@@ -103,11 +104,20 @@ def test_a_folder_that_is_no_office_or_half_of_one_is_left_alone(folder: Path, c
     assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("listed", [b"{}\n", b"no json", b'{"files":["keyring.json"],"v":1}\n'])
+@pytest.mark.parametrize("listed", [b"{}\n", b"no json", b'{"files":["keyring.json"],"v":2}\n'])
 def test_a_list_of_files_that_is_another_ones_is_refused(folder: Path, clock: FixedClock, listed: bytes) -> None:
     opened(folder, clock).close()
     (folder / "office.json").write_bytes(listed)
     with pytest.raises(StoreError, match=r"no list of the files of an office"):
+        opened(folder, clock)
+
+
+def test_an_office_of_an_earlier_version_says_so(folder: Path, clock: FixedClock) -> None:
+    """It had the overlay beside the counts, which cannot be read without the right to write."""
+    opened(folder, clock).close()
+    files = [name for name in FILES if name not in ("office.json", "overlay.db")]
+    (folder / "office.json").write_text(json.dumps({"files": files, "v": 1}, separators=(",", ":")) + "\n")
+    with pytest.raises(StoreError, match=r"an earlier version made it, with the overlay in office\.db: open it with that version"):
         opened(folder, clock)
 
 
@@ -244,7 +254,7 @@ def test_an_overlay_of_another_process_that_ran_out_is_gone_on_from(folder: Path
     with opened(folder, clock) as office:
         token = minted(office, expires_in=10**6)
         key = OperatorKey.load(folder / "operator.json")
-        with closing(SQLiteSnapshots(folder / "office.db")) as store:
+        with closing(SQLiteSnapshots(folder / "overlay.db")) as store:
             Operator(key, store, by="ops", clock=clock).revoke(agent="other", why="lost")
         clock.advance(2)
         assert office.overlay().expires_at == clock.now - 2 + 3600
@@ -358,10 +368,10 @@ def test_what_is_revoked_as_it_is_minted_is_refused_at_the_mint(folder: Path, cl
 def test_a_store_that_went_back_is_refused(folder: Path, clock: FixedClock) -> None:
     """Else a copy of yesterday would give back what was revoked since."""
     opened(folder, clock).close()
-    shutil.copy(folder / "office.db", folder / "old")
+    shutil.copy(folder / "overlay.db", folder / "old")
     with opened(folder, clock) as office:
         office.end_task("task-123")
-    shutil.move(folder / "old", folder / "office.db")
+    shutil.move(folder / "old", folder / "overlay.db")
     with pytest.raises(OverlayError, match="the store has lost what it had"):
         opened(folder, clock)
     (folder / "operator.json.seen").write_text("many\n")
@@ -436,7 +446,7 @@ def test_each_part_is_what_it_is_without_the_office(folder: Path) -> None:
     with Office.open(folder) as office:
         token = office.mint(**WHO, **SALES)
         operator = OperatorKey.load(folder / "operator.json").public
-        given = ["--key", str(folder / "operator.json"), "--store", str(folder / "office.db")]
+        given = ["--key", str(folder / "operator.json"), "--store", str(folder / "overlay.db")]
         said = CliRunner().invoke(commands, ["revoke", *given, "--agent", "orchestrator", "--why", "from outside"], standalone_mode=False)
         assert said.exception is None, said.output
         office.operator.renew()
@@ -446,7 +456,7 @@ def test_each_part_is_what_it_is_without_the_office(folder: Path) -> None:
         another = Verifier(office.keyring, overlay=office.overlay, ledger=office.ledger, replays=office.replays, audit=office.trail)
         with pytest.raises(Denied, match="revoked"):
             another.authorize(token, ASK)
-    shown = CliRunner().invoke(commands, ["overlay", "--store", str(folder / "office.db"), "--operator", operator])
+    shown = CliRunner().invoke(commands, ["overlay", "--store", str(folder / "overlay.db"), "--operator", operator])
     assert "from outside" in shown.output
     server = AuditKey.load(folder / "audit.json").public
     with Office.open(folder) as office:

@@ -46,7 +46,11 @@ THEIRS = {
     "captoken/keys/files.py:write_private": OPERATING_SYSTEM,
     "captoken/local.py:__init__": OPERATING_SYSTEM,
     "captoken/local.py:_check_folder": OPERATING_SYSTEM,
+    "captoken/local.py:_told_by_folder": OPERATING_SYSTEM,
+    "captoken/stores/sqlite.py:_file_there": OPERATING_SYSTEM,
+    "captoken/stores/sqlite.py:_make": OPERATING_SYSTEM,
     "captoken/stores/sqlite.py:_transaction": DATABASE,
+    "captoken/stores/trail_file.py:__init__": OPERATING_SYSTEM,
 }
 
 

@@ -183,7 +183,7 @@ def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
 
     files.must_be_there(path, "captoken operate --create")
     with files.about(path):
-        with closing(SQLiteSnapshots(path)) as store:
+        with closing(SQLiteSnapshots(path, readonly=True)) as store:
             data = store.load()
         if data is None:
             raise click.UsageError(f"{path} holds no snapshot yet")

@@ -140,7 +140,12 @@ beginning_options = stacked(
 
 
 @contextmanager
-def _snapshots(path: str, *, create: bool = False) -> Generator[SQLiteSnapshots]:
+def _snapshots(
+    path: str,
+    *,
+    create: bool = False,
+    readonly: bool = False,
+) -> Generator[SQLiteSnapshots]:
     """The store in a file, which is made if that is asked for.
 
     Raises UsageError for a file that is not there, and StoreError for a store that is to be made
@@ -151,7 +156,10 @@ def _snapshots(path: str, *, create: bool = False) -> Generator[SQLiteSnapshots]
     if not create:
         files.must_be_there(path, MAKES_STORE)
     with files.about(path):
-        store = SQLiteSnapshots.create(path) if create else SQLiteSnapshots(path)
+        if create:
+            store = SQLiteSnapshots.create(path)
+        else:
+            store = SQLiteSnapshots(path, readonly=readonly)
         try:
             yield store
             if create:
@@ -500,7 +508,7 @@ def overlay(
     """
     if raw and as_json:
         raise click.UsageError("--raw writes the snapshot as it is: it does not go with --json")
-    with _snapshots(store) as snapshots:
+    with _snapshots(store, readonly=True) as snapshots:
         data = snapshots.load()
     if data is None:
         raise click.UsageError(f"{store} holds no snapshot yet")

@@ -1,6 +1,9 @@
-"""Every store in one SQLite file: for the processes of one machine.
+"""Every store in a SQLite file: for the processes of one machine.
 
 Spec, "Replay", "Ledger", "Overlay".
+
+Used proofs, counts and registries may share a file, whose write-ahead log all that open it have to
+write. The overlay has one of its own, which a server reads without the right to write.
 """
 
 from __future__ import annotations
@@ -42,13 +45,17 @@ _PAUSE = 0.002  # seconds between two looks whether another process is done
 _SLICE = 0.002  # seconds that SQLite waits by itself
 _TOO_LONG = "other threads had the file for longer than the timeout"
 
+# What SQLite says where a process that wrote was cut off, and where a right is missing.
+_CUT_OFF = frozenset((sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY))
+_NO_RIGHT = frozenset((sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM))
+
 
 class SQLiteStore:
     """One file, opened by any number of threads and processes.
 
     What was answered is on disk; a restart forgets nothing. `timeout`: seconds that a call waits
     for others, threads and processes together; then it raises StoreError. Stores of different kinds
-    may share a file.
+    may share a file; the overlay has one of its own.
 
     To open one makes none: `create` does, once. What is not there, or is another file than the one
     that was opened, is a StoreError. A clock that was once far ahead has raised the floors for
@@ -59,6 +66,10 @@ class SQLiteStore:
 
     # That is there if this store is.
     _table: ClassVar[str] = ""
+
+    # How SQLite keeps what is being written, and in which mode it opens the file.
+    _journal: str = "wal"
+    _access: str = "rw"
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
         self._path = os.path.abspath(os.fspath(path))
@@ -93,14 +104,19 @@ class SQLiteStore:
     ) -> None:
         """Make the tables of this kind and their first rows, in one step; the file too, if need be.
 
-        Raises StoreError where they are.
+        Raises StoreError where they are, and where the file cannot be made.
         """
         # For its owner alone: whoever can read the files can hold their locks. Never one that is
         # there: to close any descriptor of a file gives up all locks that this process has on it.
-        with suppress(OSError), unforked():
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        try:
+            with suppress(FileExistsError), unforked():
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise StoreError(f"{_where(path)}: the file cannot be made: {error.strerror}") from None
 
-        with closing(SQLiteStore(path, timeout=timeout)) as file, file._writing() as run:
+        made = SQLiteStore(path, timeout=timeout)
+        made._journal = cls._journal
+        with closing(made) as file, file._writing() as run:
             if _is_there(run, cls._table):
                 raise there_already(_where(path))
             for statement in cls._schema:
@@ -125,10 +141,17 @@ class SQLiteStore:
 
     def _writing(self) -> AbstractContextManager[Run]:
         """One transaction that nobody else writes in."""
-        return self._transaction("begin immediate")
+        if self._access == "ro":
+            raise StoreError(f"{self._where}: it was opened with readonly=True, and is not written")
+        # Without a write-ahead log one waits for those who read, and all of that comes first.
+        waits = "immediate" if self._journal == "wal" else "exclusive"
+        return self._transaction(f"begin {waits}")
 
     def _reading(self) -> AbstractContextManager[Run]:
-        """One transaction that sees one state of the file, and waits for nobody who writes."""
+        """One transaction that sees one state of the file.
+
+        With a write-ahead log it waits for nobody who writes.
+        """
         return self._transaction("begin")
 
     @contextmanager
@@ -166,7 +189,8 @@ class SQLiteStore:
                     return
                 except sqlite3.Error as error:
                     if has_begun or not _is_busy(error) or monotonic() >= until:
-                        raise self._problem(str(error)) from None
+                        code = getattr(error, "sqlite_errorcode", 0)
+                        raise self._failed(str(error), code) from None
             sleep(_PAUSE)
 
     def _missing(self) -> StoreError:
@@ -176,6 +200,20 @@ class SQLiteStore:
     def _problem(self, text: str) -> StoreError:
         """What is raised: which file it is, and what is wrong with it."""
         return StoreError(f"{self._where}: {text}")
+
+    def _failed(self, text: str, code: int) -> StoreError:
+        """What is raised for what SQLite says, with what to do where a right is missing."""
+        if code in _CUT_OFF:
+            return StoreError(
+                f"{self._where}: a process that wrote was cut off, and what it left has to be "
+                "undone: open the file in a process that may write it and its folder"
+            )
+        if code & 0xFF in _NO_RIGHT:
+            needs = "read and write the file and its folder"
+            if self._access == "ro":
+                needs = "read the file, and to enter its folder"
+            return StoreError(f"{self._where}: {text}: this process has to {needs}")
+        return self._problem(text)
 
     def _open(self, until: float) -> sqlite3.Connection:
         file = self._file_there()
@@ -190,7 +228,7 @@ class SQLiteStore:
         # Never makes it: one that is missing may have been lost. SQLite waits for other processes
         # in slices, so that threads need not wait along with it.
         connection = sqlite3.connect(
-            f"{Path(self._path).as_uri()}?mode=rw",
+            f"{Path(self._path).as_uri()}?mode={self._access}",
             uri=True,
             timeout=min(self._timeout, _SLICE),
             isolation_level=None,
@@ -209,25 +247,46 @@ class SQLiteStore:
         """What lies at the path. An open file that was taken away would go on for itself alone."""
         try:
             found = os.stat(self._path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             raise self._missing() from None
+        except OSError as error:
+            what = error.strerror
+            raise StoreError(f"{self._where}: the file cannot be looked at: {what}") from None
         return found.st_dev, found.st_ino
 
-    @staticmethod
-    def _prepare(connection: sqlite3.Connection, until: float) -> None:
-        """Write-ahead logging, on disk before the answer.
+    def _prepare(self, connection: sqlite3.Connection, until: float) -> None:
+        """The journal of this kind, and on disk before the answer.
 
         To change the mode, SQLite itself does not wait for others.
         """
         while True:
             try:
-                connection.execute("pragma journal_mode = wal")
+                self._check_kind(connection.execute)
+                connection.execute(f"pragma journal_mode = {self._journal}")
                 break
             except sqlite3.OperationalError as error:
                 if not _is_busy(error) or monotonic() >= until:
                     raise
                 sleep(0.01)
         connection.execute("pragma synchronous = full")
+
+    def _check_kind(self, run: Run) -> None:
+        """Raise StoreError for a file of other stores.
+
+        A write-ahead log stays: with one, nobody could read the overlay without the right to write.
+        """
+        (journal,) = run("pragma journal_mode").fetchone()
+        if self._journal != "wal":
+            if journal == "wal":
+                raise StoreError(
+                    f"{self._where}: the overlay has a file of its own, and this one is of other "
+                    "stores, or of an earlier version that kept them together: make one with "
+                    "SQLiteSnapshots.create(path), and revoke again there"
+                )
+        elif journal != "wal" and _is_there(run, SQLiteSnapshots._table):
+            raise StoreError(
+                f"{self._where}: this file is the overlay's alone: name another one for this store"
+            )
 
     # No connection goes through a fork: SQLite's account of its locks would be copied, and be wrong
     # on both sides. So it is closed before, while nobody uses it, and both sides open it anew.
@@ -585,9 +644,18 @@ _decode = msgspec.msgpack.Decoder(tuple[Debit, ...]).decode
 
 
 class SQLiteSnapshots(SQLiteStore):
-    """The newest snapshot of the overlay."""
+    """The newest snapshot of the overlay, in a file of its own.
+
+    Who may read the file, and enter its folder, can look; to publish one has to write both. With
+    `readonly=True` it is for looking alone, whatever this process may do: it writes nothing, and
+    takes back nothing that a process which was cut off has left. Until the operator's next look has
+    done that, it raises StoreError.
+    """
 
     _table = "overlay"
+
+    # Kept in place from one snapshot to the next. Who reads needs no other file.
+    _journal = "truncate"
     # A delta with `is_in` led to the snapshot that lies there whole, and is behind it no more.
     _schema = (
         """
@@ -603,6 +671,16 @@ class SQLiteSnapshots(SQLiteStore):
         """,
         "create index overlay_deltas_by_mark on overlay_deltas (after)",
     )
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        readonly: bool = False,
+        timeout: float = 5.0,
+    ) -> None:
+        self._access = "ro" if readonly else "rw"
+        super().__init__(path, timeout=timeout)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, timeout: float = 5.0) -> Self:

@@ -50,7 +50,7 @@ class TrailFile:
     - Not for network file systems, where the lock may hold nobody off.
 
     Not for threads by itself: AuditTrail lets one write after the other. A forked child is refused.
-    Raises AuditError for a file that somebody writes to, or that is no trail, and OSError.
+    Raises AuditError for a file that somebody writes to, that is no trail or that cannot be opened.
     """
 
     def __init__(
@@ -67,8 +67,12 @@ class TrailFile:
         # Closed in a child, and in what this process starts: it would keep the lock.
         tell_of_forks(self, in_child=TrailFile.close)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        with unforked():  # a child could else have it, and not know that it is to be closed
-            self._fd = os.open(self._path, flags, 0o600)
+        try:
+            with unforked():  # a child could else have it, and not know that it is to be closed
+                self._fd = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            what, where = error.strerror, shown_file(self._path)
+            raise AuditError(f"the file cannot be opened to write: {what} ({where})") from None
 
         # The lock comes first: what another process writes meanwhile must not be cut off as torn.
         try:

@@ -46,6 +46,11 @@ class Place(NamedTuple):
     name: str = ""
     awaited: bool = False
 
+    @property
+    def overlay(self) -> str:
+        """The file of the snapshots, which on SQLite have one of their own."""
+        return f"{self.where}-overlay"
+
     def replays(self, **facts: Any) -> Any:
         return self._opened_or_made("replays", facts)
 
@@ -86,7 +91,8 @@ class Place(NamedTuple):
         if self.kind == "memory":
             return got(**facts)
         if self.kind == "sqlite":
-            store = got(self.where, **{"timeout": 30, **facts})
+            where = self.overlay if what == "snapshots" else self.where
+            store = got(where, **{"timeout": 30, **facts})
         elif self.kind == "valkey":
             client = valkey.Valkey(port=int(self.where))
             _open.append(client)

@@ -339,10 +339,10 @@ def test_a_file_that_was_taken_away_is_refused_and_not_made(kind: Any, tmp_path:
         assert not path.exists()
 
 
-def test_three_stores_are_made_in_one_file(tmp_path: Path) -> None:
-    """Each by itself; a name with what a URI would read otherwise is the name of the file."""
+def test_stores_are_made_in_one_file(tmp_path: Path) -> None:
+    """Each by itself, and the overlay apart; a name with what a URI would read otherwise is the name of the file."""
     path = tmp_path / "a b%20?mode=memory#c.db"
-    for kind in (SQLiteReplayStore, SQLiteLedger, SQLiteSnapshots):
+    for kind in (SQLiteReplayStore, SQLiteLedger):
         with pytest.raises(StoreError, match=NOT_THERE):
             kind(path)
         kind.create(path).close()

@@ -409,7 +409,7 @@ def test_damaged_tables_of_sqlite_are_a_store_error(damage: str, fails: str, tmp
     place = Place("sqlite", str(tmp_path / "stores.db"))
     replays, ledger, snapshots = place.replays(floor=0), place.ledger(floor=0), place.snapshots()
     assert ledger.reserve(reservation(1, debit(amount=5)), NOW) is None
-    with closing(sqlite3.connect(place.where)) as connection, connection:
+    with closing(sqlite3.connect(place.overlay if "overlay" in damage else place.where)) as connection, connection:
         connection.execute(damage)
     calls: dict[str, Callable[[], Any]] = {
         "r": lambda: ledger.reserve(reservation(2), NOW),

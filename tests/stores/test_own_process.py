@@ -149,7 +149,7 @@ from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapsh
 from captoken.stores.trail_file import TrailFile
 
 kind, folder, signal_after = sys.argv[1], sys.argv[2], 120
-path = os.path.join(folder, "stores.db")
+path, overlay = os.path.join(folder, "stores.db"), os.path.join(folder, "overlay.db")
 numbers = iter(range(1, 10**9))
 
 def number():
@@ -176,13 +176,13 @@ def begun(kind):
 KINDS = {
     "proofs": (lambda: begun(SQLiteReplayStore), proof, None),
     "ledger": (lambda: begun(SQLiteLedger), count, None),
-    "snapshots": (lambda: SQLiteSnapshots(path, timeout=60), look, None),
+    "snapshots": (lambda: SQLiteSnapshots(overlay, timeout=60), look, None),
     "proofs in memory": (lambda: MemoryReplayStore(floor=0), proof, StoreError),
     "ledger in memory": (lambda: MemoryLedger(floor=0), count, StoreError),
     "trail": (lambda: TrailFile(os.path.join(folder, "trail")), write, AuditError),
 }
 make, use, refused = KINDS[kind]
-SQLiteSnapshots.create(path).close()
+SQLiteSnapshots.create(overlay).close()
 signal.alarm(signal_after)
 store, done = make(), threading.Event()
 

@@ -123,7 +123,7 @@ def test_a_file_that_is_no_database_is_a_store_error(path: Path) -> None:
         with pytest.raises(StoreError, match=r"^SQLite '.*proofs.*': "):
             begun(SQLiteReplayStore, path)
         assert path.read_bytes() == content, "and it is left as it was"
-    for nowhere, text in ((path.parent, "SQLite .*: unable to open"), (path.parent / "none" / "proofs.db", "SQLite .*none/proofs.db': this store is not there")):
+    for nowhere, text in ((path.parent, "SQLite .*: unable to open"), (path.parent / "none" / "proofs.db", "SQLite .*none/proofs.db': the file cannot be made: No such file")):
         with pytest.raises(StoreError, match=text):
             begun(SQLiteReplayStore, nowhere)
 

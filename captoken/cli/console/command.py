@@ -112,7 +112,7 @@ def console(
         if key is not None and overlay is not None:
             operator = stack.enter_context(operators(key, overlay, None, by=by)).newest
             trusted.append(files.key(OperatorKey, key).public)
-        store = None if overlay is None else SQLiteSnapshots(overlay)
+        store = None if overlay is None else SQLiteSnapshots(overlay, readonly=True)
         counted = None if ledger is None else SQLiteLedger(ledger)
 
         def spent(bucket: bytes, unit: str) -> int | None:
