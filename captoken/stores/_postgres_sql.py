@@ -36,12 +36,44 @@ with `is_in` led to the snapshot that lies there whole, and is behind it no more
 `peek_add` and `peek_reserve` do what `add` and `reserve` do, and undo it before they answer: an
 exception ends the inner block, and all that was done in it is rolled back, locks included. So what
 they answer cannot differ from what the call would. Nobody else ever sees what was undone.
+
+Names. Whoever may create in a schema of the login's search path can put a function, an operator or
+a type there that fits better than PostgreSQL's own: it would run in its place. So each of them is
+sent with its schema, `pg_catalog`. To pin the path in a function instead costs as much again as a
+reservation. The text here is easier to read: `qualified` adds the schema, to these three.
+
+- A function: a name with a parenthesis right behind it, unless the language itself has the word.
+- An operator: it has a blank on each side, and equality is `==`; `in` before a query is one, too.
+  A single `=` assigns. All that have a schema bind alike, so arithmetic within a comparison has
+  parentheses of its own.
+- The names of types that are no words of the language.
+
+`is distinct from`, `using`, `between` and `case x when` look for an operator that no schema can be
+written to, and are not used.
 """
 
 from __future__ import annotations
 
+import re
+
 from captoken._format.signed import TAIL_BYTES
 from captoken.stores.ports import DELTAS, FULL, KEPT, MOST_BUCKETS
+
+_TYPES = "text|bytea|void"
+_OF_THE_LANGUAGE = "any|array|coalesce|extract|greatest|least"
+_OPERATORS = r"==|<>|<=|>=|<|>|\+|-|\|\|"
+
+_NAME = re.compile(rf"""(?<![."'\w])(?!(?:{_OF_THE_LANGUAGE})\()(?:\w+(?=\()|(?:{_TYPES})\b)""")
+_OPERATOR = re.compile(rf" ({_OPERATORS})(?= )")
+
+
+def qualified(statement: str) -> str:
+    """A statement whose names nobody can take the place of: see the top of this module."""
+    named = _NAME.sub(r"pg_catalog.\g<0>", statement)
+    among = re.sub(r" in (?=\(\s*select\b)", " == any ", named)
+    placed = _OPERATOR.sub(r" operator(pg_catalog.\1)", among)
+    return placed.replace("(pg_catalog.==)", "(pg_catalog.=)")
+
 
 _TEXT = """
 create schema if not exists captoken;
@@ -68,7 +100,7 @@ create table if not exists captoken.reservations (
 create index if not exists reservations_by_time on captoken.reservations (until);
 
 create table if not exists captoken.overlay (
-    one integer primary key check (one = 1), snapshot bytea not null
+    one integer primary key check (one == 1), snapshot bytea not null
 );
 
 create table if not exists captoken.overlay_deltas (
@@ -82,10 +114,10 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'captoken: transactions must be read committed';
     end if;
-    if current_setting('synchronous_commit') = 'off' then
+    if current_setting('synchronous_commit') == 'off' then
         perform set_config('synchronous_commit', 'on', true);
     end if;
-    if current_setting('lock_timeout') = '0' then
+    if current_setting('lock_timeout') == '0' then
         perform set_config('lock_timeout', '5s', true);
     end if;
     if current_setting('enable_seqscan') <> 'off' then
@@ -130,18 +162,18 @@ declare
     current text := captoken.timeline(lossless);
     known record;
 begin
-    select floor, timeline into known from captoken.floors where kind = its_kind;
+    select floor, timeline into known from captoken.floors where kind == its_kind;
     if not found then
         raise exception using errcode = 'CT002', message = 'captoken: not there';
     end if;
-    if lossless or known.timeline = current then
+    if lossless or known.timeline == current then
         return known.floor;
     end if;
     update captoken.floors as f
         set floor = greatest(f.floor, captoken.first_of(ahead, told, clock)), timeline = current,
             keys = '{}'
-        where kind = its_kind and f.timeline <> current;
-    return (select floor from captoken.floors where kind = its_kind);
+        where kind == its_kind and f.timeline <> current;
+    return (select floor from captoken.floors where kind == its_kind);
 end $$;
 
 create or replace function captoken.look(
@@ -157,7 +189,7 @@ create or replace function captoken.is_above(
 ) returns boolean language sql as $$
     select exists (
         select from captoken.floors
-        where kind = its_kind and (issued > floor or its_kid = any(keys))
+        where kind == its_kind and (issued > floor or its_kid == any(keys))
     );
 $$;
 
@@ -168,7 +200,7 @@ create or replace function captoken.add(
 begin
     perform captoken.ready();
     perform captoken.floor_of('replay', ahead, told, clock, lossless);
-    update captoken.floors set floor = gone, keys = '{}' where kind = 'replay' and floor < gone;
+    update captoken.floors set floor = gone, keys = '{}' where kind == 'replay' and floor < gone;
     if found then
         delete from captoken.proofs where issued_at <= gone;
     end if;
@@ -204,7 +236,7 @@ begin
     for i in 1 .. many loop
         if its_amounts[i] > 0 then
             update captoken.buckets set spent = spent - its_amounts[i]
-                where link = its_links[i] and unit = its_units[i];
+                where link == its_links[i] and unit == its_units[i];
         end if;
     end loop;
 end $$;
@@ -239,7 +271,7 @@ begin
     perform pg_advisory_xact_lock(hashtext('captoken'), hashtext(its_tree));
     return $most - (
         select count(*) from captoken.buckets
-        where tree = its_tree and (keep is null or keep > sure)
+        where tree == its_tree and (keep is null or keep > sure)
     );
 end $$;
 
@@ -256,11 +288,11 @@ declare
     is_full boolean := false;
 begin
     perform captoken.ready();
-    select exists (select from captoken.reservations where id = its_id) as is_made,
+    select exists (select from captoken.reservations where id == its_id) as is_made,
         mine.floor, mine.timeline, mine.keys, forgotten.floor as gone
         into known from (select) as one
-        left join captoken.floors as mine on mine.kind = 'ledger'
-        left join captoken.floors as forgotten on forgotten.kind = 'forgotten';
+        left join captoken.floors as mine on mine.kind == 'ledger'
+        left join captoken.floors as forgotten on forgotten.kind == 'forgotten';
     if known.is_made then
         return 0;
     end if;
@@ -270,10 +302,10 @@ begin
         if not captoken.is_above('ledger', issued, its_kid) then
             return -1;
         end if;
-    elsif (issued > known.floor or its_kid = any(known.keys)) is not true then
+    elsif (issued > known.floor or its_kid == any(known.keys)) is not true then
         return -1;
     end if;
-    if told - leeway < known.gone - $kept then
+    if (told - leeway) < (known.gone - $kept) then
         return -2;
     end if;
     if 0 > any(its_amounts) then
@@ -281,7 +313,7 @@ begin
     end if;
     for i in 1 .. cardinality(its_links) loop
         if not exists (
-            select from captoken.buckets where link = its_links[i] and unit = its_units[i]
+            select from captoken.buckets where link == its_links[i] and unit == its_units[i]
         ) then
             room := captoken.room_of(its_tree, told);
             exit;
@@ -292,8 +324,8 @@ begin
             set spent = b.spent + its_amounts[i],
                 keep = case when b.keep is not null and its_keep is not null
                     then greatest(b.keep, its_keep) end
-            where b.link = its_links[i] and b.unit = its_units[i]
-                and b.spent + its_amounts[i] <= limits[i];
+            where b.link == its_links[i] and b.unit == its_units[i]
+                and (b.spent + its_amounts[i]) <= limits[i];
         if not found and room > 0 then
             insert into captoken.buckets as b (link, unit, spent, keep, tree)
                 select its_links[i], its_units[i], its_amounts[i], its_keep, its_tree
@@ -302,27 +334,27 @@ begin
                 set spent = b.spent + excluded.spent,
                     keep = case when b.keep is not null and excluded.keep is not null
                         then greatest(b.keep, excluded.keep) end
-                where b.spent + excluded.spent <= limits[i]
-                returning xmax = 0 into is_new;
+                where (b.spent + excluded.spent) <= limits[i]
+                returning xmax == 0 into is_new;
             if found and is_new then
                 room := room - 1;
             end if;
         end if;
         if not found then
             is_full := coalesce(room, 0) <= 0 and not exists (
-                select from captoken.buckets where link = its_links[i] and unit = its_units[i]
+                select from captoken.buckets where link == its_links[i] and unit == its_units[i]
             );
             exit;
         end if;
         done := i;
     end loop;
     if (room is not null or done < cardinality(its_links)) and exists (
-        select from captoken.floors where kind = 'forgotten' and told - leeway < floor - $kept
+        select from captoken.floors where kind == 'forgotten' and (told - leeway) < (floor - $kept)
     ) then
         perform captoken.give_back(its_links, its_units, its_amounts, done);
         return -2;
     end if;
-    if done = cardinality(its_links) then
+    if done == cardinality(its_links) then
         insert into captoken.reservations
             values (its_id, its_links, its_units, its_amounts, its_until, true)
             on conflict (id) do nothing;
@@ -334,7 +366,7 @@ begin
         end if;
     end if;
     perform captoken.give_back(its_links, its_units, its_amounts, done);
-    if exists (select from captoken.reservations where id = its_id) then
+    if exists (select from captoken.reservations where id == its_id) then
         return 0;
     end if;
     return done + 1 + case when is_full then $full else 0 end;
@@ -369,7 +401,7 @@ declare
     back bigint;
 begin
     perform captoken.ready();
-    update captoken.reservations set open = false where id = its_id and open and until > told
+    update captoken.reservations set open = false where id == its_id and open and until > told
         returning links, units, amounts into its_links, its_units, its_amounts;
     if not found then
         return false;
@@ -383,7 +415,7 @@ begin
         );
         if back > 0 then
             update captoken.buckets set spent = spent - back
-                where link = its_links[i] and unit = its_units[i];
+                where link == its_links[i] and unit == its_units[i];
         end if;
     end loop;
     return true;
@@ -392,7 +424,7 @@ end $$;
 create or replace function captoken.look_overlay() returns void language plpgsql stable as $$
 begin
     if not exists (select from captoken.overlay)
-        and not exists (select from captoken.floors where kind = 'overlay') then
+        and not exists (select from captoken.floors where kind == 'overlay') then
         raise exception using errcode = 'CT002', message = 'captoken: not there';
     end if;
 end $$;
@@ -438,19 +470,19 @@ begin
         insert into captoken.overlay values (1, its_snapshot) on conflict (one) do nothing;
         return found;
     end if;
-    perform from captoken.overlay where one = 1 for update;
-    if captoken.newest() is distinct from after then
+    perform from captoken.overlay where one == 1 for update;
+    if (captoken.newest() == after) is not true then
         return false;
     end if;
     if exists (select from captoken.overlay_deltas) and captoken.mark()
-        = sha256(substr(its_snapshot, 1, greatest(length(its_snapshot) - $tail, 0))) then
+        == sha256(substr(its_snapshot, 1, greatest(length(its_snapshot) - $tail, 0))) then
         update captoken.overlay_deltas set is_in = true where not is_in;
         delete from captoken.overlay_deltas
-            where number <= (select max(number) from captoken.overlay_deltas) - $deltas;
+            where number <= ((select max(number) from captoken.overlay_deltas) - $deltas);
     else
         delete from captoken.overlay_deltas;
     end if;
-    update captoken.overlay set snapshot = its_snapshot where one = 1;
+    update captoken.overlay set snapshot = its_snapshot where one == 1;
     return found;
 end $$;
 
@@ -460,8 +492,8 @@ create or replace function captoken.append(
 begin
     perform captoken.ready();
     perform captoken.look_overlay();
-    perform from captoken.overlay where one = 1 for update;
-    if captoken.mark() is distinct from its_after then
+    perform from captoken.overlay where one == 1 for update;
+    if (captoken.mark() == its_after) is not true then
         return false;
     end if;
     insert into captoken.overlay_deltas values (
@@ -478,10 +510,10 @@ declare
     first bigint;
 begin
     perform captoken.look_overlay();
-    if captoken.mark() = its_mark then
+    if captoken.mark() == its_mark then
         return array[]::bytea[];
     end if;
-    select min(number) into first from captoken.overlay_deltas where after = its_mark;
+    select min(number) into first from captoken.overlay_deltas where after == its_mark;
     if first is null then
         return null;
     end if;
@@ -491,7 +523,7 @@ end $$;
 """
 
 SETUP = (
-    _TEXT.replace("$kept", str(KEPT))
+    qualified(_TEXT).replace("$kept", str(KEPT))
     .replace("$tail", str(TAIL_BYTES))
     .replace("$deltas", str(DELTAS))
     .replace("$most", str(MOST_BUCKETS))

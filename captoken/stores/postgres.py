@@ -42,7 +42,7 @@ from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.errors import StoreError
 from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
-from captoken.stores._postgres_sql import SETUP
+from captoken.stores._postgres_sql import SETUP, qualified
 from captoken.stores._rules import (
     Making,
     making,
@@ -76,6 +76,9 @@ _MISSING = (
 
 # --- tables and functions -------------------------------------------------------------------------
 
+# The turn of whoever makes them: two servers that start at once would both find nothing there.
+TURN = qualified("select pg_advisory_xact_lock(hashtext('captoken'))").encode()
+
 
 def setup(schema: str = "captoken") -> str:
     """The statements that make tables and functions, for whoever may run them.
@@ -106,8 +109,7 @@ def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
     """
     try:
         with connection.transaction(), connection.cursor() as cursor:
-            # One after the other: two servers that start at once would both find nothing there.
-            cursor.execute("select pg_advisory_xact_lock(hashtext('captoken'))")
+            cursor.execute(TURN)
             cursor.execute(setup(schema).encode())
         return
     except psycopg.Error as error:
@@ -131,7 +133,7 @@ class _Answer(NamedTuple):
 
 
 # Asked of every server that a store is made on.
-_FSYNC = b"select current_setting('fsync')"
+_FSYNC = qualified("select current_setting('fsync')").encode()
 
 
 class _Place:
@@ -148,7 +150,8 @@ class _Place:
 
     def _statement(self, text: LiteralString, name: str) -> bytes:
         """A statement on one of the tables or functions, composed once and not at each call."""
-        return sql.SQL(text).format(sql.Identifier(self._schema, name)).as_bytes(None)
+        composed = sql.SQL(text).format(sql.Identifier(self._schema, name)).as_string(None)
+        return qualified(composed).encode()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._schema}>"
@@ -776,7 +779,7 @@ class _Counts(_Floored[_S]):
         self._reserve = self._function("reserve", parameters)
         self._peek = self._function("peek_reserve", parameters)
         self._settle = self._function("settle", "%s::bytea, %s::text[], %s::bigint[], %s::bigint")
-        spent: LiteralString = "select spent from {} where link = %s and unit = %s"
+        spent: LiteralString = "select spent from {} where link == %s and unit == %s"
         self._spent = self._statement(spent, "buckets")
 
     def _facts(self, reservation: Reservation, now: int) -> tuple[Any, ...]:

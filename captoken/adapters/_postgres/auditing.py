@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from captoken._format.extras import extra
@@ -167,9 +169,24 @@ _FINDINGS = (
 AUDIT = _COMMON + "union all".join(_FINDINGS) + "order by 1\n"
 
 
+@contextmanager
+def pinned(connection: psycopg.Connection[Any]) -> Generator[psycopg.Cursor[tuple[Any, ...]]]:
+    """What asks, and changes nothing: a name without a schema means PostgreSQL's own alone.
+
+    Else whoever may put a function on the search path would have it run as who audits. The path is
+    as it was, when this is undone.
+    """
+    with (
+        connection.transaction(force_rollback=True),
+        connection.cursor(row_factory=tuple_row) as cursor,
+    ):
+        cursor.execute(b"set local search_path = pg_catalog, pg_temp")
+        yield cursor
+
+
 def audit(connection: psycopg.Connection[Any], login: str) -> list[str]:
     """What lets a login do more than its grants, a line each."""
     parameters = {"login": login, "dangerous": DANGEROUS}
-    with connection.cursor(row_factory=tuple_row) as cursor:
+    with pinned(connection) as cursor:
         found = cursor.execute(AUDIT.encode(), parameters).fetchall()
     return [str(line) for (line,) in found]

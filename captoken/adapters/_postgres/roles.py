@@ -1,7 +1,7 @@
 """The narrow roles that the guard works with: the SQL that makes them, from what they may do.
 
 For a login `agents`, and a role `reader` that may read `sales` and two columns of `people`, the SQL
-comes to this:
+comes to this, while the search path is pinned:
 
     create role "agents" login;
     create role "reader" nologin;
@@ -29,12 +29,11 @@ from captoken._format.extras import extra
 with extra("postgres"):
     import psycopg
     from pglast.keywords import RESERVED_KEYWORDS
-    from psycopg.rows import tuple_row
 
 from captoken._format.names import read_once
 from captoken._language.patterns import decided
 from captoken._language.rights import NO_RIGHTS, Rights, RightsMap, rights_of
-from captoken.adapters._postgres.auditing import audit
+from captoken.adapters._postgres.auditing import audit, pinned
 from captoken.adapters._postgres.names import (
     OPERATIONS,
     WITH_COLUMNS,
@@ -43,7 +42,7 @@ from captoken.adapters._postgres.names import (
     quoted,
     quoted_table,
 )
-from captoken.adapters._postgres.templates import DANGEROUS, ROLES, SERIALS, SETUP
+from captoken.adapters._postgres.templates import DANGEROUS, ROLES, SERIALS, SETUP, UNPINNED
 from captoken.adapters._postgres.text import Table
 
 _is_role = re.compile(r"[a-z_][a-z0-9_]{0,62}").fullmatch
@@ -102,7 +101,7 @@ def apply_plan(
 
 def tables_of(connection: psycopg.Connection[Any]) -> list[Table]:
     """All tables that there are in a database, but for those that no role can be granted."""
-    with connection.cursor(row_factory=tuple_row) as cursor:
+    with pinned(connection) as cursor:
         rows = cursor.execute(TABLES.encode()).fetchall()
     return [(str(schema), str(name)) for schema, name in rows]
 
@@ -167,6 +166,7 @@ def plan_sql(
         f"-- What {role.name} may do.",
         *usage,
         *grants,
+        UNPINNED.rstrip(),
         "",
     ]
     return "\n".join(lines)

@@ -37,6 +37,24 @@ _DANGEROUS_NAMES = (
 )
 DANGEROUS = f"^({'|'.join(_DANGEROUS_NAMES)})$"  # a regular expression of PostgreSQL
 
+# Whoever runs a plan may do everything, and their search path may have a schema in which others can
+# put a function or an operator: it would run as them. So the path is pinned while a plan runs, by
+# calls that need none, and is then as it was.
+PINNED = """
+do $$ begin
+    perform pg_catalog.set_config(
+        'captoken.path', pg_catalog.current_setting('search_path'), false);
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false);
+end $$;
+"""
+UNPINNED = """
+-- What a name means is again as it was.
+do $$ begin
+    perform pg_catalog.set_config(
+        'search_path', pg_catalog.current_setting('captoken.path'), false);
+end $$;
+"""
+
 # --- the guard's own schema ---
 
 # Nothing is built on a schema that somebody else made before: its owner could change the functions
@@ -181,7 +199,7 @@ end $$;
 revoke all on function captoken_guard.seen(name[], name[], name[], text) from public;
 """
 
-SETUP = _SCHEMA + _FACTS + _SEEN
+SETUP = PINNED + _SCHEMA + _FACTS + _SEEN
 
 # --- a login and one narrow role ---
 

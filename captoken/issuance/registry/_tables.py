@@ -1,8 +1,9 @@
 """The registry in tables, for whatever speaks SQL: statements and what is made of rows.
 
 A driver has one transaction at a time for all that write, and says by `Run` how statements are run
-in it. The statements are those that SQLite and PostgreSQL both read; a `?` is a value. What a row
-is worth is judged by `_rules`, in Python, within the transaction: so the rules are written once.
+in it. The statements are those that SQLite and PostgreSQL both read; a `?` is a value, and what is
+compared is written `==`, as `qualified` of `captoken.stores._postgres_sql` wants it. What a row is
+worth is judged by `_rules`, in Python, within the transaction: so the rules are written once.
 What an exchange asks is run with the beginning of its transaction, and what it writes with the end:
 one round trip to a server each.
 
@@ -63,7 +64,7 @@ Entering: TypeAlias = tuple[Run, list[list[Row]], list[Asked]]
 TABLES = (
     """
     create table registry_state (
-        one {int} primary key check (one = 1), floor {int} not null, gone {int} not null,
+        one {int} primary key check (one == 1), floor {int} not null, gone {int} not null,
         tasks_gone {int} not null, swept {int} not null, changes {int} not null
     )
     """,
@@ -117,28 +118,28 @@ TABLES = (
 
 _CHANGES = """
     select c.number, t.id, t.granted, t.subject, t.deadline, c.narrowing
-    from registry_changes c join registry_tasks t on t.id = c.task
-    where c.due = 1 order by c.number
+    from registry_changes c join registry_tasks t on t.id == c.task
+    where c.due == 1 order by c.number
 """
 
 
-_USED = "select companions, task from registry_used where digest = ?"
+_USED = "select companions, task from registry_used where digest == ?"
 _LOGOUTS = """
     select kind, at, granted, starts_only from registry_voids
-    where provider = ? and (
-        kind = 'subject' and whose = ? or kind = 'session' and whose = ?
-        or kind = 'sessionless' and whose = ?
+    where provider == ? and (
+        kind == 'subject' and whose == ? or kind == 'session' and whose == ?
+        or kind == 'sessionless' and whose == ?
     )
 """
 _KEPT = """
-    select id, granted, subject, deadline, actor, past, ended from registry_tasks where id = ?
+    select id, granted, subject, deadline, actor, past, ended from registry_tasks where id == ?
 """
 _LIVE = """
     select count(*) from registry_tasks
-    where subject = ? and granted = ? and past = 0 and ended = 0 and deadline > ?
+    where subject == ? and granted == ? and past == 0 and ended == 0 and deadline > ?
 """
-_BEGUN = "select count(*) from registry_tasks where subject = ? and granted = ? and begun > ?"
-_TAKEN = "select count(*) from registry_taken where task = ? and granted = ?"
+_BEGUN = "select count(*) from registry_tasks where subject == ? and granted == ? and begun > ?"
+_TAKEN = "select count(*) from registry_taken where task == ? and granted == ?"
 
 
 def _run(run: Run, statement: str, *values: Any) -> list[Row]:
@@ -269,7 +270,7 @@ class RegistryTables(ABC):
                 run,
                 """
                 select count(*) from registry_tasks
-                where id = ? and past = 0 and ended = 0 and deadline > ?
+                where id == ? and past == 0 and ended == 0 and deadline > ?
                 """,
                 task,
                 now,
@@ -309,7 +310,7 @@ class RegistryTables(ABC):
     def published(self, number: int) -> None:
         """The overlay says so. Raises StoreError."""
         with self._to_write() as run:
-            _run(run, "update registry_changes set due = 0 where number = ?", number)
+            _run(run, "update registry_changes set due = 0 where number == ?", number)
 
     def hear(self, stream: str, jti: str, now: int) -> bool:
         """Write that a stream told something. False if it was heard before. Raises StoreError."""
@@ -323,7 +324,7 @@ class RegistryTables(ABC):
     def heard_at(self, stream: str) -> int | None:
         """When the stream told something last. None: never yet. Raises StoreError."""
         with self._to_read() as run:
-            rows = _run(run, "select at from registry_streams where stream = ?", stream)
+            rows = _run(run, "select at from registry_streams where stream == ?", stream)
         return int(rows[0][0]) if rows else None
 
     # --- what is forgotten
@@ -416,7 +417,7 @@ def _remember(run: Run, void: Void) -> None:
 
 def _note(run: Run, stream: str, jti: str, now: int) -> bool:
     """Note an event, and that its stream lives. False if it was heard before."""
-    known = "select count(*) from registry_heard where stream = ? and jti = ?"
+    known = "select count(*) from registry_heard where stream == ? and jti == ?"
     if _run(run, known, stream, jti)[0][0]:
         return False
     lives = """
@@ -437,13 +438,13 @@ def _found(run: Run, ending: Ending) -> dict[StartedTask, set[str]]:
         ("t.id", ending.task),
     ]
     named = [(column, value) for column, value in wanted if value is not None]
-    which = "".join(f" and {column} = ?" for column, _ in named)
+    which = "".join(f" and {column} == ?" for column, _ in named)
     rows = _run(
         run,
         f"""
         select t.id, t.granted, t.subject, t.deadline, k.granted
-        from registry_tasks t join registry_taken k on k.task = t.id
-        where t.ended = 0{which}
+        from registry_tasks t join registry_taken k on k.task == t.id
+        where t.ended == 0{which}
         """,  # noqa: S608, of names that stand above
         *(value for _, value in named),
     )
@@ -459,7 +460,7 @@ def _found(run: Run, ending: Ending) -> dict[StartedTask, set[str]]:
 def _ended(run: Run, found: dict[StartedTask, set[str]], ending: Ending) -> list[Unpublished]:
     """What comes of these tasks by an ending, written down."""
     tasks = sorted(found, key=attrgetter("id"))
-    said = "select narrowing from registry_changes where task = ?"
+    said = "select narrowing from registry_changes where task == ?"
     several = run([("select changes from registry_state", ()), *((said, (it.id,)) for it in tasks)])
     number = several.pop(0)[0][0]
 
@@ -472,7 +473,7 @@ def _ended(run: Run, found: dict[StartedTask, set[str]], ending: Ending) -> list
                 made.append(Unpublished(number, task, narrowing))
 
     due = "insert into registry_changes (number, task, narrowing, due) values (?, ?, ?, 1)"
-    is_over = "update registry_tasks set ended = 1 where id = ?"
+    is_over = "update registry_tasks set ended = 1 where id == ?"
     asked: list[Asked] = [("update registry_state set changes = ?", (number,))]
     for change in made:
         asked.append((due, (change.number, change.task.id, change.narrowing)))
@@ -495,14 +496,14 @@ def _last(run: Run, statement: str, until: int) -> int | None:
 # Never one of which something is due.
 _OVER = """
     deadline <= ? and not exists (
-        select 1 from registry_changes where task = registry_tasks.id and due = 1
+        select 1 from registry_changes where task == registry_tasks.id and due == 1
     )
 """
 
 
 def _forget_tasks(run: Run, now: int, until: int) -> int | None:
     """Note which are past their deadline, and forget old ones: the last deadline of these."""
-    _run(run, "update registry_tasks set past = 1 where past = 0 and deadline <= ?", now)
+    _run(run, "update registry_tasks set past = 1 where past == 0 and deadline <= ?", now)
     last = _last(run, f"select max(deadline) from registry_tasks where {_OVER}", until)  # noqa: S608
     if last is None:
         return None

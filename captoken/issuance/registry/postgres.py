@@ -32,6 +32,7 @@ from captoken.issuance.registry._tables import (
     begin,
 )
 from captoken.stores import postgres as stores
+from captoken.stores._postgres_sql import qualified
 from captoken.stores._rules import checked_floor, there_already
 from captoken.stores.postgres import (
     Connection,
@@ -69,8 +70,7 @@ def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
     """
     try:
         with connection.transaction(), connection.cursor() as cursor:
-            # One after the other: two services that start at once would both find nothing there.
-            cursor.execute("select pg_advisory_xact_lock(hashtext('captoken'))")
+            cursor.execute(stores.TURN)
             cursor.execute(setup(schema).encode())
         return
     except psycopg.Error as error:
@@ -82,10 +82,11 @@ def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
 
 def _in_schema(statement: str, schema: str) -> str:
     """A statement on the tables of one schema. Only names of tables have `registry_` in them.
+    Those of PostgreSQL's own get theirs, too (`qualified`).
 
     `schema` was checked: it needs no quotes, and so it can carry no statement of its own.
     """
-    return statement.replace("registry_", f"{schema}.registry_")
+    return qualified(statement).replace("registry_", f"{schema}.registry_")
 
 
 class PostgresRegistry(RegistryTables, PostgresStore):
@@ -305,7 +306,7 @@ def _risen(floors: list[Row]) -> int | None:
 def _set_back(floor: int) -> list[Asked]:
     """What is written where a server was set back: what was out may have ended in what was lost."""
     return [
-        ("update registry_tasks set past = 1 where past = 0 and begun <= ?", (floor,)),
+        ("update registry_tasks set past = 1 where past == 0 and begun <= ?", (floor,)),
         ("update registry_state set floor = ?", (floor,)),
     ]
 
