@@ -56,6 +56,10 @@ KINDS: dict[str, tuple[dict[str, Any], Draw]] = {
         {"url": [f"https://*.example.com/{at}" for at in range(15)] + ["https://*.example.com/a"]},
         lambda rng, most: (f"https://h{rng.randrange(10**6)}.example.com/a" + "/a" * most)[: max(most, 33)][:2048],
     ),
+    "url, hosts": (
+        {"url": [f"https://*.h{at}.example.com" for at in range(16)]},
+        lambda rng, most: (f"https://a.h{rng.randrange(16)}.example.com/" + "a/" * most)[: max(most, 28)][:2048],
+    ),
     "cidr": ({"cidr": [f"10.{at}.0.1/32" for at in range(256)] + ["11.0.0.0/8"]}, lambda rng, most: f"11.{rng.randrange(256)}.0.{rng.randrange(256)}"),
     "cidr, version 6": ({"cidr": ["2001:db8::/32"]}, lambda rng, most: f"2001:db8::{rng.randrange(1, 65536):x}:1"),
     "each": ({"each": {"each": {"in": [1]}}}, lambda rng, most: [[]] * (most // 4)),
