@@ -126,7 +126,7 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
         The token is verified first, then what is asked is decided on; bytes that are no message end
         the call in between (rule 3).
         """
-        call = Call(context)
+        call = Call(context, method)
         face = self._verifier.blocking
         if not handler.request_streaming:
             call.judged = call.ask(self._authenticated(face, context, method, requests))
@@ -230,7 +230,7 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
         context: Any,
     ) -> tuple[AsyncCall, Any]:
         """The call, let in, and what its handler is given: the message, or the messages."""
-        call = AsyncCall(context)
+        call = AsyncCall(context, method)
         face = self._verifier.awaited
         if not handler.request_streaming:
             call.judged = await call.ask(self._authenticated(face, context, method, requests))

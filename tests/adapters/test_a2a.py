@@ -237,6 +237,24 @@ def test_what_the_agent_asks_beyond_its_rule_is_refused_without_telling_the_clie
     run(story)
 
 
+def test_a_refusal_has_the_id_of_its_record(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "captoken")
+
+    async def story() -> None:
+        async with Server().running() as server:
+            body = {**CALL, "params": {"message": {**PARAMS["message"], "parts": [{"text": "hr"}]}}}
+            version = {"A2A-Version": "1.0"}
+            async with httpx.AsyncClient(base_url=server.url) as http:
+                shown = {"Authorization": "Bearer " + mint().present(audience="sales-agent")}
+                refused = (await http.post("/", json=body, headers={**shown, **version})).json()
+            (denied,) = (decision for decision in server.trail.decisions if not decision)
+            assert denied.id and denied.id in str(refused) and REFUSED in str(refused)
+            (line,) = [record.getMessage() for record in caplog.records if record.name == "captoken"]
+            assert denied.id in line and "POST /" in line
+
+    run(story)
+
+
 HEADERS: dict[str, dict[str, str]] = {
     "nothing": {},
     "another scheme": {"Authorization": "Basic " + mint().present(audience="sales-agent")},

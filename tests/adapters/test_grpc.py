@@ -200,7 +200,7 @@ def outcome(error: grpc.RpcError) -> tuple[Any, str]:
     return error.code(), error.details()
 
 
-def ask(target: str, method: str, given: Any, *, presenting: bool = True, metadata: Any = None, **options: Any) -> Any:
+def ask(target: str, method: str, given: Any, *, presenting: bool = True, metadata: Any = None, ended: Any = str, **options: Any) -> Any:
     """What comes of a call: the answer, or status and details; of a stream, all that came before too."""
     kind = KINDS.get(method, "unary_unary")
     with grpc.insecure_channel(target) as plain:
@@ -214,11 +214,12 @@ def ask(target: str, method: str, given: Any, *, presenting: bool = True, metada
             for message in call(given, metadata=metadata, timeout=10):
                 came.append(message)
         except grpc.RpcError as error:
+            ended(error)
             return (*came, outcome(error)) if kind.endswith("stream") else outcome(error)
         return tuple(came)
 
 
-async def aask(target: str, method: str, given: Any, *, presenting: bool = True, metadata: Any = None, **options: Any) -> Any:
+async def aask(target: str, method: str, given: Any, *, presenting: bool = True, metadata: Any = None, ended: Any = str, **options: Any) -> Any:
     kind = KINDS.get(method, "unary_unary")
 
     async def each() -> AsyncIterator[Any]:
@@ -238,6 +239,7 @@ async def aask(target: str, method: str, given: Any, *, presenting: bool = True,
             async for message in call(argument, metadata=metadata, timeout=10):
                 came.append(message)
         except grpc.RpcError as error:
+            ended(error)
             return (*came, outcome(error)) if kind.endswith("stream") else outcome(error)
         return tuple(came)
 
@@ -346,6 +348,21 @@ def test_what_is_no_token_of_ours_gets_one_answer(metadata: Any, calls: Asking) 
     refused = (STATUS.UNAUTHENTICATED, UNACCEPTED)
     assert said == [refused, (refused,), refused, (refused,), refused]
     assert world.done == [] and len(world.trail.decisions) == 5 and not any(world.trail.decisions)
+
+
+def test_a_refusal_has_the_id_of_its_record_and_the_line_of_the_log_says_which_method(calls: Asking, caplog: pytest.LogCaptureFixture) -> None:
+    world, ids = World(), []
+    caplog.set_level(logging.INFO, "captoken")
+    options = {"presenting": False, "ended": lambda call: ids.append(dict(call.trailing_metadata()).get("captoken-decision"))}
+    [said] = calls(world, ("Read", HR, {"held": mint()}))
+    assert said == (STATUS.PERMISSION_DENIED, REFUSED)
+    calls(world, ("Read", SALES, options))
+    permitted, absent = [record.getMessage() for record in caplog.records if record.name == "captoken"]
+    denied, nothing = (decision for decision in world.trail.decisions if not decision)
+    assert "/shop.Sales/Read" in permitted and denied.id in permitted
+    assert "/shop.Sales/Read" in absent and "there is no token" in absent
+    assert "there is no token" in nothing.summary
+    assert ids == [nothing.id] and len(nothing.id) == 12
 
 
 REFUSALS: dict[str, tuple[str, Any, Any]] = {

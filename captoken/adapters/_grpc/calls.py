@@ -38,6 +38,7 @@ from captoken import current
 from captoken._bounds import TOO_LARGE, is_bounded
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
+from captoken._verification.telling import answering
 from captoken.adapters._grpc.credentials import without_secrets
 from captoken.current import AnyGrant
 
@@ -289,8 +290,9 @@ class Call:
     # Once it has begun: what was decided on it.
     judged: Judged
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, method: str) -> None:
         self._context = context
+        self._method = method
 
     def ask(self, steps: Steps[_R]) -> _R:
         """What steps come to that may be denied.
@@ -298,7 +300,8 @@ class Call:
         A denial is the end of the call: it is answered, and not raised further.
         """
         try:
-            return _run(steps)
+            with answering(lambda: self._method):
+                return _run(steps)
         except Denied as denied:
             refused = denied
 
@@ -320,7 +323,8 @@ class Call:
         that it lets through is the answer: so a handler may ask its grant, and not catch anything.
         """
         try:
-            with current.nothing(), current.serving(self.judged.served):
+            here = answering(lambda: self._method)
+            with here, current.nothing(), current.serving(self.judged.served):
                 return function(*given)
         except Denied as denied:
             refused = denied
@@ -358,8 +362,9 @@ class AsyncCall:
     # Once it has begun: what was decided on it.
     judged: Judged
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, method: str) -> None:
         self._context = context
+        self._method = method
 
         # A message that was judged, and that the handler has not yet taken.
         self._first: Any = None
@@ -367,7 +372,8 @@ class AsyncCall:
     async def ask(self, steps: Steps[_R]) -> _R:
         """What steps come to that may be denied: a denial is the end of the call."""
         try:
-            return await _run_async(steps)
+            with answering(lambda: self._method):
+                return await _run_async(steps)
         except Denied as denied:
             refused = denied
 
@@ -389,7 +395,8 @@ class AsyncCall:
         current there: so `nothing` has to be said at each step.
         """
         try:
-            with current.nothing(), current.serving(self.judged.served):
+            here = answering(lambda: self._method)
+            with here, current.nothing(), current.serving(self.judged.served):
                 return await step
         except Denied as denied:
             refused = denied
