@@ -230,7 +230,7 @@ def decisions() -> Iterator[str]:
         if limits != decision.for_model():
             yield f"with limits: {limits}"
         yield f"needs: {decision.needed}"
-        yield json.dumps(decision.as_dict())
+        yield json.dumps({**decision.as_dict(), "id": "id" if decision.id else None})
         yield f"dry {dry.dry} {dry.as_dict()['committed']} {decision.leeway}: " + "; ".join(
             f"{step.number} {step.outcome} {step.detail}" for step in dry.steps[6:]
         )

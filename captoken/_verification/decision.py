@@ -209,6 +209,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return {
             "allowed": bool(self),
             "code": self.code,
+            "id": self.id or None,
             "now": self.now,
             "access": self.access.summary if self.access is not None else None,
             "refusals": [refusal.as_dict() for refusal in self.refusals],
