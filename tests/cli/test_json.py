@@ -21,7 +21,7 @@ PUBLIC = {"file", "purpose", "public"}
 KEYS = {"file", "current", "key_ids", "audience"}
 ENTRY = {"at", "by", "id", "select", "why"}
 DECISION = {
-    "allowed", "code", "now", "access", "refusals", "subject", "task", "token_id", "chain", "steps", "committed",
+    "allowed", "code", "id", "now", "access", "refusals", "subject", "task", "token_id", "chain", "steps", "committed",
 }  # fmt: skip
 
 # What is behind a command in these sessions, in a folder that `world` has filled.
