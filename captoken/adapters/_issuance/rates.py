@@ -74,7 +74,7 @@ _Key = TypeVar("_Key")
 
 
 class _Counts(Generic[_Key]):
-    """Counts of one sort. Of more than are remembered, those are forgotten that came longest ago."""
+    """Counts of one sort. Where they are too many, those are forgotten that came longest ago."""
 
     def __init__(
         self,
