@@ -27,7 +27,7 @@ from captoken.adapters import sqlite as sqlite_guard
 from captoken.adapters._mcp import sessions as mcp_sessions
 from captoken.adapters._mcp.gate import Challenges
 from captoken.adapters._postgres import reader, walk
-from captoken.adapters._sqlite import growth, permitting, remembered, watch
+from captoken.adapters._sqlite import growth, lengths, permitting, remembered, watch
 from captoken.adapters.issuance import IssuanceService
 from captoken.audit import AuditTrail
 from captoken.control import ControlPlane, Feed, Operator, _asked, _recall
@@ -191,6 +191,8 @@ NUMBERS: dict[str, list[int]] = {
     "queries of a statement": [growth.MOST_QUERIES],
     "queries that read": [growth.MOST_DEEP],
     "places of columns": [growth.MOST_PLACES],
+    "value, where": [lengths.MAX_COMPARED],
+    "such a string": [lengths.MAX_LOOKED_FOR],
     "how often SQLite asks": [watch.MOST_EQUAL],
     "one value": [watch.MAX_VALUE, default(sqlite_guard.guarded, "max_value")],
     "time of a statement": [default(postgres_guard.guarded, "timeout")],

@@ -34,7 +34,8 @@ cited by its number where it is enforced.
     is committed.
 11. A statement has at most 100,000 bytes, and is read in time with its length. So is it compiled:
     one that SQLite would multiply is refused (`growth`), and so is one about which it asks the same
-    more than 2,000 times.
+    more than 2,000 times. Where functions are called, the grant is asked about as often as there
+    are rows; and the slowest of them get short values (`lengths`).
 12. A `Connection` remembers what was found out. Each block asks whether the ground of it is still
     the same.
 13. While a table with hidden columns is named, a name that could mean one of them is refused,

@@ -10,7 +10,10 @@ in the place of each column that stands for it. Both double with each further li
 
 Of 600 bytes comes a minute of work, in which SQLite asks nobody whether it may go on. So both are
 worked out beforehand. The second is an upper bound: it takes the word that stands most often in a
-query for the one that grows.
+query for the one that grows. Only what a query gives, from SELECT to FROM, stands for a column of
+the query around it. What it has in its other clauses is written once for each time it is read:
+
+    WITH a AS (SELECT y FROM sales WHERE y > 1 AND y < 9), b AS (SELECT y FROM a WHERE y <> 5), …
 """
 
 from __future__ import annotations
@@ -56,11 +59,12 @@ def _size(query: Query, known: dict[Query, Size], depth: int) -> Size:
     # A recursive CTE that reads itself does so once.
     known[query] = Size(1, 1, 1)
     read = [_size(inner, known, depth + 1) for inner in query.reads]
+    longest = max((inner.longest for inner in read), default=1)
     most_used = max(query.uses.values(), default=1)
-    longest = most_used * max((inner.longest for inner in read), default=1)
+    most_given = max(query.gives.values(), default=1)
     size = known[query] = Size(
         1 + sum(inner.queries for inner in read),
-        longest + sum(inner.places for inner in read),
-        longest,
+        most_used * longest + sum(inner.places for inner in read),
+        most_given * longest,
     )
     return size

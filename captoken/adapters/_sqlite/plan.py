@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from captoken._language.access import Access
+from captoken.adapters._sqlite.lengths import Calls
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Event
 
@@ -31,6 +32,9 @@ class Plan(NamedTuple):
 
     # What it may ask of the authorizer when it runs (rule 2).
     events: Mapping[Event, None] = MappingProxyType({})
+
+    # Rule 11: which functions it calls, with what lengths.
+    calls: Calls = Calls()
 
     # Rule 7: the telltales that it calls, and those that tell of this block once it ran.
     asks: frozenset[str] = frozenset()

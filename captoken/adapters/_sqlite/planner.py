@@ -16,6 +16,7 @@ from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, Schema, quoted
 from captoken.adapters._sqlite.events import add_events
 from captoken.adapters._sqlite.joins import add_hidden_columns
+from captoken.adapters._sqlite.lengths import calls_of
 from captoken.adapters._sqlite.names import add_names, add_replaced, add_returned
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.plan import Plan
@@ -121,6 +122,7 @@ class Planner:
             needs=tuple(account.needs()),
             refusals=tuple(account.refusals),
             events=events,
+            calls=calls_of(programs.all),
             asks=_asks(account, text),
             tells=_tells(account, programs),
             literals=_literals(text, programs),

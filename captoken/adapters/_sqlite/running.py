@@ -107,6 +107,7 @@ class Running:
                 sql,
                 parameters,
                 plan.events,
+                plan.calls,
                 self._max_rows,
                 taking.read if taking.counts else None,
             )

@@ -67,14 +67,16 @@ class Query:
     What is in parentheses elsewhere, as in an expression, is part of the query around it.
     """
 
-    __slots__ = ("reads", "uses")
+    __slots__ = ("gives", "reads", "uses")
 
     def __init__(self) -> None:
         # The queries that it reads from, as often as it does.
         self.reads: list[Query] = []
 
-        # How often each word stands in it that may be a column.
+        # How often each word stands in it that may be a column; and how often in what it gives,
+        # from SELECT to FROM. That alone stands for a column in the query around it.
         self.uses: Counter[str] = Counter()
+        self.gives: Counter[str] = Counter()
 
 
 class _Scope:
@@ -85,12 +87,15 @@ class _Scope:
     """
 
     __slots__ = (
+        "begins",
         "ctes",
         "declared",
         "declares",
         "expects",
         "in_from",
+        "in_given",
         "in_with",
+        "is_given",
         "outer",
         "query",
     )
@@ -114,6 +119,13 @@ class _Scope:
 
         # Between FROM and the next clause: after a comma comes another table.
         self.in_from = False
+
+        # A query of its own begins here, and is no part of an expression.
+        self.begins = outer is None
+
+        # The next words are in what the query gives. All here are, in an expression that is.
+        self.is_given: bool = outer is not None and outer.in_given
+        self.in_given: bool = self.is_given
 
         # A table comes next, and this is the operation on it. "" if none does.
         self.expects = ""
@@ -213,7 +225,10 @@ class Names:
         _, _, before = self.tokens[at - 1] if at else END
         behind = self.tokens[at + 1]
         if keyword not in RESERVED and before != "as" and behind not in (DOT, OPENING):
-            self.scope.query.uses[fold(text)] += 1
+            word = fold(text)
+            self.scope.query.uses[word] += 1
+            if self.scope.in_given:
+                self.scope.query.gives[word] += 1
 
     def _declare(self, name: str) -> None:
         """Keep the name of a CTE, for the scope that its WITH is in."""
@@ -269,9 +284,14 @@ class Names:
             inner.in_from = True
         elif outer.expects:
             inner.query = Query()
+            inner.begins = True
             outer.query.reads.append(inner.query)
         elif outer.in_with and before in ("as", "materialized"):
             inner.query = outer.ctes[outer.declared]
+            inner.begins = True
+        elif before == "using":
+            # SQLite may write one expression of both sides for such a column.
+            inner.in_given = True
 
         # What was expected stands in the parenthesis, whichever of the two it is.
         outer.expects = ""
@@ -306,6 +326,7 @@ class Names:
         elif self._begins_clause(at, keyword):
             # A clause ends the FROM before it, and the statement ends its own WITH.
             scope.in_from = False
+            scope.in_given = scope.in_given or (keyword in _QUERIES and scope.begins)
             scope.in_with = scope.in_with and keyword not in KINDS
             scope.expects = "update" if keyword == "update" else ""
 
@@ -322,6 +343,7 @@ class Names:
         elif previous != "distinct":
             self.scope.expects = "select"
             self.scope.in_from = True
+            self.scope.in_given = self.scope.is_given
 
     def _begins_clause(self, at: int, keyword: str) -> bool:
         """Does the keyword begin a clause?

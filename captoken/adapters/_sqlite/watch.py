@@ -18,11 +18,13 @@ import itertools
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any
 
 from captoken._format.errors import GuardError
+from captoken.adapters._sqlite.lengths import MAX_COMPARED, Calls
 
 # What the authorizer is asked about.
 DELETE = sqlite3.SQLITE_DELETE
@@ -68,8 +70,11 @@ MOST_EQUAL = 2_000
 # Rows that are fetched at a time where they are counted.
 _AT_ONCE = 256
 
-# Opcodes between two calls of the progress handler.
+# Opcodes between two calls of the progress handler; and where functions are called, each of which
+# may take long. Then the grant is asked again after so many seconds.
 _STEPS = 10_000
+_FEW_STEPS = 10
+_PAUSE = 0.005
 
 # Rule 3: no two EXPLAINs have the same text. Python keeps compiled statements by their text, and
 # one that it has kept is not compiled again: the authorizer would not be asked. A number for each
@@ -135,10 +140,42 @@ class Watch:
             ) from error
 
         # A handler that answers yes stops the statement.
-        connection.set_progress_handler(lambda: not alive(), _STEPS)
+        self._alive = alive
+        self._next = 0.0  # when the grant is asked again
+        connection.set_progress_handler(self._ends, _STEPS)
         self._owners_limits: dict[int, int] = {}
         self._limit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
         self._limit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN)
+
+    def _ends(self) -> bool:
+        """Is the statement that runs to stop?"""
+        return not self._alive()
+
+    def _ends_soon(self) -> bool:
+        """The same, where it is asked often: to ask the grant takes longer than many a row."""
+        if monotonic() < self._next:
+            return False
+        ends = self._ends()
+        self._next = monotonic() + _PAUSE
+        return ends
+
+    @contextmanager
+    def _paced(self, calls: Calls) -> Generator[None]:
+        """Rule 11: asked more often where functions are called, and with shorter values."""
+        if not calls.functions:
+            yield
+            return
+
+        most = self.connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+        self.connection.set_progress_handler(self._ends_soon, _FEW_STEPS)
+        if calls.compares:
+            bounded = min(most, MAX_COMPARED)
+            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, bounded)
+        try:
+            yield
+        finally:
+            self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
+            self.connection.set_progress_handler(self._ends, _STEPS)
 
     def _limit(self, limit: int, most: int) -> None:
         """Set a limit of the connection, unless the owner's is lower."""
@@ -249,6 +286,7 @@ class Watch:
         sql: str,
         parameters: Any,
         events: Mapping[Event, None],
+        calls: Calls,
         most: int,
         taken: Callable[[list[Any]], None] | None,
     ) -> tuple[list[Any], sqlite3.Cursor]:
@@ -260,8 +298,9 @@ class Watch:
         self.allowed = events
         self.mode = RUN
         try:
-            self.cursor.execute(sql, parameters)
-            rows = self._fetched(most, taken)
+            with self._paced(calls):
+                self.cursor.execute(sql, parameters)
+                rows = self._fetched(most, taken)
             if len(rows) > most:
                 raise GuardError(f"the statement yields more than {most} rows")
             return rows, self.cursor
