@@ -82,6 +82,7 @@ create table if not exists captoken.floors (
     kind text primary key, floor bigint not null, timeline text not null,
     keys text[] not null default '{}'
 );
+alter table captoken.floors add column if not exists keys text[] not null default '{}';
 
 create table if not exists captoken.proofs (entry bytea primary key, issued_at bigint not null);
 create index if not exists proofs_by_time on captoken.proofs (issued_at);

@@ -37,6 +37,22 @@ REFUSED_CLOCK = (
 REFUSED_AMOUNT = "a debit of less than nothing"
 
 
+# --- how long a call takes ------------------------------------------------------------------------
+
+# Seconds, unless its maker says otherwise. Then a call is an error, and denies.
+TIMEOUT = 5.0
+_LONGEST = 86_400
+
+
+def checked_timeout(timeout: Any) -> float:
+    """What a store is given as `timeout=`. Raises ValueError for what is no time to wait."""
+    if type(timeout) not in (int, float) or not 0 < timeout <= _LONGEST:
+        raise ValueError(
+            f"timeout: seconds, more than 0 and at most {_LONGEST}, not {shown(timeout)}"
+        )
+    return float(timeout)
+
+
 # --- proofs ---------------------------------------------------------------------------------------
 
 

@@ -10,12 +10,14 @@ answer are written once, for both.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from asyncio import Semaphore
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from math import ceil
 from threading import Lock
-from time import time
+from time import monotonic, time
 from typing import (
     Any,
     ClassVar,
@@ -36,15 +38,17 @@ with extra("postgres"):
     import psycopg
     from psycopg import sql
     from psycopg.pq import ConnStatus, TransactionStatus
-    from psycopg.rows import tuple_row
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.errors import StoreError
 from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._postgres_sql import SETUP, qualified
+from captoken.stores._postgres_wire import LateError, in_time, steps
 from captoken.stores._rules import (
+    TIMEOUT,
     Making,
+    checked_timeout,
     making,
     missing,
     not_an_answer,
@@ -66,12 +70,19 @@ _S = TypeVar("_S")  # where a store has its connections from
 _SERVER = "PostgreSQL"
 _CONNECTIONS = 4  # of one awaited store, unless its maker says otherwise
 
-# What the server says of a database in which `create_tables` was not run.
-_MISSING = (
-    "3F000",  # no such schema
-    "42P01",  # no such table
-    "42883",  # no such function
-)
+# What to look at, by what the server says.
+_UNMADE = "create_tables makes what is missing"
+_HINTS = {
+    "3F000": _UNMADE,  # no such schema
+    "42P01": _UNMADE,  # no such table
+    "42883": _UNMADE,  # no such function
+    "42703": "its tables are of another release: run create_tables",  # no such column
+    "42501": "its login lacks a right on the schema or its tables",
+    "53300": "the server has no connection left",
+    "55P03": "another call holds what this one waits for",
+}
+_AWAY = "the server cannot be reached, or has hung up"
+_NONE_LEFT = "the pool has no connection left, or is closed"
 
 
 # --- tables and functions -------------------------------------------------------------------------
@@ -132,17 +143,33 @@ class _Answer(NamedTuple):
     is_lost: bool = False
 
 
-# Asked of every server that a store is made on.
-_FSYNC = qualified("select current_setting('fsync')").encode()
+# Asked of every server that a store is made on: does it wait for the disk, and say what a text is?
+_SETTINGS = qualified("""
+    select array[
+        current_setting('fsync') == 'on', current_setting('client_encoding') <> 'SQL_ASCII'
+    ]
+""").encode()
 
 
 class _Place:
     """Where a store has its connections from, and its schema. Raises ValueError for an odd one."""
 
-    def __init__(self, source: Any, schema: str) -> None:
+    def __init__(self, source: Any, schema: str, timeout: float) -> None:
         setup(schema)
         self._source = source
         self._schema = schema
+        self._timeout = checked_timeout(timeout)
+
+    def _until(self) -> float:
+        """By when a call that begins now has its answer, or is an error."""
+        return monotonic() + self._timeout
+
+    def _late(self) -> str:
+        """What is said of one that has none."""
+        return (
+            f"PostgreSQL: no answer within {self._timeout:g} seconds: "
+            "what was sent may have been done, and then counts"
+        )
 
     def _function(self, name: str, parameters: LiteralString) -> bytes:
         """A call of one of the functions. The types of its parameters are said, and not guessed."""
@@ -151,18 +178,32 @@ class _Place:
     def _statement(self, text: LiteralString, name: str) -> bytes:
         """A statement on one of the tables or functions, composed once and not at each call."""
         composed = sql.SQL(text).format(sql.Identifier(self._schema, name)).as_string(None)
-        return qualified(composed).encode()
+        return numbered(qualified(composed)).encode()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._schema}>"
 
 
-def _refuse_forgetful(fsync: Any) -> None:
-    """Raise StoreError for a server that a crash sets back."""
-    if fsync != "on":
+def numbered(statement: str) -> str:
+    """A statement whose values go by numbers, as the server counts them."""
+    first, *rest = statement.split("%s")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
+
+
+def _refuse_unfit(settings: Any) -> None:
+    """Raise StoreError for a server that a crash sets back, and for texts that nobody can read."""
+    if type(settings) is not list or len(settings) != 2:
+        raise not_an_answer(_SERVER, settings)
+    is_synced, is_encoded = settings
+    if is_synced is not True:
         raise StoreError(
             "PostgreSQL: with fsync off a crash goes back in time, or loses the tables: "
             "set fsync = on"
+        )
+    if is_encoded is not True:
+        raise StoreError(
+            "PostgreSQL: the encoding SQL_ASCII does not say what a text is: "
+            "take a database in UTF8, or say client_encoding=utf8 in the conninfo"
         )
 
 
@@ -172,14 +213,12 @@ class PostgresStore(_Place):
     `source` is a conninfo string, or a callable that returns a connection of the store's own. A
     connection that is found broken before anything was sent is made anew. If it breaks later, the
     call raises StoreError, since what was sent may have been done; only what can be repeated
-    without harm is.
+    without harm is. A call has its answer within `timeout` seconds, its turn and a new connection
+    included, or raises StoreError. A callable has to keep a time of its own.
     """
 
-    def __init__(self, source: Source, schema: str) -> None:
-        super().__init__(source, schema)
-        self._connect: Callable[[], Connection] = (
-            source if callable(source) else lambda: psycopg.connect(source)
-        )
+    def __init__(self, source: Source, schema: str, timeout: float = TIMEOUT) -> None:
+        super().__init__(source, schema, timeout)
         # Held from the question to its answer: threads take turns, and whoever works for a call
         # that nobody waits for any more keeps the connection until it is done.
         self._lock = Lock()
@@ -190,7 +229,7 @@ class PostgresStore(_Place):
         tell_of_forks(self, in_child=PostgresStore._after_fork)
 
         with self._kept():
-            _refuse_forgetful(self._ask(_FSYNC, again=True))
+            _refuse_unfit(self._ask(_SETTINGS, again=True))
 
     def close(self) -> None:
         """Close the connection. The store makes another one when it is asked."""
@@ -217,28 +256,33 @@ class PostgresStore(_Place):
 
         `again`: it may be run twice without harm, and is if the connection breaks meanwhile.
         """
-        answer = self._ask_once(statement, values)
+        until = self._until()
+        answer = self._ask_once(statement, values, until)
         if answer.is_lost and again:
-            answer = self._ask_once(statement, values)
+            answer = self._ask_once(statement, values, until)
         if answer.failed is not None:
             raise StoreError(answer.failed)
         return answer.value
 
-    def _ask_once(self, statement: bytes, values: Sequence[Any]) -> _Answer:
+    def _ask_once(self, statement: bytes, values: Sequence[Any], until: float) -> _Answer:
         """One question, and what came of it. Raises StoreError where there is no connection.
 
         In autocommit, one statement is one transaction: it is done, or nothing of it is.
         """
-        with self._lock:
+        with self._turn(until):
             try:
-                connection = self._open()
-                with connection.cursor(row_factory=tuple_row) as cursor:
-                    row = cursor.execute(statement, values).fetchone()
-                return _Answer(None if row is None else row[0])
+                connection = self._open(until)
+                asking = in_time(steps(connection, statement, values), until)
+                return _Answer(connection.wait(asking))
 
             # The guard's own, of `_open`.
             except StoreError:
                 raise
+
+            # The answer may come yet, and would be taken for that of the next call.
+            except LateError:
+                self._drop()
+                return _Answer(failed=self._late())
 
             except Exception as error:
                 failed = _words(error)
@@ -252,12 +296,33 @@ class PostgresStore(_Place):
                 self._drop()
                 raise
 
-    def _open(self) -> Connection:
+    @contextmanager
+    def _turn(self, until: float) -> Generator[None]:
+        """The connection, for one call. Raises StoreError if others have it for as long."""
+        lock = self._lock
+        if not lock.acquire(timeout=max(until - monotonic(), 0)):
+            raise StoreError(
+                f"PostgreSQL: other calls had the connection for {self._timeout:g} seconds: "
+                "nothing was sent"
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _connected(self, until: float) -> Connection:
+        """A new connection."""
+        if callable(self._source):
+            made: Connection = self._source()
+            return made
+        return psycopg.connect(self._source, connect_timeout=ceil(max(until - monotonic(), 1)))
+
+    def _open(self, until: float) -> Connection:
         """The connection, if it is as it was left; else a new one."""
         if self._connection is not None and not _is_whole(self._connection):
             self._drop()
         if self._connection is None:
-            connection = self._connect()
+            connection = self._connected(until)
             # An AsyncConnection, say, which answers with coroutines.
             if not isinstance(connection, psycopg.Connection):
                 raise StoreError(
@@ -304,7 +369,7 @@ def _is_whole(connection: Connection | AsyncConnection) -> bool:
 
 def _words(error: Exception) -> str:
     """What is wrong, without what a connection string or a row says."""
-    state = getattr(error, "sqlstate", None)
+    state = getattr(error, "sqlstate", None) or ""
     # The functions raise this themselves: at another level, one of them would not see what others
     # have committed since.
     if state == "P0001" and "read committed" in str(error):
@@ -316,11 +381,11 @@ def _words(error: Exception) -> str:
     words = f"PostgreSQL: {type(error).__name__}"
     if state:
         words += f" {state}"
-    if state in _MISSING:
-        words += ": create_tables makes what is missing"
-    elif isinstance(error, psycopg.OperationalError) and not state:
-        words += ": the server cannot be reached, or has hung up"
-    return words
+    hint = _HINTS.get(state)
+    if isinstance(error, psycopg.OperationalError) and not state:
+        # An error of a pool derives from it, too, and nobody asked the server.
+        hint = _NONE_LEFT if type(error).__module__.startswith("psycopg_pool") else _AWAY
+    return words if hint is None else f"{words}: {hint}"
 
 
 def _yes(answer: Any) -> bool:
@@ -459,12 +524,13 @@ class _Floored(_Place, Generic[_S]):
         self,
         source: _S,
         schema: str,
+        timeout: float,
         lossless: bool,
         clock: Callable[[], float] | None,
         new: Making | None,
     ) -> None:
         """`new`: what it is made with; None opens it. Raises ValueError."""
-        super().__init__(source, schema)
+        super().__init__(source, schema, timeout)
         self._clock = clock
         self._lossless = lossless
         self._new = new
@@ -480,7 +546,7 @@ class _Floored(_Place, Generic[_S]):
 
         # Without a floor, it is by the clocks.
         made = self._function("make", parameters + ", %s::bigint, %s::text[]")
-        return made, (*facts, self._new.floor, list(self._new.keys))
+        return made, (*facts, self._new.floor, _array(list(map(_quoted, self._new.keys))))
 
     def _begun(self, answer: Any) -> None:
         """What that function says. Raises StoreError if it is there already."""
@@ -500,11 +566,12 @@ class _FlooredStore(_Floored[Source], PostgresStore):
         self,
         source: Source,
         schema: str,
+        timeout: float,
         lossless: bool,
         clock: Callable[[], float] | None,
         new: Making | None,
     ) -> None:
-        super().__init__(source, schema, lossless, clock, new)
+        super().__init__(source, schema, timeout, lossless, clock, new)
         with self._kept():
             # To look does no harm twice. To make does: the second time it would find its own.
             self._begun(self._ask(*self._beginning(), again=new is None))
@@ -524,12 +591,13 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
         self,
         source: AsyncSource,
         schema: str,
+        timeout: float,
         lossless: bool,
         clock: Callable[[], float] | None,
         new: Making | None,
     ) -> None:
         AwaitedStore.__init__(self)
-        super().__init__(source, schema, lossless, clock, new)
+        super().__init__(source, schema, timeout, lossless, clock, new)
         self._connections = _lent(source, self._most)
 
     async def aclose(self) -> None:
@@ -541,7 +609,7 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
 
     async def _first(self) -> None:
         """Refuse a server that forgets; then make it, or is it there?"""
-        _refuse_forgetful(await self._ask(_FSYNC, again=True))
+        _refuse_unfit(await self._ask(_SETTINGS, again=True))
         # To look does no harm twice. To make does: the second time it would find its own.
         self._begun(await self._ask(*self._beginning(), again=self._new is None))
 
@@ -561,32 +629,40 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
         again: bool = False,
     ) -> Any:
         """The one value that the statement gives: see `PostgresStore._ask`. Raises StoreError."""
-        answer = await self._ask_once(statement, values)
+        until = self._until()
+        answer = await self._ask_once(statement, values, until)
         if answer.is_lost and again:
-            answer = await self._ask_once(statement, values)
+            answer = await self._ask_once(statement, values, until)
         if answer.failed is not None:
             raise StoreError(answer.failed)
         return answer.value
 
-    async def _ask_once(self, statement: bytes, values: Sequence[Any]) -> _Answer:
+    async def _ask_once(self, statement: bytes, values: Sequence[Any], until: float) -> _Answer:
         """One question, and what came of it. Raises StoreError for what is no connection."""
         try:
-            connection = await self._connections.take()
+            async with asyncio.timeout(max(until - monotonic(), 0)):
+                connection = await self._connections.take()
 
         # The guard's own, of `take`.
         except StoreError:
             raise
+        except TimeoutError:
+            return _Answer(
+                failed=f"PostgreSQL: no connection within {self._timeout:g} seconds: the server "
+                "does not answer, or all connections are in use"
+            )
         except Exception as error:
             return _Answer(failed=_words(error))
 
         # Not until the answer is here. A task that is cancelled leaves it on the connection.
         is_read = False
         try:
-            async with connection.cursor(row_factory=tuple_row) as cursor:
-                await cursor.execute(statement, values)
-                row = await cursor.fetchone()
+            asking = in_time(steps(connection, statement, values), until)
+            value = await connection.wait(asking)
             is_read = True
-            return _Answer(None if row is None else row[0])
+            return _Answer(value)
+        except LateError:
+            return _Answer(failed=self._late())
         except Exception as error:
             is_read = not connection.closed
             return _Answer(failed=_words(error), is_lost=connection.closed)
@@ -602,6 +678,8 @@ class _ReplayFacts(TypedDict, total=False):
 
     schema: str
     """The schema that has the tables."""
+    timeout: float
+    """How long a call takes at most, in seconds. Then it is an error, and what was sent counts."""
     lossless: bool
     """True: no failover and no restored backup sets the database back."""
     clock: Callable[[], float] | None
@@ -619,11 +697,12 @@ class _Proofs(_Floored[_S]):
         source: _S,
         *,
         schema: str = "captoken",
+        timeout: float = TIMEOUT,
         lossless: bool = False,
         clock: Callable[[], float] | None = None,
         _new: Making | None = None,
     ) -> None:
-        super().__init__(source, schema, lossless, clock, _new)
+        super().__init__(source, schema, timeout, lossless, clock, _new)
         parameters: LiteralString = (
             "%s::bytea, %s::bigint, %s::text, " + "%s::bigint, " * 4 + "%s::boolean"
         )
@@ -742,6 +821,8 @@ class _LedgerFacts(TypedDict, total=False):
     """True: all servers that take these tokens count in this schema."""
     schema: str
     """The schema that has the tables."""
+    timeout: float
+    """How long a call takes at most, in seconds. Then it is an error, and what was sent counts."""
     lossless: bool
     """True: no failover and no restored backup sets the database back."""
     clock: Callable[[], float] | None
@@ -760,11 +841,12 @@ class _Counts(_Floored[_S]):
         *,
         shared: bool = False,
         schema: str = "captoken",
+        timeout: float = TIMEOUT,
         lossless: bool = False,
         clock: Callable[[], float] | None = None,
         _new: Making | None = None,
     ) -> None:
-        super().__init__(source, schema, lossless, clock, _new)
+        super().__init__(source, schema, timeout, lossless, clock, _new)
         self.shared = shared
         debits: LiteralString = "%s::bytea[], %s::text[], %s::bigint[], %s::bigint[], "
         parameters: LiteralString = (
@@ -974,9 +1056,10 @@ class PostgresSnapshots(PostgresStore):
         source: Source,
         *,
         schema: str = "captoken",
+        timeout: float = TIMEOUT,
         _is_new: bool = False,
     ) -> None:
-        super().__init__(source, schema)
+        super().__init__(source, schema, timeout)
         self._newest = self._function("load_overlay", "")
         self._publish = self._function("publish", "%s::bytea, %s::bytea")
         self._append = self._function("append", "%s::bytea, %s::bytea, %s::bytea")
@@ -989,12 +1072,18 @@ class PostgresSnapshots(PostgresStore):
                 raise there_already(_SERVER)
 
     @classmethod
-    def create(cls, source: Source, *, schema: str = "captoken") -> Self:
+    def create(
+        cls,
+        source: Source,
+        *,
+        schema: str = "captoken",
+        timeout: float = TIMEOUT,
+    ) -> Self:
         """Make it, without a snapshot, and open it. Raises StoreError if there is one.
 
         Verifiers deny until an operator publishes: who makes it renews at once.
         """
-        return cls(source, schema=schema, _is_new=True)
+        return cls(source, schema=schema, timeout=timeout, _is_new=True)
 
     def load(self) -> bytes | None:
         """The newest snapshot, and the deltas behind it, if there is one. Raises StoreError."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from time import time
+from time import monotonic, time
 from typing import Any, LiteralString, Self, TypeAlias
 
 from captoken._format.extras import extra
@@ -33,7 +33,8 @@ from captoken.issuance.registry._tables import (
 )
 from captoken.stores import postgres as stores
 from captoken.stores._postgres_sql import qualified
-from captoken.stores._rules import checked_floor, there_already
+from captoken.stores._postgres_wire import LateError, in_time
+from captoken.stores._rules import TIMEOUT, checked_floor, there_already
 from captoken.stores.postgres import (
     Connection,
     PostgresStore,
@@ -96,7 +97,8 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     that may have been used in what was lost are refused. Earlier tasks are over, since they may
     have been ended in it. `lossless=True` promises that neither sets it back.
 
-    `source` is a conninfo string, or a callable that returns a connection of the registry's own.
+    `source` is a conninfo string, or a callable that returns a connection of the registry's own. A
+    call takes `timeout` seconds at most. What was sent by then may have been done.
     """
 
     def __init__(
@@ -105,10 +107,11 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         *,
         schema: str = "captoken",
         lossless: bool = False,
+        timeout: float = TIMEOUT,
         _floor: int | None = None,
     ) -> None:
         """Open it. Raises StoreError if it is not there. `_floor` is for `create` alone."""
-        super().__init__(source, schema)
+        super().__init__(source, schema, timeout)
         self._lossless = lossless
 
         # Of the two functions that look at the stores' floor, or make it.
@@ -125,14 +128,14 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         self._floors = floors + self._statement("(select floor from {})", "registry_state")
         with self._kept():
             if _floor is None:
-                self._notice()
+                self._notice(self._until())
                 return
 
             # In one transaction: a registry without its first row would be a damaged one.
             made = self._function("make", parameters + ", %s::bigint, '{{}}'")
             with self._transaction() as (cursor, _):
-                row = cursor.execute(made, (*self._floor_facts(), _floor)).fetchone()
-                if row != (True,):
+                ((is_new,),) = _together(cursor, [(made, (*self._floor_facts(), _floor))])[0]
+                if is_new is not True:
                     raise there_already(_SERVER)
                 begin(self._run_by(cursor), _floor)
 
@@ -144,6 +147,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         floor: int | None = None,
         schema: str = "captoken",
         lossless: bool = False,
+        timeout: float = TIMEOUT,
         clock: Callable[[], float] = time,
     ) -> Self:
         """Make it in the tables, and open it. Raises StoreError if there is one.
@@ -157,6 +161,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
             source,
             schema=schema,
             lossless=lossless,
+            timeout=timeout,
             _floor=first,
         )
 
@@ -204,14 +209,15 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     @contextmanager
     def _to_read(self) -> Generator[Run]:
         """Single statements, without a transaction. Raises StoreError."""
-        self._notice()
-        with self._cursor() as cursor:
+        until = self._until()
+        self._notice(until)
+        with self._cursor(until) as cursor:
             yield self._run_by(cursor)
 
-    def _notice(self) -> None:
+    def _notice(self, until: float) -> None:
         """If the server was set back, have that written down before anything is read."""
-        with self._cursor() as cursor:
-            rows = _rows(cursor.execute(self._floors, self._floor_facts()))
+        with self._cursor(until) as cursor:
+            (rows,) = _together(cursor, [(self._floors, self._floor_facts())])
             floor = _risen(rows)
         if floor is not None:
             with self._to_write():
@@ -227,7 +233,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
 
         Nothing of it stays if it raises.
         """
-        with self._cursor() as cursor:
+        with self._cursor(self._until()) as cursor:
             try:
                 yield cursor, _together(cursor, [(b"begin", ()), *first])
                 closing = [*self._composed_of(last), (b"commit", ())]
@@ -243,20 +249,21 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     def _undo(self, cursor: Cursor) -> None:
         """Undo what is open, so that nobody waits for its locks. Whoever calls holds the lock."""
         try:
-            cursor.execute(b"rollback")
-        except psycopg.Error:
+            _run(cursor, (b"rollback", ()))
+        except (psycopg.Error, LateError):
             self._drop()
 
     @contextmanager
-    def _cursor(self) -> Generator[Cursor]:
+    def _cursor(self, until: float) -> Generator[Cursor]:
         """The connection, for a whole call. Whatever the server raises becomes a StoreError.
 
         One that breaks is dropped. What was sent may have been committed: nobody asks again.
         """
-        with self._lock:
+        with self._turn(until):
             failed = None
             try:
-                with self._open().cursor(row_factory=tuple_row) as cursor:
+                connection = self._open(until)
+                with _held_to(until, connection), _each(connection) as cursor:
                     yield cursor
                 return
 
@@ -264,8 +271,10 @@ class PostgresRegistry(RegistryTables, PostgresStore):
             except CaptokenError:
                 raise
             except Exception as error:
-                failed = _words(error)
-                if self._connection is not None and self._connection.closed:
+                # What comes of a time that is over can be another error on the way out of here.
+                is_late = monotonic() > until
+                failed = self._late() if is_late else _words(error)
+                if is_late or (self._connection is not None and self._connection.closed):
                     self._drop()
 
             # An interrupt between question and answer: the next one would read this answer.
@@ -291,7 +300,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         composed = self._composed.get(statement)
         if composed is None:
             its = _in_schema(statement, self._schema).replace("?", "%s")
-            composed = self._composed[statement] = its.encode()
+            composed = self._composed[statement] = stores.numbered(its).encode()
         return composed
 
 
@@ -319,19 +328,33 @@ def _together(cursor: Cursor, asked: Sequence[Composed]) -> list[list[Row]]:
 def _sent(cursor: Cursor, asked: Sequence[Composed]) -> list[Cursor]:
     """A cursor with the answer of each statement, in one round trip if that can be."""
     connection = cursor.connection
-    if not psycopg.Pipeline.is_supported():
-        return [_each(connection).execute(statement, values) for statement, values in asked]
-    if len(asked) == 1:
-        ((statement, values),) = asked
-        return [cursor.execute(statement, values)]
+    if not psycopg.Pipeline.is_supported() or len(asked) == 1:
+        return [_run(_each(connection), one) for one in asked]
     # Its end waits for all answers. To wait within it would be another round trip.
     with connection.pipeline():
-        return [_each(connection).execute(statement, values) for statement, values in asked]
+        return [_run(_each(connection), one) for one in asked]
+
+
+def _run(cursor: Cursor, asked: Composed) -> Cursor:
+    """The cursor, with its answer. Nothing goes by a name here: see `_postgres_wire`."""
+    statement, values = asked
+    return cursor.execute(statement, values, prepare=False)
 
 
 def _each(connection: Connection) -> Cursor:
     """A cursor of its own for one statement: its rows stay until they are read."""
-    return connection.cursor(row_factory=tuple_row)
+    return psycopg.RawCursor(connection, row_factory=tuple_row)
+
+
+@contextmanager
+def _held_to(until: float, connection: Connection) -> Generator[None]:
+    """The connection, all of whose waiting ends at that time: cursors and pipelines wait by it."""
+    wait = connection.wait
+    vars(connection)["wait"] = lambda asking, **facts: wait(in_time(asking, until), **facts)
+    try:
+        yield
+    finally:
+        del vars(connection)["wait"]
 
 
 def _rows(cursor: Cursor) -> list[Row]:
