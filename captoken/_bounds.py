@@ -35,7 +35,7 @@ NESTED = FACTS // 16  # arrays and objects, as rule 24.26 counts an item
 
 # Of the services. A ticket has at most 2,048 bytes, and a discharge 8,192 characters.
 DISCHARGE_BYTES = 8 << 10
-ANSWER_BYTES = 16 << 10
+ANSWER_BYTES = 16 << 10  # that a client reads of a discharge service
 ISSUANCE_BYTES = 64 << 10
 ASSERTION_CHARS = 16 << 10
 DETAILS_CHARS = LIMITS.token_chars  # of `authorization_details`: no token says more

@@ -677,4 +677,5 @@ RECORDS: tuple[Code, ...] = (
     ),
 )
 
+# What there is to know of each code of a denial, by the code.
 CODES: dict[str, Code] = together(RECORDS)
