@@ -433,12 +433,11 @@ def explain(
 
 def _say_why(decision: Decision) -> None:
     """A decision for operators: all reasons, the plan, and what others are told."""
-    say(str(decision))
-    say("\nplan")
+    say(*str(decision).split("\n"), "", "plan")
     for step in decision.steps:
-        detail = f": {escape(step.detail)}" if step.detail else ""
+        detail = f": {step.detail}" if step.detail else ""
         say(f"  {step.number:>2}  {step.name:<22}{step.outcome}{detail}")
-    say("\ntold")
+    say("", "told")
     say(f"  the agent   {decision.for_model()}")
     if not decision:
         say(f"  the client  {told_to_client(decision.code)}")

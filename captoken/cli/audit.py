@@ -1,6 +1,6 @@
 """`captoken audit`: what a trail shows.
 
-All that a record says is escaped before it is shown.
+All that a record says is escaped when it is written (`output`).
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _not_whole(how: str, problem: str, as_json: bool) -> int:
     if as_json:
         say_json({"whole": False, "problem": problem})
     else:
-        say(f"{how}  {escape(problem)}")
+        say(f"{how}  {problem}")
     return 1
 
 
@@ -249,9 +249,9 @@ def log(
         return
     for record, logged in asked:
         if isinstance(logged, trails.Issued):
-            say(escape(_told_of_issuer(logged)))
+            say(_told_of_issuer(logged))
         else:
-            say(escape(_told(record, logged)))
+            say(_told(record, logged))
     if not asked:
         tell("no decision is recorded that is asked for")
 
@@ -533,7 +533,7 @@ def unused(trail_file: str, as_json: bool) -> None:
         return
     for count, use in enumerate(uses):
         if count:
-            say("")
+            say()
         for line in _use_lines(use):
             say(line)
     if not uses:
@@ -624,7 +624,7 @@ def _say_replayed(one: trails.Replayed) -> None:
     chain = " > ".join(named(actor.name) for actor in one.decision.chain)
     entry = f"; entry {named(one.entry.id)}" if one.entry is not None else ""
     say(f"{label}  {where}, {chain}: {tried(one.decision.access)}")
-    say(f"{'':{len(label)}}  {escape(one.why)}{entry}")
+    say(f"{'':{len(label)}}  {one.why}{entry}")
 
 
 def _total(again: Sequence[trails.Replayed]) -> str:

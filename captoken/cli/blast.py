@@ -64,7 +64,7 @@ def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_j
     for one in reach:
         for line in _reach_lines(one.hop, at):
             say(line)
-    say("\ncut off by")
+    say("", "cut off by")
     for cut in dict.fromkeys(one.cut.id for one in reach):
         say(f"  captoken revoke --link {named(cut)} ...")
 

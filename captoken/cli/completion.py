@@ -17,7 +17,7 @@ import click
 from click.shell_completion import ShellComplete, get_completion_class
 
 from captoken.cli.options import COMPLETING, InOrder, json_option
-from captoken.cli.output import say, say_json, tell
+from captoken.cli.output import say, say_exact, say_json, tell
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -56,7 +56,7 @@ def show(shell: str, as_json: bool) -> None:
     if as_json:
         say_json({"shell": shell, "script": text})
     else:
-        say(text.removesuffix("\n"))
+        say_exact(text.removesuffix("\n"))
 
 
 @completion.command()

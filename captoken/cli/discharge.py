@@ -30,7 +30,7 @@ from captoken.cli.options import (
     timeless_options,
     token_option,
 )
-from captoken.cli.output import say_discharge, say_json, say_token, say_utf8, tell
+from captoken.cli.output import say_discharge, say_exact, say_json, say_token, tell
 from captoken.cli.values import DURATION, FILE, PUBLIC, strict_json
 from captoken.discharge import Allow, Discharger, Wait
 from captoken.keys.secret import DischargerKey
@@ -127,7 +127,7 @@ def tickets(token_file: str, discharger: str | None, as_json: bool) -> None:
     if not found:
         tell("nobody is left to ask")
     for ticket in found:
-        say_utf8(ticket.text)
+        say_exact(ticket.text)
 
 
 def _ticket_data(ticket: Ticket) -> dict[str, Any]:

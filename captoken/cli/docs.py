@@ -46,7 +46,7 @@ def docs(page: str | None, as_json: bool) -> None:
         if as_json:
             output.say_json({"page": page, "text": text})
         else:
-            output.say_utf8(text.removesuffix("\n"))
+            output.say_exact(text.removesuffix("\n"))
         return
     titles = {name: _title(found) for name, found in pages.items()}
     folder = str(root / "docs")
@@ -55,7 +55,7 @@ def docs(page: str | None, as_json: bool) -> None:
         return
     width = max(map(len, titles))
     lines = [f"  {name.ljust(width)}  {title}" for name, title in titles.items()]
-    output.say("\n".join([folder, *lines]))
+    output.say(folder, *lines)
 
 
 def _root() -> Traversable:

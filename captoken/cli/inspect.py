@@ -229,7 +229,7 @@ def _say_page(path: str, beside: Mapping[str, bool]) -> None:
     if others:
         told = "--html writes a page, into which a token is pasted"
         raise click.UsageError(f"{told}: it does not go with {others[0]}")
-    output.say(inspector.page().removesuffix("\n"))
+    output.say_exact(inspector.page().removesuffix("\n"))
 
 
 @click.command()
@@ -279,7 +279,7 @@ def inspect(
         output.say_json(as_data(seen))
         return
     if mermaid:
-        output.say(as_mermaid(seen))
+        output.say_exact(as_mermaid(seen))
         return
 
     from rich.text import Text  # here, since most commands draw nothing

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captoken._format.errors import IssuanceError
-from captoken._format.spelling import escape, span
+from captoken._format.spelling import span
 from captoken.cli import files, serving, words
 from captoken.cli.operate import operators
 from captoken.cli.options import InOrder, clock, json_option, now_option
-from captoken.cli.output import say, say_json, tell, warn
+from captoken.cli.output import ToStderr, say, say_json, tell
 from captoken.cli.reloading import Reloading, Watched
 from captoken.cli.values import DURATION, FILE, OBJECT
 from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
@@ -165,14 +165,14 @@ def _say_explained(
     now: int | None,
 ) -> None:
     for name, misses in fits.items():
-        say(f"{name}: {'fits' if misses is None else escape(misses)}")
+        say(f"{name}: {'fits' if misses is None else misses}")
     if gives is not None:
-        say(f"gives {gives['grant']} to {gives['agent']} for {escape(gives['subject'])}")
+        say(f"gives {gives['grant']} to {gives['agent']} for {gives['subject']}")
         for line in words.of_rights(gives, int(clock(now)())):
             say(f"  {line}")
     if refused is not None:
         why = f" ({refused.why})" if refused.why else ""
-        say(f"refused, {refused.code}: {escape(str(refused))}{escape(why)}")
+        say(f"refused, {refused.code}: {refused}{why}")
 
 
 @issue.command()
@@ -311,6 +311,7 @@ def serve(
             reloading,
             host=host,
             port=port,
+            log_config=None,
             log_level="warning",
             server_header=False,
             # A proxy is known by its own address, and not by one that it tells.
@@ -319,17 +320,10 @@ def serve(
         serving.run(uvicorn.Server(config))
 
 
-class _ToStderr(logging.Handler):
-    """The service's log, a line each: why somebody was refused is what its operator asks first."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        warn(escape(f"{record.levelname.lower()}: {record.getMessage()}"))
-
-
 def _log_to_stderr() -> None:
-    """What callers are not told. Keys that cannot be had, and each refusal."""
+    """What callers are not told: keys that cannot be had, and why somebody was refused."""
     logger = logging.getLogger("captoken")
-    logger.addHandler(_ToStderr())
+    logger.addHandler(ToStderr())
     logging.getLogger("captoken.issuance").setLevel(logging.INFO)
 
 

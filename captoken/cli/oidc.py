@@ -13,12 +13,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -294,64 +295,107 @@ def _seconds(value: Any, otherwise: float) -> float:
 # --- where the browser comes back to --------------------------------------------------------------
 
 _DONE = b"<!doctype html><title>captoken</title><p>Close this page, and go on in the terminal."
-_HEADERS = {
-    "content-type": "text/html; charset=utf-8",
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'",
-    "referrer-policy": "no-referrer",
-}
+_HEAD = (
+    "content-type: text/html; charset=utf-8",
+    "cache-control: no-store",
+    "content-security-policy: default-src 'none'",
+    "referrer-policy: no-referrer",
+    "connection: close",
+)
 
+# Seconds for one connection, from its first byte to our last, and how many there are at a time.
+_VISIT = 5.0
+_VISITS = 64
 
-class _Server(HTTPServer):
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: whoever hangs up early has no say, and the terminal is the person's."""
+# Bytes of a request's head. A browser sends cookies of this machine's other ports along.
+_MAX_HEAD = 65_536
+
+# What ends a visit: it is too slow, too long, or gone.
+_GONE = (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 
 class _Listener:
     """Waits on a port of this machine for the browser with the right state, and for no other.
 
-    What else comes by, a page that tries ports say, is answered 404 and changes nothing.
+    What else comes by, a page that tries ports say, is answered 404 and changes nothing. Nobody who
+    is slow keeps the browser waiting: all are heard at once, and of too many the oldest has to go.
     """
 
     def __init__(self, port: int, state: str) -> None:
-        came: dict[str, str] = {}
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 5  # seconds for one that connects and says nothing
-
-            def do_GET(self) -> None:
-                found = _sent_back(self.path, state)
-                came.update(found or {})
-                self.send_response(404 if found is None else 200)
-                for name, value in _HEADERS.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                if found is not None:
-                    self.wfile.write(_DONE)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Nothing: the request has the code in it."""
-
-        self._came = came
-        self._server = _Server(("127.0.0.1", port), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_port}{_PATH}"
+        self._state = state
+        self._visits: list[asyncio.StreamWriter] = []
+        self._socket = socket.create_server(("127.0.0.1", port))
+        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}{_PATH}"
 
     def __enter__(self) -> _Listener:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._server.server_close()
+        self._socket.close()
 
     def wait(self, patience: float) -> dict[str, str]:
         """The parameters that the browser came back with. Raises IssuanceError if it does not."""
-        ends = time.monotonic() + patience
-        while not self._came:
-            left = ends - time.monotonic()
-            if left <= 0:
-                raise IssuanceError("nobody has logged in, and it took too long", "expired_token")
-            self._server.timeout = left
-            self._server.handle_request()
-        return dict(self._came)
+        try:
+            return asyncio.run(asyncio.wait_for(self._came(), patience))
+        except TimeoutError:
+            raise IssuanceError(
+                "nobody has logged in, and it took too long", "expired_token"
+            ) from None
+
+    async def _came(self) -> dict[str, str]:
+        """The same, however long it takes. What is connected then is let go of."""
+        came: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+
+        async def visited(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found = await self._visited(reader, writer)
+            if found is not None and not came.done():
+                came.set_result(found)
+
+        server = await asyncio.start_server(visited, sock=self._socket, limit=_MAX_HEAD)
+        try:
+            return await came
+        finally:
+            server.close()
+            for visit in self._visits:
+                visit.transport.abort()
+            # They are told so in the next round of the loop.
+            await asyncio.sleep(0)
+
+    async def _visited(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> dict[str, str] | None:
+        """Answer one connection. What it brought, if it is the one that is waited for."""
+        self._visits.append(writer)
+        if len(self._visits) > _VISITS:
+            self._visits.pop(0).transport.abort()
+        found: dict[str, str] | None = None
+        try:
+            async with asyncio.timeout(_VISIT):
+                head = await reader.readuntil(b"\r\n\r\n")
+                found = _sent_back(_target(head), self._state)
+                status = "404 Not Found" if found is None else "200 OK"
+                lines = "\r\n".join((f"HTTP/1.1 {status}", *_HEAD, "", ""))
+                writer.write(lines.encode() + (b"" if found is None else _DONE))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except _GONE:
+            writer.transport.abort()
+        finally:
+            if writer in self._visits:
+                self._visits.remove(writer)
+
+        # Whoever went away without our answer may have brought it all the same.
+        return found
+
+
+def _target(head: bytes) -> str:
+    """What the first line of a request asks for; empty for what no browser asks."""
+    method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+    target, _, _ = rest.partition(" ")
+    return target if method == "GET" else ""
 
 
 def _sent_back(target: str, state: str) -> dict[str, str] | None:

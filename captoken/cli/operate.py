@@ -27,7 +27,7 @@ from captoken.cli.options import (
     seconds,
     stacked,
 )
-from captoken.cli.output import say, say_json, say_utf8, tell
+from captoken.cli.output import say, say_exact, say_json, tell
 from captoken.cli.values import FILE, ID, MOMENT, PUBLIC
 from captoken.control.operator import Operator
 from captoken.keys.files import write_private
@@ -515,7 +515,7 @@ def overlay(
     with files.about(store):
         opened = Overlay.open(data, operator)
     if raw:
-        say_utf8(data.decode())
+        say_exact(data.decode())
     elif as_json:
         say_json(_overlay_data(opened))
     else:
@@ -539,7 +539,7 @@ def _overlay_data(opened: Overlay) -> dict[str, Any]:
 def _say_overlay(opened: Overlay, now: int) -> None:
     say(title(opened, now))
     for entry in opened.entries:
-        say("")
+        say()
         for line in _lines(entry, now):
             say(line)
 

@@ -46,7 +46,7 @@ class InOrder(click.Group):
         if args[:1] == ["help"]:
             args = [*args[1:], "--help"]
         if not args and not ctx.resilient_parsing:  # which is a shell that asks how it goes on
-            warn(ctx.get_help())
+            warn(*ctx.get_help().split("\n"))
             ctx.exit(USAGE)
         return super().parse_args(ctx, args)
 

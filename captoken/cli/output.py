@@ -1,18 +1,26 @@
 """What the command line writes: results to standard output, all else to standard error.
 
-Whatever comes from a token goes through `escape` first, and no markup is ever read out of a text.
-So what a stranger has put into a name moves no cursor, has no colour, and looks like no line of
-ours.
+Whatever is written goes through `escape` here, line by line, and nobody else in the command line
+writes to a terminal. So what a stranger has put into a name, an address or an error moves no cursor
+and has no colour. Who writes a line gives it as one: a line feed in it is escaped, so it looks like
+no other line of ours. No markup is ever read out of a text.
+
+    say, warn       lines, each its own argument
+    say_exact       what others read byte by byte: it is escaped where a terminal shows it
+    tell            a line for whoever sits there
+    draw            trees and tables, whose colours are ours
 """
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from captoken._format.spelling import escape
@@ -20,7 +28,8 @@ from captoken._language.discharge import Discharge
 from captoken.cli.view import read
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
 
 _trailing_blanks = re.compile(r" +$", re.MULTILINE).sub
 
@@ -37,25 +46,53 @@ _NO_WIDTH = 10_000
 def prepare() -> None:
     """Let a terminal that lacks a character show its number instead of ending the program.
 
+    A traceback is escaped as all else is, and so is the log of whoever has set up none.
+
     A stream that a test or a program has put in place is left as it is.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    sys.excepthook = show_whole
+    logging.lastResort = ToStderr(logging.WARNING)
 
 
-def say(text: str) -> None:
-    """A result, to standard output.
+def show_whole(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """A mistake of the library's own, as Python shows it: with what a stranger wrote escaped."""
+    import traceback  # mostly nothing is mistaken
+
+    for part in traceback.format_exception(kind, error, trace):
+        warn(*part.rstrip("\n").split("\n"))
+
+
+class ToStderr(logging.Handler):
+    """A log on standard error: a line for each record, and a traceback behind it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """What Python calls with each record."""
+        warn(f"{record.levelname.lower()}: {record.getMessage()}")
+        if record.exc_info and record.exc_info[1] is not None:
+            _, error, trace = record.exc_info
+            show_whole(type(error), error, trace)
+
+
+def say(*lines: str) -> None:
+    """Lines of a result, to standard output. None is an empty one.
 
     If nobody reads it any more, as in `captoken audit log trail.jsonl | head -1`, it goes nowhere,
     and the command comes to its own end: what it found is in its exit code all the same.
     """
-    _write(text, sys.stdout)
+    _write(_escaped(lines), sys.stdout)
 
 
-def warn(text: str) -> None:
-    """Lines for whoever sits there, to standard error, as they are. Escaped by who calls."""
-    _write(text, sys.stderr)
+def warn(*lines: str) -> None:
+    """Lines for whoever sits there, to standard error."""
+    _write(_escaped(lines), sys.stderr)
+
+
+def _escaped(lines: Iterable[str]) -> str:
+    """Lines as a terminal may be shown them. The one place by which a text gets there."""
+    return "\n".join(map(escape, lines))
 
 
 def _write(text: str, stream: TextIO) -> None:
@@ -69,14 +106,15 @@ def _write(text: str, stream: TextIO) -> None:
         os.close(nowhere)
 
 
-def say_utf8(text: str) -> None:
-    """A result whose bytes matter, whatever the terminal can show: a ticket, say.
+def say_exact(text: str) -> None:
+    """A result whose bytes matter, for a file or a program: a ticket, a script, a page.
 
-    A stream that a test has put in place is left as it is.
+    In UTF-8, whatever the terminal can show; and a terminal is shown it escaped. A stream that a
+    test has put in place is left as it is.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
-    say(text)
+    _write(_escaped(text.split("\n")) if sys.stdout.isatty() else text, sys.stdout)
 
 
 def say_json(value: Any, indent: int | None = 2) -> None:
@@ -84,7 +122,9 @@ def say_json(value: Any, indent: int | None = 2) -> None:
 
     With `indent=None` on one line. Raises TypeError for what JSON has no place for.
     """
-    say(json.dumps(value, indent=indent))
+    # JSON leaves one such character as it is.
+    text = json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
+    say(*text.split("\n"))
 
 
 def say_token(text: str, as_json: bool) -> None:
@@ -127,7 +167,7 @@ def tell(text: str) -> None:
     # Whoever reads standard error, or the log that it goes to, must not get it by that.
     shown = _secret_text(r"\1...", line)
     shown = _like_a_key("...", shown)
-    warn(f"captoken: {escape(shown)}")
+    warn(f"captoken: {shown}")
 
 
 def is_unicode() -> bool:
@@ -163,14 +203,31 @@ def console(*, color: bool = True, width: int | None = None) -> Console:
 
 
 def draw(on: Console, *drawn: Any) -> None:
-    """Draw trees, tables and texts, without the blanks that tables leave at the ends of lines."""
+    """Draw trees, tables and texts, without the blanks that tables leave at the ends of lines.
+
+    All that is drawn is escaped once it is laid out, and before it gets its colours.
+    """
     with on.capture() as capture:
         for part in drawn:
-            on.print(part)
+            on.print(_Drawn(part))
     text = _trailing_blanks("", capture.get())
 
-    # By `say`, and not by the console: so that a reader that goes away is noticed.
-    say(text.removesuffix("\n"))
+    # Not by the console: so that a reader that goes away is noticed.
+    _write(text.removesuffix("\n"), sys.stdout)
+
+
+class _Drawn:
+    """What is drawn, with each of its texts escaped."""
+
+    def __init__(self, part: Any) -> None:
+        self._part = part
+
+    def __rich_console__(self, on: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        from rich.segment import Segment
+
+        for text, style, control in on.render(self._part, options):
+            if control is None:
+                yield Segment(_escaped(text.split("\n")), style)
 
 
 def columns() -> int:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from captoken._format.spelling import escape
 from captoken.cli.options import InOrder, json_option, merged, stacked
-from captoken.cli.output import say, say_json, tell
+from captoken.cli.output import say, say_exact, say_json, tell
 from captoken.cli.values import LISTS
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def plan(
 def _say_plan(sql: str, as_json: bool, found: Sequence[str] | None = None) -> None:
     """The SQL; for machines also whether it was applied, and then what the audit found."""
     if not as_json:
-        say(sql.rstrip())
+        say_exact(sql.rstrip())
         return
     say_json(
         {
@@ -193,7 +192,7 @@ def _roles() -> ModuleType:
 def _say_found(found: Sequence[str], login: str) -> int:
     """Say what an audit found, a line each. Returns the exit status."""
     for line in found:
-        say(f"-- found: {escape(line)}")
+        say(f"-- found: {line}")
     if found:
         return 1
 

@@ -97,7 +97,7 @@ def propose(
         return
     for count, both in enumerate(zip(found, refused, strict=True)):
         if count:
-            say("")
+            say()
         for line in _lines(*both):
             say(line)
     if not found:

@@ -410,8 +410,11 @@ class _Shelf:
 def is_safe(address: str) -> bool:
     """Can nobody on the way change what comes from this address?
 
-    It is https, or of this machine. No user, since that would be a secret in a policy.
+    It is https, or of this machine. No user, since that would be a secret in a policy. A character
+    that no address has is refused: readers pass over it, and a terminal may obey it.
     """
+    if not address.isascii() or not address.isprintable() or " " in address:
+        return False
     try:
         parts = urlsplit(address)
         is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
@@ -421,7 +424,7 @@ def is_safe(address: str) -> bool:
         return False
 
     names_a_place = bool(parts.hostname) and not parts.fragment
-    if not names_a_place or parts.username is not None or not address.isascii():
+    if not names_a_place or parts.username is not None:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_local)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import re
+import socket
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -17,6 +20,7 @@ import httpx
 import pytest
 
 from captoken import Access, Token
+from captoken._format.spelling import is_visible
 from captoken.cli import oidc
 from captoken.cli.app import run
 from captoken.errors import IssuanceError
@@ -387,3 +391,159 @@ def test_the_other_device_step_by_step(stand_in: StandIn) -> None:
         with pytest.raises(IssuanceError) as told:
             at.by_device(max_age=60, show=shown.append, sleep=pauses.append)
         assert told.value.code == code and "\x1b" not in str(told.value)
+
+
+# --- who else comes by, and what is shown -----------------------------------------------------------------------------
+
+
+class Strangers:
+    """Others at the port that the browser comes back to, before it does."""
+
+    def __init__(self) -> None:
+        self.sockets: list[socket.socket] = []
+
+    def come(self, address: str, first: bytes, many: int) -> None:
+        place = urlsplit(address)
+        for _ in range(many):
+            one = socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=10)
+            self.sockets.append(one)
+            one.sendall(first)
+
+    def drip(self, ends: threading.Event) -> None:
+        """A byte at a time, for good."""
+        while not ends.wait(0.05):
+            for one in self.sockets:
+                with suppress(OSError):
+                    one.sendall(b"x")
+
+    def are_let_go(self) -> bool:
+        """Has the other side hung up on all of them?"""
+        for one in self.sockets:
+            one.settimeout(oidc._VISIT + 1)
+            try:
+                while one.recv(4096):
+                    pass
+            except TimeoutError:
+                return False
+            except OSError:  # reset
+                continue
+        return True
+
+    def close(self) -> None:
+        for one in self.sockets:
+            one.close()
+
+
+@pytest.fixture
+def strangers() -> Iterator[Strangers]:
+    one = Strangers()
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize(
+    "first, many",
+    [(b"", 1), (b"GET /callback?", 1), (b"GET / HTTP/1.1\r\n", 200), (b"", 200), (b"GET /" + b"a" * 70_000, 3), (b"\x00\xff\r\n\r\n", 3)],
+    ids=["silent", "slow", "two hundred slow", "two hundred silent", "too long", "no request"],
+)
+def test_nobody_who_is_slow_keeps_the_browser_waiting(stand_in: StandIn, strangers: Strangers, first: bytes, many: int) -> None:
+    """The listener had one thread, and one client that sent a byte a second had it for good."""
+    ends = threading.Event()
+    dripping = threading.Thread(target=strangers.drip, args=(ends,))
+
+    def after_them(good: dict[str, str]) -> dict[str, str]:
+        strangers.come(stand_in.asked["redirect_uri"], first, many)
+        dripping.start()
+        return good
+
+    began = time.monotonic()
+    try:
+        assert stand_in.log_in(after_them).identity.sub == "jane" and stand_in.replies == [200]
+        assert time.monotonic() - began < oidc._VISIT, "before any of them had to go"
+    finally:
+        ends.set()
+        dripping.join()
+    assert strangers.are_let_go()
+
+
+def test_whoever_is_slow_has_to_go(stand_in: StandIn, strangers: Strangers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a byte comes: the deadline is of the whole visit."""
+    monkeypatch.setattr(oidc, "_VISIT", 0.5)
+    ends = threading.Event()
+    dripping = threading.Thread(target=strangers.drip, args=(ends,))
+
+    def once_they_are_gone(good: dict[str, str]) -> dict[str, str]:
+        strangers.come(stand_in.asked["redirect_uri"], b"GET /callback?", 5)
+        dripping.start()
+        assert strangers.are_let_go()
+        return good
+
+    try:
+        assert stand_in.log_in(once_they_are_gone).identity.sub == "jane"
+    finally:
+        ends.set()
+        dripping.join()
+
+
+def test_a_browser_that_hangs_up_at_once_has_brought_it_all_the_same(stand_in: StandIn) -> None:
+    provider = oidc.Provider.at(stand_in.issuer, "captoken-cli")
+
+    def show(address: str) -> None:
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+        stand_in.answers = [(200, {"id_token": stand_in.id_token(nonce=asked["nonce"])})]
+        query = urlencode({"state": asked["state"], "code": "c", "iss": stand_in.issuer})
+        place = urlsplit(asked["redirect_uri"])
+        with socket.create_connection((str(place.hostname), int(place.port or 0))) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.sendall(f"GET {place.path}?{query} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            one.shutdown(socket.SHUT_WR)
+            time.sleep(0.1)
+
+    assert provider.by_browser(max_age=3600, show=show, patience=5).identity.sub == "jane"
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS", "get"])
+def test_what_no_browser_asks_is_answered_404(stand_in: StandIn, strangers: Strangers, method: str) -> None:
+    answers: list[bytes] = []
+
+    def otherwise(good: dict[str, str]) -> dict[str, str]:
+        first = f"{method} /callback?{urlencode(good)} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+        strangers.come(stand_in.asked["redirect_uri"], first, 1)
+        answers.append(strangers.sockets[0].recv(4096))
+        return good
+
+    assert stand_in.log_in(otherwise).identity.sub == "jane"
+    assert answers[0].startswith(b"HTTP/1.1 404 ") and b"no-store" in answers[0] and b"captoken" not in answers[0]
+
+
+@pytest.mark.parametrize("within", ["\x1b[2J", "\nallowed", "\r", "\t", "\x07", "\x00", " ", "\u202e", "\x9b"])
+@pytest.mark.parametrize("named", ["authorization_endpoint", "verification_uri", "token_endpoint"])
+def test_an_address_that_steers_the_terminal_is_none(
+    stand_in: StandIn, within: str, named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    address = f"{stand_in.issuer}/{within}x"
+    begun = {"device_code": "d", "user_code": "u", "verification_uri": address}
+    stand_in.answers = [(200, begun)]
+    if named != "verification_uri":
+        stand_in.document[named] = address
+    device = [] if named == "authorization_endpoint" else ["--device"]
+    if named == "token_endpoint":
+        begun["verification_uri"] = "https://a.example"
+        begun["interval"] = 0  # type: ignore[assignment]
+    assert run(["login", stand_in.issuer, "--client-id", "captoken-cli", *device]) == 2
+    told = capsys.readouterr()
+    lines = told.err.removesuffix("\n").split("\n")
+    assert told.out == "" and not opened and lines[-1].startswith("captoken: temporarily_unavailable: ")
+    assert len(lines) == (2 if named == "token_endpoint" else 1) and all(is_visible(char) for line in lines for char in line)
+
+
+@pytest.mark.parametrize("said", [{"error": "no\x1b[2J\nallowed", "error_description": "a\x1b]0;x\x07\nb"}, {"user_code": "u\x1b[2J\nallowed"}])
+def test_nor_does_what_else_a_provider_says(stand_in: StandIn, said: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    begun = {"device_code": "d", "user_code": "u", "verification_uri": "https://a.example", "interval": 0}
+    refused = (400, {"error": "access_denied"} | said)
+    stand_in.answers = [(200, begun | said), refused] if "user_code" in said else [refused]
+    assert run(["login", stand_in.issuer, "--client-id", "captoken-cli", "--device"]) == 2
+    lines = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert len(lines) == (2 if "user_code" in said else 1) and all(is_visible(char) for line in lines for char in line)

@@ -163,7 +163,13 @@ def server_of(app: Console) -> uvicorn.Server:
     """What serves it."""
     import uvicorn
 
-    config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+    )
     return uvicorn.Server(config)
 
 
