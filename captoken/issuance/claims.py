@@ -162,20 +162,23 @@ def _is_below(value: str, prefix: str) -> bool:
     return all(segments)
 
 
+def path_of(claim: str) -> list[str]:
+    """The names that lead to a claim: its own alone, or those of a JSON Pointer."""
+    if not claim.startswith("/"):
+        return [claim]
+    # In this order, so that `~01` is read as `~1` (RFC 6901, 4).
+    return [part.replace("~1", "/").replace("~0", "~") for part in claim[1:].split("/")]
+
+
 def _found(claims: Claims, claim: str) -> Any:
     """The value of a claim, by its name or by a JSON Pointer through objects. None if missing.
 
     A pointer does not lead into lists: which place somebody has in one says nothing.
     """
-    if not claim.startswith("/"):
-        return claims.get(claim)
-
     found: Any = claims
-    for part in claim[1:].split("/"):
+    for name in path_of(claim):
         if not isinstance(found, Mapping):
             return None
-        # In this order, so that `~01` is read as `~1` (RFC 6901, 4).
-        name = part.replace("~1", "/").replace("~0", "~")
         found = found.get(name)
     return found
 

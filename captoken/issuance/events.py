@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from captoken.issuance.claims import Matcher
+from captoken.issuance.claims import Matcher, path_of
 from captoken.issuance.jose import Json
 from captoken.issuance.policy import Policy, PolicyGrant
 
@@ -194,7 +194,4 @@ def _is_lost(matcher: Matcher, changed: Json) -> bool:
 
 def _claim_of(matcher: Matcher) -> str:
     """The claim that it looks at, or looks into by a JSON Pointer."""
-    if not matcher.claim.startswith("/"):
-        return matcher.claim
-    first = matcher.claim.split("/")[1]
-    return first.replace("~1", "/").replace("~0", "~")
+    return path_of(matcher.claim)[0]

@@ -69,6 +69,19 @@ def world() -> Iterator[World]:
 # --- the token endpoint, for providers of every kind -------------------------------------------------------------------
 
 
+# Of workloads a grant says whose they are.
+_THEIRS = {
+    "mesh": f'sub = ["spiffe://acme.example/ns/*", "{("spiffe://acme.example/" + "n" * 2048)[:2048]}"]',
+    "cluster": 'sub = ["system:serviceaccount:risk:*", "system:serviceaccount:my-namespace:*"]',
+    "ci": 'repository_owner_id = "65"',
+    "lab": 'namespace_id = "72"',
+    "google": '"/google/compute_engine/project_number" = 739419398126',
+    "aws": '"/https:~1~1sts.amazonaws.com~1/org_id" = "o-abc1234567"',
+    "azure": 'oid = "22222222-0000-4000-8000-0000000000b1"',
+    "narrow": 'sub = "worker"',
+}
+
+
 def _many() -> policy.Policy:
     """The policy of `assertions`, in which each provider's subjects have a grant."""
     text = assertions.TEXT.replace('subject = "cluster:{/kubernetes.io/serviceaccount/uid}"', 'subject = "cluster:{sub#}"')
@@ -82,10 +95,10 @@ def _many() -> policy.Policy:
     for name in assertions.POLICY.providers:
         if name == "events":
             continue
-        anybody = f'aud = "{assertions.US}"' if name not in ("acme", "acme-api", "hub", "keycloak") else ""
+        theirs = f", {_THEIRS[name]}" if name in _THEIRS else ""
         text += f"""
 [grant.of-{name}]
-subject = {{ provider = "{name}"{", " if anybody else ""}{anybody} }}
+subject = {{ provider = "{name}"{theirs} }}
 agents = ["agent"]
 resources = ["sales-db"]
 give = {{ allow = {{ "sales" = ["select"] }}, expires_in = 300 }}

@@ -24,6 +24,7 @@ A file may have tests of its own (`[[test]]`). They are read here, and run by `d
     _stated      what the file states, table by table
     _values      what it means: `Policy`, its grants, and whom they want
     _places      errors that say where in the file they are
+    _issuers     which claims of which issuers say who it is
     _providers   providers, checked
     _grants      grants, checked
     _reading     from the bytes of a file to a policy

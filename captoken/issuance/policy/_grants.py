@@ -13,11 +13,13 @@ from captoken._format import names, primitives
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken.issuance.claims import Template
+from captoken.issuance.policy._issuers import fits_a_stranger, issuer_for
 from captoken.issuance.policy._places import at, wrong
 from captoken.issuance.policy._providers import matchers
 from captoken.issuance.policy._stated import (
     EVENTS,
     File,
+    Provider,
     Signals,
     Spiffe,
     StatedGrant,
@@ -146,11 +148,27 @@ def _parties(
     # Of people any may be meant: a company's provider names its own. What runs on a platform is
     # whatever somebody put there.
     for party in parties:
-        if party.matchers:
-            continue
         if _is_of_workloads(file, party):
-            raise wrong(f"{place}: any workload of {party.provider} would do: say which")
+            _check_no_stranger(place, party, file.provider[party.provider])
     return parties
+
+
+def _check_no_stranger(place: str, party: Party, provider: Provider) -> None:
+    """Raise IssuanceError where another one than is meant could take the place of a workload.
+
+    By what the grant itself asks for: what its provider requires of all is wider.
+    """
+    values = [value for matcher in party.matchers for value in matcher.values]
+    if all(type(value) is bool for value in values):
+        raise wrong(f"{place}: any workload of {party.provider} would do: say which")
+
+    known = issuer_for(provider, party.matchers)
+    if known is not None and fits_a_stranger(known, party.matchers):
+        asked = ", ".join(map(str, party.matchers))
+        raise wrong(
+            f"{place}: a stranger at {known.name} can have all that it asks of {party.provider} "
+            f"({asked}): ask for {known.what_to_write}"
+        )
 
 
 def _is_of_workloads(file: File, party: Party) -> bool:

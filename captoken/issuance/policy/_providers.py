@@ -16,9 +16,16 @@ from captoken.issuance.claims import (
     Template,
     is_reassigned,
     matcher,
+    path_of,
     template,
 )
 from captoken.issuance.jose import JoseError
+from captoken.issuance.policy._issuers import (
+    OF_THE_ASSERTION,
+    OF_THE_LOGIN,
+    fits_a_stranger,
+    issuer_for,
+)
 from captoken.issuance.policy._places import at, check_origin, wrong
 from captoken.issuance.policy._stated import (
     ALGORITHMS,
@@ -74,11 +81,27 @@ def subjects(file: File) -> Iterator[tuple[str, Template]]:
 
 
 def _check_names_somebody(place: str, provider: Provider, read: Template) -> None:
-    """Raise IssuanceError for a name that is another one with each login."""
+    """Raise IssuanceError for a name that many have, or that is another one with each login."""
+    claims = {claim for _, claim, _ in read.parts if claim}
+    for claim in sorted(claims):
+        if path_of(claim)[0] in OF_THE_ASSERTION:
+            raise wrong(
+                f"{place}: subject: {claim} is of the assertion, and names nobody: write {{sub}}"
+            )
+    if all(path_of(claim)[0] in OF_THE_LOGIN for claim in claims):
+        raise wrong(f"{place}: subject: all who log in alike would be one: write {{sub}}")
+
+    asked = [Matcher(claim, ()) for claim in claims]
+    known = issuer_for(provider, asked)
+    if known is not None and not any(map(known.is_told_by, claims)):
+        raise wrong(
+            f"{place}: subject: others at {known.name} could have that name, too: "
+            f"write {', or '.join(['{sub}', *known.tell])}"
+        )
+
     if not isinstance(provider, Saml) or "transient" not in provider.name_ids:
         return
-    by_sub = any(claim in ("sub", "/sub") for _, claim, _ in read.parts)
-    if by_sub:
+    if claims & {"sub", "/sub"}:
         raise wrong(f"{place}: a transient NameID names nobody: write an attribute")
 
 
@@ -225,40 +248,24 @@ def _check_certificates(place: str, certificates: str) -> None:
 
 # --- what their assertions have to say ------------------------------------------------------------
 
-# What every assertion of an issuer says, or says of the assertion itself.
-_OF_ALL = frozenset(
-    (
-        "iss",
-        "aud",
-        "typ",
-        "ver",
-        "iat",
-        "exp",
-        "nbf",
-        "jti",
-    )
-)
-
 
 def required(name: str, provider: Provider) -> tuple[Matcher, ...]:
     """What every assertion of a provider has to say. Raises IssuanceError.
 
-    Of an issuer that signs for everybody something has to be required.
+    Of an issuer that signs for everybody, who it is.
     """
     place = f"provider.{name}"
-    issuer = None if isinstance(provider, Spiffe) else provider.issuer
-    says = any(_tells(claim, wanted) for claim, wanted in provider.require.items())
-    if issuer in SHARED_ISSUERS and not says:
+    made = matchers(f"{place}.require", provider, provider.require)
+    if isinstance(provider, Spiffe) or provider.issuer not in SHARED_ISSUERS:
+        return made
+
+    known = issuer_for(provider)
+    if known is not None and fits_a_stranger(known, made):
         raise wrong(
-            f"{place}: {issuer} signs for the whole world: say with `require` who it is",
+            f"{place}: {provider.issuer} signs for the whole world, and any of it would do: "
+            f"`require` {known.what_to_write}",
         )
-    return matchers(f"{place}.require", provider, provider.require)
-
-
-def _tells(claim: str, wanted: Any) -> bool:
-    """Does a claim tell somebody from anybody? That an address is verified does not."""
-    name = claim.removeprefix("/")
-    return name not in _OF_ALL and type(wanted) is not bool
+    return made
 
 
 def matchers(
@@ -275,6 +282,11 @@ def matchers(
     for claim, wanted in stated.items():
         with at(place):
             made.append(matcher(claim, wanted))
+        if path_of(claim)[0] in OF_THE_ASSERTION:
+            raise wrong(
+                f"{place}: {claim} is of the assertion, and says nothing of who shows it: "
+                "ask for sub, or for a claim of theirs"
+            )
         if of_people and is_reassigned(claim):
             raise wrong(
                 f"{place}: people can change {claim}, or get another's: ask for sub, or for a group"
