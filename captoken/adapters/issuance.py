@@ -171,6 +171,7 @@ class IssuanceService:
                 self._reviews.check_names(setup.policy.providers)
                 keys = before.keys.reloaded(setup.policy)
                 after = Standing(setup.policy, setup.keyring, keys, self._lease, self._clock)
+                await after.name_in(self._registry)
             # Whatever a file or a callable does: the service goes on.
             except Exception as error:
                 told = escape(str(error))
@@ -229,6 +230,7 @@ class IssuanceService:
         try:
             if over:
                 raise IssuanceError("too many requests of yours: wait", SLOW_DOWN)
+            await standing.name_in(self._registry)
             await self._ends.check_heard(standing, subject, actor)
             await self._review((subject, request.subject), (actor, acts))
             client = _client(request, policy, subject, actor)
@@ -330,6 +332,7 @@ class IssuanceService:
         else send no events, and the stream would stay silent.
         """
         try:
+            await self._standing.name_in(self._registry)
             await asyncio.to_thread(self._registry.is_live, "-", read_clock(self._clock))
             silent = await self._ends.silent()
         except StoreError:

@@ -273,6 +273,7 @@ def serve(
     except ImportError:
         raise click.ClickException("serve needs uvicorn: pip install uvicorn") from None
     from captoken.adapters.issuance import IssuanceService, Setup
+    from captoken.issuance.identity import names_of
     from captoken.issuance.policy import read
     from captoken.issuance.registry.sqlite import SQLiteRegistry
 
@@ -281,6 +282,7 @@ def serve(
     keys = files.keyring(keyring)
     leasing = None if lease is None else files.key(DischargerKey, lease)
     opened = SQLiteRegistry.create(registry) if create else SQLiteRegistry(registry)
+    opened.keep_names(names_of(loaded))
     with ExitStack() as stack:
         ends = None
         if operator is not None and overlay is not None:

@@ -33,7 +33,7 @@ from captoken.issuance import saml
 from captoken.issuance.claims import Claims
 from captoken.issuance.jose import JoseError, Json, Key, UnverifiedJwt, holds, taken_apart
 from captoken.issuance.policy import Oidc, Policy, Provider, Saml, Spiffe
-from captoken.issuance.registry.ports import LEEWAY
+from captoken.issuance.registry.ports import LEEWAY, Named
 from captoken.issuance.signed_xml import CERTIFICATES, UnverifiedXml, XmlError, xml_holds
 
 # Seconds that an ID-JAG is good for at most, whatever the policy says.
@@ -348,6 +348,15 @@ def kind_of(provider: Provider) -> str:
 def issuer_of(provider: Provider) -> str:
     """What a provider is known as: its issuer identifier, or its trust domain."""
     return provider.trust_domain if isinstance(provider, Spiffe) else provider.issuer
+
+
+def names_of(policy: Policy) -> tuple[Named, ...]:
+    """By which names the subjects of a policy are known: for the registry."""
+    return tuple(
+        Named(name, f"{kind_of(one)} {issuer_of(one)}", policy.subjects[name].text)
+        for name, one in policy.providers.items()
+        if name in policy.subjects
+    )
 
 
 def _candidates(

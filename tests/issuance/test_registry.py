@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from captoken.errors import IssuanceError, StoreError
-from captoken.issuance.registry import MemoryRegistry, StartedTask, Unpublished, is_silent
+from captoken.issuance.registry import MemoryRegistry, Named, StartedTask, Unpublished, is_silent
 from captoken.issuance.registry._rules import DAY, REFUSED_CLOCK, REFUSED_ID, REMEMBERED, SWEEP
 from captoken.issuance.registry.ports import LEEWAY, SILENCE
 from captoken.stores.own_process import OwnProcess
@@ -37,6 +37,51 @@ def sweep(registry: Any, now: int) -> None:
     """Something is written, and with it forgotten what may be: of somebody else, and without an assertion."""
     asked = entry(f"sweep-{now}", subject="acme:sweeper", session=None, now=now, issued_at=now)
     assert said(registry, asked) == f"sweep-{now}"
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+ACME = Named("acme", "oidc https://login.acme.example", "acme:{sub}")
+OTHER = Named("other", "oidc https://other.example", "other:{sub}")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ACME._replace(provider="corp"), ACME._replace(template="acme:{sub#}"), ACME._replace(issuer="oidc https://login.acme.example/"),
+        Named("corp", ACME.issuer, "corp:{sub}"), Named("acme", OTHER.issuer, "acme:{sub}"), Named("acme", "saml x", "acme:{sub}"),
+    ],
+    ids=["its name", "its subjects", "its issuer", "name and subjects", "to another issuer", "to another kind"],
+)  # fmt: skip
+def test_by_which_names_providers_are_known_stays(place: Place, changed: Named) -> None:
+    """What ends tasks looks for them by these: under another name a logout would miss them."""
+    registry = place.created()
+    registry.keep_names([ACME])
+    for one in (registry, *([] if place.kind == "memory" else [place.opened()])):
+        for _ in range(2):
+            with pytest.raises(IssuanceError, match="write it so again, or stop the service, end all tasks") as caught:
+                one.keep_names([Named("new", "oidc https://new.example", "new:{sub}"), changed])
+            assert caught.value.code == "policy" and ACME.template in str(caught.value)
+        one.keep_names([ACME])
+        one.keep_names([OTHER, ACME])
+    # What was refused was not kept.
+    registry.keep_names([Named("new", "oidc https://other.example/2", "new:{sub}")])
+
+
+def test_of_eight_that_name_a_provider_otherwise_at_once_one_is_kept(place: Place) -> None:
+    registry = place.created()
+    gate = Barrier(8)
+
+    def name(number: int) -> bool:
+        gate.wait(WAIT)
+        try:
+            registry.keep_names([ACME._replace(provider=f"acme{number}")])
+        except IssuanceError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(name, range(8))) == 1
 
 
 # --- what starts -----------------------------------------------------------------------------------------------------

@@ -22,7 +22,9 @@ from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
 from captoken.testing import FixedClock
 
-from .test_service import ORIGIN, ROOT, SALES, World, exchange, nightly, proof, workflow
+from .registries import Place
+from .test_service import ORIGIN, ROOT, SALES, World, exchange, login, nightly, proof, workflow
+from .test_signals import logout
 from .world import KEYRING, NOW, POLICY, policy
 
 READS_ONLY = '[grant.nightly.give]\nallow = { "sales" = ["update"] }\nexpires_in = 300\n[grant.guests]'
@@ -277,3 +279,28 @@ def test_a_keyring_may_be_asked_for_each_time() -> None:
     several.append(KEYRING.rotate())
     text = one.ask(**nightly(client_assertion=workflow(jti="2")))["access_token"]
     assert Token.parse(text).unverified.root.key_id == several[-1].current
+
+
+RENAMED = POLICY.replace("[provider.acme]", "[provider.corp]").replace('provider = "acme"', 'provider = "corp"')
+OTHERWISE = POLICY.replace('subject = "acme:{sub}"', 'subject = "acme:{sub#}"')
+ANOTHER = POLICY.replace('issuer = "https://login.acme.example"', 'issuer = "https://login.other.example"')
+
+
+@pytest.mark.parametrize("changed", [RENAMED, OTHERWISE, ANOTHER], ids=["renamed", "subjects named otherwise", "another issuer"])
+def test_a_provider_that_is_renamed_is_refused_and_logouts_go_on_finding_its_tasks(place: Place, changed: str) -> None:
+    """By a reload the old policy stands; a service that starts anew with it does nothing at all, and says what to do."""
+    world = World(registry=place.created())
+    out = world.ask(proof(), **exchange())
+    assert out["status"] == 200
+    assert not asyncio.run(world.app.reload(lambda: Setup(policy(changed), KEYRING)))
+    assert "reload" in world.send("GET", "/health").json()
+
+    anew = World(policy(changed), registry=world.registry)
+    assert anew.ask(proof(jti="p2"), **exchange(subject_token=login(iat=NOW - 3)))["status"] == 503
+    assert anew.send("GET", "/health").status_code == 503
+    assert anew.send("POST", "/logout/backchannel", data={"logout_token": logout(sid=None)}).status_code == 503
+    assert world.registry.is_live(out["task"], NOW)
+
+    assert world.send("POST", "/logout/backchannel", data={"logout_token": logout(sid=None)}).status_code == 200
+    assert not world.registry.is_live(out["task"], NOW)
+    assert world.ask(proof(jti="p3"), **exchange(subject_token=login(iat=NOW - 3)))["status"] == 400

@@ -122,6 +122,7 @@ class Ends:
         """Verify a signal and write what it comes to. Raises IssuanceError, StoreError."""
         now = read_clock(self._clock)
         standing = self._standing()
+        await standing.name_in(self._registry)
         policy = standing.policy
         keys = standing.keys
         provider, kid = signal_key(text, policy, kind)

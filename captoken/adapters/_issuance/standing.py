@@ -6,15 +6,18 @@ reload: it has the old policy with the old keys, or the new one with the new.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
 from captoken._format.clocks import Clock
-from captoken._format.errors import IssuanceError
+from captoken._format.errors import IssuanceError, StoreError
 from captoken.control import Operator
 from captoken.issuance.desk import Desk, check_policy
+from captoken.issuance.identity import names_of
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.policy import Policy, Signals
+from captoken.issuance.registry import Registry
 from captoken.keys.keyring import Keyring
 
 
@@ -44,9 +47,24 @@ class Standing:
         self.policy = policy
         self.keys = keys
         self.desk = Desk(policy, keyring, lease=lease, clock=clock)
+        self._is_named = False
         self.streams = {
             name: one for name, one in policy.providers.items() if isinstance(one, Signals)
         }
+
+
+    async def name_in(self, registry: Registry) -> None:
+        """See that the registry knows the providers by these names. It is asked once.
+
+        Raises StoreError where it does not: nothing may start or end by other ones.
+        """
+        if self._is_named:
+            return
+        try:
+            await asyncio.to_thread(registry.keep_names, names_of(self.policy))
+        except IssuanceError as error:
+            raise StoreError(str(error)) from None
+        self._is_named = True
 
 
 def checked(load: Callable[[], Setup], before: Policy, clock: Clock) -> Setup:

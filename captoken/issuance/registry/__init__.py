@@ -22,6 +22,7 @@ from captoken.issuance.registry.memory import MemoryRegistry
 from captoken.issuance.registry.ports import (
     Ending,
     Exchange,
+    Named,
     Registry,
     Seen,
     StartedTask,
@@ -33,6 +34,7 @@ __all__ = [
     "Ending",
     "Exchange",
     "MemoryRegistry",
+    "Named",
     "Registry",
     "Seen",
     "StartedTask",

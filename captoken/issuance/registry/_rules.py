@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import IssuanceError, StoreError
-from captoken.issuance.registry.ports import LEEWAY, Ending, Exchange, Seen, StartedTask
+from captoken.issuance.registry.ports import LEEWAY, Ending, Exchange, Named, Seen, StartedTask
 
 DAY = 86_400
 
@@ -127,6 +127,36 @@ class Known(Protocol):
     def is_taken(self, task: str, grant: str) -> bool:
         """Was the grant taken in that task?"""
         ...
+
+
+# --- names ---
+
+
+def new_names(named: Iterable[Named], kept: Iterable[Named]) -> list[Named]:
+    """Those that are to be kept. Raises IssuanceError for one that is another than was kept.
+
+    A name that goes on to another issuer would give one person's tasks to another; an issuer by
+    another name would have no tasks, and no logouts.
+    """
+    known = tuple(kept)
+    new: list[Named] = []
+    for one in named:
+        alike = [it for it in known if one.provider == it.provider or one.issuer == it.issuer]
+        for it in alike:
+            if one != it:
+                raise IssuanceError(_renamed(one, it), "policy")
+        if not alike:
+            new.append(one)
+    return new
+
+
+def _renamed(one: Named, before: Named) -> str:
+    """What to do about a change: the tasks that are out go by the former names."""
+    return (
+        f"the registry knows provider {one.provider} ({one.issuer}, subject {one.template!r}) "
+        f"as {before.provider} ({before.issuer}, subject {before.template!r}): write it so again, "
+        "or stop the service, end all tasks, and begin with a new registry"
+    )
 
 
 # --- an exchange ----------------------------------------------------------------------------------

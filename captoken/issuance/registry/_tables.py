@@ -15,6 +15,7 @@ Tables, all with `registry_` before the name:
     taken       which grants were taken in a task, by which session
     voids       logins that are over
     heard       names of events; `streams`: when each told something last
+    names       by which names providers and their subjects are known
     changes     what the overlay has to say of a task; `due` is 1 until it does
 
 A session that there is none of is the empty text, and so is the grant of a void that is for all.
@@ -23,7 +24,7 @@ A session that there is none of is the empty text, and so is the grant of a void
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -42,11 +43,12 @@ from captoken.issuance.registry._rules import (
     check_ending,
     is_due,
     may_be_out,
+    new_names,
     ruling_on,
     stream_of,
     voided,
 )
-from captoken.issuance.registry.ports import Ending, Exchange, StartedTask, Unpublished
+from captoken.issuance.registry.ports import Ending, Exchange, Named, StartedTask, Unpublished
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -106,6 +108,11 @@ TABLES = (
     )
     """,
     "create index registry_heard_by_time on registry_heard (at)",
+    """
+    create table registry_names (
+        provider text primary key, issuer text not null unique, template text not null
+    )
+    """,
     "create table registry_streams (stream text primary key, at {int} not null)",
     """
     create table registry_changes (
@@ -247,6 +254,16 @@ class RegistryTables(ABC):
         return now
 
     # --- what starts
+
+    def keep_names(self, named: Iterable[Named]) -> None:
+        """Keep by which names it knows providers: see Registry.
+
+        Raises IssuanceError and StoreError.
+        """
+        with self._to_write() as run:
+            rows = _run(run, "select provider, issuer, template from registry_names")
+            for one in new_names(named, (Named(*row) for row in rows)):
+                _run(run, "insert into registry_names values (?, ?, ?)", *one)
 
     def enter(self, entry: Exchange) -> StartedTask:
         """Write what one exchange starts or joins: see Registry.

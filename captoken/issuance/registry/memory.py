@@ -28,6 +28,7 @@ from captoken.issuance.registry._rules import (
     first_floor,
     is_due,
     may_be_out,
+    new_names,
     ruling_on,
     stream_of,
     voided,
@@ -35,6 +36,7 @@ from captoken.issuance.registry._rules import (
 from captoken.issuance.registry.ports import (
     Ending,
     Exchange,
+    Named,
     Seen,
     StartedTask,
     Unpublished,
@@ -142,6 +144,7 @@ class MemoryRegistry:
         self._voids: dict[Void, int] = {}  # without their times, which are the values
         self._heard: dict[tuple[str, str], int] = {}
         self._streams: dict[str, int] = {}
+        self._names: list[Named] = []
         self._due: dict[int, Unpublished] = {}
         self._number = 0
 
@@ -154,6 +157,14 @@ class MemoryRegistry:
         return self._lock
 
     # --- what starts
+
+    def keep_names(self, named: Iterable[Named]) -> None:
+        """Keep by which names it knows providers: see Registry.
+
+        Raises IssuanceError, and StoreError in a forked process.
+        """
+        with self._own_lock():
+            self._names += new_names(named, self._names)
 
     def enter(self, entry: Exchange) -> StartedTask:
         """Write what one exchange starts or joins: see Registry.

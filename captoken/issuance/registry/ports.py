@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -82,6 +82,17 @@ class StartedTask(msgspec.Struct, frozen=True):
     deadline: int
 
 
+class Named(NamedTuple):
+    """How a registry knows the subjects of a provider. Tasks and logouts lie under these names."""
+
+    # By its name in the policy; and its kind and issuer, which no other provider has.
+    provider: str
+    issuer: str
+
+    # How its subjects are named.
+    template: str
+
+
 # --- what ends ------------------------------------------------------------------------------------
 
 
@@ -147,6 +158,14 @@ class Registry(Protocol):
     What it answered stands after a restart. Services that mint for one policy share one registry.
     Calls block, and threads may make them at once.
     """
+
+    def keep_names(self, named: Iterable[Named]) -> None:
+        """Keep by which names it knows providers and their subjects, and that for good.
+
+        Raises IssuanceError, `policy`, where it knows them by others, and then wrote nothing. A
+        logout would not find the tasks of the former name.
+        """
+        ...
 
     def enter(self, entry: Exchange) -> StartedTask:
         """Write what one exchange starts or joins. Raises IssuanceError, and then wrote nothing.
