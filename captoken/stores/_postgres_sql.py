@@ -5,11 +5,21 @@ what was committed before it. The functions rely on the last: what they read onc
 is the newest. And rows are found by an index: a plan that was made while a table was small would
 else read all of it, for as long as the connection lasts.
 
-`floor_of`: the floor of a kind of store, with the timeline of the server that it was written on. If
-the row is gone, all was lost, and the store is not there: `make` alone makes it. If the timeline is
-another one by now (a standby was promoted, a backup was rolled forward), the last transactions may
-be lost. Then the floor rises over all that can have been issued. `keys`: for these there is no
-floor, until it rises (`is_above`). `look` is for a store that is opened.
+`floor_of`: the floor of a kind of store. If the row is gone, all was lost, and the store is not
+there: `make` alone makes it. It lies beside what the store is known by: the `timeline` of the
+server (another one, where a standby was promoted or a backup rolled forward), the `cluster`, the
+`place` of the table, which has the database in it (another one, where a dump was restored, or a
+copy of the database took its place), and the `runs`, which are the starts of the server that it
+has seen. A client says which run it has seen last (`seen`; nothing, if none yet; NULL, if nothing
+can be lost). If that is none of them, the data are older than what the client knows: a folder was
+put back. In each case the last transactions may be lost. Then the floor rises over all that can
+have been issued; the run counts as seen, since what was used in it is below the floor. `keys`: for
+these there is no floor, until it rises (`is_above`). Where a table is unlogged, a crash would empty
+it: the store is lost, and its row goes.
+
+`is_here`: is all of that as it was? It is asked with each call, and costs next to nothing. If not,
+the call ends with CT003, and the client asks `meet`, which settles it and tells the run, as for a
+store that is opened. `look` is for the registry, which asks it in its own transaction.
 
 `reserve` locks the rows of the buckets in the order of the debits, from root to leaf, so that no
 two wait for each other. What was debited is given back when a later bucket is short, and when the
@@ -24,7 +34,8 @@ beforehand it reads in one statement.
 `room_of`: how many more buckets a tree may have. Whoever is to make one takes turns with the others
 of its tree, before any row is locked.
 
-`make_overlay` notes among the floors that the store of snapshots was made. `look_overlay` is for
+`make_overlay` notes among the floors that the store of snapshots was made, and `publish` that there
+was a snapshot: if there is none any more, it was lost. `look_overlay` is for
 all else that asks it: it is there where that is noted, and where a snapshot lies, since those of
 before did not have to be made.
 
@@ -59,7 +70,7 @@ import re
 from captoken._format.signed import TAIL_BYTES
 from captoken.stores.ports import DELTAS, FULL, KEPT, MOST_BUCKETS
 
-_TYPES = "text|bytea|void"
+_TYPES = "text|bytea|void|oid|regclass"
 _OF_THE_LANGUAGE = "any|array|coalesce|extract|greatest|least"
 _OPERATORS = r"==|<>|<=|>=|<|>|\+|-|\|\|"
 
@@ -82,7 +93,9 @@ create table if not exists captoken.floors (
     kind text primary key, floor bigint not null, timeline text not null,
     keys text[] not null default '{}'
 );
-alter table captoken.floors add column if not exists keys text[] not null default '{}';
+alter table captoken.floors add column if not exists keys text[] not null default '{}',
+    add column if not exists cluster text, add column if not exists place text,
+    add column if not exists runs text[] not null default '{}';
 
 create table if not exists captoken.proofs (entry bytea primary key, issued_at bigint not null);
 create index if not exists proofs_by_time on captoken.proofs (issued_at);
@@ -126,14 +139,24 @@ begin
     end if;
 end $$;
 
-create or replace function captoken.timeline(lossless boolean)
-returns text language plpgsql as $$
-begin
-    if lossless then
-        return '';
-    end if;
-    return left(pg_walfile_name(pg_current_wal_lsn()), 8);
-end $$;
+create or replace function captoken.timeline() returns text language sql as $$
+    select left(pg_walfile_name(pg_current_wal_lsn()), 8);
+$$;
+
+create or replace function captoken.run() returns text language sql as $$
+    select extract(epoch from pg_postmaster_start_time())::text;
+$$;
+
+create or replace function captoken.is_here(
+    its_timeline text, its_place text, its_table oid, seen text
+) returns boolean language sql as $$
+    select seen is null or coalesce(
+        its_timeline == left(pg_walfile_name(pg_current_wal_lsn()), 8)
+        and its_place == pg_relation_filepath(its_table::regclass)
+        and seen == extract(epoch from pg_postmaster_start_time())::text,
+        false
+    );
+$$;
 
 create or replace function captoken.first_of(
     ahead bigint, told bigint, clock bigint
@@ -144,45 +167,80 @@ create or replace function captoken.first_of(
 $$;
 
 create or replace function captoken.make(
-    its_kind text, told bigint, ahead bigint, clock bigint, lossless boolean, first bigint,
+    its_kind text, told bigint, ahead bigint, clock bigint, seen text, first bigint,
     its_keys text[]
 ) returns boolean language plpgsql as $$
 begin
     perform captoken.ready();
-    insert into captoken.floors values (
+    insert into captoken.floors (kind, floor, timeline, keys) values (
         its_kind, coalesce(first, captoken.first_of(ahead, told, clock)),
-        captoken.timeline(lossless), its_keys
+        case when seen is null then '' else captoken.timeline() end, its_keys
     ) on conflict (kind) do nothing;
     return found;
 end $$;
 
 create or replace function captoken.floor_of(
-    its_kind text, ahead bigint, told bigint, clock bigint, lossless boolean
+    its_kind text, ahead bigint, told bigint, clock bigint, seen text
 ) returns bigint language plpgsql as $$
 declare
-    current text := captoken.timeline(lossless);
+    current text;
+    now_run text := captoken.run();
+    its_cluster text;
     known record;
 begin
-    select floor, timeline into known from captoken.floors where kind == its_kind;
+    select floor, timeline, place, tableoid as its_table,
+        pg_relation_filepath(tableoid::regclass) as here
+        into known from captoken.floors where kind == its_kind;
     if not found then
         raise exception using errcode = 'CT002', message = 'captoken: not there';
     end if;
-    if lossless or known.timeline == current then
+    if captoken.is_here(known.timeline, known.place, known.its_table, seen) then
         return known.floor;
     end if;
+    if exists (
+        select from pg_catalog.pg_class c
+        join pg_catalog.pg_class f on f.relnamespace == c.relnamespace
+        where f.oid == known.its_table and c.relkind == 'r' and c.relpersistence <> 'p'
+    ) then
+        delete from captoken.floors where kind == its_kind;
+        return null;
+    end if;
+    current := captoken.timeline();
+    its_cluster := (select system_identifier::text from pg_catalog.pg_control_system());
     update captoken.floors as f
         set floor = greatest(f.floor, captoken.first_of(ahead, told, clock)), timeline = current,
-            keys = '{}'
-        where kind == its_kind and f.timeline <> current;
+            keys = '{}', cluster = its_cluster, place = known.here,
+            runs = (array[now_run, seen] || f.runs)[1:100]
+        where kind == its_kind and not (
+            f.timeline == current
+            and coalesce(f.cluster == its_cluster and f.place == known.here, true)
+            and (seen == '' or seen == any(f.runs))
+        );
+    if not found then
+        update captoken.floors as f
+            set cluster = its_cluster, place = known.here, runs = (array[now_run] || f.runs)[1:100]
+            where kind == its_kind
+                and (f.place is null or not (now_run == any(f.runs)));
+    end if;
     return (select floor from captoken.floors where kind == its_kind);
 end $$;
 
 create or replace function captoken.look(
-    its_kind text, told bigint, ahead bigint, clock bigint, lossless boolean
+    its_kind text, told bigint, ahead bigint, clock bigint, seen text
 ) returns bigint language plpgsql as $$
 begin
     perform captoken.ready();
-    return captoken.floor_of(its_kind, ahead, told, clock, lossless);
+    return captoken.floor_of(its_kind, ahead, told, clock, seen);
+end $$;
+
+create or replace function captoken.meet(
+    its_kind text, told bigint, ahead bigint, clock bigint, seen text
+) returns text language plpgsql as $$
+begin
+    if captoken.look(its_kind, told, ahead, clock, seen) is null then
+        return null;
+    end if;
+    return captoken.run();
 end $$;
 
 create or replace function captoken.is_above(
@@ -196,11 +254,19 @@ $$;
 
 create or replace function captoken.add(
     its_entry bytea, issued bigint, its_kid text, told bigint, gone bigint, ahead bigint,
-    clock bigint, lossless boolean
+    clock bigint, seen text
 ) returns boolean language plpgsql as $$
+declare
+    known record;
 begin
     perform captoken.ready();
-    perform captoken.floor_of('replay', ahead, told, clock, lossless);
+    select timeline, place, tableoid as its_table into known
+        from captoken.floors where kind == 'replay';
+    if not found then
+        raise exception using errcode = 'CT002', message = 'captoken: not there';
+    elsif not captoken.is_here(known.timeline, known.place, known.its_table, seen) then
+        raise exception using errcode = 'CT003', message = 'captoken: look again';
+    end if;
     update captoken.floors set floor = gone, keys = '{}' where kind == 'replay' and floor < gone;
     if found then
         delete from captoken.proofs where issued_at <= gone;
@@ -215,14 +281,14 @@ end $$;
 
 create or replace function captoken.peek_add(
     its_entry bytea, issued bigint, its_kid text, told bigint, gone bigint, ahead bigint,
-    clock bigint, lossless boolean
+    clock bigint, seen text
 ) returns boolean language plpgsql as $$
 declare
     answer boolean;
 begin
     begin
         answer := captoken.add(
-            its_entry, issued, its_kid, told, gone, ahead, clock, lossless
+            its_entry, issued, its_kid, told, gone, ahead, clock, seen
         );
         raise exception using errcode = 'CT001', message = 'captoken: undone';
     exception when sqlstate 'CT001' then
@@ -279,7 +345,7 @@ end $$;
 create or replace function captoken.reserve(
     its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
     issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint,
-    its_kid text, told bigint, ahead bigint, clock bigint, lossless boolean
+    its_kid text, told bigint, ahead bigint, clock bigint, seen text
 ) returns integer language plpgsql as $$
 declare
     known record;
@@ -290,19 +356,18 @@ declare
 begin
     perform captoken.ready();
     select exists (select from captoken.reservations where id == its_id) as is_made,
-        mine.floor, mine.timeline, mine.keys, forgotten.floor as gone
+        mine.floor, mine.timeline, mine.keys, mine.place, mine.tableoid as its_table,
+        forgotten.floor as gone
         into known from (select) as one
         left join captoken.floors as mine on mine.kind == 'ledger'
         left join captoken.floors as forgotten on forgotten.kind == 'forgotten';
     if known.is_made then
         return 0;
     end if;
-    if known.floor is null or not lossless
-        and known.timeline <> left(pg_walfile_name(pg_current_wal_lsn()), 8) then
-        perform captoken.floor_of('ledger', ahead, told, clock, lossless);
-        if not captoken.is_above('ledger', issued, its_kid) then
-            return -1;
-        end if;
+    if known.floor is null then
+        raise exception using errcode = 'CT002', message = 'captoken: not there';
+    elsif not captoken.is_here(known.timeline, known.place, known.its_table, seen) then
+        raise exception using errcode = 'CT003', message = 'captoken: look again';
     elsif (issued > known.floor or its_kid == any(known.keys)) is not true then
         return -1;
     end if;
@@ -376,7 +441,7 @@ end $$;
 create or replace function captoken.peek_reserve(
     its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
     issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint,
-    its_kid text, told bigint, ahead bigint, clock bigint, lossless boolean
+    its_kid text, told bigint, ahead bigint, clock bigint, seen text
 ) returns integer language plpgsql as $$
 declare
     answer integer;
@@ -384,7 +449,7 @@ begin
     begin
         answer := captoken.reserve(
             its_id, its_links, its_units, limits, its_amounts,
-            issued, its_until, its_keep, its_tree, leeway, its_kid, told, ahead, clock, lossless
+            issued, its_until, its_keep, its_tree, leeway, its_kid, told, ahead, clock, seen
         );
         raise exception using errcode = 'CT001', message = 'captoken: undone';
     exception when sqlstate 'CT001' then
@@ -424,8 +489,9 @@ end $$;
 
 create or replace function captoken.look_overlay() returns void language plpgsql stable as $$
 begin
-    if not exists (select from captoken.overlay)
-        and not exists (select from captoken.floors where kind == 'overlay') then
+    if not exists (select from captoken.overlay) and not exists (
+        select from captoken.floors where kind == 'overlay' and floor == 0
+    ) then
         raise exception using errcode = 'CT002', message = 'captoken: not there';
     end if;
 end $$;
@@ -435,7 +501,7 @@ begin
     perform captoken.ready();
     insert into captoken.floors (kind, floor, timeline)
         select 'overlay', 0, '' where not exists (select from captoken.overlay)
-        on conflict (kind) do nothing;
+        on conflict (kind) do update set floor = 0 where floors.floor <> 0;
     return found;
 end $$;
 
@@ -469,7 +535,11 @@ begin
     perform captoken.look_overlay();
     if after is null then
         insert into captoken.overlay values (1, its_snapshot) on conflict (one) do nothing;
-        return found;
+        if not found then
+            return false;
+        end if;
+        update captoken.floors set floor = 1 where kind == 'overlay';
+        return true;
     end if;
     perform from captoken.overlay where one == 1 for update;
     if (captoken.newest() == after) is not true then
@@ -483,6 +553,7 @@ begin
     else
         delete from captoken.overlay_deltas;
     end if;
+    update captoken.floors set floor = 1 where kind == 'overlay' and floor == 0;
     update captoken.overlay set snapshot = its_snapshot where one == 1;
     return found;
 end $$;

@@ -6,8 +6,8 @@ another server, such a name can stand for what another client has prepared: `pee
 `reserve` was meant. A name is therefore drawn here, at random.
 
 Names are lost with DISCARD ALL and DEALLOCATE ALL, and behind such a pooler. The server then runs
-nothing, and the statement is prepared anew, once. A connection that loses it again sends what it
-asks whole, in one piece, from then on.
+nothing, the statement is sent whole, in one piece, and is prepared anew when it comes again. A
+connection that loses names twice does without them from then on.
 """
 
 from __future__ import annotations
@@ -60,24 +60,33 @@ def steps(connection: Any, statement: bytes, values: Sequence[Any]) -> Steps:
     """
     pgconn = connection.pgconn
     sent = [_written(value, connection.info.encoding) for value in values]
-    names: dict[bytes, bytes] = vars(connection).setdefault(_KEPT_AS, {})
-    for _ in range(_LOSSES):
-        if names.get(b"") is not None:  # it has lost names before
-            break
-        name = names.get(statement)
+    known: _Prepared = vars(connection).setdefault(_KEPT_AS, _Prepared())
+    if statement in known.names and known.losses < _LOSSES:
+        name = known.names[statement]
         if name is None:
             name = b"captoken_" + secrets.token_hex(12).encode()
             pgconn.send_prepare(name, statement)
             yield from _result(pgconn)
-            names[statement] = name
+            known.names[statement] = name
         pgconn.send_query_prepared(name, sent)
         results = yield from generators.execute(pgconn)
         if results[0].error_field(DiagnosticField.SQLSTATE) != _UNKNOWN_NAME:
             return _value(connection, _checked(results))
-        names.clear()
-    names[b""] = b"none"
+        known.names.clear()
+        known.losses += 1
+
+    # What comes for the first time has no round trip more.
+    known.names.setdefault(statement, None)
     pgconn.send_query_params(statement, sent)
     return _value(connection, (yield from _result(pgconn)))
+
+
+class _Prepared:
+    """What came on a connection, with its name, from the second time on."""
+
+    def __init__(self) -> None:
+        self.names: dict[bytes, bytes | None] = {}
+        self.losses = 0
 
 
 def _result(pgconn: Any) -> Steps:

@@ -81,6 +81,7 @@ _HINTS = {
     "53300": "the server has no connection left",
     "55P03": "another call holds what this one waits for",
 }
+_MOVED = "PostgreSQL: the server was started, or is another one, while it was asked: try again"
 _AWAY = "the server cannot be reached, or has hung up"
 _NONE_LEFT = "the pool has no connection left, or is closed"
 
@@ -131,6 +132,10 @@ def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
 
 
 # --- the connection -------------------------------------------------------------------------------
+
+
+class MovedError(StoreError):
+    """The server was started, or is another one, since the store asked it last: it has to look."""
 
 
 class _Answer(NamedTuple):
@@ -260,9 +265,7 @@ class PostgresStore(_Place):
         answer = self._ask_once(statement, values, until)
         if answer.is_lost and again:
             answer = self._ask_once(statement, values, until)
-        if answer.failed is not None:
-            raise StoreError(answer.failed)
-        return answer.value
+        return _value_of(answer)
 
     def _ask_once(self, statement: bytes, values: Sequence[Any], until: float) -> _Answer:
         """One question, and what came of it. Raises StoreError where there is no connection.
@@ -351,6 +354,13 @@ class PostgresStore(_Place):
             self._connection = None
 
 
+def _value_of(answer: _Answer) -> Any:
+    """The value, if there is one. Raises StoreError."""
+    if answer.failed is None:
+        return answer.value
+    raise MovedError(_MOVED) if answer.failed == _MOVED else StoreError(answer.failed)
+
+
 def _is_whole(connection: Connection | AsyncConnection) -> bool:
     """Is it open, idle, and not given up by the server?
 
@@ -377,6 +387,8 @@ def _words(error: Exception) -> str:
 
     if state == "CT002":
         return str(missing(_SERVER))
+    if state == "CT003":
+        return _MOVED
 
     words = f"PostgreSQL: {type(error).__name__}"
     if state:
@@ -509,6 +521,13 @@ def _lent(source: AsyncSource, most: int) -> _Own | _Pooled:
 # --- the floor ------------------------------------------------------------------------------------
 
 
+FLOOR_FACTS: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::text"
+UNLOGGED = (
+    "PostgreSQL: a table of its schema is unlogged, and a crash empties it: what was counted may "
+    "be lost. Set it logged, and make the store again"
+)
+
+
 class _Floored(_Place, Generic[_S]):
     """A store with a floor, whatever its connections.
 
@@ -532,31 +551,54 @@ class _Floored(_Place, Generic[_S]):
         """`new`: what it is made with; None opens it. Raises ValueError."""
         super().__init__(source, schema, timeout)
         self._clock = clock
-        self._lossless = lossless
         self._new = new
+
+        # The start of the server that it has seen last: none yet. None, where it does not matter.
+        self._seen: str | None = None if lossless else ""
 
     def _beginning(self) -> tuple[bytes, tuple[Any, ...]]:
         """The function by which it is made or opened, and what that is given."""
-        # The function takes the later of the two clocks: one may be behind.
-        now = int((self._clock or time)())
-        facts = (self._kind, now, *self._floor_facts())
-        parameters: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean"
         if self._new is None:
-            return self._function("look", parameters), facts
+            return self._meeting()
 
         # Without a floor, it is by the clocks.
-        made = self._function("make", parameters + ", %s::bigint, %s::text[]")
-        return made, (*facts, self._new.floor, _array(list(map(_quoted, self._new.keys))))
+        made = self._function("make", FLOOR_FACTS + ", %s::bigint, %s::text[]")
+        keys = _array(list(map(_quoted, self._new.keys)))
+        return made, (*self._what_is_said(), self._new.floor, keys)
 
     def _begun(self, answer: Any) -> None:
         """What that function says. Raises StoreError if it is there already."""
-        if self._new is not None and not _yes(answer):
+        if self._new is None:
+            self._met(answer)
+        elif not _yes(answer):
             raise there_already(_SERVER)
 
-    def _floor_facts(self) -> tuple[int, int | None, bool]:
-        """What each function is given of the floor. Without a clock of ours, the server's."""
+    def _meeting(self) -> tuple[bytes, tuple[Any, ...]]:
+        """The function that looks which server it is by now, and what that is given."""
+        return self._function("meet", FLOOR_FACTS), self._what_is_said()
+
+    def _met(self, answer: Any) -> None:
+        """What that says: the start of the server. Raises StoreError where a crash takes all."""
+        if answer is None:
+            raise StoreError(UNLOGGED)
+        if type(answer) is not str:
+            raise not_an_answer(_SERVER, answer)
+        if self._seen is not None:
+            self._seen = answer
+
+    def _what_is_said(self) -> tuple[Any, ...]:
+        # The function takes the later of the two clocks: one may be behind.
+        return (self._kind, int((self._clock or time)()), *self._floor_facts())
+
+    def _floor_facts(self) -> tuple[int, int | None, str | None]:
+        """What each function is given of the floor, last what `_again` changes."""
+        # Without a clock of ours, it is the server's.
         clock = None if self._clock is None else int(self._clock())
-        return self._ahead, clock, self._lossless
+        return self._ahead, clock, self._seen
+
+    def _again(self, values: Sequence[Any]) -> Sequence[Any]:
+        """What a function is given once it is known which server it is."""
+        return (*values[:-1], self._seen)
 
 
 class _FlooredStore(_Floored[Source], PostgresStore):
@@ -575,6 +617,23 @@ class _FlooredStore(_Floored[Source], PostgresStore):
         with self._kept():
             # To look does no harm twice. To make does: the second time it would find its own.
             self._begun(self._ask(*self._beginning(), again=new is None))
+            if new is not None:
+                self._met(self._ask(*self._meeting(), again=True))
+
+    def _ask(
+        self,
+        statement: bytes,
+        values: Sequence[Any] = (),
+        *,
+        again: bool = False,
+    ) -> Any:
+        """The same; and where the server is not known any more, it looks before it asks."""
+        try:
+            return super()._ask(statement, values, again=again)
+        except MovedError:
+            pass  # nothing was done
+        self._met(super()._ask(*self._meeting(), again=True))
+        return super()._ask(statement, self._again(values), again=again)
 
 
 class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
@@ -612,6 +671,8 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
         _refuse_unfit(await self._ask(_SETTINGS, again=True))
         # To look does no harm twice. To make does: the second time it would find its own.
         self._begun(await self._ask(*self._beginning(), again=self._new is None))
+        if self._new is not None:
+            self._met(await self._ask(*self._meeting(), again=True))
 
     async def _made(self) -> Self:
         """Make it. Nobody else has it where that fails, and its connections are closed."""
@@ -628,14 +689,27 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
         *,
         again: bool = False,
     ) -> Any:
-        """The one value that the statement gives: see `PostgresStore._ask`. Raises StoreError."""
+        """The one value that the statement gives: see `_FlooredStore._ask`. Raises StoreError."""
+        try:
+            return await self._ask_here(statement, values, again=again)
+        except MovedError:
+            pass  # nothing was done
+        self._met(await self._ask_here(*self._meeting(), again=True))
+        return await self._ask_here(statement, self._again(values), again=again)
+
+    async def _ask_here(
+        self,
+        statement: bytes,
+        values: Sequence[Any],
+        *,
+        again: bool,
+    ) -> Any:
+        """The value, from the server as it is known."""
         until = self._until()
         answer = await self._ask_once(statement, values, until)
         if answer.is_lost and again:
             answer = await self._ask_once(statement, values, until)
-        if answer.failed is not None:
-            raise StoreError(answer.failed)
-        return answer.value
+        return _value_of(answer)
 
     async def _ask_once(self, statement: bytes, values: Sequence[Any], until: float) -> _Answer:
         """One question, and what came of it. Raises StoreError for what is no connection."""
@@ -704,7 +778,7 @@ class _Proofs(_Floored[_S]):
     ) -> None:
         super().__init__(source, schema, timeout, lossless, clock, _new)
         parameters: LiteralString = (
-            "%s::bytea, %s::bigint, %s::text, " + "%s::bigint, " * 4 + "%s::boolean"
+            "%s::bytea, %s::bigint, %s::text, " + "%s::bigint, " * 4 + "%s::text"
         )
         self._add = self._function("add", parameters)
         self._peek = self._function("peek_add", parameters)
@@ -856,7 +930,7 @@ class _Counts(_Floored[_S]):
             + "%s::text, "
             + "%s::bigint, %s::text, "
             + "%s::bigint, " * 3
-            + "%s::boolean"
+            + "%s::text"
         )
         self._reserve = self._function("reserve", parameters)
         self._peek = self._function("peek_reserve", parameters)

@@ -37,13 +37,13 @@ class Place(NamedTuple):
             return opened(SQLiteRegistry.create(self.where, **{"timeout": 30, **facts}))
         with psycopg.connect(self.where) as connection:
             create_tables(connection, schema=self.schema)
-        return opened(PostgresRegistry.create(self.where, schema=self.schema, **facts))
+        return opened(PostgresRegistry.create(self.where, schema=self.schema, **{"timeout": 120, **facts}))
 
     def opened(self) -> Any:
         """One that is there."""
         if self.kind == "sqlite":
             return opened(SQLiteRegistry(self.where, timeout=30))
-        return opened(PostgresRegistry(self.where, schema=self.schema))
+        return opened(PostgresRegistry(self.where, schema=self.schema, timeout=120))
 
 
 def opened(registry: Any) -> Any:

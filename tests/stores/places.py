@@ -32,6 +32,7 @@ from captoken.stores.valkey import (
 )
 
 KINDS = ("memory", "sqlite", "valkey", "postgres")
+LONG = 120  # seconds that a call has where a test makes it wait
 AWAITED = ("valkey-awaited", "postgres-awaited")  # the same places, and stores whose calls are awaited
 
 
@@ -99,7 +100,7 @@ class Place(NamedTuple):
             return got(client, prefix=self.name, **facts)
         else:
             self._make_tables()
-            store = got(self.where, schema=self.name, **facts)
+            store = got(self.where, schema=self.name, **{"timeout": LONG, **facts})
         _open.append(store)
         return store
 
@@ -112,7 +113,7 @@ class Place(NamedTuple):
             facts = {"prefix": self.name, **facts}
         else:
             self._make_tables()
-            facts = {"schema": self.name, **facts}
+            facts = {"schema": self.name, "timeout": LONG, **facts}
         store = OnLoop(on_loop(got.create(source, **facts)) if how else got(source, **facts))
         if self.kind == "postgres":
             _open.append(store)

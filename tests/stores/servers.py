@@ -194,10 +194,27 @@ class Postgres:
         os.mkdir(self.folder, 0o700)
         self._new()
 
-    def _end(self) -> None:
-        """In good order, so that it leaves no shared memory behind."""
+    def rest(self) -> None:
+        """In good order, so that it leaves no shared memory behind, until it is started again."""
         self._process.send_signal(signal.SIGINT)
         self._process.wait(WAIT)
+
+    def copied(self) -> str:
+        """A copy of its folder, while it rests."""
+        copy = self.folder + ".copy"
+        shutil.copytree(self.folder, copy, ignore=lambda _, names: [name for name in names if name.startswith(".s.")])
+        return copy
+
+    def put_back(self, copy: str) -> None:
+        """The copy in place of its folder, while it rests."""
+        shutil.rmtree(self.folder)
+        os.rename(copy, self.folder)
+        if self._lent:
+            for path in (Path(self.folder), *Path(self.folder).rglob("*")):
+                os.chown(path, self._lent["user"], self._lent["group"])
+
+    def _end(self) -> None:
+        self.rest()
         shutil.rmtree(self.folder)
 
     def stop(self) -> None:

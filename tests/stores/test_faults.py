@@ -337,7 +337,7 @@ ANSWERS = """
     create or replace function {0}.reserve(
         its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
         issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint, its_kid text, told bigint, ahead bigint,
-        clock bigint, lossless boolean
+        clock bigint, seen text
     ) returns integer language sql"""
 POSTGRES = [
     ("drop table {0}.buckets", "rsp"),

@@ -24,6 +24,7 @@ from captoken.adapters._postgres.templates import SETUP as GUARD_SETUP
 from captoken.adapters.postgres import Role, apply_plan, audit, guarded, plan_sql
 from captoken.issuance.registry import _tables
 from captoken.issuance.registry import postgres as registry_of
+from captoken.issuance.registry.ports import Named
 from captoken.issuance.registry.postgres import PostgresRegistry
 from captoken.stores import postgres as stores
 from captoken.stores._postgres_sql import qualified
@@ -187,6 +188,7 @@ def walk_the_registry(where: str, schema: str) -> None:
     """All that a registry is asked."""
     PostgresRegistry.create(where, schema=schema, floor=0).close()
     with closing(PostgresRegistry(where, schema=schema)) as registry:
+        registry.keep_names([Named("acme", "https://login.acme.example", "acme:{sub}")])
         facts: dict[str, Any] = {"most_live": 5, "most_per_day": 5, "counted": True}
         for number, task in enumerate(("one", "two", "three")):
             registry.enter(entry(task, seen(number), **facts))

@@ -380,8 +380,8 @@ def test_a_proof_that_is_being_forgotten_is_not_taken_again(place: Place) -> Non
     assert fast.add(Use(b"u" * 16, NOW), NOW) is True
     with slow, ThreadPoolExecutor(1) as pool:
         with slow.transaction():
-            later = (b"v" * 16, NOW + 100, "k1", NOW + 100, NOW + 69, 5, None, False)
-            assert slow.execute(f"select {place.name}.add(%s, %s, %s, %s, %s, %s, %s::bigint, %s)".encode(), later).fetchone() == (True,)
+            later = (b"v" * 16, NOW + 100, "k1", NOW + 100, NOW + 69, 5, None, None)
+            assert slow.execute(f"select {place.name}.add(%s, %s, %s, %s, %s, %s, %s::bigint, %s::text)".encode(), later).fetchone() == (True,)
             waiting = pool.submit(fast.add, Use(b"u" * 16, NOW), NOW)
             with psycopg.connect(place.where, autocommit=True) as other:
                 until_it_waits(other, pid(fast))

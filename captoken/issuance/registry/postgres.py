@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from time import monotonic, time
-from typing import Any, LiteralString, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from captoken._format.extras import extra
 
@@ -112,10 +112,8 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     ) -> None:
         """Open it. Raises StoreError if it is not there. `_floor` is for `create` alone."""
         super().__init__(source, schema, timeout)
-        self._lossless = lossless
-
-        # Of the two functions that look at the stores' floor, or make it.
-        parameters: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::boolean"
+        # The start of the server that it has seen last: see the stores.
+        self._seen: str | None = None if lossless else ""
         self._composed: dict[str, bytes] = {}  # statements, as the server reads them
         self._ready = self._function("ready", "")
         self._lock_state = self._statement(
@@ -124,15 +122,16 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         )
 
         # The stores' own floor, which rises where the server was set back, beside the registry's.
-        floors = b"select (" + self._function("look", parameters) + b"), "
-        self._floors = floors + self._statement("(select floor from {})", "registry_state")
+        floors = b"select (" + self._function("look", stores.FLOOR_FACTS) + b"), "
+        floors += self._statement("(select floor from {}), ", "registry_state")
+        self._floors = floors + b"(" + self._function("run", "") + b")"
         with self._kept():
             if _floor is None:
                 self._notice(self._until())
                 return
 
             # In one transaction: a registry without its first row would be a damaged one.
-            made = self._function("make", parameters + ", %s::bigint, '{{}}'")
+            made = self._function("make", stores.FLOOR_FACTS + ", %s::bigint, '{{}}'")
             with self._transaction() as (cursor, _):
                 ((is_new,),) = _together(cursor, [(made, (*self._floor_facts(), _floor))])[0]
                 if is_new is not True:
@@ -167,7 +166,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
 
     def _floor_facts(self) -> tuple[Any, ...]:
         """What the functions are given of the floor. The clock is the server's."""
-        return _KIND, 0, CLOCKS_DIFFER, None, self._lossless
+        return _KIND, 0, CLOCKS_DIFFER, None, self._seen
 
     def _sure(self, run: Run, now: int) -> int:
         """The earlier of two clocks: one service with a wrong clock does not forget for all."""
@@ -198,6 +197,9 @@ class PostgresRegistry(RegistryTables, PostgresStore):
 
             # The first answer is that of `begin`, so that the floors are at this place.
             floors = told[len(opening)]
+            if floors[0][0] is None:
+                # That the floor has gone is to stay, whatever is raised.
+                _run(cursor, (b"commit", ()))
             answers = told[len(opening) + 1 :]
             floor = _risen(floors)
             if floor is not None:
@@ -205,6 +207,9 @@ class PostgresRegistry(RegistryTables, PostgresStore):
                 run(_set_back(floor))
                 answers = run(first)
             yield run, answers, last
+
+        # Now it is written down.
+        self._notes(floors)
 
     @contextmanager
     def _to_read(self) -> Generator[Run]:
@@ -219,9 +224,16 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         with self._cursor(until) as cursor:
             (rows,) = _together(cursor, [(self._floors, self._floor_facts())])
             floor = _risen(rows)
-        if floor is not None:
-            with self._to_write():
-                pass
+        if floor is None:
+            self._notes(rows)
+            return
+        with self._to_write():
+            pass
+
+    def _notes(self, floors: list[Row]) -> None:
+        """The start of the server that has answered."""
+        if self._seen is not None:
+            self._seen = str(floors[0][2])
 
     @contextmanager
     def _transaction(
@@ -306,7 +318,9 @@ class PostgresRegistry(RegistryTables, PostgresStore):
 
 def _risen(floors: list[Row]) -> int | None:
     """The floor that a server has since it was set back; None if it was not. Raises StoreError."""
-    ((its, known),) = floors
+    ((its, known, _),) = floors
+    if its is None and type(known) is int:
+        raise StoreError(stores.UNLOGGED)
     if type(its) is not int or type(known) is not int:
         raise StoreError(f"{_SERVER}: the registry has lost its floor: it is damaged")
     return its if its > known else None
