@@ -55,6 +55,7 @@ from captoken.audit import analysis
 from captoken.audit._check import check, read
 from captoken.audit.trail import AuditTrail
 from captoken.control._lock import ForkSafeLock
+from captoken.control._seen import Seen, keep_seen, kept_seen
 from captoken.control.feed import Feed
 from captoken.control.operator import Operator
 from captoken.keys.files import write_private
@@ -190,14 +191,16 @@ class Office:
         key = OperatorKey.load(self._file(_OPERATOR))
         feed = Feed(snapshots, [key.public], every=1, vocabulary=vocabulary, clock=clock)
 
-        def operator(last: int) -> Operator:
-            """One that goes on from what the overlay has looked at: by number, it is the newest."""
+        def operator(last: str) -> Operator:
+            """One that goes on from what was seen. Who signs here keeps that in one file, so that
+            one which has run out is still the newest.
+            """
             return Operator(
                 key,
                 snapshots,
                 by=by,
                 last=last,
-                resume=True,
+                alone=True,
                 life=_LIFE,
                 vocabulary=vocabulary,
                 clock=clock,
@@ -393,31 +396,26 @@ class Renewed:
     def __init__(
         self,
         feed: Feed,
-        make: Callable[[int], Operator],
+        make: Callable[[str], Operator],
         seen: str,
         clock: Clock,
         also: Callable[[], None],
     ) -> None:
-        """`make` gives an operator that goes on from the snapshot of that number, or a later one.
+        """`make` gives an operator that goes on from what was seen (`Operator.seen`).
 
-        `seen` is the file that keeps the number. `also` is called whenever that is written. Raises
+        `seen` is the file that keeps that. `also` is called whenever it is written. Raises
         OverlayError where the store has lost what it had, and what it raises itself.
         """
         self._feed = feed
-        self._make = make
         self._seen = seen
         self._clock = clock
         self._also = also
         self._lock = ForkSafeLock()
 
-        self._noted = _seen(seen)
+        self._noted = kept_seen(seen)
         found = feed.refresh()
-        if found.seq < self._noted:
-            raise OverlayError(
-                f"the store has lost what it had: snapshot {self._noted} was there, "
-                f"and now it is {found.seq}"
-            )
-        self.operator = make(found.seq)
+        self._noted.check(found)
+        self.operator = make(str(Seen.of(found)))
 
     def __call__(self) -> Overlay:
         """The newest overlay. Raises what the store raises, and OverlayError."""
@@ -445,10 +443,6 @@ class Renewed:
     def _renewed(self, known: Overlay) -> Overlay:
         """The next one, signed; the one that is known, where that fails."""
         try:
-            # One of another process may have run out while nobody asked. By its number it is the
-            # newest: the feed never goes back.
-            if read_clock(self._clock) >= known.expires_at:
-                self.operator = self._make(known.seq)
             self.operator.renew()
             self.note()
         except CaptokenError as error:
@@ -456,31 +450,14 @@ class Renewed:
         return self._known()
 
     def note(self) -> None:
-        """Keep the number of the last snapshot: by that, a store that went back is known.
+        """Keep which snapshot was the last: by that, a store that went back is known.
 
         Raises KeyringError where it cannot be written.
         """
-        last = self.operator.last
-        if last > self._noted:
-            _keep_seen(self._seen, last)
-            self._noted = last
+        if self.operator.last > self._noted.seq:
+            keep_seen(self._seen, self.operator.seen)
+            self._noted = Seen.read(self.operator.seen)
             self._also()
-
-
-def _keep_seen(path: str, last: int) -> None:
-    """Write the number of the last snapshot, as the commands of an operator do."""
-    write_private(path, b"%d\n" % last)
-
-
-def _seen(path: str) -> int:
-    """The number of the last snapshot. Raises OverlayError where it cannot be read."""
-    with open(path, "rb") as file:
-        text = file.read(20).removesuffix(b"\n")
-    if not text.isdigit():
-        raise OverlayError(
-            f"{shown_file(path)} has to have the number of the last snapshot: it cannot be read"
-        )
-    return int(text)
 
 
 def _seen_head(path: str) -> list[Head]:
@@ -605,7 +582,7 @@ def _make(folder: str, by: str, clock: Clock) -> None:
     operator = Operator(operator_key, snapshots, by=by, life=_LIFE, clock=clock)
     operator.renew()
     snapshots.close()
-    _keep_seen(path(_SEEN), operator.last)
+    keep_seen(path(_SEEN), operator.seen)
     TrailFile(path(_TRAIL)).close()
     write_private(path(_TRAIL_SEEN), b"")
 

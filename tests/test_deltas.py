@@ -59,7 +59,7 @@ def told(overlay: Overlay) -> Any:
     by_id = sorted(overlay.entries, key=lambda one: one.id)
     looked_up = [overlay.entry(one.id) for one in by_id]
     assert looked_up == by_id and overlay.entry("~") is None
-    stated = (overlay.seq, overlay.issued_at, overlay.expires_at, overlay.digest, overlay.size, overlay.asked_bytes)
+    stated = (overlay.seq, overlay.issued_at, overlay.expires_at, overlay.digest, overlay.size, overlay.asked_bytes, overlay.past)
     return (*stated, by_id, on, links, overlay.touches(facts.keys))
 
 
@@ -71,7 +71,7 @@ class Row:
 
     def __init__(self, drawn: Random, count: int) -> None:
         self.drawn, self.number = drawn, 0
-        self.overlays = [opened(*(self.entry() for _ in range(drawn.randint(0, 9))))]
+        self.overlays = [opened(*(self.entry() for _ in range(drawn.randint(0, 9))), past=())]
         self.steps: list[MarkedDelta] = []
         for _ in range(count):
             known = self.overlays[-1]
@@ -84,7 +84,8 @@ class Row:
             self.drawn.shuffle(left)
             issued = known.issued_at + 1
             life = Overlay.follow(known, [self.steps[-1].delta], TRUSTED).expires_at - issued
-            self.overlays.append(Overlay.open(snapshot(KEY, left, seq=seq, issued_at=issued, life=life), TRUSTED))
+            written = snapshot(KEY, left, seq=seq, issued_at=issued, life=life, past=known.next_past)
+            self.overlays.append(Overlay.open(written, TRUSTED))
 
     def entry(self) -> Entry:
         self.number += 1
@@ -482,7 +483,7 @@ def test_what_has_run_out_is_taken_off_by_deltas_too(large: None) -> None:
     for second in range(5):
         world.operator.revoke(agent=f"a{second}", why="x", until=NOW + second + 1)
     world.now.now = NOW + 86_400 + 3
-    again = world.another(resume=True)
+    again = world.another(resume="looked")
     assert sorted(str(one.select.agent) for one in again.renew().entries) == ["a3", "a4"]
     assert told(world.feed.refresh()) == told(Overlay.open(world.store.load() or b"", TRUSTED))
 

@@ -211,9 +211,9 @@ def test_what_the_operator_says_counts_at_once(folder: Path, clock: FixedClock) 
         office.end_task("task-123")
         assert grant.check(tool("pay")).code == "revoked"
         last = office.operator.last
-        assert (folder / "operator.json.seen").read_text() == f"{last}\n"
+        assert (folder / "operator.json.seen").read_text().split()[0] == str(last)
         office.operator.renew()
-    assert (folder / "operator.json.seen").read_text() == f"{last + 1}\n"
+    assert (folder / "operator.json.seen").read_text().split()[0] == str(last + 1)
 
 
 def test_an_overlay_is_signed_anew_by_whoever_asks(folder: Path, clock: FixedClock) -> None:

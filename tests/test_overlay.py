@@ -1079,7 +1079,7 @@ def test_what_has_run_out_is_pruned_and_nothing_else() -> None:
     world.operator.revoke(agent="ever", why="x")
     for second in range(12):
         world.now.now = NOW + 86_400 + second
-        world.operator = Operator(KEY, world.store, by="ops", clock=world.now, resume=True)
+        world.operator = Operator(KEY, world.store, by="ops", clock=world.now, resume="looked")
         left = [one.select.agent for one in world.operator.renew().entries]
         assert left == [f"a{number}" for number in range(second + 1, 11)] + ["ever"]
     assert [one.select.agent for one in world.operator.entries()] == ["ever"]
@@ -1509,7 +1509,8 @@ def test_an_operator_does_not_go_on_from_a_store_that_lost_what_it_had() -> None
 
 
 def test_an_operator_that_has_no_memory_does_not_build_on_a_snapshot_that_has_run_out() -> None:
-    """Shown an old one, a new process would sign anew that nothing is revoked. Who has looked says `resume`, once."""
+    """Shown an old one, a new process would sign anew that nothing is revoked. Who has looked says why it goes on, once: the number
+    is that of its time, in thousandths of a second."""
     world = World()
     old = world.store.load()
     world.operator.revoke(agent="a", why="x")
@@ -1520,8 +1521,8 @@ def test_an_operator_that_has_no_memory_does_not_build_on_a_snapshot_that_has_ru
     for act in (lambda one: one.renew(), lambda one: one.entries(), lambda one: one.revoke(agent="b", why="x")):
         with pytest.raises(OverlayError, match="is it the newest"):
             act(Operator(KEY, world.store, by="ops", clock=world.now))
-    resumed = Operator(KEY, world.store, by="ops", clock=world.now, resume=True)
-    assert resumed.renew().seq == 2
+    resumed = Operator(KEY, world.store, by="ops", clock=world.now, resume="looked")
+    assert resumed.renew().seq == 1000 * (NOW + LIFE)
     world.store._snapshot = old
     with pytest.raises(OverlayError, match="has lost what it had"):
         resumed.renew()
@@ -1538,8 +1539,8 @@ def test_an_operator_remembers_beyond_its_process_and_goes_on_behind_what_was_se
     world.store._snapshot = old
     with pytest.raises(OverlayError, match="snapshot 4 was there, and now it is 1"):
         Operator(KEY, world.store, by="ops", clock=world.now, last=4).renew()
-    assert Operator(KEY, world.store, by="ops", clock=world.now, last=4, resume=True).renew().seq == 5
-    assert feed.refresh().seq == 5
+    assert Operator(KEY, world.store, by="ops", clock=world.now, last=4, resume="looked").renew().seq == 1000 * NOW
+    assert feed.refresh().seq == 1000 * NOW
 
 
 @pytest.mark.parametrize(
@@ -1570,10 +1571,10 @@ def test_nothing_follows_on_the_last_number_and_that_is_told_as_what_it_is(act: 
 
     world.store._snapshot = made(entry(Selector(agent="z")), seq=3)
     with pytest.raises(OverlayError, match="no snapshot has the number"):
-        act(Operator(KEY, world.store, by="ops", clock=world.now, last=MAX_INTEGER, resume=True))
+        act(Operator(KEY, world.store, by="ops", clock=world.now, last=MAX_INTEGER, resume="looked"))
 
 
-@pytest.mark.parametrize("last", [-1, MAX_INTEGER + 1, True, "5", None, 1.0])
+@pytest.mark.parametrize("last", [-1, MAX_INTEGER + 1, True, b"5", None, 1.0])
 def test_what_was_seen_last_is_a_number_of_a_snapshot(last: Any) -> None:
     with pytest.raises(ValueError, match="the number of a snapshot"):
         Operator(KEY, MemorySnapshots(), by="ops", last=last)
@@ -1600,8 +1601,7 @@ def test_an_operator_takes_over_from_another() -> None:
 
 def test_what_a_clock_that_was_ahead_signed_is_mended_by_the_next_renewal() -> None:
     world = World()
-    ahead = Operator(KEY, world.store, by="ops", clock=FixedClock(NOW + 10**8))
-    ahead._resume = True
+    ahead = Operator(KEY, world.store, by="ops", clock=FixedClock(NOW + 10**8), alone=True)
     ahead.renew()
     assert world.code(mint()) == "stale_overlay"
     assert world.operator.renew().issued_at == NOW and world.code(mint()) == "allowed"
@@ -1611,8 +1611,7 @@ def test_what_a_clock_that_was_ahead_signed_is_mended_by_the_next_renewal() -> N
 def test_no_snapshot_is_dated_before_the_one_that_it_follows_on_but_where_a_clock_was_wrong(ahead: int, kept: int) -> None:
     """A minute is what clocks differ by (36.16)."""
     world = World()
-    other = Operator(KEY, world.store, by="ops", clock=FixedClock(NOW + ahead))
-    other._resume = True
+    other = Operator(KEY, world.store, by="ops", clock=FixedClock(NOW + ahead), alone=True)
     other.renew()
     assert world.operator.renew().issued_at == NOW + kept
     assert world.operator.revoke(agent="a", why="x") in world.operator.entries()

@@ -242,6 +242,12 @@ class Entry(
         """Has it not run out? It ends at the first second of `until`."""
         return self.until is None or now < self.until
 
+    def lasts(self, until: int | None) -> bool:
+        """Does it stand until then, or for ever?"""
+        if self.until is None:
+            return True
+        return until is not None and self.until >= until
+
 
 # --- reading one ----------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ Revocation is the narrowest overlay. The rules of this file:
 - Anybody may distribute a snapshot. One that was changed or cut is refused here, whole.
 - A delta gives what its operator signed, to the byte, or changes nothing (spec 36.18).
 - What is large is read in pieces, so that other threads are not kept waiting.
-- One that is older than another is refused by whoever loads both. How old it is verifiers ask.
+- One that is older than another is refused by whoever loads both, and so is one of another history
+  (spec 36.22). How old it is verifiers ask.
 - An entry that cannot be read refuses the whole snapshot: passed over, it would be a restriction
   that is lost, and nobody would hear (spec 36.3).
 - A request pays for looking up the keys of its token, whatever the number of entries.
@@ -19,6 +20,7 @@ Revocation is the narrowest overlay. The rules of this file:
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -32,6 +34,7 @@ from captoken._format.encoding import (
     Integer,
     b64decode,
     b64encode,
+    encode_json,
     own_words,
 )
 from captoken._format.errors import OverlayError
@@ -41,6 +44,7 @@ from captoken._language.entries import (
     UNREADABLE,
     Entry,
     Index,
+    Selector,
     SelectorFacts,
     read_entry,
     spelled_with_care,
@@ -53,6 +57,11 @@ LARGE = 1 << 16  # bytes of a snapshot from which on deltas are worth what they 
 _OVERLAY = primitives.label("overlay")
 _DELTA = primitives.label("delta")
 _DIGEST_BYTES = 32
+
+PAST = 256  # snapshots before it that one names, at most
+
+# 32 bytes in canonical base64url (1.2).
+_is_hash = re.compile("[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]").fullmatch
 
 
 # --- snapshots ------------------------------------------------------------------------------------
@@ -73,6 +82,9 @@ class Overlay:
     - `digest` is the SHA-256 of the snapshot's JSON object with the entries in the order of their
       ids: by it a delta says what it is for (36.17).
     - `size` is how many bytes it takes as a snapshot.
+    - `past` are the hashes of those before it, the latest first, in base64url. None is that it was
+      signed without (36.21).
+    - `resumed` says who went on from a store that had lost something, and why; None if nobody did.
 
     Immutable in use, shared freely between threads and with forked children. To open one costs a
     signature and the decoding of all entries; it is kept in memory whole. To follow costs a
@@ -84,9 +96,12 @@ class Overlay:
         "_filed",
         "_links",
         "digest",
+        "ends",
         "entries",
         "expires_at",
         "issued_at",
+        "past",
+        "resumed",
         "seq",
         "size",
         "standing",
@@ -98,7 +113,12 @@ class Overlay:
     expires_at: int
     digest: bytes
     size: int
-    standing: _Standing  # for the writers below: nobody changes it
+    past: tuple[str, ...] | None
+    resumed: Resumed | None
+
+    # For the writers below: nobody changes them.
+    standing: _Standing
+    ends: _Ends
 
     def __init__(
         self,
@@ -112,6 +132,9 @@ class Overlay:
         self.seq = ends.seq
         self.issued_at = ends.iat
         self.expires_at = ends.exp
+        self.past = ends.past
+        self.resumed = ends.resumed
+        self.ends = ends
         self.digest = standing.digest(ends)
         self.size = standing.size(ends)
         self.standing = standing
@@ -209,7 +232,7 @@ class Overlay:
         standing = self.standing.copy()
         index = Index(self._filed, self._anywhere)
         links = {**self._links}
-        ends = _Ends(self.expires_at, self.issued_at, self.seq)
+        ends = self.ends
         digest = self.digest
 
         for change in changes:
@@ -227,7 +250,14 @@ class Overlay:
                 standing.add(entry, spelled)
                 index.file(entry)
 
-            ends = _Ends(change.exp, change.iat, change.gives.seq)
+            # What it names is the one that it was made for, checked above (36.18).
+            ends = _Ends(
+                change.exp,
+                change.iat,
+                change.gives.seq,
+                ends.past_of_next(digest),
+                ends.resumed,
+            )
             digest = change.gives.digest
 
         # 36.18. All of it is hashed before any of it is taken.
@@ -238,10 +268,63 @@ class Overlay:
             raise ValueError(f"it gives a snapshot of more than {MAX_BYTES} bytes")
         return opened
 
+    def names(self, seq: int, digest: bytes) -> bool | None:
+        """Was the snapshot of that number and hash one of those before it (spec 36.22)?
+
+        None where it is too long ago to be named. True also where somebody has looked at what was
+        lost, and has signed that it goes on without.
+        """
+        past = self.past or ()
+        if b64encode(digest) in past:
+            return True
+        if self.resumed is not None and seq < self.resumed.seq:
+            return True
+        return None if len(past) == PAST and seq < self.seq - PAST else False
+
+    def follows(self, known: Overlay) -> bool:
+        """May it be put in the place of one that is known, by its history (spec 36.22)?
+
+        Does not ask which has the greater number.
+        """
+        # Before snapshots named others: then there is no history to leave.
+        if self.past is None:
+            return known.past is None
+        named = self.names(known.seq, known.digest)
+        return self._keeps(known) if named is None else named
+
+    def _keeps(self, known: Overlay) -> bool:
+        """Does all stand here that stands there, to the byte, or is more stopped in its place?"""
+        standing = known.standing
+        for entry, spelled in zip(standing.entries, standing.spelled, strict=True):
+            at = self.standing.place(entry.id)
+            is_here = at is not None and self.standing.spelled[at] == spelled
+            if entry.stands(self.issued_at) and not is_here and not self._stops(entry):
+                return False
+        return True
+
+    def _stops(self, entry: Entry) -> bool:
+        """Is what a holder asked for revoked by another entry, for as long (37.9 to 37.11)?"""
+        if entry.asked is None:
+            return False
+        links = {None, entry.select.link, *entry.asked}
+        for select in (Selector(token=entry.select.token, link=link) for link in links):
+            # By which such an entry is filed: see `Index`.
+            key = select.link_id or select.token
+            for filed in self._filed.get(key or b"", ()):
+                one = filed.entry
+                if one.select == select and one.link is None and one.lasts(entry.until):
+                    return True
+        return False
+
     def entry(self, entry_id: str) -> Entry | None:
         """The entry with that id, whether it has ended or not; None if there is none."""
         at = self.standing.place(entry_id)
         return None if at is None else self.standing.entries[at]
+
+    @property
+    def next_past(self) -> tuple[str, ...]:
+        """The `past` of the snapshot that follows on it: it begins with one that has none."""
+        return self.ends.past_of_next(self.digest) or (b64encode(self.digest),)
 
     @property
     def is_large(self) -> bool:
@@ -287,16 +370,40 @@ class Overlay:
 # --- what is hashed -------------------------------------------------------------------------------
 
 
+class Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who went on from a store that had lost something, and what is known of it (spec 36.23).
+
+    Stands in all snapshots that follow, so that whoever missed the first is told too.
+    """
+
+    by: str
+    lost: Integer  # the number of the newest snapshot that whoever signed had seen; 0: of none
+    seq: Integer  # the first snapshot that went on; those of lost histories have lesser numbers
+    why: str
+
+
 class _Ends(msgspec.Struct, frozen=True):
     """What a snapshot says beside its entries."""
 
     exp: int
     iat: int
     seq: int
+    past: tuple[str, ...] | None = None
+    resumed: Resumed | None = None
 
     def spelled(self) -> bytes:
         """The end of the JSON object, from behind the last entry on."""
-        return b'],"exp":%d,"iat":%d,"seq":%d,"v":1}' % (self.exp, self.iat, self.seq)
+        past = resumed = b""
+        if self.past is not None:
+            past = b'"past":%b,' % _encode(self.past)
+        if self.resumed is not None:
+            resumed = b'"resumed":%b,' % encode_json(msgspec.to_builtins(self.resumed))
+        stated = (self.exp, self.iat, past, resumed, self.seq)
+        return b'],"exp":%d,"iat":%d,%b%b"seq":%d,"v":1}' % stated
+
+    def past_of_next(self, digest: bytes) -> tuple[str, ...] | None:
+        """What one names that follows on this one, whose hash that is (36.21)."""
+        return None if self.past is None else (b64encode(digest), *self.past)[:PAST]
 
 
 _HEAD = b'{"entries":['
@@ -415,8 +522,19 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     entries: list[msgspec.Raw]
     exp: Integer  # when it is good no more, in seconds since the epoch
     iat: Integer  # when the operator said that this is all, likewise
+    past: tuple[str, ...] | None = None  # the hashes of those before it, the latest first
+    resumed: Resumed | None = None
     seq: Integer  # greater in each later snapshot
     v: Integer  # 1
+
+    def ends(self) -> _Ends:
+        """What it says beside its entries. Raises ValueError for what is no history (36.21)."""
+        past, resumed = self.past or (), self.resumed
+        if len(past) > PAST or not all(map(_is_hash, past)):
+            raise ValueError(f"past has at most {PAST} hashes")
+        if resumed is not None and (self.past is None or resumed.seq > self.seq):
+            raise ValueError("resumed is of a later snapshot, or of one without past")
+        return _Ends(self.exp, self.iat, self.seq, self.past, resumed)
 
 
 class _Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -487,7 +605,7 @@ def _read(body: bytes, vocabulary: Vocabulary) -> Overlay:
     if len(set(ids)) < len(ids):
         raise ValueError("two entries with one id")
 
-    ends = _Ends(snapshot.exp, snapshot.iat, snapshot.seq)
+    ends = snapshot.ends()
     came = _Standing(ids, entries, spelled)
     standing = came.in_order()
     opened = Overlay(standing, Index.of(entries), links, ends, entries)
@@ -559,18 +677,22 @@ def snapshot(
     seq: int,
     issued_at: int,
     life: int = LIFE,
+    past: Sequence[str] | None = None,
+    resumed: Resumed | None = None,
 ) -> bytes:
     """A signed snapshot, good for `life` seconds from `issued_at` on.
 
-    `seq` has to be greater than in any snapshot before: the Operator sees to it. Does not check
-    that readers can read the entries: `Overlay.open` does.
+    `seq` has to be greater than in any snapshot before, and `past` is the `next_past` of the one
+    before; left out, it names none. The Operator sees to both. Does not check that readers can
+    read the entries: `Overlay.open` does.
 
     Raises OverlayError for one that readers would refuse for its size, or for a number.
     """
     entries = list(entries)
     spelled = [spelled_with_care(entry) for entry in entries]
     standing = _Standing([entry.id for entry in entries], entries, spelled)
-    return _signed_whole(key, standing, _ends(seq, issued_at, life))
+    ends = _ends(seq, issued_at, life, None if past is None else tuple(past), resumed)
+    return _signed_whole(key, standing, ends)
 
 
 def whole(key: _Signer, overlay: Overlay) -> bytes:
@@ -578,8 +700,7 @@ def whole(key: _Signer, overlay: Overlay) -> bytes:
 
     In the place of deltas that led to it: whoever has followed these has this one already.
     """
-    ends = _Ends(overlay.expires_at, overlay.issued_at, overlay.seq)
-    return _signed_whole(key, overlay.standing, ends)
+    return _signed_whole(key, overlay.standing, overlay.ends)
 
 
 def _signed_whole(key: _Signer, standing: _Standing, ends: _Ends) -> bytes:
@@ -615,7 +736,8 @@ def delta(
     Raises OverlayError for entries that are not there or there already, for what readers would
     refuse for its size, and for a number.
     """
-    ends = _ends(seq, issued_at, life)
+    past = known.ends.past_of_next(known.digest)
+    ends = _ends(seq, issued_at, life, past, known.resumed)
     standing = known.standing.copy()
 
     # 36.17. Sorted by id: by code point, as Python compares text.
@@ -649,7 +771,13 @@ def delta(
     return MarkedDelta(signed.join(body, signature), known.digest, gives)
 
 
-def _ends(seq: int, issued_at: int, life: int) -> _Ends:
+def _ends(
+    seq: int,
+    issued_at: int,
+    life: int,
+    past: tuple[str, ...] | None,
+    resumed: Resumed | None,
+) -> _Ends:
     """What a snapshot says beside its entries.
 
     Raises OverlayError for what readers would refuse.
@@ -659,4 +787,4 @@ def _ends(seq: int, issued_at: int, life: int) -> _Ends:
         raise OverlayError(f"no snapshot has the number {seq}: a new key begins anew")
     if max(abs(issued_at), abs(issued_at + life)) > MAX_INTEGER:
         raise OverlayError("a snapshot whose end no reader can read: its life is too long")
-    return _Ends(issued_at + life, issued_at, seq)
+    return _Ends(issued_at + life, issued_at, seq, past, resumed)

@@ -29,8 +29,8 @@ from captoken.cli.options import (
 )
 from captoken.cli.output import say, say_exact, say_json, tell
 from captoken.cli.values import FILE, ID, MOMENT, PUBLIC
+from captoken.control._seen import Seen, keep_seen, kept_seen
 from captoken.control.operator import Operator
-from captoken.keys.files import write_private
 from captoken.keys.secret import OperatorKey
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ key_option = click.option(
     required=True,
     help="The operator's key.",
 )
-_by = click.option(
+by_option = click.option(
     "--by",
     metavar="NAME",
     default="operator",
@@ -107,7 +107,7 @@ _changing = stacked(
         required=True,
         help="Why, for the record.",
     ),
-    _by,
+    by_option,
     click.option(
         "--until",
         type=MOMENT,
@@ -125,11 +125,6 @@ beginning_options = stacked(
         metavar="PUBLIC",
         multiple=True,
         help="Take over from this operator. Repeatable.",
-    ),
-    click.option(
-        "--resume",
-        is_flag=True,
-        help="Go on from an old snapshot: you have looked, and it is the newest.",
     ),
     click.option(
         "--create",
@@ -175,12 +170,12 @@ def operating(
     now: int | None,
     *,
     create: bool = False,
-    resume: bool = False,
+    resume: str | None = None,
     **given: Any,
 ) -> Generator[Operator]:
-    """An operator that knows the number of the snapshot that it saw last.
+    """An operator that knows which snapshot it saw last.
 
-    The number is kept beside the key, so that a store which goes back is noticed.
+    That is kept beside the key, so that a store which goes back is noticed.
     """
     with operators(key, store, now, create=create, resume=resume, **given) as working:
         yield working.newest
@@ -199,9 +194,9 @@ class Operators:
         return self._by_key[-1][1]
 
     @property
-    def last(self) -> int:
-        """The highest number that any of them has seen."""
-        return max(operator.last for _, operator in self._by_key)
+    def seen(self) -> str:
+        """What has the highest number of all that they have seen."""
+        return max((operator for _, operator in self._by_key), key=lambda one: one.last).seen
 
     def taken_over(self, key: OperatorKey) -> Operator:
         """The operator of that key: it reads what those before it have signed."""
@@ -209,7 +204,7 @@ class Operators:
         if key.public == newest:
             return operator
         others = {public for public, _ in self._by_key} - {key.public}
-        made = self._make(key, last=self.last, trusted=sorted(others))
+        made = self._make(key, last=self.seen, trusted=sorted(others))
         self._by_key.append((key.public, made))
         return made
 
@@ -221,43 +216,39 @@ def operators(
     now: int | None,
     *,
     create: bool = False,
-    resume: bool = False,
+    resume: str | None = None,
     **given: Any,
 ) -> Generator[Operators]:
     """As `operating`, for whoever goes on with another key while it works."""
-    seen = f"{key}.seen"
+    path = f"{key}.seen"
     secret = files.key(OperatorKey, key)
-    last = _last(seen)
+    seen = _kept(path)
     # Whoever can remove the store could else have the operator begin anew, with nothing revoked.
-    if create and last and not resume:
+    if create and seen.seq and resume is None:
         raise click.UsageError(
-            f"{seen} says that there was a store, up to snapshot {last}: "
-            "leave out --create, or begin anew with --resume"
+            f"{path} says that there was a store, up to snapshot {seen.seq}: leave out --create, "
+            "or begin anew with `captoken operate resume --create --why TEXT`"
         )
     with _snapshots(store, create=create) as snapshots:
 
         def make(secret: OperatorKey, **its: Any) -> Operator:
             return Operator(secret, snapshots, clock=clock(now), **{**given, **its})
 
-        working = Operators(make, secret, last=last, resume=resume)
+        working = Operators(make, secret, last=str(seen), resume=resume)
         try:
             yield working
         finally:
             # Also after an error: the snapshot may be out, and the number never goes back.
-            if working.last > _last(seen):
-                write_private(seen, b"%d\n" % working.last)
+            if Seen.read(working.seen).seq > _kept(path).seq:
+                keep_seen(path, working.seen)
 
 
-def _last(path: str) -> int:
-    """The number of the last snapshot, as a file has it; 0 if there is none."""
+def _kept(path: str) -> Seen:
+    """The last snapshot, as a file has it; none if there is no such file."""
     try:
-        with open(path, encoding="ascii") as file:
-            return int(file.read(20))
+        return kept_seen(path)
     except FileNotFoundError:
-        return 0
-    except (OSError, ValueError):
-        problem = f"{path} has to have the number of the last snapshot: it cannot be read"
-        raise click.UsageError(problem) from None
+        return Seen()
 
 
 def _say_entry(entry: Entry, now: int | None, as_json: bool) -> None:
@@ -313,7 +304,7 @@ def revoke(
     show_default=True,
     help="Why, for the record.",
 )
-@_by
+@by_option
 @now_option
 @json_option
 def end_task(
@@ -443,7 +434,6 @@ def renew(
     key: str,
     store: str,
     trusted: tuple[str, ...],
-    resume: bool,
     create: bool,
     now: int | None,
     as_json: bool,
@@ -454,8 +444,9 @@ def renew(
     the newest snapshot is older than their bound, a minute by default. With --create, makes the
     store and signs that nothing stands.
 
-    The number of the newest snapshot is kept beside the key, in a file that ends in .seen. A store
-    that has less, or whose newest snapshot has run out, is refused, since it may have gone back.
+    Which snapshot is the newest is kept beside the key, in a file that ends in .seen. A store that
+    has less, or another history, or whose newest snapshot has run out, is refused, since it may
+    have gone back. `captoken operate resume` says what to do.
 
     \b
     captoken renew --key operator.json --store overlay.db
@@ -467,7 +458,6 @@ def renew(
         store,
         now,
         create=create,
-        resume=resume,
         by="operator",
         trusted=trusted,
     )
@@ -533,11 +523,16 @@ def _overlay_data(opened: Overlay) -> dict[str, Any]:
         "issued_at": opened.issued_at,
         "expires_at": opened.expires_at,
         "entries": [msgspec.to_builtins(entry) for entry in opened.entries],
+        "resumed": msgspec.to_builtins(opened.resumed),
     }
 
 
 def _say_overlay(opened: Overlay, now: int) -> None:
     say(title(opened, now))
+    said = opened.resumed
+    if said is not None:
+        say(f"resumed as snapshot {said.seq} by {named(said.by)}, after {said.lost} was there:")
+        say(f"  {escape(said.why)}")
     for entry in opened.entries:
         say()
         for line in _lines(entry, now):

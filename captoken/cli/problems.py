@@ -51,15 +51,16 @@ _SENTENCES = (
     ("is there already: open it, or", "is there already: leave out --create, or"),
     ("table and operation are stated together", "--table and --operation go together"),
     ("why is empty: say why", "--why is empty: say why"),
+    ("resume is empty: say why", "--why is empty: say why"),
     ("until is over already: it is a time, in seconds since the epoch", "--until is over already"),
-    ("is it the newest?", "is it the newest? If so, `captoken renew --resume` goes on from it"),
+    ("is it the newest?", "is it the newest? If so, `captoken operate resume` goes on from it"),
     (
         "a signer goes with the key that the token is handed to: give key as well",
         "--signer goes with --key, the key that the token is handed to",
     ),
     ("unrestricted=True", "--unrestricted"),
     ("clamp=True", "--clamp"),
-    ("resume=True", "--resume"),
+    ('go on by resume="…", which says it', "go on by `captoken operate resume --why TEXT`"),
 )
 
 # The options of caveats whose keys are not called as they are.

@@ -1,6 +1,7 @@
 """`captoken operate`: what stands is signed anew, again and again, until somebody ends it.
 
     operate → renewed every 20s → SIGINT or SIGTERM → exit 0, after the renewal that is under way
+    operate resume → signed once, that it goes on from a store that lost something → exit 0
 
 A store that cannot be reached is tried again. Whatever else goes wrong ends the command: a key that
 is gone, a store that is missing or went back. Then somebody has to look.
@@ -22,13 +23,14 @@ from captoken._format.spelling import span
 from captoken._language.overlay import LIFE, Overlay
 from captoken.cli.operate import (
     beginning_options,
+    by_option,
     key_option,
     operating,
     renewal_data,
     store_option,
     title,
 )
-from captoken.cli.options import json_option, seconds
+from captoken.cli.options import json_option, now_option, seconds
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import DURATION
 
@@ -43,6 +45,7 @@ Wait: TypeAlias = Callable[[float], bool]
 
 
 @click.command()
+@click.argument("resume", metavar="[resume]", required=False, type=click.Choice(["resume"]))
 @key_option
 @store_option
 @click.option(
@@ -54,14 +57,24 @@ Wait: TypeAlias = Callable[[float], bool]
     help="How often: in less than the bound of any verifier.",
 )
 @beginning_options
+@click.option(
+    "--why",
+    metavar="TEXT",
+    help="With resume: why it goes on, and what is lost.",
+)
+@by_option
+@now_option
 @json_option
 def operate(
+    resume: str | None,
     key: str,
     store: str,
     every: int,
     trusted: tuple[str, ...],
-    resume: bool,
     create: bool,
+    why: str | None,
+    by: str,
+    now: int | None,
     as_json: bool,
 ) -> None:
     """Keep the overlay fresh, until Ctrl-C or SIGTERM.
@@ -75,8 +88,18 @@ def operate(
     stays in the foreground: a terminal or a service manager runs it. The other commands work beside
     it. A store that cannot be reached for a while is tried again.
 
+    A store that has lost something is refused: it was set back, say, to a backup. Verifiers refuse
+    it too. Look what is lost: whatever was revoked since may be allowed again. Say it anew, and
+    say once that the overlay goes on, which is signed under your name:
+
+    \b
+    captoken operate resume --key operator.json --store overlay.db \\
+        --by user:jane --why "Monday's backup: nothing was revoked since"
+
     With --json, writes an object a line for each snapshot.
     """
+    if (resume is None) != (why is None):
+        raise click.UsageError("resume and --why go together: `captoken operate resume --why TEXT`")
     if not 1 <= every < LIFE:
         raise click.UsageError(
             f"--every is from 1s to less than {span(LIFE)}, when a snapshot runs out: --every 20s"
@@ -86,28 +109,36 @@ def operate(
         beginning = operating(
             key,
             store,
-            None,
+            now,
             create=create,
-            resume=resume,
-            by="operator",
+            resume=why,
+            by=by,
             trusted=trusted,
         )
         with beginning as operator:
             first = operator.renew()
-        _begun(first, store, every, as_json)
+        if resume is not None:
+            _say_made(first, now, as_json)
+            return
+        _begun(first, store, every, now, as_json)
 
         while not wait(every):
-            made = _renewed(key, store, trusted, wait)
+            made = _renewed(key, store, trusted, wait, now)
             if made is not None and as_json:
                 _say_line(made)
 
 
-def _begun(made: Overlay, store: str, every: int, as_json: bool) -> None:
-    """Say what is kept fresh, and how often."""
+def _say_made(made: Overlay, now: int | None, as_json: bool) -> None:
+    """Say which snapshot was signed."""
     if as_json:
         _say_line(made)
     else:
-        say(title(made, seconds(None)))
+        say(title(made, seconds(now)))
+
+
+def _begun(made: Overlay, store: str, every: int, now: int | None, as_json: bool) -> None:
+    """Say what is kept fresh, and how often."""
+    _say_made(made, now, as_json)
     tell(f"{store} is renewed every {span(every)}: Ctrl-C ends that")
     if every >= _BOUND:
         tell(f"verifiers deny after {span(_BOUND)}, unless they have another max_staleness")
@@ -117,7 +148,9 @@ def _say_line(made: Overlay) -> None:
     say_json(renewal_data(made), indent=None)
 
 
-def _renewed(key: str, store: str, trusted: tuple[str, ...], wait: Wait) -> Overlay | None:
+def _renewed(
+    key: str, store: str, trusted: tuple[str, ...], wait: Wait, now: int | None = None
+) -> Overlay | None:
     """The next snapshot, as soon as the store can be reached; None if a signal came meanwhile.
 
     The store is opened anew, so that one that was removed is seen. Raises what is no matter of
@@ -126,7 +159,7 @@ def _renewed(key: str, store: str, trusted: tuple[str, ...], wait: Wait) -> Over
     failed = ""
     while True:
         try:
-            with operating(key, store, None, by="operator", trusted=trusted) as operator:
+            with operating(key, store, now, by="operator", trusted=trusted) as operator:
                 made = operator.renew()
         except StoreError as error:
             # Said once, and not every two seconds.

@@ -179,16 +179,9 @@ def _already(recall: Recall, entries: Iterable[Entry], now: int) -> Entry | None
 
     for entry in entries:
         revokes = entry.link is None and entry.select in enough
-        if revokes and entry.stands(now) and _lasts(entry, recall.until):
+        if revokes and entry.stands(now) and entry.lasts(recall.until):
             return entry
     return None
-
-
-def _lasts(entry: Entry, until: int | None) -> bool:
-    """Does it stand until then, or for ever?"""
-    if entry.until is None:
-        return True
-    return until is not None and entry.until >= until
 
 
 def _latest(ends: Sequence[int | None]) -> int | None:

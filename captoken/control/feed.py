@@ -3,7 +3,8 @@
 Two rules, whatever the store does:
 
 - Nothing is taken that no trusted operator signed, and nothing that is older than what is known
-  here (spec 36.10). So a store can withhold, and it cannot change or roll back.
+  here, or of another history (spec 36.10, 36.22). So a store can withhold, and it cannot change or
+  roll back.
 - A look that fails leaves what is known. That grows old, and verifiers then deny (spec 36.7).
 """
 
@@ -173,8 +174,27 @@ class Feed:
             raise OverlayError(
                 f"snapshot {loaded.seq} is not newer than {known.seq}, which is known here"
             )
+        # Signed anew on a store that was set back, it lacks what the newer ones said.
+        elif known is not None and not loaded.follows(known):
+            raise OverlayError(
+                f"snapshot {loaded.seq} is of another history than {known.seq}, which is known"
+                " here: the store was set back; look what is lost, and have an operator resume"
+            )
+        self._tell_resumed(known, loaded)
         self._seen = seen
         return loaded
+
+    def _tell_resumed(self, known: Overlay | None, loaded: Overlay) -> None:
+        """Log that something was lost, once: what people wrote is escaped."""
+        said = loaded.resumed
+        if said is not None and (known is None or known.resumed != said):
+            _log.warning(
+                "the overlay: resumed as snapshot %d by %s, after %d was there: %s",
+                said.seq,
+                escape(said.by),
+                said.lost,
+                escape(said.why),
+            )
 
     def _followed(self, known: Overlay) -> Overlay | None:
         """What the deltas in the store lead to; None if the whole has to be loaded.

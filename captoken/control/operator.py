@@ -2,14 +2,15 @@
 
 Each change goes one way:
 
-    _newest     what lies in the store, refused if the store has gone back
+    _newest     what lies in the store, refused if the store has gone back, or lost its history
     change      what is dropped and what is added, worked out on what stands
     _written    signed under the next number: whole, or what is large as a delta
     opened      read as a verifier reads it: nothing is published that readers refuse
     publish     behind what was read; if another came first, all again
 
 Nothing that was acknowledged is taken back in silence. That holds for a second operator who writes
-at the same time, and for a store that shows an old snapshot (spec 36.16).
+at the same time, and for a store that shows an old snapshot (spec 36.16). It holds for a store that
+was set back while somebody else signed on (spec 36.24).
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from captoken._format.public_keys import signing_key
 from captoken._format.spelling import escape, shown, spelled_time
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.entries import Entry, Select, Selector
-from captoken._language.overlay import LIFE, Overlay, delta, snapshot
+from captoken._language.overlay import LIFE, Overlay, Resumed, delta, snapshot
 from captoken._writing.compose import Means, Terms, compose_request, spell
 from captoken._writing.keywords import Strings
 from captoken.control._asked import Change, Recall, asked_for
 from captoken.control._lock import ForkSafeLock
+from captoken.control._seen import Seen
 from captoken.control._shelf import Lying, Shelf, Written
 from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
@@ -45,6 +47,10 @@ _TRIES = 32  # to publish, while others publish first
 _SHORT_PAUSE = 0.001
 _LONG_PAUSE = 0.05
 _KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next
+
+# The number of who resumes is as many times the seconds since the epoch. So it is greater than any
+# that was lost, where nobody knows these.
+_A_SECOND = 1000
 
 
 class Operator:
@@ -64,10 +70,12 @@ class Operator:
     - `vocabulary` is that of the verifiers: what they do not know they refuse whole.
     - `clock` and `random` are for tests.
 
-    `last` is the number that an earlier process has seen (`operator.last`). A store that has less
-    has lost something, and raises OverlayError. So does one whose newest snapshot has run out,
-    since a newer one should have been there. Who has looked, and knows that this is all, says
-    `resume=True`.
+    `last` is what an earlier process has seen (`operator.seen`), or its number alone. A store that
+    has less, or that has another history, has lost something, and raises OverlayError. So does one
+    whose newest snapshot has run out, since a newer one should have been there: unless
+    `alone=True` says that whoever signs keeps the same `last`. Who has looked, and knows what is
+    lost, says why it goes on: `resume="restored from Monday's backup"`. That is signed, under the
+    name `by`, and verifiers that know what was lost go on too (spec 36.24).
 
     `trusted` are public keys of operators from whom this one takes over. One key is for one
     overlay: whoever can put a snapshot of another one in its place changes what stands.
@@ -85,8 +93,9 @@ class Operator:
         *,
         by: str,
         trusted: Iterable[bytes | str] = (),
-        last: int = 0,
-        resume: bool = False,
+        last: int | str = 0,
+        resume: str | None = None,
+        alone: bool = False,
         life: int = LIFE,
         vocabulary: Vocabulary = V1,
         clock: Clock = time,
@@ -96,10 +105,11 @@ class Operator:
         self._by = names.name(by, "by")
         others = [signing_key(operator, "operator") for operator in trusted]
         self._shelf = Shelf(store, (key.public, *others), vocabulary)
-        if type(last) is not int or not 0 <= last <= MAX_INTEGER:
-            raise ValueError(f"last is the number of a snapshot, or 0, not {shown(last)}")
-        self._last = last
-        self._resume = resume is True
+        self._seen = _seen(last)
+        if resume is not None and not names.exact_str(resume, "resume").strip():
+            raise ValueError("resume is empty: say why, and what is lost")
+        self._resume = resume
+        self._alone = alone is True
         self._life = life
         self._vocabulary = vocabulary
         self._clock = clock
@@ -116,9 +126,17 @@ class Operator:
     def last(self) -> int:
         """The highest number that was seen in the store.
 
+        0 if nothing was.
+        """
+        return self._seen.seq
+
+    @property
+    def seen(self) -> str:
+        """The newest snapshot that was seen in the store, as a text of one line.
+
         Keep it for the next process, outside the store: it shows there that the store went back.
         """
-        return self._last
+        return str(self._seen)
 
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
         """The tokens that are selected stop working: `revoke(token=token_id, why="lost laptop")`.
@@ -310,21 +328,19 @@ class Operator:
         with self._lock.held():
             lying = self._shelf.read(whole=whole)
             newest = lying.overlay
-            seq = 0 if newest is None else newest.seq
+            if self._resume is not None:
+                return lying  # somebody has looked: what is there is what counts
 
-            # A store that went back shows by its number, where a number is known. Where none is,
-            # an old snapshot shows by its end: a newer one should have been there by then.
-            if self._resume:  # once: what is there then is what counts
-                self._resume = False
-            elif seq < self._last:
-                raise OverlayError(
-                    "the store has lost what it had:"
-                    f" snapshot {self._last} was there, and now it is {seq}"
-                )
-            elif newest is not None and read_clock(self._clock) >= newest.expires_at:
-                ended = spelled_time(newest.expires_at)
-                raise OverlayError(f"snapshot {seq} ran out at {ended}: is it the newest?")
-            self._last = max(self._last, seq)
+            # A store that went back shows by its number and its history, where they are known.
+            # Where none is, an old snapshot shows by its end: a newer one should have been there.
+            self._seen.check(newest)
+            if newest is not None:
+                if not self._alone and read_clock(self._clock) >= newest.expires_at:
+                    ended = spelled_time(newest.expires_at)
+                    raise OverlayError(
+                        f"snapshot {newest.seq} ran out at {ended}: is it the newest?"
+                    )
+                self._seen = Seen.of(newest)
         return lying
 
     def _publish(self, change: Callable[[Overlay | None], Change | None]) -> Overlay:
@@ -343,7 +359,9 @@ class Operator:
             # what comes second, and lacks what the first said, could be dated after the first.
             now = read_clock(self._clock)
             before, newest = self._newest()
-            by_delta = newest is not None and newest.is_large
+            # A history begins, and goes on without what was lost, in a whole snapshot (36.21).
+            by_delta = newest is not None and newest.is_large and newest.past is not None
+            by_delta = by_delta and self._resume is None
             if newest is not None and primitives.equal(newest.digest, refused):
                 by_delta = False
             # Who takes over, and a store without deltas, or that knows none by this mark: whole.
@@ -383,7 +401,12 @@ class Operator:
         if issued_at > now + CLOCKS_DIFFER:
             # The newest was signed by a clock that was wrong, and is of no use to anyone.
             issued_at = now
-        seq = self._last + 1
+        seq = self._seen.seq + 1
+        resumed = None if newest is None else newest.resumed
+        if self._resume is not None:
+            last = 0 if newest is None else newest.seq
+            seq = max(seq, last + 1, issued_at * _A_SECOND)
+            resumed = Resumed(by=self._by, lost=self._seen.seq, seq=seq, why=self._resume)
 
         if newest is not None and by_delta:
             step = delta(
@@ -407,6 +430,8 @@ class Operator:
             seq=seq,
             issued_at=issued_at,
             life=self._life,
+            past=() if newest is None else newest.next_past,
+            resumed=resumed,
         )
         return Written(self._shelf.open(made), whole=made)
 
@@ -415,7 +440,8 @@ class Operator:
         with self._lock.held():
             if not self._shelf.put(written, before):
                 return False
-            self._last = max(self._last, written.opened.seq)
+            self._seen = Seen.of(written.opened)
+            self._resume = None
             if written.step is None:
                 self._takes_over = False
             else:
@@ -424,6 +450,15 @@ class Operator:
 
     def __repr__(self) -> str:
         return f"<Operator {self._by}>"
+
+
+def _seen(last: int | str) -> Seen:
+    """What was seen before. Raises TypeError or ValueError for what is nothing of the kind."""
+    if type(last) is str:
+        return Seen.read(last)
+    if type(last) is not int or not 0 <= last <= MAX_INTEGER:
+        raise ValueError(f"last is the number of a snapshot, or 0, not {shown(last)}")
+    return Seen(last)
 
 
 def _is_over(entry: Entry, now: int) -> bool:

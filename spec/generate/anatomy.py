@@ -267,7 +267,8 @@ def stopped() -> bytes:
             select=Selector(task="task-123"), link={"operations": ["select"]},
         ),
     )  # fmt: skip
-    return snapshot(OperatorKey.from_bytes(build.secret("operator")), entries, seq=17, issued_at=build.NOW)
+    past = build.past_after(build.snapshot_of(seq=16, past=()))
+    return snapshot(OperatorKey.from_bytes(build.secret("operator")), entries, seq=17, issued_at=build.NOW, past=past)
 
 
 def overlay() -> str:
@@ -303,6 +304,7 @@ def changed() -> str:
     given = given.replace(b'"exp":%d' % (build.NOW + 3600), b'"exp":%d' % (build.NOW + 3605))
     start = given.index(b'{"at"')
     given = given[:start] + given[given.index(b',{"at"') + 1 :]
+    given = given.replace(b'"past":[', b'"past":["%b",' % build.b64(build.sha256(stopped()[:-87])).encode())
     return _block(
         *(data.decode()[at : at + 100] for at in range(0, len(data), 100)),
         "",

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from nacl import bindings as sodium
@@ -353,18 +353,30 @@ def entry(name: str = "e1", **select: Json) -> dict[str, Json]:
     return {"at": NOW, "by": "ops", "id": name, "select": select, "why": "a reason"}
 
 
-def snapshot_of(*entries: Json, seq: int = 1, iat: int = NOW, exp: int | None = None) -> dict[str, Json]:
+def snapshot_of(
+    *entries: Json, seq: int = 1, iat: int = NOW, exp: int | None = None, past: Sequence[str] | None = None, resumed: Json = None
+) -> dict[str, Json]:
     end = max(iat, NOW) + 3600 if exp is None else exp
-    return {"entries": list(entries), "exp": end, "iat": iat, "seq": seq, "v": 1}
+    stated: dict[str, Json] = {"entries": list(entries), "exp": end, "iat": iat, "seq": seq, "v": 1}
+    if past is not None:
+        stated["past"] = list(past)
+    if resumed is not None:
+        stated["resumed"] = resumed
+    return stated
+
+
+def past_after(known: dict[str, Json]) -> list[str]:
+    """What a snapshot names that follows on that one."""
+    return [b64(sha256(canonical(in_order(known)))), *known.get("past", ())][:256]
 
 
 def signed_snapshot(body: bytes, operator: str = "operator") -> bytes:
     return attached(body, sign(operator, label("overlay") + sha256(body)))
 
 
-def snapshot(*entries: Json, seq: int = 1, iat: int = NOW, exp: int | None = None) -> bytes:
+def snapshot(*entries: Json, **stated: Any) -> bytes:
     """A snapshot that the operator signed."""
-    return signed_snapshot(canonical(snapshot_of(*entries, seq=seq, iat=iat, exp=exp)))
+    return signed_snapshot(canonical(snapshot_of(*entries, **stated)))
 
 
 def in_order(stated: dict[str, Json]) -> dict[str, Json]:

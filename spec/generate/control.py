@@ -35,6 +35,7 @@ from spec.generate.build import (
     mac,
     nonce,
     of_access,
+    past_after,
     proof,
     root,
     secret,
@@ -80,8 +81,12 @@ def changed(value: dict[str, Json], **changes: Json) -> dict[str, Json]:
 def snapshots() -> Table:
     table = Table("snapshots", "Snapshots of the overlay: who signed, how it is spelled, which entries, and which is newer.")
 
-    def row(name: str, rule: str, data: bytes, expect: Json = None, operators: Json = None, known: bytes | None = None) -> None:
+    def row(
+        name: str, rule: str, data: bytes, expect: Json = None, operators: Json = None, known: bytes | None = None, own: Json = None
+    ) -> None:  # fmt: skip
         given: dict[str, Json] = {"snapshot": data.decode("latin-1"), "operators": operators or [OPERATOR]}
+        if own is not None:
+            given["own"] = own
         if known is not None:
             given["known"] = known.decode("latin-1")
         table.add(name, rule, "snapshot", given, **(expect or {"code": "overlay"}))
@@ -98,7 +103,7 @@ def snapshots() -> Table:
         entry("f1Q7yE0mXkA", task="task-123"), why="reads only until the audit is over", until=NOW + 86400,
         link={"operations": ["select"]},
     )  # fmt: skip
-    row("of_the_example", "36.4", snapshot(lost, only, seq=17), come(("4Kd0gmYp2nQ", "f1Q7yE0mXkA"), seq=17))
+    row("of_the_example", "36.4", snapshot(lost, only, seq=17, past=past_after(snapshot_of(seq=16, past=()))), come(("4Kd0gmYp2nQ", "f1Q7yE0mXkA"), seq=17))
     stops = snapshot(changed(one, why="see 1.2. " + "A" * 86 + "."))
     row("with_full_stops_in_it", "36.1", stops, come(("e1",)))
     row("of_two_operators", "36.1", empty, come(), [b64(signing_public("another operator")), OPERATOR])
@@ -109,6 +114,9 @@ def snapshots() -> Table:
     published(table, "of_nothing", "36.1")
     published(table, "of_two_entries", "36.1", lost, only, seq=17, iat=NOW + 1, exp=NOW + 61)
     published(table, "of_what_was_asked_for", "36.4", changed(one, asked=[JTI], until=NOW + 5), seq=2**53 - 1)
+    published(table, "of_the_first", "36.21", one, past=())
+    published(table, "of_one_after_two", "36.21", one, seq=3, past=past_after(snapshot_of(seq=2, past=past_after(snapshot_of(past=())))))
+    published(table, "of_one_that_is_resumed", "36.23", one, seq=9, past=(), resumed=RESUMED)
 
     # Who signed, and what.
     table.beside("empty")
@@ -159,6 +167,34 @@ def snapshots() -> Table:
         objects[name] = canonical(changed(stated, **changes))
     for name, data in objects.items():
         row(f"object_{name}", "36.2", signed_snapshot(data))
+
+    # Its history, as it is spelled.
+    named = past_after(snapshot_of(past=()))
+    row("of_the_first", "36.21", snapshot(one, past=()), come(("e1",)))
+    row("of_one_with_a_history", "36.21", snapshot(seq=9, past=named), come(seq=9))
+    row("of_one_that_names_256", "36.21", snapshot(seq=9, past=named * 256), come(seq=9))
+    row("of_one_that_is_resumed", "36.23", snapshot(seq=9, past=named, resumed=RESUMED), come(seq=9))
+    row("of_one_that_was_resumed_before", "36.23", snapshot(seq=12, past=named, resumed=changed(RESUMED, why="\u00fc \u2028 \U0001f600")), come(seq=12))
+    table.beside("of_one_with_a_history")
+    for name, past in {
+        "257": named * 257, "none_that_is_null": [None], "a_number": [1], "a_hash_cut": [named[0][:-1]], "a_hash_padded": [named[0] + "="],
+        "a_hash_with_trailing_bits": [named[0][:-1] + chr(ord(named[0][-1]) + 1)], "a_hash_of_16_bytes": [JTI], "an_empty_hash": [""],
+        "a_hash_with_line_feed": [named[0] + "\n"],
+    }.items():  # fmt: skip
+        row(f"of_one_that_names_{name}", "36.21", snapshot(seq=9, past=past))
+    for name, past in {"text": named[0], "an_object": {"hash": named[0]}, "true": True}.items():
+        row(f"of_one_whose_past_is_{name}", "36.21", signed_snapshot(canonical(changed(snapshot_of(seq=9), past=past))))
+    row("of_one_whose_past_is_null", "36.21", signed_snapshot(canonical(snapshot_of(seq=9)).replace(b'"seq"', b'"past":null,"seq"')))
+    table.beside("of_one_that_is_resumed")
+    row("of_one_that_is_resumed_without_past", "36.23", snapshot(seq=9, resumed=RESUMED))
+    for name, changes in {
+        "without_by": {"by": None}, "without_why": {"why": None}, "without_lost": {"lost": None}, "without_seq": {"seq": None},
+        "with_more": {"x": 1}, "by_number": {"by": 1}, "why_number": {"why": 1}, "lost_text": {"lost": "7"}, "lost_true": {"lost": True},
+        "lost_too_large": {"lost": 2**53}, "seq_text": {"seq": "9"}, "in_a_later_one": {"seq": 10},
+    }.items():  # fmt: skip
+        row(f"of_one_that_is_resumed_{name}", "36.23", snapshot(seq=9, past=named, resumed=changed(RESUMED, **changes)))
+    for name, value in {"text": "x", "a_list": [RESUMED], "true": True}.items():
+        row(f"of_one_whose_resumed_is_{name}", "36.23", signed_snapshot(canonical(changed(snapshot_of(seq=9, past=named), resumed=value))))
 
     def entries(name: str, rule: str, *stated: Json, good: bool = False) -> None:
         expect = come(tuple(each["id"] for each in stated)) if good else None
@@ -222,6 +258,11 @@ def snapshots() -> Table:
         "uses": {"n": nonce(), "uses": 1}, "uses_without_n": {"uses": 1}, "budget": {"budget": {"cents": 1}, "n": nonce()},
     }.items():  # fmt: skip
         entries(f"narrowing_to_{name}", "36.6", changed(one, link=link))
+    # A link is as deep as the snapshot that it stands in: the array, the entry and the link are three levels.
+    row("entry_narrowing_to_what_nests_32_deep", "2.7", snapshot(changed(one, link=nested(29))), come(("e1",)), own=REGION)
+    table.beside("entry_narrowing_to_what_nests_32_deep")
+    row("entry_narrowing_to_what_nests_33_deep", "2.7", snapshot(changed(one, link=nested(30))), own=REGION)
+    table.beside("entry_that_narrows")
     entries("good_before_one_that_is_none", "36.3", one, changed(one, id="e2", x=1))
     entries("good_after_one_that_is_none", "36.3", changed(one, select={}), changed(one, id="e2"))
 
@@ -257,16 +298,115 @@ def snapshots() -> Table:
     row("with_the_same_number_and_later", "36.10", snapshot(seq=7, iat=NOW + 5), known=snapshot(seq=7))
     row("earlier_but_issued_later", "36.10", snapshot(seq=6, iat=NOW + 5), known=snapshot(seq=7))
     row("later_by_another", "36.1", signed_snapshot(snapshot(seq=8)[:-87], "another operator"), known=snapshot(seq=7))
+    histories(table, row, come)
     return table
 
 
-def published(table: Table, name: str, rule: str, *entries: Json, known: Json = None, **when: int) -> None:
+def histories(table: Table, row: Any, come: Any) -> None:
+    """Which one is of the history of another (36.22)."""
+    one, link = entry(token=JTI), SELECTED["link"]
+    before = snapshot_of(seq=6, past=())
+    known = next_of(before, one)
+
+    def follows(name: str, given: dict[str, Json], after: dict[str, Json] = known, rule: str = "36.22", good: bool = True) -> None:
+        expect = come(tuple(each["id"] for each in given["entries"]), seq=given["seq"]) if good else None
+        row(f"that_follows_{name}", rule, signed_snapshot(canonical(given)), expect, known=signed_snapshot(canonical(after)))
+
+    def strays(name: str, given: dict[str, Json], after: dict[str, Json] = known, rule: str = "36.22") -> None:
+        follows(name, given, after, rule, good=False)
+
+    follows("on_it", next_of(known))
+    follows("on_one_after_it", next_of(next_of(known)))
+    turned = next_of(before, entry("b", agent="b"), entry("a", agent="a"))
+    follows("on_entries_in_another_order", next_of(turned), turned)
+    table.beside("that_follows_on_it")
+    strays("on_the_one_before_it", {**next_of(before), "seq": 8})
+    strays("on_one_beside_it", next_of(next_of(before)))
+    strays("on_nothing", snapshot_of(seq=8, past=()))
+    strays("on_one_that_says_as_much", next_of(next_of(before, changed(one, why="x")), one))
+    strays("on_it_without_saying_so", snapshot_of(seq=8))
+
+    # Snapshots of before there were histories.
+    old = snapshot_of(one, seq=7)
+    follows("on_one_without_a_history_without_one", snapshot_of(seq=8), old, "36.22")
+    follows("on_one_without_a_history", next_of(old), old)
+    table.beside("that_follows_on_one_without_a_history")
+    strays("on_nothing_after_one_without_a_history", snapshot_of(seq=8, past=()), old)
+
+    # What was resumed.
+    resumed = snapshot_of(seq=9, past=(), resumed=RESUMED)
+    follows("what_was_lost_by_name", resumed, rule="36.23")
+    follows("what_was_lost_by_name_later", next_of(next_of(resumed)), rule="36.23")
+    at = next_of(resumed, one)
+    follows("one_that_was_resumed", next_of(at), at, "36.23")
+    table.beside("that_follows_one_that_was_resumed")
+    strays("one_beside_it_that_was_resumed", next_of(next_of(resumed)), at, "36.23")
+    strays("the_very_one_that_resumed", snapshot_of(seq=10, past=(), resumed=RESUMED), changed(resumed, entries=[one]), "36.23")
+
+    # Too long ago to be named.
+    table.beside("that_follows_on_it")
+    far = known
+    for _ in range(255):
+        far = next_of(far)
+    follows("on_the_256th_before_it", next_of(far))
+    branch = next_of(before)
+    for _ in range(256):
+        branch = next_of(branch)
+    table.beside("that_follows_on_the_256th_before_it")
+    strays("on_another_256th_before_it", {**branch, "seq": 263})
+    held = [changed(entry("a", token=JTI, link=link), asked=[link, OTHER_JTI], until=NOW + 60), changed(entry("b", agent="b"), until=NOW)]
+    asked = next_of(before, *held)
+    long_ago = next_of(far)
+
+    def beyond(name: str, *entries: Json, good: bool = False) -> None:
+        follows(f"long_after_{name}", {**long_ago, "entries": list(entries), "seq": 264}, asked, good=good)
+
+    beyond("with_all", *held, good=True)
+    beyond("with_all_that_stands", held[0], good=True)
+    beyond("with_the_tree_in_its_place", entry("c", token=JTI), good=True)
+    beyond("with_a_hand_over_in_its_place", changed(entry("c", token=JTI, link=OTHER_JTI), until=NOW + 60), good=True)
+    table.beside("that_follows_long_after_with_the_tree_in_its_place")
+    beyond("with_nothing")
+    for name, other in {
+        "another_tree": entry("c", token=OTHER_JTI), "another_link": entry("c", token=JTI, link="B" * 21 + "A"),
+        "what_narrows": changed(entry("c", token=JTI), link=SALES), "what_ends_before": changed(entry("c", token=JTI), until=NOW + 59),
+        "what_selects_less": entry("c", token=JTI, task="task-123"), "a_link_alone": entry("c", link=link),
+        "the_same_that_says_less": changed(held[0], until=NOW + 59),
+    }.items():  # fmt: skip
+        beyond(f"with_{name}", other)
+
+
+REGION = [{"key": "acme:region", "domain": "all", "does": "holds"}]
+
+
+def nested(levels: int) -> dict[str, Json]:
+    """A link with a value of so many arrays."""
+    value: Json = []
+    for _ in range(levels - 1):
+        value = [value]
+    return {"acme:region": value}
+
+
+RESUMED: dict[str, Json] = {"by": "user:ops", "lost": 7, "seq": 9, "why": "the store was set back to the backup of Monday"}
+
+
+def next_of(known: dict[str, Json], *entries: Json, **changes: Any) -> dict[str, Json]:
+    """The snapshot that follows on that one, with these entries."""
+    resumed = known.get("resumed")
+    return snapshot_of(*entries, **{"seq": known["seq"] + 1, "past": past_after(known), "resumed": resumed, **changes})
+
+
+def published(table: Table, name: str, rule: str, *entries: Json, known: Json = None, **when: Any) -> None:
     """What an operator writes so that these stand: a snapshot, or a delta to what is known."""
+    if known is not None and "past" in known:
+        when |= {"past": past_after(known), "resumed": known.get("resumed")}
     stated = snapshot_of(*entries, **when)
     given: dict[str, Json] = {"secret": secret("operator").hex(), "entries": list(entries), "seq": stated["seq"],
                               "issued_at": stated["iat"], "expires_at": stated["exp"]}  # fmt: skip
     if known is not None:
         given["known"] = signed_snapshot(canonical(known)).decode("latin-1")
+    else:
+        given |= {key: stated[key] for key in ("past", "resumed") if key in stated}
     made = signed_snapshot(canonical(stated)) if known is None else delta(known, stated)
     table.add(f"written_{name}", rule, "publishing", given, written=made.decode("latin-1"))
 
@@ -278,10 +418,12 @@ def deltas() -> Table:
     base = signed_snapshot(canonical(known))
 
     def row(
-        name: str, rule: str, texts: list[bytes], given: dict[str, Json] | None = None, operators: Json = None, before: bytes = base
+        name: str, rule: str, texts: list[bytes], given: dict[str, Json] | None = None, operators: Json = None, before: bytes = base,
+        **more: Json,
     ) -> None:  # fmt: skip
         stated: dict[str, Json] = {
             "known": before.decode("latin-1"), "deltas": [text.decode("latin-1") for text in texts], "operators": operators or [OPERATOR],
+            **more,
         }  # fmt: skip
         expect: dict[str, Json] = {"code": "overlay"}
         if given is not None:
@@ -292,8 +434,8 @@ def deltas() -> Table:
             }  # fmt: skip
         table.add(name, rule, "delta", stated, **expect)
 
-    def later(*entries: Json, seq: int = 8, iat: int = NOW + 5, exp: int | None = None) -> dict[str, Json]:
-        return snapshot_of(*entries, seq=seq, iat=iat, exp=exp)
+    def later(*entries: Json, **stated: Any) -> dict[str, Json]:
+        return snapshot_of(*entries, **{"seq": 8, "iat": NOW + 5, **stated})
 
     later_still = changed(two, why="another reason")
     published(table, "that_adds", "36.17", three, one, two, known=known, seq=8, iat=NOW + 5)
@@ -329,8 +471,34 @@ def deltas() -> Table:
         entry("f1Q7yE0mXkA", task="task-123"), why="reads only until the audit is over", until=NOW + 86400,
         link={"operations": ["select"]},
     )  # fmt: skip
-    example = snapshot_of(lost, only, seq=17)
-    row("of_the_example", "36.17", [delta(example, later(only, seq=18))], later(only, seq=18), before=signed_snapshot(canonical(example)))
+    example = snapshot_of(lost, only, seq=17, past=past_after(snapshot_of(seq=16, past=())))
+    found = later(only, seq=18, past=past_after(example))
+    row("of_the_example", "36.17", [delta(example, found)], found, before=signed_snapshot(canonical(example)))
+
+    for levels in (29, 30):
+        given = later(one, two, changed(three, link=nested(levels)))
+        row(f"that_adds_what_nests_{levels + 3}_deep", "2.7", [delta(known, given)], given if levels == 29 else None, own=REGION)
+        table.beside("that_adds_what_nests_32_deep")
+
+    # With a history, which goes along.
+    first = snapshot_of(one, seq=7, past=(), resumed=changed(RESUMED, seq=7))
+    full = snapshot_of(one, seq=300, past=past_after(first) * 256)
+    for name, base_ in {"the_first": first, "one_that_names_256": full}.items():
+        given = later(one, two, seq=base_["seq"] + 1, past=past_after(base_), resumed=base_.get("resumed"))
+        row(f"on_{name}", "36.21", [delta(base_, given)], given, before=signed_snapshot(canonical(base_)))
+        published(table, f"on_{name}", "36.21", one, two, known=base_, seq=given["seq"], iat=NOW + 5)
+    next_one = later(one, two, past=past_after(first), resumed=first["resumed"])
+    last = later(two, seq=9, past=past_after(next_one), resumed=first["resumed"])
+    row("of_two_with_a_history", "36.21", [delta(first, next_one), delta(next_one, last)], last, before=signed_snapshot(canonical(first)))
+    table.beside("on_the_first")
+    for name, changes in {
+        "that_forgets_it": {"past": None, "resumed": None}, "that_begins_anew": {"past": []}, "that_names_another": {"past": past_after(known)},
+        "that_is_not_resumed": {"resumed": None}, "that_is_resumed_otherwise": {"resumed": RESUMED},
+    }.items():  # fmt: skip
+        given = changed(later(one, two, past=past_after(first), resumed=first["resumed"]), **changes)
+        row(f"on_the_first_{name}", "36.21", [delta(first, given)], before=signed_snapshot(canonical(first)))
+    table.beside("that_adds")
+    row("that_begins_a_history", "36.21", [delta(known, later(one, two, three, past=past_after(known)))])
 
     # Who signed, and what.
     table.beside("that_adds")

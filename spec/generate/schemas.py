@@ -174,6 +174,12 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         field("settle", "amounts or null", "as of a step", optional=True),
         field("cancel", "boolean", "as of a step", optional=True),
     ),
+    "resumed": (
+        field("by", "text", "36.23, and so are all below"),
+        field("lost", "integer", ""),
+        field("seq", "integer", ""),
+        field("why", "text", ""),
+    ),
     "entry": (
         field("id", "text", "36.4, and so are all below"),
         field("at", "seconds", ""),
@@ -494,6 +500,7 @@ KINDS: dict[str, Kind] = {
             field("snapshot", "bytes", "what came, perhaps with deltas behind it (36.19)"),
             field("operators", "[public]", "whose signatures count"),
             field("known", "bytes", "the snapshot that the reader knows already; left out: none (36.10)", optional=True),
+            field("own", "[own]", "the own caveats that the reader knows; left out: none", optional=True),
         ),
         (Expected((OK,), OVERLAID), Expected(("overlay",))),
     ),
@@ -502,6 +509,7 @@ KINDS: dict[str, Kind] = {
             field("known", "bytes", "the snapshot that the reader knows"),
             field("deltas", "[bytes]", "said to follow on it, one after the other"),
             field("operators", "[public]", "whose signatures count"),
+            field("own", "[own]", "the own caveats that the reader knows; left out: none", optional=True),
         ),
         (
             Expected((OK,), (*OVERLAID, field("hash", "b64", "of what they give, by which the next delta names it (36.17)"))),
@@ -549,6 +557,8 @@ KINDS: dict[str, Kind] = {
             field("issued_at", "seconds", "`iat`"),
             field("expires_at", "seconds", "`exp`"),
             field("known", "bytes", "the signed snapshot that a delta is to follow on; left out: a snapshot is to be written", optional=True),
+            field("past", "[b64]", "of the snapshot, as it is to be written (36.21); left out: it has none", optional=True),
+            field("resumed", "resumed", "of the snapshot; left out: it has none", optional=True),
         ),
         (Expected((OK,), (field("written", "bytes", "the snapshot, or the delta, signed"),)),),
     ),

@@ -535,7 +535,7 @@ def test_g6_pruning_drops_no_entry_that_stands_and_a_clock_that_goes_back_revive
     for _ in range(100):
         now.now = NOW + rng.randrange(-500, 1200) + rng.choice([0, 0, 86_400])
         latest = max(latest, now.now)
-        operator = Operator(KEY, store, by="ops", clock=now, last=operator.last, resume=True)
+        operator = Operator(KEY, store, by="ops", clock=now, last=operator.seen, alone=True)
         left = operator.renew()
         assert {one.id for one in left.entries} == {one.id for one in entries if one.until is None or one.until + 86_400 > latest}
         assert left.issued_at == (now.now if issued > now.now + 60 else max(issued, now.now))

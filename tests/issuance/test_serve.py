@@ -211,7 +211,7 @@ def test_a_signal_has_all_taken_anew(served: Served, tmp_path: Path) -> None:
         assert Overlay.open(overlay.load(), [keys[1].public]).entries
         registry.close()
     overlay.close()
-    assert int((tmp_path / "operator.json.seen").read_text()) >= 2, "also after a signal that ended it"
+    assert int((tmp_path / "operator.json.seen").read_text().split()[0]) >= 2, "also after a signal that ended it"
 
 
 def both(keys: list[OperatorKey]) -> list[str]:

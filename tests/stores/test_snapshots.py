@@ -13,6 +13,7 @@ import pytest
 
 from captoken import Access, Verifier
 from captoken.control import Feed, Operator, Overlay
+from captoken.errors import OverlayError
 from captoken.keys import OperatorKey
 from captoken.stores.ports import DELTAS, SnapshotStore
 from tests.stores.conftest import Kind, OpenSnapshots
@@ -245,6 +246,33 @@ def test_an_older_one_that_is_put_back_is_not_taken(open_snapshots: OpenSnapshot
     assert verifier.check(token, ASK).code == "revoked"
     assert first is not None and store.publish(first, store.load()) is True
     assert verifier.check(token, ASK).code == "revoked" and "not newer" in str(feed.problem)
+
+
+def test_what_was_revoked_stays_so_on_a_store_that_was_set_back(open_snapshots: OpenSnapshots) -> None:
+    """Whoever did not know signs on, past the number that is known: the verifier denies still, and the first operator refuses
+    to go on until somebody says by name what is lost (36.22, 36.24)."""
+    store = open_snapshots()
+    operator = Operator(KEY, store, by="operator", clock=clock())
+    operator.renew()
+    first, token = store.load(), mint()
+    operator.revoke(token=token.token_id, why="lost")
+    feed = Feed(store, [KEY.public], every=0, clock=clock())
+    verifier = Verifier(KEYRING, overlay=feed, clock=clock())
+    assert verifier.check(token, ASK).code == "revoked"
+
+    assert first is not None and store.publish(first, store.load()) is True
+    unaware = Operator(KEY, store, by="unaware", clock=clock())
+    for _ in range(3):
+        unaware.renew()
+        assert verifier.check(token, ASK).code == "revoked"
+    assert "of another history" in str(feed.problem)
+    for who in (operator, Operator(KEY, store, by="another", last=operator.seen, clock=clock())):
+        with pytest.raises(OverlayError, match="of another history"):
+            who.renew()
+
+    Operator(KEY, store, by="user:jane", last=operator.seen, resume="set back: one is lost", clock=clock()).renew()
+    operator.revoke(token=token.token_id, why="lost, said anew")
+    assert verifier.check(token, ASK).code == "revoked" and feed.problem is None
 
 
 def test_a_revocation_reaches_a_verifier(open_snapshots: OpenSnapshots) -> None:

@@ -34,7 +34,7 @@ from captoken._format import chain
 from captoken._format.text import BOUND, whole_text
 from captoken._language.link import Link
 from captoken._language.links import split_signature
-from captoken._language.overlay import delta, snapshot
+from captoken._language.overlay import Resumed, delta, snapshot
 from captoken._verification.grant import Reserved
 from captoken.adapters._mcp.messages import digest as of_message
 from captoken.audit import AuditTrail, Head, check, read
@@ -310,7 +310,8 @@ class Captoken:
 
     def snapshot(self, vector: Vector) -> Outcome:
         data, operators, store = vector["snapshot"].encode("latin-1"), vector["operators"], MemorySnapshots()
-        feed = Feed(store, operators, clock=FixedClock(0))
+        knows = Vocabulary(*map(_own, vector.get("own", ())))
+        feed = Feed(store, operators, vocabulary=knows, clock=FixedClock(0))
         if "known" in vector:
             store.publish(known := vector["known"].encode("latin-1"), None)
             feed.refresh()
@@ -321,7 +322,7 @@ class Captoken:
             overlay = feed.refresh()
         except CaptokenError as error:
             return {"code": error.code}
-        opened = Overlay.open(data, operators)
+        opened = Overlay.open(data, operators, vocabulary=knows)
         assert opened.entries == overlay.entries
         return {
             "code": "ok",
@@ -333,13 +334,14 @@ class Captoken:
 
     def delta(self, vector: Vector) -> Outcome:
         known, operators = vector["known"].encode("latin-1"), vector["operators"]
-        deltas, before = [text.encode("latin-1") for text in vector["deltas"]], Overlay.open(known, operators)
+        knows = Vocabulary(*map(_own, vector.get("own", ())))
+        deltas, before = [text.encode("latin-1") for text in vector["deltas"]], Overlay.open(known, operators, vocabulary=knows)
 
         def behind() -> Overlay:
-            return Overlay.open(b"\n".join((known, *deltas)), operators)
+            return Overlay.open(b"\n".join((known, *deltas)), operators, vocabulary=knows)
 
         came: list[Overlay | None] = []
-        for ask in (lambda: before.follow(deltas, operators), behind):
+        for ask in (lambda: before.follow(deltas, operators, vocabulary=knows), behind):
             try:
                 came.append(ask())
             except CaptokenError as error:
@@ -399,7 +401,9 @@ class Captoken:
         when = {"seq": vector["seq"], "issued_at": vector["issued_at"], "life": vector["expires_at"] - vector["issued_at"]}
         try:
             if "known" not in vector:
-                return {"code": "ok", "written": snapshot(key, entries, **when).decode("latin-1")}
+                resumed = msgspec.convert(vector.get("resumed"), Resumed | None)
+                written = snapshot(key, entries, **when, past=vector.get("past"), resumed=resumed)
+                return {"code": "ok", "written": written.decode("latin-1")}
             known = Overlay.open(vector["known"].encode("latin-1"), [key.public])
             drop = [entry.id for entry in known.entries if entry not in entries]
             add = [entry for entry in entries if entry not in known.entries]

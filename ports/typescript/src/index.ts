@@ -24,12 +24,15 @@ export type { OwnCaveat, Reason, Situation, Vocabulary } from "./language/caveat
 export {
   Feed,
   followOverlay,
+  followsOverlay,
   openOverlay,
   overlayEntry,
+  pastOfNext,
   signDelta,
   signSnapshot,
   type Entry,
   type Overlay,
+  type Resumed,
   type Selector,
 } from "./language/overlay.js";
 export { Keyring, type KeyringSource } from "./keyring.js";

@@ -445,23 +445,24 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       if (key.serialize() !== again) throw new Error("written otherwise than it is read");
       return { public: key.public };
     }),
-  snapshot: ({ snapshot, operators, known }) =>
+  snapshot: ({ snapshot, operators, known, own = [] }) =>
     coded(() => {
-      const feed = new captoken.Feed(operators);
+      const feed = new captoken.Feed(operators, vocabularyOf(own));
       if (known !== undefined) feed.accept(latin(known));
       const overlay = feed.accept(latin(snapshot));
       return { ...seen(overlay), entries: overlay.entries.map(({ id }) => id) };
     }),
-  delta: ({ known, deltas, operators }) =>
+  delta: ({ known, deltas, operators, own = [] }) =>
     coded(() => {
-      const before = captoken.openOverlay(latin(known), operators);
+      const vocabulary = vocabularyOf(own);
+      const before = captoken.openOverlay(latin(known), operators, vocabulary);
       const bytes = deltas.map(latin);
       const behind = outcomeOf(
-        () => captoken.openOverlay(joined([latin(known), ...bytes]), operators).hash,
+        () => captoken.openOverlay(joined([latin(known), ...bytes]), operators, vocabulary).hash,
       );
-      const followed = outcomeOf(() => captoken.followOverlay(before, bytes, operators).hash);
+      const followed = outcomeOf(() => captoken.followOverlay(before, bytes, operators, vocabulary).hash);
       if (behind !== followed) throw new Error("two ways, and two answers");
-      const overlay = captoken.followOverlay(before, bytes, operators);
+      const overlay = captoken.followOverlay(before, bytes, operators, vocabulary);
       return {
         ...seen(overlay),
         entries: overlay.entries.map(({ id }) => id).sort(byCodePoint),
@@ -481,12 +482,16 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       );
       return { request: captoken.recall(mine!, its!, { audience, why }) };
     }),
-  publishing: ({ secret, entries, seq, issued_at: issuedAt, expires_at: expiresAt, known }) =>
+  publishing: ({ secret, entries, seq, issued_at: issuedAt, expires_at: expiresAt, known, ...rest }) =>
     coded(() => {
+      const { past, resumed } = rest;
       const key = captoken.OperatorKey.fromBytes(unhex(secret));
       const all = entries.map((each: Vector) => captoken.overlayEntry(each));
       const when = { seq, issuedAt, expiresAt };
-      if (known === undefined) return { written: unlatin(captoken.signSnapshot(key, all, when)) };
+      if (known === undefined) {
+        const stated = { ...when, past, resumed };
+        return { written: unlatin(captoken.signSnapshot(key, all, stated)) };
+      }
       const before = captoken.openOverlay(latin(known), [key.public]);
       return { written: unlatin(captoken.signDelta(key, before, all, when)) };
     }),

@@ -296,6 +296,47 @@ function toldOf(why: string): string {
   return captoken.describe(server({ overlay: () => overlay }).check(token, ACCESS));
 }
 
+test("a feed goes to no other history, unless somebody says by name what is lost", () => {
+  const key = captoken.OperatorKey.generate();
+  const when = { issuedAt: NOW, expiresAt: NOW + 600 };
+  const revoking = captoken.overlayEntry({
+    id: "a", at: NOW, by: "ops", why: "lost", select: { agent: "clerk" },
+  });
+  const sign = (seq: number, after: captoken.Overlay | undefined, entries: captoken.Entry[] = []) =>
+    captoken.signSnapshot(key, entries, {
+      ...when, seq, past: after ? captoken.pastOfNext(after) : [],
+    });
+  const feed = new captoken.Feed([key.public]);
+  const first = feed.accept(sign(1, undefined));
+  feed.accept(sign(2, first, [revoking]));
+  let unaware = first;
+  for (const seq of [2, 3, 4, 5]) {
+    const data = sign(seq, unaware);
+    unaware = captoken.openOverlay(data, [key.public]);
+    assert.throws(() => feed.accept(data), seq === 2 ? /older/ : /another history/);
+  }
+  assert.equal(feed.overlay!.entries.length, 1);
+  const resumed = { by: "user:ops", lost: 2, seq: 9, why: "set back" };
+  const past = captoken.pastOfNext(unaware);
+  const next = feed.accept(captoken.signSnapshot(key, [], { ...when, seq: 9, past, resumed }));
+  assert.deepEqual(next.resumed, resumed);
+  feed.follow([captoken.signDelta(key, next, [revoking], { ...when, seq: 10 })]);
+  assert.deepEqual(feed.overlay!.past, captoken.pastOfNext(next));
+});
+
+test("an entry's link is no deeper than the snapshot that it is to stand in", () => {
+  const region = { domain: "all", read: (value: unknown) => value, prohibits: () => undefined };
+  const vocabulary = { "acme:region": region } as unknown as captoken.Vocabulary;
+  const entry = (levels: number): captoken.Entry => {
+    let value: unknown = [];
+    for (let level = 1; level < levels; level++) value = [value];
+    const stated = { id: "a", at: NOW, by: "ops", why: "x", select: { agent: "clerk" } };
+    return captoken.overlayEntry({ ...stated, link: { "acme:region": value } }, vocabulary);
+  };
+  assert.equal(entry(29).id, "a");
+  assert.throws(() => entry(30), /nested deeper than 32 levels/);
+});
+
 test("a reason that could steer a terminal is escaped", () => {
   assert.match(toldOf("\u001b[2Jgone\n"), /: \\u\{1b\}\[2Jgone\\u\{a\}$/m);
 });

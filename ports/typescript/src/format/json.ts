@@ -199,7 +199,8 @@ export function canonicalText(source: string): JsonObject | undefined {
   }
 }
 
-export const canonicalBytes = (value: Json): Bytes => utf8(canonical(value));
+/** `within` is how many levels there are around it where it is to stand. */
+export const canonicalBytes = (value: Json, within = 0): Bytes => utf8(canonical(value, within));
 
 // --- the JSON of requests (29.4) -----------------------------------------------------------------
 

@@ -28,6 +28,10 @@ import type { Signer } from "../proof.js";
 const MAX_BYTES = 67108864;
 const MAX_ASKED = 64;
 const NEWLINE = 0x0a;
+/** Snapshots before it that one names, at most (36.21). */
+const MAX_PAST = 256;
+/** A link stands in an entry, which stands in the array of the snapshot, or of the delta. */
+const WITHIN = 3;
 
 export interface Selector {
   readonly token?: string;
@@ -59,6 +63,20 @@ export interface Overlay {
   readonly entries: readonly Entry[];
   /** The hash by which a delta names it. */
   readonly hash: string;
+  /** The hashes of those before it, the latest first; undefined: it was signed without (36.21). */
+  readonly past?: readonly string[] | undefined;
+  /** Who went on from a store that had lost something. */
+  readonly resumed?: Resumed | undefined;
+}
+
+/** Who went on from a store that had lost something, and what is known of it (36.23). */
+export interface Resumed {
+  readonly by: string;
+  /** The number of the newest snapshot that whoever signed had seen; 0: of none. */
+  readonly lost: number;
+  /** That of the first snapshot that says so. */
+  readonly seq: number;
+  readonly why: string;
 }
 
 export const refusedOverlay = (what: string): CaptokenError =>
@@ -124,11 +142,21 @@ function readEntry(json: Json, vocabulary: Vocabulary): Entry {
 
 /** What is left: a link that can be read, and is about requests alone (36.6). */
 function readRestriction(json: JsonObject, vocabulary: Vocabulary): Link {
-  const link = readLink(canonicalBytes(json), vocabulary);
+  const link = readLink(spelledWithin(json), vocabulary);
   if (link.kind === "bad" || !isAboutRequests(link)) {
     throw refusedOverlay("a link that cannot be read here");
   }
   return link;
+}
+
+/** The link as it is spelled, where it is no deeper than the snapshot may be (2.7). */
+function spelledWithin(json: JsonObject): Bytes {
+  try {
+    return canonicalBytes(json, WITHIN);
+  } catch (error) {
+    if (error instanceof UsageError) throw refusedOverlay(`a link: ${error.message}`);
+    throw error;
+  }
 }
 
 /** Bytes, or text of a byte a character where somebody read it so. */
@@ -150,39 +178,71 @@ function openSigned(data: Bytes, purpose: string, operators: readonly Bytes[]): 
   return stated;
 }
 
-function checkForm(stated: JsonObject, keys: readonly string[], integers: readonly string[]): void {
+function checkForm(
+  stated: JsonObject,
+  keys: readonly string[],
+  integers: readonly string[],
+  optional: readonly string[] = [],
+): void {
   const isForm =
-    stated.size === keys.length &&
     keys.every((key) => stated.has(key)) &&
+    [...stated.keys()].every((key) => keys.includes(key) || optional.includes(key)) &&
     stated.get("v") === 1 &&
     integers.every((key) => isInteger(stated.get(key)));
   if (!isForm) throw refusedOverlay("other keys or values");
 }
 
-function overlayOf(
-  seq: number,
-  issuedAt: number,
-  expiresAt: number,
-  entries: readonly Entry[],
-): Overlay {
+const isHash = (value: Json): value is string => b64exact(value, 32) !== undefined;
+
+/** What it says of those before it (36.21). */
+function readPast(json: Json | undefined): readonly string[] | undefined {
+  if (json === undefined) return undefined;
+  if (!Array.isArray(json) || json.length > MAX_PAST || !json.every(isHash)) {
+    throw refusedOverlay("past is no list of hashes");
+  }
+  return json;
+}
+
+/** Who went on (36.23): of a snapshot with a history, and of no later one. */
+function readResumed(stated: JsonObject): Resumed | undefined {
+  const json = stated.get("resumed");
+  if (json === undefined) return undefined;
+  const isForm =
+    isObject(json) &&
+    json.size === 4 &&
+    ["by", "why"].every((key) => isText(json.get(key)!)) &&
+    ["lost", "seq"].every((key) => isInteger(json.get(key))) &&
+    stated.has("past") &&
+    (json.get("seq") as number) <= (stated.get("seq") as number);
+  if (!isForm) throw refusedOverlay("resumed");
+  return Object.fromEntries(json) as unknown as Resumed;
+}
+
+function overlayOf(when: When, entries: readonly Entry[]): Overlay {
   if (new Set(entries.map(({ id }) => id)).size < entries.length) {
     throw refusedOverlay("two entries with one id");
   }
-  const body = snapshotBody({ seq, issuedAt, expiresAt }, sortedEntries(entries));
-  return { seq, issuedAt, expiresAt, entries, hash: b64encode(sha256(body)) };
+  return { ...when, entries, hash: b64encode(sha256(snapshotBody(when, sortedEntries(entries)))) };
 }
 
 const sortedEntries = (entries: readonly Entry[]): Entry[] =>
   [...entries].sort((one, two) => byCodePoint(one.id, two.id));
 
-type When = Pick<Overlay, "seq" | "issuedAt" | "expiresAt">;
+/** What a snapshot says beside its entries. */
+type When = Pick<Overlay, "seq" | "issuedAt" | "expiresAt" | "past" | "resumed">;
 
-function snapshotBody({ seq, issuedAt, expiresAt }: When, entries: readonly Entry[]): Bytes {
+function snapshotBody(when: When, entries: readonly Entry[]): Bytes {
+  const { seq, issuedAt, expiresAt, past, resumed } = when;
   const stated: JsonObject = new Map<string, Json>([["entries", entries.map(({ json }) => json)]]);
-  return canonicalBytes(
-    stated.set("exp", expiresAt).set("iat", issuedAt).set("seq", seq).set("v", 1),
-  );
+  stated.set("exp", expiresAt).set("iat", issuedAt).set("seq", seq).set("v", 1);
+  if (past !== undefined) stated.set("past", [...past]);
+  if (resumed !== undefined) stated.set("resumed", jsonOf(resumed));
+  return canonicalBytes(stated);
 }
+
+/** What a snapshot says of those before it, if it follows on that one: it begins with one without. */
+export const pastOfNext = ({ hash, past }: Overlay): readonly string[] =>
+  [hash, ...(past ?? [])].slice(0, MAX_PAST);
 
 function readEntries(json: Json | undefined, vocabulary: Vocabulary): Entry[] {
   if (!Array.isArray(json)) throw refusedOverlay("entries are no list");
@@ -207,10 +267,20 @@ export function openOverlay(
   const [first, ...deltas] = linesOf(bytes);
   const keys = keysOf(operators);
   const stated = openSigned(first!, "overlay", keys);
-  checkForm(stated, ["entries", "exp", "iat", "seq", "v"], ["exp", "iat", "seq"]);
+  const optional = ["past", "resumed"];
+  checkForm(stated, ["entries", "exp", "iat", "seq", "v"], ["exp", "iat", "seq"], optional);
   const entries = readEntries(stated.get("entries"), vocabulary);
   const number = (key: string): number => stated.get(key) as number;
-  const snapshot = overlayOf(number("seq"), number("iat"), number("exp"), entries);
+  const snapshot = overlayOf(
+    {
+      seq: number("seq"),
+      issuedAt: number("iat"),
+      expiresAt: number("exp"),
+      past: readPast(stated.get("past")),
+      resumed: readResumed(stated),
+    },
+    entries,
+  );
   return deltas.reduce((known, delta) => apply(known, delta, keys, vocabulary), snapshot);
 }
 
@@ -267,7 +337,9 @@ function apply(
     throw refusedOverlay("an id that is not there to drop");
   }
   const [iat, exp] = [stated.get("iat") as number, stated.get("exp") as number];
-  const given = overlayOf(gives.seq, iat, exp, [...kept, ...add]);
+  const past = known.past && pastOfNext(known);
+  const when = { seq: gives.seq, issuedAt: iat, expiresAt: exp, past, resumed: known.resumed };
+  const given = overlayOf(when, [...kept, ...add]);
   const length = snapshotBody(given, given.entries).length + 87;
   if (given.hash !== gives.hash || length > MAX_BYTES) {
     throw refusedOverlay("it gives something else");
@@ -304,23 +376,27 @@ function signed(purpose: string, body: Bytes, key: Signer): Bytes {
   return made;
 }
 
-/** The bytes of a snapshot, signed by an operator. What to build on, 36.16 says. */
+/**
+ * The bytes of a snapshot, signed by an operator. What to build on, 36.16 and 36.24 say: `past` is
+ * `pastOfNext` of that, and `resumed` its own.
+ */
 export function signSnapshot(key: Signer, entries: readonly Entry[], when: When): Bytes {
   checkWhen(when);
-  overlayOf(when.seq, when.issuedAt, when.expiresAt, entries);
+  overlayOf(when, entries);
   return signed("overlay", snapshotBody(when, entries), key);
 }
 
-/** The bytes of a delta from one snapshot to a later one. */
+/** The bytes of a delta from one snapshot to a later one, whose history goes along (36.21). */
 export function signDelta(
   key: Signer,
   from: Overlay,
   entries: readonly Entry[],
-  when: When,
+  when: Pick<Overlay, "seq" | "issuedAt" | "expiresAt">,
 ): Bytes {
   checkWhen(when);
   if (when.seq <= from.seq) throw new UsageError("seq must go up");
-  const gives = overlayOf(when.seq, when.issuedAt, when.expiresAt, entries);
+  const past = from.past && pastOfNext(from);
+  const gives = overlayOf({ ...when, past, resumed: from.resumed }, entries);
   const had = new Map(from.entries.map((entry) => [entry.id, text(canonicalBytes(entry.json))]));
   const has = new Map(entries.map((entry) => [entry.id, text(canonicalBytes(entry.json))]));
   const add = sortedEntries(entries).filter(({ id }) => had.get(id) !== has.get(id));
@@ -379,7 +455,38 @@ export const entriesOn = ({ entries }: Overlay, facts: SelectorFacts, now: numbe
     ({ until, select }) => (until === undefined || now < until) && selects(select, facts),
   );
 
-/** The newest snapshot that was accepted: it never goes back (36.10). */
+// --- history -------------------------------------------------------------------------------------
+
+/** May it stand in the place of one that is known, by its history (36.22)? */
+export function followsOverlay(overlay: Overlay, known: Overlay): boolean {
+  const { past, resumed, seq } = overlay;
+  if (past === undefined) return known.past === undefined;
+  if (past.includes(known.hash)) return true;
+  if (resumed !== undefined && known.seq < resumed.seq) return true;
+  return past.length === MAX_PAST && known.seq < seq - MAX_PAST && keepsAll(overlay, known);
+}
+
+/** Does all stand here that stands there, to the byte, or is more stopped in its place? */
+function keepsAll({ entries, issuedAt }: Overlay, known: Overlay): boolean {
+  const spelled = new Map(entries.map(({ id, json }) => [id, text(canonicalBytes(json))]));
+  return known.entries.every(
+    (entry) =>
+      (entry.until !== undefined && entry.until <= issuedAt) ||
+      spelled.get(entry.id) === text(canonicalBytes(entry.json)) ||
+      (entry.asked !== undefined && entries.some((other) => stops(other, entry))),
+  );
+}
+
+/** Does it revoke, for as long, what a holder asked for (37.9 to 37.11)? */
+function stops({ select, link, until }: Entry, recall: Entry): boolean {
+  const links = [undefined, recall.select.link, ...recall.asked!];
+  const keys = Object.keys(select).every((key) => key === "token" || key === "link");
+  const lasts = until === undefined || (recall.until !== undefined && until >= recall.until);
+  const within = keys && select.token === recall.select.token && links.includes(select.link);
+  return link === undefined && within && lasts;
+}
+
+/** The newest snapshot that was accepted: it never goes back (36.10), nor to another history. */
 export class Feed {
   readonly #operators: readonly Bytes[];
   readonly #vocabulary: Vocabulary;
@@ -399,22 +506,21 @@ export class Feed {
    * nothing.
    */
   accept(data: Bytes | string): Overlay {
-    return this.#take(openOverlay(data, this.#operators, this.#vocabulary));
+    const overlay = openOverlay(data, this.#operators, this.#vocabulary);
+    const known = this.#known;
+    const isSame = known?.seq === overlay.seq && known.hash === overlay.hash;
+    if (known && !isSame) {
+      if (overlay.seq <= known.seq) throw refusedOverlay("an older one than is known");
+      if (!followsOverlay(overlay, known)) throw refusedOverlay("of another history");
+    }
+    this.#known = overlay;
+    return overlay;
   }
 
   /** Takes deltas that follow on what is known. */
   follow(deltas: readonly (Bytes | string)[]): Overlay {
     if (!this.#known) throw refusedOverlay("deltas, and nothing that they follow on");
-    return this.#take(followOverlay(this.#known, deltas, this.#operators, this.#vocabulary));
-  }
-
-  #take(overlay: Overlay): Overlay {
-    const known = this.#known;
-    const isSame = known?.seq === overlay.seq && known.hash === overlay.hash;
-    if (known && !isSame && overlay.seq <= known.seq) {
-      throw refusedOverlay("an older one than is known");
-    }
-    this.#known = overlay;
-    return overlay;
+    this.#known = followOverlay(this.#known, deltas, this.#operators, this.#vocabulary);
+    return this.#known;
   }
 }

@@ -1,0 +1,90 @@
+"""The newest snapshot that an operator has seen, and the file that keeps it (spec 36.16, 36.24).
+
+    operator.json.seen    17 q83K…: its number, and its hash where it has a history
+
+Kept outside the store, it shows that the store went back. It is shown there too that the store was
+set back, and that somebody who did not know has signed on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from captoken._format import primitives
+from captoken._format.encoding import b64decode, b64encode
+from captoken._format.errors import OverlayError
+from captoken._format.spelling import shown_file
+from captoken._language.overlay import Overlay
+from captoken.keys.files import write_private
+
+_RESUME = 'look what is lost, and go on by resume="…", which says it'
+
+
+# 32 bytes in canonical base64url (1.2) may stand behind the number.
+_is_seen = re.compile("([0-9]{1,16})(?: ([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]))?").fullmatch
+
+
+class Seen(NamedTuple):
+    """The newest snapshot that was seen: by this, a store that went back is known.
+
+    str(Seen(17, digest))               # "17 q83K…", to be kept
+    Seen.read("17 q83K…")
+    """
+
+    seq: int = 0
+    digest: bytes = b""  # empty: not known, or of one that was signed without a history
+
+    @classmethod
+    def of(cls, overlay: Overlay) -> Seen:
+        """It is that one."""
+        return cls(overlay.seq, b"" if overlay.past is None else overlay.digest)
+
+    @classmethod
+    def read(cls, text: str) -> Seen:
+        """What was kept: a number, and perhaps a hash behind it. Raises ValueError."""
+        found = _is_seen(text)
+        if found is None:
+            raise ValueError("last is the number of a snapshot, and perhaps its hash behind it")
+        return cls(int(found[1]), b64decode(found[2] or ""))
+
+    def check(self, newest: Overlay | None) -> None:
+        """Raise OverlayError where a store has lost what it had (spec 36.16, 36.24)."""
+        seq = 0 if newest is None else newest.seq
+        if seq < self.seq:
+            raise OverlayError(
+                "the store has lost what it had:"
+                f" snapshot {self.seq} was there, and now it is {seq}; {_RESUME}"
+            )
+        if newest is None or not self.digest or primitives.equal(newest.digest, self.digest):
+            return
+        if newest.names(self.seq, self.digest) is False:
+            raise OverlayError(
+                f"snapshot {seq} is of another history than {self.seq}, which was there:"
+                f" the store was set back, and somebody signed on; {_RESUME}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.seq} {b64encode(self.digest)}".rstrip()
+
+
+def keep_seen(path: str | os.PathLike[str], seen: str) -> None:
+    """Write what an operator has seen (`Operator.seen`). Raises KeyringError."""
+    write_private(path, seen.encode() + b"\n")
+
+
+def kept_seen(path: str | os.PathLike[str]) -> Seen:
+    """What an operator has seen. Raises FileNotFoundError, and OverlayError if it is no such file.
+
+    One that an earlier release has written holds the number alone.
+    """
+    try:
+        with open(path, encoding="ascii") as file:
+            return Seen.read(file.read(100).removesuffix("\n"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError):
+        raise OverlayError(
+            f"{shown_file(path)} has to have the number of the last snapshot: it cannot be read"
+        ) from None
