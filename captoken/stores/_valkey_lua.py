@@ -8,8 +8,8 @@ The floor lies in a hash, with the run of the server that it was written on. If 
 the store has lost its data, and is not there: -3. If the server is another one by now (restarted,
 or a replica in its place), the last second may be lost: the floor rises over all that can have been
 issued. `keys`, with a comma before and after each: for these there is no floor, until it rises.
-`watch` 1: the run is noted and compared. 2: it is compared if it was noted once, since a restart of
-this server loses nothing, but it may have been a replica then. 0: neither.
+`watch` 1: the run is noted and compared, whatever the server is set to: a replica may come later,
+and be promoted. A server that does not say its run is refused. 0: neither.
 
 `peek` 1: the script answers what it would, and writes nothing.
 """
@@ -35,7 +35,7 @@ end
 local function server_of()
     local said = redis.pcall('INFO', 'server')  -- an error, where that is not permitted
     local at = type(said) == 'string' and string.find(said, 'run_id:', 1, true)
-    return at and string.match(said, '^%x+', at + 7) or ''
+    return at and string.match(said, '^%x+', at + 7) or error('captoken: no run_id')
 end
 
 local function first_of(now, ahead, clock)
@@ -45,13 +45,12 @@ end
 local function floor_of(key, now, ahead, clock, watch, peek)
     local known = redis.call('HMGET', key, 'floor', 'server', 'keys')
     if not known[1] then return nil end
-    local floor, noted, run = whole(known[1]), known[2] or '', ''
-    if watch == '1' or watch == '2' and noted ~= '' then run = server_of() end
-    if watch == '0' or run == noted then return floor, known[3] or '' end
+    local floor, run = whole(known[1]), watch == '1' and server_of()
+    if not run or run == known[2] then return floor, known[3] or '' end
 
     floor = math.max(floor, first_of(now, ahead, clock))
     if not peek then
-        redis.call('HSET', key, 'floor', digits(floor), 'server', watch == '1' and run or '')
+        redis.call('HSET', key, 'floor', digits(floor), 'server', run)
         redis.call('HDEL', key, 'keys')
     end
     return floor, ''

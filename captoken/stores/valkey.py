@@ -67,6 +67,10 @@ _MARKS = 128
 # Scripts that are sent together at most.
 _BATCH = 128
 
+_UNTOLD = (
+    "Valkey: it does not say which server it is, by INFO server: so a failover that loses the last "
+    "second would not show; let the login ask (+info), or say lossless=True"
+)
 _DAMAGED = "Valkey: what lies under a key of this store is not its own: give it another prefix"
 
 
@@ -160,6 +164,8 @@ def _words(error: Exception) -> str:
     # The scripts say this of what is not their own.
     if "captoken: damaged" in text:
         return _DAMAGED
+    if "captoken: no run_id" in text:
+        return _UNTOLD
 
     # An error of the server begins with a code: `OOM`, `READONLY`, `NOSCRIPT`.
     words = f"Valkey: {type(error).__name__}"
@@ -206,33 +212,18 @@ _Script: TypeAlias = tuple[list[Any], list[Any]]
 # --- the server -----------------------------------------------------------------------------------
 
 
-class _Server(NamedTuple):
-    """What is known of a server whose store is made."""
-
-    # Has it an append-only file? None if it does not say.
-    is_logged: bool | None
-
-    # Does a restart lose nothing that was answered?
-    is_exact: bool
-
-
-_UNKNOWN = _Server(None, False)
-
-
 # What a server is asked about itself: the call, and what it is given. Each tells by names.
 _QUESTIONS = (
     ("info", "memory"),
     ("config_get", "save"),
     ("info", "persistence"),
-    ("config_get", "appendfsync"),
-    ("info", "replication"),
 )
 
 
-def _judged(told: Mapping[str, Any]) -> _Server:
-    """What that comes to. Raises StoreError for a server that forgets what counts.
+def _judged(told: Mapping[str, Any]) -> bool | None:
+    """Has it an append-only file? None if it does not say.
 
-    A server that does not tell something is taken for one that may lose the last second.
+    Raises StoreError for a server that forgets what counts.
     """
     # A use that is evicted is a proof that can be used again.
     policy = told.get("maxmemory_policy")
@@ -249,14 +240,7 @@ def _judged(told: Mapping[str, Any]) -> _Server:
             "Valkey: with RDB snapshots alone a crash goes back in time: "
             "appendonly yes, or no save at all"
         )
-
-    # So may one of which a replica could take the place.
-    is_alone = (told.get("role"), told.get("connected_slaves")) == ("master", 0)
-    is_synchronized = bool(log == 1) and bool(told.get("appendfsync") == "always")
-    return _Server(
-        is_logged=None if log is None else bool(log == 1),
-        is_exact=is_synchronized and is_alone,
-    )
+    return None if log is None else bool(log == 1)
 
 
 class _Place(ABC):
@@ -277,7 +261,7 @@ class _Place(ABC):
 
         self._client = client
         self._prefix = f"{{{prefix}}}:"
-        self._server = _UNKNOWN
+        self._is_logged: bool | None = None
 
     @abstractmethod
     def _script(self, text: str) -> Callable[[list[Any], list[Any]], Any]:
@@ -305,7 +289,7 @@ class ValkeyStore(_Place):
         super().__init__(client, prefix)
         self._turn = _turn_at(client)
         self._ask(client.exists, self._prefix)  # can it be reached at all?
-        self._server = _judged(self._told(_node(client, self._prefix)))
+        self._is_logged = _judged(self._told(_node(client, self._prefix)))
 
     def _told(self, node: Any) -> dict[str, Any]:
         """What a server says of itself. Raises StoreError."""
@@ -347,7 +331,7 @@ def _there(answer: Any) -> Any:
 
 
 class _Floored(_Place):
-    """A store with a floor, whatever its client.
+    """A store with a floor, whatever its client. It rises with each other server.
 
     `lossless` promises that neither restart nor failover loses what was answered.
     """
@@ -391,16 +375,12 @@ class _Floored(_Place):
         if not _yes(_there(answer)):
             raise there_already(_SERVER)
 
-    def _what_to_watch(self) -> int:
-        """Whether the floor rises with another server: see `watch` in the scripts."""
-        if self._lossless:
-            return 0  # never
-        return 2 if self._server.is_exact else 1
-
     def _floor_facts(self) -> tuple[int, int | str, int]:
         """What each script is given of the floor. Without a clock of ours, it asks the server's."""
         clock = "" if self._clock is None else int(self._clock())
-        return self._ahead, clock, self._what_to_watch()
+        # Nothing but that word switches the floor off: a replica may be attached at any time, and
+        # be promoted, and no setting of the server that was asked says so.
+        return self._ahead, clock, int(not self._lossless)
 
 
 class _FlooredStore(_Floored, ValkeyStore):
@@ -449,7 +429,7 @@ class _AwaitedStore(_Floored, AwaitedStore):
         """Refuse a server that forgets, as ValkeyStore does; then make it, or is it there?"""
         await self._ask(self._client.exists, self._prefix)  # can it be reached at all?
         told = await self._told(_node_of_cluster(self._client, self._prefix))
-        self._server = _judged(told)
+        self._is_logged = _judged(told)
         script, given = self._beginning()
         self._begun(await self._script(script)(*given))
 
@@ -831,9 +811,8 @@ class ValkeyLedger(_Counts, _FlooredStore):
 
     The server keeps the floor: see Ledger. It rises when the server lost its data. It also rises
     when the server was restarted or a replica took its place, since either may lose the last
-    second. It does not where the append-only file is synchronized at each write and there is no
-    replica, nor with `lossless=True`, which promises that nothing that was answered is ever lost.
-    `clock` stands in for the server's.
+    second. It does not with `lossless=True`, which promises that nothing that was answered is ever
+    lost. `clock` stands in for the server's.
     """
 
     @classmethod
@@ -951,7 +930,7 @@ class ValkeySnapshots(ValkeyStore):
         _is_new: bool = False,
     ) -> None:
         super().__init__(client, prefix)
-        if durable and self._server.is_logged is False:
+        if durable and self._is_logged is False:
             raise StoreError(
                 "Valkey: no append-only file, so a crash loses revocations: "
                 "durable=False would say that it may"
