@@ -178,6 +178,7 @@ NUMBERS: dict[str, list[int]] = {
     "life of a snapshot": [overlay.LIFE, default(Operator, "life")],
     "snapshot, and a delta": [overlay.MAX_BYTES],
     "snapshot from which": [overlay.LARGE],
+    "snapshots before it": [overlay.PAST],
     "part of a snapshot": [_asked.PART],
     "recalls of one": [_asked.MOST],
     "request for a recall": [_recall.MAX_CHARS],
