@@ -97,7 +97,7 @@ def test_what_was_revoked_stays_so_however_often_somebody_else_signs_on(world: W
         unaware.renew()
         assert world.names() == ["a"]
     for act in (world.operator.renew, world.operator.entries, lambda: world.operator.revoke(agent="b", why="x")):
-        with pytest.raises(OverlayError, match="has lost what it had|of another history"):
+        with pytest.raises(OverlayError, match=r"has lost what it had|of another history"):
             act()
     if renewals > 1:
         assert "snapshot" in str(world.feed.problem) and "of another history than 2" in str(world.feed.problem)
