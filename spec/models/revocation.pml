@@ -5,7 +5,11 @@
 
 #define BOUND 1                      /* how old an overlay may be */
 #define LATEST 4
+#ifdef STAYS_DENIED_ON_A_STORE_SET_BACK
+#define SIGNED 10                    /* one more that comes second, each time that it is set back */
+#else
 #define SIGNED 7                     /* snapshots, from 1; 0 is that there is none. Three are published, two come second */
+#endif
 
 byte now = 1;
 byte revoked_at;                     /* when `revoke` came back; 0: not yet */
@@ -116,13 +120,19 @@ inline look() {                      /* or not: it looks only every few seconds,
     :: true ->                       /* a delta, if it follows on what is known; else the whole */
         if :: known > 0 && last > 1 -> follow() :: else fi;
         select(got : 1 .. last);     /* the whole, whichever it is handed */
+#if defined(STAYS_DENIED_ON_A_STORE_SET_BACK) && !defined(GOES_BY_THE_NUMBER)
+        up = got;                    /* it names all before it: is what is known one of them? */
+        do :: number[up] > number[known] -> up = base[up] :: else -> break od;
+#else
+        up = known;
+#endif
         if
 #ifdef FEED_GOES_BACK
         :: refused ->
 #elif defined(WAITS_FOR_ITS_DELTA)
         :: refused && (known == 0 || last == 1) && number[got] > number[known] ->
 #else
-        :: refused && number[got] > number[known] ->
+        :: refused && number[got] > number[known] && (up == known || known == 0) ->
 #endif
             known = got;
             revoked = revokes[got]
@@ -143,7 +153,7 @@ inline look() {                      /* or not: it looks only every few seconds,
     assert(!(revoked && got > 0 && !refused));
 #endif
     if :: revoked && published[known] -> denied = true :: else fi;
-    had = 0; got = 0; refused = false
+    had = 0; got = 0; up = 0; refused = false
 }
 
 inline decide() {
@@ -166,7 +176,7 @@ inline decide() {
 }
 
 proctype Server() {
-    byte t, had, got, step, accesses;
+    byte t, had, got, up, step, accesses;
     bool refused, allowed;
     decide();                        /* the token */
     if :: !allowed -> goto over :: allowed fi;
@@ -180,6 +190,9 @@ proctype Server() {
 #endif
 #ifdef ENDS_WITHIN_THE_BOUND
         assert(!(allowed && revoked_at > 0 && t > revoked_at + BOUND));
+#endif
+#ifdef STAYS_DENIED_ON_A_STORE_SET_BACK
+        assert(!(allowed && denied));
 #endif
 #ifdef STAYS_DENIED
         assert(!(allowed && denied));
@@ -196,6 +209,12 @@ proctype Server() {
 over: skip
 }
 
+#ifdef STAYS_DENIED_ON_A_STORE_SET_BACK
+proctype SetsBack() {                /* once, to what the newest was built on: who signs on has no memory of it */
+    d_step { newest > 1 -> newest = base[newest] }
+}
+#endif
+
 proctype Clock() {
     do
     :: now < LATEST -> now++
@@ -205,5 +224,9 @@ proctype Clock() {
 
 init {
     d_step { number[1] = 1; issued_at[1] = 1; published[1] = true };
+#ifdef STAYS_DENIED_ON_A_STORE_SET_BACK
+    atomic { run Revokes(); run Renews(); run Server(); run SetsBack() }    /* in no time: nothing grows stale */
+#else
     atomic { run Revokes(); run Renews(); run Server(); run Clock() }
+#endif
 }

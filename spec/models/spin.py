@@ -90,6 +90,12 @@ CLAIMS = (
     ),
     _claim(
         "revocation",
+        "STAYS_DENIED_ON_A_STORE_SET_BACK",
+        "nor on a store that is set back, though whoever did not know signs on until the number is greater",
+        GOES_BY_THE_NUMBER="a feed takes what has a greater number, of whatever history",
+    ),
+    _claim(
+        "revocation",
         "IS_WHAT_WAS_SIGNED",
         "what a feed makes out of deltas is a snapshot that was signed, whichever it is handed",
         GOES_BY_NUMBERS="a delta is applied to whatever has the number that it names",

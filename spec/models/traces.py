@@ -35,6 +35,7 @@ UNTOLD = {
     ("ledger", "FAILS_OPEN"),
     ("replay", "FAILS_OPEN"),
     ("revocation", "GRANT_DOES_NOT_ASK_AGAIN"),
+    ("revocation", "GOES_BY_THE_NUMBER"),  # of a store that was set back, which no step of a store is
     ("revocation", "DATED_WHEN_IT_IS_SIGNED"),  # of an operator's clock, which no store has
 }
 
