@@ -39,7 +39,8 @@ def kernel() -> list[str]:
     return [f"{module.replace('.', '/')}.py" for module in modules]
 
 
-KERNEL = Room(kernel(), [*CORE.tests, "tests/test_links_decide.py"], CORE.without)
+# Under mutation a class has more functions than its parts.
+KERNEL = Room(kernel(), [*CORE.tests, "tests/test_links_decide.py"], f"{CORE.without} and not all_there_are")
 
 # Of the guards of databases, what decides: not how rows travel, nor what a block counts.
 _SQLITE = "catalog joins lexer names naming opcodes permitting planner programs remembered scopes shadow text trial watch"
