@@ -168,9 +168,9 @@ def test_a_how_to_page_ends_with_where_to_go_on() -> None:
 def test_every_block_says_what_it_is() -> None:
     """Python is run, beside the file that TOML is; text is what it printed; the two shell commands are the ones that the project is tested by.
 
-    YAML is a platform's, and what ends TLS has a language of its own: both stand in recipes.
+    YAML is a platform's, and what ends TLS has a language of its own: both stand in recipes. A pooler's settings are INI.
     """
-    assert {language for page in PAGES for language, _ in blocks(page)} <= {"python", "text", "sh", "toml", "yaml", "caddy"}
+    assert {language for page in PAGES for language, _ in blocks(page)} <= {"python", "text", "sh", "toml", "yaml", "caddy", "ini"}
     assert {page.name for page in PAGES for language, _ in blocks(page) if language in ("yaml", "caddy")} <= RECIPES
     assert len([code for language, code in blocks(ROOT / "README.md") if language == "sh"]) == 2
 

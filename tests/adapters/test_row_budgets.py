@@ -160,9 +160,9 @@ def test_nothing_that_tells_something_is_free(connection: sqlite3.Connection, sq
 
 
 def all_that_is_told(denied: Denied) -> str:
-    """Whatever can be read off a denial."""
+    """Whatever can be read off a denial, but for its id, which is random."""
     decision = denied.decision
-    parts = [str(denied), denied.public, decision.report(values=True), decision.for_model(tell_limits=True), decision.as_dict()]
+    parts = [str(denied), denied.public, decision.report(values=True), decision.for_model(tell_limits=True), {**decision.as_dict(), "id": None}]
     return repr([*parts, decision.access, decision.effects, decision.needed, denied.__context__, denied.__cause__])
 
 

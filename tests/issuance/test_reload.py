@@ -288,7 +288,7 @@ ANOTHER = POLICY.replace('issuer = "https://login.acme.example"', 'issuer = "htt
 
 @pytest.mark.parametrize("changed", [RENAMED, OTHERWISE, ANOTHER], ids=["renamed", "subjects named otherwise", "another issuer"])
 def test_a_provider_that_is_renamed_is_refused_and_logouts_go_on_finding_its_tasks(place: Place, changed: str) -> None:
-    """By a reload the old policy stands; a service that starts anew with it does nothing at all, and says what to do."""
+    """The specification's rule 44.17. By a reload the old policy stands; a service that starts anew with it does nothing at all, and says what to do."""
     world = World(registry=place.created())
     out = world.ask(proof(), **exchange())
     assert out["status"] == 200

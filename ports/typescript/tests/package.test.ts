@@ -56,7 +56,7 @@ test("it is packed, installed, compiled against, and runs", () => {
     const others = files
       .map(({ path }) => path)
       .filter((path) => !/^dist\/.*\.(js|d\.ts)$/.test(path));
-    assert.deepEqual(others.sort(), ["README.md", "package.json"]);
+    assert.deepEqual(others.sort(), ["LICENSE", "README.md", "package.json"]);
     const page = readFileSync(join(PACKAGE, "README.md"), "utf8");
     const links = [...page.matchAll(/\]\(([^)#]+)/g)].map(([, to]) => to!);
     const isThere = (to: string): boolean => files.some(({ path }) => path === to);
