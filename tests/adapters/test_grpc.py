@@ -353,7 +353,7 @@ def test_what_is_no_token_of_ours_gets_one_answer(metadata: Any, calls: Asking) 
 def test_a_refusal_has_the_id_of_its_record_and_the_line_of_the_log_says_which_method(calls: Asking, caplog: pytest.LogCaptureFixture) -> None:
     world, ids = World(), []
     caplog.set_level(logging.INFO, "captoken")
-    options = {"presenting": False, "ended": lambda call: ids.append(dict(call.trailing_metadata()).get("captoken-decision"))}
+    options = {"presenting": False, "ended": lambda call: ids.extend(id for key, id in call.trailing_metadata() if key == "captoken-decision")}
     [said] = calls(world, ("Read", HR, {"held": mint()}))
     assert said == (STATUS.PERMISSION_DENIED, REFUSED)
     calls(world, ("Read", SALES, options))
