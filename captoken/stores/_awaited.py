@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from asyncio import AbstractEventLoop, Lock, get_running_loop
+from asyncio import AbstractEventLoop, Lock, get_running_loop, timeout
 from typing import ClassVar, Self
 
 from captoken._format.errors import StoreError
@@ -18,6 +18,9 @@ class AwaitedStore(ABC):
     """
 
     awaited: ClassVar[bool] = True
+
+    # Seconds that a call has.
+    _timeout: float
 
     def __init__(self) -> None:
         self._process = OwnProcess()
@@ -34,9 +37,21 @@ class AwaitedStore(ABC):
         if self._is_open:
             return self
 
-        async with self._opening:
-            await self._opened()
-        return self
+        # Who waits for another task's asking waits no longer than for an answer of its own.
+        try:
+            async with timeout(self._timeout):
+                await self._opening.acquire()
+        except TimeoutError:
+            pass
+        else:
+            try:
+                await self._opened()
+            finally:
+                self._opening.release()
+            return self
+        raise StoreError(
+            f"this store was not open within {self._timeout:g} seconds: nothing was sent"
+        )
 
     async def _opened(self) -> None:
         """Ask first what has to be asked, unless another task has done it meanwhile."""

@@ -24,6 +24,8 @@ with extra("postgres"):
     from psycopg.adapt import Transformer
     from psycopg.pq import DiagnosticField, ExecStatus
 
+from captoken.stores._rules import LateError
+
 # What `wait` of a connection runs, called or awaited: it yields what to wait for.
 Steps: TypeAlias = "Generator[Any, Any, Any]"
 
@@ -31,10 +33,6 @@ Steps: TypeAlias = "Generator[Any, Any, Any]"
 _KEPT_AS = "_captoken_statements"
 _LOSSES = 2
 _UNKNOWN_NAME = b"26000"
-
-
-class LateError(Exception):
-    """A server did not answer in time."""
 
 
 def in_time(asking: Steps, until: float) -> Steps:

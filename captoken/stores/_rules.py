@@ -53,6 +53,18 @@ def checked_timeout(timeout: Any) -> float:
     return float(timeout)
 
 
+class LateError(Exception):
+    """A server did not answer in time. Not the guard's own: a store says `late` of it."""
+
+
+def late(server: str, timeout: float) -> StoreError:
+    """What a store raises for a call that has no answer by then. Made here, for the caller."""
+    return StoreError(
+        f"{server}: no answer within {timeout:g} seconds: "
+        "what was sent may have been done, and then counts"
+    )
+
+
 # --- proofs ---------------------------------------------------------------------------------------
 
 

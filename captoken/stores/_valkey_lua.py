@@ -7,7 +7,8 @@ first key is written, but for the floor.
 The floor lies in a hash, with the run of the server that it was written on. If the hash is gone,
 the store has lost its data, and is not there: -3. If the server is another one by now (restarted,
 or a replica in its place), the last second may be lost: the floor rises over all that can have been
-issued. `keys`, with a comma before and after each: for these there is no floor, until it rises.
+issued. It rises too if the server has evicted keys since; while it may evict more, that is an
+error. `keys`, with a comma before and after each: for these there is no floor, until it rises.
 `watch` 1: the run is noted and compared, whatever the server is set to: a replica may come later,
 and be promoted. A server that does not say its run is refused. 0: neither.
 
@@ -18,7 +19,21 @@ from __future__ import annotations
 
 from captoken.stores.ports import FULL
 
-_COMMON = """
+_SAID = """
+local function told(...)
+    local said = redis.pcall('INFO', ...)  -- an error, where that is not permitted
+    return type(said) == 'string' and said or ''
+end
+
+local function refuse_evicting()
+    local policy = string.match(told('memory'), 'maxmemory_policy:([%w-]+)')
+    if policy and policy ~= 'noeviction' then error('captoken: evicts') end
+end
+"""
+
+_COMMON = (
+    _SAID
+    + """
 local function digits(number)
     return string.format('%.0f', number)
 end
@@ -32,10 +47,16 @@ local function whole(text)
     return number
 end
 
+local function after(said, name, pattern)
+    local _, at = string.find(said, name, 1, true)
+    return at and string.match(said, pattern, at + 1) or error('captoken: no run_id')
+end
+
+-- The run of the server, and how many keys it has evicted in it, if any.
 local function server_of()
-    local said = redis.pcall('INFO', 'server')  -- an error, where that is not permitted
-    local at = type(said) == 'string' and string.find(said, 'run_id:', 1, true)
-    return at and string.match(said, '^%x+', at + 7) or error('captoken: no run_id')
+    local said = told('server', 'stats')
+    local run, evicted = after(said, 'run_id:', '^%x+'), after(said, 'evicted_keys:', '^%d+')
+    return evicted == '0' and run or run .. ' ' .. evicted
 end
 
 local function first_of(now, ahead, clock)
@@ -48,6 +69,7 @@ local function floor_of(key, now, ahead, clock, watch, peek)
     local floor, run = whole(known[1]), watch == '1' and server_of()
     if not run or run == known[2] then return floor, known[3] or '' end
 
+    refuse_evicting()
     floor = math.max(floor, first_of(now, ahead, clock))
     if not peek then
         redis.call('HSET', key, 'floor', digits(floor), 'server', run)
@@ -60,6 +82,7 @@ local function is_above(floor, keys, issued, kid)
     return issued > floor or string.find(keys, ',' .. kid .. ',', 1, true) ~= nil
 end
 """
+)
 
 # Keys: the floor. Arguments: ahead, clock, watch, now, first, keys. 0 if it is there.
 MAKE = (
@@ -237,13 +260,21 @@ return 1
 # them, `in` many, led to the snapshot that lies there whole, and are behind it no more.
 #
 # The store is there where it was made, and where a snapshot lies: older ones were not made.
-_OVERLAY = """
+#
+# A server that evicts may take one of the keys and leave the others: that is no older snapshot.
+_OVERLAY = (
+    _SAID
+    + """
 local function is_there(snapshot, state)
+    refuse_evicting()
     return redis.call('EXISTS', snapshot) == 1 or redis.call('HEXISTS', state, 'made') == 1
 end
 
 local function newest(snapshot, deltas, state)
     local lies = redis.call('GET', snapshot)
+    local known = redis.call('HMGET', state, 'mark', 'many')
+    local is_whole = not known[2] or redis.call('LLEN', deltas) == tonumber(known[2])
+    if (lies and 1) ~= (known[1] and 1) or not is_whole then error('captoken: damaged') end
     if not lies then return false end
     local is_in = tonumber(redis.call('HGET', state, 'in') or '0')
     local parts = {lies}
@@ -252,7 +283,12 @@ local function newest(snapshot, deltas, state)
     end
     return table.concat(parts, '\\n')
 end
+
+local function note(state, deltas, mark)
+    redis.call('HSET', state, 'mark', mark, 'many', redis.call('LLEN', deltas))
+end
 """
+)
 
 # All of these have three keys: the snapshot, the deltas, the state. They answer -3 for a store that
 # is not there.
@@ -297,7 +333,7 @@ else
     redis.call('DEL', KEYS[2])
     redis.call('HSET', KEYS[3], 'in', '0')
 end
-redis.call('HSET', KEYS[3], 'mark', ARGV[4])
+note(KEYS[3], KEYS[2], ARGV[4])
 return 1
 """
 )
@@ -309,11 +345,12 @@ APPEND = (
     _OVERLAY
     + """
 if not is_there(KEYS[1], KEYS[3]) then return -3 end
+newest(KEYS[1], KEYS[2], KEYS[3])
 local line = ARGV[2] .. ARGV[3] .. ARGV[1]
 if redis.call('LINDEX', KEYS[2], -1) == line then return 1 end
 if redis.call('HGET', KEYS[3], 'mark') ~= ARGV[2] then return 0 end
 redis.call('RPUSH', KEYS[2], line)
-redis.call('HSET', KEYS[3], 'mark', ARGV[3])
+note(KEYS[3], KEYS[2], ARGV[3])
 return 1
 """
 )
@@ -323,6 +360,7 @@ SINCE = (
     _OVERLAY
     + """
 if not is_there(KEYS[1], KEYS[3]) then return -3 end
+newest(KEYS[1], KEYS[2], KEYS[3])
 if redis.call('HGET', KEYS[3], 'mark') == ARGV[1] then return {} end
 for at, line in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
     if string.sub(line, 1, 64) == ARGV[1] then

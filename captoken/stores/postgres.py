@@ -44,11 +44,13 @@ from captoken._format.errors import StoreError
 from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._postgres_sql import SETUP, qualified
-from captoken.stores._postgres_wire import LateError, in_time, steps
+from captoken.stores._postgres_wire import in_time, steps
 from captoken.stores._rules import (
     TIMEOUT,
+    LateError,
     Making,
     checked_timeout,
+    late,
     making,
     missing,
     not_an_answer,
@@ -171,10 +173,7 @@ class _Place:
 
     def _late(self) -> str:
         """What is said of one that has none."""
-        return (
-            f"PostgreSQL: no answer within {self._timeout:g} seconds: "
-            "what was sent may have been done, and then counts"
-        )
+        return str(late(_SERVER, self._timeout))
 
     def _function(self, name: str, parameters: LiteralString) -> bytes:
         """A call of one of the functions. The types of its parameters are said, and not guessed."""

@@ -22,6 +22,7 @@ import msgspec
 from captoken._format.errors import StoreError
 from captoken._format.spelling import shown_file
 from captoken.stores._rules import (
+    TIMEOUT,
     Bucket,
     Sums,
     add_up,
@@ -71,7 +72,7 @@ class SQLiteStore:
     _journal: str = "wal"
     _access: str = "rw"
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> None:
         self._path = os.path.abspath(os.fspath(path))
         self._where = _where(path)  # for messages
         self._timeout = timeout
@@ -360,7 +361,7 @@ class SQLiteReplayStore(SQLiteStore):
         path: str | os.PathLike[str],
         *,
         limit: int = 1_000_000,
-        timeout: float = 5.0,
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(path, timeout=timeout)
         self._limit = limit
@@ -373,7 +374,7 @@ class SQLiteReplayStore(SQLiteStore):
         keys: Iterable[str] = (),
         floor: int | None = None,
         limit: int = 1_000_000,
-        timeout: float = 5.0,
+        timeout: float = TIMEOUT,
         clock: Callable[[], float] = time,
     ) -> Self:
         """Make it, and open it. Raises StoreError if there is one.
@@ -489,7 +490,7 @@ class SQLiteLedger(SQLiteStore):
         path: str | os.PathLike[str],
         *,
         shared: bool = False,
-        timeout: float = 5.0,
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(path, timeout=timeout)
         self.shared = shared
@@ -502,7 +503,7 @@ class SQLiteLedger(SQLiteStore):
         keys: Iterable[str] = (),
         floor: int | None = None,
         shared: bool = False,
-        timeout: float = 5.0,
+        timeout: float = TIMEOUT,
         clock: Callable[[], float] = time,
     ) -> Self:
         """Make it, and open it. Raises StoreError if there is one.
@@ -677,13 +678,13 @@ class SQLiteSnapshots(SQLiteStore):
         path: str | os.PathLike[str],
         *,
         readonly: bool = False,
-        timeout: float = 5.0,
+        timeout: float = TIMEOUT,
     ) -> None:
         self._access = "ro" if readonly else "rw"
         super().__init__(path, timeout=timeout)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], *, timeout: float = 5.0) -> Self:
+    def create(cls, path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> Self:
         """Make it, without a snapshot, and open it. Raises StoreError if there is one.
 
         Verifiers deny until an operator publishes: who makes it renews at once.

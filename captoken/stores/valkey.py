@@ -14,13 +14,12 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from asyncio import Future, Task, get_running_loop
+from asyncio import timeout as deadline_of
+from asyncio import timeout_at as deadline_at
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from inspect import iscoroutinefunction
-from threading import Lock
-from time import time
+from time import monotonic, time
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypedDict, Unpack
-from weakref import WeakKeyDictionary
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.errors import StoreError
@@ -28,8 +27,12 @@ from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._rules import (
     MISSING,
+    TIMEOUT,
+    LateError,
     Making,
+    checked_timeout,
     is_full,
+    late,
     making,
     mark,
     missing,
@@ -52,7 +55,7 @@ from captoken.stores._valkey_lua import (
     SETTLE,
     SINCE,
 )
-from captoken.stores.own_process import OwnProcess, tell_of_forks
+from captoken.stores._valkey_time import close_idle, in_time, within
 from captoken.stores.ports import DELTAS, KEPT, MOST_BUCKETS, Debit, Reservation, Use
 
 _SERVER = "Valkey"
@@ -71,91 +74,13 @@ _UNTOLD = (
     "Valkey: it does not say which server it is, by INFO server: so a failover that loses the last "
     "second would not show; let the login ask (+info), or say lossless=True"
 )
+_EVICTS = (
+    "Valkey: it has evicted keys, and its maxmemory-policy may evict more: noeviction is needed"
+)
 _DAMAGED = "Valkey: what lies under a key of this store is not its own: give it another prefix"
 
 
 # --- calls ----------------------------------------------------------------------------------------
-
-
-class _OneConnection:
-    """The turn at a client that has one connection, rather than a pool of them.
-
-    Two threads on one connection would read each other's answers, and so would two processes.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._process = OwnProcess()
-
-    def __enter__(self) -> None:
-        if not self._process.is_own():
-            raise StoreError(
-                "Valkey: the client's one connection belongs to another process: make one in each"
-            )
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-class _Turns:
-    """The turns, by client, for as long as somebody has it."""
-
-    def __init__(self) -> None:
-        self._known: WeakKeyDictionary[Any, _OneConnection] = WeakKeyDictionary()
-        self._begin()
-        # A thread of the parent may have held the lock, and is not there to let go of it.
-        tell_of_forks(self, in_child=_Turns._begin)
-
-    def _begin(self) -> None:
-        self._lock = Lock()
-
-    def at(self, client: Any) -> _OneConnection:
-        """The turn at a client: the same one for all stores that have it."""
-        with self._lock:
-            return self._known.setdefault(client, _OneConnection())
-
-
-# The module's, since stores that share a client have to take the same turns, and nothing but the
-# client is common to them.
-_turns = _Turns()
-
-
-def _turn_at(client: Any) -> AbstractContextManager[None]:
-    """What a thread holds while it asks: nothing where each call has a connection of its own.
-
-    A pool gives a connection to one call, and takes it back when that is done, whoever waits.
-    """
-    if getattr(client, "connection", None) is None:
-        return nullcontext()
-    return _turns.at(client)
-
-
-def _called(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    """What the call returns.
-
-    Whatever it raises becomes a StoreError that says no address and no key.
-    """
-    try:
-        return call(*given, **named)
-    except Exception as error:
-        failed = _words(error)
-
-    # Out of the block, so that the client's own error is not shown along with it.
-    raise StoreError(failed)
-
-
-def _check_told(failed: Exception | None) -> None:
-    """Raise StoreError, unless a server has told what it was asked, or has refused to tell.
-
-    Many a hosted server refuses CONFIG. That is no reason not to use it: see ValkeyStore.
-    """
-    if failed is None:
-        return
-    # By its name, since it is of valkey-py or of redis-py, and neither is imported here.
-    kinds = {kind.__name__ for kind in type(failed).__mro__}
-    if "ResponseError" not in kinds:
-        raise StoreError(_words(failed))
 
 
 def _words(error: Exception) -> str:
@@ -166,11 +91,16 @@ def _words(error: Exception) -> str:
         return _DAMAGED
     if "captoken: no run_id" in text:
         return _UNTOLD
+    if "captoken: evicts" in text:
+        return _EVICTS
 
     # An error of the server begins with a code: `OOM`, `READONLY`, `NOSCRIPT`.
     words = f"Valkey: {type(error).__name__}"
     code = re.match("[A-Z]{3,}(?= )", text)
     hint = _HINTS.get(type(error).__name__)
+    # A pool of the client's says so with the error of a server that cannot be reached.
+    if text in ("Too many connections", "No connection available."):
+        hint = "the client's pool has no connection left"
     if code is not None:
         words += f" {code[0]}"
         hint = _HINTS.get(code[0], hint)
@@ -186,16 +116,6 @@ _HINTS = {
     "ConnectionError": "the server cannot be reached, or has hung up",
     "TimeoutError": "the server did not answer in time",
 }
-
-
-def _node(client: Any, key: str) -> Any:
-    """A client for the one server that has the key: in a cluster, that node's."""
-    if not hasattr(client, "get_node_from_key"):
-        return client
-
-    # The one is valkey-py's name for it, the other redis-py's.
-    connection = getattr(client, "get_valkey_connection", None) or client.get_redis_connection
-    return _called(lambda: connection(client.get_node_from_key(key)))
 
 
 def _yes(answer: Any) -> bool:
@@ -248,8 +168,10 @@ class _Place(ABC):
 
     _is_awaited: ClassVar[bool] = False
 
-    def __init__(self, client: Any, prefix: str) -> None:
-        if not callable(getattr(client, "execute_command", None)):
+    def __init__(self, client: Any, prefix: str, timeout: float) -> None:
+        if not callable(getattr(client, "execute_command", None)) or not (
+            hasattr(client, "connection_pool") or hasattr(client, "get_node_from_key")
+        ):
             raise TypeError(
                 f"a client of valkey-py or redis-py is needed, not {type(client).__name__}: "
                 "valkey.Valkey(…), of pip install 'captoken[valkey]'"
@@ -261,7 +183,26 @@ class _Place(ABC):
 
         self._client = client
         self._prefix = f"{{{prefix}}}:"
+        self._timeout = checked_timeout(timeout)
         self._is_logged: bool | None = None
+
+    def _failed(self, error: Exception) -> str:
+        """What is wrong. A client of a cluster says by an error of its own why it is late."""
+        if isinstance(error, LateError) or isinstance(error.__cause__, LateError):
+            return str(late(_SERVER, self._timeout))
+        return _words(error)
+
+    def _check_told(self, failed: Exception | None) -> None:
+        """Raise StoreError, unless a server has told what it was asked, or has refused to tell.
+
+        Many a hosted server refuses CONFIG. That is no reason not to use it: see ValkeyStore.
+        """
+        if failed is None:
+            return
+        # By its name, since it is of valkey-py or of redis-py, and neither is imported here.
+        kinds = {kind.__name__ for kind in type(failed).__mro__}
+        if "ResponseError" not in kinds:
+            raise StoreError(self._failed(failed))
 
     @abstractmethod
     def _script(self, text: str) -> Callable[[list[Any], list[Any]], Any]:
@@ -282,36 +223,62 @@ class ValkeyStore(_Place):
     """What the stores on a blocking client have in common.
 
     Refuses a server that evicts keys, or that a crash takes back to a snapshot. That is asked once,
-    when the store is made, and only of a server that tells. What it becomes later is not seen.
+    when the store is made, and only of a server that tells. The store makes connections of its own,
+    as the client makes them, and as many at most. A call has its answer within `timeout` seconds, a
+    connection included, or raises StoreError.
     """
 
-    def __init__(self, client: Any, prefix: str) -> None:
-        super().__init__(client, prefix)
-        self._turn = _turn_at(client)
-        self._ask(client.exists, self._prefix)  # can it be reached at all?
-        self._is_logged = _judged(self._told(_node(client, self._prefix)))
+    def __init__(self, client: Any, prefix: str, timeout: float = TIMEOUT) -> None:
+        super().__init__(client, prefix, timeout)
+        self._client = self._ask(in_time, client, self._timeout)
+        self._ask(self._client.exists, self._prefix)  # can it be reached at all?
+        self._is_logged = _judged(self._told(self._node(self._prefix)))
+
+    def close(self) -> None:
+        """Close the connections that serve no call. The store makes others when it is asked."""
+        self._ask(close_idle, self._client)
+
+    def _node(self, key: str) -> Any:
+        """A client for the one server that has the key: in a cluster, that node's."""
+        client = self._client
+        if not hasattr(client, "get_node_from_key"):
+            return client
+
+        # The one is valkey-py's name for it, the other redis-py's.
+        connection = getattr(client, "get_valkey_connection", None) or client.get_redis_connection
+        return self._ask(lambda: connection(client.get_node_from_key(key)))
 
     def _told(self, node: Any) -> dict[str, Any]:
         """What a server says of itself. Raises StoreError."""
         told: dict[str, Any] = {}
-        with self._turn:
-            for call, what in _QUESTIONS:
-                failed: Exception | None = None
-                try:
+        for call, what in _QUESTIONS:
+            failed: Exception | None = None
+            try:
+                with within(self._until()):
                     told.update(getattr(node, call)(what))
-                except Exception as error:
-                    failed = error
-                # Out of the block, so that the client's own error is not shown along with it.
-                _check_told(failed)
+            except Exception as error:
+                failed = error
+            # Out of the block, so that the client's own error is not shown along with it.
+            self._check_told(failed)
         return told
 
     def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """What the client's call returns. Raises StoreError.
+        """What the client's call returns. Raises StoreError that says no address and no key.
 
         Nothing is asked again here: what was sent and not answered may have been done.
         """
-        with self._turn:
-            return _called(call, *given, **named)
+        try:
+            with within(self._until()):
+                return call(*given, **named)
+        except Exception as error:
+            failed = self._failed(error)
+
+        # Out of the block, so that the client's own error is not shown along with it.
+        raise StoreError(failed)
+
+    def _until(self) -> float:
+        """By when a call that begins now has its answer, or is an error."""
+        return monotonic() + self._timeout
 
     def _script(self, text: str) -> Callable[[list[Any], list[Any]], Any]:
         """Runs a script by its digest, and loads it where it is not known."""
@@ -345,12 +312,13 @@ class _Floored(_Place):
         self,
         client: Any,
         prefix: str,
+        timeout: float,
         lossless: bool,
         clock: Callable[[], float] | None,
         new: Making | None,
     ) -> None:
         """`new`: what it is made with; None opens it. Raises TypeError or ValueError."""
-        super().__init__(client, prefix)
+        super().__init__(client, prefix, timeout)
         # The key of the floor, and of what the script tells another server by.
         self._state = self._prefix + self._kind
         self._clock = clock
@@ -390,11 +358,12 @@ class _FlooredStore(_Floored, ValkeyStore):
         self,
         client: Any,
         prefix: str,
+        timeout: float,
         lossless: bool,
         clock: Callable[[], float] | None,
         new: Making | None,
     ) -> None:
-        super().__init__(client, prefix, lossless, clock, new)
+        super().__init__(client, prefix, timeout, lossless, clock, new)
         script, given = self._beginning()
         self._begun(self._script(script)(*given))
 
@@ -412,22 +381,29 @@ class _AwaitedStore(_Floored, AwaitedStore):
         self,
         client: Any,
         prefix: str,
+        timeout: float,
         lossless: bool,
         clock: Callable[[], float] | None,
         new: Making | None,
     ) -> None:
         AwaitedStore.__init__(self)
-        super().__init__(client, prefix, lossless, clock, new)
+        super().__init__(client, prefix, timeout, lossless, clock, new)
         # Whoever is cancelled while it waits for its turn at that connection gives it to two.
         is_one = getattr(client, "single_connection_client", False)
         if is_one or getattr(client, "connection", None) is not None:
             raise TypeError("a client of one connection: give one with a pool of them")
         # A client of a cluster sends no scripts together.
-        self._batches = None if hasattr(client, "get_node_from_key") else _Batches(client)
+        self._batches = (
+            None if hasattr(client, "get_node_from_key") else _Batches(client, self._timeout)
+        )
 
     async def _first(self) -> None:
+        """Ask all that is asked before anything else, in the time of one call."""
+        await self._ask(self._look)
+
+    async def _look(self) -> None:
         """Refuse a server that forgets, as ValkeyStore does; then make it, or is it there?"""
-        await self._ask(self._client.exists, self._prefix)  # can it be reached at all?
+        await self._client.exists(self._prefix)  # can it be reached at all?
         told = await self._told(_node_of_cluster(self._client, self._prefix))
         self._is_logged = _judged(told)
         script, given = self._beginning()
@@ -442,26 +418,37 @@ class _AwaitedStore(_Floored, AwaitedStore):
                 told.update(await getattr(node, call)(what))
             except Exception as error:
                 failed = error
-            _check_told(failed)
+            self._check_told(failed)
         return told
 
-    async def _ask(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """What the client's call comes to. Raises StoreError, as `_called` does."""
+    async def _ask(self, call: Callable[..., Awaitable[Any]], *given: Any) -> Any:
+        """What the client's call comes to. Raises StoreError, as that of ValkeyStore does."""
         try:
-            return await call(*given, **named)
+            async with deadline_of(self._timeout) as deadline:
+                return await call(*given)
+        except StoreError:
+            raise
         except Exception as error:
-            failed = _words(error)
+            failed = self._failed(LateError() if deadline.expired() else error)
         raise StoreError(failed)
+
+    async def _asked(self, call: Callable[..., Awaitable[Any]], *given: Any) -> Any:
+        """The same, of a store that is open: both are done within the time of one call."""
+        return await self._ask(self._opened_first, call, *given)
+
+    async def _opened_first(self, call: Callable[..., Awaitable[Any]], *given: Any) -> Any:
+        await self.open()
+        return await call(*given)
 
     def _script(self, text: str) -> Callable[[list[Any], list[Any]], Awaitable[Any]]:
         """Runs a script by its digest, and loads it where it is not known."""
         script = self._client.register_script(text)
         batches = self._batches
 
-        def run(keys: list[Any], args: list[Any]) -> Awaitable[Any]:
+        async def run(keys: list[Any], args: list[Any]) -> Any:
             if batches is None:
-                return self._ask(script, keys=keys, args=args)
-            return self._ask(batches.ask, script, keys, args)
+                return await script(keys=keys, args=args)
+            return await batches.ask(script, keys, args)
 
         return run
 
@@ -474,6 +461,9 @@ class _Waiting(NamedTuple):
     args: list[Any]
     answer: Future[Any]
 
+    # When the task gives up, by the clock of the event loop.
+    until: float
+
 
 class _Batches:
     """Scripts that tasks ask for while others are under way: sent together, when these are done.
@@ -483,8 +473,10 @@ class _Batches:
     at a time, on one connection.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, timeout: float) -> None:
+        """`timeout`: seconds that a task waits."""
         self._client = client
+        self._timeout = timeout
         self._waiting: list[_Waiting] = []
         # Held here, since an event loop does not keep its tasks.
         self._sending: Task[None] | None = None
@@ -495,7 +487,8 @@ class _Batches:
         If it is cancelled before it was sent, it never is. Later it is done, and nobody hears.
         """
         loop = get_running_loop()
-        waiting = _Waiting(script, keys, args, loop.create_future())
+        until = loop.time() + self._timeout
+        waiting = _Waiting(script, keys, args, loop.create_future(), until)
         self._waiting.append(waiting)
         if self._sending is None:
             self._sending = loop.create_task(self._send())
@@ -523,15 +516,18 @@ class _Batches:
             pipeline.evalsha(one.script.sha, len(one.keys), *one.keys, *one.args)
         answers: list[Any]
         try:
-            answers = await pipeline.execute(raise_on_error=False)
+            # When the last of them gives up, nobody waits for it any more.
+            async with deadline_at(max(one.until for one in batch)):
+                answers = await pipeline.execute(raise_on_error=False)
+
+                # A server that has just begun knows no script: each is loaded once, by itself.
+                for at, one in enumerate(batch):
+                    is_unknown = type(answers[at]).__name__ == "NoScriptError"
+                    if is_unknown and not one.answer.done():
+                        answers[at] = await self._loaded(one)
+            return answers
         except Exception as error:
             return [error] * len(batch)
-
-        # A server that has just begun knows no script: each is loaded once, by itself.
-        for at, one in enumerate(batch):
-            if type(answers[at]).__name__ == "NoScriptError":
-                answers[at] = await self._loaded(one)
-        return answers
 
     async def _loaded(self, one: _Waiting) -> Any:
         """The answer of a script that the server did not know, or what it raised."""
@@ -587,6 +583,8 @@ class _ReplayFacts(TypedDict, total=False):
     """What the keys of the store begin with."""
     limit: int
     """How many uses of the last half minute it holds; more are refused."""
+    timeout: float
+    """How long a call takes at most, in seconds. Then it is an error, and what was sent counts."""
     lossless: bool
     """True: a restart forgets nothing."""
     clock: Callable[[], float] | None
@@ -605,11 +603,12 @@ class _Proofs(_Floored):
         *,
         prefix: str = "captoken",
         limit: int = 1_000_000,
+        timeout: float = TIMEOUT,
         lossless: bool = False,
         clock: Callable[[], float] | None = None,
         _new: Making | None = None,
     ) -> None:
-        super().__init__(client, prefix, lossless, clock, _new)
+        super().__init__(client, prefix, timeout, lossless, clock, _new)
         self._limit = limit
         self._proofs = self._prefix + "proofs"
         self._add = self._script(ADD)
@@ -694,13 +693,11 @@ class AsyncValkeyReplayStore(_Proofs, _AwaitedStore):
 
     async def add(self, use: Use, now: int) -> bool:
         """True if it is the first use: see `ValkeyReplayStore.add`. Raises StoreError."""
-        await self.open()
-        return self._added(await self._add(*self._adding(use, now, peek=False)))
+        return self._added(await self._asked(self._add, *self._adding(use, now, peek=False)))
 
     async def peek(self, use: Use, now: int) -> bool:
         """Would `add` return True? Raises StoreError when full or unreachable."""
-        await self.open()
-        return self._added(await self._add(*self._adding(use, now, peek=True)))
+        return self._added(await self._asked(self._add, *self._adding(use, now, peek=True)))
 
 
 class _LedgerFacts(TypedDict, total=False):
@@ -710,6 +707,8 @@ class _LedgerFacts(TypedDict, total=False):
     """True: all servers that take these tokens count under this prefix."""
     prefix: str
     """What the keys of the ledger begin with."""
+    timeout: float
+    """How long a call takes at most, in seconds. Then it is an error, and what was sent counts."""
     lossless: bool
     """True: nothing that was answered is ever lost."""
     clock: Callable[[], float] | None
@@ -728,11 +727,12 @@ class _Counts(_Floored):
         *,
         shared: bool = False,
         prefix: str = "captoken",
+        timeout: float = TIMEOUT,
         lossless: bool = False,
         clock: Callable[[], float] | None = None,
         _new: Making | None = None,
     ) -> None:
-        super().__init__(client, prefix, lossless, clock, _new)
+        super().__init__(client, prefix, timeout, lossless, clock, _new)
         self.shared = shared
         # Where the keys of buckets begin, and the key of how long each of them is kept; and where
         # the keys begin that say so of the buckets of one tree.
@@ -886,14 +886,12 @@ class AsyncValkeyLedger(_Counts, _AwaitedStore):
 
     async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """None if every bucket had enough: see `ValkeyLedger.reserve`. Raises StoreError."""
-        await self.open()
-        answer = await self._reserve(*self._reserving(reservation, now, peek=False))
+        answer = await self._asked(self._reserve, *self._reserving(reservation, now, peek=False))
         return short_debit(_SERVER, answer, reservation)
 
     async def peek(self, reservation: Reservation, now: int) -> Debit | None:
         """What `reserve` would answer. Raises StoreError."""
-        await self.open()
-        answer = await self._reserve(*self._reserving(reservation, now, peek=True))
+        answer = await self._asked(self._reserve, *self._reserving(reservation, now, peek=True))
         return short_debit(_SERVER, answer, reservation)
 
     async def settle(
@@ -903,13 +901,11 @@ class AsyncValkeyLedger(_Counts, _AwaitedStore):
         now: int,
     ) -> bool:
         """True if the reservation was open: see `ValkeyLedger.settle`. Raises StoreError."""
-        await self.open()
-        return _yes(await self._settle(*self._settling(reservation_id, amounts, now)))
+        return _yes(await self._asked(self._settle, *self._settling(reservation_id, amounts, now)))
 
     async def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited. Raises StoreError."""
-        await self.open()
-        return _counted(await self._ask(self._client.get, self._bucket(bucket, unit)))
+        return _counted(await self._asked(self._client.get, self._bucket(bucket, unit)))
 
 
 class ValkeySnapshots(ValkeyStore):
@@ -917,7 +913,8 @@ class ValkeySnapshots(ValkeyStore):
 
     What was published is in the append-only file, and on disk, before `publish` answers; a server
     without such a file is refused. `durable=False` accepts that a crash may lose a revocation. A
-    replica may lack it too: see the docs. `timeout`: seconds to wait for the disk.
+    replica may lack it too: see the docs. `timeout`: seconds that a call has, with those of the
+    disk.
     """
 
     def __init__(
@@ -926,10 +923,10 @@ class ValkeySnapshots(ValkeyStore):
         *,
         prefix: str = "captoken",
         durable: bool = True,
-        timeout: float = 5.0,
+        timeout: float = TIMEOUT,
         _is_new: bool = False,
     ) -> None:
-        super().__init__(client, prefix)
+        super().__init__(client, prefix, timeout)
         if durable and self._is_logged is False:
             raise StoreError(
                 "Valkey: no append-only file, so a crash loses revocations: "
@@ -939,7 +936,8 @@ class ValkeySnapshots(ValkeyStore):
         # The snapshot, the deltas, and what is known of both.
         self._keys = [base, f"{base}:deltas", f"{base}:state"]
         self._durable = durable
-        self._timeout = int(timeout * 1000)
+        # So that a disk that is too slow is not taken for a server that does not answer.
+        self._for_disk = max(1, int(self._timeout * 900))  # milliseconds
         self._load = self._script(LOAD)
         self._since = self._script(SINCE)
         if not _is_new:
@@ -954,7 +952,7 @@ class ValkeySnapshots(ValkeyStore):
         *,
         prefix: str = "captoken",
         durable: bool = True,
-        timeout: float = 5.0,
+        timeout: float = TIMEOUT,
     ) -> Self:
         """Make it, without a snapshot, and open it. Raises StoreError if there is one.
 
@@ -997,7 +995,7 @@ class ValkeySnapshots(ValkeyStore):
 
     def _written(self, script: str, facts: tuple[Any, ...]) -> bool:
         """Has the script done it, and is it on disk? Raises StoreError."""
-        node = _node(self._client, self._keys[0])
+        node = self._node(self._keys[0])
 
         # One batch is on one connection: WAITAOF waits for what was written on its own.
         batch = self._ask(node.pipeline, transaction=False)
@@ -1008,7 +1006,7 @@ class ValkeySnapshots(ValkeyStore):
             *facts,
         )
         if self._durable:
-            batch.execute_command("WAITAOF", 1, 0, self._timeout)
+            batch.execute_command("WAITAOF", 1, 0, self._for_disk)
         won, *written = self._ask(batch.execute, raise_on_error=False)
 
         if isinstance(won, Exception):

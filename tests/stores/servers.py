@@ -259,6 +259,11 @@ class Wire:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
+    def move(self, port: int) -> None:
+        """From now on it leads to that port."""
+        self._to = port
+        self.drop()
+
     def close(self) -> None:
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)

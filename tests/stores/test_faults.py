@@ -88,7 +88,11 @@ def test_a_server_that_is_killed_denies_until_it_is_back(server: Any) -> None:
     place, snapshots = at(server), at(server).snapshots()
     Operator(KEY, snapshots, by="operator", clock=clock()).renew()
     assert denied(place) == ["allowed"] * 3
-    stores = {"replays": place.replays(floor=0), "ledger": place.ledger(floor=0), "snapshots": snapshots}
+    stores = {
+        "replays": place.replays(floor=0, lossless=True),  # each write is on the disk, and there is no replica
+        "ledger": place.ledger(floor=0, lossless=True),
+        "snapshots": snapshots,
+    }
     assert stores["replays"].add(Use(b"u" * 16, NOW), NOW) is True
     assert stores["ledger"].reserve(reservation(1, debit(amount=9)), NOW) is None
     server.kill()
@@ -123,7 +127,7 @@ def test_never_more_than_there_is_with_a_server_that_is_killed_in_between(server
     """Eight threads take from four hundred while the server is killed and started again three times. Every answer counts,
     and what was taken without one is lost to them; at the end there is nothing left, and nobody got too much."""
     place, stop = at(server), Event()
-    ledgers = [place.ledger(floor=0) for _ in range(8)]
+    ledgers = [place.ledger(floor=0, lossless=True) for _ in range(8)]
 
     def run(who: int) -> int:
         ledger, got, number = ledgers[who], 0, 0

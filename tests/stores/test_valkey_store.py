@@ -125,12 +125,12 @@ def test_a_file_that_is_switched_off_later_is_noticed_when_something_is_publishe
 
 
 def test_a_disk_that_is_too_slow_is_not_waited_for(own: Valkey) -> None:
-    """With `everysec` the second is not over after a millisecond."""
+    """With `everysec` the second is not over after a tenth of it."""
     with closing(own.client()) as client:
         client.config_set("appendfsync", "everysec")
-        with pytest.raises(StoreError, match="not known to be on disk"):
+        with pytest.raises(StoreError, match=r"not known to be on disk|no answer within"):
             for number in range(20):
-                begun(ValkeySnapshots, client, timeout=0.001, prefix=str(number)).publish(b"one", None)
+                begun(ValkeySnapshots, client, timeout=0.1, prefix=str(number)).publish(b"one", None)
 
 
 @pytest.mark.parametrize("store", EVERY)
@@ -307,6 +307,7 @@ def test_a_replica_that_takes_over_raises_the_floor(own: Valkey, serve: Callable
             Event().wait(0.01)
         ledger, sure = begun(ValkeyLedger, client), begun(ValkeyLedger, client, prefix="sure", lossless=True)
         assert counts(ledger, 1, now) and counts(sure, 1, now)
+        client.set("last", 1)
         assert client.wait(1, 5000) == 1
         with pytest.raises(StoreError, match="ReadOnly"):
             ValkeyLedger(other)
@@ -349,14 +350,7 @@ def test_who_may_not_ask_which_server_it_is_says_that_nothing_is_lost(store: Any
                     ask()
 
 
-def moved(client: valkey.Valkey, server: Valkey) -> None:
-    """The client goes to another server from now on, as one does whose address was turned."""
-    client.connection_pool.disconnect()
-    client.connection_pool.connection_kwargs["port"] = server.port
-    client.connection_pool.reset()
-
-
-def promoted(own: Valkey, second: Valkey, client: valkey.Valkey) -> Callable[[], None]:
+def promoted(own: Valkey, second: Valkey, client: valkey.Valkey, wire: Wire) -> Callable[[], None]:
     """A replica that is attached after the stores were opened, and whose link is cut. Gives what makes it the primary."""
     client.config_set("repl-diskless-sync-delay", 0)
     other = second.client()
@@ -369,12 +363,12 @@ def promoted(own: Valkey, second: Valkey, client: valkey.Valkey) -> Callable[[],
         own.kill()
         other.execute_command("replicaof", "no", "one")
         other.close()
-        moved(client, second)
+        wire.move(second.port)
 
     return take_over
 
 
-def cut(own: Valkey, second: Valkey, client: valkey.Valkey) -> Callable[[], None]:
+def cut(own: Valkey, second: Valkey, client: valkey.Valkey, wire: Wire) -> Callable[[], None]:
     """What is written from now on is lost from the end of the append-only file, as at a crash of the machine."""
     folder = Path(client.config_get("dir")["dir"]) / client.config_get("appenddirname")["appenddirname"]
     (log,) = folder.glob("*.incr.aof")
@@ -396,11 +390,11 @@ EVENTS = [promoted, cut]
 def test_a_proof_and_a_budget_are_not_taken_twice_over_a_failover(fails: Any, anew: bool, serve: Callable[..., Valkey]) -> None:
     """Though each write was synchronized, and no replica was there when the stores were opened: 38.9, 31.3."""
     own, second = serve(appendfsync="always"), serve(appendfsync="always")
-    with closing(own.client()) as client:
+    with closing(Wire(own.port)) as wire, closing(valkey.Valkey(port=wire.port)) as client:
         now = seconds(client)
         replays, ledger = begun(ValkeyReplayStore, client), begun(ValkeyLedger, client)
         assert counts(ledger, 1, now) and replays.add(Use(b"t" * 16, now), now)
-        take_over = fails(own, second, client)
+        take_over = fails(own, second, client, wire)
         spends = [counts(ledger, number, now) for number in range(2, 20)]
         assert True in spends and replays.add(Use(b"u" * 16, now), now)
         take_over()
@@ -417,12 +411,12 @@ def test_a_revocation_that_a_failover_lost_is_missed_by_all_that_saw_it(fails: A
     """The store is at the snapshot before. Verifiers keep to what they know, whoever signs on; the operator refuses to go on. Who
     begins then knows nothing of it: docs/stores.md says so."""
     own, second = serve(appendfsync="always"), serve(appendfsync="always")
-    with closing(own.client()) as client:
+    with closing(Wire(own.port)) as wire, closing(valkey.Valkey(port=wire.port)) as client:
         store = ValkeySnapshots.create(client)
         operator = Operator(KEY, store, by="ops")
         operator.renew()
         feed = Feed(store, [KEY.public], every=0)
-        take_over = fails(own, second, client)
+        take_over = fails(own, second, client, wire)
         operator.revoke(agent="a", why="lost laptop")
         assert len(feed.refresh().entries) == 1
         take_over()

@@ -33,8 +33,8 @@ from captoken.issuance.registry._tables import (
 )
 from captoken.stores import postgres as stores
 from captoken.stores._postgres_sql import qualified
-from captoken.stores._postgres_wire import LateError, in_time
-from captoken.stores._rules import TIMEOUT, checked_floor, there_already
+from captoken.stores._postgres_wire import in_time
+from captoken.stores._rules import TIMEOUT, LateError, checked_floor, there_already
 from captoken.stores.postgres import (
     Connection,
     PostgresStore,
