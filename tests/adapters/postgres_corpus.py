@@ -892,6 +892,23 @@ CASES: list[Case] = [
     *group("writes", "UniqueViolation", "insert into orders values (1)"),
     *group("writes", "CheckViolation", "update sales set amount = -1"),
     *group("edits", "UniqueViolation", "update people set id = 1"),
+    # --- names that are longer than PostgreSQL has room for: what is left of them counts
+    *group(
+        "people", "column",
+        f"select {'p' * 64}.pay from people {'p' * 63}", f"select {'p' * 63}x.pay from people as {'p' * 63}y",
+        f"select {'é' * 32}.pay from people as {'é' * 31}", f"select ({'p' * 70}).pay from people as {'p' * 63}",
+        f"with {'p' * 64} as (select 1 as pay) select x.{'p' * 63}y from people x, {'p' * 63} limit 1",
+    ),
+    *group(
+        "people", "table",
+        f"with a as (select 1 as id) select id from {'p' * 63}x", f"with {'p' * 63}x as (select 1 as id) select id from {'p' * 62}x",
+    ),
+    *group(
+        "people", ALLOWED,
+        f"select {'p' * 64}.name from people {'p' * 63}", f"select {'p' * 63}x.name from people as {'p' * 63}y",
+        f"select {'é' * 32}.name from people as {'é' * 31}", f"with {'p' * 63}x as (select 1 as id) select id from {'p' * 63}y",
+        f"select name as {'p' * 64} from people order by {'p' * 63}x",
+    ),
     # --- size and depth
     *group(
         "all", "operation",
@@ -903,13 +920,13 @@ CASES: list[Case] = [
     *group(
         "all", "operation",
         "select 1 " + "+-" * 40_000, "select 1 " + "*/" * 251, "select 1 " + "/**/" * 20_000, "select 1 " + "/*" * 40_000,
-        "select " + "é," * 30_000 + "1", "select " + "'é', " * 15_000 + "1", "select 1 from sales where note in ('é'" + ", 'a'" * 16_000 + ")",
         "with " + ", ".join(f"c{i} as (select 1)" for i in range(201)) + " select 1",
         "select $é$ $_$ $é$" + " + 1" * 3_100, "select $é$ $è$ $é$" + " + 1" * 3_100,
     ),
     *group(
         "all", ALLOWED,
         "select 1 /* " + "-" * 480 + " */", "select '" + "é" * 40_000 + "'", "select 1 where 'é' in ('ü'" + ", 'ö'" * 2_000 + ")",
+        "select " + "'é', " * 1_600 + "1", "select 1 from sales where note in ('é'" + ", 'a'" * 16_000 + ")",
         "with " + ", ".join(f"c{i} as (select 1 as x)" for i in range(200)) + " select x from c7",
         "select 'kosten: 5 $', 'é $ 5', $a$é$a$, $$é$$, '$é$', $é$ $è$ $é$, $字$b$字$, '" + "x" * 200 + "'",
     ),

@@ -15,6 +15,7 @@ from fastmcp.server.dependencies import FastMCPRequestContext
 from starlette.routing import Mount
 
 from captoken.adapters._http import routes
+from captoken.adapters._postgres import grammar
 
 
 def route() -> Any:
@@ -49,6 +50,9 @@ NAMES: dict[str, tuple[Callable[[], Any], str, str]] = {
     "starlette: Router.default": (APIRouter, "default", "a default of an owner's is not seen"),
     "fastmcp: _srctx": (lambda: REQUEST, "_srctx", "nothing is answered: the SDK's own request below it is not found"),
     "fastmcp: _mcp_server": (lambda: FastMCP("x"), "_mcp_server", "answers stay in caches for everybody"),
+    # The library in its wheel, which is asked without the package around it.
+    "postgast: pg_query_parse": (lambda: grammar._LIBRARY, "pg_query_parse", "no statement is read"),
+    "postgast: pg_query_scan": (lambda: grammar._LIBRARY, "pg_query_scan", "no long statement is read"),
 }  # fmt: skip
 
 

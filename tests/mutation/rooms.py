@@ -45,8 +45,8 @@ KERNEL = Room(kernel(), [*CORE.tests, "tests/test_links_decide.py"], f"{CORE.wit
 # Of the guards of databases, what decides: not how rows travel, nor what a block counts.
 _SQLITE = "catalog joins lexer names naming opcodes permitting planner programs remembered scopes shadow text trial watch"
 _POSTGRES = (
-    "assessment assumptions catalog columns expressions judging lists names needs outputs parameters reader roles statements tables "
-    "templates text walk written"
+    "assessment assumptions catalog columns expressions grammar judging lists names needs outputs parameters reader roles room "
+    "statements tables templates text tree walk written"
 )
 
 SQLITE = Room(
@@ -55,6 +55,6 @@ SQLITE = Room(
 )
 POSTGRES = Room(
     [f"captoken/adapters/_postgres/{name}.py" for name in _POSTGRES.split()],
-    [f"tests/adapters/test_{name}.py" for name in ("postgres", "postgres_told", "row_budgets_postgres")],
+    [f"tests/adapters/test_{name}.py" for name in ("postgres", "postgres_grammar", "postgres_told", "row_budgets_postgres")],
 )
 ROOMS = {"core": CORE, "kernel": KERNEL, "sqlite": SQLITE, "postgres": POSTGRES}

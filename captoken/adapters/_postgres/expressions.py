@@ -7,15 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    from pglast import ast
-
 from captoken.adapters._postgres.lists import SAFE_VALUES, TYPES
 from captoken.adapters._postgres.outputs import fields_of
-from captoken.adapters._postgres.text import Field, Reference
-from captoken.adapters._postgres.walk import RefusedError, Rule, Sight, Walk, own_name
+from captoken.adapters._postgres.text import Field, Reference, RefusedError
+from captoken.adapters._postgres.walk import Rule, Sight, Walk, own_name
 
 
 def _column(walk: Walk, node: Any, sight: Sight) -> None:
@@ -53,8 +48,8 @@ def _indirection(walk: Walk, node: Any, sight: Sight) -> None:
     fields = fields_of(node.arg)
     of = fields[0] if len(fields) == 1 else None
     for part in node.indirection:
-        if isinstance(part, ast.String):
-            walk.text.fields.append(Field(sight.scope, of, str(part.sval)))
+        if isinstance(part, str):
+            walk.text.fields.append(Field(sight.scope, of, part))
         of = None
     walk.below(node, sight)
 
@@ -67,7 +62,7 @@ def _call(walk: Walk, node: Any, sight: Sight) -> None:
     It is noted, and looked up on the list in `needs`: there it is known which functions the owner
     of the database put on the search path.
     """
-    parts = [part.sval for part in node.funcname]
+    parts = node.funcname
     if len(parts) > 2:
         message = "a function is named by its schema and name, without the database"
         raise RefusedError("operation", message)
@@ -134,7 +129,7 @@ def _word_value(walk: Walk, node: Any, sight: Sight) -> None:
 
     The time is granted. The names of roles and schemas are not: they say how the guard is set up.
     """
-    if node.op.name not in SAFE_VALUES:
+    if node.op not in SAFE_VALUES:
         message = "who the database takes the caller for is not granted"
         raise RefusedError("operation", message)
 
@@ -151,7 +146,7 @@ def _type(walk: Walk, node: Any, sight: Sight) -> None:
         # `people.pay%type` says what type a column has, of a table that nothing else reads.
         raise RefusedError("operation", "a type that is named by a column is not granted")
 
-    parts = [part.sval for part in node.names]
+    parts = node.names
     if len(parts) > 2:
         message = "a type is named by its schema and name, without the database"
         raise RefusedError("operation", message)

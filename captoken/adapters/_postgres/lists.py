@@ -89,7 +89,7 @@ PLAIN_NODES = _words(
     JsonObjectAgg JsonObjectConstructor JsonOutput JsonParseExpr JsonReturning JsonScalarExpr
     JsonSerializeExpr JsonTableColumn JsonTablePathSpec JsonValueExpr MergeSupportFunc
     MergeWhenClause MinMaxExpr MultiAssignRef NamedArgExpr NullTest ParamRef ResTarget RowExpr
-    SetToDefault String TypeCast WindowDef
+    SetToDefault TypeCast WindowDef
     """
 )
 

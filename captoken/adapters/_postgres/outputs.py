@@ -13,11 +13,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    from pglast import ast, enums
-
 from captoken.adapters._postgres.text import Star
 
 # --- a whole query ---
@@ -70,11 +65,7 @@ def fields_of(expression: Any) -> tuple[str, ...]:
     if type(expression).__name__ != "ColumnRef":
         return ()
 
-    fields: list[str] = []
-    for part in expression.fields:
-        is_name = isinstance(part, ast.String)
-        fields.append(str(part.sval) if is_name else "*")
-    return tuple(fields)
+    return tuple(part if isinstance(part, str) else "*" for part in expression.fields)
 
 
 def _output(target: Any) -> str | Star | None:
@@ -89,7 +80,7 @@ def _output(target: Any) -> str | Star | None:
 
     # `*`, `p.*`. A column can be called "*", in quotes: that is no star.
     fields = fields_of(target.val)
-    is_star = bool(fields) and isinstance(target.val.fields[-1], ast.A_Star)
+    is_star = bool(fields) and not isinstance(target.val.fields[-1], str)
     if is_star:
         qualifier = fields[-2] if len(fields) > 1 else None
         return Star(qualifier)
@@ -117,11 +108,10 @@ def _name_of(value: Any) -> str | None:
 
     kind = type(value).__name__
     if kind == "FuncCall":
-        name_without_schema = value.funcname[-1]
-        return str(name_without_schema.sval)
+        return str(value.funcname[-1])
     if kind == "CoalesceExpr":
         return "coalesce"
     if kind == "MinMaxExpr":
-        is_greatest = value.op == enums.MinMaxOp.IS_GREATEST
+        is_greatest = value.op == "IS_GREATEST"
         return "greatest" if is_greatest else "least"
     return None

@@ -19,42 +19,29 @@ For example:
 from __future__ import annotations
 
 import re
-import secrets
-import threading
-from collections.abc import Callable
-from typing import Any
 
 from captoken._format.extras import extra
 
 with extra("postgres"):
-    from pglast.parser import ParseError, parse_sql, scan
     from psycopg import errors
 
 from captoken.adapters._postgres.expressions import EXPRESSION_RULES
+from captoken.adapters._postgres.grammar import GrammarError, parse, scan
+from captoken.adapters._postgres.room import run
 from captoken.adapters._postgres.statements import CLAUSE_RULES, STATEMENT_RULES
 from captoken.adapters._postgres.tables import TABLE_RULES
-from captoken.adapters._postgres.text import Scope, Text
-from captoken.adapters._postgres.walk import RefusedError, Sight, Walk
+from captoken.adapters._postgres.text import RefusedError, Scope, Text
+from captoken.adapters._postgres.tree import Node, tree_of
+from captoken.adapters._postgres.walk import Sight, Walk
 
 MAX_BYTES = 100_000  # T1
 _MAX_NESTING = 3_000  # T1: tokens of a statement that can nest
 
-# The parser recurses in C. A token that nests takes a kilobyte or two of the stack. So many of
-# them fit on the stack of any thread; a statement with more gets a thread with more room.
+# A token that nests takes a kilobyte or two of the stack. So many fit on that of any thread.
 _SHALLOW = 200
-_STACK = 32 << 20  # bytes: several times what _MAX_NESTING tokens take
 
 # Commas, names and constants nest nothing.
-_FLAT = frozenset(
-    (
-        "ASCII_44",  # a comma
-        "FCONST",
-        "ICONST",
-        "IDENT",
-        "PARAM",
-        "SCONST",
-    )
-)
+_FLAT = frozenset(kind for kind, _ in scan("a, 1, 1.5, 'a', $1"))
 
 # T2. What is said of each kind of node, by its name.
 _RULES = {
@@ -64,18 +51,13 @@ _RULES = {
     **EXPRESSION_RULES,
 }
 
-# T1. What the scanner and the parser do is bounded by these: tenths of a second at most.
+# T1. What the scanner does is bounded by this: tenths of a second at most.
 _MAX_RUN = 500  # signs of which operators and comments are made, in a row
-_MAX_LOOKED_UP = 100_000_000  # tokens times bytes, of a text with characters beyond ASCII
 
 _operator_runs = re.compile(r"[~!@#^&|`?+\-*/%<>=]+").findall
-_is_beyond_ascii = re.compile(r"[^\x00-\x7f]")
-# What no text has in it by itself: nobody else knows it.
-_MARK = secrets.token_hex(8)
-_is_tag = re.compile(r"[A-Za-z0-9_\x80-\U0010ffff]*").fullmatch
-
-# Around the start of a thread with more room.
-_starting = threading.Lock()
+# Each token that nests has one of these to itself at least: a word, or any sign but a comma. White
+# space is what it is for the scanner.
+_words = re.compile(r"\w+|[^\w, \t\n\r\f\v]").findall
 
 
 def read(sql: str) -> Text:
@@ -89,11 +71,7 @@ def read(sql: str) -> Text:
     if text.refusal is not None:
         return text
 
-    # Most statements are short, and need no thread.
-    if nesting <= _SHALLOW:
-        _parse(text)
-    else:
-        _with_room(lambda: _parse(text))
+    run(_parse, text, deep=nesting > _SHALLOW)
     return text
 
 
@@ -113,12 +91,14 @@ def _nesting(text: Text) -> int:
     if "\0" in text.sql:
         raise errors.SyntaxError("the statement has a NUL character")
 
-    # Each token has a byte at least, so that a short text needs no scanner.
-    if size <= _SHALLOW:
-        return size
     if size > MAX_BYTES:
         text.refusal = ("operation", f"a statement of more than {MAX_BYTES} bytes")
         return 0
+
+    # A short text needs no scanner.
+    words = len(_words(text.sql))
+    if words <= _SHALLOW:
+        return words
 
     # Of `+-+-+-…` the scanner takes one operator at a time, and looks at all of the rest for each.
     if any(len(run) > _MAX_RUN for run in _operator_runs(text.sql)):
@@ -126,75 +106,15 @@ def _nesting(text: Text) -> int:
         return 0
 
     try:
-        tokens = scan(_in_ascii(text.sql))
-    except ParseError as error:
-        raise errors.SyntaxError(str(error.args[0])) from None
+        tokens = scan(text.sql)
+    except GrammarError as error:
+        raise errors.SyntaxError(str(error)) from None
 
-    nesting = sum(token.name not in _FLAT for token in tokens)
+    nesting = sum(kind not in _FLAT for kind, _ in tokens)
     if nesting > _MAX_NESTING:
         sentence = f"a statement with more than {_MAX_NESTING} operators and brackets"
         text.refusal = ("operation", sentence)
-
-    # So does the parser, and it gets the text as it is.
-    elif not text.sql.isascii() and len(tokens) * size > _MAX_LOOKED_UP:
-        sentence = "a statement with too many words, for one with characters beyond ASCII"
-        text.refusal = ("operation", sentence)
     return nesting
-
-
-def _in_ascii(sql: str) -> str:
-    """A text of as many tokens, of the same kinds, with ASCII alone.
-
-    For each token the scanner looks up at which character that is, from the beginning, unless the
-    text is ASCII. Any character beyond it is part of a name for the scanner, as `_` is.
-    """
-    if sql.isascii():
-        return sql
-
-    # `$é$` opens a string that `$è$` does not close. What may stand between such dollars is spelled
-    # so that no two tags become one.
-    parts = sql.split("$")
-    for place, part in enumerate(parts):
-        if _is_tag(part):
-            parts[place] = _is_beyond_ascii.sub(_spelled, part)
-    return _is_beyond_ascii.sub("_", "$".join(parts))
-
-
-def _spelled(found: re.Match[str]) -> str:
-    return f"_{_MARK}{ord(found[0]):x}_"
-
-
-def _with_room(parse: Callable[[], None]) -> None:
-    """T1. Run it in a thread whose stack holds any statement that is not too long.
-
-    The parser does not look at how much of the stack is left. Where that is not enough, the
-    process ends: an agent could end the server with `((((…` on a thread with a small stack.
-    """
-    # At most one, which the caller is to see.
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        """In that thread. What is raised there would be printed, and not be seen here."""
-        try:
-            parse()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-
-    # The size is one for the process, and counts for the threads that start while it is set. Two
-    # at once could leave it as the other one had set it.
-    with _starting:
-        before = threading.stack_size(_STACK)
-        try:
-            thread.start()
-        finally:
-            threading.stack_size(before)
-
-    thread.join()
-
-    if raised:
-        raise raised[0]
 
 
 def _parse(text: Text) -> None:
@@ -203,9 +123,9 @@ def _parse(text: Text) -> None:
     Nothing is no statement: an empty text, or comments. `select 1;` is one.
     """
     try:
-        parsed = parse_sql(text.sql)
-    except ParseError as error:
-        raise errors.SyntaxError(str(error.args[0])) from None
+        parsed = parse(text.sql)
+    except GrammarError as error:
+        raise errors.SyntaxError(str(error)) from None
 
     # A second statement would run without having been read.
     if len(parsed) != 1:
@@ -213,29 +133,28 @@ def _parse(text: Text) -> None:
         return
 
     # EXPLAIN, COPY, DO, CALL, SET, DDL and all else end here.
-    statement = parsed[0].stmt
-    kind = type(statement).__name__
-    if kind not in STATEMENT_RULES:
+    statement = parsed[0]["stmt"]
+    if len(statement) != 1 or statement.keys() - STATEMENT_RULES.keys():
         sentence = "only select, values, insert, update, delete and merge are granted"
         text.refusal = ("operation", sentence)
         return
 
-    _walk(text, statement)
+    try:
+        _walk(text, tree_of(statement))
+    except RefusedError as refused:
+        code, sentence = refused.args
+        text.refusal = (code, sentence)
 
 
-def _walk(text: Text, statement: Any) -> None:
-    """Note in the text what the statement says, or why it is refused.
+def _walk(text: Text, statement: Node) -> None:
+    """Note in the text what the statement says. Raises RefusedError.
 
-    A refusal ends the walk. What was noted by then is not complete, and nobody may use it.
+    A refusal ends the walk. What was noted by then is not complete, and nobody may use it. Of the
+    tree nothing is kept.
     """
     walk = Walk(text)
-    text.tree = statement
 
     # The statement sees no table and no CTE yet: it makes a level of its own.
     nothing = Sight(Scope(None), {})
     walk.add(statement, nothing)
-    try:
-        walk.run(_RULES)
-    except RefusedError as refused:
-        code, sentence = refused.args
-        text.refusal = (code, sentence)
+    walk.run(_RULES)

@@ -28,12 +28,12 @@ from captoken._format.extras import extra
 
 with extra("postgres"):
     import psycopg
-    from pglast.keywords import RESERVED_KEYWORDS
 
 from captoken._format.names import read_once
 from captoken._language.patterns import decided
 from captoken._language.rights import NO_RIGHTS, Rights, RightsMap, rights_of
 from captoken.adapters._postgres.auditing import audit, pinned
+from captoken.adapters._postgres.grammar import is_reserved
 from captoken.adapters._postgres.names import (
     OPERATIONS,
     WITH_COLUMNS,
@@ -47,9 +47,10 @@ from captoken.adapters._postgres.text import Table
 
 _is_role = re.compile(r"[a-z_][a-z0-9_]{0,62}").fullmatch
 
-# Without quotes these stand for something else: `current_user` for whoever runs the plan. Quoted,
-# as they are here, they would be roles that nobody can name without a mistake.
-_RESERVED = frozenset(RESERVED_KEYWORDS) | {"none", "public"}
+# Without quotes these stand for something else, as each reserved word does: `current_user` for
+# whoever runs the plan. Quoted, as they are here, they would be roles that nobody can name without
+# a mistake.
+_NO_ROLES = frozenset(("none", "public"))
 
 # All tables that a role can be granted.
 TABLES = """
@@ -177,7 +178,7 @@ def _check_names(login: str, role: str) -> None:
     for name in (login, role):
         if _is_role(name) is None or name.startswith("pg_"):
             raise ValueError(f"a role is named by a-z, 0-9 and _: not {name!r}")
-        if name in _RESERVED:
+        if name in _NO_ROLES or is_reserved(name):
             raise ValueError(f"{name!r} is a reserved word of SQL: name the role otherwise")
     if login == role:
         raise ValueError("the login and its role are two roles: give them two names")

@@ -14,16 +14,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    from pglast import enums
-
 from captoken.adapters._postgres.outputs import fields_of, leftmost, names_in, outputs_of
-from captoken.adapters._postgres.text import Query, Reference, Scope, Source, Table, Write
+from captoken.adapters._postgres.text import (
+    Query,
+    Reference,
+    RefusedError,
+    Scope,
+    Source,
+    Table,
+    Write,
+)
 from captoken.adapters._postgres.walk import (
     MAX_TABLES,
-    RefusedError,
     Rule,
     Sight,
     Walk,
@@ -248,7 +250,7 @@ def _on_conflict(
     It compares columns of the target, and may update the row that it finds.
     """
     # DO UPDATE, and whatever a later grammar adds.
-    if clause.action != enums.OnConflictAction.ONCONFLICT_NOTHING:
+    if clause.action != "ONCONFLICT_NOTHING":
         columns = _column_names(clause.targetList)
         walk.text.writes.append(Write(target, "update", columns))
 
@@ -327,13 +329,13 @@ def _merge(walk: Walk, node: Any, sight: Sight) -> None:
 def _merge_write(clause: Any, target: Table) -> Write | None:
     """What one WHEN clause of a MERGE writes. None: it does nothing."""
     kind = clause.commandType
-    if kind == enums.CmdType.CMD_NOTHING:
+    if kind == "CMD_NOTHING":
         return None
-    if kind == enums.CmdType.CMD_DELETE:
+    if kind == "CMD_DELETE":
         return Write(target, "delete", None)
-    if kind == enums.CmdType.CMD_UPDATE:
+    if kind == "CMD_UPDATE":
         return Write(target, "update", _column_names(clause.targetList))
-    if kind == enums.CmdType.CMD_INSERT:
+    if kind == "CMD_INSERT":
         # As in `_insert`: without a list of columns, VALUES fills all of them.
         every_column = clause.targetList is None and clause.values is not None
         columns = None if every_column else _column_names(clause.targetList)

@@ -9,9 +9,8 @@ from typing import Any
 
 from captoken.adapters._postgres.lists import FUNCTION_COLUMNS, SAMPLERS, SCALAR_FUNCTIONS
 from captoken.adapters._postgres.outputs import leftmost
-from captoken.adapters._postgres.text import Join, Reference, Source
+from captoken.adapters._postgres.text import Join, Reference, RefusedError, Source
 from captoken.adapters._postgres.walk import (
-    RefusedError,
     Rule,
     Sight,
     Walk,

@@ -4,8 +4,8 @@ The rules, which the code cites as T1, T2 and so on:
 
 T1. It is one statement: select, values, insert, update, delete or merge. It has at most 100,000
     bytes, 3,000 tokens that nest, 200 tables and 200 CTEs. No text takes long to be read.
-T2. Every kind of node in the tree is on a list. What is on none is refused. So new grammar is
-    refused until somebody reads it.
+T2. Every kind of node in the tree is on a list, and so is every field of it. What is on none is
+    refused. So new grammar is refused until somebody reads it.
 T3. The name of a CTE excuses an unqualified name where rows are read, in the scope of the CTE. It
     never excuses the target of a write.
 T4. An unqualified column belongs to every table in sight, at its own level and at those outside, up
@@ -23,6 +23,8 @@ T7. A name after a dot is a call, since `(x).name` is `name(x)`. It is none wher
 This file says what is found. The others, in the order in which they build on each other:
 
 - `lists`: what may be named (T2, T6);
+- `grammar`: the scanner and the parser of PostgreSQL;
+- `tree`: what the parser makes of a text, as nodes (T2);
 - `walk`: how the tree is walked, and tables counted (T1);
 - `outputs`: what PostgreSQL calls the columns of a result;
 - `expressions`, `tables`, `statements`: what each kind of node says (T3 to T7);
@@ -45,6 +47,13 @@ Table: TypeAlias = tuple[str, str]  # schema and name
 
 # A function of the owner's that may be called: its schema, if one is said, and its name.
 Functions: TypeAlias = frozenset[tuple[str | None, str]]
+
+
+class RefusedError(Exception):
+    """Ends the reading: no token permits this statement.
+
+    Its arguments are a code, "operation" or "table", and a sentence for the caller.
+    """
 
 
 class Source(NamedTuple):
@@ -166,10 +175,9 @@ class Text:
         self.references: list[Reference] = []
         self.fields: list[Field] = []
 
-        # The queries of which a source has its columns, by the identity of their nodes. The tree is
-        # kept with them, so that no two nodes have the same.
+        # The queries of which a source has its columns, by the identity of their nodes: no two have
+        # the same, since all nodes are there until the walk ends.
         self.queries: dict[int, Query] = {}
-        self.tree: object = None
 
         # The databases that names of tables are qualified by.
         self.databases: set[str] = set()

@@ -23,26 +23,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    from pglast import ast
-
 from captoken.adapters._postgres.lists import PLAIN_NODES
-from captoken.adapters._postgres.text import Scope, Source, Table, Text
+from captoken.adapters._postgres.text import RefusedError, Scope, Source, Table, Text
+from captoken.adapters._postgres.tree import Node
 
 # T1. In FROM clauses, and as targets of writes. Columns are looked up in each of them.
 MAX_TABLES = 200
 
 # T1. Queries in WITH clauses. Each sees the names of those before it.
 MAX_CTES = 200
-
-
-class RefusedError(Exception):
-    """Ends the walk: no token permits this statement.
-
-    Its arguments are a code, "operation" or "table", and a sentence for the caller.
-    """
 
 
 class Sight(NamedTuple):
@@ -97,15 +86,15 @@ class Walk:
                 raise RefusedError("operation", f"{kind} is not granted")
 
     def add(self, value: Any, sight: Sight) -> None:
-        """Put a node to be walked, or a tuple of nodes, however these are nested.
+        """Put a node to be walked, or a list of nodes, however these are nested.
 
         Anything else is no part of the tree, and says nothing: a flag, a number, a name that the
-        rule of its node has read. Tuples nest as deep as the grammar says, not as the text does: so
+        rule of its node has read. Lists nest as deep as the grammar says, not as the text does: so
         this recursion has an end that no text moves.
         """
-        if isinstance(value, ast.Node):
+        if isinstance(value, Node):
             self._to_come.append((value, sight))
-        elif isinstance(value, tuple):
+        elif isinstance(value, (list, tuple)):
             for item in value:
                 self.add(item, sight)
 
@@ -114,9 +103,9 @@ class Walk:
 
         What is left out is named, so that a field that a later grammar adds is walked too.
         """
-        for field in node:
+        for field, value in vars(node).items():
             if field not in without:
-                self.add(getattr(node, field), sight)
+                self.add(value, sight)
 
     def count_ctes(self, more: int) -> None:
         """T1. Counts the queries of a WITH clause, and refuses one too many."""
@@ -183,11 +172,11 @@ def goes_by(table: Any) -> str:
 
 
 def strings(nodes: Any) -> tuple[str, ...]:
-    """The values of a list of String nodes, which may be absent.
+    """The names in a list of them, which may be absent.
 
     The names of new columns in `t as a(x, y)`, above all.
     """
-    return tuple(node.sval for node in nodes or ())
+    return tuple(nodes or ())
 
 
 def own_name(nodes: Any, what: str) -> str:
@@ -196,7 +185,7 @@ def own_name(nodes: Any, what: str) -> str:
     It is unqualified, or of pg_catalog. Raises RefusedError for a name in another schema: what is
     there was made by somebody, and can do anything. `what` is the subject of the message.
     """
-    parts: list[str] = [node.sval for node in nodes or ()]
+    parts: list[str] = nodes or []
     if not parts:
         return ""
 
