@@ -13,11 +13,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from pglast import parse_plpgsql, parse_sql
+from postgast import parse_plpgsql
 
 from captoken import Issuer, Keyring, Verifier
 from captoken.adapters._postgres.auditing import AUDIT
 from captoken.adapters._postgres.catalog import CATALOG
+from captoken.adapters._postgres.grammar import parse
 from captoken.adapters._postgres.roles import TABLES
 from captoken.adapters._postgres.templates import ROLES, SERIALS
 from captoken.adapters._postgres.templates import SETUP as GUARD_SETUP
@@ -259,37 +260,40 @@ KINDS = {"AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_OP_ALL"}
 GRAMMAR = {"int8", "int4", "bool"}  # of words of the language, which the reader gives their schema
 
 
-def nodes(node: Any) -> Iterator[Any]:
-    """A tree of a statement, node by node."""
-    if isinstance(node, tuple | list):
-        for each in node:
-            yield from nodes(each)
-    elif hasattr(node, "__slots__") and type(node).__module__.startswith("pglast"):
-        yield node
-        for name in node:
-            yield from nodes(getattr(node, name))
+# What stands in these fields comes without the name of its kind.
+INNER = {"typeName": "TypeName", "returnType": "TypeName", "argType": "TypeName", "relation": "RangeVar", "pktable": "RangeVar"}
+
+
+def nodes(tree: Any) -> Iterator[tuple[str, Any]]:
+    """What the parser makes of a statement, as JSON: node by node, each with its kind."""
+    for each in tree if isinstance(tree, list) else ():
+        yield from nodes(each)
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(value, dict) and (name[0].isupper() or name in INNER):
+            yield INNER.get(name, name), value
+        yield from nodes(value)
 
 
 def check(statement: str, *, schemas: bool = True) -> None:
     """Each name in it has its schema, and nothing looks for an operator that none can be written to."""
-    tree = list(nodes([each.stmt for each in parse_sql(statement)]))
-    common = {node.ctename for node in tree if type(node).__name__ == "CommonTableExpr"}
-    for node in tree:
-        match type(node).__name__:
+    tree = list(nodes(parse(statement)))
+    common = {node["ctename"] for kind, node in tree if kind == "CommonTableExpr"}
+    for kind, node in tree:
+        match kind:
             case "FuncCall":
-                assert len(node.funcname) == 2, statement
+                assert len(node["funcname"]) == 2, statement
             case "A_Expr":
-                assert node.kind.name in KINDS and len(node.name) == 2, statement
+                assert node["kind"] in KINDS and len(node["name"]) == 2, statement
             case "SubLink":
-                assert node.testexpr is None or len(node.operName or ()) == 2, statement
+                assert "testexpr" not in node or len(node.get("operName", ())) == 2, statement
             case "CaseExpr":
-                assert node.arg is None, statement
+                assert "arg" not in node, statement
             case "JoinExpr":
-                assert not node.usingClause and not node.isNatural, statement
+                assert "usingClause" not in node and "isNatural" not in node, statement
             case "TypeName":
-                assert len(node.names) == 2, statement
+                assert len(node["names"]) == 2, statement
             case "RangeVar" if schemas:
-                assert node.schemaname or node.relname in common, statement
+                assert "schemaname" in node or node["relname"] in common, statement
 
 
 FUNCTION = re.compile(r"create or replace function .*?\$\$.*?\$\$;", re.S)
@@ -351,12 +355,12 @@ def meaning(statement: str) -> list[Any]:
 
     def bare(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: bare(value) for key, value in node.items() if key not in ("location", "stmt_location", "stmt_len")}
-        if isinstance(node, tuple | list):
-            return [bare(each) for each in node if not (isinstance(each, dict) and each.get("sval") == "pg_catalog")]
+            return {key: bare(value) for key, value in node.items() if not key.endswith(("location", "_start", "_end", "_len"))}
+        if isinstance(node, list):
+            return [bare(each) for each in node if each != {"String": {"sval": "pg_catalog"}}]
         return node
 
-    return [bare(each.stmt(skip_none=True)) for each in parse_sql(statement)]
+    return bare(parse(statement))
 
 
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=list(SETUPS))
