@@ -314,7 +314,7 @@ class PostgresStore(_Place):
 
     def _connected(self, until: float) -> Connection:
         """A new connection."""
-        if callable(self._source):
+        if not isinstance(self._source, str):
             made: Connection = self._source()
             return made
         return psycopg.connect(self._source, connect_timeout=ceil(max(until - monotonic(), 1)))

@@ -423,8 +423,9 @@ class _AwaitedStore(_Floored, AwaitedStore):
 
     async def _ask(self, call: Callable[..., Awaitable[Any]], *given: Any) -> Any:
         """What the client's call comes to. Raises StoreError, as that of ValkeyStore does."""
+        deadline = deadline_of(self._timeout)
         try:
-            async with deadline_of(self._timeout) as deadline:
+            async with deadline:
                 return await call(*given)
         except StoreError:
             raise

@@ -197,17 +197,18 @@ def _grown(value: Any, kind: str | None, to_come: list[tuple[_Kind, Node]]) -> A
     if type(value) is list:  # where an empty object is no node
         return [_grown(item, None, to_come) if item else None for item in value]
 
-    if kind is None:
-        (kind, value), *more = value.items() or [("", {})]
+    name = kind
+    if name is None:
+        (name, value), *more = value.items() or [("", {})]
         if more:
-            _refuse(kind)
-    if kind in ("String", "List"):
+            _refuse(name)
+    if name in ("String", "List"):
         (value,) = value.values()
         return _grown(value, None, to_come)
 
-    known = KINDS.get(kind)
+    known = KINDS.get(name)
     if known is None:
-        return type(kind, (Node,), {})()  # nobody is to look into it
+        return type(name, (Node,), {})()  # nobody is to look into it
     node = known.made()
     node.__dict__ = value
     if known is not _CONSTANT:
