@@ -22,6 +22,8 @@ MISSTATED: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"table": "sales", "operation": "select", "columns": ["*"]}, ValueError),
     ({"table": "sales", "operation": "select", "columns": [""]}, ValueError),
     ({"table": "sales.*", "operation": "select"}, ValueError),
+    ({"tool": "f", "arguments": {"x": ()}}, TypeError),
+    ({"tool": "f", "arguments": {"x": set()}}, TypeError),
     ({"table": "*", "operation": "select"}, ValueError),
     ({"table": "a..b", "operation": "select"}, ValueError),
     ({"table": "", "operation": "select"}, ValueError),
@@ -128,6 +130,10 @@ def test_a_cost_is_in_units_and_not_negative() -> None:
     assert Access(cost={"eur": 1}).domains == () and Access(cost={"eur": 1}) != Access()
 
 
+# With one of 244 characters more they are 1,024 as a list of a constraint: `{"in": ["…", "…"]}`.
+TO_THE_BRIM = [f"{n:0252}" for n in range(3)]
+
+
 @pytest.mark.parametrize(
     ("value", "needed"),
     [
@@ -135,6 +141,8 @@ def test_a_cost_is_in_units_and_not_negative() -> None:
         (True, {"in": [True]}),
         (5, {"in": [5]}),
         (2**53, {"any": True}),
+        (2**53 - 1, {"in": [2**53 - 1]}),
+        (1 - 2**53, {"in": [1 - 2**53]}),
         (None, {"any": True}),
         ({}, {"any": True}),
         ("e\u0301", {"any": True}),
@@ -154,6 +162,8 @@ def test_a_cost_is_in_units_and_not_negative() -> None:
         ([[[[[1]]]]], {"each": {"each": {"each": {"each": {"any": True}, "most": 1}, "most": 1}, "most": 1}, "most": 1}),
         (["x" * 250] * 900, {"each": {"in": ["x" * 250]}, "most": 900}),
         ([f"{n:0250}" for n in range(5)], {"each": {"any": True}, "most": 5}),
+        ([*TO_THE_BRIM, "z" * 244], {"each": {"in": [*TO_THE_BRIM, "z" * 244]}, "most": 4}),
+        ([*TO_THE_BRIM, "z" * 245], {"each": {"any": True}, "most": 4}),
     ],
 )
 def test_what_is_needed_is_the_narrowest_that_permits_it(value: Any, needed: dict[str, Any]) -> None:

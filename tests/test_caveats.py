@@ -8,6 +8,7 @@ import pytest
 
 from captoken import Access, Issuer, Verifier, WideningError
 from captoken._language.caveats import BUILT_IN, COUNTED, EARLY, RIGHTS, SETTLING, V1, BuiltIn
+from captoken._language.conditions import TaskPath
 from captoken._language.constraints import Constraint, read_constraint
 from captoken._language.kinds import Excess
 from captoken._writing.keywords import POSITION, LinkCaveats, MintCaveats, check_known
@@ -233,3 +234,24 @@ def test_whatever_an_own_caveat_answers_but_none_prohibits_and_only_text_is_show
     token = Issuer(KEYRING, vocabulary=known, clock=clock()).mint(**WHO, unrestricted=True, **{"acme:odd": 1})
     decision = Verifier(KEYRING, vocabulary=known, clock=clock()).check(token, data("sales"))
     assert [(refusal.code, refusal.text, type(refusal.text)) for refusal in decision.refusals] == [(code, text, str)]
+
+
+def test_a_domain_that_is_none_is_named() -> None:
+    class Elsewhere(Caveat):
+        key = "example:elsewhere"
+        domain = "nowhere"
+
+    with pytest.raises(ValueError, match="example:elsewhere has the domain 'nowhere': data, tool or all"):
+        Vocabulary(Elsewhere)
+
+
+def test_tasks_that_do_not_lie_on_one_path_are_told_as_that() -> None:
+    reason = TaskPath("q3", is_torn=True).prohibits(Access(tool="t"), None)
+    assert reason is not None and (reason.code, reason.text) == ("task", "its tasks do not lie on one path")
+
+
+def test_what_is_too_much_of_an_attribute_is_the_constraint_that_was_asked() -> None:
+    held = Issuer(KEYRING, clock=clock()).mint(**WHO, unrestricted=True, where={"n": {"max": 5}, "m": {"max": 5}})
+    with pytest.raises(WideningError) as caught:
+        held.attenuate(where={"n": {"max": 9}, "m": {"max": 4}})
+    assert caught.value.excess == {"n": {"min": 0, "max": 9}}

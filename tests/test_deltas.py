@@ -773,3 +773,12 @@ def test_verifiers_ask_what_followed_by_deltas() -> None:
     last = later.follow([step(later, drop=["n"]).delta], TRUSTED)
     codes = [Verifier(KEYRING, overlay=one, clock=FixedClock(NOW)).check(token, SELECT).code for one in (known, later, last)]
     assert codes == ["allowed", "narrowed", "allowed"]
+
+
+def test_an_operator_s_key_that_is_none_is_named_when_deltas_are_followed() -> None:
+    shelf_of = MemorySnapshots()
+    key = OperatorKey.generate()
+    Operator(key, shelf_of, by="ops", clock=clock()).renew()
+    overlay = Overlay.open(shelf_of.load() or b"", [key.public])
+    with pytest.raises(ValueError, match="operator is no Ed25519 public key"):
+        overlay.follow([], [bytes(32)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hmac
 import json
 import os
 import pickle
@@ -260,3 +261,15 @@ def test_a_link_to_a_key_file_stays_one(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     HolderKey.from_bytes(SECRET).save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink() and HolderKey.load(tmp_path / "real").reveal() == SECRET
+
+
+@pytest.mark.parametrize("length", [0, 1, 32, 63, 64, 65, 200])
+def test_an_hmac_is_that_of_the_standard_library_whatever_the_key(length: int) -> None:
+    """A key of more than a block is hashed first, and one of just a block is not (RFC 2104)."""
+    key = bytes(range(200))[:length]
+    assert primitives.hmac_sha256(key, b"message") == hmac.digest(key, b"message", "sha256")
+
+
+def test_who_pickles_a_secret_is_told_which_it_is() -> None:
+    with pytest.raises(TypeError, match="a HolderKey is not pickled"):
+        pickle.dumps(HolderKey.generate())

@@ -14,7 +14,7 @@ from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import LimitError
 from captoken._language.caveats import V1, prohibited
 from captoken._language.link import BadLink, Link
-from captoken._language.links import read_link
+from captoken._language.links import buckets_of, read_link
 from captoken._language.overlay import snapshot
 from captoken._verification.decision import Refusal
 from captoken.caveats import Situation
@@ -734,3 +734,8 @@ def test_a_ninth_link_that_counts_is_neither_written_nor_read() -> None:
     decision = verifier(ledger=MemoryLedger(floor=0, shared=True)).check(beyond.serialize(), data("sales"))
     assert decision.code == "unreadable_link" and decision.refusals[0].link == 9
     assert beyond.unverified.capability.nothing
+
+
+def test_the_buckets_of_a_link_are_those_of_each_caveat_in_it() -> None:
+    uses, budget = V1.kinds["uses"](3), V1.kinds["budget"]({"a": 1, "b": 2})
+    assert buckets_of([uses, budget]) == buckets_of([budget, uses]) == 3

@@ -194,6 +194,8 @@ def test_a_holder_takes_a_new_key_without_handing_on() -> None:
     assert grant is not None and [actor.basis for actor in grant.chain] == ["issued", "proven"]
     assert len(grant.evidence) == 2 and all(evidence.holds() for evidence in grant.evidence)
     assert asked(to_seller().attenuate(key=SELLER.public, signer=SELLER), SELLER), "the same key again, signed for, will do"
+    below = asked(token.delegate(to="below", key=BOSS.public, signer=EUROPE), BOSS).grant
+    assert below is not None and [actor.basis for actor in below.chain] == ["issued", "proven", "proven"]
 
 
 def test_narrowing_is_free_for_anyone() -> None:

@@ -11,6 +11,7 @@ from captoken._format import packet as wire
 from captoken._format import text
 from captoken._format.encoding import b64encode
 from captoken._format.parts import Packet
+from captoken._format.spelling import shown
 from captoken._format.text import BOUND, PREFIX, UNBOUND
 from captoken.errors import LimitError
 
@@ -243,3 +244,8 @@ def test_a_proof_counts_within_the_bundle() -> None:
     assert refused(text.parts_of, f"{text.text_of(TOKEN)}.{answers}.{text.text_of(ANSWER, BOUND)}.{PROVEN}", BOUND).step == 1
     parts = [sized(8192, b"id", BOUND)] * 4
     assert refused(text.parts_of, f"{text.text_of(TOKEN)}.{'.'.join(parts)}.{PROVEN}", BOUND).step == 1
+
+
+@pytest.mark.parametrize("length", [77, 78])
+def test_what_fits_into_a_message_is_not_cut(length: int) -> None:
+    assert shown("a" * length) == f"'{'a' * length}'" and shown("a" * 79) == f"'{'a' * 76}..."
