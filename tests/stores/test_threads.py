@@ -81,17 +81,16 @@ class Watched:
         elif kind.name == "postgres":
             kind.place.snapshots()  # makes the tables
 
-            class Cursor(psycopg.Cursor[Any]):
-                def execute(self, *given: Any, **named: Any) -> Any:
-                    watch.enter(self.connection)
-                    return super().execute(*given, **named)
-
-                def close(self) -> None:
-                    watch.leave(self.connection)
-                    super().close()
+            class Connected(psycopg.Connection[Any]):
+                def wait(self, *given: Any, **named: Any) -> Any:
+                    watch.enter(self)
+                    try:
+                        return super().wait(*given, **named)
+                    finally:
+                        watch.leave(self)
 
             def connect() -> psycopg.Connection[Any]:
-                return psycopg.connect(kind.place.where, cursor_factory=Cursor)
+                return Connected.connect(kind.place.where)
 
             self.replays = begun(PostgresReplayStore, connect, schema=kind.place.name)
             self.ledger = begun(PostgresLedger, connect, schema=kind.place.name)
