@@ -164,6 +164,7 @@ def test_no_option_takes_a_secret():
         "keygen public": ("key_file", "FILE"),
         "keygen retire": ("key_id", "KEY_ID"),
         "keygen audience": ("name", "NAME"),
+        "operate": ("resume", "[resume]"),
     }
     seen = set()
     for name, command in every_command():
