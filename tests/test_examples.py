@@ -89,7 +89,7 @@ KEY_LINES = {
         "files                   2 s       17 s             5 s       20 s",
     ],
     "object_storage.py": [
-        "GET head    200     112 bytes\n    GET whole   200  93,041 bytes\n  each server begins",
+        "GET head    200     112 bytes\n    GET whole   200  104,826 bytes\n  each server begins",
         "    GET head    304       0 bytes\n    GET head    304       0 bytes\n  they look again: nothing is new",
         "    PUT head    200       0 bytes\n  the operator ends task q3",
         "  they look again: the delta came in the head",

@@ -69,7 +69,7 @@ CASES = {
     "lift": (f'{OPERATING} --entry "$(cat entry)"', {"lifted"}),
     "renew": (OPERATING, {"seq", "issued_at", "entries"}),
     "overlay": (
-        '--store overlay.db --operator "$(cat operator.public)"', {"seq", "issued_at", "expires_at", "entries"}
+        '--store overlay.db --operator "$(cat operator.public)"', {"seq", "issued_at", "expires_at", "entries", "resumed"}
     ),
     "postgres plan": ("--login agents --role reader --allow sales=select", {"sql", "applied", "found"}),
     "completion show": ("bash", {"shell", "script"}),

@@ -327,7 +327,7 @@ def test_a_trail_and_a_keyring_say_which_file_may_not_be_opened(folder: Path) ->
 
 OFFICE = [
     ("keyring.json", 0o000, "KeyringError", "cannot be read: Permission denied"),
-    ("operator.json.seen", 0o000, "StoreError", "Permission denied"),
+    ("operator.json.seen", 0o000, "OverlayError", "it cannot be read"),
     ("overlay.db", 0o000, "StoreError", "this process has to read and write the file"),
     ("office.db", 0o000, "StoreError", "this process has to read and write the file"),
     ("trail.jsonl", 0o000, "AuditError", "cannot be opened to write: Permission denied"),
