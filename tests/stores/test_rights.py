@@ -6,6 +6,7 @@ The superuser is refused nothing. So what is tried here is done by a process tha
 
 from __future__ import annotations
 
+import codecs
 import os
 import sqlite3
 import subprocess
@@ -39,9 +40,11 @@ ASK = Access(table="sales", operation="select")
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that other users can reach."""
+    """One that other users can reach. What Python loads when it is first used is loaded: they may be unable to read that."""
+    codecs.lookup("ascii")
     with tempfile.TemporaryDirectory() as made:
         os.chmod(made, 0o755)
+        Office.open(Path(made) / "before").close()
         yield Path(made)
         os.chmod(made, 0o755)
 
