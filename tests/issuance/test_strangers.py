@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from captoken.errors import IssuanceError
-from captoken.issuance.claims import Claims
+from captoken.issuance.claims import Claims, Matcher
 from captoken.issuance.policy import SHARED_ISSUERS, read
-from captoken.issuance.policy._issuers import OF_THE_ASSERTION, issuer_for
+from captoken.issuance.policy._issuers import KUBERNETES, OF_THE_ASSERTION, fits_a_stranger, issuer_for
 
 GITHUB = "https://token.actions.githubusercontent.com"
 GITLAB = "https://gitlab.com"
@@ -192,3 +192,9 @@ def test_a_claim_that_is_asked_for_as_a_value_and_as_an_object_is_nobodys() -> N
     """Nor does it open anything: whoever has the one has not the other."""
     assert _matchers(policy_of(CLUSTER, 'a = "x", "/a/b" = "y"'))
     assert _matchers(policy_of(EKS, '"/a/b" = "y", a = "x"')), "nobody fits"
+
+
+def test_a_claim_that_is_to_be_a_value_and_an_object_is_nobody_s() -> None:
+    asked = [Matcher("kubernetes.io", ("x",)), Matcher("/kubernetes.io/node/name", ("n1",))]
+    assert not fits_a_stranger(KUBERNETES, asked) and not fits_a_stranger(KUBERNETES, reversed(asked))
+    assert fits_a_stranger(KUBERNETES, asked[1:]) and fits_a_stranger(KUBERNETES, asked[:1])

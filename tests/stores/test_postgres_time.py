@@ -25,6 +25,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from captoken.errors import StoreError
 from captoken.issuance.registry.postgres import PostgresRegistry
 from captoken.issuance.registry.postgres import create_tables as registry_tables
+from captoken.stores._postgres_wire import _written
 from captoken.stores.postgres import (
     AsyncPostgresLedger,
     AsyncPostgresReplayStore,
@@ -313,3 +314,8 @@ def test_a_file_that_others_write_in_is_waited_for_no_longer(tmp_path: Path) -> 
             with pytest.raises(StoreError):
                 ledger.reserve(ONE, NOW)
         assert ledger.reserve(ONE, NOW) is None
+
+
+def test_a_value_is_written_as_the_server_reads_it() -> None:
+    values = [None, b"\x01\xff", True, False, 5, "\u00e9"]
+    assert [_written(value, "utf-8") for value in values] == [None, b"\\x01ff", b"t", b"f", b"5", b"\xc3\xa9"]
