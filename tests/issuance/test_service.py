@@ -357,7 +357,15 @@ class Gone:
         return gone
 
 
+class Going(Gone):
+    """One that was there when the names of providers were kept."""
+
+    def keep_names(self, *_: Any) -> None:
+        return None
+
+
 def test_54_without_a_registry_nothing_is_started_and_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert World(registry=Going()).ask(**nightly())["status"] == 503
     one = World(registry=Gone())
     said = one.ask(**nightly())
     assert (said["status"], said["error"]) == (503, "temporarily_unavailable") and "var" not in str(said)
