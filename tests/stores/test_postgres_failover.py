@@ -79,12 +79,15 @@ def stores(own: Postgres) -> Iterator[Stores]:
     made.close()
 
 
-def folder_put_back(own: Postgres, lose: Callable[[], None]) -> None:
+def folder_put_back(own: Postgres, lose: Callable[[], None], *signals: str) -> None:
+    """The folder as it was before, with these files in it, in the place of what it has become."""
     own.rest()
     copy = own.copied()
     own.start()
     lose()
     own.rest()
+    for signal in signals:
+        Path(copy, signal).touch()
     own.put_back(copy)
     own.start()
 
@@ -108,14 +111,7 @@ def dump_restored(own: Postgres, lose: Callable[[], None]) -> None:
 
 def standby_promoted(own: Postgres, lose: Callable[[], None]) -> None:
     """A copy that runs behind, and lacks the last transactions."""
-    own.rest()
-    copy = own.copied()
-    own.start()
-    lose()
-    own.rest()
-    Path(copy, "standby.signal").touch()
-    own.put_back(copy)
-    own.start()
+    folder_put_back(own, lose, "standby.signal")
     with psycopg.connect(own.conninfo, autocommit=True) as admin:
         admin.execute("select pg_promote()")
 

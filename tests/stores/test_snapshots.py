@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from captoken import Access, Verifier
+from captoken import Access, Token, Verifier
 from captoken.control import Feed, Operator, Overlay
 from captoken.errors import OverlayError
 from captoken.keys import OperatorKey
@@ -234,9 +234,8 @@ def test_stores_that_share_have_one_newest(open_snapshots: OpenSnapshots, kind: 
     assert two.publish(b"two", b"one") is kind.shared
 
 
-def test_an_older_one_that_is_put_back_is_not_taken(open_snapshots: OpenSnapshots) -> None:
-    """Whoever can write there can put back what was signed once; a feed that has seen a newer one keeps that."""
-    store = open_snapshots()
+def revoked_and_set_back(store: SnapshotStore) -> tuple[Operator, Token, Feed, Verifier]:
+    """A verifier knows that a token is revoked; then the snapshot of before is put back. Who revoked, which, and who knows."""
     operator = Operator(KEY, store, by="operator", clock=clock())
     operator.renew()
     first, token = store.load(), mint()
@@ -245,6 +244,13 @@ def test_an_older_one_that_is_put_back_is_not_taken(open_snapshots: OpenSnapshot
     verifier = Verifier(KEYRING, overlay=feed, clock=clock())
     assert verifier.check(token, ASK).code == "revoked"
     assert first is not None and store.publish(first, store.load()) is True
+    return operator, token, feed, verifier
+
+
+def test_an_older_one_that_is_put_back_is_not_taken(open_snapshots: OpenSnapshots) -> None:
+    """Whoever can write there can put back what was signed once; a feed that has seen a newer one keeps that."""
+    store = open_snapshots()
+    _, token, feed, verifier = revoked_and_set_back(store)
     assert verifier.check(token, ASK).code == "revoked" and "not newer" in str(feed.problem)
 
 
@@ -252,15 +258,7 @@ def test_what_was_revoked_stays_so_on_a_store_that_was_set_back(open_snapshots: 
     """Whoever did not know signs on, past the number that is known: the verifier denies still, and the first operator refuses
     to go on until somebody says by name what is lost (36.22, 36.24)."""
     store = open_snapshots()
-    operator = Operator(KEY, store, by="operator", clock=clock())
-    operator.renew()
-    first, token = store.load(), mint()
-    operator.revoke(token=token.token_id, why="lost")
-    feed = Feed(store, [KEY.public], every=0, clock=clock())
-    verifier = Verifier(KEYRING, overlay=feed, clock=clock())
-    assert verifier.check(token, ASK).code == "revoked"
-
-    assert first is not None and store.publish(first, store.load()) is True
+    operator, token, feed, verifier = revoked_and_set_back(store)
     unaware = Operator(KEY, store, by="unaware", clock=clock())
     for _ in range(3):
         unaware.renew()
