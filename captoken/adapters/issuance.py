@@ -69,7 +69,7 @@ from captoken.discharge import Allow
 from captoken.issuance.certificates import SCHEME
 from captoken.issuance.desk import ROOT, UNWANTED, Ask, Plan, granted_keywords
 from captoken.issuance.dpop import Proven, proven_key
-from captoken.issuance.identity import Identity, needed_key, verify
+from captoken.issuance.identity import Identity, identify, open_assertion
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.policy import Policy
 from captoken.issuance.registry import Registry, Seen, StartedTask
@@ -424,9 +424,9 @@ async def _identity(shown: Shown | None, standing: Standing, now: int) -> Identi
         return None
     policy, keys = standing.policy, standing.keys
     try:
-        provider, kid = needed_key(shown.text, policy, shown.takes)
-        await keys.want(provider, kid)
-        return verify(shown.text, policy, keys, now, policy.origin, shown.takes)
+        opened = open_assertion(shown.text, policy, shown.takes)
+        await keys.want(opened.name, opened.kid)
+        return identify(opened, policy, keys, now, policy.origin)
     except IssuanceError as error:
         if error.code != "invalid_grant":
             raise

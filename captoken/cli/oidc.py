@@ -28,7 +28,7 @@ import msgspec
 from captoken._format.encoding import b64encode
 from captoken._format.errors import IssuanceError
 from captoken._format.spelling import escape, shown
-from captoken.issuance.identity import Identity, verify
+from captoken.issuance.identity import Identity, identify, open_assertion
 from captoken.issuance.jose import JoseError, Json, key_set, read_json
 from captoken.issuance.keys import is_safe
 from captoken.issuance.policy import Oidc, Policy
@@ -227,13 +227,12 @@ class Provider:
             raise unavailable(f"the provider's keys cannot be read: {error}") from None
 
         policy = _policy(self.issuer, self.client_id, max_age)
-        identity = verify(
-            text,
+        identity = identify(
+            open_assertion(text, policy, ("oidc",)),
             policy,
             lambda _, kid: keys.get(kid),
             int(time.time()),
             policy.origin,
-            ("oidc",),
         )
 
         # Not one of an earlier login, or of somebody else's (OpenID Connect Core, 3.1.3.7).

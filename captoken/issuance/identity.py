@@ -1,9 +1,10 @@
 """An assertion, verified: who asks.
 
-    wanted = needed_key(text, policy, SUBJECTS)        # whose key is needed: ("acme", "key-7")
-    identity = verify(text, policy, keys, now, audience, SUBJECTS)
+    opened = open_assertion(text, policy, SUBJECTS)    # its form is right: by which key is it?
+    await keys.want(opened.name, opened.kid)           # of provider "acme", "key-7"
+    identity = identify(opened, policy, keys, now, audience)
 
-One function, and one table of kinds. Each place says which kinds it takes, so that what was made
+One way, and one table of kinds. Each place says which kinds it takes, so that what was made
 for one purpose is good for no other. An access token is no login, and a login is no workload.
 
 The order, cheap before dear, and form before meaning:
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -128,54 +129,73 @@ class Identity(msgspec.Struct, frozen=True):
         return self.claims.get("client_id")
 
 
-def needed_key(text: Any, policy: Policy, takes: Collection[str]) -> tuple[str, str]:
-    """The provider and the id of the key that `verify` will ask for: to be fetched before.
+class Opened(msgspec.Struct, frozen=True):
+    """A signed JWT that has the right form. Its signature was not looked at."""
 
-    Nothing is verified, and the text may be anybody's. Raises IssuanceError for what `verify` would
-    refuse before it asks for a key.
+    unverified: UnverifiedJwt
+
+    # The provider that it says it is of, by the policy.
+    name: str
+    provider: Provider
+
+    @property
+    def kid(self) -> str:
+        """The id of the key that it says it is signed with."""
+        return str(self.unverified.header["kid"])
+
+
+class OpenedSaml(msgspec.Struct, frozen=True):
+    """An assertion of SAML that has the right form. Its signature was not looked at."""
+
+    unverified: UnverifiedXml
+    name: str
+    provider: Saml
+
+    # The certificates of a provider are fetched together: none has an id of its own.
+    kid: ClassVar[str] = CERTIFICATES
+
+
+def open_assertion(text: Any, policy: Policy, takes: Collection[str]) -> Opened | OpenedSaml:
+    """Read an assertion up to the question which key it is signed with: to be fetched next.
+
+    `takes` are the kinds of providers whose assertions are taken in this place. Nothing is
+    verified, and the text may be anybody's. Raises IssuanceError, `invalid_grant`; ValueError where
+    `takes` names a kind that there is not.
     """
     if _is_saml(text, takes):
-        # The certificates of a provider are fetched together: none has an id of its own.
-        return _opened_saml(text, policy).name, CERTIFICATES
-    opened = _opened(text, policy, takes)
-    kid = opened.unverified.header["kid"]
-    return opened.name, kid
+        return _open_saml(text, policy)
+    return _open_jwt(text, policy, takes)
 
 
-def verify(
-    text: Any,
+def identify(
+    opened: Opened | OpenedSaml,
     policy: Policy,
     keys: Keys,
     now: int,
     audience: str,
-    takes: Collection[str],
 ) -> Identity:
     """Who somebody is, by an assertion that was made for `audience`, which is this service.
 
     - `keys` gives the key of a provider by its id.
     - `now` is in seconds since the epoch.
-    - `takes` are the kinds of providers whose assertions are taken in this place.
 
-    Raises IssuanceError, `invalid_grant`, whatever the text is. Its message may be shown to whoever
-    sent the text; `why` is for the trail. ValueError: `takes` names a kind that there is not.
+    Raises IssuanceError, `invalid_grant`, whatever the text was. Its message may be shown to
+    whoever sent the text; `why` is for the trail.
     """
-    if _is_saml(text, takes):
-        name, provider, claims = _verified_saml(text, policy, keys)
+    if isinstance(opened, OpenedSaml):
+        claims = _saml_claims(opened, keys)
         once = f"{claims['iss']}\0{claims['jti']}".encode()
     else:
-        opened = _opened(text, policy, takes)
         check_signature(opened, keys)
-        name = opened.name
-        provider = opened.provider
         claims = opened.unverified.claims
         once = opened.unverified.signed
 
     # The provider signed it, so that what it says is to be believed. Is it for us, and for now?
-    _check_claims(claims, name, policy, now, audience)
+    _check_claims(claims, opened.name, policy, now, audience)
     return Identity(
-        provider=name,
-        kind=kind_of(provider),
-        issuer=issuer_of(provider),
+        provider=opened.name,
+        kind=kind_of(opened.provider),
+        issuer=issuer_of(opened.provider),
         claims=claims,
         digest=primitives.sha256(once),
         issued_at=claims["iat"],
@@ -188,14 +208,11 @@ def check_signature(opened: Opened, keys: Keys) -> None:
 
     Does not look at what the claims say, not even whether they are of now.
     """
-    header = opened.unverified.header
-    kid = header["kid"]
-    algorithm = header["alg"]
-
-    key = keys(opened.name, kid)
+    algorithm = opened.unverified.header["alg"]
+    key = keys(opened.name, opened.kid)
     if key is None:
         raise _refused(
-            f"there is no key {shown(kid)}",
+            f"there is no key {shown(opened.kid)}",
             f"of provider {opened.name}",
         )
     if algorithm not in key.algorithms:
@@ -232,19 +249,8 @@ def _refused(message: str, why: str = "") -> IssuanceError:
 # --- before the signature -------------------------------------------------------------------------
 
 
-class Opened(msgspec.Struct, frozen=True):
-    """An assertion that has the right form. Its signature was not looked at."""
-
-    unverified: UnverifiedJwt
-
-    # The provider that it says it is of, by the policy.
-    name: str
-    provider: Provider
-    kind: str
-
-
-def _opened(text: Any, policy: Policy, takes: Collection[str]) -> Opened:
-    """Read an assertion up to the question which key it is signed with. Raises IssuanceError."""
+def _open_jwt(text: Any, policy: Policy, takes: Collection[str]) -> Opened:
+    """Read a signed JWT. Raises IssuanceError."""
     if type(text) is str and text.startswith("cap1"):
         raise _refused("it is a captoken, which starts no other task")
     try:
@@ -264,12 +270,7 @@ def _opened(text: Any, policy: Policy, takes: Collection[str]) -> Opened:
             f"algorithm {shown(algorithm)} is not taken",
             f"of provider {name}",
         )
-    return Opened(
-        unverified=unverified,
-        name=name,
-        provider=provider,
-        kind=kind_of(provider),
-    )
+    return Opened(unverified, name, provider)
 
 
 def _is_saml(text: Any, takes: Collection[str]) -> bool:
@@ -280,16 +281,8 @@ def _is_saml(text: Any, takes: Collection[str]) -> bool:
     return "saml" in takes and saml.is_one(text)
 
 
-class _OpenedSaml(msgspec.Struct, frozen=True):
-    """An assertion of SAML that has the right form. Its signature was not looked at."""
-
-    unverified: UnverifiedXml
-    name: str
-    provider: Saml
-
-
-def _opened_saml(text: str, policy: Policy) -> _OpenedSaml:
-    """As `_opened`, for SAML. Raises IssuanceError."""
+def _open_saml(text: str, policy: Policy) -> OpenedSaml:
+    """Read an assertion of SAML. Raises IssuanceError."""
     try:
         unverified = saml.opened_assertion(text)
         issuer = saml.stated_issuer(unverified.content)
@@ -314,14 +307,13 @@ def _opened_saml(text: str, policy: Policy) -> _OpenedSaml:
             f"algorithm {unverified.algorithm} is not taken",
             f"of provider {name}",
         )
-    return _OpenedSaml(unverified, name, provider)
+    return OpenedSaml(unverified, name, provider)
 
 
-def _verified_saml(text: str, policy: Policy, keys: Keys) -> tuple[str, Provider, Json]:
-    """The provider that signed an assertion of SAML, and what it says. Raises IssuanceError."""
-    opened = _opened_saml(text, policy)
+def _saml_claims(opened: OpenedSaml, keys: Keys) -> Json:
+    """What an assertion of SAML says, if its provider signed it. Raises IssuanceError."""
     unverified = opened.unverified
-    key = keys(opened.name, CERTIFICATES)
+    key = keys(opened.name, opened.kid)
     if key is None:
         raise _refused(
             "there is no certificate to check it by",
@@ -334,10 +326,9 @@ def _verified_saml(text: str, policy: Policy, keys: Keys) -> tuple[str, Provider
 
     # Only now: what it says is read from the bytes that the signature is over.
     try:
-        claims = saml.claims_of(unverified.content, opened.provider.attributes)
+        return saml.claims_of(unverified.content, opened.provider.attributes)
     except XmlError as error:
         raise _refused(str(error)) from None
-    return opened.name, opened.provider, claims
 
 
 def kind_of(provider: Provider) -> str:

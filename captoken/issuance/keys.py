@@ -2,8 +2,9 @@
 
     keys = ProviderKeys(policy)
     await keys.start()
-    await keys.want(*needed_key(text, policy, SUBJECTS))    # fetched, if need be
-    identity = verify(text, policy, keys, now, audience, SUBJECTS)
+    opened = open_assertion(text, policy, SUBJECTS)
+    await keys.want(opened.name, opened.kid)                # fetched, if need be
+    identity = identify(opened, policy, keys, now, audience)
 
 When they are fetched: at the start, for an id that is not known, and when they are five minutes
 old. One fetch at a time for each provider, and at most one in 5 seconds: so strangers who make up

@@ -1,7 +1,8 @@
 """What a provider tells of a login that ends, and what that does to tasks.
 
-    wanted = signal_key(text, policy, LOGOUT)            # whose key is needed: fetched before
-    effect = told(text, policy, keys, now, LOGOUT)
+    opened = open_signal(text, policy, LOGOUT)           # its form is right: by which key is it?
+    await keys.want(opened.name, opened.kid)
+    effect = effect_of(opened, policy, keys, now)
     for ending in effect.endings:
         registry.end(ending)
 
@@ -41,7 +42,6 @@ from captoken.issuance.identity import (
     check_signature,
     check_times,
     issuer_of,
-    kind_of,
     time_of,
 )
 from captoken.issuance.jose import JoseError, Json, taken_apart
@@ -81,27 +81,16 @@ class Effect(msgspec.Struct, frozen=True):
     alarm: bool = False
 
 
-def signal_key(text: Any, policy: Policy, kind: str) -> tuple[str, str]:
-    """The provider and the id of the key that `told` will ask for: to be fetched before.
-
-    Nothing is verified, and the text may be anybody's. Raises IssuanceError for what `told` would
-    refuse before it asks for a key.
-    """
-    opened = _opened(text, policy, kind)
-    return opened.name, opened.unverified.header["kid"]
-
-
-def told(text: Any, policy: Policy, keys: Keys, now: int, kind: str) -> Effect:
-    """What a signal of that kind comes to. `now` is in seconds since the epoch.
+def effect_of(opened: Opened, policy: Policy, keys: Keys, now: int) -> Effect:
+    """What a signal comes to. `now` is in seconds since the epoch.
 
     Does not check whether it was heard before: the registry does. Raises IssuanceError, whatever
-    the text is: `invalid_issuer`, `invalid_key`, `invalid_audience` (RFC 8935, 2.4), and else
+    the text was: `invalid_issuer`, `invalid_key`, `invalid_audience` (RFC 8935, 2.4), and else
     `invalid_request`. The message may be shown to whoever sent it; `why` is for the log.
     """
-    opened = _opened(text, policy, kind)
     with _refusing("invalid_key"):
         check_signature(opened, keys)
-    if kind == LOGOUT:
+    if opened.unverified.header["typ"] == LOGOUT:
         return _logged_out(opened, policy, now)
     return _happened(opened, policy, now)
 
@@ -123,8 +112,11 @@ def _refusing(code: str) -> Generator[None]:
 # --- before the signature -------------------------------------------------------------------------
 
 
-def _opened(text: Any, policy: Policy, kind: str) -> Opened:
-    """Read a signal up to the question which key it is signed with. Raises IssuanceError."""
+def open_signal(text: Any, policy: Policy, kind: str) -> Opened:
+    """Read a signal of that kind up to the question which key it is signed with.
+
+    Nothing is verified, and the text may be anybody's. Raises IssuanceError, as `effect_of` does.
+    """
     try:
         unverified = taken_apart(text)
     except JoseError as error:
@@ -142,12 +134,7 @@ def _opened(text: Any, policy: Policy, kind: str) -> Opened:
             f"algorithm {shown(algorithm)} is not taken",
             why=f"of provider {name}",
         )
-    return Opened(
-        unverified=unverified,
-        name=name,
-        provider=provider,
-        kind=kind_of(provider),
-    )
+    return Opened(unverified, name, provider)
 
 
 def _sender(claims: Json, policy: Policy, kind: str) -> tuple[str, Provider]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -174,7 +174,18 @@ NARROW = {"iss": "https://narrow.example", "sub": "worker", "aud": US, **LIVE}
 
 def verify(text: Any, *takes: str, now: int = NOW, over: policy.Policy = POLICY, by: identity.Keys = keys) -> Identity:
     """As in the place for a subject, unless some kinds are named."""
-    return identity.verify(text, over, by, now, US, takes or identity.SUBJECTS)
+    return identify(text, over, by, now, US, takes or identity.SUBJECTS)
+
+
+def identify(text: Any, over: policy.Policy, by: identity.Keys, now: int, audience: str, takes: Collection[str]) -> Identity:
+    """Who a text says that somebody is, with the keys at hand."""
+    return identity.identify(identity.open_assertion(text, over, takes), over, by, now, audience)
+
+
+def needed_key(text: Any, over: policy.Policy, takes: Collection[str]) -> tuple[str, str]:
+    """The provider and the id of the key that a text says it is signed with."""
+    opened = identity.open_assertion(text, over, takes)
+    return opened.name, opened.kid
 
 
 def without(claims: Mapping[str, Any], *names: str) -> dict[str, Any]:

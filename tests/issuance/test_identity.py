@@ -27,8 +27,8 @@ from captoken._bounds import ASSERTION_CHARS
 from captoken._format.encoding import b64decode, b64encode
 from captoken._format.errors import IssuanceError
 from captoken.errors import CaptokenError
-from captoken.issuance import identity, policy
-from captoken.issuance.identity import ACTORS, SUBJECTS, needed_key
+from captoken.issuance import policy
+from captoken.issuance.identity import ACTORS, SUBJECTS
 from captoken.issuance.jose import JoseError, Key, key_set, taken_apart
 from captoken.issuance.registry.ports import LEEWAY
 from tests.issuance.assertions import (
@@ -44,9 +44,11 @@ from tests.issuance.assertions import (
     US,
     WORKLOAD,
     document,
+    identify,
     joined,
     jwk,
     keys,
+    needed_key,
     private,
     signed,
     verify,
@@ -820,7 +822,7 @@ JSON = st.recursive(
 def never_accepted(text: Any) -> None:
     for takes in (SUBJECTS, ACTORS, frozenset[str]()):
         with pytest.raises(IssuanceError) as told:
-            identity.verify(text, POLICY, keys, NOW, US, takes)
+            identify(text, POLICY, keys, NOW, US, takes)
         assert told.value.code == "invalid_grant"
 
 

@@ -33,11 +33,11 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from captoken._format.encoding import b64encode
 from captoken._format.errors import IssuanceError
-from captoken.issuance import identity, keys, policy
-from captoken.issuance.identity import SUBJECTS, needed_key
+from captoken.issuance import keys, policy
+from captoken.issuance.identity import SUBJECTS
 from captoken.issuance.jose import OF_AGENT, OF_BUNDLE, JoseError, Key, KeySet, UnverifiedJwt, holds, key_set, taken_apart
 from captoken.issuance.keys import FRESH, GOOD, MAX_BYTES, PAUSE, ProviderKeys, is_safe
-from tests.issuance.assertions import LIVE, NOW, US, document, joined, jwk, private
+from tests.issuance.assertions import LIVE, NOW, US, document, identify, joined, jwk, needed_key, private
 
 # --- which keys are keys --------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ def test_from_a_text_to_who_it_is(server: Server) -> None:
         known = ProviderKeys(loaded)
         for _ in range(1000):
             await known.want(*needed_key(text, loaded, SUBJECTS))
-        assert identity.verify(text, loaded, known, NOW, US, SUBJECTS).sub == "worker"
+        assert identify(text, loaded, known, NOW, US, SUBJECTS).sub == "worker"
         assert server.asked == ["/.well-known/openid-configuration", "/keys"]
         assert known.problems == {}
         await known.close()

@@ -27,11 +27,12 @@ from captoken._format.encoding import b64decode, b64encode
 from captoken._format.errors import IssuanceError
 from captoken.errors import CaptokenError
 from captoken.issuance import identity, policy, signed_xml
-from captoken.issuance.identity import ACTORS, SUBJECTS, Identity, needed_key
+from captoken.issuance.identity import ACTORS, SUBJECTS, Identity
 from captoken.issuance.jose import JoseError, Key
 from captoken.issuance.registry.ports import LEEWAY
 from captoken.issuance.signed_xml import CERTIFICATES, MAX_DEPTH, MAX_ELEMENTS, MAX_PREFIXES, XmlError, certificates, read_xml
 from captoken.issuance.signed_xml import canonical as ours
+from tests.issuance.assertions import identify, needed_key
 from tests.issuance.saml_idp import (
     BEARER,
     DS,
@@ -74,7 +75,7 @@ KEYS = keys_of("rsa")
 
 
 def verify(text: Any, *, now: int = NOW, over: policy.Policy = POLICY, by: identity.Keys = KEYS) -> Identity:
-    return identity.verify(text, over, by, now, US, ("saml",))
+    return identify(text, over, by, now, US, ("saml",))
 
 
 def refused(text: Any, says: str, **how: Any) -> IssuanceError:
@@ -112,15 +113,15 @@ def test_a_login_says_who_it_is() -> None:
 
 def test_it_is_good_in_its_place_and_in_no_other() -> None:
     text = login()
-    assert identity.verify(text, POLICY, KEYS, NOW, US, SUBJECTS) == verify(text)
+    assert identify(text, POLICY, KEYS, NOW, US, SUBJECTS) == verify(text)
     for takes in (ACTORS, SUBJECTS - {"saml"}, ("oidc",)):
         with pytest.raises(IssuanceError, match="three parts"):
-            identity.verify(text, POLICY, KEYS, NOW, US, takes)
+            identify(text, POLICY, KEYS, NOW, US, takes)
     # And a JWT that says it is of that issuer is of no kind.
     header, claims = b64encode(b'{"alg":"RS256","kid":"certificates"}'), b64encode(b'{"iss":"%s"}' % IDP.encode())
     for takes in (("saml",), SUBJECTS):
         with pytest.raises(IssuanceError, match="typ None is not for this place"):
-            identity.verify(f"{header}.{claims}.AA", POLICY, KEYS, NOW, US, takes)
+            identify(f"{header}.{claims}.AA", POLICY, KEYS, NOW, US, takes)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from captoken.adapters._issuance.publisher import Publisher
 from captoken.adapters.issuance import IssuanceService, Setup
 from captoken.control import Operator
 from captoken.errors import IssuanceError, StoreError
-from captoken.issuance import events, identity, policy, signals
+from captoken.issuance import events, policy, signals
 from captoken.issuance.registry import Ending, MemoryRegistry, Unpublished
 from captoken.issuance.registry.ports import LEEWAY
 from captoken.issuance.registry.sqlite import SQLiteRegistry
@@ -33,7 +33,7 @@ from captoken.stores.memory import MemorySnapshots
 from captoken.testing import FixedClock
 
 from . import world as usual
-from .assertions import LOGIN, NOW, POLICY, US, joined, keys, private, signed, without
+from .assertions import LOGIN, NOW, POLICY, US, identify, joined, keys, private, signed, without
 from .test_service import ACME, EVENTS, MESH, ORIGIN, Gone, World, exchange, login, proof, svid
 
 LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
@@ -64,7 +64,7 @@ def told(
     claims: Any, kind: str = LOGOUT, *, by: str = "acme", header: Any = (), over: policy.Policy = POLICY, now: int = NOW
 ) -> Effect:
     text = claims if isinstance(claims, str) else signed(by, claims, header={"typ": kind, **dict(header)})
-    return signals.told(text, over, keys, now, kind)
+    return signals.effect_of(signals.open_signal(text, over, kind), over, keys, now)
 
 
 def refused(claims: Any, kind: str = LOGOUT, **facts: Any) -> tuple[str, str]:
@@ -85,7 +85,8 @@ def test_a_logout_of_a_session() -> None:
     assert told(LOGGING_OUT) == Effect("acme", "l-1", (ended, bare), "logout of a session")
     assert told(without(LOGGING_OUT, "sub")) == Effect("acme", "l-1", (ended,), "logout of a session")
     text = signed("acme", LOGGING_OUT, header={"typ": LOGOUT})
-    assert signals.signal_key(text, POLICY, LOGOUT) == ("acme", "acme-ES256")
+    opened = signals.open_signal(text, POLICY, LOGOUT)
+    assert (opened.name, opened.kid) == ("acme", "acme-ES256")
 
 
 def test_a_logout_of_a_person_is_of_all_sessions() -> None:
@@ -185,7 +186,7 @@ def test_a_logout_with_another_header(header: dict[str, Any], code: str) -> None
 @pytest.mark.parametrize("text", [None, 7, "", "a.b", "a.b.c.d.e", "x" * 20_000, "cap1.x.y"], ids=lambda text: repr(text)[:12])
 def test_what_is_no_signal(text: Any) -> None:
     with pytest.raises(IssuanceError) as caught:
-        signals.signal_key(text, POLICY, LOGOUT)
+        signals.open_signal(text, POLICY, LOGOUT)
     assert caught.value.code == "invalid_request"
 
 
@@ -195,9 +196,9 @@ def test_28_a_logout_is_no_login_and_a_login_no_logout() -> None:
     for typ in (LOGOUT, "JWT"):
         text = signed("acme", LOGIN | LOGGING_OUT, header={"typ": typ})
         with pytest.raises(IssuanceError):
-            identity.verify(text, POLICY, keys, NOW, "https://issuer.example", takes)
+            identify(text, POLICY, keys, NOW, "https://issuer.example", takes)
         refused(signed("acme", LOGIN | {"jti": "l-1"}, header={"typ": typ}))
-    assert identity.verify(signed("acme", LOGIN), POLICY, keys, NOW, "https://issuer.example", takes).sub == "jane"
+    assert identify(signed("acme", LOGIN), POLICY, keys, NOW, "https://issuer.example", takes).sub == "jane"
     assert told(LOGGING_OUT).endings
 
 
@@ -515,7 +516,7 @@ def test_28_an_event_is_no_logout_and_no_login() -> None:
     for typ in (EVENT, LOGOUT, "JWT"):
         text = signed("events", LOGIN | event(REVOKED), header={"typ": typ})
         with pytest.raises(IssuanceError):
-            identity.verify(text, WITH_EVENTS, keys, NOW, US, ("oidc",))
+            identify(text, WITH_EVENTS, keys, NOW, US, ("oidc",))
         refused(text, LOGOUT, over=WITH_EVENTS)
     refused(signed("events", event(REVOKED), header={"typ": "JWT"}), EVENT, over=WITH_EVENTS)
     refused(signed("acme", LOGGING_OUT, header={"typ": LOGOUT}), EVENT, over=WITH_EVENTS)

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captoken.issuance import identity, keys, policy, workload_api
-from captoken.issuance.identity import ACTORS, needed_key
+from captoken.issuance import keys, policy, workload_api
+from captoken.issuance.identity import ACTORS
 from captoken.issuance.jose import KeysError
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.workload_api import bundle
-from tests.issuance.assertions import LIVE, NOW, SVID, US, document, jwk, signed, without
+from tests.issuance.assertions import LIVE, NOW, SVID, US, document, identify, jwk, needed_key, signed, without
 from tests.issuance.authority import Authority
 
 
@@ -88,7 +88,7 @@ def test_from_an_agent_to_a_workload_that_is_known(tmp_path: Path) -> None:
             loaded = with_bundle(address)
             known = ProviderKeys(loaded)
             await known.want(*needed_key(text, loaded, ACTORS))
-            assert identity.verify(text, loaded, known, NOW, US, ACTORS).sub == SVID["sub"]
+            assert identify(text, loaded, known, NOW, US, ACTORS).sub == SVID["sub"]
             assert known.problems == {}
 
     run(story())
@@ -191,7 +191,7 @@ def test_what_is_signed_by_a_key_for_something_else_is_refused(tmp_path: Path) -
             assert await known.start() == {}
             assert known("mesh", "mesh-ES256") is None and known("mesh", "mesh-ES384") is not None
             claims = {"sub": SVID["sub"], "aud": US, **LIVE}
-            assert identity.verify(signed("mesh", claims, "ES384"), loaded, known, NOW, US, ACTORS).kind == "spiffe"
+            assert identify(signed("mesh", claims, "ES384"), loaded, known, NOW, US, ACTORS).kind == "spiffe"
 
     run(story())
 

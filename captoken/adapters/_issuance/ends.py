@@ -22,7 +22,7 @@ from captoken.adapters._issuance.standing import Standing
 from captoken.control import Operator
 from captoken.issuance.identity import Identity, issuer_of
 from captoken.issuance.registry import Registry, is_silent
-from captoken.issuance.signals import EVENT, LOGOUT, Effect, signal_key, told
+from captoken.issuance.signals import EVENT, LOGOUT, Effect, effect_of, open_signal
 
 _log = logging.getLogger("captoken.issuance")
 
@@ -125,9 +125,9 @@ class Ends:
         await standing.name_in(self._registry)
         policy = standing.policy
         keys = standing.keys
-        provider, kid = signal_key(text, policy, kind)
-        await keys.want(provider, kid)
-        effect = told(text, policy, keys, now, kind)
+        opened = open_signal(text, policy, kind)
+        await keys.want(opened.name, opened.kid)
+        effect = effect_of(opened, policy, keys, now)
 
         ended = await asyncio.to_thread(self._written, effect, now)
         level = logging.ERROR if effect.alarm else logging.INFO
