@@ -9,6 +9,7 @@ import pytest
 
 from captoken import Access, Issuer, Token, Verifier, WideningError
 from captoken._format.encoding import LIMITS
+from captoken._language import links
 from captoken.caveats import Caveat, Situation, Vocabulary
 from captoken.errors import DelegationError, LimitError
 from captoken.testing import FixedClock
@@ -430,6 +431,21 @@ def test_own_caveats_narrow_as_they_say_they_do() -> None:
     with pytest.raises(ValueError, match="float"):
         token.attenuate(**{"acme:region": [1.5]})  # type: ignore[arg-type]
     assert verifier().check(token.serialize(), data("sales", region="eu")).code == "unknown_caveat"
+
+
+def test_what_is_derived_reads_its_own_link_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody's child fills the memory of its parent."""
+    seen: list[bytes] = []
+    read = links.read_link
+    monkeypatch.setattr(links, "read_link", lambda body, vocabulary: seen.append(body) or read(body, vocabulary))
+    token = mint(**SALES)
+    for hop in range(6):
+        token = token.delegate(to=f"agent-{hop}", tables=["sales"], expires_in=3000 - hop)
+    before = dict(token.unverified.known)
+    for number in range(5):
+        assert token.attenuate(expires_in=60 + number).present(audience="db")
+    assert token.unverified.known.keys() == before.keys() | {token.unverified.bodies[-1]}
+    assert len(seen) == len(set(seen))
 
 
 def test_a_token_that_cannot_be_used_can_still_be_held_narrowed_and_shown() -> None:

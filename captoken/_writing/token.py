@@ -35,9 +35,10 @@ from captoken._format.text import (
 from captoken._language.access import Access
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.discharge import Discharge, Ticket, bound_discharge, third_party_caveat
+from captoken._language.link import Link
 from captoken._writing.compose import Means, Terms, check_custody, compose, spell
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
-from captoken._writing.unverified import Unverified
+from captoken._writing.unverified import KnownLinks, Unverified
 from captoken.proof import Signer, prove, sign_custody
 
 
@@ -66,16 +67,19 @@ class Token(SealedValue, frozen=True, eq=False):
         root: RootRecord,
         means: Means,
         discharges: tuple[Packet, ...] = (),
+        known: Mapping[bytes, Link] | None = None,
     ) -> Token:
         """The token of a packet, and of the root record that its identifier spells.
 
-        Takes the parts as they are: limits and discharges the caller has checked.
+        Takes the parts as they are: limits and discharges the caller has checked. `known` are
+        links that were read already, by this vocabulary.
         """
         said = Unverified(
             root,
             packet.caveats,
             means.vocabulary,
             discharges,
+            KnownLinks(known or {}),
         )
         return cls(packet, means, said, discharges)
 
@@ -227,7 +231,12 @@ class Token(SealedValue, frozen=True, eq=False):
         check_limits(packet)
         if self.secret_discharges:
             check_bundle(packet, self.secret_discharges)
-        return Token.of(packet, self.unverified.root, self.means, self.secret_discharges)
+        return self._with(packet, self.secret_discharges)
+
+    def _with(self, packet: Packet, discharges: tuple[Packet, ...]) -> Token:
+        """A token of the same root, that was derived from this one."""
+        said = self.unverified
+        return Token.of(packet, said.root, self.means, discharges, said.known)
 
     # --- third parties --------------------------------------------------------------------------
 
@@ -274,7 +283,7 @@ class Token(SealedValue, frozen=True, eq=False):
         # In the order of the caveats: there is one text for one token and its discharges.
         ordered = tuple(known[cid] for cid in asked if cid in known)
         check_bundle(self.secret_packet, ordered)
-        return Token.of(self.secret_packet, self.unverified.root, self.means, ordered)
+        return self._with(self.secret_packet, ordered)
 
     # --- presenting -----------------------------------------------------------------------------
 

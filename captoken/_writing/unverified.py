@@ -34,6 +34,20 @@ class _Said(NamedTuple):
     holding: Holding  # of those that can be read
 
 
+class KnownLinks(dict[bytes, Link]):
+    """Links by their bytes, for one token: so what is derived from it reads its own link alone.
+
+    A copy each, since a parent may have any number of children. What is remembered here was never
+    verified, and no verifier sees it.
+    """
+
+    def came_before(self, _: int) -> bool:
+        """Each link of a token is worth keeping."""
+        return True
+
+    keep = dict[bytes, Link].__setitem__
+
+
 class Unverified(SealedValue, frozen=True, eq=False):
     """What a token says of itself.
 
@@ -50,6 +64,7 @@ class Unverified(SealedValue, frozen=True, eq=False):
     _caveats: tuple[RawCaveat, ...]  # the links as they travel
     _vocabulary: Vocabulary  # the caveats that whoever parsed it knows
     _discharges: tuple[Packet, ...] = ()
+    known: KnownLinks = field(default_factory=KnownLinks)  # what was read of the token before it
     # Empty, or what `_said` has made. A list, since the value itself is frozen.
     _seen: list[_Said] = field(default_factory=list)
 
@@ -150,7 +165,7 @@ class Unverified(SealedValue, frozen=True, eq=False):
         Two threads may both do the work. Both make the same, and the first one's is kept.
         """
         if not self._seen:
-            links = tuple(read_links(self._caveats, self._vocabulary))
+            links = tuple(read_links(self._caveats, self._vocabulary, self.known))
             # What cannot be read is passed over here alone (23.1): a verifier denies it.
             readable = tuple(link for link in links if isinstance(link, Link))
             # The holder moves on also by a link that cannot be read, if its names can be.

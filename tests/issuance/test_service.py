@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +13,10 @@ import httpx
 import pytest
 
 from captoken import Access, Token, Verifier
+from captoken._language import links
 from captoken.adapters.issuance import IssuanceService
 from captoken.errors import StoreError
+from captoken.issuance import identity
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.policy import Policy
 from captoken.issuance.registry import Ending, MemoryRegistry
@@ -130,6 +133,27 @@ def at_sales(text: str, **facts: Any) -> str:
     """What the resource server says, which has only the keys of its own."""
     server = Verifier(KEYRING.for_audience("sales-db"), "sales-db", clock=FixedClock(NOW), **facts)
     return server.check(text, SALES).code
+
+
+def test_an_exchange_reads_each_text_and_each_link_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both assertions, and the links that are written: the grant's, the two that a third party answers, and the request's."""
+    texts: Counter[Any] = Counter()
+    bodies: Counter[Any] = Counter()
+
+    def counted(read: Callable[..., Any], seen: Counter[Any]) -> Callable[..., Any]:
+        def reads(first: Any, *others: Any) -> Any:
+            seen[first] += 1
+            return read(first, *others)
+
+        return reads
+
+    monkeypatch.setattr(identity, "taken_apart", counted(identity.taken_apart, texts))
+    monkeypatch.setattr(links, "read_link", counted(links.read_link, bodies))
+    form = exchange()
+    text = world.ask(proof(), **form)["access_token"]
+    assert texts == {form["subject_token"]: 1, form["client_assertion"]: 1}
+    assert set(bodies.values()) == {1} and len(bodies) >= 2
+    assert bodies.keys() <= {*Token.parse(text).unverified.bodies}
 
 
 def test_a_workflow_gets_a_token_that_any_client_can_send(world: World) -> None:
