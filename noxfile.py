@@ -19,6 +19,7 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
+ROOMS = ["core", "kernel", "sqlite", "postgres"]  # what is mutated: tests/mutation/rooms.py
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 TIMES = int(os.environ.get("CAPTOKEN_TIMES", "100"))
 SEED = os.environ.get("CAPTOKEN_SEED", f"{datetime.now(UTC):%Y%m%d}")
@@ -159,7 +160,7 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
-@nox.parametrize("room", ["core", "sqlite", "postgres"], ids=["core", "sqlite", "postgres"])
+@nox.parametrize("room", ROOMS, ids=ROOMS)
 def mutation(session: nox.Session, room: str) -> None:
     """Small faults in the library, a sample of each room: tests see them, or it is said why not."""
     prepare(session, "mutmut==3.8.1")

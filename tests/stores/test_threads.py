@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from threading import Lock, get_ident
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 import psycopg
@@ -49,7 +49,9 @@ class Watch:
 
     def until_busy(self, connections: int = 1) -> None:
         """Until so many are waited at for an answer."""
+        until = monotonic() + 60
         while len(self._busy) < connections:
+            assert monotonic() < until, f"{len(self._busy)} of {connections} connections are waited at"
             sleep(0.001)
 
 
