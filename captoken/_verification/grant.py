@@ -1,7 +1,7 @@
 """What a verifier vouches for: the grant, which asks it again for each access.
 
 A `Grant` is a genuine token with the verifier that found it so. An `AsyncGrant` is the same for
-asyncio; its answers are awaited.
+asyncio; its answers are awaited. What both do is written there, and made here of that.
 
 The rules of this file:
 
@@ -66,6 +66,7 @@ class Driver(Protocol):
         """The same verifier for asyncio, with the same keys, stores and memory."""
         ...
 
+    # called: driver, by `python -m tests.called`
     def decide(self, genuine: Genuine, asked: Asked) -> Decision:
         """Steps 7 to 10, then the effects and the record (24.9).
 
@@ -120,6 +121,8 @@ class Driver(Protocol):
         """
         ...
 
+    # end: driver
+
 
 class AsyncDriver(Protocol):
     """The same, for asyncio: what waits is awaited, itself or a thread that it runs in.
@@ -133,24 +136,40 @@ class AsyncDriver(Protocol):
         """As `Driver.process`."""
         ...
 
+    # awaited: driver
     async def decide(self, genuine: Genuine, asked: Asked) -> Decision:
-        """As `Driver.decide`: steps 7 to 10, the effects and the record."""
+        """Steps 7 to 10, then the effects and the record (24.9).
+
+        What is allowed has been used and counted when this returns.
+        """
         ...
 
     async def look(self, genuine: Genuine, asked: Asked) -> Decision:
-        """As `Driver.look`: a dry run, nothing committed."""
+        """A dry run: what `decide` would come to (24.16).
+
+        Looks at the stores, commits nothing, and leaves no record.
+        """
         ...
 
     async def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
-        """As `Driver.recheck`: fresh facts, no ledger, no record."""
+        """Steps 7 to 9 with fresh facts (24.19).
+
+        Asks no ledger and no trail, and counts nothing. Only the overlay may have to be waited for.
+        """
         ...
 
     async def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
-        """As `Driver.decide_all`: several accesses, one step."""
+        """`decide` for several accesses of one step: one reservation, one answer.
+
+        The first that is refused is the answer, and then nothing of the others has counted.
+        """
         ...
 
     async def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
-        """As `Driver.left`: what the ledger has left."""
+        """What the ledger has left of each of the units that a budget names, in all links.
+
+        0 where the ledger cannot tell. Never raises what it raises.
+        """
         ...
 
     async def record_denial(
@@ -159,12 +178,20 @@ class AsyncDriver(Protocol):
         asked: Asked,
         refusals: Refusals,
     ) -> Decision:
-        """As `Driver.record_denial`: a denial of the grant's own."""
+        """A denial that the grant states itself, recorded as one of the verifier's.
+
+        An adapter has found what no token permits; the trail is to say so (24.21).
+        """
         ...
 
     async def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
-        """As `Driver.settle`: True if the reservation was open."""
+        """Close a reservation at what was taken, by unit; None is all of it.
+
+        True if it was open, False if it was too late (38.8). Raises what the ledger raises.
+        """
         ...
+
+    # end: driver
 
 
 def stated(access: Access, caller: Caller | None) -> None:
@@ -426,12 +453,20 @@ class Grant(_Vouched, frozen=True, eq=False):
             force_setattr(self, "_capability", held)
         return held
 
+    # called: grant, by `python -m tests.called`
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Grant:
         """This grant, if it permits `access` now. Raises Denied, with the decision.
 
         As `check`, for code that wants an exception. Raises TypeError for what is no Access.
         """
-        return granted(self.check(access, caller=caller))
+        stated(access, caller)
+        asked = self._asked(self, access, caller)
+        return self._authorized(asked)
+
+    def _authorized(self, asked: Asked) -> Grant:
+        """Decide, then raise or hand back this grant."""
+        granted(self._driver.decide(self._genuine, asked))
+        return self
 
     def check(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """The decision on `access` now, true if allowed. Never raises on denial.
@@ -454,13 +489,19 @@ class Grant(_Vouched, frozen=True, eq=False):
         stated(access, caller)
         return self._driver.look(self._genuine, self._asked(None, access, caller))
 
-    def recheck(self, accesses: Iterable[Access] = (), *, caller: Caller | None = None) -> Decision:
+    def recheck(
+        self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
+    ) -> Decision:
         """Whether the grant still stands now, and permits `accesses` that are under way.
 
         Asks no store, counts nothing again, and is not recorded: `deny` records what it found. For
         a long cursor or stream, between two parts (24.19). Does not see that a budget was used up
         meanwhile: what runs was paid for. Stops at the first access that is refused.
         """
+        return self._rechecked(accesses, caller)
+
+    def _rechecked(self, accesses: Iterable[Access], caller: Caller | None) -> Decision:
+        """Each question in turn, and the grant alone where there is none."""
         decision: Decision | None = None
         for access in accesses:
             stated(access, caller)
@@ -472,16 +513,20 @@ class Grant(_Vouched, frozen=True, eq=False):
         if decision is not None:  # whoever may still do that has a grant that still stands
             return decision
         stated_caller(caller)
-        return self._driver.recheck(self._genuine, self._under_way(self, None, caller))
+        asked = self._under_way(self, None, caller)
+        return self._driver.recheck(self._genuine, asked)
 
-    def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
+    def check_all(
+        self, accesses: Sequence[Access], *, caller: Caller | None = None
+    ) -> Decision:
         """The decision on what one step needs: all of it together used once, and recorded together.
 
         The first access that is refused is the answer, and alone is recorded. So nothing counts
         unless all of it may be done. For one SQL statement on several tables. Raises ValueError for
         no access, TypeError for what is none.
         """
-        return self._driver.decide_all(self._genuine, self._all_asked(self, accesses, caller))
+        asked = self._all_asked(self, accesses, caller)
+        return self._driver.decide_all(self._genuine, asked)
 
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Reserved:
         """Permission for one access that is paid for when it is over: settle it, or cancel it.
@@ -496,7 +541,12 @@ class Grant(_Vouched, frozen=True, eq=False):
         There are 60 seconds to settle in; after that all is spent (38.8). Where the cost is known
         beforehand, `authorize` is enough.
         """
-        decision = self.check(access, caller=caller)
+        stated(access, caller)
+        return self._reserved(self._asked(self, access, caller))
+
+    def _reserved(self, asked: Asked) -> Reserved:
+        """Decide, then raise or hand out what was reserved."""
+        decision = self._driver.decide(self._genuine, asked)
         granted(decision)
         return Reserved(self._driver, _reservation(decision))
 
@@ -516,7 +566,10 @@ class Grant(_Vouched, frozen=True, eq=False):
             first = grant.reserve_all([costing(rows=256)])
             more = grant.reserve_all([costing(rows=256)], after=first)
         """
-        asked = self._all_asked(self, accesses, caller, after)
+        return self._all_reserved(self._all_asked(self, accesses, caller, after))
+
+    def _all_reserved(self, asked: Sequence[Asked]) -> Reserved:
+        """Decide, then raise or hand out what was reserved."""
         decision = self._driver.decide_all(self._genuine, asked)
         granted(decision)
         return Reserved(self._driver, _reservation(decision))
@@ -528,8 +581,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         may take it meanwhile. 0 where the ledger cannot tell. Asks nobody else, and decides
         nothing.
         """
-        genuine = self._genuine
-        return self._driver.left(genuine, units) if genuine.counts else {}
+        return self._driver.left(self._genuine, units)
 
     def deny(
         self,
@@ -545,6 +597,8 @@ class Grant(_Vouched, frozen=True, eq=False):
         """
         refusals, asked = self._own_denial(self, code, why, access)
         return self._driver.record_denial(self._genuine, asked, refusals)
+
+    # end: grant
 
     @property
     def blocking(self) -> Grant:
@@ -660,6 +714,7 @@ class Reserved(_Owed):
 
     __slots__ = ("_driver",)
 
+    # called: reserved, by `python -m tests.called`
     def __init__(self, driver: Driver, reservation: Reservation | None) -> None:
         """Hold a reservation, or None where the token counts nothing."""
         super().__init__(reservation, driver.process)
@@ -707,6 +762,8 @@ class Reserved(_Owed):
         """
         if self._is_owed_at_the_end():
             self._close(self._said)
+
+    # end: reserved
 
 
 # --- asyncio -------------------------------------------------------------------------------------
@@ -766,9 +823,9 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     """A Grant whose answers are awaited. `blocking` is the plain one, for sync guards.
 
     An AsyncVerifier makes it, for its own event loop; elsewhere RuntimeError. Coroutines of that
-    loop may share it. It decides as `Grant` does, method by method. Stores are awaited, or asked in
-    threads, and a call that is cancelled after its first effect runs to its record, and then raises
-    (24.20).
+    loop may share it. It decides as `Grant` does, method by method. What is stated wrongly raises at
+    once, and Denied when the answer is awaited. Stores are awaited, or asked in threads, and a call
+    that is cancelled after its first effect runs to its record, and then raises (24.20).
 
         grant = await verifier.authenticate(text)
         if await grant.check(access):
@@ -788,33 +845,38 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         """This one: so that adapters may be given either."""
         return self
 
+    # awaited: grant
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncGrant]:
-        """This grant, if it permits `access` now. Raises Denied, with the decision, when it is
-        awaited.
+        """This grant, if it permits `access` now. Raises Denied, with the decision.
 
-        Raises TypeError at once for what is no Access.
-        """
-        stated(access, caller)
-        return Pending(self._authorized(access, caller))
-
-    async def _authorized(self, access: Access, caller: Caller | None) -> AsyncGrant:
-        """Check, then raise or hand back this grant."""
-        granted(await self.check(access, caller=caller))
-        return self
-
-    def check(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
-        """The decision on `access` now, true if allowed, once it is awaited.
-
-        Counts as `Grant.check` does. Raises TypeError at once for what is no Access.
+        As `check`, for code that wants an exception. Raises TypeError for what is no Access.
         """
         stated(access, caller)
         asked = self._asked(self.blocking, access, caller)
+        return Pending(self._authorized(asked))
+
+    async def _authorized(self, asked: Asked) -> AsyncGrant:
+        """Decide, then raise or hand back this grant."""
+        granted(await self._awaited.decide(self._genuine, asked))
+        return self
+
+    def check(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
+        """The decision on `access` now, true if allowed. Never raises on denial.
+
+        Takes no proof: the token had one. Steps 7 to 11 of the plan. Where the token counts, an
+        access that is allowed has been used once when this returns (24.9). So it is not for
+        planning: that is `recheck`, which counts nothing, or `explain`. Raises TypeError for what
+        is no Access or Caller.
+        """
+        stated(access, caller)
+        asked = Asked(access, caller, self.blocking, self._verified_at)
         return Pending(self._awaited.decide(self._genuine, asked))
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
-        """The decision that `check` would come to, for people: see `Grant.explain`.
+        """The decision that `check` would come to, for people.
 
-        It looks at the stores, commits nothing, and gives no grant.
+        It looks at the stores, commits nothing, is not recorded, and gives no grant. True only
+        until somebody else counts: never let a call through on it (24.16).
         """
         stated(access, caller)
         return Pending(self._awaited.look(self._genuine, self._asked(None, access, caller)))
@@ -822,18 +884,16 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     def recheck(
         self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
     ) -> Pending[Decision]:
-        """Whether the grant still stands now, and permits what is under way: see `Grant.recheck`.
+        """Whether the grant still stands now, and permits `accesses` that are under way.
 
-        Asks no store. A source of overlays is asked in a thread.
+        Asks no store, counts nothing again, and is not recorded: `deny` records what it found. For
+        a long cursor or stream, between two parts (24.19). Does not see that a budget was used up
+        meanwhile: what runs was paid for. Stops at the first access that is refused.
         """
         return Pending(self._rechecked(accesses, caller))
 
-    async def _rechecked(
-        self,
-        accesses: Iterable[Access],
-        caller: Caller | None,
-    ) -> Decision:
-        """As `Grant.recheck`, each question awaited in turn."""
+    async def _rechecked(self, accesses: Iterable[Access], caller: Caller | None) -> Decision:
+        """Each question in turn, and the grant alone where there is none."""
         decision: Decision | None = None
         for access in accesses:
             stated(access, caller)
@@ -842,7 +902,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
             if not decision:
                 return decision
 
-        if decision is not None:
+        if decision is not None:  # whoever may still do that has a grant that still stands
             return decision
         stated_caller(caller)
         asked = self._under_way(self.blocking, None, caller)
@@ -851,27 +911,34 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     def check_all(
         self, accesses: Sequence[Access], *, caller: Caller | None = None
     ) -> Pending[Decision]:
-        """The decision on what one step needs, all of it together used once: see `Grant.check_all`.
+        """The decision on what one step needs: all of it together used once, and recorded together.
 
-        Raises ValueError at once for no access, TypeError for what is none.
+        The first access that is refused is the answer, and alone is recorded. So nothing counts
+        unless all of it may be done. For one SQL statement on several tables. Raises ValueError for
+        no access, TypeError for what is none.
         """
         asked = self._all_asked(self.blocking, accesses, caller)
         return Pending(self._awaited.decide_all(self._genuine, asked))
 
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncReserved]:
-        """Permission for one access that is paid for when it is over: see `Grant.reserve`.
+        """Permission for one access that is paid for when it is over: settle it, or cancel it.
 
-        Raises Denied when it is awaited.
+        Raises Denied. If a block neither settles nor cancels, all of it is spent, also when an
+        exception leaves it: whoever calls may hang up when the work is done. That needs no second
+        call of the ledger.
 
             async with await grant.reserve(access) as reserved:
                 await reserved.settle({"tokens": await call_model()})
+
+        There are 60 seconds to settle in; after that all is spent (38.8). Where the cost is known
+        beforehand, `authorize` is enough.
         """
         stated(access, caller)
-        return Pending(self._reserved(access, caller))
+        return Pending(self._reserved(self._asked(self.blocking, access, caller)))
 
-    async def _reserved(self, access: Access, caller: Caller | None) -> AsyncReserved:
-        """Check, then raise or hand out what was reserved."""
-        decision = await self.check(access, caller=caller)
+    async def _reserved(self, asked: Asked) -> AsyncReserved:
+        """Decide, then raise or hand out what was reserved."""
+        decision = await self._awaited.decide(self._genuine, asked)
         granted(decision)
         return AsyncReserved(self._awaited, _reservation(decision))
 
@@ -882,10 +949,14 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         caller: Caller | None = None,
         after: AsyncReserved | None = None,
     ) -> Pending[AsyncReserved]:
-        """`reserve` for what one step needs, or a further part of it: see `Grant.reserve_all`.
+        """`reserve` for what one step needs, as `check_all` takes it. Raises Denied.
 
-        Raises ValueError at once for no access, TypeError for what is none; Denied when it is
-        awaited.
+        For work whose cost is known only while it is done, `after` is what was reserved for the
+        same step before. Then this is a further part of the budgets, and no further use. Each part
+        is decided on, recorded and settled by itself.
+
+            first = await grant.reserve_all([costing(rows=256)])
+            more = await grant.reserve_all([costing(rows=256)], after=first)
         """
         return Pending(self._all_reserved(self._all_asked(self.blocking, accesses, caller, after)))
 
@@ -896,7 +967,12 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return AsyncReserved(self._awaited, _reservation(decision))
 
     def left(self, units: Collection[str]) -> Pending[dict[str, int]]:
-        """What the ledger has left, once it is awaited: see `Grant.left`."""
+        """What the ledger has left of those of `units` that a budget of the token names.
+
+        The least of all links. For how much to ask for, and not for whether: others who count there
+        may take it meanwhile. 0 where the ledger cannot tell. Asks nobody else, and decides
+        nothing.
+        """
         return Pending(self._awaited.left(self._genuine, units))
 
     def deny(
@@ -905,9 +981,16 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         why: str = "",
         access: Access | None = None,
     ) -> Pending[Decision]:
-        """A denial of an adapter's own, recorded: see `Grant.deny`. Raises ValueError at once."""
+        """A denial of an adapter's own, recorded: for what no token permits.
+
+        `code` is one of the spec's. A denial that `recheck` gave may stand in its place: then that
+        one is recorded. Asks the trail, and no other store. Raises ValueError for an allowance, or
+        a code that the spec does not have.
+        """
         refusals, asked = self._own_denial(self.blocking, code, why, access)
         return Pending(self._awaited.record_denial(self._genuine, asked, refusals))
+
+    # end: grant
 
 
 class AsyncReserved(_Owed):
@@ -919,20 +1002,27 @@ class AsyncReserved(_Owed):
 
     __slots__ = ("_driver",)
 
+    # awaited: reserved
     def __init__(self, driver: AsyncDriver, reservation: Reservation | None) -> None:
         """Hold a reservation, or None where the token counts nothing."""
         super().__init__(reservation, driver.process)
         self._driver = driver
 
     def settle(self, cost: Mapping[str, int] | None = None) -> Pending[bool]:
-        """What it cost in fact, by unit; None is all of it. False if too late: all is spent.
+        """What it cost in fact, by unit, at most what was reserved; None is all of it.
 
-        Raises TypeError or ValueError at once for a cost that is none: then all is spent as well.
+        The rest goes back to the ledger. False if too late: all is spent.
+
+        Raises TypeError or ValueError for a cost that is none, or that leaves a unit out: then all
+        is spent as well. Raises what the ledger raises.
         """
         return Pending(self._close(self._cost(cost)))
 
     def cancel(self) -> Pending[bool]:
-        """Nothing was done: all of it goes back. False if too late: all is spent."""
+        """Nothing was done: all of it goes back. False if it was too late, and all is spent.
+
+        Only for work that did not begin. What failed half way is settled, not cancelled.
+        """
         return Pending(self._close({}))
 
     async def _close(self, taken: Mapping[str, int] | None) -> bool:
@@ -954,6 +1044,11 @@ class AsyncReserved(_Owed):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """All is spent, unless the block said otherwise. An exception goes on."""
+        """All is spent, unless the block said otherwise. An exception goes on.
+
+        What the block said and the ledger did not take is said once more.
+        """
         if self._is_owed_at_the_end():
             await self._close(self._said)
+
+    # end: reserved

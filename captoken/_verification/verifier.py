@@ -2,7 +2,8 @@
 "Verification").
 
 Thin drivers round the plan: gather facts, judge, commit effects, record. What they do is written
-once, as steps; the one makes the calls that may wait at once, the other awaits them.
+once, as steps; the one makes the calls that may wait at once, the other awaits them. The methods
+of both are written once too, awaited: `python -m tests.called` makes the others of them.
 
 The rules of this file:
 
@@ -17,7 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypedDict, Unpack, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
 import msgspec
 from msgspec import structs
@@ -72,6 +83,8 @@ if TYPE_CHECKING:
     from captoken._language.overlay import Overlay
 
 RESERVATION_ID_BYTES = 16
+
+_T = TypeVar("_T")
 
 
 class Sendable(Protocol):
@@ -566,6 +579,11 @@ def _fetched(source: Source) -> Steps[Fetched]:
     return overlay, None
 
 
+def _grant_of(answer: Answer) -> Grant:
+    """The grant of an answer. Raises Denied."""
+    return granted(answered(answer))
+
+
 def _total_cost(asked: Sequence[Asked]) -> dict[str, int]:
     """What several accesses of one step cost together."""
     total: dict[str, int] = {}
@@ -661,6 +679,7 @@ class Verifier(_Face):
         """
         return AsyncVerifier.over(self)
 
+    # called: verifier, by `python -m tests.called`
     def authenticate(
         self,
         token: str | Sendable,
@@ -675,9 +694,9 @@ class Verifier(_Face):
         so that one for handing on alone will do. Where the access is known already, `authorize` is
         one question in place of two.
         """
-        decision = answered(self._sent_with(self, token, None, None, request, used=for_use))
+        answer = self._sent_with(self, token, None, None, request, used=for_use)
         del token
-        return granted(decision)
+        return _grant_of(answer)
 
     def authorize(
         self,
@@ -699,9 +718,9 @@ class Verifier(_Face):
                 return error.public
         """
         stated(access, caller)
-        decision = answered(self._sent_with(self, token, access, caller, request))
+        answer = self._sent_with(self, token, access, caller, request)
         del token
-        return granted(decision)
+        return _grant_of(answer)
 
     def check(
         self,
@@ -735,7 +754,8 @@ class Verifier(_Face):
         """
         if access is not None:
             stated(access, caller)
-        return answered(self._sent_with(self, token, access, caller, request, dry=True))
+        steps = self._sent_with(self, token, access, caller, request, dry=True)
+        return answered(steps)
 
     def deny(
         self,
@@ -750,7 +770,8 @@ class Verifier(_Face):
         First what is wrong with this token; no store is asked but the trail (24.21). `code` is one
         of the spec's. Raises ValueError for another. What has a grant already asks `Grant.deny`.
         """
-        return answered(self._denied(self, token, own_denial(code, why), request))
+        refusals = own_denial(code, why)
+        return answered(self._denied(self, token, refusals, request))
 
     def owes_proof(self, text: str) -> bool:
         """Whether a text without a proof is good here, but for the proof that it lacks.
@@ -795,15 +816,18 @@ class Verifier(_Face):
         """Settle a reservation: True if it was open."""
         return run(self._closed(reservation_id, taken))
 
+    # end: verifier
+
 
 class AsyncVerifier(_Face):
     """A Verifier whose answers are awaited: made with the same arguments, and deciding alike.
 
     Stores that say that they are awaited (see `AsyncLedger` in `captoken.stores.ports`) are awaited
     in the event loop. Other stores, trails and sources of overlays are asked in threads, so that
-    the loop goes on. The signatures are checked in the loop's own thread. From the first effect to
-    its record nothing is cancelled: a call that is, runs to its record, and then raises; what it
-    took counts (24.20).
+    the loop goes on. The signatures are checked in the loop's own thread, at once. What is stated
+    wrongly raises at once too, and Denied when the answer is awaited. From the first effect to its
+    record nothing is cancelled: a call that is, runs to its record, and then raises; what it took
+    counts (24.20).
 
     One AsyncVerifier is for one event loop, whose coroutines share it: RuntimeError elsewhere. For
     sync code there is `blocking`, the same verifier. Where a store is awaited, it is for threads
@@ -847,6 +871,7 @@ class AsyncVerifier(_Face):
             _home=Home() if parts.home is None else parts.home,
         )
 
+    # awaited: verifier
     def authenticate(
         self,
         token: str | Sendable,
@@ -854,12 +879,16 @@ class AsyncVerifier(_Face):
         request: bytes | None = None,
         for_use: bool = True,
     ) -> Pending[AsyncGrant]:
-        """The grant of a token, with all checked but an access: see `Verifier.authenticate`.
+        """The grant of a token, with all checked but an access. Raises Denied.
 
-        Raises Denied when it is awaited. Steps 1 to 6 are done at once.
+        Says who acts, not what may be done: ask the grant, once for each access. Nothing is
+        counted, and a proof is used (24.8). With `for_use=False` the token is shown and not used,
+        so that one for handing on alone will do. Where the access is known already, `authorize` is
+        one question in place of two.
         """
-        steps = self._sent_with(self.blocking, token, None, None, request, used=for_use)
-        return Pending(self._granted(steps))
+        answer = self._sent_with(self.blocking, token, None, None, request, used=for_use)
+        del token
+        return Pending(self._granted(answer))
 
     def authorize(
         self,
@@ -869,14 +898,21 @@ class AsyncVerifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Pending[AsyncGrant]:
-        """The grant of a token that permits `access`: see `Verifier.authorize`.
+        """The grant of a token that permits `access`. Raises Denied, with the decision.
 
-        Raises Denied when it is awaited, TypeError at once for what is no Access or Caller.
+        All eleven steps: a proof is used, and the access counted, when this returns. Call it once
+        for each access; for the next one ask the grant, which checks no signature again. Raises
+        TypeError for what is no Access or Caller.
+
+            try:
+                grant = await verifier.authorize(text, access, caller=Caller(agent="sales-agent"))
+            except Denied as error:
+                return error.public
         """
         stated(access, caller)
-        return Pending(
-            self._granted(self._sent_with(self.blocking, token, access, caller, request))
-        )
+        answer = self._sent_with(self.blocking, token, access, caller, request)
+        del token
+        return Pending(self._granted(answer))
 
     def check(
         self,
@@ -886,9 +922,10 @@ class AsyncVerifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Pending[Decision]:
-        """The decision on `access`, true if allowed, once it is awaited: see `Verifier.check`.
+        """The decision on `access`, true if allowed. Never raises on denial.
 
-        Raises TypeError at once for what is no Access or Caller.
+        As `authorize`, for code that wants the reasons: it uses the proof and counts too. So it is
+        not for trying out: that is `explain`. Raises TypeError for what is no Access or Caller.
         """
         stated(access, caller)
         return Pending(self._run(self._sent_with(self.blocking, token, access, caller, request)))
@@ -901,9 +938,11 @@ class AsyncVerifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Pending[Decision]:
-        """The decision that `check` would come to, for people: see `Verifier.explain`.
+        """The decision that `check` would come to, by the same run, for people.
 
-        Looks at the stores, commits nothing, and gives no grant.
+        Looks at the stores, commits nothing, is not recorded, and gives no grant (24.16). Without
+        an access it is about the token alone. Never let a request through on it: somebody else may
+        use what is left.
         """
         if access is not None:
             stated(access, caller)
@@ -918,29 +957,30 @@ class AsyncVerifier(_Face):
         *,
         request: bytes | None = None,
     ) -> Pending[Decision]:
-        """A denial of an adapter's own, recorded: see `Verifier.deny`.
+        """A denial of an adapter's own, recorded: for a request that no token can permit.
 
-        Raises ValueError at once for a code that the spec does not have.
+        First what is wrong with this token; no store is asked but the trail (24.21). `code` is one
+        of the spec's. Raises ValueError for another. What has a grant already asks `Grant.deny`.
         """
         refusals = own_denial(code, why)
         return Pending(self._run(self._denied(self.blocking, token, refusals, request)))
 
     def owes_proof(self, text: str) -> Pending[bool]:
-        """Whether a text is good here but for a proof: see `Verifier.owes_proof`."""
-        return Pending(self._owes(text))
+        """Whether a text without a proof is good here, but for the proof that it lacks.
 
-    async def _owes(self, text: str) -> bool:
-        self._check_loop()
-        return await run_async(self._owing(text))
+        For a server that has to read a body before it can say what a proof is about. Asks no store,
+        counts nothing, and is not recorded: what counts is asked with the proof.
+        """
+        return Pending(self._run_steps(self._owing(text)))
 
     # What grants ask; see AsyncDriver.
 
     async def decide(self, genuine: Genuine, asked: Asked) -> Decision:
-        """The decision, with all that it needs to stand."""
+        """The decision, with all that it needs to stand: see `Driver.decide`."""
         return await self._run(self._decided(genuine, asked, self._settled))
 
     async def look(self, genuine: Genuine, asked: Asked) -> Decision:
-        """The decision that `decide` would come to, with nothing committed."""
+        """The decision that `decide` would come to, with nothing committed: see `Driver.look`."""
         return await self._run(self._decided(genuine, asked, self._looked))
 
     async def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
@@ -953,8 +993,7 @@ class AsyncVerifier(_Face):
 
     async def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
         """What the ledger has left of each of the units that a budget names."""
-        self._check_loop()
-        return await run_async(left(genuine, units, self._parts.stores))
+        return await self._run_steps(left(genuine, units, self._parts.stores))
 
     async def record_denial(
         self,
@@ -967,8 +1006,9 @@ class AsyncVerifier(_Face):
 
     async def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
         """Settle a reservation: True if it was open."""
-        self._check_loop()
-        return await run_async(self._closed(reservation_id, taken))
+        return await self._run_steps(self._closed(reservation_id, taken))
+
+    # end: verifier
 
     async def _granted(self, answer: Answer) -> AsyncGrant:
         """The grant of an answer, for coroutines. Raises Denied."""
@@ -978,6 +1018,11 @@ class AsyncVerifier(_Face):
         """The decision, its calls awaited, or made in threads."""
         self._check_loop()
         return await answered_async(answer)
+
+    async def _run_steps(self, steps: Steps[_T]) -> _T:
+        """What steps come to, in the same way."""
+        self._check_loop()
+        return await run_async(steps)
 
     def _check_loop(self) -> None:
         """Raise RuntimeError in another event loop than the first."""

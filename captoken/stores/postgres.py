@@ -54,13 +54,13 @@ from captoken.stores._rules import (
     making,
     missing,
     not_an_answer,
-    short_debit,
     there_already,
     too_old,
     what_was_taken,
 )
+from captoken.stores._shells import AsyncLedgerShell, AsyncProofShell, Call, LedgerShell, ProofShell
 from captoken.stores.own_process import tell_of_forks
-from captoken.stores.ports import Debit, Reservation, Use
+from captoken.stores.ports import Reservation, Use
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 Source: TypeAlias = "str | Callable[[], Connection]"
@@ -249,12 +249,9 @@ class PostgresStore(_Place):
             self.close()
             raise
 
+    # called: postgres.ask, by `python -m tests.called`
     def _ask(
-        self,
-        statement: bytes,
-        values: Sequence[Any] = (),
-        *,
-        again: bool = False,
+        self, statement: bytes, values: Sequence[Any] = (), again: bool = False
     ) -> Any:
         """The one value that the statement gives; None if it gives no row. Raises StoreError.
 
@@ -265,6 +262,8 @@ class PostgresStore(_Place):
         if answer.is_lost and again:
             answer = self._ask_once(statement, values, until)
         return _value_of(answer)
+
+    # end: postgres.ask
 
     def _ask_once(self, statement: bytes, values: Sequence[Any], until: float) -> _Answer:
         """One question, and what came of it. Raises StoreError where there is no connection.
@@ -614,25 +613,34 @@ class _FlooredStore(_Floored[Source], PostgresStore):
     ) -> None:
         super().__init__(source, schema, timeout, lossless, clock, new)
         with self._kept():
-            # To look does no harm twice. To make does: the second time it would find its own.
-            self._begun(self._ask(*self._beginning(), again=new is None))
-            if new is not None:
-                self._met(self._ask(*self._meeting(), again=True))
+            self._begin()
 
-    def _ask(
-        self,
-        statement: bytes,
-        values: Sequence[Any] = (),
-        *,
-        again: bool = False,
-    ) -> Any:
-        """The same; and where the server is not known any more, it looks before it asks."""
+    # called: postgres.begin, by `python -m tests.called`
+    def _begin(self) -> None:
+        """Make it, or see that it is there."""
+        # To look does no harm twice. To make does: the second time it would find its own.
+        self._begun(self._ask(*self._beginning(), again=self._new is None))
+        if self._new is not None:
+            self._met(self._ask(*self._meeting(), again=True))
+
+    def _ask(self, statement: bytes, values: Sequence[Any] = (), again: bool = False) -> Any:
+        """The one value that the statement gives; None if it gives no row. Raises StoreError.
+
+        `again`: it may be run twice without harm. Where the server is not known any more, the store
+        looks before it asks.
+        """
         try:
-            return super()._ask(statement, values, again=again)
+            return super()._ask(statement, values, again)
         except MovedError:
             pass  # nothing was done
         self._met(super()._ask(*self._meeting(), again=True))
-        return super()._ask(statement, self._again(values), again=again)
+        return super()._ask(statement, self._again(values), again)
+
+    # end: postgres.begin
+
+    def _send(self, call: Call) -> Any:
+        """What the server answers. Raises StoreError."""
+        return self._ask(*call)
 
 
 class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
@@ -668,10 +676,46 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
     async def _first(self) -> None:
         """Refuse a server that forgets; then make it, or is it there?"""
         _refuse_unfit(await self._ask(_SETTINGS, again=True))
+        await self._begin()
+
+    # awaited: postgres.begin
+    async def _begin(self) -> None:
+        """Make it, or see that it is there."""
         # To look does no harm twice. To make does: the second time it would find its own.
         self._begun(await self._ask(*self._beginning(), again=self._new is None))
         if self._new is not None:
             self._met(await self._ask(*self._meeting(), again=True))
+
+    async def _ask(self, statement: bytes, values: Sequence[Any] = (), again: bool = False) -> Any:
+        """The one value that the statement gives; None if it gives no row. Raises StoreError.
+
+        `again`: it may be run twice without harm. Where the server is not known any more, the store
+        looks before it asks.
+        """
+        try:
+            return await self._ask_known(statement, values, again)
+        except MovedError:
+            pass  # nothing was done
+        self._met(await self._ask_known(*self._meeting(), again=True))
+        return await self._ask_known(statement, self._again(values), again)
+
+    # end: postgres.begin
+
+    # awaited: postgres.ask
+    async def _ask_known(
+        self, statement: bytes, values: Sequence[Any] = (), again: bool = False
+    ) -> Any:
+        """The one value that the statement gives; None if it gives no row. Raises StoreError.
+
+        `again`: it may be run twice without harm, and is if the connection breaks meanwhile.
+        """
+        until = self._until()
+        answer = await self._ask_once(statement, values, until)
+        if answer.is_lost and again:
+            answer = await self._ask_once(statement, values, until)
+        return _value_of(answer)
+
+    # end: postgres.ask
 
     async def _made(self) -> Self:
         """Make it. Nobody else has it where that fails, and its connections are closed."""
@@ -681,34 +725,10 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
             await self.aclose()
             raise
 
-    async def _ask(
-        self,
-        statement: bytes,
-        values: Sequence[Any] = (),
-        *,
-        again: bool = False,
-    ) -> Any:
-        """The one value that the statement gives: see `_FlooredStore._ask`. Raises StoreError."""
-        try:
-            return await self._ask_here(statement, values, again=again)
-        except MovedError:
-            pass  # nothing was done
-        self._met(await self._ask_here(*self._meeting(), again=True))
-        return await self._ask_here(statement, self._again(values), again=again)
-
-    async def _ask_here(
-        self,
-        statement: bytes,
-        values: Sequence[Any],
-        *,
-        again: bool,
-    ) -> Any:
-        """The value, from the server as it is known."""
-        until = self._until()
-        answer = await self._ask_once(statement, values, until)
-        if answer.is_lost and again:
-            answer = await self._ask_once(statement, values, until)
-        return _value_of(answer)
+    async def _send(self, call: Call) -> Any:
+        """What the server answers, once the store is open. Raises StoreError."""
+        await self.open()
+        return await self._ask(*call)
 
     async def _ask_once(self, statement: bytes, values: Sequence[Any], until: float) -> _Answer:
         """One question, and what came of it. Raises StoreError for what is no connection."""
@@ -782,9 +802,9 @@ class _Proofs(_Floored[_S]):
         self._add = self._function("add", parameters)
         self._peek = self._function("peek_add", parameters)
 
-    def _facts(self, use: Use, now: int) -> tuple[Any, ...]:
-        """What both functions are given. What is issued before `too_old` is forgotten."""
-        return (
+    def _add_call(self, use: Use, now: int, *, peek: bool) -> Call:
+        """The function, and what it is given. What is issued before `too_old` is forgotten."""
+        facts = (
             use.entry,
             use.issued_at,
             use.kid,
@@ -792,14 +812,19 @@ class _Proofs(_Floored[_S]):
             too_old(now),
             *self._floor_facts(),
         )
+        return (self._peek, facts, True) if peek else (self._add, facts)
+
+    def _was_first(self, answer: Any) -> bool:
+        return _yes(answer)
 
 
-class PostgresReplayStore(_Proofs[Source], _FlooredStore):
+class PostgresReplayStore(_Proofs[Source], _FlooredStore, ProofShell):
     """Used proofs, as many as the disk holds.
 
     The database keeps the floor. So only a new one, and one that a failover or a restored backup
     has set back, refuses what was issued up to five seconds later. `lossless=True` promises that it
-    is never set back. `clock` stands in for the server's.
+    is never set back. `clock` stands in for the server's. `peek` does what `add` does and undoes
+    it: so it also waits for locks, and no longer than that.
     """
 
     @classmethod
@@ -819,29 +844,8 @@ class PostgresReplayStore(_Proofs[Source], _FlooredStore):
         """
         return cls(source, **facts, _new=making(keys, floor))
 
-    def add(self, use: Use, now: int) -> bool:
-        """True if it is the first use, and above the floor.
 
-        Raises StoreError. Not asked again where the answer is lost: the second time it would find
-        its own use.
-        """
-        answer = self._ask(self._add, self._facts(use, now))
-        return _yes(answer)
-
-    def peek(self, use: Use, now: int) -> bool:
-        """Would `add` return True? Raises StoreError.
-
-        Does what `add` does and undoes it, so it also waits for locks, and no longer than that.
-        """
-        answer = self._ask(
-            self._peek,
-            self._facts(use, now),
-            again=True,
-        )
-        return _yes(answer)
-
-
-class AsyncPostgresReplayStore(_Proofs[AsyncSource], _AwaitedStore):
+class AsyncPostgresReplayStore(_Proofs[AsyncSource], _AwaitedStore, AsyncProofShell):
     """Used proofs, as in PostgresReplayStore, on connections that are awaited.
 
     The two share what they remember in one schema. `open` asks the server at once whether it will
@@ -876,16 +880,6 @@ class AsyncPostgresReplayStore(_Proofs[AsyncSource], _AwaitedStore):
         new = making(keys, floor)
         return await cls(source, connections=connections, **facts, _new=new)._made()
 
-    async def add(self, use: Use, now: int) -> bool:
-        """True if it is the first use: see `PostgresReplayStore.add`. Raises StoreError."""
-        await self.open()
-        return _yes(await self._ask(self._add, self._facts(use, now)))
-
-    async def peek(self, use: Use, now: int) -> bool:
-        """Would `add` return True? Raises StoreError."""
-        await self.open()
-        return _yes(await self._ask(self._peek, self._facts(use, now), again=True))
-
 
 class _LedgerFacts(TypedDict, total=False):
     """How a ledger counts, called or awaited."""
@@ -905,6 +899,7 @@ class _LedgerFacts(TypedDict, total=False):
 class _Counts(_Floored[_S]):
     """What a ledger asks."""
 
+    _server = _SERVER
     _kind = "ledger"
     _ahead = CLOCKS_DIFFER
 
@@ -937,10 +932,10 @@ class _Counts(_Floored[_S]):
         spent: LiteralString = "select spent from {} where link == %s and unit == %s"
         self._spent = self._statement(spent, "buckets")
 
-    def _facts(self, reservation: Reservation, now: int) -> tuple[Any, ...]:
-        """What both functions are given: the debits as a column each, in one order."""
+    def _reserve_call(self, reservation: Reservation, now: int, *, peek: bool) -> Call:
+        """The function, and what it is given: the debits as a column each, in one order."""
         debits = reservation.debits
-        return (
+        facts = (
             reservation.id,
             _array([rf'"\\x{debit.bucket.hex()}"' for debit in debits]),
             _array([_quoted(debit.unit) for debit in debits]),
@@ -955,23 +950,33 @@ class _Counts(_Floored[_S]):
             now,
             *self._floor_facts(),
         )
+        return self._peek if peek else self._reserve, facts, True
 
+    def _settle_call(
+        self,
+        reservation_id: bytes,
+        amounts: Mapping[str, int] | None,
+        now: int,
+    ) -> Call:
+        """The function, and what it is given: NULL for all. Raises TypeError for no amounts."""
+        taken = what_was_taken(amounts)
+        units = "{}" if taken is None else _array([_quoted(unit) for unit in taken])
+        sums = None if taken is None else _array([f"{amount:d}" for amount in taken.values()])
+        return self._settle, (reservation_id, units, sums, now)
 
-def _settling(
-    reservation_id: bytes,
-    amounts: Mapping[str, int] | None,
-    now: int,
-) -> tuple[Any, ...]:
-    """What `settle` is given: NULL for all of it. Raises TypeError for what is no amounts."""
-    taken = what_was_taken(amounts)
-    if taken is None:
-        return reservation_id, "{}", None, now
-    return (
-        reservation_id,
-        _array([_quoted(unit) for unit in taken]),
-        _array([f"{amount:d}" for amount in taken.values()]),
-        now,
-    )
+    def _spent_call(self, bucket: bytes, unit: str) -> Call:
+        return self._spent, (bucket, unit), True
+
+    def _was_open(self, answer: Any) -> bool:
+        return _yes(answer)
+
+    def _amount(self, answer: Any) -> int:
+        """What a bucket says that it was debited. Raises StoreError."""
+        if answer is None:
+            return 0
+        if type(answer) is not int:
+            raise not_an_answer(_SERVER, answer)
+        return answer
 
 
 # Arrays are written as the server reads them. psycopg would look at each value of a list to find
@@ -989,21 +994,13 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _counted(answer: Any) -> int:
-    """What a bucket says that it was debited. Raises StoreError."""
-    if answer is None:
-        return 0
-    if type(answer) is not int:
-        raise not_an_answer(_SERVER, answer)
-    return answer
-
-
-class PostgresLedger(_Counts[Source], _FlooredStore):
+class PostgresLedger(_Counts[Source], _FlooredStore, LedgerShell):
     """Counts. `shared=True` says that all servers that take these tokens count in this schema.
 
     The database keeps the floor: see Ledger. It rises when a failover or a restored backup has set
     the database back; not with `lossless=True`, which promises that none does. `clock` stands in
-    for the server's.
+    for the server's. `peek` does what `reserve` does and undoes it: so it also waits for locks, and
+    no longer than that.
     """
 
     @classmethod
@@ -1023,41 +1020,8 @@ class PostgresLedger(_Counts[Source], _FlooredStore):
         """
         return cls(source, **facts, _new=making(keys, floor))
 
-    def reserve(self, reservation: Reservation, now: int) -> Debit | None:
-        """None if every bucket had enough and was debited, else the first that had not.
 
-        Raises StoreError. A reservation has an id, so it may be asked for again.
-        """
-        answer = self._ask(self._reserve, self._facts(reservation, now), again=True)
-        return short_debit(_SERVER, answer, reservation)
-
-    def peek(self, reservation: Reservation, now: int) -> Debit | None:
-        """What `reserve` would answer: None, or the first bucket that has not enough.
-
-        Raises StoreError. Does what `reserve` does and undoes it, so it also waits for locks, and
-        no longer than that.
-        """
-        answer = self._ask(self._peek, self._facts(reservation, now), again=True)
-        return short_debit(_SERVER, answer, reservation)
-
-    def settle(
-        self,
-        reservation_id: bytes,
-        amounts: Mapping[str, int] | None,
-        now: int,
-    ) -> bool:
-        """True if the reservation was open: what was not taken of it goes back.
-
-        Raises StoreError.
-        """
-        return _yes(self._ask(self._settle, _settling(reservation_id, amounts, now)))
-
-    def spent(self, bucket: bytes, unit: str) -> int:
-        """What a bucket has been debited. Raises StoreError."""
-        return _counted(self._ask(self._spent, (bucket, unit), again=True))
-
-
-class AsyncPostgresLedger(_Counts[AsyncSource], _AwaitedStore):
+class AsyncPostgresLedger(_Counts[AsyncSource], _AwaitedStore, AsyncLedgerShell):
     """Counts, as PostgresLedger does, on connections that are awaited.
 
     The two count together in one schema. `open` asks the server at once whether it will do; else
@@ -1092,33 +1056,6 @@ class AsyncPostgresLedger(_Counts[AsyncSource], _AwaitedStore):
         """
         new = making(keys, floor)
         return await cls(source, connections=connections, **facts, _new=new)._made()
-
-    async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
-        """None if every bucket had enough: see `PostgresLedger.reserve`. Raises StoreError."""
-        await self.open()
-        answer = await self._ask(self._reserve, self._facts(reservation, now), again=True)
-        return short_debit(_SERVER, answer, reservation)
-
-    async def peek(self, reservation: Reservation, now: int) -> Debit | None:
-        """What `reserve` would answer: see `PostgresLedger.peek`. Raises StoreError."""
-        await self.open()
-        answer = await self._ask(self._peek, self._facts(reservation, now), again=True)
-        return short_debit(_SERVER, answer, reservation)
-
-    async def settle(
-        self,
-        reservation_id: bytes,
-        amounts: Mapping[str, int] | None,
-        now: int,
-    ) -> bool:
-        """True if the reservation was open: see `PostgresLedger.settle`. Raises StoreError."""
-        await self.open()
-        return _yes(await self._ask(self._settle, _settling(reservation_id, amounts, now)))
-
-    async def spent(self, bucket: bytes, unit: str) -> int:
-        """What a bucket has been debited. Raises StoreError."""
-        await self.open()
-        return _counted(await self._ask(self._spent, (bucket, unit), again=True))
 
 
 class PostgresSnapshots(PostgresStore):

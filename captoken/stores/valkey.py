@@ -37,11 +37,11 @@ from captoken.stores._rules import (
     mark,
     missing,
     not_an_answer,
-    short_debit,
     there_already,
     too_old,
     what_was_taken,
 )
+from captoken.stores._shells import AsyncLedgerShell, AsyncProofShell, Call, LedgerShell, ProofShell
 from captoken.stores._valkey_lua import (
     ADD,
     APPEND,
@@ -56,7 +56,7 @@ from captoken.stores._valkey_lua import (
     SINCE,
 )
 from captoken.stores._valkey_time import close_idle, in_time, within
-from captoken.stores.ports import DELTAS, KEPT, MOST_BUCKETS, Debit, Reservation, Use
+from captoken.stores.ports import DELTAS, KEPT, MOST_BUCKETS, Reservation, Use
 
 _SERVER = "Valkey"
 
@@ -282,12 +282,8 @@ class ValkeyStore(_Place):
 
     def _script(self, text: str) -> Callable[[list[Any], list[Any]], Any]:
         """Runs a script by its digest, and loads it where it is not known."""
-        script = self._client.register_script(text)
-
-        def run(keys: list[Any], args: list[Any]) -> Any:
-            return self._ask(script, keys=keys, args=args)
-
-        return run
+        script: Callable[[list[Any], list[Any]], Any] = self._client.register_script(text)
+        return script
 
 
 def _there(answer: Any) -> Any:
@@ -365,7 +361,11 @@ class _FlooredStore(_Floored, ValkeyStore):
     ) -> None:
         super().__init__(client, prefix, timeout, lossless, clock, new)
         script, given = self._beginning()
-        self._begun(self._script(script)(*given))
+        self._begun(self._ask(self._script(script), *given))
+
+    def _send(self, call: Call) -> Any:
+        """What the server answers. Raises StoreError."""
+        return self._ask(*call)
 
 
 class _AwaitedStore(_Floored, AwaitedStore):
@@ -433,9 +433,9 @@ class _AwaitedStore(_Floored, AwaitedStore):
             failed = self._failed(LateError() if deadline.expired() else error)
         raise StoreError(failed)
 
-    async def _asked(self, call: Callable[..., Awaitable[Any]], *given: Any) -> Any:
+    async def _send(self, call: Call) -> Any:
         """The same, of a store that is open: both are done within the time of one call."""
-        return await self._ask(self._opened_first, call, *given)
+        return await self._ask(self._opened_first, *call)
 
     async def _opened_first(self, call: Callable[..., Awaitable[Any]], *given: Any) -> Any:
         await self.open()
@@ -614,8 +614,8 @@ class _Proofs(_Floored):
         self._proofs = self._prefix + "proofs"
         self._add = self._script(ADD)
 
-    def _adding(self, use: Use, now: int, *, peek: bool) -> _Script:
-        """What ADD is given."""
+    def _add_call(self, use: Use, now: int, *, peek: bool) -> Call:
+        """ADD, and what it is given."""
         facts = [
             *self._floor_facts(),
             now,
@@ -626,16 +626,16 @@ class _Proofs(_Floored):
             int(peek),
             use.kid,
         ]
-        return [self._state, self._proofs], facts
+        return self._add, [self._state, self._proofs], facts
 
-    def _added(self, answer: Any) -> bool:
+    def _was_first(self, answer: Any) -> bool:
         """What ADD says. Raises StoreError when it is full, and for what is no answer."""
         if _there(answer) == -1:
             raise is_full(self._limit)
         return _yes(answer)
 
 
-class ValkeyReplayStore(_Proofs, _FlooredStore):
+class ValkeyReplayStore(_Proofs, _FlooredStore, ProofShell):
     """Used proofs.
 
     The server keeps the floor. So only a new one, and one that was restarted, refuse what was
@@ -660,20 +660,8 @@ class ValkeyReplayStore(_Proofs, _FlooredStore):
         """
         return cls(client, **facts, _new=making(keys, floor))
 
-    def add(self, use: Use, now: int) -> bool:
-        """True if it is the first use, and above the floor.
 
-        Raises StoreError when full or unreachable. A client that sends again after a lost answer
-        finds its own use: that is a denial, not an allowance.
-        """
-        return self._added(self._add(*self._adding(use, now, peek=False)))
-
-    def peek(self, use: Use, now: int) -> bool:
-        """Would `add` return True? Raises StoreError when full or unreachable."""
-        return self._added(self._add(*self._adding(use, now, peek=True)))
-
-
-class AsyncValkeyReplayStore(_Proofs, _AwaitedStore):
+class AsyncValkeyReplayStore(_Proofs, _AwaitedStore, AsyncProofShell):
     """Used proofs, as in ValkeyReplayStore, on a client of `valkey.asyncio`: calls are awaited.
 
     The two share what they remember under one prefix. `open` asks the server at once whether it
@@ -691,14 +679,6 @@ class AsyncValkeyReplayStore(_Proofs, _AwaitedStore):
     ) -> Self:
         """Make it on the server, and open it: see `ValkeyReplayStore.create`. Raises StoreError."""
         return await cls(client, **facts, _new=making(keys, floor)).open()
-
-    async def add(self, use: Use, now: int) -> bool:
-        """True if it is the first use: see `ValkeyReplayStore.add`. Raises StoreError."""
-        return self._added(await self._asked(self._add, *self._adding(use, now, peek=False)))
-
-    async def peek(self, use: Use, now: int) -> bool:
-        """Would `add` return True? Raises StoreError when full or unreachable."""
-        return self._added(await self._asked(self._add, *self._adding(use, now, peek=True)))
 
 
 class _LedgerFacts(TypedDict, total=False):
@@ -719,6 +699,7 @@ class _LedgerFacts(TypedDict, total=False):
 class _Counts(_Floored):
     """What a ledger asks, and how its keys are named."""
 
+    _server = _SERVER
     _kind = "ledger"
     _ahead = CLOCKS_DIFFER
 
@@ -743,14 +724,8 @@ class _Counts(_Floored):
         self._reserve = self._script(RESERVE)
         self._settle = self._script(SETTLE)
 
-    def _reserving(
-        self,
-        reservation: Reservation,
-        now: int,
-        *,
-        peek: bool,
-    ) -> _Script:
-        """What RESERVE is given."""
+    def _reserve_call(self, reservation: Reservation, now: int, *, peek: bool) -> Call:
+        """RESERVE, and what it is given."""
         kept_until = reservation.kept_until
         facts = [
             *self._floor_facts(),
@@ -771,20 +746,39 @@ class _Counts(_Floored):
         for debit in reservation.debits:
             keys.append(self._bucket(debit.bucket, debit.unit))
             facts += [debit.limit, debit.amount]
-        return keys, facts
+        return self._reserve, keys, facts
 
-    def _settling(
+    def _settle_call(
         self,
         reservation_id: bytes,
         amounts: Mapping[str, int] | None,
         now: int,
-    ) -> _Script:
-        """What SETTLE is given. Raises TypeError for what is no amounts."""
+    ) -> Call:
+        """SETTLE, and what it is given. Raises TypeError for what is no amounts."""
         taken = what_was_taken(amounts)
         facts = [now, self._buckets, "all" if taken is None else ""]
         for unit, amount in (taken or {}).items():
             facts += [unit, amount]
-        return [self._key(reservation_id)], facts
+        return self._settle, [self._key(reservation_id)], facts
+
+    def _spent_call(self, bucket: bytes, unit: str) -> Call:
+        """A plain reading of the key."""
+        return self._client.get, self._bucket(bucket, unit)
+
+    def _was_open(self, answer: Any) -> bool:
+        """What SETTLE says. Raises StoreError for what is no answer."""
+        return _yes(answer)
+
+    def _amount(self, answer: Any) -> int:
+        """What a bucket says that it was debited. Raises StoreError."""
+        if answer is None:
+            return 0
+
+        # A client may decode what it reads.
+        written = answer if isinstance(answer, bytes) else str(answer).encode()
+        if not re.fullmatch(rb"[0-9]{1,16}", written):
+            raise StoreError(_DAMAGED)
+        return int(written)
 
     def _key(self, reservation_id: bytes) -> str:
         """The key of one reservation."""
@@ -795,19 +789,7 @@ class _Counts(_Floored):
         return f"{self._buckets}{bucket.hex()}:{unit}"
 
 
-def _counted(text: Any) -> int:
-    """What a bucket says that it was debited. Raises StoreError."""
-    if text is None:
-        return 0
-
-    # A client may decode what it reads.
-    written = text if isinstance(text, bytes) else str(text).encode()
-    if not re.fullmatch(rb"[0-9]{1,16}", written):
-        raise StoreError(_DAMAGED)
-    return int(written)
-
-
-class ValkeyLedger(_Counts, _FlooredStore):
+class ValkeyLedger(_Counts, _FlooredStore, LedgerShell):
     """Counts. `shared=True` says that all servers that take these tokens count under this prefix.
 
     The server keeps the floor: see Ledger. It rises when the server lost its data. It also rises
@@ -833,40 +815,8 @@ class ValkeyLedger(_Counts, _FlooredStore):
         """
         return cls(client, **facts, _new=making(keys, floor))
 
-    def reserve(self, reservation: Reservation, now: int) -> Debit | None:
-        """None if every bucket had enough and was debited, else the first that had not.
 
-        Raises StoreError.
-        """
-        answer = self._reserve(*self._reserving(reservation, now, peek=False))
-        return short_debit(_SERVER, answer, reservation)
-
-    def peek(self, reservation: Reservation, now: int) -> Debit | None:
-        """What `reserve` would answer: None, or the first bucket that has not enough.
-
-        Raises StoreError.
-        """
-        answer = self._reserve(*self._reserving(reservation, now, peek=True))
-        return short_debit(_SERVER, answer, reservation)
-
-    def settle(
-        self,
-        reservation_id: bytes,
-        amounts: Mapping[str, int] | None,
-        now: int,
-    ) -> bool:
-        """True if the reservation was open: what was not taken of it goes back.
-
-        Raises StoreError.
-        """
-        return _yes(self._settle(*self._settling(reservation_id, amounts, now)))
-
-    def spent(self, bucket: bytes, unit: str) -> int:
-        """What a bucket has been debited. Raises StoreError."""
-        return _counted(self._ask(self._client.get, self._bucket(bucket, unit)))
-
-
-class AsyncValkeyLedger(_Counts, _AwaitedStore):
+class AsyncValkeyLedger(_Counts, _AwaitedStore, AsyncLedgerShell):
     """Counts, as ValkeyLedger does, on a client of `valkey.asyncio`: calls are awaited.
 
     The two count together under one prefix. `open` asks the server at once whether it will do; else
@@ -884,29 +834,6 @@ class AsyncValkeyLedger(_Counts, _AwaitedStore):
     ) -> Self:
         """Make it on the server, and open it: see `ValkeyLedger.create`. Raises StoreError."""
         return await cls(client, **facts, _new=making(keys, floor)).open()
-
-    async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
-        """None if every bucket had enough: see `ValkeyLedger.reserve`. Raises StoreError."""
-        answer = await self._asked(self._reserve, *self._reserving(reservation, now, peek=False))
-        return short_debit(_SERVER, answer, reservation)
-
-    async def peek(self, reservation: Reservation, now: int) -> Debit | None:
-        """What `reserve` would answer. Raises StoreError."""
-        answer = await self._asked(self._reserve, *self._reserving(reservation, now, peek=True))
-        return short_debit(_SERVER, answer, reservation)
-
-    async def settle(
-        self,
-        reservation_id: bytes,
-        amounts: Mapping[str, int] | None,
-        now: int,
-    ) -> bool:
-        """True if the reservation was open: see `ValkeyLedger.settle`. Raises StoreError."""
-        return _yes(await self._asked(self._settle, *self._settling(reservation_id, amounts, now)))
-
-    async def spent(self, bucket: bytes, unit: str) -> int:
-        """What a bucket has been debited. Raises StoreError."""
-        return _counted(await self._asked(self._client.get, self._bucket(bucket, unit)))
 
 
 class ValkeySnapshots(ValkeyStore):
@@ -942,7 +869,7 @@ class ValkeySnapshots(ValkeyStore):
         self._load = self._script(LOAD)
         self._since = self._script(SINCE)
         if not _is_new:
-            _there(self._script(LOOK_OVERLAY)(self._keys, []))
+            _there(self._ask(self._script(LOOK_OVERLAY), self._keys, []))
         elif not self._written(MAKE_OVERLAY, ()):
             raise there_already(_SERVER)
 
@@ -963,7 +890,7 @@ class ValkeySnapshots(ValkeyStore):
 
     def load(self) -> bytes | None:
         """The newest snapshot, and the deltas behind it, if there is one. Raises StoreError."""
-        found = _there(self._load(self._keys, []))
+        found = _there(self._ask(self._load, self._keys, []))
         return None if found is None else _bytes(found)
 
     def publish(self, snapshot: bytes, after: bytes | None) -> bool:
@@ -987,7 +914,7 @@ class ValkeySnapshots(ValkeyStore):
 
         Raises StoreError.
         """
-        found = _there(self._since(self._keys, [mark.hex()]))
+        found = _there(self._ask(self._since, self._keys, [mark.hex()]))
         if found is None:
             return None
         if not isinstance(found, list):
