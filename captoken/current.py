@@ -537,6 +537,7 @@ class _Steps(Generator[Any, Any, Any]):
     A block around all of its steps would be left open in whatever code asks for the next one.
     """
 
+    # called: current, by `python -m tests.called`
     def __init__(
         self,
         block: Callable[[], AbstractContextManager[Any]],
@@ -557,6 +558,8 @@ class _Steps(Generator[Any, Any, Any]):
         with self._block():
             self._steps.close()
 
+    # end: current
+
     def __del__(self) -> None:
         # Left before its end: what it does then it does with its own, not with what is current
         # where it happens to be dropped.
@@ -566,6 +569,7 @@ class _Steps(Generator[Any, Any, Any]):
 class _AwaitedSteps(AsyncGenerator[Any, Any]):
     """The same of an async generator: what it awaits in a step belongs to the step."""
 
+    # awaited: current
     def __init__(
         self,
         block: Callable[[], AbstractContextManager[Any]],
@@ -585,6 +589,8 @@ class _AwaitedSteps(AsyncGenerator[Any, Any]):
     async def aclose(self) -> None:
         with self._block():
             await self._steps.aclose()
+
+    # end: current
 
 
 # --- which trace it belongs to ----------------------------------------------------------------

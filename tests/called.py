@@ -45,8 +45,32 @@ PARTS: dict[str, Part] = {
     "grant": Part(_GRANT, _GRANT, (("self.blocking", "self"), ("self._awaited", "self._driver"))),
     "reserved": Part(_GRANT, _GRANT),
     "stores.shells": Part("stores/_shells.py", "stores/_shells.py"),
+    "ports.proofs": Part("stores/ports.py", "stores/ports.py"),
+    "ports.ledger": Part("stores/ports.py", "stores/ports.py"),
     "postgres.begin": Part("stores/postgres.py", "stores/postgres.py", (("self._ask_known", "super()._ask"),)),
     "postgres.ask": Part("stores/postgres.py", "stores/postgres.py", (("_ask_known", "_ask"),)),
+    "current": Part("current.py", "current.py", (("asend", "send"), ("athrow", "throw"), ("Generator[Any, Any]", "Generator[Any, Any, Any]"))),
+    "adapters.database": Part(
+        "adapters/postgres.py",
+        "adapters/postgres.py",
+        # The type of what it waits with is that of both connections.
+        (("wait(steps)", "wait(steps)  # type: ignore[assignment]"),),
+    ),
+    "adapters.block": Part("adapters/postgres.py", "adapters/postgres.py"),
+    "sqlalchemy": Part(
+        "adapters/sqlalchemy.py", "adapters/sqlalchemy.py", (("_async_source", "_source"), ("Engine(source.engine())", "source.engine()"))
+    ),
+    "langchain": Part(
+        "adapters/langchain.py",
+        "adapters/langchain.py",
+        (
+            ("awrap_tool_call", "wrap_tool_call"),
+            ("awrap_model_call", "wrap_model_call"),
+            ("check_async", "check"),
+            ("self._guard.served(decision.grant)", "decision.grant"),
+        ),
+    ),
+    "grpc": Part("adapters/_grpc/calls.py", "adapters/_grpc/calls.py", (("_run_async", "_run"),)),
 }
 
 # Everywhere: `Async` before a name is dropped, and what answers later answers at once.

@@ -823,8 +823,8 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     """A Grant whose answers are awaited. `blocking` is the plain one, for sync guards.
 
     An AsyncVerifier makes it, for its own event loop; elsewhere RuntimeError. Coroutines of that
-    loop may share it. It decides as `Grant` does, method by method. What is stated wrongly raises at
-    once, and Denied when the answer is awaited. Stores are awaited, or asked in threads, and a call
+    loop may share it. It decides as `Grant` does, method by method. What is stated wrongly raises
+    at once, and Denied when the answer is awaited. Stores are awaited, or asked in threads. A call
     that is cancelled after its first effect runs to its record, and then raises (24.20).
 
         grant = await verifier.authenticate(text)

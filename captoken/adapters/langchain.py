@@ -42,7 +42,7 @@ from captoken._format.extras import extra
 
 with extra("langchain"):
     from langchain.agents.middleware import AgentMiddleware
-    from langchain.agents.middleware.types import ModelRequest, ModelResponse
+    from langchain.agents.middleware.types import ModelRequest
     from langchain_core.messages import HumanMessage, ToolMessage
     from langchain_core.runnables import Runnable, RunnableConfig
     from langchain_core.runnables.config import ensure_config, var_child_runnable_config
@@ -133,14 +133,16 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             **options,
         )
 
+    # called: langchain, by `python -m tests.called`
     def wrap_tool_call(
         self,
         request: ToolCallRequest,
         handler: Callable[[ToolCallRequest], _Answer],
     ) -> _Answer:
-        """One tool call, in the thread that makes it: asked about, and then run under its grant.
+        """One tool call, where it is made: asked about, and then run under its grant.
 
-        The token and the grant are current while the tool runs, and for this step alone.
+        The token and the grant are current while the tool runs, and for this step alone. In an
+        event loop the tool's grant is awaited, if the guard's verifier is.
         """
         asked = self._asked(request)
         decision = self._guard.check(
@@ -157,12 +159,28 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         except Denied as denied:  # rule 3
             return _refusal(request.tool_call, request.tool, self._guard, denied.decision)
 
+    def wrap_model_call(
+        self,
+        request: ModelRequest[Any],
+        handler: Callable[[ModelRequest[Any]], Any],
+    ) -> Any:
+        """One request to the model, which may bring tools that the provider runs (rule 4)."""
+        self._check_native(request)
+        return handler(request)
+
+    # end: langchain
+
+    # awaited: langchain
     async def awrap_tool_call(
         self,
         request: ToolCallRequest,
         handler: Callable[[ToolCallRequest], Awaitable[_Answer]],
     ) -> _Answer:
-        """The same from an event loop: the tool's grant is awaited, if the guard's verifier is."""
+        """One tool call, where it is made: asked about, and then run under its grant.
+
+        The token and the grant are current while the tool runs, and for this step alone. In an
+        event loop the tool's grant is awaited, if the guard's verifier is.
+        """
         asked = self._asked(request)
         decision = await self._guard.check_async(
             asked.tool,
@@ -178,23 +196,16 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         except Denied as denied:  # rule 3
             return _refusal(request.tool_call, request.tool, self._guard, denied.decision)
 
-    def wrap_model_call(
-        self,
-        request: ModelRequest[Any],
-        handler: Callable[[ModelRequest[Any]], Any],
-    ) -> Any:
-        """One request to the model, which may bring tools that the provider runs (rule 4)."""
-        self._check_native(request)
-        return handler(request)
-
     async def awrap_model_call(
         self,
         request: ModelRequest[Any],
-        handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
+        handler: Callable[[ModelRequest[Any]], Awaitable[Any]],
     ) -> Any:
-        """The same from an event loop."""
+        """One request to the model, which may bring tools that the provider runs (rule 4)."""
         self._check_native(request)
         return await handler(request)
+
+    # end: langchain
 
     def _check_native(self, request: ModelRequest[Any]) -> None:
         """Rule 4. Raises GuardError.

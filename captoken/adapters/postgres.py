@@ -94,6 +94,7 @@ class Database:
     def __init__(self, block: Block) -> None:
         self._block = block
 
+    # called: adapters.database, by `python -m tests.called`
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
         """Run one statement and fetch its rows.
 
@@ -105,7 +106,6 @@ class Database:
             steps = block.execute(sql, parameters)
             rows: Rows = block.connection.wait(steps)  # type: ignore[assignment]
         return rows
-
 
     def execute_once(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
         """Run the first and only statement of the block, commit it, and hand out its rows.
@@ -123,17 +123,28 @@ class Database:
             rows: Rows = block.connection.wait(steps)  # type: ignore[assignment]
         return rows
 
+    # end: adapters.database
+
 
 class AsyncDatabase:
-    """The same for an AsyncConnection."""
+    """The same for an AsyncConnection.
+
+    Where `execute_once` is canceled at the commit, the connection is closed. Then nobody knows
+    whether the statement stands, either.
+    """
 
     __slots__ = ("_block",)
 
     def __init__(self, block: Block) -> None:
         self._block = block
 
+    # awaited: adapters.database
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
-        """Run one statement and fetch its rows: see `Database.execute`."""
+        """Run one statement and fetch its rows.
+
+        Parameters are `$1`, `$2`, as PostgreSQL itself spells them. Raises Denied, GuardError, or
+        what PostgreSQL raises, without its details (rule 9). The block goes on after each.
+        """
         block = self._block
         with block.one_at_a_time():
             steps = block.execute(sql, parameters)
@@ -141,15 +152,22 @@ class AsyncDatabase:
         return rows
 
     async def execute_once(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
-        """Run the only statement of the block, and commit it: see `Database.execute_once`.
+        """Run the first and only statement of the block, commit it, and hand out its rows.
 
-        Where that is canceled at the commit, the connection is closed. Then nobody knows, either.
+        It is committed only if the grant permits it still when it is done. Whatever comes of it,
+        the block is over. A statement that only reads runs in a read-only transaction.
+
+        Raises what `execute` does, and what a commit does: a constraint that is checked late, say.
+        All that is rolled back. Raises GuardError with the code `outcome_unknown` where the
+        connection is lost at the commit. Then the statement may stand, and is not run again.
         """
         block = self._block
         with block.one_at_a_time():
             steps = block.execute_once(sql, parameters)
             rows: Rows = await block.connection.wait(steps)
         return rows
+
+    # end: adapters.database
 
 
 @contextmanager
@@ -187,6 +205,7 @@ def guarded(
     """
     if not isinstance(connection, psycopg.Connection):
         raise TypeError(f"guarded takes a psycopg.Connection, not {type(connection).__name__}")
+    # called: adapters.block, by `python -m tests.called`
     block = Block(connection, grant, caller, max_rows, timeout, functions, cost)
     with Claim(connection):
         if block.enter():
@@ -199,6 +218,7 @@ def guarded(
             raise
         if block.leave(commit=True):
             connection.wait(block.commit())
+    # end: adapters.block
 
 
 @asynccontextmanager
@@ -220,6 +240,7 @@ async def guarded_async(
         raise TypeError(
             f"guarded_async takes a psycopg.AsyncConnection, not {type(connection).__name__}"
         )
+    # awaited: adapters.block
     block = Block(connection, grant, caller, max_rows, timeout, functions, cost)
     with Claim(connection):
         if block.enter():
@@ -232,3 +253,4 @@ async def guarded_async(
             raise
         if block.leave(commit=True):
             await connection.wait(block.commit())
+    # end: adapters.block

@@ -59,6 +59,7 @@ def guarded(engine: Engine, grant: Grant, **options: Any) -> Generator[Connectio
     Raises GuardError for an engine of another kind, and what the guard raises. A Denied is raised
     as it is; errors of the database are SQLAlchemy's.
     """
+    # called: sqlalchemy, by `python -m tests.called`
     source = _source(engine, _checked(grant), options)
     try:
         with source.engine().connect() as connection:
@@ -66,6 +67,7 @@ def guarded(engine: Engine, grant: Grant, **options: Any) -> Generator[Connectio
             connection.commit()
     finally:
         source.over = True
+    # end: sqlalchemy
 
 
 @asynccontextmanager
@@ -79,6 +81,7 @@ async def guarded_async(
     With PostgreSQL the grant is asked in the event loop: its stores are to be quick. With SQLite it
     is asked in the thread of the connection.
     """
+    # awaited: sqlalchemy
     source = _async_source(engine, _checked(grant), options)
     try:
         async with AsyncEngine(source.engine()).connect() as connection:
@@ -86,6 +89,7 @@ async def guarded_async(
             await connection.commit()
     finally:
         source.over = True
+    # end: sqlalchemy
 
 
 @overload

@@ -43,6 +43,7 @@ class ReplayStore(Protocol):
     But not for tokens of a key that was made along with it: none of them can have been used before.
     """
 
+    # called: ports.proofs, by `python -m tests.called`
     def add(self, use: Use, now: int) -> bool:
         """Remember a use, in one atomic step: True if it is the first and above the floor.
 
@@ -60,6 +61,8 @@ class ReplayStore(Protocol):
         """
         ...
 
+    # end: ports.proofs
+
 
 class AsyncReplayStore(Protocol):
     """A ReplayStore whose calls are awaited, in the event loop of the verifier.
@@ -70,13 +73,25 @@ class AsyncReplayStore(Protocol):
     # True.
     awaited: ClassVar[bool]
 
+    # awaited: ports.proofs
     async def add(self, use: Use, now: int) -> bool:
-        """Remember a use: as `ReplayStore.add`."""
+        """Remember a use, in one atomic step: True if it is the first and above the floor.
+
+        A use is remembered for as long as its proof could pass as fresh. The floor rises behind
+        what is forgotten, so that a clock set back revives nothing. Raises StoreError, or anything,
+        when it is full or cannot be reached: then the request is denied.
+        """
         ...
 
     async def peek(self, use: Use, now: int) -> bool:
-        """Would `add` return True for this use, now? As `ReplayStore.peek`."""
+        """Would `add` return True for this use, now? Remembers nothing, and forgets nothing.
+
+        For `explain` alone: an answer is true only until somebody adds, so it allows nothing.
+        Raises as `add` does. What only writing shows, such as a full disk, it need not see.
+        """
         ...
+
+    # end: ports.proofs
 
 
 # --- the ledger -----------------------------------------------------------------------------------
@@ -179,6 +194,7 @@ class Ledger(Protocol):
     # Do all servers that take these tokens count here?
     shared: bool
 
+    # called: ports.ledger, by `python -m tests.called`
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """Debit every bucket, in one atomic step, and answer None: all had enough.
 
@@ -199,7 +215,12 @@ class Ledger(Protocol):
         """
         ...
 
-    def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
+    def settle(
+        self,
+        reservation_id: bytes,
+        amounts: Mapping[str, int] | None,
+        now: int,
+    ) -> bool:
         """What was taken in fact: at most what was reserved, and the rest goes back. Atomic.
 
         None is all of it. False if no such reservation is open: settled, cancelled, or too late.
@@ -210,6 +231,8 @@ class Ledger(Protocol):
     def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited, reservations included."""
         ...
+
+    # end: ports.ledger
 
 
 class AsyncLedger(Protocol):
@@ -225,12 +248,25 @@ class AsyncLedger(Protocol):
     # Do all servers that take these tokens count here?
     shared: bool
 
+    # awaited: ports.ledger
     async def reserve(self, reservation: Reservation, now: int) -> Debit | None:
-        """Debit every bucket, in one atomic step: as `Ledger.reserve`."""
+        """Debit every bucket, in one atomic step, and answer None: all had enough.
+
+        Else the answer is the first that had not, and nothing is debited. Again with the same id:
+        the same answer, and nothing is debited twice.
+
+        Raises StoreError for an amount below 0. Raises StoreError, or anything, when it cannot be
+        known: then the request is denied, and what was reserved, if it was, counts as spent.
+        """
         ...
 
     async def peek(self, reservation: Reservation, now: int) -> Debit | None:
-        """What `reserve` would answer, now: as `Ledger.peek`."""
+        """What `reserve` would answer, now: None, or the first bucket that has not enough.
+
+        Debits nothing, and forgets nothing. For `explain` alone: an answer is true only until
+        somebody reserves, so it allows nothing. Raises as `reserve` does. What only writing shows,
+        such as a full disk, it need not see.
+        """
         ...
 
     async def settle(
@@ -239,12 +275,18 @@ class AsyncLedger(Protocol):
         amounts: Mapping[str, int] | None,
         now: int,
     ) -> bool:
-        """What was taken in fact: as `Ledger.settle`."""
+        """What was taken in fact: at most what was reserved, and the rest goes back. Atomic.
+
+        None is all of it. False if no such reservation is open: settled, cancelled, or too late.
+        Asked again after an error it settles once, whether the first call was heard or not.
+        """
         ...
 
     async def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited, reservations included."""
         ...
+
+    # end: ports.ledger
 
 
 # --- snapshots ------------------------------------------------------------------------------------

@@ -294,6 +294,7 @@ class Call:
         self._context = context
         self._method = method
 
+    # called: grpc, by `python -m tests.called`
     def ask(self, steps: Steps[_R]) -> _R:
         """What steps come to that may be denied.
 
@@ -315,6 +316,20 @@ class Call:
         self._context.abort(status, sentence)
         # A context that does not raise would let the handler run. This ends the call as well.
         raise AssertionError("a call went on that was ended")
+
+    def stand(self) -> None:
+        """Go on only while the grant stands: before each message of an answer (rule 3)."""
+        self.ask(self.judged.stand())
+
+    def end(self) -> None:
+        """For a handler that caught the refusal of a message and went on.
+
+        What it returns is not sent.
+        """
+        if self.judged.refused is not None:
+            self.refuse(self.judged.refused)
+
+    # end: grpc
 
     def step(self, function: Callable[..., Any], *given: Any) -> Any:
         """A step of the handler, which may be all of it, or up to its next message.
@@ -339,18 +354,6 @@ class Call:
             self.ask(self.judged.go_on(message))
             yield message
 
-    def stand(self) -> None:
-        """Go on only while the grant stands: before each message of an answer (rule 3)."""
-        self.ask(self.judged.stand())
-
-    def end(self) -> None:
-        """For a handler that caught the refusal of a message and went on.
-
-        What it returns is not sent.
-        """
-        if self.judged.refused is not None:
-            self.refuse(self.judged.refused)
-
 
 class AsyncCall:
     """A call on a server of `grpc.aio`: others go on while a store is waited for.
@@ -369,8 +372,12 @@ class AsyncCall:
         # A message that was judged, and that the handler has not yet taken.
         self._first: Any = None
 
+    # awaited: grpc
     async def ask(self, steps: Steps[_R]) -> _R:
-        """What steps come to that may be denied: a denial is the end of the call."""
+        """What steps come to that may be denied.
+
+        A denial is the end of the call: it is answered, and not raised further.
+        """
         try:
             with answering(lambda: self._method):
                 return await _run_async(steps)
@@ -385,8 +392,22 @@ class AsyncCall:
         status, sentence = _answer_to(denied)
         _number(self._context, denied)
         await self._context.abort(status, sentence)
-        # As in `Call.refuse`: in any case nothing goes on.
+        # A context that does not raise would let the handler run. This ends the call as well.
         raise AssertionError("a call went on that was ended")
+
+    async def stand(self) -> None:
+        """Go on only while the grant stands: before each message of an answer (rule 3)."""
+        await self.ask(self.judged.stand())
+
+    async def end(self) -> None:
+        """For a handler that caught the refusal of a message and went on.
+
+        What it returns is not sent.
+        """
+        if self.judged.refused is not None:
+            await self.refuse(self.judged.refused)
+
+    # end: grpc
 
     async def step(self, step: Awaitable[_R]) -> _R:
         """A step of the handler, under the grant and nothing else (rule 5).
@@ -438,15 +459,6 @@ class AsyncCall:
         if not is_end:
             await self.ask(self.judged.go_on(message))
         return message
-
-    async def stand(self) -> None:
-        """Go on only while the grant stands: before each message of an answer (rule 3)."""
-        await self.ask(self.judged.stand())
-
-    async def end(self) -> None:
-        """For a handler that caught the refusal of a message and went on: nothing is sent."""
-        if self.judged.refused is not None:
-            await self.refuse(self.judged.refused)
 
     def _take_first(self) -> Any:
         """The first message, which was judged before the handler started; None from then on.
