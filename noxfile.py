@@ -115,7 +115,7 @@ def gaps(session: nox.Session) -> None:
 def kills(session: nox.Session) -> None:
     """kill -9, again and again: what was acknowledged is there."""
     prepare(session)
-    tests = ["tests/stores/test_faults.py", "tests/stores/test_sqlite_store.py"]
+    tests = ["tests/stores/test_faults.py", "tests/stores/test_sqlite.py"]
     session.run("pytest", "-k", "kill", *tests, env={"CAPTOKEN_KILLS": KILLS})
 
 

@@ -41,7 +41,7 @@ from captoken._format.clocks import Seconds, read_clock
 from captoken._format.encoding import LIMITS
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import NoToken
-from captoken._format.sealed import SealedValue, forgetful
+from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.text import PROOF_CHARS
 from captoken._language.access import Access
 from captoken._language.caveats import COUNTED
@@ -141,14 +141,14 @@ class Held(SealedValue, frozen=True, eq=False):
             return self._shown_to(audience, expires_in, room, keep, clamp, caveats)
         room -= PROOF_CHARS + 1
         shown = self._shown_to(audience, expires_in, room, keep, clamp, caveats)
-        means = self.token.means
+        context = self.token.context
         return with_proof(
             shown,
             signer,
             audience=self.token.proven_to(audience, signer),
             request=request,
-            clock=means.clock,
-            random=means.random,
+            clock=context.clock,
+            random=context.random,
         )
 
     def _shown_to(
@@ -167,7 +167,7 @@ class Held(SealedValue, frozen=True, eq=False):
         """
         wanted = (audience, expires_in, keep, clamp, dict(caveats))
         asked = None if not COUNTED.isdisjoint(caveats) else _frozen(wanted)
-        now = read_clock(self.token.means.clock)
+        now = read_clock(self.token.context.clock)
         kept = self._shown.get(asked)
         if kept is not None and kept.made <= now < kept.until:
             return kept.text
@@ -424,7 +424,7 @@ def holding(held: Held | Token | None = None) -> Held:
     return mine
 
 
-@forgetful  # so that no frame of a traceback holds the text
+@no_arguments_in_traceback  # so that no frame of a traceback holds the text
 def use(token: Token | str | Held, signer: Signer | None = None) -> AbstractContextManager[Held]:
     """In this block, `token` is what this code holds; `signer` is the key that it is bound to.
 
@@ -434,7 +434,7 @@ def use(token: Token | str | Held, signer: Signer | None = None) -> AbstractCont
     return _Block(_held, _held_of(token, signer))
 
 
-@forgetful
+@no_arguments_in_traceback
 def _held_of(token: Token | str | Held, signer: Signer | None) -> Held:
     """What holds a token, or its text. Raises TokenFormatError, TypeError."""
     if isinstance(token, Held):
@@ -499,7 +499,7 @@ def during(
 ) -> Generator[_Y, _S, _R]: ...
 
 
-@forgetful
+@no_arguments_in_traceback
 def during(token: Token | str | Held, generator: Any, signer: Signer | None = None) -> Any:
     """The same generator, sync or async, which holds `token` in each of its steps.
 

@@ -29,11 +29,11 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import LIMITS, b64decode, decode_json
 from captoken._format.errors import DischargeError, LimitError
 from captoken._format.parts import Packet
-from captoken._format.sealed import Sealed, SealedValue, forgetful
+from captoken._format.sealed import Sealed, SealedValue, no_arguments_in_traceback
 from captoken._format.text import UNBOUND, text_of
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.discharge import CAVEAT_KEY_BYTES, Discharge, Ticket
-from captoken._writing.compose import Means, Terms, compose_request, spell
+from captoken._writing.compose import Terms, WriterContext, compose_request, spell
 from captoken._writing.keywords import LinkCaveats
 from captoken.keys.secret import DischargerKey
 
@@ -191,7 +191,7 @@ class Discharger(SealedValue, frozen=True, eq=False):
             raise TypeError(f"Allow(expires_in=…), not {type(given).__name__}")
         return self._discharge(self._open(ticket), given)
 
-    @forgetful
+    @no_arguments_in_traceback
     def _open(self, ticket: Ticket | str) -> _Opened:
         """What is sealed in a ticket for this key.
 
@@ -218,9 +218,9 @@ class Discharger(SealedValue, frozen=True, eq=False):
         Raises TypeError or ValueError for caveats that no discharge has, LimitError.
         """
         terms = Terms(allowed.caveats)
-        means = Means(self.vocabulary, self.clock)
+        context = WriterContext(self.vocabulary, self.clock)
         why_not = "it would say something of the token"
-        stated = compose_request(terms, means, "a discharge", why_not)
+        stated = compose_request(terms, context, "a discharge", why_not)
         if "exp" not in stated:
             raise ValueError("a discharge expires: give expires_in or expires_at")
 

@@ -23,7 +23,7 @@ from captoken._format.encoding import LIMITS, MAX_INTEGER, b64decode, b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import LimitError, TokenFormatError
 from captoken._format.parts import Packet
-from captoken._format.sealed import forgetful
+from captoken._format.sealed import no_arguments_in_traceback
 from captoken._format.text import BOUND, PROOF_BYTES, PROOF_CHARS, parts_of, proof_text
 from captoken._language.access import Access
 from captoken.stores.ports import Use
@@ -211,7 +211,7 @@ def prove(
     return head + _signature(signer, message)
 
 
-@forgetful
+@no_arguments_in_traceback
 def with_proof(
     text: str,
     signer: Signer,

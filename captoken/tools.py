@@ -30,7 +30,7 @@ from captoken import current
 from captoken._bounds import TOO_LARGE, too_large
 from captoken._format import names
 from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._language.access import Access, Caller, NotFinite
 from captoken._language.costs import cost_of, read_cost
 from captoken._verification.decision import Decision, Denied
@@ -115,7 +115,7 @@ def _read(given: Any, what: str) -> dict[str, Any]:
 
     Raises TypeError for what is no mapping, and what it raises.
     """
-    return {} if given is None else read_once(given, what)
+    return {} if given is None else frozen_copy(given, what)
 
 
 def access_or_refusal(tool: Any, arguments: Any, why: str) -> Access | tuple[str, str]:
@@ -505,7 +505,7 @@ def guarded_tool(
         kind = type(verifier).__name__
         raise TypeError(f"a {kind} is no verifier: write @guarded_tool(verifier)")
     guard = ToolGuard(verifier, cost=cost, attributes=attributes)
-    renamed = read_once({} if names is None else names, "names")
+    renamed = frozen_copy({} if names is None else names, "names")
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         asking = _asking(_Tool(function, name, renamed), guard)

@@ -36,7 +36,7 @@ from captoken import Grant, Issuer, Keyring, Verifier, current
 from captoken.adapters import postgres, sqlite
 from captoken.adapters.fastapi import granted, protect
 from captoken.adapters.httpx import auth
-from captoken.adapters.mcp import Guard, told
+from captoken.adapters.mcp import Guard, explains_denials
 from captoken.adapters.mcp_client import Presenting
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to
 from captoken.audit import AuditTrail, check, read
@@ -100,7 +100,7 @@ FILED = [("cedar", CEDAR), ("dune", "Merger talks, not public.")]
 
 
 @filings.tool()
-@told
+@explains_denials
 def search(issuer: str) -> str:
     """What an issuer has filed: text that somebody else wrote."""
     with closing(sqlite3.connect(":memory:")) as connection:

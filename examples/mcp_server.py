@@ -13,7 +13,7 @@ import sys
 from contextlib import closing
 
 from captoken import Keyring, Verifier, current
-from captoken.adapters.mcp import Guard, told
+from captoken.adapters.mcp import Guard, explains_denials
 from captoken.adapters.sqlite import guarded
 
 try:
@@ -26,7 +26,7 @@ server = Server("sales", log_level="ERROR")
 
 
 @server.tool()
-@told
+@explains_denials
 def query(sql: str) -> str:
     """Run a query. What it may touch is what the token of this very call may touch."""
     with closing(sqlite3.connect(":memory:")) as connection:

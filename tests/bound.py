@@ -11,7 +11,7 @@ from captoken import Verifier
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
 from tests.reference import evaluator
-from tests.reference.world import ASK, NOW, SALES, append, hop, keyring, sections, text
+from tests.reference.fixtures import ASK, NOW, SALES, append, hop, keyring, sections, text
 
 AUDIENCE = "sales-db"
 ORCHESTRATOR, SALES_AGENT, EU_AGENT, MALLORY = (SigningKey(bytes([n, *range(31)])) for n in (11, 12, 13, 14))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import platforms
-from tests.said import is_told, stands_on_the_page
+from tests.catalogue_check import is_told, stands_on_the_page
 
 # gRPC has hooks that run in every forked child, as `initdb` is before it begins; with other tests' servers in its threads
 # these now and then end the child. No test uses gRPC on both sides of a fork. Read when gRPC is imported.
@@ -52,7 +52,7 @@ def _told_as_on_the_page(
 
 
 def pytest_configure() -> None:
-    """Every error that a test waits for says what docs/errors.md has (tests/said.py)."""
+    """Every error that a test waits for says what docs/errors.md has (tests/catalogue_check.py)."""
     pytest.RaisesExc.__exit__ = _told_as_on_the_page  # type: ignore[method-assign]
 
 

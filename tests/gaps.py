@@ -290,7 +290,7 @@ def of_discharges() -> Iterator[Case]:
 
 def of_issuance() -> Iterator[Case]:
     from tests.issuance import saml_idp, test_must_deny, test_saml_service, test_service
-    from tests.issuance.test_service import World, nightly
+    from tests.issuance.test_issuance import World, nightly
 
     world = World()
     for name, text in filled(bounds.ISSUANCE_BYTES - 16):

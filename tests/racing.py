@@ -10,8 +10,8 @@ from typing import Any
 
 from captoken import Access, Keyring, Verifier
 from captoken.stores.sqlite import SQLiteReplayStore
+from tests.fixtures import sent
 from tests.stores.begun import begun
-from tests.world import sent
 
 WAIT = 60  # seconds, after which a race is stuck and fails
 

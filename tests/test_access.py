@@ -9,7 +9,7 @@ import pytest
 from captoken import Access
 from captoken._language.constraints import read_constraint
 from captoken._language.costs import costing
-from tests.world import mint, named, verifier
+from tests.fixtures import mint, named, verifier
 
 MISSTATED: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"table": "sales"}, ValueError),

@@ -19,7 +19,7 @@ from captoken.adapters._http.credentials import refuse_stray
 from captoken.adapters._http.escapes import fields, unescaped, values_in
 from captoken.adapters._http.exchange import RequestError
 from captoken.tools import ToolGuard, access_or_refusal, access_to
-from tests.world import verifier
+from tests.fixtures import verifier
 
 ROOT = Path(__file__).parent.parent / "captoken"
 ROOM = bounds.FACTS - 2 - 16 - 3 - 2  # of a text that is the one argument, `q`
@@ -62,7 +62,7 @@ def test_a_bound_is_a_number_of_bytes(given: Any) -> None:
 
 def test_a_guard_of_tools_denies_what_is_too_large_and_says_so() -> None:
     from captoken import current
-    from tests.world import mint
+    from tests.fixtures import mint
 
     with current.use(mint(tools={"*": {}})):
         allowed, large = (ToolGuard(verifier()).check("search", {"q": "x" * (ROOM + more)}) for more in (0, 1))
@@ -154,7 +154,7 @@ def test_a_query_is_read_as_frameworks_read_it() -> None:
 # --- one rule for all -----------------------------------------------------------------------------
 
 # Who decides about accesses that no stranger's data is in: names of tables and columns, out of a statement that has a bound of its own.
-OF_SQL = re.compile(r"adapters/(_sqlite|_postgres|_sqlalchemy)/|adapters/(sqlite|postgres|sqlalchemy|_paying|_rows|_taking)\.py")
+OF_SQL = re.compile(r"adapters/(_sqlite|_postgres|_sqlalchemy)/|adapters/(sqlite|postgres|sqlalchemy|_costed_grant|_rows|_usage_meter)\.py")
 ASKS = {"check", "authorize", "check_async"}
 
 

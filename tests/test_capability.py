@@ -13,7 +13,7 @@ from captoken._language.link import Link
 from captoken._language.links import read_link
 from captoken._writing.keywords import UNSET
 from captoken.caveats import Caveat, Situation, Vocabulary
-from tests.world import NOW, data, tool
+from tests.fixtures import NOW, data, tool
 
 
 def of(*links: dict[str, Any], vocabulary: Vocabulary = V1) -> Capability:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from captoken import Access, Issuer, Verifier, WideningError
-from captoken._language.caveats import BUILT_IN, COUNTED, EARLY, RIGHTS, SETTLING, V1, BuiltIn
+from captoken._language.caveats import BUILT_IN, COUNTED, EARLY, NARROWING, RIGHTS, V1, BuiltIn
 from captoken._language.conditions import TaskPath
 from captoken._language.constraints import Constraint, read_constraint
 from captoken._language.kinds import Excess
 from captoken._writing.keywords import POSITION, LinkCaveats, MintCaveats, check_known
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
-from tests.world import KEYRING, NOW, WHO, clock, data, tool
+from tests.fixtures import KEYRING, NOW, WHO, clock, data, tool
 
 # A value of each caveat of version 1, not in normal form where there is another form.
 VALUES: dict[str, Any] = {
@@ -87,9 +87,9 @@ def test_every_kind_is_here() -> None:
 @pytest.mark.parametrize("key", VALUES)
 def test_a_caveat_is_held_in_normal_form(key: str) -> None:
     """Normal again, read back as the same, met with itself the same, and covered by itself."""
-    held = made(key, VALUES[key]).held()
-    assert held.held() == held == held.meet(held) and held.covers(held)
-    again = [made(key, value).held() for key, value in held.stated().items()]
+    held = made(key, VALUES[key]).normalized()
+    assert held.normalized() == held == held.meet(held) and held.covers(held)
+    again = [made(key, value).normalized() for key, value in held.stated().items()]
     both = again[0]
     for one in again[1:]:
         both = both.meet(one)
@@ -98,12 +98,12 @@ def test_a_caveat_is_held_in_normal_form(key: str) -> None:
 
 def test_a_caveat_that_is_silent_prohibits_nothing() -> None:
     """Whoever asks may leave it out: the ledger counts it, or the token's task is what it says. Tasks that lie apart speak."""
-    held = [made(key, value).held() for key, value in VALUES.items()]
+    held = [made(key, value).normalized() for key, value in VALUES.items()]
     silent = [caveat for caveat in held if caveat.is_silent]
     assert [type(caveat).__name__ for caveat in silent] == ["TaskPath", "Uses"]
     for access in (Access(), data("people"), tool("search")):
         assert [caveat.prohibits(access, Situation(NOW)) for caveat in silent] == [None] * len(silent)
-    torn = made("task", "task-123/a").held().meet(made("task", "task-123/b").held())
+    torn = made("task", "task-123/a").normalized().meet(made("task", "task-123/b").normalized())
     reason = torn.prohibits(Access(), Situation(NOW))
     assert torn.is_nothing and not torn.is_silent and isinstance(reason, Reason) and reason.code == "task"
 
@@ -120,7 +120,7 @@ def test_words_go_by_what_stands_beside_a_caveat(stated: dict[str, Any], lines: 
 
 def test_what_a_kind_is_follows_from_its_class() -> None:
     assert {"exp", "nbf", "aud", "task", "fresh"} == EARLY
-    assert {"uses", "budget"} == COUNTED and {"aud", "task"} == SETTLING
+    assert {"uses", "budget"} == COUNTED and {"aud", "task"} == NARROWING
     assert RIGHTS == ("tables", "operations", "allow", "columns", "tools", "where")
 
 
@@ -157,7 +157,7 @@ class Region(BuiltIn, frozen=True):
 def test_what_a_kind_does_not_say_has_a_right_answer() -> None:
     """Two methods are enough: what it covers, what is asked too much, and the words follow."""
     held, less, more = Region(["eu", "us"]), Region(["eu"]), Region(["asia", "eu"])
-    assert held.covers(less) and not held.covers(more) and held.held() is held and not held.is_silent
+    assert held.covers(less) and not held.covers(more) and held.normalized() is held and not held.is_silent
     assert list(held.beyond({"region": less})) == []
     too_much = Excess("region", ["asia", "eu"], ["eu", "us"], ["asia", "eu"], {"region": ["eu"]})
     assert list(held.beyond({"region": more})) == [too_much]

@@ -20,7 +20,7 @@ from captoken.control import Operator
 from captoken.discharge import Allow, Discharger
 from captoken.keys import DischargerKey, OperatorKey
 from captoken.stores.memory import MemorySnapshots
-from tests.world import clock, code, mint, tool
+from tests.fixtures import clock, code, mint, tool
 
 FREE: dict[str, Any] = {"unrestricted": True}
 

@@ -38,8 +38,8 @@ from captoken.errors import DelegationError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
 from captoken.testing import hold as hold_until
-from tests.ours import ours
-from tests.world import KEYRING, SALES, WHO, clock, data, mint, verifier
+from tests.fixtures import KEYRING, SALES, WHO, clock, data, mint, verifier
+from tests.library_code import is_library_code
 
 MINE, CHILD = HolderKey.generate(), HolderKey.generate()
 PROOF = ".cap1p_"  # what a proof begins with, at the end of a text
@@ -130,7 +130,7 @@ def test_text_will_do_for_a_token_and_text_that_is_none_is_refused():
     frames = []
     trace = caught.value.__traceback__
     while trace is not None:
-        if ours(trace.tb_frame.f_code):
+        if is_library_code(trace.tb_frame.f_code):
             frames += [value for value in trace.tb_frame.f_locals.values() if isinstance(value, str) and "cap1_" in value]
         trace = trace.tb_next
     assert [frame for frame in frames if frame.endswith("!")] == []

@@ -24,8 +24,8 @@ from captoken.errors import OverlayError, StoreError
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
 from captoken.testing import FixedClock
+from tests.fixtures import KEYRING, NOW, clock, data, mint, verifier
 from tests.longer import drawing, times
-from tests.world import KEYRING, NOW, clock, data, mint, verifier
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
 OTHER = OperatorKey.from_bytes(bytes(range(4, 36)))

@@ -26,8 +26,8 @@ from captoken.keys import DischargerKey, HolderKey, PairwiseKey
 from captoken.proof import with_proof
 from captoken.stores.memory import MemoryReplayStore
 from captoken.testing import FixedClock, fixed_random
-from tests.ours import ours
-from tests.world import KEYRING, NOW, clock, code, data, mint, named, verifier
+from tests.fixtures import KEYRING, NOW, clock, code, data, mint, named, verifier
+from tests.library_code import is_library_code
 
 PARTY = DischargerKey.from_bytes(bytes(range(2, 34)))
 OTHER = DischargerKey.from_bytes(bytes(range(3, 35)))
@@ -887,12 +887,12 @@ def test_no_frame_of_an_error_holds_a_key(fails: Callable[[Token], Any]) -> None
         drawn.append(random_bytes(size))
         return drawn[-1]
 
-    watched = Token.of(token.secret_packet, token.unverified.root, structs.replace(token.means, random=source))
+    watched = Token.of(token.secret_packet, token.unverified.root, structs.replace(token.context, random=source))
     with pytest.raises(Exception) as caught:
         fails(watched)
     frame, passed = caught.value.__traceback__, 0
     while frame is not None:
-        if ours(frame.tb_frame.f_code):
+        if is_library_code(frame.tb_frame.f_code):
             passed += 1
             for name, value in frame.tb_frame.f_locals.items():
                 for secret in [*secrets, *drawn]:

@@ -13,7 +13,7 @@ from captoken._format.encoding import (
     decode_json,
     encode_json,
 )
-from tests.world import named
+from tests.fixtures import named
 
 
 @pytest.mark.parametrize("size", range(70))

@@ -17,8 +17,8 @@ from captoken.errors import CODES
 from captoken.keys import HolderKey
 from captoken.testing import ErrorEntry, error_catalogue
 from tests import messages
+from tests.fixtures import mint
 from tests.messages import DENIALS, PAGE, PRIVATE, PROGRAMMING, PROMISED, ROOT, Message, page
-from tests.world import mint
 
 ENTRIES = error_catalogue()
 MESSAGES = list(messages.messages())

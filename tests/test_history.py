@@ -18,7 +18,7 @@ from captoken.control._seen import Seen, keep_seen, kept_seen
 from captoken.errors import OverlayError
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
-from tests.world import NOW, clock
+from tests.fixtures import NOW, clock
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
 TRUSTED = [KEY.public]

@@ -9,8 +9,8 @@ from captoken._language.link import Lineage, Link
 from captoken._language.links import read_link
 from captoken._writing import widening
 from captoken._writing.holding import Holding, everything
+from tests.fixtures import mint
 from tests.longer import drawing, times
-from tests.world import mint
 
 TABLES = [[], ["a"], ["a", "b"], ["a.*"], ["a.b", "b"], ["*"]]
 OPERATIONS = [[], ["select"], ["insert", "select"], ["*"]]

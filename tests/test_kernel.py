@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures import KEYRING, NOW, mint, verifier
 from tests.mutation.rooms import kernel
-from tests.world import KEYRING, NOW, mint, verifier
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "kernel.md").read_text("utf-8")

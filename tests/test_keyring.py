@@ -9,7 +9,7 @@ import pytest
 
 from captoken import Issuer, Keyring, Verifier
 from captoken.errors import KeyringError
-from tests.world import KEY, KEYRING, SALES, WHO, data
+from tests.fixtures import KEY, KEYRING, SALES, WHO, data
 
 OTHER = bytes(range(32, 64))
 

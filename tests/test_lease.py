@@ -14,7 +14,7 @@ from captoken.discharge import Allow, Answer, Discharge, Discharger, Lease, Refu
 from captoken.errors import DischargeError, StoreError
 from captoken.keys import DischargerKey
 from captoken.testing import FixedClock
-from tests.world import NOW, clock, code, data, mint
+from tests.fixtures import NOW, clock, code, data, mint
 
 PARTY = DischargerKey.from_bytes(bytes(range(2, 34)))
 

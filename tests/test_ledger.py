@@ -25,7 +25,7 @@ from captoken.stores import _rules
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import KEPT, LEASE, USES, Debit, Reservation
 from captoken.testing import FixedClock, fixed_random
-from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, prove, sent, verifier
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, prove, sent, verifier
 
 MOST = 2**53 - 1
 

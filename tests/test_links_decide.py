@@ -21,9 +21,9 @@ from captoken._verification import plan
 from captoken.caveats import Caveat, Vocabulary
 from captoken.keys import DischargerKey
 from captoken.stores.memory import MemoryLedger
-from tests.world import KEYRING, NOW, WHO, clock, mint, verifier
-from tests.world import data as of_table
-from tests.world import tool as of_tool
+from tests.fixtures import KEYRING, NOW, WHO, clock, mint, verifier
+from tests.fixtures import data as of_table
+from tests.fixtures import tool as of_tool
 
 # Links of every kind of caveat and constraint: with each, one access that they permit and one that they do not.
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], Access, Access]] = {
@@ -81,7 +81,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], Access, Access]] = {
 
 # All of the algebra: by class or module, and name.
 ALGEBRA: list[tuple[Any, str]] = [
-    *((kind, name) for kind in (BuiltIn, *BUILT_IN) for name in ("meet", "covers", "held", "plainly_covers", "beyond", "stated")),
+    *((kind, name) for kind in (BuiltIn, *BUILT_IN) for name in ("meet", "covers", "normalized", "plainly_covers", "beyond", "stated")),
     *((rights.TableRights, name) for name in ("meet", "prohibits", "stated", "is_nothing")),
     *((calls.ToolCalls, name) for name in ("meet", "prohibits", "stated", "is_nothing")),
     *((conditions.TaskPath, name) for name in ("meet", "prohibits", "stated", "is_silent", "is_nothing")),
@@ -146,7 +146,7 @@ def test_no_decision_asks_the_algebra(name: str, monkeypatch: pytest.MonkeyPatch
 def test_the_parts_are_all_there_are() -> None:
     """What a kind has beside its reading, `prohibits` and words is in the list above, by name."""
     listed = {part for _, part in ALGEBRA}
-    judging = {"prohibits", "looks", "accepts", "accepts_all", "read", "words", "key", "domain", "keywords", "counts", "settles", "plain", "slot", "excess", "asks_access"}
+    judging = {"prohibits", "looks", "accepts", "accepts_all", "read", "words", "key", "domain", "keywords", "counts", "narrows_situation", "plain", "slot", "excess", "asks_access"}
     shown = {"json", "of", "bound", "keys", "by", "filtered"}
     for kind in (*BUILT_IN, *constraints._KINDS):
         own = {name for name, part in vars(kind).items() if not name.startswith("_") and not isinstance(part, property)} - set(getattr(kind, "__struct_fields__", ()))
@@ -321,7 +321,7 @@ def _one_by_one(links: list[Link], asked: Access | None, situation: Situation) -
     for link in links:
         if plan.early_prohibits(link, at) is not None:
             return False
-        at = plan.settled(at, link)
+        at = plan.after(at, link)
     return all(plan.late_prohibits(link, asked, situation) is None for link in links)
 
 

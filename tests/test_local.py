@@ -23,7 +23,7 @@ from captoken.keys import AuditKey, HolderKey, OperatorKey
 from captoken.local import Office
 from captoken.stores.sqlite import SQLiteSnapshots
 from captoken.testing import FixedClock
-from tests.world import NOW, SALES, WHO, data, tool
+from tests.fixtures import NOW, SALES, WHO, data, tool
 
 ASK = data("sales")
 FILES = ["audit.json", "keyring.json", "office.db", "office.json", "operator.json", "operator.json.seen", "overlay.db", "trail.jsonl", "trail.jsonl.seen"]

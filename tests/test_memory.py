@@ -23,7 +23,7 @@ from captoken.caveats import Caveat, Vocabulary
 from captoken.control import Operator, Overlay
 from captoken.keys import HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
-from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, prove, tool, verifier
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, prove, tool, verifier
 
 ASK = data("sales")
 

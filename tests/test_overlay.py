@@ -30,7 +30,7 @@ from captoken.errors import KeyringError, OverlayError, StoreError
 from captoken.keys import HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.testing import FixedClock
-from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, named, tool, verifier
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, named, tool, verifier
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
 OTHER = OperatorKey.from_bytes(bytes(range(4, 36)))

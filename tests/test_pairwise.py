@@ -15,8 +15,8 @@ from captoken import Issuer, Keyring, Token, Verifier
 from captoken._format import primitives
 from captoken._format.encoding import b64encode
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
+from tests.fixtures import SALES, WHO, clock, data
 from tests.reference import evaluator
-from tests.world import SALES, WHO, clock, data
 
 Party: TypeAlias = tuple[PairwiseKey, PairwiseKey, str]  # whose key, with whose, for which audience
 ISSUER, RIVAL, SERVER, OTHER_SERVER = (PairwiseKey.from_bytes(bytes(range(at, at + 32))) for at in (1, 2, 3, 4))

@@ -29,9 +29,9 @@ from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.proof import recall_mac, with_proof
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import fixed_random
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint
+from tests.library_code import is_library_code
 from tests.longer import drawing
-from tests.ours import ours
-from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
 PARTY = DischargerKey.from_bytes(bytes(range(6, 38)))
@@ -553,7 +553,7 @@ def test_a_forged_token_recalls_nothing() -> None:
     world, own = World(), family()
     before = world.store.load()
     left = own["left"].secret_packet
-    cut = Token.of(Packet(left.identifier, left.caveats[:1], left.signature), own["left"].unverified.root, own["left"].means)
+    cut = Token.of(Packet(left.identifier, left.caveats[:1], left.signature), own["left"].unverified.root, own["left"].context)
     request = asked(own["root"], own["left"])
     good = own["root"].present(audience="control")
     for text in (
@@ -699,7 +699,7 @@ def test_a_token_for_another_server_and_a_full_one_cannot_be_presented() -> None
     for _ in range(63):
         full = full.attenuate(operations=["select"], tables=["sales"])
     longer = Token.of(
-        Packet(full.secret_packet.identifier, (*full.secret_packet.caveats, (b"{}", b"")), bytes(32)), full.unverified.root, full.means
+        Packet(full.secret_packet.identifier, (*full.secret_packet.caveats, (b"{}", b"")), bytes(32)), full.unverified.root, full.context
     )
     with pytest.raises(LimitError):
         asked(full, longer)
@@ -832,7 +832,7 @@ def test_no_frame_holds_a_token(name: str) -> None:
     with pytest.raises((RecallError, Denied, ValueError, StoreError)) as caught:
         calls[name](world)
     frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
-    passed = [frame for frame in frames if ours(frame.f_code)]
+    passed = [frame for frame in frames if is_library_code(frame.f_code)]
     shown = repr([value for frame in passed for value in frame.f_locals.values()])
     assert passed and not [secret for secret in secrets() if secret in shown]
 

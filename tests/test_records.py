@@ -16,7 +16,7 @@ from captoken._language.reasons import DENIALS, PLAN, Reason, Refusal
 from captoken._verification.records import CODES, RECORDS, Code, together
 from captoken.caveats import Vocabulary
 from tests import records
-from tests.world import KEYRING, WHO, clock, tool, verifier
+from tests.fixtures import KEYRING, WHO, clock, tool, verifier
 
 ROOT = Path(__file__).parent.parent
 LAST = RECORDS[-1]

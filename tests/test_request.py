@@ -9,7 +9,7 @@ import pytest
 
 from captoken import Access
 from captoken import proof as request
-from tests.world import data, tool
+from tests.fixtures import data, tool
 
 
 def digest(purpose: str, *parts: bytes) -> bytes:

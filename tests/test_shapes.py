@@ -18,7 +18,7 @@ from captoken._language.access import Access
 from captoken.audit import analysis
 from captoken.issuance.policy._stated import File
 from captoken.testing import _scenarios
-from tests.issuance.world import POLICY
+from tests.issuance.fixtures import POLICY
 
 SCENARIO = """
 captoken = 1

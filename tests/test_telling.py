@@ -15,7 +15,7 @@ from captoken.audit import AuditTrail
 from captoken.stores.memory import MemoryLedger
 from captoken.testing import FixedClock
 from captoken.tools import ToolGuard
-from tests.world import KEY, KEYRING, NOW, clock, data, mint, tool, verifier
+from tests.fixtures import KEY, KEYRING, NOW, clock, data, mint, tool, verifier
 
 SECRET = "4111-1111"
 

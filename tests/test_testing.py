@@ -19,7 +19,7 @@ from captoken import Access, AsyncVerifier, Denied, Token, Verifier
 from captoken.caveats import Caveat, Vocabulary
 from captoken.testing import assert_allowed, assert_denied, read_scenarios, scenarios_of, under_narrower, watched
 from captoken.tools import guarded_tool
-from tests.world import KEYRING, data, mint, tool, verifier
+from tests.fixtures import KEYRING, data, mint, tool, verifier
 
 ROOT = Path(__file__).parent.parent
 HR = data("hr")
@@ -142,7 +142,7 @@ def test_blocks_nest_and_leave_nothing_behind() -> None:
     verifier().check(token, HR)
     assert [one.code for one in outer.decisions] == ["table", "allowed"] and [one.code for one in inner.decisions] == ["allowed"]
     assert inner.told().strip() == inner.decisions[0].line()
-    assert "_settled" not in vars(Verifier) and "_told" not in vars(AsyncVerifier)
+    assert "_judge_and_commit" not in vars(Verifier) and "_record_denial" not in vars(AsyncVerifier)
 
 
 # --- narrower tokens ------------------------------------------------------------------------------

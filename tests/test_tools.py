@@ -19,7 +19,7 @@ from captoken.errors import GuardError, NoToken
 from captoken.keys import DischargerKey, HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard, access_to, agent_name, calling, guarded_tool, handing
-from tests.world import KEYRING, clock, mint, verifier
+from tests.fixtures import KEYRING, clock, mint, verifier
 
 TOOLS = {"search": {"q": {"in": ["fox", "hen"]}}, "crm.*": {}}
 NAMES = ("plain", "named")

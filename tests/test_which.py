@@ -52,7 +52,7 @@ def test_of_a_rule_its_vectors_tests_claims_and_code_are_told() -> None:
 def test_of_a_file_its_tests_are_told_and_its_claims() -> None:
     found = which.of_file("captoken/_verification/memory.py")
     assert "tests/test_memory.py" in found.tests and any(" tests/test_memory.py::" in claim for claim in found.claims)
-    assert "tests/test_verify.py" in which.of_file("captoken/_verification/verifier.py").tests, "through a public name"
+    assert "tests/test_plan.py" in which.of_file("captoken/_verification/verifier.py").tests, "through a public name"
     assert which.of_file("captoken/_language/failing.py").through, "which no test imports"
 
 

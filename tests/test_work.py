@@ -22,7 +22,7 @@ from captoken._language.constraints import read_constraint
 from captoken._language.data import Columns
 from captoken._language.link import Link
 from captoken._language.links import read_link
-from tests.world import code, mint, verifier
+from tests.fixtures import code, mint, verifier
 
 
 def steps(asked: Callable[[], Any]) -> int:

@@ -9,7 +9,7 @@ Three kinds:
 - *Patterns* are free names in dot-separated segments.
 
 A mapping of a caller's may be of any class, and answer differently each time. Whoever takes one
-makes a plain dict of it first (`read_once`), checks that, and uses nothing else.
+makes a plain dict of it first (`frozen_copy`), checks that, and uses nothing else.
 
 Nothing is normalised, trimmed or folded, so that no two names become one (spec 4.6). Each function
 takes what a caller gave and `what` to call it in errors. It returns its argument, and raises
@@ -45,7 +45,7 @@ _NO_SEGMENTS = frozenset(("", ".", ".."))
 _UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
-def read_once(given: Any, what: str) -> dict[Any, Any]:
+def frozen_copy(given: Any, what: str) -> dict[Any, Any]:
     """What a mapping says now, in a dict of its own. Keys and values are as they were given.
 
     Raises TypeError for what is no mapping, and what the mapping raises. Does not look into the

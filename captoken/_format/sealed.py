@@ -4,7 +4,8 @@ Three ways by which a secret gets out without anybody asking for it, and what st
 
     pickle, copy, an encoder    the value itself refuses, or gives itself back
     repr, a log, a debugger     it shows its kind, and nothing that it holds
-    a traceback                 `forgetful` lets go of the frames that were given a secret
+    a traceback                 `no_arguments_in_traceback` lets go of the frames that were given
+                                a secret
 
 None of it stops code in the same process that looks for the secret.
 """
@@ -17,7 +18,7 @@ from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 import msgspec
 
-# For `forgetful`: the parameters of a function, and what it returns.
+# For `no_arguments_in_traceback`: the parameters of a function, and what it returns.
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -127,10 +128,10 @@ class Sealed:
         raise AttributeError(f"a {type(self).__name__} is immutable")
 
 
-def forgetful(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def no_arguments_in_traceback(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """The same function; what it raises holds no frame that was given a secret.
 
-        @forgetful
+        @no_arguments_in_traceback
         def from_bytes(cls, secret): ...
 
     The error is the one that was raised, without its traceback and its context: their frames have

@@ -44,7 +44,7 @@ from msgspec.structs import force_setattr
 
 from captoken._format import names
 from captoken._format.encoding import MAX_INTEGER
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.spelling import json_text, shown, written
 
 
@@ -131,7 +131,7 @@ def _facts(given: Any, what: str) -> dict[str, Any]:
     Checks form alone, not whether a tool has such an argument. Raises TypeError or ValueError, also
     for what is nested too deeply.
     """
-    stated = read_once(given, what)
+    stated = frozen_copy(given, what)
     try:
         facts = {}
         # The name is checked before its value, so that the message can show it.
@@ -180,7 +180,7 @@ def amounts(given: Any, what: str) -> dict[str, int]:
     `what` is for the message. What a unit means is not known here. A negative cost would give
     something back, so it is refused. Raises TypeError or ValueError.
     """
-    read = read_once(given, what)
+    read = frozen_copy(given, what)
     for unit, value in read.items():
         names.name(unit, "unit")
         amount(value, f"{what} in {unit}")

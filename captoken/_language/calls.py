@@ -106,7 +106,7 @@ class ToolCalls(BuiltIn, frozen=True):
         """
         wish: Tools = asked["tools"]
         calls: CallMap = self.value
-        wishes: CallMap = wish.held().value  # in normal form, as what is held
+        wishes: CallMap = wish.normalized().value  # in normal form, as what is held
         excess: dict[str, Call] = {}
         left: dict[str, Call] = {}
         for pattern in wish.value:

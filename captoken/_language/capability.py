@@ -465,7 +465,7 @@ def _met(said: Mapping[str, list[BuiltIn]], closed: Iterable[str]) -> dict[str, 
     places: dict[str, list[BuiltIn]] = {}
     for key, caveats in said.items():
         place = caveats[0].slot() if caveats else key
-        places.setdefault(place, []).extend(caveat.held() for caveat in caveats)
+        places.setdefault(place, []).extend(caveat.normalized() for caveat in caveats)
     for domain in closed:
         places[domain] = [_CLOSED[domain]]
 

@@ -36,9 +36,9 @@ __all__ = [
     "IS_EARLY",
     "IS_FOR_LATER",
     "IS_HAND_OVER",
+    "NARROWING",
+    "NARROWS",
     "RIGHTS",
-    "SETTLES",
-    "SETTLING",
     "SPEAKS_OF_DATA",
     "SPEAKS_OF_TOOLS",
     "V1",
@@ -72,7 +72,7 @@ BUILT_IN: tuple[type[BuiltIn], ...] = (
 # task. A caveat of an embedder's is never early: what it costs to ask is not known here.
 EARLY = frozenset(kind.key for kind in BUILT_IN if not kind.asks_access)
 COUNTED = frozenset(kind.key for kind in BUILT_IN if kind.counts)
-SETTLING = frozenset(kind.key for kind in BUILT_IN if kind.settles)
+NARROWING = frozenset(kind.key for kind in BUILT_IN if kind.narrows_situation)
 # Those that say which accesses, and not how long, for whom or how often.
 RIGHTS = tuple(kind.key for kind in BUILT_IN if kind.asks_access and not kind.counts)
 
@@ -82,7 +82,7 @@ IS_EARLY = 1
 SPEAKS_OF_DATA = 2
 SPEAKS_OF_TOOLS = 4
 IS_COUNTED = 8
-SETTLES = 16
+NARROWS = 16
 # What is no caveat, since a link's position in the chain decides it.
 IS_HAND_OVER = 32
 IS_FOR_LATER = 64  # what is asked of later links
@@ -102,8 +102,8 @@ def _traits(kind: type[Caveat]) -> int:
         traits |= IS_EARLY
     if kind.key in COUNTED:
         traits |= IS_COUNTED
-    if kind.key in SETTLING:
-        traits |= SETTLES
+    if kind.key in NARROWING:
+        traits |= NARROWS
     return traits
 
 

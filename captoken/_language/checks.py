@@ -26,7 +26,7 @@ from captoken._format.encoding import respelled
 from captoken._language.access import Access
 from captoken._language.kinds import Caveat, Situation
 from captoken._language.link import Link
-from captoken._language.links import closed, settled
+from captoken._language.links import after, closed
 
 # The `prohibits` of one caveat.
 Check: TypeAlias = Callable[[Any, Situation], object]
@@ -75,8 +75,8 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
                 stated.setdefault(caveat.key, []).append(caveat)
                 if caveat.key == "task" and caveat.prohibits(None, so_far) is not None:  # type: ignore[arg-type]
                     on_one_path = False
-            if link.settles:
-                so_far = settled(so_far, link)
+            if link.narrows_situation:
+                so_far = after(so_far, link)
 
         early: list[Check] = []
         audiences = [frozenset((audience,))] if audience is not None else []

@@ -38,8 +38,8 @@ from captoken._language.kinds import (
     BuiltIn,
     Caveat,
     Excess,
-    HeldAt,
     Looked,
+    LookUp,
     Situation,
 )
 from captoken._language.reasons import Reason
@@ -48,7 +48,7 @@ from captoken._language.values import a_list, an_integer, an_object, not_empty
 Now = Callable[[], int]  # seconds since the epoch, asked for only where they are needed
 
 
-def _where(given: Any, now: Now, held: HeldAt) -> Any:
+def _where(given: Any, now: Now, look_up: LookUp) -> Any:
     """The value for the keyword `where`: as it was given, each `max` alone completed (spec 13.6).
 
     By the constraints that are held so far. Raises ValueError for a negative `max` alone; what else
@@ -56,7 +56,7 @@ def _where(given: Any, now: Now, held: HeldAt) -> Any:
     """
     if not isinstance(given, Mapping):
         return given
-    before = held("where")
+    before = look_up("where")
     rules: Mapping[str, Constraint] = before.rules if isinstance(before, Where) else {}
     return {
         attribute: constraints.completed(constraint, rules.get(attribute, constraints.ANYTHING))
@@ -128,7 +128,7 @@ class Where(BuiltIn, frozen=True):
 
     # For writers and people: no verifier asks what follows.
 
-    def held(self) -> Where:
+    def normalized(self) -> Where:
         """Constraints in normal form, in order of attributes, so that equal rules compare equal."""
         return Where.of(self.rules)
 
@@ -245,10 +245,10 @@ class AtMost(BuiltIn, frozen=True):
 # --- time -----------------------------------------------------------------------------------------
 
 # How writers say a time. Each makes the value of a caveat of what was given for a keyword. The
-# first alone asks `now` and `held`.
+# first alone asks `now` and `look_up`.
 
 
-def _expires_in(given: Any, now: Now, held: HeldAt) -> int:
+def _expires_in(given: Any, now: Now, look_up: LookUp) -> int:
     """At most so long from now: cut to what is held (spec, 23.11).
 
     As seconds, as a timedelta, or as a text with units like `5m`.
@@ -271,11 +271,11 @@ def _expires_in(given: Any, now: Now, held: HeldAt) -> int:
         raise ValueError(f"expires_in must be at least one second, not {shown(given)}")
 
     end = now() + seconds
-    before = held("exp")
+    before = look_up("exp")
     return end if before is None else min(end, int(before.value))
 
 
-def _expires_at(given: Any, now: Now, held: HeldAt) -> int:
+def _expires_at(given: Any, now: Now, look_up: LookUp) -> int:
     """The end as it is stated, as seconds or an aware datetime.
 
     Not cut to what is held: a later end than that is WideningError. Raises as `epoch_seconds`.
@@ -283,7 +283,7 @@ def _expires_at(given: Any, now: Now, held: HeldAt) -> int:
     return epoch_seconds(given, "expires_at")
 
 
-def _not_before(given: Any, now: Now, held: HeldAt) -> int:
+def _not_before(given: Any, now: Now, look_up: LookUp) -> int:
     """The beginning as it is stated, as seconds or an aware datetime.
 
     It may lie in the past. An earlier one than what is held is WideningError.
@@ -408,7 +408,7 @@ class NotBefore(BuiltIn, frozen=True):
 # --- place and task -------------------------------------------------------------------------------
 
 
-def _audience(given: Any, now: Now, held: HeldAt) -> Any:
+def _audience(given: Any, now: Now, look_up: LookUp) -> Any:
     """The value for the keyword `audience`: one server as a string, or several as a list.
 
     Checks nothing, since `Audience` does. Nothing is cut to what is held (spec, 23.10).
@@ -436,7 +436,7 @@ class Audience(BuiltIn, frozen=True):
     key = "aud"
     plain = list[str]
     asks_access = False
-    settles = True
+    narrows_situation = True
     keywords = MappingProxyType({"audience": _audience})
 
     def __post_init__(self) -> None:
@@ -460,7 +460,7 @@ class Audience(BuiltIn, frozen=True):
 
     # For writers and people: no verifier asks what follows.
 
-    def held(self) -> Audience:
+    def normalized(self) -> Audience:
         """The names sorted, each once, so that lists that permit the same compare equal.
 
         A list that is so already makes no copy.
@@ -523,7 +523,7 @@ class Task(BuiltIn, frozen=True):
 
     key = "task"
     asks_access = False
-    settles = True
+    narrows_situation = True
 
     def __post_init__(self) -> None:
         """A task path: segments with slashes between, none of them empty, `.` or `..` (spec, 4.2).
@@ -543,7 +543,7 @@ class Task(BuiltIn, frozen=True):
 
     # For writers and people: no verifier asks what follows.
 
-    def held(self) -> TaskPath:
+    def normalized(self) -> TaskPath:
         """As a path, which can also say that it is torn.
 
         One task alone never is. It may be when it meets another one.

@@ -57,7 +57,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from captoken._format import names
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.spelling import escape, json_text, named_all, shown
 from captoken._language import addresses, urls
 from captoken._language.values import a_bounded_integer, a_list
@@ -698,7 +698,7 @@ def completed(given: Any, held: Constraint, depth: int = 0) -> Any:
     # Deeper than a constraint can be, there is none to complete.
     if not isinstance(given, Mapping) or depth > _MAX_DEPTH:
         return given
-    made = read_once(given, "a constraint")  # what is looked at is what is written
+    made = frozen_copy(given, "a constraint")  # what is looked at is what is written
     if "each" in made:
         inside = held.inside if isinstance(held, Each) else ANYTHING
         made["each"] = completed(made["each"], inside, depth + 1)

@@ -78,7 +78,7 @@ class Tables(BuiltIn, frozen=True):
 
     # For writers and people: no verifier asks what follows.
 
-    def held(self) -> BuiltIn:
+    def normalized(self) -> BuiltIn:
         """Each pattern with all rights, and nothing elsewhere.
 
         What the list leaves out has no entry, and no entry means no rights. So the map permits
@@ -158,7 +158,7 @@ class Operations(BuiltIn, frozen=True):
 
     # For writers and people: no verifier asks what follows.
 
-    def held(self) -> BuiltIn:
+    def normalized(self) -> BuiltIn:
         """These operations at `*`, so at every table.
 
         An empty list becomes an entry without rights. The normal form drops it, and an empty map is
@@ -243,7 +243,7 @@ class Allowances(BuiltIn, frozen=True):
 
     # For writers and people: no verifier asks what follows.
 
-    def held(self) -> BuiltIn:
+    def normalized(self) -> BuiltIn:
         """The same map, with no rule about columns.
 
         Empty lists stay as entries without rights where a wider entry gives some. There they are
@@ -348,7 +348,7 @@ class Columns(BuiltIn, frozen=True):
 
     # For writers and people: no verifier asks what follows.
 
-    def held(self) -> BuiltIn:
+    def normalized(self) -> BuiltIn:
         """Any operation everywhere, with the columns of each entry.
 
         No match says nothing here, other than in the other three. So the map begins with all

@@ -36,10 +36,10 @@ from captoken._format.encoding import (
     encode_json,
 )
 from captoken._format.errors import DischargeError, LimitError
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.parts import Packet, RawCaveat
 from captoken._format.public_keys import exchange_key, public_bytes
-from captoken._format.sealed import SealedValue, forgetful
+from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.text import UNBOUND, discharge_of, text_of
 
 CAVEAT_KEY_BYTES = 32
@@ -108,7 +108,7 @@ class Ticket(msgspec.Struct, frozen=True):
         return cls(stated["for"], location, cid)
 
 
-@forgetful
+@no_arguments_in_traceback
 def third_party_caveat(
     packet: Packet,
     discharger: bytes | str,
@@ -132,7 +132,7 @@ def third_party_caveat(
     # What cannot be spelled is told before there is a key that an error could show.
     try:
         # Read once, and spelled: what is sealed is what was checked (7.10).
-        spelled = encode_json({"need": read_once(need, "need")})
+        spelled = encode_json({"need": frozen_copy(need, "need")})
         wanted = decode_json(spelled)["need"]
     except (EncodingError, RecursionError) as error:
         raise ValueError(f"need: {error or 'nested too deeply'}") from None
@@ -168,7 +168,7 @@ class Discharge(SealedValue, frozen=True, eq=False):
     packet: Packet
 
     @classmethod
-    @forgetful
+    @no_arguments_in_traceback
     def parse(cls, text: str) -> Discharge:
         """The discharge that `text` spells: its form alone.
 

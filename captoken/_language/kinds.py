@@ -128,12 +128,12 @@ class Excess(msgspec.Struct, frozen=True):
 
 # Gives what a token holds in the place of caveats of a key so far, or None. Asked only where it is
 # needed: to work it out is most of what a writer pays for.
-HeldAt: TypeAlias = "Callable[[str], BuiltIn | None]"
+LookUp: TypeAlias = "Callable[[str], BuiltIn | None]"
 # What a link states, as it travels, and the value of an access that it looks at.
 Looked: TypeAlias = tuple[Any, Any]
 # From what a writer gives for a keyword to the caveat's value: what was given, the seconds since
 # the epoch, asked for only where they are needed, and what is held.
-Reading: TypeAlias = Callable[[Any, Callable[[], int], HeldAt], Any]
+Reading: TypeAlias = Callable[[Any, Callable[[], int], LookUp], Any]
 
 
 class BuiltIn(Caveat, frozen=True, gc=False):
@@ -141,13 +141,13 @@ class BuiltIn(Caveat, frozen=True, gc=False):
 
     It is *early* if it is judged without an access: it looks at the token and the server alone.
     `keywords` are the names that writers use, where that is not the key itself. A kind that
-    `counts` is counted by a ledger and goes with a nonce; one that `settles` narrows the facts for
-    the links after it.
+    `counts` is counted by a ledger and goes with a nonce; one that `narrows_situation` narrows the
+    facts for the links after it.
     """
 
     keywords: ClassVar[Mapping[str, Reading]] = {}
     counts: ClassVar[bool] = False
-    settles: ClassVar[bool] = False
+    narrows_situation: ClassVar[bool] = False
 
     # The JSON type of its value, for a kind that most links are made of: these are read the shorter
     # way (see `links`). `__post_init__` checks the value either way.
@@ -172,7 +172,7 @@ class BuiltIn(Caveat, frozen=True, gc=False):
         """What a capability holds it under: its domain, or its own key if it has none."""
         return cls.key if cls.domain == "all" else cls.domain
 
-    def held(self) -> BuiltIn:
+    def normalized(self) -> BuiltIn:
         """The same in normal form, as a capability holds it: equal if it permits the same."""
         return self
 
@@ -214,7 +214,7 @@ class BuiltIn(Caveat, frozen=True, gc=False):
         `asked` are the caveats of the link that are held in the same place, by key.
         """
         # Normal form first, so that two spellings of one wish are one.
-        wanted = asked[self.key].held()
+        wanted = asked[self.key].normalized()
         if not self.covers(wanted):
             yield self.excess(wanted)
 

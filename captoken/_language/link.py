@@ -35,7 +35,7 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     signature: bytes | None = None  # custody, by the key that it was bound to before
     domains: frozenset[str] = frozenset()  # data, tool: those that its caveats speak of
     counts: bool = False  # it has a caveat that a ledger counts
-    settles: bool = False  # it has one that narrows the facts for later links
+    narrows_situation: bool = False  # it has one that narrows the facts for later links
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:

@@ -9,7 +9,7 @@ Reading and judging are two steps. `read_link` needs a vocabulary and no facts, 
 link that it cannot take becomes a `BadLink`. Judging needs facts, and no bytes.
 
     reading     read_links, read_link; words_of for the words alone
-    judging     early_prohibits, then late_prohibits; settled between links
+    judging     early_prohibits, then late_prohibits; `after` between links
 
 Nothing here verifies a tag or a signature, and nothing here may run before the chain has held.
 *Why:* a hook of an embedder's would else run on bytes that anybody can send. Holders are the
@@ -44,8 +44,8 @@ from captoken._language.caveats import (
     IS_EARLY,
     IS_FOR_LATER,
     IS_HAND_OVER,
+    NARROWS,
     POSITION,
-    SETTLES,
     SPEAKS_OF_DATA,
     SPEAKS_OF_TOOLS,
     V1,
@@ -73,7 +73,7 @@ def is_about_requests(link: Link) -> bool:
 # --- judging --------------------------------------------------------------------------------------
 
 
-def settled(situation: Situation, link: Link) -> Situation:
+def after(situation: Situation, link: Link) -> Situation:
     """The facts for the links after `link`: what its `aud` and `task` leave (spec 16.1, 16.3).
 
     Both only ever get narrower along the chain. Does not judge: call it for a link that
@@ -81,7 +81,7 @@ def settled(situation: Situation, link: Link) -> Situation:
     """
     audiences = situation.audiences
     task = situation.task
-    # Two of the five settle something. The others leave the facts as they are.
+    # Two of the five narrow the facts. The others leave them as they are.
     for caveat in link.early:
         if caveat.key == "aud":
             audiences = audiences.intersection(caveat.value)
@@ -376,7 +376,7 @@ def _plain_link(body: bytes) -> Link | None:
         sender,
         receiver,
         domains=_DOMAINS[traits & (SPEAKS_OF_DATA | SPEAKS_OF_TOOLS)],
-        settles=traits & SETTLES != 0,
+        narrows_situation=traits & NARROWS != 0,
     )
 
 
@@ -492,7 +492,7 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
         signature,
         _DOMAINS[traits & (SPEAKS_OF_DATA | SPEAKS_OF_TOOLS)],
         counts,
-        traits & SETTLES != 0,
+        traits & NARROWS != 0,
     )
 
 

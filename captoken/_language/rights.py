@@ -425,7 +425,7 @@ def met(caveats: Iterable[Any]) -> TableRights:
     """
     made: TableRights | None = None
     for caveat in caveats:
-        rights = caveat.held()
+        rights = caveat.normalized()
         made = rights if made is None else made.meet(rights)
     return TableRights({"*": ALL_RIGHTS}) if made is None else made
 

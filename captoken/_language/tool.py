@@ -24,7 +24,7 @@ from captoken._format.spelling import named, spelled
 from captoken._language import constraints, patterns
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint, looked_at
-from captoken._language.kinds import BuiltIn, Caveat, HeldAt, Looked, Situation
+from captoken._language.kinds import BuiltIn, Caveat, Looked, LookUp, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import an_object
 
@@ -44,7 +44,7 @@ CLOSED: Arguments = MappingProxyType({"_": (NOTHING, True)})
 CallMap: TypeAlias = Mapping[str, Call]
 
 
-def _tools(given: Any, now: Callable[[], int], held: HeldAt) -> Any:
+def _tools(given: Any, now: Callable[[], int], look_up: LookUp) -> Any:
     """The value for the keyword `tools`: as it was given, each `max` alone completed (spec 13.6).
 
     By what is held for the argument, at the entry that decides at the pattern. Raises ValueError
@@ -52,7 +52,7 @@ def _tools(given: Any, now: Callable[[], int], held: HeldAt) -> Any:
     """
     if not isinstance(given, Mapping):
         return given
-    before = held("tools")
+    before = look_up("tools")
     calls: CallMap = before.value if before is not None else {}
     made: dict[Any, Any] = {}
     for pattern, arguments in given.items():
@@ -143,7 +143,7 @@ class Tools(BuiltIn, frozen=True):
 
     # For writers and people: no verifier asks what follows.
 
-    def held(self) -> BuiltIn:
+    def normalized(self) -> BuiltIn:
         """The same map with each call in normal form, and then the map in normal form.
 
         Both steps keep what is permitted. The first drops arguments that nothing satisfies; the

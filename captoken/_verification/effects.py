@@ -30,9 +30,9 @@ from msgspec import structs
 
 from captoken._format.errors import StoreError
 from captoken._language.reasons import PLAN, Refusal
+from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.decision import Decision, Effect
-from captoken._verification.facts import Asked, Facts
-from captoken._verification.genuine import Genuine
+from captoken._verification.facts import Facts, Question
 from captoken._verification.plan import denial, judge
 from captoken._verification.telling import Teller, log
 from captoken.stores.ports import (
@@ -77,7 +77,7 @@ class Recorder(Protocol):
         ...
 
 
-class Home:
+class StoreLoop:
     """The event loop that the awaited stores of one verifier are asked in, whichever face asks.
 
     It is the loop that the verifier was first awaited in, and nobody knows it before that.
@@ -154,8 +154,8 @@ class Stores(msgspec.Struct, frozen=True, eq=False):
     trail: Recorder | None = None
 
     # Where the one and the other is awaited; None for a store that is called.
-    replays_home: Home | None = None
-    ledger_home: Home | None = None
+    replays_loop: StoreLoop | None = None
+    ledger_loop: StoreLoop | None = None
 
 
 # --- calls that may wait -------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Call(NamedTuple):
     lasting: bool = False
 
     # The event loop that what it gives is awaited in; None where it gives the answer itself.
-    home: Home | None = None
+    store_loop: StoreLoop | None = None
 
 
 Steps: TypeAlias = Generator[Call, Any, _T]
@@ -199,7 +199,7 @@ def run(steps: Steps[_T]) -> _T:
     """Make the calls, one after the other, in this thread.
 
     What has to be awaited, the event loop of the verifier awaits, and this thread waits for it: see
-    `Home.wait_for`. What a call raises goes into the steps, which make a denial of it. What
+    `StoreLoop.wait_for`. What a call raises goes into the steps, which make a denial of it. What
     interrupts the thread, as KeyboardInterrupt does, passes through: nothing is allowed, and what
     was taken counts.
     """
@@ -215,8 +215,8 @@ def run(steps: Steps[_T]) -> _T:
 def _made(call: Call) -> tuple[Any, Exception | None]:
     """What a call gave, or what it raised."""
     try:
-        if call.home is not None:
-            return call.home.wait_for(call.make), None
+        if call.store_loop is not None:
+            return call.store_loop.wait_for(call.make), None
         return call.make(), None
     except Exception as error:
         return None, error
@@ -291,7 +291,7 @@ async def _awaited(call: Call) -> tuple[Any, Exception | None]:
     """What a call gave, or what it raised: awaited here, or made in a thread."""
     from asyncio import to_thread
 
-    if call.home is None:
+    if call.store_loop is None:
         return await to_thread(_made, call)
     try:
         return await call.make(), None
@@ -304,9 +304,9 @@ async def _awaited(call: Call) -> tuple[Any, Exception | None]:
 
 def commit(
     decision: Decision,
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
-    asked: Asked,
+    asked: Question,
     stores: Stores,
     fetch: Callable[[], Steps[Facts]],
 ) -> Steps[Decision]:
@@ -324,9 +324,9 @@ def commit(
 
 def commit_together(
     decisions: Sequence[Decision],
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
-    asked: Sequence[Asked],
+    asked: Sequence[Question],
     stores: Stores,
     fetch: Callable[[], Steps[Facts]],
 ) -> Steps[Decision]:
@@ -349,9 +349,9 @@ def commit_together(
 
 def _committed(
     decision: Decision,
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
-    asked: Sequence[Asked],
+    asked: Sequence[Question],
     stores: Stores,
     fetch: Callable[[], Steps[Facts]],
 ) -> Steps[Decision]:
@@ -390,9 +390,9 @@ def _committed(
 
 def look(
     decision: Decision,
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
-    asked: Asked,
+    asked: Question,
     stores: Stores,
 ) -> Steps[Decision]:
     """What step 11 would come to, with nothing committed: a dry run (24.16)."""
@@ -406,7 +406,7 @@ def look(
 
 def _taken(
     effect: Effect,
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     stores: Stores,
     now: int,
     *,
@@ -444,7 +444,7 @@ def _used(
 
     # If it raises, the proof may be used or not, and the answer is no either way. Cancelled, it
     # runs on to its record. If the process dies, the proof is used or not, and nobody was let in.
-    first = yield Call(partial(ask, use, now), not looking, stores.replays_home)
+    first = yield Call(partial(ask, use, now), not looking, stores.replays_loop)
 
     # True alone will do: what a store answers otherwise does not say that this is the first use.
     if first is True:
@@ -464,7 +464,7 @@ def _ledger_of(stores: Stores) -> Ledger | AsyncLedger:
 
 def _reserved(
     reservation: Reservation,
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     stores: Stores,
     now: int,
     looking: bool,
@@ -480,7 +480,7 @@ def _reserved(
         ask = ledger.peek if looking else ledger.reserve
         # If it raises, what was reserved, if it was, counts as spent (38.7). Cancelled, it runs on
         # to its record. If the process dies, nobody settles, and it counts as spent (38.8).
-        short = yield Call(partial(ask, reservation, now), not looking, stores.ledger_home)
+        short = yield Call(partial(ask, reservation, now), not looking, stores.ledger_loop)
 
     if short is None:
         return None
@@ -499,7 +499,7 @@ def _reserved(
 
 
 def left(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     units: Collection[str],
     stores: Stores,
 ) -> Steps[dict[str, int]]:
@@ -514,7 +514,7 @@ def left(
             continue
         try:
             ask = partial(_ledger_of(stores).spent, bucket.bucket, bucket.unit)
-            spent: int = yield Call(ask, home=stores.ledger_home)
+            spent: int = yield Call(ask, store_loop=stores.ledger_loop)
             unspent = max(0, bucket.limit - spent)
         except Exception:  # whatever a store raises, it does not say that there is enough
             unspent = 0
@@ -534,7 +534,7 @@ def _given_back(
         yield Call(
             partial(_ledger_of(stores).settle, reservation.id, {}, now),
             lasting=True,
-            home=stores.ledger_home,
+            store_loop=stores.ledger_loop,
         )
     except Exception as error:  # then it counts as spent, which denies too much and allows nothing
         log().warning("a reservation was not given back: %s", type(error).__name__)
@@ -543,9 +543,9 @@ def _given_back(
 def record(
     decisions: Sequence[Decision],
     stores: Stores,
-    genuine: Genuine | None,
+    genuine: AuthenticatedToken | None,
     facts: Facts | None,
-    asked: Asked | None,
+    asked: Question | None,
 ) -> Steps[Decision]:
     """The first of the decisions, once all are in the trail; or a denial.
 
@@ -615,6 +615,6 @@ def close(
     answer = yield Call(
         partial(_ledger_of(stores).settle, reservation_id, taken, now),
         lasting=True,
-        home=stores.ledger_home,
+        store_loop=stores.ledger_loop,
     )
     return answer is True

@@ -12,8 +12,8 @@ import msgspec
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._language.access import Access, Caller
 from captoken._language.reasons import Refusal
+from captoken._verification.authenticated import Memory
 from captoken._verification.decision import Attribution
-from captoken._verification.genuine import Memory
 
 if TYPE_CHECKING:
     from captoken._language.overlay import Overlay
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Broken(msgspec.Struct, frozen=True):
     """A denial by steps 1 to 6.
 
-    `authenticate` makes one in the place of a `Genuine`, and `denied_early` a decision of it.
+    `authenticate` makes one in the place of an `AuthenticatedToken`, and `denied_early` a decision
+    of it.
     Without `who` nothing of the token may be shown: no signature vouches for it (9.5).
     """
 
@@ -93,7 +94,7 @@ class Facts(msgspec.Struct, frozen=True, eq=False, gc=False):
     reservation_id: bytes = b""
 
 
-class Asked(msgspec.Struct, frozen=True, eq=False, gc=False):
+class Question(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What somebody asks about a genuine token: the second half of what the plan is given.
 
     The faces and the grants make it, one for each question; `judge` and the effects read it. Who

@@ -33,9 +33,9 @@ from captoken._format.sealed import SealedValue
 from captoken._language.access import Access, Caller, amounts
 from captoken._language.link import Actor
 from captoken._language.reasons import Refusal
+from captoken._verification.authenticated import AuthenticatedToken, Memory
 from captoken._verification.decision import Decision, Denied, Refusals
-from captoken._verification.facts import Asked
-from captoken._verification.genuine import Genuine, Memory
+from captoken._verification.facts import Question
 from captoken.stores.ports import USES, Reservation
 
 if TYPE_CHECKING:
@@ -67,35 +67,35 @@ class Driver(Protocol):
         ...
 
     # called: driver, by `python -m tests.called`
-    def decide(self, genuine: Genuine, asked: Asked) -> Decision:
+    def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """Steps 7 to 10, then the effects and the record (24.9).
 
         What is allowed has been used and counted when this returns.
         """
         ...
 
-    def look(self, genuine: Genuine, asked: Asked) -> Decision:
+    def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """A dry run: what `decide` would come to (24.16).
 
         Looks at the stores, commits nothing, and leaves no record.
         """
         ...
 
-    def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
+    def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """Steps 7 to 9 with fresh facts (24.19).
 
         Asks no ledger and no trail, and counts nothing. Only the overlay may have to be waited for.
         """
         ...
 
-    def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
+    def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
         """`decide` for several accesses of one step: one reservation, one answer.
 
         The first that is refused is the answer, and then nothing of the others has counted.
         """
         ...
 
-    def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
+    def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
         """What the ledger has left of each of the units that a budget names, in all links.
 
         0 where the ledger cannot tell. Never raises what it raises.
@@ -104,8 +104,8 @@ class Driver(Protocol):
 
     def record_denial(
         self,
-        genuine: Genuine,
-        asked: Asked,
+        genuine: AuthenticatedToken,
+        asked: Question,
         refusals: Refusals,
     ) -> Decision:
         """A denial that the grant states itself, recorded as one of the verifier's.
@@ -137,35 +137,35 @@ class AsyncDriver(Protocol):
         ...
 
     # awaited: driver
-    async def decide(self, genuine: Genuine, asked: Asked) -> Decision:
+    async def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """Steps 7 to 10, then the effects and the record (24.9).
 
         What is allowed has been used and counted when this returns.
         """
         ...
 
-    async def look(self, genuine: Genuine, asked: Asked) -> Decision:
+    async def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """A dry run: what `decide` would come to (24.16).
 
         Looks at the stores, commits nothing, and leaves no record.
         """
         ...
 
-    async def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
+    async def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """Steps 7 to 9 with fresh facts (24.19).
 
         Asks no ledger and no trail, and counts nothing. Only the overlay may have to be waited for.
         """
         ...
 
-    async def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
+    async def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
         """`decide` for several accesses of one step: one reservation, one answer.
 
         The first that is refused is the answer, and then nothing of the others has counted.
         """
         ...
 
-    async def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
+    async def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
         """What the ledger has left of each of the units that a budget names, in all links.
 
         0 where the ledger cannot tell. Never raises what it raises.
@@ -174,8 +174,8 @@ class AsyncDriver(Protocol):
 
     async def record_denial(
         self,
-        genuine: Genuine,
-        asked: Asked,
+        genuine: AuthenticatedToken,
+        asked: Question,
         refusals: Refusals,
     ) -> Decision:
         """A denial that the grant states itself, recorded as one of the verifier's.
@@ -240,7 +240,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 
     _instead: ClassVar[str] = "verify the token where it is needed"
 
-    _genuine: Genuine
+    _genuine: AuthenticatedToken
     _driver: Driver  # the verifier that is asked again, its sync face
     _verified_at: int  # when the keys were asked, in seconds since the epoch
 
@@ -359,18 +359,18 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         grant: Grant | None,
         access: Access | None,
         caller: Caller | None,
-    ) -> Asked:
+    ) -> Question:
         """A question about an access that counts, as the grant asks it."""
-        return Asked(access, caller, grant, self._verified_at)
+        return Question(access, caller, grant, self._verified_at)
 
     def _under_way(
         self,
         grant: Grant | None,
         access: Access | None,
         caller: Caller | None,
-    ) -> Asked:
+    ) -> Question:
         """A question about what was paid for already: it counts nothing again (24.19)."""
-        return Asked(access, caller, grant, self._verified_at, counted=False)
+        return Question(access, caller, grant, self._verified_at, counted=False)
 
     def _all_asked(
         self,
@@ -378,7 +378,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         accesses: Sequence[Access],
         caller: Caller | None,
         after: _Owed | None = None,
-    ) -> list[Asked]:
+    ) -> list[Question]:
         """The questions of one step, or of a further part of it: `after` is what the first took.
 
         Raises ValueError for none, TypeError for what is no access.
@@ -399,7 +399,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         code: str | Decision,
         why: str,
         access: Access | None,
-    ) -> tuple[Refusals, Asked]:
+    ) -> tuple[Refusals, Question]:
         """What a denial of the grant's own says, and about which question.
 
         Raises ValueError, and TypeError for what is no Access.
@@ -463,7 +463,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         asked = self._asked(self, access, caller)
         return self._authorized(asked)
 
-    def _authorized(self, asked: Asked) -> Grant:
+    def _authorized(self, asked: Question) -> Grant:
         """Decide, then raise or hand back this grant."""
         granted(self._driver.decide(self._genuine, asked))
         return self
@@ -477,7 +477,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         is no Access or Caller.
         """
         stated(access, caller)
-        asked = Asked(access, caller, self, self._verified_at)
+        asked = Question(access, caller, self, self._verified_at)
         return self._driver.decide(self._genuine, asked)
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
@@ -544,7 +544,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         stated(access, caller)
         return self._reserved(self._asked(self, access, caller))
 
-    def _reserved(self, asked: Asked) -> Reserved:
+    def _reserved(self, asked: Question) -> Reserved:
         """Decide, then raise or hand out what was reserved."""
         decision = self._driver.decide(self._genuine, asked)
         granted(decision)
@@ -568,7 +568,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         """
         return self._all_reserved(self._all_asked(self, accesses, caller, after))
 
-    def _all_reserved(self, asked: Sequence[Asked]) -> Reserved:
+    def _all_reserved(self, asked: Sequence[Question]) -> Reserved:
         """Decide, then raise or hand out what was reserved."""
         decision = self._driver.decide_all(self._genuine, asked)
         granted(decision)
@@ -855,7 +855,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         asked = self._asked(self.blocking, access, caller)
         return Pending(self._authorized(asked))
 
-    async def _authorized(self, asked: Asked) -> AsyncGrant:
+    async def _authorized(self, asked: Question) -> AsyncGrant:
         """Decide, then raise or hand back this grant."""
         granted(await self._awaited.decide(self._genuine, asked))
         return self
@@ -869,7 +869,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         is no Access or Caller.
         """
         stated(access, caller)
-        asked = Asked(access, caller, self.blocking, self._verified_at)
+        asked = Question(access, caller, self.blocking, self._verified_at)
         return Pending(self._awaited.decide(self._genuine, asked))
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
@@ -936,7 +936,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         stated(access, caller)
         return Pending(self._reserved(self._asked(self.blocking, access, caller)))
 
-    async def _reserved(self, asked: Asked) -> AsyncReserved:
+    async def _reserved(self, asked: Question) -> AsyncReserved:
         """Decide, then raise or hand out what was reserved."""
         decision = await self._awaited.decide(self._genuine, asked)
         granted(decision)
@@ -960,7 +960,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         """
         return Pending(self._all_reserved(self._all_asked(self.blocking, accesses, caller, after)))
 
-    async def _all_reserved(self, asked: Sequence[Asked]) -> AsyncReserved:
+    async def _all_reserved(self, asked: Sequence[Question]) -> AsyncReserved:
         """Decide, then raise or hand out what was reserved."""
         decision = await self._awaited.decide_all(self._genuine, asked)
         granted(decision)

@@ -29,7 +29,7 @@ from threading import RLock
 from typing import Generic, TypeVar
 
 from captoken._language.link import Link
-from captoken._verification.genuine import Kept
+from captoken._verification.authenticated import Kept
 from captoken.stores.own_process import tell_of_forks
 
 STATES_REMEMBERED = 4096  # hand-overs

@@ -8,9 +8,9 @@
 `authenticate` is steps 1 to 6: what depends on the token and the keys alone. `judge` is steps 7 to
 10, and lists what step 11 has to commit. The first step that fails gives the decision its code.
 
-How data flows: a text becomes `Parts`, these a `Genuine` token or a `Broken` one. A face of the
-verifier gathers `Facts` and an `Asked`. `judge` makes a `Decision` of the three, and `effects.py`
-commits what it lists.
+How data flows: a text becomes `Parts`, these an `AuthenticatedToken` or a `Broken` one. A face of
+the verifier gathers `Facts` and a `Question`. `judge` makes a `Decision` of the three, and
+`effects.py` commits what it lists.
 
 The rules of this file:
 
@@ -43,20 +43,27 @@ from captoken._language.lineage import follow, read_along
 from captoken._language.link import BadLink, Lineage, Link
 from captoken._language.links import (
     Remembered,
+    after,
     early_prohibits,
     has_own,
     late_prohibits,
     link_prohibits,
     read_discharge,
     read_links,
-    settled,
 )
 from captoken._language.reasons import DENIALS, Reason, Refusal
 from captoken._language.work import REFUSAL as TOO_MUCH
 from captoken._language.work import fits, is_too_much
+from captoken._verification.authenticated import (
+    DISCHARGER,
+    ISSUER,
+    AuthenticatedToken,
+    Custody,
+    Kept,
+    Memory,
+)
 from captoken._verification.decision import Attribution, Decision, Effect, Refusals
-from captoken._verification.facts import Asked, Broken, Facts, Server
-from captoken._verification.genuine import DISCHARGER, ISSUER, Custody, Genuine, Kept, Memory
+from captoken._verification.facts import Broken, Facts, Question, Server
 from captoken.stores.ports import LEASE, Reservation, Use
 
 if TYPE_CHECKING:
@@ -74,7 +81,7 @@ def authenticate(
     keys: KeyLookup,
     vocabulary: Vocabulary,
     memory: Memory | None = None,
-) -> Genuine | Broken:
+) -> AuthenticatedToken | Broken:
     """Steps 1 to 6: a genuine token, or the denial.
 
     Does not look at time, audience, caller, overlay or proof, and counts nothing: what it gives is
@@ -112,7 +119,7 @@ def _recalled(
     kept: Kept | None,
     proof_part: str | None,
     keys: KeyLookup,
-) -> Genuine | None:
+) -> AuthenticatedToken | None:
     """The token that a text was found to be, if its key is the one that is here now; else None.
 
     A key that was retired, or replaced by another under its id, works no longer at once (24.22).
@@ -136,7 +143,7 @@ def _recalled(
 
 
 def _to_keep(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     derived: bytes,
     characters: int,
 ) -> Kept:
@@ -152,7 +159,7 @@ def _found(
     keys: KeyLookup,
     vocabulary: Vocabulary,
     known: Remembered[Link] | None,
-) -> tuple[Genuine, bytes] | Broken:
+) -> tuple[AuthenticatedToken, bytes] | Broken:
     """Steps 1 to 6, none of them left out: the token, and the key that its chain held under."""
     try:
         # Steps 1 and 2 (24.2, 8.2, 8.6). Sizes are bounded first, so that no input costs more than
@@ -244,7 +251,7 @@ def _read(
     links: list[Link | BadLink],
     answers: dict[int, Packet],
     vocabulary: Vocabulary,
-) -> Genuine | Broken:
+) -> AuthenticatedToken | Broken:
     """Steps 5 and 6: every link can be read, the token's and its discharges', and the chain holds.
 
     Lineage is the token's alone (33.8). It answers an agent that hands on in the name of another,
@@ -262,7 +269,7 @@ def _read(
             return _broken(root, packet, tags, links, at, link)
         own.append(link)
         counts = counts or link.counts
-        if link.settles and not addressed:
+        if link.narrows_situation and not addressed:
             addressed = _names_audience(link)
 
     # Step 5 of the discharges (33.6): they must end, and may not speak of the token. So a
@@ -281,7 +288,7 @@ def _read(
 
     # What follows is worked out once, since no question changes it.
     readable = (*own, *added)
-    return Genuine(
+    return AuthenticatedToken(
         root,
         packet,
         tags,
@@ -345,9 +352,9 @@ def _broken(
 
 
 def judge(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
-    asked: Asked,
+    asked: Question,
 ) -> Decision:
     """Steps 7 to 10: may this be done now? Its effects are what step 11 has still to commit.
 
@@ -418,21 +425,21 @@ def judge(
     )
 
 
-def _owed(genuine: Genuine) -> Refusal:
+def _owed(genuine: AuthenticatedToken) -> Refusal:
     """The end of step 6: a link says `delegate_only`, and nobody was handed the token (20.2)."""
     last = max(at for at, link in enumerate(genuine.links) if link.delegate_only)
     text = "the token is for handing on, and nobody was handed it"
     return Refusal("delegate_only", text, *genuine.place(last))
 
 
-def _stale_grant(facts: Facts, asked: Asked) -> Refusal:
+def _stale_grant(facts: Facts, asked: Question) -> Refusal:
     """Step 7: the keys have to be asked again (24.15)."""
     when = spelled_time(asked.verified_at)
     return Refusal("stale_grant", f"verified at {when}: not within {facts.server.max_age} s")
 
 
 def _overlaid(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
     access: Access | None,
 ) -> tuple[int | None, Refusals, tuple[Link, ...]]:
@@ -488,7 +495,7 @@ def staleness(facts: Facts) -> str | None:
 
 
 def _entries(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
     overlay: Overlay,
     access: Access | None,
@@ -528,7 +535,7 @@ def _entries(
 def _situation(
     facts: Facts,
     audiences: frozenset[str],
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     age: int | None,
 ) -> Situation:
     """What caveats are judged in: the moment, the names of the server, the root's task."""
@@ -536,9 +543,9 @@ def _situation(
 
 
 def _caveats(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
-    asked: Asked,
+    asked: Question,
     age: int | None,
     narrowing: tuple[Link, ...],
 ) -> Refusals:
@@ -562,7 +569,7 @@ def _caveats(
 
 
 def _by_link(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
     access: Access | None,
     age: int | None,
@@ -593,8 +600,8 @@ def _by_link(
         reason = early_prohibits(link, situation)
         if reason is not None:
             refusals.append(Refusal(reason.code, reason.text, *genuine.place(at)))
-        if link.settles:
-            situation = settled(situation, link)
+        if link.narrows_situation:
+            situation = after(situation, link)
 
     # `unaddressed` ends the pass (16.2, 30.6, 38.6).
     misaddressed = _misaddressed(genuine, facts.server)
@@ -610,17 +617,18 @@ def _by_link(
         reason = late_prohibits(link, access, start)
         if reason is not None:
             refusals.append(_by(reason, genuine, at))
-        if link.settles and genuine.own:  # of the late caveats, an embedder's alone look at these
-            start = settled(start, link)
+        # Of the late caveats, those of an embedder alone look at what is narrowed here.
+        if link.narrows_situation and genuine.own:
+            start = after(start, link)
     return tuple(refusals)
 
 
-def _by(reason: Reason, genuine: Genuine, at: int) -> Refusal:
+def _by(reason: Reason, genuine: AuthenticatedToken, at: int) -> Refusal:
     """The reason of link `at`, with where it stands and what failed."""
     return Refusal(reason.code, reason.text, *genuine.place(at), reason.failing)
 
 
-def _is_too_new(genuine: Genuine, facts: Facts) -> bool:
+def _is_too_new(genuine: AuthenticatedToken, facts: Facts) -> bool:
     """Was it issued in the future, by more than clocks differ (24.5)?
 
     A token from an hour ahead would outlive by an hour what its issuer meant.
@@ -628,7 +636,7 @@ def _is_too_new(genuine: Genuine, facts: Facts) -> bool:
     return genuine.root.issued_at > facts.now + facts.server.ahead
 
 
-def _misaddressed(genuine: Genuine, server: Server) -> str | None:
+def _misaddressed(genuine: AuthenticatedToken, server: Server) -> str | None:
     """Why a server must not take a token for what it names, or fails to name; or None."""
     # 16.2: a text for nobody in particular could be sent on, by this server, to every other.
     if not (genuine.addressed or server.takes_unaddressed):
@@ -648,7 +656,7 @@ def _misaddressed(genuine: Genuine, server: Server) -> str | None:
     return None
 
 
-def _calls(genuine: Genuine, caller: Caller) -> Refusal | None:
+def _calls(genuine: AuthenticatedToken, caller: Caller) -> Refusal | None:
     """Step 9: what the server itself knows of the caller agrees with the token (24.7).
 
     What the caller does not state is not compared. It proves nothing: whoever has the text of a
@@ -665,9 +673,9 @@ def _calls(genuine: Genuine, caller: Caller) -> Refusal | None:
 
 
 def _proved(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
-    asked: Asked,
+    asked: Question,
 ) -> Use | Refusal:
     """Step 10: every hand-over was signed, and whoever holds the key has sent this request; or why
     not.
@@ -713,20 +721,20 @@ def _proved(
     return Refusal("bad_proof", text)
 
 
-def _audiences_left(genuine: Genuine, facts: Facts) -> list[str]:
+def _audiences_left(genuine: AuthenticatedToken, facts: Facts) -> list[str]:
     """The verifier's audiences that the token is addressed to: nearly always one (16.1)."""
     audiences = facts.server.audiences
     if genuine.root.audience is not None:
         audiences = audiences & {genuine.root.audience}
     situation = _situation(facts, audiences, genuine, None)
     for link in genuine.links:
-        if link.settles:
-            situation = settled(situation, link)
+        if link.narrows_situation:
+            situation = after(situation, link)
     return sorted(situation.audiences)
 
 
 def reservation(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
     cost: Mapping[str, int],
     goes_on: bytes | None = None,
@@ -755,9 +763,9 @@ def reservation(
 
 
 def denial(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
-    asked: Asked,
+    asked: Question,
     refusals: Refusals,
     step: int | None = None,
     effects: tuple[Effect, ...] = (),
@@ -807,7 +815,7 @@ def denied_early(
     )
 
 
-def attribution(genuine: Genuine, memory: Memory) -> Attribution:
+def attribution(genuine: AuthenticatedToken, memory: Memory) -> Attribution:
     """Who is behind a genuine token, as a value that holds no secret of it."""
     return Attribution(
         genuine.root,

@@ -41,13 +41,14 @@ from captoken._format.sealed import Sealed
 from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller, amounts
 from captoken._language.caveats import V1, Vocabulary
+from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.decision import Decision, Refusals
 from captoken._verification.effects import (
     Answer,
     Call,
-    Home,
     Recorder,
     Steps,
+    StoreLoop,
     Stores,
     answered,
     answered_async,
@@ -62,8 +63,7 @@ from captoken._verification.effects import (
     run_async,
     steps_of,
 )
-from captoken._verification.facts import Asked, Broken, Facts, Server
-from captoken._verification.genuine import Genuine
+from captoken._verification.facts import Broken, Facts, Question, Server
 from captoken._verification.grant import AsyncGrant, Grant, Pending, granted, own_denial, stated
 from captoken._verification.memory import TEXT_REMEMBERED, VerifierMemory
 from captoken._verification.plan import (
@@ -109,7 +109,7 @@ class _Parts(msgspec.Struct, frozen=True, eq=False):
     clock: Clock
     random: Callable[[int], bytes]
     memory: VerifierMemory
-    home: Home | None  # where stores are awaited; None if none of them is
+    store_loop: StoreLoop | None  # where stores are awaited; None if none of them is
 
 
 class _Options(TypedDict, total=False):
@@ -201,14 +201,14 @@ def _parts_of_verifier(
         allows_stale=allow_stale_overlay is True,
         counts_alone=ledger is not None and ledger.shared is not True,
     )
-    home = Home() if is_awaited(replays) or is_awaited(ledger) else None
+    store_loop = StoreLoop() if is_awaited(replays) or is_awaited(ledger) else None
     stores = Stores(
         Teller(random),
         replays,
         ledger,
         audit,
-        home if is_awaited(replays) else None,
-        home if is_awaited(ledger) else None,
+        store_loop if is_awaited(replays) else None,
+        store_loop if is_awaited(ledger) else None,
     )
     return _Parts(
         keys,
@@ -220,7 +220,7 @@ def _parts_of_verifier(
         clock,
         random,
         VerifierMemory(remember),
-        home,
+        store_loop,
     )
 
 
@@ -346,21 +346,23 @@ class _Face(Sealed):
         del token
         if isinstance(found, Broken):
             early = denied_early(found, read_clock(parts.clock), access, caller, dry)
-            return early if dry else self._told(early)
+            return early if dry else self._record_denial(early)
         if parts.overlay is not None:
             return self._sent_with_overlay(
                 parts.overlay, face, found, access, caller, request, dry, used
             )
         facts = self._facts(_NOTHING_FETCHED, counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(access, caller, grant, facts.now, True, True, used, request)
-        return self._looked(found, facts, asked) if dry else self._settled(found, facts, asked)
+        asked = Question(access, caller, grant, facts.now, True, True, used, request)
+        if dry:
+            return self._dry_run(found, facts, asked)
+        return self._judge_and_commit(found, facts, asked)
 
     def _sent_with_overlay(
         self,
         source: Source,
         face: Verifier,
-        found: Genuine,
+        found: AuthenticatedToken,
         access: Access | None,
         caller: Caller | None,
         request: bytes | None,
@@ -374,8 +376,8 @@ class _Face(Sealed):
         """
         facts = self._facts((yield from _fetched(source)), counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
-        asked = Asked(access, caller, grant, facts.now, True, True, used, request)
-        end = self._looked if dry else self._settled
+        asked = Question(access, caller, grant, facts.now, True, True, used, request)
+        end = self._dry_run if dry else self._judge_and_commit
         return (yield from steps_of(end(found, facts, asked)))
 
     def _denied(
@@ -392,25 +394,26 @@ class _Face(Sealed):
         found = authenticate(_sent(token), parts.keys, parts.vocabulary, parts.memory)
         del token
         if isinstance(found, Broken):
-            return self._told(denied_early(found, read_clock(parts.clock), None, None, dry=False))
+            early = denied_early(found, read_clock(parts.clock), None, None, dry=False)
+            return self._record_denial(early)
         return self._denied_genuine(face, found, refusals, request)
 
     def _denied_genuine(
         self,
         face: Verifier,
-        found: Genuine,
+        found: AuthenticatedToken,
         refusals: Refusals,
         request: bytes | None,
     ) -> Steps[Decision]:
         """The same, once steps 1 to 6 have held: steps 7 to 10, without stores."""
         facts = yield from self._later_facts()
         grant = Grant(found, face, facts.now)
-        asked = Asked(None, None, grant, facts.now, sent=True, request=request)
+        asked = Question(None, None, grant, facts.now, sent=True, request=request)
         decision = judge(found, facts, asked)
         if decision:
             decision = denial(found, facts, asked, refusals)
         decision = structs.replace(decision, effects=())
-        return (yield from steps_of(self._told(decision)))
+        return (yield from steps_of(self._record_denial(decision)))
 
     def _owing(self, text: str) -> Steps[bool]:
         """Whether steps 1 to 9 hold of a text, and then a proof is missing. No store is asked."""
@@ -420,14 +423,14 @@ class _Face(Sealed):
         if isinstance(found, Broken):
             return False
         facts = yield from self._later_facts()
-        asked = Asked(None, None, None, facts.now, sent=True)
+        asked = Question(None, None, None, facts.now, sent=True)
         return judge(found, facts, asked).code == "proof_missing"
 
     def _decided(
         self,
-        genuine: Genuine,
-        asked: Asked,
-        end: Callable[[Genuine, Facts, Asked], Answer],
+        genuine: AuthenticatedToken,
+        asked: Question,
+        end: Callable[[AuthenticatedToken, Facts, Question], Answer],
     ) -> Answer:
         """What a grant asks: `end` is what comes after the facts."""
         source = self._parts.overlay
@@ -438,19 +441,19 @@ class _Face(Sealed):
     def _decided_with_overlay(
         self,
         source: Source,
-        genuine: Genuine,
-        asked: Asked,
-        end: Callable[[Genuine, Facts, Asked], Answer],
+        genuine: AuthenticatedToken,
+        asked: Question,
+        end: Callable[[AuthenticatedToken, Facts, Question], Answer],
     ) -> Steps[Decision]:
         """The same, where an overlay has to be asked first, which may wait."""
         facts = self._facts((yield from _fetched(source)), counts=genuine.counts)
         return (yield from steps_of(end(genuine, facts, asked)))
 
-    def _settled(
+    def _judge_and_commit(
         self,
-        genuine: Genuine,
+        genuine: AuthenticatedToken,
         facts: Facts,
-        asked: Asked,
+        asked: Question,
     ) -> Answer:
         """With all that it needs to stand. No steps where there is no effect and no trail."""
         decision = judge(genuine, facts, asked)
@@ -459,11 +462,11 @@ class _Face(Sealed):
             return stores.teller.told(decision)
         return commit(decision, genuine, facts, asked, stores, self._later_facts)
 
-    def _looked(
+    def _dry_run(
         self,
-        genuine: Genuine,
+        genuine: AuthenticatedToken,
         facts: Facts,
-        asked: Asked,
+        asked: Question,
     ) -> Answer:
         """With nothing committed, and the stores looked at."""
         decision = judge(genuine, facts, asked)
@@ -473,21 +476,25 @@ class _Face(Sealed):
 
     def _rechecked(
         self,
-        genuine: Genuine,
+        genuine: AuthenticatedToken,
         facts: Facts,
-        asked: Asked,
+        asked: Question,
     ) -> Answer:
         """With no store asked, and no record."""
         return judge(genuine, facts, asked)
 
-    def _told(self, denied: Decision) -> Answer:
+    def _record_denial(self, denied: Decision) -> Answer:
         """A denial, recorded. It stands whether it can be recorded or not."""
         stores = self._parts.stores
         if stores.trail is None:
             return stores.teller.told(denied)
         return record((denied,), stores, None, None, None)
 
-    def _decided_together(self, genuine: Genuine, asked: Sequence[Asked]) -> Steps[Decision]:
+    def _decided_together(
+        self,
+        genuine: AuthenticatedToken,
+        asked: Sequence[Question],
+    ) -> Steps[Decision]:
         """What one step needs, used and recorded together; or the first denial, recorded alone.
 
         Each access is judged without its reservation; then one reservation is made of all they
@@ -500,7 +507,7 @@ class _Face(Sealed):
         for one in asked:
             decision = judge(genuine, facts, structs.replace(one, counted=False))
             if not decision:
-                return (yield from steps_of(self._told(decision)))
+                return (yield from steps_of(self._record_denial(decision)))
             decisions.append(decision)
         if genuine.counts:
             taken = reservation(genuine, facts, _total_cost(asked), asked[0].goes_on)
@@ -512,13 +519,13 @@ class _Face(Sealed):
 
     def _denied_again(
         self,
-        genuine: Genuine,
-        asked: Asked,
+        genuine: AuthenticatedToken,
+        asked: Question,
         refusals: Refusals,
     ) -> Answer:
         """A denial of an adapter's own, or one that `recheck` found: recorded."""
         facts = self._facts(_NOTHING_FETCHED, counts=False)
-        return self._told(denial(genuine, facts, asked, refusals))
+        return self._record_denial(denial(genuine, facts, asked, refusals))
 
     def _closed(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
         """Settle a reservation, at the time of this verifier's clock.
@@ -584,7 +591,7 @@ def _grant_of(answer: Answer) -> Grant:
     return granted(answered(answer))
 
 
-def _total_cost(asked: Sequence[Asked]) -> dict[str, int]:
+def _total_cost(asked: Sequence[Question]) -> dict[str, int]:
     """What several accesses of one step cost together."""
     total: dict[str, int] = {}
     for one in asked:
@@ -649,7 +656,7 @@ class Verifier(_Face):
         **options: Unpack[VerifierOptions],
     ) -> None:
         parts = _parts_of_verifier(keyring, audience, **options)
-        if parts.home is not None:
+        if parts.store_loop is not None:
             raise TypeError("a store that is awaited needs an AsyncVerifier")
         self._take(parts)
 
@@ -783,30 +790,30 @@ class Verifier(_Face):
 
     # What grants ask; see Driver.
 
-    def decide(self, genuine: Genuine, asked: Asked) -> Decision:
+    def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """The decision, with all that it needs to stand: see `Driver.decide`."""
-        return answered(self._decided(genuine, asked, self._settled))
+        return answered(self._decided(genuine, asked, self._judge_and_commit))
 
-    def look(self, genuine: Genuine, asked: Asked) -> Decision:
+    def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """The decision that `decide` would come to, with nothing committed: see `Driver.look`."""
-        return answered(self._decided(genuine, asked, self._looked))
+        return answered(self._decided(genuine, asked, self._dry_run))
 
-    def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
+    def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
         return answered(self._decided(genuine, asked, self._rechecked))
 
-    def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
+    def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
         """The decision on what one step needs, used and recorded together."""
         return answered(self._decided_together(genuine, asked))
 
-    def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
+    def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
         """What the ledger has left of each of the units that a budget names."""
         return run(left(genuine, units, self._parts.stores))
 
     def record_denial(
         self,
-        genuine: Genuine,
-        asked: Asked,
+        genuine: AuthenticatedToken,
+        asked: Question,
         refusals: Refusals,
     ) -> Decision:
         """A denial, recorded."""
@@ -838,9 +845,9 @@ class AsyncVerifier(_Face):
         grant = await verifier.authorize(text, access)
     """
 
-    __slots__ = ("_home", "blocking")
+    __slots__ = ("_store_loop", "blocking")
     blocking: Verifier  # the same verifier, for sync code
-    _home: Home  # the event loop that it was first used in
+    _store_loop: StoreLoop  # the event loop that it was first used in
 
     def __init__(
         self,
@@ -868,7 +875,7 @@ class AsyncVerifier(_Face):
         self._fill(
             _parts=parts,
             blocking=verifier,
-            _home=Home() if parts.home is None else parts.home,
+            _store_loop=StoreLoop() if parts.store_loop is None else parts.store_loop,
         )
 
     # awaited: verifier
@@ -975,30 +982,30 @@ class AsyncVerifier(_Face):
 
     # What grants ask; see AsyncDriver.
 
-    async def decide(self, genuine: Genuine, asked: Asked) -> Decision:
+    async def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """The decision, with all that it needs to stand: see `Driver.decide`."""
-        return await self._run(self._decided(genuine, asked, self._settled))
+        return await self._run(self._decided(genuine, asked, self._judge_and_commit))
 
-    async def look(self, genuine: Genuine, asked: Asked) -> Decision:
+    async def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """The decision that `decide` would come to, with nothing committed: see `Driver.look`."""
-        return await self._run(self._decided(genuine, asked, self._looked))
+        return await self._run(self._decided(genuine, asked, self._dry_run))
 
-    async def recheck(self, genuine: Genuine, asked: Asked) -> Decision:
+    async def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
         return await self._run(self._decided(genuine, asked, self._rechecked))
 
-    async def decide_all(self, genuine: Genuine, asked: Sequence[Asked]) -> Decision:
+    async def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
         """The decision on what one step needs, used and recorded together."""
         return await self._run(self._decided_together(genuine, asked))
 
-    async def left(self, genuine: Genuine, units: Collection[str]) -> dict[str, int]:
+    async def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
         """What the ledger has left of each of the units that a budget names."""
         return await self._run_steps(left(genuine, units, self._parts.stores))
 
     async def record_denial(
         self,
-        genuine: Genuine,
-        asked: Asked,
+        genuine: AuthenticatedToken,
+        asked: Question,
         refusals: Refusals,
     ) -> Decision:
         """A denial, recorded."""
@@ -1029,9 +1036,9 @@ class AsyncVerifier(_Face):
         from asyncio import get_running_loop  # here, since sync programs have no need of it
 
         loop = get_running_loop()
-        if self._home.loop is None:
-            self._home.take(loop)
-        if self._home.loop is not loop:
+        if self._store_loop.loop is None:
+            self._store_loop.take(loop)
+        if self._store_loop.loop is not loop:
             raise RuntimeError("an AsyncVerifier is for one event loop: make one for each")
 
 

@@ -12,7 +12,8 @@ operator's entry, a discharge. `spell` gives the bytes.
 
 The rules of this room: the checks are a service to the one who writes, and no part of what makes
 narrowing safe (spec, "Widening"). No verifier calls them. Nothing here has a root key but the
-issuer. The clock and the randomness come in as `Means`, so that every text can be written again.
+issuer. The clock and the randomness come in as `WriterContext`, so that every text can be written
+again.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from captoken.proof import Signer
 NONCE_BYTES = 8
 
 
-class Means(msgspec.Struct, frozen=True):
+class WriterContext(msgspec.Struct, frozen=True):
     """What links are made with: the caveats that are known, a clock, and a source of nonces.
 
     A token carries its own, for the tokens that are derived from it. The defaults are those of a
@@ -81,7 +82,7 @@ _KEPT_OPEN: Mapping[str, Any] = {"tables": ["*"], "tools": {"*": {}}}
 
 def compose(
     terms: Terms,
-    means: Means,
+    context: WriterContext,
     holding: Holding,
 ) -> dict[str, Any]:
     """The JSON of a new link. Empty if nothing is asked for.
@@ -95,7 +96,7 @@ def compose(
         raise TypeError(f"clamp must be a bool, not {type(terms.clamp).__name__}")
 
     # Steps 1 to 3, and then 4.
-    stated = _restrictions(terms, means, holding)
+    stated = _restrictions(terms, context, holding)
     wanted = keywords.position_of(terms.caveats)
     position = widening.positioned(
         holding.lineage,
@@ -111,7 +112,7 @@ def compose(
     if counts:
         _check_counting(holding, stated)
     if terms.to is not None or counts:
-        stated["n"] = b64encode(means.random(NONCE_BYTES))
+        stated["n"] = b64encode(context.random(NONCE_BYTES))
 
     # Step 6 (28.1). A writer makes sure that there is such a key; a reader need not.
     if terms.key is not None:
@@ -133,7 +134,7 @@ def _check_counting(holding: Holding, stated: Mapping[str, Any]) -> None:
 
 def compose_request(
     terms: Terms,
-    means: Means,
+    context: WriterContext,
     what: str,
     why: str,
 ) -> dict[str, Any]:
@@ -146,12 +147,12 @@ def compose_request(
     for keyword in terms.caveats:
         if keyword in keywords.OF_THE_TOKEN:
             raise TypeError(f"{keyword} is no caveat of {what}: {why}")
-    return _restrictions(terms, means, _OF_NO_CHAIN)
+    return _restrictions(terms, context, _OF_NO_CHAIN)
 
 
 def _restrictions(
     terms: Terms,
-    means: Means,
+    context: WriterContext,
     holding: Holding,
 ) -> dict[str, Any]:
     """Steps 1 to 3: the caveats, by key.
@@ -159,11 +160,11 @@ def _restrictions(
     In this order, so that a misspelled keyword is told before a value, and a bad value before an
     excess. Raises TypeError, ValueError or WideningError.
     """
-    keywords.check_known(terms.caveats, means.vocabulary)
+    keywords.check_known(terms.caveats, context.vocabulary)
     wanted = keywords.caveats_of(
         terms.caveats,
-        means.vocabulary,
-        means.now,
+        context.vocabulary,
+        context.now,
         holding.at,
     )
     stated = widening.narrowed(holding, wanted, terms.clamp)

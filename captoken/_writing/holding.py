@@ -14,14 +14,14 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from captoken._language.capability import Capability, meet_of
-from captoken._language.caveats import BUILT_IN, EARLY, SETTLING
+from captoken._language.caveats import BUILT_IN, EARLY, NARROWING
 from captoken._language.kinds import BuiltIn, Caveat
 from captoken._language.link import Lineage, Link
 
 # By key, the place in a capability where such a caveat is held. An own one has none.
 _PLACES = {kind.key: kind.slot() for kind in BUILT_IN}
 # `exp`, `nbf`, `fresh`: in their places nothing else is held, not even what the root record says.
-_ALONE = EARLY - SETTLING
+_ALONE = EARLY - NARROWING
 # The kinds of which one can see without a meet that one permits all that another one does.
 _AT_A_GLANCE = frozenset(
     kind.key for kind in BUILT_IN if kind.plainly_covers is not BuiltIn.plainly_covers
@@ -58,7 +58,7 @@ class Holding(msgspec.Struct, frozen=True, eq=False):
         """
         if self.folded is None and key in _ALONE:
             said = [caveat for link in self.links for caveat in link.early if caveat.key == key]
-            return meet_of([caveat.held() for caveat in said]) if said else None
+            return meet_of([caveat.normalized() for caveat in said]) if said else None
         return self.capability.held.get(_PLACES.get(key, key))
 
     def plainly_covers(self, wanted: Mapping[str, Caveat]) -> bool:

@@ -17,13 +17,13 @@ from captoken._format import chain, names
 from captoken._format.clocks import Clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.parts import Packet
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
 from captoken._format.text import check_limits
 from captoken._language.caveats import BUILT_IN, V1, Vocabulary, is_own
-from captoken._writing.compose import Means, Terms, compose, spell
+from captoken._writing.compose import Terms, WriterContext, compose, spell
 from captoken._writing.holding import everything
 from captoken._writing.keywords import UNSET, MintCaveats, check_known
 from captoken._writing.token import Token
@@ -100,8 +100,8 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         names.task(task)
 
         keyring = keyring_source(self.keyring)()
-        means = Means(self.vocabulary, self.clock, self.random)
-        now = means.now()
+        context = WriterContext(self.vocabulary, self.clock, self.random)
+        now = context.now()
         root = RootRecord(
             subject=subject,
             agent=agent,
@@ -110,20 +110,21 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
             issued_at=now,
             key_id=keyring.current,
             audience=keyring.audience,
-            ext={} if ext is None else read_once(ext, "ext"),
+            ext={} if ext is None else frozen_copy(ext, "ext"),
             version=1,
         )
         identifier = root.encode()
 
         # The clock is looked at once: what expires in a minute does so a minute after `iat`.
-        stated = compose(terms, Means(self.vocabulary, lambda: now, self.random), everything(agent))
+        at_now = WriterContext(self.vocabulary, lambda: now, self.random)
+        stated = compose(terms, at_now, everything(agent))
         audience = keyring.audience
         if audience is not None and audience not in stated.get("aud", [audience]):
             raise ValueError(
                 f"this keyring mints for {audience} alone, and audience names another server"
             )
         body = spell(stated or {"nbf": now})  # link 0 is always written
-        return Token.of(_signed(keyring, identifier, body), root, means)
+        return Token.of(_signed(keyring, identifier, body), root, context)
 
     def __repr__(self) -> str:
         """No key, and no key id."""

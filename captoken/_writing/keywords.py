@@ -20,7 +20,7 @@ from captoken._format.clocks import Moment, Seconds
 from captoken._format.spelling import shown
 from captoken._language.access import amount
 from captoken._language.caveats import BUILT_IN, COUNTED, Vocabulary, is_own, write
-from captoken._language.kinds import Caveat, HeldAt, Reading
+from captoken._language.kinds import Caveat, LookUp, Reading
 
 Strings: TypeAlias = Sequence[str] | set[str] | frozenset[str]
 
@@ -135,7 +135,7 @@ OF_THE_TOKEN = frozenset(
 def _as_given(
     given: Any,
     now: Callable[[], int],
-    held: HeldAt,
+    look_up: LookUp,
 ) -> Any:
     """The value as it was given, for a keyword that its class does not read in a way of its own.
 
@@ -197,15 +197,15 @@ def caveats_of(
     given: Mapping[str, Any],
     vocabulary: Vocabulary,
     now: Callable[[], int],
-    held: HeldAt,
+    look_up: LookUp,
 ) -> dict[str, Caveat]:
     """The caveats that keywords ask for, by key. Raises TypeError or ValueError for a bad one.
 
-    `now` gives seconds since the epoch, `held` what the token can do so far. Both are asked only
-    where a keyword needs it: `expires_in` is cut to what is held, and a `max` alone completed by
-    its `min`. Whether the rest is held is not asked here.
+    `now` gives seconds since the epoch, `look_up` what the token can do so far. Both are asked
+    only where a keyword needs it: `expires_in` is cut to what is held, and a `max` alone completed
+    by its `min`. Whether the rest is held is not asked here.
 
-        caveats_of({"tables": ["sales"], "uses": 5}, V1, now, held)
+        caveats_of({"tables": ["sales"], "uses": 5}, V1, now, look_up)
         # {"tables": Tables(["sales"]), "uses": Uses(5)}
     """
     made: dict[str, Caveat] = {}
@@ -223,7 +223,7 @@ def caveats_of(
         if key in made:
             raise ValueError("expires_in and expires_at say the same thing twice: give one of them")
 
-        made[key] = write(key, reading(value, now, held), vocabulary)
+        made[key] = write(key, reading(value, now, look_up), vocabulary)
     return made
 
 

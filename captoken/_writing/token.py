@@ -21,7 +21,7 @@ from captoken._format.errors import DelegationError, DischargeError, LimitError,
 from captoken._format.parts import Packet, Parts, RawCaveat
 from captoken._format.public_keys import public_bytes
 from captoken._format.root import RootRecord
-from captoken._format.sealed import SealedValue, forgetful
+from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.text import (
     BOUND,
     UNBOUND,
@@ -36,7 +36,7 @@ from captoken._language.access import Access
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.discharge import Discharge, Ticket, bound_discharge, third_party_caveat
 from captoken._language.link import Link
-from captoken._writing.compose import Means, Terms, check_custody, compose, spell
+from captoken._writing.compose import Terms, WriterContext, check_custody, compose, spell
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
 from captoken._writing.unverified import KnownLinks, Unverified
 from captoken.proof import Signer, prove, sign_custody
@@ -56,7 +56,7 @@ class Token(SealedValue, frozen=True, eq=False):
     _instead = "hand on token.serialize() or token.present(...)"
 
     secret_packet: Packet  # as secret as the text
-    means: Means
+    context: WriterContext
     unverified: Unverified  # what the token says of itself
     secret_discharges: tuple[Packet, ...] = ()  # unbound, as the caveats that they answer stand
 
@@ -65,7 +65,7 @@ class Token(SealedValue, frozen=True, eq=False):
         cls,
         packet: Packet,
         root: RootRecord,
-        means: Means,
+        context: WriterContext,
         discharges: tuple[Packet, ...] = (),
         known: Mapping[bytes, Link] | None = None,
     ) -> Token:
@@ -77,14 +77,14 @@ class Token(SealedValue, frozen=True, eq=False):
         said = Unverified(
             root,
             packet.caveats,
-            means.vocabulary,
+            context.vocabulary,
             discharges,
             KnownLinks(known or {}),
         )
-        return cls(packet, means, said, discharges)
+        return cls(packet, context, said, discharges)
 
     @classmethod
-    @forgetful
+    @no_arguments_in_traceback
     def parse(
         cls,
         text: str,
@@ -105,7 +105,7 @@ class Token(SealedValue, frozen=True, eq=False):
         if discharges and not _in_order(packet, discharges):
             why = "discharges that answer nothing the token asks, or stand in another order"
             raise TokenFormatError(why)
-        return cls.of(packet, root, Means(vocabulary, clock, random), discharges)
+        return cls.of(packet, root, WriterContext(vocabulary, clock, random), discharges)
 
     def serialize(self) -> str:
         """The text, for a sub-agent that is meant to hold the token. Secret.
@@ -165,7 +165,7 @@ class Token(SealedValue, frozen=True, eq=False):
         (spec, "Caveats", "Widening", "Holder binding").
         """
         terms = Terms(caveats, keep, clamp, key=key)
-        return self._narrowed(terms, self._means(clock), signer)
+        return self._narrowed(terms, self._context(clock), signer)
 
     def delegate(
         self,
@@ -193,16 +193,16 @@ class Token(SealedValue, frozen=True, eq=False):
         """
         names.name(to, "to")
         terms = Terms(caveats, keep, clamp, to, key)
-        return self._narrowed(terms, self._means(clock), signer)
+        return self._narrowed(terms, self._context(clock), signer)
 
-    def _means(self, clock: Clock | None) -> Means:
-        """The token's own means, but for a clock that is passed for one link."""
-        return self.means if clock is None else structs.replace(self.means, clock=clock)
+    def _context(self, clock: Clock | None) -> WriterContext:
+        """The token's own context, but for a clock that is passed for one link."""
+        return self.context if clock is None else structs.replace(self.context, clock=clock)
 
     def _narrowed(
         self,
         terms: Terms,
-        means: Means,
+        context: WriterContext,
         signer: Signer | None = None,
     ) -> Token:
         """This token with one more link of caveats.
@@ -211,7 +211,7 @@ class Token(SealedValue, frozen=True, eq=False):
         that is missing. Raises as `attenuate` does.
         """
         holding = self.unverified.holding
-        stated = compose(terms, means, holding)
+        stated = compose(terms, context, holding)
         check_custody(holding.lineage.key, terms, signer)
         body = spell(stated)
         if signer is not None:
@@ -236,7 +236,7 @@ class Token(SealedValue, frozen=True, eq=False):
     def _with(self, packet: Packet, discharges: tuple[Packet, ...]) -> Token:
         """A token of the same root, that was derived from this one."""
         said = self.unverified
-        return Token.of(packet, said.root, self.means, discharges, said.known)
+        return Token.of(packet, said.root, self.context, discharges, said.known)
 
     # --- third parties --------------------------------------------------------------------------
 
@@ -260,11 +260,11 @@ class Token(SealedValue, frozen=True, eq=False):
             discharger,
             need,
             location,
-            self.means.random,
+            self.context.random,
         )
         return self.with_raw_link(cid, vid)
 
-    @forgetful
+    @no_arguments_in_traceback
     def with_discharge(self, answer: Discharge | str) -> Token:
         """The token together with a discharge, in place of an older one for the same ticket.
 
@@ -318,8 +318,8 @@ class Token(SealedValue, frozen=True, eq=False):
         if signer is None and request is not None:
             raise ValueError("a request goes with the signer that proves it: give signer as well")
         wanted = Terms({**caveats, "expires_in": expires_in}, keep, clamp)
-        means = self._means(clock)
-        parts, _ = self._for_server(audience, wanted, means)
+        context = self._context(clock)
+        parts, _ = self._for_server(audience, wanted, context)
         written = whole_text(parts.packet, parts.discharges, BOUND)
 
         # The proof is over the narrowed token, and so over its audience and its end.
@@ -330,8 +330,8 @@ class Token(SealedValue, frozen=True, eq=False):
                 signer,
                 server,
                 request,
-                means.clock,
-                means.random,
+                context.clock,
+                context.random,
             )
             written = f"{written}.{proof_text(made)}"
 
@@ -357,7 +357,7 @@ class Token(SealedValue, frozen=True, eq=False):
         `captoken.proof.with_proof`. Raises as `present` does.
         """
         wanted = Terms({**caveats, "expires_in": expires_in}, keep, clamp)
-        parts, ends = self._for_server(audience, wanted, self.means)
+        parts, ends = self._for_server(audience, wanted, self.context)
         written = whole_text(parts.packet, parts.discharges, BOUND)
         size = len(written)
         if size <= max_chars:
@@ -369,13 +369,13 @@ class Token(SealedValue, frozen=True, eq=False):
         self,
         audience: str | Strings,
         terms: Terms,
-        means: Means,
+        context: WriterContext,
     ) -> tuple[Parts, int]:
         """The token narrowed for one server, its discharges bound to it, and when it ends."""
         if not audience:
             raise ValueError("a text for nobody: audience is empty, and names the server")
         terms = structs.replace(terms, caveats={**terms.caveats, "audience": audience})
-        stated = compose(terms, means, self.unverified.holding)
+        stated = compose(terms, context, self.unverified.holding)
         parts = self.with_raw_link(spell(stated)).presented_parts()
 
         # The link ends no later than all before it; a discharge may be over sooner.

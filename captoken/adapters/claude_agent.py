@@ -40,7 +40,7 @@ with extra("claude-agent"):
 
 from captoken import current
 from captoken._format.errors import CaptokenError, GuardError
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._writing.token import Token
 from captoken.adapters._agents import mentions
 from captoken.adapters._agents.guarding import checked_guard, unasked
@@ -85,7 +85,7 @@ class TokenGuard:
         self._agent = agent_name(agent)
         if not isinstance(agent, str) or not self._agent:
             raise ValueError("name the agent, agent=…: its token names its holder")
-        self._hands: dict[str, Any] = read_once({} if hands is None else hands, "hands")
+        self._hands: dict[str, Any] = frozen_copy({} if hands is None else hands, "hands")
 
     def guarded(
         self,

@@ -17,7 +17,7 @@ import msgspec
 
 from captoken._bounds import ANSWER_BYTES
 from captoken._format.errors import CaptokenError, DischargeError, TokenFormatError
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.spelling import shown
 from captoken._language.discharge import Discharge, Ticket
 from captoken.adapters._discharge.protocol import PATH, Answer, Asked, Interactive
@@ -155,7 +155,7 @@ def _steps(
     if isinstance(service, str):
         base: str | None = service
     else:
-        base = read_once(service, "service").get(ticket.discharger)
+        base = frozen_copy(service, "service").get(ticket.discharger)
     if base is None:
         why = "no service is known for the ticket's discharger: give its public key and address"
         raise DischargeError(why, "bad_ticket")

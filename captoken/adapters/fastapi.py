@@ -36,7 +36,7 @@ with extra("fastapi"):
 
 from captoken._format import names
 from captoken._format.errors import NoToken
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, cost_of, read_cost, with_cost
@@ -322,7 +322,7 @@ def protect(
     options["public"] = public
     metadata = options.get("resource_metadata")
     if isinstance(metadata, Mapping):
-        options["resource_metadata"] = read_once(metadata, "resource_metadata")
+        options["resource_metadata"] = frozen_copy(metadata, "resource_metadata")
 
     def guard(app: ASGIApp) -> CaptokenMiddleware:  # the name by which older Starlette passes it
         return CaptokenMiddleware(_Declared(app, api, public), verifier, **options)

@@ -47,6 +47,7 @@ with extra("fastmcp"):
 
 from captoken._verification.grant import Grant
 from captoken._verification.verifier import AnyVerifier
+from captoken.adapters._context_value import context_value
 from captoken.adapters._mcp.gate import Challenges, Gate, Options, answering, teller
 from captoken.adapters._mcp.messages import (
     CALL,
@@ -61,7 +62,6 @@ from captoken.adapters._mcp.messages import (
     without_token,
 )
 from captoken.adapters._mcp.sessions import session_of
-from captoken.adapters._within import within
 
 # What names an item that a method lists, as an attribute of fastmcp's object.
 _ATTRIBUTES = {
@@ -75,14 +75,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @overload
-def told(tool: _F) -> _F: ...
+def explains_denials(tool: _F) -> _F: ...
 @overload
-def told(*, tell_limits: bool) -> Callable[[_F], _F]: ...
-def told(tool: Any = None, *, tell_limits: bool = False) -> Any:
+def explains_denials(*, tell_limits: bool) -> Callable[[_F], _F]: ...
+def explains_denials(tool: Any = None, *, tell_limits: bool = False) -> Any:
     """A tool that asks `current.grant()` itself: where that refuses it, the model is told why.
 
-    `@server.tool` above `@told`. `@told(tell_limits=True)` tells the bounds of a range that was
-    missed as well.
+    Write `@server.tool` above `@explains_denials`. With `@explains_denials(tell_limits=True)` it
+    also tells the bounds of a range that was missed.
     """
     return teller(ToolError, tool, tell_limits)
 
@@ -118,7 +118,7 @@ def _while_answering(came: _Came) -> AbstractContextManager[None]:
     A tool that asks its own server comes through the guard again, and there is no token to be seen
     then: it was hidden.
     """
-    return within(_came, came)
+    return context_value(_came, came)
 
 
 class Guard(Challenges, Middleware):
@@ -299,7 +299,7 @@ def _http_request() -> Any:
     For a notification it is another one. fastmcp looks for the message's own request first, and
     would find that: so it is made to look for the other.
     """
-    with within(fastmcp_request_ctx, None):
+    with context_value(fastmcp_request_ctx, None):
         try:
             return get_http_request()
         except RuntimeError:

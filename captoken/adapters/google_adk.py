@@ -50,7 +50,7 @@ from captoken._format.errors import GuardError
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only
-from captoken.adapters._within import within
+from captoken.adapters._context_value import context_value
 from captoken.current import AnyGrant
 from captoken.tools import ToolGuard, agent_name, calling, handing
 
@@ -157,7 +157,8 @@ class TokenGuard(BasePlugin):
                 grant = asked.grant
             else:
                 grant = await self._permitted(tool, args, tool_context)
-            with calling(grant, run=tool_context.invocation_id), within(_inside, tool_context):
+            run = tool_context.invocation_id
+            with calling(grant, run=run), context_value(_inside, tool_context):
                 return await plain(args=args, tool_context=tool_context)
         except Denied as denied:
             return self._told(denied.decision)

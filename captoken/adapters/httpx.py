@@ -30,7 +30,7 @@ from captoken import current
 from captoken._format import names
 from captoken._format.clocks import Seconds
 from captoken._format.errors import NoToken, Refused, WideningError
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.primitives import equal, sha256
 from captoken._format.spelling import shown
 from captoken._writing.keywords import PresentCaveats
@@ -93,7 +93,7 @@ def auth(
     """
     audiences = {
         own_origin(origin): names.name(audience, "audience")
-        for origin, audience in read_once(servers, "servers").items()
+        for origin, audience in frozen_copy(servers, "servers").items()
     }
     _refuse_redirects_beyond(audiences)
     return Presenting(audiences, held, narrow, expires_in)

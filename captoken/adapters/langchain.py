@@ -57,7 +57,7 @@ from captoken._format.errors import GuardError
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
-from captoken.adapters._within import within
+from captoken.adapters._context_value import context_value
 from captoken.current import Held
 from captoken.tools import ToolGuard, agent_name, calling, handing
 
@@ -536,7 +536,7 @@ def handed(held: Held, to: str) -> Generator[RunnableConfig, None, None]:
         "metadata": {_NAME: to},
     }
     # Else LangChain adds the caller's configuration to what is passed.
-    with within(var_child_runnable_config, own), only(held):
+    with context_value(var_child_runnable_config, own), only(held):
         yield own
 
 

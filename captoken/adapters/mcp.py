@@ -60,15 +60,15 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @overload
-def told(tool: _F) -> _F: ...
+def explains_denials(tool: _F) -> _F: ...
 @overload
-def told(*, tell_limits: bool) -> Callable[[_F], _F]: ...
-def told(tool: Any = None, *, tell_limits: bool = False) -> Any:
+def explains_denials(*, tell_limits: bool) -> Callable[[_F], _F]: ...
+def explains_denials(tool: Any = None, *, tell_limits: bool = False) -> Any:
     """A tool that asks `current.grant()` itself: where that refuses it, the model is told why.
 
-    As where the guard does. `@server.tool()` above `@told`. `@told(tell_limits=True)` tells the
-    bounds of a range that was missed as well. Without it the SDK answers in its own way: 1.x with
-    the text that is for the operator.
+    It says what the guard would say. Write `@server.tool()` above `@explains_denials`. With
+    `@explains_denials(tell_limits=True)` it also tells the bounds of a range that was missed.
+    Without it the SDK answers in its own way: 1.x with the text that is for the operator.
     """
     return teller(_tools.ToolError, tool, tell_limits)
 

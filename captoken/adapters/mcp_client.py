@@ -30,11 +30,12 @@ from captoken import current
 from captoken._format.clocks import Seconds
 from captoken._format.errors import Refused, WideningError
 from captoken._format.extras import extra
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.keywords import Strings
 from captoken._writing.token import Token
+from captoken.adapters._context_value import context_value
 from captoken.adapters._mcp.messages import (
     CALL,
     DECISION,
@@ -51,7 +52,6 @@ from captoken.adapters._mcp.messages import (
 )
 from captoken.adapters._mcp.not_held import not_held
 from captoken.adapters._refused import DOMAIN, refused_there
-from captoken.adapters._within import within
 from captoken.current import Held
 
 with extra("mcp"):
@@ -191,7 +191,7 @@ def _read(given: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
 
     Raises TypeError for what is no mapping.
     """
-    return {} if given is None else read_once(given, what)
+    return {} if given is None else frozen_copy(given, what)
 
 
 def _narrowed_to(
@@ -266,7 +266,7 @@ class Presenting:
         stated = _read(arguments, "arguments")
         sent = self._meta(CALL, {"name": name, "arguments": stated}, meta)
         _present_own_lists(getattr(self._client, "session", self._client))
-        with within(_own_list, lambda params: self._meta("tools/list", params, None)):
+        with context_value(_own_list, lambda params: self._meta("tools/list", params, None)):
             result = await _refusing(
                 self._client.call_tool(
                     name,
@@ -300,7 +300,7 @@ class Presenting:
         """The client's `get_prompt`."""
         params: dict[str, Any] = {"name": name}
         if arguments is not None:
-            params["arguments"] = read_once(arguments, "arguments")
+            params["arguments"] = frozen_copy(arguments, "arguments")
         return await self._ask("get_prompt", "prompts/get", params, meta, options)
 
     async def list_tools(
@@ -366,7 +366,7 @@ class Presenting:
         return {**ours, **theirs}
 
     def _look_at(self, tool: str, result: Any) -> None:
-        """Raise Refused for a result that is the guard's, or that of a tool which is `told`.
+        """Raise Refused for a result of the guard's, or of a tool with `explains_denials`.
 
         The guard marks its own, but that of fastmcp, which leaves no place for a mark. What a tool
         raises has the SDK's words in front.

@@ -59,7 +59,7 @@ from captoken._format.errors import GuardError
 from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
-from captoken.adapters._within import within
+from captoken.adapters._context_value import context_value
 from captoken.current import Held
 from captoken.tools import ToolGuard, agent_name, calling, handing
 
@@ -245,7 +245,7 @@ class _Asking:
             return agent.guard.for_model(decision, self._declared)
         try:
             grant = agent.guard.served(decision.grant)
-            within_it = within(_inside, _Inside(context, run, _Handed()))  # rule 8
+            within_it = context_value(_inside, _Inside(context, run, _Handed()))  # rule 8
             with calling(grant, run=run, held=held), within_it:
                 return await self._invoke(context, input)
         except Denied as denied:  # rule 7

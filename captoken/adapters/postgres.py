@@ -33,7 +33,8 @@ What it enforces, by rules that the code cites:
     about before it is committed. A commit that is not answered is told as that, and is made once.
 12. A statement is judged by the columns and functions that there are when it runs.
 13. Of a token with a budget in `rows`, `bytes` or `rows_written`, what is handed out and written is
-    counted, and reserved before it is handed out or committed (`captoken/adapters/_taking.py`).
+    counted, and reserved before it is handed out or committed
+    (`captoken/adapters/_usage_meter.py`).
 
 Not checked: what a caller infers from counts, failing constraints and times. Nor what views,
 triggers and the functions behind operators do with the rights of their owners.

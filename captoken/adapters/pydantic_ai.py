@@ -58,7 +58,7 @@ from captoken._verification.decision import Decision, Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
 from captoken.adapters._agents.plain import as_json
-from captoken.adapters._within import within
+from captoken.adapters._context_value import context_value
 from captoken.current import AnyGrant
 from captoken.tools import ToolGuard, agent_name, calling, handing, telling
 
@@ -94,7 +94,7 @@ _calls: ContextVar[tuple[_Call, ...]] = ContextVar("captoken.pydantic_ai.calls",
 
 def _on_its_way(call: _Call) -> AbstractContextManager[None]:
     """In this block, what wrappers do is part of `call`."""
-    return within(_calls, (*_calls.get(), call))
+    return context_value(_calls, (*_calls.get(), call))
 
 
 class TokenGuard(AbstractCapability[Any]):

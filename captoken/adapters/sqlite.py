@@ -41,7 +41,8 @@ cited by its number where it is enforced.
 13. While a table with hidden columns is named, a name that could mean one of them is refused,
     whether there is such a column or not.
 14. Of a token with a budget in `rows`, `bytes` or `rows_written`, what is handed out and written is
-    counted, and reserved before it is handed out or committed (`captoken/adapters/_taking.py`).
+    counted, and reserved before it is handed out or committed
+    (`captoken/adapters/_usage_meter.py`).
 
 Not checked: what row counts, failing constraints and the order in which an index yields rows let a
 caller infer.
@@ -59,7 +60,7 @@ from captoken._language.access import Caller
 from captoken._language.costs import Cost
 from captoken._verification.grant import Grant
 from captoken.adapters._claims import Claim
-from captoken.adapters._paying import Paying
+from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._rows import Rows
 from captoken.adapters._sqlite.block import Block
 from captoken.adapters._sqlite.remembered import Connection
@@ -136,7 +137,7 @@ def guarded(
                 "the connection has an open transaction: commit it, or roll it back, first "
                 "(with autocommit=False it always has one)"
             )
-        block = Block(connection, Paying(grant, cost), engine, caller, max_rows, max_value)
+        block = Block(connection, CostedGrant(grant, cost), engine, caller, max_rows, max_value)
         try:
             block.watch.own("BEGIN")
             try:

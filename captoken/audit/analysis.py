@@ -46,7 +46,7 @@ from captoken._language.caveats import COUNTED, RIGHTS, V1, Situation, Vocabular
 from captoken._language.entries import Entry, SelectorFacts
 from captoken._language.lineage import read_along
 from captoken._language.link import Actor, BadLink, Link, ThirdParty
-from captoken._language.links import link_prohibits, read_link, settled, unknown_keys
+from captoken._language.links import after, link_prohibits, read_link, unknown_keys
 from captoken._language.overlay import Overlay
 
 __all__ = [
@@ -466,7 +466,7 @@ def _task_after(task: str, link: Link | BadLink) -> str:
     """
     if isinstance(link, BadLink):
         return task
-    return settled(Situation(0, task=task), link).task
+    return after(Situation(0, task=task), link).task
 
 
 def _add_decision(history: History, decision: Decided) -> None:

@@ -31,7 +31,7 @@ from captoken._language.lineage import read_along, step
 from captoken._language.link import BadLink, Lineage, Link, ThirdParty
 from captoken._language.links import read_link
 from captoken._language.reasons import Reason
-from captoken._verification.genuine import ISSUER
+from captoken._verification.authenticated import ISSUER
 from captoken._writing.token import Token
 from captoken.cli import words
 

@@ -31,7 +31,7 @@ from captoken._format.encoding import (
 from captoken._format.errors import RecallError
 from captoken._format.packet import VID_BYTES
 from captoken._format.parts import RawCaveat
-from captoken._format.sealed import SealedValue, forgetful
+from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.spelling import is_visible
 from captoken._format.text import without_proof
 from captoken._language.entries import Entry
@@ -51,7 +51,7 @@ SLACK = 86_400
 # --- the holder -----------------------------------------------------------------------------------
 
 
-@forgetful
+@no_arguments_in_traceback
 def recall(
     token: Token,
     handed_on: Token,
@@ -112,7 +112,7 @@ def recall(
 
     # The proof is about the request without it, and then takes its place in it (spec 37.2).
     if signer is not None:
-        now = clock or token.means.clock
+        now = clock or token.context.clock
         digest = _digest(stated)
         stated["token"] = with_proof(
             text,

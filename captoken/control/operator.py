@@ -31,7 +31,7 @@ from captoken._format.spelling import escape, shown, spelled_time
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.entries import Entry, Select, Selector
 from captoken._language.overlay import LIFE, Overlay, Resumed, delta, snapshot
-from captoken._writing.compose import Means, Terms, compose_request, spell
+from captoken._writing.compose import Terms, WriterContext, compose_request, spell
 from captoken._writing.keywords import Strings
 from captoken.control._asked import Change, Recall, asked_for
 from captoken.control._lock import ForkSafeLock
@@ -180,9 +180,9 @@ class Operator:
         # Keywords that select are taken out first: what is left are caveats.
         select = {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
         terms = Terms(given, keep)
-        means = Means(self._vocabulary, self._clock)
+        context = WriterContext(self._vocabulary, self._clock)
         of_the_chain = "it belongs to a link of the chain"
-        stated = compose_request(terms, means, "an overlay", of_the_chain)
+        stated = compose_request(terms, context, "an overlay", of_the_chain)
         return self._add(select, decode_json(spell(stated)), why, until)
 
     def lift(self, entry_id: str, *, why: str = "") -> None:

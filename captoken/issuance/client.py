@@ -31,7 +31,7 @@ from captoken._format.entropy import random_bytes
 from captoken._format.errors import CaptokenError, IssuanceError
 from captoken._format.extras import extra
 from captoken._format.public_keys import signing_key
-from captoken._format.sealed import forgetful
+from captoken._format.sealed import no_arguments_in_traceback
 from captoken._format.spelling import escape, shown, shown_file
 from captoken._writing.token import Token
 from captoken.issuance import saml
@@ -103,7 +103,7 @@ class Issuance:
     def __repr__(self) -> str:
         return f"<Issuance {self.url}>"
 
-    @forgetful
+    @no_arguments_in_traceback
     def start(
         self,
         *,
@@ -148,7 +148,7 @@ class Issuance:
         stated = {key: one for key, one in form.items() if one is not None}
         return self._root_in(self._answer(stated))
 
-    @forgetful
+    @no_arguments_in_traceback
     def join(
         self,
         root: Token,

@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 
 from captoken._format.errors import KeyringError
-from captoken._format.sealed import forgetful
+from captoken._format.sealed import no_arguments_in_traceback
 from captoken._format.spelling import shown_file
 
 _MAX_BYTES = 1 << 20  # of a key file: no more is read
 
 
-@forgetful
+@no_arguments_in_traceback
 def write_private(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file that its owner alone can read, whole or not at all.
 

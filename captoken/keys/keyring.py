@@ -23,9 +23,9 @@ from captoken._format import chain, names, primitives
 from captoken._format.encoding import b64decode, b64encode, decode_json, encode_json
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import KeyringError
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.primitives import KEY_BYTES, problem_with
-from captoken._format.sealed import SealedValue, forgetful
+from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.spelling import named_all, shown, shown_file
 
 
@@ -52,7 +52,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
     audience: str | None = None  # whose keys these are; None for keys that derive any
     _derived: Mapping[str, bytes] = {}  # the macaroon keys, where every chain starts
 
-    @forgetful
+    @no_arguments_in_traceback
     def __post_init__(self) -> None:
         # The mapping that was given is the caller's, and may change: a copy of it was checked.
         keys = _checked(self._keys, self.current)
@@ -69,7 +69,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return cls({key_id: random_bytes(KEY_BYTES)}, key_id)
 
     @classmethod
-    @forgetful
+    @no_arguments_in_traceback
     def from_keys(cls, keys: Mapping[str, bytes], current: str) -> Keyring:
         """A keyring of given keys by their key ids, 32 bytes each and not all equal.
 
@@ -193,7 +193,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return encode_json(stated) + b"\n"
 
     @classmethod
-    @forgetful
+    @no_arguments_in_traceback
     def load(cls, path: str | os.PathLike[str]) -> Keyring:
         """The keyring in a file.
 
@@ -225,7 +225,7 @@ def _checked(keys: Any, current: Any) -> dict[str, bytes]:
 
     Raises TypeError or ValueError.
     """
-    checked = read_once(keys, "keys")
+    checked = frozen_copy(keys, "keys")
 
     # An all-zero key is a mistake that verifies, so it is refused here, and not at the first token.
     for key_id, key in checked.items():

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from captoken._format import names, primitives
 from captoken._format.public_keys import exchange_key, public_bytes
-from captoken._format.sealed import forgetful
+from captoken._format.sealed import no_arguments_in_traceback
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import SecretKey
 
@@ -78,7 +78,7 @@ class PairwiseKey(SecretKey, frozen=True, eq=False):
         current = next(iter(made))
         return Keyring(made, current, audience)
 
-    @forgetful
+    @no_arguments_in_traceback
     def _root_key(self, other: bytes, audience: str, *, issuing: bool) -> tuple[str, bytes]:
         """The key id and the root key of this pair and one audience (spec 35.2 to 35.5).
 

@@ -17,7 +17,7 @@ from captoken._format.encoding import (
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import KeyringError
 from captoken._format.primitives import KEY_BYTES, problem_with
-from captoken._format.sealed import SealedValue, forgetful
+from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.spelling import shown_file
 
 
@@ -43,7 +43,7 @@ class SecretKey(SealedValue, frozen=True, eq=False):
     _secret: bytes
     public: str = ""  # derived from the secret, whatever is given
 
-    @forgetful
+    @no_arguments_in_traceback
     def __post_init__(self) -> None:
         problem = problem_with(self._secret)
         if problem is not None:
@@ -62,7 +62,7 @@ class SecretKey(SealedValue, frozen=True, eq=False):
         return cls(random_bytes(KEY_BYTES))
 
     @classmethod
-    @forgetful
+    @no_arguments_in_traceback
     def from_bytes(cls, secret: bytes) -> Self:
         """The key of a given secret, 32 bytes and not all equal.
 
@@ -75,7 +75,7 @@ class SecretKey(SealedValue, frozen=True, eq=False):
         """The secret, for backups. Keep it out of logs and of frames that raise."""
         return self._secret
 
-    @forgetful
+    @no_arguments_in_traceback
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file that its owner alone can read, whole or not at all (spec 27.2).
 
@@ -92,7 +92,7 @@ class SecretKey(SealedValue, frozen=True, eq=False):
         write_private(path, encode_json(stated) + b"\n")
 
     @classmethod
-    @forgetful
+    @no_arguments_in_traceback
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """The key in a file.
 

@@ -18,7 +18,7 @@ from captoken._format import names, primitives
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.signed import body_of
 from captoken._format.spelling import shown
 from captoken.stores.ports import FULL, KEPT, MOST_BUCKETS, Debit, Reservation
@@ -176,7 +176,7 @@ def what_was_taken(amounts: Mapping[str, int] | None) -> dict[str, int] | None:
         return None
 
     taken: dict[str, int] = {}
-    for unit, amount in read_once(amounts, "amounts").items():
+    for unit, amount in frozen_copy(amounts, "amounts").items():
         # By exact type: True is no amount, and neither is 1.0.
         if type(unit) is not str or type(amount) is not int:
             raise TypeError('amounts are integers by unit, as {"usd_cents": 5}')

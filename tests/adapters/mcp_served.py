@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from captoken import Access, current
 from captoken.adapters.mcp import TWO, Guard
-from tests import world
+from tests import fixtures
 
 if TWO:
     from mcp.server import MCPServer as Server
@@ -109,7 +109,7 @@ def served(ran: Ran, *, options: dict[str, Any] | None = None, verifier: Any = N
         request: Any = ctx.request_context.request
         return repr([ctx.request_context, request and [request.headers.raw, request.scope["headers"]]])
 
-    Guard(verifier or world.verifier(audience=AUDIENCE), **guard).install(server)
+    Guard(verifier or fixtures.verifier(audience=AUDIENCE), **guard).install(server)
     return server
 
 

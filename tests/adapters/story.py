@@ -11,7 +11,7 @@ from typing import Any
 from captoken import Access, AsyncGrant, AsyncVerifier, Grant, current
 from captoken.stores.memory import MemoryReplayStore
 from captoken.tools import ToolGuard
-from tests.world import KEYRING, clock, verifier
+from tests.fixtures import KEYRING, clock, verifier
 
 SUBJECT = "user:jane"
 TASK = "q3-risk"

@@ -41,7 +41,7 @@ from captoken.current import Held
 from captoken.errors import NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
-from tests.world import KEYRING, NOW, clock, mint
+from tests.fixtures import KEYRING, NOW, clock, mint
 
 REFUSED = "The token does not permit this request."
 

@@ -31,7 +31,7 @@ from captoken.errors import CODES, NoToken
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.proof import http_request, with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
-from tests.ours import ours
+from tests.library_code import is_library_code
 
 from .serving import CUTTING, SERVERS, Reply, exchange, listening, replies, send, served
 
@@ -716,7 +716,7 @@ def test_no_frame_of_ours_shows_a_token() -> None:
     for facts in ({}, {"keyring": broken_keyring}):
         with pytest.raises(LookupError) as caught:
             in_process("/raise", **facts)
-        frames = [entry.frame for entry in caught.traceback if ours(entry.frame.raw.f_code, "adapters")]
+        frames = [entry.frame for entry in caught.traceback if is_library_code(entry.frame.raw.f_code, "adapters")]
         assert frames and not any("cap1_" in repr(frame.f_locals) for frame in frames)
 
 

@@ -23,10 +23,10 @@ from captoken.discharge import Allow, Discharger
 from captoken.keys import DischargerKey, HolderKey
 from captoken.proof import http_request, mcp_request
 from captoken.stores.memory import MemoryReplayStore
+from tests.fixtures import KEYRING, NOW, clock, mint
 from tests.gaps import FORM, JSON, ORIGIN, plain, send, shown
-from tests.issuance.test_service import World, nightly
-from tests.issuance.test_service import login as _login  # noqa: F401, its keys are made once
-from tests.world import KEYRING, NOW, clock, mint
+from tests.issuance.test_issuance import World, nightly
+from tests.issuance.test_issuance import login as _login  # noqa: F401, its keys are made once
 
 KEY = HolderKey.from_bytes(bytes(range(32)))
 ROOM = bounds.FACTS - 2 - 16 - 3 - 2  # of a text that is the one argument, `q`

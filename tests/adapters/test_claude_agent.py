@@ -19,7 +19,7 @@ from captoken.errors import GuardError, NoToken
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
-from tests.world import KEYRING, clock, verifier
+from tests.fixtures import KEYRING, clock, verifier
 
 TOOLS: dict[str, Any] = {
     "Read": {"file_path": {"path": ["/reports"]}}, "Task": {}, "Agent": {}, "mcp__sales__query": {"region": {"in": ["eu", "us"]}},

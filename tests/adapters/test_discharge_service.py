@@ -33,7 +33,7 @@ from captoken.adapters.discharge_service import BODY_BYTES, Decided, DischargeSe
 from captoken.discharge import Allow, Discharge, Discharger, Lease, Refuse, Ticket, Wait
 from captoken.errors import DischargeError
 from captoken.keys import DischargerKey
-from tests.world import named
+from tests.fixtures import named
 
 NOW = 1_764_061_200
 ORIGIN = "https://approvals.example"

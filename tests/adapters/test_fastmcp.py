@@ -19,12 +19,12 @@ from mcp.shared.exceptions import MCPError
 
 from captoken import Access, AsyncGrant, Issuer, Keyring, Verifier, current
 from captoken.adapters._mcp.messages import TOKEN
-from captoken.adapters.fastmcp import Guard, told
+from captoken.adapters.fastmcp import Guard, explains_denials
 from captoken.adapters.mcp_client import Presenting
 from captoken.current import Held
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
-from tests import world
+from tests import fixtures
 from tests.adapters.mcp_served import AUDIENCE, Ran, over_http, tools
 from tests.adapters.test_mcp import (
     BAD_TOKENS,
@@ -139,7 +139,7 @@ def test_the_proof_of_a_call_does_for_what_the_call_asks_in_turn() -> None:
     key = HolderKey.generate()
     token = mint(tools=NESTED, key=key.public)
     ran = Ran()
-    facts = verifier(replays=MemoryReplayStore(clock=world.clock(), floor=0))
+    facts = verifier(replays=MemoryReplayStore(clock=fixtures.clock(), floor=0))
 
     async def body(session: Any) -> list[str]:
         with current.use(token, key):
@@ -250,9 +250,9 @@ def test_a_mounted_server_is_behind_the_guard_of_the_one_that_it_is_mounted_on()
 )
 def test_the_guard_of_a_mounted_server_looks_at_the_token_for_itself(mine: bool, tools: Any, ran_for: list[str]) -> None:
     ran = Ran()
-    keys = world.KEYRING if mine else Keyring.from_keys({"k1": bytes(range(2, 34))}, current="k1")
-    token = Issuer(keys, clock=world.clock()).mint(**world.WHO, tools=tools)
-    front: FastMCP[Any] = FastMCP("front", middleware=[Guard(Verifier(keys, audience=AUDIENCE, clock=world.clock()))])
+    keys = fixtures.KEYRING if mine else Keyring.from_keys({"k1": bytes(range(2, 34))}, current="k1")
+    token = Issuer(keys, clock=fixtures.clock()).mint(**fixtures.WHO, tools=tools)
+    front: FastMCP[Any] = FastMCP("front", middleware=[Guard(Verifier(keys, audience=AUDIENCE, clock=fixtures.clock()))])
     front.mount(served(ran))
 
     async def run() -> str:
@@ -398,7 +398,7 @@ def test_a_tool_that_is_refused_by_its_grant_tells_the_model_why() -> None:
     server = served(Ran())
 
     @server.tool
-    @told
+    @explains_denials
     def read() -> str:
         current.grant().authorize(Access(table="hr", operation="select"))
         return "rows"

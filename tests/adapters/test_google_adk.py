@@ -29,7 +29,7 @@ from captoken.errors import GuardError
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
-from tests.world import KEYRING, clock, verifier
+from tests.fixtures import KEYRING, clock, verifier
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the framework's own
 

@@ -22,7 +22,7 @@ from captoken.errors import NoToken
 from captoken.keys import HolderKey, OperatorKey
 from captoken.proof import with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
-from tests.world import KEYRING, NOW, WHO, clock, mint
+from tests.fixtures import KEYRING, NOW, WHO, clock, mint
 
 STATUS = grpc.StatusCode
 UNACCEPTED = "The token was not accepted."

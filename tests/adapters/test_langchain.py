@@ -31,7 +31,7 @@ from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard
 from tests.adapters import story
-from tests.world import KEYRING, NOW, clock
+from tests.fixtures import KEYRING, NOW, clock
 
 
 @pytest.fixture(autouse=True)

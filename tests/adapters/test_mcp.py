@@ -22,7 +22,7 @@ from captoken._language.overlay import snapshot
 from captoken.adapters._mcp import messages as _mcp
 from captoken.adapters._mcp.gate import Gate
 from captoken.adapters._mcp.messages import TOKEN
-from captoken.adapters.mcp import TWO, Guard, told
+from captoken.adapters.mcp import TWO, Guard, explains_denials
 from captoken.adapters.mcp_client import Presenting, meta_for, meta_for_request
 from captoken.audit import AuditTrail
 from captoken.control import Entry, Overlay, Selector
@@ -32,7 +32,7 @@ from captoken.keys import HolderKey, OperatorKey
 from captoken.proof import http_request, mcp_request, with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
-from tests import world
+from tests import fixtures
 from tests.adapters.mcp_asking import MCPError, in_process, is_error, on_stdio, text, to_http
 from tests.adapters.mcp_served import AUDIENCE, Ran, Server, http_app, over_http, served, tools
 
@@ -56,7 +56,7 @@ def silence() -> Generator[None, None, None]:
 
 
 def mint(**caveats: Any) -> Any:
-    return world.mint(**(caveats or {"tools": TOOLS}))
+    return fixtures.mint(**(caveats or {"tools": TOOLS}))
 
 
 def sent(token: Any = None, **caveats: Any) -> dict[str, str]:
@@ -65,7 +65,7 @@ def sent(token: Any = None, **caveats: Any) -> dict[str, str]:
 
 
 def verifier(**facts: Any) -> Verifier:
-    return world.verifier(**{"audience": AUDIENCE, **facts})
+    return fixtures.verifier(**{"audience": AUDIENCE, **facts})
 
 
 def asked(server: Any, body: Callable[[Any], Any]) -> Any:
@@ -110,8 +110,8 @@ async def outcome(call: Any) -> tuple[str, Any]:
 
 
 def other_issuer() -> str:
-    return Issuer(Keyring.from_keys({"k1": bytes(range(2, 34))}, current="k1"), clock=world.clock()).mint(
-        **world.WHO, tools=TOOLS).present(audience=AUDIENCE)  # fmt: skip
+    return Issuer(Keyring.from_keys({"k1": bytes(range(2, 34))}, current="k1"), clock=fixtures.clock()).mint(
+        **fixtures.WHO, tools=TOOLS).present(audience=AUDIENCE)  # fmt: skip
 
 
 def tampered() -> str:
@@ -139,7 +139,7 @@ BAD_TOKENS: list[tuple[str, Callable[[], Any]]] = [
     ("one with a character changed", lambda: {TOKEN: tampered()}),
     ("one that is addressed to nobody", lambda: {TOKEN: mint().serialize()}),
     ("one for another server", lambda: {TOKEN: mint().present(audience="hr-mcp")}),
-    ("one that has expired", lambda: {TOKEN: mint(tools=TOOLS, expires_at=world.NOW).serialize()}),
+    ("one that has expired", lambda: {TOKEN: mint(tools=TOOLS, expires_at=fixtures.NOW).serialize()}),
     ("a megabyte", lambda: {TOKEN: "cap1_" + "A" * 1_000_000}),
 ]
 
@@ -396,7 +396,7 @@ def test_a_list_holds_what_the_token_can_be_used_for(tools: dict[str, Any], name
 
 
 def test_a_token_that_says_nothing_of_tools_lists_everything_but_what_cannot_be_called() -> None:
-    anything = Issuer(world.KEYRING, clock=world.clock()).mint(**world.WHO, expires_in=60, unrestricted=True)
+    anything = Issuer(fixtures.KEYRING, clock=fixtures.clock()).mint(**fixtures.WHO, expires_in=60, unrestricted=True)
     names = asked(served(Ran()), lambda client: everything(Presenting(client, audience=AUDIENCE, held=anything)))
     assert "resources/read" not in names and {"pay", "hr://salaries", "confess"} <= names
     data_only = mint(tables=["sales"], operations=["select"])
@@ -417,14 +417,14 @@ def test_lists_need_a_token_unless_the_owner_says_otherwise() -> None:
     assert {"pay", "hr://salaries"} <= asked(served(Ran(), list_without_token=True), body)
 
     async def forged(client: Any) -> tuple[str, Any]:
-        return await outcome(Presenting(client, audience=AUDIENCE, held=mint(expires_at=world.NOW, tools=TOOLS)).list_tools())
+        return await outcome(Presenting(client, audience=AUDIENCE, held=mint(expires_at=fixtures.NOW, tools=TOOLS)).list_tools())
 
     assert asked(served(Ran(), list_without_token=True), forged) == ("error", 401)  # a bad token is not none
 
 
 def test_a_tool_with_conditions_that_a_list_cannot_state_is_listed() -> None:
     token = mint(tools={"look": {}}, where={"region": {"in": ["eu"]}}, budget={"cents": 5}, audience=AUDIENCE)
-    server = served(Ran(), verifier=verifier(ledger=MemoryLedger(clock=world.clock(), floor=0)))
+    server = served(Ran(), verifier=verifier(ledger=MemoryLedger(clock=fixtures.clock(), floor=0)))
     assert asked(server, lambda client: everything(Presenting(client, audience=AUDIENCE, held=token))) == {"look"}
 
 
@@ -436,7 +436,7 @@ def test_a_call_is_charged_what_it_costs_and_refused_when_that_is_not_left() -> 
     ran = Ran()
     server = served(
         ran,
-        verifier=verifier(ledger=MemoryLedger(clock=world.clock(), floor=0)),
+        verifier=verifier(ledger=MemoryLedger(clock=fixtures.clock(), floor=0)),
         cost=lambda tool, arguments: {"cents": arguments["cents"]} if tool == "pay" else {},
     )
 
@@ -450,7 +450,7 @@ def test_a_call_is_charged_what_it_costs_and_refused_when_that_is_not_left() -> 
 def test_a_cost_that_is_always_the_same_is_a_mapping() -> None:
     token = mint(tools={"pay": {}}, budget={"cents": 10}, audience=AUDIENCE)
     for cost, ends in ((None, ["told"]), ({"cents": 0}, ["ran"] * 3), ({"cents": 6}, ["ran", "told"])):
-        server = served(Ran(), verifier=verifier(ledger=MemoryLedger(clock=world.clock(), floor=0)), cost=cost)
+        server = served(Ran(), verifier=verifier(ledger=MemoryLedger(clock=fixtures.clock(), floor=0)), cost=cost)
 
         async def body(client: Any, ends: Any = ends) -> list[str]:
             mine = Presenting(client, audience=AUDIENCE, held=token)
@@ -469,11 +469,11 @@ def test_limits_are_told_where_the_guard_says_so() -> None:
         assert end == "told" and said.startswith("Not permitted: argument `cents` of `pay`") and ("from 1 to 500" in said) is tell
 
     def pay() -> None:
-        verifier().authorize(token.present(audience=AUDIENCE, clock=world.clock()), Access(tool="pay", arguments={"cents": 501}))
+        verifier().authorize(token.present(audience=AUDIENCE, clock=fixtures.clock()), Access(tool="pay", arguments={"cents": 501}))
 
     for tell in (True, False):
         with pytest.raises(Exception, match="argument `cents`") as caught:
-            told(tell_limits=tell)(pay)()
+            explains_denials(tell_limits=tell)(pay)()
         assert ("from 1 to 500" in str(caught.value)) is tell
 
 
@@ -541,7 +541,7 @@ def test_calls_at_the_same_time_in_one_session_do_not_see_each_others_grants() -
 
 
 def test_a_long_session_outlives_no_token() -> None:
-    clock, ran = FixedClock(world.NOW), Ran()
+    clock, ran = FixedClock(fixtures.NOW), Ran()
     token = mint(tools=TOOLS, expires_in=30)
     server = served(ran, verifier=verifier(clock=clock))
 
@@ -560,13 +560,13 @@ def test_a_revocation_holds_at_the_next_call_of_a_session() -> None:
     entries: list[Entry] = []
 
     def overlay() -> Overlay:
-        return Overlay.open(snapshot(key, entries, seq=1, issued_at=world.NOW), [key.public])
+        return Overlay.open(snapshot(key, entries, seq=1, issued_at=fixtures.NOW), [key.public])
 
     server = served(Ran(), verifier=verifier(overlay=overlay))
 
     async def body(client: Any) -> list[str]:
         ends = [(await outcome(client.call_tool("look", {}, meta=sent())))[0]]
-        entries.append(Entry(id="1", select=Selector(task="task-123"), by="oncall:sam", at=world.NOW, why="over"))
+        entries.append(Entry(id="1", select=Selector(task="task-123"), by="oncall:sam", at=fixtures.NOW, why="over"))
         return [*ends, *map(str, await outcome(client.call_tool("look", {}, meta=sent())))]
 
     assert asked(server, body) == ["ran", "error", "401"]
@@ -644,7 +644,7 @@ def test_a_tool_that_is_refused_by_its_grant_tells_the_model_why(kind: str) -> N
     async def read_async() -> str:
         return read()
 
-    server.tool(name="read")(told(read if kind == "sync" else read_async))
+    server.tool(name="read")(explains_denials(read if kind == "sync" else read_async))
     found, said = asked(server, lambda client: outcome(client.call_tool("read", {}, meta=sent(tools={"read": {}}))))
     assert found == "told" and "Not permitted: " in said and "link" not in said
 
@@ -666,7 +666,7 @@ def test_what_cannot_be_recorded_does_not_run() -> None:
 
 
 def asynchronous(**facts: Any) -> AsyncVerifier:
-    return AsyncVerifier(world.KEYRING, **{"audience": AUDIENCE, "clock": world.clock(), **facts})
+    return AsyncVerifier(fixtures.KEYRING, **{"audience": AUDIENCE, "clock": fixtures.clock(), **facts})
 
 
 def serving(make: Callable[..., Any], ran: Ran) -> Any:
@@ -727,13 +727,13 @@ KEY = HolderKey.from_bytes(bytes(range(32)))
 
 
 def bound_verifier(**facts: Any) -> Verifier:
-    return verifier(replays=MemoryReplayStore(clock=world.clock(), floor=0), **facts)
+    return verifier(replays=MemoryReplayStore(clock=fixtures.clock(), floor=0), **facts)
 
 
 def proven(token: Any, about: bytes) -> str:
     """A text for the server, with a proof that is about `about`."""
     shown = token.present(audience=AUDIENCE)
-    return with_proof(shown, KEY, audience=AUDIENCE, clock=world.clock(), request=about)
+    return with_proof(shown, KEY, audience=AUDIENCE, clock=fixtures.clock(), request=about)
 
 
 def test_a_bound_token_comes_with_a_proof_about_this_call() -> None:
@@ -868,7 +868,7 @@ def test_over_http_a_proof_in_meta_is_about_the_call_and_one_in_the_header_only_
         """One text of the token, as it was presented once; with a proof about that at its end."""
         if about is None:
             return shown
-        return with_proof(shown, KEY, audience=AUDIENCE, clock=world.clock(), request=about)
+        return with_proof(shown, KEY, audience=AUDIENCE, clock=fixtures.clock(), request=about)
 
     cases: list[tuple[tuple[bytes | None, ...] | None, tuple[bytes | None, ...] | None, str]] = [
         ((about_call,), None, "ran"),
@@ -921,7 +921,7 @@ LOGIN = {"authorization_servers": ["https://login.example"]}
 
 
 def challenging(ran: Ran, resource: str = "https://sales.example/mcp", metadata: Any = LOGIN, **facts: Any) -> Any:
-    guard = Guard(facts.pop("verifier", None) or world.verifier(audience=AUDIENCE), **facts)
+    guard = Guard(facts.pop("verifier", None) or fixtures.verifier(audience=AUDIENCE), **facts)
     server = Server("sales", **({} if TWO else {"stateless_http": True, "json_response": True}))
     tools(server, ran)
     guard.install(server)
@@ -1166,7 +1166,7 @@ def test_a_call_is_presented_with_a_token_for_it_alone(tool: str, arguments: dic
     grant = opened(meta_for(AUDIENCE, tool, arguments, held=mint()))
     assert grant.capability.json()["tools"] == {tool: rule}
     assert grant.check(Access(tool=tool, arguments=arguments))
-    assert grant.expires_at == world.NOW + 60 and grant.capability.audiences == {AUDIENCE}
+    assert grant.expires_at == fixtures.NOW + 60 and grant.capability.audiences == {AUDIENCE}
     for other in (
         {**arguments, "more": 1},
         {key: value for key, value in arguments.items() if rule.get(key) != {"any": True}} | {"x": 2},
@@ -1229,7 +1229,7 @@ def test_what_is_refused_is_one_type_with_words_for_the_model_whether_here_or_th
         assert is_error(await mine.call_tool("boom"))  # an error of the tool's own is its result
         return found
 
-    ledger = MemoryLedger(clock=world.clock(), floor=0)
+    ledger = MemoryLedger(clock=fixtures.clock(), floor=0)
     refused = asked(served(Ran(), verifier=verifier(ledger=ledger), cost={"cents": 1}), body)
     told = [each.for_model for each in refused]
     assert [each.here for each in refused] == [True] * 3 + [False] * 4
@@ -1247,7 +1247,7 @@ def test_tables_that_were_not_kept_are_told_to_the_operator() -> None:
     server = Server("sales")
 
     @server.tool()
-    @told
+    @explains_denials
     def rows(table: str) -> str:
         current.grant().authorize(Access(table=table, operation="select"))
         return "rows"
@@ -1283,7 +1283,7 @@ def test_what_is_read_of_the_sdk_without_a_public_word_is_there() -> None:
 
 def test_a_server_cannot_use_what_it_was_sent_elsewhere_nor_for_anything_else() -> None:
     meta = meta_for(AUDIENCE, "pay", {"cents": 5}, held=mint())
-    elsewhere = Verifier(world.KEYRING, audience="bank", clock=world.clock())
+    elsewhere = Verifier(fixtures.KEYRING, audience="bank", clock=fixtures.clock())
     with pytest.raises(Denied) as denied:
         elsewhere.authorize(meta[TOKEN], Access(tool="pay", arguments={"cents": 5}))
     assert denied.value.code == "wrong_audience"
@@ -1558,7 +1558,7 @@ def test_waiting_for_a_store_holds_up_nobody_else() -> None:
             return super().reserve(*facts)
 
     token = mint(tools={"look": {}}, uses=3, audience=AUDIENCE)
-    server = served(Ran(), verifier=verifier(ledger=Slow(clock=world.clock(), floor=0)))
+    server = served(Ran(), verifier=verifier(ledger=Slow(clock=fixtures.clock(), floor=0)))
 
     async def body(client: Any) -> str:
         ends: list[str] = []

@@ -17,7 +17,7 @@ from captoken.adapters.mcp_frameworks import interceptor, meta_resolver, present
 from captoken.errors import NoToken, Refused
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
-from tests import world
+from tests import fixtures
 
 from .mcp_asking import in_process, is_error, text
 from .mcp_served import AUDIENCE, Ran, http_app, over_http, served
@@ -27,7 +27,7 @@ KEY = HolderKey.from_bytes(bytes(range(32)))
 
 
 def root(**more: Any) -> Token:
-    return Issuer(world.KEYRING, clock=world.clock()).mint(
+    return Issuer(fixtures.KEYRING, clock=fixtures.clock()).mint(
         subject="user:jane", agent="orchestrator", task="task-1", tools={**TOOLS, "other": {}}, **more
     )
 
@@ -41,7 +41,7 @@ class Server:
 
     def __init__(self, **options: Any) -> None:
         self.ran = Ran()
-        self.verifier = world.verifier(audience=AUDIENCE, replays=MemoryReplayStore(floor=0))
+        self.verifier = fixtures.verifier(audience=AUDIENCE, replays=MemoryReplayStore(floor=0))
         self.options = options
 
     def app(self) -> Any:

@@ -55,7 +55,7 @@ from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
 from captoken.tools import ToolGuard
 from tests.adapters import story
-from tests.world import KEYRING, clock, verifier
+from tests.fixtures import KEYRING, clock, verifier
 
 Call = tuple[str, Any]
 _ids = count()

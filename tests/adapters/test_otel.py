@@ -14,7 +14,7 @@ from captoken.adapters.otel import SpanTrail, trace_id
 from captoken.audit import AuditTrail, read
 from captoken.keys import HolderKey
 from captoken.stores.memory import MemoryReplayStore
-from tests.world import KEYRING, NOW, clock, data, mint, verifier
+from tests.fixtures import KEYRING, NOW, clock, data, mint, verifier
 
 
 def test_each_decision_is_a_span_and_the_trail_knows_the_trace() -> None:

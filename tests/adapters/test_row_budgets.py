@@ -10,12 +10,12 @@ import pytest
 
 from captoken import Denied, Token
 from captoken._language.costs import with_cost
-from captoken.adapters._taking import size_of
+from captoken.adapters._usage_meter import size_of
 from captoken.adapters.sqlite import guarded
 from captoken.audit import AuditTrail, read
 from captoken.errors import GuardError, StoreError
 from captoken.stores.memory import MemoryLedger
-from tests.world import clock, data, mint, verifier
+from tests.fixtures import clock, data, mint, verifier
 
 ALL = {"tables": ["sales", "marks", "kept"], "operations": ["select", "insert", "update", "delete"]}
 MANY = 1000

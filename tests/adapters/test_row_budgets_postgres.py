@@ -13,7 +13,7 @@ from captoken import Denied, Token
 from captoken.adapters.postgres import Role, apply_plan, guarded, guarded_async
 from captoken.errors import GuardError
 from captoken.stores.memory import MemoryLedger
-from tests.world import mint, verifier
+from tests.fixtures import mint, verifier
 
 from .test_row_budgets import all_that_is_told
 

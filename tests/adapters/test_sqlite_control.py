@@ -13,7 +13,7 @@ from captoken.audit import AuditTrail, read
 from captoken.control import Feed, Operator
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
-from tests.world import clock, data, mint, verifier
+from tests.fixtures import clock, data, mint, verifier
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
 BOTH = {"tables": ["sales", "regions"], "operations": ["select", "update"]}

@@ -15,7 +15,7 @@ from captoken.adapters._sqlite.lengths import MAX_COMPARED, MAX_LOOKED_FOR, call
 from captoken.adapters._sqlite.programs import Programs
 from captoken.adapters.sqlite import guarded
 from tests.adapters.test_sqlite import grant
-from tests.world import NOW
+from tests.fixtures import NOW
 
 TOO_BIG = pytest.raises(sqlite3.DataError, match="too big")
 COLUMNS = {"docs": ["id", "title", "body"]}

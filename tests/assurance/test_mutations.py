@@ -52,7 +52,7 @@ def test_a_fault_that_cannot_be_placed_is_told() -> None:
         Mutation("x.py", "a", "b").applied("a a")
 
 
-@pytest.mark.parametrize("tests", [["tests/test_no_such_file.py"], ["tests/test_verify.py::test_no_such_test"]])
+@pytest.mark.parametrize("tests", [["tests/test_no_such_file.py"], ["tests/test_plan.py::test_no_such_test"]])
 def test_what_cannot_be_run_is_no_kill(tests: list[str], tmp_path: Path) -> None:
     copy = Copy(tmp_path)
     with pytest.raises(RuntimeError, match="not found"):

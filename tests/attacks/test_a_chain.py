@@ -10,7 +10,7 @@ from itertools import combinations, permutations
 import pytest
 
 from tests.reference import evaluator
-from tests.reference.world import (
+from tests.reference.fixtures import (
     ASK,
     KEY,
     NOW,

@@ -18,7 +18,7 @@ from captoken.caveats import Caveat, Vocabulary
 from tests.attacks.test_b_encoding import work
 from tests.attacks.test_e_discharges import LEASE, answer, bound, caveat_key, grown, joined, sealed, shown, ticket, ticket_of
 from tests.reference import evaluator
-from tests.reference.world import (
+from tests.reference.fixtures import (
     ASK,
     NOW,
     OTHER_KEY,

@@ -11,7 +11,7 @@ import pytest
 
 from captoken import Token, TokenFormatError
 from tests.reference import evaluator
-from tests.reference.world import (
+from tests.reference.fixtures import (
     ASK,
     KEY,
     NOW,

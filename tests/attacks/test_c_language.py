@@ -12,7 +12,7 @@ import pytest
 
 from captoken import Access, Caller, Issuer, Token, Verifier
 from tests.reference import evaluator
-from tests.reference.world import ASK, NOW, SALES, access, code, expected, hop, keyring, short, text, verifier
+from tests.reference.fixtures import ASK, NOW, SALES, access, code, expected, hop, keyring, short, text, verifier
 
 WHO = {"subject": "user:jane", "agent": "orchestrator", "task": "task-123"}
 REFUSED = (TypeError, ValueError)

@@ -19,7 +19,7 @@ from captoken import (
 )
 from captoken.errors import DelegationError, LimitError
 from tests.reference import evaluator
-from tests.reference.world import (
+from tests.reference.fixtures import (
     AGENTS,
     ASK,
     KEY,

@@ -28,7 +28,7 @@ from captoken.errors import DischargeError
 from captoken.keys import DischargerKey
 from tests.attacks.test_b_encoding import work
 from tests.reference import evaluator
-from tests.reference.world import (
+from tests.reference.fixtures import (
     ASK,
     ATTRIBUTES,
     KEY,
@@ -737,7 +737,7 @@ def test_e6_each_caveat_draws_its_own_key_nonce_and_sender(monkeypatch):
         assert vid[:24] == drawn[-1] and derive(drawn[-3]) == vid[24:56]
     assert {len(piece) for piece in drawn[0::3]} == {len(piece) for piece in drawn[1::3]} == {32}
     assert {len(piece) for piece in drawn[2::3]} == {24} and len(set(drawn)) == len(drawn) == 100_200
-    assert random_bytes is os.urandom and Token.parse(text(SALES)).means.random is random_bytes
+    assert random_bytes is os.urandom and Token.parse(text(SALES)).context.random is random_bytes
 
 
 # ---- E7: what a discharge says holds -------------------------------------------------------------------------------

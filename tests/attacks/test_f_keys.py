@@ -17,7 +17,7 @@ from captoken.keys import HolderKey, PairwiseKey
 from captoken.proof import Evidence
 from tests import edwards
 from tests.reference import evaluator
-from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, code, keyring, short, text, verifier
+from tests.reference.fixtures import ASK, KEY, NOW, OTHER_KEY, SALES, access, code, keyring, short, text, verifier
 
 EIGHT = [bytes([i + 1]) * 31 + b"\0" for i in range(8)]
 WHO = {"subject": "user:jane", "agent": "orchestrator", "task": "task-123", "tables": ["sales"], "operations": ["select"]}

@@ -9,7 +9,7 @@ from captoken import Access, Caller, Decision, Denied, Token, TokenFormatError, 
 from captoken._format.packet import decode, encode
 from tests.longer import drawing, times
 from tests.reference import evaluator
-from tests.reference.world import (
+from tests.reference.fixtures import (
     ASK,
     KEY,
     NOW,

@@ -25,7 +25,21 @@ from captoken.proof import with_proof
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock
 from tests.reference import evaluator
-from tests.reference.world import ASK, NOW, SALES, access, append, assemble, from_wire, hop, keyring, n, sections, text, to_wire
+from tests.reference.fixtures import (
+    ASK,
+    NOW,
+    SALES,
+    access,
+    append,
+    assemble,
+    from_wire,
+    hop,
+    keyring,
+    n,
+    sections,
+    text,
+    to_wire,
+)
 
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
 PARTY = DischargerKey.from_bytes(bytes(range(6, 38)))

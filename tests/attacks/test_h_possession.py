@@ -49,9 +49,9 @@ from tests.bound import (
     taken_apart,
     with_signature,
 )
+from tests.fixtures import prove, sent
 from tests.reference import evaluator
-from tests.reference.world import ASK, KEY, NOW, SALES, access, append, assemble, hop, sections, short, text
-from tests.world import prove, sent
+from tests.reference.fixtures import ASK, KEY, NOW, SALES, access, append, assemble, hop, sections, short, text
 
 DENIED_PROOF = {"bad_proof", "proof_missing"}
 

@@ -22,11 +22,11 @@ import pytest
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import AUDIENCE, CHILD, EU_AGENT, GRANDCHILD, KEYS, ORCHESTRATOR, TOKEN, bound, handed, proof, server, stated
-from tests.ours import ours
+from tests.fixtures import sent
+from tests.library_code import is_library_code
 from tests.racing import process, race
-from tests.reference.world import ASK, KEY, NOW, access, append, hop, random_access, random_token, verifier
+from tests.reference.fixtures import ASK, KEY, NOW, access, append, hop, random_access, random_token, verifier
 from tests.stores.begun import begun
-from tests.world import sent
 
 ROUNDS = 1000
 ROOT = Path(__file__).parents[2]
@@ -115,9 +115,9 @@ SERVING = """
 import sys
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import CHILD, server
-from tests.reference.world import ASK, access
+from tests.reference.fixtures import ASK, access
 from tests.stores.begun import begun
-from tests.world import sent
+from tests.fixtures import sent
 one = server(replays=begun(SQLiteReplayStore, sys.argv[1]))
 for line in sys.stdin:
     print(one.check(sent(CHILD, line.strip()), access(ASK)).code, flush=True)
@@ -153,7 +153,7 @@ from captoken import Token
 from captoken.keys import DischargerKey
 from captoken.keys import HolderKey
 from tests.bound import AUDIENCE, CHILD, SALES_AGENT, holder
-from tests.world import KEYRING, SALES, WHO, prove, sent
+from tests.fixtures import KEYRING, SALES, WHO, prove, sent
 from captoken import Issuer
 issuer, key, token = Issuer(KEYRING), holder(SALES_AGENT), Token.parse(CHILD)
 HolderKey.generate(), issuer.mint(**WHO, **SALES), prove(CHILD, key, audience=AUDIENCE)  # everything is warm before the fork
@@ -202,9 +202,9 @@ SHARED = """
 import os, sys
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests.bound import CHILD, proof, server
-from tests.reference.world import ASK, access
+from tests.reference.fixtures import ASK, access
 from tests.stores.begun import begun
-from tests.world import sent
+from tests.fixtures import sent
 one = server(replays=begun(SQLiteReplayStore, sys.argv[1]))
 proofs = [proof(CHILD, nonce=bytes([number]) * 16) for number in range(40)]
 assert one.check(sent(CHILD, proof(CHILD)), access(ASK)).code == "allowed"  # the file is open, the hand-over is remembered
@@ -329,7 +329,7 @@ class Interrupt:
     def __call__(self, frame, event, argument):
         code, called = frame.f_code, getattr(argument, "__name__", "")
         spared = called == "__exit__" or (code.co_flags & inspect.CO_GENERATOR and event in ("call", "return"))
-        if not spared and (ours(code) or code.co_filename == contextlib.__file__):
+        if not spared and (is_library_code(code) or code.co_filename == contextlib.__file__):
             self.left -= 1
             if self.left == 0:
                 raise KeyboardInterrupt

@@ -44,11 +44,11 @@ from captoken.proof import Evidence, use_of
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.sqlite import SQLiteReplayStore
 from tests import bound
-from tests.ours import ours
+from tests.fixtures import proof_in, prove, sent
+from tests.library_code import is_library_code
 from tests.reference import evaluator
-from tests.reference.world import ASK, KEY, NOW, OTHER_KEY, SALES, access, hop, keyring, sections, short, text, verifier
+from tests.reference.fixtures import ASK, KEY, NOW, OTHER_KEY, SALES, access, hop, keyring, sections, short, text, verifier
 from tests.stores.begun import begun
-from tests.world import proof_in, prove, sent
 
 WHO = {"subject": "user:jane", "agent": "orchestrator", "task": "task-123"}
 TEXT = text(SALES, hop("sales-agent"))
@@ -432,7 +432,7 @@ def frames(error):
         seen.add(id(one))
         queue += [one.__cause__, one.__context__]
         for frame, _ in traceback.walk_tb(one.__traceback__):
-            if ours(frame.f_code):
+            if is_library_code(frame.f_code):
                 yield frame
 
 
@@ -502,7 +502,7 @@ def test_j3_no_encoder_writes_what_holds_a_secret(name):
 
 SCRIPT = """
 import sys
-from tests.reference.world import ASK, NOW, OTHER_KEY, SALES, code, hop, text
+from tests.reference.fixtures import ASK, NOW, OTHER_KEY, SALES, code, hop, text
 from captoken import Keyring, Token
 cases = [
     text(SALES), text(SALES)[:-1], text(SALES, key=OTHER_KEY), text(SALES, kid="k2"), text(SALES, v=2),
@@ -522,8 +522,8 @@ for call in ({}, {"tables": None}, {"tables": "sales"}, {"tables": ["hr"]}):
     except Exception as error:
         print(type(error).__name__)
 from tests.bound import CHILD, EU_AGENT, GRANDCHILD, MALLORY, TOKEN, handed, hand_over, proof, server
-from tests.world import sent
-from tests.reference.world import access, append
+from tests.fixtures import sent
+from tests.reference.fixtures import access, append
 handed_by_another = handed(TOKEN, MALLORY, "b", EU_AGENT)
 pairs = [
     (CHILD, proof(CHILD)), (CHILD, None), (CHILD, "x"), (CHILD, proof(CHILD, MALLORY)), (CHILD, proof(CHILD, at=NOW - 31)), (CHILD, proof(TOKEN)),

@@ -11,7 +11,7 @@ import pytest
 
 from captoken.stores.memory import MemoryLedger
 from tests.attacks.test_e_discharges import answer, caveat_key, grown, shown, ticket
-from tests.reference.world import ASK, NOW, access, n, text, verifier
+from tests.reference.fixtures import ASK, NOW, access, n, text, verifier
 
 MOST = 450_000  # steps: about 3 ms of one core of 2024
 

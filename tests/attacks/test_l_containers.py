@@ -32,7 +32,7 @@ from captoken.keys import DischargerKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.testing import fixed_random
 from captoken.tools import ToolGuard, guarded_tool
-from tests.world import KEY, KEYRING, WHO, clock, mint, verifier
+from tests.fixtures import KEY, KEYRING, WHO, clock, mint, verifier
 
 PARTY = DischargerKey.from_bytes(bytes(range(2, 34)))
 NAN = float("nan")

@@ -8,7 +8,7 @@ import pytest
 
 from captoken.cli.console.index import Index
 from tests.console import picture
-from tests.console.world import Browser, World
+from tests.console.fixtures import Browser, World
 
 
 @pytest.fixture(autouse=True)

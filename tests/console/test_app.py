@@ -20,7 +20,7 @@ from captoken.control import Operator
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
 from captoken.stores.trail_file import TrailFile
-from tests.console.world import ADDRESS, NOW, Browser, World
+from tests.console.fixtures import ADDRESS, NOW, Browser, World
 
 MARKUP = '<img src=x onerror="alert(1)">\u0430'  # a Cyrillic letter, like an a
 HOSTILE = MARKUP + "\u202egpj.exe"

@@ -19,7 +19,7 @@ from captoken.audit import analysis, read
 from captoken.cli.console import index as indexes
 from captoken.cli.console import views
 from captoken.cli.console.index import Index
-from tests.console.world import World
+from tests.console.fixtures import World
 
 STRANGER = {"subject": "user:eve", "agent": "eve", "task": "q3", "tables": ["sales"], "operations": ["select"]}
 

@@ -19,7 +19,7 @@ import pytest
 from captoken import Issuer, Keyring, Token, Verifier
 from captoken._format.errors import TokenFormatError
 from captoken._language.caveats import V1
-from captoken._verification.genuine import Genuine
+from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.memory import VerifierMemory
 from captoken._verification.plan import authenticate
 from captoken.cli.console import inspector
@@ -189,7 +189,7 @@ Place = tuple[str, str]
 def verdict(token: str | Token, text: str, keyring: Keyring, names: list[str], now: int) -> tuple[str, list[Place]]:
     """By the library: is it genuine, and if so what a server says now; with the place of each refusal."""
     found = authenticate(text, keyring.derived, V1)
-    if isinstance(found, Genuine):
+    if isinstance(found, AuthenticatedToken):
         unsigned = found.first_unsigned(VerifierMemory(0).states)
         if unsigned is not None:
             at = found.custody[unsigned].at

@@ -12,7 +12,7 @@ from captoken.errors import IssuanceError, StoreError
 from captoken.issuance.registry import Ending, Exchange, MemoryRegistry, Seen
 from captoken.issuance.registry.postgres import PostgresRegistry, create_tables
 from captoken.issuance.registry.sqlite import SQLiteRegistry
-from tests.world import NOW
+from tests.fixtures import NOW
 
 KINDS = ("memory", "sqlite", "postgres")
 SHARED = ("sqlite", "postgres")

@@ -22,10 +22,10 @@ from captoken.testing import FixedClock
 
 from . import test_signals
 from .assertions import ACCESS, ID_JAG, LOGIN, NOW, SVID, WORKLOAD, signed
+from .fixtures import KEYRING, LEASE, POLICY
+from .fixtures import NOW as USUAL
+from .test_issuance import ACME, CI, World, exchange, login, nightly, proof, workflow
 from .test_must_deny import FORM, Door, encoded, posted
-from .test_service import ACME, CI, World, exchange, login, nightly, proof, workflow
-from .world import KEYRING, LEASE, POLICY
-from .world import NOW as USUAL
 
 # --- an assertion that is worth nothing without its key ----------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from captoken.issuance.registry import StartedTask
 from captoken.stores.memory import MemoryReplayStore
 from captoken.testing import FixedClock
 
-from .world import HOLDER, KEYRING, LEASE, NOW, POLICY, ask, desk, jane, pod, policy, who, workflow
+from .fixtures import HOLDER, KEYRING, LEASE, NOW, POLICY, ask, desk, jane, pod, policy, who, workflow
 
 KEY = HOLDER.public
 RISK: dict[str, Any] = {"grant": "q3-risk", "resource": "sales-db", "agent": "orchestrator", "key": KEY}

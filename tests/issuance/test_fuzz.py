@@ -30,10 +30,10 @@ from tests.longer import drawing, times
 
 from . import assertions, test_signals
 from .assertions import ACCESS, ID_JAG, LOGIN, NOW, SVID, US, WORKLOAD
+from .fixtures import KEYRING, LEASE, POLICY
 from .registries import entry
+from .test_issuance import ASSERTION, BEARER, EXCHANGE, HOLDER, ID_TOKEN, JWT, ROOT
 from .test_must_deny import ACCESS_TOKEN, FORM, JAG_TYPE, MANY, SECRET
-from .test_service import ASSERTION, BEARER, EXCHANGE, HOLDER, ID_TOKEN, JWT, ROOT
-from .world import KEYRING, LEASE, POLICY
 
 
 def often(what: str, one: Callable[[random.Random], None], usual: int = 60) -> None:

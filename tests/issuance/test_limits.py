@@ -11,10 +11,10 @@ from captoken.errors import IssuanceError, StoreError
 from captoken.issuance.policy import read
 from captoken.issuance.registry import MemoryRegistry
 
+from .fixtures import NOW, POLICY, policy
 from .registries import Place, ending, entry, joining, said, seen
+from .test_issuance import EXCHANGE, ID_TOKEN, ROOT, World, exchange, login, nightly, proof, svid, workflow
 from .test_records import forged
-from .test_service import EXCHANGE, ID_TOKEN, ROOT, World, exchange, login, nightly, proof, svid, workflow
-from .world import NOW, POLICY, policy
 
 JANE = ("acme", "jane")
 OMAR = ("acme", "omar")

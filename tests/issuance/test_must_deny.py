@@ -33,10 +33,11 @@ from captoken.testing import FixedClock
 
 from . import assertions, test_identity, test_keys, test_signals
 from .assertions import jwk, signed
+from .fixtures import HOLDER, KEYRING, LEASE, NOW, POLICY
 from .registries import entry
 from .signing import Provider, dpop
 from .test_identity import GONE, put
-from .test_service import (
+from .test_issuance import (
     ASSERTION,
     BEARER,
     CI,
@@ -54,7 +55,6 @@ from .test_service import (
     svid,
     workflow,
 )
-from .world import HOLDER, KEYRING, LEASE, NOW, POLICY
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 FORM = "application/x-www-form-urlencoded"

@@ -8,7 +8,7 @@ from captoken.errors import IssuanceError
 from captoken.issuance import desk
 from captoken.issuance.policy import Oidc, read
 
-from .world import POLICY, policy
+from .fixtures import POLICY, policy
 
 
 def test_the_example_loads_and_its_tests_hold() -> None:

@@ -18,8 +18,8 @@ from captoken.issuance.policy import read as read_policy
 from captoken.keys import AuditKey
 from captoken.testing import FixedClock
 
-from .test_service import ROOT, Gone, World, exchange, login, nightly, proof, svid, workflow
-from .world import KEYRING, NOW, POLICY
+from .fixtures import KEYRING, NOW, POLICY
+from .test_issuance import ROOT, Gone, World, exchange, login, nightly, proof, svid, workflow
 
 PERSON = {"provider": "acme", "basis": "oidc", "iss": "https://login.acme.example", "sub": "jane"}
 ORCHESTRATOR = {"provider": "mesh", "basis": "spiffe", "iss": "acme.example", "sub": "spiffe://acme.example/ns/risk/sa/orchestrator"}

@@ -19,9 +19,9 @@ from captoken.issuance.registry import MemoryRegistry, Named, StartedTask, Unpub
 from captoken.issuance.registry._rules import DAY, REFUSED_CLOCK, REFUSED_ID, REMEMBERED, SWEEP
 from captoken.issuance.registry.ports import LEEWAY, SILENCE
 from captoken.stores.own_process import OwnProcess
+from tests.fixtures import NOW
 from tests.issuance import registries
 from tests.issuance.registries import WAIT, Place, close_all, ending, entry, joining, said, seen
-from tests.world import NOW
 
 JANE = StartedTask("q3-1", "q3-risk", "acme:jane", NOW + 3600)
 PAST = 60  # seconds that clocks may differ, and so long is kept what is over

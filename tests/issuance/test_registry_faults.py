@@ -19,11 +19,11 @@ import pytest
 from captoken.errors import StoreError
 from captoken.issuance.registry.postgres import PostgresRegistry, create_tables, setup
 from captoken.issuance.registry.sqlite import SQLiteRegistry
+from tests.fixtures import NOW
 from tests.issuance import registries
 from tests.issuance.registries import WAIT, Place, close_all, ending, entry, joining, said, seen
 from tests.longer import kills
 from tests.stores.servers import Postgres, Wire
-from tests.world import NOW
 
 
 def calls(registry: Any) -> dict[str, Callable[[], Any]]:

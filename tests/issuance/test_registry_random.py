@@ -17,8 +17,8 @@ from captoken.errors import IssuanceError, StoreError
 from captoken.issuance.registry import Ending, Exchange, MemoryRegistry, Seen
 from captoken.issuance.registry._rules import DAY
 from captoken.issuance.registry.sqlite import SQLiteRegistry
+from tests.fixtures import NOW
 from tests.longer import times
-from tests.world import NOW
 
 GRANTS = ("risk", "paid", "other")
 JUMPS = (0, 0, 0, 1, 5, 30, 61, 700, 3600, DAY, DAY + 700, -1, -30, -3600, -DAY)

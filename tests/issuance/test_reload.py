@@ -22,10 +22,10 @@ from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
 from captoken.testing import FixedClock
 
+from .fixtures import KEYRING, NOW, POLICY, policy
 from .registries import Place
-from .test_service import ORIGIN, ROOT, SALES, World, exchange, login, nightly, proof, workflow
+from .test_issuance import ORIGIN, ROOT, SALES, World, exchange, login, nightly, proof, workflow
 from .test_signals import logout
-from .world import KEYRING, NOW, POLICY, policy
 
 READS_ONLY = '[grant.nightly.give]\nallow = { "sales" = ["update"] }\nexpires_in = 300\n[grant.guests]'
 OTHER = POLICY.replace('give = { allow = { "sales" = ["select"] }, expires_in = 300 }\n[grant.guests]', READS_ONLY)

@@ -12,9 +12,9 @@ from captoken.adapters._issuance import reviews
 from captoken.adapters.issuance import IssuanceService, Setup
 from captoken.issuance.registry import MemoryRegistry
 
-from .test_service import World, exchange, nightly, proof, svid, workflow
+from .fixtures import KEYRING, LEASE, POLICY, policy
+from .test_issuance import World, exchange, nightly, proof, svid, workflow
 from .test_x509_svid import ACME, ROBOT, STRANGER, Door, denied, good
-from .world import KEYRING, LEASE, POLICY, policy
 
 
 class Asked:

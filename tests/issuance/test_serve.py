@@ -24,7 +24,7 @@ from captoken.stores.sqlite import SQLiteSnapshots
 from tests.cli.test_issue import free_port
 
 from .signing import Provider
-from .test_service import ASSERTION
+from .test_issuance import ASSERTION
 
 CAPTOKEN = [sys.executable, "-c", "from captoken.cli import main; main()"]
 SOURCE = str(Path(__file__).parents[2])

@@ -32,9 +32,9 @@ from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
 from captoken.testing import FixedClock
 
-from . import world as usual
+from . import fixtures as usual
 from .assertions import LOGIN, NOW, POLICY, US, identify, joined, keys, private, signed, without
-from .test_service import ACME, EVENTS, MESH, ORIGIN, Gone, World, exchange, login, proof, svid
+from .test_issuance import ACME, EVENTS, MESH, ORIGIN, Gone, World, exchange, login, proof, svid
 
 LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
 LOGGING_OUT = {

@@ -40,8 +40,8 @@ from captoken.issuance.registry import MemoryRegistry
 from captoken.testing import FixedClock
 
 from .authority import Authority, Shown
+from .fixtures import HOLDER, KEYRING, NOW
 from .signing import Provider, dpop
-from .world import HOLDER, KEYRING, NOW
 
 ORIGIN = "https://issuer.example"
 ROBOT = "spiffe://acme.example/ns/risk/sa/robot"

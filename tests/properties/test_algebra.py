@@ -24,7 +24,7 @@ from captoken._language.links import read_link
 from captoken.caveats import Situation
 from tests.longer import SEED, drawing, times
 from tests.reference import evaluator
-from tests.reference.world import NOW, n
+from tests.reference.fixtures import NOW, n
 
 VALUES = ["e", "u", True, False, -1, 0, 1, 2, 3, -0.0, 1.0, 1.5, 2.0, None, "/", "/a", "/a/b", "/a/b/c", "/c"]
 HOSTS = ["https://x.b.c", "https://y.b.c", "https://z.b.c", "https://k.x.b.c", "https://l.x.b.c", "https://b.c", "http://x.b.c", "https://x.b.c:8080"]

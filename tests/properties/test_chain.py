@@ -23,7 +23,7 @@ from captoken.discharge import Allow, Discharge, Discharger
 from captoken.keys import DischargerKey
 from tests.longer import drawing, times
 from tests.reference import evaluator
-from tests.reference.world import (
+from tests.reference.fixtures import (
     KEY,
     NOW,
     OTHER_KEY,

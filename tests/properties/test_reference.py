@@ -20,8 +20,7 @@ from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger
 from tests.longer import drawing, times
 from tests.reference import evaluator
-from tests.reference.holders import both_stores, random_bound, random_proof, random_server, server
-from tests.reference.world import (
+from tests.reference.fixtures import (
     ASK,
     CANONICAL_ODDITIES,
     KEY,
@@ -47,6 +46,7 @@ from tests.reference.world import (
     text,
     verifier,
 )
+from tests.reference.holders import both_stores, random_bound, random_proof, random_server, server
 
 CHUNKS, TOKENS, SITUATIONS = 8, 450, 14  # 50,400 comparisons
 REACHED = {

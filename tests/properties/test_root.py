@@ -8,8 +8,8 @@ from captoken._format import root
 from captoken._format.errors import TokenFormatError
 from captoken._format.root import RootRecord
 from captoken._language.entries import Selector, SelectorFacts
+from tests.fixtures import mint
 from tests.longer import drawing, times
-from tests.world import mint
 
 IDENTIFIERS = [
     mint().unverified.root.encode(),

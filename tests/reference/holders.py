@@ -12,7 +12,7 @@ from captoken import Verifier
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.ports import Use
 from tests.reference import evaluator
-from tests.reference.world import (
+from tests.reference.fixtures import (
     AGENTS,
     AUDIENCES,
     KEY,

@@ -12,8 +12,8 @@ from captoken.control import Operator
 from captoken.control import _shelf as shelf
 from captoken.keys import OperatorKey
 from captoken.stores.ports import Debit, Reservation, Use
+from tests.fixtures import NOW
 from tests.stores.places import Place, close_all
-from tests.world import NOW
 
 WAIT = 60  # seconds, after which a race is stuck and fails
 _gate: Any = None

@@ -30,12 +30,12 @@ from captoken.stores.valkey import (
     AsyncValkeyReplayStore,
     ValkeyLedger,
 )
+from tests.fixtures import KEYRING, NOW, clock
 from tests.stores.begun import begun_awaited
 from tests.stores.places import Place
 from tests.stores.servers import Postgres, Valkey, Wire
 from tests.stores.test_ledger import ASK, CHILD, ROOT, debit, minted, reservation
 from tests.stores.test_replay_store import use
-from tests.world import KEYRING, NOW, clock
 
 VALKEY: list[Any] = [AsyncValkeyLedger, AsyncValkeyReplayStore]
 POSTGRES: list[Any] = [AsyncPostgresLedger, AsyncPostgresReplayStore]

@@ -24,11 +24,11 @@ from captoken.keys import HolderKey, OperatorKey
 from captoken.stores.ports import Reservation, Use
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
 from captoken.testing import FixedClock
+from tests.fixtures import KEYRING, NOW, WHO, clock, mint
 from tests.stores.conftest import SHARED, Kind, place
 from tests.stores.places import AWAITED, Place
 from tests.stores.servers import Valkey
 from tests.stores.test_ledger import debit, reservation
-from tests.world import KEYRING, NOW, WHO, clock, mint
 
 NOT_THERE = "this store is not there: create makes one"
 OPERATOR_KEY = OperatorKey.from_bytes(bytes(range(32)))

@@ -22,17 +22,17 @@ from captoken.errors import StoreError
 from captoken.keys import OperatorKey
 from captoken.stores.ports import Debit, Use
 from tests.bound import AUDIENCE, CHILD, proof
+from tests.fixtures import KEYRING, NOW, clock, sent
 from tests.longer import kills
-from tests.reference.world import ASK as BOUND_ASK
-from tests.reference.world import access
-from tests.reference.world import verifier as verifying
+from tests.reference.fixtures import ASK as BOUND_ASK
+from tests.reference.fixtures import access
+from tests.reference.fixtures import verifier as verifying
 from tests.stores import processes
 from tests.stores.conftest import Kind
 from tests.stores.places import AWAITED, KINDS, Place, close_all
 from tests.stores.servers import Postgres, Valkey, Wire
 from tests.stores.test_ledger import ASK, debit, minted, reservation, spent
 from tests.stores.test_ledger import ROOT as BUCKET
-from tests.world import KEYRING, NOW, clock, sent
 
 KEY = OperatorKey.from_bytes(bytes(range(32)))
 SERVERS: dict[str, Callable[[], Any]] = {"valkey": Valkey, "postgres": Postgres}

@@ -30,11 +30,11 @@ from captoken.issuance.registry.postgres import PostgresRegistry
 from captoken.stores import postgres as stores
 from captoken.stores._postgres_sql import qualified
 from captoken.stores.postgres import AsyncPostgresLedger, PostgresLedger, PostgresReplayStore, PostgresSnapshots
+from tests.fixtures import NOW
 from tests.issuance.registries import ending, entry, seen
 from tests.stores.servers import Postgres
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
 from tests.stores.test_replay_store import use
-from tests.world import NOW
 
 DATABASE, FIRST = "hostile", "options='-c search_path=public,pg_catalog'"
 TYPES = ("text", "bytea", "void", "jsonb", "name", "oid", "regclass", "regprocedure", "regrole")

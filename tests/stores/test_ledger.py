@@ -18,10 +18,10 @@ from captoken import Access, Denied, Issuer, Token, Verifier
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken.errors import StoreError
 from captoken.stores.ports import KEPT, LEASE, MOST_BUCKETS, USES, Debit, Ledger, Reservation
+from tests.fixtures import KEYRING, NOW, WHO, clock
 from tests.stores import processes
 from tests.stores.conftest import SHARED, Kind, OpenLedger
 from tests.stores.places import AWAITED
-from tests.world import KEYRING, NOW, WHO, clock
 
 MOST = 2**53 - 1  # the largest integer of a token
 ROOT, CHILD, LEAF = (bytes([number]) * 16 for number in (1, 2, 3))

@@ -18,7 +18,7 @@ from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import Use
-from tests.world import NOW
+from tests.fixtures import NOW
 
 
 def use(number: int, at: int = NOW) -> Use:

@@ -20,12 +20,12 @@ from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.ports import KEPT, Debit, Ledger, ReplayStore, Reservation, Use
+from tests.fixtures import NOW
 from tests.stores.conftest import LIMITED, Kind, Open, OpenLedger, place
 from tests.stores.places import Place
 from tests.stores.servers import Postgres
 from tests.stores.test_ledger import CHILD, LEAF, ROOT, debit, reservation, spent
 from tests.stores.test_replay_store import use
-from tests.world import NOW
 
 TABLES = {
     "sqlite": ("proofs", "proof_state", "buckets", "reservations", "ledger_state", "overlay"),

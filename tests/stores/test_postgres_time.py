@@ -35,11 +35,11 @@ from captoken.stores.postgres import (
     create_tables,
 )
 from captoken.stores.sqlite import SQLiteLedger
+from tests.fixtures import NOW
 from tests.issuance.registries import entry, seen
 from tests.stores.servers import Postgres, free_port
 from tests.stores.test_ledger import ROOT, debit, reservation
 from tests.stores.test_replay_store import use
-from tests.world import NOW
 
 SOON = 1.0  # seconds that a call has, in which a server that is stopped cannot answer
 ONE = reservation(1, debit(ROOT, 1, 1))

@@ -14,10 +14,10 @@ from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
 from captoken.stores.ports import ReplayStore, Use
 from tests.bound import AUDIENCE, CHILD, proof
-from tests.reference.world import ASK, access
-from tests.reference.world import verifier as verifying
+from tests.fixtures import NOW, sent
+from tests.reference.fixtures import ASK, access
+from tests.reference.fixtures import verifier as verifying
 from tests.stores.conftest import Kind, Open
-from tests.world import NOW, sent
 
 
 def use(number: int, at: int = NOW) -> Use:

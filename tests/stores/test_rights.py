@@ -29,7 +29,7 @@ from captoken.keys import OperatorKey
 from captoken.local import Office
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots, SQLiteStore
 from captoken.stores.trail_file import TrailFile
-from tests.world import KEYRING, NOW, WHO, mint
+from tests.fixtures import KEYRING, NOW, WHO, mint
 
 NOBODY = 65534
 KEY = OperatorKey.from_bytes(bytes(range(32)))

@@ -16,9 +16,9 @@ from captoken.control import Feed, Operator, Overlay
 from captoken.errors import OverlayError
 from captoken.keys import OperatorKey
 from captoken.stores.ports import DELTAS, SnapshotStore
+from tests.fixtures import KEYRING, NOW, clock, mint
 from tests.stores.conftest import Kind, OpenSnapshots
 from tests.stores.places import KINDS
-from tests.world import KEYRING, NOW, clock, mint
 
 KEY = OperatorKey.from_bytes(bytes(range(32)))
 ASK = Access(table="sales", operation="select")

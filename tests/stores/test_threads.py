@@ -21,12 +21,12 @@ import valkey
 from captoken.stores.ports import Debit
 from captoken.stores.postgres import PostgresLedger, PostgresReplayStore
 from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore
+from tests.fixtures import NOW
 from tests.stores.begun import begun
 from tests.stores.conftest import Kind
 from tests.stores.servers import Valkey
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
 from tests.stores.test_replay_store import use
-from tests.world import NOW
 
 
 class Watch:

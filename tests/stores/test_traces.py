@@ -23,9 +23,9 @@ from captoken.stores.ports import Debit, Ledger, ReplayStore, Reservation, Snaps
 from captoken.testing import FixedClock
 from spec.models import spin, traces
 from spec.models.traces import MODELS, Run, Step
+from tests.fixtures import KEYRING, NOW, mint
 from tests.stores.conftest import place
 from tests.stores.places import AWAITED, KINDS, close_all
-from tests.world import KEYRING, NOW, mint
 
 
 class Apart(AssertionError):

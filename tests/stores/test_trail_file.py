@@ -19,7 +19,7 @@ from captoken.audit import AuditTrail, check
 from captoken.errors import AuditError
 from captoken.stores import trail_file
 from captoken.stores.trail_file import TrailFile
-from tests.world import data, mint, verifier
+from tests.fixtures import data, mint, verifier
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ FORKED = """
 import os, sys
 from captoken.stores.trail_file import TrailFile
 from captoken.audit import AuditTrail, check
-from tests.world import data, mint, verifier
+from tests.fixtures import data, mint, verifier
 file = TrailFile(sys.argv[1])
 trail = AuditTrail(file.write)
 one = verifier(audit=trail)

@@ -30,12 +30,12 @@ from captoken.stores._rules import TIMEOUT, mark
 from captoken.stores.ports import Use
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
 from captoken.stores.valkey import AsyncValkeyLedger, AsyncValkeyReplayStore, ValkeyLedger, ValkeyReplayStore, ValkeySnapshots
+from tests.fixtures import NOW
 from tests.stores.begun import begun
 from tests.stores.places import AWAITED_STORES, STORES
 from tests.stores.servers import Valkey, free_port
 from tests.stores.test_ledger import ROOT, debit, reservation
 from tests.stores.test_replay_store import use
-from tests.world import NOW
 
 SOON = 1.0  # seconds that a call has, in which a server that is stopped cannot answer
 SPARE = 2.0  # seconds by which a busy machine may be late; what a client waits by itself is longer

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from captoken._bounds import BODY_BYTES, TOO_LARGE, read_bytes
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.text import without_proof
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, costing, read_cost
@@ -55,7 +55,7 @@ class Rules:
         Raises TypeError or ValueError: what is misspelled here would else be found by a call that
         is let in, or by none.
         """
-        rules = read_once(methods, "methods")
+        rules = frozen_copy(methods, "methods")
         known = read_cost(cost)
         for method, rule in rules.items():
             if not (isinstance(rule, Access) or callable(rule)):

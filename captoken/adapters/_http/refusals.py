@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._format.spelling import shown
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.records import CODES
@@ -130,7 +130,7 @@ def metadata_of(resource: str, fields: Mapping[str, Any]) -> Response:
     """The document of RFC 9728. Whose it is, the server says itself."""
     stated = {
         "bearer_methods_supported": ["header"],
-        **read_once(fields, "resource_metadata"),
+        **frozen_copy(fields, "resource_metadata"),
         "resource": resource,
     }
     return json_response(200, stated)

@@ -25,7 +25,7 @@ from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost
 from captoken._verification.decision import Decision
 from captoken._verification.grant import Grant
-from captoken.adapters._paying import Paying
+from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._postgres.assessment import Assessor
 from captoken.adapters._postgres.judging import Judge
 from captoken.adapters._postgres.logins import kept_assessor, read_assessor
@@ -64,7 +64,7 @@ class Block:
             )
 
         self.connection = connection
-        self._paying = Paying(grant, cost)
+        self._costed_grant = CostedGrant(grant, cost)
         self._caller = caller
         self._max_rows = max_rows
         self._functions = _functions(functions)
@@ -114,7 +114,7 @@ class Block:
     def _judge_by(self, assessor: Assessor) -> None:
         self._judge = Judge(
             self.connection,
-            self._paying,
+            self._costed_grant,
             self._caller,
             assessor,
             self._max_rows,
@@ -259,7 +259,7 @@ class Block:
         for need in needs:
             if need.operation != "select":
                 key = need.table, need.operation, need.columns
-                self._written[key] = self._paying.stated(need)
+                self._written[key] = self._costed_grant.stated(need)
 
 
 def _functions(given: Iterable[str]) -> Functions:

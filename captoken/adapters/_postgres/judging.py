@@ -33,12 +33,12 @@ with extra("postgres"):
 from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
-from captoken.adapters._paying import Paying
+from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._postgres.assessment import Assessment, Assessor, type_refused
 from captoken.adapters._postgres.assumptions import Assumptions
 from captoken.adapters._postgres.logins import forget
 from captoken.adapters._postgres.wire import Connection, ErrorReport
-from captoken.adapters._taking import Taking
+from captoken.adapters._usage_meter import UsageMeter
 
 # SQLSTATE, as PostgreSQL documents it.
 _INSUFFICIENT_PRIVILEGE = "42501"
@@ -104,7 +104,7 @@ class Permitted(NamedTuple):
     assumed: Assumptions | None
 
     # What it takes of the token's budgets (rule 13).
-    taking: Taking
+    meter: UsageMeter
 
 
 class Judge:
@@ -117,7 +117,7 @@ class Judge:
     def __init__(
         self,
         connection: Connection,
-        grant: Paying,
+        grant: CostedGrant,
         caller: Caller | None,
         assessor: Assessor,
         max_rows: int,
@@ -147,9 +147,9 @@ class Judge:
         found = self._assess(sql)
 
         # The one question that counts, about all of it.
-        taking = self._take(found.accesses, sql)
-        decision = taking.decision or self._check_alive()
-        return self._permitted(found, decision, taking)
+        meter = self._take(found.accesses, sql)
+        decision = meter.decision or self._check_alive()
+        return self._permitted(found, decision, meter)
 
     def _check_alive(self) -> Decision:
         """What is asked where no table is. Raises Denied, recorded, if the token is over."""
@@ -158,7 +158,7 @@ class Judge:
             self._deny(decision)
         return decision
 
-    def judge_again(self, sql: str, assessor: Assessor, taking: Taking) -> Permitted:
+    def judge_again(self, sql: str, assessor: Assessor, meter: UsageMeter) -> Permitted:
         """The same by what was read since, of a statement that was permitted and undone.
 
         It is not charged a second time, and goes on with the account that it has. Raises Denied,
@@ -169,8 +169,8 @@ class Judge:
         decision = self._grant.recheck(found.accesses, caller=self._caller)
         if not decision:
             self._deny(decision)
-        taking.begin_again()
-        return self._permitted(found, decision, taking)
+        meter.begin_again()
+        return self._permitted(found, decision, meter)
 
     def _assess(self, sql: str) -> Assessment:
         """What it needs. Raises Denied for what stands against it, whatever is asked next."""
@@ -191,14 +191,14 @@ class Judge:
             return False
         return not self._grant.recheck(found.asked, caller=self._caller)
 
-    def _permitted(self, found: Assessment, decision: Decision, taking: Taking) -> Permitted:
+    def _permitted(self, found: Assessment, decision: Decision, meter: UsageMeter) -> Permitted:
         # A statement that needs no table gets the narrowest role there is.
         role = found.role or next(iter(self._assessor.catalog.narrowest), None)
         if role is None:
             raise GuardError("the login has no narrow role: `captoken postgres plan` makes one")
-        return Permitted(role, found.accesses, decision, found.assumed, taking)
+        return Permitted(role, found.accesses, decision, found.assumed, meter)
 
-    def _take(self, accesses: Sequence[Access], sql: str) -> Taking:
+    def _take(self, accesses: Sequence[Access], sql: str) -> UsageMeter:
         """Rule 6. All at once: a statement counts as one use of the token.
 
         The answer is recorded, whichever it is. A denial reads as one that was found beforehand.

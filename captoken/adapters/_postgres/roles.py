@@ -29,7 +29,7 @@ from captoken._format.extras import extra
 with extra("postgres"):
     import psycopg
 
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._language.patterns import decided
 from captoken._language.rights import NO_RIGHTS, Rights, RightsMap, rights_of
 from captoken.adapters._postgres.auditing import audit, pinned
@@ -203,8 +203,8 @@ def _read(role: Role) -> Role:
     """The role as it is now: each mapping and each list in it read once. Raises TypeError."""
     return Role(
         role.name,
-        {pattern: list(given) for pattern, given in read_once(role.allow, "allow").items()},
-        {pattern: list(given) for pattern, given in read_once(role.columns, "columns").items()},
+        {pattern: list(given) for pattern, given in frozen_copy(role.allow, "allow").items()},
+        {pattern: list(given) for pattern, given in frozen_copy(role.columns, "columns").items()},
     )
 
 

@@ -31,7 +31,7 @@ from captoken.adapters._postgres.text import Functions
 from captoken.adapters._postgres.transaction import Transaction
 from captoken.adapters._postgres.wire import Answer, Connection, ErrorReport, Steps
 from captoken.adapters._rows import Rows
-from captoken.adapters._taking import Taking
+from captoken.adapters._usage_meter import UsageMeter
 
 
 class Done(NamedTuple):
@@ -68,18 +68,18 @@ class Runner:
         parameters = tuple(parameters)  # read once: what is paid for is what is bound
 
         permitted = self._judge.judge(sql, parameters)
-        with permitted.taking as taking:
-            return (yield from self._counted(sql, parameters, permitted, taking, alone))
+        with permitted.meter as meter:
+            return (yield from self._counted(sql, parameters, permitted, meter, alone))
 
     def _counted(
         self,
         sql: str,
         parameters: Sequence[Any],
         permitted: Permitted,
-        taking: Taking,
+        meter: UsageMeter,
         alone: bool,
     ) -> Steps:
-        """The same of a statement that is permitted. What it takes, `taking` settles after it."""
+        """The same of a statement that is permitted. What it takes, `meter` settles after it."""
         answer = yield from self._send(sql, parameters, permitted, alone)
         if answer.stale:
             # Rule 12. The schema is not what the statement was judged by.
@@ -89,18 +89,18 @@ class Runner:
                 self._functions,
                 begun=self._transaction.begun,
             )
-            permitted = self._judge.judge_again(sql, assessor, taking)
+            permitted = self._judge.judge_again(sql, assessor, meter)
             answer = yield from self._send(sql, parameters, permitted, alone)
         if answer.stale:
             answer.failure = GuardError("the schema is being changed: run the statement again")
 
-        _count_written(taking, answer)
+        _count_written(meter, answer)
         late = self._ask_again(permitted.needs, answer)
         failed = answer.error is not None or answer.failure is not None
         if failed or late is not None:
             yield from self._transaction.undo()
         self._transaction.check_own()
-        self._raise_what_failed(sql, answer, late, taking)
+        self._raise_what_failed(sql, answer, late, meter)
 
         # From here on it is done. Once it is committed, if it is alone, the rows may be seen.
         return Done(permitted.needs, Rows(answer.columns, answer.rows, answer.count))
@@ -143,7 +143,7 @@ class Runner:
         sql: str,
         answer: Answer,
         late: Decision | None,
-        taking: Taking,
+        meter: UsageMeter,
     ) -> None:
         """Raise what went wrong, if anything did. By now it is undone."""
         if late is not None:
@@ -152,24 +152,24 @@ class Runner:
         # Before the error: where there were too many rows, that is of our own canceling.
         if answer.failure is not None:
             if not isinstance(answer.failure, CaptokenError):
-                taking.failed(str(answer.failure))  # psycopg quotes the value that cannot be read
+                meter.failed(str(answer.failure))  # psycopg quotes the value that cannot be read
             raise answer.failure
 
         error = answer.error
         if error is not None:
             self._judge.misnamed(sql, error)
-            taking.failed(error.message)
+            meter.failed(error.message)
             self._judge.raise_reported(error)
 
 
-def _count_written(taking: Taking, answer: Answer) -> None:
+def _count_written(meter: UsageMeter, answer: Answer) -> None:
     """Rule 13. Note in the answer that its budget has not enough for what it wrote."""
     if answer.error is not None or answer.failure is not None:
         return
     try:
         if answer.written is None:
             raise GuardError("track_counts is off: how many rows are written is not known")
-        taking.done(answer.written)
+        meter.done(answer.written)
     except Exception as error:
         # Kept, to be raised when the statement is undone.
         answer.failure = error

@@ -134,14 +134,14 @@ class Transaction:
         Raises GuardError where the server did not do what it was told, and QueryCanceled where it
         does not end in time. The connection is closed then.
         """
-        taking = permitted.taking
+        meter = permitted.meter
         statement = bound(
             self._connection,
             sql,
             parameters,
             self._max_rows,
             permitted.role,
-            taking.read if taking.counts else None,
+            meter.read if meter.counts else None,
         )
         begins = not self.begun
         opening = self._opened(permitted, alone)
@@ -149,7 +149,7 @@ class Transaction:
         questions = [] if assumed is None else [assumed.question()]
 
         # Rule 13. What it wrote is the difference of two counts.
-        counting = [HOW_MANY] if taking.counts_writes else []
+        counting = [HOW_MANY] if meter.counts_writes else []
 
         # In one round trip. Ahead of the answer of the statement are those of what was done ahead.
         answers: list[Answer] = yield from self._exchange(

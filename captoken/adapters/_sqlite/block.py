@@ -19,10 +19,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from captoken._format.errors import GuardError
-from captoken._format.names import read_once
+from captoken._format.names import frozen_copy
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Denied
-from captoken.adapters._paying import Paying
+from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.permitting import Permitting
 from captoken.adapters._sqlite.plan import Plan
@@ -45,7 +45,7 @@ class Block:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        grant: Paying,
+        grant: CostedGrant,
         engine: Engine,
         caller: Caller | None,
         max_rows: int,
@@ -200,9 +200,9 @@ class Block:
     def _execute(self, sql: str, parameters: Any) -> Result:
         """Run the statement if it is permitted. Raises Denied, which is recorded."""
         plan = self._permitting.plan(sql, parameters)
-        taking = self._permitting.take(plan)
-        with taking, self._running.undone_if_refused(plan, taking):
-            result = self._running.run(sql, parameters, plan, taking)
+        meter = self._permitting.take(plan)
+        with meter, self._running.undone_if_refused(plan, meter):
+            result = self._running.run(sql, parameters, plan, meter)
             self._note_written(plan)
             self._permitting.ran(plan, result.changed)
         return result
@@ -229,7 +229,7 @@ def _copied(sql: Any, parameters: Any) -> dict[str, Any] | tuple[Any, ...]:
     if type(parameters) is tuple:
         return parameters
     if isinstance(parameters, Mapping):
-        return read_once(parameters, "parameters")
+        return frozen_copy(parameters, "parameters")
 
     # A text is a sequence too, of characters, and nobody means that.
     is_text = isinstance(parameters, (str, bytes))

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 from captoken._format.spelling import shown
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
-from captoken.adapters._paying import Paying
+from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.catalog import Object
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import (
@@ -80,7 +80,7 @@ class Denials:
 
     def __init__(
         self,
-        grant: Paying,
+        grant: CostedGrant,
         caller: Caller | None,
         planner: Planner,
     ) -> None:

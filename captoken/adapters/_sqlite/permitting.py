@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from captoken._format.spelling import shown
 from captoken._language.access import Caller
 from captoken._verification.decision import Decision, Denied
-from captoken.adapters._paying import Paying
+from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.denials import TOO_LARGE, Denials, Own
 from captoken.adapters._sqlite.lexer import KINDS
 from captoken.adapters._sqlite.plan import Plan
@@ -30,7 +30,7 @@ from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.remembered import Bounded
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
-from captoken.adapters._taking import Taking
+from captoken.adapters._usage_meter import UsageMeter
 
 # Rule 11: bytes of a statement. What reads a text takes time with its length.
 MAX_BYTES = 100_000
@@ -47,7 +47,7 @@ class Permitting:
 
     def __init__(
         self,
-        grant: Paying,
+        grant: CostedGrant,
         caller: Caller | None,
         planner: Planner,
         watch: Watch,
@@ -137,7 +137,7 @@ class Permitting:
 
     # --- whether it is permitted ---
 
-    def take(self, plan: Plan) -> Taking:
+    def take(self, plan: Plan) -> UsageMeter:
         """Raise Denied unless the grant permits all that the statement needs; else use it.
 
         Asked each time, also for a statement that was permitted before: a grant can run out, be

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, NoReturn
 from captoken._format.errors import CaptokenError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
-from captoken.adapters._paying import Paying
+from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.watch import Watch
-from captoken.adapters._taking import Taking
+from captoken.adapters._usage_meter import UsageMeter
 
 
 class Result(NamedTuple):
@@ -32,7 +32,7 @@ class Pulse:
     A long statement does not outlive its grant, nor what it does a right to do it.
     """
 
-    def __init__(self, grant: Paying, caller: Caller | None) -> None:
+    def __init__(self, grant: CostedGrant, caller: Caller | None) -> None:
         self._grant = grant
         self._caller = caller
 
@@ -91,7 +91,7 @@ class Running:
         self._pulse = pulse
         self._max_rows = max_rows
 
-    def run(self, sql: str, parameters: Any, plan: Plan, taking: Taking) -> Result:
+    def run(self, sql: str, parameters: Any, plan: Plan, meter: UsageMeter) -> Result:
         """Run a statement that is permitted (rule 2), and count what it takes (rule 14).
 
         It may ask the authorizer for what it was seen to ask for when it was planned, and for
@@ -109,20 +109,20 @@ class Running:
                 plan.events,
                 plan.calls,
                 self._max_rows,
-                taking.read if taking.counts else None,
+                meter.read if meter.counts else None,
             )
         except Exception as error:
             failed = error
         finally:
             self._pulse.needs = ()
         if failed is not None:
-            self._raise_counted(failed, taking)
-        taking.done(self._watch.connection.total_changes - changes)
+            self._raise_counted(failed, meter)
+        meter.done(self._watch.connection.total_changes - changes)
 
         columns = tuple([column[0] for column in cursor.description or ()])
         return Result(columns, rows, cursor.rowcount)
 
-    def _raise_counted(self, failed: Exception, taking: Taking) -> NoReturn:
+    def _raise_counted(self, failed: Exception, meter: UsageMeter) -> NoReturn:
         """Raise what a statement failed with, if its text may be told: it can quote values.
 
         Out of the handler, so that a denial does not show what it refuses to tell. What is the
@@ -130,16 +130,16 @@ class Running:
         """
         is_own = isinstance(failed, CaptokenError)
         if not is_own and not self._pulse.has_interrupted:
-            taking.failed(str(failed))
+            meter.failed(str(failed))
         raise failed
 
     @contextmanager
-    def undone_if_refused(self, plan: Plan, taking: Taking) -> Generator[None, None, None]:
+    def undone_if_refused(self, plan: Plan, meter: UsageMeter) -> Generator[None, None, None]:
         """Around a statement that is counted: one that is ended in the middle leaves nothing.
 
         One that fails by itself SQLite undoes. This is for one that its budget ends.
         """
-        if not taking.counts or not plan.writes:
+        if not meter.counts or not plan.writes:
             yield
             return
 

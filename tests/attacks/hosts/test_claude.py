@@ -21,7 +21,7 @@ from claude_agent_sdk import AgentDefinition, ClaudeAgentOptions, ClaudeSDKClien
 
 from captoken import Issuer, Token
 from captoken.adapters.claude_agent import TokenGuard
-from tests.world import KEYRING, clock
+from tests.fixtures import KEYRING, clock
 
 from .scripted import Model
 from .world import MAIN, SECRET, SUB, Call, Effect, World

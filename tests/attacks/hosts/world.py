@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from captoken import CaptokenError, Decision, Issuer, Token, current
 from captoken.stores.memory import MemoryLedger
 from captoken.tools import ToolGuard
-from tests.world import KEYRING, clock, verifier
+from tests.fixtures import KEYRING, clock, verifier
 
 MAIN, SUB = "orchestrator", "sales_agent"
 SECRET = "CANARY-7f3a91"  # stands in files that nobody in this world may read

@@ -13,7 +13,7 @@ from captoken._language import links
 from captoken.caveats import Caveat, Situation, Vocabulary
 from captoken.errors import DelegationError, LimitError
 from captoken.testing import FixedClock
-from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, named, tool, verifier
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, code, data, mint, named, tool, verifier
 
 ALLOW = {"allow": {"sales": ["select"], "hr": ["update"], "market.*": ["select", "insert"], "market.secret": []}}
 TOOLS = {"tools": {"search": {"q": {"any": True}, "limit": {"max": 10, "min": 0, "optional": True}}, "fetch": {}, "files.*": {"p": {"path": ["/a"]}}}}

@@ -15,7 +15,7 @@ from captoken.keys import AuditKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.stores.ports import START
 from captoken.testing import FixedClock, fixed_random
-from tests.world import KEYRING, NOW, WHO, data, tool
+from tests.fixtures import KEYRING, NOW, WHO, data, tool
 
 OPERATOR = OperatorKey.from_bytes(bytes(range(2, 34)))
 FIRST, SECOND, DISCHARGER = (HolderKey.from_bytes(bytes(range(n, n + 32))) for n in (3, 4, 5))

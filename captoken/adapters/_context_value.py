@@ -1,6 +1,6 @@
 """A block in which a context variable has a value: for what adapters keep beside `current`.
 
-    with within(_call, call):
+    with context_value(_call, call):
         answer = handler(request)    # and whatever it calls finds the call
 
 A variable of a context, and not a global: other requests of the process do not see it.
@@ -15,18 +15,21 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
-def within(variable: ContextVar[_T], value: _T) -> AbstractContextManager[None]:
+def context_value(variable: ContextVar[_T], value: _T) -> AbstractContextManager[None]:
     """In this block `variable` has that value; after it, what it had before.
 
     Tasks that are started in the block keep the value, as with any context variable. Threads do not
     get it. Raises ValueError at the end where the block is left in another context than it was
     entered in, as a generator can be. It is for one `with`.
     """
-    return _Within(variable, value)
+    return _ContextValue(variable, value)
 
 
-class _Within:
-    """The block of `within`. A class, since a generator costs a tool call three times as much."""
+class _ContextValue:
+    """The block of `context_value`.
+
+    It is a class, since a generator costs a tool call three times as much.
+    """
 
     __slots__ = ("_before", "_value", "_variable")
     _before: Token[Any]

@@ -6,7 +6,8 @@ spec.
 
 The rules of this file:
 
-- `plan.authenticate` alone makes a `Genuine`. That there is one means that the chain has held.
+- `plan.authenticate` alone makes an `AuthenticatedToken`. That there is one means that the chain
+  has held.
 - Nothing here says whether a token may be used: no time, no audience of a server, no store.
 - Two values are filled in later, on a frozen object: the row of checks, and what selectors ask.
   Both follow from the rest, so that two threads that race write the same.
@@ -30,7 +31,7 @@ from captoken._language.caveats import Situation
 from captoken._language.checks import Checks
 from captoken._language.lineage import read_along
 from captoken._language.link import Actor, Lineage, Link
-from captoken._language.links import Remembered, settled
+from captoken._language.links import Remembered, after
 from captoken.stores.ports import USES, Debit
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Custody(NamedTuple):
     signed: tuple[bytes, bytes, bytes] | None  # by which key, what body, and the signature
 
 
-class Genuine(SealedValue, frozen=True, eq=False, gc=False):
+class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     """A genuine token: its signature and its discharges held, its links and its lineage could be
     read.
 
@@ -117,8 +118,8 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
         """The token's task: the root's, or the one below it that a link names (16.3)."""
         task = self.root.task
         for link in self.links:
-            if link.settles:
-                task = settled(Situation(0, task=task), link).task
+            if link.narrows_situation:
+                task = after(Situation(0, task=task), link).task
         return task
 
     @property
@@ -358,7 +359,7 @@ class Genuine(SealedValue, frozen=True, eq=False, gc=False):
 
     def __repr__(self) -> str:
         """The public id alone."""
-        return f"<Genuine {self.root.token_id}>"
+        return f"<AuthenticatedToken {self.root.token_id}>"
 
 
 class Kept(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -367,7 +368,7 @@ class Kept(msgspec.Struct, frozen=True, eq=False, gc=False):
     The token is without the proof that it came with: a proof is for one sending.
     """
 
-    genuine: Genuine
+    genuine: AuthenticatedToken
     derived: bytes  # the macaroon key that its chain held under: secret
     characters: int  # the length of its text
     ends: float  # when it expires, in seconds since the epoch; infinity is never

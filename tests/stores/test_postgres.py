@@ -30,12 +30,12 @@ from captoken.stores.postgres import (
     create_tables,
     setup,
 )
+from tests.fixtures import NOW
 from tests.stores.begun import begun
 from tests.stores.places import Place
 from tests.stores.servers import Postgres
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
 from tests.stores.test_replay_store import use
-from tests.world import NOW
 
 EVERY: list[Any] = [PostgresReplayStore, PostgresLedger, PostgresSnapshots]
 COUNTING: list[Any] = [PostgresReplayStore, PostgresLedger]

@@ -35,7 +35,7 @@ from captoken.proof import Evidence, Proof, Signer
 from captoken.stores.memory import MemoryReplayStore
 from captoken.stores.ports import Use
 from captoken.testing import FixedClock, fixed_random
-from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, proof_in, prove, sent, tool
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, proof_in, prove, sent, tool
 
 BOSS, SELLER, EUROPE, MALLORY = (HolderKey.from_bytes(bytes([n, *range(31)])) for n in (11, 12, 13, 14))
 AUDIENCE = "sales-db"

@@ -1,13 +1,13 @@
 """A grant, as the guard of a database asks it: each access states what its statement costs.
 
-    paying = Paying(grant, cost)
-    paying.begin(sql, parameters)            # what this statement costs, from here on
-    paying.recheck(needs)                    # asked as if each of them cost that
-    paying.take(needs, …)                    # charged once, however many there are
+    costed = CostedGrant(grant, cost)
+    costed.begin(sql, parameters)            # what this statement costs, from here on
+    costed.recheck(needs)                    # asked as if each of them cost that
+    costed.take(needs, …)                    # charged once, however many there are
 
 Two costs come together here: what the owner says (`cost`), and what the guard itself counts of a
-token's budgets (`_taking`). Of a token without budgets, and without `cost`, it is the grant itself
-that is asked, and nothing is added to what it is asked.
+token's budgets (`_usage_meter`). Without budgets and without `cost`, this calls the grant
+unchanged.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, charged_once, cost_of, read_cost, with_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant
-from captoken.adapters._taking import UNITS, Taking
+from captoken.adapters._usage_meter import UNITS, UsageMeter
 
 
-class Paying:
+class CostedGrant:
     """What the guards ask of a grant, with the cost of the statement that is at hand.
 
     For one block, and one thread. Nothing here decides.
@@ -85,7 +85,7 @@ class Paying:
         caller: Caller | None,
         most_rows: int,
         writes: bool,
-    ) -> Taking:
+    ) -> UsageMeter:
         """Decide on all that a statement needs, and charge it once: what else it needs is free.
 
         Gives the account that the statement is counted in. One that needs nothing, as `select 1`,
@@ -98,7 +98,7 @@ class Paying:
             decision = self._grant.check_all(asked, caller=caller)
             if not decision:
                 raise Denied(decision)
-        return Taking(
+        return UsageMeter(
             self._grant,
             accesses,
             caller,

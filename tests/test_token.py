@@ -12,7 +12,7 @@ from captoken._format.encoding import OF_ANOTHER_SHAPE, b64encode, encode_json
 from captoken._format.packet import encode
 from captoken._format.parts import Packet
 from captoken._format.root import RootRecord
-from tests.world import NOW, SALES, code, data, mint
+from tests.fixtures import NOW, SALES, code, data, mint
 
 RECORD = {"agent": "orchestrator", "iat": NOW, "jti": "A" * 22, "kid": "k1", "sub": "user:jane", "task": "task-123", "v": 1}
 
@@ -26,7 +26,7 @@ def test_a_token_is_equal_to_another_of_the_same_text() -> None:
     again = Token.parse(token.serialize())
     assert token == again and (token != again) is False and hash(token) == hash(again)
     assert token != mint().attenuate(tables=["sales"]) and token != token.serialize()
-    twin = Token.of(Packet(token.secret_packet.identifier, token.secret_packet.caveats, bytes(32)), token.unverified.root, token.means)
+    twin = Token.of(Packet(token.secret_packet.identifier, token.secret_packet.caveats, bytes(32)), token.unverified.root, token.context)
     assert token != twin, "the signature counts too"
 
 

@@ -1,4 +1,4 @@
-"""What people, machines and agents read, word for word, as `told.txt` has it: `python -m tests.test_told` writes it anew.
+"""What people, machines and agents read, word for word, as `messages.golden` has it: `python -m tests.test_messages` writes it anew.
 
 Whoever changes a word sees here what a reader will see. None of it is a promise: programs compare types and codes.
 """
@@ -36,11 +36,11 @@ from captoken.errors import CODES, GuardError, IssuanceError, Refused
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock, fixed_random
-from tests.test_attenuate import Region
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, tool, verifier
+from tests.test_widening import Region
 from tests.vectors import adapter, runner
-from tests.world import KEYRING, NOW, SALES, WHO, clock, data, mint, tool, verifier
 
-TOLD = Path(__file__).parent / "told.txt"
+TOLD = Path(__file__).parent / "messages.golden"
 
 HOLDER = HolderKey.from_bytes(bytes(range(5, 37)))
 DISCHARGER = DischargerKey.from_bytes(bytes(range(6, 38)))

@@ -10,6 +10,6 @@ import captoken
 FOLDER = os.path.dirname(captoken.__file__)
 
 
-def ours(code: CodeType, *within: str) -> bool:
+def is_library_code(code: CodeType, *within: str) -> bool:
     """Is it code of captoken, or of the package `within` it? Quick: a profiler asks it at every step."""
     return code.co_filename.startswith(os.path.join(FOLDER, *within, ""))

@@ -11,7 +11,7 @@ from captoken import Issuer, Keyring
 from captoken.caveats import Caveat, Vocabulary
 from captoken.errors import LimitError
 from captoken.testing import FixedClock, fixed_random
-from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, verifier
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, code, data, mint, verifier
 
 
 def test_a_token_without_an_expiry_lives_for_fifteen_minutes() -> None:

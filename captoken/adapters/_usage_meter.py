@@ -1,10 +1,10 @@
 """What one statement takes out, counted by the guard of a database: rows, bytes, rows written.
 
-    taking = paying.take(needs, caller, most_rows=1000)    # decided on, recorded, reserved
-    with taking:
+    meter = costed.take(needs, caller, most_rows=1000)    # decided on, recorded, reserved
+    with meter:
         for batch in fetched:
-            taking.read(batch)                             # or Denied: `budget_exhausted`
-        taking.done(written)                               # or Denied
+            meter.read(batch)                             # or Denied: `budget_exhausted`
+        meter.done(written)                               # or Denied
     # settled at what it came to; now the rows may be handed out
 
 A token with `budget={"rows": 5000, "bytes": 2000000}` lets it and all below it take so much. How
@@ -76,7 +76,7 @@ def _length(value: Any) -> int:
     return len(str(value).encode("utf-8", "surrogatepass"))
 
 
-class Taking:
+class UsageMeter:
     """The account of one statement. For one thread; whoever makes it settles it, by `with`.
 
     `accesses` are what the statement needs, and `cost` is what the owner of the guard says that it
@@ -164,7 +164,7 @@ class Taking:
         self._add("bytes", size_of(error))
         self._cover()
 
-    def __enter__(self) -> Taking:
+    def __enter__(self) -> UsageMeter:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -23,8 +23,8 @@ from captoken.issuance.registry import Ending, MemoryRegistry
 from captoken.stores.memory import MemoryReplayStore
 from captoken.testing import FixedClock
 
+from .fixtures import HOLDER, KEYRING, LEASE, NOW, policy
 from .signing import Provider, dpop
-from .world import HOLDER, KEYRING, LEASE, NOW, policy
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -210,7 +210,7 @@ def test_a_secret_opens_nothing_but_an_id_jag_of_its_client() -> None:
 
     from captoken.issuance.policy import read
 
-    from .world import POLICY
+    from .fixtures import POLICY
 
     client = f'[client.c1]\nsecret_sha256 = "{hashlib.sha256(b"s3cret").hexdigest()}"\n[resource.sales-db]'
     one = World(read(POLICY.replace("[resource.sales-db]", client)))

@@ -27,10 +27,10 @@ from captoken.stores import valkey as valkey_store
 from captoken.stores._rules import mark
 from captoken.stores.ports import KEPT, Use
 from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
+from tests.fixtures import NOW
 from tests.stores.begun import begun
 from tests.stores.servers import Valkey, Wire
 from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
-from tests.world import NOW
 
 EVERY: list[Any] = [ValkeyReplayStore, ValkeyLedger, ValkeySnapshots]
 COUNTING: list[Any] = [ValkeyReplayStore, ValkeyLedger]

@@ -19,7 +19,7 @@ import pytest
 from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Denied, Grant, Verifier
 from captoken._format.encoding import b64decode
 from captoken._language.overlay import snapshot
-from captoken._verification.effects import Home, Recorder
+from captoken._verification.effects import Recorder, StoreLoop
 from captoken.audit import AuditTrail, read
 from captoken.control import Overlay
 from captoken.errors import StoreError
@@ -28,8 +28,8 @@ from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.ports import Debit, Reservation, Use
 from captoken.stores.sqlite import SQLiteLedger
 from captoken.testing import FixedClock
+from tests.fixtures import KEYRING, NOW, SALES, clock, data, mint
 from tests.stores.begun import begun
-from tests.world import KEYRING, NOW, SALES, clock, data, mint
 
 BOSS = HolderKey.from_bytes(bytes([11, *range(31)]))
 OPERATOR = OperatorKey.from_bytes(bytes(range(32)))
@@ -914,10 +914,10 @@ def test_a_thread_that_runs_another_loop_may_ask_too() -> None:
 
 def test_of_two_loops_that_come_at_once_the_first_is_the_one() -> None:
     """Whatever both have read before: the other is told so."""
-    home, loops = Home(), [asyncio.new_event_loop() for _ in range(2)]
+    store_loop, loops = StoreLoop(), [asyncio.new_event_loop() for _ in range(2)]
     for loop in loops:
-        home.take(loop)
-        assert home.loop is loops[0]
+        store_loop.take(loop)
+        assert store_loop.loop is loops[0]
         loop.close()
 
 

@@ -26,7 +26,7 @@ from captoken.keys import AuditKey, HolderKey
 from captoken.proof import with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.ports import START
-from tests.world import KEY, KEYRING, NOW, SALES, clock, data, mint, tool, verifier
+from tests.fixtures import KEY, KEYRING, NOW, SALES, clock, data, mint, tool, verifier
 
 SERVER = AuditKey.from_bytes(bytes(range(32)))
 OTHER = AuditKey.from_bytes(bytes(range(1, 33)))

@@ -24,11 +24,11 @@ from captoken.errors import StoreError
 from captoken.stores.ports import Reservation, Use
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
 from tests.bound import AUDIENCE, CHILD, proof
+from tests.fixtures import NOW, sent
 from tests.longer import kills
-from tests.reference.world import ASK, access
-from tests.reference.world import verifier as verifying
+from tests.reference.fixtures import ASK, access
+from tests.reference.fixtures import verifier as verifying
 from tests.stores.begun import begun
-from tests.world import NOW, sent
 
 
 def use(number: int, at: int = NOW) -> Use:

@@ -30,7 +30,7 @@ from captoken._verification.decision import PLAN
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
 from captoken.errors import CODES, DelegationError, LimitError
 from captoken.testing import FixedClock
-from tests.world import KEYRING, NOW, SALES, WHO, clock, code, data, mint, named, tool, verifier
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, code, data, mint, named, tool, verifier
 
 
 def denial(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Denied:
@@ -501,11 +501,11 @@ def test_a_third_party_caveat_prohibits_until_somebody_can_answer_it() -> None:
     packet = mint().with_raw_link(b'{"later":1}').secret_packet
     asking = (b"cid", bytes(72))
     grown = wire.Packet(packet.identifier, (*packet.caveats, asking), chain.extend(packet.signature, asking))
-    text = Token.of(grown, mint().unverified.root, mint().means).serialize()
+    text = Token.of(grown, mint().unverified.root, mint().context).serialize()
     decision = verifier().check(text, data("sales"))
     assert (decision.code, decision.refusals[0].link) == ("missing_discharge", 2)
     forged = wire.Packet(packet.identifier, (*packet.caveats, asking), packet.signature)
-    assert code(Token.of(forged, mint().unverified.root, mint().means), data("sales")) == "bad_signature"
+    assert code(Token.of(forged, mint().unverified.root, mint().context), data("sales")) == "bad_signature"
     held = Token.parse(text, clock=clock())
     assert held.unverified.capability.nothing and held.attenuate(tables=["sales"])
 
@@ -672,7 +672,7 @@ def test_what_an_embedder_says_of_covering_decides_nothing() -> None:
 
 def test_a_verifier_believes_what_is_signed_and_not_what_a_token_object_says() -> None:
     other = Issuer(KEYRING, clock=clock()).mint(subject="user:eve", agent="a", task="t", unrestricted=True, ext={"acme:t": 1})
-    told = Token.of(mint().secret_packet, other.unverified.root, other.means)
+    told = Token.of(mint().secret_packet, other.unverified.root, other.context)
     assert verifier().authenticate(told).issued.subject == "user:jane"
     other.unverified.root.ext["acme:t"] = 2  # type: ignore[index]
     assert verifier().authenticate(other).issued.ext == {"acme:t": 1}
