@@ -13,11 +13,12 @@ from copy import copy
 from functools import cache
 from threading import local
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from captoken.stores._rules import LateError
 
-_T = TypeVar("_T")
+# Seconds that a call may end too soon or too late.
+_NEAR = 0.05
 
 
 class _Call(local):
@@ -59,8 +60,11 @@ class _Socket:
         """`longest`: seconds that the client itself waits for a step; None: for good."""
         self._of = of
         self._longest = longest
+        # What the socket itself is set to, and is that the time of the call, or the client's own?
+        self._set = -1.0
+        self._is_ours = False
         # Is the time that a call has left set already, since it has sent what it asks?
-        self._is_set = False
+        self._has_sent = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._of, name)
@@ -68,44 +72,61 @@ class _Socket:
     def settimeout(self, longest: float | None) -> None:
         """What the client sets; 0, to look without waiting."""
         self._longest = longest
-        if longest == 0:
-            self._of.settimeout(0)
+        self._has_sent = False
 
     def recv(self, *given: Any) -> bytes:
         """What has arrived."""
-        got: bytes = self._waiting(self._of.recv, given)
+        self._before_answer()
+        try:
+            got: bytes = self._of.recv(*given)
+        except TimeoutError:
+            raise self._late() from None
         return got
 
     def recv_into(self, *given: Any) -> int:
         """The same, into a buffer."""
-        got: int = self._waiting(self._of.recv_into, given)
+        self._before_answer()
+        try:
+            got: int = self._of.recv_into(*given)
+        except TimeoutError:
+            raise self._late() from None
         return got
 
     def sendall(self, *given: Any) -> None:
         """Send all of it."""
-        self._is_set = False
-        self._waiting(self._of.sendall, given)
-        self._is_set = True
+        self._wait()
+        try:
+            self._of.sendall(*given)
+        except TimeoutError:
+            raise self._late() from None
+        self._has_sent = True
 
-    def _waiting(self, call: Callable[..., _T], given: tuple[Any, ...]) -> _T:
-        longest = self._longest
-        if longest == 0:
-            return call(*given)
-
+    def _before_answer(self) -> None:
         # The first answer comes with the time that was left when it was asked for. A server that
         # says more later has what is left by then.
-        left = _left()
-        is_ours = longest is None or left < longest
-        if not self._is_set:
-            self._of.settimeout(left if is_ours else longest)
-        self._is_set = False
-        try:
-            return call(*given)
-        except TimeoutError:
-            # A client tries again after a TimeoutError, but not after this.
-            if is_ours:
-                raise LateError from None
-            raise
+        if self._has_sent:
+            self._has_sent = False
+        else:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Set how long the socket waits. Raises LateError if the call has no time left."""
+        longest = self._longest
+        if longest == 0:
+            wait, self._is_ours = 0.0, False
+        else:
+            left = _left()
+            self._is_ours = longest is None or left < longest
+            wait = left if longest is None or self._is_ours else longest
+            # To set it is a system call, which most calls have no need of.
+            if wait > _NEAR and abs(wait - self._set) < _NEAR:
+                return
+        self._of.settimeout(wait)
+        self._set = wait
+
+    def _late(self) -> TimeoutError | LateError:
+        """The error of a wait in vain. After a TimeoutError a client tries again."""
+        return LateError() if self._is_ours else TimeoutError()
 
 
 class _Backoff:
