@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -344,6 +345,18 @@ def test_a_lock_that_cannot_be_opened_is_an_error_of_the_office(folder: Path, cl
     with pytest.raises(StoreError, match="lock cannot be opened") as caught:
         opened(folder, clock)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(("said", "told"), [(("Too many open files",), "Too many open files"), ((), "no reason given")])
+def test_what_the_system_refuses_is_told_with_the_file(folder: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, said: Any, told: str) -> None:
+    def refuse(path: str) -> list[str]:
+        error = OSError(errno.EMFILE, *said)
+        error.filename = path
+        raise error
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(StoreError, match=f"{folder.name}': .*{told}"):
+        Office.open(folder, clock=clock)
 
 
 def test_what_is_revoked_as_it_is_minted_is_refused_at_the_mint(folder: Path, clock: FixedClock) -> None:

@@ -331,12 +331,15 @@ ADDRESS_PARTS = [
 # fmt: on
 
 
-def test_every_url_and_address_is_read_alike():
-    """D3: 80,000 strings made of parts of urls and addresses, as entries and as values: readable for both or for neither, and
+@pytest.mark.parametrize("seed", range(4))
+def test_every_url_and_address_is_read_alike(seed):
+    """D3: 40,000 strings made of parts of urls and addresses, as entries and as values: readable for both or for neither, and
     accepted by both or by neither."""
-    rng, seen = drawing(20260303), Counter()
+    rng, seen = drawing(20260303 + seed), Counter()
     everything = [f"{scheme}://{host}" for scheme in ("https", "http") for host in ("*.b.c", "x.b.c", "10.0.0.1", "[::1]:8080")]
-    for _ in range(times(40_000)):
+    lists = ({"url": everything}, {"cidr": ["0.0.0.0/0", "2001::/16", "8000::/1"]}, {"prefix": ["1", "a", "h"]})
+    wide = [(constraint, constraints.read_constraint(constraint)) for constraint in lists]
+    for _ in range(times(5_000)):
         start = rng.choice(["https://x.b.c", "https://*.b.c", "http://10.0.0.1", "http://[::1]:8080", "https://", ""])
         url = start + "".join(rng.choices(URL_PARTS, k=rng.randint(0, 4)))
         begun = rng.choice(["10.0.0.0", "2001:db8::", "10.0.0.", "", "", ""])
@@ -346,12 +349,12 @@ def test_every_url_and_address_is_read_alike():
             ours, theirs = readable({"where": {"a": {kind: [entry]}}})
             assert ours == theirs, (kind, entry)
             seen[kind, ours] += 1
-        for constraint in ({"url": everything}, {"cidr": ["0.0.0.0/0", "2001::/16", "8000::/1"]}, {"prefix": ["1", "a", "h"]}):
+        for constraint, ours_of in wide:
             for value in (url, address):
-                ours = constraints.read_constraint(constraint).accepts(value)
+                ours = ours_of.accepts(value)
                 assert ours == evaluator.satisfies(constraint, value), (constraint, value)
                 seen[next(iter(constraint)), "accepts", ours] += 1
-    assert len(seen) == 12 and min(seen.values()) > 100, seen
+    assert len(seen) == 12 and min(seen.values()) > 10, seen
 
 
 def test_every_short_name_is_read_alike():

@@ -176,7 +176,7 @@ class Names:
 
         # A CTE may come later than a query that reads it.
         for mention, scope in self.found:
-            cte = _cte(mention, scope)
+            cte = self._cte(mention, scope)
             if cte is not None:
                 scope.query.reads.append(cte)
 
@@ -188,7 +188,7 @@ class Names:
         that stands in the text twice is here twice.
         """
         for mention, scope in self.found:
-            if _cte(mention, scope) is None:
+            if self._cte(mention, scope) is None:
                 yield mention
 
     def _read(self, tokens: list[Token]) -> None:
@@ -377,13 +377,14 @@ class Names:
         kind, text, keyword = self.tokens[at + 1]
         return keyword == "as" or (kind == OTHER and text == "(")
 
+    def _cte(self, mention: Mention, scope: _Scope) -> Query | None:
+        """The CTE that the name stands for. It does only where rows are read, and without a schema.
 
-def _cte(mention: Mention, scope: _Scope) -> Query | None:
-    """The CTE that the name stands for. It does only where rows are read, and without a schema.
-
-    `WITH hr AS (SELECT 1) DELETE FROM hr` deletes from the table, and so does `FROM main.hr` read
-    it. A CTE that excused either would hide what the statement touches.
-    """
-    if mention.operation != "select" or mention.schema is not None:
-        return None
-    return scope.bound(fold(mention.name))
+        `WITH hr AS (SELECT 1) DELETE FROM hr` deletes from the table, and so does `FROM main.hr`
+        read it. A CTE that excused either would hide what the statement touches.
+        """
+        if mention.operation != "select" or mention.schema is not None:
+            return None
+        # What no WITH declares is sought nowhere: scopes may be nested by the thousand.
+        name = fold(mention.name)
+        return scope.bound(name) if name in self.declared else None
