@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import KEYRING, NOW, mint, verifier
-from tests.mutation.rooms import kernel
+from tests.mutation.rooms import ROOMS, kernel
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "kernel.md").read_text("utf-8")
@@ -113,3 +113,10 @@ def test_a_caveat_that_looks_at_no_value_counts_nothing() -> None:
 def test_both_grants_say_what_the_token_can_do() -> None:
     grant = verifier().authenticate(mint().serialize())
     assert grant.blocking is grant and grant.awaited.capability == grant.capability
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_what_is_mutated_and_who_has_to_see_it_are_there(name: str) -> None:
+    room = ROOMS[name]
+    assert [path for path in room.tests if not (ROOT / path).is_file()] == []
+    assert [pattern for pattern in room.mutated if not any(ROOT.glob(pattern))] == []
