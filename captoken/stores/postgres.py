@@ -91,7 +91,7 @@ _NONE_LEFT = "the pool has no connection left, or is closed"
 # --- tables and functions -------------------------------------------------------------------------
 
 # The turn of whoever makes them: two servers that start at once would both find nothing there.
-TURN = qualified("select pg_advisory_xact_lock(hashtext('captoken'))").encode()
+_TURN = qualified("select pg_advisory_xact_lock(hashtext('captoken'))").encode()
 
 
 def setup(schema: str = "captoken") -> str:
@@ -121,10 +121,15 @@ def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
     Run it again after an upgrade, which may bring functions. A store needs usage of the schema, and
     select, insert, update and delete on its tables. Nothing else is to write there.
     """
+    run_setup(connection, setup(schema))
+
+
+def run_setup(connection: Connection, statements: str) -> None:
+    """Run statements that make tables, in one transaction. Raises StoreError."""
     try:
         with connection.transaction(), connection.cursor() as cursor:
-            cursor.execute(TURN)
-            cursor.execute(setup(schema).encode())
+            cursor.execute(_TURN)
+            cursor.execute(statements.encode())
         return
     except psycopg.Error as error:
         failed = _words(error)

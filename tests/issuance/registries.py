@@ -100,6 +100,12 @@ def ending(**facts: Any) -> Ending:
     return Ending(**{"now": NOW, "provider": "acme", **facts})
 
 
+def tasks(registry: Any) -> list[str]:
+    """The ids of the tasks that are kept."""
+    with registry._to_read() as run:
+        return [task for (task,) in run([("select id from registry_tasks order by id", ())])[0]]
+
+
 def said(registry: Any, asked: Exchange) -> str:
     """The id of the task, or the code of what was raised."""
     try:

@@ -716,11 +716,6 @@ def test_what_is_due_is_never_forgotten(place: Place) -> None:
 def counted(registry: Any) -> dict[str, int]:
     """How many rows there are."""
     tables = ("used", "tasks", "taken", "voids", "heard", "changes", "streams")
-    if isinstance(registry, MemoryRegistry):
-        out = registry._out.values()
-        taken, changes = sum(len(one.taken) for one in out), sum(len(one.changes) for one in out)
-        many = (len(registry), len(out), taken, len(registry._voids), len(registry._heard), changes, len(registry._streams))
-        return dict(zip(tables, many, strict=True))
     with registry._to_write() as run:
         rows = run([(f"select count(*) from registry_{table}", ()) for table in tables])
     return {table: many for table, ((many,),) in zip(tables, rows, strict=True)}
@@ -752,32 +747,12 @@ def test_it_is_looked_for_what_may_be_forgotten_every_ten_seconds(place: Place) 
 # --- making and opening ----------------------------------------------------------------------------------------------
 
 
-def test_opening_never_makes_and_making_is_once(shared: Place) -> None:
-    if shared.kind == "sqlite":
-        with pytest.raises(StoreError, match="not there: create makes one"):
-            shared.opened()
+def test_a_new_one_takes_nothing_of_before(shared: Place) -> None:
+    """And whoever opens it finds the floor that it was made with. That opening makes none, the suite of the stores says of all."""
     first = shared.created(floor=None, clock=lambda: NOW)
-    with pytest.raises(StoreError, match="this store is there already"):
-        shared.created()
     for registry in (first, shared.opened()):
         assert said(registry, entry("a", issued_at=NOW + PAST)) == "invalid_grant"
         assert said(registry, entry(f"t{id(registry)}", issued_at=NOW + PAST + 1)).startswith("t")
-
-
-def test_of_eight_that_make_it_at_once_one_does(shared: Place) -> None:
-    gate = Barrier(8)
-
-    def make(_: int) -> bool:
-        gate.wait(WAIT)
-        try:
-            shared.created()
-        except StoreError as error:
-            assert "there already" in str(error)
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(make, range(8))) == 1
 
 
 @pytest.mark.parametrize("floor", [-1, True, 1.5, "0", 2**63])
@@ -810,6 +785,14 @@ def test_in_a_process_that_is_another_one_memory_answers_nothing(monkeypatch: py
             with pytest.raises(StoreError, match="belongs to another process"):
                 call()
     assert registry.is_live("a", NOW)
+
+
+def test_what_sqlite_says_in_memory_is_a_store_error() -> None:
+    registry = MemoryRegistry(floor=0)
+    registry._database.close()
+    for call in (lambda: registry.enter(entry("a", seen())), registry.unpublished):
+        with pytest.raises(StoreError, match="the registry in memory: ProgrammingError"):
+            call()
 
 
 def test_54_one_that_is_full_starts_nothing() -> None:

@@ -277,7 +277,7 @@ def test_an_interrupt_between_question_and_answer_leaves_nothing(shared: Place, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("captoken.issuance.registry._tables._written", interrupt)
+        patched.setattr("captoken.issuance.registry._tables.RegistryTables._written", interrupt)
         with pytest.raises(KeyboardInterrupt):
             registry.enter(entry("b", seen(2)))
     goes_on(registry)

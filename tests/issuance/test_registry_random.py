@@ -1,4 +1,4 @@
-"""The registry in memory and the one in a file, asked the same at random: they answer the same.
+"""The registries in memory and in a file, and the model, asked the same at random: they answer the same.
 
 What is asked is drawn small, so that assertions, tasks, sessions and times meet; clocks jump.
 """
@@ -18,6 +18,7 @@ from captoken.issuance.registry import Ending, Exchange, MemoryRegistry, Seen
 from captoken.issuance.registry._rules import DAY
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from tests.fixtures import NOW
+from tests.issuance.registry_model import RegistryModel
 from tests.longer import times
 
 GRANTS = ("risk", "paid", "other")
@@ -34,24 +35,24 @@ narrowings = st.sampled_from([{}, {"risk": b"x"}, {"risk": b"x", "paid": b"y"}])
 
 
 class Pair(RuleBasedStateMachine):
-    """Both registries, the time, and the tasks that there were."""
+    """The registries, the time, and the tasks that there were."""
 
     @initialize()
     def begin(self) -> None:
         self.folder = TemporaryDirectory(ignore_cleanup_errors=True)
-        self.memory = MemoryRegistry(floor=NOW - DAY)
+        self.model, self.memory = RegistryModel(floor=NOW - DAY), MemoryRegistry(floor=NOW - DAY)
         self.file = SQLiteRegistry.create(Path(self.folder.name) / "registry.db", floor=NOW - DAY)
         self.now, self.many = NOW, 0
         self.due: list[int] = []
 
     def both(self, call: Any) -> Any:
         answers = []
-        for registry in (self.memory, self.file):
+        for registry in (self.model, self.memory, self.file):
             try:
                 answers.append(call(registry))
             except (IssuanceError, StoreError) as error:
                 answers.append((type(error), error.code, str(error), getattr(error, "why", "")))
-        assert answers[0] == answers[1]
+        assert answers[0] == answers[1] == answers[2]
         return answers[0]
 
     @rule(

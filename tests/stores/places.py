@@ -13,6 +13,9 @@ import valkey
 import valkey.asyncio
 
 from captoken.errors import StoreError
+from captoken.issuance.registry import MemoryRegistry
+from captoken.issuance.registry import postgres as postgres_registry
+from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.stores import sqlite as sqlite_store
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.postgres import (
@@ -21,7 +24,6 @@ from captoken.stores.postgres import (
     PostgresLedger,
     PostgresReplayStore,
     PostgresSnapshots,
-    create_tables,
 )
 from captoken.stores.valkey import (
     AsyncValkeyLedger,
@@ -86,7 +88,7 @@ class Place(NamedTuple):
         if self.awaited and what != "snapshots":
             return self._got_awaited(what, how, facts)
         got: Any = STORES[what][KINDS.index(self.kind)]
-        if self.kind == "sqlite" and not how:  # has no clock of its own
+        if not how and (self.kind == "sqlite" or what == "registry"):  # has no clock of its own
             facts = {name: fact for name, fact in facts.items() if name != "clock"}
         got = getattr(got, how) if how else got
         if self.kind == "memory":
@@ -122,13 +124,14 @@ class Place(NamedTuple):
 
     def _make_tables(self) -> None:
         with psycopg.connect(self.where) as connection:
-            create_tables(connection, schema=self.name)
+            postgres_registry.create_tables(connection, schema=self.name)  # those of the stores too
 
 
 STORES: dict[str, tuple[Any, ...]] = {
     "replays": (MemoryReplayStore, sqlite_store.SQLiteReplayStore, ValkeyReplayStore, PostgresReplayStore),
     "ledger": (MemoryLedger, sqlite_store.SQLiteLedger, ValkeyLedger, PostgresLedger),
     "snapshots": (MemorySnapshots, sqlite_store.SQLiteSnapshots, ValkeySnapshots, PostgresSnapshots),
+    "registry": (MemoryRegistry, SQLiteRegistry, None, postgres_registry.PostgresRegistry),  # none on Valkey
 }
 AWAITED_STORES: dict[str, tuple[Any, ...]] = {
     "replays": (AsyncValkeyReplayStore, AsyncPostgresReplayStore),

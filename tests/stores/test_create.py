@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from itertools import product
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -20,11 +21,13 @@ from captoken import Access, Issuer, Keyring, Verifier
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
 from captoken.control import Feed, Operator
 from captoken.errors import StoreError
+from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.keys import HolderKey, OperatorKey
 from captoken.stores.ports import Reservation, Use
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
 from captoken.testing import FixedClock
 from tests.fixtures import KEYRING, NOW, WHO, clock, mint
+from tests.issuance.registries import entry, said, seen
 from tests.stores.conftest import SHARED, Kind, place
 from tests.stores.places import AWAITED, Place
 from tests.stores.servers import Valkey
@@ -33,6 +36,12 @@ from tests.stores.test_ledger import debit, reservation
 NOT_THERE = "this store is not there: create makes one"
 OPERATOR_KEY = OperatorKey.from_bytes(bytes(range(32)))
 COUNTED = pytest.mark.parametrize("what", ["replays", "ledger"])
+# Stores with a floor, on each kind of place that they lie in.
+FLOORED = pytest.mark.parametrize(
+    ("shared_kind", "what"),
+    [*product(SHARED + AWAITED, ("replays", "ledger")), *product(("sqlite", "postgres"), ("registry",))],
+    indirect=["shared_kind"],
+)
 
 
 @pytest.fixture(params=SHARED + AWAITED)
@@ -51,6 +60,8 @@ def counted(number: int, at: int, kid: str = "") -> Reservation:
 
 def takes(store: Any, number: int, at: int, kid: str = "", now: int = NOW) -> bool:
     """Does it take this, issued then? `peek` says the same before. A floor of proofs says no, one of counts raises."""
+    if hasattr(store, "enter"):
+        return said(store, entry(f"t{number}-{kid}", seen(number, kid, issued_at=at), issued_at=at, now=now)) != "invalid_grant"
     try:
         if hasattr(store, "add"):
             foretold = store.peek(use(number, at, kid), now)
@@ -69,10 +80,10 @@ def takes(store: Any, number: int, at: int, kid: str = "", now: int = NOW) -> bo
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
-@COUNTED
+@FLOORED
 def test_opening_makes_none(shared_kind: Kind, what: str, tmp_path: Path) -> None:
     """Neither once nor twice; in a place where nothing is, and beside a store of another kind (31.6)."""
-    other = {"replays": "ledger", "ledger": "replays"}[what]
+    other = "replays" if what == "ledger" else "ledger"
     for _ in range(2):
         with pytest.raises(StoreError, match=NOT_THERE):
             shared_kind.place.opened(what)
@@ -84,7 +95,7 @@ def test_opening_makes_none(shared_kind: Kind, what: str, tmp_path: Path) -> Non
     assert takes(shared_kind.place.opened(what), 1, NOW + 10**6, now=NOW + 10**6)
 
 
-@COUNTED
+@FLOORED
 def test_opening_takes_no_floor(shared_kind: Kind, what: str) -> None:
     """Which could be left in a configuration. Who makes one may say its floor, and who opens it then finds that one (38.15)."""
     shared_kind.place.created(what, floor=NOW - 10)
@@ -94,24 +105,24 @@ def test_opening_takes_no_floor(shared_kind: Kind, what: str) -> None:
     assert takes(store, 1, NOW - 9) and not takes(store, 2, NOW - 10)
 
 
-@COUNTED
+@FLOORED
 def test_what_is_there_is_not_made_again(shared_kind: Kind, what: str) -> None:
     """What was used stays used; also where the second one names keys, which have a floor then."""
     later = NOW + 1000
     store = shared_kind.place.created(what, clock=lambda: NOW)
     assert takes(store, 1, later, now=later)
-    for facts in ({}, {"keys": ["k1"]}):
+    for facts in [{}] if what == "registry" else [{}, {"keys": ["k1"]}]:
         with pytest.raises(StoreError, match="this store is there already"):
             shared_kind.place.created(what, **facts)
     again = shared_kind.place.opened(what)
     assert not takes(again, 2, NOW, "k1")
-    if what == "replays":
-        assert not again.add(use(1, later), later)
+    if what != "ledger":
+        assert not takes(again, 1, later, "another", later)
     else:
         assert again.spent((1).to_bytes(16, "big"), "usd_cents") == 1
 
 
-@COUNTED
+@FLOORED
 def test_of_eight_that_make_it_at_once_one_does(shared_kind: Kind, what: str) -> None:
     gate = Barrier(8)
     shared_kind.place.snapshots()
@@ -310,7 +321,7 @@ def test_a_failover_ends_it(valkey_server: Valkey, kind: Kind) -> None:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [SQLiteReplayStore, SQLiteLedger, SQLiteSnapshots])
+@pytest.mark.parametrize("kind", [SQLiteReplayStore, SQLiteLedger, SQLiteSnapshots, SQLiteRegistry])
 def test_a_file_that_was_taken_away_is_refused_and_not_made(kind: Any, tmp_path: Path) -> None:
     """Deleted, renamed, or another one put in its place; put back, it goes on."""
     path, aside = tmp_path / "stores.db", tmp_path / "aside"
@@ -319,6 +330,7 @@ def test_a_file_that_was_taken_away_is_refused_and_not_made(kind: Any, tmp_path:
             SQLiteReplayStore: lambda: store.add(use(1, NOW), NOW),
             SQLiteLedger: lambda: store.spent(bytes(16), "eur"),
             SQLiteSnapshots: lambda: store.load(),
+            SQLiteRegistry: lambda: store.unpublished(),
         }[kind]
         ask()
         path.rename(aside)
@@ -342,7 +354,7 @@ def test_a_file_that_was_taken_away_is_refused_and_not_made(kind: Any, tmp_path:
 def test_stores_are_made_in_one_file(tmp_path: Path) -> None:
     """Each by itself, and the overlay apart; a name with what a URI would read otherwise is the name of the file."""
     path = tmp_path / "a b%20?mode=memory#c.db"
-    for kind in (SQLiteReplayStore, SQLiteLedger):
+    for kind in (SQLiteReplayStore, SQLiteLedger, SQLiteRegistry):
         with pytest.raises(StoreError, match=NOT_THERE):
             kind(path)
         kind.create(path).close()

@@ -6,6 +6,7 @@
     postgres    for services on many machines
 
 The last two are imported by their own names: `postgres` needs psycopg, and nothing else here does.
+All three are one set of tables, and say how they are written and read: `_tables`.
 
 The rules of this room:
 
@@ -18,7 +19,9 @@ The rules of this room:
 - No assertion, token or key lies in a registry: digests, names and times do.
 """
 
-from captoken.issuance.registry.memory import MemoryRegistry
+from typing import TYPE_CHECKING
+
+from captoken._format.lazy import lazily
 from captoken.issuance.registry.ports import (
     Ending,
     Exchange,
@@ -29,6 +32,9 @@ from captoken.issuance.registry.ports import (
     Unpublished,
     is_silent,
 )
+
+if TYPE_CHECKING:
+    from captoken.issuance.registry.memory import MemoryRegistry
 
 __all__ = [
     "Ending",
@@ -41,3 +47,6 @@ __all__ = [
     "Unpublished",
     "is_silent",
 ]
+
+# Whoever keeps tasks on a server needs no SQLite.
+__getattr__ = lazily(globals(), {"MemoryRegistry": "captoken.issuance.registry.memory"})

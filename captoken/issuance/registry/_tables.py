@@ -24,8 +24,8 @@ A session that there is none of is the empty text, and so is the grant of a void
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -237,9 +237,13 @@ class RegistryTables(ABC):
     def _to_write(self) -> AbstractContextManager[Run]:
         """One transaction that nobody else writes in, and that is on disk when it ends."""
 
-    @abstractmethod
-    def _to_enter(self, first: Sequence[Asked]) -> AbstractContextManager[Entering]:
+    @contextmanager
+    def _to_enter(self, first: Sequence[Asked]) -> Generator[Entering]:
         """The same, with what is asked at its beginning, and what is written at its end."""
+        last: list[Asked] = []
+        with self._to_write() as run:
+            yield run, run(first), last
+            run(last)
 
     @abstractmethod
     def _to_read(self) -> AbstractContextManager[Run]:
@@ -277,8 +281,36 @@ class RegistryTables(ABC):
             state = state_of(known.rows(times, *values))
             verdict = ruling_on(entry, state, known)
             self._sweep(run, state, entry.now)
-            last += _written(entry, verdict)
+            last += self._written(run, entry, verdict)
             return verdict.task
+
+    def _written(self, run: Run, entry: Exchange, verdict: Ruling) -> list[Asked]:
+        """The statements that write down what an exchange comes to."""
+        task = verdict.task
+        made: list[Asked] = []
+        if verdict.is_new:
+            begun = """
+                insert into registry_tasks
+                    (id, granted, subject, actor, begun, deadline, past, ended)
+                    values (?, ?, ?, ?, ?, ?, 0, 0)
+            """
+            its = (task.id, task.grant, task.subject, entry.actor, entry.now, task.deadline)
+            made.append((begun, its))
+
+        taken = """
+            insert into registry_taken (task, granted, provider, session) values (?, ?, ?, ?)
+            on conflict (task, granted, provider, session) do nothing
+        """
+        made.append((taken, (task.id, entry.grant, entry.provider, entry.session or "")))
+
+        # What an assertion came with the first time stays.
+        used = """
+            insert into registry_used as u (digest, companions, task, until) values (?, ?, ?, ?)
+            on conflict (digest) do update set until = excluded.until where excluded.until > u.until
+        """
+        for seen in entry.seen:
+            made.append((used, (seen.digest, seen.companions, task.id, seen.until)))
+        return made
 
     def is_live(self, task: str, now: int) -> bool:
         """Is the task out, and neither ended nor past its deadline? Raises StoreError."""
@@ -382,35 +414,6 @@ def state_of(rows: list[Row]) -> State:
     if len(rows) != 1:
         raise StoreError("the registry has lost its floor: it is damaged")
     return State(*rows[0])
-
-
-def _written(entry: Exchange, verdict: Ruling) -> list[Asked]:
-    """The statements that write down what an exchange comes to."""
-    task = verdict.task
-    made: list[Asked] = []
-    if verdict.is_new:
-        begun = """
-            insert into registry_tasks
-                (id, granted, subject, actor, begun, deadline, past, ended)
-                values (?, ?, ?, ?, ?, ?, 0, 0)
-        """
-        its = (task.id, task.grant, task.subject, entry.actor, entry.now, task.deadline)
-        made.append((begun, its))
-
-    taken = """
-        insert into registry_taken (task, granted, provider, session) values (?, ?, ?, ?)
-        on conflict (task, granted, provider, session) do nothing
-    """
-    made.append((taken, (task.id, entry.grant, entry.provider, entry.session or "")))
-
-    # What an assertion came with the first time stays.
-    used = """
-        insert into registry_used as u (digest, companions, task, until) values (?, ?, ?, ?)
-        on conflict (digest) do update set until = excluded.until where excluded.until > u.until
-    """
-    for seen in entry.seen:
-        made.append((used, (seen.digest, seen.companions, task.id, seen.until)))
-    return made
 
 
 def _remember(run: Run, void: Void) -> None:

@@ -69,16 +69,7 @@ def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
 
     A registry needs usage of the schema, and select, insert, update and delete on its tables.
     """
-    try:
-        with connection.transaction(), connection.cursor() as cursor:
-            cursor.execute(stores.TURN)
-            cursor.execute(setup(schema).encode())
-        return
-    except psycopg.Error as error:
-        failed = _words(error)
-
-    # Out of the block, so that the database's own error is not shown along with it.
-    raise StoreError(failed)
+    stores.run_setup(connection, setup(schema))
 
 
 def _in_schema(statement: str, schema: str) -> str:

@@ -17,7 +17,6 @@ from captoken.issuance.registry._rules import first_floor
 from captoken.issuance.registry._tables import (
     TABLES,
     Asked,
-    Entering,
     RegistryTables,
     Row,
     Run,
@@ -61,28 +60,23 @@ class SQLiteRegistry(RegistryTables, SQLiteStore):
         """
         checked = checked_floor(floor)
         first = first_floor(clock) if checked is None else checked
-        SQLiteRegistry._make(path, timeout, lambda execute: begin(_run_by(execute), first))
+        SQLiteRegistry._make(path, timeout, lambda execute: begin(run_by(execute), first))
         return cls(path, timeout=timeout)
 
     @contextmanager
     def _to_write(self) -> Generator[Run]:
         with self._writing() as execute:
-            yield _run_by(execute)
-
-    @contextmanager
-    def _to_enter(self, first: Sequence[Asked]) -> Generator[Entering]:
-        last: list[Asked] = []
-        with self._to_write() as run:
-            yield run, run(first), last
-            run(last)
+            yield run_by(execute)
 
     @contextmanager
     def _to_read(self) -> Generator[Run]:
         with self._reading() as execute:
-            yield _run_by(execute)
+            yield run_by(execute)
 
 
-def _run_by(execute: Execute) -> Run:
+def run_by(execute: Execute) -> Run:
+    """What runs statements on a connection, as the tables' own code writes them."""
+
     def run(asked: Sequence[Asked]) -> list[list[Row]]:
         try:
             return [execute(statement, values).fetchall() for statement, values in asked]
