@@ -70,7 +70,8 @@ PARTS: dict[str, Part] = {
             ("self._guard.served(decision.grant)", "decision.grant"),
         ),
     ),
-    "grpc": Part("adapters/_grpc/calls.py", "adapters/_grpc/calls.py", (("_run_async", "_run"),)),
+    "grpc": Part("adapters/_grpc/calls.py", "adapters/_grpc/calls.py", (("_run_async", "_run"), ("anext", "next"), ("aiter", "iter"))),
+    "grpc.begun": Part("adapters/grpc.py", "adapters/grpc.py", (("self._verifier.awaited", "self._verifier.blocking"),)),
 }
 
 # Everywhere: `Async` before a name is dropped, and what answers later answers at once.

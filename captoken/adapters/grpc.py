@@ -25,7 +25,6 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import isasyncgenfunction, iscoroutinefunction
-from itertools import chain
 from typing import Any
 
 from captoken._format.extras import extra
@@ -114,6 +113,7 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
         answers = many if handler.response_streaming else one
         return with_behavior(handler, answers, most=self._max_message)
 
+    # called: grpc.begun, by `python -m tests.called`
     def _begun(
         self,
         handler: Any,
@@ -137,13 +137,13 @@ class Guard(Rules, grpc.ServerInterceptor):  # type: ignore[misc]
             return call, message
 
         call.judged = call.ask(self._authenticated(face, context, method, None))
-        if not call.judged.by_message:
+        if call.judged.by_message:
+            call.admit_first(requests)  # rule 3
+        else:
             call.ask(call.judged.admit(None))
-            return call, call.each(iter(requests))
-        requests = iter(requests)
-        first = next(requests, None)
-        call.ask(call.judged.admit(first))  # rule 3
-        return call, chain((first,), call.each(requests))
+        return call, call.each(requests)
+
+    # end: grpc.begun
 
 
 class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -222,6 +222,7 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return with_behavior(handler, one, most=self._max_message)
         return with_behavior(handler, _unimplemented)
 
+    # awaited: grpc.begun
     async def _begun(
         self,
         handler: Any,
@@ -229,7 +230,11 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
         requests: Any,
         context: Any,
     ) -> tuple[AsyncCall, Any]:
-        """The call, let in, and what its handler is given: the message, or the messages."""
+        """The call, let in, and what its handler is given: the message, or the messages.
+
+        The token is verified first, then what is asked is decided on; bytes that are no message end
+        the call in between (rule 3).
+        """
         call = AsyncCall(context, method)
         face = self._verifier.awaited
         if not handler.request_streaming:
@@ -246,6 +251,8 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
         else:
             await call.ask(call.judged.admit(None))
         return call, call.each(requests)
+
+    # end: grpc.begun
 
 
 async def _unimplemented(requests: Any, context: Any) -> None:

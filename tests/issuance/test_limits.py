@@ -192,6 +192,20 @@ def test_one_subject_has_a_tenth_of_the_registry_in_memory() -> None:
     assert len(registry) == 0, "of whom nothing is kept, nothing is counted"
 
 
+def test_an_assertion_that_outlives_its_task_is_counted_for_its_subject() -> None:
+    """For as long as it is remembered, and no longer."""
+    registry, day = MemoryRegistry(floor=0, limit=20), 86_400
+    assert said(registry, entry("a", seen(1, until=NOW + 3 * day), deadline=NOW + 100)) == "a"
+    second: dict[str, Any] = {"now": NOW + 2 * day, "issued_at": NOW + 2 * day}
+    assert said(registry, entry("b", seen(2, until=NOW + 2 * day + 600), **second)) == "b"
+    assert tasks(registry) == ["b"] and len(registry) == 2
+    assert said(registry, entry("c", seen(3), **second)) == "access_denied", "one subject has two of twenty"
+    third: dict[str, Any] = {"now": NOW + 4 * day, "issued_at": NOW + 4 * day}
+    for number in (4, 5):
+        assert said(registry, entry(f"t{number}", seen(number, until=NOW + 5 * day), **third)) == f"t{number}"
+    assert len(registry) == 2 and said(registry, entry("d", seen(6, until=NOW + 5 * day), **third)) == "access_denied"
+
+
 def test_the_whole_is_full_for_everybody() -> None:
     registry = MemoryRegistry(floor=0, limit=20)
     for number in range(20):

@@ -290,11 +290,14 @@ class Call:
     # Once it has begun: what was decided on it.
     judged: Judged
 
+    # called: grpc, by `python -m tests.called`
     def __init__(self, context: Any, method: str) -> None:
         self._context = context
         self._method = method
 
-    # called: grpc, by `python -m tests.called`
+        # A message that was judged, and that the handler has not yet taken.
+        self._first: Any = None
+
     def ask(self, steps: Steps[_R]) -> _R:
         """What steps come to that may be denied.
 
@@ -329,6 +332,37 @@ class Call:
         if self.judged.refused is not None:
             self.refuse(self.judged.refused)
 
+    def admit_first(self, requests: Any) -> None:
+        """Decide on the first message of a stream, before the handler starts (rule 3).
+
+        It is kept for the handler, which asks for it by an iterator or by `read`.
+        """
+        # None for a stream that ends at once: `admit` refuses it where a message has to be judged.
+        self._first = next(iter(requests), None)
+        self.ask(self.judged.admit(self._first))
+
+    def each(self, requests: Any) -> Iterator[Any]:
+        """The messages of a client, each once it is permitted (rule 3).
+
+        The first one was judged before the handler started, and is not judged, nor charged, again.
+        """
+        first = self._take_first()
+        if first is not None:
+            yield first
+
+        for message in requests:
+            self.ask(self.judged.go_on(message))
+            yield message
+
+    def _take_first(self) -> Any:
+        """The first message, which was judged before the handler started; None from then on.
+
+        Whichever way the handler reads, it gets it once.
+        """
+        first = self._first
+        self._first = None
+        return first
+
     # end: grpc
 
     def step(self, function: Callable[..., Any], *given: Any) -> Any:
@@ -345,15 +379,6 @@ class Call:
             refused = denied
         self.refuse(refused)
 
-    def each(self, requests: Iterator[Any]) -> Iterator[Any]:
-        """The messages of a client, each once it is permitted (rule 3).
-
-        They are asked about as the handler takes them, and so not before it is ready for the next.
-        """
-        for message in requests:
-            self.ask(self.judged.go_on(message))
-            yield message
-
 
 class AsyncCall:
     """A call on a server of `grpc.aio`: others go on while a store is waited for.
@@ -365,6 +390,7 @@ class AsyncCall:
     # Once it has begun: what was decided on it.
     judged: Judged
 
+    # awaited: grpc
     def __init__(self, context: Any, method: str) -> None:
         self._context = context
         self._method = method
@@ -372,7 +398,6 @@ class AsyncCall:
         # A message that was judged, and that the handler has not yet taken.
         self._first: Any = None
 
-    # awaited: grpc
     async def ask(self, steps: Steps[_R]) -> _R:
         """What steps come to that may be denied.
 
@@ -407,22 +432,6 @@ class AsyncCall:
         if self.judged.refused is not None:
             await self.refuse(self.judged.refused)
 
-    # end: grpc
-
-    async def step(self, step: Awaitable[_R]) -> _R:
-        """A step of the handler, under the grant and nothing else (rule 5).
-
-        A call of `grpc.aio` runs in the context in which its server was started, with whatever was
-        current there: so `nothing` has to be said at each step.
-        """
-        try:
-            here = answering(lambda: self._method)
-            with here, current.nothing(), current.serving(self.judged.served):
-                return await step
-        except Denied as denied:
-            refused = denied
-        await self.refuse(refused)
-
     async def admit_first(self, requests: Any) -> None:
         """Decide on the first message of a stream, before the handler starts (rule 3).
 
@@ -445,6 +454,31 @@ class AsyncCall:
             await self.ask(self.judged.go_on(message))
             yield message
 
+    def _take_first(self) -> Any:
+        """The first message, which was judged before the handler started; None from then on.
+
+        Whichever way the handler reads, it gets it once.
+        """
+        first = self._first
+        self._first = None
+        return first
+
+    # end: grpc
+
+    async def step(self, step: Awaitable[_R]) -> _R:
+        """A step of the handler, under the grant and nothing else (rule 5).
+
+        A call of `grpc.aio` runs in the context in which its server was started, with whatever was
+        current there: so `nothing` has to be said at each step.
+        """
+        try:
+            here = answering(lambda: self._method)
+            with here, current.nothing(), current.serving(self.judged.served):
+                return await step
+        except Denied as denied:
+            refused = denied
+        await self.refuse(refused)
+
     async def read(self) -> Any:
         """The next message, once it is permitted, for a handler that reads by itself.
 
@@ -459,15 +493,6 @@ class AsyncCall:
         if not is_end:
             await self.ask(self.judged.go_on(message))
         return message
-
-    def _take_first(self) -> Any:
-        """The first message, which was judged before the handler started; None from then on.
-
-        Whichever way the handler reads, it gets it once.
-        """
-        first = self._first
-        self._first = None
-        return first
 
 
 class AsyncContext(Context):
