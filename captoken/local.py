@@ -55,7 +55,7 @@ from captoken.audit import analysis
 from captoken.audit._check import check, read
 from captoken.audit.trail import AuditTrail
 from captoken.control._lock import ForkSafeLock
-from captoken.control._seen import Seen, keep_seen, kept_seen
+from captoken.control._seen import LastSeen, keep_seen, kept_seen
 from captoken.control.feed import Feed
 from captoken.control.operator import Operator
 from captoken.keys.files import write_private
@@ -415,7 +415,7 @@ class Renewed:
         self._noted = kept_seen(seen)
         found = feed.refresh()
         self._noted.check(found)
-        self.operator = make(str(Seen.of(found)))
+        self.operator = make(str(LastSeen.of(found)))
 
     def __call__(self) -> Overlay:
         """The newest overlay. Raises what the store raises, and OverlayError."""
@@ -456,7 +456,7 @@ class Renewed:
         """
         if self.operator.last > self._noted.seq:
             keep_seen(self._seen, self.operator.seen)
-            self._noted = Seen.read(self.operator.seen)
+            self._noted = LastSeen.read(self.operator.seen)
             self._also()
 
 

@@ -27,11 +27,11 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from captoken import current
-from captoken._bounds import TOO_LARGE, too_large
 from captoken._format import names
 from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
 from captoken._format.names import frozen_copy
 from captoken._language.access import Access, Caller, NotFinite
+from captoken._language.bounds import TOO_LARGE, too_large
 from captoken._language.costs import cost_of, read_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant, granted
@@ -122,8 +122,8 @@ def access_or_refusal(tool: Any, arguments: Any, why: str) -> Access | tuple[str
     """The access that a call of a tool is; or else the code and the sentence of its denial.
 
     A number that is not finite is an argument that no token permits (spec 13.7), and more than
-    `captoken._bounds` has room for is `too_much_work`. Anything else is no call at all: `tool`,
-    with `why`. The arguments are read once. Never raises.
+    `bounds` has room for is `too_much_work`. Anything else is no call at all: `tool`, with `why`.
+    The arguments are read once. Never raises.
     """
     try:
         stated = _read(arguments, "argument")

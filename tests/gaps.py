@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlencode
 
 from captoken import Access, AsyncVerifier, Issuer, Keyring, Verifier, current
-from captoken import _bounds as bounds
+from captoken._language import bounds
 from captoken.adapters._mcp.gate import Gate
 from captoken.adapters._mcp.messages import TOKEN, Message, NotLetIn
 from captoken.adapters.asgi import CaptokenMiddleware, Requires

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import pytest
 
 from captoken import Access
-from captoken import _bounds as bounds
+from captoken._language import bounds
 from captoken._language.work import MOST, size_of
 from captoken.adapters._http.credentials import refuse_stray
 from captoken.adapters._http.escapes import fields, unescaped, values_in
@@ -168,7 +168,7 @@ def calls(tree: ast.Module) -> list[ast.Call]:
 
 
 def imports_bounds(tree: ast.Module) -> bool:
-    return any(isinstance(node, ast.ImportFrom) and node.module == "captoken._bounds" for node in ast.walk(tree))
+    return any(isinstance(node, ast.ImportFrom) and node.module == "captoken._language.bounds" for node in ast.walk(tree))
 
 
 def asks_a_verifier(call: ast.Call) -> bool:

@@ -14,7 +14,7 @@ from captoken._language import overlay as module
 from captoken._language.overlay import PAST, Resumed, snapshot
 from captoken.control import Entry, Feed, Operator, Overlay, Selector
 from captoken.control import _shelf as shelf
-from captoken.control._seen import Seen, keep_seen, kept_seen
+from captoken.control._seen import LastSeen, keep_seen, kept_seen
 from captoken.errors import OverlayError
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
@@ -341,9 +341,9 @@ def test_what_was_seen_is_one_line(tmp_path: Path) -> None:
     assert operator.seen == f"1 {b64encode(made.digest)}" and operator.last == 1
     keep_seen(tmp_path / "seen", operator.seen)
     assert (tmp_path / "seen").read_text() == operator.seen + "\n"
-    assert kept_seen(tmp_path / "seen") == Seen(1, made.digest) == Seen.of(made)
+    assert kept_seen(tmp_path / "seen") == LastSeen(1, made.digest) == LastSeen.of(made)
     (tmp_path / "seen").write_text("17\n")
-    assert kept_seen(tmp_path / "seen") == Seen(17)
+    assert kept_seen(tmp_path / "seen") == LastSeen(17)
     with pytest.raises(FileNotFoundError):
         kept_seen(tmp_path / "none")
 

@@ -19,6 +19,7 @@ import pytest
 
 from captoken import Access, AsyncVerifier, CaptokenError, Decision, Denied, Issuer, Keyring, Token, Verifier
 from captoken._language.access import Caller
+from captoken._language.capability import rights_of
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.constraints import read_constraint
 from captoken._language.costs import charged_once
@@ -26,7 +27,6 @@ from captoken._language.lineage import step
 from captoken._language.link import Lineage
 from captoken._language.links import read_link
 from captoken._language.overlay import Overlay
-from captoken._language.rights import rights_of
 from captoken._verification.verifier import VerifierOptions
 from captoken._verification.wording import told_to_model
 from captoken._writing.keywords import UNSET

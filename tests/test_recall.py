@@ -18,7 +18,7 @@ from captoken._format import primitives
 from captoken._format.encoding import LIMITS, b64decode, b64encode, decode_json, encode_json
 from captoken._format.parts import Packet
 from captoken._language import overlay as overlays
-from captoken._language.entries import size_of
+from captoken._language.entries import entry_size
 from captoken.control import ControlPlane, Entry, Operator, Overlay, Selector, recall
 from captoken.control import _asked as asking
 from captoken.control._asked import MOST, HandOver, Recall, asked_for
@@ -470,7 +470,7 @@ def test_where_the_holders_part_is_full_the_tree_with_most_gives_way() -> None:
     for at, tree in enumerate([1, 2, 2, 2, 3]):
         asks = Recall(named_link(at), named_link(tree), (), "x", NOW + 60 + at)
         entries += asked_for(asks, entries, make=make, most=5, now=NOW).change.add
-    size = sum(map(size_of, entries))
+    size = sum(map(entry_size, entries))
     asks = Recall(named_link(9), named_link(3), (), "x", NOW + 60)
     entry, change = asked_for(asks, entries, make=make, most=5, now=NOW, part=size)
     assert entry.select == asks.wanted and set(change.drop) == {entries[at].id for at in (1, 2, 3)}
@@ -480,10 +480,10 @@ def test_where_the_holders_part_is_full_the_tree_with_most_gives_way() -> None:
     # The first by name is whole already: so the other one is, as far as that helps.
     short, long = Entry(**{**fields(whole), "select": Selector(token=named_link(0))}), entries[0]
     asks = Recall(named_link(9), named_link(4), (), "x", NOW + 60)
-    room = size_of(short) + size_of(long)
+    room = entry_size(short) + entry_size(long)
     many = (HandOver(named_link(at), None) for at in range(30))
     long = Entry(**{**fields(long), "asked": tuple(each.link for each in many)})
-    entry, change = asked_for(asks, [short, long], make=make, most=5, now=NOW, part=size_of(long))
+    entry, change = asked_for(asks, [short, long], make=make, most=5, now=NOW, part=entry_size(long))
     assert entry.select == asks.wanted and change.drop == [long.id]
     with pytest.raises(RecallError, match="is full"):
         asked_for(asks, [short, *(one for one in change.add if one != entry)], make=make, most=5, now=NOW, part=room)
@@ -508,7 +508,7 @@ def test_holders_cannot_fill_the_overlay(monkeypatch: pytest.MonkeyPatch) -> Non
             except RecallError:
                 refused += 1
     standing = world.operator.entries()
-    assert sum(size_of(one) for one in standing if one.asked is not None) <= (1 << 16) // 4
+    assert sum(entry_size(one) for one in standing if one.asked is not None) <= (1 << 16) // 4
     last = [world.operator.revoke(agent=f"late-{number}", why="y" * 50) for number in range(20)]
     assert {one.id for one in (*mine, *last)} <= {one.id for one in world.operator.entries()}
     assert len(taken) > 200 and refused > 0 and {world.code(token) for token in taken} == {"revoked"}

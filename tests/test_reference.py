@@ -13,9 +13,8 @@ import msgspec
 import pytest
 
 from captoken import Issuer, Token, caveats
-from captoken import _bounds as bounds
 from captoken._format import clocks, encoding, names, text
-from captoken._language import constraints, links, overlay, urls, work
+from captoken._language import bounds, constraints, links, overlay, urls, work
 from captoken._language.caveats import BUILT_IN, POSITION
 from captoken._language.reasons import PLAN
 from captoken._verification import memory, verifier

@@ -15,18 +15,18 @@ from typing import Any
 from captoken._format.spelling import named, named_all, spelled
 from captoken._language import patterns
 from captoken._language.access import Access
-from captoken._language.constraints import NOTHING
-from captoken._language.kinds import BuiltIn, Excess, Situation
-from captoken._language.reasons import Reason
-from captoken._language.tool import (
+from captoken._language.constraints import (
     CLOSED,
+    NOTHING,
     Argument,
     Arguments,
     Call,
     CallMap,
-    Tools,
-    call_prohibited,
+    first_failing,
 )
+from captoken._language.failing import call_failed
+from captoken._language.kinds import BuiltIn, Excess, Situation
+from captoken._language.reasons import Reason
 
 
 class ToolCalls(BuiltIn, frozen=True):
@@ -50,7 +50,9 @@ class ToolCalls(BuiltIn, frozen=True):
         rule: Call = patterns.decided(self.value, access.tool or "", None)
         if rule is None:
             return Reason("tool", f"tool {access.tool} is not permitted")
-        return call_prohibited(rule, access) if rule else None
+        stated = access.arguments or {}
+        argument = first_failing(rule, stated) if rule else None
+        return None if argument is None else call_failed(argument, access.tool, rule, stated)
 
     @property
     def is_nothing(self) -> bool:
@@ -104,7 +106,7 @@ class ToolCalls(BuiltIn, frozen=True):
         This is a check for the writer. A link that got past it would still gain nothing, for the
         links before are asked too.
         """
-        wish: Tools = asked["tools"]
+        wish: BuiltIn = asked["tools"]
         calls: CallMap = self.value
         wishes: CallMap = wish.normalized().value  # in normal form, as what is held
         excess: dict[str, Call] = {}
@@ -176,7 +178,7 @@ def _cause(tool: str, held: Call, wanted: Call) -> str:
     return ""
 
 
-def normal(arguments: Arguments) -> Call:
+def normal_call(arguments: Arguments) -> Call:
     """A closed world in normal form.
 
     An argument that nothing satisfies is absent; where it must be present, nothing is permitted.
@@ -225,7 +227,7 @@ def _both(one: Call, two: Call) -> Call:
         its, may_miss_its = two.get(argument, _UNNAMED)
         both = mine.meet(its)
         made[argument] = (both, may_miss_mine and may_miss_its)
-    return normal(made)
+    return normal_call(made)
 
 
 # An argument that a closed world does not name is absent.

@@ -30,12 +30,12 @@ from captoken._language.access import Access
 from captoken._language.calls import ToolCalls
 from captoken._language.caveats import BUILT_IN, is_own
 from captoken._language.conditions import Audience, TaskPath
-from captoken._language.constraints import Constraint
+from captoken._language.constraints import FREE, CallMap, Constraint
+from captoken._language.data import Allowances, Columns, Operations, Tables
 from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
 from captoken._language.link import Link
 from captoken._language.reasons import Reason
-from captoken._language.rights import ALL_RIGHTS, RightsMap, TableRights
-from captoken._language.tool import FREE, CallMap
+from captoken._language.rights import ALL_RIGHTS, RightsMap, TableRights, met
 
 # What is held in each place: by domain, or by key for what has no domain.
 Held: TypeAlias = Mapping[str, BuiltIn]
@@ -566,3 +566,20 @@ def says_it_covers(one: Caveat, two: Caveat) -> bool:
         return one.covers(two) is True
     except Exception:  # calling it widening is always safe
         return False
+
+
+def rights_of(stated: Mapping[str, Any]) -> RightsMap:
+    """The map that data caveats state, by key. Raises TypeError or ValueError for what is none.
+
+    Other keys are passed over, so that all caveats of a link may be given. Without any data caveat
+    it has all rights.
+    """
+    kinds = (
+        Tables,
+        Operations,
+        Allowances,
+        Columns,
+    )
+    given = (kind(stated[kind.key]) for kind in kinds if kind.key in stated)
+    rights: RightsMap = met(given).value
+    return rights

@@ -73,7 +73,9 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
                 closing[link.domains] = link
             for caveat in (*link.early, *link.late):
                 stated.setdefault(caveat.key, []).append(caveat)
-                if caveat.key == "task" and caveat.prohibits(None, so_far) is not None:  # type: ignore[arg-type]
+                if caveat.key != "task":
+                    continue
+                if caveat.prohibits(None, so_far) is not None:  # type: ignore[arg-type]
                     on_one_path = False
             if link.narrows_situation:
                 so_far = after(so_far, link)

@@ -24,8 +24,8 @@ an address satisfies no prefix: so two unlike kinds but `any` and `in` have noth
 without bound. And nobody can say of two expressions what both accept. These kinds can be
 met exactly, so that one can say whether a new link asks for more than is held.
 
-What is not checked here: whether an argument is stated at all, and what its value means. The
-`tools` and `where` caveats ask the first, and the server alone knows the second.
+A constraint does not ask whether an argument is stated at all: `first_failing` does, and the
+`where` caveat. What the value means is not checked here. The server alone knows that.
 
 An attack that this answers: a holder may call a tool with `{"max": 5}` on `amount`. It sends the
 text `"5000"`, in the hope that it is compared as text here and read as a number by the tool. Here a
@@ -52,7 +52,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import chain
 from math import isfinite
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -712,6 +713,47 @@ def completed(given: Any, held: Constraint, depth: int = 0) -> Any:
     # A `min` above it leaves nothing in common: that is for the check of what is held to say.
     made["min"] = 0 if low is None or low > high else low
     return made
+
+
+# --- the arguments of a call ----------------------------------------------------------------------
+
+# What an argument's value satisfies, and whether it may be absent.
+Argument: TypeAlias = tuple[Constraint, bool]
+Arguments: TypeAlias = Mapping[str, Argument]
+
+# What holds at a tool: None is nothing, FREE leaves the arguments free, anything else is a closed
+# world of arguments. A closed world without arguments is CLOSED, since {} is taken.
+Call: TypeAlias = Arguments | None
+# FREE is the empty map, and so is false in a condition. So a caller asks `if rule` only after it
+# has asked about None.
+FREE: Arguments = MappingProxyType({})
+# The name `_` has no meaning of its own. The argument may be absent, and if it is stated it
+# satisfies nothing. So it must be absent, like all that are not named.
+CLOSED: Arguments = MappingProxyType({"_": (NOTHING, True)})
+CallMap: TypeAlias = Mapping[str, Call]
+
+
+def first_failing(rule: Arguments, stated: Mapping[str, Any]) -> str | None:
+    """The first argument for which a closed world refuses a call, or None.
+
+    First it looks for an argument that the rule does not name. A server may give a meaning to any
+    argument, so one that nobody constrained cannot pass.
+
+    Then each named argument is asked. One that is missing prohibits unless it is optional: the
+    server's own default for it might not satisfy the constraint. An optional one that is stated
+    must satisfy it all the same.
+    """
+    for argument in stated:
+        if argument not in rule:
+            return argument
+
+    for argument, (constraint, optional) in rule.items():
+        if argument in stated:
+            if not constraint.accepts(stated[argument]):
+                return argument
+        elif not optional:
+            return argument
+    return None
 
 
 # --- lists ----------------------------------------------------------------------------------------

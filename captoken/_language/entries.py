@@ -310,7 +310,7 @@ def spelled_with_care(entry: Entry) -> bytes:
     return encode_json(msgspec.json.decode(msgspec.json.encode(entry)))
 
 
-def size_of(entry: Entry) -> int:
+def entry_size(entry: Entry) -> int:
     """How many bytes of a snapshot an entry takes."""
     return len(spelled_with_care(entry))
 

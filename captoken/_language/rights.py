@@ -25,7 +25,6 @@ from typing import Any, NamedTuple, TypeAlias
 from captoken._format.spelling import spelled
 from captoken._language import patterns
 from captoken._language.access import Access
-from captoken._language.data import Allowances, Columns, Operations, Tables
 from captoken._language.kinds import BuiltIn, Excess, Situation
 from captoken._language.reasons import Reason
 
@@ -428,20 +427,3 @@ def met(caveats: Iterable[Any]) -> TableRights:
         rights = caveat.normalized()
         made = rights if made is None else made.meet(rights)
     return TableRights({"*": ALL_RIGHTS}) if made is None else made
-
-
-def rights_of(stated: Mapping[str, Any]) -> RightsMap:
-    """The map that data caveats state, by key. Raises TypeError or ValueError for what is none.
-
-    Other keys are passed over, so that all caveats of a link may be given. Without any data caveat
-    it has all rights.
-    """
-    kinds = (
-        Tables,
-        Operations,
-        Allowances,
-        Columns,
-    )
-    given = (kind(stated[kind.key]) for kind in kinds if kind.key in stated)
-    rights: RightsMap = met(given).value
-    return rights

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 from msgspec.structs import force_setattr
 
@@ -23,25 +23,20 @@ from captoken._format import names
 from captoken._format.spelling import named, spelled
 from captoken._language import constraints, patterns
 from captoken._language.access import Access
-from captoken._language.constraints import NOTHING, Constraint, looked_at
+from captoken._language.constraints import (
+    FREE,
+    NOTHING,
+    Argument,
+    Arguments,
+    Call,
+    CallMap,
+    Constraint,
+    first_failing,
+    looked_at,
+)
 from captoken._language.kinds import BuiltIn, Caveat, Looked, LookUp, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import an_object
-
-# What an argument's value satisfies, and whether it may be absent.
-Argument: TypeAlias = tuple[Constraint, bool]
-Arguments: TypeAlias = Mapping[str, Argument]
-
-# What holds at a tool: None is nothing, FREE leaves the arguments free, anything else is a closed
-# world of arguments. A closed world without arguments is CLOSED, since {} is taken.
-Call: TypeAlias = Arguments | None
-# FREE is the empty map, and so is false in a condition. That is why the code below asks `if rule`
-# only after it has asked about None.
-FREE: Arguments = MappingProxyType({})
-# The name `_` has no meaning of its own. The argument may be absent, and if it is stated it
-# satisfies nothing. So it must be absent, like all that are not named.
-CLOSED: Arguments = MappingProxyType({"_": (NOTHING, True)})
-CallMap: TypeAlias = Mapping[str, Call]
 
 
 def _tools(given: Any, now: Callable[[], int], look_up: LookUp) -> Any:
@@ -127,7 +122,13 @@ class Tools(BuiltIn, frozen=True):
         if rule is None:
             listed = spelled(sorted(self.rules))
             return Reason("tool", f"tool {access.tool} is not among {listed}")
-        return call_prohibited(rule, access) if rule else None
+        stated = access.arguments or {}
+        argument = first_failing(rule, stated) if rule else None
+        if argument is None:
+            return None
+        from captoken._language.failing import call_failed  # words
+
+        return call_failed(argument, access.tool, rule, stated)
 
     def looks(self, access: Access) -> Iterable[Looked]:
         """Each constraint of the entry that decides, at the argument, where that is stated."""
@@ -150,12 +151,12 @@ class Tools(BuiltIn, frozen=True):
         second drops entries that repeat a wider one. Maps that permit the same calls so become
         equal.
         """
-        from captoken._language.calls import ToolCalls, normal
+        from captoken._language.calls import ToolCalls, normal_call
 
         calls: dict[str, Call] = {}
         for pattern, rule in self.rules.items():
             # An empty rule is no closed world, and stays as it is.
-            calls[pattern] = normal(rule) if rule else FREE
+            calls[pattern] = normal_call(rule) if rule else FREE
         return ToolCalls(patterns.normal(calls, None))
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
@@ -211,37 +212,3 @@ def _in_words(rule: Arguments) -> str:
         may_miss = " (optional)" if optional else ""
         parts.append(f"{named(argument)} {constraint.words()}{may_miss}")
     return "; ".join(parts) or "no arguments"
-
-
-def call_prohibited(rule: Arguments, access: Access) -> Reason | None:
-    """Why the arguments of `access` do not satisfy a closed world of arguments, or None.
-
-    First it looks for an argument that the rule does not name. A server may give a meaning to any
-    argument, so one that nobody constrained cannot pass.
-
-    Then each named argument is asked. One that is missing prohibits unless it is optional: the
-    server's own default for it might not satisfy the constraint. An optional one that is stated
-    must satisfy it all the same.
-    """
-    stated = access.arguments or {}
-    argument = _first_failing(rule, stated)
-    if argument is None:
-        return None
-    from captoken._language.failing import call_failed  # words
-
-    return call_failed(argument, access.tool, rule, stated)
-
-
-def _first_failing(rule: Arguments, stated: Mapping[str, Any]) -> str | None:
-    """The first argument for which a call is refused, or None."""
-    for argument in stated:
-        if argument not in rule:
-            return argument
-
-    for argument, (constraint, optional) in rule.items():
-        if argument in stated:
-            if not constraint.accepts(stated[argument]):
-                return argument
-        elif not optional:
-            return argument
-    return None

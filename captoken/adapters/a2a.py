@@ -50,9 +50,9 @@ with extra("a2a"):
     from starlette.requests import Request
 
 from captoken import current
-from captoken._bounds import BODY_BYTES, TOO_LARGE, is_bounded
 from captoken._format.errors import NoToken
 from captoken._language.access import Access
+from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded
 from captoken._language.costs import Cost, costing
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import AsyncGrant, Grant

@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Required, TypedDict
 
 from captoken import current
-from captoken._bounds import BODY_BYTES, FORM_BYTES, TOO_LARGE, is_bounded, read_bytes
 from captoken._format.errors import NoToken
 from captoken._language.access import Access, Caller
+from captoken._language.bounds import BODY_BYTES, FORM_BYTES, TOO_LARGE, is_bounded, read_bytes
 from captoken._language.costs import Cost, costing
 from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant, Grant

@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from captoken._bounds import ANSWER_BYTES
 from captoken._format.errors import CaptokenError, DischargeError, TokenFormatError
 from captoken._format.names import frozen_copy
 from captoken._format.spelling import shown
+from captoken._language.bounds import ANSWER_BYTES
 from captoken._language.discharge import Discharge, Ticket
 from captoken.adapters._discharge.protocol import PATH, Answer, Asked, Interactive
 from captoken.adapters._http.origins import is_address, origin_of

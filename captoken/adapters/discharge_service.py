@@ -26,9 +26,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from captoken._bounds import DISCHARGE_BYTES
 from captoken._format.clocks import Clock
 from captoken._format.errors import DischargeError
+from captoken._language.bounds import DISCHARGE_BYTES
 from captoken._language.discharge import Discharge, Ticket
 from captoken.adapters._discharge import approval_page
 from captoken.adapters._discharge.protocol import PATH, Answer, Asked, Interactive

@@ -52,8 +52,8 @@ with extra("pydantic-ai"):
     from pydantic_core import PydanticSerializationError
 
 from captoken import current
-from captoken._bounds import too_large
 from captoken._format.errors import GuardError
+from captoken._language.bounds import too_large
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name

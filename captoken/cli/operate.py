@@ -29,7 +29,7 @@ from captoken.cli.options import (
 )
 from captoken.cli.output import say, say_exact, say_json, tell
 from captoken.cli.values import FILE, ID, MOMENT, PUBLIC
-from captoken.control._seen import Seen, keep_seen, kept_seen
+from captoken.control._seen import LastSeen, keep_seen, kept_seen
 from captoken.control.operator import Operator
 from captoken.keys.secret import OperatorKey
 
@@ -239,16 +239,16 @@ def operators(
             yield working
         finally:
             # Also after an error: the snapshot may be out, and the number never goes back.
-            if Seen.read(working.seen).seq > _kept(path).seq:
+            if LastSeen.read(working.seen).seq > _kept(path).seq:
                 keep_seen(path, working.seen)
 
 
-def _kept(path: str) -> Seen:
+def _kept(path: str) -> LastSeen:
     """The last snapshot, as a file has it; none if there is no such file."""
     try:
         return kept_seen(path)
     except FileNotFoundError:
-        return Seen()
+        return LastSeen()
 
 
 def _say_entry(entry: Entry, now: int | None, as_json: bool) -> None:

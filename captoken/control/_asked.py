@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from captoken._format.errors import RecallError
-from captoken._language.entries import Entry, Selector, size_of
+from captoken._language.entries import Entry, Selector, entry_size
 from captoken._language.overlay import MAX_BYTES
 
 MOST = 100  # recalls of one hand-over and all below it
@@ -115,7 +115,7 @@ def asked_for(
 
     # 37.11. Only where the part is full, what was asked for of other trees matters.
     if size is None:
-        size = sum(size_of(one) for one in entries if one.asked is not None)
+        size = sum(entry_size(one) for one in entries if one.asked is not None)
     size += asked.grown_by()
     part = PART if part is None else part
     if size > part:
@@ -211,8 +211,8 @@ class _Asked:
     def grown_by(self) -> int:
         """How many bytes more it takes than before."""
         change = self.change
-        gone = sum(size_of(self._before[name]) for name in change.drop)
-        return sum(map(size_of, change.add)) - gone
+        gone = sum(entry_size(self._before[name]) for name in change.drop)
+        return sum(map(entry_size, change.add)) - gone
 
     def replace(self, those: Iterable[Entry], one: Entry) -> Entry:
         """Put one entry, which stops all that they stop, in the place of some. Gives it back."""
@@ -252,7 +252,7 @@ class _Asked:
                 "too many recalls of all trees: this one has most",
                 _latest([one.until for one in tree]),
             )
-            saved = sum(map(size_of, tree)) - size_of(whole)
+            saved = sum(map(entry_size, tree)) - entry_size(whole)
             if saved > 0:
                 return tree, whole, saved
         raise RecallError(

@@ -26,7 +26,7 @@ _RESUME = 'look what is lost, and go on by resume="…", which says it'
 _is_seen = re.compile("([0-9]{1,16})(?: ([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]))?").fullmatch
 
 
-class Seen(NamedTuple):
+class LastSeen(NamedTuple):
     """The newest snapshot that was seen: by this, a store that went back is known.
 
     str(Seen(17, digest))               # "17 q83K…", to be kept
@@ -37,12 +37,12 @@ class Seen(NamedTuple):
     digest: bytes = b""  # empty: not known, or of one that was signed without a history
 
     @classmethod
-    def of(cls, overlay: Overlay) -> Seen:
+    def of(cls, overlay: Overlay) -> LastSeen:
         """It is that one."""
         return cls(overlay.seq, b"" if overlay.past is None else overlay.digest)
 
     @classmethod
-    def read(cls, text: str) -> Seen:
+    def read(cls, text: str) -> LastSeen:
         """What was kept: a number, and perhaps a hash behind it. Raises ValueError."""
         found = _is_seen(text)
         if found is None:
@@ -74,14 +74,14 @@ def keep_seen(path: str | os.PathLike[str], seen: str) -> None:
     write_private(path, seen.encode() + b"\n")
 
 
-def kept_seen(path: str | os.PathLike[str]) -> Seen:
+def kept_seen(path: str | os.PathLike[str]) -> LastSeen:
     """What an operator has seen. Raises FileNotFoundError, and OverlayError if it is no such file.
 
     One that an earlier release has written holds the number alone.
     """
     try:
         with open(path, encoding="ascii") as file:
-            return Seen.read(file.read(100).removesuffix("\n"))
+            return LastSeen.read(file.read(100).removesuffix("\n"))
     except FileNotFoundError:
         raise
     except (OSError, ValueError):

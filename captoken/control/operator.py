@@ -35,7 +35,7 @@ from captoken._writing.compose import Terms, WriterContext, compose_request, spe
 from captoken._writing.keywords import Strings
 from captoken.control._asked import Change, Recall, asked_for
 from captoken.control._lock import ForkSafeLock
-from captoken.control._seen import Seen
+from captoken.control._seen import LastSeen
 from captoken.control._shelf import Lying, Shelf, Written
 from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
@@ -340,7 +340,7 @@ class Operator:
                     raise OverlayError(
                         f"snapshot {newest.seq} ran out at {ended}: is it the newest?"
                     )
-                self._seen = Seen.of(newest)
+                self._seen = LastSeen.of(newest)
         return lying
 
     def _publish(self, change: Callable[[Overlay | None], Change | None]) -> Overlay:
@@ -440,7 +440,7 @@ class Operator:
         with self._lock.held():
             if not self._shelf.put(written, before):
                 return False
-            self._seen = Seen.of(written.opened)
+            self._seen = LastSeen.of(written.opened)
             self._resume = None
             if written.step is None:
                 self._takes_over = False
@@ -452,13 +452,13 @@ class Operator:
         return f"<Operator {self._by}>"
 
 
-def _seen(last: int | str) -> Seen:
+def _seen(last: int | str) -> LastSeen:
     """What was seen before. Raises TypeError or ValueError for what is nothing of the kind."""
     if type(last) is str:
-        return Seen.read(last)
+        return LastSeen.read(last)
     if type(last) is not int or not 0 <= last <= MAX_INTEGER:
         raise ValueError(f"last is the number of a snapshot, or 0, not {shown(last)}")
-    return Seen(last)
+    return LastSeen(last)
 
 
 def _is_over(entry: Entry, now: int) -> bool:

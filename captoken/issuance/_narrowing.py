@@ -1,6 +1,6 @@
 """What a request asks of its grant, and never silently less (docs/issuance.md).
 
-    narrowed(root, False, tables=["sales"], expires_in=60)
+    narrow_root(root, False, tables=["sales"], expires_in=60)
 
 `attenuate` takes two wishes that are more than is held for "as much as there is": a pattern of
 which a part alone is held, and an `expires_in` beyond the end. Who narrows a token of his own sees
@@ -18,15 +18,16 @@ from typing import Any, TypeVar
 from captoken._format.errors import WideningError
 from captoken._language import patterns
 from captoken._language.conditions import Expires
+from captoken._language.constraints import Call
 from captoken._language.rights import NO_RIGHTS, Rights
-from captoken._language.tool import Call, Tools
+from captoken._language.tool import Tools
 from captoken._writing.token import Token
 
 _Value = TypeVar("_Value")
 _HINT = 'name what the grant has, or say "clamp": true to take what is left'
 
 
-def narrowed(root: Token, clamp: bool, /, **keywords: Any) -> Token:
+def narrow_root(root: Token, clamp: bool, /, **keywords: Any) -> Token:
     """`root` with a link of these keywords. Raises WideningError, and what `attenuate` raises."""
     if clamp:
         return root.attenuate(clamp=True, **keywords)

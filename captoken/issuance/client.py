@@ -24,7 +24,6 @@ from time import time
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-from captoken._bounds import ASSERTION_CHARS
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
@@ -33,6 +32,7 @@ from captoken._format.extras import extra
 from captoken._format.public_keys import signing_key
 from captoken._format.sealed import no_arguments_in_traceback
 from captoken._format.spelling import escape, shown, shown_file
+from captoken._language.bounds import ASSERTION_CHARS
 from captoken._writing.token import Token
 from captoken.issuance import saml
 from captoken.issuance.desk import ROOT

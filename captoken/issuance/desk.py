@@ -31,7 +31,7 @@ from captoken._language.access import Access
 from captoken._writing.issuer import Issuer
 from captoken._writing.keywords import LinkCaveats
 from captoken._writing.token import Token
-from captoken.issuance._narrowing import narrowed
+from captoken.issuance._narrowing import narrow_root
 from captoken.issuance.identity import Identity
 from captoken.issuance.policy import Party, Policy, PolicyGrant, Spiffe, Test
 from captoken.issuance.registry import Exchange, Seen, StartedTask
@@ -402,7 +402,7 @@ class Desk:
                 "invalid_authorization_details",
             )
         try:
-            made = narrowed(root, ask.clamp, **ask.keywords)
+            made = narrow_root(root, ask.clamp, **ask.keywords)
         except WideningError:
             raise
         except (CaptokenError, TypeError, ValueError) as error:

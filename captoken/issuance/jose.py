@@ -22,11 +22,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from captoken._bounds import ASSERTION_CHARS
 from captoken._format import primitives
 from captoken._format.encoding import EncodingError, b64decode
 from captoken._format.extras import extra
 from captoken._format.spelling import shown
+from captoken._language.bounds import ASSERTION_CHARS
 
 MAX_DEPTH = 16  # levels of objects and arrays
 MAX_DIGITS = 20  # of an integer with its sign: 64 bits

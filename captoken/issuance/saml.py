@@ -25,9 +25,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from captoken._bounds import ASSERTION_CHARS
 from captoken._format.encoding import EncodingError, b64decode
 from captoken._format.spelling import shown
+from captoken._language.bounds import ASSERTION_CHARS
 from captoken.issuance.signed_xml import Element, Name, UnverifiedXml, XmlError, opened_xml
 
 _SAML = "urn:oasis:names:tc:SAML:2.0:assertion"

@@ -30,8 +30,8 @@ class _Call(local):
 _call = _Call()
 
 
-class within:  # noqa: N801  # used as a function is
-    """In the block the clients of `in_time` do nothing beyond that time, by `monotonic`."""
+class Deadline:  # used as a function is
+    """In the block the clients of `timed_client` do nothing beyond that time, by `monotonic`."""
 
     __slots__ = ("_until",)
 
@@ -175,8 +175,8 @@ def _timed(kind: Any) -> Any:
     return Timed
 
 
-def in_time(client: Any, timeout: float) -> Any:
-    """A copy of the client, with connections of its own, which is asked inside `within` alone."""
+def timed_client(client: Any, timeout: float) -> Any:
+    """A copy of the client, with connections of its own, which is asked inside `Deadline` alone."""
     own = copy(client)
     if hasattr(client, "nodes_manager"):
         own.nodes_manager = _nodes(client.nodes_manager, timeout)
@@ -195,7 +195,7 @@ def in_time(client: Any, timeout: float) -> Any:
 
 
 def close_idle(client: Any) -> None:
-    """Close the connections of a client of `in_time` that serve no call."""
+    """Close the connections of a client of `timed_client` that serve no call."""
     if hasattr(client, "nodes_manager"):
         for node in client.get_nodes():
             for held in _HELD:
@@ -210,7 +210,7 @@ _HELD = ("valkey_connection", "redis_connection")
 
 
 def _nodes(manager: Any, timeout: float) -> Any:
-    """A copy of what knows the servers of a cluster, with a client of `in_time` for each."""
+    """A copy of what knows the servers of a cluster, with a client of `timed_client` for each."""
     own = copy(manager)
     for name in _MAKERS:
         make = getattr(own, name, None)
@@ -231,6 +231,6 @@ def _maker(make: Callable[..., Any], timeout: float) -> Callable[..., Any]:
     """What makes the client of one server."""
 
     def made(*given: Any, **named: Any) -> Any:
-        return in_time(make(*given, **named), timeout)
+        return timed_client(make(*given, **named), timeout)
 
     return made

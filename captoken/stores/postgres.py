@@ -187,13 +187,13 @@ class _Place:
     def _statement(self, text: LiteralString, name: str) -> bytes:
         """A statement on one of the tables or functions, composed once and not at each call."""
         composed = sql.SQL(text).format(sql.Identifier(self._schema, name)).as_string(None)
-        return numbered(qualified(composed)).encode()
+        return numbered_parameters(qualified(composed)).encode()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._schema}>"
 
 
-def numbered(statement: str) -> str:
+def numbered_parameters(statement: str) -> str:
     """A statement whose values go by numbers, as the server counts them."""
     first, *rest = statement.split("%s")
     return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))

@@ -55,7 +55,7 @@ from captoken.stores._valkey_lua import (
     SETTLE,
     SINCE,
 )
-from captoken.stores._valkey_time import close_idle, in_time, within
+from captoken.stores._valkey_time import Deadline, close_idle, timed_client
 from captoken.stores.ports import DELTAS, KEPT, MOST_BUCKETS, Reservation, Use
 
 _SERVER = "Valkey"
@@ -230,7 +230,7 @@ class ValkeyStore(_Place):
 
     def __init__(self, client: Any, prefix: str, timeout: float = TIMEOUT) -> None:
         super().__init__(client, prefix, timeout)
-        self._client = self._ask(in_time, client, self._timeout)
+        self._client = self._ask(timed_client, client, self._timeout)
         self._ask(self._client.exists, self._prefix)  # can it be reached at all?
         self._is_logged = _judged(self._told(self._node(self._prefix)))
 
@@ -254,7 +254,7 @@ class ValkeyStore(_Place):
         for call, what in _QUESTIONS:
             failed: Exception | None = None
             try:
-                with within(self._until()):
+                with Deadline(self._until()):
                     told.update(getattr(node, call)(what))
             except Exception as error:
                 failed = error
@@ -268,7 +268,7 @@ class ValkeyStore(_Place):
         Nothing is asked again here: what was sent and not answered may have been done.
         """
         try:
-            with within(self._until()):
+            with Deadline(self._until()):
                 return call(*given, **named)
         except Exception as error:
             failed = self._failed(error)

@@ -12,7 +12,7 @@ from a2a.types import a2a_pb2 as pb
 from a2a.utils.errors import UnsupportedOperationError
 
 from captoken import Access, Decision, Verifier
-from captoken import _bounds as bounds
+from captoken._language import bounds
 from captoken.adapters._mcp.gate import Gate
 from captoken.adapters._mcp.messages import TOKEN, Message, NotLetIn
 from captoken.adapters.a2a import GuardedHandler

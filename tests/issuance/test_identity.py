@@ -23,9 +23,9 @@ from joserfc import jwe
 from joserfc.jwk import ECKey
 
 from captoken import Issuer, Keyring
-from captoken._bounds import ASSERTION_CHARS
 from captoken._format.encoding import b64decode, b64encode
 from captoken._format.errors import IssuanceError
+from captoken._language.bounds import ASSERTION_CHARS
 from captoken.errors import CaptokenError
 from captoken.issuance import policy
 from captoken.issuance.identity import ACTORS, SUBJECTS

@@ -35,8 +35,8 @@ with extra("grpc"):
     import grpc  # type: ignore[import-untyped]
 
 from captoken import current
-from captoken._bounds import TOO_LARGE, is_bounded
 from captoken._language.access import Access, Caller
+from captoken._language.bounds import TOO_LARGE, is_bounded
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.telling import answering
 from captoken.adapters._grpc.credentials import without_secrets

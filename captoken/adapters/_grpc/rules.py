@@ -10,10 +10,10 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from captoken._bounds import BODY_BYTES, TOO_LARGE, read_bytes
 from captoken._format.names import frozen_copy
 from captoken._format.text import without_proof
 from captoken._language.access import Access, Caller
+from captoken._language.bounds import BODY_BYTES, TOO_LARGE, read_bytes
 from captoken._language.costs import Cost, costing, read_cost
 from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant

@@ -24,10 +24,10 @@ import re
 import sys
 from collections.abc import Iterable
 
-from captoken._bounds import HEADER_BYTES, TARGET_BYTES
 from captoken._format.encoding import LIMITS
 from captoken._format.sealed import SealedValue
 from captoken._format.text import without_proof
+from captoken._language.bounds import HEADER_BYTES, TARGET_BYTES
 from captoken.adapters._http.escapes import unescaped
 from captoken.adapters._http.exchange import Header, RequestError, Scope
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from captoken._bounds import ISSUANCE_BYTES
 from captoken._format.errors import IssuanceError
+from captoken._language.bounds import ISSUANCE_BYTES
 from captoken.adapters._http.exchange import (
     Body,
     ClientGone,

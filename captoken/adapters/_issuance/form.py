@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from captoken._bounds import ASSERTION_CHARS, DETAILS_CHARS
 from captoken._format.errors import IssuanceError
+from captoken._language.bounds import ASSERTION_CHARS, DETAILS_CHARS
 from captoken.adapters._http.escapes import fields
 from captoken.issuance.certificates import SCHEME
 from captoken.issuance.desk import ROOT, Ask

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from captoken._bounds import MESSAGES, read_bytes
+from captoken._language.bounds import MESSAGES, read_bytes
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Body,

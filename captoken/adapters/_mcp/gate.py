@@ -27,10 +27,10 @@ with extra("mcp"):
     from anyio import to_thread
 
 from captoken import current
-from captoken._bounds import BODY_BYTES, TOO_LARGE, is_bounded, too_large
 from captoken._format.text import without_proof
 from captoken._language import patterns
 from captoken._language.access import Access
+from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded, too_large
 from captoken._language.constraints import NOTHING, Constraint, In
 from captoken._language.costs import read_cost
 from captoken._verification.decision import Decision, Denied

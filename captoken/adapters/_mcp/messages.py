@@ -28,8 +28,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
-from captoken._bounds import MESSAGES, NESTED, is_crowded
 from captoken._format.text import without_proof
+from captoken._language.bounds import MESSAGES, NESTED, is_crowded
 from captoken.adapters._http.credentials import text_in
 from captoken.adapters._http.exchange import Header, RequestError, values_of
 from captoken.proof import mcp_request

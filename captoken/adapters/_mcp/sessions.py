@@ -24,10 +24,10 @@ from collections import OrderedDict
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
-from captoken._bounds import BODY_BYTES, read_bytes
 from captoken._format.errors import TokenFormatError
 from captoken._format.root import RootRecord
 from captoken._format.text import BOUND, parts_of
+from captoken._language.bounds import BODY_BYTES, read_bytes
 from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.escapes import values_in
 from captoken.adapters._http.exchange import (

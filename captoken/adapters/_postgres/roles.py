@@ -30,8 +30,9 @@ with extra("postgres"):
     import psycopg
 
 from captoken._format.names import frozen_copy
+from captoken._language.capability import rights_of
 from captoken._language.patterns import decided
-from captoken._language.rights import NO_RIGHTS, Rights, RightsMap, rights_of
+from captoken._language.rights import NO_RIGHTS, Rights, RightsMap
 from captoken.adapters._postgres.auditing import audit, pinned
 from captoken.adapters._postgres.grammar import is_reserved
 from captoken.adapters._postgres.names import (

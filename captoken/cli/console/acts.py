@@ -242,7 +242,8 @@ def _made(
     if keywords is not None and keywords.keys() & set(Selector.__struct_fields__):
         raise Refused(400, "what is narrowed to names no tokens")
     if keywords:
-        return _asked(lambda: operator.narrow(why=why, **select, **keywords))  # type: ignore[arg-type]
+        stated: Mapping[str, Any] = {**select, **keywords}
+        return _asked(lambda: operator.narrow(why=why, **stated))
     return _asked(lambda: operator.revoke(why=why, **select))  # type: ignore[arg-type]
 
 

@@ -29,9 +29,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from captoken._bounds import CONSOLE_BYTES
 from captoken._format.errors import CaptokenError
 from captoken._format.spelling import escape
+from captoken._language.bounds import CONSOLE_BYTES
 from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.exchange import (
     Body,

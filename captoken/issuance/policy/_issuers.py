@@ -38,7 +38,7 @@ OF_THE_ASSERTION = frozenset(
 OF_THE_LOGIN = frozenset(("acr", "amr", "azp"))
 
 
-class Issuer(NamedTuple):
+class KnownIssuer(NamedTuple):
     """A sort of issuer: what of its claims says whose an assertion is."""
 
     name: str
@@ -72,7 +72,7 @@ class Issuer(NamedTuple):
 # A name, and a part that is not only a `*`: `organization:acme:*`, and no `organization:*`.
 _EXACT_OR_BELOW = re.compile(r"[^*]+|[^:/*]+[:/]+[^:/*]+[:/].*")
 
-GITHUB = Issuer(
+GITHUB = KnownIssuer(
     "GitHub Actions",
     (
         "repository_id",
@@ -89,7 +89,7 @@ GITHUB = Issuer(
     ),
     "repo:acme/reports:*",
 )
-KUBERNETES = Issuer(
+KUBERNETES = KnownIssuer(
     "Kubernetes",
     (
         "/kubernetes.io/namespace",
@@ -99,27 +99,27 @@ KUBERNETES = Issuer(
     re.compile(r"system:serviceaccount:[^:*]+:.+"),
     "system:serviceaccount:reports:*",
 )
-SPIFFE = Issuer(
+SPIFFE = KnownIssuer(
     "SPIFFE",
     (),
     re.compile(r"spiffe://[^/*]+/[^/*]+(/.*)?"),
     "spiffe://acme.example/ns/risk/*",
 )
-_ENTRA = Issuer("Entra", ("tid", "oid"), re.compile(r"[^*]+"), "AAAAAAAAAAAAAAAAAAAAAIkz")
+_ENTRA = KnownIssuer("Entra", ("tid", "oid"), re.compile(r"[^*]+"), "AAAAAAAAAAAAAAAAAAAAAIkz")
 
 # Its issuer says which tenant it is, so that `tid` tells none of it from another.
-_TENANT = Issuer("Entra", ("oid", "azp", "appid", "roles"), *_ENTRA[2:])
+_TENANT = KnownIssuer("Entra", ("oid", "azp", "appid", "roles"), *_ENTRA[2:])
 
 # By issuer, which has a path of its own below it where it has one for each tenant.
 _KNOWN = {
     "https://token.actions.githubusercontent.com": GITHUB,
-    "https://gitlab.com": Issuer(
+    "https://gitlab.com": KnownIssuer(
         "GitLab",
         ("project_id", "namespace_id", "project_path", "namespace_path"),
         re.compile(r"project_path:[^:/*]+/.+"),
         "project_path:acme/reports:*",
     ),
-    "https://accounts.google.com": Issuer(
+    "https://accounts.google.com": KnownIssuer(
         "Google",
         (
             "hd",
@@ -133,37 +133,37 @@ _KNOWN = {
     ),
     "https://login.microsoftonline.com": _TENANT,
     "https://sts.windows.net": _TENANT,
-    "https://agent.buildkite.com": Issuer(
+    "https://agent.buildkite.com": KnownIssuer(
         "Buildkite",
         ("organization_id", "organization_slug", "pipeline_id"),
         _EXACT_OR_BELOW,
         "organization:acme:*",
     ),
-    "https://oidc.circleci.com": Issuer(
+    "https://oidc.circleci.com": KnownIssuer(
         "CircleCI",
         ("/oidc.circleci.com~1project-id", "oidc.circleci.com/project-id"),
         _EXACT_OR_BELOW,
         "org/acme/*",
     ),
-    "https://app.terraform.io": Issuer(
+    "https://app.terraform.io": KnownIssuer(
         "Terraform",
         ("terraform_organization_id", "terraform_workspace_id", "terraform_organization_name"),
         _EXACT_OR_BELOW,
         "organization:acme:*",
     ),
-    "https://oidc.vercel.com": Issuer(
+    "https://oidc.vercel.com": KnownIssuer(
         "Vercel",
         ("owner_id", "project_id", "owner"),
         _EXACT_OR_BELOW,
         "owner:acme:*",
     ),
-    "https://slack.com": Issuer(
+    "https://slack.com": KnownIssuer(
         "Slack",
         ("https://slack.com/team_id", "https://slack.com/user_id"),
         _EXACT_OR_BELOW,
         "U123ABC456",
     ),
-    "https://login.salesforce.com": Issuer(
+    "https://login.salesforce.com": KnownIssuer(
         "Salesforce",
         ("organization_id", "user_id"),
         _EXACT_OR_BELOW,
@@ -178,7 +178,7 @@ _is_kubernetes = re.compile(
 ).fullmatch
 
 
-def issuer_for(provider: Provider, matchers: Iterable[Matcher] = ()) -> Issuer | None:
+def issuer_for(provider: Provider, matchers: Iterable[Matcher] = ()) -> KnownIssuer | None:
     """What sort of issuer it is, by its address or by what is asked of it. None: not known here.
 
     An issuer of the whole world that has no list is known by `sub` alone.
@@ -191,7 +191,7 @@ def issuer_for(provider: Provider, matchers: Iterable[Matcher] = ()) -> Issuer |
         if provider.issuer == address or provider.issuer.startswith(f"{address}/"):
             return known
     if provider.issuer in SHARED_ISSUERS:
-        return Issuer(provider.issuer, (), _EXACT_OR_BELOW, "248289761001")
+        return KnownIssuer(provider.issuer, (), _EXACT_OR_BELOW, "248289761001")
     # A cluster may be anywhere. What is asked of it shows that it is one.
     if _is_kubernetes(provider.issuer) or any(map(_asks_a_cluster, matchers)):
         return KUBERNETES
@@ -205,7 +205,7 @@ def _asks_a_cluster(matcher: Matcher) -> bool:
     return any(str(value).startswith("system:serviceaccount:") for value in values)
 
 
-def fits_a_stranger(issuer: Issuer, matchers: Iterable[Matcher]) -> bool:
+def fits_a_stranger(issuer: KnownIssuer, matchers: Iterable[Matcher]) -> bool:
     """Does the most hostile identity that the issuer would sign have all that is asked for?"""
     asked = tuple(matchers)
     claims: dict[str, Any] = {}

@@ -524,7 +524,8 @@ _OVER = """
 def _forget_tasks(run: Run, now: int, until: int) -> int | None:
     """Note which are past their deadline, and forget old ones: the last deadline of these."""
     _run(run, "update registry_tasks set past = 1 where past == 0 and deadline <= ?", now)
-    last = _last(run, f"select max(deadline) from registry_tasks where {_OVER}", until)  # noqa: S608
+    over = f"select max(deadline) from registry_tasks where {_OVER}"  # noqa: S608
+    last = _last(run, over, until)
     if last is None:
         return None
     for table in ("registry_taken", "registry_changes"):

@@ -303,7 +303,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
         composed = self._composed.get(statement)
         if composed is None:
             its = _in_schema(statement, self._schema).replace("?", "%s")
-            composed = self._composed[statement] = stores.numbered(its).encode()
+            composed = self._composed[statement] = stores.numbered_parameters(its).encode()
         return composed
 
 
