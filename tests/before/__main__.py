@@ -7,7 +7,7 @@ working tree, answers the same sessions (`sessions.py`) through public names alo
 unless said). What differs is named, and the run ends with 1.
 
 A difference that is meant has to be stated: `--expect too_much_work` is one where either side gives that code,
-`--expect words:expired` one in words alone where that code is given, `--expect words:any` one in words, whatever the code. What comes
+`--expect words:expired` one in words alone where that code is among the refusals, `--expect words:any` one in words, whatever the code. What comes
 after one that was meant, in the same session, is not compared: stores may differ from then on.
 
 `--show N` prints session N, and what came of it on both sides.
@@ -88,7 +88,8 @@ def differing(before: list[Any], after: list[Any], expected: list[str]) -> tuple
             fields = [field for field, a, b in zip(FIELDS, was, now, strict=True) if a != b]
             if not fields:
                 continue
-            meant = is_meant(fields[0], {was[1], now[1]}, expected)
+            codes = {was[1], now[1], *(place[0] for place in (*(was[3] or ()), *(now[3] or ())))}
+            meant = is_meant(fields[0], codes, expected)
             told = f"step {place}, {was[0]}, {fields[0]}\n" + apart(was, now)
             if not meant:
                 return told, False

@@ -225,7 +225,7 @@ def told(how: str, decision: Decision, *more: str, declares: Any = ()) -> list[J
     steps = [[step.number, step.name, step.outcome, step.detail] for step in decision.steps]
     words = [
         str(decision), decision.report(values=True), decision.for_model(), decision.for_model(tell_limits=True, declares=declares), repr(steps),
-        repr([refusal.text for refusal in decision.refusals]), json.dumps(decision.as_dict()), *more,
+        repr([refusal.text for refusal in decision.refusals]), json.dumps({key: value for key, value in decision.as_dict().items() if key != "id"}), *more,
     ]  # fmt: skip
     return [how, decision.code, decision.step, places, words]
 
@@ -248,10 +248,12 @@ def outcome(seed: str, number: int) -> list[Json]:
 
 
 def recorded(line: bytes) -> list[Json]:
-    """A record, without the hash of the one before it: what differs there is told there."""
+    """A record, without what is drawn, and without the hash of the one before it: what differs there is told there."""
     record = json.loads(line)
-    record.pop("prev", None)
-    return ["trail", record.get("code", record["kind"]), None, None, [json.dumps(record, sort_keys=True)]]
+    for drawn in ("prev", "id", "taken"):
+        record.pop(drawn, None)
+    places = [[refusal["code"]] for refusal in record.get("refusals", ())]
+    return ["trail", record.get("code", record["kind"]), None, places, [json.dumps(record, sort_keys=True)]]
 
 
 def main(folder: str, seed: str) -> None:
