@@ -338,7 +338,6 @@ class Office:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it. An exception of the block passes through."""
         self.close()
 
     def __repr__(self) -> str:

@@ -38,7 +38,7 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
     # `exp`, `nbf` and `fresh`: the moment and the overlay.
     early: tuple[Check, ...]
 
-    # Of each `aud`, the root's included, its names. One name of the server must be in all of them.
+    # The names of each `aud`, the root's included. One name of the server must be in all of them.
     audiences: tuple[frozenset[str], ...]
 
     # Do the tasks of the root and of all links lie on one path (16.3)? No question changes that.

@@ -123,7 +123,6 @@ class Where(BuiltIn, frozen=True):
         return None
 
     def looks(self, access: Access) -> Iterable[Looked]:
-        """Each constraint at its attribute, where that is stated."""
         return looked_at(self.rules.items(), self.value, access.attributes)
 
     # For writers and people: no verifier asks what follows.
@@ -224,7 +223,6 @@ class AtMost(BuiltIn, frozen=True):
         return bool(other.value <= self.value)
 
     def plainly_covers(self, other: Any) -> bool:
-        """As `covers`: a bound is in normal form as it stands."""
         return self.covers(other)
 
     def excess(self, wanted: Any) -> Excess:
@@ -470,7 +468,6 @@ class Audience(BuiltIn, frozen=True):
 
     @property
     def is_nothing(self) -> bool:
-        """No name is left, so no server takes it."""
         return not self.value
 
     def meet(self, other: Any) -> Audience:

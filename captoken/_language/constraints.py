@@ -79,7 +79,7 @@ class Constraint(msgspec.Struct, frozen=True):
     """
 
     # A kind is told by its keys alone. No key belongs to two kinds.
-    # Of the object that spells it.
+    # The keys of the JSON object this constraint is written as.
     keys: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
@@ -190,7 +190,6 @@ class Anything(Constraint, frozen=True):
         return {"any": True}
 
     def words(self) -> str:
-        """One word: no value is excluded."""
         return "anything"
 
 
@@ -416,7 +415,7 @@ class Prefixes(Constraint, frozen=True):
         {"prefix": ["acct-"]} accepts "acct-1" and "acct-", not "Acct-1"
     """
 
-    # Sorted.
+    # The prefixes, sorted.
     starts: tuple[str, ...]
     keys = frozenset(("prefix",))
 
@@ -523,7 +522,7 @@ class Networks(Constraint, frozen=True):
     same, and are not equal.
     """
 
-    # In order.
+    # The blocks, in order.
     blocks: tuple[addresses.Block, ...]
     keys = frozenset(("cidr",))
 

@@ -73,7 +73,6 @@ class Tables(BuiltIn, frozen=True):
         return Reason("table", f"table {table} is not among {spelled(self.value)}")
 
     def looks(self, access: Access) -> Iterable[Looked]:
-        """The list at the table."""
         return () if access.table is None else ((self.value, access.table),)
 
     # For writers and people: no verifier asks what follows.
@@ -153,7 +152,6 @@ class Operations(BuiltIn, frozen=True):
         )
 
     def looks(self, access: Access) -> Iterable[Looked]:
-        """The list at the operation."""
         return () if access.operation is None else ((self.value, access.operation),)
 
     # For writers and people: no verifier asks what follows.
@@ -235,7 +233,6 @@ class Allowances(BuiltIn, frozen=True):
         )
 
     def looks(self, access: Access) -> Iterable[Looked]:
-        """The list of the entry that decides, at the operation."""
         operations = patterns.decided(self.value, access.table or "", None)
         if access.table is None or operations is None:
             return ()
@@ -340,7 +337,6 @@ class Columns(BuiltIn, frozen=True):
         )
 
     def looks(self, access: Access) -> Iterable[Looked]:
-        """The list of the entry that decides, at all columns that are stated."""
         columns = patterns.decided(self.value, access.table or "", None)
         if access.columns is None or columns is None:
             return ()

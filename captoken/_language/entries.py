@@ -53,7 +53,7 @@ class SelectorFacts(msgspec.Struct, frozen=True):
     links: Sequence[bytes]
     task: str
 
-    # All that have held it.
+    # The agents that have held it.
     agents: Sequence[str]
     keys: tuple[str | bytes, ...] = ()
 
@@ -230,11 +230,11 @@ class Entry(
     by: str
     id: str
 
-    # The caveats, as a link has them; None: revoked.
+    # The caveats, as a link has them; None if the tokens are revoked.
     link: dict[str, Any] | None = None
     select: Selector
 
-    # When it ends, likewise; None: not by itself.
+    # When it ends, in seconds since the epoch; None if it does not end by itself.
     until: Integer | None = None
     why: str
 
@@ -344,7 +344,7 @@ class _Filed(msgspec.Struct, frozen=True, gc=False):
 
     entry: Entry
 
-    # Of its selector.
+    # The link that its selector names.
     link_id: bytes | None
 
     def is_on(self, facts: SelectorFacts, now: int) -> bool:

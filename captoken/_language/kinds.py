@@ -45,7 +45,7 @@ class Situation(msgspec.Struct, frozen=True, gc=False):
     # Seconds since the epoch.
     now: int
 
-    # Seconds.
+    # How much clocks may differ, in seconds.
     leeway: int = 0
     audiences: frozenset[str] = frozenset()
     task: str = ""
@@ -117,7 +117,7 @@ class Excess(msgspec.Struct, frozen=True):
     # What `left` takes the place of, if not of `dimension` alone.
     replaces: tuple[str, ...] = ()
 
-    # The part that is too much, by name, and what to write; where it can be named.
+    # The part that is too much, by name, and what to write. Empty where it cannot be named.
     cause: str = ""
 
     @property

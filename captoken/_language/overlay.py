@@ -116,7 +116,7 @@ class Overlay:
     past: tuple[str, ...] | None
     resumed: Resumed | None
 
-    # For the writers below: nobody changes them.
+    # The writers below use them, and nobody changes them.
     standing: _Standing
     ends: _Ends
 

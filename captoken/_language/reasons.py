@@ -17,7 +17,7 @@ Kind = Literal["invalid", "insufficient", "proof", "unavailable"]
 class Denial(NamedTuple):
     """What a verifier has to know of a code. What is told of it stands in `records`, above."""
 
-    # Of the plan: the one that gives it.
+    # The step of the plan that gives it.
     step: int
 
     # What an HTTP status follows from.
@@ -103,7 +103,7 @@ class Failing(msgspec.Struct, frozen=True, gc=False):
     # What is wrong, to follow on the name or on the value: `is more than 500`.
     words: str
 
-    # Of a range that was missed: its bounds. Integers, and nothing else that a token says.
+    # The bounds of a range that was missed. Integers, and nothing else that a token says.
     least: int | None = None
     most: int | None = None
 
@@ -117,7 +117,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
     code: str
     text: str
 
-    # Where it is one argument or attribute.
+    # The one argument or attribute that failed, if it was one.
     failing: Failing | None = None
 
     def __post_init__(self) -> None:

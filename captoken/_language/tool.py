@@ -131,7 +131,6 @@ class Tools(BuiltIn, frozen=True):
         return call_failed(argument, access.tool, rule, stated)
 
     def looks(self, access: Access) -> Iterable[Looked]:
-        """Each constraint of the entry that decides, at the argument, where that is stated."""
         if access.tool is None:
             return ()
         rule: Call = patterns.decided(self.rules, access.tool, None)

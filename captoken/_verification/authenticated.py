@@ -76,14 +76,14 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     lineage: Lineage
     custody: tuple[Custody, ...]
 
-    # As it came with the text, not looked at yet: that is step 10.
+    # The proof that came with the text. Step 10 looks at it.
     proof: bytes | None
 
     counts: bool  # does a link count what it is used for?
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
 
-    # What was worked out since: see `checks` and `selected_by`.
+    # What was worked out since. `checks` and `selected_by` fill it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
@@ -215,8 +215,7 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         return Evidence(key, primitives.state(self.tags[custody.at - 1]), body, signature)
 
     def _proven(self, states: Remembered[bool]) -> frozenset[str]:
-        """The agents who were handed the token with a signature that holds; below one that does
-        not, nobody.
+        """The agents whose signed hand-over verifies. Nobody after an unverified one counts.
 
         A key that the first agent bound by itself proves nothing: whoever had the token can have
         done it in its name, and nothing in the chain would show (28.7).
@@ -358,7 +357,6 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         return max(self.handed_on_at, default=0)
 
     def __repr__(self) -> str:
-        """The public id alone."""
         return f"<AuthenticatedToken {self.root.token_id}>"
 
 

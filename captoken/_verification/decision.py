@@ -57,7 +57,7 @@ class Step(msgspec.Struct, frozen=True):
         "not reached",
         "nothing to check",
     ]
-    detail: str = ""  # of a step that failed: the first refusal, for people
+    detail: str = ""  # the first refusal of a step that failed, for people
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ class Attribution(msgspec.Struct, frozen=True):
     issued: RootRecord
     chain: tuple[Actor, ...]
     task: str
-    link_ids: tuple[str, ...] = ()  # of each link, by its public name
+    link_ids: tuple[str, ...] = ()  # the public name of each link
     caveats: tuple[RawCaveat, ...] = ()  # the links as they travel, and a third party's box
 
 
@@ -108,15 +108,15 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     grant: Grant | None = None
     who: Attribution | None = None
     refusals: Refusals = ()
-    step: int = len(PLAN) + 1  # of the plan: the one that failed, or one past the last
+    step: int = len(PLAN) + 1  # the step that failed, or one past the last
 
-    # How it was come by.
+    # How the decision came about.
     dry: bool = False  # decided by `explain`: the stores were looked at, and nothing was committed
     effects: tuple[Effect, ...] = ()  # what has to be committed for the answer to stand
     overlaid: bool = False  # was there an overlay to ask?
-    leeway: int = 0  # of the verifier, in seconds
+    leeway: int = 0  # how much clocks may differ, in seconds
 
-    # Of a denial that a verifier answered with: the same in the answer, the log and the trail.
+    # The id of a denial that a verifier answered with, the same in answer, log and trail.
     # Random, and no part of what was decided. Empty for what was allowed, and for a dry run.
     id: str = ""
 
@@ -126,8 +126,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             return NotImplemented
         return _without_id(self) == _without_id(other)
 
+    # Written out, since a struct would else compare all its fields.
     def __ne__(self, other: object) -> bool:
-        """The opposite: a struct would else compare all its fields."""
         return not self == other
 
     def __bool__(self) -> bool:

@@ -14,7 +14,8 @@ The rules of this file:
 - What was taken is never given back for a failure to know: too much denied, nothing allowed.
 - Each place that yields says what happens if it raises, is cancelled, or the process dies there.
 - Nothing here judges a token. What has to be judged again goes to `judge`.
-- No yield between a store's answer and its use but those that are here: each is a place to wait.
+- Between asking a store and acting on its answer, this generator yields only where shown: every
+  other pause would be a race.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Stores(msgspec.Struct, frozen=True, eq=False):
     ledger: Ledger | AsyncLedger | None = None
     trail: Recorder | None = None
 
-    # Where the one and the other is awaited; None for a store that is called.
+    # The loops that the two stores are awaited in; None for a store that is called.
     replays_loop: StoreLoop | None = None
     ledger_loop: StoreLoop | None = None
 

@@ -40,7 +40,7 @@ class Server(msgspec.Struct, frozen=True, eq=False):
     changes, so that two questions at one moment cannot differ by it.
     """
 
-    # Its own names, as `audience` gave them. Empty: it takes what is addressed to nobody (16.2).
+    # Its own names, as `audience` gave them. With none it takes what is addressed to nobody (16.2).
     audiences: frozenset[str] = frozenset()
 
     # `allow_unaddressed`, or that it has no name: does it take what is addressed to nobody?

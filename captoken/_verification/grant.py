@@ -664,7 +664,7 @@ class _Owed:
         self.step = reservation.step if reservation is not None else None
         # Not while a ledger is asked: a second call that comes meanwhile is told False.
         self._is_open = reservation is not None
-        # What was said and could not be settled: None if nothing was, or all of it.
+        # Amounts the caller reported but the ledger has not accepted; None if there are none.
         self._said: Mapping[str, int] | None = None
 
     def _cost(self, cost: Mapping[str, int] | None) -> Mapping[str, int] | None:

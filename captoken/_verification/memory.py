@@ -166,7 +166,6 @@ class Texts(Recent[Kept]):
         key: bytes,
         value: Kept,
     ) -> None:
-        """Remember a token, and when it ends."""
         super().keep(key, value)
         self.first_end = min(self.first_end, value.ends)
 

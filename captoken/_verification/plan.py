@@ -304,7 +304,10 @@ def _read(
 
 
 def _names_audience(link: Link) -> bool:
-    """Does the link say for whom the token is? A discharge that does addresses nothing (33.7)."""
+    """Does the link name an audience?
+
+    A discharge may name an audience, but that does not address the token (33.7).
+    """
     return any(caveat.key == "aud" for caveat in link.early)
 
 

@@ -37,7 +37,7 @@ class Code(NamedTuple):
     # When it is given, in a few words.
     when: str
 
-    # Whether the same request can be permitted another time.
+    # Can the same request be permitted another time?
     retry: Retry
 
     # A sentence that anybody may be told.

@@ -455,7 +455,7 @@ class _Face(Sealed):
         facts: Facts,
         asked: Question,
     ) -> Answer:
-        """With all that it needs to stand. No steps where there is no effect and no trail."""
+        """The decision, its effects committed and itself recorded; without either, no steps."""
         decision = judge(genuine, facts, asked)
         stores = self._parts.stores
         if not decision.effects and stores.trail is None:
@@ -468,7 +468,7 @@ class _Face(Sealed):
         facts: Facts,
         asked: Question,
     ) -> Answer:
-        """With nothing committed, and the stores looked at."""
+        """The decision, the stores looked at and nothing committed."""
         decision = judge(genuine, facts, asked)
         if not decision.effects:
             return decision
@@ -480,7 +480,7 @@ class _Face(Sealed):
         facts: Facts,
         asked: Question,
     ) -> Answer:
-        """With no store asked, and no record."""
+        """The decision, with no store asked and no record."""
         return judge(genuine, facts, asked)
 
     def _record_denial(self, denied: Decision) -> Answer:

@@ -416,7 +416,7 @@ class _Handed:
 class _Inside(NamedTuple):
     """What a tool call runs is inside of."""
 
-    # Of the call: its context, and its run.
+    # The context of the call, and its run.
     context: object
     run: object
 

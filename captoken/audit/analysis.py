@@ -114,7 +114,7 @@ class Accessed(msgspec.Struct):
     arguments: list[str] | dict[str, Any] | None = None
     attributes: list[str] | dict[str, Any] = []
 
-    # By unit.
+    # What it costs, by unit.
     cost: dict[str, int] = {}
 
 
@@ -132,7 +132,7 @@ class Decided(msgspec.Struct):
     at: Integer
     allowed: bool
 
-    # Why, for machines.
+    # The code of the decision, for machines.
     code: str
 
     # None where the token was only shown.
@@ -148,10 +148,10 @@ class Decided(msgspec.Struct):
     # The token id.
     token: str | None = None
 
-    # Of a ledger: accesses of one step took it together.
+    # The id of what was taken of a ledger. Accesses of one step share it.
     taken: str | None = None
 
-    # Seconds, of the verifier.
+    # The leeway of the verifier, in seconds.
     leeway: Integer = 0
 
     # Thousandths of a second after `at`, when it was recorded.
@@ -175,7 +175,7 @@ class Issued(msgspec.Struct):
     code: str
     policy: str
 
-    # As their providers call them: who started it, and which workload acts.
+    # Who started it, and which workload acts, as their providers call them.
     subject: dict[str, str] = {}
     actor: dict[str, str] = {}
     asked: dict[str, Any] = {}
@@ -296,7 +296,7 @@ class SeenToken(msgspec.Struct, frozen=True):
     link. So tokens are found by that, and decisions by the token.
     """
 
-    # Of those who have held it, the present holder's last.
+    # The holdings of all who have held it; the last is the present holder's.
     hops: tuple[Hop, ...]
     link_ids: tuple[str, ...]
     task: str
@@ -314,15 +314,15 @@ class History(msgspec.Struct):
     changes it afterwards, so that threads may share it.
     """
 
-    # In the order in which they were seen.
+    # The roots, in the order in which they were seen.
     roots: list[Hop] = []
 
-    # By the id of the last link.
+    # Each token, by the id of its last link.
     tokens: dict[str, SeenToken] = {}
 
-    # All of them, in the order of the trail.
+    # All decisions, in the order of the trail.
     decisions: list[Decided] = []
-    # On tokens that the records do not describe: nothing of them is vouched for.
+    # Decisions on tokens that the records do not describe. Nothing of these is vouched for.
     strange: list[Decided] = []
 
     def hops(self) -> Iterator[Hop]:
@@ -507,13 +507,13 @@ class Usage(msgspec.Struct, frozen=True):
 
     hop: Hop
 
-    # Decisions, those of all below among them.
+    # How many decisions allowed it, those of all below included.
     allowed: int
 
-    # Keywords, as `attenuate` takes them.
+    # What it was granted, as keywords of `attenuate`.
     granted: dict[str, Any]
 
-    # Likewise.
+    # What would have been enough, as keywords of `attenuate`.
     sufficient: dict[str, Any]
 
     # When it was last allowed something, in seconds since the epoch.
@@ -745,10 +745,10 @@ class Proposal(msgspec.Struct, frozen=True):
     # Accesses, those of all below among them. Tokens that were shown alone are left out.
     allowed: list[Decided]
 
-    # Decisions, likewise.
+    # The decisions that denied it, those of all below included.
     denied: list[Decided]
 
-    # As `mint` or `delegate` takes them. Empty: anything was needed.
+    # What to give it, as keywords of `mint` or `delegate`. Empty if anything was needed.
     keywords: dict[str, Any]
 
     # Arguments and attributes whose values were not recorded, for people.
@@ -770,7 +770,7 @@ class Shortfall(NamedTuple):
 
     decision: Decided
 
-    # For people. It names what was not recorded, where it cannot be known.
+    # The reason, for people. Where it cannot be known, it names what was not recorded.
     why: str
     is_certain: bool
 
@@ -914,10 +914,10 @@ class Replayed(msgspec.Struct, frozen=True):
     decision: Decided
     outcome: Outcome
 
-    # For people; what an operator wrote may be in it.
+    # The reason, for people. What an operator wrote may be in it.
     why: str = ""
 
-    # The one that denies it, or on which it depends.
+    # The entry that denies it, or on which it depends.
     entry: Entry | None = None
 
 
@@ -1092,7 +1092,7 @@ def _judge(
 class _Lost(NamedTuple):
     """Names whose values were not recorded."""
 
-    # Of the tool that was called, if one was.
+    # The arguments of the tool that was called, if one was.
     arguments: set[str]
     attributes: set[str]
 

@@ -35,7 +35,7 @@ class HandOver(NamedTuple):
 
     link: str
 
-    # In seconds since the epoch; None is for ever.
+    # When it ends, in seconds since the epoch; None is never.
     until: int | None
 
 
@@ -48,10 +48,10 @@ class Recall(NamedTuple):
     # What is to stop, with all below.
     link: str
 
-    # In which tree.
+    # The id of the token, which names the tree.
     token: str
 
-    # From the first down to the one by which the holder got the token.
+    # The hand-overs, from the first down to the one by which the holder got the token.
     handed: tuple[HandOver, ...]
     why: str
     until: int | None
@@ -70,7 +70,7 @@ class Recall(NamedTuple):
 class Change(NamedTuple):
     """What becomes of the entries of a snapshot."""
 
-    # By id.
+    # The ids of the entries to drop.
     drop: Collection[str] = ()
     add: Sequence[Entry] = ()
 

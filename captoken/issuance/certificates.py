@@ -50,13 +50,13 @@ class Certificate(msgspec.Struct, frozen=True):
     der: bytes
     raw: Any  # cryptography's
 
-    # Of its subject alternative names; other kinds say nothing of a workload.
+    # The URIs among its alternative names. Other kinds say nothing of a workload.
     uris: tuple[str, ...]
     is_authority: bool
     begins: datetime
     ends: datetime
 
-    # None: it does not say what its key is for.
+    # May its key sign? None if it does not say what its key is for.
     signs: bool | None
 
     # May its key sign certificates, or lists of revoked ones?

@@ -200,7 +200,7 @@ class Template(msgspec.Struct, frozen=True):
     Made by `template`, which checks it. That no two providers make one subject is for the policy.
     """
 
-    # As the policy has it.
+    # The text that the policy has.
     text: str
 
     # The literal that it begins with, which no other provider's begins with.

@@ -34,7 +34,7 @@ _JWK = frozenset(("kty", "crv", "x", "kid", "use", "alg"))
 class Proven(msgspec.Struct, frozen=True):
     """A key that somebody has proven to have."""
 
-    # Base64url of the public key.
+    # The public key, as base64url.
     key: str
 
     # Of the proof, which is good once; and from when on it is refused by its age.

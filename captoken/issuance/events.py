@@ -29,10 +29,10 @@ STREAM_UPDATED = f"{SSF}stream-updated"
 class Consequence(NamedTuple):
     """What comes of the tasks of a subject. As `Ending` has it."""
 
-    # None: of any grant.
+    # The grants whose tasks are meant; None means those of any grant.
     grants: tuple[str, ...] | None = None
 
-    # By grant: the keywords of `attenuate`, as JSON.
+    # What each grant is narrowed to instead: the keywords of `attenuate`, as JSON.
     instead: Mapping[str, bytes] = {}
 
     # Also of grants that the policy has no more: what they would do instead is not known.

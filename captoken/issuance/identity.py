@@ -77,14 +77,14 @@ _path_of_spiffe_id = re.compile(r"(?:/[A-Za-z0-9._-]+)+").fullmatch
 class Identity(msgspec.Struct, frozen=True):
     """Who somebody is, by an assertion whose signature held. No assertion is kept in it."""
 
-    # Of the policy: the provider's name, and its kind.
+    # The provider's name in the policy, and its kind.
     provider: str
     kind: str
 
     # The issuer identifier, or the trust domain.
     issuer: str
 
-    # As they were signed. Of SAML, what `saml` has made of it.
+    # The claims as they were signed. For SAML, they are what `saml` has made of it.
     claims: Claims
 
     # SHA-256 of what was signed. The signature is no part of it: from one by ECDSA anybody makes a

@@ -103,7 +103,7 @@ Name: TypeAlias = tuple[str, str]
 class Attribute(NamedTuple):
     """An attribute. Declarations of namespaces are none."""
 
-    # As it was written, since canonical bytes keep it.
+    # The prefix as it was written: canonical bytes keep it.
     prefix: str
     name: Name
     value: str
@@ -112,7 +112,7 @@ class Attribute(NamedTuple):
 class Element(msgspec.Struct):
     """An element as it was read. Namespaces are resolved, and their declarations kept apart."""
 
-    # As it was written, and what it means.
+    # The prefix as it was written, and what it means.
     prefix: str
     name: Name
     attributes: list[Attribute]
@@ -211,7 +211,7 @@ def _parsed(text: str) -> Element:
 class _Reader:
     """What the parser tells becomes elements."""
 
-    # There once the first element has begun.
+    # The root, once the first element has begun.
     root: Element
 
     def __init__(self) -> None:

@@ -245,10 +245,10 @@ def checked_floor(floor: int | None) -> int | None:
 class Making(NamedTuple):
     """What a store is made with that is not there yet."""
 
-    # Made in the same act: for their tokens there is no floor.
+    # Keys made in the same act. For their tokens there is no floor.
     keys: tuple[str, ...]
 
-    # None: by the clocks.
+    # The floor; None means that the clocks give it.
     floor: int | None
 
 

@@ -68,13 +68,13 @@ class _Hooks(NamedTuple):
     Each gets the holder. None of them can stop a fork.
     """
 
-    # In the parent, before there is a child.
+    # It is called in the parent, before there is a child.
     before: Callable[[Any], None]
 
-    # In the parent, after.
+    # It is called in the parent, after that.
     in_parent: Callable[[Any], None]
 
-    # In the child, after.
+    # It is called in the child, after that.
     in_child: Callable[[Any], None]
 
 

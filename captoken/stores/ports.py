@@ -28,11 +28,11 @@ from captoken._format.encoding import b64encode
 class Use(msgspec.Struct, frozen=True):
     """The one use of a proof, to be committed before the answer stands."""
 
-    # Names key and nonce.
+    # The name of key and nonce together.
     entry: bytes
     issued_at: int
 
-    # Of the token's root key: a store may have been made along with it.
+    # The id of the token's root key. A store may have been made along with it.
     kid: str = ""
 
 
@@ -70,7 +70,7 @@ class AsyncReplayStore(Protocol):
     A call that is cancelled may have been done. The next one has its own answer all the same.
     """
 
-    # True.
+    # True: its calls are awaited.
     awaited: ClassVar[bool]
 
     # awaited: ports.proofs
@@ -110,11 +110,11 @@ class Debit(msgspec.Struct, frozen=True):
     bucket: bytes
     unit: str
 
-    # Of the bucket, as the link says.
+    # The limit of the bucket, as the link says.
     limit: int
     amount: int
 
-    # Where in the chain, for whoever is told.
+    # The place of the link in the chain, for whoever is told.
     link: int = 0
     # An answer alone says so: it is not short, but new, and its tree has too many already.
     full: bool = False
@@ -138,10 +138,10 @@ class Reservation(msgspec.Struct, frozen=True):
     id: bytes
     debits: tuple[Debit, ...]
 
-    # Of the token, in seconds since the epoch.
+    # When the token was issued, in seconds since the epoch.
     issued_at: int
 
-    # Later it counts as spent.
+    # Until when it may be settled. Later it counts as spent.
     until: int
 
     # When the token has expired, and its buckets may be forgotten; None is never.
@@ -150,10 +150,10 @@ class Reservation(msgspec.Struct, frozen=True):
     # The id of the token, which all have in common that were made of it.
     tree: str = ""
 
-    # Of the verifier: so long after its end it takes a token.
+    # The leeway of the verifier. So long after its end it takes a token.
     leeway: int = 0
 
-    # Of the token's root key: a ledger may have been made along with it.
+    # The id of the token's root key. A ledger may have been made along with it.
     kid: str = ""
 
     # The id of the first reservation of the same step, where this is a further part of it (38.16).
@@ -242,7 +242,7 @@ class AsyncLedger(Protocol):
     spent. The next one has its own answer all the same.
     """
 
-    # True.
+    # True: its calls are awaited.
     awaited: ClassVar[bool]
 
     # Do all servers that take these tokens count here?

@@ -679,7 +679,6 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
         await self._connections.close()
 
     async def _first(self) -> None:
-        """Refuse a server that forgets; then make it, or is it there?"""
         _refuse_unfit(await self._ask(_SETTINGS, again=True))
         await self._begin()
 

@@ -65,7 +65,7 @@ class SQLiteStore:
 
     _schema: ClassVar[tuple[str, ...]] = ()
 
-    # That is there if this store is.
+    # The table that is there if this store is.
     _table: ClassVar[str] = ""
 
     # How SQLite keeps what is being written, and in which mode it opens the file.

@@ -140,7 +140,6 @@ class TrailFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it. An exception of the block passes through."""
         self.close()
 
     def _lock(self) -> None:

@@ -277,11 +277,9 @@ class ValkeyStore(_Place):
         raise StoreError(failed)
 
     def _until(self) -> float:
-        """By when a call that begins now has its answer, or is an error."""
         return monotonic() + self._timeout
 
     def _script(self, text: str) -> Callable[[list[Any], list[Any]], Any]:
-        """Runs a script by its digest, and loads it where it is not known."""
         script = self._client.register_script(text)
         command, digest = self._client.execute_command, script.sha
 
@@ -409,7 +407,6 @@ class _AwaitedStore(_Floored, AwaitedStore):
         )
 
     async def _first(self) -> None:
-        """Ask all that is asked before anything else, in the time of one call."""
         await self._ask(self._look)
 
     async def _look(self) -> None:
@@ -453,7 +450,6 @@ class _AwaitedStore(_Floored, AwaitedStore):
         return await call(*given)
 
     def _script(self, text: str) -> Callable[[list[Any], list[Any]], Awaitable[Any]]:
-        """Runs a script by its digest, and loads it where it is not known."""
         script = self._client.register_script(text)
         batches = self._batches
 

@@ -287,7 +287,7 @@ class Call:
     `end`.
     """
 
-    # Once it has begun: what was decided on it.
+    # What was decided on it, once it has begun.
     judged: Judged
 
     # called: grpc, by `python -m tests.called`
@@ -387,7 +387,7 @@ class AsyncCall:
     in place of an iterator: read by itself.
     """
 
-    # Once it has begun: what was decided on it.
+    # What was decided on it, once it has begun.
     judged: Judged
 
     # awaited: grpc

@@ -47,7 +47,6 @@ class Leases(DischargeService):
         )
 
     async def _said(self, ticket: Ticket) -> Discharge | Refuse | Wait:
-        """What is answered to a ticket, from a thread."""
         return await asyncio.to_thread(self.discharger.answer, ticket)
 
     def _alive(self, need: Any) -> Allow | Refuse:

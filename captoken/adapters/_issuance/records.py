@@ -40,10 +40,10 @@ _NAMES = 32
 class Asking(msgspec.Struct, frozen=True):
     """One exchange of somebody who is verified."""
 
-    # In seconds since the epoch.
+    # When it was, in seconds since the epoch.
     at: int
 
-    # Its digest.
+    # The digest of the policy.
     policy: str
 
     # Who was verified, and what they want.

@@ -58,7 +58,7 @@ class Assessment(NamedTuple):
     # The narrowest role that covers all of it.
     role: str | None = None
 
-    # Whether a role covers all of it but for the columns.
+    # Does a role cover all of it but for the columns?
     by_columns: bool = False
 
     # For each type on no list, what permits to name it: for an enum, the use of a column of it.
@@ -67,7 +67,7 @@ class Assessment(NamedTuple):
     # A qualifier that nothing in FROM goes by.
     nowhere: str | None = None
 
-    # What all of this takes for granted of the schema. None: nothing.
+    # What all of this takes for granted of the schema; None if it takes nothing for granted.
     assumed: Assumptions | None = None
 
 

@@ -93,14 +93,14 @@ _WRITES = frozenset(("insert", "update", "delete"))
 class Permitted(NamedTuple):
     """A statement that the grant permits."""
 
-    # In which it is to run.
+    # The database role the statement runs as.
     role: str
     needs: Sequence[Access]
 
     # The grant's last answer, which says what time it was.
     decision: Decision
 
-    # Of the schema.
+    # What this plan assumes about the schema.
     assumed: Assumptions | None
 
     # What it takes of the token's budgets (rule 13).

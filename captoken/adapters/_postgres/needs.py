@@ -51,10 +51,10 @@ class Meaning(NamedTuple):
 
     table: Table
 
-    # None is all of them.
+    # The column; None stands for all of them.
     column: str | None
 
-    # Whether it is a doubt: the table has no such column, as far as is known.
+    # Is it a doubt? As far as is known, the table has no such column.
     doubted: bool = False
 
     # T7. All of them, as what a call gets, beside the column that the name would otherwise be.

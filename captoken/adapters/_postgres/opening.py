@@ -195,10 +195,10 @@ class Told(NamedTuple):
 
     grant: Grant
 
-    # Rule 8. Who acts, for whom, as row security and the server's log get it.
+    # Who acts, and for whom, as row security and the server's log get it (rule 8).
     facts: bytes
 
-    # Rule 2. Whether it could write.
+    # Could it write (rule 2)?
     may_write: bool
 
 

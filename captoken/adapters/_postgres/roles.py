@@ -70,10 +70,10 @@ class Role(NamedTuple):
 
     name: str
 
-    # By the name of a table, or a pattern of names: operations.
+    # The operations, by the name of a table or a pattern of names.
     allow: Mapping[str, Iterable[str]]
 
-    # By the same: the columns that they are limited to. All, where nothing is said.
+    # The columns that these are limited to, by the same. A table without an entry has all.
     columns: Mapping[str, Iterable[str]] = {}
 
 

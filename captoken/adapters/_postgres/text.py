@@ -59,13 +59,13 @@ class RefusedError(Exception):
 class Source(NamedTuple):
     """What is no table in FROM: a subquery, a CTE, a function. With its columns, by the text."""
 
-    # Those that the text gives a name: `x(a, b)`.
+    # The columns that the text gives a name: `x(a, b)`.
     named: frozenset[str] = frozenset()
 
     # The query that gives the others, by its place in `Text.queries`.
     query: int | None = None
 
-    # Whether these are all.
+    # Are these all of them?
     complete: bool = False
 
 
@@ -74,7 +74,7 @@ class Join(NamedTuple):
 
     named: frozenset[str]
 
-    # By which names that goes; of `using (id) as u`, nothing.
+    # The names that it goes by; none for `using (id) as u`.
     members: tuple[str, ...]
 
 
@@ -140,7 +140,7 @@ class Reference(NamedTuple):
     qualifier: str | None
     column: str
 
-    # Whether it is one of its own level in any case: `using (id)`.
+    # Is it one of its own level in any case, as in `using (id)`?
     local: bool = False
 
 

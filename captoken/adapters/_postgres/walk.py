@@ -44,7 +44,7 @@ class Sight(NamedTuple):
     # Its level, which knows those around it.
     scope: Scope
 
-    # Of this level and of those around it, together, each with its columns.
+    # The CTEs of this level and of those around it, each with its columns.
     ctes: Mapping[str, Source]
 
 

@@ -69,7 +69,7 @@ class Command(NamedTuple):
     max_rows: int = 1
     transformer: Any = None
 
-    # Told the rows as they come. It may raise: then none is handed out.
+    # It is given the rows as they come. If it raises, none is handed out.
     taken: Callable[[list[tuple[Any, ...]]], None] | None = None
 
     # Whether it is one of the guard's own, or else in which role it runs: it is prepared by that.
@@ -84,7 +84,7 @@ class Command(NamedTuple):
 class ErrorReport(NamedTuple):
     """What the server says of an error: no more than the guard may pass on of it (rule 9)."""
 
-    # SQLSTATE, or nothing where the connection is lost.
+    # The SQLSTATE, or nothing where the connection is lost.
     code: str
 
     # The first line. It may quote a row: `judging` says when it is passed on.
@@ -119,14 +119,14 @@ class Answer:
     # An error of the guard, or of what reads values into Python. The database knows nothing of it.
     failure: BaseException | None = None
 
-    # The first value, of a command without a transformer.
+    # The first value, if the command has no transformer.
     text: str | None = None
 
     # Whether the statement was judged by another schema than there is (`assumptions`), or goes by
     # a name that is of no use any more (`prepared`). It is to be undone, and run anew.
     stale: bool = False
 
-    # How many rows it wrote, where that is counted (`written`). None: the server does not count.
+    # How many rows it wrote, where that is counted (`written`); None if the server does not count.
     written: int | None = 0
 
     @property
@@ -228,7 +228,7 @@ def _synchronized(pgconn: Any, last: Answer) -> Steps:
 class _Sent(NamedTuple):
     """How a command was sent."""
 
-    # By a name that the server knows.
+    # Does it go by a name that the server knows?
     known: bool = False
 
     # By one that it is told just now. That has an answer of its own, ahead of that of the command.

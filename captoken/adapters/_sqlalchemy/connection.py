@@ -200,7 +200,6 @@ class Cursor(_OnlyWhatIsHere):
         return self._rows.fetchall()
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        """The rows that are left, each once."""
         return iter(self._rows)
 
     def close(self) -> None:

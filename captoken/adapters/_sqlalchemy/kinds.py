@@ -34,7 +34,7 @@ class Kind(NamedTuple):
     # Begins a block on what was taken, for a grant and with options.
     begin: Callable[[Any, Grant, _Options], Block]
 
-    # Whether the connection of the database is closed.
+    # Is the connection of the database closed?
     is_lost: Callable[[Any], bool]
 
 

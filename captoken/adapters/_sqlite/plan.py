@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     # What a grant has to permit, all of it.
     needs: tuple[Access, ...] = ()
 
-    # What no grant can permit: code and reason. If there is any, the statement is refused.
+    # What no grant can permit, by code and reason. If there is any, the statement is refused.
     refusals: tuple[tuple[str, str], ...] = ()
 
     # What it may ask of the authorizer when it runs (rule 2).

@@ -62,7 +62,7 @@ class Found(NamedTuple):
 
     catalog: Catalog
 
-    # What each view touches, once it was asked. None: SQLite cannot compile it.
+    # What each view touches, once it was asked; None if SQLite cannot compile it.
     views: dict[Object, Account | None]
 
     # What statements need, by their text.

@@ -62,7 +62,7 @@ class Look(NamedTuple):
     # What is wrong with the text. On the tables it is wrong too, and perhaps something else first.
     error: Exception | None = None
 
-    # Whether it gets too large while it is compiled, so that nothing is known of its words.
+    # Does it get too large while it is compiled? Then nothing is known of its words.
     too_large: bool = False
 
 

@@ -91,7 +91,7 @@ class Trail(NamedTuple):
     id: int
     path: str
 
-    # For people.
+    # Its name, for people.
     name: str
     offset: int
     head: Head

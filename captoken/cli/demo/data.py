@@ -17,10 +17,10 @@ class Agent(msgspec.Struct, frozen=True):
     parent: str | None
     says: tuple[str, ...]
 
-    # Seconds.
+    # How long its token lives, in seconds.
     lives: int
 
-    # Of its token.
+    # How many characters its token has.
     characters: int
 
 
@@ -42,7 +42,7 @@ class Call(msgspec.Struct, frozen=True):
     agent: str
     tried: str
 
-    # That was asked; None where none was.
+    # The server that was asked; None where none was.
     server: str | None
     allowed: bool
     code: str
@@ -66,13 +66,13 @@ class Region(msgspec.Struct, frozen=True):
     exposure: int
     overdue: int
 
-    # Of a week, in percent.
+    # The volatility of a week, in percent.
     volatility: float
 
     # Value at risk: a week, 95 %.
     at_risk: int
 
-    # Of each week, in percent.
+    # How it moved each week, in percent.
     moves: tuple[float, ...]
 
 
@@ -110,10 +110,10 @@ class Used(msgspec.Struct, frozen=True):
     # How its name is known.
     basis: str
 
-    # Accesses.
+    # How many accesses were allowed.
     allowed: int
 
-    # Accesses, and its token before it came to one.
+    # How many accesses were refused, and its token before it came to one.
     refused: int
 
 
@@ -139,16 +139,16 @@ class Totals(msgspec.Struct, frozen=True):
 
     tried: Count
 
-    # Of these, what a server was asked.
+    # How many of these a server was asked.
     at_servers: Count
 
-    # Given to the guard of the database.
+    # How many statements the guard of the database was given.
     statements: Count
 
-    # Each table of a statement, each call of a tool.
+    # How many accesses there were: each table of a statement, each call of a tool.
     accesses: Count
 
-    # That a server looked at before it knew of an access.
+    # How many tokens a server looked at before it knew of an access.
     tokens: Count
     decisions: Count
 
@@ -159,7 +159,7 @@ class Totals(msgspec.Struct, frozen=True):
     described: int
     checkpoints: int
 
-    # Of the trail, which was checked to be whole.
+    # How many records the trail has. It was checked to be whole.
     records: int
 
 

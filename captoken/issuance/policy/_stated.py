@@ -227,7 +227,7 @@ class StatedGrant(_Stated, frozen=True):
 
     agents: tuple[str, ...]
 
-    # By the audiences of the tokens. A token is for one of them, unless they share their keys.
+    # The audiences of the tokens. A token is for one of them, unless they share their keys.
     resources: tuple[str, ...]
 
     # The keywords of `mint`.

@@ -23,7 +23,7 @@ from captoken.issuance.policy._stated import (
 class Party(msgspec.Struct, frozen=True):
     """Whom a grant wants as subject or actor: of which provider, with which claims."""
 
-    # By its name in the policy.
+    # The name of its provider in the policy.
     provider: str
 
     # Each of them has to match. None are needed of people: then anybody of that provider will do.
@@ -83,14 +83,14 @@ class Policy(msgspec.Struct, frozen=True):
     subjects: dict[str, Template]
     required: dict[str, tuple[Matcher, ...]]
 
-    # By their names in the file.
+    # The resources, by their names in the file.
     resources: dict[str, Resource]
     dischargers: dict[str, DischargerOf]
     clients: dict[str, Client]
     grants: dict[str, PolicyGrant]
     tests: tuple[Test, ...]
 
-    # Of the bytes of the file: each token names the policy that it came of.
+    # The digest of the file. Each token names the policy that it came of.
     digest: str
     per_minute: int = PER_MINUTE
     proxy: Proxy | None = None

@@ -55,19 +55,19 @@ class State(NamedTuple):
     None of the three ever goes back.
     """
 
-    # See above.
+    # The floor, as it is described above.
     floor: int
     gone: int = 0
     tasks_gone: int = 0
 
-    # By the clock of whoever looked.
+    # When it was swept, by the clock of whoever looked.
     swept: int = 0
 
 
 class Used(NamedTuple):
     """An assertion that was used: what it came with, and the task that it started or joined."""
 
-    # A digest of whom and what it came with. None: it came alone.
+    # A digest of whom and what it came with; None if it came alone.
     companions: bytes | None
     task: str
 
@@ -87,11 +87,11 @@ class KnownTask(NamedTuple):
 class Logout(NamedTuple):
     """What ended a login that an entry is of."""
 
-    # Of the session: whenever the assertion was issued. Else until `at`.
+    # Does it end a session, whenever the assertion was issued? Else it counts until `at`.
     of_session: bool
     at: int
 
-    # What it is about; empty is all.
+    # The grant that it is about; empty for all.
     grant: str
 
     # Tasks that there are may still be joined: the overlay narrows them for their whole life.
@@ -475,13 +475,13 @@ def is_due(state: State, now: int) -> bool:
 class Bounds(NamedTuple):
     """What is forgotten at a time: whatever was kept until then, or before."""
 
-    # Of an assertion: until when it is good. Clocks differ, and so it is kept longer.
+    # Until when an assertion is good. Clocks differ, and so it is kept longer.
     used: int
 
-    # Of a task: its deadline, and a day in which it counts as begun. Not if something is due of it.
+    # The deadline of a task, and a day in which it counts as begun. Not if something is due of it.
     tasks: int
 
-    # Of logouts, and of the names of events: when they came.
+    # When logouts, and the names of events, came.
     heard: int
 
 

@@ -85,7 +85,6 @@ class MemoryRegistry(RegistryTables):
 
     @contextmanager
     def _to_write(self) -> Generator[Run]:
-        """One transaction. Raises StoreError in a forked child, and for what SQLite raises."""
         if not self._process.is_own():
             raise StoreError("this registry belongs to another process: processes share a file")
         with self._lock:

@@ -54,7 +54,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     within: tuple[str, ...] | None
 
-    # Counted in a ledger: then once in a task.
+    # Is it counted in a ledger? Then it is taken once in a task.
     counted: bool
     subject: str
     actor: str | None
@@ -64,7 +64,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     session: str | None
     issued_at: int
 
-    # Of a new task: when it ends at the latest.
+    # When a new task ends at the latest.
     deadline: int
 
     # How many tasks of the grant the subject may have: at a time, and begun in 24 hours.
@@ -85,7 +85,7 @@ class StartedTask(msgspec.Struct, frozen=True):
 class Named(NamedTuple):
     """How a registry knows the subjects of a provider. Tasks and logouts lie under these names."""
 
-    # By its name in the policy; and its kind and issuer, which no other provider has.
+    # Its name in the policy, and its kind and issuer, which no other provider has.
     provider: str
     issuer: str
 
@@ -105,7 +105,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
     now: int
 
-    # Of the subject, or the session. Needed with either.
+    # The provider of the subject, or of the session. It is needed with either.
     provider: str | None = None
 
     # Tasks of that session, and those that it joined. Nothing is started by the session any more.
@@ -115,7 +115,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     # that is stamped up to LEEWAY ahead: it could be of before.
     subject: str | None = None
 
-    # Of that subject, only what started without a session: it could be any of theirs.
+    # Only tasks of that subject that started without a session: it could be any of theirs.
     sessionless: bool = False
     task: str | None = None
 
@@ -123,7 +123,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     # it says until when assertions are void.
     issued_at: int = 0
 
-    # Tasks of these grants alone. None: of any.
+    # Tasks of these grants alone; None means those of any grant.
     grants: tuple[str, ...] | None = None
 
     # The grants that there are, if tasks of any other grant are meant, too: such a one was removed
@@ -145,7 +145,7 @@ class Unpublished(msgspec.Struct, frozen=True):
     number: int
     task: StartedTask
 
-    # As `Ending.instead` has it. None: the task is over.
+    # What it is narrowed to, as in `Ending.instead`; None if the task is over.
     narrowing: bytes | None
 
 

@@ -167,13 +167,11 @@ class PostgresRegistry(RegistryTables, PostgresStore):
 
     @contextmanager
     def _to_write(self) -> Generator[Run]:
-        """A transaction that holds the state. Raises StoreError."""
         with self._to_enter(()) as (run, _, _):
             yield run
 
     @contextmanager
     def _to_enter(self, first: Sequence[Asked]) -> Generator[Entering]:
-        """The same, with what is asked first and what is written last in the same round trips."""
         # At the level that `ready` wants, each statement sees what was committed before it: what
         # is asked behind the lock sees what the one before has written.
         opening: list[Composed] = [
@@ -204,7 +202,6 @@ class PostgresRegistry(RegistryTables, PostgresStore):
 
     @contextmanager
     def _to_read(self) -> Generator[Run]:
-        """Single statements, without a transaction. Raises StoreError."""
         until = self._until()
         self._notice(until)
         with self._cursor(until) as cursor:
