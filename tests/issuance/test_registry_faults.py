@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from tests.fixtures import NOW
 from tests.issuance import registries
 from tests.issuance.registries import WAIT, Place, close_all, ending, entry, joining, said, seen
 from tests.longer import kills
+from tests.stores.killing import killed, starts_fresh
 from tests.stores.servers import Postgres, Wire
 
 
@@ -368,32 +368,7 @@ def test_two_that_are_opened_take_turns(shared: Place) -> None:
 @pytest.fixture(scope="module")
 def fresh() -> Any:
     """Processes that start quickly: forks of one that has nothing but the code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.issuance.registries"])
-    return context
-
-
-def killed(fresh: Any, answers: int, *given: Any) -> list[Any]:
-    """What a process said before it was killed, after so many answers, wherever it was then."""
-    here, there = fresh.Pipe(duplex=False)
-    process = fresh.Process(target=registries.work, args=(*given, there))
-    process.start()
-    there.close()
-    told = []
-    try:
-        for _ in range(answers):
-            assert here.poll(WAIT)
-            told.append(here.recv())
-        process.kill()
-        while True:
-            told.append(here.recv())
-    except EOFError:
-        return told
-    finally:
-        process.kill()
-        process.join()
-        process.close()
-        here.close()
+    return starts_fresh("tests.issuance.registries")
 
 
 def stands(registry: Any, told: list[Any]) -> int:
@@ -416,7 +391,7 @@ def test_kill_9_again_and_again_loses_no_row_and_no_end(fresh: Any, rounds: int,
     shared.created()
     many = 0
     for number in range(rounds):
-        told = killed(fresh, 2 + number % 3, shared, number)
+        told = killed(fresh, registries.work, 2 + number % 3, shared, number)
         with closing(shared.opened()) as registry:
             many = stands(registry, told)
     assert many >= rounds // 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from tests.reference.fixtures import access
 from tests.reference.fixtures import verifier as verifying
 from tests.stores import processes
 from tests.stores.conftest import Kind
+from tests.stores.killing import killed, starts_fresh
 from tests.stores.places import AWAITED, KINDS, Place, close_all
 from tests.stores.servers import Postgres, Valkey, Wire
 from tests.stores.test_ledger import ASK, debit, minted, reservation, spent
@@ -447,32 +447,7 @@ def test_a_snapshot_that_is_garbage_denies_all(data: bytes, kind: Kind) -> None:
 @pytest.fixture(scope="module")
 def fresh() -> Any:
     """Processes that start quickly: forks of one that has nothing but the code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.stores.processes"])
-    return context
-
-
-def killed(fresh: Any, target: Callable[..., None], answers: int, *given: Any) -> list[Any]:
-    """What a process said before it was killed, after so many answers, wherever it was then."""
-    here, there = fresh.Pipe(duplex=False)
-    process = fresh.Process(target=target, args=(*given, there))
-    process.start()
-    there.close()
-    told = []
-    try:
-        for _ in range(answers):
-            assert here.poll(processes.WAIT)
-            told.append(here.recv())
-        process.kill()
-        while True:
-            told.append(here.recv())
-    except EOFError:
-        return told
-    finally:
-        process.kill()
-        process.join()
-        process.close()
-        here.close()
+    return starts_fresh("tests.stores.processes")
 
 
 @pytest.mark.parametrize("by_deltas", [False, True], ids=["whole", "by deltas"])
