@@ -241,7 +241,7 @@ def test_an_awaited_cluster_that_does_not_answer_is_an_error(cluster: Valkey) ->
 
 # --- every store -----------------------------------------------------------------------------------------------------
 
-ON_DISK = [one for kinds in STORES.values() for one in kinds[1:]]
+ON_DISK = [one for kinds in STORES.values() for one in kinds[1:] if one is not None]
 TIMED = ON_DISK + [one for kinds in AWAITED_STORES.values() for one in kinds]
 
 
