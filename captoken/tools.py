@@ -346,7 +346,7 @@ class ToolGuard:
         """
         mine = _held_or_nothing(held)
         decision: Decision = self._asked(self._blocking, tool, arguments, agent, run, mine)
-        return self._told(decision, mine)
+        return self._log_if_nothing_held(decision, mine)
 
     async def check_async(
         self,
@@ -365,9 +365,9 @@ class ToolGuard:
             self._verifier.awaited, tool, arguments, who.get("agent"), who.get("run"), mine
         )
         decision: Decision = await awaited
-        return self._told(decision, mine)
+        return self._log_if_nothing_held(decision, mine)
 
-    def _told(self, decision: Decision, mine: Held | None) -> Decision:
+    def _log_if_nothing_held(self, decision: Decision, mine: Held | None) -> Decision:
         """The decision. The verifier has logged a denial; here, that nothing was held."""
         if mine is None and self._causes.due("nothing held", decision.now) is not None:
             log().warning(

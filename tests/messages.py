@@ -240,7 +240,7 @@ def _raised(entries: list[ErrorEntry], known: list[Message]) -> Iterator[str]:
         yield f"### {name}\n"
         for entry in codes:
             yield f"#### {name}: {entry.code}\n"
-            yield _told(entry)
+            yield _entry_lines(entry)
             yield _listed([one for one in own if one.code == entry.code or len(codes) == 1], entry.example)
         rest = [one for one in own if one.code is None] if len(codes) > 1 else []
         if rest:
@@ -256,7 +256,7 @@ def _denied(entry: ErrorEntry, known: list[Message]) -> str:
     return "\n".join(
         [
             f"### Denied: {entry.code}\n",
-            _told(entry),
+            _entry_lines(entry),
             f"Step {meant.step}, kind `{meant.kind}`. A client is told:\n",
             _text([meant.public]),
             "An agent is told, of a `select` on `sales` or a call of `pay`:\n",
@@ -267,7 +267,7 @@ def _denied(entry: ErrorEntry, known: list[Message]) -> str:
     )
 
 
-def _told(entry: ErrorEntry) -> str:
+def _entry_lines(entry: ErrorEntry) -> str:
     return f"{entry.cause}\n\n**What to do:** {entry.remedy}\n"
 
 

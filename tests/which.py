@@ -197,7 +197,7 @@ def uncovered() -> list[str]:
     return [number for number, text in rules().items() if number not in tested and not text.startswith("[meaning]")]
 
 
-def _told(covered: Covered) -> Iterator[str]:
+def _report(covered: Covered) -> Iterator[str]:
     vectors = [f"{family}.json: {count}" for family, count in covered.vectors.items()]
     parts: dict[str, Iterable[str]] = {
         "tests": covered.tests, "through": covered.through, "claims": covered.claims, "vectors": vectors, "code": covered.code,
@@ -219,7 +219,7 @@ def main(asked: list[str]) -> int:
             print(f"{one} is no rule of the specification, and no file of the package", file=sys.stderr)
             return 1
         print(one, rules()[one][:150] if number else "")
-        print("\n".join(_told(covered)))
+        print("\n".join(_report(covered)))
     return 0 if asked else 1
 
 

@@ -31,15 +31,15 @@ def shown(value: Any) -> str:
 
     Not for secrets: the start of a value is shown as it is.
     """
-    return _cut(_told(ascii, value), _SHOWN_CHARS)
+    return _cut(_spell_safely(ascii, value), _SHOWN_CHARS)
 
 
 def written(value: Any) -> str:
     """`value` for a `repr`, as it is. Not for secrets."""
-    return _told(repr, value)
+    return _spell_safely(repr, value)
 
 
-def _told(spell: Callable[[Any], str], value: Any) -> str:
+def _spell_safely(spell: Callable[[Any], str], value: Any) -> str:
     """What `spell` makes of a value.
 
     Python writes no integer of more than 4300 digits, and raises ValueError: a stranger's argument
@@ -74,7 +74,7 @@ def json_text(value: Any, *, ascii_alone: bool = False) -> str:
     """
     import json  # most programs show nothing
 
-    return _told(partial(json.dumps, ensure_ascii=ascii_alone), value)
+    return _spell_safely(partial(json.dumps, ensure_ascii=ascii_alone), value)
 
 
 def spelled(value: Any) -> str:

@@ -380,7 +380,7 @@ class _Face(Sealed):
         end = self._dry_run if dry else self._judge_and_commit
         return (yield from steps_of(end(found, facts, asked)))
 
-    def _denied(
+    def _deny(
         self,
         face: Verifier,
         token: str | Sendable,
@@ -396,9 +396,9 @@ class _Face(Sealed):
         if isinstance(found, Broken):
             early = denied_early(found, read_clock(parts.clock), None, None, dry=False)
             return self._record_denial(early)
-        return self._denied_genuine(face, found, refusals, request)
+        return self._deny_genuine(face, found, refusals, request)
 
-    def _denied_genuine(
+    def _deny_genuine(
         self,
         face: Verifier,
         found: AuthenticatedToken,
@@ -426,7 +426,7 @@ class _Face(Sealed):
         asked = Question(None, None, None, facts.now, sent=True)
         return judge(found, facts, asked).code == "proof_missing"
 
-    def _decided(
+    def _decide(
         self,
         genuine: AuthenticatedToken,
         asked: Question,
@@ -436,9 +436,9 @@ class _Face(Sealed):
         source = self._parts.overlay
         if source is None:
             return end(genuine, self._facts(_NOTHING_FETCHED, counts=genuine.counts), asked)
-        return self._decided_with_overlay(source, genuine, asked, end)
+        return self._decide_with_overlay(source, genuine, asked, end)
 
-    def _decided_with_overlay(
+    def _decide_with_overlay(
         self,
         source: Source,
         genuine: AuthenticatedToken,
@@ -474,7 +474,7 @@ class _Face(Sealed):
             return decision
         return look(decision, genuine, facts, asked, self._parts.stores)
 
-    def _rechecked(
+    def _recheck(
         self,
         genuine: AuthenticatedToken,
         facts: Facts,
@@ -490,7 +490,7 @@ class _Face(Sealed):
             return stores.teller.told(denied)
         return record((denied,), stores, None, None, None)
 
-    def _decided_together(
+    def _decide_together(
         self,
         genuine: AuthenticatedToken,
         asked: Sequence[Question],
@@ -517,7 +517,7 @@ class _Face(Sealed):
             yield from commit_together(decisions, genuine, facts, asked, stores, self._later_facts)
         )
 
-    def _denied_again(
+    def _deny_again(
         self,
         genuine: AuthenticatedToken,
         asked: Question,
@@ -527,7 +527,7 @@ class _Face(Sealed):
         facts = self._facts(_NOTHING_FETCHED, counts=False)
         return self._record_denial(denial(genuine, facts, asked, refusals))
 
-    def _closed(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
+    def _close(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
         """Settle a reservation, at the time of this verifier's clock.
 
         Raises TypeError or ValueError for amounts that are none: no store is asked then.
@@ -778,7 +778,7 @@ class Verifier(_Face):
         of the spec's. Raises ValueError for another. What has a grant already asks `Grant.deny`.
         """
         refusals = own_denial(code, why)
-        return answered(self._denied(self, token, refusals, request))
+        return answered(self._deny(self, token, refusals, request))
 
     def owes_proof(self, text: str) -> bool:
         """Whether a text without a proof is good here, but for the proof that it lacks.
@@ -792,19 +792,19 @@ class Verifier(_Face):
 
     def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """The decision, with all that it needs to stand: see `Driver.decide`."""
-        return answered(self._decided(genuine, asked, self._judge_and_commit))
+        return answered(self._decide(genuine, asked, self._judge_and_commit))
 
     def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """The decision that `decide` would come to, with nothing committed: see `Driver.look`."""
-        return answered(self._decided(genuine, asked, self._dry_run))
+        return answered(self._decide(genuine, asked, self._dry_run))
 
     def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
-        return answered(self._decided(genuine, asked, self._rechecked))
+        return answered(self._decide(genuine, asked, self._recheck))
 
     def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
         """The decision on what one step needs, used and recorded together."""
-        return answered(self._decided_together(genuine, asked))
+        return answered(self._decide_together(genuine, asked))
 
     def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
         """What the ledger has left of each of the units that a budget names."""
@@ -817,11 +817,11 @@ class Verifier(_Face):
         refusals: Refusals,
     ) -> Decision:
         """A denial, recorded."""
-        return answered(self._denied_again(genuine, asked, refusals))
+        return answered(self._deny_again(genuine, asked, refusals))
 
     def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
         """Settle a reservation: True if it was open."""
-        return run(self._closed(reservation_id, taken))
+        return run(self._close(reservation_id, taken))
 
     # end: verifier
 
@@ -970,7 +970,7 @@ class AsyncVerifier(_Face):
         of the spec's. Raises ValueError for another. What has a grant already asks `Grant.deny`.
         """
         refusals = own_denial(code, why)
-        return Pending(self._run(self._denied(self.blocking, token, refusals, request)))
+        return Pending(self._run(self._deny(self.blocking, token, refusals, request)))
 
     def owes_proof(self, text: str) -> Pending[bool]:
         """Whether a text without a proof is good here, but for the proof that it lacks.
@@ -984,19 +984,19 @@ class AsyncVerifier(_Face):
 
     async def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """The decision, with all that it needs to stand: see `Driver.decide`."""
-        return await self._run(self._decided(genuine, asked, self._judge_and_commit))
+        return await self._run(self._decide(genuine, asked, self._judge_and_commit))
 
     async def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """The decision that `decide` would come to, with nothing committed: see `Driver.look`."""
-        return await self._run(self._decided(genuine, asked, self._dry_run))
+        return await self._run(self._decide(genuine, asked, self._dry_run))
 
     async def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
-        return await self._run(self._decided(genuine, asked, self._rechecked))
+        return await self._run(self._decide(genuine, asked, self._recheck))
 
     async def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
         """The decision on what one step needs, used and recorded together."""
-        return await self._run(self._decided_together(genuine, asked))
+        return await self._run(self._decide_together(genuine, asked))
 
     async def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
         """What the ledger has left of each of the units that a budget names."""
@@ -1009,11 +1009,11 @@ class AsyncVerifier(_Face):
         refusals: Refusals,
     ) -> Decision:
         """A denial, recorded."""
-        return await self._run(self._denied_again(genuine, asked, refusals))
+        return await self._run(self._deny_again(genuine, asked, refusals))
 
     async def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
         """Settle a reservation: True if it was open."""
-        return await self._run_steps(self._closed(reservation_id, taken))
+        return await self._run_steps(self._close(reservation_id, taken))
 
     # end: verifier
 

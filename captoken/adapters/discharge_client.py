@@ -20,7 +20,7 @@ from captoken._format.names import frozen_copy
 from captoken._format.spelling import shown
 from captoken._language.bounds import ANSWER_BYTES
 from captoken._language.discharge import Discharge, Ticket
-from captoken.adapters._discharge.protocol import PATH, Answer, Asked, Interactive
+from captoken.adapters._discharge.protocol import PATH, Answer, DischargeRequest, Interactive
 from captoken.adapters._http.origins import is_address, origin_of
 
 __all__ = [
@@ -161,7 +161,7 @@ def _steps(
         raise DischargeError(why, "bad_ticket")
     # Raises for an address over which a ticket should not go, before anything is sent.
     origin = origin_of(base)
-    asked = msgspec.json.encode(Asked(ticket.text))
+    asked = msgspec.json.encode(DischargeRequest(ticket.text))
     status, body = yield send("POST", base.rstrip("/") + PATH, asked)
     answer = _answer_in(status, body)
     if answer.discharge is not None:

@@ -31,7 +31,7 @@ from captoken._format.errors import DischargeError
 from captoken._language.bounds import DISCHARGE_BYTES
 from captoken._language.discharge import Discharge, Ticket
 from captoken.adapters._discharge import approval_page
-from captoken.adapters._discharge.protocol import PATH, Answer, Asked, Interactive
+from captoken.adapters._discharge.protocol import PATH, Answer, DischargeRequest, Interactive
 from captoken.adapters._discharge.waiting import Decided, Pending, Request, Waiting
 from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.exchange import (
@@ -147,7 +147,7 @@ class DischargeService:
         """
         body = await _body(scope, receive, _JSON)
         try:
-            ticket = Ticket.parse(msgspec.json.decode(body, type=Asked).ticket)
+            ticket = Ticket.parse(msgspec.json.decode(body, type=DischargeRequest).ticket)
             need = self._discharger.need(ticket)
         except (msgspec.MsgspecError, ValueError, RecursionError, DischargeError):
             # One sentence for all of it: a stranger learns nothing by trying.

@@ -123,7 +123,7 @@ class TokenGuard(BasePlugin):
         try:
             grant = await self._permitted(tool, tool_args, tool_context)
         except Denied as denied:
-            return self._told(denied.decision)
+            return self._model_answer(denied.decision)
         written = _written(tool_args)
         if written is not None:
             self._asked[tool_context] = _Asked(written, grant)
@@ -140,7 +140,7 @@ class TokenGuard(BasePlugin):
     ) -> dict[str, Any] | None:
         """Rule 4, for a tool that the framework runs in a way of its own."""
         denied = current.denied_in(error)
-        return None if denied is None else self._told(denied.decision)
+        return None if denied is None else self._model_answer(denied.decision)
 
     async def run(
         self,
@@ -161,7 +161,7 @@ class TokenGuard(BasePlugin):
             with calling(grant, run=run), context_value(_inside, tool_context):
                 return await plain(args=args, tool_context=tool_context)
         except Denied as denied:
-            return self._told(denied.decision)
+            return self._model_answer(denied.decision)
 
     async def _permitted(
         self,
@@ -180,7 +180,7 @@ class TokenGuard(BasePlugin):
             raise Denied(decision)
         return self._guard.served(decision.grant)
 
-    def _told(self, decision: Decision) -> dict[str, Any]:
+    def _model_answer(self, decision: Decision) -> dict[str, Any]:
         """Rule 4: what the model is told."""
         return {"error": self._guard.for_model(decision)}
 

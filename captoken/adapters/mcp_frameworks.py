@@ -175,14 +175,14 @@ class _Sending:
         except Refused as refused:
             if message.method != CALL:
                 raise
-            return _told(refused)
+            return _refusal_result(refused)
         sent = {**whole, "params": {**params, "_meta": {**theirs, **ours}}}
         made = type(message).model_validate(sent)
         again = made if message is request else type(request)(made)
         return await self._plain(again, *args, **options)
 
 
-def _told(refused: Refused) -> Any:
+def _refusal_result(refused: Refused) -> Any:
     """The answer to a call that was not sent: what a server's guard would have said."""
     said = {"type": "text", "text": refused.for_model}
     return _types.CallToolResult.model_validate({"content": [said], "isError": True})
@@ -253,7 +253,7 @@ def interceptor(
         try:
             meta = presented.meta(CALL, {"name": request.name, "arguments": dict(request.args)})
         except Refused as refused:
-            return _told(refused)
+            return _refusal_result(refused)
         headers = {**(request.headers or {}), "Authorization": f"Bearer {meta[TOKEN]}"}
         return await handler(request.override(headers=headers))
 

@@ -318,7 +318,7 @@ def described(decision: Decision, *, values: bool = False) -> Record:
     if decision.caller is not None:
         stated["caller"] = _stated(decision.caller)
     if decision.refusals:
-        stated["refusals"] = [_told(refusal.as_dict()) for refusal in decision.refusals]
+        stated["refusals"] = [_without_none(refusal.as_dict()) for refusal in decision.refusals]
 
     known = decision.attribution
     if known is not None:
@@ -342,10 +342,10 @@ def _how_late(at: int, made: float) -> Record:
 
 def _stated(value: msgspec.Struct) -> Record:
     """The fields of a struct that are not None: a record has no null."""
-    return _told(msgspec.structs.asdict(value))
+    return _without_none(msgspec.structs.asdict(value))
 
 
-def _told(fields: Record) -> Record:
+def _without_none(fields: Record) -> Record:
     """What there is of some fields."""
     return {key: field for key, field in fields.items() if field is not None}
 

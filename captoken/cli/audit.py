@@ -251,7 +251,7 @@ def log(
         if isinstance(logged, trails.Issued):
             say(_told_of_issuer(logged))
         else:
-            say(_told(record, logged))
+            say(_decision_line(record, logged))
     if not asked:
         tell("no decision is recorded that is asked for")
 
@@ -308,7 +308,7 @@ def _logged_data(record: Mapping[str, Any], decided: trails.Decided) -> dict[str
     }
 
 
-def _told(record: Mapping[str, Any], decided: trails.Decided) -> str:
+def _decision_line(record: Mapping[str, Any], decided: trails.Decided) -> str:
     """A decision in one line."""
     chain = " > ".join(actor.name for actor in decided.chain)
     who = f"{chain}, for {record.get('sub')}" if chain else "unknown"

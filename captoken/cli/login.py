@@ -30,7 +30,7 @@ from captoken.keys.secret import HolderKey
 
 
 @contextmanager
-def _told() -> Generator[None]:
+def _codes_in_errors() -> Generator[None]:
     """Around what asks others: an error says their code as well, for who looks it up."""
     try:
         yield
@@ -109,7 +109,7 @@ def login(
 
             webbrowser.open(address)
 
-    with _told():
+    with _codes_in_errors():
         provider = Provider.at(issuer, client_id)
         if device:
             found = provider.by_device(show=show, **asked)
@@ -223,7 +223,7 @@ def exchange(
         "clamp": clamp,
         **caveats(restrictions),
     }
-    with _told():
+    with _codes_in_errors():
         if join is not None:
             made = office.join(files.token(join, clock(None)), **asked)
         else:

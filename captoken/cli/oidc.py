@@ -130,7 +130,7 @@ class Provider:
         # Before anything else that it says is believed.
         self._check_sender(came)
         if "error" in came:
-            raise _told(came)
+            raise _provider_error(came)
         code = came.get("code")
         if not code:
             raise unavailable("the provider sends no code back")
@@ -276,11 +276,11 @@ def _got(status: int, body: bytes) -> Json:
         return said
 
     if type(said.get("error")) is str:
-        raise _told(said)
+        raise _provider_error(said)
     raise unavailable(f"the provider answers {status}, and not as one does")
 
 
-def _told(said: Mapping[str, Any]) -> IssuanceError:
+def _provider_error(said: Mapping[str, Any]) -> IssuanceError:
     """An error in the provider's words, escaped and short."""
     words = said.get("error_description")
     text = escape(words[:300]) if type(words) is str else "the provider gives no reason"

@@ -134,7 +134,7 @@ _forks = RLock()
 _under_way: dict[int, _Told] = {}
 
 
-def _told() -> _Told:
+def _holders_to_tell() -> _Told:
     """Who is to be told. The list of references is taken in one step, whatever threads do.
 
     A holder that has just been let go of is left out. The others cannot go while the list has them.
@@ -161,7 +161,7 @@ def _before() -> None:
     `before` is the place to wait until a connection is not in use.
     """
     _forks.acquire()
-    told = _told()
+    told = _holders_to_tell()
     _under_way[get_ident()] = told
     _tell(partial(hooks.before, holder) for holder, hooks in told)
 
@@ -183,7 +183,7 @@ def _in_child() -> None:
     _mark = object()
     _forks = RLock()
     _under_way.clear()
-    _tell(partial(hooks.in_child, holder) for holder, hooks in _told())
+    _tell(partial(hooks.in_child, holder) for holder, hooks in _holders_to_tell())
 
 
 # Python takes no hook back. So these three are told to it once, and tell the holders of the moment.

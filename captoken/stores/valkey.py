@@ -232,7 +232,7 @@ class ValkeyStore(_Place):
         super().__init__(client, prefix, timeout)
         self._client = self._ask(timed_client, client, self._timeout)
         self._ask(self._client.exists, self._prefix)  # can it be reached at all?
-        self._is_logged = _judged(self._told(self._node(self._prefix)))
+        self._is_logged = _judged(self._ask_server(self._node(self._prefix)))
 
     def close(self) -> None:
         """Close the connections that serve no call. The store makes others when it is asked."""
@@ -248,7 +248,7 @@ class ValkeyStore(_Place):
         connection = getattr(client, "get_valkey_connection", None) or client.get_redis_connection
         return self._ask(lambda: connection(client.get_node_from_key(key)))
 
-    def _told(self, node: Any) -> dict[str, Any]:
+    def _ask_server(self, node: Any) -> dict[str, Any]:
         """What a server says of itself. Raises StoreError."""
         told: dict[str, Any] = {}
         for call, what in _QUESTIONS:
@@ -412,12 +412,12 @@ class _AwaitedStore(_Floored, AwaitedStore):
     async def _look(self) -> None:
         """Refuse a server that forgets, as ValkeyStore does; then make it, or is it there?"""
         await self._client.exists(self._prefix)  # can it be reached at all?
-        told = await self._told(_node_of_cluster(self._client, self._prefix))
+        told = await self._ask_server(_node_of_cluster(self._client, self._prefix))
         self._is_logged = _judged(told)
         script, given = self._beginning()
         self._begun(await self._script(script)(*given))
 
-    async def _told(self, node: Any) -> dict[str, Any]:
+    async def _ask_server(self, node: Any) -> dict[str, Any]:
         """What a server says of itself. Raises StoreError."""
         told: dict[str, Any] = {}
         for call, what in _QUESTIONS:

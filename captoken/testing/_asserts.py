@@ -24,7 +24,7 @@ from captoken._verification.verifier import AsyncVerifier, Verifier
 from captoken.testing._codes import check_code
 
 # What ends in a decision that counts: neither `explain`, nor `recheck`, which decide nothing.
-_ENDS = ("_judge_and_commit", "_record_denial", "_decided_together")
+_ENDS = ("_judge_and_commit", "_record_denial", "_decide_together")
 
 # Decisions, from the end, among which one that comes twice is looked for.
 _NEAR = 16

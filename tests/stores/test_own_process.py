@@ -260,7 +260,7 @@ def test_a_child_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_mark", "_forks"):
         monkeypatch.setattr(own_process, name, getattr(own_process, name))
     monkeypatch.setattr(own_process, "_under_way", {1: [("other", hooks)]})
-    monkeypatch.setattr(own_process, "_told", lambda: [("one", hooks), ("two", hooks)])
+    monkeypatch.setattr(own_process, "_holders_to_tell", lambda: [("one", hooks), ("two", hooks)])
     mine, lock = OwnProcess(), own_process._forks
     own_process._in_child()
     assert told == ["one", "two"] and not own_process._under_way

@@ -1,7 +1,7 @@
 """What travels between a client and a service of discharges, as JSON.
 
-    POST PATH            Asked  → 200 Answer(discharge), 202 Answer(poll_url or user_interactive)
-    GET  poll_url               → 202 while it is not decided, and then 200 Answer(discharge), once
+    POST PATH   DischargeRequest   → 200 Answer(discharge), 202 Answer(poll_url or user_interactive)
+    GET  poll_url                → 202 while it is not decided, and then 200 Answer(discharge), once
 
 Every refusal is an Answer with an error, by status: 400 for what is no ticket of this discharger,
 403 for a no, 404 for what is over, 501 where nobody can decide, 503 where too many wait.
@@ -17,7 +17,7 @@ import msgspec
 PATH = "/.well-known/captoken/3p"
 
 
-class Asked(msgspec.Struct):
+class DischargeRequest(msgspec.Struct):
     """What is posted: the ticket of the caveat that needs a discharge."""
 
     ticket: str

@@ -53,14 +53,14 @@ from captoken.issuance.registry.ports import Ending, Exchange, Named, StartedTas
 Row: TypeAlias = tuple[Any, ...]
 
 # A statement with its values.
-Asked: TypeAlias = tuple[str, Sequence[Any]]
+Statement: TypeAlias = tuple[str, Sequence[Any]]
 
 # Runs statements one after the other, and gives all rows of each.
-Run: TypeAlias = Callable[[Sequence[Asked]], list[list[Row]]]
+Run: TypeAlias = Callable[[Sequence[Statement]], list[list[Row]]]
 
 # How to ask more, what the first questions were answered, and what is to be run at the end: along
 # with the commit, if there is a way to do that.
-Entering: TypeAlias = tuple[Run, list[list[Row]], list[Asked]]
+Entering: TypeAlias = tuple[Run, list[list[Row]], list[Statement]]
 
 # In the words of SQLite. `{blob}` and `{int}` are the types of bytes and numbers.
 TABLES = (
@@ -157,7 +157,7 @@ def _run(run: Run, statement: str, *values: Any) -> list[Row]:
 class _Known:
     """What the tables know, asked in one transaction: most of what an entry needs, at once."""
 
-    def __init__(self, run: Run, asked: Sequence[Asked], told: Sequence[list[Row]]) -> None:
+    def __init__(self, run: Run, asked: Sequence[Statement], told: Sequence[list[Row]]) -> None:
         self._run = run
         self._told = dict(zip(map(_key, asked), told, strict=True))
 
@@ -199,9 +199,9 @@ class _Known:
         return int(self.rows(_TAKEN, task, grant)[0][0]) > 0
 
 
-def _questions(state: Asked, entry: Exchange) -> list[Asked]:
+def _questions(state: Statement, entry: Exchange) -> list[Statement]:
     """What is asked before an entry is judged, as far as that is known before."""
-    asked: list[Asked] = [
+    asked: list[Statement] = [
         state,
         (_LOGOUTS, _whose(entry.provider, entry.session, entry.subject)),
         (_KEPT, (entry.task,)),
@@ -216,7 +216,7 @@ def _questions(state: Asked, entry: Exchange) -> list[Asked]:
     return asked
 
 
-def _key(asked: Asked) -> tuple[str, tuple[Any, ...]]:
+def _key(asked: Statement) -> tuple[str, tuple[Any, ...]]:
     """What a statement is known by, along with its values."""
     statement, values = asked
     return statement, tuple(values)
@@ -238,9 +238,9 @@ class RegistryTables(ABC):
         """One transaction that nobody else writes in, and that is on disk when it ends."""
 
     @contextmanager
-    def _to_enter(self, first: Sequence[Asked]) -> Generator[Entering]:
+    def _to_enter(self, first: Sequence[Statement]) -> Generator[Entering]:
         """The same, with what is asked at its beginning, and what is written at its end."""
-        last: list[Asked] = []
+        last: list[Statement] = []
         with self._to_write() as run:
             yield run, run(first), last
             run(last)
@@ -249,7 +249,7 @@ class RegistryTables(ABC):
     def _to_read(self) -> AbstractContextManager[Run]:
         """A look at one state of the tables, by one statement."""
 
-    def _times(self) -> Asked:
+    def _times(self) -> Statement:
         """What gives the times of the state."""
         return "select floor, gone, tasks_gone, swept from registry_state", ()
 
@@ -284,10 +284,10 @@ class RegistryTables(ABC):
             last += self._written(run, entry, verdict)
             return verdict.task
 
-    def _written(self, run: Run, entry: Exchange, verdict: Ruling) -> list[Asked]:
+    def _written(self, run: Run, entry: Exchange, verdict: Ruling) -> list[Statement]:
         """The statements that write down what an exchange comes to."""
         task = verdict.task
-        made: list[Asked] = []
+        made: list[Statement] = []
         if verdict.is_new:
             begun = """
                 insert into registry_tasks
@@ -494,7 +494,7 @@ def _ended(run: Run, found: dict[StartedTask, set[str]], ending: Ending) -> list
 
     due = "insert into registry_changes (number, task, narrowing, due) values (?, ?, ?, 1)"
     is_over = "update registry_tasks set ended = 1 where id == ?"
-    asked: list[Asked] = [("update registry_state set changes = ?", (number,))]
+    asked: list[Statement] = [("update registry_state set changes = ?", (number,))]
     for change in made:
         asked.append((due, (change.number, change.task.id, change.narrowing)))
         if change.narrowing is None:

@@ -17,7 +17,7 @@ from weakref import finalize
 
 from captoken._format.errors import IssuanceError, StoreError
 from captoken.issuance.registry._rules import Ruling, first_floor
-from captoken.issuance.registry._tables import TABLES, Asked, RegistryTables, Run, begin
+from captoken.issuance.registry._tables import TABLES, RegistryTables, Run, Statement, begin
 from captoken.issuance.registry.ports import Exchange
 from captoken.issuance.registry.sqlite import run_by
 from captoken.stores.own_process import OwnProcess
@@ -104,7 +104,7 @@ class MemoryRegistry(RegistryTables):
     # One connection sees one state.
     _to_read = _to_write
 
-    def _written(self, run: Run, entry: Exchange, verdict: Ruling) -> list[Asked]:
+    def _written(self, run: Run, entry: Exchange, verdict: Ruling) -> list[Statement]:
         """What is written, if it fits. Raises StoreError and IssuanceError."""
         self._check_room(run, entry)
         return super()._written(run, entry, verdict)

@@ -24,11 +24,11 @@ from captoken._format.errors import CaptokenError, StoreError
 from captoken.issuance.registry._rules import first_floor
 from captoken.issuance.registry._tables import (
     TABLES,
-    Asked,
     Entering,
     RegistryTables,
     Row,
     Run,
+    Statement,
     begin,
 )
 from captoken.stores import postgres as stores
@@ -171,7 +171,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
             yield run
 
     @contextmanager
-    def _to_enter(self, first: Sequence[Asked]) -> Generator[Entering]:
+    def _to_enter(self, first: Sequence[Statement]) -> Generator[Entering]:
         # At the level that `ready` wants, each statement sees what was committed before it: what
         # is asked behind the lock sees what the one before has written.
         opening: list[Composed] = [
@@ -180,7 +180,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
             (self._floors, self._floor_facts()),
         ]
         statements = [*opening, *self._composed_of(first)]
-        last: list[Asked] = []
+        last: list[Statement] = []
         with self._transaction(statements, last) as (cursor, told):
             run = self._run_by(cursor)
 
@@ -227,7 +227,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     def _transaction(
         self,
         first: Sequence[Composed] = (),
-        last: Sequence[Asked] = (),
+        last: Sequence[Statement] = (),
     ) -> Generator[tuple[Cursor, list[list[Row]]]]:
         """One transaction, and what `begin` and its first statements gave. With `last`, it ends.
 
@@ -286,12 +286,12 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     def _run_by(self, cursor: Cursor) -> Run:
         """What runs statements, as the tables' own code writes them."""
 
-        def run(asked: Sequence[Asked]) -> list[list[Row]]:
+        def run(asked: Sequence[Statement]) -> list[list[Row]]:
             return _together(cursor, self._composed_of(asked))
 
         return run
 
-    def _composed_of(self, asked: Sequence[Asked]) -> list[Composed]:
+    def _composed_of(self, asked: Sequence[Statement]) -> list[Composed]:
         """Statements as the server reads them, with their values beside them."""
         return [(self._compose(text), values) for text, values in asked]
 
@@ -314,7 +314,7 @@ def _risen(floors: list[Row]) -> int | None:
     return its if its > known else None
 
 
-def _set_back(floor: int) -> list[Asked]:
+def _set_back(floor: int) -> list[Statement]:
     """What is written where a server was set back: what was out may have ended in what was lost."""
     return [
         ("update registry_tasks set past = 1 where past == 0 and begun <= ?", (floor,)),

@@ -16,10 +16,10 @@ from captoken._format.errors import StoreError
 from captoken.issuance.registry._rules import first_floor
 from captoken.issuance.registry._tables import (
     TABLES,
-    Asked,
     RegistryTables,
     Row,
     Run,
+    Statement,
     begin,
 )
 from captoken.stores._rules import checked_floor
@@ -77,7 +77,7 @@ class SQLiteRegistry(RegistryTables, SQLiteStore):
 def run_by(execute: Execute) -> Run:
     """What runs statements on a connection, as the tables' own code writes them."""
 
-    def run(asked: Sequence[Asked]) -> list[list[Row]]:
+    def run(asked: Sequence[Statement]) -> list[list[Row]]:
         try:
             return [execute(statement, values).fetchall() for statement, values in asked]
 

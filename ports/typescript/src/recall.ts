@@ -29,7 +29,7 @@ import { overlayEntry, type Entry, type Selector } from "./language/overlay.js";
 import type { Signer } from "./proof.js";
 import { holderOf } from "./language/lineage.js";
 import { Denied, shownBy, type Verifier } from "./verification/verifier.js";
-import type { Genuine } from "./verification/authenticate.js";
+import type { AuthenticatedToken } from "./verification/authenticate.js";
 import { type Seconds } from "./writing/compose.js";
 import { MEANS, readClock, type Means } from "./writing/means.js";
 import { withProof } from "./writing/proving.js";
@@ -296,7 +296,7 @@ export class ControlPlane {
 }
 
 /** The link is computed, and the MAC shows that whoever asks had the token there (37.3 to 37.5). */
-function wanted(genuine: Genuine, { after, links, stated, mac, why }: Request): Wanted {
+function wanted(genuine: AuthenticatedToken, { after, links, stated, mac, why }: Request): Wanted {
   const handed = [...genuine.links.entries()].filter(
     ([, link]) => link.kind === "link" && link.says.to !== undefined,
   );

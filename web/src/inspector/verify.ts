@@ -9,7 +9,7 @@ import {
   firstUnsigned,
   placeOf,
 } from "../../../ports/typescript/src/verification/authenticate.js";
-import type { Genuine } from "../../../ports/typescript/src/verification/authenticate.js";
+import type { AuthenticatedToken } from "../../../ports/typescript/src/verification/authenticate.js";
 import { judge } from "../../../ports/typescript/src/verification/judge.js";
 import { plain } from "../plain";
 import type { TokenRead } from "./read";
@@ -134,7 +134,7 @@ function verdictOf(token: TokenRead, keyring: Keyring, server: string, now: numb
 }
 
 // The first change of key that the key before has not signed.
-function unsigned(genuine: Genuine): Refused | undefined {
+function unsigned(genuine: AuthenticatedToken): Refused | undefined {
   const custody = firstUnsigned(genuine);
   const placed =
     custody && genuine.placed.find(({ at, isDischarge }) => at === custody.at && !isDischarge);
@@ -154,7 +154,7 @@ function serversOf({ capability }: TokenRead, given: string): string[] {
 }
 
 // Why a server would refuse it now, whatever is asked. It has no overlay, no ledger and no request.
-function nowOf(genuine: Genuine, servers: readonly string[], now: number): Refused[] {
+function nowOf(genuine: AuthenticatedToken, servers: readonly string[], now: number): Refused[] {
   const server = {
     audiences: new Set(servers),
     takesUnaddressed: servers.length === 0,

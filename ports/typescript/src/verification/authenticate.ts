@@ -57,7 +57,7 @@ export interface Custody {
 }
 
 /** A token whose signature and discharges held, and whose links could be read. Not a permission. */
-export interface Genuine {
+export interface AuthenticatedToken {
   readonly kind: "genuine";
   readonly root: Root;
   /** The tag after each link: a secret. */
@@ -91,7 +91,7 @@ export function authenticate(
   given: string | Parts,
   keys: KeyLookup,
   vocabulary: Vocabulary,
-): Genuine | Broken {
+): AuthenticatedToken | Broken {
   let parts: Parts;
   let root: Root;
   try {
@@ -172,7 +172,7 @@ function read(
   { packet, discharges, proof }: Parts,
   all: readonly Bytes[],
   vocabulary: Vocabulary,
-): Genuine | Broken {
+): AuthenticatedToken | Broken {
   const tags = all.slice(1);
   const linkIds = tags.map(linkId);
   const answers = answersOf(packet, all, discharges);
@@ -212,7 +212,7 @@ export const adderOf = ({ agent }: Root, links: readonly AnyLink[], at: number):
 
 /** Where a restriction stands, and who added it (33.7). */
 export function placeOf(
-  genuine: Genuine,
+  genuine: AuthenticatedToken,
   { at, isDischarge }: Placed,
 ): { link: number; addedBy: string } {
   return { link: at, addedBy: isDischarge ? DISCHARGER : adderOf(genuine.root, genuine.links, at) };
@@ -246,11 +246,11 @@ const actorsOf = ({ holders }: Lineage, proven: ReadonlySet<string> = new Set())
   });
 
 /** Which change of key is the first that is not signed for, or undefined (28.6). */
-export const firstUnsigned = ({ custody }: Genuine): Custody | undefined =>
+export const firstUnsigned = ({ custody }: AuthenticatedToken): Custody | undefined =>
   custody.find(({ holds }) => !holds());
 
 /** Every holder, with the basis on which its name is known (20.4, 28.7). */
-export function chainOf(genuine: Genuine): Actor[] {
+export function chainOf(genuine: AuthenticatedToken): Actor[] {
   const { links, custody, lineage } = genuine;
   const saysAt = (at: number): Link["says"] => (links[at] as Link).says;
   const isBinding = (link: AnyLink): boolean => link.kind === "link" && link.says.key !== undefined;
@@ -272,4 +272,5 @@ export function chainOf(genuine: Genuine): Actor[] {
   return actorsOf(lineage, proven);
 }
 
-export const keyOf = ({ lineage: { key } }: Genuine): string | undefined => key && b64encode(key);
+export const keyOf = ({ lineage: { key } }: AuthenticatedToken): string | undefined =>
+  key && b64encode(key);

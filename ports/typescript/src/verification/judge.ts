@@ -26,7 +26,7 @@ import {
   adderOf,
   firstUnsigned,
   placeOf,
-  type Genuine,
+  type AuthenticatedToken,
   type Placed,
   type Refusal,
 } from "./authenticate.js";
@@ -85,7 +85,12 @@ const one = (refusal: Refusal, step?: number): Judged => ({
   ...(step && { step }),
 });
 
-export function judge(genuine: Genuine, server: Server, facts: Facts, asked: Asked): Judged {
+export function judge(
+  genuine: AuthenticatedToken,
+  server: Server,
+  facts: Facts,
+  asked: Asked,
+): Judged {
   if (genuine.lineage.owed && asked.isUsed) return one(owed(genuine));
   const age = facts.now - asked.verifiedAt;
   if (server.maxAge !== undefined && (age > server.maxAge || age < -CLOCKS_DIFFER)) {
@@ -116,7 +121,7 @@ export function judge(genuine: Genuine, server: Server, facts: Facts, asked: Ask
 }
 
 /** The end of step 6 (20.2). Here, since it depends on who asks (24.18). */
-function owed(genuine: Genuine): Refusal {
+function owed(genuine: AuthenticatedToken): Refusal {
   const last = genuine.placed.findLast(
     ({ link }) => link.kind === "link" && link.says.delegate_only,
   )!;
@@ -148,7 +153,7 @@ function staleness(
 }
 
 function overlay(
-  genuine: Genuine,
+  genuine: AuthenticatedToken,
   server: Server,
   facts: Facts,
   question: Question | undefined,
@@ -177,7 +182,7 @@ interface Overlaid {
 
 /** What the entries on this token say: those that revoke it first (36.8). */
 function entries(
-  genuine: Genuine,
+  genuine: AuthenticatedToken,
   server: Server,
   facts: Facts,
   found: Overlay,
@@ -215,7 +220,7 @@ function entries(
 // --- step 8 --------------------------------------------------------------------------------------
 
 function situationBefore(
-  { root }: Genuine,
+  { root }: AuthenticatedToken,
   server: Server,
   facts: Facts,
   age: number | undefined,
@@ -228,12 +233,12 @@ function situationBefore(
   return { now: facts.now, leeway: server.leeway, audiences, task: root.task, overlayAge: age };
 }
 
-const readable = ({ placed }: Genuine): { link: Link; place: Placed }[] =>
+const readable = ({ placed }: AuthenticatedToken): { link: Link; place: Placed }[] =>
   placed.flatMap((place) => (place.link.kind === "link" ? [{ link: place.link, place }] : []));
 
 /** The facts that all links leave: the audiences and the token's task. */
 export function situationAfter(
-  genuine: Genuine,
+  genuine: AuthenticatedToken,
   server: Server,
   facts: Facts,
   age?: number,
@@ -246,7 +251,7 @@ export function situationAfter(
 
 /** In two passes, each link by link and by key: a dead token learns no more than that (24.5). */
 function caveats(
-  genuine: Genuine,
+  genuine: AuthenticatedToken,
   server: Server,
   facts: Facts,
   question: Question | undefined,
@@ -287,7 +292,7 @@ function caveats(
 }
 
 /** Why a server must not take a token for what it names, or fails to name (16.2, 38.6, 30.6). */
-function misaddressedBy(genuine: Genuine, server: Server): string | undefined {
+function misaddressedBy(genuine: AuthenticatedToken, server: Server): string | undefined {
   const { root, links, lineage } = genuine;
   const isAddressed =
     root.audience !== undefined || links.some((link) => link.kind === "link" && link.says.aud);
@@ -301,7 +306,7 @@ function misaddressedBy(genuine: Genuine, server: Server): string | undefined {
 }
 
 /** Was it for one audience when it was first counted? */
-function isForOneServer({ root, links }: Genuine): boolean {
+function isForOneServer({ root, links }: AuthenticatedToken): boolean {
   let left: ReadonlySet<string> | undefined =
     root.audience === undefined ? undefined : new Set([root.audience]);
   for (const link of links.slice(0, links.findIndex(counts) + 1)) {
@@ -315,7 +320,11 @@ function isForOneServer({ root, links }: Genuine): boolean {
 
 // --- steps 9 and 10 ------------------------------------------------------------------------------
 
-function caller(genuine: Genuine, server: Server, calls: Asked["caller"]): Refusal | undefined {
+function caller(
+  genuine: AuthenticatedToken,
+  server: Server,
+  calls: Asked["caller"],
+): Refusal | undefined {
   if (!calls) return undefined;
   const holder = holderOf(genuine.lineage);
   if (calls.agent !== undefined && calls.agent !== holder) {
@@ -326,7 +335,12 @@ function caller(genuine: Genuine, server: Server, calls: Asked["caller"]): Refus
   return { code: "caller", text: `called from task ${calls.task} with a token for task ${task}` };
 }
 
-function proved(genuine: Genuine, server: Server, facts: Facts, asked: Asked): Use | Refusal {
+function proved(
+  genuine: AuthenticatedToken,
+  server: Server,
+  facts: Facts,
+  asked: Asked,
+): Use | Refusal {
   const bad = (text: string): Refusal => ({ code: "bad_proof", text });
   const { key } = genuine.lineage;
   if (!key) return bad("a proof, and the token is bound to no key");
@@ -363,7 +377,7 @@ function requestOf({ request, question }: Asked): Bytes | undefined {
 
 /** What an access takes from every bucket of the chain (38.3). */
 function reservation(
-  genuine: Genuine,
+  genuine: AuthenticatedToken,
   server: Server,
   facts: Facts,
   { stated }: Question,
@@ -384,7 +398,7 @@ function reservation(
 }
 
 /** Until when its buckets are asked about; undefined is for good (38.10). */
-function keptUntilOf({ links }: Genuine, { leeway }: Server): number | undefined {
+function keptUntilOf({ links }: AuthenticatedToken, { leeway }: Server): number | undefined {
   let latest = 0;
   let least: number | undefined;
   for (const link of links) {

@@ -23,7 +23,7 @@ import {
   type Actor,
   type Attribution,
   type Broken,
-  type Genuine,
+  type AuthenticatedToken,
   type Refusal,
 } from "./authenticate.js";
 import {
@@ -237,9 +237,18 @@ function outcome(ask: () => unknown): { value: unknown } | { error: unknown } {
 }
 
 // What grants and the control plane ask of a verifier, and nobody outside this library can.
-let decideBy: (verifier: Verifier, genuine: Genuine, asked: Asked, how: Commit) => Steps<DryRun>;
+let decideBy: (
+  verifier: Verifier,
+  genuine: AuthenticatedToken,
+  asked: Asked,
+  how: Commit,
+) => Steps<DryRun>;
 let settleBy: (verifier: Verifier, id: Bytes, taken: ReadonlyMap<string, number>) => Steps<boolean>;
-let shownTo: (verifier: Verifier, text: string, request: Bytes) => { genuine: Genuine } | Denial;
+let shownTo: (
+  verifier: Verifier,
+  text: string,
+  request: Bytes,
+) => { genuine: AuthenticatedToken } | Denial;
 
 /** The genuine token behind a text that is only shown, to recall what is below it (37.2). */
 export const shownBy: typeof shownTo = (verifier, text, request) =>
@@ -332,7 +341,7 @@ export class Verifier {
     return grantOf(this.check(text, null, asking));
   }
 
-  #shown(text: string, request: Bytes): { genuine: Genuine } | Denial {
+  #shown(text: string, request: Bytes): { genuine: AuthenticatedToken } | Denial {
     const now = readClock(this.#means.clock);
     const found = this.#authenticated(text);
     if (found.kind === "broken") return denial(now, found.who, [found.refusal], found.step);
@@ -341,7 +350,7 @@ export class Verifier {
     return decision.allowed ? { genuine: found } : decision;
   }
 
-  #authenticated(text: string | Token): Genuine | Broken {
+  #authenticated(text: string | Token): AuthenticatedToken | Broken {
     const keyring = keyringOf(this.#source);
     const given = typeof text === "object" ? boundParts(text) : text;
     return authenticate(
@@ -369,7 +378,7 @@ export class Verifier {
   }
 
   /** Steps 7 to 11 for a genuine token. What grants ask. */
-  *#decide(genuine: Genuine, asked: Asked, how: Commit): Steps<Decision | WouldAllow> {
+  *#decide(genuine: AuthenticatedToken, asked: Asked, how: Commit): Steps<Decision | WouldAllow> {
     const facts = this.#facts();
     const who = attributionOf(genuine, this.#server, facts);
     const judged = judge(genuine, this.#server, facts, asked);
@@ -404,7 +413,7 @@ export class Verifier {
   /** Commit one effect, or look what would come of it: why it cannot be had, or undefined. */
   *#taken(
     effect: Effect,
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     facts: Facts,
     isLook: boolean,
   ): Steps<Refusal | undefined> {
@@ -444,7 +453,7 @@ export class Verifier {
 
   *#reserved(
     reservation: Reservation,
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     now: number,
     isLook: boolean,
   ): Steps<Refusal | undefined> {
@@ -467,7 +476,7 @@ export class Verifier {
 
   /** Effects took long, or an overlay came: judged again, and a denial gives back (24.20). */
   *#again(
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     asked: Asked,
     facts: Facts,
     effects: readonly Effect[],
@@ -532,7 +541,7 @@ function grantOf(decision: Decision): Grant {
   return decision.grant;
 }
 
-function attributionOf(genuine: Genuine, server: Server, facts: Facts): Attribution {
+function attributionOf(genuine: AuthenticatedToken, server: Server, facts: Facts): Attribution {
   const { task } = situationAfter(genuine, server, facts);
   return { root: genuine.root, chain: chainOf(genuine), task, linkIds: genuine.linkIds };
 }
@@ -544,11 +553,11 @@ function attributionOf(genuine: Genuine, server: Server, facts: Facts): Attribut
  */
 export class Grant {
   readonly #verifier: Verifier;
-  readonly #genuine: Genuine;
+  readonly #genuine: AuthenticatedToken;
   readonly #server: Server;
   readonly #asked: Asked;
   /** What the issuer said: the only identity to authorize on. */
-  readonly issued: Genuine["root"];
+  readonly issued: AuthenticatedToken["root"];
   /** Every holder, the last one being who acts. */
   readonly chain: readonly Actor[];
   readonly task: string;
@@ -559,7 +568,7 @@ export class Grant {
   constructor(
     made: typeof MADE,
     verifier: Verifier,
-    genuine: Genuine,
+    genuine: AuthenticatedToken,
     server: Server,
     asked: Asked,
     effects: readonly Effect[],
