@@ -406,4 +406,4 @@ def wrong_certificates(recipe: Recipe, spire: Agent, fetch: str, curl: str, trus
     said = recipe.sh(re.sub(r"--cert \S+ --key \S+", headers, curl).replace(recipe.places["https://issuer.example"], recipe.service))
     told(recipe, said, "no path leads from it to an authority")
     assert "cert is not valid at validation time" in recipe.log
-    recipe.says("it is an authority's")  # of which test_x509_svid has the cases
+    recipe.says("it is an authority's")  # of which test_certificates has the cases

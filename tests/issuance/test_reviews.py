@@ -14,8 +14,8 @@ from captoken.issuance.registry import MemoryRegistry
 
 from .fixtures import KEYRING, LEASE, POLICY, policy
 from .registries import tasks
+from .test_certificates import ACME, ROBOT, STRANGER, Door, denied, good
 from .test_issuance import World, exchange, nightly, proof, svid, workflow
-from .test_x509_svid import ACME, ROBOT, STRANGER, Door, denied, good
 
 
 class Asked:

@@ -27,7 +27,7 @@ from .authority import Authority, Shown
 from .office import KEYRING, at_sales
 from .signing import Provider
 from .standins import proxy
-from .test_x509_svid import POLICY, ROBOT, SECRET
+from .test_certificates import POLICY, ROBOT, SECRET
 
 NOW = int(time())
 ACME, STRANGER = Authority(now=NOW), Authority(now=NOW)

@@ -51,10 +51,10 @@ _POSTGRES = (
 
 SQLITE = Room(
     [f"captoken/adapters/_sqlite/{name}.py" for name in _SQLITE.split()],
-    ["tests/adapters/test_row_budgets.py", *sorted(glob("tests/adapters/test_sqlite*.py"))],
+    ["tests/adapters/test_usage_meter.py", *sorted(glob("tests/adapters/test_sqlite*.py"))],
 )
 POSTGRES = Room(
     [f"captoken/adapters/_postgres/{name}.py" for name in _POSTGRES.split()],
-    [f"tests/adapters/test_{name}.py" for name in ("postgres", "postgres_grammar", "postgres_told", "row_budgets_postgres")],
+    [f"tests/adapters/test_{name}.py" for name in ("postgres", "postgres_grammar", "postgres_told", "usage_meter_postgres")],
 )
 ROOMS = {"core": CORE, "kernel": KERNEL, "sqlite": SQLITE, "postgres": POSTGRES}

@@ -15,7 +15,7 @@ from captoken.errors import GuardError
 from captoken.stores.memory import MemoryLedger
 from tests.fixtures import mint, verifier
 
-from .test_row_budgets import all_that_is_told
+from .test_usage_meter import all_that_is_told
 
 OPERATIONS = ["select", "insert", "update", "delete"]
 ALL = {"allow": {"sales": OPERATIONS, "marks": OPERATIONS, "noted": ["execute"]}}
