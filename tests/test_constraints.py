@@ -199,6 +199,15 @@ def test_a_token_whose_links_leave_many_urls_is_judged_shown_and_cut() -> None:
     assert len(lines) == 1 and lines[0].startswith('where {"x": {"url": ["ws://a.x.y/a"')
 
 
+def test_each_of_each_holds_every_list_to_its_own_bound() -> None:
+    """All lists are judged together: by their number of items one by one, and by what is no list among them."""
+    two = read_constraint({"each": {"each": {"max": 5}, "most": 2}, "most": 3})
+    for value in ([], [[]], [[1, 2], [3], []], [[5, 5], [5, 5], [5, 5]]):
+        assert two.accepts(value), value
+    for value in ([[1, 2, 3]], [[1], [1, 2, 3]], [[], [], [], []], [[1], 2], [[1], "ab"], [[1], None], [[6]], [[1], [[1]]], [1], [{}]):
+        assert not two.accepts(value), value
+
+
 def test_each_is_no_deeper_than_four_and_never_a_crash() -> None:
     nested: Any = {"in": ["x"]}
     for _ in range(4):

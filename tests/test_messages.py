@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +19,9 @@ from unittest.mock import patch
 
 import pytest
 
-from captoken import Access, AsyncVerifier, CaptokenError, Decision, Denied, Issuer, Keyring, Token, Verifier
+from captoken import Access, AsyncVerifier, CaptokenError, Decision, Denied, Issuer, Keyring, Token, Verifier, proof
+from captoken._format import clocks, names, public_keys
+from captoken._format.encoding import b64encode
 from captoken._language.access import Caller
 from captoken._language.capability import rights_of
 from captoken._language.caveats import V1, Vocabulary
@@ -378,6 +382,17 @@ def attempted(what: str, call: Callable[[], object]) -> Iterator[str]:
         yield f"{what}: {type(error).__name__}: {error}"
 
 
+def answers(call: str, made: Callable[[Any], object], values: Iterable[Any]) -> Iterator[str]:
+    """What is said of the values: of which first, and of how many."""
+    first: dict[str, str] = {}
+    told: Counter[str] = Counter()
+    for value in values:
+        for text in attempted(call, partial(made, value)):
+            first.setdefault(text, repr(value)[:60])
+            told[text] += 1
+    yield from (f"{text} (of {first[text]}, {count})" for text, count in told.items())
+
+
 def mistakes() -> Iterator[str]:
     """Each argument with what is no value of it: what is said, of which value first, and of how many."""
     wide = mint(tables=["*"], operations=["*"], tools={"*": {}}, expires_at=NOW + 86400)
@@ -398,13 +413,67 @@ def mistakes() -> Iterator[str]:
     ]  # fmt: skip
     for call, made, arguments in calls:
         for name in arguments:
-            first: dict[str, str] = {}
-            told: Counter[str] = Counter()
-            for value in ODD:
-                for text in attempted(f"{call} {name}", lambda made=made, name=name, value=value: made(name, value)):
-                    first.setdefault(text, repr(value))
-                    told[text] += 1
-            yield from (f"{text} (of {first[text]}, {count})" for text, count in told.items())
+            yield from answers(f"{call} {name}", partial(made, name), ODD)
+
+
+NEARLY: tuple[Any, ...] = (
+    b"", b"x", bytes(32), bytes(64), "caf\u00e9", "\ud800", "acme:region", "5m", "1h30m", "5", 0, 0.5, -0.5, 2**53 - 1, 1 - 2**53, 1 << 70, float("nan"), float("inf"),
+    datetime(2026, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 900_000, UTC), datetime(2026, 1, 1), b64encode(bytes(32)), HOLDER.public,
+    HOLDER.public[:-1], DISCHARGER.public, "sales", "sales.*", "*", "a/../b", "a\u0301", "a" * 300,
+)  # fmt: skip
+LIKE_EVIDENCE = {"key": b64encode(bytes(32)), "state": b64encode(bytes(32)), "body": "{}", "signature": b64encode(bytes(64))}
+
+
+def same(answer: Any, value: Any) -> str:
+    return "as it was given" if answer == value else str(answer)
+
+
+class Signs(NamedTuple):
+    """A signer, of whose signature anything may be."""
+
+    signature: Any
+    public: Any = HOLDER.public
+
+    def sign(self, message: bytes) -> Any:
+        return self.signature
+
+
+def given() -> Iterator[str]:
+    """What the functions below the writers say of an argument, and answer."""
+    values = (*ODD, *NEARLY)
+    bound = mint(**SALES, key=HOLDER.public)
+    http, mcp = {"method": "GET", "origin": "https://a.example", "target": "/a?b"}, {"method": "tools/call", "name": "pay"}
+    at = {"audience": "db", "expires_in": 60, "clock": clock()}
+    for name in ("method", "origin", "target", "body"):
+        yield from answers(f"http_request {name}", lambda value, name=name: proof.http_request(**{**http, name: value}).hex()[:16], values)
+    for name in ("method", "name", "arguments"):
+        yield from answers(f"mcp_request {name}", lambda value, name=name: proof.mcp_request(**{**mcp, name: value}).hex()[:16], values)
+    yield from answers("request_digest", lambda value: proof.request_digest(value).hex()[:16], values)
+    yield from answers("a request", lambda value: str(len(bound.present(signer=HOLDER, request=value, **at))), values)
+    yield from answers("a signature", lambda value: str(len(bound.present(signer=Signs(value), **at))), values)
+    yield from answers("a signer's key", lambda value: str(len(bound.present(signer=Signs(bytes(64), value), **at))), values)
+    yield from answers("a clock", lambda value: str(len(bound.present(signer=HOLDER, **{**at, "clock": lambda: value}))), values)
+    yield from answers("evidence", lambda value: str(proof.Evidence.from_dict(value)), values)
+    for name in LIKE_EVIDENCE:
+        yield from answers(f"evidence {name}", lambda value, name=name: proof.Evidence.from_dict({**LIKE_EVIDENCE, name: value}).as_dict(), values)
+    yield from answers("read_clock", lambda value: str(clocks.read_clock(lambda: value)), values)
+    yield from answers("duration", lambda value: str(clocks.duration(value)) if isinstance(value, str) else None, values)
+    yield from answers("epoch_seconds", lambda value: str(clocks.epoch_seconds(value, "a moment")), values)
+    yield from answers("signing_key", lambda value: public_keys.signing_key(value).hex(), values)
+    yield from answers("exchange_key", lambda value: public_keys.exchange_key(value, "a key").hex(), values)
+    for check in (names.name, names.namespaced, names.task, names.free_name, names.segmented, names.pattern, names.encoded, names.exact_str, names.frozen_copy):
+        yield from answers(check.__name__, lambda value, check=check: same(check(value, "what is given"), value), (*ODD[:13], *NEARLY))
+    yield from answers("Vocabulary", Vocabulary, ODD[:2])
+    access = Access(table="sales", operation="select")
+    yield from answers("composed", names.composed, values)
+    for act in (lambda: setattr(access, "table", "hr"), lambda: delattr(access, "table"), lambda: setattr(V1, "x", 1), lambda: delattr(V1, "x")):
+        with pytest.raises(AttributeError) as caught:
+            act()
+        yield f"immutable: {caught.value}"
+    for sealed in (bound, bound.unverified, V1, KEYRING):
+        with pytest.raises(TypeError) as refused:
+            pickle.dumps(sealed)
+        yield f"pickled: {refused.value}"
 
 
 def standing() -> Iterator[str]:
@@ -516,7 +585,7 @@ def left(token: Token | str) -> str:
     return f"{parsed.unverified.capability.json()}"
 
 
-PARTS = (vectors, decisions, models, words, ill, failing, shown, standing, mistakes, wider)
+PARTS = (vectors, decisions, models, words, ill, failing, shown, standing, mistakes, given, wider)
 
 
 def transcript(part: Callable[[], Iterator[str]]) -> str:
