@@ -33,7 +33,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from time import time
 from types import TracebackType
 from typing import Self, Unpack
@@ -61,6 +61,8 @@ from captoken.control.operator import Operator
 from captoken.keys.files import write_private
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import AuditKey, OperatorKey
+from captoken.stores import sqlite
+from captoken.stores._schema import Schema, Step, Upgrade, upgrade_of
 from captoken.stores.own_process import tell_of_forks, unforked
 from captoken.stores.ports import Head
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
@@ -78,8 +80,11 @@ _STORES = "office.db"
 _AUDIT = "audit.json"
 _TRAIL = "trail.jsonl"
 _TRAIL_SEEN = "trail.jsonl.seen"
-_FILES = (_KEYRING, _OPERATOR, _SEEN, _OVERLAY, _STORES, _AUDIT, _TRAIL, _TRAIL_SEEN)
-_VERSION = 2  # of this list of files
+_FILES_OF_1 = (_KEYRING, _OPERATOR, _SEEN, _STORES, _AUDIT, _TRAIL)
+_FILES = (*_FILES_OF_1, _OVERLAY, _TRAIL_SEEN)
+
+# Of the list of files.
+_VERSION = Schema("office", (Step(f"moves the overlay to {_OVERLAY}, and adds {_TRAIL_SEEN}"),))
 
 _LIST = "office.json"
 _LOCK = "lock"
@@ -165,6 +170,20 @@ class Office:
             office._take(audience, by, values, vocabulary, clock)
             office._closing = closing.pop_all()
         return office
+
+    @staticmethod
+    def upgrade(folder: str | os.PathLike[str], *, apply: bool = False) -> list[Upgrade]:
+        """What brings an office to the version of this code; with `apply`, it is done.
+
+        Whoever is killed meanwhile leaves the old one, or the new one. Raises StoreError, also for
+        a folder that another process has opened.
+        """
+        path = os.fspath(folder)
+        if not os.path.lexists(os.path.join(path, _LIST)):
+            raise _problem(path, f"there is no {_LIST} in it: it is no office")
+        _check_folder(path)
+        with _told_by_folder(path), closing(_Lock(path)):
+            return _upgraded(path, apply)
 
     def _take(
         self,
@@ -583,14 +602,30 @@ def _make(folder: str, by: str, clock: Clock) -> None:
     snapshots.close()
     keep_seen(path(_SEEN), operator.seen)
     TrailFile(path(_TRAIL)).close()
-    write_private(path(_TRAIL_SEEN), b"")
+    _write_list(folder)
 
-    write_private(path(_LIST), encode_json({"files": sorted(_FILES), "v": _VERSION}) + b"\n")
+
+def _write_list(folder: str) -> None:
+    """What there is in an office: the last thing that is written when one is made."""
+    # No record of the trail was seen yet.
+    write_private(os.path.join(folder, _TRAIL_SEEN), b"")
+    stated = {"files": sorted(_FILES), "v": _VERSION.version}
+    write_private(os.path.join(folder, _LIST), encode_json(stated) + b"\n")
 
 
 def _check_files(folder: str) -> None:
-    """Raise StoreError where a file is missing, or is not ours alone."""
-    for name in (_LIST, *_listed(folder)):
+    """Raise StoreError where a file is missing, or is not ours alone, or of another version."""
+    version = _listed(folder)
+    if version == 1 and _has_moved(folder):
+        _write_list(folder)  # who was to do that was cut off
+        version = _VERSION.version
+    _VERSION.check(f"the office {shown_file(folder)}", version, shown_file(folder))
+    _check_there(folder, _FILES)
+
+
+def _check_there(folder: str, files: Iterable[str]) -> None:
+    """Raise StoreError where one of these is missing, or is not ours alone."""
+    for name in (_LIST, *files):
         try:
             found = os.lstat(os.path.join(folder, name))
         except FileNotFoundError:
@@ -604,23 +639,47 @@ def _check_files(folder: str) -> None:
             raise _problem(folder, f"{name} {wrong}")
 
 
-def _listed(folder: str) -> tuple[str, ...]:
-    """The files that there have to be. Raises StoreError for a list that is none of ours."""
+def _listed(folder: str) -> int:
+    """The version of the list of files. Raises StoreError for a list that is none of ours."""
     with open(os.path.join(folder, _LIST), "rb") as file:
         text = file.read(1 << 16)
     try:
         stated = decode_json(text.removesuffix(b"\n"))
     except EncodingError:
         stated = {}
-    if stated == {"files": sorted(_FILES), "v": _VERSION}:
-        return _FILES
+    for known, files in enumerate((_FILES_OF_1, _FILES), start=1):
+        if stated == {"files": sorted(files), "v": known}:
+            return known
+    version = stated.get("v")
+    if type(version) is int and version > _VERSION.version:
+        return version  # a newer one, whatever files it has
+    raise _problem(folder, f"{_LIST} is no list of the files of an office")
 
-    if stated.get("v") == 1:
-        raise StoreError(
-            f"the office {shown_file(folder)}: an earlier version made it, with the overlay in "
-            f"{_STORES}: open it with that version, or begin with an empty folder"
-        )
-    raise _problem(folder, f"{_LIST} is no list of the files of an office of this version")
+
+def _has_moved(folder: str) -> bool:
+    """Does the overlay of an office of version 1 lie in a file of its own, as it is to?"""
+    try:
+        SQLiteSnapshots(os.path.join(folder, _OVERLAY)).close()
+    except StoreError:
+        return False
+    return True
+
+
+def _upgraded(folder: str, apply: bool) -> list[Upgrade]:
+    """What is to be done with the office, and with each of its stores. Raises StoreError."""
+    version = _listed(folder)
+    found = [upgrade_of(_VERSION, f"the office {shown_file(folder)}", version)]
+    stores, overlay = os.path.join(folder, _STORES), os.path.join(folder, _OVERLAY)
+    if version > 1 or _has_moved(folder):
+        for path in (stores, overlay):
+            found += sqlite.upgrade(path, apply=apply)
+    else:
+        _check_there(folder, _FILES_OF_1)
+        found += sqlite.upgrade(stores, apply=apply, overlay=overlay)
+    # With the list it is a new one. From when the overlay has moved, `open` would write that, too.
+    if apply and version == 1:
+        _write_list(folder)
+    return found
 
 
 def _whole_lines(path: str) -> Iterator[bytes]:

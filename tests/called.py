@@ -48,6 +48,7 @@ PARTS: dict[str, Part] = {
     "ports.proofs": Part("stores/ports.py", "stores/ports.py"),
     "ports.ledger": Part("stores/ports.py", "stores/ports.py"),
     "postgres.begin": Part("stores/postgres.py", "stores/postgres.py", (("self._ask_known", "super()._ask"),)),
+    "postgres.versions": Part("stores/postgres.py", "stores/postgres.py"),
     "postgres.ask": Part("stores/postgres.py", "stores/postgres.py", (("_ask_known", "_ask"),)),
     "current": Part("current.py", "current.py", (("asend", "send"), ("athrow", "throw"), ("Generator[Any, Any]", "Generator[Any, Any, Any]"))),
     "adapters.database": Part(

@@ -114,12 +114,17 @@ def test_a_list_of_files_that_is_another_ones_is_refused(folder: Path, clock: Fi
 
 
 def test_an_office_of_an_earlier_version_says_so(folder: Path, clock: FixedClock) -> None:
-    """It had the overlay beside the counts, which cannot be read without the right to write."""
+    """It had the overlay beside the counts. Once that has moved it is a new one, whose list is written by whoever opens it."""
     opened(folder, clock).close()
-    files = [name for name in FILES if name not in ("office.json", "overlay.db")]
+    (folder / "trail.jsonl.seen").unlink()
+    (folder / "overlay.db").rename(folder / "elsewhere.db")
+    files = sorted(name for name in FILES if name not in ("office.json", "overlay.db", "trail.jsonl.seen"))
     (folder / "office.json").write_text(json.dumps({"files": files, "v": 1}, separators=(",", ":")) + "\n")
-    with pytest.raises(StoreError, match=r"an earlier version made it, with the overlay in office\.db: open it with that version"):
+    with pytest.raises(StoreError, match=r"office has schema version 1, from an earlier captoken, .* run `captoken upgrade "):
         opened(folder, clock)
+    (folder / "elsewhere.db").rename(folder / "overlay.db")
+    opened(folder, clock).close()
+    assert json.loads((folder / "office.json").read_text())["v"] == 2
 
 
 def test_a_folder_that_others_can_enter_or_that_is_a_link_is_refused(folder: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ THEIRS = {
     "captoken/adapters/issuance.py:reload": FOR_THE_LOG,
     "captoken/cli/console/app.py:__call__": FOR_THE_LOG,
     "captoken/cli/console/index.py:_take": OPERATING_SYSTEM,
-    "captoken/cli/postgres.py:_connected": DATABASE,
+    "captoken/cli/postgres.py:connected": DATABASE,
     "captoken/control/_shelf.py:fold": FOR_THE_LOG,
     "captoken/issuance/certificates.py:_check_path": FOR_THE_LOG,
     "captoken/issuance/desk.py:keyring": FOR_THE_LOG,
@@ -46,7 +46,7 @@ THEIRS = {
     "captoken/local.py:_check_folder": OPERATING_SYSTEM,
     "captoken/local.py:_told_by_folder": OPERATING_SYSTEM,
     "captoken/stores/sqlite.py:_file_there": OPERATING_SYSTEM,
-    "captoken/stores/sqlite.py:_make": OPERATING_SYSTEM,
+    "captoken/stores/sqlite.py:_make_file": OPERATING_SYSTEM,
     "captoken/stores/sqlite.py:_transaction": DATABASE,
     "captoken/stores/trail_file.py:__init__": OPERATING_SYSTEM,
 }

@@ -31,6 +31,7 @@ from captoken.cli.problems import TOLD, problem
 from captoken.cli.propose import propose
 from captoken.cli.renewing import operate
 from captoken.cli.scenarios import test
+from captoken.cli.upgrade import upgrade
 from captoken.cli.write import attenuate, delegate, mint, present
 
 INTERRUPTED = 130
@@ -51,6 +52,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         renew,
         overlay,
         console,
+        upgrade,
     ),
     "Auditor, of what a server has kept": (audit, blast_radius),
     "Developer, who tests what a token permits": (test,),

@@ -112,7 +112,7 @@ def plan(
         _say_plan(roles.plan_sql(login, planned, adopt=adopt), as_json)
         return 0
 
-    with _connected(dsn) as connection:
+    with connected(dsn) as connection:
         tables = roles.tables_of(connection)
         sql = roles.plan_sql(
             login,
@@ -171,7 +171,7 @@ def audit(login: str, dsn: str, as_json: bool) -> int:
     1: something was. What a function does, nobody but its owner can say.
     """
     roles = _roles()
-    with _connected(dsn) as connection:
+    with connected(dsn) as connection:
         found = roles.audit(connection, login)
     if as_json:
         say_json({"found": list(found)})
@@ -181,12 +181,19 @@ def audit(login: str, dsn: str, as_json: bool) -> int:
 
 def _roles() -> ModuleType:
     """What plans and audits roles. Imported here, since most commands need no extra but `cli`."""
-    try:
+    with needing("postgres"):
         from captoken.adapters._postgres import roles
-    except ImportError:
-        message = "this needs an extra: pip install 'captoken[postgres]'"
-        raise click.ClickException(message) from None
     return roles
+
+
+@contextmanager
+def needing(name: str) -> Generator[None]:
+    """What a command imports, by an extra. Raises ClickException where that is not installed."""
+    try:
+        yield
+    except ImportError:
+        message = f"this needs an extra: pip install 'captoken[{name}]'"
+        raise click.ClickException(message) from None
 
 
 def _say_found(found: Sequence[str], login: str) -> int:
@@ -201,7 +208,7 @@ def _say_found(found: Sequence[str], login: str) -> int:
 
 
 @contextmanager
-def _connected(dsn: str) -> Generator[Connection[Any], None, None]:
+def connected(dsn: str) -> Generator[Connection[Any], None, None]:
     """A connection. What the database says of an error comes as one line.
 
     It comes without the connection string, which can have a password in it.

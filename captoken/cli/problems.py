@@ -50,6 +50,7 @@ _SENTENCES = (
     ),
     ("is there already: open it, or", "is there already: leave out --create, or"),
     ("table and operation are stated together", "--table and --operation go together"),
+    ("name one by overlay=", "name one by --overlay"),
     ("why is empty: say why", "--why is empty: say why"),
     ("resume is empty: say why", "--why is empty: say why"),
     ("until is over already: it is a time, in seconds since the epoch", "--until is over already"),

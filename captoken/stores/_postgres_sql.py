@@ -68,6 +68,7 @@ from __future__ import annotations
 import re
 
 from captoken._format.signed import TAIL_BYTES
+from captoken.stores._schema import SAYS_VERSION, VERSIONS, Schema, Step
 from captoken.stores.ports import DELTAS, FULL, KEPT, MOST_BUCKETS
 
 _TYPES = "text|bytea|void|oid|regclass"
@@ -86,9 +87,90 @@ def qualified(statement: str) -> str:
     return placed.replace("(pg_catalog.==)", "(pg_catalog.=)")
 
 
-_TEXT = """
-create schema if not exists captoken;
+def saying(schema: Schema, table: str) -> str:
+    """The statement that says the version of tables, where they are made; `table` is one of them.
 
+    Raises CT004 where they are there, in another version.
+    """
+    says = f"""
+do $$ begin
+    if to_regclass('captoken.{VERSIONS}') is null then
+        if to_regclass('captoken.{table}') is not null then
+            raise exception using errcode = 'CT004', message = 'captoken: an earlier version made '
+                'these tables: run captoken upgrade';
+        end if;
+        create table captoken.{VERSIONS} (store text primary key, version integer not null);
+    end if;
+    if to_regclass('captoken.{table}') is null then
+        insert into captoken.{VERSIONS} values ('{schema.store}', {schema.version})
+            on conflict (store) do update set version = excluded.version;
+    elsif not exists (
+        select from captoken.{VERSIONS}
+        where store == '{schema.store}' and version == {schema.version}
+    ) then
+        raise exception using errcode = 'CT004', message = 'captoken: another version made '
+            'these tables: run captoken upgrade';
+    end if;
+end $$;
+"""  # noqa: S608, of names that stand in this package
+    return qualified(says)
+
+
+def granted_as(table: str, like: str, *rights: str) -> str:
+    """The statement by which whoever has these rights on one table has them on another, new one."""
+    several = ", ".join(f"'{right}'" for right in rights)
+    grants = f"""
+do $$ declare its record; begin
+    for its in select a.grantee, a.privilege_type as may
+        from pg_catalog.pg_class c, aclexplode(c.relacl) a
+        where c.oid == 'captoken.{like}'::regclass and a.grantee <> c.relowner
+            and a.privilege_type == any(array[{several}])
+    loop
+        execute format(
+            'grant %s on captoken.{table} to %s', its.may,
+            case when its.grantee == 0 then 'public' else its.grantee::pg_catalog.regrole::text end
+        );
+    end loop;
+end $$;
+"""  # noqa: S608, of names that stand in this package
+    return qualified(grants)
+
+
+# The functions of version 1, which were given `lossless` where others are given `seen` now.
+_FACTS = "text, bigint, bigint, bigint, boolean"
+_OF_PROOFS = "bytea, bigint, text, bigint, bigint, bigint, bigint, boolean"
+_OF_COUNTS = (
+    "bytea, bytea[], text[], bigint[], bigint[], bigint, bigint, bigint, text, bigint, text, "
+    "bigint, bigint, bigint, boolean"
+)
+_VERSION_1 = f"""
+drop function if exists captoken.timeline(boolean),
+    captoken.make({_FACTS}, bigint, text[]),
+    captoken.floor_of(text, bigint, bigint, bigint, boolean),
+    captoken.look({_FACTS}),
+    captoken.add({_OF_PROOFS}), captoken.peek_add({_OF_PROOFS}),
+    captoken.reserve({_OF_COUNTS}), captoken.peek_reserve({_OF_COUNTS})
+"""
+
+# What a publication has noted since.
+_WAS_PUBLISHED = """
+update captoken.floors set floor = 1
+    where kind == 'overlay' and exists (select from captoken.overlay)
+"""
+
+# Of all tables and functions here: they are made together.
+SCHEMA = Schema(
+    "stores",
+    (
+        Step(
+            f"{SAYS_VERSION}, knows a server that was set back, and names PostgreSQL's own "
+            "functions with their schema",
+            (qualified(_VERSION_1), qualified(_WAS_PUBLISHED)),
+        ),
+    ),
+)
+
+_TEXT = """
 create table if not exists captoken.floors (
     kind text primary key, floor bigint not null, timeline text not null,
     keys text[] not null default '{}'
@@ -594,8 +676,9 @@ begin
 end $$;
 """
 
-SETUP = (
-    qualified(_TEXT).replace("$kept", str(KEPT))
+SETUP = "create schema if not exists captoken;" + saying(SCHEMA, "floors") + (
+    qualified(_TEXT)
+    .replace("$kept", str(KEPT))
     .replace("$tail", str(TAIL_BYTES))
     .replace("$deltas", str(DELTAS))
     .replace("$most", str(MOST_BUCKETS))

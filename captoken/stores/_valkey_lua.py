@@ -14,6 +14,9 @@ floor, until it rises. `watch` 1: the run is noted and compared, whatever the se
 replica may come later, and be promoted. A server that does not say its run is refused. 0: neither.
 
 `peek` 1: the script answers what it would, and writes nothing.
+
+The versions of the stores under a prefix lie in a hash. What opens a store compares, before it
+writes anything: for another version it answers -1000 and that below it.
 """
 
 from __future__ import annotations
@@ -29,6 +32,11 @@ end
 local function refuse_evicting()
     local policy = string.match(told('memory'), 'maxmemory_policy:([%w-]+)')
     if policy and policy ~= 'noeviction' then error('captoken: evicts') end
+end
+
+local function version_of(key, store)
+    local said = redis.call('HGET', key, store) or '1'
+    return string.match(said, '^[1-9]%d?%d?$') and tonumber(said) or error('captoken: damaged')
 end
 """
 
@@ -100,23 +108,28 @@ end
 """
 )
 
-# Keys: the floor. Arguments: ahead, clock, watch, now, first, keys. 0 if it is there.
+# Keys: the floor, the versions. Arguments: ahead, clock, watch, now, store, version, first, keys.
+# 0 if it is there.
 MAKE = (
     _COMMON
     + """
 if redis.call('HEXISTS', KEYS[1], 'floor') == 1 then return 0 end
-local floor = tonumber(ARGV[5]) or first_of(tonumber(ARGV[4]), tonumber(ARGV[1]), ARGV[2])
+local floor = tonumber(ARGV[7]) or first_of(tonumber(ARGV[4]), tonumber(ARGV[1]), ARGV[2])
 local run = ARGV[3] == '1' and server_of() or ''
-redis.call('HSET', KEYS[1], 'floor', digits(floor), 'server', run, 'keys', ARGV[6])
+redis.call('HSET', KEYS[2], ARGV[5], ARGV[6])
+redis.call('HSET', KEYS[1], 'floor', digits(floor), 'server', run, 'keys', ARGV[8])
 return 1
 """
 )
 
-# Keys: the floor. Arguments: ahead, clock, watch, now.
+# Keys: the floor, the versions. Arguments: ahead, clock, watch, now, store, version.
 LOOK = (
     _COMMON
     + """
 local now, ahead = tonumber(ARGV[4]), tonumber(ARGV[1])
+if redis.call('HEXISTS', KEYS[1], 'floor') == 0 then return -3 end
+local version = version_of(KEYS[2], ARGV[5])
+if version ~= tonumber(ARGV[6]) then return -1000 - version end
 if not floor_of(KEYS[1], now, ahead, ARGV[2], ARGV[3], false) then return -3 end
 return 1
 """
@@ -306,20 +319,29 @@ end
 """
 )
 
-# All of these have three keys: the snapshot, the deltas, the state. They answer -3 for a store that
-# is not there.
+# All of these have four keys: the snapshot, the deltas, the state, the versions. They answer -3 for
+# a store that is not there.
 
-# 0 if it is there.
+# Arguments: store, version. 0 if it is there.
 MAKE_OVERLAY = (
     _OVERLAY
     + """
 if is_there(KEYS[1], KEYS[3]) then return 0 end
+redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[3], 'made', '1')
 return 1
 """
 )
 
-LOOK_OVERLAY = _OVERLAY + "return is_there(KEYS[1], KEYS[3]) and 1 or -3"
+# Arguments: store, version.
+LOOK_OVERLAY = (
+    _OVERLAY
+    + """
+if not is_there(KEYS[1], KEYS[3]) then return -3 end
+local version = version_of(KEYS[4], ARGV[1])
+return version == tonumber(ARGV[2]) and 1 or -1000 - version
+"""
+)
 
 LOAD = (
     _OVERLAY
@@ -384,5 +406,28 @@ for at, line in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
     end
 end
 return false
+"""
+)
+
+# Keys: the versions, the floors of proofs and counts, the snapshot, its state.
+# Arguments: is it to be done?, and the version of each that there is to be.
+#
+# The version that each has, and 0 for a store that is not there. Older ones say the new version
+# from then on: what they keep is the same.
+VERSIONS_OF = (
+    _SAID
+    + """
+local is_made = {
+    redis.call('HEXISTS', KEYS[2], 'floor') == 1, redis.call('HEXISTS', KEYS[3], 'floor') == 1,
+    redis.call('EXISTS', KEYS[4]) == 1 or redis.call('HEXISTS', KEYS[5], 'made') == 1
+}
+local found = {}
+for at, store in ipairs({'replay', 'ledger', 'overlay'}) do
+    found[at] = is_made[at] and version_of(KEYS[1], store) or 0
+    if ARGV[1] == '1' and is_made[at] and found[at] < tonumber(ARGV[at + 1]) then
+        redis.call('HSET', KEYS[1], store, ARGV[at + 1])
+    end
+end
+return found
 """
 )

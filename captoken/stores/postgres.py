@@ -24,6 +24,7 @@ from typing import (
     Generic,
     LiteralString,
     NamedTuple,
+    NoReturn,
     Protocol,
     Self,
     TypeAlias,
@@ -38,12 +39,13 @@ with extra("postgres"):
     import psycopg
     from psycopg import sql
     from psycopg.pq import ConnStatus, TransactionStatus
+    from psycopg.rows import tuple_row
 
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken._format.errors import StoreError
 from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
-from captoken.stores._postgres_sql import SETUP, qualified
+from captoken.stores._postgres_sql import SCHEMA, SETUP, granted_as, qualified
 from captoken.stores._postgres_wire import in_time, steps
 from captoken.stores._rules import (
     TIMEOUT,
@@ -58,11 +60,13 @@ from captoken.stores._rules import (
     too_old,
     what_was_taken,
 )
+from captoken.stores._schema import VERSIONS, Schema, Upgrade, none_there, upgrade_of
 from captoken.stores._shells import AsyncLedgerShell, AsyncProofShell, Call, LedgerShell, ProofShell
 from captoken.stores.own_process import tell_of_forks
 from captoken.stores.ports import Reservation, Use
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
+Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
 Source: TypeAlias = "str | Callable[[], Connection]"
 AsyncConnection: TypeAlias = "psycopg.AsyncConnection[Any]"
 AsyncSource: TypeAlias = "str | Callable[[], Awaitable[AsyncConnection]] | AsyncPool"
@@ -74,12 +78,14 @@ _CONNECTIONS = 4  # of one awaited store, unless its maker says otherwise
 
 # What to look at, by what the server says.
 _UNMADE = "create_tables makes what is missing"
+_NO_RIGHT = "42501"
 _HINTS = {
     "3F000": _UNMADE,  # no such schema
     "42P01": _UNMADE,  # no such table
     "42883": _UNMADE,  # no such function
     "42703": "its tables are of another release: run create_tables",  # no such column
-    "42501": "its login lacks a right on the schema or its tables",
+    "CT004": "its tables are of another version: run captoken upgrade",
+    _NO_RIGHT: "its login lacks a right on the schema or its tables",
     "53300": "the server has no connection left",
     "55P03": "another call holds what this one waits for",
 }
@@ -107,35 +113,168 @@ def setup(schema: str = "captoken") -> str:
     ):
         raise ValueError(f"a schema is a name of small letters, digits and _, not {shown(schema)}")
 
+    return in_schema(SETUP, schema)
+
+
+def in_schema(text: str, schema: str) -> str:
+    """Statements on the schema `captoken`, on another one. `schema` was checked."""
+
     def renamed(found: re.Match[str]) -> str:
         return found[0].replace("captoken", schema)
 
     # Only where it is the name of the schema. Elsewhere the word is part of a message.
+    return re.sub(r"\bcaptoken\.|(?<=exists )captoken\b", renamed, text)
 
-    return re.sub(r"\bcaptoken\.|(?<=exists )captoken\b", renamed, SETUP)
+
+class Tables(NamedTuple):
+    """Tables that are made together, and have one version."""
+
+    version: Schema
+
+    # The tables are there if this one is.
+    one: str
+
+    # Gives the statements that make them in a schema, and those of the stores before them.
+    setup: Callable[[str], str]
+
+
+STORES = Tables(SCHEMA, "floors", setup)
 
 
 def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
     """Make the tables and functions that are not there, in one transaction. Raises StoreError.
 
-    Run it again after an upgrade, which may bring functions. A store needs usage of the schema, and
-    select, insert, update and delete on its tables. Nothing else is to write there.
+    Again, it changes nothing. Tables of an earlier version are refused: `upgrade` brings them on. A
+    store needs usage of the schema, and select, insert, update and delete on its tables. Nothing
+    else is to write there.
     """
-    run_setup(connection, setup(schema))
+    make_tables(connection, schema, (STORES,))
 
 
-def run_setup(connection: Connection, statements: str) -> None:
-    """Run statements that make tables, in one transaction. Raises StoreError."""
+def make_tables(connection: Connection, schema: str, several: Sequence[Tables]) -> None:
+    """Make what is not there of several. The last one's statements make all. Raises StoreError."""
+    text = several[-1].setup(schema)
+    with _turn_of(connection) as cursor:
+        for tables, found in _found(cursor, schema, several):
+            tables.version.check(_SERVER, found, _command(schema))
+        cursor.execute(text.encode())
+
+
+def upgrade(
+    connection: Connection,
+    *,
+    schema: str = "captoken",
+    apply: bool = False,
+) -> list[Upgrade]:
+    """What brings the tables to the version of this code; with `apply`, it is done.
+
+    In one transaction, by the rights of their owner. Whoever may read them may read what is new.
+    Raises StoreError.
+    """
+    return upgrade_tables(connection, schema, (STORES,), apply=apply)
+
+
+def upgrade_tables(
+    connection: Connection,
+    schema: str,
+    several: Sequence[Tables],
+    *,
+    apply: bool,
+) -> list[Upgrade]:
+    """The same for several, as far as they are there. Raises StoreError."""
+    setup(schema)
+    where = f"{_SERVER}, schema {schema}"
+    with _turn_of(connection) as cursor:
+        there = _found(cursor, schema, several)
+        if not there:
+            raise none_there(where)
+        found = [upgrade_of(tables.version, where, version) for tables, version in there]
+        if apply and any(one.does for one in found):
+            _bring_on(cursor, schema, [tables for tables, _ in there], found)
+    return found
+
+
+def _bring_on(
+    cursor: Cursor,
+    schema: str,
+    there: Sequence[Tables],
+    found: Sequence[Upgrade],
+) -> None:
+    """Do what is to be done. Where somebody works for longer, it is an error, and nothing is."""
+    cursor.execute(b"set local lock_timeout = '5s'")
+    # What is new has the owner of the rest, whoever runs this.
+    cursor.execute(_owner(schema))
+    for (owner,) in cursor.fetchall():
+        cursor.execute(sql.SQL("set local role {}").format(sql.Identifier(owner)))
+
+    versions = sql.Identifier(schema, VERSIONS)
+    cursor.execute(sql.SQL(_MAKE_VERSIONS).format(versions))
+    cursor.execute(in_schema(granted_as(VERSIONS, STORES.one, "SELECT"), schema).encode())
+    for tables, one in zip(there, found, strict=True):
+        cursor.execute(sql.SQL(_SAY_VERSION).format(versions), (one.store, one.version))
+        for step in tables.version.missing_steps(_SERVER, one.found):
+            for statement in step.statements:
+                cursor.execute(in_schema(statement, schema).encode())
+    cursor.execute(there[-1].setup(schema).encode())
+
+
+_MAKE_VERSIONS: LiteralString = """
+    create table if not exists {} (store pg_catalog.text primary key, version integer not null)
+"""
+_SAY_VERSION: LiteralString = """
+    insert into {} values (%s, %s) on conflict (store) do update set version = excluded.version
+"""
+
+
+def _owner(schema: str) -> bytes:
+    """What gives the owner of the stores' tables."""
+    of_floors = """
+        select pg_get_userbyid(c.relowner) from pg_catalog.pg_class c
+        where c.oid == 'captoken.floors'::regclass
+    """
+    return in_schema(qualified(of_floors), schema).encode()
+
+
+def _found(
+    cursor: Cursor, schema: str, several: Sequence[Tables]
+) -> list[tuple[Tables, int | None]]:
+    """Those that are there, with the version that they say; None if they say none."""
+    is_there = qualified("select to_regclass(%s) is not null")
+    said: dict[str, int] = {}
+    cursor.execute(is_there.encode(), (f"{schema}.{VERSIONS}",))
+    if cursor.fetchall() == [(True,)]:
+        versions = sql.Identifier(schema, VERSIONS)
+        cursor.execute(sql.SQL("select store, version from {}").format(versions))
+        said = dict(cursor.fetchall())
+
+    there: list[tuple[Tables, int | None]] = []
+    for tables in several:
+        cursor.execute(is_there.encode(), (f"{schema}.{tables.one}",))
+        if cursor.fetchall() == [(True,)]:
+            there.append((tables, said.get(tables.version.store)))
+    return there
+
+
+@contextmanager
+def _turn_of(connection: Connection) -> Generator[Cursor]:
+    """A transaction of whoever makes tables, one after the other. Raises StoreError."""
     try:
-        with connection.transaction(), connection.cursor() as cursor:
+        with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
             cursor.execute(_TURN)
-            cursor.execute(statements.encode())
+            yield cursor
         return
     except psycopg.Error as error:
         failed = _words(error)
+        if error.sqlstate == _NO_RIGHT:
+            failed += ": the owner of the tables may do this"
 
     # Out of the block, so that the database's own error is not shown along with it.
     raise StoreError(failed)
+
+
+def _command(schema: str) -> str:
+    """What `captoken upgrade` is given for a schema. Where the server is, its user knows."""
+    return f"--dsn DSN --schema {schema}"
 
 
 # --- the connection -------------------------------------------------------------------------------
@@ -143,6 +282,10 @@ def run_setup(connection: Connection, statements: str) -> None:
 
 class MovedError(StoreError):
     """The server was started, or is another one, since the store asked it last: it has to look."""
+
+
+class UnmadeError(StoreError):
+    """A table or a function is not there."""
 
 
 class _Answer(NamedTuple):
@@ -155,22 +298,61 @@ class _Answer(NamedTuple):
     is_lost: bool = False
 
 
-# Asked of every server that a store is made on: does it wait for the disk, and say what a text is?
-_SETTINGS = qualified("""
+# Asked of every server that a store is made on: does it wait for the disk, does it say what a text
+# is, and which versions have the tables?
+_OPENING: LiteralString = """
     select array[
-        current_setting('fsync') == 'on', current_setting('client_encoding') <> 'SQL_ASCII'
-    ]
-""").encode()
+        case when current_setting('fsync') == 'on' then 1 else 0 end,
+        case when current_setting('client_encoding') <> 'SQL_ASCII' then 1 else 0 end
+    ] || array(
+        select said.version from unnest(%s::text[]) with ordinality as its (store, at)
+        left join {} said on said.store == its.store order by its.at
+    )
+"""
 
 
 class _Place:
     """Where a store has its connections from, and its schema. Raises ValueError for an odd one."""
+
+    # What it needs there.
+    _tables: ClassVar[tuple[Tables, ...]] = (STORES,)
 
     def __init__(self, source: Any, schema: str, timeout: float) -> None:
         setup(schema)
         self._source = source
         self._schema = schema
         self._timeout = checked_timeout(timeout)
+
+    def _first_question(self) -> tuple[bytes, tuple[str]]:
+        """What is asked first, of the server and of the versions."""
+        stores = _array([_quoted(tables.version.store) for tables in self._tables])
+        return self._statement(_OPENING, VERSIONS), (stores,)
+
+    def _unsaid(self, answer: Any) -> list[Tables]:
+        """Judge what that gives: the tables that say no version. Raises StoreError."""
+        if type(answer) is not list or len(answer) != 2 + len(self._tables):
+            raise not_an_answer(_SERVER, answer)
+        is_synced, is_encoded, *versions = answer
+        _refuse_unfit(is_synced, is_encoded)
+        unsaid: list[Tables] = []
+        for tables, version in zip(self._tables, versions, strict=True):
+            if version is None:
+                unsaid.append(tables)
+            else:
+                tables.version.check(_SERVER, version, _command(self._schema))
+        return unsaid
+
+    def _lying(self, unsaid: Sequence[Tables]) -> tuple[bytes, tuple[str]]:
+        """What is asked of tables that say no version: is any there?"""
+        names = _array([_quoted(f"{self._schema}.{tables.one}") for tables in unsaid])
+        is_there = "select bool_or(to_regclass(name) is not null) from unnest(%s::text[]) name"
+        return numbered_parameters(qualified(is_there)).encode(), (names,)
+
+    def _refuse(self, unsaid: Sequence[Tables], is_there: Any) -> NoReturn:
+        """Raise StoreError for them: an earlier version made them, or nobody."""
+        if is_there is True:
+            unsaid[-1].version.check(_SERVER, None, _command(self._schema))
+        raise UnmadeError(f"{_SERVER}: {_UNMADE}")
 
     def _until(self) -> float:
         """By when a call that begins now has its answer, or is an error."""
@@ -199,17 +381,14 @@ def numbered_parameters(statement: str) -> str:
     return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
 
 
-def _refuse_unfit(settings: Any) -> None:
+def _refuse_unfit(is_synced: Any, is_encoded: Any) -> None:
     """Raise StoreError for a server that a crash sets back, and for texts that nobody can read."""
-    if type(settings) is not list or len(settings) != 2:
-        raise not_an_answer(_SERVER, settings)
-    is_synced, is_encoded = settings
-    if is_synced is not True:
+    if is_synced != 1:
         raise StoreError(
             "PostgreSQL: with fsync off a crash goes back in time, or loses the tables: "
             "set fsync = on"
         )
-    if is_encoded is not True:
+    if is_encoded != 1:
         raise StoreError(
             "PostgreSQL: the encoding SQL_ASCII does not say what a text is: "
             "take a database in UTF8, or say client_encoding=utf8 in the conninfo"
@@ -238,7 +417,19 @@ class PostgresStore(_Place):
         tell_of_forks(self, in_child=PostgresStore._after_fork)
 
         with self._kept():
-            _refuse_unfit(self._ask(_SETTINGS, again=True))
+            self._check_server()
+
+    # called: postgres.versions, by `python -m tests.called`
+    def _check_server(self) -> None:
+        """Refuse a server that forgets, and tables of another version. Raises StoreError."""
+        try:
+            unsaid = self._unsaid(self._ask(*self._first_question(), again=True))
+        except UnmadeError:
+            unsaid = [*self._tables]
+        if unsaid:
+            self._refuse(unsaid, self._ask(*self._lying(unsaid), again=True))
+
+    # end: postgres.versions
 
     def close(self) -> None:
         """Close the connection. The store makes another one when it is asked."""
@@ -361,7 +552,9 @@ def _value_of(answer: _Answer) -> Any:
     """The value, if there is one. Raises StoreError."""
     if answer.failed is None:
         return answer.value
-    raise MovedError(_MOVED) if answer.failed == _MOVED else StoreError(answer.failed)
+    if answer.failed == _MOVED:
+        raise MovedError(_MOVED)
+    raise UnmadeError(answer.failed) if _UNMADE in answer.failed else StoreError(answer.failed)
 
 
 def _is_whole(connection: Connection | AsyncConnection) -> bool:
@@ -679,8 +872,20 @@ class _AwaitedStore(_Floored[AsyncSource], AwaitedStore):
         await self._connections.close()
 
     async def _first(self) -> None:
-        _refuse_unfit(await self._ask(_SETTINGS, again=True))
+        await self._check_server()
         await self._begin()
+
+    # awaited: postgres.versions
+    async def _check_server(self) -> None:
+        """Refuse a server that forgets, and tables of another version. Raises StoreError."""
+        try:
+            unsaid = self._unsaid(await self._ask(*self._first_question(), again=True))
+        except UnmadeError:
+            unsaid = [*self._tables]
+        if unsaid:
+            self._refuse(unsaid, await self._ask(*self._lying(unsaid), again=True))
+
+    # end: postgres.versions
 
     # awaited: postgres.begin
     async def _begin(self) -> None:

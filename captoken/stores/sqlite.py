@@ -9,13 +9,14 @@ write. The overlay has one of its own, which a server reads without the right to
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep, time
-from typing import ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import msgspec
 
@@ -37,6 +38,15 @@ from captoken.stores._rules import (
     too_old,
     what_was_taken,
 )
+from captoken.stores._schema import (
+    SAYS_VERSION,
+    VERSIONS,
+    Schema,
+    Step,
+    Upgrade,
+    none_there,
+    upgrade_of,
+)
 from captoken.stores.own_process import tell_of_forks, unforked
 from captoken.stores.ports import DELTAS, Debit, Reservation, Use
 
@@ -49,6 +59,9 @@ _TOO_LONG = "other threads had the file for longer than the timeout"
 # What SQLite says where a process that wrote was cut off, and where a right is missing.
 _CUT_OFF = frozenset((sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY))
 _NO_RIGHT = frozenset((sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM))
+
+# What `create` writes into the header of a file that it makes: "capt".
+APPLICATION_ID = 0x63617074
 
 
 class SQLiteStore:
@@ -68,6 +81,9 @@ class SQLiteStore:
     # The table that is there if this store is.
     _table: ClassVar[str] = ""
 
+    # What it says of itself, and has to say to be opened.
+    _version: ClassVar[Schema]
+
     # How SQLite keeps what is being written, and in which mode it opens the file.
     _journal: str = "wal"
     _access: str = "rw"
@@ -75,6 +91,7 @@ class SQLiteStore:
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> None:
         self._path = os.path.abspath(os.fspath(path))
         self._where = _where(path)  # for messages
+        self._shown = shown_file(os.fspath(path))
         self._timeout = timeout
         # Held from the first statement of a call to its last: threads take turns, and whoever
         # works for a call that nobody waits for any more keeps the connection until it is done.
@@ -107,21 +124,20 @@ class SQLiteStore:
 
         Raises StoreError where they are, and where the file cannot be made.
         """
-        # For its owner alone: whoever can read the files can hold their locks. Never one that is
-        # there: to close any descriptor of a file gives up all locks that this process has on it.
-        try:
-            with suppress(FileExistsError), unforked():
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except OSError as error:
-            raise StoreError(f"{_where(path)}: the file cannot be made: {error.strerror}") from None
-
+        is_new = _make_file(path)
         made = SQLiteStore(path, timeout=timeout)
         made._journal = cls._journal
         with closing(made) as file, file._writing() as run:
             if _is_there(run, cls._table):
                 raise there_already(_where(path))
+            # One that lies with others is older. No other store comes to it.
+            if _is_there(run, SQLiteSnapshots._table):
+                made._check_version(run, SQLiteSnapshots._version)
+            if is_new:
+                run(f"pragma application_id = {APPLICATION_ID}")
             for statement in cls._schema:
                 run(statement)
+            _say_version(run, cls._version)
             begin(run)
 
     def _look(self) -> None:
@@ -274,20 +290,22 @@ class SQLiteStore:
     def _check_kind(self, run: Run) -> None:
         """Raise StoreError for a file of other stores.
 
-        A write-ahead log stays: with one, nobody could read the overlay without the right to write.
+        Also for one whose store has another version: before anything is written to it.
         """
-        (journal,) = run("pragma journal_mode").fetchone()
-        if self._journal != "wal":
-            if journal == "wal":
-                raise StoreError(
-                    f"{self._where}: the overlay has a file of its own, and this one is of other "
-                    "stores, or of an earlier version that kept them together: make one with "
-                    "SQLiteSnapshots.create(path), and revoke again there"
-                )
-        elif journal != "wal" and _is_there(run, SQLiteSnapshots._table):
+        if self._table and _is_there(run, self._table):
+            self._check_version(run, self._version)
+        elif self._journal != "wal" and run("pragma journal_mode").fetchone() == ("wal",):
+            raise StoreError(
+                f"{self._where}: the overlay has a file of its own, and this one is of other stores"
+            )
+        if self._journal == "wal" and _said_version(run, SQLiteSnapshots._version) is not None:
             raise StoreError(
                 f"{self._where}: this file is the overlay's alone: name another one for this store"
             )
+
+    def _check_version(self, run: Run, version: Schema) -> None:
+        """Raise StoreError where a store of the file has another version than that."""
+        version.check(self._where, _said_version(run, version), self._shown)
 
     # No connection goes through a fork: SQLite's account of its locks would be copied, and be wrong
     # on both sides. So it is closed before, while nobody uses it, and both sides open it anew.
@@ -322,6 +340,44 @@ def _is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
+def _make_file(path: str | os.PathLike[str]) -> bool:
+    """Make the file, if it is not there: True if it was not. Raises StoreError.
+
+    For its owner alone: whoever can read the files can hold their locks. Never one that is there:
+    to close any descriptor of a file gives up all locks that this process has on it.
+    """
+    try:
+        with unforked():
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StoreError(f"{_where(path)}: the file cannot be made: {error.strerror}") from None
+    return True
+
+
+def _said_version(run: Run, version: Schema) -> Any:
+    """The version that a store of the file says; None if it says none."""
+    if not _is_there(run, VERSIONS):
+        return None
+    said = run(f"select version from {VERSIONS} where store = ?", (version.store,))  # noqa: S608
+    row = said.fetchone()
+    return None if row is None else row[0]
+
+
+def _say_version(run: Run, version: Schema, place: str = "main") -> None:
+    """Write the version of a store. `place` is the database of the connection."""
+    run(
+        f"""
+        create table if not exists {place}.{VERSIONS} (
+            store text primary key, version integer not null
+        ) without rowid, strict
+        """
+    )
+    says = f"insert or replace into {place}.{VERSIONS} values (?, ?)"  # noqa: S608
+    run(says, (version.store, version.version))
+
+
 def _row(found: sqlite3.Cursor) -> tuple[int, ...]:
     row: tuple[int, ...] | None = found.fetchone()
     if row is None:
@@ -342,6 +398,7 @@ class SQLiteReplayStore(SQLiteStore):
     """
 
     _table = "proof_state"
+    _version = Schema("replay", (Step(SAYS_VERSION),))
     _schema = (
         """
         create table proofs (entry blob primary key, issued_at integer not null)
@@ -460,6 +517,7 @@ class SQLiteLedger(SQLiteStore):
     """
 
     _table = "ledger_state"
+    _version = Schema("ledger", (Step(SAYS_VERSION),))
     _schema = (
         """
         create table buckets (
@@ -654,6 +712,7 @@ class SQLiteSnapshots(SQLiteStore):
     """
 
     _table = "overlay"
+    _version = Schema("overlay", (Step(f"{SAYS_VERSION}, and keeps no write-ahead log"),))
 
     # Kept in place from one snapshot to the next. Who reads needs no other file.
     _journal = "truncate"
@@ -773,3 +832,130 @@ class SQLiteSnapshots(SQLiteStore):
         """What the last delta gives; None if there is none."""
         row = run("select gives from overlay_deltas order by number desc limit 1").fetchone()
         return None if row is None else bytes(row[0])
+
+
+# --- upgrades -------------------------------------------------------------------------------------
+
+KINDS: tuple[type[SQLiteStore], ...] = (SQLiteReplayStore, SQLiteLedger, SQLiteSnapshots)
+
+
+class _AsItLies(SQLiteStore):
+    """A file with whatever stores are in it, also of earlier versions.
+
+    `alone`: nobody else may have it open. `moves_to`: another file, to which the overlay moves in
+    the same transaction.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        timeout: float,
+        *,
+        alone: bool = False,
+        moves_to: str | None = None,
+    ) -> None:
+        self._alone = alone
+        self._moves_to = moves_to
+        super().__init__(path, timeout=timeout)
+
+    def _prepare(self, connection: sqlite3.Connection, until: float) -> None:
+        # To leave the write-ahead log, SQLite has to have the file alone. And it commits to two
+        # files at once where neither has one.
+        if self._alone:
+            connection.execute("pragma journal_mode = delete")
+        connection.execute("pragma synchronous = full")
+        if self._moves_to is not None:
+            connection.execute("attach ? as moved", (os.path.abspath(self._moves_to),))
+
+    def _missing(self) -> StoreError:
+        return missing(self._where)
+
+    def _failed(self, text: str, code: int) -> StoreError:
+        if code & 0xFF == sqlite3.SQLITE_BUSY:
+            text = "another process has it open: stop whatever uses it"
+        return super()._failed(text, code)
+
+    def found(self, kinds: Iterable[type[SQLiteStore]]) -> list[type[SQLiteStore]]:
+        """The kinds of stores that are in it."""
+        with self._reading() as run:
+            return [kind for kind in kinds if _is_there(run, kind._table)]
+
+    def plan(self, kinds: Iterable[type[SQLiteStore]]) -> list[Upgrade]:
+        """What is to be done with each of these. Raises StoreError for a newer one."""
+        with self._reading() as run:
+            versions = [kind._version for kind in kinds]
+            return [upgrade_of(one, self._where, _said_version(run, one)) for one in versions]
+
+    def bring_on(self, kinds: Iterable[type[SQLiteStore]]) -> None:
+        """Do it, for all of these at once. Raises StoreError."""
+        with self._writing() as run:
+            for kind in kinds:
+                version = kind._version
+                # Another upgrade may have been first.
+                for step in version.missing_steps(self._where, _said_version(run, version)):
+                    for statement in step.statements:
+                        run(statement)
+                if kind is SQLiteSnapshots and self._moves_to is not None:
+                    self._move_overlay(run, self._moves_to)
+                else:
+                    _say_version(run, version)
+
+    @staticmethod
+    def _move_overlay(run: Run, to: str) -> None:
+        """The snapshot and its deltas, with all that holds them. Raises StoreError."""
+        if run("select 1 from moved.sqlite_master").fetchone() is not None:
+            raise there_already(_where(to))
+        run(f"pragma moved.application_id = {APPLICATION_ID}")
+        for statement in SQLiteSnapshots._schema:
+            run(re.sub(r"create (table|index) ", r"create \1 moved.", statement.strip()))
+        for table in ("overlay", "overlay_deltas"):
+            run(f"insert into moved.{table} select * from main.{table}")  # noqa: S608
+            run(f"drop table main.{table}")
+        _say_version(run, SQLiteSnapshots._version, "moved")
+
+
+def upgrade(
+    path: str | os.PathLike[str],
+    *,
+    apply: bool = False,
+    overlay: str | os.PathLike[str] | None = None,
+    kinds: Iterable[type[SQLiteStore]] = KINDS,
+    timeout: float = TIMEOUT,
+) -> list[Upgrade]:
+    """What brings the stores in a file to the version of this code; with `apply`, it is done.
+
+    In one transaction, while no other process has the file open. `overlay` is the file that the
+    overlay gets, where it lies with other stores, as the first version kept it. Raises StoreError.
+    """
+    with closing(_AsItLies(path, timeout)) as file:
+        there = file.found(kinds)
+        found = file.plan(there)
+    if not found:
+        raise none_there(_where(path))
+    older = [kind for kind, one in zip(there, found, strict=True) if one.does]
+    if not older:
+        return found
+
+    to: str | None = None
+    if SQLiteSnapshots in older and len(there) > 1:
+        if overlay is None:
+            raise StoreError(
+                f"{_where(path)}: the overlay lies with other stores, and needs a file of its own: "
+                "name one by overlay="
+            )
+        to = os.fspath(overlay)
+        found = [_moving(one, to) for one in found]
+    if apply:
+        if to is not None:
+            _make_file(to)
+        with closing(_AsItLies(path, timeout, alone=True, moves_to=to)) as file:
+            file.bring_on(older)
+    return found
+
+
+def _moving(one: Upgrade, to: str) -> Upgrade:
+    """With the words for where the overlay goes."""
+    if one.store != SQLiteSnapshots._version.store:
+        return one
+    return one._replace(does=(*one.does, f"moves to {shown_file(to)}"))
+

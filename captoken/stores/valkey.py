@@ -17,6 +17,7 @@ from asyncio import Future, Task, get_running_loop
 from asyncio import timeout as deadline_of
 from asyncio import timeout_at as deadline_at
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import closing
 from inspect import iscoroutinefunction
 from time import monotonic, time
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypedDict, Unpack
@@ -41,6 +42,14 @@ from captoken.stores._rules import (
     too_old,
     what_was_taken,
 )
+from captoken.stores._schema import (
+    SAYS_VERSION,
+    Schema,
+    Step,
+    Upgrade,
+    none_there,
+    upgrade_of,
+)
 from captoken.stores._shells import AsyncLedgerShell, AsyncProofShell, Call, LedgerShell, ProofShell
 from captoken.stores._valkey_lua import (
     ADD,
@@ -54,6 +63,7 @@ from captoken.stores._valkey_lua import (
     RESERVE,
     SETTLE,
     SINCE,
+    VERSIONS_OF,
 )
 from captoken.stores._valkey_time import Deadline, close_idle, timed_client
 from captoken.stores.ports import DELTAS, KEPT, MOST_BUCKETS, Reservation, Use
@@ -69,6 +79,9 @@ _MARKS = 128
 
 # Scripts that are sent together at most.
 _BATCH = 128
+
+# Below it, a script answers another version than ours.
+_ANOTHER = -1000
 
 _UNTOLD = (
     "Valkey: it does not say which server it is, by INFO server: so a failover that loses the last "
@@ -168,6 +181,9 @@ class _Place(ABC):
 
     _is_awaited: ClassVar[bool] = False
 
+    # What it says of itself, and has to say to be opened.
+    _version: ClassVar[Schema]
+
     def __init__(self, client: Any, prefix: str, timeout: float) -> None:
         if not callable(getattr(client, "execute_command", None)) or not (
             hasattr(client, "connection_pool") or hasattr(client, "get_node_from_key")
@@ -182,7 +198,9 @@ class _Place(ABC):
             raise ValueError(f"a prefix is visible ASCII without braces, not {shown(prefix)}")
 
         self._client = client
+        self._name = prefix
         self._prefix = f"{{{prefix}}}:"
+        self._versions = f"{self._prefix}schema"
         self._timeout = checked_timeout(timeout)
         self._is_logged: bool | None = None
 
@@ -203,6 +221,16 @@ class _Place(ABC):
         kinds = {kind.__name__ for kind in type(failed).__mro__}
         if "ResponseError" not in kinds:
             raise StoreError(self._failed(failed))
+
+    def _there(self, answer: Any) -> Any:
+        """What a script says that makes or opens a store, if it is there, in this version.
+
+        Raises StoreError.
+        """
+        if type(answer) is int and answer < _ANOTHER:
+            command = f"--valkey URL --prefix {self._name}"
+            self._version.check(_SERVER, _ANOTHER - answer, command)
+        return _there(answer)
 
     @abstractmethod
     def _script(self, text: str) -> Callable[[list[Any], list[Any]], Any]:
@@ -334,18 +362,20 @@ class _Floored(_Place):
         """The script by which it is made or opened, and what that is given."""
         # The script takes the later of the two clocks: one may be behind.
         now = int((self._clock or time)())
-        facts: list[Any] = [*self._floor_facts(), now]
+        version = self._version
+        facts: list[Any] = [*self._floor_facts(), now, version.store, version.version]
+        keys = [self._state, self._versions]
         if self._new is None:
-            return LOOK, ([self._state], facts)
+            return LOOK, (keys, facts)
 
         # Without a floor, it is by the clocks.
         floor = "" if self._new.floor is None else self._new.floor
         named = "".join(f",{key}" for key in self._new.keys) + ","
-        return MAKE, ([self._state], [*facts, floor, named])
+        return MAKE, (keys, [*facts, floor, named])
 
     def _begun(self, answer: Any) -> None:
         """What that script says. Raises StoreError if it is there already, or not there."""
-        if not _yes(_there(answer)):
+        if not _yes(self._there(answer)):
             raise there_already(_SERVER)
 
     def _floor_facts(self) -> tuple[int, int | str, int]:
@@ -602,7 +632,8 @@ class _ReplayFacts(TypedDict, total=False):
 class _Proofs(_Floored):
     """What a store of used proofs asks, and what it makes of the answer."""
 
-    _kind = "replay"
+    _version = Schema("replay", (Step(SAYS_VERSION),))
+    _kind = _version.store
     _ahead = PROOF_AHEAD
 
     def __init__(
@@ -707,7 +738,8 @@ class _Counts(_Floored):
     """What a ledger asks, and how its keys are named."""
 
     _server = _SERVER
-    _kind = "ledger"
+    _version = Schema("ledger", (Step(SAYS_VERSION),))
+    _kind = _version.store
     _ahead = CLOCKS_DIFFER
 
     def __init__(
@@ -852,6 +884,8 @@ class ValkeySnapshots(ValkeyStore):
     disk.
     """
 
+    _version = Schema("overlay", (Step(SAYS_VERSION),))
+
     def __init__(
         self,
         client: Any,
@@ -868,16 +902,17 @@ class ValkeySnapshots(ValkeyStore):
                 "durable=False would say that it may"
             )
         base = self._prefix + "overlay"
-        # The snapshot, the deltas, and what is known of both.
-        self._keys = [base, f"{base}:deltas", f"{base}:state"]
+        # The snapshot, the deltas, and what is known of both; and the versions.
+        self._keys = [base, f"{base}:deltas", f"{base}:state", self._versions]
         self._durable = durable
         # So that a disk that is too slow is not taken for a server that does not answer.
         self._for_disk = max(1, int(self._timeout * 900))  # milliseconds
         self._load = self._script(LOAD)
         self._since = self._script(SINCE)
+        version = (self._version.store, self._version.version)
         if not _is_new:
-            _there(self._ask(self._script(LOOK_OVERLAY), self._keys, []))
-        elif not self._written(MAKE_OVERLAY, ()):
+            self._there(self._ask(self._script(LOOK_OVERLAY), self._keys, [*version]))
+        elif not self._written(MAKE_OVERLAY, version):
             raise there_already(_SERVER)
 
     @classmethod
@@ -967,3 +1002,42 @@ def _bytes(found: Any) -> bytes:
 def _is_on_disk(written: Any) -> bool:
     """What WAITAOF answers: on how many servers it is, this one first."""
     return isinstance(written, list) and written[0] >= 1
+
+
+# --- upgrades -------------------------------------------------------------------------------------
+
+
+class _Upgrading(ValkeyStore):
+    """The stores under a prefix, whatever their versions."""
+
+    _versions_there = (_Proofs._version, _Counts._version, ValkeySnapshots._version)
+
+    def versions(self, *, apply: bool) -> list[Upgrade]:
+        """What is to be done with those that are there; with `apply`, it is done."""
+        base, several = self._prefix, self._versions_there
+        keys = [self._versions, *(base + one.store for one in several), f"{base}overlay:state"]
+        wanted = [one.version for one in several]
+        answer = self._ask(self._script(VERSIONS_OF), keys, [int(apply), *wanted])
+        if not isinstance(answer, list) or len(answer) != len(several):
+            raise not_an_answer(_SERVER, answer)
+        where = f"{_SERVER}, prefix {self._name}"
+        found = [upgrade_of(one, where, at) for one, at in zip(several, answer, strict=True) if at]
+        if not found:
+            raise none_there(where)
+        return found
+
+
+def upgrade(
+    client: Any,
+    *,
+    prefix: str = "captoken",
+    apply: bool = False,
+    timeout: float = TIMEOUT,
+) -> list[Upgrade]:
+    """What brings the stores under a prefix to the version of this code; with `apply`, it is done.
+
+    In one step. Raises StoreError.
+    """
+    with closing(_Upgrading(client, prefix, timeout)) as stores:
+        found = stores.versions(apply=False)  # raises before anything is written
+        return stores.versions(apply=True) if apply else found

@@ -71,6 +71,7 @@ CASES = {
     "overlay": (
         '--store overlay.db --operator "$(cat operator.public)"', {"seq", "issued_at", "expires_at", "entries", "resumed"}
     ),
+    "upgrade": ("overlay.db", {"stores", "applied"}),
     "postgres plan": ("--login agents --role reader --allow sales=select", {"sql", "applied", "found"}),
     "completion show": ("bash", {"shell", "script"}),
     "completion install": ("bash", {"shell", "file", "written"}),

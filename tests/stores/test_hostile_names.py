@@ -300,7 +300,8 @@ FUNCTION = re.compile(r"create or replace function .*?\$\$.*?\$\$;", re.S)
 
 
 def expressions(setup: str) -> Iterator[str]:
-    """What stands in the functions, each as a statement; and what makes tables and functions."""
+    """What stands in the functions, each as a statement; and what makes tables and functions. What is done once is a function too."""
+    setup = setup.replace("do $$", "create or replace function captoken.once() returns pg_catalog.void language plpgsql as $$")
     yield re.sub(FUNCTION, "", setup)
     for function in re.findall(FUNCTION, setup):
         if "language sql" in function:

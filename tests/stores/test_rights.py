@@ -253,19 +253,15 @@ def test_the_overlay_shares_its_file_with_no_other_store(kind: Any, folder: Path
     assert path.read_bytes() == before and loaded(path) == "loaded"
 
 
-def test_a_file_of_an_earlier_version_says_so(folder: Path) -> None:
-    """It had all in one, with a write-ahead log. The counts go on where they were; the overlay has to be made anew."""
-    path = folder / "captoken.db"
-    SQLiteLedger.create(path, floor=0).close()
-    with closing(sqlite3.connect(path)) as connection:
-        for statement in SQLiteSnapshots._schema:
-            connection.execute(statement)
-        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
-    for how in ({}, {"readonly": True}):
-        with pytest.raises(StoreError, match="or of an earlier version that kept them together"):
-            SQLiteSnapshots(path, **how)
-    with closing(SQLiteLedger(path)) as ledger:
-        assert ledger.spent(bytes(16), "eur") == 0
+def test_the_overlay_has_a_file_of_its_own(folder: Path) -> None:
+    """It comes to no other store, and no other store comes to it."""
+    SQLiteLedger.create(folder / "counts.db", floor=0).close()
+    SQLiteSnapshots.create(folder / "overlay.db").close()
+    with pytest.raises(StoreError, match="the overlay has a file of its own, and this one is of other stores"):
+        SQLiteSnapshots.create(folder / "counts.db")
+    for kind in COUNTING:
+        with pytest.raises(StoreError, match="this file is the overlay's alone: name another one"):
+            kind.create(folder / "overlay.db", floor=0)
 
 
 # --- what is not permitted -------------------------------------------------------------------------------------------

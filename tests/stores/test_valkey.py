@@ -475,6 +475,7 @@ def test_a_use_is_kept_for_36_seconds_of_uses(client: valkey.Valkey, prefix: str
     assert {name: client.ttl(name) for name in client.keys(f"{{{prefix}}}*")} == {
         f"{{{prefix}}}:proofs".encode(): -1,
         f"{{{prefix}}}:replay".encode(): -1,
+        f"{{{prefix}}}:schema".encode(): -1,
     }
 
 

@@ -35,13 +35,15 @@ from typing import IO, Any, NamedTuple
 import msgspec
 
 from captoken._format.encoding import OF_ANOTHER_SHAPE, own_words
-from captoken._format.errors import AuditError
+from captoken._format.errors import AuditError, StoreError
 from captoken._format.shapes import fit
+from captoken._format.spelling import shown_file
 from captoken.audit import analysis
 from captoken.audit._check import numbered
+from captoken.stores._schema import Schema, Step
 from captoken.stores.ports import Head
 
-VERSION = 2
+VERSION = Schema("index", (Step("is made anew"),))
 STEP = 1 << 20  # bytes of a trail that are taken in one transaction
 LONGEST = 1 << 26  # bytes of one record
 _REMEMBERED = 50_000  # tokens and hops
@@ -146,8 +148,9 @@ class _Counted:
 class Index:
     """What trails say. Threads share one.
 
-    `path` is where it lies; `:memory:` is as good for a small one. One that is of another version,
-    or of other trails, is made anew.
+    `path` is where it lies; `:memory:` is as good for a small one. One that is of an earlier
+    version, or of other trails, is made anew. Raises StoreError for one that is of a newer version,
+    and for a file of something else.
     """
 
     def __init__(
@@ -156,6 +159,11 @@ class Index:
         self._lock = RLock()
         _make_private(path)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._check_kind(path)
+        except BaseException:
+            self._db.close()
+            raise
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = off")  # it can be made anew
         wanted = list(dict.fromkeys(str(Path(trail).resolve()) for trail in trails))
@@ -179,9 +187,27 @@ class Index:
         with self._lock:
             self._db.close()
 
-    def _is_ours(self, wanted: Sequence[str]) -> bool:
+    def _check_kind(self, path: str | os.PathLike[str]) -> None:
+        """Raise StoreError for a file of something else, which is not to be made anew, and for an
+        index of a newer version.
+        """
+        where = f"SQLite {shown_file(os.fspath(path))}"
+        tables = "select name from sqlite_master where type = 'table'"
+        try:
+            names = {name for (name,) in self._db.execute(tables)}
+        except sqlite3.DatabaseError:
+            names = {"none of ours"}
+        if names and "trails" not in names:
+            raise StoreError(f"{where}: it holds something else than an index: name another file")
+        if names:
+            VERSION.missing_steps(where, self._version())
+
+    def _version(self) -> int:
         (version,) = self._db.execute("pragma user_version").fetchone()
-        if version != VERSION:
+        return int(version)
+
+    def _is_ours(self, wanted: Sequence[str]) -> bool:
+        if self._version() != VERSION.version:
             return False
         there = [path for (path,) in self._db.execute("select path from trails order by id")]
         return there == list(wanted)
@@ -196,7 +222,7 @@ class Index:
         self._db.executemany(
             "insert into trails (path, offset, seq, hash) values (?, 0, ?, ?)", rows
         )
-        self._db.execute(f"pragma user_version = {VERSION}")
+        self._db.execute(f"pragma user_version = {VERSION.version}")
 
     # --- reading ----------------------------------------------------------------------------------
 

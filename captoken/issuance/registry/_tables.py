@@ -49,6 +49,7 @@ from captoken.issuance.registry._rules import (
     voided,
 )
 from captoken.issuance.registry.ports import Ending, Exchange, Named, StartedTask, Unpublished
+from captoken.stores._schema import SAYS_VERSION, Schema, Step
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -61,6 +62,12 @@ Run: TypeAlias = Callable[[Sequence[Statement]], list[list[Row]]]
 # How to ask more, what the first questions were answered, and what is to be run at the end: along
 # with the commit, if there is a way to do that.
 Entering: TypeAlias = tuple[Run, list[list[Row]], list[Statement]]
+
+_NAMES = """
+    create table registry_names (
+        provider text primary key, issuer text not null unique, template text not null
+    )
+"""
 
 # In the words of SQLite. `{blob}` and `{int}` are the types of bytes and numbers.
 TABLES = (
@@ -108,11 +115,7 @@ TABLES = (
     )
     """,
     "create index registry_heard_by_time on registry_heard (at)",
-    """
-    create table registry_names (
-        provider text primary key, issuer text not null unique, template text not null
-    )
-    """,
+    _NAMES,
     "create table registry_streams (stream text primary key, at {int} not null)",
     """
     create table registry_changes (
@@ -122,6 +125,17 @@ TABLES = (
     "create index registry_changes_by_task on registry_changes (task)",
     "create index registry_changes_by_due on registry_changes (due, number)",
 )
+
+
+def schema_by(spell: Callable[[str], str], *grants: str) -> Schema:
+    """The versions of these tables. `spell` puts a statement as the database wants it.
+
+    `grants`: what else it wants, so that whoever could read and write the others can the new one.
+    """
+    names = spell(_NAMES.replace("create table ", "create table if not exists "))
+    words = f"{SAYS_VERSION}, and keeps by which names providers are known (registry_names)"
+    return Schema("registry", (Step(words, (names, *grants)),))
+
 
 _CHANGES = """
     select c.number, t.id, t.granted, t.subject, t.deadline, c.narrowing

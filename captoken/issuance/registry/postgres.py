@@ -30,13 +30,16 @@ from captoken.issuance.registry._tables import (
     Run,
     Statement,
     begin,
+    schema_by,
 )
 from captoken.stores import postgres as stores
-from captoken.stores._postgres_sql import qualified
+from captoken.stores._postgres_sql import granted_as, qualified, saying
 from captoken.stores._postgres_wire import in_time
 from captoken.stores._rules import TIMEOUT, LateError, checked_floor, there_already
+from captoken.stores._schema import Upgrade
 from captoken.stores.postgres import (
     Connection,
+    Cursor,
     PostgresStore,
     Source,
     _words,  # pyright: ignore[reportPrivateUsage]
@@ -44,10 +47,15 @@ from captoken.stores.postgres import (
 
 # A statement as the server reads it, with its values.
 Composed: TypeAlias = tuple[bytes, Sequence[Any]]
-Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
 
 _SERVER = "PostgreSQL"
+_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")  # that its login needs
 _KIND = "registry"  # among the floors, which have a row for each kind of store
+
+
+def _typed(statement: str) -> str:
+    """One of the statements that make the tables, with the types that PostgreSQL has."""
+    return statement.format(int="bigint", blob="bytea")
 
 
 def setup(schema: str = "captoken") -> str:
@@ -55,9 +63,10 @@ def setup(schema: str = "captoken") -> str:
 
     Again, they change nothing. Raises ValueError for a schema that would need quotes.
     """
-    made = [stores.setup(schema)]
+    says = saying(REGISTRY.version, REGISTRY.one)
+    made = [stores.setup(schema), stores.in_schema(says, schema)]
     for statement in TABLES:
-        typed = _in_schema(statement.format(int="bigint", blob="bytea"), schema)
+        typed = _in_schema(_typed(statement), schema)
         once = re.sub(r"create (table|index) ", r"create \1 if not exists ", typed)
         # An index is in the schema of its table, and is not told so.
         made.append(once.replace(f"index if not exists {schema}.", "index if not exists ") + ";")
@@ -67,9 +76,24 @@ def setup(schema: str = "captoken") -> str:
 def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
     """Make the tables and functions that are not there, in one transaction. Raises StoreError.
 
-    A registry needs usage of the schema, and select, insert, update and delete on its tables.
+    Tables of an earlier version are refused: `upgrade` brings them on. A registry needs usage of
+    the schema, and select, insert, update and delete on its tables.
     """
-    stores.run_setup(connection, setup(schema))
+    stores.make_tables(connection, schema, (stores.STORES, REGISTRY))
+
+
+def upgrade(
+    connection: Connection,
+    *,
+    schema: str = "captoken",
+    apply: bool = False,
+) -> list[Upgrade]:
+    """What brings the tables to the version of this code, those of the stores too.
+
+    See `captoken.stores.postgres.upgrade`. Raises StoreError.
+    """
+    both = (stores.STORES, REGISTRY)
+    return stores.upgrade_tables(connection, schema, both, apply=apply)
 
 
 def _in_schema(statement: str, schema: str) -> str:
@@ -79,6 +103,16 @@ def _in_schema(statement: str, schema: str) -> str:
     `schema` was checked: it needs no quotes, and so it can carry no statement of its own.
     """
     return qualified(statement).replace("registry_", f"{schema}.registry_")
+
+
+REGISTRY = stores.Tables(
+    schema_by(
+        lambda statement: _in_schema(_typed(statement), "captoken"),
+        granted_as("registry_names", "registry_state", *_RIGHTS),
+    ),
+    "registry_state",
+    setup,
+)
 
 
 class PostgresRegistry(RegistryTables, PostgresStore):
@@ -91,6 +125,8 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     `source` is a conninfo string, or a callable that returns a connection of the registry's own. A
     call takes `timeout` seconds at most. What was sent by then may have been done.
     """
+
+    _tables = (stores.STORES, REGISTRY)
 
     def __init__(
         self,

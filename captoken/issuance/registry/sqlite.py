@@ -21,10 +21,16 @@ from captoken.issuance.registry._tables import (
     Run,
     Statement,
     begin,
+    schema_by,
 )
 from captoken.stores._rules import checked_floor
 from captoken.stores.sqlite import Run as Execute
 from captoken.stores.sqlite import SQLiteStore
+
+
+def _in_sqlite(statement: str) -> str:
+    """One of the statements that make the tables, with the types that SQLite has."""
+    return statement.format(int="integer", blob="blob") + " strict" * ("create table" in statement)
 
 
 class SQLiteRegistry(RegistryTables, SQLiteStore):
@@ -39,10 +45,8 @@ class SQLiteRegistry(RegistryTables, SQLiteStore):
     """
 
     _table = "registry_state"
-    _schema = tuple(
-        statement.format(int="integer", blob="blob") + " strict" * ("create table" in statement)
-        for statement in TABLES
-    )
+    _schema = tuple(map(_in_sqlite, TABLES))
+    _version = schema_by(_in_sqlite)
 
     @classmethod
     def create(
