@@ -290,12 +290,17 @@ def lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
 
 
+def flipped(byte: bytes) -> bytes:
+    """Another character of base64url."""
+    return b"B" if byte == b"A" else b"A"
+
+
 CHANGES: dict[str, Any] = {
     "emptied": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(b"".join(lines(path)[:-1])),
     "cut in the middle": lambda path: path.write_bytes(b"".join(lines(path)[:1] + lines(path)[2:])),
     "flipped in the first record": lambda path: path.write_bytes(path.read_bytes().replace(b"allowed", b"allowee", 1)),
-    "flipped in the last record": lambda path: path.write_bytes(path.read_bytes()[:-9] + b"A" + path.read_bytes()[-8:]),
+    "flipped in the last record": lambda path: path.write_bytes(path.read_bytes()[:-9] + flipped(path.read_bytes()[-9:-8]) + path.read_bytes()[-8:]),
     "swapped": lambda path: path.write_bytes(b"".join([*lines(path)[:-2], *lines(path)[:-3:-1]])),
     "of another office": lambda path: path.write_bytes((path.parent.parent / "other" / path.name).read_bytes()),
 }
