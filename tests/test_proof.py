@@ -424,6 +424,24 @@ def test_a_hand_over_that_did_not_hold_is_checked_each_time_and_never_remembered
     assert len(set(counts)) == 1 and counts[0] >= 1
 
 
+def test_a_hand_over_behind_those_that_are_remembered_is_looked_at_by_itself() -> None:
+    """Whose signature held vouches for what is before it, and for nothing that somebody puts behind it."""
+    one, known = server(), to_seller()
+    assert asked(known, SELLER, one=one) and asked(known, SELLER, one=one)
+    wrong = Service(SELLER.public, lambda message: signing(b"something else"))
+    for _ in range(3):
+        forged = known.delegate(to="eu-agent", key=EUROPE.public, signer=wrong)
+        decision = asked(forged, EUROPE, one=one)
+        assert (decision.code, decision.refusals[0].link) == ("bad_proof", 2)
+    assert asked(to_europe(known), EUROPE, one=one)
+
+
+def test_a_proof_may_be_made_at_the_epoch() -> None:
+    assert len(proved(shown(bound()), BOSS, clock=lambda: 0)) == len(proved(shown(bound()), BOSS))
+    with pytest.raises(ValueError, match="from 0 on"):
+        proved(shown(bound()), BOSS, clock=lambda: -1)
+
+
 def test_what_is_remembered_is_bounded(checks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """The last few thousand; here the last three: a fourth drives out the one kept longest ago."""
     monkeypatch.setattr("captoken._verification.memory.STATES_REMEMBERED", 3)
