@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import KEYRING, NOW, mint, verifier
+from tests.mutation.__main__ import LISTED
 from tests.mutation.rooms import ROOMS, kernel
 
 ROOT = Path(__file__).parents[1]
@@ -120,3 +122,9 @@ def test_what_is_mutated_and_who_has_to_see_it_are_there(name: str) -> None:
     room = ROOMS[name]
     assert [path for path in room.tests if not (ROOT / path).is_file()] == []
     assert [pattern for pattern in room.mutated if not any(ROOT.glob(pattern))] == []
+
+
+def test_a_fault_that_need_not_be_seen_is_one_of_lines_that_are_there() -> None:
+    for each in json.loads(LISTED.read_text("utf-8")):
+        source = " ".join((ROOT / each["file"]).read_text("utf-8").split())
+        assert " ".join(each["was"].split()) in source, each
