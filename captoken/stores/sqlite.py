@@ -702,6 +702,9 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Debit, ...]).decode
 
 
+_OVERLAY = Schema("overlay", (Step(f"{SAYS_VERSION}, and keeps no write-ahead log"),))
+
+
 class SQLiteSnapshots(SQLiteStore):
     """The newest snapshot of the overlay, in a file of its own.
 
@@ -712,7 +715,7 @@ class SQLiteSnapshots(SQLiteStore):
     """
 
     _table = "overlay"
-    _version = Schema("overlay", (Step(f"{SAYS_VERSION}, and keeps no write-ahead log"),))
+    _version = _OVERLAY
 
     # Kept in place from one snapshot to the next. Who reads needs no other file.
     _journal = "truncate"
@@ -955,7 +958,7 @@ def upgrade(
 
 def _moving(one: Upgrade, to: str) -> Upgrade:
     """With the words for where the overlay goes."""
-    if one.store != SQLiteSnapshots._version.store:
+    if one.store != _OVERLAY.store:
         return one
     return one._replace(does=(*one.does, f"moves to {shown_file(to)}"))
 
