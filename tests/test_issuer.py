@@ -193,6 +193,15 @@ def test_equal_seeds_mint_equal_tokens_and_nothing_else_does() -> None:
     assert len({Issuer(KEYRING, clock=clock()).mint(**WHO, **SALES).token_id for _ in range(1000)}) == 1000
 
 
+def test_what_is_minted_goes_on_by_the_issuer_s_clock() -> None:
+    """By the clock as it moves, and not by the moment of the mint."""
+    moving = FixedClock(NOW)
+    token = Issuer(KEYRING, clock=moving).mint(**WHO, **SALES)
+    moving.advance(100)
+    assert token.attenuate(expires_in=60).unverified.expires_at == NOW + 160
+    assert token.delegate(to="b", expires_in=30).unverified.expires_at == NOW + 130
+
+
 @pytest.mark.parametrize("clock", [lambda: None, lambda: float("nan"), lambda: float("inf"), lambda: "5", lambda: True])
 def test_a_clock_that_gives_no_time_mints_nothing(clock: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
