@@ -5,7 +5,7 @@ python examples/fastapi_sqlite.py tries it; `uvicorn fastapi_sqlite:app` in this
 
 import sqlite3
 from contextlib import closing
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI
 from fastapi.testclient import TestClient
@@ -23,7 +23,7 @@ app = FastAPI()
 
 
 @app.post("/query")
-def query(sql: Annotated[str, Body()], grant: Annotated[Grant, Depends(granted)]) -> list[tuple]:
+def query(sql: Annotated[str, Body()], grant: Annotated[Grant, Depends(granted)]) -> list[Any]:
     with closing(sqlite3.connect(DATABASE, uri=True)) as shop, guarded(shop, grant) as db:
         return db.execute(sql).fetchall()  # what the token does not permit is answered with 403
 
@@ -31,8 +31,8 @@ def query(sql: Annotated[str, Body()], grant: Annotated[Grant, Depends(granted)]
 protect(app, Verifier(keyring, audience="shop"), origin="http://127.0.0.1:8000")
 
 if __name__ == "__main__":
-    who = {"subject": "user:jane", "agent": "orchestrator", "task": "q3-risk"}
-    root = Issuer(keyring).mint(**who, tables=["*"], operations=["select"])
+    issuer, who = Issuer(keyring), "user:jane"
+    root = issuer.mint(subject=who, agent="planner", task="q3", tables=["*"], operations=["select"])
     child = root.delegate(to="sales-agent", tables=["sales"])
     for sql in ("select sum(amount) from sales", "select pay from hr", "delete from sales"):
         sent = {"Authorization": f"Bearer {child.present(audience='shop')}"}

@@ -77,13 +77,12 @@ def inspector(sources: Sources) -> None:
 def home(sources: Sources, parts: list[Group]) -> str:
     """The first page. What it is and the example are the README's, which the tests run."""
     readme = (ROOT / "README.md").read_text("utf-8")
-    lead = readme.split("\n\n")[1]
-    example = readme.partition("## Guard a function\n")[2].partition("\n## ")[0]
+    first, install, *_ = re.split(r"\n## .*\n", readme)
+    lead, fence, example = first.split("\n", 1)[1].partition("```python\n")
     text = (HERE / "home.md").read_text("utf-8")
-    install = readme.split("\n\n")[2]
-    text = text.replace("@LEAD@", sources.linked(lead, "README.md"))
-    text = text.replace("@DOORS@", doors(parts)).replace("@INSTALL@", install)
-    text = text.replace("@EXAMPLE@", sources.linked(example.strip(), "README.md"))
+    text = text.replace("@LEAD@", sources.linked(lead.strip(), "README.md"))
+    text = text.replace("@DOORS@", doors(parts)).replace("@INSTALL@", install.strip())
+    text = text.replace("@EXAMPLE@", sources.linked(fence + example, "README.md"))
     text = text.replace("@TUTORIAL@", parts[0].pages[0])
     return "\n".join([text, *(tree(sources, part) for part in parts)])
 

@@ -91,6 +91,26 @@ def test_hops_are_put_below_those_that_handed_over_and_count_what_was_done_with_
     assert first.below[0].id == clerk.link_id and not trail.strange
 
 
+def test_who_did_what_is_printed_in_a_line_for_each_holder_and_a_repr_has_one() -> None:
+    """However much was recorded."""
+    server = Server()
+    assert str(server.trail) == "nothing was decided"
+    root = server.mint()
+    server.tries(root, data("sales"))
+    server.tries(root.delegate(to="clerk", task="task-123/a"), data("sales"), data("hr", "delete"))
+    trail = server.trail
+    assert str(trail).splitlines() == [
+        "orchestrator, task task-123: 1 allowed, 0 denied",
+        "orchestrator > clerk, task task-123/a: 1 allowed, 1 denied",
+    ]
+    assert repr(trail) == "<History of 3 decisions, 1 denied: print it, or hops()>"
+    assert repr(trail.roots) == "[<Hop orchestrator, task task-123: 1 allowed, 0 denied>]"
+
+    for _ in range(50):
+        server.tries(server.mint(), data("sales"))
+    assert str(server.trail).splitlines()[48:] == ["orchestrator, task task-123: 1 allowed, 0 denied"] * 2 + ["…"]
+
+
 def test_a_name_is_proven_once_a_server_has_seen_the_signature() -> None:
     server = Server()
     token = server.mint(**RIGHTS, key=FIRST.public).delegate(to="clerk", key=SECOND.public, signer=FIRST)

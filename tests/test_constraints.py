@@ -284,6 +284,35 @@ def test_what_is_no_range_is_refused_as_before() -> None:
             mint(tools=tools)
 
 
+@pytest.mark.parametrize(
+    ("given", "write"),
+    [
+        ({"tools": ["pay"]}, 'tools must be a mapping, not list: {"pay": {}} leaves all arguments free'),
+        ({"tools": {"send", "pay"}}, 'tools must be a mapping, not set: {"pay": {}, "send": {}} leaves all arguments free'),
+        ({"tools": "pay"}, 'tools must be a mapping, not str: {"pay": {}} leaves all arguments free'),
+        ({"tools": []}, 'tools must be a mapping, not list: {"search": {}} leaves all arguments free'),
+        ({"tools": [{"pay": {}}]}, 'tools must be a mapping, not list: {"search": {}} leaves all arguments free'),
+        ({"tools": {"pay": {"to": "acct-1"}}}, """the constraint on 'to' must be a mapping, not str: write {"in": ["acct-1"]}"""),
+        ({"tools": {"pay": {"to": ["a", "b"]}}}, """the constraint on 'to' must be a mapping, not list: write {"in": ["a", "b"]}"""),
+        ({"tools": {"pay": {"cents": 500}}}, """the constraint on 'cents' must be a mapping, not int: write {"in": [500]} for that value alone, or {"max": 500}"""),
+        ({"tools": {"pay": {"cents": -5}}}, """the constraint on 'cents' must be a mapping, not int: write {"in": [-5]}"""),
+        ({"tools": {"pay": {"to": []}}}, """the constraint on 'to' must be a mapping, not list: write {"in": [...]}"""),
+        ({**FREE, "where": {"region": "eu"}}, """the constraint on 'region' must be a mapping, not str: write {"in": ["eu"]}"""),
+        ({**FREE, "where": {"vip": True}}, """the constraint on 'vip' must be a mapping, not bool: write {"in": [true]}"""),
+        ({**FREE, "where": {"rate": 1.5}}, """the constraint on 'rate' must be a mapping, not float: write {"in": [...]}"""),
+    ],
+)  # fmt: skip
+def test_names_and_values_alone_are_refused_with_what_to_write(given: dict[str, Any], write: str) -> None:
+    """`["pay"]` could mean any arguments or none, `"/docs"` that path or all below: so writers guess nothing (spec 23.2)."""
+    for writes in (mint, mint(unrestricted=True).attenuate):
+        with pytest.raises(TypeError) as caught:
+            writes(**{key: value for key, value in given.items() if key != "unrestricted" or writes is mint})
+        assert str(caught.value) == write
+    if "[...]" not in write:  # what it says to write is taken
+        value, _ = json.JSONDecoder().raw_decode(write, write.index("{"))
+        mint(tools=value if "tools" in write else {"pay": {"x": value}})
+
+
 def test_a_max_below_the_min_that_is_held_is_widening_and_no_mistake() -> None:
     token = mint(unrestricted=True, where={"x": {"min": 5, "max": 9}})
     with pytest.raises(WideningError) as caught:

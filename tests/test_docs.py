@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from captoken.cli.docs import docs
-from tests import picture
+from tests import picture, readme
 from tests.program import CAPTOKEN
 from tests.stores.servers import Postgres
 
@@ -101,10 +101,33 @@ def test_the_picture_in_the_readme_is_of_todays_demo() -> None:
 
 
 def test_the_readme_is_short_and_shows_code_soon() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert len(readme.split()) <= 900
-    above, _, code = readme.partition("```python\n")
+    assert len(readme.README.split()) <= 750
+    above, _, code = readme.README.partition("```python\n")
     assert len(above.split()) <= 100 and len(code.partition("```")[0].splitlines()) <= 20
+
+
+def test_the_readme_runs_again_in_the_same_folder_and_its_prose_runs_after_it(tmp_path: Path) -> None:
+    """Whoever tries it tries it twice: it may not end what it goes on with. Its prose may, and is short to read."""
+    readme.write(tmp_path)
+    (tmp_path / "blocks.py").write_text(readme.blocks(), "utf-8")
+    first, again, after = (
+        subprocess.run([sys.executable, name], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        for name in ("blocks.py", "blocks.py", "readme.py")
+    )
+    assert first == again and after.startswith(first)
+    assert len(readme.CALLS) == 3 and set(after.removeprefix(first).splitlines()) == {
+        "reader, task news: 1 allowed, 1 denied",
+        "orchestrator, task q3-risk: 0 allowed, 0 denied",
+        "orchestrator > sales-agent, task q3-risk: 1 allowed, 1 denied",
+    }
+
+
+def test_the_readme_and_the_example_that_it_links_pass_a_strict_type_checker(tmp_path: Path) -> None:
+    """In an empty folder, by mypy; `.ci/run` asks pyright about the same files."""
+    checked = readme.write(tmp_path)
+    asked = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", *checked]
+    ran = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "") and len(checked) == 2
 
 
 def test_every_page_that_a_docstring_cites_is_there() -> None:
@@ -118,12 +141,12 @@ def test_the_wheel_has_what_the_command_shows() -> None:
     """All of docs and examples, where links between them are as good as here; the built wheel is looked at by `.ci/run`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     taken = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    pages = ("docs", "examples", "spec/captoken-v1.md", "spec/README.md", "README.md", "CHANGELOG.md", "SECURITY.md")
+    pages = ("docs", "examples", "spec/captoken-v1.md", "spec/README.md", "README.md", "CHANGELOG.md", "SECURITY.md", "ports/typescript/README.md")
     assert taken == {path: f"captoken/_pages/{path}" for path in pages}
     shown = subprocess.run([CAPTOKEN, "docs", "--json"], capture_output=True, text=True, check=True, env={})
     told = json.loads(shown.stdout)
     assert told["folder"] == str(ROOT / "docs") and told["pages"].keys() == {
-        *(page.stem for page in ROOT.glob("docs/*.md")), "changelog", "examples", "readme", "security", "spec",
+        *(page.stem for page in ROOT.glob("docs/*.md")), "changelog", "examples", "readme", "security", "spec", "typescript",
     }  # fmt: skip
 
 

@@ -1225,6 +1225,16 @@ def test_a_feed_looks_at_the_store_every_so_often() -> None:
         assert found is not None and (found.seq, store.asked) == (seq, asked), second
 
 
+def test_a_feed_looks_after_a_part_of_a_second_too() -> None:
+    """So what is revoked is refused half a second later, and not when the next second begins."""
+    store, now, source = feed(made(seq=1), every=0.5)
+    source()
+    for fraction, asked in ((0.25, 1), (0.49, 1), (0.5, 2), (0.99, 2), (1.0, 3), (1.25, 3)):
+        now.now = NOW + fraction  # type: ignore[assignment]
+        source()
+        assert store.asked == asked, fraction
+
+
 def test_a_feed_does_not_read_the_same_snapshot_twice() -> None:
     """As long as the bytes are the same it is the same object; `every=0` looks each time."""
     store, _, source = feed(made(seq=1), every=0)

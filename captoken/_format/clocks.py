@@ -42,6 +42,11 @@ def read_clock(clock: Clock) -> int:
         read_clock(lambda: 1767225600.9)     # 1767225600
         read_clock(lambda: float("nan"))     # ValueError
     """
+    return floor(read_exactly(clock))
+
+
+def read_exactly(clock: Clock) -> float:
+    """The same with its part of a second, for spans of less than one. Raises as `read_clock`."""
     now = clock()
     if type(now) is int:
         return now
@@ -50,7 +55,7 @@ def read_clock(clock: Clock) -> int:
         raise ValueError(
             f"the clock must give seconds since the epoch, as int or float, not {shown(now)}"
         )
-    return floor(now)
+    return now
 
 
 # `1h30m`, as a whole and part by part. ASCII: other digits look like these and are not.

@@ -51,15 +51,19 @@ Now = Callable[[], int]  # seconds since the epoch, asked for only where they ar
 def _where(given: Any, now: Now, look_up: LookUp) -> Any:
     """The value for the keyword `where`: as it was given, each `max` alone completed (spec 13.6).
 
-    By the constraints that are held so far. Raises ValueError for a negative `max` alone; what else
-    may be wrong, `Where` says.
+    By the constraints that are held so far. Raises ValueError for a negative `max` alone, and
+    TypeError, with what to write, for a value alone. What else may be wrong, `Where` says.
     """
+    from captoken._language.failing import completed_or_refused  # words
+
     if not isinstance(given, Mapping):
         return given
     before = look_up("where")
     rules: Mapping[str, Constraint] = before.rules if isinstance(before, Where) else {}
     return {
-        attribute: constraints.completed(constraint, rules.get(attribute, constraints.ANYTHING))
+        attribute: completed_or_refused(
+            constraint, rules.get(attribute, constraints.ANYTHING), attribute
+        )
         for attribute, constraint in given.items()
     }
 

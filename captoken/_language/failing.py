@@ -2,6 +2,8 @@
 
 The sentence is for the operator, and has no value: values may be private, and reasons go to logs.
 Beside it stands what failed, for whoever words it for others (spec 24.14).
+
+And what a writer has to write, in the place of a value that could mean several constraints.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Literal
 
-from captoken._format.spelling import named_all, spelled
-from captoken._language.constraints import NOTHING, Constraint, Range
+from captoken._format.spelling import named_all, shown, spelled
+from captoken._language.constraints import NOTHING, Constraint, Range, completed
 from captoken._language.reasons import Failing, Reason
 
 
@@ -109,3 +111,39 @@ def _missed(bounds: Range, value: Any) -> str:
     if bounds.low is not None and value < bounds.low:
         return f"is less than {bounds.low}"
     return f"is more than {bounds.high}"
+
+
+# --- what to write instead ------------------------------------------------------------------------
+
+
+def no_rules(tools: Any) -> TypeError:
+    """For names of tools without what their arguments may be.
+
+    Nobody can say whether any arguments were meant, or none: so it has to be written.
+    """
+    names = tools if isinstance(tools, (list, tuple, set, frozenset)) else [tools]
+    if not names or not all(type(name) is str for name in names):
+        names = ["search"]
+    entries = spelled({name: {} for name in sorted(names)})
+    kind = type(tools).__name__
+    return TypeError(f"tools must be a mapping, not {kind}: {entries} leaves all arguments free")
+
+
+def completed_or_refused(given: Any, held: Constraint, name: Any) -> Any:
+    """`completed`, for the constraint on `name`.
+
+    Raises TypeError, with what to write, for a value in its place: it could be meant as that value
+    alone, as the most, or as the start of a path.
+    """
+    if isinstance(given, Mapping):
+        return completed(given, held)
+    values = given if isinstance(given, (list, tuple, set, frozenset)) else [given]
+    wanted = '{"in": [...]}'
+    if values and all(type(value) in (str, int, bool) for value in values):
+        wanted = spelled({"in": list(values)})
+    if type(given) is int and given >= 0:
+        wanted += f' for that value alone, or {{"max": {shown(given)}}}'
+    kind = type(given).__name__
+    raise TypeError(
+        f"the constraint on {shown(name)} must be a mapping, not {kind}: write {wanted}"
+    )

@@ -43,10 +43,13 @@ def _tools(given: Any, now: Callable[[], int], look_up: LookUp) -> Any:
     """The value for the keyword `tools`: as it was given, each `max` alone completed (spec 13.6).
 
     By what is held for the argument, at the entry that decides at the pattern. Raises ValueError
-    for a negative `max` alone; what else may be wrong, `Tools` says.
+    for a negative `max` alone, and TypeError, with what to write, for names or values alone. What
+    else may be wrong, `Tools` says.
     """
+    from captoken._language.failing import completed_or_refused, no_rules  # words
+
     if not isinstance(given, Mapping):
-        return given
+        raise no_rules(given)
     before = look_up("tools")
     calls: CallMap = before.value if before is not None else {}
     made: dict[Any, Any] = {}
@@ -56,7 +59,7 @@ def _tools(given: Any, now: Callable[[], int], look_up: LookUp) -> Any:
             continue
         rule: Call = patterns.decided(calls, pattern, None)
         made[pattern] = {
-            argument: constraints.completed(constraint, _constraint_of(rule, argument))
+            argument: completed_or_refused(constraint, _constraint_of(rule, argument), argument)
             for argument, constraint in arguments.items()
         }
     return made

@@ -31,6 +31,7 @@ The rules of this file:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -68,6 +69,8 @@ __all__ = [
     "replay",
     "unused",
 ]
+
+_SHOWN_HOPS = 50  # a trail can have a great many
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -276,6 +279,15 @@ class Hop(msgspec.Struct, eq=False):
         """
         return len(self.decisions) - self.allowed - self.denied
 
+    def __str__(self) -> str:
+        """Who holds it, in which task, and what was decided. Names were checked when read."""
+        chain = " > ".join(self.holders)
+        return f"{chain}, task {self.task}: {self.allowed} allowed, {self.denied} denied"
+
+    def __repr__(self) -> str:
+        """On one line, whatever is below it."""
+        return f"<Hop {self}>"
+
     def walk(self) -> Iterator[Hop]:
         """This hop and all below: each before those that it handed on to.
 
@@ -324,6 +336,18 @@ class History(msgspec.Struct):
     decisions: list[Decided] = []
     # Decisions on tokens that the records do not describe. Nothing of these is vouched for.
     strange: list[Decided] = []
+
+    def __str__(self) -> str:
+        """One line for each hop, up to the 50th: who holds it, and what was decided."""
+        lines = [str(hop) for hop in islice(self.hops(), _SHOWN_HOPS + 1)]
+        if len(lines) > _SHOWN_HOPS:
+            lines[_SHOWN_HOPS:] = ["…"]
+        return "\n".join(lines) or "nothing was decided"
+
+    def __repr__(self) -> str:
+        """How much there is, and nothing of what was recorded."""
+        denied = sum(not decision.allowed for decision in self.decisions)
+        return f"<History of {len(self.decisions)} decisions, {denied} denied: print it, or hops()>"
 
     def hops(self) -> Iterator[Hop]:
         """All hops, from the top of each tree, in the order in which the trees were seen."""

@@ -21,6 +21,7 @@ _OTHERS = {
     "readme": "README.md",
     "security": "SECURITY.md",
     "spec": "spec/captoken-v1.md",
+    "typescript": "ports/typescript/README.md",
 }
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from time import time
 
 from captoken._format import primitives
-from captoken._format.clocks import Clock, read_clock
+from captoken._format.clocks import Clock, read_exactly
 from captoken._format.errors import OverlayError
 from captoken._format.public_keys import signing_key
 from captoken._format.spelling import escape
@@ -60,7 +60,7 @@ class Feed:
         store: SnapshotStore,
         operators: Iterable[bytes | str],
         *,
-        every: int = 5,  # seconds
+        every: float = 5,  # seconds
         vocabulary: Vocabulary = V1,
         timeout: float = 5.0,  # seconds
         clock: Clock = time,
@@ -77,7 +77,7 @@ class Feed:
         self._lock = ForkSafeLock()
         self._overlay: Overlay | None = None
         self._seen: bytes | None = None  # the hash of what it was opened from, if that was whole
-        self._looked: int | None = None  # when
+        self._looked: float | None = None  # when
         self.problem: Exception | None = None  # what the last look came upon
 
     def __call__(self) -> Overlay | None:
@@ -86,7 +86,7 @@ class Feed:
         It may be stale: verifiers ask. Never raises for what the store does: see `problem`. Raises
         what the clock raises.
         """
-        now = read_clock(self._clock)
+        now = read_exactly(self._clock)
         if self._overlay is None or self._is_due(now):
             with self._lock.held(self._patience) as mine:
                 # Whoever looked meanwhile has looked for those who waited.
@@ -98,7 +98,7 @@ class Feed:
                         self._take()
         return self._overlay
 
-    def _is_due(self, now: int) -> bool:
+    def _is_due(self, now: float) -> bool:
         """Is it time for a look? A clock that was set back makes it so as well."""
         return self._looked is None or not 0 <= now - self._looked < self._every
 
@@ -118,7 +118,7 @@ class Feed:
         raises, and OverlayError for what is no overlay or an older one.
         """
         with self._lock.held():
-            self._looked = read_clock(self._clock)
+            self._looked = read_exactly(self._clock)
             return self._take()
 
     def _take(self) -> Overlay:
