@@ -43,6 +43,7 @@ VAGUE = {
         "its COPYING: the public domain, but for files under BSD; GPL is a file for Emacs, which is not in the wheel",
     ),
     "jinja2": ("", "BSD-3-Clause", _THREE_CLAUSES),
+    "msgspec": ("BSD", "BSD-3-Clause", f"{_THREE_CLAUSES}; newer ones say so themselves"),
     "nodeenv": ("BSD", "BSD-3-Clause", _THREE_CLAUSES),
     "pyasn1-modules": ("BSD", "BSD-2-Clause", _TWO_CLAUSES),
     "pyperclip": ("BSD", "BSD-3-Clause", _THREE_CLAUSES),
