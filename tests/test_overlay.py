@@ -329,6 +329,24 @@ def test_lift_takes_off_one_entry_and_no_other() -> None:
     assert world.operator.entries() == () and world.code(token) == "allowed"
 
 
+def test_revoke_all_kills_every_token_that_any_verifier_takes_now() -> None:
+    """Those of an issuer whose clock is as far ahead as verifiers bear, too: the first second that they refuse is the first that is left."""
+    world = World()
+
+    def minted(ahead: int) -> Token:
+        return Issuer(KEYRING, clock=FixedClock(NOW + ahead)).mint(**WHO, **SALES)
+
+    ahead = [minted(seconds) for seconds in (-600, 0, 1, 60, 61)]
+    before = [world.code(token) for token in ahead]
+    entry = world.operator.revoke_all(why="an intruder")
+    assert before == ["allowed"] * 4 + ["not_yet_valid"]
+    assert [world.code(token) for token in ahead] == ["revoked"] * 4 + ["not_yet_valid"]
+    world.now.advance(61)
+    world.operator.renew()
+    assert world.code(minted(61)) == "allowed"
+    world.operator.lift(entry.id)
+
+
 def test_end_task_kills_a_task_and_those_below() -> None:
     world, token = World(), mint()
     inside, beside = token.attenuate(task="task-123/a/b"), token.attenuate(task="task-123/ab")

@@ -261,10 +261,17 @@ def _say_entry(entry: Entry, now: int | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Every token, and those minted in the next minute.",
+)
 @_changing
 @now_option
 @json_option
 def revoke(
+    everything: bool,
     key: str,
     store: str,
     why: str,
@@ -274,7 +281,7 @@ def revoke(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Stop tokens that are out.
+    """Revoke tokens.
 
     Those for which all that is said holds. Writes the entry. Verifiers that read the store deny
     them from their next look on. `captoken lift` takes the entry off again.
@@ -282,14 +289,25 @@ def revoke(
     \b
     captoken revoke --key operator.json --store overlay.db \\
         --agent clerk --why "laptop lost"
+    captoken revoke --key operator.json --store overlay.db \\
+        --all --why "an intruder"
+
+    --all stops everything. Issuers may go on: what they mint works again a minute later, since
+    their clocks may be a minute ahead.
     """
+    select = caveats(given)
+    if everything and select:
+        raise click.UsageError("--all is every token: leave out what selects some of them")
     with operating(
         key,
         store,
         now,
         by=by,
     ) as operator:
-        entry = operator.revoke(why=why, until=until, **caveats(given))
+        if everything:
+            entry = operator.revoke_all(why=why, until=until)
+        else:
+            entry = operator.revoke(why=why, until=until, **select)
     _say_entry(entry, now, as_json)
 
 

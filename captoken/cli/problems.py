@@ -38,7 +38,7 @@ _SENTENCES = (
     (
         "an entry selects something: token, link, task, agent, subject, kid or issued_before",
         "say which tokens: by --token, --link, --task, --agent, --subject, --kid or "
-        "--issued-before",
+        "--issued-before; revoke takes --all",
     ),
     (
         "a link must restrict something: name tables, tools, a time or another caveat",

@@ -153,6 +153,16 @@ class Operator:
         """
         return self._add(select, None, why, until)
 
+    def revoke_all(self, *, why: str, until: Moment | None = None) -> Entry:
+        """Every token that there is stops working, whoever holds it.
+
+        Those too that an issuer minted whose clock is a minute ahead, as verifiers bear it. So what
+        is minted in the next minute is revoked as well, and what is minted later works. Raises as
+        `revoke` does.
+        """
+        first_after = read_clock(self._clock) + CLOCKS_DIFFER + 1
+        return self.revoke(issued_before=first_after, why=why, until=until)
+
     def end_task(self, task: str, *, why: str = "the task is over") -> Entry:
         """All tokens of a task, and of the tasks below it, stop working, for good.
 
