@@ -40,7 +40,7 @@ import msgspec
 from captoken._format.clocks import Seconds, read_clock
 from captoken._format.encoding import LIMITS
 from captoken._format.entropy import random_bytes
-from captoken._format.errors import NoToken
+from captoken._format.errors import NoToken, StatementError
 from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.text import PROOF_CHARS
 from captoken._language.access import Access
@@ -379,8 +379,8 @@ _OF_A_THREAD = (
 class _Serving(_Block[_G]):
     """A block with a grant.
 
-    A group of exceptions that are all Denied, a TaskGroup's say, leaves it as the first of them: an
-    adapter answers a Denied, and would take the group for an error of the server's.
+    A group of exceptions that are all Denied or StatementError, a TaskGroup's say, leaves it as one
+    of them: an adapter answers these, and would take the group for an error of the server's.
     """
 
     __slots__ = ()
@@ -390,20 +390,28 @@ class _Serving(_Block[_G]):
         error = raised[1] if raised else None
         if not isinstance(error, BaseExceptionGroup):
             return
-        denied = denied_in(error)
-        if denied is not None:
-            raise denied from None
+        refusal = _refusal_in(error)
+        if refusal is not None:
+            raise refusal from None
 
 
 def denied_in(error: BaseException) -> Denied | None:
-    """For adapters: the error if it is a Denied; the first one of a group that has nothing else.
+    """For adapters: the error if it is a Denied; the first one of a group of such and mistakes.
 
     None where something else was raised too: that must not be taken for a refusal.
     """
+    refusal = _refusal_in(error)
+    return refusal if isinstance(refusal, Denied) else None
+
+
+def _refusal_in(error: BaseException) -> Denied | StatementError | None:
+    """The error, or one of a group that has no others: the first denial, or else mistake."""
     if not isinstance(error, BaseExceptionGroup):
-        return error if isinstance(error, Denied) else None
-    found = [denied_in(each) for each in error.exceptions]
-    return None if None in found else found[0]
+        return error if isinstance(error, (Denied, StatementError)) else None
+    found = [_refusal_in(each) for each in error.exceptions]
+    if None in found:
+        return None
+    return next((each for each in found if isinstance(each, Denied)), found[0])
 
 
 # --- what this code holds ---------------------------------------------------------------------

@@ -20,6 +20,7 @@ from captoken.adapters.openai_agents import guarded as guarded_agent
 from captoken.adapters.sqlite import guarded
 from captoken.audit import AuditTrail, read
 from captoken.audit import analysis as trails
+from captoken.errors import StatementError
 from captoken.tools import ToolGuard
 
 FILINGS = {
@@ -61,6 +62,8 @@ async def query_sales(sql: str) -> str:
             return str(db.execute(sql).fetchall())
     except Denied as denied:
         return denied.decision.for_model()
+    except StatementError as error:  # a misspelt word, say
+        return error.for_model()
 
 
 @function_tool

@@ -20,6 +20,7 @@ from captoken.adapters.pydantic_ai import TokenGuard, delegate_to
 from captoken.adapters.sqlite import guarded
 from captoken.audit import AuditTrail, read
 from captoken.audit import analysis as trails
+from captoken.errors import StatementError
 from captoken.tools import ToolGuard
 
 FILINGS = {
@@ -57,6 +58,8 @@ async def query_sales(sql: str) -> str:
             return str(db.execute(sql).fetchall())
     except Denied as denied:
         return denied.decision.for_model()
+    except StatementError as error:  # a misspelt word, say
+        return error.for_model()
 
 
 async def market_moves(quarter: str) -> str:

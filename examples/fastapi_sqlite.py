@@ -25,7 +25,7 @@ app = FastAPI()
 @app.post("/query")
 def query(sql: Annotated[str, Body()], grant: Annotated[Grant, Depends(granted)]) -> list[Any]:
     with closing(sqlite3.connect(DATABASE, uri=True)) as shop, guarded(shop, grant) as db:
-        return db.execute(sql).fetchall()  # what the token does not permit is answered with 403
+        return db.execute(sql).fetchall()  # not permitted: 403; no SQL: 400
 
 
 protect(app, Verifier(keyring, audience="shop"), origin="http://127.0.0.1:8000")

@@ -24,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from captoken import Denied, Issuer, Keyring, Verifier
 from captoken.adapters.postgres import Role, apply_plan, guarded
+from captoken.errors import StatementError
 
 SHOP = """
 create table orders (id integer primary key, customer text, region text, cents integer);
@@ -104,7 +105,7 @@ def ask(db, sql):
     except Denied as denied:
         refusal = denied.decision.refusals[0]
         print(f"    no   {sql}\n         {denied.decision.code}: {refusal.text}")
-    except psycopg.Error as error:
+    except StatementError as error:
         print(f"    err  {sql}\n         {error}")
     else:
         said = rows.fetchall() if rows.columns else f"{rows.rowcount} rows"

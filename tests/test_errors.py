@@ -13,7 +13,8 @@ import captoken._format.errors as tree
 from captoken import Denied, WideningError, errors
 from captoken._format.encoding import b64encode
 from captoken._format.spelling import shown_file
-from captoken.errors import CODES
+from captoken._verification.mistakes import WORDS
+from captoken.errors import CODES, StatementError
 from captoken.keys import HolderKey
 from captoken.testing import ErrorEntry, error_catalogue
 from tests import messages
@@ -87,6 +88,9 @@ def test_each_example_is_a_message_that_there_is(entry: ErrorEntry) -> None:
     """Of this error: it fits what stands in the code where it is made."""
     if entry.error is WideningError:
         return  # made of an answer, below
+    if entry.error is StatementError:
+        assert WORDS[entry.code].fault in entry.example  # of a table
+        return
     made = DENIALS | {"StoreError", "TokenFormatError", "EncodingError"} if entry.error is Denied else {entry.error.__name__}
     assert any(message.fits(entry.example) for message in MESSAGES if message.made in made), entry.example
 

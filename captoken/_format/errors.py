@@ -19,6 +19,9 @@
     ├── KeyringError        a key file that cannot be used
     ├── GuardError          a guarded connection that is misused, or cannot be guarded
     │                           guard, outcome_unknown
+    ├── StatementError      a statement that its database cannot run, whoever sends it
+    │                           syntax, name, type, value, cardinality, unique, foreign_key,
+    │                           not_null, check, raised, parameters, too_large, unsupported
     ├── IssuanceError       a task that is not started; a policy that does not load
     │                           policy, invalid_request, invalid_client, invalid_grant,
     │                           unauthorized_client, unsupported_grant_type, invalid_scope,
@@ -260,6 +263,30 @@ class GuardError(CaptokenError):
     def __init__(self, message: str, code: str = "guard") -> None:
         super().__init__(message)
         self.code = code
+
+
+class StatementError(CaptokenError):
+    """A statement in a guarded block is at fault, and not a right: nothing of it stands.
+
+    The guards of databases raise it in the place of what the database raises. It shows no value of
+    a row, a literal or a parameter, and no name but a word of the statement itself.
+
+    - `code` says what is at fault.
+    - `state` is what the database calls it: an SQLSTATE, or the name of a result code of SQLite.
+      Empty where the database was not asked.
+    - `for_model()` is what the agent may be told.
+    """
+
+    def __init__(self, message: str, code: str, told: str, state: str = "") -> None:
+        """`told` is what the agent may be told."""
+        super().__init__(message)
+        self.code = code
+        self.state = state
+        self._told = told
+
+    def for_model(self) -> str:
+        """What the agent may be told: what is at fault, that nothing was done, what may help."""
+        return self._told
 
 
 class IssuanceError(CaptokenError):

@@ -23,11 +23,13 @@ from captoken._format.errors import (
     OverlayError,
     RecallError,
     Refused,
+    StatementError,
     StoreError,
     TokenFormatError,
     WideningError,
 )
 from captoken._verification.decision import Denied
+from captoken._verification.mistakes import WORDS, mistake
 from captoken._verification.records import RECORDS
 
 
@@ -43,6 +45,23 @@ class ErrorEntry(NamedTuple):
 
 # By code: cause, remedy, example.
 _Entries: TypeAlias = Mapping[str, tuple[str, str, str]]
+
+# Of each fault of a statement, what PostgreSQL calls it, and a word of the statement.
+_STATES = {
+    "syntax": ("42601", "selct"),
+    "name": ("42703", "amuont"),
+    "type": ("42804",),
+    "value": ("22012",),
+    "cardinality": ("21000",),
+    "unique": ("23505",),
+    "foreign_key": ("23503",),
+    "not_null": ("23502",),
+    "check": ("23514",),
+    "raised": ("P0001",),
+    "parameters": ("08P01",),
+    "too_large": ("54000",),
+    "unsupported": ("0A000",),
+}
 
 # What is raised, in the order in which the tree is drawn.
 _RAISED: Mapping[type[CaptokenError], _Entries] = {
@@ -198,6 +217,14 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "is written twice could be there twice.",
             "the connection was lost at the commit: whether what was written is there is not known",
         ),
+    },
+    StatementError: {
+        code: (
+            f"{words.sentence}. Nothing of the statement stands.",
+            f"{words.advice} `for_model()` says both to the agent.",
+            str(mistake(code, *_STATES[code])),
+        )
+        for code, words in WORDS.items()
     },
     IssuanceError: {
         "policy": (

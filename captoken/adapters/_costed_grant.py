@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from captoken._language.access import Access, Caller
-from captoken._language.costs import Cost, charged_once, cost_of, read_cost, with_cost
+from captoken._language.costs import Cost, cost_of, read_cost, with_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant
 from captoken.adapters._usage_meter import UNITS, UsageMeter
@@ -92,17 +92,17 @@ class CostedGrant:
         is not charged, and nothing of it is counted. Raises Denied, which is recorded.
         """
         counted = self._left if accesses else {}
+        cost = self._said if accesses else {}
         decision: Decision | None = None
-        if accesses and not counted:
-            asked = charged_once(accesses, self._said) if self._said else accesses
-            decision = self._grant.check_all(asked, caller=caller)
+        if accesses and not counted and not cost:
+            decision = self._grant.check_all(accesses, caller=caller)
             if not decision:
                 raise Denied(decision)
         return UsageMeter(
             self._grant,
             accesses,
             caller,
-            self._said,
+            cost,
             counted,
             most_rows,
             writes=writes,

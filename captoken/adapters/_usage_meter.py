@@ -39,6 +39,7 @@ from typing import Any
 
 from msgspec import structs
 
+from captoken._format.errors import StatementError
 from captoken._language.access import Access, Caller
 from captoken._language.costs import charged_once
 from captoken._verification.decision import Decision, Denied
@@ -81,8 +82,8 @@ class UsageMeter:
 
     `accesses` are what the statement needs, and `cost` is what the owner of the guard says that it
     costs. `left` has what is left of those of `UNITS` that a budget of the token names. Where it
-    is empty there is nothing to count: the statement was paid for elsewhere, and nothing here does
-    anything.
+    is empty there is nothing to count. If `cost` is empty too, the statement was paid for
+    elsewhere, and nothing here does anything.
 
     Raises Denied, which is recorded, where the first part cannot be had.
     """
@@ -113,7 +114,8 @@ class UsageMeter:
         self._reserved = dict(self._read)
         self._parts: list[tuple[Reserved, dict[str, int]]] = []
         self._writes = writes
-        if not left:
+        self._cost = cost
+        if not left and not cost:
             return
 
         most = {**CHUNK, "rows": min(CHUNK["rows"], most_rows)}
@@ -167,14 +169,19 @@ class UsageMeter:
     def __enter__(self) -> UsageMeter:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, raised: BaseException | None, *rest: object) -> None:
         """Settle what was reserved at what was taken, also where the statement failed.
 
-        What the ledger raises is logged, and no more: all that was reserved is spent then.
+        What was refused, or is at fault itself, costs nothing of what the owner says that it costs.
+        What it had read counts. What the ledger raises is logged, and no more: all that was
+        reserved is spent then.
         """
         left = self._taken()
+        if isinstance(raised, (Denied, StatementError)):
+            left.update(dict.fromkeys(self._cost, 0))
         for reserved, cost in self._parts:
-            # The owner's units are spent as they were stated. Of ours, this part has what is left.
+            # The owner's units are spent as they were stated, or not at all. Of ours, this part has
+            # what is left.
             used = {unit: min(left.get(unit, amount), amount) for unit, amount in cost.items()}
             left = {unit: amount - used[unit] for unit, amount in left.items()}
 

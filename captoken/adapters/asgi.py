@@ -5,7 +5,7 @@
 1. Without a token nothing passes but the exact paths that are `public`, matched on what was sent
    and on what it means.
 2. The application asks the grant, `current.grant()`, for each access. A `Denied` that it lets
-   through is the answer.
+   through is the answer, and so is a `StatementError` of a guarded database, as 400.
 3. A request starts with nothing held and nothing granted but its own grant: servers may run one in
    the context of another.
 4. The token is taken out of the scope's headers with its proof, whatever becomes of the request. So
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Required, TypedDict
 
 from captoken import current
-from captoken._format.errors import NoToken
+from captoken._format.errors import NoToken, StatementError
 from captoken._language.access import Access, Caller
 from captoken._language.bounds import BODY_BYTES, FORM_BYTES, TOO_LARGE, is_bounded, read_bytes
 from captoken._language.costs import Cost, costing
@@ -58,7 +58,12 @@ from captoken.adapters._http.exchange import (
     values_of,
 )
 from captoken.adapters._http.origins import is_path, own_origin, public_paths, target_of
-from captoken.adapters._http.refusals import METADATA_PATH, Refusals, metadata_of
+from captoken.adapters._http.refusals import (
+    METADATA_PATH,
+    Refusals,
+    metadata_of,
+    mistaken_answer,
+)
 from captoken.current import AnyGrant
 from captoken.proof import http_request
 
@@ -149,7 +154,8 @@ class CaptokenMiddleware:
     ) -> None:
         """One request.
 
-        What the application raises passes through; a Denied too, if the response has started.
+        What the application raises passes through; a Denied or a StatementError too, if the
+        response has started.
         """
         kind = scope["type"]
         if kind == "lifespan":
@@ -178,6 +184,10 @@ class CaptokenMiddleware:
             if reply.over:
                 raise
             answer = self._refusals.denied(denied)
+        except StatementError as mistaken:
+            if reply.over:
+                raise
+            answer = mistaken_answer(mistaken)
         except RequestError as problem:
             answer = self._refusals.bad(problem)
         except ClientGone:

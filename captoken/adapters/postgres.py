@@ -23,10 +23,10 @@ What it enforces, by rules that the code cites:
     end by then costs the connection.
  8. Who acts, for whom, is noted before the role is taken on: in the server's log, and signed for
     row security.
- 9. Of an error of the database, the class is passed on. Its first line is too, if it is about the
-    text of the statement, or of a kind that names nothing but objects. Another line, details and
-    hints can quote what is hidden. One about names, types or counts, where columns are restricted,
-    gives way to the denial for those columns.
+ 9. Where the statement is at fault, a StatementError is raised. Nothing is passed on then of what
+    the database says: it can quote rows, parameters and names. Of any other error the class is
+    passed on, and the first line of a kind that names nothing but objects. One about names, types
+    or counts, where columns are restricted, gives way to the denial for those columns.
 10. It hands back rows, never a cursor. After an error the block goes on without what the statement
     did: from its savepoint, or in a new transaction where the old one had nothing to keep.
 11. What a statement needed is asked about once more when it is done. What was written is asked
@@ -46,6 +46,7 @@ The code behind it is in `_postgres`, with the rules of each file:
 - `transaction`: what the server is told for both, and what it answers (2, 7, 10);
 - `logins`: the login and what its roles may do (1);
 - `judging`: what the grant is asked, and what is denied (5, 6, 9, 11);
+- `faults`: which errors are the statement's own fault (9);
 - `assumptions`: what a statement takes for granted of the schema (12);
 - `opening`: what goes ahead of a statement (2, 3, 7, 8);
 - `overrun`: what the server does not end in time (7);
@@ -99,8 +100,9 @@ class Database:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
         """Run one statement and fetch its rows.
 
-        Parameters are `$1`, `$2`, as PostgreSQL itself spells them. Raises Denied, GuardError, or
-        what PostgreSQL raises, without its details (rule 9). The block goes on after each.
+        Parameters are `$1`, `$2`, as PostgreSQL itself spells them. Raises Denied, StatementError
+        for a statement that is at fault, GuardError, or what else PostgreSQL raises, without its
+        details (rule 9). The block goes on after each.
         """
         block = self._block
         with block.one_at_a_time():
@@ -143,8 +145,9 @@ class AsyncDatabase:
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
         """Run one statement and fetch its rows.
 
-        Parameters are `$1`, `$2`, as PostgreSQL itself spells them. Raises Denied, GuardError, or
-        what PostgreSQL raises, without its details (rule 9). The block goes on after each.
+        Parameters are `$1`, `$2`, as PostgreSQL itself spells them. Raises Denied, StatementError
+        for a statement that is at fault, GuardError, or what else PostgreSQL raises, without its
+        details (rule 9). The block goes on after each.
         """
         block = self._block
         with block.one_at_a_time():
@@ -197,7 +200,7 @@ def guarded(
 
     `cost` says what a statement takes of a budget: a mapping by unit, or a function of statement
     and parameters that gives one. What it raises passes through, before anything is sent. A
-    statement that touches no table takes nothing.
+    statement that touches no table takes nothing, nor does one that is denied or at fault.
 
     Raises GuardError for an open transaction, a nested block, a second thread, a connection in
     pipeline mode or not in UTF-8, and a login that is no narrow one. Which roles there are and

@@ -57,7 +57,7 @@ def guarded(engine: Engine, grant: Grant, **options: Any) -> Generator[Connectio
     on. TypeError for one that it does not have.
 
     Raises GuardError for an engine of another kind, and what the guard raises. A Denied is raised
-    as it is; errors of the database are SQLAlchemy's.
+    as it is, and so is a StatementError. Other errors of the database are SQLAlchemy's.
     """
     # called: sqlalchemy, by `python -m tests.called`
     source = _source(engine, _checked(grant), options)

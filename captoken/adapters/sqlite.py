@@ -43,6 +43,8 @@ cited by its number where it is enforced.
 14. Of a token with a budget in `rows`, `bytes` or `rows_written`, what is handed out and written is
     counted, and reserved before it is handed out or committed
     (`captoken/adapters/_usage_meter.py`).
+15. Where the statement is at fault, nothing is passed on of what SQLite says: it can quote values
+    and names (`faults`). Other errors pass as they are.
 
 Not checked: what row counts, failing constraints and the order in which an index yields rows let a
 caller infer.
@@ -81,7 +83,8 @@ class Database:
     def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Rows:
         """Run one statement and fetch its rows.
 
-        Raises Denied before anything ran, GuardError, or what SQLite raises.
+        Raises Denied before anything ran, StatementError for a statement that is at fault, and
+        GuardError. What else SQLite raises passes through: a database that is locked, say.
         """
         return Rows(*self._block.execute(sql, parameters))
 
@@ -110,12 +113,12 @@ def guarded(
     It is committed at its end, and rolled back by an exception. `caller` is what the server itself
     knows of who calls, and is asked about with every access. A statement that yields more than
     `max_rows` rows raises GuardError. A value of more than `max_value` bytes, 1 MiB unless given,
-    is an error of SQLite's: a longer one could keep a statement busy beyond the end of its grant.
-    So is a pattern of LIKE or GLOB of more than 1,000 bytes.
+    is a StatementError: a longer one could keep a statement busy beyond the end of its grant. So is
+    a pattern of LIKE or GLOB of more than 1,000 bytes.
 
     `cost` says what a statement takes of a budget: a mapping by unit, or a function of statement
     and parameters that gives one. What it raises passes through, before anything ran. A statement
-    that touches no table takes nothing.
+    that touches no table takes nothing, nor does one that is denied or at fault.
 
     Raises GuardError for an open transaction, for a nested block, in a second thread, and for a
     connection that lets a statement choose a converter (PARSE_COLNAMES).

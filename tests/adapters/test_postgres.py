@@ -47,7 +47,7 @@ from captoken.adapters.postgres import (
 )
 from captoken.audit import AuditTrail, read
 from captoken.control import Feed, Operator, Overlay
-from captoken.errors import GuardError
+from captoken.errors import CaptokenError, GuardError, StatementError
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 
@@ -149,9 +149,9 @@ def verdict(db: Database, sql: str, parameters: Any = ()) -> str:
     except Denied as denied:
         assert denied.kind == "insufficient" and denied.__context__ is None
         return denied.decision.code
-    except psycopg.Error as error:
-        assert error.diag.message_detail is None and error.diag.message_hint is None
-        return type(error).__name__
+    except StatementError as error:
+        assert error.__context__ is None and error.__cause__ is None
+        return error.code
     return ALLOWED
 
 
@@ -279,7 +279,7 @@ def blind(misread: None, unasked: None) -> None:
 def test_the_role_withstands_what_the_text_hides(sql: str, agents: psycopg.Connection[Any], place: Place, blind: None) -> None:
     before = digest(place.admin)
     with suppress(GuardError), guarded(agents, READS) as db:
-        with pytest.raises((Denied, psycopg.Error, GuardError)):
+        with pytest.raises((CaptokenError, psycopg.Error)):
             db.execute(sql)
         assert db.execute("select 1").fetchall() == [(1,)]
     assert digest(place.admin) == before
@@ -333,7 +333,7 @@ def test_what_is_no_kind_of_statement_that_is_granted_ends_the_connection(sql: s
             with suppress(GuardError), guarded(connection, WRITES) as db:
                 if not once:
                     db.execute("select * from sales")
-                with pytest.raises((GuardError, psycopg.Error)) as caught:
+                with pytest.raises((CaptokenError, psycopg.Error)) as caught:
                     (db.execute_once if once else db.execute)(sql)
                 with pytest.raises(GuardError):
                     db.execute("select * from sales")
@@ -390,9 +390,9 @@ def test_nobody_signs_twice_in_a_transaction_not_even_the_login(agents: psycopg.
     for before in ((), ("reset role",), ("reset role", "set captoken.facts = ''"), ("reset role", "discard plans")):
         with guarded(agents, TENANTS) as db:
             for sql in (*before, forged):
-                with suppress(Denied, psycopg.Error):
+                with suppress(CaptokenError, psycopg.Error):
                     db.execute(sql)
-            with suppress(Denied, psycopg.Error):
+            with suppress(CaptokenError, psycopg.Error):
                 db.execute("set local role reader")
             assert db.execute("select value from tenants").fetchall() in ([(1,)], []), before
 
@@ -403,13 +403,13 @@ def test_a_statement_that_ends_the_transaction_costs_the_connection(
 ) -> None:
     """What even the grammar would have to miss: nothing runs on after it, and nothing runs with other facts."""
     with psycopg.connect(place.conninfo("agents")) as connection:
-        with suppress(GuardError, psycopg.Error), guarded(connection, READS) as db:
+        with suppress(CaptokenError, psycopg.Error), guarded(connection, READS) as db:
             db.execute("select 1")
-            with suppress(GuardError, psycopg.Error):
+            with suppress(CaptokenError, psycopg.Error):
                 db.execute(sql)
-            with pytest.raises((GuardError, psycopg.Error)):
+            with pytest.raises((CaptokenError, psycopg.Error)):
                 db.execute("select captoken_guard.begin('{}', 1000)")
-            with pytest.raises((GuardError, psycopg.Error)):
+            with pytest.raises((CaptokenError, psycopg.Error)):
                 db.execute("select 1")
         assert connection.closed
 
@@ -456,7 +456,7 @@ def test_a_block_goes_on_after_an_error_without_what_the_statement_did(agents: p
     with rolled_back(agents, WRITES) as db:
         db.execute("insert into archive (id) values (1)")
         for sql in ("insert into archive select id / 0 from sales", "update sales set amount = -amount", "selec", "select * from hr"):
-            with pytest.raises((psycopg.Error, Denied)):
+            with pytest.raises((StatementError, Denied)):
                 db.execute(sql)
         assert db.execute("select count(*) from archive").fetchall() == [(1,)]
 
@@ -488,12 +488,9 @@ def test_parameters_are_never_sql(agents: psycopg.Connection[Any]) -> None:
         for given in ("text", {"a": 1}, 3):
             with pytest.raises(TypeError):
                 db.execute("select 1", given)  # type: ignore[arg-type]
-        with pytest.raises(psycopg.Error):
-            db.execute("select $1::text", [])
-        with pytest.raises(psycopg.Error):
-            db.execute("select $1::text", [object()])
-        with pytest.raises(psycopg.Error):
-            db.execute("select $1::text", ["\0"])
+        for wrong in ([], [object()], ["\0"]):
+            with pytest.raises(StatementError, match="parameters: "):
+                db.execute("select $1::text", wrong)
         with pytest.raises(TypeError):
             db.execute(b"select 1")  # type: ignore[arg-type]
         assert db.execute("select 1").fetchall() == [(1,)]
@@ -501,7 +498,7 @@ def test_parameters_are_never_sql(agents: psycopg.Connection[Any]) -> None:
 
 def test_a_value_that_python_cannot_hold_is_an_error_and_the_block_goes_on(agents: psycopg.Connection[Any]) -> None:
     with guarded(agents, READS) as db:
-        with pytest.raises(errors.DataError):
+        with pytest.raises(StatementError, match="value: "):
             db.execute("select date '9999-12-31' + i from generate_series(0, 2000) i")
         assert db.execute("select 1").fetchall() == [(1,)]
 
@@ -510,12 +507,11 @@ def test_a_value_that_python_cannot_hold_is_an_error_and_the_block_goes_on(agent
 def test_no_value_costs_the_block_what_it_wrote(sql: str, agents: psycopg.Connection[Any], place: Place) -> None:
     with guarded(agents, WRITES) as db:
         db.execute("insert into archive (id) values (7)")
-        with pytest.raises(errors.DataError):
+        with pytest.raises(StatementError, match="value: "):
             db.execute(sql)
-        with pytest.raises(errors.ProgrammingError, match="at most 65535"):
-            db.execute("select 1", [1] * 70_000)
-        with pytest.raises(errors.DataError, match="UnicodeEncodeError"):
-            db.execute("select $1::text", ["\ud800"])
+        for sql, wrong in (("select 1", [1] * 70_000), ("select $1::text", ["\ud800"])):
+            with pytest.raises(StatementError, match="parameters: "):
+                db.execute(sql, wrong)
     assert count(place, "archive") == 1
     place.admin.execute("delete from archive")
 
@@ -869,7 +865,7 @@ def test_a_transaction_that_is_begun_within_a_block_is_not_taken_for_its_own(age
     for undone in (False, True):
         with guarded(agents, READS) as db:
             if undone:
-                with pytest.raises(errors.DivisionByZero):
+                with pytest.raises(StatementError, match="22012"):
                     db.execute("select id / 0 from sales")
             agents.execute("begin")
             for run in (db.execute, db.execute_once):
@@ -1108,7 +1104,7 @@ SEEN = "create or replace function captoken_guard.seen(schemas name[], tables na
     ("does", "raised", "says"),
     [
         ("return random()::text;", GuardError, "being changed"),
-        ("raise exception 'gone';", errors.RaiseException, "gone"),
+        ("raise exception 'gone';", StatementError, "raised: "),
     ],
 )  # fmt: skip
 def test_where_it_cannot_be_told_what_there_is_nothing_is_handed_out(
@@ -1120,7 +1116,7 @@ def test_where_it_cannot_be_told_what_there_is_nothing_is_handed_out(
         with guarded(agents, WRITES) as db:
             with pytest.raises(raised, match=says):
                 db.execute("insert into archive (id) values (1)")
-            with pytest.raises(errors.DivisionByZero):
+            with pytest.raises(StatementError, match="22012"):
                 db.execute("select id / 0 from sales")  # it fails before it is asked
             assert db.execute("select 1").fetchall() == [(1,)]
         assert count(place, "archive") == 0
@@ -1216,9 +1212,9 @@ def test_a_column_that_the_text_makes_or_a_role_restricts_is_denied_like_a_missi
 
 
 def test_errors_do_not_quote_rows(connection: psycopg.Connection[Any]) -> None:
-    with guarded(connection, grant(**GRANTS["edits"])) as db, pytest.raises(errors.UniqueViolation) as caught:
+    with guarded(connection, grant(**GRANTS["edits"])) as db, pytest.raises(StatementError) as caught:
         db.execute("update people set id = 1")
-    assert "already exists" not in str(caught.value) and caught.value.diag.message_detail is None
+    assert str(caught.value) == "unique: a row with the same key is there already (23505)"
 
 
 @pytest.mark.parametrize(
@@ -1229,17 +1225,17 @@ def test_an_error_does_not_quote_the_rows_that_a_view_hides(hides: str, agents: 
     place.admin.execute("create view seen as select note, amount from sales where region = 'eu' and amount < 20; grant select on seen to reader")
     try:
         logins.forget(agents)
-        with guarded(agents, grant(tables=["seen"], operations=["select"])) as db, pytest.raises(psycopg.Error) as caught:
+        with guarded(agents, grant(tables=["seen"], operations=["select"])) as db, pytest.raises(StatementError, match="value: ") as caught:
             db.execute(f"select count(*) from seen where {hides}")
-        assert not any(secret in str(caught.value) for secret in ("one", "two", "three"))
+        assert not re.search(r"\b(one|two|three)\b", str(caught.value).replace("out of range, or a", "").replace("is one that", ""))
     finally:
         place.admin.execute("drop view seen")
 
 
-def test_an_error_in_the_text_is_quoted(agents: psycopg.Connection[Any]) -> None:
+def test_of_an_error_in_the_text_its_word_is_told_and_no_literal(agents: psycopg.Connection[Any]) -> None:
     with guarded(agents, READS) as db:
-        for sql, says in (("select 'x'::integer", '"x"'), ("select nothing from sales", "nothing"), ("select region + 1 from sales", r"\+")):
-            with pytest.raises(psycopg.Error, match=says):
+        for sql, says in (("select 'x'::integer", "(22P02)"), ("select nothing from sales", "(42703, at nothing)"), ("select region + 1 from sales", "(42883)")):
+            with pytest.raises(StatementError, match=re.escape(says)):
                 db.execute(sql)
 
 
@@ -1248,7 +1244,7 @@ def test_deferred_constraints_are_raised_at_the_end_and_nothing_stays(agents: ps
     place.admin.execute("grant insert on due to writer")
     try:
         logins.forget(agents)
-        with pytest.raises(errors.ForeignKeyViolation), guarded(agents, grant(tables=["due"], operations=["insert"])) as db:
+        with pytest.raises(StatementError), guarded(agents, grant(tables=["due"], operations=["insert"])) as db:
             db.execute("insert into due values (1, 7)")
         assert count(place, "due") == 0
         with guarded(agents, READS) as db:
@@ -1334,8 +1330,8 @@ def test_one_statement_that_was_taken_for_a_read_writes_nothing(sql: str, place:
 @pytest.mark.parametrize(
     ("sql", "raised"),
     [
-        ("delete from hr", Denied), ("selec", errors.SyntaxError), ("insert into archive (id) select id / 0 from sales", errors.DivisionByZero),
-        ("select id / 0 from sales", errors.DivisionByZero), ("insert into archive (id) select 1 from generate_series(1, 20) returning id", GuardError),
+        ("delete from hr", Denied), ("selec", StatementError), ("insert into archive (id) select id / 0 from sales", StatementError),
+        ("select id / 0 from sales", StatementError), ("insert into archive (id) select 1 from generate_series(1, 20) returning id", GuardError),
         ("select generate_series(1, 20)", GuardError), ("insert into archive (id) select 1 from pg_sleep(1)", Denied),
     ],
 )  # fmt: skip
@@ -1374,7 +1370,7 @@ def test_one_statement_that_breaks_a_deferred_constraint_is_an_error_of_the_comm
     place.admin.execute("grant insert, select on due to writer")
     try:
         logins.forget(agents)
-        with guarded(agents, grant(tables=["due"], operations=["insert", "select"])) as db, pytest.raises(errors.ForeignKeyViolation):
+        with guarded(agents, grant(tables=["due"], operations=["insert", "select"])) as db, pytest.raises(StatementError):
             db.execute_once("insert into due values (1, 7) returning id")
         assert count(place, "due") == 0 and idle(agents)
     finally:
@@ -1471,7 +1467,7 @@ def test_what_fails_at_the_end_of_a_round_trip_is_not_handed_out(place: Place, b
     place.admin.execute("grant insert, select on due to public")
     try:
         with psycopg.connect(place.conninfo("trusted")) as connection, guarded(connection, READS) as db:
-            with pytest.raises(errors.ForeignKeyViolation):
+            with pytest.raises(StatementError):
                 db.execute_once("insert into due values (1, 7) returning id")
             assert idle(connection) and count(place, "due") == 0
     finally:
@@ -1612,7 +1608,7 @@ def test_a_statement_that_comes_again_goes_by_a_name(place: Place) -> None:
             assert named(connection).count(statements[0]) == count
         for _ in range(2):
             for given in (2, "2"):
-                with guarded(connection, READS) as db, suppress(psycopg.Error):
+                with guarded(connection, READS) as db, suppress(StatementError):
                     db.execute("select id from sales where id = $1", [given])
         for _ in range(2):
             with guarded(connection, WRITES) as db:
@@ -1630,9 +1626,9 @@ def test_no_error_tells_a_name(place: Place) -> None:
         for given in ([1], [1], [1], [], [1, 2]):
             try:
                 db.execute("select id from sales where id = $1::integer", given)
-            except errors.ProtocolViolation as error:
-                said.add(str(error).replace("supplies 2", "supplies 0"))
-        assert said == {'bind message supplies 0 parameters, but prepared statement "" requires 1'}
+            except StatementError as error:
+                said.add(str(error))
+        assert said == {"parameters: the parameters do not fit the statement, by their number or their types (08P01)"}
 
 
 @pytest.mark.parametrize("how", ["discard all", "deallocate all"])
@@ -1718,8 +1714,8 @@ def test_async_is_the_same(place: Place) -> None:
                             await db.execute(case.sql, case.parameters)
                         except Denied as denied:
                             came = denied.decision.code
-                        except psycopg.Error as error:
-                            came = type(error).__name__
+                        except StatementError as error:
+                            came = error.code
                         assert came == case.verdict, case.sql[:100]
                         raise Back
             assert digest(place.admin, sequences=False) == before
@@ -1989,7 +1985,7 @@ def test_psql_runs_a_plan_as_it_is_printed(place: Place) -> None:
 def test_no_text_takes_the_scanner_long(sql: str) -> None:
     """Some of these took it 25 seconds. Processor time, and ten times what it takes."""
     since = process_time()
-    with suppress(psycopg.Error):
+    with suppress(StatementError):
         reader.read("select " + sql)
     assert process_time() - since < 3
 

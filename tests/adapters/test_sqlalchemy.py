@@ -45,7 +45,7 @@ from captoken.adapters import sqlite
 from captoken.adapters._sqlalchemy import engines
 from captoken.adapters.postgres import Role, apply_plan
 from captoken.adapters.sqlalchemy import guarded, guarded_async, guarded_engine
-from captoken.errors import GuardError, NoToken
+from captoken.errors import GuardError, NoToken, StatementError
 from captoken.stores.memory import MemoryLedger
 
 from . import postgres_corpus, sqlite_corpus
@@ -214,10 +214,10 @@ def test_a_denial_comes_as_it_is_and_the_connection_goes_on(shop: Shop) -> None:
     assert shop.rows("select count(*) from sales") == [(2,)] and shop.pool.checkedout() == 0
 
 
-def test_an_error_of_the_database_is_sqlalchemys(shop: Shop) -> None:
+def test_a_statement_at_fault_is_the_guards_own_error(shop: Shop) -> None:
     def body(connection: Connection) -> None:
         connection.execute(insert(Sale).values(id=9, region="x"))
-        with pytest.raises(exc.IntegrityError):
+        with pytest.raises(StatementError, match="unique: "):
             connection.execute(insert(Sale).values(id=9, region="y"))
         assert connection.execute(select(Sale.region).where(Sale.id == 9)).scalar() == "x"
 
@@ -493,8 +493,9 @@ def verdict(connection: Connection, sql: str, parameters: Any) -> str:
     except Denied as denied:
         assert denied.__cause__ is None and denied.__context__ is None
         return denied.decision.code
-    except exc.DBAPIError as error:
-        return type(error.orig).__name__
+    except StatementError as error:
+        assert error.__cause__ is None and error.__context__ is None
+        return error.code
     return "allowed"
 
 

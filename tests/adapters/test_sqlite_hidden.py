@@ -15,6 +15,7 @@ import pytest
 from captoken import Denied
 from captoken.adapters._sqlite import planner, remembered
 from captoken.adapters.sqlite import Connection, guarded
+from captoken.errors import StatementError
 from tests.longer import drawing, times
 
 from .test_sqlite import grant
@@ -85,8 +86,8 @@ def answer(connection: sqlite3.Connection, sql: str) -> tuple[Any, ...]:
         return denied.decision.code, denied.decision.for_model(), str(denied)
     except Back:
         return found
-    except sqlite3.Error as error:
-        return type(error).__name__, str(error)
+    except StatementError as error:
+        return error.code, error.for_model(), str(error)
     raise AssertionError(sql)
 
 
@@ -219,7 +220,7 @@ def test_a_text_that_was_refused_once_is_told_alike_when_it_comes_again() -> Non
             for sql in texts * 3:
                 try:
                     said.append(str(db.execute(sql).fetchall()))
-                except (Denied, sqlite3.Error) as error:
+                except (Denied, StatementError) as error:
                     said.append(str(error))
         assert said[:4] == said[4:8] == said[8:]
         answers.append(said)
@@ -247,7 +248,7 @@ def test_a_call_with_wrong_parameters_says_nothing_of_the_next_one() -> None:
                 elif parameters in ((1,), (2,)):
                     assert len(db.execute(sql, parameters).fetchall()) == 1
                 else:
-                    with pytest.raises(sqlite3.ProgrammingError):
+                    with pytest.raises(StatementError):
                         db.execute(sql, parameters)
     connection.close()
 

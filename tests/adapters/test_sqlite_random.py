@@ -16,6 +16,7 @@ import pytest
 
 from captoken import Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters.sqlite import guarded
+from captoken.errors import StatementError
 from tests.longer import drawing, times
 
 SCHEMA = """
@@ -261,8 +262,8 @@ def outcome(connection: sqlite3.Connection, grant: Grant, sql: str) -> tuple[str
         return "rows", (sorted(map(repr, rows)), rows.rowcount)
     except Denied as denied:
         return "denied", denied.decision.code
-    except sqlite3.Error as error:
-        return "error", f"{type(error).__name__}: {error}"
+    except StatementError as error:
+        return "error", str(error)
 
 
 def contents(connection: sqlite3.Connection, tables: set[str]) -> list[Any]:

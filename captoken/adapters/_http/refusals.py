@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from captoken._format.errors import StatementError
 from captoken._format.names import frozen_copy
 from captoken._format.spelling import shown
 from captoken._verification.decision import Decision, Denied
@@ -124,6 +125,22 @@ class Refusals:
             return response
         details = f'error="{error}", error_description="{text}"'
         return _challenging(response, f"{self._challenge}, {details}")
+
+
+def mistaken_answer(mistaken: StatementError) -> Response:
+    """What a client is told of a statement that its database cannot run.
+
+    Without a challenge: nothing is wrong with the token.
+    """
+    text = "The statement cannot be run."
+    said = {
+        "error": "invalid_request",
+        "error_description": text,
+        "code": mistaken.code,
+        "retry": "no",
+        "for_model": mistaken.for_model(),
+    }
+    return _problem(400, text, said)
 
 
 def metadata_of(resource: str, fields: Mapping[str, Any]) -> Response:

@@ -19,6 +19,7 @@ a role restricts something, it is the same answer whether that is missing or not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -33,9 +34,11 @@ with extra("postgres"):
 from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
+from captoken._verification.mistakes import mistake, named
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._postgres.assessment import Assessment, Assessor, type_refused
 from captoken.adapters._postgres.assumptions import Assumptions
+from captoken.adapters._postgres.faults import mistaken
 from captoken.adapters._postgres.logins import forget
 from captoken.adapters._postgres.wire import Connection, ErrorReport
 from captoken.adapters._usage_meter import UsageMeter
@@ -44,6 +47,7 @@ from captoken.adapters._usage_meter import UsageMeter
 _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY_TRANSACTION = "25006"
 _QUERY_CANCELED = "57014"
+_UNDEFINED_TABLE = "42P01"
 
 # Those that are about names, about types, and about how many columns there are. A name that is not
 # there, and one that is there and has another type, are to be one answer.
@@ -69,17 +73,15 @@ _ABOUT_NAMES = frozenset(
     )
 )
 
-# Rule 9. Errors whose first line names nothing but objects, by the beginnings of their codes.
+# Rule 9. Errors that are no fault of the statement, and whose first line names nothing but objects,
+# by the beginnings of their codes.
 _NAMES_OBJECTS = (
     "08",  # the connection
-    "23",  # constraints
     "25",  # the state of the transaction
     "40",  # transactions that were rolled back: serialization, deadlock
-    "44",  # WITH CHECK OPTION
     "53",  # resources
     "55",  # objects in the wrong state: a lock that is not to be had
     "57",  # what the operator does
-    "P0001",  # what a function of the owner's raises
 )
 
 
@@ -266,11 +268,9 @@ class Judge:
             code, sentence, access = self._assessor.catalog.lacking(asked)
             self._refuse(code, sentence, access)
 
-        # As PostgreSQL would say it, if it were not for a function that goes by the other name.
+        # As of an error of PostgreSQL's, if it were not for a function that goes by the other name.
         if found.nowhere is not None:
-            raise errors.UndefinedTable(
-                f'missing FROM-clause entry for table "{found.nowhere}"'
-            )
+            raise mistake("name", _UNDEFINED_TABLE, named(sql, found.nowhere))
 
     # --- columns that are missing, or not permitted ---
 
@@ -329,17 +329,19 @@ class Judge:
         self._deny(decision)
 
     def raise_reported(self, error: ErrorReport) -> NoReturn:
-        """Rule 9. What of an error of the database is passed on.
+        """Raise what an error of the database comes to, where no statement runs: at a commit."""
+        self.deny_reported(error, ())
+        raise self.reported("", error)
 
-        "invalid input syntax for type integer: ..." quotes a value, which can be one of a row that
-        a view hides. So the class is passed on, and the first line where it cannot quote a row.
-        """
+    def deny_reported(self, error: ErrorReport, needs: Sequence[Access]) -> None:
+        """Raises Denied for an error that says no: of role, row security, transaction or time."""
         if error.code in (_INSUFFICIENT_PRIVILEGE, _READ_ONLY_TRANSACTION):
             # Rule 3. The text hid it, and the role or the transaction did not allow it.
             by_policy = "row-level security" in error.message
             by_table = error.code == _INSUFFICIENT_PRIVILEGE and not by_policy
             code = "table" if by_table else "operation"
-            self._refuse(code, f"PostgreSQL refused it: {error.message}")
+            access = _refused_access(error, needs, or_any=not by_table)
+            self._refuse(code, f"PostgreSQL refused it: {error.message}", access)
 
         if error.code == _QUERY_CANCELED:
             # Rule 7. It ran until the token ended, and that is why.
@@ -347,15 +349,21 @@ class Judge:
             if not live:
                 self._deny(live)
 
-        # An error at a character of the text quotes the text, which whoever asked has written.
-        kind = _kind_of(error)
-        if error.placed or not error.code:
-            raise kind(error.message)
-        if error.code.startswith(_NAMES_OBJECTS):
-            raise kind(error.message)
+    def reported(self, sql: str, error: ErrorReport) -> Exception:
+        """Rule 9. What is raised for an error of the database that is no denial.
 
-        # All else is taken for one that quotes a row.
-        raise kind(
+        "invalid input syntax for type integer: ..." quotes a value, which can be one of a row that
+        a view hides. So nothing of what it says is passed on where the statement is at fault. Else
+        it is PostgreSQL's own class, with the first line where that cannot quote a row.
+        """
+        fault = mistaken(sql, error)
+        if fault is not None:
+            return fault
+
+        kind = _kind_of(error)
+        if not error.code or error.code.startswith(_NAMES_OBJECTS):
+            return kind(error.message)
+        return kind(
             f"{kind.__name__} ({error.code}): "
             "what PostgreSQL says of it is left out, since it can quote rows"
         )
@@ -378,6 +386,24 @@ class Judge:
     def _deny(self, decision: Decision) -> NoReturn:
         """A denial that was found without being recorded."""
         raise Denied(self._grant.deny(decision))
+
+
+def _refused_access(
+    error: ErrorReport,
+    needs: Sequence[Access],
+    *,
+    or_any: bool,
+) -> Access | None:
+    """Which access of a statement PostgreSQL refused: of the table that it names, a write first.
+
+    `or_any`: where it names another one, as a trigger's, it is what the statement itself does.
+    """
+    writes_first = sorted(needs, key=lambda need: need.operation == "select")
+    words = set(re.findall(r"[^\s\"]+", error.message))
+    for need in writes_first:
+        if need.table is not None and need.table.rpartition(".")[2] in words:
+            return need
+    return writes_first[0] if or_any and writes_first else None
 
 
 def _kind_of(error: ErrorReport) -> type[psycopg.Error]:

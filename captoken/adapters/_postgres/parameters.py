@@ -6,15 +6,15 @@ No parameter is ever part of a text: what an agent puts into one cannot become S
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from captoken._format.extras import extra
 
 with extra("postgres"):
-    import psycopg
-    from psycopg import errors
     from psycopg.adapt import PyFormat, Transformer
 
+from captoken._verification.mistakes import mistake
 from captoken.adapters._postgres.wire import Command, Connection
 
 _MAX_PARAMETERS = 65_535  # of the protocol, which counts them in two bytes
@@ -41,12 +41,12 @@ def bound(
 ) -> Command:
     """The command that runs a statement in a role, with the types of psycopg's adapters.
 
-    What psycopg cannot adapt, it says itself. What an adapter of yours raises could quote the
-    value: of that, the class is passed on.
+    Raises StatementError for what cannot be adapted. What psycopg, or an adapter of yours, says of
+    that could quote the value: it is not passed on.
     """
     given = list(parameters)
     if len(given) > _MAX_PARAMETERS:
-        raise errors.ProgrammingError(f"a statement takes at most {_MAX_PARAMETERS} parameters")
+        raise mistake("parameters")
 
     transformer = Transformer.from_context(connection)
     text = sql.encode()
@@ -59,12 +59,11 @@ def bound(
             role=role,
         )
 
-    try:
+    values: Sequence[Any] | None = None
+    with suppress(Exception):
         values = transformer.dump_sequence(given, [PyFormat.AUTO] * len(given))
-    except psycopg.Error:
-        raise
-    except Exception as error:
-        raise errors.DataError(f"a parameter cannot be sent: {type(error).__name__}") from None
+    if values is None:
+        raise mistake("parameters")
     return Command(
         sql=text,
         values=values,

@@ -12,19 +12,17 @@ For example:
 
     select id from sales; drop table hr     ends at 4: two statements
     drop table hr                           ends at 4: of no kind that is granted
-    select nonsense from                    ends at 3: a SyntaxError, as of the server
+    select nonsense from                    ends at 3: a StatementError, `syntax`
     select * from xmltable(…)               ends at 5: a kind of node that is on no list
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    from psycopg import errors
-
+from captoken._verification.mistakes import is_sendable, mistake, named
 from captoken.adapters._postgres.expressions import EXPRESSION_RULES
 from captoken.adapters._postgres.grammar import GrammarError, parse, scan
 from captoken.adapters._postgres.room import run
@@ -54,6 +52,11 @@ _RULES = {
 # T1. What the scanner does is bounded by this: tenths of a second at most.
 _MAX_RUN = 500  # signs of which operators and comments are made, in a row
 
+# What the grammar says of a text that is no SQL.
+_SYNTAX_ERROR = "42601"
+_TOO_COMPLEX = "54001"
+_near = re.compile(r'.* at or near "(\w+)"').match
+
 _operator_runs = re.compile(r"[~!@#^&|`?+\-*/%<>=]+").findall
 # Each token that nests has one of these to itself at least: a word, or any sign but a comma. White
 # space is what it is for the scanner.
@@ -64,7 +67,7 @@ def read(sql: str) -> Text:
     """What a statement says, or why no token permits it (`Text.refusal`).
 
     `sql` must be an exact `str`: a subclass could say one thing here and encode to another. Raises
-    psycopg's SyntaxError, as the server would.
+    StatementError, `syntax`, for what the server would not read.
     """
     text = Text(sql)
     nesting = _nesting(text)
@@ -82,16 +85,9 @@ def _nesting(text: Text) -> int:
     the scanner of the server's own grammar, which does not recurse.
     """
     # A lone surrogate has no UTF-8. The server could not be sent what was read.
-    try:
-        size = len(text.sql.encode())
-    except UnicodeEncodeError:
-        raise errors.SyntaxError("the statement is not UTF-8") from None
-
-    # The parser would stop there, and not see what follows.
-    if "\0" in text.sql:
-        raise errors.SyntaxError("the statement has a NUL character")
-
-    if size > MAX_BYTES:
+    if not is_sendable(text.sql):
+        raise mistake("syntax", _SYNTAX_ERROR)
+    if len(text.sql.encode()) > MAX_BYTES:
         text.refusal = ("operation", f"a statement of more than {MAX_BYTES} bytes")
         return 0
 
@@ -105,11 +101,7 @@ def _nesting(text: Text) -> int:
         text.refusal = ("operation", f"a statement with more than {_MAX_RUN} signs in a row")
         return 0
 
-    try:
-        tokens = scan(text.sql)
-    except GrammarError as error:
-        raise errors.SyntaxError(str(error)) from None
-
+    tokens = _by_grammar(scan, text.sql)
     nesting = sum(kind not in _FLAT for kind, _ in tokens)
     if nesting > _MAX_NESTING:
         sentence = f"a statement with more than {_MAX_NESTING} operators and brackets"
@@ -117,15 +109,25 @@ def _nesting(text: Text) -> int:
     return nesting
 
 
+def _by_grammar(read: Callable[[str], list[Any]], sql: str) -> list[Any]:
+    """What the server's grammar makes of the text. Raises StatementError for what is no SQL."""
+    try:
+        return read(sql)
+    except GrammarError as error:
+        said = str(error)
+    # Out of the handler: what the grammar says can quote a literal.
+    if said.startswith("memory exhausted"):
+        raise mistake("too_large", _TOO_COMPLEX)
+    near = _near(said)
+    raise mistake("syntax", _SYNTAX_ERROR, named(sql, near[1]) if near else "")
+
+
 def _parse(text: Text) -> None:
     """T1. Exactly one statement, of those that are granted at all.
 
     Nothing is no statement: an empty text, or comments. `select 1;` is one.
     """
-    try:
-        parsed = parse(text.sql)
-    except GrammarError as error:
-        raise errors.SyntaxError(str(error)) from None
+    parsed = _by_grammar(parse, text.sql)
 
     # A second statement would run without having been read.
     if len(parsed) != 1:

@@ -21,7 +21,7 @@ from captoken._format.extras import extra
 with extra("postgres"):
     import psycopg
 
-from captoken._format.errors import CaptokenError, GuardError
+from captoken._format.errors import GuardError, StatementError
 from captoken._language.access import Access
 from captoken._verification.decision import Decision
 from captoken.adapters._postgres.judging import Judge, Permitted
@@ -59,8 +59,8 @@ class Runner:
     def run(self, sql: str, parameters: Sequence[Any], *, alone: bool) -> Steps:
         """Run one statement, and give what it needed, and its rows: `Done`.
 
-        `alone`: nothing else runs in its block. Raises Denied, GuardError, TypeError, and what
-        PostgreSQL raises, without its details (rule 9).
+        `alone`: nothing else runs in its block. Raises Denied, StatementError, GuardError,
+        TypeError, and what PostgreSQL raises, without its details (rule 9).
         """
         check_types(sql, parameters)
         # Rule 4. Exact: a subclass of str might be read as one text, and encode to another.
@@ -100,7 +100,8 @@ class Runner:
         if failed or late is not None:
             yield from self._transaction.undo()
         self._transaction.check_own()
-        self._raise_what_failed(sql, answer, late, meter)
+        if failed or late is not None:
+            self._raise_what_failed(sql, permitted.needs, answer, late, meter)
 
         # From here on it is done. Once it is committed, if it is alone, the rows may be seen.
         return Done(permitted.needs, Rows(answer.columns, answer.rows, answer.count))
@@ -141,25 +142,28 @@ class Runner:
     def _raise_what_failed(
         self,
         sql: str,
+        needs: Sequence[Access],
         answer: Answer,
         late: Decision | None,
         meter: UsageMeter,
     ) -> None:
-        """Raise what went wrong, if anything did. By now it is undone."""
+        """Raise what went wrong. By now it is undone."""
         if late is not None:
             self._judge.deny_late(late)
 
         # Before the error: where there were too many rows, that is of our own canceling.
         if answer.failure is not None:
-            if not isinstance(answer.failure, CaptokenError):
-                meter.failed(str(answer.failure))  # psycopg quotes the value that cannot be read
+            if isinstance(answer.failure, StatementError):
+                meter.failed(str(answer.failure))
             raise answer.failure
 
         error = answer.error
         if error is not None:
             self._judge.misnamed(sql, error)
-            meter.failed(error.message)
-            self._judge.raise_reported(error)
+            self._judge.deny_reported(error, needs)
+            reported = self._judge.reported(sql, error)
+            meter.failed(str(reported))
+            raise reported
 
 
 def _count_written(meter: UsageMeter, answer: Answer) -> None:

@@ -23,11 +23,12 @@ from captoken._format.extras import extra
 
 with extra("postgres"):
     import psycopg
-    from psycopg import errors, generators
+    from psycopg import generators
     from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
     from psycopg.pq import version as libpq_version
 
 from captoken._format.errors import CaptokenError, GuardError
+from captoken._verification.mistakes import mistake
 from captoken.adapters._postgres.overrun import bounded
 from captoken.adapters._postgres.prepared import OF_NO_USE, UNKNOWN_NAME, Names, names_of
 
@@ -90,13 +91,13 @@ class ErrorReport(NamedTuple):
     # The first line. It may quote a row: `judging` says when it is passed on.
     message: str
 
-    # Does it say at which character of the statement?
-    placed: bool
+    # At which character of the statement, from 1; 0 where it does not say.
+    place: int = 0
 
     @classmethod
     def of(cls, error: psycopg.Error) -> ErrorReport:
         """What psycopg, or the guard, says of itself."""
-        return cls(error.sqlstate or "", str(error), placed=False)
+        return cls(error.sqlstate or "", str(error))
 
 
 @dataclass(slots=True)
@@ -418,22 +419,11 @@ def _take_rows(
         answer.failure = error
         # So that the server does not send the rest, which would be read and dropped.
         pgconn.get_cancel().cancel()
-    except Exception as error:
-        # A value that Python cannot hold, above all: a date of the year 10000, say. What it came
-        # of can quote the value too, and is not shown along with it.
+    except Exception:
+        # A value that Python cannot hold, above all: a date of the year 10000, say. What psycopg
+        # or an adapter says of it can quote the value. Raised where no handler is around it.
         answer.rows = []
-        answer.failure = _read_error(error)
-        answer.failure.__cause__ = answer.failure.__context__ = None
-
-
-def _read_error(error: Exception) -> psycopg.Error:
-    """What is raised for a value that could not be read.
-
-    An error of psycopg says what it is about. Of another, the message could quote the value.
-    """
-    if isinstance(error, psycopg.Error):
-        return error
-    return errors.DataError(f"a value that cannot be read: {type(error).__name__}")
+        answer.failure = mistake("value")
 
 
 def _reported(result: Any) -> ErrorReport:
@@ -443,8 +433,8 @@ def _reported(result: Any) -> ErrorReport:
     """
     code = _field(result, DiagnosticField.SQLSTATE)
     message = _field(result, DiagnosticField.MESSAGE_PRIMARY) or "the connection is lost"
-    placed = bool(_field(result, DiagnosticField.STATEMENT_POSITION))
-    return ErrorReport(code, message, placed)
+    place = _field(result, DiagnosticField.STATEMENT_POSITION)
+    return ErrorReport(code, message, int(place or 0))
 
 
 def _field(result: Any, which: DiagnosticField) -> str:

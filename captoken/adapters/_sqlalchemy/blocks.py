@@ -31,7 +31,7 @@ class Block(Protocol):
     """A block that has begun, and ends once."""
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> Rows:
-        """Run one statement. Raises Denied, GuardError, or what the database raises."""
+        """Run one statement. Raises Denied, StatementError, GuardError, or what else comes up."""
         ...
 
     def commit(self) -> None:

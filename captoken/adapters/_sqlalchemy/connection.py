@@ -136,7 +136,7 @@ class Cursor(_OnlyWhatIsHere):
         self.arraysize = 1
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
-        """Run one statement. Raises Denied, GuardError, or what the database raises."""
+        """Run one statement. Raises Denied, StatementError, GuardError, or what else comes up."""
         # So that after an error nothing is left of the statement before.
         self._take(_NO_ROWS)
         rows = self._connection.run(sql, parameters)

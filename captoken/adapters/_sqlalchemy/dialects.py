@@ -23,9 +23,11 @@ with extra("sqlalchemy"):
     from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
     from sqlalchemy.engine.default import DefaultDialect
     from sqlalchemy.engine.reflection import Inspector
+    from sqlalchemy.exc import InvalidRequestError
     from sqlalchemy.util.concurrency import in_greenlet
 
 from captoken._format.errors import CaptokenError, GuardError
+from captoken._verification.mistakes import mistake
 
 # What of the state of another dialect is not taken over.
 _NOT_TAKEN = frozenset((
@@ -48,6 +50,9 @@ _NOT_TAKEN = frozenset((
 
 # What can be stated of the transactions of a connection, or of an engine.
 TRANSACTIONAL = frozenset(PGDialect_psycopg.connection_characteristics) - {"logging_token"}
+
+# What SQLAlchemy says of `:word` in a text, if nothing is given for it.
+_MISSED = "A value is required for bind parameter"
 
 # Digits after the point, where a column states none: SQLAlchemy's own number.
 _PLACES = 10
@@ -152,11 +157,14 @@ def _unwrapped(context: Any) -> Exception | None:
     """What SQLAlchemy raises of an error: one of the guard's as it is, and not in one of its own.
 
     It wraps what is raised before a statement runs, by a default of a column that asks the database
-    something. None leaves it at what it does.
+    something, and quotes statement and parameters with it. None leaves it at what it does.
     """
     error: Exception = context.original_exception
-    wrapped = context.sqlalchemy_exception is not None
-    if not wrapped or not isinstance(error, CaptokenError):
+    if context.sqlalchemy_exception is None:
+        return None
+    if isinstance(error, InvalidRequestError) and _MISSED in str(error):
+        return mistake("parameters")
+    if not isinstance(error, CaptokenError):
         return None
 
     # It is raised "from" the original: one that is its own cause would have no end.

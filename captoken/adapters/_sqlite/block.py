@@ -23,6 +23,7 @@ from captoken._format.names import frozen_copy
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Denied
 from captoken.adapters._costed_grant import CostedGrant
+from captoken.adapters._sqlite.faults import mistaken
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.permitting import Permitting
 from captoken.adapters._sqlite.plan import Plan
@@ -117,7 +118,8 @@ class Block:
     def end(self, how: str) -> None:
         """COMMIT or ROLLBACK, as a statement of the guard's own.
 
-        A commit that fails (deferred foreign keys) rolls back, so that no transaction stays.
+        A commit that fails (deferred foreign keys) rolls back, so that no transaction stays. Raises
+        StatementError where the block is at fault, and else what SQLite raises.
         """
         self._over = True
         if self._busy:
@@ -130,13 +132,17 @@ class Block:
             # SQLite may have rolled back by itself, and then there is nothing to end.
             if self.connection.in_transaction:
                 self.watch.own(how)
-        except self.connection.Error:
-            if self.connection.in_transaction:
-                self.watch.own("ROLLBACK")
-            raise
+            return
+        except self.connection.Error as error:
+            failed = error
+        if self.connection.in_transaction:
+            self.watch.own("ROLLBACK")
+        raise mistaken("", failed, ran=True) or failed
 
     def execute(self, sql: str, parameters: Any) -> Result:
-        """Run one statement. Raises Denied, GuardError, TypeError, or what SQLite raises.
+        """Run one statement. Raises Denied, StatementError, GuardError, TypeError.
+
+        Raises what SQLite raises, where the statement is not at fault.
 
         While it runs the block is busy, so that Python code that it calls cannot use the block.
         """

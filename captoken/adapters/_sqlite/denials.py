@@ -23,6 +23,7 @@ from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.catalog import Object
+from captoken.adapters._sqlite.faults import mistaken
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import (
     NEVER_GRANTED,
@@ -150,6 +151,8 @@ class Denials:
     ) -> NoReturn:
         """Raise what compiling the text ended in, or a denial where that would tell what is hidden.
 
+        What it ended in is a StatementError, if the text is at fault.
+
         `never_granted`: the authorizer was asked about something that no token can permit.
         `on_shadows` is what `deny_names` has found wrong with the same text.
         """
@@ -176,7 +179,7 @@ class Denials:
         of_parameters = on_shadows is not None and not isinstance(error, sqlite3.OperationalError)
         if not is_syntax and not of_parameters and self._restricted(text):
             raise self.denied(self._no_columns(text))
-        raise error
+        raise mistaken(text.sql, error, ran=False) or error
 
     def deny_names(self, text: Text, parameters: Any) -> Exception | None:
         """Rule 13: refuse a name that could mean a hidden column, there or not.

@@ -37,6 +37,69 @@ CLOSING: Token = (OTHER, ")", "")
 # Rule 1: how a statement may begin.
 KINDS = frozenset(("select", "with", "values", "insert", "replace", "update", "delete"))
 
+# What else begins a statement, to SQLite or to other databases: it is of another kind. A text that
+# begins with any other word is no SQL.
+OTHER_KINDS = frozenset(
+    (
+        "abort",
+        "alter",
+        "analyze",
+        "attach",
+        "begin",
+        "call",
+        "checkpoint",
+        "close",
+        "cluster",
+        "comment",
+        "commit",
+        "copy",
+        "create",
+        "deallocate",
+        "declare",
+        "desc",
+        "describe",
+        "detach",
+        "discard",
+        "do",
+        "drop",
+        "end",
+        "exec",
+        "execute",
+        "explain",
+        "fetch",
+        "grant",
+        "import",
+        "listen",
+        "load",
+        "lock",
+        "merge",
+        "move",
+        "notify",
+        "pragma",
+        "plan",
+        "prepare",
+        "query",
+        "reassign",
+        "refresh",
+        "reindex",
+        "release",
+        "rename",
+        "reset",
+        "revoke",
+        "rollback",
+        "savepoint",
+        "security",
+        "set",
+        "show",
+        "start",
+        "table",
+        "truncate",
+        "unlisten",
+        "use",
+        "vacuum",
+    )
+)
+
 # What begins a clause, so that what a FROM or a WITH began is over.
 CLAUSES = KINDS | frozenset(
     (

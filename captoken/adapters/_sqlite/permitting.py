@@ -22,9 +22,10 @@ from typing import Any, NoReturn
 from captoken._format.spelling import shown
 from captoken._language.access import Caller
 from captoken._verification.decision import Decision, Denied
+from captoken._verification.mistakes import mistake, named
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.denials import TOO_LARGE, Denials, Own
-from captoken.adapters._sqlite.lexer import KINDS
+from captoken.adapters._sqlite.lexer import KINDS, OTHER_KINDS
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.remembered import Bounded
@@ -98,6 +99,8 @@ class Permitting:
 
         # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
         if text.first not in KINDS:
+            if _is_misspelt(text.first):
+                raise mistake("syntax", "SQLITE_ERROR", named(sql, text.first))
             raise self._denials.denied(_other_kind(text))
         if not text.is_bounded:
             raise self._denials.denied(TOO_LARGE)
@@ -223,8 +226,16 @@ class Permitting:
             raise Denied(self._grant.deny(late))
 
 
+def _is_misspelt(first: str) -> bool:
+    """Does a text begin with a word that begins no statement?
+
+    Of signs, quotes and one letter (`x'00'`) nobody can say what was meant.
+    """
+    return len(first) > 1 and first.isascii() and first.isalpha() and first not in OTHER_KINDS
+
+
 def _other_kind(text: Text) -> Own:
-    """Rule 1, for a misspelled SELECT too. It says nothing of what is there."""
+    """Rule 1. It says nothing of what is there."""
     word = shown(text.words[0]) if text.words else "nothing"
     return Own(
         "operation",

@@ -1,6 +1,6 @@
 """A statement that runs: whether it may go on, what it takes, and how it is undone.
 
-Here are enforced rules 2, 10 and 14 of `captoken.adapters.sqlite`.
+Here are enforced rules 2, 10, 14 and 15 of `captoken.adapters.sqlite`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from captoken._format.errors import CaptokenError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._costed_grant import CostedGrant
+from captoken.adapters._sqlite.faults import mistaken
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters._usage_meter import UsageMeter
@@ -116,20 +117,21 @@ class Running:
         finally:
             self._pulse.needs = ()
         if failed is not None:
-            self._raise_counted(failed, meter)
+            self._raise_counted(sql, failed, meter)
         meter.done(self._watch.connection.total_changes - changes)
 
         columns = tuple([column[0] for column in cursor.description or ()])
         return Result(columns, rows, cursor.rowcount)
 
-    def _raise_counted(self, failed: Exception, meter: UsageMeter) -> NoReturn:
-        """Raise what a statement failed with, if its text may be told: it can quote values.
+    def _raise_counted(self, sql: str, failed: Exception, meter: UsageMeter) -> NoReturn:
+        """Raise what a statement failed with (rule 15), if its budget has enough for being told.
 
-        Out of the handler, so that a denial does not show what it refuses to tell. What is the
-        guard's own says nothing of values, and of an interrupt it says more itself.
+        Out of the handler, so that nothing shows what SQLite said: that can quote values. What is
+        the guard's own says nothing of them, and of an interrupt it says more itself.
         """
         is_own = isinstance(failed, CaptokenError)
         if not is_own and not self._pulse.has_interrupted:
+            failed = mistaken(sql, failed, ran=True) or failed
             meter.failed(str(failed))
         raise failed
 
