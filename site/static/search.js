@@ -18,13 +18,64 @@
   const WEIGHTS = [
     ["docs/errors.html", 1.5],
     ["docs/assurance.html", 0.5],
-    ["examples/", 0.5],
-    ["made/how-to-", 0.5],
+    ["docs/glossary.html", 0.6],
+    ["docs/issuance", 0.7],
+    ["docs/live-control.html", 1.5],
+    ["docs/recipes.html", 1.3],
+    ["examples/", 0.3],
+    ["made/how-to-", 0.3],
+    ["made/", 0.6],
     ["index.html", 0.5],
     ["README.html", 0.5],
     ["CHANGELOG.html", 0.5],
   ];
   const weightOf = (where) => WEIGHTS.find(([path]) => where.startsWith(path))?.[1] ?? 1;
+
+  // What people type, by its stem, and what the pages say in place of it.
+  const SYNONYMS = {
+    asyncio: ["async"],
+    auth: ["verify"],
+    crewai: ["agents"],
+    expire: ["expired"],
+    expired: ["expires_in"],
+    flask: ["django"],
+    install: ["pip"],
+    javascript: ["typescript"],
+    js: ["typescript"],
+    kill: ["stop"],
+    langgraph: ["langchain"],
+    limit: ["budget"],
+    log: ["trail"],
+    performance: ["speed"],
+    benchmark: ["speed"],
+    postgresql: ["postgres"],
+    quota: ["budget"],
+    rate: ["budget"],
+    redis: ["valkey"],
+    revocation: ["revoke"],
+    rotate: ["rotation"],
+    spending: ["budget"],
+    stolen: ["thief"],
+    theft: ["thief"],
+    ts: ["typescript"],
+  };
+
+  // How many letters have to be added, left out or changed; 3 where it is more than 2.
+  function letters(one, other) {
+    if (Math.abs(one.length - other.length) > 2) {
+      return 3;
+    }
+    let row = Array.from({ length: other.length + 1 }, (_, at) => at);
+    for (let at = 1; at <= one.length; at += 1) {
+      const next = [at];
+      for (let to = 1; to <= other.length; to += 1) {
+        const changed = row[to - 1] + (one[at - 1] === other[to - 1] ? 0 : 1);
+        next.push(Math.min(row[to] + 1, next[to - 1] + 1, changed));
+      }
+      row = next;
+    }
+    return Math.min(3, row[other.length]);
+  }
 
   // "links" is found by "link". A code is found by itself and by its parts.
   const stem = (word) => (word.length > 3 && /[^s]s$/.test(word) ? word.slice(0, -1) : word);
@@ -66,11 +117,21 @@
 
     // The words of the index that a word stands for. The last one may not be typed to its end.
     meant(word, isLast) {
-      if (this.places.has(word)) {
-        return [word];
+      const alike = (one) => [one, ...(SYNONYMS[one] ?? [])].filter((other) => this.places.has(other));
+      if (alike(word).length) {
+        return alike(word);
       }
-      const begun = isLast && word.length > 2;
-      return begun ? [...this.places.keys()].filter((one) => one.startsWith(word)).slice(0, 30) : [];
+      const all = [...this.places.keys()];
+      const begun = isLast && word.length > 2 ? all.filter((one) => one.startsWith(word)).slice(0, 30) : [];
+      return begun.length ? begun : this.close(word, all).flatMap(alike);
+    }
+
+    // A word that no page has may be a slip: the nearest one, and of these the one that is used most.
+    close(word, all) {
+      const most = word.length < 5 ? 0 : word.length < 8 ? 1 : 2;
+      const near = all.map((one) => [letters(word, one), -this.places.get(one).size, one]).filter(([far]) => far <= most);
+      near.sort((one, other) => one[0] - other[0] || one[1] - other[1]);
+      return near.slice(0, 1).map(([, , one]) => one);
     }
 
     find(query) {
@@ -79,16 +140,23 @@
       const covered = new Map();
       let whole = 0;
       words.forEach((word, index) => {
+        // Of all that a word stands for, a section counts the best once.
+        const best = new Map();
+        let rarest = 0;
         for (const one of this.meant(word, index === words.length - 1)) {
           const places = this.places.get(one);
           const rarity = Math.log(1 + (this.sections.length - places.size + 0.5) / (places.size + 0.5));
-          whole += rarity;
+          rarest = Math.max(rarest, rarity);
           for (const [at, often] of places) {
             const long = 1 - B + (B * this.lengths[at]) / this.mean;
             const weight = (rarity * often * (K + 1)) / (often + K * long);
-            scores.set(at, (scores.get(at) ?? 0) + weight);
-            covered.set(at, (covered.get(at) ?? 0) + rarity);
+            best.set(at, Math.max(best.get(at) ?? 0, weight));
           }
+        }
+        whole += rarest;
+        for (const [at, weight] of best) {
+          scores.set(at, (scores.get(at) ?? 0) + weight);
+          covered.set(at, (covered.get(at) ?? 0) + rarest);
         }
       });
       const asked = flat(query);
@@ -104,6 +172,10 @@
 
     // What is asked is the title, or all of it is in the title, or the section has it word for word.
     fits(section, asked) {
+      // What is asked is what a page is about: its file is called so.
+      if (asked === flat(section.more)) {
+        return 12;
+      }
       const title = flat(section.title);
       const code = flat(section.title.split(": ")[1] ?? "");
       if (asked === title || asked === code) {
