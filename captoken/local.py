@@ -28,6 +28,7 @@ POSIX only, since it locks with `flock`. Not for network file systems.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import logging
 import os
@@ -169,6 +170,8 @@ class Office:
             office = cls(path, closing)
             office._take(audience, by, values, vocabulary, clock)
             office._closing = closing.pop_all()
+        # Many programs never close it. What was seen of the trail is noted at their end, too.
+        atexit.register(office._close_at_exit, os.getpid())
         return office
 
     @staticmethod
@@ -346,7 +349,14 @@ class Office:
     def close(self) -> None:
         """Let go of the folder. Again, it does nothing. Accesses are denied from then on."""
         self._is_open = False
+        atexit.unregister(self._close_at_exit)
         self._closing.close()
+
+    def _close_at_exit(self, process: int) -> None:
+        """Close it, but in a child of the process that has it. There is nobody left to tell."""
+        if os.getpid() == process:
+            with suppress(CaptokenError, OSError):
+                self.close()
 
     def __enter__(self) -> Self:
         return self

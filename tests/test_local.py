@@ -357,6 +357,42 @@ def test_a_lock_that_cannot_be_opened_is_an_error_of_the_office(folder: Path, cl
     assert str(folder) in str(caught.value)
 
 
+FORGETFUL = """
+import os, sys
+from captoken import Access
+from captoken.local import Office
+office = Office.open(sys.argv[1])
+token = office.mint(subject="user:jane", agent="a", task="t", tables=["sales"], operations=["select"])
+office.verifier.check(token, Access(table="sales", operation="select"))
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+print(os.stat(sys.argv[1] + "/trail.jsonl.seen").st_size)
+"""
+
+
+def test_a_program_that_does_not_close_it_leaves_what_it_saw_of_the_trail(folder: Path) -> None:
+    """A child of it leaves nothing: the trail is its parent's."""
+    ran = subprocess.run([sys.executable, "-c", FORGETFUL, str(folder)], capture_output=True, text=True, check=True)
+    assert (ran.stdout.strip(), ran.stderr) == ("0", "")
+    assert (folder / "trail.jsonl.seen").stat().st_size
+    (folder / "trail.jsonl").write_bytes(b"")
+    with pytest.raises(AuditError, match="was there before"):
+        Office.open(folder)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["is there", "is gone"])
+def test_what_is_closed_at_the_end_of_a_program_tells_nobody(folder: Path, clock: FixedClock, gone: bool) -> None:
+    office = opened(folder, clock)
+    office.verifier.check(office.mint(**WHO, **SALES), data("sales"))
+    if gone:
+        shutil.rmtree(folder)
+    office._close_at_exit(os.getpid() + 1)
+    assert office.trail is not None and office._is_open
+    office._close_at_exit(os.getpid())
+    assert not office._is_open
+
+
 @pytest.mark.parametrize(("said", "told"), [(("Too many open files",), "Too many open files"), ((), "no reason given")])
 def test_what_the_system_refuses_is_told_with_the_file(folder: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, said: Any, told: str) -> None:
     def refuse(path: str) -> list[str]:
