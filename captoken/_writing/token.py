@@ -35,7 +35,6 @@ from captoken._format.text import (
 from captoken._language.access import Access
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.discharge import Discharge, Ticket, bound_discharge, third_party_caveat
-from captoken._language.link import Link
 from captoken._writing.compose import Terms, WriterContext, check_custody, compose, spell
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
 from captoken._writing.unverified import KnownLinks, Unverified
@@ -67,7 +66,7 @@ class Token(SealedValue, frozen=True, eq=False):
         root: RootRecord,
         context: WriterContext,
         discharges: tuple[Packet, ...] = (),
-        known: Mapping[bytes, Link] | None = None,
+        known: KnownLinks | None = None,
     ) -> Token:
         """The token of a packet, and of the root record that its identifier spells.
 
@@ -79,7 +78,7 @@ class Token(SealedValue, frozen=True, eq=False):
             packet.caveats,
             context.vocabulary,
             discharges,
-            KnownLinks(known or {}),
+            KnownLinks(known or ()),
         )
         return cls(packet, context, said, discharges)
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from time import time
 
 from captoken._format import primitives
-from captoken._format.clocks import Clock, read_exactly
+from captoken._format.clocks import Clock, read_clock, read_exactly
 from captoken._format.errors import OverlayError
 from captoken._format.public_keys import signing_key
 from captoken._format.spelling import escape
@@ -37,7 +37,8 @@ class Feed:
     - `store` is where snapshots lie. It need not be trusted.
     - `operators` are the public keys of those who may sign.
     - `every` is how many seconds pass between two looks, which are made when somebody asks; 0 is
-      each time. No thread runs of its own.
+      each time. As an int they are whole seconds of the clock; a float, as 0.5, is counted exactly.
+      No thread runs of its own.
     - `vocabulary` is the verifier's: an entry with a caveat that is not in it refuses the whole
       snapshot.
     - `timeout` is how many seconds one waits, at the start, for another thread that loads the first
@@ -68,6 +69,7 @@ class Feed:
         self._store = store
         self._operators = [signing_key(operator, "operator") for operator in operators]
         self._every = every
+        self._read = read_clock if type(every) is int else read_exactly
         self._vocabulary = vocabulary
         self._timeout = timeout
         self._has_deltas = hasattr(store, "since")  # a store may do without
@@ -86,7 +88,7 @@ class Feed:
         It may be stale: verifiers ask. Never raises for what the store does: see `problem`. Raises
         what the clock raises.
         """
-        now = read_exactly(self._clock)
+        now = self._read(self._clock)
         if self._overlay is None or self._is_due(now):
             with self._lock.held(self._patience) as mine:
                 # Whoever looked meanwhile has looked for those who waited.
@@ -118,7 +120,7 @@ class Feed:
         raises, and OverlayError for what is no overlay or an older one.
         """
         with self._lock.held():
-            self._looked = read_exactly(self._clock)
+            self._looked = self._read(self._clock)
             return self._take()
 
     def _take(self) -> Overlay:

@@ -165,6 +165,7 @@ def test_no_option_takes_a_secret():
         "keygen retire": ("key_id", "KEY_ID"),
         "keygen audience": ("name", "NAME"),
         "operate": ("resume", "[resume]"),
+        "upgrade": ("paths", "[FILE.db|FOLDER]..."),
     }
     seen = set()
     for name, command in every_command():

@@ -41,6 +41,7 @@ from captoken.testing import FixedClock
 
 from .authority import Authority, Shown
 from .fixtures import HOLDER, KEYRING, NOW
+from .registries import tasks
 from .signing import Provider, dpop
 
 ORIGIN = "https://issuer.example"
@@ -579,7 +580,7 @@ def test_a_certificate_counts_where_client_id_names_it_alone(door: Door) -> None
 def test_what_is_refused_at_the_service(door: Door, shown: Shown | None, says: str) -> None:
     denied(door.ask(shown), says)
     good(door.ask(ACME.svid(ROBOT)))
-    assert len(door.registry._out) == 1
+    assert len(tasks(door.registry)) == 1
 
 
 def test_a_workload_that_no_grant_is_for(door: Door) -> None:

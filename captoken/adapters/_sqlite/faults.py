@@ -15,7 +15,7 @@ import re
 import sqlite3
 
 from captoken._format.errors import StatementError
-from captoken._verification.mistakes import is_sendable, mistake, named
+from captoken._verification.mistakes import mistake, named
 
 # By extended result code, and then by the primary one, which is its last byte.
 _BY_CODE = {
@@ -78,7 +78,7 @@ def mistaken(sql: str, error: Exception, *, ran: bool) -> StatementError | None:
 
 def _without_number(sql: str, error: Exception, said: str) -> str | None:
     """The code of an error that Python's module, or Python, has found."""
-    if not is_sendable(sql) or _OF_TEXT.match(said):
+    if _OF_TEXT.match(said):
         return "syntax"
     if isinstance(error, (OverflowError, UnicodeEncodeError)) or _OF_PARAMETERS.match(said):
         return "parameters"

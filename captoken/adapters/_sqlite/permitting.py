@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from captoken._format.spelling import shown
 from captoken._language.access import Caller
 from captoken._verification.decision import Decision, Denied
-from captoken._verification.mistakes import mistake, named
+from captoken._verification.mistakes import is_sendable, mistake, named
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.denials import TOO_LARGE, Denials, Own
 from captoken.adapters._sqlite.lexer import KINDS, OTHER_KINDS
@@ -95,6 +95,8 @@ class Permitting:
         """The text of a statement of a kind that is run at all."""
         if len(sql.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             raise self._denials.denied(_TOO_LONG)
+        if not is_sendable(sql):
+            raise mistake("syntax")
         text = Text(sql)
 
         # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
