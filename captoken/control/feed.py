@@ -69,7 +69,7 @@ class Feed:
         self._store = store
         self._operators = [signing_key(operator, "operator") for operator in operators]
         self._every = every
-        self._read = read_clock if type(every) is int else read_exactly
+        self._read = read_clock if isinstance(every, int) else read_exactly
         self._vocabulary = vocabulary
         self._timeout = timeout
         self._has_deltas = hasattr(store, "since")  # a store may do without
