@@ -60,7 +60,7 @@ def mistaken(sql: str, error: Exception, *, ran: bool) -> StatementError | None:
     number = getattr(error, "sqlite_errorcode", None)
     state = getattr(error, "sqlite_errorname", "")
     if number is None:
-        found = _without_number(sql, error, said)
+        found = _without_number(error, said)
         return None if found is None else mistake(found)
     if number & _PRIMARY != sqlite3.SQLITE_ERROR:
         code = _BY_CODE.get(number) or _BY_CODE.get(number & _PRIMARY)
@@ -76,7 +76,7 @@ def mistaken(sql: str, error: Exception, *, ran: bool) -> StatementError | None:
     return mistake("name" if name else "syntax", state, word)
 
 
-def _without_number(sql: str, error: Exception, said: str) -> str | None:
+def _without_number(error: Exception, said: str) -> str | None:
     """The code of an error that Python's module, or Python, has found."""
     if _OF_TEXT.match(said):
         return "syntax"
