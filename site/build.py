@@ -13,6 +13,7 @@ import sys
 
 import commands
 import index
+import llms
 from api import Api, Page
 from sources import HERE, ORPHAN, ROOT, Group, Sources, first_sentence, listed, navigation, title_of
 from sphinx.cmd.build import build_main
@@ -39,6 +40,7 @@ def main() -> int:
     for page in BUILT.rglob("*.html"):
         page.write_text(accessible(page.read_text("utf-8")), "utf-8")
     shutil.copyfile(INSPECTOR, BUILT / INSPECTOR.name)  # as it is: its policy has hashes of it
+    llms.write(SOURCES, BUILT, parts)
     count = index.write(BUILT)
     print(f"{len(list(BUILT.rglob('*.html')))} pages, {count} sections: {BUILT.relative_to(ROOT)}")
     return code
@@ -84,6 +86,7 @@ def home(sources: Sources, parts: list[Group]) -> str:
     text = text.replace("@DOORS@", doors(parts)).replace("@INSTALL@", install.strip())
     text = text.replace("@EXAMPLE@", sources.linked(fence + example, "README.md"))
     text = text.replace("@TUTORIAL@", parts[0].pages[0])
+    text = sources.linked(text, "README.md")  # the picture is a file of the repository
     return "\n".join([text, *(tree(sources, part) for part in parts)])
 
 

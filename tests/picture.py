@@ -1,7 +1,6 @@
-"""The picture of the demo in the README: `python -m tests.picture` draws docs/demo.svg anew.
+"""The picture in the README: `python -m tests.picture` draws docs/try.svg anew.
 
-It is what `captoken demo --seed 7 --brief` writes to a terminal, from its beginning to the section that the README has no
-room for. No font is fetched: it is drawn with what the reader's machine has.
+It is what `captoken try` writes to a terminal. No font is fetched: it is drawn with what the reader's machine has.
 """
 
 from __future__ import annotations
@@ -19,20 +18,17 @@ from rich.text import Text
 
 from tests.program import CAPTOKEN
 
-PICTURE = Path(__file__).parent.parent / "docs/demo.svg"
-COMMAND = ("demo", "--seed", "7", "--brief", "--fast")
-UP_TO = "── The end"
-COLUMNS = 92
+PICTURE = Path(__file__).parent.parent / "docs/try.svg"
+COMMAND = ("try", "--auto")
+COLUMNS = 76  # more would be small print at 600 pixels
 FONT = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 
 def written(**more: str) -> list[str]:
-    """The lines of the demo that the picture shows."""
+    """The lines that the picture shows."""
     env = {"PATH": os.defpath, "PYTHONUTF8": "1", "COLUMNS": str(COLUMNS), **more}
     ran = subprocess.run([CAPTOKEN, *COMMAND], capture_output=True, check=True, env=env, encoding="utf-8")
-    lines = ran.stdout.splitlines()
-    end = next(at for at, line in enumerate(lines) if UP_TO in Text.from_ansi(line).plain)
-    return lines[1 : end - 1]
+    return ran.stdout.splitlines()[1:]
 
 
 def drawn() -> str:
@@ -42,13 +38,13 @@ def drawn() -> str:
     console.print(Text.from_ansi(colored))
     without_fonts = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     own_font = re.sub(r"font-family: [^;]*;", f"font-family: {FONT};", without_fonts)
-    return console.export_svg(title="captoken demo --brief", code_format=own_font, theme=DIMMED_MONOKAI, unique_id="demo")
+    return console.export_svg(title="captoken try", code_format=own_font, theme=DIMMED_MONOKAI, unique_id="try")
 
 
 def told(svg: str) -> list[str]:
     """What stands in a picture, line by line, without its blanks."""
     lines: dict[float, str] = {}
-    for attributes, text in re.findall(r'<text class="demo-r\d+"([^>]*)>([^<]*)</text>', svg):
+    for attributes, text in re.findall(r'<text class="try-r\d+"([^>]*)>([^<]*)</text>', svg):
         height = float(re.search(r' y="([\d.]+)"', attributes)[1])
         lines[height] = lines.get(height, "") + "".join(unescape(text).split())
     return [line for _, line in sorted(lines.items()) if line]

@@ -92,12 +92,12 @@ def test_the_readme_and_the_tutorial_show_what_they_print() -> None:
         assert [text for _, text in printed_below(ROOT / name) if text is not None] == texts
 
 
-def test_the_picture_in_the_readme_is_of_todays_demo() -> None:
+def test_the_picture_in_the_readme_is_of_what_captoken_try_shows() -> None:
     """`python -m tests.picture` draws it anew. It fetches no font."""
     shown = picture.PICTURE.read_text("utf-8")
     assert picture.told(shown) == ["".join(line.split()) for line in picture.written() if line]
     assert picture.told(picture.drawn()) == picture.told(shown) and "url(" not in shown.replace("url(#", "")
-    assert "](docs/demo.svg)" in (ROOT / "README.md").read_text("utf-8")
+    assert "](docs/try.svg)" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_readme_is_short_and_shows_code_soon() -> None:

@@ -16,9 +16,9 @@ from captoken.cli.audit import audit
 from captoken.cli.blast import blast_radius
 from captoken.cli.completion import completion
 from captoken.cli.console.command import console
-from captoken.cli.demo.command import demo
+from captoken.cli.demo.command import accident, demo
 from captoken.cli.discharge import approve, attach, discharge, require, tickets
-from captoken.cli.docs import docs
+from captoken.cli.docs import docs, skill
 from captoken.cli.inspect import inspect
 from captoken.cli.issue import issue
 from captoken.cli.keygen import keygen
@@ -37,7 +37,7 @@ from captoken.cli.write import attenuate, delegate, mint, present
 INTERRUPTED = 130
 # The commands by who runs them, each in the order in which one meets them.
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "To begin with": (demo, docs, completion),
+    "To begin with": (accident, demo, docs, skill, completion),
     "Issuer, who starts a task": (keygen, mint, issue),
     "Person or workload, at an issuer's service": (login, exchange),
     "Holder of a token": (inspect, attenuate, delegate, require, tickets, attach, present),

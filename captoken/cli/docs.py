@@ -1,4 +1,4 @@
-"""`captoken docs`: the pages that docstrings cite, as they came with the package."""
+"""`captoken docs`, the pages that came with the package, and `captoken skill`, for coding agents."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import click
+import msgspec
 
 from captoken._format.spelling import shown
 from captoken.cli import output
 from captoken.cli.options import json_option
+from captoken.cli.search import find
 
 # What has a name of its own, and is no page of the folder `docs`.
 _OTHERS = {
@@ -25,15 +27,16 @@ _OTHERS = {
 }
 
 
-@click.command(short_help="Read the pages of the documentation.")
-@click.argument("page", required=False)
+@click.command(short_help="Read the documentation, or search it.")
+@click.argument("words", nargs=-1, metavar="[PAGE | WORD...]")
 @json_option
-def docs(page: str | None, as_json: bool) -> None:
-    """Print where the pages are, and what they are called; or one of them.
+def docs(words: tuple[str, ...], as_json: bool) -> None:
+    """Print where the pages are, and what they are called; or one of them; or find words in them.
 
     \b
     captoken docs
     captoken docs tools
+    captoken docs revoke a token
     grep -ri budget "$(captoken docs | head -n 1)"
 
     They came with the package, and are those of its version. Links between them are good there, and
@@ -42,13 +45,36 @@ def docs(page: str | None, as_json: bool) -> None:
     """
     root = _root()
     pages = dict(_pages(root))
-    if page is not None:
-        text = _named(page, pages).read_text("utf-8")
-        if as_json:
-            output.say_json({"page": page, "text": text})
-        else:
-            output.say_exact(text.removesuffix("\n"))
-        return
+    asked = " ".join(words)
+    name = asked.removesuffix(".md").removeprefix("docs/")  # as docstrings cite it
+    if not words:
+        _list(root, pages, as_json)
+    elif name in pages:
+        _show(name, pages[name].read_text("utf-8"), as_json)
+    else:
+        _find(asked, pages, as_json)
+
+
+@click.command(short_help="Write what a coding agent has to know: a SKILL.md.")
+@json_option
+def skill(as_json: bool) -> None:
+    """Print a skill for coding agents: how to guard a program with captoken, and what never to do.
+
+    \b
+    mkdir -p .claude/skills/captoken
+    captoken skill > .claude/skills/captoken/SKILL.md
+
+    It is of this version, and cites the pages of `captoken docs`.
+    """
+    text = (files("captoken") / "cli" / "skill.md").read_text("utf-8")
+    if as_json:
+        output.say_json({"text": text})
+    else:
+        output.say_exact(text.removesuffix("\n"))
+
+
+def _list(root: Traversable, pages: dict[str, Traversable], as_json: bool) -> None:
+    """Where the pages are, and the title of each."""
     titles = {name: _title(found) for name, found in pages.items()}
     folder = str(root / "docs")
     if as_json:
@@ -57,6 +83,29 @@ def docs(page: str | None, as_json: bool) -> None:
     width = max(map(len, titles))
     lines = [f"  {name.ljust(width)}  {title}" for name, title in titles.items()]
     output.say(folder, *lines)
+
+
+def _show(name: str, text: str, as_json: bool) -> None:
+    """One page, as it is."""
+    if as_json:
+        output.say_json({"page": name, "text": text})
+    else:
+        output.say_exact(text.removesuffix("\n"))
+
+
+def _find(asked: str, pages: dict[str, Traversable], as_json: bool) -> None:
+    """The sections that say most of those words. Raises UsageError where none says any."""
+    found = find(asked, {name: page.read_text("utf-8") for name, page in pages.items()})
+    if not found:
+        close = get_close_matches(asked, pages, n=1)
+        which = f"did you mean {close[0]}? There" if close else "there"
+        raise click.UsageError(f"no page says {shown(asked)}: {which} are {', '.join(pages)}")
+    if as_json:
+        output.say_json({"found": msgspec.to_builtins(found)})
+        return
+    for one in found:
+        output.say(f"{one.page}: {one.heading}", *([f"    {one.begins}"] if one.begins else []))
+    output.say("", f"`captoken docs {found[0].page}` shows a page.")
 
 
 def _root() -> Traversable:
@@ -83,16 +132,6 @@ def _pages(root: Traversable) -> Iterator[tuple[str, Traversable]]:
         yield name.removesuffix(".md"), folder / name
     for name, path in _OTHERS.items():
         yield name, root.joinpath(*path.split("/"))
-
-
-def _named(name: str, pages: dict[str, Traversable]) -> Traversable:
-    """The page of that name. Raises UsageError, which says which there are."""
-    wanted = name.removesuffix(".md").removeprefix("docs/")  # as docstrings cite it
-    if wanted not in pages:
-        close = get_close_matches(wanted, pages, n=1)
-        which = f"did you mean {close[0]}? There" if close else "there"
-        raise click.UsageError(f"no page {shown(name)}: {which} are {', '.join(pages)}")
-    return pages[wanted]
 
 
 def _title(page: Traversable) -> str:

@@ -76,6 +76,8 @@ CASES = {
     "completion show": ("bash", {"shell", "script"}),
     "completion install": ("bash", {"shell", "file", "written"}),
     "docs": ("", {"folder", "pages"}),
+    "skill": ("", {"text"}),
+    "try": ("", {"beats"}),
     "test": ("scenarios.toml", {"scenarios", "failed"}),
     "issue check": ("policy.toml", {"policy", "grants", "tests"}),
     "issue explain": (

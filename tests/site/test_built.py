@@ -167,3 +167,13 @@ def test_every_option_of_every_command_has_an_entry(built: Path) -> None:
         names = {name for shown, said in rows if said for name in re.findall(r"-[-\w]+", re.sub("<[^>]*>", "", shown))}
         missing += [] if option in names else [f"{words} {option}"]
     assert missing == [] and len(every) > 300
+
+
+def test_models_find_every_page_of_the_manual(built: Path) -> None:
+    listed = (built / "llms.txt").read_text("utf-8")
+    whole = (built / "llms-full.txt").read_text("utf-8")
+    targets = re.findall(r"^- \[[^\]]+\]\(([^)]+)\)", listed, re.MULTILINE)
+    assert len(targets) > 60 and all((built / target).is_file() for target in targets)
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages <= {Path(target).stem for target in targets}
+    assert all((ROOT / "docs" / f"{name}.md").read_text("utf-8").partition("\n")[0] in whole for name in pages)

@@ -1,4 +1,4 @@
-"""`captoken demo`: six agents, one database, and what they may not do."""
+"""`captoken try`, one accident in a minute, and `captoken demo`, six agents and one database."""
 
 from __future__ import annotations
 
@@ -21,6 +21,46 @@ if TYPE_CHECKING:
 
 _NARROWEST, _WIDEST = 76, 100  # columns that the picture is made for
 _PACE = 1.5  # seconds of a step beside the console
+_TO_READ = 2.5  # seconds for a part of the accident, where a terminal is recorded
+
+
+@click.command("try", short_help="Watch one accident, with an API key and with captoken.")
+@click.option("--auto", is_flag=True, help="Wait for no key, as in pipes: for recordings.")
+@click.option("--no-color", is_flag=True, help="No colour. NO_COLOR says the same.")
+@json_option
+def accident(auto: bool, no_color: bool, as_json: bool) -> int:
+    """A filing tells an agent to mail salaries to a stranger. Four parts, each at a keypress.
+
+    On the left the agent holds an API key, on the right a token. The model is a script, the same on
+    both sides. The database, the token and the denials are real. No mail is sent.
+
+    Exit 0 if captoken allowed the work and denied the rest.
+    """
+    from captoken.cli.demo.accident import draw, play  # here, since it needs sqlite3 and rich
+
+    beats = list(play())
+    if as_json:
+        output.say_json({"beats": msgspec.to_builtins(beats)})
+    else:
+        is_watched = sys.stdin.isatty() and sys.stdout.isatty()
+        draw(beats, color=not no_color, rest=_rest_between(auto, is_watched))
+    _, work, what_must_not, _ = beats
+    came_out = [row.denied for row in (*work.rows, *what_must_not.rows)]
+    return 0 if came_out == [False, False, True, True] else 1
+
+
+def _rest_between(auto: bool, is_watched: bool) -> Callable[[], None]:
+    """What is waited for between two parts: a key, some time, or nothing."""
+    if not is_watched:
+        return lambda: None
+    if auto:
+        return lambda: time.sleep(_TO_READ)
+    return _wait_for_key
+
+
+def _wait_for_key() -> None:
+    output.warn("", "press any key to go on, Ctrl-C to end")
+    click.getchar()
 
 
 @click.command(short_help="Watch six agents at work, and what they are refused.")
