@@ -1,4 +1,4 @@
-"""What language models read of the site: `llms.txt` lists the pages, `llms-full.txt` has them whole.
+"""What language models read of the site: `llms.txt` lists the pages, `llms-full.txt` has them.
 
 The form is that of llmstxt.org: a title, a sentence in a quotation, and lists of links.
 """

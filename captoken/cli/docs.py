@@ -1,4 +1,4 @@
-"""`captoken docs`, the pages that came with the package, and `captoken skill`, for coding agents."""
+"""`captoken docs`, the pages that came with the package; `captoken skill`, for coding agents."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _word = re.compile(r"[a-z0-9]+")
 _link = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 # They stand in every question and in every section.
-_LITTLE = frozenset(("a", "an", "and", "do", "how", "i", "in", "is", "it", "my", "of", "on", "the", "to"))
+_LITTLE = frozenset(("a", "an", "and", "do", "how", "i", "in", "is", "my", "of", "on", "the", "to"))
 
 
 class Section(msgspec.Struct, frozen=True):

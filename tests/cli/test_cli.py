@@ -155,7 +155,7 @@ def test_no_option_takes_a_secret():
         "issue": ("policy", "POLICY.toml"),
         "blast-radius": ("trail_file", "FILE"),
         "end-task": ("task", "TASK"),
-        "docs": ("page", None),
+        "docs": ("words", "[PAGE | WORD...]"),
         "test": ("scenario_file", "FILE..."),
         "login": ("issuer", "ISSUER"),
         "exchange": ("service", "SERVICE"),
