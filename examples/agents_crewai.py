@@ -13,6 +13,7 @@ raises: this one turns all that into a refusal.
 import os
 import sys
 import tempfile
+from typing import Any
 
 from captoken import Issuer, Keyring, Verifier
 from captoken.current import Held
@@ -47,7 +48,7 @@ guard = ToolGuard(Verifier(keyring))
 HELD = {}  # by the role of an agent: what it was handed
 
 
-def why_not(role, context):
+def why_not(role: str, context: Any) -> str | None:
     """Why the agent may not make the call; None if it may."""
     held = HELD.get(role)
     if held is None:
@@ -58,7 +59,7 @@ def why_not(role, context):
     return decision.for_model().split(". ")[0]
 
 
-def decide(context):
+def decide(context: Any) -> bool | None:
     """False refuses the call, and None lets it through.
 
     CrewAI swallows what a hook raises, and then makes the call: so nothing may be raised here.

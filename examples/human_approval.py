@@ -9,9 +9,11 @@ service with a page for the person: docs/discharges.md.
 """
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from captoken import Access, Denied, Issuer, Keyring, Token, Verifier
-from captoken.discharge import Allow, Discharger, Refuse, Wait
+from captoken.discharge import Allow, Discharge, Discharger, Refuse, Ticket, Wait
 from captoken.errors import DischargeError
 from captoken.keys import DischargerKey
 
@@ -21,7 +23,7 @@ bank = Verifier(keyring, audience="bank")
 # --- The approver: knows its own key, and nothing of tokens or of the bank ------------------------
 
 
-def policy(need):
+def policy(need: Mapping[str, Any]) -> Wait | Refuse:
     """What is asked was sealed by the orchestrator.
 
     Payments are for a person to decide, and nothing else is approved.
@@ -34,7 +36,7 @@ def policy(need):
 approver = Discharger(DischargerKey.generate(), policy)
 
 
-def person(question, usual):
+def person(question: str, usual: bool) -> bool:
     """Somebody looks at it. Without a terminal: yes to what is usual."""
     if sys.stdin.isatty():
         answer = input(f"  {question} [y/N] ")
@@ -43,12 +45,12 @@ def person(question, usual):
     return usual
 
 
-def only(to, cents):
+def only(to: str, cents: int) -> dict[str, dict[str, dict[str, Any]]]:
     """One payment, and nothing else."""
     return {"bank.pay": {"to": {"in": [to]}, "cents": {"in": [cents]}}}
 
 
-def consent(ticket, to, cents):
+def consent(ticket: Ticket, to: str, cents: int) -> Discharge:
     """The answer to a ticket: a discharge for the one payment that the person saw.
 
     Whatever else the clerk may do, the discharge narrows it to that.
@@ -83,7 +85,7 @@ clerk = Token.parse(clerk.serialize())
 (ticket,) = clerk.needs
 
 
-def pay(token, to, cents):
+def pay(token: Token, to: str, cents: int) -> str:
     """What the bank says to one payment."""
     print(f"  bank.pay(to={to!r}, cents={cents})")
     payment = Access(tool="bank.pay", arguments={"to": to, "cents": cents})
@@ -94,7 +96,7 @@ def pay(token, to, cents):
     return f"paid, by {grant.actor.name} for {grant.issued.subject}"
 
 
-def ask_and_pay(to, cents):
+def ask_and_pay(to: str, cents: int) -> str:
     """The clerk shows its ticket to the approver, and pays with what comes back."""
     try:
         discharge = consent(ticket, to, cents)

@@ -7,7 +7,7 @@ trust: a contract, a page, a call. From those both derive the same root key, for
 server and nothing else.
 """
 
-from captoken import Access, Denied, Issuer, Keyring, Verifier
+from captoken import Access, Denied, Issuer, Keyring, Token, Verifier
 from captoken.keys import PairwiseKey
 
 # Each side makes its key, keeps it (key.save(path)), and publishes `key.public`.
@@ -26,9 +26,21 @@ catalogue = Verifier(trusted, audience=CATALOGUE)
 
 # --- Bluebird mints for Acme, and its agents narrow as always -------------------------------------
 
-buyer = {"subject": "buyer@bluebird.example", "agent": "orchestrator", "task": "restock"}
-for_acme = Issuer(bluebird.issuing(server=acme.public, audience=CATALOGUE))
-root = for_acme.mint(**buyer, tables=["products", "prices"], operations=["select"])
+
+
+def mint(keyring: Keyring, tables: list[str]) -> Token:
+    """A first token for Bluebird's buyer, minted with those keys."""
+    return Issuer(keyring).mint(
+        subject="buyer@bluebird.example",
+        agent="orchestrator",
+        task="restock",
+        tables=tables,
+        operations=["select"],
+    )
+
+
+for_acme = bluebird.issuing(server=acme.public, audience=CATALOGUE)
+root = mint(for_acme, ["products", "prices"])
 child = root.delegate(to="price-agent", tables=["prices"], expires_in=300)
 prices = Access(table="prices", operation="select")
 
@@ -38,10 +50,10 @@ print(f"Acme lets {grant.actor.name} read prices for {grant.issued.subject}.")
 # --- What does not work ---------------------------------------------------------------------------
 
 
-def refused(what, verifier, text):
+def refused(what: str, verifier: Verifier, sent: str | Token) -> None:
     """The server must deny, whatever the reason."""
     try:
-        verifier.authorize(text, prices)
+        verifier.authorize(sent, prices)
     except Denied as denied:
         print(f"  {denied.code:<14}{what}")
         return
@@ -51,8 +63,7 @@ def refused(what, verifier, text):
 print("\nRefused")
 
 # Whom a server trusts is listed there. Nothing in a token adds to the list.
-hers = Issuer(mallory.issuing(server=acme.public, audience=CATALOGUE))
-forged = hers.mint(**buyer, tables=["prices"], operations=["select"])
+forged = mint(mallory.issuing(server=acme.public, audience=CATALOGUE), ["prices"])
 refused(
     "Mallory's token: nobody at Acme lists her key, and nothing in a token can", catalogue, forged
 )
@@ -60,8 +71,7 @@ refused(
 # A key id is public, so that anybody can claim it. The key itself is not.
 claimed = bluebird.issuing(server=acme.public, audience=CATALOGUE).current
 guessed = Keyring.from_keys({claimed: bytes(range(32))}, current=claimed)
-posing = Issuer(guessed.for_audience(CATALOGUE))
-posed = posing.mint(**buyer, tables=["prices"], operations=["select"])
+posed = mint(guessed.for_audience(CATALOGUE), ["prices"])
 refused("a key of her own under Bluebird's key id", catalogue, posed)
 
 orders = Verifier(acme.serving(issuers=[bluebird.public], audience=ORDERS), audience=ORDERS)
@@ -70,10 +80,7 @@ refused("Bluebird's token at another server of Acme's", orders, child.serialize(
 # --- What a stolen secret means -------------------------------------------------------------------
 
 print("\nAcme's secret is stolen")
-thief = Issuer(acme.serving(issuers=[bluebird.public], audience=CATALOGUE))
-stolen = thief.mint(
-    subject="buyer@bluebird.example", agent="x", task="x", tables=["prices"], operations=["select"]
-)
+stolen = mint(acme.serving(issuers=[bluebird.public], audience=CATALOGUE), ["prices"])
 assert catalogue.check(stolen, prices)
 print("  the thief forges what Acme accepts, at Acme: rotate the key and tell the issuers")
 

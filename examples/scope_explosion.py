@@ -11,8 +11,13 @@ import argparse
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
-from captoken import Access, Issuer, Keyring, Verifier
+from captoken import Access, Issuer, Keyring, Token, Verifier
+
+Result = TypeVar("Result")
 
 WIDTH = 44  # columns of the longest bar
 
@@ -35,7 +40,7 @@ if min(getattr(args, name) for name in COUNTS) < 1 or args.depth > 12:
     parser.error("each at least 1, and at most 12 levels")
 
 
-def plot(rows, longest=None):
+def plot(rows: list[tuple[str, float, str]], longest: float | None = None) -> None:
     """Bars on a log scale, one a row of (label, log10 of the count, the count as text).
 
     They are cut off at `longest`.
@@ -50,7 +55,7 @@ def plot(rows, longest=None):
         print(f"  {label:<34}{text:>14}  {bar}{beyond}".rstrip())
 
 
-def counted(label, count):
+def counted(label: str, count: int) -> tuple[str, float, str]:
     """A row with a count; none at all has no bar."""
     return label, math.log10(count) if count else -1, f"{count:,}"
 
@@ -97,12 +102,12 @@ verifier = Verifier(keyring, audience="warehouse")
 names = [f"table{number}" for number in range(min(tables, 40))]  # in these tokens
 
 # By level of the tree: microseconds to hand on, characters, microseconds to verify and authorize.
-spent = defaultdict(list)
-sizes = defaultdict(list)
-checks = defaultdict(list)
+spent: dict[int, list[float]] = defaultdict(list)
+sizes: dict[int, list[int]] = defaultdict(list)
+checks: dict[int, list[float]] = defaultdict(list)
 
 
-def timed(into, call):
+def timed(into: list[float], call: Callable[[], Result]) -> Result:
     """What the call gives back, once its time is noted."""
     begin = time.perf_counter()
     result = call()
@@ -110,7 +115,7 @@ def timed(into, call):
     return result
 
 
-def grow(token, level, path, held):
+def grow(token: Token, level: int, path: str, held: list[str]) -> None:
     """Measure `token`, and hand it on to as many children as there are branches.
 
     Each gets half of the tables.
@@ -124,25 +129,28 @@ def grow(token, level, path, held):
     for branch in range(args.branching):
         rest = held[branch % len(held) :]
         half = rest[: max(1, len(held) // 2)]
-        wish = {
-            "to": f"agent{path}.{branch}",
-            "tables": half,
-            "operations": ["select"],
-            "expires_in": 600 - 40 * level,
-        }
-        child = timed(spent[level + 1], lambda wish=wish: token.delegate(**wish))
+        hand_on = partial(
+            token.delegate,
+            to=f"agent{path}.{branch}",
+            tables=half,
+            operations=["select"],
+            expires_in=600 - 40 * level,
+        )
+        child = timed(spent[level + 1], hand_on)
         grow(child, level + 1, f"{path}.{branch}", half)
 
 
-mint = {
-    "subject": "user:jane",
-    "agent": "agent0",
-    "task": "report",
-    "tables": names,
-    "operations": ["select"],
-}
-Issuer(keyring).mint(**mint).delegate(to="agent1", tables=names[:1])  # warms up
-root = timed(spent[0], lambda: Issuer(keyring).mint(**mint, expires_in=600))
+mint = partial(
+    Issuer(keyring).mint,
+    subject="user:jane",
+    agent="agent0",
+    task="report",
+    tables=names,
+    operations=["select"],
+    expires_in=600,
+)
+mint().delegate(to="agent1", tables=names[:1])  # warms up
+root = timed(spent[0], mint)
 grow(root, 0, "0", names)
 
 hops = sum(len(times) for level, times in spent.items() if level)

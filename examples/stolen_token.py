@@ -57,10 +57,10 @@ for actor in grant.chain:
 # --- What a thief can do --------------------------------------------------------------------------
 
 
-def refused(what, code, *arguments, **keywords):
+def refused(what: str, code: str, sent: str | Token, access: Access) -> None:
     """The server must deny with this code."""
     try:
-        payroll.authorize(*arguments, **keywords)
+        payroll.authorize(sent, access)
     except Denied as denied:
         assert denied.code == code, denied
         print(f"  {code:<14}{what}")
