@@ -32,7 +32,9 @@ from captoken._format.parts import Packet
 from captoken._format.sealed import Sealed, SealedValue, no_arguments_in_traceback
 from captoken._format.text import UNBOUND, text_of
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.discharge import CAVEAT_KEY_BYTES, Discharge, Ticket
+from captoken._language.discharge import CAVEAT_KEY_BYTES
+from captoken._language.discharge import Discharge as Discharge
+from captoken._language.discharge import Ticket as Ticket
 from captoken._writing.compose import Terms, WriterContext, compose_request, spell
 from captoken._writing.keywords import LinkCaveats
 from captoken.keys.secret import DischargerKey

@@ -14,8 +14,10 @@ import httpx
 import uvicorn
 from a2a.client import ClientConfig, ClientFactory
 from a2a.client.card_resolver import A2ACardResolver
+from a2a.client.client import Client
 from a2a.helpers.proto_helpers import get_message_text, new_text_message
-from a2a.server.agent_execution import AgentExecutor
+from a2a.server.agent_execution import AgentExecutor, RequestContext
+from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
 from a2a.server.tasks import InMemoryTaskStore
@@ -45,7 +47,7 @@ ROWS = {"sales": "eu: 41 overdue", "hr": "jane: 90000"}
 # --- The agent that is asked ----------------------------------------------------------------------
 
 
-def rule(request):
+def rule(request: pb.SendMessageRequest) -> Access | None:
     """What a message needs: the tool of its first word. No such skill: nothing that a token can
     permit.
     """
@@ -58,7 +60,7 @@ def rule(request):
 class SalesDesk(AgentExecutor):
     """Reads a table, and says what is in it."""
 
-    async def execute(self, context, event_queue):
+    async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         # The rule has permitted the message. What the agent does in turn, it asks for itself.
         table = "hr" if "salaries" in context.get_user_input() else "sales"
         grant = current.grant()
@@ -69,11 +71,11 @@ class SalesDesk(AgentExecutor):
         answer.metadata.update(metadata(grant))
         await event_queue.enqueue_event(answer)
 
-    async def cancel(self, context, event_queue):
+    async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         raise NotImplementedError
 
 
-def application(verifier, card, origin):
+def application(verifier: Verifier, card: pb.AgentCard, origin: str) -> CaptokenMiddleware:
     """The server: the SDK's handler behind the guard, and the guard behind the middleware."""
     handler = DefaultRequestHandler(
         **admission(SalesDesk(), rule), task_store=InMemoryTaskStore(), agent_card=card
@@ -87,7 +89,7 @@ def application(verifier, card, origin):
     return CaptokenMiddleware(Starlette(routes=routes), verifier, origin=origin, public=PUBLIC)
 
 
-def card_of(origin):
+def card_of(origin: str) -> pb.AgentCard:
     """What the agent says of itself, with a scheme that says that it takes captokens."""
     over_json = pb.AgentInterface(url=origin, protocol_binding="JSONRPC", protocol_version="1.0")
     skills = [
@@ -109,7 +111,7 @@ def card_of(origin):
 # --- The agent that asks --------------------------------------------------------------------------
 
 
-async def ask(client, who, text):
+async def ask(client: Client, who: str, text: str) -> None:
     """Send one message, and print what came of it."""
     title = f"{who}: {text}"
     message = new_text_message(text, role=pb.ROLE_USER)
@@ -123,7 +125,7 @@ async def ask(client, who, text):
         print(f"{title:<38}{str(error).splitlines()[0]}")
 
 
-async def main():
+async def main() -> None:
     keyring = Keyring.generate()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

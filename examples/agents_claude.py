@@ -9,6 +9,8 @@ The SDK brings a large program: `.ci/run` runs this, and the test suite does not
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
+from typing import Any
 
 try:
     from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, Transport
@@ -24,28 +26,28 @@ from captoken.tools import ToolGuard
 class FakeCLI(Transport):
     """In your service: left out, and the SDK starts the CLI. This one asks the hook about calls."""
 
-    def __init__(self):
-        self.out = asyncio.Queue()
-        self.hook = None
-        self.answer = None
+    def __init__(self) -> None:
+        self.out: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self.hook = ""
+        self.answer: asyncio.Future[dict[str, Any]]
 
-    async def connect(self):
+    async def connect(self) -> None:
         pass
 
-    async def end_input(self):
+    async def end_input(self) -> None:
         pass
 
-    async def close(self):
+    async def close(self) -> None:
         await self.out.put(None)
 
-    def is_ready(self):
+    def is_ready(self) -> bool:
         return True
 
-    async def read_messages(self):
+    async def read_messages(self) -> AsyncIterator[dict[str, Any]]:
         while (message := await self.out.get()) is not None:
             yield message
 
-    async def write(self, data):
+    async def write(self, data: str) -> None:
         message = json.loads(data)
         if message["type"] == "control_request":
             (matcher,) = message["request"]["hooks"]["PreToolUse"]
@@ -57,10 +59,14 @@ class FakeCLI(Transport):
         else:
             self.answer.set_result(message["response"]["response"])
 
-    async def call(self, who, tool, **arguments):
+    async def call(self, who: str, tool: str, **arguments: str) -> None:
         """A call that a model makes, and what the hook says of it."""
         self.answer = asyncio.get_running_loop().create_future()
-        asked = {"hook_event_name": "PreToolUse", "tool_name": tool, "tool_input": arguments}
+        asked: dict[str, Any] = {
+            "hook_event_name": "PreToolUse",
+            "tool_name": tool,
+            "tool_input": arguments,
+        }
         if who != "orchestrator":
             asked |= {"agent_id": f"id-of-{who}", "agent_type": who}
         request = {"subtype": "hook_callback", "callback_id": self.hook, "input": asked}

@@ -45,7 +45,7 @@ FILINGS = {
 
 keyring = Keyring.generate()
 guard = ToolGuard(Verifier(keyring))
-HELD = {}  # by the role of an agent: what it was handed
+HELD: dict[str, Held] = {}  # by the role of an agent: what it was handed
 
 
 def why_not(role: str, context: Any) -> str | None:
@@ -110,14 +110,14 @@ class Obeying(BaseLLM):
 
     says: list[str] = []  # noqa: RUF012, a field of a pydantic model
 
-    def call(self, messages, *args, **kwargs):
+    def call(self, messages: Any, *args: Any, **kwargs: Any) -> str:
         return self.says.pop(0)
 
-    def supports_function_calling(self):
+    def supports_function_calling(self) -> bool:
         return False
 
 
-def agent(role, tools, *calls):
+def agent(role: str, tools: list[Any], *calls: tuple[str, str, str]) -> Agent:
     """An agent whose model makes these calls one after the other."""
     says = [
         f'Thought: so be it\nAction: {name}\nAction Input: {{"{key}": "{value}"}}'

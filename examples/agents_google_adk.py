@@ -7,10 +7,12 @@ The model is a fake one: offline. ADK is large: `.ci/run` runs this, and the tes
 
 import asyncio
 import sys
+from collections.abc import AsyncGenerator, Sequence
 
 try:
     from google.adk.agents import LlmAgent
     from google.adk.models.base_llm import BaseLlm
+    from google.adk.models.llm_request import LlmRequest
     from google.adk.models.llm_response import LlmResponse
     from google.adk.runners import InMemoryRunner
     from google.genai import types
@@ -18,7 +20,7 @@ except ImportError:
     print("google-adk is not installed: nothing to show. It takes `pip install google-adk`.")
     sys.exit(0)
 
-from captoken import Issuer, Keyring, Verifier, current
+from captoken import Decision, Issuer, Keyring, Verifier, current
 from captoken.adapters.google_adk import TokenGuard, delegate_to
 from captoken.tools import ToolGuard
 
@@ -26,9 +28,11 @@ from captoken.tools import ToolGuard
 class Fake(BaseLlm):
     """In your service: a model. This one makes the calls that it is given, and is then done."""
 
-    calls: list
+    calls: list[tuple[str, dict[str, str]]]
 
-    async def generate_content_async(self, llm_request, stream=False):
+    async def generate_content_async(
+        self, llm_request: LlmRequest, stream: bool = False
+    ) -> AsyncGenerator[LlmResponse, None]:
         if self.calls:
             name, arguments = self.calls.pop(0)
             part = types.Part.from_function_call(name=name, args=arguments)
@@ -46,8 +50,12 @@ def query_sales(region: str) -> str:
 class Telling:
     """A trail that says what was decided."""
 
-    def record(self, decision) -> None:
+    def record(self, decision: Decision) -> None:
         print(f"  {'permitted' if decision else 'refused'}: {decision.summary}")
+
+    def record_all(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            self.record(decision)
 
 
 async def main() -> None:

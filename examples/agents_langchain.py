@@ -9,13 +9,16 @@ agents, graphs and guard are real.
 
 import io
 import os
+from typing import Any, Self
 
 os.environ["LANGSMITH_TRACING"] = "false"
 
 from langchain.agents import create_agent
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
-from langchain_core.tools import tool
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool, tool
+from langgraph.graph.state import CompiledStateGraph
 
 from captoken import Issuer, Keyring, Verifier, current
 from captoken.adapters.langchain import TokenGuard, delegate_to
@@ -71,17 +74,20 @@ def send_mail(to: str, text: str) -> str:
 
 # --- The agents -----------------------------------------------------------------------------------
 
+Agent = CompiledStateGraph[Any, Any, Any, Any]
+Call = tuple[str, dict[str, str]]
+
 
 class Obeying(GenericFakeChatModel):
     """A model that makes the calls that it was given, whatever comes of them."""
 
-    def bind_tools(self, tools, **options):
+    def bind_tools(self, tools: Any, **options: Any) -> Self:
         return self
 
 
-def agent(name, tools, *calls, final="done"):
+def agent(name: str, tools: list[BaseTool], *calls: Call, final: str = "done") -> Agent:
     """Makes the calls one after the other, and then says `final`."""
-    said = []
+    said: list[AIMessage] = []
     for at, (name_of_tool, arguments) in enumerate(calls):
         call = {"name": name_of_tool, "args": arguments, "id": str(at), "type": "tool_call"}
         said.append(AIMessage("", tool_calls=[call]))
@@ -91,23 +97,23 @@ def agent(name, tools, *calls, final="done"):
     return create_agent(Obeying(messages=iter(said)), tools, name=name, middleware=[own])
 
 
-def run(agent, task):
+def run(agent: Agent, task: str) -> str:
     """Runs an agent, and shows each call with what came of it."""
     messages = agent.invoke({"messages": [HumanMessage(task)]})["messages"]
-    calls = {}
+    calls: dict[str | None, dict[str, Any]] = {}
     for message in messages:
         if isinstance(message, AIMessage):
             calls |= {call["id"]: call["args"] for call in message.tool_calls}
         if isinstance(message, ToolMessage):
-            said = message.text
+            said = str(message.text)
             if message.status == "error":
                 said = said.split(". ")[0]  # the rest says whether a retry can help
             arguments = ", ".join(calls[message.tool_call_id].values())
             print(f"{agent.name:<14}{message.name}({arguments})\n{'':<18}{said}")
-    return messages[-1].text
+    return str(messages[-1].text)
 
 
-def filings_agent():
+def filings_agent() -> Agent:
     """It has more tools than it needs, as happens, and does what the filing says."""
     return agent(
         "filings-agent",
@@ -119,15 +125,15 @@ def filings_agent():
     )
 
 
-class Shown:
+class Shown(Runnable[dict[str, Any], dict[str, Any]]):
     """An agent whose calls are shown when it is run by another one."""
 
-    def __init__(self, agent):
+    def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.name = agent.name
 
-    def invoke(self, given, config):
-        return {"messages": [AIMessage(run(self.agent, given["messages"][0].text))]}
+    def invoke(self, input: Any, config: Any = None, **options: Any) -> dict[str, Any]:
+        return {"messages": [AIMessage(run(self.agent, input["messages"][0].text))]}
 
 
 sales = agent(

@@ -10,12 +10,20 @@ tools, agents and guard are real.
 import asyncio
 import io
 import sqlite3
+from collections.abc import Sequence
 
-from agents import Agent, Runner, function_tool, set_tracing_disabled
-from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
+from agents import Agent, Runner, Tool, function_tool, set_tracing_disabled
+from agents.items import TResponseOutputItem
+from agents.testing import (
+    ModelCall,
+    ModelStep,
+    ScriptedModel,
+    assistant_message,
+    function_call,
+)
 
 from captoken import Denied, Issuer, Keyring, Verifier, current
-from captoken.adapters.openai_agents import delegate_to
+from captoken.adapters.openai_agents import GuardedAgent, delegate_to
 from captoken.adapters.openai_agents import guarded as guarded_agent
 from captoken.adapters.sqlite import guarded
 from captoken.audit import AuditTrail, read
@@ -90,7 +98,7 @@ async def send_mail(to: str, text: str) -> str:
     return f"sent to {to}"
 
 
-def show(who, tool, arguments, said):
+def show(who: str, tool: str, arguments: dict[str, str], said: str) -> None:
     """A call, and what came of it; of a refusal the first sentence, without what a retry can do."""
     if said.startswith("Not permitted"):
         said = said.split(". ")[0]
@@ -99,14 +107,16 @@ def show(who, tool, arguments, said):
 
 # --- The agents -----------------------------------------------------------------------------------
 
+Call = tuple[str, dict[str, str]]
 
-def agent(name, tools, *calls, final="done"):
+
+def agent(name: str, tools: Sequence[Tool], *calls: Call, final: str = "done") -> GuardedAgent:
     """An agent whose model makes these calls, whatever comes of them, and then says `final`."""
 
-    def telling(number):
+    def telling(number: int) -> ModelStep:
         """A turn of the model: shows what came of the call before, and makes the next one."""
 
-        def step(call):
+        def step(call: ModelCall) -> list[TResponseOutputItem]:
             if number > 0:
                 show(name, *calls[number - 1], call.input[-1]["output"])
             if number == len(calls):
@@ -116,7 +126,7 @@ def agent(name, tools, *calls, final="done"):
         return ModelStep.respond(step)
 
     model = ScriptedModel([telling(number) for number in range(len(calls) + 1)])
-    return guarded_agent(Agent(name=name, model=model, tools=tools), guard)
+    return guarded_agent(Agent(name=name, model=model, tools=[*tools]), guard)
 
 
 sales = agent(
@@ -159,7 +169,7 @@ handing_on = [
 async def ask_filings(task: str) -> str:
     """What is common: runs the sub-agent, and hands nothing on."""
     result = await Runner.run(forgotten, task)
-    return result.final_output
+    return str(result.final_output)
 
 
 # --- The story ------------------------------------------------------------------------------------
@@ -181,7 +191,7 @@ root = Issuer(keyring).mint(
 )
 
 
-async def main():
+async def main() -> None:
     with current.use(root):
         print("Handed on, each narrowed to its part\n")
         boss = agent("orchestrator", handing_on, *ASKS, final=REPORT)

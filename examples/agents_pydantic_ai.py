@@ -10,10 +10,12 @@ agents and guard are real.
 import asyncio
 import io
 import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from pydantic_ai import Agent
-from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
-from pydantic_ai.models.function import FunctionModel
+from pydantic_ai import Agent, Tool
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from captoken import Denied, Issuer, Keyring, Verifier, current
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to
@@ -82,7 +84,7 @@ async def send_mail(to: str, text: str) -> str:
     return f"sent to {to}"
 
 
-def show(who, tool, arguments, said):
+def show(who: str, tool: str, arguments: dict[str, str], said: str) -> None:
     """A call, and what came of it; of a refusal the first sentence, without what a retry can do."""
     if said.startswith("Not permitted"):
         said = said.split(". ")[0]
@@ -91,16 +93,20 @@ def show(who, tool, arguments, said):
 
 # --- The agents -----------------------------------------------------------------------------------
 
+Call = tuple[str, dict[str, str]]
+Tools = Sequence[Tool[Any] | Callable[..., Awaitable[str]]]
 
-def obeying(who, *calls, final):
+
+def obeying(who: str, *calls: Call, final: str) -> FunctionModel:
     """A model that makes these calls, whatever comes of them, and then says `final`."""
 
-    def answer(messages, info):
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         """A turn of the model: shows what came of the call before, and makes the next one."""
         turn = sum(isinstance(message, ModelResponse) for message in messages)
         if turn > 0:
             for part in messages[-1].parts:
-                show(who, *calls[turn - 1], part.content)
+                if isinstance(part, ToolReturnPart):
+                    show(who, *calls[turn - 1], str(part.content))
         if turn == len(calls):
             return ModelResponse(parts=[TextPart(final)])
         return ModelResponse(parts=[ToolCallPart(*calls[turn])])
@@ -108,7 +114,7 @@ def obeying(who, *calls, final):
     return FunctionModel(answer)
 
 
-def agent(name, tools, *calls, final="done"):
+def agent(name: str, tools: Tools, *calls: Call, final: str = "done") -> Agent:
     """An agent whose calls go through the guard."""
     return Agent(obeying(name, *calls, final=final), name=name, tools=tools, capabilities=[guard])
 
@@ -151,7 +157,7 @@ handing_on = [
 async def ask_filings(task: str) -> str:
     """What is common: runs the sub-agent, and hands nothing on."""
     result = await filings.run(task)
-    return result.output
+    return str(result.output)
 
 
 # --- The story ------------------------------------------------------------------------------------
@@ -173,7 +179,7 @@ root = Issuer(keyring).mint(
 )
 
 
-async def main():
+async def main() -> None:
     with current.use(root):
         print("Handed on, each narrowed to its part\n")
         boss = agent("orchestrator", handing_on, *ASKS, final=REPORT)

@@ -17,8 +17,9 @@ import socket
 import sqlite3
 import threading
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import postgres_analytics  # the example beside this one, for a server
@@ -28,9 +29,9 @@ from fastapi import Depends, FastAPI
 from mcp import Client
 from mcp.server import MCPServer
 from psycopg.conninfo import make_conninfo
-from pydantic_ai import Agent
-from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
-from pydantic_ai.models.function import FunctionModel
+from pydantic_ai import Agent, Tool
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from captoken import Grant, Issuer, Keyring, Verifier, current
 from captoken.adapters import postgres, sqlite
@@ -47,7 +48,7 @@ from captoken.tools import ToolGuard
 keyring = Keyring.generate()
 PLACES = ("agents", "warehouse", "filings")  # three processes; here they share one
 AUDIT = {place: AuditKey.generate() for place in PLACES}
-LINES = {place: [] for place in PLACES}
+LINES: dict[str, list[bytes]] = {place: [] for place in PLACES}
 TRAILS = {
     place: AuditTrail(LINES[place].append, key=AUDIT[place], trace=current.trace)
     for place in PLACES
@@ -67,7 +68,7 @@ TABLES = """
 
 
 @warehouse.post("/query")
-def query(body: dict[str, str], grant: Annotated[Grant, Depends(granted)]) -> list[list]:
+def query(body: dict[str, str], grant: Annotated[Grant, Depends(granted)]) -> list[list[Any]]:
     """Whatever SQL comes, it runs in a narrow role, and the grant says which tables."""
     with (
         psycopg.connect(warehouse.state.dsn) as connection,
@@ -77,7 +78,7 @@ def query(body: dict[str, str], grant: Annotated[Grant, Depends(granted)]) -> li
 
 
 @contextmanager
-def database():
+def database() -> Iterator[str]:
     """A PostgreSQL server, with what its owner does once: tables, a login, and a narrow role."""
     dsn, close = postgres_analytics.database()
     try:
@@ -108,30 +109,34 @@ def search(issuer: str) -> str:
         connection.executemany("insert into filings values (?, ?)", FILED)
         connection.commit()
         with sqlite.guarded(connection, current.grant()) as db:
-            (text,) = db.execute("select text from filings where issuer = ?", [issuer]).fetchone()
-            return text
+            ((text,),) = db.execute("select text from filings where issuer = ?", [issuer])
+            return str(text)
 
 
 # --- The agents -----------------------------------------------------------------------------------
 
+Call = tuple[str, dict[str, str]]
+Tools = Sequence[Tool[Any] | Callable[..., Awaitable[str]]]
 
-def short(said):
+
+def short(said: str) -> str:
     """The first sentence of a refusal; the rest says whether a retry can help."""
     return said.split(". ")[0] if said.startswith("Not permitted") else said
 
 
-def obeying(who, *calls, final):
+def obeying(who: str, *calls: Call, final: str) -> FunctionModel:
     """A model that makes these calls, whatever comes of them, and then says `final`."""
 
-    def answer(messages, info):
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         """A turn of the model: shows what came of the call before, and makes the next one."""
         turn = sum(isinstance(message, ModelResponse) for message in messages)
         if turn > 0:
             tool, arguments = calls[turn - 1]
             asked = ", ".join(map(str, arguments.values()))
             for part in messages[-1].parts:
-                print(f"  {who:<14}{tool}({asked})")
-                print(f"  {'':<14}    {short(part.content)}")
+                if isinstance(part, ToolReturnPart):
+                    print(f"  {who:<14}{tool}({asked})")
+                    print(f"  {'':<14}    {short(str(part.content))}")
         if turn == len(calls):
             return ModelResponse(parts=[TextPart(final)])
         return ModelResponse(parts=[ToolCallPart(*calls[turn])])
@@ -139,7 +144,7 @@ def obeying(who, *calls, final):
     return FunctionModel(answer)
 
 
-def agents(http, mcp, origin):
+def agents(http: httpx.AsyncClient, mcp: Presenting, origin: str) -> Agent:
     """The orchestrator, and the sub-agents that it hands on to.
 
     Each tool presents what its agent holds.
@@ -154,14 +159,14 @@ def agents(http, mcp, origin):
 
     async def search_filings(issuer: str) -> str:
         result = await mcp.call_tool("search", {"issuer": issuer})
-        return result.content[0].text
+        return str(result.content[0].text)
 
     async def send_mail(to: str, text: str) -> str:
         return f"sent to {to}"
 
     guard = TokenGuard(ToolGuard(VERIFIERS["agents"]))
 
-    def agent(name, tools, *calls, final="done"):
+    def agent(name: str, tools: Tools, *calls: Call, final: str = "done") -> Agent:
         return Agent(
             obeying(name, *calls, final=final), name=name, tools=tools, capabilities=[guard]
         )
@@ -204,7 +209,7 @@ def agents(http, mcp, origin):
 
 
 @contextmanager
-def serving(app, port):
+def serving(app: Any, port: socket.socket) -> Iterator[None]:
     """Serve in a thread, for as long as the block lasts."""
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     thread = threading.Thread(target=server.run, args=([port],))
@@ -218,7 +223,7 @@ def serving(app, port):
         thread.join()
 
 
-def listening():
+def listening() -> tuple[socket.socket, str]:
     """A port of this machine, and the origin that it is reached by."""
     port = socket.create_server(("127.0.0.1", 0))
     port.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -226,7 +231,7 @@ def listening():
 
 
 @asynccontextmanager
-async def everything():
+async def everything() -> AsyncIterator[Agent]:
     """Both servers, and the agents that call them."""
     async with AsyncExitStack() as stack:
         warehouse.state.dsn = stack.enter_context(database())
@@ -246,7 +251,7 @@ async def everything():
         yield agents(http, mcp, origin)
 
 
-async def main():
+async def main() -> str:
     """A request of a person who has logged in. Returns the id of its trace."""
     async with everything() as orchestrator:
         with current.traced() as trace:
@@ -272,9 +277,9 @@ async def main():
     return trace
 
 
-def gathered():
+def gathered() -> list[dict[str, Any]]:
     """The records of all three trails, after each trail was checked by itself."""
-    records = []
+    records: list[dict[str, Any]] = []
     for place in PLACES:
         head = TRAILS[place].checkpoint()
         verdict = check(LINES[place], [AUDIT[place].public], known=[head])
@@ -283,7 +288,7 @@ def gathered():
     return records
 
 
-def account(trace):
+def account(trace: str) -> None:
     """What the three trails say together."""
     records = gathered()
     decided = [record for record in records if record["kind"] == "decision"]

@@ -10,6 +10,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated
 
@@ -69,7 +70,7 @@ def salaries() -> str:
 
 
 @contextmanager
-def serving(application, port):
+def serving(application: FastAPI, port: socket.socket) -> Iterator[None]:
     """Serve in a thread, for as long as the block lasts."""
     server = uvicorn.Server(uvicorn.Config(application, log_level="critical"))
     thread = threading.Thread(target=server.run, args=([port],))
@@ -83,7 +84,7 @@ def serving(application, port):
         thread.join()
 
 
-def show(who, what, answer):
+def show(who: str, what: str, answer: httpx.Response) -> None:
     """Print what somebody was answered."""
     said = answer.json()
     if not isinstance(said, str):

@@ -8,9 +8,12 @@ channel.
 
 import json
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 
 from captoken import Access, Issuer, Keyring, Verifier, current
 from captoken.adapters.grpc import Guard, Presenting
@@ -19,8 +22,10 @@ from captoken.stores.sqlite import SQLiteReplayStore
 
 TABLES = {"sales": ["eu 5", "us 7"], "hr": ["jane 90000"], "market.moves": ["down 7 percent"]}
 
+Message = dict[str, str]
 
-def encode(message):
+
+def encode(message: Any) -> bytes:
     """JSON, as bytes."""
     return json.dumps(message).encode()
 
@@ -28,18 +33,18 @@ def encode(message):
 # --- The server -----------------------------------------------------------------------------------
 
 
-def read(message, context):
+def read(message: Message, context: Any) -> str:
     """Unary: runs only once its message was permitted. The grant says who asks."""
     return f"{TABLES[message['table']]}, for {current.grant().actor.name}"
 
 
-def follow(messages, context):
+def follow(messages: Iterable[Message], context: Any) -> Iterator[list[str]]:
     """A stream either way: each message is decided on before it is seen here."""
     for message in messages:
         yield TABLES[message["table"]]
 
 
-def reading(message):
+def reading(message: Message) -> Access:
     """What a call needs: by its message, or always the same."""
     return Access(table=message["table"], operation="select")
 
@@ -72,13 +77,13 @@ server.start()
 class Sales:
     """What protoc would have made."""
 
-    def __init__(self, channel):
+    def __init__(self, channel: Any) -> None:
         self.read = channel.unary_unary("/shop.Sales/Read", encode, json.loads)
         self.drop = channel.unary_unary("/shop.Sales/Drop", encode, json.loads)
         self.follow = channel.stream_stream("/shop.Sales/Follow", encode, json.loads)
 
 
-def told(title, call):
+def told(title: str, call: Callable[[], Any]) -> None:
     """Make a call, and print what came of it."""
     try:
         print(f"{title:<45}{call()}")
@@ -86,7 +91,7 @@ def told(title, call):
         print(f"{title:<45}{error.code().name}: {error.details()}")
 
 
-def each(answers):
+def each(answers: Iterable[Any]) -> str:
     """A stream's answers as they come, and how it ends."""
     said = []
     try:
@@ -97,13 +102,14 @@ def each(answers):
     return ", then ".join(said)
 
 
-what = {
-    "subject": "user:jane",
-    "agent": "orchestrator",
-    "task": "q3-risk",
-    "operations": ["select"],
-}
-root = Issuer(keyring).mint(**what, tables=["sales", "market.*"])
+mint = partial(
+    Issuer(keyring).mint,
+    subject="user:jane",
+    agent="orchestrator",
+    task="q3-risk",
+    operations=["select"],
+)
+root = mint(tables=["sales", "market.*"])
 
 with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
     shown = Presenting(channel, audience="sales-db", insecure=True)  # insecure: this is loopback
@@ -128,7 +134,7 @@ with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
     told("over a channel that is not encrypted", lambda: wary.read({"table": "sales"}, timeout=5))
 
     key = HolderKey.generate()
-    bound = Issuer(keyring).mint(**what, tables=["sales"], key=key.public)
+    bound = mint(tables=["sales"], key=key.public)
     with current.use(bound, key):
         told("bound to a key, with a proof", lambda: sales.read({"table": "sales"}))
     stolen = [("authorization", f"Bearer {bound.present(audience='sales-db')}")]

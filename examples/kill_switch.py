@@ -12,8 +12,9 @@ import logging
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from captoken import Access, Issuer, Keyring, Verifier
+from captoken import Access, Grant, Issuer, Keyring, Verifier
 from captoken.control import Feed, Operator
 from captoken.errors import StoreError
 from captoken.keys import OperatorKey
@@ -55,27 +56,34 @@ TICKETS = {
 }
 
 
-class Link:
+class Link(SQLiteSnapshots):
     """The store as one server reaches it: the link can be cut."""
 
-    def __init__(self, store):
-        self.store = store
-        self.up = True
+    up = True
 
-    def load(self):
-        """The newest snapshot, as a feed asks for it."""
+    def load(self) -> bytes | None:
+        """The newest snapshot, as a feed asks for it at first."""
+        self._reach()
+        return super().load()
+
+    def since(self, mark: bytes) -> list[bytes] | None:
+        """What is new since the snapshot that a feed has."""
+        self._reach()
+        return super().since(mark)
+
+    def _reach(self) -> None:
         if not self.up:
             raise StoreError("no route to the store")
-        return self.store.load()
 
 
-def say(who, what):
+def say(who: str, what: str) -> None:
     """A line of the story."""
     print(f"  +{clock() - start:2} s  {who:<8} {what}")
 
 
 with tempfile.TemporaryDirectory() as folder:
-    store = SQLiteSnapshots.create(Path(folder, "overlay.db"))
+    path = Path(folder, "overlay.db")
+    store = SQLiteSnapshots.create(path)
     key = OperatorKey.generate()
     operator = Operator(key, store, by="oncall:sam", clock=clock)
     operator.renew()  # the first snapshot, in which nothing stands
@@ -84,7 +92,7 @@ with tempfile.TemporaryDirectory() as folder:
     # They trust the operator's public key, and the store in nothing.
 
     keyring = Keyring.generate()
-    links = {name: Link(store) for name in EVERY}
+    links = {name: Link(path) for name in EVERY}
     servers = {
         name: Verifier(
             keyring,
@@ -98,12 +106,12 @@ with tempfile.TemporaryDirectory() as folder:
 
     # --- Two tasks with the same powers, of the same agent ----------------------------------------
 
-    def begin(task):
+    def begin(task: str) -> dict[str, Grant]:
         """The grants of a task at the servers.
 
         The helper's token is presented once at each, which keeps the grant while it is connected.
         """
-        powers = {
+        powers: dict[str, Any] = {
             "tables": ["tickets", "customers"],
             "operations": ["select", "update"],
             "tools": {"files.read": {}, "files.upload": {}},
@@ -120,10 +128,12 @@ with tempfile.TemporaryDirectory() as folder:
 
     injected = begin("support/4711")
     other = begin("support/4712")
-    last = {}  # (task, what, server): the second in which it was last allowed
-    denials = {}  # (server, code): the second in which the injected task first met with it
+    # (task, what, server): the second in which it was last allowed
+    last: dict[tuple[str, str, str], int] = {}
+    # (server, code): the second in which the injected task first met with it
+    denials: dict[tuple[str, str], int] = {}
 
-    def attempt(what, name):
+    def attempt(what: str, name: str) -> None:
         """The injected agent tries to read, or to do harm, at one server."""
         access = READ[name] if what == "read" else HARM[name]
         decision = injected[name].check(access)
@@ -174,7 +184,8 @@ with tempfile.TemporaryDirectory() as folder:
                 assert name == "files"
                 assert CUT_OFF < second < BACK + EVERY[name]
         clock.advance(1)
-    store.close()
+    for opened in (store, *links.values()):
+        opened.close()
 
 # --- When it was over, and where ------------------------------------------------------------------
 

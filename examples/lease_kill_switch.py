@@ -9,9 +9,11 @@ later nothing of that task is worth anything, anywhere.
 """
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from captoken import Access, Issuer, Keyring, Verifier
-from captoken.discharge import Allow, Discharger, Lease, Refuse
+from captoken.discharge import Allow, Discharge, Discharger, Lease, Refuse
 from captoken.errors import DischargeError
 from captoken.keys import DischargerKey
 from captoken.testing import FixedClock
@@ -32,12 +34,12 @@ servers = {name: Verifier(keyring, audience=name, clock=clock) for name in NAMES
 rows_read = {"q3-risk": 0, "newsletter": 0}
 
 
-def score(task):
+def score(task: str) -> int:
     """How odd a task looks: here, how much more it reads than others of its kind do."""
     return rows_read[task] // 40
 
 
-def policy(need):
+def policy(need: Mapping[str, Any]) -> Allow | Refuse:
     """Another ten seconds for a task, unless it looks odd."""
     task = need["alive"]
     if score(task) > LIMIT:
@@ -51,9 +53,9 @@ supervisor = Discharger(DischargerKey.generate(), policy, clock=clock)
 class Crew:
     """A task with its token, and the lease that the supervisor's side keeps up for it."""
 
-    def __init__(self, task):
+    def __init__(self, task: str) -> None:
         self.task = task
-        self.over = None  # the second in which it was not renewed first
+        self.over: int | None = None  # the second in which it was not renewed first
         self.stopped = False
         root = Issuer(keyring, clock=clock).mint(
             subject="user:jane",
@@ -67,11 +69,11 @@ class Crew:
         self.token = leased.delegate(to="reader-agent", tables=["customers"])
         self.lease = Lease(self.token.needs[0], supervisor.discharge, self.take, clock=clock)
 
-    def take(self, discharge):
+    def take(self, discharge: Discharge) -> None:
         """The orchestrator hands the fresh discharge to whoever works for it."""
         self.token = self.token.with_discharge(discharge)
 
-    def renew(self):
+    def renew(self) -> None:
         """In earnest `lease.run(stop)` in a thread of the supervisor's; here the clock is ours."""
         try:
             self.lease.renew()
@@ -80,7 +82,7 @@ class Crew:
                 self.over = clock() - start
                 print(f"  +{self.over:3} s  {self.task}: not renewed, {error}")
 
-    def read(self, rows):
+    def read(self, rows: int) -> bool:
         """One read at each server; True if all of them still permit it."""
         access = Access(table="customers", operation="select")
         decisions = []
@@ -103,7 +105,7 @@ class Crew:
 print("Two tasks work, each on a lease of ten seconds")
 risk = Crew("q3-risk")
 letter = Crew("newsletter")
-last = {}  # by task: the second in which a read was last permitted
+last: dict[str, int] = {}  # by task: the second in which a read was last permitted
 for second in range(120):
     for crew in (risk, letter):
         crew.renew()
@@ -117,6 +119,7 @@ for second in range(120):
 print(f"          q3-risk: the last read that any server permitted was at +{last['q3-risk']} s")
 print(f"  +{last['newsletter']:3} s  newsletter: still at work, score {score('newsletter')}")
 
+assert risk.over is not None
 took = last["q3-risk"] - risk.over
 print(f"\nFrom the supervisor's decision to the last permitted read: {took} s, of at most {LIFE}.")
 assert 0 <= took < LIFE

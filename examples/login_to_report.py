@@ -21,8 +21,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from html import unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import httpx
@@ -30,7 +32,7 @@ import uvicorn
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from captoken import Access, Denied, Keyring, Verifier
+from captoken import Access, Denied, Keyring, Token, Verifier
 from captoken.adapters.issuance import IssuanceService
 from captoken.adapters.sqlite import guarded
 from captoken.audit import AuditTrail, read
@@ -81,15 +83,22 @@ give = {{ tools = {{ "ratings.lookup" = {{ issuer = {{ any = true }} }} }}, expi
 # --- The identity provider, and a browser that does what Jane does --------------------------------
 
 
-def started_provider(service):
+def started_provider(service: str) -> tuple[subprocess.Popen[str], str]:
     """oidc-provider, which is certified, in a process of its own; and its issuer identifier.
 
     It tells `service` of logouts, and names the session in what it signs.
     """
     if not (NODE / "node_modules").is_dir():
         sys.exit("run once: npm ci --prefix tests/issuance/node")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(["node", "provider.mjs"], cwd=NODE, text=True, **pipes)
+    process = subprocess.Popen(
+        ["node", "provider.mjs"],
+        cwd=NODE,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin and process.stdout
     told = {
         "backchannel_logout_uri": f"{service}/logout/backchannel",
         "backchannel_logout_session_required": True,
@@ -99,7 +108,7 @@ def started_provider(service):
     return process, json.loads(process.stdout.readline())["issuer"]
 
 
-def submitted(browser, page, **typed):
+def submitted(browser: httpx.Client, page: httpx.Response, **typed: str) -> httpx.Response:
     """Fill in the forms of a page, one after the other, until there is none any more."""
     while form := re.search(r"<form[^>]*action=\"([^\"]*)\"", page.text):
         fields = re.findall(r"<(?:input|button)[^>]*>", page.text)
@@ -111,11 +120,14 @@ def submitted(browser, page, **typed):
     return page
 
 
-def logged_in(browser, provider):
+def logged_in(browser: httpx.Client, provider: str) -> str:
     """What `captoken login` writes: an ID token. Jane logs in at the address that it shows."""
     command = [sys.executable, "-m", "captoken", "login", provider, "--client-id", "captoken-cli"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, "--no-browser"], **pipes) as login:
+    command.append("--no-browser")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as login:
+        assert login.stdout and login.stderr
         address = login.stderr.readline().split()[-1]
         submitted(browser, browser.get(address), login="jane", password="of a test")
         text = login.stdout.read().strip()
@@ -129,16 +141,16 @@ def logged_in(browser, provider):
 class Counted:
     """The service, with a count of the requests for tokens."""
 
-    def __init__(self, service):
+    def __init__(self, service: IssuanceService) -> None:
         self.service = service
         self.requests = 0
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.requests += scope["type"] == "http" and scope["path"] == "/token"
         await self.service(scope, receive, send)
 
 
-def served(application, port):
+def served(application: Any, port: socket.socket) -> Callable[[], None]:
     """Run an application in a thread; what is returned ends it."""
     server = uvicorn.Server(uvicorn.Config(application, log_level="error"))
     thread = threading.Thread(target=server.run, args=([port],))
@@ -146,7 +158,7 @@ def served(application, port):
     while not server.started:
         time.sleep(0.01)
 
-    def end():
+    def end() -> None:
         server.should_exit = True
         thread.join()
 
@@ -172,28 +184,28 @@ database.executescript("""
 class Servers:
     """The warehouse and the ratings server: each has the root keys of its own, and no others."""
 
-    def __init__(self, keyring, feed, trail):
-        def verifier(name):
+    def __init__(self, keyring: Keyring, feed: Feed, trail: AuditTrail) -> None:
+        def verifier(name: str) -> Verifier:
             own = keyring.for_audience(name)
             return Verifier(own, name, overlay=feed, max_staleness=60, audit=trail)
 
         self.warehouse = verifier("warehouse")
         self.ratings = verifier("ratings")
 
-    def query(self, token, sql, *parameters):
+    def query(self, token: Token, sql: str, *parameters: str) -> list[Any]:
         """What the warehouse does for an agent, which sends it a copy that is good there alone."""
         grant = self.warehouse.authenticate(token.present(audience="warehouse"))
         with guarded(database, grant) as guard:
             return guard.execute(sql, parameters).fetchall()
 
-    def rated(self, token, issuer):
+    def rated(self, token: Token, issuer: str) -> str:
         """What the ratings server does."""
         asked = Access(tool="ratings.lookup", arguments={"issuer": issuer})
         self.ratings.authorize(token.present(audience="ratings"), asked)
         return {"Alder": "BBB", "Cedar": "B-"}[issuer]
 
 
-def main(folder):
+def main(folder: Path) -> None:
     port = socket.create_server(("127.0.0.1", 0))
     port.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 44 ms a request
     origin = f"http://127.0.0.1:{port.getsockname()[1]}"
@@ -259,12 +271,10 @@ def main(folder):
         end_service()
         registry.close()
         store.close()
-        provider.stdin.close()
-        provider.stdout.close()
-        provider.wait()
+        provider.communicate()  # the end of what it reads ends it
 
 
-def handed_on(office, who):
+def handed_on(office: Issuance, who: dict[str, Any]) -> dict[str, Token]:
     """The token of each of six agents. The service is asked for two, and for no other."""
     root = office.start(**who, grant="risk-report", task="q3")
     paid = office.join(root, **who, grant="rating")
@@ -286,11 +296,11 @@ def handed_on(office, who):
 class Agents:
     """Six agents, each with a token of its own and nothing else."""
 
-    def __init__(self, servers, held):
+    def __init__(self, servers: Servers, held: dict[str, Token]) -> None:
         self.servers = servers
         self.held = held
 
-    def work(self, region):
+    def work(self, region: str) -> Iterator[tuple[str, str | Denied]]:
         """What each does for a region, in its turn: what it found, or how it was refused."""
         turns = {
             "market-agent": self.market,
@@ -302,48 +312,47 @@ class Agents:
         }
         for agent, turn in turns.items():
             try:
-                found = turn(agent, region)
+                yield agent, turn(agent, region)
             except Denied as denied:
-                found = denied
-            yield agent, found
+                yield agent, denied
 
-    def asked(self, agent, sql, *parameters):
+    def asked(self, agent: str, sql: str, *parameters: str) -> list[Any]:
         return self.servers.query(self.held[agent], sql, *parameters)
 
-    def noted(self, agent, finding):
+    def noted(self, agent: str, finding: str) -> str:
         self.asked(agent, "insert into results values (?, ?)", agent, finding)
         return finding
 
-    def market(self, agent, region):
+    def market(self, agent: str, region: str) -> str:
         sql = "select percent from market where region = ?"
         ((percent,),) = self.asked(agent, sql, region)
         return self.noted(agent, f"{region}: a bad week costs {-percent} %")
 
-    def sales(self, agent, region):
+    def sales(self, agent: str, region: str) -> str:
         sql = "select sum(overdue) from sales where region = ?"
         ((overdue,),) = self.asked(agent, sql, region)
         return self.noted(agent, f"{region}: {overdue} kEUR overdue")
 
-    def read(self, agent, region):
+    def read(self, agent: str, region: str) -> str:
         sql = "select issuer, note from filings where region = ?"
         (self.filing,) = self.asked(agent, sql, region)
         return f"{self.filing[0]}: {self.filing[1]}"
 
-    def rate(self, agent, region):
+    def rate(self, agent: str, region: str) -> str:
         issuer, _ = self.filing
         self.rating = self.servers.rated(self.held[agent], issuer)
         return f"{issuer} is rated {self.rating}"
 
-    def filings(self, agent, region):
+    def filings(self, agent: str, region: str) -> str:
         issuer, note = self.filing
         return self.noted(agent, f"{region}: {issuer}, {note}; rated {self.rating}")
 
-    def count(self, agent, region):
+    def count(self, agent: str, region: str) -> str:
         ((findings,),) = self.asked(agent, "select count(*) from results")
         return f"{region} is done: {findings} findings"
 
 
-def log_out(browser, issuer, login, operator):
+def log_out(browser: httpx.Client, issuer: str, login: str, operator: Operator) -> None:
     """Jane logs out at the provider, which tells the service. Gives up after ten seconds."""
     print("\njane logs out at the provider, in the middle of the report")
     page = browser.get(f"{issuer}/session/end", params={"id_token_hint": login})
@@ -356,7 +365,7 @@ def log_out(browser, issuer, login, operator):
         time.sleep(0.01)
 
 
-def refused(turns):
+def refused(turns: Iterable[tuple[str, str | Denied]]) -> None:
     """The next call of each agent, all of which are refused."""
     print("The next call of each")
     for agent, denied in turns:
@@ -365,7 +374,7 @@ def refused(turns):
         print(f"  {agent:<15}{denied.decision.code}")
 
 
-def nothing_more(office, who):
+def nothing_more(office: Issuance, who: dict[str, Any]) -> None:
     """The login is over for the service, too."""
     try:
         office.start(**who, grant="risk-report", task="q3")
@@ -375,7 +384,7 @@ def nothing_more(office, who):
         raise AssertionError("started again")
 
 
-def written():
+def written() -> None:
     """What the company itself finds in its database: the half that was written."""
     print("\nWhat was written until then")
     for agent, finding in database.execute("select agent, finding from results"):
@@ -383,7 +392,7 @@ def written():
         print(f"  {finding}  ({agent})")
 
 
-def audit(lines):
+def audit(lines: io.BytesIO) -> None:
     """The audit tree: who handed on to whom, what each was allowed, and why no more."""
     print("\nWho did what, and why it was over")
     told = list(read(lines.getvalue().splitlines(keepends=True)))
@@ -400,7 +409,7 @@ def audit(lines):
     print(*(f"  {text}" for text in words), sep="\n")
 
 
-def trips(requests):
+def trips(requests: int) -> None:
     """How often an issuer was asked. By RFC 8693 it is asked for each agent at each server."""
     agents, servers = 6, 2
     print(f"\nRound trips to an issuer, for {agents} agents and {servers} servers")

@@ -11,29 +11,30 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from captoken import Issuer, Keyring, current
+from captoken import Issuer, Keyring, Token, current
 from captoken.adapters.mcp_client import Presenting, meta_for, refused_alone
 from captoken.errors import Refused
 
 AUDIENCE = "sales-mcp"
 SERVER = Path(__file__).with_name("mcp_server.py")
-ROOT = {
+ROOT: dict[str, Any] = {
     "query": {},
     "refund": {"order": {"any": True}, "cents": {"max": 5000}},
     "resources/read": {"uri": {"in": ["filings://cedar"]}},
 }
 
 
-def said(result) -> str:
+def said(result: Any) -> str:
     """The first sentence of an answer."""
-    return result.content[0].text.split(". ")[0]
+    return str(result.content[0].text).split(". ")[0]
 
 
-async def call(sales: Presenting, tool: str, **arguments) -> None:
+async def call(sales: Presenting, tool: str, **arguments: Any) -> None:
     """What came of a call: the server's answer, or what a model is told of a refusal."""
     asked = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     try:
@@ -63,34 +64,38 @@ async def care(sales: Presenting, session: ClientSession) -> None:
     print("  is led astray, and goes round what presents for it:")
     everything = current.holding().present(audience=AUDIENCE)  # all it holds, for this server
     for_another_call = meta_for(AUDIENCE, "refund", {"order": "A-1", "cents": 5})
-    for cents, meta in (
+    round_about: list[tuple[int, Any]] = [
         (2500, {"io.captoken/token": everything}),
         (1900, for_another_call),
-    ):
+    ]
+    for cents, meta in round_about:
         result = await session.call_tool("refund", {"order": "A-1", "cents": cents}, meta=meta)
         print(f"      refund(order='A-1', cents={cents}): {said(result)}")
 
     forged = everything[:-4] + "AAAA"
-    for name, meta in (
+    with_none: list[tuple[str, Any]] = [
         ("with no token", None),
         ("with a token of its own making", {"io.captoken/token": forged}),
-    ):
+    ]
+    for name, meta in with_none:
         try:
             await session.call_tool("refund", {"order": "A-1", "cents": 5}, meta=meta)
         except Exception as error:
             print(f"      refund(order='A-1', cents=5), {name}: {error}")
 
 
-async def story(session: ClientSession, root) -> None:
+async def story(session: ClientSession, root: Token) -> None:
     """The orchestrator hands on to two agents, one after the other."""
     # The tools ask the grant about tables, so what is held of tables goes along.
     sales = Presenting(session, audience=AUDIENCE, keep="tables")
 
-    reading = {"tools": {"query": {}}, "tables": ["sales"], "operations": ["select"]}
-    with current.use(root), current.delegate(to="report-agent", **reading):
+    reading = current.delegate(
+        to="report-agent", tools={"query": {}}, tables=["sales"], operations=["select"]
+    )
+    with current.use(root), reading:
         await report(sales)
 
-    refunds = {"refund": {"order": {"in": ["A-1"]}, "cents": {"max": 2000}}}
+    refunds: dict[str, Any] = {"refund": {"order": {"in": ["A-1"]}, "cents": {"max": 2000}}}
     with current.use(root), current.delegate(to="care-agent", tools=refunds):
         await care(sales, session)
 

@@ -6,12 +6,19 @@ Needs pydantic-ai and fastmcp. The server is in this process, the model is a fak
 """
 
 import asyncio
+from typing import Any
 
 from fastmcp import FastMCP
 from pydantic_ai import Agent
 from pydantic_ai.mcp import MCPToolset
-from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturnPart
-from pydantic_ai.models.function import FunctionModel
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelResponse,
+    TextPart,
+    ToolCallPart,
+    ToolReturnPart,
+)
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from captoken import Issuer, Keyring, Verifier, current
 from captoken.adapters.fastmcp import Guard
@@ -30,7 +37,7 @@ def refund(order: str, cents: int) -> str:
 def paying(cents: int) -> FunctionModel:
     """A model that pays so much back, whoever asks it."""
 
-    def answer(messages, info) -> ModelResponse:
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         if any(isinstance(message, ModelResponse) for message in messages):
             return ModelResponse(parts=[TextPart("done")])
         return ModelResponse(parts=[ToolCallPart("refund", {"order": "A-1", "cents": cents})])
@@ -54,7 +61,7 @@ async def main() -> None:
         ("junior", 1000, 4000),
     ):
         agent = Agent(paying(cents), name=name, toolsets=[care])
-        handed = {"refund": {"order": {"in": ["A-1"]}, "cents": {"max": most}}}
+        handed: dict[str, Any] = {"refund": {"order": {"in": ["A-1"]}, "cents": {"max": most}}}
         with current.use(root), current.delegate(to=name, tools=handed):
             done = await agent.run("Pay it back.")
         told = [

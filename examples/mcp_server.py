@@ -19,7 +19,7 @@ from captoken.adapters.sqlite import guarded
 try:
     from mcp.server import MCPServer as Server
 except ImportError:  # mcp 1.x
-    from mcp.server.fastmcp import FastMCP as Server
+    from mcp.server.fastmcp import FastMCP as Server  # type: ignore
 
 AUDIENCE = "sales-mcp"
 server = Server("sales", log_level="ERROR")
@@ -53,14 +53,14 @@ def cedar() -> str:
     return "Going concern in doubt."
 
 
-def serve():
+def serve() -> None:
     """Serve on stdin and stdout, behind the guard."""
     keyring = Keyring.load(os.environ["CAPTOKEN_KEYRING_FILE"])
     Guard(Verifier(keyring, audience=AUDIENCE)).install(server)
     server.run()
 
 
-def explain():
+def explain() -> None:
     """Say what there is to be served."""
     print(f"{AUDIENCE} serves on stdio, if it is called with `serve`,")
     print("and with a key in CAPTOKEN_KEYRING_FILE:")

@@ -19,10 +19,12 @@ The bucket here is a small HTTP server over a folder. Yours has an address and c
 import logging
 import tempfile
 import threading
+from collections.abc import Iterator
 from hashlib import sha256
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -37,7 +39,7 @@ from captoken.stores.ports import DELTAS
 logging.getLogger("captoken").addHandler(logging.NullHandler())
 
 HEAD = "head"
-TOLD = []  # what the bucket was asked, and what it answered
+TOLD: list[tuple[str, str, int, int]] = []  # what the bucket was asked, and what it answered
 INLINE = 8  # deltas that the head has in it: each server loads them whenever one is new
 SMALL = 1 << 16  # bytes of a snapshot up to which readers load it whole: it is kept at hand
 TAIL = 87  # characters behind the JSON object of a snapshot: a point, and the signature
@@ -83,41 +85,52 @@ _decode_head = msgspec.msgpack.Decoder(Head).decode
 _decode_page = msgspec.msgpack.Decoder(Page).decode
 
 
+class Bucket(Protocol):
+    """Two conditional requests. Both raise where they do not know."""
+
+    def get(self, name: str, etag: str | None) -> tuple[str, bytes] | None:
+        """The ETag and the bytes; None if the ETag is still that one.
+
+        Raises StoreError for what is not there.
+        """
+
+    def put(self, name: str, data: bytes, etag: str | None) -> bool:
+        """Write over what has that ETag; None is that nothing may be there.
+
+        False where something else is there.
+        """
+
+
 class BucketSnapshots:
     """The newest snapshot of the overlay, in a bucket: a `SnapshotStore`.
 
         BucketSnapshots.create(bucket)      # once
         store = BucketSnapshots(bucket)     # from then on, one in each process
 
-    - `bucket.get(name, etag)` gives an ETag and the bytes, and None where the ETag is that one.
-    - `bucket.put(name, data, etag)` writes over what has that ETag; None is that nothing may be
-      there. True, or False where something else is there.
-    - Both raise where they do not know, and `get` raises StoreError for what is not there.
-
     Each step is decided by one conditional write of the head. What it names was written before, and
     is never written again. So a reader sees the old or the new. What a writer left behind that came
     second is named by no head, and can be deleted, as can be what no head has named for a day.
     """
 
-    def __init__(self, bucket):
+    def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._seen = None  # the head, as it came last
+        self._seen: Seen | None = None  # the head, as it came last
         self._at_hand = ("", b"")  # a small snapshot, and its name
 
     @classmethod
-    def create(cls, bucket):
+    def create(cls, bucket: Bucket) -> Self:
         """A new one, where there is none: one that is missing later was lost, and is an error."""
         empty = Head(b"", "", 0, 0, Page("", []))
         if not bucket.put(HEAD, _encode(empty), None):
             raise StoreError("an overlay is there already")
         return cls(bucket)
 
-    def load(self):
+    def load(self) -> bytes | None:
         """The newest snapshot, with the deltas that came since behind it; None is none yet."""
         head = self._look().head
         return self._lying(head)
 
-    def publish(self, snapshot, after):
+    def publish(self, snapshot: bytes, after: bytes | None) -> bool:
         """Put a snapshot in the place of `after`. False if something else lies there."""
         seen = self._look()
         head = seen.head
@@ -132,7 +145,7 @@ class BucketSnapshots:
         page = head.page if same else Page("", [])
         return self._swap(seen, Head(mark, name, 0, kept, page))
 
-    def append(self, delta, after, gives):
+    def append(self, delta: bytes, after: bytes, gives: bytes) -> bool:
         """Put a delta behind what has the mark `after`. False if the newest has another."""
         seen = self._look()
         head = seen.head
@@ -145,7 +158,7 @@ class BucketSnapshots:
         page = Page(page.before, [*page.rows, Row(after, gives, delta)])
         return self._swap(seen, Head(gives, head.whole, head.behind + 1, head.kept + 1, page))
 
-    def since(self, mark):
+    def since(self, mark: bytes) -> list[bytes] | None:
         """The deltas that lead from that mark to the newest; None if it is not known here."""
         head = self._look().head
         if not head.mark:
@@ -159,42 +172,48 @@ class BucketSnapshots:
                 return found[::-1]
         return None
 
-    def _look(self):
+    def _look(self) -> Seen:
         """The head as it is now: asked for each time, and sent only if it has changed."""
         seen = self._seen
-        came = self._bucket.get(HEAD, seen and seen.etag)
+        came = self._bucket.get(HEAD, seen.etag if seen else None)
         if came is None:
+            assert seen is not None  # it is what the bucket was asked about
             return seen
         etag, data = came
         self._seen = seen = Seen(etag, _decode_head(data))
         return seen
 
-    def _swap(self, seen, head):
+    def _swap(self, seen: Seen, head: Head) -> bool:
         """The one step that counts: a new head, if the one that was read is still there."""
         return self._bucket.put(HEAD, _encode(head), seen.etag)
 
-    def _keep(self, kind, data):
+    def _keep(self, kind: str, data: bytes) -> str:
         """Put what never changes under its hash, and give the name."""
         name = f"{kind}/{sha256(data).hexdigest()}"
         self._bucket.put(name, data, None)  # False: the same is there already
         return name
 
-    def _lying(self, head):
+    def _lying(self, head: Head) -> bytes | None:
         """All that `load` gives, by this head."""
         if not head.mark:
             return None
         rows = [row.delta for row in self._backwards(head, head.behind)]
         return b"\n".join([self._whole(head.whole), *rows[::-1]])
 
-    def _whole(self, name):
+    def _whole(self, name: str) -> bytes:
         """A snapshot by its name, which no other has. What is small is asked for once."""
         known, data = self._at_hand
         if name != known:
-            _, data = self._bucket.get(name, None)
+            data = self._read(name)
             self._at_hand = (name, data) if len(data) <= SMALL else ("", b"")
         return data
 
-    def _backwards(self, head, most):
+    def _read(self, name: str) -> bytes:
+        found = self._bucket.get(name, None)
+        assert found is not None  # without an ETag it is sent whole
+        return found[1]
+
+    def _backwards(self, head: Head, most: int) -> Iterator[Row]:
         """The newest deltas, from the last one on, page by page."""
         page = head.page
         while True:
@@ -203,8 +222,7 @@ class BucketSnapshots:
             most -= len(rows)
             if not most:
                 return
-            _, data = self._bucket.get(page.before, None)
-            page = _decode_page(data)
+            page = _decode_page(self._read(page.before))
 
 
 # --- the bucket: two conditional requests ---------------------------------------------------------
@@ -217,10 +235,10 @@ class HttpBucket:
     signs what it sends.
     """
 
-    def __init__(self, port):
+    def __init__(self, port: int) -> None:
         self._port = port
 
-    def get(self, name, etag):
+    def get(self, name: str, etag: str | None) -> tuple[str, bytes] | None:
         """The ETag and the bytes; None if the ETag is still that one.
 
         Raises StoreError, OSError.
@@ -232,7 +250,7 @@ class HttpBucket:
             raise StoreError(f"GET {name}: {status}")
         return came, data
 
-    def put(self, name, data, etag):
+    def put(self, name: str, data: bytes, etag: str | None) -> bool:
         """Write it, if what is there has this ETag; None is that nothing is there."""
         condition = {"If-Match": etag} if etag else {"If-None-Match": "*"}
         status, _, _ = self._ask("PUT", name, condition, data)
@@ -240,12 +258,14 @@ class HttpBucket:
             raise StoreError(f"PUT {name}: {status}")
         return status == 200
 
-    def _ask(self, method, name, headers, body=None):
+    def _ask(
+        self, method: str, name: str, headers: dict[str, str], body: bytes | None = None
+    ) -> tuple[int, str, bytes]:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=5)
         try:
             connection.request(method, f"/{name}", body, headers)
             answer = connection.getresponse()
-            return answer.status, answer.getheader("ETag"), answer.read()
+            return answer.status, answer.getheader("ETag", ""), answer.read()
         finally:
             connection.close()
 
@@ -256,7 +276,7 @@ class Served(BaseHTTPRequestHandler):
     folder = Path()
     lock = threading.Lock()
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         """An object, or 304 if the reader has it, or 404."""
         path = self.folder / self.path[1:]
         data = path.read_bytes() if path.is_file() else None
@@ -267,20 +287,21 @@ class Served(BaseHTTPRequestHandler):
         else:
             self._answer(200, etag_of(data), data)
 
-    def do_PUT(self):
+    def do_PUT(self) -> None:
         """Take an object, or 412 if what the writer has read is not there any more."""
         data = self.rfile.read(int(self.headers["Content-Length"]))
         path = self.folder / self.path[1:]
         with self.lock:
             there = etag_of(path.read_bytes()) if path.is_file() else None
             if self.headers["If-Match"] != there:
-                return self._answer(412)
+                self._answer(412)
+                return
             path.parent.mkdir(exist_ok=True)
             path.with_suffix(".new").write_bytes(data)
             path.with_suffix(".new").rename(path)  # whole, or not at all
-        return self._answer(200, etag_of(data))
+        self._answer(200, etag_of(data))
 
-    def _answer(self, status, etag=None, data=b""):
+    def _answer(self, status: int, etag: str = "", data: bytes = b"") -> None:
         TOLD.append((self.command, self.path[1:].partition("/")[0], status, len(data)))
         self.send_response(status)
         if etag:
@@ -289,11 +310,11 @@ class Served(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *_):
+    def log_message(self, *_: Any) -> None:
         """Not on standard error: the story tells what was asked."""
 
 
-def etag_of(data):
+def etag_of(data: bytes) -> str:
     """What names these bytes."""
     return f'"{sha256(data).hexdigest()[:32]}"'
 
@@ -301,7 +322,7 @@ def etag_of(data):
 # --- an operator, and two servers -----------------------------------------------------------------
 
 
-def asked(what):
+def asked(what: str) -> None:
     """Print what the bucket was asked since the last time."""
     for method, name, status, size in TOLD:
         print(f"    {method} {name:<7} {status}  {size:>6,} bytes")
@@ -309,7 +330,7 @@ def asked(what):
     print(f"  {what}\n")
 
 
-def main():
+def main() -> None:
     """An overlay in a bucket: what is published, what two servers fetch, and what comes of it."""
     with tempfile.TemporaryDirectory() as folder:
         Served.folder = Path(folder)
@@ -322,7 +343,7 @@ def main():
             provider.server_close()
 
 
-def story(bucket):
+def story(bucket: Bucket) -> None:
     """The requests of a day in a minute."""
     key, keyring = OperatorKey.generate(), Keyring.generate()
 
@@ -332,7 +353,8 @@ def story(bucket):
     for number in range(1000):
         past.revoke(task=f"old/{number}", why="over")
     store = BucketSnapshots.create(bucket)
-    assert store.publish(elsewhere.load(), None)
+    whole = elsewhere.load()
+    assert whole and store.publish(whole, None)
     operator = Operator(key, store, by="ops:kim", last=past.last)
     operator.renew()
     TOLD.clear()
@@ -349,7 +371,7 @@ def story(bucket):
     )
     asking = Access(table="sales", operation="select")
 
-    def everywhere():
+    def everywhere() -> list[str]:
         return [server.check(token, asking).code for server in servers]
 
     assert everywhere() == ["allowed", "allowed"]
@@ -358,7 +380,7 @@ def story(bucket):
     assert everywhere() == ["allowed", "allowed"]
     asked("they look again: nothing is new, and nothing is sent")
 
-    _, old = bucket.get(HEAD, None)
+    old = bucket.get(HEAD, None)
     TOLD.clear()
     operator.end_task("q3")
     asked("the operator ends task q3: it looks, and writes a new head")
@@ -367,8 +389,8 @@ def story(bucket):
     asked("they look again: the delta came in the head")
 
     # Whoever can write there can put the old head in the place of the new one, and no more.
-    changed, _ = bucket.get(HEAD, None)
-    assert bucket.put(HEAD, old, changed) is True
+    new = bucket.get(HEAD, None)
+    assert old and new and bucket.put(HEAD, old[1], new[0])
     TOLD.clear()
     assert everywhere() == ["revoked", "revoked"]
     assert all("is not newer than" in str(feed.problem) for feed in feeds)

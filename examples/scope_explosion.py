@@ -11,7 +11,7 @@ import argparse
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -184,7 +184,7 @@ print(f"""
 """)
 
 
-def median(values):
+def median(values: Sequence[float]) -> float:
     """The one in the middle."""
     return sorted(values)[len(values) // 2]
 

