@@ -79,8 +79,10 @@ WORDS = {
 }
 
 
-def mistake(code: str, state: str = "", word: str = "") -> StatementError:
+def mistake(code: str, state: str = "", word: str = "", there: str = "") -> StatementError:
     """The error for one of the codes above. `word` is what `named` has found.
+
+    `there` says what there is instead, and is for a model: names that the token grants.
 
     For whoever raises it outside of a handler: what the database said would be its context.
     """
@@ -89,7 +91,10 @@ def mistake(code: str, state: str = "", word: str = "") -> StatementError:
     behind = ", ".join(filter(None, (state, at)))
     message = f"{code}: {words.fault}" + (f" ({behind})" if behind else "")
     told = words.sentence + (f" ({at})" if at else "")
-    return StatementError(message, code, f"{told}. Nothing was done. {words.advice}", state)
+    instead = f" {there}." if there else ""
+    return StatementError(
+        message, code, f"{told}. Nothing was done.{instead} {words.advice}", state
+    )
 
 
 def is_sendable(sql: str) -> bool:

@@ -11,9 +11,10 @@ What it enforces, by rules that the code cites:
     the settings of the lexer are pinned.
  3. A statement runs in the narrowest role that covers what the text needs. What the text hides,
     that role is refused.
- 4. The text that is sent is the text that was read, byte for byte. It goes by the extended
-    protocol, which takes one statement. Where it comes again in the same role, it goes by the name
-    that it was prepared under.
+ 4. The text that is sent is the text that was read, byte for byte, but for the places that show
+    less of a table than it has (`_postgres/rewriting.py`). It goes by the extended protocol, which
+    takes one statement. Where it comes again in the same role, it goes by the name that it was
+    prepared under.
  5. Before it is sent, it is read by PostgreSQL's own grammar: one plain statement, whose functions
     are on a list. How it is read has rules of its own, T1 to T7, in `_postgres/text.py`. Where the
     server says that it did something else, the connection is closed.
@@ -25,8 +26,8 @@ What it enforces, by rules that the code cites:
     row security.
  9. Where the statement is at fault, a StatementError is raised. Nothing is passed on then of what
     the database says: it can quote rows, parameters and names. Of any other error the class is
-    passed on, and the first line of a kind that names nothing but objects. One about names, types
-    or counts, where columns are restricted, gives way to the denial for those columns.
+    passed on, and the first line of a kind that names nothing but objects. A column that is hidden
+    is one that is not there.
 10. It hands back rows, never a cursor. After an error the block goes on without what the statement
     did: from its savepoint, or in a new transaction where the old one had nothing to keep.
 11. What a statement needed is asked about once more when it is done. What was written is asked
@@ -46,6 +47,7 @@ The code behind it is in `_postgres`, with the rules of each file:
 - `transaction`: what the server is told for both, and what it answers (2, 7, 10);
 - `logins`: the login and what its roles may do (1);
 - `judging`: what the grant is asked, and what is denied (5, 6, 9, 11);
+- `assessment`, `rewriting`: what a statement needs, and what of it is sent (3, 4);
 - `faults`: which errors are the statement's own fault (9);
 - `assumptions`: what a statement takes for granted of the schema (12);
 - `opening`: what goes ahead of a statement (2, 3, 7, 8);

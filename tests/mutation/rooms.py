@@ -60,6 +60,6 @@ SQLITE = Room(
 )
 POSTGRES = Room(
     [f"captoken/adapters/_postgres/{name}.py" for name in _POSTGRES.split()],
-    [f"tests/adapters/test_{name}.py" for name in ("postgres", "postgres_grammar", "postgres_told", "usage_meter_postgres")],
+    [f"tests/adapters/test_{name}.py" for name in ("postgres", "postgres_grammar", "postgres_told", "postgres_shown", "usage_meter_postgres")],
 )
 ROOMS = {"core": CORE, "kernel": KERNEL, "sqlite": SQLITE, "postgres": POSTGRES}

@@ -1,31 +1,33 @@
-"""What a statement needs: of the grant, and of the roles of the login.
+"""What a statement needs, of the grant and of the roles of the login, and what of it is sent.
 
-For `select name, lower(ssn) from people where pay > 1`, by a login whose role `reader` may read
-`id` and `name` of that table:
+For `select name, lower(ssn) from people where id > 1`, by a token that permits `id` and `name` of
+that table:
 
-    accesses     select on people, columns name, pay and ssn
-    refusal      none: `lower` is on the list
-    role         none: `reader` may not read two of the columns
-    by_columns   true: but for the columns, `reader` would do
+    accesses     select on people, columns id and name
+    role         the narrowest that may read these
+    sent         select name, lower(ssn) from (select "id", "name" from "public"."people") as ...
+    refusal      none: `lower` is on the list, and of `ssn` PostgreSQL says that it is not there
 
-Nothing of a grant is in it. So it is kept with the catalog, for whichever grant comes next. What
-is kept is bounded, and goes with the connection (`logins`).
+Of the token it is known which columns it permits of each table that it restricts (`View`), and
+nothing else. So what is found is kept with the catalog, for whichever grant comes next with the
+same view. What is kept is bounded, and goes with the connection (`logins`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from captoken._language.access import Access
 from captoken.adapters._postgres.assumptions import Assumptions, assumptions_of
-from captoken.adapters._postgres.catalog import NO_CATALOG, Catalog, Need
+from captoken.adapters._postgres.catalog import Catalog, Need
 from captoken.adapters._postgres.columns import Columns
-from captoken.adapters._postgres.lists import refused_function
-from captoken.adapters._postgres.names import access_to, function_access
-from captoken.adapters._postgres.needs import dotted_names, levels_of, needs_of
+from captoken.adapters._postgres.lists import SYSTEM_COLUMNS, refused_function
+from captoken.adapters._postgres.names import access_to, function_access, name_of
+from captoken.adapters._postgres.needs import Levels, is_column, is_field, levels_of, reads_of
 from captoken.adapters._postgres.reader import read
-from captoken.adapters._postgres.text import Table, Text
+from captoken.adapters._postgres.rewriting import Narrowing, Sent, rewritten
+from captoken.adapters._postgres.text import Dotted, Reference, RefusedError, Table, Text, Write
 
 # What a column of an enum is used for, by whoever may name its type.
 _NAMING_A_TYPE = ("select", "insert", "update")
@@ -41,46 +43,45 @@ _REMEMBERED = 512
 _REMEMBERED_CHARACTERS = 10_000
 
 Call: TypeAlias = tuple[str | None, str]  # the schema and the name of a function
+Use: TypeAlias = tuple[Table, str]  # a table, and what is done with it
+
+# The columns that a token permits of each table of a statement that it restricts, in their order.
+View: TypeAlias = tuple[tuple[Table, tuple[str, ...]], ...]
+
+
+class Reading(NamedTuple):
+    """What a text says by itself, of no database and no token."""
+
+    # Why it is not granted, whatever a token says: a code and a sentence.
+    refusal: tuple[str, str] | None
+
+    # What it does with which tables, each once: reads, and then writes, in the order of the text.
+    uses: tuple[Use, ...]
 
 
 class Assessment(NamedTuple):
     """What a statement needs, of a grant and of a role, and what stands against it in any case."""
 
-    # Why it is not granted, whatever a token says: a code and a sentence.
+    # Why it is not granted, whatever else a token says.
     refusal: tuple[str, str] | None
 
     # All that the grant is asked about, the owner's functions last.
     accesses: tuple[Access, ...] = ()
 
-    # The same with the columns that are doubted (T4). Where it differs, it is asked about first.
-    asked: tuple[Access, ...] = ()
-
     # The narrowest role that covers all of it.
     role: str | None = None
-
-    # Does a role cover all of it but for the columns?
-    by_columns: bool = False
 
     # For each type on no list, what permits to name it: for an enum, the use of a column of it.
     types: tuple[tuple[str, tuple[Access, ...]], ...] = ()
 
-    # A qualifier that nothing in FROM goes by.
-    nowhere: str | None = None
+    # What is sent.
+    sent: Sent = Sent("")
+
+    # The columns that are shown of each table, by the names of tokens: for whoever misspells one.
+    shown: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     # What all of this takes for granted of the schema; None if it takes nothing for granted.
     assumed: Assumptions | None = None
-
-
-class Told(NamedTuple):
-    """What a denial may be about: what the statement needs as far as its text alone says.
-
-    No catalog has a part in it. So a denial reads the same whatever columns there are.
-    """
-
-    asked: tuple[Access, ...]
-
-    # The places of those that some role has for some columns alone.
-    restricted: frozenset[int]
 
 
 class Assessor:
@@ -91,128 +92,261 @@ class Assessor:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self._remembered: dict[str, Assessment] = {}
+        self._readings: dict[str, Reading] = {}
+        self._assessed: dict[tuple[str, View], Assessment] = {}
+
+        # What was read just now. Its tree is good for one assessment.
+        self._text: Text | None = None
 
     def remembers(self, sql: str) -> bool:
         """Whether it was read before."""
-        return sql in self._remembered
+        return sql in self._readings
 
-    def assess(self, sql: str) -> Assessment:
-        """What the statement needs here.
+    def reading(self, sql: str) -> Reading:
+        """What the text says.
 
-        `sql` must be an exact `str` (see `reader.read`). Raises psycopg's SyntaxError for what is
-        no SQL: that is not remembered.
+        `sql` must be an exact `str` (see `reader.read`). Raises StatementError for what is no SQL:
+        that is not remembered.
         """
-        assessment = self._remembered.get(sql)
-        if assessment is not None:
-            return assessment
+        found = self._readings.get(sql)
+        if found is None:
+            text = self._text = read(sql)
+            found = _reading(text, self.catalog)
+            _remember(self._readings, sql, found, len(sql))
+        return found
 
-        assessment = _assessed(read(sql), self.catalog)
-        if len(sql) <= _REMEMBERED_CHARACTERS:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            self._remembered[sql] = assessment
-        return assessment
-
-    def told(self, sql: str) -> Told:
-        """What a denial of it may be about. It is read once more for that."""
-        text = read(sql)
-        if text.refusal is not None:
-            return Told((), frozenset())
-
-        references = list(dict.fromkeys(text.references))
-        levels = levels_of(reference.scope for reference in references)
-        _, asked = needs_of(
-            text,
-            references,
-            levels,
-            Columns(text, NO_CATALOG),
-            NO_CATALOG,
-        )
-        accesses = _accesses(asked, NO_CATALOG) or ()
-        return Told(tuple(accesses), _restricted(asked, self.catalog))
+    def assess(self, sql: str, view: View) -> Assessment:
+        """What the statement needs here, where a token shows so much."""
+        refusal = self.reading(sql).refusal
+        if refusal is not None:
+            return Assessment(refusal)
+        key = sql, view
+        found = self._assessed.get(key)
+        if found is None:
+            text, self._text = self._text, None
+            if text is None or text.sql != sql:
+                text = read(sql)
+            found = _assessed(text, view, self.catalog)
+            _remember(self._assessed, key, found, max(len(sql), len(found.sent.sql)))
+        return found
 
 
-def _assessed(text: Text, catalog: Catalog) -> Assessment:
-    """What a text needs by this catalog.
+def _remember(kept: dict[Any, Any], key: Any, found: Any, size: int) -> None:
+    if size <= _REMEMBERED_CHARACTERS:
+        if len(kept) >= _REMEMBERED:
+            kept.clear()
+        kept[key] = found
 
-    Of a text that is refused nothing but the refusal is said: it was not read to its end.
-    """
+
+def _reading(text: Text, catalog: Catalog) -> Reading:
+    """What a text says. Of one that is refused, nothing else: it was not read to its end."""
     if text.refusal is not None:
-        return Assessment(text.refusal)
+        return Reading(text.refusal, ())
 
     # What is in another database cannot be reached, and nothing is told of it.
     if text.databases - {catalog.database}:
-        return Assessment(("table", OTHER_DATABASE))
+        return Reading(("table", OTHER_DATABASE), ())
 
+    uses = [(table, "select") for table in text.reads]
+    uses += [(write.table, write.operation) for write in text.writes]
+
+    # What the grant cannot be asked about, it does not permit.
+    if any(name_of(table) is None for table, _ in uses):
+        return Reading(("table", NEVER_GRANTED), ())
+    return Reading(None, tuple(dict.fromkeys(uses)))
+
+
+class _Measure(NamedTuple):
+    """What a statement needs, where so much is shown of its tables."""
+
+    needs: list[Need]
+    narrowing: Narrowing
+    columns: Columns
+
+    # What is spelled as a call, and what can be one (T7).
+    calls: set[Call]
+
+    # The names after a dot that were taken for fields.
+    fields: set[str]
+
+
+def _assessed(text: Text, view: View, catalog: Catalog) -> Assessment:
+    """What a text needs by this catalog and this view."""
     # Each once, in the order of the text.
     references = list(dict.fromkeys(text.references))
 
     # Each reference is looked up in each table. That is bounded before it begins: an agent could
     # make the guard busy for minutes with one statement.
-    names = len(references) + len(text.fields)
+    names = len(references) + len(text.dotted)
     items = len(text.reads) + len(text.writes) + text.sources
     if names * items > MAX_LOOKUPS:
         sentence = "a statement with more columns, times tables, than can be told apart"
         return Assessment(("operation", sentence))
 
     scopes = [reference.scope for reference in references]
-    levels = levels_of(scopes + [field.scope for field in text.fields])
-    columns = Columns(text, catalog)
-    needs, asked = needs_of(
-        text,
-        references,
-        levels,
-        columns,
-        catalog,
-    )
+    levels = levels_of(scopes + [dotted.field.scope for dotted in text.dotted])
 
-    # What the grant cannot be asked about, it does not permit.
-    accesses = _accesses(needs, catalog)
-    to_ask = accesses if asked == needs else _accesses(asked, catalog)
-    if accesses is None or to_ask is None:
-        return Assessment(("table", NEVER_GRANTED))
+    # The role is one that covers what is meant, of all that any role has. Where it has less itself,
+    # less is shown.
+    seen = _seen(text, view, catalog, None)
+    measure = _measured(text, references, levels, seen, catalog)
+    role = catalog.role_for(measure.needs) or catalog.nearest(measure.needs)
+    if role is not None:
+        by_role = _seen(text, view, catalog, role)
+        if by_role != seen:
+            measure = _measured(text, references, levels, by_role, catalog)
 
-    # What is spelled as a call, and what can be one (T7).
-    dotted = dotted_names(text, references, levels, columns, catalog)
-    fields = (dotted.names & catalog.fields) - catalog.foreign
-    calls = text.functions | {(None, name) for name in dotted.names - fields}
-    called = tuple(_calls_to_ask_about(calls, catalog))
-
-    # To tell what is missing: a role for the tables, or one for the columns alone.
-    without_columns = [Need(need.table, need.operation, frozenset()) for need in asked]
+    accesses = [access_to(need.table, need.operation, need.columns) for need in measure.needs]
+    called = _calls_to_ask_about(measure.calls, catalog)
+    refusal = _refused_call(text, measure.calls, catalog)
+    sent = Sent(text.sql)
+    if refusal is None and role is not None:
+        try:
+            sent = rewritten(text, measure.narrowing, measure.columns)
+        except RefusedError as refused:
+            code, sentence = refused.args
+            refusal = code, sentence
     return Assessment(
-        refusal=_refused_call(text, calls, catalog),
-        accesses=(*accesses, *called),
-        asked=(*to_ask, *called),
-        role=catalog.role_for(asked),
-        by_columns=catalog.role_for(without_columns) is not None,
+        refusal=refusal,
+        accesses=(*filter(None, accesses), *called),
+        role=role,
         types=_types(text, catalog),
-        nowhere=dotted.nowhere,
+        sent=sent,
+        shown=_told(measure),
         assumed=assumptions_of(
-            tables=[need.table for need in asked],
-            functions=fields | _taken_for_own(calls, catalog),
+            tables=[need.table for need in measure.needs],
+            functions=measure.fields | _taken_for_own(measure.calls, catalog),
             catalog=catalog,
         ),
     )
 
 
-def _accesses(needs: Sequence[Need], catalog: Catalog) -> list[Access] | None:
-    """What the grant is asked about, or None if it cannot be asked about one of them.
+class _Seen(NamedTuple):
+    """What is shown of the tables of a statement."""
 
-    T5. All columns of a table are those that it has when the statement runs (`assumptions`). A
-    token that names each of them permits `*`.
-    """
-    found: list[Access] = []
-    for need in needs:
-        columns: Iterable[str] | None = need.columns
-        if columns is None:
-            columns = catalog.every.get(need.table)
-        access = access_to(need.table, need.operation, columns)
-        if access is None:
-            return None
-        found.append(access)
-    return found
+    shown: dict[Table, tuple[str, ...]]
+    writable: dict[Use, tuple[str, ...]]
+
+    # Those of which less is shown than they may have.
+    narrowed: set[Table]
+
+
+def _seen(text: Text, permitted: View, catalog: Catalog, role: str | None) -> _Seen:
+    """What the token and the role show. Without a role: the token, and any of the roles."""
+    view = dict(permitted)
+    tables = dict.fromkeys([*text.reads, *(write.table for write in text.writes)])
+    narrowed = {table for table in tables if table in view}
+    shown: dict[Table, tuple[str, ...]] = {}
+    for table in tables:
+        if table in catalog.every:
+            limit = catalog.limits(table, "select", role)
+            shown[table] = _within(view.get(table, catalog.every[table]), limit)
+            if limit is not None:
+                narrowed.add(table)
+
+    writable: dict[Use, tuple[str, ...]] = {}
+    for write in text.writes:
+        table, operation = write.table, write.operation
+        limit = catalog.limits(table, operation, role)
+        every = view.get(table, catalog.every.get(table, ()))
+        writable[table, operation] = _within(every, limit)
+        if limit is not None:
+            narrowed.add(table)
+    return _Seen(shown, writable, narrowed)
+
+
+def _measured(
+    text: Text,
+    references: Sequence[Reference],
+    levels: Levels,
+    seen: _Seen,
+    catalog: Catalog,
+) -> _Measure:
+    """What the text needs, where so much is shown."""
+    shown, writable, narrowed = seen
+
+    # T7. A name after a dot that is no column for certain is a call: of one that is granted, or
+    # else it is void.
+    columns = Columns(text, shown)
+    void: set[Reference] = set()
+    dotted: list[Dotted] = []
+    calls = set(text.functions)
+    fields: set[str] = set()
+    for reference in references:
+        if not is_column(reference, levels[reference.scope], columns, catalog):
+            name = reference.column
+            if name in catalog.fields and name not in catalog.foreign:
+                fields.add(name)
+            elif refused_function(None, name, catalog.foreign, catalog.allowed):
+                void.add(reference)
+            else:
+                calls.add((None, name))
+    for place in text.dotted:
+        field = place.field
+        if not is_field(field, levels[field.scope], columns):
+            if field.name in catalog.fields and field.name not in catalog.foreign:
+                fields.add(field.name)
+            elif refused_function(None, field.name, catalog.foreign, catalog.allowed) and (
+                type(place.node.arg).__name__ == "ColumnRef"
+            ):
+                dotted.append(place)
+            else:
+                calls.add((None, field.name))
+
+    # No token names a system column: where columns are restricted, it is refused (`rewriting`).
+    void_or_no_column = void.union(r for r in references if r.column in SYSTEM_COLUMNS)
+    meant = [reference for reference in references if reference not in void_or_no_column]
+    needs = reads_of(text.reads, meant, levels, columns, shown)
+    for write in text.writes:
+        needs.append(_write_need(write, writable, narrowed))
+    return _Measure(
+        # Each once, in the order of the text.
+        list(dict.fromkeys(needs)),
+        Narrowing(
+            shown,
+            writable,
+            frozenset(narrowed),
+            frozenset(void),
+            dotted,
+            catalog.keys,
+            catalog.constraints,
+        ),
+        columns,
+        calls,
+        fields,
+    )
+
+
+def _within(columns: tuple[str, ...], limit: frozenset[str] | None) -> tuple[str, ...]:
+    return columns if limit is None else tuple(name for name in columns if name in limit)
+
+
+def _write_need(
+    write: Write,
+    writable: Mapping[Use, tuple[str, ...]],
+    narrowed: set[Table],
+) -> Need:
+    """What a write needs: of a table of which less is shown, no more than the text can reach."""
+    table, operation, columns, width = write
+    if operation == "delete":
+        return Need(table, operation, None)
+
+    its = writable[table, operation]
+    if columns is None:
+        return Need(table, operation, frozenset(its[:width] if table in narrowed else its))
+    if table in narrowed:
+        columns = tuple(name for name in columns if name in its)
+    return Need(table, operation, frozenset(columns))
+
+
+def _told(measure: _Measure) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The columns that are shown of each table, by the names of tokens."""
+    found = dict[str, tuple[str, ...]]()
+    for need in measure.needs:
+        name = name_of(need.table)
+        if name is not None and need.table in measure.narrowing.shown:
+            found[name] = measure.narrowing.shown[need.table]
+    return tuple(found.items())
 
 
 def _types(text: Text, catalog: Catalog) -> tuple[tuple[str, tuple[Access, ...]], ...]:
@@ -260,11 +394,6 @@ def _calls_to_ask_about(calls: set[Call], catalog: Catalog) -> list[Access]:
         access = function_access(schema, name)
         found[access.table] = access
     return list(found.values())
-
-
-def _restricted(needs: Sequence[Need], catalog: Catalog) -> frozenset[int]:
-    """The places of those of which some role has no more than columns."""
-    return frozenset(place for place, need in enumerate(needs) if catalog.is_restricted(need))
 
 
 def _refused_call(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,6 +26,11 @@ with roles as materialized (
 ), tables as materialized (
     select c.oid, n.nspname, c.relname,
         array_agg(a.attname::text order by a.attnum) as columns,
+        (select json_agg(json_build_array(k.conname, k.contype, array(
+            select its.attname from pg_catalog.pg_attribute its
+            where its.attrelid = c.oid and its.attnum = any (k.conkey))))
+        from pg_catalog.pg_constraint k
+        where k.conrelid = c.oid and k.contype in ('p', 'u') and not k.condeferrable)::text as keys,
         encode(sha256(convert_to(
             array_agg(a.attname order by a.attnum)::text, 'UTF8')), 'hex') as digest
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -127,7 +133,7 @@ _PARTS = {
     # What the roles may do.
     "uses": """
         select coalesce(json_agg(json_build_array(rolname, nspname, relname, columns,
-        rights, digest)), '[]') from uses
+        rights, digest, keys)), '[]') from uses
     """,
 }
 
@@ -177,17 +183,20 @@ class Catalog:
 
         # All columns of each table that some role can use, in their order.
         self.every: dict[Table, tuple[str, ...]] = {}
-        # Those that some role can use. The others are to be as if they were not there.
-        self.columns: dict[Table, frozenset[str]] = {}
+        # The primary key of each, and the columns of its other keys, by their names.
+        self.keys: dict[Table, frozenset[str]] = {}
+        self.constraints: dict[tuple[Table, str], frozenset[str]] = {}
         # The same as the server's function `seen` says it: see `assumptions`.
         self.digests: dict[Table, str] = {}
         self._roles: dict[str, Rights] = {}
-        for role, schema, name, columns, rights, digest in row["uses"]:
+        for role, schema, name, columns, rights, digest, keys in row["uses"]:
             table = (schema, name)
             self.every[table] = tuple(columns)
-            usable = _usable(columns, rights)
-            self.columns[table] = self.columns.get(table, frozenset()) | usable
             self.digests[table] = digest
+            for key, kind, its in json.loads(keys or "[]"):
+                self.constraints[table, key] = frozenset(its)
+                if kind == "p":
+                    self.keys[table] = frozenset(its)
             held = self._roles.setdefault(role, {})
             held.update(_rights_to(table, rights))
 
@@ -196,16 +205,41 @@ class Catalog:
 
     def role_for(self, needs: Sequence[Need]) -> str | None:
         """The narrowest role that covers all needs, or None. No two roles are ever added up."""
-        for role in self.narrowest:
-            held = self._roles[role]
-            if all(self._covers(held, need) for need in needs):
-                return role
-        return None
+        return next((role for role in self.narrowest if self._has_all(role, needs)), None)
 
-    def is_restricted(self, need: Need) -> bool:
-        """Whether some role may do that with some columns of the table only."""
-        use = (need.table, need.operation)
-        return any(held.get(use) is not None for held in self._roles.values())
+    def _has_all(self, role: str, needs: Sequence[Need]) -> bool:
+        held = self._roles[role]
+        return all(self._covers(held, need) for need in needs)
+
+    def nearest(self, needs: Sequence[Need]) -> str | None:
+        """The role that covers all needs but for columns, and most of these. None if none does."""
+
+        def covered(role: str) -> int:
+            held = self._roles[role]
+            count = 0
+            for need in needs:
+                columns = held[need.table, need.operation]
+                named = need.columns or frozenset()
+                count += len(named if columns is None else columns & named)
+            return count
+
+        tables = [need._replace(columns=frozenset()) for need in needs]
+        able = [role for role in self.narrowest if self._has_all(role, tables)]
+        return max(able, key=covered, default=None)
+
+    def limits(self, table: Table, operation: str, role: str | None) -> frozenset[str] | None:
+        """The columns with which a role may do that: None if it is no matter of columns.
+
+        Without a role, those with which any of them may.
+        """
+        roles = self._roles.values() if role is None else (self._roles[role],)
+        found: frozenset[str] = frozenset()
+        for held in roles:
+            columns = held.get((table, operation), frozenset())
+            if columns is None:
+                return None
+            found |= columns
+        return found or None
 
     def lacking(self, accesses: Sequence[Access]) -> tuple[str, str, Access]:
         """What the roles lack, though the token permits it: a code, a sentence and the access.
@@ -262,14 +296,6 @@ class Catalog:
         return need.columns <= columns
 
 
-def _usable(columns: Sequence[str], rights: Mapping[str, Any]) -> frozenset[str]:
-    """The columns that a role can use, for anything."""
-    found: set[str] = set()
-    for right in rights.values():
-        found.update(columns if right is True else right or ())
-    return frozenset(found)
-
-
 def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
     """The rights of one role to one table, as the catalog says them: true, columns, or nothing."""
     found: Rights = {}
@@ -280,9 +306,3 @@ def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
             found[table, operation] = frozenset(right)
     return found
 
-
-# Of a database of which nothing is known.
-NO_CATALOG = Catalog(
-    {"database": "", "since": "", "functions": [], "fields": [], "types": [], "uses": []},
-    frozenset(),
-)

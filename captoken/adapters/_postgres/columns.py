@@ -1,4 +1,4 @@
-"""Which columns the items of FROM have for certain: tables by the catalog, all else by the text.
+"""Which columns the items of FROM have for certain: tables by what is shown, all else by the text.
 
     from sales s, (select id as i, s.* from orders) q, generate_series(1, 3) g, people as p(a)
 
@@ -10,15 +10,20 @@
 What is certain decides two things. An unqualified name is looked for no further out than at a level
 that has it (T4). A name after a dot is no call where it is a column (T7). So nothing is certain
 that PostgreSQL could take otherwise, and what is not known is not there.
+
+Of a table, that is what is shown of it: the columns that the token permits, of those that the role
+may read. The others are not in sight of a statement (`rewriting`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
-from captoken.adapters._postgres.catalog import Catalog
 from captoken.adapters._postgres.text import Query, Scope, Source, Star, Table, Text
+
+# Of each table that is known, the columns that are shown, in their order.
+Shown: TypeAlias = Mapping[Table, tuple[str, ...]]
 
 # How deep subqueries are followed that hand on the columns of others.
 _DEEPEST = 40
@@ -35,11 +40,11 @@ _NOTHING = Known(frozenset(), complete=False)
 
 
 class Columns:
-    """The columns of one statement, by one catalog."""
+    """The columns of one statement, by what is shown of its tables."""
 
-    def __init__(self, text: Text, catalog: Catalog) -> None:
+    def __init__(self, text: Text, shown: Shown) -> None:
         self._queries = text.queries
-        self._catalog = catalog
+        self._shown = shown
 
         # By the place of the query. One that is being looked at has nothing: it may see itself.
         self._found: dict[int, Known] = {}
@@ -77,19 +82,13 @@ class Columns:
 
     def of_table(self, level: Scope, goes_by: str, table: Table) -> Known:
         """Of a table, with the new names that FROM gives its first columns."""
-        every = self._catalog.every.get(table)
+        every = self._shown.get(table)
         if every is None:
             return _NOTHING
 
-        usable = self._catalog.columns[table]
-        renamed = level.renamed.get(goes_by)
-        if renamed is None:
-            return Known(usable, complete=True)
-
         # Of `people as p(a, b)`, the first two columns go by other names.
-        keep_their_names = every[len(renamed) :]
-        kept = usable.intersection(keep_their_names)
-        return Known(kept.union(renamed), complete=True)
+        renamed = level.renamed.get(goes_by, ())
+        return Known(frozenset(renamed + every[len(renamed) :]), complete=True)
 
     def of_source(self, source: Source, deep: int = 0) -> Known:
         """Of a subquery, a CTE or a function."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from captoken.adapters._postgres.lists import SAFE_VALUES, TYPES
 from captoken.adapters._postgres.outputs import fields_of
-from captoken.adapters._postgres.text import Field, Reference, RefusedError
+from captoken.adapters._postgres.text import Dotted, Field, Named, Reference, RefusedError
 from captoken.adapters._postgres.walk import Rule, Sight, Walk, own_name
 
 
@@ -33,6 +33,7 @@ def _column(walk: Walk, node: Any, sight: Sight) -> None:
     qualifier = parts[-2] if len(parts) > 1 else None
     reference = Reference(sight.scope, qualifier, parts[-1])
     walk.text.references.append(reference)
+    walk.text.named.append(Named(node, reference))
 
 
 def _indirection(walk: Walk, node: Any, sight: Sight) -> None:
@@ -47,9 +48,9 @@ def _indirection(walk: Walk, node: Any, sight: Sight) -> None:
     # `(p)`, where it is a name: perhaps that of a subquery, whose columns are known.
     fields = fields_of(node.arg)
     of = fields[0] if len(fields) == 1 else None
-    for part in node.indirection:
+    for place, part in enumerate(node.indirection):
         if isinstance(part, str):
-            walk.text.fields.append(Field(sight.scope, of, part))
+            walk.text.dotted.append(Dotted(node, place, Field(sight.scope, of, part)))
         of = None
     walk.below(node, sight)
 

@@ -13,6 +13,9 @@ but for what they raise on purpose (P0001). 42501 is a denial, and no part of th
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
+
 from captoken._format.errors import StatementError
 from captoken._verification.mistakes import mistake, named_at
 from captoken.adapters._postgres.wire import ErrorReport
@@ -37,6 +40,7 @@ _BY_CODE = {
     "42P09": "name",  # ambiguous alias
     "42P18": "parameters",  # one whose type cannot be told
     "42804": "type",
+    "42809": "name",  # something of another kind: `(x).name`, where x is no row
     "42846": "type",  # a cast
     "42P21": "type",  # collations
     "42P22": "type",
@@ -67,8 +71,19 @@ _PROTOCOL_VIOLATION = "08P01"
 _BOUND_WRONGLY = "bind message supplies "
 
 
-def mistaken(sql: str, error: ErrorReport) -> StatementError | None:
-    """The error to raise, if it is the statement's own fault. Nothing of its message is told."""
+# A column that is not there.
+_UNDEFINED_COLUMN = "42703"
+
+
+def mistaken(
+    sql: str,
+    error: ErrorReport,
+    shown: Iterable[tuple[str, Sequence[str]]] = (),
+) -> StatementError | None:
+    """The error to raise, if it is the statement's own fault. Nothing of its message is told.
+
+    `shown` are the columns of each table that whoever asked may know of.
+    """
     code = _BY_CODE.get(error.code) or _BY_CLASS.get(error.code[:2])
     if error.code == _SYNTAX_ERROR and not error.place:
         code = "value"
@@ -76,4 +91,19 @@ def mistaken(sql: str, error: ErrorReport) -> StatementError | None:
         code = "parameters"
     if code is None:
         return None
+    if error.code == _UNDEFINED_COLUMN:
+        return mistake(code, error.code, _misspelt(sql, error.place), _there(shown))
     return mistake(code, error.code, named_at(sql, error.place) if error.place else "")
+
+
+def _misspelt(sql: str, place: int) -> str:
+    """The column at that place, which is where its qualifier begins: `pay` of `p.pay`."""
+    qualifier = re.compile(r"(?:[^\W\d]\w*\s*\.\s*)*").match(sql, place - 1) if place else None
+    return "" if qualifier is None else named_at(sql, qualifier.end() + 1)
+
+
+def _there(shown: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """What there is, where a column is not: `people has id, name here`."""
+    return "; ".join(
+        f"{table} has {', '.join(columns) or 'no column'} here" for table, columns in shown
+    )

@@ -16,7 +16,7 @@ import sys
 from ctypes import CDLL, POINTER, Structure, c_char_p, c_int, c_size_t, c_void_p, string_at
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from captoken._format.extras import extra
 from captoken.adapters._postgres.room import run
@@ -99,7 +99,7 @@ def scan(sql: str) -> list[tuple[bytes, bytes]]:
 
     Both are numbers, as the library spells them. What they are is told by scanning what one knows.
     """
-    return run(_scan, sql)
+    return [(kind, keyword) for _, _, kind, keyword in run(_scan, sql)]
 
 
 def is_reserved(word: str) -> bool:
@@ -122,7 +122,7 @@ def _parse(sql: str) -> Any:
     return tree["stmts"]
 
 
-def _scan(sql: str) -> list[tuple[bytes, bytes]]:
+def _scan(sql: str) -> list[tuple[bytes, bytes, bytes, bytes]]:
     result = _LIBRARY.pg_query_scan(sql.encode())
     try:
         _check(result)
@@ -141,10 +141,28 @@ def _check(result: Any) -> None:
         raise GrammarError(message.decode(errors="replace"))
 
 
+class Token(NamedTuple):
+    """A token, by the bytes between which it stands."""
+
+    begin: int
+    end: int
+    kind: bytes
+
+
+def tokens(sql: str) -> list[Token]:
+    """The tokens of a text with their places. Raises GrammarError."""
+    return [Token(_number(begin), _number(end), kind) for begin, end, kind, _ in run(_scan, sql)]
+
+
+def _number(spelled: bytes) -> int:
+    """A number as protobuf spells it, seven bits a byte and the lowest first; nothing is 0."""
+    return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(spelled))
+
+
 # The scanner answers with a message of protobuf: a version, and for each token a message in that:
 # its beginning, its end, its kind, its class of keyword. What is 0 is left out.
 _NUMBER = rb"[\x80-\xff]*[\x00-\x7f]"
-_TOKEN = rb"\x12[\x00-\x7f](?:\x08%b)?\x10%b\x20(%b)(?:\x28(%b))?" % ((_NUMBER,) * 4)
+_TOKEN = rb"\x12[\x00-\x7f](?:\x08(%b))?\x10(%b)\x20(%b)(?:\x28(%b))?" % ((_NUMBER,) * 4)
 _is_message = re.compile(rb"\x08%b(?:%b)*" % (_NUMBER, _TOKEN), re.DOTALL).fullmatch
 _tokens = re.compile(_TOKEN, re.DOTALL).findall
 

@@ -4,17 +4,14 @@ A statement is judged in this order. The first that stands against it is the ans
 
 1. the token itself: it may have expired, or been revoked;
 2. the text: it is no statement that is granted to anybody (T1, T2, T6);
-3. the grant, for each table, operation and column that the text needs;
-4. the roles of the login, which may have fewer columns than the grant;
-5. functions and types that are not granted (T6, T7);
-6. the roles of the login, which may have fewer tables and operations;
-7. the grant once more, for all of it together. This time it counts, and is recorded.
+3. the grant, for each table and operation of the text, and which columns it permits there;
+4. functions and types that are not granted (T6, T7);
+5. the roles of the login, which may have fewer tables and operations;
+6. the grant once more, for all that the statement needs. This time it counts, and is recorded.
 
-In 3, a column counts that a table may have, where the text leaves that in doubt (T4). Where nothing
-is doubted, and nothing stands against it in 4 to 6, 3 is left out: 7 asks the same.
-
-Denials are recorded here, and nowhere else. Each of them says as little as it can. Where a token or
-a role restricts something, it is the same answer whether that is missing or not permitted.
+A name of a column is no matter for a denial: the engine sees the columns that are permitted, and no
+others (`rewriting`). Denials are recorded here, and nowhere else. Each of them says as little as it
+can: a table that is missing and one that is not permitted are the same answer.
 """
 
 from __future__ import annotations
@@ -22,8 +19,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
-
-from msgspec import structs
 
 from captoken._format.extras import extra
 
@@ -34,12 +29,12 @@ with extra("postgres"):
 from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
-from captoken._verification.mistakes import mistake, named
 from captoken.adapters._costed_grant import CostedGrant
-from captoken.adapters._postgres.assessment import Assessment, Assessor, type_refused
-from captoken.adapters._postgres.assumptions import Assumptions
+from captoken.adapters._postgres.assessment import Assessment, Assessor, Use, View, type_refused
 from captoken.adapters._postgres.faults import mistaken
 from captoken.adapters._postgres.logins import forget
+from captoken.adapters._postgres.names import access_to
+from captoken.adapters._postgres.text import Table
 from captoken.adapters._postgres.wire import Connection, ErrorReport
 from captoken.adapters._usage_meter import UsageMeter
 
@@ -47,31 +42,7 @@ from captoken.adapters._usage_meter import UsageMeter
 _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY_TRANSACTION = "25006"
 _QUERY_CANCELED = "57014"
-_UNDEFINED_TABLE = "42P01"
-
-# Those that are about names, about types, and about how many columns there are. A name that is not
-# there, and one that is there and has another type, are to be one answer.
-_ABOUT_NAMES = frozenset(
-    (
-        _INSUFFICIENT_PRIVILEGE,
-        "42601",  # a syntax error that the grammar does not find: too many expressions
-        "42701",  # a column that is named twice
-        "42702",  # an ambiguous column
-        "42703",  # a column that is not there
-        "42704",  # something else that is not there
-        "42725",  # an ambiguous function
-        "42804",  # a type that is another one than is needed
-        "42809",  # something that is of another kind: a table, a function
-        "42846",  # a cast that is not there
-        "42883",  # a function or an operator that is not there, for these types
-        "42P01",  # a table that is not there
-        "42P08",  # a parameter with two types
-        "42P10",  # a reference to a column: more names than columns
-        "42P18",  # a type that cannot be told
-        "42P21",  # two collations
-        "42P22",  # a collation that cannot be told
-    )
-)
+_UNDEFINED_COLUMN = "42703"
 
 # Rule 9. Errors that are no fault of the statement, and whose first line names nothing but objects,
 # by the beginnings of their codes.
@@ -85,9 +56,6 @@ _NAMES_OBJECTS = (
 )
 
 
-# The denials that are about what is asked for, and not about the token or who asks.
-_ABOUT_DATA = frozenset(("column", "operation", "table"))
-
 # Whether a function writes (`execute`), nobody knows before it did.
 _WRITES = frozenset(("insert", "update", "delete"))
 
@@ -97,13 +65,12 @@ class Permitted(NamedTuple):
 
     # The database role the statement runs as.
     role: str
-    needs: Sequence[Access]
+
+    # What it needs, what is sent of it, and what that takes for granted of the schema.
+    assessed: Assessment
 
     # The grant's last answer, which says what time it was.
     decision: Decision
-
-    # What this plan assumes about the schema.
-    assumed: Assumptions | None
 
     # What it takes of the token's budgets (rule 13).
     meter: UsageMeter
@@ -130,6 +97,9 @@ class Judge:
         self._assessor = assessor
         self._max_rows = max_rows
 
+        # What was found of it: with which columns it permits what (`_view`).
+        self._shown: dict[Use, tuple[str, ...] | None] = {}
+
     # --- before a statement is sent ---
 
     def judge(self, sql: str, parameters: Sequence[Any]) -> Permitted:
@@ -149,7 +119,7 @@ class Judge:
         found = self._assess(sql)
 
         # The one question that counts, about all of it.
-        meter = self._take(found.accesses, sql)
+        meter = self._take(found.accesses)
         decision = meter.decision or self._check_alive()
         return self._permitted(found, decision, meter)
 
@@ -167,6 +137,7 @@ class Judge:
         recorded.
         """
         self._assessor = assessor
+        self._shown.clear()
         found = self._assess(sql)
         decision = self._grant.recheck(found.accesses, caller=self._caller)
         if not decision:
@@ -176,140 +147,93 @@ class Judge:
 
     def _assess(self, sql: str) -> Assessment:
         """What it needs. Raises Denied for what stands against it, whatever is asked next."""
-        found = self._assessor.assess(sql)
-        if self._stands_something_against(found):
-            self._look_closer(found, sql)
+        view = self._view(self._assessor.reading(sql).uses)
+        found = self._assessor.assess(sql, view)
+        if found.refusal is not None or found.role is None or found.types:
+            self._look_closer(found)
         return found
 
-    def _stands_something_against(self, found: Assessment) -> bool:
-        """Whether a statement has to be looked at closer. Mostly nothing is asked for that."""
-        if found.refusal is not None or found.role is None:
-            return True
-        if found.types or found.nowhere is not None:
-            return True
+    def _view(self, uses: Iterable[Use]) -> View:
+        """Which columns the grant permits, of each table of a statement that it restricts.
 
-        # T4. Columns that are doubted.
-        if found.asked == found.accesses:
-            return False
-        return not self._grant.recheck(found.asked, caller=self._caller)
+        Each column is asked about by itself, so that it is the links that decide. What was found
+        is kept for the block. Whether it holds still, the question about the statement says.
+        """
+        found: dict[Table, tuple[str, ...]] = {}
+        for use in uses:
+            if use not in self._shown:
+                self._shown[use] = self._columns_for(*use)
+            columns = self._shown[use]
+            if columns is not None:
+                found.setdefault(use[0], columns)
+        return tuple(found.items())
+
+    def _columns_for(self, table: Table, operation: str) -> tuple[str, ...] | None:
+        """The columns with which the grant permits that, in their order. None: with any.
+
+        Raises Denied, recorded, where it does not permit it with any, and for what has no columns.
+        """
+        whole = access_to(table, operation, None)
+        decision = self._grant.recheck([whole] if whole else [], caller=self._caller)
+        if decision:
+            return None
+        if decision.code != "column" or operation == "delete":
+            self._deny(decision)
+        return tuple(
+            column
+            for column in self._assessor.catalog.every.get(table, ())
+            if self._permits(table, operation, column)
+        )
+
+    def _permits(self, table: Table, operation: str, column: str) -> bool:
+        access = access_to(table, operation, (column,))
+        return access is not None and bool(self._rechecked(access))
 
     def _permitted(self, found: Assessment, decision: Decision, meter: UsageMeter) -> Permitted:
         # A statement that needs no table gets the narrowest role there is.
         role = found.role or next(iter(self._assessor.catalog.narrowest), None)
         if role is None:
             raise GuardError("the login has no narrow role: `captoken postgres plan` makes one")
-        return Permitted(role, found.accesses, decision, found.assumed, meter)
+        return Permitted(role, found, decision, meter)
 
-    def _take(self, accesses: Sequence[Access], sql: str) -> UsageMeter:
+    def _take(self, accesses: Sequence[Access]) -> UsageMeter:
         """Rule 6. All at once: a statement counts as one use of the token.
 
-        The answer is recorded, whichever it is. A denial reads as one that was found beforehand.
+        The answer is recorded, whichever it is.
         """
-        try:
-            return self._grant.take(
-                accesses,
-                caller=self._caller,
-                most_rows=self._max_rows,
-                writes=any(access.operation in _WRITES for access in accesses),
-            )
-        except Denied as denied:
-            decision = denied.decision
-        raise Denied(self._as_told(decision, sql))
+        return self._grant.take(
+            accesses,
+            caller=self._caller,
+            most_rows=self._max_rows,
+            writes=any(access.operation in _WRITES for access in accesses),
+        )
 
-    def _as_told(self, decision: Decision, sql: str) -> Decision:
-        """A denial in the words of the text: the same whichever of its columns are there."""
-        if decision.code not in _ABOUT_DATA:
-            return decision
-        for access in self._assessor.told(sql).asked:
-            told = self._rechecked(access)
-            if not told:
-                return told
-        return decision
-
-    def _look_closer(self, found: Assessment, sql: str) -> None:
+    def _look_closer(self, found: Assessment) -> None:
         """What stands against a statement, in an order that tells nothing.
 
         What the grant says comes first: whoever may not use a table learns nothing else about it,
-        and not whether it is there. Columns that are doubted are asked about like all others. What
-        is denied then is what the text says, whichever of its columns are there (`Told`).
-
-        Returns where nothing stands against it after all.
+        and not whether it is there. Returns where nothing stands against it after all.
         """
-        # What the grant says.
-        decision = self._grant.recheck(found.asked, caller=self._caller)
+        decision = self._grant.recheck(found.accesses, caller=self._caller)
         if not decision:
-            self._deny(self._as_told(decision, sql))
-
-        # What the login may not do for its columns alone, though the grant would permit it. Before
-        # what follows, which is another answer for a column that is there than for one that is not.
-        # Its roles may have been planned anew meanwhile: the next block looks at them again.
-        lacks_role = found.role is None and bool(found.asked)
-        if lacks_role and found.by_columns:
-            forget(self._connection)
-            self._refuse_columns(sql)
+            self._deny(decision)
 
         # What nobody is granted. Of a text that was refused unread there are no accesses. Else it
-        # may be for a column that is new: the next block looks at them again.
+        # may be for a function that is new: the next block looks at them again.
         if found.refusal is not None:
-            if found.asked:
+            if found.accesses:
                 forget(self._connection)
-            code, sentence = found.refusal
-            self._refuse(code, sentence)
+            self._refuse(*found.refusal)
 
         # T6. Of an enum it is a column that is granted.
         for name, uses in found.types:
             if not any(self._rechecked(use) for use in uses):
                 self._refuse("operation", type_refused(name))
 
-        # What else the login may not do.
-        if lacks_role:
+        # What the login may not do. Its roles may have been planned anew meanwhile.
+        if found.role is None and found.accesses:
             forget(self._connection)
-            asked = self._assessor.told(sql).asked
-            code, sentence, access = self._assessor.catalog.lacking(asked)
-            self._refuse(code, sentence, access)
-
-        # As of an error of PostgreSQL's, if it were not for a function that goes by the other name.
-        if found.nowhere is not None:
-            raise mistake("name", _UNDEFINED_TABLE, named(sql, found.nowhere))
-
-    # --- columns that are missing, or not permitted ---
-
-    def misnamed(self, sql: str, error: ErrorReport) -> None:
-        """After an error of PostgreSQL. Raises Denied if it could tell of what is restricted.
-
-        That is one about names, types, or how many columns there are, where the token or a role
-        restricts the columns of a table. By then no name was found that the error is about. So this
-        is for what was misread, or changed meanwhile. The answer is one for all of them. It is the
-        same for a mistake that is about nothing but what was granted.
-        """
-        if error.code not in _ABOUT_NAMES:
-            return
-
-        told = self._assessor.told(sql)
-        for place, access in enumerate(told.asked):
-            whole = structs.replace(access, columns=None)
-            by_token = self._rechecked(whole).code == "column"
-            if by_token or place in told.restricted:
-                message = (
-                    "PostgreSQL refused a name, a type or a number of columns in it, and which is "
-                    f"not told: columns of table {access.table} are restricted"
-                )
-                self._refuse("column", message, whole)
-
-    def _refuse_columns(self, sql: str) -> NoReturn:
-        """The same, where a role restricts columns, and not the token.
-
-        Raises Denied, without a word on which columns there are.
-        """
-        # The first access that a role has by columns. None of its columns is said.
-        told = self._assessor.told(sql)
-        place = min(told.restricted, default=0)
-        access = structs.replace(
-            told.asked[place],
-            columns=None,
-        )
-        message = "no role of this login has all the columns that the statement names"
-        self._refuse("column", message, access)
+            self._refuse(*self._assessor.catalog.lacking(found.accesses))
 
     # --- after it ran ---
 
@@ -331,7 +255,7 @@ class Judge:
     def raise_reported(self, error: ErrorReport) -> NoReturn:
         """Raise what an error of the database comes to, where no statement runs: at a commit."""
         self.deny_reported(error, ())
-        raise self.reported("", error)
+        raise self.reported("", error, Assessment(None))
 
     def deny_reported(self, error: ErrorReport, needs: Sequence[Access]) -> None:
         """Raises Denied for an error that says no: of role, row security, transaction or time."""
@@ -349,14 +273,18 @@ class Judge:
             if not live:
                 self._deny(live)
 
-    def reported(self, sql: str, error: ErrorReport) -> Exception:
+    def reported(self, sql: str, error: ErrorReport, found: Assessment) -> Exception:
         """Rule 9. What is raised for an error of the database that is no denial.
 
         "invalid input syntax for type integer: ..." quotes a value, which can be one of a row that
         a view hides. So nothing of what it says is passed on where the statement is at fault. Else
         it is PostgreSQL's own class, with the first line where that cannot quote a row.
         """
-        fault = mistaken(sql, error)
+        # It may be a column that is new: the next block looks at them again.
+        if error.code == _UNDEFINED_COLUMN and found.sent.edits:
+            forget(self._connection)
+        placed = error._replace(place=found.sent.place(sql, error.place))
+        fault = mistaken(sql, placed, found.shown)
         if fault is not None:
             return fault
 

@@ -52,6 +52,12 @@ def outputs_of(query: Any) -> tuple[str | Star | None, ...]:
     return tuple(_output(target) for target in targets)
 
 
+def width_of(query: Any) -> int | None:
+    """How many columns a query has. None: there is a star among them, which can be any number."""
+    outputs = outputs_of(query)
+    return None if any(isinstance(output, Star) for output in outputs) else len(outputs)
+
+
 def names_in(outputs: tuple[str | Star | None, ...]) -> set[str]:
     """Those that are names."""
     return {output for output in outputs if isinstance(output, str)}

@@ -29,7 +29,7 @@ from captoken.adapters._postgres.room import run
 from captoken.adapters._postgres.statements import CLAUSE_RULES, STATEMENT_RULES
 from captoken.adapters._postgres.tables import TABLE_RULES
 from captoken.adapters._postgres.text import RefusedError, Scope, Text
-from captoken.adapters._postgres.tree import Node, tree_of
+from captoken.adapters._postgres.tree import tree_of
 from captoken.adapters._postgres.walk import Sight, Walk
 
 MAX_BYTES = 100_000  # T1
@@ -69,12 +69,18 @@ def read(sql: str) -> Text:
     `sql` must be an exact `str`: a subclass could say one thing here and encode to another. Raises
     StatementError, `syntax`, for what the server would not read.
     """
+    text = parsed(sql)
+    if text.refusal is None:
+        _or_refused(_walk, text)
+    return text
+
+
+def parsed(sql: str) -> Text:
+    """The tree of a statement, or why there is none. What it names is not noted."""
     text = Text(sql)
     nesting = _nesting(text)
-    if text.refusal is not None:
-        return text
-
-    run(_parse, text, deep=nesting > _SHALLOW)
+    if text.refusal is None:
+        run(_parse, text, deep=nesting > _SHALLOW)
     return text
 
 
@@ -127,36 +133,45 @@ def _parse(text: Text) -> None:
 
     Nothing is no statement: an empty text, or comments. `select 1;` is one.
     """
-    parsed = _by_grammar(parse, text.sql)
+    found = _by_grammar(parse, text.sql)
 
     # A second statement would run without having been read.
-    if len(parsed) != 1:
+    if len(found) != 1:
         text.refusal = ("operation", "exactly one statement is granted at a time")
         return
 
     # EXPLAIN, COPY, DO, CALL, SET, DDL and all else end here.
-    statement = parsed[0]["stmt"]
+    statement = found[0]["stmt"]
     if len(statement) != 1 or statement.keys() - STATEMENT_RULES.keys():
         sentence = "only select, values, insert, update, delete and merge are granted"
         text.refusal = ("operation", sentence)
         return
 
+    text.tree = statement
+    _or_refused(_grow, text)
+
+
+def _or_refused(work: Callable[[Text], None], text: Text) -> None:
+    """Do it, and note in the text what refuses it."""
     try:
-        _walk(text, tree_of(statement))
+        work(text)
     except RefusedError as refused:
         code, sentence = refused.args
         text.refusal = (code, sentence)
 
 
-def _walk(text: Text, statement: Node) -> None:
+def _grow(text: Text) -> None:
+    text.tree = tree_of(text.tree)
+
+
+def _walk(text: Text) -> None:
     """Note in the text what the statement says. Raises RefusedError.
 
-    A refusal ends the walk. What was noted by then is not complete, and nobody may use it. Of the
-    tree nothing is kept.
+    A refusal ends the walk. What was noted by then is not complete, and nobody may use it.
     """
     walk = Walk(text)
 
     # The statement sees no table and no CTE yet: it makes a level of its own.
     nothing = Sight(Scope(None), {})
-    walk.add(statement, nothing)
+    walk.add(text.tree, nothing)
     walk.run(_RULES)

@@ -80,7 +80,7 @@ class Runner:
         alone: bool,
     ) -> Steps:
         """The same of a statement that is permitted. What it takes, `meter` settles after it."""
-        answer = yield from self._send(sql, parameters, permitted, alone)
+        answer = yield from self._send(parameters, permitted, alone)
         if answer.stale:
             # Rule 12. The schema is not what the statement was judged by.
             yield from self._transaction.undo()
@@ -90,25 +90,25 @@ class Runner:
                 begun=self._transaction.begun,
             )
             permitted = self._judge.judge_again(sql, assessor, meter)
-            answer = yield from self._send(sql, parameters, permitted, alone)
+            answer = yield from self._send(parameters, permitted, alone)
         if answer.stale:
             answer.failure = GuardError("the schema is being changed: run the statement again")
 
         _count_written(meter, answer)
-        late = self._ask_again(permitted.needs, answer)
+        needs = permitted.assessed.accesses
+        late = self._ask_again(needs, answer)
         failed = answer.error is not None or answer.failure is not None
         if failed or late is not None:
             yield from self._transaction.undo()
         self._transaction.check_own()
         if failed or late is not None:
-            self._raise_what_failed(sql, permitted.needs, answer, late, meter)
+            self._raise_what_failed(sql, permitted, answer, late)
 
         # From here on it is done. Once it is committed, if it is alone, the rows may be seen.
-        return Done(permitted.needs, Rows(answer.columns, answer.rows, answer.count))
+        return Done(needs, Rows(answer.columns, answer.rows, answer.count))
 
     def _send(
         self,
-        sql: str,
         parameters: Sequence[Any],
         permitted: Permitted,
         alone: bool,
@@ -118,7 +118,7 @@ class Runner:
         It may be that the token ended, and that is why.
         """
         try:
-            return (yield from self._transaction.send(sql, parameters, permitted, alone))
+            return (yield from self._transaction.send(parameters, permitted, alone))
         except psycopg.errors.QueryCanceled as error:
             overran = ErrorReport.of(error)
         self._judge.raise_reported(overran)
@@ -142,15 +142,15 @@ class Runner:
     def _raise_what_failed(
         self,
         sql: str,
-        needs: Sequence[Access],
+        permitted: Permitted,
         answer: Answer,
         late: Decision | None,
-        meter: UsageMeter,
     ) -> None:
         """Raise what went wrong. By now it is undone."""
         if late is not None:
             self._judge.deny_late(late)
 
+        _, found, _, meter = permitted
         # Before the error: where there were too many rows, that is of our own canceling.
         if answer.failure is not None:
             if isinstance(answer.failure, StatementError):
@@ -159,9 +159,8 @@ class Runner:
 
         error = answer.error
         if error is not None:
-            self._judge.misnamed(sql, error)
-            self._judge.deny_reported(error, needs)
-            reported = self._judge.reported(sql, error)
+            self._judge.deny_reported(error, found.accesses)
+            reported = self._judge.reported(sql, error, found)
             meter.failed(str(reported))
             raise reported
 

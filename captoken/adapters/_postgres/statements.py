@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from captoken.adapters._postgres.outputs import fields_of, leftmost, names_in, outputs_of
+from captoken.adapters._postgres.outputs import fields_of, leftmost, names_in, outputs_of, width_of
 from captoken.adapters._postgres.text import (
+    Level,
     Query,
     Reference,
     RefusedError,
@@ -121,6 +122,8 @@ def _select(walk: Walk, node: Any, sight: Sight) -> None:
     if node.larg is None:
         walk.text.queries[id(node)] = Query(own, outputs)
 
+    if node.groupClause is not None:
+        walk.text.grouped.append(Level(node, own))
     inside = Sight(own, ctes)
     walk.add(node.fromClause, Sight(own.from_within(), ctes))
     _sorted(walk, node, names_in(outputs), inside)
@@ -221,7 +224,8 @@ def _insert(walk: Walk, node: Any, sight: Sight) -> None:
     # DEFAULT VALUES there is no query, and the statement names no column.
     every_column = node.cols is None and node.selectStmt is not None
     columns = None if every_column else _column_names(node.cols)
-    walk.text.writes.append(Write(target, "insert", columns))
+    width = width_of(node.selectStmt) if every_column else None
+    walk.text.writes.append(Write(target, "insert", columns, width))
 
     # What is inserted does not see the target.
     outside = Sight(sight.scope, ctes)
@@ -259,6 +263,7 @@ def _on_conflict(
 
     # The row that was to be inserted goes by this name, with the columns of the target.
     sight.scope.tables.append(("excluded", target))
+    sight.scope.target_names.add("excluded")
     walk.add((clause.targetList, clause.whereClause), sight)
 
 
@@ -384,6 +389,8 @@ def _sees_target(
         names |= {option.value for option in options}
 
     own.tables += [(name, target) for name in sorted(names)]
+    own.target, own.target_names = target, names
+    walk.text.targets.append(Level(node, own))
 
     alias = node.relation.alias
     if alias is not None and alias.colnames:

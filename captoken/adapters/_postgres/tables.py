@@ -9,7 +9,7 @@ from typing import Any
 
 from captoken.adapters._postgres.lists import FUNCTION_COLUMNS, SAMPLERS, SCALAR_FUNCTIONS
 from captoken.adapters._postgres.outputs import leftmost
-from captoken.adapters._postgres.text import Join, Reference, RefusedError, Source
+from captoken.adapters._postgres.text import Item, Join, Reference, RefusedError, Scope, Source
 from captoken.adapters._postgres.walk import (
     Rule,
     Sight,
@@ -37,6 +37,7 @@ def _table(walk: Walk, node: Any, sight: Sight) -> None:
         return
 
     walk.text.reads.append(table)
+    walk.text.items.append(Item(node, sight.scope, table))
     sight.scope.tables.append((name, table))
     if renamed:
         # T5. In `p(a, b)` the name `b` stands for the second column, and the text does not say
@@ -49,13 +50,16 @@ def _subselect(walk: Walk, node: Any, sight: Sight) -> None:
     """A subquery, or VALUES.
 
         from (select ...) as x, (values (1, 2)) as v(a, b)
+
+    It sees what is beside it, and the target of a write, only by LATERAL.
     """
     alias = node.alias
     name = alias.aliasname if alias is not None else ""
     renamed = strings(alias.colnames) if alias is not None else ()
     query = Source(query=id(leftmost(node.subquery)))
     walk.source(sight.scope, name, _renamed(query, renamed))
-    walk.add(node.subquery, sight)
+    inside = sight if node.lateral else Sight(sight.scope.outer or Scope(None), sight.ctes)
+    walk.add(node.subquery, inside)
 
 
 def _renamed(source: Source, names: tuple[str, ...]) -> Source:
@@ -199,6 +203,7 @@ def _sample(walk: Walk, node: Any, sight: Sight) -> None:
     """
     if own_name(node.method, "TABLESAMPLE") not in SAMPLERS:
         raise RefusedError("operation", "a sampling method that is not PostgreSQL's own")
+    walk.text.sampled = True
     walk.below(node, sight, "method")
 
 

@@ -8,17 +8,17 @@ T2. Every kind of node in the tree is on a list, and so is every field of it. Wh
     refused. So new grammar is refused until somebody reads it.
 T3. The name of a CTE excuses an unqualified name where rows are read, in the scope of the CTE. It
     never excuses the target of a write.
-T4. An unqualified column belongs to every table in sight, at its own level and at those outside, up
-    to a level that has a column of that name for certain. A table that has none of that name is
-    asked about as if it had: there or not, the answer is the same. A qualified one belongs to every
-    table in sight that goes by the qualifier.
-T5. All columns that a table has when the statement runs are meant by `*`, by a whole row, by
-    NATURAL and by renamed columns (`t as a(x, y)`).
+T4. An unqualified column belongs to every table in sight that shows one of that name, at its own
+    level and at those outside, up to a level that has one for certain. A qualified one belongs to
+    every table in sight that goes by the qualifier. A column that is not shown belongs to none, and
+    the statement does not see it (`rewriting`).
+T5. All columns that are shown of a table when the statement runs are meant by `*`, by a whole row,
+    by NATURAL and by renamed columns (`t as a(x, y)`).
 T6. Functions are on a list, and are PostgreSQL's own; so are types. Operators are unqualified, or
     of pg_catalog.
-T7. A name after a dot is a call, since `(x).name` is `name(x)`. It is none where all that goes by
-    the qualifier has a column of that name for certain. A table without it is then read whole,
-    since that is what the call gets.
+T7. A name after a dot is a call, since `(x).name` is `name(x)`. It is none where what goes by the
+    qualifier has a column of that name for certain. A call that is granted reads the table whole.
+    Of any other, the name is one that is not there.
 
 This file says what is found. The others, in the order in which they build on each other:
 
@@ -30,10 +30,11 @@ This file says what is found. The others, in the order in which they build on ea
 - `expressions`, `tables`, `statements`: what each kind of node says (T3 to T7);
 - `reader`: from the text of a statement to the `Text` that says what it names (T1, T2).
 
-None of them knows a database. That is the part of four more files:
+None of them knows a database. That is the part of five more files:
 
 - `catalog`: what the roles of a login may do, and which names there are;
 - `columns`: which columns the tables, subqueries and functions of a statement have for certain;
+- `rewriting`: the text that is sent, in which names mean what is shown;
 - `needs`: what the names in a text mean there (T4, T5, T7);
 - `assessment`: what the text needs, of a grant and of a role, and what is refused (T6, T7).
 """
@@ -41,7 +42,7 @@ None of them knows a database. That is the part of four more files:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Table: TypeAlias = tuple[str, str]  # schema and name
 
@@ -81,7 +82,17 @@ class Join(NamedTuple):
 class Scope:
     """What is in sight at one level of a statement. `outer` is the level around it."""
 
-    __slots__ = ("certain", "joins", "outer", "renamed", "renaming", "sources", "tables")
+    __slots__ = (
+        "certain",
+        "joins",
+        "outer",
+        "renamed",
+        "renaming",
+        "sources",
+        "tables",
+        "target",
+        "target_names",
+    )
 
     def __init__(self, outer: Scope | None) -> None:
         self.outer = outer
@@ -98,6 +109,10 @@ class Scope:
         # Whether all of this is in sight of whoever looks from here (T4). It is not from within the
         # FROM clause itself, nor from the parts of what writes.
         self.certain = False
+        # The table that is written at this level, and the names by which it goes here. It is no
+        # item of FROM, and stays what it is where those are replaced (`rewriting`).
+        self.target: Table | None = None
+        self.target_names: set[str] = set()
 
     def from_within(self) -> Scope:
         """The same level as its own FROM clause sees it: perhaps less of it."""
@@ -154,12 +169,48 @@ class Field(NamedTuple):
     name: str
 
 
+# --- where all that stands, for who changes the text there (`rewriting`) ---
+
+
+class Item(NamedTuple):
+    """A table of which rows are read, and the node of it."""
+
+    node: Any
+    scope: Scope
+    table: Table
+
+
+class Named(NamedTuple):
+    """A column, or all of them, and the node of it."""
+
+    node: Any
+    reference: Reference
+
+
+class Dotted(NamedTuple):
+    """A name after the dot of an expression, with the node, and at which place of it."""
+
+    node: Any
+    place: int
+    field: Field
+
+
+class Level(NamedTuple):
+    """A query, or what writes, with its level."""
+
+    node: Any
+    scope: Scope
+
+
 class Write(NamedTuple):
     """An insert, update or delete, with its columns. None is all of them."""
 
     table: Table
     operation: str
     columns: tuple[str, ...] | None
+
+    # How many columns an insert fills that names none, as far as the text says.
+    width: int | None = None
 
 
 class Text:
@@ -173,7 +224,17 @@ class Text:
         self.reads: list[Table] = []
         self.writes: list[Write] = []
         self.references: list[Reference] = []
-        self.fields: list[Field] = []
+
+        # The same with their places.
+        self.items: list[Item] = []
+        self.named: list[Named] = []
+        self.dotted: list[Dotted] = []
+        self.grouped: list[Level] = []
+        self.targets: list[Level] = []
+
+        # Is there a TABLESAMPLE? And the tree, in which all of that is.
+        self.sampled = False
+        self.tree: Any = None
 
         # The queries of which a source has its columns, by the identity of their nodes: no two have
         # the same, since all nodes are there until the walk ends.

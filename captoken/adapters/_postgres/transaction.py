@@ -118,7 +118,6 @@ class Transaction:
 
     def send(
         self,
-        sql: str,
         parameters: Sequence[Any],
         permitted: Permitted,
         alone: bool,
@@ -137,7 +136,7 @@ class Transaction:
         meter = permitted.meter
         statement = bound(
             self._connection,
-            sql,
+            permitted.assessed.sent.sql,
             parameters,
             self._max_rows,
             permitted.role,
@@ -175,14 +174,14 @@ class Transaction:
         if self.begun:
             return self._opening.next(role, decision)
 
-        reads = not self._opening.may_write or _only_reads(permitted.needs)
+        reads = not self._opening.may_write or _only_reads(permitted.assessed.accesses)
         if alone and reads:
             return self._opening.only(role, decision)
         return self._opening.first(role, decision)
 
     def _still_assumed(self, permitted: Permitted) -> Assumptions | None:
         """What it takes for granted, if that was not found to hold in this transaction."""
-        assumed = permitted.assumed
+        assumed = permitted.assessed.assumed
         if assumed is None or assumed.about in self._seen:
             return None
         return assumed
