@@ -81,7 +81,7 @@ _spell = json.JSONEncoder(
 
 def _digest(label: bytes, *parts: bytes) -> bytes:
     """SHA-256 of the parts, each behind its length, so that no two lists of parts run together."""
-    framed = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    framed = b"".join(len(part).to_bytes(8) + part for part in parts)
     return primitives.sha256(label + framed)
 
 
@@ -142,7 +142,7 @@ def access_request(access: Access | None) -> bytes:
         "table": access.table,
         "tool": access.tool,
     }
-    return _digest(_ACCESS, _spell(facts).encode("ascii"))
+    return _digest(_ACCESS, _spell(facts).encode())
 
 
 def request_digest(stated: Access | bytes | None) -> bytes:
@@ -185,7 +185,7 @@ def _proof_message(
 
     Every part has a fixed length (spec, "Proof of possession").
     """
-    spoken_to = primitives.sha256(audience.encode("ascii"))
+    spoken_to = primitives.sha256(audience.encode())
     return _PROOF + primitives.state(tag) + spoken_to + proof_head + digest
 
 
@@ -206,7 +206,7 @@ def prove(
     now = read_clock(clock)
     if not 0 <= now <= MAX_INTEGER:
         raise ValueError("the clock must give seconds since the epoch, from 0 on")
-    head = now.to_bytes(8, "big") + random(NONCE_BYTES)
+    head = now.to_bytes(8) + random(NONCE_BYTES)
     message = _proof_message(packet.signature, audience, head, request_digest(request))
     return head + _signature(signer, message)
 
@@ -246,7 +246,7 @@ def read_proof(data: bytes) -> Proof:
     """The proof in the bytes that a text ends in."""
     assert len(data) == PROOF_BYTES  # noqa: S101, the text's reader has seen to it
     nonce_end = 8 + NONCE_BYTES
-    return Proof(int.from_bytes(data[:8], "big"), data[8:nonce_end], data[nonce_end:])
+    return Proof(int.from_bytes(data[:8]), data[8:nonce_end], data[nonce_end:])
 
 
 def is_timely(proof: Proof, now: int) -> bool:
@@ -269,7 +269,7 @@ def is_proven(
 
     Says nothing about when, or whether for the first time. Costs one Ed25519 check.
     """
-    head = proof.issued_at.to_bytes(8, "big") + proof.nonce
+    head = proof.issued_at.to_bytes(8) + proof.nonce
     return primitives.signed(key, _proof_message(tag, audience, head, digest), proof.signature)
 
 

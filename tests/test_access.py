@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from captoken import Access
+from captoken._language import access as access_module
 from captoken._language.constraints import read_constraint
 from captoken._language.costs import costing
 from tests.fixtures import mint, named, verifier
@@ -120,6 +122,36 @@ def test_what_is_filled_in_later_is_not_stated() -> None:
     access, paid = Access(attributes=attributes, cost=nothing), Access(cost=some)
     attributes["region"], nothing["eur"], some["eur"] = "eu", -1, -1
     assert access.attributes == {} == access.cost and paid.cost == {"eur": 5}
+
+
+def test_nothing_is_not_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most accesses state neither attributes nor cost: nothing is copied for them, nor an empty list by its items."""
+    copied: list[object] = []
+    inner = access_module.frozen_copy
+    monkeypatch.setattr(access_module, "frozen_copy", lambda given, what: copied.append(what) or inner(given, what))
+    assert Access(table="t", operation="select", attributes={}, cost={}) == Access(table="t", operation="select")
+    assert copied == []
+    assert Access(attributes=MappingProxyType({}), cost=MappingProxyType({})) == Access() and copied == ["attribute", "cost"]
+    entered: list[object] = []
+    for name in ("_items", "_object"):
+        monkeypatch.setattr(access_module, name, lambda given, what: entered.append(given) or given)
+    assert Access(attributes={"a": [], "b": {}}).attributes == {"a": [], "b": {}} and entered == []
+    assert Access(attributes={"a": [0], "b": {"c": 0}}).attributes["b"] == {"c": 0} and entered == [[0], {"c": 0}]
+
+
+@pytest.mark.parametrize("item", [0, True, None, "x"])
+def test_many_items_that_need_no_copy_are_looked_at_together(item: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From eight on: a client sends as many as it likes. Fewer are sooner gone through one by one."""
+    looked: list[object] = []
+    inner = access_module._value
+    monkeypatch.setattr(access_module, "_value", lambda value, what: looked.append(value) or inner(value, what))
+    for many, steps in ((7, 8), (8, 1), (100, 1)):
+        for stated in ([item] * many, {f"k{at}": item for at in range(many)}):
+            looked.clear()
+            assert Access(attributes={"a": stated}).attributes == {"a": stated} and len(looked) == steps
+    mixed = [item, "y", 1] * 3
+    looked.clear()
+    assert Access(attributes={"a": mixed}).attributes == {"a": mixed} and len(looked) == 10
 
 
 def test_a_cost_is_in_units_and_not_negative() -> None:

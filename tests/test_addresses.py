@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
-from captoken._language.addresses import address
+from captoken._language.addresses import Block, address, in_any_block, in_both, merged
 
 
 def by_the_library(text: str) -> tuple[int, int] | None:
@@ -55,3 +55,37 @@ def test_an_address_is_read_as_the_library_reads_it(made: Callable[[random.Rando
     wrong = [text for text in texts if address(text) != by_the_library(text)]
     assert not wrong[:5]
     assert any(address(text) for text in texts) or made is changed
+
+
+def test_blocks_are_merged_and_met_as_by_their_addresses() -> None:
+    """Of the 16 smallest blocks that halve both versions four times, any lists: as few blocks as hold the addresses, in order."""
+    rng = random.Random(5)
+    bits = {4: 32, 6: 128}
+    places = [(version, at << (bits[version] - 4)) for version in bits for at in range(16)]
+
+    def drawn() -> list[Block]:
+        made = []
+        for _ in range(rng.randrange(6)):
+            version, length = rng.choice((4, 6)), rng.randint(0, 4)
+            made.append(Block(version, rng.randrange(1 << length) << (bits[version] - length), length))
+        return made
+
+    def held(blocks: Iterable[Block]) -> set[tuple[int, int]]:
+        shift = {block: bits[block.version] - block.length for block in blocks}
+        return {(version, at) for version, at in places for block in shift if block.version == version and at >> shift[block] == block.first >> shift[block]}
+
+    for _ in range(2000):
+        one, two = drawn(), drawn()
+        mine, its = merged(one), merged(two)
+        assert held(mine) == held(one) and list(mine) == sorted(mine) and merged(reversed(mine)) == mine
+        assert {place for place in places if in_any_block(mine, *place)} == held(mine)
+        assert not any(held([a]) & held([b]) for a in mine for b in mine if a != b)
+        both = in_both(mine, its)
+        assert held(both) == held(mine) & held(its) and both == merged(both) == in_both(its, mine)
+        # As few as can be: one for each largest block of which all is held.
+        whole = [
+            Block(version, at << (bits[version] - length), length)
+            for version in bits for length in range(5) for at in range(1 << length)
+            if held([Block(version, at << (bits[version] - length), length)]) <= held(one)
+        ]  # fmt: skip
+        assert list(mine) == sorted(block for block in whole if not any(held([block]) < held([wider]) for wider in whole))

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from captoken import Access, Issuer, Verifier, WideningError
+from captoken._format import names
 from captoken._language.caveats import BUILT_IN, COUNTED, EARLY, NARROWING, RIGHTS, V1, BuiltIn
 from captoken._language.conditions import TaskPath
 from captoken._language.constraints import Constraint, read_constraint
+from captoken._language.data import Allowances, Columns
 from captoken._language.kinds import Excess
+from captoken._language.tool import Tools
 from captoken._writing.keywords import POSITION, LinkCaveats, MintCaveats, check_known
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
 from tests.fixtures import KEYRING, NOW, WHO, clock, data, tool
@@ -65,6 +69,8 @@ MORE_WORDS: list[tuple[dict[str, Any], list[str]]] = [
     ({"nbf": 2**53 - 1}, ["not before 9007199254740991"]),  # no calendar has it
     ({"uses": 2}, ["at most 2 uses, with all that is handed on"]),
     ({"where": {"a b": {"min": 1, "max": 5}}}, ['where "a b" is 1 to 5']),
+    ({"tools": {"f": {"a": {"in": [], "optional": True}, "b": {"max": 5}}}}, ["tool f, with b at most 5"]),
+    ({"tools": {"f": {"_": {"in": [], "optional": True}}}}, ["tool f, with no arguments"]),
     ({"where": {"a": {"in": ["\u2800x"]}}}, ['where a is "\\u2800x"']),
 ]
 
@@ -116,6 +122,91 @@ def test_people_read_each_kind_in_words_of_its_own(key: str) -> None:
 @pytest.mark.parametrize(("stated", "lines"), MORE_WORDS, ids=repr)
 def test_words_go_by_what_stands_beside_a_caveat(stated: dict[str, Any], lines: list[str]) -> None:
     assert words(stated) == lines
+
+
+def test_common_names_need_no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what nearly all links have, no full check is made: it would accept it."""
+    checked: list[object] = []
+    for check in ("pattern", "name"):
+        inner = getattr(names, check)
+        monkeypatch.setattr(names, check, lambda value, what, inner=inner: checked.append(value) or inner(value, what))
+    common = ["select", "insert", "update", "delete", "*"]
+    made("tables", ["sales", "a_1", "t" * 64])
+    made("operations", common)
+    made("allow", {"t": common})
+    assert checked == ["t"]
+    odd = ["t" * 65, "a.b", "*", "a b"]
+    made("tables", odd)
+    made("operations", ["merge"])
+    assert checked == ["t", *odd, "merge"]
+    for bad in (["\u00e4\u200d"], ["a*"], [5]):
+        with pytest.raises((TypeError, ValueError)):
+            made("tables", bad)
+    assert isinstance(made("tables", ["\u00e4"]), BuiltIn)
+
+
+def test_what_is_seen_at_a_glance() -> None:
+    for key, held, wanted, seen in (
+        ("tables", ["a", "b"], ["b", "a"], True),
+        ("tables", ["a", "b"], ["b"], True),
+        ("tables", ["a"], ["a", "b"], False),
+        ("tables", ["*"], ["a"], False),
+        ("operations", ["a", "b"], ["b"], True),
+        ("operations", ["a"], ["a", "b"], False),
+        ("operations", ["*"], ["a", "b"], True),
+        ("operations", ["a"], ["*"], False),
+        ("exp", 5, 5, True),
+        ("exp", 5, 4, True),
+        ("exp", 5, 6, False),
+        ("allow", {"a": []}, {"a": []}, False),
+    ):
+        assert made(key, held).plainly_covers(made(key, wanted)) is seen, (key, held, wanted)
+
+
+def test_an_access_without_a_table_or_tool_is_asked_as_the_empty_name() -> None:
+    """No caveat of that domain is asked about it. Should one be, no name is the empty one, and `*` holds it."""
+    for key, of_all, of_none in (
+        ("tables", ["*"], ["t"]),
+        ("operations", ["*"], ["select"]),
+        ("allow", {"*": ["*"]}, {"t": ["*"]}),
+        ("tools", {"*": {}}, {"t": {}}),
+    ):
+        assert made(key, of_all).prohibits(Access(), Situation(NOW)) is None
+        assert made(key, of_none).prohibits(Access(), Situation(NOW)) is not None
+        assert [*made(key, of_all).looks(Access())] == [*made(key, of_none).looks(Access())] == []
+    for kind, field, value in ((Allowances, "value", {"": ["*"]}), (Tools, "rules", {"": {}})):
+        caveat = kind({"t": {} if kind is Tools else ["*"]})
+        structs.force_setattr(caveat, field, value)
+        assert caveat.prohibits(Access(), Situation(NOW)) is None
+    columns = Columns({"t": ["a"]})
+    assert columns.prohibits(Access(), Situation(NOW)) is None and columns.looks(Access()) == ()
+    structs.force_setattr(columns, "value", {"": ["a"]})
+    assert columns.prohibits(Access(), Situation(NOW)) is not None
+    assert columns.looks(Access()) == ()
+    told = made("tables", ["t"]).prohibits(Access(), Situation(NOW))
+    assert told is not None and told.text == 'table  is not among ["t"]'
+
+
+def test_what_a_caveat_looks_at_is_told_with_what_it_states() -> None:
+    """Each list and constraint beside the value of the access, and nothing where none is stated or no entry matches."""
+    of_table = Access(table="a.b", operation="select", columns=["x"], attributes={"n": 1, "m": 2})
+    bare = Access(table="a.b", operation="select", attributes={"n": 1})
+    called = Access(tool="f", arguments={"p": 1, "q": 2})
+    rule = {"p": {"in": [1]}, "q": {"any": True}, "r": {"max": 5}}
+    for key, value, access, looked in (
+        ("tables", ["a.*"], of_table, [(["a.*"], "a.b")]),
+        ("operations", ["*"], of_table, [(["*"], "select")]),
+        ("allow", {"a.*": ["select"]}, of_table, [(["select"], "select")]),
+        ("allow", {"c": ["select"]}, of_table, []),
+        ("columns", {"a.*": ["x", "y"]}, of_table, [(["x", "y"], ("x",))]),
+        ("columns", {"a.*": ["x", "y"]}, bare, []),
+        ("columns", {"c": ["x"]}, of_table, []),
+        ("where", {"n": {"max": 5}, "o": {"max": 5}}, of_table, [({"max": 5}, 1)]),
+        ("tools", {"*": rule}, called, [({"in": [1]}, 1)]),
+        ("tools", {"g": rule}, called, []),
+        ("tools", {"*": {}}, called, []),
+    ):
+        assert [*made(key, value).looks(access)] == looked, (key, value)
 
 
 def test_what_a_kind_is_follows_from_its_class() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import pytest
 from captoken import Token, WideningError
 from captoken._format.encoding import b64decode, encode_json
 from captoken._language import addresses, urls
-from captoken._language.constraints import read_constraint
+from captoken._language.constraints import Range, read_constraint
 from captoken.cli import words
 from captoken.control import Operator
 from captoken.discharge import Allow, Discharger
@@ -206,6 +207,31 @@ def test_each_of_each_holds_every_list_to_its_own_bound() -> None:
         assert two.accepts(value), value
     for value in ([[1, 2, 3]], [[1], [1, 2, 3]], [[], [], [], []], [[1], 2], [[1], "ab"], [[1], None], [[6]], [[1], [[1]]], [1], [{}]):
         assert not two.accepts(value), value
+
+
+def test_what_many_values_satisfy_each_of_them_does() -> None:
+    """Whatever the kind: together they are judged as one by one, none among them, and too long lists too."""
+    values: list[Any] = [1, 5, -1, 1.5, True, False, "a", "b", "/a/b", "10.0.0.1", None, {}, [], ["a"], [[]], ["a", "b"], [1, True]]
+    kinds: list[Any] = [
+        {"any": True}, {"in": []}, {"in": ["a", 1]}, {"in": [True, 5]}, {"min": 1}, {"max": 1}, {"min": 0, "max": 5}, {"path": ["/a"]}, {"prefix": ["a"]},
+        {"cidr": ["10.0.0.0/8"]}, {"each": {"in": ["a"]}}, {"each": {"any": True}, "most": 1}, {"each": {"any": True}, "most": 0}, {"each": {"each": {"any": True}, "most": 0}},
+    ]  # fmt: skip
+    for stated in kinds:
+        one = read_constraint(stated)
+        assert one.accepts_all([]) is True
+        for many in ([value] for value in values):
+            assert one.accepts_all(many) is one.accepts(many[0]) is one.accepts_all(many * 3), (stated, many)
+        for first in values:
+            for second in values:
+                assert one.accepts_all([first, second]) is (one.accepts(first) and one.accepts(second)), (stated, first, second)
+
+
+def test_ranges_meet_at_the_higher_low_and_the_lower_high() -> None:
+    bounds = (None, 0, 1, 2)
+    for low, high, least, most in itertools.product(bounds, repeat=4):
+        met = Range(low, high).meet(Range(least, most))
+        for value in (-1, 0, 0.5, 1, 2, 3):
+            assert met.accepts(value) is (Range(low, high).accepts(value) and Range(least, most).accepts(value))
 
 
 def test_each_is_no_deeper_than_four_and_never_a_crash() -> None:

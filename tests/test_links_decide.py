@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from captoken import Access, Capability, Denied, Issuer, Token, Verifier
-from captoken._language import calls, capability, conditions, constraints, data, patterns, rights
+from captoken._language import calls, capability, checks, conditions, constraints, data, patterns, rights
 from captoken._language.caveats import BUILT_IN, V1
 from captoken._language.checks import Checks
 from captoken._language.constraints import Constraint, Range
@@ -228,6 +228,31 @@ ASKED: list[tuple[str, list[dict[str, Any]], Access | None, bool]] = [
 @pytest.mark.parametrize(("links", "asked", "permitted"), [case[1:] for case in ASKED], ids=[case[0] for case in ASKED])
 def test_a_row_permits_what_its_links_permit(links: list[dict[str, Any]], asked: Access | None, permitted: bool) -> None:
     assert row(*links).permit(asked, HERE) is permitted
+
+
+def test_each_check_of_a_row_is_told_what_is_asked_and_where() -> None:
+    told: list[Any] = []
+
+    def check(*given: Any) -> None:
+        told.append(given)
+
+    asked = Access(table="t", operation="select", tool="f")
+    late = {domain: [check] for domain in ("all", "data", "tool")}
+    assert Checks((check,), (), True, late, (), {}).permit(asked, HERE)
+    assert told == [(None, HERE), *[(asked, HERE)] * 3]
+    assert Checks((), (frozenset(("here",)),), True, {}, (), {}).permit(None, HERE)
+
+
+def test_what_a_shape_is_asked_is_put_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Link] = []
+    inner = checks.closed
+    monkeypatch.setattr(checks, "closed", lambda link, access: looked.append(link) or inner(link, access))
+    one = row({"tables": ["t"]})
+    for table in ("t", "t", "u"):
+        assert one.permit(of_table(table), HERE) is (table == "t") and len(looked) == 1
+    for _ in range(2):
+        assert not one.permit(of_tool("f"), HERE) and len(looked) == 2
+    assert one.shapes.keys() == {(True, False), (False, True)}
 
 
 def test_the_root_s_audience_is_one_more() -> None:

@@ -17,20 +17,39 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import msgspec
 import pytest
+from msgspec import structs
 
-from captoken import Access, AsyncVerifier, CaptokenError, Decision, Denied, Issuer, Keyring, Token, Verifier, proof
-from captoken._format import clocks, names, public_keys
-from captoken._format.encoding import b64encode
+from captoken import (
+    Access,
+    AsyncVerifier,
+    CaptokenError,
+    Decision,
+    Denied,
+    Issuer,
+    Keyring,
+    Token,
+    TokenFormatError,
+    Verifier,
+    proof,
+)
+from captoken._format import clocks, names, packet, primitives, public_keys, signed
+from captoken._format import text as travelling
+from captoken._format.encoding import b64decode, b64encode, encode_json, own_words
+from captoken._format.parts import Packet
+from captoken._format.root import RootRecord
+from captoken._format.spelling import escape, spelled, until
 from captoken._language.access import Caller
 from captoken._language.capability import rights_of
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.constraints import read_constraint
+from captoken._language.constraints import CONSTRAINT_KEYS, completed, read_constraint
 from captoken._language.costs import charged_once
+from captoken._language.kinds import Caveat, Situation
 from captoken._language.lineage import step
 from captoken._language.link import Lineage
 from captoken._language.links import read_link
-from captoken._language.overlay import Overlay
+from captoken._language.overlay import Overlay, delta, snapshot
 from captoken._verification.verifier import VerifierOptions
 from captoken._verification.wording import told_to_model
 from captoken._writing.keywords import UNSET
@@ -555,6 +574,85 @@ def wider() -> Iterator[str]:
     yield from attempted("too deep", lambda: child.delegate(to="another"))
 
 
+class Elsewhere(Caveat, frozen=True):
+    key = "acme:x"
+    domain = "network"  # type: ignore[assignment]
+
+
+def below() -> Iterator[str]:
+    """What the kernel says of mistakes that are refused before they come to it, and how it shows what it has."""
+    looped: list[Any] = []
+    looped.append(looped)
+    for value in (1.5, None, 2**53, {5: 1}, {"a": ()}, ["\ud800"], b"x", looped):
+        yield from attempted(f"encode_json {type(value).__name__}", lambda value=value: encode_json({"value": value}))
+    for odd in ("A", "AA==", "A+AA", "AAAA ", "AB", "\u00e9AAA"):
+        yield from attempted(f"b64decode {odd}", lambda odd=odd: b64decode(odd).hex())
+    for value in (5, "caf\u00e9", "a", "\ud800", True, 2**53, -(2**53), None):
+        yield from attempted("ext", lambda value=value: Issuer(KEYRING, clock=clock()).mint(**WHO, **SALES, ext={"acme:x": value}))
+    record = RootRecord(subject="u", agent="a", task="t", token_id=b64encode(bytes(16)), issued_at=NOW, key_id="k1", version=1)
+    for field, values in (("subject", ("a b", 5)), ("token_id", ("A" * 21 + "B",)), ("audience", ("a b", "s")), ("version", (2,)), ("task", ("a//b", "."))):
+        for value in values:
+            yield from attempted(f"root {field}", lambda field=field, value=value: structs.replace(record, **{field: value}).encode().decode())
+    for secret in ("x" * 32, bytes(31), bytes(32), bytes(range(32))):
+        yield f"problem_with: {primitives.problem_with(secret)}"
+    for key in (HOLDER, OPERATOR, "A" * 42, bytes(31), 5):
+        yield from attempted("public_bytes", lambda key=key: public_keys.public_bytes(key, "a key").hex())  # type: ignore[arg-type]
+    for odd in (bytes(63), bytes(65)):
+        yield from attempted("join", lambda odd=odd: signed.join(b"{}", odd))
+    for size in (0, 32_768):
+        yield from attempted("encode", lambda size=size: packet.encode(Packet(b"x" * size, (), bytes(32))))
+    for value in (5, "cap1_AA", "cap1d_", "cap1u_", "x" * 8193):
+        for prefix in (travelling.BOUND, travelling.UNBOUND):
+            yield from attempted(f"discharge_of {prefix}", lambda value=value, prefix=prefix: str(travelling.discharge_of(value, prefix)))
+    for value in ("cap1d_AA", "Bearer cap1_AA", "BEARER x", "cap2_AA"):
+        yield from attempted(f"packet_of {value}", lambda value=value: str(travelling.packet_of(value)))
+    one = Packet(b"i", ((b"x" * 5000, b""),), bytes(32))
+    for count in (17, 5):
+        yield from attempted("check_bundle", lambda count=count: travelling.check_bundle(one, (one,) * count))
+    facts: list[dict[str, Any]] = [
+        {"table": "t"}, {"operation": "select"}, {"columns": ["a"]}, {"arguments": {}}, {"table": "t", "operation": "select", "columns": ["*"]},
+        *({"tool": "f", "arguments": {"a": value}} for value in (float("nan"), (), {5: 1}, "\ud800", {"\ud800": 1}, looped, [*range(8), ()], {**dict.fromkeys("abcdefgh", 1.5), "i": ()})),
+        *({"attributes": {"a": value}} for value in (float("inf"), {1}, "\ud800", looped)), {"cost": {"eur": 1.0}}, {"cost": {"eur": -1}}, {"cost": {"e r": 1}},
+    ]  # fmt: skip
+    for given in facts:
+        yield from attempted("Access", lambda given=given: Access(**given))
+    for access in (Access(), Access(table="t", operation="select", columns=[]), Access(tool="f", attributes={"\u00e9": 1}, cost={"eur": 1, "dm": 2})):
+        yield f"{access.summary}; {access.needed_text()}; {access.needed()}"
+    for stated in (5, {}, {"most": 1}, {"in": [1], "max": 5}, {"min": 2, "max": 1}, {"each": {"any": True}, "most": -1}, {"any": False}):
+        yield from attempted("read_constraint", lambda stated=stated: read_constraint(stated))
+    for key in sorted(CONSTRAINT_KEYS):
+        yield from answers(f"read_constraint {key}", lambda odd, key=key: read_constraint({key: odd}), (5, "x", [5], [""], {}, -1, 2**53, None, True))
+    for depth in (3, 4):
+        rule: Any = {"in": ["a"]}
+        for _ in range(depth + 1):
+            rule = {"each": rule}
+        yield from attempted(f"each in each {depth}", lambda rule=rule: str(read_constraint(rule).words()))
+    for read in ({"each": {"any": True}, "most": 0}, {"each": {"in": []}}, {"each": {"max": 5}, "most": 2}, {"min": 1}, {"min": 1, "max": 2}, {"prefix": ["a"]}):
+        yield f"words of {read}: {read_constraint(read).words()}"
+    yield from attempted("a max alone", lambda: completed({"max": -1}, read_constraint({"any": True})))
+    caused = ValueError("ours")
+    caused.__cause__ = ValueError("theirs")
+    wrapped = msgspec.ValidationError("theirs")
+    wrapped.__cause__ = TypeError("ours")
+    for error in (caused, wrapped, msgspec.ValidationError("theirs"), UnicodeError("theirs"), TokenFormatError("ours"), RecursionError("theirs")):
+        yield f"own_words: {own_words(error)}; {own_words(error, 'other')}"
+    for own in (Elsewhere, 5, Caveat):
+        yield from attempted("Vocabulary", lambda own=own: Vocabulary(own))  # type: ignore[arg-type]
+    yield f"{Caveat(5).prohibits(Access(), Situation(0))}; {Vocabulary(Region, type('B', (Region,), {'key': 'acme:b'}))!r}"
+    seen = Overlay.open(snapshot(OPERATOR, [], seq=1, issued_at=NOW), [OPERATOR.public])
+    for seq, at, life in ((2**53, NOW, 5), (2, 2**53, 5), (2, NOW, 2**53), (2**53 - 1, NOW, 5), (2, 2**53 - 6, 5)):
+        yield from attempted(f"snapshot {seq}", lambda seq=seq, at=at, life=life: snapshot(OPERATOR, [], seq=seq, issued_at=at, life=life))
+        yield from attempted(f"delta {seq}", lambda seq=seq, at=at, life=life: str(len(delta(OPERATOR, seen, drop=[], add=[], seq=seq, issued_at=at, life=life))))
+    yield from attempted("Overlay.open", lambda: Overlay.open("x", [OPERATOR.public]))  # type: ignore[arg-type]
+    yield repr(seen)
+    for end in (NOW - 3700, NOW - 1, NOW, NOW + 1, NOW + 90_061, 1 << 60):
+        yield f"until: {until(end, NOW)}"
+    for char in ("\n", "\x1b", "\x7f", "\x80", "\xa0", "\u2028", "\U000e0100", "\\", "\u00ff", "\u0100"):
+        yield f"escape: {escape(char)}"
+    for size in (79, 80, 81):
+        yield f"shown: {names.shown('x' * (size - 2))}; spelled: {spelled('x' * (size + 38))}"
+
+
 def vectors() -> Iterator[str]:
     """Why each vector fails that does, once for each family: of what is not written by us, but by others."""
     place, begun = adapter._place, CaptokenError.__init__
@@ -585,7 +683,7 @@ def left(token: Token | str) -> str:
     return f"{parsed.unverified.capability.json()}"
 
 
-PARTS = (vectors, decisions, models, words, ill, failing, shown, standing, mistakes, given, wider)
+PARTS = (vectors, decisions, models, words, ill, failing, shown, standing, mistakes, given, wider, below)
 
 
 def transcript(part: Callable[[], Iterator[str]]) -> str:

@@ -434,6 +434,17 @@ def test_all_that_refuses_is_told_and_a_revocation_first() -> None:
     assert [refusal.code for refusal in world.check(token).refusals] == ["revoked", "narrowed", "narrowed"]
 
 
+def test_narrowings_that_are_too_much_are_not_judged() -> None:
+    """Nor are those beside them, which would refuse: a revocation alone is told beside it, and first."""
+    world, token = World(), mint(unrestricted=True)
+    world.operator.narrow(token=token.token_id, where={"x": {"each": {"min": 0}}}, why="one")
+    much, more = Access(attributes={"x": [-1] * 9}), Access(attributes={"x": [-1] * 27_000})
+    assert [refusal.code for refusal in world.check(token, much).refusals] == ["narrowed"]
+    assert [refusal.code for refusal in world.check(token, more).refusals] == ["too_much_work"]
+    world.operator.revoke(token=token.token_id, why="two")
+    assert [refusal.code for refusal in world.check(token, more).refusals] == ["revoked", "too_much_work"]
+
+
 def test_authenticate_asks_of_a_narrowing_what_needs_no_access() -> None:
     """A narrowing to a table leaves the token genuine; one to a past moment does not."""
     world, token = World(), mint()

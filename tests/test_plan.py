@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from captoken import (
     Access,
@@ -638,7 +639,12 @@ def test_rotation_reaches_a_running_server() -> None:
 
 def test_decisions_are_values() -> None:
     made = verifier().check(mint(), data("hr"))
-    assert isinstance(made, Decision) and made == verifier().check(mint(), data("hr"))
+    again = verifier().check(mint(), data("hr"))
+    assert isinstance(made, Decision) and made == again and (made != again) is False and made.id != again.id
+    for field in set(made.__struct_fields__) - {"id"}:
+        other = structs.replace(made, **{field: "another"})
+        assert made != other and (made == other) is False, field
+    assert made != "denied" and (made == "denied") is False
 
 
 def test_what_an_embedder_says_of_covering_decides_nothing() -> None:

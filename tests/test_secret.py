@@ -18,6 +18,7 @@ from nacl.signing import SigningKey
 from captoken._format import primitives
 from captoken._format.encoding import b64encode
 from captoken._format.public_keys import KEY_CHARS, exchange_key, signing_key
+from captoken._format.sealed import SealedValue
 from captoken.errors import KeyringError
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
 from captoken.keys import secret as keys
@@ -268,6 +269,17 @@ def test_an_hmac_is_that_of_the_standard_library_whatever_the_key(length: int) -
     """A key of more than a block is hashed first, and one of just a block is not (RFC 2104)."""
     key = bytes(range(200))[:length]
     assert primitives.hmac_sha256(key, b"message") == hmac.digest(key, b"message", "sha256")
+
+
+def test_what_holds_a_secret_shows_its_kind_alone() -> None:
+    class Held(SealedValue, frozen=True, eq=False):
+        value: str
+
+    held = Held("s3cret")
+    assert repr(held) == str(held) == "<Held>" and copy.copy(held) is held and copy.deepcopy([held])[0] is held
+    assert held != Held("s3cret") and (held != held) is False
+    with pytest.raises(TypeError, match="a Held is not pickled: it holds secrets"):
+        pickle.dumps(held)
 
 
 def test_who_pickles_a_secret_is_told_which_it_is() -> None:

@@ -198,6 +198,17 @@ def test_writers_write_what_readers_read(made: Packet, problem: str | None) -> N
         refused(text.packet_of, text.text_of(made))
 
 
+def test_a_text_is_made_for_its_length_only_where_that_is_near_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above three quarters of it, by the bytes that have to be spelled."""
+    made: list[Packet] = []
+    inner = text.text_of
+    monkeypatch.setattr(text, "text_of", lambda packet: made.append(packet) or inner(packet))
+    # Of 11 bytes in the root record: 4,608 bytes are 6,144 characters, three quarters of 8,192.
+    for size, looks in ((9, 0), (4597, 0), (4598, 1), (6079, 2)):
+        text.check_limits(packet(size=size))
+        assert len(made) == looks
+
+
 def test_a_bundle_is_written_if_it_is_read() -> None:
     """Sixteen discharges and 32,768 characters: at the limit it passes, past it LimitError lists the costs."""
     text.check_bundle(TOKEN, (ANSWER,) * 16)

@@ -20,6 +20,20 @@ TOOLS = {"tools": {"search": {"q": {"any": True}, "limit": {"max": 10, "min": 0,
 FREE = {"unrestricted": True}
 
 
+@pytest.mark.parametrize("cause", ["", "by name"])
+def test_what_is_told_of_a_wish_is_cut_and_what_to_do_is_not_lost(cause: str) -> None:
+    """1,500 characters of what was asked and held, and 500 of what to do."""
+    told = str(WideningError("tables", "a" * 3000, "b", "c", "d" * 600, cause=cause))
+    if cause:
+        assert told == f"tables: {'d' * 500}; asked for '{'a' * 1489}"
+    else:
+        before = "tables: more than the token holds; asked for '"
+        assert told == f"{before}{'a' * (1500 - len(before))}; {'d' * 500}"
+    short = str(WideningError("aud", 1, 2, 3, "do this", cause=cause))
+    compared = "asked for 1, it holds 2"
+    assert short == (f"audience: do this; {compared}" if cause else f"audience: more than the token holds; {compared}, too much is 3; do this")
+
+
 def written(token: Token) -> dict[str, Any]:
     """The last link, as JSON, without the nonce that goes with what is counted."""
     stated: dict[str, Any] = json.loads(token.unverified.bodies[-1])

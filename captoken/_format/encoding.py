@@ -94,7 +94,7 @@ def b64encode(data: bytes) -> str:
     b64encode(b"\\xfb\\xff")    # "-_8"
     """
     standard = binascii.b2a_base64(data, newline=False)
-    return standard.translate(_TO_URL).rstrip(b"=").decode("ascii")
+    return standard.translate(_TO_URL).rstrip(b"=").decode()
 
 
 _PLUS, _SLASH, _EQUALS = b"+/="
@@ -113,7 +113,7 @@ def b64decode(text: str) -> bytes:
     # The decoder knows the standard alphabet, and is strict there. It takes what stands for `-`
     # and `_`, so what the text has of the standard alphabet itself is refused below.
     try:
-        raw = text.encode("ascii")
+        raw = text.encode()  # what is not ASCII is foreign to the decoder
         standard = raw.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[len(raw) % 4]
         data = binascii.a2b_base64(standard, strict_mode=True)
     except ValueError:  # both binascii.Error and UnicodeEncodeError

@@ -41,7 +41,7 @@ def label(purpose: str) -> bytes:
 
     Every label ends in a zero byte, which no purpose has, so that none is the start of another.
     """
-    return b"captoken/v1 " + purpose.encode("ascii") + b"\0"
+    return b"captoken/v1 " + purpose.encode() + b"\0"
 
 
 # The labels of this file. Others stand where their purpose is.
@@ -136,7 +136,7 @@ def audience_key(key: bytes, audience: str) -> bytes:
 
     Whoever has it can forge for that audience and no other.
     """
-    return mac(key, _AUDIENCE + audience.encode("ascii"))
+    return mac(key, _AUDIENCE + audience.encode())
 
 
 def hkdf(salt: bytes, secret: bytes, info: bytes) -> bytes:

@@ -20,7 +20,7 @@ def join(body: bytes, signature: bytes) -> bytes:
     """
     if len(signature) != _SIGNATURE_BYTES:
         raise ValueError(f"a signature is {_SIGNATURE_BYTES} bytes, not {len(signature)}")
-    return body + b"." + b64encode(signature).encode("ascii")
+    return body + b"." + b64encode(signature).encode()
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
@@ -37,8 +37,8 @@ def split(data: bytes) -> tuple[bytes, bytes]:
     tail = data[-TAIL_BYTES:]
     if len(tail) != TAIL_BYTES or tail[:1] != b".":
         raise EncodingError("no full stop and signature at its end")
-    # Latin-1 reads every byte as one character; what is not base64url is refused as such.
-    return body, b64decode(tail[1:].decode("latin-1"))
+    # What is not UTF-8 becomes a character that is no base64url, and is refused as such.
+    return body, b64decode(tail[1:].decode(errors="replace"))
 
 
 def body_of(data: bytes) -> bytes:

@@ -107,9 +107,9 @@ def escape(text: str) -> str:
 
 def _escaped(char: str) -> str:
     """The number of a character, as Python spells it: `\\xNN`, `\\uNNNN` or `\\UNNNNNNNN`."""
-    if ord(char) > 0xFF:
-        return char.encode("unicode_escape").decode()
-    return f"\\x{ord(char):02x}"
+    if char.isascii():  # also where Python has a letter for it, as for a line feed
+        return f"\\x{ord(char):02x}"
+    return char.encode("unicode_escape").decode()
 
 
 def is_visible(char: str) -> bool:

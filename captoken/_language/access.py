@@ -77,17 +77,18 @@ def _value(value: Any, what: str) -> Any:
             raise NotFinite(f"{what} is not a finite number")
         return value
     # Copied level by level. A tuple or a set is no JSON value, and is refused below.
-    if (kind is list or kind is dict) and not value:
-        return kind()
     if kind is list:
-        return _items([*value], what)
+        return _items([*value], what) if value else []
     if kind is dict:
-        copied = dict(value)
-        # A small one item by item, and so a key that is no string: that raises.
-        if len(copied) < _FEW or not _are_strings(copied):
-            return {_key(key, what): _value(item, what) for key, item in copied.items()}
-        return dict(zip(copied, _items([*copied.values()], what), strict=True))
+        return _object(dict(value), what) if value else {}
     raise TypeError(f"{what} holds a {kind.__name__}, which is no JSON value")
+
+
+def _object(copied: dict[Any, Any], what: str) -> dict[str, Any]:
+    """An object, each item a copy: a small one item by item, and so a key that is no string."""
+    if len(copied) < _FEW or not _are_strings(copied):
+        return {_key(key, what): _value(item, what) for key, item in copied.items()}
+    return dict(zip(copied, _items([*copied.values()], what), strict=True))
 
 
 def _items(values: list[Any], what: str) -> list[Any]:

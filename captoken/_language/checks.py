@@ -146,9 +146,12 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
         return tuple(asked)
 
 
+_CLOSED = object()  # any answer but None refuses
+
+
 def _refuses(access: Any, situation: Situation) -> object:
     """The check of a shape that a link closes."""
-    return True
+    return _CLOSED
 
 
 def _each_once(caveats: list[Caveat]) -> Iterable[Caveat]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -46,6 +47,8 @@ from captoken._language.reasons import Reason
 from captoken._language.values import a_list, an_integer, an_object, not_empty
 
 Now = Callable[[], int]  # seconds since the epoch, asked for only where they are needed
+
+_value = attrgetter("value")
 
 
 def _where(given: Any, now: Now, look_up: LookUp) -> Any:
@@ -216,7 +219,7 @@ class AtMost(BuiltIn, frozen=True):
 
         `other` is of the same class, as in every meet of two caveats of one key.
         """
-        smaller: AtMost = self if self.value <= other.value else other
+        smaller: AtMost = min(self, other, key=_value)
         return smaller
 
     def covers(self, other: Any) -> bool:
@@ -382,7 +385,7 @@ class NotBefore(BuiltIn, frozen=True):
 
         From then on both hold, and at no time before.
         """
-        later: NotBefore = self if self.value >= other.value else other
+        later: NotBefore = max(self, other, key=_value)
         return later
 
     def excess(self, wanted: Any) -> Excess:

@@ -772,17 +772,12 @@ def _scalar(value: Any) -> Typed:
     return is_boolean, value
 
 
-def _order(item: Typed) -> tuple[int, str | int]:
-    """Booleans, then integers, then strings: an order for lists that mix them.
+def _order(item: Typed) -> tuple[str, str | int]:
+    """Booleans, then integers, then strings, as their types are called: bool, int, str.
 
-    Python cannot compare a string with an integer, so that sorting needs the first number.
+    Python cannot compare a string with an integer, so that sorting needs the type first.
     """
-    is_boolean, value = item
-    if is_boolean:
-        return 0, value
-    if isinstance(value, str):
-        return 2, value
-    return 1, value
+    return type(item[1]).__name__, item[1]
 
 
 # --- paths ----------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class Tables(BuiltIn, frozen=True):
 
     def plainly_covers(self, other: Any) -> bool:
         """Does it list every pattern of the other? Whether one lies inside another is not asked."""
-        return self.value == other.value or set(self.value).issuperset(other.value)
+        return set(self.value).issuperset(other.value)
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line, for its operations as well where the link names them.
@@ -168,9 +168,7 @@ class Operations(BuiltIn, frozen=True):
 
     def plainly_covers(self, other: Any) -> bool:
         """Does it list `*`, or every operation of the other?"""
-        if "*" in self.value or self.value == other.value:
-            return True
-        return set(self.value).issuperset(other.value)
+        return "*" in self.value or set(self.value).issuperset(other.value)
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """A line of its own, unless the line of `tables` has said it already."""
@@ -233,10 +231,10 @@ class Allowances(BuiltIn, frozen=True):
         )
 
     def looks(self, access: Access) -> Iterable[Looked]:
-        operations = patterns.decided(self.value, access.table or "", None)
-        if access.table is None or operations is None:
+        if access.table is None:
             return ()
-        return ((operations, access.operation),)
+        operations = patterns.decided(self.value, access.table, None)
+        return () if operations is None else ((operations, access.operation),)
 
     # For writers and people: no verifier asks what follows.
 
@@ -337,10 +335,10 @@ class Columns(BuiltIn, frozen=True):
         )
 
     def looks(self, access: Access) -> Iterable[Looked]:
-        columns = patterns.decided(self.value, access.table or "", None)
-        if access.columns is None or columns is None:
+        if access.table is None or access.columns is None:
             return ()
-        return ((columns, access.columns),)
+        columns = patterns.decided(self.value, access.table, None)
+        return () if columns is None else ((columns, access.columns),)
 
     # For writers and people: no verifier asks what follows.
 

@@ -74,10 +74,9 @@ class SelectorFacts(msgspec.Struct, frozen=True):
 def _tasks_above(task: str) -> list[str]:
     """Of `a/b/c`: `a/b` and `a`. An entry on any of these is on the task too."""
     above: list[str] = []
-    at = task.rfind("/")
-    while at > 0:
-        above.append(task[:at])
-        at = task.rfind("/", 0, at)
+    while "/" in task:
+        task = task.rpartition("/")[0]
+        above.append(task)
     return above
 
 

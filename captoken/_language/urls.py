@@ -281,10 +281,10 @@ def _wider_places(place: _Place) -> Iterator[_Place]:
         ("https", "", "x.a.b.c")     # with *.a.b.c, *.b.c and *.c
     """
     scheme, port, host = place
-    at = host.find(".", 2 if host[0] == "*" else 0)
-    while at >= 0:
-        yield scheme, port, f"*{host[at:]}"
-        at = host.find(".", at + 1)
+    rest = host.removeprefix("*.")
+    while "." in rest:
+        rest = rest.partition(".")[2]
+        yield scheme, port, f"*.{rest}"
 
 
 def _wider_paths(path: str) -> Iterator[str]:
@@ -293,13 +293,12 @@ def _wider_paths(path: str) -> Iterator[str]:
     list(_wider_paths("/a/b"))    # "/a/", "/a", "/"
     """
     # The slash at the end of a path is a segment of its own, an empty one.
-    at = len(path)
-    while at > 0:
-        at = path.rfind("/", 0, at)
-        if at + 1 < len(path):
-            yield path[: at + 1]
-        if at > 0:
-            yield path[:at]
+    while path:
+        path, _, last = path.rpartition("/")
+        if last:
+            yield f"{path}/"
+        if path:
+            yield path
 
 
 def _of_both(

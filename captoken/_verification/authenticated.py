@@ -221,8 +221,7 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         done it in its name, and nothing in the chain would show (28.7).
         """
         own = self.own_links
-        bound_at = (at for at, link in enumerate(own) if link.key is not None)
-        first = next(bound_at, 0)
+        first = next(at for at, link in enumerate(own) if link.key is not None)
 
         # Whose is the first key? The issuer's word, or that of whoever handed on to it.
         handed_on = any(link.receiver is not None for link in own[: first + 1])

@@ -126,9 +126,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             return NotImplemented
         return _without_id(self) == _without_id(other)
 
-    # Written out, since a struct would else compare all its fields.
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+    # The opposite of `==`: a struct has one of its own, which would compare all its fields.
+    __ne__ = object.__ne__
 
     def __bool__(self) -> bool:
         """True for `allowed`, and for no other code."""

@@ -101,7 +101,8 @@ def authenticate(
     if type(text) is str and len(text) <= memory.longest:
         bare, proof_part = split_proof(text)
         if memory.texts.came_before(hash(bare)):
-            digest, characters = primitives.sha256(bare.encode("utf-8", "surrogatepass")), len(bare)
+            spelled = bare.encode(errors="surrogatepass")
+            digest, characters = primitives.sha256(spelled), len(bare)
             genuine = _recalled(memory.texts.get(digest), proof_part, keys)
             if genuine is not None:
                 return genuine

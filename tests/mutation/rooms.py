@@ -43,8 +43,8 @@ def kernel() -> list[str]:
 # And what is too much work is a decision of its own, which vectors hold.
 KERNEL = Room(
     kernel(),
-    [*CORE.tests, "tests/test_links_decide.py"],
-    "not memory and not makes_no_work and not works_no and not all_there_are",
+    [*CORE.tests, *(f"tests/test_{name}.py" for name in ("links_decide", "memory"))],
+    "(not memory or test_memory) and not makes_no_work and not works_no and not all_there_are",
 )
 
 # Of the guards of databases, what decides: not how rows travel, nor what a block counts.
