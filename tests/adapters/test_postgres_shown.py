@@ -20,12 +20,16 @@ import pytest
 
 from captoken import Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters.postgres import Role, apply_plan, guarded
+from captoken.control import Feed, Operator
 from captoken.errors import GuardError, StatementError
+from captoken.keys import OperatorKey
+from captoken.stores.memory import MemorySnapshots
 
 from ..longer import drawing, times
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 NOW = 1_764_061_200
+OPERATOR = OperatorKey.generate()
 
 # In « » is what one of the two databases has alone.
 SCHEMA = """
@@ -255,6 +259,39 @@ def test_each_statement_gives_what_it_gives_where_there_is_nothing_else(worlds: 
             apart.append(f"{sql}\n    {bare}\n    {came}")
     assert not apart, f"{len(apart)} of {len(statements)}:\n" + "\n".join(apart)
     assert ran > 150 and len(statements) - ran > 30
+
+
+@pytest.mark.parametrize("sql", ["select * from customers where id = 1 for update", "select c.name from customers c, tags t where c.id = 1 for update of c"])
+def test_a_lock_on_what_is_shown_is_one_on_the_rows_of_the_table(worlds: Worlds, postgres_server: Any, sql: str) -> None:
+    conninfo = postgres_server.conninfo.replace("dbname=postgres", "dbname=shown_full")
+    with psycopg.connect(conninfo) as other, guarded(worlds.full, worlds.grant) as db:
+        assert db.execute(sql).rowcount > 0
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute("select id from customers where id = 1 for update nowait")
+        other.rollback()
+        assert other.execute("select id from customers where id = 2 for update nowait").fetchall() == [(2,)]
+
+
+def test_a_grant_that_is_narrowed_is_shown_less_by_the_statement_after_its_denial(worlds: Worlds) -> None:
+    """What was found of a grant is kept with it, and never what it permits."""
+    store = MemorySnapshots()
+    operator = Operator(OPERATOR, store, by="ops", clock=lambda: NOW)
+    operator.renew()
+    feed = Feed(store, [OPERATOR.public], every=0, clock=lambda: NOW)
+    token = Issuer(KEYRING, clock=lambda: NOW).mint(subject="user:jane", agent="analyst", task="t", allow={"customers": ["select"]}, columns=COLUMNS)
+    grant = Verifier(KEYRING, clock=lambda: NOW, overlay=feed).authenticate(token.serialize())
+    with guarded(worlds.full, grant) as db:
+        assert db.execute("select * from customers").columns == ("id", "name", "city")
+    operator.narrow(task="t", columns={"customers": ["id", "name"]}, why="odd")
+    with guarded(worlds.full, grant) as db:
+        with pytest.raises(Denied) as denied:
+            db.execute("select * from customers")
+        assert denied.value.code == "narrowed"
+        assert db.execute("select * from customers").columns == ("id", "name")
+    with guarded(worlds.full, Verifier(KEYRING, clock=lambda: NOW, overlay=feed).authenticate(token.serialize())) as db:
+        assert db.execute("select c.* from customers c").columns == ("id", "name")
+        with pytest.raises(StatementError, match="42703, at city"):
+            db.execute("select city from customers")
 
 
 # --- what tries to find out what is hidden ---

@@ -49,6 +49,10 @@ Use: TypeAlias = tuple[Table, str]  # a table, and what is done with it
 View: TypeAlias = tuple[tuple[Table, tuple[str, ...]], ...]
 
 
+# With which columns a grant permits what; None: with any. By the assessor whose tables these are.
+Permissions: TypeAlias = "dict[Assessor, dict[Use, tuple[str, ...] | None]]"
+
+
 class Reading(NamedTuple):
     """What a text says by itself, of no database and no token."""
 

@@ -69,8 +69,10 @@ class Block:
         self._max_rows = max_rows
         self._functions = _functions(functions)
 
+        told = told_of(grant, connection)
+        self._permissions = told.permissions
         opening = Opening(
-            told_of(grant, connection),
+            told,
             timeout,
             calls_functions=bool(self._functions),
         )
@@ -118,6 +120,7 @@ class Block:
             self._caller,
             assessor,
             self._max_rows,
+            self._permissions,
         )
         self._runner = Runner(
             self.connection,

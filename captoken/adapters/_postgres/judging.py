@@ -30,10 +30,17 @@ from captoken._format.errors import GuardError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._costed_grant import CostedGrant
-from captoken.adapters._postgres.assessment import Assessment, Assessor, Use, View, type_refused
+from captoken.adapters._postgres.assessment import (
+    Assessment,
+    Assessor,
+    Permissions,
+    Use,
+    View,
+    type_refused,
+)
 from captoken.adapters._postgres.faults import mistaken
 from captoken.adapters._postgres.logins import forget
-from captoken.adapters._postgres.names import access_to
+from captoken.adapters._postgres.names import WITH_COLUMNS, access_to
 from captoken.adapters._postgres.text import Table
 from captoken.adapters._postgres.wire import Connection, ErrorReport
 from captoken.adapters._usage_meter import UsageMeter
@@ -55,6 +62,9 @@ _NAMES_OBJECTS = (
     "57",  # what the operator does
 )
 
+
+# How many tables are remembered of a grant, each by what is done with it.
+_MOST_USES = 1_000
 
 # Whether a function writes (`execute`), nobody knows before it did.
 _WRITES = frozenset(("insert", "update", "delete"))
@@ -90,6 +100,7 @@ class Judge:
         caller: Caller | None,
         assessor: Assessor,
         max_rows: int,
+        permissions: Permissions,
     ) -> None:
         self._connection = connection
         self._grant = grant
@@ -97,8 +108,10 @@ class Judge:
         self._assessor = assessor
         self._max_rows = max_rows
 
-        # What was found of it: with which columns it permits what (`_view`).
-        self._shown: dict[Use, tuple[str, ...] | None] = {}
+        # With which columns it permits what, as far as it was asked (`_view`). What a caller may is
+        # the caller's.
+        self._permissions = permissions if caller is None else {}
+        self._shown = self._asked_before()
 
     # --- before a statement is sent ---
 
@@ -119,7 +132,12 @@ class Judge:
         found = self._assess(sql)
 
         # The one question that counts, about all of it.
-        meter = self._take(found.accesses)
+        try:
+            meter = self._take(found.accesses)
+        except Denied:
+            # What was found before may hold no more: the grant can be narrower since.
+            self._shown.clear()
+            raise
         decision = meter.decision or self._check_alive()
         return self._permitted(found, decision, meter)
 
@@ -137,7 +155,7 @@ class Judge:
         recorded.
         """
         self._assessor = assessor
-        self._shown.clear()
+        self._shown = self._asked_before()
         found = self._assess(sql)
         decision = self._grant.recheck(found.accesses, caller=self._caller)
         if not decision:
@@ -153,12 +171,22 @@ class Judge:
             self._look_closer(found)
         return found
 
+    def _asked_before(self) -> dict[Use, tuple[str, ...] | None]:
+        """What was found of the grant by this catalog. What was found by another one is no use."""
+        if self._assessor not in self._permissions:
+            self._permissions.clear()
+            self._permissions[self._assessor] = {}
+        return self._permissions[self._assessor]
+
     def _view(self, uses: Iterable[Use]) -> View:
         """Which columns the grant permits, of each table of a statement that it restricts.
 
         Each column is asked about by itself, so that it is the links that decide. What was found
-        is kept for the block. Whether it holds still, the question about the statement says.
+        is kept for the grant. Whether it holds still, the question about the statement says.
         """
+        # The names are an agent's: how many are kept is bounded.
+        if len(self._shown) > _MOST_USES:
+            self._shown.clear()
         found: dict[Table, tuple[str, ...]] = {}
         for use in uses:
             if use not in self._shown:
@@ -177,7 +205,10 @@ class Judge:
         decision = self._grant.recheck([whole] if whole else [], caller=self._caller)
         if decision:
             return None
-        if decision.code != "column" or operation == "delete":
+        # Is it for the columns? Whoever says no to that, an operator too, permits it with none.
+        if whole is not None and operation in WITH_COLUMNS:
+            decision = self._rechecked(access_to(table, operation, ()) or whole)
+        if not decision:
             self._deny(decision)
         return tuple(
             column

@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 from captoken._language.links import words_of
 from captoken._verification.decision import Decision
 from captoken._verification.grant import Grant
+from captoken.adapters._postgres.assessment import Permissions
 from captoken.adapters._postgres.names import quoted
 from captoken.adapters._postgres.wire import Command
 
@@ -201,12 +202,15 @@ class Told(NamedTuple):
     # Could it write (rule 2)?
     may_write: bool
 
+    # With which columns it permits what, as far as it was asked (`judging`).
+    permissions: Permissions
+
 
 def told_of(grant: Grant, connection: Any) -> Told:
     """What the database is told of it."""
     kept: Told | None = vars(connection).get(_KEPT_AS)
     if kept is None or kept.grant is not grant:
-        kept = Told(grant, _facts(grant), _may_write(grant))
+        kept = Told(grant, _facts(grant), _may_write(grant), {})
         vars(connection)[_KEPT_AS] = kept
     return kept
 
