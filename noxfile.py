@@ -100,7 +100,11 @@ def properties(session: nox.Session) -> None:
 def hidden(session: nox.Session) -> None:
     """100,000 statements on databases that differ in all that is hidden: every answer is alike."""
     prepare(session)
-    tests = ["tests/adapters/test_sqlite_hidden.py", "tests/adapters/test_postgres_told.py"]
+    tests = [
+        "tests/adapters/test_sqlite_hidden.py",
+        "tests/adapters/test_sqlite_granted.py",
+        "tests/adapters/test_postgres_told.py",
+    ]
     session.run("pytest", "-n", "auto", *tests, env=drawn(min(TIMES, 70)))
 
 

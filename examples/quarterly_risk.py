@@ -15,6 +15,7 @@ from typing import Any
 
 from captoken import Access, Caller, Denied, Issuer, Keyring, Token, Verifier, WideningError
 from captoken.adapters.sqlite import guarded
+from captoken.errors import StatementError
 from captoken.testing import FixedClock
 
 # --- The company's database, and the two servers that stand before its resources ------------------
@@ -86,6 +87,9 @@ def refused(
         if first.link is not None:
             where = f"link {first.link}, added by {first.added_by}"
         print(f"      {code:<15}{where}: {first.text}")
+    except StatementError as error:  # to the database, what is not granted of a table is not there
+        assert error.code == code, error
+        print(f"      {code:<15}the database: {error.for_model()}")
     else:
         raise AssertionError(f"this should have been refused: {arguments}")
 
@@ -166,7 +170,7 @@ print("\nRefused")
 refused("table", query, sales_agent, "select salary from hr")
 refused("table", query, market_agent, "select sum(amount) from sales")  # its sibling's table
 refused("table", query, market_agent, "select count(*) from market.moves natural join hr")
-refused("column", query, sales_agent, "select customer from sales")
+refused("name", query, sales_agent, "select customer from sales")
 refused("operation", query, sales_agent, "update sales set overdue = 0")
 refused("argument", lookup, filings_agent, "Alder", 40)
 refused("domain", lookup, market_agent, "Alder", 20)  # its link names tables, and so closes tools

@@ -19,6 +19,7 @@ from sqlalchemy.schema import CreateTable
 
 from captoken import Denied, Grant, Issuer, Keyring, Verifier, current
 from captoken.adapters.sqlalchemy import guarded, guarded_engine
+from captoken.errors import StatementError
 
 
 class Base(DeclarativeBase):
@@ -85,6 +86,8 @@ class TextToSQL:
                 return f"{result.rowcount} rows"
         except Denied as denied:
             return denied.decision.for_model()
+        except StatementError as error:
+            return error.for_model()
 
 
 class Model:
@@ -171,8 +174,8 @@ def main(path: Path) -> None:
         print(f"    one order more, {total} cents in all")
         try:
             session.scalars(select(Customer)).all()
-        except Denied as denied:
-            print(f"    select(Customer): {denied.decision.refusals[0].text}")
+        except StatementError as error:
+            print(f"    select(Customer): {error.for_model()}")
         print(f"    select(Customer.name): {session.scalars(select(Customer.name)).all()}")
     engine.dispose()
 

@@ -45,7 +45,8 @@ KEY_LINES = {
     ],
     "quarterly_risk.py": [
         "Cedar: going concern in doubt; rated B-  (filings-agent)",
-        "  sales-agent: select customer from sales\n      column         link 1, added by orchestrator",
+        "  sales-agent: select customer from sales\n      name           the database: A name in the statement stands for nothing",
+        "(at customer). Nothing was done. sales has region, amount, overdue here.",
         "  filings-agent: lookup(Alder, 40)\n      argument       link 1, added by orchestrator",
         "bad_signature  the verifier",
         "caller         the verifier: mallory calls with the token of sales-agent",
@@ -169,7 +170,7 @@ KEY_LINES = {
         "with a token of its own making: The token was not accepted.",
     ],
     "sqlalchemy_agent.py": [
-        "Not permitted: some of the columns asked for in table customers.",
+        "(at email). Nothing was done. customers has id, name here.",
         "[('Alder', 2000), ('Birch', 4100)]",
         "select region from orders union all select name || cents from salaries\n        Not permitted: table salaries is not among",
         "update orders set cents = 0\n        Not permitted: operation update on table orders",
@@ -287,7 +288,7 @@ def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):
         "└── orchestrator  15m",
         "        └── reader-agent  1m",
         "table  link 1, added by orchestrator: no operation is allowed on table sales",
-        "column  link 1, added by orchestrator: columns",
+        "quarter, region, amount, overdue here.",
         "argument  link 1, added by orchestrator",
         "caller  the verifier: mallory calls with the token of sales-agent",
         "╭─ Quarterly risk report, Q3",
@@ -296,7 +297,7 @@ def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):
         "revoked  the verifier: revoked by operator at",
         "└── orchestrator, issued  2 allowed, 1 refused",
         "    └── publisher-agent, vouched  1 allowed, 5 refused",
-        "records                   78  61 decisions, 16 tokens described, 1 signature",
+        "records                   77  60 decisions, 16 tokens described, 1 signature",
         "1 mint, 5 hand-overs, 0 requests to an issuer",
         "the time: the clock is put forward",
         "captoken docs tools ",
@@ -307,7 +308,7 @@ def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):
 def test_the_demo_tells_its_story_as_data(tmp_path):
     story = json.loads(demo("--json", folder=tmp_path))
     calls = story["calls"]
-    codes = "allowed table column operation argument widening bad_signature caller wrong_audience expired"
+    codes = "allowed table name operation argument widening bad_signature caller wrong_audience expired"
     bound = "missing_discharge proof_missing bad_proof replayed revoked"
     assert {call["code"] for call in calls} == {*codes.split(), *bound.split()}
     assert all(call["allowed"] == (call["code"] == "allowed") == call["expected"] for call in calls)
@@ -319,7 +320,8 @@ def test_the_demo_tells_its_story_as_data(tmp_path):
     refused = {call["tried"]: call for call in calls if not call["allowed"]}
     assert refused["select count(*) from market.moves natural join hr"]["link"] == 0
     assert refused["select salary from hr, after writing itself a link for hr"]["also"] == [1, 2]
-    assert refused["select customer, overdue from sales"]["added_by"] == "orchestrator"
+    assert refused["select customer, overdue from sales"]["code"] == "name"
+    assert "sales has quarter, region, amount, overdue here" in refused["select customer, overdue from sales"]["why"]
     assert [call["agent"] for call in calls if call["code"] == "expired"] == ["reader-agent", "sales-agent"]
     assert [call["agent"] for call in calls if call["code"] == "revoked"] == ["orchestrator", "market-agent"]
     used = {agent["name"]: (agent["basis"], agent["allowed"]) for agent in story["used"]}
@@ -341,11 +343,13 @@ def test_what_the_demo_counts_adds_up(tmp_path):
     calls, used = story["calls"], story["used"]
     tried = [sum(call["allowed"] == allowed for call in calls) for allowed in (True, False)]
     asked = [sum(call["allowed"] == allowed and call["server"] is not None for call in calls) for allowed in (True, False)]
+    faults = sum(call["code"] == "name" for call in calls)  # the statement's own: no decision
+    assert faults == 1
     assert [*counted("tried")] == tried and [*counted("at_servers")] == asked and tried != asked
     assert both("accesses", "tokens") == counted("decisions")
     assert sum(counted("decisions")) + totals["described"] + totals["checkpoints"] == totals["records"]
     assert counted("accesses")[0] == sum(agent["allowed"] for agent in used)
-    assert counted("decisions")[1] == sum(agent["refused"] for agent in used) + totals["unknown"] == asked[1]
+    assert counted("decisions")[1] == sum(agent["refused"] for agent in used) + totals["unknown"] == asked[1] - faults
     assert totals["unknown"] == 2 and counted("statements") == (20, 6)
 
 

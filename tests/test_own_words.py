@@ -29,7 +29,6 @@ THEIRS = {
     "captoken/_language/discharge.py:third_party_caveat": "RecursionError has no words here: its place is taken by ours",
     "captoken/adapters/_issuance/publisher.py:publish": FOR_THE_LOG,
     "captoken/adapters/_issuance/records.py:_write": FOR_THE_LOG,
-    "captoken/adapters/_sqlite/shadow.py:_compiled": NOT_TOLD,
     "captoken/adapters/fastapi.py:_begin": "raised by ourselves: a route that nothing guards",
     "captoken/adapters/issuance.py:reload": FOR_THE_LOG,
     "captoken/cli/console/app.py:__call__": FOR_THE_LOG,

@@ -10,6 +10,9 @@ some joins. So three are added up, each in a file of `captoken/adapters/_sqlite`
 - `programs`: the *opcodes* of the compiled statement, which open each table that is read;
 - `names`: what the text puts where a table stands (cut by `lexer`, found by `scopes`).
 
+Where the token grants some columns of a table, SQLite is given a text that has no others (`parts`,
+`granted`, `updates`).
+
 `planner` adds them up, `permitting` asks the grant, `denials` words what is refused, and `running`
 runs what is not; `block` says who may use it all, and how it ends. These are the rules. Each is
 cited by its number where it is enforced.
@@ -27,8 +30,7 @@ cited by its number where it is enforced.
  7. Functions are SQLite's own and innocuous. Those that tell of earlier statements are refused
     until the block wrote.
  8. Columns are what the events name and, where NATURAL or USING hides some, what the opcodes read.
- 9. A table or column that is missing is refused like a forbidden one, unless the grant would permit
-    it.
+ 9. A table that is missing is refused like a forbidden one, unless the grant would permit it.
 10. A block is one transaction in one thread. It hands back rows, never a cursor. What a statement
     did is asked about once more before its rows are handed out, and what the block wrote before it
     is committed.
@@ -38,8 +40,9 @@ cited by its number where it is enforced.
     are rows; and the slowest of them get short values (`lengths`).
 12. A `Connection` remembers what was found out. Each block asks whether the ground of it is still
     the same.
-13. While a table with hidden columns is named, a name that could mean one of them is refused,
-    whether there is such a column or not.
+13. Of a table of which the token grants some columns, a text reads those by a query of the guard's
+    that has the table's name, and by nothing else. So a hidden name is one that is not there. What
+    can fail is asked of a row once the row is there, whatever index finds it.
 14. Of a token with a budget in `rows`, `bytes` or `rows_written`, what is handed out and written is
     counted, and reserved before it is handed out or committed
     (`captoken/adapters/_usage_meter.py`).

@@ -188,8 +188,24 @@ def test_the_corpus_is_judged_without_a_bypass_and_without_a_false_denial(connec
     assert len({(case.grant, case.sql, repr(case.parameters)) for case in CASES}) == len(CASES)
 
 
+def with_only(connection: sqlite3.Connection, granted: dict[str, list[str]]) -> None:
+    """Leave a database only some columns of its tables."""
+    for table, columns in granted.items():
+        connection.executescript(
+            f"create table only_these as select {', '.join(columns)} from {table};"
+            f"drop table {table}; alter table only_these rename to {table};"
+        )
+
+
 def test_an_allowed_statement_does_what_it_does_unguarded(connection: sqlite3.Connection) -> None:
+    """In a database that has nothing but the columns that are granted."""
     grants = {name: grant(**keywords) for name, keywords in GRANTS.items()}
+    unguarded = dict.fromkeys(GRANTS, connection)
+    for name, keywords in GRANTS.items():
+        if "columns" in keywords:
+            unguarded[name] = filled(sqlite3.connect(":memory:", isolation_level=None))
+            unguarded[name].execute("pragma legacy_alter_table = on")
+            with_only(unguarded[name], keywords["columns"])
     tried = 0
     for case in CASES:
         if case.verdict != ALLOWED or case.sql in stricter() or case.sql in unknown():
@@ -197,15 +213,21 @@ def test_an_allowed_statement_does_what_it_does_unguarded(connection: sqlite3.Co
         if "random" not in case.sql and "'now'" not in case.sql:
             with rolled_back(connection, grants[case.grant]) as db:
                 rows = db.execute(case.sql, case.parameters)
-            cursor = connection.cursor()
+            cursor = unguarded[case.grant].cursor()
             cursor.execute("begin")
             cursor.execute(case.sql, case.parameters)
-            assert rows.fetchall() == cursor.fetchall(), case.sql
+            fetched, expected = rows.fetchall(), cursor.fetchall()
+            if unguarded[case.grant] is not connection:  # without the hidden indexes, rows come in another order
+                fetched, expected = sorted(fetched, key=repr), sorted(expected, key=repr)
+            assert fetched == expected, case.sql
             assert rows.columns == tuple(column[0] for column in cursor.description or ()), case.sql
             assert rows.rowcount == cursor.rowcount, case.sql
             cursor.execute("rollback")
             tried += 1
     assert tried > 200
+    for opened in unguarded.values():
+        if opened is not connection:
+            opened.close()
 
 
 def test_where_opcodes_do_not_show_what_is_replaced_the_text_and_the_schema_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +306,7 @@ select {c} from (select 1 as {c} where 0) full join people using ({c}) | select 
 update people set name = {c} | update people set name = 1 where {c} | update people set name = 1 returning {c} | insert into people ({c}) values (1)
 update people set (name, {c}) = (1, 2) | update sales set amount = {c} from people | insert into people (name) values (1) returning {c}
 insert into people (name) values (1) on conflict ({c}) do nothing | delete from people where {c} | select name from people order by "{c}"
-select name from people where "{c}" = "x" | select name from people where "x" = "{c}" | select upper("{c}") from people | select name || "{c}" from people | select owned({c}) from people
+select name from people where "{c}" = "x" | select name from people where "x" = "{c}" | select substr("{c}", 1) from people | select name || "{c}" from people | select owned({c}) from people
 select name from people where name in ("{c}") | select {c}(1) from people | select rowid from people where {c} | select name from people limit {c}
 """.replace("\n", " | ").split(" | ")[1:-1]
 
@@ -302,7 +324,9 @@ def test_a_hidden_column_is_told_like_one_that_is_missing(hidden: str) -> None:
             told(connection, held, sql)
             for sql in ("select * from people", "select (select * from people)", "select * from people order by 9")
         ]
-        assert len(set(stars)) == 1 and stars[0][0] == "column"
+        assert isinstance(stars[0], list) and len(stars[0][0]) == len(GRANTS[name]["columns"]["people"])
+        assert stars[1] == [("ann",)] if name == "column" else stars[1][0] == "syntax"
+        assert stars[2][0] == "syntax"
     connection.close()
     assert len(COLUMN_TEMPLATES) >= 40
 
@@ -1396,7 +1420,7 @@ def test_what_stands_in_the_lists_of_using_is_found_once() -> None:
 def test_the_grant_is_asked_about_accesses_that_say_what_happens(plain: sqlite3.Connection) -> None:
     planner = Planner(watched := Watch(plain, lambda: True), Engine(True))
     watched.own("begin")
-    plan = planner.plan(Text("update sales set amount = amount + 1 where region = 'eu' returning id"), ())
+    plan = planner.plan(Text("update sales set amount = amount + 1 where region = 'eu' returning id"), (), ())
     watched.own("rollback")
     watched.release()
     assert isinstance(plan, Plan) and set(map(repr, plan.needs)) == {
@@ -1436,22 +1460,33 @@ JOINS_ON_WHAT_IS_HIDDEN = [
     "select name from main.'joined'",
     "select 1 from people where name in 'joined'",
     "select name from people natural join 'keys'",
+    "select name from people p, people q join keys using (ssn)",
 ]
 
 
 @pytest.mark.parametrize("sql", JOINS_ON_WHAT_IS_HIDDEN)
 def test_a_join_does_not_ask_about_a_hidden_column(sql: str) -> None:
-    """However the name of the column, or of the view that joins on it, is quoted."""
-    connection = sqlite3.connect(":memory:")
+    """However the name of the column, or of the view that joins on it, is quoted: it is as if there were none."""
+    connection, only = sqlite3.connect(":memory:"), sqlite3.connect(":memory:")
     connection.executescript(HIDDEN_KEYS)
+    only.executescript(HIDDEN_KEYS + "drop view joined;")
     tables = ["people", "made", "keys", "joined"]
     columns = {"people": ["name"], "made": ["name"]}
+    with_only(only, columns)
     with guarded(connection, grant(tables=tables, operations=["select"], columns=columns)) as db:
-        assert verdict(db, sql) == "column"
+        if "joined" in sql:
+            assert verdict(db, sql) == "column"
+        elif "using" in sql:
+            assert verdict(db, sql) == "name"
+            with pytest.raises(sqlite3.OperationalError):
+                only.execute(sql)
+        else:
+            assert db.execute(sql).fetchall() == only.execute(sql).fetchall()
         assert db.execute("select name from people").fetchall() == [("ann",), ("bob",)]
     with guarded(connection, grant(tables=tables, operations=["select"])) as db:
-        db.execute(sql)
+        assert verdict(db, sql) in (ALLOWED, "name")
     connection.close()
+    only.close()
 
 
 def test_punctuation_in_quotes_is_a_name() -> None:
@@ -1462,7 +1497,7 @@ def test_punctuation_in_quotes_is_a_name() -> None:
     with guarded(connection, grant(tables=["people"], operations=["select"], columns=open_columns)) as db:
         for columns in ('")", id', 'id, ")"'):
             sql = f"""select name from people join (select 2 as id, 1 as ")") using ({columns})"""
-            assert verdict(db, sql) == "column", sql
+            assert verdict(db, sql) == "name", sql
         assert verdict(db, 'select name from people "." where 1') == ALLOWED
         assert verdict(db, 'select x from people "." natural join "."') == "table"
     connection.close()
@@ -1476,10 +1511,13 @@ def test_a_join_that_an_index_answers_does_not_ask_about_a_hidden_column(index: 
     connection.executescript(
         f"create table people (name text primary key, pad, ssn){tail}; create index {index} on people (ssn, name);"
     )
+    connection.execute("insert into people values ('ann', 1, 's1')")
+    connection.commit()
     with guarded(connection, grant(tables=["people"], operations=["select"], columns={"people": ["name", "pad"]})) as db:
-        assert verdict(db, "select name from people natural join (select 'x' as ssn)") == "column"
-        assert verdict(db, "select name from people join (select 'x' as ssn) using (ssn)") == "column"
-        assert verdict(db, "select name from people") == ALLOWED
+        assert db.execute("select name from people natural join (select 'x' as ssn)").fetchall() == [("ann",)]
+        assert verdict(db, "select name from people join (select 'x' as ssn) using (ssn)") == "name"
+        assert db.execute("select name from people natural join (select 'ann' as name, 's2' as ssn)").fetchall() == [("ann",)]
+        assert db.execute("select name from people").fetchall() == [("ann",)]
     connection.close()
 
 
@@ -1574,8 +1612,9 @@ def test_what_is_hidden_is_hidden_from_a_token_with_a_budget_too(plain: sqlite3.
     plain.execute("create table people (id, name, ssn)")
     one, _ = paying(columns={"people": ["id", "name"]})
     with guarded(plain, one, cost={"cents": 1}) as db:
-        for sql in ("select ssn from people", "select nobody from people", "select * from people"):
-            assert verdict(db, sql) == "column", sql
+        for sql in ("select ssn from people", "select nobody from people", "select 1 from people where ssn"):
+            assert verdict(db, sql) == "name", sql
+        assert verdict(db, "select * from people") == ALLOWED
         assert verdict(db, "select * from nobody") == "table" == verdict(db, "select * from hr")
 
 
@@ -1587,7 +1626,7 @@ def test_what_the_page_says_that_is_not_hidden(plain: sqlite3.Connection) -> Non
     held = grant(tables=["members"], operations=["select"], columns={"members": ["id", "domain"]})
     with guarded(plain, held) as db:
         assert db.execute("select domain from members").fetchall() == [("@example.org",)]
-        with pytest.raises(Denied, match="column"):
+        with pytest.raises(StatementError, match="at email"):
             db.execute("select email from members")
         with pytest.raises(Denied, match="not SQLite's own"):
             db.execute("select owners(1)")

@@ -31,7 +31,6 @@ CORE = Room(
 )
 
 
-
 def kernel() -> list[str]:
     """The files of the kernel, as the contract of imports lists them."""
     contracts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
@@ -48,7 +47,10 @@ KERNEL = Room(
 )
 
 # Of the guards of databases, what decides: not how rows travel, nor what a block counts.
-_SQLITE = "catalog joins lexer names naming opcodes permitting planner programs remembered scopes shadow text trial watch"
+_SQLITE = (
+    "catalog events granted joins lengths lexer names naming opcodes parts permitting planner programs remembered scopes text trial "
+    "updates watch"
+)
 _POSTGRES = (
     "assessment assumptions catalog columns expressions grammar judging lists names needs outputs parameters reader roles room "
     "statements tables templates text tree walk written"

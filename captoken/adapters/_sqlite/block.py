@@ -208,7 +208,7 @@ class Block:
         plan = self._permitting.plan(sql, parameters)
         meter = self._permitting.take(plan)
         with meter, self._running.undone_if_refused(plan, meter):
-            result = self._running.run(sql, parameters, plan, meter)
+            result = self._running.run(parameters, plan, meter)
             self._note_written(plan)
             self._permitting.ran(plan, result.changed)
         return result

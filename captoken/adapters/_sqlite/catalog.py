@@ -66,6 +66,12 @@ _PRIMARY_KEY = """
     WHERE origin = 'pk'
 """
 
+# The tables that the foreign keys of a table lead to.
+_PARENTS = """
+    SELECT "table"
+    FROM pragma_foreign_key_list(?, ?)
+"""
+
 # What an index is over. The number of the column is _ROWID for the rowid, and there is no name for
 # an expression.
 _INDEXED = """
@@ -113,6 +119,9 @@ class Schema:
         # By schema and name, folded: what names stand for.
         self.objects: dict[tuple[str, str], Object] = {}
 
+        # The names of all tables, folded.
+        self.tables: set[str] = set()
+
         # By name, folded: the SQL of views and triggers. Of all schemas together, since a trigger
         # or a view is told by its bare name.
         self.bodies: defaultdict[str, str] = defaultdict(str)
@@ -133,6 +142,8 @@ class Schema:
             self.roots[number, root] = entry
         if entry.kind in ("table", "virtual", "view"):
             self.objects[fold(entry.schema), name] = entry
+        if entry.kind == "table":
+            self.tables.add(name)
         if entry.kind in ("view", "trigger"):
             self.bodies[name] += entry.sql + " "
 
@@ -236,6 +247,16 @@ class Catalog:
             info = self._watch.own(_COLUMNS, entry.name, entry.schema)
             self._columns[entry] = tuple(decoded(name) for name, *_ in info)
         return self._columns[entry]
+
+    def parents(self, key: Key) -> set[Key]:
+        """The tables, in the same schema, that the foreign keys of a table lead to."""
+        schema, table = key
+        found: set[Key] = set()
+        for (name,) in self._watch.own(_PARENTS, table, schema):
+            entry = self.schema.objects.get((fold(schema), fold(decoded(name))))
+            if entry is not None:
+                found.add(entry.key)
+        return found
 
     def layout(self, entry: Object) -> Layout:
         """The columns of a table or an index, in the order of its cursors."""

@@ -14,12 +14,13 @@ all of two tables they tell next to nothing:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from captoken.adapters._sqlite.account import Account
-from captoken.adapters._sqlite.catalog import Catalog
+from captoken.adapters._sqlite.catalog import Catalog, Object
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import Key, table_name
+from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import FUNCTION, INSERT, READ, UPDATE, WRITES, Event
 
 
@@ -41,6 +42,49 @@ def add_events(account: Account, events: Iterable[Event], catalog: Catalog) -> N
     # load code. One that was replaced has the name of SQLite's own.
     if account.functions and account.functions & catalog.foreign_functions:  # rule 7
         account.refuse("operation", "a function that is not SQLite's own, or not innocuous")
+
+
+def refuse_reads_elsewhere(
+    account: Account,
+    events: Iterable[Event],
+    names: Mapping[Key, str],
+    text: Text,
+    catalog: Catalog,
+) -> None:
+    """Rule 13: a text reads a part by the query that stands for it, and by nothing else.
+
+    `names` are those of the queries. Views and triggers read the table itself, and are judged by
+    the columns. So does the statement where it changes the table, and SQLite for foreign keys.
+
+    SQLite looks some names up again, once it has made one query of two: it then says that a column
+    of the query is read around it. A text that reads the table itself has to name its schema.
+    """
+    reads = [
+        (entry, column, within)
+        for code, name, column, schema, within in events
+        if code == READ and column
+        for entry in (catalog.schema.objects.get((fold(schema or ""), fold(name or ""))),)
+        if entry is not None and entry.key in names
+    ]
+    by_query = {
+        (entry.key, column) for entry, column, within in reads if within == names[entry.key]
+    }
+    for entry, column, within in reads:
+        if (entry.key, column) in by_query and not text.qualifies(*entry.key):
+            continue
+        is_stored = fold(within or "") in catalog.schema.bodies
+        is_of_write = within is None and _is_of_write(account, entry, catalog)
+        if within != names[entry.key] and not is_stored and not is_of_write:
+            account.refuse("column", f"the statement reads {entry.name} itself")
+
+
+def _is_of_write(account: Account, entry: Object, catalog: Catalog) -> bool:
+    """Is it what the statement writes, or does a foreign key lead from one to the other?"""
+    if entry.key in account.writes:
+        return True
+    if catalog.parents(entry.key) & account.writes:
+        return True
+    return any(entry.key in catalog.parents(key) for key in account.writes)
 
 
 def _add_table(

@@ -33,10 +33,11 @@ _BY_CODE = {
 }
 _PRIMARY = 0xFF
 
-# What SQLite says of a name that it does not find, or finds twice. The name is the last word.
+# What SQLite says of a name that it does not find, or finds twice: the name is the first word
+# behind that, or the last of all.
 _NAME = re.compile(
-    r"(?:no such |ambiguous column name: |cannot join using column |.* has no column named )"
-    r"(?:.*[ .\"])?(\w+)",
+    r"(?:cannot join using column |ambiguous reference to )(\w+)"
+    r"|(?:no such |ambiguous column name: |.* has no column named )(?:.*[ .\"])?(\w+)",
     re.DOTALL,
 )
 _NEAR = re.compile(r'near "(\w+)"')
@@ -51,10 +52,16 @@ _OF_TEXT = re.compile(r"You can only execute one statement")
 _OF_VALUES = re.compile(r"Could not decode to UTF-8")
 
 
-def mistaken(sql: str, error: Exception, *, ran: bool) -> StatementError | None:
+def mistaken(
+    sql: str,
+    error: Exception,
+    *,
+    ran: bool,
+    there: str = "",
+) -> StatementError | None:
     """The error to raise, if it is the statement's own fault. Nothing of its message is told.
 
-    `ran`: it compiled before.
+    `ran`: it compiled before. `there`: what there is, for a name that is not.
     """
     said = str(error)
     number = getattr(error, "sqlite_errorcode", None)
@@ -72,8 +79,10 @@ def mistaken(sql: str, error: Exception, *, ran: bool) -> StatementError | None:
         return mistake("value", state)
     name = _NAME.match(said)
     near = name or _NEAR.match(said)
-    word = named(sql, near[1]) if near else ""
-    return mistake("name" if name else "syntax", state, word)
+    word = named(sql, near[near.lastindex or 0]) if near else ""
+    if name is None:
+        return mistake("syntax", state, word)
+    return mistake("name", state, word, there)
 
 
 def _without_number(error: Exception, said: str) -> str | None:

@@ -15,20 +15,30 @@ many texts refuse too much, and too few would let something pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object
 from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.naming import Key
 from captoken.adapters._sqlite.opcodes import ON_CURSOR
 from captoken.adapters._sqlite.programs import Programs, Readers
 from captoken.adapters._sqlite.text import Text, hides_joins
 
 
 def add_hidden_columns(
-    account: Account, text: Text, programs: Programs, readers: list[Readers], catalog: Catalog
+    account: Account,
+    text: Text,
+    programs: Programs,
+    readers: list[Readers],
+    catalog: Catalog,
+    parts: Collection[Key],
 ) -> None:
-    """Add what opcodes read, if the statement, or what it may reach, hides columns of joins."""
+    """Add what opcodes read, if the statement, or what it may reach, hides columns of joins.
+
+    What the statement itself joins of `parts` are granted columns, and events name them all: the
+    opcodes could read others by an index alone.
+    """
     texts = _texts(text, programs, catalog)
     if not any(hides_joins(each.sql) for each in texts):
         return
@@ -38,7 +48,10 @@ def add_hidden_columns(
     joined = {fold(name) for each in texts for name in each.using}
     natural = any("natural" in each.sql.lower() for each in texts)
 
+    joined_by_text = parts if len(texts) == 1 else ()
     for entry, read in _columns_read(readers, catalog):
+        if entry.key in joined_by_text:
+            continue
         layout = catalog.layout(entry)
         # SQLite also reads rowids for ends of its own. A rowid alone counts only if it can be what
         # is joined on: by its name, or by a generated column that is computed from it.

@@ -7,6 +7,9 @@ row. And where the second argument of the slowest may be long, no value of the s
     select trim(name, ' /') from people       a short string of the text: values as long as ever
     select trim(name, city) from people       no value of more than 16 KiB
     select trim(name) from people             one argument: time goes with its length
+
+And whether one can fail at all, by what it is given: `abs(id)`, or a text that gets too long. What
+can fail would tell of rows that it is asked about before others are (rule 13).
 """
 
 from __future__ import annotations
@@ -34,6 +37,46 @@ _SLOWEST = frozenset(
 _NO_PLACES = frozenset((b"Transaction", b"TableLock", b"Goto"))
 
 
+# What gives a value or NULL, whatever it is given. By name, without the number of arguments.
+_NEVER_FAIL = frozenset(
+    (
+        b"ceil",
+        b"ceiling",
+        b"date",
+        b"datetime",
+        b"floor",
+        b"instr",
+        b"julianday",
+        b"length",
+        b"lower",
+        b"ltrim",
+        b"max",
+        b"min",
+        b"mod",
+        b"octet_length",
+        b"pow",
+        b"power",
+        b"random",
+        b"round",
+        b"rtrim",
+        b"sign",
+        b"sqrt",
+        b"substr",
+        b"substring",
+        b"time",
+        b"trim",
+        b"trunc",
+        b"typeof",
+        b"unicode",
+        b"unixepoch",
+        b"upper",
+    )
+)
+
+# What fails for a pattern or a form that is long, and is given that first.
+_FAIL_FOR_LONG = frozenset((b"like(2)", b"glob(2)", b"strftime(-1)"))
+
+
 class Calls(NamedTuple):
     """What a statement calls, with all that it fires."""
 
@@ -46,22 +89,46 @@ def calls_of(programs: Iterable[Program]) -> Calls:
     called = [(program, one) for program in programs for one in program if one[1] in _CALLS]
     return Calls(
         functions=bool(called),
-        compares=any(one[5] in _SLOWEST and not _is_short(program, one) for program, one in called),
+        compares=any(_is_slow(program, one) for program, one in called),
     )
 
 
-def _is_short(program: Program, call: Instruction) -> bool:
-    """Is the second argument a short string of the text?
+def can_fail(program: Program) -> bool:
+    """Can what the program computes of a row fail?
+
+    Aggregates are no matter: they are given a row when all has been asked about it.
+    """
+    calls = [one for one in program if one[1] in _CALLS]
+    if any(op in (b"Concat", b"VFilter") for _, op, *_ in program):
+        return True
+    return any(_can_call_fail(program, call) for call in calls)
+
+
+def _can_call_fail(program: Program, call: Instruction) -> bool:
+    """Is it none of those that cannot? What makes the longest values shorter can fail by that."""
+    function = call[5] or b""
+    if function in _FAIL_FOR_LONG:
+        return not _is_short(program, call, 0)
+    return _is_slow(program, call) or function.partition(b"(")[0] not in _NEVER_FAIL
+
+
+def _is_slow(program: Program, call: Instruction) -> bool:
+    """Is it one of the slowest, with a second argument that may be long?"""
+    return call[5] in _SLOWEST and not _is_short(program, call, 1)
+
+
+def _is_short(program: Program, call: Instruction, argument: int) -> bool:
+    """Is the argument a short string of the text? The first is 0.
 
     P1 has a bit for each argument that is constant. Such a one has a place of its own, beside the
     first (p2), and is put there once: behind the address that the program begins at (p2 of Init).
     A constant expression may put more than one thing there.
     """
     _, _, constants, first, *_ = call
-    if not constants & 0b10:
+    if not constants & (1 << argument):
         return False
 
-    place = first + 1
+    place = first + argument
     puts = [
         (op, p2, p4)
         for _, op, _, p2, p3, p4, *_ in program[program[0][3] :]

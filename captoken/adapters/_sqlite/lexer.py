@@ -33,9 +33,15 @@ END: Token = (OTHER, "", "")
 DOT: Token = (OTHER, ".", "")
 OPENING: Token = (OTHER, "(", "")
 CLOSING: Token = (OTHER, ")", "")
+COMMA: Token = (OTHER, ",", "")
+SEMICOLON: Token = (OTHER, ";", "")
+STAR: Token = (OTHER, "*", "")
 
 # Rule 1: how a statement may begin.
 KINDS = frozenset(("select", "with", "values", "insert", "replace", "update", "delete"))
+
+# Of these, the ones that change rows, and have a count of them.
+CHANGING = KINDS - {"select", "with", "values"}
 
 # What else begins a statement, to SQLite or to other databases: it is of another kind. A text that
 # begins with any other word is no SQL.
@@ -213,6 +219,11 @@ def cut(sql: str) -> list[Token]:
         elif kind == "other":
             tokens.append((OTHER, text, ""))
     return tokens
+
+
+def places(sql: str) -> list[tuple[int, int]]:
+    """Where each of its tokens begins and ends."""
+    return [match.span() for match in _TOKEN.finditer(sql) if match.lastgroup != "skip"]
 
 
 def _unquoted(text: str) -> str:

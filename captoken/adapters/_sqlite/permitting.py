@@ -25,10 +25,11 @@ from captoken._verification.decision import Decision, Denied
 from captoken._verification.mistakes import is_sendable, mistake, named
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.denials import TOO_LARGE, Denials, Own
+from captoken.adapters._sqlite.granted import Granted
 from captoken.adapters._sqlite.lexer import KINDS, OTHER_KINDS
+from captoken.adapters._sqlite.parts import Parts
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.planner import Planner
-from captoken.adapters._sqlite.remembered import Bounded
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters._usage_meter import UsageMeter
@@ -61,8 +62,8 @@ class Permitting:
         self._max_rows = max_rows
         self._denials = Denials(grant, caller, planner)
 
-        # Rule 13: the texts of which no name can mean a hidden column.
-        self._named: Bounded[str, bool] = Bounded()
+        # Rule 13: the tables of which it grants some columns.
+        self._granted = Granted(grant, caller, planner)
 
         # Rule 7: the functions that tell of this block alone by now.
         self._told: frozenset[str] = frozenset()
@@ -74,22 +75,18 @@ class Permitting:
 
         A statement that was seen before keeps its plan, and is asked about again.
         """
-        plan = self._planner.seen(sql) if self._planner.is_ready else None
-        if plan is None:
+        text = self._planner.read(sql) if self._planner.is_ready else None
+        if text is None:
             self._check_alive()
-            plan = self._planner.seen(sql)
+            text = self._planner.read(sql)
 
         # Before the statement is looked at: each question about it says what it costs.
         self._grant.begin(sql, parameters)
-        text = self._read(sql) if plan is None else plan.text
-
-        # Once for each text that has a plan: what is granted of columns is the same for a block.
-        if plan is None or not self._named.get(sql):
-            problem = self._denials.deny_names(text, parameters)
-            if plan is None:
-                plan = self._plan(text, parameters, problem)
-            self._named.keep(sql, sql, True)
-        return plan
+        if text is None:
+            text = self._read(sql)
+        parts = self._granted.parts(text)
+        plan = self._planner.seen(sql, parts)
+        return plan or self._plan(text, parts, parameters)
 
     def _read(self, sql: str) -> Text:
         """The text of a statement of a kind that is run at all."""
@@ -108,27 +105,20 @@ class Permitting:
             raise self._denials.denied(TOO_LARGE)
         return text
 
-    def _plan(
-        self,
-        text: Text,
-        parameters: Any,
-        on_shadows: Exception | None,
-    ) -> Plan:
-        """What a statement needs that the block has not seen before, or not lately.
+    def _plan(self, text: Text, parts: Parts, parameters: Any) -> Plan:
+        """What a statement needs that was not seen before, or not lately.
 
-        `on_shadows` is what was found wrong with it there. Raises Denied, or the error that it does
-        not compile for, where that tells nothing.
+        Raises Denied, or a StatementError where it does not compile.
         """
-        plan = self._planner.plan(text, parameters)
+        if parts:
+            self._denials.deny_named(text, parts)
+        plan = self._planner.plan(text, parts, parameters)
         if self._watch.too_often:
             self._denials.deny(text, TOO_LARGE)
         if isinstance(plan, Exception):
-            self._denials.fail(
-                text,
-                plan,
-                never_granted=self._watch.refused,
-                on_shadows=on_shadows,
-            )
+            refused = self._watch.refused
+            there = self._granted.told(text) if parts else ""
+            self._denials.fail(text, plan, refused, there)
         return plan
 
     def _check_alive(self) -> None:
@@ -157,8 +147,6 @@ class Permitting:
         refused = self._refused(plan)
         if refused is not None:
             self._denials.deny(plan.text, refused)
-        if plan.literals:
-            self._deny_literals(plan)
         if plan.replaces and self._grant.counts_writes:
             self._denials.deny(plan.text, _UNCOUNTED)
 
@@ -176,12 +164,7 @@ class Permitting:
         if decision.access is None:
             raise self._denials.denied(decision)
 
-        self._denials.deny_need(
-            plan.text,
-            decision,
-            decision.access,
-            plan.literals,
-        )
+        self._denials.deny_need(plan.text, decision, decision.access)
 
     def _refused(self, plan: Plan) -> Own | None:
         """What no token can grant, or what it cannot grant yet (rule 7).
@@ -198,18 +181,6 @@ class Permitting:
             name = min(of_others)  # always the same one of several
             return Own("operation", f"{name}() tells of what others did")
         return None
-
-    def _deny_literals(self, plan: Plan) -> None:
-        """Refuse a string in double quotes as the column that it looks like (rule 9).
-
-        In `SELECT "ssn" FROM people`, that it is a string tells that there is no column `ssn`. So
-        an agent could try names until one of them is refused, which then is there.
-        """
-        # In the order of the text. Where no table that it names restricts columns, this raises
-        # nothing: then it is no secret which columns there are.
-        for word in plan.text.words:
-            if word in plan.literals:
-                self._denials.deny_column(plan.text, word)
 
     # --- after it ran ---
 

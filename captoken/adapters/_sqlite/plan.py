@@ -4,7 +4,6 @@
 
     needs      insert on codes, delete on codes, select on sales (region)
     tells      changes, last_insert_rowid: from now on they tell of this block
-    literals   eu: it looks like a column, and there is none
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 from captoken._language.access import Access
 from captoken.adapters._sqlite.lengths import Calls
+from captoken.adapters._sqlite.parts import Parts
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Event
 
@@ -23,6 +23,10 @@ class Plan(NamedTuple):
     """What a statement needs, whoever asks for it."""
 
     text: Text
+
+    # The tables of which the token grants some columns; and the text that is run (rule 13).
+    parts: Parts = ()
+    sent: str = ""
 
     # What a grant has to permit, all of it.
     needs: tuple[Access, ...] = ()
@@ -39,9 +43,6 @@ class Plan(NamedTuple):
     # Rule 7: the telltales that it calls, and those that tell of this block once it ran.
     asks: frozenset[str] = frozenset()
     tells: frozenset[str] = frozenset()
-
-    # What looks like a column and is a string. Where columns are hidden, that would tell (rule 9).
-    literals: frozenset[str] = frozenset()
 
     @property
     def writes(self) -> bool:

@@ -12,19 +12,29 @@ from functools import cached_property
 from typing import Any
 
 from captoken._format.errors import GuardError
+from captoken._verification.mistakes import mistake
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, Schema, quoted
-from captoken.adapters._sqlite.events import add_events
+from captoken.adapters._sqlite.events import add_events, refuse_reads_elsewhere
 from captoken.adapters._sqlite.joins import add_hidden_columns
-from captoken.adapters._sqlite.lengths import calls_of
+from captoken.adapters._sqlite.lengths import calls_of, can_fail
 from captoken.adapters._sqlite.names import add_names, add_replaced, add_returned
 from captoken.adapters._sqlite.opcodes import Engine
+from captoken.adapters._sqlite.parts import (
+    APART,
+    Part,
+    Parts,
+    listed,
+    names_of,
+    query,
+    sent,
+)
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.programs import Programs, add_programs
 from captoken.adapters._sqlite.remembered import Found, Memory
 from captoken.adapters._sqlite.scopes import Mention
-from captoken.adapters._sqlite.shadow import Look, Shadow, look
 from captoken.adapters._sqlite.text import Text
+from captoken.adapters._sqlite.updates import Update, without_strings
 from captoken.adapters._sqlite.watch import Event, Watch
 
 # Functions that tell of the statements that ran before on the connection (rule 7). Before the block
@@ -81,54 +91,94 @@ class Planner:
         """The names of the columns of a table or a view."""
         return self._catalog.columns(entry)
 
-    def on_shadows(self, text: Text, parameters: Any, shadows: tuple[Shadow, ...]) -> Look:
-        """What comes of the text on shadows (rule 13). Found once for one text and shadows.
+    def read(self, sql: str) -> Text | None:
+        """A statement that was looked at before, or None."""
+        return self._found.texts.get(sql)
 
-        But for a failure, which is never remembered: it may be one of the parameters, and an error
-        that was raised holds the frames that it went through.
-        """
-        key = text.sql, shadows
-        found = self._found.looks.get(key)
-        if found is None:
-            found = look(text.sql, parameters, shadows)
-            if found.error is None:
-                self._found.looks.keep(key, text.sql, found)
-        return found
+    def seen(self, sql: str, parts: Parts) -> Plan | None:
+        """What such a statement needs, or None."""
+        return self._found.plans.get((sql, parts))
 
-    def seen(self, sql: str) -> Plan | None:
-        """What a statement needs that was looked at before, or None."""
-        return self._found.plans.get(sql)
-
-    def plan(self, text: Text, parameters: Any) -> Plan | Exception:
+    def plan(self, text: Text, parts: Parts, parameters: Any) -> Plan | Exception:
         """What the statement needs, or the error that compiling it ended in.
 
-        The error is handed back, not raised: what it says may be hidden (`denials`). Raises
-        GuardError where the authorizer was not asked at all.
+        Of `parts` it sees the columns that are granted (rule 13). The error is handed back, not
+        raised (`denials`). Raises GuardError where the authorizer was not asked at all.
         """
-        looked = self._look(text, parameters)
+        problem = self._problem_of_update(text, parts, parameters)
+        if problem is not None:
+            return problem
+
+        run = self._sent(text, parts)
+        looked = self._look(run, parameters)
+        if parts and not isinstance(looked, Exception) and can_fail(looked[0].all[0]):
+            run = self._sent(text, parts, APART)
+            looked = self._look(run, parameters)
         if isinstance(looked, Exception):
             return looked
 
         programs, events = looked
-        account = self._account(
-            text,
-            text.mentions,
-            programs,
-            events,
-        )
+        account = self._account(text, text.mentions, programs, events, parts)
+        names = names_of(parts, self._found.drawn)
+        refuse_reads_elsewhere(account, events, names, text, self._catalog)
+
         # The needs come before the refusals: one that no token can name adds to those.
         plan = Plan(
             text=text,
+            parts=parts,
+            sent=run,
             needs=tuple(account.needs()),
             refusals=tuple(account.refusals),
             events=events,
             calls=calls_of(programs.all),
             asks=_asks(account, text),
             tells=_tells(account, programs),
-            literals=_literals(text, programs),
         )
-        self._found.plans.keep(text.sql, text.sql, plan)
+        self._found.texts.keep(text.sql, text.sql, text)
+        self._found.plans.keep((text.sql, parts), text.sql, plan)
         return plan
+
+    def _sent(self, text: Text, parts: Parts, behind: str = "") -> str:
+        """The text as it is compiled and run (rule 13)."""
+        changed = self._changed(text, parts)
+        sql = text.sql if changed is None else Update(text.sql).returning(changed)
+        return sent(sql, text, parts, self._found.drawn, behind)
+
+    def _changed(self, text: Text, parts: Parts) -> Part | None:
+        """The part that the statement updates, if it does."""
+        by_key = {part.key: part for part in parts}
+        for mention in text.mentions:
+            entry = self.schema.find(mention)
+            if mention.operation == "update" and entry is not None:
+                return by_key.get(entry.key)
+        return None
+
+    def _problem_of_update(
+        self,
+        text: Text,
+        parts: Parts,
+        parameters: Any,
+    ) -> Exception | None:
+        """What is wrong with the names of an update, if it changes a part."""
+        changed = self._changed(text, parts)
+        if changed is None:
+            return None
+        update = Update(without_strings(text))
+        if not update.is_whole:
+            return mistake("syntax", "SQLITE_ERROR")
+        if update.natural:
+            return mistake("unsupported", word=update.natural)
+
+        name = f"{self._found.drawn}_changed"
+        granted = listed(changed.columns)
+        for more in ("", update.others(changed)) if update.has_from else ("",):
+            stands_for_it = query(name, changed, granted + more)
+            looked_up = update.looked_up(name)
+            run = sent(looked_up, text, parts, self._found.drawn, more=(stands_for_it,))
+            looked = self._look(run, parameters)
+            if isinstance(looked, Exception):
+                return looked
+        return None
 
     def view(self, view: Object) -> Account | None:
         """What a view touches; None if SQLite cannot compile it."""
@@ -141,18 +191,16 @@ class Planner:
         """The account of a statement that selects from the view, and from nothing else."""
         name = f"{quoted(view.schema)}.{quoted(view.name)}"
         text = Text(f"select 1 from {name}")  # noqa: S608
-        looked = self._look(text, ())
+        looked = self._look(text.sql, ())
         if isinstance(looked, Exception):
             return None
 
         # No mentions: the one name in this text is the view's, and would ask for the view again.
         # Of what the view itself names, events and opcodes tell.
         programs, events = looked
-        return self._account(text, (), programs, events)
+        return self._account(text, (), programs, events, ())
 
-    def _look(
-        self, text: Text, parameters: Any
-    ) -> tuple[Programs, Mapping[Event, None]] | Exception:
+    def _look(self, sql: str, parameters: Any) -> tuple[Programs, Mapping[Event, None]] | Exception:
         """The programs and events of the statement, which is compiled and not run (rule 3).
 
         Or the error. Parameters are bound, since a wrong number of them is an error as well.
@@ -162,7 +210,7 @@ class Planner:
         self.schema  # noqa: B018
 
         try:
-            instructions, events = self._watch.look(text.sql, parameters)
+            instructions, events = self._watch.look(sql, parameters)
         except Exception as error:
             # Any: an OverflowError of a parameter, too, tells that the tables are there.
             return error
@@ -178,6 +226,7 @@ class Planner:
         mentions: Iterable[Mention],
         programs: Programs,
         events: Mapping[Event, None],
+        parts: Parts,
     ) -> Account:
         """The three accounts, added up. Later ones rest on what earlier ones found.
 
@@ -192,7 +241,8 @@ class Planner:
         readers = add_programs(account, programs, catalog, self.engine)
 
         # What neither says in full: columns of joins, rows that go, tables that do not matter.
-        add_hidden_columns(account, text, programs, readers, catalog)
+        keys = {part.key for part in parts} - account.writes
+        add_hidden_columns(account, text, programs, readers, catalog, keys)
         add_replaced(account, text, programs, schema, self.engine)
         add_names(account, mentions, schema, self.view)
         add_returned(account, programs)
@@ -223,21 +273,3 @@ def _tells(account: Account, programs: Programs) -> frozenset[str]:
     if programs.sets_last_rowid and not account.updates:
         return frozenset(("changes", "last_insert_rowid"))
     return frozenset(("changes",))
-
-
-def _literals(text: Text, programs: Programs) -> frozenset[str]:
-    """What stands in double quotes and became a string, since there is no such column.
-
-    `SELECT "pay" FROM people` gives the word `pay` where people has no such column, and is refused
-    where it has one that is hidden. Compared as bytes, and with the same loss for what is no UTF-8
-    as in the program.
-    """
-    if not text.doubtful:
-        return frozenset()
-
-    strings = programs.strings
-    found: set[str] = set()
-    for word in text.doubtful:
-        if word.encode("utf-8", "replace") in strings:
-            found.add(word)
-    return frozenset(found)

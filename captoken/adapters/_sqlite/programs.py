@@ -76,11 +76,6 @@ class Programs:
             op == b"Insert" and p5 & SETS_LAST_ROWID for _, op, _, _, _, _, p5, _ in self.all[0]
         )
 
-    @property
-    def strings(self) -> set[bytes | None]:
-        """The strings that the statement itself has as constants. For what looks like a column."""
-        return {p4 for _, op, _, _, _, p4, *_ in self.all[0] if op == b"String8"}
-
 
 class Readers:
     """A program, and what its cursors read: tables and indexes, by the number of the cursor."""

@@ -17,6 +17,7 @@ What is remembered tells nothing but by its time: that a statement was here befo
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Callable, Hashable
 from functools import wraps
@@ -24,8 +25,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, databases_of, rows_of
+from captoken.adapters._sqlite.parts import Parts
 from captoken.adapters._sqlite.plan import Plan
-from captoken.adapters._sqlite.shadow import Look, Shadow
+from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
 
 # How many things are remembered at most, and characters of their statements together. Agents write
@@ -65,16 +67,17 @@ class Found(NamedTuple):
     # What each view touches, once it was asked; None if SQLite cannot compile it.
     views: dict[Object, Account | None]
 
-    # What statements need, by their text.
-    plans: Bounded[str, Plan]
+    # Statements that were read, and what each needs where tokens grant some columns of tables.
+    texts: Bounded[str, Text]
+    plans: Bounded[tuple[str, Parts], Plan]
 
-    # What came of texts on shadows (rule 13), by text and shadows.
-    looks: Bounded[tuple[str, tuple[Shadow, ...]], Look]
+    # What the queries of parts are called (rule 13). Nobody who sends a text knows it.
+    drawn: str
 
     @classmethod
     def nothing(cls, watch: Watch) -> Found:
         """What was found out before anything was asked."""
-        return cls(Catalog(watch), {}, Bounded(), Bounded())
+        return cls(Catalog(watch), {}, Bounded(), Bounded(), f"k{secrets.token_hex(16)}")
 
 
 class Ground(NamedTuple):

@@ -5,6 +5,7 @@ Here are enforced rules 2, 10, 14 and 15 of `captoken.adapters.sqlite`.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
@@ -14,6 +15,7 @@ from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.faults import mistaken
+from captoken.adapters._sqlite.lexer import CHANGING
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters._usage_meter import UsageMeter
@@ -92,7 +94,7 @@ class Running:
         self._pulse = pulse
         self._max_rows = max_rows
 
-    def run(self, sql: str, parameters: Any, plan: Plan, meter: UsageMeter) -> Result:
+    def run(self, parameters: Any, plan: Plan, meter: UsageMeter) -> Result:
         """Run a statement that is permitted (rule 2), and count what it takes (rule 14).
 
         It may ask the authorizer for what it was seen to ask for when it was planned, and for
@@ -105,7 +107,7 @@ class Running:
         cursor = self._watch.cursor
         try:
             rows, cursor = self._watch.run(
-                sql,
+                plan.sent,
                 parameters,
                 plan.events,
                 plan.calls,
@@ -117,11 +119,21 @@ class Running:
         finally:
             self._pulse.needs = ()
         if failed is not None:
-            self._raise_counted(sql, failed, meter)
+            self._raise_counted(plan.text.sql, failed, meter)
         meter.done(self._watch.connection.total_changes - changes)
 
         columns = tuple([column[0] for column in cursor.description or ()])
-        return Result(columns, rows, cursor.rowcount)
+        return Result(columns, rows, self._changed(plan, cursor))
+
+    def _changed(self, plan: Plan, cursor: sqlite3.Cursor) -> int:
+        """How many rows the statement itself has changed, or -1.
+
+        Python counts for what begins with INSERT, UPDATE or DELETE, as the text did (rule 13).
+        """
+        if plan.sent == plan.text.sql or plan.text.first not in CHANGING:
+            return cursor.rowcount
+        ((changes,),) = self._watch.own("SELECT changes()")
+        return int(changes)
 
     def _raise_counted(self, sql: str, failed: Exception, meter: UsageMeter) -> NoReturn:
         """Raise what a statement failed with (rule 15), if its budget has enough for being told.

@@ -169,8 +169,10 @@ class Names:
         # Each name with its scope, since the CTEs of that are known only when all is read.
         self.found: list[tuple[Mention, _Scope]] = []
 
-        # The names of all CTEs, in whichever scope.
+        # The names of all CTEs, in whichever scope; and of those that the statement begins with.
         self.declared: set[str] = set()
+        self.declared_first: set[str] = set()
+        self._is_first = True
 
         self._read(tokens)
 
@@ -237,6 +239,8 @@ class Names:
         scope.declared = fold(name)
         scope.ctes[scope.declared] = Query()
         self.declared.add(scope.declared)
+        if self._is_first and scope.outer is None:
+            self.declared_first.add(scope.declared)
 
     def _mention(self, at: int, name: str) -> None:
         """Keep the name at `at`. If a dot and a name follow, it is that of a schema: `main.hr`.
@@ -328,6 +332,7 @@ class Names:
             scope.in_from = False
             scope.in_given = scope.in_given or (keyword in _QUERIES and scope.begins)
             scope.in_with = scope.in_with and keyword not in KINDS
+            self._is_first = self._is_first and scope.outer is not None
             scope.expects = "update" if keyword == "update" else ""
 
     def _hear_from(self, at: int) -> None:

@@ -10,7 +10,6 @@ cannot matter. What it misses is still seen by events and opcodes (`captoken.ada
     words       INSERT, OR, REPLACE, INTO, codes, SELECT, x, name, …
     conflicts   replace
     using       id
-    doubtful    x
 
 Each is found when it is asked for, once for a statement.
 """
@@ -23,11 +22,14 @@ from functools import cached_property
 from captoken.adapters._sqlite.growth import is_bounded
 from captoken.adapters._sqlite.lexer import (
     CLOSING,
-    IDENTIFIER,
+    END,
+    OPENING,
     OTHER,
+    STAR,
     STRING,
     cut,
     fold,
+    places,
 )
 from captoken.adapters._sqlite.scopes import Mention, Names
 
@@ -140,24 +142,37 @@ class Text:
                 is_listed = True
         return tuple(found)
 
-    @cached_property
-    def doubtful(self) -> set[str]:
-        """What is in double quotes: a column, or a string if there is no such column.
+    @property
+    def declared_first(self) -> set[str]:
+        """The names of the CTEs of the WITH that it begins with, folded."""
+        return self._names.declared_first
 
-        Without what is also in single quotes, and would be a string of the program in any case.
-        Whether it became a string, `planner` sees in the program.
+    @cached_property
+    def behind_with(self) -> int:
+        """Where the first query of that WITH is declared, by its character. 0 if there is none."""
+        if self.first != "with":
+            return 0
+        at = 1 if [keyword for _, _, keyword in self.tokens[1:2]] == ["recursive"] else 0
+        _, end = places(self.sql)[at]
+        return end
+
+    def qualifies(self, schema: str, name: str) -> bool:
+        """Does it write the name with the schema before it, whatever it means by that?"""
+        names = [fold(text) for _, text, _ in self.tokens]
+        wanted = [fold(schema), ".", fold(name)]
+        return any(names[at : at + 3] == wanted for at in range(len(names) - 2))
+
+    @cached_property
+    def may_mean_all(self) -> bool:
+        """May it mean all columns of a table without naming each? `*`, `x IN t`, NATURAL
+
+        A star between two values is taken for one, and count(*) is not.
         """
-        identifiers = {text for kind, text, _ in self.tokens if kind == IDENTIFIER}
-        strings = {text for kind, text, _ in self.tokens if kind == STRING}
-        return identifiers - strings
-
-    @cached_property
-    def names_index(self) -> bool:
-        """Does it say INDEXED BY? Where there is no such index, SQLite says so."""
-        keywords = [keyword for _, _, keyword in self.tokens]
-        return ("indexed", "by") in itertools.pairwise(keywords)
-
-    @cached_property
-    def is_natural(self) -> bool:
-        """Does it say NATURAL, be it as a name?"""
-        return any(keyword == "natural" for _, _, keyword in self.tokens)
+        tokens = [END, *self.tokens, END]
+        for before, token, behind in zip(tokens, tokens[1:], tokens[2:], strict=False):
+            if token == STAR and not (before == OPENING and behind == CLOSING):
+                return True
+            _, _, keyword = token
+            if keyword == "natural" or (keyword == "in" and behind[0] != OTHER):
+                return True
+        return False

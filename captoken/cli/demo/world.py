@@ -8,6 +8,7 @@ from time import time
 from typing import Any, TypeAlias
 
 from captoken._format.entropy import random_bytes
+from captoken._format.errors import StatementError
 from captoken._language.access import Access, Caller
 from captoken._language.caveats import RIGHTS
 from captoken._language.link import BadLink
@@ -245,6 +246,10 @@ class World:
         except Denied as denied:
             self.note_decision("warehouse", agent, tried or sql, denied.decision)
             return []
+        except StatementError as error:
+            # A column that is not granted is not there.
+            self.note(agent, tried or sql, error.code, error.for_model(), server="warehouse")
+            return []
         self.note(
             agent,
             tried or sql,
@@ -255,10 +260,10 @@ class World:
         return found
 
     def _run(self, db: Database, sql: str, parameters: Row = ()) -> list[Row]:
-        """A statement, counted. Raises Denied."""
+        """A statement, counted. Raises Denied and StatementError."""
         try:
             found: list[Row] = db.execute(sql, parameters).fetchall()
-        except Denied:
+        except (Denied, StatementError):
             self.statements = self.statements.plus(False)
             raise
         self.statements = self.statements.plus(True)

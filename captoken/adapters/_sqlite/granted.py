@@ -1,0 +1,138 @@
+"""Rule 13: which tables are parts for a grant, and what it grants of each.
+
+A table is a part if the grant refuses an access to it that states no columns, and says that this is
+why. Then it is asked about the columns, as about any access: nothing here decides. A grant that is
+narrowed later refuses what the statement needs.
+
+Only those columns matter that a word of the text names, unless a star, NATURAL or `in people` could
+mean all: so the grant is asked about what the text is about.
+"""
+
+from __future__ import annotations
+
+from captoken._language.access import Caller
+from captoken.adapters._costed_grant import CostedGrant
+from captoken.adapters._sqlite.catalog import Object
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.naming import Key, access_to, table_name
+from captoken.adapters._sqlite.parts import Part, Parts
+from captoken.adapters._sqlite.planner import Planner
+from captoken.adapters._sqlite.remembered import Bounded
+from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.text import Text
+
+# Whether columns are restricted does not turn on the operation. But the first of these may be
+# refused for itself.
+_OPERATIONS = ("select", "update", "insert", "delete")
+
+# The refusals that say that another operation is to be asked about.
+_OF_RIGHTS = frozenset(("table", "operation"))
+
+
+class Granted:
+    """Finds the parts that texts name, for one block."""
+
+    def __init__(
+        self,
+        grant: CostedGrant,
+        caller: Caller | None,
+        planner: Planner,
+    ) -> None:
+        self._grant = grant
+        self._caller = caller
+        self._planner = planner
+
+        # What was found; and whether a refusal was about neither rights nor columns. That may turn
+        # on the statement, as its cost does, and the next one has to be asked about anew.
+        self._by_text: Bounded[str, Parts] = Bounded()
+        self._is_certain = True
+
+    def parts(self, text: Text) -> Parts:
+        """The parts among all tables that a word of the text could mean."""
+        found = self._by_text.get(text.sql)
+        if found is not None:
+            return found
+
+        self._is_certain = True
+        parts = self._among(self._tables(text), text)
+        if self._is_certain:
+            self._by_text.keep(text.sql, text.sql, parts)
+        return parts
+
+    def told(self, text: Text) -> str:
+        """What there is of the parts that a text names, for a model that used another name."""
+        told: list[str] = []
+        for _, (entry, named_for) in sorted(self._tables(text).items()):
+            operation = self._restricted(entry, named_for)
+            if operation is not None:
+                told.append(self._part(entry, operation, self._planner.columns(entry)).told())
+        return "; ".join(told)
+
+    def _tables(self, text: Text) -> dict[Key, tuple[Object, str]]:
+        """The tables that it names, and those that a word of it could mean.
+
+        With an operation on each: the one that it is named for, or select.
+        """
+        schema = self._planner.schema
+        words = [Mention("select", None, name) for name in text.names & schema.tables]
+        found: dict[Key, tuple[Object, str]] = {}
+        for mention in (*text.mentions, *words):
+            entry = schema.find(mention)
+            if entry is not None and entry.kind == "table":
+                found.setdefault(entry.key, (entry, mention.operation))
+        return found
+
+    def _among(self, tables: dict[Key, tuple[Object, str]], text: Text) -> Parts:
+        """The parts among some tables, always in the same order."""
+        asked = [access_to(table_name(*key), named_for) for key, (_, named_for) in tables.items()]
+        accesses = [access for access in asked if access is not None]
+        if not accesses or self._grant.recheck(accesses, caller=self._caller):  # nearly always
+            return ()
+
+        parts: list[Part] = []
+        for key in sorted(tables):
+            entry, named_for = tables[key]
+            operation = self._restricted(entry, named_for)
+            if operation is not None:
+                columns = self._planner.columns(entry)
+                if not text.may_mean_all:
+                    columns = tuple(column for column in columns if fold(column) in text.names)
+                parts.append(self._part(entry, operation, columns))
+        return tuple(parts)
+
+    def _restricted(self, entry: Object, named_for: str) -> str | None:
+        """An operation that is refused for the columns, if there is one: then it is a part."""
+        for operation in dict.fromkeys((named_for, *_OPERATIONS)):
+            code = self._refusal(entry, operation, None)
+            if code == "column":
+                return operation
+            if code is None:
+                return None
+            self._is_certain = self._is_certain and code in _OF_RIGHTS
+        return None
+
+    def _part(self, entry: Object, operation: str, columns: tuple[str, ...]) -> Part:
+        """The part, with those of some columns that are granted. Mostly all of them are."""
+        granted = columns
+        if self._refusal(entry, operation, columns) is not None:
+            granted = tuple(
+                column
+                for column in columns
+                if self._refusal(entry, operation, (column,)) is None
+            )
+        bare = self._planner.schema.find(Mention("select", None, entry.name))
+        is_bare = bare is not None and bare.key == entry.key
+        return Part(*entry.key, granted, is_bare)
+
+    def _refusal(
+        self,
+        entry: Object,
+        operation: str,
+        columns: tuple[str, ...] | None,
+    ) -> str | None:
+        """The code for which an access is refused, or None."""
+        access = access_to(table_name(*entry.key), operation, columns)
+        if access is None:
+            return "table"
+        decision = self._grant.recheck((access,), caller=self._caller)
+        return None if decision else decision.code

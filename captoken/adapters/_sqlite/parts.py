@@ -1,0 +1,102 @@
+"""Rule 13: where a token grants some columns of a table, SQLite itself sees no others.
+
+Each such table is a *part*. A text that names it is sent behind two queries, and so the name of the
+table stands for the columns that are granted:
+
+    select * from people natural join pay
+
+    with k_0 as not materialized (select "id", "name" from "main"."people"),
+    "people" as not materialized (select * from k_0) select * from people natural join pay
+
+So a hidden name is one that is not there, and SQLite says so in the same words. `k` is drawn for
+the connection and never told. SQLite names to its authorizer the innermost query that a read is in,
+and what reads the table elsewhere is refused (`events`). The name of the table would not do: a
+query of the text can have it, and then takes the place of ours, as it takes that of the table.
+Views and triggers see none of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from captoken._format.spelling import shown
+from captoken.adapters._sqlite.catalog import quoted
+from captoken.adapters._sqlite.lexer import fold
+from captoken.adapters._sqlite.naming import Key, table_name
+from captoken.adapters._sqlite.text import Text
+
+# Behind the query of a part: SQLite then asks nothing of a row before it has the row (`lengths`).
+APART = " limit -1"
+
+# Characters of what is told of one table.
+_MOST_TOLD = 1_000
+
+
+class Part(NamedTuple):
+    """A table, and what a token grants of it, as far as a text may mean it (`granted`)."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]  # as the schema spells them, and in its order
+    is_bare: bool = True  # its name without a schema stands for it, and for no other table
+
+    @property
+    def key(self) -> Key:
+        """What the guard counts it by."""
+        return self.schema, self.name
+
+    def told(self) -> str:
+        """What there is of it, for whoever has used another name."""
+        names = [name if name.isidentifier() else shown(name) for name in self.columns]
+        columns = ", ".join(names) or "no columns"
+        if len(columns) > _MOST_TOLD:
+            columns = columns[:_MOST_TOLD].rpartition(", ")[0] + ", and more"
+        return f"{table_name(*self.key)} has {columns} here"
+
+
+Parts = tuple[Part, ...]
+
+
+def names_of(parts: Parts, drawn: str) -> dict[Key, str]:
+    """What the query of each part is called: all reads of the table come under this name."""
+    return {part.key: f"{drawn}_{at}" for at, part in enumerate(parts)}
+
+
+def sent(
+    sql: str,
+    text: Text,
+    parts: Parts,
+    drawn: str,
+    behind: str = "",
+    more: Iterable[str] = (),
+) -> str:
+    """The SQL as SQLite gets it, which begins and names tables as the text does.
+
+    `behind` is put behind the query of each part. `more` are further queries.
+    """
+    queries: list[str] = []
+    for part, name in zip(parts, names_of(parts, drawn).values(), strict=True):
+        queries.append(query(name, part, listed(part.columns), behind))
+
+        # What the text itself declares it calls so.
+        if part.is_bare and fold(part.name) not in text.declared_first:
+            bare = quoted(part.name)
+            queries.append(f"{bare} as not materialized (select * from {name})")  # noqa: S608
+
+    declared = ", ".join([*queries, *more])
+    if not declared:
+        return sql
+    at = text.behind_with
+    return f"{sql[:at]} {declared}, {sql[at:]}" if at else f"with {declared} {sql}"
+
+
+def query(name: str, part: Part, columns: str, behind: str = "") -> str:
+    """A query of a WITH: it gives these columns of a part."""
+    table = f"{quoted(part.schema)}.{quoted(part.name)}"
+    return f"{name} as not materialized (select {columns} from {table}{behind})"  # noqa: S608
+
+
+def listed(columns: Iterable[str]) -> str:
+    """Columns as a query gives them. None is a query too: it gives one value for each row."""
+    return ", ".join(map(quoted, columns)) or '1 as "1"'

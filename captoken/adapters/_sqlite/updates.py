@@ -1,0 +1,217 @@
+"""Rule 13, for the table that an UPDATE changes: it stays itself, and has all of its columns.
+
+So its names are looked up before, in a query that SQLite compiles and nobody runs. There `k` stands
+for the table, with the columns that are granted:
+
+    update people set name = title, (city, zip) = (1, 2) from jobs where jobs.id = job returning *
+
+    select 1 from (
+        select "people".name = title, ("people".city, "people".zip) = (1, 2)
+        from k as "people", jobs where jobs.id = job
+    ), (select * from k as "people")
+
+Beside a FROM, a name without its table could be that of a hidden column, and SQLite would call it
+ambiguous. So `k` is once more given every other word of the text as a column: what is ambiguous
+then is refused, whether there is such a column or not. NATURAL is refused there, since no word says
+what it compares.
+
+A name in double quotes, which SQLite takes for a string where there is no such column, is a name in
+that query. The star in RETURNING would be all columns: it is replaced by those that are granted.
+"""
+
+from __future__ import annotations
+
+from captoken.adapters._sqlite.catalog import quoted
+from captoken.adapters._sqlite.lexer import (
+    CLOSING,
+    COMMA,
+    DOT,
+    END,
+    IDENTIFIER,
+    OPENING,
+    OTHER,
+    SEMICOLON,
+    STAR,
+    Token,
+    cut,
+    fold,
+    places,
+)
+from captoken.adapters._sqlite.parts import Part, listed
+from captoken.adapters._sqlite.text import Text
+
+# The clauses of an UPDATE, in their order.
+_CLAUSES = ("update", "set", "from", "where", "returning")
+
+
+class Update:
+    """The clauses of an UPDATE, found by its tokens outside of all parentheses.
+
+    For a text that SQLite takes for one. Of any other what is made here is no SQL either.
+    """
+
+    def __init__(self, sql: str) -> None:
+        self._sql = sql
+        placed = zip(cut(sql), places(sql), strict=True)
+        kept = [(token, place) for token, place in placed if token != SEMICOLON]
+        self._count = len(kept)
+
+        # Nobody looks further behind the last one.
+        kept += [(END, (len(sql), len(sql)))] * 4
+        self._tokens = [token for token, _ in kept]
+        self._places = [place for _, place in kept]
+
+        # Of each token, in how many parentheses it is.
+        self._depths = _depths(self._tokens)
+
+        # Where each clause begins, by the number of its keyword's token.
+        self._begins = self._clauses()
+
+    @property
+    def is_whole(self) -> bool:
+        """Does it have what each UPDATE has?"""
+        begins = self._begins
+        return "update" in begins and begins.get("set", 0) > self._target
+
+    @property
+    def has_from(self) -> bool:
+        """Does it read other tables beside its own?"""
+        return "from" in self._begins
+
+    @property
+    def natural(self) -> str:
+        """The NATURAL in its FROM, if there is one: it would compare hidden columns, too."""
+        begin, end = self._span("from")
+        words = [text for _, text, keyword in self._tokens[begin:end] if keyword == "natural"]
+        return words[0] if words else ""
+
+    @property
+    def _target(self) -> int:
+        """The number of the token that names the table."""
+        at = self._begins["update"] + 1
+        if self._tokens[at][2] == "or":  # UPDATE OR IGNORE t
+            at += 2
+        return at + 2 if self._tokens[at + 1] == DOT else at
+
+    def looked_up(self, name: str) -> str:
+        """The query that looks up its names. `name` stands for the table.
+
+        It begins as the text does: with a WITH of its own, perhaps.
+        """
+        at = self._target
+        behind = self._between(at + 1, self._begins["set"])
+        has_alias = self._tokens[at + 1][2] == "as"
+        alias = quoted(self._tokens[at + 2 if has_alias else at][1])
+        source = f"{name} {behind}" if has_alias else f"{name} as {alias} {behind}"
+
+        others = self._clause("from")
+        sources = f"{source}, {others}" if others else source
+        condition = self._clause("where")
+        where = f" where {condition}" if condition else ""
+        query = f"(select {self._set(alias)} from {sources}{where})"  # noqa: S608
+        returned = self._clause("returning")
+        if returned:
+            query += f", (select {returned} from {source})"  # noqa: S608
+        start, _ = self._places[self._begins["update"]]
+        return f"{self._sql[:start]}select 1 from {query}"  # noqa: S608
+
+    def others(self, part: Part) -> str:
+        """Every word of it that is no granted column, as a column."""
+        words = {fold(text) for kind, text, _ in self._tokens if kind != OTHER}
+        others = sorted(words.difference(map(fold, part.columns)))
+        return "".join(f", null as {quoted(word)}" for word in others)
+
+    def returning(self, part: Part) -> str:
+        """The text, with the granted columns in the place of each star in RETURNING."""
+        sql = self._sql
+        begin = self._begins.get("returning", self._count)
+        for at in range(self._count - 1, begin, -1):
+            before = self._tokens[at - 1]
+            is_item = at == begin + 1 or before == COMMA
+            if self._tokens[at] == STAR and is_item and not self._depths[at]:
+                start, end = self._places[at]
+                columns = ", ".join(f"{quoted(one)} as {quoted(one)}" for one in part.columns)
+                sql = sql[:start] + (columns or listed(())) + sql[end:]
+        return sql
+
+    def _clauses(self) -> dict[str, int]:
+        """Each clause begins at the first of its keywords behind those before it."""
+        begins: dict[str, int] = {}
+        previous = ""
+        for at, (_, _, keyword) in enumerate(self._tokens):
+            is_clause = keyword in _CLAUSES and not self._depths[at] and keyword not in begins
+            # x IS DISTINCT FROM y
+            if is_clause and not (keyword == "from" and previous == "distinct"):
+                begins[keyword] = at
+            previous = keyword
+        return begins
+
+    def _span(self, keyword: str) -> tuple[int, int]:
+        """The tokens of a clause behind its keyword: the first, and the one behind the last."""
+        begin = self._begins.get(keyword, self._count)
+        later = [at for at in self._begins.values() if at > begin]
+        return begin + 1, min(later, default=self._count)
+
+    def _clause(self, keyword: str) -> str:
+        """What a clause says behind its keyword. `""` if there is none."""
+        return self._between(*self._span(keyword))
+
+    def _between(self, begin: int, end: int) -> str:
+        """The text of some tokens: to the end of the last, so that no comment runs on."""
+        if begin >= end:
+            return ""
+        return self._sql[self._places[begin][0] : self._places[end - 1][1]]
+
+    def _set(self, alias: str) -> str:
+        """The SET, with the table before each column that it changes: `t.a = 1, (t.b, t.c) = …`."""
+        begin, end = self._span("set")
+        said = ""
+        written = begin
+        is_changed = True
+        for at in range(begin, end):
+            is_changed = _is_changed(self._tokens[at], self._depths[at], is_changed)
+            if is_changed and self._tokens[at][0] != OTHER:
+                said += f"{self._until(written, at)}{alias}."
+                written = at
+        return said + self._between(written, end)
+
+    def _until(self, begin: int, end: int) -> str:
+        """The text from one token to where another begins."""
+        return self._sql[self._places[begin][0] : self._places[end][0]]
+
+
+def without_strings(text: Text) -> str:
+    """The text with names in backticks for those in double quotes.
+
+    What is in double quotes is a string to SQLite if there is no such column, and so would tell
+    that there is none. In backticks it is a name that is not there.
+    """
+    pieces: list[str] = []
+    written = 0
+    for (kind, name, _), (start, end) in zip(text.tokens, places(text.sql), strict=True):
+        if kind == IDENTIFIER:
+            pieces += text.sql[written:start], "`" + name.replace("`", "``") + "`"
+            written = end
+    return "".join([*pieces, text.sql[written:]])
+
+
+def _is_changed(token: Token, depth: int, before: bool) -> bool:
+    """Is the token in what is changed, to the left of an equals sign? `before`: the one before."""
+    if depth:
+        return before
+    if token == COMMA:
+        return True
+    return before and token[1] != "="
+
+
+def _depths(tokens: list[Token]) -> list[int]:
+    """Of each token, in how many parentheses it is. The parentheses themselves are outside."""
+    depths: list[int] = []
+    depth = 0
+    for token in tokens:
+        if token == CLOSING:
+            depth -= 1
+        depths.append(depth)
+        if token == OPENING:
+            depth += 1
+    return depths
