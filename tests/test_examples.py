@@ -138,6 +138,13 @@ KEY_LINES = {
         "select pay from hr            403  ",
         "delete from sales             403  ",
     ],
+    "gateway_refunds.py": [
+        "  support-2    200  refunded\n  support-3    403  budget_exhausted",
+        "  support-11   403  budget_exhausted",
+        "The service saw its key, and no token; the agents had tokens, and no key:",
+        "  POST /v1/refunds  charge=ch_1&amount=500",
+        "  support > support-3, for user:jane: budget_exhausted",
+    ],
     "fastapi_service.py": [
         "200  eu-agent      GET /market/eu             1200 in eu, for user:jane: eu-agent (vouched)",
         "403  eu-agent      GET /market/us             The token does not permit this request.",

@@ -25,6 +25,9 @@ HEADER_BYTES = 64 << 10  # all headers together: names, values, and 32 for each
 
 # Of a body, or a message, that a guard reads: to decide on it, or since a proof covers it.
 BODY_BYTES = 256 << 10
+# Of one that a gateway passes on: a number in it, and the name of who asks.
+NUMBER_CHARS = 32  # the shortest spelling of a double has 24 at most
+USER_AGENT_CHARS = 512
 
 # Of MCP, in one body: older protocols have several, and each is looked at.
 MESSAGES = 100
@@ -40,6 +43,9 @@ ISSUANCE_BYTES = 64 << 10
 ASSERTION_CHARS = 16 << 10
 DETAILS_CHARS = LIMITS.token_chars  # of `authorization_details`: no token says more
 CONSOLE_BYTES = 64 << 10
+
+# A description of a service's operations in YAML, which takes long to read.
+DESCRIPTION_BYTES = 1 << 20
 
 # The code and the sentence of a denial: the code is that of a decision which is too much work.
 TOO_LARGE = ("too_much_work", f"what the call states comes to more than {FACTS}")

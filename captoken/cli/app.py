@@ -19,6 +19,7 @@ from captoken.cli.console.command import console
 from captoken.cli.demo.command import accident, demo
 from captoken.cli.discharge import approve, attach, discharge, require, tickets
 from captoken.cli.docs import docs, skill
+from captoken.cli.gateway import gateway
 from captoken.cli.inspect import inspect
 from captoken.cli.issue import issue
 from captoken.cli.keygen import keygen
@@ -43,6 +44,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Holder of a token": (inspect, attenuate, delegate, require, tickets, attach, present),
     "Third party, whom a token asks": (discharge, approve),
     "Server, which is sent a token": (verify, explain, postgres),
+    "Gateway, to services of others": (gateway,),
     "Operator, of tokens that are out": (
         operate,
         end_task,

@@ -153,6 +153,9 @@ def test_no_option_takes_a_secret():
     arguments = {
         "audit": ("trail_file", "FILE"),
         "issue": ("policy", "POLICY.toml"),
+        "gateway": ("path", "GATEWAY.toml"),
+        "gateway explain method": ("method", "METHOD"),
+        "gateway explain target": ("target", "TARGET"),
         "blast-radius": ("trail_file", "FILE"),
         "end-task": ("task", "TASK"),
         "docs": ("words", "[PAGE | WORD...]"),
@@ -172,8 +175,9 @@ def test_no_option_takes_a_secret():
         for parameter in command.params:
             option = parameter.opts[0]
             if parameter.param_type_name == "argument":
-                group = name.partition(" ")[0] if name.startswith(("audit ", "issue ")) else name
-                assert arguments[group] == (option, parameter.metavar), name
+                group = name.partition(" ")[0] if name.startswith(("audit ", "gateway ", "issue ")) else name
+                expected = arguments.get(f"{name} {option}") or arguments[group]
+                assert expected == (option, parameter.metavar), name
             assert "--ticket" not in parameter.opts and ("--token" not in parameter.opts or parameter.type is ID)
             if parameter.type is PUBLIC:
                 seen.add((name, option))

@@ -83,11 +83,15 @@ CASES = {
     "issue explain": (
         """policy.toml --subject '{"provider": "ci", "repository_id": "42"}'""", {"grants", "gives", "refused"}
     ),
+    "gateway check": ("gateway.toml", {"services"}),
+    "gateway tools": ("gateway.toml", {"tools"}),
+    "gateway explain": ("gateway.toml GET /shop/v1/orders/7", {"tool", "arguments", "cost", "sends"}),
+    "gateway demo": ("", {"agents", "trail", "agent_held_key", "service_saw_key", "service_saw_token"}),
     "demo": ("--seed 1", None),  # the story, whose keys are those of its structs
 }  # fmt: skip
 # Of servers that are not there, and some that do not end, which have tests of their own; and groups.
 NOT_RUN = {
-    "postgres audit", "operate", "issue serve", "console", "login", "exchange", "audit", "completion", "issue", "keygen", "postgres",
+    "postgres audit", "operate", "issue serve", "gateway run", "gateway", "console", "login", "exchange", "audit", "completion", "issue", "keygen", "postgres",
 }  # fmt: skip
 
 WORLD = """
@@ -103,6 +107,8 @@ captoken renew --key operator.json --store overlay.db --create
 captoken overlay --store overlay.db --operator "$(cat operator.public)" --raw > proposal
 captoken revoke --key operator.json --store overlay.db --agent b --why lost --json | sed -n 's/.*"id": "\\(.*\\)",/\\1/p' > entry
 python keep_trail.py audit.json > trail.jsonl
+printf 'version = 1\\n[gateway]\\nkeyring = "keyring.json"\\n[service.shop]\\nurl = "https://shop.example"\\ncredential = "env:K"\\n' > gateway.toml
+printf '[service.shop.operations."orders.get"]\\nrequest = "GET /v1/orders/{id}"\\n' >> gateway.toml
 printf 'captoken = 1\\n[[scenario]]\\nname = "a"\\ntoken.tools.pay = {}\\ncall = [{ tool = "pay", code = "allowed" }]\\n' > scenarios.toml
 """
 

@@ -1,0 +1,218 @@
+"""The key of a service: where it comes from, and where it stands in a request. Secret throughout.
+
+    source = source_of("file:stripe.key", life=60, folder=folder)
+    secret = await source.read()                 # Unavailable
+    writer_of("bearer", user="").write(secret, outgoing)
+
+A `Source` gives the key at use; a `Writer` puts it into what goes out. Whatever else a service
+wants is a further one of either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from base64 import b64encode
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+from captoken._format.errors import KeyringError
+from captoken._format.sealed import SealedValue
+from captoken._format.spelling import shown_file
+from captoken.adapters._gateway.written import Outgoing
+from captoken.keys.files import read_private
+
+
+class Unavailable(Exception):  # noqa: N818, the name reads as what it is
+    """The key cannot be had now. What it says is for the operator, and has nothing of the key."""
+
+
+class Secret(SealedValue, frozen=True, eq=False):
+    """A key as its service spells it."""
+
+    text: str
+
+
+class Source(Protocol):
+    """Where the key of a service comes from."""
+
+    async def read(self) -> Secret:
+        """The key as it is now. Raises Unavailable."""
+        ...
+
+
+class Writer(Protocol):
+    """Where the key of a service stands in a request."""
+
+    # In small letters: what clients send under that name does not go on.
+    header: str
+
+    # The field of a query, or empty.
+    field: str
+
+    def write(self, secret: Secret, outgoing: Outgoing) -> None:
+        """Put it there."""
+        ...
+
+
+# --- sources --------------------------------------------------------------------------------------
+
+
+class EnvironmentSource:
+    """A variable of the environment that the gateway was started with."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def read(self) -> Secret:
+        found = os.environ.get(self._name)
+        if not found:
+            raise Unavailable(f"the variable {self._name} is not set")
+        return checked(found)
+
+
+class FileSource:
+    """A file, read again once it has changed. White space around the key is not part of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._secret: Secret | None = None
+
+    async def read(self) -> Secret:
+        try:
+            found = os.stat(self._path)
+            looks = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if self._secret is None or looks != self._seen:
+                self._secret = None
+                self._secret = checked(read_private(self._path).decode("ascii").strip())
+                self._seen = looks
+        except KeyringError as error:
+            raise Unavailable(str(error)) from None
+        except (OSError, UnicodeDecodeError):
+            self._secret = None
+            raise Unavailable(f"{shown_file(self._path)} cannot be read as a key") from None
+        return self._secret
+
+
+class KeyringSource:
+    """An entry of the system's keyring, by the library of that name. It is kept for `life` seconds.
+
+    One that cannot be read is not replaced by one that was read before.
+    """
+
+    def __init__(self, service: str, user: str, life: float) -> None:
+        self._service = service
+        self._user = user
+        self._life = life
+        self._until = 0.0
+        self._secret: Secret | None = None
+
+    async def read(self) -> Secret:
+        if self._secret is not None and monotonic() < self._until:
+            return self._secret
+        self._secret = None
+        found = await asyncio.to_thread(self._ask)
+        if not found:
+            raise Unavailable(f"the keyring has no entry {self._service}, {self._user}")
+        self._secret = checked(found)
+        self._until = monotonic() + self._life
+        return self._secret
+
+    def _ask(self) -> str | None:
+        try:
+            keyring: Any = import_module("keyring")
+        except ImportError:
+            raise Unavailable("the library is not there: pip install keyring") from None
+        try:
+            found: str | None = keyring.get_password(self._service, self._user)
+        except Exception as error:  # each backend has errors of its own
+            raise Unavailable(f"the keyring does not answer: {type(error).__name__}") from None
+        return found
+
+
+def checked(text: str) -> Secret:
+    """A key that can stand in a header. Raises Unavailable."""
+    if not text or not text.isascii() or not text.isprintable() or text != text.strip():
+        raise Unavailable("the key is empty, or has a character that no header has")
+    return Secret(text=text)
+
+
+def source_of(stated: str, life: float, folder: Path) -> Source:
+    """The source that a file names: `env:NAME`, `file:PATH` or `keyring:SERVICE/USER`.
+
+    Raises ValueError.
+    """
+    kind, colon, rest = stated.partition(":")
+    service, slash, user = rest.rpartition("/")
+    if kind == "env" and rest:
+        return EnvironmentSource(rest)
+    if kind == "file" and rest:
+        return FileSource(folder / rest)
+    if kind == "keyring" and slash and service and user:
+        return KeyringSource(service, user, life)
+    raise ValueError(
+        "a credential is env:NAME, file:PATH or keyring:SERVICE/USER"
+        + ("" if colon else ", and never the key itself")
+    )
+
+
+# --- writers --------------------------------------------------------------------------------------
+
+
+class HeaderWriter:
+    """In a header, as `spell` spells it."""
+
+    field = ""
+
+    def __init__(self, header: str, spell: Callable[[str], str]) -> None:
+        self.header = header.lower()
+        self._spell = spell
+
+    def write(self, secret: Secret, outgoing: Outgoing) -> None:
+        outgoing.headers.append((self.header.encode(), self._spell(secret.text).encode()))
+
+
+class QueryWriter:
+    """In a field of the query."""
+
+    header = ""
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+
+    def write(self, secret: Secret, outgoing: Outgoing) -> None:
+        outgoing.add_query(self.field, secret.text)
+
+
+def writer_of(place: str, user: str) -> Writer:
+    """The writer that a file names: `bearer`, `basic`, `header:NAME`, `scheme:NAME`, `query:NAME`.
+
+    Raises ValueError.
+    """
+    kind, _, name = place.partition(":")
+    if place == "bearer":
+        return HeaderWriter("authorization", "Bearer {}".format)
+    if place == "basic":
+        return HeaderWriter("authorization", lambda text: _basic(user, text))
+    if kind == "header" and is_token(name):
+        return HeaderWriter(name, str)
+    if kind == "scheme" and is_token(name):
+        return HeaderWriter("authorization", f"{name} {{}}".format)
+    if kind == "query" and name:
+        return QueryWriter(name)
+    raise ValueError(
+        "a credential is written as bearer, basic, header:NAME, scheme:NAME or query:NAME"
+    )
+
+
+def _basic(user: str, text: str) -> str:
+    return "Basic " + b64encode(f"{user}:{text}".encode()).decode()
+
+
+def is_token(name: str) -> bool:
+    """Whether a header can be called so (RFC 9110, 5.6.2), as far as anybody does."""
+    return name.isascii() and name.replace("-", "").replace("_", "").isalnum()

@@ -1,0 +1,392 @@
+"""A gateway, opened from its file: keys, stores, trail and services, checked before it serves.
+
+    with opened("gateway.toml") as gateway: ...
+
+Paths in the file are of its folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from captoken._format import names
+from captoken._format.extras import extra
+from captoken._verification.verifier import AsyncVerifier
+from captoken.adapters._gateway.credentials import (
+    Source,
+    Writer,
+    is_token,
+    source_of,
+    writer_of,
+)
+from captoken.adapters._gateway.described import described, load
+from captoken.adapters._gateway.operations import (
+    FORM,
+    JSON,
+    METHODS,
+    SEGMENTS,
+    Operation,
+    Price,
+    Table,
+    made,
+    path_shapes,
+    template_of,
+)
+from captoken.adapters._gateway.reading import HeaderRules, Reading
+from captoken.adapters._gateway.shapes import KINDS, NOTHING, Members, Scalar, Shape, shape_of
+from captoken.adapters._gateway.stated import (
+    File,
+    StatedCredential,
+    StatedOperation,
+    StatedPrice,
+    StatedService,
+    located,
+    read,
+)
+from captoken.adapters._gateway.strict import path_segments
+from captoken.adapters._http.exchange import RequestError
+from captoken.audit.trail import AuditTrail
+from captoken.control.feed import Feed
+from captoken.keys.keyring import Keyring
+from captoken.keys.secret import AuditKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
+from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
+from captoken.stores.trail_file import TrailFile
+
+
+class Service(NamedTuple):
+    """A service that was checked, and not connected to yet."""
+
+    name: str
+    url: str
+    table: Table
+    reading: Reading
+    source: Source
+    writer: Writer
+
+    # Where clients put the agent's token: `bearer`, `basic`, `scheme:NAME`, `header:NAME`.
+    tokens: tuple[str, ...]
+    ca: str | None
+
+    # Requests of the description that are not taken, and why.
+    left_out: dict[str, str]
+
+
+class Configuration(NamedTuple):
+    """A file that was checked: its services, and itself."""
+
+    file: File
+    folder: Path
+    services: dict[str, Service]
+
+    @property
+    def origin(self) -> str:
+        """Where clients reach it."""
+        return self.file.gateway.origin or f"http://{self.file.gateway.listen}"
+
+
+def configured(path: str) -> Configuration:
+    """The file at a path, whole. Raises ValueError, with file and line, and OSError."""
+    file = read(path)
+    folder = Path(path).parent
+    services = {}
+    with located(path, Path(path).read_bytes()):
+        for name, stated in file.service.items():
+            services[name] = _service(name, stated, folder)
+        found = Configuration(file, folder, services)
+        _check_listen(file.gateway.listen)
+    return found
+
+
+def _check_listen(listen: str) -> None:
+    host, colon, port = listen.rpartition(":")
+    if not host or not colon or not port.isdecimal():
+        raise ValueError(f"gateway.listen: HOST:PORT is meant, not {listen!r}")
+
+
+# --- services -------------------------------------------------------------------------------------
+
+
+class _at:  # noqa: N801, reads as the word that it is
+    """Around what is read: an error that it raises begins with the place that it is about."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        """Nothing is done before an error."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (ValueError, TypeError, OSError)):
+            raise ValueError(f"{self._place}: {error}") from None
+
+
+def _service(name: str, stated: StatedService, folder: Path) -> Service:
+    place = f"service.{name}"
+    with _at(place):
+        names.segmented(name, "a service")
+        names.name(name, "a service")
+        if not name.replace("-", "").isalnum() or name != name.lower() or not name[0].isalpha():
+            raise ValueError("the name of a service is of small letters, digits and hyphens")
+    key = stated.credential
+    if isinstance(key, str):
+        key = StatedCredential(source=key)
+    with _at(f"{place}.credential"):
+        source = source_of(key.source, key.life, folder)
+        writer = writer_of(key.place, key.user)
+    with _at(f"{place}.url"):
+        base = _base(stated.url)
+    tokens = (stated.token,) if isinstance(stated.token, str) else stated.token
+    with _at(f"{place}.token"):
+        _check_tokens(tokens)
+    with _at(f"{place}.headers"):
+        _check_headers(stated)
+    table, left_out = _table(name, stated, folder)
+    rules = HeaderRules.of(name, stated.headers, stated.prefixes, stated.idempotency)
+    reserved = frozenset((writer.field,)) if writer.field else frozenset[str]()
+    with _at(f"{place}.credential"):
+        _check_place(table, rules, writer)
+    ca = None if stated.ca is None else str(folder / stated.ca)
+    reading = Reading(table, rules, base, reserved)
+    return Service(name, stated.url, table, reading, source, writer, tokens, ca, left_out)
+
+
+def _base(url: str) -> list[str]:
+    """What stands before the paths of a service, decoded."""
+    from urllib.parse import urlsplit
+
+    from captoken.adapters._http.origins import origin_of
+
+    origin_of(url)
+    path = urlsplit(url).path
+    try:
+        segments = path_segments(path.encode("ascii")) if path.strip("/") else []
+    except RequestError as problem:
+        raise ValueError(problem.text) from None
+    return segments[:-1] if segments[-1:] == [""] else segments
+
+
+def _check_tokens(tokens: tuple[str, ...]) -> None:
+    for each in tokens:
+        kind, _, name = each.partition(":")
+        is_named = kind in ("scheme", "header") and is_token(name)
+        if each not in ("bearer", "basic") and not is_named:
+            raise ValueError("a token stands as bearer, basic, scheme:NAME or header:NAME")
+
+
+_OWN_HEADERS = ("authorization", "host", "content-length", "transfer-encoding", "cookie")
+
+
+def _check_headers(stated: StatedService) -> None:
+    for name, what in stated.headers.items():
+        if not is_token(name) or not what.isascii() or not what.isprintable():
+            raise ValueError(f"{name!r} is no header, or its value is not visible ASCII")
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"{name} is the gateway's own")
+
+
+def _check_place(table: Table, rules: HeaderRules, writer: Writer) -> None:
+    """Raise ValueError where a client could put something in the place of the key."""
+    header = writer.header.encode()
+    taken = header in rules.arguments or header in rules.fixed
+    for each in table.operations.values():
+        taken = taken or writer.header in each.headers or writer.field in each.query.members
+    if taken:
+        raise ValueError("an operation takes an argument where the key of the service stands")
+
+
+def _table(name: str, stated: StatedService, folder: Path) -> tuple[Table, dict[str, str]]:
+    """The operations of a service: of its description, with what the file says beside it."""
+    found: dict[str, Operation] = {}
+    left_out: dict[str, str] = {}
+    if stated.description is not None:
+        with _at(f"service.{name}.description"):
+            of_it, left_out = described(load(str(folder / stated.description)), name, stated.lists)
+        found = {each.tool: each for each in of_it}
+    for called, one in stated.operations.items():
+        tool = f"{name}.{called}"
+        with _at(f'service.{name}.operations."{called}"'):
+            if one.request is not None:
+                found[tool] = _operation(tool, one.request, one, stated.lists)
+            elif tool in found:
+                found[tool] = _with_said(found[tool], one)
+            else:
+                raise ValueError("request is missing, and no description has this operation")
+    table = Table(())
+    # What the file says comes first: of two that are one request, the other one is left out.
+    by_file = {tool for tool in found if tool.removeprefix(f"{name}.") in stated.operations}
+    for tool in sorted(found, key=lambda each: each not in by_file):
+        try:
+            table.add(made(found[tool]))
+        except ValueError as error:
+            why = str(error).removeprefix(f"{tool}: ")
+            if tool in by_file:
+                called = tool.removeprefix(f"{name}.")
+                raise ValueError(f'service.{name}.operations."{called}": {why}') from None
+            left_out[found[tool].request] = why
+    return table, left_out
+
+
+def _operation(tool: str, request: str, one: StatedOperation, lists: str) -> Operation:
+    """An operation that the file states."""
+    method, _, path = request.partition(" ")
+    if method not in METHODS:
+        raise ValueError(f'request is a method and a path, as "POST /v1/refunds", not {request!r}')
+    with _at("request"):
+        template = template_of(path)
+    body: dict[str, Shape] = {}
+    if one.form is not None:
+        body[FORM] = _members(one.form, "form", one.more)
+    if one.json is not None:
+        shape = shape_of(one.json, "json")
+        body[JSON] = Members(shape.members, one.more) if isinstance(shape, Members) else shape
+    return Operation(
+        tool=tool,
+        method=method,
+        template=template,
+        path=path_shapes(template, _path(one)),
+        query=_members(one.query, "query", one.more) if one.query or one.more else NOTHING,
+        headers={header.lower(): header for header in one.headers},
+        body=body,
+        opaque=one.opaque,
+        cost=_cost(one),
+        lists=one.lists or lists,
+    )
+
+
+def _path(one: StatedOperation) -> dict[str, Scalar]:
+    """The types of parameters in the path."""
+    for name, kind in one.path.items():
+        if kind not in (*KINDS, SEGMENTS.kind) or kind == "any":
+            raise ValueError(f"path.{name} is string, integer, int64, number, boolean or segments")
+    return {name: Scalar(kind) for name, kind in one.path.items()}
+
+
+def _members(stated: dict[str, Any], place: str, more: bool) -> Members:
+    shape = shape_of(stated, place)
+    return Members(shape.members if isinstance(shape, Members) else {}, more)
+
+
+def _cost(one: StatedOperation) -> dict[str, Price]:
+    found = {}
+    for unit, said in one.cost.items():
+        names.name(unit, "a unit")
+        match said:
+            case int() if said >= 0:
+                found[unit] = Price(amount=said)
+            case str():
+                found[unit] = Price(argument=said)
+            case StatedPrice() if said.times > 0:
+                found[unit] = Price(argument=said.argument, times=said.times)
+            case _:
+                raise ValueError(f"cost.{unit} is 0 or more, an argument, or a table of the two")
+    return found
+
+
+def _with_said(operation: Operation, one: StatedOperation) -> Operation:
+    """An operation of the description, with what the file says of it."""
+    from msgspec import structs
+
+    said = structs.replace(
+        operation,
+        path=path_shapes(operation.template, {**operation.path, **_path(one)}),
+        query=Members({**operation.query.members, **_members(one.query, "query", False).members}),
+        headers={**operation.headers, **{name.lower(): name for name in one.headers}},
+        opaque=one.opaque,
+        cost=_cost(one),
+        lists=one.lists or operation.lists,
+    )
+    if not one.more:
+        return said
+    body = {
+        kind: Members(shape.members, True) if isinstance(shape, Members) else shape
+        for kind, shape in said.body.items()
+    }
+    return structs.replace(said, query=Members(said.query.members, True), body=body)
+
+
+# --- keys and stores ------------------------------------------------------------------------------
+
+
+class Opened(NamedTuple):
+    """What a gateway decides by, and a function that makes the verifier of a service."""
+
+    verifier: Callable[[str], AsyncVerifier]
+    ledger: Any
+
+
+@contextmanager
+def stores(found: Configuration, *, create: bool = False) -> Generator[Opened]:
+    """Keys and stores of a file, opened; with `create`, its files are made, where they are not.
+
+    Raises what opening them raises: KeyringError, StoreError, AuditError, ValueError.
+    """
+    stated = found.file.gateway
+    keyring = Keyring.load(found.folder / stated.keyring)
+    with ExitStack() as stack:
+        ledger = _store(
+            found, stated.ledger, SQLiteLedger, MemoryLedger, create, stack, shared=stated.shared
+        )
+        replays = _store(found, stated.replays, SQLiteReplayStore, MemoryReplayStore, create, stack)
+        trail = None
+        if stated.trail is not None:
+            file = stack.enter_context(TrailFile(found.folder / stated.trail))
+            key = stated.trail_key
+            signing = None if key is None else AuditKey.load(found.folder / key)
+            trail = AuditTrail(file.write, head=file.head, key=signing)
+        feed = None
+        if stated.overlay is not None:
+            if not stated.operators:
+                raise ValueError("gateway.operators: the public keys of who signs the overlay")
+            snapshots = SQLiteSnapshots(found.folder / stated.overlay, readonly=True)
+            stack.callback(snapshots.close)
+            feed = Feed(snapshots, stated.operators)
+
+        def verifier(service: str) -> AsyncVerifier:
+            return AsyncVerifier(
+                keyring, service, ledger=ledger, replays=replays, audit=trail, overlay=feed
+            )
+
+        yield Opened(verifier, ledger)
+
+
+def _store(
+    found: Configuration,
+    url: str | None,
+    kind: Any,
+    in_memory: Any,
+    create: bool,
+    stack: ExitStack,
+    **facts: Any,
+) -> Any:
+    """A ledger or a store of proofs, by what the file says of it; None for none."""
+    if url is None:
+        return None
+    scheme, _, rest = url.partition(":")
+    if url == "memory:":
+        return in_memory(**facts)
+    if scheme in ("postgresql", "valkey", "valkeys"):
+        return _on_server(url, scheme, kind is SQLiteLedger, facts)
+    path = found.folder / (rest if scheme == "sqlite" else url)
+    make = kind.create if create and not path.exists() else kind
+    store = make(path, **facts)
+    stack.callback(store.close)
+    return store
+
+
+def _on_server(url: str, scheme: str, counts: bool, facts: dict[str, Any]) -> Any:
+    """The same, on a server, where the store was made before."""
+    if scheme == "postgresql":
+        from captoken.stores.postgres import AsyncPostgresLedger, AsyncPostgresReplayStore
+
+        postgres = AsyncPostgresLedger if counts else AsyncPostgresReplayStore
+        return postgres(url, **facts)
+    with extra("valkey"):
+        import valkey.asyncio
+    from captoken.stores.valkey import AsyncValkeyLedger, AsyncValkeyReplayStore
+
+    client = valkey.asyncio.Valkey.from_url(url)
+    return (AsyncValkeyLedger if counts else AsyncValkeyReplayStore)(client, **facts)

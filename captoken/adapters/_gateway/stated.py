@@ -1,0 +1,263 @@
+"""The file of a gateway, as it is written: TOML, read into typed values.
+
+    version = 1
+    [gateway]
+    keyring = "keyring.json"
+    ledger = "ledger.db"
+    [service.payments]
+    url = "https://payments.example"
+    credential = "env:PAYMENTS_KEY"
+    [service.payments.operations."refunds.create"]
+    request = "POST /v1/refunds"
+    form = { charge = "string", amount = "integer" }
+    cost = { usd_cents = "amount" }
+
+What is unknown is refused, with its line and what may have been meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import inspect
+
+from captoken._format.shapes import fit
+from captoken._format.toml import read_toml
+from captoken._language.bounds import BODY_BYTES
+
+# The files that come with the package, by the name of the service.
+SHIPPED: Final = ("github", "stripe")
+
+
+class _Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file. What it does not know is refused."""
+
+
+class StatedGateway(_Stated, frozen=True):
+    """The gateway itself: its keys and stores, and how much it takes at once."""
+
+    # A file of root keys, or of the keys of its services alone.
+    keyring: str
+
+    # Where clients reach it. Proofs are made for it, and addresses in answers begin with it.
+    origin: str | None = None
+    listen: str = "127.0.0.1:8790"
+
+    # Where uses, budgets and proofs are counted: a file, `memory:`, postgresql://… or valkey://….
+    ledger: str | None = None
+    replays: str | None = None
+
+    # Do all servers that take these tokens count there?
+    shared: bool = False
+    trail: str | None = None
+    trail_key: str | None = None
+
+    # Where the operator's newest snapshot lies, and who may sign it.
+    overlay: str | None = None
+    operators: tuple[str, ...] = ()
+
+    # Bytes of a body, answers at once, and seconds that one waits for a service.
+    max_body: int = BODY_BYTES
+    streams: int = 200
+    timeout: int = 60
+
+
+class StatedCredential(_Stated, frozen=True):
+    """The key of a service: where it comes from, and where it stands in a request."""
+
+    source: str = msgspec.field(name="from")
+    place: str = msgspec.field(name="as", default="bearer")
+
+    # The name before the colon, where it is the password of Basic.
+    user: str = ""
+
+    # Seconds that one from a keyring is good for.
+    life: int = 60
+
+
+class StatedPrice(_Stated, frozen=True):
+    """So many times what an argument says."""
+
+    argument: str
+    times: int = 1
+
+
+class StatedOperation(_Stated, frozen=True):
+    """An operation, or what is to be said of one that the description has."""
+
+    # Method and path. Left out, it is one of the description.
+    request: str | None = None
+    path: dict[str, str] = {}
+    query: dict[str, Any] = {}
+    headers: tuple[str, ...] = ()
+    form: dict[str, Any] | None = None
+    json: Any = None
+    opaque: tuple[str, ...] = ()
+    cost: dict[str, int | str | StatedPrice] = {}
+
+    # Are parameters taken that are not listed?
+    more: bool = False
+    lists: Literal["repeat", "brackets", "indices"] | None = None
+
+
+class StatedService(_Stated, frozen=True):
+    """A service that is not ours, its key, and what may be asked of it."""
+
+    url: str
+    credential: str | StatedCredential
+
+    # Where its clients put their key, and so the agent's token.
+    token: str | tuple[str, ...] = "bearer"  # noqa: S105, a place and no secret
+
+    # An OpenAPI description: a file of JSON or YAML.
+    description: str | None = None
+    operations: dict[str, StatedOperation] = {}
+
+    # What becomes of headers that its clients send: "argument", "drop", or a fixed value.
+    headers: dict[str, str] = {}
+
+    # The header of its keys against doing something twice. What goes out is made from the agent's.
+    idempotency: str | None = None
+
+    # With what its own headers begin, beside its name.
+    prefixes: tuple[str, ...] = ()
+    lists: Literal["repeat", "brackets", "indices"] = "repeat"
+
+    # A file of certificates, by which it is known. The system's, unless said.
+    ca: str | None = None
+
+
+class File(_Stated, frozen=True):
+    """The file as a whole."""
+
+    version: Literal[1]
+    gateway: StatedGateway
+    service: dict[str, StatedService]
+
+
+def read(path: str) -> File:
+    """The file at a path, by its types alone. Raises ValueError, with file and line; OSError."""
+    raw = Path(path).read_bytes()
+    with located(path, raw):
+        tables = read_toml(raw)
+        for name, service in _services(tables):
+            with_shipped(name, service)
+        return fit(tables, File)
+
+
+def _services(tables: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    services = tables.get("service")
+    if not isinstance(services, dict):
+        return ()
+    return [(name, each) for name, each in services.items() if isinstance(each, dict)]
+
+
+def with_shipped(name: str, service: dict[str, Any]) -> None:
+    """Put in what a file of the package says, where the service `uses` one and does not say it."""
+    shipped = service.pop("uses", None)
+    if shipped is None:
+        return
+    if shipped not in SHIPPED:
+        raise ValueError(f"service.{name}.uses must be one of {', '.join(SHIPPED)}")
+    folder = resources.files("captoken.adapters._gateway").joinpath("services")
+    for key, value in read_toml(folder.joinpath(f"{shipped}.toml").read_bytes()).items():
+        service[key] = _over(value, service[key]) if key in service else value
+
+
+def _over(shipped: Any, own: Any) -> Any:
+    """What the service says itself, over what the package says. Tables are put together.
+
+    An operation that says which request it is stands by itself.
+    """
+    if not isinstance(shipped, dict) or not isinstance(own, dict) or "request" in own:
+        return own
+    return {**shipped, **{key: _over(shipped.get(key), value) for key, value in own.items()}}
+
+
+# --- errors that say where ------------------------------------------------------------------------
+
+
+class located:  # noqa: N801, reads as a statement
+    """A block in which errors are about a file: they get its name, the line and what was meant.
+
+    An error begins with the place that it is about: `service.payments.url must be a str, not int`.
+    """
+
+    def __init__(self, path: str, raw: bytes) -> None:
+        self._path = path
+        self._raw = raw
+
+    def __enter__(self) -> None:
+        """Nothing is done before an error."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, (ValueError, TypeError)):
+            return
+        said = str(error)
+        unknown = _unknown_key(said)
+        # A place, and perhaps one below it: `service.shop: url must be …`.
+        first, _, rest = said.partition(" ")
+        below = rest.partition(" ")[0].rstrip(":") if first.endswith(":") else ""
+        place = f"{first.rstrip(':')}.{below}"
+        if unknown is not None:
+            stem = "" if unknown[1] == "it" else f"{unknown[1]}."
+            place = stem + unknown[2]
+            said += _meant(place)
+        line = line_of(self._raw.decode("utf-8", "replace"), place)
+        where = self._path if line is None else f"{self._path}, line {line}"
+        raise ValueError(f"{where}: {said}") from None
+
+
+_unknown_key = re.compile(r"(\S+) has an unknown key '?([^' ]+)'?").fullmatch
+
+
+def _meant(place: str) -> str:
+    """Which key may be meant, of those that the table has."""
+    *above, key = split_place(place)
+    known = _keys_at(File, above)
+    close = get_close_matches(key, known, n=1)
+    return f": did you mean {close[0]}?" if close else f": it has {', '.join(sorted(known))}"
+
+
+def _keys_at(kind: Any, path: list[str]) -> list[str]:
+    """The keys of the table at a path of the file."""
+    found: Any = inspect.type_info(kind)
+    for step in path:
+        fields = {each.encode_name: each.type for each in getattr(found, "fields", ())}
+        found = fields.get(step) or getattr(found, "value_type", None)
+        if isinstance(found, inspect.UnionType):
+            found = next((one for one in found.types if hasattr(one, "fields")), None)
+    known = [each.encode_name for each in getattr(found, "fields", ())]
+    return [*known, "uses"] if len(path) == 2 else known
+
+
+_steps = re.compile(r'"([^"]*)"|([^.\s"\[\]]+)').findall
+
+
+def split_place(place: str) -> list[str]:
+    """The keys of a place: `service.payments.url`. What is quoted may have full stops."""
+    return [quoted or plain for quoted, plain in _steps(place)]
+
+
+def line_of(text: str, place: str) -> int | None:
+    """The line of a file where a place is, or the nearest table around it. None for no place."""
+    wanted = ".".join(split_place(place))
+    best, length = None, 0
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            here = table = ".".join(split_place(stripped.strip("[]")))
+        else:
+            key = stripped.partition("=")[0]
+            here = ".".join(filter(None, (table, *split_place(key))))
+        is_around = here and (wanted + ".").startswith(here + ".")
+        if is_around and len(here) > length:
+            best, length = number, len(here)
+    return best

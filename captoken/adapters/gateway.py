@@ -1,0 +1,465 @@
+"""A gateway: services of others over HTTP, whose keys the agent never sees (docs/gateway.md).
+
+    with opened("gateway.toml") as gateway:
+        uvicorn.run(gateway, …)
+
+1. A request to `/NAME/…` is for the service of that name. Its token is for that audience alone.
+2. The token stands where the service's clients put their key, and nowhere else.
+3. What the request means is read whole, and strictly, before anything is decided. A request that is
+   no operation of the service is refused, code `tool`, and nobody connects anywhere.
+4. What goes out is written anew from what was judged. The key of the service is put in last.
+5. Nothing is sent without a verifier, a ledger, a key and a description: 503, and nothing is sent.
+   What was sent counts as spent, whatever becomes of it. Nothing is sent twice.
+6. Answers go through as they come, unless they tell the key: then they end there.
+
+Not checked: what an answer says otherwise. A `GET` may return more than somebody should see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from base64 import b64decode
+from binascii import Error as NoBase64
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded
+from captoken._verification.decision import Denied
+from captoken._verification.grant import AsyncGrant
+from captoken._verification.verifier import AsyncVerifier
+from captoken.adapters._gateway.credentials import Secret, Unavailable
+from captoken.adapters._gateway.opening import Configuration, Service, configured, stores
+from captoken.adapters._gateway.reading import Asked, NoOperation, check_framing
+from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
+from captoken.adapters._gateway.upstream import (
+    Answer,
+    Broken,
+    Connection,
+    Unreachable,
+    Upstream,
+)
+from captoken.adapters._http.credentials import without_credentials
+from captoken.adapters._http.exchange import (
+    Body,
+    ClientGone,
+    Header,
+    Message,
+    Receive,
+    RequestError,
+    Response,
+    Scope,
+    Send,
+    json_response,
+    respond,
+)
+from captoken.adapters._http.origins import is_path
+from captoken.adapters.asgi import CaptokenMiddleware, granted_to
+
+__all__ = ["Gateway", "configured", "opened"]
+
+_log = logging.getLogger("captoken.gateway")
+
+# Of one connection alone (RFC 9110, 7.6.1), or about the origin that a client does not see.
+_NOT_PASSED = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"set-cookie",
+        b"set-cookie2",
+        b"strict-transport-security",
+        b"alt-svc",
+        b"content-encoding",
+    )
+)
+_RETRY_AFTER = (b"retry-after", b"5")
+
+_PIECE = 64 << 10  # of an answer that was compressed
+
+
+@contextmanager
+def opened(path: str, *, create: bool = False) -> Generator[Gateway]:
+    """The gateway of a file, until the end of the block.
+
+    `create` makes its ledger and its store of proofs, where they are files that are not there.
+    Raises what is wrong with the file: ValueError, OSError, KeyringError, StoreError, AuditError.
+    """
+    found = configured(path)
+    with stores(found, create=create) as parts:
+        yield Gateway(found, {name: parts.verifier(name) for name in found.services})
+
+
+class Gateway:
+    """An ASGI application that passes on what tokens permit: see the module.
+
+    `found` is a file that was checked, and `verifiers` has the one of each service, whose audience
+    is the service's name.
+    """
+
+    def __init__(self, found: Configuration, verifiers: Mapping[str, AsyncVerifier]) -> None:
+        stated = found.file.gateway
+        self._doors = {
+            name: _Door(
+                service,
+                verifiers[name],
+                origin=found.origin,
+                timeout=stated.timeout,
+                max_body=stated.max_body,
+            )
+            for name, service in found.services.items()
+        }
+        self._streams = stated.streams
+        self._timeout = stated.timeout
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request. Nothing but HTTP is served."""
+        if scope["type"] == "lifespan":
+            return await self._live(receive, send)
+        if scope["type"] != "http":
+            return await send({"type": "websocket.close", "code": 1008})
+        if self._open >= self._streams:
+            return await respond(send, _problem(503, "The gateway has all the streams it takes."))
+        self._open += 1
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self._open -= 1
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A server that gives no raw bytes has decoded them, and nobody knows what was sent.
+        raw: bytes = scope.get("raw_path") or b""
+        name, slash, _ = raw.removeprefix(b"/").partition(b"/")
+        door = self._doors.get(name.decode("latin-1"))
+        if not slash or door is None or not is_path(raw, scope["query_string"]):
+            is_head = scope["method"] == "HEAD"
+            response = _problem(404, "There is no service of this name here.")
+            return await respond(send, response, without_body=is_head)
+        await door(scope, _timed(receive, self._timeout), send)
+
+    @property
+    def opened(self) -> dict[str, int]:
+        """How many connections were opened, by service."""
+        return {name: door.upstream.opened for name, door in self._doors.items()}
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Until the server ends: then the connections that wait are closed."""
+        kind = ""
+        while kind != "lifespan.shutdown":
+            kind = (await receive())["type"]
+            if kind == "lifespan.shutdown":
+                for door in self._doors.values():
+                    door.upstream.close()
+            await send({"type": f"{kind}.complete"})
+
+
+def _problem(status: int, text: str) -> Response:
+    """An answer of the gateway's own, to whoever asks."""
+    response = json_response(status, {"status": status, "detail": text})
+    if status != 503:
+        return response
+    return response._replace(headers=[*response.headers, _RETRY_AFTER])
+
+
+def _timed(receive: Receive, timeout: float) -> Receive:
+    """`receive`, by which a body has to be there in time. What comes behind it has all the time."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    whole = False
+
+    async def timed() -> Message:
+        nonlocal whole
+        if whole:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise RequestError(408, "The body did not come in time.") from None
+        whole = not message.get("more_body", False)
+        return message
+
+    return timed
+
+
+_PASSED = "captoken.passed"  # in the scope: what is answered is the service's own answer
+
+
+def _saying_when(scope: Scope, send: Send) -> Send:
+    """`send`, which says when to come again, where the gateway itself is unavailable."""
+
+    async def saying(message: Message) -> None:
+        if message.get("status") == 503 and _PASSED not in scope:
+            message = {**message, "headers": [*message["headers"], _RETRY_AFTER]}
+        await send(message)
+
+    return saying
+
+
+# --- one service ----------------------------------------------------------------------------------
+
+
+class _Door:
+    """Requests to one service: judged, and passed on."""
+
+    def __init__(
+        self,
+        service: Service,
+        verifier: AsyncVerifier,
+        *,
+        origin: str,
+        timeout: float,
+        max_body: int,
+    ) -> None:
+        self._service = service
+        self._max_body = max_body
+        self._once = service.reading.once
+        self._spelled: tuple[Secret, tuple[bytes, ...]] = (Secret(text=""), ())
+        self._outside = f"{origin}/{service.name}".encode()
+        self.upstream = Upstream(service.url, timeout=timeout, ca=service.ca)
+        self._inside = service.url.rstrip("/").encode()
+        self._guarded = CaptokenMiddleware(
+            self._judge, verifier, origin=origin, realm=service.name, max_body=max_body
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        came = list(scope["headers"])
+        try:
+            # Before anything is read of a body: where it ends is what readers differ about.
+            check_framing(came)
+        except RequestError as problem:
+            return await respond(send, _problem(problem.status, problem.text))
+        headers = as_bearer(came, self._service.tokens)
+        # A scope of its own: who stands outside does not see the token anywhere else.
+        inner = {**scope, "headers": headers}
+        await self._guarded(inner, receive, _saying_when(inner, send))
+
+    async def _judge(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the request, decide, and pass it on. Raises Denied, RequestError, ClientGone."""
+        grant = granted_to(scope)
+        if not isinstance(grant, AsyncGrant):
+            raise TypeError("a gateway's verifiers are awaited")
+        body = Body(receive, self._max_body)
+        asked = await self._asked(grant, scope, body)
+        if not is_bounded(asked.access):
+            raise Denied(await grant.deny(*TOO_LARGE))
+        # Before anything is taken of a budget: without the key nothing can be sent.
+        try:
+            secret = await self._service.source.read()
+        except Unavailable as problem:
+            _log.error("%s: the key cannot be had: %s", self._service.name, problem)
+            raise RequestError(503, "The gateway has no key for this service now.") from None
+        reserved = await grant.reserve(asked.access)
+        # What is neither settled nor cancelled counts as spent.
+        async with reserved:
+            try:
+                connection = await self.upstream.connect()
+            except Unreachable as problem:
+                await reserved.cancel()
+                _log.error("%s cannot be reached: %s", self._service.name, problem)
+                raise RequestError(503, "The service cannot be reached.") from None
+            holder = grant.link_ids[max((0, *grant.handed_on_at))]
+            sending = self._pass_on(scope, asked, holder, secret, connection, send)
+            await _until_gone(receive, sending)
+
+    async def _asked(self, grant: AsyncGrant, scope: Scope, body: Body) -> Asked:
+        """What a request asks for. One that cannot be read, or is none, is denied and recorded."""
+        raw = scope["raw_path"][len(self._service.name) + 1 :]
+        try:
+            began = self._service.reading.begin(scope["method"], raw, list(scope["headers"]))
+            query = scope["query_string"]
+            return self._service.reading.complete(began, query, await body.read_all())
+        except NoOperation as problem:
+            raise Denied(await grant.deny("tool", str(problem))) from None
+        except RequestError as problem:
+            await grant.deny("argument", problem.text)
+            raise
+
+    async def _pass_on(
+        self,
+        scope: Scope,
+        asked: Asked,
+        holder: str,
+        secret: Secret,
+        connection: Connection,
+        send: Send,
+    ) -> None:
+        """Send it, and the answer back. Raises RequestError, or ClientGone once an answer began."""
+        began = False
+        try:
+            if asked.once:
+                asked.outgoing.headers.append((self._once, asked.key_of(holder)))
+            self._service.writer.write(secret, asked.outgoing)
+            answer = await connection.send(asked.outgoing)
+            seeker = Seeker(self._spellings(secret))
+            headers = self._checked(answer, seeker)
+            scope[_PASSED] = True
+            pieces = _passed(answer, seeker)
+            # The first piece comes before the head goes out: one that tells the key is no answer.
+            first = await anext(pieces, b"")
+            start = {"type": "http.response.start", "status": answer.status, "headers": headers}
+            await send(start)
+            began = answer.status != 500
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body"})
+        except Told:
+            _log.error("%s told its key in an answer, which was withheld", self._service.name)
+            raise _unanswered(began, 502, "The service's answer is withheld.") from None
+        except Broken as problem:
+            _log.warning("%s gave no whole answer: %s", self._service.name, problem)
+            status = 504 if problem.late else 502
+            raise _unanswered(began, status, "The service gave no whole answer.") from None
+        finally:
+            connection.release()
+
+    def _spellings(self, secret: Secret) -> tuple[bytes, ...]:
+        """How an answer could tell the key: worked out anew when it has changed."""
+        if secret.text != self._spelled[0].text:
+            self._spelled = (secret, spellings_of(secret))
+        return self._spelled[1]
+
+    def _checked(self, answer: Answer, seeker: Seeker) -> list[Header]:
+        """The headers that go back. Raises Told, and Broken for an answer that is not passed on."""
+        coding = [value.lower() for name, value in answer.headers if name == b"content-encoding"]
+        if coding not in ([], [b"identity"], [b"gzip"]):
+            raise Broken("the answer has a coding that was not asked for")
+        if answer.status == 401:
+            # Whoever asks can do nothing about it: it is the gateway's key that is not taken.
+            _log.error("%s does not take the gateway's key", self._service.name)
+            raise Broken("the service does not take the gateway's key")
+        named = [value for name, value in answer.headers if name == b"connection"]
+        of_connection = {each.strip().lower() for value in named for each in value.split(b",")}
+        dropped = _NOT_PASSED | of_connection
+        if coding == [b"gzip"]:
+            dropped |= {b"content-length"}
+        out = []
+        for name, value in answer.headers:
+            seeker.look(value)
+            if name in (b"location", b"link", b"content-location"):
+                value = self._seen_from_outside(name, value)
+            if name not in dropped:
+                out.append((name, value))
+        return out
+
+    def _seen_from_outside(self, name: bytes, value: bytes) -> bytes:
+        """An address of the service, as its clients reach it here."""
+        if name != b"link" and value.startswith(b"/") and not value.startswith(b"//"):
+            return b"/" + self._service.name.encode() + value
+        whole = self._inside
+        ends = (b"/", b"?", b"#", b">", b"")
+        if name == b"link":
+            return value.replace(b"<" + whole + b"/", b"<" + self._outside + b"/")
+        rest = value.removeprefix(whole)
+        fits = value.startswith(whole) and rest[:1] in ends
+        return self._outside + rest if fits else value
+
+
+def _unanswered(began: bool, status: int, text: str) -> Exception:
+    """What ends a request that has no whole answer. Of one that began, the connection ends."""
+    return ClientGone() if began else RequestError(status, text)
+
+
+async def _until_gone(receive: Receive, working: Any) -> None:
+    """Run it until it is through, or until the client has gone. Raises what it raises."""
+    work = asyncio.ensure_future(working)
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientGone
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.wait({work, gone})
+    work.result()
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _passed(answer: Answer, seeker: Seeker) -> AsyncIterator[bytes]:
+    """The body of an answer, decoded and looked through. Raises Told or Broken."""
+    kept = 0
+    async for piece in _decoded(answer):
+        kept += len(piece)
+        if answer.status == 500 and kept > BODY_BYTES:
+            raise Broken("an answer of status 500 is too long")
+        ready = seeker.feed(piece)
+        if ready:
+            yield ready
+    rest = seeker.end()
+    if rest:
+        yield rest
+
+
+async def _decoded(answer: Answer) -> AsyncIterator[bytes]:
+    """The pieces of an answer, without the coding that one may have in spite of what was asked."""
+    codings = [value.lower() for name, value in answer.headers if name == b"content-encoding"]
+    if codings != [b"gzip"]:
+        async for piece in answer.pieces:
+            yield piece
+        return
+    stream = zlib.decompressobj(31)
+    try:
+        async for piece in answer.pieces:
+            while piece:
+                yield stream.decompress(piece, _PIECE)
+                piece = stream.unconsumed_tail
+    except zlib.error:
+        raise Broken("the answer is not in the coding that it names") from None
+    if not stream.eof:
+        raise Broken("the answer ends within its coding")
+
+
+# --- where the token stands -----------------------------------------------------------------------
+
+
+def as_bearer(headers: Iterable[Header], places: tuple[str, ...]) -> list[Header]:
+    """The headers, with a token that stands where the service's clients put their key as Bearer.
+
+    What stands there otherwise is left as it is, and refused by whoever reads it; one that stands
+    elsewhere is taken out.
+    """
+    came = list(headers)
+    for place in places:
+        kind, _, name = place.partition(":")
+        header = name.lower().encode() if kind == "header" else b"authorization"
+        found = [value for each, value in came if each == header]
+        if len(found) != 1:
+            continue
+        if place == "bearer":
+            token = None  # it stands there already
+        elif kind == "header":
+            token = found[0]
+        elif place == "basic":
+            token = _password(found[0])
+        else:
+            scheme, space, rest = found[0].partition(b" ")
+            token = rest if space and scheme.lower() == name.lower().encode() else None
+        if token is not None and token.startswith(b"cap1_"):
+            rest_of = [pair for pair in came if pair[0] != header]
+            return [*rest_of, (b"authorization", b"Bearer " + token)]
+    return came if "bearer" in places else without_credentials(came)
+
+
+def _password(value: bytes) -> bytes | None:
+    """The token in the credentials of Basic: the password, or else the name before it."""
+    scheme, _, coded = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    with suppress(NoBase64, ValueError):
+        name, _, password = b64decode(coded, validate=True).partition(b":")
+        return password or name
+    return None

@@ -1,0 +1,327 @@
+"""`captoken gateway`: services of others over HTTP, whose keys the agent never sees."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+from captoken._format.extras import extra
+from captoken.cli import files, serving, words
+from captoken.cli.gateway_demo import demo
+from captoken.cli.options import InOrder, json_option
+from captoken.cli.output import ToStderr, say, say_json, tell, warn
+from captoken.cli.values import FILE, OBJECT
+
+if TYPE_CHECKING:
+    from captoken._verification.decision import Decision
+    from captoken.adapters._gateway.opening import Configuration, Service
+    from captoken.adapters._gateway.reading import Asked
+
+
+@click.group(cls=InOrder)
+def gateway() -> None:
+    """Pass on requests to services of others, as far as a token permits.
+
+    The gateway has the keys of the services. Agents have tokens.
+    """
+
+
+_file = click.argument("path", type=FILE, metavar="GATEWAY.toml")
+
+
+@gateway.command()
+@_file
+@click.option(
+    "--create",
+    is_flag=True,
+    help="Make the ledger and the store of proofs, where they are files that are not there.",
+)
+@json_option
+def run(path: str, create: bool, as_json: bool) -> None:
+    """Run the gateway, until Ctrl-C or SIGTERM.
+
+    \b
+    captoken keygen keyring --out keyring.json --create used.db
+    captoken gateway run gateway.toml
+
+    It speaks plain HTTP: what ends TLS stands before it. With --json, writes one object when it
+    begins.
+    """
+    from captoken.adapters.gateway import configured, opened
+
+    with extra("gateway"):
+        import uvicorn
+    refuse_dumps()
+    found = configured(path)
+    host, _, port = found.file.gateway.listen.rpartition(":")
+    logger = logging.getLogger("captoken")
+    logger.addHandler(ToStderr())
+    with opened(path, create=create) as application:
+        listening = socket.create_server((host.strip("[]"), int(port)))
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        at = f"http://{host}:{listening.getsockname()[1]}"
+        if as_json:
+            say_json({"services": list(found.services), "address": at}, indent=None)
+        tell(f"{', '.join(found.services)}: served at {at}: Ctrl-C ends that")
+        config = uvicorn.Config(
+            application,
+            # It tells where a request ends from its own reading alone, and is strict about it.
+            http="h11",
+            lifespan="on",
+            ws="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+        )
+        serving.run(uvicorn.Server(config), [listening])
+
+
+def refuse_dumps() -> None:
+    """Let no other process of this user read the memory, the environment or a dump of this one."""
+    if sys.platform == "linux":
+        set_dumpable = 4  # PR_SET_DUMPABLE
+        ctypes.CDLL(None).prctl(set_dumpable, 0, 0, 0, 0)
+
+
+@gateway.command()
+@_file
+@json_option
+def check(path: str, as_json: bool) -> int:
+    """Load the file, and say what is served.
+
+    \b
+    captoken gateway check gateway.toml
+
+    No key is read, and nobody is connected to.
+    """
+    found = _configured(path)
+    if as_json:
+        say_json({"services": {name: _checked(each) for name, each in found.services.items()}})
+        return 0
+    for name, each in found.services.items():
+        count = words.counted(len(each.table.operations), "operation")
+        say(f"{name}: {each.url}, {count}")
+        for request, why in each.left_out.items():
+            say(f"  not taken: {request}: {why}")
+    return 0
+
+
+def _checked(service: Service) -> dict[str, Any]:
+    return {
+        "url": service.url,
+        "operations": len(service.table.operations),
+        "not_taken": service.left_out,
+    }
+
+
+@gateway.command()
+@_file
+@click.option("--service", metavar="NAME", help="Of this service alone.")
+@json_option
+def tools(path: str, service: str | None, as_json: bool) -> int:
+    """List the tools that tokens can name, with their arguments.
+
+    \b
+    captoken gateway tools gateway.toml
+    """
+    found = _configured(path)
+    if service is not None and service not in found.services:
+        raise click.UsageError(f"--service: one of {', '.join(found.services)}")
+    listed = {
+        tool: operation
+        for name, each in found.services.items()
+        if service in (None, name)
+        for tool, operation in each.table.operations.items()
+    }
+    if as_json:
+        told = {
+            tool: {
+                "request": each.request,
+                "arguments": each.parameters(),
+                "cost": sorted(each.cost),
+            }
+            for tool, each in listed.items()
+        }
+        say_json({"tools": told})
+        return 0
+    for tool, each in listed.items():
+        say(f"{tool}  {each.request}")
+        for argument, kind in each.parameters().items():
+            say(f"  {argument}: {kind}")
+        for unit in each.cost:
+            say(f"  costs {unit}")
+    return 0
+
+
+@gateway.command()
+@_file
+@click.argument("method", metavar="METHOD")
+@click.argument("target", metavar="TARGET")
+@click.option(
+    "--token-file",
+    type=FILE,
+    metavar="FILE",
+    help="A presented token, or - for standard input: does it permit the request?",
+)
+@click.option(
+    "-d",
+    "--data",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A field of the body, a form. Repeatable.",
+)
+@click.option("--json-body", type=OBJECT, metavar="JSON", help="The body, in JSON.")
+@click.option("-H", "--header", multiple=True, metavar="NAME:VALUE", help="A header. Repeatable.")
+@json_option
+def explain(
+    path: str,
+    method: str,
+    target: str,
+    token_file: str | None,
+    data: tuple[str, ...],
+    json_body: dict[str, Any] | None,
+    header: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Say what a request is, what is judged and what would be sent.
+
+    \b
+    captoken gateway explain gateway.toml --token-file jane.token \\
+        POST /stripe/v1/refunds -d charge=ch_1 -d amount=500
+
+    Nothing is sent, no key is read, and nothing counts. Exit 1 where it would be refused.
+    """
+    from captoken.adapters._gateway.reading import NoOperation, check_framing
+    from captoken.adapters._http.exchange import RequestError
+
+    found = _configured(path)
+    service, raw, query = _service_of(found, target)
+    body, headers = _given(data, json_body, header)
+    try:
+        check_framing(headers)
+        began = service.reading.begin(method, raw, headers)
+        asked = service.reading.complete(began, query, body)
+    except NoOperation as problem:
+        return _refused(f"refused, tool: {problem}", as_json)
+    except RequestError as problem:
+        return _refused(f"refused, {problem.status}: {problem.text}", as_json)
+    decision: Decision | None = None
+    if token_file is not None:
+        decision = _decision(found, service, asked, token_file)
+    if as_json:
+        say_json(_explained(asked, decision))
+    else:
+        _say_explained(service, asked, decision)
+    return 0 if decision is None or decision else 1
+
+
+def _refused(text: str, as_json: bool) -> int:
+    if as_json:
+        say_json({"refused": text})
+    else:
+        say(text)
+    return 1
+
+
+def _service_of(found: Configuration, target: str) -> tuple[Service, bytes, bytes]:
+    """The service that a target is for, and its path and query there."""
+    raw, _, query = target.encode("utf-8", "surrogateescape").partition(b"?")
+    name, _, _ = raw.removeprefix(b"/").partition(b"/")
+    service = found.services.get(name.decode("latin-1"))
+    if service is None:
+        some = ", ".join(f"/{each}/…" for each in found.services)
+        raise click.UsageError(f"a target begins with the name of a service: {some}")
+    return service, raw[len(name) + 1 :] or b"/", query
+
+
+def _given(
+    data: tuple[str, ...], json_body: dict[str, Any] | None, header: tuple[str, ...]
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The body and the headers that options state."""
+    import json
+
+    if data and json_body is not None:
+        raise click.UsageError("--data and --json-body are two bodies")
+    headers = []
+    for each in header:
+        name, colon, value = each.partition(":")
+        if not colon:
+            raise click.UsageError("-H is NAME:VALUE, as in 'Stripe-Account: acct_1'")
+        headers.append((name.strip().lower().encode(), value.strip().encode()))
+    kind = {name for name, _ in headers}
+    if not data and json_body is None:
+        return b"", headers
+    body = "&".join(data).encode() if data else json.dumps(json_body).encode()
+    usual = b"application/x-www-form-urlencoded" if data else b"application/json"
+    if b"content-type" not in kind:
+        headers.append((b"content-type", usual))
+    return body, headers
+
+
+def _decision(found: Configuration, service: Service, asked: Asked, token: str) -> Decision:
+    """What a token says to it. Stores are looked at, and nothing counts."""
+    from captoken.adapters._gateway.opening import stores
+
+    with stores(found) as parts:
+        verifier = parts.verifier(service.name).blocking
+        return verifier.explain(files.token_text(token), asked.access)
+
+
+def _explained(asked: Asked, decision: Decision | None) -> dict[str, Any]:
+    outgoing = asked.outgoing
+    told: dict[str, Any] = {
+        "tool": asked.access.tool,
+        "arguments": asked.access.arguments,
+        "cost": asked.access.cost,
+        "sends": {
+            "method": outgoing.method,
+            "target": outgoing.target,
+            "headers": {name.decode(): value.decode() for name, value in outgoing.headers},
+            "body": outgoing.body.decode("utf-8", "replace"),
+        },
+    }
+    if decision is not None:
+        told |= {"allowed": bool(decision), "code": decision.code}
+    return told
+
+
+def _say_explained(service: Service, asked: Asked, decision: Decision | None) -> None:
+    say(f"{asked.access.tool}  {asked.operation.request}")
+    for argument, value in (asked.access.arguments or {}).items():
+        say(f"  {argument} = {value!r}")
+    for unit, amount in asked.access.cost.items():
+        say(f"  costs {amount} {unit}")
+    unstated = asked.operation.cost.keys() - asked.access.cost.keys()
+    for unit in sorted(unstated):
+        say(f"  says no {unit}: a token with such a budget does not permit it")
+    outgoing = asked.outgoing
+    parts = urlsplit(service.url)
+    say("", f"sent to {parts.scheme}://{parts.netloc}, with its key:")
+    say(f"  {outgoing.method} {outgoing.target}")
+    for name, value in outgoing.headers:
+        say(f"  {name.decode()}: {value.decode()}")
+    if outgoing.body:
+        say(f"  {outgoing.body.decode('utf-8', 'replace')}")
+    if decision is not None:
+        say("", *str(decision).split("\n"))
+    else:
+        warn("captoken: --token-file FILE says whether a token permits it")
+
+
+def _configured(path: str) -> Configuration:
+    """The file, whole. Raises ValueError, with file and line."""
+    from captoken.adapters._gateway.opening import configured
+
+    return configured(path)
+
+
+gateway.add_command(demo)
