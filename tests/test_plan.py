@@ -381,6 +381,17 @@ def test_a_decision_is_data_for_machines() -> None:
     allowed = verifier().check(mint(), data("sales")).as_dict()
     assert allowed["allowed"] is True and allowed["code"] == "allowed"
     assert stated["subject"] == "user:jane" and stated["committed"] is True and len(stated["steps"]) == 11
+    assert stated["id"] == decision.id != "" and allowed["id"] is None and allowed["now"] == stated["now"] == NOW
+    assert stated.keys() == allowed.keys() == {
+        "allowed", "code", "id", "now", "access", "refusals", "subject", "task", "token_id", "chain", "steps", "committed",
+    }  # fmt: skip
+    assert stated["access"] == decision.access.summary and stated["refusals"] == [refusal.as_dict() for refusal in decision.refusals]
+    assert (stated["task"], stated["token_id"]) == ("task-123", mint().token_id) and allowed["refusals"] == []
+    forged = verifier().check(f"{mint().serialize()[:-2]}AA", data("sales"))
+    unknown = forged.as_dict()
+    assert unknown["subject"] is unknown["task"] is unknown["token_id"] is None and unknown["chain"] == []
+    assert [line[:11] for line in forged.report().splitlines()[1:]] == ["  who      ", "  tried    ", "  refused  ", "  at       "]
+    assert "  who      unknown: nothing that this token says is vouched for by a signature" in forged.report().splitlines()
     assert '"eu"' not in json.dumps(stated)
     assert repr(decision) == '<Decision table: table hr is not among ["market.*","sales"]>' or "table hr" in repr(decision)
 

@@ -294,8 +294,7 @@ class Overlay:
 
     def _keeps(self, known: Overlay) -> bool:
         """Does all stand here that stands there, to the byte, or is more stopped in its place?"""
-        standing = known.standing
-        for entry, spelled in zip(standing.entries, standing.spelled, strict=True):
+        for entry, spelled in known.standing.rows():
             at = self.standing.place(entry.id)
             is_here = at is not None and self.standing.spelled[at] == spelled
             if entry.stands(self.issued_at) and not is_here and not self._stops(entry):
@@ -334,9 +333,8 @@ class Overlay:
     @property
     def asked_bytes(self) -> int:
         """How many bytes of the snapshot are entries that holders asked for."""
-        standing = self.standing
-        pairs = zip(standing.entries, standing.spelled, strict=True)
-        return sum(len(spelled) for entry, spelled in pairs if entry.asked is not None)
+        rows = self.standing.rows()
+        return sum(len(spelled) for entry, spelled in rows if entry.asked is not None)
 
     def touches(self, keys: Iterable[str | bytes]) -> bool:
         """May an entry be on a token with these keys (`SelectorFacts.keys`)?
@@ -442,16 +440,17 @@ class _Standing:
         copied._length = self._length
         return copied
 
+    def rows(self) -> Iterator[tuple[Entry, bytes]]:
+        """Each entry with how it is spelled."""
+        return zip(self.entries, self.spelled, strict=True)
+
     def in_order(self) -> _Standing:
         """The same in the order of their ids: itself, if it is so."""
         ids = sorted(self.ids)
         if ids == self.ids:
             return self
-        rows = sorted(
-            zip(self.ids, self.entries, self.spelled, strict=True),
-            key=lambda row: row[0],
-        )
-        return _Standing(ids, [row[1] for row in rows], [row[2] for row in rows])
+        rows = sorted(self.rows(), key=lambda row: row[0].id)
+        return _Standing(ids, [row[0] for row in rows], [row[1] for row in rows])
 
     def place(self, entry_id: str) -> int | None:
         """Where the entry with that id stands; None if there is none."""

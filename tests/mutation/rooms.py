@@ -42,7 +42,10 @@ def kernel() -> list[str]:
 # And what is too much work is a decision of its own, which vectors hold.
 KERNEL = Room(
     kernel(),
-    [*CORE.tests, *(f"tests/test_{name}.py" for name in ("links_decide", "memory"))],
+    [
+        *CORE.tests,
+        *(f"tests/{name}.py" for name in ("test_links_decide", "test_memory", "test_history", "properties/test_links", "properties/test_root")),
+    ],
     "(not memory or test_memory) and not makes_no_work and not works_no and not all_there_are",
 )
 
