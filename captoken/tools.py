@@ -32,7 +32,7 @@ from captoken._format.errors import DelegationError, GuardError, LimitError, NoT
 from captoken._format.names import frozen_copy
 from captoken._language.access import Access, Caller, NotFinite
 from captoken._language.bounds import TOO_LARGE, too_large
-from captoken._language.costs import cost_of, read_cost
+from captoken._language.costs import NoCost, cost_of, read_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant, granted
 from captoken._verification.telling import Causes, log
@@ -306,7 +306,8 @@ class ToolGuard:
 
     `cost` says what a call takes of a budget: a mapping by unit, or a function of tool and
     arguments that gives one. `attributes` says what this server knows of it, by the same. Each gets
-    a copy of the arguments; what they raise passes through, and so does what is wrong with a cost.
+    a copy of the arguments; what they raise passes through. Arguments that make a cost which is
+    none, as -5 cents, are denied: `argument`.
     A call that is allowed is charged and recorded, whatever becomes of it then.
 
     `tell_limits=True`: where a number is out of its range, the model is told the bounds.
@@ -399,7 +400,10 @@ class ToolGuard:
         plain = access_or_refusal(tool, arguments, _NO_CALL)
         if not isinstance(plain, Access) or not (self._attributes or self._cost):
             return plain
-        stated = stated_of(plain, self._cost, self._attributes)
+        try:
+            stated = stated_of(plain, self._cost, self._attributes)
+        except NoCost as error:
+            return "argument", str(error)
         access = access_to(tool, plain.arguments, **stated)
         if access is not None:
             return access

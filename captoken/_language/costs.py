@@ -22,6 +22,13 @@ from captoken._language.access import Access, amounts
 Cost: TypeAlias = Mapping[str, int] | Callable[..., Mapping[str, int]]
 
 
+class NoCost(ValueError):  # noqa: N818, the name reads as what it is
+    """An amount that a function gave is none. Of a call of a tool, its arguments made it so.
+
+    A model that asks for -5 cents is denied, and the program goes on.
+    """
+
+
 def read_cost(given: Cost | None) -> Cost | None:
     """The cost as a guard keeps it: a mapping is read once, and checked. A function is kept.
 
@@ -35,11 +42,18 @@ def read_cost(given: Cost | None) -> Cost | None:
 def cost_of(cost: Cost | None, *place: Any) -> dict[str, int]:
     """What this one costs, of what `read_cost` gave. `place` is what a function is called with.
 
-    Raises TypeError or ValueError for what is no cost, and what the function raises.
+    Raises NoCost for an amount that is none, TypeError for what is no mapping, and what the
+    function raises.
     """
     if cost is None:
         return {}
-    return amounts(cost(*place) if callable(cost) else cost, "cost")
+    given = cost(*place) if callable(cost) else cost
+    try:
+        return amounts(given, "cost")
+    except (TypeError, ValueError) as error:
+        if not isinstance(given, Mapping):
+            raise  # a mistake of whoever wrote the function
+        raise NoCost(str(error)) from None
 
 
 def with_cost(access: Access, cost: Mapping[str, int]) -> Access:

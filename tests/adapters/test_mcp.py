@@ -442,9 +442,10 @@ def test_a_call_is_charged_what_it_costs_and_refused_when_that_is_not_left() -> 
 
     async def body(client: Any) -> list[str]:
         mine = Presenting(client, audience=AUDIENCE, held=token)
-        return [(await outcome(mine.call_tool("pay", {"cents": cents})))[0] for cents in (6, 6, 4)]
+        return [(await outcome(mine.call_tool("pay", {"cents": cents})))[0] for cents in (6, 6, -1, 1.5, 4)]
 
-    assert asked(server, body) == ["ran", "told", "ran"] and len(ran.calls) == 2
+    # What is no cost is denied as an argument is, and takes nothing.
+    assert asked(server, body) == ["ran", "told", "told", "told", "ran"] and len(ran.calls) == 2
 
 
 def test_a_cost_that_is_always_the_same_is_a_mapping() -> None:

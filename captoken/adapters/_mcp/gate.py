@@ -32,7 +32,7 @@ from captoken._language import patterns
 from captoken._language.access import Access
 from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded, too_large
 from captoken._language.constraints import NOTHING, Constraint, In
-from captoken._language.costs import read_cost
+from captoken._language.costs import NoCost, read_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.records import CODES
@@ -491,9 +491,14 @@ class Gate:
 
     async def _decided(self, grant: AnyGrant, plain: Access) -> Decision:
         """What a grant says of a call, with what the server knows of it."""
-        access = self._with_stated(plain)
-        if not is_bounded(access):
-            denied: Decision = await _answer_of(grant, lambda face: face.deny(*TOO_LARGE))
+        denial: tuple[str, str] | None = None
+        try:
+            access = self._with_stated(plain)
+            denial = None if is_bounded(access) else TOO_LARGE
+        except NoCost as error:
+            denial = ("argument", str(error))
+        if denial is not None:
+            denied: Decision = await _answer_of(grant, lambda face: face.deny(*denial))
             return denied
         decision: Decision = await _answer_of(grant, lambda face: face.check(access))
         return decision
@@ -501,7 +506,7 @@ class Gate:
     def _with_stated(self, plain: Access) -> Access:
         """The access with what the server knows of it.
 
-        What its `cost` and `attributes` raise passes through, and so does what is wrong with it.
+        What its `cost` and `attributes` raise passes through. Raises NoCost.
         """
         if self._cost is None and self._attributes is None:
             return plain
