@@ -33,6 +33,7 @@ html_title = "captoken"
 html_favicon = "static/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["copy.js"]
 templates_path = ["templates"]
 html_copy_source = False
 html_show_sourcelink = False

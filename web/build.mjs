@@ -69,7 +69,7 @@ const page = await build({ ...script, entryPoints: { app: "src/main.tsx" }, form
 await build({ ...common, entryPoints: { app: "src/app.css" } });
 await copyFile(join(here, "src/index.html"), join(to, "index.html"));
 
-// --- the inspector: one file, which its own policy shuts in --------------------------------------
+// --- the inspector and the playground: each one file, which its own policy shuts in ---------------
 
 async function madeOf(options) {
   const made = await build({ ...options, write: false });
@@ -77,30 +77,40 @@ async function madeOf(options) {
 }
 
 const hashOf = (text) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
+const template = await readFile(join(here, "src/page.html"), "utf8");
 
-const [code, packages] = await madeOf({ ...script, entryPoints: ["src/inspector/main.tsx"], format: "iife" });
-const [style] = await madeOf({ ...common, entryPoints: ["src/inspector/inspector.css"] });
-for (const ending of ["</script", "<!--", "</style"]) {
-  if (`${code}${style}`.toLowerCase().includes(ending)) throw new Error(`${ending} in a source`);
+/** The page of that folder of the sources, and the packages that are in it. */
+async function pageOf(name) {
+  const entry = (file) => ({ entryPoints: [`src/${name}/${file}`] });
+  const [code, packages] = await madeOf({ ...script, ...entry("main.tsx"), format: "iife" });
+  const [style] = await madeOf({ ...common, ...entry(`${name}.css`) });
+  for (const ending of ["</script", "<!--", "</style"]) {
+    if (`${code}${style}`.toLowerCase().includes(ending)) throw new Error(`${ending} in a source`);
+  }
+  const notices = await noticesOf(packages);
+  if (notices.includes("-->")) throw new Error("--> in a licence");
+  const parts = {
+    name,
+    notices: notices.replaceAll(/^-+$/gm, "*"),
+    policy: [
+      "default-src 'none'",
+      "connect-src 'none'",
+      `script-src ${hashOf(code)}`,
+      `style-src ${hashOf(style)}`,
+      "base-uri 'none'",
+      "form-action 'none'",
+    ].join("; "),
+    style,
+    script: code,
+  };
+  return [template.replace(/\{(name|notices|policy|style|script)\}/g, (_, key) => parts[key]), packages];
 }
-const notices = await noticesOf(packages);
-if (notices.includes("-->")) throw new Error("--> in a licence");
-const parts = {
-  notices: notices.replaceAll(/^-+$/gm, "*"),
-  policy: [
-    "default-src 'none'",
-    "connect-src 'none'",
-    `script-src ${hashOf(code)}`,
-    `style-src ${hashOf(style)}`,
-    "base-uri 'none'",
-    "form-action 'none'",
-  ].join("; "),
-  style,
-  script: code,
-};
-const template = await readFile(join(here, "src/inspector/inspector.html"), "utf8");
-const filled = template.replace(/\{(notices|policy|style|script)\}/g, (_, name) => parts[name]);
-await writeFile(join(to, "inspector.html"), filled);
+
+const [inspector, packages] = await pageOf("inspector");
+await writeFile(join(to, "inspector.html"), inspector);
+// It is a part of the site, and of no package.
+const [playground] = await pageOf("playground");
+await writeFile(join(process.argv[2] ?? join(here, "../site/static"), "playground.html"), playground);
 
 // --- NOTICE --------------------------------------------------------------------------------------
 

@@ -313,6 +313,22 @@ def test_it_is_not_verified_before_a_key_says_so(page: Page) -> None:
     assert page.get_by_role("heading", name="What it permits").is_visible()
 
 
+def test_an_access_is_tried_once_a_key_has_verified_it(page: Page) -> None:
+    """It says which link denies it, and who added that."""
+    token = minted().delegate(to="clerk", tables=["sales"], operations=["select"], clock=FixedClock(NOW))
+    seen(page, token.serialize())
+    assert page.locator("#access").count() == 0
+    seen(page, token.serialize(), key_file(KEYRING))
+    for typed, said in {
+        '{"table": "sales", "operation": "select"}': "Allowed: every link permits it.",
+        '{"table": "hr", "operation": "select"}': "link 1, added by orchestrator",
+        '{"table": 1}': "table",
+        "{": "JSON",
+    }.items():
+        page.fill("#access", typed)
+        assert said in page.inner_text(".trying [role=status]"), typed
+
+
 @pytest.mark.parametrize("spelled", [bytes(range(1, 33)).hex(), urlsafe_b64encode(bytes(range(1, 33))).decode().rstrip("=")])
 def test_a_root_key_without_its_file(page: Page, spelled: str) -> None:
     got = seen(page, minted().serialize(), spelled)

@@ -13,6 +13,7 @@ import { bare, read } from "./read";
 import type { Read } from "./read";
 import { publicIn, verify } from "./verify";
 import type { Keys, Verdict } from "./verify";
+import { Trying } from "../trying";
 
 const EVERY = 5000; // milliseconds between two looks at the clock
 
@@ -20,10 +21,19 @@ const secondsNow = (): number => Math.floor(Date.now() / 1000);
 
 interface Pasted extends Keys {
   readonly token: string;
+  // An access that is tried, as it was typed.
+  readonly access: string;
   readonly now: number;
 }
 
-const blank = (): Pasted => ({ token: "", secret: "", open: "", server: "", now: secondsNow() });
+const blank = (): Pasted => ({
+  token: "",
+  access: "",
+  secret: "",
+  open: "",
+  server: "",
+  now: secondsNow(),
+});
 
 interface Shown {
   readonly pasted: Pasted;
@@ -109,12 +119,19 @@ class App extends Component<object, Shown> {
   }
 
   private saying(seen: Read): JSX.Element {
-    const { mark, sections, verdict } = this.state;
+    const { mark, pasted, sections, verdict } = this.state;
     if (seen.kind !== "token") return <Says seen={seen} isGood={false} />;
     return (
       <>
         <Says seen={seen} isGood={verdict?.state === "good"} />
         <Summary seen={seen} verdict={verdict} />
+        {verdict?.state === "good" && (
+          <Trying
+            typed={pasted.access}
+            tried={pasted.access.trim() === "" ? null : verdict.tried(pasted.access)}
+            onType={(access) => this.say({ access })}
+          />
+        )}
         <Links
           seen={seen}
           parts={sections[0]?.parts ?? []}

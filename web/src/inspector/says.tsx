@@ -3,7 +3,8 @@ import type { JSX } from "preact";
 import type { Mark } from "./bytes";
 import type { Part } from "./layout";
 import type { Hop, Problem, Read, Row, TokenRead } from "./read";
-import type { Refused, Verdict } from "./verify";
+import type { Refused } from "../tried";
+import type { Verdict } from "./verify";
 
 function Code(props: { problem: Problem }): JSX.Element {
   return (

@@ -1,7 +1,9 @@
 // Is a token genuine? Asked of the library with the key that was pasted, and of nobody else.
 import { b64encode, b64exact, unhex } from "../../../ports/typescript/src/format/bytes.js";
 import type { Bytes } from "../../../ports/typescript/src/format/bytes.js";
-import { CaptokenError, UsageError } from "../../../ports/typescript/src/format/errors.js";
+import { UsageError } from "../../../ports/typescript/src/format/errors.js";
+import { stated } from "../../../ports/typescript/src/language/access.js";
+import type { Access } from "../../../ports/typescript/src/language/access.js";
 import { Keyring } from "../../../ports/typescript/src/keyring.js";
 import {
   authenticate,
@@ -9,9 +11,14 @@ import {
   firstUnsigned,
   placeOf,
 } from "../../../ports/typescript/src/verification/authenticate.js";
-import type { AuthenticatedToken } from "../../../ports/typescript/src/verification/authenticate.js";
+import type {
+  AuthenticatedToken,
+  Refusal,
+} from "../../../ports/typescript/src/verification/authenticate.js";
 import { judge } from "../../../ports/typescript/src/verification/judge.js";
 import { plain } from "../plain";
+import { refusedOf, tried, troubleOf } from "../tried";
+import type { Refused, Tried } from "../tried";
 import type { TokenRead } from "./read";
 
 export interface Keys {
@@ -21,13 +28,6 @@ export interface Keys {
   readonly open: string;
   // The server's own names.
   readonly server: string;
-}
-
-// A reason, and the link that it stands in.
-export interface Refused {
-  readonly code: string;
-  readonly text: string;
-  readonly place: string;
 }
 
 // `none`: no key was asked. `bad`: one was, and it does not hold. `good`: all signatures hold.
@@ -44,6 +44,8 @@ export interface Verdict {
   // What a server would say now, before anything is asked of the token.
   readonly now: readonly Refused[];
   readonly servers: readonly string[];
+  // What it would say of an access that was typed, as JSON. Without a verdict nothing is asked.
+  readonly tried: (typed: string) => Tried;
 }
 
 const UNASKED: Verdict = {
@@ -55,6 +57,7 @@ const UNASKED: Verdict = {
   chain: [],
   now: [],
   servers: [],
+  tried: () => ({ kind: "unasked", trouble: "A token that is not verified is not asked." }),
 };
 
 // The verdict on a token. Only `good` means that a key has vouched for it.
@@ -67,8 +70,7 @@ export function verify(token: TokenRead, keys: Keys, now: number): Verdict {
     return verdicts.find((one) => one.state === "good") ?? closest(verdicts);
   } catch (error) {
     // Whatever it is: a verdict that stood there before is none on this.
-    const isOurs = error instanceof CaptokenError || error instanceof UsageError;
-    return { ...UNASKED, trouble: plain(isOurs ? error.message : String(error)) };
+    return { ...UNASKED, trouble: troubleOf(error) };
   }
 }
 
@@ -129,7 +131,8 @@ function verdictOf(token: TokenRead, keyring: Keyring, server: string, now: numb
     isChained: true,
     chain,
     servers: servers.map(plain),
-    now: nowOf(found, servers, now),
+    now: refusalsOf(found, servers, now).map(refusedOf),
+    tried: (typed) => tried(typed, (access) => refusalsOf(found, servers, now, access)),
   };
 }
 
@@ -153,8 +156,14 @@ function serversOf({ capability }: TokenRead, given: string): string[] {
   return stated.length ? stated : [...(capability.aud ?? [])].sort();
 }
 
-// Why a server would refuse it now, whatever is asked. It has no overlay, no ledger and no request.
-function nowOf(genuine: AuthenticatedToken, servers: readonly string[], now: number): Refused[] {
+// Why a server would refuse it now: this access, or whatever is asked. It has no overlay, no ledger
+// and no request.
+function refusalsOf(
+  genuine: AuthenticatedToken,
+  servers: readonly string[],
+  now: number,
+  access?: Access,
+): readonly Refusal[] {
   const server = {
     audiences: new Set(servers),
     takesUnaddressed: servers.length === 0,
@@ -167,20 +176,8 @@ function nowOf(genuine: AuthenticatedToken, servers: readonly string[], now: num
   };
   const facts = { now, reservationId: new Uint8Array(16) };
   const asked = { isSent: true, isUsed: true, isCounted: false, verifiedAt: now };
-  const { refusals } = judge(genuine, server, facts, asked);
-  return (refusals ?? []).map(refusedOf);
-}
-
-interface Stated {
-  readonly code: string;
-  readonly text: string;
-  readonly link?: number | undefined;
-  readonly addedBy?: string | undefined;
-}
-
-function refusedOf({ code, text, link, addedBy }: Stated): Refused {
-  const by = addedBy === undefined ? "" : `, added by ${plain(addedBy)}`;
-  return { code, text: plain(text), place: link === undefined ? "" : `link ${link}${by}` };
+  const question = access && { stated: stated(access), given: access };
+  return judge(genuine, server, facts, { ...asked, question }).refusals ?? [];
 }
 
 // --- public keys ---------------------------------------------------------------------------------
