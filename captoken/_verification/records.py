@@ -77,7 +77,7 @@ _ASK_LESS = "The same request will be refused again; one that asks for less may 
 _SHORTER = "The same request will be refused again; one with shorter values may be permitted."
 _NAME_THEM = (
     "The same request will be refused again; one that asks for fewer columns may be permitted. "
-    "Write each by its name, with its table before it, and not `*` or an alias."
+    "Write each by its name."
 )
 _AGAIN = "A retry in which the credential is presented again can help."
 _LATER = "A retry can help later."
