@@ -92,6 +92,12 @@ async def _answer_of(asked: AnyVerifier | AnyGrant, question: Callable[[Any], An
     return await answer_of(asked, question, elsewhere=_in_thread)
 
 
+async def _no(grant: AnyGrant, code: str, why: str) -> Decision:
+    """The denial of a call that states what no token permits."""
+    denied: Decision = await _answer_of(grant, lambda face: face.deny(code, why))
+    return denied
+
+
 async def _in_thread(question: Callable[[Any], Any], face: Any) -> Any:
     """Where the plain face is asked. The SDKs run in other loops by anyio, which has threads."""
     return await to_thread.run_sync(question, face)
@@ -491,15 +497,12 @@ class Gate:
 
     async def _decided(self, grant: AnyGrant, plain: Access) -> Decision:
         """What a grant says of a call, with what the server knows of it."""
-        denial: tuple[str, str] | None = None
         try:
             access = self._with_stated(plain)
-            denial = None if is_bounded(access) else TOO_LARGE
         except NoCost as error:
-            denial = ("argument", str(error))
-        if denial is not None:
-            denied: Decision = await _answer_of(grant, lambda face: face.deny(*denial))
-            return denied
+            return await _no(grant, "argument", str(error))
+        if not is_bounded(access):
+            return await _no(grant, *TOO_LARGE)
         decision: Decision = await _answer_of(grant, lambda face: face.check(access))
         return decision
 
