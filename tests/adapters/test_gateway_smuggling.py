@@ -358,7 +358,8 @@ def of_json(value: Any) -> dict[str, Any]:
     """A body's arguments. Members that are declared are taken apart, and `metadata` is not; nor is a list in which one is null."""
     found: dict[str, Any] = {}
     for name, inner in value.items():
-        whole = name == "metadata" or (name == "items" and any(None in each.values() for each in inner))
+        objects = isinstance(inner, list) and all(isinstance(each, dict) for each in inner)
+        whole = name == "metadata" or (name == "items" and not (objects and all(None not in each.values() for each in inner)))
         found |= {name: inner} if whole else dotted(inner, name)
     return found
 
