@@ -1,6 +1,6 @@
 """What is judged is what is sent: requests that two readers read differently are refused, and each has a twin that arrives equal.
 
-Real services, each with a parser of its own, in processes of their own: h11, Node's http, and Go's net/http with `CAPTOKEN_GO`.
+Real services, each with a parser of its own, in processes of their own: h11, Node's http with `CAPTOKEN_NODE`, and Go's net/http with `CAPTOKEN_GO`.
 """
 
 from __future__ import annotations
