@@ -63,7 +63,7 @@ from captoken.keys.files import write_private
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import AuditKey, OperatorKey
 from captoken.stores import sqlite
-from captoken.stores._schema import Schema, Step, Upgrade, upgrade_of
+from captoken.stores._schema import Schema, SchemaChange, Upgrade, upgrade_of
 from captoken.stores.own_process import tell_of_forks, unforked
 from captoken.stores.ports import Head
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
@@ -85,7 +85,8 @@ _FILES_OF_1 = (_KEYRING, _OPERATOR, _SEEN, _STORES, _AUDIT, _TRAIL)
 _FILES = (*_FILES_OF_1, _OVERLAY, _TRAIL_SEEN)
 
 # Of the list of files.
-_VERSION = Schema("office", (Step(f"moves the overlay to {_OVERLAY}, and adds {_TRAIL_SEEN}"),))
+_MOVED = SchemaChange(f"moves the overlay to {_OVERLAY}, and adds {_TRAIL_SEEN}")
+_VERSION = Schema("office", (_MOVED,))
 
 _LIST = "office.json"
 _LOCK = "lock"

@@ -1,6 +1,6 @@
 """A statement that is at fault: what the guards of databases say of it, each code in one place.
 
-    raise mistake("name", "42703", named(sql, "amuont"))
+    raise mistake("name", "42703", word_in(sql, "amuont"))
 
     name: a name in the statement stands for nothing, or for several things (42703, at amuont)
     for a model: A name in the statement stands for nothing, or for several things (at amuont). …
@@ -105,7 +105,7 @@ def is_sendable(sql: str) -> bool:
     return re.search("[\0\ud800-\udfff]", sql) is None
 
 
-def named(sql: str, word: str) -> str:
+def word_in(sql: str, word: str) -> str:
     """The word, if it is a name or a keyword that stands in the statement; else nothing.
 
     So no name is told that whoever asked did not write, and no literal.
@@ -116,7 +116,7 @@ def named(sql: str, word: str) -> str:
     return word if is_there else ""
 
 
-def named_at(sql: str, position: int) -> str:
+def word_at(sql: str, position: int) -> str:
     """The name or keyword at a character of the statement, which are counted from 1, or nothing."""
     found = re.compile(r"[^\W\d]\w*").match(sql, position - 1)
-    return named(sql, found[0]) if found else ""
+    return word_in(sql, found[0]) if found else ""

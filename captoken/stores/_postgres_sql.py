@@ -68,7 +68,7 @@ from __future__ import annotations
 import re
 
 from captoken._format.signed import TAIL_BYTES
-from captoken.stores._schema import SAYS_VERSION, VERSIONS, Schema, Step
+from captoken.stores._schema import SAYS_VERSION, VERSIONS, Schema, SchemaChange
 from captoken.stores.ports import DELTAS, FULL, KEPT, MOST_BUCKETS
 
 _TYPES = "text|bytea|void|oid|regclass"
@@ -162,7 +162,7 @@ update captoken.floors set floor = 1
 SCHEMA = Schema(
     "stores",
     (
-        Step(
+        SchemaChange(
             f"{SAYS_VERSION}, knows a server that was set back, and names PostgreSQL's own "
             "functions with their schema",
             (qualified(_VERSION_1), qualified(_WAS_PUBLISHED)),

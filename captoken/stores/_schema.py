@@ -8,7 +8,7 @@ the first version did not say it.
 - An older one is refused. The error names the command that brings it on, `captoken upgrade`.
 - A newer one is refused, since nobody here knows what it means.
 
-Whoever changes a schema adds a Step to it, and that is the new version. An upgrade does all steps
+Whoever changes a schema adds a SchemaChange, which makes a new version. An upgrade does all steps
 and writes the version in one transaction.
 """
 
@@ -24,7 +24,7 @@ VERSIONS = "captoken_schema"
 SAYS_VERSION = "records its version"
 
 
-class Step(NamedTuple):
+class SchemaChange(NamedTuple):
     """What leads from one version to the next: in words, and as statements."""
 
     does: str
@@ -35,14 +35,14 @@ class Schema(NamedTuple):
     """What a store has to be like: the first step leads from version 1 to 2, and so on."""
 
     store: str
-    steps: tuple[Step, ...]
+    steps: tuple[SchemaChange, ...]
 
     @property
     def version(self) -> int:
         """The version that this code reads and writes."""
         return len(self.steps) + 1
 
-    def missing_steps(self, where: str, found: Any) -> tuple[Step, ...]:
+    def missing_steps(self, where: str, found: Any) -> tuple[SchemaChange, ...]:
         """The steps from the version that was found; None is 1. Raises StoreError for a newer one.
 
         Raises StoreError also for what is no version.

@@ -126,7 +126,7 @@ def in_schema(text: str, schema: str) -> str:
     return re.sub(r"\bcaptoken\.|(?<=exists )captoken\b", renamed, text)
 
 
-class Tables(NamedTuple):
+class TableGroup(NamedTuple):
     """Tables that are made together, and have one version."""
 
     version: Schema
@@ -138,7 +138,7 @@ class Tables(NamedTuple):
     setup: Callable[[str], str]
 
 
-STORES = Tables(SCHEMA, "floors", setup)
+STORES = TableGroup(SCHEMA, "floors", setup)
 
 
 def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
@@ -151,7 +151,7 @@ def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
     make_tables(connection, schema, (STORES,))
 
 
-def make_tables(connection: Connection, schema: str, several: Sequence[Tables]) -> None:
+def make_tables(connection: Connection, schema: str, several: Sequence[TableGroup]) -> None:
     """Make what is not there of several. The last one's statements make all. Raises StoreError."""
     text = several[-1].setup(schema)
     with _turn_of(connection) as cursor:
@@ -177,7 +177,7 @@ def upgrade(
 def upgrade_tables(
     connection: Connection,
     schema: str,
-    several: Sequence[Tables],
+    several: Sequence[TableGroup],
     *,
     apply: bool,
 ) -> list[Upgrade]:
@@ -197,7 +197,7 @@ def upgrade_tables(
 def _bring_on(
     cursor: Cursor,
     schema: str,
-    there: Sequence[Tables],
+    there: Sequence[TableGroup],
     found: Sequence[Upgrade],
 ) -> None:
     """Do what is to be done. Where somebody works for longer, it is an error, and nothing is."""
@@ -236,8 +236,8 @@ def _owner(schema: str) -> bytes:
 
 
 def _found(
-    cursor: Cursor, schema: str, several: Sequence[Tables]
-) -> list[tuple[Tables, int | None]]:
+    cursor: Cursor, schema: str, several: Sequence[TableGroup]
+) -> list[tuple[TableGroup, int | None]]:
     """Those that are there, with the version that they say; None if they say none."""
     is_there = qualified("select to_regclass(%s) is not null")
     said: dict[str, int] = {}
@@ -247,7 +247,7 @@ def _found(
         cursor.execute(sql.SQL("select store, version from {}").format(versions))
         said = dict(cursor.fetchall())
 
-    there: list[tuple[Tables, int | None]] = []
+    there: list[tuple[TableGroup, int | None]] = []
     for tables in several:
         cursor.execute(is_there.encode(), (f"{schema}.{tables.one}",))
         if cursor.fetchall() == [(True,)]:
@@ -315,7 +315,7 @@ class _Place:
     """Where a store has its connections from, and its schema. Raises ValueError for an odd one."""
 
     # What it needs there.
-    _tables: ClassVar[tuple[Tables, ...]] = (STORES,)
+    _tables: ClassVar[tuple[TableGroup, ...]] = (STORES,)
 
     def __init__(self, source: Any, schema: str, timeout: float) -> None:
         setup(schema)
@@ -328,13 +328,13 @@ class _Place:
         stores = _array([_quoted(tables.version.store) for tables in self._tables])
         return self._statement(_OPENING, VERSIONS), (stores,)
 
-    def _unsaid(self, answer: Any) -> list[Tables]:
+    def _unsaid(self, answer: Any) -> list[TableGroup]:
         """Judge what that gives: the tables that say no version. Raises StoreError."""
         if type(answer) is not list or len(answer) != 2 + len(self._tables):
             raise not_an_answer(_SERVER, answer)
         is_synced, is_encoded, *versions = answer
         _refuse_unfit(is_synced, is_encoded)
-        unsaid: list[Tables] = []
+        unsaid: list[TableGroup] = []
         for tables, version in zip(self._tables, versions, strict=True):
             if version is None:
                 unsaid.append(tables)
@@ -342,13 +342,13 @@ class _Place:
                 tables.version.check(_SERVER, version, _command(self._schema))
         return unsaid
 
-    def _lying(self, unsaid: Sequence[Tables]) -> tuple[bytes, tuple[str]]:
+    def _lying(self, unsaid: Sequence[TableGroup]) -> tuple[bytes, tuple[str]]:
         """What is asked of tables that say no version: is any there?"""
         names = _array([_quoted(f"{self._schema}.{tables.one}") for tables in unsaid])
         is_there = "select bool_or(to_regclass(name) is not null) from unnest(%s::text[]) name"
         return numbered_parameters(qualified(is_there)).encode(), (names,)
 
-    def _refuse(self, unsaid: Sequence[Tables], is_there: Any) -> NoReturn:
+    def _refuse(self, unsaid: Sequence[TableGroup], is_there: Any) -> NoReturn:
         """Raise StoreError for them: an earlier version made them, or nobody."""
         if is_there is True:
             unsaid[-1].version.check(_SERVER, None, _command(self._schema))

@@ -42,7 +42,7 @@ from captoken.stores._schema import (
     SAYS_VERSION,
     VERSIONS,
     Schema,
-    Step,
+    SchemaChange,
     Upgrade,
     none_there,
     upgrade_of,
@@ -398,7 +398,7 @@ class SQLiteReplayStore(SQLiteStore):
     """
 
     _table = "proof_state"
-    _version = Schema("replay", (Step(SAYS_VERSION),))
+    _version = Schema("replay", (SchemaChange(SAYS_VERSION),))
     _schema = (
         """
         create table proofs (entry blob primary key, issued_at integer not null)
@@ -517,7 +517,7 @@ class SQLiteLedger(SQLiteStore):
     """
 
     _table = "ledger_state"
-    _version = Schema("ledger", (Step(SAYS_VERSION),))
+    _version = Schema("ledger", (SchemaChange(SAYS_VERSION),))
     _schema = (
         """
         create table buckets (
@@ -702,7 +702,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Debit, ...]).decode
 
 
-_OVERLAY = Schema("overlay", (Step(f"{SAYS_VERSION}, and keeps no write-ahead log"),))
+_OVERLAY = Schema("overlay", (SchemaChange(f"{SAYS_VERSION}, and keeps no write-ahead log"),))
 
 
 class SQLiteSnapshots(SQLiteStore):

@@ -45,7 +45,7 @@ from captoken.stores._rules import (
 from captoken.stores._schema import (
     SAYS_VERSION,
     Schema,
-    Step,
+    SchemaChange,
     Upgrade,
     none_there,
     upgrade_of,
@@ -632,7 +632,7 @@ class _ReplayFacts(TypedDict, total=False):
 class _Proofs(_Floored):
     """What a store of used proofs asks, and what it makes of the answer."""
 
-    _version = Schema("replay", (Step(SAYS_VERSION),))
+    _version = Schema("replay", (SchemaChange(SAYS_VERSION),))
     _kind = _version.store
     _ahead = PROOF_AHEAD
 
@@ -738,7 +738,7 @@ class _Counts(_Floored):
     """What a ledger asks, and how its keys are named."""
 
     _server = _SERVER
-    _version = Schema("ledger", (Step(SAYS_VERSION),))
+    _version = Schema("ledger", (SchemaChange(SAYS_VERSION),))
     _kind = _version.store
     _ahead = CLOCKS_DIFFER
 
@@ -884,7 +884,7 @@ class ValkeySnapshots(ValkeyStore):
     disk.
     """
 
-    _version = Schema("overlay", (Step(SAYS_VERSION),))
+    _version = Schema("overlay", (SchemaChange(SAYS_VERSION),))
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from captoken import Access, Denied, Grant, Token, Verifier, current
-from captoken._verification.mistakes import WORDS, mistake, named, named_at
+from captoken._verification.mistakes import WORDS, mistake, word_at, word_in
 from captoken.adapters import postgres, sqlalchemy, sqlite
 from captoken.adapters._postgres.faults import mistaken as of_postgres
 from captoken.adapters._postgres.wire import ErrorReport
@@ -468,10 +468,10 @@ def test_each_code_stands_for_result_codes_of_sqlite() -> None:
 
 
 def test_a_word_is_told_if_it_is_a_name_that_the_statement_has() -> None:
-    assert named("select Region from sales", "region") == "region"
-    assert named("select regions from sales", "region") == named("select 'x'", "'x'") == named("select 5", "5") == named("a", "") == ""
-    assert named("x" * 81, "x" * 81) == ""
-    assert named_at("select größe from sales", 8) == "größe" and named_at("select 'secret'", 8) == named_at("select", 99) == ""
+    assert word_in("select Region from sales", "region") == "region"
+    assert word_in("select regions from sales", "region") == word_in("select 'x'", "'x'") == word_in("select 5", "5") == word_in("a", "") == ""
+    assert word_in("x" * 81, "x" * 81) == ""
+    assert word_at("select größe from sales", 8) == "größe" and word_at("select 'secret'", 8) == word_at("select", 99) == ""
 
 
 # --- services ---------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ import captoken.stores
 from captoken.cli.console.index import Index
 from captoken.errors import StoreError
 from captoken.issuance.registry.postgres import create_tables
-from captoken.stores._schema import Schema, Step
+from captoken.stores._schema import Schema, SchemaChange
 from captoken.stores.postgres import create_tables as create_those_of_stores
 from captoken.stores.sqlite import APPLICATION_ID, SQLiteLedger, SQLiteSnapshots
 from tests.stores.servers import Postgres, Valkey
@@ -217,7 +217,7 @@ def test_the_version_is_read_before_anything_is_written(tmp_path: Path) -> None:
 
 # --- the rule --------------------------------------------------------------------------------------------------------
 
-SCHEMA = Schema("test", (Step("one", ("a",)), Step("two", ("b", "c"))))
+SCHEMA = Schema("test", (SchemaChange("one", ("a",)), SchemaChange("two", ("b", "c"))))
 
 
 def test_a_step_more_is_a_version_more() -> None:

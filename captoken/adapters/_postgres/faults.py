@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from captoken._format.errors import StatementError
-from captoken._verification.mistakes import mistake, named_at
+from captoken._verification.mistakes import mistake, word_at
 from captoken.adapters._postgres.wire import ErrorReport
 
 # By code. 42P01 and its like are about names in the text, which agents write.
@@ -93,13 +93,13 @@ def mistaken(
         return None
     if error.code == _UNDEFINED_COLUMN:
         return mistake(code, error.code, _misspelt(sql, error.place), _there(shown))
-    return mistake(code, error.code, named_at(sql, error.place) if error.place else "")
+    return mistake(code, error.code, word_at(sql, error.place) if error.place else "")
 
 
 def _misspelt(sql: str, place: int) -> str:
     """The column at that place, which is where its qualifier begins: `pay` of `p.pay`."""
     qualifier = re.compile(r"(?:[^\W\d]\w*\s*\.\s*)*").match(sql, place - 1) if place else None
-    return "" if qualifier is None else named_at(sql, qualifier.end() + 1)
+    return "" if qualifier is None else word_at(sql, qualifier.end() + 1)
 
 
 def _there(shown: Iterable[tuple[str, Sequence[str]]]) -> str:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from captoken._verification.mistakes import is_sendable, mistake, named
+from captoken._verification.mistakes import is_sendable, mistake, word_in
 from captoken.adapters._postgres.expressions import EXPRESSION_RULES
 from captoken.adapters._postgres.grammar import GrammarError, parse, scan
 from captoken.adapters._postgres.room import run
@@ -125,7 +125,7 @@ def _by_grammar(read: Callable[[str], list[Any]], sql: str) -> list[Any]:
     if said.startswith("memory exhausted"):
         raise mistake("too_large", _TOO_COMPLEX)
     near = _near(said)
-    raise mistake("syntax", _SYNTAX_ERROR, named(sql, near[1]) if near else "")
+    raise mistake("syntax", _SYNTAX_ERROR, word_in(sql, near[1]) if near else "")
 
 
 def _parse(text: Text) -> None:

@@ -15,7 +15,7 @@ import re
 import sqlite3
 
 from captoken._format.errors import StatementError
-from captoken._verification.mistakes import mistake, named
+from captoken._verification.mistakes import mistake, word_in
 
 # By extended result code, and then by the primary one, which is its last byte.
 _BY_CODE = {
@@ -79,7 +79,7 @@ def mistaken(
         return mistake("value", state)
     name = _NAME.match(said)
     near = name or _NEAR.match(said)
-    word = named(sql, near[near.lastindex or 0]) if near else ""
+    word = word_in(sql, near[near.lastindex or 0]) if near else ""
     if name is None:
         return mistake("syntax", state, word)
     return mistake("name", state, word, there)

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from captoken._format.spelling import shown
 from captoken._language.access import Caller
 from captoken._verification.decision import Decision, Denied
-from captoken._verification.mistakes import is_sendable, mistake, named
+from captoken._verification.mistakes import is_sendable, mistake, word_in
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.denials import TOO_LARGE, Denials, Own
 from captoken.adapters._sqlite.granted import Granted
@@ -99,7 +99,7 @@ class Permitting:
         # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
         if text.first not in KINDS:
             if _is_misspelt(text.first):
-                raise mistake("syntax", "SQLITE_ERROR", named(sql, text.first))
+                raise mistake("syntax", "SQLITE_ERROR", word_in(sql, text.first))
             raise self._denials.denied(_other_kind(text))
         if not text.is_bounded:
             raise self._denials.denied(TOO_LARGE)

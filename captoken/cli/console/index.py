@@ -40,10 +40,10 @@ from captoken._format.shapes import fit
 from captoken._format.spelling import shown_file
 from captoken.audit import analysis
 from captoken.audit._check import numbered
-from captoken.stores._schema import Schema, Step
+from captoken.stores._schema import Schema, SchemaChange
 from captoken.stores.ports import Head
 
-VERSION = Schema("index", (Step("is made anew"),))
+VERSION = Schema("index", (SchemaChange("is made anew"),))
 STEP = 1 << 20  # bytes of a trail that are taken in one transaction
 LONGEST = 1 << 26  # bytes of one record
 _REMEMBERED = 50_000  # tokens and hops

@@ -49,7 +49,7 @@ from captoken.issuance.registry._rules import (
     voided,
 )
 from captoken.issuance.registry.ports import Ending, Exchange, Named, StartedTask, Unpublished
-from captoken.stores._schema import SAYS_VERSION, Schema, Step
+from captoken.stores._schema import SAYS_VERSION, Schema, SchemaChange
 
 Row: TypeAlias = tuple[Any, ...]
 
@@ -134,7 +134,7 @@ def schema_by(spell: Callable[[str], str], *grants: str) -> Schema:
     """
     names = spell(_NAMES.replace("create table ", "create table if not exists "))
     words = f"{SAYS_VERSION}, and keeps by which names providers are known (registry_names)"
-    return Schema("registry", (Step(words, (names, *grants)),))
+    return Schema("registry", (SchemaChange(words, (names, *grants)),))
 
 
 _CHANGES = """

@@ -105,7 +105,7 @@ def _in_schema(statement: str, schema: str) -> str:
     return qualified(statement).replace("registry_", f"{schema}.registry_")
 
 
-REGISTRY = stores.Tables(
+REGISTRY = stores.TableGroup(
     schema_by(
         lambda statement: _in_schema(_typed(statement), "captoken"),
         granted_as("registry_names", "registry_state", *_RIGHTS),
