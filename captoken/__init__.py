@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from captoken._verification.verifier import AsyncVerifier, Verifier
     from captoken._writing.issuer import Issuer
     from captoken._writing.token import Token
+    from captoken._writing.token_set import TokenSet
     from captoken.keys.keyring import Keyring
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Keyring",
     "Token",
     "TokenFormatError",
+    "TokenSet",
     "Verifier",
     "WideningError",
 ]
@@ -57,6 +59,7 @@ __getattr__ = lazily(
         "Keyring": "captoken.keys.keyring",
         "Token": "captoken._writing.token",
         "TokenFormatError": "captoken._format.errors",
+        "TokenSet": "captoken._writing.token_set",
         "Verifier": "captoken._verification.verifier",
         "WideningError": "captoken._format.errors",
     },

@@ -37,6 +37,10 @@ FRAMES: dict[type[BaseException], list[str]] = {
 }
 
 
+# What a set of tokens says in front of an error of one of them, and behind it.
+IN_A_SET = re.compile(r"at [\w.-]+: (.*?)(; servers=\[\.\.\.] or only=\{\.\.\.} says where keywords go)?", re.DOTALL)
+
+
 @cache
 def _patterns(kind: type[BaseException]) -> re.Pattern[str]:
     """What an error of this kind may say: any message of the page, in the frames of its constructor."""
@@ -52,7 +56,8 @@ def _opened(template: str) -> str:
 
 @cache
 def stands_on_the_page(kind: type[BaseException], text: str) -> bool:
-    return _patterns(kind).fullmatch(text) is not None
+    of_one = IN_A_SET.fullmatch(text)
+    return _patterns(kind).fullmatch(of_one[1] if of_one else text) is not None
 
 
 def is_told(error: BaseException, traceback: TracebackType | None) -> bool:

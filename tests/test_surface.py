@@ -17,7 +17,7 @@ def test_the_public_names_are_these() -> None:
     """Adding or dropping a public name is a decision, not an accident."""
     assert captoken.__all__ == [
         "Access", "Actor", "AsyncGrant", "AsyncVerifier", "Caller", "Capability", "CaptokenError", "Decision", "Denied", "Grant", "Issuer", "Keyring",
-        "Token", "TokenFormatError", "Verifier", "WideningError",
+        "Token", "TokenFormatError", "TokenSet", "Verifier", "WideningError",
     ]  # fmt: skip
     assert all(hasattr(captoken, name) for name in captoken.__all__)
 

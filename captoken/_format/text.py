@@ -29,6 +29,7 @@ from captoken._format.packet import decode, encode
 from captoken._format.parts import Packet, Parts
 
 PREFIX = "cap1_"
+SET_PREFIX = "caps1_"  # of a set of tokens, which no server takes
 # No prefix begins another, so that one look tells what a part is.
 UNBOUND = "cap1u_"  # a discharge as its discharger wrote it
 BOUND = "cap1d_"  # a discharge that goes with one presented token
@@ -69,6 +70,8 @@ def _taken_for_a_token(text: str) -> str:
     """What else a text is, where that can be told by its first letters. Shows none of them."""
     if text.startswith((UNBOUND, BOUND)):
         return "this is a discharge, which goes with a token"
+    if text.startswith(SET_PREFIX):
+        return "this is a set of them: send what present(audience=...) makes"
     if text[:7].lower() == "bearer ":
         return "this starts with the word Bearer: leave it out"
     return "this text does not"

@@ -22,11 +22,12 @@ from captoken._format.parts import Packet
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
 from captoken._format.text import check_limits
-from captoken._language.caveats import BUILT_IN, V1, Vocabulary, is_own
+from captoken._language.caveats import BUILT_IN, COUNTED, V1, Vocabulary, is_own
 from captoken._writing.compose import Terms, WriterContext, compose, spell
 from captoken._writing.holding import everything
 from captoken._writing.keywords import UNSET, MintCaveats, check_known
 from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet
 from captoken.keys.keyring import Keyring, keyring_source
 
 DEFAULT_LIFE = 900  # seconds
@@ -91,40 +92,103 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         Raises TypeError or ValueError for what is no name or caveat, LimitError past a limit, and
         what the clock or the keyring callable raises.
         """
-        given = {keyword: value for keyword, value in caveats.items() if value is not UNSET}
-        check_known(given, self.vocabulary)
-        _check_domains(given, unrestricted, self.vocabulary)
-        terms = Terms(_with_an_end(given), key=key)
+        return self._first(subject, agent, task, key, ext)(
+            keyring_source(self.keyring)(), caveats, unrestricted=unrestricted
+        )
+
+    def mint_set(
+        self,
+        *,
+        subject: str,
+        agent: str,
+        task: str,
+        servers: Mapping[str, Mapping[str, Any]],
+        control: str | None = None,
+        key: bytes | str | None = None,
+        ext: Mapping[str, str | int] | None = None,
+        **caveats: Unpack[MintCaveats],
+    ) -> TokenSet:
+        """A root token for each server, under the keys of that server alone: one task at all.
+
+        `servers` has the caveats of each server by its name. What stands outside holds for all. All
+        tokens have one id and one time. `control` is the name of the control plane, if holders may
+        revoke below themselves: its token permits nothing else.
+
+            issuer.mint_set(subject="user:jane", agent="orchestrator", task="q3", expires_in=900,
+                            servers={"sales-db": {"tables": ["sales"], "operations": ["select"]},
+                                     "mail": {"tools": {"send": {}}}})
+
+        Raises what `mint` raises. Raises ValueError for `uses` and `budget` outside of `servers`:
+        they would count at each server by itself. So it does for a caveat that is said twice, for a
+        keyring of one audience, and for no server or more than 32.
+        """
+        counted = sorted(COUNTED & caveats.keys())
+        if counted:
+            raise ValueError(f"{', '.join(counted)}: say it within servers, for one of them")
+        if "audience" in caveats or any("audience" in its for its in servers.values()):
+            raise ValueError("audience: the names in servers say that")
+        wanted = {server: {**its} for server, its in servers.items()}
+        if control is not None and control in wanted:
+            raise ValueError(f"{control} is the control plane, and among the servers too")
+        if control is not None:
+            wanted[control] = {"tables": [], "operations": [], "tools": {}}
+
+        keyring = keyring_source(self.keyring)()
+        first = self._first(subject, agent, task, key, ext)
+        made: list[Token] = []
+        for server, its in wanted.items():
+            twice = sorted(its.keys() & caveats.keys())
+            if twice:
+                raise ValueError(f"{', '.join(twice)}: said for all servers, and for {server}")
+            made.append(first(keyring.for_audience(server), {**caveats, **its}))
+        return TokenSet.of(*made)
+
+    def _first(
+        self,
+        subject: str,
+        agent: str,
+        task: str,
+        key: bytes | str | None,
+        ext: Mapping[str, str | int] | None,
+    ) -> Callable[..., Token]:
+        """What mints tokens of one id and one time, each under a keyring and with caveats."""
         names.name(subject, "subject")
         names.name(agent, "agent")
         names.task(task)
-
-        keyring = keyring_source(self.keyring)()
         context = WriterContext(self.vocabulary, self.clock, self.random)
         now = context.now()
-        root = RootRecord(
-            subject=subject,
-            agent=agent,
-            task=task,
-            token_id=b64encode(self.random(TOKEN_ID_BYTES)),
-            issued_at=now,
-            key_id=keyring.current,
-            audience=keyring.audience,
-            ext={} if ext is None else frozen_copy(ext, "ext"),
-            version=1,
-        )
-        identifier = root.encode()
-
         # The clock is looked at once: what expires in a minute does so a minute after `iat`.
         at_now = WriterContext(self.vocabulary, lambda: now, self.random)
-        stated = compose(terms, at_now, everything(agent))
-        audience = keyring.audience
-        if audience is not None and audience not in stated.get("aud", [audience]):
-            raise ValueError(
-                f"this keyring mints for {audience} alone, and audience names another server"
+        token_id = b64encode(self.random(TOKEN_ID_BYTES))
+
+        def mint(
+            keyring: Keyring, caveats: Mapping[str, Any], *, unrestricted: bool = False
+        ) -> Token:
+            given = {keyword: value for keyword, value in caveats.items() if value is not UNSET}
+            check_known(given, self.vocabulary)
+            _check_domains(given, unrestricted, self.vocabulary)
+            root = RootRecord(
+                subject=subject,
+                agent=agent,
+                task=task,
+                token_id=token_id,
+                issued_at=now,
+                key_id=keyring.current,
+                audience=keyring.audience,
+                ext={} if ext is None else frozen_copy(ext, "ext"),
+                version=1,
             )
-        body = spell(stated or {"nbf": now})  # link 0 is always written
-        return Token.of(_signed(keyring, identifier, body), root, context)
+            identifier = root.encode()
+            stated = compose(Terms(_with_an_end(given), key=key), at_now, everything(agent))
+            audience = keyring.audience
+            if audience is not None and audience not in stated.get("aud", [audience]):
+                raise ValueError(
+                    f"this keyring mints for {audience} alone, and audience names another server"
+                )
+            body = spell(stated or {"nbf": now})  # link 0 is always written
+            return Token.of(_signed(keyring, identifier, body), root, context)
+
+        return mint
 
     def __repr__(self) -> str:
         """No key, and no key id."""

@@ -194,6 +194,13 @@ class Token(SealedValue, frozen=True, eq=False):
         terms = Terms(caveats, keep, clamp, to, key)
         return self._narrowed(terms, self._context(clock), signer)
 
+    def in_context(self, context: WriterContext) -> Token:
+        """The same token, whose links are written by another vocabulary, clock or randomness."""
+        said = self.unverified
+        return Token.of(
+            self.secret_packet, said.root, context, self.secret_discharges, said.known
+        )
+
     def _context(self, clock: Clock | None) -> WriterContext:
         """The token's own context, but for a clock that is passed for one link."""
         return self.context if clock is None else structs.replace(self.context, clock=clock)

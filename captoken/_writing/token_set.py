@@ -1,0 +1,304 @@
+"""Sets of tokens: one task at several servers, none of which can mint for another (spec, "Sets").
+
+With keys of their own, each server takes its own root token. Whoever holds the task holds one
+object, and narrows, hands on and presents it as a token. Nobody is ever sent a set: a server gets
+the text that `present` makes for it, and a text of a set is no token to any guard.
+
+The rules of this file:
+
+- What counts in a ledger counts at each server by itself. So `uses` and `budget` go to one server
+  by name, and a set refuses them for all.
+- A keyword of a domain goes to the servers that hold this domain. Where it would leave nothing, it
+  is an error that names the server.
+- Every token gets each hand-over, and all links of one hand-over have one nonce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from time import time
+from typing import Any, Unpack
+
+from msgspec import structs
+
+from captoken._format import names, primitives
+from captoken._format.clocks import Clock
+from captoken._format.entropy import random_bytes
+from captoken._format.errors import CaptokenError, TokenFormatError, WideningError
+from captoken._format.sealed import SealedValue, no_arguments_in_traceback
+from captoken._format.spelling import named_all, shown
+from captoken._format.text import PREFIX, SET_PREFIX
+from captoken._language.capability import Capability
+from captoken._language.caveats import BUILT_IN, COUNTED, V1, Vocabulary
+from captoken._writing.compose import WriterContext
+from captoken._writing.keywords import LinkCaveats, PresentCaveats
+from captoken._writing.token import Token
+from captoken.proof import Signer
+
+MOST_SERVERS = 32
+_BETWEEN = "~"  # two tokens: no text of a token has it
+# As many characters as a set of the longest tokens would have is more than anybody sends.
+_LONGEST = 262_144
+
+_DOMAINS = {kind.key: kind.domain for kind in BUILT_IN if kind.domain != "all"}
+
+
+class TokenSet(SealedValue, frozen=True, eq=False):
+    """The tokens of one task, one for each of several servers: immutable, unverified, secret.
+
+        both = issuer.mint_set(subject="user:jane", agent="orchestrator", task="q3",
+                               servers={"sales-db": {"tables": ["*"], "operations": ["select"]},
+                                        "mail": {"tools": {"send": {}}}})
+        child = both.delegate(to="clerk", tables=["sales"])
+        child.present(audience="sales-db")     # for this server, and for no other
+
+    It says of itself what its tokens say, which nobody has verified. Never send one to a server.
+    """
+
+    _instead = "hand on set.serialize()"
+
+    secret_tokens: Mapping[str, Token]  # by server, in the order of their names
+
+    @classmethod
+    def of(cls, *tokens: Token) -> TokenSet:
+        """The set of tokens that are for one server each, as their root records say.
+
+        Raises TypeError for what is no token. Raises ValueError for a token for no server alone,
+        for two of one server, for none or more than 32, and for tokens of different subjects,
+        agents, tasks or holders.
+        """
+        by_server: dict[str, Token] = {}
+        for token in tokens:
+            if not isinstance(token, Token):
+                raise TypeError(f"a set is of tokens, not of {type(token).__name__}")
+            server = token.unverified.root.audience
+            if server is None:
+                raise ValueError("a set is of tokens that are minted for one server each")
+            if server in by_server:
+                raise ValueError(f"two tokens are for {shown(server)}")
+            by_server[server] = token
+        if not 1 <= len(by_server) <= MOST_SERVERS:
+            raise ValueError(f"a set has 1 to {MOST_SERVERS} tokens, not {len(by_server)}")
+        if len({_who(token) for token in tokens}) > 1:
+            raise ValueError("the tokens of a set have one subject, agent, task and holder")
+        return cls(dict(sorted(by_server.items())))
+
+    @classmethod
+    @no_arguments_in_traceback
+    def parse(
+        cls,
+        text: str,
+        *,
+        vocabulary: Vocabulary = V1,
+        clock: Clock = time,
+        random: Callable[[int], bytes] = random_bytes,
+    ) -> TokenSet:
+        """The set that `text` spells: the form of its tokens, as `Token.parse` reads them.
+
+        Says nothing about whether they are genuine. Raises TokenFormatError and nothing else.
+        """
+        if not isinstance(text, str):
+            raise TokenFormatError(f"a set of tokens is text, not {type(text).__name__}")
+        if len(text) > _LONGEST:
+            raise TokenFormatError(f"longer than {_LONGEST} characters, which no set is", step=1)
+        if not text.startswith(SET_PREFIX):
+            raise TokenFormatError(f"a set of tokens starts with {SET_PREFIX}")
+        parts = text[len(SET_PREFIX) :].split(_BETWEEN, MOST_SERVERS)
+        made = [
+            Token.parse(PREFIX + part, vocabulary=vocabulary, clock=clock, random=random)
+            for part in parts
+        ]
+        try:
+            found = cls.of(*made)
+        except ValueError as error:
+            raise TokenFormatError(str(error)) from None
+        if [token.unverified.root.audience for token in made] != list(found.servers):
+            raise TokenFormatError("the tokens of a set stand in the order of their servers")
+        return found
+
+    def serialize(self) -> str:
+        """The text, for a sub-agent that is meant to hold the set. As secret as all its tokens."""
+        texts = [token.serialize().removeprefix(PREFIX) for token in self.secret_tokens.values()]
+        return SET_PREFIX + _BETWEEN.join(texts)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that it has a token for, by name, in order."""
+        return tuple(self.secret_tokens)
+
+    def token(self, audience: str) -> Token:
+        """The token of that server. Raises ValueError where there is none."""
+        found = self.secret_tokens.get(audience) if isinstance(audience, str) else None
+        if found is None:
+            raise ValueError(
+                f"no token for {shown(str(audience))}: the set is for {named_all(self.servers)}"
+            )
+        return found
+
+    def capability(self, audience: str) -> Capability:
+        """What that server's token can do, by its own account. Raises ValueError."""
+        return self.token(audience).unverified.capability
+
+    def only(self, *servers: str) -> TokenSet:
+        """The set with the tokens of these servers alone, to hand on fewer. Raises ValueError."""
+        return TokenSet.of(*map(self.token, servers))
+
+    # --- narrowing ------------------------------------------------------------------------------
+
+    def attenuate(
+        self,
+        *,
+        only: Mapping[str, Mapping[str, Any]] | None = None,
+        servers: Iterable[str] | None = None,
+        **caveats: Unpack[LinkCaveats],
+    ) -> TokenSet:
+        """A new set that can do less; this one is unchanged. Needs no key and no server.
+
+        `servers` says at which servers the keywords hold, and `only` says keywords for each server
+        by itself. Without them, what speaks of tables goes to the servers that hold tables, what
+        speaks of tools to those that hold tools, and the rest to all.
+
+        Raises what `Token.attenuate` raises, with the server in front. Raises ValueError for `uses`
+        and `budget` that are for no one server, and where no server holds what is asked for.
+        """
+        wanted = self._wanted(caveats, only, servers)
+        if not any(wanted.values()):
+            raise ValueError("a link must restrict something: name tables, tools or another caveat")
+        return self._each(
+            lambda server, token: (
+                token.attenuate(**wanted[server]) if wanted.get(server) else token
+            )
+        )
+
+    def delegate(
+        self,
+        *,
+        to: str,
+        key: bytes | str | None = None,
+        signer: Signer | None = None,
+        only: Mapping[str, Mapping[str, Any]] | None = None,
+        servers: Iterable[str] | None = None,
+        **caveats: Unpack[LinkCaveats],
+    ) -> TokenSet:
+        """A new set for the agent `to`, narrowed as `attenuate` does. Every token gets the link.
+
+        All links of it have one nonce and were written at one time. So one entry of an operator's
+        names the hand-over at every server. Raises what `Token.delegate` and `attenuate` raise.
+        """
+        names.name(to, "to")
+        wanted = self._wanted(caveats, only, servers)
+        first = next(iter(self.secret_tokens.values()))
+        context = _once(first.context)
+        return self._each(
+            lambda server, token: token.in_context(context)
+            .delegate(to=to, key=key, signer=signer, **wanted.get(server, {}))
+            .in_context(token.context)
+        )
+
+    def present(self, *, audience: str, **terms: Unpack[PresentCaveats]) -> str:
+        """The text for one server: what its token presents, and nothing of the others.
+
+        Takes what `Token.present` takes, and raises what that raises; ValueError for a server that
+        the set has no token for.
+        """
+        return self.token(audience).present(audience=audience, **terms)
+
+    def _each(self, change: Callable[[str, Token], Token]) -> TokenSet:
+        """The set of what becomes of each token. An error names the server."""
+        made: dict[str, Token] = {}
+        for server, token in self.secret_tokens.items():
+            try:
+                made[server] = change(server, token)
+            except (CaptokenError, TypeError, ValueError) as error:
+                elsewhere = "; servers=[...] or only={...} says where keywords go"
+                hint = elsewhere if isinstance(error, WideningError) else ""
+                error.args = (f"at {server}: {error}{hint}", *error.args[1:])
+                raise
+        return TokenSet(made)
+
+    def _wanted(
+        self,
+        caveats: Mapping[str, Any],
+        only: Mapping[str, Mapping[str, Any]] | None,
+        servers: Iterable[str] | None,
+    ) -> dict[str, dict[str, Any]]:
+        """By server, the keywords that go there. Raises ValueError."""
+        if "audience" in caveats:
+            raise ValueError("each token of a set is for one server: set.only(...) leaves some out")
+        chosen = None if servers is None else [servers] if isinstance(servers, str) else [*servers]
+        by_name = {**(only or {}), **dict.fromkeys(chosen or ())}
+        for server in by_name:
+            self.token(server)  # raises for one that is not here
+
+        several = len(self.servers) if chosen is None else len(chosen)
+        counted = sorted(COUNTED & caveats.keys())
+        if counted and several > 1:
+            raise ValueError(
+                f"{' and '.join(counted)} would count at each server by itself: name one server, "
+                "by servers=[...] or only={...}"
+            )
+
+        wanted: dict[str, dict[str, Any]] = {server: {} for server in self.servers}
+        for server in self.servers if chosen is None else chosen:
+            wanted[server] |= caveats if chosen is not None else self._fitting(server, caveats)
+        for server, its in (only or {}).items():
+            twice = sorted(wanted[server].keys() & its.keys())
+            if twice:
+                raise ValueError(f"{', '.join(twice)}: said twice for {server}")
+            wanted[server] |= its
+        self._check_placed(caveats, wanted)
+        return wanted
+
+    def _fitting(self, server: str, caveats: Mapping[str, Any]) -> dict[str, Any]:
+        """Of keywords for all servers, those that speak of what this one holds."""
+        closed = _closed(self.capability(server))
+        return {word: value for word, value in caveats.items() if _DOMAINS.get(word) not in closed}
+
+    def _check_placed(
+        self, caveats: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Raise ValueError for a keyword that went nowhere: it would be passed over in silence."""
+        for word in caveats:
+            if not any(word in its for its in wanted.values()):
+                what = "tables" if _DOMAINS.get(word) == "data" else "tools"
+                raise ValueError(
+                    f"{word}: no server of the set holds {what}; it is for "
+                    f"{named_all(self.servers)}"
+                )
+
+    # --- as a value -----------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        """Equal if the texts are, in constant time: they are secrets."""
+        if not isinstance(other, TokenSet):
+            return NotImplemented
+        return primitives.equal(self.serialize().encode(), other.serialize().encode())
+
+    def __hash__(self) -> int:
+        """Of what is no secret."""
+        return hash(tuple(self.secret_tokens.values()))
+
+    def __repr__(self) -> str:
+        """The servers and the holder. Nothing of a text is in it."""
+        holder = next(iter(self.secret_tokens.values())).unverified.holder
+        return f"<TokenSet for {', '.join(self.servers)}, held by {holder}, unverified>"
+
+    __str__ = __repr__
+
+
+def _who(token: Token) -> tuple[str, ...]:
+    root, said = token.unverified.root, token.unverified
+    return root.subject, root.agent, said.task, said.holder
+
+
+def _closed(capability: Capability) -> set[str]:
+    """The domains in which it permits nothing."""
+    held = capability.held
+    return {domain for domain in ("data", "tool") if domain in held and held[domain].is_nothing}
+
+
+def _once(context: WriterContext) -> WriterContext:
+    """The same with one time, and with one nonce for all links that are written by it."""
+    now = context.now()
+    nonce = context.random(64)
+    return structs.replace(context, clock=lambda: now, random=lambda size: nonce[:size])

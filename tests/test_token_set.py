@@ -1,0 +1,276 @@
+"""Sets of tokens: one task at several servers, none of which can mint for another."""
+
+import json
+from itertools import combinations
+
+import pytest
+
+from captoken import Access, Issuer, Keyring, Token, TokenFormatError, TokenSet, Verifier, WideningError
+from captoken.errors import DelegationError
+from captoken.keys import HolderKey
+from captoken.testing import FixedClock, fixed_random
+
+NOW = 1_764_061_200
+KEYRING = Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1")
+SERVERS = {
+    "hr-db": {"tables": ["hr"], "operations": ["select"]},
+    "mail": {"tools": {"send": {"to": {"any": True}}}},
+    "sales-db": {"tables": ["sales", "market.*"], "operations": ["select", "insert"]},
+}
+SALES, HR = (Access(table=table, operation="select") for table in ("sales", "hr"))
+SEND = Access(tool="send", arguments={"to": "a@example.com"})
+
+
+def issuer(**more):
+    return Issuer(KEYRING, clock=FixedClock(NOW), random=fixed_random("a set"), **more)
+
+
+def minted(servers=SERVERS, **more):
+    return issuer().mint_set(subject="user:jane", agent="orchestrator", task="q3", servers=servers, **more)
+
+
+def verifier(server):
+    return Verifier(KEYRING.for_audience(server), audience=server, clock=FixedClock(NOW))
+
+
+def bodies(made):
+    """The last link at each server."""
+    return {server: json.loads(made.token(server).unverified.bodies[-1]) for server in made.servers}
+
+
+def test_each_server_takes_its_own_token_and_no_other():
+    """Spec 45.1: minted under the keys of each server alone."""
+    made = minted()
+    for server, access in (("sales-db", SALES), ("hr-db", HR), ("mail", SEND)):
+        text = made.present(audience=server)
+        for other in SERVERS:
+            code = verifier(other).check(text, access).code
+            assert code == ("allowed" if other == server else "unknown_key"), (server, other)
+
+
+def test_all_roots_have_one_id_and_one_time():
+    """Spec 45.1."""
+    roots = [minted(control="control-plane").token(server).unverified.root for server in ("hr-db", "mail", "sales-db", "control-plane")]
+    assert len({root.token_id for root in roots}) == len({root.issued_at for root in roots}) == 1
+    assert [root.audience for root in roots] == ["hr-db", "mail", "sales-db", "control-plane"]
+
+
+def test_the_token_for_the_control_plane_permits_nothing():
+    """Spec 45.7."""
+    token = minted(control="control-plane").token("control-plane")
+    assert json.loads(token.unverified.bodies[0]).items() >= {"tables": [], "operations": [], "tools": {}}.items()
+    sent = minted(control="control-plane").present(audience="control-plane")
+    assert not any(verifier("control-plane").check(sent, access) for access in (SALES, HR, SEND))
+    with pytest.raises(ValueError, match="among the servers too"):
+        minted(control="mail")
+
+
+def test_what_stands_outside_holds_for_all():
+    made = minted(expires_in=60, depth=1)
+    assert {token.unverified.expires_at for token in map(made.token, made.servers)} == {NOW + 60}
+    for more, said in (
+        ({"uses": 3}, "uses: say it within servers"),
+        ({"budget": {"cents": 3}}, "budget: say it within servers"),
+        ({"audience": "mail"}, "audience"),
+        ({"tables": ["a"], "operations": ["select"]}, "operations, tables: said for all servers, and for hr-db"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            minted(**more)
+    assert minted({"mail": {"tools": {"send": {}}, "uses": 3}}).servers == ("mail",)
+
+
+@pytest.mark.parametrize("servers", [{}, {f"server-{number}": SERVERS["mail"] for number in range(33)}])
+def test_a_set_has_1_to_32_tokens(servers):
+    """Spec 45.2."""
+    with pytest.raises(ValueError, match="1 to 32"):
+        minted(servers)
+
+
+def test_32_servers_are_not_too_many():
+    made = minted({f"server-{number}": SERVERS["mail"] for number in range(32)})
+    assert TokenSet.parse(made.serialize()) == made and len(made.servers) == 32
+
+
+def test_a_keyring_of_one_server_mints_no_set():
+    with pytest.raises(ValueError, match="does not derive others"):
+        Issuer(KEYRING.for_audience("mail")).mint_set(subject="u", agent="a", task="t", servers=SERVERS)
+
+
+# --- its text --------------------------------------------------------------------------------------------------------
+
+
+def test_its_text_has_one_spelling():
+    """Spec 45.3."""
+    made = minted()
+    text = made.serialize()
+    again = TokenSet.parse(text)
+    assert again == made and hash(again) == hash(made) and again.serialize() == text and again != minted({"mail": SERVERS["mail"]})
+    assert text.startswith("caps1_") and text.count("~") == 2 and made != text
+    first, *rest = text.removeprefix("caps1_").split("~")
+    for wrong in (
+        "caps1_" + "~".join([*rest, first]),
+        "caps1_" + "~".join([first, first]),
+        "caps1_" + first + "~",
+        "caps1_~" + first,
+        "caps1_",
+        "caps1_" + first + "~cap1_" + rest[0],
+        made.token("mail").serialize(),
+        "caps1_" + "~".join([first] * 33),
+        "caps1_" + "a" * 262_144,
+        "",
+        b"caps1_",
+        None,
+    ):
+        with pytest.raises(TokenFormatError):
+            TokenSet.parse(wrong)
+
+
+def test_no_server_takes_the_text_of_a_set():
+    """Spec 45.4."""
+    decision = verifier("sales-db").check(minted().serialize(), SALES)
+    assert decision.code == "malformed" and "a set of them: send what present(audience=...) makes" in decision.line()
+    with pytest.raises(TokenFormatError, match="a set of them"):
+        Token.parse(minted().serialize())
+
+
+def test_nothing_shows_it():
+    made = minted()
+    texts = [repr(made), str(made), f"{made}"]
+    assert all("cap1" not in text and "caps1" not in text for text in texts) and "sales-db" in repr(made)
+
+
+# --- which tokens are one set ------------------------------------------------------------------------------------------
+
+
+def test_tokens_of_two_issuers_may_be_one_set():
+    other = Issuer(Keyring.generate().for_audience("calendar"))
+    mine = minted().token("mail")
+    theirs = other.mint(subject="user:jane", agent="orchestrator", task="q3", tools={"read": {}})
+    assert TokenSet.of(mine, theirs).servers == ("calendar", "mail")
+
+
+def test_tokens_of_different_people_agents_tasks_or_holders_are_none():
+    """Spec 45.2."""
+
+    def token(server="calendar", **more):
+        keyring = KEYRING.for_audience(server)
+        said = {"subject": "user:jane", "agent": "orchestrator", "task": "q3", "tools": {"read": {}}} | more
+        return Issuer(keyring).mint(**said)
+
+    mine = minted().token("mail")
+    assert TokenSet.of(mine, token()).servers == ("calendar", "mail")
+    for other in (token(subject="user:joe"), token(agent="clerk"), token(task="q4"), token().delegate(to="clerk")):
+        with pytest.raises(ValueError, match="one subject, agent, task and holder"):
+            TokenSet.of(mine, other)
+    with pytest.raises(ValueError, match="two tokens are for 'mail'"):
+        TokenSet.of(mine, token("mail"))
+    with pytest.raises(ValueError, match="minted for one server each"):
+        TokenSet.of(Issuer(KEYRING).mint(subject="user:jane", agent="orchestrator", task="q3", tools={"read": {}}))
+    with pytest.raises(TypeError, match="a set is of tokens"):
+        TokenSet.of(mine.serialize())
+    with pytest.raises(ValueError, match="1 to 32"):
+        TokenSet.of()
+
+
+# --- narrowing -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_hand_over_goes_to_every_token_with_one_nonce():
+    """Spec 45.5."""
+    links = bodies(minted().delegate(to="clerk", tables=["sales"], servers=["sales-db"]))
+    assert len({link["n"] for link in links.values()}) == 1 and {link["to"] for link in links.values()} == {"clerk"}
+    assert links["sales-db"]["tables"] == ["sales"] and "tables" not in links["hr-db"] | links["mail"]
+
+
+def test_two_hand_overs_have_two_nonces():
+    one = minted().delegate(to="clerk")
+    two = one.delegate(to="helper")
+    assert bodies(one)["mail"]["n"] != bodies(two)["mail"]["n"]
+
+
+def test_a_keyword_goes_to_the_servers_that_hold_its_domain():
+    made = minted().attenuate(tools={"send": {"to": {"in": ["a@example.com"]}}})
+    assert bodies(made)["mail"]["tools"] and made.token("hr-db") == minted().token("hr-db")
+    assert set(bodies(minted().attenuate(expires_in=60))) == set(SERVERS)
+    everywhere = bodies(minted().attenuate(expires_in=60))
+    assert {link["exp"] for link in everywhere.values()} == {NOW + 60}
+
+
+def test_what_would_leave_nothing_names_the_server_and_what_to_write():
+    with pytest.raises(WideningError, match=r"^at hr-db: tables: .*; servers=\[...\] or only=\{...\} says where keywords go$"):
+        minted().delegate(to="clerk", tables=["sales"])
+    with pytest.raises(WideningError, match=r"^at mail: tables"):
+        minted().attenuate(tables=["sales"], servers=["mail"])
+    with pytest.raises(ValueError, match="tables: no server of the set holds tables; it is for mail"):
+        minted({"mail": SERVERS["mail"]}).attenuate(tables=["sales"])
+    with pytest.raises(ValueError, match="must restrict something"):
+        minted().attenuate()
+
+
+def test_only_says_keywords_for_each_server():
+    made = minted().delegate(to="clerk", expires_in=60, only={"sales-db": {"tables": ["sales"]}, "hr-db": {"fresh": 5}})
+    links = bodies(made)
+    assert links["sales-db"]["tables"] == ["sales"] and links["hr-db"]["fresh"] == 5
+    assert {link["exp"] for link in links.values()} == {NOW + 60}
+    with pytest.raises(ValueError, match="expires_in: said twice for mail"):
+        minted().delegate(to="clerk", expires_in=60, only={"mail": {"expires_in": 5}})
+
+
+@pytest.mark.parametrize("verb", ["attenuate", "delegate"])
+@pytest.mark.parametrize("counted", [{"uses": 3}, {"budget": {"cents": 3}}])
+def test_what_counts_is_for_one_server(verb, counted):
+    """Spec 45.6: it would count at each by itself, whatever ledger they share."""
+    to = {"to": "clerk"} if verb == "delegate" else {}
+    narrow = getattr(minted(), verb)
+    for where in ({}, {"servers": ["mail", "hr-db"]}):
+        with pytest.raises(ValueError, match="would count at each server by itself"):
+            narrow(**to, **counted, **where)
+    for where in ({"servers": ["mail"], **counted}, {"servers": "mail", **counted}, {"only": {"mail": counted}}):
+        links = bodies(narrow(**to, **where))
+        assert counted.keys() <= links["mail"].keys() and counted.keys().isdisjoint(links["hr-db"] | links["sales-db"])
+
+
+def test_fewer_servers_and_wrong_ones():
+    made = minted()
+    assert made.only("mail").servers == ("mail",) and made.only("sales-db", "mail").servers == ("mail", "sales-db")
+    assert made.capability("mail") == made.token("mail").unverified.capability
+    for ask in (
+        lambda: made.only("nowhere"),
+        lambda: made.present(audience="nowhere"),
+        lambda: made.capability("nowhere"),
+        lambda: made.delegate(to="clerk", servers=["nowhere"]),
+        lambda: made.attenuate(only={"nowhere": {"expires_in": 5}}),
+    ):
+        with pytest.raises(ValueError, match="no token for 'nowhere': the set is for hr-db, mail, sales-db"):
+            ask()
+    with pytest.raises(ValueError, match="for one server"):
+        made.attenuate(audience="mail")
+    with pytest.raises(ValueError, match="1 to 32"):
+        made.only()
+
+
+def test_no_subset_reaches_more_than_its_servers():
+    made = minted().delegate(to="clerk", expires_in=60)
+    for count in (1, 2):
+        for some in combinations(SERVERS, count):
+            part = made.only(*some)
+            assert part.servers == tuple(sorted(some)) and all(part.token(server) == made.token(server) for server in some)
+
+
+def test_a_set_that_is_bound_is_handed_on_by_its_key():
+    mine, next_ = HolderKey.generate(), HolderKey.generate()
+    made = minted(key=mine.public)
+    with pytest.raises(DelegationError, match=r"^at hr-db: "):
+        made.delegate(to="clerk")
+    handed = made.delegate(to="clerk", key=next_.public, signer=mine)
+    assert {handed.token(server).unverified.key for server in handed.servers} == {next_.public}
+    text = handed.present(audience="sales-db", signer=next_, request=SALES)
+    assert text.count(".") == 1 and handed.token("sales-db").unverified.holder == "clerk"
+
+
+def test_a_set_writes_what_its_tokens_would_write():
+    """And goes on by the clock and the randomness that each token had."""
+    one = minted().delegate(to="clerk", expires_in=60)
+    two = one.delegate(to="helper", expires_in=30)
+    assert two.token("mail").unverified.expires_at == NOW + 30
+    assert two.token("mail").context == minted().token("mail").context or two.token("mail").context.clock() == NOW
