@@ -73,7 +73,7 @@ _ASK = (
 _REPLACE = (
     "Retrying with the same credential will not help. Ask whoever gave you this task for a new one."
 )
-_ASK_LESS = "The same request will be refused again; one that asks for less may be permitted."
+_ANOTHER = "The same request will be refused again; one with another value may be permitted."
 _SHORTER = "The same request will be refused again; one with shorter values may be permitted."
 _NAME_THEM = (
     "The same request will be refused again; one that asks for fewer columns may be permitted. "
@@ -489,7 +489,7 @@ RECORDS: tuple[Code, ...] = (
         wider=True,
         public=_REFUSED,
         model="Not permitted: tool {tool} with these arguments.",
-        advice=_ASK_LESS,
+        advice=_ANOTHER,
         operator="argument cents of tool refund is more than 500",
         cause=(
             "An argument of the tool is missing, unknown, or has a value that is not permitted."

@@ -1084,7 +1084,7 @@ def test_every_transport_says_the_same(transport: str) -> None:
             found = anyio.run(told, to_http(url))
     else:
         found = anyio.run(told, on_stdio() if transport == "stdio" else in_process(served(Ran())))
-    why = "Not permitted: argument `cents` of `pay` has a value that this task may not use. The same request will be refused again; one that asks for less may be permitted."
+    why = "Not permitted: argument `cents` of `pay` has a value that this task may not use. The same request will be refused again; one with another value may be permitted."
     listed = sorted(LISTED[0][1])
     assert found == [401, "ran", ("told", why), "told", listed, True, True, ("error", 401)]
 
