@@ -334,6 +334,7 @@ class _Door:
             raise Broken("the answer has a coding that was not asked for")
         if answer.status == 401:
             # Whoever asks can do nothing about it: it is the gateway's key that is not taken.
+            self._service.source.forget()
             _log.error("%s does not take the gateway's key", self._service.name)
             raise Broken("the service does not take the gateway's key")
         named = [value for name, value in answer.headers if name == b"connection"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Callable
 from importlib import import_module
@@ -24,6 +25,13 @@ from captoken._format.sealed import SealedValue
 from captoken._format.spelling import shown_file
 from captoken.adapters._gateway.written import Outgoing
 from captoken.keys.files import read_private
+
+# Seconds after which a key that its service does not take is asked for anew.
+PAUSE = 10
+
+# Sources of which a server is asked: see `issued`.
+ISSUED = ("oauth",)
+ISSUED_AS = "oauth:URL"
 
 
 class Unavailable(Exception):  # noqa: N818, the name reads as what it is
@@ -41,6 +49,10 @@ class Source(Protocol):
 
     async def read(self) -> Secret:
         """The key as it is now. Raises Unavailable."""
+        ...
+
+    def forget(self) -> None:
+        """The service does not take it: one that is kept is asked for anew."""
         ...
 
 
@@ -73,6 +85,9 @@ class EnvironmentSource:
             raise Unavailable(f"the variable {self._name} is not set")
         return checked(found)
 
+    def forget(self) -> None:
+        """Nothing is kept."""
+
 
 class FileSource:
     """A file, read again once it has changed. White space around the key is not part of it."""
@@ -97,30 +112,61 @@ class FileSource:
             raise Unavailable(f"{shown_file(self._path)} cannot be read as a key") from None
         return self._secret
 
+    def forget(self) -> None:
+        """A file that has not changed has nothing else."""
 
-class KeyringSource:
-    """An entry of the system's keyring, by the library of that name. It is kept for `life` seconds.
 
-    One that cannot be read is not replaced by one that was read before.
+class KeptSource(ABC):
+    """Base of sources that ask somebody, and keep what they are told for its time.
+
+    Many that read at once ask once. A key that cannot be had is not replaced by one before it.
     """
 
-    def __init__(self, service: str, user: str, life: float) -> None:
-        self._service = service
-        self._user = user
-        self._life = life
+    def __init__(self) -> None:
+        self._since = 0.0
         self._until = 0.0
         self._secret: Secret | None = None
+        self._asking: asyncio.Task[Secret] | None = None
+
+    @abstractmethod
+    async def ask(self) -> tuple[Secret, float]:
+        """The key, and for how many seconds it is good. Raises Unavailable."""
 
     async def read(self) -> Secret:
         if self._secret is not None and monotonic() < self._until:
             return self._secret
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._renew())
+        # Whoever goes away ends its own waiting alone: what was told is kept for the others.
+        return await asyncio.shield(self._asking)
+
+    async def _renew(self) -> Secret:
         self._secret = None
+        self._since = monotonic()
+        self._secret, seconds = await self.ask()
+        self._until = monotonic() + seconds
+        return self._secret
+
+    def forget(self) -> None:
+        # An agent may bring about such answers: it does not make us ask at each of them.
+        if monotonic() - self._since > PAUSE:
+            self._until = 0.0
+
+
+class KeyringSource(KeptSource):
+    """An entry of the system's keyring, by the library of that name. Kept for `life` seconds."""
+
+    def __init__(self, service: str, user: str, life: float) -> None:
+        super().__init__()
+        self._service = service
+        self._user = user
+        self._life = life
+
+    async def ask(self) -> tuple[Secret, float]:
         found = await asyncio.to_thread(self._ask)
         if not found:
             raise Unavailable(f"the keyring has no entry {self._service}, {self._user}")
-        self._secret = checked(found)
-        self._until = monotonic() + self._life
-        return self._secret
+        return checked(found), self._life
 
     def _ask(self) -> str | None:
         try:
@@ -134,9 +180,10 @@ class KeyringSource:
         return found
 
 
-def checked(text: str) -> Secret:
+def checked(text: Any) -> Secret:
     """A key that can stand in a header. Raises Unavailable."""
-    if not text or not text.isascii() or not text.isprintable() or text != text.strip():
+    is_spelled = type(text) is str and text.isascii() and text.isprintable()
+    if not is_spelled or not text or text != text.strip():
         raise Unavailable("the key is empty, or has a character that no header has")
     return Secret(text=text)
 
@@ -155,7 +202,7 @@ def source_of(stated: str, life: float, folder: Path) -> Source:
     if kind == "keyring" and slash and service and user:
         return KeyringSource(service, user, life)
     raise ValueError(
-        "a credential is env:NAME, file:PATH or keyring:SERVICE/USER"
+        f"a credential is env:NAME, file:PATH, keyring:SERVICE/USER or {ISSUED_AS}"
         + ("" if colon else ", and never the key itself")
     )
 

@@ -16,6 +16,7 @@ from captoken._format import names
 from captoken._format.extras import extra
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import (
+    ISSUED,
     Source,
     Writer,
     is_token,
@@ -135,7 +136,7 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
     if isinstance(key, str):
         key = StatedCredential(source=key)
     with _at(f"{place}.credential"):
-        source = source_of(key.source, key.life, folder)
+        source = _source(key, folder)
         writer = writer_of(key.place, key.user)
     with _at(f"{place}.url"):
         base = _base(stated.url)
@@ -152,6 +153,16 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
     ca = None if stated.ca is None else str(folder / stated.ca)
     reading = Reading(table, rules, base, reserved)
     return Service(name, stated.url, table, reading, source, writer, tokens, ca, left_out)
+
+
+def _source(stated: StatedCredential, folder: Path) -> Source:
+    """Where a key comes from. Who asks a server is loaded where one is stated."""
+    kind = stated.source.partition(":")[0]
+    if kind not in ISSUED:
+        return source_of(stated.source, stated.life, folder)
+    from captoken.adapters._gateway.issued import issued_of
+
+    return issued_of(stated, folder)
 
 
 def _base(url: str) -> list[str]:

@@ -77,8 +77,19 @@ class StatedCredential(_Stated, frozen=True):
     # The name before the colon, where it is the password of Basic.
     user: str = ""
 
-    # Seconds that one from a keyring is good for.
+    # Seconds that one is good for, where whoever gives it does not say that.
     life: int = 60
+
+    # OAuth: our name and secret there, the file of a refresh token, a token to be exchanged, and
+    # what else is said when one is asked for. What is secret is said as `from` says it.
+    client: str = ""
+    secret: str | None = None
+    refresh: str | None = None
+    subject: str | None = None
+    ask: dict[str, str] = {}
+
+    # A file of certificates, by which whoever gives it is known. The system's, unless said.
+    ca: str | None = None
 
 
 class StatedPrice(_Stated, frozen=True):
