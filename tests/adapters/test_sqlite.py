@@ -1522,7 +1522,7 @@ def test_a_join_that_an_index_answers_does_not_ask_about_a_hidden_column(index: 
 
 
 @pytest.mark.parametrize(
-    "named", ["{}", "sales as with, {}", "sales as window, {}", "sales window, {}", "(select 1 as with), {}", "{} x", "main.{}"]
+    "named", ["{}", "sales as with, {}", "sales as window, {}", "sales window, {}", "(select 1 as with), {}", "{} x", "main.{}", "(select 1 as with) join (select 2 as b) on with in (1), {}"]
 )
 def test_a_table_that_is_missing_is_refused_as_one_that_is_there(named: str) -> None:
     """The same words, whatever stands before it, and in whatever case it is written."""

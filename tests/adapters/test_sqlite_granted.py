@@ -306,6 +306,15 @@ select total from orders indexed by orders_by_customer
 select * from customers('x')
 select main.customers.pay from customers
 select pay from main.customers
+select pay from (select 1 as with) join (select 2 as b) on with in (1), main.customers full join (select 'z' as pay where 0) using (pay)
+select pay from (select 1 as with) join (select 2 as b) on with between (1) and (2), main.customers full join (select 'z' as pay where 0) using (pay)
+select (select pay from (select with in (1) as b), main.customers full join (select 'z' as pay where 0) using (pay)) from (select 1 as with)
+select main.customers.id from customers
+update main.customers set name = (select max(pay) from (select with in (1) as b from (select 1 as with)), main.customers full join (select 'z' as pay where 0) using (pay))
+insert into notes (body) values ('q') returning (select max(pay) from (select 'z' as pay where 0) full join customers using (pay))
+delete from notes returning (select max(pay) from (select 'z' as pay where 0) full join customers using (pay))
+insert into notes (body) values ('first') on conflict do update set body = (select max(pay) from (select 'z' as pay where 0) full join customers using (pay))
+update customers set name = 1 from (select 1 as pay) a join (select 2 as pay) b using (pay)
 select c.pay from customers c
 select name from customers c where exists (select 1 from notes where score = people)
 select name from customers where exists (select 1 from staff where email = name)

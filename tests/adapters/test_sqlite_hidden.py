@@ -143,13 +143,12 @@ def test_a_table_with_its_schema_is_refused_in_words() -> None:
                 "with x as (select pay from main.people) select * from x",
                 "update other set x = (select name from main.people)",
                 "with people as (select 1) select name from main.people",
+                "update main.people set name = 'x' where main.people.name = 'y'",
             ):
                 with pytest.raises(Denied, match="write people in its place") as denied:
                     db.execute(sql)
                 assert denied.value.decision.code == "column"
             assert db.execute("update main.people set name = upper(people.name) where people.id = 9").rowcount == 0
-            with pytest.raises(StatementError, match="at name"):
-                db.execute("update main.people set name = 'x' where main.people.name = 'y'")
         connection.close()
 
 

@@ -109,18 +109,24 @@ class Denials:
         """Refuse what can be refused of the tables that the text names, before it is compiled.
 
         So what is hidden of them has no part in it: where rows are put or taken away, SQLite knows
-        all columns. And `main.people` is the table itself (rule 13).
+        all columns. And `main.people` is the table itself (rule 13). It may stand in a text once,
+        as what is written. Each other place counts, whatever it is taken for: no event would tell
+        of a column that a join merges there.
         """
         self._deny_tables(text)
-        keys = {part.key for part in parts}
-        for mention in text.mentions:
-            entry = self._planner.schema.find(mention)
-            if entry is None or entry.key not in keys or mention.schema is None:
-                continue
-            if mention.operation == "select":
-                name = f"{mention.schema}.{mention.name}"
-                why = f"some columns of {name} are granted: write {mention.name} in its place"
-                access = access_to(table_name(*entry.key), mention.operation)
+        entries = [(mention, self._planner.schema.find(mention)) for mention in text.mentions]
+        for part in parts:
+            written = sum(
+                entry is not None
+                and entry.key == part.key
+                and mention.schema is not None
+                and mention.operation != "select"
+                for mention, entry in entries
+            )
+            if text.qualified(*part.key) > written:
+                name = f"{part.schema}.{part.name}"
+                why = f"some columns of {name} are granted: write {part.name} in its place"
+                access = access_to(table_name(*part.key), "select")
                 raise self.denied(Own("column", why, access))
 
     def deny_need(self, text: Text, decision: Decision, need: Access) -> NoReturn:

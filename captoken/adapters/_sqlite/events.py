@@ -70,7 +70,7 @@ def refuse_reads_elsewhere(
         (entry.key, column) for entry, column, within in reads if within == names[entry.key]
     }
     for entry, column, within in reads:
-        if (entry.key, column) in by_query and not text.qualifies(*entry.key):
+        if (entry.key, column) in by_query and not text.qualified(*entry.key):
             continue
         is_stored = fold(within or "") in catalog.schema.bodies
         is_of_write = within is None and _is_of_write(account, entry, catalog)

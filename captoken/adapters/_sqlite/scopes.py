@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from captoken.adapters._sqlite.lexer import (
     CLAUSES,
+    CLOSING,
     CONFLICTS,
     DOT,
     END,
@@ -366,7 +367,8 @@ class Names:
         """Does the WITH before `at` declare CTEs? It can also be an alias.
 
         Taken for a WITH, an alias would make a CTE of the table after it: `FROM sales AS with, hr`.
-        So a name has to follow, and then AS or columns: `WITH x AS (…)`, `WITH x (a, b) AS (…)`.
+        So a name has to follow, perhaps columns, and AS with a query: `WITH x AS (…)`,
+        `WITH x (a, b) AS MATERIALIZED (…)`. A column can be called so, too: `ON with IN (1), hr`.
         """
         # RECURSIVE comes before a name, and is none by itself.
         _, _, first = self.tokens[at]
@@ -379,8 +381,14 @@ class Names:
         if kind == OTHER or keyword in CLAUSES or keyword in JOINS:
             return False
 
-        kind, text, keyword = self.tokens[at + 1]
-        return keyword == "as" or (kind == OTHER and text == "(")
+        # Columns have no parentheses among them, so that no text is gone through twice.
+        at += 1
+        if self.tokens[at] == OPENING:
+            inside = range(at + 1, len(self.tokens))
+            at = next((to for to in inside if self.tokens[to] in (OPENING, CLOSING, END)), at) + 1
+        keywords = [keyword for _, _, keyword in self.tokens[at : at + 3]]
+        behind = keywords.index("materialized") + 1 if "materialized" in keywords else 1
+        return keywords[:1] == ["as"] and self.tokens[at + behind : at + behind + 1] == [OPENING]
 
     def _cte(self, mention: Mention, scope: _Scope) -> Query | None:
         """The CTE that the name stands for. It does only where rows are read, and without a schema.

@@ -156,11 +156,11 @@ class Text:
         _, end = places(self.sql)[at]
         return end
 
-    def qualifies(self, schema: str, name: str) -> bool:
-        """Does it write the name with the schema before it, whatever it means by that?"""
+    def qualified(self, schema: str, name: str) -> int:
+        """How often it writes the name with the schema before it, whatever it means by that."""
         names = [fold(text) for _, text, _ in self.tokens]
         wanted = [fold(schema), ".", fold(name)]
-        return any(names[at : at + 3] == wanted for at in range(len(names) - 2))
+        return sum(names[at : at + 3] == wanted for at in range(len(names) - 2))
 
     @cached_property
     def may_mean_all(self) -> bool:
