@@ -218,6 +218,15 @@ STATEMENTS = [
     "update customers set (name, city) = (select max(status), min(status) from orders where customer = customers.id) returning *", "update customers set (name, city) = ('a', 'b') where id = 1 returning name, city",
     "update customers set name = q.credit from (select 'x' as credit) q returning name", "update customers set name = credit from (select 'x' as credit) q returning name", "update customers set name = vip.status from orders vip where vip.id = 10 returning name",
     "update orders set total = total * 1.1 where id in (select \"order\" from items where sku = 'x') returning id, total", "update orders set doc = jsonb_set(doc, '{gift}', 'false') where doc ? 'gift' returning doc",
+    # a row that goes by the name of a hidden column
+    "insert into customers as credit values (7, 'x') returning (credit).ssn", "update customers as credit set name = (credit).total::text", "insert into customers as credit values (7, 'x') returning ((credit)).name, (select credit)",
+    # rows of what is beside a table that is written, or further in
+    "update customers c set name = o::text from orders o where o.id = 10 and c.id = 1 returning row_to_json(o)", "update customers c set name = (o).status from orders o where o.id = 10 and c.id = 1 returning (o).id, name", "update customers c set name = (o).margin from orders o",
+    "update customers c set name = (select row_to_json(credit)::text from orders credit where credit.id = 10) where c.id = 1 returning name", "update customers c set name = (select string_agg(q::text, ',') from (select 1 as a) q) where c.id = 1 returning name",
+    "update customers c set name = (select max(j::text) from (orders o join tags t on true) as j where j.id = 10) where c.id = 1 returning name",
+    "update customers ssn set name = 'x' where id = 1 returning ssn", "update customers as credit set name = credit::text where id = 1 returning name, row_to_json(credit)", "update customers vip set name = 'x' where vip is not null returning vip.*",
+    "insert into customers as ssn values (7, 'x') returning ssn", "insert into customers as ssn values (1, 'x') on conflict (id) do update set name = ssn::text returning name", "update customers ssn set name = (select ssn::text from tags limit 1) where id = 1 returning name",
+    "merge into customers ssn using tags t on t.name = ssn::text when matched then do nothing", "update customers ssn set name = (ssn).name || (ssn).id where id = 1 returning *",
     "update customers c set name = (select row_to_json(c))::text where id = 1 returning name", "update customers set name = customers::text where id = 1 returning name", "update customers c set name = (c).city where (c).id = 1 returning *",
     "update customers set name = 'x' where customers is not null returning id", "update customers set name = 'z' where id = 1 returning row_to_json(customers)", "update only parent set label = 'x' returning *", "update parent set label = 'x' returning id, label",
     "update parts set v = 'x' where id = 1 returning *", "update customers c set name = s.name from shop.staff s where s.id = c.id returning s.name, c.name", "update customers set name = j.status from (orders o join items i on i.order = o.id) as j where j.customer = customers.id and j.sku = 'x' returning name",
@@ -243,7 +252,7 @@ STATEMENTS = [
 NEWER = {"merge_action": 17, "returning old": 18, "returning new": 18, "with (old": 18}
 ON_NEW_SERVERS = [
     "update customers set name = 'x' where id = 1 returning old.*, new.*", "update customers set name = 'x' where id = 1 returning old.name, new.name, *", "update customers c set name = 'x' where id = 1 returning old, new",
-    "insert into customers values (1, 'x') on conflict (id) do update set name = 'y' returning old.name, new.*", "update customers set name = 'x' returning with (old as was) was.city, was.*", "update customers set name = 'x' returning old.ssn",
+    "insert into customers values (1, 'x') on conflict (id) do update set name = 'y' returning old.name, new.*", "update customers set name = 'x' returning with (old as was) was.city, was.*", "update customers set name = 'x' where id = 1 returning with (old as ssn, new as credit) ssn, credit", "update customers set name = 'x' returning old.ssn",
     "merge into customers c using (values (1, 'x')) v(i, n) on c.id = v.i when matched then update set name = v.n returning *", "merge into customers c using orders o on o.customer = c.id and o.id = 10 when matched then update set name = o.status returning o.id, c.*, merge_action()",
 ]  # fmt: skip
 

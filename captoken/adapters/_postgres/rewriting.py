@@ -49,7 +49,7 @@ from captoken.adapters._postgres.text import (
 )
 from captoken.adapters._postgres.tree import KINDS, Node
 
-# The name that is nowhere. It is drawn for the process, and no error tells it.
+# The name that is no column anywhere. It is drawn for the process, and no error tells it.
 VOID = f"captoken_{token_hex(16)}"
 
 # What a tree says of places. They are others in what was changed.
@@ -157,6 +157,9 @@ class _Change:
         self._expanded: set[int] = set()
         self._rows = {id(node.arg): node for node, place, _ in text.dotted if place == 0}
 
+        # Of those whose field is void, which token that is.
+        self._fields: dict[int, int] = {}
+
     def all(self) -> None:
         """Everything that is to be changed."""
         self._refuse_what_only_tables_have()
@@ -166,14 +169,20 @@ class _Change:
             if level.scope.target in self._narrowing.narrowed:
                 self._write(level.node, level.scope, level.scope.target)
         for dotted in self._narrowing.dotted:
-            self._void(self._after_dot(dotted))
+            place = self._after_dot(dotted)
             dotted.node.indirection[dotted.place] = VOID
+            if dotted.place == 0:
+                self._fields[id(dotted.node.arg)] = place
+            else:
+                self._void(place)
         for node, reference in self._text.named:
             if reference in self._narrowing.void:
                 self._void(self._at(node.location) + 2 * len(node.fields) - 2)
                 node.fields[-1] = VOID
             elif id(node) not in self._expanded:
                 self._in_sight_of_a_target(node, reference)
+        for place in self._fields.values():
+            self._void(place)
         for node, _, table in self._text.items:
             if table in self._narrowing.narrowed:
                 self._read(node, table)
@@ -447,43 +456,47 @@ class _Change:
                 return
 
         place = self._at(node.location)
-        if column in scope.target_names:
-            parent = self._rows.get(id(node))
-            if parent is not None:
-                self._field(parent, node, place, self._narrowing.shown[table])
-                return
-            names = self._narrowing.shown[table]
-            row = quoted(column)
-            listed = ", ".join(f"{row}.{quoted(name)}" for name in names)
-            its = f"(select {row} from (select {listed}) as {row})"  # noqa: S608 – quoted
-            self._replace(place, place, its)
-            _become(node, _whole_row(column, names))
-            return
-
         having = [
             name
             for name, known in self._columns.at(scope)
             if name not in scope.target_names and column in known.names
         ]
-        if len(having) == 1 and having[0]:
+        if column in scope.target_names:
+            self._row(node, place, self._narrowing.shown[table])
+        elif len(having) == 1 and having[0]:
             self._replace(place, place, f"{quoted(having[0])}.{quoted(column)}")
             node.fields[:] = having[0], column
+        elif not having and _is_row(reference, scope):
+            self._row(node, place, None)
         else:
             self._void(place)
             node.fields[-1] = VOID
 
-    def _field(self, parent: Any, node: Any, place: int, shown: Sequence[str]) -> None:
-        """`(people).name` of the table that is written: `people.name`, which reads no whole row."""
-        name = parent.indirection[0]
-        if name == VOID:
+    def _row(self, node: Any, place: int, shown: Sequence[str] | None) -> None:
+        """A whole row: of the target, what is shown of it, and of another item all.
+
+        A hidden column of that name would come first. So it is no row by its name alone.
+        """
+        parent = self._rows.get(id(node))
+        if parent is not None:
+            self._field(parent, node, place, shown)
             return
+        name, void = quoted(node.fields[0]), quoted(VOID)
+        listed = ["*"] if shown is None else list(map(quoted, shown))
+        columns = ", ".join(f"{name}.{column}" for column in listed)
+        its = f"(select {void} as {name} from (select {columns}) as {void})"  # noqa: S608 – quoted
+        self._replace(place, place, its)
+        _become(node, _whole_row(node.fields[0], [_made("A_Star")] if shown is None else shown))
+
+    def _field(self, parent: Any, node: Any, place: int, shown: Sequence[str] | None) -> None:
+        """`(people).name` of a row: `(people.name)`, which reads no whole row."""
+        name = parent.indirection[0]
+        if shown is not None and name not in shown:
+            name = VOID
+        self._fields.pop(id(node), None)
         last = place + 1
         while self._word(last) == b")":
             last += 1
-        if name not in shown:
-            self._void(last + 1)
-            parent.indirection[0] = VOID
-            return
         first = place - (last - place - 1)
         self._replace(first, last + 1, f"({quoted(node.fields[0])}.{quoted(name)})")
         node.fields.append(name)
@@ -555,6 +568,22 @@ def _end_of_name(first: int, table: Any) -> int:
 def _names_at(level: Scope) -> set[str]:
     """By which names anything goes at a level."""
     return {name for name, _ in (*level.tables, *level.sources)} | level.joins.keys()
+
+
+def _is_row(reference: Reference, target: Scope) -> bool:
+    """Whether the name is that of an item of FROM for certain, and a row of columns.
+
+    What a function gives can be a value.
+    """
+    for level in reference.scope.outward():
+        if level is not target and not level.certain:
+            return False
+        if reference.column in _names_at(level):
+            functions = {name for name, source in level.sources if source.query is None}
+            return reference.column not in functions
+        if level is target:
+            return False
+    return False
 
 
 def _starred(node: Any, scope: Scope, value: Any) -> list[str] | None:
@@ -631,7 +660,7 @@ def _column(*fields: Any) -> Any:
     return _made("ColumnRef", fields=list(fields))
 
 
-def _select(names: Iterable[str], *from_clause: Any, qualifier: str | None = None) -> Any:
+def _select(names: Iterable[Any], *from_clause: Any, qualifier: str | None = None) -> Any:
     """`select id, name from …`."""
     before = () if qualifier is None else (qualifier,)
     targets = [_made("ResTarget", val=_column(*before, name)) for name in names]
@@ -644,14 +673,16 @@ def _select(names: Iterable[str], *from_clause: Any, qualifier: str | None = Non
     )
 
 
-def _whole_row(name: str, names: Iterable[str]) -> Any:
-    """`(select p from (select p.id, p.name) as p)`."""
+def _whole_row(name: str, columns: Iterable[Any]) -> Any:
+    """`(select void as p from (select p.id, p.name) as void)`."""
     row = _made(
         "RangeSubselect",
-        subquery=_select(names, qualifier=name),
-        alias=_made("Alias", aliasname=name),
+        subquery=_select(columns, qualifier=name),
+        alias=_made("Alias", aliasname=VOID),
     )
-    return _made("SubLink", subLinkType="EXPR_SUBLINK", subselect=_select([name], row))
+    query = _select([VOID], row)
+    query.targetList[0].name = name
+    return _made("SubLink", subLinkType="EXPR_SUBLINK", subselect=query)
 
 
 def _same(one: Any, other: Any) -> bool:
