@@ -19,6 +19,7 @@ For example:
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ from captoken.adapters._postgres.room import run
 from captoken.adapters._postgres.statements import CLAUSE_RULES, STATEMENT_RULES
 from captoken.adapters._postgres.tables import TABLE_RULES
 from captoken.adapters._postgres.text import RefusedError, Scope, Text
-from captoken.adapters._postgres.tree import tree_of
+from captoken.adapters._postgres.tree import take_apart, tree_of
 from captoken.adapters._postgres.walk import Sight, Walk
 
 MAX_BYTES = 100_000  # T1
@@ -79,8 +80,12 @@ def parsed(sql: str) -> Text:
     """The tree of a statement, or why there is none. What it names is not noted."""
     text = Text(sql)
     nesting = _nesting(text)
+    is_deep = nesting > _SHALLOW
     if text.refusal is None:
-        run(_parse, text, deep=nesting > _SHALLOW)
+        run(_parse, text, deep=is_deep)
+    if is_deep and text.tree is not None:
+        # With the text goes its tree, in a thread with whatever stack.
+        weakref.finalize(text, take_apart, text.tree)
     return text
 
 

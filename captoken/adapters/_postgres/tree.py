@@ -185,6 +185,25 @@ def tree_of(statement: dict[str, Any]) -> Node:
     return root
 
 
+def take_apart(tree: Any) -> None:
+    """Empty a tree that nobody needs any more, from its top down.
+
+    Python lets go of what is in a node inside of letting go of the node. Of a deep tree that takes
+    more than a small stack has, and the process would end. Without recursion, as it was made.
+    """
+    to_come = [tree]
+    while to_come:
+        item = to_come.pop()
+        inner = vars(item) if isinstance(item, Node) else item
+        if isinstance(inner, dict):
+            to_come += inner.values()
+        elif isinstance(inner, list):
+            to_come += inner
+        else:
+            continue
+        inner.clear()
+
+
 def _grown(value: Any, kind: str | None, to_come: list[tuple[_Kind, Node]]) -> Any:
     """What an object, a list or a string of JSON is in the tree.
 
