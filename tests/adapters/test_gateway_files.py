@@ -73,8 +73,8 @@ def test_a_file_says_which_tools_there_are_and_what_they_cost(shop: Configuratio
 WRONG = {
     ('keyring = "keyring.json"', 'keyrng = "keyring.json"'): "line 4: gateway has an unknown key 'keyrng': did you mean keyring?",
     ('credential = "env:SHOP_KEY"', 'credentials = "env:SHOP_KEY"'): "line 9: service.shop has an unknown key 'credentials': did you mean credential?",
-    ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", at = "bearer" }'): "line 9: service.shop.credential has an unknown key 'at': it has as, ask, ca, client, from, life, refresh, secret, subject, user",
-    ('credential = "env:SHOP_KEY"', 'credential = "sk_live_1"'): "line 9: service.shop.credential: a credential is env:NAME, file:PATH, keyring:SERVICE/USER or oauth:URL, and never the key itself",
+    ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", at = "bearer" }'): "line 9: service.shop.credential has an unknown key 'at': it has as, ask, ca, client, from, life, refresh, secret, subject, url, user",
+    ('credential = "env:SHOP_KEY"', 'credential = "sk_live_1"'): "line 9: service.shop.credential: a credential is env:NAME, file:PATH, keyring:SERVICE/USER, openbao:PATH#FIELD or oauth:URL, and never the key itself",
     ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", as = "cookie" }'): "line 9: service.shop.credential: a credential is written as bearer",
     ('url = "https://shop.example/api/v2/"', "url = 7"): "line 8: service.shop.url must be a str, not int",
     ('url = "https://shop.example/api/v2/"', 'url = "http://shop.example"'): "line 8: service.shop.url: a service's address is https://",

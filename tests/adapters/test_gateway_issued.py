@@ -384,6 +384,38 @@ def test_a_secret_is_said_as_a_source_and_a_refresh_token_as_a_file(tmp_path: Pa
     assert "sk_live_1" not in str(told.value)
 
 
+@pytest.mark.parametrize("source", ["openbao:secret/data/a", "openbao:#key", "openbao:a#", "openbao:a//b#key", "openbao:a/../b#key"])
+def test_a_secret_of_openbao_is_a_path_and_a_field(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ValueError, match="openbao:PATH#FIELD has url and secret beside it"):
+        issued_of(stated(source, url="http://127.0.0.1:8200", secret="env:BAO_TOKEN"), tmp_path)
+    with pytest.raises(ValueError, match="openbao:PATH#FIELD has url and secret beside it"):
+        issued_of(stated("openbao:a#key", url="http://127.0.0.1:8200"), tmp_path)
+    with pytest.raises(ValueError, match="a service's address is"):
+        issued_of(stated("openbao:a#key", url="http://bao.example", secret="env:BAO_TOKEN"), tmp_path)
+
+
+def test_a_secret_of_openbao_is_kept_for_its_lease_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As dynamic ones are, which another key follows."""
+    now = [1000.0]
+    monkeypatch.setattr(credentials, "monotonic", lambda: now[0])
+    monkeypatch.setenv("BAO_TOKEN", "login-of-the-gateway")
+    seen: list[Any] = []
+
+    async def bao(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["path"], dict(scope["headers"]).get(b"x-vault-token")))
+        said = {"data": {"key": f"dynamic-key-{len(seen)}"}, "lease_duration": 20}
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(said).encode()})
+
+    with served(bao, listening()) as origin:
+        source = issued_of(stated("openbao:database/creds/a b#key", url=f"{origin}/base/", secret="env:BAO_TOKEN"), tmp_path)
+        found = []
+        for moment in (0, 19, 21):
+            now[0] = 1000.0 + moment
+            found.append(asyncio.run(source.read()).text[-1])
+    assert found == ["1", "1", "2"] and seen[0] == ("/base/v1/database/creds/a b", b"login-of-the-gateway")
+
+
 def test_a_source_shows_nothing_of_what_it_has(tmp_path: Path, office: Office, url: str) -> None:
     private(tmp_path, "refresh", office.refresh)
     source = refreshing(tmp_path, url)

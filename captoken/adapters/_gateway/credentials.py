@@ -30,8 +30,7 @@ from captoken.keys.files import read_private
 PAUSE = 10
 
 # Sources of which a server is asked: see `issued`.
-ISSUED = ("oauth",)
-ISSUED_AS = "oauth:URL"
+ISSUED = ("oauth", "openbao")
 
 
 class Unavailable(Exception):  # noqa: N818, the name reads as what it is
@@ -202,7 +201,7 @@ def source_of(stated: str, life: float, folder: Path) -> Source:
     if kind == "keyring" and slash and service and user:
         return KeyringSource(service, user, life)
     raise ValueError(
-        f"a credential is env:NAME, file:PATH, keyring:SERVICE/USER or {ISSUED_AS}"
+        "a credential is env:NAME, file:PATH, keyring:SERVICE/USER, openbao:PATH#FIELD or oauth:URL"
         + ("" if colon else ", and never the key itself")
     )
 

@@ -1,4 +1,4 @@
-"""Keys that a server gives for a time: OAuth's access tokens.
+"""Keys that a server gives for a time: OAuth's access tokens, and secrets of OpenBao.
 
     source = issued_of(stated, folder)      # ValueError
     secret = await source.read()            # Unavailable
@@ -37,6 +37,7 @@ from captoken.adapters._gateway.operations import FORM
 from captoken.adapters._gateway.stated import StatedCredential
 from captoken.adapters._gateway.upstream import Broken, Unreachable, Upstream
 from captoken.adapters._gateway.written import Outgoing, fields
+from captoken.adapters._gateway.written import path as written_path
 from captoken.keys.files import read_private, write_private
 
 _SECONDS = 15  # for an answer, whole
@@ -62,7 +63,20 @@ _EXCHANGE = {
 
 def issued_of(stated: StatedCredential, folder: Path) -> Source:
     """The source that a file states. Raises ValueError, and OSError for certificates."""
-    url = stated.source.partition(":")[2]
+    kind, _, url = stated.source.partition(":")
+    if kind == "openbao":
+        path, hash_, field = url.rpartition("#")
+        segments = path.split("/")
+        if (
+            not hash_
+            or not field
+            or stated.secret is None
+            or not {"", ".", ".."}.isdisjoint(segments)
+        ):
+            raise ValueError(
+                "openbao:PATH#FIELD has url and secret beside it: its address and token"
+            )
+        return OpenBaoSource(Server(stated.url, stated, folder), segments, field, stated.life)
     server = Server(url, stated, folder)
     if stated.refresh is None:
         subject = stated.subject
@@ -99,6 +113,12 @@ class Server:
             form = {**form, "client_id": self._client}
         body = fields(form, "repeat").encode()
         return await self._told(Outgoing("POST", self._path, "", headers, body))
+
+    async def secret(self, segments: list[str]) -> dict[str, Any]:
+        """What OpenBao answers, who is shown a token. Raises Unavailable."""
+        token = b"" if self._secret is None else (await self._secret.read()).text.encode()
+        path = f"{self._path.rstrip('/')}/v1{written_path(segments)}"
+        return await self._told(Outgoing("GET", path, "", [(b"x-vault-token", token)], b""))
 
     async def _told(self, outgoing: Outgoing) -> dict[str, Any]:
         origin = self._upstream.origin
@@ -236,3 +256,33 @@ async def _alone(path: Path) -> AsyncGenerator[None]:
         yield
     finally:
         os.close(handle)
+
+
+# --- OpenBao --------------------------------------------------------------------------------------
+
+
+class OpenBaoSource(KeptSource):
+    """A field of a secret in OpenBao: of its stores of keys and values, 1 and 2, or a dynamic one.
+
+    It is kept for `life` seconds, or for its lease, if that is shorter.
+    """
+
+    def __init__(self, server: Server, segments: list[str], field: str, life: float) -> None:
+        super().__init__()
+        self._server = server
+        self._segments = segments
+        self._field = field
+        self._life = life
+
+    async def ask(self) -> tuple[Secret, float]:
+        said = await self._server.secret(self._segments)
+        data = said.get("data")
+        if type(data) is dict and type(data.get("metadata")) is dict:
+            data = data.get("data")  # of version 2, beside what it says of the secret
+        found = data.get(self._field) if type(data) is dict else None
+        if found is None:
+            raise Unavailable(f"{'/'.join(self._segments)} has no field {self._field}")
+        lease = said.get("lease_duration")
+        life = self._life
+        # Without a lease, 0 is said.
+        return checked(found), min(life, lease) if type(lease) is int and lease > 0 else life

@@ -88,6 +88,9 @@ class StatedCredential(_Stated, frozen=True):
     subject: str | None = None
     ask: dict[str, str] = {}
 
+    # OpenBao's address, whose token `secret` is.
+    url: str = ""
+
     # A file of certificates, by which whoever gives it is known. The system's, unless said.
     ca: str | None = None
 
