@@ -276,7 +276,7 @@ class Office:
         unrestricted: bool = False,
         **caveats: Unpack[MintCaveats],
     ) -> Token:
-        """A root token: `subject` started `task`, in which `agent` may do what the caveats leave.
+        """Mint a root token: `agent` works on `task` for `subject`, within the caveats.
 
         It is `issuer.mint`, with its keywords and what it raises. No record is made of a mint: the
         trail describes a token at its first decision.

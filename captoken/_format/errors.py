@@ -45,7 +45,7 @@ from captoken._format.spelling import spelled_time
 
 
 class CaptokenError(Exception):
-    """Whatever captoken raises that is not a programming error.
+    """The base class of all errors of captoken, except programming errors.
 
     `code` is for machines, and stable. The message is for people, and may change.
     """
@@ -69,7 +69,7 @@ def _rebuilt(
 
 
 class TokenFormatError(CaptokenError):
-    """Text or bytes that are not one of our tokens.
+    """The text or the bytes are not a token of captoken.
 
     `code` is `malformed` or `unsupported_version`. `step` is where in the plan of the verifier it
     was found (spec, "Verification").
@@ -82,7 +82,7 @@ class TokenFormatError(CaptokenError):
 
 
 class WideningError(CaptokenError):
-    """A narrowing asked for more than the token holds (spec, "Widening").
+    """A narrower token asked for more than the token allows (spec, "Widening").
 
     - `dimension` is the caveat it is about.
     - `asked` and `held` are what was asked for and what is there.

@@ -189,7 +189,7 @@ def amounts(given: Any, what: str) -> dict[str, int]:
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """What is attempted: `table` and `operation`, with `columns`, or `tool` and `arguments`.
+    """What a caller tries to do: `table` and `operation` with `columns`, or `tool` and `arguments`.
 
     Or both, and `attributes`. `cost` is what it takes, at most, in units of your own:
     `{"usd_cents": 5}`; a token with a `budget` is charged so much.

@@ -119,7 +119,7 @@ class Capability(SealedValue, frozen=True, eq=False):
         task: str | None = None,
         audience: str | None = None,
     ) -> Capability:
-        """What all `links` permit together, with the task and audience of a root record.
+        """What all `links` allow together, with the task and audience of a root record.
 
         The meet of all their caveats. No link at all leaves everything, and the root's task and
         audience are one more caveat each. What a link repeats of the one before it counts once, and

@@ -815,6 +815,6 @@ class Fresh(AtMost, frozen=True):
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line, in the two largest units of time: `only under an overlay of the last 1m`.
 
-        The overlay is what operators take away from tokens that are out already.
+        The overlay is what operators take away from issued tokens.
         """
         yield f"only under an overlay of the last {span(self.value)}"

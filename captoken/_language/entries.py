@@ -1,4 +1,4 @@
-"""What an operator says of tokens already out, entry by entry (spec 36.4 to 36.6).
+"""What an operator says of issued tokens, entry by entry (spec 36.4 to 36.6).
 
     SelectorFacts    what is asked about a token
     Selector         which tokens: those for which all that it states holds

@@ -1,4 +1,4 @@
-"""The overlay: restrictions and revocations on tokens already out (spec, "Overlay").
+"""The overlay: revocations and restrictions of issued tokens (spec, "Overlay").
 
     entry       what an operator says of some tokens: see `entries`
     snapshot    all entries that stand, with a number that never goes back, signed as a whole

@@ -319,7 +319,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
-    """A verifier refused.
+    """A verifier denied an access or a token.
 
     `decision` says all, for the operator. `public` is what a client may be told. An HTTP status
     follows from `kind`: `invalid` 401, `insufficient` 403, `proof` 401, `unavailable` 503 (24.13).

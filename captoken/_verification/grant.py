@@ -421,7 +421,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 
 
 class Grant(_Vouched, frozen=True, eq=False):
-    """What a verifier vouches for: a genuine token's capability, and who is behind it.
+    """A verified token: what it allows, and who is behind it.
 
     Only a verifier makes one, and threads may share it. It promises nothing for later. `authorize`,
     `check` and `explain` look at the clock each time, at the overlay, and at the ledger if the
@@ -455,7 +455,7 @@ class Grant(_Vouched, frozen=True, eq=False):
 
     # called: grant, by `python -m tests.called`
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Grant:
-        """This grant, if it permits `access` now. Raises Denied, with the decision.
+        """Return this grant if it allows `access` now. Raises Denied, with the decision.
 
         As `check`, for code that wants an exception. Raises TypeError for what is no Access.
         """
@@ -469,7 +469,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         return self
 
     def check(self, access: Access, *, caller: Caller | None = None) -> Decision:
-        """The decision on `access` now, true if allowed. Never raises on denial.
+        """Return the decision on `access` now: true if allowed. Never raises on denial.
 
         Takes no proof: the token had one. Steps 7 to 11 of the plan. Where the token counts, an
         access that is allowed has been used once when this returns (24.9). So it is not for
@@ -575,7 +575,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         return Reserved(self._driver, _reservation(decision))
 
     def left(self, units: Collection[str]) -> dict[str, int]:
-        """What the ledger has left of those of `units` that a budget of the token names.
+        """Return how much the ledger has left of each of `units` that the token has a budget for.
 
         The least of all links. For how much to ask for, and not for whether: others who count there
         may take it meanwhile. 0 where the ledger cannot tell. Asks nobody else, and decides
@@ -820,7 +820,7 @@ class Pending(Coroutine[Any, Any, _T]):
 
 
 class AsyncGrant(_Vouched, frozen=True, eq=False):
-    """A Grant whose answers are awaited. `blocking` is the plain one, for sync guards.
+    """A Grant with methods to await. `blocking` is the plain grant, for sync guards.
 
     An AsyncVerifier makes it, for its own event loop; elsewhere RuntimeError. Coroutines of that
     loop may share it. It decides as `Grant` does, method by method. What is stated wrongly raises
@@ -847,7 +847,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
 
     # awaited: grant
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncGrant]:
-        """This grant, if it permits `access` now. Raises Denied, with the decision.
+        """Return this grant if it allows `access` now. Raises Denied, with the decision.
 
         As `check`, for code that wants an exception. Raises TypeError for what is no Access.
         """
@@ -861,7 +861,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return self
 
     def check(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
-        """The decision on `access` now, true if allowed. Never raises on denial.
+        """Return the decision on `access` now: true if allowed. Never raises on denial.
 
         Takes no proof: the token had one. Steps 7 to 11 of the plan. Where the token counts, an
         access that is allowed has been used once when this returns (24.9). So it is not for
@@ -967,7 +967,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return AsyncReserved(self._awaited, _reservation(decision))
 
     def left(self, units: Collection[str]) -> Pending[dict[str, int]]:
-        """What the ledger has left of those of `units` that a budget of the token names.
+        """Return how much the ledger has left of each of `units` that the token has a budget for.
 
         The least of all links. For how much to ask for, and not for whether: others who count there
         may take it meanwhile. 0 where the ledger cannot tell. Asks nobody else, and decides

@@ -122,7 +122,7 @@ class _Options(TypedDict, total=False):
     audit: Recorder | None
     """The trail that gets a record of each decision. What cannot be recorded is denied."""
     overlay: Overlay | Callable[[], Overlay | None] | None
-    """The newest restrictions on tokens that are out, or a callable that gives them: a Feed."""
+    """The overlay: the newest revocations and restrictions, or a callable that gives it: a Feed."""
     max_staleness: int
     """Seconds that the overlay may be old; 60 unless said. Later all is denied."""
     allow_stale_overlay: bool
@@ -638,7 +638,7 @@ class Verifier(_Face):
     A grant is good for `max_age` seconds, an hour unless given, however long its token lives: then
     the keys have to be asked again. None is no bound.
 
-    `overlay` gives the newest restrictions on tokens already out: an Overlay, or a callable that
+    `overlay` gives the newest restrictions on issued tokens: an Overlay, or a callable that
     returns one, as a Feed is (spec, "Overlay"). It may be `max_staleness` seconds old. Later than
     that, or where there is none, all is denied; with `allow_stale_overlay=True` it is only logged,
     and what was revoked meanwhile still works.
@@ -694,7 +694,7 @@ class Verifier(_Face):
         request: bytes | None = None,
         for_use: bool = True,
     ) -> Grant:
-        """The grant of a token, with all checked but an access. Raises Denied.
+        """Check a token, without an access, and return its grant. Raises Denied.
 
         Says who acts, not what may be done: ask the grant, once for each access. Nothing is
         counted, and a proof is used (24.8). With `for_use=False` the token is shown and not used,
@@ -713,7 +713,7 @@ class Verifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Grant:
-        """The grant of a token that permits `access`. Raises Denied, with the decision.
+        """Check a token and `access`, and return the grant. Raises Denied, with the decision.
 
         All eleven steps: a proof is used, and the access counted, when this returns. Call it once
         for each access; for the next one ask the grant, which checks no signature again. Raises
@@ -737,7 +737,7 @@ class Verifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Decision:
-        """The decision on `access`, true if allowed. Never raises on denial.
+        """Return the decision on `access`: true if allowed. Never raises on denial.
 
         As `authorize`, for code that wants the reasons: it uses the proof and counts too. So it is
         not for trying out: that is `explain`. Raises TypeError for what is no Access or Caller.
@@ -827,7 +827,7 @@ class Verifier(_Face):
 
 
 class AsyncVerifier(_Face):
-    """A Verifier whose answers are awaited: made with the same arguments, and deciding alike.
+    """A Verifier with methods to await. It takes the same arguments, and decides the same way.
 
     Stores that say that they are awaited (see `AsyncLedger` in `captoken.stores.ports`) are awaited
     in the event loop. Other stores, trails and sources of overlays are asked in threads, so that
@@ -886,7 +886,7 @@ class AsyncVerifier(_Face):
         request: bytes | None = None,
         for_use: bool = True,
     ) -> Pending[AsyncGrant]:
-        """The grant of a token, with all checked but an access. Raises Denied.
+        """Check a token, without an access, and return its grant. Raises Denied.
 
         Says who acts, not what may be done: ask the grant, once for each access. Nothing is
         counted, and a proof is used (24.8). With `for_use=False` the token is shown and not used,
@@ -905,7 +905,7 @@ class AsyncVerifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Pending[AsyncGrant]:
-        """The grant of a token that permits `access`. Raises Denied, with the decision.
+        """Check a token and `access`, and return the grant. Raises Denied, with the decision.
 
         All eleven steps: a proof is used, and the access counted, when this returns. Call it once
         for each access; for the next one ask the grant, which checks no signature again. Raises
@@ -929,7 +929,7 @@ class AsyncVerifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Pending[Decision]:
-        """The decision on `access`, true if allowed. Never raises on denial.
+        """Return the decision on `access`: true if allowed. Never raises on denial.
 
         As `authorize`, for code that wants the reasons: it uses the proof and counts too. So it is
         not for trying out: that is `explain`. Raises TypeError for what is no Access or Caller.

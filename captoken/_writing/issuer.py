@@ -43,7 +43,7 @@ class _OfKeyring(SealedValue, frozen=True, eq=False):
 
 
 class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
-    """Mints tokens under the keyring's current key.
+    """Mints tokens with the current key of a keyring.
 
     On a keyring for one audience, tokens for that audience alone. `keyring` may be a callable that
     returns one, so that rotation reaches a running issuer. `clock` gives seconds since the epoch;
@@ -78,7 +78,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         unrestricted: bool = False,
         **caveats: Unpack[MintCaveats],
     ) -> Token:
-        """A root token: `subject` started `task`, in which `agent` may do what the caveats leave.
+        """Mint a root token: `agent` works on `task` for `subject`, within the caveats.
 
         Without an expiry it lives for 15 minutes. With `expires_at=None` it never expires. It names
         a domain, in the data domain tables with operations or `allow`, or else says

@@ -42,7 +42,7 @@ from captoken.proof import Signer, prove, sign_custody
 
 
 class Token(SealedValue, frozen=True, eq=False):
-    """A token: whoever has the text has the power, unless it is bound to a key or asks for more.
+    """A token: whoever has its text can use it, unless it is bound to a key or needs a discharge.
 
     Immutable, unverified, equal to another of the same text. A token that asks a third party is
     worth nothing without the answer.
@@ -92,7 +92,7 @@ class Token(SealedValue, frozen=True, eq=False):
         clock: Clock = time,
         random: Callable[[int], bytes] = random_bytes,
     ) -> Token:
-        """The token that `text` spells: its form, sizes and root record.
+        """Read a token from its text: checks its form, sizes and root record, and verifies nothing.
 
         Says nothing about whether it is genuine. Discharges that travel with it are kept. Raises
         TokenFormatError and nothing else, whatever `text` is.
@@ -107,7 +107,7 @@ class Token(SealedValue, frozen=True, eq=False):
         return cls.of(packet, root, WriterContext(vocabulary, clock, random), discharges)
 
     def serialize(self) -> str:
-        """The text, for a sub-agent that is meant to hold the token. Secret.
+        """Return the text, for a sub-agent that should hold the token. Keep it secret.
 
         To a server, `present`.
         """
@@ -146,7 +146,7 @@ class Token(SealedValue, frozen=True, eq=False):
         clock: Clock | None = None,
         **caveats: Unpack[LinkCaveats],
     ) -> Token:
-        """A new token that can do less; this one is unchanged. Needs no key and no server.
+        """Return a new token that allows less. This one is unchanged. Needs no key and no server.
 
             token.attenuate(tables=["sales"], operations=["select"], expires_in=60)
 
@@ -177,7 +177,7 @@ class Token(SealedValue, frozen=True, eq=False):
         clock: Clock | None = None,
         **caveats: Unpack[LinkCaveats],
     ) -> Token:
-        """A new token for the agent `to`, narrowed as `attenuate` does.
+        """Return a new token for the agent `to`, narrowed as by `attenuate`.
 
             token.delegate(to="clerk", tables=["sales"], depth=0)
 
@@ -195,7 +195,7 @@ class Token(SealedValue, frozen=True, eq=False):
         return self._narrowed(terms, self._context(clock), signer)
 
     def in_context(self, context: WriterContext) -> Token:
-        """The same token, whose links are written by another vocabulary, clock or randomness."""
+        """Return the same token, with another vocabulary, clock or randomness for its links."""
         said = self.unverified
         return Token.of(
             self.secret_packet, said.root, context, self.secret_discharges, said.known
@@ -253,7 +253,7 @@ class Token(SealedValue, frozen=True, eq=False):
         need: Mapping[str, Any],
         location: str | None = None,
     ) -> Token:
-        """A new token that is worth nothing without a discharge: a third party's word on `need`.
+        """Return a new token that works only with a discharge: a third party's yes to `need`.
 
         `discharger` is its X25519 public key; nobody else can read `need`. `location` is where it
         may be asked, a hint that all can read. Needs no key and no server; nobody takes it off
@@ -272,7 +272,7 @@ class Token(SealedValue, frozen=True, eq=False):
 
     @no_arguments_in_traceback
     def with_discharge(self, answer: Discharge | str) -> Token:
-        """The token together with a discharge, in place of an older one for the same ticket.
+        """Return the token with a discharge, which replaces an older one for the same ticket.
 
         Unverified, as the token is. Raises DischargeError for one that answers nothing the token
         asks, LimitError past a limit, TokenFormatError for text that is none.
@@ -306,7 +306,7 @@ class Token(SealedValue, frozen=True, eq=False):
         clock: Clock | None = None,
         **caveats: Unpack[PresentCaveats],
     ) -> str:
-        """The text for one server: good for `audience` alone, and for `expires_in` seconds at most.
+        """Make a copy that works at `audience` only, for `expires_in` seconds at most.
 
             text = token.present(audience="orders")
 

@@ -152,7 +152,7 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         servers: Iterable[str] | None = None,
         **caveats: Unpack[LinkCaveats],
     ) -> TokenSet:
-        """A new set that can do less; this one is unchanged. Needs no key and no server.
+        """Return a new set that allows less. This one is unchanged. Needs no key and no server.
 
         `servers` says at which servers the keywords hold, and `only` says keywords for each server
         by itself. Without them, what speaks of tables goes to the servers that hold tables, what

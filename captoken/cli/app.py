@@ -38,14 +38,22 @@ from captoken.cli.write import attenuate, delegate, mint, present
 INTERRUPTED = 130
 # The commands by who runs them, each in the order in which one meets them.
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "To begin with": (accident, demo, docs, skill, completion),
-    "Issuer, who starts a task": (keygen, mint, issue),
-    "Person or workload, at an issuer's service": (login, exchange),
-    "Holder of a token": (inspect, attenuate, delegate, require, tickets, attach, present),
-    "Third party, whom a token asks": (discharge, approve),
-    "Server, which is sent a token": (verify, explain, postgres),
-    "Gateway, to services of others": (gateway,),
-    "Operator, of tokens that are out": (
+    "Start here": (accident, demo, docs, skill, completion),
+    "Issuer (starts tasks)": (keygen, mint, issue),
+    "Person or workload (starts a task at an issuance service)": (login, exchange),
+    "Holder (narrows a token, and hands it over)": (
+        inspect,
+        attenuate,
+        delegate,
+        require,
+        tickets,
+        attach,
+        present,
+    ),
+    "Third party (answers what a token asks)": (discharge, approve),
+    "Server (verifies tokens)": (verify, explain, postgres),
+    "Gateway (guards services of others)": (gateway,),
+    "Operator (revokes and narrows issued tokens)": (
         operate,
         end_task,
         revoke,
@@ -56,8 +64,8 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         console,
         upgrade,
     ),
-    "Auditor, of what a server has kept": (audit, blast_radius),
-    "Developer, who tests what a token permits": (test,),
+    "Auditor (sees who did what)": (audit, blast_radius),
+    "Developer (tests what tokens allow)": (test,),
 }
 
 
@@ -77,12 +85,12 @@ class _Commands(InOrder):
 )
 @click.version_option(package_name="captoken", message="%(prog)s %(version)s")
 def commands() -> None:
-    """Capability tokens for agents: mint, narrow offline, hand on, verify offline, explain.
+    """Capability tokens for agents: mint, narrow offline, hand over, verify offline, explain.
 
-    Keys come from files, tokens from standard input or --token-file. Only what was asked for goes
-    to standard output. Exit 0: allowed or done, 1: denied, 2: usage or bad input.
+    Commands read keys from files, and tokens from standard input or --token-file. They write only
+    the result to standard output. Exit 0: allowed or done, 1: denied, 2: usage or bad input.
 
-    `captoken COMMAND --help` has an example of each.
+    `captoken COMMAND --help` shows an example.
     """
 
 

@@ -82,7 +82,7 @@ _asking = stacked(
         "--overlay",
         type=FILE,
         metavar="FILE.db",
-        help="What stands against tokens that are out: see `captoken revoke`.",
+        help="Revocations and restrictions: see `captoken revoke`.",
     ),
     click.option(
         "--operator",
@@ -408,7 +408,7 @@ def explain(
     now: int | None,
     **facts: Any,
 ) -> int:
-    """Say why, or why not: what refuses, and who added it.
+    """Say why an access is allowed or denied, and by whose rule.
 
     Also who acts for whom, and the plan step by step. Runs what `verify` runs, looks at what was
     used, and commits nothing. For operators: it tells more than a client or an agent should see.

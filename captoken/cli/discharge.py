@@ -71,7 +71,7 @@ def require(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Have a token ask a third party.
+    """Require a third party's consent.
 
     From here on it is worth nothing without the answer. Needs no key. What is asked is sealed for
     the third party. Nobody takes the question off again.
@@ -112,7 +112,7 @@ def _needed(need: dict[str, Any], need_json: str | None) -> dict[str, Any]:
 )
 @json_option
 def tickets(token_file: str, discharger: str | None, as_json: bool) -> None:
-    """Write what third parties are still asked, one ticket a line.
+    """Write the tickets for third parties, one a line.
 
     Tickets are for them, and of no use to anybody else.
 
@@ -179,7 +179,7 @@ def discharge(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Answer a ticket, for a program that has decided.
+    """Answer a ticket from a program that has decided.
 
     What is needed holds, for so long, and under these conditions. The discharge is secret, and goes
     to whoever sent the ticket.
@@ -270,7 +270,7 @@ def approve(
 )
 @json_option
 def attach(token_file: str, discharges: tuple[str, ...], as_json: bool) -> None:
-    """Put discharges to the token that asks for them. Needs no key.
+    """Attach discharges to the token that needs them. Needs no key.
 
     \b
     umask 077

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=InOrder)
 def gateway() -> None:
-    """Pass on requests to services of others, as far as a token permits.
+    """Forward the requests to other services that a token allows.
 
     The gateway has the keys of the services. Agents have tokens.
     """

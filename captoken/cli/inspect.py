@@ -253,7 +253,7 @@ def inspect(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Show what a token says, and verify nothing.
+    """Show what a token says, without verifying it.
 
     Who started what, what each link adds, and how long it lives; the key that it is bound to, whom
     it asks, and what has come of that. Needs no key, and so VERIFIES NOTHING.

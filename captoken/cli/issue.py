@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=InOrder)
 def issue() -> None:
-    """Start tasks by a login, or by a workload's identity.
+    """Start tasks for people and workloads that log in.
 
     A policy file says who may start which task, and what that task may do.
     """

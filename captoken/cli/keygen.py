@@ -61,7 +61,7 @@ def _with_kind(arguments: list[str]) -> list[str]:
 
 @click.group(cls=_Kinds)
 def keygen() -> None:
-    """Make keys, each in a file that its owner alone can read.
+    """Make keys, each in a file that only its owner can read.
 
     \b
     captoken keygen keyring --out keyring.json
@@ -204,7 +204,7 @@ def discharger(out: str, as_json: bool) -> None:
 @_out
 @json_option
 def operator(out: str, as_json: bool) -> None:
-    """Make a key that stops and narrows tokens that are out.
+    """Make a key that revokes and narrows issued tokens.
 
     \b
     captoken keygen operator --out operator.json > operator.public

@@ -1,4 +1,4 @@
-"""`captoken revoke`, `end-task`, `narrow`, `lift`, `renew` and `overlay`: tokens that are out.
+"""`captoken revoke`, `end-task`, `narrow`, `lift`, `renew` and `overlay`: issued tokens.
 
 An operator is known by a key, and keeps what stands in a store that verifiers read. That it stays
 fresh, `captoken operate` sees to.
@@ -334,7 +334,7 @@ def end_task(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Stop all tokens of a task, and of those below it.
+    """Revoke all tokens of a task and its parts.
 
     Those that are minted for it later stop too, until `captoken lift` takes the entry off again.
     Writes the entry.
@@ -372,7 +372,7 @@ def narrow(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Restrict tokens that are out.
+    """Restrict issued tokens.
 
     Those for which all that is said holds. They can do no more than the options say. --task, as all
     selectors, says which tokens. Who names tables or operations closes tools, but for --keep tools.
@@ -416,7 +416,7 @@ def lift(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Take an entry of the overlay off again.
+    """Undo a revocation or restriction.
 
     What writes an entry shows its id, and so does `captoken overlay`.
 
@@ -456,7 +456,7 @@ def renew(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Sign the overlay anew, once.
+    """Sign the overlay again, once.
 
     What stands is signed as it is. Verifiers want to hear it again every minute. They deny all once
     the newest snapshot is older than their bound, a minute by default. With --create, makes the
@@ -507,7 +507,7 @@ def renew(
 def overlay(
     store: str, operator: tuple[str, ...], raw: bool, now: int | None, as_json: bool
 ) -> None:
-    """Show the overlay: what stands, by whom, when and why.
+    """Show all revocations and restrictions: by whom, when and why.
 
     Needs the operator's public key alone.
 

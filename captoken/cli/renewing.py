@@ -83,7 +83,7 @@ def operate(
     captoken operate --key operator.json --store overlay.db --create
     captoken operate --key operator.json --store overlay.db
 
-    The overlay is what an operator has done to tokens that are out. Verifiers deny all once its
+    The overlay lists an operator's revocations and restrictions. Verifiers deny all once its
     newest snapshot is older than their bound, a minute by default. This signs it anew in time, and
     stays in the foreground: a terminal or a service manager runs it. The other commands work beside
     it. A store that cannot be reached for a while is tried again.

@@ -48,7 +48,7 @@ def upgrade(
     apply: bool,
     as_json: bool,
 ) -> None:
-    """Bring stores of an earlier version to this one.
+    """Convert stores of an earlier version.
 
     An SQLite file, an office's folder, a PostgreSQL database or a Valkey server. Without --apply it
     says what it would do, and changes nothing. Stop what uses the stores, and keep a copy, before

@@ -210,7 +210,9 @@ def delegate(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Hand a token on to a sub-agent, narrowed. Needs no key, unless the token is bound to one.
+    """Narrow a token and hand it over to a sub-agent.
+
+    This needs no key, unless the token is bound to one.
 
     \b
     umask 077
@@ -268,7 +270,7 @@ def present(
     body: str | None,
     **given: Any,
 ) -> None:
-    """Write what goes to a server: good there alone, and briefly. Never send the token itself.
+    """Write a short-lived copy for one server. Never send the token itself.
 
     \b
     captoken present --audience sales-db < child.token

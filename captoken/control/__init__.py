@@ -1,4 +1,4 @@
-"""Live control: restrict and stop what is out, see what stands, call back what was handed on.
+"""Live control: revoke and restrict issued tokens, list the entries, recall what you handed over.
 
 How a restriction travels (spec, "Overlay"):
 

@@ -1,4 +1,4 @@
-"""The operator: adds restrictions to tokens already out, and lifts them (spec, "Overlay").
+"""The operator: revokes and restricts issued tokens, and undoes that (spec, "Overlay").
 
 Each change goes one way:
 
@@ -54,7 +54,7 @@ _A_SECOND = 1000
 
 
 class Operator:
-    """Adds restrictions to tokens already out, and lifts them.
+    """Revokes and restricts issued tokens, and undoes that.
 
         operator = Operator(key, store, by="ops:ann")
         operator.revoke(token=token_id, why="lost laptop")

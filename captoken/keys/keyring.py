@@ -64,14 +64,14 @@ class Keyring(SealedValue, frozen=True, eq=False):
 
     @classmethod
     def generate(cls) -> Keyring:
-        """One fresh key under a random key id, current. It is in memory alone until `save`."""
+        """Make a keyring with one new key. It is only in memory until you `save` it."""
         key_id = _fresh_id()
         return cls({key_id: random_bytes(KEY_BYTES)}, key_id)
 
     @classmethod
     @no_arguments_in_traceback
     def from_keys(cls, keys: Mapping[str, bytes], current: str) -> Keyring:
-        """A keyring of given keys by their key ids, 32 bytes each and not all equal.
+        """Make a keyring of your own keys by key id: 32 bytes each, and not all equal.
 
         Does not see whether they are random. Raises TypeError or ValueError for anything else; the
         error holds nothing of a key.
@@ -79,7 +79,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return cls(keys, current)
 
     def rotate(self) -> Keyring:
-        """A fresh key becomes current; the older ones still verify, until they are retired.
+        """Add a new key and make it current. Older keys still verify until you retire them.
 
         Servers need the new keyring before the issuer mints by it. Raises ValueError for a keyring
         for one audience.
@@ -92,7 +92,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return Keyring({**self._keys, key_id: random_bytes(KEY_BYTES)}, key_id)
 
     def retire(self, key_id: str) -> Keyring:
-        """Without that key: its tokens stop verifying where the new keyring is in use.
+        """Remove a key. Its tokens stop verifying on servers that use the new keyring.
 
         A keyring that was derived before still has the key of its audience: servers need a new one.
         Raises ValueError for an unknown key id and for the current one.
@@ -105,7 +105,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return Keyring(rest, self.current, self.audience)
 
     def reveal(self, key_id: str) -> bytes:
-        """The bytes of a key, for backups and interop.
+        """Return the bytes of a key, for backups and interop.
 
         Whoever has them can mint anything, or anything for one audience. Raises ValueError for an
         unknown key id.
@@ -121,7 +121,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
             )
 
     def for_audience(self, audience: str) -> Keyring:
-        """The keys of one server, derived: with them it can forge for itself and nobody else.
+        """Derive the keys of one server. With them it can forge tokens for itself only.
 
         `audience` is the server's name. Tokens without an `aud` in their root record it does not
         verify: their key is the root key itself (spec 21.4).
@@ -172,7 +172,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
         return chain.derive(primitives.audience_key(key, audience))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a JSON file that its owner alone can read, whole or not at all.
+        """Write a JSON file that only its owner can read, completely or not at all.
 
         The file is not encrypted: whoever can read it can mint. Replaces what is there, behind a
         link too. Two that save at once are not merged: the last one stays. Raises KeyringError.
@@ -195,7 +195,7 @@ class Keyring(SealedValue, frozen=True, eq=False):
     @classmethod
     @no_arguments_in_traceback
     def load(cls, path: str | os.PathLike[str]) -> Keyring:
-        """The keyring in a file.
+        """Load the keyring from a file.
 
         Raises KeyringError for a file that holds none, and for one that others than its owner can
         read or write.

@@ -63,7 +63,7 @@ def _wait_for_key() -> None:
     click.getchar()
 
 
-@click.command(short_help="Watch six agents at work, and what they are refused.")
+@click.command(short_help="Watch six agents at work, and see what they are denied.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
