@@ -25,6 +25,7 @@ VALUES: dict[str, Any] = {
     "operations": ["update", "select"],
     "allow": {"sales": ["select"], "hr.*": [], "*": ["update", "*"]},
     "columns": {"people": ["name", "city"], "*": ["*"], "hr": []},
+    "rows": {"orders": {"year": {"max": 9}, "tenant": {"in": ["b", "a", "b"]}}, "*": {"tenant": {"any": True}}, "free": {}},
     "tools": {"search": {"q": {"any": True}, "n": {"max": 5, "optional": True}}, "fetch": {}, "wall": {"x": {"in": []}}},
     "where": {"region": {"in": ["us", "eu"]}, "path": {"path": ["/a/b", "/a"]}},
     "exp": NOW,
@@ -41,6 +42,7 @@ WORDS: dict[str, list[str]] = {
     "operations": ["only select, update"],
     "allow": ["anything on *", "nothing on hr.*", "select on sales"],
     "columns": ["any stated column of *", "no column of hr", "columns city, name of people"],
+    "rows": ["any row of *", "any row of free", 'rows of orders where tenant is one of "a", "b" and year is at most 9'],
     "tools": [
         "tool fetch, with any arguments", "tool search, with n at most 5 (optional); q anything",
         "tool wall, with x nothing there is",
@@ -212,7 +214,7 @@ def test_what_a_caveat_looks_at_is_told_with_what_it_states() -> None:
 def test_what_a_kind_is_follows_from_its_class() -> None:
     assert {"exp", "nbf", "aud", "task", "fresh"} == EARLY
     assert {"uses", "budget"} == COUNTED and {"aud", "task"} == NARROWING
-    assert RIGHTS == ("tables", "operations", "allow", "columns", "tools", "where")
+    assert RIGHTS == ("tables", "operations", "allow", "columns", "rows", "tools", "where")
 
 
 def test_a_misspelled_keyword_is_told_with_the_one_that_was_meant() -> None:

@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "kernel.md").read_text("utf-8")
 # Of the page: files that have functions alone.
 STEPS = re.findall(r"`(\w+)`", PAGE[PAGE.index("*Files of steps*") : PAGE.index("*Files of values*")])
 
-MOST_FILES, MOST_STATEMENTS = 50, 6000
+MOST_FILES, MOST_STATEMENTS = 50, 6600
 
 
 def test_the_page_goes_through_the_files_of_the_contract() -> None:

@@ -25,6 +25,8 @@ How each fact is spelled:
     table, tool     names in dot-separated segments, without `*`: `market.eu`
     operation       an ASCII name: `select`
     columns         free names, none of them `*`
+    row, becomes    columns to any JSON values, or None: there is no such row
+    rows            conditions that the server has held: columns to constraints, as a token has them
     arguments       free names to any JSON values, of any length
     attributes      likewise; they belong to the request, whatever it is
     cost            units to integers from 0 to 2^53 − 1
@@ -35,17 +37,19 @@ How each fact is spelled:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil, floor, isfinite
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from msgspec.structs import force_setattr
 
 from captoken._format import names
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.names import frozen_copy
 from captoken._format.spelling import json_text, shown, written
+from captoken._language.constraints import read_constraint
 
 
 class NotFinite(ValueError):  # noqa: N818, the name reads as what it is
@@ -157,9 +161,28 @@ def _columns(given: Any) -> tuple[str, ...]:
         raise TypeError(f"columns must be a list of names, not {type(given).__name__}")
     # Order and repetition are kept, and mean nothing to any caveat.
     columns = tuple(names.free_name(column, "column") for column in given)
+    _check_columns(columns)
+    return columns
+
+
+def _check_columns(columns: Collection[str]) -> None:
+    """Raise ValueError for `*`, which is no column."""
     if "*" in columns:
         raise ValueError("column '*' is no column: state the columns")
-    return columns
+
+
+def _conditions(given: Any) -> tuple[dict[str, Any], ...]:
+    """The conditions that a server has held, each from columns to constraints (spec 7.12).
+
+    As `grant.rows` gives them. Raises TypeError or ValueError.
+    """
+    if not isinstance(given, (list, tuple)):
+        raise TypeError(f"rows must be a list of conditions, not {type(given).__name__}")
+    made = tuple(_facts(condition, "a column of rows") for condition in given)
+    for condition in made:
+        for stated in condition.values():
+            read_constraint(stated)
+    return made
 
 
 def amount(value: Any, what: str) -> int:
@@ -197,6 +220,12 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         Access(table="sales", operation="select", columns=("region", "amount"))
         Access(tool="send_mail", arguments={"to": "a@example.org"}, cost={"mails": 1})
 
+    Where a token restricts rows, state the row: `row` as it is stored, `becomes` as it will be. To
+    select or delete takes the first, to insert the second, anything else both. None says that there
+    is no such row. Or state in `rows` what `grant.rows(table)` gave, once the server has held it.
+
+        Access(table="orders", operation="select", row={"id": 7, "tenant": "acme"})
+
     Arguments and attributes are data: any JSON value, copied. `columns=()` states that none is
     touched. Left out, they are not stated, and a caveat that asks for them prohibits (spec 15.10).
 
@@ -204,7 +233,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     (spec 7.8). State facts from the parsed request, never from a summary that the caller sent.
 
     Raises TypeError or ValueError for a fact that is ill-typed or no legal name. So it does for
-    half a pair, for columns without a table and for arguments without a tool (spec, "Access").
+    half a pair, for columns or rows without a table and for arguments without a tool (spec,
+    "Access").
     """
 
     table: str | None = None
@@ -214,10 +244,16 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Mapping[str, Any] | None = None
     attributes: Mapping[str, Any] = {}
     cost: Mapping[str, int] = {}
+    row: Mapping[str, Any] | UnsetType | None = UNSET
+    becomes: Mapping[str, Any] | UnsetType | None = UNSET
+    rows: Sequence[Mapping[str, Any]] | None = None
 
     def __repr__(self) -> str:
         """As the call that makes it. Never raises, whatever the values are."""
-        stated = [f"{name}={written(getattr(self, name))}" for name in self.__struct_fields__]
+        left_out = {"row": self.row is UNSET, "becomes": self.becomes is UNSET}
+        left_out["rows"] = self.rows is None
+        shown = [name for name in self.__struct_fields__ if not left_out.get(name)]
+        stated = [f"{name}={written(getattr(self, name))}" for name in shown]
         return f"{type(self).__name__}({', '.join(stated)})"
 
     def __post_init__(self) -> None:
@@ -238,6 +274,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             if self.table is None:
                 raise ValueError("columns without a table: state table and operation as well")
             force_setattr(self, "columns", _columns(self.columns))
+        if self.row is not UNSET or self.becomes is not UNSET or self.rows is not None:
+            self._copy_rows()
         # Both a table and a tool may be stated: then a link must be open in both domains (spec
         # 18.3).
         if self.tool is not None:
@@ -254,6 +292,23 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         force_setattr(self, "attributes", {} if no_attributes else _facts(given, "attribute"))
         no_cost = type(cost) is dict and not cost
         force_setattr(self, "cost", {} if no_cost else amounts(cost, "cost"))
+
+    def _copy_rows(self) -> None:
+        """Check what is stated of rows, and replace it by copies (spec 7.11, 7.12)."""
+        if self.table is None:
+            raise ValueError("a row without a table: state table and operation as well")
+        for fact in ("row", "becomes"):
+            row = getattr(self, fact)
+            if row is UNSET:
+                continue
+            if self.rows is not None:
+                raise ValueError(f"state {fact}, or in rows what was held, and not both")
+            if row is not None:
+                copied = _facts(row, "column")
+                _check_columns(copied)
+                force_setattr(self, fact, copied)
+        if self.rows is not None:
+            force_setattr(self, "rows", _conditions(self.rows))
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -292,8 +347,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         """The keywords of the smallest grant that permits this access, values included.
 
         For a hint after a denial. Does not look at any token, and does not say that the grant
-        should be given. Where no constraint can name a value, it is the narrowest around it, or
-        `any`: see `narrowest`.
+        should be given. Of rows it says nothing: which of them a task needs, one row does not show.
+        Where no constraint can name a value, it is the narrowest around it, or `any`: see
+        `narrowest`.
         """
         keywords: dict[str, Any] = {}
         if self.table is not None:

@@ -73,7 +73,8 @@ def is_crowded(text: bytes) -> bool:
 
 def is_bounded(access: Access) -> bool:
     """Are the facts of an access few enough to be decided on?"""
-    return not too_large(access.columns, access.arguments, access.attributes)
+    rows = (access.row or None, access.becomes or None, access.rows)
+    return not too_large(access.columns, access.arguments, access.attributes, *rows)
 
 
 def read_bytes(most: Any, name: str) -> int:

@@ -31,7 +31,7 @@ from captoken._language.calls import ToolCalls
 from captoken._language.caveats import BUILT_IN, is_own
 from captoken._language.conditions import Audience, TaskPath
 from captoken._language.constraints import FREE, CallMap, Constraint
-from captoken._language.data import Allowances, Columns, Operations, Tables
+from captoken._language.data import Allowances, Columns, Operations, Rows, Tables
 from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
 from captoken._language.link import Link
 from captoken._language.reasons import Reason
@@ -458,7 +458,7 @@ def _gather(said: dict[str, list[BuiltIn]], caveats: Iterable[Caveat]) -> None:
 def _met(said: Mapping[str, list[BuiltIn]], closed: Iterable[str]) -> dict[str, BuiltIn]:
     """What is held of all that links say: one caveat in normal form at each place.
 
-    The four caveats of tables share one place, and meet there. A domain that an own caveat alone
+    The five caveats of tables share one place, and meet there. A domain that an own caveat alone
     has named stays open. One in `closed` permits nothing: `{"tables": ["a"]}` names data and not
     tool, so that tools are closed. `{"exp": 1}` names neither, and closes nothing (spec 18).
     """
@@ -579,6 +579,7 @@ def rights_of(stated: Mapping[str, Any]) -> RightsMap:
         Operations,
         Allowances,
         Columns,
+        Rows,
     )
     given = (kind(stated[kind.key]) for kind in kinds if kind.key in stated)
     rights: RightsMap = met(given).value

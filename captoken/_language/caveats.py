@@ -24,7 +24,7 @@ from captoken._language.conditions import (
     Uses,
     Where,
 )
-from captoken._language.data import Allowances, Columns, Operations, Tables
+from captoken._language.data import Allowances, Columns, Operations, Rows, Tables
 from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
 from captoken._language.tool import Tools
 
@@ -57,6 +57,7 @@ BUILT_IN: tuple[type[BuiltIn], ...] = (
     Operations,
     Allowances,
     Columns,
+    Rows,
     Tools,
     Where,
     Expires,

@@ -1,22 +1,31 @@
-"""What a link says of tables: four caveats (spec, "Caveats").
+"""What a link says of tables: five caveats (spec, "Caveats").
 
 Verification asks each caveat of each link by itself. What they say together is one map of rights,
 in `rights.py`: for writers and for people.
 
 These caveats look at what the access states. They do not read SQL, and they do not check that a
 statement touches no other table. Whoever builds the access has to state it rightly.
+
+`rows` looks at the row itself, or at the conditions that the server has held. Of a row it compares
+what is stated, and it does not check that this is the row that is then touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from msgspec import UNSET
+from msgspec.structs import force_setattr
 
 from captoken._format import names
+from captoken._format.encoding import encode_json
 from captoken._format.spelling import named, named_all, spelled
-from captoken._language import patterns
+from captoken._language import constraints, patterns
 from captoken._language.access import Access
-from captoken._language.kinds import BuiltIn, Caveat, Looked, Situation
+from captoken._language.constraints import Anything, Constraint, looked_at
+from captoken._language.kinds import BuiltIn, Caveat, Looked, LookUp, Situation
 from captoken._language.reasons import Reason
 from captoken._language.values import a_list, an_object, not_empty
 
@@ -362,6 +371,170 @@ class Columns(BuiltIn, frozen=True):
         """
         for pattern, columns in sorted(self.value.items()):
             yield f"{_named_columns(columns)} of {named(pattern)}"
+
+
+# What the rows of a table satisfy, by column. A column that is free is not in it.
+RowRule: TypeAlias = Mapping[str, Constraint]
+EVERY_ROW: RowRule = MappingProxyType({})
+
+
+def _rows(given: Any, now: Callable[[], int], look_up: LookUp) -> Any:
+    """The value for the keyword `rows`: as it was given, each `max` alone completed (spec 13.6).
+
+    By what is held for the column, at the entry that decides at the pattern. Raises ValueError for
+    a negative `max` alone, and TypeError for a value in the place of a constraint.
+    """
+    from captoken._language.failing import completed_or_refused  # words
+
+    if not isinstance(given, Mapping):
+        return given
+    before = look_up("rows")
+    rights: Mapping[str, Any] = {} if before is None else before.value
+    made: dict[Any, Any] = {}
+    for pattern, entry in given.items():
+        if type(pattern) is not str or not isinstance(entry, Mapping):
+            made[pattern] = entry
+            continue
+        held = patterns.decided(rights, pattern, None)
+        rule = EVERY_ROW if held is None else held.rows
+        made[pattern] = {
+            column: completed_or_refused(constraint, rule.get(column, constraints.ANYTHING), column)
+            for column, constraint in entry.items()
+        }
+    return made
+
+
+class Rows(BuiltIn, frozen=True):
+    """Each row that an access touches satisfies the most specific entry that matches the table.
+
+    No match says nothing, and neither does an entry `{}`. A column under `{"any": true}` is free;
+    NULL satisfies nothing else. An entry names what wider ones name, so that none lifts a rule by
+    forgetting it.
+
+    On the wire: `"rows": {"orders": {"tenant": {"in": ["acme"]}}}`, an object that is not empty.
+
+    It asks for the table, and for the row where the entry that decides restricts it: as it is
+    stored, as it will be, or both (spec, 15.13). In their place the server may state the conditions
+    that it has held. Then the entry is among them, as it stands. It prohibits with the code `row`.
+
+    Two of them meet at each table in the rows that satisfy both. Writers name it with the keyword
+    `rows`, and complete a `max` alone.
+    """
+
+    value: Any
+    rules: Any = None  # pattern to RowRule
+    key = "rows"
+    domain = "data"
+    keywords = MappingProxyType({"rows": _rows})
+
+    def __post_init__(self) -> None:
+        """Read each entry once, so that no access has to. Raises TypeError or ValueError."""
+        stated = not_empty(an_object(self.value, "rows"), "rows")
+        rules = {}
+        for pattern, entry in stated.items():
+            rules[names.pattern(pattern, "table")] = read_rule(entry)
+        for pattern, entry in stated.items():
+            if entry:
+                _check_names_all(pattern, entry, stated)
+        force_setattr(self, "rules", rules)
+
+    def prohibits(self, access: Access, situation: Situation) -> Reason | None:
+        """Of conditions, whether this entry is among them; of rows, whether they satisfy it."""
+        table = access.table or ""
+        rule: RowRule = patterns.decided(self.rules, table, EVERY_ROW)
+        if not rule:
+            return None
+        if access.rows is None:
+            failed = failing_row(rule, access)
+        else:
+            entry = encode_json(patterns.decided(self.value, table, {}))
+            failed = None if entry in map(encode_json, access.rows) else ("rows", "")
+        if failed is None:
+            return None
+        from captoken._language.failing import row_failed  # words
+
+        return row_failed(*failed, rule, access)
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        rule: RowRule = patterns.decided(self.rules, access.table or "", EVERY_ROW)
+        if access.table is None or not rule:
+            return ()
+        entry = patterns.decided(self.value, access.table, {})
+        if access.rows is not None:
+            return ((entry, access.rows),)
+        stated = (row for row in (access.row, access.becomes) if type(row) is dict)
+        return (pair for row in stated for pair in looked_at(rule.items(), entry, row))
+
+    # For writers and people: no verifier asks what follows.
+
+    def normalized(self) -> BuiltIn:
+        """Any operation everywhere, with the rows of each entry.
+
+        As with columns, no match says nothing: so the map begins with all rights at `*`.
+        """
+        from captoken._language.rights import ALL_RIGHTS, ANY, Rights, TableRights, rows_of
+
+        rights = {"*": ALL_RIGHTS}
+        for pattern, rule in self.rules.items():
+            rights[pattern] = Rights(ANY, None, rows_of(rule))
+        return TableRights.of(rights)
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line for each pattern, in their order: `rows of orders where tenant is "acme"`."""
+        for pattern, rule in sorted(self.rules.items()):
+            asked = (f"{named(column)} is {rule[column].words()}" for column in sorted(rule))
+            said = " and ".join(asked)
+            table = named(pattern)
+            yield f"rows of {table} where {said}" if said else f"any row of {table}"
+
+
+def read_rule(entry: Any) -> dict[str, Constraint]:
+    """What an entry asks of a row. Raises TypeError or ValueError for what is no such entry."""
+    rule = {}
+    for column, stated in an_object(entry, "the rows of a table").items():
+        names.free_name(column, "column")
+        constraint = constraints.read_constraint(stated)
+        if not isinstance(constraint, Anything):
+            rule[column] = constraint
+    return rule
+
+
+def _check_names_all(pattern: str, entry: Mapping[str, Any], stated: Mapping[str, Any]) -> None:
+    """Raise ValueError where a wider entry names a column that this one does not (spec 15.14).
+
+    This one alone decides. So what it leaves out would be lifted, and its writer would not see it.
+    """
+    for wider in patterns.above(pattern):
+        missing = stated.get(wider, {}).keys() - entry.keys()
+        if missing:
+            raise ValueError(
+                f"rows of {pattern} leave out {named_all(missing)}, which {wider} names: "
+                'say what holds of it here, {"any": true} if it is free, or {} alone for any row'
+            )
+
+
+# What an operation touches: the row as it is stored, or as it will be. Any other may touch both.
+_TOUCHED = {"select": ("row",), "delete": ("row",), "insert": ("becomes",)}
+_BOTH = ("row", "becomes")
+
+
+def failing_row(rule: RowRule, access: Access) -> tuple[str, str] | None:
+    """The fact and the column for which an access is refused that states rows, or None.
+
+    The column is empty where the row has to be stated. Of what may touch both, both have to be, and
+    one of the two may be None: there is no such row. A column that a row lacks satisfies nothing.
+    """
+    rows = {"row": access.row, "becomes": access.becomes}
+    touched = _TOUCHED.get(access.operation or "", _BOTH)
+    stated = {fact: row for fact, row in rows.items() if type(row) is dict}
+    for fact in touched:
+        if fact not in stated and (rows[fact] is UNSET or stated.keys().isdisjoint(touched)):
+            return fact, ""
+    for fact, row in stated.items():
+        for column, constraint in rule.items():
+            if column not in row or not constraint.accepts(row[column]):
+                return fact, column
+    return None
 
 
 # Nearly all operations. That they are legal names needs no check each time.

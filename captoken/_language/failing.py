@@ -1,4 +1,4 @@
-"""Why one argument or attribute prohibits, told by the check that it failed.
+"""Why one argument, attribute or column of a row prohibits, told by the check that it failed.
 
 The sentence is for the operator, and has no value: values may be private, and reasons go to logs.
 Beside it stands what failed, for whoever words it for others (spec 24.14).
@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Literal
 
+from msgspec import UNSET
+
 from captoken._format.spelling import named_all, shown, spelled
+from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint, Range, completed
 from captoken._language.reasons import Failing, Reason
 
@@ -72,13 +75,33 @@ def attribute_failed(
     return Reason("attribute", f"attribute {attribute} {text}", failing)
 
 
+def row_failed(
+    fact: str,
+    column: str,
+    rule: Mapping[str, Constraint],
+    access: Access,
+) -> Reason:
+    """What `failing_row` found, or conditions that were held without that of a link."""
+    rows = f"rows of table {access.table} are restricted"
+    if access.row is UNSET and access.becomes is UNSET and access.rows is None:
+        return Reason("row", f"{rows}, and what guards it states none: it cannot hold this yet")
+    if fact == "rows":
+        return Reason("row", f"{rows}, and this condition is not among those that were held")
+    if not column:
+        return Reason("row", f"{rows}: to {access.operation} has to state {fact}")
+    stated: Any = getattr(access, fact)
+    failing = _failing("row" if fact == "row" else "becomes", column, rule[column], stated)
+    text = _unsatisfied(rule[column]) if failing.problem == "value" else "is not stated"
+    return Reason("row", f"column {column} of table {access.table} {text}", failing)
+
+
 def _unsatisfied(constraint: Constraint) -> str:
     """The end of a sentence, which shows the constraint and no value."""
     return f"does not satisfy {spelled(constraint.json())}"
 
 
 def _failing(
-    fact: Literal["argument", "attribute"],
+    fact: Literal["argument", "attribute", "row", "becomes"],
     name: str,
     constraint: Constraint,
     stated: Mapping[str, Any],

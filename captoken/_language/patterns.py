@@ -89,7 +89,7 @@ def widest(entries: Mapping[str, Any]) -> list[str]:
 
     Values are not looked at, so that an entry may permit nothing.
     """
-    return sorted(key for key in entries if not any(above in entries for above in _above(key)))
+    return sorted(key for key in entries if not any(above in entries for above in above(key)))
 
 
 def meet(
@@ -132,7 +132,7 @@ def normal(entries: Mapping[str, Value], default: Value) -> dict[str, Value]:
     for key in sorted(entries, key=_width):  # wider ones first
         # What would hold here without this entry: the next wider one, or the default.
         inherited = default
-        for candidate in _above(key):
+        for candidate in above(key):
             if candidate in kept:
                 inherited = kept[candidate]
                 break
@@ -141,7 +141,7 @@ def normal(entries: Mapping[str, Value], default: Value) -> dict[str, Value]:
     return kept
 
 
-def _above(pattern: str) -> Iterator[str]:
+def above(pattern: str) -> Iterator[str]:
     """The patterns that contain `pattern` and more: none for `*`.
 
     From the most specific on, as `wider` has them.

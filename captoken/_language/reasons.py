@@ -64,6 +64,7 @@ DENIALS: dict[str, Denial] = {
     "table": Denial(8, "insufficient"),
     "operation": Denial(8, "insufficient"),
     "column": Denial(8, "insufficient"),
+    "row": Denial(8, "insufficient"),
     "tool": Denial(8, "insufficient"),
     "argument": Denial(8, "insufficient"),
     "attribute": Denial(8, "insufficient"),
@@ -88,13 +89,13 @@ def known(code: str) -> None:
 
 
 class Failing(msgspec.Struct, frozen=True, gc=False):
-    """What of an access failed: one argument, or one attribute.
+    """What of an access failed: one argument, one attribute, or one column of a row.
 
     The check that failed makes it, so that nobody has to read a sentence to know. It has no value
     of the access.
     """
 
-    fact: Literal["argument", "attribute"]
+    fact: Literal["argument", "attribute", "row", "becomes"]
     name: str
 
     # `unstated`: it has to be there. `unknown`: it must not be. `value`: it has another value.
@@ -117,7 +118,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
     code: str
     text: str
 
-    # The one argument or attribute that failed, if it was one.
+    # The one argument, attribute or column that failed, if it was one.
     failing: Failing | None = None
 
     def __post_init__(self) -> None:

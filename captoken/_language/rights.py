@@ -1,7 +1,7 @@
 """What caveats of tables are held as: one map of rights, and what a new link asks for beyond it.
 
-`tables`, `operations`, `allow` and `columns` all say one thing: at each table pattern, which
-operations and which columns. Each is read into such a map, and the four of a link meet in one
+`tables`, `operations`, `allow`, `columns` and `rows` all say one thing: at each table pattern,
+which operations, columns and rows. Each is read into such a map, and the five of a link meet in one
 (spec, "Capability"). In the map the most specific entry decides.
 
 An example of such a map, with the operations alone:
@@ -20,11 +20,15 @@ ways must permit the same accesses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
-from captoken._format.spelling import spelled
+from captoken._format.spelling import named, spelled
 from captoken._language import patterns
 from captoken._language.access import Access
+from captoken._language.constraints import ANYTHING, NOTHING, Constraint, read_constraint
+from captoken._language.data import EVERY_ROW, RowRule, failing_row, read_rule
+from captoken._language.failing import row_failed
 from captoken._language.kinds import BuiltIn, Excess, Situation
 from captoken._language.reasons import Reason
 
@@ -33,7 +37,8 @@ ANY: Names = frozenset("*")
 
 
 class Rights(NamedTuple):
-    """What holds at a table: the operations, and the columns, None if they need not be stated.
+    """What holds at a table: the operations, the columns, None if they need not be stated, and
+    what its rows satisfy.
 
     An example: `Rights({"select"}, {"id", "name"})` lets `select` pass if the access states columns
     and they are among `id` and `name`. With None as columns the access need not state any. With
@@ -42,6 +47,7 @@ class Rights(NamedTuple):
 
     operations: Names
     columns: Names | None
+    rows: RowRule = EVERY_ROW
 
 
 NO_RIGHTS = Rights(frozenset(), None)
@@ -94,19 +100,19 @@ class TableRights(BuiltIn, frozen=True):
         if rights is None:
             rights = patterns.decided(self.value, table, NO_RIGHTS)
 
-        operations, columns = rights
+        operations, columns, rows = rights
         if access.operation not in operations and "*" not in operations:
             code = "operation" if operations else "table"
             return Reason(
                 code,
                 f"{access.operation} on table {table} is not permitted",
             )
-        if columns is None or _are_within(access.columns, columns):
-            return None
-        return Reason(
-            "column",
-            f"columns of table {table} are restricted to {spelled(sorted(columns))}",
-        )
+        if columns is not None and not _are_within(access.columns, columns):
+            return Reason(
+                "column",
+                f"columns of table {table} are restricted to {spelled(sorted(columns))}",
+            )
+        return _rows_prohibited(rows, access) if rows else None
 
     @property
     def is_nothing(self) -> bool:
@@ -140,7 +146,7 @@ class TableRights(BuiltIn, frozen=True):
         return TableRights(both)
 
     def stated(self) -> dict[str, Any]:
-        """`tables` and `operations` where they say it all, else `allow`; and `columns`.
+        """`tables` and `operations` where they say it all, else `allow`; `columns` and `rows`.
 
         `tables` with `operations` lists only the widest patterns. That is right where all entries
         have the same operations: entries below can then only differ in columns, which `columns`
@@ -173,6 +179,10 @@ class TableRights(BuiltIn, frozen=True):
                 columns[key] = sorted(at.columns)
         if columns:
             made["columns"] = columns
+
+        rows = _rows_stated(rights)
+        if rows:
+            made["rows"] = rows
         return made
 
     def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
@@ -195,6 +205,8 @@ class TableRights(BuiltIn, frozen=True):
             yield from _operations_beyond(self, asked["operations"].value)
         if "columns" in asked:
             yield from _columns_beyond(self, asked["columns"].value)
+        if "rows" in asked:
+            yield from _rows_beyond(self, asked["rows"].value)
 
 
 def _are_within(stated: Iterable[str] | None, columns: Names) -> bool:
@@ -238,7 +250,61 @@ def _both(one: Rights, two: Rights) -> Rights:
         return NO_RIGHTS
 
     columns = _both_columns(one.columns, two.columns)
-    return Rights(operations, columns)
+    return Rights(operations, columns, _both_rows(one.rows, two.rows))
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+# The column `_` has no meaning of its own: nothing satisfies it, so that there is no such row.
+_NO_ROW: RowRule = MappingProxyType({"_": NOTHING})
+
+
+def rows_of(rule: RowRule) -> RowRule:
+    """A rule in normal form: one in which a column satisfies nothing says that there is no row."""
+    return _NO_ROW if NOTHING in rule.values() else rule
+
+
+def _both_rows(one: RowRule, two: RowRule) -> RowRule:
+    """The rows that satisfy both, column by column. A column that only one names keeps its rule."""
+    if not one or not two:
+        return one or two
+    made = dict(one)
+    for column, constraint in two.items():
+        made[column] = made.get(column, ANYTHING).meet(constraint)
+    return rows_of(made)
+
+
+def _rows_prohibited(rule: RowRule, access: Access) -> Reason | None:
+    """Why rows that satisfy `rule` are not what an access states, or None (spec 19.2).
+
+    Of conditions that a server has held: all of them together leave no other rows. A link asks for
+    more, that its own entry stands among them.
+    """
+    failed: tuple[str, str] | None = "rows", ""
+    if access.rows is None:
+        failed = failing_row(rule, access)
+    else:
+        held = EVERY_ROW
+        for condition in access.rows:
+            held = _both_rows(held, rows_of(read_rule(condition)))
+        if _both_rows(held, rule) == held:
+            failed = None
+    return None if failed is None else row_failed(*failed, rule, access)
+
+
+def _rows_stated(rights: RightsMap) -> dict[str, Any]:
+    """The value of `rows` that says the same: an entry names what wider ones name (spec 15.14)."""
+    made: dict[str, Any] = {}
+    for key, at in sorted(rights.items()):
+        over: dict[str, Any] = {}
+        for wider in patterns.above(key):
+            over.update(dict.fromkeys(rights[wider].rows if wider in rights else ()))
+        if at.rows:
+            free = {column: ANYTHING.json() for column in over}
+            made[key] = free | {column: rule.json() for column, rule in at.rows.items()}
+        elif over and at.operations:
+            made[key] = {}
+    return made
 
 
 # --- what a new link asks for beyond them (spec, "Widening") --------------------------------------
@@ -315,7 +381,7 @@ def _pairs_beyond(held: TableRights, asked: Mapping[str, Any]) -> Iterator[Exces
     if "allow" not in asked and _are_held(held, asked["tables"].value, asked["operations"].value):
         return
 
-    wanted = met(caveat for key, caveat in asked.items() if key != "columns")
+    wanted = met(caveat for key, caveat in asked.items() if key in _PAIRS)
     bare = {key: Rights(rights.operations, None) for key, rights in held.value.items()}
     both = patterns.meet(
         wanted.value,
@@ -410,6 +476,59 @@ def _columns_beyond(held: TableRights, asked: dict[str, list[str]]) -> Iterator[
             excess,
             {"columns": left} if left else {},
         )
+
+
+def _rows_beyond(held: TableRights, asked: dict[str, dict[str, Any]]) -> Iterator[Excess]:
+    """Wherever an operation is held, each column that is asked for is within what is held of it.
+
+    Place by place as with columns; in a place as with attributes. A column that is not named is not
+    asked for. One that is named as free is asked for whole (spec, 23.21).
+    """
+    rights: RightsMap = held.value
+    wishes = {key: _constraints_of(entry) for key, entry in asked.items()}
+    excess: dict[str, Any] = {}
+    left: dict[str, dict[str, Constraint]] = {}
+    for pattern in wishes:
+        places = {*patterns.within(rights, pattern), *patterns.within(wishes, pattern)}
+        permitted = [key for key in sorted(places) if _at(rights, key).operations]
+        for key in permitted:
+            have = _at(rights, key).rows
+            otherwise = NOTHING if NOTHING in have.values() else ANYTHING
+            wanted = patterns.decided(wishes, key, {})
+            left[key] = {c: have.get(c, otherwise).meet(wish) for c, wish in wanted.items()}
+            beyond = {c: wish.json() for c, wish in wanted.items() if left[key][c] != wish}
+            if beyond:
+                excess[key] = beyond
+        if not permitted:
+            excess[pattern] = asked[pattern]
+
+    if not excess:
+        return
+    some = any(NOTHING not in rule.values() for rule in left.values())
+    spelled_left = {key: {c: rule.json() for c, rule in left[key].items()} for key in left}
+    yield Excess(
+        "rows",
+        asked,
+        held.stated(),
+        excess,
+        {"rows": spelled_left} if some else {},
+        cause=_rows_cause(rights, excess),
+    )
+
+
+def _constraints_of(entry: Mapping[str, Any]) -> dict[str, Constraint]:
+    """What an entry says of each column that it names, also of those that it frees."""
+    return {column: read_constraint(stated) for column, stated in entry.items()}
+
+
+def _rows_cause(rights: RightsMap, excess: Mapping[str, Any]) -> str:
+    """What is held of the first column that is in excess, for the error."""
+    key = min(excess)
+    for column in sorted(excess[key]):
+        rule = _at(rights, key).rows.get(column)
+        if rule is not None:
+            return f"column {named(column)} of {named(key)} is held to {spelled(rule.json())}"
+    return ""
 
 
 def _at(rights: RightsMap, key: str) -> Rights:

@@ -113,9 +113,13 @@ def fits(access: Access, links: int) -> bool:
 
     A few sums, since it is asked at each decision. No link looks at a fact twice.
     """
-    if not (access.columns or access.arguments or access.attributes):
+    is_of_rows = access.row or access.becomes or access.rows
+    if not (access.columns or access.arguments or access.attributes or is_of_rows):
         return True  # names alone: as many links as there can be do not come near
     most = _NAMES
+    if is_of_rows:
+        most += sum(_at_most(row) for row in (access.row, access.becomes) if type(row) is dict)
+        most += size_of(access.rows or ())
     if access.columns:
         most += _AROUND + _COLUMN * len(access.columns)  # type: ignore[arg-type]
     if access.arguments:

@@ -5,7 +5,8 @@ Values alone. A face of the verifier gathers them, and `plan.py` judges by them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -18,6 +19,10 @@ from captoken._verification.decision import Attribution
 if TYPE_CHECKING:
     from captoken._language.overlay import Overlay
     from captoken._verification.grant import Grant
+
+
+# What a link says of the rows of a table: columns to constraints (24.27).
+Condition: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 class Broken(msgspec.Struct, frozen=True):

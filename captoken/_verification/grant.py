@@ -26,6 +26,7 @@ from typing import (
 from msgspec import structs
 from msgspec.structs import force_setattr
 
+from captoken._format import names
 from captoken._format.encoding import b64encode
 from captoken._format.parts import RawCaveat
 from captoken._format.root import RootRecord
@@ -35,7 +36,7 @@ from captoken._language.link import Actor
 from captoken._language.reasons import Refusal
 from captoken._verification.authenticated import AuthenticatedToken, Memory
 from captoken._verification.decision import Decision, Denied, Refusals
-from captoken._verification.facts import Question
+from captoken._verification.facts import Condition, Question
 from captoken.stores.ports import USES, Reservation
 
 if TYPE_CHECKING:
@@ -86,6 +87,15 @@ class Driver(Protocol):
 
         Asks no ledger and no trail, and counts nothing. Only the overlay may have to be waited for.
         """
+        ...
+
+    def rows(
+        self,
+        genuine: AuthenticatedToken,
+        asked: Question,
+        table: str,
+    ) -> tuple[Decision, tuple[Condition, ...]]:
+        """`recheck` of the token, and what its links and the overlay say of the table's rows."""
         ...
 
     def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
@@ -156,6 +166,15 @@ class AsyncDriver(Protocol):
 
         Asks no ledger and no trail, and counts nothing. Only the overlay may have to be waited for.
         """
+        ...
+
+    async def rows(
+        self,
+        genuine: AuthenticatedToken,
+        asked: Question,
+        table: str,
+    ) -> tuple[Decision, tuple[Condition, ...]]:
+        """`recheck` of the token, and what its links and the overlay say of the table's rows."""
         ...
 
     async def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
@@ -515,6 +534,23 @@ class Grant(_Vouched, frozen=True, eq=False):
         stated_caller(caller)
         asked = self._under_way(self, None, caller)
         return self._driver.recheck(self._genuine, asked)
+
+    def rows(self, table: str) -> tuple[Condition, ...]:
+        """What the token says of the rows of a table: conditions, all of which hold.
+
+        Each is a mapping from columns to constraints, as a link has it; `()` if rows are not
+        restricted. Join them with AND, hold them, and state them: `Access(…, rows=conditions)`. So
+        a condition from before a narrowing is denied. Raises Denied where the token does not stand,
+        or permits nothing of the table.
+        """
+        names.segmented(table, "table")
+        return self._rows(self._under_way(self, None, None), table)
+
+    def _rows(self, asked: Question, table: str) -> tuple[Condition, ...]:
+        """The conditions. Raises Denied."""
+        decision, conditions = self._driver.rows(self._genuine, asked, table)
+        granted(decision)
+        return conditions
 
     def check_all(
         self, accesses: Sequence[Access], *, caller: Caller | None = None
@@ -907,6 +943,23 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         stated_caller(caller)
         asked = self._under_way(self.blocking, None, caller)
         return await self._awaited.recheck(self._genuine, asked)
+
+    def rows(self, table: str) -> Pending[tuple[Condition, ...]]:
+        """What the token says of the rows of a table: conditions, all of which hold.
+
+        Each is a mapping from columns to constraints, as a link has it; `()` if rows are not
+        restricted. Join them with AND, hold them, and state them: `Access(…, rows=conditions)`. So
+        a condition from before a narrowing is denied. Raises Denied where the token does not stand,
+        or permits nothing of the table.
+        """
+        names.segmented(table, "table")
+        return Pending(self._rows(self._under_way(self.blocking, None, None), table))
+
+    async def _rows(self, asked: Question, table: str) -> tuple[Condition, ...]:
+        """The conditions. Raises Denied."""
+        decision, conditions = await self._awaited.rows(self._genuine, asked, table)
+        granted(decision)
+        return conditions
 
     def check_all(
         self, accesses: Sequence[Access], *, caller: Caller | None = None

@@ -467,6 +467,26 @@ RECORDS: tuple[Code, ...] = (
         remedy="Name the columns, and only those that the message lists.",
     ),
     Code(
+        "row",
+        8,
+        "insufficient",
+        when="a row with another value, or none is stated, or a condition was not held",
+        retry="no",
+        wider=True,
+        public=_REFUSED,
+        model="Not permitted: some of the rows of table {table}.",
+        advice=_ASK,
+        operator="column tenant of table orders does not satisfy {\"in\": [\"acme\"]}",
+        cause=(
+            "The token permits some rows of the table. The row is none of these, or whoever guards "
+            "the table cannot tell which rows are touched."
+        ),
+        remedy=(
+            "Ask for rows within the token. A server states `row` and `becomes`, or in `rows` what "
+            "`grant.rows` gave and it has held."
+        ),
+    ),
+    Code(
         "tool",
         8,
         "insufficient",

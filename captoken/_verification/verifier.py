@@ -63,7 +63,7 @@ from captoken._verification.effects import (
     run_async,
     steps_of,
 )
-from captoken._verification.facts import Broken, Facts, Question, Server
+from captoken._verification.facts import Broken, Condition, Facts, Question, Server
 from captoken._verification.grant import AsyncGrant, Grant, Pending, granted, own_denial, stated
 from captoken._verification.memory import TEXT_REMEMBERED, VerifierMemory
 from captoken._verification.plan import (
@@ -542,6 +542,20 @@ Fetched: TypeAlias = "tuple[Overlay | None, str | None]"  # an overlay, or why i
 _NOTHING_FETCHED: Fetched = (None, None)
 
 
+def _rows_into(
+    found: list[Condition], table: str
+) -> Callable[[AuthenticatedToken, Facts, Question], Answer]:
+    """What judges the token alone, and leaves in `found` what its links say of rows."""
+    from captoken._verification.held_rows import judge_rows
+
+    def end(genuine: AuthenticatedToken, facts: Facts, asked: Question) -> Answer:
+        decision, conditions = judge_rows(genuine, facts, asked, table)
+        found.extend(conditions)
+        return decision
+
+    return end
+
+
 def _sent(token: str | Sendable) -> str | Parts:
     """What a server is sent: a text, or, within one process, a token as `present` would bind it.
 
@@ -802,6 +816,17 @@ class Verifier(_Face):
         """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
         return answered(self._decide(genuine, asked, self._recheck))
 
+    def rows(
+        self,
+        genuine: AuthenticatedToken,
+        asked: Question,
+        table: str,
+    ) -> tuple[Decision, tuple[Condition, ...]]:
+        """Whether the token stands, and what its links say of the table's rows."""
+        found: list[Condition] = []
+        decision = answered(self._decide(genuine, asked, _rows_into(found, table)))
+        return decision, tuple(found)
+
     def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
         """The decision on what one step needs, used and recorded together."""
         return answered(self._decide_together(genuine, asked))
@@ -993,6 +1018,17 @@ class AsyncVerifier(_Face):
     async def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
         """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
         return await self._run(self._decide(genuine, asked, self._recheck))
+
+    async def rows(
+        self,
+        genuine: AuthenticatedToken,
+        asked: Question,
+        table: str,
+    ) -> tuple[Decision, tuple[Condition, ...]]:
+        """Whether the token stands, and what its links say of the table's rows."""
+        found: list[Condition] = []
+        decision = await self._run(self._decide(genuine, asked, _rows_into(found, table)))
+        return decision, tuple(found)
 
     async def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
         """The decision on what one step needs, used and recorded together."""

@@ -7,8 +7,8 @@ itself stated, names of the server's own, and the bounds of ranges where the ser
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from captoken._format.spelling import escape, named, spelled
 from captoken._language.access import Access
@@ -39,10 +39,18 @@ def told_to_operator(refusal: Refusal, access: Access | None, values: bool) -> s
     what, stated = named(failing.name), access.attributes
     if failing.fact == "argument":
         what, stated = f"{access.tool}.{what}", access.arguments or {}
+    elif failing.fact != "attribute":
+        what, stated = f"{access.table}.{what}", _row(access, failing.fact)
     value = ""
     if values and failing.problem == "value" and failing.name in stated:
         value = f"{spelled(stated[failing.name])} "
     return f"{failing.fact} {what}: {value}{failing.words}{by}"
+
+
+def _row(access: Access, fact: str) -> Mapping[str, Any]:
+    """The row as it is stored, or as it will be; an empty one where there is none."""
+    row = access.row if fact == "row" else access.becomes
+    return row or {}
 
 
 def told_to_client(code: str) -> str:
@@ -100,6 +108,8 @@ def told_to_model(
         told = _UNREADABLE
     if code == "argument" and access is not None:
         told = _argument_told(access, refusals, tell_limits, declares) or told
+    if code == "row" and access is not None:
+        told = _row_told(access, refusals) or told
 
     rule = told.rule if access is None else told.rule.format(**_stated(access))
     said = f"{rule} {told.advice}"
@@ -136,6 +146,28 @@ def _argument_told(
     if limits:
         return _Told(f"{rule}. It has to be a number, {limits}.", _KEEP_WITHIN)
     return _Told(f"{rule}.", CODES["argument"].advice)
+
+
+_OTHER_ROW = (
+    "The same request will be refused again; one for other rows may be permitted. "
+    "Do not look for another way to these."
+)
+
+
+def _row_told(access: Access, refusals: Sequence[Refusal]) -> _Told | None:
+    """Which column of a row failed, for an agent, and never its value; or that rows cannot be told.
+
+    A column that only the token names was chosen by a holder, and is not named (24.14).
+    """
+    table = f"table `{_echoed(access.table)}`"
+    if not (access.row or access.becomes) and access.rows is None:
+        rule = f"Not permitted: this task may use some rows of {table} alone, and this"
+        return _Told(f"{rule} server cannot tell which rows are meant.", CODES["row"].advice)
+    failing = refusals[0].failing if refusals else None
+    if failing is None or failing.name not in _row(access, failing.fact):
+        return None
+    what = f"the value of column `{_echoed(failing.name)}` is none that this task may use"
+    return _Told(f"Not permitted: a row of {table}; {what}.", _OTHER_ROW)
 
 
 def _limits(name: str, refusals: Sequence[Refusal]) -> str:

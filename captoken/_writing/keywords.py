@@ -55,6 +55,8 @@ class Restrictions(TypedDict, total=False):
     """By pattern of a table, the operations. In place of the two above."""
     columns: Mapping[str, Strings]
     """By pattern of a table, the columns."""
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """By pattern of a table, a constraint for each column: only such rows exist; `{}` frees all."""
 
     tools: Mapping[str, Mapping[str, Mapping[str, Any]]]
     """By pattern of a tool, a constraint for each argument; `{}` leaves the arguments free.

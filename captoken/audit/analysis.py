@@ -41,6 +41,7 @@ from captoken._format.encoding import LIMITS, Integer, b64decode, encode_json, o
 from captoken._format.errors import AuditError, TokenFormatError
 from captoken._format.root import RootRecord
 from captoken._format.shapes import fit
+from captoken._language import patterns
 from captoken._language.access import Access, narrowest
 from captoken._language.capability import Capability
 from captoken._language.caveats import COUNTED, RIGHTS, V1, Situation, Vocabulary
@@ -1096,6 +1097,11 @@ def _judge(
             return _Judged(None, [f"an access ({error})"])
         askable, unknown_values = _without_lost(askable, lost)
         missing += unknown_values
+        if access.table is not None and "rows" in askable:
+            # Of a row the names alone are recorded, mostly: so its rules are asked nothing.
+            if patterns.decided(askable["rows"], access.table, None):
+                missing.append(f"the row of table {access.table}")
+            askable = {**askable, "rows": {"*": {}}}  # which still speaks of tables
 
     # The link as it was read stands, unless words were left out.
     if askable != stated:

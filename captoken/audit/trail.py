@@ -380,7 +380,7 @@ def _taken(decision: Decision) -> Record:
 
 
 def _described_access(access: Access, values: bool) -> Record:
-    """What was tried: names of arguments and attributes, or their values too (spec 39.6)."""
+    """What was tried: names of arguments, attributes and columns, or values too (spec 39.6)."""
     stated: Record = {}
     for fact in ("table", "operation", "tool"):
         name = getattr(access, fact)
@@ -390,7 +390,9 @@ def _described_access(access: Access, values: bool) -> Record:
     if access.columns is not None:
         stated["columns"] = list(access.columns)
 
-    for fact in ("arguments", "attributes"):
+    if access.rows is not None:
+        stated["rows"] = [dict(condition) for condition in access.rows]  # words of the token
+    for fact in ("row", "becomes", "arguments", "attributes"):
         given: Mapping[str, Any] | None = getattr(access, fact)
         if given and values:
             stated[fact] = {key: plain(value) for key, value in given.items()}

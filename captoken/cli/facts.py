@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from msgspec import UNSET
 
 from captoken._language.access import Access
 from captoken.cli import files
@@ -31,6 +32,18 @@ access_options = stacked(
         help="A column that it touches. Repeatable.",
     ),
     click.option(
+        "--row",
+        type=OBJECT,
+        metavar="JSON",
+        help="""The row as it is stored, where rows are restricted: '{"tenant":"acme"}'.""",
+    ),
+    click.option(
+        "--becomes",
+        type=OBJECT,
+        metavar="JSON",
+        help="The row as it will be, likewise.",
+    ),
+    click.option(
         "--tool",
         metavar="NAME",
         help="The tool that is called.",
@@ -53,7 +66,7 @@ access_options = stacked(
 # What they are called in a command's function.
 ACCESS_OPTIONS = frozenset(
     ("table", "operation", "column", "tool", "arguments", "attribute", "token_only")
-)
+) | {"row", "becomes"}
 http_options = stacked(
     click.option(
         "--http",
@@ -72,7 +85,7 @@ http_options = stacked(
 
 def is_stated(given: Mapping[str, Any]) -> bool:
     """Does an option state an access, or that there is none?"""
-    facts = ("table", "operation", "tool", "arguments")
+    facts = ("table", "operation", "row", "becomes", "tool", "arguments")
     named = any(given[fact] is not None for fact in facts)
     return named or bool(given["column"] or given["attribute"] or given["token_only"])
 
@@ -94,6 +107,8 @@ def access_of(given: Mapping[str, Any], *, http: bool = False, or_http: str = ""
         table=given["table"],
         operation=given["operation"],
         columns=given["column"] or None,
+        row=UNSET if given["row"] is None else given["row"],
+        becomes=UNSET if given["becomes"] is None else given["becomes"],
         tool=given["tool"],
         arguments=given["arguments"],
         attributes=given["attribute"],

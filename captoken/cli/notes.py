@@ -39,9 +39,10 @@ def say_of_caveats(given: Mapping[str, Any]) -> None:
         if operation not in _KNOWN and operation != "*":
             _note(_unknown(operation))
 
-    for pattern in given.get("columns", {}):
-        if not _is_named(pattern, tables):
-            _note(f"--columns is for {pattern}, which is no table that is named here")
+    for option in ("columns", "rows"):
+        for pattern in given.get(option, {}):
+            if not _is_named(pattern, tables):
+                _note(f"--{option} is for {pattern}, which is no table that is named here")
 
 
 def _operations(given: Mapping[str, Any]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from captoken.cli.values import (
     MOMENT,
     NOW,
     OPERATION,
+    ROWS,
     TABLE,
     TOOLS,
     WHERE,
@@ -205,6 +206,15 @@ _CAVEATS: dict[str, Callable[..., Any]] = {
         callback=merged,
         metavar="PATTERN=COL,COL",
         help="Columns for a table: 'people=name,city'. Repeatable.",
+    ),
+    "rows": click.option(
+        "--rows",
+        type=ROWS,
+        multiple=True,
+        callback=merged,
+        metavar="PATTERN[=JSON]",
+        help="Rows of a table, by column: "
+        """'orders={"tenant":{"in":["acme"]}}'; 'countries' is any row. Repeatable.""",
     ),
     "tools": click.option(
         "--tools",

@@ -244,6 +244,15 @@ def _tools(text: str) -> dict[str, dict[str, Any]]:
     return tools
 
 
+def _rows(text: str) -> dict[str, dict[str, Any]]:
+    """The same, of rows: what is said of each column is a constraint. Raises ValueError."""
+    rows = _objects(text)
+    for table, columns in rows.items():
+        for column, constraint in columns.items():
+            _check(constraint, f"column {shown(column)} of {shown(table)}")
+    return rows
+
+
 def _where(text: str) -> dict[str, dict[str, Any]]:
     """`region={"in":["eu"]}`, or a JSON object of objects. Raises ValueError."""
     # An attribute without a condition would be no restriction, and looks like one.
@@ -346,6 +355,7 @@ NOW = _Type("time", _now)
 
 OBJECT = _Type("json", _object)
 LISTS = _Type("key=a,b", _lists)
+ROWS = _Type("table=json", _rows)
 TOOLS = _Type("tool=json", _tools)
 WHERE = _Type("attribute=json", _where)
 FACT = _Type("key=value", _fact)
@@ -354,7 +364,7 @@ OPERATION = _Type("name", _alone("one name each time: --operations select --oper
 FILE = _File()
 
 # Those with a spelling of their own: whoever misses it is shown an example.
-SPELLED = (OBJECT, LISTS, TOOLS, WHERE, FACT)
+SPELLED = (OBJECT, LISTS, ROWS, TOOLS, WHERE, FACT)
 
 PUBLIC = _Type("public key", _public)
 ID = _Type("id", _id)

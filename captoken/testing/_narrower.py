@@ -127,7 +127,7 @@ def _rights(token: Token) -> Iterator[tuple[str, Token, Token]]:
     # A link that names tables closes tools, and the other way round. To take one right away must
     # leave the rest.
     has_tools = "tools" in held
-    has_tables = bool({"tables", "allow", "operations", "columns"} & held.keys())
+    has_tables = bool({"tables", "allow", "operations", "columns", "rows"} & held.keys())
     for name, less, alone in _of_tables(held):
         keep = ("tools",) if has_tools else ()
         yield name, token.attenuate(**less, keep=keep), token.attenuate(**alone)

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from captoken._format.clocks import duration
 from captoken._format.errors import CaptokenError
@@ -57,6 +58,9 @@ class _CallSaid(msgspec.Struct, forbid_unknown_fields=True):
     table: str | None = None
     operation: str | None = None
     columns: list[str] | None = None
+    row: dict[str, Any] | UnsetType = UNSET
+    becomes: dict[str, Any] | UnsetType = UNSET
+    rows: list[dict[str, Any]] | None = None
     tool: str | None = None
     arguments: dict[str, Any] | None = None
     attributes: dict[str, Any] = {}
@@ -217,6 +221,9 @@ def _call(said: _CallSaid) -> ScenarioCall:
         table=said.table,
         operation=said.operation,
         columns=said.columns,
+        row=said.row,
+        becomes=said.becomes,
+        rows=said.rows,
         tool=said.tool,
         arguments=said.arguments,
         attributes=said.attributes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from spec.generate.build import (
@@ -141,6 +141,8 @@ def capability() -> Table:
         {**tables_("*"), "columns": {"*": ["a", "b"], "sales": ["a"]}},
     )
     add("columns_of_a_table_not_held", tables_("sales"), {"columns": {"hr": ["a"]}}, tables_("sales"), "two", rule="19.2")
+
+    _rows(add, tables_)
 
     def search(**arguments: Json) -> dict[str, Json]:
         return {"tools": {"search": arguments}}
@@ -330,6 +332,85 @@ def capability() -> Table:
     return table
 
 
+def _rows(add: Callable[..., None], tables_: Callable[..., dict[str, Json]]) -> None:
+    """Rows meet column by column, at each table; an entry below others is spelled with what these name."""
+
+    def held(**entries: Json) -> dict[str, Json]:
+        return {"rows": {"*" if pattern == "all" else pattern: entry for pattern, entry in entries.items()}}
+
+    def whole(**entries: Json) -> dict[str, Json]:
+        return {**tables_("*"), **held(**entries)}
+
+    ab, bc, year, any_, none = {"in": ["a", "b"]}, {"in": ["b", "c"]}, {"min": 2024}, {"any": True}, {"_": {"in": []}}
+    add("rows", held(sales={"t": ab}), held(sales={"t": bc}), whole(sales={"t": {"in": ["b"]}}))
+    add("rows_of_one", {**SALES, **held(sales={"t": ab})}, SALES, {**SALES, **held(sales={"t": ab})}, "two")
+    add("rows_of_two_columns", held(sales={"t": ab}), held(sales={"y": year}), whole(sales={"t": ab, "y": year}), rule="19.4")
+    add("rows_of_pattern_and_exact", held(all={"t": ab}), held(sales={"y": year}), whole(all={"t": ab}, sales={"t": ab, "y": year}), rule="19.4")
+    add("rows_fewer", held(sales={"t": ab}), held(sales={"t": ab, "y": year}), whole(sales={"t": ab, "y": year}), "one")
+    add("rows_that_are_free", held(sales={"t": any_}), held(hr={}), tables_("*"), "both", rule="19.2")
+    add("rows_with_a_free_table", held(all={"t": ab}, hr={}), tables_("*"), whole(all={"t": ab}, hr={}), "two", rule="19.8")
+    add("rows_with_a_free_column", held(all={"t": ab}, hr={"t": any_, "y": year}), tables_("*"), whole(all={"t": ab}, hr={"t": any_, "y": year}), "two",
+        rule="19.8")  # fmt: skip
+    add("rows_freed_by_one_alone", held(all={"t": ab}, hr={}), held(all={"t": ab}), whole(all={"t": ab}), "one", rule="19.4")
+    add("rows_of_none", held(sales={"t": {"in": ["a"]}}), held(sales={"t": {"in": ["c"]}}), whole(sales=none), rule="19.7")
+    add("rows_of_none_in_two_ways", held(sales={"t": {"in": []}}), held(sales={"t": ab, "y": {"in": []}}), whole(sales=none), "both", rule="19.7")
+    add("rows_below_none", held(all={"t": {"in": []}}, hr={"t": any_, "y": year}), tables_("*"), whole(all=none, hr={"_": any_, "y": year}), "two",
+        rule="19.8")  # fmt: skip
+    add("rows_of_a_table_not_held", tables_("sales"), held(hr={"t": ab}), tables_("sales"), "two", rule="19.2")
+    add("rows_where_entries_agree", held(all={"t": ab}, hr={"t": {"in": ["b", "a"]}}), tables_("*"), whole(all={"t": ab}), "two", rule="19.7")
+    add("rows_of_a_range", held(sales={"y": {"max": 9}}), held(sales={"y": {"min": 5}}), whole(sales={"y": {"max": 9, "min": 5}}), rule="19.4")
+    add("rows_of_unlike_kinds", held(sales={"y": {"max": 9}}), held(sales={"y": {"prefix": ["a"]}}), whole(sales=none), rule="19.7")
+    add("rows_and_columns", held(sales={"t": ab}), {"columns": {"sales": ["t"]}}, {**whole(sales={"t": ab}), "columns": {"sales": ["t"]}})
+    add("rows_with_a_hole", {"allow": {"*": ["x"], "hr.*": []}}, held(all={"t": ab}), {"allow": {"*": ["x"], "hr.*": []}, **held(all={"t": ab})}, rule="19.8")
+
+
+def _asked_of_rows(writes: Callable[..., None], fails: Callable[..., None]) -> None:
+    """What is asked of rows, under two tenants' orders and all that a third has."""
+    ab, any_, year = {"in": ["a", "b"]}, {"any": True}, {"max": 2026, "min": 2024}
+    held = token(
+        {"allow": {"*": ["select"], "hr.*": []}, "rows": {"*": {"t": ab}, "free": {}, "none": {"t": {"in": []}}, "orders": {"t": ab, "y": {"min": 2024}}}}
+    )
+
+    def written(name: str, **asked: Json) -> None:
+        writes(f"rows_{name}", "23.21", {"rows": asked}, parts=held, rows=asked)
+
+    def widens(name: str, **asked: Json) -> None:
+        fails(f"rows_{name}", "23.21", "rows", parts=held, rows=asked)
+
+    def cut(name: str, left: Json, **asked: Json) -> None:
+        writes(f"rows_{name}_cut", "23.15", {"rows": left}, parts=held, rows=asked, clamp=True)
+
+    written("fewer", orders={"t": {"in": ["a"]}})
+    widens("other", orders={"t": {"in": ["a", "c"]}})
+    written("as_held", orders={"t": ab, "y": {"min": 2024}})
+    written("of_another_column", orders={"z": {"in": [1]}})
+    written("that_name_no_column", orders={})
+    written("of_a_free_table", free={"z": any_})
+    widens("any_of_what_is_held", orders={"t": any_})
+    widens("of_a_wider_range", orders={"y": {"max": 2026, "min": 2023}})
+    widens("of_a_range_under_a_list", orders={"t": {"max": 5, "min": 1}})
+    widens("of_a_table_not_held", **{"hr.pay": {"t": {"in": ["a"]}}})
+    widens("not_held_below", **{"*": {"t": ab, "y": {"max": 9, "min": 0}}})
+    widens("of_what_has_no_row", none={"z": {"in": [1]}})
+    writes("rows_that_complete_a_range", "13.6", {"rows": {"orders": {"y": year}}}, parts=held, rows={"orders": {"y": {"max": 2026}}})
+    writes("rows_that_complete_a_range_from_0", "13.6", {"rows": {"free": {"y": {"max": 5, "min": 0}}}}, parts=held, rows={"free": {"y": {"max": 5}}})
+    both: dict[str, Json] = {"crm.*": {"t": {"in": ["a"]}}, "crm.deals": {"t": {"in": ["a"]}, "y": year}}
+    written("that_name_what_is_over_them", **both)
+    fails("rows_that_lift_by_leaving_out", "15.14", None, code="usage", parts=held, rows={**both, "crm.deals": {"y": year}})
+    fails("rows_of_a_value", "15.13", None, code="usage", parts=held, rows={"orders": {"t": "a"}})
+    fails("rows_empty", "17.5", None, code="usage", parts=held, rows={})
+    writes("rows_sorted", "23.18", {"rows": {"orders": {"t": ab}}}, parts=held, rows={"orders": {"t": {"in": ["b", "a", "b"]}}})
+    cut("other", {"orders": {"t": {"in": ["a"]}}}, orders={"t": {"in": ["a", "c"]}})
+    cut("at_each_place", {"*": {"y": year}, "free": {"y": year}, "none": {"y": {"in": []}}, "orders": {"y": year}}, **{"*": {"y": year}})
+    cut("where_another_wish_decides", {"*": {"t": ab}, "free": {"t": any_}, "none": {"t": {"in": []}}, "orders": {"t": {"in": ["b"]}}},
+        **{"*": {"t": any_}, "orders": {"t": {"in": ["b", "c"]}}})  # fmt: skip
+    cut("one_place_to_none", {"free": {"t": {"in": ["c"]}}, "orders": {"t": {"in": []}}}, free={"t": {"in": ["c"]}}, orders={"t": {"in": ["c"]}})
+    fails("rows_cut_to_nothing", "23.15", "rows", code="nothing_left", parts=held, rows={"orders": {"t": {"in": ["c"]}}}, clamp=True)
+    fails("rows_cut_of_a_table_not_held", "23.15", "rows", code="nothing_left", parts=held, rows={"hr.pay": {"t": ab}}, clamp=True)
+    writes("rows_and_tables_at_once", "23.4", {"allow": {"orders": ["select"]}, "rows": {"orders": {"t": {"in": ["a"]}}}}, parts=held,
+           allow={"orders": ["select"]}, rows={"orders": {"t": {"in": ["a"]}}})  # fmt: skip
+
+
 def widening() -> Table:
     """What a holder asks for, and the link that is written or the dimension in which it is too much."""
     table = Table("widening", "A token, what is asked of it, and the link that is written or the error.")
@@ -434,6 +515,8 @@ def widening() -> Table:
     writes("columns_any_cut", "23.15", {"columns": {"sales": ["amount", "region"]}}, columns={"sales": ["*"]}, clamp=True)
     writes("columns_cut_to_none_of_a_table", "23.15", {"columns": {"sales": []}}, columns={"sales": ["pay"]}, clamp=True)
     nothing("columns_cut_to_nothing", "23.15", "columns", columns={"orders": ["a"]})
+    _asked_of_rows(writes, fails)
+    table.beside("columns_any_cut")
     writes("tools", "23.8", {"tools": {"search": {"q": {"in": ["a"]}}}}, tools={"search": {"q": {"in": ["a"]}}})
     writes(
         "tools_below_pattern",

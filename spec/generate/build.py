@@ -239,7 +239,9 @@ def of_access(access: Json) -> bytes:
     """The digest of an access as a vector states it; None for none."""
     if access is None:
         return digest("access")
-    facts = dict.fromkeys(("arguments", "columns", "operation", "table", "tool"), None) | {"attributes": {}} | access
+    of_rows = ("becomes", "row", "rows")
+    facts = dict.fromkeys(("arguments", "columns", "operation", "table", "tool"), None) | {"attributes": {}}
+    facts |= {fact: value for fact, value in access.items() if fact not in of_rows}
     if facts["tool"] is not None and facts["arguments"] is None:
         facts["arguments"] = {}
     if facts["columns"] is not None:

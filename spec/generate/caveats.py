@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from spec.generate.build import KEY, NOW, Json, Parts, audience_key, hand_over, nonce, token
 from spec.generate.table import SALES, SELECT, Table, call
@@ -18,6 +18,7 @@ def tables() -> Iterator[Table]:
     yield operations()
     yield allow()
     yield columns()
+    yield rows()
     yield tools()
     yield where()
     yield expiry()
@@ -222,6 +223,180 @@ def columns() -> Table:
         "empty_segment": {"a..b": ["x"]}, "star_inside": {"*a": ["x"]},
     })  # fmt: skip
     return table
+
+
+ACME: dict[str, Json] = {"in": ["acme"]}
+
+
+def rows() -> Table:
+    """Each denial differs from an allowance in one place: in the link, or in what the access states."""
+    table = Table("rows", "Each row that an access touches satisfies the entry that decides; no entry, and an entry {}, say nothing.")
+    everything: dict[str, Json] = {"operations": ["*"], "tables": ["*"]}
+
+    def restricting(entries: Json, *more: Json) -> Parts:
+        return token({**everything, "rows": entries}, *({"rows": other} for other in more))
+
+    def on(operation: str, name: str = "orders", **facts: Json) -> dict[str, Json]:
+        return {"table": name, "operation": operation, **facts}
+
+    mine, other = {"tenant": "acme", "year": 2024}, {"tenant": "other", "year": 2024}
+    held = restricting({"orders": {"tenant": ACME, "year": {"min": 2024}}})
+    _of_operations(table, held, on, mine, other)
+    _of_values(table, restricting, on)
+    _of_entries(table, restricting, on)
+    _of_conditions(table, restricting, on)
+
+    # Links: all of them hold, and each is asked by itself.
+    two = restricting({"orders": {"tenant": {"in": ["acme", "other"]}}}, {"*": {"tenant": {"in": ["acme", "third"]}}})
+    table.allow("in_two_links", "15.13", two, on("select", row={"tenant": "acme"}))
+    table.deny("only_in_the_first", "15.13", "row", two, on("select", row={"tenant": "other"}))
+    table.deny("only_in_the_second", "15.13", "row", two, on("select", row={"tenant": "third"}))
+    columns = restricting({"orders": {"tenant": ACME}}, {"orders": {"year": {"min": 2024}}})
+    table.allow("columns_of_two_links", "15.13", columns, on("select", row=mine))
+    table.deny("first_of_two_columns", "15.13", "row", columns, on("select", row=other))
+    table.deny("second_of_two_columns", "15.13", "row", columns, on("select", row={**mine, "year": 2023}))
+    freed = restricting({"orders": {"tenant": ACME}}, {"orders": {}})
+    table.allow("freed_in_the_second_link", "15.13", freed, on("select", row=mine))
+    table.deny("a_later_link_frees_nothing", "15.13", "row", freed, on("select", row=other))
+    by_any = restricting({"orders": {"tenant": ACME}}, {"orders": {"tenant": {"any": True}}})
+    table.allow("free_in_the_second_link", "15.13", by_any, on("select", row=mine))
+    table.deny("nor_by_any", "15.13", "row", by_any, on("select", row=other))
+    unreadable(table, "15.14", "rows", {
+        "nothing": {}, "list": ["tenant"], "text": "tenant", "null_text": "", "entry_as_list": {"sales": ["tenant"]},
+        "entry_as_text": {"sales": "tenant"}, "column_as_text": {"sales": {"tenant": "acme"}}, "column_as_list": {"sales": {"tenant": ["acme"]}},
+        "empty_constraint": {"sales": {"tenant": {}}}, "unknown_kind": {"sales": {"tenant": {"like": ["a"]}}},
+        "two_kinds": {"sales": {"tenant": {"in": ["acme"], "min": 1}}}, "optional": {"sales": {"tenant": {"any": True, "optional": True}}},
+        "any_that_is_false": {"sales": {"tenant": {"any": False}}}, "min_above_max": {"sales": {"year": {"max": 1, "min": 2}}},
+        "empty_column": {"sales": {"": ACME}}, "padded_column": {"sales": {"tenant ": ACME}}, "hidden_column": {"sales": {"ten\u200bant": ACME}},
+        "empty_segment": {"a..b": {"tenant": ACME}}, "star_inside": {"*a": {"tenant": ACME}},
+        "of_null": {"sales": {"tenant": {"in": [""]}}},
+    })  # fmt: skip
+    return table
+
+
+def _of_operations(table: Table, held: Parts, on: Callable[..., dict[str, Json]], mine: Json, other: Json) -> None:
+    """What each operation touches has to be stated, and satisfies the entry."""
+    for operation, fact, beside in (("select", "row", "becomes"), ("delete", "row", "becomes"), ("insert", "becomes", "row")):
+        table.allow(f"{operation}_states_{fact}", "15.13", held, on(operation, **{fact: mine}))
+        table.deny(f"{operation}_of_another", "15.13", "row", held, on(operation, **{fact: other}))
+        table.deny(f"{operation}_that_states_nothing", "15.13", "row", held, on(operation))
+        table.deny(f"{operation}_of_no_row", "15.13", "row", held, on(operation, **{fact: None}))
+        table.deny(f"{operation}_that_states_{beside}", "15.13", "row", held, on(operation, **{beside: mine}))
+        table.allow(f"{operation}_that_states_both", "15.13", held, on(operation, **{fact: mine, beside: mine}))
+        table.deny(f"{operation}_of_another_beside_it", "15.13", "row", held, on(operation, **{fact: mine, beside: other}))
+    for operation in ("update", "merge", "SELECT", "select.all"):
+        name = {"SELECT": "upper_case", "select.all": "dotted"}.get(operation, operation)
+        table.allow(f"{name}_states_both", "15.13", held, on(operation, row=mine, becomes=mine))
+        table.deny(f"{name}_of_another", "15.13", "row", held, on(operation, row=other, becomes=mine))
+        table.deny(f"{name}_into_another", "15.13", "row", held, on(operation, row=mine, becomes=other))
+        table.deny(f"{name}_without_row", "15.13", "row", held, on(operation, becomes=mine))
+        table.deny(f"{name}_without_becomes", "15.13", "row", held, on(operation, row=mine))
+        table.allow(f"{name}_that_removes", "15.13", held, on(operation, row=mine, becomes=None))
+        table.deny(f"{name}_that_removes_another", "15.13", "row", held, on(operation, row=other, becomes=None))
+        table.allow(f"{name}_that_adds", "15.13", held, on(operation, row=None, becomes=mine))
+        table.deny(f"{name}_that_adds_another", "15.13", "row", held, on(operation, row=None, becomes=other))
+        table.deny(f"{name}_of_no_row_at_all", "15.13", "row", held, on(operation, row=None, becomes=None))
+
+
+def _of_values(table: Table, restricting: Callable[..., Parts], on: Callable[..., dict[str, Json]]) -> None:
+    """Each kind of constraint, on a column: a value that satisfies it, and some that do not."""
+    kinds: dict[str, tuple[Json, Json, dict[str, Json]]] = {
+        "in": (ACME, "acme", {"null": None, "other": "Acme", "longer": "acme2", "number": 1, "list": ["acme"], "empty": ""}),
+        "in_of_integers": ({"in": [1]}, 1, {"null": None, "text": "1", "boolean": True, "fraction": 1.0}),
+        "in_of_booleans": ({"in": [True]}, True, {"null": None, "one": 1, "text": "true", "false": False}),
+        "range": ({"max": 9, "min": 0}, -0.0, {"null": None, "text": "5", "boolean": True, "below": -1, "fraction": 9.5}),
+        "large_range": ({"min": 2**53 - 1}, 2**53, {"null": None, "below": 2**53 - 2, "as_text": str(2**53)}),
+        "prefix": ({"prefix": ["acct-"]}, "acct-1", {"null": None, "other": "acct_1", "upper_case": "Acct-1", "path": "/acct-1"}),
+        "path": ({"path": ["/a"]}, "/a/b", {"null": None, "other": "/ab", "dots": "/a/../b"}),
+        "cidr": ({"cidr": ["10.0.0.0/8"]}, "10.1.2.3", {"null": None, "other": "11.1.2.3"}),
+        "each": ({"each": {"in": ["eu"]}, "most": 1}, ["eu"], {"null": None, "item": ["us"], "longer": ["eu", "eu"]}),
+        "nfc": ({"in": ["\u00e9"]}, "\u00e9", {"decomposed": "e\u0301"}),
+    }  # fmt: skip
+    for kind, (constraint, within, beyond) in kinds.items():
+        held = restricting({"orders": {"tenant": constraint}})
+        table.allow(f"value_{kind}", "15.13", held, on("select", row={"id": "7", "tenant": within}))
+        for name, value in beyond.items():
+            table.deny(f"value_{kind}_{name}", "15.13", "row", held, on("select", row={"id": "7", "tenant": value}))
+        table.deny(f"value_{kind}_left_out", "15.13", "row", held, on("select", row={"id": "7"}))
+    free = restricting({"orders": {"tenant": ACME, "year": {"any": True}}})
+    table.allow("free_column", "15.13", free, on("select", row={"tenant": "acme", "year": None}))
+    table.allow("free_column_left_out", "15.13", free, on("select", row={"tenant": "acme"}))
+    nobody = restricting({"orders": {"tenant": {"in": []}}})
+    table.allow("no_value_of_another_table", "15.13", nobody, on("select", "customers"))
+    table.deny("no_value", "15.13", "row", nobody, on("select", row={"tenant": "acme"}))
+    wide = restricting({"orders": {"\U0001f600": ACME, "\uff5e": ACME}})
+    table.allow("columns_beyond_the_bmp", "15.13", wide, on("select", row={"\uff5e": "acme", "\U0001f600": "acme"}))
+    table.deny("half_of_a_pair", "15.13", "row", wide, on("select", row={"\uff5e": "acme", "\U0001f601": "acme"}))
+
+
+def _of_entries(table: Table, restricting: Callable[..., Parts], on: Callable[..., dict[str, Json]]) -> None:
+    """Which entry decides; and none lifts what one over it says by leaving it out."""
+    acme, other = {"tenant": "acme"}, {"tenant": "other"}
+    nested: dict[str, Json] = {
+        "*": {"tenant": {"in": ["z"]}}, "m.*": {"tenant": {"in": ["a"]}}, "m.e.*": {"tenant": {"in": ["b"]}}, "m.e.f": {"tenant": {"in": ["c"]}},
+        "free": {}, "open": {"tenant": {"any": True}},
+    }  # fmt: skip
+    held = restricting(nested)
+    for at, (name, value) in enumerate({"x": "z", "m.x": "a", "m.e.x": "b", "m.e.f": "c", "m.e.f.g": "b", "m": "z"}.items()):
+        table.allow(f"most_specific_decides_{at}", "12.2", held, on("select", name, row={"tenant": value}))
+        table.deny(f"less_specific_does_not_{at}", "12.2", "row", held, on("select", name, row={"tenant": "a" if value != "a" else "z"}))
+    table.allow("freed_table_states_nothing", "15.13", held, on("select", "free"))
+    table.allow("freed_table", "15.13", held, on("update", "free", row=other))
+    table.deny("table_beside_the_freed_one", "15.13", "row", held, on("update", "freed", row=other))
+    table.allow("table_whose_columns_are_free", "15.13", held, on("select", "open"))
+    table.deny("table_beside_the_open_one", "15.13", "row", held, on("select", "opened"))
+    alone = restricting({"orders": {"tenant": ACME}})
+    table.allow("no_entry", "15.13", alone, on("select", "customers"))
+    table.allow("no_entry_states_another", "15.13", alone, on("select", "customers", row=other))
+    table.allow("entry", "15.13", alone, on("select", "orders", row=acme))
+    table.deny("below_an_exact_entry_is_no_entry_over_it", "15.13", "row", alone, on("select", "orders", row=other))
+    lifting: dict[str, Json] = {
+        "another_column": {"*": {"tenant": ACME}, "orders": {"year": {"min": 2024}}},
+        "a_column_of_two": {"*": {"tenant": ACME, "year": {"min": 2024}}, "orders": {"tenant": ACME}},
+        "any_of_another_column": {"*": {"tenant": ACME}, "orders": {"year": {"any": True}}},
+        "below_a_segment": {"crm.*": {"tenant": ACME}, "crm.deals": {"year": {"min": 2024}}},
+        "a_pattern_below": {"*": {"tenant": ACME}, "crm.*": {"year": {"min": 2024}}},
+        "past_a_freed_one": {"*": {"tenant": ACME}, "crm.*": {}, "crm.deals": {"year": {"min": 2024}}},
+        "what_is_free_over_it": {"*": {"tenant": {"any": True}}, "orders": {"year": {"min": 2024}}},
+        "what_the_nearest_names": {"*": {"tenant": ACME}, "a.*": {"tenant": ACME, "year": {"min": 1}}, "a.b.c": {"tenant": ACME}},
+    }  # fmt: skip
+    for name, entries in lifting.items():
+        narrow = max(entries, key=lambda pattern: (pattern.count("."), pattern != "*", pattern))
+        over = {column: {"any": True} for entry in entries.values() for column in entry}
+        reached = narrow.replace("*", "x")
+        named = {**entries, narrow: {**over, **entries[narrow]}}
+        row = {"tenant": "acme", "year": 2024}
+        table.allow(f"names_{name}", "15.14", restricting(named), on("select", reached, row=row))
+        table.deny(f"lifts_{name}", "15.14", "unreadable_link", restricting(entries), on("select", reached, row=row))
+    table.allow("beside_an_entry_that_is_not_over_it", "15.14", restricting({"crm.*": {"tenant": ACME}, "orders": {"year": {"min": 2024}}}),
+                on("select", row={"year": 2024}))  # fmt: skip
+
+
+def _of_conditions(table: Table, restricting: Callable[..., Parts], on: Callable[..., dict[str, Json]]) -> None:
+    """In the place of rows: the conditions that the server has held."""
+    entry: Json = {"tenant": {"in": ["acme", "other"]}, "year": {"any": True}}
+    held = restricting({"orders": entry})
+    for operation in ("select", "update", "insert"):
+        table.allow(f"held_for_{operation}", "15.13", held, on(operation, rows=[entry]))
+    table.allow("held_in_another_order_of_keys", "15.13", held, on("select", rows=[dict(reversed(entry.items()))]))
+    table.allow("held_among_others", "15.13", held, on("select", rows=[{"x": {"any": True}}, entry]))
+    table.beside("held_for_select")
+    for name, stated in {
+        "none": [], "of_other_values": [{**entry, "tenant": {"in": ["acme"]}}], "in_another_order": [{**entry, "tenant": {"in": ["other", "acme"]}}],
+        "without_a_free_column": [{"tenant": entry["tenant"]}], "with_another_column": [{**entry, "z": {"any": True}}],
+    }.items():  # fmt: skip
+        table.deny(f"not_held_{name}", "15.13", "row", held, on("select", rows=stated))
+    typed = restricting({"orders": {"paid": {"in": [True]}}})
+    table.allow("held_of_a_boolean", "15.13", typed, on("select", rows=[{"paid": {"in": [True]}}]))
+    table.deny("held_of_one", "15.13", "row", typed, on("select", rows=[{"paid": {"in": [1]}}]))
+    first: Json = {"tenant": {"in": ["acme", "other"]}}
+    second: Json = {"tenant": {"in": ["acme"]}}
+    two = restricting({"orders": first}, {"orders": second})
+    table.allow("held_of_two_links", "24.27", two, on("select", rows=[first, second]))
+    table.deny("held_before_a_narrowing", "24.27", "row", two, on("select", rows=[first]))
+    table.deny("held_of_the_last_link_alone", "24.27", "row", two, on("select", rows=[second]))
+    free = restricting({"orders": {"tenant": {"any": True}}})
+    table.allow("nothing_to_hold", "15.13", free, on("select", rows=[]))
 
 
 def tools() -> Table:
@@ -845,7 +1020,7 @@ def domains() -> Table:
     )
     table.deny("dropped_tools", "18.3", "domain", token({**SALES, "tools": {"search": {}}}, {"tables": ["sales"]}), search)
     table.deny("dropped_tables", "18.3", "domain", token({**SALES, "tools": {"search": {}}}, {"tools": {"search": {}}}))
-    for key, value in {"operations": ["select"], "allow": {"*": ["*"]}, "columns": {"sales": ["*"]}, "tables": ["*"]}.items():
+    for key, value in {"operations": ["select"], "allow": {"*": ["*"]}, "columns": {"sales": ["*"]}, "rows": {"sales": {}}, "tables": ["*"]}.items():
         parts = token({"nbf": NOW}, {key: value})
         table.allow(f"{key}_alone_leave_tables_open", "18.3", parts, {**SELECT, "columns": ["a"]})
         table.deny(f"{key}_alone_close_tools", "18.3", "domain", parts, search)

@@ -672,6 +672,8 @@ def overlays() -> Table:
         "operations": ({"operations": ["select"]}, SELECT, {**SELECT, "operation": "insert"}),
         "allow": ({"allow": {"sales": ["select"]}}, SELECT, {**SELECT, "operation": "insert"}),
         "columns": ({"columns": {"sales": ["a"]}}, {**SELECT, "columns": ["a"]}, SELECT),
+        "rows": ({"rows": {"sales": {"a": {"in": [1]}}}}, {**SELECT, "row": {"a": 1}}, SELECT),
+        "conditions": ({"rows": {"sales": {"a": {"in": [1]}}}}, {**SELECT, "rows": [{"a": {"in": [1]}}]}, {**SELECT, "rows": []}),
         "tools": ({"tools": {"search": {}}}, call("search"), call("mail")),
         "data": (SALES, SELECT, {**SELECT, "tool": "search"}), "tools_where_tables_are": ({"tools": {"*": {}}}, call("search"), SELECT),
         "where": ({"where": {"x": {"max": 5}}}, {**SELECT, "attributes": {"x": 5}}, SELECT),

@@ -401,7 +401,7 @@ def discharges() -> Table:
     allow("narrowed_by_its_holder", "33.2", ONE, extended(one, SALES))
     narrowing: dict[str, tuple[Json, str]] = {
         "tables": (["hr"], "table"), "operations": (["insert"], "operation"), "allow": ({"sales": ["insert"]}, "operation"),
-        "columns": ({"sales": ["a"]}, "column"),
+        "columns": ({"sales": ["a"]}, "column"), "rows": ({"sales": {"a": {"in": [1]}}}, "row"),
         "tools": ({"search": {}}, "domain"), "where": ({"x": {"any": True}}, "attribute"), "nbf": (NOW + 1, "not_yet_valid"),
         "exp": (NOW, "expired"), "aud": (["sales-db"], "wrong_audience"),
     }  # fmt: skip

@@ -90,6 +90,7 @@ def minting() -> Table:
     mints("of_tools", "22.4", {**LIFE, "tools": {"search": {"q": any_}}}, operations=none, tables=none, tools={"search": {"q": any_}})
     mints("of_both_domains", "22.4", {**SALES, **LIFE, "tools": {"search": {}}}, tools={"search": {}})
     mints("with_columns", "22.4", {**SALES, **LIFE, "columns": {"sales": ["region"]}}, columns={"sales": ["region"]})
+    mints("with_rows", "22.4", {**SALES, **LIFE, "rows": {"sales": {"x": {"max": 5, "min": 0}}}}, rows={"sales": {"x": {"max": 5}}})
     mints("that_completes_a_range", "13.6", {**SALES, **LIFE, "where": {"x": {"max": 5, "min": 0}}}, where={"x": {"max": 5}})
     mints("of_a_range_in_any_order", "13.1", {**SALES, **LIFE, "where": {"x": {"max": 5, "min": 1}}}, where={"x": {"min": 1, "max": 5}})
     mints("of_an_each_in_any_order", "13.1", {**SALES, **LIFE, "where": {"x": {"each": {"any": True}, "most": 2}}},
@@ -124,7 +125,7 @@ def minting() -> Table:
     refuses("of_tables_and_unrestricted", "22.4", unrestricted=True)
     for name, asked in {
         "operations": {"operations": ["select"]}, "tables": {"tables": ["sales"]}, "pairs": {"allow": {"sales": ["select"]}},
-        "columns": {"columns": {"sales": ["region"]}}, "tools": {"tools": {"search": {}}},
+        "columns": {"columns": {"sales": ["region"]}}, "rows": {"rows": {"sales": {}}}, "tools": {"tools": {"search": {}}},
     }.items():  # fmt: skip
         table.beside("unrestricted")
         refuses(f"of_{name}_alone_and_unrestricted", "22.4", unrestricted=True, **{"operations": none, "tables": none, **asked})
@@ -137,6 +138,10 @@ def minting() -> Table:
     table.beside("with_columns")
     refuses("of_columns_alone", "22.4", operations=none, tables=none, columns={"sales": ["region"]})
     refuses("with_columns_as_list", "15.4", columns=["region"])
+    table.beside("with_rows")
+    refuses("of_rows_alone", "22.4", operations=none, tables=none, rows={"sales": {"x": any_}})
+    refuses("with_rows_as_list", "15.13", rows=["region"])
+    refuses("with_rows_that_lift", "15.14", rows={"*": {"x": any_}, "sales": {"y": any_}})
     table.beside("without_an_expiry")
     refuses("with_a_task_in_link_0", "22.1", task="task-123")
     refuses("that_cuts", "23.15", clamp=True)

@@ -186,6 +186,8 @@ def requests() -> Table:
         row(f"access_argument_of_{name}", "29.4", "access", {"access": stated}, None)
     same: dict[str, Json] = {
         "columns_in_another_order": {**SELECT, "columns": ["region", "amount"]},
+        "row_that_is_no_part": {**SELECT, "row": {"a": 1}, "becomes": None},
+        "conditions_that_are_no_part": {**SELECT, "rows": [{"a": {"any": True}}]},
         "columns_repeated": {**SELECT, "columns": ["amount", "region", "amount"]},
         "attributes_empty": {**SELECT, "attributes": {}}, "arguments_empty": call("search"),
         "arguments_in_another_order": call("search", limit=10, q="x"),

@@ -46,6 +46,9 @@ def access() -> Table:
     open_ = token({"nbf": NOW})
     legal: dict[str, Json] = {
         "table_and_operation": SELECT, "columns": {**SELECT, "columns": ["a", "b"]}, "no_columns": {**SELECT, "columns": []},
+        "row": {**SELECT, "row": {"id": 1, "x": None}}, "no_row": {**SELECT, "row": None, "becomes": None}, "empty_row": {**SELECT, "row": {}},
+        "row_and_becomes": {**SELECT, "row": {"a*": [1.5]}, "becomes": {"a": {}}}, "no_conditions": {**SELECT, "rows": []},
+        "conditions": {**SELECT, "rows": [{}, {"a": {"any": True}}]}, "conditions_null": {**SELECT, "rows": None, "row": {"a": 1}},
         "tool": {"tool": "search"}, "arguments": call("search", q="x"), "both": {**SELECT, **call("search")},
         "attributes": {"attributes": {"x": 1}}, "nothing": {},
         "any_values": call("search", a=None, b=1.5, c=[{"d": [True]}], e="\n\u200b", f="x" * 3000, g=10**30, h=-0.0),
@@ -61,6 +64,18 @@ def access() -> Table:
         "table_without_operation": ("7.1", {"table": "sales"}), "operation_without_table": ("7.1", {"operation": "select"}),
         "columns_without_table": ("7.1", {"columns": ["a"]}),
         "columns_beside_tool": ("7.1", {"tool": "search", "columns": []}),
+        "row_without_table": ("7.1", {"row": {"a": 1}}), "no_row_without_table": ("7.1", {"row": None}), "becomes_without_table": ("7.1", {"becomes": {}}),
+        "conditions_without_table": ("7.1", {"rows": []}), "row_beside_tool": ("7.1", {"tool": "search", "row": {}}),
+        "row_list": ("7.11", {**SELECT, "row": []}), "row_text": ("7.11", {**SELECT, "row": "a"}), "row_false": ("7.11", {**SELECT, "row": False}),
+        "becomes_number": ("7.11", {**SELECT, "becomes": 0}), "column_of_a_row_star": ("7.2", {**SELECT, "row": {"*": 1}}),
+        "column_of_a_row_empty": ("7.2", {**SELECT, "row": {"": 1}}), "column_that_becomes_padded": ("7.2", {**SELECT, "becomes": {"a ": 1}}),
+        "row_lone_surrogate": ("7.5", {**SELECT, "row": {"a": "\ud800"}}),
+        "conditions_object": ("7.12", {**SELECT, "rows": {}}), "conditions_text": ("7.12", {**SELECT, "rows": "a"}),
+        "condition_list": ("7.12", {**SELECT, "rows": [[]]}), "condition_column_empty": ("7.12", {**SELECT, "rows": [{"": {"any": True}}]}),
+        "condition_that_is_none": ("7.12", {**SELECT, "rows": [{"a": {}}]}), "condition_value": ("7.12", {**SELECT, "rows": [{"a": 1}]}),
+        "condition_optional": ("7.12", {**SELECT, "rows": [{"a": {"any": True, "optional": True}}]}),
+        "row_beside_conditions": ("7.12", {**SELECT, "rows": [], "row": {}}), "no_row_beside_conditions": ("7.12", {**SELECT, "rows": [], "row": None}),
+        "becomes_beside_conditions": ("7.12", {**SELECT, "rows": [], "becomes": {}}),
         "arguments_without_tool": ("7.1", {"arguments": {}}), "table_with_operation_null": ("7.1", {**SELECT, "operation": None}),
         "arguments_with_tool_null": ("7.1", {"tool": None, "arguments": {}}), "columns_with_table_null": ("7.1", {"table": None, "columns": []}),
         "attributes_null": ("7.1", {"attributes": None}), "cost_null": ("7.9", {"cost": None}),
@@ -276,7 +291,7 @@ def _of_keys(table: Table) -> None:
     }  # fmt: skip
     late: dict[str, tuple[Json, str]] = {
         "allow": ({"hr": ["select"]}, "table"), "budget": ({"cents": 5}, "cost_unstated"),
-        "columns": ({"sales": ["a"]}, "column"), "operations": (["insert"], "operation"), "tables": (["hr"], "table"),
+        "columns": ({"sales": ["a"]}, "column"), "operations": (["insert"], "operation"), "rows": ({"sales": {"x": {"in": []}}}, "row"), "tables": (["hr"], "table"),
         "tools": ({"mail": {}}, "tool"), "where": ({"x": {"any": True}}, "attribute"),
     }  # fmt: skip
     ordered = early | late

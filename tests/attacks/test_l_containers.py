@@ -96,8 +96,13 @@ class ChangingDict(dict):
 
 
 def stated(fact):
-    beside = {"arguments": {"tool": "t"}}.get(fact, {})
+    of_table = {"table": "t", "operation": "select"}
+    beside = {"arguments": {"tool": "t"}, "row": of_table, "becomes": of_table}.get(fact, {})
     return lambda given: getattr(Access(**beside, **{fact: given}), fact)
+
+
+def held(given):
+    return Access(table="t", operation="select", rows=[given]).rows
 
 
 def counted():
@@ -415,11 +420,12 @@ TAKEN = {"sales": ["select"]}, {"*": ["*"]}
 RIGHTS = {
     "allow": TAKEN,
     "columns": ({"sales": ["id"]}, {"*": ["*"], "hr": [5]}),
+    "rows": ({"sales": {"a": {"in": [1]}}}, {"*": {}}),
     "tools": ({"t": {"a": {"in": [1]}}}, {"*": {}}),
     "where": ({"x": {"in": [1]}}, {"x": {"any": True}}),
     "budget": ({"cents": 5}, {"cents": -1}),
 }
-OF_REQUESTS = ("allow", "columns", "tools", "where")
+OF_REQUESTS = ("allow", "columns", "rows", "tools", "where")
 OFFICES = {"http://127.0.0.1:1": "shop"}, {"http://127.0.0.1:1": "other", "https://evil.example": "shop"}
 META = {"a": 1}, {mcp_client.TOKEN: "stolen"}
 
@@ -432,6 +438,9 @@ PLACES = {
     "captoken.Access(arguments)": (stated("arguments"), *FACTS),
     "captoken.Access(attributes)": (stated("attributes"), *FACTS),
     "captoken.Access(cost)": (stated("cost"), *CENTS),
+    "captoken.Access(row)": (stated("row"), *FACTS),
+    "captoken.Access(becomes)": (stated("becomes"), *FACTS),
+    "captoken.Access(rows)": (held, {"a": {"in": [1]}}, {"a": {"in": [2]}}),
     "captoken.Verifier.settle(taken)": (settled_by_id, *CENTS),
     "captoken.AsyncVerifier.settle(taken)": (settled_by_id_async, *CENTS),
     "captoken._verification.decision.Reserved.settle(cost)": (settled, *CENTS),
@@ -613,7 +622,7 @@ def test_what_is_read_first_is_all_that_counts(name, changing) -> None:
     assert outcome(place, changing(then, first)) == outcome(place, then)
 
 
-@pytest.mark.parametrize("keyword", ["allow", "columns", "tools", "where"])
+@pytest.mark.parametrize("keyword", ["allow", "columns", "rows", "tools", "where"])
 def test_what_lies_inside_is_read_once_as_well(keyword) -> None:
     """The specification's rule 7.10."""
     def changing(first):

@@ -103,7 +103,7 @@ class Case(Draw):
         return self.one([
             {"caller": self.one([{}, {"agent": "a b"}, {"task": "a//b"}, {"agent": None}, {"agent": 1}, {"agent": "a", "x": 1}])},
             {"access": self.one([
-                {"table": "sales"}, {"table": "a.*", "operation": "x"}, {"operation": "select"}, {"columns": []}, {"arguments": {}}, {"tool": ""},
+                {"table": "sales"}, {"table": "a.*", "operation": "x"}, {"operation": "select"}, {"columns": []}, {"row": None}, {"rows": []}, {"arguments": {}}, {"tool": ""},
                 {"tool": "a", "arguments": []}, {"attributes": None}, {"attributes": {"": 1}}, {"cost": {"a b": 1}}, {"cost": {"a": -1}},
                 {"table": "a", "operation": "*"}, {"table": "a", "operation": "x", "columns": ["*"]}, {"cost": {"a": 1.0}}, {"cost": {"a": 2**53}},
                 {"table": None, "operation": "x"}, {"x": 1}, {"cost": None},

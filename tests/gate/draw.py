@@ -36,6 +36,8 @@ NAMES = {
     "rows": "list", "é": "text", "\U0001f600": "number", "\uff5e": "path", "__proto__": "text", "constructor": "number",
     "toString": "list", "region": "text", "level": "number",
 }  # fmt: skip
+# What the values of a column are mostly like.
+OF_ROWS = {"region": "text", "amount": "number", "id": "number", "\uff5e": "path", "\U0001f600": "list"}
 OWN_KEYS = ["acme:region", "acme:level"]
 
 SAFE = 2**53 - 1
@@ -80,6 +82,8 @@ KINDS = {
 UNREADABLE: dict[str, list[Json]] = {
     "tables": ["sales", ["a..b"], ["*a"], [1], {}, ["x" * 257]], "operations": [["a b"], [""], {}, True],
     "allow": [[], {"a..b": []}, {"a": "select"}], "columns": [{}, {"a": "x"}, {"a": [""]}],
+    "rows": [{}, [], {"a": 1}, {"a": {"c": {}}}, {"a": {"": {"any": True}}}, {"a..b": {}}, {"a": {"c": {"any": True, "optional": True}}},
+             {"*": {"c": {"any": True}}, "a": {"d": {"any": True}}}, {"a.*": {"c": {"any": True}}, "a.b": {"d": {"any": True}}}],
     "tools": [[], {"t": []}, {"t": {"q": {}}}, {"t": {"q": {"any": True, "optional": False}}}, {"t..u": {}}],
     "where": [{}, {"a": {}}, {"a": {"min": 2, "max": 1}}, {"a": {"in": "eu"}}, {"a": {"any": False}}, {"a": {"any": True, "optional": True}}],
     "exp": [True, "5", []], "nbf": [False, "5"], "aud": ["sales-db", [""], {}], "task": ["", "a//b", "a/../b", 1],
@@ -186,6 +190,11 @@ def snapshot_of(stated: Mapping[str, Json] | None, parts: build.Parts) -> str | 
     return build.snapshot(*entries, seq=stated["seq"], iat=stated["iat"], exp=stated["exp"]).decode("latin-1")
 
 
+def is_over(wide: str, narrow: str) -> bool:
+    """Does a pattern hold all that another one does?"""
+    return wide == "*" or (wide.endswith(".*") and narrow.startswith(wide[:-1]))
+
+
 class Draw:
     """Draws one case: what is drawn follows from its source of randomness alone."""
 
@@ -239,6 +248,8 @@ class Draw:
             made |= {"table": self.one(TABLES), "operation": self.one(OPERATIONS)}
             if self.chance(0.5):
                 made["columns"] = self.few(COLUMNS)
+            if self.chance(0.4):
+                made |= self.rows_stated()
         if kind in ("tool", "both"):
             made["tool"] = self.one(TOOLS)
             if self.chance(0.8):
@@ -248,13 +259,23 @@ class Draw:
         if self.chance(0.6):
             made["cost"] = {unit: self.one([0, 1, 4, 9]) for unit in self.one([["cents"], UNITS])}
         if not legal and self.chance(0.01):
-            made[self.one(["table", "tool", "columns", "cost", "attributes", "extra"])] = self.one([*VALUES["number"], [], {"a b": 1}])
+            made[self.one(["table", "tool", "columns", "row", "becomes", "rows", "cost", "attributes", "extra"])] = self.one([*VALUES["number"], [], {"a b": 1}])
         return made
+
+    def row(self) -> dict[str, Json] | None:
+        return None if self.chance(0.1) else {column: self.value(OF_ROWS[column]) for column in self.few(COLUMNS, 4, 1)}
+
+    def rows_stated(self) -> dict[str, Json]:
+        """The row before, after, or both; or conditions that were held."""
+        stated = self.one([("row",), ("becomes",), ("row", "becomes"), ("row", "becomes"), ("rows",)])
+        if stated == ("rows",):
+            return {"rows": [{c: self.constraint(OF_ROWS[c]) for c in self.few(COLUMNS, 2)} for _ in range(self.one([0, 1, 1, 2]))]}
+        return {fact: self.row() for fact in stated}
 
     def near(self, legal: bool = False) -> dict[str, Json]:
         """The target, or one that differs from it in a little."""
         made = dict(self.target)
-        how = self.one(["same", "same", "same", "fact", "column", "table", "tool", "cost", "other"])
+        how = self.one(["same", "same", "same", "fact", "column", "row", "table", "tool", "cost", "other"])
         if how == "other":
             return self.access(legal)
         if how == "fact":
@@ -268,6 +289,8 @@ class Draw:
             made |= {about: changed} if about == "attributes" or "tool" in made else {}
         elif how == "column" and "table" in made:
             made["columns"] = self.few(COLUMNS)
+        elif how == "row" and "table" in made:
+            made = {fact: value for fact, value in made.items() if fact not in ("row", "becomes", "rows")} | self.rows_stated()
         elif how == "table" and "table" in made:
             made |= {"table": self.one(TABLES), "operation": self.one(OPERATIONS)}
         elif how == "tool" and "tool" in made:
@@ -353,6 +376,26 @@ class Draw:
             return ["*"]
         return [*self.few(COLUMNS, 2), *(stated if stated and self.chance(self.fits) else ())]
 
+    def row_rule(self) -> dict[str, Json]:
+        """What is said of the rows of a table: mostly what those that the target states satisfy."""
+        held = self.target.get("rows")
+        if held and self.chance(self.fits):
+            return dict(self.one(held))
+        row = self.target.get("row") or self.target.get("becomes") or {}
+        if row and self.chance(self.fits):
+            return {column: self.upon(row[column], OF_ROWS[column]) for column in self.few(list(row), 2)}
+        return {column: self.constraint(OF_ROWS[column]) for column in self.few(COLUMNS, 2)}
+
+    def row_rules(self, table: str | None) -> dict[str, Json]:
+        """Such entries, by pattern: each names what those over it name, mostly."""
+        made = {pattern: self.row_rule() for pattern in self.patterns(table, TABLES, 2)} or {"hr": {}}
+        for narrow, entry in made.items():
+            over = {column for wide in made if wide != narrow and is_over(wide, narrow) for column in made[wide]}
+            if entry and not self.chance(self.odd):
+                for column in sorted(over - entry.keys()):
+                    entry[column] = {"any": True} if self.chance(0.5) else self.constraint(OF_ROWS[column])
+        return made
+
     def caveat(self, key: str) -> Json:
         """A value of that key, mostly one that readers understand."""
         if self.chance(self.odd):
@@ -364,6 +407,7 @@ class Draw:
             "operations": self.operations,
             "allow": lambda: {pattern: self.operations() for pattern in self.patterns(table, TABLES)},
             "columns": lambda: {pattern: self.listed() for pattern in [*self.patterns(table, TABLES, 1), "hr"]},
+            "rows": lambda: self.row_rules(table),
             "tools": lambda: {pattern: self.within(self.target.get("arguments", {}), True) for pattern in self.patterns(tool, TOOLS)},
             "where": lambda: self.within(self.target.get("attributes", {}), False),
             "exp": lambda: self.now + (self.one([60, 600, 3600, 3600, 7200, 86400]) if fits else self.one([-90, -1, 0, 1])),
@@ -384,13 +428,15 @@ class Draw:
     def caveats(self, most: int = 3) -> dict[str, Json]:
         """Caveats by their key, as they stand in a link. Mostly about what the target is about."""
         about = [
-            *(["tables", "operations", "allow", "columns"] if "table" in self.target or self.chance(1 - self.fits) else []),
+            *(["tables", "operations", "allow", "columns", "rows"] if "table" in self.target or self.chance(1 - self.fits) else []),
             *(["tools", "tools"] if "tool" in self.target or self.chance(1 - self.fits) else []),
             *(["where"] if self.target.get("attributes") or self.chance(1 - self.fits) else []),
             "exp",
         ]  # fmt: skip
         if not self.target.get("columns") and self.chance(self.fits):
             about = [key for key in about if key != "columns"]
+        if not self.target.keys() & {"row", "becomes", "rows"} and self.chance(self.fits):
+            about = [key for key in about if key != "rows"]
         rare = ["nbf", "task", "uses", "depth"]
         rare += ["aud", "aud"] if self.audiences or self.chance(1 - self.fits) else []
         rare += ["budget", "budget"] if "cost" in self.target or self.chance(1 - self.fits) else []
@@ -401,7 +447,7 @@ class Draw:
         keys = {self.one(about if self.chance(0.7) else rare) for _ in range(self.random.randint(1, most))}
         # One that names a domain closes the other: so both, where the target needs both.
         if "table" in self.target and "tool" in self.target and self.chance(self.fits):
-            data, tool = keys & {"tables", "operations", "allow", "columns"}, keys & {"tools"}
+            data, tool = keys & {"tables", "operations", "allow", "columns", "rows"}, keys & {"tools"}
             keys |= ({"tools"} if data else set()) | ({"tables"} if tool else set())
         return {key: self.caveat(key) for key in sorted(keys)}
 

@@ -12,7 +12,7 @@ from typing import Any
 Json = Any
 Path = tuple[Any, ...]
 KEPT = {"kind", "keyring", "keys", "root", "kid", "facts"}  # what a vector cannot be without
-TOGETHER = ({"table", "operation", "columns"}, {"tool", "arguments"})  # facts of an access that go together or not at all
+TOGETHER = ({"table", "operation", "columns", "row", "becomes", "rows"}, {"tool", "arguments"})  # facts of an access that go together or not at all
 NEEDED = {("token",), ("access",), ("caller",)}
 
 

@@ -286,12 +286,21 @@ def is_unit(value):
     return is_name(value) and value != "uses"
 
 
+def is_rows(value):
+    """By pattern, by column, a constraint; each entry names what those over it name. 15.14"""
+    if not is_map_of(is_pattern, is_map_of(is_text, is_constraint), empty=False)(value):
+        return False
+    over = [(wide, narrow) for wide in value for narrow in value if wide != narrow and matches(wide, narrow)]
+    return all(not value[narrow] or value[wide].keys() <= value[narrow].keys() for wide, narrow in over)
+
+
 OPERATIONS = is_list_of(lambda v: v == "*" or is_name(v))
 KEYS = {  # every key of this version: its domain, and what its value may be
     "tables": (DATA, is_list_of(is_pattern)),
     "operations": (DATA, OPERATIONS),
     "allow": (DATA, is_map_of(is_pattern, OPERATIONS)),
     "columns": (DATA, is_map_of(is_pattern, is_list_of(is_text), empty=False)),
+    "rows": (DATA, is_rows),
     "tools": (TOOL, is_map_of(is_pattern, is_map_of(is_text, is_argument))),
     "where": (UNIVERSAL, is_map_of(is_text, is_constraint, empty=False)),
     "exp": (UNIVERSAL, is_integer),
@@ -640,11 +649,28 @@ def check_data(key, value, access):
         listed = most_specific(value, table)
         need(listed, "table")
         need("*" in listed or operation in listed, "operation")
+    elif key == "rows":
+        check_rows(most_specific(value, table) or {}, access)
     else:
         listed = most_specific(value, table)
         if listed is not None:
             need("columns" in access, "column")
             need("*" in listed or set(access["columns"]) <= set(listed), "column")
+
+
+def check_rows(entry, access):
+    """15.13"""
+    asked = {column: constraint for column, constraint in entry.items() if "any" not in constraint}
+    if not asked:
+        return
+    if "rows" in access:
+        need(any(canonical(entry) == canonical(held) for held in access["rows"]), "row")
+        return
+    touched = {"select": ["row"], "delete": ["row"], "insert": ["becomes"]}.get(access["operation"], ["row", "becomes"])
+    need(all(fact in access for fact in touched) and any(access[fact] is not None for fact in touched), "row")
+    for row in (access.get("row"), access.get("becomes")):
+        for column, constraint in asked.items():
+            need(row is None or (column in row and satisfies(constraint, row[column])), "row")
 
 
 def check_tools(value, access):
@@ -740,6 +766,12 @@ def looks(link, access):
         named += [(most_specific(link.get("allow", {}), table), access["operation"])]
         if access.get("columns") is not None:
             named += [(most_specific(link.get("columns", {}), table), list(access["columns"]))]
+        entry = most_specific(link.get("rows", {}), table) or {}
+        asked = {column: constraint for column, constraint in entry.items() if "any" not in constraint}
+        if asked and "rows" in access:
+            named += [(entry, list(access["rows"]))]
+        for row in (access.get("row") or {}, access.get("becomes") or {}):
+            named += [(constraint, row[column]) for column, constraint in asked.items() if column in row]
     of_tool = most_specific(link.get("tools", {}), tool) if tool is not None else None
     for constraints, values in ((of_tool, access.get("arguments")), (link.get("where"), access.get("attributes"))):
         values = values or {}
@@ -762,7 +794,7 @@ def check_without_access(link, own):
 CODES = {
     "malformed", "unsupported_version", "unknown_key", "bad_signature", "missing_discharge", "bad_discharge", "unreadable_link",
     "unknown_caveat", "broken_delegation", "too_deep", "delegate_only", "revoked", "narrowed", "stale_overlay", "stale_grant",
-    "expired", "not_yet_valid", "wrong_audience", "unaddressed", "table", "operation", "column", "tool", "argument", "attribute",
+    "expired", "not_yet_valid", "wrong_audience", "unaddressed", "table", "operation", "column", "row", "tool", "argument", "attribute",
     "domain", "task", "cost_unstated", "too_much_work", "caller", "proof_missing", "bad_proof", "replayed", "budget_exhausted", "store_unavailable",
 }  # fmt: skip
 
@@ -786,10 +818,18 @@ def is_json(value):
     return value is None or isinstance(value, bool) or is_number(value)
 
 
+def is_row(value):
+    """A row, by column. 7.11"""
+    return is_map_of(lambda v: is_text(v) and v != "*", is_json)(value)
+
+
 FACTS = {
     "table": is_segmented,
     "operation": is_name,
     "columns": is_list_of(lambda v: is_text(v) and v != "*"),
+    "row": lambda v: v is None or is_row(v),
+    "becomes": lambda v: v is None or is_row(v),
+    "rows": is_list_of(is_map_of(is_text, is_constraint)),
     "tool": is_segmented,
     "arguments": is_map_of(is_text, is_json),
     "attributes": is_map_of(is_text, is_json),
@@ -798,8 +838,9 @@ FACTS = {
 
 
 def facts_of(access):
-    """The facts that an access states: null in place of one of the first five states none. 7.1"""
-    return {fact: value for fact, value in access.items() if value is not None or fact in ("attributes", "cost")}
+    """The facts that an access states: null in place of most of them states none. 7.1, 7.11"""
+    kept = ("attributes", "cost", "row", "becomes")
+    return {fact: value for fact, value in access.items() if value is not None or fact in kept}
 
 
 def is_access(access):
@@ -810,7 +851,10 @@ def is_access(access):
     if not access.keys() <= FACTS.keys() or not all(FACTS[fact](value) for fact, value in facts.items()):
         return False
     pairs = ("table" in facts) == ("operation" in facts)
-    return pairs and ("table" in facts or "columns" not in facts) and ("tool" in facts or "arguments" not in facts)
+    of_rows = facts.keys() & {"row", "becomes", "rows"}
+    if "rows" in of_rows and len(of_rows) > 1:
+        return False
+    return pairs and ("table" in facts or not {"columns", *of_rows} & facts.keys()) and ("tool" in facts or "arguments" not in facts)
 
 
 def is_caller(caller):

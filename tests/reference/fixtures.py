@@ -160,6 +160,16 @@ def random_operations(rng):
     return ["*"] if rng.random() < 0.15 else some(rng, OPERATIONS, 0 if rng.random() < 0.1 else 1)
 
 
+def random_rows(rng):
+    """Entries that name what those over them name."""
+    made = {p: {c: random_constraint(rng) for c in some(rng, COLUMNS, 0, 2)} for p in some(rng, PATTERNS, 1, 3)}
+    for narrow, entry in made.items():
+        over = {c for wide in made for c in made[wide] if wide != narrow and evaluator.matches(wide, narrow)}
+        if entry and rng.random() < 0.95:
+            entry.update({c: random_constraint(rng) for c in over - entry.keys()})
+    return made
+
+
 def random_caveat(rng, key):
     """A value of this key that a reader understands."""
     return {
@@ -167,6 +177,7 @@ def random_caveat(rng, key):
         "operations": lambda: random_operations(rng),
         "allow": lambda: {p: random_operations(rng) for p in some(rng, PATTERNS, 0 if rng.random() < 0.05 else 1, 4)},
         "columns": lambda: {p: rng.choice([["*"], some(rng, COLUMNS, 0, 3), COLUMNS]) for p in some(rng, PATTERNS, 1, 2)},
+        "rows": lambda: random_rows(rng),
         "tools": lambda: {
             p: {a: random_argument(rng) for a in some(rng, ARGUMENTS, 0, 2)} for p in some(rng, TOOL_PATTERNS, 0, 4)
         },
@@ -186,10 +197,10 @@ def random_caveat(rng, key):
 # fmt: off
 KEYS = [
     "tables", "operations", "allow", "columns", "tools", "where", "exp", "nbf", "aud", "task", "depth", "delegate_only",
-    "uses", "budget", "fresh",
+    "uses", "budget", "fresh", "rows",
 ]
 # fmt: on
-WEIGHTS = [5, 5, 4, 2, 4, 2, 3, 2, 1, 1, 2, 0.4, 0.3, 0.3, 0.3]
+WEIGHTS = [5, 5, 4, 2, 4, 2, 3, 2, 1, 1, 2, 0.4, 0.3, 0.3, 0.3, 1.5]
 
 
 def random_link(rng, holder):
@@ -214,6 +225,10 @@ UNREADABLE = {
     "operations": ["select", ["a b"], [""], [1], {}, ["\u00e9"], ["x" * 129], ["select\n"], True],
     "allow": [[], {"a..b": []}, {"a": "select"}, {"a": ["a b"]}, {"": ["select"]}, {"a": {"select": True}}, 1],
     "columns": [{}, [], {"a": "x"}, {"a": [""]}, {"*a": ["x"]}, {"a": [1]}, {"a": ["x\u202e"]}],
+    "rows": [
+        {}, [], {"a": 1}, {"a": {"c": {}}}, {"a": {"": {"any": True}}}, {"a..b": {}}, {"a": {"c": {"in": ["x"], "min": 1}}},
+        {"*": {"c": {"any": True}}, "a": {"d": {"any": True}}}, {"a": {"c": {"any": True, "optional": True}}},
+    ],
     "tools": [
         [], {"t": []}, {"t": {"q": {}}}, {"t": {"q": {"optional": True}}}, {"t": {"q": {"any": True, "optional": False}}},
         {"t": {"q": {"regex": ".*"}}}, {"t": {"": {"any": True}}}, {"t..u": {}}, {"t": True}, {"t": {"q": {"any": 1}}}
@@ -365,6 +380,12 @@ def mangled(rng, token_text):
     return from_wire(bytes(data))
 
 
+def random_row(rng):
+    if rng.random() < 0.15:
+        return None
+    return {column: rng.choice(VALUES) for column in some(rng, COLUMNS, 1, 3)}
+
+
 def random_access(rng):
     """The facts of an access that can be built."""
     facts = {}
@@ -373,6 +394,9 @@ def random_access(rng):
         facts.update(table=rng.choice(TABLES), operation=rng.choice(OPERATIONS))
         if rng.random() < 0.4:
             facts["columns"] = tuple(some(rng, COLUMNS, 0, 2))
+        if rng.random() < 0.4:
+            rows = {fact: random_row(rng) for fact in some(rng, ["row", "becomes"], 0, 2)}
+            facts.update(rows or {"rows": [{c: random_constraint(rng) for c in some(rng, COLUMNS, 0, 2)}]})
     if domain > 0.65 and domain < 0.97:
         facts["tool"] = rng.choice(TOOLS)
         if rng.random() < 0.8:

@@ -111,7 +111,7 @@ def test_procedures_deny_with_codes_and_at_their_steps():
     assert {code for code, _ in denied} <= CODES.keys()
     several = {"malformed": {1, 2, 3}, "store_unavailable": {7, 11}, "stale_overlay": {7, 8}, "too_much_work": {7, 8}}
     assert [(code, at) for code, at in denied if at not in several.get(code, {CODES[code].step})] == []
-    by_caveats = {"table", "operation", "column", "tool", "argument", "attribute", "cost_unstated"}
+    by_caveats = {"table", "operation", "column", "row", "tool", "argument", "attribute", "cost_unstated"}
     assert CODES.keys() - {code for code, _ in denied} == by_caveats
 
 

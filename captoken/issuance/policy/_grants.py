@@ -49,6 +49,7 @@ _RIGHTS = frozenset(
         "operations",
         "allow",
         "columns",
+        "rows",
         "tools",
         "where",
     )

@@ -4,7 +4,7 @@ import type { Json, JsonObject } from "../../../ports/typescript/src/format/json
 import { capabilityJson } from "../../../ports/typescript/src/language/capability.js";
 import type { Capability } from "../../../ports/typescript/src/language/capability.js";
 import { readCaveat } from "../../../ports/typescript/src/language/caveats.js";
-import type { Arguments, Names, Said } from "../../../ports/typescript/src/language/caveats.js";
+import type { Arguments, Names, RowsEntry, Said } from "../../../ports/typescript/src/language/caveats.js";
 import {
   constraintJson,
   isNothing,
@@ -107,7 +107,7 @@ function toolsIn(tools: ReadonlyMap<string, Arguments>): string[] {
 // --- a link --------------------------------------------------------------------------------------
 
 // Which accesses, in the order of the specification.
-function rightsIn({ tables, operations, allow, columns, tools, where }: Stated): string[] {
+function rightsIn({ tables, operations, allow, columns, rows, tools, where }: Stated): string[] {
   const lines: string[] = [];
   if (tables) lines.push(tablesIn(tables, operations));
   // The line of the tables has said both.
@@ -115,6 +115,12 @@ function rightsIn({ tables, operations, allow, columns, tools, where }: Stated):
   if (allow) lines.push(...allowIn(allow));
   for (const [pattern, given] of entries(columns ?? new Map<string, Names>())) {
     lines.push(`${columnsIn(given)} of ${named(pattern)}`);
+  }
+  for (const [pattern, { rule }] of entries(rows ?? new Map<string, RowsEntry>())) {
+    const asked = entries(rule).map(([name, each]) => `${named(name)} is ${constraintIn(each)}`);
+    const table = named(pattern);
+    const some = `rows of ${table} where ${asked.join(" and ")}`;
+    lines.push(asked.length ? some : `any row of ${table}`);
   }
   if (tools) lines.push(...toolsIn(tools));
   for (const [attribute, constraint] of entries(where ?? new Map<string, Constraint>())) {
@@ -158,7 +164,7 @@ export const linkIn = (says: Stated, isSigned: boolean, now: number): string[] =
 
 // --- a capability --------------------------------------------------------------------------------
 
-const RIGHTS = ["tables", "operations", "allow", "columns", "tools", "where"] as const;
+const RIGHTS = ["tables", "operations", "allow", "columns", "rows", "tools", "where"] as const;
 const LONGEST = 120;
 
 // Which accesses it permits. What several links leave together may be more than one link can say, a

@@ -12,6 +12,7 @@ import {
   type JsonObject,
 } from "../format/json.js";
 import { isFree, isName, isSegmented, isTask } from "../format/names.js";
+import { readConstraint } from "./constraints.js";
 
 /**
  * An access. Values of arguments and attributes are JSON; `float(1)` is `1.0`, a bigint any
@@ -22,6 +23,12 @@ export interface Access {
   readonly operation?: string | null | undefined;
   /** An empty list says that no column is touched; left out, columns are not stated. */
   readonly columns?: Iterable<string> | null | undefined;
+  /** The row as it is stored; null says that there is none. Left out, it is not stated. */
+  readonly row?: Facts | null | undefined;
+  /** The row as it will be, likewise. */
+  readonly becomes?: Facts | null | undefined;
+  /** Or the conditions that the server has held: from columns to constraints, as links have them. */
+  readonly rows?: readonly Facts[] | null | undefined;
   readonly tool?: string | null | undefined;
   readonly arguments?: Facts | null | undefined;
   readonly attributes?: Facts | undefined;
@@ -42,13 +49,20 @@ export interface Stated {
   readonly table: string | undefined;
   readonly operation: string | undefined;
   readonly columns: readonly string[] | undefined;
+  readonly row: JsonObject | null | undefined;
+  readonly becomes: JsonObject | null | undefined;
+  readonly rows: readonly JsonObject[] | undefined;
   readonly tool: string | undefined;
   readonly arguments: JsonObject;
   readonly attributes: JsonObject;
   readonly cost: ReadonlyMap<string, number>;
 }
 
-const KEYS = ["table", "operation", "columns", "tool", "arguments", "attributes", "cost"];
+const OF_ROWS = ["row", "becomes", "rows"];
+const KEYS = [
+  ...["table", "operation", "columns", "tool", "arguments", "attributes", "cost"],
+  ...OF_ROWS,
+];
 
 /** Facts that are given, by name, once: those that are left out are not there. */
 function given(value: unknown, keys: readonly string[], what: string): Map<unknown, unknown> {
@@ -91,6 +105,25 @@ function columnsOf(value: unknown): string[] | undefined {
   return columns;
 }
 
+/** A row, null where there is none, or undefined where it is not stated (7.11). */
+function rowOf(value: unknown, what: string): JsonObject | null | undefined {
+  if (value === undefined || value === null) return value;
+  const row = factsOf(value, what);
+  if (row.has("*")) throw new UsageError("* is no column");
+  return row;
+}
+
+/** Conditions that the server has held (7.12). */
+function conditionsOf(value: unknown): JsonObject[] | undefined {
+  if (value === undefined) return undefined;
+  if (!Array.isArray(value)) throw new UsageError("rows must be a list of conditions");
+  const conditions = value.map((condition) => factsOf(condition ?? [], "a condition of rows"));
+  for (const condition of conditions) {
+    for (const stated of condition.values()) readConstraint(stated);
+  }
+  return conditions;
+}
+
 function costOf(value: unknown): Map<string, number> {
   const cost = value === undefined ? [] : entriesOf(value, "cost");
   const isCost = (pair: [unknown, unknown]): pair is [string, number] =>
@@ -112,12 +145,22 @@ export function stated(access: Access): Stated {
   if ((table === undefined) !== (operation === undefined)) {
     throw new UsageError("a table and an operation come together");
   }
-  if (columns && table === undefined) throw new UsageError("columns come with a table");
+  const isOfRows = OF_ROWS.some((fact) => facts.has(fact) && (facts.get(fact) !== null || fact !== "rows"));
+  if ((columns || isOfRows) && table === undefined) {
+    throw new UsageError("columns and rows come with a table");
+  }
+  const rows = conditionsOf(facts.get("rows") ?? undefined);
+  if (rows && (facts.has("row") || facts.has("becomes"))) {
+    throw new UsageError("state the row, or the conditions that were held: not both");
+  }
   if (args !== undefined && tool === undefined) throw new UsageError("arguments come with a tool");
   return {
     table,
     operation,
     columns,
+    row: rowOf(facts.get("row"), "row"),
+    becomes: rowOf(facts.get("becomes"), "becomes"),
+    rows,
     tool,
     arguments: factsOf(args, "arguments"),
     attributes: factsOf(facts.get("attributes"), "attributes"),

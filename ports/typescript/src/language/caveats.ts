@@ -3,11 +3,18 @@
 import { b64exact, byCodePoint, type Bytes } from "../format/bytes.js";
 import { isSigningKey } from "../format/crypto.js";
 import { UsageError } from "../format/errors.js";
-import { isInteger, isObject, plain, type Json } from "../format/json.js";
+import {
+  canonical,
+  isInteger,
+  isObject,
+  plain,
+  type Json,
+  type JsonObject,
+} from "../format/json.js";
 import { atOrBelow, isFree, isName, isNamespaced, isPattern, isTask } from "../format/names.js";
 import type { Access, Stated } from "./access.js";
 import { isNothing, readConstraint, satisfies, type Constraint } from "./constraints.js";
-import { decided, matches } from "./patterns.js";
+import { above, decided, matches } from "./patterns.js";
 
 /** Names, or all of them. */
 export type Names = ReadonlySet<string> | "*";
@@ -21,12 +28,25 @@ export interface Argument {
 /** The arguments of a tool: free, or a closed world. */
 export type Arguments = "free" | ReadonlyMap<string, Argument>;
 
+/** What the rows of a table satisfy, by column. A column that is free is not in it. */
+export type RowRule = ReadonlyMap<string, Constraint>;
+
+/** What is said of the rows of a table. */
+export interface RowsEntry {
+  /** As it stands in the link. */
+  readonly json: JsonObject;
+  /** Each column that it names, the free ones too. */
+  readonly named: RowRule;
+  readonly rule: RowRule;
+}
+
 /** What a link says, by key. */
 export interface Said {
   readonly tables: ReadonlySet<string>;
   readonly operations: Names;
   readonly allow: ReadonlyMap<string, Names>;
   readonly columns: ReadonlyMap<string, Names>;
+  readonly rows: ReadonlyMap<string, RowsEntry>;
   readonly tools: ReadonlyMap<string, Arguments>;
   readonly where: ReadonlyMap<string, Constraint>;
   readonly exp: number;
@@ -140,6 +160,25 @@ function readArguments(stated: Json): Arguments {
   return made.size ? made : "free";
 }
 
+function readRowsEntry(stated: Json): RowsEntry {
+  const named = mapOf("rows", stated, isFree, (constraint) => readConstraint(constraint));
+  const rule = new Map([...named].filter(([, { kind }]) => kind !== "any"));
+  return { json: stated as JsonObject, named, rule };
+}
+
+/** By pattern. An entry that says something names what those over it name (15.14). */
+function readRows(value: Json): ReadonlyMap<string, RowsEntry> {
+  const made = filled("rows", mapOf("rows", value, isPattern, readRowsEntry));
+  for (const [pattern, { named }] of made) {
+    if (named.size === 0) continue;
+    for (const wider of above(pattern)) {
+      const over = made.get(wider)?.named ?? new Map<string, Constraint>();
+      if (![...over.keys()].every((column) => named.has(column))) throw bad("rows");
+    }
+  }
+  return made;
+}
+
 export function readKey(value: Json): Bytes {
   const key = b64exact(value, 32);
   if (!key || !isSigningKey(key)) throw bad("key");
@@ -156,6 +195,7 @@ const READERS: { readonly [K in Key]: (value: Json) => Said[K] } = {
       "columns",
       mapOf("columns", value, isPattern, (list) => names(listOf("columns", list, isFree))),
     ),
+  rows: readRows,
   tools: (value) => mapOf("tools", value, isPattern, readArguments),
   where: (value) =>
     filled(
@@ -198,6 +238,7 @@ const DOMAINS: Readonly<Record<string, Domain>> = {
   operations: "data",
   allow: "data",
   columns: "data",
+  rows: "data",
   tools: "tool",
 };
 
@@ -261,7 +302,14 @@ const onTable = ({ operation, table }: Stated): string =>
 
 const LATE: {
   readonly [
-    K in "allow" | "budget" | "columns" | "operations" | "tables" | "tools" | "where"
+    K in | "allow"
+      | "budget"
+      | "columns"
+      | "operations"
+      | "rows"
+      | "tables"
+      | "tools"
+      | "where"
   ]: LateCheck<K>;
 } = {
   allow: (allow, access) => {
@@ -284,6 +332,10 @@ const LATE: {
   },
   operations: (permitted, access) =>
     lists(permitted, access.operation!) ? undefined : refuse("operation", onTable(access)),
+  rows: (rows, access) => {
+    const entry = decided(rows, access.table!, undefined);
+    return entry?.rule.size ? rowsProhibit(entry, access) : undefined;
+  },
   tables: (tables, access) =>
     matches(tables, access.table!) ? undefined : refuse("table", onTable(access)),
   tools: (tools, access) => {
@@ -302,6 +354,39 @@ const LATE: {
     return undefined;
   },
 };
+
+/** What an operation touches; any other may touch both (15.13). */
+const TOUCHED: ReadonlyMap<string, readonly ("row" | "becomes")[]> = new Map([
+  ["select", ["row"]],
+  ["delete", ["row"]],
+  ["insert", ["becomes"]],
+]);
+const BOTH = ["row", "becomes"] as const;
+
+/** Conditions that were held have the entry among them; rows satisfy it (15.13). */
+function rowsProhibit({ json, rule }: RowsEntry, access: Stated): Reason | undefined {
+  const rows = `rows of table ${access.table} are restricted`;
+  if (access.rows) {
+    const entry = canonical(json);
+    return access.rows.some((condition) => canonical(condition) === entry)
+      ? undefined
+      : refuse("row", `${rows}, and this condition is not among those that were held`);
+  }
+  const touched = TOUCHED.get(access.operation!) ?? BOTH;
+  if (touched.some((fact) => access[fact] === undefined) || !touched.some((fact) => access[fact])) {
+    return refuse("row", `${rows}: to ${access.operation} has to state ${touched.join(" and ")}`);
+  }
+  for (const row of [access.row, access.becomes]) {
+    for (const [column, constraint] of row ? rule : []) {
+      const value = row!.get(column);
+      if (value === undefined || !satisfies(constraint, value)) {
+        const what = value === undefined ? "is not stated" : "is not what it must be";
+        return refuse("row", `column ${column} of table ${access.table} ${what}`);
+      }
+    }
+  }
+  return undefined;
+}
 
 /** A closed world (15.5): each argument stated is named, each named is stated or optional. */
 function argumentProhibits(

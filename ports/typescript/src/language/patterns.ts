@@ -3,7 +3,7 @@
 import { byCodePoint } from "../format/bytes.js";
 
 /** The keys that match a name, or hold for all of a pattern: the most specific first. */
-function* above(name: string): Generator<string> {
+export function* above(name: string): Generator<string> {
   yield name;
   if (name === "*") return;
   const end = name.endsWith(".*") ? name.length - 3 : name.length;

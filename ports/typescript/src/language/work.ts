@@ -44,12 +44,14 @@ const mapAt = (stated: JsonObject, key: string): JsonObject => {
   return isObject(found) ? found : new Map<string, Json>();
 };
 
+const restricts = (constraint: Json): boolean => isObject(constraint) && !constraint.has("any");
+
 /** Each constraint with the value that it looks at, where that is stated. `any` looks at none. */
 function* constrained(rules: Json | undefined, values: JsonObject): Generator<[Json, Json]> {
   if (!isObject(rules)) return;
   for (const [name, constraint] of rules) {
     const value = values.get(name);
-    if (value !== undefined && isObject(constraint) && !constraint.has("any")) {
+    if (value !== undefined && restricts(constraint)) {
       yield [constraint, value];
     }
   }
@@ -63,6 +65,11 @@ function* looked(stated: JsonObject, access: Stated): Generator<[Json | undefine
     yield [stated.get("operations"), operation!];
     yield [decided(mapAt(stated, "allow"), table, undefined), operation!];
     if (columns) yield [decided(mapAt(stated, "columns"), table, undefined), [...columns]];
+    const entry = decided(mapAt(stated, "rows"), table, undefined);
+    if (access.rows && isObject(entry) && [...entry.values()].some(restricts)) {
+      yield [entry, access.rows as Json];
+    }
+    for (const row of [access.row, access.becomes]) if (row) yield* constrained(entry, row);
   }
   if (tool !== undefined) {
     yield* constrained(decided(mapAt(stated, "tools"), tool, undefined), access.arguments);
@@ -71,9 +78,11 @@ function* looked(stated: JsonObject, access: Stated): Generator<[Json | undefine
 }
 
 /** No less than the size of all that one link can look at: sooner had than what each looks at. */
-function sizeOfAll({ table, operation, columns, arguments: args, attributes }: Stated): number {
+function sizeOfAll(access: Stated): number {
+  const { table, operation, columns, arguments: args, attributes, row, becomes, rows } = access;
   const names = sizeOf(table ?? "") + 2 * sizeOf(operation ?? "");
-  return names + sizeOf([...(columns ?? [])]) + sizeOf(args) + sizeOf(attributes);
+  const ofRows = sizeOf(row ?? "") + sizeOf(becomes ?? "") + sizeOf([...(rows ?? [])]);
+  return ofRows + names + sizeOf([...(columns ?? [])]) + sizeOf(args) + sizeOf(attributes);
 }
 
 /** Is it more than a decision may be? Without an access nothing is looked at. */

@@ -42,6 +42,7 @@ const TABLE = {
   table: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this table is not among the tables of this task."],
   operation: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this operation on this table."],
   column: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: some of the columns asked for in this table."],
+  row: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: some of the rows of this table."],
   tool: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this tool is not among the tools of this task."],
   argument: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this tool with these arguments."],
   attribute: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted under the present conditions."],

@@ -21,6 +21,7 @@ import {
   isOwn,
   ownValue,
   readCaveat,
+  type RowRule,
   type Said,
   type Vocabulary,
 } from "../language/caveats.js";
@@ -31,6 +32,7 @@ import {
   type Constraint,
   type Scalar,
 } from "../language/constraints.js";
+import { rightsAt } from "../language/rights.js";
 import { startOf, type Lineage } from "../language/lineage.js";
 import { isTooMuchCounted, type AnyLink, type Link } from "../language/links.js";
 import { signerKey, type Signer } from "../proof.js";
@@ -54,6 +56,8 @@ export interface Caveats {
   readonly operations?: Names | undefined;
   readonly allow?: By<Names> | undefined;
   readonly columns?: By<Names> | undefined;
+  /** By pattern of a table, a constraint for each column: only such rows exist. */
+  readonly rows?: By<By<ConstraintJson>> | undefined;
   readonly tools?: By<By<ConstraintJson>> | undefined;
   readonly where?: By<ConstraintJson> | undefined;
   readonly uses?: number | undefined;
@@ -136,6 +140,22 @@ const where: Read = (given, _means, held) => {
   );
 };
 
+const rows: Read = (given, _means, held) => {
+  const stated = tidy(given);
+  if (!isObject(stated)) return stated;
+  return new Map(
+    [...stated].map(([pattern, entry]): [string, Json] => {
+      if (!isObject(entry)) return [pattern, entry];
+      const rule: RowRule = held.data ? rightsAt(held.data, pattern).rows : new Map();
+      const made = [...entry].map(([column, json]): [string, Json] => [
+        column,
+        completed(json, rule.get(column) ?? ANYTHING),
+      ]);
+      return [pattern, new Map(made)];
+    }),
+  );
+};
+
 const tools: Read = (given, _means, held) => {
   const stated = tidy(given);
   if (!isObject(stated)) return stated;
@@ -158,6 +178,7 @@ const KEYWORDS: Readonly<Record<string, readonly [key: string, read: Read]>> = {
   operations: ["operations", asGiven],
   allow: ["allow", asGiven],
   columns: ["columns", asGiven],
+  rows: ["rows", rows],
   tools: ["tools", tools],
   where: ["where", where],
   uses: ["uses", asGiven],
@@ -258,7 +279,7 @@ function restrictions(terms: Terms, means: Means, holding: Holding): JsonObject 
   return stated;
 }
 
-const DOMAIN_KEYS = ["tables", "operations", "allow", "columns", "tools"];
+const DOMAIN_KEYS = ["tables", "operations", "allow", "columns", "rows", "tools"];
 
 /** The JSON of a new link; empty if nothing is asked for. */
 export function compose(terms: Terms, means: Means, holding: Holding): JsonObject {

@@ -15,7 +15,7 @@ import { meansOf, readClock, type Means } from "./means.js";
 import { Token } from "./token.js";
 
 const DEFAULT_LIFE = 900;
-const OF_TABLES = ["tables", "operations", "allow", "columns"];
+const OF_TABLES = ["tables", "operations", "allow", "columns", "rows"];
 
 export type Minting = Omit<Caveats, "task" | "expiresAt"> & {
   readonly subject: string;

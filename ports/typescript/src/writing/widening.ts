@@ -24,11 +24,13 @@ import {
   sortedNames,
   type Arguments,
   type Names,
+  type RowsEntry,
   type Said,
   type Vocabulary,
 } from "../language/caveats.js";
 import {
   ANYTHING,
+  NOTHING,
   constraintJson,
   isNothing,
   meetConstraints,
@@ -45,6 +47,7 @@ import {
   rightsAt,
   rightsJson,
   rightsOf,
+  rightsTo,
   sameMap,
   sameNames,
   type RightsMap,
@@ -111,6 +114,7 @@ function* excesses(held: Capability, asked: Asked, vocabulary: Vocabulary): Gene
   if (held.data) {
     yield* pairsBeyond(held.data, said);
     yield* columnsBeyond(held.data, said.columns);
+    yield* rowsBeyond(held.data, said.rows);
   }
   yield* toolsBeyond(held.tool, said.tools);
   yield* whereBeyond(held.where, said.where);
@@ -213,7 +217,7 @@ function* pairsBeyond(held: RightsMap, said: Partial<Said>): Generator<Excess> {
   else if (operations) yield* operationsBeyond(held, operations);
 }
 
-/** Every pair that they say together is held, columns aside (23.4). */
+/** Every pair that they say together is held, columns and rows aside (23.4). */
 function* pairBeyond(
   held: RightsMap,
   { tables, operations, allow }: Partial<Said>,
@@ -224,7 +228,7 @@ function* pairBeyond(
     ...(allow && { allow }),
   });
   const bare = new Map(
-    [...held].map(([key, rights]) => [key, { operations: rights.operations, columns: undefined }]),
+    [...held].map(([key, rights]) => [key, rightsTo(rights.operations)]),
   );
   const both = meetRights(wanted, bare);
   if (sameMap(both, wanted)) return;
@@ -297,6 +301,40 @@ function* columnsBeyond(
   }
   if (beyond.size) {
     yield excess("columns", left.size ? left : undefined, `columns at ${[...beyond].join(", ")}`);
+  }
+}
+
+/** Wherever any operation is held, each column that is asked for is within what is held (23.21). */
+function* rowsBeyond(
+  held: RightsMap,
+  wanted: ReadonlyMap<string, RowsEntry> | undefined,
+): Generator<Excess> {
+  if (!wanted) return;
+  const left = new Map<string, Json>();
+  const beyond = new Set<string>();
+  let isSome = false;
+  for (const pattern of wanted.keys()) {
+    const places = within(pattern, held, wanted).filter(
+      (key) => !isEmpty(rightsAt(held, key).operations),
+    );
+    if (places.length === 0) beyond.add(pattern);
+    for (const key of places) {
+      const { rows } = rightsAt(held, key);
+      const otherwise = [...rows.values()].some(isNothing) ? NOTHING : ANYTHING;
+      const here = new Map<string, Json>();
+      let isNone = false;
+      for (const [column, wish] of decided(wanted, key, undefined)!.named) {
+        const both = meetConstraints(rows.get(column) ?? otherwise, wish);
+        if (!sameConstraint(both, normalConstraint(wish))) beyond.add(key);
+        isNone ||= isNothing(both);
+        here.set(column, constraintJson(both));
+      }
+      isSome ||= !isNone;
+      left.set(key, here);
+    }
+  }
+  if (beyond.size) {
+    yield excess("rows", isSome ? left : undefined, `rows at ${[...beyond].join(", ")}`);
   }
 }
 
