@@ -275,6 +275,10 @@ BROKEN = {
 @pytest.mark.parametrize("how", BROKEN)
 def test_without_its_key_nothing_is_sent_and_nothing_is_taken_of_a_budget(world: World, how: str, caplog: pytest.LogCaptureFixture) -> None:
     text = world.token(budget={"usd_cents": 500}).present(audience="payments")
+    # It has read the key before: what it keeps is not used any more either.
+    with world.client(text) as client:
+        assert client.get("/payments/v1/refunds/re_1").status_code == 200
+    world.service.requests.clear()
     BROKEN[how](world.folder / "key")
     answer = world.refund(text)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5") and not world.service.requests

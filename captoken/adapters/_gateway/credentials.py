@@ -93,13 +93,14 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         self._secret: Secret | None = None
 
     async def read(self) -> Secret:
         try:
             found = os.stat(self._path)
-            looks = (found.st_mtime_ns, found.st_size, found.st_ino)
+            # With its rights: one that others can read by now is not a key any more.
+            looks = (found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino)
             if self._secret is None or looks != self._seen:
                 self._secret = None
                 self._secret = checked(read_private(self._path).decode("ascii").strip())
