@@ -34,6 +34,7 @@ from captoken.adapters._gateway.credentials import Secret, Unavailable
 from captoken.adapters._gateway.opening import Configuration, Service, configured, stores
 from captoken.adapters._gateway.reading import Asked, NoOperation, check_framing
 from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
+from captoken.adapters._gateway.strict import bad
 from captoken.adapters._gateway.upstream import (
     Answer,
     Broken,
@@ -250,6 +251,7 @@ class _Door:
         asked = await self._asked(grant, scope, body)
         if not is_bounded(asked.access):
             raise Denied(await grant.deny(*TOO_LARGE))
+        await _check_said(grant, asked)
         # Before anything is taken of a budget: without the key nothing can be sent.
         try:
             secret = await self._service.source.read()
@@ -362,6 +364,18 @@ class _Door:
         rest = value.removeprefix(whole)
         fits = value.startswith(whole) and rest[:1] in ends
         return self._outside + rest if fits else value
+
+
+async def _check_said(grant: AsyncGrant, asked: Asked) -> None:
+    """Raise RequestError, where a budget counts by an argument that the request does not say.
+
+    A cost that the operation itself does not state is no fault of the request's: `reserve` says so.
+    """
+    if not asked.unsaid or (await grant.recheck([asked.access])).code != "cost_unstated":
+        return
+    if (await grant.recheck([asked.costing_nothing])).code != "cost_unstated":
+        await grant.deny("argument", asked.unsaid_text, asked.access)
+        raise bad(asked.unsaid_text)
 
 
 def _unanswered(began: bool, status: int, text: str) -> Exception:

@@ -216,7 +216,9 @@ def explain(
         return _refused(f"refused, {problem.status}: {problem.text}", as_json)
     decision: Decision | None = None
     if token_file is not None:
-        decision = _decision(found, service, asked, token_file)
+        decision, is_said = _decision(found, service, asked, token_file)
+        if not is_said:
+            return _refused(f"refused, 400: {asked.unsaid_text}", as_json)
     if as_json:
         say_json(_explained(asked, decision))
     else:
@@ -267,13 +269,23 @@ def _given(
     return body, headers
 
 
-def _decision(found: Configuration, service: Service, asked: Asked, token: str) -> Decision:
-    """What a token says to it. Stores are looked at, and nothing counts."""
+def _decision(
+    found: Configuration, service: Service, asked: Asked, token: str
+) -> tuple[Decision, bool]:
+    """What a token says to it, and whether it says what a budget counts by.
+
+    Stores are looked at, and nothing counts.
+    """
     from captoken.adapters._gateway.opening import stores
 
-    with stores(found) as parts:
+    with stores(found, readonly=True) as parts:
         verifier = parts.verifier(service.name).blocking
-        return verifier.explain(files.token_text(token), asked.access)
+        text = files.token_text(token)
+        decision = verifier.explain(text, asked.access)
+        is_said = decision.code != "cost_unstated" or not asked.unsaid
+        if not is_said:
+            is_said = verifier.explain(text, asked.costing_nothing).code == "cost_unstated"
+    return decision, is_said
 
 
 def _explained(asked: Asked, decision: Decision | None) -> dict[str, Any]:
@@ -300,9 +312,8 @@ def _say_explained(service: Service, asked: Asked, decision: Decision | None) ->
         say(f"  {argument} = {value!r}")
     for unit, amount in asked.access.cost.items():
         say(f"  costs {amount} {unit}")
-    unstated = asked.operation.cost.keys() - asked.access.cost.keys()
-    for unit in sorted(unstated):
-        say(f"  says no {unit}: a token with such a budget does not permit it")
+    for unit, argument in asked.unsaid.items():
+        say(f"  says no {argument}: with a budget of {unit} it is refused")
     outgoing = asked.outgoing
     parts = urlsplit(service.url)
     say("", f"sent to {parts.scheme}://{parts.netloc}, with its key:")

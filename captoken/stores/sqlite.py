@@ -72,8 +72,9 @@ class SQLiteStore:
     may share a file; the overlay has one of its own.
 
     To open one makes none: `create` does, once. What is not there, or is another file than the one
-    that was opened, is a StoreError. A clock that was once far ahead has raised the floors for
-    good: stop the servers, and make a new file.
+    that was opened, is a StoreError. With `readonly=True` it is for looking alone: what is to be
+    written is a StoreError. A clock that was once far ahead has raised the floors for good: stop
+    the servers, and make a new file.
     """
 
     _schema: ClassVar[tuple[str, ...]] = ()
@@ -84,11 +85,17 @@ class SQLiteStore:
     # What it says of itself, and has to say to be opened.
     _version: ClassVar[Schema]
 
-    # How SQLite keeps what is being written, and in which mode it opens the file.
+    # How SQLite keeps what is being written.
     _journal: str = "wal"
-    _access: str = "rw"
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        readonly: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._access = "ro" if readonly else "rw"
         self._path = os.path.abspath(os.fspath(path))
         self._where = _where(path)  # for messages
         self._shown = shown_file(os.fspath(path))
@@ -418,9 +425,10 @@ class SQLiteReplayStore(SQLiteStore):
         path: str | os.PathLike[str],
         *,
         limit: int = 1_000_000,
+        readonly: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(path, timeout=timeout)
+        super().__init__(path, readonly=readonly, timeout=timeout)
         self._limit = limit
 
     @classmethod
@@ -548,9 +556,10 @@ class SQLiteLedger(SQLiteStore):
         path: str | os.PathLike[str],
         *,
         shared: bool = False,
+        readonly: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(path, timeout=timeout)
+        super().__init__(path, readonly=readonly, timeout=timeout)
         self.shared = shared
 
     @classmethod
@@ -734,16 +743,6 @@ class SQLiteSnapshots(SQLiteStore):
         """,
         "create index overlay_deltas_by_mark on overlay_deltas (after)",
     )
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        readonly: bool = False,
-        timeout: float = TIMEOUT,
-    ) -> None:
-        self._access = "ro" if readonly else "rw"
-        super().__init__(path, timeout=timeout)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> Self:

@@ -184,13 +184,28 @@ def test_a_cost_that_cannot_be_read_is_never_zero(world: World, amount: str) -> 
     assert answer.status_code in (400, 403) and not world.service.requests
 
 
-def test_a_cost_that_is_left_out_is_not_stated(world: World) -> None:
+@pytest.mark.parametrize("said", [{}, {"amount": "-1"}])
+def test_an_amount_that_a_budget_counts_by_has_to_be_said(world: World, said: dict[str, str]) -> None:
     """A service may refund all there is when no amount is said."""
     token = world.token(budget={"usd_cents": 1000}).present(audience="payments")
     with world.client(token) as client:
-        answer = client.post("/payments/v1/refunds", data={"charge": "ch_1"})
-        assert (answer.status_code, answer.json()["code"]) == (403, "cost_unstated")
+        answer = client.post("/payments/v1/refunds", data={"charge": "ch_1", **said})
+        told = "Say 'amount', a whole number of 0 or more: a budget of the token counts by it."
+        assert (answer.status_code, answer.json()["detail"]) == (400, told)
+        assert "retry" not in answer.json()
         assert client.get("/payments/v1/refunds/re_1").status_code == 200
+    assert world.decided == ["argument", "allowed"] and len(world.service.requests) == 1
+
+
+def test_whose_fault_a_missing_cost_is(world: World) -> None:
+    """The request's, where its argument would have been the cost. Without a budget, none is asked for."""
+    narrow = world.token(tools={"payments.refunds.get": {}}, budget={"usd_cents": 1000})
+    foreign = world.token(budget={"eur_cents": 1000})
+    free = world.token()
+    for token, code in ((narrow, "argument"), (foreign, "cost_unstated"), (free, "allowed")):
+        with world.client(token.present(audience="payments")) as client:
+            client.post("/payments/v1/refunds", data={"charge": "ch_1"})
+        assert world.decided[-1] == code
 
 
 def basic(text: str) -> str:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from captoken._format.encoding import MAX_INTEGER
+from captoken._format.errors import StoreError
 from captoken.adapters._gateway import strict, written
 from captoken.adapters._gateway.described import load
 from captoken.adapters._gateway.opening import Configuration, configured, stores
@@ -133,6 +134,20 @@ def test_stores_are_opened_by_what_the_file_says(tmp_path: Path) -> None:
     other = configured(file(tmp_path, WHOLE.replace('ledger = "used.db"', 'overlay = "overlay.db"')))
     with pytest.raises(ValueError, match=r"gateway\.operators"), stores(other):
         pass
+
+
+def test_a_dry_run_stands_beside_a_gateway_that_runs(tmp_path: Path) -> None:
+    """It opens nothing to write: neither the trail, which has one writer, nor the ledger."""
+    Keyring.generate().save(tmp_path / "keyring.json")
+    text = WHOLE.replace('"used.db"', '"used.db"\nreplays = "proofs.db"\ntrail = "trail.jsonl"')
+    found = configured(file(tmp_path, text))
+    with pytest.raises(StoreError, match="is not there"), stores(found, readonly=True):
+        pass
+    assert not list(tmp_path.glob("*.db")) and not (tmp_path / "trail.jsonl").exists()
+    with stores(found, create=True), stores(found, readonly=True) as beside:
+        assert not beside.verifier("shop").blocking.explain("cap1_", None)
+        with pytest.raises(StoreError, match="readonly=True, and is not written"):
+            beside.ledger.settle(b"0" * 32, None, 0)
 
 
 # --- operations -----------------------------------------------------------------------------------

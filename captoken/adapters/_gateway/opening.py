@@ -329,21 +329,34 @@ class Opened(NamedTuple):
     ledger: Any
 
 
+class _How(NamedTuple):
+    """How stores that are files are opened."""
+
+    create: bool
+    readonly: bool
+
+
 @contextmanager
-def stores(found: Configuration, *, create: bool = False) -> Generator[Opened]:
+def stores(
+    found: Configuration, *, create: bool = False, readonly: bool = False
+) -> Generator[Opened]:
     """Keys and stores of a file, opened; with `create`, its files are made, where they are not.
+
+    With `readonly` nothing is written, and the trail is not opened: for a dry run, beside a gateway
+    that runs.
 
     Raises what opening them raises: KeyringError, StoreError, AuditError, ValueError.
     """
     stated = found.file.gateway
     keyring = Keyring.load(found.folder / stated.keyring)
+    how = _How(create, readonly)
     with ExitStack() as stack:
         ledger = _store(
-            found, stated.ledger, SQLiteLedger, MemoryLedger, create, stack, shared=stated.shared
+            found, stated.ledger, SQLiteLedger, MemoryLedger, how, stack, shared=stated.shared
         )
-        replays = _store(found, stated.replays, SQLiteReplayStore, MemoryReplayStore, create, stack)
+        replays = _store(found, stated.replays, SQLiteReplayStore, MemoryReplayStore, how, stack)
         trail = None
-        if stated.trail is not None:
+        if stated.trail is not None and not readonly:
             file = stack.enter_context(TrailFile(found.folder / stated.trail))
             key = stated.trail_key
             signing = None if key is None else AuditKey.load(found.folder / key)
@@ -369,7 +382,7 @@ def _store(
     url: str | None,
     kind: Any,
     in_memory: Any,
-    create: bool,
+    how: _How,
     stack: ExitStack,
     **facts: Any,
 ) -> Any:
@@ -382,8 +395,10 @@ def _store(
     if scheme in ("postgresql", "valkey", "valkeys"):
         return _on_server(url, scheme, kind is SQLiteLedger, facts)
     path = found.folder / (rest if scheme == "sqlite" else url)
-    make = kind.create if create and not path.exists() else kind
-    store = make(path, **facts)
+    if how.create and not path.exists():
+        store = kind.create(path, **facts)
+    else:
+        store = kind(path, readonly=how.readonly, **facts)
     stack.callback(store.close)
     return store
 

@@ -13,8 +13,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 from captoken._format import primitives
 from captoken._format.encoding import b64encode
+from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._language.bounds import USER_AGENT_CHARS
 from captoken.adapters._gateway import strict, written
@@ -109,6 +112,25 @@ class Asked(NamedTuple):
 
     # The agent's key against doing it twice, or nothing.
     once: bytes
+
+    @property
+    def unsaid(self) -> dict[str, str]:
+        """By unit: the argument that a cost is of, and that says no whole number of 0 or more."""
+        cost = self.operation.cost.items()
+        stated = self.access.cost
+        return {unit: price.argument or "" for unit, price in cost if unit not in stated}
+
+    @property
+    def unsaid_text(self) -> str:
+        """What the agent has to say, for whoever reads the refusal."""
+        said = " and ".join(map(shown, sorted({*self.unsaid.values()})))
+        return f"Say {said}, a whole number of 0 or more: a budget of the token counts by it."
+
+    @property
+    def costing_nothing(self) -> Access:
+        """The same access, if what is unsaid cost nothing: to see whose fault a missing cost is."""
+        cost = {**self.access.cost, **dict.fromkeys(self.unsaid, 0)}
+        return structs.replace(self.access, cost=cost)
 
     def key_of(self, holder: str) -> bytes:
         """The key that goes out, by which the service knows a retry of this very request.
