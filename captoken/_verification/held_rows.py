@@ -47,14 +47,13 @@ def judge_rows(
     return decision, tuple(map(decode_json, conditions))
 
 
-def _entries(genuine: AuthenticatedToken, facts: Facts) -> Iterator[Link]:
+def _entries(genuine: AuthenticatedToken, facts: Facts) -> list[Link]:
     """The links of the overlay's entries that are on the token now."""
     overlay = facts.overlay
-    if overlay is not None and overlay.touches(genuine.selected_by.keys):
-        for entry in overlay.on(genuine.selected_by, facts.now):
-            link = overlay.link(entry)
-            if link is not None:
-                yield link
+    if overlay is None or not overlay.touches(genuine.selected_by.keys):
+        return []
+    links = map(overlay.link, overlay.on(genuine.selected_by, facts.now))
+    return [link for link in links if link is not None]
 
 
 def _said(links: Iterable[Link], table: str) -> Iterator[bytes]:
