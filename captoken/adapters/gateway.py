@@ -25,6 +25,7 @@ from binascii import Error as NoBase64
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded
 from captoken._verification.decision import Denied
@@ -226,6 +227,7 @@ class _Door:
         self._outside = f"{origin}/{service.name}".encode()
         self.upstream = Upstream(service.url, timeout=timeout, ca=service.ca)
         self._inside = service.url.rstrip("/").encode()
+        self._base = urlsplit(service.url).path.rstrip("/").encode()
         self._guarded = CaptokenMiddleware(
             self._judge, verifier, origin=origin, realm=service.name, max_body=max_body
         )
@@ -334,6 +336,8 @@ class _Door:
         coding = [value.lower() for name, value in answer.headers if name == b"content-encoding"]
         if coding not in ([], [b"identity"], [b"gzip"]):
             raise Broken("the answer has a coding that was not asked for")
+        if answer.status > 599:
+            raise Broken("the answer has a status that is none")
         if answer.status == 401:
             # Whoever asks can do nothing about it: it is the gateway's key that is not taken.
             self._service.source.forget()
@@ -355,15 +359,14 @@ class _Door:
 
     def _seen_from_outside(self, name: bytes, value: bytes) -> bytes:
         """An address of the service, as its clients reach it here."""
-        if name != b"link" and value.startswith(b"/") and not value.startswith(b"//"):
-            return b"/" + self._service.name.encode() + value
-        whole = self._inside
-        ends = (b"/", b"?", b"#", b">", b"")
+        whole, outside = self._inside, self._outside
         if name == b"link":
-            return value.replace(b"<" + whole + b"/", b"<" + self._outside + b"/")
+            return value.replace(b"<" + whole + b"/", b"<" + outside + b"/")
+        if value.startswith(b"/") and not value.startswith(b"//"):
+            whole, outside = self._base, b"/" + self._service.name.encode()
         rest = value.removeprefix(whole)
-        fits = value.startswith(whole) and rest[:1] in ends
-        return self._outside + rest if fits else value
+        fits = value.startswith(whole) and rest[:1] in (b"/", b"?", b"#", b">", b"")
+        return outside + rest if fits else value
 
 
 async def _check_said(grant: AsyncGrant, asked: Asked) -> None:
@@ -432,6 +435,8 @@ async def _decoded(answer: Answer) -> AsyncIterator[bytes]:
             while piece:
                 yield stream.decompress(piece, _PIECE)
                 piece = stream.unconsumed_tail
+                if stream.unused_data:
+                    raise Broken("something stands behind what is compressed")
     except zlib.error:
         raise Broken("the answer is not in the coding that it names") from None
     if not stream.eof:

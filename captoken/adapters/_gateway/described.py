@@ -34,6 +34,12 @@ from captoken.adapters._gateway.shapes import (
     Shape,
 )
 
+# Schemas of one operation. One that refers to itself many times would have no end.
+_SCHEMAS = 20_000
+
+# In a description these are no parameters (OpenAPI, "Parameter Object").
+_IGNORED = ("content-type", "authorization")
+
 _SCALARS = {
     "string": "string",
     "integer": "integer",
@@ -107,6 +113,7 @@ class _Reader:
         self._document = document
         self._service = service
         self._lists = lists
+        self._left = _SCHEMAS
 
     def operation(self, method: str, path: str, item: dict[str, Any]) -> Operation:
         """One operation. Raises ValueError for what cannot be said exactly."""
@@ -115,13 +122,19 @@ class _Reader:
         if not isinstance(called, str):
             raise ValueError("it has no operationId: name it in the file")
         template = template_of(path)
+        self._left = _SCHEMAS
         places: dict[str, dict[str, Shape]] = {"path": {}, "query": {}, "header": {}, "cookie": {}}
         for parameter in [*item.get("parameters", ()), *stated.get("parameters", ())]:
             one = self._resolved(parameter)
             style = one.get("style")
             if style not in (None, "simple", "form", "deepObject"):
                 raise ValueError(f"parameter {shown(one['name'])} has the style {shown(style)}")
-            places[one["in"]][one["name"]] = self._shape(one.get("schema"), 0)
+            shape = self._shape(one.get("schema"), 0)
+            in_one = one["in"] == "query" and one.get("explode") is False
+            if in_one and not isinstance(shape, Scalar):
+                raise ValueError(f"parameter {shown(one['name'])} is several values in one field")
+            if one["in"] != "header" or one["name"].lower() not in _IGNORED:
+                places[one["in"]][one["name"]] = shape
         own = {n: s for n, s in places["path"].items() if isinstance(s, Scalar)}
         body, opaque = self._body(stated.get("requestBody"))
         return Operation(
@@ -171,6 +184,9 @@ class _Reader:
         """The shape of a schema. What is not plain is one argument, which only `any` permits."""
         if stated is None or depth > DEEPEST:
             return ANY
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"it has more than {_SCHEMAS} schemas")
         schema = self._resolved(stated)
         if not schema.keys().isdisjoint(("oneOf", "anyOf", "allOf", "not")):
             return ANY

@@ -32,6 +32,7 @@ from captoken.adapters._gateway.operations import (
     Operation,
     Price,
     Table,
+    check_headers,
     made,
     path_shapes,
     template_of,
@@ -188,21 +189,19 @@ def _check_tokens(tokens: tuple[str, ...]) -> None:
             raise ValueError("a token stands as bearer, basic, scheme:NAME or header:NAME")
 
 
-_OWN_HEADERS = ("authorization", "host", "content-length", "transfer-encoding", "cookie")
-
-
 def _check_headers(stated: StatedService) -> None:
     for name, what in stated.headers.items():
         if not is_token(name) or not what.isascii() or not what.isprintable():
             raise ValueError(f"{name!r} is no header, or its value is not visible ASCII")
-        if name.lower() in _OWN_HEADERS:
-            raise ValueError(f"{name} is the gateway's own")
+        if what != what.strip():
+            raise ValueError(f"{name!r} has a space at an end: only visible ASCII stands there")
+    check_headers((*stated.headers, *filter(None, [stated.idempotency])))
 
 
 def _check_place(table: Table, rules: HeaderRules, writer: Writer) -> None:
     """Raise ValueError where a client could put something in the place of the key."""
     header = writer.header.encode()
-    taken = header in rules.arguments or header in rules.fixed
+    taken = header in (*rules.arguments, *rules.fixed, rules.idempotency or None)
     for each in table.operations.values():
         taken = taken or writer.header in each.headers or writer.field in each.query.members
     if taken:

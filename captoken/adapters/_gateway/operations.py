@@ -26,6 +26,28 @@ LISTS: Final = ("repeat", "brackets", "indices")
 JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"
 
+# What the gateway itself writes, or what is of one connection: no argument, whatever is declared.
+OWN_HEADERS: Final = frozenset(
+    (
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
 # A parameter whose value is a path: it takes all segments that are left.
 SEGMENTS: Final = Scalar("segments")
 
@@ -102,6 +124,7 @@ def made(operation: Operation) -> Operation:
     Raises ValueError for what cannot be told apart.
     """
     names.segmented(operation.tool, "tool")
+    check_headers(operation.headers)
     places: dict[str, list[str]] = {}
     every = [("path", dict[str, Shape](operation.path)), *_top_level(operation)]
     for place, members in every:
@@ -124,6 +147,13 @@ def made(operation: Operation) -> Operation:
                 f"it has {known}"
             )
     return whole
+
+
+def check_headers(names_of: Iterable[str]) -> None:
+    """Raise ValueError for a header that is the gateway's own."""
+    for name in names_of:
+        if name.lower() in OWN_HEADERS:
+            raise ValueError(f"{name} is the gateway's own")
 
 
 def _check_template(operation: Operation) -> None:
@@ -152,6 +182,7 @@ class _Node:
 
     def __init__(self) -> None:
         self.literal: dict[str, _Node] = {}
+        self.folded: set[str] = set()
         self.named: _Node | None = None
 
         # By the method.
@@ -161,6 +192,7 @@ class _Node:
     def after(self, segment: str) -> _Node:
         """The node behind a segment of a template, which is made where there is none."""
         if placeholder(segment) is None:
+            self.folded.add(segment.casefold())
             return self.literal.setdefault(segment, _Node())
         if self.named is None:
             self.named = _Node()
@@ -213,6 +245,8 @@ def _found(node: _Node, method: str, segments: list[str], at: int) -> Operation 
         return node.here.get(method)
     # A template is gone through once, whatever the path is: each node has one way to it.
     literal = node.literal.get(segments[at])
+    if literal is None and segments[at].casefold() in node.folded:
+        return None  # a service that does not tell case apart takes it for the literal one
     found = None if literal is None else _found(literal, method, segments, at + 1)
     if found is None and node.named is not None and segments[at]:
         found = _found(node.named, method, segments, at + 1)

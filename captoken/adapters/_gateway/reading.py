@@ -188,7 +188,7 @@ class Reading:
             for name, shape in operation.path.items()
         }
         for name, value in path.items():
-            facts[operation.arguments["path", name]] = value
+            _state(facts, {operation.arguments["path", name]: value})
         query = strict.fields_value(raw_query, operation.query, operation.lists)
         if not self._reserved.isdisjoint(map(str.casefold, query)):
             raise bad("The query has a field that the gateway itself writes.")
@@ -199,7 +199,7 @@ class Reading:
             called = operation.headers.get(header.decode()) or self._rules.arguments.get(header)
             if called is not None:
                 argument = operation.arguments.get(("header", called), called)
-                facts[argument] = said.decode("ascii")
+                _state(facts, {argument: said.decode("ascii")})
         sent, kind = self._body(operation, began.given, body, facts)
         if kind:
             headers.append((b"content-type", kind))
@@ -216,12 +216,14 @@ class Reading:
         """What goes out of the headers that came, by their names. Raises RequestError."""
         out: dict[bytes, bytes] = {}
         for name, value in headers:
+            if name in self._rules.fixed:
+                continue
             taken = name in self._rules.arguments or name == self._rules.idempotency
             if taken or name.decode("latin-1") in operation.headers:
                 if name in out or _is_visible(value) is None:
                     raise bad("A header that is an argument stands there twice, or is no ASCII.")
                 out[name] = value
-            elif name in self._rules.dropped or name in self._rules.fixed:
+            elif name in self._rules.dropped:
                 continue
             elif name in _REFUSED or name.startswith(self._rules.prefixes):
                 shown = name.decode("latin-1")
@@ -230,7 +232,7 @@ class Reading:
                 first = value.partition(b",")[0].partition(b";")[0].strip()
                 out.setdefault(name, first if _is_media(first) else b"*/*")
             elif name == b"user-agent" and _is_visible(value):
-                out.setdefault(name, value[:USER_AGENT_CHARS])
+                out.setdefault(name, value[:USER_AGENT_CHARS].rstrip())
         return out
 
     def _body(
@@ -241,7 +243,7 @@ class Reading:
         if not body and (kind == "" or kind not in operation.body):
             return b"", b""
         if kind in operation.opaque:
-            facts["body.size"], facts["body.type"] = len(body), kind
+            _state(facts, {"body.size": len(body), "body.type": kind})
             return body, kind.encode()
         shape = operation.body.get(kind)
         if shape is None:
@@ -256,7 +258,7 @@ class Reading:
         if isinstance(shape, Members) and type(value) is dict:
             _add(facts, operation, "body", value, shape)
         else:
-            facts["body"] = value
+            _state(facts, {"body": value})
         return written.json_body(value), JSON.encode()
 
 
@@ -320,14 +322,22 @@ def _add(
     value: dict[str, Any],
     shape: Members,
 ) -> None:
-    """Put the arguments of one place into `facts`. Raises RequestError where two have one name."""
+    """Put the arguments of one place into `facts`. Raises RequestError as `_state` does."""
     for name, item in value.items():
         argument = operation.arguments.get((place, name), name)
         found: dict[str, Any] = {}
         taken_apart(argument, item, shape.members.get(name, ANY), found)
-        if not facts.keys().isdisjoint(found):
-            raise bad("Two parameters have one name: the operation does not list one of them.")
-        facts |= found
+        _state(facts, found)
+
+
+def _state(facts: dict[str, Any], found: dict[str, Any]) -> None:
+    """The one way into `facts`. Raises RequestError where two values have one name.
+
+    One of them would be judged, and both be sent.
+    """
+    if not facts.keys().isdisjoint(found):
+        raise bad("Two parameters have one name: the operation does not list one of them.")
+    facts |= found
 
 
 def _access(operation: Operation, facts: dict[str, Any]) -> Access:

@@ -19,7 +19,7 @@ from captoken.adapters._http.escapes import unescaped
 
 SHORTEST = 16  # characters of a key that is looked for: shorter ones stand in other texts too
 
-_json_escape = re.compile(rb"\\(?:u00([0-7][0-9A-Fa-f])|/)")
+_json_escape = re.compile(rb"\\(?:u00([0-7][0-9A-Fa-f])|([/\"\\]))")
 _begun_escape = re.compile(rb"(?:%[0-9A-Fa-f]?|\\(?:u(?:0(?:0[0-7]?)?)?)?)\Z").search
 _LONGEST_ESCAPE = len(b"\\u0073")
 
@@ -111,7 +111,7 @@ def plain(text: bytes) -> bytes:
 
 
 def _character(found: re.Match[bytes]) -> bytes:
-    return b"/" if found[1] is None else bytes((int(found[1], 16),))
+    return found[2] or bytes((int(found[1], 16),))
 
 
 def _in_base64(raw: bytes) -> list[bytes]:

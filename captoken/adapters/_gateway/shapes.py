@@ -11,6 +11,7 @@ A shape is written in the file as it looks:
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -33,13 +34,13 @@ class Listed(msgspec.Struct, frozen=True):
     item: Shape
 
 
-class Members(msgspec.Struct, frozen=True):
+class Members(msgspec.Struct, frozen=True, dict=True):
     """An object. `more` says whether members that are not declared may be there as well."""
 
     members: dict[str, Shape] = {}
     more: bool = False
 
-    @property
+    @cached_property
     def folded(self) -> frozenset[str]:
         """Its names, as a reader has them that does not tell capitals from small letters."""
         return frozenset(map(str.casefold, self.members))

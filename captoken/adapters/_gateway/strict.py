@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from math import isfinite
 from typing import Any
 
 from captoken._format.encoding import MAX_INTEGER
@@ -120,11 +121,16 @@ def json_value(body: bytes) -> Any:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
-    if len({name.casefold() for name in made}) != len(pairs):
-        raise bad("The body has a name twice in one object, perhaps in another case.")
+    _told_apart(made, len(pairs))
     if any("\x00" in name for name in made):
         raise bad("The body has NUL in a name.")
     return made
+
+
+def _told_apart(members: dict[str, Any], count: int) -> None:
+    """Raise RequestError unless so many names stay, for a reader that does not tell case apart."""
+    if len(set(map(str.casefold, members))) != count:
+        raise bad("One object has a name twice, perhaps in another case.")
 
 
 def _integer(text: str) -> int:
@@ -138,7 +144,11 @@ def _fraction(text: str) -> float:
     if len(text) > NUMBER_CHARS:
         raise bad(f"A number has more than {NUMBER_CHARS} characters.")
     value = float(text)
-    if value in (float("inf"), float("-inf")) or Decimal(repr(value)) != Decimal(text):
+    try:
+        exact = isfinite(value) and Decimal(repr(value)) == Decimal(text)
+    except InvalidOperation:
+        exact = False  # its exponent is none that a decimal has
+    if not exact:
         raise bad("A number is not exactly what a double holds: readers would round it.")
     return value or 0.0  # -0.0 is 0
 
@@ -159,7 +169,7 @@ def fitting(value: Any, shape: Shape, place: str) -> None:
             if type(value) is not dict:
                 raise bad(f"{place} is an object.")
             for name, item in value.items():
-                fitting(item, declared(name, shape, value, place), _below(place, name))
+                fitting(item, declared(name, shape, place), _below(place, name))
         case Listed():
             if type(value) is not list:
                 raise bad(f"{place} is a list.")
@@ -209,7 +219,7 @@ def _in_range(value: int, kind: str, place: str) -> None:
         raise bad(f"{place} is an integer that not all readers keep exactly.")
 
 
-def declared(name: str, shape: Members, beside: Mapping[str, Any], place: str) -> Shape:
+def declared(name: str, shape: Members, place: str) -> Shape:
     """The shape of a member of that name. Raises RequestError for a name that is not taken."""
     found = shape.members.get(name)
     if found is not None:
@@ -221,8 +231,6 @@ def declared(name: str, shape: Members, beside: Mapping[str, Any], place: str) -
         raise bad(f"{where} is no parameter of this operation.")
     if name.casefold() in _OVERRIDES:
         raise bad(f"{where} asks to take the request for another one.")
-    if any(other != name and other.casefold() == name.casefold() for other in beside):
-        raise bad(f"{where} stands there twice, in another case.")
     try:
         member(name, "a parameter")
     except ValueError:
@@ -257,19 +265,32 @@ def fields_value(raw: bytes, shape: Members, lists: str) -> dict[str, Any]:
         spelled = _name_parts(_utf8(unescaped(name), "A field"))
         if spelled is None:
             raise bad("The name of a field has brackets that do not match.")
+        if spelled[1] not in shape.members and any(map(str.isspace, spelled[1])):
+            # PHP makes an underscore of it, which may be a name that is judged.
+            raise bad("The name of a field has a space, and is not declared.")
         path = [spelled[1], *_keys(spelled[2])]
         if len(path) > DEEPEST:
             raise bad("The name of a field is nested too deeply.")
         said = _utf8(unescaped(text), "A field")
         _put(value, path, said, shape, lists)
+    _look_through(value)
     return value
+
+
+def _look_through(value: Any) -> None:
+    """Raise RequestError for a name twice in one object, at any depth."""
+    if type(value) is dict:
+        _told_apart(value, len(value))
+    for item in value.values() if type(value) is dict else value:
+        if type(item) in (dict, list):
+            _look_through(item)
 
 
 def _put(at: dict[str, Any], path: list[str], text: str, shape: Members, lists: str) -> None:
     """Put one field in its place. Raises RequestError where something else stands there."""
     name, *rest = path
     place = _plain(name, "The name of a field")
-    inner = declared(name, shape, at, "")
+    inner = declared(name, shape, "")
     if isinstance(inner, Listed):
         there = at.setdefault(name, [])
         return _put_in_list(there, rest, text, inner, lists, place)

@@ -81,7 +81,7 @@ class Upstream:
         """A connection that nobody else uses. Raises Unreachable."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_fresh:
+            if await connection.is_fresh():
                 return connection
             connection.close()
         self.opened += 1
@@ -124,11 +124,25 @@ class Connection:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADER_BYTES)
         self._since = monotonic()
 
-    @property
-    def is_fresh(self) -> bool:
-        """Can it be used again? It has not waited long, and the service has not closed it."""
-        is_open = not self._reader.at_eof() and not self._writer.is_closing()
-        return is_open and monotonic() - self._since < _IDLE_SECONDS
+    async def is_fresh(self) -> bool:
+        """Can it be used again? It has not waited long, and the service has said nothing since.
+
+        What it said unasked, or its end, would be taken for the answer to the next request.
+        """
+        # Twice: what the system has by now is in the reader after the first time.
+        quiet = await self._is_quiet() and await self._is_quiet()
+        is_open = not self._writer.is_closing()
+        return quiet and is_open and monotonic() - self._since < _IDLE_SECONDS
+
+    async def _is_quiet(self) -> bool:
+        try:
+            async with asyncio.timeout(0):
+                await self._reader.read(1)
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        return False
 
     async def send(self, outgoing: Outgoing) -> Answer:
         """Send a request, once, and read the head of its answer. Raises Broken."""
@@ -181,7 +195,9 @@ class Connection:
 
     def release(self) -> None:
         """Nobody reads on. One that was read to its end is used again; any other is closed."""
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+        done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        # What stands behind an answer is not the answer to somebody's next request.
+        if done and self._http.trailing_data == (b"", False):
             self._http.start_next_cycle()
             self._since = monotonic()
             self._upstream.keep(self)

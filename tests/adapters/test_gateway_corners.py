@@ -1,0 +1,268 @@
+"""The gateway where two things meet: names in two places, answers behind answers, keys of any characters, descriptions that mislead.
+
+Each is a class: a request, an answer or a file by which something else is sent or told than was judged.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captoken.adapters._gateway.credentials import checked
+from captoken.adapters._gateway.described import described
+from captoken.adapters._gateway.operations import FORM, JSON, Operation, Price, Table, made
+from captoken.adapters._gateway.reading import Asked, HeaderRules, NoOperation, Reading
+from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
+from captoken.adapters._gateway.shapes import ANY, Listed, Members, Scalar
+from captoken.adapters._http.exchange import RequestError
+from captoken.adapters.gateway import configured
+from tests.adapters.serving import listening, origin_of
+from tests.adapters.test_gateway import gateway
+
+AMOUNT = Members({"amount": Scalar("integer"), "n": Scalar("number"), "m": ANY}, more=True)
+
+
+def asked(operation: dict[str, Any], query: bytes = b"", body: bytes = b"", kind: str = "", **headers: str) -> Asked:
+    """What a request of one operation asks for. Raises RequestError."""
+    rules = HeaderRules.of("shop", {"Shop-Account": "argument", "Shop-Version": "1"}, ())
+    reading = Reading(Table([made(Operation(tool="shop.a", method="POST", template=("a",), **operation))]), rules, [])
+    sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    if kind:
+        sent.append((b"content-type", kind.encode()))
+    return reading.complete(reading.begin("POST", b"/a", sent), query, body)
+
+
+# --- one argument, two values ---------------------------------------------------------------------
+
+TWICE: dict[str, Any] = {
+    "header of the service and query": ({"query": Members({}, more=True)}, {"query": b"Shop-Account=evil", "shop_account": "good"}),
+    "header of the operation and query": ({"query": Members({}, more=True), "headers": {"x-a": "X-A"}}, {"query": b"X-A=evil", "x_a": "good"}),
+    "query and a body that is a list": ({"query": Members({"body": Scalar("string")}), "body": {JSON: Listed(Scalar("string"))}}, {"query": b"body=evil", "body": b'["good"]', "kind": JSON}),
+    "query and a body that is null": ({"query": Members({"body": Scalar("string")}), "body": {JSON: AMOUNT}}, {"query": b"body=evil", "body": b"null", "kind": JSON}),
+    "query and the size of an opaque body": ({"query": Members({"body": Members({"size": Scalar("integer")})}), "opaque": ("text/plain",)}, {"query": b"body[size]=99", "body": b"a", "kind": "text/plain"}),
+    "query and form": ({"query": Members({}, more=True), "body": {FORM: AMOUNT}}, {"query": b"amount=1", "body": b"amount=2", "kind": FORM}),
+}
+
+
+@pytest.mark.parametrize("where", TWICE)
+def test_no_value_takes_the_place_of_another_one(where: str) -> None:
+    """Two values by one name: the one that is judged is not the one that is sent."""
+    operation, request = TWICE[where]
+    with pytest.raises(RequestError, match="one name"):
+        asked(operation, **request)
+    assert asked(operation, **request | {"query": b""}).outgoing.query == ""
+
+
+# --- numbers, names and their number --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["1e-99999999999999999999", "0e99999999999999999999", "1e99999999999999999999", "1e-400"])
+def test_exponents_that_no_reader_can_hold_are_refused(number: str) -> None:
+    for kind, body in ((JSON, f'{{"n":{number}}}'), (JSON, f'{{"m":[{number}]}}'), (FORM, f"n={number}")):
+        with pytest.raises(RequestError, match="exactly"):
+            asked({"body": {kind: AMOUNT}}, body=body.encode(), kind=kind)
+
+
+def test_names_of_which_some_readers_make_another_name_are_refused() -> None:
+    """PHP has an underscore for a space in a field's name."""
+    refund = {"body": {FORM: Members({"refund_amount": Scalar("integer")}, more=True)}, "cost": {"cents": Price(argument="refund_amount")}}
+    for name in ("refund%20amount", "refund+amount", "refund%C2%A0amount", "refund%20amount[a]"):
+        with pytest.raises(RequestError, match="space"):
+            asked(refund, body=f"refund_amount=1&{name}=900".encode(), kind=FORM)
+    assert asked(refund, body=b"refund_amount=1&note[a%20b]=c%20d", kind=FORM).access.cost == {"cents": 1}
+
+
+@pytest.mark.parametrize("kind", [JSON, FORM])
+def test_many_names_that_are_not_declared_take_no_long_time(kind: str) -> None:
+    names = [f"name_{number}" for number in range(12_000 if kind == JSON else 1000)]
+    body = json.dumps(dict.fromkeys(names, 1)) if kind == JSON else "&".join(f"{name}=1" for name in names)
+    began = time.process_time()
+    assert len(asked({"body": {kind: AMOUNT}}, body=body.encode(), kind=kind).access.arguments or ()) == len(names)
+    assert time.process_time() - began < (1.5 if kind == JSON else 0.06)
+
+
+def test_a_name_in_another_case_is_found_wherever_it_stands() -> None:
+    for body in (b"other=1&Other=2", b"m[a]=1&m[A]=2", b"m[a][b]=1&m[a][B]=2", b"note[a][b]=1&note[a][%E1%BA%9E]=1&note[a][ss]=2"):
+        with pytest.raises(RequestError, match="another case"):
+            asked({"body": {FORM: AMOUNT}}, body=body, kind=FORM)
+    assert asked({"body": {FORM: AMOUNT}}, body=b"note[a][b]=1&note[c][B]=2", kind=FORM).outgoing.body
+
+
+def test_a_segment_that_differs_from_a_literal_one_by_case_alone_is_no_value() -> None:
+    """A service that does not tell case apart would take it for the other operation."""
+    both = [Operation(tool="s.any", method="GET", template=("a", "{x}"), path={"x": Scalar("string")}), Operation(tool="s.all", method="GET", template=("a", "export"))]
+    table = Table(map(made, both))
+    found = [table.find("GET", ["a", name]) for name in ("export", "exports", "Export", "EXPORT")]
+    assert [each and each[0].tool for each in found] == ["s.all", "s.any", None, None]
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def test_what_the_file_fixes_no_operation_takes_from_a_client() -> None:
+    out = asked({"headers": {"shop-version": "Shop-Version"}}, shop_version="2").outgoing
+    assert out.headers == [(b"shop-version", b"1")]
+
+
+def test_a_user_agent_that_is_cut_is_a_header_still() -> None:
+    from captoken._language.bounds import USER_AGENT_CHARS
+
+    sent = asked({}, user_agent="a" * (USER_AGENT_CHARS - 1) + " b").outgoing.headers
+    assert sent[0] == (b"user-agent", b"a" * (USER_AGENT_CHARS - 1))
+
+
+OWN = ["Host", "content-length", "Transfer-Encoding", "Connection", "Content-Type", "Authorization", "Cookie", "Upgrade", "Expect", "TE", "Trailer", "Accept-Encoding", "Keep-Alive", "Proxy-Connection"]
+
+
+@pytest.mark.parametrize("header", OWN)
+def test_headers_of_the_gateway_itself_are_no_arguments(tmp_path: Path, header: str) -> None:
+    text = 'version = 1\n[gateway]\nkeyring = "k"\n[service.s]\nurl = "https://s.example"\ncredential = { from = "env:K", as = "header:X-Key" }\n'
+    own = text + '[service.s.operations.a]\nrequest = "GET /a"\n'
+    for more, why in ((own + f'headers = ["{header}"]\n', "the gateway's own"), (text + f'headers = {{ {header} = "argument" }}\n', "the gateway's own"), (text + f'idempotency = "{header}"\n', "the gateway's own"), (text + 'idempotency = "X-Key"\n', "where the key"), (text + 'headers = { A = " b" }\n', "visible")):
+        (tmp_path / "gateway.toml").write_text(more)
+        with pytest.raises(ValueError, match=why):
+            configured(str(tmp_path / "gateway.toml"))
+    document = {"paths": {"/a": {"get": {"operationId": "a", "parameters": [{"name": header, "in": "header"}, {"name": "X-A", "in": "header"}]}}}}
+    found, left_out = described(document, "s", "repeat")
+    assert not left_out
+    if header in ("Content-Type", "Authorization"):
+        assert made(found[0]).headers == {"x-a": "X-A"}
+    else:
+        with pytest.raises(ValueError, match="the gateway's own"):
+            made(found[0])
+
+
+# --- descriptions ---------------------------------------------------------------------------------
+
+
+def test_a_list_in_one_field_is_left_out() -> None:
+    """`a=1,2` would be judged as a list of one text, and read as two."""
+    parameters = [{"name": "ids", "in": "query", "explode": False, "schema": {"type": "array", "items": {"type": "string"}}}]
+    document = {"paths": {"/a": {"get": {"operationId": "a", "parameters": parameters}}}}
+    found, left_out = described(document, "s", "repeat")
+    assert not found and "ids" in left_out["GET /a"]
+    parameters[0]["explode"] = True
+    assert described(document, "s", "repeat")[0][0].query == Members({"ids": Listed(Scalar("string"))})
+    parameters[0] |= {"explode": False, "schema": {"type": "string"}}
+    assert described(document, "s", "repeat")[0][0].query == Members({"ids": Scalar("string")})
+
+
+def test_a_description_that_refers_to_itself_many_times_is_left_out_soon() -> None:
+    node = {"type": "object", "properties": {f"n{number}": {"$ref": "#/n"} for number in range(12)}}
+    lists: dict[str, Any] = {"type": "array", "items": {"$ref": "#/l"}}
+    paths = {f"/{name}": {"post": {"operationId": name, "requestBody": {"content": {JSON: {"schema": {"$ref": f"#/{name}"}}}}}} for name in "nl"}
+    began = time.process_time()
+    found, left_out = described({"paths": paths, "n": node, "l": lists}, "s", "repeat")
+    assert not found and set(left_out) == {"POST /n", "POST /l"} and time.process_time() - began < 2
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def saying(*answers: bytes | tuple[bytes, ...]) -> Generator[str]:
+    """A service that says the next of these to each request, in its parts, on connections that stay open."""
+    listens = listening()
+    left = list(answers)
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while connection.recv(65536) and left:
+                said = left.pop(0)
+                for part in (said,) if isinstance(said, bytes) else said:
+                    connection.sendall(part)
+                    time.sleep(0.1)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listens.accept()
+                threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield origin_of(listens)
+    finally:
+        listens.shutdown(socket.SHUT_RDWR)
+        listens.close()
+        thread.join()
+
+
+HIDDEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhidden"
+BEHIND = {
+    "a body to HEAD": b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n" + HIDDEN,
+    "a body of 204": b"HTTP/1.1 204 No\r\n\r\n" + HIDDEN,
+    "a second answer": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + HIDDEN,
+    "chunks with more behind them": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n" + HIDDEN,
+}
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("how", BEHIND)
+def test_what_stands_behind_an_answer_is_nobodys_answer(tmp_path: Path, how: str, late: bool) -> None:
+    """It would be the answer to the next request, which another agent may have sent."""
+    first = BEHIND[how]
+    cut = len(first) - len(HIDDEN) if late else len(first)
+    own = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown"
+    with saying((first[:cut], first[cut:]), own) as url, gateway(tmp_path, url=url) as world:
+        token = world.token().present(audience="payments")
+        with world.client(token) as client:
+            head = client.request("HEAD" if "HEAD" in how else "GET", "/payments/v1/refunds/re_1")
+            time.sleep(0.3)
+            assert b"hidden" not in head.content and client.get("/payments/v1/refunds/re_2").text == "own"
+
+
+def _compressed(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+NONE = {
+    "a status that is none": b"HTTP/1.1 999 No\r\nContent-Length: 2\r\n\r\nok",
+    "two compressed texts": _compressed(gzip.compress(b"one") + gzip.compress(b"two")),
+    "more behind what is compressed": _compressed(gzip.compress(b"one") + b"two"),
+}
+
+
+@pytest.mark.parametrize("how", NONE)
+def test_an_answer_that_no_reader_reads_alike_is_502(tmp_path: Path, how: str) -> None:
+    with saying(NONE[how]) as url, gateway(tmp_path, url=url) as world, world.client(world.token().present(audience="payments")) as client:
+        with suppress(Exception):  # it may have begun
+            answer = client.get("/payments/v1/refunds/re_1")
+            assert answer.status_code == 502
+            return
+        assert how != "a status that is none"
+
+
+def test_an_address_below_that_of_the_service_leads_back_here(tmp_path: Path) -> None:
+    places = ["/base/v1/refunds/re_2", "/elsewhere", "/baseless/x"]
+    answers = [f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode() for place in places]
+    with saying(*answers) as url, gateway(tmp_path, url=f"{url}/base/") as world, world.client(world.token().present(audience="payments")) as client:
+        told = [client.get("/payments/v1/refunds/re_1").headers["location"] for _ in places]
+        assert told == ["/payments/v1/refunds/re_2", "/elsewhere", "/baseless/x"]
+
+
+@pytest.mark.parametrize("key", ['sk"live\\with"all\\of/them', "\\" * 20, '"' * 20, "sk_live\\u0041\\n_and_more", "a b%20c%25d+e&f=g;h"])
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_a_key_of_any_characters_is_found_in_json(key: str, size: int) -> None:
+    text = b'{"said": ' + json.dumps(key).encode() + b"}"
+    seeker = Seeker(spellings_of(checked(key)))
+    sent = b""
+    with pytest.raises(Told):
+        for at in range(0, len(text), size):
+            sent += seeker.feed(text[at : at + size])
+    assert text.startswith(sent) and len(sent) <= 11
+
+
+def test_no_operation_is_told_by_its_type() -> None:
+    with pytest.raises(NoOperation):
+        Reading(Table([]), HeaderRules.of("s", {}, ()), []).begin("GET", b"/a", [])
