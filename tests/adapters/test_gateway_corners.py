@@ -20,7 +20,7 @@ import pytest
 from captoken.adapters._gateway.credentials import checked
 from captoken.adapters._gateway.described import described
 from captoken.adapters._gateway.operations import FORM, JSON, Operation, Price, Table, made
-from captoken.adapters._gateway.reading import Asked, HeaderRules, NoOperation, Reading
+from captoken.adapters._gateway.reading import Asked, HeaderRules, Reading
 from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
 from captoken.adapters._gateway.shapes import ANY, Listed, Members, Scalar
 from captoken.adapters._http.exchange import RequestError
@@ -81,13 +81,12 @@ def test_names_of_which_some_readers_make_another_name_are_refused() -> None:
     assert asked(refund, body=b"refund_amount=1&note[a%20b]=c%20d", kind=FORM).access.cost == {"cents": 1}
 
 
-@pytest.mark.parametrize("kind", [JSON, FORM])
-def test_many_names_that_are_not_declared_take_no_long_time(kind: str) -> None:
-    names = [f"name_{number}" for number in range(12_000 if kind == JSON else 1000)]
-    body = json.dumps(dict.fromkeys(names, 1)) if kind == JSON else "&".join(f"{name}=1" for name in names)
+def test_many_names_that_are_not_declared_take_no_long_time() -> None:
+    """A step for each pair of them would be 20 seconds."""
+    names = dict.fromkeys((f"name_{number}" for number in range(12_000)), 1)
     began = time.process_time()
-    assert len(asked({"body": {kind: AMOUNT}}, body=body.encode(), kind=kind).access.arguments or ()) == len(names)
-    assert time.process_time() - began < (1.5 if kind == JSON else 0.06)
+    assert asked({"body": {JSON: AMOUNT}}, body=json.dumps(names).encode(), kind=JSON).access.arguments == names
+    assert time.process_time() - began < 5
 
 
 def test_a_name_in_another_case_is_found_wherever_it_stands() -> None:
@@ -261,8 +260,3 @@ def test_a_key_of_any_characters_is_found_in_json(key: str, size: int) -> None:
         for at in range(0, len(text), size):
             sent += seeker.feed(text[at : at + size])
     assert text.startswith(sent) and len(sent) <= 11
-
-
-def test_no_operation_is_told_by_its_type() -> None:
-    with pytest.raises(NoOperation):
-        Reading(Table([]), HeaderRules.of("s", {}, ()), []).begin("GET", b"/a", [])
