@@ -35,6 +35,7 @@ from captoken.adapters._gateway.credentials import Secret, Unavailable
 from captoken.adapters._gateway.opening import Configuration, Service, configured, stores
 from captoken.adapters._gateway.reading import Asked, NoOperation, check_framing
 from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
+from captoken.adapters._gateway.signed import CHUNKED, unchunked
 from captoken.adapters._gateway.strict import bad
 from captoken.adapters._gateway.upstream import (
     Answer,
@@ -236,7 +237,8 @@ class _Door:
         came = list(scope["headers"])
         try:
             # Before anything is read of a body: where it ends is what readers differ about.
-            check_framing(came)
+            coding = (b"content-encoding", self._service.writer.coding)
+            check_framing([pair for pair in came if pair != coding])
         except RequestError as problem:
             return await respond(send, _problem(problem.status, problem.text))
         headers = as_bearer(came, self._service.tokens)
@@ -257,6 +259,7 @@ class _Door:
         # Before anything is taken of a budget: without the key nothing can be sent.
         try:
             secret = await self._service.source.read()
+            self._spellings(secret)
         except Unavailable as problem:
             _log.error("%s: the key cannot be had: %s", self._service.name, problem)
             raise RequestError(503, "The gateway has no key for this service now.") from None
@@ -279,7 +282,10 @@ class _Door:
         try:
             began = self._service.reading.begin(scope["method"], raw, list(scope["headers"]))
             query = scope["query_string"]
-            return self._service.reading.complete(began, query, await body.read_all())
+            whole = await body.read_all()
+            if (b"content-encoding", CHUNKED) in scope["headers"]:
+                whole = unchunked(scope["headers"], whole)
+            return self._service.reading.complete(began, query, whole)
         except NoOperation as problem:
             raise Denied(await grant.deny("tool", str(problem))) from None
         except RequestError as problem:
@@ -326,9 +332,14 @@ class _Door:
             connection.release()
 
     def _spellings(self, secret: Secret) -> tuple[bytes, ...]:
-        """How an answer could tell the key: worked out anew when it has changed."""
+        """How an answer could tell the key: worked out anew when it has changed.
+
+        Raises Unavailable for a text that is no key of this service.
+        """
         if secret.text != self._spelled[0].text:
-            self._spelled = (secret, spellings_of(secret))
+            hidden = self._service.writer.hidden(secret)
+            spelled = [text for each in hidden for text in spellings_of(each)]
+            self._spelled = (secret, tuple(spelled))
         return self._spelled[1]
 
     def _checked(self, answer: Answer, seeker: Seeker) -> list[Header]:
@@ -469,7 +480,11 @@ def as_bearer(headers: Iterable[Header], places: tuple[str, ...]) -> list[Header
             scheme, space, rest = found[0].partition(b" ")
             token = rest if space and scheme.lower() == name.lower().encode() else None
         if token is not None and token.startswith(b"cap1_"):
-            rest_of = [pair for pair in came if pair[0] != header]
+            # A client that signs has no key of its service: its signature says nothing to anybody.
+            signed = (b"authorization", b"AWS4-HMAC-SHA256")
+            rest_of = [
+                pair for pair in came if pair[0] != header and (pair[0], pair[1][:16]) != signed
+            ]
             return [*rest_of, (b"authorization", b"Bearer " + token)]
     return came if "bearer" in places else without_credentials(came)
 

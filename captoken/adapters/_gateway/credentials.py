@@ -64,6 +64,13 @@ class Writer(Protocol):
     # The field of a query, or empty.
     field: str
 
+    # A coding of bodies that the service's clients use, and that is taken off.
+    coding: bytes
+
+    def hidden(self, secret: Secret) -> tuple[Secret, ...]:
+        """What of a key must be in no answer. Raises Unavailable for what is no key here."""
+        ...
+
     def write(self, secret: Secret, outgoing: Outgoing) -> None:
         """Put it there."""
         ...
@@ -210,7 +217,16 @@ def source_of(stated: str, life: float, folder: Path) -> Source:
 # --- writers --------------------------------------------------------------------------------------
 
 
-class HeaderWriter:
+class _PlainWriter:
+    """The key as it is."""
+
+    coding = b"identity"
+
+    def hidden(self, secret: Secret) -> tuple[Secret, ...]:
+        return (secret,)
+
+
+class HeaderWriter(_PlainWriter):
     """In a header, as `spell` spells it."""
 
     field = ""
@@ -223,7 +239,7 @@ class HeaderWriter:
         outgoing.headers.append((self.header.encode(), self._spell(secret.text).encode()))
 
 
-class QueryWriter:
+class QueryWriter(_PlainWriter):
     """In a field of the query."""
 
     header = ""
@@ -252,7 +268,8 @@ def writer_of(place: str, user: str) -> Writer:
     if kind == "query" and name:
         return QueryWriter(name)
     raise ValueError(
-        "a credential is written as bearer, basic, header:NAME, scheme:NAME or query:NAME"
+        "a credential is written as bearer, basic, header:NAME, scheme:NAME, query:NAME or "
+        "sigv4:REGION/SERVICE"
     )
 
 

@@ -138,7 +138,7 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
         key = StatedCredential(source=key)
     with _at(f"{place}.credential"):
         source = _source(key, folder)
-        writer = writer_of(key.place, key.user)
+        writer = _writer(key, stated.url)
     with _at(f"{place}.url"):
         base = _base(stated.url)
     tokens = (stated.token,) if isinstance(stated.token, str) else stated.token
@@ -164,6 +164,15 @@ def _source(stated: StatedCredential, folder: Path) -> Source:
     from captoken.adapters._gateway.issued import issued_of
 
     return issued_of(stated, folder)
+
+
+def _writer(stated: StatedCredential, url: str) -> Writer:
+    """Where a key is written."""
+    if not stated.place.startswith("sigv4:"):
+        return writer_of(stated.place, stated.user)
+    from captoken.adapters._gateway.signed import SigV4Writer
+
+    return SigV4Writer(stated.place, url)
 
 
 def _base(url: str) -> list[str]:

@@ -32,7 +32,7 @@ from captoken._format.toml import read_toml
 from captoken._language.bounds import BODY_BYTES
 
 # The files that come with the package, by the name of the service.
-SHIPPED: Final = ("github", "stripe")
+SHIPPED: Final = ("github", "s3", "stripe")
 
 
 class _Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
