@@ -6,6 +6,7 @@ import ctypes
 import logging
 import socket
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,11 +15,13 @@ import click
 from captoken._format.extras import extra
 from captoken.cli import files, serving, words
 from captoken.cli.gateway_demo import demo
-from captoken.cli.options import InOrder, json_option
+from captoken.cli.options import InOrder, clock, json_option
 from captoken.cli.output import ToStderr, say, say_json, tell, warn
 from captoken.cli.values import FILE, OBJECT
 
 if TYPE_CHECKING:
+    from subprocess import Popen
+
     from captoken._verification.decision import Decision
     from captoken.adapters._gateway.opening import Configuration, Service
     from captoken.adapters._gateway.reading import Asked
@@ -42,23 +45,57 @@ _file = click.argument("path", type=FILE, metavar="GATEWAY.toml")
     is_flag=True,
     help="Make the ledger and the store of proofs, where they are files that are not there.",
 )
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
+@click.option(
+    "--token-file",
+    type=FILE,
+    metavar="FILE",
+    help="A token, or - for standard input. COMMAND gets it as the file says by env.",
+)
+@click.option("--user", metavar="NAME", help="COMMAND runs as this user. For root.")
+@click.option(
+    "--same-user",
+    is_flag=True,
+    help="COMMAND runs as you do, who can read all keys. For trying out.",
+)
+@click.option(
+    "--pass",
+    "passed",
+    multiple=True,
+    metavar="NAME",
+    help="A variable that COMMAND has as well. Repeatable.",
+)
 @json_option
-def run(path: str, create: bool, as_json: bool) -> None:
-    """Run the gateway, until Ctrl-C or SIGTERM.
+def run(
+    path: str,
+    command: tuple[str, ...],
+    create: bool,
+    token_file: str | None,
+    user: str | None,
+    same_user: bool,
+    passed: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Run the gateway, until Ctrl-C or SIGTERM, or until COMMAND ends.
 
     \b
     captoken keygen keyring --out keyring.json --create used.db
     captoken gateway run gateway.toml
+    captoken gateway run gateway.toml --token-file jane.token --user agent \\
+        -- python refunds.py
 
     It speaks plain HTTP: what ends TLS stands before it. With --json, writes one object when it
-    begins.
+    begins. COMMAND has a token and an address, and no key; its exit code is that of the gateway.
     """
     from captoken.adapters.gateway import configured, opened
 
     with extra("gateway"):
         import uvicorn
     refuse_dumps()
+    if bool(command) is not (token_file is not None):
+        raise click.UsageError("--token-file FILE and -- COMMAND go together")
     found = configured(path)
+    begin = _beginning(found, path, command, token_file, user, same_user, passed)
     host, _, port = found.file.gateway.listen.rpartition(":")
     logger = logging.getLogger("captoken")
     logger.addHandler(ToStderr())
@@ -82,7 +119,40 @@ def run(path: str, create: bool, as_json: bool) -> None:
             date_header=False,
             proxy_headers=False,
         )
+        if begin is not None:
+            return serving.beside(uvicorn.Server(config), [listening], lambda: begin(at))
         serving.run(uvicorn.Server(config), [listening])
+    return 0
+
+
+def _beginning(
+    found: Configuration,
+    path: str,
+    command: tuple[str, ...],
+    token_file: str | None,
+    user: str | None,
+    same_user: bool,
+    passed: tuple[str, ...],
+) -> Callable[[str], Popen[bytes]] | None:
+    """What starts the command, once the address is known; None for no command.
+
+    Raises UsageError for a user who could read a key.
+    """
+    if token_file is None:
+        return None
+    if sys.platform == "win32":
+        raise click.UsageError("a command is started where users are those of POSIX")
+    from captoken.cli import gateway_command as beside
+
+    whose = beside.user_of(user, same_user)
+    if whose is None:
+        warn("captoken: --same-user is for trying out: the command can read every key")
+    else:
+        beside.check_closed(found, path, token_file, whose)
+    token = files.token(token_file, clock(None))
+    return lambda at: beside.started(
+        command, beside.variables(found, token, at, passed, whose), whose
+    )
 
 
 def refuse_dumps() -> None:

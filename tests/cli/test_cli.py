@@ -154,6 +154,7 @@ def test_no_option_takes_a_secret():
         "audit": ("trail_file", "FILE"),
         "issue": ("policy", "POLICY.toml"),
         "gateway": ("path", "GATEWAY.toml"),
+        "gateway run command": ("command", "[-- COMMAND...]"),
         "gateway explain method": ("method", "METHOD"),
         "gateway explain target": ("target", "TARGET"),
         "blast-radius": ("trail_file", "FILE"),

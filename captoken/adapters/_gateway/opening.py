@@ -73,6 +73,9 @@ class Service(NamedTuple):
     tokens: tuple[str, ...]
     ca: str | None
 
+    # What a command that is started has in its environment.
+    env: dict[str, str]
+
     # Requests of the description that are not taken, and why.
     left_out: dict[str, str]
 
@@ -146,14 +149,25 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
         _check_tokens(tokens)
     with _at(f"{place}.headers"):
         _check_headers(stated)
+    with _at(f"{place}.env"):
+        _check_env(stated.env)
     table, left_out = _table(name, stated, folder)
     rules = HeaderRules.of(name, stated.headers, stated.prefixes, stated.idempotency)
     reserved = frozenset((writer.field,)) if writer.field else frozenset[str]()
     with _at(f"{place}.credential"):
         _check_place(table, rules, writer)
-    ca = None if stated.ca is None else str(folder / stated.ca)
-    reading = Reading(table, rules, base, reserved)
-    return Service(name, stated.url, table, reading, source, writer, tokens, ca, left_out)
+    return Service(
+        name,
+        stated.url,
+        table,
+        Reading(table, rules, base, reserved),
+        source,
+        writer,
+        tokens,
+        None if stated.ca is None else str(folder / stated.ca),
+        stated.env,
+        left_out,
+    )
 
 
 def _source(stated: StatedCredential, folder: Path) -> Source:
@@ -196,6 +210,15 @@ def _check_tokens(tokens: tuple[str, ...]) -> None:
         is_named = kind in ("scheme", "header") and is_token(name)
         if each not in ("bearer", "basic") and not is_named:
             raise ValueError("a token stands as bearer, basic, scheme:NAME or header:NAME")
+
+
+def _check_env(env: dict[str, str]) -> None:
+    for name, value in env.items():
+        rest = value.replace("{token}", "").replace("{address}", "")
+        if not is_token(name) or not rest.isprintable() or "{" in rest or "}" in rest:
+            raise ValueError(
+                f"{name!r}: a variable has a text, with {{token}} or {{address}} and no other brace"
+            )
 
 
 def _check_headers(stated: StatedService) -> None:

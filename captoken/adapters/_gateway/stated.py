@@ -143,6 +143,9 @@ class StatedService(_Stated, frozen=True):
     prefixes: tuple[str, ...] = ()
     lists: Literal["repeat", "brackets", "indices"] = "repeat"
 
+    # What a command has in its environment: `{token}` and `{address}` stand in the values.
+    env: dict[str, str] = {}
+
     # A file of certificates, by which it is known. The system's, unless said.
     ca: str | None = None
 
