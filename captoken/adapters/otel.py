@@ -21,6 +21,9 @@ from captoken._verification.decision import Decision
 from captoken._verification.effects import Recorder as Trail
 from captoken.audit.trail import described
 
+# The name of the span, and of what it is about, by the conventions that GenAI has or proposes.
+_OPERATION = "execute_authorization"
+
 # What a span says once the record behind it could not be written.
 _NOT_RECORDED: dict[str, bool | str] = {
     "captoken.allowed": False,
@@ -63,7 +66,7 @@ class SpanTrail:
             spans = [
                 open_spans.enter_context(
                     self._tracer.start_as_current_span(
-                        "captoken.decision", attributes=attributes(decision)
+                        _OPERATION, attributes=attributes(decision)
                     )
                 )
                 for decision in decisions
@@ -80,11 +83,17 @@ class SpanTrail:
 
 
 def attributes(decision: Decision) -> dict[str, Any]:
-    """What a span says of a decision. What is not known is left out."""
+    """What a span says of a decision, by GenAI's names and by our own.
+
+    What is not known is left out.
+    """
     stated = described(decision)
     access = stated.get("access", {})
     chain = stated.get("chain", [])
     made: dict[str, Any] = {
+        "gen_ai.operation.name": _OPERATION,
+        "gen_ai.agent.name": chain[-1]["name"] if chain else None,
+        "gen_ai.tool.name": access.get("tool"),
         "captoken.allowed": stated["allowed"],
         "captoken.code": stated["code"],
         "captoken.subject": stated.get("sub"),

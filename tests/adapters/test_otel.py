@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from captoken import AsyncVerifier
+from captoken import Access, AsyncVerifier
 from captoken.adapters.otel import SpanTrail, trace_id
 from captoken.audit import AuditTrail, read
 from captoken.keys import HolderKey
@@ -109,4 +109,24 @@ def test_without_a_trail_there_are_spans_all_the_same() -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     assert verifier(audit=SpanTrail(provider.get_tracer("test"))).check(mint(), data("sales"))
-    assert [span.name for span in spans.get_finished_spans()] == ["captoken.decision"]
+    assert [span.name for span in spans.get_finished_spans()] == ["execute_authorization"]
+
+
+def test_a_span_has_the_names_of_genai_beside_our_own() -> None:
+    """Of every decision, a denial too; who holds the token, and the tool, and no argument of it."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    server = verifier(audit=SpanTrail(provider.get_tracer("test")))
+    token = mint(tools={"pay": {"to": {"any": True}}}).delegate(to="payer")
+    for tool in ("pay", "refund"):
+        server.check(token.serialize(), Access(tool=tool, arguments={"to": "acct-secret"}))
+    server.check("cap1_", data("sales"))
+    said = [
+        {key: value for key, value in (span.attributes or {}).items() if key.startswith("gen_ai.")}
+        for span in spans.get_finished_spans()
+    ]
+    operation = {"gen_ai.operation.name": "execute_authorization"}
+    known = [{**operation, "gen_ai.agent.name": "payer", "gen_ai.tool.name": tool} for tool in ("pay", "refund")]
+    assert said == [*known, operation]
+    assert "acct-secret" not in str([span.attributes for span in spans.get_finished_spans()])
