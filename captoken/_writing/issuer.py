@@ -125,9 +125,9 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         counted = sorted(COUNTED & caveats.keys())
         if counted:
             raise ValueError(f"{', '.join(counted)}: say it within servers, for one of them")
-        if "audience" in caveats or any("audience" in its for its in servers.values()):
-            raise ValueError("audience: the names in servers say that")
         wanted = {server: {**its} for server, its in servers.items()}
+        if "audience" in caveats or any("audience" in its for its in wanted.values()):
+            raise ValueError("audience: the names in servers say that")
         if control is not None and control in wanted:
             raise ValueError(f"{control} is the control plane, and among the servers too")
         if control is not None:

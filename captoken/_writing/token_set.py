@@ -1,4 +1,4 @@
-"""Sets of tokens: one task at several servers, none of which can mint for another (spec, "Sets").
+"""One task at several servers, none of which can mint for another (spec, "Sets of tokens").
 
 With keys of their own, each server takes its own root token. Whoever holds the task holds one
 object, and narrows, hands on and presents it as a token. Nobody is ever sent a set: a server gets
@@ -226,8 +226,8 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         if "audience" in caveats:
             raise ValueError("each token of a set is for one server: set.only(...) leaves some out")
         chosen = None if servers is None else [servers] if isinstance(servers, str) else [*servers]
-        by_name = {**(only or {}), **dict.fromkeys(chosen or ())}
-        for server in by_name:
+        by_name = {server: {**its} for server, its in ({} if only is None else only).items()}
+        for server in (*by_name, *(chosen or ())):
             self.token(server)  # raises for one that is not here
 
         several = len(self.servers) if chosen is None else len(chosen)
@@ -241,7 +241,7 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         wanted: dict[str, dict[str, Any]] = {server: {} for server in self.servers}
         for server in self.servers if chosen is None else chosen:
             wanted[server] |= caveats if chosen is not None else self._fitting(server, caveats)
-        for server, its in (only or {}).items():
+        for server, its in by_name.items():
             twice = sorted(wanted[server].keys() & its.keys())
             if twice:
                 raise ValueError(f"{', '.join(twice)}: said twice for {server}")

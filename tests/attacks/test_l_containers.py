@@ -19,7 +19,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import captoken
-from captoken import Access, Issuer, Keyring, Token, current
+from captoken import Access, Issuer, Keyring, Token, TokenSet, current
 from captoken._format import text as wire
 from captoken.adapters import a2a, asgi, fastapi, fastmcp, grpc, mcp, mcp_client, sqlite
 from captoken.adapters import httpx as httpx_adapter
@@ -158,6 +158,35 @@ def minted(keyword):
 def minted_ext(given):
     issuer = Issuer(KEYRING, clock=clock(), random=fixed_random("world"))
     return issuer.mint(**WHO, unrestricted=True, ext=given).serialize()
+
+
+def set_minted(**given):
+    """For one server: of several, each reads what holds for all."""
+    issuer = Issuer(KEYRING, clock=clock(), random=fixed_random("world"))
+    return issuer.mint_set(**{"subject": "user:jane", "agent": "a", "task": "t", "servers": {"shop": {}}} | given).serialize()
+
+
+def set_minted_with(keyword):
+    beside = {"columns": {"allow": {"sales": ["select"]}}, "rows": {"allow": {"sales": ["select"]}}, "where": {"tools": {}}}.get(keyword, {})
+    return lambda given: set_minted(**beside, **{keyword: given})
+
+
+def set_narrowed(how):
+    def place(keyword):
+        def run(given):
+            issuer = Issuer(KEYRING.for_audience("shop"), clock=clock(), random=fixed_random("world"))
+            held = TokenSet.of(issuer.mint(subject="user:jane", agent="a", task="t", unrestricted=True))
+            return how(held, **{keyword: given})
+
+        return run
+
+    return place
+
+
+set_attenuated = set_narrowed(lambda held, **given: held.attenuate(**given).serialize())
+set_delegated = set_narrowed(lambda held, **given: held.delegate(to="clerk", **given).serialize())
+set_presented = set_narrowed(lambda held, **given: held.present(audience="shop", clock=clock(), **given))
+ONLY = {"shop": {"tools": {"t": {}}}}, {"shop": {"expires_in": 5}}
 
 
 def narrowed(how):
@@ -447,6 +476,14 @@ PLACES = {
     "captoken._verification.decision.AsyncReserved.settle(cost)": (settled_async, *CENTS),
     "captoken.Issuer.mint(ext)": (minted_ext, {"acme:a": 1}, {"acme:a": 2.5}),
     **keywords("captoken.Issuer.mint", minted),
+    "captoken.Issuer.mint_set(ext)": (lambda given: set_minted(tools={}, ext=given), {"acme:a": 1}, {"acme:a": 2.5}),
+    "captoken.Issuer.mint_set(servers)": (lambda given: set_minted(servers=given), {"shop": {"tools": {}}}, {"mail": {"tools": {}}}),
+    **keywords("captoken.Issuer.mint_set", set_minted_with, OF_REQUESTS),
+    **keywords("captoken.TokenSet.attenuate", set_attenuated),
+    **keywords("captoken.TokenSet.delegate", set_delegated),
+    **keywords("captoken.TokenSet.present", set_presented),
+    "captoken.TokenSet.attenuate(only)": (set_attenuated("only"), *ONLY),
+    "captoken.TokenSet.delegate(only)": (set_delegated("only"), *ONLY),
     **keywords("captoken.Token.attenuate", attenuated),
     **keywords("captoken.Token.delegate", delegated),
     **keywords("captoken.Token.present", presented),
@@ -533,6 +570,8 @@ WITHOUT = {
     r"captoken\.current\.from_environment\(environ\)": "is emptied, by one `pop`",
     r"captoken\.proof\.Evidence\.from_dict\(stated\)": "an exact dict alone",
     r"captoken\.discharge\.Allow\(budget\)": "no discharge has one",
+    r"captoken\.Issuer\.mint_set\(budget\)": "is for one server, within `servers`",
+    r"captoken\.adapters\.gateway\.Gateway\(verifiers\)": "asked once for each service, when the gateway is made",
     r"captoken\.stores\..*\(amounts\)": "a port: the verifier gives it what it has read and checked",
     r"captoken\.adapters\.\w+\.(delegate_to|handoff_to|run_delegated)\(\w+\)": "goes to `delegate` at each hand-over, which reads it once",
     r"captoken\.adapters\.pydantic_ai\.TokenGuard\.wrap_tool_\w+\(args\)": "the framework calls it, with what it has validated",
@@ -546,7 +585,7 @@ WITHOUT = {
     r"captoken\.issuance\.client\.workload\(environ\)": "of the process itself: each name is looked up once",
     r"captoken\.adapters\.issuance\.IssuanceService\(reviews\)": "copied when the service is made, and all that counts from then on",
     r"captoken\.tools\.stated_of\(cost\)": "for guards, which have read it",
-    r"captoken\.(current\.Held\(_shown\)|Keyring\(_derived\)|Capability\(held\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
+    r"captoken\.(current\.Held\(_shown\)|Keyring\(_derived\)|Capability\(held\)|TokenSet\(secret_tokens\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
     r"captoken\.adapters\.(httpx\.Presenting\(audiences\)|a2a\.GrantedUser\(state\)|discharge_service\.Pending\(need\))": "made by the library alone",
 }
 
