@@ -84,6 +84,7 @@ __all__ = [
 ]
 
 GRANT = "captoken.grant"  # in the scope: the grant of this very request
+PLACE = "captoken.place"  # in the scope: what log lines say of the request, where its path is not
 ASKED = "captoken.asked"  # in the scope, a list: the accesses that were asked for, and allowed
 _log = logging.getLogger("captoken")
 
@@ -414,7 +415,12 @@ async def ask(
 
 
 def _place_of(scope: Scope) -> str:
-    """What is asked for, for the log: the route, once it is known, else the path. No query."""
+    """What is asked for, for the log: the route, once it is known, else the path. No query.
+
+    A path may have values: whoever knows better says so by PLACE.
+    """
+    if PLACE in scope:
+        return str(scope[PLACE])
     route = getattr(scope.get("route"), "path", None) or scope["path"]
     return f"{scope.get('method', 'WEBSOCKET')} {route}"
 

@@ -59,7 +59,7 @@ from captoken.adapters._http.exchange import (
     respond,
 )
 from captoken.adapters._http.origins import is_path
-from captoken.adapters.asgi import CaptokenMiddleware, granted_to
+from captoken.adapters.asgi import PLACE, CaptokenMiddleware, granted_to
 
 __all__ = ["Gateway", "configured", "opened"]
 
@@ -243,7 +243,8 @@ class _Door:
             return await respond(send, _problem(problem.status, problem.text))
         headers = as_bearer(came, self._service.tokens)
         # A scope of its own: who stands outside does not see the token anywhere else.
-        inner = {**scope, "headers": headers}
+        # The log says the tool, once it is known: a path has values in it.
+        inner = {**scope, "headers": headers, PLACE: f"{scope['method']} /{self._service.name}"}
         await self._guarded(inner, receive, _saying_when(inner, send))
 
     async def _judge(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -281,6 +282,7 @@ class _Door:
         raw = scope["raw_path"][len(self._service.name) + 1 :]
         try:
             began = self._service.reading.begin(scope["method"], raw, list(scope["headers"]))
+            scope[PLACE] = began.operation.tool
             query = scope["query_string"]
             whole = await body.read_all()
             if (b"content-encoding", CHUNKED) in scope["headers"]:

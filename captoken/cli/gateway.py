@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from captoken._format.extras import extra
 from captoken.cli import files, serving, words
-from captoken.cli.gateway_demo import demo
-from captoken.cli.options import InOrder, clock, json_option
+from captoken.cli.gateway_demo import check_extra, demo
+from captoken.cli.options import USAGE, InOrder, clock, json_option
 from captoken.cli.output import ToStderr, say, say_json, tell, warn
 from captoken.cli.values import FILE, OBJECT
 
@@ -87,10 +86,11 @@ def run(
     It speaks plain HTTP: what ends TLS stands before it. With --json, writes one object when it
     begins. COMMAND has a token and an address, and no key; its exit code is that of the gateway.
     """
+    check_extra()
+    import uvicorn
+
     from captoken.adapters.gateway import configured, opened
 
-    with extra("gateway"):
-        import uvicorn
     refuse_dumps()
     if bool(command) is not (token_file is not None):
         raise click.UsageError("--token-file FILE and -- COMMAND go together")
@@ -98,7 +98,8 @@ def run(
     begin = _beginning(found, path, command, token_file, user, same_user, passed)
     host, _, port = found.file.gateway.listen.rpartition(":")
     logger = logging.getLogger("captoken")
-    logger.addHandler(ToStderr())
+    logger.addHandler(ToStderr(timed=True))
+    logger.setLevel(logging.INFO)  # a line for each denial
     with opened(path, create=create) as application:
         listening = socket.create_server((host.strip("[]"), int(port)))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -171,18 +172,27 @@ def check(path: str, as_json: bool) -> int:
     \b
     captoken gateway check gateway.toml
 
-    No key is read, and nobody is connected to.
+    Keys in files are read, as the gateway will read them. No variable of the environment is, and
+    nobody is connected to.
     """
+    from captoken.adapters._gateway.opening import unready
+
+    check_extra()
     found = _configured(path)
+    problems = unready(found)
+    code = USAGE if problems else 0
     if as_json:
-        say_json({"services": {name: _checked(each) for name, each in found.services.items()}})
-        return 0
+        services = {name: _checked(each) for name, each in found.services.items()}
+        say_json({"services": services, "problems": problems})
+        return code
     for name, each in found.services.items():
         count = words.counted(len(each.table.operations), "operation")
         say(f"{name}: {each.url}, {count}")
         for request, why in each.left_out.items():
             say(f"  not taken: {request}: {why}")
-    return 0
+    for place, problem in problems.items():
+        tell(f"{path}: {place}: {problem}")
+    return code
 
 
 def _checked(service: Service) -> dict[str, Any]:
@@ -227,8 +237,8 @@ def tools(path: str, service: str | None, as_json: bool) -> int:
         say(f"{tool}  {each.request}")
         for argument, kind in each.parameters().items():
             say(f"  {argument}: {kind}")
-        for unit in each.cost:
-            say(f"  costs {unit}")
+        for unit, price in each.cost.items():
+            say(f"  costs {price.told(unit)}")
     return 0
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import click
 from captoken._writing.issuer import Issuer
 from captoken.cli.options import json_option
 from captoken.cli.output import say, say_json
+from captoken.cli.postgres import needing
 
 AGENTS = 11
 CENTS = 500
@@ -86,6 +88,13 @@ cost = {{ usd_cents = "amount" }}
 """
 
 
+def check_extra() -> None:
+    """Raise ClickException where what `captoken gateway run` needs is not installed."""
+    with needing("gateway"):
+        import_module("captoken.adapters.gateway")
+        import_module("uvicorn")
+
+
 @click.command()
 @json_option
 def demo(as_json: bool) -> int:
@@ -94,6 +103,7 @@ def demo(as_json: bool) -> int:
     A real service in a process of its own demands a real key, which the gateway has. Each agent is
     a process too, and has a token. Exit 0 if all came out as it should.
     """
+    check_extra()  # the gateway is another process, whose errors nobody would see
     with tempfile.TemporaryDirectory(prefix="captoken-gateway-") as folder:
         story = play(Path(folder))
     if as_json:

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from captoken._format.spelling import escape
+from captoken._format.spelling import escape, spelled_time
 from captoken._language.discharge import Discharge
 from captoken.cli.view import read
 
@@ -66,11 +66,19 @@ def show_whole(kind: type[BaseException], error: BaseException, trace: Any) -> N
 
 
 class ToStderr(logging.Handler):
-    """A log on standard error: a line for each record, and a traceback behind it."""
+    """A log on standard error: a line for each record, and a traceback behind it.
+
+    `timed`: each line begins with its time, as the log of a server does.
+    """
+
+    def __init__(self, level: int = logging.NOTSET, *, timed: bool = False) -> None:
+        super().__init__(level)
+        self._timed = timed
 
     def emit(self, record: logging.LogRecord) -> None:
         """What Python calls with each record."""
-        warn(f"{record.levelname.lower()}: {record.getMessage()}")
+        at = f"{spelled_time(int(record.created))} " if self._timed else ""
+        warn(f"{at}{record.levelname.lower()}: {record.getMessage()}")
         if record.exc_info and record.exc_info[1] is not None:
             _, error, trace = record.exc_info
             show_whole(type(error), error, trace)

@@ -774,6 +774,26 @@ def test_what_runs_the_gateway_is_not_dumpable() -> None:
     assert done.stdout == "1 0\n"
 
 
+def test_a_denial_is_a_line_that_says_who_and_what_and_no_value(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """What it would have cost is no secret: the line of a budget says it."""
+    caplog.set_level(logging.INFO, "captoken")
+    narrow = world.token(tools={"payments.refunds.create": {"charge": {"any": True}, "amount": {"max": 9_000}}}, budget={"usd_cents": 100})
+    token = narrow.present(audience="payments")
+    world.refund(token, 4321)
+    world.refund(token, 98_765)
+    with world.client(token) as client:
+        client.get("/payments/v1/refunds/re_private")
+        client.get("/payments/v1/nothing/re_private")
+    with world.client(world.token(audience="other").present(audience="other")) as client:
+        client.get("/payments/v1/refunds/re_private")
+    lines = [line for line in caplog.messages if line.startswith("refused: ")]
+    codes = ("budget_exhausted", "argument", "tool", "tool", "wrong_audience")
+    assert [line.split(": ")[1] for line in lines] == list(codes), lines
+    for line, place in zip(lines, ("payments.refunds.create",) * 2 + ("payments.refunds.get", "GET /payments", "GET /payments"), strict=True):
+        assert "user:jane, task returns, support" in line and f", {place})" in line, line
+    assert not any(value in caplog.text for value in ("98765", "re_private", "ch_1", "cap1_"))
+
+
 def test_nothing_secret_is_in_a_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     token = world.token().present(audience="payments")

@@ -14,7 +14,7 @@ from captoken._format.errors import StoreError
 from captoken.adapters._gateway import strict, written
 from captoken.adapters._gateway.described import load
 from captoken.adapters._gateway.opening import Configuration, configured, stores
-from captoken.adapters._gateway.operations import Operation, Table, made, path_shapes, template_of
+from captoken.adapters._gateway.operations import Operation, Price, Table, made, path_shapes, template_of
 from captoken.adapters._gateway.reading import NoOperation
 from captoken.adapters._gateway.shapes import Listed, Members, Scalar, shape_of, taken_apart
 from captoken.adapters._gateway.stated import SHIPPED, StatedCredential, StatedGateway, StatedOperation, StatedService
@@ -60,6 +60,9 @@ def test_a_file_says_which_tools_there_are_and_what_they_cost(shop: Configuratio
         "shop.orders.get": {"id": "string"},
         "shop.orders.create": {"path.id": "string", "query.id": "integer", "dry": "boolean", "body.id": "integer", "total": "integer", "items.sku": "list of string"},
     }
+    prices = table.operations["shop.orders.create"].cost
+    assert [price.told(unit) for unit, price in prices.items()] == ["2 * total eur_cents", "1 orders"]
+    assert Price(argument="total").told("eur_cents") == "total eur_cents" and Price().told("eur_cents") == "0 eur_cents"
     reading = shop.services["shop"].reading
     began = reading.begin("POST", b"/orders/7", [(b"content-type", b"application/json")])
     asked = reading.complete(began, b"id=8", b'{"id":9,"total":500,"items":[{"sku":"a"},{"sku":"b"}]}')

@@ -83,7 +83,7 @@ CASES = {
     "issue explain": (
         """policy.toml --subject '{"provider": "ci", "repository_id": "42"}'""", {"grants", "gives", "refused"}
     ),
-    "gateway check": ("gateway.toml", {"services"}),
+    "gateway check": ("gateway.toml", {"services", "problems"}),
     "gateway tools": ("gateway.toml", {"tools"}),
     "gateway explain": ("gateway.toml GET /shop/v1/orders/7", {"tool", "arguments", "cost", "sends"}),
     "gateway demo": ("", {"agents", "trail", "agent_held_key", "service_saw_key", "service_saw_token"}),

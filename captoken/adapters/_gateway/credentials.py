@@ -95,6 +95,16 @@ class EnvironmentSource:
         """Nothing is kept."""
 
 
+def read_key(path: Path) -> Secret:
+    """The key that is in a file. Raises Unavailable, also for a file that others can read."""
+    try:
+        return checked(read_private(path).decode("ascii").strip())
+    except KeyringError as error:
+        raise Unavailable(str(error)) from None
+    except UnicodeDecodeError:
+        raise Unavailable(f"{shown_file(path)} cannot be read as a key") from None
+
+
 class FileSource:
     """A file, read again once it has changed. White space around the key is not part of it."""
 
@@ -110,11 +120,9 @@ class FileSource:
             looks = (found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino)
             if self._secret is None or looks != self._seen:
                 self._secret = None
-                self._secret = checked(read_private(self._path).decode("ascii").strip())
+                self._secret = read_key(self._path)
                 self._seen = looks
-        except KeyringError as error:
-            raise Unavailable(str(error)) from None
-        except (OSError, UnicodeDecodeError):
+        except OSError:
             self._secret = None
             raise Unavailable(f"{shown_file(self._path)} cannot be read as a key") from None
         return self._secret

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captoken._format import names
+from captoken._format.errors import KeyringError
 from captoken._format.extras import extra
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import (
     ISSUED,
     Source,
+    Unavailable,
     Writer,
     is_token,
+    read_key,
     source_of,
     writer_of,
 )
@@ -52,6 +55,7 @@ from captoken.adapters._gateway.strict import path_segments
 from captoken.adapters._http.exchange import RequestError
 from captoken.audit.trail import AuditTrail
 from captoken.control.feed import Feed
+from captoken.keys.files import read_private
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import AuditKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
@@ -348,6 +352,46 @@ def _with_said(operation: Operation, one: StatedOperation) -> Operation:
         for kind, shape in said.body.items()
     }
     return structs.replace(said, query=Members(said.query.members, True), body=body)
+
+
+# --- files of keys --------------------------------------------------------------------------------
+
+
+def unready(found: Configuration) -> dict[str, str]:
+    """Files of keys that cannot be used as they are, by their place in the file.
+
+    Nobody is connected to. Neither the environment nor the system's keyring is asked: the gateway
+    may run with others.
+    """
+    stated = found.file.gateway
+    problems: dict[str, str] = {}
+
+    def see(place: str, load: Callable[[Path], object], path: str) -> None:
+        try:
+            load(found.folder / path)
+        except (KeyringError, Unavailable) as problem:
+            problems[place] = str(problem)
+
+    see("gateway.keyring", Keyring.load, stated.keyring)
+    if stated.trail_key is not None:
+        see("gateway.trail_key", AuditKey.load, stated.trail_key)
+    for name, service in found.file.service.items():
+        for place, said in _sources(service.credential).items():
+            kind, _, path = said.partition(":")
+            if kind == "file":
+                # A refresh token has more lines: whether it is one, its server says.
+                load = read_private if place == "refresh" else read_key
+                see(f"service.{name}.credential.{place}", load, path)
+    return problems
+
+
+def _sources(key: str | StatedCredential) -> dict[str, str]:
+    """Whatever is said as `from` says it, by its key."""
+    if isinstance(key, str):
+        return {"from": key}
+    said = {"from": key.source, "secret": key.secret, "refresh": key.refresh}
+    said["subject"] = key.subject
+    return {place: each for place, each in said.items() if each is not None}
 
 
 # --- keys and stores ------------------------------------------------------------------------------

@@ -59,6 +59,13 @@ class Price(msgspec.Struct, frozen=True):
     argument: str | None = None
     times: int = 1
 
+    def told(self, unit: str) -> str:
+        """In words: `0 usd_cents`, `amount usd_cents`, `100 * amount usd_cents`."""
+        if self.argument is None:
+            return f"{self.amount} {unit}"
+        times = f"{self.times} * " if self.times != 1 else ""
+        return f"{times}{self.argument} {unit}"
+
     def of(self, arguments: dict[str, Any]) -> int | None:
         """The cost of these arguments; None where the argument does not say it."""
         if self.argument is None:
