@@ -303,7 +303,7 @@ MADE: dict[str, list[object]] = {
     "IssuanceService": [IssuanceService],
 }
 # What the page says of all of them together.
-TOLD_ELSEWHERE = {"clock", "random", "vocabulary", "timeout", "floor"}
+TOLD_ELSEWHERE = {"clock", "random", "vocabulary", "timeout", "floor", "readonly"}
 
 
 def table(heading: str) -> list[list[str]]:
