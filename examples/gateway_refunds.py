@@ -15,9 +15,11 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 from captoken import Issuer, Keyring
@@ -47,13 +49,13 @@ cost = {{ usd_cents = "amount" }}
 # --- The service, whose owner knows nothing of tokens ---------------------------------------------
 
 
-def serve(key, at, seen):
+def serve(key: str, at: Any, seen: Any) -> None:
     """A service as there are many: whoever has its key may refund all there is."""
 
     class Payments(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self):
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             seen.put((self.headers["Authorization"], "cap1_" in f"{self.headers}{body}", body))
             known = self.headers["Authorization"] == f"Bearer {key}"
@@ -64,7 +66,7 @@ def serve(key, at, seen):
             self.end_headers()
             self.wfile.write(answer)
 
-        def log_message(self, *_):
+        def log_message(self, *_: object) -> None:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Payments)
@@ -76,7 +78,7 @@ def serve(key, at, seen):
 
 
 @contextmanager
-def gateway(folder, service, key):
+def gateway(folder: Path, service: str, key: str) -> Iterator[str]:
     """`captoken gateway run`, until the block ends: its address."""
     (folder / "payments.key").touch(0o600)
     (folder / "payments.key").write_text(key)
@@ -86,6 +88,7 @@ def gateway(folder, service, key):
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as running:
         try:
+            assert running.stdout is not None
             yield json.loads(running.stdout.readline())["address"]
         finally:
             running.terminate()
@@ -94,9 +97,9 @@ def gateway(folder, service, key):
 # --- The agents, which have tokens ----------------------------------------------------------------
 
 
-def promised(keyring):
+def promised(keyring: Keyring) -> Iterator[str]:
     """A token for each agent: 900 cents a refund, and 1,000 for all of them together."""
-    refunds = {
+    refunds: dict[str, dict[str, dict[str, Any]]] = {
         "payments.refunds.create": {
             "charge": {"prefix": ["ch_"]},
             "amount": {"min": 1, "max": 900},
@@ -115,7 +118,7 @@ def promised(keyring):
         yield child.present(audience="payments", expires_in=60)
 
 
-def refund(address, token, cents, told):
+def refund(address: str, token: str, cents: int, told: Any) -> None:
     """One agent, in a process that was given an address and a token: what the gateway answers."""
     request = urllib.request.Request(
         f"{address}/payments/v1/refunds",
@@ -130,7 +133,7 @@ def refund(address, token, cents, told):
         told.put((refused.code, json.load(refused)["code"]))
 
 
-def main():
+def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     at, seen, told = spawn.Queue(), spawn.Queue(), spawn.Queue()
     # Drawn here, and given to the service and to the gateway alone.
@@ -146,10 +149,10 @@ def main():
         with gateway(folder, at.get(timeout=30), key) as address:
             answers = []
             for token in promised(keyring):
-                agent = spawn.Process(target=refund, args=(address, token, 500, told))
-                agent.start()
+                running = spawn.Process(target=refund, args=(address, token, 500, told))
+                running.start()
                 answers.append(told.get(timeout=30))
-                agent.join()
+                running.join()
         records = [json.loads(line) for line in (folder / "trail.jsonl").read_bytes().splitlines()]
 
     for agent, (status, what) in zip(AGENTS, answers, strict=True):

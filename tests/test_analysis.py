@@ -471,6 +471,8 @@ NARROWING: list[tuple[dict[str, Any], Access, tuple[str, str], tuple[str, str]]]
     ({"where": {"region": {"in": ["eu"]}}}, data("sales"), ("denied", "region"), ("denied", "region")),
     ({"audience": "shop"}, data("sales"), ("unknown", "the name"), ("unknown", "the name")),
     ({"audience": "shop", "tables": ["hr"]}, data("sales"), ("denied", "table"), ("denied", "table")),
+    ({"rows": {"sales": {"region": {"in": ["eu"]}}}}, data("sales"), ("unknown", "the row of table sales"), ("unknown", "the row")),
+    ({"rows": {"hr": {"region": {"in": ["eu"]}}}}, data("sales"), ("same", ""), ("same", "")),
     ({"fresh": 5, "tables": ["sales"]}, data("sales"), ("unknown", "the overlay's age"), ("unknown", "the overlay's age")),
 ]  # fmt: skip
 

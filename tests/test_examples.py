@@ -187,7 +187,7 @@ KEY_LINES = {
     "postgres_analytics.py": [
         "The audit found 0 ways round them.",
         "[('eu', 1200), ('us', 800)]",
-        'column: columns ["salary"] of table staff are not among ["name", "region"]',
+        "name: a name in the statement stands for nothing, or for several things (42703, at salary)",
         "table: no operation is allowed on table notes",
         "operation: exactly one statement is granted at a time",
         "[('eu', 9900)]",

@@ -43,7 +43,7 @@ def came() -> Counter[Any]:
     """What came of the first cases, by kind, code, and code and step; asserted on the way: both judges agree."""
     seen: Counter[Any] = Counter()
     for number in range(CASES):
-        vector = vector_of(case("suite", number))
+        vector = vector_of(case("ten", number))
         verdict = judged(vector, None)
         assert not differing(verdict), (number, verdict)
         outcome = verdict["python"]
@@ -61,9 +61,11 @@ def step_of(vector: dict[str, Any]) -> tuple[str, int]:
     if asked.access is not None or asked.caller is not None:
         decision = asked.explained()
     else:
-        with pytest.raises(Denied) as caught:
+        try:
             asked.verifier().authenticate(asked.text, request=asked.request)
-        decision = caught.value.decision
+            raise AssertionError("a denial was drawn, and nothing was denied")
+        except Denied as denied:
+            decision = denied.decision
     return decision.code, decision.step
 
 
@@ -124,9 +126,11 @@ def test_what_differs_gets_small() -> None:
 
 
 def differences() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Decisions on which the two judges that are here differ, of tokens with several links."""
+    """Decisions on which the two judges that are here differ, of tokens with several links and no overlay."""
     for number in range(20_000):
         recipe = case("small", number)
+        if "overlay" in recipe:
+            continue  # its entries have ranges, too
         if recipe["kind"] == "decision" and len(recipe["token"]["steps"]) > 2 and '"max"' in repr(recipe).replace("'", '"'):
             verdict = judged(vector_of(recipe), None)
             if differing(verdict):

@@ -259,17 +259,17 @@ REFUND = {"refund": {"cents": {"max": 1000}, "to": {"in": ["ann"]}}, "ping": {"_
 ASKED_AGAIN = "The same request will be refused again; one"
 FAILED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"cents": 501, "to": "ann"}, "refund.cents: |501 |is more than 500, link 1 by orchestrator",
-     "`cents` of `refund` has a value that this task may not use| that asks for less", ". It has to be a number, from 0 to 500| within that"),
+     "`cents` of `refund` has a value that this task may not use| with another value", ". It has to be a number, from 0 to 500| within that"),
     ({"cents": 5000, "to": "ann"}, "refund.cents: |5000 |is more than 1000, link 0 by the issuer",
-     "`cents` of `refund` has a value that this task may not use| that asks for less", ". It has to be a number, from 0 to 500| within that"),
+     "`cents` of `refund` has a value that this task may not use| with another value", ". It has to be a number, from 0 to 500| within that"),
     ({"cents": -1, "to": "ann"}, "refund.cents: |-1 |is less than 0, link 0 by the issuer",
-     "`cents` of `refund` has a value that this task may not use| that asks for less", ". It has to be a number, from 0 to 500| within that"),
+     "`cents` of `refund` has a value that this task may not use| with another value", ". It has to be a number, from 0 to 500| within that"),
     ({"cents": "5", "to": "ann"}, 'refund.cents: |"5" |is no number, link 0 by the issuer',
-     "`cents` of `refund` has a value that this task may not use| that asks for less", ". It has to be a number, from 0 to 500| within that"),
+     "`cents` of `refund` has a value that this task may not use| with another value", ". It has to be a number, from 0 to 500| within that"),
     ({"cents": True, "to": "ann"}, "refund.cents: |true |is no number, link 0 by the issuer",
-     "`cents` of `refund` has a value that this task may not use| that asks for less", ". It has to be a number, from 0 to 500| within that"),
+     "`cents` of `refund` has a value that this task may not use| with another value", ". It has to be a number, from 0 to 500| within that"),
     ({"cents": 5, "to": "bob"}, 'refund.to: |"bob" |does not satisfy {"in": ["ann"]}, link 0 by the issuer',
-     "`to` of `refund` has a value that this task may not use| that asks for less", ""),
+     "`to` of `refund` has a value that this task may not use| with another value", ""),
     ({"cents": 5, "to": "ann", "note": "x"}, "refund.note: ||is not among cents, to, link 0 by the issuer",
      "`note` of `refund` is none that this task may use| without it", ""),
 ]  # fmt: skip

@@ -280,6 +280,14 @@ def test_no_value_of_an_argument_or_attribute_is_recorded_unless_asked_for() -> 
     assert trail.decisions[0]["access"] == {"tool": "t", "arguments": {"a": 1}}
 
 
+def test_conditions_that_a_server_held_are_recorded_whole() -> None:
+    """They are words of the token, and no values of rows."""
+    trail = Trail()
+    held = [{"tenant": {"in": ["acme"]}}]
+    trail.verifier.check(mint(unrestricted=True), Access(table="orders", operation="select", rows=held))
+    assert trail.decisions[0]["access"] == {"table": "orders", "operation": "select", "rows": held}
+
+
 def test_nobody_can_use_what_a_trail_holds() -> None:
     """No text of a token, no tag, no key and no proof, whole or in part, of a bearer token or a bound one."""
     trail = Trail(values=True, audience="a", allow_unaddressed=True, replays=MemoryReplayStore(floor=0), key=SERVER, every=2)

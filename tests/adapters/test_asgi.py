@@ -417,7 +417,7 @@ def test_each_code_is_told_as_far_as_its_sentence_tells_it_apart() -> None:
     for code in CODES.keys() - UNTOLD:
         told = msgspec.json.decode(refusals.denied(Denied(genuine.deny(code, "because of jane", access))).body)
         assert told["code"] == code and "jane" not in str(told) and "risk" not in str(told)
-        wider = code in ("table", "operation", "column", "tool", "argument", "domain")
+        wider = code in ("table", "operation", "column", "row", "tool", "argument", "domain")
         assert told.get("needed") == ({"allow": {"hr": ["select"]}, "columns": {"hr": ["pay"]}} if wider else None)
         assert (told["retry"] != "no") == ("retry can help" in told["for_model"] or "retry with a fresh" in told["for_model"]
             or "retry in which" in told["for_model"]), told  # fmt: skip

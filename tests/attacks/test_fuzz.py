@@ -141,7 +141,7 @@ def test_b6_random_texts_raise_one_exception():
 
 def test_b6_authorize_raises_denied_and_nothing_else(sources):
     """B6: 3,000 mutated tokens: `authorize` and `authenticate` raise Denied with a decision, and nothing else."""
-    rng, one, ask, raised = drawing(20260607), verifier(), access(ASK), Counter()
+    rng, one, ask, raised = drawing(20260608), verifier(), access(ASK), Counter()
     for _ in range(times(3000)):
         hostile = from_wire(random_bytes(rng, sources))
         for call in (lambda hostile=hostile: one.authorize(hostile, ask), lambda hostile=hostile: one.authenticate(hostile)):

@@ -32,7 +32,7 @@ SKILL = (files("captoken") / "cli" / "skill.md").read_text("utf-8")
         ("read only", "recipes"),
         ("rotate keys", "recipes"),
         ("StatementError", "errors"),
-        ("stripe key", "recipes"),
+        ("stripe key", "gateway"),
         ("tenant", "recipes"),
         ("Kubernetes", "issuance-kubernetes"),
     ],

@@ -44,6 +44,8 @@ MAY = {
     ("audit.py", "stdin"): "what is read",
     ("consent.py", "stderr"): "its encoding",
     ("demo/beside.py", "Console"): "the application of the console, which is no terminal",
+    ("demo/accident.py", "Console"): "a type: what is drawn goes through output.draw",
+    ("demo/command.py", "stdin"): "is it a terminal?",
     ("demo/picture.py", "Console"): "a type: what is drawn goes through output.draw",
     ("files.py", "stdin"): "what is read",
     ("demo/command.py", "stdout"): "is it a terminal?",
@@ -57,6 +59,7 @@ MAY = {
 # Who takes a text apart into lines. What a stranger wrote is escaped in it by whoever made it, or a line of it would be one of ours.
 APART = {
     ("ask.py", 'str(decision).split("\\n")'): "a report, whose texts are escaped (tests/test_hostile_text.py)",
+    ("gateway.py", 'str(decision).split("\\n")'): "the same",
     ("options.py", 'ctx.get_help().split("\\n")'): "words of ours",
     ("output.py", 'part.rstrip("\\n").split("\\n")'): "a traceback",
     ("output.py", 'text.split("\\n")'): "JSON, what is laid out, and what is for files",
@@ -244,7 +247,7 @@ def test_a_log_that_nobody_has_set_up_steers_nothing(capsys: pytest.CaptureFixtu
     assert told.startswith("error: a\\x1b[2J\\x0ab\nTraceback") and "c\\x1b[2J" in told and "\x1b" not in told
 
 
-@pytest.mark.parametrize("arguments", [["inspect", "--token-file", HOSTILE], ["docs", HOSTILE], [HOSTILE], ["--" + HOSTILE], ["mint", HOSTILE]])
+@pytest.mark.parametrize("arguments", [["inspect", "--token-file", HOSTILE], ["completion", "show", HOSTILE], [HOSTILE], ["--" + HOSTILE], ["mint", HOSTILE]])
 def test_what_is_typed_steers_nothing(arguments: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     if "\x00" in arguments[-1]:
         arguments = [one.replace("\x00", "") for one in arguments]

@@ -15,6 +15,7 @@ from typing import Any
 
 from spec.generate import build
 from spec.generate.build import NOW
+from tests.reference.evaluator import is_constraint
 
 Json = Any
 
@@ -269,8 +270,15 @@ class Draw:
         """The row before, after, or both; or conditions that were held."""
         stated = self.one([("row",), ("becomes",), ("row", "becomes"), ("row", "becomes"), ("rows",)])
         if stated == ("rows",):
-            return {"rows": [{c: self.constraint(OF_ROWS[c]) for c in self.few(COLUMNS, 2)} for _ in range(self.one([0, 1, 1, 2]))]}
+            return {"rows": [{c: self.held(OF_ROWS[c]) for c in self.few(COLUMNS, 2)} for _ in range(self.one([0, 1, 1, 2]))]}
         return {fact: self.row() for fact in stated}
+
+    def held(self, family: str) -> Json:
+        """A constraint that an access can state."""
+        while True:
+            made = self.constraint(family)
+            if is_constraint(made):
+                return made
 
     def near(self, legal: bool = False) -> dict[str, Json]:
         """The target, or one that differs from it in a little."""
