@@ -173,6 +173,12 @@ def mutation(session: nox.Session, room: str) -> None:
 
 
 @nox.session(python=False)
+def large(session: nox.Session) -> None:
+    """The examples of Google's ADK, the Claude Agent SDK and CrewAI, each from the wheel."""
+    session.run("bash", ".ci/large", external=True)
+
+
+@nox.session(python=False)
 def adapters(session: nox.Session) -> None:
     """Each adapter with the oldest and with the newest of what it asks for."""
     session.run("python3", ".ci/versions", external=True)

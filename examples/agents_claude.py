@@ -3,7 +3,7 @@
     pip install 'captoken[claude-agent]' && python examples/agents_claude.py
 
 Offline: what stands in for the CLI, and for the model in it, is a transport of the SDK's own kind.
-The SDK brings a large program: `.ci/run` runs this, and the test suite does not.
+The SDK brings a large program: `.ci/nightly large` runs this, not the test suite.
 """
 
 import asyncio

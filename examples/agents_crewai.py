@@ -2,7 +2,7 @@
 
     pip install captoken crewai && python examples/agents_crewai.py
 
-CrewAI is large: `.ci/run` runs this, and the test suite does not. The model is a fake; agents,
+CrewAI is large: `.ci/nightly large` runs this, not the test suite. The model is a fake; agents,
 tasks, crew and hook are CrewAI's.
 
 CrewAI has one list of hooks for the whole process, and tells a hook of no token. So the tokens lie

@@ -2,7 +2,7 @@
 
     pip install 'captoken[google-adk]' && python examples/agents_google_adk.py
 
-The model is a fake one: offline. ADK is large: `.ci/run` runs this, and the test suite does not.
+The model is a fake one: offline. ADK is large: `.ci/nightly large` runs this, not the test suite.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 # Done as a whole by tests/issuance/test_recipes.py, against what stands in for their platforms.
 RECIPES = {"issuance-certificates.md", "issuance-github.md", "issuance-kubernetes.md", "issuance-spire.md"}
-# Need large packages, so that not every machine has them: `.ci/run` runs these pages.
+# Need large packages, so that not every machine has them: `.ci/nightly large` runs these pages.
 ELSEWHERE = {"agents-claude.md": "claude_agent_sdk", "agents-google-adk.md": "google.adk"}
 # Text that follows Python on a page and is not its output begins so: the files of other programs, and what a command wrote.
 NOT_OUTPUT = ("/var/log/orders/trail.jsonl {", "# orchestrator > clerk, task payday:", "maxmemory-policy noeviction")
