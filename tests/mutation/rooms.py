@@ -46,7 +46,7 @@ KERNEL = Room(
         *CORE.tests,
         *(f"tests/{name}.py" for name in ("test_links_decide", "test_memory", "test_history", "properties/test_links", "properties/test_root")),
     ],
-    "(not memory or test_memory) and not makes_no_work and not works_no and not all_there_are",
+    "(not memory or test_memory) and not makes_no_work and not works_no and not all_there_are and not any_size_and_depth",
 )
 
 # Of the guards of databases, what decides: not how rows travel, nor what a block counts.
