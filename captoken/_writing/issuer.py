@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Set
 from time import time
 from typing import Any, Unpack
 
+from msgspec import structs
+
 from captoken._format import chain, names
-from captoken._format.clocks import Clock
+from captoken._format.clocks import Clock, read_clock
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.names import frozen_copy
@@ -92,9 +94,8 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         Raises TypeError or ValueError for what is no name or caveat, LimitError past a limit, and
         what the clock or the keyring callable raises.
         """
-        return self._first(subject, agent, task, key, ext)(
-            keyring_source(self.keyring)(), caveats, unrestricted=unrestricted
-        )
+        keyring, root = self._begin(subject, agent, task, ext)
+        return self._minted(keyring, root, key, caveats, unrestricted=unrestricted)
 
     def mint_set(
         self,
@@ -133,62 +134,67 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         if control is not None:
             wanted[control] = {"tables": [], "operations": [], "tools": {}}
 
-        keyring = keyring_source(self.keyring)()
-        first = self._first(subject, agent, task, key, ext)
+        keyring, root = self._begin(subject, agent, task, ext)
         made: list[Token] = []
         for server, its in wanted.items():
             twice = sorted(its.keys() & caveats.keys())
             if twice:
                 raise ValueError(f"{', '.join(twice)}: said for all servers, and for {server}")
-            made.append(first(keyring.for_audience(server), {**caveats, **its}))
+            own = keyring.for_audience(server)
+            its_root = structs.replace(root, audience=server)
+            made.append(self._minted(own, its_root, key, {**caveats, **its}))
         return TokenSet.of(*made)
 
-    def _first(
+    def _begin(
         self,
         subject: str,
         agent: str,
         task: str,
-        key: bytes | str | None,
         ext: Mapping[str, str | int] | None,
-    ) -> Callable[..., Token]:
-        """What mints tokens of one id and one time, each under a keyring and with caveats."""
+    ) -> tuple[Keyring, RootRecord]:
+        """The keyring as it is now, and a root record under its current key: one id, one time."""
         names.name(subject, "subject")
         names.name(agent, "agent")
         names.task(task)
-        context = WriterContext(self.vocabulary, self.clock, self.random)
-        now = context.now()
+        keyring = keyring_source(self.keyring)()
+        root = RootRecord(
+            subject=subject,
+            agent=agent,
+            task=task,
+            issued_at=read_clock(self.clock),
+            token_id=b64encode(self.random(TOKEN_ID_BYTES)),
+            key_id=keyring.current,
+            audience=keyring.audience,
+            ext={} if ext is None else frozen_copy(ext, "ext"),
+            version=1,
+        )
+        return keyring, root
+
+    def _minted(
+        self,
+        keyring: Keyring,
+        root: RootRecord,
+        key: bytes | str | None,
+        caveats: Mapping[str, Any],
+        *,
+        unrestricted: bool = False,
+    ) -> Token:
+        """The token of that root record, with those caveats in link 0."""
+        given = {keyword: value for keyword, value in caveats.items() if value is not UNSET}
+        check_known(given, self.vocabulary)
+        _check_domains(given, unrestricted, self.vocabulary)
+
         # The clock is looked at once: what expires in a minute does so a minute after `iat`.
-        at_now = WriterContext(self.vocabulary, lambda: now, self.random)
-        token_id = b64encode(self.random(TOKEN_ID_BYTES))
-
-        def mint(
-            keyring: Keyring, caveats: Mapping[str, Any], *, unrestricted: bool = False
-        ) -> Token:
-            given = {keyword: value for keyword, value in caveats.items() if value is not UNSET}
-            check_known(given, self.vocabulary)
-            _check_domains(given, unrestricted, self.vocabulary)
-            root = RootRecord(
-                subject=subject,
-                agent=agent,
-                task=task,
-                token_id=token_id,
-                issued_at=now,
-                key_id=keyring.current,
-                audience=keyring.audience,
-                ext={} if ext is None else frozen_copy(ext, "ext"),
-                version=1,
+        at_now = WriterContext(self.vocabulary, lambda: root.issued_at, self.random)
+        stated = compose(Terms(_with_an_end(given), key=key), at_now, everything(root.agent))
+        audience = keyring.audience
+        if audience is not None and audience not in stated.get("aud", [audience]):
+            raise ValueError(
+                f"this keyring mints for {audience} alone, and audience names another server"
             )
-            identifier = root.encode()
-            stated = compose(Terms(_with_an_end(given), key=key), at_now, everything(agent))
-            audience = keyring.audience
-            if audience is not None and audience not in stated.get("aud", [audience]):
-                raise ValueError(
-                    f"this keyring mints for {audience} alone, and audience names another server"
-                )
-            body = spell(stated or {"nbf": now})  # link 0 is always written
-            return Token.of(_signed(keyring, identifier, body), root, context)
-
-        return mint
+        body = spell(stated or {"nbf": root.issued_at})  # link 0 is always written
+        packet = _signed(keyring, root.encode(), body)
+        return Token.of(packet, root, WriterContext(self.vocabulary, self.clock, self.random))
 
     def __repr__(self) -> str:
         """No key, and no key id."""
