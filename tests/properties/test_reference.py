@@ -89,8 +89,8 @@ def reference(token_text, facts, ask, caller=None, **known):
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_check_says_what_the_reference_says(chunk):
     """D3: 50,400 random decisions in eight parts: equal, code by code; every code that this version knows is met in each
-    part, but for two that are rare."""
-    rng, seen, ring = drawing(20260200 + chunk), Counter(), keyring()
+    part."""
+    rng, seen, ring = drawing(20261100 + chunk), Counter(), keyring()
     for _ in range(times(TOKENS)):
         token_text = random_token(rng)
         for _ in range(SITUATIONS):
@@ -102,7 +102,7 @@ def test_check_says_what_the_reference_says(chunk):
             assert decision.code == wanted, (token_text, facts, ask, caller)
             assert bool(decision) == (wanted == "allowed")
             seen[wanted] += 1
-    assert set(seen) | RARE == REACHED and seen["allowed"] > 200
+    assert set(seen) == REACHED and seen["allowed"] > 200
 
 
 def test_a_grant_says_what_the_verifier_says():
@@ -132,8 +132,6 @@ def test_a_grant_says_what_the_verifier_says():
     assert seen["allowed"] > 300 and seen["table"] > 300 and seen["expired"] > 20
 
 
-# Not met in each part.
-RARE = {"unsupported_version", "too_deep"}
 # Beside those of a bearer token; what has discharges and keys is at no loss for the others.
 REACHED_WITH_KEYS = {"bad_discharge", "proof_missing", "bad_proof", "replayed", "store_unavailable"}
 BASES = {("issued", *rest) for rest in ((), ("vouched",), ("proven",), ("vouched", "proven"), ("proven", "proven"))}
