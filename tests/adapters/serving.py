@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -169,3 +169,28 @@ def send(
 
 def encoded(text: bytes | str) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin-1")
+
+
+@contextmanager
+def accepting(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A service that does so with each connection, in a thread of its own, and closes it: its origin."""
+    listens = listening()
+
+    def answered(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            answer(connection)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listens.accept()
+                threading.Thread(target=answered, args=(connection,), daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield origin_of(listens)
+    finally:
+        listens.shutdown(socket.SHUT_RDWR)
+        listens.close()
+        thread.join()

@@ -43,7 +43,7 @@ from captoken.audit.trail import AuditTrail
 from captoken.keys import HolderKey
 from captoken.proof import http_request
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
-from tests.adapters.serving import listening, origin_of, served
+from tests.adapters.serving import accepting, listening, origin_of, served
 
 KEY = "sk_live_51HfakeKeyOfTheService/+x"
 
@@ -582,31 +582,19 @@ RAW = {
 @contextmanager
 def answering(raw: bytes, *, hold: bool = False) -> Iterator[str]:
     """A service that says these bytes to each connection, and closes it; with `hold`, when the block ends."""
-    listens = listening()
     ended = threading.Event()
 
     def answer(connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            connection.recv(65536)
-            connection.sendall(raw)
-            if hold:
-                ended.wait(20)
+        connection.recv(65536)
+        connection.sendall(raw)
+        if hold:
+            ended.wait(20)
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listens.accept()
-                threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield origin_of(listens)
-    finally:
-        ended.set()
-        listens.shutdown(socket.SHUT_RDWR)
-        listens.close()
-        thread.join()
+    with accepting(answer) as origin:
+        try:
+            yield origin
+        finally:
+            ended.set()
 
 
 @pytest.mark.parametrize("how", RAW)

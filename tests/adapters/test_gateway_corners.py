@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import socket
-import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
 from captoken.adapters._gateway.shapes import ANY, Listed, Members, Scalar
 from captoken.adapters._http.exchange import RequestError
 from captoken.adapters.gateway import configured
-from tests.adapters.serving import listening, origin_of
+from tests.adapters.serving import accepting
 from tests.adapters.test_gateway import gateway
 
 AMOUNT = Members({"amount": Scalar("integer"), "n": Scalar("number"), "m": ANY}, more=True)
@@ -170,31 +169,17 @@ def test_a_description_that_refers_to_itself_many_times_is_left_out_soon() -> No
 @contextmanager
 def saying(*answers: bytes | tuple[bytes, ...]) -> Generator[str]:
     """A service that says the next of these to each request, in its parts, on connections that stay open."""
-    listens = listening()
     left = list(answers)
 
     def answer(connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            while connection.recv(65536) and left:
-                said = left.pop(0)
-                for part in (said,) if isinstance(said, bytes) else said:
-                    connection.sendall(part)
-                    time.sleep(0.1)
+        while connection.recv(65536) and left:
+            said = left.pop(0)
+            for part in (said,) if isinstance(said, bytes) else said:
+                connection.sendall(part)
+                time.sleep(0.1)
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listens.accept()
-                threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield origin_of(listens)
-    finally:
-        listens.shutdown(socket.SHUT_RDWR)
-        listens.close()
-        thread.join()
+    with accepting(answer) as origin:
+        yield origin
 
 
 HIDDEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhidden"
