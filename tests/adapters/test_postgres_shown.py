@@ -353,11 +353,13 @@ def test_two_databases_that_differ_in_hidden_columns_alone_answer_alike(worlds: 
     draw = drawing(f"shown, {worlds.bare.info.user}")
     apart: list[str] = []
     kinds: Counter[str] = Counter()
-    for _ in range(times(1_000)):
+    drawn = times(1_000)
+    for _ in range(drawn):
         sql = mutated(draw)
         bare, full = (by_the_guard(connection, worlds.grant, sql) for connection in (worlds.bare, worlds.full))
         kinds[bare[0]] += 1
         if bare != full and ("endless",) not in (bare, full):
             apart.append(f"{sql}\n    {bare}\n    {full}")
     assert not apart, f"{len(apart)}:\n" + "\n".join(apart[:20])
-    assert kinds["rows"] > 80 and kinds["error"] > 200, kinds
+    # Most mutations name what is not there: one in twenty-five that runs keeps the comparison of rows alive.
+    assert kinds["rows"] > drawn / 25 and kinds["error"] > drawn / 5, kinds
