@@ -342,6 +342,16 @@ def test_a_delta_that_makes_a_snapshot_too_large_is_neither_written_nor_taken(mo
         known.follow([made.delta], TRUSTED)
 
 
+def test_a_snapshot_and_its_deltas_are_no_longer_than_two_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit all is read; one byte above it nothing is, before a signature is looked at."""
+    text = whole(KEY, KNOWN) + b"\n" + GOOD.delta
+    room = max(len(whole(KEY, KNOWN)), len(GOOD.delta))
+    monkeypatch.setattr(module, "MAX_BYTES", room)
+    for spare, match in ((2 * room - len(text), "signed the delta"), (2 * room - len(text) + 1, "more than")):
+        with pytest.raises(OverlayError, match=match):
+            Overlay.open(text + b" " * spare, TRUSTED)
+
+
 def test_a_delta_that_is_too_large_itself_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes all away is larger than what it leaves."""
     known = opened(*(entry(f"e{number:02}") for number in range(20)), seq=7)

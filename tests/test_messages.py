@@ -5,6 +5,7 @@ Whoever changes a word sees here what a reader will see. None of it is a promise
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import pickle
@@ -52,7 +53,7 @@ from captoken._language.links import read_link
 from captoken._language.overlay import Overlay, delta, snapshot
 from captoken._verification.verifier import VerifierOptions
 from captoken._verification.wording import told_to_model
-from captoken._writing.keywords import UNSET
+from captoken._writing.keywords import UNSET, MintCaveats
 from captoken.control import Operator
 from captoken.discharge import Allow, Discharger
 from captoken.errors import CODES, GuardError, IssuanceError, Refused
@@ -60,6 +61,7 @@ from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock, fixed_random
 from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, tool, verifier
+from tests.mutation.rooms import KERNEL
 from tests.test_widening import Region
 from tests.vectors import adapter, runner
 
@@ -376,19 +378,16 @@ def shown() -> Iterator[str]:
 
 # --- errors ---------------------------------------------------------------------------------------
 
-KEYWORDS = (
-    "tables", "operations", "allow", "columns", "tools", "where", "uses", "budget", "fresh", "not_before", "depth", "delegate_only", "expires_in",
-    "expires_at", "audience", "task", "keep", "clamp", "colour", "acme:region",
-)  # fmt: skip
+KEYWORDS = (*sorted(MintCaveats.__annotations__), "task", "keep", "clamp", "colour", "acme:region")
 ODD: tuple[Any, ...] = (
     None, 7, -1, 2**53, 1.5, True, False, "", "a b", "x", "a..b", "\u202e", [], ["a b"], ["x", 7], {}, {"a b": []}, {"x": 7}, {"x": ["a b"]}, {"x": {"y": 7}}, {"x": {"y": {}}},
-    {"x": {"y": {"in": 7}}}, {"x": {"y": {"min": "a"}}}, {"x": {"y": {"min": 2, "max": 1}}}, {"x": {"in": [None]}}, {"x": {"path": ["a"]}}, {"x": {"prefix": [""]}},
+    {"x": {"y": {"in": 7}}}, {"x": {"y": {"min": "a"}}}, {"x": {"y": {"min": 2, "max": 1}}}, {"x": {"in": [None]}}, {"x": {"in": [["a"]]}}, {"x": {"path": ["a"]}}, {"x": {"prefix": [""]}},
     {"x": {"url": ["ftp://a"]}}, {"x": {"cidr": ["10.0.0.1/8"]}}, {"x": {"each": {"each": {"each": {"any": True}}}}}, {"x": {"most": 3}}, {"x": -1}, {"uses": 1}, object,
 )  # fmt: skip
 SELECT = ("token", "link", "task", "agent", "subject", "kid", "issued_before", "why", "until")
 TOKEN_ID = mint().unverified.root.token_id
 STORES = {"ledger", "replays", "audit"}  # of these any object may be one
-FACTS = ("table", "operation", "columns", "tool", "arguments", "attributes", "cost")
+FACTS = Access.__struct_fields__
 
 
 def attempted(what: str, call: Callable[[], object]) -> Iterator[str]:
@@ -412,6 +411,9 @@ def answers(call: str, made: Callable[[Any], object], values: Iterable[Any]) -> 
     yield from (f"{text} (of {first[text]}, {count})" for text, count in told.items())
 
 
+IN_ENTRIES = ("allow", "columns", "rows", "tools", "where", "budget")
+
+
 def mistakes() -> Iterator[str]:
     """Each argument with what is no value of it: what is said, of which value first, and of how many."""
     wide = mint(tables=["*"], operations=["*"], tools={"*": {}}, expires_at=NOW + 86400)
@@ -419,6 +421,8 @@ def mistakes() -> Iterator[str]:
     operator = Operator(OPERATOR, MemorySnapshots(), by="ops@example", clock=clock(), random=fixed_random("x"))
     calls: list[tuple[str, Callable[[str, Any], object], Iterable[str]]] = [
         ("attenuate", lambda name, value: wide.attenuate(**{name: value}), KEYWORDS),
+        ("attenuate in", lambda name, value: wide.attenuate(**{name: {"sales": value}}), IN_ENTRIES),
+        ("attenuate deep in", lambda name, value: wide.attenuate(**{name: {"sales": {"a": value}}}), ("tools", "rows", "columns")),
         ("mint", lambda name, value: mint(**SALES | {name: value}), KEYWORDS),
         ("mint", lambda name, value: issuer.mint(**{**WHO, **SALES, name: value}), (*WHO, "key", "ext", "unrestricted")),
         ("Access", lambda name, value: Access(**{"table": "sales", "operation": "select", name: value}), FACTS),
@@ -599,6 +603,8 @@ def below() -> Iterator[str]:
         yield from attempted("public_bytes", lambda key=key: public_keys.public_bytes(key, "a key").hex())  # type: ignore[arg-type]
     for odd in (bytes(63), bytes(65)):
         yield from attempted("join", lambda odd=odd: signed.join(b"{}", odd))
+    for odd in (b"", bytes(87), b"{}" + bytes(87), b"{}." + b"A" * 85 + b"E", b"{}." + b"A" * 85 + b"\xff"):
+        yield from attempted("split", lambda odd=odd: str(signed.split(odd)))
     for size in (0, 32_768):
         yield from attempted("encode", lambda size=size: packet.encode(Packet(b"x" * size, (), bytes(32))))
     for value in (5, "cap1_AA", "cap1d_", "cap1u_", "x" * 8193):
@@ -612,6 +618,7 @@ def below() -> Iterator[str]:
     facts: list[dict[str, Any]] = [
         {"table": "t"}, {"operation": "select"}, {"columns": ["a"]}, {"arguments": {}}, {"table": "t", "operation": "select", "columns": ["*"]},
         *({"tool": "f", "arguments": {"a": value}} for value in (float("nan"), (), {5: 1}, "\ud800", {"\ud800": 1}, looped, [*range(8), ()], {**dict.fromkeys("abcdefgh", 1.5), "i": ()})),
+        {"row": {}}, *({"table": "t", "operation": "select", **stated} for stated in ({"rows": 5}, {"rows": [], "row": {}}, {"rows": [], "becomes": None}, {"rows": [{"a": 5}]}, {"row": {"*": 1}})),
         *({"attributes": {"a": value}} for value in (float("inf"), {1}, "\ud800", looped)), {"cost": {"eur": 1.0}}, {"cost": {"eur": -1}}, {"cost": {"e r": 1}},
     ]  # fmt: skip
     for given in facts:
@@ -622,6 +629,8 @@ def below() -> Iterator[str]:
         yield from attempted("read_constraint", lambda stated=stated: read_constraint(stated))
     for key in sorted(CONSTRAINT_KEYS):
         yield from answers(f"read_constraint {key}", lambda odd, key=key: read_constraint({key: odd}), (5, "x", [5], [""], {}, -1, 2**53, None, True))
+    for authority in ("[::1]]:80", "[::1", "[::1]x", "[::1]8:8", "a:0", "a:65535", "a:65536", "a:080", "a:", "a:b:1", ":5", "a]:5", "a:443", ""):
+        yield from attempted(f"url {authority}", lambda authority=authority: str(read_constraint({"url": [f"https://{authority}"]})))
     for depth in (3, 4):
         rule: Any = {"in": ["a"]}
         for _ in range(depth + 1):
@@ -696,6 +705,25 @@ def test_readers_are_told_what_stands_in_the_file(part: Callable[[], Iterator[st
     whole = TOLD.read_text("utf-8").split("\n\n")
     recorded = next(each for each in whole if each.startswith(f"# {part.__name__}\n"))
     assert transcript(part).strip() == recorded.strip()
+
+
+def sentences() -> Iterator[tuple[str, str]]:
+    """Each literal text of an error that the kernel raises, with the file."""
+    for path in KERNEL.mutated:
+        for node in ast.walk(ast.parse(Path(path).read_text("utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                words = (each.value for given in node.exc.args for each in ast.walk(given) if isinstance(each, ast.Constant))
+                yield from ((path, word) for word in words if isinstance(word, str) and len(word) > 2)
+
+
+# What says how large a thing of 64 MiB is: `test_overlay` and `test_deltas` hold it with a smaller one.
+ELSEWHERE = {"a snapshot of more than ", " bytes: lift what is over", "it gives a snapshot of more than "}
+
+
+def test_each_error_of_the_kernel_stands_in_the_file() -> None:
+    told = TOLD.read_text("utf-8")
+    untold = {(path, word) for path, word in sentences() if word.encode("ascii", "backslashreplace").decode() not in told}
+    assert {word for _, word in untold} == ELSEWHERE, sorted(untold)
 
 
 def test_the_file_has_these_parts_and_no_other() -> None:

@@ -180,7 +180,7 @@ class Where(BuiltIn, frozen=True):
 
         # All attributes must hold. So one that nothing satisfies leaves nothing of the others.
         rest = {} if NOTHING in left.values() else Where.of(left).stated()
-        is_listed = any("in" in self.value.get(attribute, ()) for attribute in excess)
+        is_listed = any("in" in self.value[attribute] for attribute in excess)
         yield Excess(
             "where",
             wanted.value,

@@ -85,10 +85,10 @@ def is_too_much(links: Iterable[Link], access: Access) -> bool:
     sizes: dict[int, int] = {}
     work = 0
     for stated, value in looked(links, access):
-        size = sizes.get(id(value))
-        if size is None:
-            size = sizes[id(value)] = size_of(value)
-        work += len(_encode(stated)) + size
+        same = id(value)
+        if same not in sizes:
+            sizes[same] = size_of(value)
+        work += len(_encode(stated)) + sizes[same]
         if work > MOST:
             return True
     return False
@@ -136,6 +136,9 @@ def _at_most(facts: Mapping[str, Any]) -> int:
         kind = type(value)
         if kind is str:
             most += 4 * len(value)
-        elif kind is list or kind is dict:
+        elif kind in _HOLDERS:
             most += size_of(value)
     return most
+
+
+_HOLDERS = (list, dict)

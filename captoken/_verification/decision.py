@@ -155,10 +155,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def _step(self, number: int, name: str) -> Step:
         """What came of one step, as far as the decision itself says."""
-        if number == self.step:
-            return Step(number, name, "failed", self.refusals[0].text)
         if number > self.step:
             return Step(number, name, "not reached")
+        if number == self.step:
+            return Step(number, name, "failed", self.refusals[0].text)
         if number == 7 and not self.overlaid:
             return Step(number, name, "nothing to check", "no overlay is loaded")
         if number == 10 and not self._proven:

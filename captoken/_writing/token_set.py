@@ -165,9 +165,7 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         if not any(wanted.values()):
             raise ValueError("a link must restrict something: name tables, tools or another caveat")
         return self._each(
-            lambda server, token: (
-                token.attenuate(**wanted[server]) if wanted.get(server) else token
-            )
+            lambda server, token: token.attenuate(**wanted[server]) if wanted.get(server) else token
         )
 
     def delegate(
@@ -190,9 +188,11 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         first = next(iter(self.secret_tokens.values()))
         context = _once(first.context)
         return self._each(
-            lambda server, token: token.in_context(context)
-            .delegate(to=to, key=key, signer=signer, **wanted.get(server, {}))
-            .in_context(token.context)
+            lambda server, token: (
+                token.in_context(context)
+                .delegate(to=to, key=key, signer=signer, **wanted.get(server, {}))
+                .in_context(token.context)
+            )
         )
 
     def present(self, *, audience: str, **terms: Unpack[PresentCaveats]) -> str:
