@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
-from msgspec import UNSET
 from msgspec.structs import force_setattr
 
 from captoken._format import names
@@ -24,9 +23,10 @@ from captoken._format.encoding import encode_json
 from captoken._format.spelling import named, named_all, spelled
 from captoken._language import constraints, patterns
 from captoken._language.access import Access
-from captoken._language.constraints import Anything, Constraint, looked_at
+from captoken._language.constraints import looked_at
 from captoken._language.kinds import BuiltIn, Caveat, Looked, LookUp, Situation
 from captoken._language.reasons import Reason
+from captoken._language.row_rules import EVERY_ROW, RowRule, failing_row, read_rule
 from captoken._language.values import a_list, an_object, not_empty
 
 # --- the caveats ----------------------------------------------------------------------------------
@@ -373,11 +373,6 @@ class Columns(BuiltIn, frozen=True):
             yield f"{_named_columns(columns)} of {named(pattern)}"
 
 
-# What the rows of a table satisfy, by column. A column that is free is not in it.
-RowRule: TypeAlias = Mapping[str, Constraint]
-EVERY_ROW: RowRule = MappingProxyType({})
-
-
 def _rows(given: Any, now: Callable[[], int], look_up: LookUp) -> Any:
     """The value for the keyword `rows`: as it was given, each `max` alone completed (spec 13.6).
 
@@ -488,17 +483,6 @@ class Rows(BuiltIn, frozen=True):
             yield f"rows of {table} where {said}" if said else f"any row of {table}"
 
 
-def read_rule(entry: Any) -> dict[str, Constraint]:
-    """What an entry asks of a row. Raises TypeError or ValueError for what is no such entry."""
-    rule = {}
-    for column, stated in an_object(entry, "the rows of a table").items():
-        names.free_name(column, "column")
-        constraint = constraints.read_constraint(stated)
-        if not isinstance(constraint, Anything):
-            rule[column] = constraint
-    return rule
-
-
 def _check_names_all(pattern: str, entry: Mapping[str, Any], stated: Mapping[str, Any]) -> None:
     """Raise ValueError where a wider entry names a column that this one does not (spec 15.14).
 
@@ -511,30 +495,6 @@ def _check_names_all(pattern: str, entry: Mapping[str, Any], stated: Mapping[str
                 f"rows of {pattern} leave out {named_all(missing)}, which {wider} names: "
                 'say what holds of it here, {"any": true} if it is free, or {} alone for any row'
             )
-
-
-# What an operation touches: the row as it is stored, or as it will be. Any other may touch both.
-_TOUCHED = {"select": ("row",), "delete": ("row",), "insert": ("becomes",)}
-_BOTH = ("row", "becomes")
-
-
-def failing_row(rule: RowRule, access: Access) -> tuple[str, str] | None:
-    """The fact and the column for which an access is refused that states rows, or None.
-
-    The column is empty where the row has to be stated. Of what may touch both, both have to be, and
-    one of the two may be None: there is no such row. A column that a row lacks satisfies nothing.
-    """
-    rows = {"row": access.row, "becomes": access.becomes}
-    touched = _TOUCHED.get(access.operation or "", _BOTH)
-    stated = {fact: row for fact, row in rows.items() if type(row) is dict}
-    for fact in touched:
-        if fact not in stated and (rows[fact] is UNSET or stated.keys().isdisjoint(touched)):
-            return fact, ""
-    for fact, row in stated.items():
-        for column, constraint in rule.items():
-            if column not in row or not constraint.accepts(row[column]):
-                return fact, column
-    return None
 
 
 # Nearly all operations. That they are legal names needs no check each time.
