@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "captoken.keys",
         "captoken.local",
         "captoken.tools",
+        "captoken.rows",
         "captoken.current",
         "captoken.caveats",
         "captoken.discharge",

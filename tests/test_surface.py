@@ -42,7 +42,7 @@ def test_the_core_loads_no_room_beside_it() -> None:
     script = """
 import sys
 from captoken import Access, Keyring, Verifier
-rooms = ("audit", "control", "discharge", "current", "tools", "adapters", "cli", "interop", "local", "testing")
+rooms = ("audit", "control", "discharge", "current", "tools", "adapters", "cli", "interop", "local", "rows", "testing")
 print(sorted(name for name in sys.modules if name.startswith(tuple("captoken." + room for room in rooms))))
 print(sorted(name for name in sys.modules if name.startswith("captoken.stores.")))
 """

@@ -18,7 +18,7 @@
     ├── LimitError          a token that readers would refuse for its size
     ├── KeyringError        a key file that cannot be used
     ├── GuardError          a guarded connection that is misused, or cannot be guarded
-    │                           guard, outcome_unknown
+    │                           guard, outcome_unknown, row
     ├── StatementError      a statement that its database cannot run, whoever sends it
     │                           syntax, name, type, value, cardinality, unique, foreign_key,
     │                           not_null, check, raised, parameters, too_large, unsupported
@@ -255,7 +255,8 @@ class GuardError(CaptokenError):
     """A guarded connection was misused: nested, from another thread, or after its block.
 
     Or it cannot be guarded here. `code` is `guard`, or `outcome_unknown` where a connection was
-    lost while its commit was under way: what was written may be there, and may not.
+    lost while its commit was under way: what was written may be there, and may not. It is `row`
+    where a token says of rows what no condition in SQL says (`captoken.rows`).
     """
 
     code = "guard"

@@ -217,6 +217,13 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "is written twice could be there twice.",
             "the connection was lost at the commit: whether what was written is there is not known",
         ),
+        "row": (
+            "A token says of the rows of a table what no condition in SQL says exactly.",
+            "Of rows that a database holds back use `any`, `in`, `min` and `max`, or a `prefix` "
+            "that no url and no address begins with. Or state the row itself, and ask about that.",
+            "this guard cannot hold rows by site: no condition in SQL says the same as this "
+            "constraint",
+        ),
     },
     StatementError: {
         code: (

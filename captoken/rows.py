@@ -1,0 +1,264 @@
+"""What a token says of the rows of a table, as a condition in SQL (spec 24.27).
+
+    conditions = grant.rows("orders")    # ({"tenant": {"in": ["acme"]}},)
+    condition, given = sql(conditions, dialect="sqlite", columns={"tenant": "text"})
+    connection.execute(f"select id from orders where {condition}", given)
+
+A row satisfies the condition exactly if no link prohibits it. Values are compared by type, and
+never by the engine's custom: on SQLite `typeof` says what a value is, and on PostgreSQL the type of
+its column. Text is compared byte by byte, whatever the collation of the column is. Nothing is cast
+from text to a number. NULL satisfies nothing.
+
+The condition is true or false, and never NULL: so it may stand below NOT.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from captoken._format.errors import GuardError
+from captoken._format.spelling import named, shown
+from captoken._language.constraints import Anything, In, Prefixes, Range, read_constraint
+
+__all__ = ["sql"]
+
+Dialect: TypeAlias = Literal["sqlite", "postgresql"]
+
+# The kinds of constraints that SQL can hold.
+_Held: TypeAlias = In | Range | Prefixes
+
+# How a value gets into the condition: as a placeholder, or spelled out.
+_Put: TypeAlias = Callable[[Any], str]
+
+# A statement of SQLite takes a thousand terms one after the other.
+_MOST_PREFIXES = 250
+
+# What a url begins with, and the characters of an address: these satisfy no prefix (spec 13.8).
+_URLS = ("https://", "http://", "wss://", "ws://")
+_is_of_address = re.compile(r"[0-9a-f.:]*").fullmatch
+
+
+def sql(
+    conditions: Sequence[Mapping[str, Any]],
+    *,
+    dialect: Dialect,
+    columns: Mapping[str, str],
+    alias: str = "",
+    literals: bool = False,
+) -> tuple[str, tuple[Any, ...]]:
+    """The condition that the rows of a table satisfy, and its parameters.
+
+    `conditions` are those of `grant.rows(table)`: all of them hold. `columns` has the type of each
+    column that they name, as the database calls it: on SQLite 1 and 0 in a `boolean` are true and
+    false. `alias` stands before each column. Placeholders are `?` on SQLite and `%s` on PostgreSQL,
+    as `sqlite3` and `psycopg` take them. With `literals` the values stand in the condition itself.
+
+    Raises GuardError, code `row`, for what cannot be held. Of the kinds of constraints these can:
+    `any`, `in`, `min` and `max`, and `prefix` if no url and no address begins so. A column has to
+    be among `columns`, with a type that can be compared exactly.
+    """
+    if dialect not in _ENGINES:
+        raise ValueError(f'dialect must be "sqlite" or "postgresql", not {shown(dialect)}')
+    engine = _ENGINES[dialect]
+    before = f"{engine.quoted(alias)}." if alias else ""
+    given: list[Any] = []
+
+    def name(column: str) -> str:
+        spelled = before + engine.quoted(column)
+        return spelled if literals else spelled.replace("%", engine.percent)
+
+    def place(value: Any) -> str:
+        given.append(value)
+        return engine.placeholder
+
+    said = condition(conditions, dialect, columns, name, engine.literal if literals else place)
+    return said, tuple(given)
+
+
+def condition(
+    conditions: Sequence[Mapping[str, Any]],
+    dialect: Dialect,
+    columns: Mapping[str, str],
+    name: Callable[[str], str],
+    put: _Put | None = None,
+) -> str:
+    """The same, for guards: `name` spells a column, and `put` a value, which else is a literal."""
+    engine = _ENGINES[dialect]
+    held: list[str] = []
+    for column, constraint in asked(conditions):
+        if column not in columns:
+            raise _not_held(column, "the table has no such column")
+        kind = columns[column].lower().partition("(")[0].strip()
+        term = engine.term(name(column), kind, constraint, put or engine.literal)
+        if term is None:
+            raise _not_held(column, f"a column of type {kind} is not compared exactly with it")
+        held.append(f"({term})")
+    return " and ".join(held) or engine.true
+
+
+def asked(conditions: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, _Held]]:
+    """Each column that is not free, with its constraint. Raises GuardError for other kinds."""
+    for stated in conditions:
+        for column, spelled in stated.items():
+            constraint = read_constraint(spelled)
+            if isinstance(constraint, Anything):
+                continue
+            if not isinstance(constraint, (In, Range, Prefixes)):
+                raise _not_held(column, "no condition in SQL says the same as this constraint")
+            if isinstance(constraint, Prefixes):
+                _check_prefixes(column, constraint)
+            yield column, constraint
+
+
+def _check_prefixes(column: str, constraint: Prefixes) -> None:
+    """No url and no address begins with one of them: SQL cannot tell these from other text."""
+    for start in constraint.starts:
+        if _is_of_address(start) or any(url.startswith(start) for url in _URLS):
+            raise _not_held(column, f"an address or a url could begin with {shown(start)}")
+    if len(constraint.starts) > _MOST_PREFIXES:
+        raise _not_held(column, f"it has more than {_MOST_PREFIXES} prefixes")
+
+
+def _not_held(column: str, why: str) -> GuardError:
+    """What a token says of a column, and SQL does not."""
+    return GuardError(f"this guard cannot hold rows by {named(column)}: {why}", "row")
+
+
+def _listed(constraint: In) -> dict[type, list[Any]]:
+    """The values of a list by type, in one order."""
+    found: dict[type, list[Any]] = {str: [], int: [], bool: []}
+    for value in constraint.json()["in"]:
+        found[type(value)].append(value)
+    return found
+
+
+class _SQLite:
+    """By `typeof`: a value has a type of its own there, whatever its column says.
+
+    A name in backticks is never taken for a string. 9e999 is infinity, which satisfies no range.
+    """
+
+    true = "1"
+    placeholder = "?"
+    percent = "%"
+
+    def quoted(self, name: str) -> str:
+        return "`" + name.replace("`", "``") + "`"
+
+    def literal(self, value: str | int) -> str:
+        return _text(value) if isinstance(value, str) else str(int(value))
+
+    def term(self, name: str, kind: str, constraint: _Held, put: _Put) -> str | None:
+        is_boolean = kind in ("boolean", "bool")
+        if isinstance(constraint, In):
+            listed = _listed(constraint)
+            numbers = [*map(int, listed[bool])] if is_boolean else listed[int]
+            texts = self._among(name, "text", " collate binary", listed[str], put)
+            whole = self._among(name, "integer", "", numbers, put)
+            return " or ".join(filter(None, (texts, whole))) or "0"
+        if isinstance(constraint, Prefixes):
+            escaped = [re.sub(r"[*?\[]", r"[\g<0>]", start) for start in constraint.starts]
+            begins = " or ".join(f"{name} glob {put(start + '*')}" for start in escaped)
+            return f"typeof({name}) = 'text' and ({begins})"
+        if is_boolean:
+            return "0"
+        low = "> -9e999" if constraint.low is None else f">= {put(constraint.low)}"
+        high = "< 9e999" if constraint.high is None else f"<= {put(constraint.high)}"
+        return f"typeof({name}) in ('integer', 'real') and {name} {low} and {name} {high}"
+
+    def _among(self, name: str, kind: str, how: str, values: Sequence[Any], put: _Put) -> str:
+        """A value of this type that is one of these. `""` for none."""
+        listed = ", ".join(map(put, values))
+        return f"typeof({name}) = '{kind}' and {name}{how} in ({listed})" if values else ""
+
+
+class _PostgreSQL:
+    """By the type of the column. Operators and types are named with their schema.
+
+    Text is equal in the column's own collation, which an index serves, and in that of bytes: the
+    first alone would take two texts for one where the collation is not deterministic.
+    """
+
+    true = "true"
+    placeholder = "%s"
+    percent = "%%"
+
+    def quoted(self, name: str) -> str:
+        return '"' + name.replace('"', '""') + '"'
+
+    def literal(self, value: Any) -> str:
+        if isinstance(value, list):
+            return f"array[{', '.join(map(self.literal, value))}]"
+        if isinstance(value, str):
+            # In both settings of standard_conforming_strings.
+            return "e" * ("\\" in value) + _text(value.replace("\\", "\\\\"))
+        return str(value).lower() if isinstance(value, bool) else f"'{value}'"
+
+    def term(self, name: str, kind: str, constraint: _Held, put: _Put) -> str | None:
+        found = _TYPES.get(kind)
+        if found is None:
+            return None
+        read, to = found
+        said: str | None
+        if isinstance(constraint, In):
+            said = self._among(name, read, to, constraint, put)
+        elif isinstance(constraint, Prefixes):
+            said = self._begins(name, read, constraint, put)
+        else:
+            said = self._within(name, read, to, constraint, put)
+        return said and f"{name} is not null and {said}"
+
+    def _among(self, name: str, read: type, to: str, constraint: In, put: _Put) -> str | None:
+        if to == "numeric":
+            return None  # 5 and 5.00 are one value there, and as JSON two
+        values = _listed(constraint).get(read, ())
+        if not values:
+            return "false"
+        bytewise = (name, f"{name} {_BYTES}") if read is str else (name,)
+        return " and ".join(
+            f"{one} {_OPERATOR.format('=')} any ({put(values)}::{_PG}{to}[])" for one in bytewise
+        )
+
+    def _begins(self, name: str, read: type, constraint: Prefixes, put: _Put) -> str:
+        if read is not str:
+            return "false"
+        begins = [
+            f"{name} {_BYTES} {_OPERATOR.format('^@')} {put(start)}::{_PG}text"
+            for start in constraint.starts
+        ]
+        return f"({' or '.join(begins)})"
+
+    def _within(self, name: str, read: type, to: str, constraint: Range, put: _Put) -> str:
+        if read not in (int, float):
+            return "false"
+        bounds: list[tuple[str, Any]] = [(">=", constraint.low), ("<=", constraint.high)]
+        if read is float:  # neither infinity nor NaN, which is above it
+            bounds += [(">", "-Infinity"), ("<", "Infinity")]
+        return " and ".join(
+            f"{name} {_OPERATOR.format(how)} {put(bound)}::{_PG}{to}"
+            for how, bound in bounds
+            if bound is not None
+        )
+
+
+_PG = "pg_catalog."
+_OPERATOR = "operator(pg_catalog.{})"
+_BYTES = 'collate pg_catalog."C"'
+
+_INT = (int, "int8")
+
+# By the type of a column: what its values are as JSON, and what they are compared as.
+_TYPES: Mapping[str, tuple[type, str]] = {
+    **dict.fromkeys(("text", "character varying", "varchar"), (str, "text")),
+    **dict.fromkeys(("smallint", "integer", "bigint", "int", "int2", "int4", "int8"), _INT),
+    **dict.fromkeys(("real", "double precision", "float", "float4", "float8"), (float, "float8")),
+    **dict.fromkeys(("numeric", "decimal"), (float, "numeric")),
+    **dict.fromkeys(("boolean", "bool"), (bool, "bool")),
+}
+_ENGINES: Mapping[str, _SQLite | _PostgreSQL] = {"sqlite": _SQLite(), "postgresql": _PostgreSQL()}
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
