@@ -49,7 +49,7 @@ from captoken._format import names
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.names import frozen_copy
 from captoken._format.spelling import json_text, shown, written
-from captoken._language.constraints import read_constraint
+from captoken._language.constraints import RowRule, read_constraint
 
 
 class NotFinite(ValueError):  # noqa: N818, the name reads as what it is
@@ -440,6 +440,30 @@ def _is_listed(value: Any) -> bool:
         return True
     # A list takes integers that every JSON reader reads alike.
     return kind is bool or (kind is int and -MAX_INTEGER <= value <= MAX_INTEGER)
+
+
+# What an operation touches: the row as it is stored, or as it will be. Any other may touch both.
+_TOUCHED = {"select": ("row",), "delete": ("row",), "insert": ("becomes",)}
+_BOTH = ("row", "becomes")
+
+
+def failing_row(rule: RowRule, access: Access) -> tuple[str, str] | None:
+    """The fact and the column for which an access is refused that states rows, or None.
+
+    The column is empty where the row has to be stated. Of what may touch both, both have to be, and
+    one of the two may be None: there is no such row. A column that a row lacks satisfies nothing.
+    """
+    rows = {"row": access.row, "becomes": access.becomes}
+    touched = _TOUCHED.get(access.operation or "", _BOTH)
+    stated = {fact: row for fact, row in rows.items() if type(row) is dict}
+    for fact in touched:
+        if fact not in stated and (rows[fact] is UNSET or stated.keys().isdisjoint(touched)):
+            return fact, ""
+    for fact, row in stated.items():
+        for column, constraint in rule.items():
+            if column not in row or not constraint.accepts(row[column]):
+                return fact, column
+    return None
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

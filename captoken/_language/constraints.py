@@ -61,7 +61,7 @@ from captoken._format import names
 from captoken._format.names import frozen_copy
 from captoken._format.spelling import escape, json_text, named_all, shown
 from captoken._language import addresses, urls
-from captoken._language.values import a_bounded_integer, a_list
+from captoken._language.values import a_bounded_integer, a_list, an_object
 
 # A scalar with its type, so that True and 1 differ in sets: is it a boolean, and the value.
 Typed = tuple[bool, "str | int"]
@@ -884,3 +884,21 @@ def _each(inside: Constraint, most: int | None) -> Constraint:
     if inside == NOTHING or most == 0:
         return Each(NOTHING, 0)
     return Each(inside, most)
+
+
+# --- the rows of a table --------------------------------------------------------------------------
+
+# What they satisfy, by column. A column that is free is not in it.
+RowRule: TypeAlias = Mapping[str, Constraint]
+EVERY_ROW: RowRule = MappingProxyType({})
+
+
+def read_rule(entry: Any) -> dict[str, Constraint]:
+    """What an entry asks of a row. Raises TypeError or ValueError for what is no such entry."""
+    rule = {}
+    for column, stated in an_object(entry, "the rows of a table").items():
+        names.free_name(column, "column")
+        constraint = read_constraint(stated)
+        if not isinstance(constraint, Anything):
+            rule[column] = constraint
+    return rule

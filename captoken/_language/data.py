@@ -22,11 +22,10 @@ from captoken._format import names
 from captoken._format.encoding import encode_json
 from captoken._format.spelling import named, named_all, spelled
 from captoken._language import constraints, patterns
-from captoken._language.access import Access
-from captoken._language.constraints import looked_at
+from captoken._language.access import Access, failing_row
+from captoken._language.constraints import EVERY_ROW, RowRule, looked_at, read_rule
 from captoken._language.kinds import BuiltIn, Caveat, Looked, LookUp, Situation
 from captoken._language.reasons import Reason
-from captoken._language.row_rules import EVERY_ROW, RowRule, failing_row, read_rule
 from captoken._language.values import a_list, an_object, not_empty
 
 # --- the caveats ----------------------------------------------------------------------------------

@@ -25,12 +25,19 @@ from typing import Any, NamedTuple, TypeAlias
 
 from captoken._format.spelling import named, spelled
 from captoken._language import patterns
-from captoken._language.access import Access
-from captoken._language.constraints import ANYTHING, NOTHING, Constraint, read_constraint
+from captoken._language.access import Access, failing_row
+from captoken._language.constraints import (
+    ANYTHING,
+    EVERY_ROW,
+    NOTHING,
+    Constraint,
+    RowRule,
+    read_constraint,
+    read_rule,
+)
 from captoken._language.failing import row_failed
 from captoken._language.kinds import BuiltIn, Excess, Situation
 from captoken._language.reasons import Reason
-from captoken._language.row_rules import EVERY_ROW, RowRule, failing_row, read_rule
 
 Names: TypeAlias = frozenset[str]  # of operations or columns; exactly {"*"} is any
 ANY: Names = frozenset("*")

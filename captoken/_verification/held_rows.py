@@ -13,11 +13,11 @@ from msgspec import structs
 from captoken._format.encoding import decode_json, encode_json
 from captoken._language import patterns
 from captoken._language.access import Access
+from captoken._language.constraints import EVERY_ROW
 from captoken._language.data import Rows
 from captoken._language.kinds import Situation
 from captoken._language.link import Link
 from captoken._language.links import closed
-from captoken._language.row_rules import EVERY_ROW
 from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.decision import Decision
 from captoken._verification.facts import Condition, Facts, Question
