@@ -21,7 +21,8 @@
     │                           guard, outcome_unknown, row
     ├── StatementError      a statement that its database cannot run, whoever sends it
     │                           syntax, name, type, value, cardinality, unique, foreign_key,
-    │                           not_null, check, raised, parameters, too_large, unsupported
+    │                           not_null, check, raised, parameters, too_large,
+    │                           too_many_rows, unsupported
     ├── IssuanceError       a task that is not started; a policy that does not load
     │                           policy, invalid_request, invalid_client, invalid_grant,
     │                           unauthorized_client, unsupported_grant_type, invalid_scope,

@@ -60,6 +60,7 @@ _STATES = {
     "raised": ("P0001",),
     "parameters": ("08P01",),
     "too_large": ("54000",),
+    "too_many_rows": (),
     "unsupported": ("0A000",),
 }
 

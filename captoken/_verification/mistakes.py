@@ -72,6 +72,9 @@ WORDS = {
         "the statement, or a value that it makes, is too large for the database",
         "Do it in smaller parts.",
     ),
+    "too_many_rows": Words(
+        "the statement yields more rows than the server hands out", "Ask for fewer."
+    ),
     "unsupported": Words(
         "the statement asks for something that the database does not have",
         "Write it in another way.",
@@ -82,7 +85,8 @@ WORDS = {
 def mistake(code: str, state: str = "", word: str = "", there: str = "") -> StatementError:
     """The error for one of the codes above. `word` is what `named` has found.
 
-    `there` says what there is instead, and is for a model: names that the token grants.
+    `there` says what there is instead, and is for a model: names that the token grants, or
+    a limit.
 
     For whoever raises it outside of a handler: what the database said would be its context.
     """

@@ -193,7 +193,7 @@ def guarded(
 
     `connection` is that of a login that `captoken postgres plan` made. `caller` is what the
     server itself knows of who calls, and is asked about with every access. A statement that
-    yields more than `max_rows` rows raises GuardError; one that takes more than `timeout`
+    yields more than `max_rows` rows raises StatementError; one that takes more than `timeout`
     seconds, QueryCanceled. Where the server does not end it by then, the connection is closed.
 
     `functions` are those of your own that may be called, as the statement spells them (`score`,

@@ -115,9 +115,9 @@ def guarded(
 
     It is committed at its end, and rolled back by an exception. `caller` is what the server itself
     knows of who calls, and is asked about with every access. A statement that yields more than
-    `max_rows` rows raises GuardError. A value of more than `max_value` bytes, 1 MiB unless given,
-    is a StatementError: a longer one could keep a statement busy beyond the end of its grant. So is
-    a pattern of LIKE or GLOB of more than 1,000 bytes.
+    `max_rows` rows raises StatementError. So does one with a value of more than `max_value` bytes,
+    1 MiB unless given, since it could keep a statement busy beyond the end of its grant. And so
+    does a pattern of LIKE or GLOB of more than 1,000 bytes.
 
     `cost` says what a statement takes of a budget: a mapping by unit, or a function of statement
     and parameters that gives one. What it raises passes through, before anything ran. A statement

@@ -728,7 +728,7 @@ def test_a_tool_for_text_to_sql(shop: Shop) -> None:
 
 def test_options_are_those_of_the_guard(shop: Shop) -> None:
     def body(connection: Connection) -> None:
-        with pytest.raises(GuardError, match="more than 1 rows"):
+        with pytest.raises(StatementError, match="too_many_rows: "):
             connection.execute(select(Sale.id))
 
     shop.run(READER, body, max_rows=1)

@@ -1013,7 +1013,7 @@ class TestOwner:
         count = "with recursive n(i) as (select 1 union all select i + 1 from n limit {}) select i from n"
         with guarded(connection, READER, max_rows=10) as db:
             assert len(db.execute(count.format(10)).fetchall()) == 10
-            with pytest.raises(GuardError, match="more than 10 rows"):
+            with pytest.raises(StatementError, match="too_many_rows: "):
                 db.execute(count.format(11))
             for long in ("hex(zeroblob(400000000))", "zeroblob(1048577)"):
                 with pytest.raises(StatementError, match="too_large: "):

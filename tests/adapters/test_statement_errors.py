@@ -30,7 +30,7 @@ from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.adapters.fastapi import granted, protect
 from captoken.adapters.postgres import Role, apply_plan
 from captoken.audit import AuditTrail, read
-from captoken.errors import CaptokenError, GuardError, StatementError
+from captoken.errors import CaptokenError, StatementError
 from captoken.stores.memory import MemoryLedger
 from tests.fixtures import mint, verifier
 
@@ -394,9 +394,20 @@ def test_what_is_no_mistake_stays_what_it_is_and_is_paid_for(world: World) -> No
     slow = "select count(*) from sales, generate_series(1, 20000) a, generate_series(1, 20000) b"
     with pytest.raises(pg_errors.QueryCanceled):
         world.run(grant, slow, timeout=1, cost={"usd_cents": 3})
-    with pytest.raises(GuardError):
-        world.run(grant, "select amount from sales", max_rows=1, cost={"usd_cents": 3})
-    assert left(ledger, token, "usd_cents") == {"usd_cents": 4}
+    assert left(ledger, token, "usd_cents") == {"usd_cents": 7}
+
+
+def test_more_rows_than_are_handed_out_are_a_mistake_that_costs_nothing_and_leaves_nothing(world: World) -> None:
+    ledger = MemoryLedger(floor=0, shared=True)
+    token = mint(**ALL, budget={"usd_cents": 10})
+    grant = verifier(ledger=ledger).authenticate(token.serialize())
+    before = world.rows("select * from sales")
+    for sql in ("select amount from sales", "update sales set amount = amount + 1 where id > 0 returning amount"):
+        with pytest.raises(StatementError, match=r"^too_many_rows: the statement yields more rows than the server hands out$") as caught:
+            world.run(grant, sql, max_rows=1, cost={"usd_cents": 3})
+        assert "Rows at most: 1. Ask for fewer." in caught.value.for_model()
+    assert left(ledger, token, "usd_cents") == {"usd_cents": 10}
+    assert world.rows("select * from sales") == before
 
 
 # --- whose fault it is ------------------------------------------------------------------------------------------------

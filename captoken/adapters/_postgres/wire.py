@@ -406,7 +406,7 @@ def _take_rows(
     count = len(answer.rows) + result.ntuples
     try:
         if count > command.max_rows:
-            raise GuardError(f"the statement yields more than {command.max_rows} rows")
+            raise mistake("too_many_rows", there=f"Rows at most: {command.max_rows}")
         command.transformer.set_pgresult(result)
         rows = command.transformer.load_rows(0, result.ntuples, tuple)
         if command.taken is not None:

@@ -24,6 +24,7 @@ from time import monotonic
 from typing import Any
 
 from captoken._format.errors import GuardError
+from captoken._verification.mistakes import mistake
 from captoken.adapters._sqlite.lengths import MAX_COMPARED, Calls
 
 # What the authorizer is asked about.
@@ -293,7 +294,7 @@ class Watch:
         """Run `sql`, which may ask for what it was seen to ask for, and for nothing else.
 
         `taken` is told the rows, some at a time, before the next ones are fetched, and may raise.
-        Raises GuardError for more rows than `most`, and what SQLite raises.
+        Raises StatementError for more rows than `most`, and what SQLite raises.
         """
         self.allowed = events
         self.mode = RUN
@@ -302,7 +303,7 @@ class Watch:
                 self.cursor.execute(sql, parameters)
                 rows = self._fetched(most, taken)
             if len(rows) > most:
-                raise GuardError(f"the statement yields more than {most} rows")
+                raise mistake("too_many_rows", there=f"Rows at most: {most}")
             return rows, self.cursor
         except BaseException:
             # Closed, so that the statement stops here and cannot be stepped on.
