@@ -26,7 +26,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -42,6 +42,7 @@ from captoken._format.encoding import LIMITS
 from captoken._format.entropy import random_bytes
 from captoken._format.errors import NoToken, StatementError
 from captoken._format.sealed import SealedValue, no_arguments_in_traceback
+from captoken._format.spelling import named_all
 from captoken._format.text import PROOF_CHARS
 from captoken._language.access import Access
 from captoken._language.caveats import COUNTED
@@ -49,6 +50,8 @@ from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant, Grant
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
 from captoken._writing.token import Token
+from captoken._writing.token_set import OnlyAt, TokenSet, parse_held
+from captoken._writing.unverified import Unverified
 from captoken.proof import Signer, with_proof
 
 VARIABLE = "CAPTOKEN"  # of the process environment (spec 40.7)
@@ -76,31 +79,77 @@ class _Shown(NamedTuple):
 class Held(SealedValue, frozen=True, eq=False):
     """A token, and the key that it is bound to if it is bound to one: all that its holder needs.
 
+    So is a set of tokens, of which each server is shown its own one: `at` says which that is.
+
     Whoever has this object has the token. It is not pickled and shows no secret; what goes
     elsewhere is presented, or handed on.
     """
 
     _instead = "hand on its token"
 
-    token: Token
+    token: Token | TokenSet
     signer: Signer | None = None
     # What was presented lately. It goes with what is held: nobody else's text is in it.
     _shown: dict[Any, _Shown] = msgspec.field(default_factory=dict)
     # What was read off the token, once: who holds it, and its text.
     _holder: list[str] = msgspec.field(default_factory=list)
     _text: list[_Shown] = msgspec.field(default_factory=list)
+    # Of a set, what is held for each server.
+    _at: dict[str, Held] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.token, Token):
+        if not isinstance(self.token, (Token, TokenSet)):
             kind = type(self.token).__name__
             raise TypeError(f"a Token is needed, not a {kind}: Token.parse reads text")
+
+    def at(self, *audiences: str) -> Held:
+        """What is held for a server, by any of its names: of a set, that server's token alone.
+
+        Each client and each guard asks here what it is to show: nobody else chooses from a set. One
+        token is held for every server, and says itself which of them take it. Raises NoToken where
+        a set has none for that server.
+        """
+        if isinstance(self.token, Token):
+            return self
+        for audience in audiences:
+            if audience in self._at:
+                return self._at[audience]
+            if audience in self.token.servers:
+                made = Held(self.token.token(audience), self.signer)
+                return self._at.setdefault(audience, made)
+        named = named_all(audiences) if audiences else "a verifier that has no name"
+        raise NoToken(f"no token for {named}: the set is for {named_all(self.token.servers)}")
 
     @property
     def holder(self) -> str:
         """The agent that holds the token, as far as the chain says: no signature vouches for it."""
         if not self._holder:
-            self._holder.append(self.token.unverified.holder)
+            self._holder.append(self._said.holder)
         return self._holder[0]
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """All agents that have held it, the holder last, as far as the chain says."""
+        return self._said.lineage.holders
+
+    @property
+    def key(self) -> str | None:
+        """The public key that it is bound to, if it is bound to one, as far as the chain says."""
+        return self._said.key
+
+    @property
+    def _said(self) -> Unverified:
+        """What it says of its holder; the tokens of a set say one thing of that."""
+        held = self.token
+        one = held if isinstance(held, Token) else next(iter(held.secret_tokens.values()))
+        return one.unverified
+
+    @property
+    def one(self) -> Token:
+        """The token, where it is one: always so of what `at` gives. Raises NoToken for a set."""
+        if isinstance(self.token, TokenSet):
+            raise NoToken("a set of tokens is held: at(server) says which of them is meant")
+        return self.token
 
     @property
     def secret_text(self) -> str:
@@ -112,7 +161,7 @@ class Held(SealedValue, frozen=True, eq=False):
     @property
     def _own_signer(self) -> Signer | None:
         """The key, where the token is bound to one. A bearer token needs none."""
-        return self.signer if self.token.unverified.key is not None else None
+        return self.signer if self.key is not None else None
 
     def present(
         self,
@@ -130,8 +179,17 @@ class Held(SealedValue, frozen=True, eq=False):
         about: as `Token.present` takes it. Raises NoToken where the key is not here, and what
         `Token.present` and the signer raise.
         """
+        if isinstance(self.token, TokenSet):
+            return self.at(audience).present(
+                audience=audience,
+                request=request,
+                expires_in=expires_in,
+                keep=keep,
+                clamp=clamp,
+                **caveats,
+            )
         signer = self._own_signer
-        if signer is None and self.token.unverified.key is not None:
+        if signer is None and self.key is not None:
             raise NoToken(
                 "the token is bound to a key, and the key is not held here: use(token, key)"
             )
@@ -141,11 +199,11 @@ class Held(SealedValue, frozen=True, eq=False):
             return self._shown_to(audience, expires_in, room, keep, clamp, caveats)
         room -= PROOF_CHARS + 1
         shown = self._shown_to(audience, expires_in, room, keep, clamp, caveats)
-        context = self.token.context
+        context = self.one.context
         return with_proof(
             shown,
             signer,
-            audience=self.token.proven_to(audience, signer),
+            audience=self.one.proven_to(audience, signer),
             request=request,
             clock=context.clock,
             random=context.random,
@@ -167,12 +225,12 @@ class Held(SealedValue, frozen=True, eq=False):
         """
         wanted = (audience, expires_in, keep, clamp, dict(caveats))
         asked = None if not COUNTED.isdisjoint(caveats) else _frozen(wanted)
-        now = read_clock(self.token.context.clock)
+        now = read_clock(self.one.context.clock)
         kept = self._shown.get(asked)
         if kept is not None and kept.made <= now < kept.until:
             return kept.text
 
-        text, ends = self.token.show(
+        text, ends = self.one.show(
             audience=audience,
             expires_in=expires_in,
             max_chars=max_chars,
@@ -193,21 +251,29 @@ class Held(SealedValue, frozen=True, eq=False):
         key: Signer | None = None,
         keep: Strings = (),
         clamp: bool = False,
+        only: OnlyAt | None = None,
+        servers: Iterable[str] | None = None,
         **caveats: Unpack[LinkCaveats],
     ) -> Held:
         """What the agent `to` holds from here on.
 
-        `key` is its own key: due where this token is bound, binding where it is not. Raises what
-        `Token.delegate` raises.
+        `key` is its own key: due where this token is bound, binding where it is not. `only` and
+        `servers` say where keywords go in a set, as of `TokenSet.delegate`. Raises what
+        `Token.delegate` or `TokenSet.delegate` raises; ValueError for `only` or `servers` without a
+        set.
         """
-        public = None if key is None else key.public
-        signer = self._own_signer
+        where: dict[str, Any] = {"only": only, "servers": servers}
+        if isinstance(self.token, Token):
+            if only is not None or servers is not None:
+                raise ValueError("servers and only say where keywords go in a set; this is a token")
+            where = {}
         child = self.token.delegate(
             to=to,
-            key=public,
-            signer=signer,
+            key=None if key is None else key.public,
+            signer=self._own_signer,
             keep=keep,
             clamp=clamp,
+            **where,
             **caveats,
         )
         return Held(child, key)
@@ -234,6 +300,10 @@ def _frozen(value: Any) -> Any:
     else:
         return None
     return None if None in parts else (kind, tuple(parts))
+
+
+# What is taken wherever something is held: a seam chooses from it by `at`.
+AnyHeld: TypeAlias = Held | Token | TokenSet
 
 
 # --- blocks -----------------------------------------------------------------------------------
@@ -417,7 +487,7 @@ def _refusal_in(error: BaseException) -> Denied | StatementError | None:
 # --- what this code holds ---------------------------------------------------------------------
 
 
-def holding(held: Held | Token | None = None) -> Held:
+def holding(held: AnyHeld | None = None) -> Held:
     """What is passed, or else what is current. Raises NoToken where that is nothing.
 
     It does not look at the token: whether it is genuine or has expired, a verifier says.
@@ -433,21 +503,22 @@ def holding(held: Held | Token | None = None) -> Held:
 
 
 @no_arguments_in_traceback  # so that no frame of a traceback holds the text
-def use(token: Token | str | Held, signer: Signer | None = None) -> AbstractContextManager[Held]:
+def use(token: AnyHeld | str, signer: Signer | None = None) -> AbstractContextManager[Held]:
     """In this block, `token` is what this code holds; `signer` is the key that it is bound to.
 
-    It does not say whether the token is genuine. Raises TokenFormatError for text that is no token;
-    the block raises RuntimeError where a generator enters it.
+    It is one token or a set of them. It does not say whether they are genuine. Raises
+    TokenFormatError for text that is neither; the block raises RuntimeError where a generator
+    enters it.
     """
     return _Block(_held, _held_of(token, signer))
 
 
 @no_arguments_in_traceback
-def _held_of(token: Token | str | Held, signer: Signer | None) -> Held:
-    """What holds a token, or its text. Raises TokenFormatError, TypeError."""
+def _held_of(token: AnyHeld | str, signer: Signer | None) -> Held:
+    """What holds a token, a set, or the text of one. Raises TokenFormatError, TypeError."""
     if isinstance(token, Held):
         return token
-    read = token if isinstance(token, Token) else Token.parse(token)
+    read = token if isinstance(token, (Token, TokenSet)) else parse_held(token)
     return Held(read, signer)
 
 
@@ -458,6 +529,8 @@ def delegate(
     key: Signer | None = None,
     keep: Strings = (),
     clamp: bool = False,
+    only: OnlyAt | None = None,
+    servers: Iterable[str] | None = None,
     **caveats: Unpack[LinkCaveats],
 ) -> Generator[Held, None, None]:
     """In this block, what is current is handed on to the agent `to`, narrowed.
@@ -469,6 +542,8 @@ def delegate(
         key=key,
         keep=keep,
         clamp=clamp,
+        only=only,
+        servers=servers,
         **caveats,
     )
     with use(child):
@@ -493,7 +568,7 @@ _S = TypeVar("_S")
 
 @overload
 def during(
-    token: Token | str | Held,
+    token: AnyHeld | str,
     generator: AsyncGenerator[_Y, _S],
     signer: Signer | None = None,
 ) -> AsyncGenerator[_Y, _S]: ...
@@ -501,14 +576,14 @@ def during(
 
 @overload
 def during(
-    token: Token | str | Held,
+    token: AnyHeld | str,
     generator: Generator[_Y, _S, _R],
     signer: Signer | None = None,
 ) -> Generator[_Y, _S, _R]: ...
 
 
 @no_arguments_in_traceback
-def during(token: Token | str | Held, generator: Any, signer: Signer | None = None) -> Any:
+def during(token: AnyHeld | str, generator: Any, signer: Signer | None = None) -> Any:
     """The same generator, sync or async, which holds `token` in each of its steps.
 
         for row in current.during(token, rows()): ...
@@ -755,8 +830,8 @@ def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def environment() -> dict[str, str]:
     """What is held, as a variable for the environment of a child process. Secret.
 
-    A key does not travel that way (spec 40.7). Raises NoToken. On most systems, whoever runs as the
-    same user can read the environment of a process.
+    It may be a set. A key does not travel that way (spec 40.7). Raises NoToken. On most systems,
+    whoever runs as the same user can read the environment of a process.
     """
     return {VARIABLE: holding().token.serialize()}
 

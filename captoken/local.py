@@ -37,14 +37,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from time import time
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import msgspec
 
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, read_clock
 from captoken._format.encoding import EncodingError, decode_json, encode_json
 from captoken._format.errors import AuditError, CaptokenError, OverlayError, StoreError
-from captoken._format.spelling import shown, shown_file
+from captoken._format.spelling import named_all, shown, shown_file
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.entries import Entry, Select, SelectorFacts
 from captoken._language.overlay import Overlay
@@ -52,6 +52,7 @@ from captoken._verification.verifier import Verifier
 from captoken._writing.issuer import Issuer
 from captoken._writing.keywords import MintCaveats
 from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet
 from captoken.audit import analysis
 from captoken.audit._check import check, read
 from captoken.audit.trail import AuditTrail
@@ -112,6 +113,7 @@ class Office:
 
     - `keyring` and `issuer`, which mints by it.
     - `verifier`: all of the parts behind one face. `verifier.awaited` is for coroutines.
+    - `verifier_for(name)`: the same for one of several servers, with the keys of that one alone.
     - `operator` for `narrow` and `lift`; what it says counts at the next access.
     - `overlay`, `ledger`, `replays` and `trail`, to make another verifier of them.
     - `audit_key`, by whose public key `captoken audit verify` checks the trail.
@@ -134,6 +136,7 @@ class Office:
         self.trail: AuditTrail
         self.audit_key: AuditKey
         self.verifier: Verifier
+        self._verifiers: dict[str, Verifier]
 
     @classmethod
     def open(
@@ -141,6 +144,7 @@ class Office:
         folder: str | os.PathLike[str],
         *,
         audience: str | Iterable[str] | None = None,
+        servers: Iterable[str] = (),
         by: str = "office",
         values: bool = False,
         vocabulary: Vocabulary = V1,
@@ -150,6 +154,8 @@ class Office:
 
         - `audience` is the verifier's name. Tokens that are bound to a key need one. With it, only
           what is presented to that name is taken.
+        - `servers` are the names of servers that have keys of their own: `verifier_for` gives the
+          verifier of each, and `mint_set` a token for each.
         - `by` is who revokes, for the record.
         - `values=True` records the values of arguments and attributes. They may be secrets.
         - `vocabulary` says which caveats of your own are known.
@@ -169,7 +175,7 @@ class Office:
             _check_files(path)
 
             office = cls(path, closing)
-            office._take(audience, by, values, vocabulary, clock)
+            office._take(audience, servers, by, values, vocabulary, clock)
             office._closing = closing.pop_all()
         # Many programs never close it. What was seen of the trail is noted at their end, too.
         atexit.register(office._close_at_exit, os.getpid())
@@ -192,6 +198,7 @@ class Office:
     def _take(
         self,
         audience: str | Iterable[str] | None,
+        servers: Iterable[str],
         by: str,
         values: bool,
         vocabulary: Vocabulary,
@@ -244,16 +251,22 @@ class Office:
             clock=clock,
         )
         self._closing.callback(self._keep_head)
-        self.verifier = Verifier(
-            self.keyring,
-            audience,
-            replays=self.replays,
-            ledger=self.ledger,
-            audit=self.trail,
-            overlay=self.overlay,
-            vocabulary=vocabulary,
-            clock=clock,
-        )
+
+        def verifier(keyring: Keyring, named: str | Iterable[str] | None) -> Verifier:
+            return Verifier(
+                keyring,
+                named,
+                replays=self.replays,
+                ledger=self.ledger,
+                audit=self.trail,
+                overlay=self.overlay,
+                vocabulary=vocabulary,
+                clock=clock,
+            )
+
+        self.verifier = verifier(self.keyring, audience)
+        names = [servers] if isinstance(servers, str) else servers
+        self._verifiers = {name: verifier(self.keyring.for_audience(name), name) for name in names}
 
     @property
     def operator(self) -> Operator:
@@ -264,6 +277,23 @@ class Office:
         self._check_open()
         self.overlay()
         return self.overlay.operator
+
+    def verifier_for(self, name: str) -> Verifier:
+        """The verifier of one of the `servers` that were opened: it has the keys of that one alone.
+
+        Trail, counts, used proofs and overlay are the office's. Raises ValueError for another name.
+        """
+        self._check_servers([name])
+        return self._verifiers[name]
+
+    def _check_servers(self, names: Iterable[str]) -> None:
+        """Raise ValueError for a server that was not named when the office was opened."""
+        for name in names:
+            if name not in self._verifiers:
+                raise ValueError(
+                    f"no server {shown(name)} here: Office.open(..., servers=[...]) names them; "
+                    f"it has {named_all(self._verifiers) or 'none'}"
+                )
 
     def mint(
         self,
@@ -295,6 +325,39 @@ class Office:
         )
         self._check_not_revoked(token, subject, agent, task)
         return token
+
+    def mint_set(
+        self,
+        *,
+        subject: str,
+        agent: str,
+        task: str,
+        servers: Mapping[str, Mapping[str, Any]],
+        control: str | None = None,
+        key: bytes | str | None = None,
+        ext: Mapping[str, str | int] | None = None,
+        **caveats: Unpack[MintCaveats],
+    ) -> TokenSet:
+        """A root token for each of these servers, under the keys of that server alone.
+
+        It is `issuer.mint_set`, with its keywords and what it raises. Raises ValueError for a
+        server that was not named when the office was opened, and OverlayError as `mint` does.
+        """
+        self._check_open()
+        self._check_servers(servers)
+        made = self.issuer.mint_set(
+            subject=subject,
+            agent=agent,
+            task=task,
+            servers=servers,
+            control=control,
+            key=key,
+            ext=ext,
+            **caveats,
+        )
+        for token in made.secret_tokens.values():
+            self._check_not_revoked(token, subject, agent, task)
+        return made
 
     def _check_not_revoked(self, token: Token, subject: str, agent: str, task: str) -> None:
         """Raise OverlayError, with what to do, where an entry is on the token that revokes it."""

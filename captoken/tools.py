@@ -30,6 +30,7 @@ from captoken import current
 from captoken._format import names
 from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
 from captoken._format.names import frozen_copy
+from captoken._format.text import SET_PREFIX
 from captoken._language.access import Access, Caller, NotFinite
 from captoken._language.bounds import TOO_LARGE, too_large
 from captoken._language.costs import NoCost, cost_of, read_cost
@@ -38,7 +39,7 @@ from captoken._verification.grant import Grant, granted
 from captoken._verification.telling import Causes, log
 from captoken._verification.verifier import AnyVerifier, AsyncVerifier, Verifier
 from captoken._writing.token import Token
-from captoken.current import AnyGrant, Held
+from captoken.current import AnyGrant, AnyHeld, Held
 from captoken.proof import with_proof
 
 _CALLERS = 64  # names of agents that a guard keeps
@@ -68,7 +69,7 @@ class Who(TypedDict, total=False):
     """Its name."""
     run: object
     """What the framework knows the run by."""
-    held: Held | Token | None
+    held: AnyHeld | None
     """The token, where it is not the current one."""
 
 
@@ -189,6 +190,7 @@ class _Lent(Held, frozen=True, eq=False, kw_only=True):
             _shown=mine._shown,
             _holder=mine._holder,
             _text=mine._text,
+            _at=mine._at,
         )
 
 
@@ -262,31 +264,38 @@ def presented_to(
 ) -> str | Token:
     """What goes to a verifier in this process.
 
-    If the verifier has a name, the token is presented to it. Else it is the token as it is: its
-    text, where the verifier may know that again and need not open it. With discharges it is the
-    token itself: in its text they are not bound to it. So is one that cannot be presented, since it
-    is for another server, say: the verifier will tell.
+    If the verifier has a name, the token is presented to it; of a set, the one for that name. Else
+    it is the token as it is: its text, where the verifier may know that again and need not open it.
+    With discharges it is the token itself: in its text they are not bound to it. So is one that
+    cannot be presented, since it is for another server, say: the verifier will tell. So it will of
+    a set that has no token for it.
     """
+    try:
+        mine = mine.at(*verifier.audiences)
+    except NoToken:
+        return SET_PREFIX
+    token = mine.one
     if not verifier.audiences:
         text = mine.secret_text
-        is_known = len(text) <= verifier.memory.longest and not mine.token.secret_discharges
-        return text if is_known else mine.token
+        is_known = len(text) <= verifier.memory.longest and not token.secret_discharges
+        return text if is_known else token
     try:
-        return _text_for(verifier, mine, request)
+        return _text_for(verifier, mine, token, request)
     except (WideningError, LimitError):
-        return mine.token
+        return token
 
 
-def _text_for(verifier: AnyVerifier, mine: Held, request: Access | None) -> str:
+def _text_for(verifier: AnyVerifier, mine: Held, token: Token, request: Access | None) -> str:
     """What is presented, also where the key that it is bound to is not here: the verifier says so.
 
     Without a key there is no proof, and with another one a proof that does not hold.
     """
-    audience = verifier.audiences[0]
+    own = token.unverified.root.audience
+    audience = own if own in verifier.audiences else verifier.audiences[0]
     try:
         return mine.present(audience=audience, request=request)
     except (NoToken, DelegationError):
-        shown = mine.token.present(audience=audience)
+        shown = token.present(audience=audience)
     if mine.signer is None:
         return shown
     return with_proof(
@@ -338,7 +347,7 @@ class ToolGuard:
         *,
         agent: str | None = None,
         run: object = None,
-        held: Held | Token | None = None,
+        held: AnyHeld | None = None,
     ) -> Decision:
         """The decision on one call, true if allowed; its `grant` is for what the tool does in turn.
 
@@ -456,7 +465,7 @@ class ToolGuard:
         return verifier.check(text, found, caller=caller)  # rule 2
 
 
-def _held_or_nothing(held: Held | Token | None) -> Held | None:
+def _held_or_nothing(held: AnyHeld | None) -> Held | None:
     """Rule 1: what is passed, or what is current, or None.
 
     That nothing is held is no error here: it is a denial, which is recorded like others.

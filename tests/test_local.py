@@ -531,3 +531,27 @@ def test_all_that_it_raises_is_captokens(folder: Path) -> None:
     with Office.open(folder) as office, pytest.raises(ValueError, match="name the tables"):
         office.mint(**WHO)
     assert Access(tool="pay")  # nothing of an office is global
+
+
+def test_an_office_mints_for_servers_that_have_keys_of_their_own(folder: Path, clock: FixedClock) -> None:
+    """One overlay, one trail and one ledger stand behind all of them; none takes what is another's."""
+    servers: dict[str, Any] = {"sales-db": {**SALES, "uses": 1}, "mail": {"tools": {"send": {}}}}
+    with opened(folder, clock, servers=["sales-db", "mail"]) as office:
+        made = office.mint_set(**WHO, servers=servers, control="control-plane")
+        sales, mail = office.verifier_for("sales-db"), office.verifier_for("mail")
+        shown, sent = made.present(audience="sales-db"), made.present(audience="mail")
+        assert sales.check(shown, ASK) and sales.check(shown, ASK).code == "budget_exhausted"
+        assert mail.check(sent, tool("send")) and mail.check(shown, ASK).code == sales.check(sent, ASK).code == "unknown_key"
+        office.revoke(token=made.token("mail").token_id, why="lost")
+        assert mail.check(sent, tool("send")).code == "revoked"
+        assert {hop.allowed for hop in office.audit().hops()} == {1}
+        office.end_task(WHO["task"])
+        with pytest.raises(OverlayError, match="new ones too"):
+            office.mint_set(**WHO, servers=servers)
+        for ask in (lambda: office.verifier_for("hr-db"), lambda: office.mint_set(**WHO, servers={"hr-db": SALES})):
+            with pytest.raises(ValueError, match=r"no server 'hr-db' here.*it has mail, sales-db"):
+                ask()
+    with opened(folder, clock, servers="mail") as office:
+        assert office.verifier_for("mail").audiences == ("mail",)
+    with opened(folder, clock) as office, pytest.raises(ValueError, match="it has none"):
+        office.verifier_for("mail")

@@ -618,6 +618,7 @@ def below() -> Iterator[str]:
             yield from attempted(f"discharge_of {prefix}", lambda value=value, prefix=prefix: str(travelling.discharge_of(value, prefix)))
     for value in ("cap1d_AA", "Bearer cap1_AA", "BEARER x", "cap2_AA", "caps1_AA"):
         yield from attempted(f"packet_of {value}", lambda value=value: str(travelling.packet_of(value)))
+    yield from attempted("packet_of a long set", lambda: str(travelling.packet_of("caps1_" + "x" * 8193)))
     one = Packet(b"i", ((b"x" * 5000, b""),), bytes(32))
     for count in (17, 5):
         yield from attempted("check_bundle", lambda count=count: travelling.check_bundle(one, (one,) * count))

@@ -5,8 +5,8 @@ from itertools import combinations
 
 import pytest
 
-from captoken import Access, Issuer, Keyring, Token, TokenFormatError, TokenSet, Verifier, WideningError
-from captoken.errors import DelegationError
+from captoken import Access, Issuer, Keyring, Token, TokenFormatError, TokenSet, Verifier, WideningError, current
+from captoken.errors import DelegationError, NoToken
 from captoken.keys import HolderKey
 from captoken.testing import FixedClock, fixed_random
 
@@ -160,7 +160,7 @@ def test_tokens_of_different_people_agents_tasks_or_holders_are_none():
     mine = minted().token("mail")
     assert TokenSet.of(mine, token()).servers == ("calendar", "mail")
     for other in (token(subject="user:joe"), token(agent="clerk"), token(task="q4"), token().delegate(to="clerk")):
-        with pytest.raises(ValueError, match="one subject, agent, task and holder"):
+        with pytest.raises(ValueError, match="one subject, agent, task, holder and key"):
             TokenSet.of(mine, other)
     with pytest.raises(ValueError, match="two tokens are for 'mail'"):
         TokenSet.of(mine, token("mail"))
@@ -274,3 +274,98 @@ def test_a_set_writes_what_its_tokens_would_write():
     two = one.delegate(to="helper", expires_in=30)
     assert two.token("mail").unverified.expires_at == NOW + 30
     assert two.token("mail").context == minted().token("mail").context or two.token("mail").context.clock() == NOW
+
+
+def test_keep_and_clamp_hold_at_each_server():
+    """What is kept is kept where another domain is named, and nowhere is it a link of its own."""
+    both = {"desk": {"tables": ["*"], "operations": ["select"], "tools": {"send": {}}}, "mail": SERVERS["mail"]}
+    links = bodies(minted(both).delegate(to="clerk", tools={"send": {}}, keep="tables", servers=["desk"]))
+    assert links["desk"]["tables"] == ["*"] and "tables" not in links["mail"]
+    with pytest.raises(ValueError, match="at desk: keep='tables' goes with a link that names tables or tools"):
+        minted(both).delegate(to="clerk", keep=["tables"])
+    assert bodies(minted().delegate(to="clerk", tables=["sales", "hr"], clamp=True))["sales-db"]["tables"] == ["sales"]
+    with pytest.raises(TypeError, match="clamp must be a bool"):
+        minted().attenuate(expires_in=60, clamp="no")
+
+
+def test_a_set_is_bound_as_a_whole():
+    """One that has tokens of two keys, or one without, is none: what signs one would not sign the other."""
+    mine, other = HolderKey.generate(), HolderKey.generate()
+    made = minted().attenuate(key=mine.public)
+    assert {made.token(server).unverified.key for server in made.servers} == {mine.public}
+    with pytest.raises(ValueError, match="holder and key"):
+        TokenSet.of(made.token("mail"), minted().token("hr-db"))
+    with pytest.raises(DelegationError, match="at hr-db: the signer is not the key"):
+        made.delegate(to="clerk", key=other.public, signer=other)
+    with pytest.raises(DelegationError, match="at hr-db: "):
+        made.attenuate(key=other.public)
+
+
+# --- where a token is held -------------------------------------------------------------------------------------------------
+
+
+def test_a_set_is_held_as_a_token_is():
+    made = minted()
+    with current.use(made) as held, current.delegate(to="clerk", only={"sales-db": {"tables": ["sales"]}}, servers=["mail"], expires_in=60):
+        mine = current.holding()
+        assert (held.holder, mine.holder, mine.holders) == ("orchestrator", "clerk", ("orchestrator", "clerk"))
+        assert mine.at("mail", "elsewhere") is mine.at("nowhere", "mail") and mine.at("mail").at("any") is mine.at("mail")
+        assert mine.at("sales-db").one.unverified.expires_at == NOW + 900 and mine.at("mail").one.unverified.expires_at == NOW + 60
+        assert verifier("sales-db").check(mine.present(audience="sales-db"), SALES)
+        assert mine.present(audience="sales-db") == mine.present(audience="sales-db")
+        with pytest.raises(NoToken, match="no token for nowhere: the set is for hr-db, mail, sales-db"):
+            mine.present(audience="nowhere")
+        with pytest.raises(NoToken, match="a verifier that has no name"):
+            mine.at()
+        with pytest.raises(NoToken, match="which of them is meant"):
+            mine.one  # noqa: B018
+    assert "caps1" not in repr(held) + repr(held.at("mail"))
+
+
+def test_where_keywords_go_is_said_of_a_set_alone():
+    for more in ({"only": {"mail": {}}}, {"servers": ["mail"]}):
+        with current.use(minted().token("mail")), pytest.raises(ValueError, match="this is a token"), current.delegate(to="clerk", **more):
+            pass
+
+
+def test_the_text_of_a_set_is_held_and_goes_to_a_process():
+    with current.use(minted().serialize()) as held:
+        assert held.token == minted()
+        environ = current.environment()
+    with current.from_environment(environ=environ) as there:
+        assert there.token == minted() and environ == {}
+
+    def steps():
+        yield current.holding().holder
+
+    assert list(current.during(minted(), steps())) == ["orchestrator"]
+
+
+# --- attacks ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_is_swapped_for_a_wider_one_gains_nothing():
+    """Whoever writes a set puts into it what he has: a token of another set is that set's, and is judged by itself."""
+    narrow, wide = minted().delegate(to="clerk", only={"sales-db": {"tables": ["sales"]}}), minted().delegate(to="clerk")
+    mixed = TokenSet.of(narrow.token("hr-db"), wide.token("sales-db"))
+    assert mixed.present(audience="hr-db") and mixed.token("sales-db") == wide.token("sales-db")
+    texts = minted().serialize().removeprefix("caps1_").split("~")
+    other = minted().delegate(to="clerk").serialize().removeprefix("caps1_").split("~")
+    with pytest.raises(TokenFormatError, match="one subject, agent, task, holder and key"):
+        TokenSet.parse("caps1_" + "~".join([texts[0], other[1], texts[2]]))
+
+
+def test_a_server_that_mints_for_itself_with_the_id_of_the_set_mints_for_nobody_else():
+    own = Issuer(KEYRING.for_audience("mail"), clock=FixedClock(NOW), random=fixed_random("a set"))
+    forged = own.mint(subject="user:jane", agent="orchestrator", task="q3", tools={"*": {}})
+    assert forged.unverified.root.token_id == minted().token("mail").unverified.root.token_id
+    sent = TokenSet.of(forged, minted().token("sales-db"))
+    assert verifier("mail").check(sent.present(audience="mail"), SEND)
+    for server, access in (("sales-db", SALES), ("hr-db", HR)):
+        assert verifier(server).check(forged.attenuate(expires_in=60).serialize(), access).code == "unknown_key"
+
+
+def test_at_servers_that_are_lost_nothing_is_shown():
+    made = minted().only("mail")
+    with current.use(made), pytest.raises(NoToken), current.delegate(to="clerk") as held:
+        held.present(audience="sales-db")

@@ -51,9 +51,7 @@ def packet_of(text: Any) -> Packet:
     if not isinstance(text, str):
         raise TokenFormatError(f"a token is text, not {type(text).__name__}")
     if len(text) > LIMITS.token_chars:  # before anything is decoded
-        raise TokenFormatError(
-            f"longer than {LIMITS.token_chars} characters, which no token is", step=1
-        )
+        raise _too_long(text, LIMITS.token_chars)
 
     if not text:
         # A guard that finds no token hands in this text, so that the call is denied and recorded.
@@ -62,6 +60,7 @@ def packet_of(text: Any) -> Packet:
             "`with captoken.current.use(token):`"
         )
     if text[:5] != PREFIX:
+        refuse_set(text)
         raise TokenFormatError(f"a token starts with {PREFIX}, and {_taken_for_a_token(text)}")
     return _packet(text[5:], LIMITS.root_bytes)
 
@@ -70,11 +69,27 @@ def _taken_for_a_token(text: str) -> str:
     """What else a text is, where that can be told by its first letters. Shows none of them."""
     if text.startswith((UNBOUND, BOUND)):
         return "this is a discharge, which goes with a token"
-    if text.startswith(SET_PREFIX):
-        return "this is a set of them: send what present(audience=...) makes"
     if text[:7].lower() == "bearer ":
         return "this starts with the word Bearer: leave it out"
     return "this text does not"
+
+
+def _too_long(text: str, most: int) -> TokenFormatError:
+    """The error for a text that is longer than any token. A set often is: it is said so."""
+    what = "a set of tokens, and " if text.startswith(SET_PREFIX) else ""
+    return TokenFormatError(f"{what}longer than {most} characters, which no token is", step=1)
+
+
+def refuse_set(text: Any) -> None:
+    """Raise TokenFormatError for the text of a set, in the place of a token (spec 45.4).
+
+    Whoever got it would have the tokens of all servers.
+    """
+    if isinstance(text, str) and text.startswith(SET_PREFIX):
+        raise TokenFormatError(
+            f"a token starts with {PREFIX}, "
+            "and this is a set of them: send what present(audience=...) makes"
+        )
 
 
 def discharge_of(text: Any, prefix: str) -> Packet:
@@ -130,7 +145,7 @@ def parts_of(text: Any, prefix: str) -> Parts:
 
     # Before the text is split: a stranger's text may consist of full stops alone.
     if len(text) > LIMITS.bundle_chars:
-        raise TokenFormatError(f"longer than {LIMITS.bundle_chars} characters", step=1)
+        raise _too_long(text, LIMITS.bundle_chars)
 
     # Split no further than a legal text goes. What is left over is one part more than it may have.
     token, *rest = text.split(".", LIMITS.discharges + 2)

@@ -39,6 +39,7 @@ from captoken._format.entropy import random_bytes
 from captoken._format.parts import Parts
 from captoken._format.sealed import Sealed
 from captoken._format.spelling import shown
+from captoken._format.text import SET_PREFIX
 from captoken._language.access import Access, Caller, amounts
 from captoken._language.caveats import V1, Vocabulary
 from captoken._verification.authenticated import AuthenticatedToken
@@ -565,9 +566,12 @@ def _sent(token: str | Sendable) -> str | Parts:
     if type(token) is str:
         return token
     from captoken._writing.token import Token
+    from captoken._writing.token_set import TokenSet
 
     if isinstance(token, Token):
         return token.presented_parts()
+    if isinstance(token, TokenSet):
+        return SET_PREFIX  # is refused as one, and says nothing of its tokens
     return cast("str", token)  # what is neither is refused when it is read
 
 

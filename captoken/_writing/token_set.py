@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from time import time
-from typing import Any, Unpack
+from typing import Any, TypeAlias, Unpack
 
 from msgspec import structs
 
@@ -31,7 +31,7 @@ from captoken._format.text import PREFIX, SET_PREFIX
 from captoken._language.capability import Capability
 from captoken._language.caveats import BUILT_IN, COUNTED, V1, Vocabulary
 from captoken._writing.compose import WriterContext
-from captoken._writing.keywords import LinkCaveats, PresentCaveats
+from captoken._writing.keywords import LinkCaveats
 from captoken._writing.token import Token
 from captoken.proof import Signer
 
@@ -40,7 +40,12 @@ _BETWEEN = "~"  # two tokens: no text of a token has it
 # As many characters as a set of the longest tokens would have is more than anybody sends.
 _LONGEST = 262_144
 
+_ELSEWHERE = "servers=[...] or only={...} says where keywords go"
+
 _DOMAINS = {kind.key: kind.domain for kind in BUILT_IN if kind.domain != "all"}
+
+# Keywords by server, beside those that go to all.
+OnlyAt: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 class TokenSet(SealedValue, frozen=True, eq=False):
@@ -65,7 +70,7 @@ class TokenSet(SealedValue, frozen=True, eq=False):
 
         Raises TypeError for what is no token. Raises ValueError for a token for no server alone,
         for two of one server, for none or more than 32, and for tokens of different subjects,
-        agents, tasks or holders.
+        agents, tasks or holders. So it does where they are not bound to one key, or none to any.
         """
         by_server: dict[str, Token] = {}
         for token in tokens:
@@ -80,7 +85,7 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         if not 1 <= len(by_server) <= MOST_SERVERS:
             raise ValueError(f"a set has 1 to {MOST_SERVERS} tokens, not {len(by_server)}")
         if len({_who(token) for token in tokens}) > 1:
-            raise ValueError("the tokens of a set have one subject, agent, task and holder")
+            raise ValueError("the tokens of a set have one subject, agent, task, holder and key")
         return cls(dict(sorted(by_server.items())))
 
     @classmethod
@@ -126,6 +131,12 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         """The servers that it has a token for, by name, in order."""
         return tuple(self.secret_tokens)
 
+    @property
+    def expires_at(self) -> int | None:
+        """When the first of its tokens ends, by its own account; None if none ends."""
+        ends = [token.unverified.expires_at for token in self.secret_tokens.values()]
+        return min((end for end in ends if end is not None), default=None)
+
     def token(self, audience: str) -> Token:
         """The token of that server. Raises ValueError where there is none."""
         found = self.secret_tokens.get(audience) if isinstance(audience, str) else None
@@ -148,7 +159,11 @@ class TokenSet(SealedValue, frozen=True, eq=False):
     def attenuate(
         self,
         *,
-        only: Mapping[str, Mapping[str, Any]] | None = None,
+        key: bytes | str | None = None,
+        signer: Signer | None = None,
+        keep: str | Iterable[str] = (),
+        clamp: bool = False,
+        only: OnlyAt | None = None,
         servers: Iterable[str] | None = None,
         **caveats: Unpack[LinkCaveats],
     ) -> TokenSet:
@@ -162,10 +177,15 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         and `budget` that are for no one server, and where no server holds what is asked for.
         """
         wanted = self._wanted(caveats, only, servers)
-        if not any(wanted.values()):
+        if key is None and not any(wanted.values()):
             raise ValueError("a link must restrict something: name tables, tools or another caveat")
+        more = _more(wanted, keep, clamp)
         return self._each(
-            lambda server, token: token.attenuate(**wanted[server]) if wanted.get(server) else token
+            lambda server, token: (
+                token.attenuate(key=key, signer=signer, **wanted[server], **more[server])
+                if key is not None or wanted[server]
+                else token
+            )
         )
 
     def delegate(
@@ -174,28 +194,32 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         to: str,
         key: bytes | str | None = None,
         signer: Signer | None = None,
-        only: Mapping[str, Mapping[str, Any]] | None = None,
+        keep: str | Iterable[str] = (),
+        clamp: bool = False,
+        only: OnlyAt | None = None,
         servers: Iterable[str] | None = None,
         **caveats: Unpack[LinkCaveats],
     ) -> TokenSet:
         """A new set for the agent `to`, narrowed as `attenuate` does. Every token gets the link.
 
         All links of it have one nonce and were written at one time. So one entry of an operator's
-        names the hand-over at every server. Raises what `Token.delegate` and `attenuate` raise.
+        names the hand-over at every server. Where the set is bound, `signer` signs each. Raises
+        what `Token.delegate` and `attenuate` raise.
         """
         names.name(to, "to")
         wanted = self._wanted(caveats, only, servers)
         first = next(iter(self.secret_tokens.values()))
         context = _once(first.context)
+        more = _more(wanted, keep, clamp)
         return self._each(
             lambda server, token: (
                 token.in_context(context)
-                .delegate(to=to, key=key, signer=signer, **wanted.get(server, {}))
+                .delegate(to=to, key=key, signer=signer, **wanted[server], **more[server])
                 .in_context(token.context)
             )
         )
 
-    def present(self, *, audience: str, **terms: Unpack[PresentCaveats]) -> str:
+    def present(self, *, audience: str, **terms: Any) -> str:
         """The text for one server: what its token presents, and nothing of the others.
 
         Takes what `Token.present` takes, and raises what that raises; ValueError for a server that
@@ -210,16 +234,18 @@ class TokenSet(SealedValue, frozen=True, eq=False):
             try:
                 made[server] = change(server, token)
             except (CaptokenError, TypeError, ValueError) as error:
-                elsewhere = "; servers=[...] or only={...} says where keywords go"
-                hint = elsewhere if isinstance(error, WideningError) else ""
-                error.args = (f"at {server}: {error}{hint}", *error.args[1:])
+                said = f"at {server}: {error}"
+                if isinstance(error, WideningError):
+                    said += f"; {_ELSEWHERE}"
+                    error.hint += f", at {server}; {_ELSEWHERE}"
+                error.args = (said, *error.args[1:])
                 raise
         return TokenSet(made)
 
     def _wanted(
         self,
         caveats: Mapping[str, Any],
-        only: Mapping[str, Mapping[str, Any]] | None,
+        only: OnlyAt | None,
         servers: Iterable[str] | None,
     ) -> dict[str, dict[str, Any]]:
         """By server, the keywords that go there. Raises ValueError."""
@@ -286,15 +312,34 @@ class TokenSet(SealedValue, frozen=True, eq=False):
     __str__ = __repr__
 
 
-def _who(token: Token) -> tuple[str, ...]:
+@no_arguments_in_traceback
+def parse_held(text: str, *, clock: Clock = time) -> Token | TokenSet:
+    """The token that `text` spells, or the set, by its first letters. Raises TokenFormatError."""
+    is_set = isinstance(text, str) and text.startswith(SET_PREFIX)
+    return (TokenSet if is_set else Token).parse(text, clock=clock)
+
+
+def _who(token: Token) -> tuple[str | None, ...]:
     root, said = token.unverified.root, token.unverified
-    return root.subject, root.agent, said.task, said.holder
+    return root.subject, root.agent, said.task, said.holder, said.key
 
 
 def _closed(capability: Capability) -> set[str]:
     """The domains in which it permits nothing."""
     held = capability.held
     return {domain for domain in ("data", "tool") if domain in held and held[domain].is_nothing}
+
+
+def _more(
+    wanted: Mapping[str, Mapping[str, Any]], keep: str | Iterable[str], clamp: bool
+) -> dict[str, dict[str, Any]]:
+    """By server, what `keep` and `clamp` come to: a domain is kept where another one is named."""
+    naming = {server for server, its in wanted.items() if not its.keys().isdisjoint(_DOMAINS)}
+    kept = [keep] if isinstance(keep, str) else list(keep)
+    return {
+        server: {"clamp": clamp, "keep": kept if server in naming or not naming else ()}
+        for server in wanted
+    }
 
 
 def _once(context: WriterContext) -> WriterContext:

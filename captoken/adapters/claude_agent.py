@@ -41,11 +41,10 @@ with extra("claude-agent"):
 from captoken import current
 from captoken._format.errors import CaptokenError, GuardError
 from captoken._format.names import frozen_copy
-from captoken._writing.token import Token
 from captoken.adapters._agents import mentions
 from captoken.adapters._agents.guarding import checked_guard, unasked
 from captoken.adapters._agents.handing import Narrowing
-from captoken.current import Held
+from captoken.current import AnyHeld, Held
 from captoken.tools import ToolGuard, agent_name
 
 _CALL, _PROMPT = "PreToolUse", "UserPromptSubmit"
@@ -91,7 +90,7 @@ class TokenGuard:
         self,
         options: ClaudeAgentOptions,
         *,
-        held: Held | Token | None = None,
+        held: AnyHeld | None = None,
         sources_run_unasked: Collection[str] = (),
     ) -> ClaudeAgentOptions:
         """A copy of `options`, for one session, with the hooks that ask, and without settings.

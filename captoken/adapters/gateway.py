@@ -481,7 +481,7 @@ def as_bearer(headers: Iterable[Header], places: tuple[str, ...]) -> list[Header
         else:
             scheme, space, rest = found[0].partition(b" ")
             token = rest if space and scheme.lower() == name.lower().encode() else None
-        if token is not None and token.startswith(b"cap1_"):
+        if token is not None and token.startswith((b"cap1_", b"caps1_")):
             # A client that signs has no key of its service: its signature says nothing to anybody.
             signed = (b"authorization", b"AWS4-HMAC-SHA256")
             rest_of = [

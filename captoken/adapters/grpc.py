@@ -33,7 +33,6 @@ with extra("grpc"):
     import grpc  # type: ignore[import-untyped]
 
 from captoken._format.clocks import Seconds
-from captoken._writing.token import Token
 from captoken.adapters._grpc.calls import AsyncCall, AsyncContext, Call, Context, Rule
 from captoken.adapters._grpc.client import Presenter, PresentingMethod, as_is
 from captoken.adapters._grpc.credentials import details_without_secrets, request_digest
@@ -47,7 +46,7 @@ from captoken.adapters._grpc.handlers import (
     with_behavior,
 )
 from captoken.adapters._grpc.rules import Rules
-from captoken.current import Held
+from captoken.current import AnyHeld
 
 __all__ = ["AsyncGuard", "Guard", "Presenting", "Rule", "request_digest"]
 
@@ -287,7 +286,7 @@ class Presenting:
         channel: Any,
         *,
         audience: str,
-        held: Held | Token | None = None,
+        held: AnyHeld | None = None,
         expires_in: Seconds = 60,
         insecure: bool = False,
     ) -> None:

@@ -34,10 +34,9 @@ from captoken._format.names import frozen_copy
 from captoken._format.primitives import equal, sha256
 from captoken._format.spelling import shown
 from captoken._writing.keywords import PresentCaveats
-from captoken._writing.token import Token
 from captoken.adapters._http.origins import own_origin, spelled, target_of
 from captoken.adapters._refused import decision_named, refused_here, refused_there
-from captoken.current import Held
+from captoken.current import AnyHeld
 from captoken.proof import http_request
 
 _R = TypeVar("_R", bound=Any)  # a Request of either library
@@ -63,7 +62,7 @@ class _Presented(NamedTuple):
 def auth(
     servers: Mapping[str, str],
     *,
-    held: Held | Token | None = None,
+    held: AnyHeld | None = None,
     narrow: Callable[[Any], PresentCaveats | None] | None = None,
     expires_in: Seconds = 60,
 ) -> Presenting:
@@ -105,7 +104,7 @@ class Presenting:
     def __init__(
         self,
         audiences: Mapping[str, str],
-        held: Held | Token | None,
+        held: AnyHeld | None,
         narrow: Callable[[Any], PresentCaveats | None] | None,
         expires_in: Seconds,
     ) -> None:
@@ -121,8 +120,8 @@ class Presenting:
         if audience is None:  # rule 1
             raise NoToken(f"no token goes to {shown(origin)}: it is not among the servers")
         _refuse_second_credentials(asked)  # rule 3
-        mine = current.holding(self._held)
-        proven = mine.token.unverified.key is not None
+        mine = current.holding(self._held).at(audience)
+        proven = mine.key is not None
         digest = _digest(asked, origin) if proven else None  # rule 4
         caveats: PresentCaveats = self._caveats_for(asked)
         try:

@@ -34,7 +34,6 @@ from captoken._format.names import frozen_copy
 from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._writing.keywords import Strings
-from captoken._writing.token import Token
 from captoken.adapters._context_value import context_value
 from captoken.adapters._mcp.messages import (
     CALL,
@@ -52,7 +51,7 @@ from captoken.adapters._mcp.messages import (
 )
 from captoken.adapters._mcp.not_held import not_held
 from captoken.adapters._refused import DOMAIN, refused_there
-from captoken.current import Held
+from captoken.current import AnyHeld, Held
 
 with extra("mcp"):
     _types: Any = import_module("mcp.types")  # of mcp 1.x or 2.x, which differ
@@ -75,7 +74,7 @@ def meta_for(
     tool: str,
     arguments: Mapping[str, Any] | None = None,
     *,
-    held: Held | Token | None = None,
+    held: AnyHeld | None = None,
     expires_in: Seconds = 60,
     keep: Strings = (),
 ) -> dict[str, str]:
@@ -103,7 +102,7 @@ def meta_for_request(
     method: str,
     params: Mapping[str, Any] | None = None,
     *,
-    held: Held | Token | None = None,
+    held: AnyHeld | None = None,
     expires_in: Seconds = 60,
     keep: Strings = (),
 ) -> dict[str, str]:
@@ -113,8 +112,8 @@ def meta_for_request(
     goes with it that none meets.
     """
     stated = _read(params, "params")
-    mine = current.holding(held)
-    bound = mine.token.unverified.key is not None
+    mine = current.holding(held).at(audience)
+    bound = mine.key is not None
     about = digest(method, stated) if bound else None
     narrowed = _narrowed_to(method, stated, keep)
     text = mine.present(
@@ -134,7 +133,7 @@ def meta_for_request(
 def auth(
     audience: str,
     *,
-    held: Held | Token | None = None,
+    held: AnyHeld | None = None,
     expires_in: Seconds = 60,
     keep: Strings = (),
 ) -> Callable[[_R], _R]:
@@ -161,7 +160,8 @@ def auth(
         if asked.content:
             (message,) = messages_of(asked.content, (), named)
         if not has_token(message.params.get("_meta")):
-            text = _header_for(message, audience, current.holding(mine), expires_in, keep)
+            one = current.holding(mine).at(audience)
+            text = _header_for(message, audience, one, expires_in, keep)
             asked.headers["authorization"] = f"Bearer {text}"
         return asked
 
@@ -173,7 +173,7 @@ def _header_for(
 ) -> str:
     """The text that goes in the header of a message."""
     try:
-        about = digest_of(message) if mine.token.unverified.key is not None else None
+        about = digest_of(message) if mine.key is not None else None
     except ValueError:  # what opens a session, and what the guard refuses
         about = None
     narrowed: dict[str, Any] = {"where": _LISTING}
@@ -244,7 +244,7 @@ class Presenting:
         client: Any,
         *,
         audience: str,
-        held: Held | Token | None = None,
+        held: AnyHeld | None = None,
         expires_in: Seconds = 60,
         keep: Strings = (),
     ) -> None:
@@ -362,7 +362,7 @@ class Presenting:
                 keep=self._keep,
             )
         except WideningError as widening:
-            raise not_held(widening, self._held, method, params) from widening
+            raise not_held(widening, self._held, self._audience, method, params) from widening
         return {**ours, **theirs}
 
     def _look_at(self, tool: str, result: Any) -> None:

@@ -27,12 +27,12 @@ from captoken import current
 from captoken._format.clocks import Seconds
 from captoken._format.errors import NoToken, Refused, WideningError
 from captoken._format.extras import extra
+from captoken._format.text import refuse_set
 from captoken._writing.keywords import Strings
-from captoken._writing.token import Token
 from captoken.adapters._mcp.messages import CALL, FREE, TOKEN, has_token
 from captoken.adapters._mcp.not_held import not_held
 from captoken.adapters.mcp_client import meta_for_request
-from captoken.current import Held
+from captoken.current import AnyHeld
 
 with extra("mcp"):
     _types: Any = import_module("mcp.types")  # of mcp 1.x or 2.x, which differ
@@ -46,7 +46,7 @@ class _Presented:
     def __init__(
         self,
         audience: str,
-        held: Held | Token | None,
+        held: AnyHeld | None,
         expires_in: Seconds,
         keep: Strings,
     ) -> None:
@@ -67,7 +67,7 @@ class _Presented:
                 keep=self._keep,
             )
         except WideningError as widening:
-            raise not_held(widening, self._held, method, params) from widening
+            raise not_held(widening, self._held, self._audience, method, params) from widening
 
     def call(self, tool: str, arguments: Mapping[str, Any] | None) -> dict[str, str]:
         """The same of a call of a tool, for a framework that shows a model the text of errors."""
@@ -78,14 +78,14 @@ class _Presented:
 
     def has_key(self) -> bool:
         """Is what would be presented bound to a key?"""
-        return current.holding(self._held).token.unverified.key is not None
+        return current.holding(self._held).at(self._audience).key is not None
 
 
 def present_each(
     client: _C,
     *,
     audience: str,
-    held: Held | Token | None = None,
+    held: AnyHeld | None = None,
     expires_in: Seconds = 60,
     keep: Strings = (),
 ) -> _C:
@@ -168,6 +168,7 @@ class _Sending:
         params = dict(whole.get("params") or {})
         theirs = params.pop("_meta", None) or {}
         if has_token(theirs):
+            refuse_set(theirs[TOKEN])
             return await self._plain(request, *args, **options)
 
         try:
@@ -191,7 +192,7 @@ def _refusal_result(refused: Refused) -> Any:
 def process_tool_call(
     audience: str,
     *,
-    held: Held | Token | None = None,
+    held: AnyHeld | None = None,
     expires_in: Seconds = 60,
     keep: Strings = (),
 ) -> Callable[..., Awaitable[Any]]:
@@ -211,7 +212,7 @@ def process_tool_call(
 def meta_resolver(
     audience: str,
     *,
-    held: Held | Token | None = None,
+    held: AnyHeld | None = None,
     expires_in: Seconds = 60,
     keep: Strings = (),
 ) -> Callable[[Any], dict[str, Any]]:
@@ -231,7 +232,7 @@ def meta_resolver(
 def interceptor(
     audience: str,
     *,
-    held: Held | Token | None = None,
+    held: AnyHeld | None = None,
     expires_in: Seconds = 60,
     keep: Strings = (),
 ) -> Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]:

@@ -461,11 +461,11 @@ class _HandOn:
         """
         handed = _inside.get().handed.of(context)
         held = handed.get(agent_name(self.owner)) or current.holding()
-        if self.owner is None or held.token.unverified.holder != agent_name(self.owner):  # rule 6
+        if self.owner is None or held.holder != agent_name(self.owner):  # rule 6
             raise GuardError(
                 f"the agent {self.owner!r} was handed no token: it has none to hand on"
             )
-        if self._to not in held.token.unverified.lineage.holders:
+        if self._to not in held.holders:
             handed[self._to] = self._narrowed(held)
         return await self._invoke(context, input)
 

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 
@@ -25,9 +25,11 @@ from captoken._format.errors import (
     TokenFormatError,
 )
 from captoken._format.spelling import shown_file
+from captoken._format.toml import read_toml
 from captoken._language.discharge import Discharge, Ticket
 from captoken._language.overlay import MAX_BYTES
 from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet, parse_held
 from captoken.cli.output import tell
 from captoken.keys.files import read_private
 from captoken.keys.keyring import Keyring
@@ -61,6 +63,7 @@ _STARTS = (
     (b"cap1u_", "a discharge"),
     (b"cap1d_", "a discharge"),
     (b"cap1_", "a token"),
+    (b"caps1_", "a set of tokens"),
     (b"SQLite format 3", "an SQLite database"),
 )
 
@@ -305,6 +308,24 @@ def token(path: str, clock: Clock) -> Token:
         return Token.parse(token_text(path), clock=clock)
 
 
+def table(path: str) -> dict[str, Any]:
+    """The tables of a TOML file, or of standard input. Raises ClickException."""
+    with about(path):
+        try:
+            return read_toml(data(path))
+        except ValueError as error:
+            raise click.ClickException(_about(path, error)) from None
+
+
+def held(path: str, clock: Clock) -> Token | TokenSet:
+    """The token, or the set of them, in a file or in standard input: what is held. Unverified.
+
+    Raises ClickException for what is neither, with the name of the file.
+    """
+    with about(path):
+        return parse_held(token_text(path), clock=clock)
+
+
 def ticket(path: str) -> Ticket:
     """The ticket in a file or in standard input.
 
@@ -313,7 +334,7 @@ def ticket(path: str) -> Ticket:
     found = text(path, "ticket")
 
     # Whoever sends a discharger the token itself gives it all that the token can do.
-    if found.startswith("cap1"):
+    if found.startswith(("cap1", "caps1")):
         raise click.UsageError(
             "a discharger gets a ticket and no token: `captoken tickets` writes it"
         )

@@ -49,7 +49,7 @@ _file = click.argument("path", type=FILE, metavar="GATEWAY.toml")
     "--token-file",
     type=FILE,
     metavar="FILE",
-    help="A token, or - for standard input. COMMAND gets it as the file says by env.",
+    help="A token or a set, or - for standard input. COMMAND gets it as the file says by env.",
 )
 @click.option("--user", metavar="NAME", help="COMMAND runs as this user. For root.")
 @click.option(
@@ -150,7 +150,7 @@ def _beginning(
         warn("captoken: --same-user is for trying out: the command can read every key")
     else:
         beside.check_closed(found, path, token_file, whose)
-    token = files.token(token_file, clock(None))
+    token = files.held(token_file, clock(None))
     return lambda at: beside.started(
         command, beside.variables(found, token, at, passed, whose), whose
     )

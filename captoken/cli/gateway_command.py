@@ -25,9 +25,12 @@ from typing import Any
 import click
 import msgspec
 
+from captoken._format.errors import NoToken
 from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet
 from captoken.adapters._gateway.opening import Configuration
 from captoken.cli.options import seconds
+from captoken.current import Held
 
 # What a program needs to run at all. All else of the environment may be a key.
 _USUAL = ("PATH", "TERM", "LANG", "TZ", "COLORTERM", "NO_COLOR")
@@ -136,7 +139,7 @@ def _is_open(path: Path) -> bool:
 
 def variables(
     found: Configuration,
-    token: Token,
+    token: Token | TokenSet,
     address: str,
     passed: Iterable[str],
     user: pwd.struct_passwd | None,
@@ -152,19 +155,28 @@ def variables(
     made = {name: os.environ[name] for name in (*_USUAL, *own, *passed) if name in os.environ}
     if user is not None:
         made |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
+    for name, service in found.services.items():
+        if service.env:
+            text = _shown_to(token, name)
+            for key, value in service.env.items():
+                said = value.replace("{address}", f"{address}/{name}")
+                made[key] = said.replace("{token}", text)
+    return made
+
+
+def _shown_to(held: Token | TokenSet, name: str) -> str:
+    """The text for a service, as long as its token is good. Raises UsageError."""
+    try:
+        token = Held(held).at(name).one
+    except NoToken as problem:
+        raise click.UsageError(str(problem)) from None
     ends = token.unverified.expires_at
     if ends is None:
         raise click.UsageError("the token never ends: narrow it by `captoken attenuate` first")
     left = ends - seconds(None)
     if left <= 0:
         raise click.UsageError("the token is over already")
-    for name, service in found.services.items():
-        if service.env:
-            text = token.present(audience=name, expires_in=left)
-            for key, value in service.env.items():
-                said = value.replace("{address}", f"{address}/{name}")
-                made[key] = said.replace("{token}", text)
-    return made
+    return token.present(audience=name, expires_in=left)
 
 
 def started(

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from captoken._format.text import SET_PREFIX
 from captoken._language.link import BadLink, Link
 from captoken._language.links import words_of
+from captoken._writing.token_set import TokenSet
 from captoken.cli import files, output
 from captoken.cli.options import json_option, now_option, seconds, token_option
 from captoken.cli.view import Hop, View, read, view
@@ -262,6 +264,8 @@ def inspect(
     captoken inspect < child.token
     captoken inspect --html > inspector.html
 
+    Of a set of tokens, it shows one after the other.
+
     The page is one file, which a browser opens without a server. What is pasted there does not
     leave it: its own policy forbids every connection. With the root key pasted too, it verifies.
     """
@@ -272,29 +276,39 @@ def inspect(
     if mermaid and as_json:
         raise click.UsageError("--mermaid draws a chart: it does not go with --json")
     text = files.token_text(token_file)
+    if text.startswith(SET_PREFIX):
+        if mermaid:
+            raise click.UsageError("--mermaid draws one token, and this is a set of them")
+        with files.about(token_file):
+            made = TokenSet.parse(text)
+        texts = {server: made.token(server).serialize() for server in made.servers}
+        views = {server: view(read(one), seconds(now)) for server, one in texts.items()}
+        if as_json:
+            its = {server: as_data(seen) for server, seen in views.items()}
+            output.say_json({"verified": False, "servers": its})
+        else:
+            _draw(views)
+        return
     with files.about(token_file):
         shown = read(text)
     seen = view(shown, seconds(now))
     if as_json:
         output.say_json(as_data(seen))
-        return
-    if mermaid:
+    elif mermaid:
         output.say_exact(as_mermaid(seen))
-        return
+    else:
+        _draw({"": seen})
 
+
+def _draw(views: Mapping[str, View]) -> None:
+    """For people: the warning, and then each token, under the name of its server in a set."""
     from rich.text import Text  # here, since most commands draw nothing
 
-    warning = Text(WARNING, "bold red")
-    lines: list[Text] = []
-    for line in seen.summary:
-        label = (line[:_LABEL], "dim")
-        lines.append(Text.assemble(label, line[_LABEL:]))
-
-    output.draw(
-        output.console(),
-        warning,
-        "",
-        as_tree(seen),
-        "",
-        *lines,
-    )
+    drawn: list[Any] = [Text(WARNING, "bold red")]
+    for server, seen in views.items():
+        drawn += ["", *([Text(f"for {server}", "bold"), ""] if server else ())]
+        drawn += [as_tree(seen), ""]
+        for line in seen.summary:
+            label = (line[:_LABEL], "dim")
+            drawn.append(Text.assemble(label, line[_LABEL:]))
+    output.draw(output.console(), *drawn)

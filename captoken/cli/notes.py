@@ -17,6 +17,7 @@ from typing import Any
 from captoken._format.spelling import span
 from captoken._language.patterns import contains
 from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet
 from captoken.cli.output import tell
 
 # What the guards of databases ask for. A server of one's own may have other operations.
@@ -75,9 +76,9 @@ def _is_named(pattern: str, tables: list[str]) -> bool:
     return any(contains(table, pattern) or contains(pattern, table) for table in tables)
 
 
-def say_of_end(held: Token, now: int) -> bool:
+def say_of_end(held: Token | TokenSet, now: int) -> bool:
     """A note if a token has expired, from which others are made. True if it has."""
-    end = held.unverified.expires_at
+    end = _end_of(held)
     if end is None or end > now:
         return False
 
@@ -85,16 +86,21 @@ def say_of_end(held: Token, now: int) -> bool:
     return True
 
 
-def say_of_cut(made: Token, asked: int | None, now: int) -> None:
+def say_of_cut(made: Token | TokenSet, asked: int | None, now: int) -> None:
     """A note if a token ends earlier than after the seconds that were asked for.
 
     `asked` is None where no such end was asked for. `now` is a time before the token was made: from
     a later one on, an end that was not cut would look as if it had been.
     """
-    end = made.unverified.expires_at
+    end = _end_of(made)
     if asked is None or end is None or end >= now + asked:
         return
     _note(f"--expires-in {span(asked)} is cut to what is held: the token ends in {span(end - now)}")
+
+
+def _end_of(held: Token | TokenSet) -> int | None:
+    """When it ends; of a set, when the first of its tokens does."""
+    return held.unverified.expires_at if isinstance(held, Token) else held.expires_at
 
 
 def _note(text: str) -> None:

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from captoken._format.spelling import escape, spelled_time
 from captoken._language.discharge import Discharge
+from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet
 from captoken.cli.view import read
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 _trailing_blanks = re.compile(r" +$", re.MULTILINE).sub
 
 # Tokens, discharges and proofs, wherever they stand in a text.
-_secret_text = re.compile(r"(cap1[udp]?_)[A-Za-z0-9_-]{8,}").sub
+_secret_text = re.compile(r"(cap1[udp]?_|caps1_)[A-Za-z0-9_~-]{8,}").sub
 
 # What is written as a key is, public or secret, and stands alone.
 _like_a_key = re.compile(r"(?<![\w./-])[A-Za-z0-9_-]{43}(?![\w/-]|\.\w)").sub
@@ -150,6 +152,22 @@ def say_token(text: str, as_json: bool) -> None:
             "token_id": token.unverified.root.token_id,
             "link_id": token.link_id,
             "expires_at": token.unverified.expires_at,
+            "characters": len(text),
+        }
+    )
+
+
+def say_held(held: Token | TokenSet, as_json: bool) -> None:
+    """What was written to be held: a token, or a set of them."""
+    text = held.serialize()
+    if isinstance(held, Token) or not as_json:
+        say_token(text, as_json)
+        return
+    say_json(
+        {
+            "set": text,
+            "servers": list(held.servers),
+            "expires_at": held.expires_at,
             "characters": len(text),
         }
     )

@@ -59,6 +59,11 @@ _SENTENCES = (
         "a signer goes with the key that the token is handed to: give key as well",
         "--signer goes with --key, the key that the token is handed to",
     ),
+    (
+        "servers=[...] or only={...} says where keywords go",
+        "--server says where the options hold",
+    ),
+    ("name one server, by servers=[...] or only={...}", "name one, by --server"),
     ("unrestricted=True", "--unrestricted"),
     ("clamp=True", "--clamp"),
     ('go on by resume="…", which says it', "go on by `captoken operate resume --why TEXT`"),

@@ -5,7 +5,6 @@ It goes to standard output, and nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from click.core import ParameterSource
 
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet
 from captoken.cli import files, notes
 from captoken.cli.facts import (
     ACCESS_OPTIONS,
@@ -38,7 +38,7 @@ from captoken.cli.options import (
     stacked,
     token_option,
 )
-from captoken.cli.output import say_token
+from captoken.cli.output import say_held, say_token
 from captoken.cli.values import DURATION, FILE, PUBLIC
 from captoken.cli.view import read
 from captoken.keys.secret import HolderKey
@@ -84,6 +84,17 @@ from captoken.keys.secret import HolderKey
 @facts_option(
     "--ext", help="A fact of your own that no holder can change: 'acme:tenant=blue'. Repeatable."
 )
+@click.option(
+    "--servers",
+    type=FILE,
+    metavar="FILE.toml",
+    help="Write a set: a table for each server, with what it may do there, as `mint_set` has it.",
+)
+@click.option(
+    "--control",
+    metavar="NAME",
+    help="The control plane, for a set: with its token a holder recalls. Goes with --servers.",
+)
 @now_option
 @json_option
 def mint(
@@ -94,11 +105,13 @@ def mint(
     no_expiry: bool,
     unrestricted: bool,
     ext: dict[str, Any],
+    servers: str | None,
+    control: str | None,
     now: int | None,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write the first token of a task.
+    """Write the first token of a task, or a set of them.
 
     SUBJECT started TASK, in which AGENT may do what the options say.
 
@@ -107,6 +120,9 @@ def mint(
     captoken mint --keyring keyring.json --subject user:jane \\
         --agent orchestrator --task task-123 \\
         --tables sales --operations select --expires-in 10m > root.token
+
+    With --servers, a token for each server under the keys of that server alone. The options hold
+    for all of them.
     """
     wanted = caveats(given)
     if no_expiry:
@@ -114,16 +130,21 @@ def mint(
             raise click.UsageError("--no-expiry, and yet an expiry")
         wanted["expires_at"] = None
     issuer = Issuer(files.keyring(keyring), clock=clock(now))
-    made = issuer.mint(
-        subject=subject,
-        agent=agent,
-        task=task,
-        ext=ext,
-        unrestricted=unrestricted,
-        **wanted,
-    )
+    who: dict[str, Any] = {"subject": subject, "agent": agent, "task": task, "ext": ext}
+    made: Token | TokenSet
+    if servers is not None:
+        if unrestricted:
+            raise click.UsageError("--servers, and yet --unrestricted")
+        at_each = files.table(servers)
+        made = issuer.mint_set(servers=at_each, control=control, **who, **wanted)
+        for its in at_each.values():
+            notes.say_of_caveats(its)
+    elif control is not None:
+        raise click.UsageError("--control goes with --servers")
+    else:
+        made = issuer.mint(unrestricted=unrestricted, **who, **wanted)
     notes.say_of_caveats(wanted)
-    say_token(made.serialize(), as_json)
+    say_held(made, as_json)
 
 
 _narrowing = stacked(
@@ -140,6 +161,18 @@ _narrowing = stacked(
         metavar="FILE",
         help="The key that it is bound to so far: it signs it over to --key.",
     ),
+    click.option(
+        "--server",
+        metavar="NAME",
+        multiple=True,
+        help="Of a set: what is said holds at this server, and not at all of them. Repeatable.",
+    ),
+    click.option(
+        "--only",
+        metavar="NAME",
+        multiple=True,
+        help="Of a set: write the token of this server, and leave the others out. Repeatable.",
+    ),
     link_options,
     keep_option,
     clamp_option,
@@ -153,21 +186,28 @@ def _narrow(
     now: int | None,
     signer: str | None,
     as_json: bool,
-    method: Callable[..., Token],
+    verb: str,
+    server: tuple[str, ...],
+    only: tuple[str, ...],
     given: dict[str, Any],
 ) -> None:
-    """Write what `method` of the token makes of the caveats that are given."""
+    """Write what a verb of the token, or of the set, makes of the caveats that are given."""
     key = None if signer is None else files.key(HolderKey, signer)
     wanted = caveats(given)
-    held = files.token(path, clock(now))
+    held = files.held(path, clock(now))
+    if isinstance(held, Token) and (server or only):
+        raise click.UsageError("--server and --only are for a set of tokens, and this is a token")
     before = seconds(now)
-    made = method(held, signer=key, **wanted)
+    where: dict[str, Any] = {"servers": server} if server else {}
+    if isinstance(held, TokenSet) and only:
+        held = held.only(*only)
+    made: Token | TokenSet = getattr(held, verb)(signer=key, **where, **wanted)
 
     notes.say_of_caveats(wanted)
     # What has expired is cut as well, and one note says enough.
     if not notes.say_of_end(held, before):
         notes.say_of_cut(made, wanted.get("expires_in"), before)
-    say_token(made.serialize(), as_json)
+    say_held(made, as_json)
 
 
 @click.command()
@@ -177,6 +217,8 @@ def attenuate(
     now: int | None,
     signer: str | None,
     as_json: bool,
+    server: tuple[str, ...],
+    only: tuple[str, ...],
     **given: Any,
 ) -> None:
     """Narrow a token. Needs no key: the new token can do less, and the old one still works.
@@ -190,7 +232,9 @@ def attenuate(
         now,
         signer,
         as_json,
-        Token.attenuate,
+        "attenuate",
+        server,
+        only,
         given,
     )
 
@@ -208,6 +252,8 @@ def delegate(
     now: int | None,
     signer: str | None,
     as_json: bool,
+    server: tuple[str, ...],
+    only: tuple[str, ...],
     **given: Any,
 ) -> None:
     """Narrow a token and hand it over to a sub-agent.
@@ -226,7 +272,9 @@ def delegate(
         now,
         signer,
         as_json,
-        Token.delegate,
+        "delegate",
+        server,
+        only,
         given,
     )
 
@@ -275,6 +323,8 @@ def present(
     \b
     captoken present --audience sales-db < child.token
 
+    Of a set, it is the token of that server, and nothing of the others.
+
     A token that is bound to a key goes with a proof by that key: for one request, once, within 30
     seconds. The request is --http for a server that is reached over HTTP, or else the access.
 
@@ -283,7 +333,7 @@ def present(
         --table sales --operation select < child.token
     """
     wanted = caveats({key: value for key, value in given.items() if key not in ACCESS_OPTIONS})
-    held = files.token(token_file, clock(now))
+    held = _for_server(files.held(token_file, clock(now)), wanted["audience"])
     before = seconds(now)
     if signer is None:
         # Whoever states a request believes that it is proven, and would send a text that is not.
@@ -300,6 +350,15 @@ def present(
     made = held.present(signer=files.key(HolderKey, signer), request=request, **wanted)
     _say_of_sent(held, made, before)
     say_token(made, as_json)
+
+
+def _for_server(held: Token | TokenSet, audience: tuple[str, ...]) -> Token:
+    """The token that goes to a server. Raises UsageError for a set and several servers."""
+    if isinstance(held, Token):
+        return held
+    if len(audience) != 1:
+        raise click.UsageError("each token of a set goes to one server: give one --audience")
+    return held.token(audience[0])
 
 
 def _say_of_sent(held: Token, sent: str, before: int) -> None:

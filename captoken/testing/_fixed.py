@@ -7,8 +7,7 @@ from itertools import count
 
 from captoken import current
 from captoken._format.primitives import sha256
-from captoken._writing.token import Token
-from captoken.current import Held
+from captoken.current import AnyHeld, Held
 from captoken.proof import Signer
 
 
@@ -50,7 +49,7 @@ def fixed_random(seed: str) -> Callable[[int], bytes]:
 
 
 def hold(
-    token: Token | str | Held,
+    token: AnyHeld | str,
     signer: Signer | None = None,
     *,
     until: Callable[[Callable[[], object]], object],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from captoken import Access, AsyncGrant, AsyncVerifier, Grant, current
+from captoken import Access, AsyncGrant, AsyncVerifier, Grant, Issuer, TokenSet, Verifier, current
 from captoken.stores.memory import MemoryReplayStore
 from captoken.tools import ToolGuard
 from tests.fixtures import KEYRING, clock, verifier
@@ -98,6 +98,17 @@ def guards(audit: Any) -> dict[str, ToolGuard]:
     awaited = AsyncVerifier(KEYRING, clock=clock(), replays=MemoryReplayStore(floor=0), **facts)
     plain = verifier(replays=MemoryReplayStore(floor=0), **facts)
     return {Grant.__name__: ToolGuard(plain), AsyncGrant.__name__: ToolGuard(awaited)}
+
+
+def a_set() -> TokenSet:
+    """The same root at a server of its own, beside one that has tables: what the story hands on goes to the first."""
+    servers: dict[str, Any] = {"desk": {"tools": ROOT_TOOLS}, "warehouse": {"tables": ["*"], "operations": ["select"]}}
+    return Issuer(KEYRING, clock=clock()).mint_set(subject=SUBJECT, agent=ORCHESTRATOR, task=TASK, servers=servers)
+
+
+def guard_of_a_set(audit: Any) -> ToolGuard:
+    """One that has the keys of its own server, and no more."""
+    return ToolGuard(Verifier(KEYRING.for_audience("desk"), audience="desk", clock=clock(), audit=audit))
 
 
 async def asking() -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from captoken import Issuer, Keyring
+from captoken import Issuer, Keyring, Token
 from captoken.stores.sqlite import SQLiteLedger
 from tests.adapters.serving import listening, served
 from tests.adapters.test_gateway import KEY, TABLE, Service
@@ -190,6 +190,21 @@ def test_a_token_without_an_end_is_not_handed_out(folder: Path) -> None:
     """Who presents it says how long it lives, and here nobody could."""
     lay(folder, expires_at=None)
     assert "the token never ends" in refused(folder)
+
+
+def test_of_a_set_the_command_gets_the_token_of_the_service(folder: Path) -> None:
+    lay(folder)
+    issuer = Issuer(Keyring.load(folder / "keyring.json"))
+
+    def hold(*servers: str) -> None:
+        made = issuer.mint_set(subject="u", agent="a", task="t", servers={server: {"tools": {"payments.*": {}}} for server in servers})
+        (folder / "held.token").write_text(made.serialize())
+
+    hold("payments", "mail")
+    done = subprocess.run(command(folder, "/bin/sh", "-c", "echo $PAYMENTS_KEY"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and Token.parse(done.stdout.splitlines()[0]).unverified.root.audience == "payments"
+    hold("mail")
+    assert "no token for payments: the set is for mail" in refused(folder)
 
 
 def test_it_is_said_where_the_same_user_runs_it(folder: Path) -> None:

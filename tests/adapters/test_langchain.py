@@ -23,7 +23,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, ToolRuntime
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, v1
 
-from captoken import Access, CaptokenError, Decision, Denied, Issuer, Token, TokenFormatError, Verifier, current
+from captoken import Access, CaptokenError, Decision, Denied, Issuer, Token, TokenFormatError, TokenSet, Verifier, current
 from captoken.adapters.langchain import TokenGuard, delegate_to
 from captoken.current import Held
 from captoken.errors import GuardError, NoToken
@@ -154,12 +154,22 @@ def orchestrator(world: World, asks: Sequence[BaseTool], **options: Any) -> Any:
 @each_run
 def test_the_story(run: Run) -> None:
     """Three sub-agents work at the same time; the one that is injected gets nothing by it."""
+    tell(run, World(), root())
+
+
+def test_the_story_with_a_set_of_tokens() -> None:
+    """Nothing is written otherwise: the guard is shown the token of its own server."""
     world = World()
+    world.guard = story.guard_of_a_set(world.trail)
+    tell(invoke, world, story.a_set())
+
+
+def tell(run: Run, world: World, held: Token | TokenSet) -> None:
     asks = [
         delegate_to(sub_agent(world, name), name=ask, tools=story.HANDED[name], expires_in=60)
         for ask, name in story.ASKS.items()
     ]
-    with current.use(root()):
+    with current.use(held):
         answer = run(orchestrator(world, asks))
     assert answer[-1].text == story.REPORT
     assert [message.status for message in results(answer)] == ["success"] * 3

@@ -56,7 +56,7 @@ from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import CombinedToolset, ExternalToolset, FunctionToolset, WrapperToolset
 from pydantic_core import core_schema
 
-from captoken import Access, Decision, Issuer, Token, TokenFormatError, WideningError, current
+from captoken import Access, Decision, Issuer, Token, TokenFormatError, TokenSet, WideningError, current
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to, run_delegated
 from captoken.current import Held
 from captoken.errors import GuardError, NoToken
@@ -213,10 +213,19 @@ WAYS = [in_one_step, synchronously, streaming, by_iterating, by_events, in_a_thr
 @pytest.mark.parametrize("run", WAYS, ids=lambda way: way.__name__)
 def test_the_story(run: Callable[[Agent[Any, Any]], str], at_once: bool, guard: ToolGuard, told: Told) -> None:
     """Each sub-agent does its work, the injected one nothing else, and the report comes out."""
+    tell(run, at_once, guard, told, mint())
+
+
+def test_the_story_with_a_set_of_tokens(told: Told) -> None:
+    """Nothing is written otherwise: the guard is shown the token of its own server."""
+    tell(WAYS[0], True, story.guard_of_a_set(told), told, story.a_set())
+
+
+def tell(run: Callable[[Agent[Any, Any]], str], at_once: bool, guard: ToolGuard, told: Told, held: Token | TokenSet) -> None:
     desk = story.Desk()
     subs = subagents(guard, desk)
     asks = [delegate_to(subs[name], name=ask, tools=story.HANDED[name]) for ask, name in story.ASKS.items()]
-    with current.use(mint()):
+    with current.use(held):
         assert run(orchestrator(guard, *asks, at_once=at_once)) == story.REPORT
     assert sorted(desk.reached, key=str) == sorted(((tool, args) for tool, args, _ in story.WORK.values()), key=str)
     refused = [decision for decision in told.decisions if not decision]

@@ -25,7 +25,7 @@ from tests.program import ROOT, SCRIPTS
 HERE = Path(__file__).parent
 SESSIONS = sorted(HERE.glob("*.txt"))
 _RANDOM = (
-    (re.compile(r"(cap1[udp]?_)[A-Za-z0-9_-]{8,}"), r"\1..."),
+    (re.compile(r"(cap1[udp]?_|caps1_)[A-Za-z0-9_~-]{8,}"), r"\1..."),
     (re.compile(r"\bk-[0-9a-f]{12}\b"), "k-..."),
     (re.compile(r"\bp-[0-9a-f]{24}\b"), "p-..."),
     (re.compile(r'("box":)("[A-Za-z0-9_-]+")'), r'\1"<box>"'),

@@ -5,11 +5,12 @@ See docs/agents.md, "What all have in common".
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from captoken import current
 from captoken._writing.keywords import LinkCaveats, Strings
+from captoken._writing.token_set import OnlyAt
 from captoken.current import Held
 from captoken.proof import Signer
 
@@ -26,6 +27,10 @@ class Narrowing(LinkCaveats, total=False):
     """Keywords of what is held that go on as they are."""
     clamp: bool
     """True: takes what there is of what is asked for, and does not raise."""
+    only: OnlyAt
+    """Of a set of tokens: keywords by server, beside those that go to all."""
+    servers: Iterable[str]
+    """Of a set of tokens: the servers at which the keywords hold."""
 
 
 @contextmanager

@@ -12,9 +12,8 @@ with extra("grpc"):
 
 from captoken import current
 from captoken._format.clocks import Seconds
-from captoken._writing.token import Token
 from captoken.adapters._grpc.credentials import AUTHORIZATION, request_digest
-from captoken.current import Held
+from captoken.current import AnyHeld
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 Shows: TypeAlias = Callable[[], Metadata]  # makes the metadata of one sending
@@ -30,7 +29,7 @@ class Presenter:
     def __init__(
         self,
         audience: str,
-        held: Held | Token | None,
+        held: AnyHeld | None,
         expires_in: Seconds,
         insecure: bool,
     ) -> None:
@@ -45,8 +44,8 @@ class Presenter:
         A function, since a call may be sent more than once, each time with a text of its own (rule
         7). Raises NoToken, and ValueError for a stream under a token that is bound to a key.
         """
-        held = current.holding(self._held)
-        bound = held.token.unverified.key is not None
+        held = current.holding(self._held).at(self.audience)
+        bound = held.key is not None
         digest: bytes | None = None
         if bound and message is None:  # rule 4
             raise ValueError(

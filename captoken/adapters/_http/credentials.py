@@ -37,9 +37,9 @@ CREDENTIALS_BYTES = len("Bearer ") + LIMITS.bundle_chars
 # any forgery.
 _bearer = re.compile(rb"Bearer ([A-Za-z0-9._~+/-]+=*)").fullmatch
 
-# The beginning of a token, or of a proof, where none belongs. 40 characters are neither yet, and
-# more than chance.
-_stray = re.compile(rb"(?<![A-Za-z0-9_-])cap1p?_[A-Za-z0-9_-]{40}").search
+# The beginning of a token, a set of them or a proof, where none belongs. 40 characters are none
+# yet, and more than chance.
+_stray = re.compile(rb"(?<![A-Za-z0-9_-])cap(?:1p?|s1)_[A-Za-z0-9_-]{40}").search
 # RFC 6750, 2.2 and 2.3: the two other ways in which a bearer token could come.
 _parameter = re.compile(rb"(?:^|[&;])access_token=").search
 
@@ -167,7 +167,7 @@ def _refuse_misleading(name: bytes, value: bytes) -> None:
     if is_credential(name):
         raise RequestError(400, "The Authorization header is misspelled.")
     # Rule 2: a cookie, or a header of somebody's own.
-    if b"cap1" in value:
+    if b"cap" in value:
         refuse_stray(value)
 
 
@@ -205,7 +205,7 @@ def refuse_stray(data: bytes) -> None:
     # The first finds a captoken, or a proof, under any name, escaped or not. The second finds the
     # parameter of RFC 6750, whatever stands in it. Plain searches go before the patterns: they are
     # fast, and nearly every request ends there.
-    has_token = b"cap1" in plain and _stray(plain)
+    has_token = b"cap" in plain and _stray(plain)
     has_parameter = b"access_token=" in data and _parameter(data)
     if has_token or has_parameter:
         raise RequestError(400, "A token travels in the Authorization header, and nowhere else.")
