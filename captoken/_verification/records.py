@@ -400,7 +400,9 @@ RECORDS: tuple[Code, ...] = (
         operator='addressed to ["market-api"]',
         cause="The token is addressed to another server.",
         remedy=(
-            "`present(audience=…)` with the name that this server's `Verifier(…, audience=…)` has."
+            "Give the server and `present(audience=…)` the same name: `Verifier(…, audience=…)` "
+            "or `Office.open(…, audience=…)`. A verifier without a name takes only tokens without "
+            "an audience."
         ),
     ),
     Code(
@@ -464,7 +466,11 @@ RECORDS: tuple[Code, ...] = (
         advice=_NAME_THEM,
         operator='columns of table sales are restricted to ["amount", "region"]',
         cause="Some of the columns are not among those of the token, or the access states none.",
-        remedy="Name the columns, and only those that the message lists.",
+        remedy=(
+            "Name the columns, and only those that the message lists. SQLite does not tell which "
+            "columns an insert or a delete touches: give the agent a tool for it, or a token "
+            "without `columns` for this table."
+        ),
     ),
     Code(
         "row",

@@ -36,7 +36,10 @@ _LONGEST = 200  # characters of what a request says of itself
 # Rule 2: where to look. Whoever sent the token cannot mend these.
 _LOOK = {
     "unknown_key": "has this server the issuer's keyring, and the audience that it mints for?",
-    "wrong_audience": "is the audience of this server the name that clients present to?",
+    "wrong_audience": (
+        "is the audience of this server, `Verifier(…, audience=…)` or "
+        "`Office.open(…, audience=…)`, the name that clients present to?"
+    ),
     "unaddressed": "do clients send what `present(audience=…)` gives?",
     "stale_overlay": "does the operator renew, and does it reach this server?",
     "store_unavailable": "are the store and the trail there, and may this server write them?",

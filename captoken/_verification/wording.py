@@ -84,6 +84,13 @@ _UNREADABLE = _Told(
     "Check how it is spelled, or ask whoever gave you this task.",
 )
 
+# An insert into SQLite, say: no columns that a model writes would be stated (15.4).
+_COLUMNS_UNSTATED = _Told(
+    "Not permitted: this task may use some columns of table {table} alone, and this server cannot "
+    "tell which ones the {operation} touches.",
+    CODES["table"].advice,
+)
+
 _PROVE_ANEW = " A proof that came with the request is spent: a retry needs a fresh one."
 
 
@@ -108,6 +115,8 @@ def told_to_model(
         told = _UNREADABLE
     if code == "argument" and access is not None:
         told = _argument_told(access, refusals, tell_limits, declares) or told
+    if code == "column" and access is not None and access.columns is None:
+        told = _COLUMNS_UNSTATED
     if code == "row" and access is not None:
         told = _row_told(access, refusals) or told
 

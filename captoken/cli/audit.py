@@ -18,7 +18,7 @@ import msgspec
 from captoken._format import names
 from captoken._format.errors import AuditError
 from captoken._format.shapes import fit
-from captoken._format.spelling import escape, named, readable_time
+from captoken._format.spelling import escape, named, readable_time, shown_file
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis as trails
 from captoken.audit._check import Verdict, check, read
@@ -34,7 +34,20 @@ if TYPE_CHECKING:
 file_argument = click.argument("trail_file", type=FILE, metavar="FILE")
 
 
-@click.group(cls=InOrder)
+class _OfTrails(InOrder):
+    """Commands that read a file. A file without a command is an error that names two of them."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and os.path.isfile(args[0]):
+            shows, checks = (f"`{ctx.command_path} {name} FILE`" for name in ("log", "verify"))
+            what = f"{shows} shows what it says, and {checks} whether it is whole"
+            raise click.UsageError(f"{shown_file(args[0])} is a file: {what}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_OfTrails)
 def audit() -> None:
     """Read the trail that a server has kept.
 

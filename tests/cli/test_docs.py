@@ -28,6 +28,7 @@ SKILL = (files("captoken") / "cli" / "skill.md").read_text("utf-8")
         ("django", "recipes"),
         ("downscope", "glossary"),
         ("how do I revoke a token", "glossary"),
+        ("limit", "limits"),
         ("prompt injection", "recipes"),
         ("read only", "recipes"),
         ("rotate keys", "recipes"),
