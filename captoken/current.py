@@ -460,25 +460,19 @@ class _Serving(_Block[_G]):
         error = raised[1] if raised else None
         if not isinstance(error, BaseExceptionGroup):
             return
-        refusal = _refusal_in(error)
+        refusal = refusal_in(error)
         if refusal is not None:
             raise refusal from None
 
 
-def denied_in(error: BaseException) -> Denied | None:
-    """For adapters: the error if it is a Denied; the first one of a group of such and mistakes.
+def refusal_in(error: BaseException) -> Denied | StatementError | None:
+    """For adapters: the error if it is one of these; of a group of them the first denial, if any.
 
     None where something else was raised too: that must not be taken for a refusal.
     """
-    refusal = _refusal_in(error)
-    return refusal if isinstance(refusal, Denied) else None
-
-
-def _refusal_in(error: BaseException) -> Denied | StatementError | None:
-    """The error, or one of a group that has no others: the first denial, or else mistake."""
     if not isinstance(error, BaseExceptionGroup):
         return error if isinstance(error, (Denied, StatementError)) else None
-    found = [_refusal_in(each) for each in error.exceptions]
+    found = [refusal_in(each) for each in error.exceptions]
     if None in found:
         return None
     return next((each for each in found if isinstance(each, Denied)), found[0])

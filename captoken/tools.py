@@ -28,7 +28,14 @@ from typing import Any, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from captoken import current
 from captoken._format import names
-from captoken._format.errors import DelegationError, GuardError, LimitError, NoToken, WideningError
+from captoken._format.errors import (
+    DelegationError,
+    GuardError,
+    LimitError,
+    NoToken,
+    StatementError,
+    WideningError,
+)
 from captoken._format.names import frozen_copy
 from captoken._format.text import SET_PREFIX
 from captoken._language.access import Access, Caller, NotFinite
@@ -246,15 +253,25 @@ def telling(
     error: Callable[[str], Exception],
     told: Callable[[Decision], str] = Decision.for_model,
 ) -> Generator[None, None, None]:
-    """For adapters, around a tool: a Denied that it lets through, as an error for the model.
+    """For adapters, around a tool: a Denied or a mistake in a statement that it lets through, as an
+    error for the model.
 
     `error` makes it of what the model may read, and that is what `told` says of the decision. The
     text that is for the operator goes no further: it names what others may do.
     """
     try:
         yield
-    except Denied as denied:
-        raise error(told(denied.decision)) from None
+    except REFUSED as refused:
+        raise error(words_of(refused, told)) from None
+
+
+# What a tool lets through that is said to the model: by a grant, or by a guarded database.
+REFUSED = (Denied, StatementError)
+
+
+def words_of(refused: Denied | StatementError, told: Callable[[Decision], str]) -> str:
+    """For adapters: what the model is told of it. `told` says it of a decision."""
+    return refused.for_model() if isinstance(refused, StatementError) else told(refused.decision)
 
 
 def presented_to(

@@ -508,7 +508,9 @@ class Grant(_Vouched, frozen=True, eq=False):
         stated(access, caller)
         return self._driver.look(self._genuine, self._asked(None, access, caller))
 
-    def recheck(self, accesses: Iterable[Access] = (), *, caller: Caller | None = None) -> Decision:
+    def recheck(
+        self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
+    ) -> Decision:
         """Whether the grant still stands now, and permits `accesses` that are under way.
 
         Asks no store, counts nothing again, and is not recorded: `deny` records what it found. For
@@ -550,7 +552,9 @@ class Grant(_Vouched, frozen=True, eq=False):
         granted(decision)
         return conditions
 
-    def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
+    def check_all(
+        self, accesses: Sequence[Access], *, caller: Caller | None = None
+    ) -> Decision:
         """The decision on what one step needs: all of it together used once, and recorded together.
 
         The first access that is refused is the answer, and alone is recorded. So nothing counts

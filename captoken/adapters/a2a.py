@@ -45,12 +45,12 @@ with extra("a2a"):
     from a2a.server.routes.common import DefaultServerCallContextBuilder
     from a2a.types import a2a_pb2
     from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
-    from a2a.utils.errors import UnsupportedOperationError
+    from a2a.utils.errors import InvalidParamsError, UnsupportedOperationError
     from google.protobuf.message import Message
     from starlette.requests import Request
 
 from captoken import current
-from captoken._format.errors import NoToken
+from captoken._format.errors import NoToken, StatementError
 from captoken._language.access import Access
 from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded
 from captoken._language.costs import Cost, costing
@@ -488,14 +488,18 @@ class _GrantedExecutor(AgentExecutor):
         await self._serve(grant, self._executor.cancel(context, event_queue))
 
     async def _serve(self, grant: AnyGrant, work: Awaitable[None]) -> None:
-        """Let the executor work. Raises UnsupportedOperationError for a Denied of its own."""
+        """Let the executor work. Raises UnsupportedOperationError for a Denied of its own, and
+        InvalidParamsError for a mistake in a statement.
+        """
         try:
             with current.nothing(), current.serving(grant):
                 return await work
-        except Denied as raised:
-            denied = raised
+        except (Denied, StatementError) as raised:
+            refused = raised
         # Out of the `except`, so that the new error does not show the Denied as its context.
-        raise _refused(denied.decision)
+        if isinstance(refused, StatementError):
+            raise InvalidParamsError(refused.for_model())
+        raise _refused(refused.decision)
 
 
 # --- cards and messages ---------------------------------------------------------------------------

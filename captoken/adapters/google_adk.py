@@ -47,12 +47,12 @@ with extra("google-adk"):
 
 from captoken import current
 from captoken._format.errors import GuardError
-from captoken._verification.decision import Decision, Denied
+from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only
 from captoken.adapters._context_value import context_value
 from captoken.current import AnyGrant
-from captoken.tools import ToolGuard, agent_name, calling, handing
+from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, words_of
 
 _FUNCTIONS = "function_declarations"  # of a tool in a request: what the model calls, and ADK runs
 _CODE = "code_executor"
@@ -123,7 +123,7 @@ class TokenGuard(BasePlugin):
         try:
             grant = await self._permitted(tool, tool_args, tool_context)
         except Denied as denied:
-            return self._model_answer(denied.decision)
+            return {"error": words_of(denied, self._guard.for_model)}  # rule 4
         written = _written(tool_args)
         if written is not None:
             self._asked[tool_context] = _Asked(written, grant)
@@ -139,8 +139,8 @@ class TokenGuard(BasePlugin):
         error: Exception,
     ) -> dict[str, Any] | None:
         """Rule 4, for a tool that the framework runs in a way of its own."""
-        denied = current.denied_in(error)
-        return None if denied is None else self._model_answer(denied.decision)
+        refused = current.refusal_in(error)
+        return None if refused is None else {"error": words_of(refused, self._guard.for_model)}
 
     async def run(
         self,
@@ -160,8 +160,8 @@ class TokenGuard(BasePlugin):
             run = tool_context.invocation_id
             with calling(grant, run=run), context_value(_inside, tool_context):
                 return await plain(args=args, tool_context=tool_context)
-        except Denied as denied:
-            return self._model_answer(denied.decision)
+        except REFUSED as refused:
+            return {"error": words_of(refused, self._guard.for_model)}
 
     async def _permitted(
         self,
@@ -179,10 +179,6 @@ class TokenGuard(BasePlugin):
         if decision.grant is None:
             raise Denied(decision)
         return self._guard.served(decision.grant)
-
-    def _model_answer(self, decision: Decision) -> dict[str, Any]:
-        """Rule 4: what the model is told."""
-        return {"error": self._guard.for_model(decision)}
 
 
 class _Guarded:

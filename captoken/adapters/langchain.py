@@ -36,6 +36,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, Unpack
 
 from captoken._format.extras import extra
@@ -53,13 +54,13 @@ with extra("langchain"):
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from captoken import current
-from captoken._format.errors import GuardError
-from captoken._verification.decision import Decision, Denied
+from captoken._format.errors import GuardError, StatementError
+from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
 from captoken.adapters._context_value import context_value
 from captoken.current import Held
-from captoken.tools import ToolGuard, agent_name, calling, handing
+from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, words_of
 
 _NAME = "lc_agent_name"  # in the configuration's metadata: where `create_agent(name=…)` puts it
 _FUNCTION = "function"  # the type of a tool that the provider does not run
@@ -152,12 +153,12 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             run=asked.run,
         )
         if decision.grant is None:
-            return _refusal(request.tool_call, request.tool, self._guard, decision)
+            return _refusal(request.tool_call, request.tool, self._guard, Denied(decision))
         try:
             with calling(decision.grant, run=asked.run):
                 return handler(asked.given)
-        except Denied as denied:  # rule 3
-            return _refusal(request.tool_call, request.tool, self._guard, denied.decision)
+        except REFUSED as refused:  # rule 3
+            return _refusal(request.tool_call, request.tool, self._guard, refused)
 
     def wrap_model_call(
         self,
@@ -189,12 +190,12 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             run=asked.run,
         )
         if decision.grant is None:
-            return _refusal(request.tool_call, request.tool, self._guard, decision)
+            return _refusal(request.tool_call, request.tool, self._guard, Denied(decision))
         try:
             with calling(self._guard.served(decision.grant), run=asked.run):
                 return await handler(asked.given)
-        except Denied as denied:  # rule 3
-            return _refusal(request.tool_call, request.tool, self._guard, denied.decision)
+        except REFUSED as refused:  # rule 3
+            return _refusal(request.tool_call, request.tool, self._guard, refused)
 
     async def awrap_model_call(
         self,
@@ -303,10 +304,10 @@ def _answering(tool: BaseTool, guard: ToolGuard) -> BaseTool:
     """
 
     def answer(call: Any, error: BaseException) -> ToolMessage | None:
-        denied = current.denied_in(error)
-        if denied is None or not isinstance(call, dict) or "id" not in call:
+        refused = current.refusal_in(error)
+        if refused is None or not isinstance(call, dict) or "id" not in call:
             return None
-        return _refusal(call, tool, guard, denied.decision)
+        return _refusal(call, tool, guard, refused)
 
     def invoke(call: Any, *args: Any, **options: Any) -> Any:
         try:
@@ -496,7 +497,7 @@ def _refusal(
     call: Mapping[str, Any],
     tool: BaseTool | None,
     guard: ToolGuard,
-    decision: Decision,
+    refused: Denied | StatementError,
 ) -> ToolMessage:
     """Rule 3: what the model is told.
 
@@ -504,7 +505,7 @@ def _refusal(
     well-formed.
     """
     return ToolMessage(
-        guard.for_model(decision, _declared(tool)),
+        words_of(refused, partial(guard.for_model, declares=_declared(tool))),
         name=call["name"],
         tool_call_id=call["id"] or "",
         status="error",

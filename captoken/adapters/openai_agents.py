@@ -56,12 +56,11 @@ with extra("openai-agents"):
 
 from captoken import current
 from captoken._format.errors import GuardError
-from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
 from captoken.adapters._context_value import context_value
 from captoken.current import Held
-from captoken.tools import ToolGuard, agent_name, calling, handing
+from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, words_of
 
 
 @dataclass
@@ -248,8 +247,8 @@ class _Asking:
             within_it = context_value(_inside, _Inside(context, run, _Handed()))  # rule 8
             with calling(grant, run=run, held=held), within_it:
                 return await self._invoke(context, input)
-        except Denied as denied:  # rule 7
-            return agent.guard.for_model(denied.decision)
+        except REFUSED as refused:  # rule 7
+            return words_of(refused, agent.guard.for_model)
 
 
 def _run_of(context: object, inside: _Inside) -> object:

@@ -60,7 +60,7 @@ from captoken.adapters._agents.handing import Narrowing, only, tool_description,
 from captoken.adapters._agents.plain import as_json
 from captoken.adapters._context_value import context_value
 from captoken.current import AnyGrant
-from captoken.tools import ToolGuard, agent_name, calling, handing, telling
+from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, telling, words_of
 
 _OutputT = TypeVar("_OutputT")
 
@@ -218,8 +218,8 @@ class TokenGuard(AbstractCapability[Any]):
             grant = await self.permitted(tool, arguments, ctx)
             with calling(grant, run=ctx.run_id):
                 return await run()
-        except Denied as denied:
-            told = self.told_of(tool_def)(denied.decision)
+        except REFUSED as refused:
+            told = words_of(refused, self.told_of(tool_def))
         raise error(told)
 
     def told_of(self, tool_def: ToolDefinition | None) -> Callable[[Decision], str]:
@@ -279,8 +279,8 @@ class _Guarded(WrapperToolset[Any]):
                     call.permitted = True
             with calling(grant, run=ctx.run_id):
                 return await self.wrapped.call_tool(name, tool_args, ctx, tool)
-        except Denied as denied:
-            told = self.owner.told_of(tool.tool_def)(denied.decision)
+        except REFUSED as refused:
+            told = words_of(refused, self.owner.told_of(tool.tool_def))
         raise ToolFailed(told)
 
 

@@ -25,6 +25,7 @@ from a2a.types import a2a_pb2 as pb
 from starlette.applications import Starlette
 
 from captoken import Access, AsyncGrant, AsyncVerifier, Decision, Denied, Issuer, Token, Verifier, current
+from captoken._verification.mistakes import mistake
 from captoken.adapters.a2a import (
     EXTENSION,
     PUBLIC,
@@ -72,6 +73,8 @@ class Agent(AgentExecutor):
             current.holding()
         if "and hr" in asked:
             grant.authorize(Access(table="hr", operation="select"))
+        if "selct" in asked:
+            raise mistake("syntax", "42601")
         if "slowly" in asked:
             task = context.current_task or new_task(context.task_id, context.context_id, pb.TASK_STATE_INPUT_REQUIRED)
             return await event_queue.enqueue_event(task)
@@ -233,6 +236,17 @@ def test_what_the_agent_asks_beyond_its_rule_is_refused_without_telling_the_clie
             answer = await said(client, "sales and hr")
         assert REFUSED in answer and "link" not in answer and "market" not in answer
         assert server.trail.decisions[-1].code == "table"
+
+    run(story)
+
+
+@each_handler
+@each_style
+def test_a_mistake_in_a_statement_is_the_callers_and_is_told(handler: Any, streaming: bool) -> None:
+    async def story() -> None:
+        async with Server(handler=handler, streaming=streaming).running() as server, server.client(mint()) as client:
+            answer = await said(client, "sales selct")
+        assert mistake("syntax").for_model() in answer and "42601" not in answer
 
     run(story)
 

@@ -24,6 +24,7 @@ from google.adk.tools.base_tool import BaseTool
 from google.genai import types
 
 from captoken import Access, AsyncVerifier, Decision, Issuer, Keyring, Token, Verifier, WideningError, current
+from captoken._verification.mistakes import mistake
 from captoken.adapters.google_adk import TokenGuard, delegate_to
 from captoken.errors import GuardError
 from captoken.keys import HolderKey
@@ -204,6 +205,16 @@ def test_what_a_tool_itself_is_refused_is_told_to_the_model(guard: ToolGuard) ->
     with current.use(mint(rows={})):
         (said,) = go(agent(obeying(("rows", {"table": "hr"})), rows), TokenGuard(guard))
     assert refused(said) and "hr" not in said["error"].replace("table hr", "")
+
+
+def test_a_mistake_in_a_statement_is_told_to_the_model(guard: ToolGuard) -> None:
+    def ask(sql: str) -> str:
+        """Ask."""
+        raise mistake("syntax", "42601")
+
+    with current.use(mint(ask={})):
+        (said,) = go(agent(obeying(("ask", {"sql": "selct"})), ask), TokenGuard(guard))
+    assert said == {"error": mistake("syntax").for_model()}
 
 
 def test_a_sub_agent_is_handed_a_narrowed_token(guard: ToolGuard, told: Told) -> None:

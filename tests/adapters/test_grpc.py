@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Decision, Grant, Issuer, Keyring, Token, Verifier, current
+from captoken._verification.mistakes import mistake
 from captoken.adapters.grpc import AsyncGuard, Guard, Presenting, request_digest
 from captoken.control import Feed, Operator
 from captoken.current import Held
@@ -539,6 +540,19 @@ def test_what_a_handler_asks_in_turn_and_is_refused_is_the_answer(calls: Asking)
     assert said == [refused, (["orchestrator", 0], refused)]
 
 
+def test_a_mistake_in_a_statement_is_the_callers_and_is_told(calls: Asking) -> None:
+    world = World()
+
+    def between() -> None:
+        raise mistake("syntax", "42601")
+
+    world.between = between
+    refused = (STATUS.INVALID_ARGUMENT, mistake("syntax").for_model())
+    asked = {"table": "sales", "more": True}
+    said = calls(world, ("Read", asked, {"held": mint()}), ("Watch", SALES, {"held": mint()}))
+    assert said == [refused, (["orchestrator", 0], refused)]
+
+
 def test_who_calls_can_be_what_the_server_itself_knows(calls: Asking) -> None:
     def peer(context: Any) -> Caller:
         return Caller(agent="sales-agent")  # of a client's certificate, say
@@ -590,7 +604,8 @@ def test_each_message_of_a_client_is_decided_on(calls: Asking) -> None:
 def test_a_handler_that_catches_the_refusal_answers_nothing(calls: Asking) -> None:
     world = World()
     assert calls(world, ("Load", [SALES, HR, HOLD, SALES], {"held": mint()})) == [(STATUS.PERMISSION_DENIED, REFUSED)]
-    assert world.done == [SALES, "caught"]
+    # The client has its answer first, and the server that stops then may cancel the handler before it catches anything.
+    assert world.done in ([SALES, "caught"], [SALES])
 
 
 @pytest.mark.parametrize("given", [[], [HR, HOLD]], ids=["no message", "a message that is refused"])

@@ -24,6 +24,7 @@ from langgraph.prebuilt import InjectedState, ToolRuntime
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, v1
 
 from captoken import Access, CaptokenError, Decision, Denied, Issuer, Token, TokenFormatError, TokenSet, Verifier, current
+from captoken._verification.mistakes import mistake
 from captoken.adapters.langchain import TokenGuard, delegate_to
 from captoken.current import Held
 from captoken.errors import GuardError, NoToken
@@ -737,6 +738,17 @@ def test_what_a_tool_itself_is_refused_is_told_to_the_model(run: Run) -> None:
 
     result = one_call(World(), [rows], call("rows", table="hr"), root(rows={}), run)
     assert result.status == "error" and result.text.startswith("Not permitted")
+
+
+@each_run
+def test_a_mistake_in_a_statement_is_told_to_the_model(run: Run) -> None:
+    @tool
+    def ask(sql: str) -> str:
+        """Ask."""
+        raise mistake("syntax", "42601")
+
+    result = one_call(World(), [ask], call("ask", sql="selct"), root(ask={}), run)
+    assert result.status == "error" and result.text == mistake("syntax").for_model()
 
 
 def test_a_schema_that_is_put_in_later_is_the_one_that_reads() -> None:

@@ -19,6 +19,7 @@ from mcp.client.auth.utils import extract_resource_metadata_from_www_auth
 
 from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Issuer, Keyring, Verifier, WideningError, current
 from captoken._language.overlay import snapshot
+from captoken._verification.mistakes import mistake
 from captoken.adapters._mcp import messages as _mcp
 from captoken.adapters._mcp.gate import Gate
 from captoken.adapters._mcp.messages import TOKEN
@@ -476,6 +477,20 @@ def test_limits_are_told_where_the_guard_says_so() -> None:
         with pytest.raises(Exception, match="argument `cents`") as caught:
             explains_denials(tell_limits=tell)(pay)()
         assert ("from 1 to 500" in str(caught.value)) is tell
+
+
+def test_a_mistake_in_a_statement_is_told_to_the_model() -> None:
+    server = Server("sales")
+
+    @server.tool()
+    @explains_denials
+    def ask(sql: str) -> str:
+        raise mistake("syntax", "42601")
+
+    Guard(verifier()).install(server)
+    token = mint(tools={"ask": {}})
+    end, said = asked(server, lambda client: outcome(client.call_tool("ask", {"sql": "selct"}, meta=sent(token))))
+    assert end == "told" and mistake("syntax").for_model() in said and "42601" not in said
 
 
 def test_attributes_are_the_servers_own_knowledge() -> None:

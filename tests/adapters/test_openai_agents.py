@@ -41,6 +41,7 @@ from mcp.types import CallToolResult, ListPromptsResult, TextContent
 from mcp.types import Tool as MCPTool
 
 from captoken import Access, Decision, Issuer, Token, TokenFormatError, TokenSet, WideningError, current
+from captoken._verification.mistakes import mistake
 from captoken.adapters import openai_agents
 from captoken.adapters.openai_agents import (
     GuardedAgent,
@@ -554,6 +555,15 @@ def test_what_a_tool_itself_is_refused_is_told_to_the_model_if_the_tool_lets_it_
             done = go(agent(guard, obeying(("rows", {"table": "hr"})), function_tool(rows, **settings)))  # type: ignore[call-overload]
             (said,) = results(done)
             assert said.startswith(begins) and "hr" not in said and done.final_output == "done"
+
+
+def test_a_mistake_in_a_statement_is_told_to_the_model_if_the_tool_lets_it_through(guard: ToolGuard) -> None:
+    def ask(sql: str) -> str:
+        raise mistake("syntax", "42601")
+
+    with current.use(mint(ask={})):
+        done = go(agent(guard, obeying(("ask", {"sql": "selct"})), function_tool(ask, failure_error_function=None)))
+    assert results(done) == [mistake("syntax").for_model()]
 
 
 def test_what_a_tool_raises_is_handled_as_without_a_guard(guard: ToolGuard) -> None:

@@ -57,6 +57,7 @@ from pydantic_ai.toolsets import CombinedToolset, ExternalToolset, FunctionTools
 from pydantic_core import core_schema
 
 from captoken import Access, Decision, Issuer, Token, TokenFormatError, TokenSet, WideningError, current
+from captoken._verification.mistakes import mistake
 from captoken.adapters.pydantic_ai import TokenGuard, delegate_to, run_delegated
 from captoken.current import Held
 from captoken.errors import GuardError, NoToken
@@ -887,6 +888,16 @@ def test_what_a_tool_itself_is_refused_is_told_to_the_model(guard: ToolGuard) ->
         assert said.startswith("Not permitted") and done.output == "done"
         with pytest.raises(UnexpectedModelBehavior, match="output retries"):
             go(agent(guard, obeying(("final_result", {"table": "hr"})), output_type=rows), "go")
+
+
+def ask(sql: str) -> str:
+    raise mistake("syntax", "42601")
+
+
+def test_a_mistake_in_a_statement_is_told_to_the_model(guard: ToolGuard) -> None:
+    with current.use(mint(ask={})):
+        done = go(agent(guard, obeying(("ask", {"sql": "selct"})), ask), "go")
+    assert results(done.all_messages()) == [mistake("syntax").for_model()]
 
 
 def test_a_retry_of_the_tool_itself_is_a_call_of_its_own() -> None:

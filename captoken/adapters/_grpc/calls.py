@@ -35,6 +35,7 @@ with extra("grpc"):
     import grpc  # type: ignore[import-untyped]
 
 from captoken import current
+from captoken._format.errors import StatementError
 from captoken._language.access import Access, Caller
 from captoken._language.bounds import TOO_LARGE, is_bounded
 from captoken._verification.decision import Decision, Denied
@@ -62,22 +63,24 @@ STATUS = {
 }
 
 
-def _answer_to(denied: Denied | None) -> tuple[Any, str]:
+def _answer_to(refused: Denied | StatementError | None) -> tuple[Any, str]:
     """Status and sentence for a call that ends here: a refusal, or a request that is none.
 
     The sentence is the public one: it tells forged, unknown and revoked apart for nobody.
     """
-    if denied is None:
+    if refused is None:
         return grpc.StatusCode.INVALID_ARGUMENT, "The request cannot be read."
+    if isinstance(refused, StatementError):
+        return grpc.StatusCode.INVALID_ARGUMENT, refused.for_model()
 
-    status = STATUS[denied.kind]
-    return status, denied.public
+    status = STATUS[refused.kind]
+    return status, refused.public
 
 
-def _number(context: Any, denied: Denied | None) -> None:
+def _number(context: Any, refused: Denied | StatementError | None) -> None:
     """Let a call that is refused say the id of the decision, beside its status."""
-    if denied is not None and denied.decision.id:
-        context.set_trailing_metadata((("captoken-decision", denied.decision.id),))
+    if isinstance(refused, Denied) and refused.decision.id:
+        context.set_trailing_metadata((("captoken-decision", refused.decision.id),))
 
 
 def _run(steps: Steps[_R]) -> _R:
@@ -312,10 +315,10 @@ class Call:
         # Out of the block: what ends a call is no consequence of an exception, and shows none.
         self.refuse(refused)
 
-    def refuse(self, denied: Denied | None) -> NoReturn:
+    def refuse(self, refused: Denied | StatementError | None) -> NoReturn:
         """End the call: with what a stranger may be told, or since the request is none."""
-        status, sentence = _answer_to(denied)
-        _number(self._context, denied)
+        status, sentence = _answer_to(refused)
+        _number(self._context, refused)
         self._context.abort(status, sentence)
         # A context that does not raise would let the handler run. This ends the call as well.
         raise AssertionError("a call went on that was ended")
@@ -375,8 +378,8 @@ class Call:
             here = answering(lambda: self._method)
             with here, current.nothing(), current.serving(self.judged.served):
                 return function(*given)
-        except Denied as denied:
-            refused = denied
+        except (Denied, StatementError) as raised:
+            refused = raised
         self.refuse(refused)
 
 
@@ -412,10 +415,10 @@ class AsyncCall:
         # Out of the block: what ends a call is no consequence of an exception, and shows none.
         await self.refuse(refused)
 
-    async def refuse(self, denied: Denied | None) -> NoReturn:
+    async def refuse(self, refused: Denied | StatementError | None) -> NoReturn:
         """End the call: with what a stranger may be told, or since the request is none."""
-        status, sentence = _answer_to(denied)
-        _number(self._context, denied)
+        status, sentence = _answer_to(refused)
+        _number(self._context, refused)
         await self._context.abort(status, sentence)
         # A context that does not raise would let the handler run. This ends the call as well.
         raise AssertionError("a call went on that was ended")
@@ -475,8 +478,8 @@ class AsyncCall:
             here = answering(lambda: self._method)
             with here, current.nothing(), current.serving(self.judged.served):
                 return await step
-        except Denied as denied:
-            refused = denied
+        except (Denied, StatementError) as raised:
+            refused = raised
         await self.refuse(refused)
 
     async def read(self) -> Any:
