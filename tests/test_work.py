@@ -259,6 +259,19 @@ def test_no_bound_is_below_what_is_counted() -> None:
     assert fitting == {True, False}
 
 
+LARGE = {"a": ["x" * 100] * 1000}
+AT = {"table": "t", "operation": "update"}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{**AT, "columns": ["c"] * 1000}, {"tool": "t", "arguments": LARGE}, {"attributes": LARGE}, {**AT, "row": LARGE}, {**AT, "becomes": LARGE}, {**AT, "rows": [{"a": {"in": LARGE["a"]}}]}],
+    ids=lambda facts: list(facts)[-1],
+)  # fmt: skip
+def test_what_is_large_is_counted_whichever_fact_it_is(facts: dict[str, Any]) -> None:
+    assert not work.fits(Access(**facts), 60)
+
+
 class Own(Where, frozen=True):
     key = "acme:where"
 
