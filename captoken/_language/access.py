@@ -214,27 +214,28 @@ def amounts(given: Any, what: str) -> dict[str, int]:
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller tries to do: `table` and `operation` with `columns`, or `tool` and `arguments`.
 
-    Or both, and `attributes`. `cost` is what it takes, at most, in units of your own:
-    `{"usd_cents": 5}`; a token with a `budget` is charged so much.
+    It may state both, and also `attributes`. `cost` is the most that it costs, in units of your
+    own: `{"usd_cents": 5}`. A token with a `budget` is charged this amount.
 
         Access(table="sales", operation="select", columns=("region", "amount"))
         Access(tool="send_mail", arguments={"to": "a@example.org"}, cost={"mails": 1})
 
-    Where a token restricts rows, state the row: `row` as it is stored, `becomes` as it will be. To
-    select or delete takes the first, to insert the second, anything else both. None says that there
-    is no such row. Or state in `rows` what `grant.rows(table)` gave, once the server has held it.
+    If a token restricts rows, state the row: `row` as it is stored, `becomes` as it will be. A
+    select or delete needs the first, an insert the second, and all other operations need both. None
+    says that there is no such row. Or enforce the conditions that `grant.rows(table)` returned, and
+    state them in `rows`.
 
         Access(table="orders", operation="select", row={"id": 7, "tenant": "acme"})
 
-    Arguments and attributes are data: any JSON value, copied. `columns=()` states that none is
-    touched. Left out, they are not stated, and a caveat that asks for them prohibits (spec 15.10).
+    Arguments and attributes are data: any JSON value, copied. `columns=()` states that the access
+    touches no column. Columns that are left out are not stated, and a caveat that asks for them
+    prohibits (spec 15.10).
 
     The core compares what is stated. It cannot know whether the server then does what it stated
     (spec 7.8). State facts from the parsed request, never from a summary that the caller sent.
 
-    Raises TypeError or ValueError for a fact that is ill-typed or no legal name. So it does for
-    half a pair, for columns or rows without a table and for arguments without a tool (spec,
-    "Access").
+    Raises TypeError or ValueError for a fact of the wrong type or with an illegal name, for half a
+    pair, for columns or rows without a table, and for arguments without a tool (spec, "Access").
     """
 
     table: str | None = None
@@ -470,9 +471,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who calls, as far as the server's own authentication knows: the agent, the task, or both.
 
     Never fill this from the token or from what the caller says of itself (spec 7.6). That would
-    compare the token with itself, and a stolen one would always pass. Where nothing is known, pass
-    no Caller. One that states nothing raises, so that a look-up that found nobody does not pass for
-    a check.
+    compare the token with itself, and a stolen one would always pass. If you know nothing, pass no
+    Caller. An empty Caller raises, so that a look-up that found nobody does not count as a check.
 
         Caller(agent="sales-agent")        # from the client certificate, for example
 

@@ -87,9 +87,10 @@ Basis = Literal["issued", "vouched", "proven"]
 class Actor(msgspec.Struct, frozen=True, gc=False):
     """An agent's name and how it is known.
 
-    It is `issued` by the root record, or `vouched` for by whoever handed on, or `proven`: the key
-    that the token was bound to signed the hand-over. Only the first is the issuer's word. A vouched
-    name is worth as much as the holders before it, and identity is not read from it (spec 9.6).
+    It is `issued` by the root record, `vouched` for by the holder that handed over, or `proven`:
+    the key that the token was bound to signed the hand-over. Only an issued name comes from the
+    issuer. Trust a vouched name no more than the holders before it, and never decide on it (spec
+    9.6).
     """
 
     name: str

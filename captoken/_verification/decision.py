@@ -83,14 +83,13 @@ def _without_id(decision: Decision) -> tuple[Any, ...]:
 class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a verifier decided. True if allowed.
 
-    `code` is `allowed`, or the first failure in the order of the plan. `refusals` has that one
-    first, then whatever else of the same step would have had to hold. `grant` is there only if
-    allowed, and not from `explain`; of an AsyncVerifier, `grant.awaited` is the one to use in a
-    coroutine.
+    `code` is `allowed`, or the first failure in the order of the plan. `refusals` has that failure
+    first, then all others of the same step. `grant` is there only if allowed, and not from
+    `explain`; in a coroutine, use its `grant.awaited`.
 
-    Only a verifier makes one. It is a value of one moment: `now` says which. To ask again, ask the
-    grant. Do not log a decision itself, since it holds the access with its values. Log `summary` or
-    `as_dict()`, which have none.
+    Only a verifier makes one. It is true for the moment `now` only: to ask again, ask the grant. Do
+    not log a decision itself, since it contains the values of the access. Log `summary` or
+    `as_dict()`, which contain none.
 
         decision = verifier.check(text, access)
         if not decision:
@@ -137,8 +136,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def attribution(self) -> Attribution | Grant | None:
         """Who is behind the token, allowed or not: `issued`, `chain`, `task`.
 
-        None until the signature held: before that, whatever a token says is anybody's word (9.5).
-        Costs nothing for a denial. For an allowed decision the chain is read when it is asked for.
+        None if the signature was not verified: until then, anybody could have written what the
+        token says (9.5). Costs nothing for a denial. For an allowed decision, the chain is read
+        when you ask for it.
         """
         return self.who if self.who is not None else self.grant
 
@@ -147,9 +147,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The plan with what came of each step, from 1 to 11 (spec, "Verification").
+        """The outcome of each step of the plan, from 1 to 11 (spec, "Verification").
 
-        Worked out when asked for: a decision keeps only the number of the step that failed.
+        Computed when you ask for it: a decision keeps only the number of the step that failed.
         """
         return tuple(self._step(number, name) for number, name in enumerate(PLAN, 1))
 
@@ -189,8 +189,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def needed(self) -> dict[str, Any]:
         """The keywords of the smallest grant that would have permitted the access.
 
-        For `Token.attenuate` or `Issuer.mint`, by whoever may give more. Empty without an access.
-        With values: not for logs. It does not say that anybody ought to grant it.
+        For `Token.attenuate` or `Issuer.mint`, if you may grant more. Empty without an access. It
+        contains values, so do not log it. It does not say that anybody ought to grant it.
         """
         return self.access.needed() if self.access is not None else {}
 

@@ -442,10 +442,10 @@ class _Vouched(SealedValue, frozen=True, eq=False):
 class Grant(_Vouched, frozen=True, eq=False):
     """A verified token: what it allows, and who is behind it.
 
-    Only a verifier makes one, and threads may share it. It promises nothing for later. `authorize`,
-    `check` and `explain` look at the clock each time, at the overlay, and at the ledger if the
-    token counts. The signatures are not looked at again, so that a grant is good for `max_age`
-    seconds (24.15). Whoever holds the object has the power; hand on the token, not the grant.
+    Only a verifier makes one, and threads may share it. It promises nothing for later: `authorize`,
+    `check` and `explain` look at the clock and the overlay each time, and at the ledger if the
+    token counts. They do not check the signatures again, so a grant works for at most `max_age`
+    seconds (24.15). Whoever holds the object has its rights; hand on the token, not the grant.
 
         grant = verifier.authenticate(text)
         if grant.check(Access(table="sales", operation="select")):
@@ -458,10 +458,10 @@ class Grant(_Vouched, frozen=True, eq=False):
 
     @property
     def capability(self) -> Capability:
-        """The most that the token can do. The first time it costs the meet of all links.
+        """The most that the token can do. The first call computes what all links allow together.
 
-        For showing and planning: no answer rests on it. It knows no overlay and no ledger: ask
-        `check` for what holds now.
+        It is for showing and planning: no decision depends on it. It ignores the overlay and the
+        ledger: to know what is allowed now, ask `check`.
         """
         held = self._capability
         if held is None:
@@ -476,7 +476,7 @@ class Grant(_Vouched, frozen=True, eq=False):
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Grant:
         """Return this grant if it allows `access` now. Raises Denied, with the decision.
 
-        As `check`, for code that wants an exception. Raises TypeError for what is no Access.
+        Like `check`, but with an exception. Raises TypeError if `access` is no Access.
         """
         stated(access, caller)
         asked = self._asked(self, access, caller)
@@ -490,20 +490,20 @@ class Grant(_Vouched, frozen=True, eq=False):
     def check(self, access: Access, *, caller: Caller | None = None) -> Decision:
         """Return the decision on `access` now: true if allowed. Never raises on denial.
 
-        Takes no proof: the token had one. Steps 7 to 11 of the plan. Where the token counts, an
-        access that is allowed has been used once when this returns (24.9). So it is not for
-        planning: that is `recheck`, which counts nothing, or `explain`. Raises TypeError for what
-        is no Access or Caller.
+        It runs steps 7 to 11 of the plan, and needs no proof, since the token came with one. If the
+        token counts, an allowed access is counted when this returns (24.9). To ask without
+        counting, use `explain` or `recheck`. Raises TypeError for an argument that is no Access or
+        Caller.
         """
         stated(access, caller)
         asked = Question(access, caller, self, self._verified_at)
         return self._driver.decide(self._genuine, asked)
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Decision:
-        """The decision that `check` would come to, for people.
+        """Return the decision that `check` would make, for people.
 
-        It looks at the stores, commits nothing, is not recorded, and gives no grant. True only
-        until somebody else counts: never let a call through on it (24.16).
+        It reads the stores, but spends and records nothing, and returns no grant. The answer may
+        change as soon as somebody else counts, so never let a call through because of it (24.16).
         """
         stated(access, caller)
         return self._driver.look(self._genuine, self._asked(None, access, caller))
@@ -511,11 +511,12 @@ class Grant(_Vouched, frozen=True, eq=False):
     def recheck(
         self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
     ) -> Decision:
-        """Whether the grant still stands now, and permits `accesses` that are under way.
+        """Return whether the grant is still valid, and still allows `accesses` that are under way.
 
-        Asks no store, counts nothing again, and is not recorded: `deny` records what it found. For
-        a long cursor or stream, between two parts (24.19). Does not see that a budget was used up
-        meanwhile: what runs was paid for. Stops at the first access that is refused.
+        Use it for a long cursor or stream, between two parts (24.19). It asks no store, counts
+        nothing and records nothing; to record a denial that it found, call `deny`. It does not
+        notice that a budget was used up meanwhile, since what runs was already paid for. Stops at
+        the first access that is refused.
         """
         return self._rechecked(accesses, caller)
 
@@ -555,26 +556,26 @@ class Grant(_Vouched, frozen=True, eq=False):
     def check_all(
         self, accesses: Sequence[Access], *, caller: Caller | None = None
     ) -> Decision:
-        """The decision on what one step needs: all of it together used once, and recorded together.
+        """Return one decision on all accesses of a step, which are used and recorded together.
 
-        The first access that is refused is the answer, and alone is recorded. So nothing counts
-        unless all of it may be done. For one SQL statement on several tables. Raises ValueError for
-        no access, TypeError for what is none.
+        Use it for one SQL statement on several tables. If one access is refused, that is the
+        answer, and only it is recorded. So nothing counts unless all accesses are allowed. Raises
+        ValueError for an empty list, and TypeError for an item that is no Access.
         """
         asked = self._all_asked(self, accesses, caller)
         return self._driver.decide_all(self._genuine, asked)
 
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Reserved:
-        """Permission for one access that is paid for when it is over: settle it, or cancel it.
+        """Reserve the cost of one access. Settle the reservation afterwards, or cancel it.
 
-        Raises Denied. If a block neither settles nor cancels, all of it is spent, also when an
-        exception leaves it: whoever calls may hang up when the work is done. That needs no second
-        call of the ledger.
+        Raises Denied. If the block neither settles nor cancels, everything is spent, even if an
+        exception leaves it: otherwise a caller could hang up once the work is done. Then the ledger
+        needs no second call.
 
             with grant.reserve(access) as reserved:
                 reserved.settle({"tokens": call_model()})
 
-        There are 60 seconds to settle in; after that all is spent (38.8). Where the cost is known
+        Settle within 60 seconds; after that everything is spent (38.8). If you know the cost
         beforehand, `authorize` is enough.
         """
         stated(access, caller)
@@ -593,11 +594,11 @@ class Grant(_Vouched, frozen=True, eq=False):
         caller: Caller | None = None,
         after: Reserved | None = None,
     ) -> Reserved:
-        """`reserve` for what one step needs, as `check_all` takes it. Raises Denied.
+        """Like `reserve`, for all accesses of a step, as in `check_all`. Raises Denied.
 
-        For work whose cost is known only while it is done, `after` is what was reserved for the
-        same step before. Then this is a further part of the budgets, and no further use. Each part
-        is decided on, recorded and settled by itself.
+        If the cost becomes known only during the work, reserve in parts: `after` is an earlier
+        reservation of the same step. A further part takes more of the budgets, but does not count
+        as another use. Each part is decided, recorded and settled by itself.
 
             first = grant.reserve_all([costing(rows=256)])
             more = grant.reserve_all([costing(rows=256)], after=first)
@@ -613,9 +614,9 @@ class Grant(_Vouched, frozen=True, eq=False):
     def left(self, units: Collection[str]) -> dict[str, int]:
         """Return how much the ledger has left of each of `units` that the token has a budget for.
 
-        The least of all links. For how much to ask for, and not for whether: others who count there
-        may take it meanwhile. 0 where the ledger cannot tell. Asks nobody else, and decides
-        nothing.
+        It is the least amount of all links, and 0 if the ledger cannot tell. Use it to choose how
+        much to ask for; it does not promise that you get it, since others may spend it meanwhile.
+        Asks only the ledger, and decides nothing.
         """
         return self._driver.left(self._genuine, units)
 
@@ -625,11 +626,11 @@ class Grant(_Vouched, frozen=True, eq=False):
         why: str = "",
         access: Access | None = None,
     ) -> Decision:
-        """A denial of an adapter's own, recorded: for what no token permits.
+        """Record and return a denial of the adapter's own, for a request that no token can allow.
 
-        `code` is one of the spec's. A denial that `recheck` gave may stand in its place: then that
-        one is recorded. Asks the trail, and no other store. Raises ValueError for an allowance, or
-        a code that the spec does not have.
+        `code` is one of the spec's codes, or a denial that `recheck` returned, which is then
+        recorded. Asks only the trail, and no other store. Raises ValueError for an allowed
+        decision, or for a code that the spec does not have.
         """
         refusals, asked = self._own_denial(self, code, why, access)
         return self._driver.record_denial(self._genuine, asked, refusals)
@@ -858,10 +859,11 @@ class Pending(Coroutine[Any, Any, _T]):
 class AsyncGrant(_Vouched, frozen=True, eq=False):
     """A Grant with methods to await. `blocking` is the plain grant, for sync guards.
 
-    An AsyncVerifier makes it, for its own event loop; elsewhere RuntimeError. Coroutines of that
-    loop may share it. It decides as `Grant` does, method by method. What is stated wrongly raises
-    at once, and Denied when the answer is awaited. Stores are awaited, or asked in threads. A call
-    that is cancelled after its first effect runs to its record, and then raises (24.20).
+    An AsyncVerifier makes it, for its own event loop; elsewhere it raises RuntimeError. Coroutines
+    of that loop may share it. Each method decides as that of `Grant`. Wrong arguments raise at
+    once, and Denied is raised when you await the answer. Stores are awaited, or asked in threads.
+    If a call is cancelled after its first effect, it still runs until it is recorded, and then
+    raises (24.20).
 
         grant = await verifier.authenticate(text)
         if await grant.check(access):
@@ -885,7 +887,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncGrant]:
         """Return this grant if it allows `access` now. Raises Denied, with the decision.
 
-        As `check`, for code that wants an exception. Raises TypeError for what is no Access.
+        Like `check`, but with an exception. Raises TypeError if `access` is no Access.
         """
         stated(access, caller)
         asked = self._asked(self.blocking, access, caller)
@@ -899,20 +901,20 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     def check(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
         """Return the decision on `access` now: true if allowed. Never raises on denial.
 
-        Takes no proof: the token had one. Steps 7 to 11 of the plan. Where the token counts, an
-        access that is allowed has been used once when this returns (24.9). So it is not for
-        planning: that is `recheck`, which counts nothing, or `explain`. Raises TypeError for what
-        is no Access or Caller.
+        It runs steps 7 to 11 of the plan, and needs no proof, since the token came with one. If the
+        token counts, an allowed access is counted when this returns (24.9). To ask without
+        counting, use `explain` or `recheck`. Raises TypeError for an argument that is no Access or
+        Caller.
         """
         stated(access, caller)
         asked = Question(access, caller, self.blocking, self._verified_at)
         return Pending(self._awaited.decide(self._genuine, asked))
 
     def explain(self, access: Access, *, caller: Caller | None = None) -> Pending[Decision]:
-        """The decision that `check` would come to, for people.
+        """Return the decision that `check` would make, for people.
 
-        It looks at the stores, commits nothing, is not recorded, and gives no grant. True only
-        until somebody else counts: never let a call through on it (24.16).
+        It reads the stores, but spends and records nothing, and returns no grant. The answer may
+        change as soon as somebody else counts, so never let a call through because of it (24.16).
         """
         stated(access, caller)
         return Pending(self._awaited.look(self._genuine, self._asked(None, access, caller)))
@@ -920,11 +922,12 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     def recheck(
         self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
     ) -> Pending[Decision]:
-        """Whether the grant still stands now, and permits `accesses` that are under way.
+        """Return whether the grant is still valid, and still allows `accesses` that are under way.
 
-        Asks no store, counts nothing again, and is not recorded: `deny` records what it found. For
-        a long cursor or stream, between two parts (24.19). Does not see that a budget was used up
-        meanwhile: what runs was paid for. Stops at the first access that is refused.
+        Use it for a long cursor or stream, between two parts (24.19). It asks no store, counts
+        nothing and records nothing; to record a denial that it found, call `deny`. It does not
+        notice that a budget was used up meanwhile, since what runs was already paid for. Stops at
+        the first access that is refused.
         """
         return Pending(self._rechecked(accesses, caller))
 
@@ -964,26 +967,26 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     def check_all(
         self, accesses: Sequence[Access], *, caller: Caller | None = None
     ) -> Pending[Decision]:
-        """The decision on what one step needs: all of it together used once, and recorded together.
+        """Return one decision on all accesses of a step, which are used and recorded together.
 
-        The first access that is refused is the answer, and alone is recorded. So nothing counts
-        unless all of it may be done. For one SQL statement on several tables. Raises ValueError for
-        no access, TypeError for what is none.
+        Use it for one SQL statement on several tables. If one access is refused, that is the
+        answer, and only it is recorded. So nothing counts unless all accesses are allowed. Raises
+        ValueError for an empty list, and TypeError for an item that is no Access.
         """
         asked = self._all_asked(self.blocking, accesses, caller)
         return Pending(self._awaited.decide_all(self._genuine, asked))
 
     def reserve(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncReserved]:
-        """Permission for one access that is paid for when it is over: settle it, or cancel it.
+        """Reserve the cost of one access. Settle the reservation afterwards, or cancel it.
 
-        Raises Denied. If a block neither settles nor cancels, all of it is spent, also when an
-        exception leaves it: whoever calls may hang up when the work is done. That needs no second
-        call of the ledger.
+        Raises Denied. If the block neither settles nor cancels, everything is spent, even if an
+        exception leaves it: otherwise a caller could hang up once the work is done. Then the ledger
+        needs no second call.
 
             async with await grant.reserve(access) as reserved:
                 await reserved.settle({"tokens": await call_model()})
 
-        There are 60 seconds to settle in; after that all is spent (38.8). Where the cost is known
+        Settle within 60 seconds; after that everything is spent (38.8). If you know the cost
         beforehand, `authorize` is enough.
         """
         stated(access, caller)
@@ -1002,11 +1005,11 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         caller: Caller | None = None,
         after: AsyncReserved | None = None,
     ) -> Pending[AsyncReserved]:
-        """`reserve` for what one step needs, as `check_all` takes it. Raises Denied.
+        """Like `reserve`, for all accesses of a step, as in `check_all`. Raises Denied.
 
-        For work whose cost is known only while it is done, `after` is what was reserved for the
-        same step before. Then this is a further part of the budgets, and no further use. Each part
-        is decided on, recorded and settled by itself.
+        If the cost becomes known only during the work, reserve in parts: `after` is an earlier
+        reservation of the same step. A further part takes more of the budgets, but does not count
+        as another use. Each part is decided, recorded and settled by itself.
 
             first = await grant.reserve_all([costing(rows=256)])
             more = await grant.reserve_all([costing(rows=256)], after=first)
@@ -1022,9 +1025,9 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     def left(self, units: Collection[str]) -> Pending[dict[str, int]]:
         """Return how much the ledger has left of each of `units` that the token has a budget for.
 
-        The least of all links. For how much to ask for, and not for whether: others who count there
-        may take it meanwhile. 0 where the ledger cannot tell. Asks nobody else, and decides
-        nothing.
+        It is the least amount of all links, and 0 if the ledger cannot tell. Use it to choose how
+        much to ask for; it does not promise that you get it, since others may spend it meanwhile.
+        Asks only the ledger, and decides nothing.
         """
         return Pending(self._awaited.left(self._genuine, units))
 
@@ -1034,11 +1037,11 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         why: str = "",
         access: Access | None = None,
     ) -> Pending[Decision]:
-        """A denial of an adapter's own, recorded: for what no token permits.
+        """Record and return a denial of the adapter's own, for a request that no token can allow.
 
-        `code` is one of the spec's. A denial that `recheck` gave may stand in its place: then that
-        one is recorded. Asks the trail, and no other store. Raises ValueError for an allowance, or
-        a code that the spec does not have.
+        `code` is one of the spec's codes, or a denial that `recheck` returned, which is then
+        recorded. Asks only the trail, and no other store. Raises ValueError for an allowed
+        decision, or for a code that the spec does not have.
         """
         refusals, asked = self._own_denial(self.blocking, code, why, access)
         return Pending(self._awaited.record_denial(self._genuine, asked, refusals))

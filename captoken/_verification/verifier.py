@@ -622,47 +622,46 @@ def _total_cost(asked: Sequence[Question]) -> dict[str, int]:
 class Verifier(_Face):
     """Verifies tokens offline, in-process.
 
-    Made by whoever has the keyring, once for a server. Shared between threads freely: a
-    verification leaves no trace in it but what was found genuine. Its methods wait, in
-    the thread that calls, for the stores that it was given; without stores and overlay they wait
-    for nothing. In a coroutine use `AsyncVerifier`, or `awaited`.
+    Make one for each server, from its keyring. Threads may share it: it remembers only verified
+    tokens. Its methods wait for its stores, in the thread that calls; without stores and overlay
+    they wait for nothing. In a coroutine use `AsyncVerifier`, or `awaited`.
 
         verifier = Verifier(keyring, "sales-db", overlay=feed)
         grant = verifier.authorize(text, Access(table="sales", operation="select"))
 
     `keyring` is a Keyring, or a callable that returns one, so that rotation reaches a running
-    server. `audience` is the server's name, or a tuple of names: it then takes only tokens
-    addressed to it, unless `allow_unaddressed`. Without one it takes only tokens that are addressed
-    to nobody (spec, "Audience and task"). `leeway` is in seconds. `clock` gives seconds since the
-    epoch; what it raises passes through, as does what the keyring callable raises: neither ever
-    allows.
+    server. `audience` is the server's name, or a tuple of names: the verifier then accepts only
+    tokens addressed to it, unless `allow_unaddressed`. Without an audience it accepts only tokens
+    that are addressed to nobody (spec, "Audience and task"). `leeway` is in seconds. `clock`
+    returns seconds since the epoch. An exception of the clock or the keyring callable passes
+    through, and nothing is allowed.
 
-    A bearer token says nothing about who sent it; state what you know of that as `caller`. A token
-    that is bound to a key comes with a proof for the request at hand, at the end of its text. Pass
-    as `request` the 32 bytes of `captoken.proof` for what the transport carried. Left out, the
-    access itself is the request. `replays` remembers which proofs were used. Without one, no bound
-    token is taken (spec, "Replay").
+    A bearer token says nothing about who sent it; state what you know of the sender as `caller`.
+    The text of a token that is bound to a key ends in a proof for the current request. Pass as
+    `request` the 32 bytes that `captoken.proof` makes of what the transport carried. If you leave
+    it out, the access itself is the request. `replays` remembers which proofs were used. Without
+    it, bound tokens are denied (spec, "Replay").
 
-    `ledger` counts what `uses` and `budget` allow (spec, "Ledger"). Without one, no token that has
-    them is taken.
+    `ledger` counts what `uses` and `budget` allow (spec, "Ledger"). Without it, tokens that have
+    them are denied.
 
-    `audit` gets a record of every decision but those of `explain` and `recheck` (spec, "Audit").
-    What cannot be recorded is denied.
+    `audit` gets a record of every decision but those of `explain` and `recheck` (spec, "Audit"). If
+    a decision cannot be recorded, it is a denial.
 
-    `remember` says how many characters of texts it remembers at most, once they were verified, 4 Mi
-    unless given; 0 is none. A text that is sent again then costs a look-up and what may have
-    changed. The key, the time, the overlay and the stores are asked anew (spec 24.22).
+    `remember` limits how many characters of verified texts it remembers (4 Mi by default; 0 for
+    none). When a text is sent again, a look-up replaces most of the work. The key, the time, the
+    overlay and the stores are checked anew (spec 24.22).
 
-    A grant is good for `max_age` seconds, an hour unless given, however long its token lives: then
-    the keys have to be asked again. None is no bound.
+    A grant works for at most `max_age` seconds (an hour by default), however long its token lives:
+    after that, the keys have to be checked again. None is no limit.
 
-    `overlay` gives the newest restrictions on issued tokens: an Overlay, or a callable that
-    returns one, as a Feed is (spec, "Overlay"). It may be `max_staleness` seconds old. Later than
-    that, or where there is none, all is denied; with `allow_stale_overlay=True` it is only logged,
-    and what was revoked meanwhile still works.
+    `overlay` gives the newest restrictions on issued tokens: an Overlay, or a callable that returns
+    one, such as a Feed (spec, "Overlay"). It may be `max_staleness` seconds old. If it is older, or
+    missing, everything is denied; with `allow_stale_overlay=True` that is only logged, and tokens
+    that were revoked meanwhile still work.
 
-    Raises TypeError or ValueError when it is made, for what is none of these. A store that is
-    awaited is none: it needs an `AsyncVerifier`, whose `blocking` is a Verifier with that store.
+    Raises TypeError or ValueError when it is made, for arguments of the wrong kind. That includes
+    async stores, which need an `AsyncVerifier`; its `blocking` is a Verifier with that store.
     """
 
     __slots__ = ()
@@ -714,10 +713,9 @@ class Verifier(_Face):
     ) -> Grant:
         """Check a token, without an access, and return its grant. Raises Denied.
 
-        Says who acts, not what may be done: ask the grant, once for each access. Nothing is
-        counted, and a proof is used (24.8). With `for_use=False` the token is shown and not used,
-        so that one for handing on alone will do. Where the access is known already, `authorize` is
-        one question in place of two.
+        The grant says who acts. To know what is allowed, ask it, once for each access. This call
+        counts nothing, but uses up the proof (24.8). With `for_use=False` it also accepts a token
+        that may only be handed on. If you know the access already, call `authorize` instead.
         """
         answer = self._sent_with(self, token, None, None, request, used=for_use)
         del token
@@ -733,9 +731,9 @@ class Verifier(_Face):
     ) -> Grant:
         """Check a token and `access`, and return the grant. Raises Denied, with the decision.
 
-        All eleven steps: a proof is used, and the access counted, when this returns. Call it once
-        for each access; for the next one ask the grant, which checks no signature again. Raises
-        TypeError for what is no Access or Caller.
+        It runs all eleven steps: when it returns, the proof is used up and the access is counted.
+        For further accesses ask the grant, which does not check the signatures again. Raises
+        TypeError for an argument that is no Access or Caller.
 
             try:
                 grant = verifier.authorize(text, access, caller=Caller(agent="sales-agent"))
@@ -757,8 +755,9 @@ class Verifier(_Face):
     ) -> Decision:
         """Return the decision on `access`: true if allowed. Never raises on denial.
 
-        As `authorize`, for code that wants the reasons: it uses the proof and counts too. So it is
-        not for trying out: that is `explain`. Raises TypeError for what is no Access or Caller.
+        Like `authorize`, for code that needs the reasons: it uses up the proof and counts, too. To
+        ask without these effects, use `explain`. Raises TypeError for an argument that is no Access
+        or Caller.
         """
         stated(access, caller)
         return answered(self._sent_with(self, token, access, caller, request))
@@ -771,11 +770,11 @@ class Verifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Decision:
-        """The decision that `check` would come to, by the same run, for people.
+        """Return the decision that `check` would make, by the same code, for people.
 
-        Looks at the stores, commits nothing, is not recorded, and gives no grant (24.16). Without
-        an access it is about the token alone. Never let a request through on it: somebody else may
-        use what is left.
+        It reads the stores, but spends and records nothing, and returns no grant (24.16). Without
+        an access it is about the token only. Never let a request through because of it: somebody
+        else may use up what is left.
         """
         if access is not None:
             stated(access, caller)
@@ -790,19 +789,20 @@ class Verifier(_Face):
         *,
         request: bytes | None = None,
     ) -> Decision:
-        """A denial of an adapter's own, recorded: for a request that no token can permit.
+        """Record and return a denial of the adapter's own, for a request that no token can allow.
 
-        First what is wrong with this token; no store is asked but the trail (24.21). `code` is one
-        of the spec's. Raises ValueError for another. What has a grant already asks `Grant.deny`.
+        If something is wrong with the token itself, that is the answer. Asks no store but the trail
+        (24.21). Raises ValueError if `code` is none of the spec's. If you have a grant already, use
+        `Grant.deny`.
         """
         refusals = own_denial(code, why)
         return answered(self._deny(self, token, refusals, request))
 
     def owes_proof(self, text: str) -> bool:
-        """Whether a text without a proof is good here, but for the proof that it lacks.
+        """Return whether only the proof is missing: everything else about the text is valid here.
 
-        For a server that has to read a body before it can say what a proof is about. Asks no store,
-        counts nothing, and is not recorded: what counts is asked with the proof.
+        For a server that has to read a body before it can check a proof. Asks no store, and counts
+        and records nothing: the later call with the proof does that.
         """
         return run(self._owing(text))
 
@@ -858,12 +858,11 @@ class Verifier(_Face):
 class AsyncVerifier(_Face):
     """A Verifier with methods to await. It takes the same arguments, and decides the same way.
 
-    Stores that say that they are awaited (see `AsyncLedger` in `captoken.stores.ports`) are awaited
-    in the event loop. Other stores, trails and sources of overlays are asked in threads, so that
-    the loop goes on. The signatures are checked in the loop's own thread, at once. What is stated
-    wrongly raises at once too, and Denied when the answer is awaited. From the first effect to its
-    record nothing is cancelled: a call that is, runs to its record, and then raises; what it took
-    counts (24.20).
+    Async stores (see `AsyncLedger` in `captoken.stores.ports`) are awaited in the event loop. Other
+    stores, trails and sources of overlays are asked in threads, so that they do not block the loop.
+    The signatures are checked at once, in the loop's own thread. Wrong arguments raise at once too,
+    and Denied is raised when you await the answer. A call that is cancelled after its first effect
+    still runs until it is recorded, and then raises; what it took counts (24.20).
 
     One AsyncVerifier is for one event loop, whose coroutines share it: RuntimeError elsewhere. For
     sync code there is `blocking`, the same verifier. Where a store is awaited, it is for threads
@@ -917,10 +916,9 @@ class AsyncVerifier(_Face):
     ) -> Pending[AsyncGrant]:
         """Check a token, without an access, and return its grant. Raises Denied.
 
-        Says who acts, not what may be done: ask the grant, once for each access. Nothing is
-        counted, and a proof is used (24.8). With `for_use=False` the token is shown and not used,
-        so that one for handing on alone will do. Where the access is known already, `authorize` is
-        one question in place of two.
+        The grant says who acts. To know what is allowed, ask it, once for each access. This call
+        counts nothing, but uses up the proof (24.8). With `for_use=False` it also accepts a token
+        that may only be handed on. If you know the access already, call `authorize` instead.
         """
         answer = self._sent_with(self.blocking, token, None, None, request, used=for_use)
         del token
@@ -936,9 +934,9 @@ class AsyncVerifier(_Face):
     ) -> Pending[AsyncGrant]:
         """Check a token and `access`, and return the grant. Raises Denied, with the decision.
 
-        All eleven steps: a proof is used, and the access counted, when this returns. Call it once
-        for each access; for the next one ask the grant, which checks no signature again. Raises
-        TypeError for what is no Access or Caller.
+        It runs all eleven steps: when it returns, the proof is used up and the access is counted.
+        For further accesses ask the grant, which does not check the signatures again. Raises
+        TypeError for an argument that is no Access or Caller.
 
             try:
                 grant = await verifier.authorize(text, access, caller=Caller(agent="sales-agent"))
@@ -960,8 +958,9 @@ class AsyncVerifier(_Face):
     ) -> Pending[Decision]:
         """Return the decision on `access`: true if allowed. Never raises on denial.
 
-        As `authorize`, for code that wants the reasons: it uses the proof and counts too. So it is
-        not for trying out: that is `explain`. Raises TypeError for what is no Access or Caller.
+        Like `authorize`, for code that needs the reasons: it uses up the proof and counts, too. To
+        ask without these effects, use `explain`. Raises TypeError for an argument that is no Access
+        or Caller.
         """
         stated(access, caller)
         return Pending(self._run(self._sent_with(self.blocking, token, access, caller, request)))
@@ -974,11 +973,11 @@ class AsyncVerifier(_Face):
         caller: Caller | None = None,
         request: bytes | None = None,
     ) -> Pending[Decision]:
-        """The decision that `check` would come to, by the same run, for people.
+        """Return the decision that `check` would make, by the same code, for people.
 
-        Looks at the stores, commits nothing, is not recorded, and gives no grant (24.16). Without
-        an access it is about the token alone. Never let a request through on it: somebody else may
-        use what is left.
+        It reads the stores, but spends and records nothing, and returns no grant (24.16). Without
+        an access it is about the token only. Never let a request through because of it: somebody
+        else may use up what is left.
         """
         if access is not None:
             stated(access, caller)
@@ -993,19 +992,20 @@ class AsyncVerifier(_Face):
         *,
         request: bytes | None = None,
     ) -> Pending[Decision]:
-        """A denial of an adapter's own, recorded: for a request that no token can permit.
+        """Record and return a denial of the adapter's own, for a request that no token can allow.
 
-        First what is wrong with this token; no store is asked but the trail (24.21). `code` is one
-        of the spec's. Raises ValueError for another. What has a grant already asks `Grant.deny`.
+        If something is wrong with the token itself, that is the answer. Asks no store but the trail
+        (24.21). Raises ValueError if `code` is none of the spec's. If you have a grant already, use
+        `Grant.deny`.
         """
         refusals = own_denial(code, why)
         return Pending(self._run(self._deny(self.blocking, token, refusals, request)))
 
     def owes_proof(self, text: str) -> Pending[bool]:
-        """Whether a text without a proof is good here, but for the proof that it lacks.
+        """Return whether only the proof is missing: everything else about the text is valid here.
 
-        For a server that has to read a body before it can say what a proof is about. Asks no store,
-        counts nothing, and is not recorded: what counts is asked with the proof.
+        For a server that has to read a body before it can check a proof. Asks no store, and counts
+        and records nothing: the later call with the proof does that.
         """
         return Pending(self._run_steps(self._owing(text)))
 

@@ -47,12 +47,12 @@ class _OfKeyring(SealedValue, frozen=True, eq=False):
 class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
     """Mints tokens with the current key of a keyring.
 
-    On a keyring for one audience, tokens for that audience alone. `keyring` may be a callable that
-    returns one, so that rotation reaches a running issuer. `clock` gives seconds since the epoch;
-    `random` gives that many random bytes, and is for tests alone.
+    With a keyring for one audience, it mints tokens for that audience only. `keyring` may be a
+    callable that returns one, so that rotation reaches a running issuer. `clock` returns seconds
+    since the epoch; `random` returns that many random bytes, and is for tests only.
 
-    Made by whoever has the keyring. Threads may share it. It asks no store, and remembers no token
-    that it made. Raises TypeError for what is no keyring.
+    Threads may share it. It asks no store, and remembers no token that it made. Raises TypeError if
+    `keyring` is not a keyring.
 
         issuer = Issuer(keyring)
         token = issuer.mint(subject="user:jane", agent="orchestrator", task="task-123",
@@ -82,17 +82,17 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
     ) -> Token:
         """Mint a root token: `agent` works on `task` for `subject`, within the caveats.
 
-        Without an expiry it lives for 15 minutes. With `expires_at=None` it never expires. It names
-        a domain, in the data domain tables with operations or `allow`, or else says
-        `unrestricted=True`. `ext` holds facts of the embedding project under namespaced names,
-        which no holder can change. `key` binds the token to the Ed25519 key of `agent`. The caveats
-        are those of `attenuate` (spec, "Minting").
+        Without an expiry the token lives for 15 minutes. With `expires_at=None` it never expires.
+        Say what it allows: `tools`, or `tables` with `operations`, or `allow`; or else
+        `unrestricted=True`. `ext` has facts of your own under namespaced names, which no holder can
+        change. `key` binds the token to the Ed25519 key of `agent`. The caveats are those of
+        `attenuate` (spec, "Minting").
 
-        Does not check who `subject` is: that is for whoever calls. The names are the only ones that
-        servers may decide on (9.6). Costs two HMACs and no store; the clock is read once.
+        It does not check who `subject` is: you have to. Servers may decide only on the names that
+        you write here (9.6). Costs two HMACs and no store; the clock is read once.
 
-        Raises TypeError or ValueError for what is no name or caveat, LimitError past a limit, and
-        what the clock or the keyring callable raises.
+        Raises TypeError or ValueError for an illegal name or caveat, LimitError past a limit, and
+        whatever the clock or the keyring callable raises.
         """
         keyring, root = self._begin(subject, agent, task, ext)
         return self._minted(keyring, root, key, caveats, unrestricted=unrestricted)

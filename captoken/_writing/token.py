@@ -44,12 +44,12 @@ from captoken.proof import Signer, prove, sign_custody
 class Token(SealedValue, frozen=True, eq=False):
     """A token: whoever has its text can use it, unless it is bound to a key or needs a discharge.
 
-    Immutable, unverified, equal to another of the same text. A token that asks a third party is
-    worth nothing without the answer.
+    Immutable and unverified. Two tokens with the same text are equal. If a token asks a third
+    party, it does not work without the discharge.
 
-    `Token.parse(text)` checks the form alone. A token remembers the vocabulary, the clock and the
-    source of nonces that it was made with, for the tokens that are derived from it. All three are
-    for tests and embedders.
+    `Token.parse(text)` checks the form only. A token remembers its vocabulary, clock and source of
+    nonces, and uses them for the tokens that are made from it. All three are for tests and
+    embedders.
     """
 
     _instead = "hand on token.serialize() or token.present(...)"
@@ -94,8 +94,8 @@ class Token(SealedValue, frozen=True, eq=False):
     ) -> Token:
         """Read a token from its text: checks its form, sizes and root record, and verifies nothing.
 
-        Says nothing about whether it is genuine. Discharges that travel with it are kept. Raises
-        TokenFormatError and nothing else, whatever `text` is.
+        It does not say whether the token is genuine. It keeps the discharges that came with the
+        token. Raises TokenFormatError and nothing else, whatever `text` is.
         """
         parts = parts_of(text, UNBOUND)
         packet = parts.packet
@@ -115,17 +115,17 @@ class Token(SealedValue, frozen=True, eq=False):
 
     @property
     def token_id(self) -> str:
-        """The id of the whole tree that was minted, by the token's own account. Public."""
+        """The public id of the token's whole tree, as the unverified token states it."""
         return self.unverified.root.token_id
 
     @property
     def link_id(self) -> str:
-        """The id of the last link and all below it. Public: tells nothing of the token."""
+        """The public id of the last link. Revoking it revokes this token and all made from it."""
         return b64encode(primitives.link_id(self.secret_packet.signature))
 
     @property
     def needs(self) -> tuple[Ticket, ...]:
-        """What third parties are asked and no discharge is here for, in order, each once.
+        """The third-party caveats that have no discharge yet, in order, each once.
 
         Raises DischargeError for a foreign one.
         """
@@ -150,9 +150,9 @@ class Token(SealedValue, frozen=True, eq=False):
 
             token.attenuate(tables=["sales"], operations=["select"], expires_in=60)
 
-        - A link that names tables or operations closes tools, and the other way round.
-          `keep="tools"` or `keep="tables"` keeps what there was.
-        - `clamp` takes what is held of what is asked, where more would else be an error.
+        - A link that names tables or operations blocks all tools, and vice versa. `keep="tools"` or
+          `keep="tables"` keeps what there was.
+        - `clamp` cuts what you ask for down to what the token has, instead of raising.
         - `key` binds the token to an Ed25519 key from here on. If it is bound already, `signer` is
           the key that it is bound to.
 
@@ -181,9 +181,9 @@ class Token(SealedValue, frozen=True, eq=False):
 
             token.delegate(to="clerk", tables=["sales"], depth=0)
 
-        The holder's name and `to` go into the chain. Verifiers will call `to` *vouched*: the name
-        is what the holder says. A token that is bound to a key is handed on to the child's `key`,
-        signed by `signer`, and verifiers call `to` *proven*.
+        The holder's name and `to` go into the chain. Verifiers call `to` *vouched*, since the
+        holder chose the name. If the token is bound to a key, give the child's `key` and your
+        `signer`: verifiers then call `to` *proven*.
 
         Nobody is asked whether there is such an agent. This token stays as good as it was.
 

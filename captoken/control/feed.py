@@ -34,11 +34,11 @@ class Feed:
         feed = Feed(store, [operator_public])
         verifier = Verifier(keyring, overlay=feed)
 
-    - `store` is where snapshots lie. It need not be trusted.
+    - `store` has the snapshots. You need not trust it.
     - `operators` are the public keys of those who may sign.
-    - `every` is how many seconds pass between two looks, which are made when somebody asks; 0 is
-      each time. As an int they are whole seconds of the clock; a float, as 0.5, is counted exactly.
-      No thread runs of its own.
+    - `every` is the number of seconds between two looks at the store; 0 is each time. It looks only
+      when somebody asks, and runs no thread. An int is in whole seconds of the clock; a float, such
+      as 0.5, is exact.
     - `vocabulary` is the verifier's: an entry with a caveat that is not in it refuses the whole
       snapshot.
     - `timeout` is how many seconds one waits, at the start, for another thread that loads the first

@@ -30,7 +30,8 @@ from captoken._format.spelling import named_all, shown, shown_file
 
 
 class Keyring(SealedValue, frozen=True, eq=False):
-    """Root keys. Whoever has them can mint anything. Immutable: `rotate` and `retire` make another.
+    """Root keys. Whoever has them can mint any token. Immutable: `rotate` and `retire` return a new
+    one.
 
         keyring = Keyring.generate()
         keyring.save("keyring.json")                    # for the issuer
@@ -38,11 +39,11 @@ class Keyring(SealedValue, frozen=True, eq=False):
 
     - `generate` and `rotate` draw random key ids, so that two issuers never share one.
     - A keyring derives the key of any audience.
-    - One made by `for_audience` has only the keys of that audience, and neither rotates nor
-      derives. A server with such a one cannot forge what another server takes.
+    - `for_audience` returns one with only the keys of that audience. It can neither rotate nor
+      derive keys, and a server that has it cannot forge tokens for other servers.
 
-    Threads share one, as it never changes; to use a new one, give it to a new verifier. It is
-    neither pickled nor shown. To make one costs an HMAC for each key.
+    Threads may share one, as it never changes; to use a new one, give it to a new verifier. It
+    cannot be pickled, and its `repr` shows no key. Making one costs an HMAC for each key.
     """
 
     _instead: ClassVar[str] = "keyring.save(path)"
@@ -123,8 +124,8 @@ class Keyring(SealedValue, frozen=True, eq=False):
     def for_audience(self, audience: str) -> Keyring:
         """Derive the keys of one server. With them it can forge tokens for itself only.
 
-        `audience` is the server's name. Tokens without an `aud` in their root record it does not
-        verify: their key is the root key itself (spec 21.4).
+        `audience` is the server's name. The derived keyring cannot verify tokens without an `aud`
+        in their root record, since their key is the root key itself (spec 21.4).
 
         Raises ValueError for what is no name, and for a keyring that is derived already.
         """

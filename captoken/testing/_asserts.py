@@ -210,28 +210,28 @@ def _nothing_asked(seen: Watched) -> str | None:
 
 
 def assert_allowed(decision: Decision | None = None) -> Expected:
-    """In the block, some access is asked about, and all that is asked is allowed.
+    """In the block, the code asks about some access, and every access is allowed.
 
         with assert_allowed():
             client.get("/sales")
         assert_allowed(verifier.check(token, access))
 
-    Fails where no verifier of this process was asked: what passes without being asked has no guard.
-    So it does where a token was shown alone. `with … as seen` gives what was decided.
+    Fails if no verifier of this process was asked, since code that runs without being checked has
+    no guard. It also fails if a token was only authenticated. `with … as seen` gives the decisions.
     """
     return _judged(Expected(_not_allowed), decision)
 
 
 def assert_denied(decision: Decision | Denied | None = None, *, code: str) -> Expected:
-    """In the block, something is denied, and all that is denied has this code.
+    """In the block, something is denied, and every denial has this code.
 
         with assert_denied(code="table"):
             client.get("/hr")
         assert_denied(verifier.check(token, access), code="table")
 
-    A `Denied` that leaves the block ends it, and is taken. Any other exception passes through: a
-    client that raises for a status has a `pytest.raises` of its own, inside of the block. Fails
-    where no verifier of this process was asked. Raises ValueError for what is no code.
+    A `Denied` that leaves the block ends it, and goes no further. Any other exception passes
+    through: if a client raises for a status, put a `pytest.raises` inside the block. Fails if no
+    verifier of this process was asked. Raises ValueError for a code that does not exist.
     """
     check_code(code)
     found = decision.decision if isinstance(decision, Denied) else decision
