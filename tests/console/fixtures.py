@@ -87,8 +87,8 @@ class Browser:
         self.console = console
         assert console.once is not None
         opened = self.get(f"/?once={console.once}")
-        assert opened.status == 303
-        self.below = opened.headers["location"].removesuffix("/")
+        assert opened.status == 200
+        self.below = opened.headers["content-location"].removesuffix("/")
         self.cookie = opened.headers["set-cookie"].partition(";")[0]
         self.form = self.get("/api/session").json["csrf"]
 

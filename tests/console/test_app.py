@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import webbrowser
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import ExitStack
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +19,7 @@ from captoken.audit import AuditTrail
 from captoken.cli.console import acts, inspector, views
 from captoken.cli.console.acts import Control
 from captoken.cli.console.app import Console
+from captoken.cli.console.command import announce
 from captoken.cli.console.index import Index
 from captoken.control import Operator
 from captoken.keys import OperatorKey
@@ -26,14 +31,52 @@ MARKUP = '<img src=x onerror="alert(1)">\u0430'  # a Cyrillic letter, like an a
 HOSTILE = MARKUP + "\u202egpj.exe"
 
 
-def test_the_address_opens_it_once(world: World) -> None:
-    """A wrong one does not use it up; a second time is refused; the cookie is for no script and no other site."""
+def test_the_address_opens_it_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A second time is refused, and whoever runs the console hears of it: another user may have been first."""
     once = world.console.once
     assert once is not None and world.console.first_address.endswith(once)
     browser = Browser(world.console)
     assert browser.get("/api/now").status == 200
-    assert browser.get(f"/?once={once}").status == 403
-    assert world.console.once is None
+    assert browser.get("/?once=guessed").status == 403 and not caplog.records
+    second = browser.get(f"/?once={once}")
+    assert second.status == 403 and "somebody else has it" in second.json["error"]
+    assert [(record.levelname, once in record.getMessage()) for record in caplog.records] == [("WARNING", False)]
+    assert world.console.once is None and browser.get("/api/now").status == 200
+
+
+def test_a_browser_is_given_a_file_that_no_other_user_reads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command line has the address. It is opened once the console answers, and one that waits holds nothing up."""
+    opened: list[str] = []
+    came, goes_on = threading.Event(), threading.Event()
+
+    def browser(address: str) -> None:
+        opened.append(address)
+        came.set()
+        goes_on.wait()
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(webbrowser, "open", browser)
+    with ExitStack() as stack:
+        announce(world.console, stack, opens=True)
+        assert not came.wait(0.2)
+        world.console.served.set()
+        assert came.wait(10)
+        file = Path(opened[0].removeprefix("file://"))
+        assert file.stat().st_mode & 0o777 == 0o600 and file.parent.stat().st_mode & 0o777 == 0o700
+        assert world.console.once not in opened[0] and f"url={world.console.first_address}" in file.read_text("utf-8")
+    goes_on.set()
+    assert not file.exists()
+
+
+def test_where_there_is_no_screen_no_browser_is_opened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setattr(webbrowser, "open", lambda address: pytest.fail("opened"))
+    world.console.served.set()
+    with ExitStack() as stack:
+        announce(world.console, stack, opens=True)
+    monkeypatch.setenv("DISPLAY", ":0")
+    with ExitStack() as stack:
+        announce(world.console, stack, opens=False)
 
 
 def test_a_wrong_address_opens_nothing_and_uses_nothing_up(world: World) -> None:
@@ -42,7 +85,7 @@ def test_a_wrong_address_opens_nothing_and_uses_nothing_up(world: World) -> None
     assert browser.get("/?once=guessed").status == 403
     assert browser.get("/?once=").status == 403
     opened = browser.get(f"/?once={world.console.once}")
-    assert opened.status == 303
+    assert opened.status == 200
     assert opened.headers["set-cookie"].endswith("; HttpOnly; SameSite=Strict")
 
 
@@ -52,7 +95,7 @@ def test_the_cookie_is_for_a_path_that_nobody_guesses(world: World, browser: Bro
     opened = Browser.__new__(Browser)
     opened.console = other
     headers = opened.get(f"/?once={other.once}").headers
-    place = headers["location"]
+    place = headers["content-location"]
     assert f"; Path={place}; HttpOnly" in headers["set-cookie"] and headers["set-cookie"].count("Path=") == 1
     assert len(place) > 20 and place.endswith("/") and place != f"{browser.below}/"
     assert browser.get("/api/now").status == 200

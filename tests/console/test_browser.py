@@ -22,6 +22,7 @@ import pytest
 from captoken import Access, Issuer, Keyring, Token, Verifier
 from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import AuditTrail
+from captoken.cli.console.app import leading_to
 from captoken.control import Operator
 from captoken.keys import OperatorKey
 from captoken.stores.sqlite import SQLiteSnapshots
@@ -122,11 +123,13 @@ def story(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Story]:
 
 @pytest.fixture
 def page(chromium: Any, story: Story) -> Iterator[Page]:
-    """The page, opened by its address. At the end: nothing was forbidden to it, and nothing went wrong in it."""
+    """The page, opened by the file that a browser is given. At the end: nothing was forbidden to it, and nothing went wrong in it."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(WAIT)
     opened, wrong = watched(context)
-    opened.goto(story.address)
+    file = story.folder / "open.html"
+    file.write_bytes(leading_to(story.address))
+    opened.goto(file.as_uri())
     opened.get_by_role("tree").wait_for()
     yield opened
     assert script(opened, "window.hit") is None

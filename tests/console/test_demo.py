@@ -33,8 +33,8 @@ class Looker:
         self._headers: dict[str, str] = {}
         self._below = ""
         status, headers, _ = self._ask("GET", f"/{once}")
-        assert status == 303
-        self._below = headers["location"].removesuffix("/")
+        assert status == 200
+        self._below = headers["content-location"].removesuffix("/")
         session = headers["set-cookie"].partition(";")[0]
         self._headers = {"Cookie": session, "Origin": f"http://{self._host}", "Content-Type": "application/json"}
         self._headers["X-Captoken-Form"] = self.get("/api/session")["csrf"]

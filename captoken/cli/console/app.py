@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import token_urlsafe
@@ -83,6 +84,20 @@ class _Proposed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keywords: dict[str, Any] | None = None
 
 
+_TWICE = (
+    "the address was opened a second time. If both were not you, somebody else has it, and may act "
+    "here: end the console with Ctrl-C"
+)
+
+
+def leading_to(address: str) -> bytes:
+    """A page that leads a browser on. `address` is our own: nothing in it has to be escaped."""
+    return (
+        '<!doctype html><link rel="icon" href="data:,">'
+        f'<meta http-equiv="refresh" content="0;url={address}">'
+    ).encode()
+
+
 class _WhatIf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     add: list[_Proposed]
     first: _Second
@@ -125,7 +140,9 @@ class Console:
             "/api/act": (Wish, control.act),
         }
 
-        self.once: str | None = token_urlsafe(32)
+        self._first = token_urlsafe(32)
+        self.once: str | None = self._first
+        self.served = threading.Event()  # set once requests are answered
         self._session = token_urlsafe(32)
         self._below = f"/{token_urlsafe(16)}"
         self._form = token_urlsafe(32)
@@ -183,16 +200,24 @@ class Console:
         return await self._write(path, body)
 
     def _opened(self, secret: str) -> Response:
-        """The first request: a cookie, and an address that nobody else can use."""
-        if self.once is None or not is_same(secret, self.once):
-            raise RequestError(403, "that address was used: start the console anew")
+        """The first request: a cookie, and an address that nobody else can use.
+
+        The answer is a page that leads there, and no redirect: a browser that comes from a file
+        would not send the cookie along one.
+        """
+        if not is_same(secret, self._first):
+            raise RequestError(403, "this is not the address that the console has printed")
+        if self.once is None:
+            _log.warning("%s", _TWICE)
+            raise RequestError(403, _TWICE)
         self.once = None
-        page = f"{self._below}/".encode()
-        kept = b"; Path=" + page + b"; HttpOnly; SameSite=Strict"
-        cookie = _COOKIE + b"=" + self._session.encode() + kept
-        return Response(
-            303, [(b"location", page), (b"set-cookie", cookie), (b"content-length", b"0")], b""
+        page = f"{self._below}/"
+        kept = f"{_COOKIE.decode()}={self._session}; Path={page}; HttpOnly; SameSite=Strict"
+        response = Response.of(200, _KINDS[".html"], leading_to(page))
+        response.headers.extend(
+            [(b"content-location", page.encode()), (b"set-cookie", kept.encode())]
         )
+        return response
 
     def _is_ours(self, headers: Any) -> bool:
         """Does the request bring the one cookie?"""
@@ -322,6 +347,7 @@ class Console:
         await receive()
         looking = asyncio.create_task(self._look())
         await send({"type": "lifespan.startup.complete"})
+        self.served.set()
         await receive()
         looking.cancel()
         await send({"type": "lifespan.shutdown.complete"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import threading
 import webbrowser
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -128,7 +129,7 @@ def console(
             address=address,
             spent=spent,
         )
-        announce(app, opens=opens, as_json=as_json)
+        announce(app, stack, opens=opens, as_json=as_json)
         tell("that address opens the console once: Ctrl-C ends it")
         serving.run(server_of(app), [listening])
 
@@ -149,14 +150,31 @@ def listen(port: int) -> tuple[socket.socket, str]:
     return listening, f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-def announce(app: Console, *, opens: bool, as_json: bool = False) -> None:
-    """Say where it is opened, and open it where there is a screen."""
+def announce(app: Console, stack: ExitStack, *, opens: bool, as_json: bool = False) -> None:
+    """Say where it is opened, and open it where there is a screen, once it is served.
+
+    All users of a machine can read what a command is started with. So the browser is given a file
+    that leads to the address, and that no other user can read. It is there until `stack` ends.
+    """
+    from captoken.cli.console.app import leading_to
+
     if as_json:
         say_json({"address": app.first_address}, indent=None)
     else:
         say(app.first_address)
-    if opens and os.environ.get("DISPLAY"):
-        webbrowser.open(app.first_address)
+    if not opens or not os.environ.get("DISPLAY"):
+        return
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="captoken-console-"))
+    page = Path(folder, "open.html")
+    page.touch(0o600)
+    page.write_bytes(leading_to(app.first_address))
+
+    def open_it() -> None:
+        app.served.wait()
+        webbrowser.open(page.as_uri())
+
+    # Beside the server: some browsers hold whoever opens them.
+    threading.Thread(target=open_it, daemon=True).start()
 
 
 def server_of(app: Console) -> uvicorn.Server:

@@ -86,7 +86,7 @@ class Beside:
         app = Console(index, control, address=address, spent=lambda *_: None, clock=world.clock)
         self._serve(app, listening)
 
-        announce(app, opens=self._opens)
+        announce(app, self._stack, opens=self._opens)
         tell("open that address, and the story begins: Ctrl-C ends it")
         while app.once is not None:
             self._sleep(0.1)
