@@ -11,47 +11,44 @@ from typing import Any, TypeAlias
 import psycopg
 import pytest
 
-from captoken import Grant
 from captoken.adapters.postgres import Role, apply_plan
 from captoken.adapters.postgres import guarded as guarded_postgres
 from captoken.adapters.sqlite import guarded as guarded_sqlite
 
-from .ordinary import BOTH, COLUMNS, POSTGRES, SCHEMA, SQLITE
+from . import ordinary, ordinary_clinic, ordinary_freight
 from .test_sqlite import grant
 
-ALL = ["select", "insert", "update", "delete"]
-RIGHTS = {**{table: ALL[:3] for table in COLUMNS}, "notes": ALL, "revenue": ["select"]}
-GRANT: Grant = grant(allow=RIGHTS, columns=COLUMNS)
+WORLDS = {"shop": ordinary.WORLD, "clinic": ordinary_clinic.WORLD, "freight": ordinary_freight.WORLD}
+GRANTS = {name: grant(allow=world.rights, columns=world.columns) for name, world in WORLDS.items()}
 
 
 class Undone(Exception):
     """Ends a block without a trace."""
 
 
-def schema(json: str, *, hidden: bool) -> str:
-    return re.sub("«(.*?)»", r"\1" if hidden else "", SCHEMA).replace("{json}", json)
-
-
 def told(columns: Any, rows: list[Any], sql: str) -> tuple[tuple[str, ...], list[str]]:
     """Rows come in the order that was asked for, or in none."""
     said = list(map(repr, rows))
-    return tuple(columns), said if re.search(r"order by [^()]*$", sql) else sorted(said)
+    return tuple(columns), said if re.search(r"order by [^()]*$", sql, re.IGNORECASE) else sorted(said)
 
 
 def test_there_are_as_many_as_are_said() -> None:
-    assert len({*BOTH, *SQLITE}) >= 120
-    assert len({*BOTH, *POSTGRES}) >= 130
+    assert all(len(world.columns) == 10 for world in WORLDS.values())
+    own = {name: len({*world.both, *world.sqlite, *world.postgres}) for name, world in WORLDS.items()}
+    assert own["shop"] >= 160 and own["clinic"] >= 110 and own["freight"] >= 110
+    assert sum(len({*world.both, *world.sqlite}) for world in WORLDS.values()) >= 280
+    assert sum(len({*world.both, *world.postgres}) for world in WORLDS.values()) >= 310
 
 
-@pytest.mark.parametrize("sql", BOTH + SQLITE)
-def test_sqlite_answers_as_without_hidden_columns(sql: str) -> None:
+@pytest.mark.parametrize(("name", "sql"), [(name, sql) for name, world in WORLDS.items() for sql in [*world.both, *world.sqlite]])
+def test_sqlite_answers_as_without_hidden_columns(name: str, sql: str) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as plain:
-        plain.executescript(schema("text", hidden=False))
+        plain.executescript(WORLDS[name].script("sqlite", hidden=False))
         cursor = plain.execute(sql)
         expected = told([column[0] for column in cursor.description or ()], cursor.fetchall(), sql)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as full:
-        full.executescript(schema("text", hidden=True))
-        with suppress(Undone), guarded_sqlite(full, GRANT) as db:
+        full.executescript(WORLDS[name].script("sqlite", hidden=True))
+        with suppress(Undone), guarded_sqlite(full, GRANTS[name]) as db:
             rows = db.execute(sql)
             assert told(rows.columns, rows.fetchall(), sql) == expected
             raise Undone
@@ -61,30 +58,35 @@ Pair: TypeAlias = tuple[psycopg.Connection[Any], psycopg.Connection[Any]]
 
 
 @pytest.fixture(scope="module")
-def databases(postgres_server: Any) -> Iterator[Pair]:
-    conninfos = []
-    for name in ("ordinary_bare", "ordinary_full"):
+def databases(postgres_server: Any) -> Iterator[dict[str, Pair]]:
+    """For each world a database that has what is granted and nothing else, and one that has all."""
+
+    def connect(world: str, *, hidden: bool) -> psycopg.Connection[Any]:
+        name = f"ordinary_{world}_{'full' if hidden else 'bare'}"
         with psycopg.connect(postgres_server.conninfo, autocommit=True) as connection:
-            connection.execute(f"drop database if exists {name} with (force)")
-            connection.execute(f"create database {name}")
+            connection.execute(f"drop database if exists {name} with (force)".encode())
+            connection.execute(f"create database {name}".encode())
         conninfo = postgres_server.conninfo.replace("dbname=postgres", f"dbname={name}")
         with psycopg.connect(conninfo, autocommit=True) as admin:
-            admin.execute(schema("jsonb", hidden=name == "ordinary_full").encode())
-            if name == "ordinary_full":
-                apply_plan(admin, "ordinary_agents", Role("ordinary_role", RIGHTS))
-        conninfos.append(conninfo)
-    full = conninfos[1].replace("user=postgres", "user=ordinary_agents")
-    with psycopg.connect(conninfos[0]) as plain, psycopg.connect(full) as guarded:
-        yield plain, guarded
+            admin.execute(WORLDS[world].script("postgres", hidden=hidden).encode())
+            if hidden:
+                apply_plan(admin, "ordinary_agents", Role(f"ordinary_{world}", WORLDS[world].rights))
+        return psycopg.connect(conninfo.replace("user=postgres", "user=ordinary_agents") if hidden else conninfo)
+
+    found = {world: (connect(world, hidden=False), connect(world, hidden=True)) for world in WORLDS}
+    yield found
+    for pair in found.values():
+        for connection in pair:
+            connection.close()
 
 
-@pytest.mark.parametrize("sql", BOTH + POSTGRES)
-def test_postgresql_answers_as_without_hidden_columns(sql: str, databases: Pair) -> None:
-    plain, full = databases
+@pytest.mark.parametrize(("name", "sql"), [(name, sql) for name, world in WORLDS.items() for sql in [*world.both, *world.postgres]])
+def test_postgresql_answers_as_without_hidden_columns(name: str, sql: str, databases: dict[str, Pair]) -> None:
+    plain, full = databases[name]
     cursor = plain.execute(sql.encode())
     expected = told([column.name for column in cursor.description or ()], cursor.fetchall() if cursor.description else [], sql)
     plain.rollback()
-    with suppress(Undone), guarded_postgres(full, GRANT) as db:
+    with suppress(Undone), guarded_postgres(full, GRANTS[name]) as db:
         rows = db.execute(sql)
         assert told(rows.columns, rows.fetchall(), sql) == expected
         raise Undone
