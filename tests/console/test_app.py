@@ -417,6 +417,12 @@ def test_names_of_strangers_leave_as_plain_text(world: World, browser: Browser) 
     assert text.isascii() and "default-src &#x27;none&#x27;" in text
 
 
+def test_the_file_of_a_task_says_who_added_what_refused(world: World, browser: Browser) -> None:
+    world.ask(world.mint().delegate(to="sales-agent", tables=["sales"]), "market.eu")
+    text = browser.get("/export?task=q3").body.decode()
+    assert "(added by orchestrator)" in text
+
+
 def test_no_secret_is_in_any_answer(world: World, browser: Browser) -> None:
     root = world.mint()
     world.ask(root)

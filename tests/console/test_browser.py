@@ -171,6 +171,12 @@ def test_the_address_opens_it_once_and_for_one_browser(chromium: Any, story: Sto
     other.close()
 
 
+def test_a_refusal_says_who_added_the_limit(story: Story, page: Page) -> None:
+    assert not story.ask(story.sales, "hr")
+    agent(page, "sales-agent").click()
+    page.get_by_text("(added by orchestrator)").first.wait_for()
+
+
 def test_no_other_server_of_the_machine_gets_the_cookie(story: Story, page: Page) -> None:
     """To a browser all ports are one host. Who had the cookie could act as the operator."""
     sent: list[str | None] = []

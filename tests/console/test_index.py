@@ -18,6 +18,7 @@ from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import analysis, read
 from captoken.cli.console import index as indexes
 from captoken.cli.console import views
+from captoken.cli.console.export import exported
 from captoken.cli.console.index import Index
 from tests.console.fixtures import World
 
@@ -138,6 +139,64 @@ def test_a_file_that_is_shorter_than_it_was_is_another_one(world: World) -> None
     os.truncate(copy, 100)
     index.take()
     assert "shorter than it was" in (index.trails()[0].trouble or "")
+
+
+def edited(path: Path, was: bytes, now: bytes) -> None:
+    """One record says something else, in as many bytes."""
+    data = path.read_bytes()
+    assert len(was) == len(now) and was in data
+    path.write_bytes(data.replace(was, now, 1))
+
+
+def test_a_record_that_was_edited_in_place_is_not_shown(world: World) -> None:
+    """Neither on the page, nor in an export, nor where past uses are put together. The trail is marked, and nothing more is read of it."""
+    story(world)
+    revision = world.index.revision
+    edited(world.path, b'"allowed":false', b'"allowed":true ')
+    rows = views.decisions_view(world.index, task="q3")["rows"]
+    gone = [row for row in rows if row["seq"] is None]
+    assert [row["what"] for row in gone] == ["the record is not there any more, or was changed after it was read"]
+    assert len([row for row in rows if row["allowed"]]) == 4, "those that were allowed, and no other"
+    (trail,) = world.index.trails()
+    assert trail.trouble == "a record was changed after it was read" and world.index.revision > revision
+    assert b"changed after it was read" in (exported(world.index, None, lambda *_: None, world.now, "q3") or b"")
+    world.ask(world.mint(task="later"), "sales")
+    assert world.index.rows("select count(*) from hops where task = 'later'") == [(0,)]
+
+
+@pytest.mark.parametrize(("was", "now"), [(b'"allowed":false', b'"allowed":true '), (b'"market.eu"', b'"market.us"')])
+def test_an_index_that_is_opened_again_is_compared_with_the_trail(world: World, was: bytes, now: bytes) -> None:
+    """Whichever record it is, and whether anybody looks at it or not."""
+    story(world)
+    path = world.path.with_name("kept.db")
+    kept = Index(path, [world.path])
+    kept.take()
+    kept.verify()
+    assert kept.trails()[0].trouble is None
+    kept.close()
+    edited(world.path, was, now)
+    again = Index(path, [world.path])
+    again.verify()
+    assert again.trails()[0].trouble == "a record was changed after it was read"
+    again.close()
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: os.truncate(path, 10), lambda path: path.write_bytes(b"")])
+def test_a_trail_that_cannot_be_compared_is_marked(world: World, harm: Callable[[Path], None]) -> None:
+    story(world)
+    harm(world.path)
+    world.index.verify()
+    assert world.index.trails()[0].trouble == "a record was changed after it was read"
+
+
+def test_a_trail_that_grew_is_compared_as_far_as_it_was_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    story(world)
+    index = Index(":memory:", [world.path])
+    index.take()
+    world.ask(world.mint(), "sales")
+    monkeypatch.setattr(indexes, "STEP", 100)
+    index.verify()
+    assert index.trails()[0].trouble is None and index.take()
 
 
 def test_a_trail_that_is_not_there_says_so(world: World) -> None:

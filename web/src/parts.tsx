@@ -141,7 +141,12 @@ export function Decisions(props: {
             {!props.brief && (
               <td class="why">
                 <Outcome row={row} />
-                {row.why && <span class="reason">{row.why}</span>}
+                {row.why && (
+                  <span class="reason">
+                    {row.why}
+                    {row.added_by && <span class="added-by"> (added by {row.added_by})</span>}
+                  </span>
+                )}
               </td>
             )}
           </tr>

@@ -346,10 +346,13 @@ class Console:
         """From the server's beginning to its end, the trails are read as they grow."""
         await receive()
         looking = asyncio.create_task(self._look())
+        # Beside that, once: the index may be one of days ago.
+        verifying = asyncio.create_task(asyncio.to_thread(self._index.verify))
         await send({"type": "lifespan.startup.complete"})
         self.served.set()
         await receive()
         looking.cancel()
+        verifying.cancel()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _look(self) -> None:

@@ -99,12 +99,17 @@ def _page(
                 one["who"],
                 one["what"],
                 "allowed" if one["allowed"] else f"refused: {one['code']}",
-                one["why"],
+                _why(one),
             )
             for one in decisions
         ),
     )
     yield "</body></html>"
+
+
+def _why(one: Json) -> str:
+    """Why it was refused, and who had added that limit."""
+    return f"{one['why']} (added by {one['added_by']})" if one["added_by"] else str(one["why"])
 
 
 def _entries(stands: list[Json]) -> Iterator[str]:

@@ -43,7 +43,7 @@ from captoken.audit._check import numbered
 from captoken.stores._schema import Schema, SchemaChange
 from captoken.stores.ports import Head
 
-VERSION = Schema("index", (SchemaChange("is made anew"),))
+VERSION = Schema("index", (SchemaChange("is made anew"), SchemaChange("digests; is made anew")))
 STEP = 1 << 20  # bytes of a trail that are taken in one transaction
 LONGEST = 1 << 26  # bytes of one record
 _REMEMBERED = 50_000  # tokens and hops
@@ -71,7 +71,7 @@ create table minutes (
     hop text, minute integer, allowed integer, denied integer, primary key (hop, minute)
 ) without rowid;
 create table calls (
-    id integer primary key, trail integer, offset integer, length integer,
+    id integer primary key, trail integer, offset integer, length integer, digest blob,
     moment integer, hop text, task text, allowed integer, trace text
 );
 create index calls_by_hop on calls (hop, moment);
@@ -82,7 +82,8 @@ create index refused_by_hop on calls (hop, moment) where allowed = 0;
 create index refused_by_task on calls (task, moment) where allowed = 0;
 create index refused_by_time on calls (moment) where allowed = 0;
 create table uses (
-    hop text, what blob, trail integer, offset integer, length integer, primary key (hop, what)
+    hop text, what blob, trail integer, offset integer, length integer, digest blob,
+    primary key (hop, what)
 ) without rowid;
 """
 
@@ -104,17 +105,27 @@ class Trail(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A decision, and where its record is."""
+    """A decision, where its record is, and the digest of that."""
 
     id: int
     trail: int
     offset: int
     length: int
+    digest: bytes
     moment: int
     hop: str | None
 
 
 _CALL = ", ".join(Call._fields)
+
+
+class _Place(NamedTuple):
+    """Where a record is: of a call that is not yet written, these fields."""
+
+    trail: int
+    offset: int
+    length: int
+    digest: bytes
 
 
 class _Counted:
@@ -245,7 +256,10 @@ class Index:
         return [Call(*row) for row in self.rows(query, *values, most)]
 
     def records(self, calls: Iterable[Call]) -> Iterator[dict[str, Any] | None]:
-        """Their records as they stand in the trails. None where one is not there any more."""
+        """Their records as they stand in the trails. None where one is not there any more.
+
+        And where it is not the one that was read: then the trail is marked as well.
+        """
         paths = dict(self.rows("select id, path from trails"))
         with ExitStack() as stack:
             files: dict[int, IO[bytes]] = {}
@@ -257,7 +271,12 @@ class Index:
                             open(paths[call.trail], "rb")
                         )
                     file.seek(call.offset)
-                    yield msgspec.json.decode(file.read(call.length), type=dict[str, Any])
+                    line = file.read(call.length)
+                    if _digest(line) != call.digest:
+                        self._mark(call.trail, _CHANGED)
+                        yield None
+                        continue
+                    yield msgspec.json.decode(line, type=dict[str, Any])
                 except (OSError, ValueError):  # msgspec's errors are ValueErrors, too
                     yield None
 
@@ -268,7 +287,8 @@ class Index:
         """
         marks = ", ".join("?" * len(hops))
         query = f"""
-            select 0, trail, offset, length, 0, hop from uses where hop in ({marks}) limit ?
+            select 0, trail, offset, length, digest, 0, hop from uses
+            where hop in ({marks}) limit ?
         """
         calls = [Call(*row) for row in self.rows(query, *hops, _TOGETHER)]
         return self._history(hops, calls)
@@ -310,6 +330,16 @@ class Index:
                 record["link"] = last_link[call.hop]
             records.append(record)
         return analysis.gather(records)
+
+    def verify(self) -> None:
+        """Read again what was read before, of an index that is opened anew or of one that is old.
+
+        Each record names the hash of the one before. So a trail that was changed anywhere ends in
+        another head than the one that was kept, and is marked.
+        """
+        for trail in self.trails():
+            if trail.trouble is None and trail.offset and _read_again(trail) != trail.head:
+                self._mark(trail.id, _CHANGED)
 
     # --- taking -----------------------------------------------------------------------------------
 
@@ -356,7 +386,7 @@ class Index:
         trouble: str | None = None
         try:
             for line, (record, reached) in zip(lines, numbered(lines, head), strict=True):
-                self._add(trail.id, at, len(line), record)
+                self._add(_Place(trail.id, at, len(line), _digest(line)), record)
                 at += len(line)
                 head = reached
                 last_at = record.get("at", last_at)
@@ -375,19 +405,24 @@ class Index:
         return trail._replace(offset=at, head=head, last_at=last_at, trouble=trouble)
 
     def _end(self, trail: Trail, trouble: str) -> Trail:
-        with self._lock:
-            self._db.execute("update trails set trouble = ? where id = ?", (trouble, trail.id))
+        self._mark(trail.id, trouble)
         return trail._replace(trouble=trouble)
+
+    def _mark(self, trail: int, trouble: str) -> None:
+        """Read nothing more of a trail, and say why."""
+        with self._lock:
+            self._db.execute("update trails set trouble = ? where id = ?", (trouble, trail))
+            self.revision += 1
 
     # --- records ----------------------------------------------------------------------------------
 
-    def _add(self, trail: int, at: int, length: int, record: dict[str, Any]) -> None:
+    def _add(self, place: _Place, record: dict[str, Any]) -> None:
         """Count one record. Kinds that are not known here are passed over."""
         kind = record["kind"]
         if kind == "token":
             self._add_token(record)
         elif kind == "decision":
-            self._add_decision(trail, at, length, record)
+            self._add_decision(place, record)
 
     def _add_token(self, record: dict[str, Any]) -> None:
         """The hops of a token, as `captoken.audit` groups them.
@@ -457,7 +492,7 @@ class Index:
                     "here or in another trail: one of the two is forged"
                 )
 
-    def _add_decision(self, trail: int, at: int, length: int, record: dict[str, Any]) -> None:
+    def _add_decision(self, place: _Place, record: dict[str, Any]) -> None:
         """A decision, on the hop that it was about, if that is of a token that is described."""
         decided = fit(record, analysis.Decided)
         trace = record.get("trace")
@@ -468,42 +503,40 @@ class Index:
         task = self._task(hop)
         moment = decided.at * 1000 + (decided.ms or 0)
         counted = self._counted
-        counted.calls.append((trail, at, length, moment, hop, task, decided.allowed, trace))
+        counted.calls.append((*place, moment, hop, task, decided.allowed, trace))
         if hop is None or task is None:
             return
 
-        last = f'{{"trail": {trail}, "offset": {at}, "length": {length}, "moment": {moment}}}'
+        last = json.dumps({**place._asdict(), "digest": place.digest.hex(), "moment": moment})
         counted.add(hop, task, decided.at, decided.allowed, last)
         if decided.allowed and decided.access is not None:
-            self._add_use(hop, trail, at, length, record["access"])
+            self._add_use(hop, place, record["access"])
 
         # Proven once is proven, as `captoken.audit` has it.
         for actor in decided.chain:
             if actor.basis == "proven":
                 counted.proven.update((hop, actor.name) for hop in through)
 
-    def _add_use(
-        self, hop: str, trail: int, at: int, length: int, access: Mapping[str, Any]
-    ) -> None:
+    def _add_use(self, hop: str, place: _Place, access: Mapping[str, Any]) -> None:
         """Keep the place of an access, the first time that one like it is allowed to the hop."""
         said = {key: value for key, value in access.items() if key != "cost"}
         what = sha256(msgspec.json.encode(said, order="deterministic")).digest()[:16]
         if (hop, what) not in self._used:
             self._used[hop, what] = None
             _bound(self._used)
-            self._counted.uses.append((hop, what, trail, at, length))
+            self._counted.uses.append((hop, what, *place))
 
     def _write(self, trail: Trail) -> None:
         """Write what some records of a trail add up to."""
         counted = self._counted
         self._db.executemany(
             """
-            insert into calls (trail, offset, length, moment, hop, task, allowed, trace)
-            values (?, ?, ?, ?, ?, ?, ?, ?)
+            insert into calls (trail, offset, length, digest, moment, hop, task, allowed, trace)
+            values (?, ?, ?, ?, ?, ?, ?, ?, ?)
             """,
             counted.calls,
         )
-        self._db.executemany("insert or ignore into uses values (?, ?, ?, ?, ?)", counted.uses)
+        self._db.executemany("insert or ignore into uses values (?, ?, ?, ?, ?, ?)", counted.uses)
 
         # Each trail is a bit, as far as there are bits.
         bit = 1 << (trail.id - 1) if trail.id <= _BITS else 0
@@ -564,6 +597,31 @@ class Index:
             self._tasks[hop] = kept
             _bound(self._tasks)
         return kept
+
+
+_CHANGED = "a record was changed after it was read"
+
+
+def _digest(line: bytes) -> bytes:
+    return sha256(line).digest()[:16]
+
+
+def _read_again(trail: Trail) -> Head | None:
+    """The head to which the records lead that were read of a trail. None where none can be read."""
+    head, at = Head(), 0
+    try:
+        while at < trail.offset:
+            lines = _lines(trail._replace(offset=at))
+            for line, (_, reached) in zip(lines, numbered(lines, head), strict=True):
+                at += len(line)
+                head = reached
+                if at == trail.offset:
+                    return head
+            if not lines:
+                return None
+    except (OSError, AuditError):
+        return None
+    return None
 
 
 def _lines(trail: Trail) -> list[bytes]:

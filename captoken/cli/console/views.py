@@ -417,9 +417,9 @@ def _not_known(bucket: bytes, unit: str) -> None:
     """What was left at a time, no ledger says."""
 
 
-def _last(index: Index, place: Mapping[str, int]) -> Json | None:
+def _last(index: Index, place: Mapping[str, Any]) -> Json | None:
     """What was decided last."""
-    call = Call(0, place["trail"], place["offset"], place["length"], place["moment"], None)
+    call = Call(id=0, hop=None, **{**place, "digest": bytes.fromhex(place["digest"])})
     (record,) = index.records([call])
     decided = _decided(record)
     if decided is None:
@@ -650,7 +650,7 @@ _GONE: Json = {
     "trace": None,
     "seq": None,
     "at": None,
-    "what": "the record is not there any more",
+    "what": "the record is not there any more, or was changed after it was read",
     "allowed": False,
     "code": "",
     "why": "",
