@@ -536,21 +536,23 @@ class Grant(_Vouched, frozen=True, eq=False):
         asked = self._under_way(self, None, caller)
         return self._driver.recheck(self._genuine, asked)
 
-    def rows(self, table: str) -> tuple[Condition, ...]:
+    def rows(self, table: str, *, reached: bool = False) -> tuple[Condition, ...]:
         """What the token says of the rows of a table: conditions, all of which hold.
 
         Each is a mapping from columns to constraints, as a link has it; `()` if rows are not
         restricted. Join them with AND, hold them, and state them: `Access(…, rows=conditions)`. So
         a condition from before a narrowing is denied. Raises Denied where the token does not stand,
-        or permits nothing of the table.
+        or permits nothing of the table, unless that is only `reached`: read by a view, say.
         """
         names.segmented(table, "table")
-        return self._rows(self._under_way(self, None, None), table)
+        return self._rows(self._under_way(self, None, None), table, reached)
 
-    def _rows(self, asked: Question, table: str) -> tuple[Condition, ...]:
+    def _rows(self, asked: Question, table: str, reached: bool) -> tuple[Condition, ...]:
         """The conditions. Raises Denied."""
         decision, conditions = self._driver.rows(self._genuine, asked, table)
-        granted(decision)
+        # An access that is denied is one on the table: the token itself stands.
+        if not reached or decision.access is None:
+            granted(decision)
         return conditions
 
     def check_all(
@@ -947,21 +949,23 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         asked = self._under_way(self.blocking, None, caller)
         return await self._awaited.recheck(self._genuine, asked)
 
-    def rows(self, table: str) -> Pending[tuple[Condition, ...]]:
+    def rows(self, table: str, *, reached: bool = False) -> Pending[tuple[Condition, ...]]:
         """What the token says of the rows of a table: conditions, all of which hold.
 
         Each is a mapping from columns to constraints, as a link has it; `()` if rows are not
         restricted. Join them with AND, hold them, and state them: `Access(…, rows=conditions)`. So
         a condition from before a narrowing is denied. Raises Denied where the token does not stand,
-        or permits nothing of the table.
+        or permits nothing of the table, unless that is only `reached`: read by a view, say.
         """
         names.segmented(table, "table")
-        return Pending(self._rows(self._under_way(self.blocking, None, None), table))
+        return Pending(self._rows(self._under_way(self.blocking, None, None), table, reached))
 
-    async def _rows(self, asked: Question, table: str) -> tuple[Condition, ...]:
+    async def _rows(self, asked: Question, table: str, reached: bool) -> tuple[Condition, ...]:
         """The conditions. Raises Denied."""
         decision, conditions = await self._awaited.rows(self._genuine, asked, table)
-        granted(decision)
+        # An access that is denied is one on the table: the token itself stands.
+        if not reached or decision.access is None:
+            granted(decision)
         return conditions
 
     def check_all(

@@ -33,7 +33,8 @@ def judge_rows(
     """Whether the token stands and permits anything on the table; and what its links say of rows.
 
     The links of the token come first, then entries of the overlay, then links of discharges. Each
-    condition stands once. Without any, the rows are not restricted.
+    condition stands once. Without any, the rows are not restricted. Of a table of which nothing is
+    permitted it says both: a view may read that for whoever may use the view.
     """
     decision = judge(genuine, facts, asked)
     if not decision:
@@ -43,7 +44,7 @@ def judge_rows(
     if not _permit_something(links, table):
         # Nothing is permitted: so no operation is, whichever is asked about.
         access = Access(table=table, operation="select")
-        return judge(genuine, facts, structs.replace(asked, access=access)), ()
+        decision = judge(genuine, facts, structs.replace(asked, access=access))
     conditions = dict.fromkeys(_said(links, table))
     return decision, tuple(map(decode_json, conditions))
 

@@ -78,6 +78,10 @@ class CostedGrant:
             accesses = [self.stated(access) for access in accesses]
         return self._grant.recheck(accesses, caller=caller)
 
+    def rows(self, table: str) -> tuple[Mapping[str, Any], ...]:
+        """As `Grant.rows`, also of a table that is only reached. Raises Denied."""
+        return self._grant.rows(table, reached=True)
+
     def take(
         self,
         accesses: Sequence[Access],

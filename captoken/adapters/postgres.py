@@ -36,6 +36,9 @@ What it enforces, by rules that the code cites:
 13. Of a token with a budget in `rows`, `bytes` or `rows_written`, what is handed out and written is
     counted, and reserved before it is handed out or committed
     (`captoken/adapters/_usage_meter.py`).
+14. Of a table whose rows a token restricts, those that satisfy it are all that there are: by a
+    condition in the text, and by the plan's policy, which holds what is written, too. What reaches
+    such rows by other ways is denied (`_postgres/held.py`).
 
 Not checked: what a caller infers from counts, failing constraints and times. Nor what views,
 triggers and the functions behind operators do with the rights of their owners.
@@ -48,6 +51,7 @@ The code behind it is in `_postgres`, with the rules of each file:
 - `logins`: the login and what its roles may do (1);
 - `judging`: what the grant is asked, and what is denied (5, 6, 9, 11);
 - `assessment`, `rewriting`: what a statement needs, and what of it is sent (3, 4);
+- `held`: what a token says of rows (14);
 - `faults`: which errors are the statement's own fault (9);
 - `assumptions`: what a statement takes for granted of the schema (12);
 - `opening`: what goes ahead of a statement (2, 3, 7, 8);

@@ -61,6 +61,13 @@ _planned = stacked(
         help="The columns that it may use, by table. Repeatable.",
     ),
     click.option(
+        "--rows",
+        multiple=True,
+        metavar="PATTERN.COL",
+        help="A column that a token may restrict rows by, with its table. Repeatable. "
+        "`countries.` says: none of countries.",
+    ),
+    click.option(
         "--dsn",
         metavar="DSN",
         help=f"{_DSN} Patterns need it: market.* is spelled out.",
@@ -86,6 +93,7 @@ def plan(
     role: str,
     allow: Mapping[str, list[str]],
     columns: Mapping[str, list[str]],
+    rows: Sequence[str],
     dsn: str | None,
     adopt: bool,
     apply: bool,
@@ -100,12 +108,14 @@ def plan(
         --allow 'market.*=select' --columns people=id,name \\
         --dsn 'dbname=shop user=postgres' --apply
 
+    --rows orders.tenant lets tokens say which tenants: the plan makes a policy that holds it.
+
     The role can do what is listed and nothing else, whatever a token says. Run it again to change
     that. A role that exists and that no plan made is refused: with --adopt it loses all that a
     narrow role has not.
     """
     roles = _roles()
-    planned = roles.Role(role, allow, columns)
+    planned = roles.Role(role, allow, columns, rows)
     if dsn is None:
         if apply:
             raise click.UsageError("--apply goes with --dsn")

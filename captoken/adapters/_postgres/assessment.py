@@ -15,13 +15,15 @@ same view. What is kept is bounded, and goes with the connection (`logins`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from captoken._format.errors import GuardError
 from captoken._language.access import Access
 from captoken.adapters._postgres.assumptions import Assumptions, assumptions_of
-from captoken.adapters._postgres.catalog import Catalog, Need
+from captoken.adapters._postgres.catalog import Catalog, Need, Policy
 from captoken.adapters._postgres.columns import Columns
+from captoken.adapters._postgres.held import Held, Rows
 from captoken.adapters._postgres.lists import SYSTEM_COLUMNS, refused_function
 from captoken.adapters._postgres.names import access_to, function_access, name_of
 from captoken.adapters._postgres.needs import Levels, is_column, is_field, levels_of, reads_of
@@ -45,12 +47,28 @@ _REMEMBERED_CHARACTERS = 10_000
 Call: TypeAlias = tuple[str | None, str]  # the schema and the name of a function
 Use: TypeAlias = tuple[Table, str]  # a table, and what is done with it
 
-# The columns that a token permits of each table of a statement that it restricts, in their order.
-View: TypeAlias = tuple[tuple[Table, tuple[str, ...]], ...]
+# What a token permits of a table: the columns, in their order, and the rows. None: any.
+Shows: TypeAlias = tuple[tuple[str, ...] | None, Held | None]
+
+# The same of each table of a statement that it restricts, and of those that views read for it.
+View: TypeAlias = tuple[tuple[Table, Shows], ...]
 
 
-# With which columns a grant permits what; None: with any. By the assessor whose tables these are.
-Permissions: TypeAlias = "dict[Assessor, dict[Use, tuple[str, ...] | None]]"
+class Asked:
+    """What a grant was asked, about the tables of one catalog."""
+
+    def __init__(self) -> None:
+        self.shown: dict[Use, Shows] = {}
+
+        # Whether there is an overlay that can restrict rows. None: it was not asked yet.
+        self.overlaid: bool | None = None
+
+        # What it says of the rows of tables that have a policy for them, once it was asked.
+        self.rows: Rows | None = None
+
+
+# By the assessor whose tables these are.
+Permissions: TypeAlias = "dict[Assessor, Asked]"
 
 
 class Reading(NamedTuple):
@@ -86,6 +104,9 @@ class Assessment(NamedTuple):
 
     # What all of this takes for granted of the schema; None if it takes nothing for granted.
     assumed: Assumptions | None = None
+
+    # What it does with which tables.
+    needs: tuple[Need, ...] = ()
 
 
 class Assessor:
@@ -178,6 +199,7 @@ def _assessed(text: Text, view: View, catalog: Catalog) -> Assessment:
     """What a text needs by this catalog and this view."""
     # Each once, in the order of the text.
     references = list(dict.fromkeys(text.references))
+    held = {table: rows for table, (_, rows) in view if rows is not None}
 
     # Each reference is looked up in each table. That is bounded before it begins: an agent could
     # make the guard busy for minutes with one statement.
@@ -200,12 +222,20 @@ def _assessed(text: Text, view: View, catalog: Catalog) -> Assessment:
         if by_role != seen:
             measure = _measured(text, references, levels, by_role, catalog)
 
-    accesses = [access_to(need.table, need.operation, need.columns) for need in measure.needs]
+    conditions = {table: rows.conditions for table, rows in held.items()}
+    accesses = [
+        access_to(need.table, need.operation, need.columns, conditions.get(need.table))
+        for need in measure.needs
+    ]
     called = _calls_to_ask_about(measure.calls, catalog)
     refusal = _refused_call(text, measure.calls, catalog)
     sent = Sent(text.sql)
+    policies: list[Policy] = []
     if refusal is None and role is not None:
         try:
+            for table, rows in held.items():
+                policies += _policy_of(table, rows, role, catalog)
+                measure.narrowing.conditions[table] = _condition(table, rows, text, catalog)
             sent = rewritten(text, measure.narrowing, measure.columns)
         except RefusedError as refused:
             code, sentence = refused.args
@@ -221,8 +251,55 @@ def _assessed(text: Text, view: View, catalog: Catalog) -> Assessment:
             tables=[need.table for need in measure.needs],
             functions=measure.fields | _taken_for_own(measure.calls, catalog),
             catalog=catalog,
+            policies=policies,
         ),
+        needs=tuple(measure.needs),
     )
+
+
+def _policy_of(table: Table, rows: Held, role: str, catalog: Catalog) -> list[Policy]:
+    """The policy that holds the rows of a table; none for a view. Raises RefusedError."""
+    kind, _ = catalog.kinds.get(table, ("r", {}))
+    name = name_of(table)
+    if kind in ("m", "f"):
+        sentence = f"{name} is no table: no policy can hold its rows, and they are restricted"
+        raise RefusedError("row", sentence)
+    asked = _or_refused(rows.columns)
+    if kind == "v":
+        return []
+    policy = catalog.policies.get((role, table))
+    lacking = sorted(asked - policy.columns if policy is not None else asked)
+    if policy is None or lacking:
+        line = " ".join(f"--rows {name}.{column}" for column in lacking)
+        sentence = (
+            f"the plan of role {role} does not hold these rows, or somebody changed its policy: "
+            f"run `captoken postgres plan` with {line}"
+        )
+        raise RefusedError("row", sentence)
+    return [policy]
+
+
+def _condition(table: Table, rows: Held, text: Text, catalog: Catalog) -> tuple[str, bool]:
+    """In SQL what the rows satisfy, and whether nothing else may run before it: of a view.
+
+    Raises RefusedError for what cannot be said so, and for a view that is written: no policy of its
+    own holds what it is given.
+    """
+    kind, types = catalog.kinds.get(table, ("r", {}))
+    is_view = kind == "v"
+    if is_view and any(write.table == table for write in text.writes):
+        name = name_of(table)
+        sentence = f"rows of view {name} are restricted, and nothing holds what is written to it"
+        raise RefusedError("row", sentence)
+    return _or_refused(lambda: rows.condition(types)), is_view
+
+
+def _or_refused(said: Callable[[], Any]) -> Any:
+    """What a token says of rows, or RefusedError where the guard cannot hold it."""
+    try:
+        return said()
+    except GuardError as error:
+        raise RefusedError(error.code, str(error)) from None
 
 
 class _Seen(NamedTuple):
@@ -237,7 +314,7 @@ class _Seen(NamedTuple):
 
 def _seen(text: Text, permitted: View, catalog: Catalog, role: str | None) -> _Seen:
     """What the token and the role show. Without a role: the token, and any of the roles."""
-    view = dict(permitted)
+    view = {table: columns for table, (columns, _) in permitted if columns is not None}
     tables = dict.fromkeys([*text.reads, *(write.table for write in text.writes)])
     narrowed = {table for table in tables if table in view}
     shown: dict[Table, tuple[str, ...]] = {}
@@ -310,6 +387,7 @@ def _measured(
             shown,
             writable,
             frozenset(narrowed),
+            {},
             frozenset(void),
             dotted,
             catalog.keys,

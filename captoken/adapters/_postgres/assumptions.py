@@ -25,18 +25,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
-from captoken.adapters._postgres.catalog import Catalog
+from captoken.adapters._postgres.catalog import Catalog, Policy
 from captoken.adapters._postgres.text import Table
 from captoken.adapters._postgres.wire import Command
 
 _QUESTION = b"select captoken_guard.seen($1, $2, $3, $4)"
 _SAME = "same"
 
+# The same, with the policies that hold rows, of those tables where row security is on.
+_WITH_POLICIES = b"""
+    select captoken_guard.seen($1, $2, $3, $4) || E'\\n' || (
+        select pg_catalog.concat(pg_catalog.string_agg(
+            pg_catalog.concat_ws(' ', p.oid, p.xmin), ',' order by p.oid))
+        from pg_catalog.pg_policy p join pg_catalog.pg_class c on c.oid = p.polrelid
+        where p.oid = any ($5::pg_catalog.oid[]) and c.relrowsecurity)
+"""
+
 # An answer of the server for a table that is not there. No digest looks like it.
 _MISSING = "-"
 
-# Schemas and names of tables, and names of functions, each as the server takes an array of them.
-About: TypeAlias = tuple[bytes, bytes, bytes]
+# Schemas and names of tables, names of functions, and perhaps policies, each as the server takes an
+# array of them.
+About: TypeAlias = tuple[bytes, ...]
 
 
 class Assumptions(NamedTuple):
@@ -53,13 +63,22 @@ class Assumptions(NamedTuple):
     # When the catalog was read.
     since: str
 
+    # What the server has to say of the policies, if there are any.
+    policies: str | None = None
+
     def question(self) -> Command:
         """What the server is asked."""
         since = self.held.get(self.about, self.since)
-        return Command(_QUESTION, (*self.about, since.encode()), own=True)
+        schemas, names, functions, *policies = self.about
+        values = schemas, names, functions, since.encode(), *policies
+        return Command(_WITH_POLICIES if policies else _QUESTION, values, own=True)
 
     def hold(self, said: str | None) -> bool:
         """Whether that answer of the server is one by which all of it still holds."""
+        if self.policies is not None:
+            said, _, policies = (said or "").partition("\n")
+            if policies != self.policies:
+                return False
         if said == _SAME:
             return True
 
@@ -74,6 +93,7 @@ def assumptions_of(
     tables: Iterable[Table],
     functions: Iterable[str],
     catalog: Catalog,
+    policies: Iterable[Policy] = (),
 ) -> Assumptions | None:
     """What was taken for granted of these tables and functions. None: nothing.
 
@@ -86,12 +106,17 @@ def assumptions_of(
 
     schemas = _array(schema for schema, _ in named)
     names = _array(name for _, name in named)
+    about: About = (schemas, names, _array(called))
+    its = sorted(policies, key=lambda policy: int(policy.oid))
+    if its:
+        about += (_array(policy.oid for policy in its),)
     digests = [catalog.digests.get(table, _MISSING) for table in named]
     return Assumptions(
-        about=(schemas, names, _array(called)),
+        about=about,
         answer=" ".join([*digests, "0"]),
         held=catalog.held,
         since=catalog.since,
+        policies=",".join(f"{policy.oid} {policy.version}" for policy in its) if its else None,
     )
 
 

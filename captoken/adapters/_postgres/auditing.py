@@ -12,7 +12,7 @@ with extra("postgres"):
     import psycopg
     from psycopg.rows import tuple_row
 
-from captoken.adapters._postgres.templates import DANGEROUS
+from captoken.adapters._postgres.templates import DANGEROUS, INTACT
 
 # Whom the audit is about:
 # - login: the login itself;
@@ -151,6 +151,13 @@ _FINDINGS = (
     select format('%%s may %%s parameter %%s', who.name, lower(a.privilege_type), p.parname)
     from pg_parameter_acl p, aclexplode(p.paracl) a, who where a.grantee = who.oid
     """,
+    # --- policies of plans, which tokens that restrict rows rely on ---
+    r"""
+    select format('rows of %%s are not held: row security is off there, or somebody changed the '
+        'policy of %%s', c.oid::regclass, r.rolname)
+    from mine r join pg_policy p on p.polname = 'captoken_' || r.rolname
+    join pg_class c on c.oid = p.polrelid where not """  # noqa: S608 – of constants
+    + INTACT,
     # --- views that hide rows: without security_barrier, a condition can run on them first ---
     r"""
     select format(

@@ -70,7 +70,7 @@ class Block:
         self._functions = _functions(functions)
 
         told = told_of(grant, connection)
-        self._permissions = told.permissions
+        self._told = told
         opening = Opening(
             told,
             timeout,
@@ -120,7 +120,8 @@ class Block:
             self._caller,
             assessor,
             self._max_rows,
-            self._permissions,
+            self._told.permissions,
+            self._told.may_restrict_rows,
         )
         self._runner = Runner(
             self.connection,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from captoken._language.access import Access
 from captoken.adapters._postgres.lists import FIELDS
+from captoken.adapters._postgres.templates import INTACT
 from captoken.adapters._postgres.text import Functions, Table
 
 # What several parts of the query build on:
@@ -130,6 +131,61 @@ _PARTS = {
         and not exists (select from pg_catalog.pg_type own
             where own.typname = t.typname and own.typnamespace = 'pg_catalog'::regnamespace)
     """,
+    # The policies of plans that hold rows, each with the comment that it was made with. `xmin` is
+    # another one as soon as anything of it is changed.
+    "policies": f"""
+        select coalesce(json_agg(json_build_array(r.rolname, n.nspname, c.relname, p.oid::text,
+            p.xmin::text, case when {INTACT} then obj_description(p.oid, 'pg_policy') end)), '[]')
+        from roles r join pg_catalog.pg_policy p on p.polname = 'captoken_' || r.rolname
+        join pg_catalog.pg_class c on c.oid = p.polrelid
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    """,  # noqa: S608 – of constants
+    # What is no table, or has such a policy: which it is, and the types of its columns. Left out
+    # are those of which a collation takes two values for one.
+    "kinds": """
+        select coalesce(json_agg(json_build_array(u.nspname, u.relname, c.relkind, (
+            select json_object_agg(a.attname, a.atttypid::regtype::text)
+            from pg_catalog.pg_attribute a
+            left join pg_catalog.pg_collation o on o.oid = a.attcollation
+            where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+            and coalesce(o.collisdeterministic, true)))), '[]')
+        from (select distinct oid, nspname, relname from uses) u
+        join pg_catalog.pg_class c on c.oid = u.oid
+        where c.relkind in ('v', 'm', 'f') or exists (select from pg_catalog.pg_policy
+            where polrelid = c.oid and polname ~ '^captoken_')
+    """,
+    # What a statement reaches beside the tables that it names: what views and rules read and write,
+    # with the rights of their owners or through those of the caller; partitions and children, and
+    # what they belong to; what foreign keys delete or change, and by which columns.
+    "related": r"""
+        select coalesce(json_agg(json_build_array(
+            e.kind, m.nspname, b.relname, n.nspname, c.relname, e.columns)), '[]')
+        from (
+            select distinct case when v.relkind = 'v' and r.ev_type = '1' and exists (
+                select from pg_catalog.pg_options_to_table(v.reloptions)
+                where option_name = 'security_invoker'
+                and option_value in ('true', 'on', 'yes', '1', 't'))
+                then 'through' else 'exposed' end as kind,
+                r.ev_class as one, d.refobjid as other, null::name[] as columns
+            from pg_catalog.pg_rewrite r join pg_catalog.pg_class v on v.oid = r.ev_class
+            join pg_catalog.pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+            and d.refclassid = 'pg_class'::regclass and d.refobjid <> r.ev_class
+            union all select 'down', inhparent, inhrelid, null from pg_catalog.pg_inherits
+            union all select 'up', inhrelid, inhparent, null from pg_catalog.pg_inherits
+            union all select 'delete', confrelid, conrelid, null from pg_catalog.pg_constraint
+            where contype = 'f' and confdeltype in ('c', 'n', 'd')
+            union all select 'update', k.confrelid, k.conrelid, array(
+                select a.attname from pg_catalog.pg_attribute a
+                where a.attrelid = k.confrelid and a.attnum = any (k.confkey))
+            from pg_catalog.pg_constraint k
+            where k.contype = 'f' and k.confupdtype in ('c', 'n', 'd')
+        ) e
+        join pg_catalog.pg_class b on b.oid = e.one and b.relkind not in ('i', 'I')
+        join pg_catalog.pg_namespace m on m.oid = b.relnamespace
+        join pg_catalog.pg_class c on c.oid = e.other
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where m.nspname !~ '^pg_' and n.nspname !~ '^pg_' and m.nspname <> 'information_schema'
+    """,
     # What the roles may do.
     "uses": """
         select coalesce(json_agg(json_build_array(rolname, nspname, relname, columns,
@@ -160,6 +216,29 @@ class Need(NamedTuple):
     columns: frozenset[str] | None
 
 
+class Policy(NamedTuple):
+    """What the plan holds of the rows of a table, for one role."""
+
+    # By what the server says that it is still the same one.
+    oid: str
+    version: str
+
+    # The columns that can be conditions: none where it is not as the plan made it.
+    columns: frozenset[str]
+
+
+class Related(NamedTuple):
+    """What is reached beside a table that a statement names."""
+
+    # How: with the rights of somebody else (`exposed`), by a view through those of the caller
+    # (`through`), as a part of it (`down`), or as what it is a part of (`up`).
+    how: str
+    table: Table
+
+    # What it is a part of, or has as a part.
+    of: Table
+
+
 class Catalog:
     """What the roles of one login may do, as it was when it was read."""
 
@@ -170,7 +249,7 @@ class Catalog:
         self.database = row["database"]
         self.since = row["since"]
         # As of when it was found later that something in it still holds (`assumptions`).
-        self.held: dict[tuple[bytes, bytes, bytes], str] = {}
+        self.held: dict[tuple[bytes, ...], str] = {}
         self.allowed = functions
         self.foreign = frozenset(row["functions"])
         # T7. Names after a dot that are mostly fields.
@@ -188,6 +267,22 @@ class Catalog:
         self.constraints: dict[tuple[Table, str], frozenset[str]] = {}
         # The same as the server's function `seen` says it: see `assumptions`.
         self.digests: dict[Table, str] = {}
+        # The policies that hold rows, by role; and of views, and of tables that have one, what they
+        # are and the types of their columns.
+        self.policies: dict[tuple[str, Table], Policy] = {}
+        for role, schema, name, oid, version, comment in row["policies"]:
+            _, _, columns = (comment or " []").partition(" ")
+            made = Policy(oid, version, frozenset(json.loads(columns)))
+            self.policies[role, (schema, name)] = made
+        self.declared = {table for _, table in self.policies}
+        self.kinds: dict[Table, tuple[str, dict[str, str]]] = {}
+        for schema, name, kind, types in row["kinds"]:
+            self.kinds[schema, name] = kind, types
+        self._edges: dict[Table, list[tuple[str, Table, frozenset[str] | None]]] = {}
+        for how, schema, name, other_schema, other, names in row["related"]:
+            edge = how, (other_schema, other), None if names is None else frozenset(names)
+            self._edges.setdefault((schema, name), []).append(edge)
+
         self._roles: dict[str, Rights] = {}
         for role, schema, name, columns, rights, digest, keys in row["uses"]:
             table = (schema, name)
@@ -240,6 +335,33 @@ class Catalog:
                 return None
             found |= columns
         return found or None
+
+    def related(self, need: Need) -> list[Related]:
+        """What a need reaches beside its table: see `_PARTS`. Nothing for nearly all tables."""
+        if need.table not in self._edges:
+            return []
+        found: dict[Related, None] = {}
+        to_come = [Related("", need.table, need.table)]
+        while to_come:
+            before = to_come.pop()
+            for how, table, columns in self._edges.get(before.table, ()):
+                if how in ("delete", "update"):
+                    named = need.columns if before.table == need.table else None
+                    spared = columns is not None and named is not None and not columns & named
+                    first = before.how != "exposed"
+                    if need.operation == "select" or (first and (how != need.operation or spared)):
+                        continue
+                    how = "exposed"
+                if before.how == "exposed":
+                    how = "exposed"
+                elif before.how in ("up", "down") and how not in (before.how, "exposed"):
+                    continue
+                of = before.of if before.how in ("up", "down") else before.table
+                related = Related(how, table, of)
+                if related not in found:
+                    found[related] = None
+                    to_come.append(related)
+        return list(found)
 
     def lacking(self, accesses: Sequence[Access]) -> tuple[str, str, Access]:
         """What the roles lack, though the token permits it: a code, a sentence and the access.

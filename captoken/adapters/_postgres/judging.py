@@ -17,7 +17,8 @@ can: a table that is missing and one that is not permitted are the same answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
 from captoken._format.extras import extra
@@ -31,16 +32,20 @@ from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._postgres.assessment import (
+    Asked,
     Assessment,
     Assessor,
     Permissions,
+    Shows,
     Use,
     View,
     type_refused,
 )
+from captoken.adapters._postgres.catalog import Need, Related
 from captoken.adapters._postgres.faults import mistaken
+from captoken.adapters._postgres.held import Held, Rows, told_of
 from captoken.adapters._postgres.logins import forget
-from captoken.adapters._postgres.names import WITH_COLUMNS, access_to
+from captoken.adapters._postgres.names import WITH_COLUMNS, access_to, name_of
 from captoken.adapters._postgres.text import Table
 from captoken.adapters._postgres.wire import Connection, ErrorReport
 from captoken.adapters._usage_meter import UsageMeter
@@ -66,6 +71,12 @@ _NAMES_OBJECTS = (
 # How many tables are remembered of a grant, each by what is done with it.
 _MOST_USES = 1_000
 
+# Rule 14. Why rows cannot be held, by how they are reached (`Related`).
+_EXPOSED = "{} reaches rows of {}, which are restricted, with rights of an owner: no policy holds"
+_APART = "{} and {} have rows in common, and the token says of these two tables different things"
+_REACHED = {"exposed": _EXPOSED, "up": _APART, "down": _APART}
+_SAID_ANEW = "what the token says of rows has changed in this block: begin another"
+
 # Whether a function writes (`execute`), nobody knows before it did.
 _WRITES = frozenset(("insert", "update", "delete"))
 
@@ -85,6 +96,9 @@ class Permitted(NamedTuple):
     # What it takes of the token's budgets (rule 13).
     meter: UsageMeter
 
+    # Rule 14. What a transaction that begins with it is told of rows, as JSON.
+    rows: bytes | None
+
 
 class Judge:
     """One grant, for one caller, on one connection.
@@ -101,6 +115,7 @@ class Judge:
         assessor: Assessor,
         max_rows: int,
         permissions: Permissions,
+        may_restrict_rows: bool,
     ) -> None:
         self._connection = connection
         self._grant = grant
@@ -111,7 +126,11 @@ class Judge:
         # With which columns it permits what, as far as it was asked (`_view`). What a caller may is
         # the caller's.
         self._permissions = permissions if caller is None else {}
-        self._shown = self._asked_before()
+        self._asked = self._asked_before()
+
+        # Rule 14. Whether a link may restrict rows, and what is said of them (`_known`).
+        self._restricts = may_restrict_rows
+        self._rows: Rows | None = None
 
     # --- before a statement is sent ---
 
@@ -136,7 +155,8 @@ class Judge:
             meter = self._take(found.accesses)
         except Denied:
             # What was found before may hold no more: the grant can be narrower since.
-            self._shown.clear()
+            self._permissions.clear()
+            self._asked = self._asked_before()
             raise
         decision = meter.decision or self._check_alive()
         return self._permitted(found, decision, meter)
@@ -155,7 +175,7 @@ class Judge:
         recorded.
         """
         self._assessor = assessor
-        self._shown = self._asked_before()
+        self._asked = self._asked_before()
         found = self._assess(sql)
         decision = self._grant.recheck(found.accesses, caller=self._caller)
         if not decision:
@@ -165,67 +185,168 @@ class Judge:
 
     def _assess(self, sql: str) -> Assessment:
         """What it needs. Raises Denied for what stands against it, whatever is asked next."""
-        view = self._view(self._assessor.reading(sql).uses)
+        uses = self._assessor.reading(sql).uses
+        view = self._view(uses)
         found = self._assessor.assess(sql, view)
+        if found.refusal is None:
+            found = self._with_reached(sql, view, found)
         if found.refusal is not None or found.role is None or found.types:
             self._look_closer(found)
         return found
 
-    def _asked_before(self) -> dict[Use, tuple[str, ...] | None]:
+    def _asked_before(self) -> Asked:
         """What was found of the grant by this catalog. What was found by another one is no use."""
         if self._assessor not in self._permissions:
             self._permissions.clear()
-            self._permissions[self._assessor] = {}
+            self._permissions[self._assessor] = Asked()
         return self._permissions[self._assessor]
 
     def _view(self, uses: Iterable[Use]) -> View:
-        """Which columns the grant permits, of each table of a statement that it restricts.
+        """What the grant permits, of each table of a statement that it restricts.
 
         Each column is asked about by itself, so that it is the links that decide. What was found
         is kept for the grant. Whether it holds still, the question about the statement says.
         """
         # The names are an agent's: how many are kept is bounded.
-        if len(self._shown) > _MOST_USES:
-            self._shown.clear()
-        found: dict[Table, tuple[str, ...]] = {}
+        shown = self._asked.shown
+        if len(shown) > _MOST_USES:
+            shown.clear()
+        found: dict[Table, Shows] = {}
         for use in uses:
-            if use not in self._shown:
-                self._shown[use] = self._columns_for(*use)
-            columns = self._shown[use]
-            if columns is not None:
-                found.setdefault(use[0], columns)
+            if use not in shown:
+                shown[use] = self._shows(*use)
+            columns, rows = shown[use]
+            if columns is not None or rows is not None:
+                before, _ = found.get(use[0], (None, None))
+                found[use[0]] = (columns if before is None else before, rows)
         return tuple(found.items())
 
-    def _columns_for(self, table: Table, operation: str) -> tuple[str, ...] | None:
-        """The columns with which the grant permits that, in their order. None: with any.
+    def _shows(self, table: Table, operation: str) -> Shows:
+        """The columns and rows with which the grant permits that.
 
         Raises Denied, recorded, where it does not permit it with any, and for what has no columns.
         """
-        whole = access_to(table, operation, None)
-        decision = self._grant.recheck([whole] if whole else [], caller=self._caller)
-        if decision:
-            return None
-        # Is it for the columns? Whoever says no to that, an operator too, permits it with none.
-        if whole is not None and operation in WITH_COLUMNS:
-            decision = self._rechecked(access_to(table, operation, ()) or whole)
+        rows = self._known().held.get(table)
+        decision, every = self._permits_some(table, operation, rows)
+        # Is it for the rows, of a table that has no policy?
+        if not decision and rows is None and self._may_restrict():
+            rows = self._says_of_rows(table)
+            decision, every = self._permits_some(table, operation, rows)
         if not decision:
             self._deny(decision)
+        if every:
+            return None, rows
         return tuple(
             column
             for column in self._assessor.catalog.every.get(table, ())
-            if self._permits(table, operation, column)
-        )
+            if self._permits(table, operation, column, rows)
+        ), rows
 
-    def _permits(self, table: Table, operation: str, column: str) -> bool:
-        access = access_to(table, operation, (column,))
+    def _permits_some(
+        self,
+        table: Table,
+        operation: str,
+        rows: Held | None,
+    ) -> tuple[Decision, bool]:
+        """Whether the grant permits that with all columns or with none, and whether with all."""
+        held = None if rows is None else rows.conditions
+        whole = access_to(table, operation, None, held)
+        decision = self._grant.recheck([whole] if whole else [], caller=self._caller)
+        every = bool(decision)
+        # Is it for the columns? Whoever says no to that, an operator too, permits it with none.
+        if not every and whole is not None and operation in WITH_COLUMNS:
+            decision = self._rechecked(access_to(table, operation, (), held) or whole)
+        return decision, every
+
+    def _permits(self, table: Table, operation: str, column: str, rows: Held | None) -> bool:
+        held = None if rows is None else rows.conditions
+        access = access_to(table, operation, (column,), held)
         return access is not None and bool(self._rechecked(access))
+
+    # --- rule 14: rows ---
+
+    def _may_restrict(self) -> bool:
+        """Whether anything restricts rows: a link does, or an operator can."""
+        if not self._restricts and self._asked.overlaid is None:
+            self._asked.overlaid = self._grant.recheck().overlaid
+        return self._restricts or self._asked.overlaid is True
+
+    def _known(self) -> Rows:
+        """What the token says of those tables that have a policy. It is the same for all of a
+        block: its transaction is told once.
+        """
+        if self._rows is None:
+            found = self._asked.rows
+            if found is None:
+                found = self._asked.rows = self._ask_of_rows()
+            self._rows = found
+        return self._rows
+
+    def _ask_of_rows(self) -> Rows:
+        declared = self._assessor.catalog.declared
+        if not declared:
+            return Rows({}, None)
+        # `true` is every row, of all tables or of one. Of what is not named, there is none.
+        if not self._may_restrict():
+            return Rows({}, b"true")
+        said = {table: self._says_of_rows(table) for table in declared}
+        held = {table: rows for table, rows in said.items() if rows is not None}
+        return Rows(held, told_of(said))
+
+    def _says_of_rows(self, table: Table) -> Held | None:
+        """What the token says of the rows of a table, whatever it permits of it. None: nothing."""
+        name = name_of(table)
+        with suppress(Denied):  # the token does not stand: whatever is asked next says so
+            return Held.of(self._grant.rows(name)) if name else None
+        return None
+
+    def _with_reached(self, sql: str, view: View, found: Assessment) -> Assessment:
+        """The same, with the rows of tables that views read.
+
+        Raises Denied, recorded, for what reaches restricted rows where no policy holds them.
+        """
+        catalog = self._assessor.catalog
+        held = {table: rows for table, (_, rows) in view if rows is not None}
+        added: dict[Table, Held] = {}
+        for need in found.needs:
+            related = catalog.related(need)
+            if related and self._may_restrict():
+                added.update(self._reached(need, related, held))
+        for table, rows in {**added, **held}.items():
+            if table in catalog.declared and self._known().held.get(table) != rows:
+                self._refuse("row", _SAID_ANEW)
+        if not added.keys() - held.keys():
+            return found
+        shows: dict[Table, Shows] = {table: (None, rows) for table, rows in added.items()}
+        return self._assessor.assess(sql, tuple({**shows, **dict(view)}.items()))
+
+    def _reached(
+        self,
+        need: Need,
+        related: Sequence[Related],
+        held: Mapping[Table, Held],
+    ) -> dict[Table, Held]:
+        """What is held of the tables that a view reads for whoever asks. Raises Denied."""
+        found: dict[Table, Held] = {}
+        for how, table, of in related:
+            rows = self._says_of_rows(table)
+            if rows is None:
+                continue
+            if how == "through":
+                found[table] = rows
+                continue
+            known = held.get(of) or found.get(of)
+            said = set(known.spelled) if known is not None and how != "exposed" else set()
+            if not said.issuperset(rows.spelled):
+                self._refuse("row", _REACHED[how].format(name_of(need.table), name_of(table)))
+        return found
 
     def _permitted(self, found: Assessment, decision: Decision, meter: UsageMeter) -> Permitted:
         # A statement that needs no table gets the narrowest role there is.
         role = found.role or next(iter(self._assessor.catalog.narrowest), None)
         if role is None:
             raise GuardError("the login has no narrow role: `captoken postgres plan` makes one")
-        return Permitted(role, found, decision, meter)
+        return Permitted(role, found, decision, meter, self._known().told)
 
     def _take(self, accesses: Sequence[Access]) -> UsageMeter:
         """Rule 6. All at once: a statement counts as one use of the token.
@@ -258,7 +379,7 @@ class Judge:
 
         # T6. Of an enum it is a column that is granted.
         for name, uses in found.types:
-            if not any(self._rechecked(use) for use in uses):
+            if not any(map(self._may_name, uses)):
                 self._refuse("operation", type_refused(name))
 
         # What the login may not do. Its roles may have been planned anew meanwhile.
@@ -296,6 +417,9 @@ class Judge:
             by_table = error.code == _INSUFFICIENT_PRIVILEGE and not by_policy
             code = "table" if by_table else "operation"
             access = _refused_access(error, needs, or_any=not by_table)
+            # Rule 14. It is the policy of a plan.
+            if by_policy and 'policy "captoken_' in error.message:
+                code = "row"
             self._refuse(code, f"PostgreSQL refused it: {error.message}", access)
 
         if error.code == _QUERY_CANCELED:
@@ -328,6 +452,18 @@ class Judge:
         )
 
     # --- what is asked of the grant, and recorded with it ---
+
+    def _may_name(self, use: Access) -> bool:
+        """Whether a column may be used, of whichever rows."""
+        decision = self._rechecked(use)
+        if not decision and use.table is not None and self._may_restrict():
+            with suppress(Denied):
+                rows = self._grant.rows(use.table)
+                stated = Access(
+                    table=use.table, operation=use.operation, columns=use.columns, rows=rows
+                )
+                decision = self._rechecked(stated)
+        return bool(decision)
 
     def _rechecked(self, access: Access) -> Decision:
         """What the grant says of one access. No store is asked, and nothing recorded."""

@@ -9,7 +9,8 @@ a table in SQL            its name in a token
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from captoken._format.names import segmented
 from captoken._language.access import Access
@@ -87,11 +88,13 @@ def access_to(
     table: Table,
     operation: str,
     columns: Iterable[str] | None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
 ) -> Access | None:
     """The access that a grant is asked about, or None if no token can name it.
 
     `columns` None is all of them. Where a column has a name that no token can hold, all of them
-    are asked about too: whoever may use all columns of the table may use that one.
+    are asked about too: whoever may use all columns of the table may use that one. `rows` are the
+    conditions that are held of the table's rows.
     """
     name = name_of(table)
     if name is None:
@@ -104,6 +107,7 @@ def access_to(
                 table=name,
                 operation=operation,
                 columns=stated,
+                rows=rows,
             )
         except ValueError:
             pass  # a column that no token can hold: all of them, below
@@ -113,6 +117,7 @@ def access_to(
             table=name,
             operation=operation,
             columns=None,
+            rows=rows,
         )
     except ValueError:
         return None

@@ -91,19 +91,19 @@ class Opening:
         self._marked = False
         self._keeps = False
 
-    def first(self, role: str, decision: Decision) -> list[Command]:
+    def first(self, role: str, decision: Decision, rows: bytes | None) -> list[Command]:
         """What goes ahead of the first statement, which was permitted just now: the beginning."""
         self.begun = True
         self.writing = self.may_write
         return [
             _BEGIN_WRITING if self.writing else _BEGIN_READING,
-            self._open(role, decision, only_reads=False),
+            self._open(role, decision, rows, only_reads=False),
         ]
 
-    def only(self, role: str, decision: Decision) -> list[Command]:
+    def only(self, role: str, decision: Decision, rows: bytes | None) -> list[Command]:
         """What goes ahead of the only statement, if it only reads. Nothing goes on after it."""
         self.writing = False
-        return [self._open(role, decision, only_reads=True)]
+        return [self._open(role, decision, rows, only_reads=True)]
 
     def next(self, role: str, decision: Decision) -> list[Command]:
         """What goes ahead of any other one."""
@@ -148,12 +148,15 @@ class Opening:
         self,
         role: str,
         decision: Decision,
+        rows: bytes | None,
         *,
         only_reads: bool,
     ) -> Command:
+        # Rule 14. What the policies go by stands among the facts.
+        told = b"" if rows is None else b', "rows": ' + rows
         self._limit = self._milliseconds(decision)
         values = (
-            self._facts,
+            self._facts[:-1] + told + b"}",
             str(self._limit).encode(),
             role.encode(),
             b"t" if only_reads else b"f",
@@ -199,8 +202,9 @@ class Told(NamedTuple):
     # Who acts, and for whom, as row security and the server's log get it (rule 8).
     facts: bytes
 
-    # Could it write (rule 2)?
+    # Could it write (rule 2), and may it restrict rows (rule 14)?
     may_write: bool
+    may_restrict_rows: bool
 
     # With which columns it permits what, as far as it was asked (`judging`).
     permissions: Permissions
@@ -210,7 +214,9 @@ def told_of(grant: Grant, connection: Any) -> Told:
     """What the database is told of it."""
     kept: Told | None = vars(connection).get(_KEPT_AS)
     if kept is None or kept.grant is not grant:
-        kept = Told(grant, _facts(grant), _may_write(grant), {})
+        kept = Told(
+            grant, _facts(grant), _may_write(grant), _may_restrict_rows(grant), {}
+        )
         vars(connection)[_KEPT_AS] = kept
     return kept
 
@@ -223,7 +229,9 @@ def _facts(grant: Grant) -> bytes:
         "token": grant.token_id,
         "chain": [{"name": actor.name, "basis": actor.basis} for actor in grant.chain],
     }
-    return json.dumps(facts).encode()
+    # What the issuer says beside it is for policies of the owner's.
+    ext = grant.issued.ext
+    return json.dumps({**facts, "ext": ext} if ext else facts).encode()
 
 
 def _may_write(grant: Grant) -> bool:
@@ -231,6 +239,11 @@ def _may_write(grant: Grant) -> bool:
     in. To say yes costs no more than a transaction that could write and does not.
     """
     return not any(_reads_alone(words_of(cid)) for cid, vid in grant.caveats if not vid)
+
+
+def _may_restrict_rows(grant: Grant) -> bool:
+    """Does a link say anything of rows, or may a discharge? An overlay is another matter."""
+    return any(vid or "rows" in words_of(cid) for cid, vid in grant.caveats)
 
 
 def _reads_alone(link: Mapping[str, Any]) -> bool:

@@ -110,8 +110,11 @@ class Narrowing(NamedTuple):
     shown: Shown
     writable: Writable
 
-    # The tables of which less is shown than they may have.
+    # The tables of which columns may be hidden.
     narrowed: frozenset[Table]
+
+    # What the rows satisfy that are read of a table, and whether nothing else may run before it.
+    conditions: dict[Table, tuple[str, bool]]
 
     # R3. The names after a dot that are no columns for certain.
     void: frozenset[Reference]
@@ -127,7 +130,7 @@ def rewritten(text: Text, narrowing: Narrowing, columns: Columns) -> Sent:
 
     Raises RefusedError for what cannot be changed so.
     """
-    if not narrowing.narrowed and not narrowing.void and not narrowing.dotted:
+    if not any((narrowing.narrowed, narrowing.conditions, narrowing.void, narrowing.dotted)):
         return Sent(text.sql)
 
     change = _Change(text, narrowing, columns)
@@ -152,6 +155,9 @@ class _Change:
         self._tokens = _joined(tokens(text.sql), self._bytes)
         self._begins = [token.begin for token in self._tokens]
         self._edits: list[Edit] = []
+
+        # The tables of which less is read than they have.
+        self._subqueries = narrowing.narrowed.union(narrowing.conditions)
 
         # The stars that stand after RETURNING, and the rows of which one field is read: `(p).name`.
         self._expanded: set[int] = set()
@@ -184,7 +190,7 @@ class _Change:
         for place in self._fields.values():
             self._void(place)
         for node, _, table in self._text.items:
-            if table in self._narrowing.narrowed:
+            if table in self._subqueries:
                 self._read(node, table)
 
     def sent(self) -> Sent:
@@ -251,17 +257,18 @@ class _Change:
 
     def _refuse_what_only_tables_have(self) -> None:
         """What a subquery has not: samples, system columns, and names with a schema before them."""
-        if not self._narrowing.narrowed:
+        if not self._subqueries:
             return
+        what = "columns" if self._narrowing.narrowed else "rows"
         if self._text.sampled:
-            sentence = "there is no TABLESAMPLE where columns are restricted"
+            sentence = f"there is no TABLESAMPLE where {what} are restricted"
             raise RefusedError("operation", sentence)
         for node, reference in self._text.named:
             if reference.column in SYSTEM_COLUMNS:
-                sentence = f"{reference.column} is a system column, and columns are restricted here"
+                sentence = f"{reference.column} is a system column, and {what} are restricted here"
                 raise RefusedError("operation", sentence)
             if len(node.fields) > 2:
-                sentence = "where columns are restricted, write table.column, without the schema"
+                sentence = f"where {what} are restricted, write table.column, without the schema"
                 raise RefusedError("operation", sentence)
 
     def _read(self, node: Any, table: Table) -> None:
@@ -284,16 +291,27 @@ class _Change:
         names = self._narrowing.shown[table]
         only = "" if node.inh else "only "
         listed = ", ".join(map(quoted, names))
-        subquery = f"(select {listed} from {only}{quoted_table(table)})"  # noqa: S608 – quoted
+        condition, waits = self._narrowing.conditions.get(table, ("", False))
+        where = f" where {condition}" if condition else ""
+        if waits:
+            where += " offset 0"  # what stands outside does not run within
+        query = f"select {listed} from {only}{quoted_table(table)}{where}"  # noqa: S608 – quoted
+        subquery = f"({query})"
         alias = node.alias
         if alias is None:
             subquery += f" as {quoted(node.relname)}"
             alias = _made("Alias", aliasname=node.relname)
         self._replace(first, last, subquery)
 
-        schema, name = table
-        its = _made("RangeVar", schemaname=schema, relname=name, inh=node.inh, relpersistence="p")
-        _become(node, _made("RangeSubselect", subquery=_select(names, its), alias=alias))
+        if where:
+            its = parsed(query).tree
+        else:
+            schema, name = table
+            of = _made(
+                "RangeVar", schemaname=schema, relname=name, inh=node.inh, relpersistence="p"
+            )
+            its = _select(names, of)
+        _become(node, _made("RangeSubselect", subquery=its, alias=alias))
 
     # --- R2: what is written ---
 
@@ -519,7 +537,7 @@ class _Change:
         added: list[tuple[str, str]] = []
         for name, table in scope.tables:
             key = self._narrowing.keys.get(table)
-            if table not in self._narrowing.narrowed or not key or name in scope.renamed:
+            if table not in self._subqueries or not key or name in scope.renamed:
                 continue
             if all((name, column) in grouped or (column,) in grouped for column in key):
                 added += [

@@ -20,6 +20,7 @@ covers what the statement needs.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ with extra("postgres"):
     import psycopg
 
 from captoken._format.names import frozen_copy
+from captoken._format.names import pattern as pattern_of
 from captoken._language.capability import rights_of
 from captoken._language.patterns import decided
 from captoken._language.rights import NO_RIGHTS, Rights, RightsMap
@@ -43,10 +45,21 @@ from captoken.adapters._postgres.names import (
     quoted,
     quoted_table,
 )
-from captoken.adapters._postgres.templates import DANGEROUS, ROLES, SERIALS, SETUP, UNPINNED
+from captoken.adapters._postgres.templates import (
+    DANGEROUS,
+    QUALS,
+    ROLES,
+    ROWS,
+    SERIALS,
+    SETUP,
+    UNPINNED,
+)
 from captoken.adapters._postgres.text import Table
 
 _is_role = re.compile(r"[a-z_][a-z0-9_]{0,62}").fullmatch
+
+# Bytes that PostgreSQL keeps of a name.
+_LONGEST_NAME = 63
 
 # Without quotes these stand for something else, as each reserved word does: `current_user` for
 # whoever runs the plan. Quoted, as they are here, they would be roles that nobody can name without
@@ -75,6 +88,10 @@ class Role(NamedTuple):
 
     # The columns that these are limited to, by the same. A table without an entry has all.
     columns: Mapping[str, Iterable[str]] = {}
+
+    # The columns that can be conditions on rows: "orders.tenant", "market.*.tenant". What the most
+    # specific pattern says decides, and "countries." says none.
+    rows: Iterable[str] = ()
 
 
 def apply_plan(
@@ -136,6 +153,8 @@ def plan_sql(
     # In an order that is the same each time, so that a plan can be compared with the one before.
     schemas: set[str] = set()
     grants: list[str] = []
+    conditions = _conditions_of(role)
+    held: dict[str, dict[str, Any]] = {}
     for table in sorted(set(known)):
         name = name_of(table)
         if name is None:
@@ -149,6 +168,9 @@ def plan_sql(
             schema, _ = table
             schemas.add(schema)
             grants += granted
+            columns = decided(conditions, name, ())
+            if columns:
+                held[name] = {"table": quoted_table(table), "columns": sorted(columns)}
 
     setup = SETUP + ROLES.format(
         login=quoted(login),
@@ -168,6 +190,7 @@ def plan_sql(
         f"-- What {role.name} may do.",
         *usage,
         *grants,
+        *_policies(held, role.name),
         UNPINNED.rstrip(),
         "",
     ]
@@ -206,12 +229,39 @@ def _read(role: Role) -> Role:
         role.name,
         {pattern: list(given) for pattern, given in frozen_copy(role.allow, "allow").items()},
         {pattern: list(given) for pattern, given in frozen_copy(role.columns, "columns").items()},
+        [role.rows] if isinstance(role.rows, str) else list(role.rows),
     )
+
+
+def _conditions_of(role: Role) -> dict[str, set[str]]:
+    """The columns that can be conditions on rows, by pattern. Raises ValueError for what is none.
+
+    `orders.tenant` is the column `tenant` of `orders`, and `orders.` no column of it.
+    """
+    found: dict[str, set[str]] = {}
+    for stated in role.rows:
+        pattern, _, column = stated.rpartition(".")
+        if not pattern:
+            raise ValueError(f"rows are named by table and column, orders.tenant: not {stated!r}")
+        found.setdefault(pattern_of(pattern, "table"), set()).update({column} - {""})
+    return found
+
+
+def _policies(held: Mapping[str, Mapping[str, Any]], role: str) -> list[str]:
+    """What makes the policies of a role, by the names of tables in tokens."""
+    if not held:
+        return []
+    if len(f"captoken_{role}") > _LONGEST_NAME:
+        raise ValueError(f"role {role} is to hold rows: give it a shorter name")
+    quals = ", ".join(f"({literal(of)}, {literal(asked)})" for of, asked in QUALS.items())
+    stated = f"{literal(json.dumps(held))}::jsonb"
+    body = ROWS.format(rows=stated, role=role, quals=quals)
+    return ["", "-- Rows: which columns can be conditions.", f"do {literal(body)};"]
 
 
 def _tables_named_by(role: Role) -> list[Table]:
     """The tables that a role names, where nobody says which ones there are. Refuses patterns."""
-    for pattern in (*role.allow, *role.columns):
+    for pattern in (*role.allow, *role.columns, *_conditions_of(role)):
         if "*" in pattern:
             message = f"pattern {pattern!r} needs a database that says which tables there are"
             raise ValueError(message)
@@ -221,7 +271,7 @@ def _tables_named_by(role: Role) -> list[Table]:
 def _check_tables_exist(role: Role, known: Iterable[Table]) -> None:
     """A name that is no pattern is one of a table: a slip would otherwise grant nothing, unseen."""
     names = {name_of(table) for table in known}
-    for stated in (*role.allow, *role.columns):
+    for stated in (*role.allow, *role.columns, *_conditions_of(role)):
         is_pattern = "*" in stated
         if not is_pattern and stated not in names:
             raise ValueError(f"there is no table {stated!r}")

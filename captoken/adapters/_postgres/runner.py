@@ -150,7 +150,7 @@ class Runner:
         if late is not None:
             self._judge.deny_late(late)
 
-        _, found, _, meter = permitted
+        found, meter = permitted.assessed, permitted.meter
         # Before the error: where there were too many rows, that is of our own canceling.
         if answer.failure is not None:
             if isinstance(answer.failure, StatementError):

@@ -112,7 +112,7 @@ declare
     its jsonb := said;
 begin
     open noted for select 1;  -- fails where it is open, which it is until the transaction ends
-    raise log 'captoken %', its;
+    raise log 'captoken %', its - 'rows';
     perform set_config('captoken.facts', captoken_guard.sign(said) || said, true),
         set_config('standard_conforming_strings', 'on', true),
         set_config('row_security', 'on', true),
@@ -158,6 +158,18 @@ create or replace function captoken_guard.chain() returns text[]
     select array(
         select value ->> 'name' from jsonb_array_elements(captoken_guard.facts() -> 'chain')
     ) $$;
+create or replace function captoken_guard.held(its_table text, its_column text) returns jsonb
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    every jsonb := captoken_guard.facts() -> 'rows';
+    its jsonb := every -> its_table;
+begin
+    -- what is said of several tables stands once, by its number
+    if jsonb_typeof(its) = 'number' then its := every -> '' -> its::integer; end if;
+    -- true: any value will do; nothing: none will
+    if every = 'true' or its = 'true' then return 'true'; end if;
+    return case when jsonb_typeof(its) = 'object' then coalesce(its -> its_column, 'true') end;
+end $$;
 revoke all on all functions in schema captoken_guard from public;
 """
 
@@ -249,7 +261,8 @@ revoke all on function
 revoke all on function captoken_guard.sign(text) from {login};
 grant execute on function
     captoken_guard.facts(), captoken_guard.subject(), captoken_guard.agent(),
-    captoken_guard.task(), captoken_guard.chain(), captoken_guard.token() to {role};
+    captoken_guard.task(), captoken_guard.chain(), captoken_guard.token(),
+    captoken_guard.held(text, text) to {role};
 grant execute on function captoken_guard.seen(name[], name[], name[], text) to {role};
 """
 
@@ -270,9 +283,14 @@ revoke create on schema public from public;
 revoke usage on language plpgsql from public;
 """
 
-# All grants on tables that either of them had. Those of this plan come after it.
+# All grants on tables that either of them had, and the conditions on rows. Those of this plan come
+# after it.
 _CLEAN_SLATE = """\
 do $$ declare its text; begin
+    for its in select format('%I on %s', polname, polrelid::regclass) from pg_policy
+        where polname = 'captoken_' || {named_role} loop
+        execute 'drop policy ' || its;
+    end loop;
     for its in select nspname from pg_namespace
         where nspname !~ '^pg_' and nspname not in ('information_schema', 'captoken_guard') loop
         execute format('revoke all on all tables in schema %I from {login}, {role}', its);
@@ -294,3 +312,95 @@ SERIALS = (
     "            execute format('grant usage on sequence %s to {role}', its);\n"
     "    end loop; end"
 )
+
+# The body of a DO, for tables and their columns that can be conditions on rows. Each table has one
+# restrictive policy for the role. It reads the facts once in a statement, and permits no row where
+# there are none. Its comment says what it was made as: so the guard sees when it is another one
+# (`INTACT`).
+#
+# A value is compared by the type of its column. A type or a collation that takes two values for one
+# is refused. Of numeric, neither infinity nor NaN is in a range.
+ROWS = """\
+declare
+    wrong text; its regclass; quals text; columns text;
+    found jsonb := (
+        select jsonb_agg(jsonb_build_object('name', t.key, 'its', k.oid::bigint, 'col', c.value,
+            'problem', case when k.relkind not in ('r', 'p') then 'no table'
+                when a.attname is null then format('no column %s', c.value)
+                when h.quals is null or not coalesce(o.collisdeterministic, true)
+                then format('%s is not compared exactly', c.value) end,
+            'quals', format('(' || h.quals || ')', c.value, t.key, c.value)))
+        from jsonb_each({rows}) t cross join jsonb_array_elements_text(t.value -> 'columns') c
+        join pg_class k on k.oid = (t.value ->> 'table')::regclass
+        left join pg_attribute a on a.attrelid = k.oid and a.attname = c.value
+            and a.attnum > 0 and not a.attisdropped
+        left join pg_collation o on o.oid = a.attcollation
+        left join (values {quals}) h (type, quals) on h.type = a.atttypid::regtype::text);
+begin
+    select string_agg(format('%s: %s', problem, names), '; ') || '. To free them, write '
+        || string_agg(freed, ' ') || ' too, and in tokens rows={{"…": {{}}}} for each'
+    into wrong from (
+        select problem, string_agg(name, ', ' order by name) as names,
+            string_agg(format('--rows %s.', name), ' ' order by name) as freed
+        from jsonb_to_recordset(found) r (name text, problem text)
+        where problem is not null group by problem order by problem) p;
+    if wrong is not null then raise exception '%', wrong; end if;
+
+    for its, quals, columns in
+        select r.its, string_agg(r.quals, ' and '), json_agg(r.col)
+        from jsonb_to_recordset(found) r (its oid, quals text, col text) group by r.its
+    loop
+        if not (select relrowsecurity from pg_class where oid = its) then
+            execute format('alter table %s enable row level security', its);
+            execute format('drop policy if exists "captoken others" on %s', its);
+            execute format('create policy "captoken others" on %s using (true)', its);
+        end if;
+        execute format(
+            'create policy captoken_{role} on %s as restrictive to {role} using (%s)', its, quals);
+        execute format('comment on policy captoken_{role} on %s is %L', its, (
+            select concat_ws(' ', md5(pg_get_expr(polqual, polrelid)), columns)
+            from pg_policy where polrelid = its and polname = 'captoken_{role}'));
+    end loop;
+end"""
+
+# Whether a policy `p` of a table `c` is as a plan made it for a role `r`, and holds.
+INTACT = """(c.relrowsecurity and not p.polpermissive and p.polcmd = '*'
+    and p.polwithcheck is null and p.polroles = array[r.oid] and md5(pg_get_expr(p.polqual,
+        p.polrelid)) is not distinct from split_part(obj_description(p.oid, 'pg_policy'), ' ', 1))
+"""
+
+# What a policy asks of a column, by its type: `%1$I` is the column, `%2$L` and `%3$L` are its table
+# and itself as tokens name them. What is asked first is what most tokens have: one value, and after
+# it, whether the column is free. What need not be known of a row is never asked of the facts.
+_HELD = "captoken_guard.held(%2$L, %3$L)"
+_FREE = f"(select {_HELD} = 'true')"
+_FIRST = f"%1$I = (select ({_HELD} -> '{{}}' ->> 0)::{{}}) or {_FREE}"
+_AMONG = f"%1$I = any (array(select jsonb_array_elements_text({_HELD} -> '{{}}')::{{}}))"
+_WITHIN = (
+    f"%1$I{{}} <@ (select {{}} from (select {_HELD} as h) s where h ?| array['min', 'max'])"  # noqa: S608
+)
+_BEGINS = f"%1$I ^@ any (array(select jsonb_array_elements_text({_HELD} -> 'prefixes')))"
+_SPAN = "int8range((h ->> 'min')::bigint, (h ->> 'max')::bigint, '[]')"
+_NUMBERS = (
+    "numrange(coalesce((h ->> 'min')::numeric, '-Infinity'),"
+    " coalesce((h ->> 'max')::numeric, 'Infinity'),"
+    " concat(case when h ? 'min' then '[' else '(' end,"
+    " case when h ? 'max' then ']' else ')' end))"
+)
+
+
+def _listed(of: str, its: str, *others: str) -> str:
+    return " or ".join((_FIRST.format(of, its), _AMONG.format(of, its), *others))
+
+
+_TEXT = _listed("strings", "text", _BEGINS)
+_INTEGER = _listed("integers", "bigint", _WITHIN.format("::bigint", _SPAN))
+QUALS = {
+    "text": _TEXT,
+    "character varying": _TEXT,
+    "smallint": _INTEGER,
+    "integer": _INTEGER,
+    "bigint": _INTEGER,
+    "numeric": f"{_FREE} or {_WITHIN.format('', _NUMBERS)}",
+    "boolean": _listed("booleans", "boolean"),
+}

@@ -176,8 +176,8 @@ class Transaction:
 
         reads = not self._opening.may_write or _only_reads(permitted.assessed.accesses)
         if alone and reads:
-            return self._opening.only(role, decision)
-        return self._opening.first(role, decision)
+            return self._opening.only(role, decision, permitted.rows)
+        return self._opening.first(role, decision, permitted.rows)
 
     def _still_assumed(self, permitted: Permitted) -> Assumptions | None:
         """What it takes for granted, if that was not found to hold in this transaction."""

@@ -1,0 +1,108 @@
+"""What a token says of rows, as this guard holds it: rule 14 of `postgres`.
+
+For a token with `rows={"orders": {"tenant": {"in": ["acme"]}}}`, in two places:
+
+- the text that is sent reads `(select … from "public"."orders" where …) as orders`: an index serves
+  that (`rewriting`);
+- the policy of the plan reads what the transaction was told of each table, at its beginning
+  (`told_of`). It holds what is written, too, and a statement's own conditions wait behind it, if
+  they could fail on other rows.
+
+Each link says what it says, and all of it holds. Of two lists, the policy is told those values of
+one that each link accepts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from captoken import rows
+from captoken._format.encoding import decode_json, encode_json
+from captoken._format.errors import GuardError
+from captoken._language.constraints import Constraint, In, Prefixes, Range
+from captoken.adapters._postgres.names import name_of
+from captoken.adapters._postgres.text import Table
+
+# By the types of JSON, what a policy is told of a list (`templates`).
+_LISTED = {str: "strings", int: "integers", bool: "booleans"}
+
+
+class Rows(NamedTuple):
+    """What is held in one block, of the tables that have a policy for it."""
+
+    # Where the token restricts them.
+    held: Mapping[Table, Held]
+
+    # What a transaction is told of all of them, as JSON.
+    told: bytes | None
+
+
+class Held(NamedTuple):
+    """What a token says of the rows of one table: each of its conditions, as it is spelled."""
+
+    spelled: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, conditions: Sequence[Mapping[str, Any]]) -> Held | None:
+        """None where the rows are not restricted."""
+        return cls(tuple(map(encode_json, conditions))) if conditions else None
+
+    @property
+    def conditions(self) -> list[dict[str, Any]]:
+        """As an access states them."""
+        return list(map(decode_json, self.spelled))
+
+    def columns(self) -> set[str]:
+        """The columns that are not free. Raises GuardError, code `row`, for what SQL cannot say."""
+        return {column for column, _ in rows.asked(self.conditions)}
+
+    def condition(self, types: Mapping[str, str]) -> str:
+        """In SQL, with the values in it. Raises GuardError, code `row`."""
+        return rows.sql(self.conditions, dialect="postgresql", columns=types, literals=True)[0]
+
+    def told(self) -> dict[str, Any] | None:
+        """What the policy is told of each column that is not free. None: that no row is seen."""
+        rules: dict[str, list[Constraint]] = {}
+        try:
+            for column, constraint in rows.asked(self.conditions):
+                rules.setdefault(column, []).append(constraint)
+        except GuardError:
+            return None  # a statement on this table is refused, whatever it does
+        return {column: _told(its) for column, its in rules.items()}
+
+
+def told_of(said: Mapping[Table, Held | None]) -> bytes:
+    """What a transaction is told of these tables, as JSON: by the number of what is said of them.
+
+        {"orders": 0, "lines": 0, "countries": true, "": [{"tenant": {"strings": ["acme"]}}]}
+
+    `true` is every row. A link that names many values is told once, however many tables it is of.
+    """
+    rules = {rows: place for place, rows in enumerate(dict.fromkeys(filter(None, said.values())))}
+    told: dict[str | None, Any] = {
+        name_of(table): True if rows is None else rules[rows] for table, rows in said.items()
+    }
+    return json.dumps({**told, "": [rows.told() for rows in rules]}).encode()
+
+
+def _told(rules: Sequence[Constraint]) -> dict[str, Any]:
+    """What all of these accept. Where they are of unlike kinds without a list, nothing is."""
+    for rule in rules:
+        if isinstance(rule, In):
+            found: dict[str, Any] = {kind: [] for kind in _LISTED.values()}
+            for value in rule.json()["in"]:
+                if all(other.accepts(value) for other in rules):
+                    found[_LISTED[type(value)]].append(value)
+            return found
+    ranges = [rule for rule in rules if isinstance(rule, Range)]
+    if len(ranges) == len(rules):
+        least = [rule.low for rule in ranges if rule.low is not None]
+        most = [rule.high for rule in ranges if rule.high is not None]
+        bounds = {"min": max(least, default=None), "max": min(most, default=None)}
+        # Bounds that cross are no range to PostgreSQL.
+        crossed = least and most and max(least) > min(most)
+        return {} if crossed else {k: bound for k, bound in bounds.items() if bound is not None}
+    starts = [start for rule in rules if isinstance(rule, Prefixes) for start in rule.starts]
+    return {"prefixes": [start for start in starts if all(rule.accepts(start) for rule in rules)]}
