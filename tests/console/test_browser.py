@@ -251,7 +251,7 @@ def test_narrowed_and_lifted(story: Story, page: Page) -> None:
     panel.get_by_text("markets are closed").wait_for()
     assert story.entries() == [("ops:kim", "markets are closed")]
 
-    page.get_by_role("button", name="Entries (1)").click()
+    page.get_by_role("button", name="Operator actions (1)").click()
     page.get_by_role("button", name="Lift").click()
     dialog = page.get_by_role("dialog", name="Lift an entry")
     assert "markets are closed" in dialog.inner_text()
@@ -319,7 +319,7 @@ def test_as_it_was_then(story: Story, page: Page) -> None:
     """The slider goes back to before a call was refused, and what-if changes nothing."""
     assert not story.ask(story.sales, "payroll")
     agent(page, "sales-agent").get_by_text("1 refused").wait_for()
-    page.get_by_role("button", name="Then").click()
+    page.get_by_role("button", name="History").click()
     page.get_by_role("slider", name="As of").press("Home")
     agent(page, "sales-agent").get_by_text("0 refused").wait_for()
     agent(page, "sales-agent").get_by_text("1 allowed").wait_for()
@@ -381,7 +381,7 @@ def test_a_task_is_taken_along(story: Story, page: Page) -> None:
     assert not story.ask(story.hr, MARKUP)
     agent(page, "hr-agent").get_by_text("1 refused").wait_for()
     with page.expect_download() as begun:
-        page.get_by_role("link", name="Take along").click()
+        page.get_by_role("link", name="Export").click()
     taken = story.folder / "task.html"
     begun.value.save_as(taken)
     alone = page.context.new_page()
@@ -513,7 +513,7 @@ def test_nothing_stands_beside_the_page(story: Story, page: Page, width: int) ->
     assert script(page, too_wide) is False
     assert script(page, "((box) => box.scrollWidth > box.clientWidth)(document.querySelector('dialog'))") is False
     page.keyboard.press("Escape")
-    for view in ("Then", "Entries (0)"):
+    for view in ("History", "Operator actions (0)"):
         page.get_by_role("button", name=view).click()
         assert script(page, too_wide) is False
 
@@ -545,10 +545,10 @@ def test_who_cannot_see_it_can_use_it(story: Story, page: Page, scheme: str, wid
     story.operator.revoke(link=agent(page, "hr-agent").get_attribute("data-node"), why="to be seen")
     agent(page, "hr-agent").get_by_text("revoked").wait_for()
     found += violations(page)
-    page.get_by_role("button", name="Then").click()
+    page.get_by_role("button", name="History").click()
     page.get_by_role("slider").wait_for()
     found += violations(page)
-    page.get_by_role("button", name="Entries (2)").click()
+    page.get_by_role("button", name="Operator actions (2)").click()
     page.get_by_role("button", name="Lift").first.wait_for()
     found += violations(page)
     assert found == [], "\n".join(found)

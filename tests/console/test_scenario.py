@@ -136,7 +136,7 @@ def acted_on(page: Any, stage: Stage, step: Steps) -> None:
     panel.get_by_text("it is to read, and no more").wait_for()
     step("who did it and why stands beside the agent", "ops:kim" in panel.locator("ul.may").first.inner_text())
 
-    page.get_by_role("button", name="Entries (1)").click()
+    page.get_by_role("button", name="Operator actions (1)").click()
     page.get_by_role("button", name="Lift").click()
     dialog.get_by_label("Why").fill("it was the wrong one")
     dialog.get_by_role("button", name="Lift").click()
@@ -180,7 +180,7 @@ def acted_on(page: Any, stage: Stage, step: Steps) -> None:
 def strangers_met(page: Any, stage: Stage, step: Steps, folder: Path) -> None:
     """An earlier time; and names that strangers chose."""
     page.wait_for_timeout(1200)  # the clock of the page goes by seconds
-    page.get_by_role("button", name="Then").click()
+    page.get_by_role("button", name="History").click()
     slider = page.get_by_role("slider", name="As of")
     slider.press("Home")
     page.get_by_text("No agent yet").wait_for()
@@ -208,12 +208,12 @@ def strangers_met(page: Any, stage: Stage, step: Steps, folder: Path) -> None:
     page.get_by_label("Find a task").fill("")
     page.get_by_role("option").nth(1).wait_for()
 
-    page.get_by_role("button", name="Entries (1)").click()
+    page.get_by_role("button", name="Operator actions (1)").click()
     page.get_by_role("cell", name=MARKUP).wait_for()
     step("nor of a reason", "\\u202e" in page.get_by_role("table").inner_text())
     page.get_by_role("button", name="Now").click()
     with page.expect_download() as begun:
-        page.get_by_role("link", name="Take along").click()
+        page.get_by_role("link", name="Export").click()
     begun.value.save_as(folder / "taken.html")
     alone = page.context.new_page()
     alone.goto((folder / "taken.html").as_uri())

@@ -149,7 +149,7 @@ export function Agent(props: {
 
       {view.said.length > 0 && (
         <>
-          <h3>What operators have said of it</h3>
+          <h3>Operator actions on it</h3>
           <ul class="may">
             {view.said.map((entry) => (
               <li key={entry.id}>
@@ -265,15 +265,13 @@ export function Agent(props: {
         </>
       )}
 
-      <h3>What still works below</h3>
+      <h3>Working below</h3>
       {works.length === 0 ? (
         <p class="none">Nothing: neither it nor what came of it.</p>
       ) : (
         <>
           <p>
-            {count(works.length, "agent")} {works.length === 1 ? "works" : "work"}; to revoke it
-            stops
-            {works.length === 1 ? " it." : " them all."}
+            Revoking this stops {count(works.length, "agent")}:
           </p>
           <ul class="reach">
             {works.slice(0, 50).map((one) => (

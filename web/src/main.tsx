@@ -417,8 +417,8 @@ function Head(props: {
       </h1>
       <nav aria-label="Views">
         {tab("now", "Now")}
-        {tab("then", "Then")}
-        {tab("said", `Entries${seen?.overlay ? ` (${props.said})` : ""}`)}
+        {tab("then", "History")}
+        {tab("said", `Operator actions${seen?.overlay ? ` (${props.said})` : ""}`)}
         <a class="button tab" href="inspector.html" target="_blank" rel="noopener">
           Inspector
         </a>
@@ -514,7 +514,7 @@ function TaskPanel(props: {
           What if<span class="unseen"> for the task</span>…
         </button>
         <a class="button" href={`export?${new URLSearchParams({ task: task.key })}`} download>
-          Take along
+          Export
         </a>
       </div>
       <Plot series={series} until={timeOfDay(series.from + series.step * series.allowed.length)} />
@@ -559,7 +559,7 @@ function Said(props: {
   return (
     <section class="panel" aria-labelledby="said-title">
       <div class="panel-head">
-        <h2 id="said-title">What operators have said</h2>
+        <h2 id="said-title">Operator actions</h2>
       </div>
       {!props.has ? (
         <p class="none">There is no overlay here: start the console with --overlay.</p>
@@ -567,7 +567,7 @@ function Said(props: {
         <p class="none">Nothing stands: all tokens do what they say.</p>
       ) : (
         <table class="said">
-          <caption class="unseen">Entries that stand</caption>
+          <caption class="unseen">Operator actions in force</caption>
           <thead>
             <tr>
               <th scope="col">Selects</th>

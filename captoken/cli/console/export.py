@@ -87,7 +87,7 @@ def _page(
 
     yield "<h2>Agents</h2>"
     yield from _tree(found["nodes"])
-    yield "<h2>What operators have said of it</h2>"
+    yield "<h2>Operator actions</h2>"
     yield from _entries(stands)
     yield f"<h2>Decisions, the last {DECISIONS} at most</h2>"
     yield from _table(
