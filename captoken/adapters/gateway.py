@@ -18,6 +18,7 @@ Not checked: what an answer says otherwise. A `GET` may return more than somebod
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import zlib
 from base64 import b64decode
@@ -32,6 +33,7 @@ from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import Secret, Unavailable
+from captoken.adapters._gateway.linked import Links
 from captoken.adapters._gateway.opening import Configuration, Service, configured, stores
 from captoken.adapters._gateway.reading import Asked, NoOperation, check_framing
 from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
@@ -195,15 +197,44 @@ def _timed(receive: Receive, timeout: float) -> Receive:
 _PASSED = "captoken.passed"  # in the scope: what is answered is the service's own answer
 
 
-def _saying_when(scope: Scope, send: Send) -> Send:
-    """`send`, which says when to come again, where the gateway itself is unavailable."""
+def _saying(scope: Scope, send: Send, nests_errors: bool) -> Send:
+    """`send`, of which the gateway's own answers say when to come again, where it is unavailable.
+
+    `nests_errors`: and what is wrong, where clients of the service look for it.
+    """
+    start: Message = {}
 
     async def saying(message: Message) -> None:
-        if message.get("status") == 503 and _PASSED not in scope:
-            message = {**message, "headers": [*message["headers"], _RETRY_AFTER]}
+        nonlocal start
+        if _PASSED in scope:
+            return await send(message)
+        if message["type"] == "http.response.start":
+            start = message
+            return
+        headers = list(start["headers"])
+        if start["status"] == 503:
+            headers.append(_RETRY_AFTER)
+        if nests_errors and message["body"]:
+            message = {**message, "body": _nested(message["body"])}
+            length = b"%d" % len(message["body"])
+            headers = [
+                (name, length if name == b"content-length" else value) for name, value in headers
+            ]
+        await send({**start, "headers": headers})
         await send(message)
 
     return saying
+
+
+def _nested(body: bytes) -> bytes:
+    """An answer of the gateway's own, whose `error` is an object: others break clients."""
+    said = json.loads(body)
+    error = {
+        "type": said.get("error", "invalid_request"),
+        "code": said.get("code"),
+        "message": said.get("for_model", said["detail"]),
+    }
+    return json.dumps({**said, "error": error}).encode("ascii")
 
 
 # --- one service ----------------------------------------------------------------------------------
@@ -245,7 +276,7 @@ class _Door:
         # A scope of its own: who stands outside does not see the token anywhere else.
         # The log says the tool, once it is known: a path has values in it.
         inner = {**scope, "headers": headers, PLACE: f"{scope['method']} /{self._service.name}"}
-        await self._guarded(inner, receive, _saying_when(inner, send))
+        await self._guarded(inner, receive, _saying(inner, send, self._service.nests_errors))
 
     async def _judge(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the request, decide, and pass it on. Raises Denied, RequestError, ClientGone."""
@@ -314,6 +345,8 @@ class _Door:
             headers = self._checked(answer, seeker)
             scope[_PASSED] = True
             pieces = _passed(answer, seeker)
+            if self._has_links(answer):
+                pieces = _linked(pieces, Links(self._inside, self._outside))
             # The first piece comes before the head goes out: one that tells the key is no answer.
             first = await anext(pieces, b"")
             start = {"type": "http.response.start", "status": answer.status, "headers": headers}
@@ -359,7 +392,7 @@ class _Door:
         named = [value for name, value in answer.headers if name == b"connection"]
         of_connection = {each.strip().lower() for value in named for each in value.split(b",")}
         dropped = _NOT_PASSED | of_connection
-        if coding == [b"gzip"]:
+        if coding == [b"gzip"] or self._has_links(answer):
             dropped |= {b"content-length"}
         out = []
         for name, value in answer.headers:
@@ -369,6 +402,11 @@ class _Door:
             if name not in dropped:
                 out.append((name, value))
         return out
+
+    def _has_links(self, answer: Answer) -> bool:
+        """Are addresses to be looked for in this answer?"""
+        kinds = [value for name, value in answer.headers if name == b"content-type"]
+        return self._service.links and any(b"json" in kind.lower() for kind in kinds)
 
     def _seen_from_outside(self, name: bytes, value: bytes) -> bytes:
         """An address of the service, as its clients reach it here."""
@@ -432,6 +470,15 @@ async def _passed(answer: Answer, seeker: Seeker) -> AsyncIterator[bytes]:
             yield ready
     rest = seeker.end()
     if rest:
+        yield rest
+
+
+async def _linked(pieces: AsyncIterator[bytes], links: Links) -> AsyncIterator[bytes]:
+    """The same body, with addresses that lead back here."""
+    async for piece in pieces:
+        if ready := links.feed(piece):
+            yield ready
+    if rest := links.end():
         yield rest
 
 

@@ -521,6 +521,48 @@ def test_addresses_of_the_service_lead_back_here_and_others_are_not_followed(wor
     assert world.refund(token).headers["link"] == f'<{world.origin}/payments/v1/x?page=2>; rel="next", <https://other.example/>'
 
 
+@pytest.mark.parametrize("cut", [1, 7, 1000])
+def test_addresses_in_json_lead_back_to_the_gateway_where_clients_follow_them(tmp_path: Path, cut: int) -> None:
+    with gateway(tmp_path, token='"bearer"\nlinks = true') as world:
+        token = world.token().present(audience="payments")
+        world.refund(token)
+        inside = f"http://{world.service.requests[0]['headers']['host']}"
+        outside = f"{world.origin}/payments"
+        said = f'{{"url":"{inside}/v1/x","text":"at {inside}/, \\"{inside}/v1\\"","other":["{inside}.example/","{inside}","{inside[:-1]}'
+        shown = said.replace(f'"url":"{inside}', f'"url":"{outside}')
+
+        async def in_pieces(send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": world.service.headers})
+            for at in range(0, len(said), cut):
+                await send({"type": "http.response.body", "body": said[at : at + cut].encode(), "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+        world.service.answer = in_pieces
+        for kind, expected in (("application/vnd.example+json; charset=utf-8", shown), ("text/plain", said)):
+            world.service.headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(said))]
+            assert world.refund(token).text == expected
+
+
+def test_refusals_are_in_the_shape_that_clients_of_the_service_read(tmp_path: Path) -> None:
+    with gateway(tmp_path, token='"bearer"\nerrors = "object"') as world:
+        token = world.token(tools={"payments.refunds.create": {"charge": {"any": True}, "amount": {"max": 900}}}).present(audience="payments")
+        denied = world.refund(token, 901)
+        assert denied.json()["error"] == {"type": "insufficient_scope", "code": "argument", "message": denied.json()["for_model"]}
+        assert world.refund(token, "9.5").json()["error"]["type"] == "invalid_request"
+        with world.client() as client:
+            assert client.get("/payments/v1/refunds/re_1").json()["error"] == {"type": "invalid_request", "code": None, "message": "A bearer token is needed."}
+        with world.client(token) as client:
+            assert client.head("/payments/v1/refunds/re_1").content == b""
+        (tmp_path / "key").unlink()
+        gone = world.refund(token)
+        assert (gone.status_code, gone.json()["error"]["code"], gone.headers["retry-after"]) == (503, None, "5")
+        # What the service says itself is its own.
+        world.service.status, world.service.body = 400, b'{"error": "text"}'
+        (tmp_path / "key").touch(0o600)
+        (tmp_path / "key").write_text(KEY)
+        assert world.refund(token).json() == {"error": "text"}
+
+
 def test_a_service_that_does_not_take_the_key_is_the_gateways_affair(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.service.status, world.service.body = 401, b"bad key"
     answer = world.refund(world.token().present(audience="payments"))

@@ -9,6 +9,7 @@
     reading       a whole request, judged by the table: the operation and its arguments
     credentials   where the key of a service comes from, and where it stands in a request
     seeking       whether an answer tells that key
+    linked        the service's own addresses in an answer, as its clients reach it
     upstream      the one place that connects to a service, and sends
 
 Only `upstream` opens a connection, and only to send what `written` made. Nothing of a client's

@@ -77,6 +77,12 @@ class Service(NamedTuple):
     tokens: tuple[str, ...]
     ca: str | None
 
+    # Are its own addresses, in JSON answers, to lead back to the gateway?
+    links: bool
+
+    # Do its clients read `error` as an object?
+    nests_errors: bool
+
     # What a command that is started has in its environment.
     env: dict[str, str]
 
@@ -169,6 +175,8 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
         writer,
         tokens,
         None if stated.ca is None else str(folder / stated.ca),
+        stated.links,
+        stated.errors == "object",
         stated.env,
         left_out,
     )

@@ -70,7 +70,7 @@ class Seeker:
 
     def _unknown(self, seen: bytes) -> int:
         """How many bytes at the end could be the beginning of the key."""
-        kept = max(_overlap(seen, spelling) for spelling in self._spellings)
+        kept = max(overlap(seen, spelling) for spelling in self._spellings)
         tail = seen[-self._longest * _LONGEST_ESCAPE :]
         if not _has_escapes(tail):
             return kept
@@ -92,7 +92,7 @@ def spellings_of(secret: Secret) -> tuple[bytes, ...]:
     return () if len(raw) < SHORTEST else (raw, *_in_base64(raw))
 
 
-def _overlap(seen: bytes, spelling: bytes) -> int:
+def overlap(seen: bytes, spelling: bytes) -> int:
     """The length of the longest end of `seen` that begins `spelling`."""
     tail = seen[1 - len(spelling) :]
     at = tail.find(spelling[:1])

@@ -143,6 +143,12 @@ class StatedService(_Stated, frozen=True):
     prefixes: tuple[str, ...] = ()
     lists: Literal["repeat", "brackets", "indices"] = "repeat"
 
+    # Do its clients follow addresses that stand in its JSON answers? They become the gateway's.
+    links: bool = False
+
+    # What its clients read of a refusal as `error`: a text (RFC 6750), or an object.
+    errors: Literal["text", "object"] = "text"
+
     # What a command has in its environment: `{token}` and `{address}` stand in the values.
     env: dict[str, str] = {}
 
