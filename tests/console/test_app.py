@@ -534,6 +534,18 @@ def test_a_budget_is_somebodys(world: World, browser: Browser) -> None:
     assert [one["spent"] for one in then["budget"]] == [None, None]
 
 
+def test_who_has_nothing_left_is_not_live(world: World, browser: Browser) -> None:
+    """Also where it is the one above that has used it up; whoever was revoked is revoked."""
+    root = world.mint(budget={"eur": 30})
+    world.ask(root.delegate(to="sales-agent", uses=1), eur=20)
+    states = {one["agent"]: one["state"] for one in browser.get("/api/task?task=q3").json["nodes"]}
+    assert states == {"orchestrator": "live", "sales-agent": "used"}
+    world.ask(root.delegate(to="hr-agent"), eur=10)
+    world.operator.revoke(agent="hr-agent", why="over")
+    states = {one["agent"]: one["state"] for one in browser.get("/api/task?task=q3").json["nodes"]}
+    assert states == {"orchestrator": "used", "sales-agent": "used", "hr-agent": "revoked"}
+
+
 def test_a_young_task_has_bars_of_seconds(world: World, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless its calls are too many. The bars hold the same calls either way."""
     root = world.mint()

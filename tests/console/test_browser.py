@@ -48,6 +48,7 @@ class Story:
 
     # Further options of the command.
     more: tuple[str, ...] = ()
+    signed_ago = 0  # seconds, of the newest snapshot
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,7 +61,7 @@ class Story:
         key = OperatorKey.generate()
         key.save(folder / "operator.json")
         self.store = SQLiteSnapshots.create(folder / "overlay.db")
-        self.operator = Operator(key, self.store, by="ops:kim")
+        self.operator = Operator(key, self.store, by="ops:kim", clock=lambda: time() - self.signed_ago)
         self.operator.renew()
 
         self.root = self.mint("q3-risk")
@@ -169,6 +170,17 @@ def test_the_address_opens_it_once_and_for_one_browser(chromium: Any, story: Sto
         assert answer.status == 403 and set(answer.json()) == {"error"}
         assert other.request.get(page.url.partition("#")[0].removesuffix("/") + target).status == 403
     other.close()
+
+
+class Unrenewed(Story):
+    signed_ago = 90
+
+
+@pytest.mark.parametrize("story", [Story, Unrenewed], indirect=True)
+def test_an_overlay_that_nobody_renews_is_told(story: Story, page: Page) -> None:
+    """In as many words: verifiers deny all by then."""
+    page.get_by_text("signed").first.wait_for()
+    assert page.get_by_text("servers deny, since nobody renews it").count() == int(story.signed_ago > 60)
 
 
 def test_a_refusal_says_who_added_the_limit(story: Story, page: Page) -> None:

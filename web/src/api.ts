@@ -2,7 +2,7 @@
 //
 // Each text is what a stranger wrote, and comes escaped. Here it is put into text nodes alone.
 
-export type State = "live" | "expired" | "revoked" | "narrowed" | "over" | "ended";
+export type State = "live" | "expired" | "revoked" | "narrowed" | "used" | "over" | "ended";
 
 export type Basis = "issued" | "vouched" | "proven";
 

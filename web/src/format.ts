@@ -58,7 +58,8 @@ export const STATES: Record<string, { sign: string; says: string }> = {
   narrowed: { sign: "◐", says: "narrowed" },
   revoked: { sign: "✕", says: "revoked" },
   ended: { sign: "✕", says: "ended" },
-  expired: { sign: "○", says: "run out" },
+  expired: { sign: "○", says: "expired" },
+  used: { sign: "○", says: "used up" },
   over: { sign: "○", says: "over" },
 };
 

@@ -6,7 +6,7 @@ import { Act, What } from "./act";
 import type { Aim } from "./act";
 import { Agent, Paged } from "./agent";
 import * as api from "./api";
-import type { AgentView, Entry, Now, Session, TaskView } from "./api";
+import type { AgentView, Entry, Now, OverlayFacts, Session, TaskView } from "./api";
 import { ago, count, duration, exact, plainNumber, timeOfDay } from "./format";
 import { Ago, Among, Decisions, Dialog, Press, StateMark } from "./parts";
 import { Plot } from "./plot";
@@ -353,6 +353,12 @@ function Request(props: {
   );
 }
 
+// Verifiers deny all with an overlay that is older, unless their `max_staleness` says otherwise.
+const MAX_STALENESS = 60;
+
+const isStale = (overlay: OverlayFacts, now: number): boolean =>
+  overlay.expires_at <= now || now - overlay.issued_at > MAX_STALENESS;
+
 // What is not there any more is nothing. All else is an error.
 function gone(error: unknown): null {
   if (error instanceof api.Refusal && error.status === 404) return null;
@@ -437,11 +443,12 @@ function Head(props: {
               )}
             </span>
             {seen.overlay && (
-              <span class={seen.overlay.expires_at <= now ? "bad" : ""}>
+              <span class={isStale(seen.overlay, now) ? "bad" : ""}>
                 snapshot {plainNumber(seen.overlay.seq)},{" "}
                 {seen.overlay.expires_at <= now
-                  ? `ran out ${ago(seen.overlay.expires_at, now)}`
+                  ? `expired ${ago(seen.overlay.expires_at, now)}`
                   : `signed ${ago(seen.overlay.issued_at, now)}`}
+                {isStale(seen.overlay, now) && ": servers deny, since nobody renews it"}
               </span>
             )}
             <span>

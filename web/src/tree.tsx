@@ -102,7 +102,7 @@ export function timeLeft(node: AgentNode, now: number): number {
 
 export function saysTime(node: AgentNode, now: number): string {
   if (node.expires_at === null) return "no end";
-  return node.expires_at <= now ? "run out" : `${duration(node.expires_at - now)} left`;
+  return node.expires_at <= now ? "expired" : `${duration(node.expires_at - now)} left`;
 }
 
 const Row = memo(

@@ -391,6 +391,7 @@ def _node(
         allowed, denied = _counts(index, "hop = ?", "hop = ?", id, at)
     step, by_hop = sparks
     yes, no = _bars([by_hop.get(id, {})], now // step, SPARKS)
+    budget = _budget(found, spent if at is None else _not_known)
     return {
         "id": id,
         "parent": parent,
@@ -402,8 +403,8 @@ def _node(
         "denied": denied,
         "last": None if last is None or at is not None else _last(index, json.loads(last)),
         "words": _may(found.hop, now),
-        "budget": _budget(found, spent if at is None else _not_known),
-        "state": _state(found, overlay, now),
+        "budget": budget,
+        "state": _spent_state(_state(found, overlay, now), budget),
         "spark": [a + b for a, b in zip(yes, no, strict=True)],
         "refused": no,
         "step": step,
@@ -458,6 +459,13 @@ def _budget(found: Known, spent: Spent) -> list[Json]:
                 }
             )
     return counted
+
+
+def _spent_state(state: str, budget: list[Json]) -> str:
+    """`used` where it would be live, and nothing is left in one of its units."""
+    works = state in ("live", "narrowed")
+    is_used = any((one["spent"] or 0) >= one["limit"] for one in budget)
+    return "used" if works and is_used else state
 
 
 def _holders(found: Known) -> list[str]:
