@@ -188,7 +188,7 @@ function App(): JSX.Element {
         .filter((one) => one.trouble !== null)
         .map((one) => (
           <p class="trouble" role="alert" key={one.name}>
-            The trail {one.name} is not read any further: {one.trouble}
+            The trail {one.name} is not followed: {one.trouble}
           </p>
         ))}
       {place.view === "then" && seen && (

@@ -190,6 +190,8 @@ class Index:
         self._tasks: dict[str, str] = {}
         self._used: dict[tuple[str, bytes], None] = {}
         self._counted = _Counted()
+        # By the id of a trail that cannot be read now: why. It is tried again.
+        self._out_of_reach: dict[int, str] = {}
         # Moves on with each change, so that a page can ask whether there is any.
         self.revision = 1
 
@@ -246,7 +248,15 @@ class Index:
         """The trails, and how far each was read."""
         query = "select id, path, offset, seq, hash, last_at, trouble from trails order by id"
         return [
-            Trail(id, path, self.names[id], offset, Head(seq, hash), last_at, trouble)
+            Trail(
+                id,
+                path,
+                self.names[id],
+                offset,
+                Head(seq, hash),
+                last_at,
+                trouble or self._out_of_reach.get(id),
+            )
             for id, path, offset, seq, hash, last_at, trouble in self.rows(query)
         ]
 
@@ -338,8 +348,16 @@ class Index:
         another head than the one that was kept, and is marked.
         """
         for trail in self.trails():
-            if trail.trouble is None and trail.offset and _read_again(trail) != trail.head:
-                self._mark(trail.id, _CHANGED)
+            if trail.trouble is None:
+                self._compare(trail)
+
+    def _compare(self, trail: Trail) -> Trail:
+        """See that what was read of a trail stands there still, and mark it if not."""
+        try:
+            is_same = not trail.offset or _read_again(trail) == trail.head
+        except OSError as error:
+            return self._wait(trail, error)
+        return trail if is_same else self._end(trail, _CHANGED)
 
     # --- taking -----------------------------------------------------------------------------------
 
@@ -347,6 +365,8 @@ class Index:
         """Take what the trails have that is not here. True if there was any."""
         taken = False
         for trail in self.trails():
+            if trail.id in self._out_of_reach:
+                trail = trail._replace(trouble=None)
             while trail.trouble is None:
                 after = self._take(trail)
                 if after == trail:
@@ -360,9 +380,15 @@ class Index:
         """Take some whole lines, in one transaction: all that was read of them, and how far."""
         try:
             lines = _lines(trail)
-        except (OSError, AuditError) as error:
+        except OSError as error:
+            return self._wait(trail, error)
+        except AuditError as error:
             return self._end(trail, str(error))
-        if not lines:
+        # It is back. Another file may be there now.
+        if self._out_of_reach.pop(trail.id, None) is not None:
+            self.revision += 1
+            trail = self._compare(trail)
+        if not lines or trail.trouble is not None:
             return trail
 
         with self._lock:
@@ -407,6 +433,14 @@ class Index:
     def _end(self, trail: Trail, trouble: str) -> Trail:
         self._mark(trail.id, trouble)
         return trail._replace(trouble=trouble)
+
+    def _wait(self, trail: Trail, error: OSError) -> Trail:
+        """Say that the file is not to be read now: it may be there again the next time."""
+        why = f"it cannot be read now ({error.strerror}), and is tried again"
+        if self._out_of_reach.get(trail.id) != why:
+            self._out_of_reach[trail.id] = why
+            self.revision += 1
+        return trail
 
     def _mark(self, trail: int, trouble: str) -> None:
         """Read nothing more of a trail, and say why."""
@@ -607,7 +641,10 @@ def _digest(line: bytes) -> bytes:
 
 
 def _read_again(trail: Trail) -> Head | None:
-    """The head to which the records lead that were read of a trail. None where none can be read."""
+    """The head to which the records lead that were read of a trail. None where they do not hold.
+
+    Raises OSError where the file cannot be read.
+    """
     head, at = Head(), 0
     try:
         while at < trail.offset:
@@ -619,7 +656,7 @@ def _read_again(trail: Trail) -> Head | None:
                     return head
             if not lines:
                 return None
-    except (OSError, AuditError):
+    except AuditError:
         return None
     return None
 
