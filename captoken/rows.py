@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from captoken._format.errors import GuardError
+from captoken._format.names import frozen_copy
 from captoken._format.spelling import named, shown
 from captoken._language.constraints import Anything, In, Prefixes, Range, read_constraint
 
@@ -59,9 +60,7 @@ def sql(
     `any`, `in`, `min` and `max`, and `prefix` if no url and no address begins so. A column has to
     be among `columns`, with a type that can be compared exactly.
     """
-    if dialect not in _ENGINES:
-        raise ValueError(f'dialect must be "sqlite" or "postgresql", not {shown(dialect)}')
-    engine = _ENGINES[dialect]
+    engine = _engine(dialect)
     before = f"{engine.quoted(alias)}." if alias else ""
     given: list[Any] = []
 
@@ -73,7 +72,10 @@ def sql(
         given.append(value)
         return engine.placeholder
 
-    said = condition(conditions, dialect, columns, name, engine.literal if literals else place)
+    # Read once (spec 7.10).
+    stated = [frozen_copy(one, "a condition") for one in conditions]
+    types = frozen_copy(columns, "columns")
+    said = condition(stated, dialect, types, name, engine.literal if literals else place)
     return said, tuple(given)
 
 
@@ -85,7 +87,7 @@ def condition(
     put: _Put | None = None,
 ) -> str:
     """The same, for guards: `name` spells a column, and `put` a value, which else is a literal."""
-    engine = _ENGINES[dialect]
+    engine = _engine(dialect)
     held: list[str] = []
     for column, constraint in asked(conditions):
         if column not in columns:
@@ -96,6 +98,12 @@ def condition(
             raise _not_held(column, f"a column of type {kind} is not compared exactly with it")
         held.append(f"({term})")
     return " and ".join(held) or engine.true
+
+
+def _engine(dialect: Dialect) -> _SQLite | _PostgreSQL:
+    if dialect not in _ENGINES:
+        raise ValueError(f'dialect must be "sqlite" or "postgresql", not {shown(dialect)}')
+    return _ENGINES[dialect]
 
 
 def asked(conditions: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, _Held]]:

@@ -107,7 +107,7 @@ def test_what_guards_a_table_and_states_no_row_is_told_so() -> None:
         denied(token, access).refusals[0].text
         for access in (on(), on(row=None), on(operation="update", row={"tenant": "acme"}), on(rows=[{}]))
     ]
-    assert "it cannot hold this yet" in texts[0] and "to select has to state row" in texts[1]
+    assert "cannot be held here" in texts[0] and "to select has to state row" in texts[1]
     assert "to update has to state becomes" in texts[2] and "not among those that were held" in texts[3]
 
 

@@ -84,7 +84,7 @@ def row_failed(
     """What `failing_row` found, or conditions that were held without that of a link."""
     rows = f"rows of table {access.table} are restricted"
     if access.row is UNSET and access.becomes is UNSET and access.rows is None:
-        return Reason("row", f"{rows}, and what guards it states none: it cannot hold this yet")
+        return Reason("row", f"{rows}, and none are stated: they cannot be held here")
     if fact == "rows":
         return Reason("row", f"{rows}, and this condition is not among those that were held")
     if not column:

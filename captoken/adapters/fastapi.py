@@ -26,6 +26,8 @@ from http import HTTPStatus
 from inspect import isawaitable
 from typing import Annotated, Any, TypeAlias, Unpack
 
+from msgspec.structs import replace
+
 from captoken._format.extras import extra
 
 with extra("fastapi"):
@@ -67,6 +69,8 @@ from captoken.current import AnyGrant
 Stated: TypeAlias = Callable[[HTTPConnection], Access | Awaitable[Access]]
 # Who calls, as the server's own authentication knows it.
 Known: TypeAlias = Callable[[HTTPConnection], Caller]
+Row: TypeAlias = Mapping[str, Any] | None
+Loads: TypeAlias = Callable[[HTTPConnection], Row | Awaitable[Row]]
 
 _field = re.compile(r"\{(\w+)\}")  # a path parameter in a name
 _in_path = re.compile(r"\{(\w+)")  # in a path, where a converter may follow
@@ -107,6 +111,7 @@ class Required:
     start of the application.
     `caller`: who calls; None where the server does not know.
     `cost`: what it takes of a budget, in the units that `stated` leaves out.
+    `loads`: what gives the row that a request touches, by `row` or `becomes`.
     """
 
     def __init__(
@@ -116,8 +121,10 @@ class Required:
         fields: Iterable[str],
         caller: Known | None,
         cost: Cost | None = None,
+        loads: Iterable[tuple[str, Loads]] = (),
     ) -> None:
         self._stated = stated
+        self._loads = tuple(loads)
         self._cost = cost
         self._caller = caller
         self.needs = needs
@@ -159,6 +166,9 @@ class Required:
                 access = await access
             if isinstance(access, Access):
                 access = with_cost(access, cost_of(self._cost, connection))
+                for fact, load in self._loads:
+                    row: Any = load(connection)
+                    access = replace(access, **{fact: await row if isawaitable(row) else row})
             if self._caller is None:
                 return access, None
             caller: Any = self._caller(connection)
@@ -197,6 +207,8 @@ def require(
     attributes: Mapping[str, Any] | None = None,
     cost: Cost | None = None,
     caller: Known | None = None,
+    row: Loads | None = None,
+    becomes: Loads | None = None,
 ) -> Required:
     """A dependency that gives the grant, if it permits an access.
 
@@ -215,6 +227,9 @@ def require(
     None unless said.
     `caller`: a function of the connection, to what the server's own authentication knows of who
     calls; if that is nobody, a refusal. None unless said: then nobody is compared.
+    `row`, `becomes`: functions of the connection, which may be coroutine functions, to the row as
+    it is stored and as it will be; None where there is none. They raise as `stated` does. None is
+    stated unless said.
 
     Raises TypeError or ValueError at once for facts that are no access. It does not know what the
     endpoint then does: one that converts a path parameter uses another text than was asked for.
@@ -228,11 +243,14 @@ def require(
         "attributes": attributes,
     }
     known = read_cost(cost)
+    loads = [(fact, load) for fact, load in (("row", row), ("becomes", becomes)) if load]
+    if not all(callable(load) for _, load in loads):
+        raise TypeError("row and becomes are functions of the connection, which give a row")
     facts = {fact: value for fact, value in facts.items() if value is not None}
     if stated is not None:
         if not callable(stated) or facts:
             raise TypeError("state the access by a function, or by its facts")
-        return Required(stated, "what the request states", (), caller, known)
+        return Required(stated, "what the request states", (), caller, known, loads)
     if table is None and tool is None:
         raise TypeError(
             "an endpoint requires a table and an operation, or a tool; "
@@ -247,7 +265,7 @@ def require(
     _refuse_literal_fields(plain, templates.values())
     fields = {field for name in templates.values() for field in _field.findall(name)}
     if not fields:
-        return Required(lambda _: plain, plain.summary, (), caller, known)
+        return Required(lambda _: plain, plain.summary, (), caller, known, loads)
 
     def filled(connection: HTTPConnection) -> Access:
         parameters = connection.path_params
@@ -256,7 +274,7 @@ def require(
         }
         return Access(**{**checked, **named})
 
-    return Required(filled, plain.summary, fields, caller, known)
+    return Required(filled, plain.summary, fields, caller, known, loads)
 
 
 def _refuse_literal_fields(plain: Access, named: Iterable[str]) -> None:

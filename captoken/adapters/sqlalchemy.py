@@ -24,6 +24,8 @@ SQLAlchemy gets to a database. The code cites them.
  5. Savepoints, isolation levels, two-phase transactions and reflection are refused with GuardError.
  6. Parameters are spelled by the compiler of SQLAlchemy as the guard takes them: `?` or `$1`.
 
+`rows` is for queries of your own, which no guard looks at: they hold the rows that a token permits.
+
 Not checked: what else the process does with the engine that is guarded.
 """
 
@@ -36,13 +38,14 @@ from typing import Any, overload
 from captoken._format.extras import extra
 
 with extra("sqlalchemy"):
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from captoken._verification.grant import Grant
 from captoken.adapters._sqlalchemy.engines import Granting, Source
+from captoken.adapters._sqlalchemy.rows import held_rows
 
-__all__ = ["guarded", "guarded_async", "guarded_engine"]
+__all__ = ["guarded", "guarded_async", "guarded_engine", "rows"]
 
 
 @contextmanager
@@ -114,6 +117,20 @@ def guarded_engine(
     if isinstance(engine, AsyncEngine):
         return AsyncEngine(_async_source(engine, grant, options).engine())
     return _source(engine, grant, options).engine()
+
+
+def rows(grant: Grant, model: Any) -> ColumnElement[bool]:
+    """The condition that a query of your own holds, so that it finds what the token permits.
+
+        select(Order).where(rows(grant, Order))
+
+    `model`: a mapped class, an alias of one, or a table. A token calls it by its name, behind that
+    of its schema if it has one. State what was held as `Access(…, rows=grant.rows(name))`.
+
+    Raises Denied, code `row`, for constraints that no condition in SQL says, and as `grant.rows`.
+    Once it is compiled, GuardError, code `row`, for a column whose type is not compared exactly.
+    """
+    return held_rows(_checked(grant), model)
 
 
 def _source(engine: Any, grant: Granting, options: dict[str, Any]) -> Source:

@@ -10,8 +10,8 @@ some joins. So three are added up, each in a file of `captoken/adapters/_sqlite`
 - `programs`: the *opcodes* of the compiled statement, which open each table that is read;
 - `names`: what the text puts where a table stands (cut by `lexer`, found by `scopes`).
 
-Where the token grants some columns of a table, SQLite is given a text that has no others (`parts`,
-`granted`, `updates`).
+Where the token grants some columns or rows of a table, SQLite is given a text that has no others
+(`parts`, `granted`, `updates`, `held`).
 
 `planner` adds them up, `permitting` asks the grant, `denials` words what is refused, and `running`
 runs what is not; `block` says who may use it all, and how it ends. These are the rules. Each is
@@ -48,6 +48,9 @@ cited by its number where it is enforced.
     (`captoken/adapters/_usage_meter.py`).
 15. Where the statement is at fault, nothing is passed on of what SQLite says: it can quote values
     and names (`faults`). Other errors pass as they are.
+16. Of a table of which the token grants some rows, the query of rule 13 has these, and so does each
+    UPDATE and DELETE. Temporary triggers hold what is written, row by row. What reads or writes the
+    table by another way is refused, and so is what replaces rows.
 
 Not checked: what row counts, failing constraints and the order in which an index yields rows let a
 caller infer.

@@ -979,3 +979,45 @@ def test_a_dependency_that_yields_holds_a_token_if_it_is_a_coroutine() -> None:
     assert call(app, "/good", auth=None).json() == HELD.unverified.holder
     with pytest.raises(RuntimeError, match="worker thread"):
         TestClient(app).get("/bad")
+
+
+def test_an_endpoint_states_the_row_that_it_loads() -> None:
+    """As it is stored and as it will be."""
+    stored = {"7": {"tenant": "acme"}, "8": {"tenant": "globex"}}
+    asked: list[str] = []
+
+    def row(connection: HTTPConnection) -> Any:
+        asked.append("row")
+        return stored.get(connection.path_params["number"])
+
+    async def becomes(connection: HTTPConnection) -> Any:
+        asked.append("becomes")
+        return {"tenant": connection.query_params["tenant"]}
+
+    app = FastAPI()
+    protect(app, VERIFIER, origin=ORIGIN)
+    reads = require(table="orders", operation="select", row=row)
+    moves = require(lambda _: Access(table="orders", operation="update"), row=row, becomes=becomes)
+
+    @app.get("/orders/{number}", dependencies=[Depends(reads)])
+    def read(number: str) -> str:
+        return number
+
+    @app.put("/orders/{number}", dependencies=[Depends(moves)])
+    def move(number: str) -> str:
+        return number
+
+    held = Issuer(KEYRING).mint(
+        subject="user:jane", agent="clerk", task="task-1", tables=["*"], operations=["*"], rows={"orders": {"tenant": {"in": ["acme"]}}}
+    )
+    mine = {"auth": auth({ORIGIN: "sales-api"}, held=held)}
+    assert call(app, "/orders/7", **mine).status_code == 200 and asked == ["row"]
+    assert call(app, "/orders/8", **mine).status_code == call(app, "/orders/9", **mine).status_code == 403
+    assert call(app, "/orders/7?tenant=acme", "PUT", **mine).status_code == 200
+    assert call(app, "/orders/7?tenant=globex", "PUT", **mine).status_code == 403
+    assert call(app, "/orders/7", "PUT", **mine).status_code == 403  # it raised: there is no such parameter
+    assert call(app, "/orders/8?tenant=acme", "PUT", **mine).status_code == 403
+    asked.clear()
+    assert call(app, "/orders/7", headers={"authorization": "Bearer cap1_x"}, auth=None).status_code == 401 and asked == []
+    with pytest.raises(TypeError, match="row and becomes are functions"):
+        require(table="orders", operation="select", row={"tenant": "acme"})  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ from captoken.adapters.postgres import Role, plan_sql
 from captoken.control import Operator
 from captoken.discharge import Allow, Discharger
 from captoken.keys import DischargerKey, OperatorKey
+from captoken.rows import sql
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.testing import fixed_random
 from captoken.tools import ToolGuard, guarded_tool
@@ -557,6 +558,8 @@ PLACES = {
     ),
     "captoken.adapters.sqlite.Database.execute(parameters)": (rows, {"id": 1}, {"id": 2}),
     "captoken.adapters.sqlite.Database.execute_once(parameters)": (partial(rows, execute="execute_once"), {"id": 1}, {"id": 2}),
+    "captoken.rows.sql(conditions)": (lambda given: condition_of([given]), {"a": {"in": ["x"]}}, {"a": {"in": ["y"]}}),
+    "captoken.rows.sql(columns)": (lambda given: condition_of([{"a": {"in": [True]}}], given), {"a": "boolean"}, {"a": "integer"}),
     "captoken.adapters.postgres.Role(allow)": (role("allow"), {"sales": ["select"]}, {"hr": ["select"]}),
     "captoken.adapters.postgres.Role(columns)": (role("columns"), {"sales": ["id"]}, {"sales": ["ssn"]}),
 }
@@ -643,6 +646,10 @@ def taken_by(call):
 def test_every_public_place_that_takes_a_mapping_has_its_case() -> None:
     found = {f"{name}({keyword})" for module in public_modules() for name, call in callables(module) for keyword in taken_by(call)}
     assert [place for place in sorted(found - PLACES.keys()) if not re.fullmatch("|".join(WITHOUT), place)] == []
+
+
+def condition_of(conditions, columns=None):
+    return sql(conditions, dialect="sqlite", columns={"a": "text"} if columns is None else columns)
 
 
 def outcome(place, given):

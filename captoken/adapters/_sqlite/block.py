@@ -207,7 +207,8 @@ class Block:
         """Run the statement if it is permitted. Raises Denied, which is recorded."""
         plan = self._permitting.plan(sql, parameters)
         meter = self._permitting.take(plan)
-        with meter, self._running.undone_if_refused(plan, meter):
+        undone = self._running.undone_if_refused(plan, meter)
+        with meter, undone, self._planner.held(plan.target):
             result = self._running.run(parameters, plan, meter)
             self._note_written(plan)
             self._permitting.ran(plan, result.changed)

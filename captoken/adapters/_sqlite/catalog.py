@@ -201,7 +201,7 @@ class Catalog:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._layouts: dict[Object, Layout] = {}
-        self._columns: dict[Object, tuple[str, ...]] = {}
+        self._columns: dict[Object, dict[str, str]] = {}
 
     def resume(self, watch: Watch) -> None:
         """Go on in another transaction, on the same ground (`remembered`)."""
@@ -243,9 +243,16 @@ class Catalog:
 
     def columns(self, entry: Object) -> tuple[str, ...]:
         """The names of the columns of a table or a view, as the schema spells them."""
+        return tuple(self.types(entry))
+
+    def types(self, entry: Object) -> dict[str, str]:
+        """The type of each of its columns, in upper case, by name."""
         if entry not in self._columns:
             info = self._watch.own(_COLUMNS, entry.name, entry.schema)
-            self._columns[entry] = tuple(decoded(name) for name, *_ in info)
+            self._columns[entry] = {
+                decoded(name): decoded(kind).removesuffix(" GENERATED ALWAYS")
+                for name, kind, *_ in info
+            }
         return self._columns[entry]
 
     def parents(self, key: Key) -> set[Key]:

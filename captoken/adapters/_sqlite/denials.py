@@ -18,6 +18,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, NoReturn
 
+from msgspec.structs import replace
+
 from captoken._format.errors import StatementError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
@@ -93,8 +95,18 @@ class Denials:
         return Denied(recorded)
 
     def ask(self, access: Access) -> Decision:
-        """Does the grant permit the access? Nothing is used up or recorded."""
-        return self._grant.recheck((access,), caller=self._caller)
+        """Does the grant permit the access, to some rows if these are restricted (rule 16)?
+
+        Nothing is used up or recorded. What a statement needs is asked about as it is held.
+        """
+        decision = self._grant.recheck((access,), caller=self._caller)
+        if decision.code == "row" and access.rows is None and access.table is not None:
+            try:
+                some = replace(access, rows=self._grant.rows(access.table))
+            except Denied as denied:
+                return denied.decision
+            decision = self._grant.recheck((some,), caller=self._caller)
+        return decision
 
     def deny(self, text: Text, refused: Refused) -> NoReturn:
         """Raise Denied, about what the text itself names if that can be refused.
@@ -125,9 +137,10 @@ class Denials:
             )
             if text.qualified(*part.key) > written:
                 name = f"{part.schema}.{part.name}"
-                why = f"some columns of {name} are granted: write {part.name} in its place"
+                what = "row" if part.is_whole else "column"
+                why = f"some {what}s of {name} are granted: write {part.name} in its place"
                 access = access_to(table_name(*part.key), "select")
-                raise self.denied(Own("column", why, access))
+                raise self.denied(Own(what, why, access))
 
     def deny_need(self, text: Text, decision: Decision, need: Access) -> NoReturn:
         """Raise Denied: the grant does not permit `need`, which the statement needs."""
@@ -246,4 +259,4 @@ class Denials:
         needs = account.needs()
         if account.refusals:
             return False
-        return all(map(self.ask, needs))
+        return bool(self._grant.recheck(needs, caller=self._caller))

@@ -1,8 +1,8 @@
-"""Rule 13: which tables are parts for a grant, and what it grants of each.
+"""Rules 13 and 16: which tables are parts for a grant, and what it grants of each.
 
-A table is a part if the grant refuses an access to it that states no columns, and says that this is
-why. Then it is asked about the columns, as about any access: nothing here decides. A grant that is
-narrowed later refuses what the statement needs.
+A table is a part if the grant refuses an access to it that states no columns or no rows, and says
+that this is why. Then it is asked about the columns, as about any access, and what links say of the
+rows: nothing here decides. A grant that is narrowed later refuses what the statement needs.
 
 Only those columns matter that a word of the text names, unless a star, NATURAL or `in people` could
 mean all: so the grant is asked about what the text is about.
@@ -10,9 +10,15 @@ mean all: so the grant is asked about what the text is about.
 
 from __future__ import annotations
 
-from captoken._language.access import Caller
+from msgspec.structs import replace
+
+from captoken._format.encoding import encode_json
+from captoken._language.access import Access, Caller
+from captoken._verification.decision import Denied
+from captoken._verification.facts import Condition
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.catalog import Object
+from captoken.adapters._sqlite.held import name_in
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import Key, access_to, table_name
 from captoken.adapters._sqlite.parts import Part, Parts
@@ -20,6 +26,7 @@ from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.remembered import Bounded
 from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.text import Text
+from captoken.rows import condition
 
 # Whether columns are restricted does not turn on the operation. But the first of these may be
 # refused for itself.
@@ -47,13 +54,20 @@ class Granted:
         self._by_text: Bounded[str, Parts] = Bounded()
         self._is_certain = True
 
+        # What the links say of the rows of a table, as far as it was asked.
+        self._rows: dict[Key, tuple[Condition, ...]] = {}
+
     def parts(self, text: Text) -> Parts:
-        """The parts among all tables that a word of the text could mean."""
+        """The parts among all tables that a word of the text could mean.
+
+        Raises GuardError, code `row`, for rows that no condition in SQL says.
+        """
         found = self._by_text.get(text.sql)
         if found is not None:
             return found
 
         self._is_certain = True
+        self._rows.clear()
         parts = self._among(self._tables(text), text)
         if self._is_certain:
             self._by_text.keep(text.sql, text.sql, parts)
@@ -63,9 +77,9 @@ class Granted:
         """What there is of the parts that a text names, for a model that used another name."""
         told: list[str] = []
         for _, (entry, named_for) in sorted(self._tables(text).items()):
-            operation = self._restricted(entry, named_for)
-            if operation is not None:
-                told.append(self._part(entry, operation, self._planner.columns(entry)).told())
+            found = self._restricted(entry, named_for)
+            if found is not None:
+                told.append(self._part(entry, *found, self._planner.columns(entry)).told())
         return "; ".join(told)
 
     def _tables(self, text: Text) -> dict[Key, tuple[Object, str]]:
@@ -92,26 +106,35 @@ class Granted:
         parts: list[Part] = []
         for key in sorted(tables):
             entry, named_for = tables[key]
-            operation = self._restricted(entry, named_for)
-            if operation is not None:
+            found = self._restricted(entry, named_for)
+            if found is not None:
                 columns = self._planner.columns(entry)
                 if not text.may_mean_all:
                     columns = tuple(column for column in columns if fold(column) in text.names)
-                parts.append(self._part(entry, operation, columns))
+                parts.append(self._part(entry, *found, columns))
         return tuple(parts)
 
-    def _restricted(self, entry: Object, named_for: str) -> str | None:
-        """An operation that is refused for the columns, if there is one: then it is a part."""
+    def _restricted(self, entry: Object, named_for: str) -> tuple[str, bool] | None:
+        """An operation that is refused if no columns are stated, or no rows.
+
+        And whether all columns are granted.
+        """
         for operation in dict.fromkeys((named_for, *_OPERATIONS)):
             code = self._refusal(entry, operation, None)
-            if code == "column":
-                return operation
+            if code == "column" or (code is None and entry.key in self._rows):
+                return operation, code is None
             if code is None:
                 return None
             self._is_certain = self._is_certain and code in _OF_RIGHTS
         return None
 
-    def _part(self, entry: Object, operation: str, columns: tuple[str, ...]) -> Part:
+    def _part(
+        self,
+        entry: Object,
+        operation: str,
+        is_whole: bool,
+        columns: tuple[str, ...],
+    ) -> Part:
         """The part, with those of some columns that are granted. Mostly all of them are."""
         granted = columns
         if self._refusal(entry, operation, columns) is not None:
@@ -122,7 +145,12 @@ class Granted:
             )
         bare = self._planner.schema.find(Mention("select", None, entry.name))
         is_bare = bare is not None and bare.key == entry.key
-        return Part(*entry.key, granted, is_bare)
+        rows = self._rows.get(entry.key)
+        if rows is None:
+            return Part(*entry.key, granted, is_bare, is_whole)
+        types = self._planner.types(entry)
+        said = condition(rows, "sqlite", types, name_in)
+        return Part(*entry.key, granted, is_bare, is_whole, tuple(map(encode_json, rows)), said)
 
     def _refusal(
         self,
@@ -134,5 +162,19 @@ class Granted:
         access = access_to(table_name(*entry.key), operation, columns)
         if access is None:
             return "table"
+        code = self._code(access, entry.key)
+        if code != "row":
+            return code
+        try:
+            self._rows[entry.key] = self._grant.rows(str(access.table))
+        except Denied as denied:
+            return denied.code
+        return self._code(access, entry.key)
+
+    def _code(self, access: Access, key: Key) -> str | None:
+        """The code for which an access is refused that states what is known of the rows."""
+        rows = self._rows.get(key)
+        if rows is not None:
+            access = replace(access, rows=rows)
         decision = self._grant.recheck((access,), caller=self._caller)
         return None if decision else decision.code

@@ -29,6 +29,9 @@ from captoken.adapters._sqlite.text import Text
 # Behind the query of a part: SQLite then asks nothing of a row before it has the row (`lengths`).
 APART = " limit -1"
 
+# Stands for what comes before a column in the condition of a part. No name and no value has it.
+MARK = "\0"
+
 # Characters of what is told of one table.
 _MOST_TOLD = 1_000
 
@@ -40,11 +43,21 @@ class Part(NamedTuple):
     name: str
     columns: tuple[str, ...]  # as the schema spells them, and in its order
     is_bare: bool = True  # its name without a schema stands for it, and for no other table
+    is_whole: bool = False  # are all of its columns granted?
+
+    # Where rows are restricted: the conditions that an access states, as JSON, and the same in SQL,
+    # with a mark before each column (rule 16).
+    rows: tuple[bytes, ...] = ()
+    condition: str = ""
 
     @property
     def key(self) -> Key:
         """What the guard counts it by."""
         return self.schema, self.name
+
+    def held(self, before: str = "") -> str:
+        """The condition on its rows, with a name before each column: `new.`, say."""
+        return self.condition.replace(MARK, before)
 
     def told(self) -> str:
         """What there is of it, for whoever has used another name."""
@@ -70,14 +83,19 @@ def sent(
     drawn: str,
     behind: str = "",
     more: Iterable[str] = (),
+    is_blind: bool = False,
 ) -> str:
     """The SQL as SQLite gets it, which begins and names tables as the text does.
 
-    `behind` is put behind the query of each part. `more` are further queries.
+    `behind` is put behind the query of each part. `more` are further queries. With `is_blind`
+    nothing is read where rows are restricted.
     """
     queries: list[str] = []
     for part, name in zip(parts, names_of(parts, drawn).values(), strict=True):
-        queries.append(query(name, part, listed(part.columns), behind))
+        if is_blind and part.rows:
+            queries.append(blind_query(name, part))
+        else:
+            queries.append(query(name, part, listed(part.columns), behind))
 
         # What the text itself declares it calls so.
         if part.is_bare and fold(part.name) not in text.declared_first:
@@ -93,8 +111,20 @@ def sent(
 
 def query(name: str, part: Part, columns: str, behind: str = "") -> str:
     """A query of a WITH: it gives these columns of a part."""
-    table = f"{quoted(part.schema)}.{quoted(part.name)}"
-    return f"{name} as not materialized (select {columns} from {table}{behind})"  # noqa: S608
+    where = f" where {part.held()}" if part.rows else ""
+    source = f"{qualified(part)}{where}{behind}"
+    return f"{name} as not materialized (select {columns} from {source})"  # noqa: S608
+
+
+def blind_query(name: str, part: Part) -> str:
+    """A query with the same columns that reads no table, and whose values nobody knows."""
+    columns = ", ".join(f"value as {quoted(one)}" for one in part.columns) or '1 as "1"'
+    return f"{name} as not materialized (select {columns} from json_each('[]'))"  # noqa: S608
+
+
+def qualified(part: Part) -> str:
+    """The table itself, as it is written in SQL."""
+    return f"{quoted(part.schema)}.{quoted(part.name)}"
 
 
 def listed(columns: Iterable[str]) -> str:

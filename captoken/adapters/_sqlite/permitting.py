@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from captoken._format.errors import GuardError
 from captoken._format.spelling import shown
 from captoken._language.access import Caller
 from captoken._verification.decision import Decision, Denied
@@ -84,9 +85,19 @@ class Permitting:
         self._grant.begin(sql, parameters)
         if text is None:
             text = self._read(sql)
-        parts = self._granted.parts(text)
+        parts = self._parts(text)
         plan = self._planner.seen(sql, parts)
         return plan or self._plan(text, parts, parameters)
+
+    def _parts(self, text: Text) -> Parts:
+        """What it grants some columns or rows of. Raises Denied for rows that SQL does not say."""
+        try:
+            return self._granted.parts(text)
+        except GuardError as error:
+            if error.code != "row":
+                raise
+            unheld = Own("row", str(error))
+        self._denials.deny(text, unheld)
 
     def _read(self, sql: str) -> Text:
         """The text of a statement of a kind that is run at all."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from captoken._language.access import Access
+from captoken.adapters._sqlite.held import Target
 from captoken.adapters._sqlite.lengths import Calls
 from captoken.adapters._sqlite.parts import Parts
 from captoken.adapters._sqlite.text import Text
@@ -27,6 +28,9 @@ class Plan(NamedTuple):
     # The tables of which the token grants some columns; and the text that is run (rule 13).
     parts: Parts = ()
     sent: str = ""
+
+    # What it writes, where rows are restricted (rule 16).
+    target: Target | None = None
 
     # What a grant has to permit, all of it.
     needs: tuple[Access, ...] = ()

@@ -7,7 +7,8 @@ refuse it; or the error that SQLite ended in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,7 @@ from captoken._verification.mistakes import mistake
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, Schema, quoted
 from captoken.adapters._sqlite.events import add_events, refuse_reads_elsewhere
+from captoken.adapters._sqlite.held import Looked, Target, counted, refuse_unheld, stated, target_of
 from captoken.adapters._sqlite.joins import add_hidden_columns
 from captoken.adapters._sqlite.lengths import calls_of, can_fail
 from captoken.adapters._sqlite.names import add_names, add_replaced, add_returned
@@ -24,6 +26,7 @@ from captoken.adapters._sqlite.parts import (
     APART,
     Part,
     Parts,
+    blind_query,
     listed,
     names_of,
     query,
@@ -36,6 +39,8 @@ from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.updates import Update, without_strings
 from captoken.adapters._sqlite.watch import Event, Watch
+
+_NOTHING = nullcontext()
 
 # Functions that tell of the statements that ran before on the connection (rule 7). Before the block
 # those were somebody else's.
@@ -109,17 +114,38 @@ class Planner:
         if problem is not None:
             return problem
 
-        run = self._sent(text, parts)
-        looked = self._look(run, parameters)
-        if parts and not isinstance(looked, Exception) and can_fail(looked[0].all[0]):
-            run = self._sent(text, parts, APART)
+        # Where rows are restricted: first without them (rule 16).
+        target: Target | None = None
+        blind: Looked | None = None
+        if any(part.rows for part in parts):
+            target = self._target(text, parts)
+            looked = self._look(self._sent(text, parts, is_blind=True), parameters)
+            if isinstance(looked, Exception):
+                return looked
+            blind = looked
+
+        run = self._sent(text, parts, target=target)
+        with self.held(target):
             looked = self._look(run, parameters)
+            if parts and not isinstance(looked, Exception) and can_fail(looked[0].all[0]):
+                run = self._sent(text, parts, APART, target=target)
+                looked = self._look(run, parameters)
         if isinstance(looked, Exception):
             return looked
 
         programs, events = looked
-        account = self._account(text, text.mentions, programs, events, parts)
         names = names_of(parts, self._found.drawn)
+        if blind is None:
+            account = self._account(text, text.mentions, programs, events, parts)
+        else:
+            read = counted(events, blind[1], names, parts, self.schema)
+            account = self._account(text, text.mentions, programs, read, parts)
+            apart = self._apart(text, parts, target, parameters)
+            if isinstance(apart, Exception):
+                return apart
+            catalog = self._catalog
+            refuse_unheld(account, blind, apart, parts, target, text, catalog, self.engine)
+        names = {part.key: names[part.key] for part in parts if not part.rows}
         refuse_reads_elsewhere(account, events, names, text, self._catalog)
 
         # The needs come before the refusals: one that no token can name adds to those.
@@ -127,7 +153,8 @@ class Planner:
             text=text,
             parts=parts,
             sent=run,
-            needs=tuple(account.needs()),
+            target=target,
+            needs=stated(account.needs(), parts),
             refusals=tuple(account.refusals),
             events=events,
             calls=calls_of(programs.all),
@@ -138,15 +165,66 @@ class Planner:
         self._found.plans.keep((text.sql, parts), text.sql, plan)
         return plan
 
-    def _sent(self, text: Text, parts: Parts, behind: str = "") -> str:
-        """The text as it is compiled and run (rule 13)."""
+    def _target(self, text: Text, parts: Parts) -> Target | None:
+        """What the statement writes, if rows of it are restricted."""
+        found = target_of(text, parts, self.schema)
+        if found is None:
+            return None
+        part, entry, operation = found
+        raised = f"{self._found.drawn}_held"
+        return Target(part, operation, raised, self._catalog.layout(entry).rowid)
+
+    def _apart(
+        self,
+        text: Text,
+        parts: Parts,
+        target: Target | None,
+        parameters: Any,
+    ) -> Looked | Exception | None:
+        """An UPDATE or a DELETE as a query, in which nothing stands for the table it writes."""
+        if target is None or target.operation == "insert":
+            return None
+        name = f"{self._found.drawn}_changed"
+        sql = Update(text.sql, target.operation).looked_up(name)
+        more = (blind_query(name, target.part),)
+        run = sent(sql, text, parts, self._found.drawn, more=more, is_blind=True)
+        return self._look(run, parameters)
+
+    def held(self, target: Target | None) -> AbstractContextManager[None]:
+        """While a statement is compiled or runs: triggers hold the rows that it writes."""
+        return _NOTHING if target is None else self._held(target)
+
+    @contextmanager
+    def _held(self, target: Target) -> Generator[None]:
+        made = [*target.triggers]
+        try:
+            for _, sql in made:
+                self._watch.own(sql)
+            yield
+        finally:
+            for name, _ in made:
+                self._watch.own(f"drop trigger if exists temp.{name}")
+
+    def _sent(
+        self,
+        text: Text,
+        parts: Parts,
+        behind: str = "",
+        *,
+        target: Target | None = None,
+        is_blind: bool = False,
+    ) -> str:
+        """The text as it is compiled and run (rules 13 and 16)."""
         changed = self._changed(text, parts)
         sql = text.sql if changed is None else Update(text.sql).returning(changed)
-        return sent(sql, text, parts, self._found.drawn, behind)
+        if target is not None and target.operation != "insert":
+            update = Update(sql, target.operation)
+            sql = update.held(target.part.held(f"{update.alias}."), first=bool(behind))
+        return sent(sql, text, parts, self._found.drawn, behind, is_blind=is_blind)
 
     def _changed(self, text: Text, parts: Parts) -> Part | None:
-        """The part that the statement updates, if it does."""
-        by_key = {part.key: part for part in parts}
+        """The part that the statement updates, if it does and has columns that are not granted."""
+        by_key = {part.key: part for part in parts if not part.is_whole}
         for mention in text.mentions:
             entry = self.schema.find(mention)
             if mention.operation == "update" and entry is not None:
@@ -200,7 +278,11 @@ class Planner:
         programs, events = looked
         return self._account(text, (), programs, events, ())
 
-    def _look(self, sql: str, parameters: Any) -> tuple[Programs, Mapping[Event, None]] | Exception:
+    def types(self, entry: Object) -> dict[str, str]:
+        """The type of each column of a table, by name."""
+        return self._catalog.types(entry)
+
+    def _look(self, sql: str, parameters: Any) -> Looked | Exception:
         """The programs and events of the statement, which is compiled and not run (rule 3).
 
         Or the error. Parameters are bound, since a wrong number of them is an error as well.

@@ -10,12 +10,15 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
+from captoken._format.encoding import decode_json
 from captoken._format.errors import CaptokenError
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.faults import mistaken
+from captoken.adapters._sqlite.held import Target
 from captoken.adapters._sqlite.lexer import CHANGING
+from captoken.adapters._sqlite.naming import table_name
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters._usage_meter import UsageMeter
@@ -73,6 +76,14 @@ class Pulse:
         self._death = None
         return True
 
+    def refuse(self, target: Target) -> NoReturn:
+        """Raise Denied for a row that the statement writes and the grant does not permit."""
+        table = table_name(*target.part.key)
+        why = f"{target.operation} on table {table}, of a row that is not granted"
+        rows = tuple(map(decode_json, target.part.rows))
+        access = Access(table=table, operation=target.operation, rows=rows)
+        raise Denied(self._grant.deny("row", why, access))
+
     def interruption(self) -> BaseException:
         """Why the statement was stopped. SQLite says only that it was interrupted.
 
@@ -119,6 +130,8 @@ class Running:
         finally:
             self._pulse.needs = ()
         if failed is not None:
+            if plan.target is not None and str(failed) == plan.target.raised:
+                self._pulse.refuse(plan.target)
             self._raise_counted(plan.text.sql, failed, meter)
         meter.done(self._watch.connection.total_changes - changes)
 

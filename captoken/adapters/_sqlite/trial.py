@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from captoken._format.errors import GuardError
 from captoken.adapters._sqlite.opcodes import Engine
-from captoken.adapters._sqlite.parts import Part, Parts
+from captoken.adapters._sqlite.parts import MARK, Part, Parts
 from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
@@ -69,6 +69,32 @@ _EXPECTED_OF_PARTS: dict[str, set[_Need] | None] = {
     "SELECT x FROM a": None,
 }
 
+# Rule 16: the same, where the rows of `a` are restricted by `y`, which nothing of the text reads.
+_ROWS: Parts = (Part("main", "a", ("id", "x"), True, True, (b"{}",), f"{MARK}y = 1"),)
+_READ: set[_Need] = {("a", "select", "id x")}
+_EXPECTED_OF_ROWS: dict[str, set[_Need] | None] = {
+    "SELECT id FROM a WHERE id IN (SELECT id FROM a)": _READ,
+    "WITH c AS (SELECT id FROM a) SELECT id FROM c": _READ,
+    "SELECT a.id FROM a, joined": None,
+    "SELECT id FROM main.a": None,
+    "UPDATE a SET x = 1 WHERE id = 2": {("a", "update", "id x")},
+    "UPDATE a SET x = name FROM b WHERE b.id = a.id RETURNING id": {
+        ("a", "select", "id"),
+        ("a", "update", "id x"),
+        ("b", "select", "id name"),
+    },
+    "UPDATE a SET x = a2.id FROM a a2 WHERE abs(a2.id) = a.id": {
+        ("a", "select", "id x"),
+        ("a", "update", "id x"),
+    },
+    "INSERT INTO a VALUES (1, 2, 3)": {("a", "insert", "")},
+    "DELETE FROM a WHERE id IN (SELECT id FROM a)": _READ | {("a", "delete", "")},
+    "DELETE FROM a RETURNING (SELECT id FROM a)": None,
+    "REPLACE INTO a VALUES (1, 2, 3)": None,
+    "INSERT INTO a VALUES (1, 2, 3) ON CONFLICT DO NOTHING": None,
+    "INSERT INTO d SELECT id FROM a": None,  # its trigger reads a
+}
+
 # Rule 6: the table says ON CONFLICT REPLACE. Only some builds show in opcodes that a row goes.
 _REPLACES = "INSERT INTO c VALUES (1, 2)"
 _REPLACED: set[_Need] = {("c", "insert", ""), ("c", "delete", "")}
@@ -90,6 +116,7 @@ def engine_of(connect: Callable[[str], sqlite3.Connection]) -> Engine:
         trials: list[tuple[str, Parts, set[_Need] | None]]
         trials = [(sql, (), expected) for sql, expected in _EXPECTED.items()]
         trials += [(sql, _PARTS, expected) for sql, expected in _EXPECTED_OF_PARTS.items()]
+        trials += [(sql, _ROWS, expected) for sql, expected in _EXPECTED_OF_ROWS.items()]
         for sql, parts, expected in trials:
             found = _needs(planner, sql, parts)
             if found != expected:

@@ -5,7 +5,7 @@ for the table, with the columns that are granted:
 
     update people set name = title, (city, zip) = (1, 2) from jobs where jobs.id = job returning *
 
-    select 1 from (
+    select * from (
         select "people".name = title, ("people".city, "people".zip) = (1, 2)
         from k as "people", jobs where jobs.id = job
     ), (select * from k as "people")
@@ -20,6 +20,8 @@ that query. The star in RETURNING would be all columns: it is replaced by those 
 """
 
 from __future__ import annotations
+
+import itertools
 
 from captoken.adapters._sqlite.catalog import quoted
 from captoken.adapters._sqlite.lexer import (
@@ -40,18 +42,20 @@ from captoken.adapters._sqlite.lexer import (
 from captoken.adapters._sqlite.parts import Part, listed
 from captoken.adapters._sqlite.text import Text
 
-# The clauses of an UPDATE, in their order.
+# The clauses of an UPDATE and of a DELETE, in their order. The first is before the table.
 _CLAUSES = ("update", "set", "from", "where", "returning")
+_OF_DELETE = ("delete", "from", "where", "returning")
 
 
 class Update:
-    """The clauses of an UPDATE, found by its tokens outside of all parentheses.
+    """The clauses of an UPDATE, or of a DELETE, found by its tokens outside of all parentheses.
 
     For a text that SQLite takes for one. Of any other what is made here is no SQL either.
     """
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, operation: str = "update") -> None:
         self._sql = sql
+        self._words = _CLAUSES if operation == "update" else _OF_DELETE
         placed = zip(cut(sql), places(sql), strict=True)
         kept = [(token, place) for token, place in placed if token != SEMICOLON]
         self._count = len(kept)
@@ -75,8 +79,8 @@ class Update:
 
     @property
     def has_from(self) -> bool:
-        """Does it read other tables beside its own?"""
-        return "from" in self._begins
+        """Does it read other tables beside its own? The FROM of a DELETE names that."""
+        return "from" in self._begins and "update" in self._begins
 
     @property
     def natural(self) -> str:
@@ -88,32 +92,68 @@ class Update:
     @property
     def _target(self) -> int:
         """The number of the token that names the table."""
-        at = self._begins["update"] + 1
+        at = self._begins["from" if "delete" in self._begins else "update"] + 1
         if self._tokens[at][2] == "or":  # UPDATE OR IGNORE t
             at += 2
         return at + 2 if self._tokens[at + 1] == DOT else at
+
+    @property
+    def _end_of_target(self) -> int:
+        """Where the first clause behind the table of a DELETE begins."""
+        return min(self._begins.get(word, self._count) for word in ("where", "returning"))
+
+    @property
+    def alias(self) -> str:
+        """What its own table is called in it, quoted."""
+        at = self._target
+        return quoted(self._tokens[at + 2 if self._tokens[at + 1][2] == "as" else at][1])
+
+    def held(self, condition: str, *, first: bool) -> str:
+        """The text, which changes no row that does not satisfy the condition (rule 16).
+
+        With `first` nothing else of it is asked of such a row.
+        """
+        begin, end = self._span("where")
+        if begin >= end:
+            end = self._begins.get("returning", self._count)
+            _, at = self._places[end - 1]
+            return f"{self._sql[:at]} where {condition}{self._sql[at:]}"
+        start, at = self._places[begin][0], self._places[end - 1][1]
+        own = self._sql[start:at]
+        held = f"case when {condition} then ({own}) end" if first else f"({condition}) and ({own})"
+        return self._sql[:start] + held + self._sql[at:]
+
+    @property
+    def returns_query(self) -> bool:
+        """Does its RETURNING read a table? `(select …)`, `id in people`"""
+        begin, end = self._span("returning")
+        tokens = self._tokens[begin : end + 1]
+        return any(
+            token[2] == "select" or (token[2] == "in" and behind != OPENING)
+            for token, behind in itertools.pairwise(tokens)
+        )
 
     def looked_up(self, name: str) -> str:
         """The query that looks up its names. `name` stands for the table.
 
         It begins as the text does: with a WITH of its own, perhaps.
         """
-        at = self._target
-        behind = self._between(at + 1, self._begins["set"])
-        has_alias = self._tokens[at + 1][2] == "as"
-        alias = quoted(self._tokens[at + 2 if has_alias else at][1])
+        behind = self._between(self._target + 1, self._begins.get("set", self._end_of_target))
+        alias = self.alias
+        has_alias = behind[:2].lower() == "as"
         source = f"{name} {behind}" if has_alias else f"{name} as {alias} {behind}"
 
-        others = self._clause("from")
+        others = self._clause("from") if self.has_from else ""
         sources = f"{source}, {others}" if others else source
         condition = self._clause("where")
         where = f" where {condition}" if condition else ""
-        query = f"(select {self._set(alias)} from {sources}{where})"  # noqa: S608
+        given = self._set(alias) if "set" in self._begins else "1"
+        query = f"(select {given} from {sources}{where})"  # noqa: S608
         returned = self._clause("returning")
         if returned:
             query += f", (select {returned} from {source})"  # noqa: S608
-        start, _ = self._places[self._begins["update"]]
-        return f"{self._sql[:start]}select 1 from {query}"  # noqa: S608
+        start, _ = self._places[min(self._begins.values())]
+        return f"{self._sql[:start]}select * from {query}"  # noqa: S608
 
     def others(self, part: Part) -> str:
         """Every word of it that is no granted column, as a column."""
@@ -139,7 +179,7 @@ class Update:
         begins: dict[str, int] = {}
         previous = ""
         for at, (_, _, keyword) in enumerate(self._tokens):
-            is_clause = keyword in _CLAUSES and not self._depths[at] and keyword not in begins
+            is_clause = keyword in self._words and not self._depths[at] and keyword not in begins
             # x IS DISTINCT FROM y
             if is_clause and not (keyword == "from" and previous == "distinct"):
                 begins[keyword] = at
