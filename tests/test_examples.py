@@ -138,6 +138,12 @@ KEY_LINES = {
         "select pay from hr            403  ",
         "delete from sales             403  ",
     ],
+    "two_tenants.py": [
+        "200  [[1, 'acme', 'eu', 500], [2, 'acme', 'us', 700]]",
+        "select count(*), sum(cents) from orders where tenant = 'globex'   200  [[0, None]]",
+        "insert into orders values (4, 'globex', 'eu', 1)                  403  row",
+        "eu-agent\n    select * from orders                                              200  [[1, 'acme', 'eu', 501]]",
+    ],
     "gateway_refunds.py": [
         "  support-2    200  refunded\n  support-3    403  budget_exhausted",
         "  support-11   403  budget_exhausted",

@@ -88,7 +88,8 @@ def test_own_queries_of_sqlalchemy_hold_what_the_token_permits(engine: Engine) -
         .attenuate(rows={"orders": {"paid": {"any": True}, "tenant": {"prefix": ["ac", "a%b:c"]}, "id": {"min": 1, "max": 4}}}, clamp=True)
         .serialize()
     )
-    other, some = aliased(Order), ORDERS.alias("some")
+    other: Any = aliased(Order)
+    some = ORDERS.alias("some")
     with engine.begin() as connection:
         held = sqlalchemy.rows(grant, Order)
         assert connection.scalars(select(ORDERS.c.id).where(held).order_by(ORDERS.c.id)).all() == [1, 4]

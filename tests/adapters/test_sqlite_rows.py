@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -323,7 +324,7 @@ def test_an_index_serves_it_where_nothing_can_fail() -> None:
             seen: list[int] = []
             with guarded(connection, HELD) as db:
                 db.execute(sql)
-                connection.set_progress_handler(lambda seen=seen: seen.append(1), 1)
+                connection.set_progress_handler(partial(seen.append, 1), 1)
                 db.execute(sql)
             steps.append(len(seen))
     assert max(steps[:2]) < 200
