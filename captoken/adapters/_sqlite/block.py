@@ -131,6 +131,7 @@ class Block:
         try:
             # SQLite may have rolled back by itself, and then there is nothing to end.
             if self.connection.in_transaction:
+                self._planner.let_go()
                 self.watch.own(how)
             return
         except self.connection.Error as error:
@@ -207,8 +208,8 @@ class Block:
         """Run the statement if it is permitted. Raises Denied, which is recorded."""
         plan = self._permitting.plan(sql, parameters)
         meter = self._permitting.take(plan)
-        undone = self._running.undone_if_refused(plan, meter)
-        with meter, undone, self._planner.held(plan.target):
+        self._planner.hold(plan.target)
+        with meter, self._running.undone_if_refused(plan, meter):
             result = self._running.run(parameters, plan, meter)
             self._note_written(plan)
             self._permitting.ran(plan, result.changed)

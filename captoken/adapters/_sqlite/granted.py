@@ -137,7 +137,7 @@ class Granted:
     ) -> Part:
         """The part, with those of some columns that are granted. Mostly all of them are."""
         granted = columns
-        if self._refusal(entry, operation, columns) is not None:
+        if not is_whole and self._refusal(entry, operation, columns) is not None:
             granted = tuple(
                 column
                 for column in columns

@@ -7,8 +7,7 @@ refuse it; or the error that SQLite ended in.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -40,8 +39,6 @@ from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.updates import Update, without_strings
 from captoken.adapters._sqlite.watch import Event, Watch
 
-_NOTHING = nullcontext()
-
 # Functions that tell of the statements that ran before on the connection (rule 7). Before the block
 # those were somebody else's.
 _TELLTALES = frozenset(
@@ -66,6 +63,9 @@ class Planner:
 
         # Has the transaction been looked at? Nothing is, for a grant that does not stand.
         self.is_ready = False
+
+        # Whose rows triggers hold.
+        self._target: Target | None = None
 
         # What this build of SQLite shows in its opcodes, as it was tried (`trial`).
         self.engine = engine
@@ -118,18 +118,19 @@ class Planner:
         target: Target | None = None
         blind: Looked | None = None
         if any(part.rows for part in parts):
-            target = self._target(text, parts)
+            target = self._writes(text, parts)
+            self.let_go()
             looked = self._look(self._sent(text, parts, is_blind=True), parameters)
             if isinstance(looked, Exception):
                 return looked
             blind = looked
 
         run = self._sent(text, parts, target=target)
-        with self.held(target):
+        self.hold(target)
+        looked = self._look(run, parameters)
+        if parts and not isinstance(looked, Exception) and can_fail(looked[0].all[0]):
+            run = self._sent(text, parts, APART, target=target)
             looked = self._look(run, parameters)
-            if parts and not isinstance(looked, Exception) and can_fail(looked[0].all[0]):
-                run = self._sent(text, parts, APART, target=target)
-                looked = self._look(run, parameters)
         if isinstance(looked, Exception):
             return looked
 
@@ -165,7 +166,7 @@ class Planner:
         self._found.plans.keep((text.sql, parts), text.sql, plan)
         return plan
 
-    def _target(self, text: Text, parts: Parts) -> Target | None:
+    def _writes(self, text: Text, parts: Parts) -> Target | None:
         """What the statement writes, if rows of it are restricted."""
         found = target_of(text, parts, self.schema)
         if found is None:
@@ -190,20 +191,23 @@ class Planner:
         run = sent(sql, text, parts, self._found.drawn, more=more, is_blind=True)
         return self._look(run, parameters)
 
-    def held(self, target: Target | None) -> AbstractContextManager[None]:
-        """While a statement is compiled or runs: triggers hold the rows that it writes."""
-        return _NOTHING if target is None else self._held(target)
+    def hold(self, target: Target | None) -> None:
+        """Make the triggers that hold what the statement writes, unless they are there (rule 16).
 
-    @contextmanager
-    def _held(self, target: Target) -> Generator[None]:
-        made = [*target.triggers]
-        try:
-            for _, sql in made:
+        They stay until the block ends, or writes another table.
+        """
+        if target is not None and target != self._target:
+            self.let_go()
+            self._target = target
+            for _, sql in target.triggers:
                 self._watch.own(sql)
-            yield
-        finally:
-            for name, _ in made:
+
+    def let_go(self) -> None:
+        """Take the triggers away. A rollback does so, too."""
+        if self._target is not None:
+            for name, _ in self._target.triggers:
                 self._watch.own(f"drop trigger if exists temp.{name}")
+            self._target = None
 
     def _sent(
         self,
