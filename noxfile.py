@@ -131,7 +131,7 @@ def postgres(session: nox.Session) -> None:
     if not servers:
         session.error("no server in /usr/lib/postgresql: apt-get install postgresql-15")
     for programs in servers:
-        tests = ["tests/adapters/test_postgres.py", "tests/adapters/test_postgres_told.py"]
+        tests = [f"tests/adapters/test_postgres{part}.py" for part in ("", "_told", "_rows")]
         session.run("pytest", "-n", "auto", *tests, env={"CAPTOKEN_POSTGRES_BIN": programs})
 
 

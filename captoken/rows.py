@@ -189,6 +189,7 @@ class _PostgreSQL:
     first alone would take two texts for one where the collation is not deterministic.
     """
 
+    may_be_loose = True
     true = "true"
     placeholder = "%s"
     percent = "%%"
@@ -224,7 +225,7 @@ class _PostgreSQL:
         values = _listed(constraint).get(read, ())
         if not values:
             return "false"
-        bytewise = (name, f"{name} {_BYTES}") if read is str else (name,)
+        bytewise = (name, f"{name} {_BYTES}") if read is str and self.may_be_loose else (name,)
         return " and ".join(
             f"{one} {_OPERATOR.format('=')} any ({put(values)}::{_PG}{to}[])" for one in bytewise
         )
@@ -251,6 +252,15 @@ class _PostgreSQL:
         )
 
 
+class _Deterministic(_PostgreSQL):
+    """The same for a guard that knows of each column that its collation takes no two texts for one.
+
+    So the index has all of the condition, and no row is looked at for it.
+    """
+
+    may_be_loose = False
+
+
 _PG = "pg_catalog."
 _OPERATOR = "operator(pg_catalog.{})"
 _BYTES = 'collate pg_catalog."C"'
@@ -265,7 +275,11 @@ _TYPES: Mapping[str, tuple[type, str]] = {
     **dict.fromkeys(("numeric", "decimal"), (float, "numeric")),
     **dict.fromkeys(("boolean", "bool"), (bool, "bool")),
 }
-_ENGINES: Mapping[str, _SQLite | _PostgreSQL] = {"sqlite": _SQLite(), "postgresql": _PostgreSQL()}
+_ENGINES: Mapping[str, _SQLite | _PostgreSQL] = {
+    "sqlite": _SQLite(),
+    "postgresql": _PostgreSQL(),
+    "deterministic": _Deterministic(),
+}
 
 
 def _text(value: str) -> str:

@@ -22,8 +22,11 @@ from captoken import rows
 from captoken._format.encoding import decode_json, encode_json
 from captoken._format.errors import GuardError
 from captoken._language.constraints import Constraint, In, Prefixes, Range
-from captoken.adapters._postgres.names import name_of
+from captoken.adapters._postgres.names import name_of, quoted
 from captoken.adapters._postgres.text import Table
+
+# One of the guard's own.
+_DIALECT: Any = "deterministic"
 
 # By the types of JSON, what a policy is told of a list (`templates`).
 _LISTED = {str: "strings", int: "integers", bool: "booleans"}
@@ -59,8 +62,11 @@ class Held(NamedTuple):
         return {column for column, _ in rows.asked(self.conditions)}
 
     def condition(self, types: Mapping[str, str]) -> str:
-        """In SQL, with the values in it. Raises GuardError, code `row`."""
-        return rows.sql(self.conditions, dialect="postgresql", columns=types, literals=True)[0]
+        """In SQL, with the values in it. Raises GuardError, code `row`.
+
+        Of `types`, columns are left out whose collation takes two values for one.
+        """
+        return rows.condition(self.conditions, _DIALECT, types, quoted)
 
     def told(self) -> dict[str, Any] | None:
         """What the policy is told of each column that is not free. None: that no row is seen."""
