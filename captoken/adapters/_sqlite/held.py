@@ -176,13 +176,17 @@ def _is_opened(programs: Iterable[Program], key: Key, catalog: Catalog) -> bool:
 
 
 def _replaces(seen: Account, target: Target, text: Text) -> bool:
-    """May a row that is there already be replaced, or changed by an insert? By the text, too."""
-    key = target.part.key
-    is_upsert = target.operation == "insert" and key in seen.updates
-    is_replaced = target.operation != "delete" and key in seen.deletes
+    """Does the statement do anything else to the table than what it was taken for?
+
+    A row that is there already may be replaced, or changed by an insert. By the text, too.
+    """
+    done = {"insert": seen.inserts, "update": seen.updates, "delete": seen.deletes}
+    does_more = any(
+        target.part.key in keys for operation, keys in done.items() if operation != target.operation
+    )
     keywords = [keyword for _, _, keyword in text.tokens]
     says_so = ("on", "conflict") in itertools.pairwise(keywords)
-    return bool(is_upsert or is_replaced or says_so or text.conflicts)
+    return does_more or says_so or bool(text.conflicts)
 
 
 def counted(
