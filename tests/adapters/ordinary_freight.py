@@ -268,6 +268,15 @@ UPDATE shipments SET weight_kg = x.kg FROM (SELECT shipment_id, SUM(weight_kg) A
 
 UPDATE trips SET arrived_at = s.delivered_at FROM shipments AS s WHERE s.id = trips.shipment_id AND trips.arrived_at IS NULL AND s.delivered_at IS NOT NULL;
 
+UPDATE shipments SET price = price * 1.1 FROM clients WHERE clients.id = client_id AND tier = 'gold' AND company > '' RETURNING shipments.id, price;
+
+UPDATE clients SET tier = 'top' FROM (SELECT client_id, SUM(price) AS total FROM shipments GROUP BY client_id) AS x
+WHERE client_id = clients.id AND total > 2000
+RETURNING clients.id, tier;
+
+UPDATE shipments SET status = UPPER(company) || ' ' || code FROM clients AS c JOIN warehouses AS w ON code = 'OSL'
+WHERE c.id = client_id AND capacity > 3 AND (tier = 'gold' OR tier = 'silver');
+
 WITH late AS (SELECT id FROM shipments WHERE delivered_at IS NULL AND promised_on < '2026-02-20')
 UPDATE alerts SET level = 'critical' WHERE shipment_id IN (SELECT id FROM late) RETURNING id, level;
 

@@ -171,6 +171,15 @@ update notes set score = (select sum(total) from orders where orders.customer = 
 update customers set name = 'dee' where id = 4
 update customers set name = upper(name), city = 'Bern' where city = 'bern' returning *
 update customers set name = c.country from cities c where c.name = customers.city
+update customers set name = country from cities where cities.name = city
+update customers set name = body, tags = upper(country) || body from cities c, notes where customer = customers.id and c.name = city returning id, name
+update customers set name = country from cities as c where c.name = city and (country in ('no', (select 'ch')) or Country is null)
+update customers set name = country, tags = (select max(country) from cities where country > 'd') from cities where cities.name = city
+update customers set (name, tags) = (country, people + 1) from cities where cities.name = city returning *
+update customers set name = [country], tags = `country` || "country" || 'country' from cities where "cities".name = city
+update staff set name = body from notes left join (select 1 as x) as y on score > 0 and x = 1 where notes.id = staff.id /* body */ returning name -- body
+update customers set name = pay from (select 7 as pay) as other where customers.id < pay
+with nordic as (select 'no' as code) update customers set name = people from cities, nordic where cities.name = city and country = code
 update customers as c set (name, city) = (select s.name, 'x' from staff s where s.id = c.id) where c.id < 3 returning id, name as called
 update staff set boss = o.total from orders as o where o.id = staff.id and o.total > 9
 update staff set name = n.body from notes n join customers c on c.id = n.customer where n.id = staff.id returning *
@@ -340,6 +349,15 @@ update customers set name = people from cities where cities.name = city
 update customers set name = country from cities where cities.name = city
 update customers set name = score from notes
 update customers set name = x from (select 1 as x)
+update customers set name = country from cities, (select 'x' as country) as other
+update customers set name = people from cities left join (select 700 as people) as other using (people)
+update customers set name = (select max(id) from notes where country > '') from cities where cities.name = city
+update customers set name = pay from cities
+update customers set pay = country from cities
+update customers set name = rowid from cities
+update customers set name = country from cities customers where 1
+update customers set name = country from cities as country where country = 'no'
+update customers set name = a || b || c || d || e || f || g || h || i from (select 1 a, 2 b, 3 c, 4 d, 5 e, 6 f, 7 g, 8 h, 9 i) as x
 update customers set name = x from notes natural join (select 1 as x)
 update customers set name = 1 from cities natural join (select 700 as people)
 update customers set name = 1 from cities join (select 700 as people) using (people)

@@ -19,6 +19,7 @@ from captoken.adapters._sqlite.events import add_events, refuse_reads_elsewhere
 from captoken.adapters._sqlite.held import Looked, Target, counted, refuse_unheld, stated, target_of
 from captoken.adapters._sqlite.joins import add_hidden_columns
 from captoken.adapters._sqlite.lengths import calls_of, can_fail
+from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.names import add_names, add_replaced, add_returned
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.parts import (
@@ -48,6 +49,12 @@ _TELLTALES = frozenset(
         "total_changes",
     )
 )
+
+# Names in an UPDATE … FROM that get a table before them, and tables that are tried for each.
+_MOST_UNCLEAR = 8
+
+# Of two tables that have these, neither says so.
+_ROWIDS = frozenset(("rowid", "oid", "_rowid_"))
 
 
 class Planner:
@@ -112,7 +119,7 @@ class Planner:
         """
         problem = self._problem_of_update(text, parts, parameters)
         if problem is not None:
-            return problem
+            return self._plan_of_clearer(text, parts, parameters, problem) or problem
 
         # Where rows are restricted: first without them (rule 16).
         target: Target | None = None
@@ -251,16 +258,86 @@ class Planner:
         if update.natural:
             return mistake("unsupported", word=update.natural)
 
-        name = f"{self._found.drawn}_changed"
-        granted = listed(changed.columns)
         for more in ("", update.others(changed)) if update.has_from else ("",):
-            stands_for_it = query(name, changed, granted + more)
-            looked_up = update.looked_up(name)
-            run = sent(looked_up, text, parts, self._found.drawn, more=(stands_for_it,))
-            looked = self._look(run, parameters)
-            if isinstance(looked, Exception):
-                return looked
+            problem = self._problem_of_names(text, parts, parameters, changed, more)
+            if problem is not None:
+                return problem
         return None
+
+    def _problem_of_names(
+        self,
+        text: Text,
+        parts: Parts,
+        parameters: Any,
+        changed: Part,
+        more: str = "",
+    ) -> Exception | None:
+        """What is wrong with them where the changed table has what is granted, and `more`."""
+        name = f"{self._found.drawn}_changed"
+        stands_for_it = query(name, changed, listed(changed.columns) + more)
+        looked_up = Update(without_strings(text)).looked_up(name)
+        run = sent(looked_up, text, parts, self._found.drawn, more=(stands_for_it,))
+        looked = self._look(run, parameters)
+        return looked if isinstance(looked, Exception) else None
+
+    def _plan_of_clearer(
+        self,
+        text: Text,
+        parts: Parts,
+        parameters: Any,
+        problem: Exception | None,
+    ) -> Plan | None:
+        """The plan of the same UPDATE with tables before its names, if that makes them clear.
+
+        The longer text is planned as if the agent had written it: so this permits nothing. It has
+        no other words, and the same parts.
+        """
+        clearer = text
+        for _ in range(_MOST_UNCLEAR):
+            found = self._clearer(clearer, parts, parameters, str(problem))
+            if found is None:
+                return None
+            clearer = found
+            problem = self._problem_of_update(clearer, parts, parameters)
+            if problem is None:
+                break
+
+        plan = problem or self.plan(clearer, parts, parameters)
+        if isinstance(plan, Exception):
+            return None
+        plan = plan._replace(text=text)
+        self._found.texts.keep(text.sql, text.sql, text)
+        self._found.plans.keep((text.sql, parts), text.sql, plan)
+        return plan
+
+    def _clearer(
+        self,
+        text: Text,
+        parts: Parts,
+        parameters: Any,
+        said: str,
+    ) -> Text | None:
+        """The text with the one table before an ambiguous name that has it, of what is granted."""
+        before, _, word = said.rpartition(": ")
+        changed = self._changed(text, parts)
+        if changed is None or before != "ambiguous column name" or fold(word) in _ROWIDS:
+            return None
+        update = Update(text.sql)
+        sources = update.sources
+        if len(sources) > _MOST_UNCLEAR:
+            return None
+
+        # What is ambiguous without any hidden column stays a mistake.
+        if self._problem_of_names(text, parts, parameters, changed) is not None:
+            return None
+        tried = (Text(update.qualified(word, source)) for source in sources)
+        fits = [
+            one
+            for one in tried
+            if one.sql != text.sql
+            and self._problem_of_names(one, parts, parameters, changed) is None
+        ]
+        return fits[0] if len(fits) == 1 else None
 
     def view(self, view: Object) -> Account | None:
         """What a view touches; None if SQLite cannot compile it."""

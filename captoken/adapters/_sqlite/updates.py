@@ -11,9 +11,13 @@ for the table, with the columns that are granted:
     ), (select * from k as "people")
 
 Beside a FROM, a name without its table could be that of a hidden column, and SQLite would call it
-ambiguous. So `k` is once more given every other word of the text as a column: what is ambiguous
-then is refused, whether there is such a column or not. NATURAL is refused there, since no word says
-what it compares.
+ambiguous. So `k` is once more given every other word of the text as a column. What is ambiguous
+then, whether there is such a column or not, gets the table in FROM before it that has it:
+
+    update people set name = title from jobs …      update people set name = jobs.title from jobs …
+
+It is refused where that is not one table alone, or the name stands in a query of its own. NATURAL
+is refused beside a FROM, since no word says what it compares.
 
 A name in double quotes, which SQLite takes for a string where there is no such column, is a name in
 that query. The star in RETURNING would be all columns: it is replaced by those that are granted.
@@ -30,10 +34,13 @@ from captoken.adapters._sqlite.lexer import (
     DOT,
     END,
     IDENTIFIER,
+    JOINS,
     OPENING,
     OTHER,
+    RESERVED,
     SEMICOLON,
     STAR,
+    STRING,
     Token,
     cut,
     fold,
@@ -45,6 +52,11 @@ from captoken.adapters._sqlite.text import Text
 # The clauses of an UPDATE and of a DELETE, in their order. The first is before the table.
 _CLAUSES = ("update", "set", "from", "where", "returning")
 _OF_DELETE = ("delete", "from", "where", "returning")
+
+# Words in a FROM that are no table's, and those behind which a name is no column.
+_NO_SOURCE = JOINS | RESERVED
+_NO_COLUMN = frozenset(("as", "collate", "from", "join"))
+_QUERIES = frozenset(("select", "values", "with"))
 
 
 class Update:
@@ -155,6 +167,42 @@ class Update:
         start, _ = self._places[min(self._begins.values())]
         return f"{self._sql[:start]}select * from {query}"  # noqa: S608
 
+    @property
+    def sources(self) -> list[str]:
+        """The names in its FROM, outside of parentheses, by which a table of it may go.
+
+        None of them if USING makes one column of two: then a name stands for no table's.
+        """
+        found: dict[str, str] = {}
+        begin, end = self._span("from")
+        for at in range(begin, end):
+            kind, name, keyword = self._tokens[at]
+            if keyword == "using":
+                return []
+            if kind != OTHER and not self._depths[at] and self._tokens[at - 1] != DOT:
+                found.setdefault(fold(name), name)
+        return [name for folded, name in found.items() if folded not in _NO_SOURCE]
+
+    def qualified(self, word: str, source: str) -> str:
+        """The text, with the source before each column of that name that stands by itself.
+
+        Not in a query of its own, where the name may be another's.
+        """
+        pieces: list[str] = []
+        written = 0
+        inner = _in_queries(self._tokens)
+        for clause in ("set", "from", "where"):
+            for at in range(*self._span(clause)):
+                before, token, behind = self._tokens[at - 1 : at + 2]
+                is_named = token[0] not in (OTHER, STRING) and fold(token[1]) == fold(word)
+                is_first = before != DOT and before[2] not in _NO_COLUMN
+                is_last = behind not in (DOT, OPENING)
+                if is_named and is_first and is_last and not inner[at]:
+                    start, _ = self._places[at]
+                    pieces += self._sql[written:start], quoted(source), "."
+                    written = start
+        return "".join([*pieces, self._sql[written:]])
+
     def others(self, part: Part) -> str:
         """Every word of it that is no granted column, as a column."""
         words = {fold(text) for kind, text, _ in self._tokens if kind != OTHER}
@@ -255,3 +303,16 @@ def _depths(tokens: list[Token]) -> list[int]:
         if token == OPENING:
             depth += 1
     return depths
+
+
+def _in_queries(tokens: list[Token]) -> list[bool]:
+    """Of each token, whether it is in a query in parentheses."""
+    found: list[bool] = []
+    around = [False]
+    for token, behind in itertools.pairwise([*tokens, END]):
+        if token == CLOSING and len(around) > 1:
+            around.pop()
+        found.append(around[-1])
+        if token == OPENING:
+            around.append(around[-1] or behind[2] in _QUERIES)
+    return found
