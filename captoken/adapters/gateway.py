@@ -148,7 +148,10 @@ class Gateway:
             is_head = scope["method"] == "HEAD"
             response = _problem(404, "There is no service of this name here.")
             return await respond(send, response, without_body=is_head)
-        await door(scope, _timed(receive, self._timeout), send)
+        taken = _taken(send, self._timeout)
+        # Whoever takes nothing has gone, also where the answer is the gateway's own.
+        with suppress(ClientGone):
+            await door(scope, _timed(receive, self._timeout), taken)
 
     @property
     def opened(self) -> dict[str, int]:
@@ -192,6 +195,22 @@ def _timed(receive: Receive, timeout: float) -> Receive:
         return message
 
     return timed
+
+
+def _taken(send: Send, timeout: float) -> Send:
+    """`send`, of which each piece has to be taken in time: a slow reader holds no stream.
+
+    Raises ClientGone for a client that takes nothing.
+    """
+
+    async def taken(message: Message) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await send(message)
+        except TimeoutError:
+            raise ClientGone from None
+
+    return taken
 
 
 _PASSED = "captoken.passed"  # in the scope: what is answered is the service's own answer

@@ -702,6 +702,31 @@ def test_a_client_that_goes_away_ends_the_answer(tmp_path: Path) -> None:
     listens.close()
 
 
+def test_a_client_that_reads_nothing_holds_its_stream_no_longer_than_the_timeout(tmp_path: Path) -> None:
+    with gateway(tmp_path, more="streams = 1") as world, socket.socket() as slow:
+        until = time.monotonic() + 15
+
+        async def endless(send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            with suppress(OSError):
+                while time.monotonic() < until:
+                    await send({"type": "http.response.body", "body": b"a" * (64 << 10), "more_body": True})
+                    await asyncio.sleep(0)
+
+        world.service.answer = endless
+        token = world.token().present(audience="payments")
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", int(world.origin.rpartition(":")[2])))
+        slow.sendall(f"GET /payments/v1/refunds/re_1 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+        while not world.service.requests:
+            time.sleep(0.01)
+        world.service.answer = None
+        assert world.refund(token).status_code == 503
+        while world.refund(token).status_code == 503 and time.monotonic() < until:
+            time.sleep(0.1)
+        assert world.refund(token).status_code == 200
+
+
 def test_more_streams_than_it_takes_are_503(tmp_path: Path) -> None:
     with answering(b"HTTP/1.1 200 OK\r\n\r\nabc", hold=True) as url, gateway(tmp_path, url=url, more="streams = 1") as world:
         held = world.client(world.token().present(audience="payments"))
