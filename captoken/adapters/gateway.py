@@ -23,7 +23,7 @@ import logging
 import zlib
 from base64 import b64decode
 from binascii import Error as NoBase64
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,17 +99,25 @@ def opened(path: str, *, create: bool = False) -> Generator[Gateway]:
     """
     found = configured(path)
     with stores(found, create=create) as parts:
-        yield Gateway(found, {name: parts.verifier(name) for name in found.services})
+        verifiers = {name: parts.verifier(name) for name in found.services}
+        yield Gateway(found, verifiers, closing=parts.aclose)
 
 
 class Gateway:
     """An ASGI application that passes on what tokens permit: see the module.
 
     `found` is a file that was checked, and `verifiers` has the one of each service, whose audience
-    is the service's name.
+    is the service's name. `closing` is awaited when the server ends, and closes their stores.
     """
 
-    def __init__(self, found: Configuration, verifiers: Mapping[str, AsyncVerifier]) -> None:
+    def __init__(
+        self,
+        found: Configuration,
+        verifiers: Mapping[str, AsyncVerifier],
+        *,
+        closing: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._closing = closing
         stated = found.file.gateway
         self._doors = {
             name: _Door(
@@ -166,6 +174,8 @@ class Gateway:
             if kind == "lifespan.shutdown":
                 for door in self._doors.values():
                     door.upstream.close()
+                if self._closing is not None:
+                    await self._closing()
             await send({"type": f"{kind}.complete"})
 
 

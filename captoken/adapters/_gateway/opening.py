@@ -7,7 +7,7 @@ Paths in the file are of its folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -411,6 +411,14 @@ class Opened(NamedTuple):
     verifier: Callable[[str], AsyncVerifier]
     ledger: Any
 
+    # Closes connections to servers, in the event loop that they are of.
+    closing: tuple[Callable[[], Awaitable[None]], ...]
+
+    async def aclose(self) -> None:
+        """Close the connections to servers of stores: when the event loop ends that they serve."""
+        for close in self.closing:
+            await close()
+
 
 class _How(NamedTuple):
     """How stores that are files are opened."""
@@ -457,7 +465,8 @@ def stores(
                 keyring, service, ledger=ledger, replays=replays, audit=trail, overlay=feed
             )
 
-        yield Opened(verifier, ledger)
+        awaited = [store.aclose for store in (ledger, replays) if hasattr(store, "aclose")]
+        yield Opened(verifier, ledger, tuple(awaited))
 
 
 def _store(
@@ -476,7 +485,7 @@ def _store(
     if url == "memory:":
         return in_memory(**facts)
     if scheme in ("postgresql", "valkey", "valkeys"):
-        return _on_server(url, scheme, kind is SQLiteLedger, facts)
+        return _on_server(url, scheme, kind is SQLiteLedger, how, stack, facts)
     path = found.folder / (rest if scheme == "sqlite" else url)
     if how.create and not path.exists():
         store = kind.create(path, **facts)
@@ -486,16 +495,28 @@ def _store(
     return store
 
 
-def _on_server(url: str, scheme: str, counts: bool, facts: dict[str, Any]) -> Any:
-    """The same, on a server, where the store was made before."""
+def _on_server(
+    url: str, scheme: str, counts: bool, how: _How, stack: ExitStack, facts: dict[str, Any]
+) -> Any:
+    """The same, on a server, where the store was made before. A dry run waits for its answers."""
+    kinds: tuple[Any, Any]
+    source: Any = url
     if scheme == "postgresql":
-        from captoken.stores.postgres import AsyncPostgresLedger, AsyncPostgresReplayStore
+        from captoken.stores import postgres
 
-        postgres = AsyncPostgresLedger if counts else AsyncPostgresReplayStore
-        return postgres(url, **facts)
-    with extra("valkey"):
-        import valkey.asyncio
-    from captoken.stores.valkey import AsyncValkeyLedger, AsyncValkeyReplayStore
+        kinds = (postgres.AsyncPostgresLedger, postgres.AsyncPostgresReplayStore)
+        if how.readonly:
+            kinds = (postgres.PostgresLedger, postgres.PostgresReplayStore)
+    else:
+        with extra("valkey"):
+            import valkey.asyncio
+        from captoken.stores import valkey as ours
 
-    client = valkey.asyncio.Valkey.from_url(url)
-    return (AsyncValkeyLedger if counts else AsyncValkeyReplayStore)(client, **facts)
+        kinds = (ours.AsyncValkeyLedger, ours.AsyncValkeyReplayStore)
+        source = (valkey.Valkey if how.readonly else valkey.asyncio.Valkey).from_url(url)
+        if how.readonly:
+            kinds = (ours.ValkeyLedger, ours.ValkeyReplayStore)
+    store: Any = kinds[0 if counts else 1](source, **facts)
+    if how.readonly:
+        stack.callback(store.close)
+    return store
