@@ -273,3 +273,27 @@ def test_rows_count_as_work_and_as_what_a_call_states() -> None:
 
 def test_a_proof_says_nothing_of_rows() -> None:
     assert request_digest(on()) == request_digest(on(row={"a": 1})) == request_digest(on(rows=[ACME]))
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["called", "awaited"])
+def test_of_a_table_that_is_only_reached_a_grant_says_what_holds_of_its_rows(awaited: bool) -> None:
+    """A view can read it, whoever may use no more than the view. A token that is over says nothing all the same."""
+    token = mint(tables=["v"], operations=["select"], rows={"*": ACME, "v": {}}, expires_in=60)
+    now = clock()
+
+    async def asking() -> tuple[Any, Any]:
+        if not awaited:
+            grant = verifier(clock=now).authenticate(token.serialize())
+            return grant.rows("orders", reached=True), grant.rows("v", reached=True)
+        other = await verifier(clock=now).awaited.authenticate(token.serialize())
+        return await other.rows("orders", reached=True), await other.rows("v", reached=True)
+
+    assert asyncio.run(asking()) == ((ACME,), ())
+    grant = verifier(clock=now).authenticate(token.serialize())
+    with pytest.raises(Denied) as error:
+        grant.rows("orders")
+    assert error.value.code in ("row", "table")
+    now.advance(3600)
+    with pytest.raises(Denied) as error:
+        grant.rows("orders", reached=True)
+    assert error.value.code == "expired"

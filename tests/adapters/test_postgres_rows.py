@@ -498,6 +498,43 @@ def test_what_an_operator_adds_holds_from_the_next_statement_on(worlds: Worlds) 
         assert db.execute("delete from lines").rowcount == 3
 
 
+def test_where_an_overlay_is_lost_in_between_no_row_is_seen_that_was_not_asked_about(worlds: Worlds) -> None:
+    """Whichever of its questions goes without an answer."""
+    worlds.admin.execute("create or replace function total() returns bigint language sql stable as 'select count(*) from public.orders'")
+    overlay, operator = overlaid()
+    operator.narrow(task="t", rows={"orders": ACME}, why="odd")
+    asked = lost = 0
+
+    def sometimes() -> Any:
+        nonlocal asked
+        asked += 1
+        return None if asked == lost else overlay()
+
+    token = Issuer(KEYRING, clock=lambda: NOW).mint(subject="user:jane", agent="analyst", task="t", allow={"countries": ["select"], "total": ["execute"]})
+    found: set[Any] = set()
+    for lost in range(1, 25):  # noqa: B007 – `sometimes` looks at it
+        logins.forget(worlds.full)
+        asked = 0
+        try:
+            held = Verifier(KEYRING, clock=lambda: NOW, overlay=sometimes).authenticate(token.serialize())
+            with guarded(worlds.full, held, functions=["total"]) as db:
+                found.add(db.execute("select total() from countries limit 1").fetchall()[0])
+        except Denied as denied:
+            found.add(denied.code)
+    assert found == {(3,), "stale_overlay"}
+
+
+def test_what_an_operator_adds_holds_for_functions_from_the_next_block_on(worlds: Worlds) -> None:
+    worlds.admin.execute("create or replace function total() returns bigint language sql stable as 'select count(*) from public.orders'")
+    overlay, operator = overlaid()
+    token = Issuer(KEYRING, clock=lambda: NOW).mint(subject="user:jane", agent="analyst", task="t", allow={"total": ["execute"]})
+    held = Verifier(KEYRING, clock=lambda: NOW, overlay=overlay).authenticate(token.serialize())
+    for count in (63, 3):
+        with guarded(worlds.full, held, functions=["total"]) as db:
+            assert db.execute("select total()").fetchall() == [(count,)]
+        operator.narrow(task="t", rows={"orders": ACME}, why="odd")
+
+
 def test_what_only_an_operator_says_of_rows_holds_too(worlds: Worlds) -> None:
     overlay, operator = overlaid()
     operator.narrow(task="t", rows={"orders": ACME}, why="odd")

@@ -267,19 +267,18 @@ class Judge:
 
     def _may_restrict(self) -> bool:
         """Whether anything restricts rows: a link does, or an operator can."""
-        if not self._restricts and self._asked.overlaid is None:
+        if self._asked.overlaid is None:
             self._asked.overlaid = self._grant.recheck().overlaid
-        return self._restricts or self._asked.overlaid is True
+        return self._restricts or self._asked.overlaid
 
     def _known(self) -> Rows:
         """What the token says of those tables that have a policy. It is the same for all of a
-        block: its transaction is told once.
+        block: its transaction is told once. The next block asks again, where an operator can say
+        something else by then.
         """
         if self._rows is None:
-            found = self._asked.rows
-            if found is None:
-                found = self._asked.rows = self._ask_of_rows()
-            self._rows = found
+            kept = None if self._asked.overlaid else self._asked.rows
+            self._rows = self._asked.rows = self._ask_of_rows() if kept is None else kept
         return self._rows
 
     def _ask_of_rows(self) -> Rows:
@@ -294,11 +293,17 @@ class Judge:
         return Rows(held, told_of(said))
 
     def _says_of_rows(self, table: Table) -> Held | None:
-        """What the token says of the rows of a table, whatever it permits of it. None: nothing."""
+        """What the token says of the rows of a table, whatever it permits of it. None: nothing.
+
+        Raises Denied, recorded, where the token does not stand.
+        """
         name = name_of(table)
-        with suppress(Denied):  # the token does not stand: whatever is asked next says so
-            return Held.of(self._grant.rows(name)) if name else None
-        return None
+        if name is None:
+            return None
+        try:
+            return Held.of(self._grant.rows(name))
+        except Denied as denied:
+            self._deny(denied.decision)
 
     def _with_reached(self, sql: str, view: View, found: Assessment) -> Assessment:
         """The same, with the rows of tables that views read.
