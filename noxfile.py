@@ -104,6 +104,7 @@ def hidden(session: nox.Session) -> None:
     tests = [
         "tests/adapters/test_sqlite_hidden.py",
         "tests/adapters/test_sqlite_granted.py",
+        "tests/adapters/test_sqlite_rows.py",
         "tests/adapters/test_postgres_told.py",
     ]
     session.run("pytest", "-n", "auto", *tests, env=drawn(min(TIMES, 70)))
