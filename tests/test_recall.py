@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from captoken import Denied, Issuer, Token, TokenFormatError, Verifier, WideningError
+from captoken import Denied, Issuer, Token, TokenFormatError, TokenSet, Verifier, WideningError
 from captoken._format import primitives
 from captoken._format.encoding import LIMITS, b64decode, b64encode, decode_json, encode_json
 from captoken._format.parts import Packet
@@ -29,7 +29,7 @@ from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.proof import recall_mac, with_proof
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.testing import fixed_random
-from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint
+from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, tool
 from tests.library_code import is_library_code
 from tests.longer import drawing
 
@@ -873,3 +873,95 @@ def test_nothing_that_stays_shows_a_token() -> None:
     entry = world.plane.handle(GOOD)
     shown = f"{world.plane!r} {vars(world.plane)!r} {entry!r} {world.store.load()!r} {world.open()!r}"
     assert not [secret for secret in secrets() if secret in shown]
+
+
+# --- of a set of tokens (37.12) --------------------------------------------------------------------------------------------
+
+
+class Servers(World):
+    """Two servers that have no keys but their own, and the plane likewise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        made = {"sales-db": SALES, "mail": {"tools": {"send": {}}, "expires_in": 7 * 86_400}}
+        self.set = Issuer(KEYRING, clock=self.now).mint_set(**WHO, servers=made, control="control")
+        self.names = ("sales-db", "mail")
+        self.plane = ControlPlane(self.own("control"), self.operator)
+
+    def own(self, name: str) -> Verifier:
+        return Verifier(KEYRING.for_audience(name), name, overlay=self.open, clock=self.now, replays=MemoryReplayStore(floor=0))
+
+    def codes(self, held: TokenSet) -> set[str]:
+        asked = {"sales-db": SELECT, "mail": tool("send")}
+        return {self.own(name).check(held.present(audience=name), access).code for name, access in asked.items()}
+
+
+def test_a_hand_over_of_a_set_is_recalled_at_every_server() -> None:
+    """Also where it has not called yet; whoever is beside works on, and so does who recalled."""
+    world = Servers()
+    child = world.set.delegate(to="clerk")
+    beside, below = world.set.delegate(to="clerk"), child.attenuate(expires_in=60).delegate(to="helper")
+    entry = world.plane.handle(recall(world.set, child, audience="control", why="lost"))
+    assert entry.select.hop == decode_json(child.token("mail").unverified.bodies[-1])["n"] and entry.select.link is None
+    assert world.codes(child) == world.codes(below) == {"revoked"}
+    assert world.codes(beside) == world.codes(world.set) == {"allowed"}
+    assert world.plane.handle(recall(world.set, child, audience="control", why="again")) == entry
+    # It stands as long as anything of the set can live: the token for mail does a week.
+    assert entry.until == NOW + 7 * 86_400 + SLACK
+
+
+def test_a_holder_of_a_set_stops_no_more_than_it_handed_on_whatever_n_it_writes() -> None:
+    """It knows the `n` of all above, and perhaps of those beside."""
+    world = Servers()
+    mine, beside = world.set.delegate(to="clerk"), world.set.delegate(to="mallory")
+    theirs = mine.delegate(to="helper")
+    control = beside.token("control")
+    for victim in (mine, theirs):
+        n = decode_json(victim.token("control").unverified.bodies[-1])["n"]
+        forged = control.with_raw_link(encode_json({"from": "mallory", "n": n, "to": "x"}))
+        world.plane.handle(recall(control, forged, audience="control", why="mine"))
+        assert world.codes(victim) == world.codes(mine) == {"allowed"}
+    world.plane.handle(recall(mine, theirs, audience="control", why="lost"))
+    world.plane.handle(recall(control, forged, audience="control", why="mine, again"))
+    assert world.codes(theirs) == {"revoked"} and world.codes(beside) == {"allowed"}
+
+
+def test_a_hop_of_another_tree_is_another_hop() -> None:
+    world, other = Servers(), Servers()
+    child = world.set.delegate(to="clerk")
+    n = decode_json(child.token("control").unverified.bodies[-1])["n"]
+    world.operator.revoke(token=other.set.token("mail").token_id, hop=n, why="another tree")
+    assert world.codes(child) == {"allowed"}
+    world.operator.revoke(token=child.token("mail").token_id, hop=n, why="this one")
+    assert world.codes(child) == {"revoked"} and world.codes(world.set) == {"allowed"}
+    with pytest.raises(ValueError, match="name its token, too"):
+        world.operator.revoke(hop=n, why="which?")
+    with pytest.raises(ValueError, match="11 characters"):
+        world.operator.revoke(token=child.token("mail").token_id, hop="x", why="what?")
+
+
+def test_what_is_no_hand_over_of_a_set_is_not_recalled() -> None:
+    world = Servers()
+    control = world.set.token("control")
+    third = control.require(PARTY.public, need={"role": "boss"})
+    for links in ({"nbf": NOW}, {"n": 5, "nbf": NOW}):
+        with pytest.raises(RecallError, match="none of these links has an n"):
+            world.plane.handle(recall(control, control.with_raw_link(encode_json(links)), audience="control", why="lost"))
+    for made in (third, control.with_raw_link(b"{"), control.with_raw_link(b"x.y")):
+        with pytest.raises(RecallError, match="none of these links has an n"):
+            world.plane.handle(recall(control, made, audience="control", why="lost"))
+    with pytest.raises(ValueError, match="no token for 'elsewhere'"):
+        recall(world.set, world.set.delegate(to="clerk"), audience="elsewhere", why="lost")
+
+
+def test_the_token_of_a_server_recalls_nothing() -> None:
+    """It is for its own server; a server that mints itself one with the id of the set has not the keys of the plane."""
+    world = Servers()
+    held = world.set.token("mail")
+    request = recall(world.set, world.set.delegate(to="clerk"), audience="control", why="lost")
+    stated = decode_json(request.encode())
+    own = Issuer(KEYRING.for_audience("mail"), clock=world.now).mint(**WHO, tools={})
+    for token in (held, own):
+        sent = token.attenuate(expires_in=60).serialize()
+        with pytest.raises(Denied, match="unknown_key"):
+            world.plane.handle(encode_json({**stated, "token": sent}).decode())

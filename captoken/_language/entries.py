@@ -24,7 +24,7 @@ from captoken._format.encoding import LIMITS, Integer, b64decode, encode_json
 from captoken._format.root import RootRecord
 from captoken._language.caveats import Vocabulary
 from captoken._language.link import BadLink, Link
-from captoken._language.links import is_about_requests, read_link
+from captoken._language.links import is_about_requests, is_nonce, read_link
 
 # 16 bytes in canonical base64url (1.2).
 _is_id = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
@@ -36,7 +36,7 @@ _is_id = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 class SelectorFacts(msgspec.Struct, frozen=True):
     """What selectors ask about a token. Made once for each token, since its keys are found then.
 
-        facts = SelectorFacts(root, link_ids, task, holders)
+        facts = SelectorFacts(root, link_ids, task, holders, nonces)
         if overlay.touches(facts.keys):
             entries = overlay.on(facts, now)
 
@@ -55,6 +55,9 @@ class SelectorFacts(msgspec.Struct, frozen=True):
 
     # The agents that have held it.
     agents: Sequence[str]
+
+    # The `n` of each link that has one (`nonces_of`).
+    hops: Sequence[str] = ()
     keys: tuple[str | bytes, ...] = ()
 
     def __post_init__(self) -> None:
@@ -69,6 +72,13 @@ class SelectorFacts(msgspec.Struct, frozen=True):
             *_tasks_above(self.task),
         )
         msgspec.structs.force_setattr(self, "keys", keys)
+
+
+def nonces_of(links: Iterable[Link | BadLink]) -> tuple[str, ...]:
+    """The `n` of each link that has one."""
+    return tuple(
+        link.nonce for link in links if isinstance(link, Link) and link.nonce is not None
+    )
 
 
 def _tasks_above(task: str) -> list[str]:
@@ -94,6 +104,8 @@ class Selector(
 
     - `token` is a token id, and selects its whole tree.
     - `link` is a link id, and selects that link and all below.
+    - `hop` is the `n` of a link, and selects that link and all below at each server of a set. It
+      stands beside `token`: others may have the same `n`.
     - `task` selects that task and all below.
     - `agent` selects what that agent has held, then or before.
     - `subject` and `kid` are those of the root record.
@@ -107,6 +119,7 @@ class Selector(
     """
 
     agent: str | None = None
+    hop: str | None = None
     issued_before: Integer | None = None
     kid: str | None = None
     link: str | None = None
@@ -120,6 +133,8 @@ class Selector(
             _check_id(self.token, "token")
         if self.link is not None:
             _check_id(self.link, "link")
+        if self.hop is not None:
+            _check_hop(self.hop, self.token)
         named = self._check_names()
 
         if self.issued_before is not None:
@@ -165,6 +180,14 @@ def _check_id(value: Any, what: str) -> None:
         raise ValueError(f"a {what} id is 22 characters of base64url")
 
 
+def _check_hop(value: Any, token: str | None) -> None:
+    """Raise TypeError or ValueError for what is no `n`, and for one without its tree."""
+    if is_nonce(names.exact_str(value, "hop")) is None:
+        raise ValueError("a hop is the n of a link: 11 characters of base64url")
+    if token is None:
+        raise ValueError("a hop is of one tree: name its token, too")
+
+
 def _selects(select: Selector, link_id: bytes | None, facts: SelectorFacts) -> bool:
     """Does all hold that is stated? `link_id` is the selector's own, decoded.
 
@@ -174,6 +197,7 @@ def _selects(select: Selector, link_id: bytes | None, facts: SelectorFacts) -> b
     return (
         (select.token is None or select.token == issued.token_id)
         and (link_id is None or link_id in facts.links)
+        and (select.hop is None or select.hop in facts.hops)
         and (select.task is None or names.at_or_below(facts.task, select.task))
         and (select.agent is None or select.agent in facts.agents)
         and (select.subject is None or select.subject == issued.subject)
@@ -187,6 +211,8 @@ class Select(TypedDict, total=False):
 
     agent: str
     """An agent, and all that it handed on to."""
+    hop: str
+    """The `n` of a hand-over: all tokens that have it, at each server of a set. With `token`."""
     issued_before: int
     """Tokens minted before that moment, in seconds since the epoch."""
     kid: str
@@ -219,7 +245,8 @@ class Entry(
     shown. Its fields stand in the order in which a snapshot spells them.
 
     `asked` is there if a holder asked for it: the ids of the links by which the token was handed on
-    to that holder, from the first down. So none for the agent that it was minted for.
+    to that holder, from the first down; their `n` where it selects by `hop`. So none for the agent
+    that it was minted for.
     """
 
     asked: tuple[str, ...] | None = None
@@ -240,6 +267,16 @@ class Entry(
     def stands(self, now: int) -> bool:
         """Has it not run out? It ends at the first second of `until`."""
         return self.until is None or now < self.until
+
+    @property
+    def through(self) -> frozenset[str]:
+        """The hops that a token has all gone through which it selects by `hop`; else none.
+
+        Those by which it came to whoever asked are among them: any holder can write an `n` of
+        somebody else's, and stops no more by that than what it was handed itself.
+        """
+        hop = self.select.hop
+        return frozenset() if hop is None else frozenset((hop, *(self.asked or ())))
 
     def lasts(self, until: int | None) -> bool:
         """Does it stand until then, or for ever?"""
@@ -291,8 +328,11 @@ def _check_asked(entry: Entry) -> None:
         raise ValueError("what a holder asked for revokes a token, or a link of it")
 
     asked = entry.asked or ()
-    if len(asked) > LIMITS.links or not all(map(_is_id, asked)):
-        raise ValueError(f"asked has at most {LIMITS.links} link ids")
+    is_one = _is_id if select.hop is None else is_nonce
+    if len(asked) > LIMITS.links or not all(map(is_one, asked)):
+        raise ValueError(f"asked has at most {LIMITS.links} link ids, or n beside a hop")
+    if select.hop is not None and select.link is not None:
+        raise ValueError("what a holder asked for is of a link or of a hop")
 
 
 def _spelled(entry: Entry, in_ascii: bool) -> bytes:
@@ -348,7 +388,12 @@ class _Filed(msgspec.Struct, frozen=True, gc=False):
 
     def is_on(self, facts: SelectorFacts, now: int) -> bool:
         """Does it stand, and is it on that token?"""
-        return self.entry.stands(now) and _selects(self.entry.select, self.link_id, facts)
+        entry = self.entry
+        return (
+            entry.stands(now)
+            and _selects(entry.select, self.link_id, facts)
+            and (entry.select.hop is None or entry.through.issubset(facts.hops))
+        )
 
     @property
     def key(self) -> str | bytes | None:

@@ -36,6 +36,7 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     domains: frozenset[str] = frozenset()  # data, tool: those that its caveats speak of
     counts: bool = False  # it has a caveat that a ledger counts
     narrows_situation: bool = False  # it has one that narrows the facts for later links
+    nonce: str | None = None  # `n`: of a hand-over, or of a link that counts
 
     @property
     def caveats(self) -> tuple[Caveat, ...]:

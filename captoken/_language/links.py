@@ -377,6 +377,7 @@ def _plain_link(body: bytes) -> Link | None:
         receiver,
         domains=_DOMAINS[traits & (SPEAKS_OF_DATA | SPEAKS_OF_TOOLS)],
         narrows_situation=traits & NARROWS != 0,
+        nonce=nonce,
     )
 
 
@@ -493,11 +494,12 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
         _DOMAINS[traits & (SPEAKS_OF_DATA | SPEAKS_OF_TOOLS)],
         counts,
         traits & NARROWS != 0,
+        stated.get("n"),
     )
 
 
 _NONCE = "[A-Za-z0-9_-]{11}"
-_is_nonce = re.compile(_NONCE).fullmatch
+is_nonce = re.compile(_NONCE).fullmatch
 # from, to and n, joined by line feeds.
 # One match for three values. A line feed is in none of them, so that nothing can move
 # from one to the other. A value that is no string makes `join` raise TypeError.
@@ -506,8 +508,17 @@ _is_delegation = re.compile(rf"{names.NAME}\n{names.NAME}\n{_NONCE}").fullmatch
 
 def _check_nonce(nonce: Any) -> None:
     """Raise for a nonce that is none: of a link that counts, and hands nothing on."""
-    if _is_nonce(names.exact_str(nonce, "n")) is None:
+    if is_nonce(names.exact_str(nonce, "n")) is None:
         raise ValueError("n must be 11 characters of base64url")
+
+
+def nonce_in(body: bytes) -> str | None:
+    """The `n` of a link as it travels, whatever else it says; None where there is none."""
+    try:
+        nonce = decode_json(split_signature(body)[0]).get("n")
+    except EncodingError:
+        return None
+    return nonce if type(nonce) is str and is_nonce(nonce) else None
 
 
 def _delegation(stated: Mapping[str, Any]) -> tuple[str, str]:

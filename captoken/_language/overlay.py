@@ -305,6 +305,8 @@ class Overlay:
         """Is what a holder asked for revoked by another entry, for as long (37.9 to 37.11)?"""
         if entry.asked is None:
             return False
+        if entry.select.hop is not None:
+            return self._stops_hop(entry)
         links = {None, entry.select.link, *entry.asked}
         for select in (Selector(token=entry.select.token, link=link) for link in links):
             # By which such an entry is filed: see `Index`.
@@ -313,6 +315,19 @@ class Overlay:
                 one = filed.entry
                 if one.select == select and one.link is None and one.lasts(entry.until):
                     return True
+        return False
+
+    def _stops_hop(self, entry: Entry) -> bool:
+        """The same of what was asked for by `hop`: another one stops it that asks for less."""
+        for filed in self._filed.get(entry.select.token or b"", ()):
+            one = filed.entry
+            alone = one.select in (
+                Selector(token=entry.select.token),
+                Selector(token=entry.select.token, hop=one.select.hop),
+            )
+            revokes = alone and one.link is None and one.lasts(entry.until)
+            if revokes and one.through <= entry.through:
+                return True
         return False
 
     def entry(self, entry_id: str) -> Entry | None:

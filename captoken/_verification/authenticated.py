@@ -307,10 +307,12 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         """What selectors of the overlay ask about. Worked out once."""
         facts = self.facts
         if facts is None:
-            from captoken._language.entries import SelectorFacts  # where there is an overlay
+            # Where there is an overlay.
+            from captoken._language.entries import SelectorFacts, nonces_of
 
             links = primitives.link_ids(self.tags)
-            facts = SelectorFacts(self.root, links, self.task, self.lineage.holders)
+            holders = self.lineage.holders
+            facts = SelectorFacts(self.root, links, self.task, holders, nonces_of(self.own_links))
             force_setattr(self, "facts", facts)
         return facts
 
@@ -344,6 +346,11 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         for link in links:
             tag = chain.extend(tag, link)
         return b64encode(primitives.link_id(tag))
+
+    @property
+    def nonces(self) -> tuple[str | None, ...]:
+        """The `n` of each link, None where it has none: it tells of a set which hand-over it is."""
+        return tuple(link.nonce for link in self.own_links)
 
     @property
     def handed_on_at(self) -> tuple[int, ...]:

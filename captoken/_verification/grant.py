@@ -352,6 +352,16 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         """The links by which the token was handed on, from the first to the last."""
         return self._genuine.handed_on_at
 
+    @property
+    def nonces(self) -> tuple[str | None, ...]:
+        """The `n` of each link, or None: all tokens of a set have one `n` for one hand-over."""
+        return self._genuine.nonces
+
+    @property
+    def audience(self) -> str | None:
+        """The server that the token was minted for alone, as its root record says."""
+        return self._genuine.root.audience
+
     def link_below(
         self,
         link: int,

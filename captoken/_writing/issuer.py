@@ -29,7 +29,7 @@ from captoken._writing.compose import Terms, WriterContext, compose, spell
 from captoken._writing.holding import everything
 from captoken._writing.keywords import UNSET, MintCaveats, check_known
 from captoken._writing.token import Token
-from captoken._writing.token_set import TokenSet
+from captoken._writing.token_set import MOST_SERVERS, TokenSet
 from captoken.keys.keyring import Keyring, keyring_source
 
 DEFAULT_LIFE = 900  # seconds
@@ -127,12 +127,12 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         if counted:
             raise ValueError(f"{', '.join(counted)}: say it within servers, for one of them")
         wanted = {server: {**its} for server, its in servers.items()}
+        if not wanted:
+            raise ValueError(f"a set has 1 to {MOST_SERVERS} tokens, not 0")
         if "audience" in caveats or any("audience" in its for its in wanted.values()):
             raise ValueError("audience: the names in servers say that")
         if control is not None and control in wanted:
             raise ValueError(f"{control} is the control plane, and among the servers too")
-        if control is not None:
-            wanted[control] = {"tables": [], "operations": [], "tools": {}}
 
         keyring, root = self._begin(subject, agent, task, ext)
         made: list[Token] = []
@@ -143,6 +143,15 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
             own = keyring.for_audience(server)
             its_root = structs.replace(root, audience=server)
             made.append(self._minted(own, its_root, key, {**caveats, **its}))
+        if control is not None:
+            # What is recalled with it stands until the last of them has ended (37.12).
+            ends = [token.unverified.expires_at for token in made]
+            last = None if None in ends else max(end for end in ends if end is not None)
+            others = _OF_TABLES | _OF_TOOLS | {"expires_in"}
+            given = {word: value for word, value in caveats.items() if word not in others}
+            given |= {"tables": [], "operations": [], "tools": {}, "expires_at": last}
+            its_root = structs.replace(root, audience=control)
+            made.append(self._minted(keyring.for_audience(control), its_root, key, given))
         return TokenSet.of(*made)
 
     def _begin(

@@ -45,7 +45,7 @@ from captoken._language import patterns
 from captoken._language.access import Access, narrowest
 from captoken._language.capability import Capability
 from captoken._language.caveats import COUNTED, RIGHTS, V1, Situation, Vocabulary
-from captoken._language.entries import Entry, SelectorFacts
+from captoken._language.entries import Entry, SelectorFacts, nonces_of
 from captoken._language.lineage import read_along
 from captoken._language.link import Actor, BadLink, Link, ThirdParty
 from captoken._language.links import after, link_prohibits, read_link, unknown_keys
@@ -313,6 +313,14 @@ class SeenToken(msgspec.Struct, frozen=True):
     hops: tuple[Hop, ...]
     link_ids: tuple[str, ...]
     task: str
+    nonces: tuple[str, ...] = ()  # the `n` of its links, of those that have one
+
+    @property
+    def selected_by(self) -> SelectorFacts:
+        """What selectors of an overlay ask about it."""
+        ids = [b64decode(link) for link in self.link_ids]
+        hop = self.hop
+        return SelectorFacts(hop.root, ids, self.task, hop.holders, self.nonces)
 
     @property
     def hop(self) -> Hop:
@@ -445,7 +453,9 @@ def _add_token(
 
     if through:
         link_ids = tuple(link.id for link in said.links)
-        history.tokens[link_ids[-1]] = SeenToken(tuple(through), link_ids, task)
+        history.tokens[link_ids[-1]] = SeenToken(
+            tuple(through), link_ids, task, nonces_of(links)
+        )
 
 
 def _known(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list[str]]:
@@ -1027,13 +1037,7 @@ def _overlaid(
 
     An entry that denies for certain counts before one of which that cannot be known.
     """
-    ids = [b64decode(link) for link in token.link_ids]
-    facts = SelectorFacts(
-        token.hop.root,
-        ids,
-        token.task,
-        token.hop.holders,
-    )
+    facts = token.selected_by
 
     # A denial that an entry would make again is the same outcome, and not a new one.
     denied: Outcome = "denied" if decision.allowed else "same"

@@ -76,6 +76,11 @@ _changing = stacked(
         help="This link of a token, and all below.",
     ),
     click.option(
+        "--hop",
+        metavar="N",
+        help="This hand-over at every server of a set: the `n` of its link. Goes with --token.",
+    ),
+    click.option(
         "--task",
         metavar="PATH",
         help="This task, and those below it.",

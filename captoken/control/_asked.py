@@ -33,6 +33,7 @@ class HandOver(NamedTuple):
     stopped.
     """
 
+    # Its id, or its `n`: see `Recall`.
     link: str
 
     # When it ends, in seconds since the epoch; None is never.
@@ -43,6 +44,10 @@ class Recall(NamedTuple):
     """What a control plane found that a holder may ask for, and who that is.
 
     Nothing in it is a secret: ids, names and times.
+
+    Links go by their ids; of a set by their `n` (`by_hop`), which is one at all of its servers.
+    Whoever has a token can write any `n`. So what such an entry stops has come through all
+    hand-overs of whoever asked, and entries are told apart by all of these in their order.
     """
 
     # What is to stop, with all below.
@@ -55,11 +60,18 @@ class Recall(NamedTuple):
     handed: tuple[HandOver, ...]
     why: str
     until: int | None
+    by_hop: bool = False
 
     @property
     def wanted(self) -> Selector:
         """What the entry selects."""
-        return Selector(link=self.link, token=self.token)
+        return self.at(self.link)
+
+    def at(self, link: str) -> Selector:
+        """What selects a link of this token."""
+        if self.by_hop:
+            return Selector(hop=link, token=self.token)
+        return Selector(link=link, token=self.token)
 
     @property
     def by(self) -> tuple[str, ...]:
@@ -127,7 +139,7 @@ def asked_for(
 def _added(recall: Recall, asked: _Asked, make: Make) -> Entry:
     """The entry that was asked for, in the place of those that were asked for below (37.9)."""
     # At or below the link that is revoked, and only these. What they stop is below it too.
-    under = asked.by(recall.link)
+    under = asked.by((*recall.by, recall.link))
     until = _latest([recall.until, *(one.until for one in under)])
     entry = make(
         recall.wanted,
@@ -153,14 +165,14 @@ def _bounded(
     The lowest comes first: what it and those below asked for is then one, and counts as one above.
     """
     handed = recall.handed[depth - 1]
-    below = asked.by(handed.link)
+    below = asked.by(recall.by[:depth])
     if sum(one.stands(now) for one in below) <= most:
         return entry
 
     # It asked, or somebody below it: so `entry` is among them.
     until = _latest([handed.until, *(one.until for one in below)])
     ended = make(
-        Selector(link=handed.link, token=recall.token),
+        recall.at(handed.link),
         recall.by[:depth],
         f"more than {most} recalls were asked for by its holder and those below",
         until,
@@ -174,11 +186,11 @@ def _already(recall: Recall, entries: Iterable[Entry], now: int) -> Entry | None
     """
     # Who is stopped itself has nothing below it that is not.
     enough = {recall.wanted, Selector(token=recall.token)}
-    for handed in recall.handed:
-        enough.add(Selector(link=handed.link, token=recall.token))
+    enough.update(recall.at(link) for link in recall.by)
+    stopped = {recall.link, *recall.by}
 
     for entry in entries:
-        revokes = entry.link is None and entry.select in enough
+        revokes = entry.link is None and entry.select in enough and entry.through <= stopped
         if revokes and entry.stands(now) and entry.lasts(recall.until):
             return entry
     return None
@@ -198,9 +210,12 @@ class _Asked:
         self._before = {entry.id: entry for entry in entries}
         self._after = dict(self._before)
 
-    def by(self, link: str) -> list[Entry]:
-        """What was asked for by whoever has that link: at it, or below."""
-        return [entry for entry in self._after.values() if link in (entry.asked or ())]
+    def by(self, path: tuple[str, ...]) -> list[Entry]:
+        """What was asked for by whoever was handed it so, or by those below: never by those beside,
+        whatever `n` they write.
+        """
+        asked = self._after.values()
+        return [entry for entry in asked if (entry.asked or ())[: len(path)] == path]
 
     def take_up(self, entries: Iterable[Entry]) -> None:
         """Take up those of other trees too."""

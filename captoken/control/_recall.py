@@ -35,9 +35,11 @@ from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.spelling import is_visible
 from captoken._format.text import without_proof
 from captoken._language.entries import Entry
+from captoken._language.links import nonce_in
 from captoken._verification.grant import Grant
 from captoken._verification.verifier import Verifier
 from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet
 from captoken.control._asked import MOST, HandOver, Recall
 from captoken.control.operator import Operator
 from captoken.proof import Signer, recall_mac, with_proof
@@ -53,8 +55,8 @@ SLACK = 86_400
 
 @no_arguments_in_traceback
 def recall(
-    token: Token,
-    handed_on: Token,
+    token: Token | TokenSet,
+    handed_on: Token | TokenSet,
     *,
     audience: str,
     why: str,
@@ -69,13 +71,16 @@ def recall(
     - `token` is what `handed_on` was made from, and `signer` the key that it is bound to, if it is.
     - `audience` is the control plane's name, to which the token must be addressable: one for
       another server alone cannot be recalled with.
+    - Of two sets, it is the tokens of the control plane that are shown (`mint_set(control=…)`): the
+      hand-over is stopped at every server.
     - `why` is for people: a line of at most 200 characters.
     - The request is as secret as what is presented to a server, and good for `expires_in` at most:
       seconds, or a text like `5m`.
 
     Sends nothing, and does not ask whether either token still works.
 
-    Raises ValueError if `handed_on` was not made from `token`, and for a reason of more than 200
+    Raises ValueError if `handed_on` was not made from `token`, for a set without a token of the
+    control plane, and for a reason of more than 200
     characters or with control characters.
     """
     if not _is_reason(names.exact_str(why, "why")):
@@ -83,6 +88,10 @@ def recall(
             f"say why, in a line of at most {WHY_CHARS} characters: the record is for people"
         )
 
+    if isinstance(token, TokenSet):
+        token = token.token(audience)
+    if isinstance(handed_on, TokenSet):
+        handed_on = handed_on.token(audience)
     # The links that follow on the last of ours are what is to stop. The last of them names it.
     held = token.secret_packet
     given = handed_on.secret_packet
@@ -209,15 +218,35 @@ class ControlPlane:
         if link is None:
             raise RecallError("the holder did not have the token at that link")
 
-        ids = grant.link_ids
-        recall = Recall(
-            link=link,
-            token=grant.token_id,
-            handed=tuple(HandOver(ids[at], _end(grant, at)) for at in grant.handed_on_at),
-            why=f"asked for by {grant.actor.name}: {asked.why}",
-            until=_end(grant, asked.after),
-        )
+        why = f"asked for by {grant.actor.name}: {asked.why}"
+        if grant.audience is not None:
+            recall = _of_a_set(grant, asked.links, why)
+        else:
+            ids = grant.link_ids
+            recall = Recall(
+                link=link,
+                token=grant.token_id,
+                handed=tuple(HandOver(ids[at], _end(grant, at)) for at in grant.handed_on_at),
+                why=why,
+                until=_end(grant, asked.after),
+            )
         return self._operator.recall(recall, most=self._most)
+
+
+def _of_a_set(grant: Grant, links: list[RawCaveat], why: str) -> Recall:
+    """The recall of a token that was minted for the control plane alone: that of a set (37.12).
+
+    Its link ids are those of no other server. So it goes by `n`, for as long as any token of the
+    set can live: the end of link 0. Raises RecallError where no link has one.
+    """
+    stated = [nonce_in(cid) for cid, vid in reversed(links) if not vid]
+    hop = next((nonce for nonce in stated if nonce is not None), None)
+    if hop is None:
+        raise RecallError("of a set a hand-over is recalled: none of these links has an n")
+    until = _end(grant, 0)
+    nonces = [grant.nonces[at] for at in grant.handed_on_at]
+    handed = tuple(HandOver(nonce, until) for nonce in nonces if nonce is not None)
+    return Recall(hop, grant.token_id, handed, why, until, by_hop=True)
 
 
 def _end(grant: Grant, link: int) -> int | None:

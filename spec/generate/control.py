@@ -213,6 +213,19 @@ def snapshots() -> Table:
     link = SELECTED["link"]
     entries("asked_for", "36.4", changed(one, asked=[link]), good=True)
     entries("asked_for_by_the_first_agent", "36.4", changed(one, asked=[]), good=True)
+    hop, two = nonce(1), [nonce(1), nonce(2)]
+    entries("by_hop", "36.5", entry(token=JTI, hop=hop), good=True)
+    entries("by_hop_and_link", "36.5", entry(token=JTI, hop=hop, link=link), good=True)
+    entries("asked_for_of_a_hop", "36.4", changed(entry(token=JTI, hop=hop), asked=[hop] * 64), good=True)
+    table.beside("entry_by_hop")
+    entries("by_hop_alone", "36.5", entry(hop=hop))
+    for name, value in {"cut": hop[:-1], "longer": hop + "A", "number": 1, "id": link, "list": [hop], "empty": ""}.items():
+        entries(f"by_hop_as_{name}", "36.5", entry(token=JTI, hop=value))
+    table.beside("entry_asked_for_of_a_hop")
+    entries("asked_for_of_a_hop_by_a_link", "36.4", changed(entry(token=JTI, hop=hop), asked=[hop, link]))
+    entries("asked_for_of_a_hop_and_a_link", "36.4", changed(entry(token=JTI, hop=hop, link=link), asked=[]))
+    entries("asked_for_of_a_link_by_a_hop", "36.4", changed(entry(token=JTI, link=link), asked=two))
+    entries("asked_for_of_a_token_by_a_hop", "36.4", changed(entry(token=JTI), asked=two))
     entries("asked_for_of_a_link", "36.4", changed(entry(token=JTI, link=link), asked=[link] * 64), good=True)
     table.beside("entry_asked_for")
     for name, changes in {
@@ -365,6 +378,22 @@ def histories(table: Table, row: Any, come: Any) -> None:
     beyond("with_all_that_stands", held[0], good=True)
     beyond("with_the_tree_in_its_place", entry("c", token=JTI), good=True)
     beyond("with_a_hand_over_in_its_place", changed(entry("c", token=JTI, link=OTHER_JTI), until=NOW + 60), good=True)
+    of_hop = [changed(entry("h", token=JTI, hop=nonce(2)), asked=[nonce(1)], until=NOW + 60)]
+    hops = next_of(before, *of_hop)
+
+    def instead(name: str, *entries: Json, good: bool = False) -> None:
+        follows(f"long_after_a_hop_{name}", {**long_ago, "entries": list(entries), "seq": 264}, hops, good=good)
+
+    instead("with_the_tree_in_its_place", entry("c", token=JTI), good=True)
+    instead("with_the_hand_over_above", changed(entry("c", token=JTI, hop=nonce(1)), asked=[]), good=True)
+    instead("with_the_same_of_an_operator", entry("c", token=JTI, hop=nonce(2)), good=True)
+    instead("with_the_same_asked_for_by_its_holder", changed(entry("c", token=JTI, hop=nonce(1)), asked=[nonce(1)]), good=True)
+    table.beside("that_follows_long_after_a_hop_with_the_tree_in_its_place")
+    instead("with_one_asked_for_beside", changed(entry("c", token=JTI, hop=nonce(2)), asked=[nonce(3)]))
+    instead("with_one_asked_for_below", changed(entry("c", token=JTI, hop=nonce(2)), asked=[nonce(1), nonce(3)]))
+    instead("with_another_hop", entry("c", token=JTI, hop=nonce(3)))
+    instead("with_a_link_beside", entry("c", token=JTI, hop=nonce(2), link=link))
+    instead("with_nothing")
     table.beside("that_follows_long_after_with_the_tree_in_its_place")
     beyond("with_nothing")
     for name, other in {
@@ -625,6 +654,10 @@ def overlays() -> Table:
         "a_second_later": ({"issued_before": NOW + 1}, lower), "two": ({"agent": "sales-agent", "task": "task-123"}, lower),
     }  # fmt: skip
     allow("empty_for_a_grandchild", "36.8", snapshot(), lower)
+    of = {"token": JTI}
+    hits |= {
+        "hop": ({**of, "hop": nonce()}, child), "hop_in_between": ({**of, "hop": nonce()}, lower), "last_hop": ({**of, "hop": nonce(1)}, lower),
+    }  # fmt: skip
     for name, (select, parts) in hits.items():
         deny(f"selects_{name}", "36.5", "revoked", snapshot(entry(**select)), parts)
     misses: dict[str, tuple[dict[str, Json], Parts]] = {
@@ -641,6 +674,10 @@ def overlays() -> Table:
         "another_kid": ({"kid": "k2"}, lower), "the_same_second": ({"issued_before": NOW}, lower),
         "earlier": ({"issued_before": 0}, lower),
     }  # fmt: skip
+    misses |= {
+        "a_hop_below": ({**of, "hop": nonce(1)}, child), "a_hop_of_another_tree": ({"hop": nonce(), "token": OTHER_JTI}, child),
+        "a_hop_of_a_sibling": ({**of, "hop": nonce()}, sibling), "a_hop_and_no_hand_over": ({**of, "hop": nonce()}, plain),
+    }  # fmt: skip
     for name, (select, parts) in misses.items():
         allow(f"passes_{name}", "36.5", snapshot(entry(**select)), parts)
     misfits: dict[str, Json] = {
@@ -653,6 +690,18 @@ def overlays() -> Table:
     both = (discharge("one", HOUR),)
     table.deny("selects_the_link_of_a_third_party", "36.5", "revoked", bundle(asked, *both),
                presented=given(snapshot(entry(link=link_id(asked.tags[-1]))), 60, False))  # fmt: skip
+
+    # What a holder asked for by `n` is of what has come through its own hand: whatever `n` it has written.
+    table.beside("empty_for_a_grandchild")
+    for name, asked_by, hop, parts in (
+        ("by_who_handed_it_on", [nonce()], nonce(1), lower), ("by_the_first", [], nonce(1), lower), ("of_its_own", [nonce()], nonce(), lower),
+    ):  # fmt: skip
+        deny(f"selects_a_hop_asked_for_{name}", "36.5", "revoked", snapshot(changed(entry(token=JTI, hop=hop), asked=asked_by)), parts)
+    for name, asked_by, hop, parts in (
+        ("by_one_beside", [nonce(7)], nonce(), lower), ("by_one_below", [nonce(), nonce(1)], nonce(), child),
+        ("of_the_one_above_by_one_beside", [nonce(), nonce(7)], nonce(), lower),
+    ):  # fmt: skip
+        allow(f"passes_a_hop_asked_for_{name}", "36.5", snapshot(changed(entry(token=JTI, hop=hop), asked=asked_by)), parts)
 
     # How long, and what is left.
     table.beside("empty")
@@ -947,6 +996,7 @@ def recall() -> Table:
     row("by_a_token_for_handing_on_alone", "37.2", asks(only, handed), stops(handed, ()))
     _of_a_bound_token(row, asks, stops)
     _what_gives_way(row, asks, table)
+    _of_a_set(row, asks, table)
     table.beside("of_a_child")
     text = canonical(asks(mine, child)).decode()
     for name, spelled in {
@@ -1036,6 +1086,55 @@ def _of_a_bound_token(row: Any, asks: Any, stops: Any) -> None:
     twice = proved(about)
     row("by_a_bound_token_proven_twice", "37.2", {**twice, "token": f"{twice['token']}.{twice['token'][-124:]}"}, {"code": "malformed"})
     row("by_a_bound_token_proven_and_of_another_reason", "37.2", {**twice, "why": "found"}, {"code": "bad_proof"})
+
+
+def _of_a_set(row: Any, asks: Any, table: Table) -> None:
+    """By the token for the control plane, whose links are nobody else's: by their `n`."""
+    nothing: dict[str, Json] = {"tables": [], "operations": [], "tools": {}, "exp": NOW + 600}
+    plain = token(nothing, key=audience_key(KEY, "control"), aud="control")
+    first = extended(plain, hand_over("sales-agent", number=1, exp=NOW + 300))
+    child = extended(first, hand_over("report-agent", "sales-agent", 2))
+    end = NOW + 600 + 86400
+
+    def stops(hop: str, *asked: str) -> dict[str, Json]:
+        return {"code": "ok", "token": JTI, "link": hop, "asked": list(asked), "until": end}
+
+    row("of_a_set_by_the_first", "37.12", asks(plain, first), stops(nonce(1)))
+    row("of_a_set_by_a_child", "37.12", asks(first, child), stops(nonce(2), nonce(1)))
+    row("of_a_set_of_what_was_narrowed_since", "37.12", asks(first, extended(child, {"nbf": NOW})), stops(nonce(2), nonce(1)))
+    strange = extended(first, {"acme:region": 1, **hand_over("x", "sales-agent", 3)})
+    row("of_a_set_with_a_caveat_that_the_plane_does_not_know", "37.12", asks(first, strange), stops(nonce(3), nonce(1)))
+    forged = extended(first, hand_over("x", "sales-agent", 1))
+    row("of_a_set_with_the_n_of_who_is_above", "37.12", asks(first, forged), stops(nonce(1), nonce(1)))
+    table.beside("of_a_set_by_a_child")
+    row("of_a_set_without_an_n", "37.12", asks(first, extended(first, {"nbf": NOW})))
+    row("of_a_set_with_an_n_that_is_none", "37.12", asks(first, extended(first, {"n": "x", "nbf": NOW})))
+
+    def said(name: str, hop: str, *asked: str, by: bool = True) -> dict[str, Json]:
+        stated = changed(entry(name, token=JTI, hop=hop), asked=list(asked) if by else None, until=end)
+        return {**stated, "select": changed(stated["select"])}
+
+    def brief(each: Json) -> list[Json]:
+        return [each["select"]["token"], each["select"]["hop"], each.get("asked"), each.get("until")]
+
+    def gives(name: str, request: Json, standing: list[Json], made: list[Json], left: list[Json], most: int = 5) -> None:
+        after = sorted([made, *map(brief, left)], key=json.dumps)
+        outcome = {"code": "ok", "token": made[0], "link": made[1], "asked": made[2], "until": made[3], "stands": after}
+        row(name, "37.12", request, outcome, standing=standing, most=most)
+
+    below = said("below", nonce(9), nonce(1), nonce(2))
+    gives("of_a_set_by_an_ancestor", asks(first, child), [below], [JTI, nonce(2), [nonce(1)], end], [])
+    beside = said("beside", nonce(9), nonce(2))
+    gives("of_a_set_with_the_n_of_one_beside", asks(first, child), [beside], [JTI, nonce(2), [nonce(1)], end], [beside])
+    elsewhere = said("elsewhere", nonce(2), nonce(7))
+    gives("of_a_set_that_one_beside_asked_for", asks(first, child), [elsewhere], [JTI, nonce(2), [nonce(1)], end], [elsewhere])
+    for name, there in {
+        "an_operator_revoked": said("there", nonce(2), by=False), "is_revoked": said("there", nonce(2), nonce(1)),
+        "is_revoked_with_who_asks": said("there", nonce(1)),
+    }.items():  # fmt: skip
+        gives(f"of_a_set_of_what_{name}", asks(first, child), [there], brief(there), [])
+    many = [said(f"m{n}", nonce(20 + n), nonce(1)) for n in range(5)]
+    gives("of_a_set_beyond_the_bound", asks(first, child), many, [JTI, nonce(1), [nonce(1)], end], [])
 
 
 def _what_gives_way(row: Any, asks: Any, table: Table) -> None:

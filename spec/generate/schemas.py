@@ -532,7 +532,7 @@ KINDS: dict[str, Kind] = {
         (
             Expected((OK,), (
                 field("token", "b64", "the `jti` that is revoked"),
-                field("link", "b64 or null", "the link id that is; null: all of the token"),
+                field("link", "b64 or null", "the link id that is, or of a set its `n` (37.12); null: all of the token"),
                 field("asked", "[b64] or null", "`asked` of that entry; null: it has none"),
                 field("until", "seconds or null", "`until` of it; null: it has none"),
                 field("stands", "[stand]", "with `standing`: of all that stand after it token, link, asked, until, each null where it has "

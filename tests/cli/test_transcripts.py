@@ -30,6 +30,7 @@ _RANDOM = (
     (re.compile(r"\bp-[0-9a-f]{24}\b"), "p-..."),
     (re.compile(r'("box":)("[A-Za-z0-9_-]+")'), r'\1"<box>"'),
     (re.compile(r"(?<=entry )[A-Za-z0-9_-]{11}(?![A-Za-z0-9_-])"), "<entry>"),
+    (re.compile(r"(?<=hop )[A-Za-z0-9_-]{11}(?![A-Za-z0-9_-])"), "<n>"),
     (re.compile(r'("id": ")[A-Za-z0-9_-]{12}(?=")'), r"\1<id>"),
     (re.compile(r'("n": ")[A-Za-z0-9_-]{11}(?=")'), r"\1<n>"),
     (re.compile(r'((?:token|link|link id)\s+|(?:_id|"token|"link|"cut)": "|--link )[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])'), r"\1<id>"),

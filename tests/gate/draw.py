@@ -7,6 +7,7 @@ is reached, and passed, and failed. One `Draw` draws one case, by its own source
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -670,6 +671,9 @@ class Draw:
             "kid": "k2", "issued_before": self.now + self.one([0, 1, -5]),
         }  # fmt: skip
         chosen = {key: (selects if self.chance(0.7) else others)[key] for key in self.few(list(selects), self.one([1, 1, 2]), 1)}
+        hops = [n for step in token.steps if type(n := step.get("link", {}).get("n")) is str and re.fullmatch("[A-Za-z0-9_-]{11}", n)]
+        if "token" in chosen and hops and number % 2:  # no draw of its own: what a seed gives stays as it was
+            chosen["hop"] = hops[-1]
         made = build.entry(f"e{number}", **chosen)
         if self.chance(0.85):
             kept = {key: said for key, said in self.caveats(2).items() if key not in NOT_OF_ENTRIES}

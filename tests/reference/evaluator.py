@@ -1058,9 +1058,10 @@ def check_overlay(snapshot, now, bound, allow_stale):
     return None if snapshot is None else max(0, now - snapshot["iat"])
 
 
-def is_selected(select, root, ids, held, task):
+def is_selected(select, asked, root, ids, hops, held, task):
     """36.5."""
     tests = {
+        "hop": lambda value: {value, *asked} <= hops,
         "token": lambda value: value == root["jti"],
         "link": lambda value: value in ids,
         "task": lambda value: at_or_below(task, value),
@@ -1091,8 +1092,9 @@ def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway
         left &= set(link.get("aud", left))
         task = link["task"] if "task" in link and at_or_below(link["task"], task) else task
     state, ids = {"audiences": left, "addressed": False, "task": task}, link_ids(tags)
+    hops = {link["n"] for link in links if "n" in link}
     standing = [said for said in (snapshot or {"entries": []})["entries"] if now < said.get("until", now + 1)]
-    entries = [said for said in standing if is_selected(said["select"], root, ids, held, task)]
+    entries = [said for said in standing if is_selected(said["select"], said.get("asked", ()), root, ids, hops, held, task)]
     check_entries(entries, access, lambda link: prohibits(link, access, state, now, leeway, age, own))
     return age, [said["link"] for said in entries]
 

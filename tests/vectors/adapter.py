@@ -527,9 +527,9 @@ def _keeping(kept: dict[str, Any], issued_at: int) -> Reservation:
 
 
 def _revoked(entry: Entry) -> dict[str, Any]:
-    """Of which token, which link, who asked, and until when."""
+    """Of which token, which link or hop, who asked, and until when."""
     asked = None if entry.asked is None else list(entry.asked)
-    return {"token": entry.select.token, "link": entry.select.link, "asked": asked, "until": entry.until}
+    return {"token": entry.select.token, "link": entry.select.link or entry.select.hop, "asked": asked, "until": entry.until}
 
 
 class _Asked:

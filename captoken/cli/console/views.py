@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from captoken._format.encoding import b64decode
 from captoken._format.spelling import escape
 from captoken._language.caveats import COUNTED
 from captoken._language.entries import Entry, SelectorFacts
@@ -65,13 +64,7 @@ class Known(msgspec.Struct, frozen=True):
 def known(said: str) -> Known:
     """A hop, read from what the index keeps of it."""
     (token,) = analysis.gather([json.loads(said)]).tokens.values()
-    facts = SelectorFacts(
-        token.hop.root,
-        [b64decode(link) for link in token.link_ids],
-        token.task,
-        token.hop.holders,
-    )
-    return Known(token.hop, facts, token.hops)
+    return Known(token.hop, token.selected_by, token.hops)
 
 
 def _may(hop: analysis.Hop, now: int) -> list[str]:

@@ -17,6 +17,7 @@ import { CaptokenError, UsageError } from "./format/errors.js";
 import {
   canonical,
   canonicalBytes,
+  canonicalObject,
   canonicalText,
   isInteger,
   isObject,
@@ -25,7 +26,8 @@ import {
   type JsonObject,
 } from "./format/json.js";
 import { withoutProof } from "./format/text.js";
-import { overlayEntry, type Entry, type Selector } from "./language/overlay.js";
+import { splitSigned, type Link } from "./language/links.js";
+import { isNonce, overlayEntry, type Entry, type Selector } from "./language/overlay.js";
 import type { Signer } from "./proof.js";
 import { holderOf } from "./language/lineage.js";
 import { Denied, shownBy, type Verifier } from "./verification/verifier.js";
@@ -196,6 +198,8 @@ export interface Recalled {
 
 interface Wanted {
   readonly token: string;
+  /** By what links go: their ids, or their `n` of a set (37.12). */
+  readonly kind: "link" | "hop";
   readonly link: string;
   /** The hand-overs down to whoever asks, and until when each matters. */
   readonly handed: readonly { readonly link: string; readonly until: number | undefined }[];
@@ -252,23 +256,24 @@ export class ControlPlane {
     const stands = already(recall, standing, now);
     if (stands) return { entry: stands, entries: standing };
     const asked = new Asked(standing);
-    const under = asked.by(recall.token, recall.link);
     const by = recall.handed.map(({ link }) => link);
+    const under = asked.by(recall.token, [...by, recall.link]);
+    const { token, kind } = recall;
     const until = latest([recall.until, ...under.map((each) => each.until)]);
     let entry = asked.replace(
       under,
-      this.#make({ link: recall.link, token: recall.token }, by, recall.why, until),
+      this.#make({ [kind]: recall.link, token }, by, recall.why, until),
     );
     for (let depth = recall.handed.length; depth > 0; depth--) {
       const handed = recall.handed[depth - 1]!;
-      const below = asked.by(recall.token, handed.link);
+      const below = asked.by(token, by.slice(0, depth));
       if (below.filter((each) => isStanding(each, now)).length <= this.#options.most) continue;
       const { most } = this.#options;
       const why = `more than ${most} recalls were asked for by its holder and those below`;
       const end = latest([handed.until, ...below.map((each) => each.until)]);
       entry = asked.replace(
         below,
-        this.#make({ link: handed.link, token: recall.token }, by.slice(0, depth), why, end),
+        this.#make({ [kind]: handed.link, token }, by.slice(0, depth), why, end),
       );
     }
     return { entry: this.#fitted(asked, entry), entries: asked.entries };
@@ -316,13 +321,32 @@ function wanted(genuine: AuthenticatedToken, { after, links, stated, mac, why }:
     const known = ends.filter((end) => end !== undefined);
     return known.length ? Math.min(...known) + SLACK : undefined;
   };
+  const token = genuine.root.tokenId;
+  const asks = `asked for by ${holderOf(genuine.lineage)}: ${why}`;
+  if (genuine.root.audience !== undefined) {
+    // A token for the plane alone, of a set: its links are nobody else's (37.12).
+    const link = links.map(hopIn).findLast((each) => each !== undefined);
+    if (link === undefined) throw refused("none of these links has an n");
+    const until = endAt(0);
+    const hops = handed.map(([, link]) => ({ link: (link as Link).says.n as string, until }));
+    return { token, kind: "hop", link, handed: hops, why: asks, until };
+  }
   return {
-    token: genuine.root.tokenId,
+    token,
+    kind: "link",
     link: linkId(tag),
     handed: handed.map(([at]) => ({ link: genuine.linkIds[at]!, until: endAt(at) })),
-    why: `asked for by ${holderOf(genuine.lineage)}: ${why}`,
+    why: asks,
     until: endAt(after),
   };
+}
+
+/** The `n` of a link as it travels, whatever else it says. */
+function hopIn({ cid, vid }: RawCaveat): string | undefined {
+  const parts = vid ? undefined : splitSigned(cid);
+  const stated = parts && canonicalObject(parts.body);
+  const hop = stated?.get("n");
+  return hop !== undefined && isNonce(hop) ? (hop as string) : undefined;
 }
 
 const isStanding = ({ until }: Entry, now: number): boolean => until === undefined || now < until;
@@ -338,10 +362,11 @@ function latest(ends: readonly (number | undefined)[]): number | undefined {
 function already(recall: Wanted, entries: readonly Entry[], now: number): Entry | undefined {
   const enough = [recall.link, ...recall.handed.map(({ link }) => link)];
   return entries.find((entry) => {
-    const { token, link, ...more } = entry.select;
+    const { token, [recall.kind]: link, ...more } = entry.select;
     const isEnough =
       token === recall.token &&
       (link === undefined || enough.includes(link)) &&
+      (recall.kind === "link" || !link || (entry.asked ?? []).every((n) => enough.includes(n))) &&
       !Object.keys(more).length;
     return isEnough && !entry.link && isStanding(entry, now) && lasts(entry, recall.until);
   });
@@ -358,10 +383,11 @@ class Asked {
     this.entries = entries;
   }
 
-  /** What was asked for by whoever has that link: at it, or below. */
-  by(token: string, link: string): Entry[] {
+  /** What was asked for by whoever was handed it so, or below: never by those beside. */
+  by(token: string, path: readonly string[]): Entry[] {
     return this.entries.filter(
-      ({ select, asked }) => select.token === token && asked?.includes(link),
+      ({ select, asked }) =>
+        select.token === token && asked && path.every((link, at) => asked[at] === link),
     );
   }
 

@@ -594,7 +594,7 @@ function recalled(vector: Vector): Outcome {
   const { entry, entries } = plane.handle(vector.request, vector.standing ?? []);
   const shown = ({ select, asked, until }: Vector): Outcome => ({
     token: select.token ?? null,
-    link: select.link ?? null,
+    link: select.link ?? select.hop ?? null,
     asked: asked ?? null,
     until: until ?? null,
   });

@@ -22,7 +22,7 @@ import {
 } from "../format/json.js";
 import { atOrBelow, isName, isTask } from "../format/names.js";
 import type { Vocabulary } from "./caveats.js";
-import { isAboutRequests, joinSigned, readLink, splitSigned, type Link } from "./links.js";
+import { isAboutRequests, joinSigned, readLink, splitSigned, type AnyLink, type Link } from "./links.js";
 import type { Signer } from "../proof.js";
 
 const MAX_BYTES = 67108864;
@@ -37,6 +37,7 @@ export interface Selector {
   readonly token?: string;
   readonly link?: string;
   readonly task?: string;
+  readonly hop?: string;
   readonly agent?: string;
   readonly subject?: string;
   readonly kid?: string;
@@ -87,9 +88,12 @@ export const refusedOverlay = (what: string): CaptokenError =>
 const isText = (value: Json): value is string => typeof value === "string";
 const isTokenId = (value: Json): boolean => b64exact(value, 16) !== undefined;
 
+export const isNonce = (value: Json): boolean => isText(value) && /^[A-Za-z0-9_-]{11}$/.test(value);
+
 const SELECTORS: Readonly<Record<string, (value: Json) => boolean>> = {
   token: isTokenId,
   link: isTokenId,
+  hop: isNonce,
   task: isTask,
   agent: isName,
   subject: isName,
@@ -104,12 +108,13 @@ const REQUIRED: Readonly<Record<string, (value: Json) => boolean>> = {
   select: (value) =>
     isObject(value) &&
     value.size > 0 &&
-    [...value].every(([key, each]) => Object.hasOwn(SELECTORS, key) && SELECTORS[key]!(each)),
+    [...value].every(([key, each]) => Object.hasOwn(SELECTORS, key) && SELECTORS[key]!(each)) &&
+    (!value.has("hop") || value.has("token")),
 };
 const OPTIONAL: Readonly<Record<string, (value: Json) => boolean>> = {
   link: isObject,
   until: isInteger,
-  asked: (value) => Array.isArray(value) && value.length <= MAX_ASKED && value.every(isTokenId),
+  asked: (value) => Array.isArray(value) && value.length <= MAX_ASKED,
 };
 
 function readEntry(json: Json, vocabulary: Vocabulary): Entry {
@@ -122,10 +127,12 @@ function readEntry(json: Json, vocabulary: Vocabulary): Entry {
   const at = <T>(key: string): T => json.get(key) as T;
   const select = at<JsonObject>("select");
   if (json.has("asked")) {
-    const selects = [...select.keys()].filter((key) => key !== "link").join();
-    if (json.has("link") || selects !== "token") {
+    const keys = [...select.keys()].sort(byCodePoint).join();
+    const isOne = select.has("hop") ? isNonce : isTokenId;
+    if (json.has("link") || !["token", "link,token", "hop,token"].includes(keys)) {
       throw refusedOverlay("a recall that says or selects more");
     }
+    if (!at<Json[]>("asked").every(isOne)) throw refusedOverlay("a recall of no link");
   }
   return {
     id: at("id"),
@@ -423,10 +430,18 @@ function checkWhen({ seq, issuedAt, expiresAt }: When): void {
 
 // --- asking --------------------------------------------------------------------------------------
 
+/** The `n` of each link that has one. */
+export const hopsOf = (links: readonly AnyLink[]): string[] =>
+  links.flatMap((link) =>
+    link.kind === "link" && link.says.n !== undefined ? [link.says.n as string] : [],
+  );
+
 /** What selectors ask about a token. */
 export interface SelectorFacts {
   readonly tokenId: string;
   readonly linkIds: readonly string[];
+  /** The `n` of each link that has one. */
+  readonly hops: readonly string[];
   readonly task: string;
   readonly holders: readonly string[];
   readonly subject: string;
@@ -435,12 +450,14 @@ export interface SelectorFacts {
 }
 
 function selects(
-  { token, link, task, agent, subject, kid, issued_before: before }: Selector,
+  { token, link, hop, task, agent, subject, kid, issued_before: before }: Selector,
+  asked: readonly string[],
   facts: SelectorFacts,
 ): boolean {
   return (
     (token === undefined || token === facts.tokenId) &&
     (link === undefined || facts.linkIds.includes(link)) &&
+    (hop === undefined || [hop, ...asked].every((each) => facts.hops.includes(each))) &&
     (task === undefined || atOrBelow(facts.task, task)) &&
     (agent === undefined || facts.holders.includes(agent)) &&
     (subject === undefined || subject === facts.subject) &&
@@ -452,7 +469,8 @@ function selects(
 /** The entries that stand, and select the token. */
 export const entriesOn = ({ entries }: Overlay, facts: SelectorFacts, now: number): Entry[] =>
   entries.filter(
-    ({ until, select }) => (until === undefined || now < until) && selects(select, facts),
+    ({ until, select, asked = [] }) =>
+      (until === undefined || now < until) && selects(select, asked, facts),
   );
 
 // --- history -------------------------------------------------------------------------------------
@@ -478,12 +496,15 @@ function keepsAll({ entries, issuedAt }: Overlay, known: Overlay): boolean {
 }
 
 /** Does it revoke, for as long, what a holder asked for (37.9 to 37.11)? */
-function stops({ select, link, until }: Entry, recall: Entry): boolean {
-  const links = [undefined, recall.select.link, ...recall.asked!];
-  const keys = Object.keys(select).every((key) => key === "token" || key === "link");
+function stops({ select, link, until, asked = [] }: Entry, recall: Entry): boolean {
+  const { hop = recall.select.link } = recall.select;
+  const links = [undefined, hop, ...recall.asked!];
+  const by = recall.select.hop === undefined ? "link" : "hop";
+  const keys = Object.keys(select).every((key) => key === "token" || key === by);
+  const through = select.hop === undefined || asked.every((each) => links.includes(each));
   const lasts = until === undefined || (recall.until !== undefined && until >= recall.until);
-  const within = keys && select.token === recall.select.token && links.includes(select.link);
-  return link === undefined && within && lasts;
+  const within = keys && select.token === recall.select.token && links.includes(select[by]);
+  return link === undefined && within && through && lasts;
 }
 
 /** The newest snapshot that was accepted: it never goes back (36.10), nor to another history. */

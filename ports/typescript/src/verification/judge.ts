@@ -16,7 +16,7 @@ import {
 } from "../language/links.js";
 import { spelledTime, type Situation, type Vocabulary } from "../language/caveats.js";
 import { holderOf } from "../language/lineage.js";
-import { entriesOn, type Overlay } from "../language/overlay.js";
+import { entriesOn, hopsOf, type Overlay } from "../language/overlay.js";
 import { isTooMuch, TOO_MUCH } from "../language/work.js";
 import { entryOf, isProven, isTimely, readProof, statedRequest } from "../proof.js";
 import { stateOf, linkId } from "../format/crypto.js";
@@ -194,6 +194,7 @@ function entries(
   const about = {
     tokenId: root.tokenId,
     linkIds,
+    hops: hopsOf(genuine.links),
     task: left.task,
     holders: lineage.holders,
     subject: root.subject,
