@@ -11,11 +11,14 @@ from typing import Any, TypeAlias
 import psycopg
 import pytest
 
+from captoken import Denied
 from captoken.adapters.postgres import Role, apply_plan
 from captoken.adapters.postgres import guarded as guarded_postgres
 from captoken.adapters.sqlite import guarded as guarded_sqlite
+from captoken.errors import StatementError
 
 from . import ordinary, ordinary_clinic, ordinary_freight
+from .ordinary_refused import DIFFERENT, POSTGRES, SQLITE
 from .test_sqlite import grant
 
 WORLDS = {"shop": ordinary.WORLD, "clinic": ordinary_clinic.WORLD, "freight": ordinary_freight.WORLD}
@@ -38,6 +41,30 @@ def test_there_are_as_many_as_are_said() -> None:
     assert own["shop"] >= 160 and own["clinic"] >= 110 and own["freight"] >= 110
     assert sum(len({*world.both, *world.sqlite}) for world in WORLDS.values()) >= 280
     assert sum(len({*world.both, *world.postgres}) for world in WORLDS.values()) >= 310
+
+
+def test_no_more_are_refused_than_are_listed() -> None:
+    """Whoever adds one says here that there is one more."""
+    assert (len(SQLITE), len(POSTGRES), len(DIFFERENT)) == (14, 18, 3)
+    assert all(why for _, _, why in SQLITE + POSTGRES)
+
+
+def code_of(db: Any, sql: str) -> str:
+    with pytest.raises((Denied, StatementError)) as caught:
+        db.execute(sql)
+    error = caught.value
+    return error.decision.code or "" if isinstance(error, Denied) else error.code
+
+
+@pytest.mark.parametrize(("code", "sql", "why"), SQLITE)
+def test_sqlite_refuses_what_is_listed_and_else_runs_it(code: str, sql: str, why: str) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as plain:
+        plain.executescript(WORLDS["freight"].script("sqlite", hidden=False))
+        plain.execute(sql).fetchall()
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as full:
+        full.executescript(WORLDS["freight"].script("sqlite", hidden=True))
+        with guarded_sqlite(full, GRANTS["freight"]) as db:
+            assert code_of(db, sql) == code, why
 
 
 @pytest.mark.parametrize(("name", "sql"), [(name, sql) for name, world in WORLDS.items() for sql in [*world.both, *world.sqlite]])
@@ -90,3 +117,25 @@ def test_postgresql_answers_as_without_hidden_columns(name: str, sql: str, datab
         rows = db.execute(sql)
         assert told(rows.columns, rows.fetchall(), sql) == expected
         raise Undone
+
+
+@pytest.mark.parametrize(("code", "sql", "why"), POSTGRES)
+def test_postgresql_refuses_what_is_listed_and_else_runs_it(code: str, sql: str, why: str, databases: dict[str, Pair]) -> None:
+    plain, full = databases["freight"]
+    plain.execute(sql.encode())
+    plain.rollback()
+    with guarded_postgres(full, GRANTS["freight"]) as db:
+        assert code_of(db, sql) == code, why
+
+
+@pytest.mark.parametrize("sql", DIFFERENT)
+def test_a_whole_row_on_postgresql_has_the_granted_columns_as_strings(sql: str, databases: dict[str, Pair]) -> None:
+    plain, full = databases["freight"]
+    expected = plain.execute(sql.encode()).fetchall()
+    plain.rollback()
+    with guarded_postgres(full, GRANTS["freight"]) as db:
+        found = db.execute(sql).fetchall()
+    assert len(found) == len(expected)
+    words = re.findall(r"[^\W_]+", repr(expected))
+    assert re.findall(r"[^\W_]+", repr(found).replace("None", "")) == words
+    assert "hidden" not in repr(found) and found != expected
