@@ -648,6 +648,21 @@ def test_row_security_that_was_on_stays_the_owner_s(postgres_server: Any) -> Non
             assert seen(connection, grant({"t": ACME}), "t") == ([1], [1])
 
 
+def test_a_plan_that_a_server_has_not_read_yet_is_no_empty_table(postgres_server: Any) -> None:
+    with database(postgres_server, "rows_newer", "create table t (id integer, tenant text); insert into t values (1, 'acme'), (2, 'globex')") as admin:
+        planned(admin, [], allow={"t": EVERY})
+        with as_login(admin) as connection:
+            for rows, ids in ((None, [1, 2]), ({"t": ACME}, [1])):
+                planned(admin, [], allow={"t": EVERY})
+                logins.forget(connection)
+                with guarded(connection, grant(None)) as db:
+                    assert db.execute("select id from t").rowcount == 2
+                planned(admin, ["t.tenant"], allow={"t": EVERY})
+                with rolled_back(connection, grant(None)) as db, pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="begin another"):
+                    db.execute("select id from t")
+                assert seen(connection, grant(rows), "t") == (ids, ids)
+
+
 def test_functions_of_the_owner_s_read_what_the_token_has(worlds: Worlds) -> None:
     worlds.admin.execute("create or replace function total() returns bigint language sql stable as 'select count(*) from public.orders'")
     token = Issuer(KEYRING, clock=lambda: NOW).mint(

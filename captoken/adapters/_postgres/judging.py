@@ -55,6 +55,7 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY_TRANSACTION = "25006"
 _QUERY_CANCELED = "57014"
 _UNDEFINED_COLUMN = "42703"
+_NOT_TOLD = "55000"  # by a policy of a plan, among others
 
 # Rule 9. Errors that are no fault of the statement, and whose first line names nothing but objects,
 # by the beginnings of their codes.
@@ -440,8 +441,9 @@ class Judge:
         a view hides. So nothing of what it says is passed on where the statement is at fault. Else
         it is PostgreSQL's own class, with the first line where that cannot quote a row.
         """
-        # It may be a column that is new: the next block looks at them again.
-        if error.code == _UNDEFINED_COLUMN and found.sent.edits:
+        # It may be a column, or a policy, that is new: the next block looks at them again.
+        is_column = error.code == _UNDEFINED_COLUMN and found.sent.edits
+        if is_column or error.code == _NOT_TOLD:
             forget(self._connection)
         placed = error._replace(place=found.sent.place(sql, error.place))
         fault = mistaken(sql, placed, found.shown)

@@ -161,9 +161,16 @@ create or replace function captoken_guard.chain() returns text[]
 create or replace function captoken_guard.held(its_table text, its_column text) returns jsonb
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    every jsonb := captoken_guard.facts() -> 'rows';
+    told jsonb := captoken_guard.facts();
+    every jsonb := told -> 'rows';
     its jsonb := every -> its_table;
 begin
+    -- a server that read the plan before this one must not take it for an empty table
+    if told is not null and every is distinct from 'true' and not coalesce(every ? its_table, false)
+    then
+        raise exception 'the plan is newer than what this transaction was told: begin another'
+            using errcode = 'object_not_in_prerequisite_state';
+    end if;
     -- what is said of several tables stands once, by its number
     if jsonb_typeof(its) = 'number' then its := every -> '' -> its::integer; end if;
     -- true: any value will do; nothing: none will
