@@ -32,7 +32,6 @@ THEIRS = {
     "captoken/adapters/fastapi.py:_begin": "raised by ourselves: a route that nothing guards",
     "captoken/adapters/issuance.py:reload": FOR_THE_LOG,
     "captoken/cli/console/app.py:__call__": FOR_THE_LOG,
-    "captoken/cli/console/index.py:_take": OPERATING_SYSTEM,
     "captoken/cli/postgres.py:connected": DATABASE,
     "captoken/control/_shelf.py:fold": FOR_THE_LOG,
     "captoken/issuance/certificates.py:_check_path": FOR_THE_LOG,
