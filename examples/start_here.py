@@ -51,7 +51,7 @@ with current.use(root):  # around whatever runs the agent
     print("\nIts sub-agent, to which it hands on one table and no tool")
     with current.delegate(to="sales-agent", tables=["sales"], expires_in="5m") as held:
         tried("pay('acct-1', 120)", lambda: pay("acct-1", 120))
-        child = held.token
+        child = held.one
 
 database = sqlite3.connect(":memory:")
 database.executescript("create table sales(region, amount); create table hr(name, pay)")

@@ -581,14 +581,14 @@ WITHOUT = {
     r"captoken\.adapters\.postgres\.guarded(_async)?\(cost\)": "is what SQLite's guard takes, and read by the same class",
     r"captoken\.adapters\.fastapi\.Required\(cost\)": "made by `require`, which reads it",
     r"captoken\.adapters\.(fast)?mcp\.Guard\.challenging\(resource_metadata\)": "becomes a document when the guard is made, and decides nothing",
-    r"captoken\.local\.Office\.mint\(\w+\)": "goes to `Issuer.mint`, which reads it once",
+    r"captoken\.local\.Office\.mint(_set)?\(\w+\)": "goes to the `Issuer`, which reads it once",
     r"captoken\.testing\.Scenario\(\w+\)": "of whoever tests: nobody else's",
     r"captoken\.issuance\.(events|identity|jose|policy|registry|saml|signed_xml|registry\.ports)\.\w+\(\w+\)": "made by the library alone, of what it has read",
     r"captoken\.issuance\.(desk|keys|web)\.[\w.]+\(\w+\)": "of the service's or the client's own",
     r"captoken\.issuance\.client\.workload\(environ\)": "of the process itself: each name is looked up once",
     r"captoken\.adapters\.issuance\.IssuanceService\(reviews\)": "copied when the service is made, and all that counts from then on",
     r"captoken\.tools\.stated_of\(cost\)": "for guards, which have read it",
-    r"captoken\.(current\.Held\(_shown\)|Keyring\(_derived\)|Capability\(held\)|TokenSet\(secret_tokens\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
+    r"captoken\.(current\.Held\(_(shown|at)\)|Keyring\(_derived\)|Capability\(held\)|TokenSet\(secret_tokens\)|control\.Overlay\(links\)|control\.Entry\(link\))": "made by the library alone",
     r"captoken\.adapters\.(httpx\.Presenting\(audiences\)|a2a\.GrantedUser\(state\)|discharge_service\.Pending\(need\))": "made by the library alone",
 }
 
