@@ -218,6 +218,14 @@ KEY_LINES = {
         "bad_signature a key of her own under Bluebird's key id",
         "unknown_key   and at Cedar",
     ],
+    "three_servers.py": [
+        "read the customers  sales-db  table",
+        "read the customers  sales-db  unknown_key",
+        "mail a stranger     mail      allowed",
+        "invite somebody     calendar  unknown_key",
+        "mail the board      mail      revoked",
+        "The orchestrator itself goes on:\n  read the sales      sales-db  allowed",
+    ],
     "scope_explosion.py": [
         "4,800",
         "2^80 - 1",
