@@ -59,8 +59,8 @@ class World:
         return self.now
 
     def mint(self, task: str = "q3", **given: Any) -> Token:
-        given = {"tables": ["sales", "market.*"], "operations": ["select"], "expires_in": 3600} | given
-        return self.issuer.mint(subject="user:jane", agent="orchestrator", task=task, **given)
+        given = {"subject": "user:jane", "tables": ["sales", "market.*"], "operations": ["select"], "expires_in": 3600} | given
+        return self.issuer.mint(agent="orchestrator", task=task, **given)
 
     def ask(self, token: Token, table: str = "sales", **cost: int) -> bool:
         """Have the server decide, and the console take notice."""

@@ -521,6 +521,58 @@ def test_a_preview_says_when_it_has_not_looked_at_all(world: World, browser: Bro
         assert (seen["only"], seen["would_refuse"]) == (found["only"], found["stopped"]) == (only, stopped)
 
 
+def test_a_preview_names_each_token_that_is_hit(world: World, browser: Browser) -> None:
+    """Those of tasks below and of other people, too: `q3` is their name as well."""
+    world.ask(world.mint().delegate(to="sales-agent"))
+    world.ask(world.mint(task="q3/eu", subject="user:kim"))
+    world.ask(world.mint(task="q30"))
+    hits = browser.post("/api/preview", {"select": {"task": "q3"}}).json["hits"]
+    assert [(one["task"], one["subject"], one["agents"]) for one in hits["groups"]] == [
+        ("q3", "user:jane", ["orchestrator", "sales-agent"]),
+        ("q3/eu", "user:kim", ["orchestrator"]),
+    ]
+    assert (hits["agents"], hits["namesakes"], hits["is_all"]) == (3, [], True)
+
+
+def test_a_second_token_of_the_same_name_is_told_and_can_be_revoked_too(world: World, browser: Browser) -> None:
+    root = world.mint()
+    first, second = root.delegate(to="sales-agent"), world.mint().delegate(to="sales-agent")
+    world.ask(first)
+    id = next(one["id"] for one in browser.get("/api/task?task=q3").json["nodes"] if one["agent"] == "sales-agent")
+    world.ask(second)
+    view = browser.get(f"/api/agent?id={id}").json
+    hits = browser.post("/api/preview", {"select": view["reach"]["select"]}).json["hits"]
+    assert (hits["agents"], [one["token"] for one in hits["namesakes"]]) == (1, [second.token_id])
+
+    wish = {"kind": "revoke", "select": view["reach"]["named"], "why": "both"}
+    seen = browser.post("/api/preview", {"select": wish["select"]}).json
+    assert (seen["hits"]["agents"], seen["hits"]["namesakes"]) == (2, [])
+    assert browser.post("/api/act", {**wish, "stamp": seen["stamp"]}).status == 200
+    assert not world.ask(first) and not world.ask(second) and world.ask(root)
+
+
+def test_an_act_that_would_hit_another_token_is_asked_again(world: World, browser: Browser) -> None:
+    """And one that hits more agents of the same token is not: they can come each second."""
+    root = world.mint()
+    world.ask(root)
+    wish = {"kind": "end", "select": {"task": "q3"}, "why": "over"}
+    seen = browser.post("/api/preview", {"select": wish["select"]}).json
+    world.ask(world.mint(subject="user:kim"))
+    assert browser.post("/api/act", {**wish, "stamp": seen["stamp"]}).status == 409
+
+    seen = browser.post("/api/preview", {"select": wish["select"]}).json
+    world.ask(root.delegate(to="late-agent"))
+    assert browser.post("/api/act", {**wish, "stamp": seen["stamp"]}).status == 200
+
+
+def test_of_more_agents_than_are_looked_at_it_says_so(world: World, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.ask(world.mint().delegate(to="sales-agent"))
+    monkeypatch.setattr(views, "LOOKED_AT", 1)
+    monkeypatch.setattr(views, "_NAMED", 0)
+    hits = browser.post("/api/preview", {"select": {"task": "q3"}}).json["hits"]
+    assert (hits["is_all"], hits["groups"][0]["agents"], hits["groups"][0]["more"]) == (False, [], 1)
+
+
 def test_a_budget_is_somebodys(world: World, browser: Browser) -> None:
     """Whose it is, since all below share it. How much was left at an earlier time, no ledger says."""
     child = world.mint(budget={"eur": 100}).delegate(to="sales-agent", uses=5).attenuate(uses=4)

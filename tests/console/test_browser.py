@@ -172,6 +172,23 @@ def test_the_address_opens_it_once_and_for_one_browser(chromium: Any, story: Sto
     other.close()
 
 
+def test_a_dialog_lists_whom_it_is_about_and_tells_of_a_second_token(story: Story, page: Page) -> None:
+    second = story.root.delegate(to="sales-agent", tables=["market.*"])
+    assert story.ask(second, "market.eu")
+    agent(page, "sales-agent").click()
+    page.get_by_role("button", name="Revoke with all below…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("It is about").wait_for()
+    dialog.get_by_text("1 other token handed to sales-agent will go on").wait_for()
+    dialog.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Revoke all its tokens…").click()
+    dialog.get_by_text("It is about 3 agents").wait_for()
+    dialog.get_by_role("textbox").fill("both of them")
+    dialog.get_by_role("button", name="Revoke").click()
+    dialog.wait_for(state="detached")
+    assert story.stands() == [("ops:kim", "both of them")]
+
+
 class Unrenewed(Story):
     signed_ago = 90
 

@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import * as api from "./api";
-import type { Entry, Keywords, Kind, Preview, Select, WhatIf } from "./api";
+import type { Entry, Hits, Keywords, Kind, Preview, Select, WhatIf } from "./api";
 import { count, exact, fromField, plainNumber, toField } from "./format";
 import { Decisions, Dialog } from "./parts";
 import { serverNow } from "./state";
@@ -279,7 +279,7 @@ export function Act(props: {
           ) : trouble ? null : seen === null ? (
             <p class="muted">Looking at the last hour…</p>
           ) : (
-            <Seen preview={seen.preview} />
+            <Seen preview={seen.preview} agent={aim.agent} />
           )}
         </div>
       )}
@@ -394,10 +394,48 @@ function Stopped(props: {
   );
 }
 
-function Seen(props: { preview: Preview }): JSX.Element {
+// What it is about, by token: a task of the same name has tokens of other people, too.
+function Hit(props: { hits: Hits; agent: string | null }): JSX.Element {
+  const { hits, agent } = props;
+  return (
+    <div class="hits">
+      <p>
+        <strong>
+          It is about {count(hits.agents, "agent")}, by {count(hits.groups.length, "token")}.
+        </strong>
+        {!hits.is_all && <span class="bad"> There are more than are listed here.</span>}
+      </p>
+      <ul>
+        {hits.groups.slice(0, LISTED).map((one) => (
+          <li key={one.token}>
+            task {one.task}, for {one.subject}: {one.agents.join(", ")}
+            {one.more > 0 && ` and ${one.more} more`}
+          </li>
+        ))}
+        {hits.groups.length > LISTED && <li>and {hits.groups.length - LISTED} more tokens</li>}
+      </ul>
+      {hits.namesakes.length > 0 && (
+        <p class="bad">
+          {count(hits.namesakes.length, "other token")} handed to {agent} will go on (
+          {hits.namesakes
+            .slice(0, LISTED)
+            .map((one) => `task ${one.task}, for ${one.subject}`)
+            .join("; ")}
+          ). <em>Revoke all its tokens</em> stops these, too.
+        </p>
+      )}
+    </div>
+  );
+}
+
+// Tokens that a dialog lists.
+const LISTED = 8;
+
+function Seen(props: { preview: Preview; agent: string | null }): JSX.Element {
   const { preview } = props;
   return (
     <>
+      <Hit hits={preview.hits} agent={props.agent} />
       <p>
         <strong>
           In the last hour it would have refused {count(preview.would_refuse, "call")}

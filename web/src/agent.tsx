@@ -92,7 +92,7 @@ export function Agent(props: {
   rev: string;
   at: number | null;
   canAct: boolean;
-  onAct: (kind: "narrow" | "revoke" | "what-if") => void;
+  onAct: (kind: "narrow" | "revoke" | "what-if", all?: boolean) => void;
   onGo: (id: string) => void;
   onLift: (entry: Entry) => void;
   onClose: () => void;
@@ -136,6 +136,9 @@ export function Agent(props: {
           <>
             <Press kind="danger" off={isOver} onPress={() => props.onAct("revoke")}>
               Revoke with all below…
+            </Press>
+            <Press off={false} onPress={() => props.onAct("revoke", true)}>
+              Revoke all its tokens…
             </Press>
             <Press off={isOver} onPress={() => props.onAct("narrow")}>
               Narrow…

@@ -137,6 +137,8 @@ export interface AgentView {
   reach: {
     agents: { id: string; agent: string; state: State }[];
     select: Select;
+    // All tokens that its name was handed, in its task and below.
+    named: Select;
   };
   decisions: Page;
 }
@@ -153,7 +155,24 @@ export interface Entry {
 
 export type Select = Record<string, string>;
 
+// A token, by its task and whose it is.
+export interface TokenName {
+  task: string;
+  subject: string;
+  token: string;
+}
+
+// What an act is about, of what works now.
+export interface Hits {
+  groups: (TokenName & { agents: string[]; more: number })[];
+  agents: number;
+  // Other tokens that were handed to the same name: they go on.
+  namesakes: TokenName[];
+  is_all: boolean;
+}
+
 export interface Preview {
+  hits: Hits;
   hours: number;
   // If not all calls of that time were looked at: how many.
   only: number | null;

@@ -146,7 +146,7 @@ function App(): JSX.Element {
       suggested: null,
       entry,
     });
-  const aimAtAgent = (kind: Aim["kind"]): void => {
+  const aimAtAgent = (kind: Aim["kind"], all = false): void => {
     if (!agent) return;
     const isHere = task !== null && task.nodes.some((node) => node.id === agent.node.id);
     const below = agent.reach.agents.filter((one) => one.id !== agent.node.id);
@@ -154,7 +154,7 @@ function App(): JSX.Element {
       kind,
       agent: agent.node.agent,
       task: isHere ? task.task.task : "another task",
-      select: agent.reach.select,
+      select: all ? agent.reach.named : agent.reach.select,
       below: below.map((one) => one.agent),
       suggested: agent.unused?.keywords ?? null,
     });

@@ -2,7 +2,7 @@
 
     control = Control(store, operator, publics)
     seen = control.preview(index, {"task": "q3"}, None, now)     # what would have been refused
-    control.act(wish, seen["stamp"])                             # the same, and nothing else
+    control.act(index, wish, now)                # with its stamp: the same, and nothing else
 
 The operator's key stays here. What is done is what `captoken.control.Operator` does: no caveat and
 no selector is read in this file. A preview is made by the same calls, on a store in memory and by a
@@ -154,13 +154,15 @@ class Control:
         """What it would have refused in the last hour. Raises Refused for what cannot be done."""
         entry, proposed = self._proposed([(select, keywords)])
         hit, is_all = _stopped(index, proposed, now - HOUR, now)
+        hits = views.hits(index, self.overlay(), proposed, select.get("link", ""), now)
         return {
+            "hits": hits.view(),
             "only": None if is_all else LOOKED_AT,
             "hours": HOUR // 3600,
             "would_refuse": len(hit),
             "rows": [views.row_of(one.decision, one.why) for one in hit[:SHOWN]],
             "stands": views.entry_view(entry[0], now),
-            "stamp": self._stamp(select, keywords),
+            "stamp": self._stamp(select, keywords, hits),
         }
 
     def what_if(
@@ -193,17 +195,25 @@ class Control:
             raise Refused(400, "nothing is selected")
         return entries, Overlay.open(data, [key.public])
 
-    def _stamp(self, select: Mapping[str, str], keywords: Mapping[str, Any] | None) -> str:
-        """What shows that a preview of this very thing was made here."""
-        said = encode_json({"keywords": dict(keywords or {}), "select": dict(select)})
-        return b64encode(primitives.mac(self._stamps, said))
+    def _stamp(
+        self, select: Mapping[str, str], keywords: Mapping[str, Any] | None, hits: views.Hits
+    ) -> str:
+        """What shows that a preview of this very thing was made here, and hit these tokens.
+
+        Agents that these are handed to meanwhile change nothing: else one that hands on each second
+        could not be stopped.
+        """
+        tokens = sorted(map(list, hits.agents))
+        said = {"keywords": dict(keywords or {}), "select": dict(select), "tokens": tokens}
+        return b64encode(primitives.mac(self._stamps, encode_json(said)))
 
     # --- done -------------------------------------------------------------------------------------
 
-    def act(self, wish: Wish) -> Json:
+    def act(self, index: Index, wish: Wish, now: int) -> Json:
         """Do it, and say which entry says so. Raises Refused, and CaptokenError.
 
-        What narrows, ends or revokes is done only as it was seen in a preview.
+        What narrows, ends or revokes is done only as it was seen in a preview, to the tokens that
+        it hit then.
         """
         operator = self._operator
         if operator is None:
@@ -222,8 +232,9 @@ class Control:
             raise Refused(400, "say what to do, and with which tokens")
         if (wish.kind == "narrow") != bool(wish.keywords):
             raise Refused(400, "to narrow takes keywords, and nothing else does")
-        expected = self._stamp(wish.select, wish.keywords)
-        if not is_same(wish.stamp, expected):
+        _, proposed = self._proposed([(wish.select, wish.keywords)])
+        hits = views.hits(index, self.overlay(), proposed, "", now)
+        if not is_same(wish.stamp, self._stamp(wish.select, wish.keywords, hits)):
             raise Refused(409, "what would be done is not what was shown: look at it again")
         entry = _made(operator, wish.select, wish.keywords, why)
         return {"entry": entry.id, "seq": operator.last}

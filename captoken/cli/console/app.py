@@ -137,7 +137,7 @@ class Console:
         self._writes: dict[str, tuple[Any, Callable[[Any], Json]]] = {
             "/api/preview": (_Proposed, self._preview),
             "/api/what-if": (_WhatIf, self._what_if),
-            "/api/act": (Wish, control.act),
+            "/api/act": (Wish, self._act),
         }
 
         self._first = token_urlsafe(32)
@@ -335,6 +335,9 @@ class Console:
 
     def _preview(self, asked: _Proposed) -> Json:
         return self._control.preview(self._index, asked.select, asked.keywords, self.now())
+
+    def _act(self, wish: Wish) -> Json:
+        return self._control.act(self._index, wish, self.now())
 
     def _what_if(self, asked: _WhatIf) -> Json:
         add = [(one.select, one.keywords) for one in asked.add]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -593,14 +593,87 @@ def _allowed(index: Index, hops: Sequence[str]) -> int:
 
 
 def _reach(index: Index, overlay: Said | None, id: str, now: int) -> Json:
-    """What still works of it and of all that came of it, and the entry that stops all of that."""
+    """What still works of it and of all that came of it, and the entry that stops all of that.
+
+    `named` selects by its name, in its task and below: all tokens that it was handed there.
+    """
     agents: list[Json] = []
+    ((name, task),) = index.rows("select agent, task from hops where id = ?", id)
     for below in _below(index, id):
         ((agent, said),) = index.rows("select agent, said from hops where id = ?", below)
         state = _state(known(said), overlay, now)
         if state in ("live", "narrowed"):
             agents.append({"id": below, "agent": plain(agent), "state": state})
-    return {"agents": agents, "select": {"link": id}}
+    named = {"agent": plain(name), "task": plain(task)}
+    return {"agents": agents, "select": {"link": id}, "named": named}
+
+
+# --- what an act hits -----------------------------------------------------------------------------
+
+LOOKED_AT = 5000  # agents whose tokens have not expired
+_NAMED = 12  # agents of one token
+
+# A token: its task, whose it is, and its id.
+Hit = tuple[str, str, str]
+
+
+class Hits(NamedTuple):
+    """What an entry is about, of what works now: the agents by token, and who has the same name."""
+
+    agents: Mapping[Hit, list[str]]
+    namesakes: list[Hit]
+    is_all: bool
+
+    def view(self) -> Json:
+        """For the dialog. `more` agents of a token are not named."""
+        groups = [
+            {
+                **_token(hit),
+                "agents": [plain(one) for one in names[:_NAMED]],
+                "more": max(0, len(names) - _NAMED),
+            }
+            for hit, names in self.agents.items()
+        ]
+        return {
+            "groups": groups,
+            "agents": sum(map(len, self.agents.values())),
+            "namesakes": list(map(_token, self.namesakes)),
+            "is_all": self.is_all,
+        }
+
+
+def hits(index: Index, overlay: Said | None, proposed: Overlay, select: str, now: int) -> Hits:
+    """What the proposed entries are about. `select` is the link that they name, or empty.
+
+    Namesakes are other tokens that were handed to the agent of that link, in its task or below.
+    """
+    rows = index.rows(
+        """
+        select hops.id, agent, hops.task, subject, token, said from hops join tasks using (task)
+        where hops.expires_at is null or hops.expires_at > ? order by hops.first_at limit ?
+        """,
+        now,
+        LOOKED_AT + 1,
+    )
+    agents: dict[Hit, list[str]] = {}
+    others: list[tuple[str, Hit]] = []
+    aimed = ""
+    for id, agent, task, subject, token, said in rows[:LOOKED_AT]:
+        found = known(said)
+        if _state(found, overlay, now) not in ("live", "narrowed"):
+            continue
+        if _entries_on(found.facts, proposed, now):
+            agents.setdefault((task, subject, token), []).append(agent)
+            aimed = agent if id == select else aimed
+        else:
+            others.append((agent, (task, subject, token)))
+    namesakes = list(dict.fromkeys(hit for agent, hit in others if agent == aimed))
+    return Hits(agents, namesakes, len(rows) <= LOOKED_AT)
+
+
+def _token(hit: Hit) -> Json:
+    task, subject, token = hit
+    return {"task": plain(task), "subject": plain(subject), "token": plain(token)}
 
 
 # --- decisions ------------------------------------------------------------------------------------
