@@ -186,7 +186,7 @@ def test_a_dialog_lists_whom_it_is_about_and_tells_of_a_second_token(story: Stor
     dialog.get_by_role("textbox").fill("both of them")
     dialog.get_by_role("button", name="Revoke").click()
     dialog.wait_for(state="detached")
-    assert story.stands() == [("ops:kim", "both of them")]
+    assert story.entries() == [("ops:kim", "both of them")]
 
 
 class Unrenewed(Story):
