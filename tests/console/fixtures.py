@@ -36,15 +36,7 @@ class World:
         self.ledger = MemoryLedger(floor=0, shared=True)
         self.keyring = keyring = Keyring.generate()
         self.issuer = Issuer(keyring, clock=self.clock)
-        self.trail = TrailFile(self.path)
-        self.verifier = Verifier(
-            keyring,
-            clock=self.clock,
-            ledger=self.ledger,
-            overlay=Feed(self.store, [self.key.public], every=0, clock=self.clock),
-            max_staleness=3600,
-            audit=AuditTrail(self.trail.write, clock=self.clock),
-        )
+        self.open_trail()
         self.index = Index(folder / "index.db", [self.path])
         self.control = Control(self.store, self.operator, [self.key.public], "ops:kim", self.clock)
         self.console = Console(
@@ -53,6 +45,18 @@ class World:
             address=ADDRESS,
             spent=self.ledger.spent,
             clock=self.clock,
+        )
+
+    def open_trail(self) -> None:
+        """A server that starts, and writes a trail there."""
+        self.trail = TrailFile(self.path)
+        self.verifier = Verifier(
+            self.keyring,
+            clock=self.clock,
+            ledger=self.ledger,
+            overlay=Feed(self.store, [self.key.public], every=0, clock=self.clock),
+            max_staleness=3600,
+            audit=AuditTrail(self.trail.write, clock=self.clock),
         )
 
     def clock(self) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from captoken import Issuer, Keyring, Token
+from captoken import Access, Issuer, Keyring, Token
 from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import analysis, read
 from captoken.cli.console import index as indexes
@@ -222,6 +222,59 @@ def test_a_trail_that_is_gone_for_a_moment_is_followed_again(world: World, looks
     assert world.index.trails()[0].trouble is None
     world.ask(world.mint(task="later"), "sales")
     assert world.index.rows("select count(*) from hops where task = 'later'") == [(1,)]
+
+
+def rotated(world: World, name: str) -> Path:
+    """The file is renamed, and the server begins another one: as docs/audit.md has it."""
+    old = world.path.with_name(name)
+    world.trail.close()
+    world.path.rename(old)
+    world.open_trail()
+    return old
+
+
+@pytest.mark.parametrize("name", ["trail.jsonl.1", "trail-20261201.jsonl"])
+def test_a_trail_that_is_rotated_is_followed_and_so_is_the_next(world: World, name: str) -> None:
+    """What was written before the rename and not yet read, too; and the records before it are where they are."""
+    story(world)
+    child = world.mint().delegate(to="late-agent")
+    world.verifier.check(child, Access(table="sales", operation="select"))
+    old = rotated(world, name)
+    world.ask(world.mint(task="after"), "sales")
+    trails = {trail.path: trail for trail in world.index.trails()}
+    assert set(trails) == {str(old), str(world.path)} and all(trail.trouble is None for trail in trails.values())
+    assert world.index.rows("select count(*) from hops where agent = 'late-agent' or task = 'after'") == [(2,)]
+    rows = views.decisions_view(world.index)["rows"]
+    assert len(rows) == 11 and all(row["seq"] for row in rows)
+    assert len({row["server"] for row in rows}) == 2
+
+
+def test_an_index_that_is_opened_after_a_rotation_goes_on(world: World) -> None:
+    story(world)
+    path = world.path.with_name("kept.db")
+    kept = Index(path, [world.path])
+    kept.take()
+    kept.close()
+    rotated(world, "trail.jsonl.1")
+    world.ask(world.mint(task="after"), "sales")
+    again = Index(path, [world.path])
+    again.take()
+    again.verify()
+    assert [trail.trouble for trail in again.trails()] == [None, None]
+    assert again.rows("select count(*) from calls") == [(10,)]
+    again.close()
+
+
+@pytest.mark.parametrize("pattern", ["", "*.jsonl", "trail*.jsonl"])
+def test_new_files_of_a_folder_are_picked_up(world: World, pattern: str) -> None:
+    index = Index(":memory:", [world.path.parent / pattern])
+    story(world)
+    index.take()
+    assert [trail.name for trail in index.trails()] == ["trail"]
+    shutil.copy(world.path, world.path.with_name("trail-2.jsonl"))
+    index.take()
+    assert sorted(trail.name for trail in index.trails()) == ["trail", "trail-2"]
+    assert index.rows("select count(*) from calls") == [(18,)]
 
 
 def test_another_file_in_the_place_of_one_that_was_gone_is_not_followed(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import socket
 import tempfile
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     multiple=True,
     required=True,
-    help="A server's trail. Repeatable.",
+    help="A server's trail, a folder of trails, or a pattern in quotes. Repeatable.",
 )
 @click.option(
     "--overlay",
@@ -205,7 +206,7 @@ def _check(
         raise click.UsageError("--overlay needs --key, to act, or --operator, to look")
 
     for path in (*trails, *([] if ledger is None else [ledger])):
-        if not os.path.lexists(path):
+        if not os.path.lexists(path) and not glob.has_magic(path):
             raise click.UsageError(f"{path} is not there: the server that keeps it makes it")
     if overlay is not None:
         files.must_be_there(overlay, MAKES_STORE)

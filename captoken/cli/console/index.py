@@ -22,6 +22,7 @@ one marks its trail.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import sqlite3
@@ -52,7 +53,7 @@ _BITS = 62  # of a number of SQLite
 
 _TABLES = """
 create table trails (
-    id integer primary key, path text unique,
+    id integer primary key, path text unique, source text, inode text,
     offset integer, seq integer, hash text, last_at integer, trouble text
 );
 create table tasks (
@@ -102,6 +103,9 @@ class Trail(NamedTuple):
 
     # Why nothing more is read of it.
     trouble: str | None
+
+    # Which file it is, whatever its name; None before anything was read.
+    inode: str | None
 
 
 class Call(NamedTuple):
@@ -177,13 +181,13 @@ class Index:
             raise
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = off")  # it can be made anew
-        wanted = list(dict.fromkeys(str(Path(trail).resolve()) for trail in trails))
-        if not self._is_ours(wanted):
-            self._make(wanted)
-
+        # Files, folders and patterns, as they were given.
+        self._sources = list(dict.fromkeys(str(Path(trail).resolve()) for trail in trails))
+        if not self._is_ours():
+            self._make()
         # By the id of a trail: what it is called, for people.
-        ids = [id for (id,) in self._db.execute("select id from trails order by id")]
-        self.names = dict(zip(ids, _names(wanted), strict=True))
+        self.names: dict[int, str] = {}
+        self._find()
 
         # What was read lately of tokens and hops, so that a decision costs no question.
         self._through: dict[str, tuple[str, list[str]]] = {}
@@ -219,23 +223,43 @@ class Index:
         (version,) = self._db.execute("pragma user_version").fetchone()
         return int(version)
 
-    def _is_ours(self, wanted: Sequence[str]) -> bool:
+    def _is_ours(self) -> bool:
+        """Is it of this version, and of no other sources?"""
         if self._version() != VERSION.version:
             return False
-        there = [path for (path,) in self._db.execute("select path from trails order by id")]
-        return there == list(wanted)
+        there = {source for (source,) in self._db.execute("select source from trails")}
+        return there <= set(self._sources)
 
-    def _make(self, wanted: Iterable[str]) -> None:
+    def _make(self) -> None:
         for (name,) in self._db.execute(
             "select name from sqlite_master where type = 'table'"
         ).fetchall():
             self._db.execute(f'drop table "{name}"')
         self._db.executescript(_TABLES)
-        rows = [(path, Head().seq, Head().hash) for path in wanted]
-        self._db.executemany(
-            "insert into trails (path, offset, seq, hash) values (?, 0, ?, ?)", rows
-        )
         self._db.execute(f"pragma user_version = {VERSION.version}")
+
+    def _find(self) -> None:
+        """Take up each file that is new: of a folder or a pattern, or in the place of a trail that
+        was rotated.
+        """
+        known = {path for (path,) in self.rows("select path from trails")}
+        found = [(path, source) for source in self._sources for path in _files(source)]
+        head = Head()
+        rows = [(path, source, head.seq, head.hash) for path, source in found if path not in known]
+        with self._lock:
+            self._db.executemany(
+                """
+                insert or ignore into trails (path, source, offset, seq, hash)
+                values (?, ?, 0, ?, ?)
+                """,
+                rows,
+            )
+        if rows or not self.names:
+            self._name_all()
+
+    def _name_all(self) -> None:
+        paths = dict(self.rows("select id, path from trails order by id"))
+        self.names = dict(zip(paths, _names(list(paths.values())), strict=True))
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -246,7 +270,9 @@ class Index:
 
     def trails(self) -> list[Trail]:
         """The trails, and how far each was read."""
-        query = "select id, path, offset, seq, hash, last_at, trouble from trails order by id"
+        query = """
+            select id, path, offset, seq, hash, last_at, trouble, inode from trails order by id
+        """
         return [
             Trail(
                 id,
@@ -256,8 +282,9 @@ class Index:
                 Head(seq, hash),
                 last_at,
                 trouble or self._out_of_reach.get(id),
+                inode,
             )
-            for id, path, offset, seq, hash, last_at, trouble in self.rows(query)
+            for id, path, offset, seq, hash, last_at, trouble, inode in self.rows(query)
         ]
 
     def calls(self, condition: str, *values: Any, most: int) -> list[Call]:
@@ -365,6 +392,9 @@ class Index:
         """Take what the trails have that is not here. True if there was any."""
         taken = False
         for trail in self.trails():
+            self._follow(trail)
+        self._find()
+        for trail in self.trails():
             if trail.id in self._out_of_reach:
                 trail = trail._replace(trouble=None)
             while trail.trouble is None:
@@ -375,6 +405,19 @@ class Index:
                 taken = True
                 self.revision += 1
         return taken
+
+    def _follow(self, trail: Trail) -> None:
+        """Go after a file that was renamed: who rotates begins another one under its name."""
+        if trail.inode in (None, _inode(trail.path)):
+            return
+        stem = glob.escape(trail.path.removesuffix(".jsonl"))
+        for path in sorted(glob.glob(f"{stem}*")):
+            if _inode(path) == trail.inode:
+                with self._lock:
+                    query = "update or ignore trails set path = ? where id = ?"
+                    self._db.execute(query, (path, trail.id))
+                self._name_all()
+                return
 
     def _take(self, trail: Trail) -> Trail:
         """Take some whole lines, in one transaction: all that was read of them, and how far."""
@@ -424,9 +467,10 @@ class Index:
 
         self._db.execute(
             """
-            update trails set offset = ?, seq = ?, hash = ?, last_at = ?, trouble = ? where id = ?
+            update trails set offset = ?, seq = ?, hash = ?, last_at = ?, trouble = ?, inode = ?
+            where id = ?
             """,
-            (at, head.seq, head.hash, last_at, trouble, trail.id),
+            (at, head.seq, head.hash, last_at, trouble, _inode(trail.path), trail.id),
         )
         return trail._replace(offset=at, head=head, last_at=last_at, trouble=trouble)
 
@@ -691,6 +735,24 @@ def _make_private(path: str | os.PathLike[str]) -> None:
         return
     with suppress(OSError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _files(source: str) -> list[str]:
+    """The files that a source names: itself, those of a folder, or those that fit a pattern."""
+    if os.path.isdir(source):
+        return sorted(glob.glob(os.path.join(glob.escape(source), "*.jsonl")))
+    if glob.has_magic(source) and not os.path.lexists(source):
+        return sorted(glob.glob(source))
+    return [source]
+
+
+def _inode(path: str) -> str | None:
+    """Which file has the name, if one has."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _names(paths: Sequence[str]) -> list[str]:
