@@ -65,6 +65,12 @@ def test_the_token_for_the_control_plane_permits_nothing():
         minted(control="mail")
 
 
+def test_a_set_ends_with_the_first_of_its_tokens():
+    assert minted(expires_in=60).expires_at == NOW + 60
+    two = minted(expires_in=60)
+    assert two.attenuate(only={"mail": {"expires_in": 30}}).expires_at == NOW + 30
+
+
 def test_what_stands_outside_holds_for_all():
     made = minted(expires_in=60, depth=1)
     assert {token.unverified.expires_at for token in map(made.token, made.servers)} == {NOW + 60}

@@ -35,6 +35,7 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
+from captoken._format import primitives
 from captoken._format.encoding import OF_ANOTHER_SHAPE, own_words
 from captoken._format.errors import AuditError, StoreError
 from captoken._format.shapes import fit
@@ -309,7 +310,7 @@ class Index:
                         )
                     file.seek(call.offset)
                     line = file.read(call.length)
-                    if _digest(line) != call.digest:
+                    if not primitives.equal(_digest(line), call.digest):
                         self._mark(call.trail, _CHANGED)
                         yield None
                         continue
