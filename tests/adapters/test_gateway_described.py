@@ -34,13 +34,16 @@ credential = "env:NONE"
 description = {description}
 """
 
-# In a process of its own: what it takes up is what a gateway takes up that has started.
+# In a process of its own: what it takes up is what a gateway takes up that has started. `ru_maxrss` would be the peak of whoever
+# started it, if that is larger.
 STARTING = """
-import resource, sys
+import re, sys
+from pathlib import Path
+from time import process_time
 from captoken.adapters.gateway import configured
 configured(sys.argv[1])
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(process_time(), int(peak[1]) / 1024)
 """
 
 
