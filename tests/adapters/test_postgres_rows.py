@@ -211,7 +211,7 @@ def test_two_databases_that_differ_in_hidden_rows_alone_answer_alike(worlds: Wor
     draw, held = drawing("rows"), grant()
     apart: list[str] = []
     kinds: Counter[str] = Counter()
-    drawn = times(800)
+    drawn = times(400)
     for _ in range(drawn):
         sql = mutated(draw)
         bare, full = (by_the_guard(connection, held, sql) for connection in (worlds.bare, worlds.full))
