@@ -249,6 +249,23 @@ def test_a_trail_that_is_rotated_is_followed_and_so_is_the_next(world: World, na
     assert len({row["server"] for row in rows}) == 2
 
 
+def test_a_trail_that_is_rotated_while_it_is_looked_at_is_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at its name and the look into it: the file there is another one, and shorter."""
+    story(world)
+    follow, looks = Index._follow, []
+
+    def late(index: Index, trail: indexes.Trail) -> bool:
+        looks.append(trail)
+        return len(looks) > 1 and follow(index, trail)
+
+    rotated(world, "trail.jsonl.1")
+    monkeypatch.setattr(Index, "_follow", late)
+    world.ask(world.mint(task="after"), "sales")
+    world.index.take()
+    assert [trail.trouble for trail in world.index.trails()] == [None, None]
+    assert world.index.rows("select count(*) from calls") == [(10,)]
+
+
 def test_an_index_that_is_opened_after_a_rotation_goes_on(world: World) -> None:
     story(world)
     path = world.path.with_name("kept.db")

@@ -407,10 +407,13 @@ class Index:
                 self.revision += 1
         return taken
 
-    def _follow(self, trail: Trail) -> None:
-        """Go after a file that was renamed: who rotates begins another one under its name."""
+    def _follow(self, trail: Trail) -> bool:
+        """Go after a file that was renamed: who rotates begins another one under its name.
+
+        True if it was, and is found.
+        """
         if trail.inode in (None, _inode(trail.path)):
-            return
+            return False
         stem = glob.escape(trail.path.removesuffix(".jsonl"))
         for path in sorted(glob.glob(f"{stem}*")):
             if _inode(path) == trail.inode:
@@ -418,7 +421,8 @@ class Index:
                     query = "update or ignore trails set path = ? where id = ?"
                     self._db.execute(query, (path, trail.id))
                 self._name_all()
-                return
+                return True
+        return False
 
     def _take(self, trail: Trail) -> Trail:
         """Take some whole lines, in one transaction: all that was read of them, and how far."""
@@ -427,7 +431,8 @@ class Index:
         except OSError as error:
             return self._wait(trail, error)
         except AuditError as error:
-            return self._end(trail, str(error))
+            # Rotated a moment ago: it is read where it is now, the next time.
+            return trail if self._follow(trail) else self._end(trail, str(error))
         # It is back. Another file may be there now.
         if self._out_of_reach.pop(trail.id, None) is not None:
             self.revision += 1
