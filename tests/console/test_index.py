@@ -17,7 +17,7 @@ from captoken import Access, Issuer, Keyring, Token
 from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import analysis, read
 from captoken.cli.console import index as indexes
-from captoken.cli.console import views
+from captoken.cli.console import trails, views
 from captoken.cli.console.export import exported
 from captoken.cli.console.index import Index
 from tests.console.fixtures import World
@@ -75,7 +75,7 @@ def test_what_is_new_is_taken_once(world: World) -> None:
 def test_it_can_be_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another file, other trails, another version, and pieces of a few bytes: the same answers."""
     story(world)
-    monkeypatch.setattr(indexes, "STEP", 100)
+    monkeypatch.setattr(trails, "STEP", 100)
     path = world.path.parent / "second.db"
     second = Index(path, [world.path])
     second.take()
@@ -194,7 +194,7 @@ def test_a_trail_that_grew_is_compared_as_far_as_it_was_read(world: World, monke
     index = Index(":memory:", [world.path])
     index.take()
     world.ask(world.mint(), "sales")
-    monkeypatch.setattr(indexes, "STEP", 100)
+    monkeypatch.setattr(trails, "STEP", 100)
     index.verify()
     assert index.trails()[0].trouble is None and index.take()
 
@@ -254,7 +254,7 @@ def test_a_trail_that_is_rotated_while_it_is_looked_at_is_followed(world: World,
     story(world)
     follow, looks = Index._follow, []
 
-    def late(index: Index, trail: indexes.Trail) -> bool:
+    def late(index: Index, trail: trails.Trail) -> bool:
         looks.append(trail)
         return len(looks) > 1 and follow(index, trail)
 
@@ -406,8 +406,8 @@ def test_no_token_has_such_links(world: World, ids: list[bytes], said: str) -> N
 
 def test_a_line_without_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for, as long as it may be one. Other trails are read beside it, whichever comes first."""
-    monkeypatch.setattr(indexes, "STEP", 10)
-    monkeypatch.setattr(indexes, "LONGEST", 5000)
+    monkeypatch.setattr(trails, "STEP", 10)
+    monkeypatch.setattr(trails, "LONGEST", 5000)
     world.ask(world.mint())
     endless = world.path.with_name("endless.jsonl")
     index = Index(":memory:", [endless, world.path])

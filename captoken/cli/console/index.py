@@ -42,12 +42,18 @@ from captoken._format.shapes import fit
 from captoken._format.spelling import shown_file
 from captoken.audit import analysis
 from captoken.audit._check import numbered
+from captoken.cli.console.trails import (
+    Trail,
+    files_of,
+    head_again,
+    inode_of,
+    names_for,
+    next_lines,
+)
 from captoken.stores._schema import Schema, SchemaChange
 from captoken.stores.ports import Head
 
 VERSION = Schema("index", (SchemaChange("is made anew"), SchemaChange("digests; is made anew")))
-STEP = 1 << 20  # bytes of a trail that are taken in one transaction
-LONGEST = 1 << 26  # bytes of one record
 _REMEMBERED = 50_000  # tokens and hops
 _TOGETHER = 20_000  # decisions that are put together at once
 _BITS = 62  # of a number of SQLite
@@ -88,25 +94,6 @@ create table uses (
     primary key (hop, what)
 ) without rowid;
 """
-
-
-class Trail(NamedTuple):
-    """How far a trail was read."""
-
-    id: int
-    path: str
-
-    # Its name, for people.
-    name: str
-    offset: int
-    head: Head
-    last_at: int | None
-
-    # Why nothing more is read of it.
-    trouble: str | None
-
-    # Which file it is, whatever its name; None before anything was read.
-    inode: str | None
 
 
 class Call(NamedTuple):
@@ -244,7 +231,7 @@ class Index:
         was rotated.
         """
         known = {path for (path,) in self.rows("select path from trails")}
-        found = [(path, source) for source in self._sources for path in _files(source)]
+        found = [(path, source) for source in self._sources for path in files_of(source)]
         head = Head()
         rows = [(path, source, head.seq, head.hash) for path, source in found if path not in known]
         with self._lock:
@@ -260,7 +247,7 @@ class Index:
 
     def _name_all(self) -> None:
         paths = dict(self.rows("select id, path from trails order by id"))
-        self.names = dict(zip(paths, _names(list(paths.values())), strict=True))
+        self.names = dict(zip(paths, names_for(list(paths.values())), strict=True))
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -382,7 +369,7 @@ class Index:
     def _compare(self, trail: Trail) -> Trail:
         """See that what was read of a trail stands there still, and mark it if not."""
         try:
-            is_same = not trail.offset or _read_again(trail) == trail.head
+            is_same = not trail.offset or head_again(trail) == trail.head
         except OSError as error:
             return self._wait(trail, error)
         return trail if is_same else self._end(trail, _CHANGED)
@@ -412,11 +399,11 @@ class Index:
 
         True if it was, and is found.
         """
-        if trail.inode in (None, _inode(trail.path)):
+        if trail.inode in (None, inode_of(trail.path)):
             return False
         stem = glob.escape(trail.path.removesuffix(".jsonl"))
         for path in sorted(glob.glob(f"{stem}*")):
-            if _inode(path) == trail.inode:
+            if inode_of(path) == trail.inode:
                 with self._lock:
                     query = "update or ignore trails set path = ? where id = ?"
                     self._db.execute(query, (path, trail.id))
@@ -427,7 +414,7 @@ class Index:
     def _take(self, trail: Trail) -> Trail:
         """Take some whole lines, in one transaction: all that was read of them, and how far."""
         try:
-            lines = _lines(trail)
+            lines = next_lines(trail)
         except OSError as error:
             return self._wait(trail, error)
         except AuditError as error:
@@ -476,7 +463,7 @@ class Index:
             update trails set offset = ?, seq = ?, hash = ?, last_at = ?, trouble = ?, inode = ?
             where id = ?
             """,
-            (at, head.seq, head.hash, last_at, trouble, _inode(trail.path), trail.id),
+            (at, head.seq, head.hash, last_at, trouble, inode_of(trail.path), trail.id),
         )
         return trail._replace(offset=at, head=head, last_at=last_at, trouble=trouble)
 
@@ -690,85 +677,12 @@ def _digest(line: bytes) -> bytes:
     return sha256(line).digest()[:16]
 
 
-def _read_again(trail: Trail) -> Head | None:
-    """The head to which the records lead that were read of a trail. None where they do not hold.
-
-    Raises OSError where the file cannot be read.
-    """
-    head, at = Head(), 0
-    try:
-        while at < trail.offset:
-            lines = _lines(trail._replace(offset=at))
-            for line, (_, reached) in zip(lines, numbered(lines, head), strict=True):
-                at += len(line)
-                head = reached
-                if at == trail.offset:
-                    return head
-            if not lines:
-                return None
-    except AuditError:
-        return None
-    return None
-
-
-def _lines(trail: Trail) -> list[bytes]:
-    """The next whole lines of a trail: what is still being written is left for the next time.
-
-    Raises OSError, and AuditError for a file that is not what it was.
-    """
-    with open(trail.path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size < trail.offset:
-            raise AuditError("the file is shorter than it was: it was cut, or is another one")
-        file.seek(trail.offset)
-        pieces = [file.read(STEP)]
-        length = len(pieces[0])
-        # Each piece is looked at once: a long line that is not at its end comes at each look.
-        while pieces[-1] and b"\n" not in pieces[-1]:
-            if length > LONGEST:
-                raise AuditError(f"a line of more than {LONGEST} bytes")
-            pieces.append(file.read(STEP))
-            length += len(pieces[-1])
-    data = b"".join(pieces)
-    whole = data[: data.rfind(b"\n") + 1]
-    # By the line feed alone: `splitlines` knows other ends of lines.
-    return [line + b"\n" for line in whole.split(b"\n")[:-1]]
-
-
 def _make_private(path: str | os.PathLike[str]) -> None:
     """A new file is for its owner alone, as trails are. One that is there keeps what it has."""
     if os.fspath(path) == ":memory:":
         return
     with suppress(OSError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-
-def _files(source: str) -> list[str]:
-    """The files that a source names: itself, those of a folder, or those that fit a pattern."""
-    if os.path.isdir(source):
-        return sorted(glob.glob(os.path.join(glob.escape(source), "*.jsonl")))
-    if glob.has_magic(source) and not os.path.lexists(source):
-        return sorted(glob.glob(source))
-    return [source]
-
-
-def _inode(path: str) -> str | None:
-    """Which file has the name, if one has."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return f"{found.st_dev}:{found.st_ino}"
-
-
-def _names(paths: Sequence[str]) -> list[str]:
-    """A name for each file: its own, with as many of its folders as tell it from the others."""
-    parts = [Path(path).with_suffix("").parts for path in paths]
-    for count in range(1, max(map(len, parts), default=1) + 1):
-        names = ["/".join(one[-count:]) for one in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(paths)
 
 
 def _bound(kept: dict[Any, Any]) -> None:
