@@ -413,7 +413,8 @@ def _not_known(bucket: bytes, unit: str) -> None:
 
 def _last(index: Index, place: Mapping[str, Any]) -> Json | None:
     """What was decided last."""
-    call = Call(id=0, hop=None, **{**place, "digest": bytes.fromhex(place["digest"])})
+    at, moment = (place["trail"], place["offset"], place["length"]), place["moment"]
+    call = Call(0, *at, bytes.fromhex(place["digest"]), moment, None)
     (record,) = index.records([call])
     decided = _decided(record)
     if decided is None:
