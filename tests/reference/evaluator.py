@@ -823,13 +823,23 @@ def is_row(value):
     return is_map_of(lambda v: is_text(v) and v != "*", is_json)(value)
 
 
+def is_condition(value):
+    """A constraint that a server has held: its integers are those that a link can have. 7.12"""
+    whole = value if isinstance(value, dict) else {}
+    listed = whole.get("in")
+    inside = [whole.get("each"), whole.get("min"), whole.get("max"), whole.get("most"), *(listed if isinstance(listed, list) else ())]
+    return is_constraint(value) and all(
+        is_condition(one) if isinstance(one, dict) else not is_integer(one) or abs(one) < SAFE_INTEGER for one in inside
+    )
+
+
 FACTS = {
     "table": is_segmented,
     "operation": is_name,
     "columns": is_list_of(lambda v: is_text(v) and v != "*"),
     "row": lambda v: v is None or is_row(v),
     "becomes": lambda v: v is None or is_row(v),
-    "rows": is_list_of(is_map_of(is_text, is_constraint)),
+    "rows": is_list_of(is_map_of(is_text, is_condition)),
     "tool": is_segmented,
     "arguments": is_map_of(is_text, is_json),
     "attributes": is_map_of(is_text, is_json),
