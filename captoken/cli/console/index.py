@@ -362,7 +362,7 @@ class Index:
         Each record names the hash of the one before. So a trail that was changed anywhere ends in
         another head than the one that was kept, and is marked.
         """
-        for trail in self.trails():
+        for trail in self._located():
             if trail.trouble is None:
                 self._compare(trail)
 
@@ -379,10 +379,7 @@ class Index:
     def take(self) -> bool:
         """Take what the trails have that is not here. True if there was any."""
         taken = False
-        for trail in self.trails():
-            self._follow(trail)
-        self._find()
-        for trail in self.trails():
+        for trail in self._located():
             if trail.id in self._out_of_reach:
                 trail = trail._replace(trouble=None)
             while trail.trouble is None:
@@ -393,6 +390,13 @@ class Index:
                 taken = True
                 self.revision += 1
         return taken
+
+    def _located(self) -> list[Trail]:
+        """The trails, each where its file is now, and those that are new."""
+        for trail in self.trails():
+            self._follow(trail)
+        self._find()
+        return self.trails()
 
     def _follow(self, trail: Trail) -> bool:
         """Go after a file that was renamed: who rotates begins another one under its name.
