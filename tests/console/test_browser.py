@@ -175,6 +175,8 @@ def test_the_address_opens_it_once_and_for_one_browser(chromium: Any, story: Sto
 def test_a_dialog_lists_whom_it_is_about_and_tells_of_a_second_token(story: Story, page: Page) -> None:
     second = story.root.delegate(to="sales-agent", tables=["market.*"])
     assert story.ask(second, "market.eu")
+    # What the dialog lists is what was read of the trail when it was opened.
+    page.locator(".node-name", has_text="sales-agent").nth(1).wait_for()
     agent(page, "sales-agent").click()
     page.get_by_role("button", name="Revoke with all below…").click()
     dialog = page.get_by_role("dialog")
