@@ -95,7 +95,7 @@ class Figures:
 def times(part: dict[str, Any]) -> list[str]:
     """From wire text to decision, and what holders do."""
     figures = Figures(part)
-    lines = table("time, and how many times that the others take", OURS, *PEERS.values())
+    lines = table("time of captoken, and the others as multiples of it", OURS, *PEERS.values())
     for label, scenario, ours in TIMES:
         lines.append(cells(label, _time(figures.median(scenario, ours)), *figures.ratios(scenario, ours, PEERS)))
 
@@ -114,7 +114,7 @@ def bound(part: dict[str, Any]) -> list[str]:
     figures = Figures(part)
     peers = ("tenuo", "pymacaroons V2", "pymacaroons V1")
     lines = table(
-        "beyond bearer, text to decision", OURS, "its signatures alone, by libsodium", *(PEERS[peer] for peer in peers)
+        "beyond bearer, text to decision", OURS, "only the signatures, by libsodium", *(PEERS[peer] for peer in peers)
     )
     for label, scenario, floor in BOUND:
         ours, alone = (_time(figures.median(scenario, name)) for name in (OURS, floor))
@@ -137,7 +137,7 @@ def targets(part: dict[str, Any]) -> list[str]:
     missed = [one for one in part["targets"] if not one["met"]]
     met = len(part["targets"]) - len(missed)
     lines = [
-        f"This run met {met} of its {len(part['targets'])} targets ([which](../tests/benchmarks/README.md)). It missed:",
+        f"This run met {met} of its {len(part['targets'])} [targets](../tests/benchmarks/README.md). It missed:",
         "",
     ]
     lines += [f"- {one['claim']}: {one['reached']:.3g}" for one in missed] or ["- none"]
@@ -152,11 +152,11 @@ def circumstances(part: dict[str, Any]) -> list[str]:
 
 def guards(part: dict[str, Any]) -> list[str]:
     """What each guard costs."""
-    lines = table("guarded, per call", "bare", "what it costs more", "its quartiles")
+    lines = table("guarded call", "unguarded", "added by the guard", "quartiles")
     for row in part["rows"]:
         spread = f"{row['low']:.1f} to {row['high']:.1f}"
         # Where the times of a server by itself differ by more than the guard costs.
-        more = _time(row["more"]) if row["low"] > 0 else "not told by this run"
+        more = _time(row["more"]) if row["low"] > 0 else "not measurable in this run"
         lines.append(cells(row["what"], _time(row["bare"]), more, spread))
     return lines
 

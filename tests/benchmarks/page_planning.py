@@ -247,7 +247,7 @@ def _told(number: float | None, least: float) -> str:
     """What needs several processors at once a busy machine does not tell: then it is less than what one alone gets."""
     if number is None:
         return "–"
-    return _round(number) if number >= least else "not told by this run"
+    return _round(number) if number >= least else "not measurable in this run"
 
 
 def _spread(said: Part, digits: int = 1) -> str:
