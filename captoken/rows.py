@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from datetime import date, datetime
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from captoken._format.errors import GuardError
 from captoken._format.names import frozen_copy
@@ -92,7 +93,8 @@ def condition(
     for column, constraint in asked(conditions):
         if column not in columns:
             raise _not_held(column, "the table has no such column")
-        kind = columns[column].lower().partition("(")[0].strip()
+        # Without lengths and places: numeric(9, 2), timestamp(3) with time zone.
+        kind = re.sub(r"\s*\([^()]*\)", "", columns[column].lower()).strip()
         term = engine.term(name(column), kind, constraint, put or engine.literal)
         if term is None:
             raise _not_held(column, f"a column of type {kind} is not compared exactly with it")
@@ -209,29 +211,37 @@ class _PostgreSQL:
         found = _TYPES.get(kind)
         if found is None:
             return None
-        read, to = found
         said: str | None
         if isinstance(constraint, In):
-            said = self._among(name, read, to, constraint, put)
+            said = self._among(name, found, constraint, put)
         elif isinstance(constraint, Prefixes):
-            said = self._begins(name, read, constraint, put)
+            said = self._begins(name, found, constraint, put)
         else:
-            said = self._within(name, read, to, constraint, put)
+            said = self._within(name, *found, constraint, put)
         return said and f"{name} is not null and {said}"
 
-    def _among(self, name: str, read: type, to: str, constraint: In, put: _Put) -> str | None:
-        if to == "numeric":
+    def _among(self, name: str, kind: _Type, constraint: In, put: _Put) -> str | None:
+        if kind.to == "numeric":
             return None  # 5 and 5.00 are one value there, and as JSON two
-        values = _listed(constraint).get(read, ())
+        spelled = FORMS.get(kind.to)
+        values = [
+            value
+            for value in _listed(constraint).get(kind.read, ())
+            if spelled is None or spelled(value)
+        ]
         if not values:
             return "false"
-        bytewise = (name, f"{name} {_BYTES}") if read is str and self.may_be_loose else (name,)
+        is_loose = kind.to == "text" and self.may_be_loose
+        bytewise = (name, f"{name} {_BYTES}") if is_loose else (name,)
         return " and ".join(
-            f"{one} {_OPERATOR.format('=')} any ({put(values)}::{_PG}{to}[])" for one in bytewise
+            f"{one} {_OPERATOR.format('=')} any ({put(values)}::{_PG}{kind.to}[])"
+            for one in bytewise
         )
 
-    def _begins(self, name: str, read: type, constraint: Prefixes, put: _Put) -> str:
-        if read is not str:
+    def _begins(self, name: str, kind: _Type, constraint: Prefixes, put: _Put) -> str | None:
+        if kind.to in FORMS:
+            return None  # an index knows nothing of how they are spelled
+        if kind.read is not str:
             return "false"
         begins = [
             f"{name} {_BYTES} {_OPERATOR.format('^@')} {put(start)}::{_PG}text"
@@ -265,15 +275,67 @@ _PG = "pg_catalog."
 _OPERATOR = "operator(pg_catalog.{})"
 _BYTES = 'collate pg_catalog."C"'
 
-_INT = (int, "int8")
 
-# By the type of a column: what its values are as JSON, and what they are compared as.
-_TYPES: Mapping[str, tuple[type, str]] = {
-    **dict.fromkeys(("text", "character varying", "varchar"), (str, "text")),
-    **dict.fromkeys(("smallint", "integer", "bigint", "int", "int2", "int4", "int8"), _INT),
-    **dict.fromkeys(("real", "double precision", "float", "float4", "float8"), (float, "float8")),
-    **dict.fromkeys(("numeric", "decimal"), (float, "numeric")),
-    **dict.fromkeys(("boolean", "bool"), (bool, "bool")),
+def _is_uuid(text: str) -> bool:
+    return _hex_with_hyphens(text) is not None
+
+
+def _is_date(text: str) -> bool:
+    return _is_written(date.fromisoformat, text)
+
+
+def _is_timestamp(text: str) -> bool:
+    # With an offset it is longer.
+    return len(text) in (19, 26) and _is_written(datetime.fromisoformat, text)
+
+
+def _is_moment(text: str) -> bool:
+    return text.endswith(_UTC) and _is_timestamp(text.removesuffix(_UTC))
+
+
+def _is_written(read: Callable[[str], date], text: str) -> bool:
+    """Whether `isoformat` writes it so: more is read than that."""
+    try:
+        return read(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+_UTC = "+00:00"
+_hex_with_hyphens = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+
+# Types that JSON spells as text, each in one form: how Python writes it, and a moment in UTC. A
+# text in another form is no value of a column, and no row has it. Nothing is cast that can fail.
+FORMS: Mapping[str, Callable[[str], bool]] = {
+    "uuid": _is_uuid,
+    "date": _is_date,
+    "timestamp": _is_timestamp,
+    "timestamptz": _is_moment,
+}
+
+
+class _Type(NamedTuple):
+    """What the values of a column are as JSON, and what they are compared as."""
+
+    read: type
+    to: str
+
+
+# By the type of a column.
+_TYPES: Mapping[str, _Type] = {
+    of: _Type(read, to)
+    for read, to, names in (
+        (str, "text", ("text", "character varying", "varchar")),
+        (str, "uuid", ("uuid",)),
+        (str, "date", ("date",)),
+        (str, "timestamp", ("timestamp without time zone", "timestamp")),
+        (str, "timestamptz", ("timestamp with time zone", "timestamptz")),
+        (int, "int8", ("smallint", "integer", "bigint", "int", "int2", "int4", "int8")),
+        (float, "float8", ("real", "double precision", "float", "float4", "float8")),
+        (float, "numeric", ("numeric", "decimal")),
+        (bool, "bool", ("boolean", "bool")),
+    )
+    for of in names
 }
 _ENGINES: Mapping[str, _SQLite | _PostgreSQL] = {
     "sqlite": _SQLite(),

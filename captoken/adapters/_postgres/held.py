@@ -101,6 +101,10 @@ def _told(rules: Sequence[Constraint]) -> dict[str, Any]:
             for value in rule.json()["in"]:
                 if all(other.accepts(value) for other in rules):
                     found[_LISTED[type(value)]].append(value)
+            # What is of another type by its form: what the policy casts, it can cast.
+            for kind, spelled in rows.FORMS.items():
+                if values := list(filter(spelled, found["strings"])):
+                    found[kind] = values
             return found
     ranges = [rule for rule in rules if isinstance(rule, Range)]
     if len(ranges) == len(rules):

@@ -383,9 +383,7 @@ _HELD = "captoken_guard.held(%2$L, %3$L)"
 _FREE = f"(select {_HELD} = 'true')"
 _FIRST = f"%1$I = (select ({_HELD} -> '{{}}' ->> 0)::{{}}) or {_FREE}"
 _AMONG = f"%1$I = any (array(select jsonb_array_elements_text({_HELD} -> '{{}}')::{{}}))"
-_WITHIN = (
-    f"%1$I{{}} <@ (select {{}} from (select {_HELD} as h) s where h ?| array['min', 'max'])"  # noqa: S608
-)
+_WITHIN = f"%1$I{{}} <@ (select {{}} from (select {_HELD} as h) s where h ?| array['min', 'max'])"  # noqa: S608
 _BEGINS = f"%1$I ^@ any (array(select jsonb_array_elements_text({_HELD} -> 'prefixes')))"
 _SPAN = "int8range((h ->> 'min')::bigint, (h ->> 'max')::bigint, '[]')"
 _NUMBERS = (
@@ -400,6 +398,13 @@ def _listed(of: str, its: str, *others: str) -> str:
     return " or ".join((_FIRST.format(of, its), _AMONG.format(of, its), *others))
 
 
+# Those that JSON spells as text: a token's values that are spelled so (`rows.FORMS`).
+_SPELLED = {
+    "uuid": "uuid",
+    "date": "date",
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+}
 _TEXT = _listed("strings", "text", _BEGINS)
 _INTEGER = _listed("integers", "bigint", _WITHIN.format("::bigint", _SPAN))
 QUALS = {
@@ -410,4 +415,5 @@ QUALS = {
     "bigint": _INTEGER,
     "numeric": f"{_FREE} or {_WITHIN.format('', _NUMBERS)}",
     "boolean": _listed("booleans", "boolean"),
+    **{of: _listed(its, its) for of, its in _SPELLED.items()},
 }

@@ -65,6 +65,7 @@ def read(text: str | bytes) -> Policy:
 
 # --- the file -------------------------------------------------------------------------------------
 
+
 def _file(raw: bytes) -> File:
     """What the file states, by its types alone. Raises IssuanceError."""
     try:
