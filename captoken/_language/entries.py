@@ -76,7 +76,9 @@ class SelectorFacts(msgspec.Struct, frozen=True):
 
 def nonces_of(links: Iterable[Link | BadLink]) -> tuple[str, ...]:
     """The `n` of each link that has one."""
-    return tuple(link.nonce for link in links if isinstance(link, Link) and link.nonce is not None)
+    return tuple(
+        link.nonce for link in links if isinstance(link, Link) and link.nonce is not None
+    )
 
 
 def _tasks_above(task: str) -> list[str]:

@@ -518,7 +518,9 @@ class Grant(_Vouched, frozen=True, eq=False):
         stated(access, caller)
         return self._driver.look(self._genuine, self._asked(None, access, caller))
 
-    def recheck(self, accesses: Iterable[Access] = (), *, caller: Caller | None = None) -> Decision:
+    def recheck(
+        self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
+    ) -> Decision:
         """Return whether the grant is still valid, and still allows `accesses` that are under way.
 
         Use it for a long cursor or stream, between two parts (24.19). It asks no store, counts
@@ -563,7 +565,9 @@ class Grant(_Vouched, frozen=True, eq=False):
             granted(decision)
         return conditions
 
-    def check_all(self, accesses: Sequence[Access], *, caller: Caller | None = None) -> Decision:
+    def check_all(
+        self, accesses: Sequence[Access], *, caller: Caller | None = None
+    ) -> Decision:
         """Return one decision on all accesses of a step, which are used and recorded together.
 
         Use it for one SQL statement on several tables. If one access is refused, that is the

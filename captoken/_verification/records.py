@@ -482,7 +482,7 @@ RECORDS: tuple[Code, ...] = (
         public=_REFUSED,
         model="Not permitted: some of the rows of table {table}.",
         advice=_ASK,
-        operator='column tenant of table orders does not satisfy {"in": ["acme"]}',
+        operator="column tenant of table orders does not satisfy {\"in\": [\"acme\"]}",
         cause=(
             "The token permits some rows of the table. The row is none of these, or whoever guards "
             "the table cannot tell which rows are touched."

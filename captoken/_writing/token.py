@@ -197,7 +197,9 @@ class Token(SealedValue, frozen=True, eq=False):
     def in_context(self, context: WriterContext) -> Token:
         """Return the same token, with another vocabulary, clock or randomness for its links."""
         said = self.unverified
-        return Token.of(self.secret_packet, said.root, context, self.secret_discharges, said.known)
+        return Token.of(
+            self.secret_packet, said.root, context, self.secret_discharges, said.known
+        )
 
     def _context(self, clock: Clock | None) -> WriterContext:
         """The token's own context, but for a clock that is passed for one link."""

@@ -1,7 +1,7 @@
 """What a client is told when it is refused: one type, whether it is found here or by the server.
 
-raise refused_here(widening, access, held.token.unverified.capability) from widening
-raise refused_there(kind, text)
+    raise refused_here(widening, access, held.token.unverified.capability) from widening
+    raise refused_there(kind, text)
 """
 
 from __future__ import annotations

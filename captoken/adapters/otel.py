@@ -65,7 +65,9 @@ class SpanTrail:
         with ExitStack() as open_spans:
             spans = [
                 open_spans.enter_context(
-                    self._tracer.start_as_current_span(_OPERATION, attributes=attributes(decision))
+                    self._tracer.start_as_current_span(
+                        _OPERATION, attributes=attributes(decision)
+                    )
                 )
                 for decision in decisions
             ]

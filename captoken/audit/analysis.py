@@ -453,7 +453,9 @@ def _add_token(
 
     if through:
         link_ids = tuple(link.id for link in said.links)
-        history.tokens[link_ids[-1]] = SeenToken(tuple(through), link_ids, task, nonces_of(links))
+        history.tokens[link_ids[-1]] = SeenToken(
+            tuple(through), link_ids, task, nonces_of(links)
+        )
 
 
 def _known(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list[str]]:

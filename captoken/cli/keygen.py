@@ -1,9 +1,9 @@
 """`captoken keygen`: root keys, and the keys of everybody else. One kind of key is one command.
 
-keyring, rotate, retire, audience        root keys, and those of one server
-holder, discharger, operator, audit      a key with a public half, in a file of its own
-pairwise                                 the same; and root keys that two such keys derive
-public                                   the public half of a key that is there
+    keyring, rotate, retire, audience        root keys, and those of one server
+    holder, discharger, operator, audit      a key with a public half, in a file of its own
+    pairwise                                 the same; and root keys that two such keys derive
+    public                                   the public half of a key that is there
 """
 
 from __future__ import annotations

@@ -253,7 +253,9 @@ def _scenario(proposal: trails.Proposal) -> str:
         (trial,) = scenarios_of("captoken = 1\n" + head + asked)
         codes = [outcome.code for outcome in trial.run()]
     refused = [
-        _call(call, code) for call, code in zip(others, codes, strict=True) if code in _BY_RIGHTS
+        _call(call, code)
+        for call, code in zip(others, codes, strict=True)
+        if code in _BY_RIGHTS
     ]
     allowed = "".join(_call(call, "allowed") for call in kept)
     return head + allowed + "".join(refused) + _left_out(lost)

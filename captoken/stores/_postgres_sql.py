@@ -676,15 +676,11 @@ begin
 end $$;
 """
 
-SETUP = (
-    "create schema if not exists captoken;"
-    + saying(SCHEMA, "floors")
-    + (
-        qualified(_TEXT)
-        .replace("$kept", str(KEPT))
-        .replace("$tail", str(TAIL_BYTES))
-        .replace("$deltas", str(DELTAS))
-        .replace("$most", str(MOST_BUCKETS))
-        .replace("$full", str(FULL))
-    )
+SETUP = "create schema if not exists captoken;" + saying(SCHEMA, "floors") + (
+    qualified(_TEXT)
+    .replace("$kept", str(KEPT))
+    .replace("$tail", str(TAIL_BYTES))
+    .replace("$deltas", str(DELTAS))
+    .replace("$most", str(MOST_BUCKETS))
+    .replace("$full", str(FULL))
 )

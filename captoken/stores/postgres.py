@@ -446,7 +446,9 @@ class PostgresStore(_Place):
             raise
 
     # called: postgres.ask, by `python -m tests.called`
-    def _ask(self, statement: bytes, values: Sequence[Any] = (), again: bool = False) -> Any:
+    def _ask(
+        self, statement: bytes, values: Sequence[Any] = (), again: bool = False
+    ) -> Any:
         """The one value that the statement gives; None if it gives no row. Raises StoreError.
 
         `again`: it may be run twice without harm, and is if the connection breaks meanwhile.

@@ -960,3 +960,4 @@ def _moving(one: Upgrade, to: str) -> Upgrade:
     if one.store != _OVERLAY.store:
         return one
     return one._replace(does=(*one.does, f"moves to {shown_file(to)}"))
+

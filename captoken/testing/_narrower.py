@@ -1,8 +1,8 @@
 """What a piece of code touches, found by giving it less: one right taken away, or one alone.
 
-report = under_narrower(token, lambda token: agent.run("what did we sell?"))
-print(report)
-assert report.needed == {"table sales", "operation select"}
+    report = under_narrower(token, lambda token: agent.run("what did we sell?"))
+    print(report)
+    assert report.needed == {"table sales", "operation select"}
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ class Standing:
             name: one for name, one in policy.providers.items() if isinstance(one, Signals)
         }
 
+
     async def name_in(self, registry: Registry) -> None:
         """See that the registry knows the providers by these names. It is asked once.
 

@@ -242,7 +242,9 @@ class Related(NamedTuple):
 class Catalog:
     """What the roles of one login may do, as it was when it was read."""
 
-    def __init__(self, row: Mapping[str, Any], functions: Functions) -> None:
+    def __init__(
+        self, row: Mapping[str, Any], functions: Functions
+    ) -> None:
         # T6. The owner's functions that the server listed, and all that are on the search path.
         self.database = row["database"]
         self.since = row["since"]
@@ -425,3 +427,4 @@ def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
         elif right:
             found[table, operation] = frozenset(right)
     return found
+

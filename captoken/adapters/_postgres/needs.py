@@ -144,9 +144,9 @@ def _meant_unqualified(
 def _meant_at(level: Scope, column: str, shown: Shown) -> list[Meaning]:
     """What an unqualified name can mean at one level: a column of each table, or a whole row.
 
-    select pay from people p, sales s           pay of people, and of sales
-    select p from people p                      a whole row of people
-    select j from (people p cross join sales s) as j            of both
+        select pay from people p, sales s           pay of people, and of sales
+        select p from people p                      a whole row of people
+        select j from (people p cross join sales s) as j            of both
     """
     found: list[Meaning] = []
     names_a_join = column in level.joins

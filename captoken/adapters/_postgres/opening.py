@@ -214,7 +214,9 @@ def told_of(grant: Grant, connection: Any) -> Told:
     """What the database is told of it."""
     kept: Told | None = vars(connection).get(_KEPT_AS)
     if kept is None or kept.grant is not grant:
-        kept = Told(grant, _facts(grant), _may_write(grant), _may_restrict_rows(grant), {})
+        kept = Told(
+            grant, _facts(grant), _may_write(grant), _may_restrict_rows(grant), {}
+        )
         vars(connection)[_KEPT_AS] = kept
     return kept
 

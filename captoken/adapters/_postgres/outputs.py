@@ -77,9 +77,9 @@ def fields_of(expression: Any) -> tuple[str, ...]:
 def _output(target: Any) -> str | Star | None:
     """What one column of a result is called.
 
-    name as who                 who
-    p.*                         all columns of what goes by p
-    name, count(*)              as PostgreSQL calls it
+        name as who                 who
+        p.*                         all columns of what goes by p
+        name, count(*)              as PostgreSQL calls it
     """
     if target.name is not None:
         return str(target.name)

@@ -75,7 +75,9 @@ class Source:
     ) -> None:
         """`bare` is the owner's engine, and `options` are the keywords of its guard."""
         if not isinstance(grant, Grant) and not callable(grant):
-            raise TypeError(f"a {type(grant).__name__} is no Grant, and no function that gives one")
+            raise TypeError(
+                f"a {type(grant).__name__} is no Grant, and no function that gives one"
+            )
         self._bare = bare
         self._grant = grant
         self._options = dict(options)

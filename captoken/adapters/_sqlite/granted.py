@@ -139,7 +139,9 @@ class Granted:
         granted = columns
         if not is_whole and self._refusal(entry, operation, columns) is not None:
             granted = tuple(
-                column for column in columns if self._refusal(entry, operation, (column,)) is None
+                column
+                for column in columns
+                if self._refusal(entry, operation, (column,)) is None
             )
         bare = self._planner.schema.find(Mention("select", None, entry.name))
         is_bare = bare is not None and bare.key == entry.key

@@ -1,9 +1,9 @@
 """A plan: what a statement needs, whoever asks for it. `planner` makes it, and `block` asks.
 
-REPLACE INTO codes (code, label) SELECT "eu", region FROM sales
+    REPLACE INTO codes (code, label) SELECT "eu", region FROM sales
 
-needs      insert on codes, delete on codes, select on sales (region)
-tells      changes, last_insert_rowid: from now on they tell of this block
+    needs      insert on codes, delete on codes, select on sales (region)
+    tells      changes, last_insert_rowid: from now on they tell of this block
 """
 
 from __future__ import annotations

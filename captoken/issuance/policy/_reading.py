@@ -65,7 +65,6 @@ def read(text: str | bytes) -> Policy:
 
 # --- the file -------------------------------------------------------------------------------------
 
-
 def _file(raw: bytes) -> File:
     """What the file states, by its types alone. Raises IssuanceError."""
     try:
