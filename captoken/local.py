@@ -1,29 +1,29 @@
-"""All that one machine needs before there are servers, in one folder (docs/local.md).
+"""Everything that one machine needs before there are servers, in one folder (docs/local.md).
 
     office = Office.open("state/")
     token = office.mint(subject="user:jane", agent="clerk", task="invoices", tools={"pay": {}})
     grant = office.verifier.authorize(token, Access(tool="pay", arguments={}))
     office.end_task("invoices")
 
-Nothing is in here that is not somewhere else: an Office makes the parts, and puts them together.
+An Office only creates and connects parts that you could also create yourself:
 
     keyring.json                       mints and verifies: Keyring
-    operator.json, operator.json.seen  signs the overlay, and the number of its last: Operator
+    operator.json, operator.json.seen  signs the overlay; the last snapshot that was seen: Operator
     overlay.db                         the overlay: SQLiteSnapshots
     office.db                          used proofs and counts: captoken.stores.sqlite
-    audit.json, trail.jsonl            signs the trail, and the trail: AuditTrail, TrailFile
-    trail.jsonl.seen                   the last record that was seen there
-    office.json                        which files there have to be
-    lock, .gitignore                   one process at a time; nothing goes into a repository
+    audit.json, trail.jsonl            signs the trail; the trail: AuditTrail, TrailFile
+    trail.jsonl.seen                   the last record that was seen in the trail
+    office.json                        the list of files that must be there
+    lock, .gitignore                   allow one process at a time; keep the files out of git
 
 The rules of this file:
 
-- The files are made together, once. One that is missing later is not made anew: what was revoked
-  or spent would be forgotten in silence.
-- The folder and its files are their owner's alone, and no links.
-- Whoever has the folder has everything. So the trail proves nothing against whoever has it.
+- All files are created together, once. If one is missing later, it is not created again, because
+  that would silently forget what was revoked or spent.
+- Only the owner can access the folder and its files. None of them is a symbolic link.
+- Whoever has the folder can do everything. So the trail proves nothing against its owner.
 
-POSIX only, since it locks with `flock`. Not for network file systems.
+POSIX only, because it locks with `flock`. Do not use it on a network file system.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _log = logging.getLogger("captoken")
 
 _KEYRING = "keyring.json"
 _OPERATOR = "operator.json"
-_SEEN = "operator.json.seen"  # the commands of an operator keep theirs there too
+_SEEN = "operator.json.seen"  # the commands for operators use this name too
 _OVERLAY = "overlay.db"
 _STORES = "office.db"
 _AUDIT = "audit.json"
@@ -85,7 +85,7 @@ _TRAIL_SEEN = "trail.jsonl.seen"
 _FILES_OF_1 = (_KEYRING, _OPERATOR, _SEEN, _STORES, _AUDIT, _TRAIL)
 _FILES = (*_FILES_OF_1, _OVERLAY, _TRAIL_SEEN)
 
-# Of the list of files.
+# The version of the list of files.
 _MOVED = SchemaChange(f"moves the overlay to {_OVERLAY}, and adds {_TRAIL_SEEN}")
 _VERSION = Schema("office", (_MOVED,))
 
@@ -93,37 +93,37 @@ _LIST = "office.json"
 _LOCK = "lock"
 _IGNORE = ".gitignore"
 
-# Seconds. A snapshot that is older is signed anew by whoever asks for it: a twelfth of what
-# verifiers bear.
+# A snapshot older than this many seconds is signed anew when somebody asks for it. Verifiers
+# accept one that is twelve times as old.
 _RENEWED = 5
 
-# Seconds that a snapshot of ours is good for, to operators: the office may be closed for long, and
-# that it has not gone back its number says. Verifiers have a bound of their own.
+# Seconds that our snapshots stay valid for operators. The office may be closed for a long time, and
+# the number of the snapshot reveals a store that went back. Verifiers have their own limit.
 _LIFE = 366 * 86_400
 
 
 class Office:
-    """Keyring, operator, overlay, counts, used proofs and trail in one folder of one process.
+    """Keyring, operator, overlay, counts, used proofs and trail, in one folder of one process.
 
         with Office.open("state/") as office:
             token = office.mint(subject=…, agent=…, task=…, tables=["sales"], operations=["select"])
             office.verifier.authorize(token, Access(table="sales", operation="select"))
 
-    The parts are there by name, for whatever has no method here:
+    For everything that has no method here, use the parts:
 
-    - `keyring` and `issuer`, which mints by it.
-    - `verifier`: all of the parts behind one face. `verifier.awaited` is for coroutines.
-    - `verifier_for(name)`: the same for one of several servers, with the keys of that one alone.
-    - `operator` for `narrow` and `lift`; what it says counts at the next access.
-    - `overlay`, `ledger`, `replays` and `trail`, to make another verifier of them.
-    - `audit_key`, by whose public key `captoken audit verify` checks the trail.
+    - `keyring`, and `issuer`, which mints with it.
+    - `verifier` uses all of the parts. `verifier.awaited` is for coroutines.
+    - `verifier_for(name)` is the same for one of several servers, with that server's own keys.
+    - `operator` has `narrow` and `lift`. Its changes apply to the next access.
+    - `overlay`, `ledger`, `replays` and `trail` let you make another verifier.
+    - `captoken audit verify` checks the trail with the public key of `audit_key`.
 
-    Threads share an office. A forked child is denied: the trail is its parent's. What
-    `close` leaves cannot be used any more, and the folder is free for another process.
+    Threads may share an office. A forked child is denied, because the trail belongs to its parent.
+    After `close`, the parts cannot be used any more, and another process can open the folder.
     """
 
     def __init__(self, folder: str, closing: ExitStack) -> None:
-        """Not for users: `open` makes one, and fills in the parts."""
+        """Not for users: `open` makes an office and fills in the parts."""
         self._closing = closing
         self._is_open = True
         self._clock: Clock
@@ -150,21 +150,21 @@ class Office:
         vocabulary: Vocabulary = V1,
         clock: Clock = time,
     ) -> Self:
-        """The office in a folder; made there, if the folder is empty or is not there yet.
+        """Open the office in a folder. If the folder is empty or missing, create the office there.
 
-        - `audience` is the verifier's name. Tokens that are bound to a key need one. With it, only
-          what is presented to that name is taken.
-        - `servers` are the names of servers that have keys of their own: `verifier_for` gives the
-          verifier of each, and `mint_set` a token for each.
-        - `by` is who revokes, for the record.
+        - `audience` is the verifier's name. Tokens that are bound to a key need one. With it, the
+          verifier accepts only tokens that were presented to that name.
+        - `servers` names servers with keys of their own. `verifier_for` returns the verifier of
+          each, and `mint_set` mints a token for each.
+        - `by` names who revokes, for the record.
         - `values=True` records the values of arguments and attributes. They may be secrets.
         - `vocabulary` says which caveats of your own are known.
         - `clock` is for tests.
 
-        Raises StoreError for a folder that others can enter, that is a symbolic link or that
-        another process has opened. Also for one that holds something else, or in which a file is
-        missing, and where this process has not the rights. Raises KeyringError, OverlayError and
-        AuditError for a file that is not as it was left.
+        Raises StoreError if others can enter the folder, if it is a symbolic link, or if another
+        process has opened it. It also raises StoreError if the folder holds something else, if a
+        file is missing, or if this process lacks the permissions. Raises KeyringError, OverlayError
+        and AuditError for a file that was changed by somebody else.
         """
         path = os.path.abspath(os.fspath(folder))
         _check_folder(path)
@@ -177,16 +177,16 @@ class Office:
             office = cls(path, closing)
             office._take(audience, servers, by, values, vocabulary, clock)
             office._closing = closing.pop_all()
-        # Many programs never close it. What was seen of the trail is noted at their end, too.
+        # Many programs never close it. Note the last record of the trail at their exit too.
         atexit.register(office._close_at_exit, os.getpid())
         return office
 
     @staticmethod
     def upgrade(folder: str | os.PathLike[str], *, apply: bool = False) -> list[Upgrade]:
-        """What brings an office to the version of this code; with `apply`, it is done.
+        """The steps that upgrade an office to the version of this code; `apply` carries them out.
 
-        Whoever is killed meanwhile leaves the old one, or the new one. Raises StoreError, also for
-        a folder that another process has opened.
+        If the process is killed meanwhile, the office has either the old or the new version. Raises
+        StoreError, also for a folder that another process has opened.
         """
         path = os.fspath(folder)
         if not os.path.lexists(os.path.join(path, _LIST)):
@@ -210,7 +210,7 @@ class Office:
         self.keyring = Keyring.load(self._file(_KEYRING))
         self.issuer = Issuer(self.keyring, vocabulary=vocabulary, clock=clock)
 
-        # One process has them, and so nobody else counts what is counted here.
+        # Only one process has the stores, so no other process counts the same uses.
         self.ledger = SQLiteLedger(stores, shared=True)
         self._closing.callback(self.ledger.close)
         self.replays = SQLiteReplayStore(stores)
@@ -222,8 +222,10 @@ class Office:
         feed = Feed(snapshots, [key.public], every=1, vocabulary=vocabulary, clock=clock)
 
         def operator(last: str) -> Operator:
-            """One that goes on from what was seen. Who signs here keeps that in one file, so that
-            one which has run out is still the newest.
+            """An operator that continues from the snapshot that was seen.
+
+            Every signer here keeps that in one file, so an expired snapshot is still the newest
+            one.
             """
             return Operator(
                 key,
@@ -270,18 +272,19 @@ class Office:
 
     @property
     def operator(self) -> Operator:
-        """The operator of the moment: ask for it each time.
+        """The current operator. Get it again for each use.
 
-        What it goes on from is signed anew first, if need be. Raises as `overlay` does.
+        It first signs the snapshot anew if necessary. Raises what `overlay` raises.
         """
         self._check_open()
         self.overlay()
         return self.overlay.operator
 
     def verifier_for(self, name: str) -> Verifier:
-        """The verifier of one of the `servers` that were opened: it has the keys of that one alone.
+        """The verifier of one of the `servers`, with that server's own keys.
 
-        Trail, counts, used proofs and overlay are the office's. Raises ValueError for another name.
+        It shares the office's trail, counts, used proofs and overlay. Raises ValueError for another
+        name.
         """
         self._check_servers([name])
         return self._verifiers[name]
@@ -308,10 +311,11 @@ class Office:
     ) -> Token:
         """Mint a root token: `agent` works on `task` for `subject`, within the caveats.
 
-        It is `issuer.mint`, with its keywords and what it raises. No record is made of a mint: the
+        It calls `issuer.mint`, with the same keywords and exceptions. It writes no record: the
         trail describes a token at its first decision.
 
-        Raises OverlayError for what is revoked as it is minted: for a task that has ended, say.
+        Raises OverlayError if the new token is already revoked, for example because its task has
+        ended.
         """
         self._check_open()
         token = self.issuer.mint(
@@ -338,9 +342,9 @@ class Office:
         ext: Mapping[str, str | int] | None = None,
         **caveats: Unpack[MintCaveats],
     ) -> TokenSet:
-        """A root token for each of these servers, under the keys of that server alone.
+        """Mint a root token for each of these servers, with that server's own keys.
 
-        It is `issuer.mint_set`, with its keywords and what it raises. Raises ValueError for a
+        It calls `issuer.mint_set`, with the same keywords and exceptions. Raises ValueError for a
         server that was not named when the office was opened, and OverlayError as `mint` does.
         """
         self._check_open()
@@ -360,7 +364,7 @@ class Office:
         return made
 
     def _check_not_revoked(self, token: Token, subject: str, agent: str, task: str) -> None:
-        """Raise OverlayError, with what to do, where an entry is on the token that revokes it."""
+        """Raise OverlayError, with what to do, if an entry already revokes the token."""
         overlay = self.overlay()
         facts = SelectorFacts(token.unverified.root, (), task, (agent,))
         for entry in overlay.on(facts, read_clock(self._clock)):
@@ -375,33 +379,33 @@ class Office:
             )
 
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
-        """The tokens that are selected stop working, at their next access.
+        """Revoke the selected tokens. It takes effect at their next access.
 
-        It is `operator.revoke`, with its keywords and what it raises: `token=`, `link=`, `agent=`,
-        `subject=`, `task=`. `operator.lift(entry.id)` takes it off again.
+        It calls `operator.revoke`, with the same keywords and exceptions: `token=`, `link=`,
+        `agent=`, `subject=`, `task=`. To undo it, call `operator.lift(entry.id)`.
         """
         entry = self.operator.revoke(why=why, until=until, **select)
         self.overlay.note()
         return entry
 
     def end_task(self, task: str, *, why: str = "the task is over") -> Entry:
-        """All tokens of a task, and of the tasks below it, stop working, for good.
+        """Revoke all tokens of a task and of the tasks below it, for good.
 
-        Those that are minted for it later stop too. Raises as `revoke` does.
+        Tokens that are minted for it later are revoked too. Raises what `revoke` raises.
         """
         entry = self.operator.end_task(task, why=why)
         self.overlay.note()
         return entry
 
     def audit(self) -> analysis.History:
-        """Who did what, by the trail: what `captoken.audit.analysis` asks.
+        """Answers about who did what, from the trail: see `captoken.audit.analysis`.
 
             for hop in office.audit().hops():
                 print(" > ".join(hop.holders), hop.allowed, hop.denied)
 
-        Signs a checkpoint, and checks the whole trail first. Raises AuditError if it is not whole.
-        It is in memory as long as the answer is. Whoever has the folder can write another trail:
-        keep `trail.checkpoint()` elsewhere, against that.
+        Signs a checkpoint and first checks the whole trail. Raises AuditError if the trail is
+        damaged. The answer is held in memory. Whoever has the folder can write another trail; to
+        detect that, keep `trail.checkpoint()` elsewhere.
         """
         self._check_open()
         head = self.trail.checkpoint()
@@ -411,13 +415,13 @@ class Office:
         return analysis.gather(read(_whole_lines(path)), vocabulary=self.issuer.vocabulary)
 
     def close(self) -> None:
-        """Let go of the folder. Again, it does nothing. Accesses are denied from then on."""
+        """Release the folder. From then on, every access is denied. Calling it twice is fine."""
         self._is_open = False
         atexit.unregister(self._close_at_exit)
         self._closing.close()
 
     def _close_at_exit(self, process: int) -> None:
-        """Close it, but in a child of the process that has it. There is nobody left to tell."""
+        """Close it at exit, but not in a forked child. Nobody is left to report errors to."""
         if os.getpid() == process:
             with suppress(CaptokenError, OSError):
                 self.close()
@@ -437,13 +441,13 @@ class Office:
         return f"<Office {shown_file(self.folder)}>"
 
     def _file(self, name: str) -> str:
-        """The path of one of its files."""
+        """The path of one of the office's files."""
         return os.path.join(self.folder, name)
 
     def _check_trail(self) -> None:
-        """Raise AuditError for a trail that is not as it was left: emptied, cut, changed, replaced.
+        """Raise AuditError if the trail was emptied, cut, changed or replaced.
 
-        By the last record that was seen there, and by the records, which follow on each other.
+        It compares the last record that was seen, and checks that the records follow each other.
         """
         seen = _seen_head(self._file(_TRAIL_SEEN))
         path = self._file(_TRAIL)
@@ -457,14 +461,14 @@ class Office:
             ) from None
 
     def _keep_head(self) -> None:
-        """Write down the last record of the trail: by that, one that was cut is known."""
+        """Write down the last record of the trail, which reveals a trail that was cut."""
         head = self.trail.head
         if head.seq:
             text = encode_json({"hash": head.hash, "seq": head.seq})
             write_private(self._file(_TRAIL_SEEN), text + b"\n")
 
     def _check_open(self) -> None:
-        """Raise StoreError where it was closed: another process may have the folder by now."""
+        """Raise StoreError if the office is closed: another process may have the folder by now."""
         if not self._is_open:
             raise StoreError(f"the office {shown_file(self.folder)} was closed: open it again")
 
@@ -473,16 +477,18 @@ class Office:
 
 
 class Renewed:
-    """The newest overlay, signed anew in time: one process is operator and verifier here.
+    """The newest overlay, signed anew in time by the same process that verifies.
 
-    Made by an Office, and asked by its verifier. No thread runs: whoever asks for a snapshot of
-    more than five seconds signs the next. So a token that asks for `fresh` of less may be denied.
+    An Office makes it, and its verifier asks it. It runs no thread: whoever asks when the snapshot
+    is older than five seconds signs the next one. So a token with a `fresh` below that may be
+    denied.
 
-    - What the operator of this process has said counts at once, or nothing does.
-    - What another process has published, as the commands do, counts within a second or two.
-    - Where it cannot be signed anew, the one that is known grows old. Verifiers then deny.
+    - A change by this process's operator takes effect at once, or not at all.
+    - A change that another process has published, such as a command, takes effect within two
+      seconds.
+    - If a snapshot cannot be signed, the known one becomes too old, and verifiers deny.
 
-    Threads share one.
+    Threads may share it.
     """
 
     def __init__(
@@ -493,10 +499,10 @@ class Renewed:
         clock: Clock,
         also: Callable[[], None],
     ) -> None:
-        """`make` gives an operator that goes on from what was seen (`Operator.seen`).
+        """`make` makes an operator that continues from what was seen (`Operator.seen`).
 
-        `seen` is the file that keeps that. `also` is called whenever it is written. Raises
-        OverlayError where the store has lost what it had, and what it raises itself.
+        `seen` is the file that keeps it. `also` is called whenever that file is written. Raises
+        OverlayError if the store has lost data, and what `make` raises.
         """
         self._feed = feed
         self._seen = seen
@@ -515,25 +521,25 @@ class Renewed:
         if self._is_due(known):
             with self._lock.held():
                 known = self._known()
-                # Whoever had the lock before may have signed it.
+                # The thread that had the lock before may have signed it.
                 if self._is_due(known):
                     known = self._renewed(known)
         return known
 
     def _known(self) -> Overlay:
-        """What the store has, as new as what was said here."""
+        """The overlay in the store, which includes every change by this process."""
         known = self._feed()
         if known is None or known.seq < self.operator.last:
             return self._feed.refresh()
         return known
 
     def _is_due(self, known: Overlay) -> bool:
-        """Is it to be signed anew? Also one that was dated by a clock that was far ahead."""
+        """True if a new snapshot must be signed; also if the last one is dated far ahead."""
         age = read_clock(self._clock) - known.issued_at
         return age >= _RENEWED or age < -CLOCKS_DIFFER
 
     def _renewed(self, known: Overlay) -> Overlay:
-        """The next one, signed; the one that is known, where that fails."""
+        """The next overlay, newly signed; or the known one, if that fails."""
         try:
             self.operator.renew()
             self.note()
@@ -542,9 +548,9 @@ class Renewed:
         return self._known()
 
     def note(self) -> None:
-        """Keep which snapshot was the last: by that, a store that went back is known.
+        """Write down which snapshot was the last, which reveals a store that went back.
 
-        Raises KeyringError where it cannot be written.
+        Raises KeyringError if it cannot be written.
         """
         if self.operator.last > self._noted.seq:
             keep_seen(self._seen, self.operator.seen)
@@ -573,11 +579,11 @@ def _seen_head(path: str) -> list[Head]:
 
 
 class _Lock:
-    """One process has the folder, until this is closed. Waits for nobody. Raises StoreError."""
+    """Reserves the folder for one process until it is closed. Never waits. Raises StoreError."""
 
     def __init__(self, folder: str) -> None:
         self._fd = -1
-        # Closed in a child: it would keep the folder when its parent has ended.
+        # Close it in a forked child, which would otherwise hold the folder after its parent's end.
         tell_of_forks(self, in_child=_Lock.close)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -595,20 +601,20 @@ class _Lock:
             ) from None
 
     def close(self) -> None:
-        """Let go of it. Again, it does nothing."""
+        """Release the folder. Calling it twice is fine."""
         fd, self._fd = self._fd, -1
         with suppress(OSError):
             os.close(fd)
 
 
 def _problem(folder: str, text: str) -> StoreError:
-    """What is raised: which office it is, and what is wrong with it."""
+    """The error to raise, with the folder and the problem."""
     return StoreError(f"the office {shown_file(folder)}: {text}")
 
 
 @contextmanager
 def _told_by_folder(folder: str) -> Generator[None]:
-    """Whatever the system refuses in the block becomes a StoreError, with the file."""
+    """Turn any OSError in the block into a StoreError that names the file."""
     try:
         yield
     except OSError as error:
@@ -617,7 +623,7 @@ def _told_by_folder(folder: str) -> Generator[None]:
 
 
 def _check_folder(folder: str) -> None:
-    """Make the folder, if it is not there. Raises StoreError for one that is not ours alone."""
+    """Create the folder if it is missing. Raises StoreError if others can access it."""
     try:
         with suppress(FileExistsError):
             os.mkdir(folder, 0o700)
@@ -635,7 +641,7 @@ def _wrong_with(
     kind: str,
     remedy: str,
 ) -> str | None:
-    """Why it is not one that we alone can change; None if it is. A link is not followed."""
+    """The reason why others could change it, or None. A symbolic link is not followed."""
     if not is_kind:
         return f"is not {kind}, or is a link to one"
     if found.st_uid != os.geteuid():
@@ -646,7 +652,7 @@ def _wrong_with(
 
 
 def _make(folder: str, by: str, clock: Clock) -> None:
-    """Make all files, the list of them last. Raises StoreError where something else is there."""
+    """Create all files, and the list of them last. Raises StoreError if something else is there."""
     there = sorted(set(os.listdir(folder)) - {_LOCK})
     if there:
         raise _problem(
@@ -665,8 +671,8 @@ def _make(folder: str, by: str, clock: Clock) -> None:
     operator_key.save(path(_OPERATOR))
     AuditKey.generate().save(path(_AUDIT))
 
-    # In the act in which the keys are made: so nothing can have been used before, and counted
-    # tokens are taken at once.
+    # The stores are created together with the keys. So nothing can have been used before, and
+    # counted tokens are accepted at once.
     stores = path(_STORES)
     SQLiteReplayStore.create(stores, keys=keyring.key_ids, clock=clock).close()
     SQLiteLedger.create(stores, keys=keyring.key_ids, clock=clock).close()
@@ -680,25 +686,25 @@ def _make(folder: str, by: str, clock: Clock) -> None:
 
 
 def _write_list(folder: str) -> None:
-    """What there is in an office: the last thing that is written when one is made."""
-    # No record of the trail was seen yet.
+    """Write the list of an office's files, which completes its creation."""
+    # No record of the trail has been seen yet.
     write_private(os.path.join(folder, _TRAIL_SEEN), b"")
     stated = {"files": sorted(_FILES), "v": _VERSION.version}
     write_private(os.path.join(folder, _LIST), encode_json(stated) + b"\n")
 
 
 def _check_files(folder: str) -> None:
-    """Raise StoreError where a file is missing, or is not ours alone, or of another version."""
+    """Raise StoreError if a file is missing, accessible to others, or of another version."""
     version = _listed(folder)
     if version == 1 and _has_moved(folder):
-        _write_list(folder)  # who was to do that was cut off
+        _write_list(folder)  # the upgrade was interrupted before it wrote the list
         version = _VERSION.version
     _VERSION.check(f"the office {shown_file(folder)}", version, shown_file(folder))
     _check_there(folder, _FILES)
 
 
 def _check_there(folder: str, files: Iterable[str]) -> None:
-    """Raise StoreError where one of these is missing, or is not ours alone."""
+    """Raise StoreError if one of these files is missing or accessible to others."""
     for name in (_LIST, *files):
         try:
             found = os.lstat(os.path.join(folder, name))
@@ -714,7 +720,7 @@ def _check_there(folder: str, files: Iterable[str]) -> None:
 
 
 def _listed(folder: str) -> int:
-    """The version of the list of files. Raises StoreError for a list that is none of ours."""
+    """The version of the list of files. Raises StoreError if it is not an office's list."""
     with open(os.path.join(folder, _LIST), "rb") as file:
         text = file.read(1 << 16)
     try:
@@ -726,12 +732,12 @@ def _listed(folder: str) -> int:
             return known
     version = stated.get("v")
     if type(version) is int and version > _VERSION.version:
-        return version  # a newer one, whatever files it has
+        return version  # a newer version, whatever files it has
     raise _problem(folder, f"{_LIST} is no list of the files of an office")
 
 
 def _has_moved(folder: str) -> bool:
-    """Does the overlay of an office of version 1 lie in a file of its own, as it is to?"""
+    """True if the overlay of a version 1 office is already in its own file."""
     try:
         SQLiteSnapshots(os.path.join(folder, _OVERLAY)).close()
     except StoreError:
@@ -740,7 +746,7 @@ def _has_moved(folder: str) -> bool:
 
 
 def _upgraded(folder: str, apply: bool) -> list[Upgrade]:
-    """What is to be done with the office, and with each of its stores. Raises StoreError."""
+    """The upgrade steps of the office and each of its stores. Raises StoreError."""
     version = _listed(folder)
     found = [upgrade_of(_VERSION, f"the office {shown_file(folder)}", version)]
     stores, overlay = os.path.join(folder, _STORES), os.path.join(folder, _OVERLAY)
@@ -750,14 +756,14 @@ def _upgraded(folder: str, apply: bool) -> list[Upgrade]:
     else:
         _check_there(folder, _FILES_OF_1)
         found += sqlite.upgrade(stores, apply=apply, overlay=overlay)
-    # With the list it is a new one. From when the overlay has moved, `open` would write that, too.
+    # The list completes the new version. After the overlay has moved, `open` would write it too.
     if apply and version == 1:
         _write_list(folder)
     return found
 
 
 def _whole_lines(path: str) -> Iterator[bytes]:
-    """The lines of a trail that is being written to, without one that is not whole yet."""
+    """The complete lines of a trail that may be written to meanwhile."""
     with open(path, "rb") as file:
         for line in file:
             if not line.endswith(b"\n"):

@@ -1,16 +1,17 @@
-"""The meet of all caveats about accesses: the most that a token can do (spec, "Capability").
+"""What a token can do at most: the intersection of its caveats (spec, "Capability").
 
-A capability is a plain set of permitted accesses. `meet` permits exactly what both permit,
-`a.covers(b)` iff `a.meet(b) == b`, and equal authority is `==`, but for a list of addresses and the
-blocks that hold just these. Order and repetition of links do not matter. Nothing here depends on
-the position of a link in the chain.
+A capability is a set of permitted accesses. `a.meet(b)` is the intersection: it permits exactly
+what both permit. `a.covers(b)` is true if and only if `a.meet(b) == b`. Two capabilities with equal
+authority are `==`, with one exception: a list of addresses and the equivalent CIDR blocks. The
+order and repetition of links make no difference, and neither does the position of a link in the
+chain.
 
-It knows no kind of caveat by name. It holds one caveat of each kind, in normal form, and asks it:
-all that is said of tables is one caveat, all that is said of tools another. Of own caveats it keeps
-as many as do not make each other superfluous.
+This module knows no kind of caveat by name. A capability holds one caveat of each kind, in normal
+form, and asks it. All statements about tables form one caveat, and all about tools another. A
+capability drops an own caveat only if another one makes it redundant.
 
-Three laws follow, and each is a check on the code. `a.meet(a) == a`. `a.meet(b) == b.meet(a)`. And
-whatever `a.meet(b)` permits, `a` permits. So a further link can only take away.
+Three laws follow, and tests check each: `a.meet(a) == a`; `a.meet(b) == b.meet(a)`; and `a` permits
+whatever `a.meet(b)` permits. So a further link can only remove rights.
 """
 
 from __future__ import annotations
@@ -37,22 +38,22 @@ from captoken._language.link import Link
 from captoken._language.reasons import Reason
 from captoken._language.rights import ALL_RIGHTS, RightsMap, TableRights, met
 
-# What is held in each place: by domain, or by key for what has no domain.
+# The caveats of a capability, by domain, or by key if they have none.
 Held: TypeAlias = Mapping[str, BuiltIn]
-# What a caveat of version 1 answers: never a sentence alone, as an own one may.
+# The `prohibits` of a caveat of version 1. It returns a Reason, never only a sentence.
 Check: TypeAlias = Callable[[Access, Any], Reason | None]
 
-# Caveats of no domain, in their order.
+# The keys of caveats that apply to every access, in their order.
 _UNIVERSAL = tuple(kind.key for kind in BUILT_IN if kind.domain == "all")
 _NOTHING_HELD: Held = MappingProxyType({})
-# A domain that is closed: a map without entries, so that no table or tool matches.
+# Both domains closed: a map without entries matches no table and no tool.
 _CLOSED: Held = MappingProxyType(
     {
         "data": TableRights({}),
         "tool": ToolCalls({}),
     }
 )
-# A domain that is open: one entry for all, with nothing asked.
+# Both domains open: one entry matches everything and restricts nothing.
 _OPEN: Held = MappingProxyType(
     {
         "data": TableRights({"*": ALL_RIGHTS}),
@@ -62,41 +63,42 @@ _OPEN: Held = MappingProxyType(
 
 
 class Capability(SealedValue, frozen=True, eq=False):
-    """A set of permitted accesses. Immutable, and built from links.
+    """A set of permitted accesses, made from links. Immutable.
 
-    `Capability()` is everything. `data` and `tool` are None where no link has named any domain:
-    then every access is open. `json()` says the same as the caveats of one link would.
+    `Capability()` permits everything. `data` and `tool` are None if no link has named tables or
+    tools: then every access is open. `json()` gives the same capability as the caveats of one link.
 
-    An example: one link says `tables: ["market.*"]`, the next `operations: ["select"]`. The
-    capability permits `select` on the tables below `market`, and no tool.
+    In this example one link says `tables: ["market.*"]` and the next `operations: ["select"]`. The
+    capability permits `select` on the tables below `market`, and no tool:
 
         capability = token.unverified.capability
         capability.data         # {"market.*": Rights(operations={"select"}, columns=None)}
         capability.tool         # {}, since a link that names tables closes tools
         capability.prohibits(Access(table="rates", operation="select")).code    # "table"
 
-    It does not know what is left of an allowance, whether a token is revoked, or who holds it. So
-    it says what a token can do at most, and verification still asks every link.
+    A capability says what a token can do at most. It does not know how much of an allowance is
+    left, whether the token is revoked, or who holds it. Verification checks these, and asks every
+    link again.
     """
 
-    # Its JSON is for showing: of two own caveats of one key a link can say one.
+    # The text of the error when somebody tries to serialize it. Its JSON is only for showing.
     _instead = "hand on the token, and read the capability from it"
 
     held: Held = _NOTHING_HELD
-    own: tuple[Caveat, ...] = ()  # caveats of an embedding project
-    # What is asked of an access, put in order once: `prohibits` of each caveat, of no domain first.
-    # All four are made of `held`, and take no part in `==`.
+    own: tuple[Caveat, ...] = ()  # the caveats that an embedding project defines
+    # The `prohibits` methods of all caveats, sorted once. They are derived from `held`, so `==`
+    # does not compare them.
     _early: tuple[Check, ...] = ()
     _late: tuple[Check, ...] = ()
     _tables: Check | None = None
     _tools: Check | None = None
 
     def __post_init__(self) -> None:
-        """Sort what has to be asked, once.
+        """Sort the checks, once.
 
-        Silent caveats prohibit nothing by themselves and are left out. Early ones need the
-        verifier's facts; late ones need the access. A domain is asked only where a link has named
-        one.
+        Silent caveats prohibit nothing by themselves and are left out. Early checks need the
+        verifier's facts; late checks need the access. Tables and tools are checked only if a link
+        has named either.
         """
         early: list[Check] = []
         late: list[Check] = []
@@ -105,10 +107,10 @@ class Capability(SealedValue, frozen=True, eq=False):
                 checks = late if caveat.asks_access else early
                 checks.append(caveat.prohibits)
 
-        # The struct is frozen. So this is the one place that sets them, before anybody has it.
+        # The struct is frozen. Only this method sets these fields, before anybody has the object.
         force_setattr(self, "_early", tuple(early))
         force_setattr(self, "_late", tuple(late))
-        if "data" in self.held:  # then the other domain is, too
+        if "data" in self.held:  # then the other domain is there too
             force_setattr(self, "_tables", self.held["data"].prohibits)
             force_setattr(self, "_tools", self.held["tool"].prohibits)
 
@@ -119,12 +121,12 @@ class Capability(SealedValue, frozen=True, eq=False):
         task: str | None = None,
         audience: str | None = None,
     ) -> Capability:
-        """What all `links` allow together, with the task and audience of a root record.
+        """The capability of all `links` together, with the task and audience of a root record.
 
-        The meet of all their caveats. No link at all leaves everything, and the root's task and
-        audience are one more caveat each. What a link repeats of the one before it counts once, and
-        the rest meets in pairs. So the work grows with the length of what links say, and hardly
-        with their number.
+        It is the intersection of all their caveats. Without links, everything is permitted. The
+        root's task and audience each count as one more caveat. What a link repeats from the link
+        before it is counted once; the rest is intersected in pairs. So the work grows with the
+        length of the links, and hardly with their number.
         """
         said: dict[str, list[BuiltIn]] = {}
         own: tuple[Caveat, ...] = ()
@@ -140,7 +142,7 @@ class Capability(SealedValue, frozen=True, eq=False):
             for caveat in link.late:
                 if is_own(caveat.key):
                     own = _both_own(own, (caveat,))
-            # A link that names any domain closes those that it does not name (spec, "Domains").
+            # A link that names one domain closes the other (spec, "Domains").
             if link.domains:
                 closed |= _CLOSED.keys() - link.domains
                 said.setdefault("data", [])
@@ -150,17 +152,17 @@ class Capability(SealedValue, frozen=True, eq=False):
 
     @classmethod
     def of_link(cls, link: Link) -> Capability:
-        """What one link permits by itself, without those before and after it.
+        """The capability of one link by itself, without the links before and after it.
 
-        For a link that is compared with a capability, and may belong to no token.
+        Use it to compare a link with a capability. The link need not belong to a token.
         """
         return cls.of((link,))
 
     @classmethod
     def nowhere(cls) -> Capability:
-        """What a link permits that cannot be read: nothing.
+        """The capability of a link that cannot be read: it permits nothing.
 
-        Both domains are closed, so an access to either is prohibited, and one to neither as well.
+        Both domains are closed. So it prohibits an access to a table, to a tool, and to neither.
         """
         return cls(_CLOSED)
 
@@ -168,14 +170,13 @@ class Capability(SealedValue, frozen=True, eq=False):
 
     @property
     def nothing(self) -> bool:
-        """Does it permit no access at all, whatever the time?
+        """True if this permits no access at all, whatever the time.
 
-        Each domain that is named is empty, or one universal caveat that must hold cannot.
-
-        Time is left out: a token that has expired is not nothing in this sense.
+        That is so if each named domain is empty, or if a caveat that applies to every access can
+        never hold. Time is ignored: a token that has expired can still return False here.
         """
         domains = [
-            self.held[domain].is_nothing  # of both domains, or of none
+            self.held[domain].is_nothing  # both domains are in `held`, or neither
             for domain in _CLOSED
             if domain in self.held
         ]
@@ -185,102 +186,104 @@ class Capability(SealedValue, frozen=True, eq=False):
 
     @property
     def data(self) -> RightsMap | None:
-        """At each table pattern, the operations and columns; None if no link names a domain.
+        """The operations and columns for each table pattern; None if no link names a domain.
 
-        An empty map is the opposite of None: no table at all. The most specific pattern decides.
+        An empty map is the opposite of None: it permits no table. The most specific pattern
+        decides.
         """
         rights: RightsMap | None = self._value("data")
         return None if rights is None else MappingProxyType(rights)
 
     @property
     def tool(self) -> CallMap | None:
-        """At each tool pattern, the arguments; None if no link names a domain.
+        """The arguments for each tool pattern; None if no link names a domain.
 
-        An empty map permits no tool. An entry that is None permits no call, and an empty one leaves
-        all arguments free.
+        An empty map permits no tool. An entry that is None permits no call of that tool. An empty
+        entry leaves all arguments free.
         """
         calls: CallMap | None = self._value("tool")
         return None if calls is None else MappingProxyType(calls)
 
     @property
     def where(self) -> Mapping[str, Constraint]:
-        """For each attribute that is asked about, what it must satisfy.
+        """The condition for each attribute that links restrict.
 
-        Empty if no link has a `where`. Attributes that are not in it are free.
+        Empty if no link has a `where`. An attribute without an entry is not restricted.
         """
         where: Any = self.held.get("where")
         return MappingProxyType({} if where is None else where.rules)
 
     @property
     def expires_at(self) -> int | None:
-        """The earliest `exp` of the chain, in seconds since the epoch; None is never.
+        """The earliest `exp` of the chain, in seconds since the epoch; None means never.
 
-        At that second it has expired. Whether it has by now, is not asked here.
+        The token has expired from that second on. This does not compare it with the present time.
         """
         return _number(self._value("exp"))
 
     @property
     def not_before(self) -> int | None:
-        """The latest `nbf` of the chain, in seconds since the epoch; None is always.
+        """The latest `nbf` of the chain, in seconds since the epoch; None means always valid.
 
-        It may lie behind `expires_at`. Then it never holds, and `nothing` does not say so.
+        It can be later than `expires_at`. Such a token is never valid, and `nothing` does not
+        report that.
         """
         return _number(self._value("nbf"))
 
     @property
     def audiences(self) -> frozenset[str] | None:
-        """The servers that take it: the names in every `aud`. None is any, and empty is none.
+        """The servers that accept it: the names in every `aud`. None means any; empty means none.
 
-        A verifier may still refuse a token that names no server (spec, 16.2).
+        A verifier can still refuse a token that names no server (spec, 16.2).
         """
         audiences = self._value("aud")
         return None if audiences is None else frozenset(audiences)
 
     @property
     def task(self) -> str | None:
-        """The longest task that was stated, the root record's included; None if none was.
+        """The longest task path in the links and the root record; None if there is none.
 
-        It says nothing of whether all of them lie on one path: `nothing` does.
+        It does not tell whether all tasks lie on one path; `nothing` does.
         """
         task = self._value("task")
         return None if task is None else str(task)
 
     @property
     def uses(self) -> int | None:
-        """The smallest allowance of the chain; None is without bound.
+        """The smallest number of uses in the chain; None means no limit.
 
-        The ledger knows what is left of it.
+        Only the ledger knows how many are left.
         """
         return _number(self._value("uses"))
 
     @property
     def budget(self) -> Mapping[str, int]:
-        """Of each unit the smallest allowance of the chain.
+        """The smallest budget in the chain for each unit.
 
-        A unit that is not in it is not bounded. The ledger knows what is left.
+        A unit without an entry has no limit. Only the ledger knows how much is left.
         """
         return MappingProxyType(self._value("budget") or {})
 
     @property
     def fresh(self) -> int | None:
-        """The greatest age that a verifier's overlay may have, in seconds; None is any.
+        """The greatest age that a verifier's overlay may have, in seconds; None means any age.
 
-        Verifiers have a bound of their own as well (spec, 36.7).
+        Verifiers also apply their own limit (spec, 36.7).
         """
         return _number(self._value("fresh"))
 
     def _universal(self) -> Iterator[BuiltIn]:
-        """The caveats of no domain, in their order, whatever order the links had.
+        """The caveats that apply to every access, in a fixed order.
 
-        So equal capabilities give equal reasons.
+        The order of the links makes no difference, so equal capabilities give equal reasons.
         """
         held = self.held
         return (held[key] for key in _UNIVERSAL if key in held)
 
     def _value(self, slot: str) -> Any:
-        """The value of the caveat in that place, or None if no link has one.
+        """The value of the caveat under that key, or None if no link has one.
 
-        No caveat has None as its value, so that the two cannot be confused.
+        No caveat has the value None, so the result is unambiguous.
         """
         caveat = self.held.get(slot)
         return None if caveat is None else caveat.value
@@ -290,35 +293,33 @@ class Capability(SealedValue, frozen=True, eq=False):
     def meet(self, other: Capability) -> Capability:
         """The capability that permits exactly what both permit.
 
-        Each caveat meets the one in the same place. An access is permitted by both if it is
-        permitted in every place by both, so to meet place by place is exact. A place that only one
-        of them has is kept.
+        Caveats of the same kind are intersected. A caveat that only one side has is kept. This is
+        exact, because an access is permitted only if every caveat of both sides permits it.
 
-        Neither of the two is changed. The result may permit nothing, which is no error.
+        Neither capability is changed. The result may permit nothing; that is no error.
         """
         held = dict(self.held)
         _add(held, other.held)
         return Capability(held, _both_own(self.own, other.own))
 
     def covers(self, other: Capability) -> bool:
-        """Does this permit all that `other` permits?
+        """True if this permits everything that `other` permits.
 
-        If what both permit is all of `other`, then this one takes nothing away from it. For a list
-        of addresses and the blocks that hold just these the answer may be no; that is safe, for it
-        only refuses.
+        For a list of addresses and the equivalent CIDR blocks, the answer can be False although the
+        two are equal. That is safe: it only refuses more.
 
-        Nothing in the library decides by it: writers and verifiers ask caveat by caveat. It is for
-        comparing what two tokens can do.
+        The library makes no decision by this: writers and verifiers compare caveat by caveat. Use
+        it to compare what two tokens can do.
         """
         return self.meet(other) == other
 
     def __eq__(self, other: object) -> bool:
-        """Equal if they permit the same, as far as normal forms tell.
+        """True if both permit the same, as far as normal forms show.
 
-        All that permit nothing are equal, whatever the cause. Else the caveats are compared, which
-        are in normal form. It has no hash, since values of own caveats may have none.
+        All capabilities that permit nothing are equal, whatever the cause. All others are compared
+        caveat by caveat. There is no hash, because values of own caveats may be unhashable.
 
-        `json` is not asked: of two own caveats of one key it writes one, and here both count.
+        This does not compare `json()`, which writes only one of two own caveats with the same key.
         """
         if not isinstance(other, Capability):
             return NotImplemented
@@ -329,9 +330,9 @@ class Capability(SealedValue, frozen=True, eq=False):
     __hash__ = None  # type: ignore[assignment]
 
     def _own_values(self) -> set[tuple[str, bytes]]:
-        """Every own caveat as it is spelled: their order and repetitions say nothing.
+        """The encoded value of each own caveat, without order and repetitions.
 
-        As bytes, since `==` of Python takes True for 1, and lists are not to be hashed.
+        The values are compared as bytes, because in Python `True == 1`, and lists have no hash.
         """
         return {
             (caveat.key, encode_json({"": caveat.value}))  # an object, as the encoder takes
@@ -341,18 +342,18 @@ class Capability(SealedValue, frozen=True, eq=False):
     # --- asking it ------------------------------------------------------------------------------
 
     def prohibits(self, access: Access, situation: Situation | None = None) -> Reason | None:
-        """Why `access` is prohibited, or None.
+        """The reason why `access` is prohibited, or None if it is permitted.
 
-        Without a `situation`, time and audience are not looked at.
+        Without a `situation`, time and audience are not checked.
 
-        The order decides only which reason is given, never whether there is one. Caveats of no
-        domain come first, then tables, tools, and the rule that some domain is stated. Own caveats
-        come last. An access with a table and a tool must pass both.
+        Caveats that apply to every access are asked first. Tables and tools follow, then the rule
+        that a domain must be named, and own caveats last. The order decides only which reason is
+        returned. An access with both a table and a tool must pass both.
 
-        It says what the links together permit. A server asks a `Grant` instead, which also looks at
-        revocation, possession and the ledger.
+        This covers only what the links say. In a server, ask a `Grant` instead: it also checks
+        revocation, possession of the key, and the ledger.
         """
-        # Caveats of no domain. Without the verifier's facts, those that ask for them are left out.
+        # Caveats for every access. Those that need the verifier's facts are skipped without them.
         if situation is not None:
             for check in self._early:
                 reason = check(access, situation)
@@ -363,7 +364,7 @@ class Capability(SealedValue, frozen=True, eq=False):
             if reason is not None:
                 return reason
 
-        # The two domains. Where no link names one, both are open and nothing is asked.
+        # The two domains. If no link names one, both are open and there is nothing to ask.
         if self._tables is not None and self._tools is not None:
             if access.table is not None:
                 reason = self._tables(access, situation)
@@ -376,23 +377,23 @@ class Capability(SealedValue, frozen=True, eq=False):
             elif access.table is None:
                 return Reason("domain", "no table or tool is stated")
 
-        # An embedder's caveats get a situation always, if need be one without any fact in it.
+        # An embedder's caveats always get a situation, if necessary one without facts.
         return prohibited(self.own, access, situation or Situation(0)) if self.own else None
 
     # --- spelling it ----------------------------------------------------------------------------
 
     def json(self) -> dict[str, Any]:
-        """The caveats of one link that would permit the same.
+        """The caveats of one link that permits the same as this capability.
 
-        Without what the root record alone can say.
+        The facts that only a root record has are left out.
 
-        Read again as a link, it permits the same. There is one exception: of own caveats of one key
-        that did not merge only the first is written, since a link has each key once. And of urls
-        several links may leave more than one link can list.
+        Read as a link, the result permits the same, with two exceptions. A link has each key once,
+        so of several own caveats with one key only the first is written. And several links can
+        leave more urls than one link can list.
 
-        So it is for showing, and never what is handed on: whoever narrows adds a link to the chain,
-        in which both of them still stand. The reader may change it: it shares nothing with this
-        capability, and so with no token.
+        So use it to show a capability, and never as something to hand over: to narrow a token, add
+        a link to its chain. You may change the returned object, because it shares nothing with this
+        capability.
         """
         made = self._domains_stated()
         for caveat in self._universal():
@@ -402,17 +403,19 @@ class Capability(SealedValue, frozen=True, eq=False):
         return deepcopy(made)
 
     def _domains_stated(self) -> dict[str, Any]:
-        """A domain in which nothing is permitted is left out where another is not (spec, 19.8).
+        """The domains as one link says them (spec, 19.8).
 
-        If data and tool are both empty, or the tasks are torn, one empty list of tables says so.
-        Where one domain permits something, writing it alone closes the other.
+        A closed domain is left out if the other one is open.
+
+        If both data and tool are closed, or the tasks lie apart, one empty list of tables says so.
+        If one domain permits something, naming only that one closes the other.
 
             neither is named         {}
             tables, and no tool      {"tables": ["sales"], "operations": ["*"]}
             no table, and no tool    {"tables": []}
         """
         nothing: dict[str, Any] = {"tables": []}
-        # A link has one task, and cannot say that two of them lie apart.
+        # A link has only one task, so it cannot say that two tasks lie apart.
         task = self.held.get("task")
         if task is not None and task.is_nothing:
             return nothing
@@ -428,15 +431,15 @@ class Capability(SealedValue, frozen=True, eq=False):
         return made
 
     def __repr__(self) -> str:
-        """Short, and for people: what it permits, or that it permits nothing.
+        """A short text for people: what it permits, or that it permits nothing.
 
-        Nothing in it is secret. It shows names of tables, tools and servers.
+        It contains names of tables, tools and servers, but no secret.
         """
         return f"<Capability {'nothing' if self.nothing else spelled(self.json())}>"
 
 
 def _number(value: Any) -> int | None:
-    """For type checkers: a value that is an integer, or not there."""
+    """The value, typed as an integer or None."""
     return None if value is None else int(value)
 
 
@@ -444,11 +447,11 @@ def _number(value: Any) -> int | None:
 
 
 def _gather(said: dict[str, list[BuiltIn]], caveats: Iterable[Caveat]) -> None:
-    """Add caveats of version 1 to what links say, by key; one that repeats the last counts once."""
+    """Collect caveats of version 1 by key; one that repeats the last one counts once."""
     for caveat in caveats:
         before = said.get(caveat.key)
         if before is None:
-            # By its key as well: an embedder may subclass a caveat of ours, under a key of its own.
+            # Check the key too: an embedder may subclass a caveat of ours under another key.
             if isinstance(caveat, BuiltIn) and not is_own(caveat.key):
                 said[caveat.key] = [caveat]
         elif before[-1] != caveat:
@@ -456,11 +459,12 @@ def _gather(said: dict[str, list[BuiltIn]], caveats: Iterable[Caveat]) -> None:
 
 
 def _met(said: Mapping[str, list[BuiltIn]], closed: Iterable[str]) -> dict[str, BuiltIn]:
-    """What is held of all that links say: one caveat in normal form at each place.
+    """The intersection of all that the links say: one caveat in normal form for each kind.
 
-    The five caveats of tables share one place, and meet there. A domain that an own caveat alone
-    has named stays open. One in `closed` permits nothing: `{"tables": ["a"]}` names data and not
-    tool, so that tools are closed. `{"exp": 1}` names neither, and closes nothing (spec 18).
+    The five caveats about tables share one entry and are intersected there. If only an own caveat
+    has named a domain, that domain stays open. A domain in `closed` permits nothing: `{"tables":
+    ["a"]}` names data but not tools, so tools are closed. `{"exp": 1}` names neither, and closes
+    nothing (spec 18).
     """
     places: dict[str, list[BuiltIn]] = {}
     for key, caveats in said.items():
@@ -474,7 +478,7 @@ def _met(said: Mapping[str, list[BuiltIn]], closed: Iterable[str]) -> dict[str, 
         if not caveats:
             held[place] = _OPEN[place]
         elif place == "task":
-            # One after the other: where tasks lie apart, their order says what is held (19.1).
+            # One after the other: if tasks lie apart, their order decides the result (19.1).
             held[place] = reduce(_both, caveats)
         else:
             held[place] = meet_of(caveats)
@@ -486,9 +490,9 @@ def _both(one: BuiltIn, other: BuiltIn) -> BuiltIn:
 
 
 def meet_of(caveats: list[BuiltIn]) -> BuiltIn:
-    """The meet of all of them, in normal form. In pairs, and the results in pairs again.
+    """The intersection of all of them, in normal form, computed in pairs.
 
-    One after the other, a long first one would be gone through once for each of the others.
+    Computed one after the other, a long first caveat would be read once for each of the others.
     """
     while len(caveats) > 1:
         pairs = zip(caveats[::2], caveats[1::2], strict=False)
@@ -498,10 +502,9 @@ def meet_of(caveats: list[BuiltIn]) -> BuiltIn:
 
 
 def _add(held: dict[str, BuiltIn], more: Held) -> None:
-    """Let what is held meet what more is said.
+    """Intersect `held` with `more`, in place.
 
-    What was not held before is taken as it is: the meet of everything and a caveat is that caveat.
-    `held` is changed in place. The caveats in it are frozen, and so may be shared.
+    A caveat without a counterpart is taken as it is. The caveats are frozen, so they may be shared.
     """
     for slot, caveat in more.items():
         before = held.get(slot)
@@ -512,10 +515,10 @@ def _add(held: dict[str, BuiltIn], more: Held) -> None:
 
 
 def _both_own(one: tuple[Caveat, ...], two: Iterable[Caveat]) -> tuple[Caveat, ...]:
-    """Own caveats of both, without those that another one makes superfluous.
+    """The own caveats of both, without those that another one makes redundant.
 
-    To keep both is always right, since all that are kept must hold. To leave one out is right only
-    if another says as much. It never raises, whatever an embedder's code does.
+    It is always safe to keep both, since all kept caveats must hold. Dropping one is right only if
+    another one says at least as much. Never raises, whatever an embedder's code does.
     """
     kept = list(one)
     for caveat in two:
@@ -525,9 +528,9 @@ def _both_own(one: tuple[Caveat, ...], two: Iterable[Caveat]) -> tuple[Caveat, .
 
 
 def _place(kept: list[Caveat], caveat: Caveat) -> tuple[int, Caveat]:
-    """Where a caveat goes: in the place of one that it merges with, or at the end.
+    """The position of an own caveat: that of one it merges with, or the end.
 
-    Only caveats of one key are compared. Two of different keys ask about different things.
+    Only caveats with the same key are compared, because different keys ask about different things.
     """
     for at, other in enumerate(kept):
         merged = _merged(caveat, other) if other.key == caveat.key else None
@@ -537,14 +540,14 @@ def _place(kept: list[Caveat], caveat: Caveat) -> tuple[int, Caveat]:
 
 
 def _merged(one: Caveat, two: Caveat) -> Caveat | None:
-    """One own caveat that permits what both permit, or None: then both are kept.
+    """One own caveat that permits exactly what both permit, or None to keep both.
 
-    If `one` covers `two`, whatever `two` permits is permitted by `one` too. So `two` alone says
-    both. These answers come from the embedder's code, and an exception or another type counts as no
+    If `one` covers `two`, then `one` also permits whatever `two` permits. So `two` alone says both.
+    The embedder's code gives these answers; an exception or a value of another type counts as no
     answer.
 
-    A wrong answer shows a capability that is too wide, and grants nothing: verifiers ask every own
-    caveat of every link.
+    A wrong answer can make the shown capability too wide, but grants nothing: verifiers ask every
+    own caveat of every link.
     """
     if says_it_covers(one, two):
         return two
@@ -558,9 +561,9 @@ def _merged(one: Caveat, two: Caveat) -> Caveat | None:
 
 
 def says_it_covers(one: Caveat, two: Caveat) -> bool:
-    """Does `one` say that it covers `two`? An embedder's answer that is none is no.
+    """True if `one` says that it covers `two`. Only `True` itself counts.
 
-    Only `True` itself counts. Any other value, even one that is true in a condition, is no answer.
+    Any other answer of an embedder's code counts as no, even if it is truthy. So does an exception.
     """
     try:
         return one.covers(two) is True
@@ -569,10 +572,10 @@ def says_it_covers(one: Caveat, two: Caveat) -> bool:
 
 
 def rights_of(stated: Mapping[str, Any]) -> RightsMap:
-    """The map that data caveats state, by key. Raises TypeError or ValueError for what is none.
+    """The map of table rights that data caveats state, by key.
 
-    Other keys are passed over, so that all caveats of a link may be given. Without any data caveat
-    it has all rights.
+    Raises TypeError or ValueError for an invalid one. Other keys are ignored, so you may pass all
+    caveats of a link. Without a data caveat, the map has all rights.
     """
     kinds = (
         Tables,

@@ -1,13 +1,12 @@
-"""What an operator says of issued tokens, entry by entry (spec 36.4 to 36.6).
+"""What an operator says about issued tokens, entry by entry (spec 36.4 to 36.6).
 
-    SelectorFacts    what is asked about a token
-    Selector         which tokens: those for which all that it states holds
-    Entry            a selector, and what it does: revoked, or a link's worth of more caveats
-    Index            where the entries on a token are found
+    SelectorFacts    the facts about a token that selectors compare
+    Selector         which tokens: those that match everything it states
+    Entry            a selector and its effect: revoked, or restricted by more caveats
+    Index            finds the entries that apply to a token
 
-An entry that cannot be read is refused here, and its snapshot with it: passed over, it would be a
-restriction that is lost, and nobody would hear (spec 36.3). Signatures and numbers are those of
-snapshots: `overlay`.
+An entry that cannot be read makes its whole snapshot invalid. Ignoring it would silently lose a
+restriction (spec 36.3). `overlay` checks signatures and numbers of snapshots.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from captoken._language.caveats import Vocabulary
 from captoken._language.link import BadLink, Link
 from captoken._language.links import is_about_requests, is_nonce, read_link
 
-# 16 bytes in canonical base64url (1.2).
+# An id is 16 bytes in canonical base64url (1.2).
 _is_id = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 
 
@@ -34,29 +33,29 @@ _is_id = re.compile("[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 
 
 class SelectorFacts(msgspec.Struct, frozen=True):
-    """What selectors ask about a token. Made once for each token, since its keys are found then.
+    """The facts about a token that selectors compare. Made once for each token.
 
         facts = SelectorFacts(root, link_ids, task, holders, nonces)
         if overlay.touches(facts.keys):
             entries = overlay.on(facts, now)
 
-    `keys` is everything that an entry on such a token can be filed under: its ids, its names, its
-    task and every task above. It is derived, whatever is given.
+    `keys` holds everything that an entry about such a token can be filed under: its ids, its names,
+    its task and every task above. It is always computed from the other fields.
 
-    Made by a verifier, for a token whose signature held: what an unverified one says of itself
-    selects nothing. Does not check that.
+    A verifier makes this after it has checked the signature, because what an unverified token says
+    must select nothing. This class does not check that.
     """
 
     issued: RootRecord
 
-    # Link ids, as bytes.
+    # The link ids of the chain, as bytes.
     links: Sequence[bytes]
     task: str
 
-    # The agents that have held it.
+    # The agents that have held the token.
     agents: Sequence[str]
 
-    # The `n` of each link that has one (`nonces_of`).
+    # The nonce `n` of each link that has one (`nonces_of`).
     hops: Sequence[str] = ()
     keys: tuple[str | bytes, ...] = ()
 
@@ -75,14 +74,17 @@ class SelectorFacts(msgspec.Struct, frozen=True):
 
 
 def nonces_of(links: Iterable[Link | BadLink]) -> tuple[str, ...]:
-    """The `n` of each link that has one."""
+    """The nonce `n` of each link that has one."""
     return tuple(
         link.nonce for link in links if isinstance(link, Link) and link.nonce is not None
     )
 
 
 def _tasks_above(task: str) -> list[str]:
-    """Of `a/b/c`: `a/b` and `a`. An entry on any of these is on the task too."""
+    """The tasks above a task: for `a/b/c`, `a/b` and `a`.
+
+    An entry about one of them applies to the task too.
+    """
     above: list[str] = []
     while "/" in task:
         task = task.rpartition("/")[0]
@@ -98,24 +100,24 @@ class Selector(
     forbid_unknown_fields=True,
     kw_only=True,
 ):
-    """Which tokens: those for which all that is stated holds (spec 36.5).
+    """Selects tokens: those that match everything it states (spec 36.5).
 
-    At least one thing is stated:
+    State at least one of these:
 
-    - `token` is a token id, and selects its whole tree.
-    - `link` is a link id, and selects that link and all below.
-    - `hop` is the `n` of a link, and selects that link and all below at each server of a set. It
-      stands beside `token`: others may have the same `n`.
-    - `task` selects that task and all below.
-    - `agent` selects what that agent has held, then or before.
+    - `token`, a token id, selects its whole tree.
+    - `link`, a link id, selects that link and all tokens made from it.
+    - `hop`, the nonce `n` of a link, selects that link and all tokens made from it, at each server
+      of a set. It needs `token` as well, because other trees may have the same `n`.
+    - `task` selects that task and all tasks below it.
+    - `agent` selects all tokens that the agent has held, now or earlier.
     - `subject` and `kid` are those of the root record.
-    - `issued_before` is in seconds since the epoch, and leaves out that second itself.
+    - `issued_before` is in seconds since the epoch, and excludes that second itself.
 
-    `agent` goes by the names that holders wrote: it finds who was named, not who has the text. What
-    has to stop for certain is selected by something else (spec 36.15).
+    `agent` compares the names that holders wrote. It finds tokens by name, and not whoever has the
+    text. To stop a token for certain, select it by another field (spec 36.15).
 
-    Does not check that there is such a token. Raises TypeError or ValueError for what is no id or
-    name, and for nothing at all.
+    It does not check that such a token exists. Raises TypeError or ValueError for an invalid id or
+    name, and if nothing is stated.
     """
 
     agent: str | None = None
@@ -152,7 +154,8 @@ class Selector(
             )
 
     def _check_names(self) -> bool:
-        """Is one of the names stated? Raises TypeError or ValueError for what is no name."""
+        """True if one of the names is stated. Raises TypeError or ValueError for an invalid name.
+        """
         named = False
         if self.task is not None:
             named = bool(names.task(self.task))
@@ -166,22 +169,23 @@ class Selector(
 
     @property
     def link_id(self) -> bytes | None:
-        """The link id that is selected, as bytes; decoded at each look."""
+        """The selected link id, as bytes. It is decoded at each call."""
         return None if self.link is None else b64decode(self.link)
 
     def selects(self, facts: SelectorFacts) -> bool:
-        """Is the token one of those? Decodes the link id each time: `Overlay.on` does not."""
+        """True if this selects the token. It decodes the link id each time; `Overlay.on` does not.
+        """
         return _selects(self, self.link_id, facts)
 
 
 def _check_id(value: Any, what: str) -> None:
-    """Raise TypeError or ValueError for what is no id."""
+    """Raise TypeError or ValueError for an invalid id."""
     if _is_id(names.exact_str(value, what)) is None:
         raise ValueError(f"a {what} id is 22 characters of base64url")
 
 
 def _check_hop(value: Any, token: str | None) -> None:
-    """Raise TypeError or ValueError for what is no `n`, and for one without its tree."""
+    """Raise TypeError or ValueError for an invalid `n`, and for one without `token`."""
     if is_nonce(names.exact_str(value, "hop")) is None:
         raise ValueError("a hop is the n of a link: 11 characters of base64url")
     if token is None:
@@ -189,9 +193,9 @@ def _check_hop(value: Any, token: str | None) -> None:
 
 
 def _selects(select: Selector, link_id: bytes | None, facts: SelectorFacts) -> bool:
-    """Does all hold that is stated? `link_id` is the selector's own, decoded.
+    """True if the token matches everything that is stated. `link_id` is the selector's, decoded.
 
-    What is not stated is not asked, so that each line is "not stated, or it holds".
+    Each line reads "not stated, or it matches".
     """
     issued = facts.issued
     return (
@@ -207,7 +211,7 @@ def _selects(select: Selector, link_id: bytes | None, facts: SelectorFacts) -> b
 
 
 class Select(TypedDict, total=False):
-    """The keywords that select."""
+    """The keywords of a selector."""
 
     agent: str
     """An agent, and all that it handed on to."""
@@ -238,48 +242,48 @@ class Entry(
     forbid_unknown_fields=True,
     kw_only=True,
 ):
-    """One restriction: whom it is on, what it does, and who did it, when and why, until when.
+    """One restriction: the tokens it applies to, its effect, its author, time, reason and end.
 
-    As it stands in a snapshot (spec 36.4). An Operator makes it. `id` is by what it is lifted
-    again. `by` and `why` are what an operator wrote, for people: text to be escaped where it is
-    shown. Its fields stand in the order in which a snapshot spells them.
+    An Operator makes it, and a snapshot contains it (spec 36.4). Use `id` to lift it again. An
+    operator wrote `by` and `why`, for people: escape them before you show them. The order of the
+    fields is their order in a snapshot.
 
-    `asked` is there if a holder asked for it: the ids of the links by which the token was handed on
-    to that holder, from the first down; their `n` where it selects by `hop`. So none for the agent
-    that it was minted for.
+    `asked` is set if a holder asked for the entry. It has the ids of the links by which the token
+    was handed on to that holder, first link first; or their `n` if the entry selects by `hop`. It
+    is empty for the agent that the token was minted for.
     """
 
     asked: tuple[str, ...] | None = None
 
-    # When it was made, in seconds since the epoch.
+    # The time at which the entry was made, in seconds since the epoch.
     at: Integer
     by: str
     id: str
 
-    # The caveats, as a link has them; None if the tokens are revoked.
+    # The caveats that restrict the tokens, as in a link; None if the tokens are revoked.
     link: dict[str, Any] | None = None
     select: Selector
 
-    # When it ends, in seconds since the epoch; None if it does not end by itself.
+    # The end of the entry, in seconds since the epoch; None if it never ends by itself.
     until: Integer | None = None
     why: str
 
     def stands(self, now: int) -> bool:
-        """Has it not run out? It ends at the first second of `until`."""
+        """True if it has not expired. It ends at the first second of `until`."""
         return self.until is None or now < self.until
 
     @property
     def through(self) -> frozenset[str]:
-        """The hops that a token has all gone through which it selects by `hop`; else none.
+        """All hops that a token must have passed for an entry by `hop` to select it; else none.
 
-        Those by which it came to whoever asked are among them: any holder can write an `n` of
-        somebody else's, and stops no more by that than what it was handed itself.
+        They include the hops by which the token came to whoever asked. Any holder can write the `n`
+        of somebody else's hop, but can stop only tokens that passed the same hops.
         """
         hop = self.select.hop
         return frozenset() if hop is None else frozenset((hop, *(self.asked or ())))
 
     def lasts(self, until: int | None) -> bool:
-        """Does it stand until then, or for ever?"""
+        """True if it stands at least until then."""
         if self.until is None:
             return True
         return until is not None and self.until >= until
@@ -287,7 +291,7 @@ class Entry(
 
 # --- reading one ----------------------------------------------------------------------------------
 
-# What the decoders and the checks raise, for any bytes.
+# The exceptions that the decoders and the checks raise for invalid bytes.
 UNREADABLE = (
     msgspec.DecodeError,
     UnicodeError,
@@ -301,9 +305,9 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def read_entry(spelled: bytes, links: dict[str, Link], vocabulary: Vocabulary) -> Entry:
-    """The entry that these bytes spell; what it narrows to is put among `links`.
+    """The entry in these bytes. The caveats that it narrows to are put into `links`.
 
-    Raises what is `UNREADABLE`.
+    Raises the exceptions in `UNREADABLE`.
     """
     entry = _decode_entry(spelled)
     # The typed decoder takes what is no canonical JSON: so encode again, and compare.
@@ -318,9 +322,10 @@ def read_entry(spelled: bytes, links: dict[str, Link], vocabulary: Vocabulary) -
 
 
 def _check_asked(entry: Entry) -> None:
-    """Raise ValueError unless that is what a holder can ask for (36.4).
+    """Raise ValueError unless a holder can ask for this entry (36.4).
 
-    Whoever makes room relies on it: such an entry revokes, and says of which tree and of whom.
+    Code that makes room for entries relies on it: such an entry revokes, and names its tree and who
+    asked.
     """
     select = entry.select
     others = (select.agent, select.issued_before, select.kid, select.subject, select.task)
@@ -336,33 +341,33 @@ def _check_asked(entry: Entry) -> None:
 
 
 def _spelled(entry: Entry, in_ascii: bool) -> bytes:
-    """The one spelling of an entry. `in_ascii` says that it is in ASCII as it came."""
-    # Then all its keys are, and these sort alike by code point and as RFC 8785 has it.
+    """The canonical JSON of an entry. `in_ascii` says that the entry arrived as ASCII."""
+    # If the entry is ASCII, so are its keys. Then code point order is the order of RFC 8785.
     if in_ascii:
         return _encode(entry)
     return spelled_with_care(entry)
 
 
 def spelled_with_care(entry: Entry) -> bytes:
-    """The same, whatever it holds. Raises ValueError for what has no spelling."""
+    """The canonical JSON of any entry. Raises ValueError if it has none."""
     # As JSON has it: objects, arrays, and no tuples.
     return encode_json(msgspec.json.decode(msgspec.json.encode(entry)))
 
 
 def entry_size(entry: Entry) -> int:
-    """How many bytes of a snapshot an entry takes."""
+    """The number of bytes that an entry takes in a snapshot."""
     return len(spelled_with_care(entry))
 
 
-# A link stands in an entry, which stands in the array of the snapshot, or of the delta.
+# The nesting depth of a link: inside an entry, inside the array of a snapshot or a delta.
 _WITHIN = 3
 
 
 def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link:
     """The caveats of an entry (spec 36.6).
 
-    Raises ValueError for a link that cannot be read, or that speaks of more than requests: then it
-    could do more than restrict, or ask for what no overlay has.
+    Raises ValueError for a link that cannot be read, or that has more than caveats about accesses:
+    it could then do more than restrict, or ask for something that no overlay has.
     """
     link = read_link(encode_json(stated, _WITHIN), vocabulary)
     if isinstance(link, BadLink):
@@ -376,9 +381,9 @@ def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link
 
 
 class _Filed(msgspec.Struct, frozen=True, gc=False):
-    """An entry as an overlay keeps it: what has to be decoded in it is decoded once.
+    """An entry as an overlay keeps it, with its ids decoded once.
 
-    So a request pays for none of it.
+    So no request has to decode them.
     """
 
     entry: Entry
@@ -387,7 +392,7 @@ class _Filed(msgspec.Struct, frozen=True, gc=False):
     link_id: bytes | None
 
     def is_on(self, facts: SelectorFacts, now: int) -> bool:
-        """Does it stand, and is it on that token?"""
+        """True if the entry stands and applies to that token."""
         entry = self.entry
         return (
             entry.stands(now)
@@ -397,25 +402,26 @@ class _Filed(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def key(self) -> str | bytes | None:
-        """What it is filed under: the one thing stated that selects the fewest tokens.
+        """The key that it is filed under: the stated field that selects the fewest tokens.
 
-        None for an entry by `issued_before` alone, which any token may have to be asked about.
+        None for an entry that states only `issued_before`, which may apply to any token.
         """
-        # No id and no name is empty.
+        # Ids and names are never empty, so `or` finds the first one that is stated.
         select = self.entry.select
         rarest = self.link_id or select.token or select.subject
         return rarest or select.agent or select.task or select.kid
 
 
 class Index:
-    """Where the entries of an overlay are found.
+    """Finds the entries of an overlay that may apply to a token.
 
-    An entry that is found under a key is asked in full, so one table serves for all kinds of keys:
-    a task and an agent of one name are told apart then. Each stands in one place, under the rarest
-    of its keys.
+    Every entry that is found under a key is then compared in full. So one table serves for all
+    kinds of keys, and a task and an agent with the same name are still told apart. Each entry is
+    filed once, under the rarest of its keys.
 
-    Begins as another one, which stays as it is: it is copied before the first change. Belongs to
-    whoever makes an overlay, until it is made. Copying a hundred thousand keys takes milliseconds.
+    A new index can start from another one, which stays unchanged: it is copied before the first
+    change. Only the overlay under construction uses it. Copying a hundred thousand keys takes
+    milliseconds.
     """
 
     def __init__(
@@ -423,9 +429,9 @@ class Index:
         by_key: dict[str | bytes, tuple[_Filed, ...]],
         anywhere: tuple[_Filed, ...],
     ) -> None:
-        # Tuples of what refers to nothing else are no work for the garbage collector.
+        # The garbage collector does not track tuples whose items refer to nothing else.
         self.by_key = by_key
-        self.anywhere = anywhere  # what states no key at all
+        self.anywhere = anywhere  # the entries without a key
         self._is_own = False
 
     @classmethod
@@ -451,13 +457,13 @@ class Index:
         return cls(by_key, tuple(anywhere))
 
     def _change(self) -> None:
-        """Copy what was begun with, before the first change of it."""
+        """Copy the index that this one started from, before the first change."""
         if not self._is_own:
             self.by_key = dict(self.by_key)
             self._is_own = True
 
     def file(self, entry: Entry) -> None:
-        """Put one more where it is found."""
+        """Add an entry."""
         self._change()
         filed = _Filed(entry, entry.select.link_id)
         key = filed.key
@@ -467,7 +473,7 @@ class Index:
             self.by_key[key] = (*self.by_key.get(key, ()), filed)
 
     def take_off(self, entry: Entry) -> None:
-        """Take an entry off, which was filed before."""
+        """Remove an entry that was added before."""
         self._change()
         key = _Filed(entry, entry.select.link_id).key
         if key is None:

@@ -1,16 +1,17 @@
-"""What a verifier answers: a decision, and the denial that it raises.
+"""A verifier's decision, and the exception for a denial.
 
-One decision, three readers: `str(decision)` for the operator, `decision.for_model()` for the agent
-that was refused, `decision.as_dict()` for machines (spec, "Verification").
+A decision has three readers: `str(decision)` is for the operator, `decision.for_model()` for the
+agent that was denied, and `decision.as_dict()` for machines (spec, "Verification").
 
 The rules of this file:
 
-- The plan makes a decision (`plan.py`), `effects.py` may turn it into a denial, and nobody else
+- The plan makes a decision (`plan.py`), and `effects.py` may turn it into a denial. Nobody else
   makes one. An adapter's own denial goes through the plan as well.
 - Nothing here decides, reads a clock, or asks a store. No text of a token and no key is kept, and
   no `repr` shows one.
-- A decision is a value: it can be kept and compared, and allows nothing by itself.
-- Words for people are loaded when somebody asks for them: a program that only checks never does.
+- A decision is a value. You can keep and compare it; it allows nothing by itself.
+- The texts for people are loaded when somebody asks for them, so a program that only checks never
+  loads them.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ from captoken.stores.ports import Reservation, Use
 if TYPE_CHECKING:
     from captoken._verification.grant import Grant
 
-Effect: TypeAlias = Use | Reservation  # what has to be committed for an answer to stand
+Effect: TypeAlias = Use | Reservation  # an effect to commit before the answer is valid
 Refusals: TypeAlias = tuple[Refusal, ...]
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step of the plan, numbered from 1, with what came of it.
+    """One step of the plan, numbered from 1, and its outcome.
 
-    For whoever shows how a decision came about. `nothing to check` is a step that this question did
-    not need, as step 7 where no overlay is loaded. It is no failure, and no promise either.
+    For showing how a decision was made. `nothing to check` marks a step that this question did not
+    need, such as step 7 without an overlay. It is neither a failure nor a promise.
     """
 
     number: int
-    name: str  # as the table of the spec has it
+    name: str  # the name in the table of the spec
     outcome: Literal[
         "held",
         "failed",
@@ -61,22 +62,22 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Attribution(msgspec.Struct, frozen=True):
-    """Who is behind a token whose signature held.
+    """Who is behind a token whose signature was verified.
 
-    The plan makes one for a denial and for a dry run, which have no grant to say it. A value, free
-    to share. `issued` is the issuer's word. The names in `chain` after the first are what holders
-    said, each with its basis (spec, "Lineage").
+    The plan makes one for a denial and for a dry run, which have no grant. It is a value, free to
+    share. The issuer wrote `issued`. Holders wrote the names in `chain` after the first one; each
+    has its basis (spec, "Lineage").
     """
 
     issued: RootRecord
     chain: tuple[Actor, ...]
     task: str
-    link_ids: tuple[str, ...] = ()  # the public name of each link
-    caveats: tuple[RawCaveat, ...] = ()  # the links as they travel, and a third party's box
+    link_ids: tuple[str, ...] = ()  # the public id of each link
+    caveats: tuple[RawCaveat, ...] = ()  # the links as they travel, with third-party tickets
 
 
 def _without_id(decision: Decision) -> tuple[Any, ...]:
-    """What a decision says, in the order of its fields: the id is the last."""
+    """The content of a decision: its fields in order, without the last one, the id."""
     return structs.astuple(decision)[:-1]
 
 
@@ -97,35 +98,35 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """
 
     code: str
-    now: int  # seconds since the epoch, as the verifier's clock had it
+    now: int  # the time of the verifier's clock, in seconds since the epoch
 
-    # What was asked: None for the access asks whether the token stands at all.
+    # The question. Without an access, it asks only whether the token is valid.
     access: Access | None = None
     caller: Caller | None = None
 
-    # What is answered. `who` is read as `attribution`.
+    # The answer. Read `who` through `attribution`.
     grant: Grant | None = None
     who: Attribution | None = None
     refusals: Refusals = ()
     step: int = len(PLAN) + 1  # the step that failed, or one past the last
 
-    # How the decision came about.
-    dry: bool = False  # decided by `explain`: the stores were looked at, and nothing was committed
-    effects: tuple[Effect, ...] = ()  # what has to be committed for the answer to stand
-    overlaid: bool = False  # was there an overlay to ask?
-    leeway: int = 0  # how much clocks may differ, in seconds
+    # How the decision was made.
+    dry: bool = False  # made by `explain`: the stores were read, and nothing was committed
+    effects: tuple[Effect, ...] = ()  # the effects to commit before the answer is valid
+    overlaid: bool = False  # whether there was an overlay to ask
+    leeway: int = 0  # by how many seconds clocks may differ
 
-    # The id of a denial that a verifier answered with, the same in answer, log and trail.
-    # Random, and no part of what was decided. Empty for what was allowed, and for a dry run.
+    # The id of a denial, the same in answer, log and trail. It is random and not part of the
+    # decision's content. Empty for an allowed decision and for a dry run.
     id: str = ""
 
     def __eq__(self, other: object) -> bool:
-        """Do both say the same? Their ids do not matter."""
+        """True if both have the same content. Their ids make no difference."""
         if type(other) is not Decision:
             return NotImplemented
         return _without_id(self) == _without_id(other)
 
-    # The opposite of `==`: a struct has one of its own, which would compare all its fields.
+    # The opposite of `==`. The struct's own method would compare all fields.
     __ne__ = object.__ne__
 
     def __bool__(self) -> bool:
@@ -154,7 +155,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return tuple(self._step(number, name) for number, name in enumerate(PLAN, 1))
 
     def _step(self, number: int, name: str) -> Step:
-        """What came of one step, as far as the decision itself says."""
+        """The outcome of one step, as far as the decision shows it."""
         if number > self.step:
             return Step(number, name, "not reached")
         if number == self.step:
@@ -171,7 +172,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def _proven(self) -> bool:
-        """Is a proof's one use among the effects?"""
+        """True if the effects include the use of a proof."""
         return any(isinstance(effect, Use) for effect in self.effects)
 
     @property
@@ -182,26 +183,26 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return escape(f"{self.code}: {self._tried('a token')}")
 
     def _tried(self, without: str) -> str:
-        """The access in a few words, or what to say where there is none."""
+        """The access in a few words, or a text for a decision without one."""
         return self.access.summary if self.access is not None else without
 
     @property
     def needed(self) -> dict[str, Any]:
         """The keywords of the smallest grant that would have permitted the access.
 
-        For `Token.attenuate` or `Issuer.mint`, if you may grant more. Empty without an access. It
-        contains values, so do not log it. It does not say that anybody ought to grant it.
+        Use them in `Token.attenuate` or `Issuer.mint`, if you want to grant more. Empty without an
+        access. It contains values, so do not log it. It does not recommend that anybody grants it.
         """
         return self.access.needed() if self.access is not None else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """The decision as JSON-able data, for machines.
+        """The decision as JSON-compatible data, for machines.
 
-        Times are in seconds since the epoch. Without the values of arguments and attributes, so
-        that it may go to a log. It may not go to the client: it says what others hold. For a client
-        there is `Denied.public`, for an agent `for_model`.
+        Times are in seconds since the epoch. Values of arguments and attributes are left out, so it
+        may go to a log. Do not send it to the client, because it says what others hold. Send a
+        client `Denied.public`, and an agent `for_model`.
         """
-        # Nothing that a stranger wrote: without a signature that holds, there is no `known`.
+        # Contains nothing that a stranger wrote: `known` is None unless the signature is valid.
         known = self.attribution
         chain = known.chain if known else ()
 
@@ -221,18 +222,19 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         }
 
     def __str__(self) -> str:
-        """The whole decision for the operator, a fact a line: `report` without values."""
+        """The whole decision for the operator, one fact a line: `report` without values."""
         return self.report()
 
     def report(self, *, values: bool = False) -> str:
-        """The whole decision for the operator: what came of it in one line, then a fact a line.
+        """The whole decision for the operator: the outcome in one line, then one fact a line.
 
             denied argument refund.cents: 501 is more than 500, link 1 by orchestrator
 
-        Without `values=True` it has no value of an argument or attribute, here `501 `: values may
-        be private, and reports go to logs. It says what others may do: not for a client or a model.
+        Without `values=True` it contains no value of an argument or attribute (here `501 `),
+        because values may be private, and reports go to logs. It says what others may do, so never
+        show it to a client or a model.
         """
-        # Escaped: what a holder or a caller wrote cannot begin a line of its own in a log.
+        # Escaped, so that text by a holder or a caller cannot start a new line in a log.
         lines = [self.line(values=values)]
         lines += [f"  {label:<9}{escape(text)}" for label, text in self._lines()]
         return "\n".join(lines)
@@ -265,7 +267,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return lines
 
     def _who(self) -> list[tuple[str, str]]:
-        """Who is behind the token, each name with the basis on which it is known."""
+        """Who is behind the token: each name with the basis on which it is known."""
         known = self.attribution
         if known is None:
             text = "unknown: nothing that this token says is vouched for by a signature"
@@ -278,9 +280,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         ]
 
     def _needed_text(self) -> str:
-        """What would have to be granted, where more rights would have helped.
+        """The rights that would have been needed, if more rights would have helped.
 
-        Empty where they would not: an expired token needs a new one, not a wider one.
+        Empty if they would not: an expired token needs a new token, not more rights.
         """
         from captoken._verification.wording import lacks_rights
 
@@ -293,16 +295,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return f"{access.needed_text()}{where}"
 
     def for_model(self, *, tell_limits: bool = False, declares: Collection[str] = ()) -> str:
-        """What the agent may be told: the rule that was broken, whether a retry can help, who could
-        grant it.
+        """What the agent may be told: the broken rule, whether to retry, and who could grant it.
 
-        Echoes only what the access itself stated, escaped and short. It has nothing from the token,
-        nothing of other agents, and no way round: a denial must not become a channel for what
-        others wrote. A denial that a stranger could cause says no more than that (24.14).
+        It repeats only what the access itself stated, escaped and short. It contains nothing from
+        the token, nothing about other agents, and no workaround: a denial must not carry text that
+        others wrote to the model. A denial that a stranger could cause says no more than that
+        (24.14).
 
-        `tell_limits=True` adds the bounds of a range that was missed, as `at most 500`. They are
-        integers of the token, and nothing else of it is told. `declares` are the arguments that the
-        server's own tool has: one that is missing is named only if it is among them.
+        `tell_limits=True` adds the limits of a range that was missed, such as `at most 500`. They
+        are the only content of the token that it tells, and they are integers. `declares` names the
+        arguments of the server's own tool: a missing argument is named only if it is among them.
         """
         from captoken._verification.wording import told_to_model
 
@@ -321,12 +323,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
     """A verifier denied an access or a token.
 
-    `decision` says all, for the operator. `public` is what a client may be told. An HTTP status
-    follows from `kind`: `invalid` 401, `insufficient` 403, `proof` 401, `unavailable` 503 (24.13).
+    `decision` has everything, for the operator. `public` may be sent to a client. `kind` decides
+    the HTTP status: `invalid` 401, `insufficient` 403, `proof` 401, `unavailable` 503 (24.13).
 
-    Raised by `authorize`, `authenticate` and `reserve`, of both faces. `check` and `explain` never
-    raise it: they hand back the decision. `str` of it is `decision.summary`, with the code in
-    front.
+    `authorize`, `authenticate` and `reserve` raise it, in both faces. `check` and `explain` never
+    raise it; they return the decision. `str(error)` is `decision.summary`.
 
         try:
             grant = verifier.authorize(text, access)
@@ -342,10 +343,11 @@ class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
 
     @property
     def public(self) -> str:
-        """A sentence that may go to a client: nothing of the token, nothing of what others may do.
+        """A sentence that you may send to a client.
 
-        The same sentence for all that a stranger could cause (24.14). An agent learns more from
-        `decision.for_model()`.
+        It contains nothing from the token, and nothing about what others may do. All denials that a
+        stranger could cause have the same sentence (24.14). `decision.for_model()` tells an agent
+        more.
         """
         from captoken._verification.wording import told_to_client
 
@@ -353,5 +355,5 @@ class Denied(CaptokenError):  # noqa: N818, the name reads as what it is
 
     @property
     def kind(self) -> Kind:
-        """One of four words, from which an HTTP status follows (24.13)."""
+        """One of four words that decide the HTTP status (24.13)."""
         return DENIALS[self.code].kind

@@ -1,11 +1,11 @@
-"""What a verifier vouches for: the grant, which asks it again for each access.
+"""A grant: a verified token, which asks its verifier again for each access.
 
-A `Grant` is a genuine token with the verifier that found it so. An `AsyncGrant` is the same for
-asyncio; its answers are awaited. What both do is written there, and made here of that.
+A `Grant` holds a genuine token and the verifier that checked it. An `AsyncGrant` is the same for
+asyncio, with methods that you await. The common methods are written there; `Grant`'s are generated.
 
 The rules of this file:
 
-- A grant knows its verifier as a `Driver` alone. So no verifier is imported here.
+- A grant knows its verifier only as a `Driver`. So this file imports no verifier.
 - Nothing here decides, reads a clock, or asks a store. An adapter's own denial goes through the
   plan as well.
 - No text of a token and no key is kept, and no `repr` shows one.
@@ -45,21 +45,21 @@ if TYPE_CHECKING:
 
 
 class Driver(Protocol):
-    """What a grant asks of the verifier that made it.
+    """The questions that a grant asks the verifier that made it.
 
-    `Verifier` is the one there is. Every method takes a token that is genuine already, so none of
-    them looks at a signature. Each reads the clock, and the overlay where there is one. None raises
-    on a denial. What the clock raises passes through (24.10).
+    `Verifier` is the only implementation. Every method takes a token that is already verified, so
+    none checks a signature. Each reads the clock, and the overlay if there is one. None raises on a
+    denial. Exceptions of the clock pass through (24.10).
     """
 
     @property
     def memory(self) -> Memory:
-        """What the verifier remembers: bounded, and shared by all its grants (24.22)."""
+        """The memory of the verifier: bounded, and shared by all its grants (24.22)."""
         ...
 
     @property
     def process(self) -> object:
-        """What stands for the process that asks: equal until a fork, and never again after it."""
+        """An object for the current process. It is equal until a fork, and never again after it."""
         ...
 
     @property
@@ -69,23 +69,23 @@ class Driver(Protocol):
 
     # called: driver, by `python -m tests.called`
     def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """Steps 7 to 10, then the effects and the record (24.9).
+        """Run steps 7 to 10, then commit the effects and the record (24.9).
 
-        What is allowed has been used and counted when this returns.
+        When this returns an allowed decision, it has been used up and counted.
         """
         ...
 
     def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """A dry run: what `decide` would come to (24.16).
+        """Make a dry run: the decision that `decide` would make (24.16).
 
-        Looks at the stores, commits nothing, and leaves no record.
+        It reads the stores, commits nothing, and leaves no record.
         """
         ...
 
     def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """Steps 7 to 9 with fresh facts (24.19).
+        """Run steps 7 to 9 with fresh facts (24.19).
 
-        Asks no ledger and no trail, and counts nothing. Only the overlay may have to be waited for.
+        Asks no ledger and no trail, and counts nothing. It may have to wait only for the overlay.
         """
         ...
 
@@ -95,20 +95,20 @@ class Driver(Protocol):
         asked: Question,
         table: str,
     ) -> tuple[Decision, tuple[Condition, ...]]:
-        """`recheck` of the token, and what its links and the overlay say of the table's rows."""
+        """Do `recheck`, and return what the links and the overlay say about the table's rows."""
         ...
 
     def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
-        """`decide` for several accesses of one step: one reservation, one answer.
+        """`decide` on several accesses of one step, with one reservation and one answer.
 
-        The first that is refused is the answer, and then nothing of the others has counted.
+        The answer is the first denial, if there is one. Then nothing has counted.
         """
         ...
 
     def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
-        """What the ledger has left of each of the units that a budget names, in all links.
+        """How much the ledger has left of each unit of a budget, over all links.
 
-        0 where the ledger cannot tell. Never raises what it raises.
+        0 if the ledger cannot tell. Never raises what the ledger raises.
         """
         ...
 
@@ -118,14 +118,14 @@ class Driver(Protocol):
         asked: Question,
         refusals: Refusals,
     ) -> Decision:
-        """A denial that the grant states itself, recorded as one of the verifier's.
+        """Record a denial that the grant states itself, like one of the verifier's.
 
-        An adapter has found what no token permits; the trail is to say so (24.21).
+        An adapter has found something that no token permits, and the trail must say so (24.21).
         """
         ...
 
     def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
-        """Close a reservation at what was taken, by unit; None is all of it.
+        """Settle a reservation at the amounts taken, by unit; None takes everything.
 
         True if it was open, False if it was too late (38.8). Raises what the ledger raises.
         """
@@ -135,36 +135,37 @@ class Driver(Protocol):
 
 
 class AsyncDriver(Protocol):
-    """The same, for asyncio: what waits is awaited, itself or a thread that it runs in.
+    """The same for asyncio: asynchronous stores are awaited, and others run in threads.
 
-    `AsyncVerifier` is the one there is. Each method raises RuntimeError in another event loop than
-    the first. Once an effect is under way, whoever cancels waits for the record (24.20).
+    `AsyncVerifier` is the only implementation. Each method raises RuntimeError in any event loop
+    but the first. A call that is cancelled after its first effect waits until it is recorded
+    (24.20).
     """
 
     @property
     def process(self) -> object:
-        """As `Driver.process`."""
+        """The same as `Driver.process`."""
         ...
 
     # awaited: driver
     async def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """Steps 7 to 10, then the effects and the record (24.9).
+        """Run steps 7 to 10, then commit the effects and the record (24.9).
 
-        What is allowed has been used and counted when this returns.
+        When this returns an allowed decision, it has been used up and counted.
         """
         ...
 
     async def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """A dry run: what `decide` would come to (24.16).
+        """Make a dry run: the decision that `decide` would make (24.16).
 
-        Looks at the stores, commits nothing, and leaves no record.
+        It reads the stores, commits nothing, and leaves no record.
         """
         ...
 
     async def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """Steps 7 to 9 with fresh facts (24.19).
+        """Run steps 7 to 9 with fresh facts (24.19).
 
-        Asks no ledger and no trail, and counts nothing. Only the overlay may have to be waited for.
+        Asks no ledger and no trail, and counts nothing. It may have to wait only for the overlay.
         """
         ...
 
@@ -174,20 +175,20 @@ class AsyncDriver(Protocol):
         asked: Question,
         table: str,
     ) -> tuple[Decision, tuple[Condition, ...]]:
-        """`recheck` of the token, and what its links and the overlay say of the table's rows."""
+        """Do `recheck`, and return what the links and the overlay say about the table's rows."""
         ...
 
     async def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
-        """`decide` for several accesses of one step: one reservation, one answer.
+        """`decide` on several accesses of one step, with one reservation and one answer.
 
-        The first that is refused is the answer, and then nothing of the others has counted.
+        The answer is the first denial, if there is one. Then nothing has counted.
         """
         ...
 
     async def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
-        """What the ledger has left of each of the units that a budget names, in all links.
+        """How much the ledger has left of each unit of a budget, over all links.
 
-        0 where the ledger cannot tell. Never raises what it raises.
+        0 if the ledger cannot tell. Never raises what the ledger raises.
         """
         ...
 
@@ -197,14 +198,14 @@ class AsyncDriver(Protocol):
         asked: Question,
         refusals: Refusals,
     ) -> Decision:
-        """A denial that the grant states itself, recorded as one of the verifier's.
+        """Record a denial that the grant states itself, like one of the verifier's.
 
-        An adapter has found what no token permits; the trail is to say so (24.21).
+        An adapter has found something that no token permits, and the trail must say so (24.21).
         """
         ...
 
     async def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
-        """Close a reservation at what was taken, by unit; None is all of it.
+        """Settle a reservation at the amounts taken, by unit; None takes everything.
 
         True if it was open, False if it was too late (38.8). Raises what the ledger raises.
         """
@@ -214,9 +215,10 @@ class AsyncDriver(Protocol):
 
 
 def stated(access: Access, caller: Caller | None) -> None:
-    """Raise TypeError for what is no Access or no Caller.
+    """Raise TypeError unless the arguments are an Access and, if given, a Caller.
 
-    The exact types alone: a subclass could answer one thing to the plan and another to the record.
+    Only these exact types are accepted: a subclass could answer differently to the plan and the
+    record.
     """
     if type(access) is not Access:
         kind = type(access).__name__
@@ -225,7 +227,7 @@ def stated(access: Access, caller: Caller | None) -> None:
 
 
 def stated_caller(caller: Caller | None) -> None:
-    """Raise TypeError for what is no Caller, where one is stated."""
+    """Raise TypeError unless the argument is a Caller or None."""
     if caller is not None and type(caller) is not Caller:
         kind = type(caller).__name__
         raise TypeError(f"expected a Caller, as Caller(agent=…), not {kind}")
@@ -234,7 +236,7 @@ def stated_caller(caller: Caller | None) -> None:
 def granted(decision: Decision) -> Grant:
     """The grant of a decision. Raises Denied, with the decision, if there is none.
 
-    Both are asked for, the grant and the code: a dry run is allowed, and grants nothing.
+    It checks the grant and the code, because a dry run can be allowed and has no grant.
     """
     grant = decision.grant
     if grant is None or decision.code != "allowed":
@@ -243,61 +245,62 @@ def granted(decision: Decision) -> Grant:
 
 
 def own_denial(code: str, why: str) -> Refusals:
-    """A denial of an adapter's own. Raises ValueError for a code that the spec does not have.
+    """A denial by the adapter. Raises ValueError for a code that the spec does not have.
 
-    A code of the adapter's invention would have no step, no kind and no public sentence.
+    A code that an adapter invented would have no step, no kind and no public sentence.
     """
     return (Refusal(code, why),)
 
 
 class _Vouched(SealedValue, frozen=True, eq=False):
-    """What a verifier vouches for: who is behind a token, and what it can do at the most.
+    """The facts about a verified token: who is behind it, and what it can do at most.
 
-    The base of both grants. All that is here is read off the genuine token: no clock, no store, no
-    overlay. So it says what the token is, and not whether it still stands.
+    The base of both grants. Everything here is read from the genuine token, without clock, store or
+    overlay. So it says what the token is, and not whether it is still valid.
     """
 
     _instead: ClassVar[str] = "verify the token where it is needed"
 
     _genuine: AuthenticatedToken
-    _driver: Driver  # the verifier that is asked again, its sync face
-    _verified_at: int  # when the keys were asked, in seconds since the epoch
+    _driver: Driver  # the synchronous face of the verifier
+    _verified_at: int  # when the keyring was asked, in seconds since the epoch
 
     @property
     def issued(self) -> RootRecord:
-        """What the issuer said: the only identity to authorize on, since no holder can write it
-        (9.6).
+        """What the issuer stated: the only identity to base decisions on (9.6).
+
+        No holder can write it.
         """
         return self._genuine.root
 
     @property
     def token_id(self) -> str:
-        """The id of the whole tree that was minted. Public: it may go to a log."""
+        """The id of the whole tree of tokens. Public: it may go to a log."""
         return self._genuine.root.token_id
 
     @property
     def chain(self) -> tuple[Actor, ...]:
         """Every agent that has held the token, in order, with the basis on which its name is known.
 
-        For showing and recording. Only the first name is the issuer's word (20.4). On a token that
-        is bound to a key, hand-overs that the verifier does not remember cost a signature check
-        each.
+        Use it for showing and recording. Only the first name comes from the issuer (20.4). If the
+        token is bound to a key, each hand-over that the verifier does not remember costs a
+        signature check.
         """
         return self._genuine.chain(self._driver.memory.states)
 
     @property
     def actor(self) -> Actor:
-        """Who holds the token.
+        """The agent that holds the token.
 
-        `issued` if nobody has handed it on, `vouched` for by whoever has, `proven` by a signature.
-        Never decide on a name that is only vouched for: whoever handed the token on chose it.
-        `issued` of the grant is what to decide on.
+        Its basis is `issued` if nobody has handed the token on, `vouched` if a holder named it, and
+        `proven` if a signature confirms it. Never decide on a vouched name, because the previous
+        holder chose it. Decide on `issued` instead.
         """
         return self.chain[-1]
 
     @property
     def parent(self) -> Actor | None:
-        """Who handed it to the actor, or None where nobody did."""
+        """The agent that handed the token to the actor, or None if nobody did."""
         chain = self.chain
         return chain[-2] if len(chain) > 1 else None
 
@@ -305,61 +308,62 @@ class _Vouched(SealedValue, frozen=True, eq=False):
     def key(self) -> str | None:
         """The Ed25519 key that the token is bound to, as base64url, or None for a bearer token.
 
-        Whose key it is, the token cannot say (28.7).
+        The token does not say who owns the key (28.7).
         """
         key = self._genuine.lineage.key
         return b64encode(key) if key is not None else None
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """Every hand-over that a key signed, in order: to be kept, and checked without the root
-        key.
+        """Every hand-over that a key signed, in order.
 
-        Whether a signature holds, `Evidence.holds` says. Nothing in it is secret (28.8).
+        Keep it to check the hand-overs later, without the root key: `Evidence.holds` says whether a
+        signature is valid. Nothing in it is secret (28.8).
         """
         return self._genuine.evidence
 
     @property
     def task(self) -> str:
-        """The token's task: the root's, or the one below it that a link names (16.3)."""
+        """The token's task: the root record's, or the task below it that a link names (16.3)."""
         return self._genuine.task
 
     @property
     def expires_at(self) -> int | None:
-        """When the token ends, in seconds since the epoch, or None for never.
+        """When the token expires, in seconds since the epoch, or None for never.
 
-        Without the verifier's leeway: by that much longer it may still be taken (15.7).
+        The verifier's leeway is not included: the token may be accepted that much longer (15.7).
         """
         return self._genuine.expires_at
 
     def expiry_at(self, link: int) -> int | None:
-        """When the token as it was at that link expires: so long can anything live that it became.
+        """When the token expires as it was at that link.
 
-        In seconds since the epoch, or None for never. An entry of an overlay is kept at least so
-        long.
+        No token below that link lives longer. In seconds since the epoch, or None for never. Keep
+        an entry of an overlay at least until then.
         """
         return self._genuine.expiry_at(link)
 
     @property
     def link_ids(self) -> tuple[str, ...]:
-        """The public name of each link and of all that descends from it. What an operator revokes
-        by.
-        """
+        """The public id of each link and of every token below it, for revoking."""
         return self._genuine.link_ids
 
     @property
     def handed_on_at(self) -> tuple[int, ...]:
-        """The links by which the token was handed on, from the first to the last."""
+        """The positions of the links that handed the token on, from first to last."""
         return self._genuine.handed_on_at
 
     @property
     def nonces(self) -> tuple[str | None, ...]:
-        """The `n` of each link, or None: all tokens of a set have one `n` for one hand-over."""
+        """The `n` of each link, or None.
+
+        All tokens of a set have the same `n` for one hand-over.
+        """
         return self._genuine.nonces
 
     @property
     def audience(self) -> str | None:
-        """The server that the token was minted for alone, as its root record says."""
+        """The one server that the token was minted for, as its root record says."""
         return self._genuine.root.audience
 
     def link_below(
@@ -369,18 +373,16 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         stated: bytes,
         mac: bytes,
     ) -> str | None:
-        """The id of what was made of this token at `link`, if `mac` over `stated` shows it.
+        """The id of a token made from this one at `link`, if `mac` over `stated` proves it.
 
-        None if it does not hold, or where the holder got the token only later (spec, "Recall").
+        None if the MAC is wrong, or if the holder got the token only later (spec, "Recall").
         Compared in constant time.
         """
         return self._genuine.link_below(link, links, stated, mac)
 
     @property
     def caveats(self) -> tuple[RawCaveat, ...]:
-        """The links as they travel: what each says, and for a third-party caveat the box. Not
-        secret.
-        """
+        """The links as they travel, and the ticket of each third-party caveat. Not secret."""
         return self._genuine.packet.caveats
 
     def _asked(
@@ -389,7 +391,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         access: Access | None,
         caller: Caller | None,
     ) -> Question:
-        """A question about an access that counts, as the grant asks it."""
+        """The grant's question about an access that counts."""
         return Question(access, caller, grant, self._verified_at)
 
     def _under_way(
@@ -398,7 +400,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         access: Access | None,
         caller: Caller | None,
     ) -> Question:
-        """A question about what was paid for already: it counts nothing again (24.19)."""
+        """A question about work that has been paid for, and so does not count again (24.19)."""
         return Question(access, caller, grant, self._verified_at, counted=False)
 
     def _all_asked(
@@ -408,11 +410,11 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         caller: Caller | None,
         after: _Owed | None = None,
     ) -> list[Question]:
-        """The questions of one step, or of a further part of it: `after` is what the first took.
+        """The questions of one step, or of a further part of it after the reservation `after`.
 
-        Raises ValueError for none, TypeError for what is no access.
+        Raises ValueError for an empty list, and TypeError for an item that is no Access.
         """
-        those = tuple(accesses)  # read once: what is checked is what is decided on
+        those = tuple(accesses)  # read once, so that the decision is on what was checked
         if not those:
             raise ValueError("state at least one access, as Access(table=…, operation=…)")
         for access in those:
@@ -429,9 +431,9 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         why: str,
         access: Access | None,
     ) -> tuple[Refusals, Question]:
-        """What a denial of the grant's own says, and about which question.
+        """The reason of a denial by the grant itself, and the question that it answers.
 
-        Raises ValueError, and TypeError for what is no Access.
+        Raises ValueError, and TypeError for an argument that is no Access.
         """
         if isinstance(code, Decision):
             if code:
@@ -464,11 +466,11 @@ class Grant(_Vouched, frozen=True, eq=False):
     In a coroutine use `awaited`: the methods here wait for a store in the thread that calls.
     """
 
-    _capability: Capability | None = None  # worked out when it is asked for
+    _capability: Capability | None = None  # computed at the first call
 
     @property
     def capability(self) -> Capability:
-        """The most that the token can do. The first call computes what all links allow together.
+        """The most that the token can do. The first call computes it from all links.
 
         It is for showing and planning: no decision depends on it. It ignores the overlay and the
         ledger: to know what is allowed now, ask `check`.
@@ -493,7 +495,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         return self._authorized(asked)
 
     def _authorized(self, asked: Question) -> Grant:
-        """Decide, then raise or hand back this grant."""
+        """Decide, then raise Denied or return this grant."""
         granted(self._driver.decide(self._genuine, asked))
         return self
 
@@ -523,15 +525,15 @@ class Grant(_Vouched, frozen=True, eq=False):
     ) -> Decision:
         """Return whether the grant is still valid, and still allows `accesses` that are under way.
 
-        Use it for a long cursor or stream, between two parts (24.19). It asks no store, counts
+        Use it between two parts of a long cursor or stream (24.19). It asks no store, counts
         nothing and records nothing; to record a denial that it found, call `deny`. It does not
-        notice that a budget was used up meanwhile, since what runs was already paid for. Stops at
-        the first access that is refused.
+        notice that a budget was used up meanwhile, because work under way was already paid for.
+        Stops at the first denied access.
         """
         return self._rechecked(accesses, caller)
 
     def _rechecked(self, accesses: Iterable[Access], caller: Caller | None) -> Decision:
-        """Each question in turn, and the grant alone where there is none."""
+        """Check each access in turn, or only the token if there is none."""
         decision: Decision | None = None
         for access in accesses:
             stated(access, caller)
@@ -540,27 +542,30 @@ class Grant(_Vouched, frozen=True, eq=False):
             if not decision:
                 return decision
 
-        if decision is not None:  # whoever may still do that has a grant that still stands
+        if decision is not None:  # an allowed access shows that the token is still valid
             return decision
         stated_caller(caller)
         asked = self._under_way(self, None, caller)
         return self._driver.recheck(self._genuine, asked)
 
     def rows(self, table: str, *, reached: bool = False) -> tuple[Condition, ...]:
-        """What the token says of the rows of a table: conditions, all of which hold.
+        """Return the conditions on the rows of a table, all of which must hold.
 
-        Each is a mapping from columns to constraints, as a link has it; `()` if rows are not
-        restricted. Join them with AND, hold them, and state them: `Access(…, rows=conditions)`. So
-        a condition from before a narrowing is denied. Raises Denied where the token does not stand,
-        or permits nothing of the table, unless that is only `reached`: read by a view, say.
+        Each condition maps columns to constraints, as in a link. `()` means that rows are not
+        restricted. Join the conditions with AND, apply them, and state them in the access:
+        `Access(…, rows=conditions)`. The verifier compares them, so it denies conditions from
+        before a narrowing.
+
+        Raises Denied if the token is not valid. Raises it also if the token permits nothing on the
+        table, unless the table is only `reached`: read through a view, for example.
         """
         names.segmented(table, "table")
         return self._rows(self._under_way(self, None, None), table, reached)
 
     def _rows(self, asked: Question, table: str, reached: bool) -> tuple[Condition, ...]:
-        """The conditions. Raises Denied."""
+        """Return the conditions. Raises Denied."""
         decision, conditions = self._driver.rows(self._genuine, asked, table)
-        # An access that is denied is one on the table: the token itself stands.
+        # A denial that names an access is about the table; the token itself is valid.
         if not reached or decision.access is None:
             granted(decision)
         return conditions
@@ -594,7 +599,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         return self._reserved(self._asked(self, access, caller))
 
     def _reserved(self, asked: Question) -> Reserved:
-        """Decide, then raise or hand out what was reserved."""
+        """Decide, then raise Denied or return the reservation."""
         decision = self._driver.decide(self._genuine, asked)
         granted(decision)
         return Reserved(self._driver, _reservation(decision))
@@ -618,7 +623,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         return self._all_reserved(self._all_asked(self, accesses, caller, after))
 
     def _all_reserved(self, asked: Sequence[Question]) -> Reserved:
-        """Decide, then raise or hand out what was reserved."""
+        """Decide, then raise Denied or return the reservation."""
         decision = self._driver.decide_all(self._genuine, asked)
         granted(decision)
         return Reserved(self._driver, _reservation(decision))
@@ -651,24 +656,24 @@ class Grant(_Vouched, frozen=True, eq=False):
 
     @property
     def blocking(self) -> Grant:
-        """This one: so that guards may be given either."""
+        """This grant itself, so that guards accept either kind."""
         return self
 
     @property
     def awaited(self) -> AsyncGrant:
-        """The same grant, for coroutines of the event loop that its verifier is first used in."""
+        """The same grant for coroutines of the event loop that its verifier is first used in."""
         return self.awaited_by(self._driver.awaited)
 
     def awaited_by(self, driver: AsyncDriver) -> AsyncGrant:
-        """The same grant, for coroutines that ask this face of its verifier.
+        """The same grant for coroutines, asked through this face of its verifier.
 
-        For the face itself, which has its event loop. Elsewhere `awaited` is the one to use.
+        For that face only. Everybody else uses `awaited`.
         """
         return AsyncGrant(self._genuine, self._driver, self._verified_at, self, driver)
 
 
 def _reservation(decision: Decision) -> Reservation | None:
-    """What was taken of a ledger: one at most, since what is asked of it is asked in one step."""
+    """The reservation among the effects. There is at most one for a step."""
     taken = (effect for effect in decision.effects if isinstance(effect, Reservation))
     return next(taken, None)
 
@@ -676,17 +681,18 @@ def _reservation(decision: Decision) -> Reservation | None:
 def _cost_taken(
     reservation: Reservation | None, cost: Mapping[str, int] | None
 ) -> Mapping[str, int] | None:
-    """What to settle with: None is all of it. Raises TypeError or ValueError for a cost that is
-    none.
+    """The cost to settle with; None takes everything.
+
+    Raises TypeError or ValueError for an invalid cost.
     """
     if cost is None:
         return None
 
-    # The access itself was one use, whatever else it cost.
+    # The access itself counts as one use, whatever its cost.
     taken = {**amounts(cost, "cost"), USES: 1}
 
     if reservation is not None:
-        # A unit left out would be settled as 0: a mistake must not give anything back (38.8).
+        # A unit without an amount would be settled as 0. A mistake must give nothing back (38.8).
         reserved = {debit.unit for debit in reservation.debits}
         left_out = reserved - taken.keys()
         if left_out:
@@ -697,37 +703,37 @@ def _cost_taken(
 
 
 class _Owed:
-    """What is owed for one access, and by whom: the part that both faces have in common.
+    """The cost that is owed for one access: the part that both faces share.
 
-    Settling twice is settling once, as a ledger sees to (38.8). So a try that raised is followed by
-    another, whether the first one was heard or not.
+    Settling twice has the effect of settling once (38.8). So after an exception you can always try
+    again, whether or not the first try arrived.
     """
 
     __slots__ = ("_is_open", "_process", "_reservation", "_said", "step")
 
     def __init__(self, reservation: Reservation | None, process: object) -> None:
-        """Hold a reservation, or None where the token counts nothing."""
+        """Hold a reservation, or None if the token counts nothing."""
         self._reservation = reservation
         self._process = process
-        # What all parts of one step are recorded by: the first reservation of it.
+        # The first reservation of the step. All parts of the step are recorded under it.
         self.step = reservation.step if reservation is not None else None
-        # Not while a ledger is asked: a second call that comes meanwhile is told False.
+        # False while the ledger is being asked, so that a second call meanwhile returns False.
         self._is_open = reservation is not None
         # Amounts the caller reported but the ledger has not accepted; None if there are none.
         self._said: Mapping[str, int] | None = None
 
     def _cost(self, cost: Mapping[str, int] | None) -> Mapping[str, int] | None:
-        """What to settle with. Raises TypeError or ValueError for a cost that is none."""
+        """The cost to settle with. Raises TypeError or ValueError for an invalid cost."""
         try:
             return _cost_taken(self._reservation, cost)
         except (TypeError, ValueError):
-            self._is_open = False  # something was done: what is not settled in time is spent
+            self._is_open = False  # the work was done, so the cost is spent unless settled in time
             raise
 
     def _to_settle(self, taken: Mapping[str, int] | None, process: object) -> Reservation | None:
-        """The reservation, if it is open, and this process has made it. Then it is closed.
+        """Close the reservation and return it, if it is open and this process has made it.
 
-        A child of a fork has a copy of what its parent pays for.
+        After a fork, the child has only a copy of what its parent pays for.
         """
         if not self._is_open or process != self._process:
             return None
@@ -736,58 +742,59 @@ class _Owed:
         return self._reservation
 
     def _is_owed_at_the_end(self) -> bool:
-        """At the end of a block: was something said that the ledger has still to hear?
+        """True if the ledger must still be told about a cost at the end of the block.
 
-        Else it is closed, and nobody is asked: what is neither settled nor cancelled is spent, all
-        of it (38.8).
+        Otherwise the reservation is closed without asking anybody: what is neither settled nor
+        cancelled is spent in full (38.8).
         """
         self._is_open = self._is_open and self._said is not None
         return self._is_open
 
     def _open_again(self) -> None:
-        """The ledger raised, or who waited was interrupted: it may be tried once more."""
+        """Allow another try, after the ledger raised or the caller was interrupted."""
         self._is_open = True
 
 
 class Reserved(_Owed):
-    """What was reserved for one access.
+    """The reserved cost of one access.
 
-    `Grant.reserve` makes one, and one thread settles it: it is not for sharing. A token that counts
-    nothing has nothing to settle, and nothing happens. Settled or cancelled once; after that, and
-    after 60 seconds, the answer is False and nothing changes (38.8). It is False, too, in a child
-    of a fork, which has nothing to settle.
+    `Grant.reserve` makes it. Use it in one thread; do not share it. If the token counts nothing,
+    there is nothing to settle, and calls have no effect. Settle or cancel it once. After that,
+    after 60 seconds, and in a forked child, the answer is False and nothing changes (38.8).
 
-    What the ledger raises passes through, and it can be tried again: the ledger settles once, also
-    where only its answer was lost. Then the answer of the second try is False.
+    Exceptions of the ledger pass through, and you can try again: the ledger settles only once, even
+    if only its answer was lost. The second try then returns False.
     """
 
     __slots__ = ("_driver",)
 
     # called: reserved, by `python -m tests.called`
     def __init__(self, driver: Driver, reservation: Reservation | None) -> None:
-        """Hold a reservation, or None where the token counts nothing."""
+        """Hold a reservation, or None if the token counts nothing."""
         super().__init__(reservation, driver.process)
         self._driver = driver
 
     def settle(self, cost: Mapping[str, int] | None = None) -> bool:
-        """What it cost in fact, by unit, at most what was reserved; None is all of it.
+        """Settle at the real cost, by unit, at most what was reserved; None takes all of it.
 
-        The rest goes back to the ledger. False if too late: all is spent.
+        The rest goes back to the ledger. Returns False if it was too late; then everything is
+        spent.
 
-        Raises TypeError or ValueError for a cost that is none, or that leaves a unit out: then all
-        is spent as well. Raises what the ledger raises.
+        Raises TypeError or ValueError for an invalid cost, or one that leaves out a unit: then
+        everything is spent as well. Raises what the ledger raises.
         """
         return self._close(self._cost(cost))
 
     def cancel(self) -> bool:
-        """Nothing was done: all of it goes back. False if it was too late, and all is spent.
+        """Give everything back, because nothing was done. Returns False if it was too late.
 
-        Only for work that did not begin. What failed half way is settled, not cancelled.
+        Use it only for work that did not begin. Settle work that failed half way. If it is too
+        late, everything is spent.
         """
         return self._close({})
 
     def _close(self, taken: Mapping[str, int] | None) -> bool:
-        """Settle once: True where there is nothing to settle, False the second time."""
+        """Settle once. True if there is nothing to settle, False the second time."""
         if self._reservation is None:
             return True
         reservation = self._to_settle(taken, self._driver.process)
@@ -801,13 +808,13 @@ class Reserved(_Owed):
             raise
 
     def __enter__(self) -> Reserved:
-        """This one: the block is the work that was paid for."""
+        """Return this reservation. The block is the work that it pays for."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """All is spent, unless the block said otherwise. An exception goes on.
+        """Spend everything, unless the block settled or cancelled. An exception passes through.
 
-        What the block said and the ledger did not take is said once more.
+        If the block settled and the ledger did not accept it, settle again.
         """
         if self._is_owed_at_the_end():
             self._close(self._said)
@@ -821,22 +828,24 @@ _T = TypeVar("_T")
 
 
 class Pending(Coroutine[Any, Any, _T]):
-    """An answer to be awaited, once.
+    """An answer that you await, once.
 
-    It is neither true nor false: what was not awaited allows nothing. A coroutine would be true, so
-    that a forgotten `await` in `if grant.check(access):` would let everything through.
+    It has no truth value, because an answer that was not awaited must allow nothing. A plain
+    coroutine is true, so a forgotten `await` in `if grant.check(access):` would let everything
+    through.
 
-    Whatever an async face or grant answers is one. It may be awaited, gathered, or made a task.
+    Every answer of an asyncio face or grant is a Pending. You can await it, gather it, or make it a
+    task.
     """
 
     __slots__ = ("_coroutine",)
 
     def __init__(self, coroutine: Coroutine[Any, Any, _T]) -> None:
-        """Hold the coroutine that has the answer. Nothing of it runs yet."""
+        """Hold the coroutine that has the answer. It has not started yet."""
         self._coroutine = coroutine
 
     def __await__(self) -> Generator[Any, Any, _T]:
-        """Run to the answer, as awaiting the coroutine would."""
+        """Run the coroutine and return its answer."""
         return self._coroutine.__await__()
 
     def __bool__(self) -> NoReturn:
@@ -845,7 +854,7 @@ class Pending(Coroutine[Any, Any, _T]):
             "an answer of an async verifier has to be awaited before it is asked: write await"
         )
 
-    if not TYPE_CHECKING:  # to type checkers it has no other attributes, and they say so
+    if not TYPE_CHECKING:  # type checkers should report any other attribute
 
         def __getattr__(self, name):
             """Raise AttributeError, which says what is missing: most often the answer is meant."""
@@ -853,18 +862,21 @@ class Pending(Coroutine[Any, Any, _T]):
                 f"an answer of an async verifier has to be awaited: (await ...).{name}"
             )
 
-    # What makes a task of it.
+    # The methods that `asyncio.create_task` needs.
 
     def send(self, value: Any, /) -> Any:
-        """As the coroutine does; the event loop calls it."""
+        """The same as in the coroutine. The event loop calls it."""
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
-        """As the coroutine does; a cancellation comes in here."""
+        """The same as in the coroutine. A cancellation arrives here."""
         return self._coroutine.throw(*error)
 
     def close(self) -> None:
-        """As the coroutine does: what was not awaited ends here, and nothing was used."""
+        """The same as in the coroutine.
+
+        An answer that nobody awaited ends here, and nothing was used.
+        """
         self._coroutine.close()
 
 
@@ -887,12 +899,12 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
 
     @property
     def capability(self) -> Capability:
-        """The most that the token can do: as `Grant.capability`, and at no store."""
+        """The most that the token can do: see `Grant.capability`. Asks no store."""
         return self.blocking.capability
 
     @property
     def awaited(self) -> AsyncGrant:
-        """This one: so that adapters may be given either."""
+        """This grant itself, so that adapters accept either kind."""
         return self
 
     # awaited: grant
@@ -906,7 +918,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return Pending(self._authorized(asked))
 
     async def _authorized(self, asked: Question) -> AsyncGrant:
-        """Decide, then raise or hand back this grant."""
+        """Decide, then raise Denied or return this grant."""
         granted(await self._awaited.decide(self._genuine, asked))
         return self
 
@@ -936,15 +948,15 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
     ) -> Pending[Decision]:
         """Return whether the grant is still valid, and still allows `accesses` that are under way.
 
-        Use it for a long cursor or stream, between two parts (24.19). It asks no store, counts
+        Use it between two parts of a long cursor or stream (24.19). It asks no store, counts
         nothing and records nothing; to record a denial that it found, call `deny`. It does not
-        notice that a budget was used up meanwhile, since what runs was already paid for. Stops at
-        the first access that is refused.
+        notice that a budget was used up meanwhile, because work under way was already paid for.
+        Stops at the first denied access.
         """
         return Pending(self._rechecked(accesses, caller))
 
     async def _rechecked(self, accesses: Iterable[Access], caller: Caller | None) -> Decision:
-        """Each question in turn, and the grant alone where there is none."""
+        """Check each access in turn, or only the token if there is none."""
         decision: Decision | None = None
         for access in accesses:
             stated(access, caller)
@@ -953,27 +965,30 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
             if not decision:
                 return decision
 
-        if decision is not None:  # whoever may still do that has a grant that still stands
+        if decision is not None:  # an allowed access shows that the token is still valid
             return decision
         stated_caller(caller)
         asked = self._under_way(self.blocking, None, caller)
         return await self._awaited.recheck(self._genuine, asked)
 
     def rows(self, table: str, *, reached: bool = False) -> Pending[tuple[Condition, ...]]:
-        """What the token says of the rows of a table: conditions, all of which hold.
+        """Return the conditions on the rows of a table, all of which must hold.
 
-        Each is a mapping from columns to constraints, as a link has it; `()` if rows are not
-        restricted. Join them with AND, hold them, and state them: `Access(…, rows=conditions)`. So
-        a condition from before a narrowing is denied. Raises Denied where the token does not stand,
-        or permits nothing of the table, unless that is only `reached`: read by a view, say.
+        Each condition maps columns to constraints, as in a link. `()` means that rows are not
+        restricted. Join the conditions with AND, apply them, and state them in the access:
+        `Access(…, rows=conditions)`. The verifier compares them, so it denies conditions from
+        before a narrowing.
+
+        Raises Denied if the token is not valid. Raises it also if the token permits nothing on the
+        table, unless the table is only `reached`: read through a view, for example.
         """
         names.segmented(table, "table")
         return Pending(self._rows(self._under_way(self.blocking, None, None), table, reached))
 
     async def _rows(self, asked: Question, table: str, reached: bool) -> tuple[Condition, ...]:
-        """The conditions. Raises Denied."""
+        """Return the conditions. Raises Denied."""
         decision, conditions = await self._awaited.rows(self._genuine, asked, table)
-        # An access that is denied is one on the table: the token itself stands.
+        # A denial that names an access is about the table; the token itself is valid.
         if not reached or decision.access is None:
             granted(decision)
         return conditions
@@ -1007,7 +1022,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return Pending(self._reserved(self._asked(self.blocking, access, caller)))
 
     async def _reserved(self, asked: Question) -> AsyncReserved:
-        """Decide, then raise or hand out what was reserved."""
+        """Decide, then raise Denied or return the reservation."""
         decision = await self._awaited.decide(self._genuine, asked)
         granted(decision)
         return AsyncReserved(self._awaited, _reservation(decision))
@@ -1031,7 +1046,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return Pending(self._all_reserved(self._all_asked(self.blocking, accesses, caller, after)))
 
     async def _all_reserved(self, asked: Sequence[Question]) -> AsyncReserved:
-        """Decide, then raise or hand out what was reserved."""
+        """Decide, then raise Denied or return the reservation."""
         decision = await self._awaited.decide_all(self._genuine, asked)
         granted(decision)
         return AsyncReserved(self._awaited, _reservation(decision))
@@ -1064,39 +1079,41 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
 
 
 class AsyncReserved(_Owed):
-    """A Reserved that is awaited, for one task.
+    """A Reserved with methods to await, for one task.
 
-    At the end of `async with` it is spent in full, if nothing else was done with it. Also when the
-    task is cancelled.
+    At the end of `async with` the whole cost is spent, unless you settled or cancelled it. The same
+    happens when the task is cancelled.
     """
 
     __slots__ = ("_driver",)
 
     # awaited: reserved
     def __init__(self, driver: AsyncDriver, reservation: Reservation | None) -> None:
-        """Hold a reservation, or None where the token counts nothing."""
+        """Hold a reservation, or None if the token counts nothing."""
         super().__init__(reservation, driver.process)
         self._driver = driver
 
     def settle(self, cost: Mapping[str, int] | None = None) -> Pending[bool]:
-        """What it cost in fact, by unit, at most what was reserved; None is all of it.
+        """Settle at the real cost, by unit, at most what was reserved; None takes all of it.
 
-        The rest goes back to the ledger. False if too late: all is spent.
+        The rest goes back to the ledger. Returns False if it was too late; then everything is
+        spent.
 
-        Raises TypeError or ValueError for a cost that is none, or that leaves a unit out: then all
-        is spent as well. Raises what the ledger raises.
+        Raises TypeError or ValueError for an invalid cost, or one that leaves out a unit: then
+        everything is spent as well. Raises what the ledger raises.
         """
         return Pending(self._close(self._cost(cost)))
 
     def cancel(self) -> Pending[bool]:
-        """Nothing was done: all of it goes back. False if it was too late, and all is spent.
+        """Give everything back, because nothing was done. Returns False if it was too late.
 
-        Only for work that did not begin. What failed half way is settled, not cancelled.
+        Use it only for work that did not begin. Settle work that failed half way. If it is too
+        late, everything is spent.
         """
         return Pending(self._close({}))
 
     async def _close(self, taken: Mapping[str, int] | None) -> bool:
-        """Settle once: True where there is nothing to settle, False the second time."""
+        """Settle once. True if there is nothing to settle, False the second time."""
         if self._reservation is None:
             return True
         reservation = self._to_settle(taken, self._driver.process)
@@ -1110,13 +1127,13 @@ class AsyncReserved(_Owed):
             raise
 
     async def __aenter__(self) -> AsyncReserved:
-        """This one: the block is the work that was paid for."""
+        """Return this reservation. The block is the work that it pays for."""
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """All is spent, unless the block said otherwise. An exception goes on.
+        """Spend everything, unless the block settled or cancelled. An exception passes through.
 
-        What the block said and the ledger did not take is said once more.
+        If the block settled and the ledger did not accept it, settle again.
         """
         if self._is_owed_at_the_end():
             await self._close(self._said)

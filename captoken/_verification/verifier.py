@@ -1,17 +1,17 @@
-"""The two faces of verification: `Verifier`, and `AsyncVerifier` for asyncio (spec,
-"Verification").
+"""The two faces of verification: `Verifier`, and `AsyncVerifier` for asyncio.
 
-Thin drivers round the plan: gather facts, judge, commit effects, record. What they do is written
-once, as steps; the one makes the calls that may wait at once, the other awaits them. The methods
-of both are written once too, awaited: `python -m tests.called` makes the others of them.
+Both are thin drivers of the plan (spec, "Verification"): they gather facts, judge, commit effects
+and record. The work is written once, as steps. One face calls what may block, and the other awaits
+it. The methods are written once too, in their awaited form; `python -m tests.called` generates the
+others.
 
 The rules of this file:
 
-- It decides nothing. What is allowed is what `judge` allows and `effects.py` commits.
-- The only place that reads the clock, the keyring and the source of overlays for a verification.
-- Where nothing has to be waited for, there are no steps: the decision is there at once.
-- The text of a token is dropped as soon as it was read, so that no frame of an error holds it.
-- Both faces of one verifier share everything: keys, stores, memory and bounds.
+- It decides nothing. `judge` decides, and `effects.py` commits.
+- Only this file reads the clock, the keyring and the overlay for a verification.
+- If nothing has to be waited for, there are no steps: the decision is returned at once.
+- It drops the text of a token as soon as it has decoded it, so that no traceback frame holds it.
+- Both faces of one verifier share everything: keys, stores, memory and limits.
 """
 
 from __future__ import annotations
@@ -89,17 +89,19 @@ _T = TypeVar("_T")
 
 
 class Sendable(Protocol):
-    """A token in the place of its text, within one process. `captoken.Token` is the one there is,
-    and nothing else is taken: it is named so for a server that never loads what writes tokens.
+    """A token that a caller in the same process passes instead of its text.
+
+    `captoken.Token` is the only such class, and nothing else is accepted. This protocol lets a
+    server accept it without importing the modules that write tokens.
     """
 
     def presented_parts(self) -> Parts:
-        """The token as `present` would bind it, without a last link of its own."""
+        """The token as `present` would bind it, without the last link that `present` adds."""
         ...
 
 
 class _Parts(msgspec.Struct, frozen=True, eq=False):
-    """What both faces of one verifier share."""
+    """The parts that both faces of one verifier share."""
 
     keys: Callable[[str, str | None], bytes | None]
     vocabulary: Vocabulary
@@ -110,11 +112,11 @@ class _Parts(msgspec.Struct, frozen=True, eq=False):
     clock: Clock
     random: Callable[[int], bytes]
     memory: VerifierMemory
-    store_loop: StoreLoop | None  # where stores are awaited; None if none of them is
+    store_loop: StoreLoop | None  # the event loop of asynchronous stores; None without any
 
 
 class _Options(TypedDict, total=False):
-    """What both faces can be made with, besides keys and names. See `Verifier`."""
+    """The arguments of both faces, besides keys and names. See `Verifier`."""
 
     allow_unaddressed: bool
     """True: a server with a name also takes tokens that are addressed to nobody."""
@@ -141,7 +143,7 @@ class _Options(TypedDict, total=False):
 
 
 class VerifierOptions(_Options, total=False):
-    """What a Verifier can be made with: with stores that are called."""
+    """The arguments of a Verifier, with synchronous stores."""
 
     replays: ReplayStore | None
     """Remembers which proofs were used. Without it no bound token is taken."""
@@ -150,7 +152,7 @@ class VerifierOptions(_Options, total=False):
 
 
 class AsyncVerifierOptions(_Options, total=False):
-    """What an AsyncVerifier can be made with: with stores that are called, or awaited."""
+    """The arguments of an AsyncVerifier, with synchronous or asynchronous stores."""
 
     replays: ReplayStore | AsyncReplayStore | None
     """Remembers which proofs were used. Without it no bound token is taken."""
@@ -176,7 +178,7 @@ def _parts_of_verifier(
     clock: Clock = time,
     random: Callable[[int], bytes] = random_bytes,
 ) -> _Parts:
-    """The parts of a verifier, from what its maker was given. Raises TypeError or ValueError."""
+    """The parts of a verifier, made from its arguments. Raises TypeError or ValueError."""
     _check_seconds("leeway", leeway)
     _check_seconds("max_staleness", max_staleness)
     if max_age is not None:
@@ -230,7 +232,7 @@ def _check_seconds(
     given: Any,
     other: str = "",
 ) -> None:
-    """Raise ValueError for what is no number of seconds; True is none."""
+    """Raise ValueError unless the value is a number of seconds; True is not one."""
     if type(given) is not int or given < 0:
         raise ValueError(
             f"{what} must be a number of seconds, 0 or more, as int{other}, not {shown(given)}"
@@ -248,31 +250,31 @@ def _names(audience: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 class _Face(Sealed):
-    """What the two faces do, as steps."""
+    """The work of both faces, as steps."""
 
     __slots__ = ("_parts",)
     _instead: ClassVar[str] = "make one from the keyring"
     _parts: _Parts
 
     def _take(self, parts: _Parts) -> None:
-        """Fill in the parts, once: a face is sealed after that."""
+        """Set the parts, once. After that a face cannot be changed."""
         self._fill(_parts=parts)
 
     @property
     def audiences(self) -> tuple[str, ...]:
-        """The names of the server, as they were given; none for tokens for nobody in particular."""
+        """The names of the server, as they were given. Empty for a server without a name."""
         return self._parts.named
 
     @property
     def memory(self) -> VerifierMemory:
-        """What it remembers."""
+        """The memory of verified texts and links."""
         return self._parts.memory
 
     @property
     def waits(self) -> bool:
-        """May an answer have to wait: for the source of overlays, for a store, for a trail?
+        """True if an answer may have to wait for the overlay, a store or a trail.
 
-        Keys are asked for at once in any case.
+        The keyring is always asked synchronously.
         """
         stores = self._parts.stores
         asked = (self._parts.overlay, stores.replays, stores.ledger, stores.trail)
@@ -280,30 +282,32 @@ class _Face(Sealed):
 
     @property
     def process(self) -> object:
-        """What stands for the process that asks: a child of a fork has another one."""
+        """An object for the current process. A child after a fork has another one."""
         return this_process()
 
     @property
     def clock(self) -> Clock:
-        """What tells the time here, in seconds since the epoch."""
+        """The verifier's clock, which returns seconds since the epoch."""
         return self._parts.clock
 
     @property
     def leeway(self) -> int:
-        """By how many seconds clocks may differ."""
+        """The number of seconds by which clocks may differ."""
         return self._parts.server.leeway
 
     def __repr__(self) -> str:
         named = ", ".join(sorted(self._parts.named)) or "nobody in particular"
         return f"<{type(self).__name__} for {named}>"
 
-    # What follows gives a decision at once, or, where a call may wait, the steps to one.
+    # Each method below returns a decision, or the steps to one if a call may have to wait.
 
     def _facts(self, fetched: Fetched, *, counts: bool) -> Facts:
-        """What the plan has to be told. `counts`: does the token, and so need a reservation?
+        """The facts that the plan needs.
 
-        Reads the clock, whose errors pass through (24.10). Going on without a fresh overlay is said
-        aloud each time (36.9).
+        `counts` says that the token counts, and needs a reservation.
+
+        Reads the clock, whose exceptions pass through (24.10). Each decision without a fresh
+        overlay is logged (36.9).
         """
         parts = self._parts
         overlay, problem = fetched
@@ -325,7 +329,7 @@ class _Face(Sealed):
         return facts
 
     def _later_facts(self) -> Steps[Facts]:
-        """The facts as they are when effects have been committed (24.20)."""
+        """The facts after the effects have been committed (24.20)."""
         source = self._parts.overlay
         fetched = _NOTHING_FETCHED if source is None else (yield from _fetched(source))
         return self._facts(fetched, counts=False)
@@ -341,7 +345,10 @@ class _Face(Sealed):
         dry: bool = False,
         used: bool = True,
     ) -> Answer:
-        """The whole plan, on a text that was sent. `face` is whom a grant asks again."""
+        """Run the whole plan on a text that was sent.
+
+        A grant will send its further questions to `face`.
+        """
         parts = self._parts
         found = authenticate(_sent(token), parts.keys, parts.vocabulary, parts.memory)
         del token
@@ -370,10 +377,10 @@ class _Face(Sealed):
         dry: bool,
         used: bool,
     ) -> Steps[Decision]:
-        """The same, where an overlay has to be asked first, which may wait.
+        """The same as `_sent_with`, but first wait for the overlay.
 
-        Its last lines are those of `_sent_with`, which every request runs: one call more would cost
-        each of them. Both change together.
+        Its last lines repeat those of `_sent_with`, because a further function call would slow down
+        every request. Change both together.
         """
         facts = self._facts((yield from _fetched(source)), counts=found.counts)
         grant = None if dry else Grant(found, face, facts.now)
@@ -388,8 +395,9 @@ class _Face(Sealed):
         refusals: Refusals,
         request: bytes | None,
     ) -> Answer:
-        """An adapter's own denial of a text that was sent; but first what is wrong with the token
-        (24.21).
+        """Deny on behalf of the adapter (24.21).
+
+        If something is wrong with the token itself, that is the answer instead.
         """
         parts = self._parts
         found = authenticate(_sent(token), parts.keys, parts.vocabulary, parts.memory)
@@ -406,7 +414,7 @@ class _Face(Sealed):
         refusals: Refusals,
         request: bytes | None,
     ) -> Steps[Decision]:
-        """The same, once steps 1 to 6 have held: steps 7 to 10, without stores."""
+        """The same, after steps 1 to 6 have passed: runs steps 7 to 10 without stores."""
         facts = yield from self._later_facts()
         grant = Grant(found, face, facts.now)
         asked = Question(None, None, grant, facts.now, sent=True, request=request)
@@ -417,7 +425,7 @@ class _Face(Sealed):
         return (yield from steps_of(self._record_denial(decision)))
 
     def _owing(self, text: str) -> Steps[bool]:
-        """Whether steps 1 to 9 hold of a text, and then a proof is missing. No store is asked."""
+        """True if steps 1 to 9 pass for a text and only a proof is missing. Asks no store."""
         parts = self._parts
         found = authenticate(text, parts.keys, parts.vocabulary, parts.memory)
         del text
@@ -433,7 +441,7 @@ class _Face(Sealed):
         asked: Question,
         end: Callable[[AuthenticatedToken, Facts, Question], Answer],
     ) -> Answer:
-        """What a grant asks: `end` is what comes after the facts."""
+        """Decide on a grant's question. `end` is the step that follows the facts."""
         source = self._parts.overlay
         if source is None:
             return end(genuine, self._facts(_NOTHING_FETCHED, counts=genuine.counts), asked)
@@ -446,7 +454,7 @@ class _Face(Sealed):
         asked: Question,
         end: Callable[[AuthenticatedToken, Facts, Question], Answer],
     ) -> Steps[Decision]:
-        """The same, where an overlay has to be asked first, which may wait."""
+        """The same as `_decide`, but first wait for the overlay."""
         facts = self._facts((yield from _fetched(source)), counts=genuine.counts)
         return (yield from steps_of(end(genuine, facts, asked)))
 
@@ -456,7 +464,10 @@ class _Face(Sealed):
         facts: Facts,
         asked: Question,
     ) -> Answer:
-        """The decision, its effects committed and itself recorded; without either, no steps."""
+        """The decision, committed and recorded.
+
+        If there is nothing to commit or record, it has no steps.
+        """
         decision = judge(genuine, facts, asked)
         stores = self._parts.stores
         if not decision.effects and stores.trail is None:
@@ -469,7 +480,7 @@ class _Face(Sealed):
         facts: Facts,
         asked: Question,
     ) -> Answer:
-        """The decision, the stores looked at and nothing committed."""
+        """The decision of a dry run: reads the stores and commits nothing."""
         decision = judge(genuine, facts, asked)
         if not decision.effects:
             return decision
@@ -481,11 +492,11 @@ class _Face(Sealed):
         facts: Facts,
         asked: Question,
     ) -> Answer:
-        """The decision, with no store asked and no record."""
+        """The decision without any store and without a record."""
         return judge(genuine, facts, asked)
 
     def _record_denial(self, denied: Decision) -> Answer:
-        """A denial, recorded. It stands whether it can be recorded or not."""
+        """Record a denial. It stays a denial even if it cannot be recorded."""
         stores = self._parts.stores
         if stores.trail is None:
             return stores.teller.told(denied)
@@ -496,10 +507,10 @@ class _Face(Sealed):
         genuine: AuthenticatedToken,
         asked: Sequence[Question],
     ) -> Steps[Decision]:
-        """What one step needs, used and recorded together; or the first denial, recorded alone.
+        """The decision on several accesses, used and recorded together; or the first denial.
 
-        Each access is judged without its reservation; then one reservation is made of all they
-        cost.
+        Each access is judged without its reservation. Then one reservation covers the cost of all.
+        Only the first denial is recorded.
         """
         source = self._parts.overlay
         fetched = _NOTHING_FETCHED if source is None else (yield from _fetched(source))
@@ -524,29 +535,29 @@ class _Face(Sealed):
         asked: Question,
         refusals: Refusals,
     ) -> Answer:
-        """A denial of an adapter's own, or one that `recheck` found: recorded."""
+        """Record a denial by the adapter, or one that `recheck` found."""
         facts = self._facts(_NOTHING_FETCHED, counts=False)
         return self._record_denial(denial(genuine, facts, asked, refusals))
 
     def _close(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> Steps[bool]:
         """Settle a reservation, at the time of this verifier's clock.
 
-        Raises TypeError or ValueError for amounts that are none: no store is asked then.
+        Raises TypeError or ValueError for invalid amounts, before it asks a store.
         """
         settled = None if taken is None else amounts(taken, "taken")
         now = read_clock(self._parts.clock)
         return close(reservation_id, settled, self._parts.stores, now)
 
 
-Source: TypeAlias = "Callable[[], Overlay | None]"  # of overlays
-Fetched: TypeAlias = "tuple[Overlay | None, str | None]"  # an overlay, or why it cannot be had
+Source: TypeAlias = "Callable[[], Overlay | None]"  # returns the current overlay
+Fetched: TypeAlias = "tuple[Overlay | None, str | None]"  # an overlay, or why there is none
 _NOTHING_FETCHED: Fetched = (None, None)
 
 
 def _rows_into(
     found: list[Condition], table: str
 ) -> Callable[[AuthenticatedToken, Facts, Question], Answer]:
-    """What judges the token alone, and leaves in `found` what its links say of rows."""
+    """A judge of the token alone, which puts into `found` what the links say about rows."""
     from captoken._verification.held_rows import judge_rows
 
     def end(genuine: AuthenticatedToken, facts: Facts, asked: Question) -> Answer:
@@ -558,11 +569,11 @@ def _rows_into(
 
 
 def _sent(token: str | Sendable) -> str | Parts:
-    """What a server is sent: a text, or, within one process, a token as `present` would bind it.
+    """What a server was sent: a text, or a token in the same process.
 
-    A token in the place of its text is taken as it stands: without the link that `present` adds.
+    A token is taken as it is, without the last link that `present` adds.
     """
-    # Whoever has a token has loaded its class, and most servers are sent text.
+    # Most servers receive text. Only a caller that has a Token has loaded its class.
     if type(token) is str:
         return token
     from captoken._writing.token import Token
@@ -571,12 +582,12 @@ def _sent(token: str | Sendable) -> str | Parts:
     if isinstance(token, Token):
         return token.presented_parts()
     if isinstance(token, TokenSet):
-        return SET_PREFIX  # is refused as one, and says nothing of its tokens
-    return cast("str", token)  # what is neither is refused when it is read
+        return SET_PREFIX  # a set is refused, and this reveals nothing of its tokens
+    return cast("str", token)  # anything else is refused when it is decoded
 
 
 def _source_of(given: Any) -> Source:
-    """What gives the overlay of the moment. Raises TypeError for what cannot."""
+    """A callable that returns the current overlay. Raises TypeError for an unsuitable argument."""
     from captoken._language.overlay import Overlay
 
     if isinstance(given, Overlay):
@@ -588,10 +599,10 @@ def _source_of(given: Any) -> Source:
 
 
 def _fetched(source: Source) -> Steps[Fetched]:
-    """The newest overlay, or why it cannot be had (36.7).
+    """The newest overlay, or the reason why there is none (36.7).
 
-    Whatever a source raises, it does not say that nothing stands: that is a denial. The type alone
-    is told.
+    An exception of the source never means that there are no revocations, so it leads to a denial.
+    The reason names only its type.
     """
     from captoken._language.overlay import Overlay
 
@@ -599,18 +610,18 @@ def _fetched(source: Source) -> Steps[Fetched]:
         overlay: Any = yield Call(source)
         if overlay is not None and not isinstance(overlay, Overlay):
             raise TypeError(f"overlay() must return an Overlay, not {type(overlay).__name__}")
-    except Exception as error:  # whatever a source raises, it does not say that nothing stands
+    except Exception as error:  # no exception may mean that there are no revocations
         return None, f"the overlay cannot be had: {type(error).__name__}"
     return overlay, None
 
 
 def _grant_of(answer: Answer) -> Grant:
-    """The grant of an answer. Raises Denied."""
+    """The grant of a decision. Raises Denied."""
     return granted(answered(answer))
 
 
 def _total_cost(asked: Sequence[Question]) -> dict[str, int]:
-    """What several accesses of one step cost together."""
+    """The total cost of several accesses of one step."""
     total: dict[str, int] = {}
     for one in asked:
         cost = one.access.cost if one.access is not None else {}
@@ -679,27 +690,27 @@ class Verifier(_Face):
 
     @classmethod
     def of_parts(cls, parts: _Parts) -> Verifier:
-        """The plain face of parts that its other face has. For that face alone."""
+        """Make the plain face from the parts of the asyncio face. Only for that face."""
         made = cls.__new__(cls)
         made._take(parts)
         return made
 
     @property
     def parts(self) -> _Parts:
-        """What its other face shares with it. For that face alone."""
+        """The parts that the other face shares. Only for that face."""
         return self._parts
 
     @property
     def blocking(self) -> Verifier:
-        """This one: so that adapters may be given either face."""
+        """This verifier itself, so that adapters accept either face."""
         return self
 
     @property
     def awaited(self) -> AsyncVerifier:
-        """The same verifier for asyncio: with the same keys, stores and memory.
+        """The same verifier for asyncio, with the same keys, stores and memory.
 
-        A new face each time, for the event loop that it is first used in. Where a store is awaited,
-        all of them are for one.
+        Each call makes a new one, for the event loop in which it is first used. If a store is
+        asynchronous, all of them belong to one loop.
         """
         return AsyncVerifier.over(self)
 
@@ -806,18 +817,18 @@ class Verifier(_Face):
         """
         return run(self._owing(text))
 
-    # What grants ask; see Driver.
+    # The questions of grants; see Driver.
 
     def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """The decision, with all that it needs to stand: see `Driver.decide`."""
+        """Return the decision, committed and recorded: see `Driver.decide`."""
         return answered(self._decide(genuine, asked, self._judge_and_commit))
 
     def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """The decision that `decide` would come to, with nothing committed: see `Driver.look`."""
+        """Return the decision that `decide` would make, and commit nothing: see `Driver.look`."""
         return answered(self._decide(genuine, asked, self._dry_run))
 
     def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
+        """Return the decision of steps 7 to 9 with fresh facts, without stores or records."""
         return answered(self._decide(genuine, asked, self._recheck))
 
     def rows(
@@ -826,17 +837,17 @@ class Verifier(_Face):
         asked: Question,
         table: str,
     ) -> tuple[Decision, tuple[Condition, ...]]:
-        """Whether the token stands, and what its links say of the table's rows."""
+        """Return whether the token is valid, and what its links say about the table's rows."""
         found: list[Condition] = []
         decision = answered(self._decide(genuine, asked, _rows_into(found, table)))
         return decision, tuple(found)
 
     def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
-        """The decision on what one step needs, used and recorded together."""
+        """Return the decision on several accesses of one step, used and recorded together."""
         return answered(self._decide_together(genuine, asked))
 
     def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
-        """What the ledger has left of each of the units that a budget names."""
+        """Return how much the ledger has left of each unit of a budget."""
         return run(left(genuine, units, self._parts.stores))
 
     def record_denial(
@@ -845,11 +856,11 @@ class Verifier(_Face):
         asked: Question,
         refusals: Refusals,
     ) -> Decision:
-        """A denial, recorded."""
+        """Record and return a denial."""
         return answered(self._deny_again(genuine, asked, refusals))
 
     def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
-        """Settle a reservation: True if it was open."""
+        """Settle a reservation. Return True if it was still open."""
         return run(self._close(reservation_id, taken))
 
     # end: verifier
@@ -887,18 +898,18 @@ class AsyncVerifier(_Face):
 
     @classmethod
     def over(cls, verifier: Verifier) -> AsyncVerifier:
-        """The asyncio face of a verifier, with all that it has."""
+        """The asyncio face of a verifier, with all its parts."""
         made = cls.__new__(cls)
         made._wrap(verifier)
         return made
 
     @property
     def awaited(self) -> AsyncVerifier:
-        """This one: so that adapters may be given either face."""
+        """This verifier itself, so that adapters accept either face."""
         return self
 
     def _wrap(self, verifier: Verifier) -> None:
-        """Take the parts of a verifier, and no event loop yet, but the one of its stores."""
+        """Take the parts of a verifier, and the event loop of its stores, if they have one."""
         parts = verifier.parts
         self._fill(
             _parts=parts,
@@ -1009,18 +1020,18 @@ class AsyncVerifier(_Face):
         """
         return Pending(self._run_steps(self._owing(text)))
 
-    # What grants ask; see AsyncDriver.
+    # The questions of grants; see AsyncDriver.
 
     async def decide(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """The decision, with all that it needs to stand: see `Driver.decide`."""
+        """Return the decision, committed and recorded: see `Driver.decide`."""
         return await self._run(self._decide(genuine, asked, self._judge_and_commit))
 
     async def look(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """The decision that `decide` would come to, with nothing committed: see `Driver.look`."""
+        """Return the decision that `decide` would make, and commit nothing: see `Driver.look`."""
         return await self._run(self._decide(genuine, asked, self._dry_run))
 
     async def recheck(self, genuine: AuthenticatedToken, asked: Question) -> Decision:
-        """Steps 7 to 9 with fresh facts: no store is asked, and nothing recorded."""
+        """Return the decision of steps 7 to 9 with fresh facts, without stores or records."""
         return await self._run(self._decide(genuine, asked, self._recheck))
 
     async def rows(
@@ -1029,17 +1040,17 @@ class AsyncVerifier(_Face):
         asked: Question,
         table: str,
     ) -> tuple[Decision, tuple[Condition, ...]]:
-        """Whether the token stands, and what its links say of the table's rows."""
+        """Return whether the token is valid, and what its links say about the table's rows."""
         found: list[Condition] = []
         decision = await self._run(self._decide(genuine, asked, _rows_into(found, table)))
         return decision, tuple(found)
 
     async def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
-        """The decision on what one step needs, used and recorded together."""
+        """Return the decision on several accesses of one step, used and recorded together."""
         return await self._run(self._decide_together(genuine, asked))
 
     async def left(self, genuine: AuthenticatedToken, units: Collection[str]) -> dict[str, int]:
-        """What the ledger has left of each of the units that a budget names."""
+        """Return how much the ledger has left of each unit of a budget."""
         return await self._run_steps(left(genuine, units, self._parts.stores))
 
     async def record_denial(
@@ -1048,31 +1059,31 @@ class AsyncVerifier(_Face):
         asked: Question,
         refusals: Refusals,
     ) -> Decision:
-        """A denial, recorded."""
+        """Record and return a denial."""
         return await self._run(self._deny_again(genuine, asked, refusals))
 
     async def settle(self, reservation_id: bytes, taken: Mapping[str, int] | None) -> bool:
-        """Settle a reservation: True if it was open."""
+        """Settle a reservation. Return True if it was still open."""
         return await self._run_steps(self._close(reservation_id, taken))
 
     # end: verifier
 
     async def _granted(self, answer: Answer) -> AsyncGrant:
-        """The grant of an answer, for coroutines. Raises Denied."""
+        """The grant of a decision, for coroutines. Raises Denied."""
         return granted(await self._run(answer)).awaited_by(self)
 
     async def _run(self, answer: Answer) -> Decision:
-        """The decision, its calls awaited, or made in threads."""
+        """The decision: calls of asynchronous stores are awaited, others run in threads."""
         self._check_loop()
         return await answered_async(answer)
 
     async def _run_steps(self, steps: Steps[_T]) -> _T:
-        """What steps come to, in the same way."""
+        """The result of steps, whose calls are run in the same way."""
         self._check_loop()
         return await run_async(steps)
 
     def _check_loop(self) -> None:
-        """Raise RuntimeError in another event loop than the first."""
+        """Raise RuntimeError in any event loop but the first."""
         from asyncio import get_running_loop  # here, since sync programs have no need of it
 
         loop = get_running_loop()
@@ -1082,4 +1093,4 @@ class AsyncVerifier(_Face):
             raise RuntimeError("an AsyncVerifier is for one event loop: make one for each")
 
 
-AnyVerifier: TypeAlias = Verifier | AsyncVerifier  # what an adapter may be given
+AnyVerifier: TypeAlias = Verifier | AsyncVerifier  # the verifiers that adapters accept

@@ -1,10 +1,10 @@
-"""The issuer: the one place that writes root records and link 0 (spec, "Minting").
+"""The issuer: the only place that writes root records and the first link (spec, "Minting").
 
-A mint names what it permits: what is left out by mistake is an error, and not a token that can do
-everything. No other module of this room is given a keyring, and this one keeps no key: it asks for
-it at each mint, so that rotation reaches a running issuer.
+A mint must name what it permits. A right that is left out by mistake is an error, and never a token
+that can do everything. No other module of this package gets a keyring. The issuer keeps no key: it
+asks the keyring at each mint, so that key rotation reaches a running issuer.
 
-What is not checked here: whether the subject may do what is minted. That is the caller's decision.
+It does not check whether the subject may do what is minted. That is the caller's decision.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _OF_TOOLS = frozenset(kind.key for kind in BUILT_IN if kind.domain == "tool")
 
 
 class _OfKeyring(SealedValue, frozen=True, eq=False):
-    """What is made from a keyring, which is given first and without a keyword."""
+    """The base of what is made from a keyring, which is the first and only positional argument."""
 
-    keyring: Keyring | Callable[[], Keyring]  # the one secret here: it is asked at each mint
+    keyring: Keyring | Callable[[], Keyring]  # the only secret here; asked at each mint
 
 
 class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
@@ -49,10 +49,10 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
 
     With a keyring for one audience, it mints tokens for that audience only. `keyring` may be a
     callable that returns one, so that rotation reaches a running issuer. `clock` returns seconds
-    since the epoch; `random` returns that many random bytes, and is for tests only.
+    since the epoch. `random` returns the given number of random bytes, and is for tests only.
 
-    Threads may share it. It asks no store, and remembers no token that it made. Raises TypeError if
-    `keyring` is not a keyring.
+    Threads may share it. It asks no store and keeps no token. Raises TypeError if `keyring` is not
+    a keyring.
 
         issuer = Issuer(keyring)
         token = issuer.mint(subject="user:jane", agent="orchestrator", task="task-123",
@@ -66,7 +66,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
     random: Callable[[int], bytes] = random_bytes
 
     def __post_init__(self) -> None:
-        """Look at the keyring now, so that a mistake is not found only when a token is minted."""
+        """Check the keyring now, so that a mistake shows before the first mint."""
         keyring_source(self.keyring)  # raises TypeError now, and not when a token is minted
 
     def mint(
@@ -82,16 +82,17 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
     ) -> Token:
         """Mint a root token: `agent` works on `task` for `subject`, within the caveats.
 
-        Without an expiry the token lives for 15 minutes. With `expires_at=None` it never expires.
-        Say what it allows: `tools`, or `tables` with `operations`, or `allow`; or else
-        `unrestricted=True`. `ext` has facts of your own under namespaced names, which no holder can
-        change. `key` binds the token to the Ed25519 key of `agent`. The caveats are those of
-        `attenuate` (spec, "Minting").
+        Without an expiry the token is valid for 15 minutes. With `expires_at=None` it never
+        expires. Say what it allows: `tools`, or `tables` with `operations`, or `allow`. To allow
+        everything, say `unrestricted=True`. `ext` holds your own facts under namespaced names,
+        which no holder can change. `key` binds the token to the Ed25519 key of `agent`. The caveats
+        are those of `attenuate` (spec, "Minting").
 
-        It does not check who `subject` is: you have to. Servers may decide only on the names that
-        you write here (9.6). Costs two HMACs and no store; the clock is read once.
+        It does not check who `subject` is: you must do that. Servers may base decisions only on the
+        names that you write here (9.6). It costs two HMACs and no store access, and reads the clock
+        once.
 
-        Raises TypeError or ValueError for an illegal name or caveat, LimitError past a limit, and
+        Raises TypeError or ValueError for an invalid name or caveat, LimitError above a limit, and
         whatever the clock or the keyring callable raises.
         """
         keyring, root = self._begin(subject, agent, task, ext)
@@ -109,19 +110,20 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         ext: Mapping[str, str | int] | None = None,
         **caveats: Unpack[MintCaveats],
     ) -> TokenSet:
-        """A root token for each server, under the keys of that server alone: one task at all.
+        """Mint a root token for each server, with that server's own keys, for one task.
 
-        `servers` has the caveats of each server by its name. What stands outside holds for all. All
-        tokens have one id and one time. `control` is the name of the control plane, if holders may
-        revoke below themselves: its token permits nothing else.
+        `servers` maps each server's name to its caveats. Caveats outside `servers` apply to all.
+        All tokens have the same id and the same time. `control` names the control plane, if holders
+        should be able to revoke what they handed over. The token for the control plane permits
+        nothing else.
 
             issuer.mint_set(subject="user:jane", agent="orchestrator", task="q3", expires_in=900,
                             servers={"sales-db": {"tables": ["sales"], "operations": ["select"]},
                                      "mail": {"tools": {"send": {}}}})
 
-        Raises what `mint` raises. Raises ValueError for `uses` and `budget` outside of `servers`:
-        they would count at each server by itself. So it does for a caveat that is said twice, for a
-        keyring of one audience, and for no server or more than 32.
+        Raises what `mint` raises. Raises ValueError for `uses` and `budget` outside `servers`,
+        because each server would count them by itself. Also raises ValueError for a caveat that is
+        given twice, for a keyring for one audience, and for no server or more than 32.
         """
         counted = sorted(COUNTED & caveats.keys())
         if counted:
@@ -161,7 +163,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         task: str,
         ext: Mapping[str, str | int] | None,
     ) -> tuple[Keyring, RootRecord]:
-        """The keyring as it is now, and a root record under its current key: one id, one time."""
+        """The keyring as it is now, and a new root record under its current key."""
         names.name(subject, "subject")
         names.name(agent, "agent")
         names.task(task)
@@ -188,7 +190,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         *,
         unrestricted: bool = False,
     ) -> Token:
-        """The token of that root record, with those caveats in link 0."""
+        """The token of that root record, with those caveats in its first link."""
         given = {keyword: value for keyword, value in caveats.items() if value is not UNSET}
         check_known(given, self.vocabulary)
         _check_domains(given, unrestricted, self.vocabulary)
@@ -206,7 +208,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         return Token.of(packet, root, WriterContext(self.vocabulary, self.clock, self.random))
 
     def __repr__(self) -> str:
-        """No key, and no key id."""
+        """A fixed text: it contains no key and no key id."""
         return "<Issuer>"
 
 
@@ -215,7 +217,7 @@ def _check_domains(
     unrestricted: bool,
     vocabulary: Vocabulary,
 ) -> None:
-    """Raise unless a mint names what it permits, or says aloud that it names nothing (22.4)."""
+    """Raise unless a mint names what it permits, or says `unrestricted=True` (22.4)."""
     if type(unrestricted) is not bool:
         raise TypeError(f"unrestricted must be a bool, not {type(unrestricted).__name__}")
 
@@ -251,19 +253,19 @@ def _check_domains(
 
 
 def _domains_of_own(given: Mapping[str, Any], vocabulary: Vocabulary) -> Set[str]:
-    """The domains that caveats of the embedder's speak of: data, tool, or all.
+    """The domains that the embedder's caveats are about: data, tool, or all.
 
-    Values are not looked at. A caveat of domain all opens nothing.
+    Values are not checked. A caveat about all domains opens none.
     """
     return {vocabulary.kinds[keyword].domain for keyword in given if is_own(keyword)}
 
 
 def _with_an_end(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords with the default life, unless they say themselves when the token ends (22.3).
+    """The keywords with the default lifetime, unless they state an expiry themselves (22.3).
 
-    Here alone None says something: `expires_at=None`, no expiry. It has to be said by name, so
-    that nobody mints a token for good by leaving a keyword out. Raises ValueError where both are
-    there.
+    `expires_at=None` means no expiry. None has a meaning only here, and must be written out, so
+    that nobody mints an eternal token by leaving out a keyword. Raises ValueError if both
+    `expires_in` and `expires_at` are given.
     """
     made = dict(given)
     if "expires_at" in made and made["expires_at"] is None:
@@ -280,9 +282,9 @@ def _signed(
     identifier: bytes,
     body: bytes,
 ) -> Packet:
-    """The packet of a root token. Raises LimitError, before there is a signature to leak.
+    """The packet of a root token. Raises LimitError before it makes a signature.
 
-    The tag of the identifier never leaves: whoever has it could write any link 0.
+    The tag of the identifier is secret: with it, anybody could write any first link.
     """
     link = (body, b"")
     check_limits(Packet(identifier, (link,), bytes(32)))

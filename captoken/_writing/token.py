@@ -1,7 +1,7 @@
 """Tokens: parsed, immutable, unverified (spec, "Token").
 
-A `Token` is what somebody handed over. What can be read off it before a verifier has seen it is
-under `token.unverified`, so that the name says it. Everything that narrows it needs no key and no
+A `Token` holds what somebody handed over. Everything that it says before a verifier has checked it
+is under `token.unverified`, so that the name gives warning. Narrowing a token needs no key and no
 server.
 """
 
@@ -42,22 +42,21 @@ from captoken.proof import Signer, prove, sign_custody
 
 
 class Token(SealedValue, frozen=True, eq=False):
-    """A token: whoever has its text can use it, unless it is bound to a key or needs a discharge.
+    """A token. Whoever has its text can use it, unless it is bound to a key or needs a discharge.
 
-    Immutable and unverified. Two tokens with the same text are equal. If a token asks a third
-    party, it does not work without the discharge.
+    Immutable and unverified. Two tokens with the same text are equal. A token that needs a third
+    party's discharge does not work without it.
 
-    `Token.parse(text)` checks the form only. A token remembers its vocabulary, clock and source of
-    nonces, and uses them for the tokens that are made from it. All three are for tests and
-    embedders.
+    `Token.parse(text)` checks only the form. A token passes its vocabulary, clock and source of
+    nonces on to the tokens that are made from it. All three are for tests and embedders.
     """
 
     _instead = "hand on token.serialize() or token.present(...)"
 
-    secret_packet: Packet  # as secret as the text
+    secret_packet: Packet  # it is as secret as the text
     context: WriterContext
     unverified: Unverified  # what the token says of itself
-    secret_discharges: tuple[Packet, ...] = ()  # unbound, as the caveats that they answer stand
+    secret_discharges: tuple[Packet, ...] = ()  # unbound, in the order of the caveats they answer
 
     @classmethod
     def of(
@@ -68,10 +67,10 @@ class Token(SealedValue, frozen=True, eq=False):
         discharges: tuple[Packet, ...] = (),
         known: KnownLinks | None = None,
     ) -> Token:
-        """The token of a packet, and of the root record that its identifier spells.
+        """The token of a packet and of the root record in its identifier.
 
-        Takes the parts as they are: limits and discharges the caller has checked. `known` are
-        links that were read already, by this vocabulary.
+        Checks nothing: the caller has checked limits and discharges. `known` holds links that were
+        already decoded with this vocabulary.
         """
         said = Unverified(
             root,
@@ -109,13 +108,13 @@ class Token(SealedValue, frozen=True, eq=False):
     def serialize(self) -> str:
         """Return the text, for a sub-agent that should hold the token. Keep it secret.
 
-        To a server, `present`.
+        Never send it to a server: use `present`.
         """
         return whole_text(self.secret_packet, self.secret_discharges, UNBOUND)
 
     @property
     def token_id(self) -> str:
-        """The public id of the token's whole tree, as the unverified token states it."""
+        """The public id of the whole tree of tokens, as the root record states it."""
         return self.unverified.root.token_id
 
     @property
@@ -125,12 +124,12 @@ class Token(SealedValue, frozen=True, eq=False):
 
     @property
     def needs(self) -> tuple[Ticket, ...]:
-        """The third-party caveats that have no discharge yet, in order, each once.
+        """The third-party caveats that have no discharge yet, in order, without duplicates.
 
-        Raises DischargeError for a foreign one.
+        Raises DischargeError for a caveat that another library wrote and captoken cannot read.
         """
         answered = {packet.identifier for packet in self.secret_discharges}
-        # One discharge answers all caveats of one ticket, as far as a holder can see (8.7).
+        # As far as a holder can see, one discharge answers all caveats with that ticket (8.7).
         asked = dict.fromkeys(cid for cid, vid in self.secret_packet.caveats if vid)
         return tuple(Ticket.parse(cid) for cid in asked if cid not in answered)
 
@@ -151,17 +150,17 @@ class Token(SealedValue, frozen=True, eq=False):
             token.attenuate(tables=["sales"], operations=["select"], expires_in=60)
 
         - A link that names tables or operations blocks all tools, and vice versa. `keep="tools"` or
-          `keep="tables"` keeps what there was.
+          `keep="tables"` keeps the rights of the other domain.
         - `clamp` cuts what you ask for down to what the token has, instead of raising.
-        - `key` binds the token to an Ed25519 key from here on. If it is bound already, `signer` is
-          the key that it is bound to.
+        - `key` binds the token to an Ed25519 key from here on. If the token is already bound, pass
+          `signer`: the key that it is bound to.
 
         It checks against the links that this token carries. It cannot know whether a verifier
         accepts them.
 
-        Raises WideningError for more than is held, DelegationError for a key without the signature,
-        and LimitError past a limit. TypeError or ValueError is for a keyword that is no caveat
-        (spec, "Caveats", "Widening", "Holder binding").
+        Raises WideningError if you ask for more than the token allows, DelegationError for a key
+        without the needed signature, and LimitError above a limit. Raises TypeError or ValueError
+        for a keyword that is no caveat (spec, "Caveats", "Widening", "Holder binding").
         """
         terms = Terms(caveats, keep, clamp, key=key)
         return self._narrowed(terms, self._context(clock), signer)
@@ -181,28 +180,28 @@ class Token(SealedValue, frozen=True, eq=False):
 
             token.delegate(to="clerk", tables=["sales"], depth=0)
 
-        The holder's name and `to` go into the chain. Verifiers call `to` *vouched*, since the
+        The holder's name and `to` go into the chain. Verifiers call `to` *vouched*, because the
         holder chose the name. If the token is bound to a key, give the child's `key` and your
         `signer`: verifiers then call `to` *proven*.
 
-        Nobody is asked whether there is such an agent. This token stays as good as it was.
+        This does not check that such an agent exists. This token keeps working as before.
 
-        Raises DelegationError past `depth`, back to an agent that has held the token, or without
-        key and signer where they are due; and what `attenuate` raises.
+        Raises DelegationError beyond `depth`, for an agent that has held the token before, and for
+        a missing `key` or `signer` where the token needs them. Also raises what `attenuate` raises.
         """
         names.name(to, "to")
         terms = Terms(caveats, keep, clamp, to, key)
         return self._narrowed(terms, self._context(clock), signer)
 
     def in_context(self, context: WriterContext) -> Token:
-        """Return the same token, with another vocabulary, clock or randomness for its links."""
+        """Return the same token with another vocabulary, clock or nonces for its new links."""
         said = self.unverified
         return Token.of(
             self.secret_packet, said.root, context, self.secret_discharges, said.known
         )
 
     def _context(self, clock: Clock | None) -> WriterContext:
-        """The token's own context, but for a clock that is passed for one link."""
+        """The token's own context, with the clock replaced if one was passed for this call."""
         return self.context if clock is None else structs.replace(self.context, clock=clock)
 
     def _narrowed(
@@ -213,8 +212,8 @@ class Token(SealedValue, frozen=True, eq=False):
     ) -> Token:
         """This token with one more link of caveats.
 
-        First what is asked, then who has to sign it: so a misspelled keyword is told before a key
-        that is missing. Raises as `attenuate` does.
+        The caveats are checked first, and the signing key after that. So a misspelled keyword is
+        reported before a missing key. Raises what `attenuate` raises.
         """
         holding = self.unverified.holding
         stated = compose(terms, context, holding)
@@ -225,9 +224,9 @@ class Token(SealedValue, frozen=True, eq=False):
         return self.with_raw_link(body)
 
     def with_raw_link(self, cid: bytes, vid: bytes = b"") -> Token:
-        """This token with one more link as it travels, whatever it says. Raises LimitError.
+        """This token with one more link, written byte by byte as given. Raises LimitError.
 
-        For tools and tests: `attenuate` writes links that verifiers read.
+        For tools and tests. Use `attenuate` instead: it writes only links that verifiers can read.
         """
         link: RawCaveat = (cid, vid)
         before = self.secret_packet
@@ -240,7 +239,7 @@ class Token(SealedValue, frozen=True, eq=False):
         return self._with(packet, self.secret_discharges)
 
     def _with(self, packet: Packet, discharges: tuple[Packet, ...]) -> Token:
-        """A token of the same root, that was derived from this one."""
+        """A token of the same root, derived from this one."""
         said = self.unverified
         return Token.of(packet, said.root, self.context, discharges, said.known)
 
@@ -253,13 +252,13 @@ class Token(SealedValue, frozen=True, eq=False):
         need: Mapping[str, Any],
         location: str | None = None,
     ) -> Token:
-        """Return a new token that works only with a discharge: a third party's yes to `need`.
+        """Return a new token that works only with a discharge: a third party's approval of `need`.
 
-        `discharger` is its X25519 public key; nobody else can read `need`. `location` is where it
-        may be asked, a hint that all can read. Needs no key and no server; nobody takes it off
-        again.
+        `discharger` is the third party's X25519 public key; only its owner can read `need`.
+        `location` is a hint where to ask, which everybody can read. Needs no key and no server.
+        Nobody can remove the requirement again.
 
-        Raises TypeError or ValueError, and LimitError past a limit (spec, "Third-party caveats").
+        Raises TypeError or ValueError, and LimitError above a limit (spec, "Third-party caveats").
         """
         cid, vid = third_party_caveat(
             self.secret_packet,
@@ -274,12 +273,13 @@ class Token(SealedValue, frozen=True, eq=False):
     def with_discharge(self, answer: Discharge | str) -> Token:
         """Return the token with a discharge, which replaces an older one for the same ticket.
 
-        Unverified, as the token is. Raises DischargeError for one that answers nothing the token
-        asks, LimitError past a limit, TokenFormatError for text that is none.
+        Neither the token nor the discharge is verified. Raises DischargeError if the token asks for
+        no such discharge, LimitError above a limit, and TokenFormatError for text that is no
+        discharge.
         """
         got = answer if isinstance(answer, Discharge) else Discharge.parse(answer)
         packet = got.packet
-        # By ticket, so that the new one takes the place of an older one.
+        # Stored by ticket, so that a new discharge replaces an older one.
         known = {one.identifier: one for one in (*self.secret_discharges, packet)}
         asked = dict.fromkeys(cid for cid, vid in self.secret_packet.caveats if vid)
         if packet.identifier not in asked:
@@ -310,16 +310,17 @@ class Token(SealedValue, frozen=True, eq=False):
 
             text = token.present(audience="orders")
 
-        Never send a server the token itself: a bearer token works at every other server too.
-        Discharges go with it, bound to it. If one is missing, the server refuses the text.
+        Never send a server the token itself: a bearer token works at every other server too. The
+        copy includes the discharges. If one is missing, the server denies the copy.
 
-        Where the token is bound to a key, `signer` is that key. `request` is the access, or the 32
-        bytes of `captoken.proof` for what the transport carries. The text then ends in a proof, and
-        is for one sending. Without a signer the text of a bound token has no proof, and no server
-        takes it so.
+        If the token is bound to a key, `signer` is that key. `request` is the access, or the 32
+        bytes from `captoken.proof` for what the transport carries. The text then ends in a proof
+        and can be sent once. Without a signer, the text of a bound token has no proof, and every
+        server denies it.
 
-        Raises LimitError when the text is longer than `max_chars`, and says what each part costs.
-        Raises DelegationError for a signer that is not the key, and what `attenuate` raises.
+        Raises LimitError if the text is longer than `max_chars`, and says how long each part is.
+        Raises DelegationError for a signer that is not the token's key, and what `attenuate`
+        raises.
         """
         if signer is None and request is not None:
             raise ValueError("a request goes with the signer that proves it: give signer as well")
@@ -328,7 +329,7 @@ class Token(SealedValue, frozen=True, eq=False):
         parts, _ = self._for_server(audience, wanted, context)
         written = whole_text(parts.packet, parts.discharges, BOUND)
 
-        # The proof is over the narrowed token, and so over its audience and its end.
+        # The proof signs the narrowed token, and so its audience and its expiry.
         if signer is not None:
             server = self.proven_to(audience, signer)
             made = prove(
@@ -357,10 +358,10 @@ class Token(SealedValue, frozen=True, eq=False):
         clamp: bool = False,
         **caveats: Unpack[PresentCaveats],
     ) -> tuple[str, int]:
-        """What `present` writes without a proof, and when it ends, in seconds since the epoch.
+        """The text that `present` writes without a proof, and its expiry, in seconds since 1970.
 
-        For a client that keeps it while it lives, and puts a proof to it for each sending:
-        `captoken.proof.with_proof`. Raises as `present` does.
+        For a client that keeps the text until it expires, and adds a new proof each time it sends
+        it: `captoken.proof.with_proof`. Raises what `present` raises.
         """
         wanted = Terms({**caveats, "expires_in": expires_in}, keep, clamp)
         parts, ends = self._for_server(audience, wanted, self.context)
@@ -377,7 +378,7 @@ class Token(SealedValue, frozen=True, eq=False):
         terms: Terms,
         context: WriterContext,
     ) -> tuple[Parts, int]:
-        """The token narrowed for one server, its discharges bound to it, and when it ends."""
+        """The token narrowed for one server, the discharges bound to it, and the expiry."""
         if not audience:
             raise ValueError("a text for nobody: audience is empty, and names the server")
         terms = structs.replace(terms, caveats={**terms.caveats, "audience": audience})
@@ -393,7 +394,8 @@ class Token(SealedValue, frozen=True, eq=False):
     def proven_to(self, audience: str | Strings, signer: Signer) -> str:
         """The one server that a proof by `signer` is for.
 
-        Raises ValueError, or DelegationError for another key.
+        Raises ValueError unless `audience` names exactly one server. Raises DelegationError if the
+        token is bound to another key, or to none.
         """
         key = self.unverified.lineage.key
         if key is None:
@@ -408,9 +410,9 @@ class Token(SealedValue, frozen=True, eq=False):
         return servers[0]
 
     def presented_parts(self) -> Parts:
-        """The token and its discharges, bound to it, as a verifier in the same process takes them.
+        """The token and the discharges bound to it, for a verifier in the same process.
 
-        Secret.
+        They are secret.
         """
         signature = self.secret_packet.signature
         bound = tuple(bound_discharge(packet, signature) for packet in self.secret_discharges)
@@ -419,20 +421,20 @@ class Token(SealedValue, frozen=True, eq=False):
     # --- as a value -----------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
-        """Equal if the texts are. What a token is made with, as its clock, plays no part.
+        """True if the texts are equal, compared in constant time, because they are secrets.
 
-        Takes the same time however much of two texts is alike: they are secrets.
+        Clock, vocabulary and source of nonces make no difference.
         """
         if not isinstance(other, Token):
             return NotImplemented
         return primitives.equal(self.serialize().encode(), other.serialize().encode())
 
     def __hash__(self) -> int:
-        """Of what is no secret: equal tokens have equal links."""
+        """A hash without secrets: equal tokens have equal links."""
         return hash((self.secret_packet.identifier, self.secret_packet.caveats))
 
     def __repr__(self) -> str:
-        """The public id and what the token says of itself. Nothing of the text is in it."""
+        """The public id, and what the unverified token says of itself. No part of the text."""
         count = len(self.secret_packet.caveats)
         links = f"{count} link{'s' * (count != 1)}"
         return f"<Token {self.token_id}, {links}, held by {self.unverified.holder}, unverified>"
@@ -445,13 +447,13 @@ def _too_long(
     most: int,
     parts: Parts,
 ) -> LimitError:
-    """The error for a presented text that is too long: what each part of it costs."""
+    """The error for a presented text that is too long, with the length of each part."""
     why = f"the text would be {size} characters, more than the {most} to present (max_chars)"
     return LimitError(why, costs(parts.packet, parts.discharges))
 
 
 def _in_order(packet: Packet, discharges: tuple[Packet, ...]) -> bool:
-    """Does each discharge answer a caveat of the token, in the caveats' order, none twice?"""
+    """True if each discharge answers a caveat, in the order of the caveats, none twice."""
     asked = iter(dict.fromkeys(cid for cid, vid in packet.caveats if vid))
-    # `in` moves the iterator on, so that each is looked for after the one before.
+    # `in` advances the iterator, so each is searched for after the one before.
     return all(discharge.identifier in asked for discharge in discharges)

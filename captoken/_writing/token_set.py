@@ -1,16 +1,16 @@
 """One task at several servers, none of which can mint for another (spec, "Sets of tokens").
 
-With keys of their own, each server takes its own root token. Whoever holds the task holds one
-object, and narrows, hands on and presents it as a token. Nobody is ever sent a set: a server gets
-the text that `present` makes for it, and a text of a set is no token to any guard.
+If each server has its own keys, each needs its own root token. The holder of the task holds one
+set, and narrows, hands over and presents it like a token. A set is never sent to a server:
+`present` makes the text for one server, and guards do not accept the text of a set.
 
 The rules of this file:
 
-- What counts in a ledger counts at each server by itself. So `uses` and `budget` go to one server
-  by name, and a set refuses them for all.
-- A keyword of a domain goes to the servers that hold this domain. Where it would leave nothing, it
-  is an error that names the server.
-- Every token gets each hand-over, and all links of one hand-over have one nonce.
+- Each server counts by itself in a ledger. So `uses` and `budget` must go to one named server; a
+  set refuses them for all servers.
+- A keyword about tables or tools goes to the servers that allow tables or tools. If it would leave
+  a server nothing, the error names that server.
+- A hand-over adds a link to every token, and all these links have the same nonce.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from captoken._writing.token import Token
 from captoken.proof import Signer
 
 MOST_SERVERS = 32
-_BETWEEN = "~"  # two tokens: no text of a token has it
-# As many characters as a set of the longest tokens would have is more than anybody sends.
+_BETWEEN = "~"  # separates two tokens; the text of a token never contains it
+# The longest text of a set, in characters. 32 tokens of the longest kind would be longer.
 _LONGEST = 262_144
 
 _ELSEWHERE = "servers=[...] or only={...} says where keywords go"
 
 _DOMAINS = {kind.key: kind.domain for kind in BUILT_IN if kind.domain != "all"}
 
-# Keywords by server, beside those that go to all.
+# The keywords for single servers, in addition to those for all servers.
 OnlyAt: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 class TokenSet(SealedValue, frozen=True, eq=False):
-    """The tokens of one task, one for each of several servers: immutable, unverified, secret.
+    """The tokens of one task, one for each of several servers. Immutable, unverified and secret.
 
         both = issuer.mint_set(subject="user:jane", agent="orchestrator", task="q3",
                                servers={"sales-db": {"tables": ["*"], "operations": ["select"]},
@@ -57,7 +57,8 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         child = both.delegate(to="clerk", tables=["sales"])
         child.present(audience="sales-db")     # for this server, and for no other
 
-    It says of itself what its tokens say, which nobody has verified. Never send one to a server.
+    Nobody has verified what a set says about itself. Never send a set to a server: send what
+    `present` returns.
     """
 
     _instead = "hand on set.serialize()"
@@ -66,11 +67,12 @@ class TokenSet(SealedValue, frozen=True, eq=False):
 
     @classmethod
     def of(cls, *tokens: Token) -> TokenSet:
-        """The set of tokens that are for one server each, as their root records say.
+        """The set of these tokens, each of which is for exactly one server.
 
-        Raises TypeError for what is no token. Raises ValueError for a token for no server alone,
-        for two of one server, for none or more than 32, and for tokens of different subjects,
-        agents, tasks or holders. So it does where they are not bound to one key, or none to any.
+        Raises TypeError for anything that is not a token. Raises ValueError for a token that is not
+        for exactly one server, for two tokens for one server, and for none or more than 32. Also
+        raises ValueError unless all tokens have the same subject, agent, task and holder, and are
+        bound to the same key or all to none.
         """
         by_server: dict[str, Token] = {}
         for token in tokens:
@@ -98,9 +100,9 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         clock: Clock = time,
         random: Callable[[int], bytes] = random_bytes,
     ) -> TokenSet:
-        """The set that `text` spells: the form of its tokens, as `Token.parse` reads them.
+        """Read a set from its text: checks the form of each token, as `Token.parse` does.
 
-        Says nothing about whether they are genuine. Raises TokenFormatError and nothing else.
+        It does not say whether the tokens are genuine. Raises TokenFormatError and nothing else.
         """
         if not isinstance(text, str):
             raise TokenFormatError(f"a set of tokens is text, not {type(text).__name__}")
@@ -122,23 +124,24 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         return found
 
     def serialize(self) -> str:
-        """The text, for a sub-agent that is meant to hold the set. As secret as all its tokens."""
+        """Return the text, for a sub-agent that should hold the set. It is as secret as its tokens.
+        """
         texts = [token.serialize().removeprefix(PREFIX) for token in self.secret_tokens.values()]
         return SET_PREFIX + _BETWEEN.join(texts)
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """The servers that it has a token for, by name, in order."""
+        """The names of the servers that it has a token for, in order."""
         return tuple(self.secret_tokens)
 
     @property
     def expires_at(self) -> int | None:
-        """When the first of its tokens ends, by its own account; None if none ends."""
+        """The earliest expiry of its tokens, as they state it; None if none expires."""
         ends = [token.unverified.expires_at for token in self.secret_tokens.values()]
         return min((end for end in ends if end is not None), default=None)
 
     def token(self, audience: str) -> Token:
-        """The token of that server. Raises ValueError where there is none."""
+        """The token for that server. Raises ValueError if there is none."""
         found = self.secret_tokens.get(audience) if isinstance(audience, str) else None
         if found is None:
             raise ValueError(
@@ -147,11 +150,11 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         return found
 
     def capability(self, audience: str) -> Capability:
-        """What that server's token can do, by its own account. Raises ValueError."""
+        """What the token for that server can do, as it states it. Raises ValueError without one."""
         return self.token(audience).unverified.capability
 
     def only(self, *servers: str) -> TokenSet:
-        """The set with the tokens of these servers alone, to hand on fewer. Raises ValueError."""
+        """The set with the tokens for these servers only, to hand over fewer. Raises ValueError."""
         return TokenSet.of(*map(self.token, servers))
 
     # --- narrowing ------------------------------------------------------------------------------
@@ -169,12 +172,12 @@ class TokenSet(SealedValue, frozen=True, eq=False):
     ) -> TokenSet:
         """Return a new set that allows less. This one is unchanged. Needs no key and no server.
 
-        `servers` says at which servers the keywords hold, and `only` says keywords for each server
-        by itself. Without them, what speaks of tables goes to the servers that hold tables, what
-        speaks of tools to those that hold tools, and the rest to all.
+        `servers` names the servers that the keywords apply to. `only` gives keywords for single
+        servers. Without them, a keyword about tables goes to the servers that allow tables, a
+        keyword about tools to those that allow tools, and all others go to every server.
 
-        Raises what `Token.attenuate` raises, with the server in front. Raises ValueError for `uses`
-        and `budget` that are for no one server, and where no server holds what is asked for.
+        Raises what `Token.attenuate` raises, with the server's name in front. Raises ValueError for
+        `uses` and `budget` without one named server, and for a keyword that applies to no server.
         """
         wanted = self._wanted(caveats, only, servers)
         if key is None and not any(wanted.values()):
@@ -200,11 +203,11 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         servers: Iterable[str] | None = None,
         **caveats: Unpack[LinkCaveats],
     ) -> TokenSet:
-        """A new set for the agent `to`, narrowed as `attenuate` does. Every token gets the link.
+        """Return a new set for the agent `to`, narrowed as by `attenuate`.
 
-        All links of it have one nonce and were written at one time. So one entry of an operator's
-        names the hand-over at every server. Where the set is bound, `signer` signs each. Raises
-        what `Token.delegate` and `attenuate` raise.
+        Every token gets the link, with the same nonce and the same time. So an operator can revoke
+        the hand-over at every server with one entry. If the set is bound to a key, `signer` signs
+        each link. Raises what `Token.delegate` and `attenuate` raise.
         """
         names.name(to, "to")
         wanted = self._wanted(caveats, only, servers)
@@ -220,15 +223,15 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         )
 
     def present(self, *, audience: str, **terms: Any) -> str:
-        """The text for one server: what its token presents, and nothing of the others.
+        """The text for one server: what that server's token presents.
 
-        Takes what `Token.present` takes, and raises what that raises; ValueError for a server that
-        the set has no token for.
+        Nothing of the other tokens is in it. Takes the arguments of `Token.present` and raises what
+        it raises. Raises ValueError for a server that the set has no token for.
         """
         return self.token(audience).present(audience=audience, **terms)
 
     def _each(self, change: Callable[[str, Token], Token]) -> TokenSet:
-        """The set of what becomes of each token. An error names the server."""
+        """The set with `change` applied to each token. An error names the server."""
         made: dict[str, Token] = {}
         for server, token in self.secret_tokens.items():
             try:
@@ -248,13 +251,13 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         only: OnlyAt | None,
         servers: Iterable[str] | None,
     ) -> dict[str, dict[str, Any]]:
-        """By server, the keywords that go there. Raises ValueError."""
+        """The keywords for each server, by its name. Raises ValueError."""
         if "audience" in caveats:
             raise ValueError("each token of a set is for one server: set.only(...) leaves some out")
         chosen = None if servers is None else [servers] if isinstance(servers, str) else [*servers]
         by_name = {server: {**its} for server, its in ({} if only is None else only).items()}
         for server in (*by_name, *(chosen or ())):
-            self.token(server)  # raises for one that is not here
+            self.token(server)  # raises for a server without a token
 
         several = len(self.servers) if chosen is None else len(chosen)
         counted = sorted(COUNTED & caveats.keys())
@@ -276,14 +279,14 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         return wanted
 
     def _fitting(self, server: str, caveats: Mapping[str, Any]) -> dict[str, Any]:
-        """Of keywords for all servers, those that speak of what this one holds."""
+        """Those of the common keywords that apply to this server's token."""
         closed = _closed(self.capability(server))
         return {word: value for word, value in caveats.items() if _DOMAINS.get(word) not in closed}
 
     def _check_placed(
         self, caveats: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Raise ValueError for a keyword that went nowhere: it would be passed over in silence."""
+        """Raise ValueError for a keyword that applies to no server, and so would be ignored."""
         for word in caveats:
             if not any(word in its for its in wanted.values()):
                 what = "tables" if _DOMAINS.get(word) == "data" else "tools"
@@ -295,17 +298,17 @@ class TokenSet(SealedValue, frozen=True, eq=False):
     # --- as a value -----------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
-        """Equal if the texts are, in constant time: they are secrets."""
+        """True if the texts are equal, compared in constant time, because they are secrets."""
         if not isinstance(other, TokenSet):
             return NotImplemented
         return primitives.equal(self.serialize().encode(), other.serialize().encode())
 
     def __hash__(self) -> int:
-        """Of what is no secret."""
+        """A hash without secrets."""
         return hash(tuple(self.secret_tokens.values()))
 
     def __repr__(self) -> str:
-        """The servers and the holder. Nothing of a text is in it."""
+        """The servers and the holder. It contains no part of a text."""
         holder = next(iter(self.secret_tokens.values())).unverified.holder
         return f"<TokenSet for {', '.join(self.servers)}, held by {holder}, unverified>"
 
@@ -314,7 +317,8 @@ class TokenSet(SealedValue, frozen=True, eq=False):
 
 @no_arguments_in_traceback
 def parse_held(text: str, *, clock: Clock = time) -> Token | TokenSet:
-    """The token that `text` spells, or the set, by its first letters. Raises TokenFormatError."""
+    """The token or the set with this text; its first letters tell which. Raises TokenFormatError.
+    """
     is_set = isinstance(text, str) and text.startswith(SET_PREFIX)
     return (TokenSet if is_set else Token).parse(text, clock=clock)
 
@@ -325,7 +329,7 @@ def _who(token: Token) -> tuple[str | None, ...]:
 
 
 def _closed(capability: Capability) -> set[str]:
-    """The domains in which it permits nothing."""
+    """The domains, data or tool, in which this capability permits nothing."""
     held = capability.held
     return {domain for domain in ("data", "tool") if domain in held and held[domain].is_nothing}
 
@@ -333,7 +337,8 @@ def _closed(capability: Capability) -> set[str]:
 def _more(
     wanted: Mapping[str, Mapping[str, Any]], keep: str | Iterable[str], clamp: bool
 ) -> dict[str, dict[str, Any]]:
-    """By server, what `keep` and `clamp` come to: a domain is kept where another one is named."""
+    """`keep` and `clamp` for each server. A domain is kept only where the link names the other one.
+    """
     naming = {server for server, its in wanted.items() if not its.keys().isdisjoint(_DOMAINS)}
     kept = [keep] if isinstance(keep, str) else list(keep)
     return {
@@ -343,7 +348,7 @@ def _more(
 
 
 def _once(context: WriterContext) -> WriterContext:
-    """The same with one time, and with one nonce for all links that are written by it."""
+    """The same context with a fixed time, and one nonce for all links that it writes."""
     now = context.now()
     nonce = context.random(64)
     return structs.replace(context, clock=lambda: now, random=lambda size: nonce[:size])

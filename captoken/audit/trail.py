@@ -1,25 +1,24 @@
 """The audit trail, written: one record for each decision (spec, "Audit").
 
-    {"kind":"token",…}        what a token says, the first time that it is seen: its root record,
-                              and each link
-    {"kind":"decision",…}     who tried what, what came of it, which link refused, and how the
-                              names are known
-    {"kind":"issuance",…}     at an issuer: who asked for a task, what for, and what came of it
-    {"kind":"checkpoint",…}   the server's signature over all that stands above it
+    {"kind":"token",…}        what a token says, when it is first seen: root record and links
+    {"kind":"decision",…}     who tried what, the outcome, which link denied it, and how names are
+                              known
+    {"kind":"issuance",…}     at an issuer: who asked for which task, and the outcome
+    {"kind":"checkpoint",…}   the server's signature over all records above
 
 A record is a line of canonical JSON. How the data flows:
 
     Decision     `described` makes a record of it, and `token_of` one of its token
-    records      `AuditTrail` numbers them, and each gets the hash of the line before
+    records      `AuditTrail` numbers them, and adds the hash of the line before to each
     lines        go to `write`, all those of one step in one call
-    checkpoint   is signed over the hash of the last line, and so over all above it
+    checkpoint   a signature over the hash of the last line, and so over all lines above
 
-What shows, and what does not (spec 39.8):
+What a reader can detect (spec 39.8):
 
-- An edit, a cut or a reorder shows by the hashes.
-- A rollback shows by a head that somebody keeps elsewhere. Nothing in the file shows it.
-- Whoever writes the file and has the key can write another. So heads are kept by others.
-- No record holds a token, a key, or, unless asked for, the value of an argument or attribute.
+- The hashes reveal an edit, a cut or a new order.
+- Only a head that somebody keeps elsewhere reveals a rollback. Nothing in the file does.
+- Whoever can write the file and has the key can write another trail. So others must keep heads.
+- No record holds a token or a key. Values of arguments and attributes are recorded only on request.
 """
 
 from __future__ import annotations
@@ -58,53 +57,57 @@ from captoken.stores.ports import Head, Reservation
 _log = logging.getLogger("captoken")
 _AUDIT = primitives.label("audit")
 
-# Tokens that were described, at most: one that is seen again later is described again. A reader
-# takes the second description for the same token, so that forgetting one costs a line and no more.
+# How many described tokens to remember. A token that was forgotten is described again. Readers take
+# that for the same token, so forgetting one only costs a line.
 REMEMBERED = 10_000
 
-# Seconds after the one that was decided on: what is recorded later than that, or before it, is told
-# by a clock that is not the verifier's.
+# A record is made within this many seconds of the decision. If it is later, or earlier, its clock
+# is not the verifier's.
 _SOON = 60
 
-Record: TypeAlias = dict[str, Any]  # without its place in the trail: `seq` and `prev`
+Record: TypeAlias = dict[str, Any]  # a record without `seq` and `prev`, its place in the trail
 
 
 def checkpoint_message(head: Head) -> bytes:
-    """What a checkpoint that follows on `head` is a signature of (spec 39.4).
+    """The message that a checkpoint after `head` signs (spec 39.4).
 
-    The hash of the line before commits to all lines above it. The label keeps the signature from
-    being taken for one of another purpose.
+    The hash of the last line commits to all lines above. The label separates the signature from
+    those for other purposes.
     """
     return _AUDIT + b64decode(head.hash)
 
 
 class AuditTrail:
-    """Writes the trail: pass it to a Verifier as `audit`. What `write` raises denies.
+    """Writes the audit trail: pass it to a Verifier as `audit`.
+
+    If `write` raises, access is denied.
 
         file = TrailFile("trail.jsonl")
         trail = AuditTrail(file.write, head=file.head, key=key)
         verifier = Verifier(keyring, audience="payroll", audit=trail)
 
-    What `write` promises:
+    `write` must promise this:
 
-    - It takes all that it is given or nothing. What it raises says that nothing stands there.
-    - A number that it returns is of bytes, and too few is an error.
-    - Where that is so, or an interruption left open whether a record stands, nothing more is
-      recorded, and so nothing is allowed.
-    - `captoken.stores.trail_file.TrailFile` writes to a file so.
+    - It writes everything or nothing. If it raises, nothing was written.
+    - If it returns a number, that is the number of bytes written. Fewer than given is an error.
 
-    The rest:
+    After such an error, or after an interruption that leaves it unclear whether a record was
+    written, the trail records nothing more, and so nothing is allowed.
+    `captoken.stores.trail_file.TrailFile` writes to a file in this way.
+
+    The other arguments:
 
     - `key` signs a checkpoint after every `every` records, and when `checkpoint` is called.
-    - `head` is where an earlier process or file left off.
+    - `head` is the last record of an earlier process or file.
     - `values=True` records the values of arguments and attributes as well. They may be personal
-      data or secrets of those who called.
-    - `trace` gives what else to record of a request, or None. It is called for each step.
-    - `clock` tells when a record is made: a verifier decides on whole seconds, and within one of
-      them much can happen. It decides nothing.
+      data or secrets of the callers.
+    - `trace` returns a trace id to record, or None. It is called for each step.
+    - `clock` gives the time of a record. It is finer than a verifier's whole seconds, and decides
+      nothing.
 
-    Threads share one trail, and write one after the other. Processes have one each, and a forked
-    one is refused. A decision costs one call of `write`; a token that is new here costs another.
+    Threads may share a trail; they write one after the other. Each process needs its own, and a
+    forked child is refused. A decision costs one call of `write`, and one more if its token is new
+    here.
     """
 
     def __init__(
@@ -126,31 +129,31 @@ class AuditTrail:
         self._trace = trace
         self._clock = clock
 
-        # All below is read and written under the lock alone.
-        self._since = 0  # records since the last checkpoint
-        self._torn = False  # may something stand behind the head?
-        self._described: OrderedDict[str, None] = OrderedDict()  # by the id of the last link
+        # Everything below is read and written only under the lock.
+        self._since = 0  # the number of records since the last checkpoint
+        self._torn = False  # whether there may be a record after the head
+        self._described: OrderedDict[str, None] = OrderedDict()  # the last link ids of known tokens
         self._lock = Lock()
         self._process = OwnProcess()
 
     def record(self, decision: Decision) -> None:
-        """Write what was decided.
+        """Write the record of a decision.
 
-        A verifier calls it before its answer stands, so that what cannot be recorded is denied. The
-        whole record stands there when it returns; on disk, if `write` sees to that.
+        A verifier calls it before it answers, so that a decision that cannot be recorded is a
+        denial. When this returns, `write` has the whole record; whether it is on disk depends on
+        `write`.
 
-        Raises what `write` raises, and AuditError in another process or where it is not known what
-        stands.
+        Raises what `write` raises. Raises AuditError in a forked process, and if it is unclear what
+        was written before.
         """
         self.record_all((decision,))
 
     def record_all(self, decisions: Sequence[Decision]) -> None:
-        """Write what was decided on one step, in one go: all of it, or none (spec 39.7).
+        """Write the records of all decisions of one step in one call: all or none (spec 39.7).
 
-        Raises as `record` does, and what `trace` and `clock` raise. A checkpoint that cannot be
-        had raises nothing.
+        Raises what `record`, `trace` and `clock` raise. A checkpoint that fails raises nothing.
         """
-        # Outside the lock: this takes longest, and needs nothing that other threads change.
+        # Do this outside the lock: it takes longest, and uses nothing that other threads change.
         records = [described(decision, values=self._values) for decision in decisions]
         made = self._clock()
         for stated in records:
@@ -160,8 +163,8 @@ class AuditTrail:
             for stated in records:
                 stated["trace"] = trace
 
-        # Tokens come first, by spec 39.3. If the decisions then fail, a token is described that
-        # nothing is said of, and that is harmless.
+        # Tokens come first (spec 39.3). If the decisions then fail, a token is described without
+        # a decision about it, which is harmless.
         with self._own_lock():
             for decision, stated in zip(decisions, records, strict=True):
                 self._describe_token(decision, stated.get("link"))
@@ -172,10 +175,10 @@ class AuditTrail:
                 self._try_to_sign()
 
     def record_issuance(self, stated: Record, minted: Attribution | None = None) -> None:
-        """Write what came of an exchange at an issuer (spec 39.10), along with what was minted.
+        """Write the record of an exchange at an issuer, and that of a minted token (spec 39.10).
 
-        The issuer calls it before the token leaves. `stated` has `at`, and is canonical JSON: see
-        `plain`. Raises as `record` does, and what `trace` and `clock` raise.
+        The issuer calls it before it sends the token. `stated` has `at`, and is canonical JSON: see
+        `plain`. Raises what `record`, `trace` and `clock` raise.
         """
         made = self._clock()
         record: Record = {"kind": "issuance", **stated, **_how_late(stated["at"], made)}
@@ -193,45 +196,46 @@ class AuditTrail:
                 self._try_to_sign()
 
     def checkpoint(self) -> Head:
-        """Sign what was written so far; the head, to be kept elsewhere.
+        """Sign what was written so far. Returns the head, which you should keep elsewhere.
 
-        The head that it returns is of the checkpoint itself. Kept by somebody else, it shows a
-        trail that was rolled back or written anew (spec 39.5).
+        The head is that of the checkpoint itself. If somebody else keeps it, it reveals a trail
+        that was rolled back or rewritten (spec 39.5).
 
-        Raises ValueError without a key, and otherwise as `record` does.
+        Raises ValueError without a key, and what `record` raises.
         """
         with self._own_lock():
             self._sign()
             return self.head
 
     def _own_lock(self) -> Lock:
-        """The lock; AuditError in a forked process, where another thread may hold it for ever."""
+        """The lock. Raises AuditError in a forked process, where it may be held for ever."""
         if not self._process.is_own():
             raise AuditError("this trail belongs to another process: each has one of its own")
         return self._lock
 
     def _describe_token(self, decision: Decision, link: str | None) -> None:
-        """A record of the token that a decision is about, unless it has one.
+        """A record of the token that a decision is about, unless it already has one.
 
-        `link` is the id of its last link, which names the token: children have others. A token
-        whose chain did not hold has no attribution, and nothing that it says is written.
+        `link` is the id of its last link, which identifies the token, because its children have
+        other last links. A token with an invalid chain has no attribution, and nothing that it says
+        is recorded.
         """
         known = decision.attribution
         if known is None or link is None or link in self._described:
             return
 
-        # Noted after it stands, and not before: if `write` raises, the next decision tries again.
+        # Note it only after it was written: if `write` raises, the next decision tries again.
         self._append(token_of(known))
         self._described[link] = None
         if len(self._described) > REMEMBERED:
             self._described.popitem(last=False)
 
     def _try_to_sign(self) -> None:
-        """A checkpoint, if it can be had: what was decided stands there without one.
+        """Sign a checkpoint if possible. The decision is recorded even if this fails.
 
-        The next record makes up for one that failed. So a key or a disk that fails here denies
-        nobody, and the log says that it does. If it is not known whether the checkpoint stands,
-        the trail is torn, and the next record is refused.
+        The next record tries again. So a key or disk that fails here denies nobody, and the failure
+        is logged. If it is unclear whether the checkpoint was written, the trail is torn, and the
+        next record is refused.
         """
         try:
             self._sign()
@@ -239,7 +243,7 @@ class AuditTrail:
             _log.error("a checkpoint was not written: %s", type(error).__name__)
 
     def _sign(self) -> None:
-        """Append a checkpoint over all that stands. Raises ValueError without a key."""
+        """Append a checkpoint over everything written. Raises ValueError without a key."""
         if self._key is None:
             raise ValueError("a trail without a key has no checkpoints: give it one, key=AuditKey…")
         signature = self._key.sign(checkpoint_message(self.head))
@@ -253,10 +257,10 @@ class AuditTrail:
         self._since = 0
 
     def _append(self, *records: Record) -> None:
-        """All of the records in one write, or none.
+        """Append all of the records in one write, or none.
 
-        Each gets its number and the hash of the line before it (spec 39.2). The head moves only
-        when they are known to stand. Raises AuditError, and what `write` raises.
+        Each gets its number and the hash of the line before it (spec 39.2). The head advances only
+        after the write has succeeded. Raises AuditError, and what `write` raises.
         """
         if self._torn:
             raise AuditError(
@@ -272,15 +276,15 @@ class AuditTrail:
             lines += line + b"\n"
             head = Head(seq, b64encode(primitives.sha256(line)))
 
-        # Until it is known whether they stand: whatever interrupts leaves it so. An Exception of
-        # `write` is its word that nothing stands; a KeyboardInterrupt is nobody's word.
+        # Set until the write has succeeded, so an interruption leaves it set. An Exception from
+        # `write` promises that nothing was written; a KeyboardInterrupt promises nothing.
         self._torn = True
         try:
             count = self._write(lines)
         except Exception:
             self._torn = False
             raise
-        # A `write` that returns something else has said nothing of how much stands.
+        # If `write` returns something else, it does not say how much was written.
         if type(count) is int and count != len(lines):
             raise AuditError(f"{count} bytes of {len(lines)} were written: is the disk full?")
 
@@ -293,15 +297,15 @@ class AuditTrail:
 
 
 def described(decision: Decision, *, values: bool = False) -> Record:
-    """What a record says of a decision (spec 39.3), without its place in a trail.
+    """The content of a decision's record (spec 39.3), without its number and hash.
 
-    No token, key or proof is in it. What is optional is left out, since a record has no null:
+    It contains no token, key or proof. Optional fields are left out, because a record has no null:
 
-    - `access`, `caller` and `refusals`, if there are any; `id`, of a denial;
-    - who is behind the token, where its chain held;
-    - `taken`, if a ledger let it pass.
+    - `access`, `caller` and `refusals`, if there are any; and the `id` of a denial;
+    - who is behind the token, if its chain is valid;
+    - `taken`, if a ledger counted the access.
 
-    `values` says whether the values of arguments and attributes may be shown to whoever reads it.
+    `values` says whether readers may see the values of arguments and attributes.
     """
     stated: Record = {
         "kind": "decision",
@@ -323,16 +327,16 @@ def described(decision: Decision, *, values: bool = False) -> Record:
     known = decision.attribution
     if known is not None:
         stated |= _attributed(known)
-    # What was denied has taken nothing that stands.
+    # A denied access has taken nothing.
     if decision:
         stated |= _taken(decision)
     return stated
 
 
 def _how_late(at: int, made: float) -> Record:
-    """How many thousandths of a second after the second `at` a record is made (spec 39.3).
+    """How many milliseconds after the second `at` the record was made (spec 39.3).
 
-    Nothing, where that is no sensible time: a clock for tests, or one that gives NaN.
+    Empty if that is no sensible time, as with a clock for tests, or one that returns NaN.
     """
     late = made - at
     if not 0 <= late < _SOON:
@@ -341,19 +345,19 @@ def _how_late(at: int, made: float) -> Record:
 
 
 def _stated(value: msgspec.Struct) -> Record:
-    """The fields of a struct that are not None: a record has no null."""
+    """The fields of a struct that are not None, because a record has no null."""
     return _without_none(msgspec.structs.asdict(value))
 
 
 def _without_none(fields: Record) -> Record:
-    """What there is of some fields."""
+    """The fields that are not None."""
     return {key: field for key, field in fields.items() if field is not None}
 
 
 def _attributed(known: Attribution | Grant) -> Record:
-    """Who is behind a token whose signature held, and how each name is known.
+    """Who is behind a token with a valid signature, and how each name is known.
 
-    The subject is the issuer's word. Names in the chain that are `vouched` are what holders wrote.
+    The issuer wrote the subject. Holders wrote the names in the chain that are `vouched`.
     """
     stated: Record = {
         "token": known.issued.token_id,
@@ -368,10 +372,10 @@ def _attributed(known: Attribution | Grant) -> Record:
 
 
 def _taken(decision: Decision) -> Record:
-    """By which reservation it was allowed: one at most, since a ledger is asked in one step.
+    """The reservation that allowed it. There is at most one, because a step asks a ledger once.
 
-    Accesses of one step name the same one, and so do its further parts (38.16). So whoever counts
-    uses in a trail counts it once.
+    All accesses of one step name the same reservation, and so do its further parts (38.16). So a
+    reader that counts uses counts it once.
     """
     for effect in decision.effects:
         if isinstance(effect, Reservation):
@@ -380,18 +384,19 @@ def _taken(decision: Decision) -> Record:
 
 
 def _described_access(access: Access, values: bool) -> Record:
-    """What was tried: names of arguments, attributes and columns, or values too (spec 39.6)."""
+    """The access: the names of arguments, attributes and columns, or their values too (spec 39.6).
+    """
     stated: Record = {}
     for fact in ("table", "operation", "tool"):
         name = getattr(access, fact)
         if name is not None:
             stated[fact] = name
-    # No columns is something else than columns that were not stated (spec 7.3).
+    # An empty list of columns differs from columns that were not stated (spec 7.3).
     if access.columns is not None:
         stated["columns"] = list(access.columns)
 
     if access.rows is not None:
-        stated["rows"] = [dict(condition) for condition in access.rows]  # words of the token
+        stated["rows"] = [dict(condition) for condition in access.rows]  # from the token
     for fact in ("row", "becomes", "arguments", "attributes"):
         given: Mapping[str, Any] | None = getattr(access, fact)
         if given and values:
@@ -403,16 +408,16 @@ def _described_access(access: Access, values: bool) -> Record:
     return stated
 
 
-_DEEPEST = 24  # levels of a value that are recorded, as they are written
+_DEEPEST = 24  # the number of levels of a value that are recorded
 
 
 def plain(value: Any, depth: int = _DEEPEST, longest: int | None = None) -> Any:
-    """A value as canonical JSON has it, told from every other (spec 39.6).
+    """A value as canonical JSON, different for every different value (spec 39.6).
 
-    What has no spelling there is an object whose only key is `~`, with text. A value that looks
-    like such a mark is marked itself, and so takes two levels. So no caller can write a value that
-    a reader takes for one that was left out. A text of more characters than `longest` is left out,
-    and so is an object with such a key.
+    A value that JSON cannot express becomes an object whose only key is `~`, with a text. A value
+    that looks like such a mark is marked itself, and so takes two levels. So no caller can write a
+    value that a reader takes for a mark. A text longer than `longest` characters is left out, and
+    so is an object with such a key.
     """
     kind = type(value)
     if kind is str:
@@ -436,11 +441,11 @@ def plain(value: Any, depth: int = _DEEPEST, longest: int | None = None) -> Any:
         return _mark("null")
     if kind is float:
         return _mark(repr(value))
-    return _mark("...")  # too deep, or too long
+    return _mark("...")  # the value is too deep or too long
 
 
 def _mark(said: Any) -> dict[str, Any]:
-    """What stands for a value that canonical JSON does not have."""
+    """The mark in place of a value that canonical JSON cannot express."""
     return {"~": said}
 
 
@@ -448,13 +453,13 @@ def _mark(said: Any) -> dict[str, Any]:
 
 
 def token_of(known: Attribution | Grant) -> Record:
-    """What a record says of a token whose signature held: who minted it for whom, and each link.
+    """The content of a record about a token with a valid signature.
 
-    The links are those that a verifier of version 1 reads, without the embedder's own caveats: what
-    they say is recorded, whether it is known here or not.
+    It says who minted the token for whom, and what each link says. Links are decoded with version 1
+    alone, without the embedder's caveats: their text is recorded, whether it is known here or not.
 
-    A holder can write whatever a link can say, names among it. So a trail has text of strangers,
-    and whoever shows it escapes it.
+    A holder can write anything that a link can say, including names. So a trail contains text of
+    strangers: escape it before you show it.
     """
     caveats = known.caveats
     links = read_links(caveats, V1)
@@ -469,16 +474,16 @@ def token_of(known: Attribution | Grant) -> Record:
     }
 
 
-# What a record says of a link in place of its words. A link with one of these keys is read by
-# nobody, and is recorded as unreadable: no holder puts such words into the trail.
+# The keys that a record uses in place of a link's own content. No verifier accepts a link with one
+# of these keys, and it is recorded as unreadable. So no holder can write them into the trail.
 _MARKS = frozenset(("asks", "unreadable"))
 
 
 def _says(caveat: RawCaveat, link: Link | BadLink) -> Record:
-    """What a link says; whom a third-party caveat asks; or that it cannot be read.
+    """What a link says, whom a third-party caveat asks, or that the link is unreadable.
 
-    `link` is what a verifier reads there. The signature of a link is left out: no record has
-    one (spec 39.6).
+    `link` is the link as a verifier decodes it. Its signature is left out: no record has one (spec
+    39.6).
     """
     cid, vid = caveat
     if vid:
@@ -486,14 +491,14 @@ def _says(caveat: RawCaveat, link: Link | BadLink) -> Record:
     if isinstance(link, BadLink) and link.code == "unreadable_link":
         return {"unreadable": True}
 
-    # Any other link is canonical JSON: that it is unknown or dead does not make it unreadable.
+    # Any other link is canonical JSON. It is readable even if it has unknown caveats.
     stated = words_of(cid)
     has_a_mark = not _MARKS.isdisjoint(stated)
     return {"unreadable": True} if has_a_mark else stated
 
 
 def _third_party(cid: bytes) -> str:
-    """The key of whoever is asked, as a ticket says it; a question mark for what is no ticket."""
+    """The public key of the third party in a ticket; a question mark if the ticket is invalid."""
     try:
         return Ticket.parse(cid).discharger
     except DischargeError:

@@ -1,15 +1,14 @@
-"""What holders asked for, and what gives way where it is much (spec 37.8 to 37.11).
+"""The entries that holders asked for, and how they are kept within limits (spec 37.8 to 37.11).
 
-Every recall is carried to every verifier, and anybody who holds a token can invent children to
-recall. So what holders ask for has bounds, and none of them is a refusal that a holder could bring
-about for another:
+Every recall goes to every verifier, and anybody who holds a token can invent children to recall. So
+there are limits on what holders ask for. No limit lets one holder block another's recall:
 
-    an ancestor recalls     what was asked for at or below that link becomes its entry
-    a hand-over asks much   what it and all below it asked for becomes one entry that revokes it
-    the part is full        what was asked for in the tree with most becomes one for that tree
+    an ancestor recalls     its entry replaces those asked for at or below that link
+    a hand-over asks much   one entry that revokes it replaces those asked for at or below it
+    the part is full        one entry replaces all entries of the tree that has most of them
 
-The rule of this file: nothing that stands is dropped before its `until`. What gives way is replaced
-by something that stops more, for at least as long. What an operator said is never touched.
+The rule of this file: no entry is removed before its `until`. It can only be replaced by an entry
+that stops more, for at least as long. An operator's own entries are never touched.
 """
 
 from __future__ import annotations
@@ -21,42 +20,41 @@ from captoken._format.errors import RecallError
 from captoken._language.entries import Entry, Selector, entry_size
 from captoken._language.overlay import MAX_BYTES
 
-MOST = 100  # recalls of one hand-over and all below it
-PART = MAX_BYTES // 4  # bytes of a snapshot that are for what holders ask for
+MOST = 100  # the limit of recalls from one hand-over and all below it
+PART = MAX_BYTES // 4  # the bytes of a snapshot that entries asked for by holders may use
 
-# Makes an entry that revokes: of a tree of tokens or a link in it, by whom asked for, why, until.
+# Makes a revoking entry from a selector, the hand-overs of who asked, a reason, and an end.
 Make = Callable[[Selector, tuple[str, ...], str, "int | None"], Entry]
 
 
 class HandOver(NamedTuple):
-    """A link by which somebody got the token, and how long what is below it may have to be
-    stopped.
-    """
+    """A link that handed the token over, and until when the tokens below it may need revoking."""
 
-    # Its id, or its `n`: see `Recall`.
+    # The id of the link, or its `n`: see `Recall`.
     link: str
 
-    # When it ends, in seconds since the epoch; None is never.
+    # The expiry of all tokens below it, in seconds since the epoch; None means never.
     until: int | None
 
 
 class Recall(NamedTuple):
-    """What a control plane found that a holder may ask for, and who that is.
+    """What a holder may ask for, as a control plane has found, and who that holder is.
 
-    Nothing in it is a secret: ids, names and times.
+    Nothing in it is secret: it has ids, names and times.
 
-    Links go by their ids; of a set by their `n` (`by_hop`), which is one at all of its servers.
-    Whoever has a token can write any `n`. So what such an entry stops has come through all
-    hand-overs of whoever asked, and entries are told apart by all of these in their order.
+    Links have their ids here, or in a set their `n` (`by_hop`), which is the same at all servers of
+    the set. Whoever has a token can write any `n`. So such an entry stops only tokens that came
+    through all hand-overs of whoever asked, and entries are compared by all these hand-overs in
+    order.
     """
 
-    # What is to stop, with all below.
+    # The link to revoke, with everything below it.
     link: str
 
-    # The id of the token, which names the tree.
+    # The token id, which names the tree.
     token: str
 
-    # The hand-overs, from the first down to the one by which the holder got the token.
+    # The hand-overs, from the first to the one by which the holder got the token.
     handed: tuple[HandOver, ...]
     why: str
     until: int | None
@@ -64,31 +62,32 @@ class Recall(NamedTuple):
 
     @property
     def wanted(self) -> Selector:
-        """What the entry selects."""
+        """The selector of the entry."""
         return self.at(self.link)
 
     def at(self, link: str) -> Selector:
-        """What selects a link of this token."""
+        """The selector of a link of this token."""
         if self.by_hop:
             return Selector(hop=link, token=self.token)
         return Selector(link=link, token=self.token)
 
     @property
     def by(self) -> tuple[str, ...]:
-        """Who asks: the hand-overs down to it. None for who was named at the mint."""
+        """The hand-overs down to whoever asks. Empty for the agent that the token was minted for.
+        """
         return tuple(each.link for each in self.handed)
 
 
 class Change(NamedTuple):
-    """What becomes of the entries of a snapshot."""
+    """A change to the entries of a snapshot."""
 
-    # The ids of the entries to drop.
+    # The ids of the entries to remove.
     drop: Collection[str] = ()
     add: Sequence[Entry] = ()
 
 
 class Outcome(NamedTuple):
-    """The entry that stops what was asked for, and what changes for it: nothing if it stood."""
+    """The entry that stops what was asked for, and the change it needs: none if it was there."""
 
     entry: Entry
     change: Change | None
@@ -104,15 +103,15 @@ def asked_for(
     size: int | None = None,
     part: int | None = None,
 ) -> Outcome:
-    """What a recall makes of the entries of a snapshot: those that stand, and those kept after.
+    """What a recall does to the entries of a snapshot, expired ones included.
 
-    `size` is how many bytes of it are entries that holders asked for, and `part` how many they may
-    be. Left out, the one is worked out, and the other is a quarter of the largest snapshot.
+    `size` is the number of bytes of entries that holders asked for, and `part` the limit. By
+    default the size is computed, and the limit is a quarter of the largest snapshot.
 
-    Does not check that the holder may ask for it: a ControlPlane does. Raises RecallError where the
-    holders' part is full, and no tree is left that can give way.
+    Does not check that the holder may ask for it; a ControlPlane does. Raises RecallError if the
+    holders' part is full and no tree is left to shorten.
     """
-    # Of a great many entries, few are on this tree. What is asked of all is asked once.
+    # Only a few of very many entries are about this tree. Select them once.
     entries = list(entries)
     tree = [entry for entry in entries if entry.select.token == recall.token]
 
@@ -125,7 +124,7 @@ def asked_for(
     for depth in range(len(recall.handed), 0, -1):
         entry = _bounded(recall, depth, entry, asked, make=make, most=most, now=now)
 
-    # 37.11. Only where the part is full, what was asked for of other trees matters.
+    # Entries about other trees matter only if the holders' part is full (37.11).
     if size is None:
         size = sum(entry_size(one) for one in entries if one.asked is not None)
     size += asked.grown_by()
@@ -137,8 +136,8 @@ def asked_for(
 
 
 def _added(recall: Recall, asked: _Asked, make: Make) -> Entry:
-    """The entry that was asked for, in the place of those that were asked for below (37.9)."""
-    # At or below the link that is revoked, and only these. What they stop is below it too.
+    """The new entry, in the place of those that were asked for below (37.9)."""
+    # Replace only the entries asked for at or below the revoked link: they stop less than it.
     under = asked.by((*recall.by, recall.link))
     until = _latest([recall.until, *(one.until for one in under)])
     entry = make(
@@ -160,16 +159,16 @@ def _bounded(
     most: int,
     now: int,
 ) -> Entry:
-    """What stops what `entry` stops, once one of the hand-overs is held to its bound (37.10).
+    """The entry that stops what `entry` stops, after one hand-over is held to its limit (37.10).
 
-    The lowest comes first: what it and those below asked for is then one, and counts as one above.
+    The lowest hand-over comes first: its entries are then one, and count as one for those above.
     """
     handed = recall.handed[depth - 1]
     below = asked.by(recall.by[:depth])
     if sum(one.stands(now) for one in below) <= most:
         return entry
 
-    # It asked, or somebody below it: so `entry` is among them.
+    # The hand-over's holder or somebody below it asked, so `entry` is among them.
     until = _latest([handed.until, *(one.until for one in below)])
     ended = make(
         recall.at(handed.link),
@@ -181,10 +180,11 @@ def _bounded(
 
 
 def _already(recall: Recall, entries: Iterable[Entry], now: int) -> Entry | None:
-    """An entry that revokes that link, or the one who asks, for as long (37.4); None if there is
-    none.
+    """An entry that already revokes that link, or the asking holder, for as long (37.4).
+
+    None if there is none.
     """
-    # Who is stopped itself has nothing below it that is not.
+    # If the asking holder is revoked, everything below it is revoked too.
     enough = {recall.wanted, Selector(token=recall.token)}
     enough.update(recall.at(link) for link in recall.by)
     stopped = {recall.link, *recall.by}
@@ -197,49 +197,52 @@ def _already(recall: Recall, entries: Iterable[Entry], now: int) -> Entry | None
 
 
 def _latest(ends: Sequence[int | None]) -> int | None:
-    """The last of these ends. None is for ever."""
+    """The latest of these ends. None means for ever."""
     known = [end for end in ends if end is not None]
     return max(known) if len(known) == len(ends) else None
 
 
 class _Asked:
-    """What holders asked for, while it changes: of one tree, and of others where it matters."""
+    """The entries that holders asked for, while they change: of one tree, and of others if needed.
+    """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        """All of them by id, as they are before. Those that have ended and are kept count too."""
+        """Take all of them, by id. Those that have expired and are still kept count too."""
         self._before = {entry.id: entry for entry in entries}
         self._after = dict(self._before)
 
     def by(self, path: tuple[str, ...]) -> list[Entry]:
-        """What was asked for by whoever was handed it so, or by those below: never by those beside,
-        whatever `n` they write.
+        """The entries asked for by the holder of these hand-overs, and by those below it.
+
+        Never those by other holders, whatever `n` they write.
         """
         asked = self._after.values()
         return [entry for entry in asked if (entry.asked or ())[: len(path)] == path]
 
     def take_up(self, entries: Iterable[Entry]) -> None:
-        """Take up those of other trees too."""
+        """Include the entries of other trees too."""
         for entry in entries:
             if entry.id not in self._before:
                 self._before[entry.id] = self._after[entry.id] = entry
 
     def grown_by(self) -> int:
-        """How many bytes more it takes than before."""
+        """By how many bytes the entries have grown."""
         change = self.change
         gone = sum(entry_size(self._before[name]) for name in change.drop)
         return sum(map(entry_size, change.add)) - gone
 
     def replace(self, those: Iterable[Entry], one: Entry) -> Entry:
-        """Put one entry, which stops all that they stop, in the place of some. Gives it back."""
+        """Replace some entries by one that stops everything that they stop. Returns it."""
         for entry in those:
             del self._after[entry.id]
         self._after[one.id] = one
         return one
 
     def fitted(self, entry: Entry, make: Make, size: int, part: int) -> Entry:
-        """Let trees give way until all fits in the holders' part (37.11). All is `size` bytes.
+        """Replace the entries of whole trees until all fit in the holders' part (37.11).
 
-        Gives back what stops what `entry` stopped. Raises RecallError if no tree is left that can.
+        `size` is the bytes of all. Returns the entry that stops what `entry` stopped. Raises
+        RecallError if no tree is left to shorten.
         """
         while size > part:
             tree, whole, saved = self._next_to_give_way(make)
@@ -250,10 +253,11 @@ class _Asked:
         return entry
 
     def _next_to_give_way(self, make: Make) -> tuple[list[Entry], Entry, int]:
-        """The entries of the tree with most, the one for that tree, and how many bytes that saves.
+        """The entries of the largest tree, their replacement, and how many bytes that saves.
 
-        Of several the first by name. One whose entries are as short as they can be is passed over:
-        a tree that is revoked already, say. Raises RecallError if there is no other.
+        If several trees are equally large, it takes the first by name. It skips a tree whose
+        entries cannot get shorter, such as one that is already revoked. Raises RecallError if there
+        is no other.
         """
         trees: dict[str, list[Entry]] = {}
         for one in self._after.values():
@@ -276,7 +280,7 @@ class _Asked:
 
     @property
     def change(self) -> Change:
-        """What has become of it."""
+        """The change so far."""
         return Change(
             drop=[name for name in self._before if name not in self._after],
             add=[entry for name, entry in self._after.items() if name not in self._before],

@@ -1,7 +1,6 @@
-"""A lock that outlives a fork.
+"""A lock that also works after a fork.
 
-A fork copies a lock as it is. If another thread held it, the child has a lock that nobody there
-will ever release.
+A fork copies a lock as it is. If another thread held it, nobody in the child can ever release it.
 """
 
 from __future__ import annotations
@@ -14,32 +13,35 @@ from captoken.stores.own_process import OwnProcess
 
 
 class ForkSafeLock:
-    """A lock that does not stay held in a child process, where whoever held it is not.
+    """A lock that is free in a forked child, even if another thread held it in the parent.
 
         with lock.held():
             ...
 
-    What it guards is copied by a fork as it is at that moment, perhaps half changed. So it is for
-    memory that each process may go on with by itself, as the newest overlay is. What must not go
-    on by itself refuses a child instead: see `OwnProcess`.
+    A fork copies the guarded data as it is at that moment, perhaps half changed. So use this lock
+    only for memory that each process can continue with by itself, such as the newest overlay. Data
+    that must not be continued refuses a child instead: see `OwnProcess`.
 
-    Threads of one process share one. It costs a look at the process id, and an uncontended lock.
+    The threads of one process share a lock. It costs a look at the process id, and an uncontended
+    lock.
     """
 
     def __init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:
-        """A lock of this process, held by nobody."""
+        """A lock of this process that nobody holds."""
         self._lock = Lock()
         self._process = OwnProcess()
 
     @contextmanager
     def held(self, timeout: float = -1) -> Generator[bool, None, None]:
-        """In the block: is it held here? Always, unless another has it for longer than `timeout`.
+        """A block that holds the lock.
 
-        `timeout` is in seconds: 0 does not wait, and -1 waits for as long as it takes. Not for a
-        thread that holds it already: it would wait for itself.
+        Its value is False if another holds it longer than `timeout`.
+
+        `timeout` is in seconds: 0 does not wait, and -1 waits without limit. A thread that already
+        holds the lock must not call this: it would wait for itself.
         """
         # A child that was just forked has one thread, so that no two begin at once.
         if not self._process.is_own():

@@ -1,17 +1,17 @@
-"""A holder asks to revoke what it handed on, without an operator's key (spec, "Recall").
+"""A holder asks to revoke what it handed over, without an operator's key (spec, "Recall").
 
-The holder presents its own token to the control plane, with the links that it or others wrote
-below, and a MAC over them. Only who had the token can make that MAC: a copy that was narrowed
-before it was handed over has not the key. The control plane computes the link's id from the tags
-of the chain that it has verified.
+The holder presents its own token to the control plane, together with the links that were added
+below it, and a MAC over them. Only who had the token can make that MAC: a copy that was narrowed
+before the hand-over does not contain the key. The control plane computes the link's id from the
+tags of the chain that it has verified.
 
     recall          at the holder: token, links, reason and MAC, as one text
-    _read           at the control plane: the form of that text, and nothing more
-    authenticate    the token, as any server verifies it
-    link_below      the MAC, and the id of the link that is to stop
+    _read           at the control plane: checks the form of that text, and nothing more
+    authenticate    verifies the token, like any server
+    link_below      checks the MAC, and computes the id of the link to revoke
     operator        revokes it
 
-What it does not show: that the links were handed to anyone, or that the reason is true (37.5).
+A request does not prove that the links were handed to anyone, or that the reason is true (37.5).
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from captoken.control._asked import MOST, HandOver, Recall
 from captoken.control.operator import Operator
 from captoken.proof import Signer, recall_mac, with_proof
 
-MAX_CHARS = 2 * LIMITS.bundle_chars  # of a request
+MAX_CHARS = 2 * LIMITS.bundle_chars  # the longest request
 WHY_CHARS = 200
-# Seconds that a recall stands after all that it stops has expired: for verifiers with leeway.
+# Seconds that a recall stays after everything it revokes has expired, for verifiers with leeway.
 SLACK = 86_400
 
 
@@ -64,24 +64,24 @@ def recall(
     expires_in: Seconds = 60,
     clock: Clock | None = None,
 ) -> str:
-    """The request that what `handed_on` and all below it can do be stopped.
+    """Make a request to revoke everything that `handed_on` and the tokens below it can do.
 
         request = recall(mine, childs, audience="control", why="it went astray")
 
-    - `token` is what `handed_on` was made from, and `signer` the key that it is bound to, if it is.
-    - `audience` is the control plane's name, to which the token must be addressable: one for
-      another server alone cannot be recalled with.
-    - Of two sets, it is the tokens of the control plane that are shown (`mint_set(control=…)`): the
-      hand-over is stopped at every server.
-    - `why` is for people: a line of at most 200 characters.
-    - The request is as secret as what is presented to a server, and good for `expires_in` at most:
-      seconds, or a text like `5m`.
+    - `token` is the token that `handed_on` was made from. If it is bound to a key, `signer` is that
+      key.
+    - `audience` is the control plane's name. The token must be usable there: you cannot recall with
+      a token for another server only.
+    - For two sets, the tokens for the control plane are used (`mint_set(control=…)`), and the
+      hand-over is revoked at every server.
+    - `why` is a line of at most 200 characters, for people.
+    - The request is as secret as a presented token. It is valid for at most `expires_in`: seconds,
+      or a text like `5m`.
 
-    Sends nothing, and does not ask whether either token still works.
+    Sends nothing, and does not check whether either token still works.
 
-    Raises ValueError if `handed_on` was not made from `token`, for a set without a token of the
-    control plane, and for a reason of more than 200
-    characters or with control characters.
+    Raises ValueError if `handed_on` was not made from `token`, for a set without a token for the
+    control plane, and for a reason that is longer than 200 characters or has control characters.
     """
     if not _is_reason(names.exact_str(why, "why")):
         raise ValueError(
@@ -92,7 +92,7 @@ def recall(
         token = token.token(audience)
     if isinstance(handed_on, TokenSet):
         handed_on = handed_on.token(audience)
-    # The links that follow on the last of ours are what is to stop. The last of them names it.
+    # The links after our last one are to be revoked. The last of them names what to revoke.
     held = token.secret_packet
     given = handed_on.secret_packet
     count = len(held.caveats)
@@ -108,8 +108,8 @@ def recall(
         clock=clock,
     )
 
-    # The MAC is under our own signature, which a presented token does not show: so who sees the
-    # request on its way cannot ask for something else.
+    # The key of the MAC is our own signature, which a presented token does not contain. So whoever
+    # sees the request on its way cannot ask for something else.
     stated = {
         "after": count - 1,
         "links": links,
@@ -119,7 +119,7 @@ def recall(
         "why": why,
     }
 
-    # The proof is about the request without it, and then takes its place in it (spec 37.2).
+    # The proof signs the request without the proof, and is then added to it (spec 37.2).
     if signer is not None:
         now = clock or token.context.clock
         digest = _digest(stated)
@@ -134,7 +134,7 @@ def recall(
 
 
 def _stated_link(caveat: RawCaveat) -> dict[str, str]:
-    """A link as a request has it (spec 37.1)."""
+    """A link as a request contains it (spec 37.1)."""
     cid, vid = caveat
     stated = {"cid": b64encode(cid)}
     if vid:
@@ -143,21 +143,21 @@ def _stated_link(caveat: RawCaveat) -> dict[str, str]:
 
 
 def _said(links: list[dict[str, str]], why: str) -> bytes:
-    """What the MAC is over: that these links follow, and why they are to stop.
+    """The text that the MAC signs: which links follow, and why to revoke them.
 
-    So nobody on the way changes what is stopped, or the reason.
+    So nobody on the way can change the links or the reason.
     """
     return encode_json({"links": links, "why": why})
 
 
 def _digest(stated: Mapping[str, Any]) -> bytes:
-    """What the proof of a bound token is about: the request as it is without the proof."""
+    """What the proof of a bound token signs: the request without the proof."""
     bare = {**stated, "token": without_proof(stated["token"])}
     return primitives.sha256(encode_json(bare))
 
 
 def _is_reason(why: str) -> bool:
-    """Is it a line for people, and not too long?"""
+    """True if it is a line for people, and not too long."""
     return bool(why.strip()) and len(why) <= WHY_CHARS and all(map(is_visible, why))
 
 
@@ -165,17 +165,17 @@ def _is_reason(why: str) -> bool:
 
 
 class ControlPlane:
-    """Takes requests of holders, and has the operator revoke.
+    """Handles holders' requests, and has the operator revoke.
 
         plane = ControlPlane(Verifier(keyring, audience="control", replays=proofs), operator)
         entry = plane.handle(request)
 
-    `verifier` is one for the control plane's own audience. Of one hand-over and all below it `most`
-    recalls stand at a time. Where they ask for more, that hand-over is revoked instead: so nobody
-    fills the overlay, and nobody stands in the way of an ancestor (37.8).
+    `verifier` is one for the control plane's own audience. `most` is how many recalls can be active
+    for one hand-over and everything below it. Above that, the hand-over itself is revoked. So
+    nobody can fill the overlay, and nobody can block an ancestor's recall (37.8).
 
-    Threads share one, as they share a verifier and an operator. A request costs a verification and
-    a publication.
+    Threads may share one, like the verifier and the operator. A request costs one verification and
+    one publication.
     """
 
     def __init__(self, verifier: Verifier, operator: Operator, *, most: int = MOST) -> None:
@@ -186,23 +186,23 @@ class ControlPlane:
     def handle(self, request: str) -> Entry:
         """Revoke what the request asks for, until all of it has expired.
 
-        Nobody names a link id: it is computed on the chain that was verified. The MAC shows that
-        whoever asks had the token as it was there (spec 37.5). So a holder stops what is below its
-        own hand, and not what is beside or above it.
+        The request names no link id: the id is computed from the verified chain. The MAC proves
+        that the sender had the token as it was there (spec 37.5). So a holder can revoke what is
+        below its own hand-over, and nothing beside or above it.
 
-        Returns the entry that stops it: one that stood already, or one that stops more, as far as
-        much was asked for.
+        Returns the entry that revokes it. That can be an entry that was already there, or one that
+        revokes more, if holders asked for much.
 
-        Raises Denied for a token that is not accepted, RecallError for what its holder did not hand
-        on and where no more fits, StoreError and OverlayError.
+        Raises Denied for a token that is not accepted. Raises RecallError for something its holder
+        did not hand over, and if no more entries fit. Also raises StoreError and OverlayError.
         """
         asked = _read(request)
-        del request  # no frame that raises holds a token
+        del request  # so that no frame in a traceback holds a token
         if isinstance(asked, RecallError):
             raise asked
 
-        # First who asks, then what for. The token is shown and not used, so that one for handing
-        # on will do.
+        # Check first who asks, then what for. The token is only shown and not used, so a token that
+        # may only be handed on is enough.
         grant = self._verifier.authenticate(
             asked.token,
             request=asked.digest,
@@ -234,10 +234,11 @@ class ControlPlane:
 
 
 def _of_a_set(grant: Grant, links: list[RawCaveat], why: str) -> Recall:
-    """The recall of a token that was minted for the control plane alone: that of a set (37.12).
+    """The recall for a token of a set, which was minted for the control plane only (37.12).
 
-    Its link ids are those of no other server. So it goes by `n`, for as long as any token of the
-    set can live: the end of link 0. Raises RecallError where no link has one.
+    Its link ids differ from those at other servers. So the entry selects by `n`, until the last
+    token of the set expires, which is the expiry in link 0. Raises RecallError if no link has an
+    `n`.
     """
     stated = [nonce_in(cid) for cid, vid in reversed(links) if not vid]
     hop = next((nonce for nonce in stated if nonce is not None), None)
@@ -250,25 +251,25 @@ def _of_a_set(grant: Grant, links: list[RawCaveat], why: str) -> Recall:
 
 
 def _end(grant: Grant, link: int) -> int | None:
-    """A day longer than anything can live that the token became at that link (37.4)."""
+    """A day after the last token below that link can expire (37.4)."""
     expiry = grant.expiry_at(link)
     return None if expiry is None else expiry + SLACK
 
 
 class _Request(SealedValue, frozen=True, eq=False):
-    """A request that was read. Holds the token, so that no frame does."""
+    """A decoded request. It holds the token, so that no traceback frame does."""
 
     token: str
 
-    # The link of the token that the others follow on.
+    # The position of the token's link that the other links follow.
     after: int
     links: list[RawCaveat]
 
-    # The links as they were written.
+    # The links after it, as they travel.
     stated: list[dict[str, str]]
     mac: bytes
 
-    # What the proof of a bound token is about.
+    # The digest that the proof of a bound token signs.
     digest: bytes
     why: str
 
@@ -286,9 +287,9 @@ _SHAPE = {
 
 
 def _read(request: str) -> _Request | RecallError:
-    """Token, position, links and reason; or why it is none.
+    """The decoded request, or an error that says why it is none.
 
-    An error is given back, since the frame of whoever asks still holds the text.
+    The error is returned, because the caller's frame still holds the text.
     """
     try:
         return _request(request)
@@ -297,15 +298,15 @@ def _read(request: str) -> _Request | RecallError:
 
 
 def _request(request: Any) -> _Request:
-    """The request that a text spells, by its form alone (spec 37.1).
+    """Decode a request and check only its form (spec 37.1).
 
-    Raises TypeError or ValueError. Nothing of it has been verified.
+    Raises TypeError or ValueError. Nothing in it is verified.
     """
-    # The length is looked at before anything is decoded.
+    # Check the length before decoding anything.
     if type(request) is not str or len(request) > MAX_CHARS:
         raise ValueError("it is text of a bounded length")
 
-    # Exact types, so that True is no version and no index.
+    # Compare exact types, so that True is neither a version nor an index.
     stated = decode_json(names.encoded(request, "it"))
     shape = {key: type(value) for key, value in stated.items()}
     if shape != _SHAPE or stated["v"] != 1:
@@ -325,11 +326,11 @@ def _request(request: Any) -> _Request:
 
 
 def _raw(link: Any) -> RawCaveat:
-    """A link of a request as it travels. Raises TypeError or ValueError."""
+    """A link of a request, as it travels. Raises TypeError or ValueError."""
     if type(link) is not dict or not {"cid"} <= link.keys() <= {"cid", "vid"}:
         raise ValueError("a link has cid, and perhaps vid")
     cid = b64decode(names.exact_str(link["cid"], "cid"))
-    # No field of a token is empty (10.5), so that no such link was ever handed on.
+    # No field of a token is empty (10.5), so nobody can have handed on such a link.
     if not cid:
         raise ValueError("a cid is not empty")
     if "vid" not in link:

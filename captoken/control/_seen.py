@@ -1,9 +1,9 @@
 """The newest snapshot that an operator has seen, and the file that keeps it (spec 36.16, 36.24).
 
-    operator.json.seen    17 q83K…: its number, and its hash where it has a history
+    operator.json.seen    17 q83K…: the number, and the hash if there is a history
 
-Kept outside the store, it shows that the store went back. It is shown there too that the store was
-set back, and that somebody who did not know has signed on.
+Because the file is outside the store, it reveals a store that went back. It also reveals a store
+that was restored to an old state, on which somebody who did not know has signed since.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from captoken.keys.files import write_private
 _RESUME = 'look what is lost, and go on by resume="…", which says it'
 
 
-# 32 bytes in canonical base64url (1.2) may stand behind the number.
+# A hash of 32 bytes in canonical base64url (1.2) may follow the number.
 _is_seen = re.compile("([0-9]{1,16})(?: ([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]))?").fullmatch
 
 
 class LastSeen(NamedTuple):
-    """The newest snapshot that was seen: by this, a store that went back is known.
+    """The newest snapshot that was seen. It reveals a store that went back.
 
-    str(Seen(17, digest))               # "17 q83K…", to be kept
-    Seen.read("17 q83K…")
+        str(LastSeen(17, digest))               # "17 q83K…", to be kept
+        LastSeen.read("17 q83K…")
     """
 
     seq: int = 0
-    digest: bytes = b""  # empty: not known, or of one that was signed without a history
+    digest: bytes = b""  # empty if unknown, or if the snapshot was signed without a history
 
     @classmethod
     def of(cls, overlay: Overlay) -> LastSeen:
-        """It is that one."""
+        """The number and hash of that overlay."""
         return cls(overlay.seq, b"" if overlay.past is None else overlay.digest)
 
     @classmethod
     def read(cls, text: str) -> LastSeen:
-        """What was kept: a number, and perhaps a hash behind it. Raises ValueError."""
+        """Read the text that was kept: a number, and perhaps a hash. Raises ValueError."""
         found = _is_seen(text)
         if found is None:
             raise ValueError("last is the number of a snapshot, and perhaps its hash behind it")
         return cls(int(found[1]), b64decode(found[2] or ""))
 
     def check(self, newest: Overlay | None) -> None:
-        """Raise OverlayError where a store has lost what it had (spec 36.16, 36.24)."""
+        """Raise OverlayError if a store has lost data (spec 36.16, 36.24)."""
         seq = 0 if newest is None else newest.seq
         if seq < self.seq:
             raise OverlayError(
@@ -70,14 +70,14 @@ class LastSeen(NamedTuple):
 
 
 def keep_seen(path: str | os.PathLike[str], seen: str) -> None:
-    """Write what an operator has seen (`Operator.seen`). Raises KeyringError."""
+    """Write what an operator has seen (`Operator.seen`) to a file. Raises KeyringError."""
     write_private(path, seen.encode() + b"\n")
 
 
 def kept_seen(path: str | os.PathLike[str]) -> LastSeen:
-    """What an operator has seen. Raises FileNotFoundError, and OverlayError if it is no such file.
+    """Read what an operator has seen. Raises FileNotFoundError, or OverlayError for another file.
 
-    One that an earlier release has written holds the number alone.
+    A file of an earlier release has only the number.
     """
     try:
         with open(path, encoding="ascii") as file:

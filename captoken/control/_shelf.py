@@ -1,14 +1,14 @@
-"""What lies in a store of snapshots, as an operator has read it (spec 36.16 to 36.20).
+"""The snapshots in a store, as an operator reads and writes them (spec 36.16 to 36.20).
 
-    read     the newest: by deltas from a large one that was read before, or whole
-    put      what follows on it: a delta behind it, or a whole snapshot in its place
+    read     the newest snapshot: by deltas from a large one that was read before, or as a whole
+    put      the next one: a delta after it, or a whole snapshot in its place
     fold     a whole snapshot in the place of many deltas
 
 The rules of this file:
 
-- What is read is opened, and so checked, before anything is built on it.
-- A store has to say True: whatever else it answers, nothing was published.
-- Nothing here asks the time, or which number was seen before: an Operator does.
+- Everything that is read is opened, and so checked, before anything is built on it.
+- A store must answer True. After any other answer, nothing counts as published.
+- Nothing here reads the clock, or knows which number was seen before; an Operator does.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from captoken.stores.ports import SnapshotStore
 
 _log = logging.getLogger("captoken")
 
-_FOLD = 256  # deltas behind a snapshot until it is published whole
+_FOLD = 256  # the number of deltas after which the whole snapshot is published again
 
 
 class Lying(NamedTuple):
-    """What lies in the store: the bytes, if it was read whole, and the overlay in it."""
+    """The content of a store: the bytes, if they were read as a whole, and the overlay."""
 
     data: bytes | None
     overlay: Overlay | None
 
 
 class Written(NamedTuple):
-    """A snapshot that is to be published, and how: whole, or as a delta."""
+    """A snapshot to publish, as a whole or as a delta."""
 
     opened: Overlay
     whole: bytes = b""
@@ -46,10 +46,10 @@ class Written(NamedTuple):
 
 
 class Shelf:
-    """A store, and what was read in it last.
+    """A store, and the snapshot that was read from it last.
 
-    For whoever holds a lock, one call at a time: of the threads of an operator one reads or puts.
-    Another process may come between two calls. That is for the store to see, in `put`.
+    The caller holds a lock, so that only one of an operator's threads reads or writes. Another
+    process may write between two calls; the store detects that in `put`.
     """
 
     def __init__(
@@ -59,23 +59,23 @@ class Shelf:
         vocabulary: Vocabulary,
     ) -> None:
         self._store = store
-        self._trusted = trusted  # public keys of those who may have signed what is read
+        self._trusted = trusted  # the public keys whose snapshots are accepted
         self._vocabulary = vocabulary
 
-        # A store may do without deltas.
+        # Deltas are optional for a store.
         self.has_deltas = hasattr(store, "append") and hasattr(store, "since")
 
         self._known: Overlay | None = None
-        self._seen: bytes | None = None  # the hash of what it was opened from, if that was whole
-        self._behind = 0  # how many deltas lie behind the snapshot
+        self._seen: bytes | None = None  # the hash of the whole snapshot that was opened last
+        self._behind = 0  # the number of deltas after the snapshot in the store
 
     # --- reading ---
 
     def read(self, *, whole: bool) -> Lying:
-        """The newest in the store, or nothing if there never was one.
+        """The newest snapshot in the store, or nothing if there never was one.
 
-        What is large, and was read before, is read by deltas. Then there are no bytes of it, but
-        for `whole`. Raises what the store raises, and OverlayError for what cannot be read.
+        A large snapshot that was read before is read by deltas. Then its bytes are missing, unless
+        `whole` is set. Raises what the store raises, and OverlayError for an invalid snapshot.
         """
         known = self._known
         if known is not None and known.is_large and self.has_deltas and not whole:
@@ -88,7 +88,7 @@ class Shelf:
         if data is None:
             return Lying(None, None)
 
-        # The same bytes were opened before.
+        # These bytes may have been opened before.
         seen = primitives.sha256(data) if type(data) is bytes else b""
         if known is None or seen != self._seen:
             known = self.open(data)
@@ -97,7 +97,7 @@ class Shelf:
         return Lying(data, known)
 
     def _followed(self, known: Overlay) -> Overlay | None:
-        """What the deltas in the store lead to; None if the whole has to be loaded."""
+        """The overlay after the deltas in the store; None if the whole snapshot must be loaded."""
         deltas = self._store.since(known.digest)
         if deltas is None:
             return None
@@ -108,13 +108,16 @@ class Shelf:
         except OverlayError:
             return None  # 36.18. They change nothing.
 
-        # What was loaded last is an older one by now.
+        # The snapshot that was loaded last is now outdated.
         self._seen = None
         self._behind += len(deltas)
         return followed
 
     def open(self, data: bytes) -> Overlay:
-        """A snapshot as a verifier with this vocabulary reads it. Raises OverlayError."""
+        """The overlay in a snapshot, as a verifier with this vocabulary reads it.
+
+        Raises OverlayError.
+        """
         return Overlay.open(
             data,
             self._trusted,
@@ -122,7 +125,10 @@ class Shelf:
         )
 
     def follow(self, known: Overlay, deltas: Sequence[bytes]) -> Overlay:
-        """What deltas lead to, as a verifier with this vocabulary reads it. Raises OverlayError."""
+        """The overlay after deltas, as a verifier with this vocabulary reads it.
+
+        Raises OverlayError.
+        """
         return known.follow(
             deltas,
             self._trusted,
@@ -132,10 +138,9 @@ class Shelf:
     # --- writing ---
 
     def put(self, written: Written, before: bytes | None) -> bool:
-        """Put it behind what was read, if that still lies there. Raises what the store raises.
+        """Write it after what was read, if that is still there. Raises what the store raises.
 
-        The store asks, in one step with the writing. Only True is a yes: a store that answers with
-        something else has promised nothing.
+        The store checks that and writes in one step. Only True counts as success.
         """
         if written.step is not None:
             if self._store.append(*written.step) is not True:
@@ -152,17 +157,17 @@ class Shelf:
         return True
 
     def fold(self, key: OperatorKey, opened: Overlay, last: bytes) -> None:
-        """Make the snapshot in the store whole, once many deltas lie behind it (36.20).
+        """Write the whole snapshot to the store once many deltas follow it (36.20).
 
-        `last` is the delta that led to it. What was asked for is published already: so what goes
-        wrong here is logged, and tried again at the next change.
+        `last` is the newest delta. The change itself is already published. So a failure here is
+        only logged, and tried again at the next change.
         """
         if self._behind < _FOLD:
             return
         try:
             data = self._store.load()
             if data is None or not data.endswith(b"\n" + last):
-                return  # another came first, and will do it
+                return  # another operator was first, and will do it
             if self._store.publish(whole(key, opened), data) is True:
                 self._behind = 0
         except Exception as error:

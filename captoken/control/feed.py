@@ -1,11 +1,12 @@
 """The newest overlay, for verifiers (spec, "Overlay").
 
-Two rules, whatever the store does:
+Two rules hold, whatever the store does:
 
-- Nothing is taken that no trusted operator signed, and nothing that is older than what is known
-  here, or of another history (spec 36.10, 36.22). So a store can withhold, and it cannot change or
-  roll back.
-- A look that fails leaves what is known. That grows old, and verifiers then deny (spec 36.7).
+- A feed accepts only snapshots that a trusted operator signed. It accepts none that is older than
+  the one it knows, or that has another history (spec 36.10, 36.22). So a store can withhold
+  snapshots, but cannot change them or roll back.
+- If a look at the store fails, the feed keeps the overlay that it has. That overlay becomes too
+  old, and verifiers then deny (spec 36.7).
 """
 
 from __future__ import annotations
@@ -35,25 +36,25 @@ class Feed:
         verifier = Verifier(keyring, overlay=feed)
 
     - `store` has the snapshots. You need not trust it.
-    - `operators` are the public keys of those who may sign.
-    - `every` is the number of seconds between two looks at the store; 0 is each time. It looks only
-      when somebody asks, and runs no thread. An int is in whole seconds of the clock; a float, such
-      as 0.5, is exact.
-    - `vocabulary` is the verifier's: an entry with a caveat that is not in it refuses the whole
-      snapshot.
-    - `timeout` is how many seconds one waits, at the start, for another thread that loads the first
-      overlay. Then it goes without, and is denied.
+    - `operators` are the public keys of the operators that you trust.
+    - `every` is the number of seconds between looks at the store; 0 means every time. A feed runs
+      no thread: it looks only when a verifier asks. An int counts whole seconds of the clock; a
+      float, such as 0.5, is exact.
+    - `vocabulary` is the verifier's. An entry with an unknown caveat makes the whole snapshot
+      invalid.
+    - `timeout` is how many seconds a request waits, at the start, while another thread loads the
+      first overlay. After that, the request is denied.
 
-    What it cannot load or read it logs, and keeps to the overlay that it has, if it has one. That
-    one grows old, and verifiers deny past their bound. So whoever keeps snapshots from a server
-    stops it from allowing, and no more.
+    If the feed cannot load or read a snapshot, it logs that and keeps the overlay that it has. That
+    overlay becomes too old, and verifiers then deny. So whoever keeps snapshots from a server can
+    only stop it from allowing anything.
 
-    Does not ask how old an overlay is: verifiers do. A feed that has just begun knows no number to
-    go back behind, and takes what it is shown first.
+    A feed does not check how old an overlay is; verifiers do. A new feed knows no earlier number,
+    so it accepts the first snapshot that it gets.
 
-    Threads share a feed, and so may verifiers. A forked child goes on with its own copy. A look
-    costs one `load`, and a snapshot that is new is verified and decoded, once. Where it is large, a
-    look costs one `since`, and what is new is applied, and hashed as a whole (spec 36.18).
+    Threads and verifiers may share a feed. A forked child continues with its own copy. A look costs
+    one `load`; a new snapshot is verified and decoded once. For a large snapshot a look costs one
+    `since`, and the changes are applied and the whole is hashed (spec 36.18).
     """
 
     def __init__(
@@ -61,9 +62,9 @@ class Feed:
         store: SnapshotStore,
         operators: Iterable[bytes | str],
         *,
-        every: float = 5,  # seconds
+        every: float = 5,  # in seconds
         vocabulary: Vocabulary = V1,
-        timeout: float = 5.0,  # seconds
+        timeout: float = 5.0,  # in seconds
         clock: Clock = time,
     ) -> None:
         self._store = store
@@ -72,62 +73,62 @@ class Feed:
         self._read = read_clock if isinstance(every, int) else read_exactly
         self._vocabulary = vocabulary
         self._timeout = timeout
-        self._has_deltas = hasattr(store, "since")  # a store may do without
+        self._has_deltas = hasattr(store, "since")  # deltas are optional for a store
         self._clock = clock
 
-        # Changed under the lock. An overlay is immutable, so that it may be read without.
+        # Changed under the lock only. An overlay is immutable, so reading it needs no lock.
         self._lock = ForkSafeLock()
         self._overlay: Overlay | None = None
-        self._seen: bytes | None = None  # the hash of what it was opened from, if that was whole
-        self._looked: float | None = None  # when
-        self.problem: Exception | None = None  # what the last look came upon
+        self._seen: bytes | None = None  # the hash of the whole snapshot that was opened last
+        self._looked: float | None = None  # the time of the last look at the store
+        self.problem: Exception | None = None  # the error of the last look; None if it succeeded
 
     def __call__(self) -> Overlay | None:
-        """The newest overlay that is known here, or None if there never was one.
+        """The newest overlay that this feed has, or None if it never had one.
 
-        It may be stale: verifiers ask. Never raises for what the store does: see `problem`. Raises
-        what the clock raises.
+        It may be too old; verifiers check that. Never raises for errors of the store: see
+        `problem`. Raises what the clock raises.
         """
         now = self._read(self._clock)
         if self._overlay is None or self._is_due(now):
             with self._lock.held(self._patience) as mine:
-                # Whoever looked meanwhile has looked for those who waited.
+                # Another thread may have looked at the store while this one waited.
                 if mine and self._is_due(now):
-                    # Before the look: a store that fails is asked again when it is due, and not
-                    # by every request meanwhile.
+                    # Set this before the look. So a failing store is asked again only when that
+                    # is due, and not by every request.
                     self._looked = now
                     with suppress(Exception):
                         self._take()
         return self._overlay
 
     def _is_due(self, now: float) -> bool:
-        """Is it time for a look? A clock that was set back makes it so as well."""
+        """True if it is time for a look. That includes a clock that was set back."""
         return self._looked is None or not 0 <= now - self._looked < self._every
 
     @property
     def _patience(self) -> float:
-        """How many seconds to wait for another thread that looks, as a lock is told."""
-        # Without an overlay all would be denied, so that the first look is worth waiting for.
+        """How many seconds to wait for another thread that looks; -1 means without limit."""
+        # Without an overlay everything is denied, so it is worth waiting for the first look.
         if self._overlay is None:
             return self._timeout
-        # One looks; the others take what there is, unless they must not.
+        # One thread looks at the store; the others use the overlay that they have.
         return -1 if self._every == 0 else 0
 
     def refresh(self) -> Overlay:
         """Look at the store now, whenever the last look was.
 
-        For the start of a server, which should not begin without an overlay. Raises what the store
-        raises, and OverlayError for what is no overlay or an older one.
+        Call it when a server starts, so that it does not start without an overlay. Raises what the
+        store raises, and OverlayError for an invalid or older overlay.
         """
         with self._lock.held():
             self._looked = self._read(self._clock)
             return self._take()
 
     def _take(self) -> Overlay:
-        """What lies in the store now, if it will do; the lock is held.
+        """The overlay in the store now, if it is acceptable. The caller holds the lock.
 
-        What comes of it is told when it changes, so that a store that is down fills no log. Raises
-        as `refresh` does.
+        A result is logged only when it changes, so that a store that is down does not fill the log.
+        Raises what `refresh` raises.
         """
         before = self.problem
         self.problem = None
@@ -142,14 +143,14 @@ class Feed:
         return found
 
     def _tell(self) -> None:
-        """Log what came of a look. The text may be a stranger's: it is escaped."""
+        """Log the result of a look, escaped, because a stranger may have written the text."""
         said = "can be had again" if self.problem is None else escape(str(self.problem))
         _log.warning("the overlay: %s", said)
 
     def _look(self) -> Overlay:
-        """The overlay in the store: by deltas from a large one that is known, or whole.
+        """The overlay in the store: by deltas if a large one is known, or as a whole.
 
-        Raises what the store raises, and OverlayError for one that may not follow on ours (spec
+        Raises what the store raises, and OverlayError for one that may not follow ours (spec
         36.10).
         """
         known = self._overlay
@@ -161,22 +162,22 @@ class Feed:
         data = self._store.load()
         if data is None:
             raise OverlayError("there is no snapshot yet: the operator publishes one (renew)")
-        # The same bytes were opened before: their signature need not be checked again.
+        # If these bytes were opened before, their signature need not be checked again.
         seen = primitives.sha256(data) if type(data) is bytes else b""
         if known is not None and seen == self._seen:
             return known
 
         loaded = Overlay.open(data, self._operators, vocabulary=self._vocabulary)
         if known is not None and primitives.equal(loaded.digest, known.digest):
-            loaded = known  # it was known by deltas, and is whole by now
+            loaded = known  # already known through deltas, and now stored as a whole snapshot
 
-        # Whoever distributes snapshots could put an older one there, in which less is revoked.
-        # One of the same number is refused too: two that differ were signed by mistake.
+        # Whoever distributes snapshots could serve an older one, in which less is revoked.
+        # A different one with the same number is refused too: it was signed by mistake.
         elif known is not None and loaded.seq <= known.seq:
             raise OverlayError(
                 f"snapshot {loaded.seq} is not newer than {known.seq}, which is known here"
             )
-        # Signed anew on a store that was set back, it lacks what the newer ones said.
+        # It was signed on a store that had been restored, so it lacks newer entries.
         elif known is not None and not loaded.follows(known):
             raise OverlayError(
                 f"snapshot {loaded.seq} is of another history than {known.seq}, which is known"
@@ -187,7 +188,7 @@ class Feed:
         return loaded
 
     def _tell_resumed(self, known: Overlay | None, loaded: Overlay) -> None:
-        """Log that something was lost, once: what people wrote is escaped."""
+        """Log once that data was lost, escaped, because people wrote the text."""
         said = loaded.resumed
         if said is not None and (known is None or known.resumed != said):
             _log.warning(
@@ -199,7 +200,7 @@ class Feed:
             )
 
     def _followed(self, known: Overlay) -> Overlay | None:
-        """What the deltas in the store lead to; None if the whole has to be loaded.
+        """The overlay after the deltas in the store; None if the whole snapshot must be loaded.
 
         Raises what the store raises.
         """
@@ -211,8 +212,8 @@ class Feed:
         try:
             followed = known.follow(deltas, self._operators, vocabulary=self._vocabulary)
         except OverlayError:
-            # 36.18. They change nothing. The whole is judged by itself.
+            # The deltas lead to nothing new (36.18). Check the whole snapshot instead.
             return None
-        # What was loaded last is an older one by now.
+        # The snapshot that was loaded last is now outdated.
         self._seen = None
         return followed

@@ -1,16 +1,16 @@
 """The operator: revokes and restricts issued tokens, and undoes that (spec, "Overlay").
 
-Each change goes one way:
+Each change takes these steps:
 
-    _newest     what lies in the store, refused if the store has gone back, or lost its history
-    change      what is dropped and what is added, worked out on what stands
-    _written    signed under the next number: whole, or what is large as a delta
-    opened      read as a verifier reads it: nothing is published that readers refuse
-    publish     behind what was read; if another came first, all again
+    _newest     read the newest snapshot; refuse it if the store went back or lost its history
+    change      decide which entries to drop and which to add
+    _written    sign the next snapshot: as a whole, or as a delta if it is large
+    opened      read it as a verifier would, so that nothing unreadable is published
+    publish     store it behind what was read; if somebody else was first, start again
 
-Nothing that was acknowledged is taken back in silence. That holds for a second operator who writes
-at the same time, and for a store that shows an old snapshot (spec 36.16). It holds for a store that
-was set back while somebody else signed on (spec 36.24).
+No acknowledged change is ever lost silently. That holds if a second operator writes at the same
+time, and if a store shows an old snapshot (spec 36.16). It also holds if a store was restored to an
+old state and somebody else has signed since (spec 36.24).
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from captoken.stores.ports import SnapshotStore
 
 _log = logging.getLogger("captoken")
 
-_TRIES = 32  # to publish, while others publish first
-# Seconds between two of them, at most: a thousandth for the first, then twice as long each time.
+_TRIES = 32  # attempts to publish while others publish first
+# The longest wait between attempts, in seconds: it starts short and doubles each time.
 _SHORT_PAUSE = 0.001
 _LONG_PAUSE = 0.05
-_KEPT = 86_400  # seconds that an entry is kept after its end: for the clock of whoever signs next
+_KEPT = 86_400  # seconds to keep an expired entry, in case the next signer's clock is behind
 
-# The number of who resumes is as many times the seconds since the epoch. So it is greater than any
-# that was lost, where nobody knows these.
+# A resumed history continues with the number 1000 × seconds since the epoch. It is greater than any
+# lost number, even if nobody knows these numbers.
 _A_SECOND = 1000
 
 
@@ -61,29 +61,32 @@ class Operator:
         operator.narrow(task="q3", operations=["select"], why="reads only until the audit is over")
         operator.renew()                        # more often than the verifiers' bound
 
-    Reads and writes the newest snapshot in `store`. Each change signs a new snapshot with the next
-    number. `renew` does so without a change: verifiers deny once the newest is older than their
-    bound, so somebody has to, more often than that.
+    It reads and writes the newest snapshot in `store`. Each change signs a new snapshot with the
+    next number. Verifiers deny once the newest snapshot is older than their limit
+    (`max_staleness`). So somebody must call `renew` more often than that: it signs a new snapshot
+    without a change.
 
-    - `by` is who, for the record. It is shown to people, and proves nothing.
-    - `life` is how many seconds a snapshot is good for, whatever a verifier's bound.
-    - `vocabulary` is that of the verifiers: what they do not know they refuse whole.
+    - `by` names the operator in the record. It is shown to people, and proves nothing.
+    - `life` is how many seconds a snapshot stays valid, whatever a verifier's limit.
+    - `vocabulary` is that of the verifiers. They refuse a whole snapshot if it has an unknown
+      caveat.
     - `clock` and `random` are for tests.
 
-    `last` is what an earlier process has seen (`operator.seen`), or its number alone. A store that
-    has less, or that has another history, has lost something, and raises OverlayError. So does one
-    whose newest snapshot has run out, since a newer one should have been there: unless
-    `alone=True` says that whoever signs keeps the same `last`. Who has looked, and knows what is
-    lost, says why it goes on: `resume="restored from Monday's backup"`. That is signed, under the
-    name `by`, and verifiers that know what was lost go on too (spec 36.24).
+    `last` is the snapshot that an earlier process has seen: its `operator.seen`, or only the
+    number. A store that has less, or another history, has lost data, which raises OverlayError. The
+    same happens if the newest snapshot has expired, because there should be a newer one.
+    `alone=True` prevents that: it promises that every signer keeps the same `last`. If you know
+    what is lost, you can continue by giving the reason: `resume="restored from Monday's backup"`.
+    The reason is signed, with the name `by`, and verifiers that know the lost snapshots continue
+    too (spec 36.24).
 
-    `trusted` are public keys of operators from whom this one takes over. One key is for one
-    overlay: whoever can put a snapshot of another one in its place changes what stands.
+    `trusted` has the public keys of operators that this one takes over from. Use one key for one
+    overlay only. Otherwise, somebody could replace the snapshot of one overlay by that of another.
 
-    Threads share an operator. Several operators may share a store: each change is made anew until
-    it follows on the newest snapshot. A change costs a load, a signature over all entries, and a
-    publication. Where the snapshot is large it costs a hash of it, and a delta is what is signed
-    and published (spec 36.17); now and then it is published whole.
+    Threads may share an operator. Several operators may share a store: each change is repeated
+    until it follows the newest snapshot. A change costs one load, one signature over all entries,
+    and one publication. For a large snapshot it costs a hash of the snapshot, and only a delta is
+    signed and published (spec 36.17). From time to time, the whole snapshot is published again.
     """
 
     def __init__(
@@ -124,49 +127,48 @@ class Operator:
 
     @property
     def last(self) -> int:
-        """The highest number that was seen in the store.
-
-        0 if nothing was.
-        """
+        """The highest snapshot number seen in the store, or 0."""
         return self._seen.seq
 
     @property
     def seen(self) -> str:
-        """The newest snapshot that was seen in the store, as a text of one line.
+        """The newest snapshot seen in the store, as one line of text.
 
-        Keep it for the next process, outside the store: it shows there that the store went back.
+        Keep it outside the store for the next process. It reveals a store that went back.
         """
         return str(self._seen)
 
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
-        """The tokens that are selected stop working: `revoke(token=token_id, why="lost laptop")`.
+        """Revoke the selected tokens: `revoke(token=token_id, why="lost laptop")`.
 
-        What is said to select must all hold: see Selector. `until` is when the entry ends, in
-        seconds since the epoch or as an aware datetime; left out, it stands until it is lifted.
-        `why` is for people, and shown to them.
+        A token is selected if it matches every keyword: see Selector. `until` is when the entry
+        ends, in seconds since the epoch or as an aware datetime. Without it, the entry stays until
+        it is lifted. `why` is a text that people are shown.
 
-        Returns once the snapshot is published. A verifier denies as soon as it has it, and at the
-        latest when its bound is over (spec 36.12). Does not check that any token is selected.
+        Returns once the snapshot is published. A verifier denies as soon as it has the snapshot,
+        and at the latest when its own snapshot is too old (spec 36.12). Does not check that any
+        token is selected.
 
-        Raises TypeError or ValueError for what selects nothing, StoreError, OverlayError. After a
-        StoreError it may be published or not: to ask again does no harm.
+        Raises TypeError or ValueError if nothing is selected, StoreError and OverlayError. After a
+        StoreError the entry may or may not be published; it is safe to call this again.
         """
         return self._add(select, None, why, until)
 
     def revoke_all(self, *, why: str, until: Moment | None = None) -> Entry:
-        """Every token that there is stops working, whoever holds it.
+        """Revoke every existing token, whoever holds it.
 
-        Those too that an issuer minted whose clock is a minute ahead, as verifiers bear it. So what
-        is minted in the next minute is revoked as well, and what is minted later works. Raises as
-        `revoke` does.
+        To include tokens from an issuer whose clock is up to a minute ahead, which verifiers
+        tolerate, this also revokes tokens that are minted in the next minute. Tokens that are
+        minted later work. Raises what `revoke` raises.
         """
         first_after = read_clock(self._clock) + CLOCKS_DIFFER + 1
         return self.revoke(issued_before=first_after, why=why, until=until)
 
     def end_task(self, task: str, *, why: str = "the task is over") -> Entry:
-        """All tokens of a task, and of the tasks below it, stop working, for good.
+        """Revoke all tokens of a task and of the tasks below it, for good.
 
-        Those that are minted for it later stop too, until the entry is lifted. Raises as `revoke`.
+        Tokens that are minted later for the task are revoked too, until the entry is lifted. Raises
+        what `revoke` raises.
         """
         return self.revoke(task=task, why=why)
 
@@ -178,16 +180,16 @@ class Operator:
         keep: Strings = (),
         **given: Any,
     ) -> Entry:
-        """The tokens that are selected can do no more than the caveats permit.
+        """Restrict the selected tokens: they can do no more than the caveats permit.
 
         `narrow(task="q3", operations=["select"], why="…")` takes the keywords of a Selector and
-        those of `attenuate`, but for `task`, which selects. As there, who names tables or
-        operations closes tools, unless `keep="tools"`.
+        those of `attenuate`, except that `task` selects. As in `attenuate`, naming tables or
+        operations blocks tools, unless `keep="tools"`.
 
-        The entry is about requests alone (spec 36.6): not about lineage or keys, and it counts
-        nothing. Raises as `revoke` does, for a caveat of another kind too.
+        The entry restricts accesses only (spec 36.6). It cannot restrict lineage or keys, and
+        cannot count uses. Raises what `revoke` raises, also for such a caveat.
         """
-        # Keywords that select are taken out first: what is left are caveats.
+        # Take out the keywords that select. The rest are caveats.
         select = {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
         terms = Terms(given, keep)
         context = WriterContext(self._vocabulary, self._clock)
@@ -196,10 +198,10 @@ class Operator:
         return self._add(select, decode_json(spell(stated)), why, until)
 
     def lift(self, entry_id: str, *, why: str = "") -> None:
-        """Take an entry off again: tokens that it stopped work again, as far as nothing else does.
+        """Remove an entry, so that its tokens work again if no other entry stops them.
 
-        The log says who, and why; the snapshot does not. Raises ValueError if none that stands has
-        that id, StoreError, OverlayError.
+        The log records who lifted it and why; the snapshot does not. Raises ValueError if no
+        current entry has that id, StoreError and OverlayError.
         """
         now = read_clock(self._clock)
         found = False
@@ -208,7 +210,7 @@ class Operator:
             nonlocal found
             entry = None if newest is None else newest.entry(entry_id)
             stands = entry is not None and entry.stands(now)
-            # An earlier try may have taken it off, and its answer was lost: found once is found.
+            # An earlier try may have removed it and lost the answer, so finding it once is enough.
             if not stands and not found:
                 raise ValueError(f"no entry {shown(entry_id)} stands: it has ended, or was lifted")
             found = True
@@ -218,21 +220,22 @@ class Operator:
         _log.info("entry %s lifted by %s: %s", entry_id, self._by, escape(why))
 
     def renew(self) -> Overlay:
-        """Sign anew what stands, without what has run out.
+        """Sign a new snapshot of the current entries, without those that have expired.
 
-        So verifiers hear that this is still all. Call it more often than the tightest bound of any
-        verifier, with a margin for the time that a snapshot takes to arrive. Raises StoreError,
-        OverlayError.
+        It tells verifiers that nothing has changed. Call it more often than the smallest limit of
+        any verifier, with a margin for the time that a snapshot takes to arrive. Raises StoreError
+        and OverlayError.
         """
         return self._publish(lambda _: Change())
 
     def recall(self, recall: Recall, *, most: int) -> Entry:
-        """The entry that stops what a holder asks for; new, unless one stood that does.
+        """The entry that revokes what a holder asked for: a new one, or one that already does.
 
-        For a ControlPlane, which has found out who asks and what for: not checked here. Of one
-        hand-over and all below it at most `most` stand (spec 37.10).
+        A ControlPlane calls this after it has checked who asks for what; nothing is checked here.
+        At most `most` such entries are active for one hand-over and everything below it (spec
+        37.10).
 
-        Raises RecallError where no more fits, StoreError, OverlayError.
+        Raises RecallError if no more fit, StoreError and OverlayError.
         """
         now = read_clock(self._clock)
         answer: Entry | None = None
@@ -266,7 +269,7 @@ class Operator:
         return answer
 
     def entries(self) -> tuple[Entry, ...]:
-        """What stands now, by the store. Raises StoreError, OverlayError."""
+        """The current entries in the store. Raises StoreError and OverlayError."""
         _, newest = self._newest()
         now = read_clock(self._clock)
         entries = () if newest is None else newest.entries
@@ -279,21 +282,22 @@ class Operator:
         why: str,
         until: Moment | None,
     ) -> Entry:
-        """Publish one more entry, under a random id. Without a `link` it revokes.
+        """Publish one more entry, under a random id. Without a `link`, it revokes.
 
-        Raises TypeError or ValueError for an entry that says nothing, StoreError, OverlayError.
+        Raises TypeError or ValueError for an entry that selects nothing, StoreError and
+        OverlayError.
         """
         if not names.exact_str(why, "why").strip():
             raise ValueError("why is empty: say why, since the record is for people")
 
-        # Made once, before any try: each try publishes the same entry, under the same id.
+        # Made before the first try, so that each try publishes the same entry, with the same id.
         ends = None if until is None else epoch_seconds(until, "until")
         entry = self._made(Selector(**select), link, why, ends)
         if not entry.stands(entry.at):
             raise ValueError("until is over already: it is a time, in seconds since the epoch")
 
         def with_it(newest: Overlay | None) -> Change:
-            # An earlier try may have put it there, and its answer was lost.
+            # An earlier try may have published it and lost the answer.
             is_there = newest is not None and newest.entry(entry.id) == entry
             return Change() if is_there else Change(add=[entry])
 
@@ -309,7 +313,7 @@ class Operator:
         until: int | None,
         asked: tuple[str, ...] | None = None,
     ) -> Entry:
-        """An entry of now, under a random id."""
+        """A new entry with the current time and a random id."""
         return Entry(
             asked=asked,
             at=read_clock(self._clock),
@@ -322,27 +326,28 @@ class Operator:
         )
 
     def _log_made(self, entry: Entry) -> None:
-        """Log an entry, after it stands. What people wrote is escaped: it could steer a
-        terminal.
+        """Log an entry after it was published, with escaped texts.
+
+        Unescaped text that people wrote could control a terminal.
         """
         on = escape(str(entry.select))
         _log.info("entry %s by %s on %s: %s", entry.id, self._by, on, escape(entry.why))
 
     def _newest(self, *, whole: bool = False) -> Lying:
-        """What lies in the store: see `Shelf.read`.
+        """The newest snapshot in the store: see `Shelf.read`.
 
-        Raises OverlayError where the store has lost what it had, or may have (spec 36.16). To go on
-        from there would take back what was acknowledged: who is shown an old snapshot signs anew
-        what it says.
+        Raises OverlayError if the store has lost data, or may have (spec 36.16). Continuing from
+        there would undo acknowledged changes: an operator who is shown an old snapshot would sign
+        its content again.
         """
         with self._lock.held():
             lying = self._shelf.read(whole=whole)
             newest = lying.overlay
             if self._resume is not None:
-                return lying  # somebody has looked: what is there is what counts
+                return lying  # the operator has checked the loss, and accepts what is there
 
-            # A store that went back shows by its number and its history, where they are known.
-            # Where none is, an old snapshot shows by its end: a newer one should have been there.
+            # The last number and history reveal a store that went back, if they are known.
+            # Otherwise an expired snapshot does, because there should be a newer one.
             self._seen.check(newest)
             if newest is not None:
                 if not self._alone and read_clock(self._clock) >= newest.expires_at:
@@ -354,34 +359,35 @@ class Operator:
         return lying
 
     def _publish(self, change: Callable[[Overlay | None], Change | None]) -> Overlay:
-        """The newest snapshot, changed; again, as long as others come first.
+        """Apply a change to the newest snapshot and publish it; repeat if others were first.
 
-        `change` may be called several times, each time with what is then the newest. None is that
+        `change` may be called several times, each time with the newest snapshot. It returns None if
         nothing has to change.
 
         Raises StoreError after many tries, what the store raises, and OverlayError.
         """
-        refused = b""  # the hash of a snapshot that the store knew no delta by
+        refused = b""  # the hash of a snapshot that the store could not extend by a delta
         for tries in range(_TRIES):
             if tries:
                 _wait_a_little(tries)
-            # 36.16. Before it reads, so that what is signed is all that stood at its `iat`. Else
-            # what comes second, and lacks what the first said, could be dated after the first.
+            # Read the clock before the store (36.16), so that the new snapshot has every entry that
+            # existed at its `iat`. Otherwise a snapshot that lacks an entry of another one could
+            # have a later date than that one.
             now = read_clock(self._clock)
             before, newest = self._newest()
-            # A history begins, and goes on without what was lost, in a whole snapshot (36.21).
+            # A whole snapshot starts a history, and resumes one after a loss (36.21).
             by_delta = newest is not None and newest.is_large and newest.past is not None
             by_delta = by_delta and self._resume is None
             if newest is not None and primitives.equal(newest.digest, refused):
                 by_delta = False
-            # Who takes over, and a store without deltas, or that knows none by this mark: whole.
+            # Publish a whole snapshot when taking over, and if the store cannot take a delta.
             by_delta = by_delta and self._shelf.has_deltas and not self._takes_over
             if newest is not None and not by_delta and before is None:
                 before, newest = self._newest(whole=True)
 
             wanted = change(newest)
             if wanted is None and newest is not None:
-                return newest  # what stands is enough
+                return newest  # nothing has to change
             written = self._written(newest, wanted or Change(), now, by_delta=by_delta)
             if self._put(written, before):
                 return written.opened
@@ -397,19 +403,18 @@ class Operator:
         *,
         by_delta: bool,
     ) -> Written:
-        """What follows on `newest`, signed; opened, so that nothing is published that readers
-        refuse.
+        """The snapshot that follows `newest`, signed.
 
-        `now` is a time before `newest` was read. Entries that have ended are kept for a day, for a
-        signer whose clock is behind. A snapshot is never dated before the one that it follows on
-        (spec 36.16).
+        It is also opened, so that nothing is published that readers would refuse. `now` is a time
+        before `newest` was read. Expired entries are kept for a day, in case the next signer's
+        clock is behind. A snapshot is never dated before the one that it follows (spec 36.16).
         """
         entries = () if newest is None else newest.entries
         drop = {*change.drop, *(entry.id for entry in entries if _is_over(entry, now))}
 
         issued_at = now if newest is None else max(now, newest.issued_at)
         if issued_at > now + CLOCKS_DIFFER:
-            # The newest was signed by a clock that was wrong, and is of no use to anyone.
+            # The newest snapshot was signed with a wrong clock, and no verifier accepts it.
             issued_at = now
         seq = self._seen.seq + 1
         resumed = None if newest is None else newest.resumed
@@ -431,7 +436,7 @@ class Operator:
             return Written(self._shelf.follow(newest, [step.delta]), step=step)
 
         kept = [*(entry for entry in entries if entry.id not in drop), *change.add]
-        # Deltas go on from the order of ids alone. What is small stays in that of the making.
+        # Deltas need entries in the order of ids. Small snapshots keep the order of creation.
         if newest is not None and newest.is_large:
             kept.sort(key=lambda entry: entry.id)
         made = snapshot(
@@ -446,7 +451,7 @@ class Operator:
         return Written(self._shelf.open(made), whole=made)
 
     def _put(self, written: Written, before: bytes | None) -> bool:
-        """Publish it, if what was read still lies there. Raises what the store raises."""
+        """Publish it, if the store still has what was read. Raises what the store raises."""
         with self._lock.held():
             if not self._shelf.put(written, before):
                 return False
@@ -463,7 +468,7 @@ class Operator:
 
 
 def _seen(last: int | str) -> LastSeen:
-    """What was seen before. Raises TypeError or ValueError for what is nothing of the kind."""
+    """The snapshot that an earlier process saw. Raises TypeError or ValueError if invalid."""
     if type(last) is str:
         return LastSeen.read(last)
     if type(last) is not int or not 0 <= last <= MAX_INTEGER:
@@ -472,11 +477,11 @@ def _seen(last: int | str) -> LastSeen:
 
 
 def _is_over(entry: Entry, now: int) -> bool:
-    """Has it ended, and been kept long enough after?"""
+    """True if the entry has expired and was kept long enough after that."""
     return entry.until is not None and now >= entry.until + _KEPT
 
 
 def _wait_a_little(tries: int) -> None:
-    """Let others finish. How long is drawn, so that those who lost do not all come back at once."""
+    """Let others finish. The wait is random, so that the losers do not all return at once."""
     longest = min(_LONG_PAUSE, _SHORT_PAUSE * 2**tries)
     sleep(uniform(0, longest))  # noqa: S311
