@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -183,6 +184,104 @@ def test_a_record_that_says_nothing_is_an_audit_error(stated: dict[str, Any]) ->
 def test_a_record_of_a_kind_to_come_and_a_token_without_links_are_passed_over() -> None:
     trail = trails.gather([record("weather"), record(root=ROOT, links=[])])
     assert not trail.roots and not trail.tokens
+
+
+# --- one tree of several trails --------------------------------------------------------------------------------------
+
+
+class Apart:
+    """Two servers of one set, each with keys and a trail of its own."""
+
+    RIGHTS: dict[str, Any] = {"sales-db": {"tables": ["sales"], "operations": ["select"]}, "mail": {"tools": {"send": {}}}}
+
+    def __init__(self, names: str = "a set") -> None:
+        self.clock = FixedClock(NOW)
+        self.lines: dict[str, list[bytes]] = {name: [] for name in self.RIGHTS}
+        self.set = Issuer(KEYRING, clock=self.clock, random=fixed_random(names)).mint_set(**WHO, servers=self.RIGHTS)
+        self.verifiers = {
+            name: Verifier(KEYRING.for_audience(name), name, clock=self.clock, audit=AuditTrail(kept.append))
+            for name, kept in self.lines.items()
+        }
+
+    def tries(self, token: Any, access: Access) -> None:
+        self.verifiers[token.unverified.root.audience].check(token, access)
+
+    @property
+    def trails(self) -> dict[str, trails.History]:
+        return {name: trails.gather(read(lines)) for name, lines in self.lines.items()}
+
+
+def said(joined: list[trails.Joined]) -> list[tuple[str, list[tuple[str, int, int]]]]:
+    """Of each holding who held it, and what each trail says: allowed, denied."""
+    every = [one for root in joined for one in root.walk()]
+    return [(one.agent, [(name, hop.allowed, hop.denied) for name, hop in one.said]) for one in every]
+
+
+def test_the_trails_of_a_set_are_one_tree_and_each_says_for_itself() -> None:
+    """(45.8) By the id of the set and the `n` on the way: of no two links of it is the id one."""
+    apart = Apart()
+    clerk = apart.set.delegate(to="clerk", expires_in=60)
+    helper = clerk.delegate(to="helper", expires_in=30)
+    again = apart.set.delegate(to="clerk", expires_in=60)
+    apart.tries(clerk.token("mail"), tool("send"))
+    apart.tries(clerk.token("sales-db").attenuate(expires_in=20), data("sales"))
+    apart.tries(helper.token("mail"), tool("post"))
+    apart.tries(again.token("sales-db"), data("hr"))
+    apart.tries(Apart("another").set.token("mail"), tool("send"))
+
+    joined = trails.join(apart.trails)
+    assert said(joined) == [
+        ("orchestrator", [("sales-db", 0, 0), ("mail", 0, 0)]),
+        ("clerk", [("sales-db", 1, 0), ("mail", 1, 0)]),
+        ("helper", [("mail", 0, 1)]),
+        ("clerk", [("sales-db", 0, 1)]),
+        ("orchestrator", [("mail", 1, 0)]),
+    ]
+    first, *_ = joined
+    assert [one.nonce for one in first.walk()] == [None, *map(_n, (clerk, helper, again))]
+    assert repr(first) == "<Joined orchestrator, task task-123: 2 said>" and first.root.token_id == apart.set.token("mail").token_id
+
+
+def _n(held: Any) -> str:
+    return json.loads(held.token("mail").unverified.bodies[-1])["n"]
+
+
+def test_one_trail_that_tells_of_all_tokens_of_a_set_is_joined_too() -> None:
+    apart = Apart()
+    clerk = apart.set.delegate(to="clerk", expires_in=60)
+    lines: list[bytes] = []
+    trail = AuditTrail(lines.append)
+    for name, access in (("mail", tool("send")), ("sales-db", data("sales"))):
+        Verifier(KEYRING.for_audience(name), name, clock=apart.clock, audit=trail).check(clerk.token(name), access)
+    joined = trails.join({"office": trails.gather(read(lines))})
+    assert said(joined) == [("orchestrator", [("office", 0, 0)] * 2), ("clerk", [("office", 1, 0)] * 2)]
+    assert [hop.root.audience for _, hop in joined[0].said] == ["mail", "sales-db"]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"sub": "user:eve"}, {"agent": "eve"}, {"task": "task-9"}, {"iat": 2}, {"jti": "B" * 21 + "A"}], ids=lambda one: next(iter(one))
+)
+def test_a_server_that_writes_another_root_record_has_a_tree_of_its_own(changed: dict[str, Any]) -> None:
+    link = {"id": "A" * 22, "says": {"tools": {}}}
+    one, two = (trails.gather([record(root=root, links=[link])]) for root in (ROOT, ROOT | changed))
+    assert len(trails.join({"one": one, "two": one})) == 1 and len(trails.join({"one": one, "two": two})) == 2
+
+
+def test_a_server_that_writes_another_receiver_has_a_line_of_its_own() -> None:
+    """And so has a hand-over that cannot be read: it has no `n` to join by."""
+
+    def seen(at: str, to: str, **more: Any) -> trails.History:
+        says = {"from": "a", "n": "MPOF0Cvxg5E", "to": to, **more}
+        links = [{"id": f"{at}{'A' * 21}", "says": {"tools": {}}}, {"id": f"{at}{'B' * 20}A", "says": says}]
+        return trails.gather([record(root=ROOT, links=links)])
+
+    assert [one.agent for one in trails.join({"one": seen("A", "b"), "two": seen("Q", "b")})[0].below] == ["b"]
+    assert [one.agent for one in trails.join({"one": seen("A", "b"), "two": seen("Q", "c")})[0].below] == ["b", "c"]
+    own = {"acme:x": 1}
+    assert len(trails.join({"one": seen("A", "b", **own), "two": seen("Q", "b", **own)})[0].below) == 1
+    bad = {"tables": 5}
+    apart = trails.join({"one": seen("A", "b", **bad), "two": seen("Q", "b", **bad)})[0].below
+    assert [(one.agent, one.nonce) for one in apart] == [("b", None), ("b", None)]
 
 
 # --- granted against used --------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What a trail tells (spec, "Audit").
 
     gather          the records, by the hand-overs that they are about
+    join            one tree of several trails, where a task has a token for each server
     unused          per hop: granted against used, and the narrower keywords that would have
                     sufficed
     propose         by agent and task: the narrowest keywords for what was done
@@ -32,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -57,6 +58,7 @@ __all__ = [
     "History",
     "Hop",
     "Issued",
+    "Joined",
     "Proposal",
     "Reach",
     "Replayed",
@@ -65,6 +67,7 @@ __all__ = [
     "Usage",
     "blast_radius",
     "gather",
+    "join",
     "propose",
     "refused_of",
     "replay",
@@ -72,6 +75,16 @@ __all__ = [
 ]
 
 _SHOWN_HOPS = 50  # a trail can have a great many
+
+
+class _Holding(Protocol):
+    """One holding of a token, with those that came of it."""
+
+    @property
+    def below(self) -> Sequence[Self]: ...
+
+
+_Below = TypeVar("_Below", bound=_Holding)
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -290,16 +303,21 @@ class Hop(msgspec.Struct, eq=False):
         return f"<Hop {self}>"
 
     def walk(self) -> Iterator[Hop]:
-        """This hop and all below: each before those that it handed on to.
+        """This hop and all below: each before those that it handed on to."""
+        return _walked(self)
 
-        A list is kept in place of recursion, so that no depth of hand-overs is too deep.
-        """
-        waiting: list[Hop] = [self]
-        while waiting:
-            hop = waiting.pop()
-            yield hop
-            # The last of the list comes next: so the first that was handed on is walked first.
-            waiting += reversed(hop.below)
+
+def _walked(top: _Below) -> Iterator[_Below]:
+    """A holding and all below it.
+
+    A list is kept in place of recursion, so that no depth of hand-overs is too deep.
+    """
+    waiting = [top]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        # The last of the list comes next: so the first that was handed on is walked first.
+        waiting += reversed(one.below)
 
 
 class SeenToken(msgspec.Struct, frozen=True):
@@ -490,6 +508,7 @@ def _known(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, lis
         sender=link.sender,
         receiver=link.receiver,
         key=link.key,
+        nonce=None if link.receiver is None else said.says["n"],
     )
     return bare, unknown
 
@@ -522,6 +541,92 @@ def _add_decision(history: History, decision: Decided) -> None:
     for hop in token.hops:
         if hop.agent in proven:
             hop.basis = "proven"
+
+
+# --- one tree of several trails -------------------------------------------------------------------
+
+
+class Joined(msgspec.Struct, eq=False):
+    """One holding of a task's tokens by one agent, as one trail says it, or several.
+
+    `said` has each hop with the name of the trail that tells of it. A trail that tells of several
+    tokens of a set has several. Nothing is added up, and no trail vouches for another: a server can
+    write of itself what it likes, and mint for itself with the ids of a set.
+
+    `join` makes it.
+    """
+
+    said: list[tuple[str, Hop]] = []
+    below: list[Joined] = []
+
+    @property
+    def agent(self) -> str:
+        """The name of whoever held it. All trails in `said` have this name."""
+        return self.said[0][1].agent
+
+    @property
+    def root(self) -> RootRecord:
+        """A root record of the task's. All in `said` have its id, subject, agent, task and time."""
+        return self.said[0][1].root
+
+    @property
+    def nonce(self) -> str | None:
+        """The `n` of the hand-over, by which an entry of the overlay selects it at every server.
+
+        None at the top, where nothing was handed on.
+        """
+        return _nonce(self.said[0][1])
+
+    def __repr__(self) -> str:
+        """On one line, whatever is below it."""
+        return f"<Joined {self.agent}, task {self.root.task}: {len(self.said)} said>"
+
+    def walk(self) -> Iterator[Joined]:
+        """This one and all below: each before those that it handed on to."""
+        return _walked(self)
+
+
+def join(histories: Mapping[str, History]) -> list[Joined]:
+    """The trees of several trails, joined where they tell of one set of tokens (spec 45).
+
+        both = join({"sales-db": gather(read(sales)), "mail": gather(read(mail))})
+
+    A link has another id at each server. So the tokens of a set are joined by what they share. That
+    is what their root records say of the task, and the `n` and the receiver of each hand-over.
+    Tokens of one server alone come out as they are in its trail.
+    """
+    roots: list[Joined] = []
+    found: dict[tuple[Any, ...], Joined] = {}
+    for trail, history in histories.items():
+        waiting: list[tuple[tuple[Any, ...], Hop, list[Joined]]]
+        waiting = [((_task_of(root),), root, roots) for root in reversed(history.roots)]
+        while waiting:
+            way, hop, beside = waiting.pop()
+            joined = found.get(way)
+            if joined is None:
+                joined = found[way] = Joined()
+                beside.append(joined)
+            joined.said.append((trail, hop))
+            below = [((*way, _hand_over(one)), one, joined.below) for one in hop.below]
+            waiting += reversed(below)
+    return roots
+
+
+def _task_of(root: Hop) -> tuple[Any, ...]:
+    """What the root records of one set have in common."""
+    said = root.root
+    return said.token_id, said.subject, said.agent, said.task, said.issued_at
+
+
+def _hand_over(hop: Hop) -> tuple[str, str]:
+    """What the links of one hand-over have in common. One that cannot be read is of one token."""
+    return _nonce(hop) or hop.id, hop.agent
+
+
+def _nonce(hop: Hop) -> str | None:
+    """The `n` of the hand-over that the hop began with."""
+    last = hop.links[-1]
+    return last.nonce if isinstance(last, Link) and last.receiver is not None else None
 
 
 # --- granted against used -------------------------------------------------------------------------

@@ -402,7 +402,7 @@ def _facts(stated: Mapping[str, Any] | Iterable[str]) -> str:
 
 
 @audit.command()
-@file_argument
+@click.argument("trail_file", type=FILE, metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--task",
     metavar="PATH",
@@ -415,7 +415,7 @@ def _facts(stated: Mapping[str, Any] | Iterable[str]) -> str:
     help="Tokens of this tree.",
 )
 @json_option
-def tree(trail_file: str, task: str | None, token: str | None, as_json: bool) -> None:
+def tree(trail_file: tuple[str, ...], task: str | None, token: str | None, as_json: bool) -> None:
     """Show who handed what to whom, and what came of it.
 
     How each name is known, and what each agent was allowed and denied.
@@ -424,34 +424,49 @@ def tree(trail_file: str, task: str | None, token: str | None, as_json: bool) ->
     signed that. allowed, denied: accesses. shown: the token was found in order, and no access was
     asked then.
 
+    The trails of several servers give one tree for each set of tokens. Each line then says whose
+    trail says so, and for which server the token is. A server vouches for itself alone.
+
     \b
     captoken audit tree trail.jsonl --task payday
+    captoken audit tree sales.jsonl mail.jsonl
     """
-    trail = history(trail_file)
-    roots = [hop for hop in trail.roots if _is_about(hop, task, token)]
-    strange = [
-        one for one in trail.strange if token in (None, one.token) and _is_in(task, one.task)
-    ]
+    files.one_stdin(*trail_file)
+    if len({*trail_file}) < len(trail_file):
+        raise click.UsageError("a trail is named twice, and would count twice")
+    seen = {path: history(path) for path in trail_file}
+    roots = [root for root in trails.join(seen) if _is_about(root, task, token)]
+    strange = {path: _strange(trail, task, token) for path, trail in seen.items()}
     if as_json:
-        trees = [_hop_data(hop) for hop in roots]
-        say_json({"trees": trees, "not_vouched_for": _codes(strange)})
+        trees = [_hop_data(root) for root in roots]
+        codes = {path: _codes(decisions) for path, decisions in strange.items()}
+        say_json({"trees": trees, "not_vouched_for": codes})
         return
-    if not roots and not strange:
+    if not roots and not any(strange.values()):
         tell("no record is about that")
         return
 
-    drawn: list[Tree | str] = [_drawn(hop) for hop in roots]
-    if strange:
-        count = words.counted(len(strange), "decision")
-        drawn.append(f"{count} on tokens that nothing vouches for: {_spelled_codes(strange)}")
+    several = len(seen) > 1
+    drawn: list[Tree | str] = [_drawn(root, several) for root in roots]
+    for path, decisions in strange.items():
+        if decisions:
+            where = f"{shown_file(path)}: " if several else ""
+            count = words.counted(len(decisions), "decision")
+            spelled = _spelled_codes(decisions)
+            drawn.append(f"{where}{count} on tokens that nothing vouches for: {spelled}")
     output.draw(output.console(), *drawn)
 
 
-def _is_about(root: trails.Hop, task: str | None, token: str | None) -> bool:
+def _is_about(root: trails.Joined, task: str | None, token: str | None) -> bool:
     """Is a tree the one that is asked for, and is one of its hops in the task?"""
     if token not in (None, root.root.token_id):
         return False
-    return any(_is_in(task, hop.task) for hop in root.walk())
+    return any(_is_in(task, hop.task) for one in root.walk() for _, hop in one.said)
+
+
+def _strange(trail: trails.History, task: str | None, token: str | None) -> list[trails.Decided]:
+    """The decisions that are asked for on tokens that the trail does not describe."""
+    return [one for one in trail.strange if token in (None, one.token) and _is_in(task, one.task)]
 
 
 def _is_in(task: str | None, stated: str | None) -> bool:
@@ -472,23 +487,33 @@ def _spelled_codes(decisions: Iterable[trails.Decided]) -> str:
     return ", ".join(f"{named(code)} {count}" for code, count in _codes(decisions).items())
 
 
-def _hop_data(hop: trails.Hop) -> dict[str, Any]:
+def _hop_data(one: trails.Joined) -> dict[str, Any]:
     return {
-        "agent": hop.agent,
+        "agent": one.agent,
+        "token": one.root.token_id,
+        "subject": one.root.subject,
+        "n": one.nonce,
+        "said": [_said_data(path, hop) for path, hop in one.said],
+        "below": [_hop_data(below) for below in one.below],
+    }
+
+
+def _said_data(path: str, hop: trails.Hop) -> dict[str, Any]:
+    """What one trail says of a hop."""
+    return {
+        "trail": path,
+        "server": hop.root.audience,
         "basis": hop.basis,
         "link": hop.id,
-        "token": hop.root.token_id,
-        "subject": hop.root.subject,
         "task": hop.task,
         "allowed": hop.allowed,
         "denied": hop.denied,
         "shown": hop.shown,
         "codes": _codes(hop.decisions),
-        "below": [_hop_data(below) for below in hop.below],
     }
 
 
-def _drawn(top: trails.Hop) -> Tree:
+def _drawn(top: trails.Joined, several: bool) -> Tree:
     """A tree of hand-overs. Not by recursion: a chain may be long."""
     from rich.text import Text
     from rich.tree import Tree
@@ -496,20 +521,37 @@ def _drawn(top: trails.Hop) -> Tree:
     root = top.root
     started = f"{named(root.subject)} started task {named(root.task)}"
     drawn = Tree(Text(f"{started}, token {root.token_id}", "bold"))
+    is_of_one = not several and all(len(one.said) == 1 for one in top.walk())
     waiting = [(top, drawn)]
     while waiting:
-        hop, above = waiting.pop()
-        here = above.add(Text(_line(hop)))
-        waiting += [(below, here) for below in reversed(hop.below)]
+        one, above = waiting.pop()
+        lines = [_line(one)] if is_of_one else _lines(one, several)
+        here = above.add(Text("\n  ".join(lines)))
+        waiting += [(below, here) for below in reversed(one.below)]
     return drawn
 
 
-def _line(hop: trails.Hop) -> str:
-    """A hop in one line: who has the token, and what came of it."""
+def _line(one: trails.Joined) -> str:
+    """A hop in one line: who had the token, and what came of it."""
+    _, hop = one.said[0]
+    return f"{named(one.agent)} ({hop.basis}){_told_of(hop)}"
+
+
+def _lines(one: trails.Joined, several: bool) -> Iterator[str]:
+    """A hop of which more than one trail or token tells: who had it, and a line each."""
+    yield named(one.agent)
+    for path, hop in one.said:
+        audience = hop.root.audience
+        at = "any server" if audience is None else named(audience)
+        by = f", by {shown_file(path)}" if several else ""
+        yield f"at {at}{by} ({hop.basis}){_told_of(hop)}"
+
+
+def _told_of(hop: trails.Hop) -> str:
+    """In what task, and what came of it."""
     task = f", task {named(hop.task)}" if hop.task != hop.root.task else ""
     dead = ", permits nothing" if hop.is_dead else ""
-    who = f"{named(hop.agent)} ({hop.basis}){task}{dead}"
-    return f"{who}: {_counts(hop)}; link {named(hop.id)}"
+    return f"{task}{dead}: {_counts(hop)}; link {named(hop.id)}"
 
 
 def _counts(hop: trails.Hop) -> str:

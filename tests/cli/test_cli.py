@@ -152,6 +152,7 @@ def test_no_option_takes_a_secret():
     # What is no option: a trail, a key's file, addresses and names. None of them is a secret.
     arguments = {
         "audit": ("trail_file", "FILE"),
+        "audit tree trail_file": ("trail_file", "FILE..."),
         "issue": ("policy", "POLICY.toml"),
         "gateway": ("path", "GATEWAY.toml"),
         "gateway run command": ("command", "[-- COMMAND...]"),
