@@ -19,7 +19,7 @@ from captoken._format.encoding import b64encode, encode_json
 from captoken._format.primitives import sha256
 from captoken._format.root import RootRecord
 from captoken._verification.decision import Attribution
-from captoken.audit import AuditTrail, Head, Verdict, check, read, rfc8693
+from captoken.audit import AuditTrail, Head, Verdict, _tree, check, read, rfc8693
 from captoken.audit.analysis import gather
 from captoken.errors import AuditError
 from captoken.keys import AuditKey, HolderKey
@@ -341,6 +341,91 @@ def test_values_of_any_size_and_depth_are_recorded() -> None:
             nested = {key: nested}
         assert trail.verifier.check(mint(tools={"t": {}}), Access(tool="t", arguments={"a": nested}, attributes={"~": nested}))
     assert said["a"] == {"~": hex(10**5000)} and '{"~": "..."}' in json.dumps(said["b"]) and len(said["c"]) == 100_000
+
+
+# --- the tree of a checkpoint ----------------------------------------------------------------------------------------
+
+
+def rfc6962(hashes: list[bytes]) -> bytes:
+    """The Merkle tree hash as section 2.1 of RFC 6962 has it."""
+    if len(hashes) == 1:
+        return hashes[0]
+    left = 1 << (len(hashes) - 1).bit_length() - 1
+    return sha256(b"\1" + rfc6962(hashes[:left]) + rfc6962(hashes[left:]))
+
+
+def test_a_path_shows_one_line_and_no_other() -> None:
+    """For each leaf of each tree of up to 33: at its own place alone, with its own steps alone."""
+    for count in range(1, 34):
+        leaves = [_tree.leaf(b"%d" % at) for at in range(count)]
+        root = _tree.root(leaves)
+        assert root == rfc6962([sha256(b"\0%d" % at) for at in range(count)])
+        for at, leaf in enumerate(leaves):
+            steps = _tree.path(leaves, at)
+            assert _tree.root_by(leaf, at, count, steps) == root
+            assert _tree.root_by(_tree.leaf(b"x"), at, count, steps) != root
+            assert _tree.root_by(leaf, at, count, [*steps, leaf]) is None
+            assert not steps or _tree.root_by(leaf, at, count, steps[:-1]) is None
+            assert not steps or _tree.root_by(leaf, at, count, [leaf, *steps[1:]]) != root
+            assert count == 1 or _tree.root_by(leaf, at ^ 1 if at ^ 1 < count else at - 1, count, steps) != root
+
+
+def trees(lines: list[bytes]) -> list[tuple[int, int]]:
+    """Of each checkpoint its number and the first record of its tree, which has the root of these records."""
+    found = []
+    for record in read(lines):
+        if record["kind"] == "checkpoint" and "tree" in record:
+            first, seq = record["tree"]["first"], record["seq"]
+            root = rfc6962([sha256(b"\0" + line[:-1]) for line in lines[first - 1 : seq - 1]])
+            assert record["tree"]["root"] == b64encode(root)
+            found.append((seq, first))
+    return found
+
+
+def test_a_checkpoint_has_a_tree_of_the_records_since_the_last_one() -> None:
+    """That checkpoint is the first of them. One that is the first record has none: it is of nothing."""
+    trail = Trail(key=SERVER, every=4)
+    trail.trail.checkpoint()
+    for _ in range(6):
+        trail.verifier.check(mint(), data("sales"))
+    trail.trail.checkpoint()
+    trail.trail.checkpoint()
+    assert trees(trail.lines) == [(6, 1), (10, 6), (11, 10)]
+    assert check(trail.lines, [SERVER.public]).signed == 10
+    assert "tree" not in trail.records[0]
+
+
+def test_a_trail_that_goes_on_has_trees_of_what_it_wrote_itself() -> None:
+    trail = written(2, key=SERVER)
+    again = AuditTrail(trail.lines.append, key=SERVER, head=trail.trail.head)
+    again.checkpoint()
+    assert trees(trail.lines) == []
+    again.record(Decision(code="table", now=NOW))
+    again.checkpoint()
+    assert trees(trail.lines) == [(6, 4)] and check(trail.lines, [SERVER.public]).signed == 5
+
+
+def test_what_could_not_be_written_is_in_no_tree() -> None:
+    full = Full(1)
+    trail = AuditTrail(full, key=SERVER)
+    trail.record(Decision(code="table", now=NOW))
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space left"):
+            trail.record(Decision(code="table", now=NOW))
+        with pytest.raises(OSError, match="no space left"):
+            trail.checkpoint()
+    full.room = 9
+    trail.record(Decision(code="table", now=NOW))
+    trail.checkpoint()
+    assert trees(full.lines) == [(3, 1)] and check(full.lines, [SERVER.public]).signed == 2
+
+
+def test_a_tree_has_so_many_records_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ones, where no checkpoint could be had for long."""
+    monkeypatch.setattr(_tree, "MOST", 3)
+    trail = written(4, key=SERVER)
+    trail.trail.checkpoint()
+    assert trees(trail.lines) == [(6, 3)] and check(trail.lines, [SERVER.public]).signed == 5
 
 
 # --- a trail that fails ----------------------------------------------------------------------------------------------

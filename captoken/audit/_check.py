@@ -15,8 +15,10 @@ Who only has the file can recompute all hashes. So `read` alone shows accidents,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,7 +26,8 @@ from captoken._format import primitives
 from captoken._format.encoding import EncodingError, b64decode, b64encode, decode_json
 from captoken._format.errors import AuditError
 from captoken._format.public_keys import signing_key
-from captoken.audit.trail import checkpoint_message
+from captoken.audit import _tree
+from captoken.audit.trail import checkpoint_message, tree_message
 from captoken.stores.ports import Head
 
 
@@ -50,16 +53,13 @@ def numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, Any
 
     `head` is what the first has to follow on. Raises AuditError.
     """
-    for body in _each(lines):
-        try:
-            record = decode_json(body)
-        except EncodingError:
-            raise AuditError(f"after record {head.seq}: a line that is no record") from None
+    return ((record, reached) for _, record, reached in followed(lines, head))
 
-        # Nobody knows what a record without a kind is: it is not passed over (spec 39.1).
-        if type(record.get("kind")) is not str:
-            raise AuditError(f"after record {head.seq}: a record that does not say its kind")
 
+def followed(lines: Iterable[bytes], head: Head) -> Iterator[tuple[bytes, dict[str, Any], Head]]:
+    """The same, each behind its line without the line feed."""
+    for body in bodies(lines):
+        record = record_of(body, head.seq)
         # `type(...) is int`, since True is an int to Python and not a number to canonical JSON.
         seq = record.get("seq")
         if type(seq) is not int or seq != head.seq + 1:
@@ -71,10 +71,26 @@ def numbered(lines: Iterable[bytes], head: Head) -> Iterator[tuple[dict[str, Any
 
         # Of the bytes that arrived, and not of the record encoded anew.
         head = Head(seq, b64encode(primitives.sha256(body)))
-        yield record, head
+        yield body, record, head
 
 
-def _each(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def record_of(body: bytes, after: int) -> dict[str, Any]:
+    """The record that a line spells (spec 39.1). `after` is the number of the one before.
+
+    Raises AuditError.
+    """
+    try:
+        record = decode_json(body)
+    except EncodingError:
+        raise AuditError(f"after record {after}: a line that is no record") from None
+
+    # Nobody knows what a record without a kind is: it is not passed over (spec 39.1).
+    if type(record.get("kind")) is not str:
+        raise AuditError(f"after record {after}: a record that does not say its kind")
+    return record
+
+
+def bodies(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """The lines in pieces of whole lines, without their line feeds.
 
     A piece is a line of a file, or what went to `write` in one call. Raises AuditError for a last
@@ -132,23 +148,25 @@ def check(
     waiting = _by_number(known, head.seq)
     signed = 0
     decisions = 0
+    # Of the last records: no tree has more.
+    leaves = deque[bytes](maxlen=_tree.MOST)
 
     # The head to begin with is passed too: it may be one of those that were kept.
     _pass(waiting, head)
-    for record, reached in numbered(lines, head):
+    for body, record, reached in followed(lines, head):
         before = head
         head = reached
         _pass(waiting, head)
 
         kind = record.get("kind")
         if kind == "checkpoint" and trusted:
-            if not _is_signed(record, before, trusted):
-                raise AuditError(
-                    f"checkpoint {head.seq} is signed by no server that is trusted here"
-                )
+            must_be_signed(record, before, trusted)
+            _check_tree(record, leaves)
             signed = before.seq
         elif kind == "decision":
             decisions += 1
+        if trusted:
+            leaves.append(_tree.leaf(body))
 
     # What nobody passed lies behind the end: the trail was rolled back.
     if waiting:
@@ -176,18 +194,64 @@ def _pass(waiting: dict[int, set[Head]], head: Head) -> None:
         raise AuditError(f"record {head.seq} is not the one that was there before")
 
 
-def _is_signed(record: Mapping[str, Any], before: Head, servers: Iterable[bytes]) -> bool:
-    """Did one of these servers sign the checkpoint that follows on `before`? Never raises.
+class Tree(NamedTuple):
+    """What the tree of a checkpoint says (spec 39.4): records in it, from a number on, and root."""
+
+    first: int
+    size: int
+    root: bytes
+
+
+def must_be_signed(record: Mapping[str, Any], before: Head, servers: Iterable[bytes]) -> None:
+    """Raise AuditError unless one of these servers signed the checkpoint that follows on `before`.
 
     The checkpoint names the key, and it is one of theirs (39.5): a record cannot bring a key along.
     """
-    stated = record.get("signature")
-    try:
-        signature = b64decode(stated) if type(stated) is str else b""
-    except EncodingError:
-        return False
     key = next((server for server in servers if b64encode(server) == record.get("key")), None)
-    return key is not None and primitives.signed(key, checkpoint_message(before), signature)
+    signature = bytes_of(record.get("signature"))
+    if key is None or not primitives.signed(key, checkpoint_message(before), signature):
+        raise AuditError(f"checkpoint {before.seq + 1} is signed by no server that is trusted here")
+
+
+def tree_of(record: Mapping[str, Any]) -> Tree | None:
+    """The tree of a checkpoint whose own signature holds, if it has one (spec 39.4).
+
+    Raises AuditError for one of another shape, and for one that the same key did not sign.
+    """
+    stated = record.get("tree")
+    if stated is None:
+        return None
+    if type(stated) is dict and stated.keys() == {"first", "root", "signature"}:
+        first, seq = stated["first"], record["seq"]
+        root, key = bytes_of(stated["root"]), bytes_of(record["key"])
+        if type(first) is int and first > 0 and 0 < seq - first <= _tree.MOST:
+            tree = Tree(first, seq - first, root)
+            signature = bytes_of(stated["signature"])
+            if len(root) == 32 and primitives.signed(key, tree_message(*tree), signature):
+                return tree
+    raise AuditError(f"the tree of checkpoint {record['seq']} is not what its server signed")
+
+
+def _check_tree(record: Mapping[str, Any], leaves: Sequence[bytes]) -> None:
+    """Raise AuditError where the tree of a checkpoint is none of the records that it names.
+
+    `leaves` are of the last records. Where the tree begins before them, in another file, its root
+    cannot be worked out.
+    """
+    tree = tree_of(record)
+    if tree is None or tree.size > len(leaves):
+        return
+    of_these = list(islice(leaves, len(leaves) - tree.size, None))
+    if not primitives.equal(_tree.root(of_these), tree.root):
+        raise AuditError(f"the tree of checkpoint {record['seq']} is one of other records")
+
+
+def bytes_of(stated: Any) -> bytes:
+    """What a text of base64url spells; nothing for what is none."""
+    try:
+        return b64decode(stated) if type(stated) is str else b""
+    except EncodingError:
+        return b""
 
 
 def rfc8693(record: Mapping[str, Any]) -> dict[str, Any]:

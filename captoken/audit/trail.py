@@ -11,7 +11,8 @@ A record is a line of canonical JSON. How the data flows:
     Decision     `described` makes a record of it, and `token_of` one of its token
     records      `AuditTrail` numbers them, and adds the hash of the line before to each
     lines        go to `write`, all those of one step in one call
-    checkpoint   a signature over the hash of the last line, and so over all lines above
+    checkpoint   a signature over the hash of the last line, and so over all lines above; and over
+                 the root of a tree of the records since the last one, which proves one record alone
 
 What a reader can detect (spec 39.8):
 
@@ -24,7 +25,7 @@ What a reader can detect (spec 39.8):
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from time import time
@@ -50,12 +51,14 @@ from captoken._language.link import BadLink, Link
 from captoken._language.links import read_links, words_of
 from captoken._verification.decision import Attribution, Decision
 from captoken._verification.grant import Grant
+from captoken.audit import _tree
 from captoken.keys.secret import AuditKey
 from captoken.stores.own_process import OwnProcess
 from captoken.stores.ports import Head, Reservation
 
 _log = logging.getLogger("captoken")
 _AUDIT = primitives.label("audit")
+_AUDIT_TREE = primitives.label("audit tree")
 
 # How many described tokens to remember. A token that was forgotten is described again. Readers take
 # that for the same token, so forgetting one only costs a line.
@@ -75,6 +78,11 @@ def checkpoint_message(head: Head) -> bytes:
     those for other purposes.
     """
     return _AUDIT + b64decode(head.hash)
+
+
+def tree_message(first: int, count: int, root: bytes) -> bytes:
+    """What the tree of a checkpoint has a signature of (spec 39.4)."""
+    return _AUDIT_TREE + first.to_bytes(8) + count.to_bytes(8) + root
 
 
 class AuditTrail:
@@ -97,7 +105,8 @@ class AuditTrail:
 
     The other arguments:
 
-    - `key` signs a checkpoint after every `every` records, and when `checkpoint` is called.
+    - `key` signs a checkpoint after every `every` records, and when `checkpoint` is called. Call it
+      before a server ends, too: what it wrote after its last checkpoint is in no tree.
     - `head` is the last record of an earlier process or file.
     - `values=True` records the values of arguments and attributes as well. They may be personal
       data or secrets of the callers.
@@ -131,6 +140,8 @@ class AuditTrail:
 
         # Everything below is read and written only under the lock.
         self._since = 0  # the number of records since the last checkpoint
+        # The hashes of these and of that checkpoint, of those that this object wrote.
+        self._leaves = deque[bytes](maxlen=_tree.MOST)
         self._torn = False  # whether there may be a record after the head
         self._described: OrderedDict[str, None] = OrderedDict()  # the last link ids of known tokens
         self._lock = Lock()
@@ -247,14 +258,31 @@ class AuditTrail:
         if self._key is None:
             raise ValueError("a trail without a key has no checkpoints: give it one, key=AuditKey…")
         signature = self._key.sign(checkpoint_message(self.head))
-        self._append(
-            {
-                "kind": "checkpoint",
-                "key": self._key.public,
-                "signature": b64encode(signature),
-            }
-        )
+        stated: Record = {
+            "kind": "checkpoint",
+            "key": self._key.public,
+            "signature": b64encode(signature),
+        }
+        if self._leaves:
+            stated["tree"] = self._signed_tree(self._key)
+        self._append(stated)
         self._since = 0
+
+        # The next tree begins with this checkpoint: so each stands under the one after.
+        last = self._leaves[-1]
+        self._leaves.clear()
+        self._leaves.append(last)
+
+    def _signed_tree(self, key: AuditKey) -> Record:
+        """The root over the records that the next checkpoint seals, and the signature of it."""
+        count = len(self._leaves)
+        first = self.head.seq - count + 1
+        root = _tree.root(self._leaves)
+        return {
+            "first": first,
+            "root": b64encode(root),
+            "signature": b64encode(key.sign(tree_message(first, count, root))),
+        }
 
     def _append(self, *records: Record) -> None:
         """Append all of the records in one write, or none.
@@ -270,11 +298,14 @@ class AuditTrail:
 
         head = self.head
         lines = b""
+        leaves: list[bytes] = []
         for stated in records:
             seq = head.seq + 1
             line = encode_json({**stated, "prev": head.hash, "seq": seq})
             lines += line + b"\n"
             head = Head(seq, b64encode(primitives.sha256(line)))
+            if self._key is not None:
+                leaves.append(_tree.leaf(line))
 
         # Set until the write has succeeded, so an interruption leaves it set. An Exception from
         # `write` promises that nothing was written; a KeyboardInterrupt promises nothing.
@@ -289,6 +320,7 @@ class AuditTrail:
             raise AuditError(f"{count} bytes of {len(lines)} were written: is the disk full?")
 
         self._since += len(records)
+        self._leaves.extend(leaves)
         self.head = head
         self._torn = False
 

@@ -420,6 +420,27 @@ def checkpoint(before: bytes, server: str = "server", message: bytes | None = No
     return {"key": b64(signing_public(server)), "kind": "checkpoint", "signature": b64(sign(server, message))}
 
 
+def tree_hash(lines: Sequence[bytes]) -> bytes:
+    """The hash of RFC 6962 over some lines, as its section 2.1 says it: of the two halves, the left one a power of two."""
+    if len(lines) == 1:
+        return sha256(b"\0" + lines[0])
+    left = 1 << (len(lines) - 1).bit_length() - 1
+    return sha256(b"\1" + tree_hash(lines[:left]) + tree_hash(lines[left:]))
+
+
+def tree_message(first: int, count: int, root: bytes) -> bytes:
+    """What is signed of the tree of a checkpoint."""
+    return label("audit tree") + first.to_bytes(8, "big") + count.to_bytes(8, "big") + root
+
+
+def tree(lines: Sequence[bytes], first: int, server: str = "server") -> dict[str, Json]:
+    """What a checkpoint says of the records behind which it stands, from a number on."""
+    covered = lines[first - 1 :]
+    root = tree_hash(covered)
+    signature = sign(server, tree_message(first, len(covered), root))
+    return {"first": first, "root": b64(root), "signature": b64(signature)}
+
+
 def trail(*records: Json) -> list[bytes]:
     """The lines of records; a function is asked for the record that stands behind the line before."""
     lines: list[bytes] = []

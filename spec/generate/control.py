@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from spec.generate.binding import HERE, addressed, outcome, shown, signatures
@@ -48,6 +48,9 @@ from spec.generate.build import (
     snapshot_of,
     token,
     trail,
+    tree,
+    tree_hash,
+    tree_message,
 )
 from spec.generate.table import SALES, SELECT, Table, call, keyring
 
@@ -1880,6 +1883,8 @@ def audit() -> Table:
     for name, stated in points.items():
         row(f"checkpoint_{name}", "39.4", trail(first, *decisions[:3], stated))
 
+    _trees(row, whole, [first, *decisions])
+
     # Heads that somebody kept.
     table.beside("that_goes_on")
     row("rolled_back", "39.5", lines[:6], known=[head(lines, 7)])
@@ -1893,6 +1898,58 @@ def audit() -> Table:
     row("another_from_the_start", "39.5", trail(decisions[0], first), known=[head(lines, 1)])
     row("one_of_two_heads_is_of_another", "39.5", lines, known=[head(lines, 3), {"seq": 5, "hash": b64(bytes(32))}])
     return table
+
+
+def _trees(row: Callable[..., None], whole: Callable[..., dict[str, Json]], records: list[Json]) -> None:
+    """Checkpoints with a tree: of any number of records, from any on; and ones that do not hold."""
+    for count in (1, 2, 3, 4, 5, 6, 7):
+        lines = trail(*records[:count])
+        sealed = [*lines, line_of({**checkpoint(lines[-1]), "tree": tree(lines, 1)}, lines[-1], count + 1)]
+        row(f"with_a_tree_of_{count}", "39.4", sealed, whole(sealed, count, count - 1))
+
+    lines = trail(*records[:4])
+    good = {**checkpoint(lines[3]), "tree": tree(lines, 1)}
+    begun = [*lines, line_of(good, lines[3], 5)]
+    begun.append(line_of(records[4], begun[-1], 6))
+    twice = [*begun, line_of({**checkpoint(begun[-1]), "tree": tree(begun, 5)}, begun[-1], 7)]
+    row("with_a_tree_that_begins_with_the_checkpoint_before", "39.4", twice, whole(twice, 6, 4))
+    late = [*lines, line_of({**good, "tree": tree(lines, 3)}, lines[3], 5)]
+    row("with_a_tree_of_the_last_records", "39.4", late, whole(late, 4, 3))
+    verdict = {"code": "ok", "head": head(late, 5), "signed": 4, "decisions": 2}
+    row("with_a_tree_that_goes_on", "39.5", late[2:], verdict, after=head(late, 2))
+    row("with_a_tree_that_began_in_the_file_before", "39.5", begun[2:5], {**verdict, "head": head(begun, 5)}, after=head(begun, 2))
+    row("with_a_tree_that_nobody_looks_at", "39.5", (other := [*lines, line_of({**good, "tree": 1}, lines[3], 5)]), whole(other, 0, 3),
+        servers=[])  # fmt: skip
+
+    own = tree(lines, 1)
+    root = tree_hash(lines)
+
+    def signed(first: int, count: int, over: bytes, message: bytes | None = None) -> dict[str, Json]:
+        message = tree_message(first, count, over) if message is None else message
+        return {"first": first, "root": b64(over), "signature": b64(sign("server", message))}
+
+    wrong: dict[str, Json] = {
+        "of_other_records": signed(1, 4, tree_hash(lines[::-1])), "of_the_records_before_the_last": tree(lines[:3], 1),
+        "without_the_first_byte_of_leaves": signed(1, 4, _plain_tree(lines)),
+        "with_the_last_leaf_twice": signed(1, 3, tree_hash([*lines[:3], lines[2]])),
+        "that_begins_one_later": {**own, "first": 2}, "that_begins_one_later_and_says_so": signed(2, 3, root),
+        "that_begins_at_0": signed(0, 5, root), "that_begins_before": signed(-1, 6, root, b""), "of_nothing": signed(5, 0, root),
+        "that_begins_behind_it": signed(6, 0, root), "whose_first_is_a_text": {**own, "first": "1"}, "whose_first_is_true": {**own, "first": True},
+        "by_another_server": tree(lines, 1, "another server"), "with_the_signature_of_the_checkpoint": {**own, "signature": good["signature"]},
+        "without_label": signed(1, 4, root, tree_message(1, 4, root).removeprefix(label("audit tree"))),
+        "with_label_audit": signed(1, 4, root, label("audit") + root), "of_another_count": signed(1, 4, root, tree_message(1, 5, root)),
+        "of_another_first": signed(1, 4, root, tree_message(2, 4, root)), "with_its_root_in_hexadecimal": {**own, "root": root.hex()},
+        "with_its_root_cut": signed(1, 4, root[:31]), "with_one_key_more": {**own, "count": 4}, "that_is_a_list": [own], "that_is_a_text": own["root"],
+        **{f"without_{key}": {name: value for name, value in own.items() if name != key} for key in own},
+    }  # fmt: skip
+    for name, stated in wrong.items():
+        row(f"with_a_tree_{name}", "39.4", [*lines, line_of({**good, "tree": stated}, lines[3], 5)])
+
+
+def _plain_tree(lines: list[bytes]) -> bytes:
+    """The root of four lines, as one would have it who hashes leaves as they are."""
+    left, right = (sha256(b"\1" + sha256(one) + sha256(other)) for one, other in (lines[:2], lines[2:]))
+    return sha256(b"\1" + left + right)
 
 
 def recorded() -> Table:
@@ -1951,4 +2008,5 @@ def _example_trail() -> list[bytes]:
         "sub": "user:jane", "task": "task-123", "link": ids[-1],
         "chain": [{"name": "orchestrator", "basis": "issued"}, {"name": "sales-agent", "basis": "vouched"}],
     }  # fmt: skip
-    return trail(described, decided, checkpoint)
+    lines = trail(described, decided)
+    return [*lines, line_of({**checkpoint(lines[-1]), "tree": tree(lines, 1)}, lines[-1], 3)]

@@ -52,7 +52,7 @@ function* lines(trail: Bytes): Generator<Bytes> {
 function* numbered(
   trail: Bytes,
   after: Head,
-): Generator<{ record: JsonObject; before: Head; head: Head }> {
+): Generator<{ line: Bytes; record: JsonObject; before: Head; head: Head }> {
   let before = after;
   for (const line of lines(trail)) {
     const record = canonicalObject(line);
@@ -68,7 +68,7 @@ function* numbered(
       throw refused(`record ${seq} does not follow: one was changed`);
     }
     const head = { seq, hash: b64encode(sha256(line)) };
-    yield { record, before, head };
+    yield { line, record, before, head };
     before = head;
   }
 }
@@ -111,17 +111,24 @@ export function checkTrail(
     waiting = waiting.filter(({ seq }) => seq !== head.seq);
   };
   let [head, signed, decisions] = [after, 0, 0];
+  // Hashes of the last records: no tree has more.
+  let leaves: Bytes[] = [];
   pass(head);
   for (const each of numbered(bytesOf(trail), after)) {
     head = each.head;
     pass(head);
     const kind = each.record.get("kind");
     if (kind === "decision") decisions += 1;
-    if (kind !== "checkpoint" || trusted.length === 0) continue;
-    if (!isSigned(each.record, each.before, trusted)) {
-      throw refused(`checkpoint ${head.seq} is signed by no trusted server`);
+    if (trusted.length === 0) continue;
+    if (kind === "checkpoint") {
+      if (!isSigned(each.record, each.before, trusted)) {
+        throw refused(`checkpoint ${head.seq} is signed by no trusted server`);
+      }
+      checkTree(each.record, head.seq, leaves);
+      signed = each.before.seq;
     }
-    signed = each.before.seq;
+    leaves.push(leaf(each.line));
+    if (leaves.length > 2 * MOST_LEAVES) leaves = leaves.slice(-MOST_LEAVES);
   }
   if (waiting.length) {
     throw refused(`the trail ends at record ${head.seq}, and later ones were there before`);
@@ -138,6 +145,57 @@ function isSigned(record: JsonObject, before: Head, servers: readonly Bytes[]): 
   const hash = b64exact(before.hash, 32);
   if (!key || !signature || !hash || !servers.some((server) => equal(server, key))) return false;
   return verify(key, concat(label("audit"), hash), signature);
+}
+
+// --- the tree of a checkpoint (39.4) -------------------------------------------------------------
+
+const MOST_LEAVES = 65_536;
+
+const leaf = (line: Bytes): Bytes => sha256(concat(Uint8Array.of(0), line));
+
+/** The Merkle tree hash of RFC 6962. The last of an odd number goes up as it is. */
+function rootOf(leaves: readonly Bytes[]): Bytes | undefined {
+  let level = [...leaves];
+  while (level.length > 1) {
+    const above: Bytes[] = [];
+    for (let at = 0; at < level.length; at += 2) {
+      const [left, right] = level.slice(at, at + 2) as [Bytes, Bytes?];
+      above.push(right ? sha256(concat(Uint8Array.of(1), left, right)) : left);
+    }
+    level = above;
+  }
+  return level[0];
+}
+
+/** 8 bytes, most significant first. */
+function eightBytes(value: number): Bytes {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(value));
+  return bytes;
+}
+
+/**
+ * Raises CaptokenError where a checkpoint, which its key has signed, has a tree of another shape, of
+ * another's signature or of other records. Where it begins before `leaves`, in another file, its
+ * root is not looked at.
+ */
+function checkTree(record: JsonObject, seq: number, leaves: readonly Bytes[]): void {
+  const tree = record.get("tree");
+  if (tree === undefined) return;
+  const bad = refused(`the tree of checkpoint ${seq} is not what its server signed`);
+  if (!isObject(tree) || tree.size !== 3) throw bad;
+  const [key, first] = [b64exact(record.get("key"), 32), tree.get("first")];
+  const [root, signature] = [b64exact(tree.get("root"), 32), b64exact(tree.get("signature"), 64)];
+  if (!key || !root || !signature || !isInteger(first)) throw bad;
+  const count = seq - first;
+  if (first < 1 || count < 1 || count > MOST_LEAVES) throw bad;
+  const message = concat(label("audit tree"), eightBytes(first), eightBytes(count), root);
+  if (!verify(key, message, signature)) throw bad;
+  if (count > leaves.length) return;
+  const own = rootOf(leaves.slice(-count));
+  if (!own || !equal(own, root)) {
+    throw refused(`the tree of checkpoint ${seq} is of other records`);
+  }
 }
 
 // --- values (39.6) -------------------------------------------------------------------------------
