@@ -11,6 +11,9 @@ See docs/agents.md; for a plain function docs/tools.md.
 4. Inside a permitted call, another run under the same token was handed nothing, whatever its name:
    denied, and it hands nothing on. A call of the same run, as a tool makes that runs others, is
    decided as any.
+5. A decorated function that is called where no token is held, while a request is answered, is
+   decided by the grant of that request: if the decorator's own verifier gave it. A grant of another
+   verifier raises GuardError. Adapters of frameworks never ask it: an agent holds a token.
 
 The framework's process has the verifier's keys. So this keeps agents in bounds that can only call
 tools, and is no bound for code that runs in the same process. Where tools live in another process,
@@ -24,7 +27,22 @@ import inspect
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, cast
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    ParamSpec,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Union,
+    Unpack,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from msgspec import structs
 
 from captoken import current
 from captoken._format import names
@@ -37,9 +55,12 @@ from captoken._format.errors import (
     WideningError,
 )
 from captoken._format.names import frozen_copy
+from captoken._format.spelling import instead_of
 from captoken._format.text import SET_PREFIX
+from captoken._language import patterns
 from captoken._language.access import Access, Caller, NotFinite
 from captoken._language.bounds import TOO_LARGE, too_large
+from captoken._language.constraints import FREE, NOTHING, Arguments, Call
 from captoken._language.costs import NoCost, cost_of, read_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant, granted
@@ -353,6 +374,8 @@ class ToolGuard:
         self._at_once = isinstance(verifier, Verifier) and not verifier.waits
         self._cost = read_cost(cost)
         self._attributes = attributes
+        _check_called_with_two("cost", self._cost)
+        _check_called_with_two("attributes", attributes)
         self._tell_limits = tell_limits is True  # what only looks like a yes tells nothing
         self._causes = Causes()
         self._callers: dict[str, Caller] = {}  # whoever called lately, by the framework's word
@@ -396,7 +419,10 @@ class ToolGuard:
 
     def _log_if_nothing_held(self, decision: Decision, mine: Held | None) -> Decision:
         """The decision. The verifier has logged a denial; here, that nothing was held."""
-        if mine is None and self._causes.due("nothing held", decision.now) is not None:
+        # Any other code is that of a grant that was asked instead (rule 5).
+        if mine is not None or decision.code != "malformed":
+            return decision
+        if self._causes.due("nothing held", decision.now) is not None:
             log().warning(
                 "a tool call, and no token is current: captoken.current.use(token) around the run"
             )
@@ -417,8 +443,15 @@ class ToolGuard:
         """
         return grant.awaited if isinstance(self._verifier, AsyncVerifier) else grant
 
-    def _access(self, tool: str, arguments: Mapping[str, Any]) -> Access | tuple[str, str]:
+    def _access(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        mine: Held | Grant | None,
+    ) -> Access | tuple[str, str]:
         """What is decided on, with what the server says of it; or why no token can permit it.
+
+        `mine` is what it will be decided by: here, that changes nothing.
 
         The server's functions are asked only about a call that could be one. They see the arguments
         as they will be decided on, and what they do to them changes nothing.
@@ -467,7 +500,7 @@ class ToolGuard:
         A refusal where the call has no access, or nobody calls. The token is verified even so: a
         bad one is the first thing to say, and to record.
         """
-        found = self._access(tool, arguments)
+        found = self._access(tool, arguments, mine)
         access = found if isinstance(found, Access) else None
         text = "" if mine is None else presented_to(self._verifier, mine, access)  # rule 1
         if not isinstance(found, Access):  # rule 3
@@ -480,6 +513,26 @@ class ToolGuard:
         except (TypeError, ValueError):  # rule 3
             return verifier.deny(text, "caller", "the agent's name is none that a token can have")
         return verifier.check(text, found, caller=caller)  # rule 2
+
+
+def _check_called_with_two(keyword: str, function: object) -> None:
+    """Raise TypeError for a function that does not take a tool's name and its arguments.
+
+    Not for one whose parameters Python does not know: the first call then tells.
+    """
+    if not callable(function):
+        return
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind("", {})
+    except TypeError:
+        raise TypeError(
+            f"{keyword} is called with two things, the tool's name and a dict of its arguments: "
+            f"write {keyword}=lambda tool, arguments: {{...}}"
+        ) from None
 
 
 def _held_or_nothing(held: AnyHeld | None) -> Held | None:
@@ -516,6 +569,12 @@ def guarded_tool(
     defaults, copied to plain JSON values. The function is called with that very copy. In it
     `current.grant()` is the grant of this call.
 
+    A parameter that is None by default, and None in this call, is left out of what is decided on.
+    Where the token asks for the argument without `"optional": True`, it is there, as null.
+
+    Where no token is current, and a request is answered that this verifier has let in, the call is
+    decided by the grant of that request.
+
     Parameters that a caller cannot name (`*args`, `**kwargs`, positional-only ones) need a name:
     `names={"args": "files"}` states what `*args` got as one list, `files`. What `**kwargs` got is
     one object.
@@ -527,21 +586,102 @@ def guarded_tool(
     What the function does is not checked. `__wrapped__` is the function without the guard.
 
     A call raises Denied. It raises TypeError or ValueError for arguments that do not fit the
-    function, or that are no JSON: then nothing is decided, and nothing recorded. Decorating raises
-    them for a parameter that needs a name, for a name that no tool can have, and for what has no
-    signature.
+    function, or that are no JSON: then nothing is decided, and nothing recorded. So it does with
+    GuardError, while a request is answered that another verifier has let in.
+    Decorating raises them for a parameter that needs a name or is annotated with a type that is no
+    JSON, for a name that no tool can have, and for what has no signature.
     """
     if not isinstance(verifier, (Verifier, AsyncVerifier)):
         kind = type(verifier).__name__
         raise TypeError(f"a {kind} is no verifier: write @guarded_tool(verifier)")
-    guard = ToolGuard(verifier, cost=cost, attributes=attributes)
+    guard = _FunctionGuard(verifier, cost=cost, attributes=attributes)
     renamed = frozen_copy({} if names is None else names, "names")
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        asking = _asking(_Tool(function, name, renamed), guard)
-        return cast("Callable[_P, _R]", wraps(function)(asking))
+        tool = _Tool(function, name, renamed)
+        return cast("Callable[_P, _R]", wraps(function)(_asking(tool, guard.of(tool))))
 
     return decorate
+
+
+class _FunctionGuard(ToolGuard):
+    """Decides on calls of a decorated function, also by the grant of a request (rule 5)."""
+
+    _none_by_default: Collection[str] = ()  # arguments that are left out where they are None
+
+    def of(self, tool: _Tool) -> _FunctionGuard:
+        """The guard of one function."""
+        guard = copy.copy(self)
+        guard._none_by_default = tool.none_by_default
+        return guard
+
+    def _access(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        mine: Held | Grant | None,
+    ) -> Access | tuple[str, str]:
+        """As of any guard, without the arguments that are None by default, and None.
+
+        With null in their place, where a token asks for one: the function is called with None, and
+        either says so. What the token says of itself decides between the two, and nothing else.
+        """
+        found = super()._access(tool, arguments, mine)
+        absent = {each for each in self._none_by_default if arguments[each] is None}
+        if not absent or not isinstance(found, Access):
+            return found
+        rule = _rule_of(mine, tool, self._verifier.audiences)
+        left = {
+            argument: value
+            for argument, value in (found.arguments or {}).items()
+            if argument not in absent or not rule.get(argument, (NOTHING, True))[1]
+        }
+        return structs.replace(found, arguments=left)
+
+    def _asked(
+        self,
+        verifier: AnyVerifier,
+        tool: str,
+        arguments: Mapping[str, Any],
+        agent: str | None,
+        run: object,
+        mine: Held | None,
+    ) -> Any:
+        served = None if mine is not None else _served()
+        if served is None:
+            return super()._asked(verifier, tool, arguments, agent, run, mine)
+        if not served.made_by(self._blocking):
+            raise GuardError(
+                f"tool {tool} is called while a request is answered, and the verifier of its guard "
+                "is not the one that let the request in: give guarded_tool(...) the very verifier "
+                "that protect(...) or the server's guard has; or, to call it by a token of this "
+                "server's own, `with captoken.current.use(token):`"
+            )
+        found = self._access(tool, arguments, served)
+        grant = served if isinstance(verifier, Verifier) else served.awaited_by(verifier)
+        return grant.check(found) if isinstance(found, Access) else grant.deny(*found)
+
+
+def _rule_of(mine: Held | Grant | None, tool: str, audiences: tuple[str, ...]) -> Arguments:
+    """What a token says of the arguments of a tool, by its own account. Empty where it is nothing.
+
+    For choosing how a call is stated. It permits nothing: a verifier asks each link.
+    """
+    try:
+        said = mine.at(*audiences).one.unverified if isinstance(mine, Held) else mine
+    except NoToken:
+        return FREE
+    calls = None if said is None else said.capability.tool
+    rule: Call = None if calls is None else patterns.decided(calls, tool, None)
+    return rule or FREE
+
+
+def _served() -> Grant | None:
+    """The grant of the request that is answered here, if there is one."""
+    try:
+        return current.grant(Grant)
+    except NoToken:
+        return None
 
 
 class _Tool:
@@ -554,6 +694,12 @@ class _Tool:
         self.name = function.__name__ if name is None else name
         self._signature = inspect.signature(function)
         self._arguments = _arguments_of(self._signature, names)
+        _check_annotations(function)
+        self.none_by_default = {
+            argument
+            for parameter, argument in self._arguments.items()
+            if self._signature.parameters[parameter].default is None
+        }
 
         # A name that no access can have would be an error at each call: it is one now.
         Access(tool=self.name, arguments=dict.fromkeys(self._arguments.values()))
@@ -605,6 +751,28 @@ def _arguments_of(signature: inspect.Signature, names: Mapping[str, str]) -> dic
     if len(set(arguments.values())) < len(arguments):
         raise ValueError("names: two arguments have one name")
     return arguments
+
+
+def _check_annotations(function: Callable[..., Any]) -> None:
+    """Raise TypeError for a parameter whose annotation only takes values that are no JSON.
+
+    Each call would be one. Where annotations cannot be resolved, it is the call that tells.
+    """
+    try:
+        hints = get_type_hints(function)
+    except Exception:  # somebody else's annotation, which may raise anything
+        return
+    hints.pop("return", None)
+    for parameter, hint in hints.items():
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        wanted = [kind for kind in kinds if kind is not NoneType]
+        advice = [instead_of(kind) if isinstance(kind, type) else "" for kind in wanted]
+        if wanted and all(advice):
+            raise TypeError(
+                f"the parameter {parameter} of {function.__name__} is a "
+                f"{wanted[0].__name__}, which is no JSON value: let it be {advice[0]}, and convert "
+                "it in the function"
+            )
 
 
 def _asking(tool: _Tool, guard: ToolGuard) -> Callable[..., Any]:

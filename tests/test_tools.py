@@ -1,16 +1,21 @@
 """Tool calls in the process of the agents: by the token of whoever calls, and of nobody else."""
 
 import asyncio
+import datetime
+import enum
 import functools
 import inspect
 import json
 import logging
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Grant, Keyring, Token, Verifier, current
+from captoken import Access, AsyncGrant, AsyncVerifier, Denied, Grant, Issuer, Keyring, Token, Verifier, current
 from captoken._format import chain
 from captoken.audit import AuditTrail
 from captoken.current import Held
@@ -19,7 +24,7 @@ from captoken.errors import GuardError, NoToken
 from captoken.keys import DischargerKey, HolderKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.tools import ToolGuard, access_to, agent_name, calling, guarded_tool, handing
-from tests.fixtures import KEYRING, clock, mint, verifier
+from tests.fixtures import KEYRING, WHO, clock, mint, verifier
 
 TOOLS = {"search": {"q": {"in": ["fox", "hen"]}}, "crm.*": {}}
 NAMES = ("plain", "named")
@@ -544,6 +549,65 @@ def test_what_is_no_json_raises_and_is_not_decided_on(value):
     assert made == [] and not any("code" in json.loads(line) for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        (Decimal("5.00"), "an int in the smallest unit, as cents are, or a str"),
+        (Path("/data"), "a str, as os.path.realpath(path) gives it"),
+        (datetime.date(2026, 1, 2), "a str, as its isoformat() gives it"),
+        (datetime.datetime(2026, 1, 2), "a str, as its isoformat() gives it"),
+        (enum.Enum("Colour", "RED").RED, "its value, a str or an int"),
+        (uuid.UUID(int=7), "a str, as str(uuid) gives it"),
+        (("fox",), "a list"),
+        (object(), "a str, an int, a float, a bool, None, or lists and dicts of these"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_argument_that_is_no_json_is_named_with_what_to_write(value, instead):
+    @guarded_tool(verifier())
+    def search(q):
+        return q
+
+    with pytest.raises(TypeError) as raised:
+        search(value)
+    kind = type(value).__name__
+    assert str(raised.value) == f"argument 'q' holds a {kind}, which is no JSON value: write {instead}"
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize("wrong", [Decimal, Path, datetime.date, Colour, "Path", Decimal | None, Path | uuid.UUID, set])
+def test_a_parameter_that_no_json_can_fill_is_refused_when_the_function_is_decorated(wrong):
+    def pay(to: str, amount):
+        return amount
+
+    pay.__annotations__["amount"] = wrong
+    with pytest.raises(TypeError, match=r"the parameter amount of pay is a \w+, which is no JSON value: let it be .+, and convert"):
+        guarded_tool(verifier())(pay)
+
+
+@pytest.mark.parametrize("right", [int, "int | None", Path | str, "Nowhere", list[Decimal], object, None, 7], ids=str)
+def test_one_that_json_may_fill_is_not(right):
+    def pay(amount):
+        return amount
+
+    pay.__annotations__ |= {"amount": right, "return": Path}
+    with current.use(mint(tools={"pay": {"amount": {"in": [5]}}})):
+        assert guarded_tool(verifier())(pay)(5) == 5
+
+
+@pytest.mark.parametrize("keyword", ["cost", "attributes"])
+def test_a_function_of_the_servers_that_takes_other_things_is_refused_at_once(keyword):
+    for wrong in (lambda amount: {}, list.clear, lambda tool, arguments, more: {}):
+        with pytest.raises(TypeError, match=f"{keyword} is called with two things, .*: write {keyword}=lambda tool, arguments"):
+            guarded_tool(verifier(), **{keyword: wrong})
+    # Python does not know the parameters of `dict`: a call would tell.
+    for right in (lambda tool, arguments: {}, lambda *both: {}, dict):
+        guarded_tool(verifier(), **{keyword: right})
+
+
 def test_parameters_that_nobody_can_name_need_a_name():
     asking = guarded_tool(verifier())
 
@@ -738,3 +802,144 @@ def test_so_is_one_that_is_async(make, face):
 
     asyncio.run(main())
     assert made == ["task-123"] * 2
+
+
+# --- what may be left out ------------------------------------------------------------------------------------------------
+
+
+FREE, ONE_OF = {"any": True}, {"in": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "left_out", "with_a", "with_b"),
+    [
+        ({}, "allowed", "allowed", "allowed"),
+        ({"text": FREE}, "allowed", "argument", "argument"),
+        ({"text": FREE, "tag": {"in": [], "optional": True}}, "allowed", "argument", "argument"),
+        ({"text": FREE, "tag": {**ONE_OF, "optional": True}}, "allowed", "allowed", "argument"),
+        ({"text": FREE, "tag": ONE_OF}, "argument", "allowed", "argument"),
+        ({"text": FREE, "tag": FREE}, "allowed", "allowed", "allowed"),
+    ],
+)
+@pytest.mark.parametrize("audience", [None, "tools"])
+def test_a_parameter_that_is_none_by_default_may_be_left_out_where_the_token_lets_it(rule, left_out, with_a, with_b, audience):
+    """As a client of MCP leaves it out: one token does for both. The function gets what was decided on."""
+    lines, ran, charged = [], [], []
+
+    def cost(tool, arguments):
+        charged.append(arguments["tag"])  # it is there, whatever the token says
+        return {}
+
+    @guarded_tool(verifier(audience=audience, audit=AuditTrail(lines.append)), cost=cost)
+    def note(text: str, tag: str | None = None) -> None:
+        ran.append(tag)
+
+    def code(*args):
+        try:
+            note("x", *args)
+        except Denied as refused:
+            return refused.decision.code
+        return "allowed"
+
+    token = mint(tools={"note": rule})
+    with current.use(token):
+        got = [code(), code(None), code("a"), code("b")]
+    assert got == [left_out, left_out, with_a, with_b]
+    assert ran == [tag for tag, was in zip([None, None, "a", "b"], got, strict=True) if was == "allowed"]
+    assert charged == [None, None, "a", "b"]
+    # The record has the access that was decided on.
+    there = {"tag": None} if "tag" in rule and "optional" not in rule["tag"] else {}
+    assert verifier().check(token, Access(tool="note", arguments={"text": "x", **there})).code == left_out
+    stated = [record["access"]["arguments"] for record in map(json.loads, lines) if record["kind"] == "decision"]
+    assert [arguments == ["text"] for arguments in stated] == [not there, not there, False, False]
+
+
+def test_any_other_default_is_decided_on_and_so_is_a_none_that_is_no_default():
+    @guarded_tool(verifier())
+    def note(text: str, tag: str | None = "b") -> str | None:
+        return tag
+
+    with current.use(mint(tools={"note": {"text": FREE, "tag": {**ONE_OF, "optional": True}}})):
+        assert denied(note, "x") == "argument" and denied(note, "x", None) == "argument"
+        assert note("x", "a") == "a"
+
+
+def test_a_set_without_a_token_for_this_server_says_nothing_of_an_argument():
+    @guarded_tool(verifier())
+    def note(text: str, tag: str | None = None) -> None:
+        raise AssertionError
+
+    assert denied(note, "x") == "malformed"
+    made = Issuer(KEYRING, clock=clock()).mint_set(**WHO, servers={"mail": {"tools": {"note": {}}}})
+    with current.use(made):
+        assert denied(note, "x") == "malformed"
+
+
+# --- in a request --------------------------------------------------------------------------------------------------------
+
+
+SERVED = {"pay": {"to": {"in": ["acct-1"]}, "memo": {**ONE_OF, "optional": True}}, "pay_later": {}}
+
+
+@pytest.mark.parametrize("make", [verifier, asynchronous])
+def test_a_function_that_is_called_in_a_request_is_decided_by_the_grant_of_that_request(make, caplog):
+    """Where its own verifier gave the grant; and where nothing is held, or else that is what decides."""
+    lines, ran = [], []
+    mine = make(audience="shop", audit=AuditTrail(lines.append), ledger=MemoryLedger(shared=True, floor=0))
+
+    @guarded_tool(mine, cost=lambda tool, arguments: {"cents": -1 if arguments["to"] == "acct-9" else 0})
+    def pay(to: str, memo: str | None = None) -> str:
+        ran.append(to)
+        return current.grant(Grant).issued.task
+
+    @guarded_tool(mine)
+    async def pay_later(to: str, memo: str | None = None) -> str:
+        return pay(to, memo)  # one calls the other, in the same request
+
+    shown = mint(tools=SERVED, uses=4).present(audience="shop", clock=clock())
+
+    async def main():
+        arrived = mine.authenticate(shown)
+        arrived = await arrived if isinstance(mine, AsyncVerifier) else arrived
+        with current.serving(arrived):
+            assert pay("acct-1") == "task-123" and pay("acct-1", "a") == "task-123"
+            assert denied(pay, "acct-2") == denied(pay, "acct-1", "b") == "argument"
+            with current.use(mint(tools={"pay": {"to": {"in": ["acct-2"]}}}, audience="shop")):
+                pay("acct-2")
+                assert denied(pay, "acct-1") == "argument"
+            assert await pay_later("acct-1") == "task-123"
+            assert denied(pay, "acct-1") == "budget_exhausted"  # each call counts once, by the request's token
+            assert denied(pay, "acct-9") == "argument"  # that makes no cost
+        assert denied(pay, "acct-1") == "malformed"  # the request is over
+
+    asyncio.run(main())
+    assert ran == ["acct-1", "acct-1", "acct-2", "acct-1"]
+    codes = [record["code"] for record in map(json.loads, lines) if record["kind"] == "decision"]
+    assert codes.count("allowed") == 6  # that it arrived, and each call
+    assert codes.count("malformed") == 1 and codes.count("budget_exhausted") == 1
+    assert [r.getMessage() for r in caplog.records if "no token is current" in r.getMessage()] == [
+        "a tool call, and no token is current: captoken.current.use(token) around the run"
+    ]
+
+
+def test_a_grant_of_another_verifier_is_no_answer_and_the_developer_is_told_what_to_write():
+    """It may know other keys, or nothing of what was revoked. It is a fault of the server's: no denial."""
+    lines = []
+
+    @guarded_tool(verifier(audit=AuditTrail(lines.append)))
+    def pay(to: str) -> None:
+        raise AssertionError
+
+    with current.serving(verifier().authenticate(mint(tools={"pay": {}}))):
+        with pytest.raises(GuardError, match=r"tool pay is called while a request is answered, .* that protect\(...\)"):
+            pay("acct-1")
+        with current.use(mint(tools={"refund": {}})):
+            assert denied(pay, "acct-1") == "tool"
+
+
+def test_a_guard_of_a_framework_never_asks_the_grant_of_a_request():
+    """An agent that runs in a request holds a token of its own, or may do nothing."""
+    mine = verifier()
+    with current.serving(mine.authenticate(mint(tools={"pay": {}}))):
+        assert ToolGuard(mine).check("pay", {}).code == "malformed"
+        assert ToolGuard(mine).check("pay", {}, agent="orchestrator").code == "malformed"

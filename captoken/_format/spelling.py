@@ -223,3 +223,36 @@ def until(end: int, now: int) -> str:
     else:
         away = f"expired {span(-left)} ago"
     return f"{readable_time(end)}, {away}"
+
+
+# --- what to write in the place of a value that is no JSON ---------------------------------------
+
+# Classes of Python's own that are no JSON, and their subclasses: what a value can be instead.
+_INSTEAD = {
+    "Decimal": "an int in the smallest unit, as cents are, or a str",
+    "PurePath": "a str, as os.path.realpath(path) gives it",
+    "date": "a str, as its isoformat() gives it",
+    "time": "a str, as its isoformat() gives it",
+    "timedelta": "an int, of seconds for example",
+    "Enum": "its value, a str or an int",
+    "UUID": "a str, as str(uuid) gives it",
+    "tuple": "a list",
+    "set": "a list",
+    "frozenset": "a list",
+    "bytes": "a str",
+}
+
+
+def instead_of(kind: type) -> str:
+    """What to write in the place of a value of a class that is no JSON. Empty where nobody knows.
+
+    By the names of the classes that it is made of, so that no module is loaded to ask.
+    """
+    names = (each.__name__ for each in kind.__mro__)
+    return next((_INSTEAD[name] for name in names if name in _INSTEAD), "")
+
+
+def no_json(what: str, kind: type) -> TypeError:
+    """For a value in an argument or attribute that JSON does not have, with what to write."""
+    advice = instead_of(kind) or "a str, an int, a float, a bool, None, or lists and dicts of these"
+    return TypeError(f"{what} holds a {kind.__name__}, which is no JSON value: write {advice}")

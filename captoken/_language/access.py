@@ -48,7 +48,7 @@ from msgspec.structs import force_setattr
 from captoken._format import names
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.names import frozen_copy
-from captoken._format.spelling import json_text, shown, written
+from captoken._format.spelling import json_text, no_json, shown, written
 from captoken._language.constraints import RowRule, read_constraint
 
 
@@ -85,7 +85,7 @@ def _value(value: Any, what: str) -> Any:
         return _items([*value], what) if value else []
     if kind is dict:
         return _object(dict(value), what) if value else {}
-    raise TypeError(f"{what} holds a {kind.__name__}, which is no JSON value")
+    raise no_json(what, kind)
 
 
 def _object(copied: dict[Any, Any], what: str) -> dict[str, Any]:

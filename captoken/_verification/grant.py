@@ -322,6 +322,13 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         """
         return self._genuine.evidence
 
+    def made_by(self, driver: object) -> bool:
+        """Was it made by that verifier, given by its plain face?
+
+        For a guard that is given both. Another verifier may have other keys, and another overlay.
+        """
+        return self._driver is driver
+
     @property
     def task(self) -> str:
         """The token's task: the root record's, or the task below it that a link names (16.3)."""

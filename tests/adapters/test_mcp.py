@@ -33,6 +33,7 @@ from captoken.keys import HolderKey, OperatorKey
 from captoken.proof import http_request, mcp_request, with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.testing import FixedClock
+from captoken.tools import guarded_tool
 from tests import fixtures
 from tests.adapters.mcp_asking import MCPError, in_process, is_error, on_stdio, text, to_http
 from tests.adapters.mcp_served import AUDIENCE, Ran, Server, http_app, over_http, served, tools
@@ -663,6 +664,35 @@ def test_a_tool_that_is_refused_by_its_grant_tells_the_model_why(kind: str) -> N
     server.tool(name="read")(explains_denials(read if kind == "sync" else read_async))
     found, said = asked(server, lambda client: outcome(client.call_tool("read", {}, meta=sent(tools={"read": {}}))))
     assert found == "told" and "Not permitted: " in said and "link" not in said
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_guarded_function_in_a_tool_asks_the_grant_of_the_call_if_both_guards_have_one_verifier(is_shared: bool) -> None:
+    ran, mine = Ran(), verifier()
+    server = served(ran, verifier=mine)
+
+    @guarded_tool(mine if is_shared else verifier())
+    def note(words: str, tag: str | None = None) -> str:
+        return ran("note", [words, tag])
+
+    @server.tool()
+    def both(words: str) -> str:
+        return note(words) + note(words, "b")
+
+    server.tool(name="note")(note)
+    rules = {"both": {}, "note": {"words": {"any": True}, "tag": {"in": ["a"], "optional": True}}}
+
+    def called(name: str, **arguments: Any) -> tuple[str, Any]:
+        found: tuple[str, Any] = asked(
+            server, lambda client: outcome(client.call_tool(name, arguments, meta=sent(tools=rules)))
+        )
+        return found
+
+    for arguments, code in (({}, "ran"), ({"tag": "a"}, "ran"), ({"tag": "b"}, "told")):
+        assert called("note", words="x", **arguments)[0] == (code if is_shared else "told")
+    assert called("both", words="y")[0] == "told"
+    calls = [value for _, value, _ in ran.calls]
+    assert calls == ([["x", None], ["x", "a"], ["y", None]] if is_shared else [])
 
 
 def test_what_cannot_be_recorded_does_not_run() -> None:
