@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -750,6 +750,69 @@ def test_from_the_first_effect_to_the_record_nothing_is_cancelled() -> None:
             await task
         assert len(trail) == 2 and b'"allowed":true' in trail[1] and b'"taken"' in trail[1]
         assert (await one.check(mint(**SALES, uses=1), ASK)).code == "budget_exhausted", "what was taken counts"
+
+    asyncio.run(ask())
+
+
+def test_a_store_that_waits_for_nothing_is_asked_in_the_loops_own_thread() -> None:
+    """A store or a trail that says so; every other one in a thread. The record stands in either case."""
+    seen: list[tuple[str, bool]] = []
+
+    class Seen(MemoryLedger):
+        def reserve(self, reservation: Reservation, now: int) -> Debit | None:
+            seen.append(("ledger", threading.current_thread() is threading.main_thread()))
+            return super().reserve(reservation, now)
+
+        def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
+            seen.append(("settled", threading.current_thread() is threading.main_thread()))
+            return super().settle(reservation_id, amounts, now)
+
+    class Prompt(Seen):
+        def __init__(self) -> None:
+            super().__init__(floor=0, shared=True)
+            self.waits = False
+
+    def write(lines: bytes) -> None:
+        seen.append(("trail", threading.current_thread() is threading.main_thread()))
+
+    async def ask(ledger: MemoryLedger, waits: bool) -> list[tuple[str, bool]]:
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger, audit=AuditTrail(write, waits=waits))
+        grant = await one.authenticate(mint(**SALES, budget={"cents": 10}))
+        seen.clear()
+        await (await grant.reserve(TEN)).settle({"cents": 4})
+        return [*seen]
+
+    here = asyncio.run(ask(Prompt(), False))
+    assert here == [("ledger", True), ("trail", True), ("settled", True)]
+    assert MemoryLedger().waits is False and Seen(floor=0).waits is True, "what derives from it may wait"
+    threads = asyncio.run(ask(Seen(floor=0, shared=True), True))
+    assert threads == [("ledger", False), ("trail", False), ("settled", False)]
+    mixed = asyncio.run(ask(Prompt(), True))
+    assert mixed == [("ledger", True), ("trail", False), ("settled", True)]
+
+
+def test_behind_an_effect_that_took_no_wait_nothing_is_cancelled_either() -> None:
+    """The ledger was asked at once, and the trail waits: the record is written, and what was taken counts."""
+    entered, go_on, written = threading.Event(), threading.Event(), []
+
+    def write(lines: bytes) -> None:
+        entered.set()
+        assert go_on.wait(20)
+        written.append(lines)
+
+    async def ask() -> None:
+        ledger = MemoryLedger(floor=0, shared=True)
+        one = AsyncVerifier(KEYRING, clock=clock(), ledger=ledger, audit=AuditTrail(write))
+        task = asyncio.create_task(one.check(mint(**SALES, uses=1), ASK))
+        while not entered.is_set():
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert not task.done() and written == [], "it waits for the record"
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert b'"allowed":true' in written[1] and b'"taken"' in written[1]
 
     asyncio.run(ask())
 

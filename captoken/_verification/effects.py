@@ -137,9 +137,21 @@ def _is_here(loop: AbstractEventLoop) -> bool:
         return False
 
 
+# In the place of a loop: calls that wait for nothing are made where they come up. In an event loop,
+# too, where a thread for one would cost ten times what the call does.
+HERE = StoreLoop()
+
+
 def is_awaited(store: object) -> bool:
     """Does a store say that its calls are awaited? Its answers are not looked at for that."""
     return getattr(store, "awaited", False) is True
+
+
+def loop_for(store: object, loop: StoreLoop | None) -> StoreLoop | None:
+    """Where the calls of a store are made: in this loop, HERE, or None for a thread."""
+    if is_awaited(store):
+        return loop
+    return HERE if getattr(store, "waits", True) is False else None
 
 
 class Stores(msgspec.Struct, frozen=True, eq=False):
@@ -154,9 +166,10 @@ class Stores(msgspec.Struct, frozen=True, eq=False):
     ledger: Ledger | AsyncLedger | None = None
     trail: Recorder | None = None
 
-    # The loops that the two stores are awaited in; None for a store that is called.
+    # Where the calls of each are made: see `loop_for`.
     replays_loop: StoreLoop | None = None
     ledger_loop: StoreLoop | None = None
+    trail_loop: StoreLoop | None = None
 
 
 # --- calls that may wait -------------------------------------------------------------------------
@@ -171,7 +184,8 @@ class Call(NamedTuple):
     # Is it an effect, or what follows on one? Then nobody cancels before the record (24.20).
     lasting: bool = False
 
-    # The event loop that what it gives is awaited in; None where it gives the answer itself.
+    # The event loop that what it gives is awaited in; None where it gives the answer itself, and
+    # HERE where it does that without a wait.
     store_loop: StoreLoop | None = None
 
 
@@ -216,9 +230,9 @@ def run(steps: Steps[_T]) -> _T:
 def _made(call: Call) -> tuple[Any, Exception | None]:
     """What a call gave, or what it raised."""
     try:
-        if call.store_loop is not None:
-            return call.store_loop.wait_for(call.make), None
-        return call.make(), None
+        if call.store_loop is None or call.store_loop is HERE:
+            return call.make(), None
+        return call.store_loop.wait_for(call.make), None
     except Exception as error:
         return None, error
 
@@ -248,6 +262,8 @@ async def run_async(steps: Steps[_T]) -> _T:
         call = next(steps)
         while not call.lasting:
             call = _go_on(steps, *await _awaited(call))
+        while call.store_loop is HERE:  # nobody can cancel where nothing is awaited
+            call = _go_on(steps, *_made(call))
     except StopIteration as stop:
         result: _T = stop.value
         return result
@@ -292,6 +308,8 @@ async def _awaited(call: Call) -> tuple[Any, Exception | None]:
     """What a call gave, or what it raised: awaited here, or made in a thread."""
     from asyncio import to_thread
 
+    if call.store_loop is HERE:
+        return _made(call)
     if call.store_loop is None:
         return await to_thread(_made, call)
     try:
@@ -564,9 +582,9 @@ def record(
     lasting = bool(first.effects)
     try:
         if len(decisions) == 1:
-            answer = yield Call(partial(trail.record, first), lasting)
+            answer = yield Call(partial(trail.record, first), lasting, stores.trail_loop)
         else:
-            answer = yield Call(partial(trail.record_all, decisions), lasting)
+            answer = yield Call(partial(trail.record_all, decisions), lasting, stores.trail_loop)
         _check_recorded(answer)
     except Exception as error:  # whatever a trail raises, there is no record
         kind = type(error).__name__

@@ -59,6 +59,7 @@ from captoken._verification.effects import (
     is_awaited,
     left,
     look,
+    loop_for,
     record,
     run,
     run_async,
@@ -210,8 +211,9 @@ def _parts_of_verifier(
         replays,
         ledger,
         audit,
-        store_loop if is_awaited(replays) else None,
-        store_loop if is_awaited(ledger) else None,
+        loop_for(replays, store_loop),
+        loop_for(ledger, store_loop),
+        loop_for(audit, store_loop),
     )
     return _Parts(
         keys,

@@ -25,7 +25,6 @@ from base64 import b64decode
 from binascii import Error as NoBase64
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 from urllib.parse import urlsplit
 
 from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded
@@ -333,8 +332,7 @@ class _Door:
                 await reserved.cancel()
                 _log.error("%s cannot be reached: %s", self._service.name, problem)
                 raise RequestError(503, "The service cannot be reached.") from None
-            holder = grant.link_ids[max((0, *grant.handed_on_at))]
-            sending = self._pass_on(scope, asked, holder, secret, connection, send)
+            sending = self._pass_on(scope, asked, grant, secret, connection, send)
             await _until_gone(receive, sending)
 
     async def _asked(self, grant: AsyncGrant, scope: Scope, body: Body) -> Asked:
@@ -358,7 +356,7 @@ class _Door:
         self,
         scope: Scope,
         asked: Asked,
-        holder: str,
+        grant: AsyncGrant,
         secret: Secret,
         connection: Connection,
         send: Send,
@@ -367,6 +365,7 @@ class _Door:
         began = False
         try:
             if asked.once:
+                holder = grant.link_ids[max((0, *grant.handed_on_at))]
                 asked.outgoing.headers.append((self._once, asked.key_of(holder)))
             self._service.writer.write(secret, asked.outgoing)
             answer = await connection.send(asked.outgoing)
@@ -466,19 +465,27 @@ def _unanswered(began: bool, status: int, text: str) -> Exception:
     return ClientGone() if began else RequestError(status, text)
 
 
-async def _until_gone(receive: Receive, working: Any) -> None:
+async def _until_gone(receive: Receive, working: Awaitable[None]) -> None:
     """Run it until it is through, or until the client has gone. Raises what it raises."""
-    work = asyncio.ensure_future(working)
     gone = asyncio.ensure_future(_gone(receive))
+    limit = asyncio.timeout(None)
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientGone
+        async with limit:
+            gone.add_done_callback(lambda _: _end(limit))
+            await working
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ClientGone from None
     finally:
-        for task in (work, gone):
-            task.cancel()
-        await asyncio.wait({work, gone})
-    work.result()
+        gone.cancel()
+        await asyncio.wait((gone,))
+
+
+def _end(limit: asyncio.Timeout) -> None:
+    """End what runs in it, if it still does."""
+    with suppress(RuntimeError):
+        limit.reschedule(0)
 
 
 async def _gone(receive: Receive) -> None:

@@ -113,6 +113,8 @@ class AuditTrail:
     - `trace` returns a trace id to record, or None. It is called for each step.
     - `clock` gives the time of a record. It is finer than a verifier's whole seconds, and decides
       nothing.
+    - `waits=False` says that `write` waits for no network and no `sync`. Then an AsyncVerifier
+      writes in the event loop's own thread. A thread for each record costs five times as much.
 
     Threads may share a trail; they write one after the other. Each process needs its own, and a
     forked child is refused. A decision costs one call of `write`, and one more if its token is new
@@ -129,8 +131,10 @@ class AuditTrail:
         values: bool = False,
         trace: Callable[[], str | None] | None = None,
         clock: Clock = time,
+        waits: bool = True,
     ) -> None:
         self.head = head or Head()
+        self.waits = waits
         self._write = write
         self._key = key
         self._every = every

@@ -52,6 +52,9 @@ class _OneProcess:
         """
         self._lock = Lock()
         self._process = OwnProcess()
+        # These two wait for nothing, and an AsyncVerifier asks them without a thread. What derives
+        # from them may wait.
+        self.waits = type(self) not in (MemoryReplayStore, MemoryLedger)
 
     def _own_lock(self) -> Lock:
         """The lock, to be held for a whole call.

@@ -189,6 +189,9 @@ class Ledger(Protocol):
     forget some too early. And a verifier with a long leeway takes a token for longer than another
     keeps it. So whoever would still take a token whose bucket is gone, by its clock and its leeway,
     is refused as well.
+
+    An AsyncVerifier asks it in threads. One that waits for no file and no server may say so by
+    `waits = False`, as a ReplayStore or a Recorder may: then the event loop's own thread asks it.
     """
 
     # Do all servers that take these tokens count here?

@@ -451,7 +451,8 @@ def stores(
             file = stack.enter_context(TrailFile(found.folder / stated.trail))
             key = stated.trail_key
             signing = None if key is None else AuditKey.load(found.folder / key)
-            trail = AuditTrail(file.write, head=file.head, key=signing)
+            # Each request needs its record: while the file does not take it, none goes on anyway.
+            trail = AuditTrail(file.write, head=file.head, key=signing, waits=False)
         feed = None
         if stated.overlay is not None:
             if not stated.operators:
