@@ -209,6 +209,9 @@ def test_what_would_leave_nothing_names_the_server_and_what_to_write():
         minted().attenuate(tables=["sales"], servers=["mail"])
     with pytest.raises(ValueError, match="tables: no server of the set holds tables; it is for mail"):
         minted({"mail": SERVERS["mail"]}).attenuate(tables=["sales"])
+    for more in ({}, {"only": {"mail": {"tables": ["sales"]}}, "expires_in": 60}):  # what only says stands for itself
+        with pytest.raises(ValueError, match="tables: no server of the set holds tables"):
+            minted({"mail": SERVERS["mail"]}).attenuate(tables=["sales"], **more)
     with pytest.raises(ValueError, match="must restrict something"):
         minted().attenuate()
 

@@ -270,12 +270,12 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         wanted: dict[str, dict[str, Any]] = {server: {} for server in self.servers}
         for server in self.servers if chosen is None else chosen:
             wanted[server] |= caveats if chosen is not None else self._fitting(server, caveats)
+        self._check_placed(caveats, wanted)
         for server, its in by_name.items():
             twice = sorted(wanted[server].keys() & its.keys())
             if twice:
                 raise ValueError(f"{', '.join(twice)}: said twice for {server}")
             wanted[server] |= its
-        self._check_placed(caveats, wanted)
         return wanted
 
     def _fitting(self, server: str, caveats: Mapping[str, Any]) -> dict[str, Any]:

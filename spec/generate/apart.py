@@ -35,7 +35,7 @@ WHY = {
         "own_caveats_after_what_ends",
         "proof_of_possession_holding_one_behind_a_bound_discharge", "replay_full_and_second_use", "verification_*",
         "widening_*_before_*", "widening_budget_and_fresh_more", "widening_expiry_and_uses_more", "widening_first_dimension_is_told",
-        "allowances_cost_unstated_beside_another_table", "work_before_*", "work_behind_*", "work_of_entries_*",
+        "allowances_cost_unstated_beside_another_table", "work_before_*", "work_behind_*", "work_of_entries_*", "sets_narrowed_by_tables_of_tools_and_only_at_one",
     ),
     "together": (
         "allowances_nine_links_that_count_without_an_access", "allowances_seventeen_buckets", "discharges_seventeen*",
@@ -430,7 +430,24 @@ def of_holder(parts):
     return {**parts, "token": Made(parts["token"], Text(parts, parts["token"]).parts)}
 
 
+def of_set(parts):
+    """Each token of a set; a text that is none as its characters."""
+
+    def taken(text):
+        return Made(text, Text(parts, text).parts)
+
+    made = dict(parts)
+    if "tokens" in parts:
+        made["tokens"] = [taken(text) for text in parts["tokens"]]
+    if "text" in parts:
+        text = parts["text"]
+        is_set = text.startswith("caps1_")
+        made["text"] = Made(text, [taken("cap1_" + part) for part in text[6:].split("~")] if is_set else Stretch(text))
+    return made
+
+
 READERS = {kind: of_decision for kind in ("decision", "own", "dry_run", "grant")}
 READERS |= {"trail": of_trail, "snapshot": of_snapshot, "delta": of_delta, "recall": of_recall, "key_file": of_file}
 READERS["discharge"] = of_ticket
 READERS |= {kind: of_holder for kind in ("widening", "proof", "presenting", "asking", "holding")}
+READERS |= {kind: of_set for kind in ("set_of", "set_read", "set_narrowing")}

@@ -369,6 +369,40 @@ KINDS: dict[str, Kind] = {
             Expected(("too_deep", "broken_delegation", "bad_proof", "limit", "usage")),
         ),
     ),
+    "set_of": Kind(
+        (field("tokens", "texts", "texts of tokens, in any order"),),
+        (Expected((OK,), (field("text", "text", "the text of the set of them"),)), USAGE),
+    ),
+    "set_read": Kind(
+        (field("text", "text", "the text of a set"),),
+        (
+            Expected((OK,), (
+                field("servers", "texts", "whom it has a token for, in order"),
+                field("tokens", "texts", "the token of each"),
+            )),
+            Expected(("malformed",)),
+        ),
+    ),
+    "set_narrowing": Kind(
+        (
+            field("text", "text", "the text of the set"),
+            field("asked", "object", "what is asked for: FORMAT.md, section Wishes"),
+            field("to", "text or null", "to whom it is handed on; null: to nobody"),
+            field("servers", "texts", "at which servers `asked` holds; left out: where its domain is held", optional=True),
+            field("only", "object", "wishes for each server by itself; left out: none", optional=True),
+            field("now", "seconds", "the time by the holder's clock"),
+            field("nonce", "hex 8", "the random bytes of `n`, drawn once for all links"),
+            field("signer", "hex 32", "the secret of the holder's key; left out: it has none", optional=True),
+        ),
+        (
+            Expected((OK,), (field("text", "text", "the text of the new set"),)),
+            Expected(("widening", "nothing_left"), (
+                field("dimension", "text", "as of `widening`"),
+                field("server", "text", "the first in order at which it is too much: the error names it"),
+            )),
+            Expected(("broken_delegation", "bad_proof", "usage")),
+        ),
+    ),
     "interop": Kind(
         (
             field("source", "text", "what another library wrote: text, or hex where `form` says so"),

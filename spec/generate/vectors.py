@@ -17,6 +17,7 @@ from spec.generate import (
     proof,
     records,
     schemas,
+    sets,
     verification,
     wire,
     work,
@@ -28,7 +29,7 @@ FOLDER = schemas.VECTORS
 
 def tables() -> Iterator[Table]:
     """The families, in the order of the specification."""
-    for module in (wire, records, caveats, issuing, verification, work, algebra, keys, binding, proof, discharge, control, answering):
+    for module in (wire, records, caveats, issuing, verification, work, algebra, keys, binding, proof, discharge, control, answering, sets):
         yield from module.tables()
 
 

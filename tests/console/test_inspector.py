@@ -413,6 +413,29 @@ def test_what_travels_beside_tokens(page: Page, given: str, title: str, line: st
 # --- what strangers wrote -------------------------------------------------------------------------
 
 
+def test_a_set_says_what_is_common_once_and_what_each_server_is_shown(page: Page) -> None:
+    """As far as it is a set: one of two people's tokens, or in another order, is none."""
+    made = ISSUER.mint_set(
+        subject="user:jane", agent="orchestrator", task="q3", expires_in=300,
+        servers={"mail": {"tools": {"send": {}}}, "sales-db": {"tables": ["sales"], "operations": ["select"]}},
+    )  # fmt: skip
+    whole = made.delegate(to="clerk", expires_in=60).serialize()
+    said = seen(page, whole)
+    until = "until 2025-11-25 09:01:00Z, 1m left"
+    assert (said["title"], said["problem"]) == ("A set of 2 tokens: user:jane started task q3", None)
+    assert said["lines"] == [
+        "held by orchestrator > clerk", f"mail: tool send, with any arguments; {until}", f"sales-db: select on sales; {until}",
+    ]  # fmt: skip
+    assert (said["banner"], said["why"]) == ("Not verified", "A server is sent its own token, and never the set.")
+    assert said["bytes"] == []
+
+    first, second = whole.removeprefix("caps1_").split("~")
+    other = ISSUER.mint(subject="user:joe", agent="orchestrator", task="q3", tools={"send": {}}).serialize().removeprefix("cap1_")
+    for wrong in (f"caps1_{second}~{first}", f"caps1_{first}~{first}", f"caps1_{first}~{other}"):
+        assert seen(page, wrong)["problem"]["code"] == "malformed", wrong
+    assert seen(page, f"caps1_{first}~")["title"] == "No token"
+
+
 def test_what_strangers_wrote_is_text(page: Page) -> None:
     """In every place that is free. No element is made of it, and no letter looks like another or hides."""
     hostile = [MARKUP, SCRIPT, LOOKALIKE, "a\u200bb", "a\u202eb", "a\u2800b"]

@@ -26,6 +26,7 @@ from captoken import (
     Keyring,
     Token,
     TokenFormatError,
+    TokenSet,
     Verifier,
     WideningError,
 )
@@ -167,6 +168,37 @@ class Captoken:
         body, signature = split_signature(made.unverified.bodies[-1])
         outcome = {"code": "ok", "link": json.loads(body)}
         return outcome if signature is None else outcome | {"signature": build.b64(signature)}
+
+    def set_of(self, vector: Vector) -> Outcome:
+        try:
+            return {"code": "ok", "text": TokenSet.of(*map(Token.parse, vector["tokens"])).serialize()}
+        except ValueError:
+            return {"code": "usage"}
+
+    def set_read(self, vector: Vector) -> Outcome:
+        try:
+            held = TokenSet.parse(vector["text"])
+        except TokenFormatError as error:
+            return {"code": error.code}
+        tokens = [held.token(server).serialize() for server in held.servers]
+        return {"code": "ok", "servers": list(held.servers), "tokens": tokens}
+
+    def set_narrowing(self, vector: Vector) -> Outcome:
+        drawn = bytes.fromhex(vector["nonce"])
+        held = TokenSet.parse(vector["text"], clock=FixedClock(vector["now"]), random=lambda _: drawn)
+        asked = {**vector["asked"], **{key: vector[key] for key in ("only", "servers") if key in vector}}
+        if "signer" in vector:
+            asked["signer"] = HolderKey.from_bytes(bytes.fromhex(vector["signer"]))
+        try:
+            made = held.attenuate(**asked) if vector["to"] is None else held.delegate(to=vector["to"], **asked)
+        except WideningError as error:
+            server = str(error).removeprefix("at ").partition(": ")[0]
+            return {"code": error.code, "dimension": error.dimension, "server": server}
+        except CaptokenError as error:
+            return {"code": error.code}
+        except (TypeError, ValueError):
+            return {"code": "usage"}
+        return {"code": "ok", "text": made.serialize()}
 
     def mint(self, vector: Vector) -> Outcome:
         drawn = {16: bytes.fromhex(vector["token_id"]), 8: bytes.fromhex(vector["nonce"])}

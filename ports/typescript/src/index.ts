@@ -68,6 +68,7 @@ export {
   type Presenting,
   type Unverified,
 } from "./writing/token.js";
+export { TokenSet, type Placing } from "./writing/tokenset.js";
 export type { Actor, Attribution, Refusal } from "./verification/authenticate.js";
 export type { Code, Kind } from "./verification/codes.js";
 export {

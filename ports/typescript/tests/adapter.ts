@@ -371,6 +371,34 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       const link = plain(canonicalText(new TextDecoder().decode(body))!);
       return { link, ...(signature && { signature: b64encode(signature) }) };
     }),
+  set_of: ({ tokens }) =>
+    coded(() => {
+      const held = (tokens as string[]).map((text) => captoken.Token.parse(text));
+      return { text: captoken.TokenSet.of(...held).serialize() };
+    }),
+  set_read: ({ text }) =>
+    coded(() => {
+      const held = captoken.TokenSet.parse(text);
+      const { servers } = held;
+      return { servers, tokens: servers.map((server) => held.token(server).serialize()) };
+    }),
+  set_narrowing: ({ text, asked, to, servers, only = {}, now, nonce, signer }) => {
+    let server = "";
+    const came = coded(() => {
+      const held = captoken.TokenSet.parse(text, { clock: () => now, random: given(nonce) });
+      const each = Object.entries(only as Vector).map(([at, its]) => [at, keywords(its as Vector)]);
+      const by = signer === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(signer));
+      const terms = { ...keywords(asked), servers, only: Object.fromEntries(each), signer: by };
+      try {
+        const made = to === null ? held.attenuate(terms) : held.delegate({ ...terms, to });
+        return { text: made.serialize() };
+      } catch (error) {
+        server = /^at (\S+): /.exec((error as Error).message)?.[1] ?? "";
+        throw error;
+      }
+    });
+    return "dimension" in came ? { ...came, server } : came;
+  },
   interop: ({ source, form }) =>
     coded(() => ({ text: normalize(form === "text" ? source : unhex(source)) })),
   request: (vector) => coded(() => ({ digest: hex(requestOf(vector)) })),

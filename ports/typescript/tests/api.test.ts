@@ -630,6 +630,145 @@ function ed25519Hash(bytes: Uint8Array): bigint {
   return made % ed25519.Point.Fn.ORDER;
 }
 
+// --- sets of tokens ------------------------------------------------------------------------------
+
+const SERVERS = {
+  "sales-db": { ...SALES },
+  mail: { tools: { send: { to: { any: true } } } },
+};
+const forServer = (name: keyof typeof SERVERS, more: object = {}): captoken.Token =>
+  new captoken.Issuer(keyring.forAudience(name), { clock }).mint({
+    ...WHO,
+    ...SERVERS[name],
+    expiresIn: "10m",
+    ...more,
+  });
+const both = (): captoken.TokenSet =>
+  captoken.TokenSet.of(forServer("sales-db"), forServer("mail"));
+const serverOf = (audience: string): captoken.Verifier =>
+  new captoken.Verifier(keyring.forAudience(audience), { audience, clock });
+
+test("a set is narrowed and handed on as one, and each server is shown its own token", () => {
+  const child = both().delegate({ to: "clerk", tables: ["sales"], expiresIn: "5m" });
+  const [sales, mail] = [serverOf("sales-db"), serverOf("mail")];
+  const text = child.present({ audience: "sales-db" });
+  assert.equal(sales.check(text, ACCESS).code, "allowed");
+  assert.equal(sales.check(text, { table: "market.eu", operation: "select" }).code, "table");
+  assert.equal(mail.check(text, { tool: "send", arguments: { to: "a" } }).code, "unknown_key");
+  const sent = child.present({ audience: "mail" });
+  assert.equal(mail.check(sent, { tool: "send", arguments: { to: "a" } }).code, "allowed");
+  assert.equal(child.expiresAt, NOW + 300);
+  assert.deepEqual(child.servers, ["mail", "sales-db"]);
+  assert.deepEqual(child.only("mail").servers, ["mail"]);
+  assert.equal(child.capability("mail").data?.size, 0);
+  assert.throws(() => child.present({ audience: "calendar" }), {
+    message: 'no token for "calendar": the set is for mail, sales-db',
+  });
+  assert.throws(() => child.only("calendar"), captoken.UsageError);
+});
+
+test("a set goes on by the clock and the randomness of each token, once a hand-over", () => {
+  const drawn: number[] = [];
+  const random = (length: number): Uint8Array => {
+    drawn.push(length);
+    return new Uint8Array(length).fill(drawn.length);
+  };
+  let now = NOW;
+  const set = captoken.TokenSet.parse(both().serialize(), { clock: () => now++, random });
+  const first = set.delegate({ to: "clerk", expiresIn: 60 });
+  assert.deepEqual([drawn, now], [[8], NOW + 1]);
+  assert.deepEqual(
+    first.servers.map((name) => first.token(name).unverified.expiresAt),
+    [NOW + 60, NOW + 60],
+  );
+  first.delegate({ to: "helper" });
+  assert.deepEqual(drawn, [8, 8]);
+});
+
+test("an error of a set names the server, and says where keywords go", () => {
+  const wide = {
+    name: "WideningError",
+    dimension: "tables",
+    message: /^at mail: tables: .*; servers or only says where it goes$/,
+  };
+  assert.throws(() => both().attenuate({ tables: ["sales"], servers: ["mail"] }), wide);
+  assert.throws(() => both().attenuate({ only: { mail: { tables: ["sales"] } } }), wide);
+  assert.throws(() => both().only("mail").attenuate({ tables: ["sales"] }), {
+    message: "tables: no server of mail holds any",
+  });
+  assert.throws(() => both().attenuate({ uses: 3 }), /uses would count at each server by itself/);
+  assert.throws(() => both().delegate({ to: "clerk", budget: { cents: 3 } }), captoken.UsageError);
+  const holder = captoken.HolderKey.generate();
+  assert.throws(() => both().delegate({ to: "clerk", key: holder.public, signer: holder }), {
+    name: "DelegationError",
+    message: /^at mail: the token is bound to no key/,
+  });
+  const hostile = JSON.parse('{"__proto__": {"tables": []}}') as captoken.Placing["only"];
+  assert.throws(() => both().attenuate({ only: hostile, expiresIn: 5 }), /no token for "__proto__"/);
+  const smuggled = JSON.parse('{"__proto__": {"tables": []}}') as captoken.Caveats;
+  assert.throws(() => both().attenuate({ ...smuggled, expiresIn: 5 }), /no caveat is called/);
+});
+
+test("tokens of other people, tasks or keys are no set, and neither is what is no token", () => {
+  const mail = forServer("mail");
+  for (const other of [
+    forServer("sales-db", { subject: "user:joe" }),
+    forServer("sales-db").delegate({ to: "clerk" }),
+    forServer("sales-db", { key: captoken.HolderKey.generate().public }),
+    forServer("mail"),
+    minted(),
+    "cap1_AAAA" as unknown as captoken.Token,
+  ]) {
+    assert.throws(() => captoken.TokenSet.of(mail, other), captoken.UsageError);
+  }
+  assert.throws(() => captoken.TokenSet.of(), /1 to 32/);
+});
+
+test("a set that is bound to a key is handed on by it, and a proof is for one server", () => {
+  const [mine, next] = [captoken.HolderKey.generate(), captoken.HolderKey.generate()];
+  const bound = both().attenuate({ key: mine.public });
+  const handed = bound.delegate({ to: "clerk", key: next.public, signer: mine });
+  assert.ok(handed.servers.every((name) => handed.token(name).unverified.key === next.public));
+  const shown = handed.present({ audience: "sales-db", signer: next, request: ACCESS });
+  const replays = new captoken.MemoryReplayStore({ floor: 0 });
+  const options = { audience: "sales-db", clock, replays };
+  const sales = new captoken.Verifier(keyring.forAudience("sales-db"), options);
+  assert.equal(sales.check(shown, ACCESS).code, "allowed");
+  assert.equal(serverOf("mail").check(shown, { tool: "send" }).code, "unknown_key");
+});
+
+test("no server takes the text of a set, and nothing shows it", () => {
+  const set = both();
+  const text = set.serialize();
+  for (const sent of [text, `${text}.cap1d_AAAA`, `caps1_${"a".repeat(40_000)}`]) {
+    const decision = denial(serverOf("sales-db").check(sent, ACCESS));
+    assert.equal(decision.code, "malformed");
+    assert.match(captoken.describe(decision), /a set of tokens: send what present makes of it/);
+  }
+  assert.throws(() => captoken.Token.parse(text), /a set of tokens/);
+  for (const shown of [String(set), inspect(set), JSON.stringify(set), inspect({ set })]) {
+    assert.doesNotMatch(shown, /caps?1_/);
+  }
+  assert.equal(String(set), "<TokenSet for mail, sales-db, held by orchestrator, unverified>");
+  const again = captoken.TokenSet.parse(text);
+  assert.ok(again.equals(set) && !again.equals(set.attenuate({ expiresIn: 5 })));
+  assert.throws(() => captoken.TokenSet.parse(`caps1_${"a".repeat(262_144)}`), /no text of a set/);
+  assert.throws(() => captoken.TokenSet.parse(undefined as unknown as string), {
+    name: "TokenFormatError",
+  });
+});
+
+test("discharges travel with the token that asks for them", () => {
+  const key = captoken.DischargerKey.generate();
+  const asking = forServer("mail").require(key.public, { need: { approval: 1 } });
+  const answer = captoken.discharge(key, asking.needs[0]!, { expiresIn: 60 }, { clock });
+  const set = captoken.TokenSet.of(forServer("sales-db"), asking.withDischarge(answer));
+  const text = set.serialize();
+  assert.equal(text.split(".").length, 2);
+  assert.ok(captoken.TokenSet.parse(text).equals(set));
+  assert.equal(captoken.TokenSet.parse(text).token("mail").discharges.length, 1);
+});
+
 test("nothing of Node is imported, and nothing but the noble libraries", () => {
   const folder = new URL("../../src/", import.meta.url);
   for (const name of readdirSync(folder, { recursive: true }) as string[]) {

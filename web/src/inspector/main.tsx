@@ -144,8 +144,8 @@ class App extends Component<object, Shown> {
   }
 }
 
-// These are text themselves.
-const isJson = (seen: Read): boolean => seen.kind === "ticket" || seen.kind === "link";
+// These are text themselves, or several texts.
+const isJson = (seen: Read): boolean => ["ticket", "link", "set"].includes(seen.kind);
 
 // --- what is above -------------------------------------------------------------------------------
 
@@ -198,7 +198,10 @@ function bannerOf(seen: Read | null, verdict: Verdict | null): Said {
     return {
       kind: "unverified",
       head: "Not verified",
-      text: "Alone it cannot be: a verifier looks at it together with its token.",
+      text:
+        seen.kind === "set"
+          ? "A server is sent its own token, and never the set."
+          : "Alone it cannot be: a verifier looks at it together with its token.",
     };
   }
   if (verdict.trouble) return { kind: "bad", head: "Not verified", text: verdict.trouble };

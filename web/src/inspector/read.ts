@@ -8,7 +8,7 @@ import { CaptokenError, UsageError } from "../../../ports/typescript/src/format/
 import type { Packet } from "../../../ports/typescript/src/format/packet.js";
 import { readRoot } from "../../../ports/typescript/src/format/root.js";
 import type { Root } from "../../../ports/typescript/src/format/root.js";
-import { BOUND, dischargeOf, partsOf } from "../../../ports/typescript/src/format/text.js";
+import { BOUND, SET_PREFIX, dischargeOf, partsOf } from "../../../ports/typescript/src/format/text.js";
 import type { Parts } from "../../../ports/typescript/src/format/text.js";
 import { parseTicket } from "../../../ports/typescript/src/discharge.js";
 import { capabilityOf, permitsNothing } from "../../../ports/typescript/src/language/capability.js";
@@ -65,9 +65,9 @@ export interface TokenRead {
   readonly expiresAt: number | null;
 }
 
-// What travels beside tokens, alone: a discharge, a ticket, a link, a proof.
+// What travels beside tokens, alone: a discharge, a ticket, a link, a proof; or several of them.
 export interface OtherRead {
-  readonly kind: "discharge" | "ticket" | "link" | "proof";
+  readonly kind: "discharge" | "ticket" | "link" | "proof" | "set";
   readonly title: string;
   readonly says: readonly string[];
   readonly isOver: boolean;
@@ -97,6 +97,7 @@ export function read(text: string, now: number): Read | null {
     if (text.startsWith("{")) return readJson(text, now);
     if (/^cap1[ud]_[^.]*$/.test(text)) return readDischarge(text, now);
     if (/^cap1p_[^.]*$/.test(text)) return readProof();
+    if (text.startsWith(SET_PREFIX)) return readSet(text, now);
     return readToken(text, now);
   } catch (error) {
     return { kind: "none", problem: problemOf(error) };
@@ -165,6 +166,35 @@ function answersTo(identifier: Bytes): string {
 function readProof(): OtherRead {
   const says = ["for one sending of one token: it says nothing alone"];
   return { kind: "proof", title: "A proof", says, isOver: false, problem: null };
+}
+
+// The tokens of a set (45): what is common once, then what each server's permits.
+function readSet(text: string, now: number): OtherRead {
+  const parts = text.slice(SET_PREFIX.length).split("~", 33);
+  const tokens = parts.map((part) => readToken(`cap1_${part}`, now));
+  const sameIn = ({ title, root, summary, key }: TokenRead): string =>
+    [title, root.agent, summary[0]!.says, key].join();
+  const common = sameIn(tokens[0]!);
+  const isSet = tokens.every(
+    (each, at) =>
+      at < 32 &&
+      sameIn(each) === common &&
+      (tokens[at - 1]?.root.audience ?? "") < (each.root.audience ?? ""),
+  );
+  const problem = { code: "malformed", text: "not of one task, or not in the order of servers" };
+  return {
+    kind: "set",
+    title: `A set of ${counted(tokens.length, "token")}: ${tokens[0]!.title}`,
+    says: [
+      `held by ${tokens[0]!.summary[0]!.says[0]}`,
+      ...tokens.map(({ root, may, expiresAt }) => {
+        const end = expiresAt === null ? "never expires" : `until ${until(expiresAt, now)}`;
+        return `${plain(root.audience ?? "")}: ${may.join("; ")}; ${end}`;
+      }),
+    ],
+    isOver: false,
+    problem: isSet ? null : problem,
+  };
 }
 
 // --- links ---------------------------------------------------------------------------------------

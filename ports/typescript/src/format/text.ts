@@ -14,6 +14,8 @@ import {
 } from "./packet.js";
 
 export const PREFIX = "cap1_";
+/** Of a set of tokens, which is no token to any server (45.4). */
+export const SET_PREFIX = "caps1_";
 const UNBOUND = "cap1u_";
 const BOUND = "cap1d_";
 const PROOF = "cap1p_";
@@ -52,6 +54,9 @@ function proofOf(text: string): Bytes {
 /** The parts that `text` spells. Raises TokenFormatError. Sizes and counts come first (3.1). */
 export function partsOf(text: unknown, kind: Kind): Parts {
   if (typeof text !== "string") throw new TokenFormatError("no text");
+  if (text.startsWith(SET_PREFIX)) {
+    throw new TokenFormatError("a set of tokens: send what present makes of it for one server");
+  }
   if (text.length > MAX_BUNDLE) throw new TokenFormatError(`more than ${MAX_BUNDLE} characters`);
   const [token = "", ...behind] = text.split(".");
   const last = behind.at(-1);

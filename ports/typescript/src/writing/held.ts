@@ -8,6 +8,7 @@ import { TokenFormatError } from "../format/errors.js";
 import type { Packet } from "../format/packet.js";
 import { readRoot, type Root } from "../format/root.js";
 import { UNBOUND, partsOf, type Parts } from "../format/text.js";
+import type { Means } from "./means.js";
 
 export interface Held {
   readonly packet: Packet;
@@ -15,10 +16,15 @@ export interface Held {
 }
 
 const HELD = new WeakMap<object, Held>();
+const MADE_WITH = new WeakMap<object, Means>();
 
-export function hold(token: object, held: Held): void {
+export function hold(token: object, held: Held, means: Means): void {
   HELD.set(token, held);
+  MADE_WITH.set(token, means);
 }
+
+/** What a token makes its links with. */
+export const meansBehind = (token: object): Means => MADE_WITH.get(token)!;
 
 /** What is behind a token. */
 export const packetsOf = (token: object): Held => HELD.get(token)!;

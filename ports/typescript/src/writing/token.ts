@@ -97,7 +97,7 @@ export class Token {
     this.#root = root;
     this.#means = means;
     this.#discharges = discharges;
-    hold(this, { packet, discharges });
+    hold(this, { packet, discharges }, means);
   }
 
   /**
