@@ -39,7 +39,8 @@ cited by its number where it is enforced.
     more than 2,000 times. Where functions are called, the grant is asked about as often as there
     are rows; and the slowest of them get short values (`lengths`).
 12. A `Connection` remembers what was found out. Each block asks whether the ground of it is still
-    the same.
+    the same. Texts that differ in literals alone are one, with these bound as values: that text is
+    judged, and that text runs (`shapes`).
 13. Of a table of which the token grants some columns, a text reads those by a query of the guard's
     that has the table's name, and by nothing else. So a hidden name is one that is not there. What
     can fail is asked of a row once the row is there, whatever index finds it.

@@ -51,7 +51,7 @@ KERNEL = Room(
 
 # Of the guards of databases, what decides: not how rows travel, nor what a block counts.
 _SQLITE = (
-    "catalog events granted joins lengths lexer names naming opcodes parts permitting planner programs remembered scopes text trial "
+    "catalog events granted joins lengths lexer names naming opcodes parts permitting planner programs remembered scopes shapes text trial "
     "updates watch"
 )
 _POSTGRES = (

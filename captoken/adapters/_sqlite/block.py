@@ -206,11 +206,10 @@ class Block:
 
     def _execute(self, sql: str, parameters: Any) -> Result:
         """Run the statement if it is permitted. Raises Denied, which is recorded."""
-        plan = self._permitting.plan(sql, parameters)
-        meter = self._permitting.take(plan)
+        plan, bound, meter = self._permitting.permitted(sql, parameters)
         self._planner.hold(plan.target)
         with meter, self._running.undone_if_refused(plan, meter):
-            result = self._running.run(parameters, plan, meter)
+            result = self._running.run(bound, plan, meter)
             self._note_written(plan)
             self._permitting.ran(plan, result.changed)
         return result

@@ -171,29 +171,31 @@ RESERVED = frozenset(
 # White space is what SQLite's tokenizer takes for it, U+FEFF included, and not what Unicode does.
 # What is not closed runs to the end, as in SQLite, which then refuses it. No alternative can be
 # entered twice at one place, so that no text takes more than linear time.
-_TOKEN = re.compile(
-    r"""(?P<skip>
+_SKIPPED = r"""
             [\t-\r\ \ufeff]+
           | --[^\n]*
           | /\*(?s:.*?)(?:\*/|\Z)
-        )
-      | (?P<quoted>
+"""
+_QUOTED = r"""
             '[^']*(?:''[^']*)*(?:'|\Z)
           | "[^"]*(?:""[^"]*)*(?:"|\Z)
           | `[^`]*(?:``[^`]*)*(?:`|\Z)
           | \[[^\]]*(?:\]|\Z)
-        )
-      | (?P<word>
-            [A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*
-        )
-      | (?P<other>
+"""
+_WORD = r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*"
+_OTHER = r"""
             \.?[0-9][A-Za-z0-9_$.]*
           | \?[0-9]*
           | [:@\#$][A-Za-z0-9_$:\x80-\U0010ffff]*(?:\([^)\s]*\)?)?
           | (?s:.)
-        )""",
+"""
+_TOKEN = re.compile(
+    f"(?P<skip>{_SKIPPED})|(?P<quoted>{_QUOTED})|(?P<word>{_WORD})|(?P<other>{_OTHER})",
     re.VERBOSE,
 )
+
+# The same, each token with what is skipped before it, and whether it is a word.
+SPACED = re.compile(f"((?:{_SKIPPED})*)(?:({_WORD})|({_QUOTED}|{_OTHER}|\\Z))", re.VERBOSE)
 
 
 def fold(name: str) -> str:

@@ -17,9 +17,9 @@ Here are enforced rules 1, 7, 9, 10 and 11 of `captoken.adapters.sqlite`, for ea
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from captoken._format.errors import GuardError
+from captoken._format.errors import GuardError, StatementError
 from captoken._format.spelling import shown
 from captoken._language.access import Caller
 from captoken._verification.decision import Decision, Denied
@@ -31,6 +31,7 @@ from captoken.adapters._sqlite.lexer import KINDS, OTHER_KINDS
 from captoken.adapters._sqlite.parts import Parts
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.planner import Planner
+from captoken.adapters._sqlite.shapes import Shape
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters._usage_meter import UsageMeter
@@ -43,6 +44,14 @@ _UNCOUNTED = Own(
     "rows_written: write INSERT … ON CONFLICT DO UPDATE",
 )
 _TOO_LONG = Own("operation", f"a statement of more than {MAX_BYTES} bytes")
+
+
+class Permitted(NamedTuple):
+    """A statement that may run."""
+
+    plan: Plan
+    parameters: Any
+    meter: UsageMeter
 
 
 class Permitting:
@@ -71,23 +80,50 @@ class Permitting:
 
     # --- what it needs ---
 
-    def plan(self, sql: str, parameters: Any) -> Plan:
-        """What the statement needs. Raises Denied, recorded, for what is refused by its text alone.
+    def permitted(self, sql: str, parameters: Any) -> Permitted:
+        """What is run of a statement, once all that it needs is permitted and used.
 
-        A statement that was seen before keeps its plan, and is asked about again.
+        Asked each time, also for a statement that was permitted before: a grant can run out, be
+        narrowed, or have a budget. Raises Denied, which is recorded, or StatementError.
         """
-        text = self._planner.read(sql) if self._planner.is_ready else None
-        if text is None:
+        known = self._planner.known(sql) if self._planner.is_ready else None
+        if known is None:
             self._check_alive()
-            text = self._planner.read(sql)
+            known = self._planner.known(sql)
 
         # Before the statement is looked at: each question about it says what it costs.
         self._grant.begin(sql, parameters)
-        if text is None:
-            text = self._read(sql)
+        if known is None:
+            _check_text(sql, self._denials)
+            known = self._planner.shape(sql)
+        if isinstance(known, Shape) and not parameters:
+            permitted = self._by_shape(known)
+            if permitted is not None:
+                return permitted
+
+        plan = self._plan(self._read(sql), parameters)
+        self._check(plan)
+        return Permitted(plan, parameters, self._take(plan))
+
+    def _by_shape(self, shape: Shape) -> Permitted | None:
+        """The same of a shape. None where anything is wrong with it, or not permitted.
+
+        Then the statement goes by its own text, and that alone is told of. A table that is refused
+        here is one that the text names, too.
+        """
+        try:
+            plan = self._plan(self._read(shape.sql), shape.values)
+        except StatementError:
+            return None
+        if self._refused(plan) or not self._grant.recheck(plan.needs, caller=self._caller):
+            return None
+        return Permitted(plan, shape.values, self._take(plan))
+
+    def _plan(self, text: Text, parameters: Any) -> Plan:
+        """What a statement needs. Raises Denied for what is refused by its text alone."""
         parts = self._parts(text)
-        plan = self._planner.seen(sql, parts)
-        return plan or self._plan(text, parts, parameters)
+        plan = self._planner.seen(text.sql, parts)
+        return plan or self._new_plan(text, parts, parameters)
 
     def _parts(self, text: Text) -> Parts:
         """What it grants some columns or rows of. Raises Denied for rows that SQL does not say."""
@@ -101,10 +137,9 @@ class Permitting:
 
     def _read(self, sql: str) -> Text:
         """The text of a statement of a kind that is run at all."""
-        if len(sql.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-            raise self._denials.denied(_TOO_LONG)
-        if not is_sendable(sql):
-            raise mistake("syntax")
+        known = self._planner.read(sql)
+        if known is not None:
+            return known
         text = Text(sql)
 
         # Rule 1: DDL, PRAGMA, ATTACH, EXPLAIN and transactions are not even compiled.
@@ -116,7 +151,7 @@ class Permitting:
             raise self._denials.denied(TOO_LARGE)
         return text
 
-    def _plan(self, text: Text, parts: Parts, parameters: Any) -> Plan:
+    def _new_plan(self, text: Text, parts: Parts, parameters: Any) -> Plan:
         """What a statement needs that was not seen before, or not lately.
 
         Raises Denied, or a StatementError where it does not compile.
@@ -143,12 +178,8 @@ class Permitting:
 
     # --- whether it is permitted ---
 
-    def take(self, plan: Plan) -> UsageMeter:
-        """Raise Denied unless the grant permits all that the statement needs; else use it.
-
-        Asked each time, also for a statement that was permitted before: a grant can run out, be
-        narrowed, or have a budget.
-        """
+    def _check(self, plan: Plan) -> None:
+        """Raise Denied unless the grant permits all that the statement needs."""
         # What the grant says comes first. It names nothing that the text does not name.
         decision = self._grant.recheck(plan.needs, caller=self._caller)
         if not decision:
@@ -158,10 +189,9 @@ class Permitting:
         refused = self._refused(plan)
         if refused is not None:
             self._denials.deny(plan.text, refused)
-        if plan.replaces and self._grant.counts_writes:
-            self._denials.deny(plan.text, _UNCOUNTED)
 
-        # All that is needed together: recorded, and used once.
+    def _take(self, plan: Plan) -> UsageMeter:
+        """Use all that is needed together: recorded, and used once. Raises Denied."""
         return self._grant.take(
             plan.needs,
             caller=self._caller,
@@ -191,7 +221,7 @@ class Permitting:
         if of_others:
             name = min(of_others)  # always the same one of several
             return Own("operation", f"{name}() tells of what others did")
-        return None
+        return _UNCOUNTED if plan.replaces and self._grant.counts_writes else None
 
     # --- after it ran ---
 
@@ -208,6 +238,14 @@ class Permitting:
         late = self._grant.recheck(plan.needs, caller=self._caller)
         if not late:
             raise Denied(self._grant.deny(late))
+
+
+def _check_text(sql: str, denials: Denials) -> None:
+    """Raise Denied for a text that is too long to be read, StatementError for one that is none."""
+    if len(sql.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise denials.denied(_TOO_LONG)
+    if not is_sendable(sql):
+        raise mistake("syntax")
 
 
 def _is_misspelt(first: str) -> bool:

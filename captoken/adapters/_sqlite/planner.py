@@ -36,6 +36,7 @@ from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.programs import Programs, add_programs
 from captoken.adapters._sqlite.remembered import Found, Memory
 from captoken.adapters._sqlite.scopes import Mention
+from captoken.adapters._sqlite.shapes import Shape, shape_of
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.updates import Update, without_strings
 from captoken.adapters._sqlite.watch import Event, Watch
@@ -103,9 +104,20 @@ class Planner:
         """The names of the columns of a table or a view."""
         return self._catalog.columns(entry)
 
+    def known(self, sql: str) -> Text | Shape | None:
+        """What a statement goes by that was sent before, or None."""
+        return self._found.texts.get(sql) or self._found.shapes.get(sql)
+
     def read(self, sql: str) -> Text | None:
         """A statement that was looked at before, or None."""
         return self._found.texts.get(sql)
+
+    def shape(self, sql: str) -> Shape | None:
+        """The shape of a statement, or None (`shapes`)."""
+        shape = shape_of(sql)
+        if shape is not None:
+            self._found.shapes.keep(sql, sql, shape)
+        return shape
 
     def seen(self, sql: str, parts: Parts) -> Plan | None:
         """What such a statement needs, or None."""

@@ -27,6 +27,7 @@ from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, databases_of, rows_of
 from captoken.adapters._sqlite.parts import Parts
 from captoken.adapters._sqlite.plan import Plan
+from captoken.adapters._sqlite.shapes import Shape
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
 
@@ -70,6 +71,7 @@ class Found(NamedTuple):
     # Statements that were read, and what each needs where tokens grant some columns of tables.
     texts: Bounded[str, Text]
     plans: Bounded[tuple[str, Parts], Plan]
+    shapes: Bounded[str, Shape]
 
     # What the queries of parts are called (rule 13). Nobody who sends a text knows it.
     drawn: str
@@ -77,7 +79,7 @@ class Found(NamedTuple):
     @classmethod
     def nothing(cls, watch: Watch) -> Found:
         """What was found out before anything was asked."""
-        return cls(Catalog(watch), {}, Bounded(), Bounded(), f"k{secrets.token_hex(16)}")
+        return cls(Catalog(watch), {}, Bounded(), Bounded(), Bounded(), f"k{secrets.token_hex(16)}")
 
 
 class Ground(NamedTuple):

@@ -141,9 +141,10 @@ class Running:
     def _changed(self, plan: Plan, cursor: sqlite3.Cursor) -> int:
         """How many rows the statement itself has changed, or -1.
 
-        Python counts for what begins with INSERT, UPDATE or DELETE, as the text did (rule 13).
+        Python counts for what begins with INSERT, UPDATE or DELETE, and not with the query of a
+        part (rule 13).
         """
-        if plan.sent == plan.text.sql or plan.text.first not in CHANGING:
+        if not plan.parts or plan.text.first not in CHANGING:
             return cursor.rowcount
         ((changes,),) = self._watch.own("SELECT changes()")
         return int(changes)

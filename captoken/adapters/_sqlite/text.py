@@ -158,9 +158,14 @@ class Text:
 
     def qualified(self, schema: str, name: str) -> int:
         """How often it writes the name with the schema before it, whatever it means by that."""
-        names = [fold(text) for _, text, _ in self.tokens]
-        wanted = [fold(schema), ".", fold(name)]
-        return sum(names[at : at + 3] == wanted for at in range(len(names) - 2))
+        return self._qualified.count((fold(schema), fold(name)))
+
+    @cached_property
+    def _qualified(self) -> list[tuple[str, str]]:
+        """What stands on both sides of each dot, folded."""
+        tokens = self.tokens
+        dots = [at for at in range(1, len(tokens) - 1) if tokens[at][1] == "."]
+        return [(fold(tokens[at - 1][1]), fold(tokens[at + 1][1])) for at in dots]
 
     @cached_property
     def may_mean_all(self) -> bool:
