@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 from msgspec.structs import force_setattr
 
 from captoken._format import names
-from captoken._format.encoding import encode_json
 from captoken._format.spelling import named, named_all, spelled
 from captoken._language import constraints, patterns
 from captoken._language.access import Access, failing_row
@@ -398,6 +398,11 @@ def _rows(given: Any, now: Callable[[], int], look_up: LookUp) -> Any:
     return made
 
 
+# Two conditions are one if they are spelled alike, whatever the order of their columns. Both were
+# read: there is nothing in them that canonical JSON does not have.
+_spelled = msgspec.json.Encoder(order="sorted").encode
+
+
 class Rows(BuiltIn, frozen=True):
     """Each row that an access touches satisfies the most specific entry that matches the table.
 
@@ -417,6 +422,7 @@ class Rows(BuiltIn, frozen=True):
 
     value: Any
     rules: Any = None  # pattern to RowRule
+    entries: Any = None  # pattern to its entry, as bytes
     key = "rows"
     domain = "data"
     keywords = MappingProxyType({"rows": _rows})
@@ -431,6 +437,8 @@ class Rows(BuiltIn, frozen=True):
             if entry:
                 _check_names_all(pattern, entry, stated)
         force_setattr(self, "rules", rules)
+        entries = {pattern: _spelled(entry) for pattern, entry in stated.items()}
+        force_setattr(self, "entries", entries)
 
     def prohibits(self, access: Access, situation: Situation) -> Reason | None:
         """Of conditions, whether this entry is among them; of rows, whether they satisfy it."""
@@ -441,8 +449,8 @@ class Rows(BuiltIn, frozen=True):
         if access.rows is None:
             failed = failing_row(rule, access)
         else:
-            entry = encode_json(patterns.decided(self.value, table, {}))
-            failed = None if entry in map(encode_json, access.rows) else ("rows", "")
+            entry = patterns.decided(self.entries, table, b"")
+            failed = None if entry in map(_spelled, access.rows) else ("rows", "")
         if failed is None:
             return None
         from captoken._language.failing import row_failed  # words

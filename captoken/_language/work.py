@@ -106,6 +106,8 @@ def looked(links: Iterable[Link], access: Access) -> Iterator[Looked]:
 _ROOM = MOST - LIMITS.token_chars * (1 + LIMITS.discharges) * 3 // 4
 _NAMES = 3 * (256 + _AROUND)  # a table, and an operation, which two lists look at
 _COLUMN = 256 + _AROUND + _ITEM
+_OF_A_BYTE = _ITEM + _SCALAR  # each value has a byte of its own as JSON, and a string all of its
+_FEW = 1 << 14
 
 
 def fits(access: Access, links: int) -> bool:
@@ -117,9 +119,11 @@ def fits(access: Access, links: int) -> bool:
     if not (access.columns or access.arguments or access.attributes or is_of_rows):
         return True  # names alone: as many links as there can be do not come near
     most = _NAMES
-    if is_of_rows:
+    if access.rows:
+        spelled = _OF_A_BYTE * len(_encode(access.rows))
+        most += spelled if spelled < _FEW else size_of(access.rows)
+    elif is_of_rows:
         most += sum(_at_most(row) for row in (access.row, access.becomes) if type(row) is dict)
-        most += size_of(access.rows or ())
     if access.columns:
         most += _AROUND + _COLUMN * len(access.columns)  # type: ignore[arg-type]
     if access.arguments:

@@ -83,10 +83,11 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
 
-    # What was worked out since. `checks` and `selected_by` fill it in.
+    # What was worked out since. `checks`, `selected_by` and `held_rows` fill it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
+    said_of_rows: dict[str, tuple[bool, tuple[bytes, ...]]] | None = None
 
     @property
     def own_links(self) -> tuple[Link, ...]:

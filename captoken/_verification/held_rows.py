@@ -7,6 +7,7 @@ that the links decide and no meet does (24.23). Loaded where somebody asks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 from msgspec import structs
 
@@ -39,14 +40,41 @@ def judge_rows(
     decision = judge(genuine, facts, asked)
     if not decision:
         return decision, ()
+    entries = _entries(genuine, facts)
     own = genuine.own_links
-    links = (*own, *_entries(genuine, facts), *genuine.links[len(own) :])
-    if not _permit_something(links, table):
+    if entries:
+        said = _say((*own, *entries, *genuine.links[len(own) :]), table)
+    else:
+        said = _remembered(genuine, table)
+    permits, conditions = said
+    if not permits:
         # Nothing is permitted: so no operation is, whichever is asked about.
         access = Access(table=table, operation="select")
         decision = judge(genuine, facts, structs.replace(asked, access=access))
-    conditions = dict.fromkeys(_said(links, table))
     return decision, tuple(map(decode_json, conditions))
+
+
+# Whether links permit anything of a table, and the conditions on its rows, as they are spelled.
+Said: TypeAlias = tuple[bool, tuple[bytes, ...]]
+
+# Tables that are remembered of one token. What its links say of one never changes.
+_MOST_TABLES = 256
+
+
+def _remembered(genuine: AuthenticatedToken, table: str) -> Said:
+    """What the links of a token say, worked out once. Two threads come to the same."""
+    known = genuine.said_of_rows
+    if known is None or len(known) > _MOST_TABLES:
+        known = {}
+        structs.force_setattr(genuine, "said_of_rows", known)
+    said = known.get(table)
+    if said is None:
+        said = known[table] = _say(genuine.links, table)
+    return said
+
+
+def _say(links: Sequence[Link], table: str) -> Said:
+    return _permit_something(links, table), tuple(dict.fromkeys(_said(links, table)))
 
 
 def _entries(genuine: AuthenticatedToken, facts: Facts) -> list[Link]:

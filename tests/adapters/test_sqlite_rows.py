@@ -18,8 +18,10 @@ import pytest
 from captoken import Denied, Grant, Verifier
 from captoken.adapters._sqlite.updates import Update
 from captoken.adapters.sqlite import Connection, guarded
+from captoken.control import Feed, Operator
 from captoken.errors import GuardError, StatementError
-from captoken.stores.memory import MemoryLedger
+from captoken.keys import OperatorKey
+from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from tests.fixtures import KEYRING, NOW, mint, verifier
 from tests.longer import drawing, times
 
@@ -294,13 +296,57 @@ def test_each_link_holds_on_a_connection_that_remembers_too() -> None:
     for factory in (sqlite3.Connection, Connection):
         with closing(database(factory=factory)) as connection:
             for _ in range(2):
-                with guarded(connection, verifier().authenticate(token.serialize())) as db:
-                    assert db.execute("select id from orders").fetchall() == [(3,)]
+                for _ in range(3):  # as the block before, too
+                    with guarded(connection, verifier().authenticate(token.serialize())) as db:
+                        assert db.execute("select id from orders").fetchall() == [(3,)]
                 with guarded(connection, HELD) as db:
                     assert db.execute("select id from orders").fetchall() == [(1,), (3,), (4,), (9,)]
                 with guarded(connection, grant({"countries": {"code": {"in": ["de"]}}})) as db:
                     assert db.execute("select count(*) from orders").fetchall() == [(9,)]
                     assert db.execute("select name from countries").fetchall() == [("Germany",)]
+
+
+def test_what_a_connection_remembers_holds_for_no_other_grant() -> None:
+    """Each block gives what it gives on a connection that remembers nothing: whichever block was before it, of whichever token."""
+    grants = {
+        "all": grant(), "other": grant({"orders": {"tenant": {"in": ["globex"]}}}), "more": grant({"orders": {"tenant": {"in": ["acme", "globex"]}}, "lines": {}}),
+        "free": verifier().authenticate(mint(tables=["*"], operations=["*"]).serialize()), "columns": grant(columns={"orders": ["id", "tenant"]}), "some": verifier().authenticate(mint(allow={"orders": ["update"]}, rows=ROWS).serialize()),
+        "none": verifier().authenticate(mint(tables=["countries"], operations=["*"]).serialize()), "both": grant({"*": {"tenant": {"in": ["acme"]}}, "countries": {}}),
+    }  # fmt: skip
+    statements = ["select * from orders", "select count(*) from orders o join countries", "select id from lines", "update orders set cents = 1 where id = 1005", "select o.id from orders o, lines l where l.order_id = o.id"]
+    source = random.Random("remembered")
+
+    def told(connection: sqlite3.Connection, name: str, sql: str) -> Any:
+        with suppress(Back), guarded(connection, grants[name]) as db:
+            try:
+                found: Any = sorted(db.execute(sql).fetchall())
+            except (Denied, StatementError) as error:
+                found = error.decision.for_model() if isinstance(error, Denied) else error.for_model()
+            raise Back
+        return found
+
+    with closing(database()) as plain, closing(database(factory=Connection)) as remembering:
+        alone = {(name, sql): told(plain, name, sql) for name in grants for sql in statements}
+        assert len({str(its) for its in alone.values()}) > 12
+        for _ in range(300):
+            name, sql = source.choice(sorted(alone))
+            for _ in range(source.choice((1, 2, 3))):
+                assert told(remembering, name, sql) == alone[name, sql], (name, sql)
+
+
+def test_what_an_operator_adds_holds_on_a_connection_that_remembers() -> None:
+    store = MemorySnapshots()
+    operator = Operator(OperatorKey.from_bytes(bytes(range(32))), store, by="ops", clock=lambda: NOW)
+    operator.renew()
+    overlay = Feed(store, [OperatorKey.from_bytes(bytes(range(32))).public], every=0, clock=lambda: NOW)
+    held = Verifier(KEYRING, clock=lambda: NOW, overlay=overlay).authenticate(mint(tables=["*"], operations=["*"], rows=ROWS).serialize())
+    with closing(database(factory=Connection)) as connection:
+        for rows, ids in ((None, [1, 3, 4, 9]), ({"orders": {"cents": {"min": 6}}}, [3]), ({"orders": {"cents": {"max": 0}}}, [])):
+            if rows is not None:
+                operator.narrow(task="task-123", rows=rows, why="odd")
+            for _ in range(3):
+                with guarded(connection, held) as db:
+                    assert db.execute("select id from orders").fetchall() == [(id,) for id in ids]
 
 
 def test_budgets_count_what_is_read_after_the_condition() -> None:
@@ -465,7 +511,9 @@ class Drawn:
 def test_databases_that_differ_in_hidden_rows_alone_answer_alike(part: int) -> None:
     source = drawing(f"hidden rows {part}")
     plain = database("")
-    worlds = [database(hidden) for hidden in HIDDEN]
+    # One quarter on connections that remember nothing, which takes three times as long.
+    factory = Connection if part else sqlite3.Connection
+    worlds = [database(hidden, factory=factory) for hidden in HIDDEN]
     before = [list(world.iterdump()) for world in worlds]
     ran = told = 0
     for _ in range(times(250)):

@@ -161,6 +161,14 @@ def guards(part: dict[str, Any]) -> list[str]:
     return lines
 
 
+def rows(part: dict[str, Any]) -> list[str]:
+    """What rows cost, beside their condition by hand."""
+    lines = table("processor time of a block", "the condition by hand", "`rows`", "")
+    for row in part["rows"]:
+        lines.append(cells(row["what"], _time(row["by hand"]), _time(row["rows"]), f"{row['rows'] / row['by hand']:.2f} ×"))
+    return lines
+
+
 def control(part: dict[str, Any]) -> list[str]:
     """What an overlay, a trail and a change of either cost."""
     lines = table("live control", "")
@@ -177,6 +185,8 @@ TABLES: Tables = {
     "peers": ("peers", circumstances),
     "guards": ("guards", guards),
     "guarded": ("guards", circumstances),
+    "rows": ("rows", rows),
+    "rowed": ("rows", circumstances),
     "control": ("control", control),
     "controlled": ("control", circumstances),
 }

@@ -62,6 +62,10 @@ TOO_LARGE = Own(
 _NEVER = Own("operation", "the statement does what no token permits")
 
 
+# Refusals for which what the links say of rows is asked. That of an operator's entry is one of all.
+OF_ROWS = frozenset(("row", "narrowed"))
+
+
 class Denials:
     """Says no for one block, so that it tells nothing that the grant hides.
 
@@ -100,12 +104,13 @@ class Denials:
         Nothing is used up or recorded. What a statement needs is asked about as it is held.
         """
         decision = self._grant.recheck((access,), caller=self._caller)
-        if decision.code == "row" and access.rows is None and access.table is not None:
+        if decision.code in OF_ROWS and access.rows is None and access.table is not None:
             try:
-                some = replace(access, rows=self._grant.rows(access.table))
+                rows = self._grant.rows(access.table)
             except Denied as denied:
                 return denied.decision
-            decision = self._grant.recheck((some,), caller=self._caller)
+            if rows:
+                decision = self._grant.recheck((replace(access, rows=rows),), caller=self._caller)
         return decision
 
     def deny(self, text: Text, refused: Refused) -> NoReturn:

@@ -10,6 +10,9 @@ mean all: so the grant is asked about what the text is about.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
+
 from msgspec.structs import replace
 
 from captoken._format.encoding import encode_json
@@ -18,6 +21,7 @@ from captoken._verification.decision import Denied
 from captoken._verification.facts import Condition
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.catalog import Object
+from captoken.adapters._sqlite.denials import OF_ROWS
 from captoken.adapters._sqlite.held import name_in
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import Key, access_to, table_name
@@ -66,12 +70,45 @@ class Granted:
         if found is not None:
             return found
 
-        self._is_certain = True
-        self._rows.clear()
-        parts = self._among(self._tables(text), text)
-        if self._is_certain:
-            self._by_text.keep(text.sql, text.sql, parts)
+        before = self._planner.asked.get(text.sql)
+        if before is not None and self._are_still(*before):
+            parts, _ = before
+        else:
+            self._is_certain = True
+            self._rows.clear()
+            tables = self._tables(text)
+            parts = self._among(tables, text)
+            if not self._is_certain:
+                return parts
+            self._keep(text, tables, parts)
+        self._by_text.keep(text.sql, text.sql, parts)
         return parts
+
+    def _keep(self, text: Text, tables: dict[Key, tuple[Object, str]], parts: Parts) -> None:
+        """For the next block, if all is whole but for rows: mostly it has the same token."""
+        if parts and all(part.rows and part.is_whole for part in parts):
+            asked = [self._access(entry, operation) for entry, operation in tables.values()]
+            accesses = tuple(access for access in asked if access is not None)
+            self._planner.asked.keep(text.sql, text.sql, (parts, accesses))
+
+    def _access(self, entry: Object, operation: str) -> Access | None:
+        """An access to a whole table, which states what is known of its rows."""
+        access = access_to(table_name(*entry.key), operation)
+        rows = self._rows.get(entry.key)
+        return access if access is None or rows is None else replace(access, rows=rows)
+
+    def _are_still(self, parts: Parts, accesses: tuple[Access, ...]) -> bool:
+        """Are these the parts that another block found? Whole tables, with the same rows of some.
+
+        The grant is asked what it says of the rows, and that it permits it. A no says nothing.
+        """
+        try:
+            return all(
+                tuple(map(encode_json, self._grant.rows(str(table_name(*part.key))))) == part.rows
+                for part in parts
+            ) and bool(self._grant.recheck(accesses, caller=self._caller))
+        except Denied:
+            return False
 
     def told(self, text: Text) -> str:
         """What there is of the parts that a text names, for a model that used another name."""
@@ -100,8 +137,13 @@ class Granted:
         """The parts among some tables, always in the same order."""
         asked = [access_to(table_name(*key), named_for) for key, (_, named_for) in tables.items()]
         accesses = [access for access in asked if access is not None]
-        if not accesses or self._grant.recheck(accesses, caller=self._caller):  # nearly always
+        if not accesses:
             return ()
+        decision = self._grant.recheck(accesses, caller=self._caller)
+        if decision:  # nearly always
+            return ()
+        if decision.code in OF_ROWS:
+            self._ask_of_rows(tables)
 
         parts: list[Part] = []
         for key in sorted(tables):
@@ -113,6 +155,15 @@ class Granted:
                     columns = tuple(column for column in columns if fold(column) in text.names)
                 parts.append(self._part(entry, *found, columns))
         return tuple(parts)
+
+    def _ask_of_rows(self, tables: Iterable[Key]) -> None:
+        """What the links say of the rows of some tables, where they restrict them."""
+        for key in tables:
+            name = table_name(*key)
+            with suppress(Denied):  # the token does not stand: that is asked about next
+                rows = () if name is None else self._grant.rows(name)
+                if rows:
+                    self._rows[key] = rows
 
     def _restricted(self, entry: Object, named_for: str) -> tuple[str, bool] | None:
         """An operation that is refused if no columns are stated, or no rows.
@@ -163,12 +214,9 @@ class Granted:
         if access is None:
             return "table"
         code = self._code(access, entry.key)
-        if code != "row":
+        if code not in OF_ROWS or entry.key in self._rows:
             return code
-        try:
-            self._rows[entry.key] = self._grant.rows(str(access.table))
-        except Denied as denied:
-            return denied.code
+        self._ask_of_rows((entry.key,))
         return self._code(access, entry.key)
 
     def _code(self, access: Access, key: Key) -> str | None:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from captoken._language.access import Access
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, databases_of, rows_of
 from captoken.adapters._sqlite.parts import Parts
@@ -73,13 +74,17 @@ class Found(NamedTuple):
     plans: Bounded[tuple[str, Parts], Plan]
     shapes: Bounded[str, Shape]
 
+    # The parts of each text for the grant that was asked last, and what it was asked.
+    asked: Bounded[str, tuple[Parts, tuple[Access, ...]]]
+
     # What the queries of parts are called (rule 13). Nobody who sends a text knows it.
     drawn: str
 
     @classmethod
     def nothing(cls, watch: Watch) -> Found:
         """What was found out before anything was asked."""
-        return cls(Catalog(watch), {}, Bounded(), Bounded(), Bounded(), f"k{secrets.token_hex(16)}")
+        drawn = f"k{secrets.token_hex(16)}"
+        return cls(Catalog(watch), {}, Bounded(), Bounded(), Bounded(), Bounded(), drawn)
 
 
 class Ground(NamedTuple):
