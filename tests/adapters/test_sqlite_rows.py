@@ -276,6 +276,28 @@ def test_a_condition_that_sql_does_not_say_is_denied(rows: Any, why: str) -> Non
         assert db.execute("select count(*) from countries").fetchall() == [(4,)]
 
 
+def test_one_line_holds_sixty_tables_and_those_that_lack_the_column_are_listed() -> None:
+    with_tenant, without = [f"with_{n}" for n in range(40)], [f"without_{n}" for n in range(20)]
+    tenant = {"tenant": {"in": ["acme"]}}
+    for factory in (sqlite3.Connection, Connection):
+        with closing(sqlite3.connect(":memory:", isolation_level=None, factory=factory)) as connection:
+            for name in with_tenant:
+                connection.executescript(f"create table {name} (id integer, tenant text); insert into {name} values (1, 'acme'), (2, 'globex')")
+            for name in without:
+                connection.executescript(f"create table {name} (id integer); insert into {name} values (3)")
+            with guarded(connection, grant({"*": tenant, **{name: {} for name in without}})) as db:
+                for name in with_tenant:
+                    assert db.execute(f"select id from {name}").fetchall() == [(1,)]
+                    assert db.execute(f"update {name} set id = 1").rowcount == 1
+                every = " union all ".join(f"select id from {name}" for name in with_tenant + without)
+                assert sorted(db.execute(every).fetchall()) == [(1,)] * 40 + [(3,)] * 20
+            # Those that the issuer forgot are not left open, and are listed.
+            with guarded(connection, grant({"*": tenant, **{name: {} for name in without[2:]}})) as db, pytest.raises(Denied) as denied:
+                db.execute(every)
+            assert denied.value.code == "row" and "the table has no such column (without_0, without_1)." in str(denied.value)
+            assert 'rows={"without_0": {}, "without_1": {}} says so' in str(denied.value) and "without_2" not in str(denied.value)
+
+
 def test_columns_and_rows_go_together() -> None:
     held = grant({"orders": {"tenant": {"in": ["acme"]}}}, columns={"orders": ["id", "cents"]})
     with closing(database()) as connection, guarded(connection, held) as db:

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import starmap
 
 from msgspec.structs import replace
 
 from captoken._format.encoding import encode_json
+from captoken._format.errors import GuardError
+from captoken._format.spelling import json_text
 from captoken._language.access import Access, Caller
 from captoken._verification.decision import Denied
 from captoken._verification.facts import Condition
@@ -146,6 +149,7 @@ class Granted:
             self._ask_of_rows(tables)
 
         parts: list[Part] = []
+        unheld: dict[str, list[str]] = {}
         for key in sorted(tables):
             entry, named_for = tables[key]
             found = self._restricted(entry, named_for)
@@ -153,7 +157,12 @@ class Granted:
                 columns = self._planner.columns(entry)
                 if not text.may_mean_all:
                     columns = tuple(column for column in columns if fold(column) in text.names)
-                parts.append(self._part(entry, *found, columns))
+                try:
+                    parts.append(self._part(entry, *found, columns))
+                except GuardError as error:
+                    unheld.setdefault(str(error), []).append(str(table_name(*key)))
+        if unheld:
+            raise GuardError("; ".join(starmap(_unheld, unheld.items())), "row")
         return tuple(parts)
 
     def _ask_of_rows(self, tables: Iterable[Key]) -> None:
@@ -226,3 +235,9 @@ class Granted:
             access = replace(access, rows=rows)
         decision = self._grant.recheck((access,), caller=self._caller)
         return None if decision else decision.code
+
+
+def _unheld(why: str, tables: list[str]) -> str:
+    """Why rows of some tables cannot be held, and what to write if all of them are meant."""
+    freed = ", ".join(f"{json_text(table)}: {{}}" for table in tables)
+    return f"{why} ({', '.join(tables)}). If all of their rows are meant, rows={{{freed}}} says so"
