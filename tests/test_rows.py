@@ -18,7 +18,7 @@ from captoken._language.caveats import V1
 from captoken._language.kinds import Situation
 from captoken._language.link import Link
 from captoken._language.links import late_prohibits, read_link
-from captoken._language.work import fits
+from captoken._language.work import fits, size_of
 from captoken.control import Operator, Overlay
 from captoken.discharge import Allow
 from captoken.keys import OperatorKey
@@ -272,6 +272,25 @@ def test_a_grant_has_conditions_where_an_operation_but_select_is_permitted() -> 
 
 
 # --- what they cost -----------------------------------------------------------------------------------------------------
+
+
+def test_what_rows_come_to_is_no_more_than_their_length_says() -> None:
+    """By which it is seen that they fit: a byte of JSON comes to 40 at most."""
+    source = random.Random("length")
+
+    def value(deep: int) -> Any:
+        kind = source.randrange(6 if deep else 4)
+        if kind == 4:
+            return [value(deep - 1) for _ in range(source.randrange(4))]
+        if kind == 5:
+            return {"k" * n: value(deep - 1) for n in range(source.randrange(4))}
+        return (source.choice(("", "a", "\u00e9", "\U0001f600", '"')), source.choice((0, -7, 2**53)), True, None)[kind]
+
+    for _ in range(2_000):
+        made = value(4)
+        assert size_of(made) <= 40 * len(json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode())
+    many = [{"tenant": {"in": [f"t{number}" for number in range(900)]}}]
+    assert fits(on(rows=many), 10) and not fits(on(rows=many), 100)
 
 
 def test_rows_count_as_work_and_as_what_a_call_states() -> None:

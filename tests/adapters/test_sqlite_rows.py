@@ -363,12 +363,19 @@ def test_what_an_operator_adds_holds_on_a_connection_that_remembers() -> None:
     overlay = Feed(store, [OperatorKey.from_bytes(bytes(range(32))).public], every=0, clock=lambda: NOW)
     held = Verifier(KEYRING, clock=lambda: NOW, overlay=overlay).authenticate(mint(tables=["*"], operations=["*"], rows=ROWS).serialize())
     with closing(database(factory=Connection)) as connection:
-        for rows, ids in ((None, [1, 3, 4, 9]), ({"orders": {"cents": {"min": 6}}}, [3]), ({"orders": {"cents": {"max": 0}}}, [])):
+        for rows, ids in ((None, [1, 3, 4, 9]), ({"orders": {"cents": {"min": 0}}}, [1, 3]), ({"orders": {"id": {"max": 3}}}, [1, 3])):
             if rows is not None:
                 operator.narrow(task="task-123", rows=rows, why="odd")
             for _ in range(3):
                 with guarded(connection, held) as db:
                     assert db.execute("select id from orders").fetchall() == [(id,) for id in ids]
+        with guarded(connection, held) as db:
+            db.execute("select id from orders")
+            operator.narrow(task="task-123", rows={"orders": {"id": {"in": [1]}}}, why="in a block")
+            with pytest.raises(Denied) as denied:
+                db.execute("select id from orders")
+            assert denied.value.code == "narrowed"
+            assert db.execute("select max(id) from orders").fetchall() == [(1,)]
 
 
 def test_budgets_count_what_is_read_after_the_condition() -> None:
