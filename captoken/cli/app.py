@@ -19,6 +19,7 @@ from captoken.cli.console.command import console
 from captoken.cli.demo.command import accident, demo
 from captoken.cli.discharge import approve, attach, discharge, require, tickets
 from captoken.cli.docs import docs, skill
+from captoken.cli.evidence import export
 from captoken.cli.gateway import gateway
 from captoken.cli.inspect import inspect
 from captoken.cli.issue import issue
@@ -95,6 +96,7 @@ def commands() -> None:
 
 
 audit.add_command(propose)
+audit.add_command(export)
 for _section in _SECTIONS.values():
     for _command in _section:
         commands.add_command(_command)

@@ -10,19 +10,27 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from captoken._format import names
 from captoken._format.errors import AuditError
-from captoken._format.shapes import fit
 from captoken._format.spelling import escape, named, readable_time, shown_file
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis as trails
 from captoken.audit._check import Verdict, check, read
-from captoken.cli import files, output, words
+from captoken.audit._evidence import Evidence
+from captoken.cli import evidence, files, output, words
+from captoken.cli.logged import (
+    Asked,
+    is_in,
+    logged_of,
+    moment,
+    refused,
+    told_of_issuer,
+    tried,
+)
 from captoken.cli.options import InOrder, json_option
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import FILE, ID, PUBLIC
@@ -111,9 +119,10 @@ def verify(
     after: str | None,
     as_json: bool,
 ) -> int:
-    """Say whether a trail is whole.
+    """Say whether a trail is whole, or evidence holds.
 
-    Finds a cut, an edit, a reorder and a rollback. Exit 0: whole, 1: not.
+    Finds a cut, an edit, a reorder and a rollback. Exit 0: whole, 1: not. FILE is a trail, or what
+    `captoken audit export` wrote: that needs no other file.
 
     \b
     captoken audit verify trail.jsonl \\
@@ -132,6 +141,10 @@ def verify(
     before = None if after is None else _known(after)
     try:
         with _opened(trail_file) as file:
+            if evidence.is_evidence(file):
+                if (head or new_head or after) is not None:
+                    raise click.UsageError("heads are of trails, and this file is evidence")
+                return _say_evidence(evidence.verified(file, server), server, as_json)
             found = check(
                 file,
                 server,
@@ -156,6 +169,21 @@ def verify(
         records = words.counted(found.head.seq, "record")
         decisions = words.counted(found.decisions, "decision")
         say(f"WHOLE    {records}, {decisions}; {_signed(found, server)}")
+    return 0
+
+
+def _say_evidence(found: Evidence, server: tuple[str, ...], as_json: bool) -> int:
+    """What of a file of evidence is proved. 1 where a server was named, and none of it is."""
+    data = evidence.data_of(found)
+    if server and not data["proved"]:
+        problem = "no checkpoint of a server that is trusted here seals any of it"
+        return _not_whole("UNSIGNED", problem, as_json)
+    if as_json:
+        say_json({"whole": True, **data})
+        return 0
+    whose = "" if server else "; no server was named, so nothing is vouched for"
+    say(f"PROVED   {evidence.proved_in_words(data)}{whose}")
+    say(*(f"         {line}" for line in evidence.left_out(found)))
     return 0
 
 
@@ -245,11 +273,13 @@ def log(
     \b
     captoken audit log trail.jsonl --task payday --denied
     """
+    wanted = Asked(task, agent, denied)
     with _opened(trail_file) as file, files.about(trail_file):
+        logged_all = ((record, logged_of(record)) for record in read(file))
         asked = [
             (record, logged)
-            for record, logged in _logged(file)
-            if _is_asked(logged, task, agent, denied)
+            for record, logged in logged_all
+            if logged is not None and wanted.is_about(logged)
         ]
     # Where both come to the same they stay in the order of the records.
     asked.sort(key=lambda one: one[1].at * 1000 + (one[1].ms or 0))
@@ -262,45 +292,11 @@ def log(
         return
     for record, logged in asked:
         if isinstance(logged, trails.Issued):
-            say(_told_of_issuer(logged))
+            say(told_of_issuer(logged))
         else:
             say(_decision_line(record, logged))
     if not asked:
         tell("no decision is recorded that is asked for")
-
-
-_Logged: TypeAlias = trails.Decided | trails.Issued
-
-# Of which kind of record a line is.
-_KINDS: dict[Any, type[_Logged]] = {"decision": trails.Decided, "issuance": trails.Issued}
-
-
-def _logged(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], _Logged]]:
-    """The records of decisions and exchanges, each also as it is read. Raises AuditError."""
-    for record in read(file):
-        kind = _KINDS.get(record.get("kind"))
-        if kind is None:
-            continue
-        try:
-            yield record, fit(record, kind)
-        except ValueError as error:
-            problem = f"record {record['seq']} says nothing that can be read: {error}"
-            raise AuditError(problem) from None
-
-
-def _is_asked(
-    decided: _Logged,
-    task: str | None,
-    agent: str | None,
-    denied: bool,
-) -> bool:
-    """Is a decision one of those that the options ask for? Or an exchange."""
-    if denied and decided.allowed:
-        return False
-    holder = decided.chain[-1].name if decided.chain else None
-    if holder is None and isinstance(decided, trails.Issued):
-        holder = decided.asked.get("agent")
-    return agent in (None, holder) and _is_in(task, decided.task)
 
 
 def _logged_data(record: Mapping[str, Any], decided: trails.Decided) -> dict[str, Any]:
@@ -325,77 +321,8 @@ def _decision_line(record: Mapping[str, Any], decided: trails.Decided) -> str:
     """A decision in one line."""
     chain = " > ".join(actor.name for actor in decided.chain)
     who = f"{chain}, for {record.get('sub')}" if chain else "unknown"
-    when = _moment(decided.at, decided.ms)
-    return f"{when}  {decided.code:<16}  {who}: {tried(decided.access)}{_refused(record)}"
-
-
-def _told_of_issuer(issued: trails.Issued) -> str:
-    """An exchange in one line: who got which task, or what was asked for, and why there is none."""
-    parties = [
-        f"{party.get('provider')} {party.get('sub')}"
-        for party in (issued.subject, issued.actor)
-        if party
-    ]
-    who = " with ".join(parties)
-    if issued.allowed:
-        agent = issued.chain[-1].name if issued.chain else "nobody"
-        came = f"task {issued.task} by {issued.grant}, to {agent} for {issued.sub}"
-    else:
-        wanted = issued.asked.get("grant", "a task")
-        why = f" ({issued.why})" if issued.why else ""
-        came = f"asked for {wanted}; {issued.told}{why}"
-    return f"{_moment(issued.at, issued.ms)}  {issued.code:<16}  {who}: {came}"
-
-
-def _moment(at: int, ms: int | None) -> str:
-    """When it was recorded, to the thousandth of a second; or the second that was decided on."""
-    if ms is None:
-        return readable_time(at)
-    seconds, thousandths = divmod(ms, 1000)
-    return f"{readable_time(at + seconds).removesuffix('Z')}.{thousandths:03}Z"
-
-
-def _refused(record: Mapping[str, Any]) -> str:
-    """Why it was refused: the first reason, and who added it."""
-    refusals = record.get("refusals", ())
-    if not refusals:
-        return ""
-    first = refusals[0]
-    added_by = first.get("added_by")
-    who = f" (added by {added_by})" if added_by else ""
-    return f"; {first['text']}{who}"
-
-
-def tried(access: trails.Accessed | None) -> str:
-    """An access as it was recorded, in a line: with values, where they were recorded."""
-    if access is None:
-        return "the token itself"
-    return escape(" and ".join(_parts(access)) or "nothing in particular")
-
-
-def _parts(access: trails.Accessed) -> Iterator[str]:
-    if access.table is not None:
-        yield f"{access.operation} on table {access.table}{_columns(access.columns)}"
-    if access.tool is not None:
-        yield f"tool {access.tool}({_facts(access.arguments or ())})"
-    if access.attributes:
-        yield f"with {_facts(access.attributes)}"
-    if access.cost:
-        amounts = [f"{amount} {unit}" for unit, amount in sorted(access.cost.items())]
-        yield f"costing {', '.join(amounts)}"
-
-
-def _columns(columns: Sequence[str] | None) -> str:
-    if columns is None:
-        return ""
-    return f" ({', '.join(columns) or 'no columns'})"
-
-
-def _facts(stated: Mapping[str, Any] | Iterable[str]) -> str:
-    """Facts with their values, or their names alone."""
-    if isinstance(stated, Mapping):
-        return ", ".join(f"{key}={json.dumps(value)}" for key, value in stated.items())
-    return ", ".join(stated)
+    when = moment(decided.at, decided.ms)
+    return f"{when}  {decided.code:<16}  {who}: {tried(decided.access)}{refused(record)}"
 
 
 # --- tree -----------------------------------------------------------------------------------------
@@ -461,19 +388,12 @@ def _is_about(root: trails.Joined, task: str | None, token: str | None) -> bool:
     """Is a tree the one that is asked for, and is one of its hops in the task?"""
     if token not in (None, root.root.token_id):
         return False
-    return any(_is_in(task, hop.task) for one in root.walk() for _, hop in one.said)
+    return any(is_in(task, hop.task) for one in root.walk() for _, hop in one.said)
 
 
 def _strange(trail: trails.History, task: str | None, token: str | None) -> list[trails.Decided]:
     """The decisions that are asked for on tokens that the trail does not describe."""
-    return [one for one in trail.strange if token in (None, one.token) and _is_in(task, one.task)]
-
-
-def _is_in(task: str | None, stated: str | None) -> bool:
-    """Is it in the task that is asked for, or below it? Any is, if none is asked for."""
-    if task is None:
-        return True
-    return stated is not None and names.at_or_below(stated, task)
+    return [one for one in trail.strange if token in (None, one.token) and is_in(task, one.task)]
 
 
 def _codes(decisions: Iterable[trails.Decided]) -> dict[str, int]:

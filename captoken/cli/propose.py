@@ -20,7 +20,8 @@ from captoken._language.caveats import RIGHTS
 from captoken._verification.records import CODES
 from captoken.audit import analysis as trails
 from captoken.cli import words
-from captoken.cli.audit import file_argument, history, tried
+from captoken.cli.audit import file_argument, history
+from captoken.cli.logged import tried
 from captoken.cli.options import json_option
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.values import FILE

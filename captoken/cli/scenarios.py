@@ -10,7 +10,7 @@ import click
 from captoken._format.spelling import escape, shown_file
 from captoken.audit.analysis import Accessed
 from captoken.cli import words
-from captoken.cli.audit import tried
+from captoken.cli.logged import tried
 from captoken.cli.options import json_option
 from captoken.cli.output import say, say_json
 from captoken.cli.values import FILE

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from captoken._format.spelling import spelled, until
+from captoken._format.spelling import escape, spelled, until
 from captoken._language.caveats import BUILT_IN, RIGHTS, Caveat
+from captoken.audit.analysis import Hop
 
 # The keys of all caveats of the specification. Those of a vocabulary of one's own have no words.
 _ALL = frozenset(kind.key for kind in BUILT_IN)
@@ -89,3 +90,24 @@ def of_rights(stated: Mapping[str, Any], now: int) -> list[str]:
         return of_stated(stated, now, RIGHTS)
     except ValueError:
         return [f"{key} {spelled(stated[key])}" for key in RIGHTS if key in stated]
+
+
+def plain(text: str) -> str:
+    """A name of a stranger for people: ASCII, so that no letter is taken for another."""
+    visible = escape(text)
+    if visible.isascii():
+        return visible
+    return visible.encode("ascii", "backslashreplace").decode()
+
+
+def may(hop: Hop, now: int) -> list[str]:
+    """What a hop permits, in words."""
+    stated = hop.capability.json()
+    said = of_rights(stated, now) or ["any access"]
+    if "aud" in stated:
+        said.append("only at " + ", ".join(stated["aud"]))
+    if hop.asks:
+        said.append("if a third party answers")
+    if hop.unknown:
+        said.append("and caveats of its own: " + ", ".join(hop.unknown))
+    return [plain(line) for line in said]

@@ -57,6 +57,9 @@ CASES = {
     "verify": (f"{SERVING} < root.token", DECISION),
     "explain": (f"{SERVING} < root.token", DECISION),
     "audit verify": ("trail.jsonl", {"whole", "head", "signed", "decisions"}),
+    "audit export": (
+        "trail.jsonl --out evidence.html", {"file", "decisions", "proved", "not_sealed", "records", "hash"}
+    ),
     "audit log": ("trail.jsonl", {"decisions", "issuances"}),
     "audit tree": ("trail.jsonl", {"trees", "not_vouched_for"}),
     "audit unused": ("trail.jsonl", {"hops"}),

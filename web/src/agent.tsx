@@ -4,7 +4,7 @@ import { useContext, useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import type { AgentView, Entry, Page, Row } from "./api";
 import { count, exact, plainNumber, STATES } from "./format";
-import { Ago, Among, Bar, Basis, Copy, Decisions, Press, StateMark } from "./parts";
+import { Ago, Among, Bar, Basis, Copy, Decisions, Export, Press, StateMark } from "./parts";
 import { saysTime, timeLeft } from "./tree";
 
 const LIMIT = 25;
@@ -148,6 +148,7 @@ export function Agent(props: {
         <button type="button" onClick={() => props.onAct("what-if")}>
           What if…
         </button>
+        <Export of={{ id: node.id }} at={props.at} />
       </div>
 
       {view.said.length > 0 && (

@@ -2,10 +2,13 @@
 import { FIRST, LAST } from "./plain";
 
 const number = new Intl.NumberFormat("en-GB");
-const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+// One zone on the page, the one of trails and commands, whatever the browser's is.
+const timeZone = "UTC";
+const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium", timeZone });
 const day = new Intl.DateTimeFormat("sv-SE", {
   dateStyle: "short",
   timeStyle: "medium",
+  timeZone,
 });
 
 export function count(value: number, one: string, many = `${one}s`): string {
@@ -49,7 +52,7 @@ export const iso = (at: number): string | undefined =>
 export const toField = (at: number): string => exact(at).replace(" ", "T");
 
 export function fromField(text: string): number | null {
-  const at = new Date(text).getTime();
+  const at = new Date(`${text}Z`).getTime();
   return Number.isNaN(at) ? null : Math.floor(at / 1000);
 }
 

@@ -8,7 +8,7 @@ import { Agent, Paged } from "./agent";
 import * as api from "./api";
 import type { AgentView, Entry, Now, OverlayFacts, Session, TaskView } from "./api";
 import { ago, count, duration, exact, plainNumber, timeOfDay } from "./format";
-import { Ago, Among, Decisions, Dialog, Press, StateMark } from "./parts";
+import { Ago, Among, Decisions, Dialog, Export, Press, StateMark } from "./parts";
 import { Plot } from "./plot";
 import { serverNow, setClock, useClock, usePlace } from "./state";
 import type { ViewName } from "./state";
@@ -460,6 +460,7 @@ function Head(props: {
                 "you look, and cannot act"
               )}
             </span>
+            <span>all times are UTC</span>
           </>
         )}
       </p>
@@ -520,9 +521,7 @@ function TaskPanel(props: {
         <button type="button" onClick={() => props.onAct("what-if")}>
           What if<span class="unseen"> for the task</span>…
         </button>
-        <a class="button" href={`export?${new URLSearchParams({ task: task.key })}`} download>
-          Export
-        </a>
+        <Export of={{ task: task.key }} at={props.at} />
       </div>
       <Plot series={series} until={timeOfDay(series.from + series.step * series.allowed.length)} />
       <h3>Agents</h3>

@@ -215,6 +215,17 @@ export function Dialog(props: {
   );
 }
 
+// Evidence of a task or an agent, as one file: up to a time, where one looks back.
+export function Export(props: { of: Record<string, string>; at: number | null }): JSX.Element {
+  const asked = new URLSearchParams(props.of);
+  if (props.at !== null) asked.set("at", String(props.at));
+  return (
+    <a class="button" href={`export?${asked}`} download>
+      Export
+    </a>
+  );
+}
+
 // Puts a text into the clipboard, and says so.
 export function Copy(props: { text: string; tell: (said: string) => void }): JSX.Element {
   const copy = (): void => {

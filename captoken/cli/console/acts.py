@@ -27,6 +27,7 @@ from captoken._language.overlay import Overlay
 from captoken.audit import analysis
 from captoken.cli.console import views
 from captoken.cli.console.index import Index
+from captoken.cli.words import plain
 from captoken.control import Operator
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
@@ -265,7 +266,7 @@ def _asked(do: Callable[[], _T]) -> _T:
     except CaptokenError:
         raise
     except (TypeError, ValueError) as error:
-        raise Refused(400, views.plain(str(error))) from None
+        raise Refused(400, plain(str(error))) from None
 
 
 def _stopped(

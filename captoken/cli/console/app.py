@@ -47,7 +47,9 @@ from captoken.adapters._http.exchange import (
 )
 from captoken.cli.console import inspector, views
 from captoken.cli.console.acts import Control, Refused, Wish, is_same
+from captoken.cli.console.export import exported
 from captoken.cli.console.index import Index
+from captoken.cli.words import plain
 
 _log = logging.getLogger("captoken.console")
 
@@ -255,7 +257,7 @@ class Console:
             "csrf": self._form,
             "now": self.now(),
             "can_act": self._control.can_act,
-            "by": views.plain(self._control.by),
+            "by": plain(self._control.by),
         }
 
     def now(self) -> int:
@@ -309,16 +311,21 @@ class Console:
         return views.overlay_view(self._control.overlay(), self.now())
 
     def _exported(self, given: Mapping[str, str]) -> Response:
-        """One file of a task, which opens without a server."""
-        from captoken.cli.console.export import exported
-
+        """What was decided in a task or on an agent, with its proof: it opens without a server."""
+        at = _number(given, "at")
         page = exported(
-            self._index, self._control.overlay(), self._spent, self.now(), given.get("task", "")
+            self._index,
+            self._control.overlay_at(at),
+            self.now(),
+            at,
+            task=given.get("task"),
+            hop=given.get("id"),
         )
         if page is None:
-            raise RequestError(404, "there is no such task")
+            raise RequestError(404, "there is no such task, and no such agent")
         response = Response.of(200, _KINDS[".html"], page)
-        response.headers.append((b"content-disposition", b'attachment; filename="task.html"'))
+        name = b'attachment; filename="evidence.html"'
+        response.headers.append((b"content-disposition", name))
         return response
 
     # --- what is done -----------------------------------------------------------------------------

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from captoken._format.spelling import escape
 from captoken._language.caveats import COUNTED
 from captoken._language.entries import Entry, SelectorFacts
 from captoken._language.link import BadLink, Link
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis
 from captoken.cli import words
-from captoken.cli.audit import tried
 from captoken.cli.console.index import Call, Index
+from captoken.cli.logged import tried
+from captoken.cli.words import may, plain
 
 TASKS = 200  # of one answer
 PAGE = 100  # decisions of one answer, unless asked for fewer
@@ -41,14 +41,6 @@ Json = dict[str, Any]
 Spent = Callable[[bytes, str], int | None]
 
 
-def plain(text: str) -> str:
-    """A name of a stranger for people: ASCII, so that no letter is taken for another."""
-    visible = escape(text)
-    if visible.isascii():
-        return visible
-    return visible.encode("ascii", "backslashreplace").decode()
-
-
 # --- tokens and hops ------------------------------------------------------------------------------
 
 
@@ -65,19 +57,6 @@ def known(said: str) -> Known:
     """A hop, read from what the index keeps of it."""
     (token,) = analysis.gather([json.loads(said)]).tokens.values()
     return Known(token.hop, token.selected_by, token.hops)
-
-
-def _may(hop: analysis.Hop, now: int) -> list[str]:
-    """What a hop permits, in words."""
-    stated = hop.capability.json()
-    said = words.of_rights(stated, now) or ["any access"]
-    if "aud" in stated:
-        said.append("only at " + ", ".join(stated["aud"]))
-    if hop.asks:
-        said.append("if a third party answers")
-    if hop.unknown:
-        said.append("and caveats of its own: " + ", ".join(hop.unknown))
-    return [plain(line) for line in said]
 
 
 # --- what stands ----------------------------------------------------------------------------------
@@ -124,6 +103,14 @@ def _state(found: Known, overlay: Said | None, now: int) -> str:
 
 
 _TASK = "task, subject, first_at, last_at, allowed, denied"
+
+# The same, but a record dated ahead of this clock is not the last: it would keep its task on top.
+_TASK_BY_NOW = """
+task, subject, first_at, case when last_at <= ? then last_at else coalesce(
+    (select max(moment) / 1000 from calls where calls.task = tasks.task and moment < ?), first_at
+) end as last_by_now, allowed, denied
+"""
+_AHEAD = 5  # seconds that servers' clocks may be ahead of this one
 _FOUND = """
 instr(lower(task), ?) or instr(lower(subject), ?) or exists (
     select 1 from hops where hops.task = tasks.task and instr(lower(agent), ?)
@@ -158,7 +145,9 @@ def now_view(
         asked += f" and ({_FOUND})"
         values += [find.lower()] * 3
     rows = index.rows(
-        f"select {_TASK} from tasks where {asked} order by last_at desc limit ?",
+        f"select {_TASK_BY_NOW} from tasks where {asked} order by last_by_now desc limit ?",
+        now + _AHEAD,
+        (now + _AHEAD + 1) * 1000,
         *values,
         TASKS + 1,
     )
@@ -395,7 +384,7 @@ def _node(
         "allowed": allowed,
         "denied": denied,
         "last": None if last is None or at is not None else _last(index, json.loads(last)),
-        "words": _may(found.hop, now),
+        "words": may(found.hop, now),
         "budget": budget,
         "state": _spent_state(_state(found, overlay, now), budget),
         "spark": [a + b for a, b in zip(yes, no, strict=True)],
@@ -508,7 +497,7 @@ def agent_view(
     return {
         "node": _node(index, overlay, spent, rows[0], then, at, (step, sparks)),
         "chain": _chain(index, found, then),
-        "may": _may(found.hop, then),
+        "may": may(found.hop, then),
         "said": [entry_view(entry, then) for entry in _entries_on(found.facts, overlay, then)],
         "unused": _unused(index, id),
         "reach": _reach(index, overlay, id, then),
