@@ -733,7 +733,10 @@ def serving(grant: _G) -> AbstractContextManager[_G]:
 def _checked(grant: _G) -> _G:
     """The grant, if it is one. Raises TypeError."""
     if not isinstance(grant, (Grant, AsyncGrant)):
-        raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
+        raise TypeError(
+            f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
+            "verifier.authenticate(token)"
+        )
     return grant
 
 

@@ -106,7 +106,7 @@ CAUSES: dict[str, Any] = {
     "unknown_key": (_unknown_key, "has this server the issuer's keyring"),
     "unaddressed": (_audience, "do clients send what `present(audience=…)` gives?"),
     "store_unavailable": (_store, "may this server write them?"),
-    "stale_overlay": (_overlay, "does the operator renew"),
+    "stale_overlay": (_overlay, "does `captoken operate`, or a loop of yours, renew the overlay"),
 }  # fmt: skip
 
 

@@ -196,6 +196,11 @@ def _tidy(given: Any) -> Any:
     if isinstance(given, Mapping):
         return {_tidy(key): _tidy(value) for key, value in given.items()}
     kind = type(given).__name__  # a subclass of str may compare and print as it likes
+    if kind == "float":
+        raise TypeError(
+            "made of str, int, bool, lists and mappings, not of float: numbers are whole, so count "
+            "cents, say"
+        )
     raise TypeError(f"made of str, int, bool, lists and mappings, not of {kind}")
 
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 import msgspec
 from msgspec import structs
 
-from captoken._format.errors import StoreError
+from captoken._format.errors import AuditError, StoreError
 from captoken._language.reasons import PLAN, Refusal
 from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.decision import Decision, Effect
@@ -587,7 +587,8 @@ def record(
             answer = yield Call(partial(trail.record_all, decisions), lasting, stores.trail_loop)
         _check_recorded(answer)
     except Exception as error:  # whatever a trail raises, there is no record
-        kind = type(error).__name__
+        # What AuditError says are words of our own, and name the file.
+        kind = str(error) if isinstance(error, AuditError) else type(error).__name__
         if first and genuine is not None and facts is not None and asked is not None:
             refusal = Refusal("store_unavailable", f"the decision cannot be recorded: {kind}")
             return stores.teller.told(denial(genuine, facts, asked, (refusal,), 11, first.effects))

@@ -41,7 +41,10 @@ _LOOK = {
         "`Office.open(…, audience=…)`, the name that clients present to?"
     ),
     "unaddressed": "do clients send what `present(audience=…)` gives?",
-    "stale_overlay": "does the operator renew, and does it reach this server?",
+    "stale_overlay": (
+        "does `captoken operate`, or a loop of yours, renew the overlay, and does it reach this "
+        "server?"
+    ),
     "store_unavailable": "are the store and the trail there, and may this server write them?",
 }
 

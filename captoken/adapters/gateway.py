@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import zlib
 from base64 import b64decode
 from binascii import Error as NoBase64
@@ -32,6 +33,7 @@ from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import Secret, Unavailable
+from captoken.adapters._gateway.kept import Kept
 from captoken.adapters._gateway.linked import Links
 from captoken.adapters._gateway.opening import Configuration, Service, configured, stores
 from captoken.adapters._gateway.reading import Asked, NoOperation, check_framing
@@ -86,6 +88,8 @@ _NOT_PASSED = frozenset(
 )
 _RETRY_AFTER = (b"retry-after", b"5")
 
+_SEGMENTS = 16  # of a path that the log has
+
 _PIECE = 64 << 10  # of an answer that was compressed
 
 
@@ -99,7 +103,7 @@ def opened(path: str, *, create: bool = False) -> Generator[Gateway]:
     found = configured(path)
     with stores(found, create=create) as parts:
         verifiers = {name: parts.verifier(name) for name in found.services}
-        yield Gateway(found, verifiers, closing=parts.aclose)
+        yield Gateway(found, verifiers, closing=parts.aclose, kept=parts.kept)
 
 
 class Gateway:
@@ -107,6 +111,7 @@ class Gateway:
 
     `found` is a file that was checked, and `verifiers` has the one of each service, whose audience
     is the service's name. `closing` is awaited when the server ends, and closes their stores.
+    `kept` is what `opened` reads again while it runs.
     """
 
     def __init__(
@@ -115,8 +120,10 @@ class Gateway:
         verifiers: Mapping[str, AsyncVerifier],
         *,
         closing: Callable[[], Awaitable[None]] | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self._closing = closing
+        self._kept = kept
         stated = found.file.gateway
         self._doors = {
             name: _Door(
@@ -165,12 +172,26 @@ class Gateway:
         """How many connections were opened, by service."""
         return {name: door.upstream.opened for name, door in self._doors.items()}
 
+    def reload(self) -> None:
+        """Read the keyring again, and open a trail again that was moved: on SIGHUP.
+
+        It takes effect soon. For handlers of signals, and from whichever thread. A keyring that has
+        changed is read again without it, within a second.
+        """
+        if self._kept is not None:
+            self._kept.tell()
+
     async def _live(self, receive: Receive, send: Send) -> None:
         """Until the server ends: then the connections that wait are closed."""
         kind = ""
+        looking: asyncio.Task[None] | None = None
         while kind != "lifespan.shutdown":
             kind = (await receive())["type"]
+            if kind == "lifespan.startup" and self._kept is not None:
+                looking = asyncio.create_task(self._kept.look_after())
             if kind == "lifespan.shutdown":
+                if looking is not None:
+                    looking.cancel()
                 for door in self._doors.values():
                     door.upstream.close()
                 if self._closing is not None:
@@ -225,10 +246,11 @@ def _taken(send: Send, timeout: float) -> Send:
 _PASSED = "captoken.passed"  # in the scope: what is answered is the service's own answer
 
 
-def _saying(scope: Scope, send: Send, nests_errors: bool) -> Send:
+def _saying(scope: Scope, send: Send, service: Service) -> Send:
     """`send`, of which the gateway's own answers say when to come again, where it is unavailable.
 
-    `nests_errors`: and what is wrong, where clients of the service look for it.
+    And where the token stands, which may not be where RFC 6750 has it; and what is wrong, where
+    clients of the service look for it.
     """
     start: Message = {}
 
@@ -239,12 +261,15 @@ def _saying(scope: Scope, send: Send, nests_errors: bool) -> Send:
         if message["type"] == "http.response.start":
             start = message
             return
-        headers = list(start["headers"])
+        headers = [(name, _in_place(value, service.tokens)) for name, value in start["headers"]]
         if start["status"] == 503:
             headers.append(_RETRY_AFTER)
-        if nests_errors and message["body"]:
-            message = {**message, "body": _nested(message["body"])}
-            length = b"%d" % len(message["body"])
+        if message["body"]:
+            body = _in_place(message["body"], service.tokens)
+            if service.nests_errors:
+                body = _nested(body)
+            message = {**message, "body": body}
+            length = b"%d" % len(body)
             headers = [
                 (name, length if name == b"content-length" else value) for name, value in headers
             ]
@@ -252,6 +277,25 @@ def _saying(scope: Scope, send: Send, nests_errors: bool) -> Send:
         await send(message)
 
     return saying
+
+
+def _in_place(said: bytes, tokens: tuple[str, ...]) -> bytes:
+    """A text that says where a token stands, for a service whose clients put it elsewhere."""
+    if tokens == ("bearer",):
+        return said
+    places = " or ".join(map(_spelled_place, tokens)).encode("ascii")
+    said = said.replace(b"A bearer token is needed.", b"A token is needed, as " + places + b".")
+    return said.replace(b"travels in the Authorization header,", b"travels as " + places + b",")
+
+
+def _spelled_place(place: str) -> str:
+    """How a client writes a token in one of the places that a file names."""
+    kind, _, name = place.partition(":")
+    if kind == "header":
+        return f"{name}: TOKEN"
+    if kind == "basic":
+        return "Authorization: Basic, its password"
+    return f"Authorization: {name or 'Bearer'} TOKEN"
 
 
 def _nested(body: bytes) -> bytes:
@@ -304,7 +348,12 @@ class _Door:
         # A scope of its own: who stands outside does not see the token anywhere else.
         # The log says the tool, once it is known: a path has values in it.
         inner = {**scope, "headers": headers, PLACE: f"{scope['method']} /{self._service.name}"}
-        await self._guarded(inner, receive, _saying(inner, send, self._service.nests_errors))
+        saying = _saying(inner, send, self._service)
+        try:
+            await self._guarded(inner, receive, saying)
+        except Unavailable as problem:
+            _log.error("there is no keyring, and all is denied: %s", problem)
+            await respond(send, _problem(503, "The gateway has no keyring now."))
 
     async def _judge(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the request, decide, and pass it on. Raises Denied, RequestError, ClientGone."""
@@ -347,6 +396,7 @@ class _Door:
                 whole = unchunked(scope["headers"], whole)
             return self._service.reading.complete(began, query, whole)
         except NoOperation as problem:
+            scope[PLACE] = f"{scope['method']} /{self._service.name}{_shape_of(raw)}"
             raise Denied(await grant.deny("tool", str(problem))) from None
         except RequestError as problem:
             await grant.deny("argument", problem.text)
@@ -446,6 +496,18 @@ class _Door:
         rest = value.removeprefix(whole)
         fits = value.startswith(whole) and rest[:1] in (b"/", b"?", b"#", b">", b"")
         return outside + rest if fits else value
+
+
+# A segment that names a kind of thing, as `refunds` or `v1` does. All else may be a value.
+_is_word = re.compile(rb"[a-z][a-z-]{0,31}|v[0-9]{1,3}").fullmatch
+
+
+def _shape_of(raw: bytes) -> str:
+    """The path of a request that is no operation, for the log: without what may be a value."""
+    segments = raw.split(b"/")[:_SEGMENTS]
+    return "/".join(
+        each.decode("ascii") if not each or _is_word(each) else "{…}" for each in segments
+    )
 
 
 async def _check_said(grant: AsyncGrant, asked: Asked) -> None:

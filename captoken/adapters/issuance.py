@@ -63,6 +63,7 @@ from captoken.adapters._issuance.records import Asking, Records
 from captoken.adapters._issuance.reviews import Review, Reviews
 from captoken.adapters._issuance.standing import Setup, Standing, checked
 from captoken.adapters.discharge_service import PATH as LEASES
+from captoken.audit._kept import TrailKept
 from captoken.audit.trail import AuditTrail
 from captoken.control import Operator
 from captoken.discharge import Allow
@@ -121,7 +122,7 @@ class IssuanceService:
         *,
         lease: DischargerKey | None = None,
         operator: Operator | None = None,
-        trail: AuditTrail | None = None,
+        trail: AuditTrail | TrailKept | None = None,
         reviews: Mapping[str, Review] | None = None,
         keys: ProviderKeys | None = None,
         clock: Clock = time,

@@ -150,5 +150,8 @@ def _async_source(engine: Any, grant: Granting, options: dict[str, Any]) -> Sour
 def _checked(grant: Any) -> Grant:
     """A block has one grant. Raises TypeError for a function that gives one, too."""
     if not isinstance(grant, Grant):
-        raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
+        raise TypeError(
+            f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
+            "verifier.authenticate(token)"
+        )
     return grant

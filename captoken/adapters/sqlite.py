@@ -139,7 +139,10 @@ def guarded(
     if type(max_value) is not int or max_value < 1:
         raise ValueError("max_value must be a number of bytes, 1 or more, as int")
     if not isinstance(grant, Grant):
-        raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
+        raise TypeError(
+            f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
+            "verifier.authenticate(token)"
+        )
     with Claim(connection):
         engine = engine_of(sqlite3.Connection)
         if connection.in_transaction:

@@ -156,7 +156,10 @@ def verify(
     # In order, but for all one can tell whoever wrote the file made it up.
     if server and found.signed == 0:
         count = words.counted(found.head.seq, "record")
-        unsigned = "no checkpoint of a server that is trusted here: trail.checkpoint() signs"
+        unsigned = (
+            "no checkpoint of a server that is trusted here: it signs where it has an audit key, "
+            "as trail_key of a gateway, --trail-key of `issue serve`, or AuditTrail(…, key=…)"
+        )
         return _not_whole("UNSIGNED", f"{count} in order, and {unsigned}", as_json)
 
     # Only of a trail that is whole: a head of another one would be checked against from now on.

@@ -16,6 +16,7 @@ from captoken.cli import files, serving, words
 from captoken.cli.gateway_demo import check_extra, demo
 from captoken.cli.options import USAGE, InOrder, clock, json_option
 from captoken.cli.output import ToStderr, say, say_json, tell, warn
+from captoken.cli.problems import in_commands
 from captoken.cli.values import FILE, OBJECT
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from captoken._verification.decision import Decision
     from captoken.adapters._gateway.opening import Configuration, Service
     from captoken.adapters._gateway.reading import Asked
+
+
+_FEW = 3  # operations that are named
 
 
 @click.group(cls=InOrder)
@@ -85,6 +89,9 @@ def run(
 
     It speaks plain HTTP: what ends TLS stands before it. With --json, writes one object when it
     begins. COMMAND has a token and an address, and no key; its exit code is that of the gateway.
+
+    A keyring that changes is read again within a second. On SIGHUP, so is all that can be read
+    again: a trail that was moved goes on in a new file. A change of GATEWAY.toml takes a restart.
     """
     check_extra()
     import uvicorn
@@ -104,9 +111,12 @@ def run(
         listening = socket.create_server((host.strip("[]"), int(port)))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         at = f"http://{host}:{listening.getsockname()[1]}"
-        if as_json:
-            say_json({"services": list(found.services), "address": at}, indent=None)
-        tell(f"{', '.join(found.services)}: served at {at}: Ctrl-C ends that")
+
+        def announce() -> None:
+            if as_json:
+                say_json({"services": list(found.services), "address": at}, indent=None)
+            tell(f"{', '.join(found.services)}: served at {at}: Ctrl-C ends that")
+
         config = uvicorn.Config(
             application,
             # It tells where a request ends from its own reading alone, and is strict about it.
@@ -120,9 +130,11 @@ def run(
             date_header=False,
             proxy_headers=False,
         )
+        server = uvicorn.Server(config)
         if begin is not None:
-            return serving.beside(uvicorn.Server(config), [listening], lambda: begin(at))
-        serving.run(uvicorn.Server(config), [listening])
+            announce()
+            return serving.beside(server, [listening], lambda: begin(at), reload=application.reload)
+        serving.run(server, [listening], begin=announce, reload=application.reload)
     return 0
 
 
@@ -172,17 +184,21 @@ def check(path: str, as_json: bool) -> int:
     \b
     captoken gateway check gateway.toml
 
-    Keys in files are read, as the gateway will read them. No variable of the environment is, and
-    nobody is connected to.
+    Keys, ledger, proofs and overlay are looked at where they are files, as the gateway will look at
+    them: exit 2 where it would not start, or would deny all. No variable of the environment is
+    read, nobody is connected to, and nothing is written.
     """
-    from captoken.adapters._gateway.opening import unready
+    from captoken.adapters._gateway.checking import unready, unstated
 
     check_extra()
     found = _configured(path)
-    problems = unready(found)
+    problems = {place: in_commands(told) for place, told in unready(found).items()}
     code = USAGE if problems else 0
     if as_json:
-        services = {name: _checked(each) for name, each in found.services.items()}
+        services = {
+            name: _checked(each) | {"no_cost": dict(unstated(each))}
+            for name, each in found.services.items()
+        }
         say_json({"services": services, "problems": problems})
         return code
     for name, each in found.services.items():
@@ -190,9 +206,19 @@ def check(path: str, as_json: bool) -> int:
         say(f"{name}: {each.url}, {count}")
         for request, why in each.left_out.items():
             say(f"  not taken: {request}: {why}")
+        for unit, tools in unstated(each):
+            say(f"  no cost in {unit}: {_few(tools, name)}")
+            say(f"    refused for a token with such a budget: cost = {{ {unit} = 0 }} permits it")
     for place, problem in problems.items():
         tell(f"{path}: {place}: {problem}")
     return code
+
+
+def _few(tools: list[str], name: str) -> str:
+    """Some of the operations of a service, and how many more there are."""
+    said = [tool.removeprefix(f"{name}.") for tool in tools[:_FEW]]
+    rest = len(tools) - len(said)
+    return ", ".join(said) + (f" and {rest} more" if rest else "")
 
 
 def _checked(service: Service) -> dict[str, Any]:
@@ -394,17 +420,18 @@ def _say_explained(service: Service, asked: Asked, decision: Decision | None) ->
         say(f"  costs {amount} {unit}")
     for unit, argument in asked.unsaid.items():
         say(f"  says no {argument}: with a budget of {unit} it is refused")
+    if decision is not None:
+        say("", *str(decision).split("\n"))
     outgoing = asked.outgoing
     parts = urlsplit(service.url)
-    say("", f"sent to {parts.scheme}://{parts.netloc}, with its key:")
+    would = "would be sent" if decision is None or decision else "not sent, and otherwise"
+    say("", f"{would} to {parts.scheme}://{parts.netloc}, with its key:")
     say(f"  {outgoing.method} {outgoing.target}")
     for name, value in outgoing.headers:
         say(f"  {name.decode()}: {value.decode()}")
     if outgoing.body:
         say(f"  {outgoing.body.decode('utf-8', 'replace')}")
-    if decision is not None:
-        say("", *str(decision).split("\n"))
-    else:
+    if decision is None:
         warn("captoken: --token-file FILE says whether a token permits it")
 
 

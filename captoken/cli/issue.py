@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from captoken.cli.values import DURATION, FILE, OBJECT
 from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
 
 if TYPE_CHECKING:
-    from captoken.audit.trail import AuditTrail
+    from captoken.audit._kept import TrailKept
     from captoken.issuance.desk import Desk
     from captoken.issuance.identity import Identity
     from captoken.issuance.policy import Policy
@@ -262,7 +262,7 @@ def serve(
 
     The files of policy, keyring and operator are taken anew when one has changed, and on SIGHUP.
     What does not load, or fails a test of its own, is not taken: what stood before stands, and the
-    log says why.
+    log says why. A trail that was moved away goes on in a new file then.
     """
     if (operator is None) != (overlay is None):
         raise click.UsageError("--operator and --overlay go together")
@@ -299,15 +299,20 @@ def serve(
 
         def load() -> Setup:
             """The same files again. The policy's tests are run by whoever takes it."""
+            if kept is not None:
+                kept.reopen()
             anew = None
             if ends is not None and operator is not None:
                 anew = ends.taken_over(files.key(OperatorKey, operator))
             return Setup(read(files.data(policy)), files.keyring(keyring), anew)
 
         reloading = Reloading(service, load, watched, every)
-        if as_json:
-            say_json({"policy": loaded.digest, "host": host, "port": port}, indent=None)
-        tell(f"{loaded.origin} is served at http://{host}:{port}: Ctrl-C ends that")
+
+        def announce() -> None:
+            if as_json:
+                say_json({"policy": loaded.digest, "host": host, "port": port}, indent=None)
+            tell(f"{loaded.origin} is served at http://{host}:{port}: Ctrl-C ends that")
+
         _log_to_stderr()
         config = uvicorn.Config(
             reloading,
@@ -319,7 +324,7 @@ def serve(
             # A proxy is known by its own address, and not by one that it tells.
             proxy_headers=False,
         )
-        serving.run(uvicorn.Server(config))
+        serving.run(uvicorn.Server(config), begin=announce, reload=reloading.tell)
 
 
 def _log_to_stderr() -> None:
@@ -329,18 +334,11 @@ def _log_to_stderr() -> None:
     logging.getLogger("captoken.issuance").setLevel(logging.INFO)
 
 
-@contextmanager
-def _trail(path: str, key: str | None) -> Generator[AuditTrail]:
+def _trail(path: str, key: str | None) -> TrailKept:
     """The trail in a file, which goes on where it ended. With a key, the end is signed."""
-    from captoken.audit.trail import AuditTrail
-    from captoken.stores.trail_file import TrailFile
+    from captoken.audit._kept import TrailKept
 
-    signing = None if key is None else files.key(AuditKey, key)
-    with TrailFile(path) as file:
-        trail = AuditTrail(file.write, head=file.head, key=signing)
-        yield trail
-        if signing is not None:
-            trail.checkpoint()
+    return TrailKept(path, key=None if key is None else files.key(AuditKey, key))
 
 
 def _loaded(path: str) -> Policy:

@@ -158,8 +158,25 @@ def _instead(ctx: click.Context, command: str) -> str:
 # --- the library ----------------------------------------------------------------------------------
 
 
+# Which command makes a store that is not there, by the class that the library names.
+_MAKES = {
+    "SQLiteLedger": "`captoken gateway run --create`, or `captoken keygen keyring --create` with "
+    "new keys, makes one",
+    "SQLiteReplayStore": "`captoken gateway run --create` makes one",
+    "SQLiteSnapshots": "`captoken operate --create` makes one",
+    "SQLiteRegistry": "`captoken issue serve --create` makes one",
+}
+_made = re.compile(r"create makes one, as (\w+)\.create\(path\)").sub
+
+
+def in_commands(text: str) -> str:
+    """A message of the library, whose advice is a command where there is one for it."""
+    return _made(lambda found: _MAKES.get(found[1], found[0]), text)
+
+
 def _as_options(text: str) -> str:
     """A message of the library with the names that its keywords have here."""
+    text = in_commands(text)
     for said, here in _SENTENCES:
         text = text.replace(said, here)
     return _keywords(lambda found: f"--{found[1].replace('_', '-')}", text)

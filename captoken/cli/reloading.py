@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
@@ -56,6 +55,15 @@ class Reloading:
         self._load = load
         self._watched = watched
         self._every = every
+        self._told = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def tell(self) -> None:
+        """Have the files taken anew, soon. For handlers of signals, and from whichever thread."""
+        if self._loop is None:
+            self._told.set()  # it has not begun
+        else:
+            self._loop.call_soon_threadsafe(self._told.set)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -69,18 +77,14 @@ class Reloading:
 
     async def _watch(self) -> None:
         """Look, and look again."""
-        told = asyncio.Event()
-        # Not every system has the signal, and a loop of another thread hears none.
-        with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
-
+        self._loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(told.wait(), self._every)
+                await asyncio.wait_for(self._told.wait(), self._every)
             # Looked at before they are read: what changes meanwhile is read again.
             has_changed = self._watched.changed()
-            if has_changed or told.is_set():
-                told.clear()
+            if has_changed or self._told.is_set():
+                self._told.clear()
                 self._watched.take()
                 await self._service.reload(self._load)
 

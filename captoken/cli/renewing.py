@@ -1,6 +1,7 @@
 """`captoken operate`: what stands is signed anew, again and again, until somebody ends it.
 
     operate → renewed every 20s → SIGINT or SIGTERM → exit 0, after the renewal that is under way
+    SIGHUP  → renewed at once, by the key as its file has it now
     operate resume → signed once, that it goes on from a store that lost something → exit 0
 
 A store that cannot be reached is tried again. Whatever else goes wrong ends the command: a key that
@@ -21,6 +22,7 @@ import click
 from captoken._format.errors import StoreError
 from captoken._format.spelling import span
 from captoken._language.overlay import LIFE, Overlay
+from captoken.cli import serving
 from captoken.cli.operate import (
     beginning_options,
     by_option,
@@ -39,6 +41,8 @@ _AGAIN = 2
 
 # Seconds after which verifiers deny, unless they were told otherwise.
 _BOUND = 60
+
+_MOST_SIGNALS = 4096  # that come in one wait
 
 # Waits for so many seconds. True, at once and from then on, when a signal has come.
 Wait: TypeAlias = Callable[[float], bool]
@@ -86,7 +90,8 @@ def operate(
     The overlay lists an operator's revocations and restrictions. Verifiers deny all once its
     newest snapshot is older than their bound, a minute by default. This signs it anew in time, and
     stays in the foreground: a terminal or a service manager runs it. The other commands work beside
-    it. A store that cannot be reached for a while is tried again.
+    it. A store that cannot be reached for a while is tried again. The key is read anew each time.
+    SIGHUP renews at once.
 
     A store that has lost something is refused: it was set back, say, to a backup. Verifiers refuse
     it too. Look what is lost: whatever was revoked since may be allowed again. Say it anew, and
@@ -176,22 +181,33 @@ def _renewed(
 
 @contextmanager
 def _until_ended() -> Generator[Wait]:
-    """A wait that SIGINT or SIGTERM ends, and no renewal does.
+    """A wait that SIGINT or SIGTERM ends, and no renewal does. SIGHUP makes it shorter.
 
     A handler that raised would come in the middle of a renewal. So a signal is only noted, by a
     byte in a socket, and the wait is for that byte.
     """
     ours, theirs = socket.socketpair()
+    is_left = serving.left_alone()
+
+    def wait(seconds: float) -> bool:
+        if not select.select([ours], [], [], seconds)[0]:
+            return False
+        came = ours.recv(_MOST_SIGNALS, socket.MSG_PEEK)
+        if set(came) != {serving.HANGUP} or is_left():
+            return True  # it stays there: it ends each later wait as well
+        ours.recv(len(came))
+        return False
+
+    noted = dict.fromkeys((signal.SIGINT, signal.SIGTERM, serving.HANGUP), _note)
     with ours, theirs:
         theirs.setblocking(False)
         woken = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        before = {
-            number: signal.signal(number, lambda *_: None)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
         try:
-            yield lambda seconds: bool(select.select([ours], [], [], seconds)[0])
+            with serving.handling(noted):
+                yield wait
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             signal.set_wakeup_fd(woken)
+
+
+def _note(number: int, frame: object) -> None:
+    """The byte is written by Python, where a signal has a handler."""

@@ -27,8 +27,10 @@ Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
 
 # What the ledgers say, in one wording: a server answers with a number, and the words are from here.
 REFUSED_BEFORE = (
-    "the token was issued before this ledger began, and what it has used is not known: "
-    "a new token will do"
+    "the token was issued before this ledger began, or within a minute after that, and what it has "
+    "used is not known: a new token will do, once the ledger is a minute old. To begin at once, "
+    "make keys and ledger together: `captoken keygen keyring --create LEDGER.db`, or "
+    "create(path, keys=…)"
 )
 REFUSED_CLOCK = (
     "this clock is behind one by which buckets were forgotten, or its leeway is longer, "

@@ -239,6 +239,46 @@ def test_a_token_stands_where_clients_put_their_key_and_there_alone(tmp_path: Pa
         assert ask(PLACES[place] | {"X-Other": "TOKEN"}) == 400
 
 
+def test_clients_put_the_token_where_the_key_stands_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    credential = '{ from = "file:key", as = "header:X-Api-Key" }'
+    with gateway(tmp_path, token='"bearer"', credential=credential) as world:
+        text = (tmp_path / "gateway.toml").read_text()
+    (tmp_path / "gateway.toml").write_text(text.replace('token = "bearer"\n', ""))
+    assert configured(str(tmp_path / "gateway.toml")).services["payments"].tokens == ("bearer", "header:X-Api-Key")
+    with gateway(tmp_path, token='["bearer", "header:X-Api-Key"]', credential=credential) as world:
+        token = world.token().present(audience="payments")
+        for place in ({"X-Api-Key": token}, {"Authorization": f"Bearer {token}"}):
+            with world.client(**place) as client:
+                assert client.get("/payments/v1/refunds/re_1").status_code == 200
+        assert [each["headers"]["x-api-key"] for each in world.service.requests] == [KEY] * 2
+        with world.client(**{"X-Api-Key": token, "Authorization": f"Bearer {token}"}) as client:
+            assert client.get("/payments/v1/refunds/re_1").status_code == 400
+
+
+def test_who_puts_the_token_elsewhere_is_told_where_it_stands(tmp_path: Path) -> None:
+    with gateway(tmp_path, token='["header:X-Api-Key", "basic", "scheme:token"]') as world:
+        with world.client() as client:
+            missing = client.get("/payments/v1/refunds/re_1")
+        places = "as X-Api-Key: TOKEN or Authorization: Basic, its password or Authorization: token TOKEN"
+        assert (missing.status_code, missing.json()["detail"]) == (401, f"A token is needed, {places}.")
+        with world.client(**{"X-Other": world.token().present(audience="payments")}) as client:
+            stray = client.get("/payments/v1/refunds/re_1")
+        assert stray.json()["detail"] == stray.json()["error_description"] == f"A token travels {places}, and nowhere else."
+        assert f'error_description="{stray.json()["detail"]}"' in stray.headers["www-authenticate"] and not world.service.requests
+
+
+def test_what_is_the_servers_fault_is_not_told_as_the_clients(tmp_path: Path) -> None:
+    with gateway(tmp_path) as world:
+        token = world.token().present(audience="payments")
+        world.service.status = 401
+        broken = world.refund(token)
+        assert (broken.status_code, broken.json()["error"], broken.json()["retry"]) == (502, "server_error", "no")
+        assert broken.json()["for_model"] == broken.json()["detail"]
+        (tmp_path / "key").unlink()
+        gone = world.refund(token)
+        assert (gone.status_code, gone.json()["error"], gone.json()["retry"]) == (503, "temporarily_unavailable", "later")
+
+
 def test_the_token_is_sought_once() -> None:
     two = [(b"authorization", b"Bearer cap1_a"), (b"authorization", b"Basic Y2FwMV9hOg==")]
     assert as_bearer(two, ("bearer", "basic")) == two
@@ -844,7 +884,7 @@ def test_a_denial_is_a_line_that_says_who_and_what_and_no_value(world: World, ca
     lines = [line for line in caplog.messages if line.startswith("refused: ")]
     codes = ("budget_exhausted", "argument", "tool", "tool", "wrong_audience")
     assert [line.split(": ")[1] for line in lines] == list(codes), lines
-    for line, place in zip(lines, ("payments.refunds.create",) * 2 + ("payments.refunds.get", "GET /payments", "GET /payments"), strict=True):
+    for line, place in zip(lines, ("payments.refunds.create",) * 2 + ("payments.refunds.get", "GET /payments/v1/nothing/{…}", "GET /payments"), strict=True):
         assert "user:jane, task returns, support" in line and f", {place})" in line, line
     assert not any(value in caplog.text for value in ("98765", "re_private", "ch_1", "cap1_"))
 

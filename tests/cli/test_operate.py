@@ -60,6 +60,18 @@ def test_it_renews_until_a_signal_ends_it(number, folder):
     assert stored(folder).seq == 2 + len(rest.splitlines()) == int((folder / "operator.json.seen").read_text().split()[0])
 
 
+def test_a_hangup_renews_at_once(folder):
+    """And ends nothing: that is how a service manager says that something has changed."""
+    running, first = begun("--create", "--every", "59m")
+    for seq in (2, 3):
+        running.send_signal(signal.SIGHUP)
+        assert json.loads(running.stdout.readline())["seq"] == seq
+    running.send_signal(signal.SIGHUP)
+    running.send_signal(signal.SIGTERM)
+    rest, _ = running.communicate(timeout=30)
+    assert running.returncode == 0 and first["seq"] == 1 and stored(folder).seq == 3 + len(rest.splitlines())
+
+
 def test_other_commands_work_beside_it(folder):
     """An entry that another process makes is kept, and signed anew."""
     running, _ = begun("--create", "--every", "1s")

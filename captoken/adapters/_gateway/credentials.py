@@ -105,6 +105,15 @@ def read_key(path: Path) -> Secret:
         raise Unavailable(f"{shown_file(path)} cannot be read as a key") from None
 
 
+def looks_of(path: Path) -> tuple[int, ...]:
+    """What a file looks like from outside. Raises OSError for one that is not there.
+
+    With its rights: one that others can read by now holds no key any more.
+    """
+    found = os.stat(path)
+    return found.st_mode, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
 class FileSource:
     """A file, read again once it has changed. White space around the key is not part of it."""
 
@@ -115,9 +124,7 @@ class FileSource:
 
     async def read(self) -> Secret:
         try:
-            found = os.stat(self._path)
-            # With its rights: one that others can read by now is not a key any more.
-            looks = (found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino)
+            looks = looks_of(self._path)
             if self._secret is None or looks != self._seen:
                 self._secret = None
                 self._secret = read_key(self._path)

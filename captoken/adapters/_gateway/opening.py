@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captoken._format import names
-from captoken._format.errors import KeyringError
 from captoken._format.extras import extra
+from captoken._format.public_keys import signing_key
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import (
     ISSUED,
     Source,
-    Unavailable,
     Writer,
     is_token,
-    read_key,
     source_of,
     writer_of,
 )
 from captoken.adapters._gateway.described import described, load
+from captoken.adapters._gateway.kept import Kept, KeyringFile
 from captoken.adapters._gateway.operations import (
     FORM,
     JSON,
@@ -45,6 +44,7 @@ from captoken.adapters._gateway.shapes import KINDS, NOTHING, Members, Scalar, S
 from captoken.adapters._gateway.stated import (
     File,
     StatedCredential,
+    StatedGateway,
     StatedOperation,
     StatedPrice,
     StatedService,
@@ -53,14 +53,11 @@ from captoken.adapters._gateway.stated import (
 )
 from captoken.adapters._gateway.strict import path_segments
 from captoken.adapters._http.exchange import RequestError
-from captoken.audit.trail import AuditTrail
+from captoken.audit._kept import TrailKept
 from captoken.control.feed import Feed
-from captoken.keys.files import read_private
-from captoken.keys.keyring import Keyring
 from captoken.keys.secret import AuditKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
-from captoken.stores.trail_file import TrailFile
 
 
 class Service(NamedTuple):
@@ -112,14 +109,32 @@ def configured(path: str) -> Configuration:
         for name, stated in file.service.items():
             services[name] = _service(name, stated, folder)
         found = Configuration(file, folder, services)
-        _check_listen(file.gateway.listen)
+        _check_gateway(file.gateway)
     return found
 
 
-def _check_listen(listen: str) -> None:
-    host, colon, port = listen.rpartition(":")
+def _check_gateway(stated: StatedGateway) -> None:
+    """Raise ValueError for what could be served by nothing."""
+    host, colon, port = stated.listen.rpartition(":")
     if not host or not colon or not port.isdecimal():
-        raise ValueError(f"gateway.listen: HOST:PORT is meant, not {listen!r}")
+        raise ValueError(f"gateway.listen: HOST:PORT is meant, not {stated.listen!r}")
+    for key, least in _LEAST.items():
+        if getattr(stated, key) < least:
+            raise ValueError(f"gateway.{key}: {least} or more is meant")
+    if stated.trail_key is not None and stated.trail is None:
+        raise ValueError("gateway.trail_key: it signs a trail: name its file as trail")
+    if stated.overlay is not None and not stated.operators:
+        raise ValueError(
+            "gateway.overlay: name who signs it: operators = [PUBLIC], as "
+            "`captoken keygen public operator.json` prints it"
+        )
+    with _at("gateway.operators"):
+        for each in stated.operators:
+            signing_key(each, "operator")
+
+
+# Numbers of the table, and the least that each can be.
+_LEAST = {"trail_every": 1, "overlay_every": 0, "timeout": 1, "streams": 1, "max_body": 0}
 
 
 # --- services -------------------------------------------------------------------------------------
@@ -154,7 +169,7 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
         writer = _writer(key, stated.url)
     with _at(f"{place}.url"):
         base = _base(stated.url)
-    tokens = (stated.token,) if isinstance(stated.token, str) else stated.token
+    tokens = _tokens(stated.token, key.place)
     with _at(f"{place}.token"):
         _check_tokens(tokens)
     with _at(f"{place}.headers"):
@@ -214,6 +229,16 @@ def _base(url: str) -> list[str]:
     except RequestError as problem:
         raise ValueError(problem.text) from None
     return segments[:-1] if segments[-1:] == [""] else segments
+
+
+def _tokens(stated: str | tuple[str, ...] | None, place: str) -> tuple[str, ...]:
+    """Where a service's clients put the token. They put it where its key stands, unless said."""
+    if isinstance(stated, str):
+        return (stated,)
+    if stated is not None:
+        return stated
+    is_header = place.partition(":")[0] in ("basic", "scheme", "header")
+    return ("bearer", place) if is_header else ("bearer",)
 
 
 def _check_tokens(tokens: tuple[str, ...]) -> None:
@@ -362,46 +387,6 @@ def _with_said(operation: Operation, one: StatedOperation) -> Operation:
     return structs.replace(said, query=Members(said.query.members, True), body=body)
 
 
-# --- files of keys --------------------------------------------------------------------------------
-
-
-def unready(found: Configuration) -> dict[str, str]:
-    """Files of keys that cannot be used as they are, by their place in the file.
-
-    Nobody is connected to. Neither the environment nor the system's keyring is asked: the gateway
-    may run with others.
-    """
-    stated = found.file.gateway
-    problems: dict[str, str] = {}
-
-    def see(place: str, load: Callable[[Path], object], path: str) -> None:
-        try:
-            load(found.folder / path)
-        except (KeyringError, Unavailable) as problem:
-            problems[place] = str(problem)
-
-    see("gateway.keyring", Keyring.load, stated.keyring)
-    if stated.trail_key is not None:
-        see("gateway.trail_key", AuditKey.load, stated.trail_key)
-    for name, service in found.file.service.items():
-        for place, said in _sources(service.credential).items():
-            kind, _, path = said.partition(":")
-            if kind == "file":
-                # A refresh token has more lines: whether it is one, its server says.
-                load = read_private if place == "refresh" else read_key
-                see(f"service.{name}.credential.{place}", load, path)
-    return problems
-
-
-def _sources(key: str | StatedCredential) -> dict[str, str]:
-    """Whatever is said as `from` says it, by its key."""
-    if isinstance(key, str):
-        return {"from": key}
-    said = {"from": key.source, "secret": key.secret, "refresh": key.refresh}
-    said["subject"] = key.subject
-    return {place: each for place, each in said.items() if each is not None}
-
-
 # --- keys and stores ------------------------------------------------------------------------------
 
 
@@ -410,6 +395,9 @@ class Opened(NamedTuple):
 
     verifier: Callable[[str], AsyncVerifier]
     ledger: Any
+
+    # What is read again while it runs.
+    kept: Kept
 
     # Closes connections to servers, in the event loop that they are of.
     closing: tuple[Callable[[], Awaitable[None]], ...]
@@ -439,7 +427,7 @@ def stores(
     Raises what opening them raises: KeyringError, StoreError, AuditError, ValueError.
     """
     stated = found.file.gateway
-    keyring = Keyring.load(found.folder / stated.keyring)
+    keyring = KeyringFile(found.folder / stated.keyring)
     how = _How(create, readonly)
     with ExitStack() as stack:
         ledger = _store(
@@ -448,18 +436,16 @@ def stores(
         replays = _store(found, stated.replays, SQLiteReplayStore, MemoryReplayStore, how, stack)
         trail = None
         if stated.trail is not None and not readonly:
-            file = stack.enter_context(TrailFile(found.folder / stated.trail))
             key = stated.trail_key
             signing = None if key is None else AuditKey.load(found.folder / key)
             # Each request needs its record: while the file does not take it, none goes on anyway.
-            trail = AuditTrail(file.write, head=file.head, key=signing, waits=False)
+            kept = TrailKept(found.folder / stated.trail, key=signing, waits=False)
+            trail = stack.enter_context(kept)
         feed = None
         if stated.overlay is not None:
-            if not stated.operators:
-                raise ValueError("gateway.operators: the public keys of who signs the overlay")
             snapshots = SQLiteSnapshots(found.folder / stated.overlay, readonly=True)
             stack.callback(snapshots.close)
-            feed = Feed(snapshots, stated.operators)
+            feed = Feed(snapshots, stated.operators, every=stated.overlay_every)
 
         def verifier(service: str) -> AsyncVerifier:
             return AsyncVerifier(
@@ -467,7 +453,17 @@ def stores(
             )
 
         awaited = [store.aclose for store in (ledger, replays) if hasattr(store, "aclose")]
-        yield Opened(verifier, ledger, tuple(awaited))
+        again = Kept(keyring, trail, stated.trail_every)
+        yield Opened(verifier, ledger, again, tuple(awaited))
+
+
+# Kinds of stores that are no files of this machine.
+ON_SERVER = ("postgresql", "valkey", "valkeys")
+
+
+def file_of(url: str) -> str:
+    """The file of a store that is one, as the file of the gateway names it."""
+    return url.removeprefix("sqlite:")
 
 
 def _store(
@@ -482,12 +478,12 @@ def _store(
     """A ledger or a store of proofs, by what the file says of it; None for none."""
     if url is None:
         return None
-    scheme, _, rest = url.partition(":")
+    scheme = url.partition(":")[0]
     if url == "memory:":
         return in_memory(**facts)
-    if scheme in ("postgresql", "valkey", "valkeys"):
+    if scheme in ON_SERVER:
         return _on_server(url, scheme, kind is SQLiteLedger, how, stack, facts)
-    path = found.folder / (rest if scheme == "sqlite" else url)
+    path = found.folder / file_of(url)
     if how.create and not path.exists():
         store = kind.create(path, **facts)
     else:

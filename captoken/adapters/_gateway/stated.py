@@ -56,11 +56,17 @@ class StatedGateway(_Stated, frozen=True):
     # Do all servers that take these tokens count there?
     shared: bool = False
     trail: str | None = None
+
+    # Who signs it, and after how many seconds at most.
     trail_key: str | None = None
+    trail_every: int = 60
 
     # Where the operator's newest snapshot lies, and who may sign it.
     overlay: str | None = None
     operators: tuple[str, ...] = ()
+
+    # Seconds between two looks at it.
+    overlay_every: int = 5
 
     # Bytes of a body, answers at once, and seconds that one waits for a service.
     max_body: int = BODY_BYTES
@@ -126,8 +132,9 @@ class StatedService(_Stated, frozen=True):
     url: str
     credential: str | StatedCredential
 
-    # Where its clients put their key, and so the agent's token.
-    token: str | tuple[str, ...] = "bearer"  # noqa: S105, a place and no secret
+    # Where its clients put their key, and so the agent's token. Unless said, as Bearer, and where
+    # the credential is written.
+    token: str | tuple[str, ...] | None = None
 
     # An OpenAPI description: a file of JSON or YAML.
     description: str | None = None

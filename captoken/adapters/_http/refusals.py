@@ -94,8 +94,16 @@ class Refusals:
         return _challenging(response, self._challenge)
 
     def bad(self, problem: RequestError) -> Response:
-        """What is wrong with the request, whatever token it has."""
-        return self._refusal(problem.status, "invalid_request", problem.text, {})
+        """What is wrong with the request, whatever token it has; or with the server, from 500 on.
+
+        The two errors that RFC 6749 has for that: whoever reads one was not at fault.
+        """
+        if problem.status < 500:
+            return self._refusal(problem.status, "invalid_request", problem.text, {})
+        is_for_now = problem.status == 503
+        error = "temporarily_unavailable" if is_for_now else "server_error"
+        told = {"retry": "later" if is_for_now else "no", "for_model": problem.text}
+        return self._refusal(problem.status, error, problem.text, told)
 
     def denied(self, denied: Denied) -> Response:
         """What a client is told of a denial: what it asked for, and nothing of what others wrote.

@@ -20,6 +20,7 @@ from captoken._format.encoding import b64encode, encode_json
 from captoken._format.errors import IssuanceError, StoreError
 from captoken._verification.decision import Attribution
 from captoken._writing.token import Token
+from captoken.audit._kept import TrailKept
 from captoken.audit.trail import AuditTrail, plain
 from captoken.issuance.desk import Ask
 from captoken.issuance.identity import Identity
@@ -55,7 +56,7 @@ class Asking(msgspec.Struct, frozen=True):
 class Records:
     """Writes them. Every method blocks."""
 
-    def __init__(self, trail: AuditTrail) -> None:
+    def __init__(self, trail: AuditTrail | TrailKept) -> None:
         self._trail = trail
 
     def granted(self, asking: Asking, grant: str, root: Token, keyring: Keyring) -> None:

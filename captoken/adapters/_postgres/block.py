@@ -56,7 +56,10 @@ class Block:
         if connection.closed:
             raise GuardError("the connection is closed: open one for the block")
         if not isinstance(grant, Grant):
-            raise TypeError(f"a {type(grant).__name__} is no Grant: only a verifier hands one out")
+            raise TypeError(
+                f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
+                "verifier.authenticate(token)"
+            )
         # PostgreSQL takes 0 for no limit at all.
         if type(timeout) is not int or timeout <= 0:
             raise ValueError(
