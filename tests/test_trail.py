@@ -361,7 +361,7 @@ def test_a_path_shows_one_line_and_no_other() -> None:
         root = _tree.root(leaves)
         assert root == rfc6962([sha256(b"\0%d" % at) for at in range(count)])
         for at, leaf in enumerate(leaves):
-            steps = _tree.path(leaves, at)
+            steps = _tree.path(_tree.levels(leaves), at)
             assert _tree.root_by(leaf, at, count, steps) == root
             assert _tree.root_by(_tree.leaf(b"x"), at, count, steps) != root
             assert _tree.root_by(leaf, at, count, [*steps, leaf]) is None

@@ -285,11 +285,11 @@ def _span(
     number: int, waiting: list[tuple[int, bytes]], one: Survey, seal: int, leaves: deque[bytes]
 ) -> Iterator[_Exported]:
     first = one.seals[seal]
-    of_tree = list(leaves)[first - seal :] if first < seal else []
+    levels = _tree.levels(list(leaves)[first - seal :]) if first < seal else []
     for seq, body in waiting:
         path = None
         if seq in one.with_path:
-            path = [b64encode(step) for step in _tree.path(of_tree, seq - first)]
+            path = [b64encode(step) for step in _tree.path(levels, seq - first)]
         yield _Exported(number, body.decode(), path)
 
 

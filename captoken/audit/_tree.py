@@ -2,7 +2,7 @@
 
     hashes = [leaf(line) for line in lines]      # without their line feeds
     root(hashes)                                 # what a checkpoint signs
-    steps = path(hashes, 3)                      # what shows that the fourth line is under it
+    steps = path(levels(hashes), 3)              # what shows that the fourth line is under it
     root_by(leaf(line), 3, len(hashes), steps)
 
 A leaf and a node are hashed with another first byte each, so that none is taken for the other.
@@ -28,13 +28,13 @@ def _node(left: bytes, right: bytes) -> bytes:
 
 def root(leaves: Sequence[bytes]) -> bytes:
     """The root over at least one leaf."""
-    return _levels(leaves)[-1][0]
+    return levels(leaves)[-1][0]
 
 
-def path(leaves: Sequence[bytes], index: int) -> list[bytes]:
+def path(levels: Sequence[Sequence[bytes]], index: int) -> list[bytes]:
     """The hashes beside the way from a leaf up to the root, from the leaf on."""
     steps: list[bytes] = []
-    for level in _levels(leaves)[:-1]:
+    for level in levels[:-1]:
         if index ^ 1 < len(level):
             steps.append(level[index ^ 1])
         index >>= 1
@@ -56,11 +56,11 @@ def root_by(hashed: bytes, index: int, count: int, steps: Sequence[bytes]) -> by
     return None if left else hashed
 
 
-def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
+def levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
     """From the leaves up to the root. The last of an odd number goes up as it is (RFC 6962)."""
-    levels = [list(leaves)]
-    while len(levels[-1]) > 1:
-        below = levels[-1]
+    found = [list(leaves)]
+    while len(found[-1]) > 1:
+        below = found[-1]
         above = [_node(below[at], below[at + 1]) for at in range(0, len(below) - 1, 2)]
-        levels.append(above + below[len(above) * 2 :])
-    return levels
+        found.append(above + below[len(above) * 2 :])
+    return found

@@ -24,7 +24,7 @@ from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import AuditTrail
 from captoken.cli.console.app import leading_to
 from captoken.control import Operator
-from captoken.keys import OperatorKey
+from captoken.keys import AuditKey, OperatorKey
 from captoken.stores.sqlite import SQLiteSnapshots
 from captoken.stores.trail_file import TrailFile
 from tests.console import picture
@@ -56,7 +56,9 @@ class Story:
         self.back = 600  # seconds ago, that it begins
         self.issuer = Issuer(keyring, clock=self.clock)
         self.trail = TrailFile(folder / "trail.jsonl")
-        self.verifier = Verifier(keyring, clock=self.clock, audit=AuditTrail(self.trail.write, clock=self.clock))
+        self.audit_key = AuditKey.generate()
+        self.audit = AuditTrail(self.trail.write, key=self.audit_key, clock=self.clock)
+        self.verifier = Verifier(keyring, clock=self.clock, audit=self.audit)
 
         key = OperatorKey.generate()
         key.save(folder / "operator.json")
@@ -125,7 +127,7 @@ def story(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Story]:
 @pytest.fixture
 def page(chromium: Any, story: Story) -> Iterator[Page]:
     """The page, opened by the file that a browser is given. At the end: nothing was forbidden to it, and nothing went wrong in it."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, timezone_id="Asia/Kolkata")
     context.set_default_timeout(WAIT)
     opened, wrong = watched(context)
     file = story.folder / "open.html"
@@ -264,6 +266,41 @@ def test_from_the_address_to_an_agent_revoked(story: Story, page: Page) -> None:
     agent(page, "hr-agent").get_by_text("live").wait_for()
     assert clicks == 3  # as docs/console.md has it
     assert story.entries() == [("ops:kim", "it asks for payroll")]
+
+
+def test_from_the_page_to_evidence_that_is_proved(story: Story, page: Page, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One click: all decisions of the task, and the command proves them where there is no trail. Beside it, of an agent."""
+    story.audit.checkpoint()
+    assert not story.ask(story.hr, "payroll")
+    agent(page, "hr-agent").get_by_text("1 refused").wait_for()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def proved(of: Any) -> dict[str, Any]:
+        with page.expect_download() as download:
+            of.get_by_role("link", name="Export").click()
+        file = elsewhere / "evidence.html"
+        download.value.save_as(file)
+        words = ["audit", "verify", str(file), "--server", story.audit_key.public, "--json"]
+        done = subprocess.run([sys.executable, "-m", "captoken", *words], cwd=elsewhere, capture_output=True, text=True, check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    found = proved(page)  # as docs/console.md has it: one click
+    assert (found["whole"], found["decisions"], found["proved"], len(found["not_sealed"])) == (True, 5, 4, 1)
+    agent(page, "hr-agent").click()
+    panel = page.locator(".agent")
+    panel.get_by_role("heading", name="hr-agent").wait_for()
+    found = proved(panel)
+    assert (found["decisions"], found["proved"]) == (2, 1)
+
+
+def test_all_times_are_in_one_zone(story: Story, page: Page) -> None:
+    page.get_by_text("all times are UTC").wait_for()
+    agent(page, "hr-agent").click()
+    shown = page.locator(".agent .decisions time").first
+    shown.wait_for()
+    exact = str(shown.get_attribute("datetime")).partition(".")[0].replace("T", " ")
+    assert shown.get_attribute("title") == exact
 
 
 def test_narrowed_and_lifted(story: Story, page: Page) -> None:
