@@ -48,6 +48,7 @@ from captoken._format.spelling import named_all, shown, shown_file
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.entries import Entry, Select, SelectorFacts
 from captoken._language.overlay import Overlay
+from captoken._verification.telling import quietly
 from captoken._verification.verifier import Verifier
 from captoken._writing.issuer import Issuer
 from captoken._writing.keywords import MintCaveats
@@ -255,16 +256,17 @@ class Office:
         self._closing.callback(self._keep_head)
 
         def verifier(keyring: Keyring, named: str | Iterable[str] | None) -> Verifier:
-            return Verifier(
-                keyring,
-                named,
-                replays=self.replays,
-                ledger=self.ledger,
-                audit=self.trail,
-                overlay=self.overlay,
-                vocabulary=vocabulary,
-                clock=clock,
-            )
+            with quietly():  # an office mints, too: all keys are here
+                return Verifier(
+                    keyring,
+                    named,
+                    replays=self.replays,
+                    ledger=self.ledger,
+                    audit=self.trail,
+                    overlay=self.overlay,
+                    vocabulary=vocabulary,
+                    clock=clock,
+                )
 
         self.verifier = verifier(self.keyring, audience)
         names = [servers] if isinstance(servers, str) else servers

@@ -126,7 +126,7 @@ async def ask(client: Client, who: str, text: str) -> None:
 
 
 async def main() -> None:
-    keyring = Keyring.generate()
+    keyring = Keyring.generate().for_audience("sales-desk")
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     origin = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -5,10 +5,10 @@
     user:jane ── orchestrator ─┬─ sales-agent ──── HTTP ── warehouse (FastAPI) ── PostgreSQL
                                └─ filings-agent ── MCP ─── filings (MCPServer) ── SQLite
 
-The orchestrator's process narrows the token at each hand-over; each server is sent a token for
-itself alone, and each database runs what the token covers and nothing else. The filing that
-filings-agent reads tells it to do something else, and its model obeys. Each process keeps a trail
-of its own; put together, they are one trace and one tree. The models are pydantic-ai's fakes;
+The orchestrator holds a set of tokens, one a server, and narrows it at each hand-over. Each server
+has keys of its own, is sent its own token, and runs what that covers and nothing else. The filing
+that filings-agent reads tells it to do something else, and its model obeys. Each process keeps a
+trail of its own; put together, they are one trace and one tree. The models are pydantic-ai's fakes;
 agents, servers and databases are real, and all on this machine.
 """
 
@@ -45,7 +45,7 @@ from captoken.audit import analysis as trails
 from captoken.keys import AuditKey
 from captoken.tools import ToolGuard
 
-keyring = Keyring.generate()
+keyring = Keyring.generate()  # the issuer's: from it come the keys of each place
 PLACES = ("agents", "warehouse", "filings")  # three processes; here they share one
 AUDIT = {place: AuditKey.generate() for place in PLACES}
 LINES: dict[str, list[bytes]] = {place: [] for place in PLACES}
@@ -53,7 +53,10 @@ TRAILS = {
     place: AuditTrail(LINES[place].append, key=AUDIT[place], trace=current.trace)
     for place in PLACES
 }
-VERIFIERS = {place: Verifier(keyring, audience=place, audit=TRAILS[place]) for place in PLACES}
+VERIFIERS = {
+    place: Verifier(keyring.for_audience(place), audience=place, audit=TRAILS[place])
+    for place in PLACES
+}
 
 # --- The warehouse: HTTP in front of PostgreSQL ---------------------------------------------------
 
@@ -186,15 +189,26 @@ def agents(http: httpx.AsyncClient, mcp: Presenting, origin: str) -> Agent:
     )
 
     cedar = {"issuer": {"in": ["cedar"]}}
+    nothing: dict[str, Any] = {"tables": []}
     ask_sales = delegate_to(
-        sales, name="ask_sales", tools={"ask_warehouse": {}}, tables=["sales"], expires_in=60
+        sales,
+        name="ask_sales",
+        expires_in=60,
+        only={
+            "agents": {"tools": {"ask_warehouse": {}}},
+            "warehouse": {"tables": ["sales"]},
+            "filings": nothing,
+        },
     )
     ask_filings = delegate_to(
         reader,
         name="ask_filings",
-        tools={"search_filings": cedar, "search": cedar},
-        tables=["filings"],
         expires_in=60,
+        only={
+            "agents": {"tools": {"search_filings": cedar}},
+            "warehouse": nothing,
+            "filings": {"tools": {"search": cedar}, "tables": ["filings"]},
+        },
     )
     calls = [("ask_sales", {"task": "overdue"}), ("ask_filings", {"task": "cedar"})]
     return agent(
@@ -255,19 +269,26 @@ async def main() -> str:
     """A request of a person who has logged in. Returns the id of its trace."""
     async with everything() as orchestrator:
         with current.traced() as trace:
-            root = Issuer(keyring).mint(
+            root = Issuer(keyring).mint_set(
                 subject="user:jane",
                 agent="orchestrator",
                 task="q3-risk",
                 expires_in=600,
-                tables=["sales", "filings"],
-                operations=["select"],
-                tools={
-                    "ask_sales": {},
-                    "ask_filings": {},
-                    "ask_warehouse": {},
-                    "search_filings": {},
-                    "search": {},
+                servers={
+                    "agents": {
+                        "tools": {
+                            "ask_sales": {},
+                            "ask_filings": {},
+                            "ask_warehouse": {},
+                            "search_filings": {},
+                        }
+                    },
+                    "warehouse": {"tables": ["sales"], "operations": ["select"]},
+                    "filings": {
+                        "tables": ["filings"],
+                        "operations": ["select"],
+                        "tools": {"search": {}},
+                    },
                 },
             )
             print("user:jane asks: how risky is q3?\n")
@@ -295,11 +316,13 @@ def account(trace: str) -> None:
     traced = [record for record in decided if record.get("trace") == trace]
     print(f"\nOne trace: {len(traced)} of {len(decided)} have its id\n")
 
-    print("One tree: who handed on to whom, and what came of it\n")
-    for hop in trails.gather(records).hops():
-        indent = "    " * (len(hop.holders) - 1)
-        counts = f"{hop.allowed} allowed, {hop.denied} refused"
-        print(f"  {indent}{hop.agent}, {hop.basis}: {counts}")
+    print("One tree: who handed on to whom, and whose trail says what came of it\n")
+    (tree,) = trails.join({place: trails.gather(read(LINES[place])) for place in PLACES})
+    for one in tree.walk():
+        for place, hop in one.said:
+            indent = "    " * (len(hop.holders) - 1)
+            counts = f"{hop.allowed} allowed, {hop.denied} refused"
+            print(f"  {indent}{hop.agent}, {hop.basis}, at {place}: {counts}")
 
     print("\nWhat was refused, where, and by which restriction\n")
     for place in PLACES:

@@ -18,7 +18,8 @@ DATABASE = "file:shop?mode=memory&cache=shared"  # in earnest the path of your f
 kept = sqlite3.connect(DATABASE, uri=True)
 kept.executescript("create table sales(region, amount); create table hr(name, pay)")
 kept.execute("insert into sales values ('eu', 5), ('us', 7)").connection.commit()
-keyring = Keyring.generate()  # in earnest Keyring.load("keyring.json"), shared with the issuer
+# In earnest Keyring.load("shop.json"), which the issuer has derived for this server.
+keyring = Keyring.generate().for_audience("shop")
 app = FastAPI()
 
 

@@ -55,7 +55,7 @@ RULES = {
     "/shop.Sales/Follow": reading,
 }
 
-keyring = Keyring.generate()
+keyring = Keyring.generate().for_audience("sales-db")
 
 # Made once, along with the keys; a server that starts again opens it: `SQLiteReplayStore(path)`.
 folder = tempfile.TemporaryDirectory()

@@ -17,7 +17,7 @@ from captoken.discharge import Allow, Discharge, Discharger, Refuse, Ticket, Wai
 from captoken.errors import DischargeError
 from captoken.keys import DischargerKey
 
-keyring = Keyring.generate()
+keyring = Keyring.generate().for_audience("bank")
 bank = Verifier(keyring, audience="bank")
 
 # --- The approver: knows its own key, and nothing of tokens or of the bank ------------------------

@@ -95,7 +95,7 @@ with tempfile.TemporaryDirectory() as folder:
     links = {name: Link(path) for name in EVERY}
     servers = {
         name: Verifier(
-            keyring,
+            keyring.for_audience(name),
             audience=name,
             overlay=Feed(links[name], [key.public], every=seconds, clock=clock),
             max_staleness=BOUND,
@@ -116,8 +116,12 @@ with tempfile.TemporaryDirectory() as folder:
             "operations": ["select", "update"],
             "tools": {"files.read": {}, "files.upload": {}},
         }
-        desk = Issuer(keyring, clock=clock).mint(
-            subject="user:jane", agent="desk", task=task, expires_in=3600, **powers
+        desk = Issuer(keyring, clock=clock).mint_set(
+            subject="user:jane",
+            agent="desk",
+            task=task,
+            expires_in=3600,
+            servers=dict.fromkeys(servers, powers),
         )
         helper = desk.delegate(to="helper", **powers)
         grants = {}

@@ -18,7 +18,7 @@ from captoken.adapters.sqlite import guarded
 from captoken.errors import StatementError
 from captoken.testing import FixedClock
 
-# --- The company's database, and the two servers that stand before its resources ------------------
+# --- The company's database, and the server that stands before its resources ----------------------
 
 db = sqlite3.connect(":memory:", isolation_level=None)
 db.execute("attach ':memory:' as market")
@@ -44,27 +44,26 @@ db.executescript("""
 # A clock of our own, so that the story can end today. Leave `clock=` out in earnest.
 clock = FixedClock(int(time.time()))
 
-# Each server takes only what is addressed to it.
-keyring = Keyring.generate()
-warehouse = Verifier(keyring, audience="warehouse", clock=clock)
-ratings = Verifier(keyring, audience="ratings", clock=clock)
+# The server has keys of its own, and takes only what is addressed to it.
+keyring = Keyring.generate().for_audience("desk")
+desk = Verifier(keyring, audience="desk", clock=clock)
 
 
 def query(token: Token, sql: str, *parameters: object) -> list[Any]:
-    """What the warehouse does for an agent.
+    """What the desk does for an agent.
 
     It is sent a copy that is good there alone, and for a minute.
     """
-    grant = warehouse.authenticate(token.present(audience="warehouse"))
+    grant = desk.authenticate(token.present(audience="desk"))
     with guarded(db, grant) as guard:
         return guard.execute(sql, parameters).fetchall()
 
 
 def lookup(token: Token, issuer: str, max_price_cents: int) -> str:
-    """What the ratings server does for an agent: a tool that costs money."""
+    """What the desk does for an agent: a tool that costs money."""
     arguments = {"issuer": issuer, "max_price_cents": max_price_cents}
     asked = Access(tool="ratings.lookup", arguments=arguments)
-    ratings.authorize(token.present(audience="ratings"), asked)
+    desk.authorize(token.present(audience="desk"), asked)
     return {"Alder": "BBB", "Cedar": "B-"}[issuer]
 
 
@@ -197,20 +196,20 @@ refused("table", query, by_hand, "select salary from hr", how=", with a link tha
 
 # A forger has no key, whatever id it gives to one of its own.
 own_key = Keyring.from_keys({keyring.current: bytes(range(32))}, current=keyring.current)
-forged = Issuer(own_key, clock=clock).mint(
+forged = Issuer(own_key.for_audience("desk"), clock=clock).mint(
     subject="user:jane", agent="orchestrator", task="q3-risk", unrestricted=True
 )
 refused("bad_signature", query, forged, "select salary from hr", how=", says a forged token")
 
 
 def read_sales(text: str, caller: Caller) -> None:
-    """What the warehouse does for a caller that it knows by other means."""
+    """What the desk does for a caller that it knows by other means."""
     amounts = Access(table="sales", operation="select", columns=["amount"])
-    warehouse.authorize(text, amounts, caller=caller)
+    desk.authorize(text, amounts, caller=caller)
 
 
 # A thief is not the agent whose token it is, and a token for one task is for no other.
-stolen = sales_agent.present(audience="warehouse")
+stolen = sales_agent.present(audience="desk")
 refused("caller", read_sales, stolen, Caller(agent="mallory"))
 refused("caller", read_sales, stolen, Caller(task="q4-forecast"))
 assert db.execute("select sum(overdue) from sales").fetchone() == (170,)

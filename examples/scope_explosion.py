@@ -97,7 +97,7 @@ print("""
 
 # --- How often an issuer is asked: really build the tree ------------------------------------------
 
-keyring = Keyring.generate()
+keyring = Keyring.generate().for_audience("warehouse")
 verifier = Verifier(keyring, audience="warehouse")
 names = [f"table{number}" for number in range(min(tables, 40))]  # in these tokens
 

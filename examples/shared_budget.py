@@ -106,7 +106,7 @@ def serve(
     open_ledger: Opens, place: Place, secret: bytes, tokens: list[str], ready: Any, done: Any
 ) -> None:
     """One process: the key of the service, the ledger, and all five agents at once."""
-    keyring = Keyring.from_keys({"k1": secret}, current="k1")
+    keyring = Keyring.from_keys({"k1": secret}, current="k1").for_audience("search")
     with open_ledger(place) as ledger, ThreadPoolExecutor(len(tokens)) as pool:
         server = Verifier(keyring, audience="search", ledger=ledger)
         ready.wait()
@@ -154,7 +154,7 @@ def run_both(
 def race(name: str, create: Callable[..., None], open_ledger: Opens, place: Place) -> None:
     """Let all agents spend what they can, and look into the ledger."""
     secret = secrets.token_bytes(32)
-    keyring = Keyring.from_keys({"k1": secret}, current="k1")
+    keyring = Keyring.from_keys({"k1": secret}, current="k1").for_audience("search")
     # Made once, along with the key. The processes of the service open it, and make none.
     create(place, keyring.key_ids)
     tokens = promised(keyring)

@@ -18,7 +18,7 @@ from captoken.keys import HolderKey
 from captoken.proof import Evidence, with_proof
 from captoken.stores.sqlite import SQLiteReplayStore
 
-keyring = Keyring.generate()
+keyring = Keyring.generate().for_audience("payroll")
 
 # Which proofs were used is remembered in a file. It is made once, along with the keys, so that it
 # knows that none was used before. Every process of the server opens it: `SQLiteReplayStore(path)`.

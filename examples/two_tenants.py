@@ -24,7 +24,8 @@ kept.executescript("""
     create table countries (code text primary key);
     insert into countries values ('de'), ('us');
 """)
-keyring = Keyring.generate()  # in earnest Keyring.load("keyring.json"), shared with the issuer
+# In earnest Keyring.load("shop.json"), which the issuer has derived for this server.
+keyring = Keyring.generate().for_audience("shop")
 app = FastAPI()
 
 

@@ -27,6 +27,8 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 RECIPES = {"issuance-certificates.md", "issuance-github.md", "issuance-kubernetes.md", "issuance-spire.md"}
 # Need large packages, so that not every machine has them: `.ci/nightly large` runs these pages.
 ELSEWHERE = {"agents-claude.md": "claude_agent_sdk", "agents-google-adk.md": "google.adk"}
+# They show what one keyring does at several servers: a verifier warns of it. No other page gives a server the keys of all.
+WITH_ALL_KEYS = {"bearer.md", "keywords.md", "planning.md", "rotation.md"}
 # Text that follows Python on a page and is not its output begins so: the files of other programs, and what a command wrote.
 NOT_OUTPUT = ("/var/log/orders/trail.jsonl {", "# orchestrator > clerk, task payday:", "maxmemory-policy noeviction")
 # Pages that show all that they print.
@@ -78,6 +80,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom_and_prints_what_stands_bel
     with asked_for(source) as more:
         ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=os.environ | more, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    assert ("keys that mint for every server" in ran.stderr) == (page.name in WITH_ALL_KEYS), ran.stderr
     printed = ran.stdout.split(END + "\n")
     for (code, shown), output in zip(expected, printed, strict=True) if expected else ():
         if shown is not None or page.name in ALL_OUTPUT:

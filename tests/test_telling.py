@@ -173,3 +173,45 @@ def test_a_budget_without_an_audience_says_what_to_write() -> None:
     assert verifier(audience="shop", ledger=MemoryLedger(clock=clock(), floor=0)).check(
         twin.present(audience="shop"), data("sales")
     )
+
+
+# --- a server that could mint for others ----------------------------------------------------------------------------
+
+
+def test_a_server_that_could_mint_for_others_says_so_once_and_what_to_do(said: Any) -> None:
+    """When it is made, and not at each decision; of a callable at the first token."""
+    server = Verifier(KEYRING, "sales-db", clock=clock())
+    for _ in range(2):
+        assert server.check(mint().present(audience="sales-db"), data("sales"))
+    ((level, line),) = said()
+    assert level == "WARNING" and line.startswith("the server sales-db has keys that mint for every server: give it keyring.for_audience('sales-db')")
+    assert "captoken keygen audience" in line and "Issuer.mint_set" in line
+
+    asked = Verifier(lambda: KEYRING, ("shop", "store"), clock=clock())
+    assert len(said()) == 1
+    for _ in range(2):
+        asked.check(mint().present(audience="shop"), data("sales"))
+    assert len(said()) == 2 and said()[1][1].startswith("the server shop has keys")
+    AsyncVerifier(KEYRING, "sales-db")
+    assert [level for level, _ in said()] == ["WARNING"] * 3
+
+
+def test_a_server_with_its_own_keys_and_one_without_a_name_say_nothing(said: Any) -> None:
+    own = KEYRING.for_audience("sales-db")
+    for made in (Verifier(own, "sales-db"), Verifier(lambda: own, "sales-db"), Verifier(KEYRING), Verifier(lambda: KEYRING)):
+        made.check("cap1_AAAA", data("sales"))
+        made.check(mint(), data("sales"))
+    assert [line for _, line in said() if "mint for every server" in line] == []
+
+
+def test_an_office_mints_itself_and_says_nothing(said: Any, tmp_path: Any) -> None:
+    """Nor does whoever asks a keyring by hand."""
+    from captoken.local import Office
+
+    with Office.open(tmp_path / "office", audience="desk", servers=["mail"]):
+        pass
+    with quietly():
+        made = Verifier(KEYRING, "sales-db", clock=clock()), Verifier(lambda: KEYRING, "sales-db", clock=clock())
+    for one in made:
+        assert one.check(mint().present(audience="sales-db"), data("sales"))
+    assert said() == []

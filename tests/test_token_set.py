@@ -378,3 +378,64 @@ def test_at_servers_that_are_lost_nothing_is_shown():
     made = minted().only("mail")
     with current.use(made), pytest.raises(NoToken), current.delegate(to="clerk") as held:
         held.present(audience="sales-db")
+
+
+# --- attacked ----------------------------------------------------------------------------------------------------------------
+
+
+def of_two_sets():
+    """Two sets of one task, the second wider, and the tokens of both in one text."""
+    narrow = minted().delegate(to="clerk", only={"sales-db": {"tables": ["sales"]}, "hr-db": {"tables": []}})
+    wide = Issuer(KEYRING, clock=FixedClock(NOW)).mint_set(
+        subject="user:jane", agent="orchestrator", task="q3", servers=SERVERS
+    ).delegate(to="clerk")  # fmt: skip
+    return narrow, wide
+
+
+def test_tokens_of_two_sets_that_are_mixed_are_worth_what_each_is_worth():
+    """They are one set for whoever holds both. No server sees more than its own, and an entry on one tree leaves the other."""
+    narrow, wide = of_two_sets()
+    mixed = TokenSet.of(narrow.token("hr-db"), wide.token("sales-db"))
+    assert mixed.token("hr-db").token_id != mixed.token("sales-db").token_id
+    for server, access in (("hr-db", HR), ("sales-db", SALES)):
+        its = narrow if server == "hr-db" else wide
+        assert verifier(server).check(mixed.present(audience=server), access).code == verifier(server).check(its.present(audience=server), access).code
+    onward = bodies(mixed.delegate(to="helper"))
+    assert onward["hr-db"]["n"] == onward["sales-db"]["n"] not in {link["n"] for link in (*bodies(narrow).values(), *bodies(wide).values())}
+
+
+def test_a_token_that_is_swapped_for_that_of_a_holder_above_is_no_set():
+    """And within a text: each token says who holds it, and a link that was taken off is missed by no server's chain."""
+    narrow, wide = of_two_sets()
+    with pytest.raises(ValueError, match="holder and key"):
+        TokenSet.of(narrow.token("mail"), minted().token("sales-db"))
+    parts = narrow.serialize().removeprefix("caps1_").split("~")
+    above = minted().serialize().removeprefix("caps1_").split("~")
+    with pytest.raises(TokenFormatError, match="holder and key"):
+        TokenSet.parse("caps1_" + "~".join([*parts[:2], above[2]]))
+    with pytest.raises(TokenFormatError, match="order of their servers"):
+        TokenSet.parse("caps1_" + "~".join([parts[2], *parts[:2]]))
+    assert TokenSet.of(narrow.token("mail"), wide.token("sales-db")).capability("mail") == narrow.capability("mail")
+
+
+def test_a_server_that_mints_by_the_id_of_a_set_mints_for_itself_alone():
+    """Its forgery joins the set, since anybody can write what a set asks for, and is worth nothing at another server."""
+    made = minted()
+    drawn = fixed_random("a set")
+    forger = Issuer(KEYRING.for_audience("mail"), clock=FixedClock(NOW), random=drawn)
+    forged = forger.mint(subject="user:jane", agent="orchestrator", task="q3", tools={"*": {}}, tables=["*"], operations=["*"])
+    assert forged.token_id == made.token("mail").token_id
+    mixed = TokenSet.of(forged, made.token("sales-db"))
+    assert verifier("mail").check(mixed.present(audience="mail"), Access(tool="anything"))
+    for server, access in (("sales-db", SALES), ("hr-db", HR)):
+        assert verifier(server).check(forged.serialize(), access).code == "unknown_key"
+    assert verifier("sales-db").check(mixed.present(audience="sales-db"), HR).code == "table"
+
+
+def test_a_server_that_is_lost_takes_its_own_token_along_and_no_other():
+    made = minted()
+    left = made.only("sales-db", "hr-db")
+    assert verifier("sales-db").check(left.present(audience="sales-db"), SALES)
+    with current.use(left), pytest.raises(NoToken, match="no token for mail: the set is for hr-db, sales-db"):
+        current.holding().present(audience="mail")
+    assert made.token("mail").serialize().removeprefix("cap1_") not in left.serialize()

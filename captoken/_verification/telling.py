@@ -60,6 +60,23 @@ def log() -> Logger:
     return getLogger("captoken")
 
 
+def is_quiet() -> bool:
+    """Is this within `quietly`?"""
+    return _quiet.get()
+
+
+def tell_of_wide_keys(audience: str | None, name: str) -> None:
+    """Log that a server has the keys of all, if it does: `audience` is whom its keys are for."""
+    if audience is None:
+        log().warning(
+            "the server %s has keys that mint for every server: give it "
+            "keyring.for_audience(%r), or the file that `captoken keygen audience` makes, and "
+            "mint for it with the same keys, or a set with Issuer.mint_set",
+            name,
+            name,
+        )
+
+
 @contextmanager
 def answering(where: Callable[[], str]) -> Generator[None, None, None]:
     """In this block, lines of the log say `where`: `POST /pay`, without query and arguments."""
@@ -72,7 +89,10 @@ def answering(where: Callable[[], str]) -> Generator[None, None, None]:
 
 @contextmanager
 def quietly() -> Generator[None, None, None]:
-    """In this block denials are not logged: whoever asks tells people of each by other means."""
+    """In this block denials are not logged: whoever asks tells people of each by other means.
+
+    Nor is it logged that a verifier made here could mint: this process mints anyway.
+    """
     token = _quiet.set(True)
     try:
         yield

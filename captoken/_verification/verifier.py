@@ -76,7 +76,7 @@ from captoken._verification.plan import (
     reservation,
     staleness,
 )
-from captoken._verification.telling import Teller, log
+from captoken._verification.telling import Teller, is_quiet, log, tell_of_wide_keys
 from captoken.keys.keyring import Keyring, keyring_source
 from captoken.stores.own_process import this_process
 from captoken.stores.ports import AsyncLedger, AsyncReplayStore, Ledger, ReplayStore
@@ -190,9 +190,18 @@ def _parts_of_verifier(
         )
     named = _names(audience)
     source = keyring_source(keyring)
+    told = not named or is_quiet()  # without a name it serves whatever the keys are for
+    if isinstance(keyring, Keyring) and not told:
+        tell_of_wide_keys(keyring.audience, named[0])
+        told = True
 
     def keys(key_id: str, audience: str | None) -> bytes | None:
-        return source().derived(key_id, audience)
+        nonlocal told
+        current = source()
+        if not told:  # a callable is asked for no keyring before there is a token
+            tell_of_wide_keys(current.audience, named[0])
+            told = True
+        return current.derived(key_id, audience)
 
     server = Server(
         audiences=frozenset(named),
@@ -643,11 +652,14 @@ class Verifier(_Face):
         grant = verifier.authorize(text, Access(table="sales", operation="select"))
 
     `keyring` is a Keyring, or a callable that returns one, so that rotation reaches a running
-    server. `audience` is the server's name, or a tuple of names: the verifier then accepts only
-    tokens addressed to it, unless `allow_unaddressed`. Without an audience it accepts only tokens
-    that are addressed to nobody (spec, "Audience and task"). `leeway` is in seconds. `clock`
-    returns seconds since the epoch. An exception of the clock or the keyring callable passes
-    through, and nothing is allowed.
+    server. Give a server its own keys alone, `keyring.for_audience("sales-db")`: with the whole
+    keyring it could mint for every other server, which is logged once, as a warning.
+
+    `audience` is the server's name, or a tuple of names: the verifier then accepts only tokens
+    addressed to it, unless `allow_unaddressed`. Without an audience it accepts only tokens that are
+    addressed to nobody (spec, "Audience and task"). `leeway` is in seconds. `clock` returns seconds
+    since the epoch. An exception of the clock or the keyring callable passes through, and nothing
+    is allowed.
 
     A bearer token says nothing about who sent it; state what you know of the sender as `caller`.
     The text of a token that is bound to a key ends in a proof for the current request. Pass as

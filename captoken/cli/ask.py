@@ -133,16 +133,17 @@ def _decision(
         )
     files.one_stdin(token_file, body)
     request = http_of(http, body)
-    verifier = Verifier(
-        files.keyring(keyring),
-        audience or None,
-        allow_unaddressed=allow_unaddressed,
-        leeway=leeway,
-        replays=replays,
-        ledger=ledger,
-        clock=clock(now),
-        overlay=None if overlay is None else _newest(overlay, operator),
-    )
+    with quietly():  # it is no server, whatever name it asks for
+        verifier = Verifier(
+            files.keyring(keyring),
+            audience or None,
+            allow_unaddressed=allow_unaddressed,
+            leeway=leeway,
+            replays=replays,
+            ledger=ledger,
+            clock=clock(now),
+            overlay=None if overlay is None else _newest(overlay, operator),
+        )
     text = files.token_text(token_file)
     if dry:
         return verifier.explain(

@@ -130,14 +130,15 @@ class Scenario(NamedTuple):
         except (CaptokenError, TypeError, ValueError) as error:
             raise ValueError(f"scenario {shown(self.name)}: its token: {error}") from None
 
-        verifier = Verifier(
-            keyring,
-            self.audience,
-            allow_unaddressed=True,
-            ledger=MemoryLedger(shared=True, floor=0),
-            vocabulary=self.vocabulary,
-            clock=clock,
-        )
+        with quietly():  # it mints, too
+            verifier = Verifier(
+                keyring,
+                self.audience,
+                allow_unaddressed=True,
+                ledger=MemoryLedger(shared=True, floor=0),
+                vocabulary=self.vocabulary,
+                clock=clock,
+            )
         outcomes: list[CallOutcome] = []
         for call in self.calls:
             clock.now = _BEGINS + call.after

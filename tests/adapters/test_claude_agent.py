@@ -13,7 +13,7 @@ pytest.importorskip("claude_agent_sdk")
 
 from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, CLIConnectionError, HookMatcher, Transport
 
-from captoken import AsyncVerifier, Decision, Issuer, Token, current
+from captoken import AsyncVerifier, Decision, Issuer, Token, Verifier, current
 from captoken.adapters.claude_agent import TokenGuard
 from captoken.errors import GuardError, NoToken
 from captoken.keys import HolderKey
@@ -241,6 +241,26 @@ def test_a_bound_token_is_proven_at_each_call_and_handed_on_by_key(told: Told) -
         own = TokenGuard(guard, agent="orchestrator", hands=hands).guarded(ClaudeAgentOptions())
     assert asked(own, *[(*query("eu"), who) for who in (MAIN, MAIN, SALES, SALES)]) == [""] * 4
     assert told.codes == ["allowed"] * 4
+
+
+def test_of_a_set_each_call_is_judged_by_the_token_of_the_guard_s_own_server(told: Told) -> None:
+    """The set is handed on as one; a guard of another server, and one without a name, say that it is a set."""
+    servers: dict[str, Any] = {"desk": {"tools": TOOLS}, "warehouse": {"tables": ["*"], "operations": ["select"]}}
+    held = Issuer(KEYRING, clock=clock()).mint_set(subject="user:jane", agent="orchestrator", task="q3-risk", servers=servers)
+    calls = [(*query(region), who) for region, who in (("eu", MAIN), ("us", SALES), ("eu", SALES))]
+
+    def said(guard: ToolGuard) -> list[str]:
+        own = TokenGuard(guard, agent="orchestrator", hands=HANDS).guarded(ClaudeAgentOptions(), held=held)
+        return asked(own, *calls)
+
+    desk = said(ToolGuard(Verifier(KEYRING.for_audience("desk"), "desk", clock=clock(), audit=told)))
+    assert [bool(one) for one in desk] == [False, True, False]
+    assert told.codes == ["allowed", "argument", "allowed"]
+    assert [actor.name for actor in told.decisions[-1].grant.chain] == ["orchestrator", "sales-agent"]
+    for other in (Verifier(KEYRING.for_audience("mail"), "mail", clock=clock(), audit=told), verifier(audit=told)):
+        before = len(told.decisions)
+        assert all(said(ToolGuard(other)))
+        assert all("this is a set of them" in one.line() for one in told.decisions[before:]) and len(told.decisions) == before + 3
 
 
 @pytest.mark.parametrize("more", [{}, {"setting_sources": []}, {"skills": "all"}])

@@ -227,6 +227,34 @@ def test_a_sub_agent_is_handed_a_narrowed_token(guard: ToolGuard, told: Told) ->
     assert reached == [("cash", "sales_agent"), ("all", "orchestrator")]
 
 
+def test_a_set_is_handed_to_a_sub_agent_as_a_token_is(told: Told) -> None:
+    """The guard is shown the token of its own server. A tool that calls another server presents that one's, narrowed alike."""
+    reached: list[Any] = []
+    sent: list[str] = []
+
+    def report() -> str:
+        """Ask the warehouse."""
+        sent.append(current.holding().present(audience="warehouse"))
+        return "asked"
+
+    tools = {"take": {}, "report": {}, "sales_agent": {}}
+    servers: dict[str, Any] = {"desk": {"tools": tools}, "warehouse": {"tables": ["sales", "hr"], "operations": ["select"]}}
+    held = Issuer(KEYRING, clock=clock()).mint_set(subject="user:jane", agent="orchestrator", task="q3-risk", servers=servers)
+    guard = ToolGuard(Verifier(KEYRING.for_audience("desk"), "desk", clock=clock(), audit=told))
+    turns = obeying([("take", {"what": "cash"}), ("take", {"what": "all"}), ("report", {})])
+    sub = agent(turns, take(reached), report, name="sales_agent", description="Sells.")
+    ask = delegate_to(sub, tools={"take": {"what": {"in": ["cash"]}}, "report": {}}, tables=["sales"], expires_in=60)
+    with current.use(held):
+        go(agent(obeying(("sales_agent", {"request": "sell"}), ("take", {"what": "all"})), ask, take(reached)), TokenGuard(guard))
+    assert told.codes == ["allowed", "allowed", "argument", "allowed", "allowed"]
+    assert reached == [("cash", "sales_agent"), ("all", "orchestrator")]
+    warehouse = Verifier(KEYRING.for_audience("warehouse"), "warehouse", clock=clock())
+    (text,) = sent
+    answers = [warehouse.check(text, Access(table=table, operation="select")) for table in ("sales", "hr")]
+    assert [answer.code for answer in answers] == ["allowed", "table"]
+    assert [actor.name for actor in answers[0].grant.chain] == ["orchestrator", "sales_agent"]
+
+
 @pytest.mark.parametrize("name", ["sales_agent", "orchestrator"])
 def test_a_sub_agent_that_was_handed_nothing_may_do_nothing(name: str, guard: ToolGuard, told: Told) -> None:
     """By ADK's own AgentTool, under a name of its own or under its caller's."""

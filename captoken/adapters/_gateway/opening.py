@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from captoken._format import names
 from captoken._format.extras import extra
 from captoken._format.public_keys import signing_key
+from captoken._verification.telling import quietly
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import (
     ISSUED,
@@ -448,9 +449,10 @@ def stores(
             feed = Feed(snapshots, stated.operators, every=stated.overlay_every)
 
         def verifier(service: str) -> AsyncVerifier:
-            return AsyncVerifier(
-                keyring, service, ledger=ledger, replays=replays, audit=trail, overlay=feed
-            )
+            with quietly():  # it answers for all its services, by the one file that it is given
+                return AsyncVerifier(
+                    keyring, service, ledger=ledger, replays=replays, audit=trail, overlay=feed
+                )
 
         awaited = [store.aclose for store in (ledger, replays) if hasattr(store, "aclose")]
         again = Kept(keyring, trail, stated.trail_every)

@@ -13,6 +13,7 @@ from captoken._language.access import Access, Caller
 from captoken._language.caveats import RIGHTS
 from captoken._language.link import BadLink
 from captoken._verification.decision import Decision, Denied
+from captoken._verification.telling import quietly
 from captoken._verification.verifier import Verifier
 from captoken._verification.wording import place
 from captoken._writing.issuer import Issuer
@@ -88,14 +89,15 @@ class World:
         self.expected = True  # should what is tried now be allowed?
 
     def _server(self, name: str, replays: MemoryReplayStore | None = None) -> Verifier:
-        return Verifier(
-            self.keyring,
-            audience=name,
-            clock=self.clock,
-            overlay=self.feed,
-            audit=self.trail,
-            replays=replays,
-        )
+        with quietly():  # all servers of the story are this process, and so is its issuer
+            return Verifier(
+                self.keyring,
+                audience=name,
+                clock=self.clock,
+                overlay=self.feed,
+                audit=self.trail,
+                replays=replays,
+            )
 
     def _write(self, line: bytes) -> None:
         """A record of a server's."""
