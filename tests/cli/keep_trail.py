@@ -12,7 +12,7 @@ from captoken.keys import AuditKey
 from captoken.testing import FixedClock, fixed_random
 
 clock = FixedClock(1_764_061_200)  # 2025-11-25 09:00:00Z
-keyring = Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1")
+keyring = Keyring.from_keys({"k1": bytes(range(1, 33))}, current="k1").for_audience("payroll")
 trail = AuditTrail(sys.stdout.buffer.write, key=AuditKey.load(sys.argv[1]), values="values" in sys.argv)
 server = Verifier(keyring, "payroll", clock=clock, audit=trail)
 
