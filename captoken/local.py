@@ -33,6 +33,7 @@ import fcntl
 import logging
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from time import time
@@ -44,7 +45,8 @@ import msgspec
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, read_clock
 from captoken._format.encoding import EncodingError, decode_json, encode_json
 from captoken._format.errors import AuditError, CaptokenError, OverlayError, StoreError
-from captoken._format.spelling import named_all, shown, shown_file
+from captoken._format.names import at_or_below
+from captoken._format.spelling import named_all, shown, shown_file, spelled_time
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.entries import Entry, Select, SelectorFacts
 from captoken._language.overlay import Overlay
@@ -102,6 +104,8 @@ _RENEWED = 5
 # the number of the snapshot reveals a store that went back. Verifiers have their own limit.
 _LIFE = 366 * 86_400
 
+_LATELY = 3_000  # names of tokens that were minted, and may have no record yet
+
 
 class Office:
     """Keyring, operator, overlay, counts, used proofs and trail, in one folder of one process.
@@ -127,6 +131,7 @@ class Office:
         """Not for users: `open` makes an office and fills in the parts."""
         self._closing = closing
         self._is_open = True
+        self._minted: deque[str] = deque(maxlen=_LATELY)  # names, which the trail may not have yet
         self._clock: Clock
         self.folder = folder
         self.keyring: Keyring
@@ -313,8 +318,10 @@ class Office:
     ) -> Token:
         """Mint a root token: `agent` works on `task` for `subject`, within the caveats.
 
-        It calls `issuer.mint`, with the same keywords and exceptions. It writes no record: the
-        trail describes a token at its first decision.
+        It calls `issuer.mint`, with the same keywords and exceptions: `tables`, `operations`,
+        `allow`, `columns`, `rows`, `tools`, `where`, `expires_in`, `uses`, `budget`, and the others
+        of `captoken docs keywords`. It writes no record: the trail describes a token at its first
+        decision.
 
         Raises OverlayError if the new token is already revoked, for example because its task has
         ended.
@@ -330,6 +337,7 @@ class Office:
             **caveats,
         )
         self._check_not_revoked(token, subject, agent, task)
+        self._minted.extend((subject, agent, task))
         return token
 
     def mint_set(
@@ -363,6 +371,7 @@ class Office:
         )
         for token in made.secret_tokens.values():
             self._check_not_revoked(token, subject, agent, task)
+        self._minted.extend((subject, agent, task))
         return made
 
     def _check_not_revoked(self, token: Token, subject: str, agent: str, task: str) -> None:
@@ -373,11 +382,15 @@ class Office:
             if overlay.link(entry) is not None:
                 continue
             what = f"subject {subject}, agent {agent}, task {task}"
-            if entry.select.task is not None:
+            instead = "take another name"
+            if entry.select.issued_before is not None:  # all of that time, whatever their names
+                what += f", minted before {spelled_time(entry.select.issued_before)},"
+                instead = "wait until then"
+            elif entry.select.task is not None:
                 what = f"task {entry.select.task}"
             raise OverlayError(
-                f"tokens for {what} are revoked ({shown(entry.why)}), new ones too: take another "
-                f"name, or give the rights back with office.operator.lift({entry.id!r})"
+                f"tokens for {what} are revoked ({shown(entry.why)}), new ones too: {instead}, "
+                f"or give the rights back with office.operator.lift({entry.id!r})"
             )
 
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
@@ -385,19 +398,54 @@ class Office:
 
         It calls `operator.revoke`, with the same keywords and exceptions: `token=`, `link=`,
         `agent=`, `subject=`, `task=`. To undo it, call `operator.lift(entry.id)`.
+
+        Logs a warning for a name that this office knows no token of. It is revoked all the same.
         """
         entry = self.operator.revoke(why=why, until=until, **select)
         self.overlay.note()
+        self._warn_of_unknown(entry)
         return entry
 
     def end_task(self, task: str, *, why: str = "the task is over") -> Entry:
         """Revoke all tokens of a task and of the tasks below it, for good.
 
-        Tokens that are minted for it later are revoked too. Raises what `revoke` raises.
+        Tokens that are minted for it later are revoked too. Raises what `revoke` raises, and logs
+        what it logs.
         """
         entry = self.operator.end_task(task, why=why)
         self.overlay.note()
+        self._warn_of_unknown(entry)
         return entry
+
+    def _warn_of_unknown(self, entry: Entry) -> None:
+        """Log a name of an entry that no token had so far: one that is misspelt stops nobody.
+
+        Asked of the trail, and of what was minted here lately. A task is known by one below it.
+        """
+        select = entry.select
+        for what, name in (("agent", select.agent), ("subject", select.subject)):
+            if name is not None and name not in self._minted and not self._recorded(name):
+                self._warn(what, name, entry.id)
+        task = select.task
+        if task is None or any(at_or_below(name, task) for name in self._minted):
+            return
+        if not self._recorded(task) and not self._recorded(task, below=True):
+            self._warn("task", task, entry.id)
+
+    def _recorded(self, name: str, *, below: bool = False) -> bool:
+        """Does a record of the trail have that name, as a whole text; or a task below it?"""
+        text = encode_json(name)
+        text = text[:-1] + b"/" if below else text
+        return any(text in line for line in _whole_lines(self._file(_TRAIL)))
+
+    def _warn(self, what: str, name: str, entry_id: str) -> None:
+        _log.warning(
+            "revoked, but no token of %s %s was minted or used here so far: is the name right? "
+            "office.operator.lift(%r) takes it off again",
+            what,
+            shown(name),
+            entry_id,
+        )
 
     def audit(self) -> analysis.History:
         """Answers about who did what, from the trail: see `captoken.audit.analysis`.
@@ -599,7 +647,9 @@ class _Lock:
             self.close()
             raise _problem(
                 folder,
-                "another process, or another part of this one, has opened it: close that one",
+                "another process, or another part of this one, has opened it: close that one. An "
+                "office is for one process; how several workers verify, `captoken docs workers` "
+                "finds",
             ) from None
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from captoken._language.kinds import Excess
 from captoken._language.tool import Tools
 from captoken._writing.keywords import POSITION, LinkCaveats, MintCaveats, check_known
 from captoken.caveats import Caveat, Reason, Situation, Vocabulary
-from tests.fixtures import KEYRING, NOW, WHO, clock, data, tool
+from tests.fixtures import KEYRING, NOW, WHO, clock, data, named, tool
 
 # A value of each caveat of version 1, not in normal form where there is another form.
 VALUES: dict[str, Any] = {
@@ -348,3 +348,72 @@ def test_what_is_too_much_of_an_attribute_is_the_constraint_that_was_asked() -> 
     with pytest.raises(WideningError) as caught:
         held.attenuate(where={"n": {"max": 9}, "m": {"max": 4}})
     assert caught.value.excess == {"n": {"min": 0, "max": 9}}
+
+
+FREE = {"unrestricted": True}
+
+
+@pytest.mark.parametrize(
+    ("caveats", "said"),
+    [
+        ({"tools": {"ping": {}, "pay": {"to": {"any": True}, "cents": {"max": 5.5}}}},
+         "tools, at pay.cents, must be made of str, int, bool, lists and mappings, not of float: numbers are whole, so count cents, say"),
+        ({"tools": {"pay": {"memo": {"in": [""]}, "to": {"any": True}}}}, "tools, at pay.memo: a value of 'in' '' is empty"),
+        ({"tools": {"pay": {"file": {"path": ["data"]}}}}, "tools, at pay.file: path 'data' is no absolute path: '/', or"),
+        ({**FREE, "where": {"level": {"any": True}, "region": {"in": ["eu "]}}}, "where, at region.in: a value of 'in' 'eu ' is empty"),
+        ({**FREE, "where": 5}, "where must be a mapping, not int"),
+        ({"tools": {"pay": {5: {"any": True}}}}, "tools, at pay: argument must be a str, not int"),
+        ({"tools": {5: {}}}, "tool must be a str, not int"),
+        ({"tools": {"a..b": {}}}, "tool 'a..b' is no pattern"),
+        ({**FREE, "budget": {"eur": -1}}, "eur"),
+        ({"tables": [5.5], "operations": ["select"]}, "tables must be made of str, int, bool, lists and mappings, not of float"),
+        # Each entry is legal by itself.
+        ({"tables": ["*"], "operations": ["select"], "rows": {"*": {"tenant": {"in": ["a"]}}, "orders": {"id": {"max": 5}}}}, "tenant"),
+    ],
+    ids=lambda value: named(value)[:50],
+)  # fmt: skip
+def test_what_is_wrong_in_a_map_is_told_with_its_place(caveats: dict[str, Any], said: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as raised:
+        Issuer(KEYRING, clock=clock()).mint(**WHO, **caveats)
+    assert said in str(raised.value) and str(raised.value).count(", at ") == said.count(", at ")
+
+
+class Picky(Caveat, frozen=True):
+    """An own one, which is made once and not asked about its parts."""
+
+    value: Any
+    key = "acme:picky"
+
+    def __post_init__(self) -> None:
+        raise ValueError(f"not {self.value}")
+
+
+def test_an_own_caveat_words_its_errors_by_itself() -> None:
+    with pytest.raises(ValueError, match=r"^not \{'a': 1\}$"):
+        Issuer(KEYRING, vocabulary=Vocabulary(Picky), clock=clock()).mint(**WHO, unrestricted=True, **{"acme:picky": {"a": 1}})
+
+
+@pytest.mark.parametrize("value", ["data/q3.csv", "/data/./q3.csv", "/data/", 5])
+def test_what_is_no_absolute_path_is_told_as_that_and_what_is_one_is_not(value: Any) -> None:
+    token = Issuer(KEYRING, clock=clock()).mint(**WHO, tools={"read": {"file": {"path": ["/data"]}}})
+    ask = Verifier(KEYRING, clock=clock())
+    said = 'argument file of tool read does not satisfy {"path": ["/data"]}'
+    assert ask.check(token, tool("read", file=value)).refusals[0].text == (
+        f"{said}: a path is absolute, as /a/b, without '.', '..' and a '/' at its end"
+    )
+    assert ask.check(token, tool("read", file="/etc/passwd")).refusals[0].text == said
+
+
+def test_a_call_that_states_no_arguments_is_never_told_that_other_values_help() -> None:
+    """As an endpoint is that declares a tool alone: no request of its clients changes that."""
+    token = Issuer(KEYRING, clock=clock()).mint(**WHO, tools={"refund": {"cents": {"max": 5}}})
+    ask = Verifier(KEYRING, clock=clock())
+    decision = ask.check(token, tool("refund"))
+    assert decision.refusals[0].text == "argument cents of tool refund must be present, and the call states no arguments"
+    assert decision.for_model() == (
+        "Not permitted: tool refund without arguments. The same request will be refused again. If you gave arguments, "
+        "this server does not state them: tell whoever gave you this task."
+    )
+    # Whoever knows that the tool has it is told to state it; and who stated one is told of values.
+    assert "argument `cents` of `refund` is not stated" in decision.for_model(declares=["cents"])
+    assert "one with another value" in ask.check(token, tool("refund", cents=6)).for_model()

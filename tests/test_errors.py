@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,3 +162,12 @@ def test_a_message_is_found_with_its_place() -> None:
     """What the list is made by: of a call as it stands, and of a name that was set before."""
     found = {message.place.split(":")[0]: message for message in MESSAGES if message.template == "the chain of signatures does not hold"}
     assert found.keys() == {"captoken/_verification/plan.py"} and found.popitem()[1].code == "bad_signature"
+
+
+def test_an_error_says_the_name_under_which_it_is_imported() -> None:
+    """In a traceback, and to whoever reads it and writes an `except`."""
+    public = [kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type) and issubclass(kind, Exception)]
+    assert len(public) > 15
+    for kind in public:
+        assert getattr(importlib.import_module(kind.__module__), kind.__name__) is kind
+        assert not any(part.startswith("_") for part in kind.__module__.split(".")) or kind is errors.Denied

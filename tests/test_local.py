@@ -167,10 +167,51 @@ def test_one_process_has_it_at_a_time(folder: Path, clock: FixedClock) -> None:
         return ran.stdout.strip() or ran.stderr.strip().splitlines()[-1]
 
     with opened(folder, clock):
-        assert "another process, or another part of this one, has opened it" in another()
+        assert "another part of this one, has opened it: close that one. An office is for one process" in another()
         with pytest.raises(StoreError, match="another part of this one"):
             opened(folder, clock)
     assert another() == "in"
+
+
+def test_after_everything_was_revoked_a_new_name_does_not_help_and_the_error_says_until_when(folder: Path, clock: FixedClock) -> None:
+    with opened(folder, clock) as office:
+        entry = office.operator.revoke_all(why="stop")
+        for agent in ("orchestrator", "other"):
+            with pytest.raises(OverlayError, match=r"new ones too: wait until then, or give the rights back") as raised:
+                office.mint(**{**WHO, "agent": agent}, **SALES)
+            assert f"agent {agent}, task task-123, minted before 2025-11-25T09:01:01+00:00, are revoked ('stop')" in str(raised.value)
+        clock.advance(61)
+        assert office.verifier.check(office.mint(**WHO, **SALES), ASK)
+        office.operator.lift(entry.id)
+
+
+def test_a_name_that_no_token_had_is_revoked_and_a_warning_says_so(
+    folder: Path, clock: FixedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By what was minted lately, in this process, and by the trail: after a new start too."""
+
+    def warned(office: Office, **select: Any) -> bool:
+        caplog.clear()
+        entry = office.end_task(**select) if list(select) == ["task"] else office.revoke(why="w", **select)
+        lines = [record.getMessage() for record in caplog.records]
+        assert lines in ([], [f"revoked, but no token of {what} {name!r} was minted or used here so far: is the name right? "
+                              f"office.operator.lift({entry.id!r}) takes it off again" for what, name in select.items()])  # fmt: skip
+        office.operator.lift(entry.id)
+        return bool(lines)
+
+    who = {"subject": "user:bob", "agent": "clerk", "task": "q3/risk"}
+    with opened(folder, clock) as office:
+        office.mint(**who, **SALES)
+        for known in ({"agent": "clerk"}, {"subject": "user:bob"}, {"task": "q3/risk"}, {"task": "q3"}, {"kid": "k"}):
+            assert not warned(office, **known), known
+        for unknown in ({"agent": "cler"}, {"subject": "user:bobby"}, {"task": "q3/ris"}, {"task": "q"}):
+            assert warned(office, **unknown), unknown
+        assert office.verifier.check(office.mint(**WHO, **SALES).delegate(to="helper", task="task-123/sub"), ASK)
+    with opened(folder, clock) as office:
+        for known in ({"agent": "helper"}, {"agent": "orchestrator"}, {"task": "task-123"}, {"task": "task-123/sub"}):
+            assert not warned(office, **known), known
+        for unknown in ({"agent": "clerk"}, {"agent": "help"}, {"task": "q3"}, {"task": "task-12"}):
+            assert warned(office, **unknown), unknown  # minted by a process that is over, and never used
 
 
 def test_what_fails_to_open_lets_go_of_the_folder(folder: Path, clock: FixedClock) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import http
 import json
 import pickle
 import re
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -605,7 +608,7 @@ def below() -> Iterator[str]:
             yield from attempted(f"root {field}", lambda field=field, value=value: structs.replace(record, **{field: value}).encode().decode())
     for secret in ("x" * 32, bytes(31), bytes(32), bytes(range(32))):
         yield f"problem_with: {primitives.problem_with(secret)}"
-    for key in (HOLDER, OPERATOR, "A" * 42, bytes(31), 5):
+    for key in (HOLDER, OPERATOR, "A" * 42, "A" * 43 + "\n", bytes(31), 5):
         yield from attempted("public_bytes", lambda key=key: public_keys.public_bytes(key, "a key").hex())  # type: ignore[arg-type]
     for odd in (bytes(63), bytes(65)):
         yield from attempted("join", lambda odd=odd: signed.join(b"{}", odd))
@@ -630,6 +633,9 @@ def below() -> Iterator[str]:
     ]  # fmt: skip
     for given in facts:
         yield from attempted("Access", lambda given=given: Access(**given))
+    others = (Decimal(5), Path("/data"), date(2026, 1, 2), timedelta(1), http.HTTPStatus.OK, uuid.UUID(int=7), object())
+    for value in others:
+        yield from attempted("Access", lambda value=value: Access(tool="t", arguments={"a": value}))
     for access in (Access(), Access(table="t", operation="select", columns=[]), Access(tool="f", attributes={"\u00e9": 1}, cost={"eur": 1, "dm": 2})):
         yield f"{access.summary}; {access.needed_text()}; {access.needed()}"
     for stated in (5, {}, {"most": 1}, {"in": [1], "max": 5}, {"min": 2, "max": 1}, {"each": {"any": True}, "most": -1}, {"any": False}):

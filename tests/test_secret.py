@@ -107,6 +107,9 @@ def test_a_public_key_is_32_bytes_or_their_one_spelling(accept: Any, good: bytes
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"key|base64"):
             accept(wrong, "key")
+    # As `captoken keygen … > file` leaves it.
+    with pytest.raises(ValueError, match=r"key ends in a line feed: read the file with \.strip\(\)"):
+        accept(f"{spelled}\n", "key")
     for odd in (None, 5, bytearray(good), memoryview(good), [good], Text(spelled), True):
         with pytest.raises(TypeError, match="key must be 32 bytes"):
             accept(odd, "key")

@@ -103,7 +103,11 @@ def _overlay() -> tuple[Verifier, Any]:
 
 
 CAUSES: dict[str, Any] = {
-    "unknown_key": (_unknown_key, "has this server the issuer's keyring"),
+    "unknown_key": (
+        _unknown_key,
+        "has this server the issuer's keyring? If it has keys of one audience alone, mint by "
+        "`Issuer(keyring.for_audience(…))`: `mint(audience=…)` takes the issuer's own key",
+    ),
     "unaddressed": (_audience, "do clients send what `present(audience=…)` gives?"),
     "store_unavailable": (_store, "may this server write them?"),
     "stale_overlay": (_overlay, "does `captoken operate`, or a loop of yours, renew the overlay"),

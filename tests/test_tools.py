@@ -166,7 +166,8 @@ def test_a_cost_that_is_always_the_same_is_a_mapping():
     unstated = ToolGuard(verifier(ledger=ledger)).check
     with current.use(root(budget={"cents": 7, "rows": 9})):
         assert unstated("search", {"q": "fox"}).line().startswith(
-            'denied cost_unstated: what it costs in cents, rows is not stated; if it costs nothing: cost={"cents": 0, "rows": 0}'
+            'denied cost_unstated: what tool search costs in cents, rows is not stated; '
+            'if it costs nothing: cost={"cents": 0, "rows": 0}, as in guarded_tool(verifier, cost=...)'
         )
         assert 'cost={"rows": 0}' in str(free("search", {"q": "fox"}))
         assert paid("search", {"q": "fox"}) and paid("search", {"q": "fox"}).code == "budget_exhausted"

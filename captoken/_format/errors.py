@@ -53,9 +53,17 @@ class CaptokenError(Exception):
 
     code = "error"
 
+    def __init_subclass__(cls) -> None:
+        """The errors of this file are told by the name under which they are imported."""
+        if cls.__module__ == __name__:
+            cls.__module__ = "captoken.errors"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors cross processes, though tokens, keys and grants do not: none of them holds one."""
         return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+CaptokenError.__module__ = "captoken.errors"  # the base too
 
 
 def _rebuilt(

@@ -37,6 +37,8 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
     public: Any = given
     if type(public) is str:
         # The length comes first, so that a text of any length costs nothing.
+        if len(public) == KEY_CHARS + 1 and public[-1] == "\n":
+            raise ValueError(f"{what} ends in a line feed: read the file with .strip()")
         if len(public) != KEY_CHARS:
             raise ValueError(f"{what} is {KEY_CHARS} characters of base64url, not {len(public)}")
         public = b64decode(public)

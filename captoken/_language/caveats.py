@@ -6,14 +6,14 @@ The classes of version 1 are in `data`, `tool` and `conditions`; what such a cla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from captoken._format import names
 from captoken._format.encoding import decode_json, encode_json
 from captoken._format.sealed import Sealed
-from captoken._format.spelling import shown
+from captoken._format.spelling import named, shown
 from captoken._language.conditions import (
     Audience,
     Budget,
@@ -173,10 +173,48 @@ def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
     except RecursionError:
         raise ValueError(f"{key} is nested too deeply") from None
     except TypeError as error:
-        raise TypeError(f"{key} must be {error}") from None
-    caveat = vocabulary.kinds[key](value)
+        where = _place(_tidy, given)
+        place = f"{key}, at {where}," if where else key
+        raise TypeError(f"{place} must be {error}") from None
+    kind = vocabulary.kinds[key]
+    try:
+        caveat = kind(value)
+    except (TypeError, ValueError) as error:
+        where = "" if is_own(key) else _place(kind, value)
+        if not where or where in str(error):
+            raise
+        if isinstance(error, TypeError):
+            raise TypeError(f"{key}, at {where}: {error}") from None
+        raise ValueError(f"{key}, at {where}: {error}") from None
     names.composed(value)
     return caveat
+
+
+def _place(kind: Callable[[Any], object], value: Any) -> str:
+    """The one entry of a map that a caveat does not take, by name: `pay.cents`. Else empty.
+
+    Asked for an error alone, and of two levels: a pattern, and what stands in it by name.
+    """
+    for name, inside in _entries(value):
+        if _takes(kind, {name: inside}):
+            continue
+        bad = [part for part, one in _entries(inside) if not _takes(kind, {name: {part: one}})]
+        return f"{named(name)}.{named(bad[0])}" if bad else named(name)
+    return ""
+
+
+def _entries(value: Any) -> list[tuple[str, Any]]:
+    """What stands in a map by name."""
+    entries = value.items() if type(value) is dict else ()
+    return [(name, inside) for name, inside in entries if type(name) is str]
+
+
+def _takes(kind: Callable[[Any], object], value: Any) -> bool:
+    try:
+        kind(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 _SCALARS = frozenset((str, int, bool))

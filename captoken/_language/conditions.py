@@ -721,10 +721,12 @@ class Budget(BuiltIn, frozen=True):
         missing = [unit for unit in self.value if unit not in access.cost]
         if not missing:
             return None
+        what = "it" if access.tool is None else f"tool {access.tool}"
+        where = "" if access.tool is None else ", as in guarded_tool(verifier, cost=...)"
         return Reason(
             "cost_unstated",
-            f"what it costs in {', '.join(sorted(missing))} is not stated; "
-            f"if it costs nothing: cost={spelled(dict.fromkeys(sorted(missing), 0))}",
+            f"what {what} costs in {', '.join(sorted(missing))} is not stated; "
+            f"if it costs nothing: cost={spelled(dict.fromkeys(sorted(missing), 0))}{where}",
         )
 
     # For writers and people: no verifier asks what follows.

@@ -377,7 +377,7 @@ class Paths(Constraint, frozen=True):
 
         So `/data/../etc` is not accepted below `/data`, and neither is `/data//x` (spec 14.4).
         """
-        if type(value) is not str or not _is_path(value):
+        if type(value) is not str or not is_path(value):
             return False
         # The slash behind both keeps `/database` out of `/data`.
         return _begins_with_one(f"{value}/", self.starts)
@@ -788,7 +788,7 @@ def _order(item: Typed) -> tuple[str, str | int]:
 _EVASIVE = ("%2e", "%2f", "%5c", "%25", "%00")
 
 
-def _is_path(value: str) -> bool:
+def is_path(value: str) -> bool:
     """Is it a path in the one spelling (spec 14.1, 14.2)? Whether it exists is not asked.
 
     By searches for a few characters, which read a long text many times sooner than a regular
@@ -813,9 +813,9 @@ def _top(value: Any) -> str:
     So an entry has at most 256 bytes. A value that is judged may be longer.
     """
     path = names.free_name(value, "path")
-    if not _is_path(path):
+    if not is_path(path):
         like = "'/', or '/a/b' without empty, '.' or '..' segments"
-        raise ValueError(f"path {shown(value)} is no path: {like}")
+        raise ValueError(f"path {shown(value)} is no absolute path: {like}")
     return path
 
 

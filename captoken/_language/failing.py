@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from captoken._format.spelling import named_all, shown, spelled
 from captoken._language.access import Access
-from captoken._language.constraints import NOTHING, Constraint, Range, completed
+from captoken._language.constraints import NOTHING, Constraint, Paths, Range, completed, is_path
 from captoken._language.reasons import Failing, Reason
 
 
@@ -36,9 +36,9 @@ def call_failed(
         return _unknown_argument(argument, tool, rule)
 
     failing = _failing("argument", argument, constraint, stated)
-    text = "must be present"
+    text = "must be present" if stated else "must be present, and the call states no arguments"
     if failing.problem == "value":
-        text = _unsatisfied(constraint)
+        text = _unsatisfied(constraint, stated[argument])
     return Reason("argument", f"argument {argument} of tool {tool} {text}", failing)
 
 
@@ -54,7 +54,8 @@ def _unknown_argument(
     # What must be absent says nothing of what may be there, whatever it is called.
     allowed = [name for name, (constraint, _) in rule.items() if constraint != NOTHING]
     if allowed:
-        words = f"is not among {named_all(allowed)}"
+        free = spelled({argument: {"any": True}})[1:-1]
+        words = f"is not among {named_all(allowed)}: to permit it, a token has {free} too"
     else:
         words = "must be left out: no argument is permitted"
 
@@ -71,7 +72,7 @@ def attribute_failed(
     failing = _failing("attribute", attribute, constraint, stated)
     text = "is asked about and not stated"
     if failing.problem == "value":
-        text = _unsatisfied(constraint)
+        text = _unsatisfied(constraint, stated[attribute])
     return Reason("attribute", f"attribute {attribute} {text}", failing)
 
 
@@ -91,13 +92,18 @@ def row_failed(
         return Reason("row", f"{rows}: to {access.operation} has to state {fact}")
     stated: Any = getattr(access, fact)
     failing = _failing("row" if fact == "row" else "becomes", column, rule[column], stated)
-    text = _unsatisfied(rule[column]) if failing.problem == "value" else "is not stated"
+    text = "is not stated"
+    if failing.problem == "value":
+        text = _unsatisfied(rule[column], stated[column])
     return Reason("row", f"column {column} of table {access.table} {text}", failing)
 
 
-def _unsatisfied(constraint: Constraint) -> str:
+def _unsatisfied(constraint: Constraint, value: Any) -> str:
     """The end of a sentence, which shows the constraint and no value."""
-    return f"does not satisfy {spelled(constraint.json())}"
+    why = ""
+    if isinstance(constraint, Paths) and not (type(value) is str and is_path(value)):
+        why = ": a path is absolute, as /a/b, without '.', '..' and a '/' at its end"
+    return f"does not satisfy {spelled(constraint.json())}{why}"
 
 
 def _failing(
@@ -115,7 +121,7 @@ def _failing(
         return Failing(fact, name, "unstated", "is not stated")
 
     if not isinstance(constraint, Range):
-        return Failing(fact, name, "value", _unsatisfied(constraint))
+        return Failing(fact, name, "value", _unsatisfied(constraint, stated[name]))
     return Failing(
         fact,
         name,

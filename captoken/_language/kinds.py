@@ -97,7 +97,7 @@ class Caveat(msgspec.Struct, frozen=True):
 
 
 ASK_FOR_LESS = "ask for less, or pass clamp=True to take what is left"
-ASK_FOR_OTHER = "clamp=True would leave nothing: ask for what is held, or for another token"
+ASK_FOR_OTHER = "nothing of it is held, so clamp=True does not help: ask for what is held"
 
 
 class Excess(msgspec.Struct, frozen=True):

@@ -167,7 +167,9 @@ RECORDS: tuple[Code, ...] = (
         cause="The server has no key for the key id and the audience that the token names.",
         remedy=(
             "Give the verifier the issuer's keyring, or `keyring.for_audience(…)` of this "
-            "server's name. If the key is retired, ask for a new token."
+            "server's name. In the latter case mint by `Issuer(keyring.for_audience(…))`: "
+            "`mint(audience=…)` takes the issuer's own key. If the key is retired, ask for a new "
+            "token."
         ),
     ),
     Code(

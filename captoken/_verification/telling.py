@@ -35,7 +35,10 @@ _LONGEST = 200  # characters of what a request says of itself
 
 # Rule 2: where to look. Whoever sent the token cannot mend these.
 _LOOK = {
-    "unknown_key": "has this server the issuer's keyring, and the audience that it mints for?",
+    "unknown_key": (
+        "has this server the issuer's keyring? If it has keys of one audience alone, mint by "
+        "`Issuer(keyring.for_audience(…))`: `mint(audience=…)` takes the issuer's own key"
+    ),
     "wrong_audience": (
         "is the audience of this server, `Verifier(…, audience=…)` or "
         "`Office.open(…, audience=…)`, the name that clients present to?"

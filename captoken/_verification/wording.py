@@ -76,6 +76,12 @@ class _Told(NamedTuple):
 # Of an argument that may be named.
 _STATE_IT = "The same request will be refused again; one that states it may be permitted."
 _LEAVE_OUT = "The same request will be refused again; one without it may be permitted."
+# An endpoint may declare a tool alone: then no value in a request changes what is asked.
+_NO_ARGUMENTS = _Told(
+    "Not permitted: tool {tool} without arguments.",
+    "The same request will be refused again. If you gave arguments, this server does not state "
+    "them: tell whoever gave you this task.",
+)
 _KEEP_WITHIN = "The same request will be refused again; one within that may be permitted."
 
 _UNREADABLE = _Told(
@@ -141,6 +147,8 @@ def _argument_told(
     failing = refusals[0].failing if refusals else None
     if failing is None:
         return None
+    if not access.arguments and failing.name not in declares:
+        return _NO_ARGUMENTS
     if failing.name not in (access.arguments or {}) and failing.name not in declares:
         return None
 

@@ -153,7 +153,9 @@ def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
         hint = excess.hint
         if hint == ASK_FOR_LESS and excess.leaves_nothing:
             hint = ASK_FOR_OTHER
-        hint = f"{excess.cause}; {hint}" if excess.cause else hint
+            if excess.cause:  # it says what to write, and there is no other way
+                hint = ""
+        hint = "; ".join(filter(None, (excess.cause, hint)))
     return WideningError(
         excess.dimension,
         excess.asked,

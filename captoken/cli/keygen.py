@@ -333,7 +333,12 @@ def _tell(path: str, made: Keyring, as_json: bool, *, verifies: bool = False) ->
             }
         )
         return
-    scope = f", for {made.audience} alone" if made.audience is not None else ""
+    scope = ""
+    if made.audience is not None:
+        scope = (
+            f", for {made.audience} alone: the issuer mints for it by "
+            f'Issuer(keyring.for_audience("{made.audience}"))'
+        )
     if verifies:
         tell(f"{path}: verifies {', '.join(made.key_ids)}{scope}")
         return

@@ -25,7 +25,7 @@ import msgspec
 from captoken._format import primitives
 from captoken._format.encoding import b64encode, decode_json
 from captoken._format.errors import AuditError
-from captoken._format.spelling import shown_file
+from captoken._format.spelling import shown, shown_file
 from captoken.stores.own_process import OwnProcess, tell_of_forks, unforked
 from captoken.stores.ports import Head
 
@@ -89,6 +89,26 @@ class TrailFile:
             self.close()
             raise
 
+    @classmethod
+    def for_worker(cls, pattern: str, *, workers: int = 64, sync: bool = False) -> Self:
+        """The first file of a pattern that no other process writes to: one for each worker.
+
+            TrailFile.for_worker("trail-{}.jsonl")   # trail-0.jsonl, and then trail-1.jsonl
+
+        A worker that starts again goes on with one that is free, so that there are as many files as
+        workers run at once. Raises ValueError for a pattern without `{}`, and AuditError as for one
+        file, or if `workers` files are all in use.
+        """
+        if pattern.count("{}") != 1:
+            raise ValueError(f"{shown(pattern)} needs one {{}}, for the number of the worker")
+        for number in range(workers - 1):
+            try:
+                return cls(pattern.replace("{}", str(number)), sync=sync)
+            except AuditError as error:
+                if not isinstance(error.__context__, BlockingIOError):  # that of `_lock`
+                    raise
+        return cls(pattern.replace("{}", str(workers - 1)), sync=sync)
+
     def write(self, lines: bytes) -> int:
         """Append them, whole. Raises OSError, and then nothing of them is there.
 
@@ -151,8 +171,8 @@ class TrailFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise self._problem(
-                "another process, or another part of this one, writes to this trail: "
-                "each has a file of its own"
+                "another process, or another part of this one, writes to this trail: each has a "
+                "file of its own, as TrailFile.for_worker(...) opens it"
             ) from None
 
     def _size(self) -> int:

@@ -36,10 +36,20 @@ SKILL = (files("captoken") / "cli" / "skill.md").read_text("utf-8")
         ("stripe key", "gateway"),
         ("tenant", "recipes"),
         ("Kubernetes", "issuance-kubernetes"),
+        ("workers", "http"),
+        ("fastapi workers", "http"),
+        ("symlink", "constraints"),
+        ("Decimal", "tools"),
+        ("pathlib", "tools"),
     ],
 )
 def test_the_section_that_answers_is_found_first(asked, page):
     assert find(asked, PAGES)[0].page == page
+
+
+def test_what_stands_in_running_text_is_among_what_is_found():
+    assert "testing" in [one.page for one in find("unit test", PAGES)[:3]]
+    assert "local" in [one.page for one in find("several processes", PAGES)] + [one.page for one in find("workers", PAGES)]
 
 
 def test_what_no_page_says_is_not_found():

@@ -241,3 +241,21 @@ def test_a_forked_child_writes_nothing_and_does_not_wait(path: Path) -> None:
         "this trail belongs to another process: each has one of its own",
         "2",
     ]
+
+
+def test_each_worker_takes_the_first_file_of_a_pattern_that_nobody_writes_to(tmp_path):
+    """So there are as many files as workers run at once, however often they start. What is broken is not passed over."""
+    pattern = str(tmp_path / "trail-{}.jsonl")
+    with TrailFile.for_worker(pattern), TrailFile.for_worker(pattern) as second:
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["trail-0.jsonl", "trail-1.jsonl"]
+        with pytest.raises(AuditError, match=r"writes to this trail: each has a file of its own.*trail-1\.jsonl"):
+            TrailFile.for_worker(pattern, workers=2)
+        second.close()
+        TrailFile.for_worker(pattern, workers=2, sync=True).close()
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "trail-0.jsonl").write_bytes(b"no trail\n")
+    with pytest.raises(AuditError, match=r"trail-0\.jsonl"):
+        TrailFile.for_worker(pattern)
+    for wrong in ("trail.jsonl", "trail-{}-{}.jsonl"):
+        with pytest.raises(ValueError, match=r"needs one \{\}, for the number of the worker"):
+            TrailFile.for_worker(str(tmp_path / wrong))
