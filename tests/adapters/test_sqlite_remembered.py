@@ -14,6 +14,8 @@ from captoken import Denied
 from captoken.adapters._sqlite import remembered
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters.sqlite import Connection, Database, guarded
+from captoken.errors import StatementError
+from tests.longer import drawing, times
 
 from .sqlite_corpus import ALLOWED
 from .test_sqlite import READER, grant, verdict
@@ -226,3 +228,42 @@ def test_a_connection_that_remembers_is_not_kept_alive() -> None:
         assert gone() is None  # no cycle
     finally:
         gc.enable()
+
+
+def test_what_one_grant_was_shown_of_a_table_is_not_what_another_one_is_shown() -> None:
+    """Tokens in turn, on one connection that remembers: each sees what it sees on a connection of its own."""
+    drawn = drawing("in turn")
+    columns: list[dict[str, list[str]]] = [{}, {"sales": ["x"]}, {"sales": ["y"]}, {"sales": ["x", "y"]}, {"hr": ["z"]}, {"sales": ["none"], "hr": []}]
+    held = [
+        grant(tables=tables, operations=operations, **({"columns": some} if some else {}), **rows)
+        for some in columns
+        for tables, operations in ((["sales", "hr"], ["select", "update", "insert"]), (["sales"], ["select"]), (["hr"], ["update"]))
+        for rows in ({}, {"rows": {"sales": {"x": {"in": ["a"]}}}})
+    ]
+    texts = [
+        "select * from sales", "select x from sales", "select y from sales where x = 'a'", "select * from sales, hr", "select z from hr where z > 1",
+        "update sales set x = 'b' where y = 2", "update sales set y = x", "insert into hr values (7)", "update hr set z = 1", "select 1", "select x, nope from sales",
+    ]  # fmt: skip
+    script = "create table sales (x text, y); create table hr (z); insert into sales values ('a', 1), ('b', 2); insert into hr values (3)"
+    kept = sqlite3.connect(":memory:", isolation_level=None, factory=Connection)
+    kept.executescript(script)
+    ran = 0
+    for _ in range(times(500)):
+        sql, one = drawn.choice(texts), drawn.choice(held)
+        said = []
+        fresh = sqlite3.connect(":memory:", isolation_level=None)
+        fresh.executescript(script)
+        for connection in (kept, fresh):
+            try:
+                with guarded(connection, one) as db:
+                    rows = db.execute(sql)
+                    said.append((rows.columns, rows.fetchall(), rows.rowcount))
+                    raise LookupError
+            except LookupError:
+                ran += 1
+            except (Denied, StatementError) as error:
+                said.append((str(error),))
+        assert said[0] == said[1], (sql, one.caveats)
+        fresh.close()
+    assert ran > times(300)
+    kept.close()

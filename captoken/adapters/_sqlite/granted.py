@@ -30,7 +30,7 @@ from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import Key, access_to, table_name
 from captoken.adapters._sqlite.parts import Part, Parts
 from captoken.adapters._sqlite.planner import Planner
-from captoken.adapters._sqlite.remembered import Bounded
+from captoken.adapters._sqlite.remembered import Bounded, Guess
 from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.text import Text
 from captoken.rows import condition
@@ -73,9 +73,9 @@ class Granted:
         if found is not None:
             return found
 
-        before = self._planner.asked.get(text.sql)
-        if before is not None and self._are_still(*before):
-            parts, _ = before
+        guess = self._planner.asked.get(text.sql)
+        if guess is not None and self._holds(guess):
+            parts = guess.parts
         else:
             self._is_certain = True
             self._rows.clear()
@@ -83,35 +83,68 @@ class Granted:
             parts = self._among(tables, text)
             if not self._is_certain:
                 return parts
-            self._keep(text, tables, parts)
+            guess = self._guess(parts, tables, text)
+            if guess is not None:
+                self._planner.asked.keep(text.sql, text.sql, guess)
         self._by_text.keep(text.sql, text.sql, parts)
         return parts
 
-    def _keep(self, text: Text, tables: dict[Key, tuple[Object, str]], parts: Parts) -> None:
-        """For the next block, if all is whole but for rows: mostly it has the same token."""
-        if parts and all(part.rows and part.is_whole for part in parts):
-            asked = [self._access(entry, operation) for entry, operation in tables.values()]
-            accesses = tuple(access for access in asked if access is not None)
-            self._planner.asked.keep(text.sql, text.sql, (parts, accesses))
+    def _holds(self, guess: Guess) -> bool:
+        """Would these parts be found again? The same is asked, and nothing else.
 
-    def _access(self, entry: Object, operation: str) -> Access | None:
-        """An access to a whole table, which states what is known of its rows."""
-        access = access_to(table_name(*entry.key), operation)
-        rows = self._rows.get(entry.key)
-        return access if access is None or rows is None else replace(access, rows=rows)
-
-    def _are_still(self, parts: Parts, accesses: tuple[Access, ...]) -> bool:
-        """Are these the parts that another block found? Whole tables, with the same rows of some.
-
-        The grant is asked what it says of the rows, and that it permits it. A no says nothing.
+        What the grant says of the rows, too. A no says nothing.
         """
         try:
-            return all(
-                tuple(map(encode_json, self._grant.rows(str(table_name(*part.key))))) == part.rows
-                for part in parts
-            ) and bool(self._grant.recheck(accesses, caller=self._caller))
+            for part in guess.parts:
+                said = self._grant.rows(str(table_name(*part.key))) if part.rows else ()
+                if tuple(map(encode_json, said)) != part.rows:
+                    return False
         except Denied:
             return False
+        refused = (self._grant.recheck((one,), caller=self._caller) for one in guess.refused)
+        if any(decision.code != "column" for decision in refused):
+            return False
+        return bool(self._grant.recheck(guess.permitted, caller=self._caller))
+
+    def _guess(
+        self,
+        parts: Parts,
+        tables: dict[Key, tuple[Object, str]],
+        text: Text,
+    ) -> Guess | None:
+        """What those parts rest on, for the next block: mostly it has the same token.
+
+        None if on more than an access as it is named, or on columns and rows of one table.
+        """
+        by_key = {part.key: part for part in parts}
+        permitted: list[Access | None] = []
+        refused: list[Access | None] = []
+        for key, (entry, named_for) in tables.items():
+            part = by_key.get(key)
+            access = access_to(table_name(*key), named_for)
+            if part is None:
+                permitted.append(access)
+                continue
+            if part.rows and part.is_whole and access is not None:
+                permitted.append(replace(access, rows=self._rows[key]))
+                continue
+            if part.rows or self._refusal(entry, named_for, None) != "column":
+                return None
+            refused.append(access)
+            permitted += _stated(part.key, named_for, part.columns)
+            for column in self._columns(entry, text):
+                if column not in part.columns:
+                    refused += _stated(part.key, named_for, (column,))
+        if None in permitted or None in refused:
+            return None
+        return Guess(parts, tuple(filter(None, permitted)), tuple(filter(None, refused)))
+
+    def _columns(self, entry: Object, text: Text) -> tuple[str, ...]:
+        """The columns of a table that a text may mean."""
+        columns = self._planner.columns(entry)
+        if text.may_mean_all:
+            return columns
+        return tuple(column for column in columns if fold(column) in text.names)
 
     def told(self, text: Text) -> str:
         """What there is of the parts that a text names, for a model that used another name."""
@@ -154,11 +187,8 @@ class Granted:
             entry, named_for = tables[key]
             found = self._restricted(entry, named_for)
             if found is not None:
-                columns = self._planner.columns(entry)
-                if not text.may_mean_all:
-                    columns = tuple(column for column in columns if fold(column) in text.names)
                 try:
-                    parts.append(self._part(entry, *found, columns))
+                    parts.append(self._part(entry, *found, self._columns(entry, text)))
                 except GuardError as error:
                     unheld.setdefault(str(error), []).append(str(table_name(*key)))
         if unheld:
@@ -241,3 +271,8 @@ def _unheld(why: str, tables: list[str]) -> str:
     """Why rows of some tables cannot be held, and what to write if all of them are meant."""
     freed = ", ".join(f"{json_text(table)}: {{}}" for table in tables)
     return f"{why} ({', '.join(tables)}). If all of their rows are meant, rows={{{freed}}} says so"
+
+
+def _stated(key: Key, operation: str, columns: tuple[str, ...]) -> list[Access | None]:
+    """The access to some columns of a table, if there are any."""
+    return [access_to(table_name(*key), operation, columns)] if columns else []

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any
 
 from captoken._format.errors import GuardError
-from captoken._language.access import Access
 from captoken._verification.mistakes import mistake
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, Schema, quoted
@@ -35,7 +34,7 @@ from captoken.adapters._sqlite.parts import (
 )
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.programs import Programs, add_programs
-from captoken.adapters._sqlite.remembered import Bounded, Found, Memory
+from captoken.adapters._sqlite.remembered import Bounded, Found, Guess, Memory
 from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.shapes import Shape, shape_of
 from captoken.adapters._sqlite.text import Text
@@ -125,8 +124,8 @@ class Planner:
         return self._found.plans.get((sql, parts))
 
     @property
-    def asked(self) -> Bounded[str, tuple[Parts, tuple[Access, ...]]]:
-        """What a grant was asked about each text, and the parts that came of it."""
+    def asked(self) -> Bounded[str, Guess]:
+        """The parts of each text for the grant that was asked last, and what they rest on."""
         return self._found.asked
 
     def plan(self, text: Text, parts: Parts, parameters: Any) -> Plan | Exception:

@@ -61,6 +61,14 @@ class Bounded(Generic[_Key, _Value]):
         self._kept[key] = value
 
 
+class Guess(NamedTuple):
+    """The parts that a text had for the grant before. It is asked again what they rest on."""
+
+    parts: Parts
+    permitted: tuple[Access, ...]
+    refused: tuple[Access, ...]  # each for its columns
+
+
 class Found(NamedTuple):
     """What was found out on one ground."""
 
@@ -75,7 +83,7 @@ class Found(NamedTuple):
     shapes: Bounded[str, Shape]
 
     # The parts of each text for the grant that was asked last, and what it was asked.
-    asked: Bounded[str, tuple[Parts, tuple[Access, ...]]]
+    asked: Bounded[str, Guess]
 
     # What the queries of parts are called (rule 13). Nobody who sends a text knows it.
     drawn: str
