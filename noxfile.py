@@ -93,7 +93,7 @@ def properties(session: nox.Session) -> None:
     prepare(session)
     tests = ["tests/properties", "tests/attacks/test_fuzz.py", "tests/test_signed.py"]
     tests += [f"tests/issuance/test_{name}.py" for name in ("fuzz", "registry_random", "saml")]
-    tests += ["tests/adapters/test_sqlite_random.py"]
+    tests += [f"tests/adapters/test_sqlite_{name}.py" for name in ("random", "shapes")]
     session.run("pytest", "-n", "auto", *tests, env=drawn(TIMES))
 
 
@@ -105,6 +105,7 @@ def hidden(session: nox.Session) -> None:
         "tests/adapters/test_sqlite_hidden.py",
         "tests/adapters/test_sqlite_granted.py",
         "tests/adapters/test_postgres_told.py",
+        "tests/adapters/test_ordinary_told.py",
     ]
     session.run("pytest", "-n", "auto", *tests, env=drawn(min(TIMES, 70)))
 
@@ -155,8 +156,11 @@ def postgres(session: nox.Session) -> None:
     servers = [path for path in glob("/usr/lib/postgresql/*/bin") if Path(path, "initdb").exists()]
     if not servers:
         session.error("no server in /usr/lib/postgresql: apt-get install postgresql-15")
+    # Whatever asks the server of the tests.
+    asking = sorted({*glob("tests/adapters/test_*.py"), "tests/test_rows_sql.py"})
+    tests = [path for path in asking if "postgres_server" in Path(path).read_text("utf-8")]
+    tests += sorted(glob("tests/stores/test_postgres*.py"))
     for programs in servers:
-        tests = [f"tests/adapters/test_postgres{part}.py" for part in ("", "_told", "_rows")]
         session.run("pytest", "-n", "auto", *tests, env={"CAPTOKEN_POSTGRES_BIN": programs})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -286,6 +287,37 @@ def test_a_call_with_wrong_parameters_says_nothing_of_the_next_one() -> None:
                 else:
                     with pytest.raises(StatementError, match="parameters: "):
                         db.execute(sql, parameters)
+    connection.close()
+
+
+@pytest.mark.parametrize("hidden", ["", ", gold text default 'hidden'"])
+@pytest.mark.parametrize(
+    ("sql", "names"),
+    [
+        ('update people set name = "gold" where id = 1', ["gold", "bob"]),
+        ('update people set name = "gold" || "it\'s" where name = "bob"', ["ann", "goldit's"]),
+        ('update people set name = (select "gold" from other where other.id = people.id)', ["gold", "gold"]),
+        ('update people set name = x || "gold" from other where other.id = people.id and x <> "w"', ["qgold", "bob"]),
+        ('update people set name = "id"', ["1", "2"]),
+        ('update people set name = people."gold"', None),
+        ('update people set "gold" = 1', None),
+        ('update people set name = "gold" where name = "gold"', None),
+        ("update people set name = 'x' returning \"gold\"", None),
+        ("update people set name = gold", None),
+    ],
+)
+def test_in_double_quotes_is_a_string_what_is_no_column_that_is_granted(sql: str, names: list[str] | None, hidden: str) -> None:
+    connection = world("nothing hidden")
+    connection.executescript(f"drop table people; create table people (id integer, name text{hidden})")
+    connection.execute("insert into people (id, name) values (1, 'ann'), (2, 'bob')")
+    with suppress(Back), guarded(connection, GRANT) as db:
+        if names is None:
+            with pytest.raises(StatementError, match=r"name: .*at gold"):
+                db.execute(sql)
+        else:
+            assert db.execute(sql).rowcount >= 1
+            assert [name for (name,) in db.execute("select name from people order by id")] == names
+        raise Back
     connection.close()
 
 

@@ -304,9 +304,9 @@ class Planner:
         parameters: Any,
         problem: Exception | None,
     ) -> Plan | None:
-        """The plan of the same UPDATE with tables before its names, if that makes them clear.
+        """The plan of the same UPDATE with tables before its names, or strings for what names none.
 
-        The longer text is planned as if the agent had written it: so this permits nothing. It has
+        The other text is planned as if the agent had written it: so this permits nothing. It has
         no other words, and the same parts.
         """
         clearer = text
@@ -334,12 +334,18 @@ class Planner:
         parameters: Any,
         said: str,
     ) -> Text | None:
-        """The text with the one table before an ambiguous name that has it, of what is granted."""
+        """The text with the one table before an ambiguous name that has it, of what is granted.
+
+        Or with a string in the place of `"gold"`, as SQLite takes it where no column has that name.
+        """
         before, _, word = said.rpartition(": ")
         changed = self._changed(text, parts)
+        update = Update(text.sql)
+        if changed is not None and before == "no such column":
+            quoted_so = Text(update.with_string(word))
+            return None if quoted_so.sql == text.sql else quoted_so
         if changed is None or before != "ambiguous column name" or fold(word) in _ROWIDS:
             return None
-        update = Update(text.sql)
         sources = update.sources
         if len(sources) > _MOST_UNCLEAR:
             return None

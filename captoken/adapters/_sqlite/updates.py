@@ -20,7 +20,8 @@ It is refused where that is not one table alone, or the name stands in a query o
 is refused beside a FROM, since no word says what it compares.
 
 A name in double quotes, which SQLite takes for a string where there is no such column, is a name in
-that query. The star in RETURNING would be all columns: it is replaced by those that are granted.
+that query. If there is none it becomes a string in the text, as it would be one where nothing is
+hidden. The star in RETURNING would be all columns: it is replaced by those that are granted.
 """
 
 from __future__ import annotations
@@ -202,6 +203,24 @@ class Update:
                     pieces += self._sql[written:start], quoted(source), "."
                     written = start
         return "".join([*pieces, self._sql[written:]])
+
+    def with_string(self, word: str) -> str:
+        """The text, with a string for the one place that has the word in double quotes by itself.
+
+        What RETURNING gives is called by its text.
+        """
+        end = self._begins.get("returning", self._count)
+        found = [
+            at
+            for at, (kind, name, _) in enumerate(self._tokens)
+            if kind == IDENTIFIER and fold(name) == fold(word)
+        ]
+        if len(found) != 1 or found[0] > end or DOT in self._tokens[found[0] - 1 : found[0] + 2]:
+            return self._sql
+        (at,) = found
+        start, end = self._places[at]
+        string = self._tokens[at][1].replace("'", "''")
+        return f"{self._sql[:start]}'{string}'{self._sql[end:]}"
 
     def others(self, part: Part) -> str:
         """Every word of it that is no granted column, as a column."""
