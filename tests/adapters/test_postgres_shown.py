@@ -358,6 +358,9 @@ def test_two_databases_that_differ_in_hidden_columns_alone_answer_alike(worlds: 
         sql = mutated(draw)
         bare, full = (by_the_guard(connection, worlds.grant, sql) for connection in (worlds.bare, worlds.full))
         kinds[bare[0]] += 1
+        # Two rows of a ROLLUP may have NULL in the column that they are ordered by.
+        if re.search("rollup|cube|grouping", sql) and bare[0] == full[0] == "rows":
+            bare, full = ((*one[:2], sorted(one[2]), *one[3:]) for one in (bare, full))
         if bare != full and ("endless",) not in (bare, full):
             apart.append(f"{sql}\n    {bare}\n    {full}")
     assert not apart, f"{len(apart)}:\n" + "\n".join(apart[:20])

@@ -152,12 +152,14 @@ def circumstances(part: dict[str, Any]) -> list[str]:
 
 def guards(part: dict[str, Any]) -> list[str]:
     """What each guard costs."""
-    lines = table("guarded call", "unguarded", "added by the guard", "quartiles")
+    lines = table("guarded call", "unguarded", "added by the guard", "quartiles", "guarded ÷ unguarded")
     for row in part["rows"]:
         spread = f"{row['low']:.1f} to {row['high']:.1f}"
         # Where the times of a server by itself differ by more than the guard costs.
         more = _time(row["more"]) if row["low"] > 0 else "not measurable in this run"
-        lines.append(cells(row["what"], _time(row["bare"]), more, spread))
+        # Of less than 10 µs a ratio says nothing.
+        ratio = f"{1 + row['more'] / row['bare']:.2f}" if row["bare"] > 10 and row["low"] > 0 else "–"
+        lines.append(cells(row["what"], _time(row["bare"]), more, spread, ratio))
     return lines
 
 
