@@ -285,6 +285,8 @@ DELETE FROM alerts WHERE shipment_id IN (SELECT id FROM doomed);
 """)
 
 SQLITE = statements("""
+UPDATE clients SET tier = "gold" WHERE id = 1 RETURNING id, tier;
+
 SELECT date(created_at) AS day, COUNT(*) AS n, SUM(price) AS revenue FROM shipments GROUP BY day ORDER BY day;
 
 SELECT strftime('%Y-W%W', created_at) AS week, COUNT(*) FROM shipments GROUP BY week ORDER BY week;

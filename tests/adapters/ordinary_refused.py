@@ -11,7 +11,7 @@ SQLITE: Refused = [
     ("column", "SELECT s.* FROM main.shipments s", "what has the schema before it is the whole table"),
     ("column", "INSERT INTO clients (company, country) VALUES ('New', 'NO')", "SQLite does not tell which columns"),
     ("name", "SELECT rowid, company FROM clients", "the query that stands for the table has no rowid"),
-    ("name", 'UPDATE clients SET tier = "gold" WHERE id = 1', "in quotes it is a string only where there is no such column, which would tell"),
+    ("name", 'UPDATE clients SET tier = "gold" WHERE tier <> "gold"', "twice in quotes: one of the two could be a column of another query"),
     (
         "name",
         "UPDATE shipments SET status = (SELECT MAX(name) FROM regions WHERE id < level) FROM (SELECT 3 AS level) AS x RETURNING status",

@@ -321,6 +321,48 @@ def test_in_double_quotes_is_a_string_what_is_no_column_that_is_granted(sql: str
     connection.close()
 
 
+LIMITED = [
+    ("update people set name = upper(name) order by id desc limit 1", ["ann", "BOB"]),
+    ("update people set name = 'x' where id > 0 order by id limit 1 offset 1", ["ann", "x"]),
+    ("update people set name = 'x' where id < 9 returning id order by name limit 1", ["x", "bob"]),
+    ("update people set name = x from other where other.id = people.id order by x desc limit 1", ["ann", "w"]),
+    ("delete from people order by id limit 1", ["bob"]),
+    ("delete from people where id > 0 order by name desc limit 1", ["ann"]),
+    ("update people set name = 'x' order by pay limit 1", None),
+    ("update people set name = 'x' limit (select pay from people)", None),
+]
+
+
+@pytest.mark.parametrize(("sql", "names"), LIMITED)
+@pytest.mark.parametrize("restricted", ["columns", "rows"])
+def test_an_order_and_a_limit_of_an_update_see_what_is_granted(sql: str, names: list[str] | None, restricted: str) -> None:
+    """Some builds of SQLite know them. For any other they are no SQL, and a table that is not restricted says which it is."""
+    connection = world("nothing hidden" if restricted == "rows" else "two columns, an index and a table")
+    if restricted == "rows":
+        connection.execute("insert into people values (0, 'zoe'), (9, 'aaa')")
+    held = grant(tables=["people", "other"], operations=["*"], **KINDS[restricted])
+    known = True
+    try:
+        connection.execute("explain update other set x = 1 limit 1")
+    except sqlite3.OperationalError:
+        known = False
+    with suppress(Back), guarded(connection, held) as db:
+        if not known or names is None or (restricted == "columns" and sql.startswith("delete")):
+            with pytest.raises((Denied, StatementError)) as refused:
+                db.execute(sql)
+            assert names is not None or not known or "at pay" in str(refused.value)
+        else:
+            assert db.execute(sql).rowcount == 1
+            assert [name for (name,) in db.execute("select name from people order by id")] == names
+        raise Back
+    connection.close()
+
+
+KINDS: dict[str, Any] = {
+    "columns": {"columns": {"people": ["id", "name"]}},
+    "rows": {"rows": {"people": {"name": {"in": ["ann", "bob", "BOB", "x", "w"]}}}},
+}
+
 NAMES = [
     "id",
     "id",

@@ -50,9 +50,11 @@ from captoken.adapters._sqlite.lexer import (
 from captoken.adapters._sqlite.parts import Part, listed
 from captoken.adapters._sqlite.text import Text
 
-# The clauses of an UPDATE and of a DELETE, in their order. The first is before the table.
-_CLAUSES = ("update", "set", "from", "where", "returning")
-_OF_DELETE = ("delete", "from", "where", "returning")
+# The clauses of an UPDATE and of a DELETE, in their order. The first is before the table. Some
+# builds of SQLite know ORDER BY and LIMIT there (SQLITE_ENABLE_UPDATE_DELETE_LIMIT).
+_LAST = ("returning", "order", "limit")
+_CLAUSES = ("update", "set", "from", "where", *_LAST)
+_OF_DELETE = ("delete", "from", "where", *_LAST)
 
 # Words in a FROM that are no table's, and those behind which a name is no column.
 _NO_SOURCE = JOINS | RESERVED
@@ -113,7 +115,7 @@ class Update:
     @property
     def _end_of_target(self) -> int:
         """Where the first clause behind the table of a DELETE begins."""
-        return min(self._begins.get(word, self._count) for word in ("where", "returning"))
+        return min(self._begins.get(clause, self._count) for clause in ("where", *_LAST))
 
     @property
     def alias(self) -> str:
@@ -128,7 +130,7 @@ class Update:
         """
         begin, end = self._span("where")
         if begin >= end:
-            end = self._begins.get("returning", self._count)
+            end = min(self._begins.get(clause, self._count) for clause in _LAST)
             _, at = self._places[end - 1]
             return f"{self._sql[:at]} where {condition}{self._sql[at:]}"
         start, at = self._places[begin][0], self._places[end - 1][1]
@@ -158,10 +160,12 @@ class Update:
 
         others = self._clause("from") if self.has_from else ""
         sources = f"{source}, {others}" if others else source
-        condition = self._clause("where")
-        where = f" where {condition}" if condition else ""
+        rest = ""
+        for clause in ("where", "order", "limit"):
+            said = self._clause(clause)
+            rest += f" {clause} {said}" if said else ""
         given = self._set(alias) if "set" in self._begins else "1"
-        query = f"(select {given} from {sources}{where})"  # noqa: S608
+        query = f"(select {given} from {sources}{rest})"  # noqa: S608
         returned = self._clause("returning")
         if returned:
             query += f", (select {returned} from {source})"  # noqa: S608
@@ -192,7 +196,7 @@ class Update:
         pieces: list[str] = []
         written = 0
         inner = _in_queries(self._tokens)
-        for clause in ("set", "from", "where"):
+        for clause in ("set", "from", "where", "order", "limit"):
             for at in range(*self._span(clause)):
                 before, token, behind = self._tokens[at - 1 : at + 2]
                 is_named = token[0] not in (OTHER, STRING) and fold(token[1]) == fold(word)
