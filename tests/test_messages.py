@@ -62,6 +62,7 @@ from captoken.discharge import Allow, Discharger
 from captoken.errors import CODES, GuardError, IssuanceError, Refused
 from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
+from captoken.stores.ports import Once
 from captoken.testing import FixedClock, fixed_random
 from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, tool, verifier
 from tests.mutation.rooms import KERNEL
@@ -537,6 +538,8 @@ def standing() -> Iterator[str]:
         for name in ("recheck", "check_all", "reserve_all"):
             for many in ([yes], [yes, no], [], [None], 7):
                 yield from asked_of(name, [many], options)
+    for once in (Once(bytes(16), 60), Once(bytes(15), 60), Once(bytes(16), 59), bytes(16)):
+        yield from asked_of("reserve", [yes], {"once": once})
     for units in (["eur", "uses", "usd"], ["a b"], [], "eur", 7):
         yield from asked_of("left", [units], {})
     for code in ("attribute", "no_code", "allowed"):

@@ -25,7 +25,7 @@ from captoken.control import Overlay
 from captoken.errors import StoreError
 from captoken.keys import HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
-from captoken.stores.ports import Debit, Reservation, Use
+from captoken.stores.ports import Debit, Once, Reservation, Use
 from captoken.stores.sqlite import SQLiteLedger
 from captoken.testing import FixedClock
 from tests.fixtures import KEYRING, NOW, SALES, clock, data, mint
@@ -363,6 +363,59 @@ def test_a_store_that_fails_denies(face: str, what: str) -> None:
         decision = await at_once(one.check(proven(bound(uses=5)), ASK))
         assert decision.code == "store_unavailable" and "secret" not in str(decision) and decision.grant is None
         assert (await at_once(made(face, audience=AUDIENCE, **stores()).check(proven(bound(uses=5)), ASK))).code == "allowed"
+
+    asyncio.run(ask())
+
+
+@both
+def test_a_request_that_comes_again_counts_once(face: str) -> None:
+    """By an id of its own, for a stated time; nothing of it is settled or cancelled (38.17)."""
+    written: list[bytes] = []
+    moving = clock()
+    ledger = MemoryLedger(floor=0, shared=True)
+    once = Once(bytes(16), 600)
+
+    async def ask() -> None:
+        one = made(face, clock=moving, ledger=ledger, audit=AuditTrail(written.append))
+        token = mint(**SALES, budget={"cents": 30}, uses=9, expires_at=NOW + 9000)
+        grant = await at_once(one.authenticate(token))
+
+        async def left() -> Any:
+            return await at_once(grant.left(["cents", "uses"]))
+
+        for _ in range(3):
+            reserved = await at_once(grant.reserve(TEN, once=once))
+            assert await at_once(reserved.cancel()) and await at_once(reserved.settle({"cents": 0})), "nothing is open"
+            assert await left() == {"cents": 20, "uses": 8}
+        assert len({record["taken"] for record in read(written) if "taken" in record}) == 1
+        await at_once(grant.reserve(TEN, once=Once(b"b" * 16, 600)))
+        assert await left() == {"cents": 10, "uses": 7}
+        moving.advance(601)
+        await at_once((await at_once(one.authenticate(token))).reserve(TEN, once=once))
+        assert await left() == {"cents": 0, "uses": 6}, "it is not known any more"
+
+        for wrong in (b"a" * 16, (bytes(16), 600), Once("a" * 16, 600), Once(bytes(16), 600.0)):
+            with pytest.raises(TypeError, match="once is made as Once"):
+                grant.reserve(TEN, once=wrong)
+        for wrong in (Once(b"short", 600), Once(bytes(16), 59)):
+            with pytest.raises(ValueError, match="16 bytes, and 60 seconds"):
+                grant.reserve(TEN, once=wrong)
+
+    asyncio.run(ask())
+
+
+@both
+def test_what_counts_once_is_not_given_back(face: str) -> None:
+    """Denied after it was taken: the same request would find it there, and be free (38.17)."""
+
+    async def ask() -> None:
+        moving = clock()
+        ledger = Slow(moving, 2)
+        one = made(face, clock=moving, ledger=ledger)
+        grant = await at_once(one.authenticate(mint(**SALES, budget={"cents": 10}, expires_at=NOW + 1)))
+        with pytest.raises(Denied, match="expired"):
+            await at_once(grant.reserve(TEN, once=Once(bytes(16), 600)))
+        assert ledger.closed == []
 
     asyncio.run(ask())
 

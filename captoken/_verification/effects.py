@@ -400,9 +400,10 @@ def _committed(
     if second is None:
         return decision
 
-    # Denied after all: the reservation goes back, and the proof stays used.
+    # Denied after all: the reservation goes back, and the proof stays used. One that is known
+    # longer stays, since the same request would find it there, and take nothing (38.17).
     for effect in decision.effects:
-        if isinstance(effect, Reservation):
+        if isinstance(effect, Reservation) and asked[0].once is None:
             yield from _given_back(effect, stores, later.now)
     return structs.replace(second, effects=decision.effects)
 

@@ -15,6 +15,7 @@ from captoken._language.access import Access, Caller
 from captoken._language.reasons import Refusal
 from captoken._verification.authenticated import Memory
 from captoken._verification.decision import Attribution
+from captoken.stores.ports import Once
 
 if TYPE_CHECKING:
     from captoken._language.overlay import Overlay
@@ -134,3 +135,6 @@ class Question(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     # By the grant: the id of the reservation that it goes on with. Then it is no use (38.16).
     goes_on: bytes | None = None
+
+    # By the transport: what stands for a request that may come again, and counts once (38.17).
+    once: Once | None = None

@@ -37,7 +37,7 @@ from captoken._language.reasons import Refusal
 from captoken._verification.authenticated import AuthenticatedToken, Memory
 from captoken._verification.decision import Decision, Denied, Refusals
 from captoken._verification.facts import Condition, Question
-from captoken.stores.ports import USES, Reservation
+from captoken.stores.ports import LEASE, USES, Once, Reservation
 
 if TYPE_CHECKING:
     from captoken._language.capability import Capability
@@ -589,7 +589,13 @@ class Grant(_Vouched, frozen=True, eq=False):
         asked = self._all_asked(self, accesses, caller)
         return self._driver.decide_all(self._genuine, asked)
 
-    def reserve(self, access: Access, *, caller: Caller | None = None) -> Reserved:
+    def reserve(
+        self,
+        access: Access,
+        *,
+        caller: Caller | None = None,
+        once: Once | None = None,
+    ) -> Reserved:
         """Reserve the cost of one access. Settle the reservation afterwards, or cancel it.
 
         Raises Denied. If the block neither settles nor cancels, everything is spent, even if an
@@ -601,15 +607,19 @@ class Grant(_Vouched, frozen=True, eq=False):
 
         Settle within 60 seconds; after that everything is spent (38.8). If you know the cost
         beforehand, `authorize` is enough.
+
+        `once` stands for a request that its service does once, however often it comes: it counts
+        once, too (38.17). Nothing of it can be settled or cancelled.
         """
         stated(access, caller)
-        return self._reserved(self._asked(self, access, caller))
+        asked = self._asked(self, access, caller)
+        return self._reserved(asked if once is None else _once(asked, once))
 
     def _reserved(self, asked: Question) -> Reserved:
         """Decide, then raise Denied or return the reservation."""
         decision = self._driver.decide(self._genuine, asked)
         granted(decision)
-        return Reserved(self._driver, _reservation(decision))
+        return Reserved(self._driver, _reservation(decision) if asked.once is None else None)
 
     def reserve_all(
         self,
@@ -677,6 +687,15 @@ class Grant(_Vouched, frozen=True, eq=False):
         For that face only. Everybody else uses `awaited`.
         """
         return AsyncGrant(self._genuine, self._driver, self._verified_at, self, driver)
+
+
+def _once(asked: Question, once: Once) -> Question:
+    """The same question, for a request that counts once. Raises TypeError for what is no Once."""
+    if type(once) is not Once or type(once.id) is not bytes or type(once.seconds) is not int:
+        raise TypeError("once is made as Once(id=…, seconds=…), of bytes and a whole number")
+    if len(once.id) != 16 or once.seconds < LEASE:
+        raise ValueError(f"once has an id of 16 bytes, and {LEASE} seconds or more")
+    return structs.replace(asked, once=once)
 
 
 def _reservation(decision: Decision) -> Reservation | None:
@@ -1012,7 +1031,13 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         asked = self._all_asked(self.blocking, accesses, caller)
         return Pending(self._awaited.decide_all(self._genuine, asked))
 
-    def reserve(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncReserved]:
+    def reserve(
+        self,
+        access: Access,
+        *,
+        caller: Caller | None = None,
+        once: Once | None = None,
+    ) -> Pending[AsyncReserved]:
         """Reserve the cost of one access. Settle the reservation afterwards, or cancel it.
 
         Raises Denied. If the block neither settles nor cancels, everything is spent, even if an
@@ -1024,15 +1049,19 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
 
         Settle within 60 seconds; after that everything is spent (38.8). If you know the cost
         beforehand, `authorize` is enough.
+
+        `once` stands for a request that its service does once, however often it comes: it counts
+        once, too (38.17). Nothing of it can be settled or cancelled.
         """
         stated(access, caller)
-        return Pending(self._reserved(self._asked(self.blocking, access, caller)))
+        asked = self._asked(self.blocking, access, caller)
+        return Pending(self._reserved(asked if once is None else _once(asked, once)))
 
     async def _reserved(self, asked: Question) -> AsyncReserved:
         """Decide, then raise Denied or return the reservation."""
         decision = await self._awaited.decide(self._genuine, asked)
         granted(decision)
-        return AsyncReserved(self._awaited, _reservation(decision))
+        return AsyncReserved(self._awaited, _reservation(decision) if asked.once is None else None)
 
     def reserve_all(
         self,

@@ -64,7 +64,7 @@ from captoken._verification.authenticated import (
 )
 from captoken._verification.decision import Attribution, Decision, Effect, Refusals
 from captoken._verification.facts import Broken, Facts, Question, Server
-from captoken.stores.ports import LEASE, Reservation, Use
+from captoken.stores.ports import LEASE, Once, Reservation, Use
 
 if TYPE_CHECKING:
     from captoken._language.overlay import Overlay
@@ -414,7 +414,7 @@ def judge(
     # What step 11 commits (24.16), in this order: the proof's one use, then the reservation. What
     # was denied above has used up no proof and debited nothing. No access, nothing to count (38.5).
     if genuine.counts and asked.counted and asked.access is not None:
-        effects = (*effects, reservation(genuine, facts, asked.access.cost))
+        effects = (*effects, reservation(genuine, facts, asked.access.cost, once=asked.once))
     return Decision(
         code="allowed",
         now=facts.now,
@@ -742,19 +742,22 @@ def reservation(
     facts: Facts,
     cost: Mapping[str, int],
     goes_on: bytes | None = None,
+    once: Once | None = None,
 ) -> Reservation:
     """What an access of that cost takes from every bucket of the chain (38.3).
 
     `goes_on` is the id of the reservation whose step this is a further part of: no use (38.16).
+    `once` stands for a request that counts once (38.17).
 
     All of it or nothing, so that children share what stands above them. `kept_until` says how long
     the ledger has to remember it (38.10).
     """
+    known_as, seconds = (facts.reservation_id, LEASE) if once is None else once
     return Reservation(
-        facts.reservation_id,
+        known_as,
         genuine.debits(cost, uses=1 if goes_on is None else 0),
         genuine.root.issued_at,
-        facts.now + LEASE,
+        facts.now + seconds,
         genuine.kept_until(facts.server.leeway),
         genuine.root.token_id,
         facts.server.leeway,

@@ -63,6 +63,7 @@ from captoken.adapters._http.exchange import (
 )
 from captoken.adapters._http.origins import is_path
 from captoken.adapters.asgi import PLACE, CaptokenMiddleware, granted_to
+from captoken.stores.ports import Once
 
 __all__ = ["Gateway", "configured", "opened"]
 
@@ -372,7 +373,7 @@ class _Door:
         except Unavailable as problem:
             _log.error("%s: the key cannot be had: %s", self._service.name, problem)
             raise RequestError(503, "The gateway has no key for this service now.") from None
-        reserved = await grant.reserve(asked.access)
+        reserved = await grant.reserve(asked.access, once=self._known_as(asked, grant))
         # What is neither settled nor cancelled counts as spent.
         async with reserved:
             try:
@@ -381,8 +382,23 @@ class _Door:
                 await reserved.cancel()
                 _log.error("%s cannot be reached: %s", self._service.name, problem)
                 raise RequestError(503, "The service cannot be reached.") from None
-            sending = self._pass_on(scope, asked, grant, secret, connection, send)
+            sending = self._pass_on(scope, asked, secret, connection, send)
             await _until_gone(receive, sending)
+
+    def _known_as(self, asked: Asked, grant: AsyncGrant) -> Once | None:
+        """Give the request its key, if the agent has one, and say how it counts once.
+
+        None for what counts each time: services keep keys for a POST alone.
+        """
+        if not asked.once:
+            return None
+        holder = grant.link_ids[max((0, *grant.handed_on_at))]
+        key, counted = asked.named(holder)
+        asked.outgoing.headers.append((self._once, key))
+        seconds = self._service.retries_for
+        if seconds is None or asked.outgoing.method != "POST":
+            return None
+        return Once(counted, seconds)
 
     async def _asked(self, grant: AsyncGrant, scope: Scope, body: Body) -> Asked:
         """What a request asks for. One that cannot be read, or is none, is denied and recorded."""
@@ -406,7 +422,6 @@ class _Door:
         self,
         scope: Scope,
         asked: Asked,
-        grant: AsyncGrant,
         secret: Secret,
         connection: Connection,
         send: Send,
@@ -414,9 +429,6 @@ class _Door:
         """Send it, and the answer back. Raises RequestError, or ClientGone once an answer began."""
         began = False
         try:
-            if asked.once:
-                holder = grant.link_ids[max((0, *grant.handed_on_at))]
-                asked.outgoing.headers.append((self._once, asked.key_of(holder)))
             self._service.writer.write(secret, asked.outgoing)
             answer = await connection.send(asked.outgoing)
             seeker = Seeker(self._spellings(secret))

@@ -16,7 +16,7 @@ an answer. What it promises is otherwise the same, word for word.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
 
@@ -125,6 +125,18 @@ class Debit(msgspec.Struct, frozen=True):
             return 0
         taken = max(0, amounts.get(self.unit, 0))
         return self.amount - min(self.amount, taken)
+
+
+class Once(NamedTuple):
+    """A request that its service does once, however often it comes: it counts once, too (38.17).
+
+    `id`: 16 bytes that stand for the request and for nothing else: a digest of all of it, of who
+    asks, and of a key of theirs. `seconds`: how long a reservation of this id is known, counted
+    from the first. The service has to know the request for longer, by minutes.
+    """
+
+    id: bytes
+    seconds: int
 
 
 class Reservation(msgspec.Struct, frozen=True):

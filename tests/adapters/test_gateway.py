@@ -450,6 +450,50 @@ def test_a_retry_has_one_key_and_another_amount_another(world: World) -> None:
     assert not {"k1", "k2"} & set(keys)
 
 
+@pytest.fixture
+def keeping(tmp_path: Path) -> Iterator[World]:
+    """A gateway before a service of which it says how long that knows a key."""
+    with gateway(tmp_path, token='"bearer"\nidempotency_seconds = 86400') as found:
+        yield found
+
+
+def test_a_retry_counts_once(keeping: World) -> None:
+    """The same request with the same key: what is new in it, or another holder's, counts anew."""
+    root = keeping.token(budget={"usd_cents": 2000}, uses=4)
+    mine, other = (root.delegate(to=name, tools={"payments.*": {}}) for name in ("a", "b"))
+
+    def refund(child: Token, amount: int, key: str | None) -> int:
+        said = {} if key is None else {"Idempotency-Key": key}
+        return keeping.refund(child.present(audience="payments"), amount, **said).status_code
+
+    assert [refund(mine, 500, "k1") for _ in range(6)] == [200] * 6
+    assert len(keeping.service.requests) == 6, "each try is sent, and the service does it once"
+    assert [refund(mine, 500, "k2"), refund(other, 500, "k1"), refund(mine, 501, "k1")] == [200, 200, 403]
+    assert refund(mine, 500, None) == 200 and refund(mine, 500, None) == 403, "2000 are spent, by four uses"
+    assert refund(mine, 500, "k1") == 200, "it was counted when it came first"
+
+
+def test_what_is_known_as_counted_was_counted(keeping: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that was not sent keeps its place: else the next try would find it, and be free."""
+    token = keeping.token(budget={"usd_cents": 500}).present(audience="payments")
+
+    async def no(self: Any) -> Any:
+        raise Unreachable("gone")
+
+    with monkeypatch.context() as away:
+        away.setattr(Upstream, "connect", no)
+        assert keeping.refund(token, 500, **{"Idempotency-Key": "k"}).status_code == 503
+    assert keeping.refund(token, 500, **{"Idempotency-Key": "other"}).status_code == 403, "nothing went back"
+    assert keeping.refund(token, 500, **{"Idempotency-Key": "k"}).status_code == 200, "its own try goes on"
+
+
+def test_only_a_post_counts_once(keeping: World) -> None:
+    """A service does a GET each time, whatever key comes with it."""
+    token = keeping.token(uses=2).present(audience="payments")
+    with keeping.client(token, **{"Idempotency-Key": "k"}) as client:
+        assert [client.get("/payments/v1/refunds/re_1").status_code for _ in range(3)] == [200, 200, 403]
+
+
 # --- answers --------------------------------------------------------------------------------------
 
 LONG = b"a" * 70_000

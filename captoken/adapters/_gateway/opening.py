@@ -81,6 +81,9 @@ class Service(NamedTuple):
     # Do its clients read `error` as an object?
     nests_errors: bool
 
+    # How long a retry with the same key counts as the same request; None is not at all.
+    retries_for: int | None
+
     # What a command that is started has in its environment.
     env: dict[str, str]
 
@@ -177,6 +180,8 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
         _check_headers(stated)
     with _at(f"{place}.env"):
         _check_env(stated.env)
+    with _at(f"{place}.idempotency_seconds"):
+        retries_for = _retries_for(stated)
     table, left_out = _table(name, stated, folder)
     rules = HeaderRules.of(name, stated.headers, stated.prefixes, stated.idempotency)
     reserved = frozenset((writer.field,)) if writer.field else frozenset[str]()
@@ -193,6 +198,7 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
         None if stated.ca is None else str(folder / stated.ca),
         stated.links,
         stated.errors == "object",
+        retries_for,
         stated.env,
         left_out,
     )
@@ -266,6 +272,21 @@ def _check_headers(stated: StatedService) -> None:
         if what != what.strip():
             raise ValueError(f"{name!r} has a space at an end: only visible ASCII stands there")
     check_headers((*stated.headers, *filter(None, [stated.idempotency])))
+
+
+# A ledger has to forget a request before the service does: then it is done again, and counts again.
+_CLOCKS_AND_LEDGERS = 300
+_LEAST, _MOST = 600, 30 * 86_400
+
+
+def _retries_for(stated: StatedService) -> int | None:
+    """How long a retry counts as the same request. Raises ValueError."""
+    seconds = stated.idempotency_seconds
+    if seconds is None:
+        return None
+    if stated.idempotency is None or not _LEAST <= seconds <= _MOST:
+        raise ValueError(f"from {_LEAST} to {_MOST} seconds, beside the header in `idempotency`")
+    return seconds - _CLOCKS_AND_LEDGERS
 
 
 def _check_place(table: Table, rules: HeaderRules, writer: Writer) -> None:

@@ -56,6 +56,7 @@ _is_visible = re.compile(rb"[ -~]*").fullmatch
 
 # Of what goes out as a key against doing something twice.
 _ONCE = b"captoken/v1 gateway once\0"
+_COUNTED = b"captoken/v1 gateway counted\0"
 
 # What stands behind a content type: UTF-8, in the ways in which clients write it.
 _is_utf8 = re.compile(rb'charset="?utf-8"?', re.IGNORECASE).fullmatch
@@ -132,8 +133,8 @@ class Asked(NamedTuple):
         cost = {**self.access.cost, **dict.fromkeys(self.unsaid, 0)}
         return structs.replace(self.access, cost=cost)
 
-    def key_of(self, holder: str) -> bytes:
-        """The key that goes out, by which the service knows a retry of this very request.
+    def named(self, holder: str) -> tuple[bytes, bytes]:
+        """The key that goes out, and 16 bytes for a ledger: both know a retry of this very request.
 
         `holder` is the hand-over by which the agent holds its token. So no agent meets another's
         request, and another amount is another request.
@@ -143,7 +144,8 @@ class Asked(NamedTuple):
         parts += [sent.target.encode(), *(part for pair in sorted(sent.headers) for part in pair)]
         parts.append(sent.body)
         counted = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-        return b64encode(primitives.sha256(_ONCE + counted)).encode()
+        digest = primitives.sha256(_ONCE + counted)
+        return b64encode(digest).encode(), primitives.sha256(_COUNTED + digest)[:16]
 
 
 class Reading:

@@ -146,6 +146,9 @@ class StatedService(_Stated, frozen=True):
     # The header of its keys against doing something twice. What goes out is made from the agent's.
     idempotency: str | None = None
 
+    # Seconds for which the service knows such a key: so long a retry of a POST counts once.
+    idempotency_seconds: int | None = None
+
     # With what its own headers begin, beside its name.
     prefixes: tuple[str, ...] = ()
     lists: Literal["repeat", "brackets", "indices"] = "repeat"
