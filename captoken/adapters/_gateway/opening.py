@@ -276,7 +276,7 @@ def _check_headers(stated: StatedService) -> None:
 
 # A ledger has to forget a request before the service does: then it is done again, and counts again.
 _CLOCKS_AND_LEDGERS = 300
-_LEAST, _MOST = 600, 30 * 86_400
+_SHORTEST, _LONGEST = 600, 30 * 86_400
 
 
 def _retries_for(stated: StatedService) -> int | None:
@@ -284,8 +284,8 @@ def _retries_for(stated: StatedService) -> int | None:
     seconds = stated.idempotency_seconds
     if seconds is None:
         return None
-    if stated.idempotency is None or not _LEAST <= seconds <= _MOST:
-        raise ValueError(f"from {_LEAST} to {_MOST} seconds, beside the header in `idempotency`")
+    if stated.idempotency is None or not _SHORTEST <= seconds <= _LONGEST:
+        raise ValueError(f"from {_SHORTEST} to {_LONGEST} seconds, beside the header in `idempotency`")
     return seconds - _CLOCKS_AND_LEDGERS
 
 
