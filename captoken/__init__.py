@@ -1,8 +1,8 @@
-"""Capability tokens for agents: macaroon-style bearer tokens that any holder narrows offline,
-and any server verifies.
+"""Capability tokens for agents, based on macaroons.
 
-Own caveats, adapters and the other errors live in the modules of their names: `captoken.caveats`,
-`captoken.adapters`, `captoken.errors`. The format is in `spec/captoken-v1.md`.
+Any holder can narrow a token offline, and any server can verify it. Your own caveats, the adapters
+and the other errors are in `captoken.caveats`, `captoken.adapters` and `captoken.errors`. The
+format is in `spec/captoken-v1.md`.
 """
 
 from typing import TYPE_CHECKING

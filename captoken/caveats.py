@@ -1,5 +1,6 @@
-"""What a caveat of your own needs: a class of `Caveat`, given to issuer, holders and verifiers
-in a `Vocabulary`.
+"""Define caveats of your own: subclass `Caveat`, and list the classes in a `Vocabulary`.
+
+Give the vocabulary to issuer, holders and verifiers.
 """
 
 from captoken._language.caveats import Caveat, Situation, Vocabulary

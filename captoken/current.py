@@ -1,23 +1,21 @@
-"""The token that this code holds, the grant that a request came with, and its trace.
-
-Each is one context variable.
+"""The current token, the grant of the current request, and its trace: one context variable each.
 
     with current.use(token):                                         # the orchestrator's
         with current.delegate(to="sales-agent", tables=["sales"]):   # here: the sub-agent's
             await agent.run(...)
 
-1. What is absent is denied: `NoToken`, never a default.
-2. Held and granted are two things. A server that was granted something holds nothing by it: nobody
-   passes on what came in.
-3. Asyncio hands the context on to tasks and to `to_thread`. A thread or an executor gets nothing:
-   `carry` a function there.
-4. A process gets `environment()`, and takes it out of its own environment, so that its children do
-   not inherit it.
-5. A generator opens no block: whoever asks for its next item would have the token between two
-   steps. `during` gives it one for each step.
+1. If something is absent, access is denied: `NoToken`, never a default.
+2. A held token and a grant are different. A grant does not let a server act for itself, so it
+   cannot pass on a token that came in.
+3. Asyncio passes the context to tasks and to `to_thread`. A thread or an executor gets nothing: use
+   `carry` for its function.
+4. A child process gets `environment()`, and removes it from its own environment, so that its
+   children do not inherit it.
+5. A generator must not open a block: between two steps, whoever asks for the next item would have
+   the token. `during` opens a block for each step.
 
-A task that was started in a block and outlives it keeps what the block had. That is good until its
-expiry, as is any copy of a token.
+A task that was started in a block and outlives it keeps the block's token. That token still
+expires, like any copy.
 """
 
 from __future__ import annotations
@@ -395,8 +393,7 @@ _MANAGERS: Any = vars(contextlib)
 
 _IN_STEPS = CO_GENERATOR | CO_ASYNC_GENERATOR
 
-# What calls a function of somebody else's at the bottom of a worker thread: threading, executors,
-# anyio's threads, those of asgiref.
+# The modules that call a function in a worker thread: threading, executors, anyio and asgiref.
 _WORKERS = frozenset(
     {"threading", "concurrent.futures.thread", "anyio._backends._asyncio", "asgiref.sync"}
 )

@@ -1,18 +1,19 @@
-"""Who discharges, and how: a policy, its answers, and leases.
+"""Discharges: a policy decides on them, a discharger makes them; and leases.
 
 Spec, "Third-party caveats", "Discharges" and "Leases". How a question is answered:
 
-    ticket        whoever holds the token brings it; it may have been copied by anyone
+    ticket        the token's holder brings it; anyone may have copied it
     Discharger    opens its box with the discharger's key
-    policy        is asked with what is needed, and answers Allow, Refuse or Wait
-    Discharge     goes back to the holder, which binds it to what it presents
+    policy        gets what is needed, and answers Allow, Refuse or Wait
+    Discharge     goes back to the holder, which binds it to the text that it presents
 
 The rules of this file:
 
-- A discharger keeps no state. All that it must know is in the ticket.
-- A ticket proves nothing of who brings it, and `need` is the word of whoever asked (spec 32.5).
-- Each discharge expires. One without an end would take the caveat off for good (spec 33.6).
-- No frame that raises holds a caveat key: whoever has it can answer for anybody.
+- A discharger keeps no state. The ticket has everything that it must know.
+- A ticket does not prove who brings it, and `need` is the word of whoever added the caveat (spec
+  32.5).
+- Each discharge expires. One without an expiry would remove the caveat for good (spec 33.6).
+- No frame in a traceback holds a caveat key, because whoever has it can answer for anybody.
 """
 
 from __future__ import annotations

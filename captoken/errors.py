@@ -1,5 +1,6 @@
-"""Everything that captoken raises but programming errors: the tree is drawn in
-`captoken._format.errors`.
+"""All exceptions of captoken except programming errors.
+
+`captoken._format.errors` shows the tree.
 """
 
 from captoken._format.errors import (

@@ -1,8 +1,8 @@
-"""To and from other macaroon libraries (spec, "Interop").
+"""Convert tokens to and from other macaroon libraries (spec, "Interop").
 
-A token of ours is a macaroon of version 2, as libmacaroons defined it. Others spell it with the
-other alphabet of base64, with padding, or with empty location fields; we have one spelling. The two
-pymacaroons functions need the extra `interop`.
+A token is a macaroon of version 2, as libmacaroons defined it. Other libraries use another base64
+alphabet, padding, or empty location fields; captoken accepts only one spelling. The two pymacaroons
+functions need the extra `interop`.
 
     from captoken.interop import normalize, to_pymacaroons
 
@@ -38,15 +38,15 @@ _is_base64 = re.compile(
 
 
 def normalize(foreign: bytes | str) -> str:
-    """Our one spelling of a token that another library wrote.
+    """The canonical text of a token that another library wrote.
 
-    `foreign`: V2 binary, or its base64 in any alphabet, padded or not. Empty location fields are
-    dropped. One that says something is refused, since a location is outside the signature.
+    `foreign` is V2 binary, or its base64 in any alphabet, padded or not. Empty location fields are
+    dropped. A location that is not empty is refused, because the signature does not cover it.
 
-    Does not verify anything. Raises TokenFormatError for what is no token of ours even so.
+    Does not verify anything. Raises TokenFormatError for anything that is not a token after that.
 
-    Call it where foreign tokens come in, and nowhere else. A server that normalises whatever it is
-    sent takes many texts for one token, and a deny-list of texts would not see that.
+    Call it only where such tokens arrive. A server that normalises everything accepts many texts
+    for one token, which a deny-list of texts would miss.
     """
     if isinstance(foreign, str):
         foreign = _decoded(foreign)

@@ -1,12 +1,14 @@
-"""Proof of possession and custody: who sends a token, and who handed it on, shown by a key.
+"""Proof of possession and custody: a key shows who sends a token, and who handed it over.
 
-A token bound to a key is worth nothing to whoever has stolen the text. Every text that is sent ends
-in a proof by the key, and only the key signs a hand-over. Narrowing stays free for anyone. Make and
-check stand side by side (spec, "Holder binding", "Proof of possession", "Requests").
+The text of a token that is bound to a key is useless to a thief. Every text that is sent ends in a
+proof by the key, and only the key can sign a hand-over. Anyone can still narrow the token.
+Functions to make and to check stand side by side (spec, "Holder binding", "Proof of possession",
+"Requests").
 
-How data flows: each side makes the digest of the request by itself. A holder signs it, with the
-state of the token and the name of the server. A verifier checks that, and a store remembers that it
-was used. Nothing here asks a store, or knows a root key; a private key is only ever a `Signer`.
+How data flows: each side computes the digest of the request by itself. The holder signs it, with
+the state of the token and the server's name. The verifier checks the signature, and a store
+remembers that the proof was used. Nothing here asks a store or knows a root key. A private key is
+only ever a `Signer`.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""What a token says of the rows of a table, as a condition in SQL (spec 24.27).
+"""A token's restrictions on the rows of a table, as a SQL condition (spec 24.27).
 
     conditions = grant.rows("orders")    # ({"tenant": {"in": ["acme"]}},)
     condition, given = sql(conditions, dialect="sqlite", columns={"tenant": "text"})
     connection.execute(f"select id from orders where {condition}", given)
 
 A row satisfies the condition exactly if no link prohibits it. Values are compared by type, and
-never by the engine's custom: on SQLite `typeof` says what a value is, and on PostgreSQL the type of
-its column. Text is compared byte by byte, whatever the collation of the column is. Nothing is cast
-from text to a number. NULL satisfies nothing.
+never by the engine's conversions: on SQLite `typeof` gives the type of a value, and on PostgreSQL
+the column has it. Text is compared byte by byte, whatever the collation of the column is. Text is
+never cast to a number. NULL satisfies nothing.
 
-The condition is true or false, and never NULL: so it may stand below NOT.
+The condition is true or false, and never NULL. So you may put it below NOT.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Put: TypeAlias = Callable[[Any], str]
 # A statement of SQLite takes a thousand terms one after the other.
 _MOST_PREFIXES = 250
 
-# What a url begins with, and the characters of an address: these satisfy no prefix (spec 13.8).
+# The start of a url, and the characters of an address. Neither satisfies a prefix (spec 13.8).
 _URLS = ("https://", "http://", "wss://", "ws://")
 _is_of_address = re.compile(r"[0-9a-f.:]*").fullmatch
 
@@ -50,16 +50,18 @@ def sql(
     alias: str = "",
     literals: bool = False,
 ) -> tuple[str, tuple[Any, ...]]:
-    """The condition that the rows of a table satisfy, and its parameters.
+    """The condition for the permitted rows of a table, and its parameters.
 
-    `conditions` are those of `grant.rows(table)`: all of them hold. `columns` has the type of each
-    column that they name, as the database calls it: on SQLite 1 and 0 in a `boolean` are true and
-    false. `alias` stands before each column. Placeholders are `?` on SQLite and `%s` on PostgreSQL,
-    as `sqlite3` and `psycopg` take them. With `literals` the values stand in the condition itself.
+    - `conditions` are those of `grant.rows(table)`; all of them must hold.
+    - `columns` has the type of each column that they name, as the database calls it. On SQLite, 1
+      and 0 in a `boolean` column are true and false.
+    - `alias` is put in front of each column.
+    - Placeholders are `?` on SQLite and `%s` on PostgreSQL, for `sqlite3` and `psycopg`. With
+      `literals` the values are in the condition itself.
 
-    Raises GuardError, code `row`, for what cannot be held. Of the kinds of constraints these can:
-    `any`, `in`, `min` and `max`, and `prefix` if no url and no address begins so. A column has to
-    be among `columns`, with a type that can be compared exactly.
+    Raises GuardError with the code `row` if SQL cannot express a condition. It can express the
+    constraints `any`, `in`, `min` and `max`, and `prefix` unless the prefix starts a url or an
+    address. Each column must be in `columns`, with a type that can be compared exactly.
     """
     engine = _engine(dialect)
     before = f"{engine.quoted(alias)}." if alias else ""
@@ -87,13 +89,13 @@ def condition(
     name: Callable[[str], str],
     put: _Put | None = None,
 ) -> str:
-    """The same, for guards: `name` spells a column, and `put` a value, which else is a literal."""
+    """The same for guards: `name` spells a column, and `put` a value, by default as a literal."""
     engine = _engine(dialect)
     held: list[str] = []
     for column, constraint in asked(conditions):
         if column not in columns:
             raise _not_held(column, "the table has no such column")
-        # Without lengths and places: numeric(9, 2), timestamp(3) with time zone.
+        # Remove lengths and precisions, as in numeric(9, 2) and timestamp(3) with time zone.
         kind = re.sub(r"\s*\([^()]*\)", "", columns[column].lower()).strip()
         term = engine.term(name(column), kind, constraint, put or engine.literal)
         if term is None:
@@ -109,7 +111,10 @@ def _engine(dialect: Dialect) -> _SQLite | _PostgreSQL:
 
 
 def asked(conditions: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, _Held]]:
-    """Each column that is not free, with its constraint. Raises GuardError for other kinds."""
+    """Each restricted column with its constraint.
+
+    Raises GuardError for constraints SQL cannot express.
+    """
     for stated in conditions:
         for column, spelled in stated.items():
             constraint = read_constraint(spelled)
@@ -203,7 +208,7 @@ class _PostgreSQL:
         if isinstance(value, list):
             return f"array[{', '.join(map(self.literal, value))}]"
         if isinstance(value, str):
-            # In both settings of standard_conforming_strings.
+            # This is right for both settings of standard_conforming_strings.
             return "e" * ("\\" in value) + _text(value.replace("\\", "\\\\"))
         return str(value).lower() if isinstance(value, bool) else f"'{value}'"
 
@@ -321,7 +326,7 @@ class _Type(NamedTuple):
     to: str
 
 
-# By the type of a column.
+# The comparisons for each column type.
 _TYPES: Mapping[str, _Type] = {
     of: _Type(read, to)
     for read, to, names in (

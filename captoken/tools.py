@@ -1,23 +1,22 @@
-"""Deciding on tool calls in the process of the agents: what each framework's adapter asks.
+"""Decide on tool calls in the agents' process: the adapters of all frameworks use this.
 
-See docs/agents.md; for a plain function docs/tools.md.
+See docs/agents.md; for a plain function, see docs/tools.md.
 
-1. The token is the one that is passed, or else the current one. None: denied.
-2. The name of the agent is the framework's own word for who runs. It has to be the token's holder.
-   So a sub-agent that still runs under its parent's token, since nobody handed it one, may do
-   nothing.
-3. A tool's name that is no legal name, an agent's, or arguments that are no JSON: denied, and
-   nothing raised.
-4. Inside a permitted call, another run under the same token was handed nothing, whatever its name:
-   denied, and it hands nothing on. A call of the same run, as a tool makes that runs others, is
-   decided as any.
-5. A decorated function that is called where no token is held, while a request is answered, is
-   decided by the grant of that request: if the decorator's own verifier gave it. A grant of another
-   verifier raises GuardError. Adapters of frameworks never ask it: an agent holds a token.
+1. The token is the one that is passed, or else the current one. Without one, the call is denied.
+2. The agent's name is what the framework says about who runs. It must be the token's holder. So a
+   sub-agent that was handed no token, and still runs under its parent's, can do nothing.
+3. An invalid tool name or agent name, or arguments that are no JSON, lead to a denial, not to an
+   exception.
+4. Inside a permitted call, another run under the same token was handed nothing, whatever its name.
+   It is denied, and hands nothing on. A call by the same run, such as by a tool that calls others,
+   is decided normally.
+5. If a decorated function is called while a request is answered, and no token is held, the grant of
+   that request decides, if the decorator's own verifier made it. A grant of another verifier raises
+   GuardError. Adapters of frameworks never ask that grant, because an agent holds a token.
 
-The framework's process has the verifier's keys. So this keeps agents in bounds that can only call
-tools, and is no bound for code that runs in the same process. Where tools live in another process,
-that one verifies (docs/http.md, docs/mcp.md).
+The framework's process has the verifier's keys. So this restricts agents that can only call tools,
+and does not restrict code in the same process. If tools are in another process, that process must
+verify (docs/http.md, docs/mcp.md).
 """
 
 from __future__ import annotations
@@ -74,8 +73,8 @@ _CALLERS = 64  # names of agents that a guard keeps
 
 _NO_CALL = "no call that a token can permit: its name, or arguments that are no JSON"
 
-# What a call costs, by unit: always the same, or by (tool, arguments). And the attributes that the
-# server knows of it.
+# The cost of a call by unit, fixed or as a function of (tool, arguments); and the attributes that
+# the server knows.
 Cost: TypeAlias = Mapping[str, int] | Callable[[str, Mapping[str, Any]], Mapping[str, int]]
 Attributes: TypeAlias = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
@@ -91,7 +90,7 @@ _NAMELESS = (
 
 
 class Who(TypedDict, total=False):
-    """Who makes a call, as the framework knows it: keywords of `ToolGuard.check`."""
+    """The caller, as the framework knows it: keywords of `ToolGuard.check`."""
 
     agent: str | None
     """Its name."""
@@ -102,9 +101,9 @@ class Who(TypedDict, total=False):
 
 
 class Stated(TypedDict):
-    """What a server itself says of a call: keywords of an Access.
+    """What the server itself states about a call: keywords of an Access.
 
-    An agent has no say in it: neither is read from the arguments as they came.
+    An agent cannot influence them, because they are not read from the arguments as they came.
     """
 
     attributes: Mapping[str, Any]
@@ -120,9 +119,10 @@ def access_to(
     attributes: Any = None,
     cost: Any = None,
 ) -> Access | None:
-    """The access that a call of a tool is.
+    """The Access of a tool call.
 
-    None where no token can permit it: no legal name, no JSON, or too much of it.
+    None if no token can permit it: because of an invalid name, arguments that are no JSON, or too
+    much of either.
     """
     try:
         stated = _read(arguments, "argument")
@@ -148,11 +148,11 @@ def _read(given: Any, what: str) -> dict[str, Any]:
 
 
 def access_or_refusal(tool: Any, arguments: Any, why: str) -> Access | tuple[str, str]:
-    """The access that a call of a tool is; or else the code and the sentence of its denial.
+    """The Access of a tool call; or the code and the text of its denial.
 
-    A number that is not finite is an argument that no token permits (spec 13.7), and more than
-    `bounds` has room for is `too_much_work`. Anything else is no call at all: `tool`, with `why`.
-    The arguments are read once. Never raises.
+    No token permits a number that is not finite (spec 13.7). A call that exceeds `bounds` is denied
+    with `too_much_work`. Anything else that is no valid call is denied with `tool` and `why`. The
+    arguments are read once. Never raises.
     """
     try:
         stated = _read(arguments, "argument")
@@ -166,7 +166,7 @@ def access_or_refusal(tool: Any, arguments: Any, why: str) -> Access | tuple[str
 
 
 def refusal_of_call(tool: Any, arguments: Any, why: str) -> tuple[str, str]:
-    """The code and the sentence of a denial, where `access_to` gave None. Never raises."""
+    """The code and the text of the denial for a call without an Access. Never raises."""
     found = access_or_refusal(tool, arguments, why)
     return ("tool", why) if isinstance(found, Access) else found
 
@@ -176,9 +176,9 @@ def stated_of(
     cost: Cost | None,
     attributes: Attributes | None,
 ) -> Stated:
-    """What the server's own functions say of a call of a tool. What they raise passes through.
+    """What the server's own functions state about a tool call. Their exceptions pass through.
 
-    Each gets a copy of the arguments: what it does to them changes nothing of what is decided on.
+    Each function gets a copy of the arguments, so it cannot change what is decided on.
     """
 
     tool = access.tool or ""
@@ -193,9 +193,9 @@ def stated_of(
 
 
 def agent_name(name: object) -> str:
-    """An agent's name as tokens spell it: with hyphens for white space.
+    """An agent's name as tokens spell it: with hyphens in place of white space.
 
-    It may still be no legal one.
+    The result can still be an invalid name.
     """
     return "-".join(str(name).split())
 
@@ -228,20 +228,20 @@ def calling(
     run: object = None,
     held: Held | None = None,
 ) -> AbstractContextManager[AnyGrant]:
-    """For adapters, around a call that was permitted: `grant` is current in it.
+    """For adapters, around a permitted call: `grant` is the current grant in it.
 
-    `held`, or else what is held here, stays held, for this run alone (rule 4). `run` is what the
-    framework knows the run by, as it was passed to `check`; None where it does not.
+    `held`, or by default the current token, stays held for this run only (rule 4). `run` is the
+    framework's id of the run, as passed to `check`, or None.
     """
     return current.lending(_Lent.of(current.holding(held), run), grant)
 
 
 def handing(agent: str | None, *, run: object = None) -> Held:
-    """For adapters: what is held, for the agent that is about to hand it on.
+    """For adapters: the current token, for the agent that is about to hand it on.
 
-    `agent` and `run` as for `check`. Raises NoToken where there is nothing. Raises GuardError where
-    it is somebody else's (rules 2 and 4): an agent that has no guard, say, inside the tool of one
-    that has.
+    `agent` and `run` are as for `check`. Raises NoToken if no token is current. Raises GuardError
+    if it belongs to another agent (rules 2 and 4): for example, if an agent without a guard runs
+    inside a tool of a guarded one.
     """
     mine = current.holding()
     if not _is_of(mine, agent) or _is_of_another_run(mine, run):
@@ -274,11 +274,10 @@ def telling(
     error: Callable[[str], Exception],
     told: Callable[[Decision], str] = Decision.for_model,
 ) -> Generator[None, None, None]:
-    """For adapters, around a tool: a Denied or a mistake in a statement that it lets through, as an
-    error for the model.
+    """For adapters, around a tool: turns its Denied or StatementError into an error for the model.
 
-    `error` makes it of what the model may read, and that is what `told` says of the decision. The
-    text that is for the operator goes no further: it names what others may do.
+    `error` makes it from a text that the model may read, and `told` makes that text from a
+    decision. The operator's text is dropped, because it says what others may do.
     """
     try:
         yield
@@ -291,7 +290,10 @@ REFUSED = (Denied, StatementError)
 
 
 def words_of(refused: Denied | StatementError, told: Callable[[Decision], str]) -> str:
-    """For adapters: what the model is told of it. `told` says it of a decision."""
+    """For adapters: the text for the model about such an exception.
+
+    `told` makes it from a decision.
+    """
     return refused.for_model() if isinstance(refused, StatementError) else told(refused.decision)
 
 
@@ -300,13 +302,13 @@ def presented_to(
     mine: Held,
     request: Access | None = None,
 ) -> str | Token:
-    """What goes to a verifier in this process.
+    """What is passed to a verifier in this process.
 
-    If the verifier has a name, the token is presented to it; of a set, the one for that name. Else
-    it is the token as it is: its text, where the verifier may know that again and need not open it.
-    With discharges it is the token itself: in its text they are not bound to it. So is one that
-    cannot be presented, since it is for another server, say: the verifier will tell. So it will of
-    a set that has no token for it.
+    If the verifier has a name, the token is presented to it; of a set, the token for that name.
+    Otherwise it is the token's text, which the verifier may recognise without decoding it. A token
+    with discharges is passed as an object, because its text has unbound discharges. So is a token
+    that cannot be presented, for example because it is for another server, or a set without a token
+    for this one. The verifier then denies it.
     """
     try:
         mine = mine.at(*verifier.audiences)
@@ -346,18 +348,18 @@ def _text_for(verifier: AnyVerifier, mine: Held, token: Token, request: Access |
 
 
 class ToolGuard:
-    """Decides on tool calls by the token of whoever calls.
+    """Decides on tool calls by the caller's token.
 
-    `verifier` is a Verifier or an AsyncVerifier. It may have an audience: the token is then
-    presented to it, with a proof where it is bound.
+    - `verifier` is a Verifier or an AsyncVerifier. If it has an audience, the token is presented to
+      it, with a proof if the token is bound to a key.
+    - `cost` is what a call takes from a budget: a mapping by unit, or a function of tool and
+      arguments that returns one. If the arguments make an invalid cost, such as -5 cents, the call
+      is denied: `argument`.
+    - `attributes` is what this server knows about the call, in the same form.
+    - With `tell_limits=True` the model is told the limits of a number that is out of range.
 
-    `cost` says what a call takes of a budget: a mapping by unit, or a function of tool and
-    arguments that gives one. `attributes` says what this server knows of it, by the same. Each gets
-    a copy of the arguments; what they raise passes through. Arguments that make a cost which is
-    none, as -5 cents, are denied: `argument`.
-    A call that is allowed is charged and recorded, whatever becomes of it then.
-
-    `tell_limits=True`: where a number is out of its range, the model is told the bounds.
+    The functions get a copy of the arguments, and their exceptions pass through. An allowed call is
+    charged and recorded, whatever happens to it then.
     """
 
     def __init__(
@@ -389,10 +391,10 @@ class ToolGuard:
         run: object = None,
         held: AnyHeld | None = None,
     ) -> Decision:
-        """The decision on one call, true if allowed; its `grant` is for what the tool does in turn.
+        """The decision on one call, true if allowed. Its `grant` is for the tool's own accesses.
 
-        `agent` is who calls, as the framework knows it, and `run` what it knows the run by; None
-        where it does not. Never raises on denial.
+        `agent` and `run` are the caller and its run, as the framework knows them; None if it does
+        not. Never raises on denial.
         """
         mine = _held_or_nothing(held)
         decision: Decision = self._asked(self._blocking, tool, arguments, agent, run, mine)
@@ -404,9 +406,9 @@ class ToolGuard:
         arguments: Mapping[str, Any],
         **who: Unpack[Who],
     ) -> Decision:
-        """The same from an event loop, which goes on while a store is waited for.
+        """The same from an event loop, which does not block while a store is asked.
 
-        A call that is cancelled counts as made if its effects were begun.
+        A cancelled call counts if its effects had begun.
         """
         if self._at_once:
             return self.check(tool, arguments, **who)
@@ -429,17 +431,17 @@ class ToolGuard:
         return decision
 
     def for_model(self, decision: Decision, declares: Collection[str] = ()) -> str:
-        """For adapters: what the model is told of a decision, as `Decision.for_model` says.
+        """For adapters: what the model is told about a decision, as in `Decision.for_model`.
 
-        `declares` are the names of the arguments that the tool itself has.
+        `declares` are the names of the tool's own arguments.
         """
         return decision.for_model(tell_limits=self._tell_limits, declares=declares)
 
     def served(self, grant: Grant) -> AnyGrant:
-        """For adapters: the grant of `check_async`, as a tool that an event loop runs asks it.
+        """For adapters: the grant of `check_async`, for a tool that runs in an event loop.
 
-        Of an AsyncVerifier its answers are awaited. What `check` granted stays as it is: who calls
-        from no event loop has nothing to await it with.
+        With an AsyncVerifier its methods are awaited. A grant by `check` stays as it is, because
+        its caller has no event loop to await it.
         """
         return grant.awaited if isinstance(self._verifier, AsyncVerifier) else grant
 
@@ -557,7 +559,7 @@ def guarded_tool(
     cost: Cost | None = None,
     attributes: Attributes | None = None,
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """A decorator: each call of the function is decided by the token that is current.
+    """Decorate a function: the current token decides on each call.
 
         @guarded_tool(verifier)
         def pay(to: str, cents: int) -> str: ...
@@ -566,7 +568,7 @@ def guarded_tool(
             pay("acct-1", cents=120)
 
     The tool has the function's name, or `name`. Its arguments are the parameters with their
-    defaults, copied to plain JSON values. The function is called with that very copy. In it
+    defaults, copied to plain JSON values. The function gets the same copy. In the function,
     `current.grant()` is the grant of this call.
 
     A parameter that is None by default, and None in this call, is left out of what is decided on.
@@ -579,17 +581,18 @@ def guarded_tool(
     `names={"args": "files"}` states what `*args` got as one list, `files`. What `**kwargs` got is
     one object.
 
-    `cost` and `attributes` are those of a ToolGuard. A coroutine function is decided on when it is
-    awaited. A generator function is decided on at the call, once for all that it yields. So is one
-    that is async: its call awaits nothing, also where the stores of an AsyncVerifier are awaited.
+    `cost` and `attributes` are those of a ToolGuard. A call of a coroutine function is decided on
+    when it is awaited. A call of a generator function is decided on at once, for everything that it
+    yields. So is one of an async generator: the call itself awaits nothing, even if an
+    AsyncVerifier awaits its stores.
 
-    What the function does is not checked. `__wrapped__` is the function without the guard.
+    It does not check what the function does. `__wrapped__` is the function without the guard.
 
     A call raises Denied. It raises TypeError or ValueError for arguments that do not fit the
-    function, or that are no JSON: then nothing is decided, and nothing recorded. So it does with
-    GuardError, while a request is answered that another verifier has let in.
-    Decorating raises them for a parameter that needs a name or is annotated with a type that is no
-    JSON, for a name that no tool can have, and for what has no signature.
+    function or are no JSON: then nothing is decided or recorded. It raises GuardError during a
+    request that another verifier has accepted. The decorator raises TypeError or ValueError for a
+    parameter that needs a name or is annotated with a type that is no JSON, for an invalid tool
+    name, and for a function without a signature.
     """
     if not isinstance(verifier, (Verifier, AsyncVerifier)):
         kind = type(verifier).__name__

@@ -27,7 +27,7 @@ PROOF_AHEAD = 5  # seconds: how far a holder's clock may be ahead
 Clock: TypeAlias = Callable[[], float]
 # How long: seconds, or a text with units, like `5m`.
 Seconds: TypeAlias = int | timedelta | str
-# When: seconds since the epoch, or a datetime that knows its time zone.
+# A moment is given as seconds since the epoch, or as a datetime with a time zone.
 Moment: TypeAlias = int | datetime
 
 

@@ -35,7 +35,7 @@ class Limits(NamedTuple):
     token_chars: int = 8192
     # Links of one token, or of one discharge.
     links: int = 64
-    # Bytes of the root record.
+    # The longest root record, in bytes.
     root_bytes: int = 1024
     # Discharges that go with one token. None asks a third party in its turn.
     discharges: int = 16
@@ -43,7 +43,7 @@ class Limits(NamedTuple):
     ticket_bytes: int = 2048
     # Characters of a token and its discharges together.
     bundle_chars: int = 32768
-    # Bytes of any one field: the largest that every macaroon library reads.
+    # The longest field, in bytes. Every macaroon library can read one of this size.
     field_bytes: int = 32767
     # Characters that `present` writes: HTTP servers take about 8 KiB of headers.
     present_chars: int = 7168
@@ -60,7 +60,7 @@ class EncodingError(ValueError):
     """
 
 
-# What a typed decoder refuses without a reason of ours.
+# The message if a typed decoder refuses the bytes.
 OF_ANOTHER_SHAPE = "it is not canonical JSON with exactly the keys and types of version 1"
 
 

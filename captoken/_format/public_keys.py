@@ -21,7 +21,7 @@ from captoken._format import primitives
 from captoken._format.encoding import b64decode
 from captoken._format.primitives import KEY_BYTES
 
-# Of a public key as base64url, without padding: 256 bits at 6 bits a character.
+# The length of a public key as base64url without padding: 256 bits at 6 bits a character.
 KEY_CHARS = 43
 
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 import msgspec
 
-# For `no_arguments_in_traceback`: the parameters of a function, and what it returns.
+# `no_arguments_in_traceback` needs these: a function's parameters and its return type.
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

@@ -123,7 +123,7 @@ def is_visible(char: str) -> bool:
     return not any(first <= char <= last for first, last in _WITHOUT_INK)
 
 
-# From the first to the last of each range.
+# Each range is given by its first and last character.
 _WITHOUT_INK = (
     ("\u034f", "\u034f"),  # combining grapheme joiner
     ("\u115f", "\u1160"),  # Hangul fillers

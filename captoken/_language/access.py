@@ -327,7 +327,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
         Values may be private, and this goes to logs. Names are not escaped here. Not to be parsed.
         """
-        # In the order of the facts: data, tool, attributes, cost.
+        # The parts are in the order of the facts: data, tool, attributes, cost.
         parts = []
         if self.table is not None:
             # Columns that are not stated, and columns that are none, read differently.

@@ -58,7 +58,7 @@ class Block(NamedTuple):
         return f"{IPv6Address(self.first)}/{self.length}"
 
 
-# What the addresses of version 4 in the spelling of version 6 begin with: 96 bits.
+# The first 96 bits of an IPv4 address in IPv6 notation.
 _MAPPED_BITS = 0xFFFF
 
 

@@ -18,30 +18,30 @@ from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._language.work import size_of
 
-# Of a request over HTTP. A form, and a query, which is one: a token is looked for in them.
+# The limits of an HTTP request. A token is searched for in forms and in queries.
 FORM_BYTES = 32 << 10
-TARGET_BYTES = 32 << 10  # path and query together
-HEADER_BYTES = 64 << 10  # all headers together: names, values, and 32 for each
+TARGET_BYTES = 32 << 10  # for path and query together
+HEADER_BYTES = 64 << 10  # for all headers together: names, values, and 32 bytes for each
 
-# Of a body, or a message, that a guard reads: to decide on it, or since a proof covers it.
+# The longest body or message that a guard reads, to decide on it or to check its proof.
 BODY_BYTES = 256 << 10
-# Of one that a gateway passes on: a number in it, and the name of who asks.
+# The limits of a request that a gateway forwards: a number in it, and its User-Agent.
 NUMBER_CHARS = 32  # the shortest spelling of a double has 24 at most
 USER_AGENT_CHARS = 512
 
-# Of MCP, in one body: older protocols have several, and each is looked at.
+# The most MCP messages in one body. Older protocols allow several, and each is checked.
 MESSAGES = 100
 
 # The size of all that an access states, as the specification counts a value (24.26).
 FACTS = 256 << 10
 NESTED = FACTS // 16  # arrays and objects, as rule 24.26 counts an item
 
-# Of the services. A ticket has at most 2,048 bytes, and a discharge 8,192 characters.
+# The limits of the services. A ticket has at most 2,048 bytes, a discharge 8,192 characters.
 DISCHARGE_BYTES = 8 << 10
-ANSWER_BYTES = 16 << 10  # that a client reads of a discharge service
+ANSWER_BYTES = 16 << 10  # a client reads no more of a discharge service's response
 ISSUANCE_BYTES = 64 << 10
 ASSERTION_CHARS = 16 << 10
-DETAILS_CHARS = LIMITS.token_chars  # of `authorization_details`: no token says more
+DETAILS_CHARS = LIMITS.token_chars  # for `authorization_details`: no token can say more
 CONSOLE_BYTES = 64 << 10
 
 # A description of a service's operations in YAML, which takes long to read.

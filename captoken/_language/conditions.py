@@ -132,7 +132,7 @@ class Where(BuiltIn, frozen=True):
     def looks(self, access: Access) -> Iterable[Looked]:
         return looked_at(self.rules.items(), self.value, access.attributes)
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def normalized(self) -> Where:
         """Constraints in normal form, in order of attributes, so that equal rules compare equal."""
@@ -154,7 +154,7 @@ class Where(BuiltIn, frozen=True):
         rules: dict[str, Constraint] = dict(self.rules)
         for attribute, constraint in other.rules.items():
             mine = rules.get(attribute)
-            # What only the other one names keeps its constraint: to meet with nothing said.
+            # An attribute that only the other one names keeps its constraint.
             rules[attribute] = constraint if mine is None else mine.meet(constraint)
         return Where.of(rules)
 
@@ -212,7 +212,7 @@ class AtMost(BuiltIn, frozen=True):
     order.
     """
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def meet(self, other: Any) -> AtMost:
         """The one with the smaller bound. Of two equal ones either will do.
@@ -327,7 +327,7 @@ class Expires(AtMost, frozen=True):
             return None
         return Reason("expired", f"expired at {spelled_time(self.value)}")
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def excess(self, wanted: Any) -> Excess:
         """As for all bounds, with a hint at the keyword that cannot ask for too much.
@@ -378,7 +378,7 @@ class NotBefore(BuiltIn, frozen=True):
             return None
         return Reason("not_yet_valid", f"not valid before {spelled_time(self.value)}")
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def meet(self, other: Any) -> NotBefore:
         """The later of the two times.
@@ -463,7 +463,7 @@ class Audience(BuiltIn, frozen=True):
             return None
         return Reason("wrong_audience", f"addressed to {spelled(self.value)}")
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def normalized(self) -> Audience:
         """The names sorted, each once, so that lists that permit the same compare equal.
@@ -545,7 +545,7 @@ class Task(BuiltIn, frozen=True):
             return None
         return Reason("task", f"task {self.value} is not on one path with task {situation.task}")
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def normalized(self) -> TaskPath:
         """As a path, which can also say that it is torn.
@@ -669,7 +669,7 @@ class Uses(AtMost, frozen=True):
         """
         return None
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     @property
     def is_silent(self) -> bool:
@@ -729,7 +729,7 @@ class Budget(BuiltIn, frozen=True):
             f"if it costs nothing: cost={spelled(dict.fromkeys(sorted(missing), 0))}{where}",
         )
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def meet(self, other: Any) -> Budget:
         """Of each unit the smaller amount; a unit that only one names is bounded by that one.
@@ -812,7 +812,7 @@ class Fresh(AtMost, frozen=True):
         wanted = f"asks for an overlay of the last {self.value} s"
         return Reason("stale_overlay", f"{wanted}, and {have}")
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line, in the two largest units of time: `only under an overlay of the last 1m`.

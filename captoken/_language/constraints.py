@@ -104,7 +104,7 @@ class Constraint(msgspec.Struct, frozen=True):
         """
         return all(map(self.accepts, values))
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def alike(self, other: Any) -> Constraint:
         """What this one and another of its kind accept together.
@@ -180,7 +180,7 @@ class Anything(Constraint, frozen=True):
         """
         return True
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def json(self) -> dict[str, Any]:
         """The one object that spells it.
@@ -231,7 +231,7 @@ class In(Constraint, frozen=True):
         listed = {value for is_boolean, value in self.values if not is_boolean}
         return all(map(listed.__contains__, values))
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def filtered(self, other: Constraint) -> Constraint:
         """The values of the list that `other` accepts too, of whatever kind it is.
@@ -312,7 +312,7 @@ class Range(Constraint, frozen=True):
             return super().accepts_all(values)
         return self.accepts(min(values)) and self.accepts(max(values))
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def alike(self, other: Range) -> Constraint:
         """The higher `min` and the lower `max`. If they cross, nothing is left.
@@ -382,7 +382,7 @@ class Paths(Constraint, frozen=True):
         # The slash behind both keeps `/database` out of `/data`.
         return _begins_with_one(f"{value}/", self.starts)
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def alike(self, other: Paths) -> Constraint:
         """Of each list the paths that lie at or below one of the other.
@@ -439,7 +439,7 @@ class Prefixes(Constraint, frozen=True):
         is_url = "://" in value and urls.url_of(value) is not None
         return not is_url and addresses.address(value) is None
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def alike(self, other: Prefixes) -> Constraint:
         """Of each list the prefixes that begin with one of the other: longer ones say less."""
@@ -489,7 +489,7 @@ class Urls(Constraint, frozen=True):
         asked = urls.url_of(value)
         return asked is not None and urls.is_within_one(asked, self.sites)
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def alike(self, other: Urls) -> Constraint:
         """What each entry of one has in common with each of the other: one url or nothing.
@@ -540,7 +540,7 @@ class Networks(Constraint, frozen=True):
         found = addresses.address(value) if type(value) is str else None
         return found is not None and addresses.in_any_block(self.blocks, *found)
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def alike(self, other: Networks) -> Constraint:
         """The addresses in both, as blocks: two blocks are nested or disjoint."""
@@ -603,7 +603,7 @@ class Each(Constraint, frozen=True):
             return False
         return self.inside.accepts_all([*chain.from_iterable(values)])
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def alike(self, other: Each) -> Constraint:
         """Items that satisfy both, and the lower `most`. The empty list is always left."""

@@ -83,7 +83,7 @@ class Tables(BuiltIn, frozen=True):
     def looks(self, access: Access) -> Iterable[Looked]:
         return () if access.table is None else ((self.value, access.table),)
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def normalized(self) -> BuiltIn:
         """Each pattern with all rights, and nothing elsewhere.
@@ -162,7 +162,7 @@ class Operations(BuiltIn, frozen=True):
     def looks(self, access: Access) -> Iterable[Looked]:
         return () if access.operation is None else ((self.value, access.operation),)
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def normalized(self) -> BuiltIn:
         """These operations at `*`, so at every table.
@@ -219,7 +219,7 @@ class Allowances(BuiltIn, frozen=True):
         for pattern, operations in an_object(self.value, "allow").items():
             names.pattern(pattern, "table")
             for operation in a_list(operations, "operations"):
-                # As in `operations`: the common ones need no check.
+                # The common operations need no check, as in `operations`.
                 if operation not in _COMMON:
                     names.name(operation, "operation")
 
@@ -244,7 +244,7 @@ class Allowances(BuiltIn, frozen=True):
         operations = patterns.decided(self.value, access.table, None)
         return () if operations is None else ((operations, access.operation),)
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def normalized(self) -> BuiltIn:
         """The same map, with no rule about columns.
@@ -348,7 +348,7 @@ class Columns(BuiltIn, frozen=True):
         columns = patterns.decided(self.value, access.table, None)
         return () if columns is None else ((columns, access.columns),)
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def normalized(self) -> BuiltIn:
         """Any operation everywhere, with the columns of each entry.
@@ -467,7 +467,7 @@ class Rows(BuiltIn, frozen=True):
         stated = (row for row in (access.row, access.becomes) if type(row) is dict)
         return (pair for row in stated for pair in looked_at(rule.items(), entry, row))
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def normalized(self) -> BuiltIn:
         """Any operation everywhere, with the rows of each entry.

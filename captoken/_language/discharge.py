@@ -65,7 +65,7 @@ class Ticket(msgspec.Struct, frozen=True):
     # The public key that it is sealed for.
     discharger: str
 
-    # Where to ask: a hint, written by whoever asked for the discharge.
+    # A hint where to ask, by whoever added the caveat.
     location: str | None
     cid: bytes
 

@@ -42,7 +42,7 @@ class Situation(msgspec.Struct, frozen=True, gc=False):
     never see two times. `leeway` is for clocks that differ between servers.
     """
 
-    # Seconds since the epoch.
+    # The time, in seconds since the epoch.
     now: int
 
     # How much clocks may differ, in seconds.
@@ -129,7 +129,7 @@ class Excess(msgspec.Struct, frozen=True):
 # Gives what a token holds in the place of caveats of a key so far, or None. Asked only where it is
 # needed: to work it out is most of what a writer pays for.
 LookUp: TypeAlias = "Callable[[str], BuiltIn | None]"
-# What a link states, as it travels, and the value of an access that it looks at.
+# A constraint as a link states it, and the value of the access that it checks.
 Looked: TypeAlias = tuple[Any, Any]
 # From what a writer gives for a keyword to the caveat's value: what was given, the seconds since
 # the epoch, asked for only where they are needed, and what is held.
@@ -165,7 +165,7 @@ class BuiltIn(Caveat, frozen=True, gc=False):
         """
         return ()
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     @classmethod
     def slot(cls) -> str:
@@ -273,7 +273,7 @@ def _reason(key: str, said: Any) -> Reason:
     A Reason is taken as it is, a sentence as the text of `attribute`. Anything else, True and False
     among them, prohibits without a text of its own.
     """
-    # By exact type: a subclass might print what it likes.
+    # Compare the exact type, because a subclass could print anything.
     if type(said) is Reason:
         told_well = said.failing is None or type(said.failing) is Failing
         return said if told_well else Reason(said.code, said.text)

@@ -331,7 +331,7 @@ _Plain = msgspec.defstruct(
 )
 _decode_plain = msgspec.json.Decoder(_Plain).decode
 _encode_plain = msgspec.json.Encoder().encode
-# Of each caveat: its place among the values, its class, its traits.
+# The position, class and traits of each caveat.
 _PLAIN_CAVEATS: list[tuple[int, Any, int]] = [
     (at, *V1.grammar[key]) for at, key in enumerate(_PLAIN_KEYS) if key not in POSITION
 ]
@@ -434,7 +434,7 @@ def unknown_keys(stated: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]
     return sorted(stated.keys() - vocabulary.grammar.keys())
 
 
-# By traits, the domains that a link names: made once, so that no link builds a set.
+# The domains of a link by its traits. Made once, so that no link has to build a set.
 _DOMAINS: dict[int, frozenset[str]] = {
     0: frozenset(),
     SPEAKS_OF_DATA: frozenset(("data",)),

@@ -42,7 +42,7 @@ def wider(pattern: str) -> Iterator[str]:
     if pattern == "*":
         return
 
-    # From here on without its star, so that each round cuts off one segment.
+    # Remove the star, so that each round cuts off one segment.
     path = pattern.removesuffix(".*")
     while "." in path:
         path = path.rpartition(".")[0]

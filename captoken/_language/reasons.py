@@ -20,7 +20,7 @@ class Denial(NamedTuple):
     # The step of the plan that gives it.
     step: int
 
-    # What an HTTP status follows from.
+    # The kind decides the HTTP status.
     kind: Kind
 
 

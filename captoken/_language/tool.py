@@ -144,7 +144,7 @@ class Tools(BuiltIn, frozen=True):
             access.arguments or {},
         )
 
-    # For writers and people: no verifier asks what follows.
+    # The methods below are for writers and people. No verifier calls them.
 
     def normalized(self) -> BuiltIn:
         """The same map with each call in normal form, and then the map in normal form.

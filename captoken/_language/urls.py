@@ -30,7 +30,7 @@ MAX_CHARS = 2048  # of a url, as a value and as an entry
 MAX_LISTED = 16  # entries that a link may list
 MAX_MET = 256  # entries that several links may leave together
 
-# Not written, since no port means the default one.
+# Default ports are not written, because no port means the default one.
 _DEFAULT_PORTS = {
     "https": "443",
     "http": "80",

@@ -60,7 +60,7 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
 
     _instead: ClassVar[str] = "verify the token where it is needed"
 
-    # What the issuer said, and the bytes that arrived.
+    # The root record, and its bytes as they arrived.
     root: RootRecord
     packet: Packet
 

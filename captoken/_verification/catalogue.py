@@ -43,10 +43,10 @@ class ErrorEntry(NamedTuple):
     example: str  # one of the messages; of a denial, the sentence for the operator
 
 
-# By code: cause, remedy, example.
+# The cause, the remedy and an example of each code.
 _Entries: TypeAlias = Mapping[str, tuple[str, str, str]]
 
-# Of each fault of a statement, what PostgreSQL calls it, and a word of the statement.
+# PostgreSQL's code for each fault of a statement, and a word of the statement.
 _STATES = {
     "syntax": ("42601", "selct"),
     "name": ("42703", "amuont"),

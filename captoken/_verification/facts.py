@@ -87,7 +87,7 @@ class Facts(msgspec.Struct, frozen=True, eq=False, gc=False):
     # The verifier's own. It makes an answer sooner, and never another (24.22).
     memory: Memory
 
-    # From the verifier's clock, in seconds since the epoch, floored.
+    # The time of the verifier's clock, in whole seconds since the epoch.
     now: int
 
     # From the source of overlays, asked for this question: the newest there is, or None.
@@ -96,7 +96,7 @@ class Facts(msgspec.Struct, frozen=True, eq=False, gc=False):
     # From the same: why it cannot be had. Then step 7 denies, whatever `overlay` says.
     overlay_problem: str | None = None
 
-    # From the verifier's source of randomness, where the token counts: 16 bytes (38.8).
+    # 16 random bytes if the token counts (38.8).
     reservation_id: bytes = b""
 
 

@@ -31,7 +31,7 @@ class Code(NamedTuple):
     # Of the plan: the one that gives it.
     step: int
 
-    # What an HTTP status follows from.
+    # The kind decides the HTTP status.
     kind: Kind
 
     # When it is given, in a few words.

@@ -242,7 +242,7 @@ def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
 
     delegate_only = given.get("delegate_only", UNSET)
     if delegate_only is not UNSET:
-        # By exact type: a word like "no" counts as true in Python.
+        # Compare the exact type, because a text like "no" is true in Python.
         if type(delegate_only) is not bool:
             raise TypeError(f"delegate_only must be True, not {type(delegate_only).__name__}")
         made["delegate_only"] = delegate_only

@@ -1,1 +1,1 @@
-"""Adapters: one flat file per partner, imported by its full name."""
+"""Adapters: one file for each framework or database. Import each by its full name."""

@@ -1,25 +1,24 @@
-"""A2A: an agent takes a message of another one only under a token that permits it (docs/rpc.md).
+"""A2A: an agent accepts another agent's message only with a token that permits it (docs/rpc.md).
 
     handler = GuardedHandler(DefaultRequestHandler(**admission(executor, rule), …), other=rest)
     create_jsonrpc_routes(handler, "/", context_builder=GrantedCalls())
     CaptokenMiddleware(application, verifier, origin="https://sales.example", public=PUBLIC)
 
-1. The token travels in the headers of HTTP, never in a message: A2A servers keep messages and hand
-   them out. The middleware of `captoken.adapters.asgi` verifies it, with its proof, and takes it
-   out of the headers.
-2. `GrantedCalls` puts its grant into the call's context, and the user that owns what the call
-   leaves: by default the very agent that calls, by its whole chain. A call that came by no
-   middleware is refused.
-3. `admission` decides on each message before a task is touched, and runs the executor under
-   `current.serving(grant)`. An executor that gets a message on which nobody has decided raises
-   NoToken.
-4. `GuardedHandler` decides on all that is no message (reading, listing, cancelling, subscribing,
-   push notifications, the extended card). It has a rule of its own for that, and refuses all of it
-   without one. It asks again for each event of a stream. Without it a call owns nothing and finds
+1. The token travels in HTTP headers, never in a message, because A2A servers store messages and
+   return them. The middleware of `captoken.adapters.asgi` verifies the token and its proof, and
+   removes them from the headers.
+2. `GrantedCalls` puts the grant into the call's context, together with the user that owns what the
+   call creates. By default that user is the calling agent, with its whole chain. A call that did
+   not come through the middleware is refused.
+3. `admission` decides on each message before it touches a task, and runs the executor under
+   `current.serving(grant)`. If an executor gets a message without a decision, it raises NoToken.
+4. `GuardedHandler` decides on every other method: reading, listing, cancelling, subscribing, push
+   notifications, and the extended card. It needs a rule for these and refuses all of them without
+   one. It decides again for each event of a stream. Without it, a call owns nothing and finds
    nothing.
-5. A client shows a token by the origin that a request really goes to (`captoken.adapters.httpx`),
-   and not by what an agent card says. A server writes its card itself, and could name the origin of
-   another one.
+5. A client presents a token for the origin that the request really goes to
+   (`captoken.adapters.httpx`), not for the one in an agent card. A server writes its own card, and
+   could name another's origin.
 """
 
 from __future__ import annotations
@@ -65,10 +64,10 @@ EXTENSION = "io.captoken:a2a/v1"  # in agent cards, and the key in a message's m
 SCHEME = "captoken"  # in agent cards, the name of the security scheme
 PUBLIC = (AGENT_CARD_WELL_KNOWN_PATH,)  # a client reads the card before it knows what to show
 
-# In the state of a call.
-_GRANT = "captoken.grant"  # the grant that it came with
-_ADMITTED = "captoken.admitted"  # that grant, and the access that its message needs
-_GUARDED = "captoken.guarded"  # that grant, once a GuardedHandler has decided on the call
+# These keys are in the state of a call.
+_GRANT = "captoken.grant"  # the grant of the call
+_ADMITTED = "captoken.admitted"  # the grant, and the access that its message needs
+_GUARDED = "captoken.guarded"  # the grant, after a GuardedHandler has decided on the call
 
 _UNGRANTED = (
     "nothing is granted here: use GrantedCalls as context_builder, behind a CaptokenMiddleware"

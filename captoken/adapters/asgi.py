@@ -2,20 +2,20 @@
 
     app = CaptokenMiddleware(app, verifier, origin="https://api.example", public={"/health"})
 
-1. Without a token nothing passes but the exact paths that are `public`, matched on what was sent
-   and on what it means.
-2. The application asks the grant, `current.grant()`, for each access. A `Denied` that it lets
-   through is the answer, and so is a `StatementError` of a guarded database, as 400.
-3. A request starts with nothing held and nothing granted but its own grant: servers may run one in
-   the context of another.
-4. The token is taken out of the scope's headers with its proof, whatever becomes of the request. So
-   nobody passes on or logs what came in: neither the application nor what stands outside.
-5. A proof stands at the end of the text. It is about the method, the configured origin (never the
-   Host header), the target as it was sent, and the body. The target is what the server gives as raw
-   bytes. Where it gives none, or the application's path is another, no proof can be checked.
+1. Without a token, only requests to the exact paths in `public` pass. A path must match both as it
+   was sent and after decoding.
+2. The application asks the grant, `current.grant()`, for each access. If it lets a `Denied`
+   through, that becomes the response. A `StatementError` of a guarded database becomes a 400.
+3. A request starts with no token held and no grant but its own, because servers may run a request
+   in the context of another.
+4. The token and its proof are always removed from the scope's headers. So neither the application
+   nor outer middleware can log them or pass them on.
+5. A proof is the last part of the text. It covers the method, the configured origin (never the Host
+   header), the target as it was sent, and the body. The target comes from the server's raw bytes.
+   If the server provides none, or the application's path differs, no proof can be checked.
 6. A websocket is refused before it is accepted.
 
-Not checked: what the application does without asking. `Requires` asks for it;
+Not checked: what the application does without asking. `Requires` checks that it asks.
 `captoken.adapters.fastapi` refuses routes that declare nothing.
 """
 

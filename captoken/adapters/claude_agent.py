@@ -1,4 +1,4 @@
-"""Let the agents of the Claude Agent SDK call the tools that their tokens permit, and no other.
+"""Let agents of the Claude Agent SDK call only the tools that their tokens permit.
 
     own = TokenGuard(guard, agent="orchestrator", hands={"sales-agent": {"tools": {"Read": {}}}})
     with current.use(token):
@@ -7,23 +7,24 @@
 
 See docs/agents-claude.md.
 
-1. Every tool call is asked about in a hook, `PreToolUse`, before it runs: those of the CLI itself
+1. A `PreToolUse` hook decides on every tool call before it runs: calls of the CLI's own tools
    (`Bash`, `Read`), of MCP servers (`mcp__sales__query`) and of sub-agents. A hook that fails
-   blocks the call; a CLI that would not block is not connected to.
-2. The token is the one that is current where `guarded` is called, and goes with those options. A
-   hook runs in a task of the SDK's, which knows nothing of what is current elsewhere.
-3. A sub-agent is known by the CLI's word, `agent_id` and `agent_type`. It holds what `hands` says
-   for its type, narrowed from the token of the main agent. One of another type may do nothing.
-4. A sub-agent starts no further ones: nobody says whose these would be.
-5. What is refused, the model is told. What is permitted goes on to the permissions of the CLI, as
-   if there were no guard: a token is no person's yes.
-6. Files of settings run commands and start servers, and nobody is asked: the CLI reads none. So an
-   agent that may write files gets no shell by them. Servers are those of `mcp_servers`, alone.
-7. A file that a prompt names after an `@` is read before any tool call. So the token is asked about
-   it in a hook of its own, `UserPromptSubmit`, as for a call of `Read`; else the prompt is blocked.
+   blocks the call. The guard does not connect to a CLI that would not block.
+2. The token is the current one when you call `guarded`, and stays with those options. A hook runs
+   in a task of the SDK, which does not see what is current elsewhere.
+3. The CLI identifies a sub-agent by `agent_id` and `agent_type`. It holds the main agent's token,
+   narrowed as `hands` says for its type. A sub-agent of another type can do nothing.
+4. A sub-agent cannot start further ones, because nothing says which agent these would belong to.
+5. The model is told about a denied call. A permitted call still goes through the CLI's own
+   permissions, because a token is not a person's consent.
+6. The CLI reads no settings files, because these can run commands and start servers without asking.
+   So an agent that may write files cannot get a shell through them. Only the servers in
+   `mcp_servers` exist.
+7. A file that a prompt names after an `@` is read before any tool call. A `UserPromptSubmit` hook
+   decides on it as on a call of `Read`, and blocks the prompt if that is denied.
 
-Not checked: what a hook or a permission callback of somebody else makes of the input afterwards,
-and what a tool does. The CLI is another process with rights of its own.
+Not checked: how other hooks or permission callbacks change the input afterwards, and what a tool
+does. The CLI is a separate process with rights of its own.
 """
 
 from __future__ import annotations
@@ -66,11 +67,11 @@ _TOO_MANY = f"Not permitted: more than {mentions.MOST} names after an @ in one p
 
 
 class TokenGuard:
-    """Decides on the tool calls of one session, and hands tokens on to its sub-agents.
+    """Decides on the tool calls of one session, and hands tokens to its sub-agents.
 
-    `agent` is the name under which the main agent holds tokens. `hands` says by type of sub-agent
-    what is handed to it: the keywords of `Held.delegate`. Raises TypeError for what is no
-    ToolGuard, ValueError for no name.
+    `agent` is the name under which the main agent holds tokens. `hands` maps each type of sub-agent
+    to the keywords of `Held.delegate` for its token. Raises TypeError for `guard` if it is no
+    ToolGuard, and ValueError for an invalid name.
     """
 
     def __init__(
@@ -93,14 +94,15 @@ class TokenGuard:
         held: AnyHeld | None = None,
         sources_run_unasked: Collection[str] = (),
     ) -> ClaudeAgentOptions:
-        """A copy of `options`, for one session, with the hooks that ask, and without settings.
+        """Return a copy of `options` for one session, with hooks that decide and no settings files.
 
-        `held`, or else what is current now, is what the main agent holds in it. Raises NoToken.
+        `held` is the main agent's token in that session; the default is the current one. Raises
+        NoToken.
 
-        `sources_run_unasked` are the sources of settings that the CLI may read all the same:
-        `user`, `project`, `local`. Whoever can write their files can run any command (rule 6).
-        Raises GuardError for options that name another one, for `bypassPermissions` beside any, and
-        for options that are guarded.
+        `sources_run_unasked` names settings files that the CLI may still read: `user`, `project`,
+        `local`. Whoever can write these files can run any command (rule 6). Raises GuardError for
+        options that name another one, for `bypassPermissions` together with any, and for options
+        that are already guarded.
         """
         sources = _sources(options, unasked(sources_run_unasked, "sources"))
         home = options.env.get("HOME") or os.path.expanduser("~")

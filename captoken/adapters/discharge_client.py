@@ -1,8 +1,8 @@
-"""Getting a discharge over HTTP (docs/discharges.md).
+"""Get a discharge over HTTP (docs/discharges.md).
 
-It has no HTTP client of its own: `send` is the caller's. The address of the service is trusted, and
-comes from the caller too. A ticket's location is a hint of whoever wrote the caveat, and is never
-asked. What the service answers is bounded in size, place and time, and no redirect is followed.
+There is no HTTP client here: you pass one as `send`. You also pass the address of the service,
+which is trusted. The location in a ticket is only a hint by whoever wrote the caveat, and is never
+used. Responses are limited in size, address and time, and redirects are not followed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A discharger over HTTP, as an ASGI 3 application without a framework (docs/discharges.md).
+"""A discharge service over HTTP: an ASGI 3 application without a framework (docs/discharges.md).
 
     POST  …/3p               {"ticket"}: 200 {"discharge"}, 403 {"error"},
                              202 {"poll_url"} or {"user_interactive"}
@@ -6,15 +6,16 @@
                              404 unknown or over
     GET   …/3p/decide/<id>   a page for a person; its form posts the decision to the same address
 
-1. Whoever asks is given both addresses, an agent too, so neither of them is a right to decide.
-   `approver`, the login of the service that this is part of, says who a person is, and whether they
-   may.
-2. A decision comes from the page itself. Another site's form would use the person's login.
-3. Nothing here logs, and no answer repeats a ticket. What fails is told nobody outside.
-4. What is read is bounded, and what waits is in the memory of one process.
+1. Whoever asks gets both addresses, agents included. So neither address gives the right to decide.
+   `approver` is the login of the surrounding service: it says who a person is, and whether they may
+   decide.
+2. A decision is accepted only from the page itself. Another site's form would use the person's
+   login.
+3. Nothing here logs, and no response repeats a ticket. Outsiders learn nothing about errors.
+4. Everything that is read is bounded, and waiting requests are in the memory of one process.
 
-Not shown on the page, since nobody here knows it: who asks, with which token, and what else that
-permits. What is needed is in the words of whoever added the caveat.
+The page cannot show who asks, with which token, and what else the token permits, because the
+service does not know it. The need is shown in the words of whoever added the caveat.
 """
 
 from __future__ import annotations

@@ -7,15 +7,15 @@
     @app.get("/sales/{region}")
     def sales(region: str, grant: Annotated[Grant, Depends(sales_access)]): ...
 
-1. `protect` is CaptokenMiddleware, and a look at all that is served: when the application starts,
-   and at a request if anything was added, removed or replaced since. One route that neither
-   requires anything nor is public stops the whole. So does one that is both. `granted` counts in
-   the signature alone: whoever asks by himself takes the grant.
-2. An answer for which nothing was asked is not sent: it is 403, or an error's status without what
-   was said.
-3. `require` asks the grant of this very request. Without the middleware outside: 503.
-4. A path parameter fills one segment of a name, as the text that it is in the URL. One that has a
-   dot is refused.
+1. `protect` adds CaptokenMiddleware and checks all routes: when the application starts, and at a
+   request after a route was added, removed or replaced. One route that neither requires anything
+   nor is public stops the whole application. So does one that is both. An endpoint that asks for
+   itself takes the grant by `granted` in its signature.
+2. If an endpoint asked for nothing, its response is not sent. The client gets 403, or the status of
+   an error without its text.
+3. `require` asks the grant of the same request. If the middleware is missing, the response is 503.
+4. A path parameter fills one segment of a name with its text from the URL. A text with a dot is
+   refused.
 """
 
 # Without `from __future__ import annotations`: older FastAPI does not resolve the names in the
@@ -67,7 +67,7 @@ from captoken.current import AnyGrant
 
 # What a request needs, by what it says.
 Stated: TypeAlias = Callable[[HTTPConnection], Access | Awaitable[Access]]
-# Who calls, as the server's own authentication knows it.
+# A function that returns the caller, as the server's own authentication knows it.
 Known: TypeAlias = Callable[[HTTPConnection], Caller]
 Row: TypeAlias = Mapping[str, Any] | None
 Loads: TypeAlias = Callable[[HTTPConnection], Row | Awaitable[Row]]

@@ -1,32 +1,30 @@
-"""Guard a FastMCP server (fastmcp 4) with a verifier: what no token permits is refused.
+"""Guard a FastMCP server (fastmcp 4): it refuses every request that no token permits.
 
     verifier = Verifier(keyring, audience="sales-mcp")
     guard = Guard(verifier)
     server = FastMCP("sales", middleware=[guard])
     app = guard.sessions(server.http_app())  # over HTTP
 
-See docs/mcp.md. What a message is to captoken, where a token may come in and what needs none: the
-rules of `captoken.adapters._mcp.messages`. What comes of a refusal: as `captoken.adapters.mcp` has
-it.
+See docs/mcp.md. `captoken.adapters._mcp.messages` has the rules for messages: the access each one
+needs, where a token may be, and which messages need none. Denials are answered as in
+`captoken.adapters.mcp`.
 
-1. What a tool in turn asks of its own server is decided by the grant that the tool itself was
-   called with. The guard of another server, one that is mounted say, looks at the token for itself.
-2. The token is taken out of the request before anything is done with it: no tool sees it, no proxy
-   sends it on.
-3. What the server says of caches (`cache_scope`) is made private.
-4. A tool goes by the name that is listed. Its hashed name (`__…`), by which fastmcp reaches it too,
-   is refused.
-5. What the owner's code asks of the server outside of a request comes without a token:
-   `run_middleware=False` is for it.
+1. If a tool calls its own server, the grant of the tool's own call decides. The guard of another
+   server, such as a mounted one, verifies the token by itself.
+2. The token is removed from the request first, so no tool sees it and no proxy forwards it.
+3. Cache hints of the server (`cache_scope`) are made private.
+4. A tool has the name in the list. fastmcp also accepts a hashed name (`__…`); the guard refuses
+   it.
+5. Code of the owner that calls the server outside a request has no token. It uses
+   `run_middleware=False`.
 
-This file reads two private names of fastmcp. `_srctx` of a request is the SDK's own request below
-it, and has the token too. `_mcp_server` of a server has its hints for caches. A version that has
-them no longer raises, and nothing is answered.
+This file reads two private names of fastmcp: `_srctx` of a request, which is the SDK's own request
+and has the token too, and `_mcp_server` of a server, which has its cache hints. If a version lacks
+one of them, this raises and nothing is answered.
 
-Not checked: which of several versions of a tool is called, what stands behind a proxy (and who else
-reaches it), and what `captoken.adapters.mcp` does
-not check. Middleware that stands before the guard can answer in its place, as a cache does; what
-stands behind it can change what it let in.
+Not checked: which of several versions of a tool is called, what is behind a proxy and who else
+reaches it, and what `captoken.adapters.mcp` does not check. Middleware before the guard can answer
+in its place, as a cache does. Middleware after it can change the request.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ from captoken.adapters._mcp.messages import (
 )
 from captoken.adapters._mcp.sessions import session_of
 
-# What names an item that a method lists, as an attribute of fastmcp's object.
+# The attribute of fastmcp's object that has the name of a listed item.
 _ATTRIBUTES = {
     "tools/list": "name",
     "resources/list": "uri",

@@ -1,18 +1,18 @@
-"""A gateway: services of others over HTTP, whose keys the agent never sees (docs/gateway.md).
+"""A gateway to third-party HTTP services, whose API keys the agent never sees (docs/gateway.md).
 
     with opened("gateway.toml") as gateway:
         uvicorn.run(gateway, …)
 
-1. A request to `/NAME/…` is for the service of that name. Its token is for that audience alone.
-2. The token stands where the service's clients put their key, and nowhere else.
-3. What the request means is read whole, and strictly, before anything is decided. A request that is
-   no operation of the service is refused, code `tool`, and nobody connects anywhere.
-4. What goes out is written anew from what was judged. The key of the service is put in last.
-5. Nothing is sent without a verifier, a ledger, a key and a description: 503, and nothing is sent.
-   What was sent counts as spent, whatever becomes of it. Nothing is sent twice.
-6. Answers go through as they come, unless they tell the key: then they end there.
+1. A request to `/NAME/…` is for the service of that name. Its token is for that audience only.
+2. The token must be where the service's clients put their API key, and nowhere else.
+3. The whole request is read, strictly, before anything is decided. A request that is no operation
+   of the service is refused with the code `tool`, and the gateway does not connect anywhere.
+4. The outgoing request is written anew from what was judged. The service's API key is added last.
+5. Without a verifier, a ledger, a key and a description, nothing is sent and the response is 503. A
+   request that was sent counts as spent, whatever happens to it. Nothing is sent twice.
+6. Responses are passed on unchanged. If a response reveals the API key, it is cut off there.
 
-Not checked: what an answer says otherwise. A `GET` may return more than somebody should see.
+Not checked: everything else that a response says. A `GET` may return more than somebody should see.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ _PIECE = 64 << 10  # of an answer that was compressed
 
 @contextmanager
 def opened(path: str, *, create: bool = False) -> Generator[Gateway]:
-    """The gateway of a file, until the end of the block.
+    """Open the gateway of a file, until the end of the block.
 
-    `create` makes its ledger and its store of proofs, where they are files that are not there.
-    Raises what is wrong with the file: ValueError, OSError, KeyringError, StoreError, AuditError.
+    `create` creates its ledger and its store of proofs, if they are files that are missing. Raises
+    ValueError, OSError, KeyringError, StoreError or AuditError for whatever is wrong with the file.
     """
     found = configured(path)
     with stores(found, create=create) as parts:
@@ -108,11 +108,11 @@ def opened(path: str, *, create: bool = False) -> Generator[Gateway]:
 
 
 class Gateway:
-    """An ASGI application that passes on what tokens permit: see the module.
+    """An ASGI application that forwards what tokens permit: see the module.
 
-    `found` is a file that was checked, and `verifiers` has the one of each service, whose audience
-    is the service's name. `closing` is awaited when the server ends, and closes their stores.
-    `kept` is what `opened` reads again while it runs.
+    `found` is a checked file. `verifiers` has a verifier for each service, whose audience is the
+    service's name. `closing` is awaited when the server ends, and closes their stores. `kept` is
+    what `opened` reads again while it runs.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Gateway:
 
     @property
     def opened(self) -> dict[str, int]:
-        """How many connections were opened, by service."""
+        """The number of opened connections, by service."""
         return {name: door.upstream.opened for name, door in self._doors.items()}
 
     def reload(self) -> None:
@@ -617,10 +617,9 @@ async def _decoded(answer: Answer) -> AsyncIterator[bytes]:
 
 
 def as_bearer(headers: Iterable[Header], places: tuple[str, ...]) -> list[Header]:
-    """The headers, with a token that stands where the service's clients put their key as Bearer.
+    """The headers, with a token from the place of the service's API key moved to Bearer.
 
-    What stands there otherwise is left as it is, and refused by whoever reads it; one that stands
-    elsewhere is taken out.
+    Anything else in that place stays and is refused by its reader. A token elsewhere is removed.
     """
     came = list(headers)
     for place in places:

@@ -1,4 +1,4 @@
-"""Guard the tools of Google's Agent Development Kit, and hand tokens on to sub-agents.
+"""Guard the tools of Google's Agent Development Kit, and hand tokens to sub-agents.
 
     ask = delegate_to(sales, tools={"query_sales": {}}, expires_in=60)    # sales: an LlmAgent
     boss = LlmAgent(name="orchestrator", model=model, tools=[ask])
@@ -8,21 +8,21 @@
 
 See docs/agents-google-adk.md.
 
-1. Every tool call is asked about before the tool runs, with the arguments as the model wrote them.
-   Where a later callback changed them, what the tool then gets is asked about, once more.
-2. Who calls is the agent that runs, by its name. After a transfer that is another one, which was
+1. Every tool call is checked before the tool runs, with the arguments as the model wrote them. If a
+   later callback changes them, the new arguments are checked too.
+2. The caller is the running agent, by its name. After a transfer that is another agent, which was
    handed nothing.
-3. A tool that the model's provider runs cannot be asked about, nor can a code executor: a run that
-   has one raises, and GuardError is the cause.
-4. What is refused is the tool's answer, `{"error": ...}`, and the run goes on. So is a call in
-   which the tool itself was refused something (Denied).
-5. A sub-agent of `delegate_to` is handed a narrowed token, alone. ADK copies the session's state to
-   it, and what it changes back.
+3. A tool that the model's provider runs cannot be checked, nor can a code executor. A run that has
+   one raises, with a GuardError as the cause.
+4. A denial becomes the tool's answer, `{"error": ...}`, and the run continues. The same happens if
+   the tool itself was denied something (Denied).
+5. A sub-agent of `delegate_to` is handed only a narrowed token. ADK copies the session's state to
+   it, and copies its changes back.
+6. Once a tool has been called under a guard, it asks the guards of the current run in every runner.
+   In a run without a guard it raises GuardError.
 
-6. A tool that was called under a guard asks from then on, in every runner, the guards of the run
-   that it is called in. In a run without one it raises GuardError.
-
-A plugin or a callback before the guard can answer in its place: then no tool runs. List it last.
+A plugin or callback before the guard can answer in its place; then no tool runs. So list the guard
+last.
 """
 
 from __future__ import annotations

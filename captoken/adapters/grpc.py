@@ -1,23 +1,23 @@
-"""gRPC: a server lets a call through only if its token permits it; a client shows one with each.
+"""gRPC: a server accepts a call only if its token permits it; a client presents one with each call.
 
 See docs/rpc.md.
 
-1. Metadata: `authorization: Bearer …`, spelled so, exactly once; the text ends in a proof where the
-   token is bound to a key. Without, or with two of them, the call is refused like one with a forged
-   token.
-2. A method that no rule names is refused to everybody.
-3. A request is decided on before the handler sees it. Of a stream from the client that a callable
-   judges, that is each message, the first one before the handler starts. Every message of a stream,
-   either way, asks again whether the grant stands.
-4. A proof covers method and request, as bytes on the wire. A stream from the client has no request
-   that it could cover, so a token that is bound to a key does not open one.
-5. The handler runs under `current.serving(grant)` and nothing else, each step of a generator too:
-   what the server itself holds is not current. It does not see the token. No more do the handler of
-   a public method, and interceptors that come after the guard.
-6. A client shows what `present()` made, never what it holds, and only on an encrypted channel
-   unless told `insecure=True`.
-7. A text with a proof is for one sending. What gRPC sends again by itself is presented anew, but
-   for `insecure=True`: there its text is fixed when the call is made.
+1. The metadata has exactly one `authorization: Bearer …`, spelled like this. The text ends in a
+   proof if the token is bound to a key. A call without the field, or with two, is refused like one
+   with a forged token.
+2. A method without a rule is refused to everybody.
+3. A request is decided on before the handler sees it. If a callable judges a client's stream, it
+   judges each message, the first before the handler starts. Each message of a stream, in either
+   direction, checks again that the grant is valid.
+4. A proof covers the method and the request's bytes on the wire. A client's stream has no single
+   request to cover, so a token that is bound to a key cannot open one.
+5. The handler runs under `current.serving(grant)` only, at each step of a generator too. Tokens
+   that the server itself holds are not current. The handler does not see the token. Neither do the
+   handlers of public methods, or interceptors after the guard.
+6. A client presents what `present()` made, never the token that it holds. It does so only on an
+   encrypted channel, unless you say `insecure=True`.
+7. A text with a proof can be sent once. If gRPC itself repeats a call, a new text is made, except
+   with `insecure=True`, where the text is fixed when the call is made.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class AsyncGuard(Rules, grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     await call.stand()
                     yield response
             finally:
-                # As on the synchronous server: the handler's own code, with nothing current.
+                # Run the handler's own code with nothing current, as on the synchronous server.
                 await awaited_alone(responses.aclose())
             await call.end()
 

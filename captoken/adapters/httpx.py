@@ -2,21 +2,22 @@
 
     client = httpx.Client(auth=auth({"https://api.example": "sales-api"}))
 
-AsyncClient and httpx2 take the same.
+AsyncClient and httpx2 accept the same.
 
-1. A token goes to the origins that are listed, over https or on this machine, and to no other one:
+1. A token goes only to the listed origins, over https or on this machine. For any other it raises
    NoToken.
-2. What goes is presented to that server's name, and lives a minute. The token that is held never
-   leaves.
-3. A request that carries credentials already is refused: two are one too many. Those that were
-   presented here before are none: the request is sent again, and they give way to new ones.
-4. Where the token is bound, the text ends in a proof. It covers the body, which therefore has to be
-   there at once. It is for one sending.
+2. The token that is held is never sent. What is sent is presented to that server's name, and valid
+   for one minute.
+3. A request that already carries credentials is refused. If the credentials are from here, because
+   the request is sent again, they are replaced.
+4. If the token is bound to a key, the text ends in a proof. The proof covers the body, so the whole
+   body must be available at once. The text can be sent once.
 
-It is a plain callable, since neither library takes the other's `Auth`. As `auth=` it is asked once
-a call: a redirect that the client follows goes without a new token. Within the origin, and from
-port 80 to https, the same one goes along, and its proof is then refused. To another origin both
-libraries drop the token. As a hook it is asked for each sending, redirects too.
+It is a plain callable, because neither library accepts the other's `Auth`. As `auth=` it runs once
+a call: a redirect that the client follows gets no new token. Within the origin, and from port 80 to
+https, the client sends the same text again, and its proof is then refused. Both libraries remove
+the token on a redirect to another origin. As a hook it runs for each request that is sent,
+redirects included.
 """
 
 from __future__ import annotations

@@ -1,20 +1,21 @@
-"""The service that starts tasks, as an ASGI 3 application without a framework.
+"""The service that starts tasks: an ASGI 3 application without a framework.
 
     POST  /token                                    an assertion becomes a token (RFC 6749, 8693)
-    GET   /.well-known/oauth-authorization-server   what it says of itself (RFC 8414)
-    POST  /logout/backchannel                       a login is over (OpenID Connect)
+    GET   /.well-known/oauth-authorization-server   the service's metadata (RFC 8414)
+    POST  /logout/backchannel                       a login has ended (OpenID Connect)
     POST  /signals                                  a security event (RFC 8935)
     POST  /.well-known/captoken/3p                  whether a task is alive, for its lease
     GET   /authorize                                there is no login here
     GET   /health                                   200 if it can start tasks, else 503
 
-1. A secret starts nothing: who asks shows an assertion that somebody else signed, or a certificate.
-2. Signature before meaning: what an assertion says is read when it held.
-3. The row of a task, and the record in the trail, are written before its token leaves. Where that
-   fails, none does.
-4. An answer tells a caller what it wrote wrongly itself. All else is for the log.
-5. What is read is bounded, and nothing that is sent here is logged.
-6. Each identity may ask so often, and has a part of the registry. No other one is kept waiting.
+1. A secret alone starts nothing: the client shows an assertion that somebody else signed, or a
+   certificate.
+2. The signature is checked first. Only then is the content of an assertion used.
+3. The row of a task and the record in the trail are written before its token is sent. If that
+   fails, no token is sent.
+4. A response tells the client only about its own mistakes. Everything else goes to the log.
+5. Everything that is read is bounded, and nothing that was received is logged.
+6. Each identity has its own rate limit and its own part of the registry. So it cannot delay others.
 """
 
 from __future__ import annotations
@@ -81,10 +82,10 @@ __all__ = ["IssuanceService", "Setup"]
 
 _log = logging.getLogger("captoken.issuance")
 
-# Seconds that a text lives which an OAuth client gets: it cannot narrow it, and sends it often.
+# The longest life of a text for an OAuth client, in seconds. Such a client sends it many times.
 MOST_PRESENTED = 300
 
-# What a caller who does not fit is told, by the kind of its request.
+# The answer to an unsuitable caller, by the kind of its request.
 _UNWANTED = {
     EXCHANGE: "invalid_request",
     JWT_BEARER: "invalid_grant",

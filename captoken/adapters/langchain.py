@@ -1,4 +1,4 @@
-"""Guard the tools of LangChain agents and LangGraph graphs, and hand tokens on to sub-agents.
+"""Guard the tools of LangChain agents and LangGraph graphs, and hand tokens to sub-agents.
 
     own = TokenGuard(guard, agent="sales-agent")
     sales = create_agent(model, [query_sales], name="sales-agent", middleware=[own])
@@ -10,25 +10,25 @@
 
 See docs/agents-langchain.md.
 
-1. Every tool call is asked about before the tool runs, with the arguments as its schema reads them;
-   the tool gets those. Refused are arguments that the schema reads otherwise the second time, or
-   that it does not write as they are (SecretStr). So is a schema of which cannot be said how it
-   reads: nobody knows what the tool would get.
-2. Who calls is `agent`, the guard's own word. Where the framework has a name for who runs, it has
-   to be the same. A run inside a tool call needs a token of its own: an agent that was given its
-   parent's middleware may do nothing.
-3. What is refused is a ToolMessage with status "error", and the run goes on. So is a call in which
-   the tool itself was refused something (Denied), and one of a tool that is called otherwise than
-   the model wrote. A Denied gets no further than the tool: who handles its errors, a ToolNode say,
-   would show the model what is for the operator.
-4. A tool that the model's provider runs cannot be asked about: a request to the model that has one
+1. Every tool call is checked before the tool runs, with the arguments as its schema reads them, and
+   the tool gets those. The guard refuses arguments that the schema reads differently the second
+   time, or does not write as they are (SecretStr). It also refuses a schema whose reading is
+   unknown, because nobody knows what the tool would get.
+2. The caller is `agent`, as the guard was told. If the framework has a name for the running agent,
+   it must be the same. A run inside a tool call needs a token of its own. So an agent that was
+   given its parent's middleware can do nothing.
+3. A denial becomes a ToolMessage with status "error", and the run continues. So does a call in
+   which the tool itself was denied something (Denied), and a call of a tool under another name than
+   the model wrote. A Denied stays inside the tool call: an error handler such as ToolNode's would
+   show the model what is for the operator.
+4. A tool that the model's provider runs cannot be checked: a request to the model that has one
    raises GuardError.
-5. A sub-agent is handed a narrowed token and nothing else: neither runtime context, configuration
-   and checkpoints of its caller, nor what its caller was granted.
-6. The token is a context variable, which LangGraph carries to its threads. It is in no state,
+5. A sub-agent is handed only a narrowed token. It does not get its caller's runtime context,
+   configuration, checkpoints or grants.
+6. The token is a context variable, which LangGraph passes to its threads. It is in no state,
    message, configuration, checkpoint or trace.
 
-A middleware that is listed after the guard acts between it and the tool: list the guard last.
+Middleware that is listed after the guard acts between it and the tool. So list the guard last.
 """
 
 from __future__ import annotations

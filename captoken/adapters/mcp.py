@@ -1,25 +1,25 @@
-"""Guard an MCP server with a verifier: every request is refused that no token permits.
+"""Guard an MCP server: it refuses every request that no token permits.
 
     server = MCPServer("sales")     # mcp 2.x; FastMCP("sales") of 1.x; a low-level Server of either
     Guard(Verifier(keyring, audience="sales-mcp")).install(server)
 
-See docs/mcp.md. What a message is to captoken, where a token may come in and which methods need
-none: the rules of `captoken.adapters._mcp.messages`.
+See docs/mcp.md. `captoken.adapters._mcp.messages` has the rules for messages: the access each one
+needs, where a token may be, and which methods need none.
 
-- A tool that the token does not permit is answered with an error *result*, for the model:
+- If the token does not permit a tool, the answer is an error *result* for the model:
   `decision.for_model()`.
-- A token that is missing, forged, expired or unproven is a protocol error, 401. Any other method
-  that is not permitted is one too, 403; 503 is a server that cannot decide. The kind of the denial
-  is in its data.
-- Lists hold what the token may use. A notification that nothing permits is dropped.
-- A session over HTTP belongs to the tree of the token that opened it, for whatever comes in it.
-- While a message is answered, `captoken.current.grant()` is what it came with, nothing is held, and
-  `captoken.current.trace()` is the trace that its `_meta` names. The token itself is taken out of
-  `_meta` and of the headers.
+- If a token is missing, forged, expired or lacks its proof, the answer is the protocol error 401.
+  For any other method that is not permitted, it is 403. If the server cannot decide, it is 503. The
+  error data has the kind of the denial.
+- Lists contain only what the token may use. A notification that nothing permits is dropped.
+- A session over HTTP belongs to the token tree that opened it, whatever arrives in it.
+- While a message is handled, `captoken.current.grant()` is the grant of that message, no token is
+  held, and `captoken.current.trace()` is the trace in its `_meta`. The token itself is removed from
+  `_meta` and from the headers.
 
-Not checked: what a server sends to the client, and what a call goes on doing after its token has
-run out. Nor what stands in the answer to an elicitation, and so what a tool takes from one. Nor
-what middleware after the guard makes of the arguments: so the guard stands last.
+Not checked: what a server sends to the client, and what a call does after its token has expired.
+Nor the content of an answer to an elicitation, and so what a tool takes from it. Nor how middleware
+after the guard changes the arguments, so install the guard last.
 """
 
 from __future__ import annotations

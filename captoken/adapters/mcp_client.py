@@ -2,19 +2,19 @@
 
     async with Client("https://sales.example/mcp") as client:      # mcp 2.x; or a ClientSession
         sales = Presenting(client, audience="sales-mcp")
-        await sales.call_tool("report", {"region": "eu"})          # with what this code holds
+        await sales.call_tool("report", {"region": "eu"})          # with the current token
 
 See docs/mcp.md.
 
-1. A call of a tool is presented with a token for that server, that tool and those arguments, good
-   for a minute. What the server may do with it is what it is asked to do.
-2. A list is presented with a token that permits no call.
-3. What a tool asks of further servers it needs tokens of its own for.
+1. A tool call is presented with a token for that server, that tool and those arguments, valid for
+   one minute. So the server can use the token only for what it was asked to do.
+2. A list is requested with a token that permits no call.
+3. A tool that calls further servers needs its own tokens for them.
 
-What is refused is `captoken.errors.Refused`, whether what is held does not permit it or the server
-says no: `error.for_model` is for the model.
+A denial is `captoken.errors.Refused`, whether the held token does not permit the call or the server
+refuses it. `error.for_model` is for the model.
 
-Not hidden: the arguments, and who acts for whom.
+Not hidden: the arguments, and which agent acts for whom.
 """
 
 from __future__ import annotations

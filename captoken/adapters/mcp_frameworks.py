@@ -1,4 +1,4 @@
-"""A token for each request that a framework's own MCP client makes.
+"""Present a token with each request that a framework's own MCP client makes.
 
     present_each(Client(...), audience="sales-mcp")                         # fastmcp
     present_each(MCPToolset(...), audience="sales-mcp")                     # pydantic-ai
@@ -7,13 +7,14 @@
 
 See docs/mcp.md.
 
-1. What is presented is what is current where the call is made, narrowed to that call: as
-   `captoken.adapters.mcp_client` does. One client may serve many agents.
-2. What is not held is not sent. Where nothing is current, nothing is presented: NoToken.
-3. `present_each` does so for every request, lists among them. The other ones see calls of tools
-   alone: a list goes without a token.
+1. The current token at the call is presented, narrowed to that call, as
+   `captoken.adapters.mcp_client` does. So one client can serve many agents.
+2. If the token does not permit the call, it is not sent. If there is no current token, this raises
+   NoToken.
+3. `present_each` covers every request, including lists. The other functions see only tool calls: a
+   list is requested without a token.
 
-No framework is imported: each calls what it is given.
+This file imports no framework: each framework calls the function that it was given.
 """
 
 from __future__ import annotations

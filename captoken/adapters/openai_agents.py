@@ -1,4 +1,4 @@
-"""Guard the tools of openai-agents, and hand tokens on to sub-agents.
+"""Guard the tools of openai-agents, and hand tokens to sub-agents.
 
     sales = guarded(Agent(name="sales-agent", tools=[query_sales]), guard)
     ask = delegate_to(sales, tools={"query_sales": {}}, expires_in=60)
@@ -8,21 +8,23 @@
 
 See docs/agents-openai.md.
 
-1. Every function tool of a guarded agent asks when it is called: those of MCP servers and agents as
-   tools among them.
-2. A tool that something else runs (the provider, a shell, a computer) cannot ask, nor can one of a
-   stored prompt. An agent that has one raises GuardError, when it is built and again at each turn.
-3. A guarded tool runs for guarded agents alone, and who calls is the agent that runs, by its name.
-   A run inside a tool call needs a token of its own, also one of the very agent that calls.
-4. An agent as a tool, or one that is handed the conversation, has to be guarded itself.
-5. A sub-agent is handed a narrowed token and nothing else: neither the context object nor what its
-   caller was granted.
-6. On a handoff by `handoff_to` the agent's own token goes on with the conversation, narrowed: an
-   agent that holds none hands nothing on. On any other handoff, nothing would go on: GuardError.
-7. What is refused is the tool's output for the model, and the run goes on. So are arguments that
-   are not one JSON object with each name once, and a call in which the tool itself was refused
-   something (Denied).
-8. What handoffs hand on is for their run alone: the runs inside a tool call begin with nothing.
+1. Every function tool of a guarded agent checks each call, including tools of MCP servers and
+   agents as tools.
+2. A tool that something else runs (the provider, a shell, a computer) cannot be checked, nor can
+   one of a stored prompt. An agent that has one raises GuardError, when it is built and again at
+   each turn.
+3. A guarded tool runs only for guarded agents. The caller is the running agent, by its name. A run
+   inside a tool call needs a token of its own, even if the same agent runs.
+4. An agent as a tool must be guarded itself, and so must an agent that receives a handoff.
+5. A sub-agent is handed only a narrowed token. It gets neither the context object nor its caller's
+   grants.
+6. A handoff by `handoff_to` passes on the agent's own token, narrowed, with the conversation. An
+   agent without a token cannot hand off. Any other handoff would pass on nothing, so it raises
+   GuardError.
+7. A denial becomes the tool's output for the model, and the run continues. The same happens if the
+   arguments are not one JSON object with unique names, and if the tool itself was denied something
+   (Denied).
+8. A token passed on by a handoff is for that run only. Runs inside a tool call start without one.
 """
 
 from __future__ import annotations
@@ -65,11 +67,10 @@ from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, wor
 
 @dataclass
 class GuardedAgent(Agent[Any]):
-    """An agent whose tools run if the current token permits the call, and not otherwise.
+    """An agent whose tools run only if the current token permits the call.
 
-    `guarded` makes one. Raises GuardError if a tool or a handoff cannot be guarded. That is when it
-    is built, when `tools` or `handoffs` is assigned, and at the beginning of a turn if one was
-    added meanwhile.
+    `guarded` makes one. Raises GuardError if a tool or handoff cannot be guarded: when it is built,
+    when `tools` or `handoffs` is assigned, and at the start of a turn if one was added meanwhile.
     """
 
     guard: ToolGuard = field(kw_only=True)
@@ -115,7 +116,7 @@ class GuardedAgent(Agent[Any]):
             )
 
     async def get_all_tools(self, run_context: RunContextWrapper[Any]) -> list[Tool]:
-        """The tools of one turn, those of MCP servers too, each asking. Raises GuardError."""
+        """The guarded tools of one turn, including those of MCP servers. Raises GuardError."""
         self._check()
         tools = [_asking(tool) for tool in await super().get_all_tools(run_context)]
         names = [tool.qualified_name for tool in tools]
@@ -128,9 +129,10 @@ class GuardedAgent(Agent[Any]):
 
 
 def guarded(agent: Agent[Any], guard: ToolGuard) -> GuardedAgent:
-    """A copy of `agent` that is guarded.
+    """Return a guarded copy of `agent`.
 
-    Raises GuardError for what cannot be: rules 2, 4 and 6, and subclasses of Agent.
+    Raises GuardError if the agent cannot be guarded (rules 2, 4 and 6), or is of a subclass of
+    Agent.
     """
     if type(agent) is not Agent:
         raise GuardError(
@@ -297,11 +299,11 @@ async def run_delegated(
     max_turns: int = 10,
     **narrowing: Unpack[Narrowing],
 ) -> RunResult:
-    """Run `agent` with what is held here, narrowed as `Held.delegate` does, and alone (rule 5).
+    """Run `agent` with only the current token, narrowed as by `Held.delegate` (rule 5).
 
     Raises GuardError for an agent that is not guarded, NoToken, what `Held.delegate` raises, and
-    what the run raises. For other ways to run an agent:
-    `with current.delegate(to=agent_name(agent.name), …)` around it.
+    what the run raises. To run an agent in another way, put `with
+    current.delegate(to=agent_name(agent.name), …)` around it.
     """
     _check_guarded(agent)
     child = current.holding().delegate(to=agent_name(agent.name), **narrowing)
@@ -324,14 +326,15 @@ def delegate_to(
     max_turns: int = 10,
     **narrowing: Unpack[Narrowing],
 ) -> FunctionTool:
-    """A tool for an orchestrator: hands a task to `agent`, by `run_delegated`.
+    """A tool for an orchestrator that hands a task to `agent`, by `run_delegated`.
 
-    It stands in place of `Agent.as_tool`. Its name is `ask_` and the agent's, unless given.
-    `context` makes the sub-agent's context object from the caller's; left out, it gets none.
+    Use it in place of `Agent.as_tool`. The default name is `ask_` followed by the agent's name.
+    `context` makes the sub-agent's context object from the caller's; without it, the sub-agent has
+    none.
 
-    Raises GuardError for an agent that is not guarded. The tool raises it when it is called by an
-    agent that holds nothing of its own, and if a tool of the sub-agent waits for an approval:
-    nobody could give it.
+    Raises GuardError for an agent that is not guarded. When called, the tool raises GuardError if
+    the calling agent holds no token of its own. It also raises GuardError if a tool of the
+    sub-agent waits for an approval, because nobody could give it.
     """
     _check_guarded(agent)
 
@@ -499,13 +502,13 @@ def handoff_to(
     input_filter: Callable[[HandoffInputData], HandoffInputData] | None = None,
     **narrowing: Unpack[Narrowing],
 ) -> Handoff[Any, Any]:
-    """A handoff that hands on the token of the agent whose it is.
+    """A handoff that passes on the token of the agent that hands off.
 
-    It is narrowed as `Held.delegate` does. No token is asked about the handoff. Its name is
-    `transfer_to_` and the agent's, unless given. The conversation goes with it, all that the
-    earlier agents read, unless `input_filter` says otherwise.
+    The token is narrowed as by `Held.delegate`. The handoff itself needs no permission. The default
+    name is `transfer_to_` followed by the agent's name. The whole conversation goes along,
+    including what earlier agents have read, unless you set `input_filter`.
 
-    Raises GuardError for an agent that is not guarded; what `Held.delegate` raises ends the run.
+    Raises GuardError for an agent that is not guarded. What `Held.delegate` raises ends the run.
     """
     _check_guarded(agent)
     to = agent_name(agent.name)

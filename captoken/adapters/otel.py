@@ -1,9 +1,9 @@
-"""One OpenTelemetry span for each decision, denials too (docs/opentelemetry.md).
+"""One OpenTelemetry span for each decision, including denials (docs/opentelemetry.md).
 
     Verifier(keyring, audit=SpanTrail(tracer, AuditTrail(…, trace=trace_id)))
 
-Attributes are names and codes: no token, no key and no value of an argument. What a refusal says is
-not among them either, since that tells what the token permits.
+Attributes are names and codes: no token, no key and no value of an argument. The text of a denial
+is left out too, because it reveals what the token permits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOT_RECORDED: dict[str, bool | str] = {
 
 
 def trace_id() -> str | None:
-    """The id of the trace that this is part of, as hex; None outside of one.
+    """The id of the current trace, as hex; None outside of one.
 
     For `AuditTrail(trace=…)`.
     """
@@ -41,9 +41,9 @@ def trace_id() -> str | None:
 
 
 class SpanTrail:
-    """A trail that makes a span of each decision, and then hands it to `trail`, if there is one.
+    """A trail that makes a span of each decision, and then passes it to `trail`, if there is one.
 
-    A span that cannot be made denies, as a record that cannot be written does.
+    If a span cannot be made, access is denied, as if a record could not be written.
     """
 
     def __init__(self, tracer: Tracer, trail: Trail | None = None) -> None:
@@ -58,7 +58,7 @@ class SpanTrail:
         self.record_all((decision,))
 
     def record_all(self, decisions: Sequence[Decision]) -> None:
-        """Make a span of each decision on one step; the first is above the others.
+        """Make a span of each decision of one step; the first is the parent of the others.
 
         Raises what the tracer or the trail raises.
         """
@@ -83,9 +83,9 @@ class SpanTrail:
 
 
 def attributes(decision: Decision) -> dict[str, Any]:
-    """What a span says of a decision, by GenAI's names and by our own.
+    """The attributes of a span: GenAI's names and our own.
 
-    What is not known is left out.
+    Unknown facts are left out.
     """
     stated = described(decision)
     access = stated.get("access", {})

@@ -3,62 +3,61 @@
     with guarded(connection, grant) as db:
         rows = db.execute("select region, sum(amount) from sales group by region").fetchall()
 
-What it enforces, by rules that the code cites:
+The code cites these rules by their numbers:
 
  1. The login of the connection is no superuser and owns nothing. It is a member of narrow roles
-    alone (`captoken postgres plan`).
- 2. A block is one transaction, read-only where the grant has no write. In it, `search_path` and
-    the settings of the lexer are pinned.
- 3. A statement runs in the narrowest role that covers what the text needs. What the text hides,
-    that role is refused.
- 4. The text that is sent is the text that was read, byte for byte, but for the places that show
-    less of a table than it has (`_postgres/rewriting.py`). It goes by the extended protocol, which
-    takes one statement. Where it comes again in the same role, it goes by the name that it was
-    prepared under.
- 5. Before it is sent, it is read by PostgreSQL's own grammar: one plain statement, whose functions
-    are on a list. How it is read has rules of its own, T1 to T7, in `_postgres/text.py`. Where the
-    server says that it did something else, the connection is closed.
- 6. Each statement asks the grant anew, for every table, operation and column, and for `execute` on
-    each function of yours that it calls. A denial of that kind sent nothing.
- 7. No statement runs longer than the token lives, or than `timeout`. One that the server does not
-    end by then costs the connection.
- 8. Who acts, for whom, is noted before the role is taken on: in the server's log, and signed for
+    only (`captoken postgres plan`).
+ 2. A block is one transaction, read-only if the grant has no write. `search_path` and the settings
+    of the lexer are fixed in it.
+ 3. A statement runs in the narrowest role that covers what its text needs. If the text hides
+    something, that role is refused it.
+ 4. The text that is sent is the text that was read, byte for byte, except where it must show less
+    of a table than the table has (`_postgres/rewriting.py`). It is sent by the extended protocol,
+    which takes one statement. If it comes again in the same role, its prepared statement is used.
+ 5. PostgreSQL's own grammar reads the text before it is sent. It must be one plain statement whose
+    functions are on a list. `_postgres/text.py` has the rules T1 to T7 for reading. If the server
+    reports that it did something else, the connection is closed.
+ 6. Each statement asks the grant again, for every table, operation and column, and for `execute` on
+    each of your own functions that it calls. If that is denied, nothing was sent.
+ 7. No statement runs longer than the token is valid, or longer than `timeout`. If the server does
+    not end it by then, the connection is closed.
+ 8. Before the role is set, the guard records who acts for whom: in the server's log, and signed for
     row security.
- 9. Where the statement is at fault, a StatementError is raised. Nothing is passed on then of what
-    the database says: it can quote rows, parameters and names. Of any other error the class is
-    passed on, and the first line of a kind that names nothing but objects. A column that is hidden
-    is one that is not there.
-10. It hands back rows, never a cursor. After an error the block goes on without what the statement
-    did: from its savepoint, or in a new transaction where the old one had nothing to keep.
-11. What a statement needed is asked about once more when it is done. What was written is asked
-    about before it is committed. A commit that is not answered is told as that, and is made once.
-12. A statement is judged by the columns and functions that there are when it runs.
-13. Of a token with a budget in `rows`, `bytes` or `rows_written`, what is handed out and written is
-    counted, and reserved before it is handed out or committed
-    (`captoken/adapters/_usage_meter.py`).
-14. Of a table whose rows a token restricts, those that satisfy it are all that there are: by a
-    condition in the text, and by the plan's policy, which holds what is written, too. What reaches
-    such rows by other ways is denied (`_postgres/held.py`).
+ 9. An error that the statement caused raises a StatementError without the database's message, which
+    could quote rows, parameters and names. Other errors keep their class, and the first line if it
+    can only name objects. A hidden column is treated as one that does not exist.
+10. The guard returns rows, never a cursor. After an error the block continues without the
+    statement's effects: from its savepoint, or in a new transaction if the old one had nothing to
+    keep.
+11. After a statement the grant is asked once more about what it needed. Before a commit, it is
+    asked about what was written. A commit without an answer is reported as such, and never
+    repeated.
+12. A statement is judged by the columns and functions that exist when it runs.
+13. For a token with a budget in `rows`, `bytes` or `rows_written`, the amounts are reserved before
+    rows are returned or writes are committed (`captoken/adapters/_usage_meter.py`).
+14. If a token restricts the rows of a table, statements see only rows that satisfy the restriction.
+    A condition in the text and the plan's policy ensure that, and the policy also checks what is
+    written. Other ways to reach such rows are denied (`_postgres/held.py`).
 
 Not checked: what a caller infers from counts, failing constraints and times. Nor what views,
 triggers and the functions behind operators do with the rights of their owners.
 
-The code behind it is in `_postgres`, with the rules of each file:
+The code is in `_postgres`. Each file states its own rules:
 
 - `block`: who may use a block, and how it ends (11);
 - `runner`: one statement, from its text to its answer (10, 11, 12, 13);
-- `transaction`: what the server is told for both, and what it answers (2, 7, 10);
-- `logins`: the login and what its roles may do (1);
-- `judging`: what the grant is asked, and what is denied (5, 6, 9, 11);
-- `assessment`, `rewriting`: what a statement needs, and what of it is sent (3, 4);
-- `held`: what a token says of rows (14);
-- `faults`: which errors are the statement's own fault (9);
-- `assumptions`: what a statement takes for granted of the schema (12);
-- `opening`: what goes ahead of a statement (2, 3, 7, 8);
-- `overrun`: what the server does not end in time (7);
-- `parameters`, `wire`, `prepared`: how a statement is sent, and its rows are read (4);
-- `reader` and what it builds on: what a statement says (5);
-- `roles`, `templates`, `auditing`: how the login and its roles are made, and looked at.
+- `transaction`: what both send to the server, and its answers (2, 7, 10);
+- `logins`: the login, and what its roles may do (1);
+- `judging`: the questions to the grant, and the denials (5, 6, 9, 11);
+- `assessment`, `rewriting`: what a statement needs, and the text that is sent (3, 4);
+- `held`: the token's restrictions on rows (14);
+- `faults`: which errors the statement caused (9);
+- `assumptions`: what a statement assumes about the schema (12);
+- `opening`: what is sent before a statement (2, 3, 7, 8);
+- `overrun`: statements that the server does not end in time (7);
+- `parameters`, `wire`, `prepared`: sending statements, and reading their rows (4);
+- `reader` and the modules below it: the content of a statement (5);
+- `roles`, `templates`, `auditing`: making the login and its roles, and checking them.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ __all__ = [
 
 
 class Database:
-    """What a guarded block works with: `execute` and `execute_once`, and nothing else."""
+    """The database in a guarded block: use `execute`, or one `execute_once`."""
 
     __slots__ = ("_block",)
 
@@ -106,9 +105,9 @@ class Database:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
         """Run one statement and fetch its rows.
 
-        Parameters are `$1`, `$2`, as PostgreSQL itself spells them. Raises Denied, StatementError
-        for a statement that is at fault, GuardError, or what else PostgreSQL raises, without its
-        details (rule 9). The block goes on after each.
+        Parameters are `$1`, `$2`, as PostgreSQL itself spells them. Raises Denied, GuardError, and
+        StatementError if the statement caused an error. Other errors of PostgreSQL pass through
+        without details (rule 9). The block continues after each.
         """
         block = self._block
         with block.one_at_a_time():
@@ -117,14 +116,15 @@ class Database:
         return rows
 
     def execute_once(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
-        """Run the first and only statement of the block, commit it, and hand out its rows.
+        """Run the first and only statement of the block, commit, and return its rows after that.
 
-        It is committed only if the grant permits it still when it is done. Whatever comes of it,
-        the block is over. A statement that only reads runs in a read-only transaction.
+        It commits only if the grant still permits what the statement did. The block is over then in
+        any case. A statement that only reads runs in a read-only transaction.
 
-        Raises what `execute` does, and what a commit does: a constraint that is checked late, say.
-        All that is rolled back. Raises GuardError with the code `outcome_unknown` where the
-        connection is lost at the commit. Then the statement may stand, and is not run again.
+        Raises what `execute` raises, and what a commit raises, such as a deferred constraint.
+        Everything is rolled back then. Raises GuardError with the code `outcome_unknown` if the
+        connection is lost at the commit. Then it is unknown whether the statement took effect, and
+        it is not run again.
         """
         block = self._block
         with block.one_at_a_time():
@@ -138,8 +138,8 @@ class Database:
 class AsyncDatabase:
     """The same for an AsyncConnection.
 
-    Where `execute_once` is canceled at the commit, the connection is closed. Then nobody knows
-    whether the statement stands, either.
+    If `execute_once` is cancelled at the commit, the connection is closed. Then too it is unknown
+    whether the statement took effect.
     """
 
     __slots__ = ("_block",)
@@ -151,9 +151,9 @@ class AsyncDatabase:
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
         """Run one statement and fetch its rows.
 
-        Parameters are `$1`, `$2`, as PostgreSQL itself spells them. Raises Denied, StatementError
-        for a statement that is at fault, GuardError, or what else PostgreSQL raises, without its
-        details (rule 9). The block goes on after each.
+        Parameters are `$1`, `$2`, as PostgreSQL itself spells them. Raises Denied, GuardError, and
+        StatementError if the statement caused an error. Other errors of PostgreSQL pass through
+        without details (rule 9). The block continues after each.
         """
         block = self._block
         with block.one_at_a_time():
@@ -162,14 +162,15 @@ class AsyncDatabase:
         return rows
 
     async def execute_once(self, sql: str, parameters: Sequence[Any] = ()) -> Rows:
-        """Run the first and only statement of the block, commit it, and hand out its rows.
+        """Run the first and only statement of the block, commit, and return its rows after that.
 
-        It is committed only if the grant permits it still when it is done. Whatever comes of it,
-        the block is over. A statement that only reads runs in a read-only transaction.
+        It commits only if the grant still permits what the statement did. The block is over then in
+        any case. A statement that only reads runs in a read-only transaction.
 
-        Raises what `execute` does, and what a commit does: a constraint that is checked late, say.
-        All that is rolled back. Raises GuardError with the code `outcome_unknown` where the
-        connection is lost at the commit. Then the statement may stand, and is not run again.
+        Raises what `execute` raises, and what a commit raises, such as a deferred constraint.
+        Everything is rolled back then. Raises GuardError with the code `outcome_unknown` if the
+        connection is lost at the commit. Then it is unknown whether the statement took effect, and
+        it is not run again.
         """
         block = self._block
         with block.one_at_a_time():
@@ -191,27 +192,25 @@ def guarded(
     functions: Iterable[str] = (),
     cost: Cost | None = None,
 ) -> Generator[Database, None, None]:
-    """Own `connection` for a block, which is one transaction.
+    """Guard `connection` for a block, which is one transaction.
 
-    It is committed at its end, and rolled back by an exception.
+    The block commits at its end. An exception rolls it back.
 
-    `connection` is that of a login that `captoken postgres plan` made. `caller` is what the
-    server itself knows of who calls, and is asked about with every access. A statement that
-    yields more than `max_rows` rows raises StatementError; one that takes more than `timeout`
-    seconds, QueryCanceled. Where the server does not end it by then, the connection is closed.
-
-    `functions` are those of your own that may be called, as the statement spells them (`score`,
-    `market.score`), by a grant that has `execute` on that name. What they do is not looked at, and
-    the role's rights are theirs.
-
-    `cost` says what a statement takes of a budget: a mapping by unit, or a function of statement
-    and parameters that gives one. What it raises passes through, before anything is sent. A
-    statement that touches no table takes nothing, nor does one that is denied or at fault.
+    - `connection` belongs to a login that `captoken postgres plan` made.
+    - `caller` is what the server itself knows about the caller. Each access is checked against it.
+    - A statement that returns more than `max_rows` rows raises StatementError.
+    - A statement that takes more than `timeout` seconds raises QueryCanceled. If the server does
+      not end it by then, the connection is closed.
+    - `functions` are your own functions that statements may call, as statements spell them
+      (`score`, `market.score`), if the grant has `execute` on that name. The guard does not check
+      what they do; they run with the role's rights.
+    - `cost` is what a statement takes from a budget: a mapping by unit, or a function of statement
+      and parameters that returns one. If it raises, nothing was sent. A statement that touches no
+      table takes nothing, nor does one that is denied or that fails.
 
     Raises GuardError for an open transaction, a nested block, a second thread, a connection in
-    pipeline mode or not in UTF-8, and a login that is no narrow one. Which roles there are and
-    what they may do is read once in 30 seconds. Which columns and functions there are is asked
-    with each block.
+    pipeline mode or not in UTF-8, and a login with too many rights. The roles and their rights are
+    read at most every 30 seconds. The columns and functions are read for each block.
     """
     if not isinstance(connection, psycopg.Connection):
         raise TypeError(f"guarded takes a psycopg.Connection, not {type(connection).__name__}")
@@ -242,9 +241,9 @@ async def guarded_async(
     functions: Iterable[str] = (),
     cost: Cost | None = None,
 ) -> AsyncGenerator[AsyncDatabase, None]:
-    """`guarded`, for an AsyncConnection.
+    """`guarded` for an AsyncConnection.
 
-    The grant is asked in the event loop: its stores are to be quick.
+    It asks the grant in the event loop, so the grant's stores must be fast.
     """
     if not isinstance(connection, psycopg.AsyncConnection):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Guard the tools of pydantic-ai agents, and hand tokens on to sub-agents.
+"""Guard the tools of pydantic-ai agents, and hand tokens to sub-agents.
 
     own = [TokenGuard(guard)]
     sales = Agent(model, name="sales-agent", tools=[query_sales], capabilities=own)
@@ -9,22 +9,21 @@
 
 See docs/agents-pydantic-ai.md.
 
-1. Every tool is asked about where it is called, with the arguments that it gets: after validation,
-   defaults and hooks. What counts are their values, and not how a class writes itself. A tool that
-   another capability wraps around the others is asked about before it runs. Where a wrapper
-   answered for a tool that it did not call, that is asked about before the answer goes out.
-2. A call that is executed outside of the run (an external tool) is asked about before it is handed
-   out.
-3. An output function is a tool, of its own name; where it takes one argument, that is asked about
-   as `output`.
-4. A tool that the model's provider runs cannot be asked about: a request that has one raises
-   GuardError. So does one for an image: the provider makes it by such a tool.
-5. Who calls is the agent that runs, by its name. An agent without one gets no guard.
-6. What is refused is a failed call for the model: it uses up no retries, and the run goes on. So is
-   a call in which the tool itself was refused something (Denied).
-7. A sub-agent is handed a narrowed token and nothing else: neither dependencies nor what its caller
-   was granted.
-8. A run whose guard is gone, by `agent.override(spec=…)`, raises GuardError.
+1. Every tool call is checked with the arguments that the tool gets: after validation, defaults and
+   hooks. Their values count, not how a class serializes itself. If another capability wraps the
+   tools, its tool is checked before it runs. If a wrapper answers for a tool without calling it,
+   that call is checked before the answer is returned.
+2. A call that runs outside the run (an external tool) is checked before it is handed out.
+3. An output function is a tool with its own name. If it takes one argument, that argument is
+   checked as `output`.
+4. A tool that the model's provider runs cannot be checked, so a request that has one raises
+   GuardError. The same applies to an image, because the provider makes it with such a tool.
+5. The caller is the running agent, by its name. An agent without a name cannot be guarded.
+6. A denial is a failed call for the model. It uses up no retries, and the run continues. The same
+   happens if the tool itself was denied something (Denied).
+7. A sub-agent is handed only a narrowed token. It gets neither dependencies nor its caller's
+   grants.
+8. If `agent.override(spec=…)` removes the guard, the run raises GuardError.
 """
 
 from __future__ import annotations

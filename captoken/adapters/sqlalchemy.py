@@ -1,4 +1,4 @@
-"""Guard an engine of SQLAlchemy: what runs on it runs in the guard of its database.
+"""Guard an engine of SQLAlchemy: its statements run in the guard of its database.
 
     with guarded(engine, grant) as connection:
         rows = connection.execute(text("select region, sum(amount) from sales group by region"))
@@ -8,23 +8,23 @@
 
     agent = TextToSQL(guarded_engine(engine, lambda: current.grant(Grant)))
 
-Engines of `sqlite+pysqlite`, `sqlite+aiosqlite` and `postgresql+psycopg`, for Core and ORM. What a
-statement needs, and who is asked, is said in `captoken.adapters.sqlite` and
-`captoken.adapters.postgres`: there is no second reader here. What this adds are rules of how
-SQLAlchemy gets to a database. The code cites them.
+It takes engines of `sqlite+pysqlite`, `sqlite+aiosqlite` and `postgresql+psycopg`, for Core and
+ORM. `captoken.adapters.sqlite` and `captoken.adapters.postgres` judge the statements; this file
+reads none. It adds these rules about how SQLAlchemy reaches a database. The code cites them.
 
- 1. SQLAlchemy is given no connection of the database's, but one of ours. That knows statements,
-    commit, rollback and close. What else is asked of it is refused: what it does not know, too.
- 2. A text is handed to the guard as it would have been to the driver, with its parameters beside
-    it: compiled, written by hand, or changed by the handler of an event.
- 3. A transaction is a guarded block. Its first statement begins it, with the grant of that moment.
-    To commit is to end it, so that the grant is asked about what was written.
- 4. What a dialect asks at start-up, it asks on the owner's engine, with nobody's text. So do pool
-    and events of that engine. A guarded one takes over what was found.
+ 1. SQLAlchemy gets a connection of ours instead of the database's. It offers statements, commit,
+    rollback and close. Everything else is refused, including what it does not know.
+ 2. The guard gets the text that the driver would have got, with its parameters: compiled, written
+    by hand, or changed by an event handler.
+ 3. A transaction is a guarded block. The first statement starts it, with the grant of that moment.
+    A commit ends it, so the grant is asked about what was written.
+ 4. What a dialect asks at start-up, it asks on the owner's engine, with no agent's text. So do that
+    engine's pool and events. A guarded engine takes over the answers.
  5. Savepoints, isolation levels, two-phase transactions and reflection are refused with GuardError.
- 6. Parameters are spelled by the compiler of SQLAlchemy as the guard takes them: `?` or `$1`.
+ 6. SQLAlchemy's compiler spells parameters as the guard takes them: `?` or `$1`.
 
-`rows` is for queries of your own, which no guard looks at: they hold the rows that a token permits.
+`rows` is for queries of your own, which no guard reads: it is the condition for the rows that a
+token permits.
 
 Not checked: what else the process does with the engine that is guarded.
 """
@@ -50,17 +50,17 @@ __all__ = ["guarded", "guarded_async", "guarded_engine", "rows"]
 
 @contextmanager
 def guarded(engine: Engine, grant: Grant, **options: Any) -> Generator[Connection, None, None]:
-    """A connection of SQLAlchemy's on which only runs what the grant covers.
+    """A SQLAlchemy connection on which only statements run that the grant covers.
 
-    What is open at the end of the block is committed, and rolled back when an exception leaves it.
-    Within, `commit` and `rollback` end a transaction, and the next statement begins another. Each
-    is a guarded block, with one connection of the engine's pool for all of them.
+    At the end of the block an open transaction is committed, or rolled back after an exception. In
+    the block, `commit` and `rollback` end a transaction, and the next statement starts another.
+    Each transaction is a guarded block; all use one connection of the engine's pool.
 
-    `options` are those of the guard of the engine's database: `caller`, `max_rows`, `cost` and so
-    on. TypeError for one that it does not have.
+    `options` are those of the database's guard: `caller`, `max_rows`, `cost` and so on. Raises
+    TypeError for an unknown one.
 
-    Raises GuardError for an engine of another kind, and what the guard raises. A Denied is raised
-    as it is, and so is a StatementError. Other errors of the database are SQLAlchemy's.
+    Raises GuardError for an engine of another kind, and what the guard raises. Denied and
+    StatementError are raised unchanged. Other errors of the database are SQLAlchemy's.
     """
     # called: sqlalchemy, by `python -m tests.called`
     source = _source(engine, _checked(grant), options)
@@ -79,10 +79,10 @@ async def guarded_async(
     grant: Grant,
     **options: Any,
 ) -> AsyncGenerator[AsyncConnection, None]:
-    """`guarded`, for an AsyncEngine.
+    """`guarded` for an AsyncEngine.
 
-    With PostgreSQL the grant is asked in the event loop: its stores are to be quick. With SQLite it
-    is asked in the thread of the connection.
+    With PostgreSQL it asks the grant in the event loop, so the grant's stores must be fast. With
+    SQLite it asks in the thread of the connection.
     """
     # awaited: sqlalchemy
     source = _async_source(engine, _checked(grant), options)
@@ -108,11 +108,11 @@ def guarded_engine(
     grant: Granting,
     **options: Any,
 ) -> Engine | AsyncEngine:
-    """An engine to hand to what makes connections by itself: all of them are guarded.
+    """An engine for code that makes its own connections: all of them are guarded.
 
-    `grant` is a Grant, or a function that gives one and is called for each transaction, at its
-    first statement: `lambda: current.grant(Grant)`. What it raises passes through. `options` are
-    as of `guarded`.
+    `grant` is a Grant, or a function that returns one. The function is called for each transaction,
+    at its first statement: `lambda: current.grant(Grant)`. Its exceptions pass through. `options`
+    are those of `guarded`.
     """
     if isinstance(engine, AsyncEngine):
         return AsyncEngine(_async_source(engine, grant, options).engine())
@@ -120,28 +120,29 @@ def guarded_engine(
 
 
 def rows(grant: Grant, model: Any) -> ColumnElement[bool]:
-    """The condition that a query of your own holds, so that it finds what the token permits.
+    """A condition for your own query, so that it finds only rows that the token permits.
 
         select(Order).where(rows(grant, Order))
 
-    `model`: a mapped class, an alias of one, or a table. A token calls it by its name, behind that
-    of its schema if it has one. State what was held as `Access(…, rows=grant.rows(name))`.
+    `model` is a mapped class, an alias of one, or a table. A token knows it by its name, with the
+    schema in front if it has one. State the condition as `Access(…, rows=grant.rows(name))`.
 
-    Raises Denied, code `row`, for constraints that no condition in SQL says, and as `grant.rows`.
-    Once it is compiled, GuardError, code `row`, for a column whose type is not compared exactly.
+    Raises Denied with the code `row` if SQL cannot express a constraint, and what `grant.rows`
+    raises. When the query is compiled, it raises GuardError with the code `row` for a column whose
+    type cannot be compared exactly.
     """
     return held_rows(_checked(grant), model)
 
 
 def _source(engine: Any, grant: Granting, options: dict[str, Any]) -> Source:
-    """Raises TypeError for what is no engine, or an async one."""
+    """The engine of a block. Raises TypeError for an argument that is no synchronous engine."""
     if not isinstance(engine, Engine) or engine.dialect.is_async:
         raise TypeError(f"an Engine is needed that is not async, not {type(engine).__name__}")
     return Source(engine, grant, options)
 
 
 def _async_source(engine: Any, grant: Granting, options: dict[str, Any]) -> Source:
-    """Raises TypeError for what is no AsyncEngine."""
+    """The engine of a block. Raises TypeError for an argument that is no AsyncEngine."""
     if not isinstance(engine, AsyncEngine):
         raise TypeError(f"an AsyncEngine is needed, not {type(engine).__name__}")
     return Source(engine.sync_engine, grant, options)

@@ -1,7 +1,7 @@
-"""The audit trail: write it, and prove that it is whole.
+"""The audit trail: write it, and check that it is complete and unchanged.
 
-`captoken.audit.analysis` asks it who did what, what was never needed, and what an overlay would
-have changed.
+`captoken.audit.analysis` answers questions about it: who did what, which rights were never needed,
+and what an overlay would have changed.
 """
 
 from captoken.audit._check import Verdict, check, read, rfc8693

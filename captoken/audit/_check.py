@@ -69,7 +69,7 @@ def followed(lines: Iterable[bytes], head: Head) -> Iterator[tuple[bytes, dict[s
                 f"record {seq} does not follow on record {head.seq} as it stands: one was changed"
             )
 
-        # Of the bytes that arrived, and not of the record encoded anew.
+        # Hash the bytes that arrived, not the record encoded again.
         head = Head(seq, b64encode(primitives.sha256(body)))
         yield body, record, head
 
@@ -111,7 +111,7 @@ class Verdict(msgspec.Struct, frozen=True):
     Records after `signed` are vouched for by nobody but whoever wrote the file.
     """
 
-    # Where it ends: keep it elsewhere, for the next check.
+    # The end of the trail. Keep it elsewhere, for the next check.
     head: Head
 
     # The last record that a checkpoint of a trusted server covers; 0 is none.
@@ -265,7 +265,7 @@ def rfc8693(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     act: dict[str, Any] = {}
     for actor in record.get("chain", ()):
-        # From the first to the last: so the last one ends up outermost.
+        # Go from the first to the last, so that the last one is outermost.
         inner = {"act": act} if act else {}
         act = {
             "sub": actor["name"],

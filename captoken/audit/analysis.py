@@ -1,13 +1,13 @@
-"""What a trail tells (spec, "Audit").
+"""Answers from an audit trail (spec, "Audit").
 
     gather          the records, by the hand-overs that they are about
-    join            one tree of several trails, where a task has a token for each server
-    unused          per hop: granted against used, and the narrower keywords that would have
-                    sufficed
-    propose         by agent and task: the narrowest keywords for what was done
+    join            one tree from several trails, if a task has a token for each server
+    unused          for each hop: granted and used rights, and narrower keywords that would have
+                    been enough
+    propose         for each agent and task: the narrowest keywords for what was done
     replay          the recorded accesses under a proposed overlay
-    blast_radius    what an agent, and all that it has handed on to, can still do, and what cuts it
-                    off
+    blast_radius    what an agent, and all that it has handed tokens to, can still do, and how to
+                    stop it
 
     seen = gather(read(lines))
     for hop in seen.hops():
@@ -15,18 +15,18 @@
 
 How the data flows:
 
-    lines of a file    `read` in `captoken.audit` checks that each follows on the one before
+    lines of a file    `read` in `captoken.audit` checks that each follows the one before
     records            `gather` puts each token below the hops that it went through
     History            `unused`, `replay` and `blast_radius` ask it, and change nothing
 
 The rules of this file:
 
-- Pure functions over records. They ask no clock, no store and no key.
-- What a record says of a token is what one verifier saw of it. What was never shown to that server
-  is not here.
-- Who can write the trail can write what is read here. `check` says who vouches for it.
-- A caveat that is not known here makes a hop look wider than it is, and never narrower.
-- What cannot be known from the records is called `unknown`. It is never guessed.
+- Pure functions over records. They use no clock, no store and no key.
+- A record has what one verifier saw of a token. A token that was never sent to that server is not
+  here.
+- Whoever can write the trail can write what is read here. `check` says who signed it.
+- An unknown caveat makes a hop look wider than it is, and never narrower.
+- What the records cannot show is called `unknown`. It is never guessed.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Accessed(msgspec.Struct):
     arguments: list[str] | dict[str, Any] | None = None
     attributes: list[str] | dict[str, Any] = []
 
-    # What it costs, by unit.
+    # The cost, by unit.
     cost: dict[str, int] = {}
 
 
@@ -145,14 +145,14 @@ class Decided(msgspec.Struct):
     # Its number in the trail.
     seq: int
 
-    # Seconds since the epoch, by the verifier's clock.
+    # The time of the verifier's clock, in seconds since the epoch.
     at: Integer
     allowed: bool
 
     # The code of the decision, for machines.
     code: str
 
-    # None where the token was only shown.
+    # None if the token was only shown.
     access: Accessed | None = None
 
     # The holders, each with how its name is known.
@@ -171,7 +171,7 @@ class Decided(msgspec.Struct):
     # The leeway of the verifier, in seconds.
     leeway: Integer = 0
 
-    # Thousandths of a second after `at`, when it was recorded.
+    # The time from `at` to the record, in milliseconds.
     ms: Integer | None = None
 
 
@@ -184,15 +184,15 @@ class Issued(msgspec.Struct):
     # Its number in the trail.
     seq: int
 
-    # Seconds since the epoch, by the issuer's clock.
+    # The time of the issuer's clock, in seconds since the epoch.
     at: Integer
     allowed: bool
 
-    # `issued`, or why not, for machines.
+    # `issued`, or a code that says why not.
     code: str
     policy: str
 
-    # Who started it, and which workload acts, as their providers call them.
+    # The subject that started the task and the workload that acts, as their providers name them.
     subject: dict[str, str] = {}
     actor: dict[str, str] = {}
     asked: dict[str, Any] = {}
@@ -441,7 +441,7 @@ def _add_token(
     task = root.task
     through: list[Hop] = []
 
-    # In the order of the links, each once.
+    # The unknown caveats, each once, in the order of the links.
     unknown: dict[str, None] = {}
     for count, (link, strange) in enumerate(known, 1):
         task = _task_after(task, link)

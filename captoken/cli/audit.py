@@ -284,7 +284,7 @@ def log(
             for record, logged in logged_all
             if logged is not None and wanted.is_about(logged)
         ]
-    # Where both come to the same they stay in the order of the records.
+    # Equal times keep the order of the records.
     asked.sort(key=lambda one: one[1].at * 1000 + (one[1].ms or 0))
     if as_json:
         decided = [

@@ -235,7 +235,7 @@ class Provider:
             policy.origin,
         )
 
-        # Not one of an earlier login, or of somebody else's (OpenID Connect Core, 3.1.3.7).
+        # Refuse the token of an earlier login, or of somebody else (OpenID Connect Core, 3.1.3.7).
         stated = identity.claims.get("nonce")
         if stated is None and not needs_nonce:
             return Login(text, identity)
@@ -306,7 +306,7 @@ _HEAD = (
 _VISIT = 5.0
 _VISITS = 64
 
-# Bytes of a request's head. A browser sends cookies of this machine's other ports along.
+# The longest request head, in bytes. A browser also sends cookies of this machine's other ports.
 _MAX_HEAD = 65_536
 
 # What ends a visit: it is too slow, too long, or gone.

@@ -116,7 +116,7 @@ def beside(
         command.send_signal(missed)
     # Once the command has ended, nobody is there who waits for an answer.
     server.config.timeout_graceful_shutdown = 1
-    # In a thread, uvicorn leaves signals alone.
+    # uvicorn does not handle signals if it runs in a thread.
     serving = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     serving.start()
     code = command.wait()

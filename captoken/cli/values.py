@@ -29,7 +29,7 @@ from captoken._language.constraints import CONSTRAINT_KEYS, read_constraint
 # 16 bytes in base64url: the id of a token or of a link.
 _is_id = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]").fullmatch
 
-# Of the year 9999, where calendars end.
+# The last second of the year 9999, where calendars end.
 _LAST_SECOND = 253402300799
 
 # Of a number of seconds. With more, it is a slip.

@@ -48,17 +48,17 @@ class Hop(msgspec.Struct, frozen=True):
     number: int
     added_by: str
 
-    # Whom it hands the token to.
+    # The agent that the link hands the token to.
     receiver: str | None
 
-    # What it adds, in lines.
+    # The link's restrictions, as lines.
     says: tuple[str, ...]
     expired: bool = False
 
-    # Why it prohibits everything; "" if it does not.
+    # The reason why it prohibits everything; "" if it does not.
     problem: str = ""
 
-    # The bytes of it, as they travel.
+    # The bytes of the link, as they travel.
     body: bytes = b""
 
     # Does it ask a third party? Which one, if that can be read, and the answer, if it is here.

@@ -1,16 +1,16 @@
-"""A login or a workload's identity starts a task: from who somebody is to what a task may do.
+"""Issuance: a person's login or a workload's identity starts a task.
 
-An identity provider or a platform says *who* asks, by an assertion that it signs. A policy file
-says *what* such a task may do, in the keywords of `mint`. Nobody is asked again after that: agents
-narrow offline, and servers verify offline.
+An identity provider or a platform says *who* asks, in an assertion that it signs. A policy file
+says *what* such a task may do, in the keywords of `mint`. After that, agents narrow tokens offline
+and servers verify them offline.
 
-To read it from the bottom:
+Read the modules in this order:
 
-- `claims`: what an assertion says, matched against what a policy wants, and the subject's name;
-- `policy`: the policy file, read into typed values, or refused;
-- `keys`: the keys of providers, fetched and kept;
-- `identity`: an assertion, verified: who asks;
-- `desk`: the decision on one request, with its effects as data.
+- `claims`: compares the claims of an assertion with a policy, and makes the subject's name;
+- `policy`: reads the policy file into typed values, or refuses it;
+- `keys`: fetches and keeps the keys of providers;
+- `identity`: verifies an assertion;
+- `desk`: decides on one request, and returns its effects as data.
 
-The core imports none of this, and none of this reads a JOSE library before it is asked.
+The core imports none of this. A JOSE library is loaded only when it is first needed.
 """

@@ -57,7 +57,7 @@ def _unheld_tables(asked: Iterable[str], held: Mapping[str, Rights]) -> list[str
 
 
 def _unheld_tools(asked: Tools, held: Mapping[str, Call]) -> list[str]:
-    # What the wish itself walls off need not be held.
+    # A tool that the wish itself excludes need not be held.
     wishes: Mapping[str, Call] = asked.normalized().value
 
     def is_held(place: str, call: Call) -> bool:

@@ -1,19 +1,19 @@
-"""A workload, known by the certificate that it has shown: an X.509-SVID (RFC 8705; SPIFFE).
+"""Identify a workload by its client certificate, an X.509-SVID (RFC 8705; SPIFFE).
 
-    svid = shown_by(chain, client_id, policy)               # form: whose it says that it is
-    identity = verify(svid, policy, authorities, now)       # and whose it is
+    svid = shown_by(chain, client_id, policy)               # checks the form and the claimed name
+    identity = verify(svid, policy, authorities, now)       # checks whose it is
 
-The TLS handshake has proven that whoever asks has the key of the first certificate, and nobody can
-show that again. What is decided here is whose certificate it is. In this order:
+The TLS handshake has proven that the client has the key of the first certificate, and nothing here
+can check that again. This module decides whose certificate it is, in this order:
 
-1. how many there are, and how large;
-2. the first one has exactly one URI, and that is the SPIFFE ID which the request names;
-3. it is no authority, and its key is for signatures;
-4. a path leads from it to an authority of that trust domain's own bundle, at this time. The
-   machine's store of authorities is never asked: each of those could name any workload;
-5. how long it is good for, and what the policy requires.
+1. the number and size of the certificates;
+2. the first one has exactly one URI, the SPIFFE ID that the request names;
+3. it is not an authority's, and its key is for signatures;
+4. a path leads from it to an authority in the bundle of its trust domain, at this time. The
+   machine's certificate store is never used, because any authority in it could name any workload;
+5. its lifetime, and what the policy requires.
 
-Pure: no network, and no clock. No list of revoked certificates is asked for: SVIDs live shortly.
+Pure: no network and no clock. It checks no revocation list, because SVIDs expire soon.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""What an assertion says: matched against what a policy wants, and made into a subject's name.
+"""Compare the claims of an assertion with a policy, and make the subject's name.
 
     { provider = "acme", groups = ["finance"], acr = { all = ["mfa"] } }
 
-Each key beside `provider` is a claim. A list means any of its values, `{ all = […] }` each of them.
-A key that begins with `/` is a JSON Pointer into the claims (RFC 6901). Values are equal by type
-and value. Only `sub` may end in `/*` or `:*`, which stands for one or more segments below.
+Each key besides `provider` is a claim. A list means any of its values, and `{ all = […] }` means
+all of them. A key that begins with `/` is a JSON Pointer into the claims (RFC 6901). Values are
+equal if type and value are equal. Only `sub` may end in `/*` or `:*`, which stands for one or more
+further segments.
 
-Nothing here looks at a signature. Claims come from `identity`, which has.
+Nothing here checks a signature. The claims come from `identity`, which has checked it.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def matcher(claim: str, wanted: Any) -> Matcher:
         raise ValueError(f"{claim}: an empty list matches nobody")
 
     for value in values:
-        # By the exact type: a float or a date in the file could be compared in several ways.
+        # Check the exact type, because a float or date could be compared in several ways.
         if type(value) not in (str, int, bool):
             raise TypeError(f"{claim}: a value is a text, an integer or a boolean")
         if isinstance(value, str) and "*" in value:

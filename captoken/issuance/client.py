@@ -1,15 +1,15 @@
-"""Who asks the service that starts tasks: a login or a workload's identity becomes a root token.
+"""The client of the issuance service: exchanges a login or a workload's identity for a root token.
 
     office = Issuance("https://issuer.example", key=HolderKey.load("agent.key"))
     root = office.start(login=id_token, actor=workload(), grant="q3-risk", resource="sales-db")
     paid = office.join(root, login=id_token, actor=workload(), grant="q3-sentiment")
 
-1. An assertion goes to the service it was made for, and to nobody else. What a platform gives is
-   read first: one whose audience is not this service alone is not sent. A Kubernetes token of the
-   default audience would give whoever gets it the cluster.
-2. https, or this machine. No redirect is followed, and what is answered is bounded.
-3. What is sent is in no error and in no `repr`.
-4. A token is asked for once. There is no refresh: who wants another one shows who it is again.
+1. An assertion is sent only to the service that it is for. A platform's token is read first: if its
+   audience is not this service alone, it is not sent. A Kubernetes token with the default audience
+   would give the receiver access to the cluster.
+2. It uses https, or this machine. It follows no redirect, and limits the size of responses.
+3. What is sent appears in no error and in no `repr`.
+4. A token is requested once. There is no refresh: to get another token, log in again.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ Identity: TypeAlias = "str | Callable[[str], str]"
 
 
 class Issuance:
-    """A service that starts tasks, by its issuer identifier.
+    """The client of an issuance service.
 
-    `key`: a holder's key, or whatever signs as one. Roots are then bound to it.
-    `context`: for a service whose certificate is of a private authority, or that wants one of the
-    client: it has been loaded with that (`ssl.SSLContext.load_cert_chain`).
-    `spiffe_id`: the SPIFFE ID of the client's certificate. It acts where no other actor is given.
+    `url` is the service's issuer identifier. `key` is a holder's key, or another signer; root
+    tokens are then bound to it. `context` is for a service whose certificate is from a private
+    authority, or that wants a client certificate: load it with `ssl.SSLContext.load_cert_chain`.
+    `spiffe_id` is the SPIFFE ID of the client certificate, which acts if no other actor is given.
 
-    Threads may share it. In an event loop: `await asyncio.to_thread(office.start, …)`. Raises
-    ValueError for an address over which no assertion should go, and for a certificate that nobody
-    would be shown.
+    Threads may share it. In an event loop, use `await asyncio.to_thread(office.start, …)`. Raises
+    ValueError for an address that is not safe for assertions, and for a `spiffe_id` without a
+    context or without https.
     """
 
     def __init__(
@@ -118,20 +118,23 @@ class Issuance:
     ) -> Token:
         """Start a task, and get its root token.
 
-        `login`: who started it: an ID token, an access token of RFC 9068, an ID-JAG, or a SAML
-        assertion in base64url.
-        `actor`: the workload that acts: its JWT, or what gives one, as `workload()`; or the one of
-        `spiffe_id`. Without a login, the workload is both.
-        `grant`, `resource`, `agent`: names of the policy. Each may be left out where there is one.
-        `task`: a label for the new task, or the whole id of one to join.
-        `keywords`: those of `attenuate`, as JSON has them: what the task needs of the grant. More
-        than the grant is refused, or with `clamp=True` left out: a pattern of which the grant has a
-        part, and a longer `expires_in`, too.
+        - `login` says who started it: an ID token, an access token of RFC 9068, an ID-JAG, or a
+          SAML assertion in base64url.
+        - `actor` is the workload that acts: its JWT, or a function that returns one, such as
+          `workload()`. The default is the workload of `spiffe_id`. Without a login, the workload is
+          both.
+        - `grant`, `resource` and `agent` are names in the policy. You can leave out each that has
+          only one possible value.
+        - `task` is a label for the new task, or the whole id of one to join.
+        - `keywords` are those of `attenuate`, as JSON: what the task needs of the grant. Asking for
+          more than the grant is refused. With `clamp=True` the excess is left out; that includes a
+          pattern that the grant allows only in part, and a longer `expires_in`.
 
-        The token is held: present it, and send it nowhere as it is. It is not verified, which takes
-        the root key. Raises IssuanceError with the service's code and words;
-        `temporarily_unavailable` if it cannot be reached. Raises TypeError without a login and an
-        actor, and for keywords that are no JSON; ValueError for an empty name.
+        The returned token is one to hold: present it, and never send it as it is. It is not
+        verified, because that needs the root key. Raises IssuanceError with the service's code and
+        text, or with the code `temporarily_unavailable` if the service cannot be reached. Raises
+        TypeError without a login and an actor, and for keywords that are no JSON. Raises ValueError
+        for an empty name.
         """
         names = {"grant": grant, "resource": resource, "task": task, "agent": agent}
         for name, value in names.items():
@@ -188,7 +191,7 @@ class Issuance:
             acts = actor if isinstance(actor, str) else actor(self.url)
             self._check_audience(acts, "the workload's identity", "invalid_client")
 
-        # By its certificate, which the connection shows.
+        # The connection's client certificate identifies it.
         named = {}
         if acts is None and self._spiffe_id is not None:
             named["client_id"] = self._spiffe_id
@@ -314,7 +317,7 @@ def _without(sent: Iterable[str], text: str) -> str:
 
 
 class PlatformIdentity:
-    """What a platform says that this process is: a JWT for an audience, asked for at each use.
+    """The identity that a platform gives to this process: a JWT, fetched at each use.
 
     `workload()` finds the platform.
     """
@@ -324,7 +327,7 @@ class PlatformIdentity:
         self._get = get
 
     def __call__(self, audience: str) -> str:
-        """The JWT. Raises IssuanceError; what it says is not looked at."""
+        """The JWT for that audience, not verified. Raises IssuanceError."""
         return self._get(audience)
 
     def __repr__(self) -> str:
@@ -332,16 +335,17 @@ class PlatformIdentity:
 
 
 def workload(environ: Mapping[str, str] | None = None) -> PlatformIdentity:
-    """What this process is, by what the platform has put into its environment.
+    """The identity of this process, from the platform that set its environment variables.
 
-        file     CAPTOKEN_IDENTITY_TOKEN_FILE: a volume that Kubernetes projects, say
-        spiffe   SPIFFE_ENDPOINT_SOCKET, where the package `spiffe` is installed
+        file     CAPTOKEN_IDENTITY_TOKEN_FILE: for example a volume that Kubernetes projects
+        spiffe   SPIFFE_ENDPOINT_SOCKET, if the package `spiffe` is installed
         github   ACTIONS_ID_TOKEN_REQUEST_URL, in a job with the permission `id-token: write`
-        gitlab   GITLAB_OIDC_TOKEN, which the job's `id_tokens` names, for this service's audience
+        gitlab   GITLAB_OIDC_TOKEN, from the job's `id_tokens`, for this service's audience
         google   GCE_METADATA_HOST, K_SERVICE or CLOUD_RUN_JOB: the metadata server
 
-    CAPTOKEN_IDENTITY names one of these. It has to where several are there, and for Google's
-    machines, which have no variable: no address is asked at a guess. Raises IssuanceError.
+    CAPTOKEN_IDENTITY names one of these. It is required if several are there, and on Google's
+    virtual machines, which set no variable: no address is contacted on a guess. Raises
+    IssuanceError.
     """
     given = os.environ if environ is None else environ
     named = given.get("CAPTOKEN_IDENTITY")

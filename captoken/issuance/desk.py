@@ -1,14 +1,14 @@
-"""The decision on one request: which grant it is, what the task may do, and what has to be written.
+"""Decide on one request: which grant it is, what the task may do, and what to write.
 
-    plan = desk.plan(ask, subject, actor)       # pure: refused, or all that is to happen
-    task = registry.enter(plan.entry)           # in one atomic step; before that nothing is out
+    plan = desk.plan(ask, subject, actor)       # pure: a refusal, or everything that will happen
+    task = registry.enter(plan.entry)           # one atomic step; nothing is issued before it
     root = desk.mint(plan, task)                # the token
 
-What it decides rests on identities that are verified (`identity`), and on the policy. The policy is
-link 0 of the token, and the request link 1: `attenuate` itself says whether the request asks for
-more than the grant gives. `narrowing` adds the two wishes that `attenuate` would take for less.
+The decision uses verified identities (`identity`) and the policy. The policy becomes link 0 of the
+token, and the request link 1. `attenuate` itself says whether the request asks for more than the
+grant gives. `narrowing` handles the two wishes that `attenuate` would take for less.
 
-Nothing here waits, and nothing is written here.
+Nothing here waits or writes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A DPoP proof at the token endpoint, made and checked: whoever asks has an Ed25519 key (RFC 9449).
+"""Make and check a DPoP proof at the token endpoint: the client has an Ed25519 key (RFC 9449).
 
-The root is then bound to that key, and servers take captoken's own proofs by it. So other kinds of
-keys are of no use here, and are refused. A proof is for one request, at one address, for a minute;
-that it is used once, the registry sees to.
+The root token is then bound to that key, and servers accept captoken's own proofs by it. So other
+kinds of keys are useless here, and are refused. A proof is for one request at one address, and
+valid for a minute. The registry ensures that it is used once.
 """
 
 from __future__ import annotations

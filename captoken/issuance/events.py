@@ -1,10 +1,10 @@
-"""Which security event does what: the table of SSF, CAEP and RISC.
+"""The effect of each security event: the table for SSF, CAEP and RISC.
 
-Each row says of which grants tasks end, of which they are narrowed instead, or that the event is
-noted and no more. No row widens: where somebody is well again, tasks that ended stay ended.
+Each row says which grants' tasks end, which are narrowed instead, or that the event is only noted.
+No row gives rights back: when somebody's state improves, ended tasks stay ended.
 
-What an event leaves out, or says in a word that is not known here, is read as the worst. An event
-of a kind that is not known here is noted.
+If an event leaves something out, or uses an unknown word, the worst case is assumed. An event of an
+unknown kind is only noted.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
-"""An assertion, verified: who asks.
+"""Verify an assertion: who is asking?
 
-    opened = open_assertion(text, policy, SUBJECTS)    # its form is right: by which key is it?
+    opened = open_assertion(text, policy, SUBJECTS)    # checks the form, and finds the key's name
     await keys.want(opened.name, opened.kid)           # of provider "acme", "key-7"
     identity = identify(opened, policy, keys, now, audience)
 
-One way, and one table of kinds. Each place says which kinds it takes, so that what was made
-for one purpose is good for no other. An access token is no login, and a login is no workload.
+There is one way, and one table of kinds. Each caller says which kinds it accepts, so an assertion
+for one purpose works for no other. An access token is no login, and a login is no workload.
 
-The order, cheap before dear, and form before meaning:
+The order is cheap checks before expensive ones, and form before content:
 
 1. size, three parts, strict JSON (`jose`); for SAML, size and strict XML (`signed_xml`);
 2. the provider, by its exact `iss` or by its trust domain, and the kind;
-3. the members of the header, `typ` by kind, an algorithm of the provider;
-4. the key, by its id; it is for that algorithm; the signature;
-5. only then what the claims say: times, whom it is about and for, what the kind asks, `require`.
+3. the header: `typ` by kind, and an algorithm of the provider;
+4. the key, by its id, for that algorithm; then the signature;
+5. only then the claims: times, subject and audience, what the kind needs, `require`.
 
-Pure: no network, and no clock. It cannot see whether an assertion was used before, or whether a
-login has ended: the registry does.
+Pure: no network and no clock. It cannot see whether an assertion was used before, or whether a
+login has ended; the registry can.
 """
 
 from __future__ import annotations

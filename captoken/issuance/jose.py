@@ -1,16 +1,15 @@
-"""Signed JSON: read strictly, and checked with a key (RFC 7515, 7517, 7519, 8725).
+"""Signed JSON, read strictly and checked with a key (RFC 7515, 7517, 7519, 8725).
 
     header.payload.signature
 
-One spelling for everything, as for tokens: what two readers could read in two ways is refused
-before anything of it is believed. The one file that knows joserfc, which is imported when the first
-key is read, and not before.
+Everything has only one valid encoding, as in tokens: what two readers could read differently is
+refused before it is used. Only this file knows joserfc, and imports it when it reads the first key.
 
-- `taken_apart`: the three parts of a text, as JSON. Nothing is verified.
-- `key_set`: the public keys of a provider's document, each with the algorithms that it is for.
-- `holds`: is a signature good?
+- `taken_apart`: the three parts of a text, as JSON. It verifies nothing.
+- `key_set`: the public keys in a provider's document, each with its algorithms.
+- `holds`: whether a signature is valid.
 
-What a text says, and who may say it, is for `identity`.
+`identity` decides what a text may say, and who may say it.
 """
 
 from __future__ import annotations

@@ -1,24 +1,25 @@
-"""The public keys of providers: fetched, kept, and given up.
+"""The public keys of providers: fetched, kept, and dropped.
 
     keys = ProviderKeys(policy)
     await keys.start()
     opened = open_assertion(text, policy, SUBJECTS)
-    await keys.want(opened.name, opened.kid)                # fetched, if need be
+    await keys.want(opened.name, opened.kid)                # fetches, if necessary
     identity = identify(opened, policy, keys, now, audience)
 
-When they are fetched: at the start, for an id that is not known, and when they are five minutes
-old. One fetch at a time for each provider, and at most one in 5 seconds: so strangers who make up
+Keys are fetched at the start, for an unknown key id, and when they are five minutes old. There is
+one fetch at a time for each provider, and at most one in five seconds. So strangers who invent key
 ids cost a provider no more than that.
 
-What is known stays good for an hour after the last good fetch. So an outage of a provider is not
-one of ours, and a key that it withdrew is gone with the next good fetch, or after that hour.
+Known keys stay valid for an hour after the last successful fetch. So a provider's outage does not
+stop the service. A key that the provider withdrew is gone after the next successful fetch, or after
+that hour.
 
-The authorities of a trust domain, by which certificates are checked, are kept in the same way:
-`want_authorities` fetches them, and `authorities` looks them up.
+The authorities of a trust domain, which certificates are checked with, are kept in the same way:
+`want_authorities` fetches them, and `authorities` returns them.
 
-What a provider sends is bounded: no redirect, no compression, 256 KB, some seconds in all. Keys
-come over https, from this machine, from a file, or from the socket of a SPIFFE agent. No address is
-ever taken from an assertion. Certificates for SAML are in a file, or in the policy.
+Responses of a provider are limited: no redirect, no compression, 256 KB, a few seconds in total.
+Keys come over https, from this machine, from a file, or from the socket of a SPIFFE agent. An
+address is never taken from an assertion. Certificates for SAML are in a file, or in the policy.
 """
 
 from __future__ import annotations
@@ -455,7 +456,7 @@ class _Web:
         address = f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
         document = read_json(await self.get(address))
 
-        # Else one issuer could answer for another (4.3).
+        # Otherwise one issuer could answer for another (4.3).
         if document.get("issuer") != issuer:
             raise KeysError(f"the discovery document is of another issuer, not of {issuer}")
 

@@ -1,20 +1,18 @@
-"""What a SAML assertion says, as claims (SAML 2.0 Core; Web Browser SSO Profile; RFC 7522).
+"""Turn a SAML assertion into claims (SAML 2.0 Core; Web Browser SSO Profile; RFC 7522).
 
     unverified = opened_assertion(text)                  # base64url of an Assertion
     claims = claims_of(unverified.content, {"groups": "urn:oid:1.3.6.1.4.1.5923.1.5.1.1"})
 
-The form alone is checked here. Each part stands once and where it has to, and what is not known is
-refused: a condition that nobody looks at could be one that does not hold. What the claims come to,
-and whether the signature is good, is for `identity`.
+Only the form is checked here. Each part must occur once and in its place, and unknown parts are
+refused: a condition that nobody checks could be one that is not met. `identity` checks the claims
+and the signature.
 
-| claim | where it stands |
-| --- | --- |
-| `iss`, `jti`, `iat` | Issuer; ID and IssueInstant of the assertion |
-| `sub`, `name_id` | NameID, and its format by the last word of that |
-| `aud`, `recipient` | the one Audience; Recipient of the bearer confirmation |
-| `exp`, `nbf` | the earliest end that is stated, and NotBefore of the Conditions |
-| `auth_time`, `sid`, `acr` | AuthnInstant, SessionIndex and AuthnContextClassRef |
-| as a policy calls it | an attribute: a text, or a list of texts unless it has one value |
+| claim | its place | | --- | --- | | `iss`, `jti`, `iat` | Issuer; ID and IssueInstant of the
+assertion | | `sub`, `name_id` | NameID, and the last word of its format | | `aud`, `recipient` |
+the one Audience; Recipient of the bearer confirmation | | `exp`, `nbf` | the earliest end that is
+stated, and NotBefore of the Conditions | | `auth_time`, `sid`, `acr` | AuthnInstant, SessionIndex
+and AuthnContextClassRef | | as named in the policy | an attribute: a text, or a list of texts
+unless it has one value |
 """
 
 from __future__ import annotations

@@ -1,25 +1,27 @@
-"""What a provider tells of a login that ends, and what that does to tasks.
+"""Notices from a provider that a login has ended, and their effect on tasks.
 
-    opened = open_signal(text, policy, LOGOUT)           # its form is right: by which key is it?
+    opened = open_signal(text, policy, LOGOUT)           # checks the form, and finds the key's name
     await keys.want(opened.name, opened.kid)
     effect = effect_of(opened, policy, keys, now)
     for ending in effect.endings:
         registry.end(ending)
 
-A logout token (OpenID Connect Back-Channel Logout 1.0) is of an `oidc` provider. With a `sid` it
-ends what that session started, and with a `sub` beside it what that person started by assertions
-that name no session; with `sub` alone, all that the person started.
+A logout token (OpenID Connect Back-Channel Logout 1.0) comes from an `oidc` provider. With a `sid`
+it ends everything that the session started. With a `sub` as well, it also ends what the person
+started with assertions that name no session. With only a `sub`, it ends everything that the person
+started.
 
-A security event token (RFC 8417; SSF 1.0, CAEP, RISC) is of a `signals` provider, which tells of
-subjects of another one. What it does is in the table of `events`.
+A security event token (RFC 8417; SSF 1.0, CAEP, RISC) comes from a `signals` provider and is about
+the subjects of another provider. `events` has the table of its effects.
 
-- Signed as assertions are, by the same rules of `jose` and `identity`. Neither is good as the
-  other.
-- A signal only narrows. Nothing here starts, widens or revives anything.
-- It is about all providers of the policy with that issuer: one login gives ID and access tokens.
-- Each `jti` has one effect: the registry remembers it for as long as a signal is taken.
+- It is signed like an assertion, under the same rules in `jose` and `identity`. Neither can be used
+  as the other.
+- A signal only restricts. Nothing here starts a task, gives rights back or revives anything.
+- It applies to all providers of the policy with that issuer, because one login gives both ID and
+  access tokens.
+- Each `jti` has one effect: the registry remembers it for as long as the signal is accepted.
 
-Pure: no network and no clock. What is returned is data, and nothing has ended by it yet.
+Pure: no network and no clock. The result is data, and nothing has ended yet.
 """
 
 from __future__ import annotations
@@ -53,13 +55,13 @@ from captoken.issuance.registry.ports import LEEWAY
 LOGOUT = "logout+jwt"
 EVENT = "secevent+jwt"
 
-# Who sends them.
+# The kind of provider that sends each signal.
 _SENDERS: dict[str, type[Oidc | Signals]] = {
     LOGOUT: Oidc,
     EVENT: Signals,
 }
 
-# Seconds that a signal is taken for at most. So long the registry remembers its `jti`.
+# A signal is accepted for this many seconds. The registry remembers its `jti` as long.
 MAX_AGE = 86_400
 
 _LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
@@ -71,12 +73,12 @@ _TEXTS = ("sub", "sid", "jti")
 class Effect(msgspec.Struct, frozen=True):
     """What a signal comes to. Without endings it is a note that its stream lives."""
 
-    # Who told it, and the name of what was told, which has one effect.
+    # The sender, and the signal's `jti`, which has only one effect.
     stream: str
     jti: str
     endings: tuple[Ending, ...]
 
-    # What happened, for the log. Is it one for somebody to look at?
+    # The log message, and whether somebody should look at it.
     note: str
     alarm: bool = False
 

@@ -1,33 +1,33 @@
-"""Signed XML: read strictly, and checked with keys.
+"""Signed XML, read strictly and checked with keys.
 
     <Assertion ID="_7"> … <Signature> SignedInfo SignatureValue KeyInfo </Signature> … </Assertion>
 
 XML Signature 1.1, with the two transforms that assertions have: enveloped, and Exclusive XML
 Canonicalization 1.0.
 
-1. What two readers could read in two ways is refused before a parser sees it: a DTD, comments,
+1. What two readers could read differently is refused before a parser sees it: a DTD, comments,
    CDATA, processing instructions.
-2. The document is what was signed: one signature, a child of the root, whose one reference is the
-   root's own ID. Nothing is ever looked up by an ID.
-3. What is read is what was signed. The digest is of canonical bytes: these are read again, and that
-   reading alone is handed on. Likewise for SignedInfo, which the signature is over.
-4. Keys are the caller's. What a message says of keys (KeyInfo) is not looked at.
+2. The document is what was signed. It has one signature, a child of the root, whose one reference
+   is the root's own ID. Nothing is ever looked up by an ID.
+3. What is used is what was signed. The digest is over canonical bytes. These bytes are read again,
+   and only that reading is returned. The same applies to SignedInfo, which the signature covers.
+4. The caller provides the keys. The keys in a message (KeyInfo) are ignored.
 
-No library of XML is in this. The parser is the one of Python's own library, and canonical bytes are
-written here: fifty lines, for what rule 1 leaves. A mistake in them makes a good signature fail and
-no bad one good, since what is handed on was read from those very bytes (rule 3). So a stranger's
-bytes meet no larger library in a process that holds root keys.
+This file uses no XML library. Python's own parser reads, and fifty lines here write the canonical
+bytes that rule 1 leaves possible. A mistake in them makes a valid signature fail, but no invalid
+one pass, because the result is read from the same bytes (rule 3). So a stranger's bytes meet no
+larger library in a process that holds root keys.
 
-minisaml is not used. It finds a signature wherever it stands, and so takes a document whose root is
-something else than what was signed. It takes RSA with SHA-256 alone, and only with the certificate
-in the message. It tells neither ID nor Recipient nor session, which would need a second reader of
-the same document: a wrapped one lives in what lies between two readers.
+minisaml is not used, for three reasons. It finds a signature anywhere, and so accepts a document
+whose root is not what was signed. It accepts only RSA with SHA-256, and only with the certificate
+in the message. And it returns neither ID nor Recipient nor session, so a second reader of the same
+document would be needed. A wrapped assertion exploits the difference between two readers.
 
 - `read_xml`: a document, as elements.
-- `canonical`: the bytes of an element that digests and signatures are of.
+- `canonical`: the bytes of an element that digests and signatures cover.
 - `opened_xml`: a signed document, up to the question whose key it is. Nothing is verified.
 - `certificates`: the public keys of a text with certificates.
-- `xml_holds`: is a signature good, and the digest in it?
+- `xml_holds`: whether a signature and the digest in it are valid.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests of the clients here over HTTP: bounded, and none of them led elsewhere."""
+"""HTTP requests of the clients in this package: bounded, and without redirects."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""The bundles of a trust domain, as its agent on this machine has them (SPIFFE Workload API).
+"""The bundles of a trust domain, from the SPIFFE agent on this machine (SPIFFE Workload API).
 
-`FetchJWTBundles` (6.2) answers with key sets as they were published, and `FetchX509Bundles` (5.2)
-with certificates in DER, each under its trust domain. They are taken as they came: `jose` and
-`certificates` read them by their own rules. The service needs no more of the API than that; a
-workload, which asks for its own identity, does.
+`FetchJWTBundles` (6.2) returns key sets as they were published. `FetchX509Bundles` (5.2) returns
+certificates in DER, under their trust domains. Both are passed on unchanged, and `jose` and
+`certificates` read them by their own rules. The service needs no more of the API. A workload, which
+asks for its own identity, needs more.
 
-Whoever can listen at the socket's place says who everybody is. So it is a matter of the machine,
-as a file of keys is.
+Whoever can listen at the socket's path can say who everybody is. So protect it like a file of keys.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Keys of one purpose each: for holders, operators, trails, dischargers, and pairs of servers.
+"""Keys with one purpose each: for holders, operators, trails, dischargers, and pairs of servers.
 
     Keyring                  root keys, which mint and verify (spec, "Keys")
-    HolderKey                what a token can be bound to
-    DischargerKey            what tickets are sealed for
-    OperatorKey, AuditKey    what snapshots and checkpoints are signed with
-    PairwiseKey              what issuer and server derive a root key from
+    HolderKey                a key that tokens can be bound to
+    DischargerKey            a key that tickets are sealed for
+    OperatorKey, AuditKey    keys that sign snapshots and checkpoints
+    PairwiseKey              a key from which issuer and server derive a root key
 
-The rules of this room:
+The rules of this package:
 
-- One key, one purpose: types and files of one are not taken for another (spec 27.1).
-- Key material is shown by `save` and `reveal` alone. It is in no `repr`, no pickle and no error.
-- A file that others than its owner can read holds no secret any more, and is refused.
-- Memory is not wiped: Python cannot promise it.
+- One key has one purpose: types and files of one are never accepted as another (spec 27.1).
+- Only `save` and `reveal` give out key material. It is in no `repr`, no pickle and no error.
+- A file that anyone except its owner can read is no longer secret, and is refused.
+- Memory is not wiped, because Python cannot promise it.
 """
 
 from typing import TYPE_CHECKING

@@ -1,10 +1,11 @@
-"""Files that hold secrets: whole, and for their owner alone (spec, "Key files").
+"""Files that hold secrets: written whole, and readable only by their owner (spec, "Key files").
 
-A writer makes the file so from the start, beside the old one, and puts it in its place at once. So
-nobody can read a key while it is written, and a crash leaves the old file or the new one.
+A writer creates the new file beside the old one, with these permissions from the start, and then
+replaces the old one in one step. So nobody can read a key while it is written, and after a crash
+either the old file or the new one is there.
 
-What is in a file these functions do not know: keys and keyrings read and write their own. On a
-system without permissions of this kind nothing is checked.
+These functions do not know what is in a file: keys and keyrings read and write their own. On a
+system without such permissions, nothing is checked.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Root keys by key id, and keys derived for one audience (spec, "Keys").
 
-How a verifier comes to the key of a token:
+How a verifier gets the key of a token:
 
     (kid, aud) of the root record, which nobody has verified yet
     the root key called kid, or the key derived from it for that audience
     the macaroon key, where the chain of that token starts
 
-No answer is a denial, before any HMAC. Nothing in a token brings a key along or selects an
-algorithm. So the worst that a forged token does is to name a key that is here, under which its
-chain does not hold.
+If there is no key, the token is denied before any HMAC. A token can neither bring its own key nor
+choose an algorithm. The worst that a forged token can do is to name a key that is here, and its
+chain is not valid under that key.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Pairwise keys: two sides derive one root key and share no secret (spec, "Pairwise keys").
+"""Pairwise keys: two sides derive one root key without sharing a secret (spec, "Pairwise keys").
 
-Each side has one X25519 key and knows the other's public key. What both derive is the root key of
-one audience, behind the same look-up as every other. Whoever has it can forge what this server
-accepts from this issuer. What a stolen secret means (spec 35.7):
+Each side has one X25519 key and knows the other's public key. Both derive the root key of one
+audience, which is used like any other. Whoever has it can forge what this server accepts from this
+issuer. What a thief can do with a stolen secret (spec 35.7):
 
-- A server's forges tokens of every issuer that it trusts, at that server and nowhere else.
-- An issuer's forges its own tokens, at every server that trusts it.
-- Neither ends by itself: the root key stays until one of the two has a new key.
+- With a server's secret: forge tokens of every issuer that the server trusts, at that server only.
+- With an issuer's secret: forge that issuer's tokens at every server that trusts it.
+- Neither ends by itself: the root key stays until one of the two sides has a new key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where used proofs, counts, snapshots and trails lie.
+"""Stores for used proofs, counts, snapshots and trails.
 
     ports           what each kind of store promises, as a Protocol
     memory          for one process, and for tests
@@ -7,13 +7,13 @@
     postgres        for servers on many machines, by functions in a database
     trail_file      the file of an audit trail
 
-Each is imported by its own name: `postgres` needs psycopg, and nothing else here does.
+Import each by its own name: `postgres` needs psycopg, and nothing else here does.
 
-The rules of this room:
+The rules of this package:
 
-- One call is one atomic step: of many that come at once, one is the first.
+- One call is one atomic step: of many calls at once, one is the first.
 - A store that cannot know raises StoreError, and the request is denied. It never guesses.
-- What it was told before it answered outlives what it says it outlives, and nothing less.
-- Nothing is allowed anew because something was forgotten: floors see to that.
-- No key, no token and no tag ever lies in a store.
+- Once a store has answered, the change lasts as long as that store promises.
+- Nothing becomes allowed again because something was forgotten: floors prevent that.
+- No store ever contains a key, a token or a tag.
 """

@@ -37,7 +37,7 @@ class AwaitedStore(ABC):
         if self._is_open:
             return self
 
-        # Who waits for another task's asking waits no longer than for an answer of its own.
+        # Wait for another task that asks no longer than for an answer of our own.
         try:
             async with timeout(self._timeout):
                 await self._opening.acquire()

@@ -26,7 +26,7 @@ with extra("postgres"):
 
 from captoken.stores._rules import LateError
 
-# What `wait` of a connection runs, called or awaited: it yields what to wait for.
+# The generator that a connection's `wait` runs, sync or async: it yields what to wait for.
 Steps: TypeAlias = "Generator[Any, Any, Any]"
 
 # Kept on a connection, and gone with it: what it has prepared, as which name.

@@ -1,16 +1,17 @@
 """Every store in memory: for one process, and for tests (spec, "Replay", "Ledger", "Overlay").
 
-- One lock a store, held for a whole call. So to look and to change is one step.
-- A restart forgets everything. What may have been used before is then refused: see the floors.
-- A forked child is refused: its copy would go its own way, and two processes would each allow.
+- Each store has one lock, held for a whole call. So looking and changing is one step.
+- A restart forgets everything. After it, whatever may have been used before is refused: see the
+  floors.
+- A forked child is refused: its copy would diverge, and both processes would allow the same use.
 
 Three stores:
 
-    MemoryReplayStore    which proofs were used, so that each is good once
+    MemoryReplayStore    the used proofs, so that each works once
     MemoryLedger         what is used of each `uses` and `budget`
-    MemorySnapshots      the operator's newest snapshot: it only takes away, and so has no floor
+    MemorySnapshots      the operator's newest snapshot: it only restricts, and so has no floor
 
-All stores here and on servers pass one suite of tests. This one is what others are compared with.
+All stores, here and on servers, pass the same tests. The others are compared with this one.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""What belongs to the process that made it, and what a fork does to it.
+"""Objects that belong to the process that made them, and the effects of a fork.
 
-A fork copies memory, locks and connections. A copy of a memory would go its own way in silence.
-A lock may be held by a thread that the child does not have. A connection that two processes use
-gives each the other's answers.
+A fork copies memory, locks and connections. A copied memory would silently diverge. A copied lock
+may be held by a thread that the child does not have. If two processes use one connection, each may
+get the other's answers.
 
-Two answers, by what a store holds:
+There are two solutions, by the kind of store:
 
-    OwnProcess       a memory asks at each use whether it is still at home, and refuses if not
-    tell_of_forks    a connection is told of each fork, and the child opens one of its own
+    OwnProcess       a memory checks at each use that it is in its own process, or else refuses
+    tell_of_forks    a connection is told of each fork, and the child opens its own
 
-Forks of several threads come one after the other, from the first hook of one to its last. So what a
-holder has given up for one fork, no other fork gives back. Nor is a holder added meanwhile: one
+Forks by several threads happen one after the other, from the first hook of one to its last. So what
+a holder gives up for one fork, no other fork gives back. No holder is added meanwhile either: one
 that would open its connection between two hooks waits until the fork is over.
 """
 
@@ -123,7 +123,7 @@ def unforked() -> Generator[None]:
         yield
 
 
-# By weak references: being told of forks keeps no store alive.
+# Weak references, so that this keeps no store alive.
 _holders: WeakKeyDictionary[Any, _Hooks] = WeakKeyDictionary()
 
 # Held from the first hook of a fork to its last. A hook that makes a holder does not wait for

@@ -1,16 +1,16 @@
-"""What a store promises: the ports behind which used proofs, counts, snapshots and trails lie.
+"""The promises of stores: the ports for used proofs, counts, snapshots and trails.
 
-Four kinds, one after the other: proofs (spec, "Replay"), the ledger (spec, "Ledger"), snapshots of
-the overlay (spec, "Overlay"), and the last record of a trail (spec, "Audit"). A port is a Protocol:
-a store of your own needs its methods and no base class. `tests/stores/` says what each one does,
-by tests that all stores here pass.
+There are four kinds, in this order: proofs (spec, "Replay"), the ledger (spec, "Ledger"), snapshots
+of the overlay (spec, "Overlay"), and the last record of a trail (spec, "Audit"). A port is a
+Protocol: a store of your own needs its methods and no base class. The tests in `tests/stores/` say
+what each method does, and all stores here pass them.
 
-`now` is always the caller's clock, in seconds since the epoch. Whatever a store raises is a denial:
-it raises StoreError when it cannot know, and never answers by guessing.
+`now` is always the caller's clock, in seconds since the epoch. Any exception of a store is a
+denial. A store raises StoreError when it cannot know, and never guesses.
 
-Proofs and the ledger have a second port each, for stores of asyncio. Such a store says by its class
-that its calls are awaited, in the event loop: `awaited = True`. Nobody finds that out by looking at
-an answer. What it promises is otherwise the same, word for word.
+Proofs and the ledger also have a port for asyncio stores. The class of such a store has `awaited =
+True`, which says that its calls are awaited in the event loop; nobody infers that from an answer.
+Everything else that it promises is the same, word for word.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Every store in a PostgreSQL database: for servers on many machines.
 
-Spec, "Replay", "Ledger", "Overlay". `create_tables` makes the tables and functions once. A call is
-one function: one transaction, one round trip. What the functions do stands in `_postgres_sql`.
+Spec, "Replay", "Ledger", "Overlay". `create_tables` creates the tables and functions once. A call
+is one function: one transaction, one round trip. `_postgres_sql` has the functions.
 
-The counting stores are there twice: on a connection that threads take in turn, and, with `Async`
-before the name, on several connections that are awaited. Statements, values and what is made of an
-answer are written once, for both.
+The counting stores exist twice: on one connection that threads use in turn, and, with `Async` in
+front of the name, on several connections that are awaited. Statements, values and the handling of
+answers are written once for both.
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ _OPENING: LiteralString = """
 class _Place:
     """Where a store has its connections from, and its schema. Raises ValueError for an odd one."""
 
-    # What it needs there.
+    # The tables that the store needs.
     _tables: ClassVar[tuple[TableGroup, ...]] = (STORES,)
 
     def __init__(self, source: Any, schema: str, timeout: float) -> None:

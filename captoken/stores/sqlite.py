@@ -2,8 +2,9 @@
 
 Spec, "Replay", "Ledger", "Overlay".
 
-Used proofs, counts and registries may share a file, whose write-ahead log all that open it have to
-write. The overlay has one of its own, which a server reads without the right to write.
+Used proofs, counts and registries may share a file. Every process that opens it must be able to
+write its write-ahead log. The overlay has its own file, which a server can read without write
+permission.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ class SQLiteStore:
         """One transaction that nobody else writes in."""
         if self._access == "ro":
             raise StoreError(f"{self._where}: it was opened with readonly=True, and is not written")
-        # Without a write-ahead log one waits for those who read, and all of that comes first.
+        # Without a write-ahead log a writer waits for readers; do all of that waiting first.
         waits = "immediate" if self._journal == "wal" else "exclusive"
         return self._transaction(f"begin {waits}")
 

@@ -3,12 +3,12 @@
     file = TrailFile("trail.jsonl")
     trail = AuditTrail(file.write, head=file.head, key=key)
 
-POSIX only: it locks with `flock`. Elsewhere, and on a network, give `AuditTrail` a `write` of your
-own that takes all of it or nothing.
+POSIX only, because it locks with `flock`. Elsewhere, and on a network file system, give
+`AuditTrail` a `write` of your own that writes everything or nothing.
 
-It knows lines and no records: what it writes AuditTrail has made, and whether the file is whole
-`captoken.audit.check` says. Here two things are seen to: that a record stands whole or not at all,
-and that nobody else writes meanwhile.
+It handles lines, not records: AuditTrail makes them, and `captoken.audit.check` says whether the
+file is complete. This file ensures two things: a record is written whole or not at all, and nobody
+else writes meanwhile.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class TrailFile:
             self._cut()
             raise
 
-        # From here on the records stand.
+        # From here on the records are written.
         self._end += count
         return count
 

@@ -1,12 +1,12 @@
 """Every store on a Valkey or Redis server: for servers on many machines.
 
 Spec, "Replay", "Ledger", "Overlay". A call is one script: one atomic step, one round trip. All keys
-have one hash tag, so that they lie in one slot of a cluster. The client is yours, of valkey-py or
-redis-py; nothing here imports either. What the scripts do stands in `_valkey_lua`.
+have one hash tag, so they are in one slot of a cluster. You provide the client, of valkey-py or
+redis-py; nothing here imports either. `_valkey_lua` has the scripts.
 
-The counting stores are there twice: for a blocking client, and, with `Async` before the name, for
-one of asyncio, whose calls are awaited. Keys, arguments, answers and what is asked of a server are
-written once, for both.
+The counting stores exist twice: for a blocking client, and, with `Async` in front of the name, for
+an asyncio client, whose calls are awaited. Keys, arguments, answers and the checks of a server are
+written once for both.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _words(error: Exception) -> str:
     return words if hint is None else f"{words}: {hint}"
 
 
-# What to look at, by the code of an error and by the name of its type, in either library.
+# The advice for an error, by its code or by the name of its type in either library.
 _HINTS = {
     "OOM": "its memory is full",
     "READONLY": "it is a replica, and a store needs the primary",

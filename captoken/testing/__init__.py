@@ -1,4 +1,4 @@
-"""For the tests of those who embed captoken (docs/testing.md).
+"""Helpers for your own tests (docs/testing.md).
 
     clock = FixedClock(1_764_061_200)
     issuer = Issuer(keyring, clock=clock, random=fixed_random("a seed"))
@@ -9,15 +9,15 @@
 
     held = hold(token, until=request.addfinalizer)   # in a fixture of pytest
 
-    with assert_denied(code="table"):          # fails where nobody was asked, too
+    with assert_denied(code="table"):          # also fails if nobody asked
         service.report("hr")
-    print(under_narrower(token, run))          # what each right is good for
+    print(under_narrower(token, run))          # what each right is needed for
     read_scenarios("scenarios.toml")           # token, calls and codes, in a file
 
-`error_catalogue` lists what can go wrong, with what to do about it. The plugin of pytest has
-fixtures of all this: `captoken_pytest`, beside this package.
+`error_catalogue` lists everything that can go wrong, with the remedy. The pytest plugin
+`captoken_pytest`, beside this package, has fixtures for all this.
 
-Never in production: a token whose nonces can be foretold has link ids that can be foretold.
+Never use this in production: a token with predictable nonces has predictable link ids.
 """
 
 from __future__ import annotations

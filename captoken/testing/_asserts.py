@@ -23,10 +23,10 @@ from captoken._verification.decision import Decision, Denied
 from captoken._verification.verifier import AsyncVerifier, Verifier
 from captoken.testing._codes import check_code
 
-# What ends in a decision that counts: neither `explain`, nor `recheck`, which decide nothing.
+# The methods that make a real decision. `explain` and `recheck` do not.
 _ENDS = ("_judge_and_commit", "_record_denial", "_decide_together")
 
-# Decisions, from the end, among which one that comes twice is looked for.
+# A duplicate is looked for among this many of the last decisions.
 _NEAR = 16
 
 # Held while methods are wrapped or given back.
@@ -112,7 +112,7 @@ def _end(seen: Watched) -> None:
 def _noting(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method that gives a decision, or the steps to one, and says so to whoever watches."""
 
-    # In place of the method, with its arguments.
+    # This replaces the method, with the same arguments.
     @wraps(method)
     def noting(*given: Any, **named: Any) -> Any:
         answer = method(*given, **named)

@@ -30,7 +30,7 @@ class Narrowed(NamedTuple):
     # What was denied, in order.
     denied: tuple[Decision, ...]
 
-    # What the callable raised; a `Denied` among them.
+    # The exception of the callable, including a `Denied`.
     error: Exception | None
 
     @property

@@ -29,7 +29,7 @@ with extra("pydantic-ai"):  # or langchain's, whose adapter says so before this 
 _AS_THEY_ARE = frozenset({bool, int, float, str, type(None)})
 _LISTS = (list, tuple, set, frozenset, deque)
 
-# What pydantic itself writes, in one way.
+# The types that pydantic itself serializes in exactly one way.
 _WRITTEN = (
     *(str, int, float, bytes, date, time, timedelta, Decimal, UUID, PurePath),
     *(IPv4Address, IPv6Address, IPv4Network, IPv6Network, Url, MultiHostUrl),

@@ -192,7 +192,7 @@ class _Node:
         self.folded: set[str] = set()
         self.named: _Node | None = None
 
-        # By the method.
+        # The operations at this path, by their method.
         self.here: dict[str, Operation] = {}
         self.many: dict[str, Operation] = {}
 

@@ -54,11 +54,11 @@ _REFUSED = frozenset(
 _is_media = re.compile(rb"[A-Za-z0-9!#$&^_.+*-]{1,64}/[A-Za-z0-9!#$&^_.+*-]{1,64}").fullmatch
 _is_visible = re.compile(rb"[ -~]*").fullmatch
 
-# Of what goes out as a key against doing something twice.
+# The label for deriving the idempotency key that is sent to the service.
 _ONCE = b"captoken/v1 gateway once\0"
 _COUNTED = b"captoken/v1 gateway counted\0"
 
-# What stands behind a content type: UTF-8, in the ways in which clients write it.
+# The parameter of a content type that says UTF-8, as clients write it.
 _is_utf8 = re.compile(rb'charset="?utf-8"?', re.IGNORECASE).fullmatch
 
 

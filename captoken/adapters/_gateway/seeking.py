@@ -74,7 +74,7 @@ class Seeker:
         tail = seen[-self._longest * _LONGEST_ESCAPE :]
         if not _has_escapes(tail):
             return kept
-        # From the earliest place on from which the rest, without its escapes, begins a spelling.
+        # Keep everything from the first place where the unescaped rest could start a spelling.
         for at in range(len(tail) - kept):
             if tail[at] not in self._first:
                 continue

@@ -23,7 +23,7 @@ CHUNKED = b"aws-chunked"
 
 _chunk = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;chunk-signature=[0-9a-f]{64})?\r\n").match
 
-# What stands behind the last chunk: checksums, and the end.
+# The part after the last chunk: checksums, and the end.
 _ends = re.compile(rb"(?:x-amz-[a-z0-9-]{1,64}:[!-~]{1,128}\r\n){0,4}(?:\r\n)?").fullmatch
 
 

@@ -61,14 +61,14 @@ class StatedGateway(_Stated, frozen=True):
     trail_key: str | None = None
     trail_every: int = 60
 
-    # Where the operator's newest snapshot lies, and who may sign it.
+    # The place of the operator's newest snapshot, and the keys that may sign it.
     overlay: str | None = None
     operators: tuple[str, ...] = ()
 
-    # Seconds between two looks at it.
+    # The seconds between two looks at the overlay.
     overlay_every: int = 5
 
-    # Bytes of a body, answers at once, and seconds that one waits for a service.
+    # The longest body in bytes, the most responses at once, and the longest wait in seconds.
     max_body: int = BODY_BYTES
     streams: int = 200
     timeout: int = 60
@@ -132,31 +132,31 @@ class StatedService(_Stated, frozen=True):
     url: str
     credential: str | StatedCredential
 
-    # Where its clients put their key, and so the agent's token. Unless said, as Bearer, and where
-    # the credential is written.
+    # The place where clients put the service's API key, and so the agent's token. The default is
+    # Bearer, and the place where the credential is written.
     token: str | tuple[str, ...] | None = None
 
     # An OpenAPI description: a file of JSON or YAML.
     description: str | None = None
     operations: dict[str, StatedOperation] = {}
 
-    # What becomes of headers that its clients send: "argument", "drop", or a fixed value.
+    # The handling of headers that clients send: "argument", "drop", or a fixed value.
     headers: dict[str, str] = {}
 
-    # The header of its keys against doing something twice. What goes out is made from the agent's.
+    # The service's idempotency header. The value that is sent is derived from the agent's.
     idempotency: str | None = None
 
-    # Seconds for which the service knows such a key: so long a retry of a POST counts once.
+    # How long the service remembers such a key, in seconds. A retry of a POST counts once meanwhile.
     idempotency_seconds: int | None = None
 
-    # With what its own headers begin, beside its name.
+    # The prefixes of the service's own headers, besides its name.
     prefixes: tuple[str, ...] = ()
     lists: Literal["repeat", "brackets", "indices"] = "repeat"
 
-    # Do its clients follow addresses that stand in its JSON answers? They become the gateway's.
+    # Whether clients follow addresses in JSON responses. These are changed to the gateway's.
     links: bool = False
 
-    # What its clients read of a refusal as `error`: a text (RFC 6750), or an object.
+    # The form of `error` in a refusal that clients expect: a text (RFC 6750), or an object.
     errors: Literal["text", "object"] = "text"
 
     # What a command has in its environment: `{token}` and `{address}` stand in the values.

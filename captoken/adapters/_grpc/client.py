@@ -139,10 +139,10 @@ class PresentingMethod:
         show = self._presenter.for_call(self._method, message)
         shown = show()  # here, where its errors reach the caller as they are
         if self._presenter.insecure:
-            # In the metadata of the call, which gRPC sends over any channel.
+            # Put them into the metadata of the call, which gRPC sends over any channel.
             own = (*own, *shown)
         else:
-            # As call credentials, which gRPC sends over an encrypted channel alone (rule 6).
+            # Use call credentials, which gRPC sends only over an encrypted channel (rule 6).
             plugin = _Plugin(shown, show)
             options["credentials"] = _with_token(options.get("credentials"), plugin)
         return call(

@@ -44,7 +44,7 @@ _SUBJECTS = {
 _ACTORS = {"urn:ietf:params:oauth:token-type:jwt": ("workload", "spiffe")}
 _WORKLOADS = ("workload", "spiffe")
 
-# Of a client assertion.
+# The accepted types of a client assertion.
 ASSERTION_TYPES = (
     "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
     "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",

@@ -44,7 +44,8 @@ class Rates:
     ) -> None:
         self._callers: _Counts[Caller] = _Counts(remembered, clock)
 
-        # Of assertions that came before, by who showed them: many of one caller push out no caller.
+        # The counts of assertions that were seen before, by caller. They are kept apart from the
+        # counts of callers, so that many assertions by one caller push out no caller.
         self._shown: _Counts[tuple[Caller, bytes]] = _Counts(remembered, clock)
 
     def over(self, caller: Caller, digest: bytes | None, per_minute: int) -> int:
@@ -84,7 +85,7 @@ class _Counts(Generic[_Key]):
         self._remembered = remembered
         self._clock = clock
 
-        # What came last stands last.
+        # The most recent one is last.
         self._known: OrderedDict[_Key, tuple[float, int]] = OrderedDict()
 
     def over(self, key: _Key, per_minute: int) -> int:

@@ -28,13 +28,13 @@ from captoken.keys.keyring import Keyring
 
 _log = logging.getLogger("captoken.issuance")
 
-# Characters of a text of the caller's. An assertion and a token are longer.
+# The longest text of a caller, in characters. An assertion and a token are longer.
 _LONGEST = 128
 
-# Bytes of the keywords that were asked for. Of more, their names alone are recorded.
+# The most bytes of requested keywords. If there are more, only their names are recorded.
 _MOST = 4096
 
-# So many names, then.
+# The most names that are recorded then.
 _NAMES = 32
 
 

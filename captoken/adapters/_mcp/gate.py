@@ -65,7 +65,7 @@ from captoken.tools import (
     telling,
 )
 
-# Of mcp 1.x: what comes that way comes over the network, and shows no HTTP request.
+# A module of mcp 1.x. Its messages come over the network without an HTTP request.
 _WEBSOCKET = "mcp.server.websocket"
 
 # What refuses an access that a list asks about, and can still be stated when the call is made.
@@ -491,7 +491,7 @@ class Gate:
                 self._verifier, lambda face: face.check(token, asked, request=about)
             )
             return self._granted(decision, method)
-        # What a stranger asks for reaches no code of the server's, not even what knows of costs.
+        # A stranger's request reaches no code of the server, not even its cost function.
         grant = await self._authenticated(token, about, method)
         return self._granted(await self._decided(grant, plain), method)
 
@@ -569,7 +569,7 @@ def listed(grant: Grant, method: str, name: object) -> bool:
     if access is None or access.tool is None:
         return False
 
-    # By the capability: the rule for this tool, `{}` for one without conditions, None for no rule.
+    # The capability's rule for this tool: `{}` if it has no conditions, None if there is no rule.
     calls = grant.capability.tool
     rule = patterns.decided(calls, access.tool, None) if calls is not None else {}
     if rule is None:

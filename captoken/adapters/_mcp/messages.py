@@ -34,11 +34,11 @@ from captoken.adapters._http.credentials import text_in
 from captoken.adapters._http.exchange import Header, RequestError, values_of
 from captoken.proof import mcp_request
 
-# A member of `_meta`.
+# The member of `_meta` that has the token.
 TOKEN = "io.captoken/token"  # noqa: S105, a name and no secret
-# A member of the data of an error, and of the `_meta` of a refused call: the kind of the denial.
+# The member of an error's data, and of a refused call's `_meta`, with the kind of the denial.
 KIND = "io.captoken/kind"
-# Beside it: the id of the denial in the server's log and trail.
+# The member beside it with the denial's id in the server's log and trail.
 DECISION = "io.captoken/decision"
 
 CALL = "tools/call"

@@ -33,7 +33,7 @@ from captoken.adapters._mcp.sessions import session_of
 
 _Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
 
-# By name, since type checkers see mcp 2.x.
+# Imported by name, because type checkers see mcp 2.x.
 with extra("mcp"):
     _types: Any = import_module("mcp.types")
     _low: Any = import_module("mcp.server.lowlevel.server")

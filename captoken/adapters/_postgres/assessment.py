@@ -47,10 +47,10 @@ _REMEMBERED_CHARACTERS = 10_000
 Call: TypeAlias = tuple[str | None, str]  # the schema and the name of a function
 Use: TypeAlias = tuple[Table, str]  # a table, and what is done with it
 
-# What a token permits of a table: the columns, in their order, and the rows. None: any.
+# The columns of a table that a token permits, in order, and the rows. None means all.
 Shows: TypeAlias = tuple[tuple[str, ...] | None, Held | None]
 
-# The same of each table of a statement that it restricts, and of those that views read for it.
+# The same for each restricted table of a statement, including those that views read for it.
 View: TypeAlias = tuple[tuple[Table, Shows], ...]
 
 
@@ -60,52 +60,52 @@ class Asked:
     def __init__(self) -> None:
         self.shown: dict[Use, Shows] = {}
 
-        # Whether there is an overlay that can restrict rows. None: it was not asked yet.
+        # Whether there is an overlay that can restrict rows. None if nobody has asked yet.
         self.overlaid: bool | None = None
 
-        # What it says of the rows of tables that have a policy for them, once it was asked.
+        # The token's restrictions on rows of tables that have a policy for them, once asked.
         self.rows: Rows | None = None
 
 
-# By the assessor whose tables these are.
+# The permissions, by the assessor whose tables they are about.
 Permissions: TypeAlias = "dict[Assessor, Asked]"
 
 
 class Reading(NamedTuple):
     """What a text says by itself, of no database and no token."""
 
-    # Why it is not granted, whatever a token says: a code and a sentence.
+    # The code and text if no token can permit the statement; otherwise None.
     refusal: tuple[str, str] | None
 
-    # What it does with which tables, each once: reads, and then writes, in the order of the text.
+    # Each use of a table, once: first reads, then writes, in the order of the text.
     uses: tuple[Use, ...]
 
 
 class Assessment(NamedTuple):
     """What a statement needs, of a grant and of a role, and what stands against it in any case."""
 
-    # Why it is not granted, whatever else a token says.
+    # The code and text if the statement is refused in any case; otherwise None.
     refusal: tuple[str, str] | None
 
-    # All that the grant is asked about, the owner's functions last.
+    # The accesses to ask the grant about; the owner's functions come last.
     accesses: tuple[Access, ...] = ()
 
-    # The narrowest role that covers all of it.
+    # The narrowest role that covers all accesses.
     role: str | None = None
 
-    # For each type on no list, what permits to name it: for an enum, the use of a column of it.
+    # For each unlisted type, the accesses that permit naming it: for an enum, a column of it.
     types: tuple[tuple[str, tuple[Access, ...]], ...] = ()
 
-    # What is sent.
+    # The text that is sent.
     sent: Sent = Sent("")
 
-    # The columns that are shown of each table, by the names of tokens: for whoever misspells one.
+    # The visible columns of each table, under its name in tokens, to help with misspellings.
     shown: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
-    # What all of this takes for granted of the schema; None if it takes nothing for granted.
+    # What this assumes about the schema; None if it assumes nothing.
     assumed: Assumptions | None = None
 
-    # What it does with which tables.
+    # Which tables it needs, and for what.
     needs: tuple[Need, ...] = ()
 
 

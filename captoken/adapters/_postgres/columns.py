@@ -86,7 +86,7 @@ class Columns:
         if every is None:
             return _NOTHING
 
-        # Of `people as p(a, b)`, the first two columns go by other names.
+        # In `people as p(a, b)`, the first two columns have other names.
         renamed = level.renamed.get(goes_by, ())
         return Known(frozenset(renamed + every[len(renamed) :]), complete=True)
 

@@ -28,17 +28,17 @@ from captoken.adapters._postgres.text import Table
 # One of the guard's own.
 _DIALECT: Any = "deterministic"
 
-# By the types of JSON, what a policy is told of a list (`templates`).
+# The name of a list in a policy, by the JSON type of its items (`templates`).
 _LISTED = {str: "strings", int: "integers", bool: "booleans"}
 
 
 class Rows(NamedTuple):
     """What is held in one block, of the tables that have a policy for it."""
 
-    # Where the token restricts them.
+    # The restrictions, for the tables whose rows the token restricts.
     held: Mapping[Table, Held]
 
-    # What a transaction is told of all of them, as JSON.
+    # The restrictions as JSON, for the transaction.
     told: bytes | None
 
 

@@ -69,7 +69,7 @@ _NAMES_OBJECTS = (
 )
 
 
-# How many tables are remembered of a grant, each by what is done with it.
+# The most uses of tables that are remembered for a grant.
 _MOST_USES = 1_000
 
 # Rule 14. Why rows cannot be held, by how they are reached (`Related`).
@@ -78,7 +78,7 @@ _APART = "{} and {} have rows in common, and the token says of these two tables 
 _REACHED = {"exposed": _EXPOSED, "up": _APART, "down": _APART}
 _SAID_ANEW = "what the token says of rows has changed in this block: begin another"
 
-# Whether a function writes (`execute`), nobody knows before it did.
+# Nobody knows whether a function writes (`execute`) before it has run.
 _WRITES = frozenset(("insert", "update", "delete"))
 
 
@@ -88,16 +88,16 @@ class Permitted(NamedTuple):
     # The database role the statement runs as.
     role: str
 
-    # What it needs, what is sent of it, and what that takes for granted of the schema.
+    # What the statement needs, the text to send, and what that assumes about the schema.
     assessed: Assessment
 
-    # The grant's last answer, which says what time it was.
+    # The grant's last decision, which has the time.
     decision: Decision
 
-    # What it takes of the token's budgets (rule 13).
+    # The meter for the token's budgets (rule 13).
     meter: UsageMeter
 
-    # Rule 14. What a transaction that begins with it is told of rows, as JSON.
+    # The restrictions on rows as JSON, for a transaction that starts with it (rule 14).
     rows: bytes | None
 
 
@@ -124,12 +124,12 @@ class Judge:
         self._assessor = assessor
         self._max_rows = max_rows
 
-        # With which columns it permits what, as far as it was asked (`_view`). What a caller may is
-        # the caller's.
+        # The columns that it permits for each use, as far as asked (`_view`). With a caller, the
+        # answers are not shared, because they depend on the caller.
         self._permissions = permissions if caller is None else {}
         self._asked = self._asked_before()
 
-        # Rule 14. Whether a link may restrict rows, and what is said of them (`_known`).
+        # Whether a link may restrict rows, and the restrictions (`_known`; rule 14).
         self._restricts = may_restrict_rows
         self._rows: Rows | None = None
 

@@ -199,14 +199,14 @@ class Told(NamedTuple):
 
     grant: Grant
 
-    # Who acts, and for whom, as row security and the server's log get it (rule 8).
+    # The facts about who acts for whom, for row security and the server's log (rule 8).
     facts: bytes
 
-    # Could it write (rule 2), and may it restrict rows (rule 14)?
+    # Whether it could write (rule 2), and whether it may restrict rows (rule 14).
     may_write: bool
     may_restrict_rows: bool
 
-    # With which columns it permits what, as far as it was asked (`judging`).
+    # The columns that it permits for each use, as far as asked (`judging`).
     permissions: Permissions
 
 

@@ -25,7 +25,7 @@ from captoken._format.extras import extra
 with extra("postgres"):
     from psycopg import capabilities, errors
 
-# Seconds.
+# Both are in seconds.
 _GRACE = 1.0
 _PATIENCE = 2.0
 

@@ -84,7 +84,7 @@ def parsed(sql: str) -> Text:
     if text.refusal is None:
         run(_parse, text, deep=is_deep)
     if is_deep and text.tree is not None:
-        # With the text goes its tree, in a thread with whatever stack.
+        # The tree is freed together with the text, in a thread with a large enough stack.
         weakref.finalize(text, take_apart, text.tree)
     return text
 

@@ -58,7 +58,7 @@ from captoken.adapters._postgres.text import Table
 
 _is_role = re.compile(r"[a-z_][a-z0-9_]{0,62}").fullmatch
 
-# Bytes that PostgreSQL keeps of a name.
+# PostgreSQL cuts names to this many bytes.
 _LONGEST_NAME = 63
 
 # Without quotes these stand for something else, as each reserved word does: `current_user` for

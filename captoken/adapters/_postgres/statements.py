@@ -341,7 +341,7 @@ def _merge_write(clause: Any, target: Table) -> Write | None:
     if kind == "CMD_UPDATE":
         return Write(target, "update", _column_names(clause.targetList))
     if kind == "CMD_INSERT":
-        # As in `_insert`: without a list of columns, VALUES fills all of them.
+        # Without a list of columns, VALUES fills all of them, as in `_insert`.
         every_column = clause.targetList is None and clause.values is not None
         columns = None if every_column else _column_names(clause.targetList)
         return Write(target, "insert", columns)

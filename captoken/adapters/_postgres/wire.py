@@ -35,7 +35,7 @@ from captoken.adapters._postgres.prepared import OF_NO_USE, UNKNOWN_NAME, Names,
 # The guard is one for both kinds.
 Connection: TypeAlias = "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]"
 
-# What a connection's own `wait` runs: it yields what to wait for, sync or async.
+# The generator that a connection's own `wait` runs, sync or async: it yields what to wait for.
 Steps: TypeAlias = "Generator[Any, Any, Any]"
 
 _CHUNK = 500  # rows that are held twice, at most

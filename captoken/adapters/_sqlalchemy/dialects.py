@@ -239,7 +239,7 @@ class GuardedPostgres(Guarded, PGDialect_psycopg):
 
     supports_statement_cache = True
 
-    # As the guard pins both for its transactions, whatever the settings of login and server.
+    # The guard fixes both for its transactions, whatever the settings of login and server.
     _backslash_escapes = False
     default_schema_name = "public"
 

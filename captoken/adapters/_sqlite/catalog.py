@@ -113,10 +113,10 @@ class Schema:
             names[number] for number in sorted(names, key=lambda number: (number != 1, number))
         ]
 
-        # By number of the database and root page: what cursors open.
+        # The objects that cursors open, by database number and root page.
         self.roots: dict[tuple[int, int], Object] = {}
 
-        # By schema and name, folded: what names stand for.
+        # The objects that names mean, by schema and name in lower case.
         self.objects: dict[tuple[str, str], Object] = {}
 
         # The names of all tables, folded.

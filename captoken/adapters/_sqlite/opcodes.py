@@ -101,7 +101,7 @@ HALF_OF_UPDATE = 4
 # Of a Halt or HaltIfNull, in p2: what it does to the transaction. 1 is OE_Rollback.
 ROLLBACK = 1
 
-# Of an Insert, in p5: it sets what last_insert_rowid() tells.
+# The flag in p5 of an Insert that sets the result of last_insert_rowid().
 SETS_LAST_ROWID = 0x20
 
 # What reads the columns that a cursor is sought or compared by (rule 8).
@@ -125,7 +125,7 @@ BY_KEY = frozenset(
     )
 )
 
-# What reads the rowid (rule 8).
+# The opcodes that read the rowid (rule 8).
 BY_ROWID = frozenset(
     (
         b"Rowid",  # of a row of a table
@@ -135,7 +135,7 @@ BY_ROWID = frozenset(
     )
 )
 
-# What reads any of the columns of a row (rule 8).
+# The opcodes that read any column of a row (rule 8).
 WHOLE_ROW = frozenset(
     (
         b"Column",  # the one at place p2, if it is known
@@ -145,7 +145,7 @@ WHOLE_ROW = frozenset(
     )
 )
 
-# What moves a cursor or reads its row.
+# The opcodes that move a cursor or read its row.
 _MOVES = (
     BY_KEY
     | BY_ROWID

@@ -97,7 +97,7 @@ def sent(
         else:
             queries.append(query(name, part, listed(part.columns), behind))
 
-        # What the text itself declares it calls so.
+        # A name that the text itself declares stays the text's own.
         if part.is_bare and fold(part.name) not in text.declared_first:
             bare = quoted(part.name)
             queries.append(f"{bare} as not materialized (select * from {name})")  # noqa: S608

@@ -113,7 +113,7 @@ class Memory:
         self._functions = 0
         self._functions_change = False
 
-        # With detect_types=PARSE_COLNAMES it cannot be guarded. That never changes.
+        # False for detect_types=PARSE_COLNAMES, which cannot be guarded. That never changes.
         self.is_fit = False
 
         self._ground: Ground | None = None

@@ -42,7 +42,7 @@ class Pulse:
         self._grant = grant
         self._caller = caller
 
-        # What the statement that runs needs.
+        # The accesses that the running statement needs.
         self.needs: Sequence[Access] = ()
 
         # Why it was interrupted: the grant no longer permits it, or it could not be asked. Both

@@ -100,7 +100,7 @@ _REPLACES = "INSERT INTO c VALUES (1, 2)"
 _REPLACED: set[_Need] = {("c", "insert", ""), ("c", "delete", "")}
 
 
-# By a class or a function of the program's own: one entry for each build of SQLite.
+# A program may use another SQLite through its own class or function. Each has one entry.
 @lru_cache(maxsize=16)
 def engine_of(connect: Callable[[str], sqlite3.Connection]) -> Engine:
     """Try rules 2 to 8 once for each build of SQLite. Raises GuardError for one that fails."""

@@ -83,7 +83,7 @@ class Update:
         # Of each token, in how many parentheses it is.
         self._depths = _depths(self._tokens)
 
-        # Where each clause begins, by the number of its keyword's token.
+        # The start of each clause: the number of its keyword's token.
         self._begins = self._clauses()
 
     @property

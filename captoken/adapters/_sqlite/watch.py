@@ -116,15 +116,15 @@ class Watch:
         self.thread = threading.get_ident()
         self.mode = CLOSED
 
-        # What LOOK noted, in order, and whether it met an event that is never granted.
+        # The events that LOOK noted, in order, and whether one of them is never granted.
         self.seen: dict[Event, None] = {}
         self.refused = False
 
-        # How often it was asked about each, and whether that was too often.
+        # How often SQLite asked about each event, and whether that was too often.
         self._asked: Counter[Event] = Counter()
         self.too_often = False
 
-        # What RUN permits.
+        # The events that RUN permits.
         self.allowed: Mapping[Event, None] = {}
 
         try:

@@ -58,7 +58,7 @@ _CURSOR = re.compile(r"[0-9]{1,16}\.[0-9]{1,16}", re.ASCII).fullmatch
 _COOKIE = b"captoken_console"
 _STATIC = Path(__file__).with_name("static")
 
-# What a page of ours needs, and nothing else.
+# The policy permits only what our own page needs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -77,7 +77,7 @@ _KINDS = {
 Json = dict[str, Any]
 
 
-# Since the epoch. SQLite counts thousandths of them in 64 bits.
+# Seconds since the epoch. SQLite stores milliseconds in 64 bits.
 _Second = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 
 

@@ -127,10 +127,10 @@ class _Counted:
         self.calls: list[tuple[Any, ...]] = []
         self.uses: list[tuple[Any, ...]] = []
 
-        # By hop: allowed, denied, when first, and the last.
+        # The counts of each hop: allowed and denied, and the first and the last time.
         self.hops: dict[str, tuple[int, int, int, str]] = {}
 
-        # By hop and minute, and by task: allowed, denied; and when last.
+        # The counts by hop and minute, and by task: allowed and denied, and the last time.
         self.minutes: dict[tuple[str, int], tuple[int, int]] = {}
         self.tasks: dict[str, tuple[int, int, int]] = {}
         self.proven: set[tuple[str, str]] = set()

@@ -76,7 +76,7 @@ def next_lines(trail: Trail) -> list[bytes]:
             length += len(pieces[-1])
     data = b"".join(pieces)
     whole = data[: data.rfind(b"\n") + 1]
-    # By the line feed alone: `splitlines` knows other ends of lines.
+    # Split only at line feeds, because `splitlines` knows other ends of lines.
     return [line + b"\n" for line in whole.split(b"\n")[:-1]]
 
 

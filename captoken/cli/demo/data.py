@@ -37,25 +37,25 @@ class Call(msgspec.Struct, frozen=True):
 
     scene: Scene
 
-    # Seconds since the task began, by the clock of the story.
+    # The story's time, in seconds since the task began.
     at: int
     agent: str
     tried: str
 
-    # The server that was asked; None where none was.
+    # The server that was asked, or None.
     server: str | None
     allowed: bool
     code: str
 
-    # What came back; or the reason, with the link that refuses and who added it.
+    # The result; or the reason of a denial, with the link that denied it and who added it.
     why: str
     link: int | None = None
     added_by: str | None = None
 
-    # Further links that refuse.
+    # Further links that deny it.
     also: tuple[int, ...] = ()
 
-    # What should have come out.
+    # Whether it should be allowed.
     expected: bool = True
 
 

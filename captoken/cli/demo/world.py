@@ -64,7 +64,7 @@ class World:
             clock=self.clock,
         )
         self.lines: list[bytes] = []
-        # Where else each record goes.
+        # Each record also goes to these writers.
         self.writers: list[Callable[[bytes], object]] = [self.lines.append]
         self.server_key = AuditKey(self.random(32))
         self.trail = audit.AuditTrail(self._write, key=self.server_key)

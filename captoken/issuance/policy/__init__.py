@@ -1,7 +1,7 @@
 """The policy file: who may start which task, and what that task may do.
 
-TOML, read into typed values. What is unknown, doubtful or contradictory is refused when it is
-loaded, with the place where it stands; nothing is left for the first request to find out.
+It is TOML, read into typed values. Unknown, ambiguous or contradictory content is refused when the
+file is loaded, with its place in the file; nothing is left for the first request to discover.
 
     version = 1
     [service]
@@ -21,10 +21,10 @@ loaded, with the place where it stands; nothing is left for the first request to
 
 A file may have tests of its own (`[[test]]`). They are read here, and run by `desk`.
 
-    _stated      what the file states, table by table
-    _values      what it means: `Policy`, its grants, and whom they want
-    _places      errors that say where in the file they are
-    _issuers     which claims of which issuers say who it is
+    _stated      the content of the file, table by table
+    _values      its meaning: `Policy`, its grants, and whom they are for
+    _places      errors that name the place in the file
+    _issuers     the claims of each issuer that say who it is
     _providers   providers, checked
     _grants      grants, checked
     _reading     from the bytes of a file to a policy

@@ -70,13 +70,13 @@ class _Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class _Provider(_Stated, frozen=True, tag_field="kind", kw_only=True):
     """Who signs assertions, and what is taken of them."""
 
-    # How a subject of this provider is named. Without one, it names actors alone.
+    # The pattern of its subjects' names. Without one, it identifies only actors.
     subject: str | None = None
 
-    # Claims that every assertion of it has to have.
+    # The claims that every assertion must have.
     require: dict[str, Any] = {}
 
-    # Seconds that an assertion may be good for, from `iat` to `exp`.
+    # The longest life of an assertion in seconds, from `iat` to `exp`.
     max_life: int = 3600
     algorithms: tuple[str, ...] = ALGORITHMS
 
@@ -86,7 +86,7 @@ class _OfIssuer(_Provider, frozen=True, kw_only=True):
 
     issuer: str
 
-    # Where its keys are: an https address or a file. By its discovery document, unless given.
+    # The address or file of its keys. The default is to read its discovery document.
     jwks: str | None = None
 
 
@@ -115,10 +115,10 @@ class Spiffe(_Provider, frozen=True, kw_only=True, tag="spiffe"):
     trust_domain: str
     bundle: str  # an https address, a file, or the Workload API as unix:///…
 
-    # Where its authorities for certificates are, likewise. Without it, none is taken.
+    # The place of its certificate authorities. Without it, certificates are refused.
     x509_bundle: str | None = None
 
-    # Seconds that a certificate may be good for. Nobody can use it without its key.
+    # The longest life of a certificate in seconds. It is useless without its key.
     x509_max_life: int = 86_400
 
 
@@ -127,19 +127,19 @@ class Saml(_Provider, frozen=True, kw_only=True, tag="saml"):
 
     issuer: str  # its entity ID
 
-    # In PEM: a file, or the text itself. They pin its keys; their dates are not looked at.
+    # PEM text, or a file. They pin the provider's keys; their dates are ignored.
     certificates: str
     max_login_age: int  # seconds since AuthnInstant
 
-    # Whom an assertion has to be for, and where it was sent: the origin, and its token endpoint,
-    # unless given. Clients that log in themselves state their own.
+    # The audience and the recipient that an assertion must name. The defaults are the origin and
+    # its token endpoint. Clients that log in themselves state their own.
     audience: str | None = None
     recipient: str | None = None
 
-    # Formats of NameID that are taken. Another one may be reassigned, or new with each login.
+    # The accepted NameID formats. Others may be reassigned, or new with each login.
     name_ids: tuple[str, ...] = ("persistent",)
 
-    # The names of attributes, by the claims that they become.
+    # The name of the attribute for each claim.
     attributes: dict[str, str] = {}
     algorithms: tuple[str, ...] = signed_xml.XML_ALGORITHMS
 
@@ -147,11 +147,11 @@ class Saml(_Provider, frozen=True, kw_only=True, tag="saml"):
 class Signals(_OfIssuer, frozen=True, kw_only=True, tag="signals"):
     """Security events about subjects of another provider."""
 
-    # The provider whose subjects they are about, and whom an event has to be for.
+    # The provider whose subjects the events are about, and the audience that they must name.
     about: str
     audience: str
 
-    # Does a stream that falls silent stop new tasks of these subjects?
+    # Whether a silent stream stops new tasks of these subjects.
     fail_closed: bool = False
 
     # The claim of `about` that has the address, if events name people by `email`. Without it,
@@ -181,7 +181,7 @@ class Service(_Stated, frozen=True):
 
     origin: str
 
-    # How often one identity may ask: so many at once, and then so many a minute.
+    # The rate limit of one identity: this many requests at once, then this many a minute.
     per_minute: int = PER_MINUTE
     proxy: Proxy | None = None
 
@@ -227,34 +227,34 @@ class StatedGrant(_Stated, frozen=True):
 
     agents: tuple[str, ...]
 
-    # The audiences of the tokens. A token is for one of them, unless they share their keys.
+    # The audiences of the tokens. A token is for one of them, unless they share keys.
     resources: tuple[str, ...]
 
     # The keywords of `mint`.
     give: dict[str, Any]
 
-    # Whom it wants. At least one of the two is stated; that is checked later.
+    # The subject and actor that it is for. At least one is stated; that is checked later.
     subject: dict[str, Any] | None = None
     actor: dict[str, Any] | None = None
 
-    # Is a proof of a key wanted, to which the token is then bound?
+    # Whether the client must prove possession of a key, to which the token is then bound.
     bound: bool = False
 
-    # Seconds between two looks at whether the task is alive. 0: nobody looks.
+    # How long a confirmation that the task is alive stays valid, in seconds. 0: none is needed.
     lease: int = 0
 
-    # Seconds that a task of it may take, whatever its tokens are good for.
+    # The longest life of a task in seconds, whatever the life of its tokens.
     task_max: int = 3600
     tasks: Tasks = Tasks()
 
-    # What an event narrows a task to, instead of ending it.
+    # The restrictions that an event puts on a task instead of ending it.
     on: dict[str, dict[str, Any]] = {}
 
-    # The grants in whose tasks it may be taken too.
+    # The grants whose tasks this grant can join.
     joins: tuple[str, ...] = ()
     approval: Approval | None = None
 
-    # Has each server root keys of its own, or do they share them?
+    # Whether each server has its own root keys, or all share them.
     keys: Literal["each", "shared"] = "each"
 
 
@@ -263,16 +263,16 @@ class Test(_Stated, frozen=True):
 
     __test__: ClassVar = False  # pytest takes it for one of its own
 
-    # Claims, which are taken at their word: nobody signs them.
+    # The claims, which the test does not verify.
     subject: dict[str, Any] | None = None
     actor: dict[str, Any] | None = None
 
-    # What is asked for.
+    # The request.
     grant: str | None = None
     resource: str | None = None
     ask: dict[str, Any] = {}
 
-    # What becomes of it: a token that is good for this and not for that, or none at all.
+    # The expected result: what the token allows and denies, or that there is none.
     allows: tuple[dict[str, Any], ...] = ()
     denies: tuple[dict[str, Any], ...] = ()
     refused: bool = False

@@ -1,22 +1,22 @@
-"""What is out: tasks that were started, assertions that were used, logins that ended.
+"""The registry: tasks that were started, assertions that were used, logins that ended.
 
-    ports       what a registry promises, as a Protocol, and what it is given
+    ports       what a registry promises, as a Protocol, and its arguments
     memory      for one process, and for tests
     sqlite      for the processes of one machine
     postgres    for services on many machines
 
-The last two are imported by their own names: `postgres` needs psycopg, and nothing else here does.
-All three are one set of tables, and say how they are written and read: `_tables`.
+Import the last two by their own names: `postgres` needs psycopg, and nothing else here does. All
+three use one set of tables, and `_tables` has the code that reads and writes them.
 
-The rules of this room:
+The rules of this package:
 
-- One exchange is one atomic step, and its row is written before the token leaves.
-- What a registry raises means that nothing was started by it.
-- An end is written first. It is then due until the overlay says so, whatever restarts meanwhile.
-- What is not known is refused. A registry that was lost, and made anew, takes no assertion of
-  before: its floor.
-- Nothing comes alive because something was forgotten, or because a clock was set back.
-- No assertion, token or key lies in a registry: digests, names and times do.
+- One exchange is one atomic step, and its row is written before the token is sent.
+- If a registry raises, nothing was started.
+- The end of a task is written first. Then it is due until the overlay has it, even after a restart.
+- What is unknown is refused. A registry that was lost and created again refuses all earlier
+  assertions: that is its floor.
+- Nothing becomes valid again because something was forgotten, or because a clock was set back.
+- A registry contains digests, names and times, but no assertion, token or key.
 """
 
 from typing import TYPE_CHECKING

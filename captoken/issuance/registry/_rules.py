@@ -239,7 +239,7 @@ def _check_companions(seen: Seen, used: Used) -> None:
     """Raise IssuanceError for an assertion that was used, unless it came as it came before."""
     if seen.companions is None:
         raise _spent("it was used, and alone it is good once")
-    # Also if it came alone the first time.
+    # That includes an assertion that came alone the first time.
     if seen.companions != used.companions:
         raise _spent("it was used with another actor, client or key")
 
@@ -475,13 +475,14 @@ def is_due(state: State, now: int) -> bool:
 class Bounds(NamedTuple):
     """What is forgotten at a time: whatever was kept until then, or before."""
 
-    # Until when an assertion is good. Clocks differ, and so it is kept longer.
+    # The expiry of assertions. They are kept longer than that, because clocks differ.
     used: int
 
-    # The deadline of a task, and a day in which it counts as begun. Not if something is due of it.
+    # The deadline of a task, and the day in which it counts as started. Tasks with something due
+    # are kept.
     tasks: int
 
-    # When logouts, and the names of events, came.
+    # The arrival of logouts and of names of events.
     heard: int
 
 

@@ -180,7 +180,7 @@ class _Known:
         told = self._told.get((statement, values))
         return _run(self._run, statement, *values) if told is None else told
 
-    # What `judge` asks.
+    # The questions of `judge`.
 
     def used(self, digest: bytes) -> Used | None:
         rows = self.rows(_USED, digest)
@@ -317,7 +317,7 @@ class RegistryTables(ABC):
         """
         made.append((taken, (task.id, entry.grant, entry.provider, entry.session or "")))
 
-        # What an assertion came with the first time stays.
+        # The companions that an assertion had the first time are kept.
         used = """
             insert into registry_used as u (digest, companions, task, until) values (?, ?, ?, ?)
             on conflict (digest) do update set until = excluded.until where excluded.until > u.until

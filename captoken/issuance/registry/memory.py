@@ -1,9 +1,9 @@
 """The registry in memory: for one process, and for tests.
 
-The tables are those of the other registries, in a SQLite database that lies in no file. A restart
-forgets everything. Leases of what was out are then refused, and so are the assertions that were
-issued until a minute after the start: see the floor. An end that the overlay did not say yet is
-lost. For all that has to outlive a restart there is a file, or a server.
+It uses the tables of the other registries, in an in-memory SQLite database. A restart forgets
+everything. Then leases of earlier tasks are refused, and so are assertions that were issued up to a
+minute after the start: see the floor. An end that the overlay did not have yet is lost. If anything
+must survive a restart, use a file or a server.
 """
 
 from __future__ import annotations

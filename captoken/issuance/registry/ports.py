@@ -1,4 +1,4 @@
-"""What a registry promises, and what it is given. A registry of your own needs no base class.
+"""The promises of a registry, and its arguments. A registry of your own needs no base class.
 
 `now` is always the caller's clock, in seconds since the epoch.
 """
@@ -54,20 +54,20 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     within: tuple[str, ...] | None
 
-    # Is it counted in a ledger? Then it is taken once in a task.
+    # Whether a ledger counts its tokens. Then a task can take the grant only once.
     counted: bool
     subject: str
     actor: str | None
 
-    # Of the subject's login: the provider, its session there, and when the assertion was made.
+    # The subject's login: the provider, the session there, and the time of the assertion.
     provider: str
     session: str | None
     issued_at: int
 
-    # When a new task ends at the latest.
+    # The latest end of a new task.
     deadline: int
 
-    # How many tasks of the grant the subject may have: at a time, and begun in 24 hours.
+    # The most tasks of the grant for one subject: at a time, and started in 24 hours.
     most_live: int | None
     most_per_day: int | None
     seen: tuple[Seen, ...]
@@ -85,11 +85,11 @@ class StartedTask(msgspec.Struct, frozen=True):
 class Named(NamedTuple):
     """How a registry knows the subjects of a provider. Tasks and logouts lie under these names."""
 
-    # Its name in the policy, and its kind and issuer, which no other provider has.
+    # The provider's name in the policy, and its kind and issuer, which identify it.
     provider: str
     issuer: str
 
-    # How its subjects are named.
+    # The pattern of its subjects' names.
     template: str
 
 
@@ -105,25 +105,25 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
     now: int
 
-    # The provider of the subject, or of the session. It is needed with either.
+    # The provider of the subject or session. It is required with either.
     provider: str | None = None
 
-    # Tasks of that session, and those that it joined. Nothing is started by the session any more.
+    # Ends the tasks of that session, and those that it joined. The session can start no more.
     session: str | None = None
 
-    # Tasks of that subject. Assertions that were issued until now start nothing any more, and none
-    # that is stamped up to LEEWAY ahead: it could be of before.
+    # Ends the tasks of that subject. Assertions issued until now can start nothing more. Neither
+    # can those dated up to LEEWAY in the future, which could have been issued before.
     subject: str | None = None
 
-    # Only tasks of that subject that started without a session: it could be any of theirs.
+    # Ends only the subject's tasks that started without a session, which could belong to any.
     sessionless: bool = False
     task: str | None = None
 
-    # The event's own time, by the clock of who tells it. That clock may be ahead of ours, and then
-    # it says until when assertions are void.
+    # The event's own time, by the sender's clock. If that is ahead of ours, assertions are void
+    # until then.
     issued_at: int = 0
 
-    # Tasks of these grants alone; None means those of any grant.
+    # Ends only the tasks of these grants; None means those of every grant.
     grants: tuple[str, ...] | None = None
 
     # The grants that there are, if tasks of any other grant are meant, too: such a one was removed

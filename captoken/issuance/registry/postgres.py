@@ -1,8 +1,8 @@
 """The registry in a PostgreSQL database: for services on many machines.
 
-`create_tables` makes the tables once, those of the stores too. A write is one transaction, which
-holds the row of the registry's state: one comes after the other, on whatever machine, and each sees
-what was committed before it.
+`create_tables` creates the tables once, including those of the stores. Each write is one
+transaction, which locks the row with the registry's state. So writes happen one after the other, on
+all machines, and each sees what was committed before it.
 """
 
 from __future__ import annotations

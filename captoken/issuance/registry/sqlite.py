@@ -1,7 +1,7 @@
 """The registry in one SQLite file: for the processes of one machine.
 
-What was answered is on disk, and a restart forgets nothing. The file may be one that the stores of
-`captoken.stores.sqlite` share.
+Whatever it has answered is on disk, and a restart forgets nothing. It may share its file with the
+stores of `captoken.stores.sqlite`.
 """
 
 from __future__ import annotations
