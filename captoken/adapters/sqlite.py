@@ -121,9 +121,10 @@ def guarded(
     The block commits at its end. An exception rolls it back.
 
     - `caller` is what the server itself knows about the caller. Each access is checked against it.
-    - A statement that returns more than `max_rows` rows raises StatementError. So does a value of
-      more than `max_value` bytes (1 MiB by default), which could keep a statement busy beyond the
-      end of its grant, and a LIKE or GLOB pattern of more than 1,000 bytes.
+    - A statement that returns more than `max_rows` rows raises StatementError.
+    - So does a value of more than `max_value` bytes (1 MiB by default). A longer one could keep a
+      statement busy beyond the end of its grant.
+    - So does a LIKE or GLOB pattern of more than 1,000 bytes.
     - `cost` is what a statement takes from a budget: a mapping by unit, or a function of statement
       and parameters that returns one. If it raises, nothing ran. A statement that touches no table
       takes nothing, nor does one that is denied or that fails.

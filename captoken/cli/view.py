@@ -24,6 +24,7 @@ from captoken._format.errors import DischargeError
 from captoken._format.root import RootRecord
 from captoken._format.spelling import escape, named, readable_time
 from captoken._format.text import BOUND, PROOF, parts_of, text_of
+from captoken._language.capability import Capability
 from captoken._language.caveats import V1
 from captoken._language.conditions import Expires
 from captoken._language.discharge import Discharge, Ticket
@@ -355,6 +356,7 @@ def _summary(
     size = f"{shown.characters:,} characters"
     yield f"held by   {' > '.join(said.lineage.holders)}"
     yield f"may       {_may(shown.token, hops, now)}"
+    yield from _denied_in_sqlite(said.capability)
     if bound_by is not None:
         yield f"bound to  {said.key}, by link {bound_by}"
     if shown.has_proof:
@@ -382,6 +384,21 @@ def _may(token: Token, hops: tuple[Hop, ...], now: int) -> str:
     if said.lineage.must_delegate:
         return f"nothing before it is handed on, then {rights}"
     return rights
+
+
+def _denied_in_sqlite(capability: Capability) -> Iterator[str]:
+    """A note for rights that a SQLite guard always denies, because of restricted columns.
+
+    SQLite does not tell which columns an insert or a delete touches. Other servers can permit
+    them, and a token need not say which server it is for.
+    """
+    denied: list[str] = []
+    for table, rights in sorted((capability.data or {}).items()):
+        writes = [one for one in ("insert", "delete") if {one, "*"} & rights.operations]
+        if rights.columns is not None and writes:
+            denied.append(f"{' and '.join(writes)} on {table}")
+    if denied:
+        yield f"note      a SQLite guard denies {'; '.join(denied)}: the columns are restricted"
 
 
 def _asked(shown: Shown, hops: tuple[Hop, ...]) -> Iterator[str]:

@@ -7,12 +7,14 @@ Only the form is checked here. Each part must occur once and in its place, and u
 refused: a condition that nobody checks could be one that is not met. `identity` checks the claims
 and the signature.
 
-| claim | its place | | --- | --- | | `iss`, `jti`, `iat` | Issuer; ID and IssueInstant of the
-assertion | | `sub`, `name_id` | NameID, and the last word of its format | | `aud`, `recipient` |
-the one Audience; Recipient of the bearer confirmation | | `exp`, `nbf` | the earliest end that is
-stated, and NotBefore of the Conditions | | `auth_time`, `sid`, `acr` | AuthnInstant, SessionIndex
-and AuthnContextClassRef | | as named in the policy | an attribute: a text, or a list of texts
-unless it has one value |
+| claim | its place |
+| --- | --- |
+| `iss`, `jti`, `iat` | Issuer; ID and IssueInstant of the assertion |
+| `sub`, `name_id` | NameID, and the last word of its format |
+| `aud`, `recipient` | the one Audience; Recipient of the bearer confirmation |
+| `exp`, `nbf` | the earliest end that is stated, and NotBefore of the Conditions |
+| `auth_time`, `sid`, `acr` | AuthnInstant, SessionIndex and AuthnContextClassRef |
+| as named in the policy | an attribute: a text, or a list of texts unless it has one value |
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import runpy
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,12 +16,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from captoken import Access, Issuer, Keyring, Token, Verifier
+from captoken import Access, Denied, Issuer, Keyring, Token, Verifier
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.parts import Packet
 from captoken._format.spelling import named, named_all
 from captoken._format.text import PREFIX
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
+from captoken.adapters.sqlite import guarded
 from captoken.cli import app, consent, inspect
 from captoken.cli.view import Shown, read, view
 from captoken.discharge import Allow, Discharge, Discharger, Wait
@@ -503,6 +505,38 @@ def test_nor_does_anything_in_a_discharge_or_a_ticket(shape):
 def test_what_is_sealed_in_a_ticket_is_not_shown():
     text = rendered(ASKING) + str(inspect.as_data(seen_of(ASKING)))
     assert "https://approvals.example" in text and "payment" not in text and "500" not in text
+
+
+@pytest.mark.parametrize(
+    ("operations", "columns"),
+    [
+        (["insert", "select"], {"people": ["name"]}),
+        (["delete"], {"people": ["name"]}),
+        (["*"], {"people": ["*"]}),
+        (["select", "update"], {"people": ["name"]}),
+        (["insert", "delete"], {"other": ["name"]}),
+        (["insert", "delete"], {}),
+    ],
+)
+def test_what_a_sqlite_guard_denies_of_restricted_columns_is_noted(operations, columns):
+    """The note names what the token holds and the guard denies for its columns, and nothing else."""
+    token = Issuer(KEYRING, clock=FixedClock(NOW)).mint(
+        subject="user:jane", agent="clerk", task="t", tables=["people"], operations=operations, **({"columns": columns} if columns else {})
+    )
+    connection = sqlite3.connect(":memory:")
+    connection.execute("create table people (name text, pay integer)")
+    grant = Verifier(KEYRING, clock=FixedClock(NOW)).authenticate(token)
+    denied = []
+    with closing(connection), guarded(connection, grant) as db:
+        for operation, sql in (("insert", "insert into people (name) values ('a')"), ("delete", "delete from people")):
+            try:
+                db.execute(sql)
+            except Denied as error:
+                held = grant.check(Access(table="people", operation=operation, columns=["name"]))
+                denied += [operation] if held and error.code == "column" else []
+    notes = [line for line in seen_of(token).summary if line.startswith("note ")]
+    said = f"note      a SQLite guard denies {' and '.join(denied)} on people: the columns are restricted"
+    assert notes == ([said] if denied else [])
 
 
 def test_a_presented_token_is_shown_with_its_discharges():
