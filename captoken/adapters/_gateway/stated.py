@@ -146,7 +146,8 @@ class StatedService(_Stated, frozen=True):
     # The service's idempotency header. The value that is sent is derived from the agent's.
     idempotency: str | None = None
 
-    # How long the service remembers such a key, in seconds. A retry of a POST counts once meanwhile.
+    # How long the service remembers such a key, in seconds. Within it, a retry of a POST counts
+    # once.
     idempotency_seconds: int | None = None
 
     # The prefixes of the service's own headers, besides its name.
