@@ -285,7 +285,8 @@ def _retries_for(stated: StatedService) -> int | None:
     if seconds is None:
         return None
     if stated.idempotency is None or not _SHORTEST <= seconds <= _LONGEST:
-        raise ValueError(f"from {_SHORTEST} to {_LONGEST} seconds, beside the header in `idempotency`")
+        span = f"from {_SHORTEST} to {_LONGEST} seconds"
+        raise ValueError(f"{span}, beside the header in `idempotency`")
     return seconds - _CLOCKS_AND_LEDGERS
 
 
