@@ -49,34 +49,34 @@ _asking = stacked(
     click.option(
         "--allow-unaddressed",
         is_flag=True,
-        help="Take tokens addressed to nobody, though --audience is given.",
+        help="Accept tokens without an audience although --audience is given.",
     ),
     click.option(
         "--caller-agent",
         metavar="NAME",
-        help="Who calls, as the server itself knows.",
+        help="The calling agent, as the server itself knows it.",
     ),
     click.option(
         "--caller-task",
         metavar="PATH",
-        help="The task that the caller works in, as the server itself knows.",
+        help="The caller's task, as the server itself knows it.",
     ),
     http_options,
     click.option(
         "--replays",
         type=FILE,
         metavar="FILE",
-        help="Where used proofs are remembered: an SQLite file.",
+        help="The SQLite file that remembers used proofs.",
     ),
     click.option(
         "--ledger",
         type=FILE,
         metavar="FILE",
-        help="Where all servers of a token count its uses and budgets: an SQLite file.",
+        help="The SQLite file in which all servers of a token count its uses and budgets.",
     ),
     facts_option(
         "--cost",
-        help="What the access takes of a budget: 'usd_cents=5'. Repeatable.",
+        help="The cost of the access, for a budget: 'usd_cents=5'. Repeatable.",
     ),
     click.option(
         "--overlay",
@@ -89,14 +89,14 @@ _asking = stacked(
         type=PUBLIC,
         metavar="PUBLIC",
         multiple=True,
-        help="Who may sign the overlay. Repeatable.",
+        help="The public key of an operator who may sign the overlay. Repeatable.",
     ),
     click.option(
         "--leeway",
         type=DURATION,
         metavar="TIME",
         default="0s",
-        help="How far clocks may differ.",
+        help="How far the clocks of issuer and server may differ.",
     ),
 )
 
@@ -196,7 +196,7 @@ def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
 @click.option(
     "--create",
     is_flag=True,
-    help="Make the files of --replays and --ledger, which must not be there yet.",
+    help="Create the files of --replays and --ledger, which must not exist yet.",
 )
 @now_option
 @json_option
@@ -214,24 +214,24 @@ def verify(
     captoken verify --keyring keyring.json \\
         --table sales --operation select < child.token
 
-    A token that is bound to a key comes with a proof, which is good once: --replays remembers it,
-    in a file that `captoken keygen keyring --create` has made along with the keys. One that
-    --create makes later takes proofs made more than five seconds after it.
+    A token that is bound to a key is sent with a proof, which works once. --replays names the file
+    that remembers used proofs. Best create it together with the keys: `captoken keygen keyring
+    --create`. A file that --create makes later accepts only proofs made more than five seconds
+    after it.
 
     \b
     captoken verify --keyring keyring.json --audience sales-db \\
         --table sales --operation select --replays used.db < presented.token
 
-    A token with --uses or --budget is counted in the file of --ledger, which may be the same. One
-    that --create makes later takes tokens issued more than a minute after it. All servers that take
-    these tokens have to count in that very file.
+    A token with --uses or --budget is counted in the file of --ledger, which may be the same file.
+    If --create makes it later, it accepts only tokens issued more than a minute after it. All
+    servers that accept these tokens must count in this one file.
 
     \b
     captoken verify --keyring keyring.json --audience sales-db \\
         --table sales --operation select --ledger used.db < presented.token
 
-    Whether it was revoked, only an overlay tells: name the store that servers read, and the
-    operator.
+    Revocations are checked only if you name the store of the overlay and the operator's public key:
 
     \b
     captoken verify --keyring keyring.json --table sales --operation select \\
@@ -411,8 +411,9 @@ def explain(
 ) -> int:
     """Say why an access is allowed or denied, and by whose rule.
 
-    Also who acts for whom, and the plan step by step. Runs what `verify` runs, looks at what was
-    used, and commits nothing. For operators: it tells more than a client or an agent should see.
+    It also shows who acts for whom, and each step of the decision. It runs the same code as
+    `verify`, reads the counts, and changes nothing. For operators only: it tells more than a client
+    or an agent should see.
 
     \b
     captoken explain --keyring keyring.json \\

@@ -59,8 +59,8 @@ class _OfTrails(InOrder):
 def audit() -> None:
     """Read the trail that a server has kept.
 
-    Is it whole, who did what, and what was never needed? FILE is the trail, or - for standard
-    input. All but `verify` refuse one that is not whole, and ask no signature.
+    Is it complete, who did what, and which rights were never needed? FILE is the trail, or - for
+    standard input. All commands except `verify` refuse an incomplete trail, and check no signature.
     """
 
 
@@ -90,25 +90,25 @@ def history(path: str) -> trails.History:
     type=PUBLIC,
     metavar="PUBLIC",
     multiple=True,
-    help="A server whose checkpoints count. Repeatable.",
+    help="The public key of a server whose checkpoints you trust. Repeatable.",
 )
 @click.option(
     "--head",
     type=FILE,
     metavar="FILE",
-    help="Where the last record that was seen is kept.",
+    help="The file that keeps the last record seen.",
 )
 @click.option(
     "--new-head",
     type=FILE,
     metavar="FILE",
-    help="The same for the first time: it must not be there yet.",
+    help="Create that file, for the first time. It must not exist yet.",
 )
 @click.option(
     "--after",
     type=FILE,
     metavar="FILE",
-    help="The last head of the file before, where the trail goes on from another file.",
+    help="The last head of the previous file, if the trail continues one.",
 )
 @json_option
 def verify(
@@ -119,19 +119,19 @@ def verify(
     after: str | None,
     as_json: bool,
 ) -> int:
-    """Say whether a trail is whole, or evidence holds.
+    """Check that a trail or exported evidence is complete and unchanged.
 
-    Finds a cut, an edit, a reorder and a rollback. Exit 0: whole, 1: not. FILE is a trail, or what
-    `captoken audit export` wrote: that needs no other file.
+    It detects a cut, an edit, a new order and a rollback. Exit 0: complete, 1: not. FILE is a
+    trail, or a file that `captoken audit export` wrote, which needs no other file.
 
     \b
     captoken audit verify trail.jsonl \\
         --server "$(cat server.public)" --head trail.head
 
-    Without --server nothing is vouched for: whoever can write the file can write a whole one.
-    Without --head what was cut off at the end does not show. Keep the head where whoever writes the
-    trail cannot. A file that goes on where another ended needs --after; all other commands read the
-    files one after another from standard input.
+    Without --server it checks no signature: whoever can write the file can write a consistent one.
+    Without --head it cannot detect records cut off at the end. Keep the head where whoever writes
+    the trail cannot change it. If a file continues another one, use --after. All other commands
+    read several files in order from standard input.
     """
     if head is not None and new_head is not None:
         raise click.UsageError("a head is either kept in a file, or begins one")
@@ -248,17 +248,17 @@ def _keep(path: str, head: Head) -> None:
 @click.option(
     "--task",
     metavar="PATH",
-    help="This task, and those below it.",
+    help="This task, and the tasks below it.",
 )
 @click.option(
     "--agent",
     metavar="NAME",
-    help="What this agent did.",
+    help="Only what this agent did.",
 )
 @click.option(
     "--denied",
     is_flag=True,
-    help="What was refused alone.",
+    help="Only what was denied.",
 )
 @json_option
 def log(
@@ -268,10 +268,10 @@ def log(
     denied: bool,
     as_json: bool,
 ) -> None:
-    """Show who tried what, and what came of it, a line each.
+    """Show each access: who tried it, and the outcome.
 
-    Of an issuer: who asked for a task. In the order of time: what was decided first may have been
-    written last.
+    For an issuer: who asked for a task. Sorted by time, because an earlier decision may have been
+    written later.
 
     \b
     captoken audit log trail.jsonl --task payday --denied
@@ -336,26 +336,30 @@ def _decision_line(record: Mapping[str, Any], decided: trails.Decided) -> str:
 @click.option(
     "--task",
     metavar="PATH",
-    help="Tokens of this task, and of those below it.",
+    help="Only tokens of this task and of the tasks below it.",
 )
 @click.option(
     "--token",
     type=ID,
     metavar="ID",
-    help="Tokens of this tree.",
+    help="Only tokens of this tree.",
 )
 @json_option
 def tree(trail_file: tuple[str, ...], task: str | None, token: str | None, as_json: bool) -> None:
-    """Show who handed what to whom, and what came of it.
+    """Show who handed what to whom, and what was allowed.
 
-    How each name is known, and what each agent was allowed and denied.
+    It also shows how each name is known:
 
-    issued: the issuer wrote the name. vouched: whoever handed the token on did. proven: and its key
-    signed that. allowed, denied: accesses. shown: the token was found in order, and no access was
-    asked then.
+    \b
+    issued   the issuer wrote the name
+    vouched  the agent that handed the token over wrote it
+    proven   that agent also signed it with its key
 
-    The trails of several servers give one tree for each set of tokens. Each line then says whose
-    trail says so, and for which server the token is. A server vouches for itself alone.
+    allowed and denied count accesses. shown counts tokens that were checked without an access.
+
+    If you give the trails of several servers, each set of tokens has one tree. Each line then names
+    the trail that it is from, and the server that the token is for. A server vouches only for
+    itself.
 
     \b
     captoken audit tree trail.jsonl --task payday
@@ -496,11 +500,11 @@ def _counts(hop: trails.Hop) -> str:
 def unused(trail_file: str, as_json: bool) -> None:
     """Show what was granted and never used.
 
-    What each hop was granted, what it and those below it used, and what would have sufficed.
+    For each hop: what it was granted, what it and those below it used, and what would have been
+    enough.
 
-    The keywords are those of `attenuate` and `delegate`. What was allowed is what counts as used.
-    Of arguments and attributes whose values were not recorded, no more can be said than what was
-    granted.
+    The keywords are those of `attenuate` and `delegate`. Only allowed accesses count as used. If
+    the values of arguments and attributes were not recorded, their restrictions stay as granted.
 
     \b
     captoken audit unused trail.jsonl
@@ -561,16 +565,16 @@ def _keywords(stated: Mapping[str, Any]) -> str:
     metavar="PUBLIC",
     multiple=True,
     required=True,
-    help="Who signed it. Repeatable.",
+    help="The public key of the operator who signed it. Repeatable.",
 )
 @json_option
 def replay(trail_file: str, overlay: str, operator: tuple[str, ...], as_json: bool) -> int:
-    """Decide again, under a proposed overlay, what is recorded.
+    """Decide all recorded accesses again, under a proposed overlay.
 
-    Says which answers would change. Exit 1 if any would.
+    Shows which decisions would change. Exit 1 if any would.
 
-    Entries count from their first second on, whenever they were made. Where a value is needed that
-    was not recorded, it says so.
+    Entries apply from the start, whenever they were made. If a decision needs a value that was not
+    recorded, it says so.
 
     \b
     captoken renew --key proposal.json --store proposal.db --create

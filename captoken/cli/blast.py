@@ -25,7 +25,7 @@ from captoken.cli.values import DURATION
     "--agent",
     metavar="NAME",
     required=True,
-    help="The agent that may have been taken over.",
+    help="The agent that may be compromised.",
 )
 @now_option
 @click.option(
@@ -33,16 +33,17 @@ from captoken.cli.values import DURATION
     type=DURATION,
     metavar="TIME",
     default="0s",
-    help="How long servers go on taking what has expired.",
+    help="How long servers still accept an expired token.",
 )
 @json_option
 def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_json: bool) -> None:
     """Show what the tokens of an agent can still do.
 
-    Those that it has, or has handed on: until when, and which entry cuts them off.
+    It covers the tokens that the agent holds or has handed over. It shows when they expire, and
+    which revocation would stop them.
 
-    From the trail: tokens that this server never saw are not in it, and no overlay is looked at. A
-    caveat of a server's own is named, and may leave less than is shown.
+    It reads only the trail. Tokens that this server never saw are missing, and the overlay is not
+    checked. A server's own caveats are named, and may allow less than is shown.
 
     \b
     captoken blast-radius trail.jsonl --agent clerk

@@ -45,7 +45,7 @@ def completion() -> None:
 @click.argument("shell", type=click.Choice(SHELLS), metavar="SHELL")
 @json_option
 def show(shell: str, as_json: bool) -> None:
-    """Write the script for a shell, and install nothing.
+    """Print the script for a shell, and install nothing.
 
     SHELL is bash, zsh or fish.
 
@@ -65,8 +65,9 @@ def show(shell: str, as_json: bool) -> None:
 def install(shell: str | None, as_json: bool) -> None:
     """Write the script to where your shell looks for it.
 
-    SHELL is bash, zsh or fish; without it, the one that $SHELL names. The file is in your home, and
-    says so itself; one that captoken has not written is left as it is. No other file is changed.
+    SHELL is bash, zsh or fish. The default is the shell in $SHELL. The script goes into your home
+    folder. If another file is there that captoken has not written, it stays unchanged. No other
+    file is changed.
 
     \b
     captoken completion install zsh

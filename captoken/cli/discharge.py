@@ -43,22 +43,23 @@ from captoken.keys.secret import DischargerKey
     type=PUBLIC,
     metavar="PUBLIC",
     required=True,
-    help="The public key of whom to ask.",
+    help="The public key of the third party to ask.",
 )
 @facts_option(
     "--need",
-    help="What it is asked: 'approve=payment', 'cents=500' (JSON, or else a string). Repeatable.",
+    help="What to ask: 'approve=payment', 'cents=500' (JSON, or else a string). Repeatable.",
 )
 @click.option(
     "--need-json",
     type=FILE,
     metavar="FILE",
-    help="The same from a JSON object in a file: others can read the arguments.",
+    help="The same as a JSON object in a file, which other users cannot see in the list of "
+    "processes.",
 )
 @click.option(
     "--location",
     metavar="URL",
-    help="Where it can be asked: a hint, which everybody can read.",
+    help="A hint where to ask. Everybody can read it.",
 )
 @now_option
 @json_option
@@ -73,8 +74,8 @@ def require(
 ) -> None:
     """Require a third party's consent.
 
-    From here on it is worth nothing without the answer. Needs no key. What is asked is sealed for
-    the third party. Nobody takes the question off again.
+    From then on, the token does not work without the answer. Needs no key. The question is
+    encrypted for the third party. Nobody can remove the requirement again.
 
     \b
     umask 077
@@ -108,13 +109,13 @@ def _needed(need: dict[str, Any], need_json: str | None) -> dict[str, Any]:
     "--discharger",
     type=PUBLIC,
     metavar="PUBLIC",
-    help="Those for this public key alone.",
+    help="Only the tickets for this public key.",
 )
 @json_option
 def tickets(token_file: str, discharger: str | None, as_json: bool) -> None:
     """Write the tickets for third parties, one a line.
 
-    Tickets are for them, and of no use to anybody else.
+    Only the third party can use a ticket.
 
     \b
     captoken tickets < asking.token > ticket
@@ -166,7 +167,7 @@ def _discharger(key: str, now: int | None) -> Discharger:
 @click.option(
     "--show",
     is_flag=True,
-    help="Write what is needed, in JSON, and discharge nothing.",
+    help="Show what is asked, in JSON, without answering.",
 )
 @request_options
 @now_option
@@ -179,10 +180,10 @@ def discharge(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Answer a ticket from a program that has decided.
+    """Answer a ticket from a program that has already decided.
 
-    What is needed holds, for so long, and under these conditions. The discharge is secret, and goes
-    to whoever sent the ticket.
+    The discharge says that what is asked holds, for a limited time and under the given conditions.
+    It is secret: send it only to whoever sent the ticket.
 
     \b
     umask 077
@@ -215,7 +216,7 @@ def _no_yes(ctx: click.Context, param: click.Parameter, given: bool) -> None:
     metavar="TIME",
     default="5m",
     show_default=True,
-    help="For so long.",
+    help="How long the discharge is valid.",
 )
 @timeless_options
 @click.option(
@@ -236,8 +237,8 @@ def approve(
 ) -> int:
     """Ask the person at the terminal whether to answer a ticket. Exit 1 if not.
 
-    Question and answer go by the terminal itself, wherever the ticket comes from and whatever is
-    redirected. Nothing but `y` or `yes` is a yes, and no option says it.
+    It asks at the terminal itself, even if input and output are redirected. Only `y` or `yes`
+    counts as consent, and no option can give it.
 
     \b
     umask 077

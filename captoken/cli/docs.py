@@ -31,7 +31,7 @@ _OTHERS = {
 @click.argument("words", nargs=-1, metavar="[PAGE | WORD...]")
 @json_option
 def docs(words: tuple[str, ...], as_json: bool) -> None:
-    """Print where the pages are, and what they are called; or one of them; or find words in them.
+    """List the documentation pages, print one, or search them.
 
     \b
     captoken docs
@@ -39,9 +39,9 @@ def docs(words: tuple[str, ...], as_json: bool) -> None:
     captoken docs revoke a token
     grep -ri budget "$(captoken docs | head -n 1)"
 
-    They came with the package, and are those of its version. Links between them are good there, and
-    to the specification and the examples in the folders beside. Links to tests, benchmarks and
-    CONTRIBUTING.md are to the repository.
+    The pages are part of the package, so they match its version. Links between pages work, and so
+    do links to the specification and the examples. Links to tests, benchmarks and CONTRIBUTING.md
+    need the repository.
     """
     root = _root()
     pages = dict(_pages(root))
@@ -64,7 +64,7 @@ def skill(as_json: bool) -> None:
     mkdir -p .claude/skills/captoken
     captoken skill > .claude/skills/captoken/SKILL.md
 
-    It is of this version, and cites the pages of `captoken docs`.
+    It matches this version, and refers to the pages of `captoken docs`.
     """
     text = (files("captoken") / "cli" / "skill.md").read_text("utf-8")
     if as_json:

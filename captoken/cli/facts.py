@@ -41,7 +41,7 @@ access_options = stacked(
         "--becomes",
         type=OBJECT,
         metavar="JSON",
-        help="The row as it will be, likewise.",
+        help="The row as it will be, in the same form.",
     ),
     click.option(
         "--tool",
@@ -60,7 +60,7 @@ access_options = stacked(
     click.option(
         "--token-only",
         is_flag=True,
-        help="Ask about no access: is the token genuine, alive and for this server?",
+        help="Check no access, only whether the token is valid at this server.",
     ),
 )
 # What they are called in a command's function.
@@ -72,13 +72,13 @@ http_options = stacked(
         "--http",
         nargs=3,
         metavar="METHOD ORIGIN TARGET",
-        help="The HTTP request that a proof is about: POST https://api.example '/v1/rows?page=2'.",
+        help="The HTTP request that a proof covers: POST https://api.example '/v1/rows?page=2'.",
     ),
     click.option(
         "--body",
         type=FILE,
         metavar="FILE",
-        help="The body of that request. Without it, an empty one.",
+        help="The body of that request. The default is an empty body.",
     ),
 )
 

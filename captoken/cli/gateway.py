@@ -32,9 +32,9 @@ _FEW = 3  # operations that are named
 
 @click.group(cls=InOrder)
 def gateway() -> None:
-    """Forward the requests to other services that a token allows.
+    """Forward requests to other services, if a token allows them.
 
-    The gateway has the keys of the services. Agents have tokens.
+    The gateway has the services' API keys. Agents have only tokens.
     """
 
 
@@ -46,27 +46,28 @@ _file = click.argument("path", type=FILE, metavar="GATEWAY.toml")
 @click.option(
     "--create",
     is_flag=True,
-    help="Make the ledger and the store of proofs, where they are files that are not there.",
+    help="Create the files of the ledger and of used proofs, if they are missing.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option(
     "--token-file",
     type=FILE,
     metavar="FILE",
-    help="A token or a set, or - for standard input. COMMAND gets it as the file says by env.",
+    help="A token or a set, or - for standard input. COMMAND gets it in the variables that `env` "
+    "names.",
 )
-@click.option("--user", metavar="NAME", help="COMMAND runs as this user. For root.")
+@click.option("--user", metavar="NAME", help="Run COMMAND as this user. Needs root.")
 @click.option(
     "--same-user",
     is_flag=True,
-    help="COMMAND runs as you do, who can read all keys. For trying out.",
+    help="Run COMMAND as yourself, who can read all keys. Only for trying it out.",
 )
 @click.option(
     "--pass",
     "passed",
     multiple=True,
     metavar="NAME",
-    help="A variable that COMMAND has as well. Repeatable.",
+    help="An environment variable to pass on to COMMAND. Repeatable.",
 )
 @json_option
 def run(
@@ -87,11 +88,12 @@ def run(
     captoken gateway run gateway.toml --token-file jane.token --user agent \\
         -- python refunds.py
 
-    It speaks plain HTTP: what ends TLS stands before it. With --json, writes one object when it
-    begins. COMMAND has a token and an address, and no key; its exit code is that of the gateway.
+    It speaks plain HTTP, so put a proxy with TLS in front of it. With --json, it writes one object
+    when it starts. COMMAND gets a token and an address, and no API key. The gateway exits with
+    COMMAND's exit code.
 
-    A keyring that changes is read again within a second. On SIGHUP, so is all that can be read
-    again: a trail that was moved goes on in a new file. A change of GATEWAY.toml takes a restart.
+    It reads a changed keyring again within a second. On SIGHUP it reads again all that it can; if
+    the trail was moved, it goes on in a new file. To change GATEWAY.toml, restart the gateway.
     """
     check_extra()
     import uvicorn
@@ -179,14 +181,14 @@ def refuse_dumps() -> None:
 @_file
 @json_option
 def check(path: str, as_json: bool) -> int:
-    """Load the file, and say what is served.
+    """Load the file, and show what the gateway serves.
 
     \b
     captoken gateway check gateway.toml
 
-    Keys, ledger, proofs and overlay are looked at where they are files, as the gateway will look at
-    them: exit 2 where it would not start, or would deny all. No variable of the environment is
-    read, nobody is connected to, and nothing is written.
+    It looks at keys, ledger, proofs and overlay in files as the gateway will. Exit 2 means that the
+    gateway would not start, or would deny everything. It reads no environment variable, connects
+    nowhere, and writes nothing.
     """
     from captoken.adapters._gateway.checking import unready, unstated
 
@@ -231,7 +233,7 @@ def _checked(service: Service) -> dict[str, Any]:
 
 @gateway.command()
 @_file
-@click.option("--service", metavar="NAME", help="Of this service alone.")
+@click.option("--service", metavar="NAME", help="Only the tools of this service.")
 @json_option
 def tools(path: str, service: str | None, as_json: bool) -> int:
     """List the tools that tokens can name, with their arguments.
@@ -276,14 +278,14 @@ def tools(path: str, service: str | None, as_json: bool) -> int:
     "--token-file",
     type=FILE,
     metavar="FILE",
-    help="A presented token, or - for standard input: does it permit the request?",
+    help="A presented token to check the request against, or - for standard input.",
 )
 @click.option(
     "-d",
     "--data",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A field of the body, a form. Repeatable.",
+    help="A field of a form as the body. Repeatable.",
 )
 @click.option("--json-body", type=OBJECT, metavar="JSON", help="The body, in JSON.")
 @click.option("-H", "--header", multiple=True, metavar="NAME:VALUE", help="A header. Repeatable.")
@@ -298,13 +300,13 @@ def explain(
     header: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Say what a request is, what is judged and what would be sent.
+    """Show how a request is read, decided on and sent.
 
     \b
     captoken gateway explain gateway.toml --token-file jane.token \\
         POST /stripe/v1/refunds -d charge=ch_1 -d amount=500
 
-    Nothing is sent, no key is read, and nothing counts. Exit 1 where it would be refused.
+    It sends nothing, reads no API key and counts nothing. Exit 1 if the request would be denied.
     """
     from captoken.adapters._gateway.reading import NoOperation, check_framing
     from captoken.adapters._http.exchange import RequestError

@@ -100,8 +100,8 @@ def check_extra() -> None:
 def demo(as_json: bool) -> int:
     """Let eleven agents refund 500 cents each: two of them may.
 
-    A real service in a process of its own demands a real key, which the gateway has. Each agent is
-    a process too, and has a token. Exit 0 if all came out as it should.
+    A real service, in its own process, needs a real API key, which only the gateway has. Each agent
+    is a process too, and has a token. Exit 0 if everything came out as expected.
     """
     check_extra()  # the gateway is another process, whose errors nobody would see
     with tempfile.TemporaryDirectory(prefix="captoken-gateway-") as folder:

@@ -244,7 +244,7 @@ def _say_page(path: str, beside: Mapping[str, bool]) -> None:
 @click.option(
     "--html",
     is_flag=True,
-    help="Write a page in which a token is pasted and taken apart. Reads no token.",
+    help="Write a web page that decodes a pasted token. Reads no token.",
 )
 @now_option
 @json_option
@@ -257,17 +257,19 @@ def inspect(
 ) -> None:
     """Show what a token says, without verifying it.
 
-    Who started what, what each link adds, and how long it lives; the key that it is bound to, whom
-    it asks, and what has come of that. Needs no key, and so VERIFIES NOTHING.
+    It shows who started what, what each link adds, and when the token expires. It also shows the
+    key that the token is bound to, the third parties that it asks, and their answers. Needs no key,
+    and so VERIFIES NOTHING.
 
     \b
     captoken inspect < child.token
     captoken inspect --html > inspector.html
 
-    Of a set of tokens, it shows one after the other.
+    For a set, it shows each token in turn.
 
-    The page is one file, which a browser opens without a server. What is pasted there does not
-    leave it: its own policy forbids every connection. With the root key pasted too, it verifies.
+    --html writes a page in one file, which a browser opens without a server. Its own policy forbids
+    every connection, so nothing that you paste leaves the page. If you also paste the root key, it
+    verifies the token.
     """
     if html:
         beside = {"--mermaid": mermaid, "--now": now is not None, "--json": as_json}

@@ -76,11 +76,11 @@ def check(policy: str, as_json: bool) -> int:
     "--actor",
     type=OBJECT,
     metavar="JSON",
-    help="Which workload acts, likewise.",
+    help="The claims of the workload that acts, in the same form.",
 )
-@click.option("--grant", metavar="NAME", help="The grant that is asked for.")
-@click.option("--resource", metavar="NAME", help="The server that the token is to be for.")
-@click.option("--agent", metavar="NAME", help="Who is to hold it.")
+@click.option("--grant", metavar="NAME", help="The grant to ask for.")
+@click.option("--resource", metavar="NAME", help="The server that the token is for.")
+@click.option("--agent", metavar="NAME", help="The agent that will hold the token.")
 @click.option(
     "--ask",
     type=OBJECT,
@@ -100,15 +100,15 @@ def explain(
     now: int | None,
     as_json: bool,
 ) -> int:
-    """Say which grants fit somebody, and why others do not.
+    """Show which grants match somebody, and why others do not.
 
-    And what a request would get.
+    It also shows what a request would get.
 
     \b
     captoken issue explain policy.toml \\
         --subject '{"provider": "acme", "groups": ["finance"]}'
 
-    Nothing is verified, and nothing is minted that anybody gets. Exit 1 where nothing would be.
+    Nothing is verified, and nobody gets a token. Exit 1 if the service would issue none.
     """
     from captoken.issuance.desk import Ask
 
@@ -182,45 +182,45 @@ def _say_explained(
     type=FILE,
     metavar="FILE",
     required=True,
-    help="The root keys. Servers get those of their own: `captoken keygen audience`.",
+    help="The file of root keys. Give servers only their own: `captoken keygen audience`.",
 )
 @click.option(
     "--registry",
     type=FILE,
     metavar="FILE.db",
     required=True,
-    help="Where tasks are kept: an SQLite file.",
+    help="The SQLite file that stores the tasks.",
 )
-@click.option("--create", is_flag=True, help="Make the registry. One that is there is refused.")
+@click.option("--create", is_flag=True, help="Create the registry, which must not exist yet.")
 @click.option(
     "--lease",
     type=FILE,
     metavar="FILE",
-    help="A discharger's key, which says which tasks are alive.",
+    help="The discharger's key that confirms which tasks are alive.",
 )
 @click.option(
     "--operator",
     type=FILE,
     metavar="FILE",
-    help="An operator's key: then the overlay says which tasks have ended.",
+    help="An operator's key, to revoke the tokens of ended tasks in the overlay.",
 )
 @click.option(
     "--overlay",
     type=FILE,
     metavar="FILE.db",
-    help="Where the newest snapshot of the overlay lies. Goes with --operator.",
+    help="The SQLite file of the overlay. Needs --operator.",
 )
 @click.option(
     "--trail",
     type=FILE,
     metavar="FILE",
-    help="Where each token, and each refusal of who is verified, has its record.",
+    help="The audit trail for issued tokens and for refusals of verified clients.",
 )
 @click.option(
     "--trail-key",
     type=FILE,
     metavar="FILE",
-    help="An audit key: it signs checkpoints of the trail. Goes with --trail.",
+    help="The audit key that signs checkpoints of the trail. Needs --trail.",
 )
 @click.option(
     "--every",
@@ -228,7 +228,7 @@ def _say_explained(
     metavar="TIME",
     default="5s",
     show_default=True,
-    help="How often to look whether the policy, the keyring or the operator's key has changed.",
+    help="How often to check for changes of the policy, the keyring or the operator's key.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS")
 @click.option("--port", default=8700, show_default=True, metavar="NUMBER", type=int)
@@ -256,13 +256,14 @@ def serve(
     captoken issue serve policy.toml --keyring keyring.json --registry tasks.db \\
         --lease lease.json --create
 
-    It speaks plain HTTP: what ends TLS stands before it. Without an operator, a login that ends
-    stops the leases of its tasks, and nothing else. With a trail, what cannot be recorded is not
-    given: see `captoken audit log`. Needs uvicorn. With --json, writes one object when it begins.
+    It speaks plain HTTP, so put a proxy with TLS in front of it. Without --operator, the end of a
+    login stops only the leases of its tasks. With --trail, a token that cannot be recorded is not
+    issued: see `captoken audit log`. Needs uvicorn. With --json, it writes one object when it
+    starts.
 
-    The files of policy, keyring and operator are taken anew when one has changed, and on SIGHUP.
-    What does not load, or fails a test of its own, is not taken: what stood before stands, and the
-    log says why. A trail that was moved away goes on in a new file then.
+    The service loads the policy, the keyring and the operator's key again when a file changes, and
+    on SIGHUP. If a new file does not load or fails its own tests, the service keeps the old one,
+    and logs why. On SIGHUP, a trail that was moved goes on in a new file.
     """
     if (operator is None) != (overlay is None):
         raise click.UsageError("--operator and --overlay go together")

@@ -67,11 +67,10 @@ def keygen() -> None:
     captoken keygen keyring --out keyring.json
     captoken keygen operator --out operator.json > operator.public
 
-    Without a kind, `captoken keygen --out keyring.json` makes a keyring as well. No file is
-    overwritten.
+    Without a kind, `captoken keygen --out keyring.json` makes a keyring. No file is overwritten.
 
-    Where a key has a public half, that goes to standard output, and from there to whoever asks. It
-    is no secret; that it arrives unchanged is what others rely on.
+    If a key has a public half, it is written to standard output. Give it to whoever asks: it is not
+    secret. But make sure that it arrives unchanged, because others rely on it.
     """
 
 
@@ -80,7 +79,7 @@ _out = click.option(
     type=FILE,
     metavar="FILE",
     required=True,
-    help="Write it to FILE, which must not be there yet.",
+    help="Write the key to FILE, which must not exist yet.",
 )
 
 
@@ -93,7 +92,7 @@ _out = click.option(
     "--create",
     type=FILE,
     metavar="FILE.db",
-    help="Also make FILE.db, for used proofs and counts of tokens of these keys.",
+    help="Also create FILE.db, for used proofs and for counting tokens of these keys.",
 )
 @json_option
 def keyring(out: str, create: str | None, as_json: bool) -> None:
@@ -102,9 +101,9 @@ def keyring(out: str, create: str | None, as_json: bool) -> None:
     \b
     captoken keygen keyring --out keyring.json --create used.db
 
-    Servers open used.db, as `captoken verify --replays`: one that is made later has to refuse what
-    it cannot know to be unused. A server needs no more than the keys of its own audience: see
-    `captoken keygen audience`.
+    Servers use used.db, for example with `captoken verify --replays`. Create it together with the
+    keys: a file that is created later must refuse whatever may have been used before. Give a server
+    only the keys for its own audience: see `captoken keygen audience`.
     """
     made = Keyring.generate()
     if create is not None:
@@ -126,9 +125,9 @@ def _make_stores(path: str, made: Keyring) -> None:
 @keyring_option
 @json_option
 def rotate(keyring: str | None, as_json: bool) -> None:
-    """Add a fresh root key, and mint with it from now on.
+    """Add a new root key, and mint with it from now on.
 
-    The older ones still verify, until they are retired.
+    Tokens of the older keys stay valid until you retire these keys.
 
     \b
     captoken keygen rotate --keyring keyring.json
@@ -144,7 +143,7 @@ def rotate(keyring: str | None, as_json: bool) -> None:
 @keyring_option
 @json_option
 def retire(key_id: str, keyring: str | None, as_json: bool) -> None:
-    """Take a root key out: its tokens stop verifying.
+    """Remove a root key. Its tokens stop working.
 
     \b
     captoken keygen retire k-0c1ba7a3bd2e --keyring keyring.json
@@ -163,7 +162,7 @@ def retire(key_id: str, keyring: str | None, as_json: bool) -> None:
 def audience(name: str, keyring: str | None, out: str, as_json: bool) -> None:
     """Derive the root keys of one server.
 
-    With them the server NAME can forge for itself, and for nobody else.
+    With them, the server NAME can forge tokens for itself, and for no other server.
 
     \b
     captoken keygen audience sales-db --keyring keyring.json --out sales-db.json
@@ -180,7 +179,7 @@ def audience(name: str, keyring: str | None, out: str, as_json: bool) -> None:
 @_out
 @json_option
 def holder(out: str, as_json: bool) -> None:
-    """Make a key that tokens are bound to.
+    """Make a key that tokens can be bound to.
 
     \b
     captoken keygen holder --out agent.json > agent.public
@@ -192,7 +191,7 @@ def holder(out: str, as_json: bool) -> None:
 @_out
 @json_option
 def discharger(out: str, as_json: bool) -> None:
-    """Make the key of a third party that is asked.
+    """Make a key for a third party that tokens ask.
 
     \b
     captoken keygen discharger --out approvals.json > approvals.public
@@ -204,7 +203,7 @@ def discharger(out: str, as_json: bool) -> None:
 @_out
 @json_option
 def operator(out: str, as_json: bool) -> None:
-    """Make a key that revokes and narrows issued tokens.
+    """Make a key that revokes and restricts issued tokens.
 
     \b
     captoken keygen operator --out operator.json > operator.public
@@ -230,25 +229,25 @@ def audit(out: str, as_json: bool) -> None:
     "--key",
     type=FILE,
     metavar="FILE",
-    help="Derive root keys from this pairwise key, one's own.",
+    help="Derive root keys from this pairwise key of your own.",
 )
 @click.option(
     "--server",
     type=PUBLIC,
     metavar="PUBLIC",
-    help="An issuer derives: for this server's public key.",
+    help="For an issuer: the server's public key.",
 )
 @click.option(
     "--issuer",
     type=PUBLIC,
     metavar="PUBLIC",
     multiple=True,
-    help="A server derives: whom it trusts. Repeatable.",
+    help="For a server: the public key of an issuer to trust. Repeatable.",
 )
 @click.option(
     "--audience",
     metavar="NAME",
-    help="The server's name, which the derived keys are for.",
+    help="The server's name, for which to derive the keys.",
 )
 @json_option
 def pairwise(
@@ -259,14 +258,14 @@ def pairwise(
     audience: str | None,
     as_json: bool,
 ) -> None:
-    """Make a key of a pair that shares no secret.
+    """Make a pairwise key: issuer and server then share no secret.
 
     \b
     captoken keygen pairwise --out issuer.json > issuer.public
     captoken keygen pairwise --out server.json > server.public
 
-    With --key, derive root keys. Issuer and server derive the same ones, each from a key of its own
-    and the other's public one:
+    With --key, derive root keys. Issuer and server derive the same ones, each from its own key and
+    the other's public key:
 
     \b
     captoken keygen pairwise --key issuer.json --server "$(cat server.public)" \\
@@ -295,7 +294,7 @@ def pairwise(
 @click.argument("key_file", type=FILE, metavar="FILE")
 @json_option
 def public(key_file: str, as_json: bool) -> None:
-    """Show the public key of a key that is there.
+    """Show the public key of an existing key file.
 
     \b
     captoken keygen public agent.json

@@ -44,7 +44,7 @@ def _codes_in_errors() -> Generator[None]:
     "--client-id",
     required=True,
     metavar="NAME",
-    help="What the provider calls this application: one without a secret.",
+    help="The provider's name for this application, which has no secret.",
 )
 @click.option(
     "--max-age",
@@ -52,23 +52,23 @@ def _codes_in_errors() -> Generator[None]:
     default="8h",
     show_default=True,
     metavar="TIME",
-    help="Log in anew if the last time was longer ago.",
+    help="Log in again if the last login is older.",
 )
-@click.option("--acr", metavar="NAME", help="How to log in, in the provider's words.")
+@click.option("--acr", metavar="NAME", help="The required kind of login, as the provider names it.")
 @click.option(
     "--scope",
     multiple=True,
     metavar="NAME",
-    help="What to ask for beside openid: 'groups'. Repeatable.",
+    help="A scope to ask for besides openid: 'groups'. Repeatable.",
 )
-@click.option("--device", is_flag=True, help="Log in on another device, by a code.")
-@click.option("--no-browser", is_flag=True, help="Show the address, and open nothing.")
+@click.option("--device", is_flag=True, help="Log in on another device, with a code.")
+@click.option("--no-browser", is_flag=True, help="Show the address instead of opening a browser.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
     metavar="NUMBER",
-    help="Where the browser comes back to on this machine, if the provider wants to know.",
+    help="The local port that the browser returns to, if the provider needs it fixed.",
 )
 @json_option
 def login(
@@ -88,8 +88,8 @@ def login(
     umask 077
     captoken login https://login.acme.example --client-id captoken-cli > id.token
 
-    With --device where there is no browser. The ID token is verified, and alone is kept: no refresh
-    token is asked for. Whoever has it is you, for as long as it is good.
+    If there is no browser, use --device. The command verifies the ID token and writes only that. It
+    asks for no refresh token. Whoever has the ID token can act as you until it expires.
     """
     from captoken.cli.oidc import Provider
 
@@ -138,38 +138,43 @@ def login(
     "--login",
     type=FILE,
     metavar="FILE",
-    help="Who started it: an ID token, as `captoken login` writes it; '-' for standard input.",
+    help="The login that starts the task: an ID token from `captoken login`, or '-' for standard "
+    "input.",
 )
 @click.option(
     "--actor",
     type=FILE,
     metavar="FILE",
-    help="Which workload acts: its JWT.",
+    help="The JWT of the workload that acts.",
 )
 @click.option(
     "--workload",
     is_flag=True,
-    help="The same, as the platform says it: see CAPTOKEN_IDENTITY.",
+    help="The same, fetched from the platform: see CAPTOKEN_IDENTITY.",
 )
 @click.option(
     "--signer",
     type=FILE,
     metavar="FILE",
-    help="A holder's key: the token is then bound to it.",
+    help="The holder's key to bind the token to.",
 )
-@click.option("--grant", metavar="NAME", help="The grant of the policy, if several fit.")
+@click.option("--grant", metavar="NAME", help="The grant in the policy, if several match.")
 @click.option("--resource", metavar="NAME", help="The server, if the grant has several.")
-@click.option("--agent", metavar="NAME", help="Who holds the token, if the grant has several.")
+@click.option(
+    "--agent",
+    metavar="NAME",
+    help="The agent that will hold the token, if the grant has several.",
+)
 @click.option(
     "--task",
     metavar="NAME",
-    help="What the new task's id begins with; or the whole id of one, to join it.",
+    help="The start of the new task's id; or the whole id of a task to join.",
 )
 @click.option(
     "--join",
     type=FILE,
     metavar="FILE",
-    help="A root token: another one, within its task.",
+    help="A root token whose task to join.",
 )
 @stacked(asking_options, clamp_option, json_option)
 def exchange(
@@ -187,15 +192,15 @@ def exchange(
     as_json: bool,
     **restrictions: Any,
 ) -> None:
-    """Start a task by a login, a workload's identity, or both.
+    """Start a task with a login, a workload's identity, or both.
 
-    The service's policy says what the task may do; the options of caveats ask for less.
+    The service's policy says what the task may do. With the options for caveats you ask for less.
 
     \b
     captoken exchange https://issuer.example --login id.token --workload \\
         --signer agent.json --grant q3-risk --resource sales-db > root.token
 
-    The token is for holding, as that of `mint` is: `captoken present` makes what a server gets.
+    Keep the token, like one from `mint`. To send it to a server, use `captoken present`.
     """
     from captoken.issuance import client
 

@@ -44,7 +44,7 @@ store_option = click.option(
     type=FILE,
     metavar="FILE.db",
     required=True,
-    help="Where the newest snapshot lies: an SQLite file.",
+    help="The SQLite file of the overlay.",
 )
 key_option = click.option(
     "--key",
@@ -58,7 +58,7 @@ by_option = click.option(
     metavar="NAME",
     default="operator",
     show_default=True,
-    help="Who, for the record.",
+    help="Who does it, for the record.",
 )
 _changing = stacked(
     key_option,
@@ -67,57 +67,57 @@ _changing = stacked(
         "--token",
         type=ID,
         metavar="ID",
-        help="This token and all that came of it.",
+        help="This token and every token made from it.",
     ),
     click.option(
         "--link",
         type=ID,
         metavar="ID",
-        help="This link of a token, and all below.",
+        help="This link, and every token made from it.",
     ),
     click.option(
         "--hop",
         metavar="N",
-        help="This hand-over at every server of a set: the `n` of its link. Goes with --token.",
+        help="This hand-over of a set, at every server: the `n` of its link. Needs --token.",
     ),
     click.option(
         "--task",
         metavar="PATH",
-        help="This task, and those below it.",
+        help="This task, and the tasks below it.",
     ),
     click.option(
         "--agent",
         metavar="NAME",
-        help="Whatever this agent has, or has ever had, in hand.",
+        help="All tokens that this agent holds or has ever held.",
     ),
     click.option(
         "--subject",
         metavar="NAME",
-        help="Whatever was minted for this subject.",
+        help="All tokens for this subject.",
     ),
     click.option(
         "--kid",
         metavar="KEY_ID",
-        help="Whatever was minted with this key.",
+        help="All tokens minted with this key.",
     ),
     click.option(
         "--issued-before",
         type=MOMENT,
         metavar="TIME",
-        help="Whatever was minted before.",
+        help="All tokens minted before that time.",
     ),
     click.option(
         "--why",
         metavar="TEXT",
         required=True,
-        help="Why, for the record.",
+        help="The reason, for the record.",
     ),
     by_option,
     click.option(
         "--until",
         type=MOMENT,
         metavar="TIME",
-        help="Until then, and no longer.",
+        help="When the entry ends. The default is never.",
     ),
 )
 
@@ -129,12 +129,12 @@ beginning_options = stacked(
         type=PUBLIC,
         metavar="PUBLIC",
         multiple=True,
-        help="Take over from this operator. Repeatable.",
+        help="Accept the snapshots of this operator, to take over. Repeatable.",
     ),
     click.option(
         "--create",
         is_flag=True,
-        help="Make the store, which must not be there yet.",
+        help="Create the store, which must not exist yet.",
     ),
 )
 
@@ -270,7 +270,7 @@ def _say_entry(entry: Entry, now: int | None, as_json: bool) -> None:
     "--all",
     "everything",
     is_flag=True,
-    help="Every token, and those minted in the next minute.",
+    help="All tokens, including those minted in the next minute.",
 )
 @_changing
 @now_option
@@ -288,8 +288,8 @@ def revoke(
 ) -> None:
     """Revoke tokens.
 
-    Those for which all that is said holds. Writes the entry. Verifiers that read the store deny
-    them from their next look on. `captoken lift` takes the entry off again.
+    A token is revoked if it matches all given selectors. Prints the entry. Verifiers deny these
+    tokens from their next look at the store on. To undo it, use `captoken lift`.
 
     \b
     captoken revoke --key operator.json --store overlay.db \\
@@ -297,8 +297,8 @@ def revoke(
     captoken revoke --key operator.json --store overlay.db \\
         --all --why "an intruder"
 
-    --all stops everything. Issuers may go on: what they mint works again a minute later, since
-    their clocks may be a minute ahead.
+    --all stops everything. Issuers may continue: tokens that they mint a minute later work again.
+    The minute allows for clocks that are ahead.
     """
     select = caveats(given)
     if everything and select:
@@ -325,7 +325,7 @@ def revoke(
     metavar="TEXT",
     default="the task is over",
     show_default=True,
-    help="Why, for the record.",
+    help="The reason, for the record.",
 )
 @by_option
 @now_option
@@ -339,17 +339,17 @@ def end_task(
     now: int | None,
     as_json: bool,
 ) -> None:
-    """Revoke all tokens of a task and its parts.
+    """Revoke all tokens of a task and the tasks below it.
 
-    Those that are minted for it later stop too, until `captoken lift` takes the entry off again.
-    Writes the entry.
+    Tokens that are minted for it later are revoked too, until you undo it with `captoken lift`.
+    Prints the entry.
 
     \b
     captoken end-task q3-risk --key operator.json --store overlay.db \\
         --by user:jane
 
-    The store must be kept fresh, by `captoken operate`: verifiers deny all once the newest snapshot
-    is older than 60 seconds, unless they have another bound.
+    Keep the store fresh with `captoken operate`. Verifiers deny everything once the newest snapshot
+    is older than their limit, 60 seconds by default.
     """
     with operating(
         key,
@@ -379,8 +379,9 @@ def narrow(
 ) -> None:
     """Restrict issued tokens.
 
-    Those for which all that is said holds. They can do no more than the options say. --task, as all
-    selectors, says which tokens. Who names tables or operations closes tools, but for --keep tools.
+    A token is restricted if it matches all given selectors. It can then do no more than the other
+    options say. --task selects tokens here. Naming tables or operations blocks all tools, unless
+    you add --keep tools.
 
     \b
     captoken narrow --key operator.json --store overlay.db \\
@@ -403,13 +404,13 @@ def narrow(
     "--entry",
     metavar="ID",
     required=True,
-    help="Which entry.",
+    help="The id of the entry.",
 )
 @click.option(
     "--why",
     metavar="TEXT",
     default="",
-    help="Why, for the log.",
+    help="The reason, for the log.",
 )
 @now_option
 @json_option
@@ -423,7 +424,7 @@ def lift(
 ) -> None:
     """Undo a revocation or restriction.
 
-    What writes an entry shows its id, and so does `captoken overlay`.
+    The command that makes an entry prints its id. `captoken overlay` shows it too.
 
     \b
     captoken revoke --key operator.json --store overlay.db \\
@@ -463,18 +464,18 @@ def renew(
 ) -> None:
     """Sign the overlay again, once.
 
-    What stands is signed as it is. Verifiers want to hear it again every minute. They deny all once
-    the newest snapshot is older than their bound, a minute by default. With --create, makes the
-    store and signs that nothing stands.
+    It signs the current entries without a change. Verifiers deny everything once the newest
+    snapshot is older than their limit, a minute by default. With --create, it creates the store and
+    signs an empty overlay.
 
-    Which snapshot is the newest is kept beside the key, in a file that ends in .seen. A store that
-    has less, or another history, or whose newest snapshot has run out, is refused, since it may
-    have gone back. `captoken operate resume` says what to do.
+    It keeps the number of the newest snapshot next to the key, in a file that ends in .seen. It
+    refuses a store that may have gone back: one with a lower number, with another history, or whose
+    newest snapshot has expired. `captoken operate resume` says what to do then.
 
     \b
     captoken renew --key operator.json --store overlay.db
 
-    `captoken operate` does so again and again.
+    `captoken operate` does this repeatedly.
     """
     renewing = operating(
         key,
@@ -500,12 +501,12 @@ def renew(
     metavar="PUBLIC",
     multiple=True,
     required=True,
-    help="Who may sign. Repeatable.",
+    help="The public key of an operator who may sign. Repeatable.",
 )
 @click.option(
     "--raw",
     is_flag=True,
-    help="Write the snapshot itself: for a copy, or for `captoken audit replay`.",
+    help="Write the snapshot itself, to copy it or for `captoken audit replay`.",
 )
 @now_option
 @json_option
@@ -514,7 +515,7 @@ def overlay(
 ) -> None:
     """Show all revocations and restrictions: by whom, when and why.
 
-    Needs the operator's public key alone.
+    Needs only the operator's public key.
 
     \b
     captoken overlay --store overlay.db --operator "$(cat operator.public)"

@@ -162,13 +162,13 @@ token_option = click.option(
 now_option = click.option(
     "--now",
     type=NOW,
-    help="Take this for the present time (RFC 3339, or seconds), for trials and transcripts.",
+    help="Use this as the present time (RFC 3339, or seconds), for tests.",
 )
 json_option = click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Answer in JSON, for machines.",
+    help="Write JSON, for programs.",
 )
 
 
@@ -243,7 +243,7 @@ _CAVEATS: dict[str, Callable[..., Any]] = {
         "--fresh",
         type=DURATION,
         metavar="TIME",
-        help="Only under an overlay no older than that.",
+        help="Only if the server's overlay is no older than this.",
     ),
     "depth": click.option(
         "--depth",
@@ -254,23 +254,24 @@ _CAVEATS: dict[str, Callable[..., Any]] = {
     "delegate_only": click.option(
         "--delegate-only",
         is_flag=True,
-        help="For handing on, not for use.",
+        help="Only for handing over, not for use.",
     ),
     "uses": click.option(
         "--uses",
         type=COUNT,
         metavar="N",
-        help="At most N accesses, with all that is handed on.",
+        help="At most N accesses, including those of sub-agents.",
     ),
     "budget": facts_option(
         "--budget",
-        help="At most so much of a unit, with all that is handed on: 'usd_cents=100'. Repeatable.",
+        help="At most this amount of a unit, including what sub-agents use: 'usd_cents=100'. "
+        "Repeatable.",
     ),
     "expires_in": click.option(
         "--expires-in",
         type=DURATION,
         metavar="TIME",
-        help="At most so long: 90s, 10m, 2h, 1d.",
+        help="Valid for at most this long: 90s, 10m, 2h, 1d.",
     ),
     "expires_at": click.option(
         "--expires-at",
@@ -282,12 +283,12 @@ _CAVEATS: dict[str, Callable[..., Any]] = {
         "--audience",
         metavar="NAME",
         multiple=True,
-        help="Good at this server alone. Repeatable.",
+        help="Only valid at this server. Repeatable.",
     ),
     "task": click.option(
         "--task",
         metavar="PATH",
-        help="Only in this task, at or below the token's own.",
+        help="Only for this task: the token's own, or one below it.",
     ),
 }
 
@@ -315,12 +316,12 @@ keep_option = click.option(
     "--keep",
     type=click.Choice(["tables", "tools"]),
     multiple=True,
-    help="Keep the tables (or tools) there were, though only tools (or tables) are named.",
+    help="Keep the rights on tables (or tools) when you restrict only tools (or tables).",
 )
 clamp_option = click.option(
     "--clamp",
     is_flag=True,
-    help="Take what is held of what is asked for, instead of refusing.",
+    help="If you ask for more than the token allows, take what it allows.",
 )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def postgres() -> None:
     """Prepare a PostgreSQL database for agents.
 
-    A login, narrow roles, and an audit of what undermines them.
+    Makes a login and narrow roles, and checks for anything that undermines them.
     """
 
 
@@ -41,7 +41,7 @@ _planned = stacked(
         "--role",
         metavar="NAME",
         required=True,
-        help="The narrow role, for one class of trust.",
+        help="The narrow role, for agents with the same trust.",
     ),
     click.option(
         "--allow",
@@ -75,12 +75,12 @@ _planned = stacked(
     click.option(
         "--adopt",
         is_flag=True,
-        help="Narrow a login or role that exists already, and that no plan made.",
+        help="Also narrow an existing login or role that no plan has made.",
     ),
     click.option(
         "--apply",
         is_flag=True,
-        help="Run the SQL in that database, in one transaction, and audit what came of it.",
+        help="Run the SQL in that database, in one transaction, and audit the result.",
     ),
 )
 
@@ -101,18 +101,19 @@ def plan(
 ) -> int:
     """Print the SQL that makes a login and a narrow role.
 
-    One role for each class of trust.
+    Make one role for each group of agents with the same trust.
 
     \b
     captoken postgres plan --login agents --role reader --allow sales=select \\
         --allow 'market.*=select' --columns people=id,name \\
         --dsn 'dbname=shop user=postgres' --apply
 
-    --rows orders.tenant lets tokens say which tenants: the plan makes a policy that holds it.
+    With --rows orders.tenant, tokens can restrict which tenants' rows are visible: the plan adds a
+    policy that enforces it.
 
-    The role can do what is listed and nothing else, whatever a token says. Run it again to change
-    that. A role that exists and that no plan made is refused: with --adopt it loses all that a
-    narrow role has not.
+    The role can do only what is listed, whatever a token says. To change that, run the command
+    again. It refuses an existing role that no plan has made. With --adopt it takes that role, and
+    removes all rights that a narrow role must not have.
     """
     roles = _roles()
     planned = roles.Role(role, allow, columns, rows)
@@ -175,10 +176,10 @@ def _say_plan(sql: str, as_json: bool, found: Sequence[str] | None = None) -> No
 )
 @json_option
 def audit(login: str, dsn: str, as_json: bool) -> int:
-    """Say what lets a login do more than its grants.
+    """Show what lets a login do more than its grants.
 
-    Functions with the rights of their owners, rights that everybody has. Exit 0: nothing was found,
-    1: something was. What a function does, nobody but its owner can say.
+    It finds functions that run with their owner's rights, and rights that everybody has. Exit 0:
+    nothing found, 1: something found. Only the owner of a function can say what it does.
     """
     roles = _roles()
     with connected(dsn) as connection:

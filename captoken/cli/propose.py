@@ -42,24 +42,24 @@ _BY_RIGHTS = {one.code for one in CODES.values() if one.wider} | {"attribute"}
 @click.option(
     "--task",
     metavar="PATH",
-    help="This task and those below it, as one. Without it, each task by itself.",
+    help="This task and those below it, together. The default is each task by itself.",
 )
 @click.option(
     "--agent",
     metavar="NAME",
-    help="This agent alone.",
+    help="Only this agent.",
 )
 @click.option(
     "--against",
     type=FILE,
     metavar="FILE",
-    help="A later trail: what of it would have been refused? Without it, of this trail.",
+    help="Show which accesses of this later trail would be denied. The default is FILE itself.",
 )
 @click.option(
     "--scenarios",
     type=FILE,
     metavar="FILE",
-    help="Where to write scenarios for `captoken test`. It must not be there yet.",
+    help="Write scenarios for `captoken test` to FILE, which must not exist yet.",
 )
 @json_option
 def propose(
@@ -70,14 +70,14 @@ def propose(
     scenarios: str | None,
     as_json: bool,
 ) -> None:
-    """Propose narrower tokens, by what was done.
+    """Propose narrower tokens from what was done.
 
-    By agent and task: the narrowest keywords that would have permitted it, to be pasted into `mint`
-    or `delegate`, and what they would have refused.
+    For each agent and task it prints the narrowest keywords that would have permitted the work. You
+    can paste them into `mint` or `delegate`. It also prints what they would have denied.
 
-    So a system begins with a broad token, is watched, and gets what it uses. Record the values of
-    arguments for that (AuditTrail(values=True)): what was not recorded cannot be narrowed. It says
-    what was done so far, and not what will be needed.
+    So you can start with a broad token, watch, and then grant only what is used. Record the values
+    of arguments for that (AuditTrail(values=True)), because values that were not recorded cannot be
+    narrowed. The proposal covers what was done so far, not what will be needed.
 
     \b
     captoken audit propose trail.jsonl --task payday \\

@@ -58,13 +58,13 @@ Wait: TypeAlias = Callable[[float], bool]
     metavar="TIME",
     default="20s",
     show_default=True,
-    help="How often: in less than the bound of any verifier.",
+    help="How often to sign. Must be shorter than any verifier's limit.",
 )
 @beginning_options
 @click.option(
     "--why",
     metavar="TEXT",
-    help="With resume: why it goes on, and what is lost.",
+    help="With resume: the reason to continue, and what was lost.",
 )
 @by_option
 @now_option
@@ -87,21 +87,22 @@ def operate(
     captoken operate --key operator.json --store overlay.db --create
     captoken operate --key operator.json --store overlay.db
 
-    The overlay lists an operator's revocations and restrictions. Verifiers deny all once its
-    newest snapshot is older than their bound, a minute by default. This signs it anew in time, and
-    stays in the foreground: a terminal or a service manager runs it. The other commands work beside
-    it. A store that cannot be reached for a while is tried again. The key is read anew each time.
-    SIGHUP renews at once.
+    The overlay lists an operator's revocations and restrictions. Verifiers deny everything once its
+    newest snapshot is older than their limit, a minute by default. This command signs the overlay
+    again in time. It stays in the foreground: run it in a terminal or under a service manager. You
+    can use the other commands meanwhile. If the store cannot be reached for a while, the command
+    tries again. It reads the key again each time. SIGHUP renews at once.
 
-    A store that has lost something is refused: it was set back, say, to a backup. Verifiers refuse
-    it too. Look what is lost: whatever was revoked since may be allowed again. Say it anew, and
-    say once that the overlay goes on, which is signed under your name:
+    It refuses a store that has lost data, for example because a backup was restored. Verifiers
+    refuse it too. Find out what is lost, because tokens that were revoked since may be allowed
+    again. Revoke them again, and then say once that the overlay continues. That is signed under
+    your name:
 
     \b
     captoken operate resume --key operator.json --store overlay.db \\
         --by user:jane --why "Monday's backup: nothing was revoked since"
 
-    With --json, writes an object a line for each snapshot.
+    With --json, it writes one object a line for each snapshot.
     """
     if (resume is None) != (why is None):
         raise click.UsageError("resume and --why go together: `captoken operate resume --why TEXT`")

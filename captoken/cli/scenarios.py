@@ -23,14 +23,14 @@ from captoken.testing import CallOutcome, Scenario, read_scenarios
 def test(scenario_file: tuple[str, ...], as_json: bool) -> int:
     """Test what tokens permit, by scenarios in TOML files.
 
-    Each is a token, calls, and the code that each call has to come to. Exit 1 if one comes to
-    another. Keys are made for it: none is needed.
+    A scenario has a token, calls, and the code that each call must return. Exit 1 if one returns
+    another code. You need no keys: they are made for the test.
 
     \b
     captoken test scenarios.toml
 
-    `captoken docs testing` has what stands in such a file, and `captoken audit propose --scenarios`
-    writes one. pytest runs the same files.
+    `captoken docs testing` describes the file format, and `captoken audit propose --scenarios`
+    writes such a file. pytest runs the same files.
     """
     ran = [one for path in scenario_file for one in _ran(path)]
     failed = sum(not _holds(outcomes) for _, _, outcomes in ran)

@@ -30,13 +30,17 @@ class _Upgrading(Protocol):
     "--overlay",
     type=FILE,
     metavar="FILE.db",
-    help="The file that the overlay gets, where it lies with other stores.",
+    help="The new file for the overlay, if it shares a file with other stores.",
 )
-@click.option("--dsn", metavar="DSN", help="A PostgreSQL database, by the login of its owner.")
+@click.option("--dsn", metavar="DSN", help="A PostgreSQL database, with the login of its owner.")
 @click.option("--schema", default="captoken", metavar="NAME", help="The schema of its stores.")
 @click.option("--valkey", "url", metavar="URL", help="A Valkey or Redis server.")
-@click.option("--prefix", default="captoken", metavar="NAME", help="What its keys begin with.")
-@click.option("--apply", is_flag=True, help="Do it, each file or database in one transaction.")
+@click.option("--prefix", default="captoken", metavar="NAME", help="The prefix of its keys.")
+@click.option(
+    "--apply",
+    is_flag=True,
+    help="Make the changes, each file or database in one transaction.",
+)
 @json_option
 def upgrade(
     paths: tuple[str, ...],
@@ -50,9 +54,9 @@ def upgrade(
 ) -> None:
     """Convert stores of an earlier version.
 
-    An SQLite file, an office's folder, a PostgreSQL database or a Valkey server. Without --apply it
-    says what it would do, and changes nothing. Stop what uses the stores, and keep a copy, before
-    you add it.
+    It takes an SQLite file, an office's folder, a PostgreSQL database or a Valkey server. Without
+    --apply it shows what it would do, and changes nothing. Before you add --apply, stop everything
+    that uses the stores, and keep a copy.
 
     \b
     captoken upgrade state/

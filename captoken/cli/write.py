@@ -50,13 +50,13 @@ from captoken.keys.secret import HolderKey
     "--subject",
     metavar="NAME",
     required=True,
-    help="For whom: 'user:jane'.",
+    help="The person or service that the task is for: 'user:jane'.",
 )
 @click.option(
     "--agent",
     metavar="NAME",
     required=True,
-    help="The first agent.",
+    help="The agent that gets the token.",
 )
 @click.option(
     "--task",
@@ -68,18 +68,18 @@ from captoken.keys.secret import HolderKey
     "--key",
     type=PUBLIC,
     metavar="PUBLIC",
-    help="Bind it to this public key of the agent's.",
+    help="Bind the token to this public key of the agent.",
 )
 @mint_options
 @click.option(
     "--no-expiry",
     is_flag=True,
-    help="Never expires. Without an expiry a token lives for 15 minutes.",
+    help="The token never expires. The default is 15 minutes.",
 )
 @click.option(
     "--unrestricted",
     is_flag=True,
-    help="Any table and any tool. Otherwise some must be named.",
+    help="Allow any table and any tool. Otherwise you must name some.",
 )
 @facts_option(
     "--ext", help="A fact of your own that no holder can change: 'acme:tenant=blue'. Repeatable."
@@ -88,12 +88,12 @@ from captoken.keys.secret import HolderKey
     "--servers",
     type=FILE,
     metavar="FILE.toml",
-    help="Write a set: a table for each server, with what it may do there, as `mint_set` has it.",
+    help="Write a set. The file has a table for each server with its caveats, as in `mint_set`.",
 )
 @click.option(
     "--control",
     metavar="NAME",
-    help="The control plane, for a set: with its token a holder recalls. Goes with --servers.",
+    help="The control plane of a set, where holders can recall hand-overs. Needs --servers.",
 )
 @now_option
 @json_option
@@ -113,7 +113,7 @@ def mint(
 ) -> None:
     """Write the first token of a task, or a set of them.
 
-    SUBJECT started TASK, in which AGENT may do what the options say.
+    SUBJECT starts TASK. In it, AGENT may do what the options say.
 
     \b
     umask 077
@@ -121,8 +121,8 @@ def mint(
         --agent orchestrator --task task-123 \\
         --tables sales --operations select --expires-in 10m > root.token
 
-    With --servers, a token for each server under the keys of that server alone. The options hold
-    for all of them.
+    With --servers, it writes a token for each server, with that server's own keys. The other
+    options then apply to all of them.
     """
     wanted = caveats(given)
     if no_expiry:
@@ -153,25 +153,25 @@ _narrowing = stacked(
         "--key",
         type=PUBLIC,
         metavar="PUBLIC",
-        help="Bind it to this public key from here on.",
+        help="Bind the new token to this public key.",
     ),
     click.option(
         "--signer",
         type=FILE,
         metavar="FILE",
-        help="The key that it is bound to so far: it signs it over to --key.",
+        help="The key that the token is bound to. It signs the hand-over to --key.",
     ),
     click.option(
         "--server",
         metavar="NAME",
         multiple=True,
-        help="Of a set: what is said holds at this server, and not at all of them. Repeatable.",
+        help="For a set: restrict only the token for this server. Repeatable.",
     ),
     click.option(
         "--only",
         metavar="NAME",
         multiple=True,
-        help="Of a set: write the token of this server, and leave the others out. Repeatable.",
+        help="For a set: keep only the token for this server. Repeatable.",
     ),
     link_options,
     keep_option,
@@ -258,7 +258,7 @@ def delegate(
 ) -> None:
     """Narrow a token and hand it over to a sub-agent.
 
-    This needs no key, unless the token is bound to one.
+    Needs no key, unless the token is bound to one.
 
     \b
     umask 077
@@ -294,7 +294,7 @@ def delegate(
     metavar="TIME",
     default="60s",
     show_default=True,
-    help="At most so long.",
+    help="How long the copy is valid, at most.",
 )
 @present_options
 @keep_option
@@ -303,7 +303,7 @@ def delegate(
     "--signer",
     type=FILE,
     metavar="FILE",
-    help="The key that it is bound to: proves one request, which --http or an access states.",
+    help="The key that the token is bound to. It proves one request, given by --http or an access.",
 )
 @http_options
 @access_options
@@ -323,10 +323,11 @@ def present(
     \b
     captoken present --audience sales-db < child.token
 
-    Of a set, it is the token of that server, and nothing of the others.
+    For a set, it writes that server's token, and nothing of the others.
 
-    A token that is bound to a key goes with a proof by that key: for one request, once, within 30
-    seconds. The request is --http for a server that is reached over HTTP, or else the access.
+    If the token is bound to a key, the copy includes a proof by that key. It works for one request,
+    once, within 30 seconds. State the request with --http for a server that is reached over HTTP,
+    or else with the options for an access.
 
     \b
     captoken present --audience sales-db --signer agent.json \\

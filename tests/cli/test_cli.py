@@ -155,6 +155,7 @@ def test_no_option_takes_a_secret():
     arguments = {
         "audit": ("trail_file", "FILE"),
         "audit tree trail_file": ("trail_file", "FILE..."),
+        "audit export trail_files": ("trail_files", "FILE..."),
         "issue": ("policy", "POLICY.toml"),
         "gateway": ("path", "GATEWAY.toml"),
         "gateway run command": ("command", "[-- COMMAND...]"),
@@ -858,7 +859,7 @@ def test_the_clock_of_the_machine_is_the_default(folder):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["mint"], "mint: --subject NAME is missing. For whom: 'user:jane'. `captoken mint --help` has an example"),
+        (["mint"], "mint: --subject NAME is missing. The person or service that the task is for: 'user:jane'. `captoken mint --help` has an example"),
         (["end-task"], "end-task: TASK is missing. `captoken end-task --help` has an example"),
         (["mnt"], "there is no command 'mnt': did you mean mint? `captoken --help` lists all"),
         (["audit", "lg"], "audit: there is no command 'lg': did you mean log? `captoken audit --help` lists all"),

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     "--overlay",
     type=FILE,
     metavar="FILE.db",
-    help="Where the newest snapshot lies: an SQLite file.",
+    help="The SQLite file of the overlay.",
 )
 @click.option(
-    "--key", type=FILE, metavar="FILE", help="The operator's key, to act by. Goes with --overlay."
+    "--key", type=FILE, metavar="FILE", help="The operator's key, to make changes. Needs --overlay."
 )
 @click.option(
     "--operator",
@@ -55,22 +55,32 @@ if TYPE_CHECKING:
     type=PUBLIC,
     metavar="PUBLIC",
     multiple=True,
-    help="Whose snapshots to believe. Repeatable.",
+    help="The public key of an operator to trust. Repeatable.",
 )
 @click.option(
-    "--by", metavar="NAME", default="operator", show_default=True, help="Who acts, for the record."
+    "--by",
+    metavar="NAME",
+    default="operator",
+    show_default=True,
+    help="Who makes changes, for the record.",
 )
 @click.option(
-    "--ledger", type=FILE, metavar="FILE.db", help="Where a server counts: an SQLite file."
+    "--ledger", type=FILE, metavar="FILE.db", help="The SQLite file in which a server counts."
 )
 @click.option(
     "--index",
     "index_file",
     type=FILE,
     metavar="FILE",
-    help="Where to keep what was read of the trails, for the next time.",
+    help="A file that keeps what was read of the trails, for the next start.",
 )
-@click.option("--port", type=int, default=0, metavar="NUMBER", help="Any free one, unless said.")
+@click.option(
+    "--port",
+    type=int,
+    default=0,
+    metavar="NUMBER",
+    help="The port. The default is any free one.",
+)
 @click.option("--open/--no-open", "opens", default=True, help="Whether to open a browser.")
 @json_option
 def console(
@@ -87,10 +97,10 @@ def console(
 ) -> None:
     """Show what agents are doing, and act on it, in a browser.
 
-    It reads trails as they grow, with the overlay and the ledger, and answers this machine alone.
-    The address that it prints opens it once. With an operator's key one can narrow, end and revoke
-    there; the key stays in this process. Until Ctrl-C. With --json, writes one object when it
-    begins.
+    It follows the trails, the overlay and the ledger, and accepts connections only from this
+    machine. The address that it prints works once. With an operator's key you can restrict tokens,
+    end tasks and revoke there. The key stays in this process. It runs until Ctrl-C. With --json, it
+    writes one object when it starts.
 
     \b
     captoken console --trail trail.jsonl --overlay overlay.db --key operator.json

@@ -25,8 +25,12 @@ _TO_READ = 2.5  # seconds for a part of the accident, where a terminal is record
 
 
 @click.command("try", short_help="Watch one accident, with an API key and with captoken.")
-@click.option("--auto", is_flag=True, help="Wait for no key, as in pipes: for recordings.")
-@click.option("--no-color", is_flag=True, help="No colour. NO_COLOR says the same.")
+@click.option(
+    "--auto",
+    is_flag=True,
+    help="Do not wait for keypresses, as in pipes. For recordings.",
+)
+@click.option("--no-color", is_flag=True, help="No colour, as with NO_COLOR.")
 @json_option
 def accident(auto: bool, no_color: bool, as_json: bool) -> int:
     """A filing tells an agent to mail salaries to a stranger. Four parts, each at a keypress.
@@ -68,26 +72,26 @@ def _wait_for_key() -> None:
     "--seed",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Make everything of N: the same story each time.",
+    help="Use N as the seed, for the same story each time.",
 )
-@click.option("--brief", is_flag=True, help="Show a page of it: each agent, each kind of refusal.")
-@click.option("--fast", is_flag=True, help="Do not stop for whoever reads along at a terminal.")
+@click.option("--brief", is_flag=True, help="Show one page: each agent, and each kind of denial.")
+@click.option("--fast", is_flag=True, help="Do not pause for readers at a terminal.")
 @click.option(
     "--no-color",
     is_flag=True,
-    help="No colour. NO_COLOR says the same.",
+    help="No colour, as with NO_COLOR.",
 )
 @click.option(
     "--console",
     "beside",
     is_flag=True,
-    help="Tell it beside the console, in a browser.",
+    help="Run the story next to the console, in a browser.",
 )
 @click.option(
     "--pace",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="What a step takes beside the console; 1.5, unless said.",
+    help="Seconds for each step next to the console. The default is 1.5.",
 )
 @click.option("--open/--no-open", "opens", default=True, help="Whether to open a browser.")
 @json_option
@@ -103,13 +107,13 @@ def demo(
 ) -> int:
     """Six agents write a risk report on a SQLite database, each with what it needs and no more.
 
-    Real tokens, real verifiers, a real database in a temporary file: what is refused is refused by
-    the library. Only the time is simulated. It is told as it happens, at a terminal with stops of a
-    tenth of a second. Exit 0 if all came out as it should.
+    Tokens, verifiers and the database are real, so the library itself denies what is denied. Only
+    the time is simulated. At a terminal the story pauses a tenth of a second between steps. Exit 0
+    if everything came out as expected.
 
-    With --console it prints the address of a console first, and begins when that is opened. Its
-    operator is you: what you narrow or end there, the agents meet at their next step. Until Ctrl-C,
-    and then 0.
+    With --console it first prints the address of a console, and starts when you open that. You are
+    the operator: agents notice at their next step what you restrict or end there. It runs until
+    Ctrl-C, and then exits with 0.
     """
     if not beside and (pace is not None or not opens):
         raise click.UsageError("--pace and --no-open go with --console")
