@@ -92,9 +92,10 @@ _UNREADABLE = _Told(
 
 # An insert into SQLite, say: no columns that a model writes would be stated (15.4).
 _COLUMNS_UNSTATED = _Told(
-    "Not permitted: this task may use some columns of table {table} alone, and this server cannot "
+    "Not permitted: this task may use only some columns of table {table}, and this server cannot "
     "tell which ones the {operation} touches.",
-    CODES["table"].advice,
+    "Write the table's name alone, with no schema before it, and name each column. "
+    "If that is refused as well, ask whoever gave you this task.",
 )
 
 _PROVE_ANEW = " A proof that came with the request is spent: a retry needs a fresh one."
@@ -178,7 +179,7 @@ def _row_told(access: Access, refusals: Sequence[Refusal]) -> _Told | None:
     """
     table = f"table `{_echoed(access.table)}`"
     if not (access.row or access.becomes) and access.rows is None:
-        rule = f"Not permitted: this task may use some rows of {table} alone, and this"
+        rule = f"Not permitted: this task may use only some rows of {table}, and this"
         return _Told(f"{rule} server cannot tell which rows are meant.", CODES["row"].advice)
     failing = refusals[0].failing if refusals else None
     if failing is None or failing.name not in _row(access, failing.fact):
