@@ -53,7 +53,7 @@ from captoken._language.overlay import Overlay
 from captoken._verification.telling import quietly
 from captoken._verification.verifier import Verifier
 from captoken._writing.issuer import Issuer
-from captoken._writing.keywords import MintCaveats
+from captoken._writing.keywords import MintCaveats, unnamed_tables
 from captoken._writing.token import Token
 from captoken._writing.token_set import TokenSet
 from captoken.audit import analysis
@@ -323,8 +323,9 @@ class Office:
         of `captoken docs keywords`. It writes no record: the trail describes a token at its first
         decision.
 
-        Raises OverlayError if the new token is already revoked, for example because its task has
-        ended.
+        Raises ValueError as well if `columns` or `rows` is for a table that is not named here: the
+        misspelt entry would restrict nothing. Raises OverlayError if the new token is already
+        revoked, for example because its task has ended.
         """
         self._check_open()
         token = self.issuer.mint(
@@ -336,6 +337,7 @@ class Office:
             unrestricted=unrestricted,
             **caveats,
         )
+        _check_named(caveats)
         self._check_not_revoked(token, subject, agent, task)
         self._minted.extend((subject, agent, task))
         return token
@@ -369,6 +371,8 @@ class Office:
             ext=ext,
             **caveats,
         )
+        for its in servers.values():
+            _check_named({**caveats, **its})
         for token in made.secret_tokens.values():
             self._check_not_revoked(token, subject, agent, task)
         self._minted.extend((subject, agent, task))
@@ -606,6 +610,12 @@ class Renewed:
             keep_seen(self._seen, self.operator.seen)
             self._noted = LastSeen.read(self.operator.seen)
             self._also()
+
+
+def _check_named(caveats: Mapping[str, Any]) -> None:
+    """Raise ValueError for columns or rows of a table that was not named, in written caveats."""
+    for keyword, pattern in unnamed_tables(caveats):
+        raise ValueError(f"{keyword} is for {shown(pattern)}, and no table of that name is named")
 
 
 def _seen_head(path: str) -> list[Head]:

@@ -596,3 +596,17 @@ def test_an_office_mints_for_servers_that_have_keys_of_their_own(folder: Path, c
         assert office.verifier_for("mail").audiences == ("mail",)
     with opened(folder, clock) as office, pytest.raises(ValueError, match="it has none"):
         office.verifier_for("mail")
+
+
+def test_what_restricts_nothing_is_misspelt(tmp_path: Path) -> None:
+    """Columns or rows of a table that no named one can be: the table itself would be open."""
+    with Office.open(tmp_path / "state", servers=["a", "b"]) as office:
+        who: dict[str, Any] = {"subject": "user:jane", "agent": "boss", "task": "t", "operations": ["select"]}
+        for wrong in ({"columns": {"custmers": ["id"]}}, {"rows": {"custmers": {"tenant": {"in": ["a"]}}}}):
+            with pytest.raises(ValueError, match="is for 'custmers', and no table of that name is named"):
+                office.mint(**who, tables=["customers"], **wrong)
+            with pytest.raises(ValueError, match="is for 'custmers'"):
+                office.mint_set(**who, servers={"a": {"tables": ["customers"], **wrong}, "b": {"tables": ["x"]}})
+        for tables, named in ((["customers"], "customers"), (["shop.*"], "shop.orders"), (["shop.orders"], "shop.*"), (["x"], "*")):
+            office.mint(**who, tables=tables, columns={named: ["id"]})
+        office.mint(subject="user:jane", agent="boss", task="t", tools={"f": {}})

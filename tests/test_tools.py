@@ -167,7 +167,7 @@ def test_a_cost_that_is_always_the_same_is_a_mapping():
     with current.use(root(budget={"cents": 7, "rows": 9})):
         assert unstated("search", {"q": "fox"}).line().startswith(
             'denied cost_unstated: what tool search costs in cents, rows is not stated; '
-            'if it costs nothing: cost={"cents": 0, "rows": 0}, as in guarded_tool(verifier, cost=...)'
+            'if it costs nothing: cost={"cents": 0, "rows": 0}, as in guarded_tool(..., cost=...) or Guard(..., cost=...)'
         )
         assert 'cost={"rows": 0}' in str(free("search", {"q": "fox"}))
         assert paid("search", {"q": "fox"}) and paid("search", {"q": "fox"}).code == "budget_exhausted"

@@ -722,7 +722,8 @@ class Budget(BuiltIn, frozen=True):
         if not missing:
             return None
         what = "it" if access.tool is None else f"tool {access.tool}"
-        where = "" if access.tool is None else ", as in guarded_tool(verifier, cost=...)"
+        how = ", as in guarded_tool(..., cost=...) or Guard(..., cost=...)"
+        where = "" if access.tool is None else how
         return Reason(
             "cost_unstated",
             f"what {what} costs in {', '.join(sorted(missing))} is not stated; "

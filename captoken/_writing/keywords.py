@@ -13,7 +13,7 @@ The rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 from captoken._format.clocks import Moment, Seconds
@@ -21,6 +21,7 @@ from captoken._format.spelling import shown
 from captoken._language.access import amount
 from captoken._language.caveats import BUILT_IN, COUNTED, Vocabulary, is_own, write
 from captoken._language.kinds import Caveat, LookUp, Reading
+from captoken._language.patterns import contains
 
 Strings: TypeAlias = Sequence[str] | set[str] | frozenset[str]
 
@@ -248,3 +249,17 @@ def position_of(given: Mapping[str, Any]) -> dict[str, Any]:
         made["delegate_only"] = delegate_only
 
     return made
+
+
+def unnamed_tables(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each table that `columns` and `rows` are for, and that no table named here can be.
+
+    Such an entry restricts nothing: it is misspelt, most likely. Without named tables there are
+    none. `given` is well-formed.
+    """
+    tables = [*given.get("tables", ()), *given.get("allow", {})]
+    for keyword in ("columns", "rows") if tables else ():
+        for pattern in given.get(keyword, {}):
+            # Patterns are nested or disjoint.
+            if not any(contains(table, pattern) or contains(pattern, table) for table in tables):
+                yield keyword, pattern

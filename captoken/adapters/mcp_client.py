@@ -466,7 +466,7 @@ def refused_alone() -> Generator[None, None, None]:
         if not isinstance(refused, Refused):
             raise
     if refused is not None:
-        raise refused.with_traceback(None)
+        raise refused.with_traceback(None) from None
 
 
 def _only(error: BaseException) -> BaseException:

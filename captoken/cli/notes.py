@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from captoken._format.spelling import span
-from captoken._language.patterns import contains
+from captoken._writing.keywords import unnamed_tables
 from captoken._writing.token import Token
 from captoken._writing.token_set import TokenSet
 from captoken.cli.output import tell
@@ -40,10 +40,8 @@ def say_of_caveats(given: Mapping[str, Any]) -> None:
         if operation not in _KNOWN and operation != "*":
             _note(_unknown(operation))
 
-    for option in ("columns", "rows"):
-        for pattern in given.get(option, {}):
-            if not _is_named(pattern, tables):
-                _note(f"--{option} is for {pattern}, which is no table that is named here")
+    for option, pattern in unnamed_tables(given):
+        _note(f"--{option} is for {pattern}, which is no table that is named here")
 
 
 def _operations(given: Mapping[str, Any]) -> Iterator[str]:
@@ -66,14 +64,6 @@ def _unknown(operation: str) -> str:
     if close:
         return f"{known}: did you mean {close[0]}?"
     return f"{known}: only a server that asks for it by this name permits anything"
-
-
-def _is_named(pattern: str, tables: list[str]) -> bool:
-    """Is there a table that both the pattern and one of the tables match?
-
-    Patterns are nested or disjoint.
-    """
-    return any(contains(table, pattern) or contains(pattern, table) for table in tables)
 
 
 def say_of_end(held: Token | TokenSet, now: int) -> bool:
