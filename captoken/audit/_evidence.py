@@ -60,6 +60,14 @@ class TrailSaid(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     sealed: int
     trouble: str | None = None
 
+    # The record that its first one follows on, in a file that is not here.
+    after: Head | None = None
+
+    @property
+    def begins(self) -> Head:
+        """What its first record here follows on; `Head()` where the trail begins."""
+        return self.after or Head()
+
 
 class Chosen(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Which decisions were asked for: of a task and those below it, of an agent, those refused, and
@@ -135,20 +143,22 @@ def survey(
     lines: Lines,
     is_asked: Callable[[Record], bool],
     *,
+    after: Head | None = None,
     seen: Head | None = None,
     trouble: str | None = None,
 ) -> Survey:
     """Go through a trail, and find the records that are asked for.
 
     `lines` gives them from the beginning, each time that it is called. `is_asked` says of each
-    record whether it is; the description of its token comes with it.
+    record whether it is; the description of its token comes with it. `after` is what the first
+    follows on, where the trail continues a file that is not here.
 
     Raises AuditError for a trail that does not hold together. With `seen`, the last record that was
     read of it before, it raises nothing: it tells the trouble, and takes only what a checkpoint
     before that seals. So it does where there was `trouble` before.
     """
-    found = _Found()
-    head = Head()
+    head = after or Head()
+    found = _Found(head)
     try:
         for _, record, reached in followed(lines(), head):
             found.add(record, head, reached, is_asked)
@@ -169,13 +179,14 @@ def survey(
 class _Found:
     """What a trail has, as far as one went through it."""
 
-    def __init__(self) -> None:
+    def __init__(self, begins: Head) -> None:
+        self._begins = begins
         self._asked: set[int] = set()
         # By the id of the last link: where the token was described last.
         self._described: dict[str, int] = {}
         # Of each checkpoint the first record of its tree, or its own number; the head of the last.
         self._seals: dict[int, int] = {}
-        self._sealed = Head()
+        self._sealed = begins
 
     def add(
         self, record: Record, before: Head, reached: Head, is_asked: Callable[[Record], bool]
@@ -185,7 +196,9 @@ class _Found:
         if kind == "checkpoint":
             must_be_signed(record, before, _own_key(record))
             tree = tree_of(record)
-            self._seals[seq] = seq if tree is None else tree.first
+            # Of a tree that begins in the file before, no path can be worked out.
+            has_path = tree is not None and tree.first > self._begins.seq
+            self._seals[seq] = tree.first if tree is not None and has_path else seq
             self._sealed = reached
         elif kind == "token":
             links = record.get("links")
@@ -222,7 +235,8 @@ class _Found:
             shown.update(range(seq, first + 1))
             if first < seal:
                 with_path.add(first)
-        said = TrailSaid(name, head, sealed, trouble)
+        after = None if self._begins == Head() else self._begins
+        said = TrailSaid(name, head, sealed, trouble, after)
         return Survey(said, lines, shown, with_path, self._seals)
 
 
@@ -268,8 +282,9 @@ def _records(number: int, one: Survey) -> Iterator[_Exported]:
     leaves = deque[bytes](maxlen=_tree.MOST)
     waiting: list[tuple[int, bytes]] = []
     # Up to the last one that is needed.
-    last = max(one.shown, default=0)
-    for seq, body in enumerate(islice(bodies(one.lines()), last), 1):
+    before = one.said.begins.seq
+    count = max(one.shown, default=before) - before
+    for seq, body in enumerate(islice(bodies(one.lines()), count), before + 1):
         if seq in one.shown:
             waiting.append((seq, body))
         if seq in one.seals:
@@ -374,8 +389,12 @@ def _proved(
     """The records of one trail, each with what proves it. Raises AuditError."""
     read = [(one, *_read(one)) for one in given]
     seqs = [head.seq for _, _, head in read]
-    if seqs != sorted(set(seqs)) or (seqs and seqs[-1] > trail.head.seq):
+    begins = trail.begins
+    if [begins.seq, *seqs] != sorted({begins.seq, *seqs}) or max(seqs, default=0) > trail.head.seq:
         raise AuditError(f"{trail.name}: records are there twice, or in another order")
+    # The first record of what is here, if it is in the file, follows on what is not.
+    if begins.seq + 1 in seqs[:1] and read[0][1]["prev"] != begins.hash:
+        raise AuditError(f"{trail.name}: its first record follows on another than the file names")
     seals = [head.seq for _, record, head in read if record["kind"] == "checkpoint"]
     if (seals[-1] if seals else 0) != trail.sealed:
         raise AuditError(f"{trail.name}: its last checkpoint is not in the file")

@@ -16,7 +16,8 @@ import msgspec
 
 from captoken._format.errors import AuditError
 from captoken.audit import _evidence
-from captoken.audit._evidence import Evidence, Lines
+from captoken.audit._chains import chains, span_of
+from captoken.audit._evidence import Evidence, Lines, Survey
 from captoken.cli import evidence_page, files, words
 from captoken.cli.console.trails import names_for
 from captoken.cli.evidence_page import lines_in, page_of
@@ -59,7 +60,7 @@ def export(
 
     Whoever gets it proves it with `captoken audit verify`, by the server's public key: offline, on
     another machine, without the trail. No key is needed to write it. FILE is a trail, or evidence,
-    to write that as the other kind of file.
+    to write that as the other kind of file. Files that continue each other are one trail.
 
     \b
     captoken audit export trail.jsonl --task payday --out payday.html
@@ -70,10 +71,7 @@ def export(
     asked = Asked(task, agent, denied, until)
     lines = _again(trail_files, asked)
     if lines is None:
-        surveys = []
-        for path, name in zip(trail_files, names_for(trail_files), strict=True):
-            with files.about(path):
-                surveys.append(_evidence.survey(name, lines_of(path), asked.includes))
+        surveys = list(_surveyed(trail_files, asked))
         lines = list(_evidence.exported(surveys, asked=asked, at=int(time())))
     found = _evidence.prove(lines)
     is_page = out.lower().endswith((".html", ".htm"))
@@ -98,12 +96,26 @@ def _again(paths: Sequence[str], asked: Asked) -> list[bytes] | None:
         return _lines_of(file)[0]
 
 
-def lines_of(path: str) -> Lines:
-    """The lines of a file, from the beginning each time."""
+def _surveyed(paths: Sequence[str], asked: Asked) -> Iterator[Survey]:
+    """The trails in some files: those that continue each other are one, under the last one's name.
+    """
+    found = chains([span_of(lines_of(path)()) for path in paths])
+    names = names_for([paths[one.files[-1]] for one in found])
+    for one, name in zip(found, names, strict=True):
+        own = [paths[place] for place in one.files]
+        with files.about(", ".join(own)):
+            yield _evidence.survey(
+                name, lines_of(*own), asked.includes, after=one.after, trouble=one.trouble
+            )
+
+
+def lines_of(*paths: str) -> Lines:
+    """The lines of some files one after the other, from the beginning each time."""
 
     def lines() -> Iterator[bytes]:
-        with open(path, "rb") as file:
-            yield from file
+        for path in paths:
+            with open(path, "rb") as file:
+                yield from file
 
     return lines
 

@@ -22,6 +22,7 @@ from captoken._format.encoding import b64encode as b64url
 from captoken._format.errors import AuditError
 from captoken._format.spelling import readable_time
 from captoken.audit import analysis
+from captoken.audit._chains import not_here
 from captoken.audit._evidence import Evidence, Proved
 from captoken.cli.logged import Asked, Logged, logged_of, moment, tried
 from captoken.cli.words import counted, may, plain
@@ -151,9 +152,12 @@ def left_out(found: Evidence, number: int) -> str:
     """How much of a trail is here, and what is wrong with the rest."""
     trail = found.said.trails[number]
     here = counted(sum(one.trail == number for one in found.records), "record")
+    missing = not_here(trail.begins)
+    if missing is not None:
+        here += f"; {missing}"
     if trail.trouble is not None:
         return f"{here}; nothing that no checkpoint seals, since {trail.trouble}"
-    return f"{here} of {trail.head.seq}"
+    return f"{here} of {trail.head.seq}" if missing is None else f"{here}, up to {trail.head.seq}"
 
 
 def _keys(found: Evidence, number: int) -> dict[str, None]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from captoken.audit import AuditTrail, _evidence
+from captoken.audit._kept import TrailKept
 from captoken.cli import evidence, evidence_page
 from captoken.cli.logged import Asked
 from captoken.errors import AuditError
@@ -78,3 +81,49 @@ def test_what_is_no_evidence_is_taken_for_a_trail(tmp_path: Path, lines: list[by
             assert evidence.is_evidence(opened) == told and opened.read() == content
     with pytest.raises(AuditError, match="a page without its evidence"):
         verified(b"<!doctype html>x")
+
+
+def two_files(folder: Path) -> tuple[Path, Path]:
+    """The trail of a server whose file was moved away while it ran."""
+    path, old = folder / "trail.jsonl", folder / "trail.jsonl.1"
+    with TrailKept(path, key=SERVER) as trail:
+        server = verifier(audit=trail)
+        server.check(mint(), data("sales"))
+        trail.sign()
+        path.rename(old)
+        assert trail.reopen()
+        server.check(mint(), data("hr"))
+    return old, path
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_files_that_continue_each_other_are_exported_as_one_trail(tmp_path: Path, turned: bool) -> None:
+    old, path = two_files(tmp_path)
+    out = tmp_path / "out.html"
+    given = [str(path), str(old)] if turned else [str(old), str(path)]
+    ran = CliRunner().invoke(evidence.export, [*given, "--out", str(out), "--json"])
+    assert ran.exit_code == 0, ran.output
+    found = verified(out.read_bytes())
+    (trail,) = found.said.trails
+    assert (trail.name, trail.after, trail.head.seq) == ("trail", None, 6)
+    assert [one.record["seq"] for one in found.records] == [1, 2, 3, 4, 5, 6] and json.loads(ran.output)["proved"] == 2
+
+
+def test_an_export_without_the_file_before_says_so(tmp_path: Path) -> None:
+    _, path = two_files(tmp_path)
+    out = tmp_path / "out.html"
+    ran = CliRunner().invoke(evidence.export, [str(path), "--out", str(out)])
+    missing = "it continues a file that is not here, after record 3"
+    assert ran.exit_code == 0 and f"trail: 3 records; {missing}, up to 6" in ran.output
+    assert missing in out.read_text()
+    assert [one.record["seq"] for one in verified(out.read_bytes()).records] == [4, 5, 6]
+
+
+def test_two_files_that_claim_one_place_are_exported_as_far_as_they_are_sealed(tmp_path: Path) -> None:
+    old, path = two_files(tmp_path)
+    twin = tmp_path / "twin.jsonl"
+    twin.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    out = tmp_path / "out.jsonl"
+    ran = CliRunner().invoke(evidence.export, [str(old), str(path), str(twin), "--out", str(out)])
+    assert ran.output.count("two files claim the same place around record 3: one of them is a copy, or forged") == 2
+    assert [(one.trail, one.record["seq"]) for one in verified(out.read_bytes()).records] == [(0, n) for n in (1, 2, 3)] + [(1, n) for n in (4, 5, 6)]

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,21 @@ import pytest
 
 from captoken import Access, Issuer, Keyring, Token
 from captoken._format.encoding import b64encode, encode_json
-from captoken.audit import analysis, read
+from captoken.audit import AuditTrail, Head, _evidence, analysis, read
+from captoken.audit._check import numbered
+from captoken.audit._kept import TrailKept
 from captoken.cli.console import index as indexes
 from captoken.cli.console import trails, views
 from captoken.cli.console.export import exported
 from captoken.cli.console.index import Index
+from captoken.cli.evidence_page import lines_in
+from captoken.keys import AuditKey
+from captoken.stores.trail_file import TrailFile
 from tests.console.fixtures import World
+from tests.fixtures import NOW, WHO, clock, data, mint, verifier
+
+TASK = WHO["task"]
+SERVER = AuditKey.from_bytes(bytes(range(32)))
 
 STRANGER = {"subject": "user:eve", "agent": "eve", "task": "q3", "tables": ["sales"], "operations": ["select"]}
 
@@ -254,9 +264,9 @@ def test_a_trail_that_is_rotated_while_it_is_looked_at_is_followed(world: World,
     story(world)
     follow, looks = Index._follow, []
 
-    def late(index: Index, trail: trails.Trail) -> bool:
-        looks.append(trail)
-        return len(looks) > 1 and follow(index, trail)
+    def late(index: Index) -> set[int]:
+        looks.append(index)
+        return follow(index) if len(looks) > 1 else set()
 
     rotated(world, "trail.jsonl.1")
     monkeypatch.setattr(Index, "_follow", late)
@@ -469,3 +479,184 @@ def test_counts_up_to_a_second_are_those_of_the_calls(world: World) -> None:
             (at + 1) * 1000,
         )
         assert [views._counted_until(world.index, "q3", at)] == expected
+
+
+def kept_trail(folder: Path) -> tuple[TrailKept, Callable[[], bool]]:
+    """The trail of a server that opens it again where it was moved, and what has a decision recorded."""
+    trail = TrailKept(folder / "trail.jsonl", key=SERVER, clock=clock())
+    server = verifier(audit=trail)
+    return trail, lambda: bool(server.check(mint(), data("sales")))
+
+
+def moved(trail: TrailKept, *names: Path) -> None:
+    """The files are renamed, the oldest first, and the server continues in a new one."""
+    for one, other in pairwise(reversed(names)):
+        if other.exists():
+            other.rename(one)
+    assert trail.reopen()
+
+
+def whole(index: Index) -> list[tuple[str, int, str | None, str | None]]:
+    return [(one.name, len(one.files), one.trouble, one.lacks) for one in index.wholes()]
+
+
+def proved(index: Index, task: str = TASK) -> tuple[list[int], _evidence.Evidence]:
+    """What an export of the console proves by the server's key."""
+    lines = lines_in(exported(index, None, NOW, task=task) or b"")
+    found = _evidence.prove(lines, [SERVER.public])
+    decided = [one for one in found.records if one.record["kind"] == "decision"]
+    assert all(one.by != "nothing" for one in decided)
+    return [one.record["seq"] for one in decided], found
+
+
+@pytest.mark.parametrize("source", ["", "trail*"])
+@pytest.mark.parametrize("name", ["trail.jsonl.{}", "trail-2026120{}.jsonl", "trail.jsonl-2026120{}"])
+@pytest.mark.parametrize("looks", ["meanwhile", "after"])
+def test_a_file_that_continues_another_is_one_trail_with_it(tmp_path: Path, source: str, name: str, looks: str) -> None:
+    """Rotated twice while it is looked at, or before: one name, one count, and evidence across the files."""
+    trail, ask = kept_trail(tmp_path)
+    path, first, second = tmp_path / "trail.jsonl", tmp_path / name.format(1), tmp_path / name.format(2)
+    index = Index(":memory:", [tmp_path / source]) if looks == "meanwhile" else None
+    with trail:
+        for round in range(3):
+            ask()
+            if index is not None:
+                index.take()
+            trail.sign()
+            if round < 2:
+                moved(trail, path, *((first, second) if ".{}" in name else (first,) if not round else (second,)))
+    index = index or Index(":memory:", [tmp_path / source])
+    index.take()
+    assert whole(index) == [("trail", 3, None, None)]
+    assert {row["server"] for row in views.decisions_view(index)["rows"]} == {"trail"}
+    (facts,) = views.now_view(index, None, NOW)["trails"]
+    assert facts["records"] == 9 and facts["lacks"] is None
+    (node,) = views.task_view(index, None, lambda _, __: None, NOW, TASK)["nodes"]  # type: ignore[index]
+    assert node["servers"] == ["trail"] and node["allowed"] == 3
+    seqs, found = proved(index)
+    assert seqs == [2, 5, 8] and [one.after for one in found.said.trails] == [None]
+    index.verify()
+    assert whole(index) == [("trail", 3, None, None)]
+    index.close()
+
+
+def continued(tmp_path: Path) -> tuple[Path, Path]:
+    """A trail in two files: the first, and the one that continues it."""
+    trail, ask = kept_trail(tmp_path)
+    path, old = tmp_path / "trail.jsonl", tmp_path / "trail.jsonl.1"
+    with trail:
+        ask()
+        trail.sign()
+        moved(trail, path, old)
+        ask()
+    return old, path
+
+
+def test_a_file_whose_past_is_not_here_says_so_and_is_shown(tmp_path: Path) -> None:
+    """Given alone. Its own checkpoints prove what is there. Once the file before is there, it is whole."""
+    old, path = continued(tmp_path)
+    index = Index(":memory:", [path])
+    index.take()
+    index.verify()
+    missing = "it continues a file that is not here, after record 3"
+    assert whole(index) == [("trail", 1, None, missing)]
+    (facts,) = views.now_view(index, None, NOW)["trails"]
+    assert facts["records"] == 3 and facts["lacks"] == missing
+    assert len(views.decisions_view(index)["rows"]) == 1
+    seqs, found = proved(index)
+    assert seqs == [5] and found.said.trails[0].begins.seq == 3
+    assert missing.encode() in (exported(index, None, NOW, task=TASK) or b"")
+
+    away = old.rename(tmp_path / "away")
+    folder = Index(":memory:", [tmp_path])
+    folder.take()
+    assert [lacks for *_, lacks in whole(folder)] == [missing]
+    away.rename(old)
+    folder.take()
+    assert whole(folder) == [("trail", 2, None, None)]
+    assert proved(folder)[0] == [2, 5]
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_file_that_is_moved_out_of_sight_does_not_stop_the_next(tmp_path: Path, empty: bool, kept: bool) -> None:
+    """Into another folder. What was read of it counts, and what continues it is read: also where nothing is in it yet."""
+    trail, ask = kept_trail(tmp_path)
+    path = tmp_path / "trail.jsonl"
+    (tmp_path / "old").mkdir()
+    index = Index(tmp_path / "kept.db", [path])
+    with trail:
+        ask()
+        index.take()
+        moved(trail, path, tmp_path / "old" / "trail.jsonl")
+        if kept:
+            index.close()
+            index = Index(tmp_path / "kept.db", [path])
+        if empty:
+            index.take()
+        ask()
+        index.take()
+        ((name, files, trouble, lacks),) = whole(index)
+        assert (name, files, lacks) == ("trail", 2, None) and "No such file" in (trouble or "")
+        rows = views.decisions_view(index)["rows"]
+        assert [row["seq"] for row in rows] == [4, None], "what is not there any more is not shown"
+    index.close()
+
+
+def test_a_number_that_is_given_away_again(tmp_path: Path) -> None:
+    """The oldest file is removed, and its number goes to the next: neither is taken for the other."""
+    trail, ask = kept_trail(tmp_path)
+    path, old = tmp_path / "trail.jsonl", tmp_path / "trail.jsonl.1"
+    index = Index(":memory:", [tmp_path])
+    with trail:
+        for _ in range(3):
+            ask()
+            index.take()
+            old.unlink(missing_ok=True)
+            moved(trail, path, old)
+        ask()
+        index.take()
+    assert [row["seq"] for row in views.decisions_view(index)["rows"]][:2] == [8, 6]
+    ((name, files, trouble, lacks),) = whole(index)
+    assert (name, files, lacks) == ("trail", 4, None) and "No such file" in (trouble or "")
+
+
+def forged(path: Path, after: Head) -> None:
+    """A stranger's file: it claims to continue a record that the stranger has read."""
+    with TrailFile(path) as file:
+        trail = AuditTrail(file.write, head=after, key=AuditKey.generate())
+        verifier(audit=trail).check(mint(), data("sales"))
+        trail.checkpoint()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "z.jsonl"])
+def test_a_strangers_file_that_claims_to_continue_does_not_look_whole(tmp_path: Path, name: str) -> None:
+    """Whatever record it names, and whether it is read before or after the file that it imitates."""
+    old, _ = continued(tmp_path)
+    with open(old, "rb") as lines:
+        *_, (_, end) = numbered(lines, Head())
+    strange = tmp_path / name
+    for after in (Head(3, b64encode(bytes(32))), Head(9, end.hash), Head(2, end.hash)):
+        forged(strange, after)
+        index = Index(":memory:", [tmp_path])
+        index.take()
+        assert {lacks for *_, lacks in whole(index)} == {None, f"it continues a file that is not here, after record {after.seq}"}
+        assert ("trail", 2, None, None) in whole(index)
+        strange.unlink()
+
+    # The place of the real one: neither looks whole, and both are read on.
+    forged(strange, end)
+    index = Index(":memory:", [tmp_path])
+    index.take()
+    twins = "two files claim the same place around record 3: one of them is a copy, or forged"
+    assert sorted(lacks or "" for *_, lacks in whole(index)) == ["", twins, twins]
+    assert len(views.decisions_view(index)["rows"]) == 3
+    found = _evidence.prove(lines_in(exported(index, None, NOW, task=TASK) or b""))
+    assert [one.trouble for one in found.said.trails].count(twins) == 2
+    strange.unlink()
+
+    # Another file that ends where the real one does.
+    shutil.copy(old, strange)
+    index = Index(":memory:", [tmp_path])
+    index.take()
+    assert sorted(lacks or "" for *_, lacks in whole(index)) == ["", "", twins]

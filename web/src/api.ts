@@ -18,6 +18,8 @@ export interface TrailFacts {
   records: number;
   last_at: number | null;
   trouble: string | null;
+  // Why it is not whole, though it is followed.
+  lacks: string | null;
 }
 
 export interface OverlayFacts {

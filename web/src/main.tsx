@@ -185,6 +185,13 @@ function App(): JSX.Element {
         </p>
       )}
       {seen?.trails
+        .filter((one) => one.lacks !== null)
+        .map((one) => (
+          <p class="trouble" role="alert" key={one.name}>
+            The trail {one.name} is not whole: {one.lacks}
+          </p>
+        ))}
+      {seen?.trails
         .filter((one) => one.trouble !== null)
         .map((one) => (
           <p class="trouble" role="alert" key={one.name}>

@@ -10,7 +10,7 @@ from captoken.audit import _evidence
 from captoken.audit._evidence import Told
 from captoken.cli.console import views
 from captoken.cli.console.index import Index
-from captoken.cli.console.trails import Trail
+from captoken.cli.console.trails import Whole
 from captoken.cli.evidence import lines_of
 from captoken.cli.evidence_page import page_of
 from captoken.cli.logged import Asked
@@ -49,17 +49,22 @@ def exported(
         )
         for one in views.said_of_task(index, overlay, task or "", then)
     ]
-    surveys = [_surveyed(trail, asked) for trail in index.trails()]
+    surveys = [_surveyed(trail, asked) for trail in index.wholes()]
     lines = list(_evidence.exported(surveys, asked=asked, at=now, told=told))
     return page_of(lines, _evidence.prove(lines))
 
 
-def _surveyed(trail: Trail, asked: Asked) -> _evidence.Survey:
+def _surveyed(trail: Whole, asked: Asked) -> _evidence.Survey:
     """A trail as far as it was read, or as far as it is sealed, if it is not what was read."""
-    name, trouble = plain(trail.name), trail.trouble
-    lines = lines_of(trail.path) if trail.offset else tuple
+    name, trouble = plain(trail.name), trail.trouble or trail.twin
+    after, seen = trail.after, trail.head
+    lines = lines_of(*trail.paths)
     try:
-        return _evidence.survey(name, lines, asked.includes, seen=trail.head, trouble=trouble)
+        return _evidence.survey(
+            name, lines, asked.includes, after=after, seen=seen, trouble=trouble
+        )
     except OSError:
         trouble = trouble or "it cannot be read now"
-        return _evidence.survey(name, tuple, asked.includes, seen=trail.head, trouble=trouble)
+        return _evidence.survey(
+            name, tuple, asked.includes, after=after, seen=seen, trouble=trouble
+        )

@@ -22,7 +22,6 @@ one marks its trail.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import sqlite3
@@ -41,27 +40,39 @@ from captoken._format.errors import AuditError, StoreError
 from captoken._format.shapes import fit
 from captoken._format.spelling import shown_file
 from captoken.audit import analysis
+from captoken.audit._chains import begins_after
 from captoken.audit._check import numbered
 from captoken.cli.console.trails import (
     Trail,
+    Whole,
+    beside,
     files_of,
+    goes_on_elsewhere,
     head_again,
-    inode_of,
-    names_for,
+    identity_of,
     next_lines,
+    wholes,
 )
 from captoken.stores._schema import Schema, SchemaChange
 from captoken.stores.ports import Head
 
-VERSION = Schema("index", (SchemaChange("is made anew"), SchemaChange("digests; is made anew")))
+VERSION = Schema(
+    "index",
+    (
+        SchemaChange("is made anew"),
+        SchemaChange("digests; is made anew"),
+        SchemaChange("what files continue; is made anew"),
+    ),
+)
 _REMEMBERED = 50_000  # tokens and hops
 _TOGETHER = 20_000  # decisions that are put together at once
 _BITS = 62  # of a number of SQLite
 
 _TABLES = """
 create table trails (
-    id integer primary key, path text unique, source text, inode text,
-    offset integer, seq integer, hash text, last_at integer, trouble text
+    id integer primary key, path text unique, source text, identity text,
+    offset integer, after_seq integer, after_hash text, seq integer, hash text,
+    last_at integer, trouble text
 );
 create table tasks (
     task text primary key, subject text,
@@ -173,7 +184,9 @@ class Index:
         self._sources = list(dict.fromkeys(str(Path(trail).resolve()) for trail in trails))
         if not self._is_ours():
             self._make()
-        # By the id of a trail: what it is called, for people.
+        # By the id of a file that cannot be read now: why. It is tried again.
+        self._out_of_reach: dict[int, str] = {}
+        # By the id of a file: what its trail is called, for people.
         self.names: dict[int, str] = {}
         self._find()
 
@@ -182,8 +195,6 @@ class Index:
         self._tasks: dict[str, str] = {}
         self._used: dict[tuple[str, bytes], None] = {}
         self._counted = _Counted()
-        # By the id of a trail that cannot be read now: why. It is tried again.
-        self._out_of_reach: dict[int, str] = {}
         # Moves on with each change, so that a page can ask whether there is any.
         self.revision = 1
 
@@ -230,15 +241,22 @@ class Index:
         """Take up each file that is new: of a folder or a pattern, or in the place of a trail that
         was rotated.
         """
-        known = {path for (path,) in self.rows("select path from trails")}
-        found = [(path, source) for source in self._sources for path in files_of(source)]
+        known = {value for row in self.rows("select path, identity from trails") for value in row}
         head = Head()
-        rows = [(path, source, head.seq, head.hash) for path, source in found if path not in known]
+        start = (head.seq, head.hash)
+        # One that was renamed a moment ago is no new one.
+        rows = [
+            (path, source, *start, *start)
+            for source in self._sources
+            for path in files_of(source)
+            if path not in known and (identity_of(path) or path) not in known
+        ]
         with self._lock:
             self._db.executemany(
                 """
-                insert or ignore into trails (path, source, offset, seq, hash)
-                values (?, ?, 0, ?, ?)
+                insert or ignore into trails
+                (path, source, offset, after_seq, after_hash, seq, hash)
+                values (?, ?, 0, ?, ?, ?, ?)
                 """,
                 rows,
             )
@@ -246,8 +264,7 @@ class Index:
             self._name_all()
 
     def _name_all(self) -> None:
-        paths = dict(self.rows("select id, path from trails order by id"))
-        self.names = dict(zip(paths, names_for(list(paths.values())), strict=True))
+        self.names = {file.id: one.name for one in self.wholes() for file in one.files}
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -257,23 +274,29 @@ class Index:
             return self._db.execute(query, values).fetchall()
 
     def trails(self) -> list[Trail]:
-        """The trails, and how far each was read."""
+        """The files, and how far each was read."""
         query = """
-            select id, path, offset, seq, hash, last_at, trouble, inode from trails order by id
+            select id, path, offset, last_at, identity, trouble, after_seq, after_hash, seq, hash
+            from trails order by id
         """
         return [
             Trail(
                 id,
                 path,
-                self.names[id],
+                self.names.get(id, ""),
                 offset,
-                Head(seq, hash),
+                Head(*heads[:2]),
+                Head(*heads[2:]),
                 last_at,
                 trouble or self._out_of_reach.get(id),
-                inode,
+                identity,
             )
-            for id, path, offset, seq, hash, last_at, trouble, inode in self.rows(query)
+            for id, path, offset, last_at, identity, trouble, *heads in self.rows(query)
         ]
+
+    def wholes(self) -> list[Whole]:
+        """The trails: files that continue each other are one."""
+        return wholes(self.trails())
 
     def calls(self, condition: str, *values: Any, most: int) -> list[Call]:
         """Decisions, the last first: in the order of their moments, whichever trail they are in."""
@@ -389,45 +412,71 @@ class Index:
                 trail = after
                 taken = True
                 self.revision += 1
+        if taken:
+            self._name_all()  # a file may turn out to continue another
         return taken
 
     def _located(self) -> list[Trail]:
         """The trails, each where its file is now, and those that are new."""
-        for trail in self.trails():
-            self._follow(trail)
+        self._follow()
         self._find()
         return self.trails()
 
-    def _follow(self, trail: Trail) -> bool:
-        """Go after a file that was renamed: who rotates begins another one under its name.
+    def _follow(self) -> set[int]:
+        """Go after files that were renamed: who rotates begins another one under their names.
 
-        True if it was, and is found.
+        Returns the ids of those whose place changed. Rotating by number renames all at once. A file
+        that is nowhere is gone if another trail's file has its name, or one that continues it.
         """
-        if trail.inode in (None, inode_of(trail.path)):
-            return False
-        stem = glob.escape(trail.path.removesuffix(".jsonl"))
-        for path in sorted(glob.glob(f"{stem}*")):
-            if inode_of(path) == trail.inode:
-                with self._lock:
-                    query = "update or ignore trails set path = ? where id = ?"
-                    self._db.execute(query, (path, trail.id))
-                self._name_all()
-                return True
-        return False
+        moved: dict[int, str] = {}
+        lost: dict[str, Trail] = {}
+        gone: list[Trail] = []
+        for trail in self.trails():
+            if trail.identity in (None, identity_of(trail.path)):
+                continue
+            there = (path for path in beside(trail.path) if identity_of(path) == trail.identity)
+            path = next(there, None)
+            if path is None:
+                lost[trail.path] = trail
+                if goes_on_elsewhere(trail):
+                    gone.append(trail)
+            else:
+                moved[trail.id] = path
+        gone += [lost[path] for path in moved.values() if path in lost]
+        if not moved and not gone:
+            return set()
+        named = moved | {one.id: f"{one.path} (removed, {one.id})" for one in gone}
+        query = "update trails set path = ? where id = ?"
+        with self._lock:
+            self._db.execute("begin immediate")
+            self._db.executemany(query, [(None, id) for id in named])
+            self._db.executemany(query, [(path, id) for id, path in named.items()])
+            self._db.execute("commit")
+        self._name_all()
+        return set(named)
 
     def _take(self, trail: Trail) -> Trail:
         """Take some whole lines, in one transaction: all that was read of them, and how far."""
         try:
-            lines = next_lines(trail)
+            lines, identity = next_lines(trail)
         except OSError as error:
             return self._wait(trail, error)
         except AuditError as error:
             # Rotated a moment ago: it is read where it is now, the next time.
-            return trail if self._follow(trail) else self._end(trail, str(error))
-        # It is back. Another file may be there now.
-        if self._out_of_reach.pop(trail.id, None) is not None:
-            self.revision += 1
+            return trail if trail.id in self._follow() else self._end(trail, str(error))
+        is_back = self._out_of_reach.pop(trail.id, None) is not None
+        self.revision += is_back
+        # Another file may be there now.
+        is_other = trail.identity not in (None, identity)
+        if is_other and trail.id in self._follow():
+            return trail
+        if is_back or is_other:
             trail = self._compare(trail)
+        if trail.trouble is None and is_other:
+            trail = trail._replace(identity=identity)
+            with self._lock:
+                query = "update trails set identity = ? where id = ?"
+                self._db.execute(query, (identity, trail.id))
         if not lines or trail.trouble is not None:
             return trail
 
@@ -435,7 +484,7 @@ class Index:
             self._db.execute("begin immediate")
             self._counted = _Counted()
             try:
-                after = self._taken(trail, lines)
+                after = self._taken(trail._replace(identity=identity), lines)
                 self._write(trail)
                 self._db.execute("commit")
             except BaseException:
@@ -447,7 +496,8 @@ class Index:
     def _taken(self, trail: Trail, lines: Sequence[bytes]) -> Trail:
         """Put whole lines in, up to one that does not follow, or says nothing that can be read."""
         at = trail.offset
-        head = trail.head
+        after = trail.after if at else begins_after(lines[0])
+        head = trail.head if at else after
         last_at = trail.last_at
         trouble: str | None = None
         try:
@@ -464,12 +514,20 @@ class Index:
 
         self._db.execute(
             """
-            update trails set offset = ?, seq = ?, hash = ?, last_at = ?, trouble = ?, inode = ?
-            where id = ?
+            update trails set offset = ?, after_seq = ?, after_hash = ?, seq = ?, hash = ?,
+            last_at = ?, trouble = ?, identity = ? where id = ?
             """,
-            (at, head.seq, head.hash, last_at, trouble, inode_of(trail.path), trail.id),
+            (
+                at,
+                *(after.seq, after.hash),
+                *(head.seq, head.hash),
+                last_at,
+                trouble,
+                trail.identity,
+                trail.id,
+            ),
         )
-        return trail._replace(offset=at, head=head, last_at=last_at, trouble=trouble)
+        return trail._replace(offset=at, after=after, head=head, last_at=last_at, trouble=trouble)
 
     def _end(self, trail: Trail, trouble: str) -> Trail:
         self._mark(trail.id, trouble)

@@ -134,11 +134,12 @@ def now_view(
     trails = [
         {
             "name": plain(trail.name),
-            "records": trail.head.seq,
+            "records": trail.head.seq - trail.after.seq,
             "last_at": trail.last_at,
             "trouble": None if trail.trouble is None else plain(trail.trouble),
+            "lacks": trail.lacks,
         }
-        for trail in index.trails()
+        for trail in index.wholes()
     ]
     asked, values = "first_at <= ?", list[Any]((now if at is None else at,))
     if find:
@@ -390,10 +391,15 @@ def _node(
         "spark": [a + b for a, b in zip(yes, no, strict=True)],
         "refused": no,
         "step": step,
-        "servers": [
-            plain(name) for trail, name in index.names.items() if trails >> (trail - 1) & 1
-        ],
+        "servers": [plain(name) for name in _names(index, trails)],
     }
+
+
+def _names(index: Index, trails: int) -> list[str]:
+    """The trails that have a hop, each once: several files can be one trail."""
+    return list(
+        dict.fromkeys(name for trail, name in index.names.items() if trails >> (trail - 1) & 1)
+    )
 
 
 def _not_known(bucket: bytes, unit: str) -> None:
