@@ -270,7 +270,7 @@ FAILED: list[tuple[dict[str, Any], str, str, str]] = [
      "`cents` of `refund` has a value that this task may not use| with another value", ". It has to be a number, from 0 to 500| within that"),
     ({"cents": 5, "to": "bob"}, 'refund.to: |"bob" |does not satisfy {"in": ["ann"]}, link 0 by the issuer',
      "`to` of `refund` has a value that this task may not use| with another value", ""),
-    ({"cents": 5, "to": "ann", "note": "x"}, "refund.note: ||is not among cents, to, link 0 by the issuer",
+    ({"cents": 5, "to": "ann", "note": "x"}, 'refund.note: ||is not among cents, to: to permit it, a token has "note": {"any": true} too, link 0 by the issuer',
      "`note` of `refund` is none that this task may use| without it", ""),
 ]  # fmt: skip
 

@@ -169,7 +169,8 @@ def audience(name: str, keyring: str | None, out: str, as_json: bool) -> None:
     """
     made = files.keyring(keyring).for_audience(name)
     files.save_new(made, out)
-    _tell(out, made, as_json)
+    mints = f': the issuer mints for it by Issuer(keyring.for_audience("{name}"))'
+    _tell(out, made, as_json, more=mints)
 
 
 # --- keys with a public half ----------------------------------------------------------------------
@@ -321,7 +322,14 @@ def _tell_public(path: str, made: SecretKey, as_json: bool) -> None:
     say(made.public)
 
 
-def _tell(path: str, made: Keyring, as_json: bool, *, verifies: bool = False) -> None:
+def _tell(
+    path: str,
+    made: Keyring,
+    as_json: bool,
+    *,
+    verifies: bool = False,
+    more: str = "",
+) -> None:
     if as_json:
         say_json(
             {
@@ -332,12 +340,7 @@ def _tell(path: str, made: Keyring, as_json: bool, *, verifies: bool = False) ->
             }
         )
         return
-    scope = ""
-    if made.audience is not None:
-        scope = (
-            f", for {made.audience} alone: the issuer mints for it by "
-            f'Issuer(keyring.for_audience("{made.audience}"))'
-        )
+    scope = more if made.audience is None else f", for {made.audience} alone{more}"
     if verifies:
         tell(f"{path}: verifies {', '.join(made.key_ids)}{scope}")
         return
