@@ -245,6 +245,15 @@ class Hop(msgspec.Struct, eq=False):
         return self.holders[-1]
 
     @property
+    def nonce(self) -> str | None:
+        """The `n` of the hand-over that it began with: servers of a set have that in common.
+
+        None at the top, where nothing was handed on, and where the link cannot be read.
+        """
+        last = self.links[-1]
+        return last.nonce if isinstance(last, Link) and last.receiver is not None else None
+
+    @property
     def capability(self) -> Capability:
         """The most that the holder can do.
 
@@ -575,7 +584,7 @@ class Joined(msgspec.Struct, eq=False):
 
         None at the top, where nothing was handed on.
         """
-        return _nonce(self.said[0][1])
+        return self.said[0][1].nonce
 
     def __repr__(self) -> str:
         """On one line, whatever is below it."""
@@ -599,7 +608,7 @@ def join(histories: Mapping[str, History]) -> list[Joined]:
     found: dict[tuple[Any, ...], Joined] = {}
     for trail, history in histories.items():
         waiting: list[tuple[tuple[Any, ...], Hop, list[Joined]]]
-        waiting = [((_task_of(root),), root, roots) for root in reversed(history.roots)]
+        waiting = [(way_to([root]), root, roots) for root in reversed(history.roots)]
         while waiting:
             way, hop, beside = waiting.pop()
             joined = found.get(way)
@@ -612,6 +621,14 @@ def join(histories: Mapping[str, History]) -> list[Joined]:
     return roots
 
 
+def way_to(through: Sequence[Hop]) -> tuple[Any, ...]:
+    """What the holdings of one agent have in common at the servers of a set (spec 45.8).
+
+    `through` are the hops of a token, from the root to the one that is asked for.
+    """
+    return (_task_of(through[0]), *(_hand_over(hop) for hop in through[1:]))
+
+
 def _task_of(root: Hop) -> tuple[Any, ...]:
     """What the root records of one set have in common."""
     said = root.root
@@ -620,13 +637,7 @@ def _task_of(root: Hop) -> tuple[Any, ...]:
 
 def _hand_over(hop: Hop) -> tuple[str, str]:
     """What the links of one hand-over have in common. One that cannot be read is of one token."""
-    return _nonce(hop) or hop.id, hop.agent
-
-
-def _nonce(hop: Hop) -> str | None:
-    """The `n` of the hand-over that the hop began with."""
-    last = hop.links[-1]
-    return last.nonce if isinstance(last, Link) and last.receiver is not None else None
+    return hop.nonce or hop.id, hop.agent
 
 
 # --- granted against used -------------------------------------------------------------------------

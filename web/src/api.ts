@@ -75,6 +75,8 @@ export interface AgentNode {
   expires_at: number | null;
   allowed: number;
   denied: number;
+  // Of a set of tokens: what each server says.
+  at: { servers: string[]; allowed: number; denied: number }[];
   last: { at: number; what: string; allowed: boolean; code: string } | null;
   words: string[];
   budget: Budget[];

@@ -149,6 +149,13 @@ const Row = memo(
             {!open && line.below > 0 && <span class="muted">+{line.below} below</span>}
           </div>
           <div class="node-words">{node.words.join("; ")}</div>
+          {node.at.length > 0 && (
+            <div class="node-words">
+              {node.at
+                .map((one) => `at ${one.servers.join(", ") || "a server"}: ${one.allowed} ✓ ${one.denied} ✕`)
+                .join("; ")}
+            </div>
+          )}
           {node.last && (
             <div class="node-last" title={exact(node.last.at)}>
               <span class={node.last.allowed ? "ok" : "bad"}>

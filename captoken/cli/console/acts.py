@@ -155,7 +155,7 @@ class Control:
         """What it would have refused in the last hour. Raises Refused for what cannot be done."""
         entry, proposed = self._proposed([(select, keywords)])
         hit, is_all = _stopped(index, proposed, now - HOUR, now)
-        hits = views.hits(index, self.overlay(), proposed, select.get("link", ""), now)
+        hits = views.hits(index, self.overlay(), proposed, select, now)
         return {
             "hits": hits.view(),
             "only": None if is_all else LOOKED_AT,
@@ -234,7 +234,7 @@ class Control:
         if (wish.kind == "narrow") != bool(wish.keywords):
             raise Refused(400, "to narrow takes keywords, and nothing else does")
         _, proposed = self._proposed([(wish.select, wish.keywords)])
-        hits = views.hits(index, self.overlay(), proposed, "", now)
+        hits = views.hits(index, self.overlay(), proposed, wish.select, now)
         if not is_same(wish.stamp, self._stamp(wish.select, wish.keywords, hits)):
             raise Refused(409, "what would be done is not what was shown: look at it again")
         entry = _made(operator, wish.select, wish.keywords, why)
@@ -250,7 +250,7 @@ def _made(
     """Have the operator make the entry. Raises Refused for what is none."""
     unknown = select.keys() - set(Selector.__struct_fields__)
     if unknown or not select:
-        raise Refused(400, "select by token, link, task, agent or subject")
+        raise Refused(400, "select by token, hop, link, task, agent or subject")
     if keywords is not None and keywords.keys() & set(Selector.__struct_fields__):
         raise Refused(400, "what is narrowed to names no tokens")
     if keywords:

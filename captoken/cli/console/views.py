@@ -51,12 +51,38 @@ class Known(msgspec.Struct, frozen=True):
     facts: SelectorFacts
     through: tuple[analysis.Hop, ...]
 
+    # What it has in common with the same hand-over at the other servers of a set.
+    way: tuple[Any, ...]
+
+    @property
+    def select(self) -> dict[str, str]:
+        """What an entry selects that stops it and all below, at every server of a set.
+
+        The hand-over by its `n`: the link has another id at each server.
+        """
+        token = {"token": self.hop.root.token_id}
+        if len(self.through) == 1:
+            return token
+        nonce = self.hop.nonce
+        return {"link": self.hop.id} if nonce is None else token | {"hop": nonce}
+
 
 @lru_cache(maxsize=20_000)
 def known(said: str) -> Known:
     """A hop, read from what the index keeps of it."""
     (token,) = analysis.gather([json.loads(said)]).tokens.values()
-    return Known(token.hop, token.selected_by, token.hops)
+    return Known(token.hop, token.selected_by, token.hops, analysis.way_to(token.hops))
+
+
+def _same(index: Index, id: str) -> list[str]:
+    """A hop, and the same hand-over at the other servers of a set. Empty if there is none."""
+    rows = index.rows("select task, agent, token, said from hops where id = ?", id)
+    if not rows:
+        return []
+    *values, said = rows[0]
+    query = "select id, said from hops where task = ? and agent = ? and token = ? order by id"
+    found = index.rows(query, *values)
+    return [one for one, other in found if known(other).way == known(said).way]
 
 
 # --- what stands ----------------------------------------------------------------------------------
@@ -280,18 +306,75 @@ def task_view(
         return None
     step = _step(index, rows[0], then)
     sparks = _sparks(index, "task = ?", task, then, step)
-    nodes = [
-        _node(index, overlay, spent, row, then, at, (step, sparks))
-        for row in index.rows(
-            f"select {_NODE} from hops where task = ? order by depth, first_at, id", task
-        )
-        if at is None or row[4] is None or row[4] <= at
-    ]
+    nodes = _put_together(
+        [
+            (known(row[9]).way, _node(index, overlay, spent, row, then, at, (step, sparks)))
+            for row in index.rows(
+                f"select {_NODE} from hops where task = ? order by depth, first_at, id", task
+            )
+            if at is None or row[4] is None or row[4] <= at
+        ]
+    )
     return {
         "task": _task(index, overlay, rows[0], then, at),
         "nodes": nodes,
         "series": _series(sparks, then, step),
     }
+
+
+def _put_together(found: Iterable[tuple[tuple[Any, ...], Json]]) -> list[Json]:
+    """One node for each hand-over: at the servers of a set it is one, by the same way (spec 45.8).
+    """
+    groups: dict[tuple[Any, ...], list[Json]] = {}
+    for way, node in found:
+        groups.setdefault(way, []).append(node)
+    nodes = [_one_of(group) for group in groups.values()]
+    shown = {
+        one["id"]: node["id"]
+        for group, node in zip(groups.values(), nodes, strict=True)
+        for one in group
+    }
+    return [{**node, "parent": shown.get(node["parent"])} for node in nodes]
+
+
+# From the one that can do most: what works at one server works.
+_ALIVE = ("live", "narrowed", "used", "expired", "revoked")
+_KNOWN = ("vouched", "issued", "proven")
+
+
+def _one_of(nodes: Sequence[Json]) -> Json:
+    """The node of a hand-over, from those of each server: it looks no safer than any of them.
+
+    `at` has what each server says, by itself.
+    """
+    if len(nodes) == 1:
+        return nodes[0]
+    first = min(nodes, key=lambda node: (node["since"] is None, node["since"], node["id"]))
+    ends = [node["expires_at"] for node in nodes]
+    lasts = [node["last"] for node in nodes if node["last"] is not None]
+    return {
+        **first,
+        "basis": min((node["basis"] for node in nodes), key=_KNOWN.index),
+        "expires_at": None if None in ends else max(ends),
+        "allowed": sum(node["allowed"] for node in nodes),
+        "denied": sum(node["denied"] for node in nodes),
+        "last": max(lasts, key=lambda last: last["at"], default=None),
+        "words": _by_server((node["servers"], node["words"]) for node in nodes),
+        "budget": [one for node in nodes for one in node["budget"]],
+        "state": min((node["state"] for node in nodes), key=_ALIVE.index),
+        "spark": [sum(bars) for bars in zip(*(node["spark"] for node in nodes), strict=True)],
+        "refused": [sum(bars) for bars in zip(*(node["refused"] for node in nodes), strict=True)],
+        "servers": list(dict.fromkeys(name for node in nodes for name in node["servers"])),
+        "at": [{key: node[key] for key in ("servers", "allowed", "denied")} for node in nodes],
+    }
+
+
+def _by_server(said: Iterable[tuple[Sequence[str], Iterable[str]]]) -> list[str]:
+    """Lines that are the same at all servers, and then what each has of its own."""
+    lines = [(", ".join(servers) or "a server", list(own)) for servers, own in said]
+    common = [line for line in lines[0][1] if all(line in own for _, own in lines)]
+    rest = [(server, [line for line in own if line not in common]) for server, own in lines]
+    return common + [f"at {server}: {line}" for server, own in rest for line in own]
 
 
 # What was called lately, by hop: of each bar, how many calls were allowed and denied.
@@ -392,6 +475,7 @@ def _node(
         "refused": no,
         "step": step,
         "servers": [plain(name) for name in _names(index, trails)],
+        "at": [],
     }
 
 
@@ -492,20 +576,45 @@ def agent_view(
     As of `at`, where that is said, but for what it never needed.
     """
     then = now if at is None else at
-    rows = index.rows(f"select {_NODE} from hops where id = ?", id)
-    if not rows:
+    same = _same(index, id)
+    if not same:
         return None
-    found = known(rows[0][9])
+    rows = [index.rows(f"select {_NODE} from hops where id = ?", one)[0] for one in same]
+    rows.sort(key=lambda row: (row[4] is None, row[4], row[0]))  # as `_one_of` has it
     ((task,),) = index.rows("select task from hops where id = ?", id)
     (facts,) = index.rows(f"select {_TASK} from tasks where task = ?", task)
     step = _step(index, facts, then)
-    sparks = _sparks(index, "id = ?", id, then, step)
+    nodes = [
+        _node(
+            index,
+            overlay,
+            spent,
+            row,
+            then,
+            at,
+            (step, _sparks(index, "id = ?", row[0], then, step)),
+        )
+        for row in rows
+    ]
+    founds = [known(row[9]) for row in rows]
+    servers = [node["servers"] for node in nodes]
+    said = {
+        entry.id: entry for found in founds for entry in _entries_on(found.facts, overlay, then)
+    }
+    chains = [_chain(index, found, then) for found in founds]
     return {
-        "node": _node(index, overlay, spent, rows[0], then, at, (step, sparks)),
-        "chain": _chain(index, found, then),
-        "may": may(found.hop, then),
-        "said": [entry_view(entry, then) for entry in _entries_on(found.facts, overlay, then)],
-        "unused": _unused(index, id),
+        "node": _one_of(nodes),
+        "chain": [
+            {
+                **steps[0],
+                "took": _by_server(zip(servers, (one["took"] for one in steps), strict=True)),
+            }
+            for steps in zip(*chains, strict=True)
+        ],
+        "may": _by_server(zip(servers, (may(one.hop, then) for one in founds), strict=True)),
+        "said": [entry_view(entry, then) for entry in said.values()],
+        # What would have been enough differs from server to server.
+        "unused": _unused(index, id) if len(same) == 1 else None,
         "reach": _reach(index, overlay, id, then),
         "decisions": decisions_view(index, hop=id, at=at),
     }
@@ -593,15 +702,16 @@ def _reach(index: Index, overlay: Said | None, id: str, now: int) -> Json:
 
     `named` selects by its name, in its task and below: all tokens that it was handed there.
     """
-    agents: list[Json] = []
-    ((name, task),) = index.rows("select agent, task from hops where id = ?", id)
-    for below in _below(index, id):
+    agents: dict[tuple[Any, ...], Json] = {}
+    ((name, task, top),) = index.rows("select agent, task, said from hops where id = ?", id)
+    for below in (one for same in _same(index, id) for one in _below(index, same)):
         ((agent, said),) = index.rows("select agent, said from hops where id = ?", below)
-        state = _state(known(said), overlay, now)
+        found = known(said)
+        state = _state(found, overlay, now)
         if state in ("live", "narrowed"):
-            agents.append({"id": below, "agent": plain(agent), "state": state})
+            agents.setdefault(found.way, {"id": below, "agent": plain(agent), "state": state})
     named = {"agent": plain(name), "task": plain(task)}
-    return {"agents": agents, "select": {"link": id}, "named": named}
+    return {"agents": list(agents.values()), "select": known(top).select, "named": named}
 
 
 # --- what an act hits -----------------------------------------------------------------------------
@@ -638,10 +748,17 @@ class Hits(NamedTuple):
         }
 
 
-def hits(index: Index, overlay: Said | None, proposed: Overlay, select: str, now: int) -> Hits:
-    """What the proposed entries are about. `select` is the link that they name, or empty.
+def hits(
+    index: Index,
+    overlay: Said | None,
+    proposed: Overlay,
+    select: Mapping[str, str],
+    now: int,
+) -> Hits:
+    """What the proposed entries are about, which `select` this. A hand-over of a set counts once.
 
-    Namesakes are other tokens that were handed to the agent of that link, in its task or below.
+    Namesakes are other tokens that were handed to the agent of that hand-over, in its task or
+    below.
     """
     rows = index.rows(
         """
@@ -652,6 +769,7 @@ def hits(index: Index, overlay: Said | None, proposed: Overlay, select: str, now
         LOOKED_AT + 1,
     )
     agents: dict[Hit, list[str]] = {}
+    counted: set[tuple[Any, ...]] = set()
     others: list[tuple[str, Hit]] = []
     aimed = ""
     for id, agent, task, subject, token, said in rows[:LOOKED_AT]:
@@ -659,8 +777,10 @@ def hits(index: Index, overlay: Said | None, proposed: Overlay, select: str, now
         if _state(found, overlay, now) not in ("live", "narrowed"):
             continue
         if _entries_on(found.facts, proposed, now):
-            agents.setdefault((task, subject, token), []).append(agent)
-            aimed = agent if id == select else aimed
+            if found.way not in counted:
+                agents.setdefault((task, subject, token), []).append(agent)
+            counted.add(found.way)
+            aimed = agent if select in (found.select, {"link": id}) else aimed
         else:
             others.append((agent, (task, subject, token)))
     namesakes = list(dict.fromkeys(hit for agent, hit in others if agent == aimed))
@@ -692,7 +812,10 @@ def decisions_view(
     """
     limit = max(1, min(limit, PAGE))
     asked, values = ["1"], list[Any]()
-    for column, value in (("hop", hop), ("task", task), ("trace", trace)):
+    if hop is not None:
+        values += _same(index, hop)
+        asked.append(f"hop in ({', '.join('?' * len(values))})")
+    for column, value in (("task", task), ("trace", trace)):
         if value is not None:
             asked.append(f"{column} = ?")
             values.append(value)
