@@ -213,11 +213,11 @@ def strangers_met(page: Any, stage: Stage, step: Steps, folder: Path) -> None:
     step("nor of a reason", "\\u202e" in page.get_by_role("table").inner_text())
     page.get_by_role("button", name="Now").click()
     with page.expect_download() as begun:
-        page.get_by_role("link", name="Export").click()
+        page.get_by_role("region", name="Task ").get_by_role("link", name="Export").click()
     begun.value.save_as(folder / "taken.html")
     alone = page.context.new_page()
     alone.goto((folder / "taken.html").as_uri())
-    alone.get_by_role("heading", name=f"Task {HOSTILE['task']}").wait_for()
+    alone.get_by_role("heading", name=f"Evidence: all decisions of task {HOSTILE['task']}").wait_for()
     is_text = alone.get_by_text(MARKUP).first.is_visible() and alone.locator("script, img, [style]").count() == 0
     step("taken along: one file, in which it is text, too", is_text and (folder / "taken.html").read_bytes().isascii())
     alone.close()
