@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ from captoken._format.errors import AuditError
 from captoken._format.spelling import escape, named, readable_time, shown_file
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis as trails
+from captoken.audit._chains import begins_after
 from captoken.audit._check import Verdict, check, read
 from captoken.audit._evidence import Evidence
 from captoken.cli import evidence, files, output, words
@@ -74,10 +76,26 @@ def _opened(path: str) -> Generator[IO[bytes]]:
         yield file
 
 
+def _records(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The records of a trail. One that continues another file is read from there on, with a note.
+
+    The command `verify` alone says whether a trail is whole, and it wants both files.
+    """
+    first = file.readline()
+    after = begins_after(first)
+    if after.seq:
+        tell(f"note: {_continues(after)}: it is in no file given here")
+    yield from read(chain([first] if first else [], file), after)
+
+
+def _continues(after: Head) -> str:
+    return f"this trail continues another file, behind record {after.seq}"
+
+
 def history(path: str) -> trails.History:
     """What a trail tells. Raises AuditError for one that is not whole."""
     with _opened(path) as file, files.about(path):
-        return trails.gather(read(file))
+        return trails.gather(_records(file))
 
 
 # --- verify ---------------------------------------------------------------------------------------
@@ -145,8 +163,13 @@ def verify(
                 if (head or new_head or after) is not None:
                     raise click.UsageError("heads are of trails, and this file is evidence")
                 return _say_evidence(evidence.verified(file, server), server, as_json)
+            first = file.readline()
+            if before is None and begins_after(first).seq:
+                said = _continues(begins_after(first))
+                both = "give both, as in `cat OLD NEW | captoken audit verify -`, or --after"
+                return _not_whole("PART   ", f"{said}: {both}", as_json)
             found = check(
-                file,
+                chain([first] if first else [], file),
                 server,
                 known=known,
                 after=before,
@@ -278,7 +301,7 @@ def log(
     """
     wanted = Asked(task, agent, denied)
     with _opened(trail_file) as file, files.about(trail_file):
-        logged_all = ((record, logged_of(record)) for record in read(file))
+        logged_all = ((record, logged_of(record)) for record in _records(file))
         asked = [
             (record, logged)
             for record, logged in logged_all
