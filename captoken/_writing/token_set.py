@@ -179,16 +179,17 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         Raises what `Token.attenuate` raises, with the server's name in front. Raises ValueError for
         `uses` and `budget` without one named server, and for a keyword that applies to no server.
         """
-        wanted = self._wanted(caveats, only, servers)
+        wanted = placed(self, caveats, only, servers)
         if key is None and not any(wanted.values()):
             raise ValueError("a link must restrict something: name tables, tools or another caveat")
         more = _more(wanted, keep, clamp)
-        return self._each(
+        return at_each(
+            self,
             lambda server, token: (
                 token.attenuate(key=key, signer=signer, **wanted[server], **more[server])
                 if key is not None or wanted[server]
                 else token
-            )
+            ),
         )
 
     def delegate(
@@ -210,16 +211,17 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         each link. Raises what `Token.delegate` and `attenuate` raise.
         """
         names.name(to, "to")
-        wanted = self._wanted(caveats, only, servers)
+        wanted = placed(self, caveats, only, servers)
         first = next(iter(self.secret_tokens.values()))
         context = _once(first.context)
         more = _more(wanted, keep, clamp)
-        return self._each(
+        return at_each(
+            self,
             lambda server, token: (
                 token.in_context(context)
                 .delegate(to=to, key=key, signer=signer, **wanted[server], **more[server])
                 .in_context(token.context)
-            )
+            ),
         )
 
     def present(self, *, audience: str, **terms: Any) -> str:
@@ -229,71 +231,6 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         it raises. Raises ValueError for a server that the set has no token for.
         """
         return self.token(audience).present(audience=audience, **terms)
-
-    def _each(self, change: Callable[[str, Token], Token]) -> TokenSet:
-        """The set with `change` applied to each token. An error names the server."""
-        made: dict[str, Token] = {}
-        for server, token in self.secret_tokens.items():
-            try:
-                made[server] = change(server, token)
-            except (CaptokenError, TypeError, ValueError) as error:
-                said = f"at {server}: {error}"
-                if isinstance(error, WideningError):
-                    said += f"; {_ELSEWHERE}"
-                    error.hint += f", at {server}; {_ELSEWHERE}"
-                error.args = (said, *error.args[1:])
-                raise
-        return TokenSet(made)
-
-    def _wanted(
-        self,
-        caveats: Mapping[str, Any],
-        only: OnlyAt | None,
-        servers: Iterable[str] | None,
-    ) -> dict[str, dict[str, Any]]:
-        """The keywords for each server, by its name. Raises ValueError."""
-        if "audience" in caveats:
-            raise ValueError("each token of a set is for one server: set.only(...) leaves some out")
-        chosen = None if servers is None else [servers] if isinstance(servers, str) else [*servers]
-        by_name = {server: {**its} for server, its in ({} if only is None else only).items()}
-        for server in (*by_name, *(chosen or ())):
-            self.token(server)  # raises for a server without a token
-
-        several = len(self.servers) if chosen is None else len(chosen)
-        counted = sorted(COUNTED & caveats.keys())
-        if counted and several > 1:
-            raise ValueError(
-                f"{' and '.join(counted)} would count at each server by itself: name one server, "
-                "by servers=[...] or only={...}"
-            )
-
-        wanted: dict[str, dict[str, Any]] = {server: {} for server in self.servers}
-        for server in self.servers if chosen is None else chosen:
-            wanted[server] |= caveats if chosen is not None else self._fitting(server, caveats)
-        self._check_placed(caveats, wanted)
-        for server, its in by_name.items():
-            twice = sorted(wanted[server].keys() & its.keys())
-            if twice:
-                raise ValueError(f"{', '.join(twice)}: said twice for {server}")
-            wanted[server] |= its
-        return wanted
-
-    def _fitting(self, server: str, caveats: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the common keywords that apply to this server's token."""
-        closed = _closed(self.capability(server))
-        return {word: value for word, value in caveats.items() if _DOMAINS.get(word) not in closed}
-
-    def _check_placed(
-        self, caveats: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        """Raise ValueError for a keyword that applies to no server, and so would be ignored."""
-        for word in caveats:
-            if not any(word in its for its in wanted.values()):
-                what = "tables" if _DOMAINS.get(word) == "data" else "tools"
-                raise ValueError(
-                    f"{word}: no server of the set holds {what}; it is for "
-                    f"{named_all(self.servers)}"
-                )
 
     # --- as a value -----------------------------------------------------------------------------
 
@@ -313,6 +250,74 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         return f"<TokenSet for {', '.join(self.servers)}, held by {holder}, unverified>"
 
     __str__ = __repr__
+
+
+def at_each(held: TokenSet, change: Callable[[str, Token], Token]) -> TokenSet:
+    """The set with `change` applied to each token. An error names the server."""
+    made: dict[str, Token] = {}
+    for server, token in held.secret_tokens.items():
+        try:
+            made[server] = change(server, token)
+        except (CaptokenError, TypeError, ValueError) as error:
+            said = f"at {server}: {error}"
+            if isinstance(error, WideningError):
+                said += f"; {_ELSEWHERE}"
+                error.hint += f", at {server}; {_ELSEWHERE}"
+            error.args = (said, *error.args[1:])
+            raise
+    return TokenSet(made)
+
+
+def placed(
+    held: TokenSet,
+    caveats: Mapping[str, Any],
+    only: OnlyAt | None,
+    servers: Iterable[str] | None,
+) -> dict[str, dict[str, Any]]:
+    """The keywords for each server, by its name. Raises ValueError."""
+    if "audience" in caveats:
+        raise ValueError("each token of a set is for one server: set.only(...) leaves some out")
+    chosen = None if servers is None else [servers] if isinstance(servers, str) else [*servers]
+    by_name = {server: {**its} for server, its in ({} if only is None else only).items()}
+    for server in (*by_name, *(chosen or ())):
+        held.token(server)  # raises for a server without a token
+
+    several = len(held.servers) if chosen is None else len(chosen)
+    counted = sorted(COUNTED & caveats.keys())
+    if counted and several > 1:
+        raise ValueError(
+            f"{' and '.join(counted)} would count at each server by itself: name one server, "
+            "by servers=[...] or only={...}"
+        )
+
+    wanted: dict[str, dict[str, Any]] = {server: {} for server in held.servers}
+    for server in held.servers if chosen is None else chosen:
+        wanted[server] |= caveats if chosen is not None else _fitting(held, server, caveats)
+    _check_placed(held, caveats, wanted)
+    for server, its in by_name.items():
+        twice = sorted(wanted[server].keys() & its.keys())
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: said twice for {server}")
+        wanted[server] |= its
+    return wanted
+
+
+def _fitting(held: TokenSet, server: str, caveats: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the common keywords that apply to this server's token."""
+    closed = _closed(held.capability(server))
+    return {word: value for word, value in caveats.items() if _DOMAINS.get(word) not in closed}
+
+
+def _check_placed(
+    held: TokenSet, caveats: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raise ValueError for a keyword that applies to no server, and so would be ignored."""
+    for word in caveats:
+        if not any(word in its for its in wanted.values()):
+            what = "tables" if _DOMAINS.get(word) == "data" else "tools"
+            raise ValueError(
+                f"{word}: no server of the set holds {what}; it is for {named_all(held.servers)}"
+            )
 
 
 @no_arguments_in_traceback

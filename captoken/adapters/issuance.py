@@ -34,6 +34,7 @@ from captoken._format.clocks import Clock, read_clock
 from captoken._format.errors import IssuanceError, StoreError
 from captoken._format.spelling import escape
 from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet
 from captoken.adapters._http.credentials import check_head
 from captoken.adapters._http.exchange import (
     Receive,
@@ -69,7 +70,15 @@ from captoken.audit.trail import AuditTrail
 from captoken.control import Operator
 from captoken.discharge import Allow
 from captoken.issuance.certificates import SCHEME
-from captoken.issuance.desk import ROOT, UNWANTED, Ask, Plan, granted_keywords
+from captoken.issuance.desk import (
+    ROOT,
+    TOKEN_SET,
+    UNWANTED,
+    Ask,
+    Plan,
+    granted_keywords,
+    tokens_of,
+)
 from captoken.issuance.dpop import Proven, proven_key
 from captoken.issuance.identity import Identity, identify, open_assertion
 from captoken.issuance.keys import ProviderKeys
@@ -276,7 +285,8 @@ class IssuanceService:
         if self._records is not None:
             keyring = standing.desk.keyring()
             name = plan.grant.name
-            await asyncio.to_thread(self._records.granted, asking, name, root, keyring)
+            for token in tokens_of(root):
+                await asyncio.to_thread(self._records.granted, asking, name, token, keyring)
         return answer
 
     def _answer(
@@ -284,23 +294,26 @@ class IssuanceService:
         ask: Ask,
         plan: Plan,
         task: StartedTask,
-        root: Token,
+        root: Token | TokenSet,
         now: int,
     ) -> dict[str, Any]:
-        """What a client gets: the held token, or a text for one server."""
-        if ask.held:
-            text = root.serialize()
-            ends = root.unverified.expires_at
+        """What a client gets: the held token, or the set of them, or a text for one server."""
+        kind = ROOT
+        if isinstance(root, TokenSet):
+            text, ends, kind = root.serialize(), root.expires_at, TOKEN_SET
+        elif ask.held:
+            text, ends = root.serialize(), root.unverified.expires_at
         else:
             text, ends = self._presented(root, plan)
+            kind = ACCESS_TOKEN
         return {
             "access_token": text,
-            "issued_token_type": ROOT if ask.held else ACCESS_TOKEN,
+            "issued_token_type": kind,
             "token_type": "N_A" if ask.held else "Bearer",
             "expires_in": None if ends is None else ends - now,
             "scope": plan.grant.name,
             "task": task.id,
-            "authorization_details": [{"type": "captoken", **granted_keywords(root)}],
+            "authorization_details": [_detail(token) for token in tokens_of(root)],
         }
 
     def _presented(self, root: Token, plan: Plan) -> tuple[str, int | None]:
@@ -390,6 +403,13 @@ class IssuanceService:
         await self._ends.publisher.close()
         await self._standing.keys.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _detail(token: Token) -> dict[str, Any]:
+    """What a token is good for, and where: a token of a set says that in its root record alone."""
+    server = token.unverified.root.audience
+    at = {} if server is None else {"audience": [server]}
+    return {"type": "captoken", **at, **granted_keywords(token)}
 
 
 def _caller(*who: Identity | None) -> tuple[str, ...]:

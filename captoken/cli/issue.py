@@ -79,7 +79,11 @@ def check(policy: str, as_json: bool) -> int:
     help="The claims of the workload that acts, in the same form.",
 )
 @click.option("--grant", metavar="NAME", help="The grant to ask for.")
-@click.option("--resource", metavar="NAME", help="The server that the token is for.")
+@click.option(
+    "--resource",
+    metavar="NAME",
+    help="The server that the token is for. The default is the grant's first.",
+)
 @click.option("--agent", metavar="NAME", help="The agent that will hold the token.")
 @click.option(
     "--ask",
@@ -117,7 +121,13 @@ def explain(
     starts = _imagined(loaded, subject, "--subject")
     acts = _imagined(loaded, actor, "--actor")
     fits = {fit.grant.name: fit.misses for fit in desk.fits(starts, acts)}
-    asked = Ask(grant=grant, resource=resource, agent=agent, keywords=ask or {}, held=True)
+    asked = Ask(
+        grant=grant,
+        resources=() if resource is None else (resource,),
+        agent=agent,
+        keywords=ask or {},
+        held=True,
+    )
     try:
         gives, refused = _given(desk, asked, starts, acts), None
     except IssuanceError as error:
@@ -140,15 +150,16 @@ def _given(
     """What a request would get. Raises IssuanceError."""
     from msgspec import structs
 
-    from captoken.issuance.desk import granted_keywords
+    from captoken.issuance.desk import granted_keywords, tokens_of
 
     grant = desk.chosen(asked, subject, actor)
     some_key = _SOME_KEY if grant.bound else None
-    resource = asked.resource or grant.resources[0]
+    resources = asked.resources or grant.resources[:1]
     agent = asked.agent or grant.agents[0]
-    whole = structs.replace(asked, key=some_key, resource=resource, agent=agent)
+    whole = structs.replace(asked, key=some_key, resources=resources, agent=agent)
     plan = desk.plan(whole, subject, actor)
-    rights = granted_keywords(plan.root)
+    (root,) = tokens_of(plan.root)
+    rights = granted_keywords(root)
     # Each task has an id of its own, and there is none yet.
     del rights["task"]
     return {"grant": grant.name, "subject": plan.entry.subject, "agent": agent, **rights}

@@ -1,7 +1,7 @@
 """`captoken login` and `captoken exchange`: from who somebody is to the root token of a task.
 
     login       a person logs in at an identity provider: an ID token
-    exchange    that, or a workload's identity, or both, become a token
+    exchange    that, or a workload's identity, or both, become a token, or a set of them
 
 Nobody needs root keys for it: the service has them.
 """
@@ -15,6 +15,8 @@ from typing import Any
 import click
 
 from captoken._format.errors import IssuanceError
+from captoken._writing.token import Token
+from captoken._writing.token_set import TokenSet
 from captoken.cli import files
 from captoken.cli.options import (
     asking_options,
@@ -24,7 +26,7 @@ from captoken.cli.options import (
     json_option,
     stacked,
 )
-from captoken.cli.output import say, say_json, say_token, tell, warn
+from captoken.cli.output import say, say_held, say_json, tell, warn
 from captoken.cli.values import DURATION, FILE
 from captoken.keys.secret import HolderKey
 
@@ -159,7 +161,19 @@ def login(
     help="The holder's key to bind the token to.",
 )
 @click.option("--grant", metavar="NAME", help="The grant in the policy, if several match.")
-@click.option("--resource", metavar="NAME", help="The server, if the grant has several.")
+@click.option(
+    "--resource",
+    metavar="NAME",
+    multiple=True,
+    help="The server, if the grant has several. Repeat it to get a set with a token for each.",
+)
+@click.option("--set", "as_set", is_flag=True, help="Get a set for all servers of the grant.")
+@click.option(
+    "--server",
+    metavar="NAME",
+    multiple=True,
+    help="In a set, apply the restrictions only at this server. Repeatable.",
+)
 @click.option(
     "--agent",
     metavar="NAME",
@@ -174,7 +188,7 @@ def login(
     "--join",
     type=FILE,
     metavar="FILE",
-    help="A root token whose task to join.",
+    help="A root token or a set whose task to join.",
 )
 @stacked(asking_options, clamp_option, json_option)
 def exchange(
@@ -184,7 +198,9 @@ def exchange(
     workload: bool,
     signer: str | None,
     grant: str | None,
-    resource: str | None,
+    resource: tuple[str, ...],
+    as_set: bool,
+    server: tuple[str, ...],
     agent: str | None,
     task: str | None,
     join: str | None,
@@ -200,7 +216,10 @@ def exchange(
     captoken exchange https://issuer.example --login id.token --workload \\
         --signer agent.json --grant q3-risk --resource sales-db > root.token
 
-    Keep the token, like one from `mint`. To send it to a server, use `captoken present`.
+    For several servers, repeat --resource. You get a set, with a token for each server under that
+    server's own keys.
+
+    Keep the token or the set, like one from `mint`. To send it to a server, use `captoken present`.
     """
     from captoken.issuance import client
 
@@ -210,6 +229,9 @@ def exchange(
         raise click.UsageError("--actor or --workload: one of the two")
     if task is not None and join is not None:
         raise click.UsageError("--task or --join: one of the two")
+    wants_set = as_set or len(resource) > 1
+    if server and not wants_set:
+        raise click.UsageError("--server is for a set: name each --resource, or say --set")
     files.one_stdin(login, actor, join)
 
     held = None if signer is None else files.key(HolderKey, signer)
@@ -223,14 +245,19 @@ def exchange(
         "login": None if login is None else files.text(login, "login"),
         "actor": acts,
         "grant": grant,
-        "resource": resource,
         "agent": agent,
         "clamp": clamp,
         **caveats(restrictions),
     }
+    if wants_set:
+        asked |= {"resources": resource, "servers": server or None}
+    else:
+        asked["resource"] = next(iter(resource), None)
+    made: Token | TokenSet
     with _codes_in_errors():
         if join is not None:
-            made = office.join(files.token(join, clock(None)), **asked)
+            within = files.held(join, clock(None))
+            made = (office.join_set if wants_set else office.join)(within, **asked)
         else:
-            made = office.start(task=task, **asked)
-    say_token(made.serialize(), as_json)
+            made = (office.start_set if wants_set else office.start)(task=task, **asked)
+    say_held(made, as_json)

@@ -22,6 +22,7 @@ from captoken._language.constraints import Call
 from captoken._language.rights import NO_RIGHTS, Rights
 from captoken._language.tool import Tools
 from captoken._writing.token import Token
+from captoken._writing.token_set import OnlyAt, TokenSet, at_each, placed
 
 _Value = TypeVar("_Value")
 _HINT = 'name what the grant has, or say "clamp": true to take what is left'
@@ -41,6 +42,29 @@ def narrow_root(root: Token, clamp: bool, /, **keywords: Any) -> Token:
         tools = Tools(keywords["tools"])
         _refuse_parts("tools", tools.value, held.tool, _unheld_tools(tools, held.tool))
     return child
+
+
+def narrow_set(
+    held: TokenSet,
+    clamp: bool,
+    only: OnlyAt | None,
+    servers: Iterable[str] | None,
+    /,
+    **keywords: Any,
+) -> TokenSet:
+    """`held` with a link of these keywords at each server that they are for.
+
+    Raises WideningError, and what `TokenSet.attenuate` raises.
+    """
+    wanted = placed(held, keywords, only, servers)
+    if not any(wanted.values()):
+        raise ValueError("only and servers are beside keywords, and there are none")
+    return at_each(
+        held,
+        lambda server, token: (
+            narrow_root(token, clamp, **wanted[server]) if wanted[server] else token
+        ),
+    )
 
 
 def _with_end(keywords: Mapping[str, Any], now: int) -> Mapping[str, Any]:

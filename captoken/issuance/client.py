@@ -3,6 +3,7 @@
     office = Issuance("https://issuer.example", key=HolderKey.load("agent.key"))
     root = office.start(login=id_token, actor=workload(), grant="q3-risk", resource="sales-db")
     paid = office.join(root, login=id_token, actor=workload(), grant="q3-sentiment")
+    both = office.start_set(login=id_token, actor=workload(), resources=["sales-db", "mail"])
 
 1. An assertion is sent only to the service that it is for. A platform's token is read first: if its
    audience is not this service alone, it is not sent. A Kubernetes token with the default audience
@@ -19,9 +20,10 @@ import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from time import time
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from captoken._format.clocks import Clock, read_clock
@@ -34,17 +36,21 @@ from captoken._format.sealed import no_arguments_in_traceback
 from captoken._format.spelling import escape, shown, shown_file
 from captoken._language.bounds import ASSERTION_CHARS
 from captoken._writing.token import Token
+from captoken._writing.token_set import OnlyAt, TokenSet
 from captoken.issuance import saml
-from captoken.issuance.desk import ROOT
+from captoken.issuance.desk import ROOT, TOKEN_SET, tokens_of
 from captoken.issuance.dpop import proof_for
 from captoken.issuance.jose import JoseError, UnverifiedJwt, read_json, taken_apart
 from captoken.issuance.keys import is_safe
-from captoken.issuance.web import PATIENCE, Web, unavailable
+from captoken.issuance.web import MAX_BYTES, PATIENCE, Form, Web, unavailable
 from captoken.proof import Signer
 
 __all__ = ["Issuance", "PlatformIdentity", "workload"]
 
 _SAID_CHARS = 500  # of a service's own words in an error
+
+# Of an answer with a set: its longest text, and as much again that says what it is good for.
+_SET_BYTES = 2 * MAX_BYTES
 
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -60,6 +66,8 @@ _SAML = "urn:ietf:params:oauth:token-type:saml2"
 
 # A workload's JWT, or what gives one for an audience.
 Identity: TypeAlias = "str | Callable[[str], str]"
+
+_Held = TypeVar("_Held", Token, TokenSet)
 
 
 class Issuance:
@@ -136,25 +144,19 @@ class Issuance:
         TypeError without a login and an actor, and for keywords that are no JSON. Raises ValueError
         for an empty name.
         """
-        names = {"grant": grant, "resource": resource, "task": task, "agent": agent}
-        for name, value in names.items():
-            if value == "":  # which the service would take for one that was left out
-                raise ValueError(f"{name} is empty: leave it out")
-        details = {"agent": agent, "task": task, "clamp": clamp or None, **keywords}
-        form = {
-            "requested_token_type": ROOT,
-            "scope": grant,
-            "resource": resource,
-            "authorization_details": _details(details),
-            **self._assertions(login, actor),
-        }
-        stated = {key: one for key, one in form.items() if one is not None}
-        return self._root_in(self._answer(stated))
+        form = _form(
+            ROOT,
+            {"grant": grant, "task": task, "agent": agent},
+            [] if resource is None else [resource],
+            {"clamp": clamp or None, **keywords},
+        )
+        said = self._answer({**form, **self._assertions(login, actor)})
+        return self._held_in(said, ROOT, Token.parse)
 
     @no_arguments_in_traceback
     def join(
         self,
-        root: Token,
+        root: Token | TokenSet,
         *,
         login: str | None = None,
         actor: Identity | None = None,
@@ -168,18 +170,104 @@ class Issuance:
 
         It has to be the same subject and actor. The rest is as in `start`.
         """
-        task = root.unverified.root.task
-        joined = self.start(
+        return self._joined(
+            root,
+            self.start,
             login=login,
             actor=actor,
             grant=grant,
             resource=resource,
-            task=task,
             agent=agent,
             clamp=clamp,
             **keywords,
         )
-        if joined.unverified.root.task != task:
+
+    @no_arguments_in_traceback
+    def start_set(
+        self,
+        *,
+        login: str | None = None,
+        actor: Identity | None = None,
+        grant: str | None = None,
+        resources: Iterable[str] = (),
+        task: str | None = None,
+        agent: str | None = None,
+        clamp: bool = False,
+        only: OnlyAt | None = None,
+        servers: Iterable[str] | None = None,
+        **keywords: Any,
+    ) -> TokenSet:
+        """Start a task at several servers, and get a set: a root token for each of them.
+
+        Every token is under the keys of its own server. `resources` names the servers; without it,
+        the set is for all servers of the grant. `only` and `servers` are those of
+        `TokenSet.attenuate`, by the servers' names in the policy. The rest is as in `start`.
+
+        Raises what `start` raises.
+        """
+        named = [resources] if isinstance(resources, str) else [*resources]
+        form = _form(
+            TOKEN_SET,
+            {"grant": grant, "task": task, "agent": agent},
+            named,
+            {
+                "clamp": clamp or None,
+                "only": only,
+                "servers": None if servers is None else [*servers],
+                **keywords,
+            },
+        )
+        said = self._answer({**form, **self._assertions(login, actor)}, _SET_BYTES)
+        made = self._held_in(said, TOKEN_SET, TokenSet.parse)
+        if named and len(made.servers) != len(named):
+            raise unavailable("the service answers with a set for other servers")
+        if len({token.unverified.root.token_id for token in tokens_of(made)}) != 1:
+            raise unavailable("the service answers with tokens that were not minted together")
+        return made
+
+    @no_arguments_in_traceback
+    def join_set(
+        self,
+        root: Token | TokenSet,
+        *,
+        login: str | None = None,
+        actor: Identity | None = None,
+        grant: str | None = None,
+        resources: Iterable[str] = (),
+        agent: str | None = None,
+        clamp: bool = False,
+        only: OnlyAt | None = None,
+        servers: Iterable[str] | None = None,
+        **keywords: Any,
+    ) -> TokenSet:
+        """A set within the task of `root`. It has to be the same subject and actor.
+
+        The rest is as in `start_set`.
+        """
+        return self._joined(
+            root,
+            self.start_set,
+            login=login,
+            actor=actor,
+            grant=grant,
+            resources=resources,
+            agent=agent,
+            clamp=clamp,
+            only=only,
+            servers=servers,
+            **keywords,
+        )
+
+    def _joined(
+        self,
+        root: Token | TokenSet,
+        start: Callable[..., _Held],
+        **asked: Any,
+    ) -> _Held:
+        """What `start` gives within the task of `root`. Raises IssuanceError for another task."""
+        task = _task_of(root)
+        joined = start(task=task, **asked)
+        if _task_of(joined) != task:
             raise IssuanceError("the service has started another task", "invalid_request")
         return joined
 
@@ -240,15 +328,15 @@ class Issuance:
                 code,
             )
 
-    def _answer(self, form: Mapping[str, str]) -> dict[str, Any]:
-        """What the service answers, if it is a token. Raises IssuanceError."""
+    def _answer(self, form: Form, most: int = MAX_BYTES) -> dict[str, Any]:
+        """What the service answers in so many bytes, if it is a token. Raises IssuanceError."""
         address = f"{self.url}/token"
         headers = {}
         if self._key is not None:
             now = read_clock(self._clock)
             proof = proof_for(self._key, method="POST", url=address, now=now, random=random_bytes)
             headers["dpop"] = proof
-        status, body = self._web.send("POST", address, headers, form)
+        status, body = self._web.send("POST", address, headers, form, most)
 
         try:
             said = read_json(body)
@@ -264,20 +352,55 @@ class Issuance:
         words = text if type(text) is str else "no reason is given"
         raise IssuanceError(_without(form.values(), words), _without(form.values(), code))
 
-    def _root_in(self, said: Mapping[str, Any]) -> Token:
-        """The held token in an answer. Raises IssuanceError for anything else."""
+    def _held_in(
+        self,
+        said: Mapping[str, Any],
+        kind: str,
+        parse: Callable[..., _Held],
+    ) -> _Held:
+        """What is to be held in an answer, of that type. Raises IssuanceError for anything else."""
         text = said.get("access_token")
-        if said.get("issued_token_type") != ROOT or type(text) is not str:
-            raise unavailable("the service answers with no held token")
+        if said.get("issued_token_type") != kind or type(text) is not str:
+            raise unavailable(f"the service answers with no {_NAMES[kind]}")
         try:
-            root = Token.parse(text, clock=self._clock)
+            made = parse(text, clock=self._clock)
         except CaptokenError:
-            raise unavailable("the service answers with what is no token") from None
+            raise unavailable(f"the service answers with what is no {_NAMES[kind]}") from None
 
         # Bound to another key, nobody here could use it; to none, others could.
-        if root.unverified.key != self._public:
+        if any(token.unverified.key != self._public for token in tokens_of(made)):
             raise IssuanceError("the token is not bound to the key", "invalid_dpop_proof")
-        return root
+        return made
+
+
+# For people: what is asked for.
+_NAMES = {ROOT: "held token", TOKEN_SET: "set of tokens"}
+
+
+def _task_of(held: Token | TokenSet) -> str:
+    """The task that it was minted for."""
+    return tokens_of(held)[0].unverified.root.task
+
+
+def _form(
+    kind: str,
+    names: Mapping[str, str | None],
+    resources: list[str],
+    keywords: Mapping[str, Any],
+) -> dict[str, str | list[str]]:
+    """What is asked for. Raises ValueError for an empty name, TypeError for what is no JSON."""
+    named = [*names.items(), *(("resource", one) for one in resources)]
+    for name, value in named:
+        if value == "":  # which the service would take for one that was left out
+            raise ValueError(f"{name} is empty: leave it out")
+    details = {"agent": names["agent"], "task": names["task"], **keywords}
+    form: dict[str, str | list[str] | None] = {
+        "requested_token_type": kind,
+        "scope": names["grant"],
+        "resource": resources or None,
+        "authorization_details": _details(details),
+    }
+    return {key: one for key, one in form.items() if one is not None}
 
 
 def _details(stated: Mapping[str, Any]) -> str:
@@ -304,9 +427,10 @@ def _read(text: Any, what: str, code: str) -> UnverifiedJwt:
         raise IssuanceError(f"{what} is no assertion: {error}", code) from None
 
 
-def _without(sent: Iterable[str], text: str) -> str:
+def _without(sent: Iterable[str | list[str]], text: str) -> str:
     """A service's words, escaped and short; what was sent to it is left out (rule 3)."""
-    for one in sent:
+    texts = [[one] if isinstance(one, str) else one for one in sent]
+    for one in chain.from_iterable(texts):
         # Shorter ones are names, and no secrets.
         if len(one) > 64:
             text = text.replace(one, "…")

@@ -2,11 +2,12 @@
 
     plan = desk.plan(ask, subject, actor)       # pure: a refusal, or everything that will happen
     task = registry.enter(plan.entry)           # one atomic step; nothing is issued before it
-    root = desk.mint(plan, task)                # the token
+    root = desk.mint(plan, task)                # the token, or the set of them
 
 The decision uses verified identities (`identity`) and the policy. The policy becomes link 0 of the
 token, and the request link 1. `attenuate` itself says whether the request asks for more than the
-grant gives. `narrowing` handles the two wishes that `attenuate` would take for less.
+grant gives. `narrowing` handles the two wishes that `attenuate` would take for less. A request for
+several servers gets a set: a token for each of them, under that server's own keys.
 
 Nothing here waits or writes.
 """
@@ -14,7 +15,8 @@ Nothing here waits or writes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from time import time
 from typing import Any
 
@@ -31,7 +33,8 @@ from captoken._language.access import Access
 from captoken._writing.issuer import Issuer
 from captoken._writing.keywords import LinkCaveats
 from captoken._writing.token import Token
-from captoken.issuance._narrowing import narrow_root
+from captoken._writing.token_set import MOST_SERVERS, TokenSet, at_each
+from captoken.issuance._narrowing import narrow_root, narrow_set
 from captoken.issuance.identity import Identity
 from captoken.issuance.policy import Party, Policy, PolicyGrant, Spiffe, Test
 from captoken.issuance.registry import Exchange, Seen, StartedTask
@@ -46,6 +49,12 @@ _ASKED = LinkCaveats.__annotations__.keys() - {"audience", "task"}
 # The type of a token that is held, and not presented to one server.
 ROOT = "urn:captoken:token-type:root"
 
+# The type of a set of them: one for each of several servers.
+TOKEN_SET = "urn:captoken:token-type:token-set"  # noqa: S105, the name of a type
+
+# What says in a request for a set which of its servers some keywords are for.
+_PLACES = frozenset(("only", "servers"))
+
 # A refusal of who asks. The service makes of it what the kind of request calls it.
 UNWANTED = "access_denied"
 
@@ -54,13 +63,16 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What one request wants, as it was read from a form or a file. Nothing of it is believed."""
 
     grant: str | None = None
-    resource: str | None = None
+
+    # The servers, as the client calls them. None are named where the grant says which.
+    resources: tuple[str, ...] = ()
     agent: str | None = None
 
     # A label for a new task, or the whole id of one to join.
     task: str | None = None
 
-    # The keywords of `attenuate`. `clamp`: what is more than the grant is left out, not refused.
+    # The keywords of `attenuate`, of a token or of a set. `clamp`: what is more than the grant is
+    # left out, not refused.
     keywords: Mapping[str, Any] = {}
     clamp: bool = False
 
@@ -69,6 +81,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     # Is the held token wanted, or a text to present to one server?
     held: bool = False
+
+    # Is a set wanted? It is held, too.
+    as_set: bool = False
 
     # Whoever authenticated as a client, if that is somebody else than subject and actor.
     client: str | None = None
@@ -83,7 +98,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     grant: PolicyGrant
     entry: Exchange
-    root: Token
+    root: Token | TokenSet
 
     # What the root was made of, beside the grant.
     ask: Ask
@@ -220,8 +235,8 @@ class Desk:
             audiences=audiences,
         )
 
-    def mint(self, plan: Plan, task: StartedTask) -> Token:
-        """The token, once the entry is written: it is of that task, and ends with it at the latest.
+    def mint(self, plan: Plan, task: StartedTask) -> Token | TokenSet:
+        """What is given, once the entry is written: of that task, and not good for longer than it.
 
         The task is another one than was planned where an assertion came again that makes one alone.
         """
@@ -236,11 +251,9 @@ class Desk:
                 plan.agent,
                 plan.audiences,
             )
-        ends = root.unverified.expires_at
-        if ends is None or ends > task.deadline:
-            root = root.attenuate(expires_at=task.deadline)
-            _check_begins(root)
-        return root
+        if isinstance(root, TokenSet):
+            return at_each(root, lambda _, token: _ended(token, task.deadline))
+        return _ended(root, task.deadline)
 
     def _subject(self, starts: Identity) -> str:
         """What the subject is called. Raises IssuanceError where its claims give no name."""
@@ -255,21 +268,29 @@ class Desk:
             ) from None
 
     def _audiences(self, ask: Ask, grant: PolicyGrant) -> tuple[str, ...]:
-        """The servers of the token: one, unless the grant says that its servers share the keys.
+        """The servers of a set; or that of the token, which is one unless servers share the keys.
 
         Raises IssuanceError, `invalid_target`.
         """
-        if ask.resource is None:
+        _check_set(ask, grant)
+        if not ask.resources:
             if not ask.held:
                 raise IssuanceError("resource says for which server it is to be", "invalid_target")
-            if grant.shares_keys:
+            if ask.as_set or grant.shares_keys:
                 return grant.resources
             alone = _one_of(None, grant.resources, "resource", "invalid_target")
             return (alone,)
-        audience = self.policy.resource_of(ask.resource)
-        if audience not in grant.resources:
-            raise IssuanceError("the grant has no such resource", "invalid_target")
-        return (audience,)
+
+        found: list[str] = []
+        for named in ask.resources:
+            audience = self.policy.resource_of(named)
+            if audience is None or audience not in grant.resources:
+                raise IssuanceError("the grant has no such resource", "invalid_target")
+            # By another of its names, perhaps.
+            if audience in found:
+                raise IssuanceError(f"resource names {audience} twice", "invalid_target")
+            found.append(audience)
+        return tuple(found)
 
     def _check_jag(
         self,
@@ -323,9 +344,9 @@ class Desk:
         issuer: str,
         agent: str,
         audiences: tuple[str, ...],
-    ) -> Token:
+    ) -> Token | TokenSet:
         """Link 0 is the grant, link 1 the request. Raises IssuanceError for what asks for more."""
-        keyring = self._keys_for(audiences)
+        keyring = self._keys_for(audiences, ask)
         # One time for the token and for what is written of it.
         minting = Issuer(
             keyring,
@@ -337,16 +358,22 @@ class Desk:
             "policy:grant": grant.name,
             "policy:hash": self.policy.digest,
         }
+        who: dict[str, Any] = {
+            "subject": entry.subject,
+            "agent": agent,
+            "task": entry.task,
+            "key": ask.key,
+            "ext": said,
+        }
         try:
-            root = minting.mint(
-                subject=entry.subject,
-                agent=agent,
-                task=entry.task,
-                key=ask.key,
-                ext=said,
-                audience=audiences,
-                **grant.give,
-            )
+            if ask.as_set:
+                those = {audience: grant.servers[audience] for audience in audiences}
+                made = minting.mint_set(servers=those, **who, **grant.give)
+                made = at_each(made, lambda _, token: self._owing(token, grant, entry.task))
+                return self._set_narrowed(made, ask)
+            # What shares keys has no servers of its own: all of the audiences get the same.
+            own = grant.servers.get(audiences[0], {})
+            root = minting.mint(audience=audiences, **who, **grant.give, **own)
             root = self._owing(root, grant, entry.task)
             return self._narrowed(root, ask)
         except WideningError as error:
@@ -368,16 +395,15 @@ class Desk:
         except Exception as error:
             raise StoreError(f"the root keys cannot be had: {error}") from error
 
-    def _keys_for(self, audiences: tuple[str, ...]) -> Keyring:
-        """Those of one server, or all, where several share them. Raises StoreError."""
+    def _keys_for(self, audiences: tuple[str, ...], ask: Ask) -> Keyring:
+        """Those of one server; or all, for a set or where servers share them. Raises StoreError."""
         keyring = self.keyring()
-        if len(audiences) != 1:
-            return keyring
-        (audience,) = audiences
         try:
-            return keyring.for_audience(audience)
+            of_each = [keyring.for_audience(audience) for audience in audiences]
         except ValueError as error:  # it is one server's alone
-            raise StoreError(f"the root keys are not for {audience}: {error}") from None
+            named = ", ".join(audiences)
+            raise StoreError(f"the root keys are not for {named}: {error}") from None
+        return of_each[0] if len(of_each) == 1 and not ask.as_set else keyring
 
     def _owing(self, root: Token, grant: PolicyGrant, task: str) -> Token:
         """With what somebody else has to say first: that the task is alive, and an approval."""
@@ -394,27 +420,114 @@ class Desk:
         """With the request's own keywords, in the caller's own words."""
         if not ask.keywords:
             return root
-        refused = sorted(ask.keywords.keys() - _ASKED)
-        if refused:
-            named = ", ".join(map(shown, refused))
+        _check_asked(ask.keywords)
+        with _of_details():
+            made = narrow_root(root, ask.clamp, **ask.keywords)
+        return _checked(made)
+
+    def _set_narrowed(self, held: TokenSet, ask: Ask) -> TokenSet:
+        """The same of a set. `only` and `servers` say which of its servers keywords are for."""
+        if not ask.keywords:
+            return held
+        only = _only(ask.keywords.get("only"))
+        servers = _servers(ask.keywords.get("servers"))
+        keywords = {word: ask.keywords[word] for word in ask.keywords.keys() - _PLACES}
+        for those in (keywords, *only.values()):
+            _check_asked(those)
+        # Else it would read as if these alone were to be in the set.
+        if servers is not None and not keywords:
             raise IssuanceError(
-                f"{named} is not a keyword of authorization_details",
+                "servers says where keywords go, and there are none beside it",
                 "invalid_authorization_details",
             )
-        try:
-            made = narrow_root(root, ask.clamp, **ask.keywords)
-        except WideningError:
-            raise
-        except (CaptokenError, TypeError, ValueError) as error:
-            told = own_words(error, _NOT_MADE)
-            raise IssuanceError(told, "invalid_authorization_details") from None
+        with _of_details():
+            made = narrow_set(held, ask.clamp, only, servers, **keywords)
+        return at_each(made, lambda _, token: _checked(token))
 
-        # A task is not started for a token that nobody could use.
-        ends = made.unverified.expires_at
-        if ends is not None and ends <= made.unverified.root.issued_at:
-            raise IssuanceError("it would be over already", "invalid_authorization_details")
-        _check_begins(made)
-        return made
+
+def _check_set(ask: Ask, grant: PolicyGrant) -> None:
+    """Raise IssuanceError for a set of what has none, and for several servers in one token."""
+    if len(ask.resources) > MOST_SERVERS:
+        raise IssuanceError(f"resource names more than {MOST_SERVERS} servers", "invalid_target")
+    if ask.as_set and not grant.servers:
+        why = "it has no give.servers"
+        raise IssuanceError("the grant gives no set: ask for one resource", "invalid_target", why)
+    if len(ask.resources) > 1 and not ask.as_set:
+        raise IssuanceError(
+            f"a token for several servers is a set: ask for requested_token_type {TOKEN_SET}",
+            "invalid_target",
+        )
+
+
+# --- what a request narrows -----------------------------------------------------------------------
+
+
+@contextmanager
+def _of_details() -> Generator[None]:
+    """Around what the request's keywords come to: an error of theirs is one of the details.
+
+    A WideningError goes through: whoever mints makes the same of it.
+    """
+    try:
+        yield
+    except WideningError:
+        raise
+    except (CaptokenError, TypeError, ValueError) as error:
+        told = own_words(error, _NOT_MADE)
+        raise IssuanceError(told, "invalid_authorization_details") from None
+
+
+def _check_asked(keywords: Mapping[str, Any]) -> None:
+    """Raise IssuanceError for a keyword that no request has: server and task are the desk's."""
+    refused = sorted(keywords.keys() - _ASKED)
+    if refused:
+        named = ", ".join(map(shown, refused))
+        raise IssuanceError(
+            f"{named} is not a keyword of authorization_details",
+            "invalid_authorization_details",
+        )
+
+
+def _only(stated: Any) -> dict[str, dict[str, Any]]:
+    """`only` of a request for a set: keywords, by server. Raises IssuanceError."""
+    if stated is None:
+        return {}
+    if type(stated) is not dict or any(type(its) is not dict for its in stated.values()):
+        raise IssuanceError(
+            "only is an object of keywords for each server that it names",
+            "invalid_authorization_details",
+        )
+    return stated
+
+
+def _servers(stated: Any) -> list[str] | None:
+    """`servers` of a request for a set: their names. Raises IssuanceError."""
+    if stated is None:
+        return None
+    if type(stated) is not list or any(type(one) is not str for one in stated):
+        raise IssuanceError(
+            "servers is a list of the names of servers",
+            "invalid_authorization_details",
+        )
+    return stated
+
+
+def _checked(root: Token) -> Token:
+    """A token that was narrowed; a task is not started for one that nobody could use."""
+    ends = root.unverified.expires_at
+    if ends is not None and ends <= root.unverified.root.issued_at:
+        raise IssuanceError("it would be over already", "invalid_authorization_details")
+    _check_begins(root)
+    return root
+
+
+def _ended(root: Token, deadline: int) -> Token:
+    """A token that ends with its task at the latest. Raises IssuanceError."""
+    ends = root.unverified.expires_at
+    if ends is None or ends > deadline:
+        root = root.attenuate(expires_at=deadline)
+        _check_begins(root)
+    return root
 
 
 def _check_begins(root: Token) -> None:
@@ -433,6 +546,11 @@ def granted_keywords(root: Token) -> dict[str, Any]:
     """What a token is good for, in the keywords of a request."""
     said = root.unverified.capability.json()
     return {_KEYWORDS.get(key, key): value for key, value in said.items()}
+
+
+def tokens_of(root: Token | TokenSet) -> tuple[Token, ...]:
+    """The tokens of a set, or the one that it is."""
+    return (root,) if isinstance(root, Token) else tuple(root.secret_tokens.values())
 
 
 # --- parts of a plan ------------------------------------------------------------------------------
@@ -549,7 +667,7 @@ def _failure(desk: Desk, test: Test, now: int) -> str | None:
     key = b64encode(primitives.signing_public(bytes(range(32))))
     ask = Ask(
         grant=test.grant,
-        resource=test.resource,
+        resources=() if test.resource is None else (test.resource,),
         keywords=test.ask,
         key=key,
         held=True,
@@ -557,9 +675,12 @@ def _failure(desk: Desk, test: Test, now: int) -> str | None:
     try:
         grant = desk.chosen(ask, subject, actor)
 
-        # A test need not say what is the same for all of them.
-        resource = test.resource or grant.resources[0]
-        named = structs.replace(ask, resource=resource, agent=grant.agents[0])
+        # A test need not say what is the same for all of them. Where each server gets rights of
+        # its own, what one of them denies says nothing of the others.
+        if grant.servers and test.resource is None and not test.refused:
+            return f"it names no resource, and {grant.name} gives each of them something else"
+        resources = ask.resources or grant.resources[:1]
+        named = structs.replace(ask, resources=resources, agent=grant.agents[0])
         plan = desk.plan(named, subject, actor)
     except IssuanceError as error:
         return None if test.refused else f"it is refused: {error} {error.why}".rstrip()
@@ -570,7 +691,8 @@ def _failure(desk: Desk, test: Test, now: int) -> str | None:
 
 def _judged(plan: Plan, test: Test) -> str | None:
     """Which access is judged otherwise than the test has it; None if none is."""
-    capability = plan.root.unverified.capability
+    (root,) = tokens_of(plan.root)
+    capability = root.unverified.capability
     for stated in test.allows:
         refused = capability.prohibits(Access(**stated))
         if refused is not None:

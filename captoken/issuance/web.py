@@ -5,13 +5,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from captoken._format.errors import IssuanceError
 from captoken._format.extras import extra
 
 PATIENCE = 10.0  # seconds for an answer, all of it
 MAX_BYTES = 256 * 1024  # of an answer
+
+# A form: a parameter has one value, or a list of them.
+Form: TypeAlias = "Mapping[str, str | list[str]]"
 
 
 def unavailable(what: str) -> IssuanceError:
@@ -34,9 +37,13 @@ class Web:
         method: str,
         address: str,
         headers: Mapping[str, str],
-        form: Mapping[str, str] | None = None,
+        form: Form | None = None,
+        most: int = MAX_BYTES,
     ) -> tuple[int, bytes]:
-        """Status and body. Raises IssuanceError, `temporarily_unavailable`."""
+        """Status and body, of at most `most` bytes.
+
+        Raises IssuanceError, `temporarily_unavailable`.
+        """
         httpx = self._httpx
 
         # The proxies of the environment are for https, of which they can change nothing.
@@ -66,7 +73,7 @@ class Web:
                 # What is longer, or drips, is given up while it comes.
                 for chunk in response.iter_raw():
                     body += chunk
-                    if len(body) > MAX_BYTES or monotonic() > ends:
+                    if len(body) > most or monotonic() > ends:
                         problem = "it answers with too much, or too slowly"
                         break
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: no ASCII

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 
-from captoken import Access, Token
+from captoken import Access, Token, TokenSet
 from captoken._format.spelling import is_visible
 from captoken.cli import oidc
 from captoken.cli.app import run
@@ -138,10 +138,36 @@ def test_a_workload_by_its_platform(service: Office, tmp_path: Path) -> None:
     assert "no platform says who this is" in cli(tmp_path, command).stderr
 
 
+def test_several_servers_get_a_set(service: Office, tmp_path: Path) -> None:
+    (tmp_path / "id.token").write_text(service.login(jti="set"))
+    (tmp_path / "workload.jwt").write_text(service.workload())
+    command = f"captoken exchange {service.origin} --login id.token --actor workload.jwt --grant brief"
+    done = cli(tmp_path, f"{command} --resource mail --resource sales-db --tables sales --operations select > root.set")
+    assert (done.returncode, done.stderr) == (0, "")
+    held = TokenSet.parse((tmp_path / "root.set").read_text().strip())
+    assert held.servers == ("mail", "sales-db")
+    shown = cli(tmp_path, "captoken present --audience sales-db < root.set").stdout.strip()
+    assert at_sales(shown) == "allowed" and at_sales(shown, Access(table="sales", operation="insert")) != "allowed"
+
+    joined = cli(tmp_path, f"{command} --set --join root.set --server mail --expires-in 60s --json")
+    said = json.loads(joined.stdout)
+    assert said.keys() == {"set", "servers", "expires_at", "characters"} and said["servers"] == ["mail", "sales-db"]
+    both = TokenSet.parse(said["set"])
+    assert both.token("mail").unverified.root.task == held.token("mail").unverified.root.task
+    ends = [both.token(name).unverified.expires_at or 0 for name in both.servers]
+    assert ends[1] - ends[0] == 840 and said["expires_at"] == ends[0]
+
+    one = cli(tmp_path, f"{command} --resource mail --join root.set")
+    assert Token.parse(one.stdout.strip()).unverified.root.audience == "mail"
+    wrong = cli(tmp_path, f"{command} --resource mail --resource hr-db")
+    assert wrong.returncode == 2 and "invalid_target: the grant has no such resource" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
         ("--grant report", "say who asks"),
+        ("--actor - --resource mail --server mail", "--server is for a set"),
         ("--actor a --workload", "one of the two"),
         ("--actor - --task q3 --join root.token", "--task or --join"),
         ("--actor - --login -", "two things from standard input"),

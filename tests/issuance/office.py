@@ -53,6 +53,7 @@ secret_sha256 = "{secret}"
 [resource.sales-db]
 uris = {uris}
 [resource.sentiment-api]
+[resource.mail]
 [grant.report]
 subject = {{ provider = "acme", groups = ["finance"] }}
 actor = {{ provider = "ci", sub = "https://robot.example" }}
@@ -73,6 +74,16 @@ agents = ["orchestrator"]
 resources = ["sentiment-api"]
 joins = ["report"]
 give = {{ tools = {{ "sentiment.score" = {{ issuer = {{ any = true }} }} }}, budget = {{ usd_cents = 500 }}, expires_in = 600 }}
+[grant.brief]
+subject = {{ provider = "acme", groups = ["finance"] }}
+actor = {{ provider = "ci", sub = "https://robot.example" }}
+agents = ["orchestrator"]
+resources = ["sales-db", "mail"]
+[grant.brief.give]
+expires_in = 900
+[grant.brief.give.servers]
+sales-db = {{ allow = {{ "sales" = ["select", "insert"] }} }}
+mail = {{ tools = {{ "send" = {{}} }} }}
 [grant.nightly]
 subject = {{ provider = "ci", sub = "https://robot.example" }}
 agents = ["nightly"]

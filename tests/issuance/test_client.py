@@ -129,6 +129,116 @@ def test_to_join_another_task_than_that_is_no_joining(office: Office, monkeypatc
         Issuance(office.origin).join(root, login=office.login(jti="own2"), actor=office.workload(), grant="report")
 
 
+# --- sets -----------------------------------------------------------------------------------------
+
+TOKEN_SET = "urn:captoken:token-type:token-set"
+SEND = Access(tool="send", arguments={})
+
+
+def at_mail(text: str) -> str:
+    return Verifier(KEYRING.for_audience("mail"), "mail").check(text, SEND).code
+
+
+def test_a_login_and_a_workload_get_a_set(office: Office) -> None:
+    asks = Issuance(office.origin, key=HOLDER)
+    held = asks.start_set(
+        login=office.login(jti="set"), actor=office.workload(), grant="brief", resources=["mail", "https://sales.example/mcp"], task="q3",
+        agent="orchestrator", tables={"sales"}, operations=["select"], only={"mail": {"expires_in": 60}}, servers=("sales-db",),
+    )  # fmt: skip
+    assert held.servers == ("mail", "sales-db") and held.token("mail").unverified.root.task.startswith("q3-")
+    assert {held.token(name).unverified.key for name in held.servers} == {HOLDER.public}
+    ends = [held.token(name).unverified.expires_at or 0 for name in held.servers]
+    assert ends[1] - ends[0] == 840
+
+    def at(name: str, access: Access) -> str:
+        server = Verifier(KEYRING.for_audience(name), name, replays=MemoryReplayStore(floor=0))
+        return server.check(held.present(audience=name, signer=HOLDER, request=access), access).code
+
+    assert (at("mail", SEND), at("sales-db", SALES)) == ("allowed", "allowed")
+    assert at("sales-db", Access(table="sales", operation="insert")) == "operation"
+
+
+def test_a_set_is_for_all_servers_of_a_grant_or_for_those_that_are_named(office: Office) -> None:
+    who = {"login": office.login(jti="all"), "actor": office.workload()}
+    asks = Issuance(office.origin)
+    held = asks.start_set(grant="brief", **who)  # type: ignore[arg-type]
+    assert held.servers == ("mail", "sales-db") and at_mail(held.present(audience="mail")) == "allowed"
+    # A name alone is one, and not one for each of its letters.
+    assert asks.start_set(grant="brief", resources="mail", **who).servers == ("mail",)  # type: ignore[arg-type]
+
+
+def test_a_set_and_a_token_join_each_other_s_tasks(office: Office) -> None:
+    who: dict[str, Any] = {"login": office.login(jti="joins"), "actor": office.workload(), "grant": "brief"}
+    asks = Issuance(office.origin)
+    root = asks.start(resource="mail", **who)
+    within = asks.join_set(root, resources=["sales-db", "mail"], servers=["mail"], expires_in=60, **who)
+    again = asks.join(within, resource="sales-db", **who)
+    tasks = {root.unverified.root.task, again.unverified.root.task, within.token("mail").unverified.root.task}
+    assert len(tasks) == 1
+
+
+def test_what_the_service_refuses_of_a_set(office: Office) -> None:
+    who: dict[str, Any] = {"login": office.login(jti="refuses"), "actor": office.workload()}
+    asks = Issuance(office.origin)
+    for words, given in {
+        "no such resource": {"grant": "brief", "resources": ["mail", "hr-db"]},
+        "resource names mail twice": {"grant": "brief", "resources": ["mail", "mail"]},
+        "the grant gives no set": {"grant": "report"},
+        "more than 32 servers": {"grant": "brief", "resources": ["mail"] * 33},
+        "at mail: ": {"grant": "brief", "only": {"mail": {"tools": {"drop": {}}}}},
+    }.items():
+        with pytest.raises(IssuanceError, match=words):
+            asks.start_set(**who, **given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="resource is empty"):
+        asks.start_set(resources=["mail", ""], **who)
+
+
+def test_an_answer_that_is_no_set_of_what_was_asked_is_none(office: Office) -> None:
+    """Another type, a set of fewer servers, and one of which a part is from another set, task, holder or key."""
+    who: dict[str, Any] = {"login": office.login(jti="answers"), "actor": office.workload(), "grant": "brief"}
+    asks = Issuance(office.origin)
+    first, other = asks.start_set(**who), asks.start_set(**who)
+    same_task = asks.join_set(first, **who)
+    bound = Issuance(office.origin, key=HOLDER).start_set(**{**who, "login": office.login(jti="bound set")})
+
+    def part(held: Any, name: str) -> str:
+        return str(held.token(name).serialize().removeprefix("cap1_"))
+
+    def mixed(mail: Any, sales: Any) -> str:
+        return f"caps1_{part(mail, 'mail')}~{part(sales, 'sales-db')}"
+
+    unavailable = "temporarily_unavailable"
+    for text, kind, code, words in (
+        (first.serialize(), TOKEN_SET, None, ""),
+        (first.serialize(), ROOT, unavailable, "no set of tokens"),
+        (first.token("mail").serialize(), TOKEN_SET, unavailable, "what is no set of tokens"),
+        (first.only("mail").serialize(), TOKEN_SET, unavailable, "a set for other servers"),
+        (mixed(first, other), TOKEN_SET, unavailable, "what is no set of tokens"),
+        (mixed(first, same_task), TOKEN_SET, unavailable, "not minted together"),
+        (mixed(first, first.delegate(to="clerk", expires_in=60)), TOKEN_SET, unavailable, "what is no set of tokens"),
+        (mixed(first, bound), TOKEN_SET, unavailable, "what is no set of tokens"),
+        (bound.serialize(), TOKEN_SET, "invalid_dpop_proof", "not bound to the key"),
+    ):
+        body = json.dumps({"issued_token_type": kind, "access_token": text}).encode()
+        with answering(200, body) as (url, _):
+            given: dict[str, Any] = {"actor": Provider().sign({"aud": url}), "resources": ["mail", "sales-db"]}
+            if code is None:
+                assert Issuance(url).start_set(**given) == first
+                continue
+            with pytest.raises(IssuanceError, match=words) as told:
+                Issuance(url).start_set(**given)
+            assert told.value.code == code and text not in str(told.value)
+    body = json.dumps({"issued_token_type": TOKEN_SET, "access_token": first.serialize()}).encode()
+    with answering(200, body) as (url, _), pytest.raises(IssuanceError, match="no held token"):
+        Issuance(url).start(actor=Provider().sign({"aud": url}))
+
+
+def test_a_set_may_be_longer_than_a_token_and_no_longer_than_that() -> None:
+    for size, words in ((400_000, "no set of tokens"), (600_000, "too much")):
+        with answering(200, b" " * size) as (url, _), pytest.raises(IssuanceError, match=words):
+            Issuance(url).start_set(actor=Provider().sign({"aud": url}))
+
+
 # --- what is not sent -----------------------------------------------------------------------------
 
 
@@ -204,7 +314,7 @@ ROOT = "urn:captoken:token-type:root"
         (200, b"no", "temporarily_unavailable", "no held token"),
         (200, b"[]", "temporarily_unavailable", "no held token"),
         (200, b'{"issued_token_type":"urn:captoken:token-type:root","access_token":7}', "temporarily_unavailable", "no held token"),
-        (200, b'{"issued_token_type":"urn:captoken:token-type:root","access_token":"cap1_x"}', "temporarily_unavailable", "no token"),
+        (200, b'{"issued_token_type":"urn:captoken:token-type:root","access_token":"cap1_x"}', "temporarily_unavailable", "what is no held token"),
         (400, b'{"error":"invalid_grant","error_description":"no\\u001b[31m"}', "invalid_grant", r"no\\x1b\[31m"),
         (400, b'{"error":"invalid_grant"}', "invalid_grant", "no reason is given"),
         (400, b'{"error":7}', "temporarily_unavailable", "answers 400, and not as"),

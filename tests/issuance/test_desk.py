@@ -20,7 +20,7 @@ from captoken.testing import FixedClock
 from .fixtures import HOLDER, KEYRING, LEASE, NOW, POLICY, ask, desk, jane, pod, policy, who, workflow
 
 KEY = HOLDER.public
-RISK: dict[str, Any] = {"grant": "q3-risk", "resource": "sales-db", "agent": "orchestrator", "key": KEY}
+RISK: dict[str, Any] = {"grant": "q3-risk", "resources": ("sales-db",), "agent": "orchestrator", "key": KEY}
 
 
 def risk(**facts: Any) -> Plan:
@@ -76,7 +76,7 @@ def test_servers_that_share_keys_take_one_root() -> None:
     plan = desk().plan(ask(grant="reading"), jane(groups=["readers"]), None)
     assert plan.audiences == ("sales-db", "scratch-db")
     assert Verifier(KEYRING, "scratch-db", clock=FixedClock(NOW)).check(plan.root, Access(table="sales", operation="select")).code == "allowed"
-    assert desk().plan(ask(grant="reading", resource="sales-db"), jane(groups=["readers"]), None).audiences == ("sales-db",)
+    assert desk().plan(ask(grant="reading", resources=("sales-db",)), jane(groups=["readers"]), None).audiences == ("sales-db",)
 
 
 def test_nobody_gets_a_grant_that_is_not_for_them() -> None:
@@ -96,7 +96,7 @@ def test_nobody_gets_a_grant_that_is_not_for_them() -> None:
 
 def test_of_several_grants_one_is_named() -> None:
     both = jane(groups=["finance", "readers"])
-    assert desk().plan(ask(resource="sales-db"), jane(groups=["readers"]), None).grant.name == "reading"
+    assert desk().plan(ask(resources=("sales-db",)), jane(groups=["readers"]), None).grant.name == "reading"
     error = refused("invalid_scope", ask(key=KEY), both, pod())
     assert "q3-risk, q3-sentiment" in str(error)
     assert {fit.misses for fit in desk().fits(None, None)} == {"it wants a subject and an actor", "nobody came"}
@@ -164,7 +164,7 @@ def test_with_clamp_a_long_life_is_that_of_the_grant() -> None:
 
 
 def test_more_than_a_budget_or_an_argument_is_refused_too() -> None:
-    paid = {"grant": "q3-sentiment", "resource": "sentiment-api"}
+    paid = {"grant": "q3-sentiment", "resources": ("sentiment-api",)}
     for keywords in ({"budget": {"usd_cents": 501}}, {"tools": {"sentiment.score": {"other": {"any": True}}, "x": {}}}):
         refused("invalid_authorization_details", ask(**paid, keywords=keywords), jane(), pod())
     plan = desk().plan(ask(**paid, keywords={"budget": {"usd_cents": 5}}), jane(), pod())
@@ -183,17 +183,17 @@ def test_agent_and_resource_are_those_of_the_grant() -> None:
     refused("invalid_request", ask(**{**RISK, "agent": None}), jane(), pod())
     assert desk().plan(ask(), None, workflow()).root.unverified.root.agent == "nightly"
     for resource in ("hr-db", "sentiment-api", "https://sales.example", "", None):
-        refused("invalid_target", ask(**{**RISK, "resource": resource}), jane(), pod())
-    assert risk(resource="https://sales.example/mcp").audiences == ("sales-db",)
+        refused("invalid_target", ask(**{**RISK, "resources": () if resource is None else (resource,)}), jane(), pod())
+    assert risk(resources=("https://sales.example/mcp",)).audiences == ("sales-db",)
 
 
 def test_what_an_oauth_client_gets_is_for_one_server_and_bound_to_nothing() -> None:
     refused("invalid_target", ask(held=False), None, workflow())
-    desk().plan(ask(held=False, resource="sales-db"), None, workflow())
-    refused("invalid_request", ask(held=False, resource="sales-db", key=KEY), None, workflow())
+    desk().plan(ask(held=False, resources=("sales-db",)), None, workflow())
+    refused("invalid_request", ask(held=False, resources=("sales-db",), key=KEY), None, workflow())
     refused("invalid_request", ask(**{**RISK, "held": False}), jane(), pod())
     refused("invalid_dpop_proof", ask(**{**RISK, "key": None}), jane(), pod())
-    refused("invalid_request", ask(grant="q3-sentiment", resource="sentiment-api", held=False), jane(), pod())
+    refused("invalid_request", ask(grant="q3-sentiment", resources=("sentiment-api",), held=False), jane(), pod())
 
 
 def test_a_label_makes_a_task_and_a_whole_id_joins_one() -> None:
@@ -234,11 +234,11 @@ def test_an_assertion_is_bound_to_whom_it_came_with() -> None:
 
 def test_an_id_jag_is_for_one_client_and_its_resources() -> None:
     guest = {"aud_sub": "guest", "client_id": "c1"}
-    fine = ask(client="c1", resource="sales-db")
+    fine = ask(client="c1", resources=("sales-db",))
     assert desk().plan(fine, who("partner", **guest), None).grant.name == "guests"
-    refused("invalid_grant", ask(client="c2", resource="sales-db"), who("partner", **guest), None)
-    refused("invalid_grant", ask(resource="sales-db"), who("partner", **guest), None)
-    refused("invalid_grant", ask(client="c1", resource="sales-db"), who("partner", aud_sub="guest"), None)
+    refused("invalid_grant", ask(client="c2", resources=("sales-db",)), who("partner", **guest), None)
+    refused("invalid_grant", ask(resources=("sales-db",)), who("partner", **guest), None)
+    refused("invalid_grant", ask(client="c1", resources=("sales-db",)), who("partner", aud_sub="guest"), None)
     for bound in ({"scope": "other"}, {"scope": 7}, {"scope": None}, {"scope": ""}):
         refused("invalid_scope", fine, who("partner", **guest, **bound), None)
     desk().plan(fine, who("partner", **guest, scope="other guests"), None)
@@ -288,7 +288,7 @@ def test_what_cannot_be_minted_is_told_as_such() -> None:
 def test_a_token_that_would_end_before_it_begins_is_refused(begins: int, ends: int | None, fits: bool) -> None:
     """Nothing would ever be permitted: the task is not started for it."""
     keywords = {"not_before": NOW + begins, **({} if ends is None else {"expires_at": NOW + ends})}
-    asked = ask(grant="q3-risk", agent="orchestrator", resource="sales-db", key=HOLDER.public, keywords=keywords)
+    asked = ask(grant="q3-risk", agent="orchestrator", resources=("sales-db",), key=HOLDER.public, keywords=keywords)
     if fits:
         root = desk().plan(asked, jane(), pod()).root
         assert root.unverified.capability.not_before == NOW + begins
@@ -299,7 +299,7 @@ def test_a_token_that_would_end_before_it_begins_is_refused(begins: int, ends: i
 
 
 def test_also_where_the_task_that_is_joined_ends_sooner() -> None:
-    asked = ask(grant="q3-risk", agent="orchestrator", resource="sales-db", key=HOLDER.public, keywords={"not_before": NOW + 600})
+    asked = ask(grant="q3-risk", agent="orchestrator", resources=("sales-db",), key=HOLDER.public, keywords={"not_before": NOW + 600})
     at = desk()
     plan = at.plan(asked, jane(), pod())
     joined = StartedTask(plan.entry.task, "q3-risk", "acme:jane", NOW + 601)

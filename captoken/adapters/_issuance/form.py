@@ -3,11 +3,11 @@
     grant_type=urn:ietf:params:oauth:grant-type:token-exchange
     subject_token=…&subject_token_type=…:id_token       who started it
     client_assertion=…&client_assertion_type=…          which workload acts
-    scope=q3-risk&resource=https://sales.example/mcp
+    scope=q3-risk&resource=https://sales.example/mcp     which servers: once for each of them
     authorization_details=[{"type":"captoken","tables":["sales"]}]
 
 Form alone is checked, and nothing is believed: no signature is looked at. What is doubtful is
-refused: a parameter twice, two actors, a secret. RFC 6749, 7521, 7523, 8693 and 9396.
+refused: a parameter twice, two actors, a secret. RFC 6749, 7521, 7523, 8693, 8707 and 9396.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any
 import msgspec
 
 from captoken._format.errors import IssuanceError
+from captoken._format.text import PREFIX, SET_PREFIX
 from captoken._language.bounds import ASSERTION_CHARS, DETAILS_CHARS
+from captoken._writing.token_set import MOST_SERVERS
 from captoken.adapters._http.escapes import fields
 from captoken.issuance.certificates import SCHEME
-from captoken.issuance.desk import ROOT, Ask
+from captoken.issuance.desk import ROOT, TOKEN_SET, Ask
 from captoken.issuance.jose import JoseError, read_value
 
 # The kinds of requests, and what each calls an assertion that will not do (RFC 8693, 2.2.2; RFC
@@ -44,18 +46,32 @@ _SUBJECTS = {
 _ACTORS = {"urn:ietf:params:oauth:token-type:jwt": ("workload", "spiffe")}
 _WORKLOADS = ("workload", "spiffe")
 
+# What a text is called that is no assertion at all, by where it stands.
+_CALLED = {
+    "subject_token": "invalid_request",
+    "actor_token": "invalid_request",
+    "client_assertion": "invalid_client",
+    "assertion": "invalid_grant",
+    "logout_token": "invalid_request",
+}
+
 # The accepted types of a client assertion.
 ASSERTION_TYPES = (
     "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
     "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
 )
 
+# What may come once for each of several servers (RFC 8693, 2.1).
+_SEVERAL = ("resource", "audience")
+
+# The most fields of a form: each parameter once, some that nobody knows, and all servers of a set.
+_FIELDS = 32 + MOST_SERVERS
+
 _KNOWN = frozenset(
     (
         "grant_type",
         "scope",
-        "resource",
-        "audience",
+        *_SEVERAL,
         "requested_token_type",
         "authorization_details",
         "subject_token",
@@ -113,14 +129,15 @@ def read(body: bytes, authorization: Sequence[bytes]) -> Request:
     """
     if authorization:
         raise IssuanceError("show an assertion, and no Authorization", "invalid_client")
-    given = _parameters(body)
+    pairs = _pairs(body)
+    given = _parameters(pairs)
     grant_type = given.get("grant_type")
     if grant_type is None:
         raise IssuanceError("grant_type is missing", "invalid_request")
     if grant_type not in GRANT_TYPES:
         raise IssuanceError("that grant_type is not one of ours", "unsupported_grant_type")
 
-    ask = _ask(given)
+    ask = _ask(given, _targets(pairs))
     client = _client(given)
     if grant_type == EXCHANGE:
         return _exchange(given, client, ask)
@@ -203,23 +220,29 @@ def _jwt_bearer(given: Mapping[str, str], client: Shown | None, ask: Ask) -> Req
 
 def logout_token(body: bytes) -> str:
     """The one parameter of a back-channel logout. Raises IssuanceError, `invalid_request`."""
-    given = _parameters(body, frozenset(("logout_token",)))
+    given = _parameters(_pairs(body), frozenset(("logout_token",)))
     text = _token(given, "logout_token")
     if text is None:
         raise IssuanceError("logout_token is missing", "invalid_request")
     return text
 
 
-def _parameters(body: bytes, known: frozenset[str] = _KNOWN) -> dict[str, str]:
-    """The parameters of a form, each there once (RFC 6749, 3.2). Empty ones are left out.
-
-    Raises IssuanceError for what is no form.
-    """
+def _pairs(body: bytes) -> list[tuple[str, str]]:
+    """The parameters of a form with their values, as they came. Raises IssuanceError."""
     try:
-        pairs = fields(body, 32)
+        return fields(body, _FIELDS)
     except ValueError:
         raise IssuanceError("the body is no form", "invalid_request") from None
 
+
+def _parameters(
+    pairs: Sequence[tuple[str, str]],
+    known: frozenset[str] = _KNOWN.difference(_SEVERAL),
+) -> dict[str, str]:
+    """The parameters that are there once (RFC 6749, 3.2). Empty ones are left out.
+
+    Raises IssuanceError for one that is there twice.
+    """
     given: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:
@@ -228,6 +251,17 @@ def _parameters(body: bytes, known: frozenset[str] = _KNOWN) -> dict[str, str]:
             raise IssuanceError(f"{name} is there twice", "invalid_request")
         given[name] = value
     return {name: value for name, value in given.items() if value}
+
+
+def _targets(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The servers that a form names, in its order, by `resource` or by `audience`.
+
+    Whether one is there twice is for whoever knows all of its names. Raises IssuanceError.
+    """
+    named = [(name, value) for name, value in pairs if name in _SEVERAL and value]
+    if len({name for name, _ in named}) > 1:
+        raise IssuanceError("resource or audience: one of them", "invalid_target")
+    return tuple(value for _, value in named)
 
 
 def _refuse(given: Mapping[str, str], *names: str) -> None:
@@ -241,7 +275,14 @@ def _refuse(given: Mapping[str, str], *names: str) -> None:
 def _token(given: Mapping[str, str], name: str) -> str | None:
     """A token of a form, if it is there. Raises IssuanceError if it is too long."""
     text = given.get(name)
-    if text is not None and len(text) > ASSERTION_CHARS:
+    if text is None:
+        return None
+    # It is another's word for what somebody may do, and none for who that is (44.1).
+    if text.startswith((PREFIX, SET_PREFIX)):
+        what = "a set of tokens" if text.startswith(SET_PREFIX) else "a token"
+        told = f"{name} is {what} of captoken, which starts no task: show an assertion"
+        raise IssuanceError(told, _CALLED[name])
+    if len(text) > ASSERTION_CHARS:
         raise IssuanceError(f"{name} is longer than {ASSERTION_CHARS} bytes", "invalid_request")
     return text
 
@@ -283,17 +324,13 @@ def _client(given: Mapping[str, str]) -> Shown | None:
     )
 
 
-def _ask(given: Mapping[str, str]) -> Ask:
+def _ask(given: Mapping[str, str], resources: tuple[str, ...]) -> Ask:
     """What the token is to be good for. Raises IssuanceError.
 
     Whether there is such a grant or resource is not looked at: the desk does.
     """
-    resource = given.get("resource")
-    audience = given.get("audience")
-    if resource is not None and audience is not None:
-        raise IssuanceError("resource or audience: one of them", "invalid_target")
     wanted = given.get("requested_token_type", ACCESS_TOKEN)
-    if wanted not in (ACCESS_TOKEN, ROOT):
+    if wanted not in (ACCESS_TOKEN, ROOT, TOKEN_SET):
         raise IssuanceError("that requested_token_type is not given here", "invalid_request")
 
     scope = given.get("scope")
@@ -310,12 +347,13 @@ def _ask(given: Mapping[str, str]) -> Ask:
 
     return Ask(
         grant=scope,
-        resource=resource if resource is not None else audience,
+        resources=resources,
         agent=agent,
         task=task,
         keywords=details,
         clamp=clamp,
-        held=wanted == ROOT,
+        held=wanted != ACCESS_TOKEN,
+        as_set=wanted == TOKEN_SET,
     )
 
 

@@ -142,9 +142,12 @@ def _asked(ask: Ask) -> dict[str, Any]:
     """What was asked for, as far as anything was."""
     stated: dict[str, Any] = {
         name: plain(value, longest=_LONGEST)
-        for name in ("grant", "resource", "agent", "task")
+        for name in ("grant", "agent", "task")
         if (value := getattr(ask, name)) is not None
     }
+    if ask.resources:
+        named = plain([*ask.resources], longest=_LONGEST)
+        stated["resource"] = named[0] if len(named) == 1 else named
     if ask.keywords:
         stated["keywords"] = _keywords(ask.keywords)
     if ask.clamp:

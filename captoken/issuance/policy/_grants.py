@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from captoken._format import names, primitives
+from captoken._language.caveats import COUNTED
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
+from captoken._writing.token_set import MOST_SERVERS, TokenSet
 from captoken.issuance.claims import Template
 from captoken.issuance.policy._issuers import fits_a_stranger, issuer_for
 from captoken.issuance.policy._places import at, wrong
@@ -70,27 +72,29 @@ def checked_grant(
     _check_names(name, stated, file)
     parties = _parties(place, stated, file, subjects)
 
-    root = _minted(place, stated)
-    said = root.unverified
-    capability = said.capability
-    expires_in = (said.expires_at or 0) - said.root.issued_at
-    counts = capability.uses is not None or bool(capability.budget)
+    common, servers = _given(place, stated)
+    roots = _minted(place, stated, common, servers)
+    said = [root.unverified for root in roots]
+    lives = [(one.expires_at or 0) - one.root.issued_at for one in said]
+    expires_in = max(lives)
+    counts = any(one.capability.uses is not None or one.capability.budget for one in said)
 
     if stated.task_max < 1 or expires_in > stated.task_max:
         raise wrong(f"{place}: a token of {expires_in} s outlives the task of {stated.task_max} s")
-    if counts and len(stated.resources) > 1:
+    if counts and not servers and len(stated.resources) > 1:
         raise wrong(f"{place}: what it counts is counted in one place, so it has one resource")
-    if not 0 <= stated.lease <= expires_in:
+    if not 0 <= stated.lease <= min(lives):
         raise wrong(f"{place}: lease is in seconds, 0 for none, and not longer than the token")
-    _check_limits(place, stated, file, root)
-    _check_events(place, stated, root)
+    _check_limits(place, stated, file, roots[0])
+    _check_events(place, stated, TokenSet.of(*roots) if servers else roots[0])
 
     return PolicyGrant(
         name=name,
         parties=parties,
         agents=stated.agents,
         resources=stated.resources,
-        give=stated.give,
+        give=common,
+        servers=servers,
         expires_in=expires_in,
         counts=counts,
         bound=stated.bound,
@@ -199,21 +203,67 @@ def _party(place: str, stated: Mapping[str, Any] | None, file: File) -> Party | 
 # --- what it gives --------------------------------------------------------------------------------
 
 
-def _minted(place: str, stated: StatedGrant) -> Token:
+def _given(place: str, stated: StatedGrant) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What every token of the grant gets; and what each server's token gets beside that.
+
+    There is nothing beside it unless `give` has `servers`. That names each resource, and nothing
+    else: a resource that was forgotten would get what holds for all. Raises IssuanceError.
+    """
+    common = {**stated.give}
+    if "servers" not in common:
+        return common, {}
+
+    place = f"{place}.give.servers"
+    servers = common.pop("servers")
+    if not isinstance(servers, dict) or not all(isinstance(its, dict) for its in servers.values()):
+        raise wrong(f"{place}: it is a table for each of the grant's resources")
+    if stated.keys == "shared":
+        raise wrong(f'{place}: with keys = "shared" one token is for all of the resources')
+    for audience in servers.keys() - set(stated.resources):
+        raise wrong(f"{place}.{audience}: the grant has no resource {audience}")
+    for audience in set(stated.resources) - servers.keys():
+        raise wrong(f"{place}: it does not say what {audience} gets: write {audience} = {{}}")
+    if len(servers) > MOST_SERVERS:
+        raise wrong(f"{place}: a set has at most {MOST_SERVERS} servers, not {len(servers)}")
+
+    counted = sorted(COUNTED & common.keys())
+    if counted:
+        raise wrong(f"{place}: {', '.join(counted)} is counted by one server: say it there")
+    for audience, its in servers.items():
+        twice = sorted(its.keys() & common.keys())
+        if twice:
+            raise wrong(f"{place}.{audience}: {', '.join(twice)} is said for all servers, too")
+    return common, servers
+
+
+def _minted(
+    place: str,
+    stated: StatedGrant,
+    common: Mapping[str, Any],
+    servers: Mapping[str, Mapping[str, Any]],
+) -> list[Token]:
     """A token of the grant, by a key that nobody has: what cannot be minted does not load.
 
-    Raises IssuanceError.
+    Of a grant with `servers`, one for each of them. Raises IssuanceError.
     """
-    refused = sorted(_NOT_GIVEN & stated.give.keys())
-    if refused:
-        raise wrong(f"{place}.give: {', '.join(refused)} is not for a policy to say")
-    with at(f"{place}.give"):
-        return Issuer(Keyring.generate()).mint(
-            subject="a:subject",
-            agent=stated.agents[0],
-            task="a-task",
-            **stated.give,
-        )
+    keyring = Keyring.generate()
+    made: list[Token] = []
+    for audience in servers or stated.resources[:1]:
+        own = servers.get(audience, {})
+        its_place = f"{place}.give.servers.{audience}" if servers else f"{place}.give"
+        refused = sorted(_NOT_GIVEN & (common.keys() | own.keys()))
+        if refused:
+            raise wrong(f"{its_place}: {', '.join(refused)} is not for a policy to say")
+        with at(its_place):
+            root = Issuer(keyring.for_audience(audience)).mint(
+                subject="a:subject",
+                agent=stated.agents[0],
+                task="a-task",
+                **common,
+                **own,
+            )
+        made.append(root)
+    return made
 
 
 def _check_limits(place: str, stated: StatedGrant, file: File, root: Token) -> None:
@@ -233,7 +283,7 @@ def _check_limits(place: str, stated: StatedGrant, file: File, root: Token) -> N
             raise wrong(f"{place}: tasks are numbers of 1 or more")
 
 
-def _check_events(place: str, stated: StatedGrant, root: Token) -> None:
+def _check_events(place: str, stated: StatedGrant, root: Token | TokenSet) -> None:
     """Raise IssuanceError for what an event would do, if it is not a narrowing of the grant."""
     for event, narrower in stated.on.items():
         if event not in EVENTS:

@@ -230,7 +230,7 @@ class StatedGrant(_Stated, frozen=True):
     # The audiences of the tokens. A token is for one of them, unless they share keys.
     resources: tuple[str, ...]
 
-    # The keywords of `mint`.
+    # The keywords of `mint`; or those of `mint_set`, with `servers`.
     give: dict[str, Any]
 
     # The subject and actor that it is for. At least one is stated; that is checked later.

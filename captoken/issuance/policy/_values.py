@@ -51,9 +51,13 @@ class PolicyGrant(msgspec.Struct, frozen=True):
     parties: tuple[Party, ...]
     agents: tuple[str, ...]
     resources: tuple[str, ...]
-    give: dict[str, Any]
 
-    # Seconds that a token of it is good for.
+    # What a token of it permits; and of a set what each server's token permits beside that, by the
+    # names of `resources`. It is empty in a grant that gives no sets.
+    give: dict[str, Any]
+    servers: dict[str, dict[str, Any]]
+
+    # Seconds that a token of it is good for: of a set, the one that is good for longest.
     expires_in: int
 
     # Has it uses or a budget? Then it is taken once in a task.
