@@ -136,6 +136,7 @@ def key_file(keyring: Keyring) -> str:
 def as_inspected(shown: View) -> Json:
     """What `captoken inspect` says, in the page's form: ASCII, and without the sentences of errors."""
     summary = {line[:10].strip(): plain(line[10:]) for line in shown.summary}
+    summary.pop("note", None)  # of a guard, which the page knows nothing of
     return {
         "title": plain(shown.title),
         "facts": [plain(fact) for fact in shown.facts],
@@ -230,6 +231,8 @@ def vectors() -> Iterator[tuple[str, str, Keyring, list[str], int]]:
         for vector in json.loads(path.read_text(encoding="ascii"))["vectors"]:
             text, facts = vector.get("token"), vector.get("facts")
             if vector["kind"] != "decision" or text is None or text in known or vector["name"] in OTHERWISE:
+                continue
+            if text.startswith("caps1_"):  # no server takes it, and the page shows it: a test of its own
                 continue
             keys = {key_id: bytes.fromhex(key) for key_id, key in vector["keyring"]["keys"].items()}
             audience = vector["keyring"]["audience"]
