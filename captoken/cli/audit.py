@@ -20,7 +20,7 @@ from captoken._format.errors import AuditError
 from captoken._format.spelling import escape, named, readable_time, shown_file
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis as trails
-from captoken.audit._chains import begins_after
+from captoken.audit._chains import begins_after, not_here
 from captoken.audit._check import Verdict, check, read
 from captoken.audit._evidence import Evidence
 from captoken.cli import evidence, files, output, words
@@ -83,13 +83,10 @@ def _records(file: IO[bytes]) -> Iterator[dict[str, Any]]:
     """
     first = file.readline()
     after = begins_after(first)
-    if after.seq:
-        tell(f"note: {_continues(after)}: it is in no file given here")
+    missing = not_here(after)
+    if missing is not None:
+        tell(f"note: {missing}")
     yield from read(chain([first] if first else [], file), after)
-
-
-def _continues(after: Head) -> str:
-    return f"this trail continues another file, behind record {after.seq}"
 
 
 def history(path: str) -> trails.History:
@@ -164,10 +161,10 @@ def verify(
                     raise click.UsageError("heads are of trails, and this file is evidence")
                 return _say_evidence(evidence.verified(file, server), server, as_json)
             first = file.readline()
-            if before is None and begins_after(first).seq:
-                said = _continues(begins_after(first))
+            missing = not_here(begins_after(first)) if before is None else None
+            if missing is not None:
                 both = "give both, as in `cat OLD NEW | captoken audit verify -`, or --after"
-                return _not_whole("PART   ", f"{said}: {both}", as_json)
+                return _not_whole("PART   ", f"{missing}: {both}", as_json)
             found = check(
                 chain([first] if first else [], file),
                 server,
