@@ -94,7 +94,7 @@ _UNREADABLE = _Told(
 _COLUMNS_UNSTATED = _Told(
     "Not permitted: this task may use only some columns of table {table}, and this server cannot "
     "tell which ones the {operation} touches.",
-    "Write the table's name alone, with no schema before it, and name each column. "
+    "Write the table's name alone, with no schema before it, name each column, and send it again. "
     "If that is refused as well, ask whoever gave you this task.",
 )
 

@@ -40,7 +40,7 @@ def test_many_records_are_counted_once_and_opened_soon(tmp_path: Path) -> None:
         for record in map(msgspec.json.decode, lines):
             if record["kind"] == "decision":
                 expected[record["task"], record["allowed"]] += 1
-    assert now["trails"][0] == {"name": "trail", "records": COUNT, "last_at": many.END - 2, "trouble": None}
+    assert now["trails"][0] == {"name": "trail", "records": COUNT, "last_at": many.END - 2, "trouble": None, "lacks": None}
     assert len(now["tasks"]) == many.TASKS and now["more"] == 0
     for one in now["tasks"]:
         assert (one["allowed"], one["denied"]) == (expected[one["key"], True], expected[one["key"], False])
