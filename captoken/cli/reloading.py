@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
+
+from captoken.adapters._told import Told
 
 if TYPE_CHECKING:
     from captoken.adapters._http.exchange import Receive, Scope, Send
@@ -55,15 +56,11 @@ class Reloading:
         self._load = load
         self._watched = watched
         self._every = every
-        self._told = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = Told()
 
     def tell(self) -> None:
         """Have the files taken anew, soon. For handlers of signals, and from whichever thread."""
-        if self._loop is None:
-            self._told.set()  # it has not begun
-        else:
-            self._loop.call_soon_threadsafe(self._told.set)
+        self._told.tell()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -77,14 +74,11 @@ class Reloading:
 
     async def _watch(self) -> None:
         """Look, and look again."""
-        self._loop = asyncio.get_running_loop()
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), self._every)
+            was_told = await self._told.within(self._every)
             # Looked at before they are read: what changes meanwhile is read again.
             has_changed = self._watched.changed()
-            if has_changed or self._told.is_set():
-                self._told.clear()
+            if has_changed or was_told:
                 self._watched.take()
                 await self._service.reload(self._load)
 

@@ -10,7 +10,6 @@ stops nobody. One that an operator has spoilt, perhaps in retiring a key, does n
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from time import monotonic
 
 from captoken._format.errors import AuditError, KeyringError
 from captoken.adapters._gateway.credentials import Unavailable, looks_of
+from captoken.adapters._told import Told
 from captoken.audit._kept import TrailKept
 from captoken.keys.keyring import Keyring
 
@@ -78,24 +78,16 @@ class Kept:
         self._keyring = keyring
         self._trail = trail
         self._sign_every = sign_every
-        self._told = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = Told()
 
     def tell(self) -> None:
         """Have all read again, soon. For handlers of signals, and from whichever thread."""
-        if self._loop is None:
-            self._told.set()  # it has not begun
-        else:
-            self._loop.call_soon_threadsafe(self._told.set)
+        self._told.tell()
 
     async def look_after(self) -> None:
         """Until it is cancelled: sign the end of the trail in time, and read again when told."""
-        self._loop = asyncio.get_running_loop()
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), self._sign_every)
-            if self._told.is_set():
-                self._told.clear()
+            if await self._told.within(self._sign_every):
                 self._keyring.look(tells=True)
                 self._reopen()
             if self._trail is not None:
