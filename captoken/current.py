@@ -31,7 +31,18 @@ from datetime import timedelta
 from functools import partial, wraps
 from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from types import FrameType
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeAlias, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 import msgspec
 
@@ -553,28 +564,12 @@ def nothing() -> Generator[None, None, None]:
 
 # --- generators -------------------------------------------------------------------------------
 
-_Y = TypeVar("_Y")
-_S = TypeVar("_S")
-
-
-@overload
-def during(
-    token: AnyHeld | str,
-    generator: AsyncGenerator[_Y, _S],
-    signer: Signer | None = None,
-) -> AsyncGenerator[_Y, _S]: ...
-
-
-@overload
-def during(
-    token: AnyHeld | str,
-    generator: Generator[_Y, _S, _R],
-    signer: Signer | None = None,
-) -> Generator[_Y, _S, _R]: ...
+# A function that yields makes no other kind than these two, so the type of what comes is kept.
+_Made = TypeVar("_Made", bound=Generator[Any, Any, Any] | AsyncGenerator[Any, Any])
 
 
 @no_arguments_in_traceback
-def during(token: AnyHeld | str, generator: Any, signer: Signer | None = None) -> Any:
+def during(token: AnyHeld | str, generator: _Made, signer: Signer | None = None) -> _Made:
     """The same generator, sync or async, which holds `token` in each of its steps.
 
         for row in current.during(token, rows()): ...
@@ -585,7 +580,7 @@ def during(token: AnyHeld | str, generator: Any, signer: Signer | None = None) -
     Raises TokenFormatError for text that is no token, TypeError for what is no generator.
     """
     held = _held_of(token, signer)
-    return _in_steps(partial(_Block, _held, held, anywhere=True), generator)
+    return cast("_Made", _in_steps(partial(_Block, _held, held, anywhere=True), generator))
 
 
 def serving_during(grant: AnyGrant, generator: Any) -> Any:
@@ -765,12 +760,13 @@ def lending(held: Held, grant: AnyGrant) -> AbstractContextManager[AnyGrant]:
     return _Lending(held, _checked(grant))
 
 
-@overload
-def grant() -> Grant: ...
+if TYPE_CHECKING:  # what `face` makes of it
 
+    @overload
+    def grant() -> Grant: ...
 
-@overload
-def grant(face: type[_G]) -> _G: ...
+    @overload
+    def grant(face: type[_G]) -> _G: ...
 
 
 def grant(face: type[Any] | None = None) -> Any:

@@ -814,10 +814,10 @@ def _upgraded(folder: str, apply: bool) -> list[Upgrade]:
     stores, overlay = os.path.join(folder, _STORES), os.path.join(folder, _OVERLAY)
     if version > 1 or _has_moved(folder):
         for path in (stores, overlay):
-            found += sqlite.upgrade(path, apply=apply)
+            found += sqlite.upgrade_file(path, apply=apply)
     else:
         _check_there(folder, _FILES_OF_1)
-        found += sqlite.upgrade(stores, apply=apply, overlay=overlay)
+        found += sqlite.upgrade_file(stores, apply=apply, overlay=overlay)
     # The list completes the new version. After the overlay has moved, `open` would write it too.
     if apply and version == 1:
         _write_list(folder)

@@ -355,7 +355,7 @@ def sign_custody(
     Does not look whether the signer is that key. Raises what the signer raises.
     """
     message = custody_message(primitives.state(packet.signature), body)
-    return signed.join(body, _signature(signer, message))
+    return signed.attach(body, _signature(signer, message))
 
 
 # --- recall --------------------------------------------------------------------------------------

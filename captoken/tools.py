@@ -282,14 +282,14 @@ def telling(
     try:
         yield
     except REFUSED as refused:
-        raise error(words_of(refused, told)) from None
+        raise error(refusal_text(refused, told)) from None
 
 
 # What a tool lets through that is said to the model: by a grant, or by a guarded database.
 REFUSED = (Denied, StatementError)
 
 
-def words_of(refused: Denied | StatementError, told: Callable[[Decision], str]) -> str:
+def refusal_text(refused: Denied | StatementError, told: Callable[[Decision], str]) -> str:
     """For adapters: the text for the model about such an exception.
 
     `told` makes it from a decision.

@@ -69,14 +69,14 @@ def changed(given: bytes, /, **said: Any) -> bytes:
 
 
 def found(given: Sequence[bytes], *servers: str) -> list[tuple[int, str]]:
-    return [(one.record["seq"], one.by) for one in _evidence.prove(given, servers or [SERVER.public]).records]
+    return [(one.record["seq"], one.by) for one in _evidence.check_evidence(given, servers or [SERVER.public]).records]
 
 
 def test_each_record_that_is_asked_for_is_there_with_its_proof() -> None:
     """All of them and no others, but the descriptions of their tokens and the checkpoints; what came before a server started
     anew with all along to the first that the next tree has."""
     records = list(read(LINES))
-    proved = _evidence.prove(exported(LINES), [SERVER.public])
+    proved = _evidence.check_evidence(exported(LINES), [SERVER.public])
     by = {one.record["seq"]: one.by for one in proved.records}
     mine = {one["seq"] for one in records if of("a")(one)}
     tokens = {one["seq"] for one in records if one["kind"] == "token" and one["root"]["task"] == "a"}
@@ -102,11 +102,11 @@ def test_no_other_record_is_told_where_trees_are() -> None:
 def test_each_byte_that_is_changed_is_found(lines: list[bytes]) -> None:
     """And each that is left out, or there twice."""
     whole = b"".join(exported(lines))
-    _evidence.prove(whole.splitlines(keepends=True), [SERVER.public])
+    _evidence.check_evidence(whole.splitlines(keepends=True), [SERVER.public])
     for at in range(len(whole)):
         for harmed in (bytes([whole[at] ^ 1 << at % 8]), b"", whole[at : at + 1] * 2):
             with pytest.raises(AuditError):
-                _evidence.prove((whole[:at] + harmed + whole[at + 1 :]).splitlines(keepends=True), [SERVER.public])
+                _evidence.check_evidence((whole[:at] + harmed + whole[at + 1 :]).splitlines(keepends=True), [SERVER.public])
 
 
 def test_each_line_that_is_left_out_moved_or_there_twice_is_found() -> None:
@@ -117,13 +117,13 @@ def test_each_line_that_is_left_out_moved_or_there_twice_is_found() -> None:
         for one in harmed:
             if one != given:
                 with pytest.raises(AuditError):
-                    _evidence.prove(one, [SERVER.public])
+                    _evidence.check_evidence(one, [SERVER.public])
 
 
 def test_who_writes_the_last_line_anew_changes_no_record_that_is_sealed() -> None:
     """Neither one byte of it, nor its place; nor does one pass as not yet sealed, or under another's path."""
     given = exported(LINES)
-    proved = _evidence.prove(given, [SERVER.public]).records
+    proved = _evidence.check_evidence(given, [SERVER.public]).records
     paths = [json.loads(line).get("path") for line in given]
     for at, one in enumerate(proved, 1):
         if one.by == "nothing":
@@ -132,11 +132,11 @@ def test_who_writes_the_last_line_anew_changes_no_record_that_is_sealed() -> Non
         for place in range(0, len(body), 3):
             other = body[:place] + chr(ord(body[place]) ^ 1) + body[place + 1 :]
             with pytest.raises(AuditError):
-                _evidence.prove(sealed([*given[:at], changed(given[at], line=other), *given[at + 1 :]]), [SERVER.public])
+                _evidence.check_evidence(sealed([*given[:at], changed(given[at], line=other), *given[at + 1 :]]), [SERVER.public])
         for path in [*paths, [], ["x"], [b64encode(bytes(32))] * 3]:
             if path != paths[at]:
                 try:
-                    again = _evidence.prove(sealed([*given[:at], changed(given[at], path=path), *given[at + 1 :]]), [SERVER.public])
+                    again = _evidence.check_evidence(sealed([*given[:at], changed(given[at], path=path), *given[at + 1 :]]), [SERVER.public])
                 except AuditError:
                     continue
                 # By the record behind it, which names its hash; a checkpoint needs no path.
@@ -167,32 +167,32 @@ def test_what_a_file_of_evidence_is_not(change: Callable[[list[bytes]], list[byt
     """Whoever writes the last line anew can name a longer trail: how far it goes no seal says."""
     given = change(exported(LINES))
     if said is None:
-        _evidence.prove(sealed(given), [SERVER.public])
+        _evidence.check_evidence(sealed(given), [SERVER.public])
         return
     with pytest.raises(AuditError, match=said):
-        _evidence.prove(given if len(given) < 2 or not given[-1].endswith(b"\n") else sealed(given), [SERVER.public])
+        _evidence.check_evidence(given if len(given) < 2 or not given[-1].endswith(b"\n") else sealed(given), [SERVER.public])
 
 
 def test_a_checkpoint_counts_by_a_key_that_is_trusted() -> None:
     """Without any, each is checked against the key that it names, which anybody can write."""
     forged = exported(trail("a", "b", None, key=OTHER))
     with pytest.raises(AuditError, match="signed by no server that is trusted here"):
-        _evidence.prove(forged, [SERVER.public])
-    assert {one.by for one in _evidence.prove(forged).records} == {"tree", "checkpoint"}
+        _evidence.check_evidence(forged, [SERVER.public])
+    assert {one.by for one in _evidence.check_evidence(forged).records} == {"tree", "checkpoint"}
     assert found(forged, SERVER.public, OTHER.public)
     with pytest.raises(ValueError, match="43 characters of base64url"):
-        _evidence.prove(forged, ["x"])
+        _evidence.check_evidence(forged, ["x"])
 
 
 def test_no_path_leads_to_a_checkpoint_that_is_not_there() -> None:
     given = exported(trail("a", None, "a"))
     with pytest.raises(AuditError, match="is not one that its checkpoint has sealed"):
-        _evidence.prove(sealed([*given[:-2], changed(given[-2], path=[]), given[-1]]), [SERVER.public])
+        _evidence.check_evidence(sealed([*given[:-2], changed(given[-2], path=[]), given[-1]]), [SERVER.public])
 
 
 def test_without_a_key_nothing_is_sealed() -> None:
     given = exported(trail("a", "b", "a", key=None))
-    proved = _evidence.prove(given, [SERVER.public])
+    proved = _evidence.check_evidence(given, [SERVER.public])
     assert {one.by for one in proved.records} == {"nothing"} and proved.said.trails[0].sealed == 0
 
 
@@ -224,13 +224,13 @@ def test_a_trail_without_trees_is_proved_by_its_chain() -> None:
     for at in range(1, len(given) - 1):
         if json.loads(given[at])["line"].find('"task":"b"') > 0:
             with pytest.raises(AuditError):
-                _evidence.prove(sealed(given[:at] + given[at + 1 :]), [SERVER.public])
+                _evidence.check_evidence(sealed(given[:at] + given[at + 1 :]), [SERVER.public])
 
 
 def test_several_trails_are_in_one_file() -> None:
     surveys = [_evidence.survey(name, lambda lines=lines: iter(lines), of("a")) for name, lines in (("x", LINES), ("y", trail("a", None)))]  # type: ignore[misc]
     told = [Told(1, "ops:kim", "task a", "nothing", "over")]
-    proved = _evidence.prove(_evidence.exported(surveys, asked=Chosen(task="a"), at=1, told=told), [SERVER.public])
+    proved = _evidence.check_evidence(_evidence.exported(surveys, asked=Chosen(task="a"), at=1, told=told), [SERVER.public])
     assert {one.trail for one in proved.records} == {0, 1} and proved.said.told == told
     assert [one.name for one in proved.said.trails] == ["x", "y"]
 
@@ -248,7 +248,7 @@ def test_of_a_trail_in_trouble_only_what_is_sealed_is_exported(harm: Callable[[l
     """With what is wrong. Whoever asks for all of a trail, and has not seen it before, gets an error."""
     lines = harm(LINES)
     given = exported(lines, seen=check(LINES).head)
-    proved = _evidence.prove(given, [SERVER.public])
+    proved = _evidence.check_evidence(given, [SERVER.public])
     (one,) = proved.said.trails
     assert said in (one.trouble or "") and "nothing" not in {record.by for record in proved.records}
     assert one.head.seq == one.sealed
@@ -261,7 +261,7 @@ def test_what_was_read_of_a_trail_is_exported_and_no_more() -> None:
     """It grows meanwhile."""
     seen = check(LINES[:9]).head
     given = exported(LINES, seen=seen)
-    assert _evidence.prove(given).said.trails[0].head == seen
+    assert _evidence.check_evidence(given).said.trails[0].head == seen
     assert exported(LINES[:9], seen=seen) == given
     bad = exported(LINES, seen=seen, trouble="it was marked before")
     assert "nothing" not in {by for _, by in found(bad)}
@@ -298,7 +298,7 @@ def test_a_file_that_continues_one_that_is_not_here_is_proved_by_its_own_checkpo
     decided = {seq for seq in whole if seq > cut and json.loads(LINES[seq - 1]).get("task") == "a"}
     assert decided <= dict(found(lines)).keys() and decided
     assert {by for seq, by in found(lines) if seq in decided} <= {"tree", "chain", "nothing"}
-    said = _evidence.prove(lines).said.trails[0]
+    said = _evidence.check_evidence(lines).said.trails[0]
     assert said.after == said.begins == after
     with pytest.raises(AuditError, match="cut, or in another order"):
         exported(LINES[cut:])

@@ -614,7 +614,7 @@ def below() -> Iterator[str]:
     for key in (HOLDER, OPERATOR, "A" * 42, "A" * 43 + "\n", bytes(31), 5):
         yield from attempted("public_bytes", lambda key=key: public_keys.public_bytes(key, "a key").hex())  # type: ignore[arg-type]
     for odd in (bytes(63), bytes(65)):
-        yield from attempted("join", lambda odd=odd: signed.join(b"{}", odd))
+        yield from attempted("attach", lambda odd=odd: signed.attach(b"{}", odd))
     for odd in (b"", bytes(87), b"{}" + bytes(87), b"{}." + b"A" * 85 + b"E", b"{}." + b"A" * 85 + b"\xff"):
         yield from attempted("split", lambda odd=odd: str(signed.split(odd)))
     for size in (0, 32_768):

@@ -7,18 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captoken._format.encoding import EncodingError
-from captoken._format.signed import SIGNATURE_CHARS, TAIL_BYTES, body_of, join, split
+from captoken._format.signed import SIGNATURE_CHARS, TAIL_BYTES, attach, body_of, split
 from tests.longer import times
 
 SIGNATURE = bytes(range(64))
-WHOLE = join(b"body", SIGNATURE)
+WHOLE = attach(b"body", SIGNATURE)
 
 
 @settings(max_examples=times(100))
 @given(st.binary(max_size=300), st.binary(min_size=64, max_size=64))
 def test_what_is_joined_comes_apart_again(body, signature):
     """Whatever the body is: full stops, and what looks like a signature."""
-    whole = join(body, signature)
+    whole = attach(body, signature)
     assert split(whole) == (body, signature) and body_of(whole) == body
     assert len(whole) == len(body) + TAIL_BYTES == len(body) + 1 + SIGNATURE_CHARS
 
@@ -30,7 +30,7 @@ def test_whatever_is_split_is_the_one_spelling_of_it():
     @settings(max_examples=times(100))
     @given(st.binary(max_size=200), st.binary(min_size=64, max_size=64), st.integers(1, TAIL_BYTES), st.characters(max_codepoint=255))
     def judge(data, drawn, behind, character):
-        whole = join(data, drawn)
+        whole = attach(data, drawn)
         at = len(whole) - behind
         # As it is, and with one character of the tail as another: then it is mostly no signature, and sometimes another one.
         changed = whole[:at] + character.encode("latin-1") + whole[at + 1 :]
@@ -41,7 +41,7 @@ def test_whatever_is_split_is_the_one_spelling_of_it():
                 ends["refused"] += 1
                 continue
             ends["taken"] += 1
-            assert join(body, signature) == given_
+            assert attach(body, signature) == given_
 
     judge()
     assert ends["taken"] > 100 and ends["refused"] > 100
@@ -69,4 +69,4 @@ def test_a_signature_alone_is_that_of_an_empty_body():
 @pytest.mark.parametrize("signature", [b"", bytes(63), bytes(65)], ids=len)
 def test_only_a_whole_signature_is_joined(signature):
     with pytest.raises(ValueError, match="64 bytes"):
-        join(b"body", signature)
+        attach(b"body", signature)

@@ -13,7 +13,7 @@ SIGNATURE_CHARS = 86  # of the signature as text
 TAIL_BYTES = SIGNATURE_CHARS + 1  # what a signed body is longer than the body: the full stop too
 
 
-def join(body: bytes, signature: bytes) -> bytes:
+def attach(body: bytes, signature: bytes) -> bytes:
     """The body with its signature.
 
     Raises ValueError for a signature that is not 64 bytes: what is written can be split again.

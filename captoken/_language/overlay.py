@@ -722,7 +722,7 @@ def _signed_whole(key: _Signer, standing: _Standing, ends: _Ends) -> bytes:
     if standing.size(ends) > MAX_BYTES:
         raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes: lift what is over")
     body = b"".join((*standing.pieces(), ends.spelled()))
-    return signed.join(body, key.sign(_OVERLAY + standing.digest(ends)))
+    return signed.attach(body, key.sign(_OVERLAY + standing.digest(ends)))
 
 
 class MarkedDelta(NamedTuple):
@@ -782,7 +782,7 @@ def delta(
     if standing.size(ends) > MAX_BYTES or len(body) + signed.TAIL_BYTES > MAX_BYTES:
         raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes: lift what is over")
     signature = key.sign(_DELTA + primitives.sha256(body))
-    return MarkedDelta(signed.join(body, signature), known.digest, gives)
+    return MarkedDelta(signed.attach(body, signature), known.digest, gives)
 
 
 def _ends(

@@ -52,7 +52,7 @@ from captoken.adapters._agents.guarding import checked_guard, refuse_native, una
 from captoken.adapters._agents.handing import Narrowing, only
 from captoken.adapters._context_value import context_value
 from captoken.current import AnyGrant
-from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, words_of
+from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, refusal_text
 
 _FUNCTIONS = "function_declarations"  # of a tool in a request: what the model calls, and ADK runs
 _CODE = "code_executor"
@@ -123,7 +123,7 @@ class TokenGuard(BasePlugin):
         try:
             grant = await self._permitted(tool, tool_args, tool_context)
         except Denied as denied:
-            return {"error": words_of(denied, self._guard.for_model)}  # rule 4
+            return {"error": refusal_text(denied, self._guard.for_model)}  # rule 4
         written = _written(tool_args)
         if written is not None:
             self._asked[tool_context] = _Asked(written, grant)
@@ -140,7 +140,7 @@ class TokenGuard(BasePlugin):
     ) -> dict[str, Any] | None:
         """Rule 4, for a tool that the framework runs in a way of its own."""
         refused = current.refusal_in(error)
-        return None if refused is None else {"error": words_of(refused, self._guard.for_model)}
+        return None if refused is None else {"error": refusal_text(refused, self._guard.for_model)}
 
     async def run(
         self,
@@ -161,7 +161,7 @@ class TokenGuard(BasePlugin):
             with calling(grant, run=run), context_value(_inside, tool_context):
                 return await plain(args=args, tool_context=tool_context)
         except REFUSED as refused:
-            return {"error": words_of(refused, self._guard.for_model)}
+            return {"error": refusal_text(refused, self._guard.for_model)}
 
     async def _permitted(
         self,

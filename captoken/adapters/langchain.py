@@ -60,7 +60,7 @@ from captoken.adapters._agents.guarding import checked_guard, refuse_native, una
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
 from captoken.adapters._context_value import context_value
 from captoken.current import Held
-from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, words_of
+from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, refusal_text
 
 _NAME = "lc_agent_name"  # in the configuration's metadata: where `create_agent(name=…)` puts it
 _FUNCTION = "function"  # the type of a tool that the provider does not run
@@ -505,7 +505,7 @@ def _refusal(
     well-formed.
     """
     return ToolMessage(
-        words_of(refused, partial(guard.for_model, declares=_declared(tool))),
+        refusal_text(refused, partial(guard.for_model, declares=_declared(tool))),
         name=call["name"],
         tool_call_id=call["id"] or "",
         status="error",

@@ -62,7 +62,7 @@ from captoken.adapters._agents.guarding import checked_guard
 from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
 from captoken.adapters._context_value import context_value
 from captoken.current import Held
-from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, words_of
+from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, refusal_text
 
 
 @dataclass
@@ -250,7 +250,7 @@ class _Asking:
             with calling(grant, run=run, held=held), within_it:
                 return await self._invoke(context, input)
         except REFUSED as refused:  # rule 7
-            return words_of(refused, agent.guard.for_model)
+            return refusal_text(refused, agent.guard.for_model)
 
 
 def _run_of(context: object, inside: _Inside) -> object:

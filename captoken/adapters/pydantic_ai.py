@@ -59,7 +59,7 @@ from captoken.adapters._agents.handing import Narrowing, only, tool_description,
 from captoken.adapters._agents.plain import as_json
 from captoken.adapters._context_value import context_value
 from captoken.current import AnyGrant
-from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, telling, words_of
+from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, refusal_text, telling
 
 _OutputT = TypeVar("_OutputT")
 
@@ -218,7 +218,7 @@ class TokenGuard(AbstractCapability[Any]):
             with calling(grant, run=ctx.run_id):
                 return await run()
         except REFUSED as refused:
-            told = words_of(refused, self.told_of(tool_def))
+            told = refusal_text(refused, self.told_of(tool_def))
         raise error(told)
 
     def told_of(self, tool_def: ToolDefinition | None) -> Callable[[Decision], str]:
@@ -279,7 +279,7 @@ class _Guarded(WrapperToolset[Any]):
             with calling(grant, run=ctx.run_id):
                 return await self.wrapped.call_tool(name, tool_args, ctx, tool)
         except REFUSED as refused:
-            told = words_of(refused, self.owner.told_of(tool.tool_def))
+            told = refusal_text(refused, self.owner.told_of(tool.tool_def))
         raise ToolFailed(told)
 
 

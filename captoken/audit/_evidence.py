@@ -1,8 +1,8 @@
 """Some records of trails, each with what proves it, in one file (spec 39.11).
 
-    survey      goes through a trail: which records are asked for, and what seals each
-    exported    the lines of the file: these records, with the checkpoints that seal them
-    prove       whether such lines hold, by the keys of servers: needs no trail, and no other file
+    survey          goes through a trail: which records are asked for, and what seals each
+    exported        the lines of the file: these records, with the checkpoints that seal them
+    check_evidence  whether such lines hold, by the keys of servers: needs no other file
 
 What proves a record is one of two things:
 
@@ -322,8 +322,8 @@ class Proved(NamedTuple):
     by: str
 
 
-class Evidence(NamedTuple):
-    """What `prove` found: all of it holds."""
+class EvidenceFile(NamedTuple):
+    """What `check_evidence` found: all of it holds."""
 
     said: Beginning
     records: list[Proved]
@@ -332,7 +332,7 @@ class Evidence(NamedTuple):
     hash: str
 
 
-def prove(lines: Iterable[bytes], servers: Iterable[bytes | str] = ()) -> Evidence:
+def check_evidence(lines: Iterable[bytes], servers: Iterable[bytes | str] = ()) -> EvidenceFile:
     """Whether each record of such a file is what a server sealed (spec 39.11).
 
     `servers` are public keys whose checkpoints count. Without them nothing is vouched for: each
@@ -359,7 +359,7 @@ def prove(lines: Iterable[bytes], servers: Iterable[bytes | str] = ()) -> Eviden
         records += _proved(number, trail, of_trail, trusted)
     if [one.trail for one in given] != [one.trail for one in records]:
         raise AuditError("records of another trail than the file names, or in another order")
-    return Evidence(said, records, end.hash)
+    return EvidenceFile(said, records, end.hash)
 
 
 def _whole(lines: Iterable[bytes]) -> list[bytes]:

@@ -22,7 +22,7 @@ from captoken._language.overlay import Overlay
 from captoken.audit import analysis as trails
 from captoken.audit._chains import begins_after, not_here
 from captoken.audit._check import Verdict, check, read
-from captoken.audit._evidence import Evidence
+from captoken.audit._evidence import EvidenceFile
 from captoken.cli import evidence, files, output, words
 from captoken.cli.logged import (
     Asked,
@@ -195,7 +195,7 @@ def verify(
     return 0
 
 
-def _say_evidence(found: Evidence, server: tuple[str, ...], as_json: bool) -> int:
+def _say_evidence(found: EvidenceFile, server: tuple[str, ...], as_json: bool) -> int:
     """What of a file of evidence is proved. 1 where a server was named, and none of it is."""
     data = evidence.data_of(found)
     if server and not data["proved"]:

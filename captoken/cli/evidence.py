@@ -17,7 +17,7 @@ import msgspec
 from captoken._format.errors import AuditError
 from captoken.audit import _evidence
 from captoken.audit._chains import chains, span_of
-from captoken.audit._evidence import Evidence, Lines, Survey
+from captoken.audit._evidence import EvidenceFile, Lines, Survey
 from captoken.cli import evidence_page, files, words
 from captoken.cli.console.trails import names_for
 from captoken.cli.evidence_page import lines_in, page_of
@@ -73,7 +73,7 @@ def export(
     if lines is None:
         surveys = list(_surveyed(trail_files, asked))
         lines = list(_evidence.exported(surveys, asked=asked, at=int(time())))
-    found = _evidence.prove(lines)
+    found = _evidence.check_evidence(lines)
     is_page = out.lower().endswith((".html", ".htm"))
     with open(out, "wb") as file:
         file.writelines([page_of(lines, found)] if is_page else lines)
@@ -129,10 +129,10 @@ def is_evidence(file: IO[bytes]) -> bool:
     return start.startswith((_PAGE, _LINES))
 
 
-def verified(file: IO[bytes], servers: Iterable[str]) -> Evidence:
+def verified(file: IO[bytes], servers: Iterable[str]) -> EvidenceFile:
     """What a file of evidence proves. Raises AuditError."""
     lines, page = _lines_of(file)
-    found = _evidence.prove(lines, servers)
+    found = _evidence.check_evidence(lines, servers)
     if page is not None and page_of(lines, found) != page:
         raise AuditError(
             "its records hold, and the page around them is not what they say: it was changed, or "
@@ -150,7 +150,7 @@ def _lines_of(file: IO[bytes]) -> tuple[list[bytes], bytes | None]:
     return lines_in(data), data
 
 
-def data_of(found: Evidence) -> dict[str, Any]:
+def data_of(found: EvidenceFile) -> dict[str, Any]:
     """How much of it is proved, for machines."""
     decided = [one for one in found.records if one.record["kind"] in ("decision", "issuance")]
     asked = Asked(**msgspec.structs.asdict(found.said.asked))
@@ -173,7 +173,7 @@ def proved_in_words(data: Mapping[str, Any]) -> str:
     return f"{said}; hash {data['hash']}"
 
 
-def left_out(found: Evidence) -> list[str]:
+def left_out(found: EvidenceFile) -> list[str]:
     """How much of each trail is in the file, a line each."""
     lines: list[str] = []
     for number, trail in enumerate(found.said.trails):

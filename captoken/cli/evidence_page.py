@@ -23,7 +23,7 @@ from captoken._format.errors import AuditError
 from captoken._format.spelling import readable_time
 from captoken.audit import analysis
 from captoken.audit._chains import not_here
-from captoken.audit._evidence import Evidence, Proved
+from captoken.audit._evidence import EvidenceFile, Proved
 from captoken.cli.logged import Asked, Logged, logged_of, moment, tried
 from captoken.cli.words import counted, may, plain
 
@@ -57,8 +57,8 @@ _BY = {
 }
 
 
-def page_of(lines: Iterable[bytes], found: Evidence) -> bytes:
-    """The page of some lines. `found` is what `prove` says of them. Raises AuditError."""
+def page_of(lines: Iterable[bytes], found: EvidenceFile) -> bytes:
+    """The page of some lines. `found` is what `check_evidence` says of them. Raises AuditError."""
     text = "\n".join(_page(found)) + "\n"
     embedded = b"".join(b64url(line).encode() + b"\n" for line in lines)
     return text.encode("ascii") + _BEGIN + embedded + _END
@@ -75,7 +75,7 @@ def lines_in(page: bytes) -> list[bytes]:
         raise AuditError("the evidence in the page cannot be read: it was changed") from None
 
 
-def _page(found: Evidence) -> Iterator[str]:
+def _page(found: EvidenceFile) -> Iterator[str]:
     said = found.said
     asked = Asked(**msgspec.structs.asdict(said.asked))
     chosen = [
@@ -131,7 +131,7 @@ def _selection(asked: Asked) -> str:
     return " ".join(parts)
 
 
-def _trails(found: Evidence) -> Iterator[str]:
+def _trails(found: EvidenceFile) -> Iterator[str]:
     """How far each was read, what seals it, and what of it is not here."""
     yield from _table(
         ("trail", "last record", "last checkpoint", "key", "in this file"),
@@ -148,7 +148,7 @@ def _trails(found: Evidence) -> Iterator[str]:
     )
 
 
-def left_out(found: Evidence, number: int) -> str:
+def left_out(found: EvidenceFile, number: int) -> str:
     """How much of a trail is here, and what is wrong with the rest."""
     trail = found.said.trails[number]
     here = counted(sum(one.trail == number for one in found.records), "record")
@@ -160,13 +160,13 @@ def left_out(found: Evidence, number: int) -> str:
     return f"{here} of {trail.head.seq}" if missing is None else f"{here}, up to {trail.head.seq}"
 
 
-def _keys(found: Evidence, number: int) -> dict[str, None]:
+def _keys(found: EvidenceFile, number: int) -> dict[str, None]:
     """The keys that its checkpoints name, in order."""
     of_trail = (one.record for one in found.records if one.trail == number)
     return {str(one["key"]): None for one in of_trail if one["kind"] == "checkpoint"}
 
 
-def _rows(found: Evidence, chosen: Sequence[tuple[Proved, Logged]]) -> Iterator[list[str]]:
+def _rows(found: EvidenceFile, chosen: Sequence[tuple[Proved, Logged]]) -> Iterator[list[str]]:
     """The decisions in the order of time, each with its proof."""
     seals = _seals(found)
     in_order = sorted(chosen, key=lambda one: one[1].at * 1000 + (one[1].ms or 0))
@@ -184,7 +184,7 @@ def _rows(found: Evidence, chosen: Sequence[tuple[Proved, Logged]]) -> Iterator[
         ]
 
 
-def _seals(found: Evidence) -> dict[tuple[int, int], int]:
+def _seals(found: EvidenceFile) -> dict[tuple[int, int], int]:
     """By trail and number: the checkpoint that stands behind a record."""
     seals: dict[tuple[int, int], int] = {}
     seal: dict[int, int] = {}

@@ -115,15 +115,16 @@ def _upgrade_file(path: str, overlay: str | None, *, apply: bool) -> list[Upgrad
     from captoken.stores import sqlite
 
     kinds: tuple[type[sqlite.SQLiteStore], ...] = (*sqlite.KINDS, SQLiteRegistry)
-    return sqlite.upgrade(path, apply=apply, overlay=overlay, kinds=kinds)
+    return sqlite.upgrade_file(path, apply=apply, overlay=overlay, kinds=kinds)
 
 
 def _upgrade_postgres(dsn: str, schema: str, *, apply: bool) -> list[Upgrade]:
     with needing("postgres"):
-        from captoken.issuance.registry import postgres
+        from captoken.issuance.registry.postgres import WITH_REGISTRY
+        from captoken.stores.postgres import upgrade_tables
 
     with connected(dsn) as connection:
-        return postgres.upgrade(connection, schema=schema, apply=apply)
+        return upgrade_tables(connection, schema=schema, tables=WITH_REGISTRY, apply=apply)
 
 
 def _upgrade_valkey(url: str, prefix: str, *, apply: bool) -> list[Upgrade]:
@@ -133,4 +134,4 @@ def _upgrade_valkey(url: str, prefix: str, *, apply: bool) -> list[Upgrade]:
     from captoken.stores import valkey as stores
 
     with closing(valkey.Valkey.from_url(url)) as client:
-        return stores.upgrade(client, prefix=prefix, apply=apply)
+        return stores.upgrade_keys(client, prefix=prefix, apply=apply)

@@ -15,6 +15,7 @@ import re
 from asyncio import Semaphore
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import ceil
 from threading import Lock
 from time import monotonic, time
@@ -100,20 +101,16 @@ _NONE_LEFT = "the pool has no connection left, or is closed"
 _TURN = qualified("select pg_advisory_xact_lock(hashtext('captoken'))").encode()
 
 
-def setup(schema: str = "captoken") -> str:
-    """The statements that make tables and functions, for whoever may run them.
+class TableGroup(NamedTuple):
+    """Tables that are made together, and have one version."""
 
-    Again, they change nothing. Raises ValueError for a schema that would need quotes: its name
-    stands in the statements as it is.
-    """
-    if (
-        type(schema) is not str
-        or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema)
-        or schema.startswith("pg_")
-    ):
-        raise ValueError(f"a schema is a name of small letters, digits and _, not {shown(schema)}")
+    version: Schema
 
-    return in_schema(SETUP, schema)
+    # The tables are there if this one is.
+    one: str
+
+    # Gives the statements that make them in a schema. Again, they change nothing.
+    statements: Callable[[str], str]
 
 
 def in_schema(text: str, schema: str) -> str:
@@ -126,71 +123,67 @@ def in_schema(text: str, schema: str) -> str:
     return re.sub(r"\bcaptoken\.|(?<=exists )captoken\b", renamed, text)
 
 
-class TableGroup(NamedTuple):
-    """Tables that are made together, and have one version."""
-
-    version: Schema
-
-    # The tables are there if this one is.
-    one: str
-
-    # Gives the statements that make them in a schema, and those of the stores before them.
-    setup: Callable[[str], str]
+# The tables of the stores. Those of the registry come after them (`WITH_REGISTRY`).
+STORES = TableGroup(SCHEMA, "floors", partial(in_schema, SETUP))
 
 
-STORES = TableGroup(SCHEMA, "floors", setup)
+def setup(schema: str = "captoken", *, tables: Sequence[TableGroup] = (STORES,)) -> str:
+    """The statements that make tables and functions, for whoever may run them.
 
-
-def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
-    """Make the tables and functions that are not there, in one transaction. Raises StoreError.
-
-    Again, it changes nothing. Tables of an earlier version are refused: `upgrade` brings them on. A
-    store needs usage of the schema, and select, insert, update and delete on its tables. Nothing
-    else is to write there.
+    Again, they change nothing. Raises ValueError for a schema that would need quotes: its name
+    stands in the statements as it is.
     """
-    make_tables(connection, schema, (STORES,))
+    if (
+        type(schema) is not str
+        or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema)
+        or schema.startswith("pg_")
+    ):
+        raise ValueError(f"a schema is a name of small letters, digits and _, not {shown(schema)}")
+
+    return "\n".join(group.statements(schema) for group in tables)
 
 
-def make_tables(connection: Connection, schema: str, several: Sequence[TableGroup]) -> None:
-    """Make what is not there of several. The last one's statements make all. Raises StoreError."""
-    text = several[-1].setup(schema)
-    with _turn_of(connection) as cursor:
-        for tables, found in _found(cursor, schema, several):
-            tables.version.check(_SERVER, found, _command(schema))
-        cursor.execute(text.encode())
-
-
-def upgrade(
+def create_tables(
     connection: Connection,
     *,
     schema: str = "captoken",
-    apply: bool = False,
-) -> list[Upgrade]:
-    """What brings the tables to the version of this code; with `apply`, it is done.
+    tables: Sequence[TableGroup] = (STORES,),
+) -> None:
+    """Make the tables and functions that are not there, in one transaction. Raises StoreError.
 
-    In one transaction, by the rights of their owner. Whoever may read them may read what is new.
-    Raises StoreError.
+    For a registry, `tables` is `captoken.issuance.registry.postgres.WITH_REGISTRY`. Again, it
+    changes nothing. Tables of an earlier version are refused: `upgrade_tables` brings them on. A
+    store needs usage of the schema, and select, insert, update and delete on its tables. Nothing
+    else is to write there.
     """
-    return upgrade_tables(connection, schema, (STORES,), apply=apply)
+    text = setup(schema, tables=tables)
+    with _turn_of(connection) as cursor:
+        for group, found in _found(cursor, schema, tables):
+            group.version.check(_SERVER, found, _command(schema))
+        cursor.execute(text.encode())
 
 
 def upgrade_tables(
     connection: Connection,
-    schema: str,
-    several: Sequence[TableGroup],
     *,
-    apply: bool,
+    schema: str = "captoken",
+    tables: Sequence[TableGroup] = (STORES,),
+    apply: bool = False,
 ) -> list[Upgrade]:
-    """The same for several, as far as they are there. Raises StoreError."""
+    """What brings the tables to the version of this code; with `apply`, it is done.
+
+    Of `tables`, those that are there (see `create_tables`). In one transaction, by the rights of
+    their owner. Whoever may read them may read what is new. Raises StoreError.
+    """
     setup(schema)
     where = f"{_SERVER}, schema {schema}"
     with _turn_of(connection) as cursor:
-        there = _found(cursor, schema, several)
+        there = _found(cursor, schema, tables)
         if not there:
             raise none_there(where)
-        found = [upgrade_of(tables.version, where, version) for tables, version in there]
+        found = [upgrade_of(group.version, where, version) for group, version in there]
         if apply and any(one.does for one in found):
-            _bring_on(cursor, schema, [tables for tables, _ in there], found)
+            _bring_on(cursor, schema, [group for group, _ in there], found)
     return found
 
 
@@ -215,7 +208,7 @@ def _bring_on(
         for step in tables.version.missing_steps(_SERVER, one.found):
             for statement in step.statements:
                 cursor.execute(in_schema(statement, schema).encode())
-    cursor.execute(there[-1].setup(schema).encode())
+    cursor.execute(setup(schema, tables=there).encode())
 
 
 _MAKE_VERSIONS: LiteralString = """

@@ -917,7 +917,7 @@ class _AsItLies(SQLiteStore):
         _say_version(run, SQLiteSnapshots._version, "moved")
 
 
-def upgrade(
+def upgrade_file(
     path: str | os.PathLike[str],
     *,
     apply: bool = False,

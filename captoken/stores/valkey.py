@@ -1027,7 +1027,7 @@ class _Upgrading(ValkeyStore):
         return found
 
 
-def upgrade(
+def upgrade_keys(
     client: Any,
     *,
     prefix: str = "captoken",

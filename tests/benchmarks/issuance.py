@@ -35,9 +35,10 @@ from captoken.control import Operator, Overlay
 from captoken.issuance.keys import ProviderKeys
 from captoken.issuance.policy import Policy, read
 from captoken.issuance.registry import MemoryRegistry
-from captoken.issuance.registry.postgres import PostgresRegistry, create_tables
+from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.keys import OperatorKey
+from captoken.stores.postgres import create_tables
 from captoken.stores.sqlite import SQLiteSnapshots
 from tests.issuance.signing import Provider, spelled
 from tests.stores import servers
@@ -232,7 +233,7 @@ def registries() -> Iterator[Iterator[tuple[str, Any]]]:
         server = servers.Postgres()
         try:
             with psycopg.connect(server.conninfo) as connection:
-                create_tables(connection)
+                create_tables(connection, tables=WITH_REGISTRY)
             with closing(PostgresRegistry.create(server.conninfo, floor=0)) as database:
                 yield "PostgreSQL", database
         finally:

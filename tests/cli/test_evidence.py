@@ -43,7 +43,7 @@ def verified(content: bytes) -> _evidence.Evidence:
 
 def test_each_byte_of_a_page_that_is_changed_is_found(lines: list[bytes]) -> None:
     """What people read is what the lines say: the page is made again. A thousand places, and each of the end."""
-    page = evidence_page.page_of(lines, _evidence.prove(lines))
+    page = evidence_page.page_of(lines, _evidence.check_evidence(lines))
     assert verified(page) == verified(b"".join(lines))
     drawn = random.Random(7)
     for at in [*drawn.sample(range(len(page)), 1000), *range(len(page) - 40, len(page))]:
@@ -61,13 +61,13 @@ def test_each_byte_of_a_page_that_is_changed_is_found(lines: list[bytes]) -> Non
 
 
 def test_a_page_has_no_markup_of_a_stranger(lines: list[bytes]) -> None:
-    page = evidence_page.page_of(lines, _evidence.prove(lines)).decode("ascii")
+    page = evidence_page.page_of(lines, _evidence.check_evidence(lines)).decode("ascii")
     assert "<img" not in page and "<script" not in page and "&lt;img src=x" in page and "\\u0430" in page
     assert "default-src &#x27;none&#x27;" in page and "(added by orchestrator)" in page
 
 
 def test_a_page_says_what_proves_each_and_who_is_behind_it(lines: list[bytes]) -> None:
-    page = evidence_page.page_of(lines, _evidence.prove(lines)).decode()
+    page = evidence_page.page_of(lines, _evidence.check_evidence(lines)).decode()
     assert page.count("sealed by checkpoint 5</td>") == 3 and page.count("not sealed yet") == 1
     assert "orchestrator (issued) &gt; sales-agent (vouched), for user:jane" in page
     assert "6 records of 7" not in page and "7 records of 7" in page and SERVER.public in page

@@ -503,7 +503,7 @@ def whole(index: Index) -> list[tuple[str, int, str | None, str | None]]:
 def proved(index: Index, task: str = TASK) -> tuple[list[int], _evidence.Evidence]:
     """What an export of the console proves by the server's key."""
     lines = lines_in(exported(index, None, NOW, task=task) or b"")
-    found = _evidence.prove(lines, [SERVER.public])
+    found = _evidence.check_evidence(lines, [SERVER.public])
     decided = [one for one in found.records if one.record["kind"] == "decision"]
     assert all(one.by != "nothing" for one in decided)
     return [one.record["seq"] for one in decided], found
@@ -651,7 +651,7 @@ def test_a_strangers_file_that_claims_to_continue_does_not_look_whole(tmp_path: 
     twins = "two files claim the same place around record 3: one of them is a copy, or forged"
     assert sorted(lacks or "" for *_, lacks in whole(index)) == ["", twins, twins]
     assert len(views.decisions_view(index)["rows"]) == 3
-    found = _evidence.prove(lines_in(exported(index, None, NOW, task=TASK) or b""))
+    found = _evidence.check_evidence(lines_in(exported(index, None, NOW, task=TASK) or b""))
     assert [one.trouble for one in found.said.trails].count(twins) == 2
     strange.unlink()
 

@@ -115,7 +115,7 @@ def link(data: bytes) -> None:
 
 def snapshot(data: bytes) -> None:
     """A body that an operator signed is an overlay, or is refused by the one exception."""
-    whole = signed.join(data, OPERATOR.sign(overlay._OVERLAY + sha256(data).digest()))
+    whole = signed.attach(data, OPERATOR.sign(overlay._OVERLAY + sha256(data).digest()))
     with suppress(OverlayError):
         opened = Overlay.open(whole, [OPERATOR.public])
         ids = [entry.id for entry in opened.entries]
@@ -126,7 +126,7 @@ def snapshot(data: bytes) -> None:
 
 def delta(data: bytes) -> None:
     """A delta that an operator signed leads to the overlay that it names, or to none."""
-    change = signed.join(data, OPERATOR.sign(overlay._DELTA + sha256(data).digest()))
+    change = signed.attach(data, OPERATOR.sign(overlay._DELTA + sha256(data).digest()))
     with suppress(OverlayError):
         followed = _STANDING.follow([change], [OPERATOR.public])
         assert followed.digest == b64decode(decode_json(data)["gives"]["hash"])
@@ -137,7 +137,7 @@ _BODY = (
     b'{"at":1764061200,"by":"ops","id":"d1","link":{"operations":["select"],"tables":["sales"]},"select":{"task":"task-123"},'
     b'"why":"a reason"}],"exp":1764064800,"iat":1764061200,"seq":7,"v":1}'
 )
-_STANDING = Overlay.open(signed.join(_BODY, OPERATOR.sign(overlay._OVERLAY + sha256(_BODY).digest())), [OPERATOR.public])
+_STANDING = Overlay.open(signed.attach(_BODY, OPERATOR.sign(overlay._OVERLAY + sha256(_BODY).digest())), [OPERATOR.public])
 
 
 def recall(data: bytes) -> None:

@@ -10,8 +10,9 @@ import psycopg
 
 from captoken.errors import IssuanceError, StoreError
 from captoken.issuance.registry import Ending, Exchange, MemoryRegistry, Seen
-from captoken.issuance.registry.postgres import PostgresRegistry, create_tables
+from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.issuance.registry.sqlite import SQLiteRegistry
+from captoken.stores.postgres import create_tables
 from tests.fixtures import NOW
 
 KINDS = ("memory", "sqlite", "postgres")
@@ -36,7 +37,7 @@ class Place(NamedTuple):
         if self.kind == "sqlite":
             return opened(SQLiteRegistry.create(self.where, **{"timeout": 30, **facts}))
         with psycopg.connect(self.where) as connection:
-            create_tables(connection, schema=self.schema)
+            create_tables(connection, schema=self.schema, tables=WITH_REGISTRY)
         return opened(PostgresRegistry.create(self.where, schema=self.schema, **{"timeout": 120, **facts}))
 
     def opened(self) -> Any:

@@ -16,8 +16,9 @@ import psycopg
 import pytest
 
 from captoken.errors import StoreError
-from captoken.issuance.registry.postgres import PostgresRegistry, create_tables, setup
+from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.issuance.registry.sqlite import SQLiteRegistry
+from captoken.stores.postgres import create_tables, setup
 from tests.fixtures import NOW
 from tests.issuance import registries
 from tests.issuance.registries import WAIT, Place, close_all, ending, entry, joining, said, seen
@@ -332,21 +333,21 @@ def test_the_tables_are_made_once_and_again_without_harm(postgres_server: Postgr
     """In whatever schema; a name that would need quotes is none."""
     schema = f"registry_{os.urandom(4).hex()}"
     with psycopg.connect(postgres_server.conninfo) as connection:
-        create_tables(connection, schema=schema)
+        create_tables(connection, schema=schema, tables=WITH_REGISTRY)
     place = Place("postgres", postgres_server.conninfo, schema)
     registry = place.created()
     assert said(registry, entry("a", seen(1))) == "a"
     with psycopg.connect(postgres_server.conninfo) as connection:
-        create_tables(connection, schema=schema)
+        create_tables(connection, schema=schema, tables=WITH_REGISTRY)
     assert place.opened().is_live("a", NOW)
     for odd in ("A", "a b", "pg_x", "", 'a"b'):
         with pytest.raises(ValueError, match="a schema is a name"):
-            setup(odd)
+            setup(odd, tables=WITH_REGISTRY)
     with psycopg.connect(postgres_server.conninfo) as connection:
         connection.execute("set default_transaction_read_only = on")
         connection.commit()
         with pytest.raises(StoreError, match="PostgreSQL"):
-            create_tables(connection, schema=f"t{os.urandom(8).hex()}")
+            create_tables(connection, schema=f"t{os.urandom(8).hex()}", tables=WITH_REGISTRY)
 
 
 def test_two_that_are_opened_take_turns(shared: Place) -> None:

@@ -25,13 +25,13 @@ from captoken.control import Operator
 from captoken.discharge import Allow, Discharger
 from captoken.errors import StoreError
 from captoken.issuance.registry.ports import Ending, Exchange, Seen
-from captoken.issuance.registry.postgres import PostgresRegistry, create_tables, setup
+from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey, PairwiseKey
 from captoken.local import Office
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import Debit, Reservation, Use
-from captoken.stores.postgres import PostgresLedger, PostgresReplayStore, PostgresSnapshots
+from captoken.stores.postgres import PostgresLedger, PostgresReplayStore, PostgresSnapshots, create_tables, setup
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
 from captoken.stores.trail_file import TrailFile
 from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots
@@ -198,10 +198,10 @@ def write_office(folder: Path) -> None:
 
 def write_postgres(folder: Path, conninfo: str) -> None:
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        create_tables(connection, schema=NAME)
+        create_tables(connection, schema=NAME, tables=WITH_REGISTRY)
         stores = (PostgresReplayStore, PostgresLedger, PostgresRegistry, PostgresSnapshots)
         start_all(lambda kind, **facts: kind.create(conninfo, schema=NAME, **facts), *stores)
-        lines = [setup(NAME)]
+        lines = [setup(NAME, tables=WITH_REGISTRY)]
         tables = connection.execute("select tablename from pg_tables where schemaname = %s order by 1", (NAME,)).fetchall()
         for (table,) in tables:
             its = sql.Identifier(NAME, table)

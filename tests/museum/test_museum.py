@@ -32,15 +32,22 @@ from captoken.control import Feed
 from captoken.errors import StoreError
 from captoken.issuance import desk
 from captoken.issuance.policy import read
-from captoken.issuance.registry import postgres as registry_of
-from captoken.issuance.registry.postgres import PostgresRegistry
+from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.local import Office
 from captoken.stores import sqlite as sqlite_stores
 from captoken.stores import valkey as valkey_stores
 from captoken.stores._rules import mark
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
-from captoken.stores.postgres import AsyncPostgresLedger, PostgresLedger, PostgresReplayStore, PostgresSnapshots
+from captoken.stores.postgres import (
+    AsyncPostgresLedger,
+    PostgresLedger,
+    PostgresReplayStore,
+    PostgresSnapshots,
+    create_tables,
+    setup,
+    upgrade_tables,
+)
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots
 from captoken.stores.trail_file import TrailFile
 from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots
@@ -224,11 +231,11 @@ def test_stores_on_sqlite(folder: Path, version: str, tmp_path: Path) -> None:
     refused_or(version, lambda: SQLiteSnapshots(alone, readonly=True))
 
     before = bytes_of(folder / "sqlite")
-    planned = [sqlite_stores.upgrade(path, overlay=moved, kinds=ALL_KINDS) for path in (shared, alone)]
+    planned = [sqlite_stores.upgrade_file(path, overlay=moved, kinds=ALL_KINDS) for path in (shared, alone)]
     assert bytes_of(folder / "sqlite") == before and not moved.exists()
-    done = [sqlite_stores.upgrade(path, overlay=moved, kinds=ALL_KINDS, apply=True) for path in (shared, alone)]
+    done = [sqlite_stores.upgrade_file(path, overlay=moved, kinds=ALL_KINDS, apply=True) for path in (shared, alone)]
     assert done == planned and all(bool(one.does) == (version in KEPT) for several in done for one in several)
-    again = [sqlite_stores.upgrade(path, overlay=moved, kinds=ALL_KINDS, apply=True) for path in (shared, alone)]
+    again = [sqlite_stores.upgrade_file(path, overlay=moved, kinds=ALL_KINDS, apply=True) for path in (shared, alone)]
     assert not any(one.does for several in again for one in several)
 
     with closing(SQLiteReplayStore(shared)) as replays, closing(SQLiteLedger(shared)) as ledger, closing(SQLiteRegistry(shared)) as registry:
@@ -251,31 +258,31 @@ def test_an_overlay_that_lies_with_others_wants_a_file_of_its_own(first: Path) -
     shared, before = first / "sqlite" / "shared.db", bytes_of(first / "sqlite")
     for apply in (False, True):
         with pytest.raises(StoreError, match="the overlay lies with other stores, and needs a file of its own: name one by overlay="):
-            sqlite_stores.upgrade(shared, kinds=ALL_KINDS, apply=apply)
+            sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, apply=apply)
     other = first / "sqlite" / "other.db"
     SQLiteSnapshots.create(other).close()
     with pytest.raises(StoreError, match="there already"):
-        sqlite_stores.upgrade(shared, kinds=ALL_KINDS, overlay=other, apply=True)
+        sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, overlay=other, apply=True)
     with pytest.raises(StoreError, match="the file cannot be made: No such file or directory"):
-        sqlite_stores.upgrade(shared, kinds=ALL_KINDS, overlay=first / "nowhere" / "x.db", apply=True)
+        sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, overlay=first / "nowhere" / "x.db", apply=True)
     with pytest.raises(StoreError, match=OLDER):
         SQLiteLedger.create(first / "sqlite" / "overlay.db")
     after = bytes_of(first / "sqlite")
     assert after["overlay.db"] == before["overlay.db"]
     with pytest.raises(StoreError, match=OLDER):
         SQLiteSnapshots(shared)
-    sqlite_stores.upgrade(shared, kinds=ALL_KINDS, overlay=first / "moved.db", apply=True)
+    sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, overlay=first / "moved.db", apply=True)
     with closing(SQLiteSnapshots(first / "moved.db")) as snapshots:
         holds(snapshots=snapshots)
 
 
 def test_a_file_without_stores_is_none_to_upgrade(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not there"):
-        sqlite_stores.upgrade(tmp_path / "none.db")
+        sqlite_stores.upgrade_file(tmp_path / "none.db")
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
         connection.execute("create table mine (a)")
     with pytest.raises(StoreError, match="no store of captoken is there to upgrade"):
-        sqlite_stores.upgrade(tmp_path / "other.db")
+        sqlite_stores.upgrade_file(tmp_path / "other.db")
 
 
 def test_a_file_that_another_process_has_open_is_left_as_it_is(first: Path) -> None:
@@ -284,16 +291,16 @@ def test_a_file_that_another_process_has_open_is_left_as_it_is(first: Path) -> N
     with closing(sqlite3.connect(shared, isolation_level=None)) as other:
         other.execute("select count(*) from proofs").fetchone()
         with pytest.raises(StoreError, match="another process has it open: stop whatever uses it"):
-            sqlite_stores.upgrade(shared, kinds=ALL_KINDS, overlay=first / "moved.db", apply=True, timeout=0.1)
+            sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, overlay=first / "moved.db", apply=True, timeout=0.1)
         with pytest.raises(StoreError, match=OLDER):
             SQLiteLedger(shared)
-    sqlite_stores.upgrade(shared, kinds=ALL_KINDS, overlay=first / "moved.db", apply=True)
+    sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, overlay=first / "moved.db", apply=True)
 
 
 def test_an_overlay_that_an_old_process_has_opened_since_is_put_right(first: Path) -> None:
     """It gives it a write-ahead log again, and knows no version."""
     path = first / "sqlite" / "overlay.db"
-    sqlite_stores.upgrade(path, apply=True)
+    sqlite_stores.upgrade_file(path, apply=True)
     with closing(sqlite3.connect(path)) as old:
         assert old.execute("pragma journal_mode = wal").fetchone() == ("wal",)
     with closing(SQLiteSnapshots(path)) as snapshots:
@@ -304,7 +311,7 @@ def test_an_overlay_that_an_old_process_has_opened_since_is_put_right(first: Pat
 
 def test_two_upgrades_of_a_file_at_once(first: Path) -> None:
     shared = first / "sqlite" / "shared.db"
-    bring_on = lambda _: sqlite_stores.upgrade(shared, kinds=ALL_KINDS, overlay=first / "moved.db", apply=True)  # noqa: E731
+    bring_on = lambda _: sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, overlay=first / "moved.db", apply=True)  # noqa: E731
     with ThreadPoolExecutor(2) as pool, suppress(StoreError):  # the second may find the file of the first
         list(pool.map(bring_on, range(2)))
     with closing(SQLiteLedger(shared)) as ledger, closing(SQLiteSnapshots(first / "moved.db")) as snapshots:
@@ -318,7 +325,7 @@ def test_an_upgrade_without_the_right_to_write_says_so(tmp_path: Path) -> None:
         with suppress(PermissionError):
             parent.chmod(parent.stat().st_mode | 0o055)
     path.chmod(0o444)
-    said = without_rights(lambda: sqlite_stores.upgrade(path, kinds=ALL_KINDS, overlay=tmp_path / "o.db", apply=True))
+    said = without_rights(lambda: sqlite_stores.upgrade_file(path, kinds=ALL_KINDS, overlay=tmp_path / "o.db", apply=True))
     assert said.startswith("StoreError") and ("has to read and write the file and its folder" in said or "cannot be made" in said)
 
 
@@ -444,7 +451,7 @@ def is_upgraded(place: Path) -> bool:
 
 
 def bring_on(place: Path) -> None:
-    sqlite_stores.upgrade(place / "sqlite" / "shared.db", kinds=ALL_KINDS, overlay=place / "moved.db", apply=True)
+    sqlite_stores.upgrade_file(place / "sqlite" / "shared.db", kinds=ALL_KINDS, overlay=place / "moved.db", apply=True)
 
 
 def all_is_there(place: Path) -> None:
@@ -521,7 +528,7 @@ def where(postgres_server: Postgres, folder: Path) -> str:
 
 def upgraded(conninfo: str, *, apply: bool = True) -> Any:
     with psycopg.connect(conninfo) as connection:
-        return registry_of.upgrade(connection, schema=NAME, apply=apply)
+        return upgrade_tables(connection, schema=NAME, tables=WITH_REGISTRY, apply=apply)
 
 
 def on_postgres(conninfo: str, *, lossless: bool = False) -> None:
@@ -554,7 +561,7 @@ def test_stores_on_postgres(where: str, version: str) -> None:
     for kind in (PostgresReplayStore, PostgresLedger, PostgresRegistry, PostgresSnapshots):
         refused_or(version, lambda kind=kind: kind(where, schema=NAME))
     with psycopg.connect(where) as connection:
-        refused_or(version, lambda: registry_of.create_tables(connection, schema=NAME))
+        refused_or(version, lambda: create_tables(connection, schema=NAME, tables=WITH_REGISTRY))
     planned = upgraded(where, apply=False)
     assert upgraded(where) == planned and all(bool(one.does) == (version in KEPT) for one in planned)
     assert not any(one.does for one in upgraded(where))
@@ -562,7 +569,7 @@ def test_stores_on_postgres(where: str, version: str) -> None:
     new = f"{NAME}_new"
     with psycopg.connect(where, autocommit=True) as connection:
         connection.execute(f"drop schema if exists {new} cascade".encode())
-        registry_of.create_tables(connection, schema=new)
+        create_tables(connection, schema=new, tables=WITH_REGISTRY)
     as_new = json.loads(json.dumps(tables_of(where, new)).replace(f"{new}.", f"{NAME}."))
     assert json.loads(json.dumps(tables_of(where, NAME))) == as_new
 
@@ -584,13 +591,13 @@ def test_the_statements_by_hand_do_not_pass_over_an_earlier_version(postgres_ser
     load(postgres_server.conninfo, HERE / FIRST)
     with psycopg.connect(postgres_server.conninfo, autocommit=True) as connection:
         with pytest.raises(psycopg.Error, match="an earlier version made these tables: run captoken upgrade"):
-            connection.execute(registry_of.setup(NAME).encode())
+            connection.execute(setup(NAME, tables=WITH_REGISTRY).encode())
         upgraded(postgres_server.conninfo)
-        connection.execute(registry_of.setup(NAME).encode())
+        connection.execute(setup(NAME, tables=WITH_REGISTRY).encode())
         for store in ("stores", "registry"):
             connection.execute(f"update {NAME}.captoken_schema set version = 9 where store = '{store}'".encode())
             with pytest.raises(psycopg.Error, match="another version made these tables: run captoken upgrade"):
-                connection.execute(registry_of.setup(NAME).encode())
+                connection.execute(setup(NAME, tables=WITH_REGISTRY).encode())
             connection.execute(f"update {NAME}.captoken_schema set version = 2".encode())
 
 
@@ -616,7 +623,7 @@ def test_a_login_has_the_rights_it_had_and_reads_the_version(postgres_server: Po
         admin.execute(f"grant select, insert, update, delete on all tables in schema {NAME} to {login}".encode())
     where = postgres_server.conninfo.replace("user=postgres", f"user={login}")
     with psycopg.connect(where) as connection, pytest.raises(StoreError, match=r"42501.*the owner of the tables may do this"):
-        registry_of.upgrade(connection, schema=NAME, apply=True)
+        upgrade_tables(connection, schema=NAME, tables=WITH_REGISTRY, apply=True)
     upgraded(postgres_server.conninfo)
     on_postgres(where)
     with psycopg.connect(where, autocommit=True) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -637,7 +644,7 @@ def test_what_is_new_belongs_to_the_owner_of_the_rest(postgres_server: Postgres)
         connection.execute((HERE / FIRST / "postgres.sql").read_bytes())
     upgraded(postgres_server.conninfo)
     with psycopg.connect(where) as connection:
-        registry_of.create_tables(connection, schema=NAME)
+        create_tables(connection, schema=NAME, tables=WITH_REGISTRY)
     with psycopg.connect(postgres_server.conninfo) as admin:
         owners = admin.execute("select distinct tableowner from pg_tables where schemaname = %s", (NAME,)).fetchall()
         assert owners == [(owner,)]
@@ -717,17 +724,17 @@ def test_stores_on_valkey(client: valkey.Valkey, version: str) -> None:
     before = {key: client.dump(key) for key in client.keys("*")}
     for opens in kinds:
         refused_or(version, opens)
-    planned = valkey_stores.upgrade(client, prefix=NAME)
+    planned = valkey_stores.upgrade_keys(client, prefix=NAME)
     assert {key: client.dump(key) for key in client.keys("*")} == before, "neither a refusal nor a dry run writes"
-    assert valkey_stores.upgrade(client, prefix=NAME, apply=True) == planned
+    assert valkey_stores.upgrade_keys(client, prefix=NAME, apply=True) == planned
     assert all(bool(one.does) == (version in KEPT) for one in planned) and len(planned) == 3
-    assert not any(one.does for one in valkey_stores.upgrade(client, prefix=NAME, apply=True))
+    assert not any(one.does for one in valkey_stores.upgrade_keys(client, prefix=NAME, apply=True))
     replays, ledger, snapshots = (opens() for opens in kinds)
     holds(replays, ledger, snapshots=snapshots)
     for one in (replays, ledger, snapshots):
         one.close()
     with pytest.raises(StoreError, match="prefix other: no store of captoken is there to upgrade"):
-        valkey_stores.upgrade(client, prefix="other")
+        valkey_stores.upgrade_keys(client, prefix="other")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from captoken.stores.postgres import (
     PostgresLedger,
     PostgresReplayStore,
     PostgresSnapshots,
+    create_tables,
 )
 from captoken.stores.valkey import (
     AsyncValkeyLedger,
@@ -124,7 +125,7 @@ class Place(NamedTuple):
 
     def _make_tables(self) -> None:
         with psycopg.connect(self.where) as connection:
-            postgres_registry.create_tables(connection, schema=self.name)  # those of the stores too
+            create_tables(connection, schema=self.name, tables=postgres_registry.WITH_REGISTRY)
 
 
 STORES: dict[str, tuple[Any, ...]] = {

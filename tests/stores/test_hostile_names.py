@@ -56,7 +56,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def named() -> set[str]:
     """All words and operators of all our SQL."""
-    texts = [registry_of.setup(), inspect.getsource(_tables), inspect.getsource(stores), inspect.getsource(registry_of)]
+    texts = [stores.setup(tables=registry_of.WITH_REGISTRY), inspect.getsource(_tables), inspect.getsource(stores), inspect.getsource(registry_of)]
     texts += [AUDIT, CATALOG, TABLES, ROLES, SERIALS, GUARD_SETUP]
     return set(re.findall(r"\w+|[-+*/<>=~!@#%^&|`?]+", "\n".join(texts)))
 
@@ -136,7 +136,7 @@ def test_twins_run_where_no_schema_is_named(hostile: str, asked: str) -> None:
 @pytest.fixture
 def schema(hostile: str) -> str:
     with psycopg.connect(hostile) as connection:
-        registry_of.create_tables(connection, schema="ours")
+        stores.create_tables(connection, schema="ours", tables=registry_of.WITH_REGISTRY)
         stores.create_tables(connection, schema="ours")
         connection.execute("truncate ours.floors, ours.proofs, ours.buckets, ours.reservations, ours.overlay, ours.overlay_deltas, ours.registry_state")
     return "ours"
@@ -216,7 +216,7 @@ def test_a_registry_starts_and_ends_tasks(hostile: str, schema: str, monkeypatch
     with psycopg.connect(hostile.replace(FIRST, ""), autocommit=True) as admin:
         admin.execute("drop schema if exists tasks cascade")
     with psycopg.connect(hostile) as connection:
-        registry_of.create_tables(connection, schema="tasks")
+        stores.create_tables(connection, schema="tasks", tables=registry_of.WITH_REGISTRY)
     walk_the_registry(hostile, "tasks")
     asked = [one for one in found if not one.strip().startswith("create")]
     written = [node.value for node in ast.walk(ast.parse(inspect.getsource(_tables))) if isinstance(node, ast.Constant)]
@@ -320,7 +320,7 @@ def queries(tree: Any) -> Iterator[tuple[str, int]]:
         yield from queries(each)
 
 
-SETUPS = {"stores": stores.setup(), "registry": registry_of.setup()}
+SETUPS = {"stores": stores.setup(), "registry": stores.setup(tables=registry_of.WITH_REGISTRY)}
 
 
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=list(SETUPS))

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from captoken.errors import StoreError
-from captoken.issuance.registry.postgres import PostgresRegistry, create_tables
+from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.stores.ports import Use
-from captoken.stores.postgres import PostgresLedger, PostgresReplayStore, PostgresSnapshots
+from captoken.stores.postgres import PostgresLedger, PostgresReplayStore, PostgresSnapshots, create_tables
 from tests.issuance.registries import entry, seen
 from tests.stores.servers import Postgres
 from tests.stores.test_ledger import ROOT, debit, reservation
@@ -72,7 +72,7 @@ class Stores:
 def stores(own: Postgres) -> Iterator[Stores]:
     with psycopg.connect(own.conninfo, autocommit=True) as admin:
         admin.execute(f"drop schema if exists {SCHEMA} cascade")
-        create_tables(admin)
+        create_tables(admin, tables=WITH_REGISTRY)
     made = Stores(own.conninfo)
     made.snapshots.publish(b"old", None)
     yield made
@@ -103,7 +103,7 @@ def dump_restored(own: Postgres, lose: Callable[[], None]) -> None:
         lose()
         with admin.transaction():
             admin.execute(f"drop schema {SCHEMA} cascade")
-            create_tables(admin)
+            create_tables(admin, tables=WITH_REGISTRY)
             del rows["captoken_schema"]  # which is made with its rows
             for name, data in rows.items():
                 with admin.cursor().copy(f"copy {SCHEMA}.{name} from stdin (format binary)".encode()) as into:

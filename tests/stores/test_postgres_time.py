@@ -23,8 +23,7 @@ import pytest
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from captoken.errors import StoreError
-from captoken.issuance.registry.postgres import PostgresRegistry
-from captoken.issuance.registry.postgres import create_tables as registry_tables
+from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.stores._postgres_wire import _written
 from captoken.stores.postgres import (
     AsyncPostgresLedger,
@@ -50,7 +49,7 @@ def schema(postgres_server: Postgres) -> str:
     """Stores and a registry of the test's own, all made."""
     name, where = f"t{os.urandom(8).hex()}", postgres_server.conninfo
     with psycopg.connect(where) as connection:
-        registry_tables(connection, schema=name)
+        create_tables(connection, schema=name, tables=WITH_REGISTRY)
     for kind, facts in ((PostgresReplayStore, {"floor": 0}), (PostgresLedger, {"floor": 0}), (PostgresSnapshots, {}), (PostgresRegistry, {"floor": 0})):
         kind.create(where, schema=name, **facts).close()
     return name

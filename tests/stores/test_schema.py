@@ -23,9 +23,9 @@ import captoken.issuance.registry
 import captoken.stores
 from captoken.cli.console.index import Index
 from captoken.errors import StoreError
-from captoken.issuance.registry.postgres import create_tables
+from captoken.issuance.registry.postgres import WITH_REGISTRY
 from captoken.stores._schema import Schema, SchemaChange
-from captoken.stores.postgres import create_tables as create_those_of_stores
+from captoken.stores.postgres import create_tables
 from captoken.stores.sqlite import APPLICATION_ID, SQLiteLedger, SQLiteSnapshots
 from tests.stores.servers import Postgres, Valkey
 
@@ -62,7 +62,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if engine == "postgres":
         where = request.getfixturevalue("postgres_server").conninfo
         with psycopg.connect(where) as connection:
-            create_tables(connection, schema=named)
+            create_tables(connection, schema=named, tables=WITH_REGISTRY)
         of = lambda: where  # noqa: E731
         return Place(
             lambda: run(kind, "create", of, schema=named), lambda: run(kind, "", of, schema=named),
@@ -185,7 +185,7 @@ def test_a_registry_whose_tables_nobody_made_is_told_what_makes_them(postgres_se
 
     schema = f"t{os.urandom(6).hex()}"
     with psycopg.connect(postgres_server.conninfo) as connection:
-        create_those_of_stores(connection, schema=schema)
+        create_tables(connection, schema=schema)
     with pytest.raises(StoreError, match="create_tables makes what is missing"):
         PostgresRegistry(postgres_server.conninfo, schema=schema)
 

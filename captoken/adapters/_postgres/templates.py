@@ -383,7 +383,8 @@ _HELD = "captoken_guard.held(%2$L, %3$L)"
 _FREE = f"(select {_HELD} = 'true')"
 _FIRST = f"%1$I = (select ({_HELD} -> '{{}}' ->> 0)::{{}}) or {_FREE}"
 _AMONG = f"%1$I = any (array(select jsonb_array_elements_text({_HELD} -> '{{}}')::{{}}))"
-_WITHIN = f"%1$I{{}} <@ (select {{}} from (select {_HELD} as h) s where h ?| array['min', 'max'])"  # noqa: S608
+_BOUNDED = f"(select {_HELD} as h) s where h ?| array['min', 'max']"
+_WITHIN = f"%1$I{{}} <@ (select {{}} from {_BOUNDED})"  # noqa: S608
 _BEGINS = f"%1$I ^@ any (array(select jsonb_array_elements_text({_HELD} -> 'prefixes')))"
 _SPAN = "int8range((h ->> 'min')::bigint, (h ->> 'max')::bigint, '[]')"
 _NUMBERS = (

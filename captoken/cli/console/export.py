@@ -51,7 +51,7 @@ def exported(
     ]
     surveys = [_surveyed(trail, asked) for trail in index.wholes()]
     lines = list(_evidence.exported(surveys, asked=asked, at=now, told=told))
-    return page_of(lines, _evidence.prove(lines))
+    return page_of(lines, _evidence.check_evidence(lines))
 
 
 def _surveyed(trail: Whole, asked: Asked) -> _evidence.Survey:

@@ -30,7 +30,7 @@ A file may have tests of its own (`[[test]]`). They are read here, and run by `d
     _reading     from the bytes of a file to a policy
 """
 
-from captoken.issuance.policy._reading import read
+from captoken.issuance.policy._reading import read_policy as read
 from captoken.issuance.policy._stated import (
     ALGORITHMS,
     EVENTS,

@@ -26,7 +26,7 @@ from captoken.issuance.policy._stated import (
 from captoken.issuance.policy._values import Policy
 
 
-def read(text: str | bytes) -> Policy:
+def read_policy(text: str | bytes) -> Policy:
     """Read a policy. Raises IssuanceError, `policy`, which says what is wrong and where.
 
     Its tests are not run: see `desk.check_policy`.

@@ -1,8 +1,9 @@
 """The registry in a PostgreSQL database: for services on many machines.
 
-`create_tables` creates the tables once, including those of the stores. Each write is one
-transaction, which locks the row with the registry's state. So writes happen one after the other, on
-all machines, and each sees what was committed before it.
+Its tables are made beside those of the stores, once: `create_tables(…, tables=WITH_REGISTRY)` of
+`captoken.stores.postgres`. Each write is one transaction, which locks the row with the registry's
+state. So writes happen one after the other, on all machines, and each sees what was committed
+before it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from captoken.stores import postgres as stores
 from captoken.stores._postgres_sql import granted_as, qualified, saying
 from captoken.stores._postgres_wire import in_time
 from captoken.stores._rules import TIMEOUT, LateError, checked_floor, there_already
-from captoken.stores._schema import Upgrade
 from captoken.stores.postgres import (
     Connection,
     Cursor,
@@ -58,42 +58,15 @@ def _typed(statement: str) -> str:
     return statement.format(int="bigint", blob="bytea")
 
 
-def setup(schema: str = "captoken") -> str:
-    """The statements that make tables and functions, for whoever may run them.
-
-    Again, they change nothing. Raises ValueError for a schema that would need quotes.
-    """
-    says = saying(REGISTRY.version, REGISTRY.one)
-    made = [stores.setup(schema), stores.in_schema(says, schema)]
+def _statements(schema: str) -> str:
+    """The statements that make the registry's tables in a schema, once."""
+    made = [stores.in_schema(saying(REGISTRY.version, REGISTRY.one), schema)]
     for statement in TABLES:
         typed = _in_schema(_typed(statement), schema)
         once = re.sub(r"create (table|index) ", r"create \1 if not exists ", typed)
         # An index is in the schema of its table, and is not told so.
         made.append(once.replace(f"index if not exists {schema}.", "index if not exists ") + ";")
     return "\n".join(made)
-
-
-def create_tables(connection: Connection, *, schema: str = "captoken") -> None:
-    """Make the tables and functions that are not there, in one transaction. Raises StoreError.
-
-    Tables of an earlier version are refused: `upgrade` brings them on. A registry needs usage of
-    the schema, and select, insert, update and delete on its tables.
-    """
-    stores.make_tables(connection, schema, (stores.STORES, REGISTRY))
-
-
-def upgrade(
-    connection: Connection,
-    *,
-    schema: str = "captoken",
-    apply: bool = False,
-) -> list[Upgrade]:
-    """What brings the tables to the version of this code, those of the stores too.
-
-    See `captoken.stores.postgres.upgrade`. Raises StoreError.
-    """
-    both = (stores.STORES, REGISTRY)
-    return stores.upgrade_tables(connection, schema, both, apply=apply)
 
 
 def _in_schema(statement: str, schema: str) -> str:
@@ -111,8 +84,11 @@ REGISTRY = stores.TableGroup(
         granted_as("registry_names", "registry_state", *_RIGHTS),
     ),
     "registry_state",
-    setup,
+    _statements,
 )
+
+# What `create_tables`, `setup` and `upgrade_tables` of the stores are given for a registry too.
+WITH_REGISTRY = (stores.STORES, REGISTRY)
 
 
 class PostgresRegistry(RegistryTables, PostgresStore):
@@ -126,7 +102,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     call takes `timeout` seconds at most. What was sent by then may have been done.
     """
 
-    _tables = (stores.STORES, REGISTRY)
+    _tables = WITH_REGISTRY
 
     def __init__(
         self,
