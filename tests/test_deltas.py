@@ -555,7 +555,7 @@ def test_a_store_that_went_back_is_refused_though_it_has_deltas(large: None) -> 
         old.publish(lies or b"", None)
         world.feed._store = old
         assert world.code(token) == "revoked" and "not newer" in str(world.feed.problem)
-        world.operator._shelf._store = old
+        world.operator._history._shelf._store = old
         for act in (world.operator.renew, world.operator.entries, lambda: world.operator.revoke(agent="b", why="x")):
             with pytest.raises(OverlayError, match="has lost what it had"):
                 act()

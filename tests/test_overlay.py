@@ -1777,7 +1777,7 @@ def test_a_child_process_looks_although_its_parent_was_looking_when_it_was_made(
     world = World()
     feed = Feed(world.store, [KEY.public], every=0, clock=world.now)
     feed()
-    with feed._lock.held(), world.operator._lock.held():
+    with feed._lock.held(), world.operator._history._lock.held():
         child = os.fork()
         if child == 0:
             signal.alarm(20)

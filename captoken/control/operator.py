@@ -1,56 +1,35 @@
 """The operator: revokes and restricts issued tokens, and undoes that (spec, "Overlay").
 
-Each change takes these steps:
-
-    _newest     read the newest snapshot; refuse it if the store went back or lost its history
-    change      decide which entries to drop and which to add
-    _written    sign the next snapshot: as a whole, or as a delta if it is large
-    opened      read it as a verifier would, so that nothing unreadable is published
-    publish     store it behind what was read; if somebody else was first, start again
-
-No acknowledged change is ever lost silently. That holds if a second operator writes at the same
-time, and if a store shows an old snapshot (spec 36.16). It also holds if a store was restored to an
-old state and somebody else has signed since (spec 36.24).
+An operator says which entries to drop and which to add. Its `SnapshotHistory` signs the next
+snapshot with that change, and publishes it. If somebody else was first, it asks for the change
+again, on what is the newest snapshot then.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from random import uniform
-from time import sleep, time
+from time import time
 from typing import Any, Unpack
 
-from captoken._format import names, primitives
+from captoken._format import names
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, epoch_seconds, read_clock
-from captoken._format.encoding import MAX_INTEGER, b64encode, decode_json
+from captoken._format.encoding import b64encode, decode_json
 from captoken._format.entropy import random_bytes
-from captoken._format.errors import OverlayError, StoreError
 from captoken._format.public_keys import signing_key
-from captoken._format.spelling import escape, shown, spelled_time
+from captoken._format.spelling import escape, shown
 from captoken._language.caveats import V1, Vocabulary
 from captoken._language.entries import Entry, Select, Selector
-from captoken._language.overlay import LIFE, Overlay, Resumed, delta, snapshot
+from captoken._language.overlay import LIFE, Overlay
 from captoken._writing.compose import Terms, WriterContext, compose_request, spell
 from captoken._writing.keywords import Strings
 from captoken.control._asked import Change, Recall, asked_for
-from captoken.control._lock import ForkSafeLock
-from captoken.control._seen import LastSeen
-from captoken.control._shelf import Lying, Shelf, Written
+from captoken.control._history import SnapshotHistory
+from captoken.control._shelf import Shelf
 from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
 
 _log = logging.getLogger("captoken")
-
-_TRIES = 32  # attempts to publish while others publish first
-# The longest wait between attempts, in seconds: it starts short and doubles each time.
-_SHORT_PAUSE = 0.001
-_LONG_PAUSE = 0.05
-_KEPT = 86_400  # seconds to keep an expired entry, in case the next signer's clock is behind
-
-# A resumed history continues with the number 1000 × seconds since the epoch. It is greater than any
-# lost number, even if nobody knows these numbers.
-_A_SECOND = 1000
 
 
 class Operator:
@@ -104,31 +83,27 @@ class Operator:
         clock: Clock = time,
         random: Callable[[int], bytes] = random_bytes,
     ) -> None:
-        self._key = key
         self._by = names.name(by, "by")
         others = [signing_key(operator, "operator") for operator in trusted]
-        self._shelf = Shelf(store, (key.public, *others), vocabulary)
-        self._seen = _seen(last)
-        if resume is not None and not names.exact_str(resume, "resume").strip():
-            raise ValueError("resume is empty: say why, and what is lost")
-        self._resume = resume
-        self._alone = alone is True
-        self._life = life
+        self._history = SnapshotHistory(
+            Shelf(store, (key.public, *others), vocabulary),
+            key,
+            by=by,
+            last=last,
+            resume=resume,
+            alone=alone,
+            life=life,
+            takes_over=bool(others),
+            clock=clock,
+        )
         self._vocabulary = vocabulary
         self._clock = clock
         self._random = random
 
-        # Who takes over signs the whole once: readers may come who trust the new key alone.
-        self._takes_over = bool(others)
-
-        # Held for one step with the store, and not over a whole change: that no other came
-        # between is for `publish` to say.
-        self._lock = ForkSafeLock()
-
     @property
     def last(self) -> int:
         """The highest snapshot number seen in the store, or 0."""
-        return self._seen.seq
+        return self._history.seen.seq
 
     @property
     def seen(self) -> str:
@@ -136,7 +111,7 @@ class Operator:
 
         Keep it outside the store for the next process. It reveals a store that went back.
         """
-        return str(self._seen)
+        return str(self._history.seen)
 
     def revoke(self, *, why: str, until: Moment | None = None, **select: Unpack[Select]) -> Entry:
         """Revoke the selected tokens: `revoke(token=token_id, why="lost laptop")`.
@@ -216,7 +191,7 @@ class Operator:
             found = True
             return Change(drop=[entry_id] if stands else ())
 
-        self._publish(without)
+        self._history.publish(without)
         _log.info("entry %s lifted by %s: %s", entry_id, self._by, escape(why))
 
     def renew(self) -> Overlay:
@@ -226,7 +201,7 @@ class Operator:
         any verifier, with a margin for the time that a snapshot takes to arrive. Raises StoreError
         and OverlayError.
         """
-        return self._publish(lambda _: Change())
+        return self._history.publish(lambda _: Change())
 
     def recall(self, recall: Recall, *, most: int) -> Entry:
         """The entry that revokes what a holder asked for: a new one, or one that already does.
@@ -262,7 +237,7 @@ class Operator:
             stood = change is None
             return change
 
-        self._publish(with_it)
+        self._history.publish(with_it)
         assert answer is not None  # noqa: S101 - the change was asked for
         if not stood:
             self._log_made(answer)
@@ -270,7 +245,7 @@ class Operator:
 
     def entries(self) -> tuple[Entry, ...]:
         """The current entries in the store. Raises StoreError and OverlayError."""
-        _, newest = self._newest()
+        _, newest = self._history.newest()
         now = read_clock(self._clock)
         entries = () if newest is None else newest.entries
         return tuple(entry for entry in entries if entry.stands(now))
@@ -301,7 +276,7 @@ class Operator:
             is_there = newest is not None and newest.entry(entry.id) == entry
             return Change() if is_there else Change(add=[entry])
 
-        self._publish(with_it)
+        self._history.publish(with_it)
         self._log_made(entry)
         return entry
 
@@ -333,155 +308,5 @@ class Operator:
         on = escape(str(entry.select))
         _log.info("entry %s by %s on %s: %s", entry.id, self._by, on, escape(entry.why))
 
-    def _newest(self, *, whole: bool = False) -> Lying:
-        """The newest snapshot in the store: see `Shelf.read`.
-
-        Raises OverlayError if the store has lost data, or may have (spec 36.16). Continuing from
-        there would undo acknowledged changes: an operator who is shown an old snapshot would sign
-        its content again.
-        """
-        with self._lock.held():
-            lying = self._shelf.read(whole=whole)
-            newest = lying.overlay
-            if self._resume is not None:
-                return lying  # the operator has checked the loss, and accepts what is there
-
-            # The last number and history reveal a store that went back, if they are known.
-            # Otherwise an expired snapshot does, because there should be a newer one.
-            self._seen.check(newest)
-            if newest is not None:
-                if not self._alone and read_clock(self._clock) >= newest.expires_at:
-                    ended = spelled_time(newest.expires_at)
-                    raise OverlayError(
-                        f"snapshot {newest.seq} ran out at {ended}: is it the newest?"
-                    )
-                self._seen = LastSeen.of(newest)
-        return lying
-
-    def _publish(self, change: Callable[[Overlay | None], Change | None]) -> Overlay:
-        """Apply a change to the newest snapshot and publish it; repeat if others were first.
-
-        `change` may be called several times, each time with the newest snapshot. It returns None if
-        nothing has to change.
-
-        Raises StoreError after many tries, what the store raises, and OverlayError.
-        """
-        refused = b""  # the hash of a snapshot that the store could not extend by a delta
-        for tries in range(_TRIES):
-            if tries:
-                _wait_a_little(tries)
-            # Read the clock before the store (36.16), so that the new snapshot has every entry that
-            # existed at its `iat`. Otherwise a snapshot that lacks an entry of another one could
-            # have a later date than that one.
-            now = read_clock(self._clock)
-            before, newest = self._newest()
-            # A whole snapshot starts a history, and resumes one after a loss (36.21).
-            by_delta = newest is not None and newest.is_large and newest.past is not None
-            by_delta = by_delta and self._resume is None
-            if newest is not None and primitives.equal(newest.digest, refused):
-                by_delta = False
-            # Publish a whole snapshot when taking over, and if the store cannot take a delta.
-            by_delta = by_delta and self._shelf.has_deltas and not self._takes_over
-            if newest is not None and not by_delta and before is None:
-                before, newest = self._newest(whole=True)
-
-            wanted = change(newest)
-            if wanted is None and newest is not None:
-                return newest  # nothing has to change
-            written = self._written(newest, wanted or Change(), now, by_delta=by_delta)
-            if self._put(written, before):
-                return written.opened
-            if written.step is not None:
-                refused = written.step.after
-        raise StoreError(f"{_TRIES} others published first: try again")
-
-    def _written(
-        self,
-        newest: Overlay | None,
-        change: Change,
-        now: int,
-        *,
-        by_delta: bool,
-    ) -> Written:
-        """The snapshot that follows `newest`, signed.
-
-        It is also opened, so that nothing is published that readers would refuse. `now` is a time
-        before `newest` was read. Expired entries are kept for a day, in case the next signer's
-        clock is behind. A snapshot is never dated before the one that it follows (spec 36.16).
-        """
-        entries = () if newest is None else newest.entries
-        drop = {*change.drop, *(entry.id for entry in entries if _is_over(entry, now))}
-
-        issued_at = now if newest is None else max(now, newest.issued_at)
-        if issued_at > now + CLOCKS_DIFFER:
-            # The newest snapshot was signed with a wrong clock, and no verifier accepts it.
-            issued_at = now
-        seq = self._seen.seq + 1
-        resumed = None if newest is None else newest.resumed
-        if self._resume is not None:
-            last = 0 if newest is None else newest.seq
-            seq = max(seq, last + 1, issued_at * _A_SECOND)
-            resumed = Resumed(by=self._by, lost=self._seen.seq, seq=seq, why=self._resume)
-
-        if newest is not None and by_delta:
-            step = delta(
-                self._key,
-                newest,
-                drop=drop,
-                add=change.add,
-                seq=seq,
-                issued_at=issued_at,
-                life=self._life,
-            )
-            return Written(self._shelf.follow(newest, [step.delta]), step=step)
-
-        kept = [*(entry for entry in entries if entry.id not in drop), *change.add]
-        # Deltas need entries in the order of ids. Small snapshots keep the order of creation.
-        if newest is not None and newest.is_large:
-            kept.sort(key=lambda entry: entry.id)
-        made = snapshot(
-            self._key,
-            kept,
-            seq=seq,
-            issued_at=issued_at,
-            life=self._life,
-            past=() if newest is None else newest.next_past,
-            resumed=resumed,
-        )
-        return Written(self._shelf.open(made), whole=made)
-
-    def _put(self, written: Written, before: bytes | None) -> bool:
-        """Publish it, if the store still has what was read. Raises what the store raises."""
-        with self._lock.held():
-            if not self._shelf.put(written, before):
-                return False
-            self._seen = LastSeen.of(written.opened)
-            self._resume = None
-            if written.step is None:
-                self._takes_over = False
-            else:
-                self._shelf.fold(self._key, written.opened, written.step.delta)
-            return True
-
     def __repr__(self) -> str:
         return f"<Operator {self._by}>"
-
-
-def _seen(last: int | str) -> LastSeen:
-    """The snapshot that an earlier process saw. Raises TypeError or ValueError if invalid."""
-    if type(last) is str:
-        return LastSeen.read(last)
-    if type(last) is not int or not 0 <= last <= MAX_INTEGER:
-        raise ValueError(f"last is the number of a snapshot, or 0, not {shown(last)}")
-    return LastSeen(last)
-
-
-def _is_over(entry: Entry, now: int) -> bool:
-    """True if the entry has expired and was kept long enough after that."""
-    return entry.until is not None and now >= entry.until + _KEPT
-
-
-def _wait_a_little(tries: int) -> None:
-    """Let others finish. The wait is random, so that the losers do not all return at once."""
-    longest = min(_LONG_PAUSE, _SHORT_PAUSE * 2**tries)
-    sleep(uniform(0, longest))  # noqa: S311
