@@ -1,4 +1,7 @@
-"""What crashes, full disks, servers that go away and damaged tables do to a registry: an error, and nothing was started."""
+"""What crashes, full disks and servers that are set back do to a registry: an error, and nothing was started.
+
+What is done to every kind of store alike is done to a registry in `tests/stores/test_faults.py`.
+"""
 
 from __future__ import annotations
 
@@ -21,27 +24,11 @@ from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.stores.postgres import create_tables, setup
 from tests.fixtures import NOW
 from tests.issuance import registries
-from tests.issuance.registries import WAIT, Place, close_all, ending, entry, joining, said, seen
+from tests.issuance.registries import WAIT, Place, ending, entry, joining, said, seen
 from tests.longer import kills
 from tests.stores.killing import killed, starts_fresh
 from tests.stores.servers import Postgres, Wire
-
-
-def calls(registry: Any) -> dict[str, Callable[[], Any]]:
-    """Every method, on a registry in which the task `a` is out."""
-    return {
-        "start": lambda: registry.enter(entry("b", seen(2))),
-        "join": lambda: registry.enter(joining("a", seen(1))),
-        "live": lambda: registry.is_live("a", NOW),
-        "end": lambda: registry.end(ending(session="s1", jti="j")),
-        "due": lambda: registry.unpublished(),
-        "said": lambda: registry.published(1),
-        "hear": lambda: registry.hear("signals", "j", NOW),
-        "heard": lambda: registry.heard_at("signals"),
-    }
-
-
-EVERY = tuple(calls(None))
+from tests.stores.subjects import Tasks
 
 
 def goes_on(registry: Any) -> None:
@@ -68,7 +55,7 @@ def test_54_a_server_that_is_gone_starts_nothing_until_it_is_back(server: Postgr
     registry = place.created()
     assert said(registry, entry("a", seen(1))) == "a"
     server.kill()
-    for call in (*calls(registry).values(), place.opened):
+    for call in (*Tasks(registry).calls().values(), place.opened):
         with pytest.raises(StoreError) as caught:
             call()
         assert str(server.port) not in str(caught.value)
@@ -80,7 +67,7 @@ def test_54_a_server_that_is_gone_starts_nothing_until_it_is_back(server: Postgr
     server.kill()
     server.wipe()
     server.start()
-    for call in (*calls(registry).values(), place.opened):
+    for call in (*Tasks(registry).calls().values(), place.opened):
         with pytest.raises(StoreError):
             call()
     anew = place.created(floor=None, clock=lambda: NOW)
@@ -109,27 +96,6 @@ def test_a_database_that_was_set_back_takes_no_assertion_of_before(postgres_serv
     for later, told in ((0, "invalid_grant"), (30, "invalid_grant"), (300, "d")):
         at = int(time()) + later
         assert said(registry, entry("d", now=at, issued_at=at)) == told, "the floor is a minute ahead, as a clock may be"
-
-
-@pytest.fixture
-def wired(postgres_server: Postgres) -> Iterator[tuple[Place, Wire]]:
-    """A place through a wire."""
-    wire = Wire(postgres_server.port)
-    through = postgres_server.conninfo.replace(str(postgres_server.port), str(wire.port))
-    yield Place("postgres", through, f"t{os.urandom(8).hex()}"), wire
-    close_all()
-    wire.close()
-
-
-def test_a_connection_that_was_dropped_meanwhile_is_made_anew(wired: tuple[Place, Wire]) -> None:
-    place, wire = wired
-    registry = place.created()
-    assert said(registry, entry("a", seen(1))) == "a"
-    for call in calls(registry).values():
-        wire.drop()
-        Event().wait(0.01)  # until the end has arrived
-        call()
-    assert not registry.is_live("a", NOW) and registry.is_live("b", NOW) is False
 
 
 class Losing(Wire):
@@ -172,66 +138,6 @@ def test_whichever_answer_is_lost_all_of_it_was_written_or_nothing(postgres_serv
 
 
 # --- what lies there -------------------------------------------------------------------------------------------------
-
-WRITES = ("start", "join", "end", "hear")
-# What is done to the tables, and which calls then fail.
-DAMAGE: list[tuple[str, tuple[str, ...]]] = [
-    ("drop table {0}registry_state", (*WRITES, "open")),
-    ("delete from {0}registry_state", (*WRITES, "open")),
-    ("drop table {0}registry_used", ("start", "join")),
-    ("drop table {0}registry_tasks", ("start", "join", "live", "end", "due")),
-    ("drop table {0}registry_taken", ("start", "join", "end")),
-    ("drop table {0}registry_voids", ("start", "join", "end")),
-    ("drop table {0}registry_heard", ("end", "hear")),
-    ("drop table {0}registry_streams", ("end", "hear", "heard")),
-    ("drop table {0}registry_changes", ("end", "due", "said")),
-]
-POSTGRES: list[tuple[str, tuple[str, ...]]] = [
-    ("drop table {0}floors", (*WRITES, "open")),
-    ("delete from {0}floors", (*WRITES, "open")),
-    ("drop schema {1} cascade", (*EVERY, "open")),
-    ("create or replace function {0}ready() returns void language plpgsql as $$ begin raise disk_full; end $$", (*WRITES, "open")),
-    ("alter table {0}registry_tasks drop column deadline", ("start", "join", "live", "end", "due")),
-]
-
-
-def is_there(registry: Any) -> bool:
-    """The task, if that can be told."""
-    try:
-        return bool(registry.is_live("b", NOW))
-    except StoreError:
-        return False
-
-
-@pytest.mark.parametrize(("damage", "fails"), DAMAGE, ids=[damage for damage, _ in DAMAGE])
-def test_damaged_tables_of_a_file_are_an_error(damage: str, fails: tuple[str, ...], tmp_path: Path) -> None:
-    place = Place("sqlite", str(tmp_path / "registry.db"))
-    registry = place.created()
-    assert said(registry, entry("a", seen(1))) == "a"
-    with closing(sqlite3.connect(place.where)) as connection, connection:
-        connection.execute(damage.format(""))
-    for call in fails:
-        if call != "open":
-            with pytest.raises(StoreError):
-                calls(registry)[call]()
-    assert not is_there(registry)
-    if "drop table registry_state" in damage.format(""):
-        with pytest.raises(StoreError, match="not there"):
-            place.opened()
-
-
-@pytest.mark.parametrize(("damage", "fails"), DAMAGE + POSTGRES, ids=[damage for damage, _ in DAMAGE + POSTGRES])
-def test_damaged_tables_of_a_server_are_an_error(damage: str, fails: tuple[str, ...], postgres_server: Postgres) -> None:
-    """A disk that is full is one of them."""
-    place = Place("postgres", postgres_server.conninfo, f"t{os.urandom(8).hex()}")
-    registry = place.created()
-    assert said(registry, entry("a", seen(1))) == "a"
-    with psycopg.connect(place.where, autocommit=True) as connection:
-        connection.execute(damage.format(f"{place.schema}.", place.schema).encode())
-    for call in fails:
-        with pytest.raises(StoreError):
-            place.opened() if call == "open" else calls(registry)[call]()
-    assert not is_there(registry)
 
 
 @pytest.mark.parametrize("call", ["start", "end", "hear"])

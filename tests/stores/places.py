@@ -56,23 +56,31 @@ class Place(NamedTuple):
         return f"{self.where}-overlay"
 
     def replays(self, **facts: Any) -> Any:
-        return self._opened_or_made("replays", facts)
+        return self.opened_or_made("replays", **facts)
 
     def ledger(self, **facts: Any) -> Any:
-        return self._opened_or_made("ledger", facts)
+        return self.opened_or_made("ledger", **facts)
 
     def snapshots(self, **facts: Any) -> Any:
-        return self._opened_or_made("snapshots", facts)
+        return self.opened_or_made("snapshots", **facts)
 
     def opened(self, what: str, **facts: Any) -> Any:
         """One that is there: opening makes none."""
         return self._got(what, "", facts)
 
+    def opened_as_it_is(self, what: str) -> Any:
+        """The same, in tables that nobody mends before."""
+        if self.kind != "postgres":
+            return self.opened(what)
+        store = STORES[what][KINDS.index(self.kind)](self.where, schema=self.name, timeout=LONG)
+        _open.append(store)
+        return store
+
     def created(self, what: str, **facts: Any) -> Any:
         """One that is not there yet."""
         return self._got(what, "create", facts)
 
-    def _opened_or_made(self, what: str, facts: dict[str, Any]) -> Any:
+    def opened_or_made(self, what: str, **facts: Any) -> Any:
         """Made, if it is not there: with a floor by its clock where a test gives None."""
         if self.kind == "memory":
             return self._got(what, "", facts)

@@ -27,7 +27,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from captoken._format.errors import StoreError
 from captoken.issuance.registry._rules import (
@@ -247,6 +247,9 @@ class RegistryTables(ABC):
     Whatever a driver's block raises, nothing of its transaction stays.
     """
 
+    # Where the tables lie, for errors.
+    _server: ClassVar[str] = "SQLite"
+
     @abstractmethod
     def _to_write(self) -> AbstractContextManager[Run]:
         """One transaction that nobody else writes in, and that is on disk when it ends."""
@@ -292,7 +295,7 @@ class RegistryTables(ABC):
         asked = _questions((times, values), entry)
         with self._to_enter(asked) as (run, told, last):
             known = _Known(run, asked, told)
-            state = state_of(known.rows(times, *values))
+            state = state_of(known.rows(times, *values), self._server)
             verdict = ruling_on(entry, state, known)
             self._sweep(run, state, entry.now)
             last += self._written(run, entry, verdict)
@@ -349,7 +352,7 @@ class RegistryTables(ABC):
         """
         check_ending(ending)
         with self._to_write() as run:
-            state = state_of(run([self._times()])[0])
+            state = state_of(run([self._times()])[0], self._server)
             if ending.jti is not None and not _note(
                 run,
                 stream_of(ending),
@@ -378,7 +381,7 @@ class RegistryTables(ABC):
     def hear(self, stream: str, jti: str, now: int) -> bool:
         """Write that a stream told something. False if it was heard before. Raises StoreError."""
         with self._to_write() as run:
-            state = state_of(run([self._times()])[0])
+            state = state_of(run([self._times()])[0], self._server)
             is_new = _note(run, stream, jti, now)
             if is_new:
                 self._sweep(run, state, now)
@@ -423,10 +426,10 @@ def begin(run: Run, floor: int) -> None:
     _run(run, "insert into registry_state values (1, ?, 0, 0, 0, 0)", floor)
 
 
-def state_of(rows: list[Row]) -> State:
+def state_of(rows: list[Row], server: str) -> State:
     """The times. Raises StoreError if they are gone."""
     if len(rows) != 1:
-        raise StoreError("the registry has lost its floor: it is damaged")
+        raise StoreError(f"{server}: the registry has lost its floor: it is damaged")
     return State(*rows[0])
 
 

@@ -103,6 +103,7 @@ class PostgresRegistry(RegistryTables, PostgresStore):
     """
 
     _tables = WITH_REGISTRY
+    _server = _SERVER
 
     def __init__(
         self,
