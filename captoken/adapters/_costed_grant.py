@@ -1,9 +1,10 @@
 """A grant, as the guard of a database asks it: each access states what its statement costs.
 
-    costed = CostedGrant(grant, cost)
+    costed = CostedGrant(grant, cost, caller)
     costed.begin(sql, parameters)            # what this statement costs, from here on
     costed.recheck(needs)                    # asked as if each of them cost that
     costed.take(needs, …)                    # charged once, however many there are
+    raise costed.denied("row", why)          # what no token permits, once it is recorded
 
 Two costs come together here: what the owner says (`cost`), and what the guard itself counts of a
 token's budgets (`_usage_meter`). Without budgets and without `cost`, this calls the grant
@@ -12,14 +13,20 @@ unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
+
+from msgspec.structs import replace
 
 from captoken._language.access import Access, Caller
 from captoken._language.costs import Cost, cost_of, read_cost, with_cost
 from captoken._verification.decision import Decision, Denied
+from captoken._verification.facts import Condition
 from captoken._verification.grant import Grant
 from captoken.adapters._usage_meter import UNITS, UsageMeter
+
+# Refusals for which what the links say of rows is asked. That of an operator's entry is one of all.
+_OF_ROWS = frozenset(("row", "narrowed"))
 
 
 class CostedGrant:
@@ -28,9 +35,13 @@ class CostedGrant:
     For one block, and one thread. Nothing here decides.
     """
 
-    def __init__(self, grant: Grant, cost: Cost | None) -> None:
-        """Raises TypeError or ValueError for a mapping that is no cost."""
-        self._grant = grant
+    def __init__(self, grant: Grant, cost: Cost | None, caller: Caller | None = None) -> None:
+        """`caller` is asked about with each access.
+
+        Raises TypeError or ValueError for what is no grant, and for a mapping that is no cost.
+        """
+        self._grant = checked(grant)
+        self._caller = caller
         self._cost = read_cost(cost)
         if isinstance(self._cost, Mapping):
             _refuse_counted(self._cost)
@@ -67,26 +78,61 @@ class CostedGrant:
             return access
         return with_cost(access, {**self._said, **dict.fromkeys(self._left, 0)})
 
-    def recheck(
-        self,
-        accesses: Iterable[Access] = (),
-        *,
-        caller: Caller | None = None,
-    ) -> Decision:
+    def stands(self) -> Decision:
+        """Whether the grant stands at all, whatever is done by it."""
+        return self._grant.recheck()
+
+    def recheck(self, accesses: Iterable[Access]) -> Decision:
         """As `Grant.recheck`. Nothing is charged."""
         if self._said or self._left:
             accesses = [self.stated(access) for access in accesses]
-        return self._grant.recheck(accesses, caller=caller)
+        return self._grant.recheck(accesses, caller=self._caller)
 
-    def rows(self, table: str) -> tuple[Mapping[str, Any], ...]:
+    def ask(
+        self,
+        access: Access,
+        rows: tuple[Condition, ...] = (),
+    ) -> tuple[Decision, tuple[Condition, ...]]:
+        """The same of one access, to those rows that there are; and what the links say of these.
+
+        `rows` is what they say, where it is known. Without it they are asked if need be.
+        """
+        stated = replace(access, rows=rows) if rows else access
+        decision = self.recheck((stated,))
+        if rows or decision.code not in _OF_ROWS or access.table is None:
+            return decision, rows
+        try:
+            rows = self.rows(access.table)
+        except Denied as denied:
+            return denied.decision, ()
+        return self.ask(access, rows) if rows else (decision, ())
+
+    def late(self, accesses: Iterable[Access]) -> Decision | None:
+        """The denial, if it does not permit any more what ran. Not recorded yet.
+
+        What ran has to be undone first.
+        """
+        decision = self.recheck(accesses)
+        return None if decision else decision
+
+    def rows(self, table: str) -> tuple[Condition, ...]:
         """As `Grant.rows`, also of a table that is only reached. Raises Denied."""
         return self._grant.rows(table, reached=True)
+
+    def links(self) -> Hashable:
+        """What all that it permits turns on, beside the time. None: others have a say in it, too.
+
+        An operator can change their mind, and nobody has seen all links of a discharge.
+        """
+        caveats = self._grant.caveats
+        if self.stands().overlaid or any(vid for _, vid in caveats):
+            return None
+        return caveats, self._caller
 
     def take(
         self,
         accesses: Sequence[Access],
         *,
-        caller: Caller | None,
         most_rows: int,
         writes: bool,
     ) -> UsageMeter:
@@ -99,13 +145,13 @@ class CostedGrant:
         cost = self._said if accesses else {}
         decision: Decision | None = None
         if accesses and not counted and not cost:
-            decision = self._grant.check_all(accesses, caller=caller)
+            decision = self._grant.check_all(accesses, caller=self._caller)
             if not decision:
                 raise Denied(decision)
         return UsageMeter(
             self._grant,
             accesses,
-            caller,
+            self._caller,
             cost,
             counted,
             most_rows,
@@ -113,14 +159,27 @@ class CostedGrant:
             decision=decision,
         )
 
-    def deny(
+    def denied(
         self,
         code: str | Decision,
         why: str = "",
         access: Access | None = None,
-    ) -> Decision:
-        """As `Grant.deny`."""
-        return self._grant.deny(code, why, access)
+    ) -> Denied:
+        """What to raise for a denial, which is recorded as by `Grant.deny`.
+
+        Whoever asks for it raises it: a denial that is recorded and not raised is a false record.
+        """
+        return Denied(self._grant.deny(code, why, access))
+
+
+def checked(grant: object) -> Grant:
+    """A block has one grant. Raises TypeError for what is none, as a function that gives one."""
+    if isinstance(grant, Grant):
+        return grant
+    raise TypeError(
+        f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
+        "verifier.authenticate(token)"
+    )
 
 
 def _refuse_counted(cost: Mapping[str, int]) -> None:

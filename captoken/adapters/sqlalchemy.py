@@ -42,6 +42,7 @@ with extra("sqlalchemy"):
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from captoken._verification.grant import Grant
+from captoken.adapters._costed_grant import checked
 from captoken.adapters._sqlalchemy.engines import Granting, Source
 from captoken.adapters._sqlalchemy.rows import held_rows
 
@@ -63,7 +64,7 @@ def guarded(engine: Engine, grant: Grant, **options: Any) -> Generator[Connectio
     StatementError are raised unchanged. Other errors of the database are SQLAlchemy's.
     """
     # called: sqlalchemy, by `python -m tests.called`
-    source = _source(engine, _checked(grant), options)
+    source = _source(engine, checked(grant), options)
     try:
         with source.engine().connect() as connection:
             yield connection
@@ -85,7 +86,7 @@ async def guarded_async(
     SQLite it asks in the thread of the connection.
     """
     # awaited: sqlalchemy
-    source = _async_source(engine, _checked(grant), options)
+    source = _async_source(engine, checked(grant), options)
     try:
         async with AsyncEngine(source.engine()).connect() as connection:
             yield connection
@@ -131,7 +132,7 @@ def rows(grant: Grant, model: Any) -> ColumnElement[bool]:
     raises. When the query is compiled, it raises GuardError with the code `row` for a column whose
     type cannot be compared exactly.
     """
-    return held_rows(_checked(grant), model)
+    return held_rows(checked(grant), model)
 
 
 def _source(engine: Any, grant: Granting, options: dict[str, Any]) -> Source:
@@ -146,13 +147,3 @@ def _async_source(engine: Any, grant: Granting, options: dict[str, Any]) -> Sour
     if not isinstance(engine, AsyncEngine):
         raise TypeError(f"an AsyncEngine is needed, not {type(engine).__name__}")
     return Source(engine.sync_engine, grant, options)
-
-
-def _checked(grant: Any) -> Grant:
-    """A block has one grant. Raises TypeError for a function that gives one, too."""
-    if not isinstance(grant, Grant):
-        raise TypeError(
-            f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
-            "verifier.authenticate(token)"
-        )
-    return grant

@@ -140,11 +140,7 @@ def guarded(
         raise TypeError(f"guarded takes a sqlite3.Connection, not {type(connection).__name__}")
     if type(max_value) is not int or max_value < 1:
         raise ValueError("max_value must be a number of bytes, 1 or more, as int")
-    if not isinstance(grant, Grant):
-        raise TypeError(
-            f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
-            "verifier.authenticate(token)"
-        )
+    costed = CostedGrant(grant, cost, caller)
     with Claim(connection):
         engine = engine_of(sqlite3.Connection)
         if connection.in_transaction:
@@ -152,7 +148,7 @@ def guarded(
                 "the connection has an open transaction: commit it, or roll it back, first "
                 "(with autocommit=False it always has one)"
             )
-        block = Block(connection, CostedGrant(grant, cost), engine, caller, max_rows, max_value)
+        block = Block(connection, costed, engine, max_rows, max_value)
         try:
             block.watch.own("BEGIN")
             try:

@@ -537,7 +537,7 @@ class TestBlock:
         monkeypatch.setattr(remembered, "_MOST", 3)
         monkeypatch.setattr(remembered, "_CHARACTERS", 300)
         with guarded(plain, READER) as db:
-            plans = db._block._planner._found.plans
+            plans = db._block._planner.found.plans
             for number in [*range(10), *range(10)]:  # and makes one anew where it must
                 assert db.execute(f"select {number} from sales where id = 1").fetchall() == [(number,)]
                 assert 0 < len(plans._kept) <= 3

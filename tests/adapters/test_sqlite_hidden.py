@@ -273,8 +273,8 @@ def test_what_is_kept_of_the_texts_of_one_block_is_bounded(monkeypatch: pytest.M
     with guarded(world("nothing hidden"), GRANT) as db:
         for at in range(10):
             db.execute(f"select {at}, name from people")
-            found = db._block._planner._found
-            assert max(len(kept._kept) for kept in (db._block._permitting._granted._by_text, found.plans, found.texts)) <= 3
+            found = db._block._planner.found
+            assert max(len(kept._kept) for kept in (found.parts, found.plans, found.texts)) <= 3
 
 
 def test_a_call_with_wrong_parameters_says_nothing_of_the_next_one() -> None:

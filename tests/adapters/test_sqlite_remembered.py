@@ -10,15 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from captoken import Denied
+from captoken import Caller, Denied, Grant, Issuer, Verifier
 from captoken.adapters._sqlite import remembered
+from captoken.adapters._sqlite.granted import Granted
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters.sqlite import Connection, Database, guarded
+from captoken.control import Feed, Operator
 from captoken.errors import StatementError
+from captoken.keys import OperatorKey
+from captoken.stores.memory import MemorySnapshots
 from tests.longer import drawing, times
 
 from .sqlite_corpus import ALLOWED
-from .test_sqlite import READER, grant, verdict
+from .test_sqlite import KEYRING, NOW, READER, grant, verdict
 
 MANY = grant(tables=["sales", "side.sales", "sales_view"], operations=["select", "insert"])
 
@@ -177,11 +181,11 @@ def test_the_virtual_tables_that_are_granted_are_told_anew_in_each_block() -> No
     for at in range(3):
         with guarded(connection, MANY) as db:
             assert db.execute(sql + "--" * at).fetchall() == [(1,)]
-            kept = db._block._planner._found.catalog
+            kept = db._block._planner.found.catalog
             assert kept.harmless_modules
         with guarded(connection, MANY) as db:
             assert db.execute(sql + "--" * at).fetchall() == [(1,)]  # needs none of them
-            assert kept is db._block._planner._found.catalog and "harmless_modules" not in vars(kept)
+            assert kept is db._block._planner.found.catalog and "harmless_modules" not in vars(kept)
     connection.close()
 
 
@@ -267,3 +271,35 @@ def test_what_one_grant_was_shown_of_a_table_is_not_what_another_one_is_shown() 
         fresh.close()
     assert ran > times(300)
     kept.close()
+
+
+def test_what_a_table_has_for_a_token_is_remembered_for_these_links_and_this_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who else has a say in it, as an operator has, has it in each block."""
+    asked: list[str] = []
+    among = Granted._among
+    monkeypatch.setattr(Granted, "_among", lambda its, tables, text: (asked.append(text.sql), among(its, tables, text))[1])
+    connection = opened()
+    connection.execute("insert into sales values (1, 'x')")
+    keywords = {"tables": ["*"], "operations": ["select"], "columns": {"sales": ["id"]}}
+    token = Issuer(KEYRING, clock=lambda: NOW).mint(subject="user:jane", agent="analyst", task="task-1", **keywords)
+    verifier = Verifier(KEYRING, clock=lambda: NOW)
+
+    def star(held: Grant, **caller: str) -> list[tuple[object, ...]]:
+        with guarded(connection, held, caller=Caller(**caller) if caller else None) as db:
+            return db.execute("select * from sales").fetchall()
+
+    for _ in range(3):
+        assert star(verifier.authenticate(token.serialize())) == [(1,)]
+    assert len(asked) == 1
+    assert star(verifier.authenticate(token.attenuate(columns={"sales": []}).serialize())) == [(1,)]  # a row, and no column
+    assert star(grant(tables=["*"], operations=["select"])) == [(1, "x")]
+    assert len(asked) == 3
+    for _ in range(2):
+        assert star(verifier.authenticate(token.serialize()), agent="analyst") == [(1,)]
+    assert len(asked) == 4
+    key, snapshots = OperatorKey.generate(), MemorySnapshots()
+    Operator(key, snapshots, by="ops:kim", clock=lambda: NOW).renew()
+    under_control = Verifier(KEYRING, clock=lambda: NOW, overlay=Feed(snapshots, [key.public], every=0, clock=lambda: NOW))
+    for _ in range(2):
+        assert star(under_control.authenticate(token.serialize())) == [(1,)]
+    assert len(asked) == 6

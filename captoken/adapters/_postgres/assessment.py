@@ -15,7 +15,7 @@ same view. What is kept is bounded, and goes with the connection (`logins`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from captoken._format.errors import GuardError
@@ -23,12 +23,13 @@ from captoken._language.access import Access
 from captoken.adapters._postgres.assumptions import Assumptions, assumptions_of
 from captoken.adapters._postgres.catalog import Catalog, Need, Policy
 from captoken.adapters._postgres.columns import Columns
+from captoken.adapters._postgres.edits import Sent
 from captoken.adapters._postgres.held import Held, Rows
 from captoken.adapters._postgres.lists import SYSTEM_COLUMNS, refused_function
 from captoken.adapters._postgres.names import access_to, function_access, name_of
 from captoken.adapters._postgres.needs import Levels, is_column, is_field, levels_of, reads_of
 from captoken.adapters._postgres.reader import read
-from captoken.adapters._postgres.rewriting import Narrowing, Sent, rewritten
+from captoken.adapters._postgres.rewriting import Narrowing, rewritten
 from captoken.adapters._postgres.text import Dotted, Reference, RefusedError, Table, Text, Write
 
 # What a column of an enum is used for, by whoever may name its type.
@@ -316,24 +317,18 @@ def _seen(text: Text, permitted: View, catalog: Catalog, role: str | None) -> _S
     """What the token and the role show. Without a role: the token, and any of the roles."""
     view = {table: columns for table, (columns, _) in permitted if columns is not None}
     tables = dict.fromkeys([*text.reads, *(write.table for write in text.writes)])
+    uses = [(table, "select") for table in tables]
+    uses += [(write.table, write.operation) for write in text.writes]
     narrowed = {table for table in tables if table in view}
-    shown: dict[Table, tuple[str, ...]] = {}
-    for table in tables:
-        if table in catalog.every:
-            limit = catalog.limits(table, "select", role)
-            shown[table] = _within(view.get(table, catalog.every[table]), limit)
-            if limit is not None:
-                narrowed.add(table)
-
-    writable: dict[Use, tuple[str, ...]] = {}
-    for write in text.writes:
-        table, operation = write.table, write.operation
+    visible: dict[Use, tuple[str, ...]] = {}
+    for table, operation in uses:
         limit = catalog.limits(table, operation, role)
         every = view.get(table, catalog.every.get(table, ()))
-        writable[table, operation] = _within(every, limit)
+        visible[table, operation] = _within(every, limit)
         if limit is not None:
             narrowed.add(table)
-    return _Seen(shown, writable, narrowed)
+    shown = {table: visible[table, "select"] for table in tables if table in catalog.every}
+    return _Seen(shown, visible, narrowed)
 
 
 def _measured(
@@ -349,30 +344,32 @@ def _measured(
     # T7. A name after a dot that is no column for certain is a call: of one that is granted, or
     # else it is void.
     columns = Columns(text, shown)
-    void: set[Reference] = set()
-    dotted: list[Dotted] = []
     calls = set(text.functions)
     fields: set[str] = set()
-    for reference in references:
-        if not is_column(reference, levels[reference.scope], columns, catalog):
-            name = reference.column
-            if name in catalog.fields and name not in catalog.foreign:
-                fields.add(name)
-            elif refused_function(None, name, catalog.foreign, catalog.allowed):
-                void.add(reference)
-            else:
-                calls.add((None, name))
+
+    def is_void(name: str) -> bool:
+        if name in catalog.fields and name not in catalog.foreign:
+            fields.add(name)
+            return False
+        if refused_function(None, name, catalog.foreign, catalog.allowed):
+            return True
+        calls.add((None, name))
+        return False
+
+    void = {
+        reference
+        for reference in references
+        if not is_column(reference, levels[reference.scope], columns, catalog)
+        and is_void(reference.column)
+    }
+    dotted: list[Dotted] = []
     for place in text.dotted:
         field = place.field
-        if not is_field(field, levels[field.scope], columns):
-            if field.name in catalog.fields and field.name not in catalog.foreign:
-                fields.add(field.name)
-            elif refused_function(None, field.name, catalog.foreign, catalog.allowed) and (
-                type(place.node.arg).__name__ == "ColumnRef"
-            ):
+        if not is_field(field, levels[field.scope], columns) and is_void(field.name):
+            if type(place.node.arg).__name__ == "ColumnRef":
                 dotted.append(place)
             else:
-                calls.add((None, field.name))
+                calls.add((None, field.name))  # which is refused
 
     # No token names a system column: where columns are restricted, it is refused (`rewriting`).
     void_or_no_column = void.union(r for r in references if r.column in SYSTEM_COLUMNS)
@@ -423,12 +420,10 @@ def _write_need(
 
 def _told(measure: _Measure) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The columns that are shown of each table, by the names of tokens."""
-    found = dict[str, tuple[str, ...]]()
-    for need in measure.needs:
-        name = name_of(need.table)
-        if name is not None and need.table in measure.narrowing.shown:
-            found[name] = measure.narrowing.shown[need.table]
-    return tuple(found.items())
+    shown = measure.narrowing.shown
+    tables = dict.fromkeys(need.table for need in measure.needs if need.table in shown)
+    named = [(name_of(table), shown[table]) for table in tables]
+    return tuple((name, columns) for name, columns in named if name is not None)
 
 
 def _types(text: Text, catalog: Catalog) -> tuple[tuple[str, tuple[Access, ...]], ...]:
@@ -438,26 +433,23 @@ def _types(text: Text, catalog: Catalog) -> tuple[tuple[str, tuple[Access, ...]]
     PostgreSQL's own, and is granted to whoever may use a column of that type. So no cast tells of
     an enum, or of its labels, that only hidden columns have. Any other type nothing permits.
     """
-    found: list[tuple[str, tuple[Access, ...]]] = []
-    for schema, name in sorted(text.types, key=str):
-        # What pg_catalog has is no enum. An unqualified name can mean one of `public`.
-        users = catalog.types.get((schema or "public", name), [])
-        uses: list[Access] = []
-        for table, column in users:
-            uses += _uses_of(table, column, catalog)
-        found.append((name, tuple(uses)))
-    return tuple(found)
+    return tuple(
+        (name, tuple(_uses_of(schema, name, catalog)))
+        for schema, name in sorted(text.types, key=str)
+    )
 
 
-def _uses_of(table: Table, column: str, catalog: Catalog) -> list[Access]:
-    """What some role may do with a column, and a token can permit."""
-    found: list[Access] = []
-    for operation in _NAMING_A_TYPE:
-        need = Need(table, operation, frozenset((column,)))
-        access = access_to(table, operation, (column,))
-        if access is not None and catalog.role_for([need]) is not None:
-            found.append(access)
-    return found
+def _uses_of(schema: str | None, name: str, catalog: Catalog) -> Iterator[Access]:
+    """What some role may do with a column of an enum, and a token can permit.
+
+    What pg_catalog has is no enum. An unqualified name can mean one of `public`.
+    """
+    for table, column in catalog.types.get((schema or "public", name), []):
+        for operation in _NAMING_A_TYPE:
+            need = Need(table, operation, frozenset((column,)))
+            access = access_to(table, operation, (column,))
+            if access is not None and catalog.role_for([need]) is not None:
+                yield access
 
 
 def _taken_for_own(calls: set[Call], catalog: Catalog) -> set[str]:
@@ -471,11 +463,8 @@ def _calls_to_ask_about(calls: set[Call], catalog: Catalog) -> list[Access]:
 
     Each is asked about once, however it is spelled: `score` and `public.score` are one function.
     """
-    found: dict[str | None, Access] = {}
-    for schema, name in sorted(calls & catalog.allowed, key=str):
-        access = function_access(schema, name)
-        found[access.table] = access
-    return list(found.values())
+    found = [function_access(*call) for call in sorted(calls & catalog.allowed, key=str)]
+    return list({access.table: access for access in found}.values())
 
 
 def _refused_call(

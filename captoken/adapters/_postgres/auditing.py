@@ -6,11 +6,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    import psycopg
-    from psycopg.rows import tuple_row
+import psycopg
+from psycopg.rows import tuple_row
 
 from captoken.adapters._postgres.templates import DANGEROUS, INTACT
 

@@ -15,17 +15,16 @@ The steps that speak to the server are generators (`transaction`).
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from captoken._format.errors import GuardError
 from captoken._format.spelling import shown
-from captoken._language.access import Access, Caller
+from captoken._language.access import Caller
 from captoken._language.costs import Cost
-from captoken._verification.decision import Decision
 from captoken._verification.grant import Grant
 from captoken.adapters._costed_grant import CostedGrant
+from captoken.adapters._guarded_block import GuardedBlock
 from captoken.adapters._postgres.assessment import Assessor
 from captoken.adapters._postgres.judging import Judge
 from captoken.adapters._postgres.logins import kept_assessor, read_assessor
@@ -37,7 +36,7 @@ from captoken.adapters._postgres.transaction import Transaction
 from captoken.adapters._postgres.wire import Command, Connection, Steps
 
 
-class Block:
+class Block(GuardedBlock):
     """One guarded block on one connection.
 
     Raises GuardError, TypeError or ValueError for what it is made of. Nothing is sent by that.
@@ -55,11 +54,7 @@ class Block:
     ) -> None:
         if connection.closed:
             raise GuardError("the connection is closed: open one for the block")
-        if not isinstance(grant, Grant):
-            raise TypeError(
-                f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
-                "verifier.authenticate(token)"
-            )
+        super().__init__(CostedGrant(grant, cost, caller))
         # PostgreSQL takes 0 for no limit at all.
         if type(timeout) is not int or timeout <= 0:
             raise ValueError(
@@ -67,8 +62,7 @@ class Block:
             )
 
         self.connection = connection
-        self._costed_grant = CostedGrant(grant, cost)
-        self._caller = caller
+        self._is_anybody = caller is None
         self._max_rows = max_rows
         self._functions = _functions(functions)
 
@@ -84,16 +78,6 @@ class Block:
         # From `enter` on: which roles there are is asked there.
         self._judge: Judge
         self._runner: Runner
-
-        # The one thread that may use it, whether a statement runs, whether one was asked for, and
-        # whether the block has ended.
-        self._thread = threading.get_ident()
-        self._busy = False
-        self._used = False
-        self._over = False
-
-        # Rule 11. What the block did that a commit makes last, each once.
-        self._written: dict[Hashable, Access] = {}
 
     # --- the block: from its beginning to its end ---
 
@@ -117,13 +101,13 @@ class Block:
         self._judge_by(assessor)
 
     def _judge_by(self, assessor: Assessor) -> None:
+        # What was found of the grant is shared where nobody is asked about with it.
         self._judge = Judge(
             self.connection,
-            self._costed_grant,
-            self._caller,
+            self._grant,
             assessor,
             self._max_rows,
-            self._told.permissions,
+            self._told.permissions if self._is_anybody else {},
             self._told.may_restrict_rows,
         )
         self._runner = Runner(
@@ -136,16 +120,10 @@ class Block:
     def one_at_a_time(self) -> Block:
         """Around a statement.
 
-        Raises GuardError in another thread, after the end of the block, and while another
-        statement of it runs: that one's answers would be taken for this one's. Two tasks that share
-        a block come to that, and so does Python code which a statement's values call.
+        Raises GuardError where it is not to be used (`check_usable`): the answers of another
+        statement would be taken for those of this one.
         """
-        if threading.get_ident() != self._thread:
-            raise GuardError("the block belongs to another thread: each has a block of its own")
-        if self._over:
-            raise GuardError("the block has ended: ask within its `with`")
-        if self._busy:
-            raise GuardError("a statement of this block is running: ask one after the other")
+        self.check_usable()
         if self.connection.closed:
             raise GuardError("the connection of this block is closed: what it did is rolled back")
 
@@ -191,11 +169,8 @@ class Block:
         Raises Denied, when it is rolled back. Where who is asked does not answer, that is a no,
         and their exception is raised.
         """
-        late: Decision | None = None
         try:
-            # A block that only read leaves nothing that could be taken back.
-            if self._written:
-                late = self._judge.late_denial(self._written.values())
+            late = self._late()
         except BaseException:
             yield from self._end(ROLLBACK)
             raise
@@ -203,7 +178,7 @@ class Block:
         # Rolled back first, and recorded then: what is on record as denied is undone.
         if late is not None:
             yield from self._end(ROLLBACK)
-            self._judge.deny_late(late)
+            raise self._grant.denied(late)
 
         yield from self._end(COMMIT)
 
@@ -230,7 +205,10 @@ class Block:
             raise GuardError("the transaction of this block is over: leave it")
 
         done: Done = yield from self._runner.run(sql, parameters, alone=False)
-        self._note_written(done.needs)
+        # Rule 11. `execute` is among it: what a function did is not known. Where nothing can write,
+        # PostgreSQL itself saw to it.
+        if self._transaction.writing:
+            self._note_written(done.needs)
         return done.rows
 
     def execute_once(self, sql: str, parameters: Sequence[Any]) -> Steps:
@@ -238,10 +216,7 @@ class Block:
 
         The block is over with it, whatever comes of it. `leave` finds nothing to end.
         """
-        if self._used:
-            raise GuardError(
-                "execute_once is for the first and only statement of a block: open one for it"
-            )
+        self._check_unused()
         self._used = self._over = True
         try:
             done: Done = yield from self._runner.run(sql, parameters, alone=True)
@@ -252,21 +227,6 @@ class Block:
         finally:
             self._transaction.ended()
         return done.rows
-
-    def _note_written(self, needs: Sequence[Access]) -> None:
-        """Rule 11. What is to be asked about once more when the block is committed.
-
-        `execute` is among it: what a function did is not known.
-        """
-        # Else PostgreSQL itself saw to it that nothing was written.
-        if not self._transaction.writing:
-            return
-
-        # Each once, however many statements wrote it.
-        for need in needs:
-            if need.operation != "select":
-                key = need.table, need.operation, need.columns
-                self._written[key] = self._costed_grant.stated(need)
 
 
 def _functions(given: Iterable[str]) -> Functions:

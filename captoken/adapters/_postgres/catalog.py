@@ -255,10 +255,10 @@ class Catalog:
         # T7. Names after a dot that are mostly fields.
         self.fields = FIELDS | frozenset(row["fields"])
         # T6. Enums, by schema and name, with the columns that are of that type.
-        self.types: dict[tuple[str, str], list[tuple[Table, str]]] = {}
-        for schema, name, users in row["types"]:
-            columns_of_it = [((of, table), column) for of, table, column in users]
-            self.types[schema, name] = columns_of_it
+        self.types: dict[tuple[str, str], list[tuple[Table, str]]] = {
+            (schema, name): [((of, table), column) for of, table, column in users]
+            for schema, name, users in row["types"]
+        }
 
         # All columns of each table that some role can use, in their order.
         self.every: dict[Table, tuple[str, ...]] = {}
@@ -275,9 +275,9 @@ class Catalog:
             made = Policy(oid, version, frozenset(json.loads(columns)))
             self.policies[role, (schema, name)] = made
         self.declared = {table for _, table in self.policies}
-        self.kinds: dict[Table, tuple[str, dict[str, str]]] = {}
-        for schema, name, kind, types in row["kinds"]:
-            self.kinds[schema, name] = kind, types
+        self.kinds: dict[Table, tuple[str, dict[str, str]]] = {
+            (schema, name): (kind, types) for schema, name, kind, types in row["kinds"]
+        }
         self._edges: dict[Table, list[tuple[str, Table, frozenset[str] | None]]] = {}
         for how, schema, name, other_schema, other, names in row["related"]:
             edge = how, (other_schema, other), None if names is None else frozenset(names)
@@ -388,43 +388,32 @@ class Catalog:
 
     def _operations_on(self, table: Table) -> set[str]:
         """What any of the roles may do with a table, or with columns of it."""
-        found: set[str] = set()
-        for held in self._roles.values():
-            found |= {operation for its, operation in held if its == table}
-        return found
+        uses = (use for held in self._roles.values() for use in held)
+        return {operation for its, operation in uses if its == table}
 
     def _width(self, role: str) -> int:
         """How many columns a role may do something with. A whole table counts for one more."""
-        width = 0
-        for (table, _), columns in self._roles[role].items():
-            if columns is None:
-                width += len(self.every[table]) + 1
-            else:
-                width += len(columns)
-        return width
+        return sum(
+            len(self.every[table]) + 1 if columns is None else len(columns)
+            for (table, _), columns in self._roles[role].items()
+        )
 
     def _covers(self, held: Rights, need: Need) -> bool:
         use = (need.table, need.operation)
         if use not in held:
             return False
 
-        columns = held[use]
-        if columns is None:
-            return True
-
         # A right that is limited to columns covers no other name, whether that is a column or not.
-        if need.columns is None:
-            return columns.issuperset(self.every[need.table])
-        return need.columns <= columns
+        columns = held[use]
+        named = self.every[need.table] if need.columns is None else need.columns
+        return columns is None or columns.issuperset(named)
 
 
 def _rights_to(table: Table, rights: Mapping[str, Any]) -> Rights:
     """The rights of one role to one table, as the catalog says them: true, columns, or nothing."""
-    found: Rights = {}
-    for operation, right in rights.items():
-        if right is True:
-            found[table, operation] = None
-        elif right:
-            found[table, operation] = frozenset(right)
-    return found
+    return {
+        (table, operation): None if right is True else frozenset(right)
+        for operation, right in rights.items()
+        if right
+    }
 

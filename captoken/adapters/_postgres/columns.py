@@ -145,13 +145,16 @@ class Columns:
         if scope.renaming:
             return _NOTHING
 
-        meant: list[Known] = []
-        for name, table in scope.tables:
-            if qualifier in (None, name):
-                meant.append(self.of_table(scope, name, table))
-        for name, source in scope.sources:
-            if qualifier in (None, name):
-                meant.append(self.of_source(source, deep))
+        meant = [
+            self.of_table(scope, name, table)
+            for name, table in scope.tables
+            if qualifier in (None, name)
+        ]
+        meant += [
+            self.of_source(source, deep)
+            for name, source in scope.sources
+            if qualifier in (None, name)
+        ]
         return _together(meant)
 
 

@@ -63,64 +63,40 @@ def _call(walk: Walk, node: Any, sight: Sight) -> None:
     It is noted, and looked up on the list in `needs`: there it is known which functions the owner
     of the database put on the search path.
     """
-    parts = node.funcname
-    if len(parts) > 2:
+    *schema, name = node.funcname
+    if len(schema) > 1:
         message = "a function is named by its schema and name, without the database"
         raise RefusedError("operation", message)
-
-    schema = parts[0] if len(parts) == 2 else None
-    name = parts[-1]
-    walk.text.functions.add((schema, name))
+    walk.text.functions.add((schema[0] if schema else None, name))
     walk.below(node, sight, "funcname")
 
 
-# An operator runs a function. One of another schema runs what the owner of that schema likes, and
-# can look as harmless as `a operator(hidden.+) b`. An unqualified one is looked up where the
-# search path says, which is pinned: an agent can put nothing there.
+# What runs a function that its name stands for: the field with the name, and what it is called. One
+# of another schema runs what the owner of that schema likes, and can look as harmless as
+# `a operator(hidden.+) b`. An unqualified one is looked up where the search path says, which is
+# pinned: an agent can put nothing there.
+_NAMES = {
+    "A_Expr": ("name", "an operator"),
+    "CollateClause": ("collname", "a collation"),
+    "SortBy": ("useOp", "an operator"),
+    "SubLink": ("operName", "an operator"),
+}
 
 
-def _operation(walk: Walk, node: Any, sight: Sight) -> None:
-    """An operator between values (T6).
+def _own(walk: Walk, node: Any, sight: Sight) -> None:
+    """An operator, a query with one or without, what rows are sorted by, a collation (T6).
 
         select a + b, a operator(pg_catalog.+) b, a between b and c, a like b
-
-    The values are walked like any other expression.
-    """
-    own_name(node.name, "an operator")
-    walk.below(node, sight, "name")
-
-
-def _subquery(walk: Walk, node: Any, sight: Sight) -> None:
-    """A query within an expression, with an operator or without (T6).
-
         select a = any (select b from t), exists (select from t), array(select b from t)
-
-    The query is walked like any other. It makes a scope of its own, and sees the one around it.
-    """
-    own_name(node.operName, "an operator")
-    walk.below(node, sight, "operName")
-
-
-def _order(walk: Walk, node: Any, sight: Sight) -> None:
-    """What rows are sorted by (T6).
-
         order by a using <
-
-    The expressions are walked: the order of rows tells about the values that they were sorted by.
-    """
-    own_name(node.useOp, "an operator")
-    walk.below(node, sight, "useOp")
-
-
-def _collation(walk: Walk, node: Any, sight: Sight) -> None:
-    """How strings are compared (T6).
-
         select a collate "C"
 
-    One of another schema compares as whoever made it likes.
+    What is below is walked like any other expression: the order of rows tells about the values that
+    they were sorted by. A query makes a scope of its own, and sees the one around it.
     """
-    own_name(node.collname, "a collation")
-    walk.add(node.arg, sight)
+    field, what = _NAMES[type(node).__name__]
+    own_name(getattr(node, field), what)
+    walk.below(node, sight, field)
 
 
 def _word_value(walk: Walk, node: Any, sight: Sight) -> None:
@@ -147,26 +123,20 @@ def _type(walk: Walk, node: Any, sight: Sight) -> None:
         # `people.pay%type` says what type a column has, of a table that nothing else reads.
         raise RefusedError("operation", "a type that is named by a column is not granted")
 
-    parts = node.names
-    if len(parts) > 2:
+    *schema, name = node.names
+    if len(schema) > 1:
         message = "a type is named by its schema and name, without the database"
         raise RefusedError("operation", message)
-
-    schema = parts[0] if len(parts) == 2 else None
-    name = parts[-1]
-    if schema not in (None, "pg_catalog") or name not in TYPES:
-        walk.text.types.add((schema, name))
+    if schema not in ([], ["pg_catalog"]) or name not in TYPES:
+        walk.text.types.add((schema[0] if schema else None, name))
     walk.add(node.typmods, sight)
 
 
 EXPRESSION_RULES: dict[str, Rule] = {
-    "A_Expr": _operation,
+    **dict.fromkeys(_NAMES, _own),
     "A_Indirection": _indirection,
-    "CollateClause": _collation,
     "ColumnRef": _column,
     "FuncCall": _call,
     "SQLValueFunction": _word_value,
-    "SortBy": _order,
-    "SubLink": _subquery,
     "TypeName": _type,
 }

@@ -15,7 +15,7 @@ one that each link accepts.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from captoken import rows
@@ -95,24 +95,36 @@ def told_of(said: Mapping[Table, Held | None]) -> bytes:
 
 def _told(rules: Sequence[Constraint]) -> dict[str, Any]:
     """What all of these accept. Where they are of unlike kinds without a list, nothing is."""
-    for rule in rules:
-        if isinstance(rule, In):
-            found: dict[str, Any] = {kind: [] for kind in _LISTED.values()}
-            for value in rule.json()["in"]:
-                if all(other.accepts(value) for other in rules):
-                    found[_LISTED[type(value)]].append(value)
-            # What is of another type by its form: what the policy casts, it can cast.
-            for kind, spelled in rows.FORMS.items():
-                if values := list(filter(spelled, found["strings"])):
-                    found[kind] = values
-            return found
+    listed = next((rule for rule in rules if isinstance(rule, In)), None)
+    if listed is not None:
+        return _values(value for value in listed.json()["in"] if _accept(rules, value))
     ranges = [rule for rule in rules if isinstance(rule, Range)]
     if len(ranges) == len(rules):
-        least = [rule.low for rule in ranges if rule.low is not None]
-        most = [rule.high for rule in ranges if rule.high is not None]
-        bounds = {"min": max(least, default=None), "max": min(most, default=None)}
-        # Bounds that cross are no range to PostgreSQL.
-        crossed = least and most and max(least) > min(most)
-        return {} if crossed else {k: bound for k, bound in bounds.items() if bound is not None}
+        return _bounds(ranges)
     starts = [start for rule in rules if isinstance(rule, Prefixes) for start in rule.starts]
-    return {"prefixes": [start for start in starts if all(rule.accepts(start) for rule in rules)]}
+    return {"prefixes": [start for start in starts if _accept(rules, start)]}
+
+
+def _accept(rules: Sequence[Constraint], value: Any) -> bool:
+    return all(rule.accepts(value) for rule in rules)
+
+
+def _values(accepted: Iterable[Any]) -> dict[str, Any]:
+    """Values by their type; and by their form, for what the policy casts and can cast."""
+    found: dict[str, Any] = {kind: [] for kind in _LISTED.values()}
+    for value in accepted:
+        found[_LISTED[type(value)]].append(value)
+    for kind, spelled in rows.FORMS.items():
+        if values := list(filter(spelled, found["strings"])):
+            found[kind] = values
+    return found
+
+
+def _bounds(ranges: Sequence[Range]) -> dict[str, Any]:
+    """The narrowest. Bounds that cross are no range to PostgreSQL: nothing is within them."""
+    least = max((rule.low for rule in ranges if rule.low is not None), default=None)
+    most = min((rule.high for rule in ranges if rule.high is not None), default=None)
+    if least is not None and most is not None and least > most:
+        return {}
+    bounds = {"min": least, "max": most}
+    return {name: bound for name, bound in bounds.items() if bound is not None}

@@ -18,20 +18,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    import psycopg
-    from psycopg import errors
+import psycopg
+from psycopg import errors
 
 from captoken._format.errors import GuardError
-from captoken._language.access import Access, Caller
+from captoken._language.access import Access
 from captoken._verification.decision import Decision, Denied
+from captoken._verification.facts import Condition
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._postgres.assessment import (
+    NEVER_GRANTED,
     Asked,
     Assessment,
     Assessor,
@@ -112,21 +110,18 @@ class Judge:
         self,
         connection: Connection,
         grant: CostedGrant,
-        caller: Caller | None,
         assessor: Assessor,
         max_rows: int,
         permissions: Permissions,
         may_restrict_rows: bool,
     ) -> None:
         self._connection = connection
-        self._grant = grant
-        self._caller = caller
+        self.grant = grant
         self._assessor = assessor
         self._max_rows = max_rows
 
-        # The columns that it permits for each use, as far as asked (`_view`). With a caller, the
-        # answers are not shared, because they depend on the caller.
-        self._permissions = permissions if caller is None else {}
+        # The columns that it permits for each use, as far as asked (`_view`).
+        self._permissions = permissions
         self._asked = self._asked_before()
 
         # Whether a link may restrict rows, and the restrictions (`_known`; rule 14).
@@ -148,7 +143,7 @@ class Judge:
             self._check_alive()
 
         # Each question about it says what it costs.
-        self._grant.begin(sql, parameters)
+        self.grant.begin(sql, parameters)
         found = self._assess(sql)
 
         # The one question that counts, about all of it.
@@ -164,9 +159,9 @@ class Judge:
 
     def _check_alive(self) -> Decision:
         """What is asked where no table is. Raises Denied, recorded, if the token is over."""
-        decision = self._grant.recheck()
+        decision = self.grant.stands()
         if not decision:
-            self._deny(decision)
+            raise self.grant.denied(decision)
         return decision
 
     def judge_again(self, sql: str, assessor: Assessor, meter: UsageMeter) -> Permitted:
@@ -178,9 +173,9 @@ class Judge:
         self._assessor = assessor
         self._asked = self._asked_before()
         found = self._assess(sql)
-        decision = self._grant.recheck(found.accesses, caller=self._caller)
+        decision = self.grant.recheck(found.accesses)
         if not decision:
-            self._deny(decision)
+            raise self.grant.denied(decision)
         meter.begin_again()
         return self._permitted(found, decision, meter)
 
@@ -227,49 +222,42 @@ class Judge:
 
         Raises Denied, recorded, where it does not permit it with any, and for what has no columns.
         """
-        rows = self._known().held.get(table)
-        decision, every = self._permits_some(table, operation, rows)
-        # Is it for the rows, of a table that has no policy?
-        if not decision and rows is None and self._may_restrict():
-            rows = self._says_of_rows(table)
-            decision, every = self._permits_some(table, operation, rows)
+        known = self._known().held.get(table)
+        rows: tuple[Condition, ...] = () if known is None else tuple(known.conditions)
+        whole = access_to(table, operation, None)
+        if whole is None:
+            raise self.grant.denied("table", NEVER_GRANTED)
+        decision, rows = self.grant.ask(whole, rows)
+        every = bool(decision)
+        # Is it for the columns? Whoever says no to that, an operator too, permits it with none.
+        if not every and operation in WITH_COLUMNS:
+            decision, rows = self.grant.ask(access_to(table, operation, ()) or whole, rows)
         if not decision:
-            self._deny(decision)
-        if every:
-            return None, rows
-        return tuple(
-            column
-            for column in self._assessor.catalog.every.get(table, ())
-            if self._permits(table, operation, column, rows)
-        ), rows
+            raise self.grant.denied(decision)
+        columns = None if every else self._permitted_columns(table, operation, rows)
+        return columns, Held.of(rows)
 
-    def _permits_some(
+    def _permitted_columns(
         self,
         table: Table,
         operation: str,
-        rows: Held | None,
-    ) -> tuple[Decision, bool]:
-        """Whether the grant permits that with all columns or with none, and whether with all."""
-        held = None if rows is None else rows.conditions
-        whole = access_to(table, operation, None, held)
-        decision = self._grant.recheck([whole] if whole else [], caller=self._caller)
-        every = bool(decision)
-        # Is it for the columns? Whoever says no to that, an operator too, permits it with none.
-        if not every and whole is not None and operation in WITH_COLUMNS:
-            decision = self._rechecked(access_to(table, operation, (), held) or whole)
-        return decision, every
-
-    def _permits(self, table: Table, operation: str, column: str, rows: Held | None) -> bool:
-        held = None if rows is None else rows.conditions
-        access = access_to(table, operation, (column,), held)
-        return access is not None and bool(self._rechecked(access))
+        rows: Sequence[Condition],
+    ) -> tuple[str, ...]:
+        """Each column is asked about by itself. One that no token can hold, none permits."""
+        every = self._assessor.catalog.every.get(table, ())
+        asked = {column: access_to(table, operation, (column,), rows) for column in every}
+        return tuple(
+            column
+            for column, access in asked.items()
+            if access is not None and self.grant.recheck((access,))
+        )
 
     # --- rule 14: rows ---
 
     def _may_restrict(self) -> bool:
         """Whether anything restricts rows: a link does, or an operator can."""
         if self._asked.overlaid is None:
-            self._asked.overlaid = self._grant.recheck().overlaid
+            self._asked.overlaid = self.grant.stands().overlaid
         return self._restricts or self._asked.overlaid
 
     def _known(self) -> Rows:
@@ -302,9 +290,9 @@ class Judge:
         if name is None:
             return None
         try:
-            return Held.of(self._grant.rows(name))
+            return Held.of(self.grant.rows(name))
         except Denied as denied:
-            self._deny(denied.decision)
+            raise self.grant.denied(denied.decision) from None
 
     def _with_reached(self, sql: str, view: View, found: Assessment) -> Assessment:
         """The same, with the rows of tables that views read.
@@ -320,7 +308,7 @@ class Judge:
                 added.update(self._reached(need, related, held))
         for table, rows in {**added, **held}.items():
             if table in catalog.declared and self._known().held.get(table) != rows:
-                self._refuse("row", _SAID_ANEW)
+                raise self.grant.denied("row", _SAID_ANEW)
         if not added.keys() - held.keys():
             return found
         shows: dict[Table, Shows] = {table: (None, rows) for table, rows in added.items()}
@@ -344,7 +332,8 @@ class Judge:
             known = held.get(of) or found.get(of)
             said = set(known.spelled) if known is not None and how != "exposed" else set()
             if not said.issuperset(rows.spelled):
-                self._refuse("row", _REACHED[how].format(name_of(need.table), name_of(table)))
+                why = _REACHED[how].format(name_of(need.table), name_of(table))
+                raise self.grant.denied("row", why)
         return found
 
     def _permitted(self, found: Assessment, decision: Decision, meter: UsageMeter) -> Permitted:
@@ -359,9 +348,8 @@ class Judge:
 
         The answer is recorded, whichever it is.
         """
-        return self._grant.take(
+        return self.grant.take(
             accesses,
-            caller=self._caller,
             most_rows=self._max_rows,
             writes=any(access.operation in _WRITES for access in accesses),
         )
@@ -372,43 +360,28 @@ class Judge:
         What the grant says comes first: whoever may not use a table learns nothing else about it,
         and not whether it is there. Returns where nothing stands against it after all.
         """
-        decision = self._grant.recheck(found.accesses, caller=self._caller)
+        decision = self.grant.recheck(found.accesses)
         if not decision:
-            self._deny(decision)
+            raise self.grant.denied(decision)
 
         # What nobody is granted. Of a text that was refused unread there are no accesses. Else it
         # may be for a function that is new: the next block looks at them again.
         if found.refusal is not None:
             if found.accesses:
                 forget(self._connection)
-            self._refuse(*found.refusal)
+            raise self.grant.denied(*found.refusal)
 
         # T6. Of an enum it is a column that is granted.
         for name, uses in found.types:
-            if not any(map(self._may_name, uses)):
-                self._refuse("operation", type_refused(name))
+            if not any(self.grant.ask(use)[0] for use in uses):
+                raise self.grant.denied("operation", type_refused(name))
 
         # What the login may not do. Its roles may have been planned anew meanwhile.
         if found.role is None and found.accesses:
             forget(self._connection)
-            self._refuse(*self._assessor.catalog.lacking(found.accesses))
+            raise self.grant.denied(*self._assessor.catalog.lacking(found.accesses))
 
     # --- after it ran ---
-
-    def late_denial(self, accesses: Iterable[Access]) -> Decision | None:
-        """Rule 11. The denial, if the grant does not permit any more what ran.
-
-        It is not recorded yet: what ran has to be undone first.
-        """
-        decision = self._grant.recheck(
-            accesses,
-            caller=self._caller,
-        )
-        return None if decision else decision
-
-    def deny_late(self, decision: Decision) -> NoReturn:
-        """Rule 11. Raises Denied for what `late_denial` found, when it was undone."""
-        self._deny(decision)
 
     def raise_reported(self, error: ErrorReport) -> NoReturn:
         """Raise what an error of the database comes to, where no statement runs: at a commit."""
@@ -426,13 +399,13 @@ class Judge:
             # Rule 14. It is the policy of a plan.
             if by_policy and 'policy "captoken_' in error.message:
                 code = "row"
-            self._refuse(code, f"PostgreSQL refused it: {error.message}", access)
+            raise self.grant.denied(code, f"PostgreSQL refused it: {error.message}", access)
 
         if error.code == _QUERY_CANCELED:
             # Rule 7. It ran until the token ended, and that is why.
-            live = self._grant.recheck()
+            live = self.grant.stands()
             if not live:
-                self._deny(live)
+                raise self.grant.denied(live)
 
     def reported(self, sql: str, error: ErrorReport, found: Assessment) -> Exception:
         """Rule 9. What is raised for an error of the database that is no denial.
@@ -457,37 +430,6 @@ class Judge:
             f"{kind.__name__} ({error.code}): "
             "what PostgreSQL says of it is left out, since it can quote rows"
         )
-
-    # --- what is asked of the grant, and recorded with it ---
-
-    def _may_name(self, use: Access) -> bool:
-        """Whether a column may be used, of whichever rows."""
-        decision = self._rechecked(use)
-        if not decision and use.table is not None and self._may_restrict():
-            with suppress(Denied):
-                rows = self._grant.rows(use.table)
-                stated = Access(
-                    table=use.table, operation=use.operation, columns=use.columns, rows=rows
-                )
-                decision = self._rechecked(stated)
-        return bool(decision)
-
-    def _rechecked(self, access: Access) -> Decision:
-        """What the grant says of one access. No store is asked, and nothing recorded."""
-        return self._grant.recheck((access,), caller=self._caller)
-
-    def _refuse(
-        self,
-        code: str,
-        sentence: str,
-        access: Access | None = None,
-    ) -> NoReturn:
-        """A denial of the guard's own: for what no token permits, or no role."""
-        raise Denied(self._grant.deny(code, sentence, access))
-
-    def _deny(self, decision: Decision) -> NoReturn:
-        """A denial that was found without being recorded."""
-        raise Denied(self._grant.deny(decision))
 
 
 def _refused_access(

@@ -83,8 +83,8 @@ SAMPLERS = frozenset(("bernoulli", "system"))
 PLAIN_NODES = _words(
     """
     A_ArrayExpr A_Const A_Indices A_Star BitString Boolean BooleanTest BoolExpr CaseExpr
-    CaseWhen CoalesceExpr CTECycleClause CTESearchClause Float GroupingFunc GroupingSet
-    IndexElem Integer JsonAggConstructor JsonArgument JsonArrayAgg JsonArrayConstructor
+    CaseWhen CoalesceExpr CommonTableExpr CTECycleClause CTESearchClause Float GroupingFunc
+    GroupingSet IndexElem Integer JsonAggConstructor JsonArgument JsonArrayAgg JsonArrayConstructor
     JsonArrayQueryConstructor JsonBehavior JsonFormat JsonFuncExpr JsonIsPredicate JsonKeyValue
     JsonObjectAgg JsonObjectConstructor JsonOutput JsonParseExpr JsonReturning JsonScalarExpr
     JsonSerializeExpr JsonTableColumn JsonTablePathSpec JsonValueExpr MergeSupportFunc

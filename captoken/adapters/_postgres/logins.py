@@ -64,17 +64,10 @@ def kept_assessor(
     columns and functions there are is asked with each block (`assumptions`).
     """
     kept = known_of(connection)
-    if kept is not None and _will_do(kept, functions):
-        return kept.assessor
-    return None
-
-
-def read_assessor(
-    connection: Connection,
-    functions: Functions,
-) -> Steps:
-    """The same, read now. Raises GuardError for a login that is no narrow one."""
-    return (yield from _read(connection, functions, _READ_CATALOG))
+    if kept is None or monotonic() - kept.read_at > _FRESH:
+        return None
+    # Fresh, and about the same functions of the owner's.
+    return kept.assessor if kept.assessor.catalog.allowed == functions else None
 
 
 def assessor_anew(
@@ -92,7 +85,7 @@ def assessor_anew(
     """
     try:
         commands = _READ_IN_BLOCK if begun else _READ_CATALOG
-        return (yield from _read(connection, functions, commands))
+        return (yield from read_assessor(connection, functions, commands))
     except GuardError:
         connection.pgconn.finish()
         raise
@@ -108,18 +101,12 @@ def forget(connection: Connection) -> None:
     vars(connection).pop(_KEPT_AS, None)
 
 
-def _will_do(kept: Known, functions: Functions) -> bool:
-    """Whether what is kept is fresh, and about the same functions of the owner's."""
-    age = monotonic() - kept.read_at
-    return age <= _FRESH and kept.assessor.catalog.allowed == functions
-
-
-def _read(
+def read_assessor(
     connection: Connection,
     functions: Functions,
-    commands: Sequence[Command],
+    commands: Sequence[Command] = _READ_CATALOG,
 ) -> Steps:
-    """Read the catalog, as the login sees it, and keep it.
+    """Read the catalog, as the login sees it, and keep it with what says what statements need.
 
     Raises GuardError where it cannot be read, or the login is no narrow one. Then there is no
     transaction any more.

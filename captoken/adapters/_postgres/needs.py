@@ -58,12 +58,10 @@ def levels_of(scopes: Iterable[Scope]) -> Levels:
 
     Such levels are left out: how deep a statement nests is its author's choice.
     """
-    found: dict[Scope, Sequence[Scope]] = {}
-    for scope in scopes:
-        if scope not in found:
-            outward = scope.outward()
-            found[scope] = [level for level in outward if level.tables or level.sources]
-    return found
+    return {
+        scope: [level for level in scope.outward() if level.tables or level.sources]
+        for scope in set(scopes)
+    }
 
 
 def reads_of(

@@ -20,10 +20,7 @@ from threading import Thread
 from time import monotonic
 from typing import Any
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    from psycopg import capabilities, errors
+from psycopg import capabilities, errors
 
 # Both are in seconds.
 _GRACE = 1.0

@@ -9,10 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    from psycopg.adapt import PyFormat, Transformer
+from psycopg.adapt import PyFormat, Transformer
 
 from captoken._verification.mistakes import mistake
 from captoken.adapters._postgres.wire import Command, Connection
@@ -49,23 +46,13 @@ def bound(
         raise mistake("parameters")
 
     transformer = Transformer.from_context(connection)
-    text = sql.encode()
-    if not given:
-        return Command(
-            text,
-            max_rows=max_rows,
-            transformer=transformer,
-            taken=taken,
-            role=role,
-        )
-
     values: Sequence[Any] | None = None
     with suppress(Exception):
         values = transformer.dump_sequence(given, [PyFormat.AUTO] * len(given))
     if values is None:
         raise mistake("parameters")
     return Command(
-        sql=text,
+        sql=sql.encode(),
         values=values,
         types=transformer.types,
         formats=transformer.formats,

@@ -49,7 +49,7 @@ class Names:
         self._losses = 0
 
         # The guard's own, by their text. And statements of agents, the one last used at the end.
-        self._own: dict[bytes, bytes] = {}
+        self.own: dict[bytes, bytes] = {}
         self._statements: dict[Hashable, bytes] = {}
         self._came_once: set[Hashable] = set()
 
@@ -69,18 +69,8 @@ class Names:
     def lose(self) -> None:
         """The server does not know one of them, and so perhaps none."""
         self._losses += 1
-        self._own.clear()
+        self.own.clear()
         self._statements.clear()
-
-    # --- the guard's own ---
-
-    def own(self, sql: bytes) -> bytes | None:
-        """The name of a command that the server has prepared."""
-        return self._own.get(sql)
-
-    def keep_own(self, sql: bytes, name: bytes) -> None:
-        """The server has prepared it."""
-        self._own[sql] = name
 
     # --- statements of agents ---
 

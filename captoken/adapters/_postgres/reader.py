@@ -27,7 +27,7 @@ from captoken._verification.mistakes import is_sendable, mistake, word_in
 from captoken.adapters._postgres.expressions import EXPRESSION_RULES
 from captoken.adapters._postgres.grammar import GrammarError, parse, scan
 from captoken.adapters._postgres.room import run
-from captoken.adapters._postgres.statements import CLAUSE_RULES, STATEMENT_RULES
+from captoken.adapters._postgres.statements import STATEMENT_RULES
 from captoken.adapters._postgres.tables import TABLE_RULES
 from captoken.adapters._postgres.text import RefusedError, Scope, Text
 from captoken.adapters._postgres.tree import take_apart, tree_of
@@ -45,7 +45,6 @@ _FLAT = frozenset(kind for kind, _ in scan("a, 1, 1.5, 'a', $1"))
 # T2. What is said of each kind of node, by its name.
 _RULES = {
     **STATEMENT_RULES,
-    **CLAUSE_RULES,
     **TABLE_RULES,
     **EXPRESSION_RULES,
 }

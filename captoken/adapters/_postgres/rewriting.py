@@ -22,18 +22,19 @@ What is void, hidden and misspelt alike, is an error of PostgreSQL about a colum
 It is raised where it would be, after the errors that come before it. Whoever wrote the text is told
 its place there, and the word that stands there (`Sent.place`).
 
-What was changed is parsed again, and has to be the tree that was meant: else it is refused.
+The same is changed in the tree: what is put into the text is read by itself, and put there. What
+comes of the text is parsed again, and has to be that tree: else it is refused.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from secrets import token_hex
 from typing import Any, NamedTuple
 
 from captoken.adapters._postgres.columns import Columns, Shown
-from captoken.adapters._postgres.grammar import Token, scan, tokens
+from captoken.adapters._postgres.edits import Edits, Sent
 from captoken.adapters._postgres.lists import SYSTEM_COLUMNS
 from captoken.adapters._postgres.names import quoted, quoted_table
 from captoken.adapters._postgres.outputs import fields_of, width_of
@@ -47,7 +48,8 @@ from captoken.adapters._postgres.text import (
     Table,
     Text,
 )
-from captoken.adapters._postgres.tree import KINDS, Node
+from captoken.adapters._postgres.tree import Node, nodes_in
+from captoken.adapters._postgres.walk import goes_by
 
 # The name that is no column anywhere. It is drawn for the process, and no error tells it.
 VOID = f"captoken_{token_hex(16)}"
@@ -64,44 +66,8 @@ _PLACES = frozenset(
     )
 )
 
-_COMMENTS = frozenset(kind for kind, _ in scan("-- a\n/* b */"))
-
 # The columns of tables of which less is shown, by what is written.
 Writable = Mapping[tuple[Table, str], Sequence[str]]
-
-
-class Edit(NamedTuple):
-    """What stands instead of some bytes of a text."""
-
-    begin: int
-    end: int
-    text: bytes
-
-
-class Sent(NamedTuple):
-    """The text that is sent, and what was changed in the one that was read."""
-
-    sql: str
-    edits: tuple[Edit, ...] = ()
-
-    def place(self, sql: str, place: int) -> int:
-        """Where in the text that was read a character of the sent one is; both count from 1.
-
-        What was put in is where it was put. 0 is no place.
-        """
-        if not self.edits or not place:
-            return place
-
-        at = len(self.sql[: place - 1].encode())
-        moved = 0
-        for begin, end, text in self.edits:
-            if at < begin + moved:
-                break
-            if at < begin + moved + len(text):
-                at = begin + moved
-                break
-            moved += len(text) - (end - begin)
-        return len(sql.encode()[: at - moved].decode(errors="ignore")) + 1
 
 
 class Narrowing(NamedTuple):
@@ -134,14 +100,33 @@ def rewritten(text: Text, narrowing: Narrowing, columns: Columns) -> Sent:
         return Sent(text.sql)
 
     change = _Change(text, narrowing, columns)
-    change.all()
-    sent = change.sent()
-    again = parsed(sent.sql)
-    if again.refusal is not None:
-        raise RefusedError(*again.refusal)
-    if not _same(again.tree, text.tree):
+    sent = change.all()
+    if not _same(change.pieces.tree(sent.sql), text.tree):
         raise RefusedError("operation", "the statement is one that cannot be narrowed as it stands")
     return sent
+
+
+class _Pieces:
+    """What is put into a text, each piece as the parser reads it.
+
+    The texts are kept as long as what was read of them: a deep tree is taken apart with its text.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[Text] = []
+
+    def tree(self, sql: str) -> Any:
+        """Raises RefusedError for what is no statement, or too long for one."""
+        text = parsed(sql)
+        if text.refusal is not None:
+            raise RefusedError(*text.refusal)
+        self._kept.append(text)
+        return text.tree
+
+    def columns(self, sql: str) -> list[Any]:
+        """Columns of a result, as `p.id, p.*`: each with its expression as `val`."""
+        found: list[Any] = self.tree(f"select {sql}").targetList
+        return found
 
 
 class _Change:
@@ -151,107 +136,59 @@ class _Change:
         self._text = text
         self._narrowing = narrowing
         self._columns = columns
-        self._bytes = text.sql.encode()
-        self._tokens = _joined(tokens(text.sql), self._bytes)
-        self._begins = [token.begin for token in self._tokens]
-        self._edits: list[Edit] = []
+        self._edits = Edits(text.sql)
+        self.pieces = _Pieces()
 
         # The tables of which less is read than they have.
         self._subqueries = narrowing.narrowed.union(narrowing.conditions)
 
-        # The stars that stand after RETURNING, and the rows of which one field is read: `(p).name`.
-        self._expanded: set[int] = set()
+        # The rows of which one field is read, `(p).name`; of those whose field is void, which token
+        # that is.
         self._rows = {id(node.arg): node for node, place, _ in text.dotted if place == 0}
-
-        # Of those whose field is void, which token that is.
         self._fields: dict[int, int] = {}
 
-    def all(self) -> None:
+    def all(self) -> Sent:
         """Everything that is to be changed."""
         self._refuse_what_only_tables_have()
         for level in self._text.grouped:
             self._group(level)
-        for level in self._text.targets:
-            if level.scope.target in self._narrowing.narrowed:
-                self._write(level.node, level.scope, level.scope.target)
+
+        # The stars that stand after RETURNING.
+        expanded: set[int] = set()
+        for node, scope in self._text.targets:
+            if scope.target in self._narrowing.narrowed:
+                written = _Written(self._edits, self.pieces, self._narrowing, node, scope)
+                expanded |= written.change(scope.target)
         for dotted in self._narrowing.dotted:
             place = self._after_dot(dotted)
             dotted.node.indirection[dotted.place] = VOID
             if dotted.place == 0:
                 self._fields[id(dotted.node.arg)] = place
             else:
-                self._void(place)
+                _void(self._edits, place)
         for node, reference in self._text.named:
             if reference in self._narrowing.void:
-                self._void(self._at(node.location) + 2 * len(node.fields) - 2)
+                _void(self._edits, self._edits.at(node.location) + 2 * len(node.fields) - 2)
                 node.fields[-1] = VOID
-            elif id(node) not in self._expanded:
+            elif id(node) not in expanded:
                 self._in_sight_of_a_target(node, reference)
         for place in self._fields.values():
-            self._void(place)
-        for node, _, table in self._text.items:
+            _void(self._edits, place)
+        for node, table in self._text.items:
             if table in self._subqueries:
                 self._read(node, table)
-
-    def sent(self) -> Sent:
-        """The text with all of it."""
-        # Each once: of `set (a, b) = (...)` the tree has the right side twice.
-        edits = tuple(sorted(dict.fromkeys(self._edits), key=lambda edit: (edit.begin, edit.end)))
-        parts: list[bytes] = []
-        done = 0
-        for begin, end, text in edits:
-            if begin < done:
-                raise RefusedError("operation", "two parts of the statement cannot be told apart")
-            parts += self._bytes[done:begin], text
-            done = end
-        parts.append(self._bytes[done:])
-        return Sent(b"".join(parts).decode(), edits)
-
-    # --- places ---
-
-    def _at(self, location: int) -> int:
-        """Which token begins there."""
-        found = bisect_right(self._begins, location) - 1
-        if found < 0 or self._begins[found] != location:
-            raise RefusedError("operation", "a part of the statement has no place of its own")
-        return found
-
-    def _word(self, place: int) -> bytes:
-        """The token at that place, in small letters; nothing beyond the ends of the text."""
-        if not 0 <= place < len(self._tokens):
-            return b""
-        begin, end, _ = self._tokens[place]
-        return self._bytes[begin:end].lower()
-
-    def _replace(self, first: int, last: int, text: str) -> None:
-        """Put something instead of these tokens, the last one included."""
-        begin, end = self._tokens[first].begin, self._tokens[last].end
-        self._edits.append(Edit(begin, end, text.encode()))
-
-    def _put_behind(self, place: int, text: str) -> None:
-        end = self._tokens[place].end
-        self._edits.append(Edit(end, end, text.encode()))
-
-    def _void(self, place: int) -> None:
-        self._replace(place, place, quoted(VOID))
+        return self._edits.sent()
 
     def _after_dot(self, dotted: Dotted) -> int:
         """Which token is a name after a dot: `((p))[1].name`."""
+        edits = self._edits
         node, wanted, _ = dotted
-        place = self._at(node.arg.location) + 2 * len(node.arg.fields) - 1
-        while self._word(place) == b")":
+        place = edits.at(node.arg.location) + 2 * len(node.arg.fields) - 1
+        while edits.word(place) == b")":
             place += 1
         for _ in range(wanted):
-            place = self._behind_brackets(place) if self._word(place) == b"[" else place + 2
+            place = edits.behind_brackets(place) if edits.word(place) == b"[" else place + 2
         return place + 1
-
-    def _behind_brackets(self, place: int) -> int:
-        deep = 0
-        while True:
-            deep += {b"[": 1, b"]": -1}.get(self._word(place), 0)
-            place += 1
-            if deep == 0 or place >= len(self._tokens):
-                return place
 
     # --- R1 ---
 
@@ -273,221 +210,105 @@ class _Change:
 
     def _read(self, node: Any, table: Table) -> None:
         """A table is a subquery of what is shown of it."""
-        first = self._at(node.location)
+        edits = self._edits
+        first = edits.at(node.location)
         last = _end_of_name(first, node)
 
         # people *, only people, only (people)
-        if self._word(last + 1) == b"*":
+        if edits.word(last + 1) == b"*":
             last += 1
-        elif not node.inh and self._word(first - 1) == b"(":
+        elif not node.inh and edits.word(first - 1) == b"(":
             first, last = first - 2, last + 1
         elif not node.inh:
             first -= 1
 
         # table people
-        if self._word(first - 1) == b"table":
-            self._replace(first - 1, first - 1, "select * from")
+        if edits.word(first - 1) == b"table":
+            edits.replace(first - 1, first - 1, "select * from")
 
-        names = self._narrowing.shown[table]
+        listed = ", ".join(map(quoted, self._narrowing.shown[table]))
         only = "" if node.inh else "only "
-        listed = ", ".join(map(quoted, names))
-        condition, waits = self._narrowing.conditions.get(table, ("", False))
-        where = f" where {condition}" if condition else ""
-        if waits:
-            where += " offset 0"  # what stands outside does not run within
-        query = f"select {listed} from {only}{quoted_table(table)}{where}"  # noqa: S608 – quoted
-        subquery = f"({query})"
-        alias = node.alias
-        if alias is None:
-            subquery += f" as {quoted(node.relname)}"
-            alias = _made("Alias", aliasname=node.relname)
-        self._replace(first, last, subquery)
+        query = f"(select {listed} from {only}{quoted_table(table)}"  # noqa: S608 – quoted
+        if table in self._narrowing.conditions:
+            condition, waits = self._narrowing.conditions[table]
+            # What stands outside does not run within, where it is to wait.
+            query += f" where {condition}" + (" offset 0" if waits else "")
+        named = f"{query}) as {quoted(node.relname)}"
+        edits.replace(first, last, named if node.alias is None else f"{query})")
 
-        if where:
-            its = parsed(query).tree
-        else:
-            schema, name = table
-            of = _made(
-                "RangeVar", schemaname=schema, relname=name, inh=node.inh, relpersistence="p"
-            )
-            its = _select(names, of)
-        _become(node, _made("RangeSubselect", subquery=its, alias=alias))
-
-    # --- R2: what is written ---
-
-    def _write(self, node: Any, scope: Scope, table: Table) -> None:
-        """The columns that are written, and what comes back."""
-        kind = type(node).__name__
-        if kind == "UpdateStmt":
-            self._assigned(node.targetList, table, "update")
-        elif kind == "InsertStmt":
-            self._insert(node, table)
-        elif kind == "MergeStmt":
-            for clause in node.mergeWhenClauses:
-                self._merge(clause, table)
-        if node.returningClause is not None:
-            self._return(node, scope, table)
-
-    def _assigned(self, targets: Any, table: Table, operation: str) -> None:
-        """`set pay = 1`, `(id, pay)`: a column that may not be written is void."""
-        for target in targets or ():
-            if target.name not in self._narrowing.writable[table, operation]:
-                self._void(self._at(target.location))
-                target.name = VOID
-
-    def _insert(self, node: Any, table: Table) -> None:
-        """`insert into people values (1, 'ann')` fills the columns that are shown."""
-        if node.cols is None and node.selectStmt is not None:
-            width = width_of(node.selectStmt)
-            names = self._narrowing.writable[table, "insert"][:width]
-            if not names:
-                raise RefusedError("operation", "name the columns that are inserted")
-            last = self._end_of_target(node.relation)
-            self._put_behind(last, f" ({', '.join(map(quoted, names))})")
-            node.cols = [_made("ResTarget", name=name) for name in names]
-        else:
-            self._assigned(node.cols, table, "insert")
-
-        conflict = node.onConflictClause
-        if conflict is not None:
-            self._assigned(conflict.targetList, table, "update")
-        if conflict is not None and conflict.infer is not None:
-            self._inferred(conflict.infer, table)
-
-    def _end_of_target(self, relation: Any) -> int:
-        """The last token of `people as p`. An insert has no alias without AS."""
-        place = _end_of_name(self._at(relation.location), relation)
-        return place if relation.alias is None else place + 2
-
-    def _inferred(self, infer: Any, table: Table) -> None:
-        """`on conflict (ssn)`, `on conflict on constraint people_ssn_key`."""
-        shown = self._narrowing.shown[table]
-        place = self._at(infer.location)
-        if infer.conname is not None:
-            its = self._narrowing.constraints.get((table, infer.conname))
-            if its is None or not its.issubset(shown):
-                self._void(place + 2)
-                infer.conname = VOID
-
-        deep = 0
-        elements = list(infer.indexElems or ())
-        while elements:
-            word = self._word(place)
-            if deep == 1 and self._word(place - 1) in (b"(", b","):
-                element = elements.pop(0)
-                if element.name is not None and element.name not in shown:
-                    self._void(place)
-                    element.name = VOID
-            deep += {b"(": 1, b")": -1}.get(word, 0)
-            place += 1
-
-    def _merge(self, clause: Any, table: Table) -> None:
-        if clause.commandType == "CMD_UPDATE":
-            self._assigned(clause.targetList, table, "update")
-        elif clause.commandType == "CMD_INSERT":
-            if clause.targetList is None and clause.values is not None:
-                raise RefusedError("operation", "name the columns that a MERGE inserts")
-            self._assigned(clause.targetList, table, "insert")
-
-    def _return(self, node: Any, scope: Scope, table: Table) -> None:
-        """`returning *`, `returning old.*` of the target: the columns that are shown."""
-        clause = node.returningClause
-        exprs: list[Any] = []
-        for target in clause.exprs:
-            fields = fields_of(target.val)
-            parts = _starred(node, scope, target.val)
-            if parts is None:
-                exprs.append(target)
-                continue
-
-            written: list[tuple[str, str | None]] = []
-            for name in parts:
-                if name in scope.target_names:
-                    written += [(name, column) for column in self._narrowing.shown[table]]
-                else:
-                    written.append((name, None))
-            if not written:
-                raise RefusedError("operation", "no column of the table is shown after RETURNING")
-            self._expanded.add(id(target.val))
-            place = self._at(target.val.location)
-            self._replace(
-                place,
-                place + 2 * len(fields) - 2,
-                ", ".join(
-                    f"{quoted(name)}.{'*' if column is None else quoted(column)}"
-                    for name, column in written
-                ),
-            )
-            exprs += [
-                _made("ResTarget", val=_column(name, _made("A_Star") if column is None else column))
-                for name, column in written
-            ]
-        clause.exprs = exprs
+        (item,) = self.pieces.tree(f"select from {named}").fromClause
+        item.alias = node.alias or item.alias
+        _become(node, item)
 
     # --- R2: names in sight of what is written ---
 
     def _in_sight_of_a_target(self, node: Any, reference: Reference) -> None:
         """A name that could mean a hidden column of the table that is written."""
-        scope = next(
-            (level for level in reference.scope.outward() if level.target is not None),
-            None,
-        )
+        levels = reference.scope.outward()
+        scope = next((level for level in levels if level.target is not None), None)
         if scope is None or scope.target not in self._narrowing.narrowed:
             return
-        table = scope.target
+        shown = self._narrowing.shown[scope.target]
+        within = list(takewhile(lambda level: level is not scope, reference.scope.outward()))
+        is_star = not isinstance(node.fields[-1], str)
         if reference.qualifier is not None:
-            self._qualified(node, reference, scope, table)
-        elif isinstance(node.fields[-1], str) and (
-            reference.column not in self._narrowing.shown[table]
-        ):
-            self._unqualified(node, reference, scope, table)
-
-    def _qualified(self, node: Any, reference: Reference, scope: Scope, table: Table) -> None:
-        """`people.pay`, `excluded.*`, where nothing further in goes by that name.
-
-        Of what is beside it in FROM, it is not certain that it is in sight.
-        """
-        qualifier, column = reference.qualifier, reference.column
-        for level in reference.scope.outward():
-            if level is scope:
-                break
-            if level.certain and qualifier in _names_at(level):
-                return
-        if qualifier not in scope.target_names:
+            # Nothing further in goes by that name. Of what is beside it in FROM, it is not certain
+            # that it is in sight.
+            qualifier = reference.qualifier
+            is_its = not any(level.certain and qualifier in _names_at(level) for level in within)
+            if is_its and qualifier in scope.target_names:
+                self._qualified(node, reference, shown, is_star=is_star)
             return
-        if column == "*" and not isinstance(node.fields[-1], str):
-            raise RefusedError("operation", f"write the columns of {qualifier}, in place of *")
-        if column not in self._narrowing.shown[table]:
-            self._void(self._at(node.location) + 2)
+
+        # A column further in comes first.
+        is_further_in = any(self._columns.has(level, reference.column) for level in within)
+        if not is_star and reference.column not in shown and not is_further_in:
+            self._unqualified(node, reference, scope, shown, within)
+
+    def _qualified(
+        self,
+        node: Any,
+        reference: Reference,
+        shown: Sequence[str],
+        *,
+        is_star: bool,
+    ) -> None:
+        """`people.pay`, `excluded.*`, of the table that is written."""
+        if is_star:
+            sentence = f"write the columns of {reference.qualifier}, in place of *"
+            raise RefusedError("operation", sentence)
+        if reference.column not in shown:
+            _void(self._edits, self._edits.at(node.location) + 2)
             node.fields[-1] = VOID
 
-    def _unqualified(self, node: Any, reference: Reference, scope: Scope, table: Table) -> None:
+    def _unqualified(
+        self,
+        node: Any,
+        reference: Reference,
+        scope: Scope,
+        shown: Sequence[str],
+        within: Sequence[Scope],
+    ) -> None:
         """`pay`, `people`: nothing that is shown of the table that is written.
 
-        A column further in comes first. One of something else in FROM is qualified.
+        A column of something else in FROM is qualified.
         """
         column = reference.column
-        for level in reference.scope.outward():
-            if level is scope:
-                break
-            if self._columns.has(level, column):
-                return
-
-        place = self._at(node.location)
+        place = self._edits.at(node.location)
         having = [
             name
             for name, known in self._columns.at(scope)
             if name not in scope.target_names and column in known.names
         ]
         if column in scope.target_names:
-            self._row(node, place, self._narrowing.shown[table])
+            self._row(node, place, shown)
         elif len(having) == 1 and having[0]:
-            self._replace(place, place, f"{quoted(having[0])}.{quoted(column)}")
+            self._edits.replace(place, place, f"{quoted(having[0])}.{quoted(column)}")
             node.fields[:] = having[0], column
-        elif not having and _is_row(reference, scope):
+        elif not having and _is_row(column, within, scope):
             self._row(node, place, None)
         else:
-            self._void(place)
+            _void(self._edits, place)
             node.fields[-1] = VOID
 
     def _row(self, node: Any, place: int, shown: Sequence[str] | None) -> None:
@@ -503,8 +324,9 @@ class _Change:
         listed = ["*"] if shown is None else list(map(quoted, shown))
         columns = ", ".join(f"{name}.{column}" for column in listed)
         its = f"(select {void} as {name} from (select {columns}) as {void})"  # noqa: S608 – quoted
-        self._replace(place, place, its)
-        _become(node, _whole_row(node.fields[0], [_made("A_Star")] if shown is None else shown))
+        self._edits.replace(place, place, its)
+        (row,) = self.pieces.columns(its)
+        _become(node, row.val)
 
     def _field(self, parent: Any, node: Any, place: int, shown: Sequence[str] | None) -> None:
         """`(people).name` of a row: `(people.name)`, which reads no whole row."""
@@ -513,10 +335,10 @@ class _Change:
             name = VOID
         self._fields.pop(id(node), None)
         last = place + 1
-        while self._word(last) == b")":
+        while self._edits.word(last) == b")":
             last += 1
         first = place - (last - place - 1)
-        self._replace(first, last + 1, f"({quoted(node.fields[0])}.{quoted(name)})")
+        self._edits.replace(first, last + 1, f"({quoted(node.fields[0])}.{quoted(name)})")
         node.fields.append(name)
         del parent.indirection[0]
         if not parent.indirection:
@@ -527,55 +349,184 @@ class _Change:
     def _group(self, level: Level) -> None:
         """`select p.id, p.name from people p group by p.id`."""
         node, scope = level
-        if any(type(item).__name__ == "GroupingSet" for item in node.groupClause):
+        items = node.groupClause
+        if any(type(item).__name__ == "GroupingSet" for item in items):
             return
 
-        grouped: set[tuple[str, ...]] = set()
-        for item in node.groupClause:
-            grouped.add(fields_of(_by_ordinal(item, node.targetList or ())))
+        grouped = {fields_of(_by_ordinal(item, node.targetList or ())) for item in items}
         mentioned = {reference.column for _, reference in self._text.named}
-        added: list[tuple[str, str]] = []
-        for name, table in scope.tables:
-            key = self._narrowing.keys.get(table)
-            if table not in self._subqueries or not key or name in scope.renamed:
-                continue
-            if all((name, column) in grouped or (column,) in grouped for column in key):
-                added += [
-                    (name, column)
-                    for column in self._narrowing.shown[table]
-                    if column not in key and (column in mentioned or "*" in mentioned)
-                ]
-        if not added:
-            return
+        added = [
+            f"{quoted(name)}.{quoted(column)}"
+            for name, table in scope.tables
+            if name not in scope.renamed and self._has_key(name, table, grouped)
+            for column in self._narrowing.shown[table]
+            if column not in self._narrowing.keys[table] and mentioned & {column, "*"}
+        ]
+        if added:
+            names = ", ".join(added)
+            self._edits.put_behind(self._behind_by(items[0]), f" {names},")
+            items[:0] = [column.val for column in self.pieces.columns(names)]
 
-        # Behind BY, where ordinals and DISTINCT are what they were.
-        place = self._at(min(_locations(node.groupClause[0])))
-        while (self._word(place - 1), self._word(place)) != (b"group", b"by"):
+    def _has_key(self, name: str, table: Table, grouped: set[tuple[str, ...]]) -> bool:
+        """Whether what is grouped by has the whole key of a table that is a subquery now."""
+        key = self._narrowing.keys.get(table)
+        if table not in self._subqueries or not key:
+            return False
+        return all((name, column) in grouped or (column,) in grouped for column in key)
+
+    def _behind_by(self, item: Any) -> int:
+        """The token behind which the first item is, where ordinals are what they were."""
+        places = [getattr(part, "location", None) for part in nodes_in(item)]
+        place = self._edits.at(min(place for place in places if place is not None and place >= 0))
+        while (self._edits.word(place - 1), self._edits.word(place)) != (b"group", b"by"):
             place -= 1
-        if self._word(place + 1) in (b"all", b"distinct"):
+        return place + 1 if self._edits.word(place + 1) in (b"all", b"distinct") else place
+
+
+# --- R2: what is written ---
+
+
+class _Written:
+    """One INSERT, UPDATE, DELETE or MERGE, of a table of which less is shown."""
+
+    def __init__(
+        self,
+        edits: Edits,
+        pieces: _Pieces,
+        narrowing: Narrowing,
+        node: Any,
+        scope: Scope,
+    ) -> None:
+        self._edits = edits
+        self._pieces = pieces
+        self._narrowing = narrowing
+        self._node = node
+        self._names = scope.target_names
+
+    def change(self, table: Table) -> set[int]:
+        """The columns that are written, and what comes back. Gives the stars that are no more."""
+        node = self._node
+        kind = type(node).__name__
+        if kind == "UpdateStmt":
+            self._assigned(node.targetList, table, "update")
+        elif kind == "InsertStmt":
+            self._insert(table)
+        elif kind == "MergeStmt":
+            for clause in node.mergeWhenClauses:
+                self._merge(clause, table)
+        return set() if node.returningClause is None else self._return(table)
+
+    def _assigned(self, targets: Any, table: Table, operation: str) -> None:
+        """`set pay = 1`, `(id, pay)`: a column that may not be written is void."""
+        for target in targets or ():
+            if target.name not in self._narrowing.writable[table, operation]:
+                _void(self._edits, self._edits.at(target.location))
+                target.name = VOID
+
+    def _insert(self, table: Table) -> None:
+        """`insert into people values (1, 'ann')` fills the columns that are shown."""
+        node = self._node
+        if node.cols is None and node.selectStmt is not None:
+            width = width_of(node.selectStmt)
+            names = self._narrowing.writable[table, "insert"][:width]
+            if not names:
+                raise RefusedError("operation", "name the columns that are inserted")
+            listed = f"({', '.join(map(quoted, names))})"
+            last = _end_of_name(self._edits.at(node.relation.location), node.relation)
+            # `people as p`: an insert has no alias without AS.
+            self._edits.put_behind(last if node.relation.alias is None else last + 2, f" {listed}")
+            filled = f"insert into t {listed} values (1)"  # noqa: S608 – quoted
+            node.cols = self._pieces.tree(filled).cols
+        else:
+            self._assigned(node.cols, table, "insert")
+
+        conflict = node.onConflictClause
+        if conflict is not None:
+            self._assigned(conflict.targetList, table, "update")
+            if conflict.infer is not None:
+                self._inferred(conflict.infer, table)
+
+    def _inferred(self, infer: Any, table: Table) -> None:
+        """`on conflict (ssn)`, `on conflict on constraint people_ssn_key`."""
+        shown = self._narrowing.shown[table]
+        place = self._edits.at(infer.location)
+        if infer.conname is not None:
+            its = self._narrowing.constraints.get((table, infer.conname))
+            if its is None or not its.issubset(shown):
+                _void(self._edits, place + 2)
+                infer.conname = VOID
+
+        deep = 0
+        elements = list(infer.indexElems or ())
+        while elements:
+            word = self._edits.word(place)
+            if deep == 1 and self._edits.word(place - 1) in (b"(", b","):
+                element = elements.pop(0)
+                if element.name is not None and element.name not in shown:
+                    _void(self._edits, place)
+                    element.name = VOID
+            deep += {b"(": 1, b")": -1}.get(word, 0)
             place += 1
-        names = ", ".join(f"{quoted(name)}.{quoted(column)}" for name, column in added)
-        self._put_behind(place, f" {names},")
-        node.groupClause[:0] = [_column(*pair) for pair in added]
+
+    def _merge(self, clause: Any, table: Table) -> None:
+        if clause.commandType == "CMD_UPDATE":
+            self._assigned(clause.targetList, table, "update")
+        elif clause.commandType == "CMD_INSERT":
+            if clause.targetList is None and clause.values is not None:
+                raise RefusedError("operation", "name the columns that a MERGE inserts")
+            self._assigned(clause.targetList, table, "insert")
+
+    def _return(self, table: Table) -> set[int]:
+        """`returning *`, `returning old.*` of the target: the columns that are shown."""
+        clause = self._node.returningClause
+        shown = list(map(quoted, self._narrowing.shown[table]))
+        expanded: set[int] = set()
+        columns: list[Any] = []
+        for target in clause.exprs:
+            starred = self._starred(target.val)
+            if starred is None:
+                columns.append(target)
+                continue
+
+            its = [(name, shown if name in self._names else ["*"]) for name in starred]
+            written = ", ".join(f"{quoted(name)}.{one}" for name, listed in its for one in listed)
+            if not written:
+                raise RefusedError("operation", "no column of the table is shown after RETURNING")
+            expanded.add(id(target.val))
+            first = self._edits.at(target.val.location)
+            self._edits.replace(first, first + 2 * len(target.val.fields) - 2, written)
+            columns += self._pieces.columns(written)
+        clause.exprs = columns
+        return expanded
+
+    def _starred(self, value: Any) -> list[str] | None:
+        """What `*` or `p.*` stands for, by names; None if it is no star of the target.
+
+        Of a MERGE, the source comes before the target.
+        """
+        fields = fields_of(value)
+        if not fields or isinstance(value.fields[-1], str):
+            return None
+        if len(fields) > 1:
+            return [fields[-2]] if fields[-2] in self._names else None
+
+        node = self._node
+        kind = type(node).__name__
+        target = goes_by(node.relation)
+        if kind == "MergeStmt":
+            return [_alias_in_from(node.sourceRelation), target]
+        if kind == "InsertStmt":
+            return [target]
+        others = node.fromClause if kind == "UpdateStmt" else node.usingClause
+        return [target, *map(_alias_in_from, others or ())]
 
 
 # --- small things ---
 
 
-def _joined(found: Iterable[Token], text: bytes) -> list[Token]:
-    """The tokens but for comments. A name in `U&"..." uescape '!'` is one token."""
-    kept: list[Token] = []
-    escape = False
-    for token in found:
-        if token.kind in _COMMENTS:
-            continue
-        is_uescape = text[token.begin : token.end].lower() == b"uescape"
-        if escape or (is_uescape and kept):
-            kept[-1] = kept[-1]._replace(end=token.end)
-        else:
-            kept.append(token)
-        escape = is_uescape
-    return kept
+def _void(edits: Edits, place: int) -> None:
+    """Another name stands there, which is nowhere."""
+    edits.replace(place, place, quoted(VOID))
 
 
 def _end_of_name(first: int, table: Any) -> int:
@@ -588,50 +539,23 @@ def _names_at(level: Scope) -> set[str]:
     return {name for name, _ in (*level.tables, *level.sources)} | level.joins.keys()
 
 
-def _is_row(reference: Reference, target: Scope) -> bool:
+def _is_row(name: str, within: Sequence[Scope], target: Scope) -> bool:
     """Whether the name is that of an item of FROM for certain, and a row of columns.
 
     What a function gives can be a value.
     """
-    for level in reference.scope.outward():
+    for level in (*within, target):
         if level is not target and not level.certain:
             return False
-        if reference.column in _names_at(level):
-            functions = {name for name, source in level.sources if source.query is None}
-            return reference.column not in functions
-        if level is target:
-            return False
+        if name in _names_at(level):
+            return all(source.query is not None for its, source in level.sources if its == name)
     return False
-
-
-def _starred(node: Any, scope: Scope, value: Any) -> list[str] | None:
-    """What `*` or `p.*` after RETURNING stands for, by names; None if it is no star of the target.
-
-    Of a MERGE, the source comes before the target.
-    """
-    fields = fields_of(value)
-    if not fields or isinstance(value.fields[-1], str):
-        return None
-    if len(fields) > 1:
-        return [fields[-2]] if fields[-2] in scope.target_names else None
-
-    kind = type(node).__name__
-    alias = node.relation.alias
-    target = node.relation.relname if alias is None else alias.aliasname
-    if kind == "MergeStmt":
-        return [_alias_in_from(node.sourceRelation), target]
-    if kind == "InsertStmt":
-        return [target]
-    others = node.fromClause if kind == "UpdateStmt" else node.usingClause
-    return [target, *map(_alias_in_from, others or ())]
 
 
 def _alias_in_from(item: Any) -> str:
     """The name of an item of FROM of which all columns are meant."""
-    if item.alias is not None:
-        return str(item.alias.aliasname)
-    if type(item).__name__ == "RangeVar":
-        return str(item.relname)
+    if item.alias is not None or type(item).__name__ == "RangeVar":
+        return goes_by(item)
     raise RefusedError("operation", "name the columns after RETURNING, in place of *")
 
 
@@ -643,64 +567,10 @@ def _by_ordinal(item: Any, targets: Sequence[Any]) -> Any:
     return targets[place - 1].val if 0 < place <= len(targets) else item
 
 
-def _locations(node: Any) -> list[int]:
-    """Where the parts of an expression are."""
-    found: list[int] = []
-    to_come = [node]
-    while to_come:
-        item = to_come.pop()
-        if isinstance(item, Node):
-            location = getattr(item, "location", None)
-            if location is not None and location >= 0:
-                found.append(location)
-            to_come += vars(item).values()
-        elif isinstance(item, list):
-            to_come += item
-    return found
-
-
-# --- trees ---
-
-
-def _made(kind: str, **fields: Any) -> Any:
-    node = KINDS[kind].made()
-    vars(node).update(fields)
-    return node
-
-
 def _become(node: Any, other: Any) -> None:
     """Put another node where one is. Which node it is part of need not be known for that."""
     node.__class__ = type(other)
     node.__dict__ = vars(other)
-
-
-def _column(*fields: Any) -> Any:
-    return _made("ColumnRef", fields=list(fields))
-
-
-def _select(names: Iterable[Any], *from_clause: Any, qualifier: str | None = None) -> Any:
-    """`select id, name from …`."""
-    before = () if qualifier is None else (qualifier,)
-    targets = [_made("ResTarget", val=_column(*before, name)) for name in names]
-    return _made(
-        "SelectStmt",
-        targetList=targets or None,
-        fromClause=list(from_clause) or None,
-        limitOption="LIMIT_OPTION_DEFAULT",
-        op="SETOP_NONE",
-    )
-
-
-def _whole_row(name: str, columns: Iterable[Any]) -> Any:
-    """`(select void as p from (select p.id, p.name) as void)`."""
-    row = _made(
-        "RangeSubselect",
-        subquery=_select(columns, qualifier=name),
-        alias=_made("Alias", aliasname=VOID),
-    )
-    query = _select([VOID], row)
-    query.targetList[0].name = name
-    return _made("SubLink", subLinkType="EXPR_SUBLINK", subselect=query)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -708,14 +578,14 @@ def _same(one: Any, other: Any) -> bool:
     to_come = [(one, other)]
     while to_come:
         one, other = to_come.pop()
-        if isinstance(one, Node) or isinstance(other, Node):
-            if type(one) is not type(other):
-                return False
+        if type(one) is not type(other):
+            return False
+        if isinstance(one, Node):
             one, other = vars(one), vars(other)
-        if isinstance(one, dict) and isinstance(other, dict):
+        if isinstance(one, dict):
             fields = (one.keys() | other.keys()) - _PLACES
             to_come += [(one.get(field), other.get(field)) for field in fields]
-        elif isinstance(one, list) and isinstance(other, list):
+        elif isinstance(one, list):
             if len(one) != len(other):
                 return False
             to_come += zip(one, other, strict=True)

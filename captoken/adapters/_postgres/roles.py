@@ -25,10 +25,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    import psycopg
+import psycopg
 
 from captoken._format.names import frozen_copy
 from captoken._format.names import pattern as pattern_of

@@ -16,10 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    import psycopg
+import psycopg
 
 from captoken._format.errors import GuardError, StatementError
 from captoken._language.access import Access
@@ -133,7 +130,7 @@ class Runner:
             return None
 
         try:
-            return self._judge.late_denial(needs)
+            return self._judge.grant.late(needs)
         except Exception as error:
             # Kept, to be raised when the statement is undone.
             answer.failure = error
@@ -148,7 +145,7 @@ class Runner:
     ) -> None:
         """Raise what went wrong. By now it is undone."""
         if late is not None:
-            self._judge.deny_late(late)
+            raise self._judge.grant.denied(late)
 
         found, meter = permitted.assessed, permitted.meter
         # Before the error: where there were too many rows, that is of our own canceling.

@@ -83,17 +83,6 @@ def _columns_of(cte: Any) -> Source:
     return Source(frozenset(named), query)
 
 
-def _cte(walk: Walk, node: Any, sight: Sight) -> None:
-    """One query of a WITH clause.
-
-        t(a, b) as (...) search depth first by a set found
-        t(a, b) as (...) cycle a set looped using path
-
-    SEARCH and CYCLE add columns to its result.
-    """
-    walk.add((node.ctequery, node.search_clause, node.cycle_clause), sight)
-
-
 # --- SELECT, VALUES, TABLE ---
 
 
@@ -435,4 +424,3 @@ STATEMENT_RULES: dict[str, Rule] = {
     "SelectStmt": _select,
     "UpdateStmt": _update,
 }
-CLAUSE_RULES: dict[str, Rule] = {"CommonTableExpr": _cte}

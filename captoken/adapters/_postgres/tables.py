@@ -37,7 +37,7 @@ def _table(walk: Walk, node: Any, sight: Sight) -> None:
         return
 
     walk.text.reads.append(table)
-    walk.text.items.append(Item(node, sight.scope, table))
+    walk.text.items.append(Item(node, table))
     sight.scope.tables.append((name, table))
     if renamed:
         # T5. In `p(a, b)` the name `b` stands for the second column, and the text does not say

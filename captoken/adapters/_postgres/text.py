@@ -34,7 +34,7 @@ None of them knows a database. That is the part of five more files:
 
 - `catalog`: what the roles of a login may do, and which names there are;
 - `columns`: which columns the tables, subqueries and functions of a statement have for certain;
-- `rewriting`: the text that is sent, in which names mean what is shown;
+- `rewriting`: the text that is sent, in which names mean what is shown; `edits`: how it is changed;
 - `needs`: what the names in a text mean there (T4, T5, T7);
 - `assessment`: what the text needs, of a grant and of a role, and what is refused (T6, T7).
 """
@@ -42,6 +42,7 @@ None of them knows a database. That is the part of five more files:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Any, NamedTuple, TypeAlias
 
 Table: TypeAlias = tuple[str, str]  # schema and name
@@ -116,12 +117,8 @@ class Scope:
 
     def from_within(self) -> Scope:
         """The same level as its own FROM clause sees it: perhaps less of it."""
-        within = Scope(self.outer)
-        within.tables = self.tables
-        within.sources = self.sources
-        within.joins = self.joins
-        within.renaming = self.renaming
-        within.renamed = self.renamed
+        within = copy(self)
+        within.certain = False
         return within
 
     def outward(self) -> Iterator[Scope]:
@@ -176,7 +173,6 @@ class Item(NamedTuple):
     """A table of which rows are read, and the node of it."""
 
     node: Any
-    scope: Scope
     table: Table
 
 

@@ -12,11 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    import psycopg
-    from psycopg.pq import PipelineStatus, TransactionStatus
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from captoken._format.errors import GuardError
 from captoken._language.access import Access

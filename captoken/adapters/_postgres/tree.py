@@ -19,6 +19,7 @@ a later grammar adds, or calls otherwise, is not overlooked.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 from captoken.adapters._postgres.text import RefusedError
@@ -183,6 +184,18 @@ def tree_of(statement: dict[str, Any]) -> Node:
             if type(value) in _GROW:
                 fields[field] = _grown(value, kind.inner.get(field), to_come)
     return root
+
+
+def nodes_in(tree: Any) -> Iterator[Node]:
+    """A node and all that are below it. Without recursion, as the tree was made."""
+    to_come = [tree]
+    while to_come:
+        item = to_come.pop()
+        if isinstance(item, Node):
+            yield item
+            to_come += vars(item).values()
+        elif isinstance(item, list):
+            to_come += item
 
 
 def take_apart(tree: Any) -> None:

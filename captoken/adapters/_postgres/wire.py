@@ -19,13 +19,10 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from captoken._format.extras import extra
-
-with extra("postgres"):
-    import psycopg
-    from psycopg import generators
-    from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
-    from psycopg.pq import version as libpq_version
+import psycopg
+from psycopg import generators
+from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
+from psycopg.pq import version as libpq_version
 
 from captoken._format.errors import CaptokenError, GuardError
 from captoken._verification.mistakes import mistake
@@ -246,7 +243,7 @@ _AS_TEXT = _Sent()
 def _send(pgconn: Any, command: Command, names: Names) -> _Sent:
     """A command of the guard's own, or a statement: by its name, if it has one."""
     if command.own:
-        name = names.own(command.sql)
+        name = names.own.get(command.sql)
     elif command.transformer is not None:
         name = names.statement(command.key())
     else:
@@ -295,7 +292,7 @@ def _prepared(
 
     if answer.error is None and how.prepares is not None:
         if command.own:
-            names.keep_own(command.sql, how.prepares)
+            names.own[command.sql] = how.prepares
         else:
             names.keep_statement(command.key(), how.prepares)
 

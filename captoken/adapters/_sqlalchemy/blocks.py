@@ -172,11 +172,7 @@ class Queued:
 
         aiosqlite has no public name for that; all that it does itself goes this way.
         """
-
-        def put(driver: Any) -> Any:
-            return driver._execute(step, *args)
-
-        return self._awaiting(put)
+        return self._awaiting(lambda driver: driver._execute(step, *args))
 
 
 class Awaited:
@@ -194,32 +190,17 @@ class Awaited:
     def execute(self, sql: str, parameters: Sequence[Any]) -> Rows:
         """Run one statement: see `Block`."""
 
-        def ask(_: Any) -> Any:
-            return self._db.execute(sql, parameters)
-
-        rows: Rows = self._awaiting(ask)
+        rows: Rows = self._awaiting(lambda _: self._db.execute(sql, parameters))
         return rows
 
     def commit(self) -> None:
         """As the end of an `async with` is reached."""
-
-        def leave(_: Any) -> Any:
-            return self._block.__aexit__(None, None, None)
-
-        self._awaiting(leave)
+        self._awaiting(lambda _: self._block.__aexit__(None, None, None))
 
     def rollback(self) -> None:
         """As an exception leaves an `async with`."""
         leaving = _RolledBack()
-
-        def leave(_: Any) -> Any:
-            return self._block.__aexit__(
-                _RolledBack,
-                leaving,
-                None,
-            )
-
-        self._awaiting(leave)
+        self._awaiting(lambda _: self._block.__aexit__(_RolledBack, leaving, None))
 
     def abandon(self) -> None:
         """The event loop itself closes what was not left of a generator, the block's too."""

@@ -14,17 +14,14 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, NoReturn
 
-from captoken._format.extras import extra
-
-with extra("sqlalchemy"):
-    from sqlalchemy import Dialect, Engine, event, types
-    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-    from sqlalchemy.dialects.sqlite.base import SQLiteExecutionContext
-    from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-    from sqlalchemy.engine.default import DefaultDialect
-    from sqlalchemy.engine.reflection import Inspector
-    from sqlalchemy.exc import InvalidRequestError
-    from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy import Dialect, Engine, event, types
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects.sqlite.base import SQLiteExecutionContext
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.engine.reflection import Inspector
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.util.concurrency import in_greenlet
 
 from captoken._format.errors import CaptokenError, GuardError
 from captoken._verification.mistakes import mistake

@@ -9,14 +9,12 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
-from captoken._format.extras import extra
-
-with extra("sqlalchemy"):
-    from sqlalchemy import URL, Engine, NullPool
-    from sqlalchemy.util import LRUCache
+from sqlalchemy import URL, Engine, NullPool
+from sqlalchemy.util import LRUCache
 
 from captoken._format.errors import GuardError
 from captoken._verification.grant import Grant
@@ -128,14 +126,9 @@ class Source:
         self._known.dialect.adopt(self._bare.dialect)
 
         def begin() -> Block:
-            return self._kind.begin(
-                taken,
-                self._granted(),
-                self._options,
-            )
+            return self._kind.begin(taken, self._granted(), self._options)
 
-        def is_lost() -> bool:
-            return self._kind.is_lost(taken)
+        is_lost = partial(self._kind.is_lost, taken)
 
         def release() -> None:
             # What is closed is not given to the next one.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-from captoken._format.extras import extra
-
-with extra("sqlalchemy"):
-    from sqlalchemy import Engine
-    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
-    from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
-    from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy import Engine
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from captoken._format.errors import GuardError
 from captoken._verification.grant import Grant
@@ -57,14 +55,7 @@ def _here(guard: Callable[..., Any]) -> Callable[[Any, Grant, _Options], Block]:
     """How a block of that guard begins in the thread that asks."""
 
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
-        def opening() -> Any:
-            return guard(
-                taken.driver_connection,
-                grant,
-                **options,
-            )
-
-        return Here(opening).begin()
+        return Here(partial(guard, taken.driver_connection, grant, **options)).begin()
 
     return begin
 
@@ -84,20 +75,9 @@ def _aiosqlite() -> Kind:
 
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
         driver = taken.driver_connection
-
-        def opening() -> Any:
-            # The connection of sqlite3. It is used in that thread alone.
-            return sqlite.guarded(
-                driver._conn,
-                grant,
-                **options,
-            )
-
-        return Queued(
-            opening,
-            taken.dbapi_connection.run_async,
-            driver,
-        )
+        # The connection of sqlite3. It is used in that thread alone.
+        opening = partial(sqlite.guarded, driver._conn, grant, **options)
+        return Queued(opening, taken.dbapi_connection.run_async, driver)
 
     return Kind(
         dialect=GuardedSQLite,
@@ -125,17 +105,8 @@ def _async_psycopg() -> Kind:
     from captoken.adapters import postgres
 
     def begin(taken: Any, grant: Grant, options: _Options) -> Block:
-        def opening() -> Any:
-            return postgres.guarded_async(
-                taken.driver_connection,
-                grant,
-                **options,
-            )
-
-        return Awaited(
-            opening,
-            taken.dbapi_connection.run_async,
-        )
+        opening = partial(postgres.guarded_async, taken.driver_connection, grant, **options)
+        return Awaited(opening, taken.dbapi_connection.run_async)
 
     return Kind(
         dialect=GuardedPostgres,

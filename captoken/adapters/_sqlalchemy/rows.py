@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from captoken._format.extras import extra
-
-with extra("sqlalchemy"):
-    from sqlalchemy import Boolean, ColumnElement, Table, inspect
-    from sqlalchemy.ext.compiler import compiles
-    from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy import Boolean, ColumnElement, Table, inspect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from captoken._format.errors import GuardError
 from captoken._verification.decision import Denied

@@ -15,29 +15,27 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from captoken._format.errors import GuardError
 from captoken._format.names import frozen_copy
-from captoken._language.access import Access, Caller
-from captoken._verification.decision import Denied
 from captoken.adapters._costed_grant import CostedGrant
+from captoken.adapters._guarded_block import GuardedBlock
 from captoken.adapters._sqlite.faults import mistaken
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.permitting import Permitting
-from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.remembered import Connection
 from captoken.adapters._sqlite.running import Pulse, Result, Running
 from captoken.adapters._sqlite.watch import Watch
 
 
-class Block:
+class Block(GuardedBlock):
     """Finds out what each statement needs, asks the grant, and runs it.
 
-    Of one connection and one grant, for one transaction. `caller` is asked about with each access.
-    A statement may yield `max_rows` rows, and no value of more than `max_value` bytes.
+    Of one connection and one grant, for one transaction. A statement may yield `max_rows` rows, and
+    no value of more than `max_value` bytes.
 
     Raises GuardError where the connection cannot be taken over (`Watch`). Whoever makes a block
     begins its transaction, and gives the connection back.
@@ -48,38 +46,22 @@ class Block:
         connection: sqlite3.Connection,
         grant: CostedGrant,
         engine: Engine,
-        caller: Caller | None,
         max_rows: int,
         max_value: int,
     ) -> None:
+        super().__init__(grant)
         self.connection = connection
-        self._grant = grant
-        self._caller = caller
-
-        # Does a statement run? Was one asked for? Has the block ended?
-        self._busy = False
-        self._used = False
-        self._over = False
-
-        # What the block wrote that a commit makes last, each once.
-        self._written: dict[Hashable, Access] = {}
 
         # From here on the connection has its authorizer, and nothing is permitted.
         memory = connection.remembered if isinstance(connection, Connection) else None
         is_fit = memory is not None and memory.is_fit
-        self._pulse = Pulse(grant, caller)
+        self._pulse = Pulse(grant)
         self.watch = Watch(connection, self._pulse.alive, is_fit, max_value)
         if memory is not None:
             memory.is_fit = True
 
         self._planner = Planner(self.watch, engine, memory)
-        self._permitting = Permitting(
-            grant,
-            caller,
-            self._planner,
-            self.watch,
-            max_rows,
-        )
+        self._permitting = Permitting(grant, self._planner, self.watch, max_rows)
         self._running = Running(self.watch, self._pulse, max_rows)
 
     def release(self) -> None:
@@ -90,30 +72,19 @@ class Block:
     def commit(self) -> None:
         """COMMIT, if the grant still permits what the block wrote; else ROLLBACK.
 
-        Raises Denied for what it does not permit any more, and what SQLite raises (`end`).
-        """
-        if self._written and self.connection.in_transaction:
-            self._ask_about_writes()
-        self.end("COMMIT")
-
-    def _ask_about_writes(self) -> None:
-        """Rule 10: what was written is asked about once more, and rolled back if it is refused.
-
-        A block can be open for long. A grant that is revoked meanwhile leaves nothing behind.
+        Raises Denied for what it does not permit any more (rule 10), and what SQLite raises
+        (`end`). Where the grant cannot be asked, that is a no.
         """
         try:
-            late = self._grant.recheck(
-                self._written.values(),
-                caller=self._caller,
-            )
+            late = self._late() if self.connection.in_transaction else None
         except BaseException:
-            # Where the grant cannot be asked, that is a no.
             self.end("ROLLBACK")
             raise
 
-        if not late:
+        if late is not None:
             self.end("ROLLBACK")
-            raise Denied(self._grant.deny(late))
+            raise self._grant.denied(late)
+        self.end("COMMIT")
 
     def end(self, how: str) -> None:
         """COMMIT or ROLLBACK, as a statement of the guard's own.
@@ -174,10 +145,7 @@ class Block:
         statement was done, about what it wrote too: nothing lies between.
         """
         self._check_open()
-        if self._used:
-            raise GuardError(
-                "execute_once is for the first and only statement of a block: open one for it"
-            )
+        self._check_unused()
         try:
             result = self.execute(sql, parameters)
         except BaseException:
@@ -187,18 +155,8 @@ class Block:
         return result
 
     def _check_open(self) -> None:
-        """Rule 10: one thread, one statement at a time, one transaction. Raises GuardError.
-
-        Whoever has kept `db` from a block cannot use it once the block is over, nor from elsewhere.
-        """
-        if threading.get_ident() != self.watch.thread:
-            raise GuardError("the block belongs to another thread: each has a block of its own")
-        if self._over:
-            raise GuardError("the block has ended: ask within its `with`")
-
-        # A converter, a collation or an adapter of the owner's, which SQLite calls in between.
-        if self._busy:
-            raise GuardError("a statement of this block is running: ask one after the other")
+        """Rule 10: one thread, one statement at a time, one transaction. Raises GuardError."""
+        self.check_usable()
 
         # What ran next would be committed by itself, before it could be asked about again.
         if not self.connection.in_transaction:
@@ -210,17 +168,9 @@ class Block:
         self._planner.hold(plan.target)
         with meter, self._running.undone_if_refused(plan, meter):
             result = self._running.run(bound, plan, meter)
-            self._note_written(plan)
+            self._note_written(plan.needs)
             self._permitting.ran(plan, result.changed)
         return result
-
-    def _note_written(self, plan: Plan) -> None:
-        """What the statement wrote, for the commit."""
-        # Each once, however many statements wrote it: a block of a thousand inserts asks about one.
-        for need in plan.needs:
-            if need.operation != "select":
-                key = need.table, need.operation, need.columns
-                self._written[key] = self._grant.stated(need)
 
 
 def _copied(sql: Any, parameters: Any) -> dict[str, Any] | tuple[Any, ...]:

@@ -24,7 +24,7 @@ from captoken.adapters._sqlite.naming import Key
 from captoken.adapters._sqlite.opcodes import BY_KEY, BY_ROWID, WHOLE_ROW, decoded
 from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.text import hides_joins
-from captoken.adapters._sqlite.watch import Watch, explained
+from captoken.adapters._sqlite.watch import Event, Watch, explained
 
 _INNOCUOUS = 0x200000  # SQLITE_INNOCUOUS: reads no more than its arguments, and changes nothing
 
@@ -151,11 +151,13 @@ class Schema:
         """What SQLite would find under the name, or None if nothing is there."""
         name = fold(mention.name)
         schemas = self.order if mention.schema is None else [mention.schema]
-        for schema in schemas:
-            found = self.objects.get((fold(schema), name))
-            if found is not None:
-                return found
-        return None
+        found = (self.objects.get((fold(schema), name)) for schema in schemas)
+        return next(filter(None, found), None)
+
+    def of(self, event: Event) -> Object | None:
+        """What an event is about that names a table, with its schema."""
+        _, name, _, schema, _ = event
+        return self.objects.get((fold(schema or ""), fold(name or "")))
 
 
 # A pure function of what the schema tables hold: blocks that see the same schema share one. The
@@ -258,12 +260,9 @@ class Catalog:
     def parents(self, key: Key) -> set[Key]:
         """The tables, in the same schema, that the foreign keys of a table lead to."""
         schema, table = key
-        found: set[Key] = set()
-        for (name,) in self._watch.own(_PARENTS, table, schema):
-            entry = self.schema.objects.get((fold(schema), fold(decoded(name))))
-            if entry is not None:
-                found.add(entry.key)
-        return found
+        names = [fold(decoded(name)) for (name,) in self._watch.own(_PARENTS, table, schema)]
+        found = (self.schema.objects.get((fold(schema), name)) for name in names)
+        return {entry.key for entry in found if entry is not None}
 
     def layout(self, entry: Object) -> Layout:
         """The columns of a table or an index, in the order of its cursors."""

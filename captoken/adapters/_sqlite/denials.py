@@ -18,10 +18,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, NoReturn
 
-from msgspec.structs import replace
-
 from captoken._format.errors import StatementError
-from captoken._language.access import Access, Caller
+from captoken._language.access import Access
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.catalog import Object
@@ -62,10 +60,6 @@ TOO_LARGE = Own(
 _NEVER = Own("operation", "the statement does what no token permits")
 
 
-# Refusals for which what the links say of rows is asked. That of an operator's entry is one of all.
-OF_ROWS = frozenset(("row", "narrowed"))
-
-
 class Denials:
     """Says no for one block, so that it tells nothing that the grant hides.
 
@@ -73,45 +67,15 @@ class Denials:
     audit trail once.
     """
 
-    def __init__(
-        self,
-        grant: CostedGrant,
-        caller: Caller | None,
-        planner: Planner,
-    ) -> None:
+    def __init__(self, grant: CostedGrant, planner: Planner) -> None:
         self._grant = grant
-        self._caller = caller
         self._planner = planner
 
     def denied(self, refused: Refused) -> Denied:
-        """The exception to raise, once the denial is recorded.
-
-        Whoever asks for it raises it: a denial that is recorded and not raised is a false record.
-        """
+        """The exception to raise, once the denial is recorded."""
         if isinstance(refused, Own):
-            recorded = self._grant.deny(
-                refused.code,
-                refused.why,
-                refused.access,
-            )
-        else:
-            recorded = self._grant.deny(refused)
-        return Denied(recorded)
-
-    def ask(self, access: Access) -> Decision:
-        """Does the grant permit the access, to some rows if these are restricted (rule 16)?
-
-        Nothing is used up or recorded. What a statement needs is asked about as it is held.
-        """
-        decision = self._grant.recheck((access,), caller=self._caller)
-        if decision.code in OF_ROWS and access.rows is None and access.table is not None:
-            try:
-                rows = self._grant.rows(access.table)
-            except Denied as denied:
-                return denied.decision
-            if rows:
-                decision = self._grant.recheck((replace(access, rows=rows),), caller=self._caller)
-        return decision
+            return self._grant.denied(refused.code, refused.why, refused.access)
+        return self._grant.denied(refused)
 
     def deny(self, text: Text, refused: Refused) -> NoReturn:
         """Raise Denied, about what the text itself names if that can be refused.
@@ -131,7 +95,8 @@ class Denials:
         of a column that a join merges there.
         """
         self._deny_tables(text)
-        entries = [(mention, self._planner.schema.find(mention)) for mention in text.mentions]
+        schema = self._planner.catalog.schema
+        entries = [(mention, schema.find(mention)) for mention in text.mentions]
         for part in parts:
             written = sum(
                 entry is not None
@@ -191,7 +156,7 @@ class Denials:
         A view has no name of its own: one of nothing but what is granted is passed over.
         """
         for mention in text.mentions:
-            entry = self._planner.schema.find(mention)
+            entry = self._planner.catalog.schema.find(mention)
             if entry is None and is_harmless(mention):
                 continue
 
@@ -234,7 +199,7 @@ class Denials:
         access = access_to(table, operation, columns)
         if access is None:
             return Own("table", NEVER_GRANTED)
-        decision = self.ask(access)
+        decision, _ = self._grant.ask(access)
         return None if decision else decision
 
     def _table(self, mention: Mention) -> str | None:
@@ -243,7 +208,7 @@ class Denials:
         Of a table that is there, as the schema spells it: SQLite takes `HR` for `hr`, a token does
         not. Of all else, as the text does. None if no token can name it.
         """
-        entry = self._planner.schema.find(mention)
+        entry = self._planner.catalog.schema.find(mention)
         if entry is not None and entry.kind == "table":
             schema, table = entry.key
             return table_name(schema, table)
@@ -264,4 +229,4 @@ class Denials:
         needs = account.needs()
         if account.refusals:
             return False
-        return bool(self._grant.recheck(needs, caller=self._caller))
+        return bool(self._grant.recheck(needs))

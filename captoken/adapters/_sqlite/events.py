@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from captoken.adapters._sqlite.account import Account
-from captoken.adapters._sqlite.catalog import Catalog, Object
+from captoken.adapters._sqlite.catalog import Catalog, Object, Schema
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import Key, table_name
 from captoken.adapters._sqlite.text import Text
@@ -29,13 +29,14 @@ def add_events(account: Account, events: Iterable[Event], catalog: Catalog) -> N
 
     Those of triggers, views and foreign keys are among them: SQLite compiles them along with it.
     """
-    for code, name, column, schema, _ in events:
+    for event in events:
+        code, _, column, _, _ = event
         if code == FUNCTION:
             account.functions.add(fold(column or ""))
         elif code in WRITES or (code == READ and column):
             # A read without a column has the name as the text spells it, or that of a CTE. It
             # proves nothing; what is read there the opcodes tell.
-            _add_table(account, catalog, code, schema or "", name or "", column or "")
+            _add_table(account, catalog.schema, event)
     account.writes = account.inserts | account.deletes | account.updates.keys()
 
     # A function of the owner's can do anything, and one that is not innocuous can read files or
@@ -60,21 +61,21 @@ def refuse_reads_elsewhere(
     of the query is read around it. A text that reads the table itself has to name its schema.
     """
     reads = [
-        (entry, column, within)
-        for code, name, column, schema, within in events
-        if code == READ and column
-        for entry in (catalog.schema.objects.get((fold(schema or ""), fold(name or ""))),)
+        (entry, event[2], event[4])
+        for event in events
+        if event[0] == READ and event[2]
+        for entry in (catalog.schema.of(event),)
         if entry is not None and entry.key in names
     ]
     by_query = {
         (entry.key, column) for entry, column, within in reads if within == names[entry.key]
     }
     for entry, column, within in reads:
-        if (entry.key, column) in by_query and not text.qualified(*entry.key):
+        if within == names[entry.key] or fold(within or "") in catalog.schema.bodies:
             continue
-        is_stored = fold(within or "") in catalog.schema.bodies
+        is_its_query = (entry.key, column) in by_query and not text.qualified(*entry.key)
         is_of_write = within is None and _is_of_write(account, entry, catalog)
-        if within != names[entry.key] and not is_stored and not is_of_write:
+        if not is_its_query and not is_of_write:
             account.refuse("column", f"the statement reads {entry.name} itself")
 
 
@@ -87,12 +88,11 @@ def _is_of_write(account: Account, entry: Object, catalog: Catalog) -> bool:
     return any(entry.key in catalog.parents(key) for key in account.writes)
 
 
-def _add_table(
-    account: Account, catalog: Catalog, code: int, schema: str, name: str, column: str
-) -> None:
+def _add_table(account: Account, schema: Schema, event: Event) -> None:
     """Add one read or write of a table, if the schema has it."""
-    entry = catalog.schema.objects.get((fold(schema), fold(name)))
-    if entry is None and code == READ and table_name("main", name) is not None:
+    code, name, column, _, _ = event
+    entry = schema.of(event)
+    if entry is None and code == READ and table_name("main", name or "") is not None:
         # A virtual table that is always there (json_each), or a subquery: opcodes tell.
         return
     if entry is None or entry.kind == "virtual":
@@ -104,7 +104,7 @@ def _add_table(
         account.target = entry
     if entry.kind != "view":
         # A view has no rows: it is judged by what its query, or its INSTEAD OF triggers, touch.
-        _count(account, entry.key, code, column)
+        _count(account, entry.key, code, column or "")
 
 
 def _count(account: Account, key: Key, code: int, column: str) -> None:

@@ -10,27 +10,22 @@ mean all: so the grant is asked about what the text is about.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Hashable
+from functools import cached_property
 from itertools import starmap
-
-from msgspec.structs import replace
 
 from captoken._format.encoding import encode_json
 from captoken._format.errors import GuardError
 from captoken._format.spelling import json_text
-from captoken._language.access import Access, Caller
-from captoken._verification.decision import Denied
 from captoken._verification.facts import Condition
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.catalog import Object
-from captoken.adapters._sqlite.denials import OF_ROWS
 from captoken.adapters._sqlite.held import name_in
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import Key, access_to, table_name
 from captoken.adapters._sqlite.parts import Part, Parts
 from captoken.adapters._sqlite.planner import Planner
-from captoken.adapters._sqlite.remembered import Bounded, Guess
+from captoken.adapters._sqlite.remembered import Bounded
 from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.text import Text
 from captoken.rows import condition
@@ -46,102 +41,45 @@ _OF_RIGHTS = frozenset(("table", "operation"))
 class Granted:
     """Finds the parts that texts name, for one block."""
 
-    def __init__(
-        self,
-        grant: CostedGrant,
-        caller: Caller | None,
-        planner: Planner,
-    ) -> None:
+    def __init__(self, grant: CostedGrant, planner: Planner) -> None:
         self._grant = grant
-        self._caller = caller
         self._planner = planner
 
-        # What was found; and whether a refusal was about neither rights nor columns. That may turn
-        # on the statement, as its cost does, and the next one has to be asked about anew.
-        self._by_text: Bounded[str, Parts] = Bounded()
+        # Whether a refusal was about neither rights nor columns. That may turn on the statement, as
+        # its cost does, and the next one has to be asked about anew.
         self._is_certain = True
 
         # What the links say of the rows of a table, as far as it was asked.
         self._rows: dict[Key, tuple[Condition, ...]] = {}
+
+    @cached_property
+    def _links(self) -> Hashable:
+        """What the parts turn on, for the next block: mostly it has the same token."""
+        return self._grant.links()
+
+    @cached_property
+    def _found(self) -> Bounded[tuple[Hashable, str], Parts]:
+        """What was found, by text. What rests on more than the links is the block's own."""
+        return Bounded() if self._links is None else self._planner.found.parts
 
     def parts(self, text: Text) -> Parts:
         """The parts among all tables that a word of the text could mean.
 
         Raises GuardError, code `row`, for rows that no condition in SQL says.
         """
-        found = self._by_text.get(text.sql)
-        if found is not None:
-            return found
-
-        guess = self._planner.asked.get(text.sql)
-        if guess is not None and self._holds(guess):
-            parts = guess.parts
-        else:
+        key = self._links, text.sql
+        parts = self._found.get(key)
+        if parts is None:
             self._is_certain = True
             self._rows.clear()
-            tables = self._tables(text)
-            parts = self._among(tables, text)
-            if not self._is_certain:
-                return parts
-            guess = self._guess(parts, tables, text)
-            if guess is not None:
-                self._planner.asked.keep(text.sql, text.sql, guess)
-        self._by_text.keep(text.sql, text.sql, parts)
+            parts = self._among(self._tables(text), text)
+            if self._is_certain:
+                self._found.keep(key, text.sql, parts)
         return parts
-
-    def _holds(self, guess: Guess) -> bool:
-        """Would these parts be found again? The same is asked, and nothing else.
-
-        What the grant says of the rows, too. A no says nothing.
-        """
-        try:
-            for part in guess.parts:
-                said = self._grant.rows(str(table_name(*part.key))) if part.rows else ()
-                if tuple(map(encode_json, said)) != part.rows:
-                    return False
-        except Denied:
-            return False
-        refused = (self._grant.recheck((one,), caller=self._caller) for one in guess.refused)
-        if any(decision.code != "column" for decision in refused):
-            return False
-        return bool(self._grant.recheck(guess.permitted, caller=self._caller))
-
-    def _guess(
-        self,
-        parts: Parts,
-        tables: dict[Key, tuple[Object, str]],
-        text: Text,
-    ) -> Guess | None:
-        """What those parts rest on, for the next block: mostly it has the same token.
-
-        None if on more than an access as it is named, or on columns and rows of one table.
-        """
-        by_key = {part.key: part for part in parts}
-        permitted: list[Access | None] = []
-        refused: list[Access | None] = []
-        for key, (entry, named_for) in tables.items():
-            part = by_key.get(key)
-            access = access_to(table_name(*key), named_for)
-            if part is None:
-                permitted.append(access)
-                continue
-            if part.rows and part.is_whole and access is not None:
-                permitted.append(replace(access, rows=self._rows[key]))
-                continue
-            if part.rows or self._refusal(entry, named_for, None) != "column":
-                return None
-            refused.append(access)
-            permitted += _stated(part.key, named_for, part.columns)
-            for column in self._columns(entry, text):
-                if column not in part.columns:
-                    refused += _stated(part.key, named_for, (column,))
-        if None in permitted or None in refused:
-            return None
-        return Guess(parts, tuple(filter(None, permitted)), tuple(filter(None, refused)))
 
     def _columns(self, entry: Object, text: Text) -> tuple[str, ...]:
         """The columns of a table that a text may mean."""
-        columns = self._planner.columns(entry)
+        columns = self._planner.catalog.columns(entry)
         if text.may_mean_all:
             return columns
         return tuple(column for column in columns if fold(column) in text.names)
@@ -152,7 +90,7 @@ class Granted:
         for _, (entry, named_for) in sorted(self._tables(text).items()):
             found = self._restricted(entry, named_for)
             if found is not None:
-                told.append(self._part(entry, *found, self._planner.columns(entry)).told())
+                told.append(self._part(entry, *found, self._planner.catalog.columns(entry)).told())
         return "; ".join(told)
 
     def _tables(self, text: Text) -> dict[Key, tuple[Object, str]]:
@@ -160,7 +98,7 @@ class Granted:
 
         With an operation on each: the one that it is named for, or select.
         """
-        schema = self._planner.schema
+        schema = self._planner.catalog.schema
         words = [Mention("select", None, name) for name in text.names & schema.tables]
         found: dict[Key, tuple[Object, str]] = {}
         for mention in (*text.mentions, *words):
@@ -175,11 +113,9 @@ class Granted:
         accesses = [access for access in asked if access is not None]
         if not accesses:
             return ()
-        decision = self._grant.recheck(accesses, caller=self._caller)
-        if decision:  # nearly always
+        # Of several tables mostly all are open. Of one it is asked below.
+        if len(accesses) > 1 and self._grant.recheck(accesses):
             return ()
-        if decision.code in OF_ROWS:
-            self._ask_of_rows(tables)
 
         parts: list[Part] = []
         unheld: dict[str, list[str]] = {}
@@ -195,15 +131,6 @@ class Granted:
             raise GuardError("; ".join(starmap(_unheld, unheld.items())), "row")
         return tuple(parts)
 
-    def _ask_of_rows(self, tables: Iterable[Key]) -> None:
-        """What the links say of the rows of some tables, where they restrict them."""
-        for key in tables:
-            name = table_name(*key)
-            with suppress(Denied):  # the token does not stand: that is asked about next
-                rows = () if name is None else self._grant.rows(name)
-                if rows:
-                    self._rows[key] = rows
-
     def _restricted(self, entry: Object, named_for: str) -> tuple[str, bool] | None:
         """An operation that is refused if no columns are stated, or no rows.
 
@@ -211,7 +138,7 @@ class Granted:
         """
         for operation in dict.fromkeys((named_for, *_OPERATIONS)):
             code = self._refusal(entry, operation, None)
-            if code == "column" or (code is None and entry.key in self._rows):
+            if code == "column" or (code is None and self._rows[entry.key]):
                 return operation, code is None
             if code is None:
                 return None
@@ -229,16 +156,14 @@ class Granted:
         granted = columns
         if not is_whole and self._refusal(entry, operation, columns) is not None:
             granted = tuple(
-                column
-                for column in columns
-                if self._refusal(entry, operation, (column,)) is None
+                column for column in columns if self._refusal(entry, operation, (column,)) is None
             )
-        bare = self._planner.schema.find(Mention("select", None, entry.name))
+        bare = self._planner.catalog.schema.find(Mention("select", None, entry.name))
         is_bare = bare is not None and bare.key == entry.key
-        rows = self._rows.get(entry.key)
-        if rows is None:
+        rows = self._rows[entry.key]
+        if not rows:
             return Part(*entry.key, granted, is_bare, is_whole)
-        types = self._planner.types(entry)
+        types = self._planner.catalog.types(entry)
         said = condition(rows, "sqlite", types, name_in)
         return Part(*entry.key, granted, is_bare, is_whole, tuple(map(encode_json, rows)), said)
 
@@ -252,18 +177,8 @@ class Granted:
         access = access_to(table_name(*entry.key), operation, columns)
         if access is None:
             return "table"
-        code = self._code(access, entry.key)
-        if code not in OF_ROWS or entry.key in self._rows:
-            return code
-        self._ask_of_rows((entry.key,))
-        return self._code(access, entry.key)
-
-    def _code(self, access: Access, key: Key) -> str | None:
-        """The code for which an access is refused that states what is known of the rows."""
-        rows = self._rows.get(key)
-        if rows is not None:
-            access = replace(access, rows=rows)
-        decision = self._grant.recheck((access,), caller=self._caller)
+        known = self._rows.get(entry.key, ())
+        decision, self._rows[entry.key] = self._grant.ask(access, known)
         return None if decision else decision.code
 
 
@@ -271,8 +186,3 @@ def _unheld(why: str, tables: list[str]) -> str:
     """Why rows of some tables cannot be held, and what to write if all of them are meant."""
     freed = ", ".join(f"{json_text(table)}: {{}}" for table in tables)
     return f"{why} ({', '.join(tables)}). If all of their rows are meant, rows={{{freed}}} says so"
-
-
-def _stated(key: Key, operation: str, columns: tuple[str, ...]) -> list[Access | None]:
-    """The access to some columns of a table, if there are any."""
-    return [access_to(table_name(*key), operation, columns)] if columns else []

@@ -32,7 +32,6 @@ from captoken._language.access import Access
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, Schema, quoted
 from captoken.adapters._sqlite.events import add_events
-from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import Key, table_name
 from captoken.adapters._sqlite.opcodes import OPENS, Engine, Program
 from captoken.adapters._sqlite.parts import MARK, Part, Parts, qualified
@@ -89,13 +88,13 @@ def name_in(column: str) -> str:
     return f"{MARK}`{column.replace('`', '``')}`"
 
 
-def target_of(
+def written_by(
     text: Text,
     parts: Parts,
     schema: Schema,
 ) -> tuple[Part, Object, str] | None:
-    """The part that the statement itself writes, and how, if its rows are restricted."""
-    by_key = {part.key: part for part in parts if part.rows}
+    """The part that the statement itself writes, and how."""
+    by_key = {part.key: part for part in parts}
     for mention in text.mentions:
         entry = schema.find(mention)
         if mention.operation != "select" and entry is not None and entry.key in by_key:
@@ -204,10 +203,9 @@ def counted(
     columns = {part.key: part.columns for part in parts if part.rows}
 
     def key_of(event: Event) -> Key | None:
-        code, name, column, database, _ = event
-        entry = schema.objects.get((fold(database or ""), fold(name or "")))
-        is_read = code == READ and column and entry is not None and entry.key in columns
-        return entry.key if is_read and entry is not None else None
+        entry = schema.of(event)
+        is_read = event[0] == READ and event[2]
+        return entry.key if is_read and entry is not None and entry.key in columns else None
 
     kept: dict[Event, None] = {}
     for event in events:

@@ -21,8 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from captoken._format.errors import GuardError, StatementError
 from captoken._format.spelling import shown
-from captoken._language.access import Caller
-from captoken._verification.decision import Decision, Denied
+from captoken._verification.decision import Decision
 from captoken._verification.mistakes import is_sendable, mistake, word_in
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.denials import TOO_LARGE, Denials, Own
@@ -55,25 +54,23 @@ class Permitted(NamedTuple):
 
 
 class Permitting:
-    """Asks the grant about the statements of one block. `caller` is asked about with each."""
+    """Asks the grant about the statements of one block."""
 
     def __init__(
         self,
         grant: CostedGrant,
-        caller: Caller | None,
         planner: Planner,
         watch: Watch,
         max_rows: int,
     ) -> None:
         self._grant = grant
-        self._caller = caller
         self._planner = planner
         self._watch = watch
         self._max_rows = max_rows
-        self._denials = Denials(grant, caller, planner)
+        self._denials = Denials(grant, planner)
 
         # Rule 13: the tables of which it grants some columns.
-        self._granted = Granted(grant, caller, planner)
+        self._granted = Granted(grant, planner)
 
         # Rule 7: the functions that tell of this block alone by now.
         self._told: frozenset[str] = frozenset()
@@ -86,10 +83,10 @@ class Permitting:
         Asked each time, also for a statement that was permitted before: a grant can run out, be
         narrowed, or have a budget. Raises Denied, which is recorded, or StatementError.
         """
-        known = self._planner.known(sql) if self._planner.is_ready else None
+        known = self._planner.found.known(sql) if self._planner.is_ready else None
         if known is None:
             self._check_alive()
-            known = self._planner.known(sql)
+            known = self._planner.found.known(sql)
 
         # Before the statement is looked at: each question about it says what it costs.
         self._grant.begin(sql, parameters)
@@ -115,14 +112,14 @@ class Permitting:
             plan = self._plan(self._read(shape.sql), shape.values)
         except StatementError:
             return None
-        if self._refused(plan) or not self._grant.recheck(plan.needs, caller=self._caller):
+        if self._refused(plan) or not self._grant.recheck(plan.needs):
             return None
         return Permitted(plan, shape.values, self._take(plan))
 
     def _plan(self, text: Text, parameters: Any) -> Plan:
         """What a statement needs. Raises Denied for what is refused by its text alone."""
         parts = self._parts(text)
-        plan = self._planner.seen(text.sql, parts)
+        plan = self._planner.found.plans.get((text.sql, parts))
         return plan or self._new_plan(text, parts, parameters)
 
     def _parts(self, text: Text) -> Parts:
@@ -137,7 +134,8 @@ class Permitting:
 
     def _read(self, sql: str) -> Text:
         """The text of a statement of a kind that is run at all."""
-        known = self._planner.read(sql)
+        texts = self._planner.found.texts
+        known = texts.get(sql)
         if known is not None:
             return known
         text = Text(sql)
@@ -149,6 +147,7 @@ class Permitting:
             raise self._denials.denied(_other_kind(text))
         if not text.is_bounded:
             raise self._denials.denied(TOO_LARGE)
+        texts.keep(sql, sql, text)
         return text
 
     def _new_plan(self, text: Text, parts: Parts, parameters: Any) -> Plan:
@@ -172,7 +171,7 @@ class Permitting:
 
         What compiling ends in would tell what is there, to somebody who may know nothing by now.
         """
-        live = self._grant.recheck()
+        live = self._grant.stands()
         if not live:
             raise self._denials.denied(live)
 
@@ -181,7 +180,7 @@ class Permitting:
     def _check(self, plan: Plan) -> None:
         """Raise Denied unless the grant permits all that the statement needs."""
         # What the grant says comes first. It names nothing that the text does not name.
-        decision = self._grant.recheck(plan.needs, caller=self._caller)
+        decision = self._grant.recheck(plan.needs)
         if not decision:
             self._deny(plan, decision)
 
@@ -194,7 +193,6 @@ class Permitting:
         """Use all that is needed together: recorded, and used once. Raises Denied."""
         return self._grant.take(
             plan.needs,
-            caller=self._caller,
             most_rows=self._max_rows,
             writes=plan.writes,
         )
@@ -221,7 +219,7 @@ class Permitting:
         if of_others:
             name = min(of_others)  # always the same one of several
             return Own("operation", f"{name}() tells of what others did")
-        return _UNCOUNTED if plan.replaces and self._grant.counts_writes else None
+        return _UNCOUNTED if self._grant.counts_writes and plan.replaces else None
 
     # --- after it ran ---
 
@@ -235,9 +233,9 @@ class Permitting:
         if plan.tells:
             self._told |= plan.tells if changed > 0 else plan.tells & {"changes"}
 
-        late = self._grant.recheck(plan.needs, caller=self._caller)
-        if not late:
-            raise Denied(self._grant.deny(late))
+        late = self._grant.late(plan.needs)
+        if late is not None:
+            raise self._grant.denied(late)
 
 
 def _check_text(sql: str, denials: Denials) -> None:

@@ -14,9 +14,16 @@ from typing import Any
 from captoken._format.errors import GuardError
 from captoken._verification.mistakes import mistake
 from captoken.adapters._sqlite.account import Account
-from captoken.adapters._sqlite.catalog import Catalog, Object, Schema, quoted
+from captoken.adapters._sqlite.catalog import Catalog, Object, quoted
 from captoken.adapters._sqlite.events import add_events, refuse_reads_elsewhere
-from captoken.adapters._sqlite.held import Looked, Target, counted, refuse_unheld, stated, target_of
+from captoken.adapters._sqlite.held import (
+    Looked,
+    Target,
+    counted,
+    refuse_unheld,
+    stated,
+    written_by,
+)
 from captoken.adapters._sqlite.joins import add_hidden_columns
 from captoken.adapters._sqlite.lengths import calls_of, can_fail
 from captoken.adapters._sqlite.lexer import fold
@@ -34,7 +41,7 @@ from captoken.adapters._sqlite.parts import (
 )
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.programs import Programs, add_programs
-from captoken.adapters._sqlite.remembered import Bounded, Found, Guess, Memory
+from captoken.adapters._sqlite.remembered import Found, Memory
 from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.shapes import Shape, shape_of
 from captoken.adapters._sqlite.text import Text
@@ -79,7 +86,7 @@ class Planner:
         self.engine = engine
 
     @cached_property
-    def _found(self) -> Found:
+    def found(self) -> Found:
         """What was found out, in this transaction or before. Asked once the transaction is open."""
         self.is_ready = True
         if self._memory is None:
@@ -87,56 +94,39 @@ class Planner:
         return self._memory.found(self._watch)
 
     @property
-    def _catalog(self) -> Catalog:
-        return self._found.catalog
-
-    @property
-    def schema(self) -> Schema:
-        """What names and root pages stand for."""
-        return self._catalog.schema
+    def catalog(self) -> Catalog:
+        """What the connection has."""
+        return self.found.catalog
 
     def release(self) -> None:
         """The block is over: what is remembered does not hold its connection."""
         if self.is_ready:
-            self._catalog.release()
-
-    def columns(self, entry: Object) -> tuple[str, ...]:
-        """The names of the columns of a table or a view."""
-        return self._catalog.columns(entry)
-
-    def known(self, sql: str) -> Text | Shape | None:
-        """What a statement goes by that was sent before, or None."""
-        return self._found.texts.get(sql) or self._found.shapes.get(sql)
-
-    def read(self, sql: str) -> Text | None:
-        """A statement that was looked at before, or None."""
-        return self._found.texts.get(sql)
+            self.catalog.release()
 
     def shape(self, sql: str) -> Shape | None:
         """The shape of a statement, or None (`shapes`)."""
         shape = shape_of(sql)
         if shape is not None:
-            self._found.shapes.keep(sql, sql, shape)
+            self.found.shapes.keep(sql, sql, shape)
         return shape
 
-    def seen(self, sql: str, parts: Parts) -> Plan | None:
-        """What such a statement needs, or None."""
-        return self._found.plans.get((sql, parts))
-
-    @property
-    def asked(self) -> Bounded[str, Guess]:
-        """The parts of each text for the grant that was asked last, and what they rest on."""
-        return self._found.asked
-
-    def plan(self, text: Text, parts: Parts, parameters: Any) -> Plan | Exception:
+    def plan(
+        self,
+        text: Text,
+        parts: Parts,
+        parameters: Any,
+        tries: int = _MOST_UNCLEAR,
+    ) -> Plan | Exception:
         """What the statement needs, or the error that compiling it ended in.
 
         Of `parts` it sees the columns that are granted (rule 13). The error is handed back, not
         raised (`denials`). Raises GuardError where the authorizer was not asked at all.
         """
-        problem = self._problem_of_update(text, parts, parameters)
-        if problem is not None:
-            return self._plan_of_clearer(text, parts, parameters, problem) or problem
+        changed = self._changed(text, parts)
+        if changed is not None:
+            problem = self._problem_of_update(text, parts, parameters, changed)
+            if problem is not None:
+                return self._plan_of_clearer(text, parts, parameters, changed, problem, tries)
 
         # Where rows are restricted: first without them (rule 16).
         target: Target | None = None
@@ -159,45 +149,50 @@ class Planner:
             return looked
 
         programs, events = looked
-        names = names_of(parts, self._found.drawn)
+        names = names_of(parts, self.found.drawn)
         if blind is None:
             account = self._account(text, text.mentions, programs, events, parts)
         else:
-            read = counted(events, blind[1], names, parts, self.schema)
+            read = counted(events, blind[1], names, parts, self.catalog.schema)
             account = self._account(text, text.mentions, programs, read, parts)
             apart = self._apart(text, parts, target, parameters)
             if isinstance(apart, Exception):
                 return apart
-            catalog = self._catalog
+            catalog = self.catalog
             refuse_unheld(account, blind, apart, parts, target, text, catalog, self.engine)
         names = {part.key: names[part.key] for part in parts if not part.rows}
-        refuse_reads_elsewhere(account, events, names, text, self._catalog)
+        refuse_reads_elsewhere(account, events, names, text, self.catalog)
 
         # The needs come before the refusals: one that no token can name adds to those.
-        plan = Plan(
-            text=text,
-            parts=parts,
-            sent=run,
-            target=target,
-            needs=stated(account.needs(), parts),
-            refusals=tuple(account.refusals),
-            events=events,
-            calls=calls_of(programs.all),
-            asks=_asks(account, text),
-            tells=_tells(account, programs),
+        return self._kept(
+            Plan(
+                text=text,
+                parts=parts,
+                sent=run,
+                target=target,
+                needs=stated(account.needs(), parts),
+                refusals=tuple(account.refusals),
+                events=events,
+                calls=calls_of(programs.all),
+                asks=_asks(account, text),
+                tells=_tells(account, programs),
+            )
         )
-        self._found.texts.keep(text.sql, text.sql, text)
-        self._found.plans.keep((text.sql, parts), text.sql, plan)
+
+    def _kept(self, plan: Plan) -> Plan:
+        """The plan, which is remembered by its text."""
+        sql = plan.text.sql
+        self.found.plans.keep((sql, plan.parts), sql, plan)
         return plan
 
     def _writes(self, text: Text, parts: Parts) -> Target | None:
         """What the statement writes, if rows of it are restricted."""
-        found = target_of(text, parts, self.schema)
-        if found is None:
+        found = written_by(text, parts, self.catalog.schema)
+        if found is None or not found[0].rows:
             return None
         part, entry, operation = found
-        raised = f"{self._found.drawn}_held"
-        return Target(part, operation, raised, self._catalog.layout(entry).rowid)
+        raised = f"{self.found.drawn}_held"
+        return Target(part, operation, raised, self.catalog.layout(entry).rowid)
 
     def _apart(
         self,
@@ -209,10 +204,10 @@ class Planner:
         """An UPDATE or a DELETE as a query, in which nothing stands for the table it writes."""
         if target is None or target.operation == "insert":
             return None
-        name = f"{self._found.drawn}_changed"
+        name = f"{self.found.drawn}_changed"
         sql = Update(text.sql, target.operation).looked_up(name)
         more = (blind_query(name, target.part),)
-        run = sent(sql, text, parts, self._found.drawn, more=more, is_blind=True)
+        run = sent(sql, text, parts, self.found.drawn, more=more, is_blind=True)
         return self._look(run, parameters)
 
     def hold(self, target: Target | None) -> None:
@@ -248,27 +243,23 @@ class Planner:
         if target is not None and target.operation != "insert":
             update = Update(sql, target.operation)
             sql = update.held(target.part.held(f"{update.alias}."), first=bool(behind))
-        return sent(sql, text, parts, self._found.drawn, behind, is_blind=is_blind)
+        return sent(sql, text, parts, self.found.drawn, behind, is_blind=is_blind)
 
     def _changed(self, text: Text, parts: Parts) -> Part | None:
         """The part that the statement updates, if it does and has columns that are not granted."""
-        by_key = {part.key: part for part in parts if not part.is_whole}
-        for mention in text.mentions:
-            entry = self.schema.find(mention)
-            if mention.operation == "update" and entry is not None:
-                return by_key.get(entry.key)
-        return None
+        found = written_by(text, parts, self.catalog.schema)
+        if found is None or found[0].is_whole or found[2] != "update":
+            return None
+        return found[0]
 
     def _problem_of_update(
         self,
         text: Text,
         parts: Parts,
         parameters: Any,
+        changed: Part,
     ) -> Exception | None:
-        """What is wrong with the names of an update, if it changes a part."""
-        changed = self._changed(text, parts)
-        if changed is None:
-            return None
+        """What is wrong with the names of an update of a part."""
         update = Update(without_strings(text))
         if not update.is_whole:
             return mistake("syntax", "SQLITE_ERROR")
@@ -290,10 +281,10 @@ class Planner:
         more: str = "",
     ) -> Exception | None:
         """What is wrong with them where the changed table has what is granted, and `more`."""
-        name = f"{self._found.drawn}_changed"
+        name = f"{self.found.drawn}_changed"
         stands_for_it = query(name, changed, listed(changed.columns) + more)
         looked_up = Update(without_strings(text)).looked_up(name)
-        run = sent(looked_up, text, parts, self._found.drawn, more=(stands_for_it,))
+        run = sent(looked_up, text, parts, self.found.drawn, more=(stands_for_it,))
         looked = self._look(run, parameters)
         return looked if isinstance(looked, Exception) else None
 
@@ -302,69 +293,53 @@ class Planner:
         text: Text,
         parts: Parts,
         parameters: Any,
-        problem: Exception | None,
-    ) -> Plan | None:
-        """The plan of the same UPDATE with tables before its names, or strings for what names none.
+        changed: Part,
+        problem: Exception,
+        tries: int,
+    ) -> Plan | Exception:
+        """The plan of the same UPDATE with a table before a name, or a string for what names none.
 
         The other text is planned as if the agent had written it: so this permits nothing. It has
-        no other words, and the same parts.
+        no other words, and the same parts. If there is none, what was wrong is.
         """
-        clearer = text
-        for _ in range(_MOST_UNCLEAR):
-            found = self._clearer(clearer, parts, parameters, str(problem))
-            if found is None:
-                return None
-            clearer = found
-            problem = self._problem_of_update(clearer, parts, parameters)
-            if problem is None:
-                break
-
-        plan = problem or self.plan(clearer, parts, parameters)
-        if isinstance(plan, Exception):
-            return None
-        plan = plan._replace(text=text)
-        self._found.texts.keep(text.sql, text.sql, text)
-        self._found.plans.keep((text.sql, parts), text.sql, plan)
-        return plan
+        clearer = self._clearer(text, parts, parameters, changed, str(problem)) if tries else None
+        if clearer is None:
+            return problem
+        plan = self.plan(clearer, parts, parameters, tries - 1)
+        return problem if isinstance(plan, Exception) else self._kept(plan._replace(text=text))
 
     def _clearer(
         self,
         text: Text,
         parts: Parts,
         parameters: Any,
+        changed: Part,
         said: str,
     ) -> Text | None:
         """The text with the one table before an ambiguous name that has it, of what is granted.
 
         Or with a string in the place of `"gold"`, as SQLite takes it where no column has that name.
+        What is ambiguous without any hidden column stays a mistake.
         """
-        before, _, word = said.rpartition(": ")
-        changed = self._changed(text, parts)
-        update = Update(text.sql)
-        if changed is not None and before == "no such column":
-            quoted_so = Text(update.with_string(word))
-            return None if quoted_so.sql == text.sql else quoted_so
-        if changed is None or before != "ambiguous column name" or fold(word) in _ROWIDS:
-            return None
-        sources = update.sources
-        if len(sources) > _MOST_UNCLEAR:
-            return None
 
-        # What is ambiguous without any hidden column stays a mistake.
-        if self._problem_of_names(text, parts, parameters, changed) is not None:
-            return None
-        tried = (Text(update.qualified(word, source)) for source in sources)
-        fits = [
-            one
-            for one in tried
-            if one.sql != text.sql
-            and self._problem_of_names(one, parts, parameters, changed) is None
-        ]
-        return fits[0] if len(fits) == 1 else None
+        def is_clear(one: Text) -> bool:
+            return self._problem_of_names(one, parts, parameters, changed) is None
+
+        before, _, word = said.rpartition(": ")
+        update = Update(text.sql)
+        fits: list[str] = []
+        if before == "no such column":
+            fits = [update.with_string(word)]
+        elif before == "ambiguous column name" and fold(word) not in _ROWIDS:
+            sources = update.sources
+            if len(sources) <= _MOST_UNCLEAR and is_clear(text):
+                tried = [update.qualified(word, source) for source in sources]
+                fits = [one for one in tried if one != text.sql and is_clear(Text(one))]
+        return Text(fits[0]) if len(fits) == 1 and fits[0] != text.sql else None
 
     def view(self, view: Object) -> Account | None:
         """What a view touches; None if SQLite cannot compile it."""
-        views = self._found.views
+        views = self.found.views
         if view not in views:
             views[view] = self._account_of_view(view)
         return views[view]
@@ -382,10 +357,6 @@ class Planner:
         programs, events = looked
         return self._account(text, (), programs, events, ())
 
-    def types(self, entry: Object) -> dict[str, str]:
-        """The type of each column of a table, by name."""
-        return self._catalog.types(entry)
-
     def _look(self, sql: str, parameters: Any) -> Looked | Exception:
         """The programs and events of the statement, which is compiled and not run (rule 3).
 
@@ -393,7 +364,7 @@ class Planner:
         """
         # Read first, so that the transaction holds it. What is compiled next is compiled, and run,
         # by this very schema.
-        self.schema  # noqa: B018
+        self.catalog.schema  # noqa: B018
 
         try:
             instructions, events = self._watch.look(sql, parameters)
@@ -418,8 +389,8 @@ class Planner:
 
         Each only adds. So what one of them misses is still needed if another one has it.
         """
-        catalog = self._catalog
-        schema = self.schema
+        catalog = self.catalog
+        schema = self.catalog.schema
         account = Account()
 
         # What SQLite asked the authorizer, and what the opcodes do.

@@ -7,11 +7,11 @@ as the *ground* it rests on. The next block reads the ground anew, which is much
     version              the schema version of main, which each change of its schema moves on
     rows                 what the other schemas hold: what is attached may be another file by now
     foreign_keys         and recursive_triggers, which say what a statement sets off
-    functions            how often the connection was given a function, or something like it
 
 It is read inside of the block's transaction, which holds the schema still from then on.
 
-Only a `Connection` of this file remembers: it sees what it is given, and no other can be asked.
+Only a `Connection` of this file remembers. It sees what it is given, as a function, and forgets all
+then; no other can be asked.
 What is remembered tells nothing but by its time: that a statement was here before.
 """
 
@@ -23,7 +23,6 @@ from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from captoken._language.access import Access
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, databases_of, rows_of
 from captoken.adapters._sqlite.parts import Parts
@@ -61,14 +60,6 @@ class Bounded(Generic[_Key, _Value]):
         self._kept[key] = value
 
 
-class Guess(NamedTuple):
-    """The parts that a text had for the grant before. It is asked again what they rest on."""
-
-    parts: Parts
-    permitted: tuple[Access, ...]
-    refused: tuple[Access, ...]  # each for its columns
-
-
 class Found(NamedTuple):
     """What was found out on one ground."""
 
@@ -77,16 +68,21 @@ class Found(NamedTuple):
     # What each view touches, once it was asked; None if SQLite cannot compile it.
     views: dict[Object, Account | None]
 
-    # Statements that were read, and what each needs where tokens grant some columns of tables.
+    # Statements that were read, and the shapes that others go by; and what each needs where tokens
+    # grant some columns of tables.
     texts: Bounded[str, Text]
-    plans: Bounded[tuple[str, Parts], Plan]
     shapes: Bounded[str, Shape]
+    plans: Bounded[tuple[str, Parts], Plan]
 
-    # The parts of each text for the grant that was asked last, and what it was asked.
-    asked: Bounded[str, Guess]
+    # The parts of each text, by the links that grant them.
+    parts: Bounded[tuple[Hashable, str], Parts]
 
     # What the queries of parts are called (rule 13). Nobody who sends a text knows it.
     drawn: str
+
+    def known(self, sql: str) -> Text | Shape | None:
+        """What a statement goes by that was sent before, or None."""
+        return self.texts.get(sql) or self.shapes.get(sql)
 
     @classmethod
     def nothing(cls, watch: Watch) -> Found:
@@ -103,14 +99,13 @@ class Ground(NamedTuple):
     rows: tuple[tuple[Any, ...], ...]
     foreign_keys: int
     recursive_triggers: int
-    functions: int
 
 
 class Memory:
     """What one connection remembers: on one ground, the last that a block was on."""
 
     def __init__(self) -> None:
-        self._functions = 0
+        # May its functions change, and nobody sees it?
         self._functions_change = False
 
         # False for detect_types=PARSE_COLNAMES, which cannot be guarded. That never changes.
@@ -121,7 +116,7 @@ class Memory:
 
     def found(self, watch: Watch) -> Found:
         """What was found on the ground of this block's transaction; nothing yet, if it is new."""
-        ground = _ground(watch, self._functions)
+        ground = _ground(watch)
         if self._found is None or ground != self._ground or self._functions_change:
             self._ground = ground
             self._found = Found.nothing(watch)
@@ -134,12 +129,11 @@ class Memory:
 
         `for_good`: from now on its functions can change, and nobody sees it.
         """
-        self._functions += 1
         self._functions_change = self._functions_change or for_good
         self._found = None
 
 
-def _ground(watch: Watch, functions: int) -> Ground:
+def _ground(watch: Watch) -> Ground:
     """The ground of the transaction that is open.
 
     Asking for the version makes SQLite notice what others have changed, and begins to read: from
@@ -153,7 +147,6 @@ def _ground(watch: Watch, functions: int) -> Ground:
         rows_of(watch, others),
         _number(watch, "PRAGMA foreign_keys"),
         _number(watch, "PRAGMA recursive_triggers"),
-        functions,
     )
 
 

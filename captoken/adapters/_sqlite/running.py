@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from captoken._format.encoding import decode_json
 from captoken._format.errors import CaptokenError
-from captoken._language.access import Access, Caller
-from captoken._verification.decision import Decision, Denied
+from captoken._language.access import Access
+from captoken._verification.decision import Decision
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.faults import mistaken
 from captoken.adapters._sqlite.held import Target
@@ -38,9 +38,8 @@ class Pulse:
     A long statement does not outlive its grant, nor what it does a right to do it.
     """
 
-    def __init__(self, grant: CostedGrant, caller: Caller | None) -> None:
+    def __init__(self, grant: CostedGrant) -> None:
         self._grant = grant
-        self._caller = caller
 
         # The accesses that the running statement needs.
         self.needs: Sequence[Access] = ()
@@ -63,7 +62,7 @@ class Pulse:
     def alive(self) -> bool:
         """May the statement that runs go on? The progress handler asks, every so many opcodes."""
         try:
-            decision = self._grant.recheck(self.needs, caller=self._caller)
+            decision = self._grant.recheck(self.needs)
         except BaseException as error:
             # An interrupt, or a clock that cannot be read. SQLite would swallow it: kept, and
             # raised when the statement has stopped.
@@ -82,7 +81,7 @@ class Pulse:
         why = f"{target.operation} on table {table}, of a row that is not granted"
         rows = tuple(map(decode_json, target.part.rows))
         access = Access(table=table, operation=target.operation, rows=rows)
-        raise Denied(self._grant.deny("row", why, access))
+        raise self._grant.denied("row", why, access)
 
     def interruption(self) -> BaseException:
         """Why the statement was stopped. SQLite says only that it was interrupted.
@@ -94,7 +93,7 @@ class Pulse:
 
         # One of the two is why: whoever asks has looked.
         assert self._death is not None  # noqa: S101
-        return Denied(self._grant.deny(self._death))
+        return self._grant.denied(self._death)
 
 
 class Running:

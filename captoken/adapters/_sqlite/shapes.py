@@ -95,10 +95,7 @@ def shape_of(sql: str) -> Shape | None:
         mode = modes[-1]
         if word:
             modes[-1] = _mode_behind(said, before, mode)
-            if said == "and" and in_between:
-                said, in_between = "between", False
-            elif said == "between":
-                in_between = True
+            said, in_between = _between(said, in_between)
         elif said == "(":
             modes.append(_mode_within(before, mode))
             said = before if before in _BEFORE_CONDITIONS else said
@@ -122,6 +119,13 @@ def shape_of(sql: str) -> Shape | None:
 def _are_adapted() -> bool:
     """Does the owner's Python make something else of values when they are bound?"""
     return any((kind, sqlite3.PrepareProtocol) in sqlite3.adapters for kind in (int, float, str))
+
+
+def _between(word: str, is_open: bool) -> tuple[str, bool]:
+    """The word, where the AND of a BETWEEN counts as a BETWEEN; and whether one is to come."""
+    if word == "and" and is_open:
+        return "between", False
+    return word, is_open or word == "between"
 
 
 def _mode_behind(word: str, before: str, mode: int) -> int:

@@ -105,19 +105,19 @@ class Text:
         `INSERT OR REPLACE INTO`.
         """
         keywords = [keyword for _, _, keyword in self.tokens]
-        said: set[str] = set()
-
-        # Anywhere in the text: a statement has one such clause, and a trigger's is not in it.
         triples = zip(
             keywords,
             keywords[1:],
             keywords[2:],
             strict=False,  # the later ones are shorter: the last triple ends the text
         )
-        for verb, conjunction, conflict in triples:
-            if verb in ("insert", "update") and conjunction == "or":
-                said.add(conflict)
 
+        # Anywhere in the text: a statement has one such clause, and a trigger's is not in it.
+        said = {
+            conflict
+            for verb, conjunction, conflict in triples
+            if verb in ("insert", "update") and conjunction == "or"
+        }
         if ("replace", "into") in itertools.pairwise(keywords):
             said.add("replace")
         return frozenset(said)

@@ -27,6 +27,7 @@ hidden. The star in RETURNING would be all columns: it is replaced by those that
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 from captoken.adapters._sqlite.catalog import quoted
 from captoken.adapters._sqlite.lexer import (
@@ -80,8 +81,10 @@ class Update:
         self._tokens = [token for token, _ in kept]
         self._places = [place for _, place in kept]
 
-        # Of each token, in how many parentheses it is.
-        self._depths = _depths(self._tokens)
+        # Of each token, in how many parentheses it is, and whether one of them has a query.
+        around = list(_around(self._tokens))
+        self._depths = [depth for depth, _ in around]
+        self._in_query = [in_query for _, in_query in around]
 
         # The start of each clause: the number of its keyword's token.
         self._begins = self._clauses()
@@ -195,14 +198,13 @@ class Update:
         """
         pieces: list[str] = []
         written = 0
-        inner = _in_queries(self._tokens)
         for clause in ("set", "from", "where", "order", "limit"):
             for at in range(*self._span(clause)):
                 before, token, behind = self._tokens[at - 1 : at + 2]
                 is_named = token[0] not in (OTHER, STRING) and fold(token[1]) == fold(word)
                 is_first = before != DOT and before[2] not in _NO_COLUMN
                 is_last = behind not in (DOT, OPENING)
-                if is_named and is_first and is_last and not inner[at]:
+                if is_named and is_first and is_last and not self._in_query[at]:
                     start, _ = self._places[at]
                     pieces += self._sql[written:start], quoted(source), "."
                     written = start
@@ -315,27 +317,15 @@ def _is_changed(token: Token, depth: int, before: bool) -> bool:
     return before and token[1] != "="
 
 
-def _depths(tokens: list[Token]) -> list[int]:
-    """Of each token, in how many parentheses it is. The parentheses themselves are outside."""
-    depths: list[int] = []
-    depth = 0
-    for token in tokens:
-        if token == CLOSING:
-            depth -= 1
-        depths.append(depth)
-        if token == OPENING:
-            depth += 1
-    return depths
+def _around(tokens: list[Token]) -> Iterator[tuple[int, bool]]:
+    """Of each token, in how many parentheses it is, and whether in a query in some of these.
 
-
-def _in_queries(tokens: list[Token]) -> list[bool]:
-    """Of each token, whether it is in a query in parentheses."""
-    found: list[bool] = []
+    The parentheses themselves are outside.
+    """
     around = [False]
     for token, behind in itertools.pairwise([*tokens, END]):
         if token == CLOSING and len(around) > 1:
             around.pop()
-        found.append(around[-1])
+        yield len(around) - 1, around[-1]
         if token == OPENING:
             around.append(around[-1] or behind[2] in _QUERIES)
-    return found
