@@ -19,8 +19,7 @@ from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import AuditTrail, Head, _evidence, analysis, read
 from captoken.audit._check import numbered
 from captoken.audit._kept import TrailKept
-from captoken.cli.console import index as indexes
-from captoken.cli.console import trails, views
+from captoken.cli.console import tables, trails, views
 from captoken.cli.console.export import exported
 from captoken.cli.console.index import Index
 from captoken.cli.evidence_page import lines_in
@@ -92,7 +91,7 @@ def test_it_can_be_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> N
     assert {row[0]: row[1:] for row in second.rows("select id, allowed, denied from hops")} == counted(world)
     second.close()
 
-    monkeypatch.setattr(indexes, "VERSION", indexes.VERSION._replace(steps=(*indexes.VERSION.steps, *indexes.VERSION.steps)))
+    monkeypatch.setattr(tables, "VERSION", tables.VERSION._replace(steps=(*tables.VERSION.steps, *tables.VERSION.steps)))
     third = Index(path, [world.path])
     assert third.rows("select count(*) from hops") == [(0,)]
     third.take()

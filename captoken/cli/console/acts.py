@@ -25,7 +25,7 @@ from captoken._format.errors import CaptokenError
 from captoken._language.entries import Entry, Selector
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis
-from captoken.cli.console import views
+from captoken.cli.console import histories, views
 from captoken.cli.console.index import Index
 from captoken.cli.words import plain
 from captoken.control import Operator
@@ -276,6 +276,6 @@ def _stopped(
 
     And whether all calls of that time were looked at: if they are too many, the last ones are.
     """
-    history, is_all = index.history_between(first, last, LOOKED_AT)
+    history, is_all = histories.between(index, first, last, LOOKED_AT)
     judged = analysis.replay(history, proposed)
     return [one for one in judged if one.outcome == "denied"], is_all

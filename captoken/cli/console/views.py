@@ -20,7 +20,9 @@ from captoken._language.link import BadLink, Link
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis
 from captoken.cli import words
-from captoken.cli.console.index import Call, Index
+from captoken.cli.console import histories
+from captoken.cli.console.index import Index
+from captoken.cli.console.tables import Call
 from captoken.cli.logged import tried
 from captoken.cli.words import may, plain
 
@@ -622,7 +624,7 @@ def agent_view(
 
 def _chain(index: Index, found: Known, now: int) -> list[Json]:
     """From the first holder to this one: what each took away when it handed on."""
-    bases = dict(
+    bases: dict[str, str] = dict(
         index.rows(
             f"select id, basis from hops where id in ({', '.join('?' * len(found.through))})",
             *(hop.id for hop in found.through),
@@ -673,7 +675,9 @@ def _unused(index: Index, id: str) -> Json | None:
     below = _below(index, id)
     ((said,),) = index.rows("select said from hops where id = ?", id)
     is_counted = any(_limits(link) for link in known(said).hop.links)
-    history, is_all = index.history_of(below) if is_counted else (index.uses_of(below), True)
+    history, is_all = histories.of_uses(index, below), True
+    if is_counted:
+        history, is_all = histories.of_hops(index, below)
     for usage in analysis.unused(history):
         if usage.hop.id == id and not usage.is_tight:
             keywords = {key: value for key, value in usage.sufficient.items() if key != "depth"}
