@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from captoken import current
@@ -172,8 +172,7 @@ def send_mail(to: str, text: str) -> str:
 
 def draw(beats: list[Beat], *, color: bool, rest: Callable[[], None]) -> None:
     """Draw each part. Between two of them, `rest` waits for whoever reads along."""
-    width = max(_NARROWEST, min(_WIDEST, output.columns()))
-    console = output.console(color=color, width=width)
+    console = output.console(color=color, width=max(_NARROWEST, min(_WIDEST, output.columns())))
     for number, beat in enumerate(beats, 1):
         if number > 1:
             rest()
@@ -185,10 +184,8 @@ def _draw_one(console: Console, number: int, beat: Beat) -> None:
     title = f"{rule * 2} {number}. {beat.title} "
     heading = Text(title + rule * (console.width - len(title)), "bold")
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", width=_WHAT)
-    table.add_column("with an API key", no_wrap=True)
-    table.add_column("with captoken")
+    columns = (Column(width=_WHAT), Column("with an API key", no_wrap=True), "with captoken")
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0), header_style="dim")
     for row in beat.rows:
         table.add_row(
             row.what,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -57,9 +58,7 @@ def _rest_between(auto: bool, is_watched: bool) -> Callable[[], None]:
     """What is waited for between two parts: a key, some time, or nothing."""
     if not is_watched:
         return lambda: None
-    if auto:
-        return lambda: time.sleep(_TO_READ)
-    return _wait_for_key
+    return (lambda: time.sleep(_TO_READ)) if auto else _wait_for_key
 
 
 def _wait_for_key() -> None:
@@ -143,8 +142,7 @@ def _picture(brief: bool, no_color: bool, rest: Callable[[float], None]) -> Pict
     from captoken.cli.demo.picture import Picture  # here, since it needs rich
 
     width = max(_NARROWEST, min(_WIDEST, output.columns()))
-    console = output.console(color=not no_color, width=width)
-    return Picture(console, brief=brief, rest=rest)
+    return Picture(output.console(color=not no_color, width=width), brief=brief, rest=rest)
 
 
 def _beside(seed: int | None, brief: bool, no_color: bool, pace: float, opens: bool) -> int:
@@ -163,11 +161,9 @@ def _beside(seed: int | None, brief: bool, no_color: bool, pace: float, opens: b
             picture.see(piece)
             beside.see(piece)
 
-        try:
+        with suppress(Ended):
             picture.end(play(seed, see, begin))
             beside.stay()
-        except Ended:
-            pass
     return 0
 
 

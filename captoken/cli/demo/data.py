@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -101,6 +102,19 @@ class Report(msgspec.Struct, frozen=True):
 Watch: TypeAlias = Callable[[Cast | Call | Report], None]
 
 
+class Count(msgspec.Struct, frozen=True):
+    """How many were allowed, and how many refused."""
+
+    allowed: int = 0
+    refused: int = 0
+
+    @classmethod
+    def of(cls, answers: Iterable[bool]) -> Count:
+        """How many of these answers were yes, and how many no."""
+        counted = Counter(answers)
+        return cls(counted[True], counted[False])
+
+
 class Used(msgspec.Struct, frozen=True):
     """What an agent did with its token, as the audit trail has it."""
 
@@ -115,19 +129,6 @@ class Used(msgspec.Struct, frozen=True):
 
     # How many accesses were refused, and its token before it came to one.
     refused: int
-
-
-class Count(msgspec.Struct, frozen=True):
-    """How many were allowed, and how many refused."""
-
-    allowed: int = 0
-    refused: int = 0
-
-    def plus(self, is_allowed: bool) -> Count:
-        """The same with one more."""
-        if is_allowed:
-            return Count(self.allowed + 1, self.refused)
-        return Count(self.allowed, self.refused + 1)
 
 
 class Totals(msgspec.Struct, frozen=True):

@@ -54,8 +54,7 @@ def database(source: random.Random) -> Generator[sqlite3.Connection, None, None]
         closing(sqlite3.connect(Path(name) / "main.db", isolation_level=None)) as connection,
     ):
         for schema in ("market", "scratch"):
-            path = str(Path(name) / f"{schema}.db")
-            connection.execute(f"attach ? as {schema}", (path,))
+            connection.execute(f"attach ? as {schema}", (str(Path(name) / f"{schema}.db"),))
 
         # The files are gone at the end. To wait for the disk at each commit would save nothing, and
         # takes seconds on some.

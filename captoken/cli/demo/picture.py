@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from rich.tree import Tree
 
@@ -33,43 +32,10 @@ _SEVERE = 2
 _A_LINE, _TO_READ = 0.08, 0.8  # seconds for whoever reads along
 
 
-class _Glyphs(msgspec.Struct, frozen=True):
-    """What is drawn with: one set for terminals that show Unicode, one for those that do not."""
-
-    yes: str
-    no: str
-    dot: str
-    full: str
-    late: str
-    sparks: str
-    rule: str
-    money: str
-    more: str
-
-
-_UNICODE = _Glyphs(
-    "✓",
-    "✗",
-    "·",
-    "█",
-    "▒",
-    "▁▂▃▄▅▆▇█",
-    "─",
-    "k€",
-    "…",
+# What glyphs are on terminals that do not show Unicode. A curve goes up from `_` to `#`.
+_IN_ASCII = str.maketrans(
+    dict(zip("✓✗·▒▁▂▃▄▅▆▇█─", "+x-:_.-~=+*#-", strict=True)) | {"€": "EUR", "…": "..."}
 )
-_ASCII = _Glyphs(
-    "+",
-    "x",
-    "-",
-    "#",
-    ":",
-    "_.-~=+*#",
-    "-",
-    "kEUR",
-    "...",
-)
-
 
 # What the sections are called, and what is said of each.
 _HEADINGS: dict[Scene, tuple[str, str]] = {
@@ -110,7 +76,7 @@ class Picture:
         rest: Callable[[float], None],
     ) -> None:
         self.console = console
-        self.glyphs = _UNICODE if output.is_unicode() else _ASCII
+        self._glyphs = {} if output.is_unicode() else _IN_ASCII
         self._brief = brief
         self._rest = rest
         self._scene: Scene | None = None
@@ -157,15 +123,14 @@ class Picture:
     def _draw(self, *drawn: RenderableType) -> None:
         output.draw(self.console, *drawn)
 
+    def _spelled(self, text: str) -> str:
+        """A text with glyphs, as this terminal shows them."""
+        return text.translate(self._glyphs)
+
     def _section(self, title: str, hint: str) -> None:
-        rule = self.glyphs.rule * (self.console.width - len(title) - 4)
-        heading = Text.assemble(
-            (f"{self.glyphs.rule * 2} ", "dim"), (title, "bold"), (f" {rule}", "dim")
-        )
-        if self._brief:
-            self._draw("", heading)
-        else:
-            self._draw("", heading, Text(hint, "dim"), "")
+        rule = self._spelled("─" * (self.console.width - len(title) - 4))
+        heading = Text.assemble((f"{rule[:2]} ", "dim"), (title, "bold"), (f" {rule}", "dim"))
+        self._draw("", heading, *(() if self._brief else (Text(hint, "dim"), "")))
 
     def _is_shown(self, call: Call) -> bool:
         """All of them; in a brief picture the first of its kind."""
@@ -191,79 +156,72 @@ class Picture:
         self._rest(_TO_READ)
 
     def _tree(self) -> Tree:
-        cast = self._cast
-        tree = Tree(
-            Text.assemble((cast.subject, "bold"), " started task ", (cast.task, "bold")),
-            guide_style="dim",
-        )
-        branches: dict[str | None, Tree] = {None: tree}
-        for agent in cast.agents:
+        labels: list[tuple[str, str | None, Text]] = []
+        for agent in self._cast.agents:
             label = Text.assemble((agent.name, "bold cyan"), (f"  {span(agent.lives)}", "yellow"))
-            for line in agent.says:
-                label.append(f"\n{line}", "")
-            branches[agent.name] = branches[agent.parent].add(label)
-        return tree
+            labels.append(
+                (
+                    agent.name,
+                    agent.parent,
+                    label.append("".join(f"\n{line}" for line in agent.says)),
+                )
+            )
+        cast = self._cast
+        head = Text.assemble((cast.subject, "bold"), " started task ", (cast.task, "bold"))
+        return _tree_of(head, labels)
 
     def _name_width(self) -> int:
         return max(len(agent.name) for agent in self._cast.agents)
 
     def _row(self, call: Call) -> RenderableType:
         """What was tried: when, whether it worked, who, and what."""
-        table = Table.grid(padding=(0, 2, 0, 0), expand=True)
-        if call.scene == "end":
-            table.add_column(justify="right", no_wrap=True, width=7)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, width=self._name_width())
-        table.add_column(ratio=1)
-        table.add_row(*self._cells(call))
-        return table
-
-    def _cells(self, call: Call) -> Iterator[Text]:
-        style = "bold green" if call.allowed else "bold red"
-        if call.scene == "end":
-            yield Text(f"+{span(call.at)}", "dim")
-        yield Text(self.glyphs.yes if call.allowed else self.glyphs.no, style)
-        yield Text(call.agent, "cyan")
-
         tried = Text(call.tried)
         if call.allowed and call.scene in ("work", "sending"):
             tried.append(f"  {call.why}", "dim")
         else:
-            tried.append("\n")
-            tried.append(call.code, style)
+            tried.append(f"\n{call.code}", _style(call))
             tried.append(f"  {call.why}{_also(call)}", "dim")
-        yield tried
+        columns = [
+            Column(no_wrap=True),
+            Column(no_wrap=True, width=self._name_width()),
+            Column(ratio=1),
+        ]
+        cells = [self._mark(call), Text(call.agent, "cyan"), tried]
+        if call.scene == "end":
+            columns.insert(0, Column(justify="right", no_wrap=True, width=7))
+            cells.insert(0, Text(f"+{span(call.at)}", "dim"))
+        table = Table.grid(*columns, padding=(0, 2, 0, 0), expand=True)
+        table.add_row(*cells)
+        return table
+
+    def _mark(self, call: Call) -> Text:
+        """Whether it worked."""
+        return Text(self._spelled("✓" if call.allowed else "✗"), _style(call))
 
     def _line(self, call: Call) -> Text:
         """The same in one line: what was tried is cut where it is long."""
-        style = "bold green" if call.allowed else "bold red"
-        mark = self.glyphs.yes if call.allowed else self.glyphs.no
         came = (call.why if call.allowed else call.code).partition(",")[0]
-        line = Text.assemble(
-            (mark, style), "  ", (call.agent.ljust(self._name_width()), "cyan"), "  "
-        )
+        agent = (call.agent.ljust(self._name_width()), "cyan")
+        line = Text.assemble(self._mark(call), "  ", agent, "  ")
         room = self.console.width - len(line) - len(came) - 2
-        tried = call.tried
+        tried, more = call.tried, self._spelled("…")
         if len(tried) > room:
-            tried = tried[: room - len(self.glyphs.more)] + self.glyphs.more
+            tried = tried[: room - len(more)] + more
         line.append(tried.ljust(room + 2))
-        line.append(came, "dim" if call.allowed else style)
-        return line
+        return line.append(came, "dim" if call.allowed else _style(call))
 
     def _spark(self, values: tuple[float, ...]) -> str:
         """A curve in one line."""
         low = min(values)
         size = (max(values) - low) or 1
-        steps = len(self.glyphs.sparks) - 1
-        heights = [round((value - low) / size * steps) for value in values]
-        return "".join(self.glyphs.sparks[height] for height in heights)
+        return self._spelled("".join("▁▂▃▄▅▆▇█"[round((one - low) / size * 7)] for one in values))
 
     def _report(self, report: Report) -> RenderableType:
         sources = [f"{topic} by {agent}" for topic, agent in sorted(report.sources.items())]
         notes = (
-            f"{self.glyphs.late} overdue",
+            self._spelled("▒ overdue"),
             "at risk: the most that 19 weeks of 20 would cost, judged by the last 13",
-            f"found: {f' {self.glyphs.dot} '.join(sources)}",
+            f"found: {self._spelled(' · ').join(sources)}",
         )
         return Panel(
             Group(
@@ -282,67 +240,66 @@ class Picture:
 
     def _regions(self, regions: Sequence[Region]) -> Table:
         """Who owes how much, and what of it is at risk."""
-        is_wide = self.console.width >= _WIDE
-        table = _plain_table()
-        table.add_column("region", no_wrap=True)
-        table.add_column("exposure", no_wrap=True, ratio=1)
-        table.add_column(self.glyphs.money, justify="right", no_wrap=True)
-        table.add_column("overdue", justify="right", no_wrap=True)
-        table.add_column("13 weeks", no_wrap=True)
-        if is_wide:
-            table.add_column("a week", justify="right", no_wrap=True)
-        table.add_column("at risk", justify="right", no_wrap=True)
-
+        columns = [
+            Column("region", no_wrap=True),
+            Column("exposure", no_wrap=True, ratio=1),
+            _figure(self._spelled("k€")),
+            _figure("overdue"),
+            Column("13 weeks", no_wrap=True),
+            _figure("a week"),
+            _figure("at risk"),
+        ]
         most = max((region.exposure for region in regions), default=1)
-        for region in regions:
-            table.add_row(*self._region(region, most, is_wide))
+        rows = [self._region(region, most) for region in regions]
         exposure = sum(region.exposure for region in regions)
         at_risk = sum(region.at_risk for region in regions)
-        between = [""] * (3 if is_wide else 2)
-        table.add_row(
-            "all",
-            "",
-            f"{exposure:,}",
-            *between,
-            f"{at_risk:,}",
-            style="bold",
-        )
+        rows.append(["all", "", f"{exposure:,}", "", "", "", f"{at_risk:,}"])
+        # In a narrow terminal, without the volatility.
+        if not self._is_wide:
+            del columns[5]
+            for row in rows:
+                del row[5]
+        table = _plain_table(*columns)
+        for row in rows:
+            table.add_row(*row, style="bold" if row is rows[-1] else None)
         return table
 
-    def _region(self, region: Region, most: int, is_wide: bool) -> Iterator[RenderableType]:
+    @property
+    def _is_wide(self) -> bool:
+        return self.console.width >= _WIDE
+
+    def _region(self, region: Region, most: int) -> list[RenderableType]:
         """The cells of a row; `most` is the exposure that fills its bar."""
-        width = 26 if is_wide else 13
+        width = 26 if self._is_wide else 13
         owed = max(1, round(region.overdue / most * width))
         paid = round(region.exposure / most * width) - owed
         late = region.overdue / (region.exposure or 1)
-        yield region.name
-        yield Text.assemble(
-            (self.glyphs.full * paid, "cyan"),
-            (self.glyphs.late * owed, "red"),
-        )
-        yield f"{region.exposure:,}"
-        yield Text(f"{late:.0%}", "bold red" if late > _LATE else "")
-        yield Text(self._spark(region.moves), "cyan")
-        if is_wide:
-            yield f"{region.volatility:.1f}%"
-        yield Text(f"{region.at_risk:,}", "bold")
+        return [
+            region.name,
+            Text.assemble((self._spelled("█" * paid), "cyan"), (self._spelled("▒" * owed), "red")),
+            f"{region.exposure:,}",
+            Text(f"{late:.0%}", "bold red" if late > _LATE else ""),
+            Text(self._spark(region.moves), "cyan"),
+            f"{region.volatility:.1f}%",
+            Text(f"{region.at_risk:,}", "bold"),
+        ]
 
     def _filings(self, filings: Sequence[Filing]) -> Table:
         """What issuers had to tell, and how they are rated."""
-        table = _plain_table()
-        for title in ("flagged filings", "", "", ""):
-            table.add_column(title, no_wrap=True)
-        table.add_column("", ratio=1)
-        table.add_column("rating", no_wrap=True)
+        plain = [Column(title, no_wrap=True) for title in ("flagged filings", "", "", "")]
+        table = _plain_table(*plain, Column(ratio=1), Column("rating", no_wrap=True))
         for filing in filings:
-            table.add_row(*_filing(filing))
+            style = "bold red" if filing.severity > _SEVERE else "yellow"
+            severe = Text("!" * filing.severity, style)
+            rating = Text(filing.rating, "bold")
+            table.add_row(filing.issuer, filing.form, filing.filed, severe, filing.note, rating)
         return table
 
     def _lives(self) -> RenderableType:
         table = Table.grid(padding=(0, 2, 0, 0))
         most = max(agent.lives for agent in self._cast.agents)
         for agent in self._cast.agents:
-            bar = self.glyphs.full * round(agent.lives / most * (self.console.width - 22))
+            bar = self._spelled("█" * round(agent.lives / most * (self.console.width - 22)))
             table.add_row(
                 Text(agent.name, "cyan"),
                 Text.assemble((bar, "yellow"), (f" {span(agent.lives)}", "dim")),
@@ -350,13 +307,8 @@ class Picture:
         return table
 
     def _used(self, story: Story) -> RenderableType:
-        tree = Tree(
-            Text.assemble((story.subject, "bold"), ", task ", (story.task, "bold")),
-            guide_style="dim",
-        )
-        branches: dict[str | None, Tree] = {None: tree}
-        for used in story.used:
-            branches[used.name] = branches[used.parent].add(_used_label(used))
+        head = Text.assemble((story.subject, "bold"), ", task ", (story.task, "bold"))
+        tree = _tree_of(head, ((one.name, one.parent, _used_label(one)) for one in story.used))
         unknown = f"{story.totals.unknown} refusals more are nobody's: no signature vouches for it."
         return Group(tree, Text(), Text(unknown, "dim"))
 
@@ -364,11 +316,9 @@ class Picture:
         """What was counted, with the words that tell one count from another."""
         elsewhere = sum(_both(totals.tried)) - sum(_both(totals.at_servers))
         kept = sum(_both(totals.decisions))
-        table = _plain_table()
-        table.add_column("", no_wrap=True)
-        table.add_column("allowed", justify="right", no_wrap=True)
-        table.add_column("refused", justify="right", no_wrap=True)
-        table.add_column("", ratio=1)
+        table = _plain_table(
+            Column(no_wrap=True), _figure("allowed"), _figure("refused"), Column(ratio=1)
+        )
         for name, count, meaning in (
             ("attempts", totals.tried, f"the story's; {elsewhere} of them asked no server"),
             ("statements", totals.statements, "of SQL; an insert of five rows is five"),
@@ -376,8 +326,7 @@ class Picture:
             ("tokens", totals.tokens, "looked at before there was a statement"),
             ("decisions", totals.decisions, "accesses and tokens together"),
         ):
-            allowed, refused = map(str, _both(count))
-            table.add_row(Text(name, "bold"), allowed, refused, Text(meaning, "dim"))
+            table.add_row(Text(name, "bold"), *map(str, _both(count)), Text(meaning, "dim"))
         records = (
             f"{kept} decisions, {totals.described} tokens described, "
             f"{words.counted(totals.checkpoints, 'signature')}"
@@ -395,9 +344,7 @@ class Picture:
     def _next(self) -> RenderableType:
         longer = ("captoken demo", "the whole story")
         shorter = ("captoken demo --brief", "a page of it")
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True)
-        table.add_column()
+        table = Table.grid(Column(no_wrap=True), "", padding=(0, 2, 0, 0))
         for command, what in (*_NEXT, longer if self._brief else shorter):
             table.add_row(Text(command, "bold cyan"), what)
         return table
@@ -407,13 +354,26 @@ def _both(count: Count) -> tuple[int, int]:
     return count.allowed, count.refused
 
 
-def _plain_table() -> Table:
-    return Table(
-        box=None,
-        expand=True,
-        padding=(0, 2, 0, 0),
-        header_style="dim",
-    )
+def _plain_table(*columns: Column) -> Table:
+    return Table(*columns, box=None, expand=True, padding=(0, 2, 0, 0), header_style="dim")
+
+
+def _figure(title: str) -> Column:
+    """A column of numbers."""
+    return Column(title, justify="right", no_wrap=True)
+
+
+def _tree_of(head: Text, labels: Iterable[tuple[str, str | None, Text]]) -> Tree:
+    """Agents below those who handed on to them. Of each: name, parent, and what is shown."""
+    tree = Tree(head, guide_style="dim")
+    branches: dict[str | None, Tree] = {None: tree}
+    for name, parent, label in labels:
+        branches[name] = branches[parent].add(label)
+    return tree
+
+
+def _style(call: Call) -> str:
+    return "bold green" if call.allowed else "bold red"
 
 
 def _also(call: Call) -> str:
@@ -422,17 +382,6 @@ def _also(call: Call) -> str:
         return ""
     links = "link" if len(call.also) == 1 else "links"
     return f"; {links} {', '.join(map(str, call.also))} too"
-
-
-def _filing(filing: Filing) -> Iterator[RenderableType]:
-    """The cells of a row."""
-    style = "bold red" if filing.severity > _SEVERE else "yellow"
-    yield filing.issuer
-    yield filing.form
-    yield filing.filed
-    yield Text("!" * filing.severity, style)
-    yield filing.note
-    yield Text(filing.rating, "bold")
 
 
 def _used_label(used: Used) -> Text:

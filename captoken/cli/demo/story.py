@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import stdev
 from typing import Any
@@ -26,7 +27,7 @@ from captoken._writing.token import Token
 from captoken.audit._check import check, read
 from captoken.cli.demo.data import Cast, Count, Filing, Region, Report, Story, Totals, Used, Watch
 from captoken.cli.demo.database import RATINGS, database
-from captoken.cli.demo.world import World, sending
+from captoken.cli.demo.world import Row, World, sending
 from captoken.discharge import Allow
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import HolderKey
@@ -63,19 +64,14 @@ def play(
         report = _report(world)
         watch(report)
 
-        world.scene = "tricks"
-        world.expected = False
+        world.turns_to("tricks", expected=False)
         _tricks(world)
-
-        world.scene = "sending"
+        world.turns_to("sending", expected=False)
         _send(world)
-
-        world.scene = "end"
-        world.expected = False
+        world.turns_to("end", expected=False)
         _end(world)
     # Out of the trail alone, once it was checked to be whole and signed.
-    head = world.trail.checkpoint()
-    verdict = check(world.lines, [world.server_key.public], known=[head])
+    verdict = check(world.lines, [world.server_key.public], known=[world.trail.checkpoint()])
     records = list(read(world.lines))
     return Story(
         subject=cast.subject,
@@ -93,49 +89,37 @@ def play(
 
 def _used(records: Sequence[dict[str, Any]]) -> tuple[Used, ...]:
     """What each agent did: accesses, and what was refused before it came to one."""
-    found: dict[str, Used] = {}
+    known: dict[str, tuple[str | None, str]] = {}
+    counted: Counter[tuple[str, bool]] = Counter()
     for record in records:
-        chain = record.get("chain", [])
-        for at, actor in enumerate(chain):
-            parent = chain[at - 1]["name"] if at else None
-            name = actor["name"]
-            found.setdefault(name, Used(name, parent, actor["basis"], 0, 0))
-        if chain and ("access" in record or not record["allowed"]):
-            last = chain[-1]["name"]
-            found[last] = _counted(found[last], record["allowed"])
-    return tuple(found.values())
-
-
-def _counted(used: Used, allowed: bool) -> Used:
-    """The same with one more."""
-    if allowed:
-        return structs.replace(used, allowed=used.allowed + 1)
-    return structs.replace(used, refused=used.refused + 1)
+        above = None
+        for actor in record.get("chain", ()):
+            known.setdefault(actor["name"], (above, actor["basis"]))
+            above = actor["name"]
+        if above is not None and ("access" in record or not record["allowed"]):
+            counted[above, record["allowed"]] += 1
+    return tuple(
+        Used(name, *its, counted[name, True], counted[name, False]) for name, its in known.items()
+    )
 
 
 def _totals(world: World, records: Sequence[dict[str, Any]], last: int) -> Totals:
     """What was tried, as the story has it, and what the servers have on record of it."""
     kinds = [record["kind"] for record in records]
     decisions = [record for record in records if record["kind"] == "decision"]
-    accesses = [record for record in decisions if "access" in record]
-    tokens = [record for record in decisions if "access" not in record]
+    answers = [("access" in record, record["allowed"]) for record in decisions]
     return Totals(
-        tried=_count([call.allowed for call in world.calls]),
-        at_servers=_count([call.allowed for call in world.calls if call.server]),
-        statements=world.statements,
-        accesses=_count([record["allowed"] for record in accesses]),
-        tokens=_count([record["allowed"] for record in tokens]),
-        decisions=_count([record["allowed"] for record in decisions]),
+        tried=Count.of(call.allowed for call in world.calls),
+        at_servers=Count.of(call.allowed for call in world.calls if call.server),
+        statements=Count.of(world.statements),
+        accesses=Count.of(allowed for is_access, allowed in answers if is_access),
+        tokens=Count.of(allowed for is_access, allowed in answers if not is_access),
+        decisions=Count.of(allowed for _, allowed in answers),
         unknown=sum(not record.get("chain") for record in decisions),
         described=kinds.count("token"),
         checkpoints=kinds.count("checkpoint"),
         records=last,
     )
-
-
-def _count(answers: Sequence[bool]) -> Count:
-    allowed = sum(answers)
-    return Count(allowed, len(answers) - allowed)
 
 
 # --- the acts -------------------------------------------------------------------------------------
@@ -213,10 +197,9 @@ def _work(world: World, source: random.Random) -> None:
         "select issuer, form, filed, note, severity from filings where severity > 1 "
         "order by severity desc, issuer",
     )
-    rated: list[tuple[Any, ...]] = []
+    rated: list[Row] = []
     for issuer, *rest in flagged:
-        is_rated = world.call("filings-agent", issuer, _PRICE)
-        rating = source.choice(RATINGS) if is_rated else "?"
+        rating = source.choice(RATINGS) if world.call("filings-agent", issuer, _PRICE) else "?"
         rated.append(("filings", issuer, json.dumps([*rest, rating])))
     world.insert("filings-agent", rated)
     world.wait(9)
@@ -224,11 +207,14 @@ def _work(world: World, source: random.Random) -> None:
 
 def _tricks(world: World) -> None:
     """What must not work. Whether it does is for the library to say."""
-    world.select("sales-agent", "select employee, salary from hr")
-    world.select("sales-agent", "select customer, overdue from sales")
-    world.select("sales-agent", "update sales set overdue = 0")
-    world.select("market-agent", "select sum(amount) from sales")
-    world.select("market-agent", "select count(*) from market.moves natural join hr")
+    for agent, statement in (
+        ("sales-agent", "select employee, salary from hr"),
+        ("sales-agent", "select customer, overdue from sales"),
+        ("sales-agent", "update sales set overdue = 0"),
+        ("market-agent", "select sum(amount) from sales"),
+        ("market-agent", "select count(*) from market.moves natural join hr"),
+    ):
+        world.select(agent, statement)
     world.call("filings-agent", "Dune Energy", 40)
     _write_tokens(world)
     _pretend(world)
@@ -255,12 +241,7 @@ def _write_tokens(world: World) -> None:
         tried="select salary from hr, after writing itself a link for hr",
     )
     stripped = _without_link(world.tokens["sales-agent"])
-    world.read(
-        "sales-agent",
-        "its token, with its restrictions cut out",
-        stripped,
-        "sales",
-    )
+    world.read("sales-agent", "its token, with its restrictions cut out", stripped, "sales")
 
     forger = Issuer(
         Keyring.from_keys({"k1": world.random(32)}, current="k1"),
@@ -275,12 +256,7 @@ def _write_tokens(world: World) -> None:
         operations=["*"],
     )
     text = forged.present(audience="warehouse")
-    world.read(
-        "mallory",
-        "a root token forged under a key of her own",
-        text,
-        "hr",
-    )
+    world.read("mallory", "a root token forged under a key of her own", text, "hr")
 
 
 def _pretend(world: World) -> None:
@@ -322,76 +298,25 @@ def _without_link(token: Token) -> str:
 def _send(world: World) -> None:
     """The report leaves the house: with jane's consent, by whoever has the key, and once."""
     token = world.tokens["publisher-agent"]
-    mallory = HolderKey(world.random(32))
-
-    world.expected = False
     text = token.present(audience="mail")
-    early = _proven(
-        world,
-        text,
-        world.publisher,
-        "board",
-    )
-    world.send(
-        "publisher-agent",
-        "board",
-        early,
-        ", before anybody was asked",
-    )
+    early = _proven(world, text, world.publisher, "board")
+    world.send("publisher-agent", "board", early, ", before anybody was asked")
 
-    consent = _consent(world, token.needs[0], "board")
-    text = token.with_discharge(consent).present(audience="mail")
-    sent = _proven(
-        world,
-        text,
-        world.publisher,
-        "board",
-    )
-    world.expected = True
-    world.send(
-        "publisher-agent",
-        "board",
-        sent,
-        ", with the consent and a proof by its key",
-    )
+    with world.expecting():
+        consent = _consent(world, token.needs[0], "board")
+        text = token.with_discharge(consent).present(audience="mail")
+        sent = _proven(world, text, world.publisher, "board")
+        world.send("publisher-agent", "board", sent, ", with the consent and a proof by its key")
 
-    world.expected = False
-    elsewhere = _proven(
-        world,
-        text,
-        world.publisher,
-        "press",
-    )
-    world.send(
-        "publisher-agent",
-        "press",
-        elsewhere,
-        ", with the same consent",
-    )
-    world.send(
-        "mallory",
-        "board",
-        text,
-        ", with the text that publisher-agent sent",
-    )
-    world.send(
-        "mallory",
-        "board",
-        sent,
-        ", with the text and the proof that it sent",
-    )
-    forged = _proven(
-        world,
-        text,
-        mallory,
-        "board",
-    )
-    world.send(
-        "mallory",
-        "board",
-        forged,
-        ", with the text, and a proof by a key of her own",
-    )
+    elsewhere = _proven(world, text, world.publisher, "press")
+    world.send("publisher-agent", "press", elsewhere, ", with the same consent")
+    forged = _proven(world, text, HolderKey(world.random(32)), "board")
+    for shown_text, how in (
+        (text, "with the text that publisher-agent sent"),
+        (sent, "with the text and the proof that it sent"),
+        (forged, "with the text, and a proof by a key of her own"),
+    ):
+        world.send("mallory", "board", shown_text, f", {how}")
 
 
 def _proven(world: World, text: str, key: HolderKey, to: str) -> str:
@@ -412,7 +337,6 @@ def _consent(world: World, ticket: Ticket, to: str) -> Discharge:
     Her answer says no more than that.
     """
     asked = world.jane.need(ticket)["consent to"]
-    world.expected = True
     world.note(
         "user:jane",
         f"asked for consent to {asked}",
@@ -466,20 +390,18 @@ def _end(world: World) -> None:
     """Time passes: each token dies with the shortest life above it, the rest with its task."""
     world.wait(60)
     world.select("reader-agent", "select count(*) from filings")
-    world.expected = True
-    world.select("filings-agent", "select count(*) from filings")
-    world.expected = False
+    with world.expecting():
+        world.select("filings-agent", "select count(*) from filings")
     world.wait(180)
     world.select("sales-agent", "select count(*) from sales")
-    world.expected = True
-    world.select("orchestrator", "select count(*) from sales")
-    world.operator.end_task("q3-risk", why="the report is out")
-    world.note(
-        "operator",
-        "end_task('q3-risk'), ten minutes early",
-        "allowed",
-        "told to every server at once",
-    )
-    world.expected = False
+    with world.expecting():
+        world.select("orchestrator", "select count(*) from sales")
+        world.operator.end_task("q3-risk", why="the report is out")
+        world.note(
+            "operator",
+            "end_task('q3-risk'), ten minutes early",
+            "allowed",
+            "told to every server at once",
+        )
     world.select("orchestrator", "select count(*) from sales")
     world.select("market-agent", "select count(*) from market.moves")

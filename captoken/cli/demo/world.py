@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from time import time
 from typing import Any, TypeAlias
 
@@ -21,7 +22,7 @@ from captoken._writing.token import Token
 from captoken.adapters.sqlite import Database, guarded
 from captoken.audit import trail as audit
 from captoken.cli import words
-from captoken.cli.demo.data import Agent, Call, Count, Scene, Watch
+from captoken.cli.demo.data import Agent, Call, Scene, Watch
 from captoken.control.feed import Feed
 from captoken.control.operator import Operator
 from captoken.discharge import Discharger, Wait
@@ -84,7 +85,7 @@ class World:
         self.tokens: dict[str, Token] = {}
         self.agents: list[Agent] = []
         self.calls: list[Call] = []
-        self.statements = Count()
+        self.statements: list[bool] = []  # those of SQL: was each allowed?
         self.scene: Scene = "work"
         self.expected = True  # should what is tried now be allowed?
 
@@ -111,6 +112,20 @@ class World:
         """
         self.clock.advance(seconds)
         self.operator.renew()
+
+    # --- what is to come --------------------------------------------------------------------------
+
+    def turns_to(self, scene: Scene, *, expected: bool) -> None:
+        """Another scene begins, in which what is tried is to be allowed, or not."""
+        self.scene = scene
+        self.expected = expected
+
+    @contextmanager
+    def expecting(self) -> Generator[None]:
+        """A block in which what is tried should be allowed, in a scene in which it should not."""
+        self.expected = True
+        yield
+        self.expected = False
 
     # --- who holds what ---------------------------------------------------------------------------
 
@@ -143,27 +158,13 @@ class World:
         held = self.tokens[giver]
         if asking:
             held = held.require(self.jane.public, need={"consent to": asking})
-        self._join(
-            taker,
-            giver,
-            held.delegate(to=taker, **caveats),
-            asking,
-        )
+        self._join(taker, giver, held.delegate(to=taker, **caveats), asking)
 
     def _join(self, agent: str, parent: str | None, token: Token, asking: str = "") -> None:
         self.tokens[agent] = token
-        said = token.unverified
-        lives = (said.expires_at or 0) - self.clock()
+        lives = (token.unverified.expires_at or 0) - self.clock()
         says = tuple(_says(token, asking))
-        self.agents.append(
-            Agent(
-                agent,
-                parent,
-                says,
-                lives,
-                len(token.serialize()),
-            )
-        )
+        self.agents.append(Agent(agent, parent, says, lives, len(token.serialize())))
 
     # --- what is tried ----------------------------------------------------------------------------
 
@@ -207,19 +208,13 @@ class World:
     ) -> None:
         """The same of what a server decided; `came` is what came back, if it was allowed."""
         if decision:
-            self.note(
-                agent,
-                tried,
-                decision.code,
-                came,
-                server=server,
-            )
+            self.note(agent, tried, decision.code, came, server=server)
             return
 
         first, *rest = decision.refusals
-        also: list[int] = []
-        if first.code != "expired":  # below a dead link all are dead
-            also = [refusal.link for refusal in rest if refusal.link is not None]
+        also = [refusal.link for refusal in rest if refusal.link is not None]
+        if first.code == "expired":
+            also = []  # below a dead link all are dead
         self.note(
             agent,
             tried,
@@ -240,56 +235,50 @@ class World:
         tried: str = "",
     ) -> list[Row]:
         """What the warehouse does with a query: verify what is presented, guard, run."""
-        text = (token or self.tokens[agent]).present(audience="warehouse")
-        try:
-            grant = self.warehouse.authenticate(text)
-            with guarded(self.connection, grant) as db:
-                found = self._run(db, sql)
-        except Denied as denied:
-            self.note_decision("warehouse", agent, tried or sql, denied.decision)
-            return []
-        except StatementError as error:
-            # A column that is not granted is not there.
-            self.note(agent, tried or sql, error.code, error.for_model(), server="warehouse")
-            return []
-        self.note(
-            agent,
-            tried or sql,
-            "allowed",
-            words.counted(len(found), "row"),
-            server="warehouse",
-        )
-        return found
-
-    def _run(self, db: Database, sql: str, parameters: Row = ()) -> list[Row]:
-        """A statement, counted. Raises Denied and StatementError."""
-        try:
-            found: list[Row] = db.execute(sql, parameters).fetchall()
-        except (Denied, StatementError):
-            self.statements = self.statements.plus(False)
-            raise
-        self.statements = self.statements.plus(True)
-        return found
+        held = token or self.tokens[agent]
+        return self._ask(agent, tried or sql, held, lambda db, _: self._run(db, sql))
 
     def insert(self, agent: str, rows: list[Row]) -> None:
         """The same with rows of results. Who found them, the warehouse writes: by the grant."""
+
+        def write(db: Database, name: str) -> list[Row]:
+            for row in rows:
+                self._run(db, _INSERT, (*row, name))
+            return rows
+
         tried = "insert into scratch.results"
-        text = self.tokens[agent].present(audience="warehouse")
+        self._ask(agent, tried, self.tokens[agent], write, ", a statement each")
+
+    def _ask(
+        self,
+        agent: str,
+        tried: str,
+        held: Token,
+        run: Callable[[Database, str], list[Row]],
+        how: str = "",
+    ) -> list[Row]:
+        """What comes of statements that `run` runs, which is told whose name the grant has."""
         try:
-            grant = self.warehouse.authenticate(text)
+            grant = self.warehouse.authenticate(held.present(audience="warehouse"))
             with guarded(self.connection, grant) as db:
-                for row in rows:
-                    self._run(db, _INSERT, (*row, grant.actor.name))
+                found = run(db, grant.actor.name)
         except Denied as denied:
             self.note_decision("warehouse", agent, tried, denied.decision)
-            return
-        self.note(
-            agent,
-            tried,
-            "allowed",
-            f"{words.counted(len(rows), 'row')}, a statement each",
-            server="warehouse",
-        )
+        except StatementError as error:
+            # A column that is not granted is not there.
+            self.note(agent, tried, error.code, error.for_model(), server="warehouse")
+        else:
+            came = f"{words.counted(len(found), 'row')}{how}"
+            self.note(agent, tried, "allowed", came, server="warehouse")
+            return found
+        return []
+
+    def _run(self, db: Database, sql: str, parameters: Row = ()) -> list[Row]:
+        """A statement, counted. Raises Denied and StatementError."""
+        self.statements.append(False)
+        found: list[Row] = db.execute(sql, parameters).fetchall()
+        self.statements[-1] = True
+        return found
 
     def call(self, agent: str, issuer: str, price: int, *, text: str = "", how: str = "") -> bool:
         """What the ratings server does with a call of its tool."""
@@ -299,13 +288,7 @@ class World:
             Access(tool="ratings.lookup", arguments=arguments),
         )
         tried = f"ratings.lookup({issuer!r}, max_price_cents={price}){how}"
-        self.note_decision(
-            "ratings",
-            agent,
-            tried,
-            decision,
-            "rated",
-        )
+        self.note_decision("ratings", agent, tried, decision, "rated")
         return bool(decision)
 
     def send(self, agent: str, to: str, text: str, how: str) -> None:
@@ -314,13 +297,7 @@ class World:
         The token is bound: its text has to end in a proof by its key.
         """
         decision = self.mail.check(text, sending(to))
-        self.note_decision(
-            "mail",
-            agent,
-            f"mail.send({to!r}){how}",
-            decision,
-            "sent",
-        )
+        self.note_decision("mail", agent, f"mail.send({to!r}){how}", decision, "sent")
 
     def read(self, agent: str, tried: str, text: str, table: str) -> None:
         """What the warehouse says to a text, whoever may have written it."""
