@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import click
 
 from captoken.cli.ask import explain, verify
-from captoken.cli.audit import audit
-from captoken.cli.blast import blast_radius
+from captoken.cli.audit import audit, blast_radius
 from captoken.cli.completion import completion
 from captoken.cli.console.command import console
 from captoken.cli.demo.command import accident, demo

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,7 +29,7 @@ from captoken.cli.options import (
     stacked,
     token_option,
 )
-from captoken.cli.output import say, say_json, tell
+from captoken.cli.output import answer, tell
 from captoken.cli.values import DURATION, FILE, PUBLIC
 from captoken.stores.ports import Debit, Reservation, Use
 
@@ -146,28 +146,16 @@ def _decision(
         )
     text = files.token_text(token_file)
     if dry:
-        return verifier.explain(
-            text,
-            access,
-            caller=caller,
-            request=request,
-        )
+        return verifier.explain(text, access, caller=caller, request=request)
     with quietly():  # the command prints it
-        if access is not None:
-            return verifier.check(
-                text,
-                access,
-                caller=caller,
-                request=request,
-            )
-        return _shown(verifier, text, request)
+        if access is None:
+            return _shown(verifier, text, request)
+        return verifier.check(text, access, caller=caller, request=request)
 
 
 def _caller(agent: str | None, task: str | None) -> Caller | None:
     """Who calls, as the server itself knows; None where it knows nothing."""
-    if agent is None and task is None:
-        return None
-    return Caller(agent=agent, task=task)
+    return None if agent is None and task is None else Caller(agent=agent, task=task)
 
 
 def _shown(verifier: Verifier, text: str, request: bytes | None) -> Decision:
@@ -252,10 +240,7 @@ def verify(
         ledger=counts,
         **facts,
     )
-    if as_json:
-        say_json(decision.as_dict())
-    else:
-        say(_line(decision))
+    answer(as_json, decision.as_dict(), _line(decision))
     hint = _hint(decision, proofs, counts)
     if hint is not None:
         tell(hint)
@@ -302,47 +287,42 @@ class _InFile:
         self.clock = clock
         self.is_new = False  # the file was made here, and knows of nothing that was used before
 
+    def _kind(self) -> Any:
+        """The class of the store. Imported when it is asked for, since it needs sqlite3."""
+        raise NotImplementedError
+
     def make(self) -> None:
         """Make the file. Raises StoreError if it has such a store."""
         with files.about(self.path):
-            self._create()
+            self._kind().create(self.path, clock=self.clock).close()
         self.is_new = True
 
-    def _create(self) -> None:
-        """Make the store, and close it."""
-        raise NotImplementedError
-
-    def must_have_been_made(self) -> None:
-        """Raise StoreError for a file that is not there: to open it would not make it either."""
+    @contextmanager
+    def _opened(self, **facts: Any) -> Generator[Any]:
+        """The store. Raises StoreError for a file that is not there: to open it makes none."""
         if not os.path.exists(self.path):
             raise StoreError(f"{self.path} is not there: --create makes one")
+        with closing(self._kind()(self.path, **facts)) as store:
+            yield store
 
 
 class _Replays(_InFile):
     """The store of used proofs, opened when there is a proof to remember."""
 
-    def _create(self) -> None:
-        from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
+    def _kind(self) -> type[SQLiteReplayStore]:
+        from captoken.stores.sqlite import SQLiteReplayStore
 
-        SQLiteReplayStore.create(self.path, clock=self.clock).close()
+        return SQLiteReplayStore
 
     def add(self, use: Use, now: int) -> bool:
         """Use it: False if it was used before. Raises StoreError where no file is."""
         with self._opened() as store:
-            return store.add(use, now)
+            return bool(store.add(use, now))
 
     def peek(self, use: Use, now: int) -> bool:
         """The same without using it. Raises StoreError where no file is."""
         with self._opened() as store:
-            return store.peek(use, now)
-
-    @contextmanager
-    def _opened(self) -> Generator[SQLiteReplayStore]:
-        from captoken.stores.sqlite import SQLiteReplayStore  # here, since it needs sqlite3
-
-        self.must_have_been_made()
-        with closing(SQLiteReplayStore(self.path)) as store:
-            yield store
+            return bool(store.peek(use, now))
 
 
 class _Ledger(_InFile):
@@ -354,38 +334,33 @@ class _Ledger(_InFile):
 
     shared = True
 
-    def _create(self) -> None:
-        from captoken.stores.sqlite import SQLiteLedger  # here, since it needs sqlite3
+    def _kind(self) -> type[SQLiteLedger]:
+        from captoken.stores.sqlite import SQLiteLedger
 
-        SQLiteLedger.create(self.path, clock=self.clock).close()
+        return SQLiteLedger
+
+    def _counted(self) -> AbstractContextManager[SQLiteLedger]:
+        return self._opened(shared=True)
 
     def reserve(self, reservation: Reservation, now: int) -> Debit | None:
         """Count an access: None, or the first bucket that has not enough."""
-        with self._opened() as ledger:
+        with self._counted() as ledger:
             return ledger.reserve(reservation, now)
 
     def peek(self, reservation: Reservation, now: int) -> Debit | None:
         """The same without counting it."""
-        with self._opened() as ledger:
+        with self._counted() as ledger:
             return ledger.peek(reservation, now)
 
     def settle(self, reservation_id: bytes, amounts: Mapping[str, int] | None, now: int) -> bool:
         """What was taken in fact; False if there is no such reservation."""
-        with self._opened() as ledger:
+        with self._counted() as ledger:
             return ledger.settle(reservation_id, amounts, now)
 
     def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited."""
-        with self._opened() as ledger:
+        with self._counted() as ledger:
             return ledger.spent(bucket, unit)
-
-    @contextmanager
-    def _opened(self) -> Generator[SQLiteLedger]:
-        from captoken.stores.sqlite import SQLiteLedger  # here, since it needs sqlite3
-
-        self.must_have_been_made()
-        with closing(SQLiteLedger(self.path, shared=True)) as ledger:
-            yield ledger
 
 
 def _line(decision: Decision) -> str:
@@ -426,20 +401,16 @@ def explain(
         ledger=None if ledger is None else _Ledger(ledger, clock(now)),
         **facts,
     )
-    if as_json:
-        say_json(decision.as_dict())
-    else:
-        _say_why(decision)
+    answer(as_json, decision.as_dict(), *_why(decision))
     return 0 if decision else 1
 
 
-def _say_why(decision: Decision) -> None:
+def _why(decision: Decision) -> Iterator[str]:
     """A decision for operators: all reasons, the plan, and what others are told."""
-    say(*str(decision).split("\n"), "", "plan")
+    yield from (*str(decision).split("\n"), "", "plan")
     for step in decision.steps:
         detail = f": {step.detail}" if step.detail else ""
-        say(f"  {step.number:>2}  {step.name:<22}{step.outcome}{detail}")
-    say("", "told")
-    say(f"  the agent   {decision.for_model()}")
+        yield f"  {step.number:>2}  {step.name:<22}{step.outcome}{detail}"
+    yield from ("", "told", f"  the agent   {decision.for_model()}")
     if not decision:
-        say(f"  the client  {told_to_client(decision.code)}")
+        yield f"  the client  {told_to_client(decision.code)}"

@@ -1,4 +1,4 @@
-"""`captoken audit`: what a trail shows.
+"""`captoken audit` and `blast-radius`: what a trail shows.
 
 All that a record says is escaped when it is written (`output`).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -17,7 +18,7 @@ import click
 import msgspec
 
 from captoken._format.errors import AuditError
-from captoken._format.spelling import escape, named, readable_time, shown_file
+from captoken._format.spelling import escape, named, named_all, readable_time, shown_file
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis as trails
 from captoken.audit._chains import begins_after, not_here
@@ -33,9 +34,9 @@ from captoken.cli.logged import (
     told_of_issuer,
     tried,
 )
-from captoken.cli.options import InOrder, json_option
-from captoken.cli.output import say, say_json, tell
-from captoken.cli.values import FILE, ID, PUBLIC
+from captoken.cli.options import InOrder, json_option, now_option, seconds
+from captoken.cli.output import answer, spaced, tell
+from captoken.cli.values import DURATION, FILE, ID, PUBLIC
 from captoken.stores.ports import Head
 
 if TYPE_CHECKING:
@@ -186,12 +187,10 @@ def verify(
     kept = head or new_head
     if kept is not None:
         _keep(kept, found.head)
-    if as_json:
-        say_json(_verdict_data(found))
-    else:
-        records = words.counted(found.head.seq, "record")
-        decisions = words.counted(found.decisions, "decision")
-        say(f"WHOLE    {records}, {decisions}; {_signed(found, server)}")
+    records = words.counted(found.head.seq, "record")
+    decisions = words.counted(found.decisions, "decision")
+    line = f"WHOLE    {records}, {decisions}; {_signed(found, server)}"
+    answer(as_json, _verdict_data(found), line)
     return 0
 
 
@@ -201,12 +200,10 @@ def _say_evidence(found: EvidenceFile, server: tuple[str, ...], as_json: bool) -
     if server and not data["proved"]:
         problem = "no checkpoint of a server that is trusted here seals any of it"
         return _not_whole("UNSIGNED", problem, as_json)
-    if as_json:
-        say_json({"whole": True, **data})
-        return 0
     whose = "" if server else "; no server was named, so nothing is vouched for"
-    say(f"PROVED   {evidence.proved_in_words(data)}{whose}")
-    say(*(f"         {line}" for line in evidence.left_out(found)))
+    lines = [f"PROVED   {evidence.proved_in_words(data)}{whose}"]
+    lines += [f"         {line}" for line in evidence.left_out(found)]
+    answer(as_json, {"whole": True, **data}, *lines)
     return 0
 
 
@@ -216,10 +213,7 @@ def _verdict_data(found: Verdict) -> dict[str, Any]:
 
 
 def _not_whole(how: str, problem: str, as_json: bool) -> int:
-    if as_json:
-        say_json({"whole": False, "problem": problem})
-    else:
-        say(f"{how}  {problem}")
+    answer(as_json, {"whole": False, "problem": problem}, f"{how}  {problem}")
     return 1
 
 
@@ -306,19 +300,16 @@ def log(
         ]
     # Equal times keep the order of the records.
     asked.sort(key=lambda one: one[1].at * 1000 + (one[1].ms or 0))
-    if as_json:
-        decided = [
-            _logged_data(record, one) for record, one in asked if isinstance(one, trails.Decided)
-        ]
-        issued = [msgspec.to_builtins(one) for _, one in asked if isinstance(one, trails.Issued)]
-        say_json({"decisions": decided, "issuances": issued})
-        return
-    for record, logged in asked:
-        if isinstance(logged, trails.Issued):
-            say(told_of_issuer(logged))
-        else:
-            say(_decision_line(record, logged))
-    if not asked:
+    decided = [
+        _logged_data(record, one) for record, one in asked if isinstance(one, trails.Decided)
+    ]
+    issued = [msgspec.to_builtins(one) for _, one in asked if isinstance(one, trails.Issued)]
+    lines = [
+        told_of_issuer(one) if isinstance(one, trails.Issued) else _decision_line(record, one)
+        for record, one in asked
+    ]
+    answer(as_json, {"decisions": decided, "issuances": issued}, *lines)
+    if not lines and not as_json:
         tell("no decision is recorded that is asked for")
 
 
@@ -394,11 +385,9 @@ def tree(trail_file: tuple[str, ...], task: str | None, token: str | None, as_js
     if as_json:
         trees = [_hop_data(root) for root in roots]
         codes = {path: _codes(decisions) for path, decisions in strange.items()}
-        say_json({"trees": trees, "not_vouched_for": codes})
-        return
+        return output.say_json({"trees": trees, "not_vouched_for": codes})
     if not roots and not any(strange.values()):
-        tell("no record is about that")
-        return
+        return tell("no record is about that")
 
     several = len(seen) > 1
     drawn: list[Tree | str] = [_drawn(root, several) for root in roots]
@@ -408,7 +397,7 @@ def tree(trail_file: tuple[str, ...], task: str | None, token: str | None, as_js
             count = words.counted(len(decisions), "decision")
             spelled = _spelled_codes(decisions)
             drawn.append(f"{where}{count} on tokens that nothing vouches for: {spelled}")
-    output.draw(output.console(), *drawn)
+    return output.draw(output.console(), *drawn)
 
 
 def _is_about(root: trails.Joined, task: str | None, token: str | None) -> bool:
@@ -424,10 +413,7 @@ def _strange(trail: trails.History, task: str | None, token: str | None) -> list
 
 
 def _codes(decisions: Iterable[trails.Decided]) -> dict[str, int]:
-    counted: dict[str, int] = {}
-    for decision in decisions:
-        counted[decision.code] = counted.get(decision.code, 0) + 1
-    return dict(sorted(counted.items()))
+    return dict(sorted(Counter(decision.code for decision in decisions).items()))
 
 
 def _spelled_codes(decisions: Iterable[trails.Decided]) -> str:
@@ -530,15 +516,8 @@ def unused(trail_file: str, as_json: bool) -> None:
     captoken audit unused trail.jsonl
     """
     uses = trails.unused(history(trail_file))
-    if as_json:
-        say_json({"hops": [_use_data(use) for use in uses]})
-        return
-    for count, use in enumerate(uses):
-        if count:
-            say()
-        for line in _use_lines(use):
-            say(line)
-    if not uses:
+    answer(as_json, {"hops": [_use_data(use) for use in uses]}, *spaced(map(_use_lines, uses)))
+    if not uses and not as_json:
         tell("no token is described")
 
 
@@ -610,33 +589,27 @@ def replay(trail_file: str, overlay: str, operator: tuple[str, ...], as_json: bo
         proposed = Overlay.open(files.snapshot(overlay), operator)
     again = trails.replay(history(trail_file), proposed)
     changed = [one for one in again if one.outcome != "same"]
-    if as_json:
-        say_json({"decisions": len(again), "changed": [_replayed_data(one) for one in changed]})
-    else:
-        for one in changed:
-            _say_replayed(one)
-        say(_total(again))
+    data = {"decisions": len(again), "changed": [_replayed_data(one) for one in changed]}
+    answer(as_json, data, *(line for one in changed for line in _replayed(one)), _total(again))
     return 1 if changed else 0
 
 
-def _say_replayed(one: trails.Replayed) -> None:
+def _replayed(one: trails.Replayed) -> Iterator[str]:
     """An answer that would change, and why."""
     label = "WOULD BE DENIED" if one.outcome == "denied" else "CANNOT BE KNOWN"
     where = f"record {one.decision.seq}, {readable_time(one.decision.at)}"
     chain = " > ".join(named(actor.name) for actor in one.decision.chain)
     entry = f"; entry {named(one.entry.id)}" if one.entry is not None else ""
-    say(f"{label}  {where}, {chain}: {tried(one.decision.access)}")
-    say(f"{'':{len(label)}}  {one.why}{entry}")
+    yield f"{label}  {where}, {chain}: {tried(one.decision.access)}"
+    yield f"{'':{len(label)}}  {one.why}{entry}"
 
 
 def _total(again: Sequence[trails.Replayed]) -> str:
     """How many answers would change, in one line."""
+    counted = Counter(one.outcome for one in again)
+    changes = f"{counted['denied']} would be denied, {counted['unknown']} cannot be known"
     decisions = words.counted(len(again), "decision")
-    denied = sum(one.outcome == "denied" for one in again)
-    same = sum(one.outcome == "same" for one in again)
-    unknown = len(again) - denied - same
-    changes = f"{denied} would be denied, {unknown} cannot be known"
-    return f"{decisions}: {changes}, {same} stay as they are"
+    return f"{decisions}: {changes}, {counted['same']} stay as they are"
 
 
 def _replayed_data(one: trails.Replayed) -> dict[str, Any]:
@@ -650,4 +623,87 @@ def _replayed_data(one: trails.Replayed) -> dict[str, Any]:
         "outcome": one.outcome,
         "why": one.why,
         "entry": one.entry.id if one.entry is not None else None,
+    }
+
+
+# --- what an agent can still do -------------------------------------------------------------------
+
+
+@click.command("blast-radius")
+@file_argument
+@click.option(
+    "--agent",
+    metavar="NAME",
+    required=True,
+    help="The agent that may be compromised.",
+)
+@now_option
+@click.option(
+    "--leeway",
+    type=DURATION,
+    metavar="TIME",
+    default="0s",
+    help="How long servers still accept an expired token.",
+)
+@json_option
+def blast_radius(trail_file: str, agent: str, now: int | None, leeway: int, as_json: bool) -> None:
+    """Show what the tokens of an agent can still do.
+
+    It covers the tokens that the agent holds or has handed over. It shows when they expire, and
+    which revocation would stop them.
+
+    It reads only the trail. Tokens that this server never saw are missing, and the overlay is not
+    checked. A server's own caveats are named, and may allow less than is shown.
+
+    \b
+    captoken blast-radius trail.jsonl --agent clerk
+    """
+    at = seconds(now)
+    reach = trails.blast_radius(history(trail_file), agent, at, leeway=leeway)
+    lines = [line for one in reach for line in _reach_lines(one.hop, at)]
+    if reach:
+        lines += ["", "cut off by"]
+    for cut in dict.fromkeys(one.cut.id for one in reach):
+        lines.append(f"  captoken revoke --link {named(cut)} ...")
+    data = {"agent": agent, "now": at, "reach": [_reach_data(one) for one in reach]}
+    answer(as_json, data, *lines)
+    if not reach and not as_json:
+        tell("no token is recorded that this agent has or has handed on, and that still works")
+
+
+def _reach_lines(hop: trails.Hop, now: int) -> Iterator[str]:
+    """A token that still works: who has it, what it can do, and until when."""
+    chain = " > ".join(map(named, hop.holders))
+    yield f"{chain}, for {named(hop.root.subject)}, task {named(hop.task)}"
+    yield f"  may       {_may(hop, now)}"
+    yield f"  lives     {words.ends(hop.capability.expires_at, now)}"
+    yield f"  link      {named(hop.id)}"
+
+
+def _may(hop: trails.Hop, now: int) -> str:
+    """Which accesses a token permits, where, and what else has to hold."""
+    stated = hop.capability.json()
+    said = "; ".join(words.of_rights(stated, now)) or "anything"
+    if "aud" in stated:
+        said += f"; only at {named_all(stated['aud'])}"
+    if hop.asks:
+        said += ", if a third party answers"
+    if hop.unknown:
+        said += f", and caveats of its own: {named_all(hop.unknown)}"
+    return said
+
+
+def _reach_data(one: trails.Reach) -> dict[str, Any]:
+    hop, capability = one.hop, one.hop.capability
+    return {
+        "holders": list(hop.holders),
+        "subject": hop.root.subject,
+        "task": hop.task,
+        "token": hop.root.token_id,
+        "link": hop.id,
+        "may": capability.json(),
+        "asks": hop.asks,
+        "unknown": list(hop.unknown),
+        "expires_at": capability.expires_at,
+        "cut": one.cut.id,
     }

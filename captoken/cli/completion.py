@@ -17,7 +17,7 @@ import click
 from click.shell_completion import ShellComplete, get_completion_class
 
 from captoken.cli.options import COMPLETING, InOrder, json_option
-from captoken.cli.output import say, say_exact, say_json, tell
+from captoken.cli.output import answer, say_exact, say_json, tell
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -79,11 +79,10 @@ def install(shell: str | None, as_json: bool) -> None:
     is_new = not _is_there(path, text)
     if is_new:
         _write(path, text)
-    if as_json:
-        say_json({"shell": name, "file": str(path), "written": is_new})
-        return
-    say(f"wrote {path}" if is_new else f"{path} is there already, and up to date")
-    tell(_NEEDS[name].format(file=path, folder=path.parent))
+    line = f"wrote {path}" if is_new else f"{path} is there already, and up to date"
+    answer(as_json, {"shell": name, "file": str(path), "written": is_new}, line)
+    if not as_json:
+        tell(_NEEDS[name].format(file=path, folder=path.parent))
 
 
 def _own_shell() -> str:
@@ -100,8 +99,7 @@ def _script(shell: str) -> str:
     """What the shell reads: click's own script, and the line by which it is known."""
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - of the three that click has
-    root = click.get_current_context().find_root().command
-    made = kind(root, {}, "captoken", COMPLETING)
+    made = kind(click.get_current_context().find_root().command, {}, "captoken", COMPLETING)
 
     # Of the base class: bash's own first runs bash, to see how old it is.
     return f"{ShellComplete.source(made).strip()}\n{_OURS}"

@@ -75,16 +75,12 @@ def _question(
     lines = asked(need, columns)
 
     # What scrolls away has not been seen. So nobody is asked about it, rather than about a part.
-    all_lines = len(lines) + 2  # with the ones before and after
-    if all_lines > rows:
+    # There is a line before and one after.
+    if len(lines) + 2 > rows:
         much = f"{len(lines)} lines to read, and the terminal has {rows}"
         raise click.UsageError(f"{much}: what is not seen is not approved")
 
-    written = [
-        "This is needed, and you are asked:",
-        *lines,
-        f"Approve, for {life}? [y/N] ",
-    ]
+    written = ["This is needed, and you are asked:", *lines, f"Approve, for {life}? [y/N] "]
     # As standard error is written, which is mostly the same terminal.
     encoding = getattr(sys.stderr, "encoding", None) or "ascii"
     return "\n".join(written).encode(encoding, "backslashreplace")
@@ -128,6 +124,5 @@ def asked(need: Mapping[str, Any], width: int) -> list[str]:
 
         # All lines of a value but its first begin with a bar, so that none looks like a name.
         for start in range(room, len(line), room):
-            rest = line[start : start + room]
-            lines.append(f"{bar}{rest}")
+            lines.append(f"{bar}{line[start : start + room]}")
     return lines

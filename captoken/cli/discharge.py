@@ -86,8 +86,7 @@ def require(
     files.one_stdin(token_file, need_json)
     needed = _needed(need, need_json)
     held = files.token(token_file, clock(now))
-    made = held.require(discharger, need=needed, location=location)
-    say_token(made.serialize(), as_json)
+    say_token(held.require(discharger, need=needed, location=location).serialize(), as_json)
 
 
 def _needed(need: dict[str, Any], need_json: str | None) -> dict[str, Any]:
@@ -123,12 +122,10 @@ def tickets(token_file: str, discharger: str | None, as_json: bool) -> None:
     asked = files.token(token_file, clock(None)).needs
     found = [ticket for ticket in asked if discharger in (None, ticket.discharger)]
     if as_json:
-        say_json({"tickets": [_ticket_data(ticket) for ticket in found]})
-        return
+        return say_json({"tickets": [_ticket_data(ticket) for ticket in found]})
     if not found:
-        tell("nobody is left to ask")
-    for ticket in found:
-        say_exact(ticket.text)
+        return tell("nobody is left to ask")
+    return say_exact("\n".join(ticket.text for ticket in found))
 
 
 def _ticket_data(ticket: Ticket) -> dict[str, Any]:

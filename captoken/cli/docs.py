@@ -50,7 +50,8 @@ def docs(words: tuple[str, ...], as_json: bool) -> None:
     if not words:
         _list(root, pages, as_json)
     elif name in pages:
-        _show(name, pages[name].read_text("utf-8"), as_json)
+        text = pages[name].read_text("utf-8")
+        _say_text(text, {"page": name, "text": text}, as_json)
     else:
         _find(asked, pages, as_json)
 
@@ -67,28 +68,22 @@ def skill(as_json: bool) -> None:
     It matches this version, and refers to the pages of `captoken docs`.
     """
     text = (files("captoken") / "cli" / "skill.md").read_text("utf-8")
-    if as_json:
-        output.say_json({"text": text})
-    else:
-        output.say_exact(text.removesuffix("\n"))
+    _say_text(text, {"text": text}, as_json)
 
 
 def _list(root: Traversable, pages: dict[str, Traversable], as_json: bool) -> None:
     """Where the pages are, and the title of each."""
     titles = {name: _title(found) for name, found in pages.items()}
     folder = str(root / "docs")
-    if as_json:
-        output.say_json({"folder": folder, "pages": titles})
-        return
     width = max(map(len, titles))
     lines = [f"  {name.ljust(width)}  {title}" for name, title in titles.items()]
-    output.say(folder, *lines)
+    output.answer(as_json, {"folder": folder, "pages": titles}, folder, *lines)
 
 
-def _show(name: str, text: str, as_json: bool) -> None:
-    """One page, as it is."""
+def _say_text(text: str, data: dict[str, str], as_json: bool) -> None:
+    """A text, as it is."""
     if as_json:
-        output.say_json({"page": name, "text": text})
+        output.say_json(data)
     else:
         output.say_exact(text.removesuffix("\n"))
 
@@ -100,12 +95,11 @@ def _find(asked: str, pages: dict[str, Traversable], as_json: bool) -> None:
         close = get_close_matches(asked, pages, n=1)
         which = f"did you mean {close[0]}? There" if close else "there"
         raise click.UsageError(f"no page says {shown(asked)}: {which} are {', '.join(pages)}")
-    if as_json:
-        output.say_json({"found": msgspec.to_builtins(found)})
-        return
+    lines: list[str] = []
     for one in found:
-        output.say(f"{one.page}: {one.heading}", *([f"    {one.begins}"] if one.begins else []))
-    output.say("", f"`captoken docs {found[0].page}` shows a page.")
+        lines += [f"{one.page}: {one.heading}", *([f"    {one.begins}"] if one.begins else [])]
+    data = {"found": msgspec.to_builtins(found)}
+    output.answer(as_json, data, *lines, "", f"`captoken docs {found[0].page}` shows a page.")
 
 
 def _root() -> Traversable:

@@ -23,7 +23,7 @@ from captoken.cli.console.trails import names_for
 from captoken.cli.evidence_page import lines_in, page_of
 from captoken.cli.logged import Asked
 from captoken.cli.options import json_option
-from captoken.cli.output import say, say_json
+from captoken.cli.output import answer
 from captoken.cli.values import FILE, MOMENT
 
 _PAGE = b"<!doctype html>"
@@ -78,10 +78,8 @@ def export(
     with open(out, "wb") as file:
         file.writelines([page_of(lines, found)] if is_page else lines)
     data = data_of(found)
-    if as_json:
-        say_json({"file": out, **data})
-        return
-    say(f"{out}: {proved_in_words(data)}", *left_out(found))
+    line = f"{out}: {proved_in_words(data)}"
+    answer(as_json, {"file": out, **data}, line, *left_out(found))
 
 
 def _again(paths: Sequence[str], asked: Asked) -> list[bytes] | None:
@@ -97,8 +95,7 @@ def _again(paths: Sequence[str], asked: Asked) -> list[bytes] | None:
 
 
 def _surveyed(paths: Sequence[str], asked: Asked) -> Iterator[Survey]:
-    """The trails in some files: those that continue each other are one, under the last one's name.
-    """
+    """The trails in some files. Those that continue each other are one, by the last one's name."""
     found = chains([span_of(lines_of(path)()) for path in paths])
     names = names_for([paths[one.files[-1]] for one in found])
     for one, name in zip(found, names, strict=True):
@@ -175,8 +172,8 @@ def proved_in_words(data: Mapping[str, Any]) -> str:
 
 def left_out(found: EvidenceFile) -> list[str]:
     """How much of each trail is in the file, a line each."""
-    lines: list[str] = []
-    for number, trail in enumerate(found.said.trails):
-        unsealed = "" if trail.sealed else "; no checkpoint yet, or its server has no key"
-        lines.append(f"{trail.name}: {evidence_page.left_out(found, number)}{unsealed}")
-    return lines
+    unsealed = "; no checkpoint yet, or its server has no key"
+    return [
+        f"{one.name}: {evidence_page.left_out(found, number)}{'' if one.sealed else unsealed}"
+        for number, one in enumerate(found.said.trails)
+    ]

@@ -169,8 +169,7 @@ def _keys(found: EvidenceFile, number: int) -> dict[str, None]:
 def _rows(found: EvidenceFile, chosen: Sequence[tuple[Proved, Logged]]) -> Iterator[list[str]]:
     """The decisions in the order of time, each with its proof."""
     seals = _seals(found)
-    in_order = sorted(chosen, key=lambda one: one[1].at * 1000 + (one[1].ms or 0))
-    for one, logged in in_order:
+    for one, logged in sorted(chosen, key=lambda one: one[1].at * 1000 + (one[1].ms or 0)):
         record = one.record
         seal = seals.get((one.trail, record["seq"]))
         yield [

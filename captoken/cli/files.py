@@ -48,14 +48,9 @@ Key = TypeVar("Key", bound=SecretKey)
 _MOST = 1 << 16
 
 # The kinds of keys that have a public half, by what their files say of them.
-_KINDS: tuple[type[SecretKey], ...] = (
-    HolderKey,
-    DischargerKey,
-    PairwiseKey,
-    OperatorKey,
-    AuditKey,
-)
-KEYS: dict[str, type[SecretKey]] = {kind.purpose: kind for kind in _KINDS}
+KEYS: dict[str, type[SecretKey]] = {
+    kind.purpose: kind for kind in (HolderKey, DischargerKey, PairwiseKey, OperatorKey, AuditKey)
+}
 
 
 # What stands at the beginning of files that are no keys.
@@ -124,8 +119,7 @@ def key(kind: type[Key], path: str) -> Key:
 
     Raises KeyringError for what is none, and UsageError for a file that is not there.
     """
-    option = "--signer" if kind is HolderKey else "--key"
-    _must_hold(kind.purpose, path, option)
+    _must_hold(kind.purpose, path, "--signer" if kind is HolderKey else "--key")
     with about(path):
         return kind.load(path)
 
@@ -177,13 +171,13 @@ def _kind_of(path: str) -> tuple[str | None, str]:
     # It may be a secret: a traceback does not hold it.
     del stated, data
     if isinstance(purpose, str) and purpose in KEYS:
-        return purpose, _a_key(purpose)
+        return purpose, a_key(purpose)
     return ("keyring", "a keyring") if is_keyring else ("", "")
 
 
-def _a_key(purpose: str) -> str:
-    article = "an" if purpose[0] in "ao" else "a"
-    return f"{article} {purpose} key"
+def a_key(purpose: str) -> str:
+    """A key of a purpose, in words: `a holder key`, `an audit key`."""
+    return f"{'an' if purpose[0] in 'ao' else 'a'} {purpose} key"
 
 
 def named_keyring(path: str | None) -> str:
@@ -341,8 +335,7 @@ def ticket(path: str) -> Ticket:
 
     # `captoken tickets` writes one a line.
     if "\n" in found:
-        count = len(found.splitlines())
-        raise click.UsageError(f"{count} tickets: one at a time")
+        raise click.UsageError(f"{len(found.splitlines())} tickets: one at a time")
     with about(path):
         return Ticket.parse(found)
 

@@ -6,7 +6,7 @@ import ctypes
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ import click
 from captoken.cli import files, serving, words
 from captoken.cli.gateway_demo import check_extra, demo
 from captoken.cli.options import USAGE, InOrder, clock, json_option
-from captoken.cli.output import ToStderr, say, say_json, tell, warn
+from captoken.cli.output import ToStderr, answer, say_json, tell, warn
 from captoken.cli.problems import in_commands
 from captoken.cli.values import FILE, OBJECT
 
@@ -196,39 +196,36 @@ def check(path: str, as_json: bool) -> int:
     found = _configured(path)
     problems = {place: in_commands(told) for place, told in unready(found).items()}
     code = USAGE if problems else 0
-    if as_json:
-        services = {
-            name: _checked(each) | {"no_cost": dict(unstated(each))}
-            for name, each in found.services.items()
+    no_cost = {name: dict(unstated(each)) for name, each in found.services.items()}
+    services = {
+        name: {
+            "url": each.url,
+            "operations": len(each.table.operations),
+            "not_taken": each.left_out,
+            "no_cost": no_cost[name],
         }
-        say_json({"services": services, "problems": problems})
-        return code
+        for name, each in found.services.items()
+    }
+    lines: list[str] = []
     for name, each in found.services.items():
-        count = words.counted(len(each.table.operations), "operation")
-        say(f"{name}: {each.url}, {count}")
-        for request, why in each.left_out.items():
-            say(f"  not taken: {request}: {why}")
-        for unit, tools in unstated(each):
-            say(f"  no cost in {unit}: {_few(tools, name)}")
-            say(f"    refused for a token with such a budget: cost = {{ {unit} = 0 }} permits it")
-    for place, problem in problems.items():
+        lines.append(
+            f"{name}: {each.url}, {words.counted(len(each.table.operations), 'operation')}"
+        )
+        lines += [f"  not taken: {request}: {why}" for request, why in each.left_out.items()]
+        for unit, tools in no_cost[name].items():
+            permits = f"cost = {{ {unit} = 0 }} permits it"
+            lines.append(f"  no cost in {unit}: {_few(tools, name)}")
+            lines.append(f"    refused for a token with such a budget: {permits}")
+    answer(as_json, {"services": services, "problems": problems}, *lines)
+    for place, problem in () if as_json else problems.items():
         tell(f"{path}: {place}: {problem}")
     return code
 
 
 def _few(tools: list[str], name: str) -> str:
     """Some of the operations of a service, and how many more there are."""
-    said = [tool.removeprefix(f"{name}.") for tool in tools[:_FEW]]
-    rest = len(tools) - len(said)
-    return ", ".join(said) + (f" and {rest} more" if rest else "")
-
-
-def _checked(service: Service) -> dict[str, Any]:
-    return {
-        "url": service.url,
-        "operations": len(service.table.operations),
-        "not_taken": service.left_out,
-    }
+    said = ", ".join(tool.removeprefix(f"{name}.") for tool in tools[:_FEW])
+    return f"{said} and {len(tools) - _FEW} more" if len(tools) > _FEW else said
 
 
 @gateway.command()
@@ -250,23 +247,20 @@ def tools(path: str, service: str | None, as_json: bool) -> int:
         if service in (None, name)
         for tool, operation in each.table.operations.items()
     }
-    if as_json:
-        told = {
-            tool: {
-                "request": each.request,
-                "arguments": each.parameters(),
-                "cost": sorted(each.cost),
-            }
-            for tool, each in listed.items()
+    told = {
+        tool: {
+            "request": each.request,
+            "arguments": each.parameters(),
+            "cost": sorted(each.cost),
         }
-        say_json({"tools": told})
-        return 0
+        for tool, each in listed.items()
+    }
+    lines: list[str] = []
     for tool, each in listed.items():
-        say(f"{tool}  {each.request}")
-        for argument, kind in each.parameters().items():
-            say(f"  {argument}: {kind}")
-        for unit, price in each.cost.items():
-            say(f"  costs {price.told(unit)}")
+        lines.append(f"{tool}  {each.request}")
+        lines += [f"  {argument}: {kind}" for argument, kind in each.parameters().items()]
+        lines += [f"  costs {price.told(unit)}" for unit, price in each.cost.items()]
+    answer(as_json, {"tools": told}, *lines)
     return 0
 
 
@@ -327,18 +321,14 @@ def explain(
         decision, is_said = _decision(found, service, asked, token_file)
         if not is_said:
             return _refused(f"refused, 400: {asked.unsaid_text}", as_json)
-    if as_json:
-        say_json(_explained(asked, decision))
-    else:
-        _say_explained(service, asked, decision)
+    answer(as_json, _explained_data(asked, decision), *_explained(service, asked, decision))
+    if decision is None and not as_json:
+        warn("captoken: --token-file FILE says whether a token permits it")
     return 0 if decision is None or decision else 1
 
 
 def _refused(text: str, as_json: bool) -> int:
-    if as_json:
-        say_json({"refused": text})
-    else:
-        say(text)
+    answer(as_json, {"refused": text}, text)
     return 1
 
 
@@ -367,12 +357,11 @@ def _given(
         if not colon:
             raise click.UsageError("-H is NAME:VALUE, as in 'Stripe-Account: acct_1'")
         headers.append((name.strip().lower().encode(), value.strip().encode()))
-    kind = {name for name, _ in headers}
     if not data and json_body is None:
         return b"", headers
     body = "&".join(data).encode() if data else json.dumps(json_body).encode()
     usual = b"application/x-www-form-urlencoded" if data else b"application/json"
-    if b"content-type" not in kind:
+    if not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", usual))
     return body, headers
 
@@ -396,7 +385,7 @@ def _decision(
     return decision, is_said
 
 
-def _explained(asked: Asked, decision: Decision | None) -> dict[str, Any]:
+def _explained_data(asked: Asked, decision: Decision | None) -> dict[str, Any]:
     outgoing = asked.outgoing
     told: dict[str, Any] = {
         "tool": asked.access.tool,
@@ -414,27 +403,25 @@ def _explained(asked: Asked, decision: Decision | None) -> dict[str, Any]:
     return told
 
 
-def _say_explained(service: Service, asked: Asked, decision: Decision | None) -> None:
-    say(f"{asked.access.tool}  {asked.operation.request}")
+def _explained(service: Service, asked: Asked, decision: Decision | None) -> Iterator[str]:
+    yield f"{asked.access.tool}  {asked.operation.request}"
     for argument, value in (asked.access.arguments or {}).items():
-        say(f"  {argument} = {value!r}")
+        yield f"  {argument} = {value!r}"
     for unit, amount in asked.access.cost.items():
-        say(f"  costs {amount} {unit}")
+        yield f"  costs {amount} {unit}"
     for unit, argument in asked.unsaid.items():
-        say(f"  says no {argument}: with a budget of {unit} it is refused")
+        yield f"  says no {argument}: with a budget of {unit} it is refused"
     if decision is not None:
-        say("", *str(decision).split("\n"))
+        yield from ("", *str(decision).split("\n"))
     outgoing = asked.outgoing
     parts = urlsplit(service.url)
     would = "would be sent" if decision is None or decision else "not sent, and otherwise"
-    say("", f"{would} to {parts.scheme}://{parts.netloc}, with its key:")
-    say(f"  {outgoing.method} {outgoing.target}")
+    yield from ("", f"{would} to {parts.scheme}://{parts.netloc}, with its key:")
+    yield f"  {outgoing.method} {outgoing.target}"
     for name, value in outgoing.headers:
-        say(f"  {name.decode()}: {value.decode()}")
+        yield f"  {name.decode()}: {value.decode()}"
     if outgoing.body:
-        say(f"  {outgoing.body.decode('utf-8', 'replace')}")
-    if decision is None:
-        warn("captoken: --token-file FILE says whether a token permits it")
+        yield f"  {outgoing.body.decode('utf-8', 'replace')}"
 
 
 def _configured(path: str) -> Configuration:

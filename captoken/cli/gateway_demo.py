@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ import click
 
 from captoken._writing.issuer import Issuer
 from captoken.cli.options import json_option
-from captoken.cli.output import say, say_json
+from captoken.cli.output import answer
 from captoken.cli.postgres import needing
 
 AGENTS = 11
@@ -106,10 +106,7 @@ def demo(as_json: bool) -> int:
     check_extra()  # the gateway is another process, whose errors nobody would see
     with tempfile.TemporaryDirectory(prefix="captoken-gateway-") as folder:
         story = play(Path(folder))
-    if as_json:
-        say_json(story)
-    else:
-        _say(story)
+    answer(as_json, story, *_lines(story))
     as_meant = [each["status"] for each in story["agents"]].count(200) == 2
     safe = story["service_saw_key"] and not story["service_saw_token"]
     return 0 if as_meant and safe and not story["agent_held_key"] else 1
@@ -182,28 +179,25 @@ def _refund(address: str, name: str, token: str) -> dict[str, Any]:
 
 def _recorded(trail: Path) -> list[dict[str, str]]:
     """Who asked, by the trail, and what came of it."""
-    found = []
-    for line in trail.read_bytes().splitlines():
-        record = json.loads(line)
-        if record.get("access") and record.get("chain"):
-            found.append({"agent": record["chain"][-1]["name"], "code": record["code"]})
-    return found
+    return [
+        {"agent": record["chain"][-1]["name"], "code": record["code"]}
+        for record in map(json.loads, trail.read_bytes().splitlines())
+        if record.get("access") and record.get("chain")
+    ]
 
 
-def _say(story: dict[str, Any]) -> None:
-    say(
-        "Eleven agents refund 500 cents each.",
-        "A token permits 900 a refund, and 1,000 for the task.",
-        "",
-    )
+def _lines(story: dict[str, Any]) -> Iterator[str]:
+    yield "Eleven agents refund 500 cents each."
+    yield "A token permits 900 a refund, and 1,000 for the task."
+    yield ""
     for each, record in zip(story["agents"], story["trail"], strict=False):
         trail = f"in the trail: {record['agent']} {record['code']}"
-        say(f"  {each['agent']:<11} {each['status']}  {trail}")
+        yield f"  {each['agent']:<11} {each['status']}  {trail}"
     paid = [each["status"] for each in story["agents"]].count(200)
-    say("", f"{paid} of {AGENTS} were refunded: {paid * CENTS} cents.")
+    yield from ("", f"{paid} of {AGENTS} were refunded: {paid * CENTS} cents.")
     told = "its key, and no token" if not story["service_saw_token"] else "a token"
-    say(f"The service saw {told}.")
-    say(f"Agents that held the key: {int(story['agent_held_key'])}.")
+    yield f"The service saw {told}."
+    yield f"Agents that held the key: {int(story['agent_held_key'])}."
 
 
 @contextmanager

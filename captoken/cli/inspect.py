@@ -132,8 +132,7 @@ def as_tree(seen: View) -> Tree:
     from rich.tree import Tree
 
     tree = Tree(Text(seen.title, "bold"), guide_style="dim")
-    facts = ", ".join(seen.facts)
-    tree.add(Text(facts, "dim"))
+    tree.add(Text(", ".join(seen.facts), "dim"))
 
     branch = tree
     for hop in seen.hops:
@@ -141,8 +140,7 @@ def as_tree(seen: View) -> Tree:
         if hop.problem:
             here.add(Text(hop.problem, "bold red"))
         for line in hop.says:
-            style = _style(hop, line)
-            here.add(Text(line, style))
+            here.add(Text(line, _style(hop, line)))
 
         # The next link stands below this one, or beside it where the tree is deep enough.
         if hop.number < _DEEPEST:
@@ -210,9 +208,7 @@ def _is_plain(char: str) -> bool:
 
     No quotes, brackets or backticks, which a chart reads as its own.
     """
-    if not char.isascii():
-        return False
-    return char.isalnum() or char in " .,:/_-"
+    return char.isascii() and (char.isalnum() or char in " .,:/_-")
 
 
 # --- in a browser ---------------------------------------------------------------------------------
@@ -273,8 +269,7 @@ def inspect(
     """
     if html:
         beside = {"--mermaid": mermaid, "--now": now is not None, "--json": as_json}
-        _say_page(token_file, beside)
-        return
+        return _say_page(token_file, beside)
     if mermaid and as_json:
         raise click.UsageError("--mermaid draws a chart: it does not go with --json")
     text = files.token_text(token_file)
@@ -285,21 +280,16 @@ def inspect(
             made = TokenSet.parse(text)
         texts = {server: made.token(server).serialize() for server in made.servers}
         views = {server: view(read(one), seconds(now)) for server, one in texts.items()}
-        if as_json:
-            its = {server: as_data(seen) for server, seen in views.items()}
-            output.say_json({"verified": False, "servers": its})
-        else:
-            _draw(views)
-        return
+        if not as_json:
+            return _draw(views)
+        its = {server: as_data(seen) for server, seen in views.items()}
+        return output.say_json({"verified": False, "servers": its})
     with files.about(token_file):
         shown = read(text)
     seen = view(shown, seconds(now))
     if as_json:
-        output.say_json(as_data(seen))
-    elif mermaid:
-        output.say_exact(as_mermaid(seen))
-    else:
-        _draw({"": seen})
+        return output.say_json(as_data(seen))
+    return output.say_exact(as_mermaid(seen)) if mermaid else _draw({"": seen})
 
 
 def _draw(views: Mapping[str, View]) -> None:
@@ -311,6 +301,5 @@ def _draw(views: Mapping[str, View]) -> None:
         drawn += ["", *([Text(f"for {server}", "bold"), ""] if server else ())]
         drawn += [as_tree(seen), ""]
         for line in seen.summary:
-            label = (line[:_LABEL], "dim")
-            drawn.append(Text.assemble(label, line[_LABEL:]))
+            drawn.append(Text.assemble((line[:_LABEL], "dim"), line[_LABEL:]))
     output.draw(output.console(), *drawn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from captoken._format.errors import IssuanceError
 from captoken._format.spelling import span
 from captoken.cli import files, serving, words
 from captoken.cli.operate import operators
-from captoken.cli.options import InOrder, clock, json_option, now_option
-from captoken.cli.output import ToStderr, say, say_json, tell
+from captoken.cli.options import InOrder, clock, json_option, now_option, seconds
+from captoken.cli.output import ToStderr, answer, say_json, tell
 from captoken.cli.reloading import Reloading, Watched
 from captoken.cli.values import DURATION, FILE, OBJECT
 from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
@@ -48,19 +48,17 @@ def check(policy: str, as_json: bool) -> int:
     captoken issue check policy.toml
     """
     loaded = _loaded(policy)
-    if as_json:
-        say_json(
-            {
-                "policy": loaded.digest,
-                "grants": list(loaded.grants),
-                "tests": len(loaded.tests),
-            }
-        )
-        return 0
-    say(f"policy {loaded.digest}: {words.counted(len(loaded.tests), 'test')} passed")
+    lines = [f"policy {loaded.digest}: {words.counted(len(loaded.tests), 'test')} passed"]
     for name, grant in loaded.grants.items():
         servers = ", ".join(grant.resources)
-        say(f"  {name}: {', '.join(grant.agents)} at {servers}, for {span(grant.expires_in)}")
+        life = span(grant.expires_in)
+        lines.append(f"  {name}: {', '.join(grant.agents)} at {servers}, for {life}")
+    data = {
+        "policy": loaded.digest,
+        "grants": list(loaded.grants),
+        "tests": len(loaded.tests),
+    }
+    answer(as_json, data, *lines)
     return 0
 
 
@@ -133,11 +131,9 @@ def explain(
     except IssuanceError as error:
         gives, refused = None, error
 
-    if as_json:
-        why = None if refused is None else f"{refused.code}: {refused}"
-        say_json({"grants": fits, "gives": gives, "refused": why})
-    else:
-        _say_explained(fits, gives, refused, now)
+    why = None if refused is None else f"{refused.code}: {refused}"
+    data = {"grants": fits, "gives": gives, "refused": why}
+    answer(as_json, data, *_explained(fits, gives, refused, now))
     return 0 if refused is None else 1
 
 
@@ -169,21 +165,21 @@ def _given(
 _SOME_KEY = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
 
 
-def _say_explained(
+def _explained(
     fits: Mapping[str, str | None],
     gives: Mapping[str, Any] | None,
     refused: IssuanceError | None,
     now: int | None,
-) -> None:
+) -> Iterator[str]:
     for name, misses in fits.items():
-        say(f"{name}: {'fits' if misses is None else misses}")
+        yield f"{name}: {'fits' if misses is None else misses}"
     if gives is not None:
-        say(f"gives {gives['grant']} to {gives['agent']} for {gives['subject']}")
-        for line in words.of_rights(gives, int(clock(now)())):
-            say(f"  {line}")
+        yield f"gives {gives['grant']} to {gives['agent']} for {gives['subject']}"
+        for line in words.of_rights(gives, seconds(now)):
+            yield f"  {line}"
     if refused is not None:
         why = f" ({refused.why})" if refused.why else ""
-        say(f"refused, {refused.code}: {refused}{why}")
+        yield f"refused, {refused.code}: {refused}{why}"
 
 
 @issue.command()

@@ -1,9 +1,9 @@
 """`captoken keygen`: root keys, and the keys of everybody else. One kind of key is one command.
 
-    keyring, rotate, retire, audience        root keys, and those of one server
-    holder, discharger, operator, audit      a key with a public half, in a file of its own
-    pairwise                                 the same; and root keys that two such keys derive
-    public                                   the public half of a key that is there
+keyring, rotate, retire, audience        root keys, and those of one server
+holder, discharger, operator, audit      a key with a public half, in a file of its own
+pairwise                                 the same; and root keys that two such keys derive
+public                                   the public half of a key that is there
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import click
 
 from captoken.cli import files
 from captoken.cli.options import InOrder, json_option, keyring_option
-from captoken.cli.output import say, say_json, tell
+from captoken.cli.output import answer, say_json, tell
 from captoken.cli.values import FILE, PUBLIC
 from captoken.keys.keyring import Keyring
 from captoken.keys.pairwise import PairwiseKey
@@ -46,8 +46,7 @@ def _with_kind(arguments: list[str]) -> list[str]:
     --holder --out agent.json        holder --out agent.json
     --retire k-1 --keyring a.json    retire k-1 --keyring a.json
     """
-    asks_help = arguments[:1] in (["-h"], ["--help"])
-    if not arguments or asks_help or not arguments[0].startswith("-"):
+    if not arguments or arguments[0] in ("-h", "--help") or not arguments[0].startswith("-"):
         return arguments
 
     for flag, kind in _FLAGS.items():
@@ -133,9 +132,7 @@ def rotate(keyring: str | None, as_json: bool) -> None:
     captoken keygen rotate --keyring keyring.json
     """
     path = files.named_keyring(keyring)
-    made = files.keyring(path).rotate()
-    made.save(path)
-    _tell(path, made, as_json)
+    _change(path, files.keyring(path).rotate(), as_json)
 
 
 @keygen.command()
@@ -149,7 +146,11 @@ def retire(key_id: str, keyring: str | None, as_json: bool) -> None:
     captoken keygen retire k-0c1ba7a3bd2e --keyring keyring.json
     """
     path = files.named_keyring(keyring)
-    made = files.keyring(path).retire(key_id)
+    _change(path, files.keyring(path).retire(key_id), as_json)
+
+
+def _change(path: str, made: Keyring, as_json: bool) -> None:
+    """Write a keyring in the place of the one that it was made of."""
     made.save(path)
     _tell(path, made, as_json)
 
@@ -275,8 +276,7 @@ def pairwise(
         --audience sales-db --out verifying.json
     """
     if key is None and audience is None and server is None and not issuer:
-        _make("pairwise", out, as_json)
-        return
+        return _make("pairwise", out, as_json)
     if server is not None and issuer:
         raise click.UsageError("an issuer says --server, and a server --issuer: not both")
     if key is None or audience is None or (server is None and not issuer):
@@ -288,7 +288,7 @@ def pairwise(
     else:
         made = own.serving(issuers=issuer, audience=audience)
     files.save_new(made, out)
-    _tell(out, made, as_json, verifies=server is None)
+    return _tell(out, made, as_json, verifies=server is None)
 
 
 @keygen.command()
@@ -314,12 +314,10 @@ def _make(purpose: str, out: str, as_json: bool) -> None:
 
 
 def _tell_public(path: str, made: SecretKey, as_json: bool) -> None:
-    if as_json:
-        say_json({"file": path, "purpose": made.purpose, "public": made.public})
-        return
-    article = "an" if made.purpose[0] in "ao" else "a"
-    tell(f"{path}: {article} {made.purpose} key; standard output has its public key")
-    say(made.public)
+    if not as_json:
+        tell(f"{path}: {files.a_key(made.purpose)}; standard output has its public key")
+    data = {"file": path, "purpose": made.purpose, "public": made.public}
+    answer(as_json, data, made.public)
 
 
 def _tell(
@@ -331,19 +329,16 @@ def _tell(
     more: str = "",
 ) -> None:
     if as_json:
-        say_json(
-            {
-                "file": path,
-                "current": made.current,
-                "key_ids": list(made.key_ids),
-                "audience": made.audience,
-            }
-        )
-        return
+        data = {
+            "file": path,
+            "current": made.current,
+            "key_ids": list(made.key_ids),
+            "audience": made.audience,
+        }
+        return say_json(data)
     scope = more if made.audience is None else f", for {made.audience} alone{more}"
     if verifies:
-        tell(f"{path}: verifies {', '.join(made.key_ids)}{scope}")
-        return
+        return tell(f"{path}: verifies {', '.join(made.key_ids)}{scope}")
     others = [key_id for key_id in made.key_ids if key_id != made.current]
     older = f", still verifies {', '.join(others)}" if others else ""
-    tell(f"{path}: mints with {made.current}{older}{scope}")
+    return tell(f"{path}: mints with {made.current}{older}{scope}")

@@ -28,8 +28,7 @@ def logged_of(record: Mapping[str, Any]) -> Logged | None:
     try:
         return None if kind is None else fit(record, kind)
     except ValueError as error:
-        problem = f"record {record['seq']} says nothing that can be read: {error}"
-        raise AuditError(problem) from None
+        raise AuditError(f"record {record['seq']} says nothing that can be read: {error}") from None
 
 
 class Asked(Chosen):
@@ -59,9 +58,7 @@ def _end_of(second: int) -> int:
 
 def is_in(task: str | None, stated: str | None) -> bool:
     """Is it in the task that is asked for, or below it? Any is, if none is asked for."""
-    if task is None:
-        return True
-    return stated is not None and names.at_or_below(stated, task)
+    return task is None or (stated is not None and names.at_or_below(stated, task))
 
 
 def told_of_issuer(issued: trails.Issued) -> str:
@@ -121,9 +118,7 @@ def _parts(access: trails.Accessed) -> Iterator[str]:
 
 
 def _columns(columns: Sequence[str] | None) -> str:
-    if columns is None:
-        return ""
-    return f" ({', '.join(columns) or 'no columns'})"
+    return "" if columns is None else f" ({', '.join(columns) or 'no columns'})"
 
 
 def _facts(stated: Mapping[str, Any] | Iterable[str]) -> str:

@@ -26,7 +26,7 @@ from captoken.cli.options import (
     json_option,
     stacked,
 )
-from captoken.cli.output import say, say_held, say_json, tell, warn
+from captoken.cli.output import answer, say_held, tell, warn
 from captoken.cli.values import DURATION, FILE
 from captoken.keys.secret import HolderKey
 
@@ -102,11 +102,10 @@ def login(
         "acr": acr,
         "scope": " ".join(dict.fromkeys(("openid", *scope))),
     }
-    opens = not device and not no_browser
 
     def show(address: str) -> None:
         warn(f"log in at {address}")
-        if opens:
+        if not device and not no_browser:
             import webbrowser
 
             webbrowser.open(address)
@@ -119,19 +118,16 @@ def login(
             found = provider.by_browser(show=show, port=port, **asked)
 
     who = found.identity
-    if as_json:
-        say_json(
-            {
-                "id_token": found.text,
-                "issuer": who.issuer,
-                "sub": who.sub,
-                "auth_time": who.auth_time,
-                "expires_at": who.claims["exp"],
-            }
-        )
-        return
-    tell(f"{who.sub} has logged in")
-    say(found.text)
+    if not as_json:
+        tell(f"{who.sub} has logged in")
+    data = {
+        "id_token": found.text,
+        "issuer": who.issuer,
+        "sub": who.sub,
+        "auth_time": who.auth_time,
+        "expires_at": who.claims["exp"],
+    }
+    answer(as_json, data, found.text)
 
 
 @click.command()
@@ -234,8 +230,8 @@ def exchange(
         raise click.UsageError("--server is for a set: name each --resource, or say --set")
     files.one_stdin(login, actor, join)
 
-    held = None if signer is None else files.key(HolderKey, signer)
-    office = client.Issuance(service, key=held)
+    key = None if signer is None else files.key(HolderKey, signer)
+    office = client.Issuance(service, key=key)
     acts: client.Identity | None = None
     if workload:
         acts = client.workload()

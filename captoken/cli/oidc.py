@@ -143,8 +143,7 @@ class Provider:
             "client_id": self.client_id,
             "code_verifier": verifier,
         }
-        said = self._asked("token_endpoint", form)
-        return self._login(said, nonce, max_age, needs_nonce=True)
+        return self._login(self._asked("token_endpoint", form), nonce, max_age, needs_nonce=True)
 
     def _check_sender(self, came: Mapping[str, str]) -> None:
         """Was it this provider that sent the browser back (RFC 9207)? Raises IssuanceError."""
@@ -211,8 +210,7 @@ class Provider:
     # --- what both end in ---
 
     def _asked(self, endpoint: str, form: Mapping[str, str]) -> Json:
-        status, body = self._web.send("POST", self._address(endpoint), {}, form)
-        return _got(status, body)
+        return _got(*self._web.send("POST", self._address(endpoint), {}, form))
 
     def _login(self, said: Json, nonce: str, max_age: int, *, needs_nonce: bool) -> Login:
         """The ID token of an answer, verified. Raises IssuanceError."""
@@ -412,6 +410,5 @@ def _sent_back(target: str, state: str) -> dict[str, str] | None:
         return None
 
     one = {name: values[0] for name, values in given.items()}
-    if not hmac.compare_digest(one.get("state", "").encode(), state.encode()):
-        return None
-    return one
+    is_ours = hmac.compare_digest(one.get("state", "").encode(), state.encode())
+    return one if is_ours else None

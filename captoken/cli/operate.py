@@ -27,7 +27,7 @@ from captoken.cli.options import (
     seconds,
     stacked,
 )
-from captoken.cli.output import say, say_exact, say_json, tell
+from captoken.cli.output import answer, say_exact, tell
 from captoken.cli.values import FILE, ID, MOMENT, PUBLIC
 from captoken.control._seen import LastSeen, keep_seen, kept_seen
 from captoken.control.operator import Operator
@@ -258,11 +258,7 @@ def _kept(path: str) -> LastSeen:
 
 def _say_entry(entry: Entry, now: int | None, as_json: bool) -> None:
     """Write the entry that was made."""
-    if as_json:
-        say_json(msgspec.to_builtins(entry))
-        return
-    for line in _lines(entry, seconds(now)):
-        say(line)
+    answer(as_json, msgspec.to_builtins(entry), *_lines(entry, seconds(now)))
 
 
 @click.command()
@@ -303,12 +299,7 @@ def revoke(
     select = caveats(given)
     if everything and select:
         raise click.UsageError("--all is every token: leave out what selects some of them")
-    with operating(
-        key,
-        store,
-        now,
-        by=by,
-    ) as operator:
+    with operating(key, store, now, by=by) as operator:
         if everything:
             entry = operator.revoke_all(why=why, until=until)
         else:
@@ -351,12 +342,7 @@ def end_task(
     Keep the store fresh with `captoken operate`. Verifiers deny everything once the newest snapshot
     is older than their limit, 60 seconds by default.
     """
-    with operating(
-        key,
-        store,
-        now,
-        by=by,
-    ) as operator:
+    with operating(key, store, now, by=by) as operator:
         entry = operator.end_task(task, why=why)
     _say_entry(entry, now, as_json)
 
@@ -387,12 +373,7 @@ def narrow(
     captoken narrow --key operator.json --store overlay.db \\
         --task payday --operations select --why "read-only tonight"
     """
-    with operating(
-        key,
-        store,
-        now,
-        by=by,
-    ) as operator:
+    with operating(key, store, now, by=by) as operator:
         entry = operator.narrow(why=why, until=until, **caveats(given))
     _say_entry(entry, now, as_json)
 
@@ -432,19 +413,13 @@ def lift(
     captoken lift --key operator.json --store overlay.db \\
         --entry "$(sed -n 's/^entry //p' revoked)"
     """
-    with operating(
-        key,
-        store,
-        now,
-        by="operator",
-    ) as operator:
+    with operating(key, store, now, by="operator") as operator:
         try:
             operator.lift(entry, why=why)
         except ValueError as error:
             raise click.UsageError(f"{error}: `captoken overlay` shows those that do") from None
-    if as_json:
-        say_json({"lifted": entry})
-    else:
+    answer(as_json, {"lifted": entry})
+    if not as_json:
         tell(f"entry {entry} stands no more")
 
 
@@ -477,20 +452,10 @@ def renew(
 
     `captoken operate` does this repeatedly.
     """
-    renewing = operating(
-        key,
-        store,
-        now,
-        create=create,
-        by="operator",
-        trusted=trusted,
-    )
-    with renewing as operator:
+    facts: dict[str, Any] = {"by": "operator", "trusted": trusted}
+    with operating(key, store, now, create=create, **facts) as operator:
         made = operator.renew()
-    if as_json:
-        say_json(renewal_data(made))
-    else:
-        say(title(made, seconds(now)))
+    answer(as_json, renewal_data(made), title(made, seconds(now)))
 
 
 @click.command()
@@ -529,11 +494,8 @@ def overlay(
     with files.about(store):
         opened = Overlay.open(data, operator)
     if raw:
-        say_exact(data.decode())
-    elif as_json:
-        say_json(_overlay_data(opened))
-    else:
-        _say_overlay(opened, seconds(now))
+        return say_exact(data.decode())
+    return answer(as_json, _overlay_data(opened), *_overlay(opened, seconds(now)))
 
 
 def renewal_data(made: Overlay) -> dict[str, Any]:
@@ -551,16 +513,14 @@ def _overlay_data(opened: Overlay) -> dict[str, Any]:
     }
 
 
-def _say_overlay(opened: Overlay, now: int) -> None:
-    say(title(opened, now))
+def _overlay(opened: Overlay, now: int) -> Iterator[str]:
+    yield title(opened, now)
     said = opened.resumed
     if said is not None:
-        say(f"resumed as snapshot {said.seq} by {named(said.by)}, after {said.lost} was there:")
-        say(f"  {escape(said.why)}")
+        yield f"resumed as snapshot {said.seq} by {named(said.by)}, after {said.lost} was there:"
+        yield f"  {escape(said.why)}"
     for entry in opened.entries:
-        say()
-        for line in _lines(entry, now):
-            say(line)
+        yield from ("", *_lines(entry, now))
 
 
 def title(opened: Overlay, now: int) -> str:

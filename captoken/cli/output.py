@@ -137,16 +137,28 @@ def say_json(value: Any, indent: int | None = 2) -> None:
     say(*text.split("\n"))
 
 
+def answer(as_json: bool, data: Any, *lines: str) -> None:
+    """A result: for machines as JSON, and for people in these lines, if there are any."""
+    if as_json:
+        say_json(data)
+    elif lines:
+        say(*lines)
+
+
+def spaced(parts: Iterable[Iterable[str]]) -> list[str]:
+    """The lines of several things, with an empty one between two of them."""
+    return [line for part in parts for line in ("", *part)][1:]
+
+
 def say_token(text: str, as_json: bool) -> None:
     """A token that was written, alone; or with what it says of itself, for machines.
 
     `text` may have discharges and a proof behind the token, as what is sent has.
     """
     if not as_json:
-        say(text)
-        return
+        return say(text)
     token = read(text).token
-    say_json(
+    return say_json(
         {
             "token": text,
             "token_id": token.unverified.root.token_id,
@@ -160,25 +172,21 @@ def say_token(text: str, as_json: bool) -> None:
 def say_held(held: Token | TokenSet, as_json: bool) -> None:
     """What was written to be held: a token, or a set of them."""
     text = held.serialize()
-    if isinstance(held, Token) or not as_json:
-        say_token(text, as_json)
-        return
-    say_json(
-        {
-            "set": text,
-            "servers": list(held.servers),
-            "expires_at": held.expires_at,
-            "characters": len(text),
-        }
-    )
+    if isinstance(held, Token):
+        return say_token(text, as_json)
+    data = {
+        "set": text,
+        "servers": list(held.servers),
+        "expires_at": held.expires_at,
+        "characters": len(text),
+    }
+    return answer(as_json, data, text)
 
 
 def say_discharge(made: Discharge, as_json: bool) -> None:
     """A discharge that was given, alone or with its end."""
-    if as_json:
-        say_json({"discharge": made.serialize(), "expires_at": made.expires_at})
-    else:
-        say(made.serialize())
+    text = made.serialize()
+    answer(as_json, {"discharge": text, "expires_at": made.expires_at}, text)
 
 
 def tell(text: str) -> None:
@@ -186,20 +194,16 @@ def tell(text: str) -> None:
 
     It is escaped, and has not the text of a token that was misplaced.
     """
-    # One line: the text of an error could else look like two of ours.
-    line = " ".join(text.split())
-
-    # A token or a key in the wrong place, as the name of a file, is in the message of an error.
-    # Whoever reads standard error, or the log that it goes to, must not get it by that.
-    shown = _secret_text(r"\1...", line)
-    shown = _like_a_key("...", shown)
-    warn(f"captoken: {shown}")
+    # One line: the text of an error could else look like two of ours. A token or a key in the wrong
+    # place, as the name of a file, is in the message of an error. Whoever reads standard error, or
+    # the log that it goes to, must not get it by that.
+    shown = _secret_text(r"\1...", " ".join(text.split()))
+    warn(f"captoken: {_like_a_key('...', shown)}")
 
 
 def is_unicode() -> bool:
     """Can standard output show more than ASCII?"""
-    encoding = getattr(sys.stdout, "encoding", None) or ""
-    return encoding.lower().startswith("utf")
+    return (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
 
 
 def console(*, color: bool = True, width: int | None = None) -> Console:
@@ -236,10 +240,8 @@ def draw(on: Console, *drawn: Any) -> None:
     with on.capture() as capture:
         for part in drawn:
             on.print(_Drawn(part))
-    text = _trailing_blanks("", capture.get())
-
     # Not by the console: so that a reader that goes away is noticed.
-    _write(text.removesuffix("\n"), sys.stdout)
+    _write(_trailing_blanks("", capture.get()).removesuffix("\n"), sys.stdout)
 
 
 class _Drawn:
@@ -258,5 +260,4 @@ class _Drawn:
 
 def columns() -> int:
     """How wide the terminal is, or COLUMNS says, or else 80."""
-    size = shutil.get_terminal_size()
-    return size.columns
+    return shutil.get_terminal_size().columns

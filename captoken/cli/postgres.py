@@ -124,13 +124,7 @@ def plan(
         return 0
 
     with connected(dsn) as connection:
-        tables = roles.tables_of(connection)
-        sql = roles.plan_sql(
-            login,
-            planned,
-            tables,
-            adopt=adopt,
-        )
+        sql = roles.plan_sql(login, planned, roles.tables_of(connection), adopt=adopt)
         if not apply:
             _say_plan(sql, as_json)
             return 0
@@ -138,12 +132,7 @@ def plan(
         if not as_json:
             _say_plan(sql, as_json)
 
-        found = roles.apply_plan(
-            connection,
-            login,
-            planned,
-            adopt=adopt,
-        )
+        found = roles.apply_plan(connection, login, planned, adopt=adopt)
         connection.commit()
     if as_json:
         _say_plan(sql, as_json, found)
@@ -155,9 +144,8 @@ def plan(
 def _say_plan(sql: str, as_json: bool, found: Sequence[str] | None = None) -> None:
     """The SQL; for machines also whether it was applied, and then what the audit found."""
     if not as_json:
-        say_exact(sql.rstrip())
-        return
-    say_json(
+        return say_exact(sql.rstrip())
+    return say_json(
         {
             "sql": sql.rstrip(),
             "applied": found is not None,
@@ -184,10 +172,10 @@ def audit(login: str, dsn: str, as_json: bool) -> int:
     roles = _roles()
     with connected(dsn) as connection:
         found = roles.audit(connection, login)
-    if as_json:
-        say_json({"found": list(found)})
-        return 1 if found else 0
-    return _say_found(found, login)
+    if not as_json:
+        return _say_found(found, login)
+    say_json({"found": list(found)})
+    return 1 if found else 0
 
 
 def _roles() -> ModuleType:
@@ -203,19 +191,16 @@ def needing(name: str) -> Generator[None]:
     try:
         yield
     except ImportError:
-        message = f"this needs an extra: pip install 'captoken[{name}]'"
-        raise click.ClickException(message) from None
+        raise click.ClickException(f"this needs an extra: pip install 'captoken[{name}]'") from None
 
 
 def _say_found(found: Sequence[str], login: str) -> int:
     """Say what an audit found, a line each. Returns the exit status."""
-    for line in found:
-        say(f"-- found: {line}")
     if found:
-        return 1
-
-    tell(f"nothing was found that lets {login} do more than its grants")
-    return 0
+        say(*(f"-- found: {line}" for line in found))
+    else:
+        tell(f"nothing was found that lets {login} do more than its grants")
+    return 1 if found else 0
 
 
 @contextmanager

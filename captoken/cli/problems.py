@@ -77,9 +77,7 @@ _OPTIONS = {
 }
 
 # Keywords that are no words of the language: wherever they stand, the option is meant.
-_keywords = re.compile(
-    r"\b(expires_in|expires_at|not_before|delegate_only|issued_before)\b=?"
-).sub
+_keywords = re.compile(r"\b(expires_in|expires_at|not_before|delegate_only|issued_before)\b=?").sub
 
 _unexpected = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL).fullmatch
 

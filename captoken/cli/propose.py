@@ -23,7 +23,7 @@ from captoken.cli import words
 from captoken.cli.audit import file_argument, history
 from captoken.cli.logged import tried
 from captoken.cli.options import json_option
-from captoken.cli.output import say, say_json, tell
+from captoken.cli.output import answer, spaced, tell
 from captoken.cli.values import FILE
 from captoken.testing import scenarios_of
 
@@ -93,15 +93,9 @@ def propose(
 
     if scenarios is not None:
         _write(scenarios, found)
-    if as_json:
-        say_json({"proposals": [_data(*both) for both in zip(found, refused, strict=True)]})
-        return
-    for count, both in enumerate(zip(found, refused, strict=True)):
-        if count:
-            say()
-        for line in _lines(*both):
-            say(line)
-    if not found:
+    data = {"proposals": list(map(_data, found, refused))}
+    answer(as_json, data, *spaced(map(_lines, found, refused)))
+    if not found and not as_json:
         tell("no token is described that is asked for")
 
 
@@ -254,9 +248,7 @@ def _scenario(proposal: trails.Proposal) -> str:
         (trial,) = scenarios_of("captoken = 1\n" + head + asked)
         codes = [outcome.code for outcome in trial.run()]
     refused = [
-        _call(call, code)
-        for call, code in zip(others, codes, strict=True)
-        if code in _BY_RIGHTS
+        _call(call, code) for call, code in zip(others, codes, strict=True) if code in _BY_RIGHTS
     ]
     allowed = "".join(_call(call, "allowed") for call in kept)
     return head + allowed + "".join(refused) + _left_out(lost)

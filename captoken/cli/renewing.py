@@ -15,7 +15,7 @@ import signal
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import click
 
@@ -112,46 +112,28 @@ def operate(
         )
     with _until_ended() as wait:
         # Begun in earnest: what is wrong at first is wrong, and is not tried again.
-        beginning = operating(
-            key,
-            store,
-            now,
-            create=create,
-            resume=why,
-            by=by,
-            trusted=trusted,
-        )
-        with beginning as operator:
+        facts: dict[str, Any] = {"resume": why, "by": by, "trusted": trusted}
+        with operating(key, store, now, create=create, **facts) as operator:
             first = operator.renew()
+        _say_made(first, now, as_json)
         if resume is not None:
-            _say_made(first, now, as_json)
             return
-        _begun(first, store, every, now, as_json)
+        tell(f"{store} is renewed every {span(every)}: Ctrl-C ends that")
+        if every >= _BOUND:
+            tell(f"verifiers deny after {span(_BOUND)}, unless they have another max_staleness")
 
         while not wait(every):
             made = _renewed(key, store, trusted, wait, now)
             if made is not None and as_json:
-                _say_line(made)
+                say_json(renewal_data(made), indent=None)
 
 
 def _say_made(made: Overlay, now: int | None, as_json: bool) -> None:
     """Say which snapshot was signed."""
     if as_json:
-        _say_line(made)
+        say_json(renewal_data(made), indent=None)
     else:
         say(title(made, seconds(now)))
-
-
-def _begun(made: Overlay, store: str, every: int, now: int | None, as_json: bool) -> None:
-    """Say what is kept fresh, and how often."""
-    _say_made(made, now, as_json)
-    tell(f"{store} is renewed every {span(every)}: Ctrl-C ends that")
-    if every >= _BOUND:
-        tell(f"verifiers deny after {span(_BOUND)}, unless they have another max_staleness")
-
-
-def _say_line(made: Overlay) -> None:
-    say_json(renewal_data(made), indent=None)
 
 
 def _renewed(

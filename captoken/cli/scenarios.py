@@ -12,7 +12,7 @@ from captoken.audit.analysis import Accessed
 from captoken.cli import words
 from captoken.cli.logged import tried
 from captoken.cli.options import json_option
-from captoken.cli.output import say, say_json
+from captoken.cli.output import answer
 from captoken.cli.values import FILE
 from captoken.testing import CallOutcome, Scenario, read_scenarios
 
@@ -34,13 +34,9 @@ def test(scenario_file: tuple[str, ...], as_json: bool) -> int:
     """
     ran = [one for path in scenario_file for one in _ran(path)]
     failed = sum(not _holds(outcomes) for _, _, outcomes in ran)
-    if as_json:
-        say_json({"scenarios": [_data(*one) for one in ran], "failed": failed})
-    else:
-        for _, scenario, outcomes in ran:
-            for line in _lines(scenario, outcomes):
-                say(line)
-        say(f"{words.counted(len(ran), 'scenario')}, {failed} failed")
+    lines = [line for _, scenario, outcomes in ran for line in _lines(scenario, outcomes)]
+    lines.append(f"{words.counted(len(ran), 'scenario')}, {failed} failed")
+    answer(as_json, {"scenarios": [_data(*one) for one in ran], "failed": failed}, *lines)
     return 1 if failed else 0
 
 

@@ -78,9 +78,7 @@ def at_hangup(reload: Callable[[], None], end: Handler) -> Handler:
 
 def left_alone() -> Callable[[], bool]:
     """A function that says whether the terminal is gone that standard input is now."""
-    if not os.isatty(0):
-        return lambda: False
-    return lambda: not os.isatty(0)
+    return (lambda: not os.isatty(0)) if os.isatty(0) else (lambda: False)
 
 
 def beside(

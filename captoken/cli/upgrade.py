@@ -85,8 +85,8 @@ def _line(one: Upgrade) -> str:
     """What was found of a store, and what is to be done."""
     if not one.does:
         return f"{one.where}: {one.store}, version {one.version}: nothing to do"
-    steps = "; ".join(one.does)
-    return f"{one.where}: {one.store}, version {one.found} to {one.version}: {steps}"
+    which = f"version {one.found} to {one.version}"
+    return f"{one.where}: {one.store}, {which}: {'; '.join(one.does)}"
 
 
 def _say_done(found: list[Upgrade], apply: bool, as_json: bool) -> None:

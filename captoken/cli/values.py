@@ -117,9 +117,7 @@ def _duration(text: str) -> int:
     1h30m               several of them, added up
     5400                seconds
     """
-    if _is_number(text, most=12):
-        return int(text)
-    return duration(text)
+    return int(text) if _is_number(text, most=12) else duration(text)
 
 
 def _moment(text: str) -> int:
@@ -205,8 +203,7 @@ def _lists(text: str) -> dict[str, list[str]]:
         raise ValueError(f"{shown(text)} has no '='")
     _no_comma(key)
 
-    items = [item for item in listed.split(",") if item]
-    return {key: items}
+    return {key: [item for item in listed.split(",") if item]}
 
 
 def _no_comma(key: str) -> None:
@@ -230,27 +227,20 @@ def _objects(text: str) -> dict[str, dict[str, Any]]:
 
     key, equals, inner = text.partition("=")
     _no_comma(key)
-    if not equals:
-        return {key: {}}
-    return {key: _object(inner)}
+    return {key: _object(inner) if equals else {}}
 
 
-def _tools(text: str) -> dict[str, dict[str, Any]]:
-    """The same, of tools: what is said of each argument is a constraint. Raises ValueError."""
-    tools = _objects(text)
-    for tool, arguments in tools.items():
-        for argument, constraint in arguments.items():
-            _check(constraint, f"argument {shown(argument)} of {shown(tool)}")
-    return tools
+def _constraints(what: str) -> Callable[[str], dict[str, dict[str, Any]]]:
+    """A reader of the same, of tools or rows: what is said of each `what` is a constraint."""
 
+    def read(text: str) -> dict[str, dict[str, Any]]:
+        stated = _objects(text)
+        for name, inner in stated.items():
+            for key, constraint in inner.items():
+                _check(constraint, f"{what} {shown(key)} of {shown(name)}")
+        return stated
 
-def _rows(text: str) -> dict[str, dict[str, Any]]:
-    """The same, of rows: what is said of each column is a constraint. Raises ValueError."""
-    rows = _objects(text)
-    for table, columns in rows.items():
-        for column, constraint in columns.items():
-            _check(constraint, f"column {shown(column)} of {shown(table)}")
-    return rows
+    return read
 
 
 def _where(text: str) -> dict[str, dict[str, Any]]:
@@ -355,8 +345,8 @@ NOW = _Type("time", _now)
 
 OBJECT = _Type("json", _object)
 LISTS = _Type("key=a,b", _lists)
-ROWS = _Type("table=json", _rows)
-TOOLS = _Type("tool=json", _tools)
+ROWS = _Type("table=json", _constraints("column"))
+TOOLS = _Type("tool=json", _constraints("argument"))
 WHERE = _Type("attribute=json", _where)
 FACT = _Type("key=value", _fact)
 TABLE = _Type("pattern", _alone("one pattern each time: --tables orders --tables customers"))

@@ -70,10 +70,8 @@ class Hop(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """Which link it is, and who added it."""
-        title = f"link {self.number}, added by {self.added_by}"
-        if self.receiver is None:
-            return title
-        return f"{title}, hands on to {self.receiver}"
+        on = "" if self.receiver is None else f", hands on to {self.receiver}"
+        return f"link {self.number}, added by {self.added_by}{on}"
 
 
 class View(msgspec.Struct, frozen=True):
@@ -116,25 +114,15 @@ class Shown(msgspec.Struct, frozen=True):
 
 def read(text: str) -> Shown:
     """A token as it is held, or as it is presented. Raises TokenFormatError."""
-    is_presented = f".{BOUND}" in text or f".{PROOF}" in text
-    if not is_presented:
+    if f".{BOUND}" not in text and f".{PROOF}" not in text:
         token = Token.parse(text)
-        return Shown(
-            token,
-            token.unverified.discharges,
-            len(text),
-        )
+        return Shown(token, token.unverified.discharges, len(text))
 
     # Nobody holds such a text, and `Token.parse` refuses it. It is taken apart to be shown.
     parts = parts_of(text, BOUND)
     token = Token.parse(text_of(parts.packet))
-    discharges = tuple(Discharge(packet) for packet in parts.discharges)
-    return Shown(
-        token,
-        discharges,
-        len(text),
-        parts.proof is not None,
-    )
+    discharges = tuple(map(Discharge, parts.discharges))
+    return Shown(token, discharges, len(text), parts.proof is not None)
 
 
 # --- links ----------------------------------------------------------------------------------------
@@ -188,13 +176,9 @@ def _raw(body: bytes) -> str:
 
 def _is_over(links: Iterable[Link | BadLink], now: int) -> bool:
     """Has one of the links expired? A token is good while now is less than its end."""
-    for link in links:
-        if not isinstance(link, Link):
-            continue
-        ends = [caveat.value for caveat in link.caveats if isinstance(caveat, Expires)]
-        if any(end <= now for end in ends):
-            return True
-    return False
+    known = (link for link in links if isinstance(link, Link))
+    caveats = (caveat for link in known for caveat in link.caveats)
+    return any(isinstance(caveat, Expires) and caveat.value <= now for caveat in caveats)
 
 
 def _asking(
@@ -239,13 +223,9 @@ def _answered(answer: Discharge, now: int) -> tuple[list[str], bool]:
 
     Its links are read as those of a token: it may narrow what it answers for.
     """
-    lines: list[str] = []
-    links: list[Link | BadLink] = []
-    for body, _ in answer.packet.caveats:
-        link = read_link(body, V1)
-        links.append(link)
-        lines += [f"answered, {line}" for line in _says(link, body, now)]
-    return lines, _is_over(links, now)
+    links = [(read_link(body, V1), body) for body, _ in answer.packet.caveats]
+    lines = [f"answered, {line}" for link in links for line in _says(*link, now)]
+    return lines, _is_over((link for link, _ in links), now)
 
 
 def _hops(
@@ -262,14 +242,7 @@ def _hops(
         added_by = before.holder if number else ISSUER
 
         if isinstance(link, ThirdParty):
-            hop = Hop(
-                number,
-                added_by,
-                receiver=None,
-                says=(),
-                body=body,
-            )
-            yield _asking(hop, discharges, now)
+            yield _asking(Hop(number, added_by, None, (), body=body), discharges, now)
             continue
 
         yield Hop(
@@ -310,18 +283,12 @@ def view(shown: Shown, now: int) -> View:
     answers = {discharge.cid: discharge for discharge in shown.discharges}
     hops = tuple(_hops(token, answers, now))
     bound_by = _bound_by(token)
-    summary = _summary(
-        shown,
-        hops,
-        bound_by,
-        now,
-    )
     return View(
         token,
         title=f"{root.subject} started task {root.task}",
         facts=tuple(_facts(root)),
         hops=hops,
-        summary=tuple(summary),
+        summary=tuple(_summary(shown, hops, bound_by, now)),
         characters=shown.characters,
         bound_by=bound_by,
     )
@@ -379,8 +346,7 @@ def _may(token: Token, hops: tuple[Hop, ...], now: int) -> str:
     if said.capability.nothing or any(hop.problem for hop in hops):
         return "nothing"
 
-    lines = words.of_rights(said.capability.json(), now)
-    rights = "; ".join(lines) or "anything"
+    rights = "; ".join(words.of_rights(said.capability.json(), now)) or "anything"
     if said.lineage.must_delegate:
         return f"nothing before it is handed on, then {rights}"
     return rights

@@ -24,16 +24,12 @@ _ALL = frozenset(kind.key for kind in BUILT_IN)
 
 def counted(count: int, one: str, many: str | None = None) -> str:
     """A number of things: `1 link`, `2 links`. `many`, where that is not `one` with an s."""
-    if count == 1:
-        return f"1 {one}"
-    return f"{count} {many or one + 's'}"
+    return f"1 {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
 def ends(expires_at: int | None, now: int) -> str:
     """When a token ends, seen from now."""
-    if expires_at is None:
-        return "never expires"
-    return f"until {until(expires_at, now)}"
+    return "never expires" if expires_at is None else f"until {until(expires_at, now)}"
 
 
 def of_caveats(
@@ -94,10 +90,7 @@ def of_rights(stated: Mapping[str, Any], now: int) -> list[str]:
 
 def plain(text: str) -> str:
     """A name of a stranger for people: ASCII, so that no letter is taken for another."""
-    visible = escape(text)
-    if visible.isascii():
-        return visible
-    return visible.encode("ascii", "backslashreplace").decode()
+    return escape(text).encode("ascii", "backslashreplace").decode()
 
 
 def may(hop: Hop, now: int) -> list[str]:

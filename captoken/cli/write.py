@@ -182,19 +182,20 @@ _narrowing = stacked(
 
 
 def _narrow(
-    path: str,
+    verb: str,
+    *,
+    token_file: str,
     now: int | None,
     signer: str | None,
     as_json: bool,
-    verb: str,
     server: tuple[str, ...],
     only: tuple[str, ...],
-    given: dict[str, Any],
+    **given: Any,
 ) -> None:
     """Write what a verb of the token, or of the set, makes of the caveats that are given."""
     key = None if signer is None else files.key(HolderKey, signer)
     wanted = caveats(given)
-    held = files.held(path, clock(now))
+    held = files.held(token_file, clock(now))
     if isinstance(held, Token) and (server or only):
         raise click.UsageError("--server and --only are for a set of tokens, and this is a token")
     before = seconds(now)
@@ -212,31 +213,14 @@ def _narrow(
 
 @click.command()
 @_narrowing
-def attenuate(
-    token_file: str,
-    now: int | None,
-    signer: str | None,
-    as_json: bool,
-    server: tuple[str, ...],
-    only: tuple[str, ...],
-    **given: Any,
-) -> None:
+def attenuate(**given: Any) -> None:
     """Narrow a token. Needs no key: the new token can do less, and the old one still works.
 
     \b
     umask 077
     captoken attenuate --operations select < child.token > narrower.token
     """
-    _narrow(
-        token_file,
-        now,
-        signer,
-        as_json,
-        "attenuate",
-        server,
-        only,
-        given,
-    )
+    _narrow("attenuate", **given)
 
 
 @click.command()
@@ -247,15 +231,7 @@ def attenuate(
     help="The agent to hand it to.",
 )
 @_narrowing
-def delegate(
-    token_file: str,
-    now: int | None,
-    signer: str | None,
-    as_json: bool,
-    server: tuple[str, ...],
-    only: tuple[str, ...],
-    **given: Any,
-) -> None:
+def delegate(**given: Any) -> None:
     """Narrow a token and hand it over to a sub-agent.
 
     Needs no key, unless the token is bound to one.
@@ -267,16 +243,7 @@ def delegate(
     captoken delegate --to sales-agent --key "$(cat agent.public)" \\
         --signer own.json < root.token > child.token
     """
-    _narrow(
-        token_file,
-        now,
-        signer,
-        as_json,
-        "delegate",
-        server,
-        only,
-        given,
-    )
+    _narrow("delegate", **given)
 
 
 @click.command()
@@ -336,19 +303,16 @@ def present(
     wanted = caveats({key: value for key, value in given.items() if key not in ACCESS_OPTIONS})
     held = _for_server(files.held(token_file, clock(now)), wanted["audience"])
     before = seconds(now)
-    if signer is None:
-        # Whoever states a request believes that it is proven, and would send a text that is not.
-        if http is not None or body is not None or is_stated(given):
-            raise click.UsageError("a request goes with --signer: it is what the key proves")
-        made = held.present(**wanted)
-        _say_of_sent(held, made, before)
-        say_token(made, as_json)
-        return
-    access = access_of(given, http=http is not None, or_http=", or --http")
-    files.one_stdin(token_file, body)
-    digest = http_of(http, body)
-    request = access if digest is None else digest
-    made = held.present(signer=files.key(HolderKey, signer), request=request, **wanted)
+    if signer is not None:
+        access = access_of(given, http=http is not None, or_http=", or --http")
+        files.one_stdin(token_file, body)
+        digest = http_of(http, body)
+        wanted["signer"] = files.key(HolderKey, signer)
+        wanted["request"] = access if digest is None else digest
+    # Whoever states a request believes that it is proven, and would send a text that is not.
+    elif http is not None or body is not None or is_stated(given):
+        raise click.UsageError("a request goes with --signer: it is what the key proves")
+    made = held.present(**wanted)
     _say_of_sent(held, made, before)
     say_token(made, as_json)
 
