@@ -268,15 +268,10 @@ def read_bundle(data: bytes) -> KeySet:
         else:
             refused.append(f"certificate {number}: it is no authority's")
 
-    # The library has no store without any.
-    if not good:
-        return KeySet(keys={}, refused=tuple(refused))
-    key = Key(
-        kid=AUTHORITIES,
-        algorithms=(),
-        raw=verification.Store(good),
-    )
-    return KeySet(keys={AUTHORITIES: key}, refused=tuple(refused))
+    keys: dict[str, Key] = {}
+    if good:  # the library has no store without any
+        keys[AUTHORITIES] = Key(kid=AUTHORITIES, algorithms=(), raw=verification.Store(good))
+    return KeySet(keys=keys, refused=tuple(refused))
 
 
 _PEM = b"-----BEGIN CERTIFICATE-----"
@@ -292,9 +287,7 @@ def _certificates_in(data: bytes) -> Iterator[bytes]:
         raise KeysError("the bundle has a private key, which others could sign with")
     if data.lstrip().startswith(b"{"):
         return _in_spiffe_bundle(data)
-    if _PEM in data:
-        return _in_pem(data)
-    return _in_der(data)
+    return _in_pem(data) if _PEM in data else _in_der(data)
 
 
 def _in_spiffe_bundle(data: bytes) -> Iterator[bytes]:
@@ -340,8 +333,7 @@ def _in_der(data: bytes) -> Iterator[bytes]:
         # A short length, or how many bytes the length has.
         extra_bytes = head[1] & 0x7F if head[1] > 0x7F else 0
         begins = at + 2 + extra_bytes
-        length = int.from_bytes(data[at + 2 : begins]) if extra_bytes else head[1]
-        ends = begins + length
+        ends = begins + (int.from_bytes(data[at + 2 : begins]) if extra_bytes else head[1])
         if ends > len(data):
             raise KeysError("a certificate of the bundle is cut off")
         yield data[at:ends]

@@ -85,8 +85,7 @@ class Matcher(msgspec.Struct, frozen=True):
         # Not the same, so only a pattern could still match, and only `sub` has patterns.
         if self.claim != "sub" or not isinstance(wanted, str) or not isinstance(said, str):
             return False
-        prefix = wanted[:-1]
-        return wanted.endswith(_BELOW) and _is_below(said, prefix)
+        return wanted.endswith(_BELOW) and _is_below(said, wanted[:-1])
 
     def __str__(self) -> str:
         """For people: `groups is any of finance`."""
@@ -156,11 +155,7 @@ def _is_below(value: str, prefix: str) -> bool:
 
     An empty one is refused: `a//b` is not below `a/` for everybody who reads it.
     """
-    if not value.startswith(prefix):
-        return False
-    separator = prefix[-1]
-    segments = value[len(prefix) :].split(separator)
-    return all(segments)
+    return value.startswith(prefix) and all(value[len(prefix) :].split(prefix[-1]))
 
 
 def path_of(claim: str) -> list[str]:
@@ -186,8 +181,7 @@ def _found(claims: Claims, claim: str) -> Any:
 
 def _scalars(said: Any) -> Iterator[Scalar]:
     """What a claim says: itself, or each item of its list. Objects say nothing here."""
-    items = said if isinstance(said, list) else [said]
-    for item in items:
+    for item in said if isinstance(said, list) else [said]:
         if type(item) in (str, int, bool):
             yield item
 
@@ -254,8 +248,7 @@ class Template(msgspec.Struct, frozen=True):
 
 def _digest_of(issuer: str, value: str) -> str:
     """What stands for a value. 16 bytes of it: nobody finds a second value for one of them."""
-    digest = primitives.sha256(f"{issuer}\0{value}".encode())
-    return b64encode(digest[:16])
+    return b64encode(primitives.sha256(f"{issuer}\0{value}".encode())[:16])
 
 
 def _text_of(claims: Claims, claim: str) -> str:

@@ -278,8 +278,7 @@ class Desk:
                 raise IssuanceError("resource says for which server it is to be", "invalid_target")
             if ask.as_set or grant.shares_keys:
                 return grant.resources
-            alone = _one_of(None, grant.resources, "resource", "invalid_target")
-            return (alone,)
+            return (_one_of(None, grant.resources, "resource", "invalid_target"),)
 
         found: list[str] = []
         for named in ask.resources:
@@ -333,8 +332,7 @@ class Desk:
             return label, (grant.name, *grant.joins)
         if not label or "/" in label:
             raise IssuanceError("a task's label is not empty, and has no slash", "invalid_request")
-        drawn = self._random(5).hex()
-        return f"{label}-{drawn}", None
+        return f"{label}-{self._random(5).hex()}", None
 
     def _minted(
         self,
@@ -401,8 +399,7 @@ class Desk:
         try:
             of_each = [keyring.for_audience(audience) for audience in audiences]
         except ValueError as error:  # it is one server's alone
-            named = ", ".join(audiences)
-            raise StoreError(f"the root keys are not for {named}: {error}") from None
+            raise StoreError(f"the root keys are not for {', '.join(audiences)}: {error}") from None
         return of_each[0] if len(of_each) == 1 and not ask.as_set else keyring
 
     def _owing(self, root: Token, grant: PolicyGrant, task: str) -> Token:
@@ -473,8 +470,7 @@ def _of_details() -> Generator[None]:
     except WideningError:
         raise
     except (CaptokenError, TypeError, ValueError) as error:
-        told = own_words(error, _NOT_MADE)
-        raise IssuanceError(told, "invalid_authorization_details") from None
+        raise IssuanceError(own_words(error, _NOT_MADE), "invalid_authorization_details") from None
 
 
 def _check_asked(keywords: Mapping[str, Any]) -> None:
@@ -571,9 +567,7 @@ def _misses(grant: PolicyGrant, subject: Identity | None, actor: Identity | None
     if subject is not None and actor is not None and subject != actor:
         return "it wants one of the two, and both came"
     one = subject or actor
-    if one is None:
-        return "nobody came"
-    return _is_not(first, one)
+    return "nobody came" if one is None else _is_not(first, one)
 
 
 def _is_not(party: Party, identity: Identity) -> str | None:
@@ -624,9 +618,7 @@ def _seen(ask: Ask, starts: Identity, actor: Identity | None) -> tuple[Seen, ...
         ask.client or "",
         ask.key or "",
     ]
-    digest = None
-    if any(companions):
-        digest = primitives.sha256("\0".join(companions).encode())
+    digest = primitives.sha256("\0".join(companions).encode()) if any(companions) else None
 
     # An ID-JAG stands for one task: shown again, it gives a token of the same one.
     seen = Seen(
@@ -684,9 +676,7 @@ def _failure(desk: Desk, test: Test, now: int) -> str | None:
         plan = desk.plan(named, subject, actor)
     except IssuanceError as error:
         return None if test.refused else f"it is refused: {error} {error.why}".rstrip()
-    if test.refused:
-        return f"it is granted, as {plan.grant.name}"
-    return _judged(plan, test)
+    return f"it is granted, as {plan.grant.name}" if test.refused else _judged(plan, test)
 
 
 def _judged(plan: Plan, test: Test) -> str | None:

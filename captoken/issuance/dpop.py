@@ -68,14 +68,12 @@ def proof_for(
         "iat": now,
     }
     signed = f"{_spelled(header)}.{_spelled(claims)}"
-    signature = b64encode(signer.sign(signed.encode()))
-    return f"{signed}.{signature}"
+    return f"{signed}.{b64encode(signer.sign(signed.encode()))}"
 
 
 def _spelled(stated: Any) -> str:
     """A part of the proof, in base64url."""
-    text = json.dumps(stated, separators=(",", ":"))
-    return b64encode(text.encode())
+    return b64encode(json.dumps(stated, separators=(",", ":")).encode())
 
 
 def proven_key(

@@ -54,9 +54,7 @@ def consequence_of(
     Does not check who tells it, nor whom it is about: `signals` does.
     """
     rule = _RULES.get(event)
-    if rule is None:
-        return None
-    return rule(payload, policy, provider)
+    return None if rule is None else rule(payload, policy, provider)
 
 
 def alarms(event: str, payload: Json) -> bool:
@@ -74,9 +72,7 @@ def _ends(payload: Json, policy: Policy, provider: str) -> Consequence | None:
 
 def _credential(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     """Somebody may have taken it from its owner. A new one takes nothing from anybody."""
-    if payload.get("change_type") == "create":
-        return None
-    return ALL
+    return None if payload.get("change_type") == "create" else ALL
 
 
 def _assurance(payload: Json, policy: Policy, provider: str) -> Consequence | None:
@@ -122,9 +118,7 @@ def _risk(payload: Json, policy: Policy, provider: str) -> Consequence | None:
     if level != "MEDIUM":
         return ALL
     instead = _instead("risk-level-change", policy)
-    if not instead:
-        return None
-    return Consequence(grants=tuple(instead), instead=instead)
+    return Consequence(grants=tuple(instead), instead=instead) if instead else None
 
 
 def _claims(payload: Json, policy: Policy, provider: str) -> Consequence | None:
@@ -174,9 +168,7 @@ def _instead(event: str, policy: Policy) -> dict[str, bytes]:
 def _matchers(grant: PolicyGrant, provider: str) -> tuple[Matcher, ...]:
     """What a grant asks of the subject's claims, if its subjects are of that provider."""
     starts = grant.parties[0]
-    if starts.provider != provider:
-        return ()
-    return starts.matchers
+    return starts.matchers if starts.provider == provider else ()
 
 
 def _asks_for_acr(grant: PolicyGrant, policy: Policy, provider: str) -> bool:

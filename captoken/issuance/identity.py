@@ -162,9 +162,7 @@ def open_assertion(text: Any, policy: Policy, takes: Collection[str]) -> Opened 
     verified, and the text may be anybody's. Raises IssuanceError, `invalid_grant`; ValueError where
     `takes` names a kind that there is not.
     """
-    if _is_saml(text, takes):
-        return _open_saml(text, policy)
-    return _open_jwt(text, policy, takes)
+    return _open_saml(text, policy) if _is_saml(text, takes) else _open_jwt(text, policy, takes)
 
 
 def identify(
@@ -398,8 +396,7 @@ def _is_of(provider: Provider, claims: Json) -> bool:
     sub = claims.get("sub")
     if type(sub) is not str or not sub.startswith("spiffe://"):
         return False
-    trust_domain = sub.removeprefix("spiffe://").partition("/")[0]
-    return trust_domain == provider.trust_domain
+    return sub.removeprefix("spiffe://").partition("/")[0] == provider.trust_domain
 
 
 def check_header(header: Json) -> None:
@@ -586,8 +583,7 @@ def is_workload_id(spiffe_id: str, trust_domain: str) -> bool:
     path = spiffe_id.removeprefix(f"spiffe://{trust_domain}")
     if len(spiffe_id) > _MAX_SPIFFE_ID or not _path_of_spiffe_id(path):
         return False
-    segments = set(path.split("/"))
-    return not segments & {".", ".."}
+    return {".", ".."}.isdisjoint(path.split("/"))
 
 
 class _Kind(msgspec.Struct, frozen=True):

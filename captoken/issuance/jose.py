@@ -130,17 +130,11 @@ def _check_depth(value: Any, depth: int = 0) -> None:
 
     The decoder has an end of its own, which is another one in each Python.
     """
-    items: Any
-    if type(value) is dict:
-        items = value.values()
-    elif type(value) is list:
-        items = value
-    else:
+    if type(value) not in (dict, list):
         return
-
     if depth == MAX_DEPTH:
         raise JoseError("JSON that is nested too deeply")
-    for item in items:
+    for item in value.values() if type(value) is dict else value:
         _check_depth(item, depth + 1)
 
 
@@ -316,13 +310,8 @@ def _key(jwk: Json, kid: str) -> Key:
     if not able:
         return Key(kid=kid, algorithms=(), raw=None)
 
-    members = _PUBLIC[str(kind)]
-    public = {name: jwk.get(name) for name in members}
-    return Key(
-        kid=kid,
-        algorithms=able,
-        raw=_public_key(str(kind), public),
-    )
+    public = {name: jwk.get(name) for name in _PUBLIC[str(kind)]}
+    return Key(kid=kid, algorithms=able, raw=_public_key(str(kind), public))
 
 
 def _able(jwk: Json) -> tuple[str, ...]:
@@ -336,15 +325,11 @@ def _able(jwk: Json) -> tuple[str, ...]:
         return ()
 
     operations = jwk.get("key_ops")
-    if operations is not None:
-        verifies = type(operations) is list and "verify" in operations
-        if not verifies:
-            return ()
+    if operations is not None and not (type(operations) is list and "verify" in operations):
+        return ()
 
     able = _ALGORITHMS.get((kind, curve), ())
-    if "alg" not in jwk:
-        return able
-    return tuple(name for name in able if name == jwk["alg"])
+    return tuple(name for name in able if name == jwk.get("alg", name))
 
 
 def _public_key(kind: str, members: Mapping[str, Any]) -> Any:

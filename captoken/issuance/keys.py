@@ -132,20 +132,13 @@ class ProviderKeys:
                 authorities[name] = _kept(self._authorities.get(name), new)
 
         # Both at once, and only after nothing raised.
-        self._shelves = shelves
-        self._authorities = authorities
+        self._shelves, self._authorities = shelves, authorities
 
     def _new_keys(self, name: str, provider: Provider) -> _Shelf:
         """A place for the keys of a provider. Raises IssuanceError for one where none can be."""
-        place, known_as = _place(provider)
-        source = self._sources.get(name) or self._source(name, place, provider)
-        return _Shelf(
-            name=name,
-            place=(place, known_as),
-            source=source,
-            read=_reader(provider),
-            clock=self._clock,
-        )
+        where = _place(provider)
+        source = self._sources.get(name) or self._source(name, where[0], provider)
+        return _Shelf(name, where, source, _reader(provider), self._clock)
 
     def _new_authorities(self, name: str, provider: Spiffe, bundle: str) -> _Shelf:
         """A place for the authorities of a trust domain. Raises IssuanceError likewise.
@@ -153,13 +146,8 @@ class ProviderKeys:
         `sources` are for keys alone, and say nothing of these.
         """
         source = self._source(name, bundle, provider, of_x509=True)
-        return _Shelf(
-            name=f"{name}, x509",
-            place=(bundle, provider.trust_domain),
-            source=source,
-            read=certificates.read_bundle,
-            clock=self._clock,
-        )
+        where = (bundle, provider.trust_domain)
+        return _Shelf(f"{name}, x509", where, source, certificates.read_bundle, self._clock)
 
     def _source(
         self,
@@ -176,11 +164,10 @@ class ProviderKeys:
             _, issuer = _place(provider)
             return lambda: self._web.discovered(issuer)
         if isinstance(provider, Saml) and signed_xml.is_pem(place):
-            return lambda: _given(place)
+            return partial(_given, place)
         if isinstance(provider, Spiffe) and place.startswith("unix:///"):
             fetch = workload_api.x509_bundle if of_x509 else workload_api.bundle
-            trust_domain = provider.trust_domain
-            return lambda: fetch(place, trust_domain)
+            return partial(fetch, place, provider.trust_domain)
         if "://" not in place:
             return lambda: asyncio.to_thread(_file, place)
         if not is_safe(place):
@@ -287,9 +274,7 @@ def _reader(provider: Provider) -> Callable[[bytes], KeySet]:
 
 def _kept(before: _Shelf | None, new: _Shelf) -> _Shelf:
     """What is known already, while its place stays."""
-    if before is not None and before.place == new.place:
-        return before
-    return new
+    return before if before is not None and before.place == new.place else new
 
 
 class _Shelf:
@@ -320,9 +305,7 @@ class _Shelf:
 
     def key(self, kid: str) -> Key | None:
         """The key, unless what is known is too old."""
-        if self._age >= GOOD:
-            return None
-        return self._set.keys.get(kid)
+        return None if self._age >= GOOD else self._set.keys.get(kid)
 
     def renew(self) -> None:
         """Begin a fetch if what is known is no longer fresh. Nobody waits for it."""
@@ -332,9 +315,7 @@ class _Shelf:
     @property
     def _age(self) -> float:
         """Seconds since the last good fetch; endless, if there was none."""
-        if self._fetched is None:
-            return inf
-        return self._clock() - self._fetched
+        return inf if self._fetched is None else self._clock() - self._fetched
 
     async def fetched(self) -> None:
         """Wait for the fetch that is under way, or for a new one if one is due."""
@@ -425,8 +406,7 @@ def is_safe(address: str) -> bool:
     except ValueError:
         return False
 
-    names_a_place = bool(parts.hostname) and not parts.fragment
-    if not names_a_place or parts.username is not None:
+    if not parts.hostname or parts.fragment or parts.username is not None:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_local)
 

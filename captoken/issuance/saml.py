@@ -112,8 +112,7 @@ def stated_issuer(assertion: Element) -> str:
     first = assertion.elements()[:1]
     if not first or first[0].name != (_SAML, "Issuer"):
         raise XmlError("it has no Issuer")
-    stated = first[0].stated(may=("Format",))
-    if stated.get("Format", _ENTITY) != _ENTITY:
+    if first[0].stated(may=("Format",)).get("Format", _ENTITY) != _ENTITY:
         raise XmlError("its Issuer is no entity ID")
     return first[0].text()
 
@@ -178,10 +177,8 @@ def _names(*names: str) -> list[Name]:
 
 def _only(element: Element, name: str) -> Element:
     """Its one child, of that name. Raises XmlError."""
-    found = element.elements()
-    if [one.name for one in found] != _names(name):
-        raise XmlError(f"{shown(element.name[1])} has one {name}, and nothing else")
-    return found[0]
+    otherwise = f"{shown(element.name[1])} has one {name}, and nothing else"
+    return element.parts(_SAML, (name,), otherwise)[0]
 
 
 def _time_of(text: str) -> int:
@@ -201,11 +198,11 @@ def _time_of(text: str) -> int:
 def _subject(subject: Element, issuer: str, audience: str) -> tuple[dict[str, str], int]:
     """Whom it is about and to whom it was sent, and until when that is good. Raises XmlError."""
     subject.stated()
-    parts = subject.elements()
-    if [one.name for one in parts] != _names("NameID", "SubjectConfirmation"):
-        raise XmlError("its Subject has one NameID and one SubjectConfirmation, and nothing else")
-
-    name, confirmation = parts
+    name, confirmation = subject.parts(
+        _SAML,
+        ("NameID", "SubjectConfirmation"),
+        "its Subject has one NameID and one SubjectConfirmation, and nothing else",
+    )
     stated = name.stated(may=("Format", "NameQualifier", "SPNameQualifier"))
 
     # The same value with another qualifier is somebody else (SAML 2.0 Core, 8.3.7).
@@ -300,8 +297,7 @@ def _attributes(statement: Element, wanted: Mapping[str, str]) -> dict[str, Any]
             continue
 
         written = stated.get("NameFormat")
-        first = formats.setdefault(name, written)
-        if first != written:
+        if formats.setdefault(name, written) != written:
             raise XmlError(f"its attribute {shown(name)} is there in two formats")
         said.setdefault(name, []).extend(_values(one))
 

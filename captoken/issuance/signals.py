@@ -231,12 +231,8 @@ def _check_logout(claims: Json, login: Any, now: int) -> None:
 
 def _check_texts(claims: Json) -> None:
     """Raise IssuanceError for claims that are not of their type, and without a `jti`."""
-    for name in _TEXTS:
-        if name not in claims:
-            continue
-        value = claims[name]
-        if type(value) is not str or not value:
-            raise _refused(f"its {name} is no text")
+    for name in (name for name in _TEXTS if name in claims):
+        _text_of(claims, name, f"its {name} is no text")
     if "jti" not in claims:
         raise _refused("it has no jti")
 
@@ -420,16 +416,11 @@ def _claim_of(user: Any, issuer: str, email: str | None) -> tuple[str, str]:
     """What a user is known by: `sub`, or the claim that has their address. Raises IssuanceError."""
     written = _format_of(user)
     if written == "email" and email is not None:
-        address = user.get("email")
-        if type(address) is not str or not address:
-            raise _refused("its user has no email")
-        return email, address
+        return email, _text_of(user, "email", "its user has no email")
 
     if written != "iss_sub":
         raise _refused("its user is not named by iss_sub")
-    sub = user.get("sub")
-    if type(sub) is not str or not sub:
-        raise _refused("its user has no sub")
+    sub = _text_of(user, "sub", "its user has no sub")
 
     # A stream about one provider's people could else end what those of another one started.
     if user.get("iss") != issuer:
@@ -441,10 +432,15 @@ def _id_of(session: Any) -> str:
     """The id of a session. Raises IssuanceError."""
     if _format_of(session) != "opaque":
         raise _refused("its session is not opaque")
-    id = session.get("id")
-    if type(id) is not str or not id:
-        raise _refused("its session has no id")
-    return id
+    return _text_of(session, "id", "its session has no id")
+
+
+def _text_of(stated: Json, name: str, otherwise: str) -> str:
+    """A text that is stated by that name. Raises IssuanceError: `otherwise`."""
+    value = stated.get(name)
+    if type(value) is not str or not value:
+        raise _refused(otherwise)
+    return value
 
 
 # --- whose tasks ----------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from __future__ import annotations
 import binascii
 import hmac
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 from xml.parsers.expat import ExpatError, ParserCreate
 
@@ -134,6 +134,13 @@ class Element(msgspec.Struct):
             if isinstance(child, str) and child.strip(" \t\r\n"):
                 raise XmlError(f"{shown(self.name[1])} has text, which is not for it")
         return [child for child in self.children if isinstance(child, Element)]
+
+    def parts(self, namespace: str, names: Sequence[str], otherwise: str) -> list[Element]:
+        """Its children, which have these names, in this order. Raises XmlError: `otherwise`."""
+        found = self.elements()
+        if [one.name for one in found] != [(namespace, name) for name in names]:
+            raise XmlError(otherwise)
+        return found
 
     def text(self) -> str:
         """Its text, all of it. Raises XmlError if it has children."""
@@ -458,16 +465,11 @@ def _parts_of_signature(signature: Element) -> tuple[Element, Element]:
 def _parts_of_info(info: Element) -> tuple[str, Element]:
     """The algorithm of the signature, and what it refers to. Raises XmlError."""
     info.stated()
-    parts = info.elements()
-    wanted = [
-        (_DS, "CanonicalizationMethod"),
-        (_DS, "SignatureMethod"),
-        (_DS, "Reference"),
-    ]
-    if [one.name for one in parts] != wanted:
-        raise XmlError("its signature is not over one reference")
-
-    form, method, reference = parts
+    form, method, reference = info.parts(
+        _DS,
+        ("CanonicalizationMethod", "SignatureMethod", "Reference"),
+        "its signature is not over one reference",
+    )
     if _algorithm(form) != _EXCLUSIVE:
         raise XmlError("its signature is not over what exclusive canonicalization gives")
     known = _SIGNATURES.get(_algorithm(method))
@@ -480,40 +482,32 @@ def _reference(reference: Element, root: Element) -> tuple[list[str], str, bytes
     """The prefixes of its canonical form, the hash, and the digest. Raises XmlError."""
     # The root's own ID, or none: then nothing is equal to it.
     own = [f"#{one.value}" for one in root.attributes if one.name == ("", "ID")]
-    stated = reference.stated("URI")
-    if [stated["URI"]] != own:
+    if [reference.stated("URI")["URI"]] != own:
         raise XmlError("its signature is not over its root")
 
-    parts = reference.elements()
-    wanted = [
-        (_DS, "Transforms"),
-        (_DS, "DigestMethod"),
-        (_DS, "DigestValue"),
-    ]
-    if [one.name for one in parts] != wanted:
-        raise XmlError("its reference has not the parts that are taken")
-
-    transforms, method, value = parts
+    transforms, method, value = reference.parts(
+        _DS,
+        ("Transforms", "DigestMethod", "DigestValue"),
+        "its reference has not the parts that are taken",
+    )
     transforms.stated()
     hash = _DIGESTS.get(_algorithm(method))
     if hash is None:
         raise XmlError("the algorithm of its digest is not taken")
-    inclusive = _inclusive(transforms.elements())
-    return inclusive, hash, _binary(value)
+    return _inclusive(transforms), hash, _binary(value)
 
 
-def _inclusive(transforms: list[Element]) -> list[str]:
+def _inclusive(transforms: Element) -> list[str]:
     """The prefixes that the canonical form keeps. Raises XmlError for any other transform.
 
     The signature itself is left out, and the rest is made canonical: these two, in this order.
     """
-    if [one.name for one in transforms] != [(_DS, "Transform"), (_DS, "Transform")]:
-        raise XmlError("it has not the two transforms that are taken")
-    enveloped, form = transforms
+    enveloped, form = transforms.parts(
+        _DS, ("Transform", "Transform"), "it has not the two transforms that are taken"
+    )
     lists = form.elements()
-    if _algorithm(enveloped) != _ENVELOPED:
-        raise XmlError("it has a transform that is not taken")
-    if form.stated("Algorithm")["Algorithm"] != _EXCLUSIVE:
+    named = (_algorithm(enveloped), form.stated("Algorithm")["Algorithm"])
+    if named != (_ENVELOPED, _EXCLUSIVE):
         raise XmlError("it has a transform that is not taken")
 
     # The list of prefixes is the one parameter that is taken, and need not be there.
@@ -579,18 +573,13 @@ def certificates(data: bytes) -> KeySet:
             public = certificate.public_key()
             keys.append((_kind_of(public), public))
         except (JoseError, UnsupportedAlgorithm, ValueError) as error:
-            why = own_words(error, "its key cannot be read")
-            refused.append(f"certificate {number}: {why}")
+            refused.append(f"certificate {number}: {own_words(error, 'its key cannot be read')}")
     if not keys:
         return KeySet(keys={}, refused=tuple(refused))
 
     kinds = {kind for kind, _ in keys}
     able = tuple(name for name, kind, _ in _SIGNATURES.values() if kind in kinds)
-    key = Key(
-        kid=CERTIFICATES,
-        algorithms=able,
-        raw=tuple(keys),
-    )
+    key = Key(kid=CERTIFICATES, algorithms=able, raw=tuple(keys))
     return KeySet(keys={CERTIFICATES: key}, refused=tuple(refused))
 
 
@@ -604,11 +593,7 @@ def _kind_of(public: Any) -> str:
             raise JoseError(f"an RSA key has {MIN_RSA} to {MAX_RSA} bits")
         return "RSA"
 
-    curves = (
-        ec.SECP256R1,
-        ec.SECP384R1,
-        ec.SECP521R1,
-    )
+    curves = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
     if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, curves):
         return "ECDSA"
     raise JoseError("its key is neither RSA nor of a curve that is taken")
@@ -651,13 +636,8 @@ def _is_signed(unverified: UnverifiedXml, public: Any, by: Any) -> bool:
         size = (public.key_size + 7) // 8
         if len(signature) != 2 * size:
             return False
-        r = int.from_bytes(signature[:size])
-        s = int.from_bytes(signature[size:])
-        public.verify(
-            encode_dss_signature(r, s),
-            unverified.signed,
-            ec.ECDSA(by),
-        )
+        numbers = (int.from_bytes(signature[:size]), int.from_bytes(signature[size:]))
+        public.verify(encode_dss_signature(*numbers), unverified.signed, ec.ECDSA(by))
     except InvalidSignature:
         return False
     return True

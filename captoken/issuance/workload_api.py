@@ -76,14 +76,9 @@ async def _asked(what: tuple[str, int], address: str, trust_domain: str) -> byte
 def _bundle_in(answer: bytes, bundles: int, trust_domain: str) -> bytes:
     """The bundle in an answer, in whose field `bundles` they are. Raises KeysError."""
     wanted = f"spiffe://{trust_domain}".encode()
-    found: list[bytes] = []
-    for field, entry in _fields(answer):
-        if field != bundles:
-            continue
-        # Of a field that is repeated, protobuf takes the last.
-        parts = dict(_fields(entry))
-        if parts.get(_TRUST_DOMAIN) == wanted:
-            found.append(parts.get(_BUNDLE, b""))
+    # Of a field that is repeated, protobuf takes the last.
+    entries = [dict(_fields(entry)) for field, entry in _fields(answer) if field == bundles]
+    found = [parts.get(_BUNDLE, b"") for parts in entries if parts.get(_TRUST_DOMAIN) == wanted]
 
     # Of two, nobody could say which is meant.
     if len(found) != 1:

@@ -178,8 +178,7 @@ def _check_no_stranger(place: str, party: Party, provider: Provider) -> None:
 
 def _is_of_workloads(file: File, party: Party) -> bool:
     """Does its provider name what runs somewhere, and not people?"""
-    provider = file.provider[party.provider]
-    return isinstance(provider, (Workload, Spiffe))
+    return isinstance(file.provider[party.provider], (Workload, Spiffe))
 
 
 def _party(place: str, stated: Mapping[str, Any] | None, file: File) -> Party | None:

@@ -91,8 +91,7 @@ def _check_names_somebody(place: str, provider: Provider, read: Template) -> Non
     if all(path_of(claim)[0] in OF_THE_LOGIN for claim in claims):
         raise wrong(f"{place}: subject: all who log in alike would be one: write {{sub}}")
 
-    asked = [Matcher(claim, ()) for claim in claims]
-    known = issuer_for(provider, asked)
+    known = issuer_for(provider, [Matcher(claim, ()) for claim in claims])
     if known is not None and not any(map(known.is_told_by, claims)):
         raise wrong(
             f"{place}: subject: others at {known.name} could have that name, too: "
@@ -141,8 +140,7 @@ def _check_streams(file: File, named: Collection[str]) -> None:
         if not isinstance(provider, Signals):
             continue
         about = file.provider.get(provider.about)
-        starts_none = isinstance(about, (Signals, Spiffe))
-        if provider.about not in named or starts_none:
+        if provider.about not in named or isinstance(about, (Signals, Spiffe)):
             raise wrong(
                 f"provider.{name}: about is a provider of this file that names subjects, "
                 f"not {provider.about}"
@@ -157,8 +155,7 @@ def _check_email(name: str, stream: Signals, about: Any) -> None:
     """
     if stream.email is None:
         return
-    parts = template(about.subject).parts
-    claims = {claim for _, claim, _ in parts if claim}
+    claims = {claim for _, claim, _ in template(about.subject).parts if claim}
     if claims != {stream.email}:
         raise wrong(
             f"provider.{name}: email is the one claim that subjects of {stream.about} "
@@ -217,8 +214,7 @@ def _check_saml(place: str, provider: Saml) -> None:
 
     for claim, attribute in provider.attributes.items():
         # A claim of the library's own would then be said by the attribute as well.
-        is_taken = claim in saml.OWN_CLAIMS
-        if is_taken or "/" in claim or not claim or not attribute:
+        if claim in saml.OWN_CLAIMS or "/" in claim or not claim or not attribute:
             raise wrong(
                 f"{place}: attributes: {claim!r} is no name for an attribute's claim",
             )

@@ -140,8 +140,7 @@ def _check_test(number: int, test: Test, policy: Policy) -> None:
     if test.grant is not None and test.grant not in policy.grants:
         raise wrong(f"{place}: there is no grant {test.grant}")
 
-    says_access = bool(test.allows or test.denies)
-    if test.refused == says_access:
+    if test.refused == bool(test.allows or test.denies):
         raise wrong(f"{place}: it says `refused = true`, or what it allows and denies")
 
     for party in (test.subject, test.actor):

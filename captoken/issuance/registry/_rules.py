@@ -186,8 +186,7 @@ def ruling_on(entry: Exchange, state: State, known: Known) -> Ruling:
         # It stands for a task of this very grant, and for no other's.
         task = _joined(entry, again, (entry.grant,), known)
     else:
-        within = entry.within or ()
-        task = _joined(entry, entry.task, within, known)
+        task = _joined(entry, entry.task, entry.within or (), known)
 
     if entry.counted and not is_new:
         _check_counted(entry, task, known)
@@ -252,9 +251,8 @@ def _check_login(entry: Exchange, state: State, known: Known, is_new: bool) -> N
     if entry.issued_at <= state.floor:
         raise _spent("the login is of before this registry began, or before a forgotten logout")
 
-    # An empty one is none.
-    session = entry.session or None
-    for logout in known.logouts(entry.provider, session, entry.subject):
+    # An empty session is none.
+    for logout in known.logouts(entry.provider, entry.session or None, entry.subject):
         if logout.grant not in ("", entry.grant):
             continue
         if logout.starts_only and not is_new:
@@ -328,11 +326,7 @@ def _joined(entry: Exchange, task: str, within: tuple[str, ...], known: Known) -
     kept = known.kept(task)
     why = _why_not(entry, within, kept)
     if kept is None or why is not None:
-        raise IssuanceError(
-            "there is no such task to join",
-            "invalid_grant",
-            why or "",
-        )
+        raise IssuanceError("there is no such task to join", "invalid_grant", why or "")
     return kept.task
 
 
@@ -410,16 +404,6 @@ def voided(ending: Ending) -> list[Void]:
     # The later of two clocks, and as far as an assertion of before may be stamped ahead: too late
     # costs a new login, and too early would miss one.
     at = max(ending.now, ending.issued_at) + LEEWAY
-    if ending.grants is None:
-        every = Void(
-            provider=provider,
-            of=of,
-            whose=whose,
-            grant="",
-            starts_only=False,
-            at=at,
-        )
-        return [every]
     return [
         Void(
             provider=provider,
@@ -429,7 +413,7 @@ def voided(ending: Ending) -> list[Void]:
             starts_only=grant in ending.instead,
             at=at,
         )
-        for grant in ending.grants
+        for grant in (("",) if ending.grants is None else ending.grants)
     ]
 
 
@@ -450,8 +434,7 @@ def becomes(ending: Ending, taken: Iterable[str]) -> Sequence[bytes | None]:
     # One that is not narrowed ends it all: a task ends as a whole.
     if any(grant not in ending.instead for grant in about):
         return [None]
-    narrowings = {ending.instead[grant] for grant in about}
-    return sorted(narrowings)
+    return sorted({ending.instead[grant] for grant in about})
 
 
 def _is_about(ending: Ending, grant: str) -> bool:

@@ -211,6 +211,4 @@ class Registry(Protocol):
 
 def is_silent(heard_at: int | None, now: int) -> bool:
     """Has a stream said nothing for too long? Also if it was heard at a time that is to come."""
-    if heard_at is None:
-        return True
-    return not -CLOCKS_DIFFER <= now - heard_at <= SILENCE
+    return heard_at is None or not -CLOCKS_DIFFER <= now - heard_at <= SILENCE
