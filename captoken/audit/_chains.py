@@ -59,9 +59,7 @@ def _place(line: bytes) -> tuple[int, str]:
     except AuditError:
         return 0, ""
     seq, prev = record.get("seq"), record.get("prev")
-    if type(seq) is not int or type(prev) is not str:
-        return 0, ""
-    return seq, prev
+    return (seq, prev) if type(seq) is int and type(prev) is str else (0, "")
 
 
 def chains(spans: Sequence[tuple[Head, Head]]) -> list[Chain]:

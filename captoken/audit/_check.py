@@ -189,8 +189,7 @@ def _by_number(known: Iterable[Head], first: int) -> dict[int, set[Head]]:
 
 def _pass(waiting: dict[int, set[Head]], head: Head) -> None:
     """A head on the way. Raises AuditError if another one was seen there: it was rolled back."""
-    seen = waiting.pop(head.seq, {head})
-    if seen != {head}:
+    if waiting.pop(head.seq, {head}) != {head}:
         raise AuditError(f"record {head.seq} is not the one that was there before")
 
 
@@ -267,10 +266,5 @@ def rfc8693(record: Mapping[str, Any]) -> dict[str, Any]:
     for actor in record.get("chain", ()):
         # Go from the first to the last, so that the last one is outermost.
         inner = {"act": act} if act else {}
-        act = {
-            "sub": actor["name"],
-            "captoken_basis": actor["basis"],
-            **inner,
-        }
-    outer = {"act": act} if act else {}
-    return {"sub": record.get("sub"), **outer}
+        act = {"sub": actor["name"], "captoken_basis": actor["basis"], **inner}
+    return {"sub": record.get("sub"), **({"act": act} if act else {})}

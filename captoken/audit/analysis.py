@@ -261,11 +261,7 @@ class Hop(msgspec.Struct, eq=False):
         and an overlay may have taken some of it away since.
         """
         known = (link for link in self.links if isinstance(link, Link))
-        return Capability.of(
-            known,
-            self.root.task,
-            self.root.audience,
-        )
+        return Capability.of(known, self.root.task, self.root.audience)
 
     @property
     def asks(self) -> bool:
@@ -281,8 +277,7 @@ class Hop(msgspec.Struct, eq=False):
 
         A link that cannot be read here counts as one. A verifier that knows more may read it.
         """
-        is_unreadable = any(isinstance(link, BadLink) for link in self.links)
-        return is_unreadable or self.capability.nothing
+        return any(isinstance(one, BadLink) for one in self.links) or self.capability.nothing
 
     @property
     def allowed(self) -> int:
@@ -418,11 +413,9 @@ def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1)
         kind = record.get("kind")
         try:
             if kind == "token":
-                said = fit(record, _TokenSaid)
-                _add_token(history, hops, said, vocabulary)
+                _add_token(history, hops, fit(record, _TokenSaid), vocabulary)
             elif kind == "decision":
-                decided = fit(record, Decided)
-                _add_decision(history, decided)
+                _add_decision(history, fit(record, Decided))
         except (ValueError, TokenFormatError) as error:
             raise AuditError(
                 f"record {record.get('seq')} says nothing that can be read: {own_words(error)}"
@@ -464,18 +457,12 @@ def _add_token(
         link_id = said.links[count - 1].id
         hop = hops.get(link_id)
         if hop is None:
+            basis = "vouched" if through else "issued"
             hop = Hop(
-                link_id,
-                root,
-                holders,
-                links[:count],
-                task,
-                unknown=tuple(unknown),
+                link_id, root, holders, links[:count], task, basis, unknown=tuple(unknown)
             )
-            hop.basis = "vouched" if through else "issued"
             hops[link_id] = hop
-            siblings = through[-1].below if through else history.roots
-            siblings.append(hop)
+            (through[-1].below if through else history.roots).append(hop)
         through.append(hop)
 
     if through:
@@ -527,9 +514,7 @@ def _task_after(task: str, link: Link | BadLink) -> str:
 
     A link that cannot be read leaves it as it was: nothing that it says is believed.
     """
-    if isinstance(link, BadLink):
-        return task
-    return after(Situation(0, task=task), link).task
+    return task if isinstance(link, BadLink) else after(Situation(0, task=task), link).task
 
 
 def _add_decision(history: History, decision: Decided) -> None:
@@ -711,13 +696,7 @@ def _usage(hop: Hop) -> Usage:
     sufficient["depth"] = max(len(below.holders) for below in within) - len(hop.holders)
 
     last = max((decision.at for decision in allowed), default=None)
-    return Usage(
-        hop,
-        len(allowed),
-        granted,
-        sufficient,
-        last,
-    )
+    return Usage(hop, len(allowed), granted, sufficient, last)
 
 
 def _stated(capability: Capability) -> dict[str, Any]:
@@ -735,8 +714,7 @@ def _rights_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any]
     if not accesses:
         return {"tables": []}  # no table: nothing was needed
 
-    needed = _needed(accesses)
-    return _stated(held.meet(needed))
+    return _stated(held.meet(_needed(accesses)))
 
 
 def _amounts_used(held: Capability, allowed: Iterable[Decided]) -> dict[str, Any]:
@@ -787,9 +765,7 @@ def _needed(accesses: Sequence[Accessed]) -> Capability:
     # What was recorded need not be what a link can say. Then the answer is anything, and the meet
     # leaves what was granted.
     link = read_link(encode_json(stated), V1)
-    if not isinstance(link, Link):
-        return Capability()
-    return Capability.of_link(link)
+    return Capability.of_link(link) if isinstance(link, Link) else Capability()
 
 
 def _operations_needed(accesses: Sequence[Accessed], tables: Iterable[str]) -> dict[str, list[str]]:
@@ -813,8 +789,7 @@ def _columns_needed(accesses: Sequence[Accessed], tables: Iterable[str]) -> dict
     for table in tables:
         asked = [access.columns for access in accesses if access.table == table]
         named = [columns for columns in asked if columns is not None]
-        all_named = len(named) == len(asked)
-        if all_named:
+        if len(named) == len(asked):
             needed[table] = sorted({column for columns in named for column in columns})
     return needed
 
@@ -833,8 +808,7 @@ def _calls_needed(accesses: Sequence[Accessed], tool: str) -> dict[str, Any]:
     rule: dict[str, Any] = {}
     for argument in named:
         rule[argument] = _values_needed(given, argument)
-        is_always_given = all(argument in arguments for arguments in given)
-        if not is_always_given:
+        if not all(argument in arguments for arguments in given):
             rule[argument]["optional"] = True
     return rule
 
@@ -855,13 +829,10 @@ def _values_needed(given: Iterable[list[str] | dict[str, Any]], key: str) -> dic
 
     Anything, where one was not recorded, or is no value that a constraint can be about.
     """
-    values: list[Any] = []
-    for stated in given:
-        if key not in stated:
-            continue
-        if not isinstance(stated, dict):
-            return {"any": True}
-        values.append(stated[key])
+    having = [stated for stated in given if key in stated]
+    values = [stated[key] for stated in having if isinstance(stated, dict)]
+    if len(values) < len(having):
+        return {"any": True}
 
     # What canonical JSON has no spelling for is recorded as an object (spec 39.6), and so is a list
     # of too many levels: that is `any`, as an object is.
@@ -1119,9 +1090,7 @@ def _again(
     # First: can this overlay have changed anything? An overlay grants nothing, so a denial stands
     # unless it was made by an overlay, or for want of what may be left now.
     left = freed and decision.code in _TAKEN
-    was_overlaid = decision.code in _OVERLAID
-    is_open = decision.allowed or was_overlaid or left
-    if not is_open:
+    if not (decision.allowed or decision.code in _OVERLAID or left):
         return Replayed(decision, "same")
 
     token = history.token_of(decision)
@@ -1230,11 +1199,7 @@ def _judge(
             return _Judged(None, missing)
         link = rest
 
-    situation = Situation(
-        decision.at,
-        decision.leeway,
-        task=decision.task or "",
-    )
+    situation = Situation(decision.at, decision.leeway, task=decision.task or "")
     reason = link_prohibits(link, access, situation)
     return _Judged(None if reason is None else reason.text, missing)
 
@@ -1284,9 +1249,7 @@ def _is_exact(value: Any) -> bool:
     What canonical JSON has no spelling for is recorded as an object (spec 39.6). Objects that were
     given as such are left out with them: no constraint is about one. Of a list all items count.
     """
-    if type(value) is list:
-        return all(map(_is_exact, value))
-    return type(value) in (str, int, bool)
+    return all(map(_is_exact, value)) if type(value) is list else type(value) in (str, int, bool)
 
 
 def _without_lost(stated: Mapping[str, Any], lost: _Lost) -> tuple[dict[str, Any], list[str]]:
@@ -1358,15 +1321,11 @@ def blast_radius(history: History, agent: str, now: int, *, leeway: int = 0) -> 
     - An agent is found by its name, which holders wrote. Who was given the text under another name,
       or under none, is not found (spec 36.15).
     """
-    found: list[Reach] = []
-    for top in history.hops():
-        if top.agent == agent:
-            found += [Reach(hop, top) for hop in top.walk() if _works(hop, now - leeway)]
-    return found
+    tops = (hop for hop in history.hops() if hop.agent == agent)
+    return [Reach(hop, top) for top in tops for hop in top.walk() if _works(hop, now - leeway)]
 
 
 def _works(hop: Hop, now: int) -> bool:
     """Can it do anything then? A link that is not known here may still stop it."""
     ends = hop.capability.expires_at
-    is_over = ends is not None and now >= ends
-    return not (hop.is_dead or is_over)
+    return not hop.is_dead and (ends is None or now < ends)

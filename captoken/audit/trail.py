@@ -170,13 +170,9 @@ class AuditTrail:
         """
         # Do this outside the lock: it takes longest, and uses nothing that other threads change.
         records = [described(decision, values=self._values) for decision in decisions]
-        made = self._clock()
+        made, traced = self._stamps()
         for stated in records:
-            stated |= _how_late(stated["at"], made)
-        trace = self._trace() if self._trace is not None else None
-        if trace is not None:
-            for stated in records:
-                stated["trace"] = trace
+            stated |= _how_late(stated["at"], made) | traced
 
         # Tokens come first (spec 39.3). If the decisions then fail, a token is described without
         # a decision about it, which is harmless.
@@ -184,10 +180,7 @@ class AuditTrail:
             for decision, stated in zip(decisions, records, strict=True):
                 self._describe_token(decision, stated.get("link"))
             self._append(*records)
-
-            is_due = self._since >= self._every
-            if self._key is not None and is_due:
-                self._try_to_sign()
+            self._sign_if_due()
 
     def record_issuance(self, stated: Record, minted: Attribution | None = None) -> None:
         """Write the record of an exchange at an issuer, and that of a minted token (spec 39.10).
@@ -195,20 +188,21 @@ class AuditTrail:
         The issuer calls it before it sends the token. `stated` has `at`, and is canonical JSON: see
         `plain`. Raises what `record`, `trace` and `clock` raise.
         """
-        made = self._clock()
-        record: Record = {"kind": "issuance", **stated, **_how_late(stated["at"], made)}
-        trace = self._trace() if self._trace is not None else None
-        if trace is not None:
-            record["trace"] = trace
-        if minted is None:
-            records = [record]
-        else:
-            records = [token_of(minted), record | _attributed(minted)]
+        made, traced = self._stamps()
+        late = _how_late(stated["at"], made)
+        records: list[Record] = [{"kind": "issuance", **stated, **late, **traced}]
+        if minted is not None:
+            records = [token_of(minted), records[0] | _attributed(minted)]
 
         with self._own_lock():
             self._append(*records)
-            if self._key is not None and self._since >= self._every:
-                self._try_to_sign()
+            self._sign_if_due()
+
+    def _stamps(self) -> tuple[float, Record]:
+        """The time by the clock, and the trace that the records are of, if there is one."""
+        made = self._clock()
+        trace = self._trace() if self._trace is not None else None
+        return made, {} if trace is None else {"trace": trace}
 
     def checkpoint(self) -> Head:
         """Sign what was written so far. Returns the head, which you should keep elsewhere.
@@ -245,13 +239,15 @@ class AuditTrail:
         if len(self._described) > REMEMBERED:
             self._described.popitem(last=False)
 
-    def _try_to_sign(self) -> None:
-        """Sign a checkpoint if possible. The decision is recorded even if this fails.
+    def _sign_if_due(self) -> None:
+        """Sign a checkpoint if one is due, and possible. The decision is recorded anyway.
 
         The next record tries again. So a key or disk that fails here denies nobody, and the failure
         is logged. If it is unclear whether the checkpoint was written, the trail is torn, and the
         next record is refused.
         """
+        if self._key is None or self._since < self._every:
+            return
         try:
             self._sign()
         except Exception as error:
@@ -261,11 +257,10 @@ class AuditTrail:
         """Append a checkpoint over everything written. Raises ValueError without a key."""
         if self._key is None:
             raise ValueError("a trail without a key has no checkpoints: give it one, key=AuditKey…")
-        signature = self._key.sign(checkpoint_message(self.head))
         stated: Record = {
             "kind": "checkpoint",
             "key": self._key.public,
-            "signature": b64encode(signature),
+            "signature": b64encode(self._key.sign(checkpoint_message(self.head))),
         }
         if self._leaves:
             stated["tree"] = self._signed_tree(self._key)
@@ -375,9 +370,7 @@ def _how_late(at: int, made: float) -> Record:
     Empty if that is no sensible time, as with a clock for tests, or one that returns NaN.
     """
     late = made - at
-    if not 0 <= late < _SOON:
-        return {}
-    return {"ms": int(late * 1000)}
+    return {"ms": int(late * 1000)} if 0 <= late < _SOON else {}
 
 
 def _stated(value: msgspec.Struct) -> Record:
@@ -422,11 +415,8 @@ def _taken(decision: Decision) -> Record:
 def _described_access(access: Access, values: bool) -> Record:
     """The access: the names of arguments, attributes and columns, or their values too (spec 39.6).
     """
-    stated: Record = {}
-    for fact in ("table", "operation", "tool"):
-        name = getattr(access, fact)
-        if name is not None:
-            stated[fact] = name
+    facts = ("table", "operation", "tool")
+    stated: Record = _without_none({fact: getattr(access, fact) for fact in facts})
     # An empty list of columns differs from columns that were not stated (spec 7.3).
     if access.columns is not None:
         stated["columns"] = list(access.columns)
@@ -461,8 +451,7 @@ def plain(value: Any, depth: int = _DEEPEST, longest: int | None = None) -> Any:
     if kind is bool:
         return value
     if kind is int:
-        is_spelled = abs(value) <= MAX_INTEGER
-        return value if is_spelled else _mark(hex(value))
+        return value if abs(value) <= MAX_INTEGER else _mark(hex(value))
 
     if kind is list and depth:
         return [plain(item, depth - 1, longest) for item in value]
@@ -475,9 +464,7 @@ def plain(value: Any, depth: int = _DEEPEST, longest: int | None = None) -> Any:
 
     if value is None:
         return _mark("null")
-    if kind is float:
-        return _mark(repr(value))
-    return _mark("...")  # the value is too deep or too long
+    return _mark(repr(value) if kind is float else "...")  # or else it is too deep or too long
 
 
 def _mark(said: Any) -> dict[str, Any]:
@@ -499,14 +486,13 @@ def token_of(known: Attribution | Grant) -> Record:
     """
     caveats = known.caveats
     links = read_links(caveats, V1)
-    described_links = [
-        {"id": link_id, "says": _says(caveat, link)}
-        for link_id, caveat, link in zip(known.link_ids, caveats, links, strict=True)
-    ]
     return {
         "kind": "token",
         "root": decode_json(known.issued.encode()),
-        "links": described_links,
+        "links": [
+            {"id": link_id, "says": _says(caveat, link)}
+            for link_id, caveat, link in zip(known.link_ids, caveats, links, strict=True)
+        ],
     }
 
 
@@ -529,8 +515,7 @@ def _says(caveat: RawCaveat, link: Link | BadLink) -> Record:
 
     # Any other link is canonical JSON. It is readable even if it has unknown caveats.
     stated = words_of(cid)
-    has_a_mark = not _MARKS.isdisjoint(stated)
-    return {"unreadable": True} if has_a_mark else stated
+    return stated if _MARKS.isdisjoint(stated) else {"unreadable": True}
 
 
 def _third_party(cid: bytes) -> str:
