@@ -34,10 +34,9 @@ from captoken._verification.grant import AsyncGrant
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import Secret, Unavailable
 from captoken.adapters._gateway.kept import Kept
-from captoken.adapters._gateway.linked import Links
 from captoken.adapters._gateway.opening import Configuration, Service, configured, stores
 from captoken.adapters._gateway.reading import Asked, NoOperation, check_framing
-from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
+from captoken.adapters._gateway.seeking import Links, Seeker, Told, spellings_of
 from captoken.adapters._gateway.signed import CHUNKED, unchunked
 from captoken.adapters._gateway.strict import bad
 from captoken.adapters._gateway.upstream import (
@@ -361,8 +360,7 @@ class _Door:
         grant = granted_to(scope)
         if not isinstance(grant, AsyncGrant):
             raise TypeError("a gateway's verifiers are awaited")
-        body = Body(receive, self._max_body)
-        asked = await self._asked(grant, scope, body)
+        asked = await self._asked(grant, scope, Body(receive, self._max_body))
         if not is_bounded(asked.access):
             raise Denied(await grant.deny(*TOO_LARGE))
         await _check_said(grant, asked)
@@ -382,8 +380,7 @@ class _Door:
                 await reserved.cancel()
                 _log.error("%s cannot be reached: %s", self._service.name, problem)
                 raise RequestError(503, "The service cannot be reached.") from None
-            sending = self._pass_on(scope, asked, secret, connection, send)
-            await _until_gone(receive, sending)
+            await _until_gone(receive, self._pass_on(scope, asked, secret, connection, send))
 
     def _known_as(self, asked: Asked, grant: AsyncGrant) -> Once | None:
         """Give the request its key, if the agent has one, and say how it counts once.
@@ -392,8 +389,7 @@ class _Door:
         """
         if not asked.once:
             return None
-        holder = grant.link_ids[max((0, *grant.handed_on_at))]
-        key, counted = asked.named(holder)
+        key, counted = asked.named(grant.link_ids[max((0, *grant.handed_on_at))])
         asked.outgoing.headers.append((self._once, key))
         seconds = self._service.retries_for
         if seconds is None or asked.outgoing.method != "POST":
@@ -463,8 +459,7 @@ class _Door:
         """
         if secret.text != self._spelled[0].text:
             hidden = self._service.writer.hidden(secret)
-            spelled = [text for each in hidden for text in spellings_of(each)]
-            self._spelled = (secret, tuple(spelled))
+            self._spelled = (secret, tuple(text for each in hidden for text in spellings_of(each)))
         return self._spelled[1]
 
     def _checked(self, answer: Answer, seeker: Seeker) -> list[Header]:
@@ -575,11 +570,9 @@ async def _passed(answer: Answer, seeker: Seeker) -> AsyncIterator[bytes]:
         kept += len(piece)
         if answer.status == 500 and kept > BODY_BYTES:
             raise Broken("an answer of status 500 is too long")
-        ready = seeker.feed(piece)
-        if ready:
+        if ready := seeker.feed(piece):
             yield ready
-    rest = seeker.end()
-    if rest:
+    if rest := seeker.end():
         yield rest
 
 

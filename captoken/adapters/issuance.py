@@ -414,11 +414,7 @@ def _detail(token: Token) -> dict[str, Any]:
 
 def _caller(*who: Identity | None) -> tuple[str, ...]:
     """Whose requests are counted together: those of one subject by one actor."""
-    caller: list[str] = []
-    for one in who:
-        if one is not None:
-            caller += (one.provider, one.sub)
-    return tuple(caller)
+    return tuple(part for one in who if one is not None for part in (one.provider, one.sub))
 
 
 def _shown_again(subject: Identity | None, actor: Identity | None) -> bytes | None:
@@ -498,6 +494,4 @@ def _client(
             raise IssuanceError("the client is not known", "invalid_client")
         return request.client_id
     # A workload alone is no client of anybody's: it is who starts.
-    if actor is None or subject is None or actor == subject:
-        return None
-    return actor.sub
+    return None if actor is None or subject is None or actor == subject else actor.sub

@@ -18,8 +18,8 @@ import msgspec
 import pytest
 
 from captoken import Token
-from captoken.adapters._issuance import publisher
-from captoken.adapters._issuance.publisher import Publisher
+from captoken.adapters._issuance import ends as published
+from captoken.adapters._issuance.ends import Publisher
 from captoken.adapters.issuance import IssuanceService, Setup
 from captoken.control import Operator
 from captoken.errors import IssuanceError, StoreError
@@ -732,7 +732,7 @@ def test_a_logout_whose_keys_cannot_be_had_is_to_be_sent_again() -> None:
 def test_what_is_not_published_is_tried_again_until_it_stands(
     method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(publisher, "AGAIN", 0.01)
+    monkeypatch.setattr(published, "AGAIN", 0.01)
     registry, operator = (
         MemoryRegistry(floor=0),
         Operator(OperatorKey.generate(), MemorySnapshots(), by="issuer", clock=FixedClock(usual.NOW)),
@@ -821,7 +821,7 @@ def test_without_an_operator_the_leases_end() -> None:
 
 
 def test_a_publisher_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "PATIENCE", 0.05)
+    monkeypatch.setattr(published, "PATIENCE", 0.05)
     gate = threading.Event()
 
     class Hanging(MemoryRegistry):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from time import time
 from typing import Any
@@ -97,11 +98,8 @@ def _opens(kind: Any) -> Callable[[Path], None]:
 
 def _check_overlay(path: Path, operators: tuple[str, ...]) -> None:
     """Raise ValueError, StoreError or OverlayError where a verifier would deny all by it."""
-    store = SQLiteSnapshots(path, readonly=True)
-    try:
+    with closing(SQLiteSnapshots(path, readonly=True)) as store:
         data = store.load()
-    finally:
-        store.close()
     renews = f"`captoken operate --key OPERATOR.json --store {shown_file(path)}` renews it"
     if data is None:
         raise ValueError(f"there is no snapshot yet: {renews}")

@@ -40,12 +40,7 @@ _SCHEMAS = 20_000
 # In a description these are no parameters (OpenAPI, "Parameter Object").
 _IGNORED = ("content-type", "authorization")
 
-_SCALARS = {
-    "string": "string",
-    "integer": "integer",
-    "number": "number",
-    "boolean": "boolean",
-}
+_SCALARS = ("string", "integer", "number", "boolean")
 
 
 def load(path: str) -> dict[str, Any]:
@@ -204,4 +199,4 @@ class _Reader:
             return Members(members)
         if schema.get("format") == "int64" and kinds == "integer":
             return Scalar("int64")
-        return Scalar(_SCALARS[kinds]) if kinds in _SCALARS else ANY
+        return Scalar(kinds) if kinds in _SCALARS else ANY

@@ -206,8 +206,7 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
 
 def _source(stated: StatedCredential, folder: Path) -> Source:
     """Where a key comes from. Who asks a server is loaded where one is stated."""
-    kind = stated.source.partition(":")[0]
-    if kind not in ISSUED:
+    if stated.source.partition(":")[0] not in ISSUED:
         return source_of(stated.source, stated.life, folder)
     from captoken.adapters._gateway.issued import issued_of
 
@@ -292,11 +291,11 @@ def _retries_for(stated: StatedService) -> int | None:
 
 def _check_place(table: Table, rules: HeaderRules, writer: Writer) -> None:
     """Raise ValueError where a client could put something in the place of the key."""
-    header = writer.header.encode()
-    taken = header in (*rules.arguments, *rules.fixed, rules.idempotency or None)
-    for each in table.operations.values():
-        taken = taken or writer.header in each.headers or writer.field in each.query.members
-    if taken:
+    fixed = (*rules.arguments, *rules.fixed, rules.idempotency or None)
+    if writer.header.encode() in fixed or any(
+        writer.header in each.headers or writer.field in each.query.members
+        for each in table.operations.values()
+    ):
         raise ValueError("an operation takes an argument where the key of the service stands")
 
 
@@ -477,8 +476,9 @@ def stores(
                 )
 
         awaited = [store.aclose for store in (ledger, replays) if hasattr(store, "aclose")]
-        again = Kept(keyring, trail, stated.trail_every)
-        yield Opened(verifier, ledger, again, tuple(awaited))
+        yield Opened(
+            verifier, ledger, Kept(keyring, trail, stated.trail_every), tuple(awaited)
+        )
 
 
 # Kinds of stores that are no files of this machine.
@@ -508,10 +508,8 @@ def _store(
     if scheme in ON_SERVER:
         return _on_server(url, scheme, kind is SQLiteLedger, how, stack, facts)
     path = found.folder / file_of(url)
-    if how.create and not path.exists():
-        store = kind.create(path, **facts)
-    else:
-        store = kind(path, readonly=how.readonly, **facts)
+    is_new = how.create and not path.exists()
+    store = kind.create(path, **facts) if is_new else kind(path, readonly=how.readonly, **facts)
     stack.callback(store.close)
     return store
 

@@ -133,8 +133,8 @@ def made(operation: Operation) -> Operation:
     names.segmented(operation.tool, "tool")
     check_headers(operation.headers)
     places: dict[str, list[str]] = {}
-    every = [("path", dict[str, Shape](operation.path)), *_top_level(operation)]
-    for place, members in every:
+    path = dict[str, Shape](operation.path)
+    for place, members in (("path", path), *_top_level(operation)):
         for name in members:
             member(name, f"{operation.tool}: a parameter")
             if place not in places.setdefault(name, []):
@@ -222,10 +222,8 @@ class Table:
         for segment in above:
             node = node.after(segment)
         name = placeholder(last)
-        if name is not None and operation.path[name] == SEGMENTS:
-            ends = node.many
-        else:
-            ends = node.after(last).here
+        takes_rest = name is not None and operation.path[name] == SEGMENTS
+        ends = node.many if takes_rest else node.after(last).here
         other = ends.setdefault(operation.method, operation)
         if other is not operation:
             raise ValueError(f"{other.tool} and {operation.tool} are one request")
@@ -275,6 +273,4 @@ def template_of(path: str) -> tuple[str, ...]:
 def path_shapes(template: tuple[str, ...], stated: dict[str, Scalar]) -> dict[str, Scalar]:
     """The shape of each parameter in a path: a string, unless it is stated."""
     found = (placeholder(each) for each in template)
-    return {name: stated.get(name, Scalar("string")) for name in found if name is not None} | {
-        name: shape for name, shape in stated.items()
-    }
+    return {name: Scalar("string") for name in found if name is not None} | stated

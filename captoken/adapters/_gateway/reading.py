@@ -117,8 +117,7 @@ class Asked(NamedTuple):
     @property
     def unsaid(self) -> dict[str, str]:
         """By unit: the argument that a cost is of, and that says no whole number of 0 or more."""
-        cost = self.operation.cost.items()
-        stated = self.access.cost
+        cost, stated = self.operation.cost.items(), self.access.cost
         return {unit: price.argument or "" for unit, price in cost if unit not in stated}
 
     @property
@@ -174,8 +173,7 @@ class Reading:
 
     def begin(self, method: str, raw_path: bytes, headers: list[Header]) -> Began:
         """Which operation it is. Raises NoOperation, and RequestError for what cannot be read."""
-        segments = strict.path_segments(raw_path)
-        found = self._table.find(method, segments)
+        found = self._table.find(method, strict.path_segments(raw_path))
         if found is None:
             raise NoOperation("the request is no operation of this service")
         operation, values = found

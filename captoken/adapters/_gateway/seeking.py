@@ -86,6 +86,33 @@ class Seeker:
         return kept
 
 
+class Links:
+    """Addresses of a service in its JSON answers, as its clients reach it here: they follow them.
+
+    A text that begins with the service's address begins with the gateway's then. No other byte
+    changes. Goes through one answer, piece by piece.
+    """
+
+    def __init__(self, inside: bytes, outside: bytes) -> None:
+        self._begins = b'"' + inside + b"/"
+        self._outside = b'"' + outside + b"/"
+        # A quotation mark behind a backslash begins no text.
+        self._pattern = re.compile(rb"(?<!\\)" + re.escape(self._begins))
+        self._held = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """What can go on: all but what may begin the address, and the byte before it."""
+        seen = self._pattern.sub(lambda _: self._outside, self._held + piece)
+        ready = max(0, len(seen) - overlap(seen, self._begins) - 1)
+        self._held = seen[ready:]
+        return seen[:ready]
+
+    def end(self) -> bytes:
+        """What was held back: nothing comes behind it."""
+        held, self._held = self._held, b""
+        return held
+
+
 def spellings_of(secret: Secret) -> tuple[bytes, ...]:
     """A key as it is spelled, and in base64. Of a short one nothing is looked for."""
     raw = secret.text.encode()
@@ -120,8 +147,6 @@ def _in_base64(raw: bytes) -> list[bytes]:
     for before in range(3):
         # The characters at both ends depend on what stands beside it.
         whole = b64encode(b"\0" * before + raw)
-        first = (0, 2, 3)[before]
-        last = (before + len(raw)) * 8 // 6
-        core = whole[first:last]
+        core = whole[(0, 2, 3)[before] : (before + len(raw)) * 8 // 6]
         found += [core, core.replace(b"+", b"-").replace(b"/", b"_")]
     return list(dict.fromkeys(found))

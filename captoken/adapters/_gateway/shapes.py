@@ -128,10 +128,8 @@ def _columns(argument: str, items: list[Any], shape: Members, out: dict[str, Any
 def argument_names(argument: str, shape: Shape) -> dict[str, str]:
     """The arguments that a shape can give, with their types in words."""
     if isinstance(shape, Members) and shape.members:
-        found: dict[str, str] = {}
-        for name, inner in shape.members.items():
-            found |= argument_names(f"{argument}.{name}", inner)
-        return found
+        each = (argument_names(f"{argument}.{name}", one) for name, one in shape.members.items())
+        return {name: kind for names_of in each for name, kind in names_of.items()}
     if isinstance(shape, Listed):
         within = argument_names(argument, shape.item)
         return {name: f"list of {kind}" for name, kind in within.items()}

@@ -240,8 +240,7 @@ class located:  # noqa: N801, reads as a statement
         below = rest.partition(" ")[0].rstrip(":") if first.endswith(":") else ""
         place = f"{first.rstrip(':')}.{below}"
         if unknown is not None:
-            stem = "" if unknown[1] == "it" else f"{unknown[1]}."
-            place = stem + unknown[2]
+            place = unknown[2] if unknown[1] == "it" else f"{unknown[1]}.{unknown[2]}"
             said += _meant(place)
         line = line_of(self._raw.decode("utf-8", "replace"), place)
         where = self._path if line is None else f"{self._path}, line {line}"
@@ -289,9 +288,8 @@ def line_of(text: str, place: str) -> int | None:
         if stripped.startswith("["):
             here = table = ".".join(split_place(stripped.strip("[]")))
         else:
-            key = stripped.partition("=")[0]
-            here = ".".join(filter(None, (table, *split_place(key))))
-        is_around = here and (wanted + ".").startswith(here + ".")
-        if is_around and len(here) > length:
+            key = split_place(stripped.partition("=")[0])
+            here = ".".join(filter(None, (table, *key)))
+        if len(here) > length and f"{wanted}.".startswith(f"{here}."):
             best, length = number, len(here)
     return best

@@ -63,8 +63,7 @@ def path_segments(raw: bytes) -> list[str]:
     """The segments of a path, decoded. The last one is empty behind a slash at the end."""
     if not raw.startswith(b"/"):
         raise bad("The target of a request is a path.")
-    first, *others = raw[1:].split(b"/")
-    segments = [first, *others]
+    segments = raw[1:].split(b"/")
     found = [_segment(each) for each in segments if each]
     # Only the last one may be empty, which is a path that ends in a slash.
     if b"" in segments[:-1]:
@@ -183,11 +182,8 @@ def fitting(value: Any, shape: Shape, place: str) -> None:
 
 def _any(value: Any, place: str) -> None:
     """Look through a value of which nothing is declared: its integers, and NUL."""
-    if type(value) is dict:
-        for item in value.values():
-            _any(item, place)
-    elif type(value) is list:
-        for item in value:
+    if type(value) in (dict, list):
+        for item in value.values() if type(value) is dict else value:
             _any(item, place)
     elif type(value) is int:
         _scalar(value, "integer", place)
@@ -271,8 +267,7 @@ def fields_value(raw: bytes, shape: Members, lists: str) -> dict[str, Any]:
         path = [spelled[1], *_keys(spelled[2])]
         if len(path) > DEEPEST:
             raise bad("The name of a field is nested too deeply.")
-        said = _utf8(unescaped(text), "A field")
-        _put(value, path, said, shape, lists)
+        _put(value, path, _utf8(unescaped(text), "A field"), shape, lists)
     _look_through(value)
     return value
 

@@ -189,8 +189,7 @@ class Connection:
                     data = await self._reader.read(_PIECE)
                 self._http.receive_data(data)
         except (OSError, TimeoutError, h11.RemoteProtocolError) as error:
-            late = isinstance(error, TimeoutError)
-            raise Broken(type(error).__name__, late=late) from None
+            raise Broken(type(error).__name__, late=isinstance(error, TimeoutError)) from None
         return event
 
     def release(self) -> None:

@@ -7,6 +7,7 @@ all others as percent-escapes; JSON in ASCII, without spaces.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -30,25 +31,23 @@ def json_body(value: Any) -> bytes:
 
 def fields(value: dict[str, Any], lists: str) -> str:
     """A query or a form. `lists` is how the service takes lists."""
-    pairs: list[tuple[str, str]] = []
-    for name, item in value.items():
-        _spread(name, item, lists, pairs)
-    return "&".join([f"{escaped(name)}={escaped(text)}" for name, text in pairs])
+    pairs = (pair for name, item in value.items() for pair in _spread(name, item, lists))
+    return "&".join(f"{escaped(name)}={escaped(text)}" for name, text in pairs)
 
 
-def _spread(name: str, value: Any, lists: str, pairs: list[tuple[str, str]]) -> None:
+def _spread(name: str, value: Any, lists: str) -> Iterator[tuple[str, str]]:
+    """The fields of a value, each a name and a text."""
     if type(value) is dict:
         for key, item in value.items():
-            _spread(f"{name}[{key}]", item, lists, pairs)
+            yield from _spread(f"{name}[{key}]", item, lists)
     elif type(value) is list:
         for number, item in enumerate(value):
             # An object's members belong together only by its number.
-            if lists == "indices" or type(item) is dict:
-                _spread(f"{name}[{number}]", item, lists, pairs)
-            else:
-                _spread(name if lists == "repeat" else f"{name}[]", item, lists, pairs)
+            is_numbered = lists == "indices" or type(item) is dict
+            unnumbered = name if lists == "repeat" else f"{name}[]"
+            yield from _spread(f"{name}[{number}]" if is_numbered else unnumbered, item, lists)
     else:
-        pairs.append((name, text_of(value)))
+        yield name, text_of(value)
 
 
 def text_of(value: Any) -> str:

@@ -45,8 +45,7 @@ async def body(scope: Scope, receive: Receive, kind: bytes, otherwise: str) -> b
     Parameters of the kind are not looked at: each body here is read in one encoding.
     """
     kinds = values_of(scope["headers"], b"content-type")
-    named = [one.partition(b";")[0].strip().lower() for one in kinds]
-    if named != [kind]:
+    if [one.partition(b";")[0].strip().lower() for one in kinds] != [kind]:
         raise IssuanceError(otherwise, "invalid_request")
     try:
         return await Body(receive, ISSUANCE_BYTES).read_all()
@@ -72,10 +71,7 @@ def failed(error: IssuanceError, retry_after: int = 60) -> Response:
     `retry_after` are the seconds that somebody is told who asks too often.
     """
     text = "".join(map(_described, str(error)))
-    said = {
-        "error": error.code,
-        "error_description": text[:500],
-    }
+    said = {"error": error.code, "error_description": text[:500]}
     response = json(_STATUS.get(error.code, 400), said)
     if error.code == SLOW_DOWN:
         response.headers.append((b"retry-after", b"%d" % retry_after))
@@ -84,5 +80,4 @@ def failed(error: IssuanceError, retry_after: int = 60) -> Response:
 
 def _described(char: str) -> str:
     """A character as it may stand in a description; another one, if it may not."""
-    is_taken = " " <= char <= "~" and char not in '"\\'
-    return char if is_taken else "'"
+    return char if " " <= char <= "~" and char not in '"\\' else "'"

@@ -46,8 +46,7 @@ async def by_certificate(
 
     Raises IssuanceError: `invalid_client`, or `temporarily_unavailable`.
     """
-    chain = shown_chain(scope, policy.proxy)
-    svid = certificates.shown_by(chain, client_id, policy)
+    svid = certificates.shown_by(shown_chain(scope, policy.proxy), client_id, policy)
     shown = Shown(
         text=ssl.DER_cert_to_PEM_cert(svid.leaf.der),
         takes=("spiffe",),
@@ -149,8 +148,7 @@ def _forwarded(headers: Iterable[Header]) -> list[bytes]:
     between = b",".join(values_of(pairs, b"client-cert-chain"))
     if not between.strip():
         return [first]
-    listed = between.split(b",", certificates.MAX_CERTIFICATES)
-    return [first, *map(_decoded, listed)]
+    return [first, *map(_decoded, between.split(b",", certificates.MAX_CERTIFICATES))]
 
 
 def _decoded(text: bytes) -> bytes:

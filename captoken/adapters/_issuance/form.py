@@ -181,8 +181,7 @@ def _client_credentials(given: Mapping[str, str], client: Shown | None, ask: Ask
     client_id = given.get("client_id")
 
     # Without one, a SPIFFE ID is that of the certificate which was shown.
-    by_certificate = client_id is not None and client_id.startswith(SCHEME)
-    if client is None and not by_certificate:
+    if client is None and not (client_id or "").startswith(SCHEME):
         raise IssuanceError("client_assertion is missing: no secret will do", "invalid_client")
     return Request(
         grant_type=CLIENT_CREDENTIALS,
@@ -220,8 +219,7 @@ def _jwt_bearer(given: Mapping[str, str], client: Shown | None, ask: Ask) -> Req
 
 def logout_token(body: bytes) -> str:
     """The one parameter of a back-channel logout. Raises IssuanceError, `invalid_request`."""
-    given = _parameters(_pairs(body), frozenset(("logout_token",)))
-    text = _token(given, "logout_token")
+    text = _token(_parameters(_pairs(body), frozenset(("logout_token",))), "logout_token")
     if text is None:
         raise IssuanceError("logout_token is missing", "invalid_request")
     return text

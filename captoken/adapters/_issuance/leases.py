@@ -63,12 +63,9 @@ class Leases(DischargeService):
         except StoreError as error:
             _log.error("whether a task is alive cannot be told: %s", error)
             return Refuse("try again later")
-        if not alive:
-            return Refuse("the task is over")
-        return Allow(expires_in=self._life())
+        return Allow(expires_in=self._life()) if alive else Refuse("the task is over")
 
     def _life(self) -> int:
         """How long a lease lives, in seconds: the shortest of any grant."""
         grants = self._standing().policy.grants.values()
-        lives = [grant.lease for grant in grants if grant.lease]
-        return min(lives, default=_LIFE)
+        return min((grant.lease for grant in grants if grant.lease), default=_LIFE)

@@ -158,8 +158,6 @@ def _asked(ask: Ask) -> dict[str, Any]:
 def _keywords(keywords: Mapping[str, Any]) -> Any:
     """The keywords of a request. Their names alone, where they are long."""
     whole = plain(dict(keywords), longest=_LONGEST)
-    size = len(encode_json({"keywords": whole}))
-    if size <= _MOST:
+    if len(encode_json({"keywords": whole})) <= _MOST:
         return whole
-    names = sorted(name for name in keywords if len(name) <= _LONGEST)
-    return names[:_NAMES]
+    return sorted(name for name in keywords if len(name) <= _LONGEST)[:_NAMES]
