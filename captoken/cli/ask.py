@@ -19,10 +19,13 @@ from captoken._verification.telling import quietly
 from captoken._verification.verifier import Verifier
 from captoken._verification.wording import told_to_client
 from captoken.cli import files
-from captoken.cli.facts import access_of, access_options, http_of, http_options
 from captoken.cli.options import (
+    access_of,
+    access_options,
     clock,
     facts_option,
+    http_of,
+    http_options,
     json_option,
     keyring_option,
     now_option,

@@ -14,19 +14,17 @@ from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken._writing.token_set import TokenSet
 from captoken.cli import files, notes
-from captoken.cli.facts import (
+from captoken.cli.options import (
     ACCESS_OPTIONS,
     access_of,
     access_options,
-    http_of,
-    http_options,
-    is_stated,
-)
-from captoken.cli.options import (
     caveats,
     clamp_option,
     clock,
     facts_option,
+    http_of,
+    http_options,
+    is_stated,
     json_option,
     keep_option,
     keyring_option,

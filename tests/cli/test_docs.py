@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from captoken.cli.search import find
+from captoken.cli.docs import find
 from tests.program import CAPTOKEN
 
 DOCS = Path(__file__).parents[2] / "docs"

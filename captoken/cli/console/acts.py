@@ -130,8 +130,7 @@ class Control:
             return newest
         with self._lock:
             seen = list(self._seen)
-        of_then = next((one for one in seen if one.issued_at <= at), seen[-1])
-        return views.Past(of_then, at)
+        return views.Past(next((one for one in seen if one.issued_at <= at), seen[-1]), at)
 
     def _keep(self, opened: Overlay | None) -> None:
         """Keep an overlay for who looks back, unless it says what the one before says."""

@@ -134,12 +134,12 @@ class Console:
             "/api/task": self._task_view,
             "/api/agent": self._agent_view,
             "/api/decisions": self._decisions_view,
-            "/api/overlay": self._overlay_view,
+            "/api/overlay": lambda _: views.overlay_view(self._control.overlay(), self.now()),
         }
         self._writes: dict[str, tuple[Any, Callable[[Any], Json]]] = {
             "/api/preview": (_Proposed, self._preview),
             "/api/what-if": (_WhatIf, self._what_if),
-            "/api/act": (Wish, self._act),
+            "/api/act": (Wish, lambda wish: control.act(index, wish, self.now())),
         }
 
         self._first = token_urlsafe(32)
@@ -198,8 +198,7 @@ class Console:
         if method != "POST":
             raise RequestError(405, "GET or POST")
         self._check_form(headers)
-        body = await Body(receive, CONSOLE_BYTES).read_all()
-        return await self._write(path, body)
+        return await self._write(path, await Body(receive, CONSOLE_BYTES).read_all())
 
     def _opened(self, secret: str) -> Response:
         """The first request: a cookie, and an address that nobody else can use.
@@ -307,9 +306,6 @@ class Console:
             limit=_number(given, "limit") or views.PAGE,
         )
 
-    def _overlay_view(self, given: Mapping[str, str]) -> Json:
-        return views.overlay_view(self._control.overlay(), self.now())
-
     def _exported(self, given: Mapping[str, str]) -> Response:
         """What was decided in a task or on an agent, with its proof: it opens without a server."""
         at = _number(given, "at")
@@ -342,9 +338,6 @@ class Console:
 
     def _preview(self, asked: _Proposed) -> Json:
         return self._control.preview(self._index, asked.select, asked.keywords, self.now())
-
-    def _act(self, wish: Wish) -> Json:
-        return self._control.act(self._index, wish, self.now())
 
     def _what_if(self, asked: _WhatIf) -> Json:
         add = [(one.select, one.keywords) for one in asked.add]

@@ -142,8 +142,7 @@ def _identity(file: IO[bytes]) -> str:
     """
     opened = os.fstat(file.fileno())
     file.seek(0)
-    digest = sha256(file.readline(_FIRST)).hexdigest()[:16]
-    return f"{opened.st_dev}:{opened.st_ino} {digest}"
+    return f"{opened.st_dev}:{opened.st_ino} {sha256(file.readline(_FIRST)).hexdigest()[:16]}"
 
 
 def goes_on_elsewhere(trail: Trail) -> bool:

@@ -83,8 +83,8 @@ def _same(index: Index, id: str) -> list[str]:
         return []
     *values, said = rows[0]
     query = "select id, said from hops where task = ? and agent = ? and token = ? order by id"
-    found = index.rows(query, *values)
-    return [one for one, other in found if known(other).way == known(said).way]
+    its = known(said).way
+    return [one for one, other in index.rows(query, *values) if known(other).way == its]
 
 
 # --- what stands ----------------------------------------------------------------------------------
@@ -159,6 +159,7 @@ def now_view(
 
     `find` is a part of a task's name, its subject, or the name of an agent in it.
     """
+    then = now if at is None else at
     trails = [
         {
             "name": plain(trail.name),
@@ -169,7 +170,7 @@ def now_view(
         }
         for trail in index.wholes()
     ]
-    asked, values = "first_at <= ?", list[Any]((now if at is None else at,))
+    asked, values = "first_at <= ?", list[Any]((then,))
     if find:
         asked += f" and ({_FOUND})"
         values += [find.lower()] * 3
@@ -180,7 +181,7 @@ def now_view(
         *values,
         TASKS + 1,
     )
-    tasks = [_task(index, overlay, row, now if at is None else at, at) for row in rows[:TASKS]]
+    tasks = [_task(index, overlay, row, then, at) for row in rows[:TASKS]]
     ((count,),) = index.rows(f"select count(*) from tasks where {asked}", *values)
     return {
         "rev": index.revision,
@@ -385,7 +386,7 @@ Sparks = dict[str, dict[int, tuple[int, int]]]
 
 def _step(index: Index, task: tuple[Any, ...], now: int) -> int:
     """Seconds of a bar: few while the task is young."""
-    first_at, allowed, denied = task[2], task[4], task[5]
+    _, _, first_at, _, allowed, denied = task
     is_young = now - first_at < _YOUNG - _MINUTE and allowed + denied <= _FEW
     return _FINE if is_young else _MINUTE
 
@@ -494,8 +495,7 @@ def _not_known(bucket: bytes, unit: str) -> None:
 
 def _last(index: Index, place: Mapping[str, Any]) -> Json | None:
     """What was decided last."""
-    at, moment = (place["trail"], place["offset"], place["length"]), place["moment"]
-    call = Call(0, *at, bytes.fromhex(place["digest"]), moment, None)
+    call = Call(**{**place, "digest": bytes.fromhex(place["digest"])}, id=0, hop=None)
     (record,) = index.records([call])
     decided = _decided(record)
     if decided is None:
@@ -521,19 +521,17 @@ def _budget(found: Known, spent: Spent) -> list[Json]:
 
     A link above counts for all below it: what it has left is shared.
     """
-    counted: list[Json] = []
-    holders = _holders(found)
-    for holder, bucket, link in zip(holders, found.facts.links, found.hop.links, strict=True):
-        for unit, limit in _limits(link):
-            counted.append(
-                {
-                    "unit": plain(unit),
-                    "of": plain(holder),
-                    "limit": limit,
-                    "spent": spent(bucket, unit),
-                }
-            )
-    return counted
+    links = zip(_holders(found), found.facts.links, found.hop.links, strict=True)
+    return [
+        {
+            "unit": plain(unit),
+            "of": plain(holder),
+            "limit": limit,
+            "spent": spent(bucket, unit),
+        }
+        for holder, bucket, link in links
+        for unit, limit in _limits(link)
+    ]
 
 
 def _spent_state(state: str, budget: list[Json]) -> str:
@@ -630,22 +628,16 @@ def _chain(index: Index, found: Known, now: int) -> list[Json]:
             *(hop.id for hop in found.through),
         )
     )
-    chain: list[Json] = []
-    before = 0
-    for hop in found.through:
-        took: list[str] = []
-        for link in hop.links[before:]:
-            took += _took(link, now)
-        before = len(hop.links)
-        chain.append(
-            {
-                "holder": plain(hop.agent),
-                "basis": bases.get(hop.id, hop.basis),
-                "id": hop.id,
-                "took": [plain(line) for line in took],
-            }
-        )
-    return chain
+    before = [0, *(len(hop.links) for hop in found.through)]
+    return [
+        {
+            "holder": plain(hop.agent),
+            "basis": bases.get(hop.id, hop.basis),
+            "id": hop.id,
+            "took": [plain(line) for link in hop.links[start:] for line in _took(link, now)],
+        }
+        for start, hop in zip(before, found.through, strict=False)
+    ]
 
 
 def _below(index: Index, id: str) -> list[str]:
@@ -929,10 +921,8 @@ def entry_view(entry: Entry, now: int) -> Json:
         "why": plain(entry.why),
         "until": entry.until,
         "select": plain(", ".join(f"{key} {value}" for key, value in select.items())),
-        "narrows": None if entry.link is None else _words_of(entry.link, now),
+        # What it leaves, in words.
+        "narrows": None
+        if entry.link is None
+        else [plain(line) for line in words.of_stated(entry.link, now)],
     }
-
-
-def _words_of(stated: Mapping[str, Any], now: int) -> list[str]:
-    """What an entry leaves, in words."""
-    return [plain(line) for line in words.of_stated(stated, now)]
