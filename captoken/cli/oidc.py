@@ -30,9 +30,8 @@ from captoken._format.errors import IssuanceError
 from captoken._format.spelling import escape, shown
 from captoken.issuance.identity import Identity, identify, open_assertion
 from captoken.issuance.jose import JoseError, Json, key_set, read_json
-from captoken.issuance.keys import is_safe
 from captoken.issuance.policy import Oidc, Policy
-from captoken.issuance.web import Web, unavailable
+from captoken.issuance.web import Web, is_safe, unavailable
 
 PATIENCE = 300.0  # seconds for the person
 _MAX_LIFE = 86_400  # seconds that an ID token may be good for; what the service takes, it says

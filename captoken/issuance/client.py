@@ -19,6 +19,7 @@ import json
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -41,8 +42,7 @@ from captoken.issuance import saml
 from captoken.issuance.desk import ROOT, TOKEN_SET, tokens_of
 from captoken.issuance.dpop import proof_for
 from captoken.issuance.jose import JoseError, UnverifiedJwt, read_json, taken_apart
-from captoken.issuance.keys import is_safe
-from captoken.issuance.web import MAX_BYTES, PATIENCE, Form, Web, unavailable
+from captoken.issuance.web import MAX_BYTES, PATIENCE, Form, Web, is_safe, unavailable
 from captoken.proof import Signer
 
 __all__ = ["Issuance", "PlatformIdentity", "workload"]
@@ -389,8 +389,7 @@ def _form(
     keywords: Mapping[str, Any],
 ) -> dict[str, str | list[str]]:
     """What is asked for. Raises ValueError for an empty name, TypeError for what is no JSON."""
-    named = [*names.items(), *(("resource", one) for one in resources)]
-    for name, value in named:
+    for name, value in (*names.items(), *(("resource", one) for one in resources)):
         if value == "":  # which the service would take for one that was left out
             raise ValueError(f"{name} is empty: leave it out")
     details = {"agent": names["agent"], "task": names["task"], **keywords}
@@ -429,8 +428,7 @@ def _read(text: Any, what: str, code: str) -> UnverifiedJwt:
 
 def _without(sent: Iterable[str | list[str]], text: str) -> str:
     """A service's words, escaped and short; what was sent to it is left out (rule 3)."""
-    texts = [[one] if isinstance(one, str) else one for one in sent]
-    for one in chain.from_iterable(texts):
+    for one in chain.from_iterable([one] if isinstance(one, str) else one for one in sent):
         # Shorter ones are names, and no secrets.
         if len(one) > 64:
             text = text.replace(one, "…")
@@ -485,8 +483,7 @@ def workload(environ: Mapping[str, str] | None = None) -> PlatformIdentity:
     (source,) = found
     if source not in _GETTERS:
         raise _nobody(f"CAPTOKEN_IDENTITY is {_or(_GETTERS)}, not {shown(source)}")
-    getter = _GETTERS[source]
-    return PlatformIdentity(source, lambda audience: getter(given, audience))
+    return PlatformIdentity(source, partial(_GETTERS[source], given))
 
 
 def _or(names: Iterable[str]) -> str:

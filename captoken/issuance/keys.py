@@ -34,7 +34,6 @@ from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 from captoken._format.errors import IssuanceError
 from captoken._format.extras import extra
@@ -51,6 +50,7 @@ from captoken.issuance.jose import (
     read_json,
 )
 from captoken.issuance.policy import Policy, Provider, Saml, Spiffe
+from captoken.issuance.web import is_safe
 
 _log = logging.getLogger("captoken")
 
@@ -390,27 +390,6 @@ class _Shelf:
 # --- where keys come from -------------------------------------------------------------------------
 
 
-def is_safe(address: str) -> bool:
-    """Can nobody on the way change what comes from this address?
-
-    It is https, or of this machine. No user, since that would be a secret in a policy. A character
-    that no address has is refused: readers pass over it, and a terminal may obey it.
-    """
-    if not address.isascii() or not address.isprintable() or " " in address:
-        return False
-    try:
-        parts = urlsplit(address)
-        is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
-        # Raises for a port that is none.
-        _ = parts.port
-    except ValueError:
-        return False
-
-    if not parts.hostname or parts.fragment or parts.username is not None:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and is_local)
-
-
 async def _given(text: str) -> bytes:
     """What stands in the policy itself."""
     return text.encode()
@@ -473,8 +452,7 @@ class _Web:
         ):
             if response.status_code != 200:
                 raise KeysError(f"{address} answers {response.status_code}")
-            encoding = response.headers.get("content-encoding", "identity")
-            if encoding != "identity":
+            if response.headers.get("content-encoding", "identity") != "identity":
                 raise KeysError(f"{address} answers with what is compressed")
 
             # In pieces, so that no more is held than what is too much.

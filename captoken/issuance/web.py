@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from captoken._format.errors import IssuanceError
 from captoken._format.extras import extra
@@ -20,6 +21,27 @@ Form: TypeAlias = "Mapping[str, str | list[str]]"
 def unavailable(what: str) -> IssuanceError:
     """The error for what may go well another time."""
     return IssuanceError(what, "temporarily_unavailable")
+
+
+def is_safe(address: str) -> bool:
+    """Can nobody on the way change what comes from this address?
+
+    It is https, or of this machine. No user, since that would be a secret in a policy. A character
+    that no address has is refused: readers pass over it, and a terminal may obey it.
+    """
+    if not address.isascii() or not address.isprintable() or " " in address:
+        return False
+    try:
+        parts = urlsplit(address)
+        is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        # Raises for a port that is none.
+        _ = parts.port
+    except ValueError:
+        return False
+
+    if not parts.hostname or parts.fragment or parts.username is not None:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_local)
 
 
 class Web:

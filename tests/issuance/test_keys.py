@@ -36,7 +36,8 @@ from captoken._format.errors import IssuanceError
 from captoken.issuance import keys, policy
 from captoken.issuance.identity import SUBJECTS
 from captoken.issuance.jose import OF_AGENT, OF_BUNDLE, JoseError, Key, KeySet, UnverifiedJwt, holds, key_set, taken_apart
-from captoken.issuance.keys import FRESH, GOOD, MAX_BYTES, PAUSE, ProviderKeys, is_safe
+from captoken.issuance.keys import FRESH, GOOD, MAX_BYTES, PAUSE, ProviderKeys
+from captoken.issuance.web import is_safe
 from tests.issuance.assertions import LIVE, NOW, US, document, identify, joined, jwk, needed_key, private
 
 # --- which keys are keys --------------------------------------------------------------------------

@@ -144,18 +144,13 @@ _LEAST = {"trail_every": 1, "overlay_every": 0, "timeout": 1, "streams": 1, "max
 # --- services -------------------------------------------------------------------------------------
 
 
-class _at:  # noqa: N801, reads as the word that it is
+@contextmanager
+def _at(place: str) -> Generator[None]:
     """Around what is read: an error that it raises begins with the place that it is about."""
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-
-    def __enter__(self) -> None:
-        """Nothing is done before an error."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (ValueError, TypeError, OSError)):
-            raise ValueError(f"{self._place}: {error}") from None
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{place}: {error}") from None
 
 
 def _service(name: str, stated: StatedService, folder: Path) -> Service:

@@ -18,7 +18,8 @@ What is unknown is refused, with its line and what may have been meant.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -217,22 +218,15 @@ def _over(shipped: Any, own: Any) -> Any:
 # --- errors that say where ------------------------------------------------------------------------
 
 
-class located:  # noqa: N801, reads as a statement
+@contextmanager
+def located(path: str, raw: bytes) -> Generator[None]:
     """A block in which errors are about a file: they get its name, the line and what was meant.
 
     An error begins with the place that it is about: `service.payments.url must be a str, not int`.
     """
-
-    def __init__(self, path: str, raw: bytes) -> None:
-        self._path = path
-        self._raw = raw
-
-    def __enter__(self) -> None:
-        """Nothing is done before an error."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, (ValueError, TypeError)):
-            return
+    try:
+        yield
+    except (ValueError, TypeError) as error:
         said = str(error)
         unknown = _unknown_key(said)
         # A place, and perhaps one below it: `service.shop: url must be …`.
@@ -242,8 +236,8 @@ class located:  # noqa: N801, reads as a statement
         if unknown is not None:
             place = unknown[2] if unknown[1] == "it" else f"{unknown[1]}.{unknown[2]}"
             said += _meant(place)
-        line = line_of(self._raw.decode("utf-8", "replace"), place)
-        where = self._path if line is None else f"{self._path}, line {line}"
+        line = line_of(raw.decode("utf-8", "replace"), place)
+        where = path if line is None else f"{path}, line {line}"
         raise ValueError(f"{where}: {said}") from None
 
 

@@ -495,7 +495,8 @@ def _not_known(bucket: bytes, unit: str) -> None:
 
 def _last(index: Index, place: Mapping[str, Any]) -> Json | None:
     """What was decided last."""
-    call = Call(**{**place, "digest": bytes.fromhex(place["digest"])}, id=0, hop=None)
+    its: dict[str, Any] = {**place, "digest": bytes.fromhex(place["digest"])}
+    call = Call(id=0, hop=None, **its)
     (record,) = index.records([call])
     decided = _decided(record)
     if decided is None:
