@@ -16,7 +16,6 @@ from captoken.cli import files, serving, words
 from captoken.cli.operate import operators
 from captoken.cli.options import InOrder, clock, json_option, now_option, seconds
 from captoken.cli.output import ToStderr, answer, say_json, tell
-from captoken.cli.reloading import Reloading, Watched
 from captoken.cli.values import DURATION, FILE, OBJECT
 from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey
 
@@ -281,6 +280,7 @@ def serve(
     except ImportError:
         raise click.ClickException("serve needs uvicorn: pip install uvicorn") from None
     from captoken.adapters.issuance import IssuanceService, Setup
+    from captoken.cli.reloading import Reloading, Watched  # which needs asyncio
     from captoken.issuance.identity import names_of
     from captoken.issuance.policy import read
     from captoken.issuance.registry.sqlite import SQLiteRegistry
