@@ -47,6 +47,7 @@ from captoken._verification.grant import Grant
 from captoken._verification.verifier import AnyVerifier
 from captoken.adapters._context_value import context_value
 from captoken.adapters._mcp.gate import Challenges, Gate, Options, answering, teller
+from captoken.adapters._mcp.listing import only_listed
 from captoken.adapters._mcp.messages import (
     CALL,
     LISTS,
@@ -203,7 +204,7 @@ class Guard(Challenges, Middleware):
             return result
         # Rule 5 of the messages. Here the result is fastmcp's own objects, and not yet a message.
         names = [plain_name(getattr(item, _ATTRIBUTES[method])) for item in result]
-        return await self._gate.only_listed(grant, method, result, names)
+        return await only_listed(grant, method, result, names)
 
     async def _admitted(self, context: MiddlewareContext[Any], came: _Came) -> Grant | None:
         """The grant of a message that may be answered. Raises NotLetIn.

@@ -34,6 +34,7 @@ from typing import Any, TypeVar, Unpack, overload
 from captoken._format.extras import extra
 from captoken._verification.verifier import AnyVerifier
 from captoken.adapters._mcp.gate import Challenges, Gate, Options, answering, teller
+from captoken.adapters._mcp.listing import only_listed
 from captoken.adapters._mcp.messages import (
     LISTS,
     Message,
@@ -152,7 +153,7 @@ class Guard(Challenges):
             result = _wired(result)
             items = result.get(listing.items) or ()
             names = [item.get(listing.key) for item in items]
-            shown = await self._gate.only_listed(grant, ctx.method, items, names)
+            shown = await only_listed(grant, ctx.method, items, names)
             result = {**result, listing.items: shown}
         return _private(result)
 

@@ -431,7 +431,7 @@ def charged_by(make):
 def gated(make):
     def run(given):
         gate = make(verifier(audience="shop"), cost=given)._gate
-        return [gate._with_stated(Access(tool="t")).cost for _ in range(2)]
+        return [gate._stated.access(Access(tool="t")).cost for _ in range(2)]
 
     return run
 

@@ -9,37 +9,28 @@ A message goes like this, in every SDK:
 2. `Gate.hide`: the HTTP request shows no token to whatever comes after;
 3. `Gate.admitted`: the grant of the message, or NotLetIn;
 4. `Gate.under`: what answers the message runs under that grant;
-5. `Gate.only_listed`: of a list, what the grant can be used for goes out.
+5. `only_listed` (`listing`): of a list, what the grant can be used for goes out.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar
 
-from captoken._format.extras import extra
-
-with extra("mcp"):
-    from anyio import to_thread
-
 from captoken import current
 from captoken._format.text import without_proof
-from captoken._language import patterns
-from captoken._language.access import Access
-from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded, too_large
-from captoken._language.constraints import NOTHING, Constraint, In
-from captoken._language.costs import NoCost, read_cost
+from captoken._language.bounds import BODY_BYTES, TOO_LARGE, too_large
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import AsyncGrant, Grant
 from captoken._verification.records import CODES
 from captoken._verification.telling import answering as logged_as
 from captoken._verification.verifier import AnyVerifier
 from captoken._writing.token import Token
-from captoken.adapters._asking import answer_of, served_by
+from captoken.adapters._asking import served_by
+from captoken.adapters._mcp.calls import Stated, access_of, answer_of, denied_by, no_call
 from captoken.adapters._mcp.challenge import Challenging
 from captoken.adapters._mcp.messages import (
     CALL,
@@ -54,53 +45,15 @@ from captoken.adapters._mcp.messages import (
     token_of,
 )
 from captoken.adapters._mcp.sessions import Sessions
-from captoken.current import AnyGrant, Held
-from captoken.tools import (
-    Attributes,
-    Cost,
-    access_to,
-    presented_to,
-    refusal_of_call,
-    stated_of,
-    telling,
-)
-
-# A module of mcp 1.x. Its messages come over the network without an HTTP request.
-_WEBSOCKET = "mcp.server.websocket"
-
-# What refuses an access that a list asks about, and can still be stated when the call is made.
-_LATER = frozenset(
-    {
-        "argument",
-        "attribute",
-        "cost_unstated",
-    }
-)
+from captoken.adapters._mcp.started_with import StartedWith
+from captoken.tools import Attributes, Cost, telling
 
 # Why the guard refuses by itself; for the trail, not for whoever asked.
-_NO_CALL = "no call that a token can permit: its name, or what comes with it"
 _NO_PROOF = "what no token can permit cannot be proven either"
 _STRANGER = "the session is another token's: each session is of the tree that opened it"
 _NOT_KEPT = "nobody knows whose a session over HTTP is: serve guard.sessions(app) instead of app"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_Item = TypeVar("_Item")
-
-
-async def _answer_of(asked: AnyVerifier | AnyGrant, question: Callable[[Any], Any]) -> Any:
-    """What a verifier or a grant answers to a question; the event loop goes on meanwhile."""
-    return await answer_of(asked, question, elsewhere=_in_thread)
-
-
-async def _no(grant: AnyGrant, code: str, why: str) -> Decision:
-    """The denial of a call that states what no token permits."""
-    denied: Decision = await _answer_of(grant, lambda face: face.deny(code, why))
-    return denied
-
-
-async def _in_thread(question: Callable[[Any], Any], face: Any) -> Any:
-    """Where the plain face is asked. The SDKs run in other loops by anyio, which has threads."""
-    return await to_thread.run_sync(question, face)
 
 
 def teller(
@@ -193,8 +146,7 @@ class Gate:
         default_from_environment: bool = False,
     ) -> None:
         self._verifier = verifier
-        self._cost = read_cost(cost)
-        self._attributes = attributes
+        self._stated = Stated(cost, attributes)
         self._tell_limits = tell_limits is True
         self._free = FREE | frozenset([free] if isinstance(free, str) else free)
         # A list that is open to everybody has an option of its own, and a call never is.
@@ -207,11 +159,7 @@ class Gate:
         self._open_lists = list_without_token is True
         self._header = authorization_header is True
         self.sessions = Sessions(self)
-        # Taken out of the environment at once, so that no process that is started here inherits it.
-        self._default: Held | None = None
-        if default_from_environment:
-            with current.from_environment() as held:
-                self._default = held
+        self._default = StartedWith() if default_from_environment else None
 
     async def admitted(self, message: Message) -> Grant | None:
         """The grant of a message that may be answered; None for one that needs none.
@@ -242,8 +190,7 @@ class Gate:
             grant = await self._permitted(token, about, message)
         # Two may have come first at once: the session is of one of them.
         if keeper is not None and not keeper():
-            denied = await _answer_of(grant, lambda face: face.deny("caller", _STRANGER))
-            raise self._refusal_of(denied, method)
+            raise self._refusal_of(await denied_by(grant, "caller", _STRANGER), method)
         return grant
 
     async def _keeper(
@@ -291,18 +238,16 @@ class Gate:
         again. Its proof was for the call that this one is part of, and is used.
         """
         if method in LISTS:  # rule 5: any grant that still stands
-            found = await _answer_of(grant, lambda face: face.recheck())
+            found = await answer_of(grant, lambda face: face.recheck())
             if found:
                 return grant
-            denied = await _answer_of(grant, lambda face: face.deny(found))
+            denied = await answer_of(grant, lambda face: face.deny(found))
             raise self._refusal_of(denied, method)
 
         plain = access_of(method, params)
         if plain is None:
-            code, why = _no_call(method, params)
-            denied = await _answer_of(grant, lambda face: face.deny(code, why))
-            raise self._refusal_of(denied, method)
-        return self._granted(await self._decided(grant, plain), method)
+            raise self._refusal_of(await denied_by(grant, *no_call(method, params)), method)
+        return self._granted(await self._stated.decided(grant, plain), method)
 
     def needs_token(self, method: str) -> bool:
         """Whether a message of this method is refused where no token came with it."""
@@ -351,27 +296,6 @@ class Gate:
         if http_request is not None and self._header:
             hide_header(http_request)
 
-    async def only_listed(
-        self,
-        grant: Grant,
-        method: str,
-        items: Sequence[_Item],
-        names: Iterable[object],
-    ) -> list[_Item]:
-        """Rule 5: of what a method lists, each by its name, what the grant can be used for.
-
-        `names` are those of `items`, in order. Nothing is charged and nothing recorded: no call is
-        made yet, and each that is made is decided on by itself.
-        """
-        asked = list(names)
-
-        def kept_of_all() -> list[bool]:
-            return [listed(grant, method, name) for name in asked]
-
-        # In one thread, and not in one for each name: an overlay may have to be fetched.
-        kept = await to_thread.run_sync(kept_of_all)
-        return [item for item, keep in zip(items, kept, strict=True) if keep]
-
     async def _token(self, message: Message) -> str | Token | None:
         """What came with a message, or what the process was started with. Raises NotLetIn."""
         try:
@@ -379,24 +303,11 @@ class Gate:
         except NotLetIn as refused:
             problem = refused
         else:
-            return self._default_for(message) if token is None else token
+            if token is None and self._default is not None:
+                return self._default.token_for(message, self._verifier)
+            return token
         problem.decision = await self.record_unverified()
         raise problem from None
-
-    def _default_for(self, message: Message) -> str | Token | None:
-        """The token that the process was started with, for a message that came without one.
-
-        It is for whoever started the process, and for nobody who comes over a network: they would
-        act as that one.
-        """
-        if self._default is None:
-            return None
-        # It came over HTTP, or nobody can say that it did not (`headers_of`).
-        if message.headers is not None:
-            return None
-        if _WEBSOCKET in sys.modules:
-            return None
-        return presented_to(self._verifier, self._default)
 
     async def record_unverified(self) -> str:
         """Put on record that a request came without a token that could be looked at; the id of it.
@@ -405,7 +316,7 @@ class Gate:
         other denial.
         """
         why = "no token that could be looked at"
-        denied: Decision = await _answer_of(
+        denied: Decision = await answer_of(
             self._verifier, lambda face: face.deny("", "malformed", why)
         )
         return denied.id
@@ -445,7 +356,7 @@ class Gate:
         A token that is not good is told so, and on record as that: it comes before what was asked
         with it.
         """
-        denied = await _answer_of(
+        denied = await answer_of(
             self._verifier, lambda face: face.deny(token, code, why, request=about)
         )
         return self._refusal_of(denied, method)
@@ -462,7 +373,7 @@ class Gate:
         where another face of it is asked.
         """
         try:
-            grant = await _answer_of(
+            grant = await answer_of(
                 self._verifier, lambda face: face.authenticate(token, request=about)
             )
         except Denied as denied:
@@ -484,37 +395,16 @@ class Gate:
         method = message.method
         plain = access_of(method, message.params)
         if plain is None:
-            raise await self._denied(token, *_no_call(method, message.params), about, method)
-        if not callable(self._cost) and self._attributes is None:
-            asked = self._with_stated(plain)
-            decision = await _answer_of(
+            raise await self._denied(token, *no_call(method, message.params), about, method)
+        if not self._stated.asks_server:
+            asked = self._stated.access(plain)
+            decision = await answer_of(
                 self._verifier, lambda face: face.check(token, asked, request=about)
             )
             return self._granted(decision, method)
         # A stranger's request reaches no code of the server, not even its cost function.
         grant = await self._authenticated(token, about, method)
-        return self._granted(await self._decided(grant, plain), method)
-
-    async def _decided(self, grant: AnyGrant, plain: Access) -> Decision:
-        """What a grant says of a call, with what the server knows of it."""
-        try:
-            access = self._with_stated(plain)
-        except NoCost as error:
-            return await _no(grant, "argument", str(error))
-        if not is_bounded(access):
-            return await _no(grant, *TOO_LARGE)
-        decision: Decision = await _answer_of(grant, lambda face: face.check(access))
-        return decision
-
-    def _with_stated(self, plain: Access) -> Access:
-        """The access with what the server knows of it.
-
-        What its `cost` and `attributes` raise passes through. Raises NoCost.
-        """
-        if self._cost is None and self._attributes is None:
-            return plain
-        stated = stated_of(plain, self._cost, self._attributes)
-        return Access(tool=plain.tool, arguments=plain.arguments, **stated)
+        return self._granted(await self._stated.decided(grant, plain), method)
 
     def _granted(self, decision: Decision, method: str) -> Grant:
         """The grant of what was allowed. Raises NotLetIn."""
@@ -534,77 +424,6 @@ class Gate:
             told = decision.for_model(tell_limits=self._tell_limits)
             return NotLetIn(denied.kind, told, method == CALL, decision.id)
         return NotLetIn(denied.kind, denied.public, decision=decision.id)
-
-
-def access_of(method: str, params: Mapping[str, Any]) -> Access | None:
-    """Rule 1: the access that a message comes to, or None for what no token can permit.
-
-    That is a name which is not legal, arguments that are no object, or a tool that poses as a
-    method.
-    """
-    asked = facts(method, params)
-    if asked is None:
-        return None
-    tool, arguments = asked
-    return access_to(tool, arguments)
-
-
-def _no_call(method: str, params: Mapping[str, Any]) -> tuple[str, str]:
-    """The code and the sentence of a denial, for a message of which `access_of` made nothing."""
-    asked = facts(method, params)
-    return ("tool", _NO_CALL) if asked is None else refusal_of_call(*asked, _NO_CALL)
-
-
-# --- what is listed: rule 5 -------------------------------------------------------------------
-
-
-def listed(grant: Grant, method: str, name: object) -> bool:
-    """May `grant` be used for the item of that name?
-
-    With some arguments, that is, under some attributes, at some cost. What an operator's overlay
-    refuses for want of an argument is not listed, and may yet be called.
-    """
-    listing = LISTS[method]
-    access = access_of(listing.method, {listing.argument or "name": name})
-    if access is None or access.tool is None:
-        return False
-
-    # The capability's rule for this tool: `{}` if it has no conditions, None if there is no rule.
-    calls = grant.capability.tool
-    rule = patterns.decided(calls, access.tool, None) if calls is not None else {}
-    if rule is None:
-        return False
-    # A rule that names arguments refuses others: also the one that would name the item.
-    if rule and listing.argument:
-        constraint, _ = rule.get(listing.argument, (NOTHING, True))
-        if not _can_be_named(constraint, method, name):
-            return False
-    # An argument that is due, and for which no value will do: nobody can make that call.
-    if any(constraint == NOTHING for constraint, optional in rule.values() if not optional):
-        return False
-
-    # No store is asked: what is used up is listed, and refused when it is called.
-    return all(refusal.code in _LATER for refusal in grant.recheck((access,)).refusals)
-
-
-def _can_be_named(
-    constraint: Constraint,
-    method: str,
-    name: object,
-) -> bool:
-    """Does what is permitted of the argument that names an item leave room for this one?
-
-    For a template, that one of the uris it can become is permitted. To show too much here costs
-    nothing but a name: the call is decided on by itself.
-    """
-    if method != "resources/templates/list":
-        return constraint.accepts(name)
-    # What is read is what the template can become, by what stands before its first variable.
-    # A constraint that lists no values may let one of them through.
-    if not isinstance(constraint, In):
-        return True
-    start = str(name).partition("{")[0]
-    return any(type(uri) is str and uri.startswith(start) for _, uri in constraint.values)
 
 
 class Challenges:

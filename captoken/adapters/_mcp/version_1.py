@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from captoken._format.extras import extra
 from captoken._verification.grant import Grant
 from captoken.adapters._mcp.gate import Gate, answering
+from captoken.adapters._mcp.listing import only_listed
 from captoken.adapters._mcp.messages import (
     CALL,
     LISTS,
@@ -128,7 +129,7 @@ async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
     listing = LISTS[message.method]
     items = getattr(result.root, listing.items)
     names = [plain_name(getattr(item, listing.key)) for item in items]
-    shown = await gate.only_listed(grant, message.method, items, names)
+    shown = await only_listed(grant, message.method, items, names)
     return _types.ServerResult(result.root.model_copy(update={listing.items: shown}))
 
 
