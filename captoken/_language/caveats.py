@@ -18,7 +18,9 @@ from captoken._language.conditions import (
     Audience,
     Budget,
     Expires,
+    Forbid,
     Fresh,
+    Marks,
     NotBefore,
     Task,
     Uses,
@@ -36,6 +38,7 @@ __all__ = [
     "IS_EARLY",
     "IS_FOR_LATER",
     "IS_HAND_OVER",
+    "MARKING",
     "NARROWING",
     "NARROWS",
     "RIGHTS",
@@ -66,6 +69,8 @@ BUILT_IN: tuple[type[BuiltIn], ...] = (
     Audience,
     Uses,
     Budget,
+    Marks,
+    Forbid,
     Fresh,
 )
 
@@ -73,6 +78,9 @@ BUILT_IN: tuple[type[BuiltIn], ...] = (
 # task. A caveat of an embedder's is never early: what it costs to ask is not known here.
 EARLY = frozenset(kind.key for kind in BUILT_IN if not kind.asks_access)
 COUNTED = frozenset(kind.key for kind in BUILT_IN if kind.counts)
+# Of these, those that count nothing: a ledger only keeps what was done. Said of a task as a whole,
+# they may go to several servers, and into entries of the overlay.
+MARKING = frozenset(("marks", "forbid"))
 NARROWING = frozenset(kind.key for kind in BUILT_IN if kind.narrows_situation)
 # Those that say which accesses, and not how long, for whom or how often.
 RIGHTS = tuple(kind.key for kind in BUILT_IN if kind.asks_access and not kind.counts)
@@ -229,6 +237,9 @@ def _tidy(given: Any) -> Any:
         items = list(given)  # read once: a subclass may say two things
         if set(map(type, items)) <= _STRINGS:  # nearly always
             return sorted(set(items))
+        if items and all(isinstance(item, Mapping) for item in items):  # rules of `forbid`
+            made = {encode_json(rule): rule for rule in map(_tidy, items)}
+            return [made[spelled] for spelled in sorted(made)]
         tidied = dict.fromkeys(map(_listed, items))
         return [item for _, item in sorted(tidied)]
     if isinstance(given, Mapping):

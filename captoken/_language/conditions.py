@@ -10,7 +10,7 @@ in what both permit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from operator import attrgetter
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from msgspec import structs
 
 from captoken._format import names
 from captoken._format.clocks import duration, epoch_seconds
-from captoken._format.encoding import Integer
+from captoken._format.encoding import Integer, decode_json, encode_json
 from captoken._format.spelling import (
     named,
     named_all,
@@ -44,7 +44,7 @@ from captoken._language.kinds import (
     Situation,
 )
 from captoken._language.reasons import Reason
-from captoken._language.values import a_list, an_integer, an_object, not_empty
+from captoken._language.values import a_list, a_signing_key, an_integer, an_object, not_empty
 
 Now = Callable[[], int]  # seconds since the epoch, asked for only where they are needed
 
@@ -773,6 +773,178 @@ class Budget(BuiltIn, frozen=True):
         """
         units = ", ".join(f"{amount} {named(unit)}" for unit, amount in sorted(self.value.items()))
         yield f"at most {units}, with all that is handed on"
+
+
+# --- marks, which a ledger keeps (spec, "Marks") --------------------------------------------------
+
+
+class _Gathered(BuiltIn, frozen=True):
+    """What several links say under one key, each statement by itself: as a capability holds it.
+
+    Nothing of it meets: marks of two links are two, and each rule is asked by itself.
+    """
+
+    # The statements, as canonical JSON, sorted. A mark is its name with its definition.
+    value: tuple[bytes, ...]
+
+    # The methods below are for writers and people. No verifier calls them.
+
+    @property
+    def is_silent(self) -> bool:
+        """Always: the ledger is asked about each link by itself."""
+        return True
+
+    def meet(self, other: Any) -> BuiltIn:
+        """The statements of both. More of them only ever permit less."""
+        return type(self)(tuple(sorted({*self.value, *other.value})))
+
+    def beyond(self, asked: Mapping[str, Any]) -> Iterator[Excess]:
+        """Nothing: whatever is held, a further mark or rule asks for no more."""
+        return iter(())
+
+
+class GatheredMarks(_Gathered, frozen=True):
+    """All marks of several links."""
+
+    key = "marks"
+
+    def stated(self) -> dict[str, Any]:
+        """By name. Of two links that give one name, the second has a number behind it."""
+        made: dict[str, Any] = {}
+        for statement in self.value:
+            ((name, definition),) = decode_json(statement).items()
+            also = 2
+            while name in made:
+                name, also = f"{name.partition('/')[0]}/{also}", also + 1
+            made[name] = definition
+        return {"marks": made}
+
+
+class GatheredRules(_Gathered, frozen=True):
+    """All rules of several links."""
+
+    key = "forbid"
+
+    def stated(self) -> dict[str, Any]:
+        """In their order."""
+        return {"forbid": [decode_json(statement) for statement in self.value]}
+
+
+class Marks(BuiltIn, frozen=True):
+    """Gives names to accesses, so that `forbid` can say what must not follow on what.
+
+    On the wire: `"marks": {"private": {"tables": ["crm.*"]}, "outside": {"tools": ["mail.*"]}}`, an
+    object of 1 to 8 names. An access that is allowed sets the marks that it is in. A ledger keeps
+    them, and nothing clears them. A mark of link 0 is the task's, one of a later link that link's
+    (spec, section 46).
+
+    It prohibits nothing by itself. Two of them stand side by side: two links with one name have two
+    marks. The keyword is `marks`. It does not look at what the access returns.
+    """
+
+    value: Any
+    rules: Any = None  # name to Definition
+    key = "marks"
+    counts = True
+
+    def __post_init__(self) -> None:
+        """Read each definition once. Raises TypeError or ValueError."""
+        from captoken._language.marks import read_definition  # of tokens that have marks
+
+        like = ', like {"private": {"tables": ["crm.*"]}}'
+        stated = not_empty(an_object(self.value, "marks", like), "marks")
+        if len(stated) > _MOST_MARKS:
+            raise ValueError(f"marks have at most {_MOST_MARKS} names, not {len(stated)}")
+        rules = {
+            names.name(name, "mark"): read_definition(definition, name)
+            for name, definition in stated.items()
+        }
+        structs.force_setattr(self, "rules", rules)
+
+    def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """Nothing: a mark is only a name."""
+        return None
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        return (pair for rule in self.rules.values() for pair in rule.looks(access))
+
+    # The methods below are for writers and people. No verifier calls them.
+
+    def normalized(self) -> BuiltIn:
+        """Each mark by itself, so that those of several links stand side by side."""
+        made = (encode_json({name: given}) for name, given in self.value.items())
+        return GatheredMarks(tuple(sorted(made)))
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line for each mark: `mark private: any operation on crm.*`."""
+        for name, rule in sorted(self.rules.items()):
+            yield f"mark {named(name)}: {rule.words()}"
+
+
+class Forbid(BuiltIn, frozen=True):
+    """Once every mark in `after` is set, no access in a mark of `in` is permitted.
+
+    On the wire: `"forbid": [{"in": ["outside"], "after": ["private", "untrusted"]}]`, a list of 1
+    to 16 rules, with names of marks of the same link. `unless` may name an Ed25519 key, which can
+    let single accesses through. As yet nothing can be signed with it, so it lets none through.
+
+    Only the ledger knows which marks are set, and prohibits with the code `forbidden_after` (spec,
+    section 46). So `prohibits` has nothing to ask. The keyword is `forbid`.
+    """
+
+    value: Any
+    rules: Any = None  # of each rule the names of `in` and of `after`
+    key = "forbid"
+    counts = True
+
+    def __post_init__(self) -> None:
+        """Read each rule once. Raises TypeError or ValueError.
+
+        That its names are marks of the same link, the link checks.
+        """
+        stated = a_list(self.value, "forbid")
+        if not 1 <= len(stated) <= _MOST_RULES:
+            raise ValueError(f"forbid has 1 to {_MOST_RULES} rules, not {len(stated)}")
+        structs.force_setattr(self, "rules", tuple(map(_read_rule, stated)))
+
+    def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """Nothing: which marks are set, the ledger knows. It is asked last (spec, 46.6)."""
+        return None
+
+    # The methods below are for writers and people. No verifier calls them.
+
+    def normalized(self) -> BuiltIn:
+        """Each rule by itself."""
+        return GatheredRules(tuple(sorted(map(encode_json, self.value))))
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line for each rule: `nothing in outside after private and untrusted`."""
+        for closed, after in self.rules:
+            yield f"nothing in {named_all(closed)} after {' and '.join(map(named, after))}"
+
+    def unknown_names(self, marks: Collection[str]) -> list[str]:
+        """The names that are no marks of the link, sorted."""
+        return sorted({name for rule in self.rules for part in rule for name in part}.difference(marks))
+
+
+_MOST_MARKS = 8  # of a link
+_MOST_RULES = 16  # of a link
+
+
+def _read_rule(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names in `in` and in `after` of one rule. Raises TypeError or ValueError."""
+    stated = an_object(value, "a rule of forbid", ', like {"in": ["a"], "after": ["b"]}')
+    unknown = stated.keys() - {"in", "after", "unless"}
+    if unknown or not {"in", "after"} <= stated.keys():
+        raise ValueError("a rule of forbid has in and after, and perhaps unless")
+    for key, most in (("in", _MOST_MARKS), ("after", _MOST_MARKS - 1)):
+        if not 1 <= len(a_list(stated[key], key)) <= most:
+            raise ValueError(f"{key} of a rule names 1 to {most} marks")
+        for name in stated[key]:
+            names.name(name, "mark")
+    if "unless" in stated:
+        a_signing_key(stated["unless"], "unless")
+    return tuple(stated["in"]), tuple(stated["after"])
 
 
 # --- freshness (spec, "Overlay") ------------------------------------------------------------------

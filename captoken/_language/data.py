@@ -72,12 +72,8 @@ class Tables(BuiltIn, frozen=True):
         table is the empty name. Only `*` matches that.
         """
         table = access.table or ""
-        # A pattern without a star at its end can match only by being equal.
-        if table in self.value:
+        if patterns.among(self.value, table):
             return None
-        for pattern in self.value:
-            if pattern[-1] == "*" and patterns.contains(pattern, table):
-                return None
         return Reason("table", f"table {table} is not among {spelled(self.value)}")
 
     def looks(self, access: Access) -> Iterable[Looked]:

@@ -372,7 +372,7 @@ def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link
     link = read_link(encode_json(stated, _WITHIN), vocabulary)
     if isinstance(link, BadLink):
         raise ValueError(f"an entry's link: {link.text}")
-    if not is_about_requests(link):
+    if not is_about_requests(link, may_mark=True):
         raise ValueError("an entry's link speaks of task, lineage or keys, or counts")
     return link
 

@@ -26,24 +26,26 @@ which errors. So no caller has to know what a caveat of an embedder's may raise.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import structs
 
-from captoken._format import names, primitives, signed
-from captoken._format.encoding import EncodingError, b64decode, decode_json
+from captoken._format import names, signed
+from captoken._format.encoding import EncodingError, decode_json
 from captoken._format.parts import Packet, RawCaveat
-from captoken._format.spelling import spelled
+from captoken._format.spelling import named_all, spelled
 from captoken._language.access import Access
 from captoken._language.caveats import (
     BUILT_IN,
+    COUNTED,
     IS_COUNTED,
     IS_EARLY,
     IS_FOR_LATER,
     IS_HAND_OVER,
+    MARKING,
     NARROWS,
     POSITION,
     SPEAKS_OF_DATA,
@@ -52,20 +54,26 @@ from captoken._language.caveats import (
     Vocabulary,
     is_own,
 )
+from captoken._language.conditions import Forbid
 from captoken._language.kinds import Caveat, Situation, prohibited
 from captoken._language.link import BadLink, Link, ThirdParty
 from captoken._language.reasons import Reason
+from captoken._language.values import a_signing_key
 
 
-def is_about_requests(link: Link) -> bool:
+def is_about_requests(link: Link, *, may_mark: bool = False) -> bool:
     """Does it say nothing of the token itself: no task, lineage or key, and nothing counted?
 
     So what a discharge or an overlay says of a request only ever restricts. Does not judge any
-    request. Third-party caveats are not told apart here.
+    request. `may_mark` is for entries of the overlay, which have marks of their own. Third-party
+    caveats are not told apart here.
     """
     handed_on = link.receiver is not None or link.key is not None
     bounded = link.depth is not None or link.delegate_only
-    if handed_on or bounded or link.counts:
+    if handed_on or bounded:
+        return False
+    counted = {caveat.key for caveat in link.late if link.counts and caveat.key in COUNTED}
+    if counted - MARKING or (counted and not may_mark):
         return False
     return not any(caveat.key == "task" for caveat in link.early)
 
@@ -222,12 +230,12 @@ BUCKETS = 16
 
 
 def buckets_of(caveats: Iterable[Caveat]) -> int:
-    """How many buckets of a ledger the caveats of a link take (spec 38.1)."""
+    """How many buckets of a ledger the caveats of a link take (spec 38.1, 46.5)."""
     count = 0
     for caveat in caveats:
         if caveat.key == "uses":
             count += 1
-        elif caveat.key == "budget":
+        elif caveat.key in ("budget", "marks"):
             count += len(caveat.value)
     return count
 
@@ -479,9 +487,11 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
     if traits & IS_FOR_LATER:
         depth = _depth(stated.get("depth"))
         delegate_only = _delegate_only(stated.get("delegate_only"))
-        bound_to = _key(stated["key"]) if "key" in stated else None
+        bound_to = a_signing_key(stated["key"], "key") if "key" in stated else None
     if signature is not None and bound_to is None:
         raise ValueError("a signature on a link that binds to no key")
+    if "forbid" in stated:
+        check_marked(late, stated.get("marks", ()))
     return Link(
         tuple(early),
         tuple(late),
@@ -543,6 +553,15 @@ def _check_delegation(sender: Any, receiver: Any, nonce: Any) -> None:
         raise ValueError("from and to must be names, n 11 characters of base64url")
 
 
+def check_marked(caveats: Iterable[Caveat], marks: Collection[str]) -> None:
+    """Raise ValueError for a rule with a name that is no mark of the same link (spec 46.4)."""
+    for caveat in caveats:
+        if isinstance(caveat, Forbid):
+            unknown = caveat.unknown_names(marks)
+            if unknown:
+                raise ValueError(f"forbid names {named_all(unknown)}, which the link has no mark for")
+
+
 def _depth(value: Any) -> int | None:
     """How many hand-overs may follow, or None for no bound. Raises ValueError.
 
@@ -565,18 +584,6 @@ def _delegate_only(value: Any) -> bool:
     return value is True
 
 
-def _key(text: Any) -> bytes:
-    """The Ed25519 key in a link (spec 28.1). Raises TypeError or ValueError.
-
-    A key of low order would accept signatures that nobody made with a secret. Whether it is a point
-    of the curve is not asked: that needs libsodium, and a key that is none verifies nothing.
-    """
-    key = b64decode(names.exact_str(text, "key"))
-    if not primitives.is_signing_key(key):
-        raise ValueError("key must be an Ed25519 key, canonical and not of low order")
-    return key
-
-
 def _bad_link(stated: Mapping[str, Any], error: Exception, vocabulary: Vocabulary) -> BadLink:
     """Why a link that is canonical JSON cannot be taken; and what it says of the chain even so.
 
@@ -587,7 +594,7 @@ def _bad_link(stated: Mapping[str, Any], error: Exception, vocabulary: Vocabular
     with suppress(TypeError, ValueError):
         sender, receiver = _delegation(stated)
     with suppress(TypeError, ValueError):
-        key = _key(stated.get("key"))
+        key = a_signing_key(stated.get("key"), "key")
     unknown = unknown_keys(stated, vocabulary)
     if unknown:  # then it is opaque, whatever else is wrong with it
         why = f"caveats that are unknown here: {spelled(unknown)}"

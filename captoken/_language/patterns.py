@@ -11,7 +11,7 @@ more specific. Then the order of entries would decide, and a meet could grow wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -28,6 +28,20 @@ def contains(pattern: str, other: str) -> bool:
     if pattern == other or pattern == "*":
         return True
     return pattern[-1] == "*" and other.startswith(pattern[:-1])
+
+
+def among(listed: Collection[str], name: str) -> bool:
+    """Does one of the patterns match the name?
+
+        among(["market.*", "rates"], "market.eu")    # True
+    """
+    # A pattern without a star at its end can match only by being equal.
+    if name in listed:
+        return True
+    for pattern in listed:
+        if pattern[-1] == "*" and contains(pattern, name):
+            return True
+    return False
 
 
 def wider(pattern: str) -> Iterator[str]:

@@ -76,6 +76,7 @@ DENIALS: dict[str, Denial] = {
     "proof_missing": Denial(10, "proof"),
     "bad_proof": Denial(10, "proof"),
     "replayed": Denial(11, "proof"),
+    "forbidden_after": Denial(11, "insufficient"),
     "budget_exhausted": Denial(11, "insufficient"),
     "store_unavailable": Denial(11, "unavailable"),
     # end

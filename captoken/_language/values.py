@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from captoken._format.encoding import MAX_INTEGER
+from captoken._format import names, primitives
+from captoken._format.encoding import MAX_INTEGER, b64decode
 from captoken._format.spelling import shown
 
 
@@ -69,3 +70,15 @@ def a_bounded_integer(value: Any, what: str) -> int:
     if not -MAX_INTEGER <= an_integer(value, what) <= MAX_INTEGER:
         raise ValueError(f"{what} {shown(value)} is of magnitude 2^53 or more")
     return int(value)
+
+
+def a_signing_key(value: Any, what: str) -> bytes:
+    """An Ed25519 public key, as base64url (spec 28.1).
+
+    A key of low order would accept signatures that nobody made with a secret. Whether it is a point
+    of the curve is not asked: that needs libsodium, and a key that is none verifies nothing.
+    """
+    key = b64decode(names.exact_str(value, what))
+    if not primitives.is_signing_key(key):
+        raise ValueError(f"{what} must be an Ed25519 key, canonical and not of low order")
+    return key

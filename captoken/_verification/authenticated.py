@@ -36,6 +36,7 @@ from captoken.stores.ports import USES, Debit
 
 if TYPE_CHECKING:
     from captoken._language.entries import SelectorFacts
+    from captoken._verification.marking import Marked
     from captoken.proof import Evidence
 
 ISSUER = "the issuer"  # who added link 0
@@ -83,11 +84,12 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
 
-    # What was worked out since. `checks`, `selected_by` and `held_rows` fill it in.
+    # What was worked out since. `checks`, `selected_by`, `held_rows` and `marking` fill it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
     said_of_rows: dict[str, tuple[bool, tuple[bytes, ...]]] | None = None
+    marked: tuple[Marked, ...] | None = None
 
     @property
     def own_links(self) -> tuple[Link, ...]:
@@ -113,6 +115,12 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         flat = Checks.of(self.links, self.root.task, self.root.audience)
         force_setattr(self, "flat", flat)
         return flat
+
+    def has_marks(self) -> bool:
+        """Has a link of its own marks? Looked for once, and where the token counts."""
+        if self.marked is None and not any(map(_marks, self.own_links)):
+            force_setattr(self, "marked", ())
+        return self.marked != ()
 
     @property
     def task(self) -> str:
@@ -244,13 +252,17 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     # --- what is counted ---
 
     def is_for_one_server(self) -> bool:
-        """Was the token for one audience when it was first counted (38.6)?
+        """Was the token for one audience when it was first counted, or forbade (38.6, 46.8)?
+
+        True if it does neither.
 
         What its holder says below it does not matter: whoever writes an audience there writes
         another for the next server. Nor does it ask which of its own names a server has left, by
         all links: the plan does (16.1).
         """
-        first = next(at for at, link in enumerate(self.links) if link.counts)
+        first = next((at for at, link in enumerate(self.links) if _takes(link)), None)
+        if first is None:
+            return True
         audience = self.root.audience
         left = None if audience is None else {audience}
         for link in self.links[: first + 1]:
@@ -404,6 +416,20 @@ class Memory(Protocol):
     def longest(self) -> int:
         """How many characters a text may have that is remembered; 0 for none at all."""
         ...
+
+
+# What a ledger denies by. Marks alone are only set.
+_DENIES = frozenset(("uses", "budget", "forbid"))
+
+
+def _marks(link: Link) -> bool:
+    """Has the link marks?"""
+    return link.counts and any(caveat.key == "marks" for caveat in link.late)
+
+
+def _takes(link: Link) -> bool:
+    """Does it count, or forbid: has it to be asked about in one place?"""
+    return link.counts and any(caveat.key in _DENIES for caveat in link.late)
 
 
 def _expiry(links: Sequence[Link]) -> int | None:

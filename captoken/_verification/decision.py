@@ -34,12 +34,12 @@ from captoken._format.spelling import escape, spelled_time
 from captoken._language.access import Access, Caller
 from captoken._language.link import Actor
 from captoken._language.reasons import DENIALS, PLAN, Kind, Refusal
-from captoken.stores.ports import Reservation, Use
+from captoken.stores.ports import MarkedStep, Reservation, Use
 
 if TYPE_CHECKING:
     from captoken._verification.grant import Grant
 
-Effect: TypeAlias = Use | Reservation  # an effect to commit before the answer is valid
+Effect: TypeAlias = Use | MarkedStep | Reservation  # an effect to commit before the answer is valid
 Refusals: TypeAlias = tuple[Refusal, ...]
 
 

@@ -21,7 +21,8 @@ The rules of this file:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -30,20 +31,26 @@ import msgspec
 from msgspec import structs
 
 from captoken._format.errors import AuditError, StoreError
+from captoken._format.spelling import spelled_time
 from captoken._language.reasons import PLAN, Refusal
 from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.decision import Decision, Effect
 from captoken._verification.facts import Facts, Question
-from captoken._verification.plan import denial, judge
+from captoken._verification.plan import denial, judge, marked_step, narrowing_of
 from captoken._verification.telling import Teller, log
 from captoken.stores.ports import (
     MOST_BUCKETS,
     AsyncLedger,
     AsyncReplayStore,
     Debit,
+    Forbidden,
     Ledger,
+    Mark,
+    MarkedStep,
     ReplayStore,
     Reservation,
+    Rule,
+    SetBefore,
     Use,
 )
 
@@ -154,6 +161,61 @@ def loop_for(store: object, loop: StoreLoop | None) -> StoreLoop | None:
     return HERE if getattr(store, "waits", True) is False else None
 
 
+_MOST_MARKS = 100_000  # that a process remembers of one ledger
+
+
+class KnownMarks:
+    """The marks that this process knows to be set in its ledger (46.7).
+
+    No mark is ever cleared. So what is known to be set need not be set again, and what it closes
+    is closed. Threads share it. Bounded: what is forgotten is asked about again.
+    """
+
+    __slots__ = ("_said", "_until")
+
+    def __init__(self) -> None:
+        # By bucket, until when it is kept. None is for good.
+        self._until: dict[bytes, int | None] = {}
+        # When and by what each was set, where the ledger has said so.
+        self._said: dict[bytes, SetBefore] = {}
+
+    def remember(self, marks: Iterable[Mark], said: Iterable[SetBefore] = ()) -> None:
+        """They are set in the ledger, and kept at least so long."""
+        if len(self._until) > _MOST_MARKS:
+            self._until, self._said = {}, {}
+        self._until.update({mark.bucket: mark.keep for mark in marks})
+        self._said.update({one.bucket: one for one in said})
+
+    def said(self, rule: Rule) -> tuple[SetBefore, ...]:
+        """When and by what the marks of a rule were set, as far as this process was told."""
+        known = (self._said.get(mark.bucket) for mark in rule.after)
+        return tuple(one for one in known if one is not None)
+
+    def are_set(self, step: MarkedStep, now: int) -> bool:
+        """Is there nothing to set, and no rule to ask about? Then no ledger is needed."""
+        return not step.rules and all(self._is_set(mark, now) for mark in step.marks)
+
+    def forbids(self, step: MarkedStep, now: int) -> int | None:
+        """The first rule that is known to hold, or None. The marks of the step count as set."""
+        own = {mark.bucket for mark in step.marks}
+        for at, rule in enumerate(step.rules):
+            if all(mark.bucket in own or self._stands(mark.bucket, now) for mark in rule.after):
+                return at
+        return None
+
+    def _is_set(self, mark: Mark, now: int) -> bool:
+        """Is it known to be set, and kept for as long as this token wants?"""
+        if not self._stands(mark.bucket, now):
+            return False
+        until = self._until.get(mark.bucket, now)
+        return until is None or (mark.keep is not None and mark.keep <= until)
+
+    def _stands(self, bucket: bytes, now: int) -> bool:
+        """Is it known to be set, and not forgotten by the ledger yet?"""
+        until = self._until.get(bucket, now)
+        return until is None or until > now
+
+
 class Stores(msgspec.Struct, frozen=True, eq=False):
     """What a verifier counts with, remembers proofs in, and writes its record to.
 
@@ -170,6 +232,9 @@ class Stores(msgspec.Struct, frozen=True, eq=False):
     replays_loop: StoreLoop | None = None
     ledger_loop: StoreLoop | None = None
     trail_loop: StoreLoop | None = None
+
+    # What the ledger is known to have set.
+    marks: KnownMarks = msgspec.field(default_factory=KnownMarks)
 
 
 # --- calls that may wait -------------------------------------------------------------------------
@@ -382,7 +447,7 @@ def _committed(
     # One after the other, in the order of the plan. The first that cannot be had is the answer.
     # A proof that was used before it stays used: a retry needs a fresh one (30.10).
     # If the process dies between two, the first stays taken, and nothing was allowed.
-    for effect in decision.effects:
+    for effect in _to_take(decision, genuine, asked, stores):
         refusal = yield from _taken(effect, genuine, stores, facts.now, looking=False)
         if refusal is not None:
             return denial(genuine, facts, asked[0], (refusal,), 11, decision.effects)
@@ -417,11 +482,38 @@ def look(
 ) -> Steps[Decision]:
     """What step 11 would come to, with nothing committed: a dry run (24.16)."""
     # Nothing to undo: if it raises, is cancelled, or the process dies here, nothing was taken.
-    for effect in decision.effects:
+    for effect in _to_take(decision, genuine, (asked,), stores):
         refusal = yield from _taken(effect, genuine, stores, facts.now, looking=True)
         if refusal is not None:
             return denial(genuine, facts, asked, (refusal,), 11, decision.effects)
     return decision
+
+
+def _to_take(
+    decision: Decision,
+    genuine: AuthenticatedToken,
+    asked: Sequence[Question],
+    stores: Stores,
+) -> list[Effect]:
+    """The effects of a decision, each a call of a store: marks and a reservation are one (46.6).
+
+    Without the marks where this process knows the answer: those that are set cost no call.
+    """
+    effects = list(decision.effects)
+    step = next((one for one in effects if isinstance(one, MarkedStep)), None)
+    if step is None:
+        return effects
+    effects.remove(step)
+    if stores.marks.are_set(step, decision.now):
+        return effects
+    from captoken._verification.marking import done_by  # of tokens that have marks
+
+    taken = next((one for one in effects if isinstance(one, Reservation)), None)
+    if taken is not None:
+        effects.remove(taken)
+    accesses = [one.access for one in asked if one.access is not None]
+    by = done_by(genuine, accesses)
+    return [*effects, structs.replace(step, by=by, reservation=taken)]
 
 
 def _taken(
@@ -440,6 +532,8 @@ def _taken(
     try:
         if isinstance(effect, Use):
             return (yield from _used(effect, stores, now, looking))
+        if isinstance(effect, MarkedStep):
+            return (yield from _stepped(effect, genuine, stores, now, looking))
         return (yield from _reserved(effect, genuine, stores, now, looking))
     except StoreError as error:
         return Refusal("store_unavailable", str(error))
@@ -493,19 +587,24 @@ def _reserved(
     ledger = _ledger_of(stores)
 
     # What is more than the whole limit is never to be had: the ledger need not be asked.
-    never = (debit for debit in reservation.debits if debit.amount > debit.limit)
-    short: object = next(never, None)
-
+    short: object = _never(reservation)
     if short is None:
         ask = ledger.peek if looking else ledger.reserve
         # If it raises, what was reserved, if it was, counts as spent (38.7). Cancelled, it runs on
         # to its record. If the process dies, nobody settles, and it counts as spent (38.8).
         short = yield Call(partial(ask, reservation, now), not looking, stores.ledger_loop)
 
-    if short is None:
-        return None
+    return None if short is None else _short(short, genuine)
 
-    # Neither yes nor no: not taken for either (38.7).
+
+def _never(reservation: Reservation) -> Debit | None:
+    """The first debit that is more than a whole limit: that is never to be had."""
+    over = (debit for debit in reservation.debits if debit.amount > debit.limit)
+    return next(over, None)
+
+
+def _short(short: object, genuine: AuthenticatedToken) -> Refusal:
+    """What the ledger answers that is no yes. Raises StoreError for what is no answer (38.7)."""
     if not isinstance(short, Debit):
         raise StoreError(f"the ledger answered with a {type(short).__name__}")
 
@@ -516,6 +615,87 @@ def _reserved(
     else:
         text = f"{short.amount} {short.unit} of {short.limit} are not left"
     return Refusal("budget_exhausted", text, short.link, genuine.added_by(short.link))
+
+
+def _stepped(
+    step: MarkedStep,
+    genuine: AuthenticatedToken,
+    stores: Stores,
+    now: int,
+    looking: bool,
+) -> Steps[Refusal | None]:
+    """Marks, and a reservation with them: None if all is done, else why not (46.6)."""
+    if step.reservation is not None:
+        never = _never(step.reservation)
+        if never is not None:
+            return _short(never, genuine)
+
+    # What this process knows to be set closes without the ledger: no mark is ever cleared. It is
+    # asked all the same where it alone can say when that was, and whatever it answers closes.
+    at = stores.marks.forbids(step, now)
+    if at is not None:
+        rule = step.rules[at]
+        if len(stores.marks.said(rule)) < len(rule.after):
+            with suppress(Exception):
+                yield from _asked(step, stores, now, looking=True)
+        return _forbidden(rule, genuine, stores)
+
+    # If it raises, the marks may be set, and what was reserved counts as spent (38.7). Cancelled,
+    # it runs on to its record. If the process dies, they are set, and nothing was allowed.
+    answer = yield from _asked(step, stores, now, looking)
+    if isinstance(answer, Forbidden):
+        return _forbidden(step.rules[answer.rule], genuine, stores)
+    return None if answer is None else _short(answer, genuine)
+
+
+def _asked(
+    step: MarkedStep,
+    stores: Stores,
+    now: int,
+    looking: bool,
+) -> Steps[object]:
+    """What the ledger answers, remembered. Raises what the ledger raises, and StoreError."""
+    ask = getattr(_ledger_of(stores), "peek_step" if looking else "step", None)
+    if ask is None:
+        raise StoreError(
+            "the ledger has no methods step and peek_step (captoken.stores.ports), and a token "
+            "with marks needs them"
+        )
+    answer: object = yield Call(partial(ask, step, now), not looking, stores.ledger_loop)
+    if isinstance(answer, Forbidden):
+        stores.marks.remember(step.rules[answer.rule].after, answer.marks)
+    elif answer is None and not looking:
+        stores.marks.remember(step.marks)
+    return answer
+
+
+def _forbidden(rule: Rule, genuine: AuthenticatedToken, stores: Stores) -> Refusal:
+    """Why a rule closes a step: the marks, and when and by what each was set, if that is known."""
+    known = {
+        one.bucket: f" (set at {spelled_time(one.at)} by {one.by})"
+        for one in stores.marks.said(rule)
+    }
+    set_before = [f"{mark.name}{known.get(mark.bucket, '')}" for mark in rule.after]
+    text = f"nothing in {rule.closed} after {' and '.join(set_before)}"
+    if rule.link is None:
+        return Refusal("forbidden_after", text)
+    return Refusal("forbidden_after", text, rule.link, genuine.added_by(rule.link))
+
+
+def forbidden_here(
+    decision: Decision,
+    genuine: AuthenticatedToken,
+    facts: Facts,
+    asked: Question,
+    stores: Stores,
+) -> Decision:
+    """The decision, or a denial by marks that this process knows to be set. Asks no store."""
+    step = marked_step(genuine, facts, (asked,), narrowing_of(genuine, facts))
+    at = None if step is None else stores.marks.forbids(step, facts.now)
+    if step is None or at is None:
+        return decision
+    refusal = _forbidden(step.rules[at], genuine, stores)
+    return denial(genuine, facts, asked, (refusal,), 11)
 
 
 def left(

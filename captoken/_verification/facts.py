@@ -15,7 +15,7 @@ from captoken._language.access import Access, Caller
 from captoken._language.reasons import Refusal
 from captoken._verification.authenticated import Memory
 from captoken._verification.decision import Attribution
-from captoken.stores.ports import Once
+from captoken.stores.ports import KEEP_MARKS, Once
 
 if TYPE_CHECKING:
     from captoken._language.overlay import Overlay
@@ -72,6 +72,9 @@ class Server(msgspec.Struct, frozen=True, eq=False):
 
     # From `ledger`: has it one that other servers may not share (38.6)?
     counts_alone: bool = False
+
+    # `keep_marks`, in seconds: for how long a task's marks outlive its latest expiry (46.5).
+    keep_marks: int = KEEP_MARKS
 
 
 class Facts(msgspec.Struct, frozen=True, eq=False, gc=False):

@@ -24,7 +24,7 @@ The rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import structs
@@ -42,6 +42,7 @@ from captoken._language.caveats import V1, Situation, Vocabulary
 from captoken._language.lineage import follow, read_along
 from captoken._language.link import BadLink, Lineage, Link
 from captoken._language.links import (
+    BUCKETS,
     Remembered,
     after,
     early_prohibits,
@@ -64,9 +65,10 @@ from captoken._verification.authenticated import (
 )
 from captoken._verification.decision import Attribution, Decision, Effect, Refusals
 from captoken._verification.facts import Broken, Facts, Question, Server
-from captoken.stores.ports import LEASE, Once, Reservation, Use
+from captoken.stores.ports import LEASE, MarkedStep, Reservation, Use
 
 if TYPE_CHECKING:
+    from captoken._language.entries import Entry
     from captoken._language.overlay import Overlay
 
 # The macaroon key behind (key id, audience), or None.
@@ -384,7 +386,7 @@ def judge(
     # Step 7 (36.7 to 36.9, 24.17). What was revoked, and an overlay that is withheld or stale.
     # Before the caveats, so that what was revoked is told as that.
     overlay_age: int | None = None
-    narrowing: tuple[Link, ...] = ()
+    narrowing: Narrowing = ()
     if server.asks_overlay:
         overlay_age, refusals, narrowing = _overlaid(genuine, facts, asked.access)
         if refusals:
@@ -411,10 +413,12 @@ def judge(
             return denial(genuine, facts, asked, (use,))
         effects = (use,)
 
-    # What step 11 commits (24.16), in this order: the proof's one use, then the reservation. What
-    # was denied above has used up no proof and debited nothing. No access, nothing to count (38.5).
-    if genuine.counts and asked.counted and asked.access is not None:
-        effects = (*effects, reservation(genuine, facts, asked.access.cost, once=asked.once))
+    # What step 11 commits (24.16), in this order: the proof's one use, then marks, then the
+    # reservation. What was denied above has used up no proof, set no mark and debited nothing. No
+    # access, nothing to count (38.5).
+    if asked.counted and asked.access is not None and (genuine.counts or narrowing):
+        counted = counting(genuine, facts, (asked,), asked.access.cost, narrowing)
+        effects = (*effects, *counted)
     return Decision(
         code="allowed",
         now=facts.now,
@@ -446,9 +450,9 @@ def _overlaid(
     genuine: AuthenticatedToken,
     facts: Facts,
     access: Access | None,
-) -> tuple[int | None, Refusals, tuple[Link, ...]]:
+) -> tuple[int | None, Refusals, Narrowing]:
     """Step 7: how old the overlay is, in seconds, and what stands against this token now (36.7,
-    36.8); and the links of the entries on it, for step 8 to count (24.25).
+    36.8); and the links of the entries on it, for steps 8 and 11 to count (24.25, 46.3).
 
     The age is None where there is no overlay, and then `fresh` does not hold. Where no entry is on
     the token, as nearly always, the cost is one look into a set.
@@ -504,15 +508,15 @@ def _entries(
     overlay: Overlay,
     access: Access | None,
     age: int,
-) -> tuple[Refusals, tuple[Link, ...]]:
+) -> tuple[Refusals, Narrowing]:
     """What the overlay's entries on this token say: those that revoke it first (36.8).
 
     And the links of those that narrow it. None is judged where they are too much (24.25).
     """
     refusals: list[Refusal] = []
     entries = overlay.on(genuine.selected_by, facts.now)
-    narrowing = tuple(link for link in map(overlay.link, entries) if link is not None)
-    too_much = access is not None and is_too_much(narrowing, access)
+    narrowing = _narrowing(overlay, entries)
+    too_much = access is not None and is_too_much((link for _, link in narrowing), access)
     if too_much:
         refusals.append(TOO_MUCH)
     situation = _situation(facts, frozenset(_audiences_left(genuine, facts)), genuine, age)
@@ -536,6 +540,16 @@ def _entries(
     return tuple(refusals), narrowing
 
 
+# The entries of an overlay that narrow a token: the id of each, and its link.
+Narrowing: TypeAlias = tuple[tuple[str, Link], ...]
+
+
+def _narrowing(overlay: Overlay, entries: Iterable[Entry]) -> Narrowing:
+    """Those of the entries that have a link. One without revokes."""
+    links = ((entry.id, overlay.link(entry)) for entry in entries)
+    return tuple((name, link) for name, link in links if link is not None)
+
+
 def _situation(
     facts: Facts,
     audiences: frozenset[str],
@@ -551,7 +565,7 @@ def _caveats(
     facts: Facts,
     asked: Question,
     age: int | None,
-    narrowing: tuple[Link, ...],
+    narrowing: Narrowing,
 ) -> Refusals:
     """Step 8: by the checks of all links in a row if they are there, else link by link.
 
@@ -562,14 +576,19 @@ def _caveats(
     server = facts.server
     access = asked.access
     too_much = False
-    if access is not None and (narrowing or not fits(access, len(genuine.links))):
-        too_much = is_too_much((*narrowing, *genuine.links), access)
+    if access is not None and (narrowing or not fits(access, _looking(genuine))):
+        too_much = is_too_much((*(link for _, link in narrowing), *genuine.links), access)
     checks = None if too_much else genuine.checks()
     if checks is not None and not _is_too_new(genuine, facts):
         situation = Situation(facts.now, server.leeway, server.audiences, overlay_age=age)
         if checks.permit(access, situation) and _misaddressed(genuine, server) is None:
             return ()
     return _by_link(genuine, facts, access, age, too_much)
+
+
+def _looking(genuine: AuthenticatedToken) -> int:
+    """How often at most the links look at one fact: each once, and each mark once more."""
+    return len(genuine.links) + (BUCKETS if genuine.counts else 0)
 
 
 def _by_link(
@@ -737,25 +756,31 @@ def _audiences_left(genuine: AuthenticatedToken, facts: Facts) -> list[str]:
     return sorted(situation.audiences)
 
 
-def reservation(
+def counting(
     genuine: AuthenticatedToken,
     facts: Facts,
+    asked: Sequence[Question],
     cost: Mapping[str, int],
-    goes_on: bytes | None = None,
-    once: Once | None = None,
-) -> Reservation:
-    """What an access of that cost takes from every bucket of the chain (38.3).
+    narrowing: Narrowing,
+) -> tuple[Effect, ...]:
+    """What the accesses of one step set, and what they take from every bucket of the chain.
 
-    `goes_on` is the id of the reservation whose step this is a further part of: no use (38.16).
-    `once` stands for a request that counts once (38.17).
-
-    All of it or nothing, so that children share what stands above them. `kept_until` says how long
-    the ledger has to remember it (38.10).
+    `cost` is that of all of them. All of it or nothing, so that children share what stands above
+    them (38.3). A further part of a step takes no use, and sets no mark: the first part has (38.16,
+    46.6).
     """
+    goes_on, once = asked[0].goes_on, asked[0].once
+    step = None if goes_on is not None else marked_step(genuine, facts, asked, narrowing)
+    effects: tuple[Effect, ...] = () if step is None else (step,)
+
+    debits = genuine.debits(cost, uses=1 if goes_on is None else 0)
+    if not debits:
+        return effects
+    # The fourth says when it is spent for good, the fifth how long it is remembered (38.8, 38.10).
     known_as, seconds = (facts.reservation_id, LEASE) if once is None else once
-    return Reservation(
+    reservation = Reservation(
         known_as,
-        genuine.debits(cost, uses=1 if goes_on is None else 0),
+        debits,
         genuine.root.issued_at,
         facts.now + seconds,
         genuine.kept_until(facts.server.leeway),
@@ -764,6 +789,31 @@ def reservation(
         genuine.root.key_id,
         goes_on,
     )
+    return (*effects, reservation)
+
+
+def marked_step(
+    genuine: AuthenticatedToken,
+    facts: Facts,
+    asked: Sequence[Question],
+    narrowing: Narrowing,
+) -> MarkedStep | None:
+    """The marks that the accesses of one step are in, and the rules that they run into (46.6)."""
+    entries = [entry for entry in narrowing if entry[1].counts]
+    if not entries and not (genuine.counts and genuine.has_marks()):
+        return None
+    from captoken._verification import marking  # of tokens that have marks
+
+    accesses = [one.access for one in asked if one.access is not None]
+    return marking.step_of(genuine, facts.server, entries, accesses)
+
+
+def narrowing_of(genuine: AuthenticatedToken, facts: Facts) -> Narrowing:
+    """The entries of the overlay that narrow the token now, of a token that was judged."""
+    overlay = facts.overlay
+    if overlay is None or not overlay.touches(genuine.selected_by.keys):
+        return ()
+    return _narrowing(overlay, overlay.on(genuine.selected_by, facts.now))
 
 
 # --- decisions -----------------------------------------------------------------------------------

@@ -89,6 +89,10 @@ _NARROWED = (
     "Go on without it, or stop and say so."
 )
 _HAND_ON = "Retrying will not help. Hand it on to a sub-agent, or ask whoever gave you this task."
+_PART = (
+    "Retrying will not help, and neither will another credential of this task. "
+    "Go on without it, or ask whoever gave you this task to do that part in another one."
+)
 _FAULT = (
     "That is a fault of the server and not of the request. "
     "Retrying will not help: tell whoever gave you this task."
@@ -671,6 +675,22 @@ RECORDS: tuple[Code, ...] = (
         operator="the proof was used before, or is older than what the store remembers",
         cause="The proof was used before, or was made before the server's store of proofs began.",
         remedy="Make a new proof for each request, also for a retry.",
+    ),
+    Code(
+        "forbidden_after",
+        11,
+        "insufficient",
+        when="a rule of `forbid`, whose marks are all set",
+        retry="no",
+        public=_REFUSED,
+        model="Not permitted any more in this task, after what was done in it.",
+        advice=_PART,
+        operator="nothing in outside after private and untrusted",
+        cause=(
+            "The task has done what a link's rule names under `after`. From then on nothing is "
+            "permitted that is in a mark of `in`. No holder can undo it."
+        ),
+        remedy="Do that part of the work in another task, whose token has rights for it alone.",
     ),
     Code(
         "budget_exhausted",

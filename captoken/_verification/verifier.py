@@ -56,6 +56,7 @@ from captoken._verification.effects import (
     close,
     commit,
     commit_together,
+    forbidden_here,
     is_awaited,
     left,
     look,
@@ -70,16 +71,23 @@ from captoken._verification.grant import AsyncGrant, Grant, Pending, granted, ow
 from captoken._verification.memory import TEXT_REMEMBERED, VerifierMemory
 from captoken._verification.plan import (
     authenticate,
+    counting,
     denial,
     denied_early,
     judge,
-    reservation,
+    narrowing_of,
     staleness,
 )
 from captoken._verification.telling import Teller, is_quiet, log, tell_of_wide_keys
 from captoken.keys.keyring import Keyring, keyring_source
 from captoken.stores.own_process import this_process
-from captoken.stores.ports import AsyncLedger, AsyncReplayStore, Ledger, ReplayStore
+from captoken.stores.ports import (
+    KEEP_MARKS,
+    AsyncLedger,
+    AsyncReplayStore,
+    Ledger,
+    ReplayStore,
+)
 
 if TYPE_CHECKING:
     from captoken._language.overlay import Overlay
@@ -133,6 +141,8 @@ class _Options(TypedDict, total=False):
     """True: an overlay that is too old is only logged."""
     max_age: int | None
     """Seconds that a grant is good for; 3600 unless said, None for no bound."""
+    keep_marks: int
+    """Seconds that a task's marks outlive its latest expiry; 30 days unless said."""
     remember: int
     """Characters of verified texts that are remembered; 4 Mi unless said, 0 for none."""
     vocabulary: Vocabulary
@@ -174,6 +184,7 @@ def _parts_of_verifier(
     max_staleness: int = 60,
     allow_stale_overlay: bool = False,
     max_age: int | None = 3600,
+    keep_marks: int = KEEP_MARKS,
     remember: int = TEXT_REMEMBERED,
     vocabulary: Vocabulary = V1,
     clock: Clock = time,
@@ -184,6 +195,7 @@ def _parts_of_verifier(
     _check_seconds("max_staleness", max_staleness)
     if max_age is not None:
         _check_seconds("max_age", max_age, ", or None")
+    _check_seconds("keep_marks", keep_marks)
     if type(remember) is not int or remember < 0:
         raise ValueError(
             f"remember must be a number of characters, 0 or more, as int, not {shown(remember)}"
@@ -213,6 +225,7 @@ def _parts_of_verifier(
         max_staleness=max_staleness,
         allows_stale=allow_stale_overlay is True,
         counts_alone=ledger is not None and ledger.shared is not True,
+        keep_marks=keep_marks,
     )
     store_loop = StoreLoop() if is_awaited(replays) or is_awaited(ledger) else None
     stores = Stores(
@@ -503,8 +516,16 @@ class _Face(Sealed):
         facts: Facts,
         asked: Question,
     ) -> Answer:
-        """The decision without any store and without a record."""
-        return judge(genuine, facts, asked)
+        """The decision without any store and without a record.
+
+        Of marks it knows those that this process has seen set (46.7).
+        """
+        decision = judge(genuine, facts, asked)
+        if not decision or asked.access is None:
+            return decision
+        if not genuine.counts and facts.overlay is None:
+            return decision
+        return forbidden_here(decision, genuine, facts, asked, self._parts.stores)
 
     def _record_denial(self, denied: Decision) -> Answer:
         """Record a denial. It stays a denial even if it cannot be recorded."""
@@ -532,9 +553,10 @@ class _Face(Sealed):
             if not decision:
                 return (yield from steps_of(self._record_denial(decision)))
             decisions.append(decision)
-        if genuine.counts:
-            taken = reservation(genuine, facts, _total_cost(asked), asked[0].goes_on)
-            decisions[0] = structs.replace(decisions[0], effects=(taken,))
+        narrowing = narrowing_of(genuine, facts)
+        effects = counting(genuine, facts, asked, _total_cost(asked), narrowing)
+        if effects:
+            decisions[0] = structs.replace(decisions[0], effects=effects)
         stores = self._parts.stores
         return (
             yield from commit_together(decisions, genuine, facts, asked, stores, self._later_facts)

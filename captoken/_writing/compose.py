@@ -30,8 +30,14 @@ from captoken._format.entropy import random_bytes
 from captoken._format.errors import DelegationError, LimitError
 from captoken._format.public_keys import public_bytes, signing_key
 from captoken._format.spelling import shown
-from captoken._language.caveats import BUILT_IN, COUNTED, V1, Vocabulary
-from captoken._language.links import BUCKETS, COUNTING_LINKS, buckets_of, too_much_counted
+from captoken._language.caveats import BUILT_IN, COUNTED, MARKING, V1, Vocabulary
+from captoken._language.links import (
+    BUCKETS,
+    COUNTING_LINKS,
+    buckets_of,
+    check_marked,
+    too_much_counted,
+)
 from captoken._writing import keywords, widening
 from captoken._writing.holding import Holding, everything
 from captoken.proof import Signer
@@ -107,7 +113,7 @@ def compose(
     stated.update(position)
 
     # Step 5 (17.6): without a nonce two equal links would be one, with one id and one bucket.
-    # `uses` and `budget`: each such link has a bucket of its own in a ledger (17.6).
+    # `uses`, `budget` and `marks`: each such link has buckets of its own in a ledger (17.6).
     counts = not COUNTED.isdisjoint(stated)
     if counts:
         _check_counting(holding, stated)
@@ -127,7 +133,7 @@ def _check_counting(holding: Holding, stated: Mapping[str, Any]) -> None:
     """
     counting = [link for link in holding.links if link.counts]
     buckets = sum(buckets_of(link.late) for link in counting)
-    buckets += len(stated.get("budget", ())) + ("uses" in stated)
+    buckets += len(stated.get("budget", ())) + ("uses" in stated) + len(stated.get("marks", ()))
     if len(counting) >= COUNTING_LINKS or buckets > BUCKETS:
         raise LimitError(too_much_counted())
 
@@ -137,17 +143,23 @@ def compose_request(
     context: WriterContext,
     what: str,
     why: str,
+    *,
+    may_mark: bool = False,
 ) -> dict[str, Any]:
     """The JSON of a link that is about requests alone, and belongs to no chain.
 
     `what` such a link is in, and `why` it has no caveats that speak of the token itself, are for
-    the message. Raises TypeError or ValueError.
+    the message. `may_mark` is for entries of an overlay, which have marks of their own. Raises
+    TypeError or ValueError.
     """
     # Refused by name. To leave one out in silence would be a caveat less.
     for keyword in terms.caveats:
-        if keyword in keywords.OF_THE_TOKEN:
+        if keyword in keywords.OF_THE_TOKEN and not (may_mark and keyword in MARKING):
             raise TypeError(f"{keyword} is no caveat of {what}: {why}")
-    return _restrictions(terms, context, _OF_NO_CHAIN)
+    stated = _restrictions(terms, context, _OF_NO_CHAIN)
+    if not MARKING.isdisjoint(stated):
+        stated["n"] = b64encode(context.random(NONCE_BYTES))
+    return stated
 
 
 def _restrictions(
@@ -168,6 +180,8 @@ def _restrictions(
         holding.at,
     )
     stated = widening.narrowed(holding, wanted, terms.clamp)
+    if "forbid" in stated:
+        check_marked(wanted.values(), stated.get("marks", ()))
 
     # A link that names one domain closes the other (18.3), unless what there was is kept (23.16).
     kept = [terms.keep] if type(terms.keep) is str else terms.keep

@@ -73,6 +73,11 @@ class Restrictions(TypedDict, total=False):
     budget: Mapping[str, int]
     """By unit, how much may be spent, in whole units: `{"usd_cents": 500}`. A ledger counts it."""
 
+    marks: Mapping[str, Mapping[str, Any]]
+    """By name, which accesses are in the mark: `{"private": {"tables": ["crm.*"]}}`."""
+    forbid: Sequence[Mapping[str, Any]]
+    """Rules: `[{"in": ["outside"], "after": ["private"]}]`. A ledger knows what is set."""
+
     fresh: int
     """How many seconds old an overlay may be."""
     not_before: Moment

@@ -54,7 +54,7 @@ from captoken._verification.grant import Grant
 from captoken.audit import _tree
 from captoken.keys.secret import AuditKey
 from captoken.stores.own_process import OwnProcess
-from captoken.stores.ports import Head, Reservation
+from captoken.stores.ports import Head, MarkedStep, Reservation
 
 _log = logging.getLogger("captoken")
 _AUDIT = primitives.label("audit")
@@ -334,7 +334,7 @@ def described(decision: Decision, *, values: bool = False) -> Record:
 
     - `access`, `caller` and `refusals`, if there are any; and the `id` of a denial;
     - who is behind the token, if its chain is valid;
-    - `taken`, if a ledger counted the access.
+    - `taken`, if a ledger counted the access; and `marks`, if it set any.
 
     `values` says whether readers may see the values of arguments and attributes.
     """
@@ -358,9 +358,10 @@ def described(decision: Decision, *, values: bool = False) -> Record:
     known = decision.attribution
     if known is not None:
         stated |= _attributed(known)
-    # A denied access has taken nothing.
+    # A denied access has taken nothing, and set nothing.
     if decision:
         stated |= _taken(decision)
+        stated |= _set(decision)
     return stated
 
 
@@ -409,6 +410,18 @@ def _taken(decision: Decision) -> Record:
     for effect in decision.effects:
         if isinstance(effect, Reservation):
             return {"taken": b64encode(effect.step)}
+    return {}
+
+
+def _set(decision: Decision) -> Record:
+    """The marks that it set, each with the place of its link; one of the overlay has none (46.9).
+
+    All accesses of one step set them together. Also those that were set before.
+    """
+    for effect in decision.effects:
+        if isinstance(effect, MarkedStep):
+            found = dict.fromkeys((mark.name, mark.link) for mark in effect.marks)
+            return {"marks": [_without_none({"name": name, "link": at}) for name, at in found]}
     return {}
 
 

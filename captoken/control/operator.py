@@ -169,7 +169,7 @@ class Operator:
         terms = Terms(given, keep)
         context = WriterContext(self._vocabulary, self._clock)
         of_the_chain = "it belongs to a link of the chain"
-        stated = compose_request(terms, context, "an overlay", of_the_chain)
+        stated = compose_request(terms, context, "an overlay", of_the_chain, may_mark=True)
         return self._add(select, decode_json(spell(stated)), why, until)
 
     def lift(self, entry_id: str, *, why: str = "") -> None:

@@ -9,7 +9,7 @@ issued until then is refused. And what cannot be known is a StoreError, which de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -21,7 +21,17 @@ from captoken._format.errors import StoreError
 from captoken._format.names import frozen_copy
 from captoken._format.signed import body_of
 from captoken._format.spelling import shown
-from captoken.stores.ports import FULL, KEPT, MOST_BUCKETS, Debit, Reservation
+from captoken.stores.ports import (
+    FULL,
+    KEPT,
+    MOST_BUCKETS,
+    Debit,
+    Forbidden,
+    Mark,
+    MarkedStep,
+    Reservation,
+    SetBefore,
+)
 
 Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
 
@@ -133,13 +143,7 @@ def add_up(
 
     Changes nothing. Whoever reserves writes down the sums that it returns, in the same step.
     """
-    # 38.9. A token from before the floor may have used anything: what is not known is refused.
-    if reservation.issued_at <= floor:
-        raise StoreError(REFUSED_BEFORE)
-    # 38.10. By this clock and leeway a token may still live whose bucket is gone, and would begin
-    # anew.
-    if now - reservation.leeway < gone - KEPT:
-        raise StoreError(REFUSED_CLOCK)
+    _check_known(reservation, now, floor, gone)
 
     # 38.3. From the first link to the last, all or none: who calls debits only if none is short.
     # What one access takes twice from one bucket adds up.
@@ -164,6 +168,74 @@ def add_up(
             return debit, {}
         spent[bucket] = after
     return None, spent
+
+
+def _check_known(asked: Reservation | MarkedStep, now: int, floor: int, gone: int) -> None:
+    """Raise StoreError for a token of which a ledger cannot know what was done before."""
+    # 38.9. A token from before the floor may have used anything: what is not known is refused.
+    if asked.issued_at <= floor:
+        raise StoreError(REFUSED_BEFORE)
+    # 38.10. By this clock and leeway a token may still live whose bucket is gone, and would begin
+    # anew.
+    if now - asked.leeway < gone - KEPT:
+        raise StoreError(REFUSED_CLOCK)
+
+
+# What a step comes to: what denies it, or None and what each bucket has been debited then.
+Answer: TypeAlias = tuple[Forbidden | Debit | None, dict[Bucket, int]]
+
+
+def weigh_step(
+    step: MarkedStep,
+    now: int,
+    floor: int,
+    gone: int,
+    spent_of: Callable[[Bucket], int | None],
+    kept_of: Callable[[str], int],
+    *,
+    set_before: Callable[[bytes], SetBefore | None],
+    is_reserved: bool,
+) -> Answer:
+    """Judge a step that is not yet made. Both `peek_step` and `step` rest on this.
+
+    `set_before` is what there is of a mark. `is_reserved` says that the step's reservation was made
+    before, and is not made again. The rest is as in `add_up`. Changes nothing.
+    """
+    _check_known(step, now, floor, gone)
+
+    # 46.6. As if the step's own marks were set: a step that does both at once is closed by itself.
+    own = {mark.bucket: mark for mark in step.marks}
+    for at, rule in enumerate(step.rules):
+        known = [set_before(mark.bucket) for mark in rule.after]
+        if all(one or mark.bucket in own for one, mark in zip(known, rule.after, strict=True)):
+            return Forbidden(at, tuple(one for one in known if one is not None)), {}
+
+    # 38.14. Marks of a holder's own links count with its buckets.
+    new = [mark for mark in own.values() if mark.is_of_holder and set_before(mark.bucket) is None]
+    if new and len(new) > MOST_BUCKETS - kept_of(step.tree):
+        return Debit(new[0].bucket, "marks", 1, 1, new[0].link or 0, full=True), {}
+    if step.reservation is None or is_reserved:
+        return None, {}
+    return add_up(
+        step.reservation,
+        now,
+        floor,
+        gone,
+        spent_of,
+        lambda tree: kept_of(tree) + len(new),
+    )
+
+
+def later(one: int | None, two: int | None) -> int | None:
+    """The later of two times until which something is kept; None is for good."""
+    return None if one is None or two is None else max(one, two)
+
+
+def kept_marks(step: MarkedStep) -> Iterator[Mark]:
+    """The marks whose `keep` a step has a word in: its own, and those of its rules (46.5)."""
+    yield from step.marks
+    for rule in step.rules:
+        yield from rule.after
 
 
 def what_was_taken(amounts: Mapping[str, int] | None) -> dict[str, int] | None:

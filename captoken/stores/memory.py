@@ -25,19 +25,31 @@ from typing import NamedTuple
 
 from captoken._format.errors import StoreError
 from captoken.stores._rules import (
+    Answer,
     Bucket,
     Sums,
     add_up,
     first_ledger_floor,
     first_replay_floor,
     is_full,
+    kept_marks,
+    later,
     lines,
     mark,
     too_old,
+    weigh_step,
     what_was_taken,
 )
 from captoken.stores.own_process import OwnProcess, tell_of_forks
-from captoken.stores.ports import DELTAS, Debit, Reservation, Use
+from captoken.stores.ports import (
+    DELTAS,
+    Debit,
+    Forbidden,
+    MarkedStep,
+    Reservation,
+    SetBefore,
+    Use,
+)
 
 
 class _OneProcess:
@@ -170,6 +182,21 @@ class MemoryReplayStore(_OneProcess):
         return len(self._known)
 
 
+class _SetMark(NamedTuple):
+    """A mark that was set."""
+
+    before: SetBefore
+    keep: int | None
+
+    # The tree whose buckets it counts with; None for a mark of a task or of an entry.
+    tree: str | None
+
+    @property
+    def until(self) -> float:
+        """When it may be forgotten."""
+        return inf if self.keep is None else self.keep
+
+
 class MemoryLedger(_OneProcess):
     """Counts for the threads of one process.
 
@@ -207,6 +234,7 @@ class MemoryLedger(_OneProcess):
         self._many: Counter[str] = Counter()  # how many there are of each tree
         self._known: dict[bytes, Reservation] = {}  # by id, until they run out
         self._open: set[bytes] = set()  # of these, what is neither settled nor cancelled
+        self._marks: dict[bytes, _SetMark] = {}  # by their bucket
 
         # When it was last looked for what may be forgotten.
         self._looked = 0
@@ -225,23 +253,24 @@ class MemoryLedger(_OneProcess):
             if self._is_known(reservation.id, now):
                 return None
             short, spent = self._add_up(reservation, now)
-            if short is not None:
-                return short
+            if short is None:
+                self._debit(reservation, spent)
+            return short
 
-            # Nothing below raises, so that all buckets are debited or none.
-            # 38.10. A bucket is kept for the longest lived of all that use it.
-            kept_until = reservation.kept_until
-            until = inf if kept_until is None else kept_until
-            for bucket in spent:
-                self._kept[bucket] = max(self._kept.get(bucket, until), until)
-                if bucket not in self._tree_of:
-                    self._tree_of[bucket] = reservation.tree
-                    self._many[reservation.tree] += 1
+    def _debit(self, reservation: Reservation, spent: Mapping[Bucket, int]) -> None:
+        """Write down what a reservation comes to. Raises nothing: all buckets or none."""
+        # 38.10. A bucket is kept for the longest lived of all that use it.
+        kept_until = reservation.kept_until
+        until = inf if kept_until is None else kept_until
+        for bucket in spent:
+            self._kept[bucket] = max(self._kept.get(bucket, until), until)
+            if bucket not in self._tree_of:
+                self._tree_of[bucket] = reservation.tree
+                self._many[reservation.tree] += 1
 
-            self._spent.update(spent)
-            self._known[reservation.id] = reservation
-            self._open.add(reservation.id)
-            return None
+        self._spent.update(spent)
+        self._known[reservation.id] = reservation
+        self._open.add(reservation.id)
 
     def peek(self, reservation: Reservation, now: int) -> Debit | None:
         """What `reserve` would answer: None, or the first bucket that has not enough.
@@ -285,8 +314,61 @@ class MemoryLedger(_OneProcess):
         """
         return self._spent.get((bucket, unit), 0)
 
-    # What is next to be forgotten is passed over by the two below, so that `peek` sees what
-    # `reserve` sees after it has forgotten.
+    def step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """None if all marks are set and all buckets debited, else what denies it.
+
+        Raises StoreError for what cannot be known, and in a forked process.
+        """
+        with self._own_lock():
+            self._forget(now)
+            answer, spent = self._weigh(step, now)
+            if answer is not None:
+                return answer
+
+            # Nothing below raises, so that all of it is done or nothing.
+            for one in step.marks:
+                if one.bucket not in self._marks:
+                    tree = step.tree if one.is_of_holder else None
+                    before = SetBefore(one.bucket, now, step.by)
+                    self._marks[one.bucket] = _SetMark(before, one.keep, tree)
+                    self._many[tree or ""] += 1
+            for one in kept_marks(step):
+                known = self._marks.get(one.bucket)
+                if known is not None:
+                    kept = known._replace(keep=later(known.keep, one.keep))
+                    self._marks[one.bucket] = kept
+            if spent and step.reservation is not None:
+                self._debit(step.reservation, spent)
+            return None
+
+    def peek_step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """What `step` would answer. Sets and forgets nothing, and raises as `step` does."""
+        with self._own_lock():
+            answer, _ = self._weigh(step, now)
+            return answer
+
+    def _weigh(self, step: MarkedStep, now: int) -> Answer:
+        """What a step comes to, as if all were forgotten that may be."""
+
+        def set_before(bucket: bytes) -> SetBefore | None:
+            known = self._marks.get(bucket)
+            is_over = known is None or self._is_over(known.until, now)
+            return None if is_over or known is None else known.before
+
+        reservation = step.reservation
+        is_reserved = reservation is not None and self._is_known(reservation.id, now)
+        return weigh_step(
+            step,
+            now,
+            self._floor,
+            self._gone,
+            *self._known_so_far(now),
+            set_before=set_before,
+            is_reserved=is_reserved,
+        )
+
+    # What is next to be forgotten is passed over by the rest, so that `peek` sees what `reserve`
+    # sees after it has forgotten.
 
     def _is_known(self, reservation_id: bytes, now: int) -> bool:
         """Was it made, and not yet forgotten by whoever looks now?
@@ -304,6 +386,12 @@ class MemoryLedger(_OneProcess):
 
         Changes nothing: `reserve` writes down what it returns, and `peek` does not.
         """
+        return add_up(reservation, now, self._floor, self._gone, *self._known_so_far(now))
+
+    def _known_so_far(
+        self, now: int
+    ) -> tuple[Callable[[Bucket], int | None], Callable[[str], int]]:
+        """What a bucket has been debited, and how many there are of a tree, as of now."""
 
         def spent_of(bucket: Bucket) -> int | None:
             """None for a bucket that `reserve` would have forgotten before it looked."""
@@ -313,19 +401,14 @@ class MemoryLedger(_OneProcess):
 
         def kept_of(tree: str) -> int:
             """How many `reserve` would have left of a tree."""
-            of_tree = [bucket for bucket, its in self._tree_of.items() if its == tree]
-            return sum(not self._is_over(self._kept[bucket], now) for bucket in of_tree)
+            buckets = [self._kept[bucket] for bucket, its in self._tree_of.items() if its == tree]
+            marks = [mark.until for mark in self._marks.values() if mark.tree == tree]
+            return sum(not self._is_over(until, now) for until in (*buckets, *marks))
 
         # Where all is forgotten that may be, as `reserve` has it, there is nothing to pass over.
-        is_clean = now <= self._looked
-        return add_up(
-            reservation,
-            now,
-            self._floor,
-            self._gone,
-            self._spent.get if is_clean else spent_of,
-            self._many.__getitem__ if is_clean else kept_of,
-        )
+        if now <= self._looked:
+            return self._spent.get, self._many.__getitem__
+        return spent_of, kept_of
 
     def _is_over(self, until: float, now: int) -> bool:
         """Is what is kept until then forgotten by whoever looks now?
@@ -356,6 +439,11 @@ class MemoryLedger(_OneProcess):
             del self._kept[bucket]
             del self._spent[bucket]
             self._many[self._tree_of.pop(bucket)] -= 1
+        unmarked = [one for one in self._marks.values() if self._is_over(one.until, now)]
+        for one in unmarked:
+            self._gone = max(self._gone, int(one.until))
+            del self._marks[one.before.bucket]
+            self._many[one.tree or ""] -= 1
         self._many = +self._many  # without the trees that are gone
 
         # At the end: until here `_is_over` asks when it was last looked.

@@ -99,6 +99,7 @@ class AsyncReplayStore(Protocol):
 USES = "uses"  # the unit of `uses`: every access costs one
 LEASE = 60  # seconds that a reservation may be settled or cancelled in
 KEPT = 3600  # seconds that a bucket outlives its token: a clock that is set back revives none
+KEEP_MARKS = 30 * 86400  # seconds that a task's mark outlives the latest expiry that was seen
 MOST_BUCKETS = 10_000  # that a ledger keeps of one tree: holders add links that count
 FULL = 1000  # what a server adds to the number of a debit that is `full`
 
@@ -184,6 +185,73 @@ class Reservation(msgspec.Struct, frozen=True):
         return self.keep + KEPT
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """A mark that an access is in: a bucket, which is only ever set (spec, "Marks")."""
+
+    # 32 bytes that stand for the mark: of a task, of a link, or of an entry of an overlay.
+    bucket: bytes
+
+    # When it may be forgotten, in seconds since the epoch; None is never. The latest counts.
+    keep: int | None
+
+    # Does it count to the MOST_BUCKETS of the tree? Those of a holder's own links do.
+    is_of_holder: bool
+
+    # For whoever is told, and no ledger needs it: its name, and the place of its link in the chain.
+    name: str = ""
+    link: int | None = None
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A rule that a step runs into: one of its accesses is closed once all of these are set."""
+
+    after: tuple[Mark, ...]
+
+    # For whoever is told: the name of the mark that is closed, and the place of the link.
+    closed: str = ""
+    link: int | None = None
+
+
+class MarkedStep(msgspec.Struct, frozen=True):
+    """What a step sets, and what must not be set before it: one access, or all of a statement.
+
+    It is judged as if its own marks were set.
+    """
+
+    marks: tuple[Mark, ...]
+    rules: tuple[Rule, ...]
+
+    # As in a reservation: see there.
+    issued_at: int
+    tree: str = ""
+    leeway: int = 0
+    kid: str = ""
+
+    # What did it, for people: the holder, and each access in a few words. No value of an access.
+    by: str = ""
+
+    # What is reserved in the same atomic step, if anything is.
+    reservation: Reservation | None = None
+
+
+class SetBefore(msgspec.Struct, frozen=True):
+    """A mark that was set: when, in seconds since the epoch, and by what."""
+
+    bucket: bytes
+    at: int
+    by: str
+
+
+class Forbidden(msgspec.Struct, frozen=True):
+    """The answer of `step`: a rule holds, and nothing was set or reserved."""
+
+    # Which of the step's rules: the first that holds.
+    rule: int
+
+    # Those of its marks that were set before, as far as they are known.
+    marks: tuple[SetBefore, ...] = ()
+
+
 class Ledger(Protocol):
     """Counts what a token and all below it have used of `uses` and `budget`.
 
@@ -247,6 +315,24 @@ class Ledger(Protocol):
         """What a bucket has been debited, reservations included."""
         ...
 
+    def step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """Set the marks of a step, and reserve, in one atomic step. None: all of it is done.
+
+        Forbidden is the first rule whose marks are all set, those of the step itself counted. A
+        Debit is the first bucket that has not enough, or a mark that is `full`: of one tree there
+        are too many. Either way nothing is set and nothing debited.
+
+        A mark that is set stays as it is, but for `keep`, of which the latest counts; so does each
+        mark of a rule that is set. Again with the same reservation: the same answer.
+
+        A ledger that has not this method denies what needs it. Raises as `reserve` does.
+        """
+        ...
+
+    def peek_step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """What `step` would answer, now. Sets nothing, and debits nothing: for `explain` alone."""
+        ...
+
     # end: ports.ledger
 
 
@@ -299,6 +385,24 @@ class AsyncLedger(Protocol):
 
     async def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited, reservations included."""
+        ...
+
+    async def step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """Set the marks of a step, and reserve, in one atomic step. None: all of it is done.
+
+        Forbidden is the first rule whose marks are all set, those of the step itself counted. A
+        Debit is the first bucket that has not enough, or a mark that is `full`: of one tree there
+        are too many. Either way nothing is set and nothing debited.
+
+        A mark that is set stays as it is, but for `keep`, of which the latest counts; so does each
+        mark of a rule that is set. Again with the same reservation: the same answer.
+
+        A ledger that has not this method denies what needs it. Raises as `reserve` does.
+        """
+        ...
+
+    async def peek_step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """What `step` would answer, now. Sets nothing, and debits nothing: for `explain` alone."""
         ...
 
     # end: ports.ledger

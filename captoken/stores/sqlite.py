@@ -25,18 +25,21 @@ from captoken._format.errors import StoreError
 from captoken._format.spelling import shown_file
 from captoken.stores._rules import (
     TIMEOUT,
+    Answer,
     Bucket,
     Sums,
     add_up,
     first_ledger_floor,
     first_replay_floor,
     is_full,
+    kept_marks,
     lines,
     making,
     mark,
     missing,
     there_already,
     too_old,
+    weigh_step,
     what_was_taken,
 )
 from captoken.stores._schema import (
@@ -49,7 +52,15 @@ from captoken.stores._schema import (
     upgrade_of,
 )
 from captoken.stores.own_process import tell_of_forks, unforked
-from captoken.stores.ports import DELTAS, Debit, Reservation, Use
+from captoken.stores.ports import (
+    DELTAS,
+    Debit,
+    Forbidden,
+    MarkedStep,
+    Reservation,
+    SetBefore,
+    Use,
+)
 
 Run: TypeAlias = Callable[..., sqlite3.Cursor]
 
@@ -519,6 +530,18 @@ def _begin_proofs(floor: int, keys: tuple[str, ...]) -> Callable[[Run], None]:
     return begin
 
 
+# A mark of a task or of an overlay's entry has no tree: it is not counted with a tree's buckets.
+_MARKS = (
+    """
+    create table marks (
+        bucket blob primary key, keep integer, tree text, at integer not null, said text not null
+    ) without rowid, strict
+    """,
+    "create index marks_by_time on marks (keep)",
+    "create index marks_by_tree on marks (tree)",
+)
+
+
 class SQLiteLedger(SQLiteStore):
     """Counts. `shared=True` says that all servers that take these tokens count in this file.
 
@@ -526,8 +549,9 @@ class SQLiteLedger(SQLiteStore):
     """
 
     _table = "ledger_state"
-    _version = Schema("ledger", (SchemaChange(SAYS_VERSION),))
+    _version = Schema("ledger", (SchemaChange(SAYS_VERSION), SchemaChange("keeps marks", _MARKS)))
     _schema = (
+        *_MARKS,
         """
         create table buckets (
             link blob, unit text, spent integer not null, keep integer, tree text not null,
@@ -596,23 +620,70 @@ class SQLiteLedger(SQLiteStore):
             if self._is_known(run, reservation.id, now):
                 return None
             short, spent = self._add_up(run, reservation, now)
-            if short is not None:
-                return short
+            if short is None:
+                self._debit(run, reservation, spent)
+        return short
 
-            for (bucket, unit), amount in spent.items():
-                # 38.10. Kept for the longest lived of all that use it. Null is for good, and the
-                # `max` of null and anything is null.
-                run(
-                    """
-                    insert into buckets values (?, ?, ?, ?, ?)
-                    on conflict do update
-                    set spent = excluded.spent, keep = max(keep, excluded.keep)
-                    """,
-                    (bucket, unit, amount, reservation.kept_until, reservation.tree),
-                )
-            row = (reservation.id, _encode(reservation.debits), reservation.until)
-            run("insert into reservations values (?, ?, ?, 1)", row)
-        return None
+    @staticmethod
+    def _debit(run: Run, reservation: Reservation, spent: Mapping[Bucket, int]) -> None:
+        """Write down what a reservation comes to."""
+        for (bucket, unit), amount in spent.items():
+            # 38.10. Kept for the longest lived of all that use it. Null is for good, and the
+            # `max` of null and anything is null.
+            run(
+                """
+                insert into buckets values (?, ?, ?, ?, ?)
+                on conflict do update
+                set spent = excluded.spent, keep = max(keep, excluded.keep)
+                """,
+                (bucket, unit, amount, reservation.kept_until, reservation.tree),
+            )
+        row = (reservation.id, _encode(reservation.debits), reservation.until)
+        run("insert into reservations values (?, ?, ?, 1)", row)
+
+    def step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """None if all marks are set and all buckets debited, else what denies it.
+
+        Raises StoreError.
+        """
+        with self._writing() as run:
+            self._forget(run, now)
+            answer, spent = self._weigh(run, step, now)
+            if answer is None:
+                for one in step.marks:
+                    tree = step.tree if one.is_of_holder else None
+                    row = (one.bucket, one.keep, tree, now, step.by)
+                    run("insert or ignore into marks values (?, ?, ?, ?, ?)", row)
+                for one in kept_marks(step):
+                    # Null is for good: nothing is above it.
+                    later = "update marks set keep = ?1 where bucket = ?2"
+                    run(f"{later} and (?1 is null or keep < ?1)", (one.keep, one.bucket))
+                if spent and step.reservation is not None:
+                    self._debit(run, step.reservation, spent)
+        return answer
+
+    def peek_step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """What `step` would answer. Raises StoreError."""
+        with self._reading() as run:
+            answer, _ = self._weigh(run, step, now)
+            return answer
+
+    def _weigh(self, run: Run, step: MarkedStep, now: int) -> Answer:
+        def set_before(bucket: bytes) -> SetBefore | None:
+            found = run(
+                """
+                select bucket, at, said from marks
+                where bucket = ? and (keep is null or keep > ?)
+                """,
+                (bucket, now),
+            )
+            row = found.fetchone()
+            return None if row is None else SetBefore(*row)
+
+        reservation = step.reservation
+        is_reserved = reservation is not None and self._is_known(run, reservation.id, now)
+        known = self._known_so_far(run, step, now)
+        return weigh_step(step, now, *known, is_reserved=is_reserved, set_before=set_before)
 
     def peek(self, reservation: Reservation, now: int) -> Debit | None:
         """What `reserve` would answer: None, or the first bucket that has not enough."""
@@ -662,8 +733,17 @@ class SQLiteLedger(SQLiteStore):
         found = run("select 1 from reservations where id = ? and until > ?", (reservation_id, now))
         return found.fetchone() is not None
 
+    def _add_up(self, run: Run, reservation: Reservation, now: int) -> Sums:
+        return add_up(reservation, now, *self._known_so_far(run, reservation, now))
+
     @staticmethod
-    def _add_up(run: Run, reservation: Reservation, now: int) -> Sums:
+    def _known_so_far(
+        run: Run,
+        asked: Reservation | MarkedStep,
+        now: int,
+    ) -> tuple[int, int, Callable[[Bucket], int | None], Callable[[str], int]]:
+        """The floor for that token, `gone`, what buckets have been debited, how many there are."""
+
         def spent_of(bucket: Bucket) -> int | None:
             found = run(
                 """
@@ -676,16 +756,17 @@ class SQLiteLedger(SQLiteStore):
             return None if row is None else int(row[0])
 
         def kept_of(tree: str) -> int:
-            of_tree = "select count(*) from buckets where tree = ? and (keep is null or keep > ?)"
-            return _row(run(of_tree, (tree, now)))[0]
+            of_tree = "select count(*) from {} where tree = ? and (keep is null or keep > ?)"
+            tables = ("buckets", "marks")
+            return sum(_row(run(of_tree.format(table), (tree, now)))[0] for table in tables)
 
         floor, gone = _row(run("select floor, gone from ledger_state"))
         # 38.15. Nothing of a key that was made along with the ledger was used before.
-        if reservation.issued_at <= floor:
-            kid = (reservation.kid,)
+        if asked.issued_at <= floor:
+            kid = (asked.kid,)
             if run("select 1 from ledger_keys where kid = ?", kid).fetchone() is not None:
-                floor = reservation.issued_at - 1
-        return add_up(reservation, now, floor, gone, spent_of, kept_of)
+                floor = asked.issued_at - 1
+        return floor, gone, spent_of, kept_of
 
     @staticmethod
     def _forget(run: Run, now: int) -> None:
@@ -693,10 +774,11 @@ class SQLiteLedger(SQLiteStore):
         run("delete from reservations where until <= ?", (now,))
         # 38.10. How late the last of them was kept is noted: by that, a clock that is set back is
         # told.
-        last = run("select max(keep) from buckets where keep <= ?", (now,)).fetchone()[0]
-        if last is not None:
-            run("update ledger_state set gone = max(gone, ?)", (last,))
-            run("delete from buckets where keep <= ?", (now,))
+        for table in ("buckets", "marks"):
+            last = run(f"select max(keep) from {table} where keep <= ?", (now,)).fetchone()[0]  # noqa: S608
+            if last is not None:
+                run("update ledger_state set gone = max(gone, ?)", (last,))
+                run(f"delete from {table} where keep <= ?", (now,))  # noqa: S608
 
 
 def _begin_counts(floor: int, keys: tuple[str, ...]) -> Callable[[Run], None]:

@@ -54,6 +54,7 @@ const TABLE = {
   proof_missing: [10, PROOF, true, AS_PROOF_MISSING],
   bad_proof: [10, PROOF, true, AS_PROOF_MISSING],
   replayed: [11, PROOF, true, AS_PROOF_MISSING],
+  forbidden_after: [11, INSUFFICIENT, false, AS_NARROWED, "Not permitted any more in this task, after what was done in it."],
   budget_exhausted: [11, INSUFFICIENT, false, "The token has been used up."],
   store_unavailable: [11, UNAVAILABLE, true, AS_STALE_OVERLAY],
 } as const satisfies Readonly<Record<string, Row>>;
