@@ -34,6 +34,8 @@ VALUES: dict[str, Any] = {
     "aud": ["b", "a", "b"],
     "uses": 1,
     "budget": {"usd": 5, "eur": 7},
+    "marks": {"private": {"tables": ["crm.*"], "operations": ["select"]}, "outside": {"tools": ["mail.*"]}},
+    "forbid": [{"in": ["outside"], "after": ["private"]}],
     "fresh": 90,
 }
 
@@ -54,6 +56,8 @@ WORDS: dict[str, list[str]] = {
     "aud": ["only at a, b, b"],
     "uses": ["at most 1 use, with all that is handed on"],
     "budget": ["at most 7 eur, 5 usd, with all that is handed on"],
+    "marks": ["mark outside: tool mail.*", "mark private: select on crm.*"],
+    "forbid": ["nothing in outside after private"],
     "fresh": ["only under an overlay of the last 1m 30s"],
 }  # fmt: skip
 
@@ -73,6 +77,12 @@ MORE_WORDS: list[tuple[dict[str, Any], list[str]]] = [
     ({"where": {"a b": {"min": 1, "max": 5}}}, ['where "a b" is 1 to 5']),
     ({"tools": {"f": {"a": {"in": [], "optional": True}, "b": {"max": 5}}}}, ["tool f, with b at most 5"]),
     ({"tools": {"f": {"_": {"in": [], "optional": True}}}}, ["tool f, with no arguments"]),
+    ({"marks": {"a": {"tables": ["b"], "tools": ["c"], "operations": ["*"]}}}, ["mark a: any operation on b; tool c"]),
+    (
+        {"marks": {"a": {"tools": ["get"], "but": {"tables": ["t"], "operations": ["select"], "tools": {"get": {"x": {"in": [1]}}}}}}},
+        ["mark a: tool get, except select on t; tool get, with x 1"],
+    ),
+    ({"forbid": [{"in": ["b", "a"], "after": ["d", "c"]}]}, ["nothing in a, b after d and c"]),
     ({"where": {"a": {"in": ["\u2800x"]}}}, ['where a is "\\u2800x"']),
 ]
 
@@ -108,7 +118,7 @@ def test_a_caveat_that_is_silent_prohibits_nothing() -> None:
     """Whoever asks may leave it out: the ledger counts it, or the token's task is what it says. Tasks that lie apart speak."""
     held = [made(key, value).normalized() for key, value in VALUES.items()]
     silent = [caveat for caveat in held if caveat.is_silent]
-    assert [type(caveat).__name__ for caveat in silent] == ["TaskPath", "Uses"]
+    assert [type(caveat).__name__ for caveat in silent] == ["TaskPath", "Uses", "GatheredMarks", "GatheredRules"]
     for access in (Access(), data("people"), tool("search")):
         assert [caveat.prohibits(access, Situation(NOW)) for caveat in silent] == [None] * len(silent)
     torn = made("task", "task-123/a").normalized().meet(made("task", "task-123/b").normalized())
@@ -213,7 +223,7 @@ def test_what_a_caveat_looks_at_is_told_with_what_it_states() -> None:
 
 def test_what_a_kind_is_follows_from_its_class() -> None:
     assert {"exp", "nbf", "aud", "task", "fresh"} == EARLY
-    assert {"uses", "budget"} == COUNTED and {"aud", "task"} == NARROWING
+    assert {"uses", "budget", "marks", "forbid"} == COUNTED and {"aud", "task"} == NARROWING
     assert RIGHTS == ("tables", "operations", "allow", "columns", "rows", "tools", "where")
 
 

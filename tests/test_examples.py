@@ -144,6 +144,13 @@ KEY_LINES = {
         "insert into orders values (4, 'globex', 'eu', 1)                  403  row",
         "eu-agent\n    select * from orders                                              200  [[1, 'acme', 'eu', 501]]",
     ],
+    "rule_of_two.py": [
+        "  send_mail   sent to ops@example.com\n  read_page   Closed on the 24th\n  query       [('Alder', '4012 1111')",
+        "  send_mail   Not permitted any more in this task",
+        "a sub-agent, started before     forbidden_after\n  a second token                  forbidden_after",
+        "the same token, another process forbidden_after",
+        "another task                    allowed",
+    ],
     "gateway_refunds.py": [
         "  support-2    200  refunded\n  support-3    403  budget_exhausted",
         "  support-11   403  budget_exhausted",

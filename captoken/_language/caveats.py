@@ -177,7 +177,7 @@ def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
         if is_own(key):  # an embedder's lists keep their order
             value = decode_json(encode_json({key: given}))[key]
         else:
-            value = _tidy(given)
+            value = _tidy_rules(given) if key == "forbid" else _tidy(given)
     except RecursionError:
         raise ValueError(f"{key} is nested too deeply") from None
     except TypeError as error:
@@ -237,9 +237,6 @@ def _tidy(given: Any) -> Any:
         items = list(given)  # read once: a subclass may say two things
         if set(map(type, items)) <= _STRINGS:  # nearly always
             return sorted(set(items))
-        if items and all(isinstance(item, Mapping) for item in items):  # rules of `forbid`
-            made = {encode_json(rule): rule for rule in map(_tidy, items)}
-            return [made[spelled] for spelled in sorted(made)]
         tidied = dict.fromkeys(map(_listed, items))
         return [item for _, item in sorted(tidied)]
     if isinstance(given, Mapping):
@@ -251,6 +248,14 @@ def _tidy(given: Any) -> Any:
             "cents, say"
         )
     raise TypeError(f"made of str, int, bool, lists and mappings, not of {kind}")
+
+
+def _tidy_rules(given: Any) -> Any:
+    """The rules of `forbid`: each tidied, none repeating, in the order of their spelling."""
+    if not isinstance(given, (list, tuple)):
+        return _tidy(given)
+    made = {encode_json(rule): rule for rule in map(_tidy, given)}
+    return [made[spelled] for spelled in sorted(made)]
 
 
 def _listed(item: Any) -> tuple[str, Any]:

@@ -10,7 +10,7 @@ in what both permit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from operator import attrgetter
 from types import MappingProxyType
@@ -787,6 +787,10 @@ class _Gathered(BuiltIn, frozen=True):
     # The statements, as canonical JSON, sorted. A mark is its name with its definition.
     value: tuple[bytes, ...]
 
+    def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """Nothing: only the ledger knows which marks are set."""
+        return None
+
     # The methods below are for writers and people. No verifier calls them.
 
     @property
@@ -921,10 +925,6 @@ class Forbid(BuiltIn, frozen=True):
         """One line for each rule: `nothing in outside after private and untrusted`."""
         for closed, after in self.rules:
             yield f"nothing in {named_all(closed)} after {' and '.join(map(named, after))}"
-
-    def unknown_names(self, marks: Collection[str]) -> list[str]:
-        """The names that are no marks of the link, sorted."""
-        return sorted({name for rule in self.rules for part in rule for name in part}.difference(marks))
 
 
 _MOST_MARKS = 8  # of a link

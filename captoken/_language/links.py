@@ -557,9 +557,11 @@ def check_marked(caveats: Iterable[Caveat], marks: Collection[str]) -> None:
     """Raise ValueError for a rule with a name that is no mark of the same link (spec 46.4)."""
     for caveat in caveats:
         if isinstance(caveat, Forbid):
-            unknown = caveat.unknown_names(marks)
+            named = {name for rule in caveat.rules for part in rule for name in part}
+            unknown = named.difference(marks)
             if unknown:
-                raise ValueError(f"forbid names {named_all(unknown)}, which the link has no mark for")
+                what = f"forbid names {named_all(unknown)}, and the link has no such mark"
+                raise ValueError(what)
 
 
 def _depth(value: Any) -> int | None:

@@ -85,7 +85,7 @@ class Definition(msgspec.Struct, frozen=True, gc=False):
             return said
         beside = {caveat.key: caveat for caveat in self.but.late}
         spared = [line for one in self.but.late for line in one.words(0, beside)]  # type: ignore[attr-defined]
-        return f"{said}, except {', '.join(spared)}"
+        return f"{said}, except {'; '.join(spared)}"
 
 
 def read_definition(value: Any, mark: str) -> Definition:
@@ -108,10 +108,10 @@ def read_definition(value: Any, mark: str) -> Definition:
         if not listed:
             raise ValueError(f"{key} of {what} are empty: name one, or leave them out")
         for one in listed:
-            if key == "operations":
-                names.name(one, "operation")
-            else:
+            if key != "operations":
                 names.pattern(one, key.removesuffix("s"))
+            elif one != "*":
+                names.name(one, "operation")
         lists[key] = listed
 
     if "tables" not in lists and ("operations" in lists or "tools" not in lists):

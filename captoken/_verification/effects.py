@@ -52,6 +52,7 @@ from captoken.stores.ports import (
     Rule,
     SetBefore,
     Use,
+    later,
 )
 
 if TYPE_CHECKING:
@@ -183,7 +184,9 @@ class KnownMarks:
         """They are set in the ledger, and kept at least so long."""
         if len(self._until) > _MOST_MARKS:
             self._until, self._said = {}, {}
-        self._until.update({mark.bucket: mark.keep for mark in marks})
+        for mark in marks:
+            known = self._until.get(mark.bucket, mark.keep)
+            self._until[mark.bucket] = later(known, mark.keep)
         self._said.update({one.bucket: one for one in said})
 
     def said(self, rule: Rule) -> tuple[SetBefore, ...]:
@@ -199,21 +202,17 @@ class KnownMarks:
         """The first rule that is known to hold, or None. The marks of the step count as set."""
         own = {mark.bucket for mark in step.marks}
         for at, rule in enumerate(step.rules):
-            if all(mark.bucket in own or self._stands(mark.bucket, now) for mark in rule.after):
+            if all(mark.bucket in own or self._is_set(mark, now) for mark in rule.after):
                 return at
         return None
 
     def _is_set(self, mark: Mark, now: int) -> bool:
-        """Is it known to be set, and kept for as long as this token wants?"""
-        if not self._stands(mark.bucket, now):
-            return False
+        """Is it known to be set, and kept for as long as this token wants? Else the ledger is told.
+        """
         until = self._until.get(mark.bucket, now)
-        return until is None or (mark.keep is not None and mark.keep <= until)
-
-    def _stands(self, bucket: bytes, now: int) -> bool:
-        """Is it known to be set, and not forgotten by the ledger yet?"""
-        until = self._until.get(bucket, now)
-        return until is None or until > now
+        if until is None:
+            return True
+        return until > now and mark.keep is not None and mark.keep <= until
 
 
 class Stores(msgspec.Struct, frozen=True, eq=False):
@@ -635,7 +634,8 @@ def _stepped(
     at = stores.marks.forbids(step, now)
     if at is not None:
         rule = step.rules[at]
-        if len(stores.marks.said(rule)) < len(rule.after):
+        own = {mark.bucket for mark in step.marks}
+        if len(stores.marks.said(rule)) < sum(mark.bucket not in own for mark in rule.after):
             with suppress(Exception):
                 yield from _asked(step, stores, now, looking=True)
         return _forbidden(rule, genuine, stores)
@@ -663,7 +663,10 @@ def _asked(
         )
     answer: object = yield Call(partial(ask, step, now), not looking, stores.ledger_loop)
     if isinstance(answer, Forbidden):
-        stores.marks.remember(step.rules[answer.rule].after, answer.marks)
+        # Those that were set before. The step's own are not: nothing of it was done.
+        before = {one.bucket for one in answer.marks}
+        known = (one for one in step.rules[answer.rule].after if one.bucket in before)
+        stores.marks.remember(known, answer.marks)
     elif answer is None and not looking:
         stores.marks.remember(step.marks)
     return answer

@@ -160,4 +160,4 @@ def _keep(genuine: AuthenticatedToken, server: Server, at: int | None) -> int | 
     end = genuine.expiry_at(at or 0)
     if end is None:
         return None
-    return end + server.leeway + (KEPT if at else server.keep_marks)
+    return end + server.leeway + (KEPT if at else max(KEPT, server.keep_marks))

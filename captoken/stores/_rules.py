@@ -226,11 +226,6 @@ def weigh_step(
     )
 
 
-def later(one: int | None, two: int | None) -> int | None:
-    """The later of two times until which something is kept; None is for good."""
-    return None if one is None or two is None else max(one, two)
-
-
 def kept_marks(step: MarkedStep) -> Iterator[Mark]:
     """The marks whose `keep` a step has a word in: its own, and those of its rules (46.5)."""
     yield from step.marks

@@ -33,7 +33,6 @@ from captoken.stores._rules import (
     first_replay_floor,
     is_full,
     kept_marks,
-    later,
     lines,
     mark,
     too_old,
@@ -49,6 +48,7 @@ from captoken.stores.ports import (
     Reservation,
     SetBefore,
     Use,
+    later,
 )
 
 
@@ -322,11 +322,11 @@ class MemoryLedger(_OneProcess):
         with self._own_lock():
             self._forget(now)
             answer, spent = self._weigh(step, now)
-            if answer is not None:
+            if isinstance(answer, Debit):
                 return answer
 
             # Nothing below raises, so that all of it is done or nothing.
-            for one in step.marks:
+            for one in step.marks if answer is None else ():
                 if one.bucket not in self._marks:
                     tree = step.tree if one.is_of_holder else None
                     before = SetBefore(one.bucket, now, step.by)
@@ -339,7 +339,7 @@ class MemoryLedger(_OneProcess):
                     self._marks[one.bucket] = kept
             if spent and step.reservation is not None:
                 self._debit(step.reservation, spent)
-            return None
+            return answer
 
     def peek_step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
         """What `step` would answer. Sets and forgets nothing, and raises as `step` does."""

@@ -185,6 +185,11 @@ class Reservation(msgspec.Struct, frozen=True):
         return self.keep + KEPT
 
 
+def later(one: int | None, two: int | None) -> int | None:
+    """The later of two times until which something is kept; None is for good."""
+    return None if one is None or two is None else max(one, two)
+
+
 class Mark(msgspec.Struct, frozen=True):
     """A mark that an access is in: a bucket, which is only ever set (spec, "Marks")."""
 
@@ -322,8 +327,9 @@ class Ledger(Protocol):
         Debit is the first bucket that has not enough, or a mark that is `full`: of one tree there
         are too many. Either way nothing is set and nothing debited.
 
-        A mark that is set stays as it is, but for `keep`, of which the latest counts; so does each
-        mark of a rule that is set. Again with the same reservation: the same answer.
+        A mark that is set stays as it is, but for `keep`, of which the latest counts. So it is with
+        each mark of a rule that is set, also where the answer is Forbidden: a token that lives
+        longer has asked. Again with the same reservation: the same answer.
 
         A ledger that has not this method denies what needs it. Raises as `reserve` does.
         """
@@ -394,8 +400,9 @@ class AsyncLedger(Protocol):
         Debit is the first bucket that has not enough, or a mark that is `full`: of one tree there
         are too many. Either way nothing is set and nothing debited.
 
-        A mark that is set stays as it is, but for `keep`, of which the latest counts; so does each
-        mark of a rule that is set. Again with the same reservation: the same answer.
+        A mark that is set stays as it is, but for `keep`, of which the latest counts. So it is with
+        each mark of a rule that is set, also where the answer is Forbidden: a token that lives
+        longer has asked. Again with the same reservation: the same answer.
 
         A ledger that has not this method denies what needs it. Raises as `reserve` does.
         """

@@ -649,17 +649,16 @@ class SQLiteLedger(SQLiteStore):
         with self._writing() as run:
             self._forget(run, now)
             answer, spent = self._weigh(run, step, now)
-            if answer is None:
-                for one in step.marks:
-                    tree = step.tree if one.is_of_holder else None
-                    row = (one.bucket, one.keep, tree, now, step.by)
-                    run("insert or ignore into marks values (?, ?, ?, ?, ?)", row)
-                for one in kept_marks(step):
-                    # Null is for good: nothing is above it.
-                    later = "update marks set keep = ?1 where bucket = ?2"
-                    run(f"{later} and (?1 is null or keep < ?1)", (one.keep, one.bucket))
-                if spent and step.reservation is not None:
-                    self._debit(run, step.reservation, spent)
+            for one in step.marks if answer is None else ():
+                tree = step.tree if one.is_of_holder else None
+                row = (one.bucket, one.keep, tree, now, step.by)
+                run("insert or ignore into marks values (?, ?, ?, ?, ?)", row)
+            for one in () if isinstance(answer, Debit) else kept_marks(step):
+                # Null is for good: nothing is above it.
+                later = "update marks set keep = ?1 where bucket = ?2"
+                run(f"{later} and (?1 is null or keep < ?1)", (one.keep, one.bucket))
+            if spent and step.reservation is not None:
+                self._debit(run, step.reservation, spent)
         return answer
 
     def peek_step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
