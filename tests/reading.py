@@ -62,6 +62,7 @@ FORMS = {
     "link": r"(?<!symbolic\s)links?",
     "link-id": r"(?:link|token) ids?",
     "macaroon": r"macaroons?",
+    "mark": r"marks?",
     "mint": r"mint(s|ed|ing)?|root tokens?",
     "office": r"offices?",
     "operator": r"operators?",
@@ -88,9 +89,12 @@ FORMS = {
 
 # Pages on which the word means another thing than here, each with that thing.
 OTHERWISE = {
+    ("CONTRIBUTING.md", "mark"): "a mark in a text",
     ("CONTRIBUTING.md", "registry"): "a registry of packages",
     ("docs/agents-langchain.md", "checkpoint"): "a checkpoint of LangGraph",
     ("docs/assurance.md", "proof"): "a proof of mathematics",
+    ("docs/console.md", "mark"): "what the console marks",
+    ("docs/inspector.md", "mark"): "what one marks in a text",
     ("docs/issuance-certificates.md", "revoke"): "a certificate that its authority revoked",
     ("docs/issuance-certificates.md", "store"): "the machine's store of certificates",
     ("docs/postgres.md", "constraint"): "a constraint of a table",

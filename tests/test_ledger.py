@@ -445,7 +445,7 @@ def test_no_ledger_denies_what_is_counted() -> None:
     one, token = verifier(), mint(**SALES, uses=5)
     decision = one.check(token, data("sales"))
     assert (decision.code, decision.step) == ("store_unavailable", 11)
-    assert decision.refusals[0].text == "this verifier has no ledger (ledger), and a token with uses or budget needs one"
+    assert decision.refusals[0].text == "this verifier has no ledger (ledger), and a token with uses, budget or marks needs one"
     assert one.authenticate(token).check(data("sales")).code == "store_unavailable" == one.explain(token, data("sales")).code
     assert one.check(mint(**SALES, budget={"eur": 5}), paid(1)).code == "store_unavailable" and one.check(mint(), data("sales"))
 

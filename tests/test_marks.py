@@ -12,8 +12,10 @@ import pytest
 from captoken import Access, Decision, Issuer, Keyring, Token, Verifier
 from captoken._format.encoding import encode_json
 from captoken._language.caveats import V1
+from captoken._language.link import BadLink, Link
 from captoken._language.links import read_link
 from captoken._verification import marking
+from captoken._writing.keywords import UNSET
 from captoken.control import Operator, Overlay
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
@@ -60,6 +62,82 @@ def ledger(**more: Any) -> MemoryLedger:
 
 def codes(server: Verifier, token: Token, *asked: Access) -> list[str]:
     return [server.check(token.serialize(), access).code for access in asked]
+
+
+UNREADABLE: list[dict[str, Any]] = [
+    {"marks": {}},
+    {"marks": []},
+    {"marks": {"a b": {"tables": ["x"]}}},
+    {"marks": {"a": {}}},
+    {"marks": {"a": []}},
+    {"marks": {"a": {"operations": ["select"]}}},
+    {"marks": {"a": {"operations": ["select"], "tools": ["x"]}}},
+    {"marks": {"a": {"tables": []}}},
+    {"marks": {"a": {"tables": "x"}}},
+    {"marks": {"a": {"tables": ["*.x"]}}},
+    {"marks": {"a": {"tables": ["x"], "operations": []}}},
+    {"marks": {"a": {"tables": ["x"], "operations": ["a b"]}}},
+    {"marks": {"a": {"tools": [1]}}},
+    {"marks": {"a": {"tables": ["x"], "columns": ["y"]}}},
+    {"marks": {"a": {"tables": ["x"], "but": {}}}},
+    {"marks": {"a": {"tables": ["x"], "but": []}}},
+    {"marks": {"a": {"tables": ["x"], "but": {"columns": {"x": ["y"]}}}}},
+    {"marks": {"a": {"tables": ["x"], "but": {"tables": "x"}}}},
+    {"marks": {"a": {"tables": ["x"], "but": {"tools": {"f": {"x": {"unknown": 1}}}}}}},
+    {"marks": {f"m{number}": {"tables": ["x"]} for number in range(9)}},
+    {"forbid": []},
+    {"forbid": {}},
+    {"forbid": [[]]},
+    {"forbid": [{}]},
+    {"forbid": [{"in": ["outside"]}]},
+    {"forbid": [{"after": ["private"]}]},
+    {"forbid": [{"in": [], "after": ["private"]}]},
+    {"forbid": [{"in": ["outside"], "after": []}]},
+    {"forbid": [{"in": "outside", "after": ["private"]}]},
+    {"forbid": [{"in": ["outside"], "after": ["other"]}]},
+    {"forbid": [{"in": ["other"], "after": ["private"]}]},
+    {"forbid": [{"in": ["outside"], "after": ["private"], "but": 1}]},
+    {"forbid": [{"in": ["outside"], "after": ["private"], "unless": "short"}]},
+    {"forbid": [{"in": ["outside"], "after": ["private"], "unless": "A" * 43}]},
+    {"forbid": [{"in": ["outside"], "after": ["a b"]}]},
+]
+REPEATED: list[dict[str, Any]] = [
+    {"forbid": [{"in": ["outside"], "after": ["private"] * 8}]},
+    {"forbid": [{"in": ["outside"] * 9, "after": ["private"]}]},
+    {"forbid": RULE_OF_TWO["forbid"] * 17},
+]
+
+
+@pytest.mark.parametrize("changed", UNREADABLE + REPEATED, ids=lambda changed: str(changed)[:60])
+def test_a_definition_or_a_rule_that_says_nothing_or_too_much_is_unreadable(changed: dict[str, Any]) -> None:
+    """46.1, 46.4. Each differs in one thing from what can be read; and a writer is told."""
+    whole = {**RULE_OF_TWO, "n": "AAAAAAAAAAA"}
+    if "marks" in changed and not isinstance(changed["marks"], list):
+        whole.pop("forbid")
+    assert isinstance(read_link(encode_json(whole), V1), Link)
+    assert isinstance(read_link(encode_json({**whole, **changed}), V1), BadLink)
+    given = {key: value for key, value in {**RULE_OF_TWO, **changed}.items() if key in whole}
+    if changed in REPEATED:  # a writer leaves out what repeats itself
+        return
+    with pytest.raises((TypeError, ValueError)):
+        minted(**{"forbid": None, **given} if "forbid" in given else {"forbid": UNSET, **given})
+
+
+@pytest.mark.parametrize("missing", ["n", "marks"])
+def test_marks_stand_beside_a_nonce_and_rules_beside_marks(missing: str) -> None:
+    """17.6, 46.4."""
+    whole = {**RULE_OF_TWO, "n": "AAAAAAAAAAA"}
+    del whole[missing]
+    assert isinstance(read_link(encode_json(whole), V1), BadLink)
+
+
+def test_rules_and_marks_of_several_links_stand_side_by_side_in_a_capability() -> None:
+    """46.10. A name that two links define in two ways has a number behind it."""
+    token = minted().attenuate(marks={"private": {"tables": ["notes"]}}).attenuate(marks={"private": MARKS["private"]})
+    held = token.unverified.capability.json()
+    assert held["marks"]["private"] == MARKS["private"] and held["marks"]["private/2"] == {"tables": ["notes"]}
+    assert set(held["marks"]) == {*MARKS, "private/2"}
+    assert held["forbid"] == [{"after": ["private", "untrusted"], "in": ["outside"]}]
 
 
 # --- the rule of two ----------------------------------------------------------------------------------------------------
@@ -177,7 +255,13 @@ def test_marks_and_a_reservation_are_one_step() -> None:
 
     def costing(access: Access, cents: int) -> str:
         return grant.check(
-            Access(table=access.table, operation=access.operation, tool=access.tool, arguments=access.arguments, cost={"cents": cents})
+            Access(
+                table=access.table,
+                operation=access.operation,
+                tool=access.tool,
+                arguments=access.arguments,
+                cost={"cents": cents},
+            )
         ).code
 
     assert costing(ROWS, 11) == "budget_exhausted"
@@ -327,7 +411,9 @@ def test_a_mark_of_a_task_is_kept_beyond_the_latest_expiry_that_was_seen() -> No
             counts = ledger()
             server = served(counts, keep_marks=keep)
             assert codes(server, minted(expires_in=60), PAGE) == ["allowed"]
-            assert codes(server, minted(expires_in=600), ROWS, MAIL) == ["allowed", "forbidden_after"], "and so 600 count for both"
+            assert codes(server, minted(expires_in=600), ROWS, MAIL) == ["allowed", "forbidden_after"], (
+                "and so 600 count for both"
+            )
             again = Issuer(KEYRING, clock=at(late)).mint(
                 subject="ann", agent="b", task="sales", audience="crm", **RULE_OF_TWO, **RIGHTS, expires_in=60
             )
@@ -619,6 +705,7 @@ def test_a_call_that_is_allowed_and_then_fails_has_set_its_mark() -> None:
 
 
 def test_the_trail_says_which_marks_a_step_was_in() -> None:
+    """46.9."""
     import json
 
     from captoken.audit import AuditTrail

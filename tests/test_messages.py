@@ -64,6 +64,7 @@ from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import Once
 from captoken.testing import FixedClock, fixed_random
+from tests import test_marks
 from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, tool, verifier
 from tests.mutation.rooms import KERNEL
 from tests.test_widening import Region
@@ -291,7 +292,7 @@ CAVEATS: list[tuple[str, Any]] = [
     ("where", {"region": {"in": ["eu"]}, "hour": {"min": 8, "max": 18}}), ("exp", NOW), ("exp", NOW + 1), ("exp", NOW + 90),
     ("exp", NOW + 7200), ("exp", NOW + 200000), ("nbf", NOW), ("nbf", NOW + 90), ("nbf", NOW - 90), ("aud", ["db"]), ("aud", ["a", "b"]),
     ("aud", []), ("task", "task-123/part"), ("uses", 0), ("uses", 1), ("uses", 2), ("budget", {"usd_cents": 5, "rows": 100}), ("fresh", 30),
-    ("fresh", 0),
+    ("fresh", 0), ("marks", test_marks.MARKS), ("forbid", [{"in": ["a", "b"], "after": ["c", "d"]}]),
     ("rows", {"orders": {"tenant": {"in": ["acme"]}, "year": {"min": 2024}}, "countries": {}, "hr.*": {"x": {"any": True}}}),
     ("tools", {"pay": {"to": {"each": {"in": []}, "most": 0, "optional": True}}}), ("tools", {"pay": {"to": {"in": [], "optional": True}}}),
 ]  # fmt: skip
@@ -329,6 +330,12 @@ def ill() -> Iterator[str]:
         {"any": 1},
     ):
         yield from attempted(f"{given}", lambda given=given: str(read_constraint(given)))
+    for changed in test_marks.UNREADABLE:
+        given = {**test_marks.RULE_OF_TWO, **changed}
+        yield from attempted(str(changed)[:90], lambda given=given: str(mint(**SALES, **given)))
+    for changed in test_marks.UNREADABLE + test_marks.REPEATED:
+        link = read_link(encode_json({**test_marks.RULE_OF_TWO, **changed, "n": "AAAAAAAAAAA"}), V1)
+        yield f"{str(changed)[:90]}: {getattr(link, 'text', link)}"
 
 
 def words() -> Iterator[str]:
@@ -739,6 +746,7 @@ def sentences() -> Iterator[str]:
 ELSEWHERE = {
     "a snapshot of more than ", " bytes: lift what is over", "it gives a snapshot of more than ",
     "%Y-%m-%d %H:%M:%SZ", "str | int", "Callable[[str], BuiltIn | None]", "request http", "request mcp", "request access", "it holds secrets",
+    "mark of a task", "mark of a link", "mark of an entry",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from captoken import Issuer, Token, caveats
 from captoken._format import clocks, encoding, names, text
-from captoken._language import bounds, constraints, links, overlay, urls, work
+from captoken._language import bounds, conditions, constraints, links, overlay, urls, work
 from captoken._language.caveats import BUILT_IN, POSITION
 from captoken._language.reasons import PLAN
 from captoken._verification import memory, verifier
@@ -164,6 +164,10 @@ NUMBERS: dict[str, list[int]] = {
     "work of a decision": [work.MOST],
     "counts of a token": [links.BUCKETS],
     "counts that a": [ports.MOST_BUCKETS],
+    "names in `marks`": [conditions._MOST_MARKS],
+    "names in `after`": [conditions._MOST_MARKS - 1],
+    "rules of": [conditions._MOST_RULES],
+    "how long a ledger keeps a task's mark": [ports.KEEP_MARKS],
     "how long a reservation": [ports.LEASE],
     "how long a ledger": [ports.KEPT],
     "used proofs": [default(MemoryReplayStore, "limit"), default(SQLiteReplayStore, "limit")],

@@ -570,7 +570,7 @@ def _ledger_of(stores: Stores) -> Ledger | AsyncLedger:
     """The ledger. Raises StoreError where there is none (38.7)."""
     if stores.ledger is None:
         raise StoreError(
-            "this verifier has no ledger (ledger), and a token with uses or budget needs one"
+            "this verifier has no ledger (ledger), and a token with uses, budget or marks needs one"
         )
     return stores.ledger
 

@@ -715,7 +715,7 @@ RECORDS: tuple[Code, ...] = (
         model="The server cannot decide at present.",
         advice=_LATER,
         operator=(
-            "this verifier has no ledger (ledger), and a token with uses or budget needs one"
+            "this verifier has no ledger (ledger), and a token with uses, budget or marks needs one"
         ),
         cause="A store or the audit trail cannot be asked, is full, or is not there.",
         remedy=(
