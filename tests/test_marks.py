@@ -201,7 +201,7 @@ def test_what_but_does_not_permit_stays_in_the_mark(access: Access, is_in: bool)
 
 def read(marks: dict[str, Any]) -> dict[str, Any]:
     link = read_link(encode_json({"marks": marks, "n": "AAAAAAAAAAA"}), V1)
-    return next(caveat.rules for caveat in link.late)  # type: ignore[union-attr, attr-defined]
+    return next(caveat.rules for caveat in link.late)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_what_is_denied_after_the_ledger_leaves_its_marks() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(counts, name)
 
-    server = Verifier(KEYRING, "crm", ledger=Slow(), clock=lambda: float(now[0]))  # type: ignore[arg-type]
+    server = Verifier(KEYRING, "crm", ledger=Slow(), clock=lambda: float(now[0]))
     token, live = minted(expires_in=60), minted(expires_in=5000)
     assert server.check(token.serialize(), PAGE).code == "expired"
     assert codes(served(counts, now=now[0]), live, ROWS, MAIL) == ["allowed", "forbidden_after"]
