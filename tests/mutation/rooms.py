@@ -18,7 +18,7 @@ class Room(NamedTuple):
 # or start processes: a function under mutation is called through another one.
 _CORE = (
     "access addresses analysis capability caveats constraints current deltas discharge encoding holding issuer keyring lease ledger "
-    "local messages overlay pairwise plan proof recall request rows secret signed testing text token token_set trail verifier widening"
+    "messages office overlay pairwise plan proof recall request rows secret signed testing text token token_set trail verifier widening"
 )
 CORE = Room(
     [f"captoken/{room}/*" for room in ("_format", "_language", "_writing", "_verification")],
