@@ -14,6 +14,7 @@ unchanged.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from msgspec.structs import replace
@@ -170,6 +171,27 @@ class CostedGrant:
         Whoever asks for it raises it: a denial that is recorded and not raised is a false record.
         """
         return Denied(self._grant.deny(code, why, access))
+
+
+def access_or_none(
+    table: str | None,
+    operation: str | None,
+    columns: Iterable[str] | None = None,
+    rows: Sequence[Condition] | None = None,
+) -> Access | None:
+    """The access, or None if no token can name it.
+
+    Where a column has a name that no token can hold, none are stated: that is prohibited wherever
+    columns are restricted, and whoever may use all columns of the table may use that one. No
+    columns at all (`()`) are something else.
+    """
+    if table is None:
+        return None
+    stated = None if columns is None else tuple(sorted(columns))
+    for its in dict.fromkeys((stated, None)):
+        with suppress(ValueError):
+            return Access(table=table, operation=operation, columns=its, rows=rows)
+    return None
 
 
 def checked(grant: object) -> Grant:

@@ -94,7 +94,7 @@ class Database:
         Raises Denied before anything ran, GuardError, and StatementError if the statement caused an
         error. Other errors of SQLite pass through, such as a locked database.
         """
-        return Rows(*self._block.execute(sql, parameters))
+        return self._block.execute(sql, parameters)
 
     def execute_once(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Rows:
         """Run the only statement of the block, commit, and return its rows after that.
@@ -103,7 +103,7 @@ class Database:
         Raises what `execute` raises, and GuardError if the block has already run a statement.
         Nothing is committed then.
         """
-        return Rows(*self._block.execute_once(sql, parameters))
+        return self._block.execute_once(sql, parameters)
 
 
 @contextmanager

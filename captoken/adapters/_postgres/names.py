@@ -14,6 +14,7 @@ from typing import Any
 
 from captoken._format.names import segmented
 from captoken._language.access import Access
+from captoken.adapters._costed_grant import access_or_none
 from captoken.adapters._postgres.text import Table
 
 # Where the guard's own functions are, and the key.
@@ -92,35 +93,10 @@ def access_to(
 ) -> Access | None:
     """The access that a grant is asked about, or None if no token can name it.
 
-    `columns` None is all of them. Where a column has a name that no token can hold, all of them
-    are asked about too: whoever may use all columns of the table may use that one. `rows` are the
-    conditions that are held of the table's rows.
+    `columns` None is all of them. `rows` are the conditions that are held of the table's rows.
     """
-    name = name_of(table)
-    if name is None:
-        return None
-
-    if columns is not None and operation in WITH_COLUMNS:
-        stated = tuple(sorted(columns))
-        try:
-            return Access(
-                table=name,
-                operation=operation,
-                columns=stated,
-                rows=rows,
-            )
-        except ValueError:
-            pass  # a column that no token can hold: all of them, below
-
-    try:
-        return Access(
-            table=name,
-            operation=operation,
-            columns=None,
-            rows=rows,
-        )
-    except ValueError:
-        return None
+    is_stated = operation in WITH_COLUMNS
+    return access_or_none(name_of(table), operation, columns if is_stated else None, rows)
 
 
 def function_access(schema: str | None, name: str) -> Access:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from captoken._verification.mistakes import is_sendable, mistake, word_in
@@ -78,44 +79,45 @@ def read(sql: str) -> Text:
 def parsed(sql: str) -> Text:
     """The tree of a statement, or why there is none. What it names is not noted."""
     text = Text(sql)
-    nesting = _nesting(text)
-    is_deep = nesting > _SHALLOW
-    if text.refusal is None:
-        run(_parse, text, deep=is_deep)
-    if is_deep and text.tree is not None:
-        # The tree is freed together with the text, in a thread with a large enough stack.
-        weakref.finalize(text, take_apart, text.tree)
+    _or_refused(_read_tree, text)
     return text
 
 
-def _nesting(text: Text) -> int:
+def _read_tree(text: Text) -> None:
+    is_deep = _nesting(text.sql) > _SHALLOW
+
+    # A refusal is noted there: with the exception goes what was parsed, which needs a large stack.
+    run(partial(_or_refused, _parse), text, deep=is_deep)
+    if is_deep and text.tree is not None:
+        # So does the tree, which is taken apart when the text goes.
+        weakref.finalize(text, take_apart, text.tree)
+
+
+def _nesting(sql: str) -> int:
     """T1. How many tokens of the text can nest; for a short text, at most how many.
 
     A text that is too long is refused here, before the parser sees it. What counts the tokens is
     the scanner of the server's own grammar, which does not recurse.
     """
     # A lone surrogate has no UTF-8. The server could not be sent what was read.
-    if not is_sendable(text.sql):
+    if not is_sendable(sql):
         raise mistake("syntax", _SYNTAX_ERROR)
-    if len(text.sql.encode()) > MAX_BYTES:
-        text.refusal = ("operation", f"a statement of more than {MAX_BYTES} bytes")
-        return 0
+    if len(sql.encode()) > MAX_BYTES:
+        raise RefusedError("operation", f"a statement of more than {MAX_BYTES} bytes")
 
     # A short text needs no scanner.
-    words = len(_words(text.sql))
+    words = len(_words(sql))
     if words <= _SHALLOW:
         return words
 
     # Of `+-+-+-…` the scanner takes one operator at a time, and looks at all of the rest for each.
-    if any(len(run) > _MAX_RUN for run in _operator_runs(text.sql)):
-        text.refusal = ("operation", f"a statement with more than {_MAX_RUN} signs in a row")
-        return 0
+    if any(len(run) > _MAX_RUN for run in _operator_runs(sql)):
+        raise RefusedError("operation", f"a statement with more than {_MAX_RUN} signs in a row")
 
-    tokens = _by_grammar(scan, text.sql)
-    nesting = sum(kind not in _FLAT for kind, _ in tokens)
+    nesting = sum(kind not in _FLAT for kind, _ in _by_grammar(scan, sql))
     if nesting > _MAX_NESTING:
         sentence = f"a statement with more than {_MAX_NESTING} operators and brackets"
-        text.refusal = ("operation", sentence)
+        raise RefusedError("operation", sentence)
     return nesting
 
 
@@ -141,18 +143,15 @@ def _parse(text: Text) -> None:
 
     # A second statement would run without having been read.
     if len(found) != 1:
-        text.refusal = ("operation", "exactly one statement is granted at a time")
-        return
+        raise RefusedError("operation", "exactly one statement is granted at a time")
 
     # EXPLAIN, COPY, DO, CALL, SET, DDL and all else end here.
     statement = found[0]["stmt"]
     if len(statement) != 1 or statement.keys() - STATEMENT_RULES.keys():
         sentence = "only select, values, insert, update, delete and merge are granted"
-        text.refusal = ("operation", sentence)
-        return
-
-    text.tree = statement
-    _or_refused(_grow, text)
+        raise RefusedError("operation", sentence)
+    text.tree = statement  # also where a node of it is refused: it has to be taken apart
+    text.tree = tree_of(statement)
 
 
 def _or_refused(work: Callable[[Text], None], text: Text) -> None:
@@ -162,10 +161,6 @@ def _or_refused(work: Callable[[Text], None], text: Text) -> None:
     except RefusedError as refused:
         code, sentence = refused.args
         text.refusal = (code, sentence)
-
-
-def _grow(text: Text) -> None:
-    text.tree = tree_of(text.tree)
 
 
 def _walk(text: Text) -> None:

@@ -31,6 +31,8 @@ from captoken.adapters._postgres.walk import (
     Sight,
     Walk,
     goes_by,
+    joined,
+    name_of,
     own_name,
     strings,
     too_many_tables,
@@ -164,36 +166,20 @@ def _lock(
     PostgreSQL asks for that right, too. No column is written, so none is named.
     """
     named = {table.relname for table in clause.lockedRels or ()}
-    to_come = list(node.fromClause or ())
-    while to_come:
-        item = to_come.pop()
-        kind = type(item).__name__
-        if kind == "JoinExpr":
-            to_come += [item.larg, item.rarg]
+    for item in joined(node.fromClause or ()):
+        name = name_of(item)
+        is_locked = not named or name is None or name in named
 
         # T3. A CTE has no rows of its own to lock.
-        elif kind == "RangeVar":
+        if type(item).__name__ == "RangeVar":
             table = walk.table_or_cte(item, ctes)
-            locked = not named or goes_by(item) in named
-            if table is not None and locked:
+            if table is not None and is_locked:
                 walk.text.writes.append(Write(table, "update", ()))
 
-        # A function has no rows to lock.
-        elif kind == "RangeFunction":
-            pass
-
         # A subquery, above all. PostgreSQL would lock the rows of the tables below it, which this
-        # loop does not see.
-        elif not named or _alias_of(item) is None or _alias_of(item) in named:
+        # loop does not see. A function has no rows to lock.
+        elif is_locked and type(item).__name__ != "RangeFunction":
             raise RefusedError("operation", "a lock on the rows of what is no table")
-
-
-def _alias_of(item: Any) -> str | None:
-    """The alias of what is no table in FROM. A sample has none itself: that is its table's."""
-    alias = getattr(item, "alias", None)
-    if alias is None:
-        return None
-    return str(alias.aliasname)
 
 
 # --- INSERT ---

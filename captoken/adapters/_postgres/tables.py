@@ -14,7 +14,9 @@ from captoken.adapters._postgres.walk import (
     Rule,
     Sight,
     Walk,
-    goes_by,
+    alias_of,
+    joined,
+    name_of,
     own_name,
     strings,
 )
@@ -28,8 +30,7 @@ def _table(walk: Walk, node: Any, sight: Sight) -> None:
     A table is read even where none of its columns is: how many rows it has is something to know.
     """
     table = walk.table_or_cte(node, sight.ctes)
-    renamed = strings(node.alias.colnames) if node.alias is not None else ()
-    name = goes_by(node)
+    name, renamed = alias_of(node, node.relname)
     if table is None:
         # A CTE has no columns that anybody is to be asked about: its own query reads them.
         source = _renamed(sight.ctes[node.relname], renamed)
@@ -53,9 +54,7 @@ def _subselect(walk: Walk, node: Any, sight: Sight) -> None:
 
     It sees what is beside it, and the target of a write, only by LATERAL.
     """
-    alias = node.alias
-    name = alias.aliasname if alias is not None else ""
-    renamed = strings(alias.colnames) if alias is not None else ()
+    name, renamed = alias_of(node)
     query = Source(query=id(leftmost(node.subquery)))
     walk.source(sight.scope, name, _renamed(query, renamed))
     inside = sight if node.lateral else Sight(sight.scope.outer or Scope(None), sight.ctes)
@@ -99,17 +98,7 @@ def _join(walk: Walk, node: Any, sight: Sight) -> None:
 
 def _members(join: Any) -> tuple[str, ...]:
     """By which names the tables and subqueries go that are joined."""
-    found: list[str] = []
-    to_come = [join.larg, join.rarg]
-    while to_come:
-        item = to_come.pop()
-        if type(item).__name__ == "JoinExpr":
-            to_come += [item.larg, item.rarg]
-        elif type(item).__name__ == "RangeVar":
-            found.append(goes_by(item))
-        elif getattr(item, "alias", None) is not None:
-            found.append(item.alias.aliasname)
-    return tuple(found)
+    return tuple(filter(None, map(name_of, joined([join.larg, join.rarg]))))
 
 
 def _function(walk: Walk, node: Any, sight: Sight) -> None:
@@ -187,9 +176,7 @@ def _json_table(walk: Walk, node: Any, sight: Sight) -> None:
             names.add(column.name)
         to_come += column.columns or ()
 
-    alias = node.alias
-    renamed = strings(alias.colnames) if alias is not None else ()
-    name = alias.aliasname if alias is not None else "json_table"
+    name, renamed = alias_of(node, "json_table")
     walk.source(sight.scope, name, _renamed(Source(frozenset(names)), renamed))
     walk.below(node, sight, "alias")
 

@@ -20,7 +20,7 @@ Columns are looked up when the walk is over (`needs`): by then each level has al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from captoken.adapters._postgres.lists import PLAIN_NODES
@@ -169,6 +169,31 @@ def goes_by(table: Any) -> str:
     if alias is not None:
         return str(alias.aliasname)
     return str(table.relname)
+
+
+def joined(items: Iterable[Any]) -> Iterator[Any]:
+    """The items of a FROM clause, out of the joins that they are in."""
+    to_come = list(items)
+    while to_come:
+        item = to_come.pop()
+        if type(item).__name__ == "JoinExpr":
+            to_come += [item.larg, item.rarg]
+        else:
+            yield item
+
+
+def name_of(item: Any) -> str | None:
+    """The name by which it goes, if it has one. A sample has none itself: that is its table's."""
+    if type(item).__name__ == "RangeVar":
+        return goes_by(item)
+    alias = getattr(item, "alias", None)
+    return None if alias is None else str(alias.aliasname)
+
+
+def alias_of(item: Any, otherwise: str = "") -> tuple[str, tuple[str, ...]]:
+    """The name by which an item of FROM goes, and the new names of its columns: `p(a, b)`."""
+    alias = item.alias
+    return (otherwise, ()) if alias is None else (alias.aliasname, strings(alias.colnames))
 
 
 def strings(nodes: Any) -> tuple[str, ...]:

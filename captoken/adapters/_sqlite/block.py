@@ -22,12 +22,13 @@ from captoken._format.errors import GuardError
 from captoken._format.names import frozen_copy
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._guarded_block import GuardedBlock
+from captoken.adapters._rows import Rows
 from captoken.adapters._sqlite.faults import mistaken
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.permitting import Permitting
 from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.remembered import Connection
-from captoken.adapters._sqlite.running import Pulse, Result, Running
+from captoken.adapters._sqlite.running import Pulse, Running
 from captoken.adapters._sqlite.watch import Watch
 
 
@@ -111,7 +112,7 @@ class Block(GuardedBlock):
             self.watch.own("ROLLBACK")
         raise mistaken("", failed, ran=True) or failed
 
-    def execute(self, sql: str, parameters: Any) -> Result:
+    def execute(self, sql: str, parameters: Any) -> Rows:
         """Run one statement. Raises Denied, StatementError, GuardError, TypeError.
 
         Raises what SQLite raises, where the statement is not at fault.
@@ -138,7 +139,7 @@ class Block(GuardedBlock):
         # Outside of the handler, so that SQLite's error is not shown along with it.
         raise self._pulse.interruption()
 
-    def execute_once(self, sql: str, parameters: Any) -> Result:
+    def execute_once(self, sql: str, parameters: Any) -> Rows:
         """Run the only statement of the block, commit, and only then hand out its rows.
 
         The block is over with it, whatever comes of it. The grant was asked once more when the
@@ -162,14 +163,14 @@ class Block(GuardedBlock):
         if not self.connection.in_transaction:
             raise GuardError("SQLite has rolled back the transaction of this block: leave it")
 
-    def _execute(self, sql: str, parameters: Any) -> Result:
+    def _execute(self, sql: str, parameters: Any) -> Rows:
         """Run the statement if it is permitted. Raises Denied, which is recorded."""
         plan, bound, meter = self._permitting.permitted(sql, parameters)
         self._planner.hold(plan.target)
         with meter, self._running.undone_if_refused(plan, meter):
             result = self._running.run(bound, plan, meter)
             self._note_written(plan.needs)
-            self._permitting.ran(plan, result.changed)
+            self._permitting.ran(plan, result.rowcount)
         return result
 
 

@@ -22,7 +22,7 @@ from captoken.adapters._sqlite.catalog import Catalog, Object
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.naming import Key
 from captoken.adapters._sqlite.opcodes import ON_CURSOR
-from captoken.adapters._sqlite.programs import Programs, Readers
+from captoken.adapters._sqlite.programs import Programs, Reading
 from captoken.adapters._sqlite.text import Text, hides_joins
 
 
@@ -30,7 +30,7 @@ def add_hidden_columns(
     account: Account,
     text: Text,
     programs: Programs,
-    readers: list[Readers],
+    readers: list[Reading],
     catalog: Catalog,
     parts: Collection[Key],
 ) -> None:
@@ -81,7 +81,7 @@ def _texts(text: Text, programs: Programs, catalog: Catalog) -> list[Text]:
 
 
 def _columns_read(
-    readers: list[Readers], catalog: Catalog
+    readers: list[Reading], catalog: Catalog
 ) -> Iterator[tuple[Object, frozenset[str]]]:
     """Each time that an opcode reads columns of a table: the table, and the columns."""
     for reader in readers:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from captoken._language.access import Access
+from captoken.adapters._costed_grant import access_or_none
 from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.scopes import Mention
 
@@ -60,16 +61,5 @@ def access_to(
     No columns at all (`()`) is something else than columns that are not stated (None): a grant that
     restricts the columns of the table permits the former, and prohibits the latter.
     """
-    if table is None:
-        return None
-    if columns is not None and operation in _WITH_COLUMNS:
-        try:
-            return Access(table=table, operation=operation, columns=tuple(sorted(columns)))
-        except ValueError:
-            # A column has a name that no token can hold. Without its columns the access is still
-            # refused wherever columns are restricted: one that does not state them is prohibited.
-            pass
-    try:
-        return Access(table=table, operation=operation)
-    except ValueError:
-        return None
+    is_stated = operation in _WITH_COLUMNS
+    return access_or_none(table, operation, columns if is_stated else None)

@@ -77,28 +77,20 @@ class Programs:
         )
 
 
-class Readers:
-    """A program, and what its cursors read: tables and indexes, by the number of the cursor."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.by_cursor: defaultdict[int, set[Object]] = defaultdict(set)
-
-
 def add_programs(
     account: Account, programs: Programs, catalog: Catalog, engine: Engine
-) -> list[Readers]:
+) -> list[Reading]:
     """Add what the opcodes of all programs open and do, and give back what their cursors read."""
-    readers: list[Readers] = []
+    readings: list[Reading] = []
     for number, program in enumerate(programs.all):
         of_foreign_key = number > 0 and program[0][5] is None
-        reading = _Reading(account, program, catalog, engine, of_foreign_key)
+        reading = Reading(account, program, catalog, engine, of_foreign_key)
         reading.add()
-        readers.append(reading.readers)
-    return readers
+        readings.append(reading)
+    return readings
 
 
-class _Reading:
+class Reading:
     """One program that is read, opcode by opcode.
 
     `of_foreign_key`: it does what a foreign key says is to be done, and reads for nothing else.
@@ -118,7 +110,9 @@ class _Reading:
         self.engine = engine
         self.of_foreign_key = of_foreign_key
         self.roots = catalog.schema.roots
-        self.readers = Readers(program)
+
+        # What its cursors read: tables and indexes, by the number of the cursor.
+        self.by_cursor: defaultdict[int, set[Object]] = defaultdict(set)
 
         # Addresses where foreign keys alone open cursors (rule 5).
         self.lookups: set[int] = set()
@@ -193,7 +187,7 @@ class _Reading:
             account.looked_up.add(entry.key)
         else:
             account.selects.add(entry.key)
-            self.readers.by_cursor[cursor].add(entry)
+            self.by_cursor[cursor].add(entry)
 
     def _is_first_pass(self, cursor: int, entry: Object) -> bool:
         """Rule 5: does the cursor find the rows that an update or a delete is about?

@@ -8,13 +8,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from captoken._format.encoding import decode_json
 from captoken._format.errors import CaptokenError
 from captoken._language.access import Access
 from captoken._verification.decision import Decision
 from captoken.adapters._costed_grant import CostedGrant
+from captoken.adapters._rows import Rows
 from captoken.adapters._sqlite.faults import mistaken
 from captoken.adapters._sqlite.held import Target
 from captoken.adapters._sqlite.lexer import CHANGING
@@ -22,14 +23,6 @@ from captoken.adapters._sqlite.naming import table_name
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters._usage_meter import UsageMeter
-
-
-class Result(NamedTuple):
-    """What came of a statement."""
-
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    changed: int  # rows, or -1
 
 
 class Pulse:
@@ -104,7 +97,7 @@ class Running:
         self._pulse = pulse
         self._max_rows = max_rows
 
-    def run(self, parameters: Any, plan: Plan, meter: UsageMeter) -> Result:
+    def run(self, parameters: Any, plan: Plan, meter: UsageMeter) -> Rows:
         """Run a statement that is permitted (rule 2), and count what it takes (rule 14).
 
         It may ask the authorizer for what it was seen to ask for when it was planned, and for
@@ -135,7 +128,7 @@ class Running:
         meter.done(self._watch.connection.total_changes - changes)
 
         columns = tuple([column[0] for column in cursor.description or ()])
-        return Result(columns, rows, self._changed(plan, cursor))
+        return Rows(columns, rows, self._changed(plan, cursor))
 
     def _changed(self, plan: Plan, cursor: sqlite3.Cursor) -> int:
         """How many rows the statement itself has changed, or -1.

@@ -95,6 +95,8 @@ _EXPECTED_OF_ROWS: dict[str, set[_Need] | None] = {
     "INSERT INTO d SELECT id FROM a": None,  # its trigger reads a
 }
 
+_TRIALS = (((), _EXPECTED), (_PARTS, _EXPECTED_OF_PARTS), (_ROWS, _EXPECTED_OF_ROWS))
+
 # Rule 6: the table says ON CONFLICT REPLACE. Only some builds show in opcodes that a row goes.
 _REPLACES = "INSERT INTO c VALUES (1, 2)"
 _REPLACED: set[_Need] = {("c", "insert", ""), ("c", "delete", "")}
@@ -113,15 +115,14 @@ def engine_of(connect: Callable[[str], sqlite3.Connection]) -> Engine:
         engine = Engine(shows_replaced=_needs(optimist, _REPLACES) == _REPLACED)
 
         planner = Planner(watch, engine)
-        trials: list[tuple[str, Parts, set[_Need] | None]]
-        trials = [(sql, (), expected) for sql, expected in _EXPECTED.items()]
-        trials += [(sql, _PARTS, expected) for sql, expected in _EXPECTED_OF_PARTS.items()]
-        trials += [(sql, _ROWS, expected) for sql, expected in _EXPECTED_OF_ROWS.items()]
-        for sql, parts, expected in trials:
-            found = _needs(planner, sql, parts)
-            if found != expected:
-                seen = found and sorted(map(str, found))
-                raise GuardError(f"this SQLite cannot be guarded: of {sql!r} the guard sees {seen}")
+        for parts, trials in _TRIALS:
+            for sql, expected in trials.items():
+                found = _needs(planner, sql, parts)
+                if found != expected:
+                    seen = found and sorted(map(str, found))
+                    raise GuardError(
+                        f"this SQLite cannot be guarded: of {sql!r} the guard sees {seen}"
+                    )
         return engine
 
 
