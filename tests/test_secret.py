@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hmac
 import json
 import os
 import pickle
@@ -15,14 +14,12 @@ import pytest
 from nacl import bindings
 from nacl.signing import SigningKey
 
-from captoken._format import primitives
 from captoken._format.encoding import b64encode
-from captoken._format.public_keys import KEY_CHARS, exchange_key, signing_key
+from captoken._format.public_keys import KEY_CHARS
 from captoken._format.sealed import SealedValue
 from captoken.errors import KeyringError
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
 from captoken.keys import secret as keys
-from tests import edwards
 
 KINDS: list[type[keys.SecretKey]] = [HolderKey, DischargerKey, PairwiseKey]
 SECRET = bytes(range(1, 33))
@@ -80,85 +77,6 @@ def test_keys_stay_in_their_process(kind: type[keys.SecretKey]) -> None:
     for change in (lambda: setattr(key, "public", "x"), lambda: setattr(key, "other", 1), lambda: delattr(key, "public")):
         with pytest.raises(AttributeError, match="immutable"):
             change()
-
-
-# --- public keys -----------------------------------------------------------------------------------------------------
-
-SIGNING = bytes(SigningKey(SECRET).verify_key)
-EXCHANGE = bindings.crypto_scalarmult_base(SECRET)
-
-
-class Text(str):
-    """A string that is not quite one."""
-
-
-@pytest.mark.parametrize(
-    ("accept", "good"), [(signing_key, SIGNING), (exchange_key, EXCHANGE)], ids=["signing", "exchange"]
-)
-def test_a_public_key_is_32_bytes_or_their_one_spelling(accept: Any, good: bytes) -> None:
-    """TypeError for other types; ValueError for other lengths, alphabets, and bits left over."""
-    spelled = b64encode(good)
-    assert accept(good, "key") == accept(spelled, "key") == good
-    last = spelled[:-1] + "AEIMQUYcgkosw048"["AEIMQUYcgkosw048".index(spelled[-1]) - 1]
-    assert len(last) == 43, "another key, spelled as it should be"
-    for wrong in (
-        "", spelled[:-1], spelled + "A", spelled + "=", spelled[:-1] + chr(ord(spelled[-1]) + 1), " " + spelled[1:], "+" * 43,
-        "é" * 43, "\ud800" * 43, good.hex(), b"", good[:31], good + b"\0", spelled.encode(),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=r"key|base64"):
-            accept(wrong, "key")
-    # As `captoken keygen … > file` leaves it.
-    with pytest.raises(ValueError, match=r"key ends in a line feed: read the file with \.strip\(\)"):
-        accept(f"{spelled}\n", "key")
-    for odd in (None, 5, bytearray(good), memoryview(good), [good], Text(spelled), True):
-        with pytest.raises(TypeError, match="key must be 32 bytes"):
-            accept(odd, "key")
-
-
-@pytest.mark.parametrize("encoded", edwards.LOW_ORDER + edwards.not_canonical(), ids=bytes.hex)
-def test_no_signing_key_is_of_low_order_or_not_canonical(encoded: bytes) -> None:
-    """The fourteen encodings of the eight small points, and all 38 that are not reduced: refused on the wire and when built."""
-    assert not primitives.is_signing_key(encoded)
-    with pytest.raises(ValueError, match="no Ed25519 public key"):
-        signing_key(encoded)
-
-
-def test_the_table_of_small_points_is_what_the_curve_says() -> None:
-    """Eight points, five y; libsodium calls none of their encodings a point to trust."""
-    assert {y for _, y in edwards.TORSION} == primitives._LOW_ORDER and len(set(edwards.LOW_ORDER)) == 14
-    for point in edwards.TORSION:
-        assert not bindings.crypto_core_ed25519_is_valid_point(edwards.encode(point))
-
-
-def test_a_key_off_the_curve_or_of_mixed_order_is_refused_when_built() -> None:
-    """Readers of links, which do not ask libsodium, take it for a key that signs nothing."""
-    off = next(y for y in range(2, 50) if edwards.on_curve(y) is None)
-    for encoded in (
-        off.to_bytes(32, "little"),
-        *(edwards.encode(edwards.plus(edwards.BASE, small)) for small in edwards.TORSION[1:]),
-    ):
-        assert primitives.is_signing_key(encoded)
-        with pytest.raises(ValueError, match="not on the curve"):
-            signing_key(encoded)
-    assert signing_key(edwards.encode(edwards.BASE))
-
-
-# The u of small order on curve25519 and its twist, with those that are not reduced.
-SMALL_U = [
-    0, 1, 2**255 - 20, 2**255 - 19, 2**255 - 18,
-    325606250916557431795983626356110631294008115727848805560023387167927233504,
-    39382357235489614581723060781553021112529911719440698176882885853963445705823,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("u", SMALL_U)
-def test_no_exchange_key_is_of_low_order_or_not_canonical(u: int) -> None:
-    """Seven of small order; each also with the top bit, which X25519 passes over and we do not."""
-    for encoded in (u.to_bytes(32, "little"), (u | 1 << 255).to_bytes(32, "little")):
-        with pytest.raises(ValueError, match="no X25519 public key"):
-            exchange_key(encoded, "server")
-    with pytest.raises(ValueError, match="no X25519 public key"):
-        exchange_key((int.from_bytes(EXCHANGE, "little") | 1 << 255).to_bytes(32, "little"), "server")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -265,13 +183,6 @@ def test_a_link_to_a_key_file_stays_one(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     HolderKey.from_bytes(SECRET).save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink() and HolderKey.load(tmp_path / "real").reveal() == SECRET
-
-
-@pytest.mark.parametrize("length", [0, 1, 32, 63, 64, 65, 200])
-def test_an_hmac_is_that_of_the_standard_library_whatever_the_key(length: int) -> None:
-    """A key of more than a block is hashed first, and one of just a block is not (RFC 2104)."""
-    key = bytes(range(200))[:length]
-    assert primitives.hmac_sha256(key, b"message") == hmac.digest(key, b"message", "sha256")
 
 
 def test_what_holds_a_secret_shows_its_kind_alone() -> None:

@@ -18,7 +18,8 @@ class Room(NamedTuple):
 # or start processes: a function under mutation is called through another one.
 _CORE = (
     "access addresses analysis capability caveats constraints current deltas discharge encoding holding issuer keyring lease ledger "
-    "messages office overlay pairwise plan proof recall request rows secret signed testing text token token_set trail verifier widening"
+    "messages office overlay pairwise plan primitives proof public_keys recall request rows secret signed testing text token token_set "
+    "trail verifier widening"
 )
 CORE = Room(
     [f"captoken/{room}/*" for room in ("_format", "_language", "_writing", "_verification")],
@@ -44,7 +45,7 @@ KERNEL = Room(
     kernel(),
     [
         *CORE.tests,
-        *(f"tests/{name}.py" for name in ("test_links_decide", "test_memory", "test_history", "properties/test_links", "properties/test_root")),
+        *(f"tests/{name}.py" for name in ("test_checks", "test_links_decide", "test_memory", "test_history", "properties/test_links", "properties/test_root")),
     ],
     "(not memory or test_memory) and not makes_no_work and not works_no and not all_there_are and not any_size_and_depth",
 )

@@ -146,7 +146,7 @@ def test_a_store_is_opened_in_its_own_version_alone(place: Place) -> None:
     place.make()
     place.open()
     place.write(999)
-    with pytest.raises(StoreError, match="has schema version 999, from a newer captoken, and this one reads \d: install the newer captoken here"):
+    with pytest.raises(StoreError, match=r"has schema version 999, from a newer captoken, and this one reads \d: install the newer captoken here"):
         place.open()
     place.write(1)
     with pytest.raises(StoreError, match="has schema version 1, from an earlier captoken, and this one needs 2: stop whatever uses it, then run `captoken upgrade "):
