@@ -47,7 +47,7 @@ from captoken.adapters._http.exchange import (
 )
 from captoken.adapters._issuance.answers import SLOW_DOWN, failed, form, json, unavailable
 from captoken.adapters._issuance.certificates import by_certificate
-from captoken.adapters._issuance.ends import Ends
+from captoken.adapters._issuance.ends import Ends, Leases
 from captoken.adapters._issuance.form import (
     ACCESS_TOKEN,
     CLIENT_CREDENTIALS,
@@ -57,7 +57,6 @@ from captoken.adapters._issuance.form import (
     Shown,
     read,
 )
-from captoken.adapters._issuance.leases import Leases
 from captoken.adapters._issuance.metadata import PATH as METADATA
 from captoken.adapters._issuance.metadata import metadata
 from captoken.adapters._issuance.rates import Rates, seconds_for

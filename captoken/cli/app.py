@@ -29,9 +29,8 @@ from captoken.cli.options import COMPLETING, USAGE, InOrder
 from captoken.cli.output import prepare, tell
 from captoken.cli.postgres import postgres
 from captoken.cli.problems import TOLD, problem
-from captoken.cli.propose import propose
+from captoken.cli.propose import propose, test
 from captoken.cli.renewing import operate
-from captoken.cli.scenarios import test
 from captoken.cli.upgrade import upgrade
 from captoken.cli.write import attenuate, delegate, mint, present
 

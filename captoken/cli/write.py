@@ -1,19 +1,23 @@
 """`captoken mint`, `attenuate`, `delegate` and `present`: they write a token.
 
-It goes to standard output, and nothing else does.
+It goes to standard output, and nothing else does. Notes on it go to standard error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from captoken._format.spelling import span
 from captoken._writing.issuer import Issuer
+from captoken._writing.keywords import unnamed_tables
 from captoken._writing.token import Token
 from captoken._writing.token_set import TokenSet
-from captoken.cli import files, notes
+from captoken.cli import files
 from captoken.cli.options import (
     ACCESS_OPTIONS,
     access_of,
@@ -36,7 +40,7 @@ from captoken.cli.options import (
     stacked,
     token_option,
 )
-from captoken.cli.output import say_held, say_token
+from captoken.cli.output import say_held, say_token, tell
 from captoken.cli.values import DURATION, FILE, PUBLIC
 from captoken.cli.view import read
 from captoken.keys.secret import HolderKey
@@ -136,12 +140,12 @@ def mint(
         at_each = files.table(servers)
         made = issuer.mint_set(servers=at_each, control=control, **who, **wanted)
         for its in at_each.values():
-            notes.say_of_caveats(its)
+            say_of_caveats(its)
     elif control is not None:
         raise click.UsageError("--control goes with --servers")
     else:
         made = issuer.mint(unrestricted=unrestricted, **who, **wanted)
-    notes.say_of_caveats(wanted)
+    say_of_caveats(wanted)
     say_held(made, as_json)
 
 
@@ -202,10 +206,10 @@ def _narrow(
         held = held.only(*only)
     made: Token | TokenSet = getattr(held, verb)(signer=key, **where, **wanted)
 
-    notes.say_of_caveats(wanted)
+    say_of_caveats(wanted)
     # What has expired is cut as well, and one note says enough.
-    if not notes.say_of_end(held, before):
-        notes.say_of_cut(made, wanted.get("expires_in"), before)
+    if not say_of_end(held, before):
+        say_of_cut(made, wanted.get("expires_in"), before)
     say_held(made, as_json)
 
 
@@ -326,9 +330,97 @@ def _for_server(held: Token | TokenSet, audience: tuple[str, ...]) -> Token:
 
 def _say_of_sent(held: Token, sent: str, before: int) -> None:
     """Notes on what `present` has made of a token, at that time."""
-    if notes.say_of_end(held, before):
+    if say_of_end(held, before):
         return
     # The end that nobody has asked for is cut in silence: every token has its last minute.
     context = click.get_current_context()
     if context.get_parameter_source("expires_in") is ParameterSource.COMMANDLINE:
-        notes.say_of_cut(read(sent).token, context.params["expires_in"], before)
+        say_of_cut(read(sent).token, context.params["expires_in"], before)
+
+
+# --- notes ----------------------------------------------------------------------------------------
+
+# What whoever writes a token is told beside it: that it works, but not as it may be meant.
+#
+#     note: slect is no operation that captoken's guards know (select, insert, update, delete): did
+#         you mean select?
+#     note: this token expired 2s ago: nothing made of it works
+#
+# To standard error, a line each. The token is written all the same, with exit 0: a server of one's
+# own may know more. Nothing here refuses anything.
+
+# What the guards of databases ask for. A server of one's own may have other operations.
+_KNOWN = ("select", "insert", "update", "delete")
+
+
+def say_of_caveats(given: Mapping[str, Any]) -> None:
+    """Notes on caveats that a link was given, as keywords: those that hardly anybody means.
+
+    Only beside tables that are named: without them operations may be those of anything.
+    """
+    tables: list[str] = [
+        *given.get("tables", ()),
+        *given.get("allow", {}),
+    ]
+    if not tables:
+        return
+
+    for operation in _operations(given):
+        if operation not in _KNOWN and operation != "*":
+            _note(_unknown(operation))
+
+    for option, pattern in unnamed_tables(given):
+        _note(f"--{option} is for {pattern}, which is no table that is named here")
+
+
+def _operations(given: Mapping[str, Any]) -> Iterator[str]:
+    """All operations that are named, each once, in their order."""
+    named: list[str] = list(given.get("operations", ()))
+    for of_table in given.get("allow", {}).values():
+        named += of_table
+
+    # A dict keeps the order, as a set does not.
+    yield from dict.fromkeys(named)
+
+
+def _unknown(operation: str) -> str:
+    """What is told of an operation that no guard knows: the one that may be meant, if one is near.
+
+    Case counts in tokens: `SELECT` is as unknown as `slect`, and the same one is meant.
+    """
+    known = f"{operation} is no operation that captoken's guards know ({', '.join(_KNOWN)})"
+    close = get_close_matches(operation.lower(), _KNOWN, n=1)
+    if close:
+        return f"{known}: did you mean {close[0]}?"
+    return f"{known}: only a server that asks for it by this name permits anything"
+
+
+def say_of_end(held: Token | TokenSet, now: int) -> bool:
+    """A note if a token has expired, from which others are made. True if it has."""
+    end = _end_of(held)
+    if end is None or end > now:
+        return False
+
+    _note(f"this token expired {span(now - end)} ago: nothing made of it works")
+    return True
+
+
+def say_of_cut(made: Token | TokenSet, asked: int | None, now: int) -> None:
+    """A note if a token ends earlier than after the seconds that were asked for.
+
+    `asked` is None where no such end was asked for. `now` is a time before the token was made: from
+    a later one on, an end that was not cut would look as if it had been.
+    """
+    end = _end_of(made)
+    if asked is None or end is None or end >= now + asked:
+        return
+    _note(f"--expires-in {span(asked)} is cut to what is held: the token ends in {span(end - now)}")
+
+
+def _end_of(held: Token | TokenSet) -> int | None:
+    """When it ends; of a set, when the first of its tokens does."""
+    return held.unverified.expires_at if isinstance(held, Token) else held.expires_at
+
+
+def _note(text: str) -> None:
+    tell(f"note: {text}")

@@ -418,11 +418,8 @@ def check_header(header: Json) -> None:
 
 def _check_texts(claims: Json) -> None:
     """Raise IssuanceError for claims that are not of their type, or that no assertion has here."""
-    for name in _TEXTS:
-        if name not in claims:
-            continue
-        value = claims[name]
-        if type(value) is not str or not value:
+    for name in (name for name in _TEXTS if name in claims):
+        if type(claims[name]) is not str or not claims[name]:
             raise _refused(f"its {name} is no text")
     if "sub" not in claims:
         raise _refused("it has no sub")

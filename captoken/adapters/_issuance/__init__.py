@@ -6,8 +6,7 @@
 - `reviews`: whether an issuer still stands by what it signed;
 - `metadata`: what the service says of itself (RFC 8414);
 - `answers`: bodies and answers, in JSON;
-- `ends`: what providers tell of logins that end; `publisher`: what the overlay says of it;
+- `ends`: what providers tell of logins that end, what the overlay says of it, and leases;
 - `records`: what the audit trail says of exchanges;
-- `rates`: how often one identity may ask;
-- `leases`: whether a task is alive.
+- `rates`: how often one identity may ask.
 """
