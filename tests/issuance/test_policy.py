@@ -38,6 +38,7 @@ def test_the_example_loads_and_its_tests_hold() -> None:
         ('origin = "https://issuer.example"', 'origin = "https://u:p@issuer.example"', "service.origin"),
         ('origin = "https://issuer.example"', 'origin = "https://issuer.example:x"', "service.origin"),
         ('origin = "https://issuer.example"', 'origin = "issuer"', "service.origin"),
+        ('origin = "https://issuer.example"', 'origin = "https://issuer example"', "service.origin"),
         ('kind = "oidc"', 'kind = "oidc2"', "kind must be one of oidc, access-token, id-jag, workload, spiffe, saml, signals, not 'oidc2'"),
         ('client_ids = ["captoken-cli"]', "client_ids = []", "client_ids"),
         ("max_login_age = 28800", "max_login_age = 0", "max_login_age"),
