@@ -34,7 +34,7 @@ from captoken.cli.options import (
 )
 from captoken.cli.output import answer, tell
 from captoken.cli.values import DURATION, FILE, PUBLIC
-from captoken.stores.ports import Debit, Reservation, Use
+from captoken.stores.ports import Debit, Forbidden, MarkedStep, Reservation, Use
 
 if TYPE_CHECKING:
     from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
@@ -359,6 +359,16 @@ class _Ledger(_InFile):
         """What was taken in fact; False if there is no such reservation."""
         with self._counted() as ledger:
             return ledger.settle(reservation_id, amounts, now)
+
+    def step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """Set the marks of a step, and count it: None, or what denies it."""
+        with self._counted() as ledger:
+            return ledger.step(step, now)
+
+    def peek_step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """The same without setting or counting anything."""
+        with self._counted() as ledger:
+            return ledger.peek_step(step, now)
 
     def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited."""

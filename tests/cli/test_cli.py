@@ -422,6 +422,23 @@ def test_a_file_that_is_made_along_with_the_keys_takes_their_first_proof(tmp_pat
     capsys.readouterr()
 
 
+def test_a_file_of_a_ledger_knows_marks(tmp_path, monkeypatch, capsys):
+    """What was done before closes what is done after, from one command to the next."""
+    monkeypatch.chdir(tmp_path)
+    assert app.run(["keygen", "--out", "keyring.json", "--create", "used.db"]) == 0
+    token = Issuer(Keyring.load("keyring.json").for_audience("desk"), clock=FixedClock(NOW)).mint(
+        subject="user:jane", agent="a", task="t", tables=["crm.*"], operations=["select"], tools={"mail.send": {}},
+        marks={"private": {"tables": ["crm.*"]}, "outside": {"tools": ["mail.*"]}},
+        forbid=[{"in": ["outside"], "after": ["private"]}],
+    )  # fmt: skip
+    (tmp_path / "token").write_text(token.serialize())
+    asked = ["verify", "--keyring", "keyring.json", "--audience", "desk", "--token-file", "token", "--ledger", "used.db"]
+    mail, rows = ["--tool", "mail.send"], ["--table", "crm.customers", "--operation", "select"]
+    assert [app.run([*asked, *what, "--now", str(NOW)]) for what in (mail, rows, mail)] == [0, 0, 1]
+    assert [app.run(["explain", *asked[1:], *what, "--now", str(NOW)]) for what in (rows, mail)] == [0, 1]
+    assert "denied forbidden_after" in capsys.readouterr().out
+
+
 def test_to_explain_makes_no_file(folder, monkeypatch, capsys):
     """It would know nothing of what was used, and `verify` would take it for a store that does."""
     monkeypatch.chdir(folder)
