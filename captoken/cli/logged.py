@@ -87,15 +87,19 @@ def moment(at: int, ms: int | None) -> str:
     return f"{readable_time(at + seconds).removesuffix('Z')}.{thousandths:03}Z"
 
 
+def first_refusal(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was wrong first; nothing where the record has that in no shape of ours."""
+    refusals = record.get("refusals")
+    first = refusals[0] if isinstance(refusals, list) and refusals else None
+    return first if isinstance(first, dict) else {}
+
+
 def refused(record: Mapping[str, Any]) -> str:
     """Why it was refused: the first reason, and who added it."""
-    refusals = record.get("refusals", ())
-    if not refusals:
-        return ""
-    first = refusals[0]
+    first = first_refusal(record)
     added_by = first.get("added_by")
     who = f" (added by {added_by})" if added_by else ""
-    return f"; {first['text']}{who}"
+    return f"; {first.get('text', '')}{who}" if first else ""
 
 
 def tried(access: trails.Accessed | None) -> str:

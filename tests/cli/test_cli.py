@@ -27,6 +27,7 @@ from captoken.cli import app, consent, inspect
 from captoken.cli.view import Shown, read, view
 from captoken.discharge import Allow, Discharge, Discharger, Wait
 from captoken.keys import DischargerKey, HolderKey
+from captoken.stores.ports import Head
 from captoken.stores.sqlite import SQLiteLedger
 from captoken.testing import FixedClock, fixed_random
 from tests.cli.test_transcripts import every_command
@@ -437,6 +438,16 @@ def test_a_file_of_a_ledger_knows_marks(tmp_path, monkeypatch, capsys):
     assert [app.run([*asked, *what, "--now", str(NOW)]) for what in (mail, rows, mail)] == [0, 0, 1]
     assert [app.run(["explain", *asked[1:], *what, "--now", str(NOW)]) for what in (rows, mail)] == [0, 1]
     assert "denied forbidden_after" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("odd", [[1], [{}], "none", {"text": "no"}, [{"text": 1, "added_by": [2]}]])
+def test_a_trail_with_odd_refusals_is_shown(odd, tmp_path, capsys):
+    """Whoever writes a trail may write anything there."""
+    record = {"kind": "decision", "seq": 1, "prev": Head().hash, "at": NOW, "allowed": False, "code": "tool", "refusals": odd}
+    (tmp_path / "trail.jsonl").write_bytes(encode_json(record) + b"\n")
+    for options in ([], ["--json"]):
+        assert app.run(["audit", "log", str(tmp_path / "trail.jsonl"), *options]) == 0
+    assert capsys.readouterr().out.startswith("2")
 
 
 def test_to_explain_makes_no_file(folder, monkeypatch, capsys):

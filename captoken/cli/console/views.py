@@ -23,7 +23,7 @@ from captoken.cli import words
 from captoken.cli.console import histories
 from captoken.cli.console.index import Index
 from captoken.cli.console.tables import Call
-from captoken.cli.logged import tried
+from captoken.cli.logged import first_refusal, tried
 from captoken.cli.words import may, plain
 
 TASKS = 200  # of one answer
@@ -855,7 +855,7 @@ def _row(record: Mapping[str, Any] | None, server: str) -> Json:
     decided = _decided(record)
     if record is None or decided is None:
         return _GONE
-    refusal = _first_refusal(record)
+    refusal = first_refusal(record)
     added_by = refusal.get("added_by")
     trace = record.get("trace")
     return {
@@ -871,13 +871,6 @@ def _row(record: Mapping[str, Any] | None, server: str) -> Json:
         "who": plain(" > ".join(actor.name for actor in decided.chain)),
         "link": decided.link,
     }
-
-
-def _first_refusal(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was wrong first; nothing where the record has that in no shape of ours."""
-    refusals = record.get("refusals")
-    first = refusals[0] if isinstance(refusals, list) and refusals else None
-    return first if isinstance(first, dict) else {}
 
 
 def row_of(decided: analysis.Decided, why: str) -> Json:
