@@ -22,6 +22,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from secrets import token_urlsafe
 from time import time
@@ -131,8 +132,8 @@ class Console:
         # By path. What is shown, and what is done, with the shape of its form.
         self._reads: dict[str, Callable[[Mapping[str, str]], Json | None]] = {
             "/api/now": self._now_view,
-            "/api/task": self._task_view,
-            "/api/agent": self._agent_view,
+            "/api/task": partial(self._view_of_one, views.task_view, "task"),
+            "/api/agent": partial(self._view_of_one, views.agent_view, "id"),
             "/api/decisions": self._decisions_view,
             "/api/overlay": lambda _: views.overlay_view(self._control.overlay(), self.now()),
         }
@@ -272,27 +273,13 @@ class Console:
         found = views.now_view(self._index, then, self.now(), at, given.get("find", ""))
         return found | {"rev": mark, "overlay": views.overlay_facts(overlay)}
 
-    def _task_view(self, given: Mapping[str, str]) -> Json | None:
+    def _view_of_one(
+        self, view: Callable[..., Json | None], named: str, given: Mapping[str, str]
+    ) -> Json | None:
+        """The view of one thing, which the request names in `named`."""
         at = _number(given, "at")
-        return views.task_view(
-            self._index,
-            self._control.overlay_at(at),
-            self._spent,
-            self.now(),
-            given.get("task", ""),
-            at,
-        )
-
-    def _agent_view(self, given: Mapping[str, str]) -> Json | None:
-        at = _number(given, "at")
-        return views.agent_view(
-            self._index,
-            self._control.overlay_at(at),
-            self._spent,
-            self.now(),
-            given.get("id", ""),
-            at,
-        )
+        overlay = self._control.overlay_at(at)
+        return view(self._index, overlay, self._spent, self.now(), given.get(named, ""), at)
 
     def _decisions_view(self, given: Mapping[str, str]) -> Json:
         return views.decisions_view(
