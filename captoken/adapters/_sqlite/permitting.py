@@ -26,7 +26,7 @@ from captoken._verification.mistakes import is_sendable, mistake, word_in
 from captoken.adapters._costed_grant import CostedGrant
 from captoken.adapters._sqlite.denials import TOO_LARGE, Denials, Own
 from captoken.adapters._sqlite.granted import Granted
-from captoken.adapters._sqlite.lexer import KINDS, OTHER_KINDS
+from captoken.adapters._sqlite.lexer import KINDS, OTHER, OTHER_KINDS, STRING
 from captoken.adapters._sqlite.parts import Parts
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.planner import Planner
@@ -256,7 +256,8 @@ def _is_misspelt(first: str) -> bool:
 
 def _other_kind(text: Text) -> Own:
     """Rule 1. It says nothing of what is there."""
-    word = shown(text.words[0]) if text.words else "nothing"
+    words = (shown(word) for kind, word, _ in text.tokens if kind not in (OTHER, STRING))
+    word = next(words, "nothing")
     return Own(
         "operation",
         f"the statement begins with {word}, and none of that kind is run: "

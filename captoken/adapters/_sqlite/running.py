@@ -37,20 +37,17 @@ class Pulse:
         # The accesses that the running statement needs.
         self.needs: Sequence[Access] = ()
 
-        # Why it was interrupted: the grant no longer permits it, or it could not be asked. Both
-        # None if it was not.
-        self._death: Decision | None = None
-        self._broken: BaseException | None = None
+        # Why it was interrupted: the grant no longer permits it, or it could not be asked.
+        self._why: Decision | BaseException | None = None
 
     def begin(self) -> None:
         """A statement is about to run: nothing has interrupted it."""
-        self._death = None
-        self._broken = None
+        self._why = None
 
     @property
     def has_interrupted(self) -> bool:
         """Whether it said no, so that SQLite has stopped the statement."""
-        return self._death is not None or self._broken is not None
+        return self._why is not None
 
     def alive(self) -> bool:
         """May the statement that runs go on? The progress handler asks, every so many opcodes."""
@@ -59,14 +56,12 @@ class Pulse:
         except BaseException as error:
             # An interrupt, or a clock that cannot be read. SQLite would swallow it: kept, and
             # raised when the statement has stopped.
-            self._broken = error
+            self._why = error
             return False
 
-        if not decision:
-            self._death = decision
-            return False
-        self._death = None
-        return True
+        if not isinstance(self._why, BaseException):
+            self._why = None if decision else decision
+        return bool(decision)
 
     def refuse(self, target: Target) -> NoReturn:
         """Raise Denied for a row that the statement writes and the grant does not permit."""
@@ -81,12 +76,12 @@ class Pulse:
 
         A denial is recorded here, once the statement has stopped.
         """
-        if self._broken is not None:
-            return self._broken
+        if isinstance(self._why, BaseException):
+            return self._why
 
-        # One of the two is why: whoever asks has looked.
-        assert self._death is not None  # noqa: S101
-        return self._grant.denied(self._death)
+        # Whoever asks has looked whether it has.
+        assert self._why is not None  # noqa: S101
+        return self._grant.denied(self._why)
 
 
 class Running:

@@ -7,7 +7,6 @@ cannot matter. What it misses is still seen by events and opcodes (`captoken.ada
 
     first       insert
     mentions    insert codes, select people, select hr
-    words       INSERT, OR, REPLACE, INTO, codes, SELECT, x, name, …
     conflicts   replace
     using       id
 
@@ -26,7 +25,6 @@ from captoken.adapters._sqlite.lexer import (
     OPENING,
     OTHER,
     STAR,
-    STRING,
     cut,
     fold,
     places,
@@ -80,14 +78,6 @@ class Text:
     def is_bounded(self) -> bool:
         """Does SQLite compile it in a time that is known? (rule 11)"""
         return is_bounded(self._names.whole)
-
-    @cached_property
-    def words(self) -> tuple[str, ...]:
-        """All that may be a name or a keyword, in order and as it is spelled.
-
-        For denials: what a denial names has to be a word of the text (rule 9).
-        """
-        return tuple(text for kind, text, _ in self.tokens if kind not in (OTHER, STRING))
 
     @cached_property
     def names(self) -> frozenset[str]:
