@@ -141,3 +141,6 @@ class Question(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     # By the transport: what stands for a request that may come again, and counts once (38.17).
     once: Once | None = None
+
+    # By the grant: was it allowed before, and is under way? Then no later mark closes it (46.7).
+    under_way: bool = False

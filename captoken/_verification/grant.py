@@ -401,14 +401,17 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         """The grant's question about an access that counts."""
         return Question(access, caller, grant, self._verified_at)
 
-    def _under_way(
+    def _uncounted(
         self,
         grant: Grant | None,
         access: Access | None,
         caller: Caller | None,
+        *,
+        under_way: bool = False,
     ) -> Question:
-        """A question about work that has been paid for, and so does not count again (24.19)."""
-        return Question(access, caller, grant, self._verified_at, counted=False)
+        """A question that does not count: to plan, or about what has been paid for (24.19)."""
+        asked = Question(access, caller, grant, self._verified_at, counted=False)
+        return structs.replace(asked, under_way=True) if under_way else asked
 
     def _all_asked(
         self,
@@ -528,23 +531,31 @@ class Grant(_Vouched, frozen=True, eq=False):
         return self._driver.look(self._genuine, self._asked(None, access, caller))
 
     def recheck(
-        self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
+        self,
+        accesses: Iterable[Access] = (),
+        *,
+        caller: Caller | None = None,
+        under_way: bool = False,
     ) -> Decision:
         """Return whether the grant is still valid, and still allows `accesses` that are under way.
 
         Use it between two parts of a long cursor or stream (24.19). It asks no store, counts
         nothing and records nothing; to record a denial that it found, call `deny`. It does not
         notice that a budget was used up meanwhile, because work under way was already paid for.
+        `under_way=True` says that the accesses were allowed before, and go on: then rules over
+        marks do not close them either. Else it denies by the marks that this process has seen set.
         Stops at the first denied access.
         """
-        return self._rechecked(accesses, caller)
+        return self._rechecked(accesses, caller, under_way)
 
-    def _rechecked(self, accesses: Iterable[Access], caller: Caller | None) -> Decision:
+    def _rechecked(
+        self, accesses: Iterable[Access], caller: Caller | None, under_way: bool
+    ) -> Decision:
         """Check each access in turn, or only the token if there is none."""
         decision: Decision | None = None
         for access in accesses:
             stated(access, caller)
-            asked = self._under_way(self, access, caller)
+            asked = self._uncounted(self, access, caller, under_way=under_way)
             decision = self._driver.recheck(self._genuine, asked)
             if not decision:
                 return decision
@@ -552,7 +563,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         if decision is not None:  # an allowed access shows that the token is still valid
             return decision
         stated_caller(caller)
-        asked = self._under_way(self, None, caller)
+        asked = self._uncounted(self, None, caller)
         return self._driver.recheck(self._genuine, asked)
 
     def rows(self, table: str, *, reached: bool = False) -> tuple[Condition, ...]:
@@ -567,7 +578,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         table, unless the table is only `reached`: read through a view, for example.
         """
         names.segmented(table, "table")
-        return self._rows(self._under_way(self, None, None), table, reached)
+        return self._rows(self._uncounted(self, None, None), table, reached)
 
     def _rows(self, asked: Question, table: str, reached: bool) -> tuple[Condition, ...]:
         """Return the conditions. Raises Denied."""
@@ -970,23 +981,31 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return Pending(self._awaited.look(self._genuine, self._asked(None, access, caller)))
 
     def recheck(
-        self, accesses: Iterable[Access] = (), *, caller: Caller | None = None
+        self,
+        accesses: Iterable[Access] = (),
+        *,
+        caller: Caller | None = None,
+        under_way: bool = False,
     ) -> Pending[Decision]:
         """Return whether the grant is still valid, and still allows `accesses` that are under way.
 
         Use it between two parts of a long cursor or stream (24.19). It asks no store, counts
         nothing and records nothing; to record a denial that it found, call `deny`. It does not
         notice that a budget was used up meanwhile, because work under way was already paid for.
+        `under_way=True` says that the accesses were allowed before, and go on: then rules over
+        marks do not close them either. Else it denies by the marks that this process has seen set.
         Stops at the first denied access.
         """
-        return Pending(self._rechecked(accesses, caller))
+        return Pending(self._rechecked(accesses, caller, under_way))
 
-    async def _rechecked(self, accesses: Iterable[Access], caller: Caller | None) -> Decision:
+    async def _rechecked(
+        self, accesses: Iterable[Access], caller: Caller | None, under_way: bool
+    ) -> Decision:
         """Check each access in turn, or only the token if there is none."""
         decision: Decision | None = None
         for access in accesses:
             stated(access, caller)
-            asked = self._under_way(self.blocking, access, caller)
+            asked = self._uncounted(self.blocking, access, caller, under_way=under_way)
             decision = await self._awaited.recheck(self._genuine, asked)
             if not decision:
                 return decision
@@ -994,7 +1013,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         if decision is not None:  # an allowed access shows that the token is still valid
             return decision
         stated_caller(caller)
-        asked = self._under_way(self.blocking, None, caller)
+        asked = self._uncounted(self.blocking, None, caller)
         return await self._awaited.recheck(self._genuine, asked)
 
     def rows(self, table: str, *, reached: bool = False) -> Pending[tuple[Condition, ...]]:
@@ -1009,7 +1028,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         table, unless the table is only `reached`: read through a view, for example.
         """
         names.segmented(table, "table")
-        return Pending(self._rows(self._under_way(self.blocking, None, None), table, reached))
+        return Pending(self._rows(self._uncounted(self.blocking, None, None), table, reached))
 
     async def _rows(self, asked: Question, table: str, reached: bool) -> tuple[Condition, ...]:
         """Return the conditions. Raises Denied."""

@@ -521,7 +521,7 @@ class _Face(Sealed):
         Of marks it knows those that this process has seen set (46.7).
         """
         decision = judge(genuine, facts, asked)
-        if not decision or asked.access is None:
+        if not decision or asked.access is None or asked.under_way:
             return decision
         if not genuine.counts and facts.overlay is None:
             return decision

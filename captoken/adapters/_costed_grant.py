@@ -83,11 +83,11 @@ class CostedGrant:
         """Whether the grant stands at all, whatever is done by it."""
         return self._grant.recheck()
 
-    def recheck(self, accesses: Iterable[Access]) -> Decision:
+    def recheck(self, accesses: Iterable[Access], *, under_way: bool = False) -> Decision:
         """As `Grant.recheck`. Nothing is charged."""
         if self._said or self._left:
             accesses = [self.stated(access) for access in accesses]
-        return self._grant.recheck(accesses, caller=self._caller)
+        return self._grant.recheck(accesses, caller=self._caller, under_way=under_way)
 
     def ask(
         self,
@@ -113,7 +113,7 @@ class CostedGrant:
 
         What ran has to be undone first.
         """
-        decision = self.recheck(accesses)
+        decision = self.recheck(accesses, under_way=True)
         return None if decision else decision
 
     def rows(self, table: str) -> tuple[Condition, ...]:

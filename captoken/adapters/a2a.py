@@ -271,7 +271,10 @@ async def _recheck(grant: AnyGrant, access: Access) -> None:
     A token can run out, or be taken back, while a stream goes on. A denial is recorded, since it
     ends the stream. Raises UnsupportedOperationError.
     """
-    decision: Decision = await answer_of(grant, lambda face: face.recheck((access,)))
+    going_on = (access,)
+    decision: Decision = await answer_of(
+        grant, lambda face: face.recheck(going_on, under_way=True)
+    )
     if not decision:
         raise _refused(await answer_of(grant, lambda face: face.deny(decision)))
 

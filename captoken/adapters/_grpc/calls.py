@@ -215,6 +215,7 @@ class Judged:
         decision = yield self._grant.recheck(
             (self._access,),
             caller=self._caller,
+            under_way=True,
         )
         if not decision:
             recorded = yield self._grant.deny(decision)

@@ -52,7 +52,7 @@ class Pulse:
     def alive(self) -> bool:
         """May the statement that runs go on? The progress handler asks, every so many opcodes."""
         try:
-            decision = self._grant.recheck(self.needs)
+            decision = self._grant.recheck(self.needs, under_way=True)
         except BaseException as error:
             # An interrupt, or a clock that cannot be read. SQLite would swallow it: kept, and
             # raised when the statement has stopped.
