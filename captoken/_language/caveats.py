@@ -41,6 +41,7 @@ __all__ = [
     "MARKING",
     "NARROWING",
     "NARROWS",
+    "RESERVED",
     "RIGHTS",
     "SPEAKS_OF_DATA",
     "SPEAKS_OF_TOOLS",
@@ -81,6 +82,7 @@ COUNTED = frozenset(kind.key for kind in BUILT_IN if kind.counts)
 # Of these, those that count nothing: a ledger only keeps what was done. Said of a task as a whole,
 # they may go to several servers, and into entries of the overlay.
 MARKING = frozenset(("marks", "forbid"))
+RESERVED = COUNTED - MARKING
 NARROWING = frozenset(kind.key for kind in BUILT_IN if kind.narrows_situation)
 # Those that say which accesses, and not how long, for whom or how often.
 RIGHTS = tuple(kind.key for kind in BUILT_IN if kind.asks_access and not kind.counts)

@@ -72,7 +72,7 @@ class Tables(BuiltIn, frozen=True):
         table is the empty name. Only `*` matches that.
         """
         table = access.table or ""
-        if patterns.among(self.value, table):
+        if table in self.value or patterns.among(self.value, table):
             return None
         return Reason("table", f"table {table} is not among {spelled(self.value)}")
 

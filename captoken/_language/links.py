@@ -45,9 +45,9 @@ from captoken._language.caveats import (
     IS_EARLY,
     IS_FOR_LATER,
     IS_HAND_OVER,
-    MARKING,
     NARROWS,
     POSITION,
+    RESERVED,
     SPEAKS_OF_DATA,
     SPEAKS_OF_TOOLS,
     V1,
@@ -72,8 +72,8 @@ def is_about_requests(link: Link, *, may_mark: bool = False) -> bool:
     bounded = link.depth is not None or link.delegate_only
     if handed_on or bounded:
         return False
-    counted = {caveat.key for caveat in link.late if link.counts and caveat.key in COUNTED}
-    if counted - MARKING or (counted and not may_mark):
+    refused = RESERVED if may_mark else COUNTED
+    if link.counts and any(caveat.key in refused for caveat in link.late):
         return False
     return not any(caveat.key == "task" for caveat in link.early)
 

@@ -9,14 +9,14 @@ The rules of this file:
 - `plan.authenticate` alone makes an `AuthenticatedToken`. That there is one means that the chain
   has held.
 - Nothing here says whether a token may be used: no time, no audience of a server, no store.
-- Two values are filled in later, on a frozen object: the row of checks, and what selectors ask.
-  Both follow from the rest, so that two threads that race write the same.
+- Some values are filled in later, on a frozen object. All follow from the rest, so that two
+  threads that race write the same.
 - The tags are secrets. They leave as ids and states, which are hashes of them, and not else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import msgspec
@@ -32,7 +32,7 @@ from captoken._language.checks import Checks
 from captoken._language.lineage import read_along
 from captoken._language.link import Actor, Lineage, Link
 from captoken._language.links import Remembered, after
-from captoken.stores.ports import USES, Debit
+from captoken.stores.ports import USES, Debit, MarkedStep
 
 if TYPE_CHECKING:
     from captoken._language.entries import SelectorFacts
@@ -80,16 +80,21 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     # The proof that came with the text. Step 10 looks at it.
     proof: bytes | None
 
-    counts: bool  # does a link count what it is used for?
+    counts: bool  # is a ledger asked for one of its links?
+    reserves: bool  # does a link count what is used: has it uses or a budget?
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
 
-    # What was worked out since. `checks`, `selected_by`, `held_rows` and `marking` fill it in.
+    # What was worked out since. `checks`, `selected_by`, `debits`, `is_for_one_server`,
+    # `held_rows` and `marking` fill it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
     said_of_rows: dict[str, tuple[bool, tuple[bytes, ...]]] | None = None
     marked: tuple[Marked, ...] | None = None
+    steps: dict[tuple[str | None, ...], MarkedStep | None] | None = None
+    buckets: tuple[tuple[bytes, str, int, int], ...] | None = None
+    one_place: bool | None = None
 
     @property
     def own_links(self) -> tuple[Link, ...]:
@@ -115,12 +120,6 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         flat = Checks.of(self.links, self.root.task, self.root.audience)
         force_setattr(self, "flat", flat)
         return flat
-
-    def has_marks(self) -> bool:
-        """Has a link of its own marks? Looked for once, and where the token counts."""
-        if self.marked is None and not any(map(_marks, self.own_links)):
-            force_setattr(self, "marked", ())
-        return self.marked != ()
 
     @property
     def task(self) -> str:
@@ -260,6 +259,14 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         another for the next server. Nor does it ask which of its own names a server has left, by
         all links: the plan does (16.1).
         """
+        one_place = self.one_place
+        if one_place is None:
+            one_place = self._is_for_one_server()
+            force_setattr(self, "one_place", one_place)
+        return one_place
+
+    def _is_for_one_server(self) -> bool:
+        """The same, worked out."""
         first = next((at for at, link in enumerate(self.links) if _takes(link)), None)
         if first is None:
             return True
@@ -278,19 +285,30 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         Every link that counts is asked, from the first to the last. That the cost is stated in each
         unit is what step 8 has seen to.
         """
-        taken: list[Debit] = []
+        buckets = self.buckets
+        if buckets is None:
+            buckets = tuple(self._buckets())
+            force_setattr(self, "buckets", buckets)
+        return tuple(
+            [
+                Debit(bucket, unit, most, uses if unit == USES else cost[unit], at)
+                for bucket, unit, most, at in buckets
+            ]
+        )
+
+    def _buckets(self) -> Iterator[tuple[bytes, str, int, int]]:
+        """Of each bucket the link's id, the unit, the limit, and the link's place: worked out once.
+        """
         for at, link in enumerate(self.links):
             if not link.counts:
                 continue
-
             bucket = primitives.link_id(self.tags[at])
             for caveat in link.late:
                 if caveat.key == "uses":
-                    taken.append(Debit(bucket, USES, caveat.value, uses, at))
+                    yield bucket, USES, caveat.value, at
                 elif caveat.key == "budget":
                     for unit, most in sorted(caveat.value.items()):
-                        taken.append(Debit(bucket, unit, most, cost[unit], at))
-        return tuple(taken)
+                        yield bucket, unit, most, at
 
     def kept_until(self, leeway: int) -> int | None:
         """Until when its buckets have to be remembered, in seconds since the epoch; None is for
@@ -420,11 +438,6 @@ class Memory(Protocol):
 
 # What a ledger denies by. Marks alone are only set.
 _DENIES = frozenset(("uses", "budget", "forbid"))
-
-
-def _marks(link: Link) -> bool:
-    """Has the link marks?"""
-    return link.counts and any(caveat.key == "marks" for caveat in link.late)
 
 
 def _takes(link: Link) -> bool:

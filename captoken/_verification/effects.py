@@ -196,7 +196,19 @@ class KnownMarks:
 
     def are_set(self, step: MarkedStep, now: int) -> bool:
         """Is there nothing to set, and no rule to ask about? Then no ledger is needed."""
-        return not step.rules and all(self._is_set(mark, now) for mark in step.marks)
+        if step.rules:
+            return False
+        for mark in step.marks:  # noqa: SIM110, at each access: a generator would cost more
+            if not self._is_set(mark, now):
+                return False
+        return True
+
+    def leave_nothing(self, decision: Decision) -> bool:
+        """Has a decision no effects but marks that are set?"""
+        first = decision.effects[0]
+        if len(decision.effects) > 1 or not isinstance(first, MarkedStep):
+            return False
+        return self.are_set(first, decision.now)
 
     def forbids(self, step: MarkedStep, now: int) -> int | None:
         """The first rule that is known to hold, or None. The marks of the step count as set."""
@@ -446,7 +458,10 @@ def _committed(
     # One after the other, in the order of the plan. The first that cannot be had is the answer.
     # A proof that was used before it stays used: a retry needs a fresh one (30.10).
     # If the process dies between two, the first stays taken, and nothing was allowed.
-    for effect in _to_take(decision, genuine, asked, stores):
+    effects = _to_take(decision, genuine, asked, stores)
+    if not effects:
+        return decision
+    for effect in effects:
         refusal = yield from _taken(effect, genuine, stores, facts.now, looking=False)
         if refusal is not None:
             return denial(genuine, facts, asked[0], (refusal,), 11, decision.effects)
@@ -493,16 +508,17 @@ def _to_take(
     genuine: AuthenticatedToken,
     asked: Sequence[Question],
     stores: Stores,
-) -> list[Effect]:
+) -> Sequence[Effect]:
     """The effects of a decision, each a call of a store: marks and a reservation are one (46.6).
 
     Without the marks where this process knows the answer: those that are set cost no call.
     """
-    effects = list(decision.effects)
-    step = next((one for one in effects if isinstance(one, MarkedStep)), None)
-    if step is None:
-        return effects
-    effects.remove(step)
+    for step in decision.effects:
+        if isinstance(step, MarkedStep):
+            break
+    else:
+        return decision.effects
+    effects: list[Effect] = [one for one in decision.effects if one is not step]
     if stores.marks.are_set(step, decision.now):
         return effects
     from captoken._verification.marking import done_by  # of tokens that have marks

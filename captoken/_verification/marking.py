@@ -46,10 +46,21 @@ def step_of(
     accesses: Sequence[Access],
 ) -> MarkedStep | None:
     """What these accesses, which are one step, set and must not follow on; None for nothing."""
-    said = [
-        *_of_token(genuine, server),
-        *(_of_entry(genuine, server, *entry) for entry in entries),
-    ]
+    own = _of_token(genuine, server)
+    said = [*own, *(_of_entry(genuine, server, *entry) for entry in entries)]
+    step = _step(genuine, server, said, accesses)
+    if len(accesses) == 1 and not entries:
+        _remember(genuine, own, accesses[0], step)
+    return step
+
+
+def _step(
+    genuine: AuthenticatedToken,
+    server: Server,
+    said: Sequence[Marked],
+    accesses: Sequence[Access],
+) -> MarkedStep | None:
+    """The marks that the accesses are in, and the rules that name one of these in `in`."""
     marks: list[Mark] = []
     rules: list[Rule] = []
     for one in said:
@@ -71,6 +82,25 @@ def step_of(
         server.leeway,
         root.key_id,
     )
+
+
+_MOST_STEPS = 256  # that are remembered of one token
+
+
+def _remember(
+    genuine: AuthenticatedToken,
+    own: Sequence[Marked],
+    access: Access,
+    step: MarkedStep | None,
+) -> None:
+    """Keep what an access comes to, by its names: where no `but` may look at its values, too."""
+    if any(rule.but is not None for one in own for _, rule in one.marks):
+        return
+    steps = genuine.steps
+    if steps is None or len(steps) > _MOST_STEPS:
+        steps = {}
+        msgspec.structs.force_setattr(genuine, "steps", steps)
+    steps[access.table, access.operation, access.tool] = step
 
 
 def done_by(genuine: AuthenticatedToken, accesses: Sequence[Access]) -> str:

@@ -38,7 +38,7 @@ from captoken._format.root import RootRecord
 from captoken._format.spelling import spelled_time
 from captoken._format.text import BOUND, parts_of, proof_of, split_proof
 from captoken._language.access import Access, Caller
-from captoken._language.caveats import V1, Situation, Vocabulary
+from captoken._language.caveats import RESERVED, V1, Situation, Vocabulary
 from captoken._language.lineage import follow, read_along
 from captoken._language.link import BadLink, Lineage, Link
 from captoken._language.links import (
@@ -265,13 +265,15 @@ def _read(
     # Step 5 (24.4, 17.4). An unknown key prohibits: whoever wrote it meant it as a restriction, and
     # to pass over it would widen. Every link is read before step 6 looks at any.
     own: list[Link] = []
-    counts = False
+    counts = reserves = False
     addressed = root.audience is not None
     for at, link in enumerate(links):
         if isinstance(link, BadLink):
             return _broken(root, packet, tags, links, at, link)
         own.append(link)
-        counts = counts or link.counts
+        if link.counts:
+            counts = True
+            reserves = reserves or any(caveat.key in RESERVED for caveat in link.late)
         if link.narrows_situation and not addressed:
             addressed = _names_audience(link)
 
@@ -301,6 +303,7 @@ def _read(
         _custody(packet, own) if lineage.key is not None else (),
         parts.proof,
         counts,
+        reserves,
         vocabulary is not V1 and any(map(has_own, readable)),
         addressed,
     )
@@ -416,7 +419,7 @@ def judge(
     # What step 11 commits (24.16), in this order: the proof's one use, then marks, then the
     # reservation. What was denied above has used up no proof, set no mark and debited nothing. No
     # access, nothing to count (38.5).
-    if asked.counted and asked.access is not None and (genuine.counts or narrowing):
+    if (genuine.counts or narrowing) and asked.counted and asked.access is not None:
         counted = counting(genuine, facts, (asked,), asked.access.cost, narrowing)
         effects = (*effects, *counted)
     return Decision(
@@ -576,7 +579,9 @@ def _caveats(
     server = facts.server
     access = asked.access
     too_much = False
-    if access is not None and (narrowing or not fits(access, _looking(genuine))):
+    # How often at most the links look at one fact: each once, and each mark once more.
+    looking = len(genuine.links) + BUCKETS if genuine.counts else len(genuine.links)
+    if access is not None and (narrowing or not fits(access, looking)):
         too_much = is_too_much((*(link for _, link in narrowing), *genuine.links), access)
     checks = None if too_much else genuine.checks()
     if checks is not None and not _is_too_new(genuine, facts):
@@ -584,11 +589,6 @@ def _caveats(
         if checks.permit(access, situation) and _misaddressed(genuine, server) is None:
             return ()
     return _by_link(genuine, facts, access, age, too_much)
-
-
-def _looking(genuine: AuthenticatedToken) -> int:
-    """How often at most the links look at one fact: each once, and each mark once more."""
-    return len(genuine.links) + (BUCKETS if genuine.counts else 0)
 
 
 def _by_link(
@@ -772,15 +772,14 @@ def counting(
     goes_on, once = asked[0].goes_on, asked[0].once
     step = None if goes_on is not None else marked_step(genuine, facts, asked, narrowing)
     effects: tuple[Effect, ...] = () if step is None else (step,)
-
-    debits = genuine.debits(cost, uses=1 if goes_on is None else 0)
-    if not debits:
+    if not genuine.reserves:
         return effects
+
     # The fourth says when it is spent for good, the fifth how long it is remembered (38.8, 38.10).
     known_as, seconds = (facts.reservation_id, LEASE) if once is None else once
     reservation = Reservation(
         known_as,
-        debits,
+        genuine.debits(cost, uses=1 if goes_on is None else 0),
         genuine.root.issued_at,
         facts.now + seconds,
         genuine.kept_until(facts.server.leeway),
@@ -799,12 +798,20 @@ def marked_step(
     narrowing: Narrowing,
 ) -> MarkedStep | None:
     """The marks that the accesses of one step are in, and the rules that they run into (46.6)."""
-    entries = [entry for entry in narrowing if entry[1].counts]
-    if not entries and not (genuine.counts and genuine.has_marks()):
+    if not narrowing and genuine.marked == ():
         return None
-    from captoken._verification import marking  # of tokens that have marks
-
+    entries = [entry for entry in narrowing if entry[1].counts]
     accesses = [one.access for one in asked if one.access is not None]
+    steps = genuine.steps
+    if steps is not None and len(accesses) == 1 and not entries:
+        one = accesses[0]
+        names_stated = one.table, one.operation, one.tool
+        if names_stated in steps:
+            return steps[names_stated]
+    if not entries and not genuine.counts:
+        return None
+    from captoken._verification import marking  # of tokens that a ledger is asked about
+
     return marking.step_of(genuine, facts.server, entries, accesses)
 
 

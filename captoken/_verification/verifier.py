@@ -383,7 +383,7 @@ class _Face(Sealed):
             return self._sent_with_overlay(
                 parts.overlay, face, found, access, caller, request, dry, used
             )
-        facts = self._facts(_NOTHING_FETCHED, counts=found.counts)
+        facts = self._facts(_NOTHING_FETCHED, counts=found.reserves)
         grant = None if dry else Grant(found, face, facts.now)
         asked = Question(access, caller, grant, facts.now, True, True, used, request)
         if dry:
@@ -406,7 +406,7 @@ class _Face(Sealed):
         Its last lines repeat those of `_sent_with`, because a further function call would slow down
         every request. Change both together.
         """
-        facts = self._facts((yield from _fetched(source)), counts=found.counts)
+        facts = self._facts((yield from _fetched(source)), counts=found.reserves)
         grant = None if dry else Grant(found, face, facts.now)
         asked = Question(access, caller, grant, facts.now, True, True, used, request)
         end = self._dry_run if dry else self._judge_and_commit
@@ -468,7 +468,7 @@ class _Face(Sealed):
         """Decide on a grant's question. `end` is the step that follows the facts."""
         source = self._parts.overlay
         if source is None:
-            return end(genuine, self._facts(_NOTHING_FETCHED, counts=genuine.counts), asked)
+            return end(genuine, self._facts(_NOTHING_FETCHED, counts=genuine.reserves), asked)
         return self._decide_with_overlay(source, genuine, asked, end)
 
     def _decide_with_overlay(
@@ -479,7 +479,7 @@ class _Face(Sealed):
         end: Callable[[AuthenticatedToken, Facts, Question], Answer],
     ) -> Steps[Decision]:
         """The same as `_decide`, but first wait for the overlay."""
-        facts = self._facts((yield from _fetched(source)), counts=genuine.counts)
+        facts = self._facts((yield from _fetched(source)), counts=genuine.reserves)
         return (yield from steps_of(end(genuine, facts, asked)))
 
     def _judge_and_commit(
@@ -494,7 +494,9 @@ class _Face(Sealed):
         """
         decision = judge(genuine, facts, asked)
         stores = self._parts.stores
-        if not decision.effects and stores.trail is None:
+        if stores.trail is None and (
+            not decision.effects or stores.marks.leave_nothing(decision)
+        ):
             return stores.teller.told(decision)
         return commit(decision, genuine, facts, asked, stores, self._later_facts)
 
@@ -546,7 +548,7 @@ class _Face(Sealed):
         """
         source = self._parts.overlay
         fetched = _NOTHING_FETCHED if source is None else (yield from _fetched(source))
-        facts = self._facts(fetched, counts=genuine.counts)
+        facts = self._facts(fetched, counts=genuine.reserves)
         decisions: list[Decision] = []
         for one in asked:
             decision = judge(genuine, facts, structs.replace(one, counted=False))

@@ -24,7 +24,7 @@ from captoken._format.parts import Packet
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
 from captoken._format.text import check_limits
-from captoken._language.caveats import BUILT_IN, COUNTED, MARKING, V1, Vocabulary, is_own
+from captoken._language.caveats import BUILT_IN, RESERVED, V1, Vocabulary, is_own
 from captoken._writing.compose import Terms, WriterContext, compose, spell
 from captoken._writing.holding import everything
 from captoken._writing.keywords import UNSET, MintCaveats, check_known
@@ -125,7 +125,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         because each server would count them by itself. Also raises ValueError for a caveat that is
         given twice, for a keyring for one audience, and for no server or more than 32.
         """
-        counted = sorted((COUNTED - MARKING) & caveats.keys())
+        counted = sorted(RESERVED & caveats.keys())
         if counted:
             raise ValueError(f"{', '.join(counted)}: say it within servers, for one of them")
         wanted = {server: {**its} for server, its in servers.items()}

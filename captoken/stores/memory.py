@@ -393,6 +393,10 @@ class MemoryLedger(_OneProcess):
     ) -> tuple[Callable[[Bucket], int | None], Callable[[str], int]]:
         """What a bucket has been debited, and how many there are of a tree, as of now."""
 
+        # Where all is forgotten that may be, as `reserve` has it, there is nothing to pass over.
+        if now <= self._looked:
+            return self._spent.get, self._many.__getitem__
+
         def spent_of(bucket: Bucket) -> int | None:
             """None for a bucket that `reserve` would have forgotten before it looked."""
             if self._is_over(self._kept.get(bucket, inf), now):
@@ -405,9 +409,6 @@ class MemoryLedger(_OneProcess):
             marks = [mark.until for mark in self._marks.values() if mark.tree == tree]
             return sum(not self._is_over(until, now) for until in (*buckets, *marks))
 
-        # Where all is forgotten that may be, as `reserve` has it, there is nothing to pass over.
-        if now <= self._looked:
-            return self._spent.get, self._many.__getitem__
         return spent_of, kept_of
 
     def _is_over(self, until: float, now: int) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from captoken._format import names, primitives
-from captoken._language.caveats import COUNTED, MARKING
+from captoken._language.caveats import RESERVED
 from captoken._writing.issuer import Issuer
 from captoken._writing.token import Token
 from captoken._writing.token_set import MOST_SERVERS, TokenSet
@@ -225,7 +225,7 @@ def _given(place: str, stated: StatedGrant) -> tuple[dict[str, Any], dict[str, d
     if len(servers) > MOST_SERVERS:
         raise wrong(f"{place}: a set has at most {MOST_SERVERS} servers, not {len(servers)}")
 
-    counted = sorted((COUNTED - MARKING) & common.keys())
+    counted = sorted(RESERVED & common.keys())
     if counted:
         raise wrong(f"{place}: {', '.join(counted)} is counted by one server: say it there")
     for audience, its in servers.items():
