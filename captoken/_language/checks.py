@@ -24,9 +24,9 @@ import msgspec
 
 from captoken._format.encoding import respelled
 from captoken._language.access import Access
-from captoken._language.kinds import Caveat, Situation
+from captoken._language.kinds import Caveat, Situation, closed
 from captoken._language.link import Link
-from captoken._language.links import after, closed
+from captoken._language.links import after
 
 # The `prohibits` of one caveat.
 Check: TypeAlias = Callable[[Any, Situation], object]
@@ -138,7 +138,7 @@ class Checks(msgspec.Struct, frozen=True, eq=False, gc=False):
         """The late checks that an access of this shape is asked: what links close, they close for
         all of them.
         """
-        if any(closed(link, access) is not None for link in self.closing):
+        if any(closed(link.domains, access) is not None for link in self.closing):
             return (_refuses,)
         asked = list(self.late["all"])
         asked += self.late["data"] if of_data else ()

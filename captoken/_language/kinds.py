@@ -22,7 +22,7 @@ Hooks of embedders get frozen values, and can only prohibit. How long they take 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
@@ -264,6 +264,22 @@ def prohibited(
         # Fail closed, and say no more than the error's type: its text may hold anything.
         key = caveat.key if caveat is not None else "a caveat"
         return Reason("attribute", f"{key} could not be judged: {type(error).__name__}")
+    return None
+
+
+def closed(domains: Collection[str], access: Access) -> Reason | None:
+    """Why a link with caveats of these domains closes `access`, or None (spec 18.3).
+
+    A link with `tables` is about data. Without this rule it would leave every tool open, and who
+    wrote it would not see that. Called after the caveats, so that their reasons come first.
+    """
+    # An access of no domain passes no link that names one, be it as harmless as it may.
+    if access.table is None and access.tool is None:
+        return Reason("domain", "restricted to tables or tools, and the access states neither")
+    if access.table is not None and "data" not in domains:
+        return Reason("domain", "restricted to tools: tables are closed")
+    if access.tool is not None and "tool" not in domains:
+        return Reason("domain", "restricted to tables: tools are closed")
     return None
 
 

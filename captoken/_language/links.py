@@ -55,7 +55,7 @@ from captoken._language.caveats import (
     is_own,
 )
 from captoken._language.conditions import Forbid
-from captoken._language.kinds import Caveat, Situation, prohibited
+from captoken._language.kinds import Caveat, Situation, closed, prohibited
 from captoken._language.link import BadLink, Link, ThirdParty
 from captoken._language.reasons import Reason
 from captoken._language.values import a_signing_key
@@ -122,7 +122,7 @@ def late_prohibits(link: Link, access: Access | None, situation: Situation) -> R
     reason = prohibited(link.late, access, situation) if link.late else None
     if reason is not None or access is None or not link.domains:
         return reason
-    return closed(link, access)
+    return closed(link.domains, access)
 
 
 def link_prohibits(link: Link, access: Access | None, situation: Situation) -> Reason | None:
@@ -132,22 +132,6 @@ def link_prohibits(link: Link, access: Access | None, situation: Situation) -> R
     """
     reason = early_prohibits(link, situation)
     return late_prohibits(link, access, situation) if reason is None else reason
-
-
-def closed(link: Link, access: Access) -> Reason | None:
-    """Why a link that names a domain closes `access`, or None (spec 18.3).
-
-    A link with `tables` is about data. Without this rule it would leave every tool open, and who
-    wrote it would not see that. Called after the caveats, so that their reasons come first.
-    """
-    # An access of no domain passes no link that names one, be it as harmless as it may.
-    if access.table is None and access.tool is None:
-        return Reason("domain", "restricted to tables or tools, and the access states neither")
-    if access.table is not None and "data" not in link.domains:
-        return Reason("domain", "restricted to tools: tables are closed")
-    if access.tool is not None and "tool" not in link.domains:
-        return Reason("domain", "restricted to tables: tools are closed")
-    return None
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -18,21 +18,33 @@ from typing import Any
 import msgspec
 
 from captoken._format import names
-from captoken._format.encoding import encode_json
 from captoken._format.spelling import named_all
 from captoken._language import patterns
 from captoken._language.access import Access
-from captoken._language.caveats import V1
-from captoken._language.kinds import Looked, Situation
-from captoken._language.link import BadLink, Link
-from captoken._language.links import late_prohibits, read_link
+from captoken._language.data import Allowances, Operations, Tables
+from captoken._language.kinds import BuiltIn, Looked, Situation, closed, prohibited
+from captoken._language.tool import Tools
 from captoken._language.values import a_list, an_object, not_empty
 
 _LISTS = ("tables", "operations", "tools")
-_OF_BUT = frozenset(("tables", "operations", "allow", "tools"))
+_OF_BUT: dict[str, type[BuiltIn]] = {
+    kind.key: kind for kind in (Allowances, Operations, Tables, Tools)
+}
 
 # None of the caveats of `but` looks at the verifier's facts.
 _NOWHERE = Situation(0)
+
+
+class But(msgspec.Struct, frozen=True, gc=False):
+    """What takes accesses out of a mark: caveats, in the order of their keys, judged as a link."""
+
+    caveats: tuple[BuiltIn, ...]
+    domains: frozenset[str]
+
+    def permits(self, access: Access) -> bool:
+        """Would a link of these caveats alone permit it (18.4)?"""
+        refused = prohibited(self.caveats, access, _NOWHERE)
+        return refused is None and closed(self.domains, access) is None
 
 
 class Definition(msgspec.Struct, frozen=True, gc=False):
@@ -42,14 +54,14 @@ class Definition(msgspec.Struct, frozen=True, gc=False):
     operations: list[str] | None
     tools: list[str] | None
 
-    # The link that takes accesses out again.
-    but: Link | None
+    # What takes accesses out again.
+    but: But | None
 
     def has(self, access: Access) -> bool:
         """Is the access in the mark? Every doubt says yes."""
         if not self._names(access):
             return False
-        return self.but is None or late_prohibits(self.but, access, _NOWHERE) is not None
+        return self.but is None or not self.but.permits(access)
 
     def _names(self, access: Access) -> bool:
         """Is its table named, with its operation, or its tool? No domain closes the other here."""
@@ -67,8 +79,8 @@ class Definition(msgspec.Struct, frozen=True, gc=False):
             if stated is not None and fact is not None:
                 yield stated, fact
         if self.but is not None:
-            for caveat in self.but.late:
-                yield from caveat.looks(access)  # type: ignore[attr-defined]
+            for caveat in self.but.caveats:
+                yield from caveat.looks(access)
 
     def words(self) -> str:
         """For people: `select on crm.*; tool mail.read`."""
@@ -83,8 +95,8 @@ class Definition(msgspec.Struct, frozen=True, gc=False):
         said = "; ".join(parts)
         if self.but is None:
             return said
-        beside = {caveat.key: caveat for caveat in self.but.late}
-        spared = [line for one in self.but.late for line in one.words(0, beside)]  # type: ignore[attr-defined]
+        beside = {caveat.key: caveat for caveat in self.but.caveats}
+        spared = [line for one in self.but.caveats for line in one.words(0, beside)]
         return f"{said}, except {'; '.join(spared)}"
 
 
@@ -120,14 +132,12 @@ def read_definition(value: Any, mark: str) -> Definition:
     return Definition(lists.get("tables"), lists.get("operations"), lists.get("tools"), but)
 
 
-def _read_but(value: Any, what: str) -> Link:
-    """The link that takes accesses out of a mark. Raises TypeError or ValueError."""
+def _read_but(value: Any, what: str) -> But:
+    """What takes accesses out of a mark. Raises TypeError or ValueError."""
     stated = not_empty(an_object(value, f"but of {what}"), f"but of {what}")
-    unknown = stated.keys() - _OF_BUT
+    unknown = stated.keys() - _OF_BUT.keys()
     if unknown:
         allowed = "tables, operations, allow and tools"
         raise ValueError(f"but of {what} has {allowed}, not {named_all(unknown)}")
-    link = read_link(encode_json(stated), V1)
-    if isinstance(link, BadLink):
-        raise ValueError(f"but of {what}: {link.text}")
-    return link
+    caveats = tuple(_OF_BUT[key](stated[key]) for key in sorted(stated))
+    return But(caveats, frozenset(caveat.domain for caveat in caveats))

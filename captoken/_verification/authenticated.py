@@ -32,11 +32,11 @@ from captoken._language.checks import Checks
 from captoken._language.lineage import read_along
 from captoken._language.link import Actor, Lineage, Link
 from captoken._language.links import Remembered, after
-from captoken.stores.ports import USES, Debit, MarkedStep
+from captoken.stores.ports import USES, Debit, Mark, MarkedStep, Rule
 
 if TYPE_CHECKING:
     from captoken._language.entries import SelectorFacts
-    from captoken._verification.marking import Marked
+    from captoken._language.marks import Definition
     from captoken.proof import Evidence
 
 ISSUER = "the issuer"  # who added link 0
@@ -48,6 +48,13 @@ class Custody(NamedTuple):
 
     at: int
     signed: tuple[bytes, bytes, bytes] | None  # by which key, what body, and the signature
+
+
+class Marked(msgspec.Struct, frozen=True, gc=False):
+    """The marks and rules of one link that matter: a rule names them, or they are the task's."""
+
+    marks: tuple[tuple[Mark, Definition], ...]
+    rules: tuple[tuple[tuple[str, ...], Rule], ...]  # of each, the names in `in`
 
 
 class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):

@@ -16,9 +16,8 @@ from captoken._language import patterns
 from captoken._language.access import Access
 from captoken._language.constraints import EVERY_ROW
 from captoken._language.data import Rows
-from captoken._language.kinds import Situation
+from captoken._language.kinds import Situation, closed
 from captoken._language.link import Link
-from captoken._language.links import closed
 from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.decision import Decision
 from captoken._verification.facts import Condition, Facts, Question
@@ -114,5 +113,5 @@ def _permits(link: Link, access: Access) -> bool:
     """Do the tables and operations of a link permit an access, and does it not close data?"""
     pairs = [caveat for caveat in link.late if caveat.key in ("tables", "operations", "allow")]
     refused = any(caveat.prohibits(access, Situation(0)) is not None for caveat in pairs)
-    closes = bool(link.domains) and closed(link, access) is not None
+    closes = bool(link.domains) and closed(link.domains, access) is not None
     return not (refused or closes)

@@ -17,8 +17,7 @@ from captoken._format import primitives
 from captoken._language.access import Access
 from captoken._language.kinds import Caveat
 from captoken._language.link import Link
-from captoken._language.marks import Definition
-from captoken._verification.authenticated import AuthenticatedToken
+from captoken._verification.authenticated import AuthenticatedToken, Marked
 from captoken._verification.facts import Server
 from captoken.stores.ports import KEPT, Mark, MarkedStep, Rule
 
@@ -30,13 +29,6 @@ _SAID_CHARS = 200  # of what did it
 
 # An entry of the overlay: its id, and its link.
 Entries = Sequence[tuple[str, Link]]
-
-
-class Marked(msgspec.Struct, frozen=True, gc=False):
-    """The marks and rules of one link that matter: a rule names them, or they are the task's."""
-
-    marks: tuple[tuple[Mark, Definition], ...]
-    rules: tuple[tuple[tuple[str, ...], Rule], ...]  # of each, the names in `in`
 
 
 def step_of(
