@@ -127,7 +127,9 @@ class Held(SealedValue, frozen=True, eq=False):
                 made = Held(self.token.token(audience), self.signer)
                 return self._at.setdefault(audience, made)
         named = named_all(audiences) if audiences else "a verifier that has no name"
-        raise NoToken(f"no token for {named}: the set is for {named_all(self.token.servers)}")
+        raise NoToken(
+            f"the set has no token for {named}: it is for {named_all(self.token.servers)}"
+        )
 
     @property
     def holder(self) -> str:

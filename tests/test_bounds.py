@@ -53,7 +53,7 @@ def test_more_than_the_bound_is_not_gone_through() -> None:
 @pytest.mark.parametrize("given", [-1, True, 1.0, "1", None])
 def test_a_bound_is_a_number_of_bytes(given: Any) -> None:
     assert bounds.read_bytes(0, "max_body") == 0
-    with pytest.raises(ValueError, match="max_body is a number of bytes"):
+    with pytest.raises(ValueError, match="must be a number of bytes, as int, not"):
         bounds.read_bytes(given, "max_body")
 
 

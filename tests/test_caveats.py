@@ -229,9 +229,9 @@ def test_what_a_kind_is_follows_from_its_class() -> None:
 
 def test_a_misspelled_keyword_is_told_with_the_one_that_was_meant() -> None:
     """Where one is close to it; and all of them in any case."""
-    with pytest.raises(TypeError, match=r"^no caveat is called 'tabels' \(did you mean tables\?\): allow, audience, budget, "):
+    with pytest.raises(TypeError, match=r"^there is no caveat 'tabels' \(did you mean tables\?\): write allow, audience, budget, "):
         check_known(["operations", "tabels"], V1)
-    with pytest.raises(TypeError, match=r"^no caveat is called 'hue': allow, audience, budget, .*, where, or the key of a caveat in the vocabulary$"):
+    with pytest.raises(TypeError, match=r"^there is no caveat 'hue': write allow, audience, budget, .*, where, or the key of a caveat in the vocabulary$"):
         check_known(["hue"], V1)
 
 
@@ -241,7 +241,7 @@ def test_every_keyword_is_typed_and_every_typed_keyword_is_read() -> None:
     check_known(typed, V1)
     known = {keyword for kind in BUILT_IN for keyword in (kind.keywords or {kind.key: None})}
     assert typed == known | set(POSITION)
-    with pytest.raises(TypeError, match="no caveat is called 'exp'"):
+    with pytest.raises(TypeError, match="there is no caveat 'exp'"):
         check_known(["exp"], V1)
 
 
@@ -317,12 +317,12 @@ def test_a_constraint_s_kind_is_one_class_too() -> None:
         ("too early", "attribute", "too early"),
         ("", "attribute", ""),
         (Reason("tool", "too early"), "tool", "too early"),
-        (True, "attribute", "acme:odd could not be judged"),
-        (False, "attribute", "acme:odd could not be judged"),
-        (0, "attribute", "acme:odd could not be judged"),
-        (b"too early", "attribute", "acme:odd could not be judged"),
-        (["too early"], "attribute", "acme:odd could not be judged"),
-        (type("Text", (str,), {})("too early"), "attribute", "acme:odd could not be judged"),
+        (True, "attribute", "acme:odd raised an error"),
+        (False, "attribute", "acme:odd raised an error"),
+        (0, "attribute", "acme:odd raised an error"),
+        (b"too early", "attribute", "acme:odd raised an error"),
+        (["too early"], "attribute", "acme:odd raised an error"),
+        (type("Text", (str,), {})("too early"), "attribute", "acme:odd raised an error"),
     ],
     ids=repr,
 )
@@ -344,13 +344,13 @@ def test_a_domain_that_is_none_is_named() -> None:
         key = "example:elsewhere"
         domain = "nowhere"
 
-    with pytest.raises(ValueError, match="example:elsewhere has the domain 'nowhere': data, tool or all"):
+    with pytest.raises(ValueError, match="example:elsewhere has the domain 'nowhere': it must be data, tool or all"):
         Vocabulary(Elsewhere)
 
 
 def test_tasks_that_do_not_lie_on_one_path_are_told_as_that() -> None:
     reason = TaskPath("q3", is_torn=True).prohibits(Access(tool="t"), None)
-    assert reason is not None and (reason.code, reason.text) == ("task", "its tasks do not lie on one path")
+    assert reason is not None and (reason.code, reason.text) == ("task", "its tasks are not above or below one another")
 
 
 def test_what_is_too_much_of_an_attribute_is_the_constraint_that_was_asked() -> None:
@@ -369,12 +369,12 @@ FREE = {"unrestricted": True}
         ({"tools": {"ping": {}, "pay": {"to": {"any": True}, "cents": {"max": 5.5}}}},
          "tools, at pay.cents, must be made of str, int, bool, lists and mappings, not of float: numbers are whole, so count cents, say"),
         ({"tools": {"pay": {"memo": {"in": [""]}, "to": {"any": True}}}}, "tools, at pay.memo: a value of 'in' '' is empty"),
-        ({"tools": {"pay": {"file": {"path": ["data"]}}}}, "tools, at pay.file: path 'data' is no absolute path: '/', or"),
+        ({"tools": {"pay": {"file": {"path": ["data"]}}}}, "tools, at pay.file: path 'data' is not an absolute path: '/', or"),
         ({**FREE, "where": {"level": {"any": True}, "region": {"in": ["eu "]}}}, "where, at region.in: a value of 'in' 'eu ' is empty"),
         ({**FREE, "where": 5}, "where must be a mapping, not int"),
         ({"tools": {"pay": {5: {"any": True}}}}, "tools, at pay: argument must be a str, not int"),
         ({"tools": {5: {}}}, "tool must be a str, not int"),
-        ({"tools": {"a..b": {}}}, "tool 'a..b' is no pattern"),
+        ({"tools": {"a..b": {}}}, "tool 'a..b' is not a pattern"),
         ({**FREE, "budget": {"eur": -1}}, "eur"),
         ({"tables": [5.5], "operations": ["select"]}, "tables must be made of str, int, bool, lists and mappings, not of float"),
         # Each entry is legal by itself.
@@ -409,7 +409,7 @@ def test_what_is_no_absolute_path_is_told_as_that_and_what_is_one_is_not(value: 
     ask = Verifier(KEYRING, clock=clock())
     said = 'argument file of tool read does not satisfy {"path": ["/data"]}'
     assert ask.check(token, tool("read", file=value)).refusals[0].text == (
-        f"{said}: a path is absolute, as /a/b, without '.', '..' and a '/' at its end"
+        f"{said}: write an absolute path like /a/b, without '.', '..' or a '/' at its end"
     )
     assert ask.check(token, tool("read", file="/etc/passwd")).refusals[0].text == said
 
@@ -419,10 +419,10 @@ def test_a_call_that_states_no_arguments_is_never_told_that_other_values_help() 
     token = Issuer(KEYRING, clock=clock()).mint(**WHO, tools={"refund": {"cents": {"max": 5}}})
     ask = Verifier(KEYRING, clock=clock())
     decision = ask.check(token, tool("refund"))
-    assert decision.refusals[0].text == "argument cents of tool refund must be present, and the call states no arguments"
+    assert decision.refusals[0].text == "argument cents of tool refund must be present, and the call has no arguments"
     assert decision.for_model() == (
         "Not permitted: tool refund without arguments. The same request will be refused again. If you gave arguments, "
-        "this server does not state them: tell whoever gave you this task."
+        "this server does not check them: tell whoever gave you this task."
     )
     # Whoever knows that the tool has it is told to state it; and who stated one is told of values.
     assert "argument `cents` of `refund` is not stated" in decision.for_model(declares=["cents"])

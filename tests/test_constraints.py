@@ -76,7 +76,7 @@ def test_no_string_satisfies_two_kinds_about_strings() -> None:
 
 
 def test_a_prefix_that_begins_like_another_kind_says_which_kind_to_use() -> None:
-    for prefix, kind in (("/data", "say path"), ("https://a.b", "say url"), ("x://", "say url")):
+    for prefix, kind in (("/data", "write path"), ("https://a.b", "write url"), ("x://", "write url")):
         with pytest.raises(ValueError, match=kind):
             read_constraint({"prefix": [prefix]})
 
@@ -84,12 +84,12 @@ def test_a_prefix_that_begins_like_another_kind_says_which_kind_to_use() -> None
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("example.com", "begins with https://"),
-        ("HTTPS://example.com", "begins with https://"),
-        ("https://u@example.com", "no user info"),
-        ("https://example.com#a", "no fragment"),
-        ("https://example.com?a", "no query"),
-        ("https://example.com:443", "port 443 is the default one"),
+        ("example.com", "it must begin with https://, http://, wss:// or ws://"),
+        ("HTTPS://example.com", "it must begin with https://, http://, wss:// or ws://"),
+        ("https://u@example.com", "it must not have user info"),
+        ("https://example.com#a", "must not have a fragment"),
+        ("https://example.com?a", "must not have a query"),
+        ("https://example.com:443", "port 443 is the default: leave it out"),
         ("https://example.com:0", "from 1 to 65535"),
         ("https://Example.com", "in lower case"),
         ("https://b\u00fccher.de", "visible ASCII"),
@@ -97,9 +97,9 @@ def test_a_prefix_that_begins_like_another_kind_says_which_kind_to_use() -> None
         ("https://*.com", "at least two labels"),
         ("https://127.1", "four decimals"),
         ("https://[::FFFF]", "RFC 5952"),
-        ("https://a.b//c", "no empty segment"),
-        ("https://a.b/..;x", "no segment"),
-        ("https://a.b/%2e", "no %2e"),
+        ("https://a.b//c", "its path must not have an empty segment, except at the end"),
+        ("https://a.b/..;x", "must not have a segment"),
+        ("https://a.b/%2e", "must not have %2e"),
         ("https://a.b/" + "x" * 2037, "at most 2048"),
     ],
 )
@@ -111,12 +111,12 @@ def test_an_entry_that_is_no_url_says_why(url: str, why: str) -> None:
 @pytest.mark.parametrize(
     ("block", "why"),
     [
-        ("10.0.0.1/8", "bits are set behind its length; say 10.0.0.0/8"),
-        ("2001:db8::1/32", "say 2001:db8::/32"),
+        ("10.0.0.1/8", "is not a block: it has bits set beyond its length; write"),
+        ("2001:db8::1/32", "write 2001:db8::/32"),
         ("10.0.0.0", "like 10.0.0.0/8"),
         ("10.0.0.0/33", "longer than an address"),
         ("::/0", "::ffff:0:0/96"),
-        ("::ffff:0:0/96", "one spelling"),
+        ("::ffff:0:0/96", "canonical form"),
     ],
 )
 def test_an_entry_that_is_no_block_says_why(block: str, why: str) -> None:
@@ -192,7 +192,7 @@ def test_a_token_whose_links_leave_many_urls_is_judged_shown_and_cut() -> None:
     assert len(token.unverified.capability.json()["where"]["x"]["url"]) == 256
     assert token.unverified.capability == other.unverified.capability
     for asked in ({"url": ["ws://*.x.y"]}, {"any": True}):
-        with pytest.raises(WideningError, match="what is left cannot be written: a list has at most 16 urls") as caught:
+        with pytest.raises(WideningError, match="the overlap cannot be written as a link") as caught:
             token.attenuate(where={"x": asked}, clamp=True)
         assert (caught.value.dimension, caught.value.code) == ("where", "widening")
     assert len(last(token.attenuate(where={"x": {"url": ["ws://a.x.y"]}}, clamp=True))["where"]["x"]["url"]) == 16
@@ -261,7 +261,7 @@ def test_a_tool_that_fetches_can_be_given_a_site() -> None:
     assert code(child, tool("fetch", url=asked)) == "allowed"
     for url in ("https://us.example.com/reports/q3", "https://eu.example.com/reports/q3/../q2", "http://169.254.169.254/", 5, None):
         assert code(child, tool("fetch", url=url)) == "argument"
-    with pytest.raises(WideningError, match="argument url of tool fetch is held to"):
+    with pytest.raises(WideningError, match="the token restricts argument url of tool fetch to"):
         child.attenuate(tools={"fetch": {"url": {"url": ["https://*.example.com/reports"]}}})
 
 
@@ -293,11 +293,11 @@ def test_a_max_alone_is_completed(held: dict[str, Any], given: Mapping[str, Any]
 
 def test_a_negative_max_alone_is_a_mistake_wherever_it_is_written() -> None:
     for held in (FREE, HELD):
-        with pytest.raises(ValueError, match="max -1 alone: say min as well"):
+        with pytest.raises(ValueError, match="alone: write min as well, which is 0 if you leave it out"):
             where({"max": -1}, **held)
-    with pytest.raises(ValueError, match="say min as well"):
+    with pytest.raises(ValueError, match="alone: write min as well, which is 0 if you leave it out"):
         where({"each": {"max": -1}})
-    with pytest.raises(ValueError, match="say min as well"):
+    with pytest.raises(ValueError, match="alone: write min as well, which is 0 if you leave it out"):
         mint(tools={"pay": {"cents": {"max": -500, "optional": True}}})
 
 
@@ -408,23 +408,23 @@ PAY: dict[str, Any] = {"pay": {"cents": {"max": 500}, "to": {"in": ["acct-1"]}, 
     ("held", "asked", "said", "clamped"),
     [
         (PAY, {"pay": {"cents": {"max": 5}}},
-         'constrained, and left out: argument to of tool pay; write {"to": {"in": ["acct-1"]}}', "nothing_left"),
+         'the token restricts these, and you left them out: argument to of tool pay; write {"to": {"in": ["acct-1"]}}', "nothing_left"),
         (PAY, {"pay": {"note": {"any": True}}},
-         "constrained, and left out: arguments cents, to of tool pay; write "
+         "you left them out: arguments cents, to of tool pay; write "
          '{"cents": {"min": 0, "max": 500}, "to": {"in": ["acct-1"]}}', "nothing_left"),
-        ({"pay": {"to": {"in": ["a"]}}}, {"pay": {}}, 'left out: argument to of tool pay; write {"to": {"in": ["a"]}}', ""),
-        ({"a.*": {"to": {"in": ["a"]}}}, {"a.b": {}}, 'left out: argument to of tool a.b; write {"to": {"in": ["a"]}}', ""),
-        ({"a.b": {"to": {"in": ["a"]}}}, {"*": {}}, 'left out: argument to of tool a.b; write {"to": {"in": ["a"]}}', ""),
+        ({"pay": {"to": {"in": ["a"]}}}, {"pay": {}}, 'you left them out: argument to of tool pay; write {"to": {"in": ["a"]}}', ""),
+        ({"a.*": {"to": {"in": ["a"]}}}, {"a.b": {}}, 'you left them out: argument to of tool a.b; write {"to": {"in": ["a"]}}', ""),
+        ({"a.b": {"to": {"in": ["a"]}}}, {"*": {}}, 'you left them out: argument to of tool a.b; write {"to": {"in": ["a"]}}', ""),
         ({"a b": {"x\"y": {"in": ["\u2014"]}}}, {"a b": {}},
          'argument "x\\"y" of tool "a b"; write {"x\\"y": {"in": ["\\u2014"]}}', ""),
         (PAY, {"pay": {"cents": {"max": 501}, "to": {"in": ["acct-1"]}}},
-         'argument cents of tool pay is held to {"min": 0, "max": 500}', ""),
+         'the token restricts argument cents of tool pay to {"min": 0, "max": 500}', ""),
         (PAY, {"pay": {"cents": {"max": 5}, "to": {"in": ["acct-1"], "optional": True}}},
          "argument to of tool pay must be present: it is not optional", ""),
         (PAY, {"pay": {"cents": {"max": 5}, "to": {"in": ["acct-1"]}, "memo": {"any": True}}},
-         "no argument memo of tool pay is held: leave it out", "nothing_left"),
+         "the token permits no argument memo of tool pay: leave it out", "nothing_left"),
         ({"ping": {"_": {"in": [], "optional": True}}}, {"ping": {"n": {"any": True}}},
-         "no argument n of tool ping is held: leave it out", "nothing_left"),
+         "the token permits no argument n of tool ping: leave it out", "nothing_left"),
     ],
 )  # fmt: skip
 def test_the_argument_that_is_too_much_is_named_with_what_to_write(
@@ -446,9 +446,9 @@ def test_the_argument_that_is_too_much_is_named_with_what_to_write(
 
 def test_the_attribute_that_is_too_much_is_named() -> None:
     token = mint(unrestricted=True, where={"region": {"in": ["eu"]}, "score": {"min": 1, "max": 9}})
-    with pytest.raises(WideningError, match=r'attribute score is held to \{"min": 1, "max": 9\}; ask for less'):
+    with pytest.raises(WideningError, match=r'the token restricts attribute score to \{"min": 1, "max": 9\}; ask for less'):
         token.attenuate(where={"region": {"in": ["eu"]}, "score": {"max": 10}})
-    with pytest.raises(WideningError, match=r'^where: attribute region is held to \{"in": \["eu"\]\}; asked for'):
+    with pytest.raises(WideningError, match=r'^where: the token restricts attribute region to \{"in": \["eu"\]\}; asked for'):
         token.attenuate(where={"region": {"in": ["us"]}}, clamp=True)
 
 

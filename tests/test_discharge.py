@@ -266,7 +266,7 @@ def test_what_is_presented_has_a_size_that_counts_the_discharges() -> None:
     ready = answered(token)
     size = len(ready.present(audience="db", max_chars=32_768))
     assert size > 7168 and verifier(audience="db").check(ready.present(audience="db", max_chars=size), data("sales"))
-    with pytest.raises(LimitError, match="7168 to present"):
+    with pytest.raises(LimitError, match="more than 7168 \\(max_chars\\)"):
         ready.present(audience="db")
     for limit in (7168, size - 1):
         with pytest.raises(LimitError) as caught:
@@ -733,7 +733,7 @@ def test_a_discharge_without_an_expiry_or_with_a_third_party_of_its_own_is_unrea
     assert verifier().check(token.with_discharge(made(lease)), data("sales"))
     for caveats in (((b'{"nbf":5}', b""),), (lease, (lease[0], bytes(72))), ((lease[0], bytes(72)),)):
         assert verifier().check(token.with_discharge(made(*caveats)), data("sales")).code == "unreadable_link"
-    with pytest.raises(TokenFormatError, match="asks a third party"):
+    with pytest.raises(TokenFormatError, match="has a third-party caveat"):
         Discharge.parse(made(lease, (b"x", bytes(72))).serialize())
 
 
@@ -845,7 +845,7 @@ def test_a_discharge_and_a_discharger_show_nothing_and_are_not_pickled() -> None
         for secret in (given.packet.signature, PARTY.reveal()):
             assert secret.hex() not in shown and b64encode(secret)[:20] not in shown and repr(secret)[2:30] not in shown
         assert "cap1" not in shown
-        with pytest.raises(TypeError, match="not pickled"):
+        with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(value)
         with pytest.raises(AttributeError):
             value.anything = 1

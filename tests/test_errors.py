@@ -160,7 +160,7 @@ def test_what_could_be_a_token_or_a_key_is_not_shown_as_the_name_of_a_file() -> 
 
 def test_a_message_is_found_with_its_place() -> None:
     """What the list is made by: of a call as it stands, and of a name that was set before."""
-    found = {message.place.split(":")[0]: message for message in MESSAGES if message.template == "the chain of signatures does not hold"}
+    found = {message.place.split(":")[0]: message for message in MESSAGES if message.template == "the signatures of the token do not match"}
     assert found.keys() == {"captoken/_verification/plan.py"} and found.popitem()[1].code == "bad_signature"
 
 

@@ -85,7 +85,7 @@ KEY_LINES = {
         "+28 s  tickets  update on table tickets    narrowed       operation update is not among",
         '+30 s  files    tool files.upload(to)      narrowed       tool files.upload is not among ["files.read"]',
         "+48 s  tickets  select on table tickets    revoked        revoked by oncall:sam at",
-        "+65 s  files    tool files.read()          stale_overlay  the newest overlay is of",
+        "+65 s  files    tool files.read()          stale_overlay  the newest overlay is from",
         "+70 s  files    tool files.read()          revoked        revoked by oncall:sam at",
         "files                   2 s       17 s             5 s       20 s",
     ],
@@ -128,7 +128,7 @@ KEY_LINES = {
     "start_here.py": [
         "pay('acct-1', 120)\n    paid 120 to acct-1",
         "pay('acct-1', 9000)\n    denied argument pay.cents: 9000 is more than 500, link 0 by the issuer",
-        "pay('acct-1', 120)\n    denied domain: restricted to tables",
+        "pay('acct-1', 120)\n    denied domain: the token is for tables only",
         "select * from sales natural join hr\n    denied table: table hr is not among",
         "pay('acct-1', 120)\n    denied revoked: revoked by office at ",
         "    orchestrator > sales-agent: 1 allowed, 2 denied",

@@ -30,7 +30,7 @@ def test_a_package_that_is_not_there_is_told_with_what_to_install() -> None:
         import nobody_has_this  # type: ignore[import-not-found]  # noqa: F401
     assert told.value.name == "nobody_has_this"
     assert str(told.value) == (
-        "the package nobody_has_this is not there; install what captoken needs here: pip install 'captoken[mcp]'"
+        "the package nobody_has_this is not installed; install what captoken needs here: pip install 'captoken[mcp]'"
     )
 
 

@@ -44,9 +44,9 @@ def test_expiries_are_seconds_spans_or_aware_times(expiry: dict[str, Any], until
 @pytest.mark.parametrize(
     ("caveats", "words"),
     [
-        ({**SALES, "expires_in": 5, "expires_at": None}, "expires_in and expires_at say the same thing twice"),
-        ({**SALES, "unrestricted": True}, "unrestricted, and yet restricted by operations, tables: leave out one"),
-        ({"tables": ["sales"], "columns": {"sales": ["region"]}}, "columns and tables alone will not do"),
+        ({**SALES, "expires_in": 5, "expires_at": None}, "pass expires_in or expires_at, not both"),
+        ({**SALES, "unrestricted": True}, "unrestricted=True goes with no restriction, and"),
+        ({"tables": ["sales"], "columns": {"sales": ["region"]}}, "columns and tables alone is not enough"),
     ],
 )
 def test_what_contradicts_itself_is_named(caveats: dict[str, Any], words: str) -> None:
@@ -166,7 +166,7 @@ def test_a_root_record_over_the_limit_is_refused_when_minted() -> None:
 
 def test_a_keyring_for_one_server_mints_for_it_alone() -> None:
     issuer = Issuer(KEYRING.for_audience("sales-db"), clock=clock())
-    with pytest.raises(ValueError, match="mints for sales-db alone"):
+    with pytest.raises(ValueError, match="mints for sales-db only"):
         issuer.mint(**WHO, **SALES, audience="ledger")
     assert code(issuer.mint(**WHO, **SALES, audience=["ledger", "sales-db"]), data("sales"), audience="sales-db") == "allowed"
 

@@ -64,7 +64,7 @@ def test_five_children_with_a_hundred_each_under_a_hundred_spend_a_hundred() -> 
     said = [one.check(children[number % 5], paid(1)) for number in range(150)]
     assert [bool(decision) for decision in said] == [True] * 100 + [False] * 50
     assert {decision.code for decision in said[100:]} == {"budget_exhausted"}
-    assert said[-1].refusals == (Refusal("budget_exhausted", "1 eur of 100 are not left", 0, "the issuer"),)
+    assert said[-1].refusals == (Refusal("budget_exhausted", "none of the 100 eur are left", 0, "the issuer"),)
     assert said[-1].step == 11 and CODES["budget_exhausted"].kind == "insufficient"
     assert not one.check(root, paid(1)) and one.check(root, paid(0))
 
@@ -77,7 +77,7 @@ def test_a_use_counts_for_every_link_above_it_and_for_no_sibling() -> None:
     leaf = first.delegate(to="sales-agent", tables=["sales"])
     assert [one.check(token, data("sales")).code for token in (leaf, first, leaf)] == ["allowed", "allowed", "budget_exhausted"]
     refused = one.check(leaf, data("sales")).refusals[0]
-    assert (refused.link, refused.added_by, refused.text) == (1, "orchestrator", "1 uses of 2 are not left")
+    assert (refused.link, refused.added_by, refused.text) == (1, "orchestrator", "none of the 2 uses are left")
     assert [one.check(token, data("sales")).code for token in (second, second, second)] == ["allowed"] * 2 + ["budget_exhausted"]
     assert [one.check(root, data("sales")).code for _ in range(2)] == ["allowed", "budget_exhausted"]
 
@@ -93,7 +93,7 @@ def test_all_or_nothing() -> None:
     assert one.check(leaf, access)
     before = dict(ledger._spent)
     assert sorted(before.values()) == [1, 1, 1, 4, 4, 16]
-    assert one.check(leaf, access).refusals[0].text == "16 rows of 30 are not left" and ledger._spent == before
+    assert one.check(leaf, access).refusals[0].text == "this needs 16 rows, and less is left of the 30" and ledger._spent == before
     short = one.check(leaf, Access(table="sales", operation="select", cost={"eur": 7, "rows": 0}))
     assert short.refusals[0].link == 1 and ledger._spent == before
 
@@ -121,7 +121,7 @@ def test_every_way_to_ask_counts_once() -> None:
     with pytest.raises(Denied) as caught:
         grant.authorize(data("sales"))
     assert caught.value.code == "budget_exhausted" and caught.value.kind == "insufficient"
-    assert caught.value.public == "The token has been used up."
+    assert caught.value.public == "The token has too little left for this request."
 
 
 def test_no_use_at_all() -> None:
@@ -142,7 +142,7 @@ def test_a_cost_that_is_not_stated_is_denied() -> None:
     token = mint(**SALES, budget={"eur": 5}).attenuate(budget={"rows": 5, "tokens": 5})
     decision = one.check(token, paid(1))
     assert decision.refusals == (
-        Refusal("cost_unstated", 'what it costs in rows, tokens is not stated; if it costs nothing: cost={"rows": 0, "tokens": 0}', 1, "orchestrator"),
+        Refusal("cost_unstated", 'the server did not state what it costs in rows, tokens; if it costs nothing, write cost={"rows": 0, "tokens": 0}', 1, "orchestrator"),
     )
     assert decision.step == 8 and [refusal.link for refusal in one.check(token, data("sales")).refusals] == [0, 1] and not ledger._spent
     assert one.check(token, Access(table="sales", operation="select", cost={"eur": 1, "rows": 2, "tokens": 3, "usd": 9}))
@@ -160,10 +160,10 @@ def test_a_holder_fills_no_ledger_beyond_its_tree(monkeypatch: pytest.MonkeyPatc
     assert [decision.code for decision in codes] == ["allowed"] * 4 + ["budget_exhausted"] * 2 and codes[-1].refusals[0].link == 1
     assert one.check(children[0], data("sales")) and one.check(root, data("sales")) and one.check(other, data("sales"))
     told = one.explain(children[5], data("sales"))
-    assert told.code == "budget_exhausted" and "the tree of this token has 10000 buckets, and uses here would be one more" in str(told)
+    assert told.code == "budget_exhausted" and "the tree of this token has 10000 buckets, the most there can be, and uses would need one more" in str(told)
 
     used_up = one.check(Issuer(KEYRING, clock=clock()).mint(**WHO, **SALES, uses=0), data("sales"))
-    assert "are not left" in str(used_up) and used_up.for_model() == told.for_model(), "a model is told no more"
+    assert "none of the 0 uses are left" in str(used_up) and used_up.for_model() == told.for_model(), "a model is told no more"
 
 
 def test_verifiers_of_one_ledger_with_leeways_apart_take_a_use_once() -> None:
@@ -330,7 +330,7 @@ def test_the_steps_tell_what_was_committed() -> None:
     no_proof = ("nothing to check", "no proof is asked for")
     assert outcomes == {
         "dry": [no_proof, ("held", "looked at, not committed")], "first": [no_proof, ("held", "")],
-        "second": [no_proof, ("failed", "1 uses of 1 are not left")], "free": [no_proof, ("nothing to check", "nothing to commit")],
+        "second": [no_proof, ("failed", "none of the 1 uses are left")], "free": [no_proof, ("nothing to check", "nothing to commit")],
     }  # fmt: skip
 
 
@@ -339,7 +339,7 @@ def test_a_model_is_told_that_the_allowance_is_used_up_and_not_of_whom() -> None
     one = verifier(ledger=memory())
     used_up = one.check(mint(**SALES, budget={"eur": 3}), paid(4)).for_model()
     unstated = one.check(mint(**SALES, budget={"eur": 3}), data("sales")).for_model()
-    assert used_up.startswith("The allowance of this task is used up.") and "cost" in unstated
+    assert used_up.startswith("Not permitted: this needs more than is left of this task's allowance.") and "cost" in unstated
     assert not any(word in used_up + unstated for word in ("eur", "3", "4", "orchestrator"))
 
 
@@ -356,7 +356,7 @@ def test_what_one_step_needs_is_used_once() -> None:
     assert refused.code == "operation" and refused.access == paid(1, operation="delete") and buckets() == [1, 6]
     assert grant.check_all([paid(1), data("sales")]).code == "cost_unstated" and buckets() == [1, 6]
     short = grant.check_all([paid(2), paid(3)])
-    assert (short.code, short.access, short.refusals[0].text) == ("budget_exhausted", paid(2), "5 eur of 10 are not left") and buckets() == [1, 6]
+    assert (short.code, short.access, short.refusals[0].text) == ("budget_exhausted", paid(2), "this needs 5 eur, and less is left of the 10") and buckets() == [1, 6]
     assert grant.check_all([paid(4)]) and grant.check_all([paid(0)]) and grant.check_all([paid(0)]).code == "budget_exhausted"
     assert verifier().authenticate(mint()).check_all([data("sales"), data("market.eu")])
     with pytest.raises(ValueError, match="at least one"):
@@ -445,7 +445,7 @@ def test_no_ledger_denies_what_is_counted() -> None:
     one, token = verifier(), mint(**SALES, uses=5)
     decision = one.check(token, data("sales"))
     assert (decision.code, decision.step) == ("store_unavailable", 11)
-    assert decision.refusals[0].text == "this verifier has no ledger (ledger), and a token with uses, budget or marks needs one"
+    assert decision.refusals[0].text == "this verifier needs a ledger (ledger=) for a token with uses, a budget or marks"
     assert one.authenticate(token).check(data("sales")).code == "store_unavailable" == one.explain(token, data("sales")).code
     assert one.check(mint(**SALES, budget={"eur": 5}), paid(1)).code == "store_unavailable" and one.check(mint(), data("sales"))
 
@@ -538,9 +538,9 @@ def test_the_proof_is_used_before_the_budget_is() -> None:
         (b'{"from":"a","to":"b","uses":5}', ""),
         (b'{"n":"AAAAAAAAAAA","uses":-1}', "negative"),
         (b'{"n":"AAAAAAAAAAA","uses":true}', "int"),
-        (b'{"budget":{},"n":"AAAAAAAAAAA"}', "says nothing"),
+        (b'{"budget":{},"n":"AAAAAAAAAAA"}', "is empty: leave it out"),
         (b'{"budget":[],"n":"AAAAAAAAAAA"}', "mapping"),
-        (b'{"budget":{"uses":1},"n":"AAAAAAAAAAA"}', "say uses"),
+        (b'{"budget":{"uses":1},"n":"AAAAAAAAAAA"}', "write uses="),
         (b'{"budget":{"a b":1},"n":"AAAAAAAAAAA"}', "unit"),
         (b'{"fresh":-1}', "negative"),
         (b'{"fresh":"5"}', "int"),
@@ -719,7 +719,7 @@ def test_a_ninth_link_that_counts_is_neither_written_nor_read() -> None:
     for _ in range(8):
         token = token.attenuate(uses=5)
     assert verifier(ledger=MemoryLedger(floor=0, shared=True)).check(token, data("sales"))
-    with pytest.raises(LimitError, match="more than 8 links that count, or 16 buckets"):
+    with pytest.raises(LimitError, match="links with uses, a budget or marks, or"):
         token.attenuate(uses=5)
     assert token.attenuate(tables=["sales"]).delegate(to="b")
 

@@ -744,7 +744,7 @@ def sentences() -> Iterator[str]:
 
 # What nobody reads: types, a form, what is signed, and a default that each class replaces. And of 64 MiB, which `test_overlay` and `test_deltas` hold with a smaller number.
 ELSEWHERE = {
-    "a snapshot of more than ", " bytes: lift what is over", "it gives a snapshot of more than ",
+    "the snapshot would be more than ", " bytes: lift entries that are no longer needed", "its result is a snapshot of more than ",
     "%Y-%m-%d %H:%M:%SZ", "str | int", "Callable[[str], BuiltIn | None]", "request http", "request mcp", "request access", "it holds secrets",
     "mark of a task", "mark of a link", "mark of an entry",
 }  # fmt: skip

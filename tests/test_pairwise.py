@@ -291,12 +291,12 @@ def test_what_no_pair_can_be_made_of_is_refused_when_built(call: Callable[[], An
 
 
 def test_a_pairwise_key_is_of_its_own_purpose_and_shows_nothing() -> None:
-    """Its class is its purpose; it is copied as itself, not pickled, and shown by its public key alone."""
+    """Its class is its purpose; it is copied as itself, cannot be pickled, and shown by its public key alone."""
     fresh = PairwiseKey.generate()
     assert fresh.public != PairwiseKey.generate().public and PairwiseKey.purpose == "pairwise"
     assert not isinstance(fresh, (DischargerKey, HolderKey)) and repr(fresh) == f"<PairwiseKey {fresh.public}>"
     assert copy.copy(fresh) is copy.deepcopy(fresh) is fresh
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(fresh)
     keyring = ISSUER.issuing(server=SERVER.public, audience="sales-db")
     assert b64encode(secret_of(keyring))[:20] not in repr(keyring) and "for sales-db" in repr(keyring)

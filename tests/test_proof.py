@@ -103,7 +103,7 @@ def test_a_bound_token_needs_a_server_with_a_name() -> None:
     nameless = Verifier(KEYRING, clock=clock(), replays=MemoryReplayStore(floor=0))
     text = bound().serialize()
     decision = nameless.check(sent(text, proved(text, BOSS)), ASK)
-    assert decision.code == "unaddressed" and "no name to prove it to" in str(decision)
+    assert decision.code == "unaddressed" and "the token is bound to a key, and this server has no name that a proof" in str(decision)
     assert nameless.check(mint(), ASK)
 
 
@@ -257,7 +257,7 @@ def test_a_signature_that_does_not_hold_is_not_noticed_by_the_holder_and_is_by_t
     token = bound().delegate(to="sales-agent", key=SELLER.public, signer=wrong)
     decision = asked(token, SELLER)
     assert (decision.code, decision.refusals[0].link, decision.refusals[0].added_by) == ("bad_proof", 1, "orchestrator")
-    assert "not signed for" in str(decision) and "sales-agent (vouched)" in str(decision)
+    assert "has not signed this one" in str(decision) and "sales-agent (vouched)" in str(decision)
 
 
 HAND_OVERS: dict[str, tuple[Callable[[], Any], type[Exception], str, str]] = {
@@ -266,18 +266,18 @@ HAND_OVERS: dict[str, tuple[Callable[[], Any], type[Exception], str, str]] = {
     "a signature where no key is, narrowing": (
         lambda: mint().attenuate(tables=["sales"], signer=BOSS), DelegationError, "broken_delegation", "nothing to sign"),
     "a name without a key": (
-        lambda: bound().delegate(to="b", signer=BOSS), DelegationError, "broken_delegation", "the key of b"),
+        lambda: bound().delegate(to="b", signer=BOSS), DelegationError, "broken_delegation", "the public key of b"),
     "a name with nothing": (
-        lambda: bound().delegate(to="b"), DelegationError, "broken_delegation", "the key of b"),
+        lambda: bound().delegate(to="b"), DelegationError, "broken_delegation", "the public key of b"),
     "a key without a signature": (
-        lambda: bound().delegate(to="b", key=SELLER.public), DelegationError, "bad_proof", "only that key signs"),
+        lambda: bound().delegate(to="b", key=SELLER.public), DelegationError, "bad_proof", "the token is bound to a key: only that key can sign the hand-over, so"),
     "a new key without a signature": (
-        lambda: bound().attenuate(key=SELLER.public), DelegationError, "bad_proof", "only that key signs"),
+        lambda: bound().attenuate(key=SELLER.public), DelegationError, "bad_proof", "the token is bound to a key: only that key can sign the hand-over, so"),
     "a signature without a key": (
-        lambda: bound().attenuate(tables=["sales"], signer=BOSS), ValueError, "", "a signer goes with the key"),
+        lambda: bound().attenuate(tables=["sales"], signer=BOSS), ValueError, "", "signer needs the key that the token is handed to: pass key as well"),
     "somebody else's signature": (
         lambda: bound().delegate(to="b", key=SELLER.public, signer=SELLER), DelegationError, "bad_proof", "not the key that"),
-    "the key of before": (
+    "the public key of before": (
         lambda: to_seller().delegate(to="b", key=EUROPE.public, signer=BOSS), DelegationError, "bad_proof", "not the key that"),
     "a signer with no key": (
         lambda: bound().delegate(to="b", key=SELLER.public, signer=Service("", signing)), ValueError, "", "signer is 43 characters"),
@@ -499,14 +499,14 @@ def test_a_proof_is_fresh_for_thirty_seconds_and_may_be_five_ahead(offset: int, 
     one, text = server(leeway=leeway), shown(bound())
     decision = one.check(sent(text, proved(text, BOSS, clock=FixedClock(NOW + offset))), ASK)
     assert decision.code == ("allowed" if -PROOF_PAST <= offset <= PROOF_AHEAD else "bad_proof")
-    assert bool(decision) or "too long ago or yet to come" in str(decision)
+    assert bool(decision) or "which is too long ago or in the future" in str(decision)
 
 
 def test_a_request_without_a_signer_is_a_mistake() -> None:
     """Its text would have no proof, and no server would take it; said before the token is narrowed."""
-    with pytest.raises(ValueError, match="goes with the signer"):
+    with pytest.raises(ValueError, match="request needs the signer that proves it: pass signer as well"):
         bound().present(audience=AUDIENCE, request=ASK)
-    with pytest.raises(ValueError, match="goes with the signer"):
+    with pytest.raises(ValueError, match="request needs the signer that proves it: pass signer as well"):
         mint().present(audience=AUDIENCE, request=bytes(32))
 
 
@@ -553,7 +553,7 @@ def test_a_request_that_cannot_be_spelled_is_refused() -> None:
     one, text = server(), shown(mint(tools={"t": {"n": {"any": True}}}, key=BOSS.public))
     access = tool("t", n=10**5000)
     decision = one.check(sent(text, proved(text, BOSS, bytes(32))), access)
-    assert decision.code == "bad_proof" and "cannot be spelled" in str(decision)
+    assert decision.code == "bad_proof" and "the request cannot be written as bytes to sign" in str(decision)
     assert one.check(sent(text, proved(text, BOSS, bytes(32))), access, request=bytes(32)), "but a transport can carry it"
     assert one.check(sent(text, proved(text, BOSS, bytes(32))), tool("t", n=1), request=bytes(31)).code == "bad_proof"
 
@@ -614,11 +614,11 @@ def test_a_server_without_a_store_takes_no_bound_token() -> None:
     text = shown(bound())
     one = server(replays=None)
     decision = one.check(sent(text, proved(text, BOSS)), ASK)
-    assert decision.code == "store_unavailable" and decision.grant is None and "no replay store" in str(decision)
+    assert decision.code == "store_unavailable" and decision.grant is None and "needs a replay store" in str(decision)
     assert [step.outcome for step in decision.steps][9:] == ["held", "failed"], "the proof was looked at, and it held"
     with pytest.raises(Denied) as caught:
         one.authorize(sent(text, proved(text, BOSS)), ASK)
-    assert caught.value.kind == "unavailable" and caught.value.public == "The server cannot decide at present."
+    assert caught.value.kind == "unavailable" and caught.value.public == "The server cannot decide right now."
 
 
 class Told:
@@ -781,4 +781,4 @@ def test_clients_and_models_are_told_that_a_proof_is_due_and_not_why() -> None:
             one.authorize(sent(text, given), ASK)
         told.add((caught.value.kind, caught.value.public))
         assert caught.value.decision.for_model()
-    assert told == {("proof", "The request needs a fresh proof by the key that the token is bound to.")}
+    assert told == {("proof", "The request needs a fresh proof from the key that the token is bound to.")}

@@ -80,7 +80,7 @@ def test_the_records_are_those_of_the_kernel_in_the_order_of_the_plan(codes: tup
 @pytest.mark.parametrize("made", [Reason, Refusal])
 def test_a_code_without_a_record_cannot_be_raised(made: Any) -> None:
     assert made("table", "why").code == "table"
-    with pytest.raises(ValueError, match=r"no code of the spec: 'new_code'; captoken.errors.CODES has them"):
+    with pytest.raises(ValueError, match=r"'new_code' is not a code of the spec: captoken.errors.CODES lists them"):
         made("new_code", "why")
 
 

@@ -167,7 +167,7 @@ def test_what_is_no_toml_is_told_with_its_place_alone(data: bytes, told: str) ->
     assert read_toml(b"a = 1\n") == {"a": 1}
     with pytest.raises(ValueError) as caught:
         read_toml(data)
-    assert str(caught.value) == f"this is no TOML: {told}"
+    assert str(caught.value) == f"this is not TOML: {told}"
 
 
 def test_a_parser_that_names_no_place_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_a_parser_that_names_no_place_is_not_quoted(monkeypatch: pytest.MonkeyPa
         raise tomllib.TOMLDecodeError("a secret stands here")
 
     monkeypatch.setattr(tomllib, "loads", refuse)
-    with pytest.raises(ValueError, match=r"^this is no TOML: its parser says no place$"):
+    with pytest.raises(ValueError, match=r"^this is not TOML: its parser says no place$"):
         read_toml(b"")
 
 

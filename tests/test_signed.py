@@ -55,7 +55,7 @@ def test_whatever_is_split_is_the_one_spelling_of_it():
 )  # fmt: skip
 def test_what_ends_in_no_signature_is_refused(data):
     """And it is told which: nothing that could be a signature, or one that is not spelled so."""
-    told = "no full stop and signature at its end"
+    told = "it does not end in a full stop and a signature"
     if data[-TAIL_BYTES:-SIGNATURE_CHARS] == b".":
         told = "base64"
     with pytest.raises(EncodingError, match=told):

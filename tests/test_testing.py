@@ -260,14 +260,14 @@ def test_caveats_of_ones_own_are_known_by_a_vocabulary() -> None:
 
 
 MISTAKES = {
-    "no TOML": ("captoken = ", "this is no TOML: look at end of document"),
+    "no TOML": ("captoken = ", "this is not TOML: look at end of document"),
     "another file": ('[tool.poetry]\nname = "x"\n', r"no file of scenarios: it has an unknown key 'tool'"),
     "another version": ("captoken = 2\nscenario = []", "scenarios of version 2, and 1 is known here"),
     "none": ("captoken = 1\nscenario = []", "no scenario is in it"),
     "no call": (SALES + "call = []", "scenario 'one' has no call"),
     "no such code": (SALES + CALL + 'code = "tables"', "scenario 'one', call 1: 'tables' is no code of a denial"),
-    "half an access": (SALES + '[[scenario.call]]\ntable = "sales"\ncode = "table"', "call 1: table and operation are stated together"),
-    "no time": (SALES + CALL + 'after = "soon"\ncode = "table"', "call 1: 'soon' is no duration"),
+    "half an access": (SALES + '[[scenario.call]]\ntable = "sales"\ncode = "table"', "call 1: table and operation go together"),
+    "no time": (SALES + CALL + 'after = "soon"\ncode = "table"', "call 1: 'soon' is not a duration"),
     "no caller": (SALES + CALL + 'caller = { name = "x" }\ncode = "table"', "call 1: it has an unknown key 'name'"),
     "an unknown key": (SALES + CALL + 'codes = "table"', r"scenario\[0\]\.call\[0\] has an unknown key 'codes'"),
 }

@@ -80,7 +80,7 @@ def test_an_unreadable_root_record_is_told_in_words_of_our_own(identifier: bytes
         ([], "must be a str or an int, not list"),
         (2**53, "must be an integer of magnitude below 2\\^53"),
         (-(2**53), "must be an integer of magnitude below 2\\^53"),
-        ("\ud800", "no root record can hold this"),
+        ("\ud800", "a root record cannot hold this: it has a lone surrogate, or a value"),
     ],
 )
 def test_a_fact_that_no_root_record_holds_is_named(value: Any, words: str) -> None:
@@ -101,7 +101,7 @@ def test_a_root_record_that_cannot_be_read_is_not_written() -> None:
 
 
 def test_a_token_without_a_link_is_none() -> None:
-    with pytest.raises(TokenFormatError, match="at least the link"):
+    with pytest.raises(TokenFormatError, match="the token has no link: its issuer writes at least one"):
         Token.parse(text(encode_json(RECORD)))
     assert Token.parse(text(encode_json(RECORD), b"{}"))
 

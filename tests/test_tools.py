@@ -166,8 +166,8 @@ def test_a_cost_that_is_always_the_same_is_a_mapping():
     unstated = ToolGuard(verifier(ledger=ledger)).check
     with current.use(root(budget={"cents": 7, "rows": 9})):
         assert unstated("search", {"q": "fox"}).line().startswith(
-            'denied cost_unstated: what tool search costs in cents, rows is not stated; '
-            'if it costs nothing: cost={"cents": 0, "rows": 0}, as in guarded_tool(..., cost=...) or Guard(..., cost=...)'
+            'denied cost_unstated: the server did not state what tool search costs in cents, rows; '
+            'if it costs nothing, write cost={"cents": 0, "rows": 0}, as in guarded_tool(..., cost=...) or Guard(..., cost=...)'
         )
         assert 'cost={"rows": 0}' in str(free("search", {"q": "fox"}))
         assert paid("search", {"q": "fox"}) and paid("search", {"q": "fox"}).code == "budget_exhausted"
@@ -467,7 +467,7 @@ def test_a_call_without_a_token_and_one_that_is_refused_are_told_to_the_develope
         guard().check("search", {"q": "fox"}, agent="sub agent")
         guard().check("search", {"q": "fox"})
     assert [(record.levelname, record.getMessage()[:60]) for record in caplog.records] == [
-        ("INFO", "refused: malformed: there is no token: the text is empty; wh"),
+        ("INFO", "refused: malformed: no token is in use here: the text is emp"),
         ("WARNING", "a tool call, and no token is current: captoken.current.use(t"),
         ("INFO", "refused: caller: sub-agent calls with the token of orchestra"),
     ]
@@ -572,7 +572,7 @@ def test_an_argument_that_is_no_json_is_named_with_what_to_write(value, instead)
     with pytest.raises(TypeError) as raised:
         search(value)
     kind = type(value).__name__
-    assert str(raised.value) == f"argument 'q' holds a {kind}, which is no JSON value: write {instead}"
+    assert str(raised.value) == f"argument 'q' contains a {kind}, which is not a JSON value: write {instead}"
 
 
 class Colour(enum.Enum):

@@ -395,7 +395,7 @@ def test_a_request_that_comes_again_counts_once(face: str) -> None:
         assert await left() == {"cents": 0, "uses": 6}, "it is not known any more"
 
         for wrong in (b"a" * 16, (bytes(16), 600), Once("a" * 16, 600), Once(bytes(16), 600.0)):
-            with pytest.raises(TypeError, match="once is made as Once"):
+            with pytest.raises(TypeError, match="once must be Once"):
                 grant.reserve(TEN, once=wrong)
         for wrong in (Once(b"short", 600), Once(bytes(16), 59)):
             with pytest.raises(ValueError, match="16 bytes, and 60 seconds"):
@@ -721,9 +721,9 @@ def test_what_was_not_awaited_is_neither_true_nor_false() -> None:
         reserved = await grant.reserve(ASK)
         answers += [reserved.settle(), reserved.cancel()]
         for answer in answers:
-            with pytest.raises(TypeError, match="has to be awaited"):
+            with pytest.raises(TypeError, match=r"write await|write \(await"):
                 bool(answer)
-            with pytest.raises(TypeError, match="has to be awaited"):
+            with pytest.raises(TypeError, match=r"write await|write \(await"):
                 _ = "allowed" if answer else "denied"
             with pytest.raises(AttributeError, match=r"\(await \.\.\.\)\.code"):
                 _ = answer.code
@@ -925,7 +925,7 @@ def own_ledger() -> Awaited:
 @pytest.mark.parametrize("what", ["ledger", "replays"])
 def test_a_plain_verifier_takes_no_store_that_is_awaited(what: str) -> None:
     """It says which one does. Only what a store says counts: `awaited = True`, and nothing like it."""
-    with pytest.raises(TypeError, match="needs an AsyncVerifier"):
+    with pytest.raises(TypeError, match="use an AsyncVerifier"):
         Verifier(KEYRING, **{what: own_ledger()})
     for said in (1, "yes", None):
         other = own_ledger()
@@ -999,16 +999,16 @@ def test_the_blocking_face_of_awaited_stores_is_for_threads_beside_the_loop() ->
         assert (await one.check(counting(uses=2), ASK)).code == "allowed"
         await asyncio.to_thread(spend)
         here = one.blocking.check(counting(uses=2), ASK)
-        assert here.code == "store_unavailable" and "of this very thread" in str(here)
+        assert here.code == "store_unavailable" and "in this thread's own event loop" in str(here)
         assert (await one.authenticate(counting(uses=2))).blocking.check(ASK).code == "store_unavailable"
         assert (await asyncio.to_thread(one.blocking.check, counting(uses=2), ASK)).code == "allowed"
         trail.append("done")
 
     before = one.blocking.check(counting(uses=2), ASK)
-    assert before.code == "store_unavailable" and "does not run" in str(before)
+    assert before.code == "store_unavailable" and "is not running" in str(before)
     asyncio.run(ask())
     after = one.blocking.check(counting(uses=2), ASK)
-    assert trail and after.code == "store_unavailable" and "does not run" in str(after)
+    assert trail and after.code == "store_unavailable" and "is not running" in str(after)
 
 
 def test_a_thread_that_runs_another_loop_may_ask_too() -> None:
@@ -1169,7 +1169,7 @@ def test_a_loop_that_ends_leaves_a_record_of_what_was_under_way(asked: str) -> N
         asyncio.get_running_loop().call_later(0.05, go_on.set)
 
     asyncio.run(ask())
-    assert len(trail) == 2 and b'"code":"store_unavailable"' in trail[1] and b"interrupted while" in trail[1]
+    assert len(trail) == 2 and b'"code":"store_unavailable"' in trail[1] and b"interrupted during" in trail[1]
 
 
 def test_of_200_tasks_that_ask_an_awaited_ledger_exactly_the_limit_is_taken() -> None:
@@ -1213,7 +1213,7 @@ def test_a_grant_has_both_faces() -> None:
         grant = await AsyncVerifier(KEYRING, clock=clock()).authenticate(mint())
         assert type(grant.blocking) is Grant and grant.blocking.check(ASK) and grant.blocking.token_id == grant.token_id
         assert (await grant.blocking.awaited.check(data("hr"))).code == "table"
-        with pytest.raises(TypeError, match="not pickled"):
+        with pytest.raises(TypeError, match="cannot be pickled"):
             grant.__reduce_ex__(4)
 
     asyncio.run(ask())

@@ -357,7 +357,7 @@ def test_delegate_only_is_not_taken_back() -> None:
     held = mint(**SALES, delegate_only=True)
     with pytest.raises(WideningError, match="delegate_only"):
         held.attenuate(delegate_only=False)
-    with pytest.raises(ValueError, match="restrict something"):
+    with pytest.raises(ValueError, match="nothing is restricted"):
         held.attenuate(delegate_only=False, clamp=True)
     assert code(held, data("sales")) == "delegate_only"
     assert code(held.delegate(to="b"), data("sales")) == "allowed"
@@ -374,7 +374,7 @@ def test_present_is_for_one_server_and_one_minute() -> None:
     narrow = token.present(audience="sales-db", expires_in=5, tables=["sales"], clock=FixedClock(NOW + 2))
     assert json.loads(Token.parse(narrow).unverified.bodies[-1]) == {"aud": ["sales-db"], "exp": NOW + 7, "tables": ["sales"]}
     for nobody in ("", []):
-        with pytest.raises(ValueError, match="nobody"):
+        with pytest.raises(ValueError, match="audience is empty"):
             token.present(audience=nobody)
     with pytest.raises(WideningError, match="aud"):
         mint(**SALES, audience="ledger").present(audience="sales-db")

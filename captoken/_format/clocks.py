@@ -79,7 +79,8 @@ def duration(text: str) -> int:
     """
     if _is_duration(text) is None:
         raise ValueError(
-            f"{shown(text)} is no duration: write it as 90s, 10m, 2h, 1d or 1h30m, or in seconds"
+            f"{shown(text)} is not a duration: write 90s, 10m, 2h, 1d or 1h30m, or a number of "
+            "seconds"
         )
     return sum(int(count) * _UNITS[unit] for count, unit in _durations(text))
 
@@ -103,5 +104,5 @@ def epoch_seconds(given: Any, what: str) -> int:
             f"{what} must be seconds as int, or an aware datetime, not {type(given).__name__}"
         )
     if not -MAX_INTEGER <= given <= MAX_INTEGER:
-        raise ValueError(f"{what} is beyond all times: seconds since the epoch, below 2^53")
+        raise ValueError(f"{what} is out of range: it must be seconds since the epoch, below 2^53")
     return given

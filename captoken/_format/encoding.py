@@ -119,21 +119,22 @@ def b64decode(text: str) -> bytes:
     except ValueError:  # both binascii.Error and UnicodeEncodeError
         # One character more than whole groups of four is six bits, and no byte (spec 1.3).
         if len(text) % 4 == 1:
-            raise EncodingError("no base64url has this length; is the text complete?") from None
+            raise EncodingError("not valid base64url: the text was cut, or made longer") from None
         raise EncodingError(
-            "not base64url: a space, a line feed or another foreign character is in the text"
+            "not valid base64url: the text contains a space, a line feed or another foreign "
+            "character"
         ) from None
     # Padding was added above and not to `raw`. So what is found here, somebody wrote.
     # Bytes are looked for by their numbers: for a string of one byte, Python makes an error first.
     if _PLUS in raw or _SLASH in raw or _EQUALS in raw:
-        raise EncodingError("base64, but not base64url without padding")
+        raise EncodingError("this is base64, and base64url without padding is needed")
 
     # Not all decoders look at bits that no byte uses: two texts would then have the same bytes.
     # Three characters are 18 bits for two bytes, two are 12 bits for one. The 2 or 4 bits that
     # are left must be zero: `AQ` and `AR` would else both be the byte 1 (spec 1.2).
     spare = len(raw) % 4
     if spare and text[-1] not in _LAST[spare]:
-        raise EncodingError("base64url with trailing bits that are not zero; is the text complete?")
+        raise EncodingError("not valid base64url: its last bits are not zero; was the text cut?")
     return data
 
 

@@ -36,13 +36,13 @@ class extra:  # noqa: N801, it reads as a statement
         remedy = f"install what captoken needs here: pip install 'captoken[{self._name}]'"
         if isinstance(error, ModuleNotFoundError):
             raise ModuleNotFoundError(
-                f"the package {error.name} is not there; {remedy}",
+                f"the package {error.name} is not installed; {remedy}",
                 name=error.name,
             ) from error
 
         # It is there, and is not what was expected: most often it is of another version.
         raise ImportError(
-            f"{error}; perhaps it is of another version; {remedy}",
+            f"{error}; perhaps its version does not fit; {remedy}",
             name=error.name,
             path=error.path,
         ) from error

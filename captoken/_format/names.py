@@ -77,7 +77,7 @@ def encoded(value: Any, what: str, encoding: str = "utf-8") -> bytes:
         return exact_str(value, what).encode(encoding)
     except UnicodeEncodeError as error:
         character = ascii(error.object[error.start])
-        raise ValueError(f"{what} has {character} in it, which no {encoding} spells") from None
+        raise ValueError(f"{what} contains {character}, which {encoding} cannot encode") from None
 
 
 def name(value: Any, what: str) -> str:
@@ -94,7 +94,7 @@ def name(value: Any, what: str) -> str:
 
     exact_str(value, what)
     raise ValueError(
-        f"{what} {shown(value)} is not a name: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ : / @ + -"
+        f"{what} {shown(value)} is not a name: write 1 to {MAX_NAME} of A-Z a-z 0-9 . _ : / @ + -"
     )
 
 
@@ -109,7 +109,7 @@ def namespaced(value: Any, what: str) -> str:
     """
     text = name(value, what)
     if _is_namespaced(text) is None:
-        raise ValueError(f"{what} {shown(value)} is not namespaced, as acme:region is")
+        raise ValueError(f"{what} {shown(value)} needs a namespace: write it like acme:region")
     return text
 
 
@@ -213,7 +213,10 @@ def pattern(value: Any, what: str) -> str:
     if segments[-1] == "*":
         segments.pop()
     if "" in segments or any("*" in segment for segment in segments):
-        raise ValueError(f"{what} {shown(value)} is no pattern: exact, ending in '.*', or '*'")
+        raise ValueError(
+            f"{what} {shown(value)} is not a pattern: write an exact name, one ending in '.*', or "
+            "'*'"
+        )
     return text
 
 
@@ -230,8 +233,8 @@ def composed(value: Any) -> None:
         # ASCII is in every normal form.
         if not value.isascii() and not unicodedata.is_normalized("NFC", value):
             raise ValueError(
-                f"{shown(value)} is not in Unicode normal form C: "
-                "write what unicodedata.normalize('NFC', …) gives of it"
+                f"{shown(value)} is not in Unicode normal form C: pass it through "
+                "unicodedata.normalize('NFC', …) first"
             )
     elif isinstance(value, dict):
         for key, item in value.items():

@@ -71,7 +71,9 @@ def _field(data: bytes, at: int) -> tuple[bytes, int]:
     # A slice that goes beyond the end would be cut short in silence.
     end = at + size
     if not size or end > len(data):
-        raise TokenFormatError("a field is empty, or ends beyond the token: is the text complete?")
+        raise TokenFormatError(
+            "a field is empty, or runs past the end of the token: was the text cut?"
+        )
     return data[at:end], end
 
 
@@ -88,7 +90,7 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
     try:
         # The version, and the type of the identifier. A location would have type 1 (spec 10.3).
         if data[0] != 2 or data[1] != 2:
-            raise TokenFormatError("not a macaroon of version 2, or with a location")
+            raise TokenFormatError("not a version 2 macaroon, or it has a location")
         identifier, at = _field(data, 2)
         # Before anything is hashed, so that a stranger cannot ask for much work (spec 3.1). `step`
         # says that the limits refuse it, and not the form.
@@ -98,7 +100,7 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
             )
         # A zero byte ends the section. Any other is the type of a field more.
         if data[at]:
-            raise TokenFormatError("a field that does not belong in the header")
+            raise TokenFormatError("the header has a field that does not belong there")
         at += 1
 
         # The caveats, up to an empty section. The limit comes before the next one is read.
@@ -108,7 +110,7 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
                 raise TokenFormatError(f"more than {LIMITS.links} links", step=1)
             if data[at] != 2:
                 raise TokenFormatError(
-                    "a caveat that does not start with its identifier, or has a location"
+                    "a caveat does not start with its identifier, or has a location"
                 )
             # The link itself is not read: `links` does, after the chain has held.
             cid, at = _field(data, at + 1)
@@ -119,7 +121,7 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
             if data[at] == 4:
                 vid, at = _verification_id(data, at + 1)
             if data[at]:
-                raise TokenFormatError("a field that does not belong in a caveat")
+                raise TokenFormatError("a caveat has a field that does not belong there")
             at += 1
             caveats.append((cid, vid))
 
@@ -127,9 +129,9 @@ def decode(data: bytes, identifier_bytes: int = LIMITS.root_bytes) -> Packet:
         # Here `at` is the empty section; then come type and length, and 32 bytes.
         signature = data[at + 3 :]
         if data[at + 1 : at + 3] != _SIGNATURE or len(signature) != 32:
-            raise TokenFormatError("the signature is not the last 32 bytes: is the text complete?")
+            raise TokenFormatError("the signature is not the last 32 bytes: was the text cut?")
     except IndexError:
-        raise TokenFormatError("cut short: is the text complete?") from None
+        raise TokenFormatError("the token ends too early: was the text cut?") from None
     return Packet(identifier, tuple(caveats), signature)
 
 
@@ -142,7 +144,7 @@ def _verification_id(data: bytes, at: int) -> tuple[bytes, int]:
     # Other lengths would not open as a box either; here they are refused before any key is used.
     vid, end = _field(data, at)
     if len(vid) != VID_BYTES:
-        raise TokenFormatError(f"a verification id that is not {VID_BYTES} bytes")
+        raise TokenFormatError(f"a verification id is not {VID_BYTES} bytes")
     return vid, end
 
 
@@ -165,7 +167,7 @@ def without_locations(data: bytes) -> bytes:
             kept, at = _section(data, at, is_header=False)
             sections.append(kept)
     except IndexError:
-        raise TokenFormatError("cut short: is the text complete?") from None
+        raise TokenFormatError("the token ends too early: was the text cut?") from None
 
     # And the rest as it is: the end of the caveats, the signature, and whatever stands behind it.
     sections.append(data[at:])
@@ -191,7 +193,7 @@ def _section(data: bytes, at: int, *, is_header: bool) -> tuple[bytes, int]:
     # Other libraries write a location with a third party's caveat, and with no other.
     is_first_party = not is_header and 4 not in kinds
     if has_location and is_first_party:
-        raise TokenFormatError("a location on a first-party caveat")
+        raise TokenFormatError("a first-party caveat has a location")
     return data[start : at + 1], at + 1
 
 

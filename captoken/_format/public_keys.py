@@ -47,7 +47,7 @@ def public_bytes(given: bytes | str, what: str) -> bytes:
         # A key of ours has its public half as text: one that is given whole is a slip that would
         # put a secret where everybody looks.
         if hasattr(public, "public"):
-            raise TypeError(f"{what} is a public key: say .public")
+            raise TypeError(f"{what} must be the public key: pass .public")
         kind = type(public).__name__
         raise TypeError(f"{what} must be 32 bytes or their base64url, not {kind}")
     if len(public) != KEY_BYTES:
@@ -65,7 +65,7 @@ def signing_key(given: bytes | str, what: str = "key") -> bytes:
     public = public_bytes(given, what)
     if not primitives.is_good_signing_key(public):
         raise ValueError(
-            f"{what} is no Ed25519 public key: not canonical, not on the curve, or of low order"
+            f"{what} is not an Ed25519 public key: not canonical, not on the curve, or of low order"
         )
     return public
 
@@ -80,5 +80,5 @@ def exchange_key(given: bytes | str, what: str) -> bytes:
     """
     public = public_bytes(given, what)
     if not primitives.is_good_exchange_key(public):
-        raise ValueError(f"{what} is no X25519 public key: not canonical, or of low order")
+        raise ValueError(f"{what} is not an X25519 public key: not canonical, or of low order")
     return public

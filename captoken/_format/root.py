@@ -64,7 +64,8 @@ class RootRecord(
             raise ValueError(str(error)) from None
         except (TypeError, UnicodeError):
             raise ValueError(
-                "no root record can hold this: a lone surrogate, or a value of another type"
+                "a root record cannot hold this: it has a lone surrogate, or a value of another "
+                "type"
             ) from None
         return identifier
 
@@ -143,7 +144,7 @@ def _no_root_record(identifier: bytes, problem: str) -> TokenFormatError:
         version = decode_json(identifier).get("v")
         if type(version) is int and version != 1:
             return TokenFormatError(
-                f"version {version} of the root record is not known here",
+                f"this server does not know version {version} of the root record",
                 "unsupported_version",
                 3,
             )

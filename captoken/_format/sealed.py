@@ -79,7 +79,7 @@ class SealedValue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
         Raises TypeError, which says what to do instead.
         """
-        raise TypeError(f"a {type(self).__name__} is not pickled: {self._instead}")
+        raise TypeError(f"a {type(self).__name__} cannot be pickled: {self._instead}")
 
     def __repr__(self) -> str:
         """The kind alone. A subclass may say more, of what is public."""
@@ -112,7 +112,7 @@ class Sealed:
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} is not pickled: {self._instead}")
+        raise TypeError(f"a {type(self).__name__} cannot be pickled: {self._instead}")
 
     def _fill(self, **values: object) -> None:
         """Fill slots, from the constructor alone."""

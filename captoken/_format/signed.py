@@ -36,7 +36,7 @@ def split(data: bytes) -> tuple[bytes, bytes]:
     body = data[:-TAIL_BYTES]
     tail = data[-TAIL_BYTES:]
     if len(tail) != TAIL_BYTES or tail[:1] != b".":
-        raise EncodingError("no full stop and signature at its end")
+        raise EncodingError("it does not end in a full stop and a signature")
     # What is not UTF-8 becomes a character that is no base64url, and is refused as such.
     return body, b64decode(tail[1:].decode(errors="replace"))
 

@@ -255,4 +255,6 @@ def instead_of(kind: type) -> str:
 def no_json(what: str, kind: type) -> TypeError:
     """For a value in an argument or attribute that JSON does not have, with what to write."""
     advice = instead_of(kind) or "a str, an int, a float, a bool, None, or lists and dicts of these"
-    return TypeError(f"{what} holds a {kind.__name__}, which is no JSON value: write {advice}")
+    return TypeError(
+        f"{what} contains a {kind.__name__}, which is not a JSON value: write {advice}"
+    )

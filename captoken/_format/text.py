@@ -49,14 +49,14 @@ def packet_of(text: Any) -> Packet:
         packet_of("cap1_AgJ9…").caveats    # the links as bytes
     """
     if not isinstance(text, str):
-        raise TokenFormatError(f"a token is text, not {type(text).__name__}")
+        raise TokenFormatError(f"a token must be text, not {type(text).__name__}")
     if len(text) > LIMITS.token_chars:  # before anything is decoded
         raise _too_long(text, LIMITS.token_chars)
 
     if not text:
         # A guard that finds no token hands in this text, so that the call is denied and recorded.
         raise TokenFormatError(
-            "there is no token: the text is empty; where a guard found none, wrap the call in "
+            "no token is in use here: the text is empty. If a guard needs one, wrap the call in "
             "`with captoken.current.use(token):`"
         )
     if text[:5] != PREFIX:
@@ -77,7 +77,10 @@ def _taken_for_a_token(text: str) -> str:
 def _too_long(text: str, most: int) -> TokenFormatError:
     """The error for a text that is longer than any token. A set often is: it is said so."""
     what = "a set of tokens, and " if text.startswith(SET_PREFIX) else ""
-    return TokenFormatError(f"{what}longer than {most} characters, which no token is", step=1)
+    return TokenFormatError(
+        f"{what}longer than {most} characters, the most a token can have",
+        step=1,
+    )
 
 
 def refuse_set(text: Any) -> None:
@@ -87,8 +90,8 @@ def refuse_set(text: Any) -> None:
     """
     if isinstance(text, str) and text.startswith(SET_PREFIX):
         raise TokenFormatError(
-            f"a token starts with {PREFIX}, "
-            "and this is a set of them: send what present(audience=...) makes"
+            f"a token starts with {PREFIX}, and this is a set of tokens: send what "
+            "present(audience=...) returns"
         )
 
 
@@ -98,9 +101,12 @@ def discharge_of(text: Any, prefix: str) -> Packet:
     Raises TokenFormatError and nothing else. Its message says what the other kind would be for.
     """
     if not isinstance(text, str):
-        raise TokenFormatError(f"a discharge is text, not {type(text).__name__}")
+        raise TokenFormatError(f"a discharge must be text, not {type(text).__name__}")
     if len(text) > LIMITS.token_chars:
-        raise TokenFormatError(f"a discharge longer than {LIMITS.token_chars} characters", step=1)
+        raise TokenFormatError(
+            f"a discharge is longer than {LIMITS.token_chars} characters",
+            step=1,
+        )
 
     # The wrong kind is a mistake that people make, so the message says what was missed.
     if not text.startswith(prefix):
@@ -112,7 +118,7 @@ def discharge_of(text: Any, prefix: str) -> Packet:
     # One level: a chain of third parties would let a short text ask for much work (spec 33.1).
     packet = _packet(text[len(prefix) :], LIMITS.ticket_bytes)
     if any(vid for _, vid in packet.caveats):
-        raise TokenFormatError("a discharge that asks a third party in its turn")
+        raise TokenFormatError("a discharge has a third-party caveat itself")
     return packet
 
 
@@ -129,7 +135,7 @@ def _packet(text: str, identifier_bytes: int) -> Packet:
     # Any macaroon may be without caveats; what an issuer or a discharger writes has a link.
     packet = decode(data, identifier_bytes)
     if not packet.caveats:
-        raise TokenFormatError("there is no link, and at least the link of whoever made it is due")
+        raise TokenFormatError("the token has no link: its issuer writes at least one")
     return packet
 
 
@@ -169,13 +175,13 @@ def proof_of(part: str, prefix: str = BOUND) -> bytes:
     """
     if prefix == UNBOUND:
         raise TokenFormatError(
-            "a text with a proof is for one sending to one server, not to be held"
+            "a text with a proof is good for one request to one server: it cannot be held"
         )
 
     # Exactly so long, so that its parts have fixed places and nothing can stand behind them.
     # 88 bytes are 118 characters, and the prefix has 6.
     if len(part) != PROOF_CHARS:
-        raise TokenFormatError(f"a proof is {PROOF_CHARS} characters")
+        raise TokenFormatError(f"a proof must be {PROOF_CHARS} characters")
     try:
         return b64decode(part[len(PROOF) :])
     except EncodingError as error:
@@ -250,13 +256,13 @@ def check_limits(packet: Packet) -> None:
     """
     if len(packet.identifier) > LIMITS.root_bytes:
         raise LimitError(
-            f"the root record would be {len(packet.identifier)} bytes, "
-            f"more than {LIMITS.root_bytes}: shorten its names, or say less in ext"
+            f"the root record would be {len(packet.identifier)} bytes, more than "
+            f"{LIMITS.root_bytes}: shorten its names, or put less in ext"
         )
     if len(packet.caveats) > LIMITS.links:
         raise LimitError(
-            f"the token would have {len(packet.caveats)} links, more than {LIMITS.links}: "
-            "say more in one link, or ask for a token with fewer"
+            f"the token would have {len(packet.caveats)} links, more than {LIMITS.links}: put more "
+            "into one link, or ask for a token with fewer"
         )
 
     # Nobody may bring more discharges, so that a token which asks more could not be used.
@@ -264,8 +270,8 @@ def check_limits(packet: Packet) -> None:
     asked = [vid for _, vid in packet.caveats if vid]
     if len(asked) > LIMITS.discharges:
         raise LimitError(
-            f"the token would ask {len(asked)} third parties, "
-            f"more than the {LIMITS.discharges} that can answer"
+            f"the token would need the consent of {len(asked)} third parties: {LIMITS.discharges} "
+            "is the most"
         )
 
     # The text is made only for what is nearly too long: frames cost less than a quarter.
@@ -274,8 +280,8 @@ def check_limits(packet: Packet) -> None:
     is_nearly_too_long = size * 4 // 3 > LIMITS.token_chars * 3 // 4
     if is_nearly_too_long and len(text_of(packet)) > LIMITS.token_chars:
         raise LimitError(
-            f"the token would be more than {LIMITS.token_chars} characters: "
-            "name fewer things in its longest part",
+            f"the token would be more than {LIMITS.token_chars} characters: put fewer names into "
+            "its longest part",
             costs(packet),
         )
 
@@ -293,6 +299,6 @@ def check_bundle(packet: Packet, discharges: tuple[Packet, ...]) -> None:
     if len(whole_text(packet, discharges, UNBOUND)) > LIMITS.bundle_chars:
         raise LimitError(
             f"the token and its discharges would be more than {LIMITS.bundle_chars} characters: "
-            "name fewer things in the longest part",
+            "put fewer names into the longest part",
             costs(packet, discharges),
         )

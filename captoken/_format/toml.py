@@ -21,4 +21,4 @@ def read_toml(data: bytes) -> dict[str, Any]:
         problem = f"look at {found[1]}" if found else "its parser says no place"
     except RecursionError:
         problem = "it is nested too deeply"
-    raise ValueError(f"this is no TOML: {problem}")
+    raise ValueError(f"this is not TOML: {problem}")

@@ -147,7 +147,7 @@ def _facts(given: Any, what: str) -> dict[str, Any]:
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
     except UnicodeEncodeError:
-        raise ValueError(f"{what} has a lone surrogate in it, which no UTF-8 spells") from None
+        raise ValueError(f"{what} contains a lone surrogate, which UTF-8 cannot encode") from None
 
 
 def _columns(given: Any) -> tuple[str, ...]:
@@ -168,7 +168,7 @@ def _columns(given: Any) -> tuple[str, ...]:
 def _check_columns(columns: Collection[str]) -> None:
     """Raise ValueError for `*`, which is no column."""
     if "*" in columns:
-        raise ValueError("column '*' is no column: state the columns")
+        raise ValueError("'*' is not a column: name each column")
 
 
 def _conditions(given: Any) -> tuple[dict[str, Any], ...]:
@@ -265,7 +265,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         """
         if (self.table is None) != (self.operation is None):
             left_out = "operation" if self.operation is None else "table"
-            raise ValueError(f"table and operation are stated together: {left_out} is left out")
+            raise ValueError(f"table and operation go together: {left_out} is missing")
         if self.table is not None:
             # A `*` in a name would look like a pattern in a caveat. An operation has none either
             # (spec 4.5, 7.2).
@@ -273,7 +273,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             names.name(self.operation, "operation")
         if self.columns is not None:
             if self.table is None:
-                raise ValueError("columns without a table: state table and operation as well")
+                raise ValueError("columns need a table: state table and operation as well")
             force_setattr(self, "columns", _columns(self.columns))
         if self.row is not UNSET or self.becomes is not UNSET or self.rows is not None:
             self._copy_rows()
@@ -285,7 +285,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             arguments = {} if self.arguments is None else _facts(self.arguments, "argument")
             force_setattr(self, "arguments", arguments)
         elif self.arguments is not None:
-            raise ValueError("arguments without a tool: state tool as well")
+            raise ValueError("arguments need a tool: state tool as well")
         # Most accesses state neither attributes nor cost; these need no look at each item. Only an
         # empty dict is known to say nothing: another mapping may be equal to one, and say more.
         given, cost = self.attributes, self.cost
@@ -297,13 +297,15 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     def _copy_rows(self) -> None:
         """Check what is stated of rows, and replace it by copies (spec 7.11, 7.12)."""
         if self.table is None:
-            raise ValueError("a row without a table: state table and operation as well")
+            raise ValueError("a row needs a table: state table and operation as well")
         for fact in ("row", "becomes"):
             row = getattr(self, fact)
             if row is UNSET:
                 continue
             if self.rows is not None:
-                raise ValueError(f"state {fact}, or in rows what was held, and not both")
+                raise ValueError(
+                    f"state {fact}, or the conditions that were held in rows, but not both"
+                )
             if row is not None:
                 copied = _facts(row, "column")
                 _check_columns(copied)
@@ -486,7 +488,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """Form alone: `agent` is a name, `task` a task path (spec 4.1, 4.2)."""
         # An empty Caller would compare nothing, and yet look like a check to whoever reads it.
         if self.agent is None and self.task is None:
-            raise ValueError("a Caller states the agent, the task or both: Caller(agent=…)")
+            raise ValueError("a Caller needs the agent, the task or both: Caller(agent=…)")
         if self.agent is not None:
             names.name(self.agent, "agent")
         if self.task is not None:

@@ -137,19 +137,25 @@ def block(text: str) -> Block:
     found = address(start)
     if found is None or not slash or not _is_length(behind):
         like = "10.0.0.0/8, 192.0.2.7/32 or 2001:db8::/32"
-        raise ValueError(f"{shown(text)} is no block of addresses in its one spelling, like {like}")
+        raise ValueError(
+            f"{shown(text)} is not a block of addresses in canonical form, like {like}"
+        )
 
     # What is behind the length is free, and has to be zero: a block has one spelling.
     version, number = found
     free = _BITS[version] - int(behind)
     if free < 0:
-        raise ValueError(f"{shown(text)} is no block: it is longer than an address")
+        raise ValueError(f"{shown(text)} is not a block: its length is longer than an address")
     made = Block(version, number >> free << free, int(behind))
     if made.first != number:
-        raise ValueError(f"{shown(text)} is no block: bits are set behind its length; say {made}")
+        raise ValueError(
+            f"{shown(text)} is not a block: it has bits set beyond its length; write {made}"
+        )
     # One that lies among them has no address that is one, and was refused above.
     if version == 6 and in_block(made, 6, _MAPPED_BITS << 32):
-        raise ValueError(f"{shown(text)} holds ::ffff:0:0/96, addresses of version 4 in disguise")
+        raise ValueError(
+            f"{shown(text)} includes ::ffff:0:0/96, which are IPv4 addresses in disguise"
+        )
     return made
 
 

@@ -80,5 +80,5 @@ def is_bounded(access: Access) -> bool:
 def read_bytes(most: Any, name: str) -> int:
     """A bound that an embedder has set, as a number of bytes. Raises ValueError."""
     if type(most) is not int or most < 0:
-        raise ValueError(f"{name} is a number of bytes, as int, not {shown(most)}")
+        raise ValueError(f"{name} must be a number of bytes, as int, not {shown(most)}")
     return most

@@ -164,17 +164,20 @@ def _cause(tool: str, held: Call, wanted: Call) -> str:
     if held is not CLOSED and left_out:
         which = "argument" if len(left_out) == 1 else "arguments"
         those = f"{which} {named_all(left_out)} {of_tool}"
-        return f"constrained, and left out: {those}; write {spelled(_spelled(left_out))}"
+        return (
+            f"the token restricts these, and you left them out: {those}; write "
+            f"{spelled(_spelled(left_out))}"
+        )
 
     for argument, (constraint, optional) in sorted(wanted.items()):
         have, may_miss = held.get(argument, _UNNAMED)
         if have == NOTHING:
-            return f"no argument {named(argument)} {of_tool} is held: leave it out"
+            return f"the token permits no argument {named(argument)} {of_tool}: leave it out"
         if optional and not may_miss:
             return f"argument {named(argument)} {of_tool} must be present: it is not optional"
         if have.meet(constraint) != constraint:
             held_to = spelled(have.json())
-            return f"argument {named(argument)} {of_tool} is held to {held_to}"
+            return f"the token restricts argument {named(argument)} {of_tool} to {held_to}"
     return ""
 
 

@@ -375,7 +375,7 @@ class Capability(SealedValue, frozen=True, eq=False):
                 if reason is not None:
                     return reason
             elif access.table is None:
-                return Reason("domain", "no table or tool is stated")
+                return Reason("domain", "the access names no table and no tool")
 
         # An embedder's caveats always get a situation, if necessary one without facts.
         return prohibited(self.own, access, situation or Situation(0)) if self.own else None

@@ -145,15 +145,18 @@ class Vocabulary(Sealed):
         for kind in own:
             if not (isinstance(kind, type) and issubclass(kind, Caveat)):
                 raise TypeError(
-                    f"{shown(kind)} is not a class of Caveat: give Vocabulary(…) the class itself"
+                    f"{shown(kind)} is not a subclass of Caveat: give Vocabulary(…) the class "
+                    "itself"
                 )
             if names.namespaced(kind.key, "key") in kinds:
                 raise ValueError(
-                    f"two caveats with the key {kind.key}: a vocabulary has one class for each"
+                    f"two caveats have the key {kind.key}: a vocabulary needs one class for each"
                 )
             if kind.domain not in ("data", "tool", "all"):
                 domain = shown(kind.domain)
-                raise ValueError(f"{kind.key} has the domain {domain}: data, tool or all")
+                raise ValueError(
+                    f"{kind.key} has the domain {domain}: it must be data, tool or all"
+                )
             kinds[kind.key] = kind
         grammar: dict[str, Any] = {key: (kind, _traits(kind)) for key, kind in kinds.items()}
         grammar.update((key, (None, traits)) for key, traits in POSITION.items())

@@ -187,13 +187,16 @@ class Where(BuiltIn, frozen=True):
             self.value,
             excess,
             rest,
-            "under a list, say the list" if is_listed else ASK_FOR_LESS,
+            "this value is below a list: write the whole list" if is_listed else ASK_FOR_LESS,
             cause=self._cause(min(excess)),
         )
 
     def _cause(self, attribute: str) -> str:
         """What is held of an attribute that is in excess, for the error."""
-        return f"attribute {named(attribute)} is held to {spelled(self.rules[attribute].json())}"
+        return (
+            f"the token restricts attribute {named(attribute)} to "
+            f"{spelled(self.rules[attribute].json())}"
+        )
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line for each attribute, in their order: `where amount is at most 5`.
@@ -271,7 +274,9 @@ def _expires_in(given: Any, now: Now, look_up: LookUp) -> int:
         seconds = duration(given)
     else:
         kind = type(given).__name__
-        raise TypeError(f"expires_in must be seconds as int, '5m', or a timedelta, not {kind}")
+        raise TypeError(
+            f"expires_in must be seconds as an int, a text like '5m', or a timedelta, not {kind}"
+        )
     if seconds < 1:
         raise ValueError(f"expires_in must be at least one second, not {shown(given)}")
 
@@ -336,7 +341,10 @@ class Expires(AtMost, frozen=True):
         """
         return structs.replace(
             AtMost.excess(self, wanted),
-            hint="ask for an earlier time; expires_in= is cut to what is held",
+            hint=(
+                "ask for an earlier time, or use expires_in=, which is cut to the token's own "
+                "expiry"
+            ),
         )
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
@@ -543,7 +551,7 @@ class Task(BuiltIn, frozen=True):
         """
         if _on_one_path(situation.task, self.value):
             return None
-        return Reason("task", f"task {self.value} is not on one path with task {situation.task}")
+        return Reason("task", f"task {self.value} is neither above nor below task {situation.task}")
 
     # The methods below are for writers and people. No verifier calls them.
 
@@ -592,7 +600,7 @@ class TaskPath(BuiltIn, frozen=True):
         """
         if not self.is_torn:
             return None
-        return Reason("task", "its tasks do not lie on one path")
+        return Reason("task", "its tasks are not above or below one another")
 
     @property
     def is_nothing(self) -> bool:
@@ -711,7 +719,7 @@ class Budget(BuiltIn, frozen=True):
         units = amounts(stated, "budget")
         # The ledger counts both by unit. A unit `uses` would have the bucket of the caveat `uses`.
         if "uses" in units:
-            raise ValueError("no unit of a budget is called uses: say uses= beside it")
+            raise ValueError("a budget cannot have the unit uses: write uses= beside it")
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
         """A cost that is not stated cannot be counted, so it prohibits.
@@ -726,8 +734,8 @@ class Budget(BuiltIn, frozen=True):
         where = "" if access.tool is None else how
         return Reason(
             "cost_unstated",
-            f"what {what} costs in {', '.join(sorted(missing))} is not stated; "
-            f"if it costs nothing: cost={spelled(dict.fromkeys(sorted(missing), 0))}{where}",
+            f"the server did not state what {what} costs in {', '.join(sorted(missing))}; if it "
+            f"costs nothing, write cost={spelled(dict.fromkeys(sorted(missing), 0))}{where}",
         )
 
     # The methods below are for writers and people. No verifier calls them.

@@ -170,7 +170,7 @@ class Anything(Constraint, frozen=True):
         Raises ValueError for anything else.
         """
         if stated["any"] is not True:
-            raise ValueError('"any" is true: write {"any": true}')
+            raise ValueError('"any" can only be true: write {"any": true}')
         return ANYTHING
 
     def accepts(self, value: Any) -> bool:
@@ -479,7 +479,7 @@ class Urls(Constraint, frozen=True):
         """
         listed = a_list(stated["url"], "url")
         if len(listed) > urls.MAX_LISTED:
-            raise ValueError(f"a list has at most {urls.MAX_LISTED} urls, not {len(listed)}")
+            raise ValueError(f"a list may have at most {urls.MAX_LISTED} urls, not {len(listed)}")
         return _urls([urls.site(names.exact_str(entry, "url")) for entry in listed])
 
     def accepts(self, value: Any) -> bool:
@@ -573,7 +573,7 @@ class Each(Constraint, frozen=True):
         Also ValueError for `most` alone, and for more than four in each other.
         """
         if "each" not in stated:
-            raise ValueError('most goes with each: write {"each": …, "most": …}')
+            raise ValueError('"most" needs "each": write {"each": …, "most": …}')
         # Looked at from outside, so that no depth of nesting is gone into.
         depth, inside = 1, stated["each"]
         while type(inside) is dict and "each" in inside:
@@ -656,14 +656,14 @@ def read_constraint(value: Any) -> Constraint:
     """
     if type(value) is not dict:
         like = '{"in": […]}, {"max": 5} or {"any": true}'
-        raise TypeError(f"a constraint is like {like}, not {type(value).__name__}")
+        raise TypeError(f"a constraint looks like {like}, not {type(value).__name__}")
     # Any key tells the kind, since none is of two; and then the others have to be of that kind.
     kind = _KIND_OF.get(next(iter(value), ""))
     if kind is not None and value.keys() <= kind.keys:
         return kind.read(value)
     stated = shown(sorted(value))
     kinds = "any, in, min and max, path, prefix, url, cidr, each and most"
-    raise ValueError(f"no constraint has the keys {stated}: {kinds}")
+    raise ValueError(f"there is no constraint with the keys {stated}: {kinds}")
 
 
 def looked_at(
@@ -706,7 +706,7 @@ def completed(given: Any, held: Constraint, depth: int = 0) -> Any:
     if type(high) is not int or "min" in made:
         return made
     if high < 0:
-        raise ValueError(f"max {high} alone: say min as well, which is 0 where it is left out")
+        raise ValueError(f"max {high} alone: write min as well, which is 0 if you leave it out")
 
     low = held.low if isinstance(held, Range) else None
     # A `min` above it leaves nothing in common: that is for the check of what is held to say.
@@ -815,7 +815,7 @@ def _top(value: Any) -> str:
     path = names.free_name(value, "path")
     if not is_path(path):
         like = "'/', or '/a/b' without empty, '.' or '..' segments"
-        raise ValueError(f"path {shown(value)} is no absolute path: {like}")
+        raise ValueError(f"path {shown(value)} is not an absolute path: {like}")
     return path
 
 
@@ -855,9 +855,9 @@ def _start(value: Any) -> str:
     """An entry of a `prefix` list. Raises TypeError or ValueError."""
     start = names.free_name(value, "prefix")
     if start.startswith("/"):
-        raise ValueError(f"prefix {shown(start)} begins like a path: say path")
+        raise ValueError(f"prefix {shown(start)} looks like a path: write path")
     if "://" in start:
-        raise ValueError(f"prefix {shown(start)} begins like a url: say url")
+        raise ValueError(f"prefix {shown(start)} looks like a url: write url")
     return start
 
 

@@ -322,7 +322,7 @@ class Columns(BuiltIn, frozen=True):
         if access.columns is None:
             return Reason(
                 "column",
-                f"columns of table {access.table} are restricted, and none are stated",
+                f"columns of table {access.table} are restricted, and the access names none",
             )
         if "*" in columns:
             return None

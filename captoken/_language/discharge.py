@@ -84,13 +84,13 @@ class Ticket(msgspec.Struct, frozen=True):
         try:
             return cls._read(text)
         except (TypeError, ValueError) as error:  # EncodingError and UnicodeError are ValueErrors
-            raise DischargeError(f"no ticket: {error}", "bad_ticket") from None
+            raise DischargeError(f"this is not a ticket: {error}", "bad_ticket") from None
 
     @classmethod
     def _read(cls, text: Any) -> Ticket:
         """The ticket. Raises TypeError or ValueError."""
         if type(text) not in (str, bytes):
-            raise TypeError(f"it is text, not {type(text).__name__}")
+            raise TypeError(f"it must be text, not {type(text).__name__}")
         cid = names.encoded(text, "it") if isinstance(text, str) else text
         if len(cid) > LIMITS.ticket_bytes:
             raise ValueError(f"longer than {LIMITS.ticket_bytes} bytes")
@@ -99,7 +99,7 @@ class Ticket(msgspec.Struct, frozen=True):
         stated = decode_json(cid)
         of_version_1 = type(stated.get("v")) is int and stated["v"] == 1
         if stated.keys() - {"loc"} != {"box", "for", "v"} or not of_version_1:
-            raise ValueError("it has box, for, v, and perhaps loc")
+            raise ValueError("it must have box, for and v, and may have loc")
 
         # Spelled as they have to be; a key that nobody can have is refused by whoever seals to it.
         b64decode(names.exact_str(stated["box"], "box"))
@@ -143,8 +143,8 @@ def third_party_caveat(
     cid = encode_json(stated)
     if len(cid) > LIMITS.ticket_bytes:
         raise LimitError(
-            f"the ticket would be {len(cid)} bytes, more than {LIMITS.ticket_bytes}: "
-            "say less in need="
+            f"the ticket would be {len(cid)} bytes, more than {LIMITS.ticket_bytes}: put less into "
+            "need="
         )
     return chain.ask(packet.signature, key, cid, random)
 

@@ -149,8 +149,8 @@ class Selector(
         # Nothing stated would hold for every token: whoever forgot a keyword would stop them all.
         if not (named or self.token or self.link):
             raise ValueError(
-                "an entry selects something:"
-                " token, link, task, agent, subject, kid or issued_before"
+                "an entry must select something: token, link, task, agent, subject, kid or "
+                "issued_before"
             )
 
     def _check_names(self) -> bool:
@@ -181,15 +181,15 @@ class Selector(
 def _check_id(value: Any, what: str) -> None:
     """Raise TypeError or ValueError for an invalid id."""
     if _is_id(names.exact_str(value, what)) is None:
-        raise ValueError(f"a {what} id is 22 characters of base64url")
+        raise ValueError(f"a {what} id must be 22 characters of base64url")
 
 
 def _check_hop(value: Any, token: str | None) -> None:
     """Raise TypeError or ValueError for an invalid `n`, and for one without `token`."""
     if is_nonce(names.exact_str(value, "hop")) is None:
-        raise ValueError("a hop is the n of a link: 11 characters of base64url")
+        raise ValueError("a hop must be the n of a link: 11 characters of base64url")
     if token is None:
-        raise ValueError("a hop is of one tree: name its token, too")
+        raise ValueError("a hop belongs to one tree: name its token, too")
 
 
 def _selects(select: Selector, link_id: bytes | None, facts: SelectorFacts) -> bool:
@@ -330,14 +330,14 @@ def _check_asked(entry: Entry) -> None:
     select = entry.select
     others = (select.agent, select.issued_before, select.kid, select.subject, select.task)
     if entry.link is not None or select.token is None or any(one is not None for one in others):
-        raise ValueError("what a holder asked for revokes a token, or a link of it")
+        raise ValueError("a request of a holder must revoke a token, or a link of it")
 
     asked = entry.asked or ()
     is_one = _is_id if select.hop is None else is_nonce
     if len(asked) > LIMITS.links or not all(map(is_one, asked)):
-        raise ValueError(f"asked has at most {LIMITS.links} link ids, or n beside a hop")
+        raise ValueError(f"asked may have at most {LIMITS.links} link ids, or n beside a hop")
     if select.hop is not None and select.link is not None:
-        raise ValueError("what a holder asked for is of a link or of a hop")
+        raise ValueError("a request of a holder must name a link or a hop")
 
 
 def _spelled(entry: Entry, in_ascii: bool) -> bytes:
@@ -373,7 +373,7 @@ def _read_restriction(stated: Mapping[str, Any], vocabulary: Vocabulary) -> Link
     if isinstance(link, BadLink):
         raise ValueError(f"an entry's link: {link.text}")
     if not is_about_requests(link, may_mark=True):
-        raise ValueError("an entry's link speaks of task, lineage or keys, or counts")
+        raise ValueError("an entry's link must not have a task, lineage, keys, uses or a budget")
     return link
 
 

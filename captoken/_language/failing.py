@@ -36,7 +36,7 @@ def call_failed(
         return _unknown_argument(argument, tool, rule)
 
     failing = _failing("argument", argument, constraint, stated)
-    text = "must be present" if stated else "must be present, and the call states no arguments"
+    text = "must be present" if stated else "must be present, and the call has no arguments"
     if failing.problem == "value":
         text = _unsatisfied(constraint, stated[argument])
     return Reason("argument", f"argument {argument} of tool {tool} {text}", failing)
@@ -55,9 +55,9 @@ def _unknown_argument(
     allowed = [name for name, (constraint, _) in rule.items() if constraint != NOTHING]
     if allowed:
         free = spelled({argument: {"any": True}})[1:-1]
-        words = f"is not among {named_all(allowed)}: to permit it, a token has {free} too"
+        words = f"is not among {named_all(allowed)}: to permit it, add {free} to the token"
     else:
-        words = "must be left out: no argument is permitted"
+        words = "must be left out: the token permits no argument"
 
     failing = Failing("argument", argument, "unknown", words)
     return Reason("argument", f"argument {argument} of tool {tool} {words}", failing)
@@ -70,7 +70,7 @@ def attribute_failed(
 ) -> Reason:
     """An attribute that is asked about, and not stated or of another value."""
     failing = _failing("attribute", attribute, constraint, stated)
-    text = "is asked about and not stated"
+    text = "is restricted, and the access does not state it"
     if failing.problem == "value":
         text = _unsatisfied(constraint, stated[attribute])
     return Reason("attribute", f"attribute {attribute} {text}", failing)
@@ -85,11 +85,13 @@ def row_failed(
     """What `failing_row` found, or conditions that were held without that of a link."""
     rows = f"rows of table {access.table} are restricted"
     if access.row is UNSET and access.becomes is UNSET and access.rows is None:
-        return Reason("row", f"{rows}, and none are stated: they cannot be held here")
+        return Reason("row", f"{rows}, and the access does not say which rows it touches")
     if fact == "rows":
-        return Reason("row", f"{rows}, and this condition is not among those that were held")
+        return Reason("row", (
+            f"{rows}, and this condition is not among those that the server applied"
+        ))
     if not column:
-        return Reason("row", f"{rows}: to {access.operation} has to state {fact}")
+        return Reason("row", f"{rows}: {access.operation} must state {fact}")
     stated: Any = getattr(access, fact)
     failing = _failing("row" if fact == "row" else "becomes", column, rule[column], stated)
     text = "is not stated"
@@ -102,7 +104,7 @@ def _unsatisfied(constraint: Constraint, value: Any) -> str:
     """The end of a sentence, which shows the constraint and no value."""
     why = ""
     if isinstance(constraint, Paths) and not (type(value) is str and is_path(value)):
-        why = ": a path is absolute, as /a/b, without '.', '..' and a '/' at its end"
+        why = ": write an absolute path like /a/b, without '.', '..' or a '/' at its end"
     return f"does not satisfy {spelled(constraint.json())}{why}"
 
 

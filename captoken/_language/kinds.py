@@ -97,7 +97,9 @@ class Caveat(msgspec.Struct, frozen=True):
 
 
 ASK_FOR_LESS = "ask for less, or pass clamp=True to take what is left"
-ASK_FOR_OTHER = "nothing of it is held, so clamp=True does not help: ask for what is held"
+ASK_FOR_OTHER = (
+    "the token has nothing of it, so clamp=True cannot help: ask for something that the token has"
+)
 
 
 class Excess(msgspec.Struct, frozen=True):
@@ -263,7 +265,7 @@ def prohibited(
     except Exception as error:
         # Fail closed, and say no more than the error's type: its text may hold anything.
         key = caveat.key if caveat is not None else "a caveat"
-        return Reason("attribute", f"{key} could not be judged: {type(error).__name__}")
+        return Reason("attribute", f"{key} raised an error: {type(error).__name__}")
     return None
 
 
@@ -293,5 +295,5 @@ def _reason(key: str, said: Any) -> Reason:
     if type(said) is Reason:
         told_well = said.failing is None or type(said.failing) is Failing
         return said if told_well else Reason(said.code, said.text)
-    text = said if type(said) is str else f"{key} could not be judged"
+    text = said if type(said) is str else f"{key} raised an error"
     return Reason("attribute", text)

@@ -110,7 +110,7 @@ def _refused(
     if link.receiver in holders:
         return Reason("broken_delegation", f"{link.receiver} has held the token before")
     if key is not None and link.key is None:
-        text = f"the token is bound to a key, and {link.receiver} is named without one"
+        text = f"the token is bound to a key, and the hand-over to {link.receiver} names none"
         return Reason("broken_delegation", text)
     if left == 0:
         text = f"delegated to {link.receiver}, but no more delegations are permitted"

@@ -204,7 +204,7 @@ def _end_signing(links: list[Link | BadLink], bound_at: int) -> None:
     """
     link = links[bound_at]
     if isinstance(link, Link) and link.signature is not None:
-        why = "a signature, and no key to sign it"
+        why = "a link is signed, but names no key"
         links[bound_at] = BadLink("unreadable_link", why, *_chain_words(link))
 
 
@@ -239,7 +239,10 @@ def _end_counting(links: list[Link | BadLink]) -> None:
 
 def too_much_counted() -> str:
     """Why no further link may count. For readers and writers alike."""
-    return f"more than {COUNTING_LINKS} links that count, or {BUCKETS} buckets, in one token"
+    return (
+        f"more than {COUNTING_LINKS} links with uses, a budget or marks, or {BUCKETS} buckets, in one "
+        "token"
+    )
 
 
 def _chain_words(link: Link) -> tuple[str | None, str | None, bytes | None]:
@@ -382,7 +385,7 @@ def read_discharge(packet: Packet, vocabulary: Vocabulary) -> list[Link] | BadLi
     links: list[Link] = []
     for cid, vid in packet.caveats:
         if vid:
-            return _unreadable("a discharge that asks a third party in its turn")
+            return _unreadable("a discharge has a third-party caveat itself")
         link = read_link(cid, vocabulary)
         if isinstance(link, BadLink):
             return BadLink(link.code, f"in the discharge: {link.text}")
@@ -445,7 +448,7 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
     whatever a caveat of an embedder raises. The caller turns all of it into a `BadLink`.
     """
     if not stated:
-        raise ValueError("a link that says nothing")
+        raise ValueError("a link is empty")
     grammar = vocabulary.grammar
     early: list[Any] = []
     late: list[Caveat] = []
@@ -473,7 +476,7 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
         delegate_only = _delegate_only(stated.get("delegate_only"))
         bound_to = a_signing_key(stated["key"], "key") if "key" in stated else None
     if signature is not None and bound_to is None:
-        raise ValueError("a signature on a link that binds to no key")
+        raise ValueError("a link is signed, but binds to no key")
     if "forbid" in stated:
         check_marked(late, stated.get("marks", ()))
     return Link(
@@ -566,7 +569,7 @@ def _delegate_only(value: Any) -> bool:
     `false` would say nothing, and what says nothing is unreadable (spec 17.5).
     """
     if value is not None and value is not True:
-        raise ValueError("delegate_only is true or left out")
+        raise ValueError("delegate_only must be true or left out")
     return value is True
 
 
@@ -583,7 +586,7 @@ def _bad_link(stated: Mapping[str, Any], error: Exception, vocabulary: Vocabular
         key = a_signing_key(stated.get("key"), "key")
     unknown = unknown_keys(stated, vocabulary)
     if unknown:  # then it is opaque, whatever else is wrong with it
-        why = f"caveats that are unknown here: {spelled(unknown)}"
+        why = f"caveats that this server does not know: {spelled(unknown)}"
         return BadLink("unknown_caveat", why, sender, receiver, key)
     # The text of an error that an embedder's caveat raised may hold anything.
     is_ours = type(error) in (TypeError, ValueError, EncodingError)

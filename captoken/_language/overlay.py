@@ -164,7 +164,7 @@ class Overlay:
         public key.
         """
         if type(data) is not bytes:
-            raise OverlayError(f"a snapshot is bytes, not {type(data).__name__}")
+            raise OverlayError(f"a snapshot must be bytes, not {type(data).__name__}")
         trusted = [signing_key(operator, "operator") for operator in operators]
 
         # No snapshot and no delta has a line feed: canonical JSON writes it as an escape. And each
@@ -177,12 +177,15 @@ class Overlay:
 
         # Before it is hashed, and so before a stranger can make this work.
         if len(whole) > MAX_BYTES or len(data) > 2 * MAX_BYTES:
-            raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes: lift what is over")
+            raise OverlayError(
+                f"the snapshot would be more than {MAX_BYTES} bytes: lift entries that are no "
+                "longer needed"
+            )
 
         # The signature comes before the meaning: nothing is decoded that no operator signed.
         body = _signed_body(whole, trusted, _OVERLAY)
         if body is None:
-            raise OverlayError("no operator that is trusted here signed the snapshot")
+            raise OverlayError("the snapshot is not signed by an operator that this server trusts")
         try:
             opened = _read(body, vocabulary)
         except UNREADABLE as error:
@@ -213,16 +216,16 @@ class Overlay:
             # 36.18. Asked before the next one is looked at, so that a stranger who sends one delta
             # many times makes no work.
             if change.after.named != after:
-                raise OverlayError("the delta follows on another snapshot")
+                raise OverlayError("the delta continues another snapshot")
             if change.gives.seq <= change.after.seq:
-                raise OverlayError("the delta cannot be taken: its number does not go up")
+                raise OverlayError("the delta cannot be applied: its number does not go up")
             after = change.gives.named
             changes.append(change)
 
         try:
             return self._followed(changes, vocabulary)
         except UNREADABLE as error:
-            raise OverlayError(f"the delta cannot be taken: {own_words(error)}") from None
+            raise OverlayError(f"the delta cannot be applied: {own_words(error)}") from None
 
     def _followed(self, changes: Sequence[_Delta], vocabulary: Vocabulary) -> Overlay:
         """What these changes lead to, which follow one on the other.
@@ -245,7 +248,7 @@ class Overlay:
                 spelled = bytes(raw)
                 entry = read_entry(spelled, links, vocabulary)
                 if before is not None and entry.id <= before:
-                    raise ValueError("what it adds is not in order")
+                    raise ValueError("its added entries are not in order")
                 before = entry.id
                 standing.add(entry, spelled)
                 index.file(entry)
@@ -263,9 +266,9 @@ class Overlay:
         # 36.18. All of it is hashed before any of it is taken.
         opened = Overlay(standing, index, links, ends)
         if not primitives.equal(opened.digest, digest):
-            raise ValueError("what it gives has another hash")
+            raise ValueError("its result has another hash")
         if opened.size > MAX_BYTES:
-            raise ValueError(f"it gives a snapshot of more than {MAX_BYTES} bytes")
+            raise ValueError(f"its result is a snapshot of more than {MAX_BYTES} bytes")
         return opened
 
     def names(self, seq: int, digest: bytes) -> bool | None:
@@ -487,7 +490,7 @@ class _Standing:
         """Take one off. Raises ValueError if there is none with that id."""
         at = self.place(entry_id)
         if at is None:
-            raise ValueError("there is no entry with an id that it drops")
+            raise ValueError("it drops an entry that is not there")
 
         del self.ids[at]
         del self.spelled[at]
@@ -545,9 +548,9 @@ class _Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         """What it says beside its entries. Raises ValueError for what is no history (36.21)."""
         past, resumed = self.past or (), self.resumed
         if len(past) > PAST or not all(map(_is_hash, past)):
-            raise ValueError(f"past has at most {PAST} hashes")
+            raise ValueError(f"past may have at most {PAST} hashes")
         if resumed is not None and (self.past is None or resumed.seq > self.seq):
-            raise ValueError("resumed is of a later snapshot, or of one without past")
+            raise ValueError("resumed names a later snapshot, or one without past")
         return _Ends(self.exp, self.iat, self.seq, self.past, resumed)
 
 
@@ -601,7 +604,7 @@ def _read(body: bytes, vocabulary: Vocabulary) -> Overlay:
     """The overlay that a body spells. Raises what is `UNREADABLE`."""
     snapshot = _decode(body)
     if snapshot.v != 1:
-        raise ValueError(f"version {snapshot.v} is not known here")
+        raise ValueError(f"this server does not know version {snapshot.v}")
 
     # Entry by entry: between two of them any other thread may run.
     entries: list[Entry] = []
@@ -641,7 +644,7 @@ def _opened_delta(data: bytes, operators: Iterable[bytes]) -> _Delta:
     if type(data) is bytes and len(data) <= MAX_BYTES:
         body = _signed_body(data, operators, _DELTA)
     if body is None:
-        raise OverlayError("no operator that is trusted here signed the delta")
+        raise OverlayError("the delta is not signed by an operator that this server trusts")
     try:
         return _read_delta(body)
     except UNREADABLE as error:
@@ -652,14 +655,14 @@ def _read_delta(body: bytes) -> _Delta:
     """What the body of a delta says. Raises what is `UNREADABLE`."""
     delta = _decode_delta(body)
     if delta.v != 1:
-        raise ValueError(f"version {delta.v} is not known here")
+        raise ValueError(f"this server does not know version {delta.v}")
     if _spelled_delta(delta) != body:
         raise ValueError("it is not canonical JSON")
     if delta.drop != sorted(set(delta.drop)):
-        raise ValueError("what it drops is not in order")
+        raise ValueError("its dropped entries are not in order")
     # Decoded here, so that what is no base64url is found here too.
     if not (len(delta.after.digest) == len(delta.gives.digest) == _DIGEST_BYTES):
-        raise ValueError(f"a hash is {_DIGEST_BYTES} bytes")
+        raise ValueError(f"a hash must be {_DIGEST_BYTES} bytes")
     return delta
 
 
@@ -720,7 +723,10 @@ def whole(key: _Signer, overlay: Overlay) -> bytes:
 def _signed_whole(key: _Signer, standing: _Standing, ends: _Ends) -> bytes:
     """A snapshot of these entries. Raises OverlayError for one that is too large."""
     if standing.size(ends) > MAX_BYTES:
-        raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes: lift what is over")
+        raise OverlayError(
+            f"the snapshot would be more than {MAX_BYTES} bytes: lift entries that are no longer "
+            "needed"
+        )
     body = b"".join((*standing.pieces(), ends.spelled()))
     return signed.attach(body, key.sign(_OVERLAY + standing.digest(ends)))
 
@@ -780,7 +786,10 @@ def delta(
         )
     )
     if standing.size(ends) > MAX_BYTES or len(body) + signed.TAIL_BYTES > MAX_BYTES:
-        raise OverlayError(f"a snapshot of more than {MAX_BYTES} bytes: lift what is over")
+        raise OverlayError(
+            f"the snapshot would be more than {MAX_BYTES} bytes: lift entries that are no longer "
+            "needed"
+        )
     signature = key.sign(_DELTA + primitives.sha256(body))
     return MarkedDelta(signed.attach(body, signature), known.digest, gives)
 
@@ -798,7 +807,7 @@ def _ends(
     """
     # 36.2. After the last number there is none, and one that is larger no reader takes.
     if abs(seq) > MAX_INTEGER:
-        raise OverlayError(f"no snapshot has the number {seq}: a new key begins anew")
+        raise OverlayError(f"snapshot numbers end before {seq}: start again with a new key")
     if max(abs(issued_at), abs(issued_at + life)) > MAX_INTEGER:
-        raise OverlayError("a snapshot whose end no reader can read: its life is too long")
+        raise OverlayError("the snapshot would expire beyond all times: give it a shorter life")
     return _Ends(issued_at + life, issued_at, seq, past, resumed)

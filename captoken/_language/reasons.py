@@ -86,7 +86,7 @@ DENIALS: dict[str, Denial] = {
 def known(code: str) -> None:
     """Raise ValueError for a code that has no record: it would have no step, no kind, no words."""
     if code not in DENIALS:
-        raise ValueError(f"no code of the spec: {code!r}; captoken.errors.CODES has them")
+        raise ValueError(f"{code!r} is not a code of the spec: captoken.errors.CODES lists them")
 
 
 class Failing(msgspec.Struct, frozen=True, gc=False):

@@ -534,7 +534,10 @@ def _rows_cause(rights: RightsMap, excess: Mapping[str, Any]) -> str:
     for column in sorted(excess[key]):
         rule = _at(rights, key).rows.get(column)
         if rule is not None:
-            return f"column {named(column)} of {named(key)} is held to {spelled(rule.json())}"
+            return (
+                f"the token restricts column {named(column)} of {named(key)} to "
+                f"{spelled(rule.json())}"
+            )
     return ""
 
 

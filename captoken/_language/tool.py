@@ -192,7 +192,7 @@ def _read(value: Any) -> dict[str, Argument]:
         stated = dict(given)
         optional = stated.pop("optional", None)
         if optional is not None and optional is not True:
-            raise ValueError('"optional" is true or left out')
+            raise ValueError('"optional" must be true or left out')
 
         rest = constraints.read_constraint(stated)
         made[argument] = (rest, optional is True)

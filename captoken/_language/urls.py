@@ -100,19 +100,21 @@ def _parts(text: str, is_entry: bool) -> Url:
     # slash. What is printable and no space is visible.
     is_visible = 0 < len(text) <= MAX_CHARS and text.isascii() and text.isprintable()
     if not is_visible or " " in text or "\\" in text:
-        raise ValueError(f"at most {MAX_CHARS} visible ASCII characters, and no backslash")
+        raise ValueError(
+            f"it must have at most {MAX_CHARS} characters, all visible ASCII, and no backslash"
+        )
     scheme, mark, rest = text.partition("://")
     if not mark or scheme not in _DEFAULT_PORTS:
-        raise ValueError("it begins with https://, http://, wss:// or ws://")
+        raise ValueError("it must begin with https://, http://, wss:// or ws://")
     if "#" in rest:
-        raise ValueError("it has no fragment")
+        raise ValueError("it must not have a fragment")
     if is_entry and "?" in rest:
-        raise ValueError("an entry has no query")
+        raise ValueError("an entry must not have a query")
 
     # Up to the first slash, also where a query comes before it: not all readers end the host at
     # the question mark. To one that does not, `https://a.b?@evil.org/` is a url of evil.org.
     if "@" in rest.partition("/")[0]:
-        raise ValueError("it has no user info")
+        raise ValueError("it must not have user info")
 
     # Behind the first question mark all is query, and free.
     located, _, _ = rest.partition("?")
@@ -150,9 +152,9 @@ def _host_and_port(scheme: str, authority: str) -> tuple[str, str]:
     # Here a colon stands, or something that follows the brackets of version 6.
     port = behind[1:]
     if behind[0] != ":" or not _is_port(port) or int(port) > 65535:
-        raise ValueError("a port is a number from 1 to 65535 without leading zeros")
+        raise ValueError("a port must be a number from 1 to 65535 without leading zeros")
     if port == _DEFAULT_PORTS[scheme]:
-        raise ValueError(f"port {port} is the default one, and is not written")
+        raise ValueError(f"port {port} is the default: leave it out")
     return host, port
 
 
@@ -168,24 +170,28 @@ def _check_host(host: str, is_entry: bool) -> None:
         is_closed = host.endswith("]")
         # An address of version 4 has no colon, and does not belong into brackets.
         if not is_closed or ":" not in inside or addresses.address(inside) is None:
-            raise ValueError("an address of version 6 is spelled as in RFC 5952, and is not mapped")
+            raise ValueError(
+                "an IPv6 address must be written as in RFC 5952, and not be a mapped one"
+            )
         return
 
     name = host
     if is_entry and host.startswith("*."):
         name = host[2:]
         if "." not in name:
-            raise ValueError("behind '*.' stand at least two labels")
+            raise ValueError("'*.' must be followed by at least two labels")
 
     # Letters outside ASCII come as `xn--`, which is a label like any other.
     if len(host) > 253 or not _is_name(name):
-        raise ValueError("a host has labels of a-z, 0-9 and -, in lower case, without a last dot")
+        raise ValueError(
+            "a host must have labels of a-z, 0-9 and -, in lower case, without a dot at the end"
+        )
 
     last = name.rpartition(".")[2]
     is_of_names = last.strip("0123456789-") != "" and not last.startswith("0x")
     # An address of version 4 is a name by its characters. It is never below a star.
     if not is_of_names and (name != host or addresses.address(host) is None):
-        raise ValueError("an address of version 4 is four decimals without leading zeros")
+        raise ValueError("an IPv4 address must be four decimals without leading zeros")
 
 
 def _check_path(path: str) -> None:
@@ -195,16 +201,18 @@ def _check_path(path: str) -> None:
     `/a`.
     """
     if "%" in path and _has_bad_codes(path.lower()):
-        raise ValueError("its path has no %2e %2f %5c %25 %00 %3b, and no other % without its code")
+        raise ValueError(
+            "its path must not have %2e %2f %5c %25 %00 %3b, nor a % without two hex digits"
+        )
 
     if path[0] == "/" or "//" in path:
-        raise ValueError("its path has no empty segment but the last")
+        raise ValueError("its path must not have an empty segment, except at the end")
     if path[0] != "." and "/." not in path:  # nearly always
         return
     # What stands behind a semicolon some servers cut off, and then `..;x` is `..`.
     names = (segment.partition(";")[0] for segment in path.split("/"))
     if not _DOTS.isdisjoint(names):
-        raise ValueError("its path has no segment '.' or '..'")
+        raise ValueError("its path must not have a segment '.' or '..'")
 
 
 def _has_bad_codes(path: str) -> bool:

@@ -44,7 +44,7 @@ def not_empty(value: dict[str, Any], what: str) -> dict[str, Any]:
     What permits nothing, as an empty list of tables does, is another thing and legal.
     """
     if not value:
-        raise ValueError(f"{what} that is empty says nothing: leave it out")
+        raise ValueError(f"{what} is empty: leave it out")
     return value
 
 

@@ -42,7 +42,7 @@ _encode = msgspec.json.encode
 # No string of a token is in it.
 REFUSAL = Refusal(
     "too_much_work",
-    f"the constraints, and the values that they look at, come to more than {MOST}",
+    f"the constraints, with the values they check, are larger than {MOST}",
 )
 
 

@@ -68,77 +68,78 @@ _STATES = {
 _RAISED: Mapping[type[CaptokenError], _Entries] = {
     TokenFormatError: {
         "malformed": (
-            "A text is no token, or no discharge. It was cut, joined or changed on its way.",
-            "Read the whole text, without quotes, spaces or line feeds in it. "
-            "What another library wrote goes through `captoken.interop.normalize`.",
+            "The text is not a token or a discharge. It was cut, joined or changed on the way.",
+            "Read the whole text, without quotes, spaces or line feeds. Pass tokens from another "
+            "library through `captoken.interop.normalize`.",
             "a token starts with cap1_, and this text does not",
         ),
         "unsupported_version": (
-            "The token is of a version that this captoken does not know.",
+            "The token has a version that this captoken does not know.",
             "Upgrade captoken.",
-            "version 2 of the root record is not known here",
+            "this server does not know version 2 of the root record",
         ),
     },
     WideningError: {
         "widening": (
-            "A narrowing asks for more than the token holds. A token only ever gets narrower.",
-            "Write what the message says at its end; or pass `clamp=True`, which takes what "
-            "there is of it. `error.excess` is the part that is too much.",
+            "You asked for more than the token holds. A token can only be narrowed.",
+            "Write what the end of the message says, or pass `clamp=True` to take as much as the "
+            "token has. `error.excess` is the part that is too much.",
             "depth: more than the token holds; asked for 3, it holds 1, too much is 2; "
             "after this link 1 are left",
         ),
         "nothing_left": (
-            "With `clamp=True` nothing is left: what is asked for and what is held share nothing.",
+            "Even with `clamp=True` nothing is left: the token has nothing of what you asked for.",
             "Ask for something that `error.held` has.",
             "tools: more than the token holds; asked for {'refund': {}}, it holds {'lookup': {}}, "
-            "too much is {'refund': {}}; "
-            "nothing of what is asked for is held",
+            "too much is {'refund': {}}; the token has nothing of what you ask for",
         ),
     },
     DelegationError: {
         "too_deep": (
-            "The token may be handed on no further: a `depth` in it is used up.",
+            "The token cannot be handed on any further: its `depth` is used up.",
             "Narrow it with `attenuate`, or ask for a token with more `depth`.",
-            "no more delegations are permitted: use it, or ask for a token with more depth",
+            "the token permits no more delegations: use it yourself, or ask for a token with more "
+            "depth",
         ),
         "broken_delegation": (
-            "The agent has held the token before, or a key is missing that is due.",
-            "Hand it to an agent that has not held it. A bound token goes on to a key: "
+            "The agent has held the token before, or a key is missing that the token needs.",
+            "Delegate to an agent that has not held it. A bound token is handed to a key: "
             "`delegate(to=…, key=…, signer=…)`.",
-            "orchestrator has held this token before: hand it to an agent that has not",
+            "orchestrator has held this token before: delegate to another agent",
         ),
         "bad_proof": (
-            "The token is bound to a key, and the signer that is due is missing or another one.",
+            "The token is bound to a key, and the signer is missing or has another key.",
             "Pass `signer=` with the key that the token is bound to.",
             "the signer is not the key that the token is bound to",
         ),
     },
     DischargeError: {
         "bad_ticket": (
-            "The ticket is no ticket, or is for another discharger.",
+            "The text is not a ticket, or is for another discharger.",
             "Send one of `token.needs` to the service whose public key it names.",
             "the ticket is for another discharger",
         ),
         "refused": (
             "The third party said no, or a lease is over.",
-            "Do what the message says, or go on without. Asking again will not help.",
+            "Do what the message says, or go on without it. Asking again will not help.",
             "the lease is over: the task is done",
         ),
         "undecided": (
             "Nobody has decided yet.",
-            "Ask again later. Where a person decides, pass `tell=`, which is called with the "
-            "address of the page.",
+            "Ask again later. If a person decides, pass `tell=`: it is called with the address of "
+            "the page.",
             "a person has to decide, and `tell` is not given",
         ),
         "bad_discharge": (
-            "What came is no discharge, or answers another ticket than the token has.",
-            "Ask for each of `token.needs`, and attach what comes with `with_discharge`.",
+            "The answer is not a discharge, or is for another ticket than the token has.",
+            "Ask for a discharge of each of `token.needs`, and attach it with `with_discharge`.",
             "asked for a discharge, and got that of another ticket",
         ),
     },
     AuditError: {
         "audit": (
-            "The audit trail was changed, cut or set back, or is written by somebody else.",
+            "The audit trail was changed, cut or restored from an old copy, or another process "
+            "writes it.",
             "Keep the file as it is, and compare it with a copy from before the record that the "
             "message names. Each process that writes has a file of its own.",
             "after record 17 comes 19: cut, or in another order",
@@ -146,25 +147,26 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
     },
     RecallError: {
         "recall": (
-            "A holder asks to revoke what it did not hand on, or the recall cannot be read.",
-            "Make the recall from the token that you held and the one that you handed on.",
+            "A holder tried to revoke something that it did not hand on, or the recall cannot be "
+            "read.",
+            "Make the recall from the token that you held and the one you handed on.",
             "the holder did not have the token at that link",
         ),
     },
     OverlayError: {
         "overlay": (
-            "A snapshot of the overlay will not do: unreadable, too old, or not signed by an "
-            "operator that is trusted here.",
-            "Give the `Feed` the public key of the operator that publishes, and look whether both "
+            "A snapshot of the overlay is unreadable, too old, or not signed by an operator that "
+            "the server trusts.",
+            "Give the `Feed` the public key of the operator that publishes, and check that both "
             "use the same store.",
-            "no operator that is trusted here signed the snapshot",
+            "the snapshot is not signed by an operator that this server trusts",
         ),
     },
     StoreError: {
         "store": (
-            "A store is full, cannot be reached, or cannot know what it is asked. "
-            "A verifier then denies.",
-            "Mend what the message names: create the file or the tables, start the server, or "
+            "A store is full, cannot be reached, or cannot know the answer. A verifier then "
+            "denies.",
+            "Fix what the message names: create the file or the tables, start the server, or "
             "change its setting.",
             "SQLite 'proofs.db': this store is not there: create makes one, "
             "as SQLiteReplayStore.create(path)",
@@ -172,63 +174,63 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
     },
     NoToken: {
         "no_token": (
-            "Code asks for the token or the grant at hand, and there is none.",
-            "Run it within `with captoken.current.use(token):`, or behind an adapter that lets "
-            "requests in.",
+            "Your code needs the current token or grant, and there is none.",
+            "Run it inside `with captoken.current.use(token):`, or in a request that an adapter "
+            "has let in.",
             "no token is current here: `with captoken.current.use(token)`, or pass one",
         ),
     },
     Refused: {
         "refused": (
-            "A client's request is refused. Either what is held does not permit it, and nothing "
-            "was sent, or the server said no.",
-            "Give the model `error.for_model`. The message is for you: it says what is held, or "
-            "what the server said.",
+            "A client's request was refused. Either the token does not permit it, and nothing was "
+            "sent, or the server refused it.",
+            "Give the model `error.for_model`. The message itself is for you: it says what the "
+            "token holds, or what the server said.",
             "not sent: tools: more than the token holds",
         ),
     },
     LimitError: {
         "limit": (
-            "The token would be longer, or have more parts, than readers take.",
-            "Name fewer things: `error.costs` says how many characters each link takes. "
-            "Or ask the issuer for a new token that begins narrower.",
-            "the token would have 65 links, more than 64: say more in one link, or ask for a token "
-            "with fewer",
+            "The token would be longer, or have more parts, than a verifier accepts.",
+            "Name fewer things: `error.costs` says how many characters each link takes. Or ask "
+            "the issuer for a narrower token to start from.",
+            "the token would have 65 links, more than 64: put more into one link, or ask for a "
+            "token with fewer",
         ),
     },
     KeyringError: {
         "keyring": (
-            "A key file is missing, cannot be read, is open to others, or holds no such key.",
+            "A key file is missing, cannot be read, is open to others, or does not have the key.",
             "Do what the message says. `captoken keygen` and `save(path)` make key files.",
             "the key file 'keys.json' cannot be read: No such file or directory",
         ),
     },
     GuardError: {
         "guard": (
-            "A guarded connection or agent is used in a way that the guard cannot see, or cannot "
-            "be guarded here.",
-            "Do what the message says. A block is for one thread, on a connection without an open "
-            "transaction, and ends before the next begins.",
+            "A guarded connection or agent is used in a way that the guard cannot see, or it "
+            "cannot be guarded at all.",
+            "Do what the message says. Use a block in one thread, on a connection without an open "
+            "transaction, and end it before you begin the next.",
             "the block belongs to another thread: each has a block of its own",
         ),
         "outcome_unknown": (
-            "The connection to the database was lost while the commit was under way. So what was "
-            "written may be there, and may not. It counts as spent.",
-            "Look in the database which of the two it is. Nothing here tries again by itself: what "
-            "is written twice could be there twice.",
+            "The connection to the database was lost during the commit, so the writes may or may "
+            "not be there. They count as spent.",
+            "Look in the database whether the writes are there. captoken does not retry, because "
+            "that could write them twice.",
             "the connection was lost at the commit: whether what was written is there is not known",
         ),
         "row": (
-            "A token says of the rows of a table what no condition in SQL says exactly.",
-            "Of rows that a database holds back use `any`, `in`, `min` and `max`, or a `prefix` "
-            "that no url and no address begins with. Or state the row itself, and ask about that.",
+            "The token restricts rows with a constraint that SQL cannot express exactly.",
+            "For rows that a database filters, use `any`, `in`, `min` and `max`, or a `prefix` "
+            "that does not look like a url or an address. Or state the row itself in the access.",
             "this guard cannot hold rows by site: no condition in SQL says the same as this "
             "constraint",
         ),
     },
     StatementError: {
         code: (
-            f"{words.sentence}. Nothing of the statement stands.",
+            f"{words.sentence}. The statement changed nothing.",
             f"{words.advice} `for_model()` says both to the agent.",
             str(mistake(code, *_STATES[code])),
         )
@@ -237,23 +239,24 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
     IssuanceError: {
         "policy": (
             "A policy of issuance does not load, or a test of its own fails.",
-            "Do what the message says. `captoken issue check` tells it before the service does.",
+            "Do what the message says. `captoken issue check` finds it before the service starts.",
             "the policy does not load: grant.nightly: there is no resource hr-db",
         ),
         "invalid_request": (
-            "The request to the issuer is not as OAuth has it, or shows an assertion that is not "
-            "taken. Of a token exchange, it may also fit no grant.",
-            "Do what the message says. What it does not say is in the issuer's log.",
+            "The request to the issuer is not valid OAuth, or its assertion is not accepted. A "
+            "token exchange gets this also if no grant fits.",
+            "Do what the message says. The issuer's log has the rest.",
             "actor_token or client_assertion: one of them",
         ),
         "invalid_client": (
-            "The caller shows no assertion of its own, or one that is refused. A secret is none.",
-            "Show a signed assertion of the workload that asks, made for this issuer.",
+            "The caller sent no assertion of its own, or one that is refused. A client secret is "
+            "not enough.",
+            "Send a signed assertion of the calling workload, made for this issuer.",
             "client_assertion is missing: no secret will do",
         ),
         "invalid_grant": (
-            "The assertion is refused, was used before, or is of a login that ended. Or the task "
-            "that is to be joined is not there for who asks.",
+            "The assertion is refused, was used before, or belongs to a login that ended. Or the "
+            "caller cannot join that task.",
             "Get a fresh assertion, made for this issuer. The message says which rule it breaks.",
             "the assertion is refused: its signature does not hold",
         ),
@@ -263,49 +266,50 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "no grant is for who asks",
         ),
         "unsupported_grant_type": (
-            "The issuer takes token exchange, jwt-bearer and client_credentials alone.",
+            "The issuer accepts only token exchange, jwt-bearer and client_credentials.",
             "Use one of the three.",
             "that grant_type is not one of ours",
         ),
         "invalid_scope": (
-            "`scope` names no grant of the policy. Or several grants fit, and none is named.",
+            "`scope` does not name a grant of the policy, or several grants fit and it names none.",
             "Name one grant as `scope`.",
             "there is no such grant",
         ),
         "invalid_target": (
-            "`resource` is missing, or no server of the grant.",
+            "`resource` is missing, or is not a server of the grant.",
             "Name one of the grant's servers, by its audience or its address.",
             "the grant has no such resource",
         ),
         "invalid_authorization_details": (
-            "What is asked for is more than the grant gives, or is no keyword of `attenuate`.",
-            'Ask for less, or say `"clamp": true` to get what there is.',
+            "The request asks for more than the grant gives, or for something that is not a "
+            "keyword of `attenuate`.",
+            'Ask for less, or write `"clamp": true` to get as much as the grant has.',
             "authorization_details: it is a list of one object",
         ),
         "invalid_dpop_proof": (
-            "The proof of the key is missing, of another request or time, or by another kind of "
-            "key.",
-            "Make a fresh proof for each request, by an Ed25519 key.",
+            "The proof of the key is missing, for another request or time, or made with another "
+            "kind of key.",
+            "Make a fresh proof for each request, with an Ed25519 key.",
             "the grant wants a DPoP proof of an Ed25519 key",
         ),
         "access_denied": (
-            "Who asks fits no grant of the policy, or has too many tasks, or too many assertions "
-            "in the registry. Over HTTP it has another code, by the kind of request.",
-            "`captoken issue explain` says why no grant fits. Tasks end by their deadline.",
+            "No grant of the policy fits the caller, or the caller has too many tasks, or too "
+            "many assertions in the registry. Over HTTP the code depends on the kind of request.",
+            "`captoken issue explain` says why no grant fits. Tasks end at their deadline.",
             "this grant is not for who asks",
         ),
         "temporarily_unavailable": (
-            "The registry, or the keys of a provider, cannot be asked now. Nothing was started.",
+            "The registry, or the keys of a provider, cannot be reached now. No task was started.",
             "Try again later. The issuer's log says which of them it is.",
             "try again later",
         ),
         "slow_down": (
-            "This identity asks too often. Others are not concerned.",
+            "This identity asks too often. Other callers are not affected.",
             "Wait as long as `Retry-After` says. `per_minute` in the policy says how often.",
             "too many requests of yours: wait",
         ),
         "unsupported_response_type": (
-            "Somebody was sent to the issuer's address for logins. There is no login.",
+            "A browser was sent to the issuer's login address, but the issuer has no login.",
             "Log in at the identity provider, and show its ID token at the token endpoint.",
             "there is no login here: show an assertion at the token endpoint",
         ),

@@ -58,6 +58,10 @@ from captoken.stores.ports import (
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+# What an operator reads where a token needs a store that the verifier does not have.
+NO_REPLAYS = "this verifier needs a replay store (replays=) for a token that is bound to a key"
+NO_LEDGER = "this verifier needs a ledger (ledger=) for a token with uses, a budget or marks"
+
 _PATIENCE = 1  # seconds that effects may take before the rest is judged again
 _LONGEST = 30  # seconds that a thread waits for what is awaited in the event loop
 _T = TypeVar("_T")
@@ -120,9 +124,12 @@ class StoreLoop:
 
         loop = self.loop
         if loop is None or not loop.is_running():
-            raise StoreError("the store is awaited, and its event loop does not run: it has to")
+            raise StoreError("the store is awaited, but its event loop is not running: start it")
         if _is_here(loop):
-            text = "the store is awaited in the event loop of this very thread: await the answer"
+            text = (
+                "the store is awaited in this thread's own event loop: use an AsyncVerifier, and "
+                "await the answer"
+            )
             raise StoreError(text)
 
         asked = run_coroutine_threadsafe(there(), loop)
@@ -132,7 +139,7 @@ class StoreLoop:
                 return asked.result()
             if not loop.is_running():
                 break
-        raise StoreError("the event loop that the store is awaited in gave no answer")
+        raise StoreError("the event loop in which the store is awaited gave no answer")
 
 
 def _is_here(loop: AbstractEventLoop) -> bool:
@@ -373,7 +380,7 @@ async def _to_the_end(steps: Steps[_T], call: Call) -> _T:
             try:
                 answer, error = await _awaited(call)
             except CancelledError:
-                answer, error = None, StoreError("interrupted while a store was asked")
+                answer, error = None, StoreError("interrupted during a call to a store")
             call = _go_on(steps, answer, error)
     except StopIteration as stop:
         result: _T = stop.value
@@ -565,10 +572,7 @@ def _used(
     """The one use of a proof: None if it is the first, else why not (31.2)."""
     replays = stores.replays
     if replays is None:
-        raise StoreError(
-            "this verifier has no replay store (replays), and a token that is bound to a key "
-            "needs one"
-        )
+        raise StoreError(NO_REPLAYS)
     ask = replays.peek if looking else replays.add
 
     # If it raises, the proof may be used or not, and the answer is no either way. Cancelled, it
@@ -578,16 +582,14 @@ def _used(
     # True alone will do: what a store answers otherwise does not say that this is the first use.
     if first is True:
         return None
-    text = "the proof was used before, or is older than what the store remembers"
+    text = "the proof was used before, or is older than the store remembers"
     return Refusal("replayed", text)
 
 
 def _ledger_of(stores: Stores) -> Ledger | AsyncLedger:
     """The ledger. Raises StoreError where there is none (38.7)."""
     if stores.ledger is None:
-        raise StoreError(
-            "this verifier has no ledger (ledger), and a token with uses, budget or marks needs one"
-        )
+        raise StoreError(NO_LEDGER)
     return stores.ledger
 
 
@@ -625,10 +627,10 @@ def _short(short: object, genuine: AuthenticatedToken) -> Refusal:
 
     if short.full:
         # 38.14. For people: to a model this is an allowance that is used up, as any other.
-        most = f"the tree of this token has {MOST_BUCKETS} buckets"
-        text = f"{most}, and {short.unit} here would be one more"
+        most = f"the tree of this token has {MOST_BUCKETS} buckets, the most there can be"
+        text = f"{most}, and {short.unit} would need one more"
     else:
-        text = f"{short.amount} {short.unit} of {short.limit} are not left"
+        text = _too_little(short)
     return Refusal("budget_exhausted", text, short.link, genuine.added_by(short.link))
 
 
@@ -715,6 +717,15 @@ def forbidden_here(
         return decision
     refusal = _forbidden(step.rules[at], genuine, stores)
     return denial(genuine, facts, asked, (refusal,), 11)
+
+
+def _too_little(short: Debit) -> str:
+    """For people: which allowance has less left than was asked for."""
+    if short.amount == 1:
+        return f"none of the {short.limit} {short.unit} are left"
+    if short.amount > short.limit:
+        return f"this needs {short.amount} {short.unit}, and the limit is {short.limit}"
+    return f"this needs {short.amount} {short.unit}, and less is left of the {short.limit}"
 
 
 def left(
@@ -815,7 +826,10 @@ def _check_recorded(answer: Any) -> None:
         drop = getattr(answer, "close", None)
         if callable(drop):
             drop()
-        raise TypeError("a recorder whose answer has to be awaited")
+        raise TypeError(
+            "the recorder returns a coroutine: use an AsyncVerifier, or a recorder that is not "
+            "async"
+        )
 
 
 def close(

@@ -447,7 +447,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         """
         if isinstance(code, Decision):
             if code:
-                raise ValueError("an allowance is no denial: deny takes a decision that is denied")
+                raise ValueError("deny takes a decision that is denied, and this one is allowed")
             return code.refusals, self._asked(grant, code.access, code.caller)
 
         if access is not None:
@@ -703,9 +703,9 @@ class Grant(_Vouched, frozen=True, eq=False):
 def _once(asked: Question, once: Once) -> Question:
     """The same question, for a request that counts once. Raises TypeError for what is no Once."""
     if type(once) is not Once or type(once.id) is not bytes or type(once.seconds) is not int:
-        raise TypeError("once is made as Once(id=…, seconds=…), of bytes and a whole number")
+        raise TypeError("once must be Once(id=…, seconds=…), with bytes and a whole number")
     if len(once.id) != 16 or once.seconds < LEASE:
-        raise ValueError(f"once has an id of 16 bytes, and {LEASE} seconds or more")
+        raise ValueError(f"once needs an id of 16 bytes, and {LEASE} seconds or more")
     return structs.replace(asked, once=once)
 
 
@@ -734,7 +734,7 @@ def _cost_taken(
         left_out = reserved - taken.keys()
         if left_out:
             units = ", ".join(sorted(left_out))
-            raise ValueError(f"what it cost in {units} is not stated: state each unit, 0 as well")
+            raise ValueError(f"the cost in {units} is missing: state each unit, also if it is 0")
 
     return taken
 
@@ -888,7 +888,7 @@ class Pending(Coroutine[Any, Any, _T]):
     def __bool__(self) -> NoReturn:
         """Raise TypeError: there is no answer before it was awaited."""
         raise TypeError(
-            "an answer of an async verifier has to be awaited before it is asked: write await"
+            "an AsyncVerifier returns a coroutine: write await before you use the answer"
         )
 
     if not TYPE_CHECKING:  # type checkers should report any other attribute
@@ -896,7 +896,7 @@ class Pending(Coroutine[Any, Any, _T]):
         def __getattr__(self, name):
             """Raise AttributeError, which says what is missing: most often the answer is meant."""
             raise AttributeError(
-                f"an answer of an async verifier has to be awaited: (await ...).{name}"
+                f"an AsyncVerifier returns a coroutine: write (await ...).{name}"
             )
 
     # The methods that `asyncio.create_task` needs.

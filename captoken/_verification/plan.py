@@ -179,14 +179,14 @@ def _found(
     # A key of another audience is no key here, so no server can use what was minted for another.
     derived = keys(root.key_id, root.audience)
     if derived is None:
-        what = "no key here for the key id and audience that the token names"
+        what = "this server has no key for the token's key id and audience"
         return Broken(Refusal("unknown_key", what), 3)
 
     # Step 4 (11.1 to 11.4, 24.1). The bytes that arrived, all of them, in constant time. It answers
     # links that were dropped, swapped, repeated, widened, or spliced from another token.
     tags = chain.fold(derived, packet)
     if tags is None:
-        return Broken(Refusal("bad_signature", "the chain of signatures does not hold"), 4)
+        return Broken(Refusal("bad_signature", "the signatures of the token do not match"), 4)
 
     # Discharges are the rest of step 4: their chains hold, too, before any link is decoded.
     answers = _answers(derived, packet, tags, parts.discharges)
@@ -221,20 +221,20 @@ def _answers(
     # Counts come before boxes (33.5): nobody has more boxes opened than caveats have answers.
     # The cid is compared as bytes, and never read (32.4).
     if len({discharge.identifier for discharge in left}) < len(left):
-        return None, Reason("bad_discharge", "one discharge is there twice")
+        return None, Reason("bad_discharge", "the same discharge was sent twice")
     for at in asked:
         if left and left[0].identifier == packet.caveats[at][0]:
             answers[at] = left.pop(0)
 
     # One order and none to spare (33.4): a bundle, too, has only one spelling.
     if left:
-        what = "a discharge that answers nothing asked, or stands in another order"
+        what = "a discharge was not asked for, or the discharges are in another order"
         return None, Reason("bad_discharge", what)
 
     # No third-party caveat goes unanswered. It would else be a caveat that anybody takes off.
     for at in asked:
         if at not in answers:
-            what = "a third party is asked, and no answer came"
+            what = "the token needs the consent of a third party, and its discharge is missing"
             return at, Reason("missing_discharge", what)
 
     # The key of a discharge is in the token's own box, under the tag before it (32.1). The bound
@@ -242,7 +242,10 @@ def _answers(
     for at, discharge in answers.items():
         key = chain.answer_key(derived, packet, tags, at)
         if key is None or chain.fold(key, discharge, packet.signature) is None:
-            what = "the discharge is not by whom was asked, or not bound to this token"
+            what = (
+                "the discharge is not from the third party that was asked, or is not bound to "
+                "this token"
+            )
             return at, Reason("bad_discharge", what)
     return answers
 
@@ -439,14 +442,14 @@ def judge(
 def _owed(genuine: AuthenticatedToken) -> Refusal:
     """The end of step 6: a link says `delegate_only`, and nobody was handed the token (20.2)."""
     last = max(at for at, link in enumerate(genuine.links) if link.delegate_only)
-    text = "the token is for handing on, and nobody was handed it"
+    text = "the token can only be handed on, and nobody has handed it on"
     return Refusal("delegate_only", text, *genuine.place(last))
 
 
 def _stale_grant(facts: Facts, asked: Question) -> Refusal:
     """Step 7: the keys have to be asked again (24.15)."""
     when = spelled_time(asked.verified_at)
-    return Refusal("stale_grant", f"verified at {when}: not within {facts.server.max_age} s")
+    return Refusal("stale_grant", f"verified at {when}, more than {facts.server.max_age} s ago")
 
 
 def _overlaid(
@@ -488,20 +491,20 @@ def staleness(facts: Facts) -> str | None:
     """
     overlay = facts.overlay
     if overlay is None:
-        return "there is no overlay yet"
+        return "this server has no overlay yet"
 
     issued_at = spelled_time(overlay.issued_at)
     bound = facts.server.max_staleness
     if facts.now - overlay.issued_at > bound:
-        return f"the newest overlay is of {issued_at}, older than {bound} s"
+        return f"the newest overlay is from {issued_at}, more than {bound} s ago"
 
     # Its own end, as the operator signed it: at that second it is over.
     if facts.now >= overlay.expires_at:
-        return f"the newest overlay was good until {spelled_time(overlay.expires_at)}"
+        return f"the newest overlay expired at {spelled_time(overlay.expires_at)}"
 
     # From the future: one that was signed ahead would stay fresh for as long as its maker likes.
     if overlay.issued_at > facts.now + CLOCKS_DIFFER:
-        return f"the newest overlay is of {issued_at}, which is yet to come"
+        return f"the newest overlay is from {issued_at}, which is in the future"
     return None
 
 
@@ -524,7 +527,8 @@ def _entries(
         refusals.append(TOO_MUCH)
     situation = _situation(facts, frozenset(_audiences_left(genuine, facts)), genuine, age)
     for entry in entries:
-        said = f"by {entry.by} at {spelled_time(entry.at)}: {entry.why}"
+        undo = f"(an operator can lift entry {entry.id})"
+        said = f"by {entry.by} at {spelled_time(entry.at)}: {entry.why} {undo}"
         link = overlay.link(entry)
 
         # An entry without a link takes away all (36.8).
@@ -609,12 +613,12 @@ def _by_link(
     # The first pass (24.5): is the token alive, and for this server? First what the issuer said.
     if _is_too_new(genuine, facts):
         issued_at = spelled_time(genuine.root.issued_at)
-        refusals.append(Refusal("not_yet_valid", f"issued at {issued_at}, which is yet to come"))
+        refusals.append(Refusal("not_yet_valid", f"issued at {issued_at}, which is in the future"))
     audiences = facts.server.audiences
     audience = genuine.root.audience
     if audience is not None:
         if audience not in audiences:
-            refusals.append(Refusal("wrong_audience", f"issued for {audience} alone"))
+            refusals.append(Refusal("wrong_audience", f"issued for {audience} only"))
         audiences = audiences & {audience}
 
     # Then link by link. Each narrows the audiences and the task for those behind it (16.1, 16.3).
@@ -663,19 +667,19 @@ def _misaddressed(genuine: AuthenticatedToken, server: Server) -> str | None:
     """Why a server must not take a token for what it names, or fails to name; or None."""
     # 16.2: a text for nobody in particular could be sent on, by this server, to every other.
     if not (genuine.addressed or server.takes_unaddressed):
-        return "addressed to nobody, and this server takes only what is addressed to it"
+        return "the token names no server, and this server takes only tokens addressed to it"
 
     # 38.6: ten uses at each of two servers that count apart would be twenty.
     if genuine.counts and server.counts_alone and not genuine.is_for_one_server():
         name = min(server.audiences, default="…")
         return (
-            "it has a budget or uses, and is good at more servers than one: mint it for this one, "
-            f'mint(…, audience="{name}"), or give them one ledger that is `shared`'
+            "the token has uses or a budget, so it must be minted for one server: mint(…, "
+            f'audience="{name}"); or give the servers one ledger that is `shared`'
         )
 
     # 30.6: a proof for no server would be as good at the next one.
     if genuine.lineage.key is not None and not server.audiences:
-        return "bound to a key, and this server has no name to prove it to"
+        return "the token is bound to a key, and this server has no name that a proof could be for"
     return None
 
 
@@ -708,13 +712,13 @@ def _proved(
     # 30.7: whoever sends a proof with a bearer token thinks that it is protected.
     key = genuine.lineage.key
     if key is None:
-        return Refusal("bad_proof", "a proof, and the token is bound to no key")
+        return Refusal("bad_proof", "the request has a proof, but the token is bound to no key")
 
     # 28.6: whoever stole the text would else hand it on to a key of its own.
     unsigned = genuine.first_unsigned(facts.memory.states) if genuine.custody else None
     if unsigned is not None:
         at = genuine.custody[unsigned].at
-        text = "the key is not signed for by the one that the token was bound to"
+        text = "the key that the token was bound to before has not signed this one"
         return Refusal("bad_proof", text, at, genuine.added_by(at))
 
     if genuine.proof is None:
@@ -726,13 +730,13 @@ def _proved(
     made = proof.read_proof(genuine.proof)
     if not proof.is_timely(made, facts.now):
         when = spelled_time(made.issued_at)
-        return Refusal("bad_proof", f"made at {when}, which is too long ago or yet to come")
+        return Refusal("bad_proof", f"made at {when}, which is too long ago or in the future")
 
     # 29.4: an access that cannot be spelled is one that nobody can have signed for.
     try:
         digest = proof.request_digest(asked.access if asked.request is None else asked.request)
     except (ValueError, RecursionError):
-        return Refusal("bad_proof", "the request cannot be spelled")
+        return Refusal("bad_proof", "the request cannot be written as bytes to sign")
 
     # 30.2: for this very chain, one name of this server and this request. A proof that was made
     # for another token, server or request is for another message, and does not hold.

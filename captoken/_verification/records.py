@@ -60,9 +60,9 @@ class Code(NamedTuple):
 
 # One message for all of these, so that a stranger learns nothing.
 _UNACCEPTED = "The token was not accepted."
-_UNPROVEN = "The request needs a fresh proof by the key that the token is bound to."
+_UNPROVEN = "The request needs a fresh proof from the key that the token is bound to."
 _REFUSED = "The token does not permit this request."
-_UNDECIDED = "The server cannot decide at present."
+_UNDECIDED = "The server cannot decide right now."
 _STRANGER = "The credential was not accepted."
 
 # What a model may do about it.
@@ -79,8 +79,8 @@ _NAME_THEM = (
     "The same request will be refused again; one that asks for fewer columns may be permitted. "
     "Write each by its name."
 )
-_AGAIN = "A retry in which the credential is presented again can help."
-_LATER = "A retry can help later."
+_AGAIN = "Present the credential again, and then retry."
+_LATER = "A later retry can help."
 _STOP = (
     "Stop here: do not retry, do not ask for another credential, and do not look for another way."
 )
@@ -94,10 +94,10 @@ _PART = (
     "Go on without it, or ask whoever gave you this task to do that part in another one."
 )
 _FAULT = (
-    "That is a fault of the server and not of the request. "
-    "Retrying will not help: tell whoever gave you this task."
+    "This is the server's fault, not the request's. Retrying will not help: tell whoever gave you "
+    "this task."
 )
-_PROVE = "A retry with a fresh proof, made for this very request, can help."
+_PROVE = "Retry with a fresh proof, made for this exact request."
 
 
 def together(codes: tuple[Code, ...]) -> dict[str, Code]:
@@ -134,16 +134,19 @@ RECORDS: tuple[Code, ...] = (
         "malformed",
         2,
         "invalid",
-        when="steps 1 to 3: no text of a token, beyond a limit, or a root record that is none",
+        when=(
+            "steps 1 to 3: not the text of a token, beyond a limit, or without a valid root record"
+        ),
         retry="no",
         public=_UNACCEPTED,
         model=_STRANGER,
         advice=_REPLACE,
         operator="a token starts with cap1_, and this text does not",
         cause=(
-            "The text is no token. It was cut, joined or changed on its way, or is something else."
+            "The text is not a token. It was cut, joined or changed on the way, or is something "
+            "else."
         ),
-        remedy="Send the whole text that `present()` gave, with nothing before or behind it.",
+        remedy="Send the whole text that `present()` returned, with nothing before or after it.",
     ),
     Code(
         "unsupported_version",
@@ -154,9 +157,9 @@ RECORDS: tuple[Code, ...] = (
         public=_UNACCEPTED,
         model=_STRANGER,
         advice=_REPLACE,
-        operator="version 2 of the root record is not known here",
-        cause="The token is of a version that this captoken does not know.",
-        remedy="Upgrade captoken where it is verified. Verifiers are upgraded before issuers.",
+        operator="this server does not know version 2 of the root record",
+        cause="The token has a version that this captoken does not know.",
+        remedy="Upgrade captoken on the server that verifies it. Upgrade verifiers before issuers.",
     ),
     Code(
         "unknown_key",
@@ -167,12 +170,12 @@ RECORDS: tuple[Code, ...] = (
         public=_UNACCEPTED,
         model=_STRANGER,
         advice=_REPLACE,
-        operator="no key here for the key id and audience that the token names",
+        operator="this server has no key for the token's key id and audience",
         cause="The server has no key for the key id and the audience that the token names.",
         remedy=(
-            "Give the verifier the issuer's keyring, or `keyring.for_audience(…)` of this "
-            "server's name. In the latter case mint by `Issuer(keyring.for_audience(…))`: "
-            "`mint(audience=…)` takes the issuer's own key. If the key is retired, ask for a new "
+            "Give the verifier the issuer's keyring, or `keyring.for_audience(…)` with this "
+            "server's name. With the second, mint by `Issuer(keyring.for_audience(…))`, because "
+            "`mint(audience=…)` uses the issuer's own key. If the key was retired, ask for a new "
             "token."
         ),
     ),
@@ -180,12 +183,12 @@ RECORDS: tuple[Code, ...] = (
         "bad_signature",
         4,
         "invalid",
-        when="the chain does not hold",
+        when="the signatures do not match",
         retry="no",
         public=_UNACCEPTED,
         model=_STRANGER,
         advice=_REPLACE,
-        operator="the chain of signatures does not hold",
+        operator="the signatures of the token do not match",
         cause="The token was changed, or made with another key that has the same key id.",
         remedy=(
             "Ask for a new token. If all tokens fail, the issuer and the server have different "
@@ -196,37 +199,42 @@ RECORDS: tuple[Code, ...] = (
         "missing_discharge",
         4,
         "invalid",
-        when="a third party is asked, and no answer came",
+        when="the token needs the consent of a third party, and its discharge is missing",
         retry="later",
         public="The token needs a discharge that was not presented.",
         model="The credential needs a consent that did not come with it.",
         advice="A retry can help once it is given.",
-        operator="a third party is asked, and no answer came",
-        cause="The token asks for the consent of a third party, and no discharge came with it.",
+        operator="the token needs the consent of a third party, and its discharge is missing",
+        cause="The token needs the consent of a third party, and no discharge came with it.",
         remedy=(
-            "Ask whoever `token.needs` names, then `token.with_discharge(…)`, and present that."
+            "Ask the party that `token.needs` names for a discharge. Add it with "
+            "`token.with_discharge(…)`, and present the result."
         ),
     ),
     Code(
         "bad_discharge",
         4,
         "invalid",
-        when="an answer that does not hold, twice, in another order, or to nothing",
+        when="a discharge that is not valid, sent twice, out of order, or not asked for",
         retry="no",
         public="A discharge that was presented was not accepted.",
         model=_STRANGER,
         advice=_REPLACE,
-        operator="the discharge is not by whom was asked, or not bound to this token",
-        cause="A discharge came that is for another token, or by another third party.",
+        operator=(
+            "the discharge is not from the third party that was asked, or is not bound to this "
+            "token"
+        ),
+        cause="The discharge is for another token, or from another third party.",
         remedy=(
-            "Send what `present()` gives: it binds each discharge to the token, in their order."
+            "Send what `present()` returns: it binds each discharge to the token, in the right "
+            "order."
         ),
     ),
     Code(
         "unreadable_link",
         5,
         "invalid",
-        when="a link that is not as section 17 says",
+        when="a link that breaks a rule of section 17",
         retry="no",
         public="The token carries a restriction that cannot be read.",
         model=_STRANGER,
@@ -242,35 +250,37 @@ RECORDS: tuple[Code, ...] = (
         "unknown_caveat",
         5,
         "invalid",
-        when="a link with a key that nobody here knows",
+        when="a link with a key that the verifier does not know",
         retry="no",
         public="The token carries a restriction that this server does not know.",
         model=_STRANGER,
         advice=_REPLACE,
-        operator='caveats that are unknown here: ["acme:region"]',
+        operator='caveats that this server does not know: ["acme:region"]',
         cause=(
             "A link has a caveat that this verifier does not know, so it may restrict anything."
         ),
         remedy=(
-            "Give the verifier the `vocabulary=` that has your own caveats, or upgrade captoken "
-            "there."
+            "Give the verifier a `vocabulary=` with your own caveats, or upgrade captoken there."
         ),
     ),
     Code(
         "broken_delegation",
         6,
         "invalid",
-        when="a hand-over that does not follow on the one before",
+        when="a hand-over that does not continue the one before",
         retry="no",
         public="The token's chain of delegation is broken.",
         model=_STRANGER,
         advice=_REPLACE,
         operator="sales-agent delegates, but orchestrator holds the token",
         cause=(
-            "A hand-over was written by somebody who did not hold the token, or back to one who "
-            "did."
+            "An agent that did not hold the token handed it on, or it went back to an earlier "
+            "holder."
         ),
-        remedy="Hand on with `delegate(to=…)`, once to each agent: each has a name of its own.",
+        remedy=(
+            "Hand it on with `delegate(to=…)`, once to each agent, and give each agent its own "
+            "name."
+        ),
     ),
     Code(
         "too_deep",
@@ -282,21 +292,21 @@ RECORDS: tuple[Code, ...] = (
         model=_STRANGER,
         advice=_REPLACE,
         operator="delegated to helper, but no more delegations are permitted",
-        cause="The token was handed on more often than a `depth` in it permits.",
+        cause="The token was handed on more often than its `depth` permits.",
         remedy="Ask for a token with more `depth`, or let an agent further up do the work.",
     ),
     Code(
         "delegate_only",
         6,
         "insufficient",
-        when="for handing on, and nobody was handed it",
+        when="only for handing on, and not handed on",
         retry="no",
         public="The token is for handing on, not for use.",
         model="Not permitted: the credential is for handing on to a sub-agent, not for use.",
         advice=_HAND_ON,
-        operator="the token is for handing on, and nobody was handed it",
-        cause="The token is for handing on, and its holder tried to use it.",
-        remedy="`delegate(to=…)` it to a sub-agent, which uses it.",
+        operator="the token can only be handed on, and nobody has handed it on",
+        cause="The token is only for handing on, and its holder tried to use it.",
+        remedy="Hand it to a sub-agent with `delegate(to=…)`: the sub-agent can use it.",
     ),
     Code(
         "revoked",
@@ -305,15 +315,18 @@ RECORDS: tuple[Code, ...] = (
         when="by an entry of the overlay",
         retry="no",
         public=_UNACCEPTED,
-        model="This task is over: whoever is in charge of it has ended it.",
+        model="This task is over: the operator has ended it.",
         advice=_STOP,
-        operator="revoked by ops at 2025-11-25T09:00:00+00:00: the task is over",
+        operator=(
+            "revoked by ops at 2025-11-25T09:00:00+00:00: the task is over (an operator can lift "
+            "entry dUw3o9nMvBA)"
+        ),
         cause=(
-            "The operator has ended the task, or revoked the token or something that it comes from."
+            "The operator has ended the task, or revoked this token or one that it comes from."
         ),
         remedy=(
-            "Stop. Ask the operator whom the message names. A new token of an ended task is "
-            "dead too."
+            "Stop, and ask the operator that the message names. `captoken lift --entry ID` gives "
+            "the rights back. A new token of an ended task is revoked too: use another task name."
         ),
     ),
     Code(
@@ -323,14 +336,15 @@ RECORDS: tuple[Code, ...] = (
         when="an entry of the overlay prohibits it",
         retry="no",
         public=_REFUSED,
-        model="Not permitted at present: the operator has narrowed this task.",
+        model="Not permitted for now: the operator has narrowed this task.",
         advice=_NARROWED,
         operator=(
-            "narrowed by ops at 2025-11-25T09:00:00+00:00: read-only for now; operation update "
+            "narrowed by ops at 2025-11-25T09:00:00+00:00: read-only for now (an operator can lift "
+            "entry dUw3o9nMvBA); operation update "
             'is not among ["select"]'
         ),
-        cause="The operator has taken a part of the token away, and the request is in that part.",
-        remedy="Go on without it, or ask the operator whom the message names.",
+        cause="The operator has taken back some of the token's rights, and the request needs them.",
+        remedy="Go on without it, or ask the operator that the message names.",
     ),
     Code(
         "stale_overlay",
@@ -339,29 +353,29 @@ RECORDS: tuple[Code, ...] = (
         when="no overlay, or one that is too old",
         retry="later",
         public=_UNDECIDED,
-        model="The server cannot decide at present.",
+        model="The server cannot decide right now.",
         advice=_LATER,
-        operator="the overlay is 75 s old, and at most 60 s are taken",
+        operator="the newest overlay is from 2025-11-25T09:00:00+00:00, more than 60 s ago",
         cause=(
-            "The server's overlay is missing or too old, so that a revocation may be unknown to it."
+            "The server's overlay is missing or too old, so it may not know of a revocation."
         ),
         remedy=(
-            "Look whether the server's `Feed` runs and the operator's `renew()` does. A token "
-            "with `fresh` may ask for a younger overlay than the server keeps."
+            "Check that the server's `Feed` is running and that the operator calls `renew()`. A "
+            "token with `fresh` may need a newer overlay than the server keeps."
         ),
     ),
     Code(
         "stale_grant",
         7,
         "invalid",
-        when="of a grant: it has to be verified again",
+        when="a grant that must be verified again",
         retry="presented_anew",
-        public="The token has to be presented again.",
+        public="The token must be presented again.",
         model="The credential was checked too long ago.",
         advice=_AGAIN,
-        operator="verified at 2025-11-25T09:00:00+00:00: not within 3600 s",
+        operator="verified at 2025-11-25T09:00:00+00:00, more than 3600 s ago",
         cause="The grant was verified longer ago than the verifier's `max_age`.",
-        remedy="Present the token again, and use the grant that comes of it.",
+        remedy="Present the token again, and use the new grant.",
     ),
     Code(
         "expired",
@@ -373,9 +387,9 @@ RECORDS: tuple[Code, ...] = (
         model="The credential has expired.",
         advice=_REPLACE,
         operator="expired at 2025-11-25T09:00:00+00:00",
-        cause="The time of the token, or of one of its links, is over.",
+        cause="The token, or one of its links, has expired.",
         remedy=(
-            "Ask whoever gave the token for a new one. If it is fresh, set the server's clock."
+            "Ask whoever gave you the token for a new one. If it is new, check the server's clock."
         ),
     ),
     Code(
@@ -388,10 +402,10 @@ RECORDS: tuple[Code, ...] = (
         model="The credential is not valid yet.",
         advice=_LATER,
         operator="not valid before 2025-11-25T09:00:00+00:00",
-        cause="The token begins later, or was issued by a clock that is ahead of this one.",
+        cause="The token begins later, or the issuer's clock is ahead of this one.",
         remedy=(
-            "Wait, or set the clocks of issuer and server. `Verifier(…, leeway=SECONDS)` takes "
-            "a difference that is known; an issuer may be a minute ahead without it."
+            "Wait, or set the clocks of issuer and server. `Verifier(…, leeway=SECONDS)` allows a "
+            "known difference; without it, an issuer may be a minute ahead."
         ),
     ),
     Code(
@@ -415,16 +429,16 @@ RECORDS: tuple[Code, ...] = (
         "unaddressed",
         8,
         "invalid",
-        when="for no server in particular, where that will not do",
+        when="for no server in particular, where one is needed",
         retry="no",
         public="The token is not addressed to this server.",
         model="The credential is not addressed to this server.",
         advice=_REPLACE,
-        operator="addressed to nobody, and this server takes only what is addressed to it",
-        cause="The token must be for this one server, and names no server, or more than one.",
+        operator="the token names no server, and this server takes only tokens addressed to it",
+        cause="The token must be for this one server, and it names none, or several.",
         remedy=(
-            "Send what `present(audience=…)` gives, not the token that you hold. A server that "
-            "is asked for proofs needs a name: `Verifier(…, audience=…)`."
+            "Send what `present(audience=…)` returns, not the token itself. A server that checks "
+            "proofs needs a name: `Verifier(…, audience=…)`."
         ),
     ),
     Code(
@@ -438,9 +452,9 @@ RECORDS: tuple[Code, ...] = (
         model="Not permitted: table {table} is not among the tables of this task.",
         advice=_ASK,
         operator='table hr is not among ["market.*", "sales"]',
-        cause="The table is not among those of the token.",
+        cause="The token does not include this table.",
         remedy=(
-            "Ask for another table, or ask whoever added the link for a token that has this one."
+            "Use another table, or ask whoever added the link for a token that includes this one."
         ),
     ),
     Code(
@@ -456,7 +470,7 @@ RECORDS: tuple[Code, ...] = (
         operator='operation update is not among ["select"]',
         cause="The operation is not permitted on that table, or is one that no token permits.",
         remedy=(
-            "Ask for another operation, or ask whoever added the link for a token that has this "
+            "Use another operation, or ask whoever added the link for a token that includes this "
             "one."
         ),
     ),
@@ -471,7 +485,7 @@ RECORDS: tuple[Code, ...] = (
         model="Not permitted: some of the columns asked for in table {table}.",
         advice=_NAME_THEM,
         operator='columns of table sales are restricted to ["amount", "region"]',
-        cause="Some of the columns are not among those of the token, or the access states none.",
+        cause="The token does not include some of the columns, or the access names none.",
         remedy=(
             "Name the columns, and only those that the message lists. SQLite does not tell which "
             "columns an insert or a delete touches: give the agent a tool for it, or a token "
@@ -482,7 +496,7 @@ RECORDS: tuple[Code, ...] = (
         "row",
         8,
         "insufficient",
-        when="a row with another value, or none is stated, or a condition was not held",
+        when="a row with another value, no row stated, or a condition that was not applied",
         retry="no",
         wider=True,
         public=_REFUSED,
@@ -490,12 +504,12 @@ RECORDS: tuple[Code, ...] = (
         advice=_ASK,
         operator="column tenant of table orders does not satisfy {\"in\": [\"acme\"]}",
         cause=(
-            "The token permits some rows of the table. The row is none of these, or whoever guards "
-            "the table cannot tell which rows are touched."
+            "The token permits only some rows of the table. The row is not one of these, or the "
+            "server cannot tell which rows are touched."
         ),
         remedy=(
-            "Ask for rows within the token. A server states `row` and `becomes`, or in `rows` what "
-            "`grant.rows` gave and it has held."
+            "Ask for rows that the token permits. A server states `row` and `becomes`, or in "
+            "`rows` the conditions of `grant.rows` that it has applied."
         ),
     ),
     Code(
@@ -509,8 +523,10 @@ RECORDS: tuple[Code, ...] = (
         model="Not permitted: tool {tool} is not among the tools of this task.",
         advice=_ASK,
         operator='tool refund is not among ["lookup"]',
-        cause="The tool is not among those of the token.",
-        remedy="Call another tool, or ask whoever added the link for a token that has this one.",
+        cause="The token does not include this tool.",
+        remedy=(
+            "Call another tool, or ask whoever added the link for a token that includes this one."
+        ),
     ),
     Code(
         "argument",
@@ -538,7 +554,7 @@ RECORDS: tuple[Code, ...] = (
         when="an attribute that is not as it must be",
         retry="no",
         public=_REFUSED,
-        model="Not permitted under the present conditions.",
+        model="Not permitted under the current conditions.",
         advice=_ASK,
         operator='attribute tenant is not among ["acme"]',
         cause="A condition of the token does not hold: `where`, or a caveat of your project.",
@@ -552,27 +568,27 @@ RECORDS: tuple[Code, ...] = (
         retry="no",
         wider=True,
         public=_REFUSED,
-        model="Not permitted: requests of this kind are no part of this task.",
+        model="Not permitted: requests of this kind are not part of this task.",
         advice=_ASK,
-        operator="restricted to tables: tools are closed",
+        operator="the token is for tables only, not for tools",
         cause=(
-            "The token speaks of tables or of tools alone, and the access is of the other kind."
+            "The token is for tables only or for tools only, and the access is of the other kind."
         ),
         remedy=(
-            "State a table or a tool. When narrowing, `keep=` leaves the other kind as it was."
+            "State a table or a tool. When you narrow a token, `keep=` keeps the other kind."
         ),
     ),
     Code(
         "task",
         8,
         "insufficient",
-        when="tasks that do not lie on one path",
+        when="tasks that are not above or below one another",
         retry="no",
         public="The token is for another task.",
         model="Not permitted: the credential is for another task.",
         advice=_REPLACE,
-        operator="task other is not on one path with task task-123",
-        cause="The tasks that links of the token name do not lie on one path.",
+        operator="task other is neither above nor below task task-123",
+        cause="The tasks that the token's links name are not above or below one another.",
         remedy="Name the token's own task, or one below it, as `task-123/sub`.",
     ),
     Code(
@@ -581,33 +597,34 @@ RECORDS: tuple[Code, ...] = (
         "insufficient",
         when="a unit of a `budget` that the access does not state",
         retry="no",
-        public="What the request costs is not stated.",
-        model="Not permitted: what the request costs is not stated.",
+        public="The server did not state what the request costs.",
+        model="Not permitted: the server did not state what the request costs.",
         advice=_FAULT,
         operator=(
-            'what it costs in usd_cents is not stated; if it costs nothing: cost={"usd_cents": 0}'
+            "the server did not state what it costs in usd_cents; if it costs nothing, write "
+            'cost={"usd_cents": 0}'
         ),
         cause="The token has a `budget` in a unit, and the access does not say what it costs.",
-        remedy="Write `cost=` where the access is made. A cost of 0 has to be written too.",
+        remedy="Write `cost=` where the access is made, also if the cost is 0.",
     ),
     Code(
         "too_much_work",
         8,
         "insufficient",
-        when="constraints, and the values that they look at, that are more than a decision may be",
+        when="constraints, with the values they check, that are too large for one decision",
         retry="no",
-        public="The request is too large for what the token says of it.",
-        model="Not permitted: the request is too large for what this task may do.",
+        public="The request is too large to be checked against the token.",
+        model="Not permitted: the request is too large to be checked.",
         advice=_SHORTER,
-        operator="the constraints, and the values that they look at, come to more than 1048576",
+        operator="the constraints, with the values they check, are larger than 1048576",
         cause=(
-            "The restrictions of the token, and the values of the access that they look at, are "
-            "together more than one decision may be: 1 MiB (spec 24.25). Or the call states more "
-            "than an adapter hands to a verifier: 256 KiB."
+            "The restrictions of the token, with the values of the access that they check, are too "
+            "large for one decision: more than 1 MiB (spec 24.25). Or the call states more than an "
+            "adapter passes to a verifier: 256 KiB."
         ),
         remedy=(
-            "State shorter values, or split the call. Shorten the chain: each link looks at the "
-            'values again. Leave an argument free, by `{"any": true}`, where its value is free.'
+            "State shorter values, or split the call. Shorten the chain: each link checks the "
+            'values again. Leave an argument free with `{"any": true}` if it may have any value.'
         ),
     ),
     Code(
@@ -621,9 +638,12 @@ RECORDS: tuple[Code, ...] = (
         advice=_REPLACE,
         operator="sales-agent calls with the token of orchestrator",
         cause=(
-            "The server knows the caller as another agent, or in another task, than the token says."
+            "The server knows that another agent calls, or from another task, than the token says."
         ),
-        remedy="`delegate(to=…)` the token to the agent that calls, and call with that one.",
+        remedy=(
+            "Hand the token to the calling agent with `delegate(to=…)`, and call with the new "
+            "token."
+        ),
     ),
     Code(
         "proof_missing",
@@ -637,7 +657,8 @@ RECORDS: tuple[Code, ...] = (
         operator="the token is bound to a key, and no proof came with it",
         cause="The token is bound to a key, and the request came without a proof by that key.",
         remedy=(
-            "`present(…, signer=key, request=…)` for each request, and send the text that it gives."
+            "Call `present(…, signer=key, request=…)` for each request, and send the text that it "
+            "returns."
         ),
     ),
     Code(
@@ -672,7 +693,7 @@ RECORDS: tuple[Code, ...] = (
         public=_UNPROVEN,
         model="The proof that came with the request was used before, or is too old.",
         advice=_PROVE,
-        operator="the proof was used before, or is older than what the store remembers",
+        operator="the proof was used before, or is older than the store remembers",
         cause="The proof was used before, or was made before the server's store of proofs began.",
         remedy="Make a new proof for each request, also for a retry.",
     ),
@@ -698,11 +719,14 @@ RECORDS: tuple[Code, ...] = (
         "insufficient",
         when="nothing is left, or too little",
         retry="no",
-        public="The token has been used up.",
-        model="The allowance of this task is used up.",
+        public="The token has too little left for this request.",
+        model="Not permitted: this needs more than is left of this task's allowance.",
         advice=_ASK,
-        operator="5 usd_cents of 200 are not left",
-        cause="The `uses` or the `budget` of the token, or of one above it, is used up.",
+        operator="this needs 5 usd_cents, and less is left of the 200",
+        cause=(
+            "The `uses` or the `budget` of the token, or of one above it, has less left than the "
+            "request needs."
+        ),
         remedy="Ask for less, or ask whoever added the link for a new token.",
     ),
     Code(
@@ -712,15 +736,15 @@ RECORDS: tuple[Code, ...] = (
         when="a store that is missing, full, or cannot know",
         retry="later",
         public=_UNDECIDED,
-        model="The server cannot decide at present.",
+        model="The server cannot decide right now.",
         advice=_LATER,
         operator=(
-            "this verifier has no ledger (ledger), and a token with uses, budget or marks needs one"
+            "this verifier needs a ledger (ledger=) for a token with uses, a budget or marks"
         ),
-        cause="A store or the audit trail cannot be asked, is full, or is not there.",
+        cause="A store or the audit trail does not answer, is full, or is missing.",
         remedy=(
-            "Mend what the message names: the file, the server, or `Verifier(replays=…, "
-            "ledger=…)`. The retry needs a new proof."
+            "Fix what the message names: the file, the server, or `Verifier(replays=…, ledger=…)`. "
+            "The retry needs a new proof."
         ),
     ),
 )

@@ -269,7 +269,7 @@ def _names(audience: str | Iterable[str] | None) -> tuple[str, ...]:
         return ()
     given = (audience,) if isinstance(audience, str) else tuple(audience)
     if not given:
-        raise ValueError("a server without a name: leave audience out, or name it")
+        raise ValueError("audience is empty: name the server, or leave audience out")
     return tuple(names.name(name, "audience") for name in given)
 
 
@@ -723,7 +723,7 @@ class Verifier(_Face):
     ) -> None:
         parts = _parts_of_verifier(keyring, audience, **options)
         if parts.store_loop is not None:
-            raise TypeError("a store that is awaited needs an AsyncVerifier")
+            raise TypeError("this store is async: use an AsyncVerifier")
         self._take(parts)
 
     @classmethod
@@ -1128,7 +1128,7 @@ class AsyncVerifier(_Face):
         if self._store_loop.loop is None:
             self._store_loop.take(loop)
         if self._store_loop.loop is not loop:
-            raise RuntimeError("an AsyncVerifier is for one event loop: make one for each")
+            raise RuntimeError("an AsyncVerifier belongs to one event loop: make one for each")
 
 
 AnyVerifier: TypeAlias = Verifier | AsyncVerifier  # the verifiers that adapters accept

@@ -79,15 +79,15 @@ _LEAVE_OUT = "The same request will be refused again; one without it may be perm
 # An endpoint may declare a tool alone: then no value in a request changes what is asked.
 _NO_ARGUMENTS = _Told(
     "Not permitted: tool {tool} without arguments.",
-    "The same request will be refused again. If you gave arguments, this server does not state "
+    "The same request will be refused again. If you gave arguments, this server does not check "
     "them: tell whoever gave you this task.",
 )
 _KEEP_WITHIN = "The same request will be refused again; one within that may be permitted."
 
 _UNREADABLE = _Told(
     "Not permitted: a request of this kind.",
-    "The same request will be refused again. "
-    "Check how it is spelled, or ask whoever gave you this task.",
+    "The same request will be refused again. Check how it is written, or ask whoever gave you "
+    "this task.",
 )
 
 # An insert into SQLite, say: no columns that a model writes would be stated (15.4).
@@ -157,18 +157,18 @@ def _argument_told(
     if failing.problem == "unstated":
         return _Told(f"Not permitted: {what} is not stated.", _STATE_IT)
     if failing.problem == "unknown":
-        return _Told(f"Not permitted: {what} is none that this task may use.", _LEAVE_OUT)
+        return _Told(f"Not permitted: {what} is not one that this task may use.", _LEAVE_OUT)
 
     rule = f"Not permitted: {what} has a value that this task may not use"
     limits = _limits(failing.name, refusals) if tell_limits else ""
     if limits:
-        return _Told(f"{rule}. It has to be a number, {limits}.", _KEEP_WITHIN)
+        return _Told(f"{rule}. It must be a number, {limits}.", _KEEP_WITHIN)
     return _Told(f"{rule}.", CODES["argument"].advice)
 
 
 _OTHER_ROW = (
-    "The same request will be refused again; one for other rows may be permitted. "
-    "Do not look for another way to these."
+    "The same request will be refused again; one for other rows may be permitted. Do not look for "
+    "another way to get these."
 )
 
 
@@ -184,7 +184,7 @@ def _row_told(access: Access, refusals: Sequence[Refusal]) -> _Told | None:
     failing = refusals[0].failing if refusals else None
     if failing is None or failing.name not in _row(access, failing.fact):
         return None
-    what = f"the value of column `{_echoed(failing.name)}` is none that this task may use"
+    what = f"this task may not use the value of column `{_echoed(failing.name)}`"
     return _Told(f"Not permitted: a row of {table}; {what}.", _OTHER_ROW)
 
 

@@ -155,7 +155,7 @@ def compose_request(
     # Refused by name. To leave one out in silence would be a caveat less.
     for keyword in terms.caveats:
         if keyword in keywords.OF_THE_TOKEN and not (may_mark and keyword in MARKING):
-            raise TypeError(f"{keyword} is no caveat of {what}: {why}")
+            raise TypeError(f"{keyword} is not a caveat of {what}: {why}")
     stated = _restrictions(terms, context, _OF_NO_CHAIN)
     if not MARKING.isdisjoint(stated):
         stated["n"] = b64encode(context.random(NONCE_BYTES))
@@ -190,7 +190,7 @@ def _restrictions(
             raise ValueError(f"keep takes 'tables' and 'tools', not {shown(key)}")
         # A link that names no domain closes none: what is written to keep one would.
         if _OF_DOMAINS.isdisjoint(stated):
-            raise ValueError(f"keep={key!r} goes with a link that names tables or tools")
+            raise ValueError(f"keep={key!r} needs tables or tools beside it")
         # What was asked for by name is narrower, and stays.
         stated.setdefault(key, _KEPT_OPEN[key])
     return stated
@@ -204,12 +204,12 @@ def spell(stated: Mapping[str, Any]) -> bytes:
     """
     if not stated:
         raise ValueError(
-            "a link must restrict something: name tables, tools, a time or another caveat"
+            "nothing is restricted: name tables, tools, a time or another caveat"
         )
     try:
         return encode_json(stated)
     except EncodingError as error:
-        raise ValueError(f"no link can hold this: {error}") from None
+        raise ValueError(f"a link cannot hold this: {error}") from None
 
 
 def check_custody(
@@ -225,24 +225,27 @@ def check_custody(
     # Unbound: nobody has to sign, and a signature in the link would make it unreadable (28.4).
     if bound_to is None:
         if signer is not None:
-            why = "the token is bound to no key, so that there is nothing to sign"
+            why = "the token is bound to no key, so there is nothing to sign: leave signer out"
             raise DelegationError(why, "broken_delegation")
         return
 
     # Bound, and no new key: anyone narrows, and nobody hands on (28.6).
     if terms.key is None:
         if terms.to is not None:
-            why = f"the token is bound to a key: hand it on to the key of {terms.to}"
+            why = f"the token is bound to a key: hand it on to the public key of {terms.to}"
             raise DelegationError(why, "broken_delegation")
         if signer is not None:
             raise ValueError(
-                "a signer goes with the key that the token is handed to: give key as well"
+                "signer needs the key that the token is handed to: pass key as well"
             )
         return
 
     # Bound, and a new key: the old one signs it over (28.3).
     if signer is None:
-        why = "the token is bound to a key: only that key signs it over to another"
+        why = (
+            "the token is bound to a key: only that key can sign the hand-over, so pass it as "
+            "signer"
+        )
         raise DelegationError(why, "bad_proof")
     if public_bytes(signer.public, "signer") != bound_to:
         raise DelegationError("the signer is not the key that the token is bound to", "bad_proof")

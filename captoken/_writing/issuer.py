@@ -127,21 +127,25 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         """
         counted = sorted(RESERVED & caveats.keys())
         if counted:
-            raise ValueError(f"{', '.join(counted)}: say it within servers, for one of them")
+            raise ValueError(f"{', '.join(counted)}: put it into servers, for one of them")
         wanted = {server: {**its} for server, its in servers.items()}
         if not wanted:
-            raise ValueError(f"a set has 1 to {MOST_SERVERS} tokens, not 0")
+            raise ValueError(f"a set needs 1 to {MOST_SERVERS} tokens, not 0")
         if "audience" in caveats or any("audience" in its for its in wanted.values()):
-            raise ValueError("audience: the names in servers say that")
+            raise ValueError("leave audience out: servers names them")
         if control is not None and control in wanted:
-            raise ValueError(f"{control} is the control plane, and among the servers too")
+            raise ValueError(
+                f"{control} is the control plane, and must not be among the servers too"
+            )
 
         keyring, root = self._begin(subject, agent, task, ext)
         made: list[Token] = []
         for server, its in wanted.items():
             twice = sorted(its.keys() & caveats.keys())
             if twice:
-                raise ValueError(f"{', '.join(twice)}: said for all servers, and for {server}")
+                raise ValueError(
+                    f"{', '.join(twice)} is given for all servers, and again for {server}"
+                )
             own = keyring.for_audience(server)
             its_root = structs.replace(root, audience=server)
             made.append(self._minted(own, its_root, key, {**caveats, **its}))
@@ -201,7 +205,7 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
         audience = keyring.audience
         if audience is not None and audience not in stated.get("aud", [audience]):
             raise ValueError(
-                f"this keyring mints for {audience} alone, and audience names another server"
+                f"this keyring mints for {audience} only, and audience names another server"
             )
         body = spell(stated or {"nbf": root.issued_at})  # link 0 is always written
         packet = _signed(keyring, root.encode(), body)
@@ -229,27 +233,28 @@ def _check_domains(
         if of_tables or of_tools:
             named = ", ".join(sorted(of_tables | of_tools))
             raise ValueError(
-                f"unrestricted, and yet restricted by {named}: leave out one of the two"
+                f"unrestricted=True goes with no restriction, and {named} is one: leave out one of "
+                "the two"
             )
         return
 
     if not of_tables and not of_tools:
         raise ValueError(
-            "name the tables with operations, allow, or the tools; or say unrestricted=True"
+            "name the tables with operations, or allow, or the tools; or write unrestricted=True"
         )
     # A caveat of an embedder's that speaks of a domain opens it: so the domain itself is named too.
     # It would else be alone in its domain, and let through whatever it does not ask about.
     spoken = _domains_of_own(given, vocabulary)
     if ("data" in spoken and not of_tables) or ("tool" in spoken and not of_tools):
         raise ValueError(
-            "name the tables with operations, or the tools, that your own caveat speaks of"
+            "name the tables with operations, or the tools, that your own caveat is about"
         )
 
     # Tables without operations would permit every operation, and the other way round.
     says_pairs = "allow" in of_tables or {"tables", "operations"} <= of_tables
     if of_tables and not says_pairs:
         alone = " and ".join(sorted(of_tables))
-        raise ValueError(f"{alone} alone will not do: name tables with operations, or allow")
+        raise ValueError(f"{alone} alone is not enough: name tables with operations, or allow")
 
 
 def _domains_of_own(given: Mapping[str, Any], vocabulary: Vocabulary) -> Set[str]:
@@ -270,7 +275,7 @@ def _with_an_end(given: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(given)
     if "expires_at" in made and made["expires_at"] is None:
         if "expires_in" in made:
-            raise ValueError("expires_in and expires_at say the same thing twice: give one of them")
+            raise ValueError("pass expires_in or expires_at, not both")
         del made["expires_at"]
     elif "expires_at" not in made and "expires_in" not in made:
         made["expires_in"] = DEFAULT_LIFE

@@ -196,8 +196,8 @@ def _unknown(keyword: str) -> TypeError:
     close = get_close_matches(keyword, sorted(_KEYWORDS), 1)
     meant = f" (did you mean {close[0]}?)" if close else ""
     return TypeError(
-        f"no caveat is called {shown(keyword)}{meant}: {words}, "
-        "or the key of a caveat in the vocabulary"
+        f"there is no caveat {shown(keyword)}{meant}: write {words}, or the key of a caveat in the "
+        "vocabulary"
     )
 
 
@@ -229,7 +229,7 @@ def caveats_of(
         # An own caveat has no reading: it is given as JSON under its key.
         key, reading = _READINGS.get(keyword, (keyword, _as_given))
         if key in made:
-            raise ValueError("expires_in and expires_at say the same thing twice: give one of them")
+            raise ValueError("pass expires_in or expires_at, not both")
 
         made[key] = write(key, reading(value, now, look_up), vocabulary)
     return made

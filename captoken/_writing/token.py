@@ -101,7 +101,7 @@ class Token(SealedValue, frozen=True, eq=False):
         discharges = parts.discharges
         root = RootRecord.decode(packet.identifier)
         if discharges and not _in_order(packet, discharges):
-            why = "discharges that answer nothing the token asks, or stand in another order"
+            why = "a discharge was not asked for, or the discharges are in another order"
             raise TokenFormatError(why)
         return cls.of(packet, root, WriterContext(vocabulary, clock, random), discharges)
 
@@ -283,7 +283,7 @@ class Token(SealedValue, frozen=True, eq=False):
         known = {one.identifier: one for one in (*self.secret_discharges, packet)}
         asked = dict.fromkeys(cid for cid, vid in self.secret_packet.caveats if vid)
         if packet.identifier not in asked:
-            why = "the discharge answers nothing that the token asks"
+            why = "this token does not ask for this discharge"
             raise DischargeError(why, "bad_discharge")
 
         # In the order of the caveats: there is one text for one token and its discharges.
@@ -323,7 +323,7 @@ class Token(SealedValue, frozen=True, eq=False):
         raises.
         """
         if signer is None and request is not None:
-            raise ValueError("a request goes with the signer that proves it: give signer as well")
+            raise ValueError("request needs the signer that proves it: pass signer as well")
         wanted = Terms({**caveats, "expires_in": expires_in}, keep, clamp)
         context = self._context(clock)
         parts, _ = self._for_server(audience, wanted, context)
@@ -380,7 +380,7 @@ class Token(SealedValue, frozen=True, eq=False):
     ) -> tuple[Parts, int]:
         """The token narrowed for one server, the discharges bound to it, and the expiry."""
         if not audience:
-            raise ValueError("a text for nobody: audience is empty, and names the server")
+            raise ValueError("audience is empty: name the server")
         terms = structs.replace(terms, caveats={**terms.caveats, "audience": audience})
         stated = compose(terms, context, self.unverified.holding)
         parts = self.with_raw_link(spell(stated)).presented_parts()
@@ -399,14 +399,14 @@ class Token(SealedValue, frozen=True, eq=False):
         """
         key = self.unverified.lineage.key
         if key is None:
-            why = "the token is bound to no key: there is nothing to prove"
+            why = "the token is bound to no key, so there is nothing to prove: leave signer out"
             raise DelegationError(why, "bad_proof")
         if public_bytes(signer.public, "signer") != key:
             why = "the signer is not the key that the token is bound to"
             raise DelegationError(why, "bad_proof")
         servers = [audience] if isinstance(audience, str) else sorted(audience)
         if len(servers) != 1:
-            raise ValueError("a proof is for one server: name one audience")
+            raise ValueError("a proof is good at one server: name one audience")
         return servers[0]
 
     def presented_parts(self) -> Parts:
@@ -448,7 +448,7 @@ def _too_long(
     parts: Parts,
 ) -> LimitError:
     """The error for a presented text that is too long, with the length of each part."""
-    why = f"the text would be {size} characters, more than the {most} to present (max_chars)"
+    why = f"the text would be {size} characters, more than {most} (max_chars)"
     return LimitError(why, costs(parts.packet, parts.discharges))
 
 

@@ -77,17 +77,19 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         by_server: dict[str, Token] = {}
         for token in tokens:
             if not isinstance(token, Token):
-                raise TypeError(f"a set is of tokens, not of {type(token).__name__}")
+                raise TypeError(f"a set is made of tokens, not of {type(token).__name__}")
             server = token.unverified.root.audience
             if server is None:
-                raise ValueError("a set is of tokens that are minted for one server each")
+                raise ValueError("each token of a set must be minted for one server")
             if server in by_server:
-                raise ValueError(f"two tokens are for {shown(server)}")
+                raise ValueError(f"two tokens of the set are for {shown(server)}")
             by_server[server] = token
         if not 1 <= len(by_server) <= MOST_SERVERS:
-            raise ValueError(f"a set has 1 to {MOST_SERVERS} tokens, not {len(by_server)}")
+            raise ValueError(f"a set needs 1 to {MOST_SERVERS} tokens, not {len(by_server)}")
         if len({_who(token) for token in tokens}) > 1:
-            raise ValueError("the tokens of a set have one subject, agent, task, holder and key")
+            raise ValueError(
+                "the tokens of a set must have the same subject, agent, task, holder and key"
+            )
         return cls(dict(sorted(by_server.items())))
 
     @classmethod
@@ -105,9 +107,12 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         It does not say whether the tokens are genuine. Raises TokenFormatError and nothing else.
         """
         if not isinstance(text, str):
-            raise TokenFormatError(f"a set of tokens is text, not {type(text).__name__}")
+            raise TokenFormatError(f"a set of tokens must be text, not {type(text).__name__}")
         if len(text) > _LONGEST:
-            raise TokenFormatError(f"longer than {_LONGEST} characters, which no set is", step=1)
+            raise TokenFormatError(
+                f"longer than {_LONGEST} characters, the most a set can have",
+                step=1,
+            )
         if not text.startswith(SET_PREFIX):
             raise TokenFormatError(f"a set of tokens starts with {SET_PREFIX}")
         parts = text[len(SET_PREFIX) :].split(_BETWEEN, MOST_SERVERS)
@@ -120,7 +125,7 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         except ValueError as error:
             raise TokenFormatError(str(error)) from None
         if [token.unverified.root.audience for token in made] != list(found.servers):
-            raise TokenFormatError("the tokens of a set stand in the order of their servers")
+            raise TokenFormatError("the tokens of a set must be in the order of their servers")
         return found
 
     def serialize(self) -> str:
@@ -145,7 +150,8 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         found = self.secret_tokens.get(audience) if isinstance(audience, str) else None
         if found is None:
             raise ValueError(
-                f"no token for {shown(str(audience))}: the set is for {named_all(self.servers)}"
+                f"the set has no token for {shown(str(audience))}: it is for "
+                f"{named_all(self.servers)}"
             )
         return found
 
@@ -181,7 +187,7 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         """
         wanted = placed(self, caveats, only, servers)
         if key is None and not any(wanted.values()):
-            raise ValueError("a link must restrict something: name tables, tools or another caveat")
+            raise ValueError("nothing is restricted: name tables, tools or another caveat")
         more = _more(wanted, keep, clamp)
         return at_each(
             self,
@@ -276,7 +282,9 @@ def placed(
 ) -> dict[str, dict[str, Any]]:
     """The keywords for each server, by its name. Raises ValueError."""
     if "audience" in caveats:
-        raise ValueError("each token of a set is for one server: set.only(...) leaves some out")
+        raise ValueError(
+            "each token of a set stays with its server: use set.only(...) to leave some out"
+        )
     chosen = None if servers is None else [servers] if isinstance(servers, str) else [*servers]
     by_name = {server: {**its} for server, its in ({} if only is None else only).items()}
     for server in (*by_name, *(chosen or ())):
@@ -286,8 +294,8 @@ def placed(
     counted = sorted(COUNTED & caveats.keys())
     if counted and several > 1:
         raise ValueError(
-            f"{' and '.join(counted)} would count at each server by itself: name one server, "
-            "by servers=[...] or only={...}"
+            f"{' and '.join(counted)} would count at each server separately: name one server, by "
+            "servers=[...] or only={...}"
         )
 
     wanted: dict[str, dict[str, Any]] = {server: {} for server in held.servers}
@@ -297,7 +305,7 @@ def placed(
     for server, its in by_name.items():
         twice = sorted(wanted[server].keys() & its.keys())
         if twice:
-            raise ValueError(f"{', '.join(twice)}: said twice for {server}")
+            raise ValueError(f"{', '.join(twice)} is given twice for {server}")
         wanted[server] |= its
     return wanted
 
@@ -316,7 +324,7 @@ def _check_placed(
         if not any(word in its for its in wanted.values()):
             what = "tables" if _DOMAINS.get(word) == "data" else "tools"
             raise ValueError(
-                f"{word}: no server of the set holds {what}; it is for {named_all(held.servers)}"
+                f"{word}: no server of the set has {what}; the set is for {named_all(held.servers)}"
             )
 
 

@@ -73,7 +73,7 @@ def _check_can_be_written(excess: Excess) -> None:
         for key, value in excess.left.items():
             V1.kinds[key](value)
     except ValueError as error:
-        hint = f"what is left cannot be written: {error}; ask for less"
+        hint = f"the overlap cannot be written as a link: {error}; ask for less"
         raise WideningError(
             excess.dimension,
             excess.asked,
@@ -116,7 +116,7 @@ def _excesses(held: Capability, wanted: Mapping[str, Caveat]) -> Iterator[Excess
                     [other.value for other in have],
                     caveat.value,
                     {},
-                    "what is held does not cover it, by its own `covers`",
+                    "the token's own caveat does not cover it, by its `covers`",
                 )
 
 
@@ -147,7 +147,7 @@ def _error(excess: Excess, nothing_left: bool = False) -> WideningError:
     """
     if nothing_left:
         code = "nothing_left"
-        hint = excess.cause or "nothing of what is asked for is held"
+        hint = excess.cause or "the token has nothing of what you ask for"
     else:
         code = "widening"
         hint = excess.hint
@@ -212,10 +212,13 @@ def _hand_over(lineage: Lineage, to: str) -> dict[str, str]:
     """
     # The same tests in the same order as verifiers make, so that the codes agree.
     if names.name(to, "to") in lineage.holders:
-        why = f"{to} has held this token before: hand it to an agent that has not"
+        why = f"{to} has held this token before: delegate to another agent"
         raise DelegationError(why, "broken_delegation")
     if lineage.left == 0:
-        why = "no more delegations are permitted: use it, or ask for a token with more depth"
+        why = (
+            "the token permits no more delegations: use it yourself, or ask for a token with more "
+            "depth"
+        )
         raise DelegationError(why, "too_deep")
     return {"from": lineage.holder, "to": to}
 
@@ -252,8 +255,8 @@ def _must_delegate(
     if wanted:
         return True
     if not lineage.must_delegate:
-        raise ValueError("delegate_only is True or left out, not False")
+        raise ValueError("delegate_only must be True or left out, not False")
     if not clamp:
-        hint = "only a delegation satisfies it"
+        hint = "it is satisfied only by delegating"
         raise WideningError("delegate_only", False, True, False, hint)
     return False

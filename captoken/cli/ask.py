@@ -15,6 +15,7 @@ from captoken._format.spelling import escape
 from captoken._language.access import Caller
 from captoken._language.overlay import Overlay
 from captoken._verification.decision import Decision, Denied
+from captoken._verification.effects import NO_LEDGER, NO_REPLAYS
 from captoken._verification.telling import quietly
 from captoken._verification.verifier import Verifier
 from captoken._verification.wording import told_to_client
@@ -262,9 +263,9 @@ def _hint(decision: Decision, proofs: _Replays | None, counts: _Ledger | None) -
     if decision.code == "store_unavailable":
         # The token needs one or both: the refusal says which was asked for in vain.
         said = decision.refusals[0].text
-        if counts is None and "no ledger" in said:
+        if counts is None and said == NO_LEDGER:
             return "a token with uses or a budget needs a file that counts them: --ledger"
-        if proofs is None and "no replay store" in said:
+        if proofs is None and said == NO_REPLAYS:
             return (
                 "a token that is bound to a key needs a file "
                 "that remembers which proofs were used: --replays"

@@ -25,40 +25,38 @@ TOLD = (CaptokenError, ValueError, TypeError, OSError, click.ClickException)
 # What the library says, and what it is called here. In this order.
 _SENTENCES = (
     (
-        "name the tables with operations, allow, or the tools; or say unrestricted=True",
+        "name the tables with operations, or allow, or the tools; or write unrestricted=True",
         "say what it may do: --tables with --operations, or --allow, or --tools; "
         "or else --unrestricted",
     ),
-    ("tables alone will not do", "--tables alone will not do"),
-    ("operations alone will not do", "--operations alone will not do"),
+    ("tables alone is not enough", "--tables alone is not enough"),
+    ("operations alone is not enough", "--operations alone is not enough"),
     (
         "name tables with operations, or allow",
         "name --tables with --operations, or --allow",
     ),
     (
-        "an entry selects something: token, link, task, agent, subject, kid or issued_before",
+        "an entry must select something: token, link, task, agent, subject, kid or issued_before",
         "say which tokens: by --token, --link, --task, --agent, --subject, --kid or "
         "--issued-before; revoke takes --all",
     ),
     (
-        "a link must restrict something: name tables, tools, a time or another caveat",
+        "nothing is restricted: name tables, tools, a time or another caveat",
         "say what to restrict: by --tables, --expires-in or another option",
     ),
-    (
-        "unrestricted, and yet restricted by",
-        "--unrestricted, and yet restricted by",
-    ),
     ("is there already: open it, or", "is there already: leave out --create, or"),
-    ("table and operation are stated together", "--table and --operation go together"),
+    ("table and operation go together", "--table and --operation go together"),
     ("name one by overlay=", "name one by --overlay"),
     ("why is empty: say why", "--why is empty: say why"),
     ("resume is empty: say why", "--why is empty: say why"),
     ("until is over already: it is a time, in seconds since the epoch", "--until is over already"),
     ("is it the newest?", "is it the newest? If so, `captoken operate resume` goes on from it"),
     (
-        "a signer goes with the key that the token is handed to: give key as well",
+        "signer needs the key that the token is handed to: pass key as well",
         "--signer goes with --key, the key that the token is handed to",
     ),
+    ("so pass it as signer", "so pass it as --signer"),
+    ("leave signer out", "leave --signer out"),
     (
         "servers=[...] or only={...} says where keywords go",
         "--server says where the options hold",

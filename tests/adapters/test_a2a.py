@@ -326,10 +326,10 @@ def test_a_rule_can_be_one_access() -> None:
 @pytest.mark.parametrize(
     ("cost", "answers"),
     [
-        (None, ["What the request costs is not stated."]),
+        (None, ["The server did not state what the request costs."]),
         ({"cents": 0}, ["orchestrator for user:jane"] * 3),
-        ({"cents": 6}, ["orchestrator for user:jane", "The token has been used up."]),
-        (lambda params: {"cents": 6}, ["orchestrator for user:jane", "The token has been used up."]),
+        ({"cents": 6}, ["orchestrator for user:jane", "The token has too little left for this request."]),
+        (lambda params: {"cents": 6}, ["orchestrator for user:jane", "The token has too little left for this request."]),
     ],
 )
 def test_a_message_takes_what_it_costs_of_a_budget(cost: Any, answers: list[str]) -> None:

@@ -419,8 +419,8 @@ def test_each_code_is_told_as_far_as_its_sentence_tells_it_apart() -> None:
         assert told["code"] == code and "jane" not in str(told) and "risk" not in str(told)
         wider = code in ("table", "operation", "column", "row", "tool", "argument", "domain")
         assert told.get("needed") == ({"allow": {"hr": ["select"]}, "columns": {"hr": ["pay"]}} if wider else None)
-        assert (told["retry"] != "no") == ("retry can help" in told["for_model"] or "retry with a fresh" in told["for_model"]
-            or "retry in which" in told["for_model"]), told  # fmt: skip
+        assert (told["retry"] != "no") == ("retry can help" in told["for_model"] or "Retry with a fresh proof" in told["for_model"]
+            or "Present the credential again" in told["for_model"]), told  # fmt: skip
 
 
 def test_what_was_needed_is_told_only_where_a_wider_token_would_have_done() -> None:

@@ -121,7 +121,7 @@ WRONG = {
     ('ledger = "used.db"', "trail_every = 0"): "line 5: gateway.trail_every: 1 or more is meant",
     ('ledger = "used.db"', "timeout = -1"): "line 5: gateway.timeout: 1 or more is meant",
     ("version = 1", "version = 2"): "line 1: version must be one of 1, not 2",
-    ("[gateway]", "[gateway"): "this is no TOML: look at line 3",
+    ("[gateway]", "[gateway"): "this is not TOML: look at line 3",
 }  # fmt: skip
 
 

@@ -384,7 +384,7 @@ def test_what_the_token_does_not_permit_is_refused_before_the_handler(case: tupl
     assert world.done == [] and not world.trail.decisions[-1]
 
 
-TOO_LARGE = (STATUS.PERMISSION_DENIED, "The request is too large for what the token says of it.")
+TOO_LARGE = (STATUS.PERMISSION_DENIED, "The request is too large to be checked against the token.")
 
 
 @pytest.mark.parametrize("method", ["Read", "Watch", "Load", "Chat", "Total", "Follow"])
@@ -588,7 +588,7 @@ def test_a_store_that_fails_makes_the_server_unavailable(calls: Asking) -> None:
 
     world = World(audit=Broken())
     (said,) = calls(world, ("Read", SALES, {"held": mint()}))
-    assert said == (STATUS.UNAVAILABLE, "The server cannot decide at present.") and world.done == []
+    assert said == (STATUS.UNAVAILABLE, "The server cannot decide right now.") and world.done == []
 
 
 # --- streams ---------------------------------------------------------------------------------------------------------
@@ -656,7 +656,7 @@ def test_a_stream_that_one_access_judges_is_used_once_and_its_messages_each(call
     many = [SALES] * 3  # the third is one too many for two uses
     ledger = MemoryLedger(shared=True, floor=NOW - 3600)
     assert calls(World(ledger=ledger), ("Follow", many, counted(1))) == [(["orchestrator", "sales"],) * 3]
-    used_up = (STATUS.PERMISSION_DENIED, "The token has been used up.")
+    used_up = (STATUS.PERMISSION_DENIED, "The token has too little left for this request.")
     ledger = MemoryLedger(shared=True, floor=NOW - 3600)
     assert calls(World(ledger=ledger), ("Chat", [*many, HOLD], counted(2)))[0][-1] == used_up
 
@@ -665,7 +665,7 @@ def test_a_stream_that_one_access_judges_is_used_once_and_its_messages_each(call
 def test_a_call_takes_what_it_costs_of_a_budget(cost: Any, calls: Asking) -> None:
     """In the units that its rule does not state; without it, a token with a budget permits nothing."""
     held = {"held": mint(tables=["sales"], operations=["select"], budget={"cents": 10})}
-    used_up, asked = (STATUS.PERMISSION_DENIED, "The token has been used up."), {**SALES, "cents": 6}
+    used_up, asked = (STATUS.PERMISSION_DENIED, "The token has too little left for this request."), {**SALES, "cents": 6}
 
     def ledger() -> MemoryLedger:
         return MemoryLedger(shared=True, floor=NOW - 3600)
@@ -674,7 +674,7 @@ def test_a_call_takes_what_it_costs_of_a_budget(cost: Any, calls: Asking) -> Non
         call = (method, asked, held)
         assert calls(World(ledger=ledger()), call, cost=cost)[0] == "orchestrator"
         assert calls(World(ledger=ledger()), call, call, cost=cost) == ["orchestrator", used_up]
-        assert calls(World(ledger=ledger()), call)[0] == (STATUS.PERMISSION_DENIED, "What the request costs is not stated.")
+        assert calls(World(ledger=ledger()), call)[0] == (STATUS.PERMISSION_DENIED, "The server did not state what the request costs.")
     stated = {"/shop.Sales/Total": Access(table="sales", operation="select", cost={"cents": 11})}
     assert calls(World(ledger=ledger()), ("Total", asked, held), rules=stated, cost={"cents": 0}) == [used_up]
     with pytest.raises(TypeError, match="cost"):
@@ -702,7 +702,7 @@ def bound() -> dict[str, Any]:
     return {"held": Held(BOUND, OWN)}
 
 
-UNPROVEN = (STATUS.UNAUTHENTICATED, "The request needs a fresh proof by the key that the token is bound to.")
+UNPROVEN = (STATUS.UNAUTHENTICATED, "The request needs a fresh proof from the key that the token is bound to.")
 
 
 def test_a_bound_token_comes_with_a_proof_for_its_request(calls: Asking) -> None:

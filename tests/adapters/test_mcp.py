@@ -1282,7 +1282,7 @@ def test_what_is_refused_is_one_type_with_words_for_the_model_whether_here_or_th
     assert [each.kind for each in refused] == ["insufficient"] * 4 + ["invalid"] * 3
     assert told[0].startswith("Not permitted: argument `cents` of `pay` has a value that this task may not use.")
     assert told[1].startswith("Not permitted: tool nothing is not among the tools of this task.")
-    assert told[3].startswith("The allowance of this task is used up.")
+    assert told[3].startswith("Not permitted: this needs more than is left of this task's allowance.")
     assert len(set(told[4:])) == 1 and told[4].startswith("The credential was not accepted.")
     assert isinstance(refused[0].__cause__, WideningError) and "held to" in str(refused[0])
     assert all("cap1" not in str(each) for each in refused)
@@ -1305,7 +1305,7 @@ def test_tables_that_were_not_kept_are_told_to_the_operator() -> None:
         forgetful = Presenting(client, audience=AUDIENCE, held=token)
         with pytest.raises(Refused, match='keep="tables"') as caught:
             await forgetful.call_tool("rows", {"table": "sales"})
-        assert caught.value.for_model.startswith("Not permitted: requests of this kind are no part of this task.")
+        assert caught.value.for_model.startswith("Not permitted: requests of this kind are not part of this task.")
         assert "keep" not in caught.value.for_model
         keeping = Presenting(client, audience=AUDIENCE, held=token, keep="tables")
         assert text(await keeping.call_tool("rows", {"table": "sales"})) == "rows"

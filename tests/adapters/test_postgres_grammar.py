@@ -172,7 +172,7 @@ def test_reserved_words_are_told_from_names() -> None:
 def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The same for one of another machine."""
     monkeypatch.setattr(grammar, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"the package postgast is not there; .* 'captoken\[postgres\]'"), extra("postgres"):
+    with pytest.raises(ModuleNotFoundError, match=r"the package postgast is not installed; .* 'captoken\[postgres\]'"), extra("postgres"):
         grammar._library()
     for file in ("libpg_query.so", "libpg_query.dylib", "pg_query.dll"):
         (tmp_path / file).write_bytes(b"\x7fELF")

@@ -66,7 +66,7 @@ CASES = {
     8: ("cut at every byte", A, "test_a2_no_truncation_is_accepted"),
     9: ("fields repeated, reordered or unknown", B, "test_b3_fields_are_known_once_and_in_order"),
     10: ("a vid or signature in the header, or no identifier", B, "test_b3_fields_are_known_once_and_in_order"),
-    11: ("a location on a first-party caveat", B, "test_b3_fields_are_known_once_and_in_order"),
+    11: ("a first-party caveat has a location", B, "test_b3_fields_are_known_once_and_in_order"),
     12: ("an empty vid", B, "test_b3_fields_are_known_once_and_in_order"),
     13: ("a vid of another length", B, "test_b3_fields_are_known_once_and_in_order"),
     14: ("no end of section, or one too many", B, "test_b3_fields_are_known_once_and_in_order"),

@@ -393,7 +393,7 @@ class Opened:
 
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 16])
 def test_e4_no_more_boxes_are_opened_than_caveats_have_answers(check, monkeypatch, size):
-    """E4: n discharges open n secret boxes; where their number or order is wrong, the chain does not hold, or one is missing:
+    """E4: n discharges open n secret boxes; where their number or order is wrong, the signatures do not match, or one is missing:
     none."""
     token_text, discharges = several(size)
     opened = Opened(monkeypatch)
@@ -590,7 +590,7 @@ def test_e5_a_box_is_whole():
 
 
 def test_e5_a_verification_id_is_whole(check):
-    """E5: a vid cut at each byte is malformed; with each byte changed, the chain does not hold, though it is signed as well
+    """E5: a vid cut at each byte is malformed; with each byte changed, the signatures do not match, though it is signed as well
     as its maker can; signed by whoever has the root key, its box does not open."""
     token_text, discharge_text = asking(1)
     identifier, caveats, tag = taken_apart(token_text)

@@ -892,7 +892,7 @@ def test_the_clock_of_the_machine_is_the_default(folder):
         (["mnt"], "there is no command 'mnt': did you mean mint? `captoken --help` lists all"),
         (["audit", "lg"], "audit: there is no command 'lg': did you mean log? `captoken audit --help` lists all"),
         (["verify", "--keyrin"], "verify: there is no option '--keyrin': did you mean --keyring? `captoken verify --help` lists all"),
-        (["attenuate", "--expires-in", "1hour"], "attenuate: --expires-in: '1hour' is no duration: write it as 90s, 10m, 2h, 1d or 1h30m, or in seconds"),
+        (["attenuate", "--expires-in", "1hour"], "attenuate: --expires-in: '1hour' is not a duration: write 90s, 10m, 2h, 1d or 1h30m, or a number of seconds"),
         (["attenuate", "--uses", "some\x1b"], "attenuate: --uses: 'some\\x1b' is no whole number from 0 on"),
         (["attenuate", "--where", "region"], """attenuate: --where: 'region' has no '='. What an attribute must satisfy: 'region={"in":["eu"]}'."""),
         (["verify", "--arguments", "{q:1}"], """verify: --arguments: not JSON: wrong from character 2 on. Its arguments: '{"q":"rates"}'."""),

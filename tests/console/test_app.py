@@ -396,7 +396,7 @@ def test_a_snapshot_of_somebody_else_is_not_believed(world: World, caplog: pytes
     control = Control(store, None, [world.key.public], "nobody", world.clock)
     browser = Browser(Console(world.index, control, address=ADDRESS, spent=lambda *_: None, clock=world.clock))
     assert browser.get("/api/now").status == 503
-    assert "no operator that is trusted here signed" in caplog.text
+    assert "not signed by an operator that this server trusts" in caplog.text
 
 
 def test_names_of_strangers_leave_as_plain_text(world: World, browser: Browser) -> None:

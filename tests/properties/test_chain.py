@@ -304,7 +304,7 @@ def test_pymacaroons_asks_and_answers_and_captoken_decides():
 
 
 def test_a_nested_discharge_is_good_under_pymacaroons_and_refused_here():
-    """One discharge that asks in its turn, answered and bound to the root: a macaroon to pymacaroons, and malformed to
+    """One discharge that asks has a third-party caveat, answered and bound to the root: a macaroon to pymacaroons, and malformed to
     verifiers, holders and `Discharge.parse` here."""
     macaroon = interop.to_pymacaroons(Token.parse(text(SALES)))
     macaroon.add_third_party_caveat("", "bob's key", "bob")
@@ -325,7 +325,7 @@ def test_a_nested_discharge_is_good_under_pymacaroons_and_refused_here():
     for parts in (bound, bound[:1], bound[::-1]):
         assert code(".".join((root, *(written("cap1d_", one) for one in parts)))) == "malformed"
     for refused in (lambda: Discharge.parse(written("cap1u_", bob)), lambda: Token.parse(root + "." + written("cap1u_", bob))):
-        with pytest.raises(TokenFormatError, match="in its turn"):
+        with pytest.raises(TokenFormatError, match="has a third-party caveat"):
             refused()
 
 

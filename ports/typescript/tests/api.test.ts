@@ -338,7 +338,7 @@ test("an entry's link is no deeper than the snapshot that it is to stand in", ()
 });
 
 test("a reason that could steer a terminal is escaped", () => {
-  assert.match(toldOf("\u001b[2Jgone\n"), /: \\u\{1b\}\[2Jgone\\u\{a\}$/m);
+  assert.match(toldOf("\u001b[2Jgone\n"), /: \\u\{1b\}\[2Jgone\\u\{a\} \(an operator can lift entry /m);
 });
 
 test("a holder recalls what it handed on, and nothing beside it", () => {
@@ -662,7 +662,7 @@ test("a set is narrowed and handed on as one, and each server is shown its own t
   assert.deepEqual(child.only("mail").servers, ["mail"]);
   assert.equal(child.capability("mail").data?.size, 0);
   assert.throws(() => child.present({ audience: "calendar" }), {
-    message: 'no token for "calendar": the set is for mail, sales-db',
+    message: 'the set has no token for "calendar": it is for mail, sales-db',
   });
   assert.throws(() => child.only("calendar"), captoken.UsageError);
 });

@@ -407,7 +407,7 @@ def test_where_nobody_knows_whose_a_session_is_nothing_runs_in_it() -> None:
         with over_http(lambda app=app, world=world, kept=kept: world.guard.sessions(app) if kept else app) as url:
             answers.append(anyio.run(body, url))
         answers.append(len(world.ran))
-    assert answers == ["The server cannot decide at present.", 0, "q1", 1]
+    assert answers == ["The server cannot decide right now.", 0, "q1", 1]
 
 
 def test_a_wrong_key_is_one_line_at_the_client_and_its_cause_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -278,7 +278,7 @@ const EARLY: { readonly [K in "aud" | "exp" | "fresh" | "nbf" | "task"]: EarlyCh
   task: (task, situation) =>
     atOrBelow(task, situation.task) || atOrBelow(situation.task, task)
       ? undefined
-      : refuse("task", `task ${task} is not on one path with task ${situation.task}`),
+      : refuse("task", `task ${task} is neither above nor below task ${situation.task}`),
 };
 
 export type EarlyKey = keyof typeof EARLY;
@@ -370,11 +370,11 @@ function rowsProhibit({ json, rule }: RowsEntry, access: Stated): Reason | undef
     const entry = canonical(json);
     return access.rows.some((condition) => canonical(condition) === entry)
       ? undefined
-      : refuse("row", `${rows}, and this condition is not among those that were held`);
+      : refuse("row", `${rows}, and this condition is not among those that the server applied`);
   }
   const touched = TOUCHED.get(access.operation!) ?? BOTH;
   if (touched.some((fact) => access[fact] === undefined) || !touched.some((fact) => access[fact])) {
-    return refuse("row", `${rows}: to ${access.operation} has to state ${touched.join(" and ")}`);
+    return refuse("row", `${rows}: ${access.operation} must state ${touched.join(" and ")}`);
   }
   for (const row of [access.row, access.becomes]) {
     for (const [column, constraint] of row ? rule : []) {

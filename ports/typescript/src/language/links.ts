@@ -94,12 +94,12 @@ export function readLink(cid: Bytes, vocabulary: Vocabulary): Link | BadLink {
   const parts = splitSigned(cid);
   const stated = parts && canonicalObject(parts.body);
   if (!stated) return bad("not canonical JSON");
-  if (stated.size === 0) return bad("a link that says nothing");
+  if (stated.size === 0) return bad("a link is empty");
   // Opaque wins over unreadable (17.3).
   const unknown = [...stated.keys()].filter((key) => !isKnown(key) && !isOwn(key, vocabulary));
   if (unknown.length) {
     return bad(
-      `caveats that are unknown here: ${unknown.join(", ")}`,
+      `caveats that this server does not know: ${unknown.join(", ")}`,
       "unknown_caveat",
       chainWords(stated),
     );
@@ -200,12 +200,12 @@ export function readLinks(caveats: readonly RawCaveat[], vocabulary: Vocabulary)
   );
   spoil(
     beyond,
-    `more than ${COUNTING_LINKS} links that count, or ${BUCKETS} buckets, in one token`,
+    `more than ${COUNTING_LINKS} links with uses, a budget or marks, or ${BUCKETS} buckets, in one token`,
   );
   // The first link that binds: nobody could have signed it (28.4).
   const first = links.findIndex((link) => link.kind !== "third-party" && link.says.key);
   const link = links[first];
-  if (link?.kind === "link" && link.signature) spoil(first, "a signature, and no key to sign it");
+  if (link?.kind === "link" && link.signature) spoil(first, "a link is signed, but names no key");
   return links;
 }
 

@@ -14,7 +14,7 @@ const ITEM = 16;
 /** In the words of an operator; no string of a token is in it. */
 export const TOO_MUCH = {
   code: "too_much_work",
-  text: `the constraints, and the values that they look at, come to more than ${MOST}`,
+  text: `the constraints, with the values they check, are larger than ${MOST}`,
 } as const;
 
 /** The size of a value, or a number beyond the limit once it is beyond that. */

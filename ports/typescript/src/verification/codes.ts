@@ -17,8 +17,8 @@ const UNAVAILABLE = "unavailable";
 const PROOF = "proof";
 const AS_MALFORMED = "The token was not accepted.";
 const AS_NARROWED = "The token does not permit this request.";
-const AS_STALE_OVERLAY = "The server cannot decide at present.";
-const AS_PROOF_MISSING = "The request needs a fresh proof by the key that the token is bound to.";
+const AS_STALE_OVERLAY = "The server cannot decide right now.";
+const AS_PROOF_MISSING = "The request needs a fresh proof from the key that the token is bound to.";
 const TABLE = {
   malformed: [2, INVALID, false, AS_MALFORMED],
   unsupported_version: [3, INVALID, false, AS_MALFORMED],
@@ -31,10 +31,10 @@ const TABLE = {
   broken_delegation: [6, INVALID, false, "The token's chain of delegation is broken."],
   too_deep: [6, INVALID, false, "The token was delegated more often than it permits."],
   delegate_only: [6, INSUFFICIENT, false, "The token is for handing on, not for use."],
-  revoked: [7, INVALID, false, AS_MALFORMED, "This task is over: whoever is in charge of it has ended it."],
-  narrowed: [7, INSUFFICIENT, false, AS_NARROWED, "Not permitted at present: the operator has narrowed this task."],
+  revoked: [7, INVALID, false, AS_MALFORMED, "This task is over: the operator has ended it."],
+  narrowed: [7, INSUFFICIENT, false, AS_NARROWED, "Not permitted for now: the operator has narrowed this task."],
   stale_overlay: [7, UNAVAILABLE, true, AS_STALE_OVERLAY],
-  stale_grant: [7, INVALID, true, "The token has to be presented again."],
+  stale_grant: [7, INVALID, true, "The token must be presented again."],
   expired: [8, INVALID, false, "The token has expired."],
   not_yet_valid: [8, INVALID, true, "The token is not valid yet."],
   wrong_audience: [8, INVALID, false, "The token is addressed to another server."],
@@ -45,17 +45,17 @@ const TABLE = {
   row: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: some of the rows of this table."],
   tool: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this tool is not among the tools of this task."],
   argument: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: this tool with these arguments."],
-  attribute: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted under the present conditions."],
-  domain: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: requests of this kind are no part of this task."],
+  attribute: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted under the current conditions."],
+  domain: [8, INSUFFICIENT, false, AS_NARROWED, "Not permitted: requests of this kind are not part of this task."],
   task: [8, INSUFFICIENT, false, "The token is for another task."],
-  cost_unstated: [8, INSUFFICIENT, false, "What the request costs is not stated."],
-  too_much_work: [8, INSUFFICIENT, false, "The request is too large for what the token says of it."],
+  cost_unstated: [8, INSUFFICIENT, false, "The server did not state what the request costs."],
+  too_much_work: [8, INSUFFICIENT, false, "The request is too large to be checked against the token."],
   caller: [9, INSUFFICIENT, false, "The token was handed to another caller."],
   proof_missing: [10, PROOF, true, AS_PROOF_MISSING],
   bad_proof: [10, PROOF, true, AS_PROOF_MISSING],
   replayed: [11, PROOF, true, AS_PROOF_MISSING],
   forbidden_after: [11, INSUFFICIENT, false, AS_NARROWED, "Not permitted any more in this task, after what was done in it."],
-  budget_exhausted: [11, INSUFFICIENT, false, "The token has been used up."],
+  budget_exhausted: [11, INSUFFICIENT, false, "The token has too little left for this request."],
   store_unavailable: [11, UNAVAILABLE, true, AS_STALE_OVERLAY],
 } as const satisfies Readonly<Record<string, Row>>;
 // end

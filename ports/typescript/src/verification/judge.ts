@@ -127,7 +127,7 @@ function owed(genuine: AuthenticatedToken): Refusal {
   )!;
   return {
     code: "delegate_only",
-    text: "it is for handing on, and nobody was handed it",
+    text: "the token can only be handed on, and nobody has handed it on",
     ...placeOf(genuine, last),
   };
 }
@@ -139,16 +139,16 @@ function staleness(
   { maxStaleness }: Server,
   found: Overlay | undefined,
 ): string | undefined {
-  if (!found) return "there is no overlay yet";
+  if (!found) return "this server has no overlay yet";
   const when = spelledTime(found.issuedAt);
   if (now - found.issuedAt > maxStaleness) {
-    return `the newest overlay is of ${when}, older than ${maxStaleness} s`;
+    return `the newest overlay is from ${when}, more than ${maxStaleness} s ago`;
   }
   if (now >= found.expiresAt) {
-    return `the newest overlay was good until ${spelledTime(found.expiresAt)}`;
+    return `the newest overlay expired at ${spelledTime(found.expiresAt)}`;
   }
   return found.issuedAt > now + CLOCKS_DIFFER
-    ? `the newest overlay is of ${when}, which is yet to come`
+    ? `the newest overlay is from ${when}, which is in the future`
     : undefined;
 }
 
@@ -207,8 +207,8 @@ function entries(
   const narrowing = standing.flatMap(({ link }) => link ?? []);
   const isMuch = isTooMuch(narrowing, question?.stated);
   if (isMuch) narrowed.push(TOO_MUCH);
-  for (const { by, at, why, link } of standing) {
-    const said = `by ${by} at ${spelledTime(at)}: ${why}`;
+  for (const { by, at, why, id, link } of standing) {
+    const said = `by ${by} at ${spelledTime(at)}: ${why} (an operator can lift entry ${id})`;
     const reason = link && !isMuch && linkProhibits(link, question, situation, server.vocabulary);
     if (!link) revoked.push({ code: "revoked", text: `revoked ${said}`, addedBy: by });
     else if (reason) {
@@ -263,11 +263,11 @@ function caveats(
   if (issuedAt > facts.now + Math.max(CLOCKS_DIFFER, server.leeway)) {
     refusals.push({
       code: "not_yet_valid",
-      text: `issued at ${spelledTime(issuedAt)}, which is yet to come`,
+      text: `issued at ${spelledTime(issuedAt)}, which is in the future`,
     });
   }
   if (audience !== undefined && !server.audiences.has(audience)) {
-    refusals.push({ code: "wrong_audience", text: `issued for ${audience} alone` });
+    refusals.push({ code: "wrong_audience", text: `issued for ${audience} only` });
   }
   const start = situationBefore(genuine, server, facts, age);
   let situation = start;
@@ -344,7 +344,7 @@ function proved(
 ): Use | Refusal {
   const bad = (text: string): Refusal => ({ code: "bad_proof", text });
   const { key } = genuine.lineage;
-  if (!key) return bad("a proof, and the token is bound to no key");
+  if (!key) return bad("the request has a proof, but the token is bound to no key");
   const unsigned = firstUnsigned(genuine);
   if (unsigned) {
     const addedBy = adderOf(genuine.root, genuine.links, unsigned.at);
@@ -356,7 +356,7 @@ function proved(
   const proof = readProof(genuine.proof);
   if (!isTimely(proof, facts.now)) return bad("made too long ago, or yet to come");
   const digest = requestOf(asked);
-  if (!digest) return bad("the request cannot be spelled");
+  if (!digest) return bad("the request cannot be written as bytes to sign");
   const state = stateOf(genuine.tags.at(-1)!);
   const { audiences } = situationAfter(genuine, server, facts);
   if (![...audiences].some((audience) => isProven(proof, key, state, audience, digest))) {

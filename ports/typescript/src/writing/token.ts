@@ -224,7 +224,7 @@ export class Token {
     const cids = asked(this.#packet);
     if (!cids.some((cid) => equal(cid, got.identifier))) {
       throw new DischargeError(
-        "the discharge answers nothing that the token asks",
+        "this token does not ask for this discharge",
         "bad_discharge",
       );
     }
@@ -281,7 +281,7 @@ export class Token {
     request: Access | Bytes | undefined,
   ): Bytes {
     this.#checkProver(signer);
-    if (names.length !== 1) throw new UsageError("a proof is for one server: name one audience");
+    if (names.length !== 1) throw new UsageError("a proof is good at one server: name one audience");
     const digest = requestOf(request);
     const { clock, random } = this.#means;
     const state = stateOf(shown.#packet.signature);

@@ -42,12 +42,12 @@ export class TokenSet {
       return [server, token];
     });
     const made = new Map(named.sort(([one], [two]) => byCodePoint(one, two)));
-    if (made.size < named.length) throw new UsageError("two tokens are for one server");
+    if (made.size < named.length) throw new UsageError("two tokens of the set are for one server");
     if (made.size < 1 || made.size > MAX_SERVERS) {
-      throw new UsageError(`a set has 1 to ${MAX_SERVERS} tokens, not ${made.size}`);
+      throw new UsageError(`a set needs 1 to ${MAX_SERVERS} tokens, not ${made.size}`);
     }
     if (new Set(tokens.map(whoOf)).size > 1) {
-      throw new UsageError("the tokens of a set have one subject, agent, task, holder and key");
+      throw new UsageError("the tokens of a set must have the same subject, agent, task, holder and key");
     }
     return new TokenSet(made);
   }
@@ -65,7 +65,7 @@ export class TokenSet {
     } catch (error) {
       throw new TokenFormatError((error as UsageError).message);
     }
-    throw new TokenFormatError("the tokens of a set stand in the order of their servers");
+    throw new TokenFormatError("the tokens of a set must be in the order of their servers");
   }
 
   /** The text, for a sub-agent that is meant to hold the set. As secret as all its tokens. */
@@ -90,7 +90,7 @@ export class TokenSet {
     const found = this.#tokens.get(audience);
     if (found) return found;
     throw new UsageError(
-      `no token for ${JSON.stringify(audience)}: the set is for ${this.servers.join(", ")}`,
+      `the set has no token for ${JSON.stringify(audience)}: it is for ${this.servers.join(", ")}`,
     );
   }
 
@@ -178,7 +178,7 @@ export class TokenSet {
         const common = given.filter(([word]) => goesTo(server, word));
         const its = Object.hasOwn(only, server) ? statedIn(only[server]!) : [];
         const twice = common.find(([word]) => its.some(([other]) => other === word));
-        if (twice) throw new UsageError(`${twice[0]}: said twice for ${server}`);
+        if (twice) throw new UsageError(`${twice[0]} is given twice for ${server}`);
         return [server, Object.fromEntries([...common, ...its])];
       }),
     );

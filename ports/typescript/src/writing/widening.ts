@@ -431,6 +431,6 @@ function depthOf(depth: number, left: number | undefined, clamp: boolean | undef
 function checkReleased({ owed }: Lineage, clamp: boolean | undefined): void {
   if (!owed) throw new UsageError("delegateOnly is true or left out, not false");
   if (!clamp) {
-    throw new WideningError("delegate_only", "delegate_only: only a delegation satisfies it");
+    throw new WideningError("delegate_only", "delegate_only: it is satisfied only by delegating");
   }
 }
