@@ -419,7 +419,10 @@ def test_a_call_that_states_no_arguments_is_never_told_that_other_values_help() 
     token = Issuer(KEYRING, clock=clock()).mint(**WHO, tools={"refund": {"cents": {"max": 5}}})
     ask = Verifier(KEYRING, clock=clock())
     decision = ask.check(token, tool("refund"))
-    assert decision.refusals[0].text == "argument cents of tool refund must be present, and the call has no arguments"
+    assert decision.refusals[0].text == (
+        "argument cents of tool refund must be present, and the call has no arguments"
+        ': if a call may leave it out, add "optional": true in the token'
+    )
     assert decision.for_model() == (
         "Not permitted: tool refund without arguments. The same request will be refused again. If you gave arguments, "
         "this server does not check them: tell whoever gave you this task."

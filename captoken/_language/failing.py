@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Literal
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from captoken._format.spelling import named_all, shown, spelled
 from captoken._language.access import Access
 from captoken._language.constraints import NOTHING, Constraint, Paths, Range, completed, is_path
 from captoken._language.reasons import Failing, Reason
+
+# What the writer of a token may have meant.
+_MAY_BE_LEFT_OUT = ': if a call may leave it out, add "optional": true in the token'
 
 
 def call_failed(
@@ -39,6 +42,11 @@ def call_failed(
     text = "must be present" if stated else "must be present, and the call has no arguments"
     if failing.problem == "value":
         text = _unsatisfied(constraint, stated[argument])
+
+    # Clients leave such an argument out, or send null for it. That it is null is all that is told.
+    if not optional and stated.get(argument) is None:
+        text += _MAY_BE_LEFT_OUT
+        failing = structs.replace(failing, words=f"{failing.words}{_MAY_BE_LEFT_OUT}")
     return Reason("argument", f"argument {argument} of tool {tool} {text}", failing)
 
 

@@ -93,7 +93,7 @@ class Failing(msgspec.Struct, frozen=True, gc=False):
     """What of an access failed: one argument, one attribute, or one column of a row.
 
     The check that failed makes it, so that nobody has to read a sentence to know. It has no value
-    of the access.
+    of the access, but may tell that an argument is null.
     """
 
     fact: Literal["argument", "attribute", "row", "becomes"]

@@ -89,6 +89,13 @@ _UNREADABLE = _Told(
     "The same request will be refused again. Check how it is written, or ask whoever gave you "
     "this task.",
 )
+# SQL: a PRAGMA, two statements, or what a model wrote around one. Nothing else has an operation and
+# no access. One text for all, since why a statement is refused can depend on what is hidden.
+_STATEMENT = _Told(
+    "Not permitted: a statement of this kind.",
+    "Send one plain SELECT, INSERT, UPDATE or DELETE: no second statement, no PRAGMA, SET or DDL, "
+    "and no Markdown fence around it. If that is refused as well, ask whoever gave you this task.",
+)
 
 # An insert into SQLite, say: no columns that a model writes would be stated (15.4).
 _COLUMNS_UNSTATED = _Told(
@@ -119,7 +126,7 @@ def told_to_model(
     record = CODES[code]
     told = _Told(record.model, record.advice)
     if "{" in told.rule and access is None:
-        told = _UNREADABLE
+        told = _STATEMENT if code == "operation" else _UNREADABLE
     if code == "argument" and access is not None:
         told = _argument_told(access, refusals, tell_limits, declares) or told
     if code == "column" and access is not None and access.columns is None:

@@ -64,8 +64,14 @@ def _write_new(path: str, data: bytes) -> None:
         raise
 
 
-def read_private(path: str | os.PathLike[str]) -> bytes:
+# How a key file comes to be, for whoever names one that is not there.
+MAKES_A_KEY = ": `captoken keygen`, or save(path), makes one"
+
+
+def read_private(path: str | os.PathLike[str], *, makes: str = "") -> bytes:
     """What is in a file that its owner alone can read or write.
+
+    `makes` is said of a file that is not there, where captoken could make it.
 
     Raises KeyringError for one that others can read or write, where the system can tell (spec
     27.4): the secret may be known to them by now. Reads at most a mebibyte, so that a path to
@@ -81,7 +87,7 @@ def read_private(path: str | os.PathLike[str]) -> bytes:
                 )
             return file.read(_MAX_BYTES)
     except OSError as error:
-        made = "; save makes one" if isinstance(error, FileNotFoundError) else ""
+        made = makes if isinstance(error, FileNotFoundError) else ""
         raise KeyringError(
             f"the key file {shown_file(path)} cannot be read: {error.strerror}{made}"
         ) from None

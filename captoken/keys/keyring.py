@@ -201,9 +201,9 @@ class Keyring(SealedValue, frozen=True, eq=False):
         Raises KeyringError for a file that holds none, and for one that others than its owner can
         read or write.
         """
-        from captoken.keys.files import read_private
+        from captoken.keys.files import MAKES_A_KEY, read_private
 
-        data = read_private(path)
+        data = read_private(path, makes=MAKES_A_KEY)
         try:
             return _read(data)
         except (TypeError, ValueError):  # EncodingError is a ValueError

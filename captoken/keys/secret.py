@@ -99,9 +99,9 @@ class SecretKey(SealedValue, frozen=True, eq=False):
         Raises KeyringError for a file of another purpose, for one that holds no key, and for one
         that others than its owner can read or write.
         """
-        from captoken.keys.files import read_private
+        from captoken.keys.files import MAKES_A_KEY, read_private
 
-        data = read_private(path)
+        data = read_private(path, makes=MAKES_A_KEY)
         try:
             return cls(_secret_in(data, cls.purpose))
         except ValueError:  # EncodingError is one
