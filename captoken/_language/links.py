@@ -240,8 +240,8 @@ def _end_counting(links: list[Link | BadLink]) -> None:
 def too_much_counted() -> str:
     """Why no further link may count. For readers and writers alike."""
     return (
-        f"more than {COUNTING_LINKS} links with uses, a budget or marks, or {BUCKETS} buckets, in one "
-        "token"
+        f"more than {COUNTING_LINKS} links with uses, a budget or marks, or {BUCKETS} buckets, in "
+        "one token"
     )
 
 
