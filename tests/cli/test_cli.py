@@ -481,7 +481,7 @@ def test_a_request_without_the_key_is_a_mistake(request_):
 def test_a_text_with_a_proof_is_not_held(command, folder):
     arguments = COMMANDS[command] if command in ("tickets", "attach") else [*COMMANDS[command], "--now", str(NOW)]
     done = captoken(command, *arguments, stdin=proven(), cwd=folder)
-    assert done.returncode == 2 and done.stdout == b"" and b"with a proof is for one sending" in done.stderr
+    assert done.returncode == 2 and done.stdout == b"" and b"with a proof is good for one request" in done.stderr
 
 
 NASTY = [
