@@ -452,7 +452,7 @@ def test_no_ledger_denies_what_is_counted() -> None:
 
 def test_without_a_ledger_nothing_is_settled() -> None:
     """There is none to say that it did."""
-    with pytest.raises(StoreError, match="no ledger"):
+    with pytest.raises(StoreError, match="needs a ledger"):
         verifier().settle(bytes(16), None)
 
 

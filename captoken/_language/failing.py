@@ -95,9 +95,8 @@ def row_failed(
     if access.row is UNSET and access.becomes is UNSET and access.rows is None:
         return Reason("row", f"{rows}, and the access does not say which rows it touches")
     if fact == "rows":
-        return Reason("row", (
-            f"{rows}, and this condition is not among those that the server applied"
-        ))
+        why = "this condition is not among those that the server applied"
+        return Reason("row", f"{rows}, and {why}")
     if not column:
         return Reason("row", f"{rows}: {access.operation} must state {fact}")
     stated: Any = getattr(access, fact)

@@ -277,11 +277,12 @@ def closed(domains: Collection[str], access: Access) -> Reason | None:
     """
     # An access of no domain passes no link that names one, be it as harmless as it may.
     if access.table is None and access.tool is None:
-        return Reason("domain", "restricted to tables or tools, and the access states neither")
+        why = "the token is restricted to tables or tools, and the access names neither"
+        return Reason("domain", why)
     if access.table is not None and "data" not in domains:
-        return Reason("domain", "restricted to tools: tables are closed")
+        return Reason("domain", "the token is for tools only, not for tables")
     if access.tool is not None and "tool" not in domains:
-        return Reason("domain", "restricted to tables: tools are closed")
+        return Reason("domain", "the token is for tables only, not for tools")
     return None
 
 
