@@ -943,7 +943,7 @@ def test_a_stale_overlay_is_good_enough_where_that_is_said_aloud(caplog: pytest.
     token = mint().serialize()
     for overlay, said in (
         (lambda: None, "this server has no overlay yet"),
-        (opened(issued_at=NOW - 61), "older than 60 s"),
+        (opened(issued_at=NOW - 61), "more than 60 s ago"),
         (opened(issued_at=NOW + 61), "in the future"),
     ):
         caplog.clear()

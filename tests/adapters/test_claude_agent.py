@@ -260,7 +260,7 @@ def test_of_a_set_each_call_is_judged_by_the_token_of_the_guard_s_own_server(tol
     for other in (Verifier(KEYRING.for_audience("mail"), "mail", clock=clock(), audit=told), verifier(audit=told)):
         before = len(told.decisions)
         assert all(said(ToolGuard(other)))
-        assert all("this is a set of them" in one.line() for one in told.decisions[before:]) and len(told.decisions) == before + 3
+        assert all("this is a set of tokens" in one.line() for one in told.decisions[before:]) and len(told.decisions) == before + 3
 
 
 @pytest.mark.parametrize("more", [{}, {"setting_sources": []}, {"skills": "all"}])

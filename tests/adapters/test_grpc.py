@@ -361,8 +361,8 @@ def test_a_refusal_has_the_id_of_its_record_and_the_line_of_the_log_says_which_m
     permitted, absent = [line for line in caplog.messages if line.startswith("refused: ")]
     denied, nothing = (decision for decision in world.trail.decisions if not decision)
     assert "/shop.Sales/Read" in permitted and denied.id in permitted
-    assert "/shop.Sales/Read" in absent and "there is no token" in absent
-    assert "there is no token" in nothing.summary
+    assert "/shop.Sales/Read" in absent and "no token is in use here" in absent
+    assert "no token is in use here" in nothing.summary
     assert ids == [nothing.id] and len(nothing.id) == 12
 
 

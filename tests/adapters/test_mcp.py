@@ -1284,7 +1284,7 @@ def test_what_is_refused_is_one_type_with_words_for_the_model_whether_here_or_th
     assert told[1].startswith("Not permitted: tool nothing is not among the tools of this task.")
     assert told[3].startswith("Not permitted: this needs more than is left of this task's allowance.")
     assert len(set(told[4:])) == 1 and told[4].startswith("The credential was not accepted.")
-    assert isinstance(refused[0].__cause__, WideningError) and "held to" in str(refused[0])
+    assert isinstance(refused[0].__cause__, WideningError) and "the token restricts" in str(refused[0])
     assert all("cap1" not in str(each) for each in refused)
 
 

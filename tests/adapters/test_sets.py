@@ -98,7 +98,7 @@ def test_a_client_of_mcp_shows_the_token_of_its_server() -> None:
             with current.use(minted()), current.delegate(to="clerk", tools=TOOLS):
                 assert json.loads(text(await session.call_tool("pay", {"cents": 5})))[2] == "clerk"
                 whole = {"io.captoken/token": minted().serialize()}
-                with pytest.raises(TokenFormatError, match="a set of them"):
+                with pytest.raises(TokenFormatError, match="a set of tokens"):
                     await session.call_tool("pay", {"cents": 5}, meta=whole)
 
     asyncio.run(main())
@@ -136,7 +136,7 @@ def test_a_guard_is_shown_the_token_of_its_own_server() -> None:
         assert ToolGuard(either).check("pay", {"cents": 5})
         for wrong in (Verifier(KEYRING, clock=clock()), verifier("mail")):
             decision = ToolGuard(wrong).check("pay", {"cents": 5})
-            assert decision.code == "malformed" and "this is a set of them" in decision.line()
+            assert decision.code == "malformed" and "this is a set of tokens" in decision.line()
 
 
 # --- no server takes a set ---------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_verifier_says_that_it_was_sent_a_set() -> None:
             decision = face.check(sent, SELECT)
             assert decision.code == "malformed" and "a set of" in decision.line() and whole[6:60] not in decision.line()
     handed: Any = minted()
-    assert "this is a set of them" in verifier("sales-db").check(handed, SELECT).line()
+    assert "this is a set of tokens" in verifier("sales-db").check(handed, SELECT).line()
     awaited = AsyncVerifier(KEYRING.for_audience("sales-db"), "sales-db", clock=clock())
     assert asyncio.run(awaited.check(handed, SELECT)).code == "malformed"
 
@@ -172,7 +172,7 @@ def test_a_server_of_http_refuses_a_set_and_records_why() -> None:
 
     answer = asyncio.run(main())
     assert answer.status_code == 401 and "caps1" not in answer.text
-    assert "this is a set of them" in trail.decisions[0].line()
+    assert "this is a set of tokens" in trail.decisions[0].line()
 
 
 def test_a_set_in_an_address_is_refused_as_a_token_is() -> None:
