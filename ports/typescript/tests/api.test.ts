@@ -338,7 +338,7 @@ test("an entry's link is no deeper than the snapshot that it is to stand in", ()
 });
 
 test("a reason that could steer a terminal is escaped", () => {
-  assert.match(toldOf("\u001b[2Jgone\n"), /: \\u\{1b\}\[2Jgone\\u\{a\} \(an operator can lift entry /m);
+  assert.match(toldOf("\u001b[2Jgone\n"), /: \\u\{1b\}\[2Jgone\\u\{a\} \(operators can lift entry /m);
 });
 
 test("a holder recalls what it handed on, and nothing beside it", () => {

@@ -370,7 +370,7 @@ function rowsProhibit({ json, rule }: RowsEntry, access: Stated): Reason | undef
     const entry = canonical(json);
     return access.rows.some((condition) => canonical(condition) === entry)
       ? undefined
-      : refuse("row", `${rows}, and this condition is not among those that the server applied`);
+      : refuse("row", `${rows}, and the server did not apply this condition`);
   }
   const touched = TOUCHED.get(access.operation!) ?? BOTH;
   if (touched.some((fact) => access[fact] === undefined) || !touched.some((fact) => access[fact])) {

@@ -323,7 +323,7 @@ export function completed(given: Json, held: Constraint, depth = 0): Json {
   const max = made.get("max");
   if (!isInteger(max) || made.has("min")) return made;
   if (max < 0) {
-    throw new UsageError(`max ${max} alone: write min as well, which is 0 if you leave it out`);
+    throw new UsageError(`max ${max} alone: write min as well`);
   }
   const low = held.kind === "range" ? held.min : undefined;
   return made.set("min", low === undefined || low > max ? 0 : low);

@@ -31,7 +31,7 @@ function refused({ says }: Link, { holders, left, key }: Lineage): Reason | unde
   if (says.from !== holder) return broken(`${says.from} delegates, but ${holder} holds the token`);
   if (holders.includes(says.to!)) return broken(`${says.to} has held the token before`);
   if (key && !says.key) {
-    return broken(`the token is bound to a key, and the hand-over to ${says.to} names none`);
+    return broken(`a bound token was handed to ${says.to} without a key`);
   }
   return left === 0 ? { code: "too_deep", text: "no more delegations are permitted" } : undefined;
 }

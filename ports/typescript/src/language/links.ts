@@ -99,7 +99,7 @@ export function readLink(cid: Bytes, vocabulary: Vocabulary): Link | BadLink {
   const unknown = [...stated.keys()].filter((key) => !isKnown(key) && !isOwn(key, vocabulary));
   if (unknown.length) {
     return bad(
-      `caveats that this server does not know: ${unknown.join(", ")}`,
+      `unknown caveats: ${unknown.join(", ")}`,
       "unknown_caveat",
       chainWords(stated),
     );
@@ -200,7 +200,7 @@ export function readLinks(caveats: readonly RawCaveat[], vocabulary: Vocabulary)
   );
   spoil(
     beyond,
-    `more than ${COUNTING_LINKS} links with uses, a budget or marks, or ${BUCKETS} buckets, in one token`,
+    `more than ${COUNTING_LINKS} links that count, or ${BUCKETS} buckets, in one token`,
   );
   // The first link that binds: nobody could have signed it (28.4).
   const first = links.findIndex((link) => link.kind !== "third-party" && link.says.key);

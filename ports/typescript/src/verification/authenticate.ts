@@ -112,7 +112,7 @@ export function authenticate(
   // The bytes that arrived, all of them, in constant time (11.4).
   const all = tagsOf(derived, packet.identifier, packet.caveats);
   if (!equal(all.at(-1)!, packet.signature)) {
-    return broken({ code: "bad_signature", text: "the signatures of the token do not match" }, 4);
+    return broken({ code: "bad_signature", text: "the signatures do not match" }, 4);
   }
   return read(root, parts, all, vocabulary);
 }
@@ -137,7 +137,7 @@ function answersOf(
   const isTwice = left.some((one, at) =>
     left.slice(0, at).some((two) => equal(one.identifier, two.identifier)),
   );
-  if (isTwice) return no(undefined, "bad_discharge", "the same discharge was sent twice");
+  if (isTwice) return no(undefined, "bad_discharge", "a discharge was sent twice");
   const asked = [...caveats.entries()].filter(([, { vid }]) => vid);
   const answers: Answers = new Map();
   // Counts come before boxes: nobody has more opened than caveats have answers.
@@ -153,7 +153,7 @@ function answersOf(
   }
   const missing = asked.find(([at]) => !answers.has(at));
   if (missing) {
-    return no(missing[0], "missing_discharge", "the token needs the consent of a third party, and its discharge is missing");
+    return no(missing[0], "missing_discharge", "a discharge is missing");
   }
   for (const [at, discharge] of answers) {
     const vid = caveats[at]!.vid!;

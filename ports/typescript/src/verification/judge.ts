@@ -127,7 +127,7 @@ function owed(genuine: AuthenticatedToken): Refusal {
   )!;
   return {
     code: "delegate_only",
-    text: "the token can only be handed on, and nobody has handed it on",
+    text: "the token can only be handed on",
     ...placeOf(genuine, last),
   };
 }
@@ -139,16 +139,16 @@ function staleness(
   { maxStaleness }: Server,
   found: Overlay | undefined,
 ): string | undefined {
-  if (!found) return "this server has no overlay yet";
+  if (!found) return "there is no overlay yet";
   const when = spelledTime(found.issuedAt);
   if (now - found.issuedAt > maxStaleness) {
-    return `the newest overlay is from ${when}, more than ${maxStaleness} s ago`;
+    return `the overlay is from ${when}, more than ${maxStaleness} s ago`;
   }
   if (now >= found.expiresAt) {
-    return `the newest overlay expired at ${spelledTime(found.expiresAt)}`;
+    return `the overlay expired at ${spelledTime(found.expiresAt)}`;
   }
   return found.issuedAt > now + CLOCKS_DIFFER
-    ? `the newest overlay is from ${when}, which is in the future`
+    ? `the overlay is from ${when}, which is in the future`
     : undefined;
 }
 
@@ -208,7 +208,7 @@ function entries(
   const isMuch = isTooMuch(narrowing, question?.stated);
   if (isMuch) narrowed.push(TOO_MUCH);
   for (const { by, at, why, id, link } of standing) {
-    const said = `by ${by} at ${spelledTime(at)}: ${why} (an operator can lift entry ${id})`;
+    const said = `by ${by} at ${spelledTime(at)}: ${why} (operators can lift entry ${id})`;
     const reason = link && !isMuch && linkProhibits(link, question, situation, server.vocabulary);
     if (!link) revoked.push({ code: "revoked", text: `revoked ${said}`, addedBy: by });
     else if (reason) {
@@ -344,7 +344,7 @@ function proved(
 ): Use | Refusal {
   const bad = (text: string): Refusal => ({ code: "bad_proof", text });
   const { key } = genuine.lineage;
-  if (!key) return bad("the request has a proof, but the token is bound to no key");
+  if (!key) return bad("a proof, but the token has no key");
   const unsigned = firstUnsigned(genuine);
   if (unsigned) {
     const addedBy = adderOf(genuine.root, genuine.links, unsigned.at);
@@ -356,7 +356,7 @@ function proved(
   const proof = readProof(genuine.proof);
   if (!isTimely(proof, facts.now)) return bad("made too long ago, or yet to come");
   const digest = requestOf(asked);
-  if (!digest) return bad("the request cannot be written as bytes to sign");
+  if (!digest) return bad("the request cannot be signed");
   const state = stateOf(genuine.tags.at(-1)!);
   const { audiences } = situationAfter(genuine, server, facts);
   if (![...audiences].some((audience) => isProven(proof, key, state, audience, digest))) {

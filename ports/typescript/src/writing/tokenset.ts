@@ -47,7 +47,7 @@ export class TokenSet {
       throw new UsageError(`a set needs 1 to ${MAX_SERVERS} tokens, not ${made.size}`);
     }
     if (new Set(tokens.map(whoOf)).size > 1) {
-      throw new UsageError("the tokens of a set must have the same subject, agent, task, holder and key");
+      throw new UsageError("the tokens of a set must have one subject, agent, task, holder and key");
     }
     return new TokenSet(made);
   }
