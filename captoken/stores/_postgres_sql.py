@@ -31,6 +31,15 @@ one who deleted it. It answers 0, or the number of the first debit that is short
 its tree has too many, or -1 or -2 for a token or a clock that is refused. What it needs to know
 beforehand it reads in one statement.
 
+`step` judges marks, and then lets `reserve` do the rest. Two steps that race must come one after
+the other: one that sets a mark, and one that a rule lets through since the mark is not set. Of a
+mark that is not set there is no row to lock. So whoever is to write one has a lock on its name, and
+whoever saw that it is not set shares in one, until the transaction is over (`turns_of`). All are
+taken in the order of their numbers, before any other lock; then it looks again. What is set stays
+set, and needs no lock: a mark that was seen to be set counts as set for that call, though it is
+swept meanwhile. Rows of marks are written in the order of their names. If `reserve` then says no,
+the marks are undone. It answers a number alone, or the parts of the rule that holds.
+
 `room_of`: how many more buckets a tree may have. Whoever is to make one takes turns with the others
 of its tree, before any row is locked.
 
@@ -44,9 +53,10 @@ before did not have to be made.
 they read is of one moment, and of what the function that calls them has seen and locked. A delta
 with `is_in` led to the snapshot that lies there whole, and is behind it no more.
 
-`peek_add` and `peek_reserve` do what `add` and `reserve` do, and undo it before they answer: an
-exception ends the inner block, and all that was done in it is rolled back, locks included. So what
-they answer cannot differ from what the call would. Nobody else ever sees what was undone.
+`peek_add`, `peek_reserve` and `peek_step` do what `add`, `reserve` and `step` do, and undo it
+before they answer: an exception ends the inner block, and all that was done in it is rolled back,
+locks included. So what they answer cannot differ from what the call would. Nobody else ever sees
+what was undone.
 
 Names. Whoever may create in a schema of the login's search path can put a function, an operator or
 a type there that fits better than PostgreSQL's own: it would run in its place. So each of them is
@@ -158,6 +168,16 @@ update captoken.floors set floor = 1
     where kind == 'overlay' and exists (select from captoken.overlay)
 """
 
+# A mark of a task or of an overlay's entry has no tree: it is not counted with a tree's buckets.
+_MARKS = """
+create table if not exists captoken.marks (
+    bucket bytea primary key, keep bigint, tree text, at bigint not null, said bytea not null
+);
+create index if not exists marks_by_tree on captoken.marks (tree);
+create index if not exists marks_by_time on captoken.marks (keep);
+"""
+_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
 # Of all tables and functions here: they are made together.
 SCHEMA = Schema(
     "stores",
@@ -167,6 +187,7 @@ SCHEMA = Schema(
             "functions with their schema",
             (qualified(_VERSION_1), qualified(_WAS_PUBLISHED)),
         ),
+        SchemaChange("keeps marks", (qualified(_MARKS), granted_as("marks", "buckets", *_RIGHTS))),
     ),
 )
 
@@ -195,6 +216,7 @@ create table if not exists captoken.reservations (
 );
 create index if not exists reservations_by_time on captoken.reservations (until);
 
+$marks
 create table if not exists captoken.overlay (
     one integer primary key check (one == 1), snapshot bytea not null
 );
@@ -404,7 +426,13 @@ begin
             select link, unit from captoken.buckets where keep <= sure
                 limit 500 for update skip locked
         ) returning keep
-    ) select max(keep) into last from forgotten;
+    ), unmarked as (
+        delete from captoken.marks where bucket in (
+            select bucket from captoken.marks where keep <= sure
+                limit 500 for update skip locked
+        ) returning keep
+    ) select max(keep) into last
+        from (select keep from forgotten union all select keep from unmarked) as its;
     if last is not null then
         insert into captoken.floors as f values ('forgotten', last, '')
             on conflict (kind) do update set floor = greatest(f.floor, excluded.floor);
@@ -420,6 +448,9 @@ begin
     perform pg_advisory_xact_lock(hashtext('captoken'), hashtext(its_tree));
     return $most - (
         select count(*) from captoken.buckets
+        where tree == its_tree and (keep is null or keep > sure)
+    ) - (
+        select count(*) from captoken.marks
         where tree == its_tree and (keep is null or keep > sure)
     );
 end $$;
@@ -532,6 +563,182 @@ begin
         answer := captoken.reserve(
             its_id, its_links, its_units, limits, its_amounts,
             issued, its_until, its_keep, its_tree, leeway, its_kid, told, ahead, clock, seen
+        );
+        raise exception using errcode = 'CT001', message = 'captoken: undone';
+    exception when sqlstate 'CT001' then
+        return answer;
+    end;
+end $$;
+
+create or replace function captoken.turns_of(
+    its_marks bytea[], written boolean[]
+) returns void language plpgsql as $$
+declare
+    its record;
+    kind integer := hashtext('captoken mark');
+begin
+    for its in
+        select hashtext(encode(bucket, 'hex')) as number, bool_or(is_written) as is_written
+        from rows from (unnest(its_marks), unnest(written)) as one (bucket, is_written)
+        where is_written is not null group by 1 order by 1
+    loop
+        if its.is_written then
+            perform pg_advisory_xact_lock(kind, its.number);
+        else
+            perform pg_advisory_xact_lock_shared(kind, its.number);
+        end if;
+    end loop;
+end $$;
+
+create or replace function captoken.set_marks(
+    its_marks bytea[], keeps bigint[], of_holder boolean[], written boolean[], its_tree text,
+    its_said bytea, told bigint, sure bigint
+) returns void language plpgsql as $$
+declare
+    its record;
+begin
+    for its in
+        select bucket, keep, is_of_holder, is_written
+        from rows from (unnest(its_marks), unnest(keeps), unnest(of_holder), unnest(written))
+            as one (bucket, keep, is_of_holder, is_written)
+        order by bucket
+    loop
+        if its.is_written then
+            delete from captoken.marks where bucket == its.bucket and keep <= sure;
+            insert into captoken.marks values (
+                its.bucket, its.keep, case when its.is_of_holder then its_tree end, told, its_said
+            ) on conflict (bucket) do nothing;
+        end if;
+        update captoken.marks set keep = its.keep
+            where bucket == its.bucket and keep > sure and (keep < its.keep or its.keep is null);
+    end loop;
+end $$;
+
+create or replace function captoken.step(
+    its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
+    its_until bigint, its_keep bigint, its_marks bytea[], keeps bigint[], of_holder boolean[],
+    own integer, its_rules text[], its_said bytea, issued bigint, its_tree text, leeway bigint,
+    its_kid text, told bigint, ahead bigint, clock bigint, seen text
+) returns bytea[] language plpgsql as $$
+declare
+    sure bigint := least(told, floor(extract(epoch from clock_timestamp()))::bigint);
+    many integer := cardinality(its_marks);
+    known record;
+    first bytea[];
+    written boolean[];
+    holds bytea[];
+    member integer;
+    number integer;
+    fresh integer := 0;
+    answer integer := 0;
+begin
+    perform captoken.ready();
+    for turn in 1 .. 2 loop
+        select mine.floor, mine.timeline, mine.keys, mine.place, mine.tableoid as its_table,
+            greatest(forgotten.floor, its.gone) as gone, its.said, its.grows
+            into known from (
+                select array_agg(
+                        case when (m.keep <= sure) is not true
+                            then convert_to(m.at::text || ' ', 'UTF8') || m.said end
+                        order by one.at
+                    ) as said,
+                    array_agg(
+                        (m.keep > sure and (m.keep < one.keep or one.keep is null)) is true
+                        order by one.at
+                    ) as grows,
+                    max(m.keep) filter (where m.keep <= sure) as gone
+                from rows from (unnest(its_marks), unnest(keeps))
+                    with ordinality as one (bucket, keep, at)
+                left join captoken.marks m on m.bucket == one.bucket
+            ) as its
+            left join captoken.floors as mine on mine.kind == 'ledger'
+            left join captoken.floors as forgotten on forgotten.kind == 'forgotten';
+        if known.floor is null then
+            raise exception using errcode = 'CT002', message = 'captoken: not there';
+        elsif not captoken.is_here(known.timeline, known.place, known.its_table, seen) then
+            raise exception using errcode = 'CT003', message = 'captoken: look again';
+        elsif (issued > known.floor or its_kid == any(known.keys)) is not true then
+            return array[convert_to('-1', 'UTF8')];
+        elsif (told - leeway) < (known.gone - $kept) then
+            return array[convert_to('-2', 'UTF8')];
+        end if;
+        if turn == 1 then
+            first := known.said;
+        end if;
+        written := null;
+        for i in 1 .. many loop
+            -- What was set at first counts as set, though it was swept while this one waited.
+            first[i] := coalesce(known.said[i], first[i]);
+            written[i] := case
+                when i <= own then case when known.said[i] is null or known.grows[i] then true end
+                when first[i] is null then false
+            end;
+        end loop;
+        for i in 1 .. cardinality(its_rules) loop
+            holds := array[convert_to((i - 1)::text, 'UTF8')];
+            foreach member in array string_to_array(its_rules[i], ' ')::integer[] loop
+                if first[member] is null and member > own then
+                    holds := null;
+                    exit;
+                end if;
+                holds := holds || coalesce(first[member], ''::bytea);
+            end loop;
+            if holds is not null then
+                return holds;
+            end if;
+        end loop;
+        exit when turn == 2 or coalesce(
+            array_position(written, true), array_position(written, false)
+        ) is null;
+        perform captoken.turns_of(its_marks, written);
+    end loop;
+    for i in reverse own .. 1 loop
+        if known.said[i] is null and of_holder[i] then
+            fresh := fresh + 1;
+            number := i;
+        end if;
+    end loop;
+    if fresh > 0 and fresh > captoken.room_of(its_tree, told) then
+        return array[convert_to((number + $over)::text, 'UTF8')];
+    end if;
+    begin
+        if array_position(written, true) is not null
+            or array_position(known.grows, true) is not null then
+            perform captoken.set_marks(
+                its_marks, keeps, of_holder, written, its_tree, its_said, told, sure
+            );
+        end if;
+        if its_id is not null then
+            answer := captoken.reserve(
+                its_id, its_links, its_units, limits, its_amounts, issued, its_until, its_keep,
+                its_tree, leeway, its_kid, told, ahead, clock, seen
+            );
+        elsif array_position(written, true) is not null then
+            perform captoken.sweep(told);
+        end if;
+        if answer <> 0 then
+            raise exception using errcode = 'CT001', message = 'captoken: undone';
+        end if;
+    exception when sqlstate 'CT001' then
+        null;
+    end;
+    return array[convert_to(answer::text, 'UTF8')];
+end $$;
+
+create or replace function captoken.peek_step(
+    its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
+    its_until bigint, its_keep bigint, its_marks bytea[], keeps bigint[], of_holder boolean[],
+    own integer, its_rules text[], its_said bytea, issued bigint, its_tree text, leeway bigint,
+    its_kid text, told bigint, ahead bigint, clock bigint, seen text
+) returns bytea[] language plpgsql as $$
+declare
+    answer bytea[];
+begin
+    begin
+        answer := captoken.step(
+            its_id, its_links, its_units, limits, its_amounts, its_until, its_keep, its_marks,
+            keeps, of_holder, own, its_rules, its_said, issued, its_tree, leeway, its_kid, told,
+            ahead, clock, seen
         );
         raise exception using errcode = 'CT001', message = 'captoken: undone';
     exception when sqlstate 'CT001' then
@@ -677,10 +884,11 @@ end $$;
 """
 
 SETUP = "create schema if not exists captoken;" + saying(SCHEMA, "floors") + (
-    qualified(_TEXT)
+    qualified(_TEXT.replace("$marks", _MARKS))
     .replace("$kept", str(KEPT))
     .replace("$tail", str(TAIL_BYTES))
     .replace("$deltas", str(DELTAS))
     .replace("$most", str(MOST_BUCKETS))
     .replace("$full", str(FULL))
+    .replace("$over", str(2 * FULL))
 )

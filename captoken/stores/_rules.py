@@ -9,6 +9,7 @@ issued until then is refused. And what cannot be known is a StoreError, which de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,6 +25,7 @@ from captoken._format.spelling import shown
 from captoken.stores.ports import (
     FULL,
     KEPT,
+    MARKS,
     MOST_BUCKETS,
     Debit,
     Forbidden,
@@ -31,6 +33,7 @@ from captoken.stores.ports import (
     MarkedStep,
     Reservation,
     SetBefore,
+    later,
 )
 
 Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
@@ -213,7 +216,7 @@ def weigh_step(
     # 38.14. Marks of a holder's own links count with its buckets.
     new = [mark for mark in own.values() if mark.is_of_holder and set_before(mark.bucket) is None]
     if new and len(new) > MOST_BUCKETS - kept_of(step.tree):
-        return Debit(new[0].bucket, "marks", 1, 1, new[0].link or 0, full=True), {}
+        return _full_mark(new[0]), {}
     if step.reservation is None or is_reserved:
         return None, {}
     return add_up(
@@ -226,11 +229,46 @@ def weigh_step(
     )
 
 
+def _full_mark(mark: Mark) -> Debit:
+    """What is said of a mark that would be new, where its tree has too many."""
+    return Debit(mark.bucket, MARKS, 1, 1, mark.link or 0, full=True)
+
+
 def kept_marks(step: MarkedStep) -> Iterator[Mark]:
     """The marks whose `keep` a step has a word in: its own, and those of its rules (46.5)."""
     yield from step.marks
     for rule in step.rules:
         yield from rule.after
+
+
+class NumberedMarks(NamedTuple):
+    """The marks of a step as a server is asked about them: each once, its own before the others."""
+
+    marks: tuple[Mark, ...]
+    own: int
+
+    # Of each rule, the numbers of its marks, counted from 1, as servers do.
+    rules: tuple[str, ...]
+
+    # What did it.
+    by: bytes
+
+
+NO_MARKS = NumberedMarks((), 0, (), b"")
+
+
+def numbered_marks(step: MarkedStep) -> NumberedMarks:
+    """The marks of a step, each with the latest `keep` that the step has for it."""
+    marks = {mark.bucket: mark for mark in step.marks}
+    own = len(marks)
+    for mark in kept_marks(step):
+        known = marks.setdefault(mark.bucket, mark)
+        keep = later(known.keep, mark.keep)
+        if keep != known.keep:
+            marks[mark.bucket] = msgspec.structs.replace(known, keep=keep)
+    numbers = {bucket: str(number) for number, bucket in enumerate(marks, 1)}
+    rules = (" ".join(numbers[mark.bucket] for mark in rule.after) for rule in step.rules)
+    return NumberedMarks(tuple(marks.values()), own, tuple(rules), step.by.encode())
 
 
 def what_was_taken(amounts: Mapping[str, int] | None) -> dict[str, int] | None:
@@ -340,7 +378,7 @@ def not_an_answer(server: str, answer: Any) -> StoreError:
     )
 
 
-def short_debit(server: str, answer: Any, reservation: Reservation) -> Debit | None:
+def short_debit(server: str, answer: Any, reservation: Reservation | None) -> Debit | None:
     """What `reserve` says on a server: 0, or the number of the first debit that is short.
 
     FULL is added to the number if that debit would be new, and its tree has too many.
@@ -348,7 +386,7 @@ def short_debit(server: str, answer: Any, reservation: Reservation) -> Debit | N
     Raises StoreError for -1, a token from before the floor; for -2, a clock that is behind; and for
     whatever is no answer.
     """
-    debits = reservation.debits
+    debits = () if reservation is None else reservation.debits
     if type(answer) is int and FULL < answer <= FULL + len(debits):
         return msgspec.structs.replace(debits[answer - FULL - 1], full=True)
 
@@ -365,3 +403,45 @@ def short_debit(server: str, answer: Any, reservation: Reservation) -> Debit | N
     if answer == 0:
         return None
     return debits[answer - 1]  # counted from 1, as servers do
+
+
+def step_answer(server: str, answer: Any, step: MarkedStep) -> Forbidden | Debit | None:
+    """What `step` says on a server: a number, or the parts of a rule that holds.
+
+    A number is that of `short_debit`, or the number of a mark with FULL added twice. It may stand
+    alone in a list. The parts are the number of the rule, from 0, and for each of its marks when
+    and by what it was set, with a blank between; nothing of one that was not set before.
+
+    Raises StoreError as `short_debit` does.
+    """
+    if type(answer) is list:
+        # A client may decode what it reads.
+        parts = [part.encode() if isinstance(part, str) else part for part in answer]
+        if not all(isinstance(part, bytes) for part in parts):
+            raise not_an_answer(server, answer)
+        if len(parts) != 1:
+            return _forbidden(server, parts, step)
+        answer = int(parts[0]) if re.fullmatch(rb"-?[0-9]{1,6}", parts[0]) else None
+
+    own = list({mark.bucket: mark for mark in step.marks}.values())
+    if type(answer) is int and 2 * FULL < answer <= 2 * FULL + len(own):
+        return _full_mark(own[answer - 2 * FULL - 1])
+    return short_debit(server, answer, step.reservation)
+
+
+def _forbidden(server: str, parts: list[bytes], step: MarkedStep) -> Forbidden:
+    """The rule that holds. Raises StoreError for parts that are of no rule of this step."""
+    first, *said = parts or [b""]
+    number = int(first) if re.fullmatch(rb"[0-9]{1,6}", first) else len(step.rules)
+    after = step.rules[number].after if number < len(step.rules) else ()
+    if not after or len(after) != len(said):
+        raise not_an_answer(server, parts)
+
+    known: list[SetBefore] = []
+    for mark, one in zip(after, said, strict=True):
+        at, _, by = one.partition(b" ")
+        if one and not re.fullmatch(rb"[0-9]{1,16}", at):
+            raise not_an_answer(server, parts)
+        if one:
+            known.append(SetBefore(mark.bucket, int(at), by.decode(errors="replace")))
+    return Forbidden(number, tuple(known))

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
-from captoken.stores._rules import short_debit
-from captoken.stores.ports import Debit, Reservation, Use
+from captoken.stores._rules import short_debit, step_answer
+from captoken.stores.ports import Debit, Forbidden, MarkedStep, Reservation, Use
 
 # A call of a server, as the store that sends it has it.
 Call: TypeAlias = tuple[Any, ...]
@@ -38,6 +38,10 @@ class LedgerCalls(ABC):
     @abstractmethod
     def _reserve_call(self, reservation: Reservation, now: int, *, peek: bool) -> Call:
         """Debit every bucket; or look what would come of it."""
+
+    @abstractmethod
+    def _step_call(self, step: MarkedStep, now: int, *, peek: bool) -> Call:
+        """Set the marks of a step, and reserve; or look what would come of it."""
 
     @abstractmethod
     def _settle_call(
@@ -124,6 +128,20 @@ class AsyncLedgerShell(LedgerCalls):
         """What a bucket has been debited. Raises StoreError."""
         return self._amount(await self._send(self._spent_call(bucket, unit)))
 
+    async def step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """None if all marks are set and all buckets debited, else what denies it.
+
+        Raises StoreError. A mark is set once, and a reservation has an id, so it may be asked for
+        again.
+        """
+        answer = await self._send(self._step_call(step, now, peek=False))
+        return step_answer(self._server, answer, step)
+
+    async def peek_step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """What `step` would answer. Raises StoreError."""
+        answer = await self._send(self._step_call(step, now, peek=True))
+        return step_answer(self._server, answer, step)
+
 
 # end: stores.shells
 
@@ -190,6 +208,20 @@ class LedgerShell(LedgerCalls):
     def spent(self, bucket: bytes, unit: str) -> int:
         """What a bucket has been debited. Raises StoreError."""
         return self._amount(self._send(self._spent_call(bucket, unit)))
+
+    def step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """None if all marks are set and all buckets debited, else what denies it.
+
+        Raises StoreError. A mark is set once, and a reservation has an id, so it may be asked for
+        again.
+        """
+        answer = self._send(self._step_call(step, now, peek=False))
+        return step_answer(self._server, answer, step)
+
+    def peek_step(self, step: MarkedStep, now: int) -> Forbidden | Debit | None:
+        """What `step` would answer. Raises StoreError."""
+        answer = self._send(self._step_call(step, now, peek=True))
+        return step_answer(self._server, answer, step)
 
 
 # end: stores.shells

@@ -361,7 +361,7 @@ class MemoryLedger(_OneProcess):
             step,
             now,
             self._floor,
-            self._gone,
+            self._gone_by(now),
             *self._known_so_far(now),
             set_before=set_before,
             is_reserved=is_reserved,
@@ -386,7 +386,8 @@ class MemoryLedger(_OneProcess):
 
         Changes nothing: `reserve` writes down what it returns, and `peek` does not.
         """
-        return add_up(reservation, now, self._floor, self._gone, *self._known_so_far(now))
+        gone = self._gone_by(now)
+        return add_up(reservation, now, self._floor, gone, *self._known_so_far(now))
 
     def _known_so_far(
         self, now: int
@@ -411,6 +412,13 @@ class MemoryLedger(_OneProcess):
 
         return spent_of, kept_of
 
+    def _gone_by(self, now: int) -> int:
+        """Until when the last was kept of all that is forgotten by whoever looks now (38.10)."""
+        if now <= self._looked:
+            return self._gone
+        ends = (*self._kept.values(), *(one.until for one in self._marks.values()))
+        return max(self._gone, *(int(end) for end in ends if self._is_over(end, now)), 0)
+
     def _is_over(self, until: float, now: int) -> bool:
         """Is what is kept until then forgotten by whoever looks now?
 
@@ -434,15 +442,14 @@ class MemoryLedger(_OneProcess):
 
         # 38.10. How late the last of them was kept is noted: by that, a clock that is set back is
         # told.
+        self._gone = self._gone_by(now)
         gone = [bucket for bucket, until in self._kept.items() if self._is_over(until, now)]
         for bucket in gone:
-            self._gone = max(self._gone, int(self._kept[bucket]))
             del self._kept[bucket]
             del self._spent[bucket]
             self._many[self._tree_of.pop(bucket)] -= 1
         unmarked = [one for one in self._marks.values() if self._is_over(one.until, now)]
         for one in unmarked:
-            self._gone = max(self._gone, int(one.until))
             del self._marks[one.before.bucket]
             self._many[one.tree or ""] -= 1
         self._many = +self._many  # without the trees that are gone

@@ -97,6 +97,7 @@ class AsyncReplayStore(Protocol):
 # --- the ledger -----------------------------------------------------------------------------------
 
 USES = "uses"  # the unit of `uses`: every access costs one
+MARKS = "marks"  # the unit of a mark that is `full`
 LEASE = 60  # seconds that a reservation may be settled or cancelled in
 KEPT = 3600  # seconds that a bucket outlives its token: a clock that is set back revives none
 KEEP_MARKS = 30 * 86400  # seconds that a task's mark outlives the latest expiry that was seen

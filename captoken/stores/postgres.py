@@ -57,6 +57,7 @@ from captoken.stores._rules import (
     making,
     missing,
     not_an_answer,
+    numbered_marks,
     there_already,
     too_old,
     what_was_taken,
@@ -64,7 +65,7 @@ from captoken.stores._rules import (
 from captoken.stores._schema import VERSIONS, Schema, Upgrade, none_there, upgrade_of
 from captoken.stores._shells import AsyncLedgerShell, AsyncProofShell, Call, LedgerShell, ProofShell
 from captoken.stores.own_process import tell_of_forks
-from captoken.stores.ports import Reservation, Use
+from captoken.stores.ports import MarkedStep, Reservation, Use
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
@@ -1130,19 +1131,25 @@ class _Counts(_Floored[_S]):
         )
         self._reserve = self._function("reserve", parameters)
         self._peek = self._function("peek_reserve", parameters)
+        parameters = (
+            "%s::bytea, "
+            + debits
+            + "%s::bigint, " * 2
+            + "%s::bytea[], %s::bigint[], %s::boolean[], %s::integer, %s::text[], %s::bytea, "
+            + "%s::bigint, %s::text, %s::bigint, %s::text, "
+            + "%s::bigint, " * 3
+            + "%s::text"
+        )
+        self._step = self._function("step", parameters)
+        self._peek_step = self._function("peek_step", parameters)
         self._settle = self._function("settle", "%s::bytea, %s::text[], %s::bigint[], %s::bigint")
         spent: LiteralString = "select spent from {} where link == %s and unit == %s"
         self._spent = self._statement(spent, "buckets")
 
     def _reserve_call(self, reservation: Reservation, now: int, *, peek: bool) -> Call:
-        """The function, and what it is given: the debits as a column each, in one order."""
-        debits = reservation.debits
+        """The function, and what it is given."""
         facts = (
-            reservation.id,
-            _array([rf'"\\x{debit.bucket.hex()}"' for debit in debits]),
-            _array([_quoted(debit.unit) for debit in debits]),
-            _array([f"{debit.limit:d}" for debit in debits]),
-            _array([f"{debit.amount:d}" for debit in debits]),
+            *_reserved(reservation),
             reservation.issued_at,
             reservation.until,
             reservation.kept_until,
@@ -1153,6 +1160,29 @@ class _Counts(_Floored[_S]):
             *self._floor_facts(),
         )
         return self._peek if peek else self._reserve, facts, True
+
+    def _step_call(self, step: MarkedStep, now: int, *, peek: bool) -> Call:
+        """The function, and what it is given: the marks as a column each, in one order."""
+        numbered = numbered_marks(step)
+        marks, reserved = numbered.marks, step.reservation
+        facts = (
+            *_reserved(reserved),
+            None if reserved is None else reserved.until,
+            None if reserved is None else reserved.kept_until,
+            _array([_bytea(mark.bucket) for mark in marks]),
+            _array(["null" if mark.keep is None else f"{mark.keep:d}" for mark in marks]),
+            _array(["t" if mark.is_of_holder else "f" for mark in marks]),
+            numbered.own,
+            _array([_quoted(rule) for rule in numbered.rules]),
+            numbered.by,
+            step.issued_at,
+            step.tree,
+            step.leeway,
+            step.kid,
+            now,
+            *self._floor_facts(),
+        )
+        return self._peek_step if peek else self._step, facts, True
 
     def _settle_call(
         self,
@@ -1188,6 +1218,23 @@ class _Counts(_Floored[_S]):
 def _array(written: list[str]) -> str:
     """An array of values that are written already."""
     return "{" + ",".join(written) + "}"
+
+
+def _bytea(value: bytes) -> str:
+    """Bytes as they are written in an array."""
+    return rf'"\\x{value.hex()}"'
+
+
+def _reserved(reservation: Reservation | None) -> tuple[bytes | None, str, str, str, str]:
+    """Its id, and its debits as a column each, in one order."""
+    debits = () if reservation is None else reservation.debits
+    return (
+        None if reservation is None else reservation.id,
+        _array([_bytea(debit.bucket) for debit in debits]),
+        _array([_quoted(debit.unit) for debit in debits]),
+        _array([f"{debit.limit:d}" for debit in debits]),
+        _array([f"{debit.amount:d}" for debit in debits]),
+    )
 
 
 def _quoted(text: str) -> str:

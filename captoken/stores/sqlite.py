@@ -760,6 +760,8 @@ class SQLiteLedger(SQLiteStore):
             return sum(_row(run(of_tree.format(table), (tree, now)))[0] for table in tables)
 
         floor, gone = _row(run("select floor, gone from ledger_state"))
+        for table in ("buckets", "marks"):
+            gone = max(gone, _last_over(run, table, now) or 0)
         # 38.15. Nothing of a key that was made along with the ledger was used before.
         if asked.issued_at <= floor:
             kid = (asked.kid,)
@@ -774,10 +776,17 @@ class SQLiteLedger(SQLiteStore):
         # 38.10. How late the last of them was kept is noted: by that, a clock that is set back is
         # told.
         for table in ("buckets", "marks"):
-            last = run(f"select max(keep) from {table} where keep <= ?", (now,)).fetchone()[0]  # noqa: S608
+            last = _last_over(run, table, now)
             if last is not None:
                 run("update ledger_state set gone = max(gone, ?)", (last,))
                 run(f"delete from {table} where keep <= ?", (now,))  # noqa: S608
+
+
+def _last_over(run: Run, table: str, now: int) -> int | None:
+    """Until when the last is kept, in one of the two tables, of what is over; None for nothing."""
+    last: int | None
+    (last,) = run(f"select max(keep) from {table} where keep <= ?", (now,)).fetchone()  # noqa: S608
+    return last
 
 
 def _begin_counts(floor: int, keys: tuple[str, ...]) -> Callable[[Run], None]:
@@ -1042,4 +1051,3 @@ def _moving(one: Upgrade, to: str) -> Upgrade:
     if one.store != _OVERLAY.store:
         return one
     return one._replace(does=(*one.does, f"moves to {shown_file(to)}"))
-

@@ -28,9 +28,11 @@ from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._rules import (
     MISSING,
+    NO_MARKS,
     TIMEOUT,
     LateError,
     Making,
+    NumberedMarks,
     checked_timeout,
     is_full,
     late,
@@ -38,6 +40,7 @@ from captoken.stores._rules import (
     mark,
     missing,
     not_an_answer,
+    numbered_marks,
     there_already,
     too_old,
     what_was_taken,
@@ -66,7 +69,15 @@ from captoken.stores._valkey_lua import (
     VERSIONS_OF,
 )
 from captoken.stores._valkey_time import Deadline, close_idle, timed_client
-from captoken.stores.ports import DELTAS, KEPT, MOST_BUCKETS, Reservation, Use
+from captoken.stores.ports import (
+    DELTAS,
+    KEPT,
+    MARKS,
+    MOST_BUCKETS,
+    MarkedStep,
+    Reservation,
+    Use,
+)
 
 _SERVER = "Valkey"
 
@@ -738,7 +749,7 @@ class _Counts(_Floored):
     """What a ledger asks, and how its keys are named."""
 
     _server = _SERVER
-    _version = Schema("ledger", (SchemaChange(SAYS_VERSION),))
+    _version = Schema("ledger", (SchemaChange(SAYS_VERSION), SchemaChange("keeps marks")))
     _kind = _version.store
     _ahead = CLOCKS_DIFFER
 
@@ -765,24 +776,49 @@ class _Counts(_Floored):
 
     def _reserve_call(self, reservation: Reservation, now: int, *, peek: bool) -> Call:
         """RESERVE, and what it is given."""
-        kept_until = reservation.kept_until
-        facts = [
+        return self._call(reservation, reservation, NO_MARKS, now, peek=peek)
+
+    def _step_call(self, step: MarkedStep, now: int, *, peek: bool) -> Call:
+        """RESERVE, and what it is given."""
+        return self._call(step, step.reservation, numbered_marks(step), now, peek=peek)
+
+    def _call(
+        self,
+        asked: Reservation | MarkedStep,
+        reserved: Reservation | None,
+        marks: NumberedMarks,
+        now: int,
+        *,
+        peek: bool,
+    ) -> Call:
+        """The script, and what it is given: a reservation, the marks of a step, or both."""
+        until: int | str = "" if reserved is None else reserved.until
+        kept_until = None if reserved is None else reserved.kept_until
+        open_for = 0 if reserved is None else reserved.until - now
+        facts: list[Any] = [
             *self._floor_facts(),
             now,
-            reservation.issued_at,
-            reservation.until,
-            min(max(reservation.until - now, 0) + _SLACK, _LONG),
-            "+inf" if kept_until is None else kept_until,
+            asked.issued_at,
+            until,
+            min(max(open_for, 0) + _SLACK, _LONG),
+            _score(kept_until),
             self._buckets,
             KEPT,
             int(peek),
             MOST_BUCKETS,
-            reservation.leeway,
-            reservation.kid,
+            asked.leeway,
+            asked.kid,
+            marks.own,
+            len(marks.marks),
+            marks.by,
+            ",".join(marks.rules),
         ]
-        tree = self._trees + reservation.tree
-        keys = [self._state, self._key(reservation.id), self._kept, tree]
-        for debit in reservation.debits:
+        tree = self._trees + asked.tree
+        keys = [self._state, self._key(b"" if reserved is None else reserved.id), self._kept, tree]
+        for one in marks.marks:
+            keys.append(self._bucket(one.bucket, MARKS))
+            facts += [_score(one.keep), int(one.is_of_holder)]
+        for debit in () if reserved is None else reserved.debits:
             keys.append(self._bucket(debit.bucket, debit.unit))
             facts += [debit.limit, debit.amount]
         return self._reserve, keys, facts
@@ -826,6 +862,11 @@ class _Counts(_Floored):
     def _bucket(self, bucket: bytes, unit: str) -> str:
         """The key of what one bucket was debited, in one unit."""
         return f"{self._buckets}{bucket.hex()}:{unit}"
+
+
+def _score(keep: int | None) -> int | str:
+    """Until when a bucket is kept, as a sorted set has it."""
+    return "+inf" if keep is None else keep
 
 
 class ValkeyLedger(_Counts, _FlooredStore, LedgerShell):
