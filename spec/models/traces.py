@@ -26,13 +26,17 @@ from spec.models import spin
 from spec.models.report import Outcome
 
 FOLDER = Path(__file__).parent
-MODELS = ("ledger", "replay", "revocation")
+MODELS = ("ledger", "marks", "replay", "revocation")
 _DRAWN = 300  # runs that are drawn at random, of each model
 _KEPT = 60  # of these: the longest, no two of which are the same
 
 # The faults of which no step of a store tells.
 UNTOLD = {
     ("ledger", "FAILS_OPEN"),
+    ("marks", "FAILS_OPEN"),
+    ("marks", "SETS_AFTERWARDS"),  # of a server, which asks no store then
+    ("marks", "REMEMBERS_WHAT_IS_NOT_SET"),  # the same
+    ("marks", "REMEMBERS_WHAT_IT_WOULD_HAVE_SET"),  # the same
     ("replay", "FAILS_OPEN"),
     ("revocation", "GRANT_DOES_NOT_ASK_AGAIN"),
     ("revocation", "GOES_BY_THE_NUMBER"),  # of a store that was set back, which no step of a store is

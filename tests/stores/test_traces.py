@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from captoken import Access, Decision, Grant, Verifier
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
@@ -19,7 +20,18 @@ from captoken.control import Entry, Feed, Overlay, Selector
 from captoken.errors import StoreError
 from captoken.keys import OperatorKey
 from captoken.stores._rules import first_replay_floor
-from captoken.stores.ports import Debit, Ledger, ReplayStore, Reservation, SnapshotStore, Use
+from captoken.stores.ports import (
+    Debit,
+    Forbidden,
+    Ledger,
+    Mark,
+    MarkedStep,
+    ReplayStore,
+    Reservation,
+    Rule,
+    SnapshotStore,
+    Use,
+)
 from captoken.testing import FixedClock
 from spec.models import spin, traces
 from spec.models.traces import MODELS, Run, Step
@@ -146,6 +158,46 @@ def test_a_ledger_goes_along_with_the_model(kind: str, opened: Opened) -> None:
     assert len(runs) >= 50
     for number, run in enumerate(runs, 1):
         follow_ledger(run, number, ledger)
+
+
+# --- the ledger: marks that servers set, and what they close ------------------------------------------------------------
+
+PRIVATE, UNTRUSTED, OUTSIDE = range(3)
+KINDS_OF_STEPS = ((PRIVATE,), (UNTRUSTED,), (OUTSIDE,), (UNTRUSTED, OUTSIDE))  # as marks.pml numbers them
+LEFT = 3  # of the budget, in the model
+
+
+def follow_marks(run: Run, number: int, ledger: Ledger) -> None:
+    """A second a step. Marks, the bucket and reservations are of this run alone."""
+    its = number.to_bytes(16, "big")
+    marks = [Mark(its + bytes([one]) * 16, FAR, is_of_holder=False) for one in range(3)]
+    rule = Rule((marks[PRIVATE], marks[UNTRUSTED]))
+    ask = MarkedStep((Mark(its + b"?" * 16, FAR, is_of_holder=False),), (), NOW)
+
+    for at, step in enumerate(run.steps):
+        now = NOW + 1000 * number + at
+        match step.what, step.numbers[:-4]:
+            case "step", (call, kind, answered):
+                own = KINDS_OF_STEPS[kind]
+                taken = Reservation(bytes([16 + call]) + its[1:], (Debit(its, "eur", LEFT, 1),), NOW, FAR, FAR)
+                asked = MarkedStep(tuple(marks[one] for one in own), (rule,) if OUTSIDE in own else (), NOW, reservation=taken)
+                expected = ledger.peek_step(asked, now)
+                got = ledger.step(asked, now)
+                assert got == expected, "what was foretold"
+                same(step, 0 if got is None else 1 if isinstance(got, Forbidden) else 2, answered)
+            case "died", (_,):
+                pass  # it has nothing that the store has not
+            case other:
+                raise AssertionError(other)
+        seen = [ledger.peek_step(structs.replace(ask, rules=(Rule((mark,)),)), now) is not None for mark in marks]
+        same(step, (*seen, ledger.spent(its, "eur")), step.numbers[-4:])
+
+
+@every_kind
+def test_marks_are_set_and_close_as_in_the_model(kind: str, opened: Opened) -> None:
+    ledger = opened("ledger", 0)
+    for number, run in enumerate(for_each_a_store("marks", kind), 1):
+        follow_marks(run, number, ledger)
 
 
 # --- used proofs: one that is sent to slow servers --------------------------------------------------------------------
@@ -349,6 +401,13 @@ def test_no_ledger_has_the_fault(run: Run, opened: Opened) -> None:
         follow_ledger(run, 1, opened("ledger", 0))
 
 
+@faulty("marks")
+@in_memory
+def test_no_ledger_has_the_fault_of_marks(run: Run, opened: Opened) -> None:
+    with pytest.raises(Apart):
+        follow_marks(run, 1, opened("ledger", 0))
+
+
 @faulty("replay")
 @in_memory
 def test_no_store_of_proofs_has_the_fault(run: Run, opened: Opened) -> None:
@@ -376,14 +435,14 @@ def test_the_runs_meet_all_that_a_step_can_say() -> None:
     }
     assert said == {
         ("ledger", "reserve", 0), ("ledger", "reserve", 1), ("ledger", "settle", 0), ("ledger", "settle", 1), ("ledger", "out"),
-        ("ledger", "forgot"),
+        ("ledger", "forgot"), ("marks", "step", 0), ("marks", "step", 1), ("marks", "step", 2), ("marks", "died"),
         ("replay", "add", 0), ("replay", "add", 1), ("replay", "other"), ("replay", "lost"),
         ("revocation", "sign", 0), ("revocation", "sign", 1), ("revocation", "delta", 0), ("revocation", "delta", 1),
         ("revocation", "whole"), ("revocation", "decide", 0), ("revocation", "decide", 1),
     }  # fmt: skip
 
 
-ANSWERS = {"reserve": (2,), "settle": (3,), "add": (1,), "sign": (4,), "delta": (1,), "decide": (1,)}
+ANSWERS = {"reserve": (2,), "step": (2,), "settle": (3,), "add": (1,), "sign": (4,), "delta": (1,), "decide": (1,)}
 
 
 def test_there_is_a_run_of_every_fault_of_which_a_step_tells() -> None:
