@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 import pytest
 import valkey
+from msgspec import structs
 
 from captoken import Token, Verifier
 from captoken.audit import AuditTrail, check
@@ -39,6 +40,7 @@ from captoken.stores import sqlite as sqlite_stores
 from captoken.stores import valkey as valkey_stores
 from captoken.stores._rules import mark
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
+from captoken.stores.ports import Forbidden, Mark, MarkedStep, Rule
 from captoken.stores.postgres import (
     AsyncPostgresLedger,
     PostgresLedger,
@@ -598,7 +600,7 @@ def test_the_statements_by_hand_do_not_pass_over_an_earlier_version(postgres_ser
             connection.execute(f"update {NAME}.captoken_schema set version = 9 where store = '{store}'".encode())
             with pytest.raises(psycopg.Error, match="another version made these tables: run captoken upgrade"):
                 connection.execute(setup(NAME, tables=WITH_REGISTRY).encode())
-            connection.execute(f"update {NAME}.captoken_schema set version = 2".encode())
+            connection.execute(f"update {NAME}.captoken_schema set version = case store when 'stores' then 3 else 2 end".encode())
 
 
 def test_what_an_old_process_calls_is_gone(postgres_server: Postgres) -> None:
@@ -737,6 +739,102 @@ def test_stores_on_valkey(client: valkey.Valkey, version: str) -> None:
         valkey_stores.upgrade_keys(client, prefix="other")
 
 
+# --- the second version of a ledger, which keeps no marks -------------------------------------------------------------
+
+SECOND = "has schema version 2, from an earlier captoken, and this one needs 3"
+MARKED = MarkedStep((Mark(bytes(32), None, is_of_holder=True),), (), NOW, tree="t")
+
+
+def marks(ledger: Any) -> None:
+    """What was counted before is counted, and from now on marks are kept."""
+    assert ledger.reserve(reservation(3, 1), NOW) is None and ledger.spent(BUCKET, "uses") == SPENT + 1
+    assert ledger.step(MARKED, NOW) is None
+    closed = structs.replace(MARKED, marks=(Mark(b"o" * 32, None, is_of_holder=False),), rules=(Rule(MARKED.marks),))
+    assert isinstance(ledger.step(closed, NOW), Forbidden)
+    ledger.close()
+
+
+def made_second(path: Path) -> None:
+    """As the second version made it."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("drop table marks")
+        connection.execute("update captoken_schema set version = 2 where store = 'ledger'")
+
+
+def test_a_second_version_on_sqlite(tmp_path: Path) -> None:
+    path, new = tmp_path / "old.db", tmp_path / "new.db"
+    for where in (path, new):
+        with closing(SQLiteLedger.create(where, floor=0)) as ledger:
+            assert ledger.reserve(reservation(1, SPENT), NOW) is None
+    made_second(path)
+    with pytest.raises(StoreError, match=SECOND):
+        SQLiteLedger(path)
+    assert [one.does for one in sqlite_stores.upgrade_file(path, apply=True)] == [("keeps marks",)]
+    assert schema_of(path) == schema_of(new)
+    marks(SQLiteLedger(path))
+
+
+def test_an_office_with_a_ledger_of_the_second_version(first: Path) -> None:
+    """The office itself is of this version."""
+    place = first / "office"
+    Office.upgrade(place, apply=True)
+    made_second(place / "office.db")
+    with pytest.raises(StoreError, match=SECOND):
+        Office.open(place, clock=clock)
+    assert [one.does for one in Office.upgrade(place, apply=True) if one.does] == [("keeps marks",)]
+    works(place)
+
+
+def test_a_second_version_on_postgres(postgres_server: Postgres) -> None:
+    """A login that had rights on buckets has them on marks; nobody else has."""
+    where, login = postgres_server.conninfo, f"second_{os.getpid()}"
+    drop(where)
+    with psycopg.connect(where, autocommit=True) as admin:
+        create_tables(admin, schema=NAME)
+        with closing(PostgresLedger.create(where, schema=NAME, floor=0)) as ledger:
+            assert ledger.reserve(reservation(1, SPENT), NOW) is None
+        functions = admin.execute(
+            "select p.oid::regprocedure::text from pg_proc p where pronamespace = to_regnamespace(%s) and proname = any(%s)",
+            (NAME, ["step", "peek_step", "set_marks", "turns_of"]),
+        ).fetchall()
+        for (function,) in functions:
+            admin.execute(f"drop function {function}".encode())
+        admin.execute(f"drop table {NAME}.marks".encode())
+        admin.execute(f"update {NAME}.captoken_schema set version = 2 where store = 'stores'".encode())
+        admin.execute(f"create role {login} login".encode())
+        admin.execute(f"grant usage on schema {NAME} to {login}".encode())
+        admin.execute(f"grant select, insert, update, delete on all tables in schema {NAME} to {login}".encode())
+        with pytest.raises(StoreError, match=SECOND):
+            PostgresLedger(where, schema=NAME)
+        with pytest.raises(StoreError, match=SECOND):
+            create_tables(admin, schema=NAME)
+        assert len(functions) == 4
+    with psycopg.connect(where) as connection:
+        assert [one.does for one in upgrade_tables(connection, schema=NAME, apply=True)] == [("keeps marks",)]
+    with psycopg.connect(where, autocommit=True) as admin:
+        admin.execute(f"drop schema if exists {NAME}_new cascade".encode())
+        create_tables(admin, schema=f"{NAME}_new")
+        granted = admin.execute(
+            "select distinct grantee from information_schema.role_table_grants where table_schema = %s and table_name = 'marks'", (NAME,)
+        ).fetchall()
+    as_new = json.loads(json.dumps(tables_of(where, f"{NAME}_new")).replace(f"{NAME}_new.", f"{NAME}."))
+    assert json.loads(json.dumps(tables_of(where, NAME))) == as_new
+    assert {name for (name,) in granted} == {"postgres", login}
+    marks(PostgresLedger(where.replace("user=postgres", f"user={login}"), schema=NAME))
+
+
+def test_a_second_version_on_valkey(server: Valkey) -> None:
+    with closing(server.client()) as client:
+        client.flushall()
+        with closing(ValkeyLedger.create(client, prefix=NAME, floor=0)) as ledger:
+            assert ledger.reserve(reservation(1, SPENT), NOW) is None
+        client.hset(f"{{{NAME}}}:schema", "ledger", "2")
+        with pytest.raises(StoreError, match=SECOND):
+            ValkeyLedger(client, prefix=NAME)
+        assert [one.does for one in valkey_stores.upgrade_keys(client, prefix=NAME, apply=True)] == [("keeps marks",)]
+        marks(ValkeyLedger(client, prefix=NAME))
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -756,5 +854,5 @@ def test_the_command_upgrades_servers(postgres_server: Postgres, server: Valkey,
         assert run(["upgrade", *both, *more]) == 0
         heard = capsys.readouterr()
         assert said in heard.err and len(heard.out.splitlines()) == 5
-        assert ("version 1 to 2" in heard.out) is (said != "nothing to upgrade")
+        assert ("version 1 to 2" in heard.out) is ("version 1 to 3" in heard.out) is (said != "nothing to upgrade")
     on_postgres(postgres_server.conninfo)

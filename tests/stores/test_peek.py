@@ -28,8 +28,8 @@ from tests.stores.test_ledger import CHILD, LEAF, ROOT, debit, reservation, spen
 from tests.stores.test_replay_store import use
 
 TABLES = {
-    "sqlite": ("proofs", "proof_state", "buckets", "reservations", "ledger_state", "overlay"),
-    "postgres": ("floors", "proofs", "buckets", "reservations", "overlay"),
+    "sqlite": ("proofs", "proof_state", "buckets", "marks", "reservations", "ledger_state", "overlay"),
+    "postgres": ("floors", "proofs", "buckets", "marks", "reservations", "overlay"),
 }
 
 

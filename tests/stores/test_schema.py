@@ -8,7 +8,7 @@ import inspect
 import os
 import pkgutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -43,12 +43,16 @@ def makers() -> Iterator[type]:
                     yield kind
 
 
+Versions = dict[str, int]  # by store: on a server several lie together
+
+
 class Place(NamedTuple):
-    """Where one store lies: how it is made and opened, and how its version is written there by hand."""
+    """Where one store lies: how it is made and opened, and how versions are read there, and written by hand."""
 
     make: Callable[[], None]
     open: Callable[[], None]
-    write: Callable[[int | str | None], None]
+    read: Callable[[], Versions]
+    write: Callable[[int | str | Versions | None], None]
 
 
 @pytest.fixture(params=sorted(makers(), key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
@@ -58,7 +62,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     named = f"t{os.urandom(6).hex()}"
     if engine == "sqlite":
         path = tmp_path / "store.db"
-        return Place(lambda: kind.create(path).close(), lambda: kind(path).close(), lambda version: on_sqlite(path, version))
+        return Place(lambda: kind.create(path).close(), lambda: kind(path).close(), lambda: by_sqlite(path), lambda version: on_sqlite(path, version))
     if engine == "postgres":
         where = request.getfixturevalue("postgres_server").conninfo
         with psycopg.connect(where) as connection:
@@ -66,7 +70,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         of = lambda: where  # noqa: E731
         return Place(
             lambda: run(kind, "create", of, schema=named), lambda: run(kind, "", of, schema=named),
-            lambda version: on_postgres(where, named, version),
+            lambda: by_postgres(where, named), lambda version: on_postgres(where, named, version),
         )  # fmt: skip
     assert engine == "valkey", "another engine: where does it lie?"
     server = request.getfixturevalue("valkey_server")
@@ -74,7 +78,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     client = lambda: client_of(port=server.port)  # noqa: E731
     return Place(
         lambda: run(kind, "create", client, prefix=named), lambda: run(kind, "", client, prefix=named),
-        lambda version: on_valkey(server, named, version),
+        lambda: by_valkey(server, named), lambda version: on_valkey(server, named, version),
     )  # fmt: skip
 
 
@@ -104,35 +108,57 @@ def run(kind: Any, how: str, source_of: Callable[[], Any], **facts: Any) -> None
     asyncio.run(awaited())
 
 
-def on_sqlite(path: Path, version: int | str | None) -> None:
+def by_sqlite(path: Path) -> Versions:
+    with closing(sqlite3.connect(path)) as connection:
+        return dict(connection.execute("select * from captoken_schema"))
+
+
+def by_postgres(where: str, schema: str) -> Versions:
+    with psycopg.connect(where) as connection:
+        return dict(connection.execute(f"select * from {schema}.captoken_schema".encode()).fetchall())
+
+
+def by_valkey(server: Valkey, prefix: str) -> Versions:
+    with closing(server.client()) as client:
+        return {store.decode(): int(version) for store, version in client.hgetall(f"{{{prefix}}}:schema").items()}
+
+
+def each(version: int | str | Versions, stores: Iterable[str]) -> dict[str, int | str]:
+    """What each is to say."""
+    return {**version} if isinstance(version, dict) else dict.fromkeys(stores, version)
+
+
+def on_sqlite(path: Path, version: int | str | Versions | None) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         if version is None:
             connection.execute("drop table captoken_schema")
         elif version == "":
             connection.execute("delete from captoken_schema")
         else:
-            connection.execute("update captoken_schema set version = ?", (version,))
+            for store, its in each(version, by_sqlite(path)).items():
+                connection.execute("update captoken_schema set version = ? where store = ?", (its, store))
 
 
-def on_postgres(where: str, schema: str, version: int | str | None) -> None:
+def on_postgres(where: str, schema: str, version: int | str | Versions | None) -> None:
     with psycopg.connect(where) as connection:
         if version is None:
             connection.execute(f"drop table {schema}.captoken_schema".encode())
         elif version == "":
             connection.execute(f"delete from {schema}.captoken_schema".encode())
         else:
-            connection.execute(f"update {schema}.captoken_schema set version = %s".encode(), (version,))
+            for store, its in each(version, by_postgres(where, schema)).items():
+                connection.execute(f"update {schema}.captoken_schema set version = %s where store = %s".encode(), (its, store))
 
 
-def on_valkey(server: Valkey, prefix: str, version: int | str | None) -> None:
+def on_valkey(server: Valkey, prefix: str, version: int | str | Versions | None) -> None:
     with closing(server.client()) as client:
         key = f"{{{prefix}}}:schema"
-        if version in (None, ""):
+        if version is None or version == "":
             client.delete(key)
         else:
             assert client.hkeys(key), "it says none"
-            for store in client.hkeys(key):
-                client.hset(key, store, version)
+            for store, its in each(version, by_valkey(server, prefix)).items():
+                client.hset(key, store, str(its))
 
 
 def test_makers_are_found() -> None:
@@ -145,16 +171,21 @@ def test_a_store_is_opened_in_its_own_version_alone(place: Place) -> None:
     """A newer one is refused, with what to install; an older one, with the command; and what is no version."""
     place.make()
     place.open()
+    own = place.read()
+    needs = "|".join(str(version) for version in own.values())
     place.write(999)
-    with pytest.raises(StoreError, match=r"has schema version 999, from a newer captoken, and this one reads \d: install the newer captoken here"):
+    with pytest.raises(StoreError, match=f"has schema version 999, from a newer captoken, and this one reads ({needs}): install the newer captoken here"):
         place.open()
-    place.write(1)
-    with pytest.raises(StoreError, match="has schema version 1, from an earlier captoken, and this one needs 2: stop whatever uses it, then run `captoken upgrade "):
-        place.open()
+    for older in range(1, max(own.values())):
+        place.write({store: min(older, version) for store, version in own.items()})
+        with pytest.raises(
+            StoreError, match=f"has schema version {older}, from an earlier captoken, and this one needs ({needs}): stop whatever uses it, then run `captoken upgrade "
+        ):
+            place.open()
     place.write(0)
     with pytest.raises(StoreError, match=r"has no valid schema version|is not its own"):
         place.open()
-    place.write(2)
+    place.write(own)
     place.open()
     for unsaid in ("", None):
         place.write(unsaid)
