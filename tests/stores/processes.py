@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import random
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
+from time import monotonic, sleep
 from typing import Any
 
 from captoken._language import overlay
 from captoken.control import Operator
 from captoken.control import _shelf as shelf
 from captoken.keys import OperatorKey
-from captoken.stores.ports import Debit, Reservation, Use
+from captoken.stores.ports import Debit, Mark, MarkedStep, Reservation, Rule, Use
 from tests.fixtures import NOW
 from tests.stores.places import Place, close_all
 
@@ -44,6 +46,47 @@ def prove(place: Place, many: int) -> list[bool]:
         return [store.add(Use(number.to_bytes(16, "big"), NOW), NOW) for number in range(many)]
     finally:
         close_all()
+
+
+Raced = tuple[bool, float, float]  # was it let through, when did it ask, and when had it its answer?
+
+
+def race(place: Place, many: int, who: int) -> list[Raced]:
+    """What each of two processes is told in so many races: see `raced`."""
+    try:
+        return raced(place.ledger(floor=0), many, who, _gate)
+    finally:
+        close_all()
+
+
+def raced(ledger: Any, many: int, who: int, gate: Any) -> list[Raced]:
+    """One of two that race. By turns: each sets what closes the other; one sets what closes the other, who sets nothing.
+
+    For these the mark of that one's own is set before, so that it only asks, and a second mark that its rule names."""
+    rng, told = random.Random(who), []
+    for number in range(many):
+        own, other, untrusted = (Mark(bytes([kind]) + number.to_bytes(31, "big"), None, False) for kind in (who, 1 - who, 2))
+        rules: tuple[Rule, ...] = (Rule((other,)),)
+        if number % 2:
+            rules = (Rule((other, untrusted)),) if who else ()
+            if who:
+                assert ledger.step(MarkedStep((own, untrusted), (), NOW), NOW) is None
+        gate.wait(WAIT)
+        sleep(rng.uniform(0, 0.002))
+        start = monotonic()
+        answer = ledger.step(MarkedStep((own,), rules, NOW, by=str(who)), NOW)
+        told.append((answer is None, start, monotonic()))
+    return told
+
+
+def mark(place: Place, seed: int, answers: Connection) -> None:
+    """Sets mark after mark, with a debit each, and says so once it has. Until it is killed."""
+    ledger = place.ledger(floor=0)
+    for number in itertools.count():
+        its = seed.to_bytes(8, "big") + number.to_bytes(8, "big")
+        taken = Reservation(its, (Debit(its, "eur", 1, 1),), NOW, NOW + 60, None)
+        assert ledger.step(MarkedStep((Mark(its * 2, None, False),), (), NOW, reservation=taken), NOW) is None
+        answers.send(its)
 
 
 def publish(place: Place, key: bytes, by_deltas: bool, answers: Connection) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
-import psycopg
 import pytest
-import valkey
 from msgspec import structs
 
 from captoken._format.clocks import CLOCKS_DIFFER
@@ -34,6 +31,7 @@ from captoken.stores.ports import (
 )
 from tests.fixtures import NOW
 from tests.longer import drawing, times
+from tests.stores import processes
 from tests.stores.conftest import SHARED, Kind, OpenLedger
 from tests.stores.places import AWAITED, close_all
 from tests.stores.test_ledger import CHILD, ROOT, debit, full, links, of_tree, reservation, spent
@@ -306,6 +304,77 @@ def test_what_was_set_is_there_when_all_were_closed(shared_kind: Kind) -> None:
         assert ledger.step(stepped(OUTSIDE, rules=(TWO,)), NOW) == Forbidden(0, (before(UNTRUSTED), before(PRIVATE)))
         assert spent(ledger, ROOT) == [4]
     del two
+
+
+# --- at the same time ------------------------------------------------------------------------------------------------
+
+RACES = 300
+
+
+def check_races(*told: list[processes.Raced]) -> None:
+    """Of two that close each other one is let through. Who asks once the other has its answer is closed; each order is seen."""
+    orders = Counter[Any]()
+    for number, (one, two) in enumerate(zip(*told, strict=True)):
+        if number % 2 == 0:
+            assert one[0] + two[0] == 1, number
+            orders["both set", one[0]] += 1
+            continue
+        assert one[0], "nothing closes it"
+        if one[2] < two[1]:
+            assert not two[0], number
+        if two[2] < one[1]:
+            assert two[0], number
+        orders["one sets", two[0]] += 1
+    assert len(orders) == 4 and orders.total() == RACES, orders
+
+
+def test_threads_that_race_come_one_after_the_other(open_ledger: OpenLedger, kind: Kind) -> None:
+    """Each with a ledger of its own where ledgers share."""
+    first, gate = open_ledger(), Barrier(2)
+    ledgers = [first, open_ledger() if kind.shared else first]
+    with ThreadPoolExecutor(2) as pool:
+        check_races(*pool.map(lambda who: processes.raced(ledgers[who], RACES, who, gate), range(2)))
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[ProcessPoolExecutor]:
+    """Two processes that are started fresh, and begin together."""
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, fresh, processes.together, (fresh.Barrier(2),)) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("shared_kind", SHARED + AWAITED, indirect=True)
+def test_processes_that_race_come_one_after_the_other(two: ProcessPoolExecutor, shared_kind: Kind) -> None:
+    running = [two.submit(processes.race, shared_kind.place, RACES, who) for who in range(2)]
+    check_races(*(one.result(timeout=240) for one in running))
+
+
+def test_nobody_waits_for_another_for_ever(open_ledger: OpenLedger, kind: Kind) -> None:
+    """Eight threads set and ask about the same marks, in any order, with times that grow, buckets that they share, rules that
+    hold and budgets that are short, while what is over is deleted: none is an error. What is set is what was let through."""
+    first, gate = open_ledger(), Barrier(8)
+    ledgers = [open_ledger() if kind.shared else first for _ in range(8)]
+
+    def run(who: int) -> set[bytes]:
+        rng, done = random.Random(who), set[bytes]()
+        gate.wait(60)
+        for turn in range(40):
+            now = NOW + turn // 8
+            chosen = rng.sample(range(10), 5)
+            drawn = [mark(number, keep=rng.choice([END, END + turn, None]), holder=number % 2 == 0) for number in chosen]
+            passing = mark(1000 + 100 * who + turn, keep=now + 2)
+            number = rng.randrange(16) * 2**124 + 1000 * who + turn  # a sixteenth of all ids makes PostgreSQL sweep
+            debits = [debit(bytes([bucket]) * 16, 1, 60) for bucket in rng.sample(range(1, 6), 3)]
+            rules = (Rule(tuple(drawn[2:])), Rule((drawn[3], mark(99)))) if rng.random() < 0.5 else (Rule((mark(99), *drawn[1:])),)
+            asked = stepped(*drawn[:2], passing, rules=rules, reserves=reservation(number, *sorted(debits, key=lambda one: one.bucket)), tree="t")
+            if ledgers[who].step(asked, now) is None:
+                done |= {one.bucket for one in asked.marks} - {passing.bucket}
+        return done
+
+    with ThreadPoolExecutor(8) as pool:
+        done = set().union(*pool.map(run, range(8)))
+    assert {number for number in range(10) if is_set(first, mark(number))} == {int.from_bytes(bucket, "big") for bucket in done}
 
 
 # --- any walk --------------------------------------------------------------------------------------------------------
