@@ -362,7 +362,7 @@ def test_nobody_waits_for_another_for_ever(open_ledger: OpenLedger, kind: Kind) 
         for turn in range(40):
             now = NOW + turn // 8
             chosen = rng.sample(range(10), 5)
-            drawn = [mark(number, keep=rng.choice([END, END + turn, None]), holder=number % 2 == 0) for number in chosen]
+            drawn = [mark(number, keep=END + 8 * turn + rng.randrange(8), holder=number % 2 == 0) for number in chosen]
             passing = mark(1000 + 100 * who + turn, keep=now + 2)
             number = rng.randrange(16) * 2**124 + 1000 * who + turn  # a sixteenth of all ids makes PostgreSQL sweep
             debits = [debit(bytes([bucket]) * 16, 1, 60) for bucket in rng.sample(range(1, 6), 3)]
