@@ -14,7 +14,7 @@ from captoken import Verifier
 from captoken.control import Feed, Operator
 from captoken.errors import StoreError
 from captoken.keys import OperatorKey
-from captoken.stores.ports import Use
+from captoken.stores.ports import Forbidden, Rule, Use
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.fixtures import KEYRING, NOW, clock, sent
 from tests.issuance.registries import ending, entry, joining, seen
@@ -25,8 +25,10 @@ from tests.reference.fixtures import verifier as verifying
 from tests.stores.places import Place
 from tests.stores.test_ledger import ASK, debit, minted, reservation, spent
 from tests.stores.test_ledger import ROOT as BUCKET
+from tests.stores.test_marks import OUTSIDE, PRIVATE, before, is_set, mark, stepped
 
 KEY = OperatorKey.from_bytes(bytes(range(32)))
+CLOSED, ANOTHER = stepped(OUTSIDE, rules=(Rule((PRIVATE,)),)), mark(7)
 _numbers = count(1000)
 
 
@@ -97,23 +99,34 @@ class Counts(Subject):
     what, anew = "ledger", "store_unavailable"
 
     def take(self) -> bool:
-        return self.store.reserve(reservation(1, debit(bytes(16), 5, 100), debit(BUCKET, 5, 10**6)), NOW) is None
+        asked = reservation(1, debit(bytes(16), 5, 100), debit(BUCKET, 5, 10**6))
+        return self.store.step(stepped(PRIVATE, reserves=asked), NOW) is None
 
     def stands(self) -> bool:
         short = self.store.reserve(reservation(3, debit(BUCKET, 2, 6)), NOW)
-        return spent(self.store, BUCKET) == [5] and short == debit(BUCKET, 2, 6)
+        closed = self.store.step(CLOSED, NOW)
+        return spent(self.store, BUCKET) == [5] and short == debit(BUCKET, 2, 6) and closed == Forbidden(0, (before(PRIVATE),))
 
     def calls(self) -> dict[str, Callable[[], Any]]:
         asked = reservation(2, debit(bytes(16), 5, 100), debit(BUCKET, 5, 10**6))
         return {
             "look": lambda: self.store.peek(asked, NOW),
             "spent": lambda: self.store.spent(BUCKET, "usd_cents"),
+            "look at a step": lambda: self.store.peek_step(CLOSED, NOW),
+            "step": lambda: self.store.step(CLOSED, NOW),
+            "set": lambda: self.store.step(stepped(ANOTHER), NOW),
             "reserve": lambda: self.store.reserve(asked, NOW),
             "settle": lambda: self.store.settle(reservation(1).id, {}, NOW),
         }
 
     def done(self) -> bool:
-        return spent(self.store, bytes(16), BUCKET) == [5, 5]
+        return spent(self.store, bytes(16), BUCKET) == [5, 5] and is_set(self.store, ANOTHER) and not is_set(self.store, OUTSIDE)
+
+    def is_more(self) -> bool:
+        try:
+            return is_set(self.store, OUTSIDE)
+        except StoreError:
+            return False
 
     def code(self) -> str:
         self.store.shared = True

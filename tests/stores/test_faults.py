@@ -11,6 +11,7 @@ from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -18,7 +19,7 @@ import pytest
 
 from captoken.control import Operator, Overlay
 from captoken.errors import StoreError
-from captoken.stores.ports import Debit, Use
+from captoken.stores.ports import Debit, Forbidden, Mark, Rule, Use
 from tests.fixtures import NOW, clock
 from tests.longer import kills
 from tests.stores import processes
@@ -26,9 +27,11 @@ from tests.stores.conftest import Kind
 from tests.stores.killing import killed, starts_fresh
 from tests.stores.places import AWAITED, KINDS, Place, close_all
 from tests.stores.servers import Postgres, Valkey, Wire
-from tests.stores.subjects import KEY, SUBJECTS, Snapshots, Subject, Tasks, opened, subjects_of, taken
+from tests.stores.subjects import CLOSED, KEY, SUBJECTS, Snapshots, Subject, Tasks, opened, subjects_of, taken
+from tests.stores.test_ledger import CHILD as CHILD_OF_IT
 from tests.stores.test_ledger import ROOT as BUCKET
 from tests.stores.test_ledger import debit, reservation, spent
+from tests.stores.test_marks import OUTSIDE, PRIVATE, before, is_set, mark, stepped
 
 SERVERS: dict[str, Callable[[], Any]] = {"valkey": Valkey, "postgres": Postgres}
 
@@ -120,6 +123,49 @@ def test_never_more_than_there_is_with_a_server_that_is_killed_in_between(server
     assert spent(ledgers[0], BUCKET) == [400] and 400 - 8 * rounds <= got <= 400
 
 
+@pytest.mark.parametrize("rounds", [3])
+def test_nothing_passes_a_mark_that_was_answered_with_a_server_that_is_killed_in_between(server: Any, rounds: int) -> None:
+    """Six threads set marks, each with a debit, while the server is killed and started again three times. What was answered is
+    set, and was debited; whoever then runs into it is closed, or has no answer."""
+    place, stop, told = at(server), Event(), list[int]()
+    ledgers = [place.ledger(floor=0, lossless=True) for _ in range(6)]
+
+    def run(who: int) -> None:
+        for number in range(1000 + who * 100_000, 10**9):
+            if stop.is_set():
+                break
+            one = mark(number)
+            try:
+                taken = reservation(number + 1, debit(number.to_bytes(16, "big"), 1, 1))
+                assert ledgers[who].step(stepped(one, reserves=taken), NOW) is None
+                told.append(number)
+                assert ledgers[who].step(stepped(OUTSIDE, rules=(Rule((one,)),)), NOW) == Forbidden(0, (before(one),))
+            except StoreError:
+                stop.wait(0.005)
+
+    def until_told(many: int) -> None:
+        until = monotonic() + processes.WAIT
+        while len(told) < many:
+            assert monotonic() < until and not any(one.done() for one in running)
+            stop.wait(0.002)
+
+    with ThreadPoolExecutor(6) as pool:
+        running = [pool.submit(run, who) for who in range(6)]
+        try:
+            for _ in range(rounds):
+                until_told(len(told) + 10)
+                server.kill()
+                server.start()
+            until_told(len(told) + 10)
+        finally:
+            stop.set()
+        for one in running:
+            one.result()
+    assert not is_set(ledgers[0], OUTSIDE)
+    for number in told[:: max(1, len(told) // 200)]:
+        assert is_set(ledgers[0], mark(number)) and spent(ledgers[0], number.to_bytes(16, "big")) == [1]
+
+
 def test_a_server_that_comes_back_without_its_data_refuses_what_was_issued_before(server: Any) -> None:
     """Stores that were open all the time, and new ones that do not say otherwise: what was used is not known any more."""
     place = at(server)
@@ -176,6 +222,16 @@ def test_an_answer_that_is_lost_is_no_allowance(wired: tuple[Place, Place, Wire]
         except StoreError:
             assert place.kind == "valkey", "PostgreSQL's asks again by itself"
         assert ledger.reserve(reservation(number, debit(amount=3)), NOW) is None and spent(ledger, BUCKET) == [3 * number]
+    for number in (11, 12):
+        asked = stepped(mark(number), reserves=reservation(number, debit(CHILD_OF_IT, amount=3)))
+        wire.lose_answer()
+        try:
+            assert ledger.step(asked, NOW) is None
+        except StoreError:
+            assert place.kind == "valkey", "PostgreSQL's asks again by itself"
+        assert is_set(ledger, mark(number)) and ledger.step(asked, NOW + 1) is None
+        assert spent(ledger, CHILD_OF_IT) == [3 * (number - 10)]
+        assert ledger.step(stepped(OUTSIDE, rules=(Rule((mark(number),)),)), NOW) == Forbidden(0, (before(mark(number)),)), "set the first time"
     wire.lose_answer()
     with pytest.raises(StoreError):
         ledger.settle(reservation(1).id, {}, NOW)
@@ -200,16 +256,16 @@ def test_for_whoever_rests_on_a_store_a_lost_answer_is_a_denial(wired: tuple[Pla
 
 # --- garbage ---------------------------------------------------------------------------------------------------------
 
-# What is done to a store of each kind, and which calls then fail: of the ledger's reserve (r), settle (s) and spent (p), the
-# replay store's add (a), the snapshots' load (l). Where reserve or add fail, peek does too.
-LOOKS = str.maketrans("ra", "RA", "spl")
+# What is done to a store of each kind, and which calls then fail: of the ledger's reserve (r), settle (s), spent (p) and step
+# (m), the replay store's add (a), the snapshots' load (l). Where reserve, step or add fail, the look does too.
+LOOKS = str.maketrans("rma", "RMA", "spl")
 
 VALKEY = [
     ("ledger", "del", (), "", "lost: the floor rises"),
-    ("ledger", "set", ("text",), "r", "a floor of another type"),
-    ("ledger", "hset", ("floor", "soon"), "r", "a floor that is no number"),
-    ("ledger", "hset", ("floor", "-5"), "r", "a negative floor"),
-    ("ledger", "hset", ("floor", ""), "r", "an empty floor"),
+    ("ledger", "set", ("text",), "rm", "a floor of another type"),
+    ("ledger", "hset", ("floor", "soon"), "rm", "a floor that is no number"),
+    ("ledger", "hset", ("floor", "-5"), "rm", "a negative floor"),
+    ("ledger", "hset", ("floor", ""), "rm", "an empty floor"),
     ("bucket", "rpush", ("1",), "rsp", "a list for a bucket"),
     ("bucket", "set", ("many",), "rsp", "a word for a number"),
     ("bucket", "set", ("-5",), "rsp", "a negative number"),
@@ -221,6 +277,12 @@ VALKEY = [
     ("bucket", "set", ("9007199254740993",), "rs", "more than is exact"),
     ("bucket", "set", ("9" * 30,), "rsp", "more than fits"),
     ("bucket", "set", ("0",), "s", "less than is to go back"),
+    ("mark", "rpush", ("1",), "m", "a list for a mark"),
+    ("mark", "set", ("done",), "m", "a mark without a time"),
+    ("mark", "set", ("-5 by",), "m", "a time below nothing"),
+    ("mark", "set", (f"{10**16} by",), "m", "a time that never is"),
+    ("kept", "set", ("x",), "rm", "text for the times until which they are kept"),
+    ("kept", "hset", ("x", "1"), "rm", "a hash for these"),
     ("reserved", "set", ("text",), "s", "text for a reservation"),
     ("reserved", "hset", ("until", "later"), "s", "a time that is no number"),
     ("reserved", "hset", ("debits", "many"), "s", "a count that is no number"),
@@ -249,12 +311,13 @@ def test_garbage_in_a_key_of_valkey_is_a_store_error(
     other = bytes(15) + b"o"
     asked = debit(other, 5, 100), debit(BUCKET, 5, 10**6)
     assert ledger.reserve(reservation(1, *asked), NOW) is None and replays.add(Use(b"u" * 16, NOW), NOW)
-    name = f"{{{place.name}}}:" + {"bucket": f"spent:{BUCKET.hex()}:usd_cents", "reserved": f"reserved:{reservation(1).id.hex()}"}.get(key, key)
+    assert ledger.step(stepped(PRIVATE), NOW) is None
+    name = f"{{{place.name}}}:" + {"bucket": f"spent:{BUCKET.hex()}:usd_cents", "mark": f"spent:{PRIVATE.bucket.hex()}:marks", "reserved": f"reserved:{reservation(1).id.hex()}"}.get(key, key)
     with closing(valkey_server.client()) as client:
         assert client.exists(name) or key.startswith("overlay")
         if key != "overlay" and key.startswith("overlay"):
             assert snapshots.publish(b"one", None) and snapshots.append(b"two", sha256(b"").digest(), bytes(32))
-        if command != "hset":
+        if command != "hset" or key == "kept":
             client.delete(name)
         if command != "del":
             client.execute_command(command, name, *values)
@@ -268,6 +331,8 @@ def test_garbage_in_a_key_of_valkey_is_a_store_error(
             "w": lambda: snapshots.publish(b"x", None),
             "u": lambda: snapshots.publish(b"x", b"one\ntwo"),
             "n": lambda: snapshots.append(b"x", bytes(32), bytes(32)),
+            "m": lambda: ledger.step(CLOSED, NOW),
+            "M": lambda: ledger.peek_step(CLOSED, NOW),
             "R": lambda: ledger.peek(reservation(2, *asked), NOW),
             "A": lambda: replays.peek(Use(b"v" * 16, NOW), NOW),
         }
@@ -291,13 +356,30 @@ ANSWERS = """
         issued bigint, its_until bigint, its_keep bigint, its_tree text, leeway bigint, its_kid text, told bigint, ahead bigint,
         clock bigint, seen text
     ) returns integer language sql"""
+STEPS = """
+    create or replace function {0}.step(
+        its_id bytea, its_links bytea[], its_units text[], limits bigint[], its_amounts bigint[],
+        its_until bigint, its_keep bigint, its_marks bytea[], keeps bigint[], of_holder boolean[],
+        own integer, its_rules text[], its_said bytea, issued bigint, its_tree text, leeway bigint,
+        its_kid text, told bigint, ahead bigint, clock bigint, seen text
+    ) returns bytea[] language sql"""
+NO_ANSWERS = (
+    "null::bytea[]", "array[]::bytea[]", "array['1'::bytea]", "array['-3'::bytea]", "array['2002'::bytea]", "array['x'::bytea]", "array[''::bytea]",
+    "array['1'::bytea, '', '']", "array['0'::bytea, '', '']", "array['0'::bytea, 'x y']", "array['-1'::bytea, '5 y']", "array[null::bytea, '5 y']",
+)
 POSTGRES = [
+    ("drop table {0}.marks", "reserve step set"),
+    ("alter table {0}.marks drop column said", "step set"),
+    ("alter table {0}.marks drop column keep", "reserve step set"),
+    ("alter table {0}.marks drop constraint marks_pkey", "set"),
+    ("alter function {0}.step rename to stride", "step set"),
+    *((STEPS + f" as $$ select {answer} $$", "step") for answer in NO_ANSWERS),
     ("drop table {0}.buckets", "reserve settle spent"),
     ("drop table {0}.reservations", "reserve settle"),
-    ("drop table {0}.floors", "reserve add start join end hear open"),
+    ("drop table {0}.floors", "reserve step set add start join end hear open"),
     ("drop table {0}.proofs", "add"),
     ("drop table {0}.overlay", "load"),
-    ("drop schema {0} cascade", "reserve settle spent add load start join end hear live due said heard open"),
+    ("drop schema {0} cascade", "reserve settle step set spent add load start join end hear live due said heard open"),
     ("alter table {0}.buckets drop constraint buckets_spent_check, alter spent type bytea using 'many'", "reserve settle spent"),
     ("alter table {0}.buckets drop column keep", "reserve"),
     ("update {0}.buckets set spent = 0", "settle"),
@@ -305,9 +387,9 @@ POSTGRES = [
     ("alter table {0}.reservations drop constraint reservations_pkey", "reserve"),
     ("alter table {0}.proofs drop constraint proofs_pkey", "add"),
     ("alter table {0}.overlay drop column snapshot", "load"),
-    ("drop function {0}.ready", "reserve settle add start join end hear open"),
-    ("create or replace function {0}.ready() returns void language plpgsql as $$ begin raise disk_full; end $$", "reserve settle add start join end hear open"),
-    ("delete from {0}.floors", "reserve add start join end hear open"),
+    ("drop function {0}.ready", "reserve settle step set add start join end hear open"),
+    ("create or replace function {0}.ready() returns void language plpgsql as $$ begin raise disk_full; end $$", "reserve settle step set add start join end hear open"),
+    ("delete from {0}.floors", "reserve step set add start join end hear open"),
     ("alter table {0}.registry_tasks drop column deadline", "start join live end due"),
     ("alter function {0}.add rename to subtract", "add"),
     *((ANSWERS + f" as 'select {answer}'", "reserve") for answer in ("3", "-3", "1000", "1003", "null::integer")),
@@ -327,7 +409,7 @@ REGISTRY = [
 ]
 
 # Where these fail, so does the look of the same store.
-WITH_LOOK = {"reserve": "look", "add": "peek"}
+WITH_LOOK = {"reserve": "look", "step": "look at a step", "add": "peek"}
 
 
 def check_damaged(place: Place, subjects: list[Subject], fails: str, where: str) -> None:
@@ -363,10 +445,11 @@ def test_damaged_tables_of_postgres_are_a_store_error(damage: str, fails: str, a
 
 
 SQLITE = [
-    ("drop table buckets", "reserve settle spent"),
-    ("drop table reservations", "reserve settle"),
-    ("drop table ledger_state", "reserve"),
-    ("delete from ledger_state", "reserve"),
+    ("drop table marks", "reserve settle step set"),
+    ("drop table buckets", "reserve settle spent step set"),
+    ("drop table reservations", "reserve settle set"),
+    ("drop table ledger_state", "reserve step set"),
+    ("delete from ledger_state", "reserve step set"),
     ("drop table proofs", "add"),
     ("delete from proof_state", "add"),
     ("drop table overlay", "load"),
@@ -439,6 +522,19 @@ def test_kill_9_gives_nobody_more_than_the_sqlite_ledger_has(fresh: Any, rounds:
         (now,) = spent(ledger, BUCKET)
         assert len(told) <= now - known <= len(told) + 1
         known = now
+        close_all()
+
+
+@pytest.mark.parametrize("rounds", [kills(40)])
+def test_kill_9_loses_no_mark_that_the_sqlite_ledger_acknowledged(fresh: Any, rounds: int, tmp_path: Path) -> None:
+    """A process that sets marks is killed: every answer is on record, with its debit; and of one more both or neither."""
+    place = Place("sqlite", str(tmp_path / "stores.db"))
+    for seed in range(rounds):
+        told = killed(fresh, processes.mark, 1 + seed % 3, place, seed)
+        ledger = place.ledger(floor=0)
+        several = [*told, seed.to_bytes(8, "big") + len(told).to_bytes(8, "big")]
+        found = [(is_set(ledger, Mark(its * 2, None, False)), ledger.spent(its, "eur")) for its in several]
+        assert found[:-1] == [(True, 1)] * len(told) and found[-1] in ((True, 1), (False, 0))
         close_all()
 
 
