@@ -684,6 +684,11 @@ begin
                 holds := holds || coalesce(first[member], ''::bytea);
             end loop;
             if holds is not null then
+                if array_position(known.grows, true) is not null then
+                    perform captoken.set_marks(
+                        its_marks, keeps, of_holder, null, its_tree, its_said, told, sure
+                    );
+                end if;
                 return holds;
             end if;
         end loop;

@@ -215,6 +215,37 @@ for at = 1, marks do
 end
 if now - tonumber(ARGV[13]) < gone - tonumber(ARGV[10]) then return -2 end
 
+-- Until when each is kept: of all, and of what counts to the tree.
+local kept, of_tree, longest = {}, {}, '0'
+local function keeps(till, at, is_of_tree)
+    kept[#kept + 1], kept[#kept + 2] = till, name_of(at)
+    if is_of_tree then
+        of_tree[#of_tree + 1], of_tree[#of_tree + 2] = till, name_of(at)
+        if longest ~= '+inf' and (till == '+inf' or tonumber(till) > tonumber(longest)) then
+            longest = till
+        end
+    end
+end
+local function write_kept()
+    if #kept > 0 then redis.call('ZADD', KEYS[3], 'GT', unpack(kept)) end
+    if #of_tree == 0 then return end
+    local lives = redis.call('TTL', KEYS[4])
+    redis.call('ZADD', KEYS[4], 'GT', unpack(of_tree))
+    if longest == '+inf' then
+        redis.call('PERSIST', KEYS[4])
+    elseif lives ~= -1 then  -- one that is there for good stays so
+        local time = math.min(math.max(lives, tonumber(longest) - sure, 0) + 60, 1e9)
+        redis.call('EXPIRE', KEYS[4], digits(time))
+    end
+end
+local function keep_marks(own_too)
+    for at = 1, marks do
+        if said[at] or own_too and at <= own then keeps(ARGV[17 + 2 * at], 4 + at, counts(at)) end
+    end
+end
+
+redis.call('ZCARD', KEYS[3])  -- an error, if it is none
+redis.call('ZCARD', KEYS[4])
 local rule = 0
 for members in string.gmatch(ARGV[18], '[^,]+') do
     local holds = {digits(rule)}
@@ -226,7 +257,11 @@ for members in string.gmatch(ARGV[18], '[^,]+') do
             holds = false
         end
     end
-    if holds then return holds end
+    if holds then
+        keep_marks(false)
+        if not peek then write_kept() end
+        return holds
+    end
     rule = rule + 1
 end
 
@@ -258,22 +293,7 @@ for at = first, last do
     if limit - spent[key] < amount then return at - first + 1 end
     spent[key] = spent[key] + amount
 end
-redis.call('ZCARD', KEYS[3])  -- an error, if it is none
-local lives = redis.call('TTL', KEYS[4])
-redis.call('ZCARD', KEYS[4])
 if peek then return 0 end
-
--- Until when each is kept: of all, and of what counts to the tree.
-local kept, of_tree, longest = {}, {}, '0'
-local function keeps(till, at, is_of_tree)
-    kept[#kept + 1], kept[#kept + 2] = till, name_of(at)
-    if is_of_tree then
-        of_tree[#of_tree + 1], of_tree[#of_tree + 2] = till, name_of(at)
-        if longest ~= '+inf' and (till == '+inf' or tonumber(till) > tonumber(longest)) then
-            longest = till
-        end
-    end
-end
 
 local made = {'until', ARGV[6], 'open', '1', 'debits', digits(last - first + 1)}
 for at = first, last do
@@ -287,21 +307,11 @@ if not is_made and ARGV[6] ~= '' then
     redis.call('EXPIRE', KEYS[2], ARGV[7])
 end
 for at = first, last do redis.call('INCRBY', KEYS[at], ARGV[10 + 2 * at]) end
-for at = 1, marks do
-    if at <= own or said[at] then keeps(ARGV[17 + 2 * at], 4 + at, counts(at)) end
-    if at <= own and not said[at] then
-        redis.call('SET', KEYS[4 + at], digits(now) .. ' ' .. ARGV[17])
-    end
+for at = 1, own do
+    if not said[at] then redis.call('SET', KEYS[4 + at], digits(now) .. ' ' .. ARGV[17]) end
 end
-if #kept > 0 then redis.call('ZADD', KEYS[3], 'GT', unpack(kept)) end
-if #of_tree > 0 then redis.call('ZADD', KEYS[4], 'GT', unpack(of_tree)) end
-
-if longest == '+inf' then
-    redis.call('PERSIST', KEYS[4])
-elseif #of_tree > 0 and lives ~= -1 then  -- one that is there for good stays so
-    local time = math.min(math.max(lives, tonumber(longest) - sure, 0) + 60, 1e9)
-    redis.call('EXPIRE', KEYS[4], digits(time))
-end
+keep_marks(true)
+write_kept()
 if room then redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', digits(sure)) end
 
 local over = redis.call(

@@ -167,12 +167,25 @@ def test_a_mark_is_kept_for_the_longest_that_anybody_says(
     assert is_set(ledger, PRIVATE, NOW + 200) is (until is None)
 
 
-@pytest.mark.parametrize("denied", [False, True])
-def test_what_is_denied_has_no_word_in_how_long(take: Take, ledger: Ledger, denied: bool) -> None:
+@pytest.mark.parametrize(("answer", "has"), [(None, True), (Forbidden, True), (Debit, False)])
+def test_whoever_is_forbidden_has_a_word_in_how_long_and_whose_budget_is_short_has_none(
+    take: Take, ledger: Ledger, answer: Any, has: bool
+) -> None:
+    """In how long marks are kept that are set: its own, and those of its rules. What is not set stays so."""
+    assert take(stepped(structs.replace(PRIVATE, keep=NOW + 100), structs.replace(UNTRUSTED, keep=NOW + 100), mark(50, keep=None))) is None
+    rules = (Rule((structs.replace(PRIVATE, keep=None), mark(97))), *([Rule((mark(50, keep=None),))] if answer is Forbidden else []))
+    got = take(stepped(OUTSIDE, structs.replace(UNTRUSTED, keep=None), rules=rules, reserves=reservation(1, debit(limit=0)) if answer is Debit else None))
+    assert got is None if answer is None else isinstance(got, answer)
+    assert [is_set(ledger, one, NOW + 100) for one in (PRIVATE, UNTRUSTED, mark(97), OUTSIDE)] == [has, has, False, answer is None]
+
+
+def test_a_rule_whose_marks_are_over_does_not_bring_them_back(take: Take, ledger: Ledger) -> None:
+    """Neither where it is let through nor where another rule holds."""
     assert take(stepped(structs.replace(PRIVATE, keep=NOW + 100), mark(50, keep=None))) is None
-    rules = (Rule((structs.replace(PRIVATE, keep=None), mark(97))), *([Rule((mark(50, keep=None),))] if denied else []))
-    assert bool(take(stepped(mark(98), rules=rules))) is denied
-    assert is_set(ledger, PRIVATE, NOW + 100) is not denied
+    old = Rule((structs.replace(PRIVATE, keep=None),))
+    assert take(stepped(mark(98), rules=(old,)), NOW + 100) is None
+    assert take(stepped(mark(98), rules=(old, Rule((mark(50, keep=None),)))), NOW + 100) == Forbidden(1, (before(mark(50)),))
+    assert not is_set(ledger, PRIVATE, NOW + 101)
 
 
 def test_a_mark_that_is_over_is_set_anew(take: Take) -> None:
@@ -393,6 +406,7 @@ class Plain:
         own = {one.bucket for one in asked.marks}
         for number, rule in enumerate(asked.rules):
             if all(one.bucket in own or one.bucket in there for one in rule.after):
+                self.keep(asked, there)
                 return Forbidden(number, tuple(there[one.bucket] for one in rule.after if one.bucket in there))
         reserved = asked.reservation
         if reserved is not None and self.made.get(reserved.id, 0) <= now:
@@ -406,11 +420,14 @@ class Plain:
             if one.bucket not in there:
                 there[one.bucket] = SetBefore(one.bucket, now, asked.by)
                 self.marks[one.bucket] = there[one.bucket], one.keep
+        self.keep(asked, there)
+        return None
+
+    def keep(self, asked: MarkedStep, there: dict[bytes, SetBefore]) -> None:
         for one in (*asked.marks, *(each for rule in asked.rules for each in rule.after)):
             if one.bucket in there:
                 keep = self.marks[one.bucket][1]
                 self.marks[one.bucket] = there[one.bucket], None if None in (keep, one.keep) else max(keep, one.keep)  # type: ignore[type-var]
-        return None
 
 
 @pytest.mark.parametrize("seed", range(3))
