@@ -254,9 +254,6 @@ class NumberedMarks(NamedTuple):
     by: bytes
 
 
-NO_MARKS = NumberedMarks((), 0, (), b"")
-
-
 def numbered_marks(step: MarkedStep) -> NumberedMarks:
     """The marks of a step, each with the latest `keep` that the step has for it."""
     marks = {mark.bucket: mark for mark in step.marks}

@@ -171,12 +171,12 @@ return 1
 """
 )
 
-# Keys: the floor, the reservation, until when buckets are kept, the same of this tree, each mark of
-# the step and then of its rules, and the bucket of each debit.
+# Keys: the floor, the reservation, until when buckets are kept, the same of this tree; of a step
+# each of its marks and then those of its rules; the bucket of each debit.
 # Arguments: ahead, clock, watch, now, issued, until, lives, keep, base, kept, peek, most, leeway,
-# kid, how many marks the step has and how many there are with those of its rules, what did it, the
-# rules; for each mark until when it is kept and whether it counts to the tree, and for each debit
-# its limit and amount. Without `until` nothing is reserved.
+# kid; of a step how many marks it has, and how many there are with those of its rules, what did it,
+# the rules, and for each mark until when it is kept and whether it counts to the tree; and for each
+# debit its limit and amount. Without `until` nothing is reserved.
 #
 # No bucket has a time to live, which would be by the server's clock alone and leave no trace. Until
 # when each is kept stands in a sorted set. What both clocks say is over is deleted in the step that
@@ -184,103 +184,44 @@ return 1
 # key of a tree has a time to live, since nothing is spent again where it is gone.
 #
 # A mark is a bucket whose text says when and by what it was set, and stays as it is. One that is
-# over is not set, and counts as gone, also before it is deleted. A reservation is a step without
-# marks.
-RESERVE = (
-    _COMMON
-    + """
+# over is not set, and counts as gone, also before it is deleted.
+_COUNTING = """
 local now, base, keep = tonumber(ARGV[4]), ARGV[9], ARGV[8]
-local peek, own, marks = ARGV[11] == '1', tonumber(ARGV[15]), tonumber(ARGV[16])
+local peek = ARGV[11] == '1'
 local is_made = redis.call('HGET', KEYS[2], 'until')
-if is_made and marks == 0 then return 0 end
+$begun
 local floor, keys = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
 if not floor then return -3 end
 if not is_above(floor, keys, tonumber(ARGV[5]), ARGV[14]) then return -1 end
 local sure = math.min(now, tonumber(ARGV[2]) or tonumber(redis.call('TIME')[1]))
 local gone = redis.call('HGET', KEYS[1], 'gone')
 gone = gone and whole(gone) or 0
-
-local function name_of(at)
-    return string.sub(KEYS[at], #base + 1)
-end
-local function counts(at)
-    return ARGV[18 + 2 * at] == '1'
-end
-
-local said = {}
-for at = 1, marks do
-    said[at] = redis.call('GET', KEYS[4 + at])
-    local till = said[at] and tonumber(redis.call('ZSCORE', KEYS[3], name_of(4 + at)) or 'inf')
-    if till and till <= sure then said[at], gone = false, math.max(gone, till) end
-end
+$looked
 if now - tonumber(ARGV[13]) < gone - tonumber(ARGV[10]) then return -2 end
 
--- Until when each is kept: of all, and of what counts to the tree.
-local kept, of_tree, longest = {}, {}, '0'
-local function keeps(till, at, is_of_tree)
-    kept[#kept + 1], kept[#kept + 2] = till, name_of(at)
-    if is_of_tree then
-        of_tree[#of_tree + 1], of_tree[#of_tree + 2] = till, name_of(at)
-        if longest ~= '+inf' and (till == '+inf' or tonumber(till) > tonumber(longest)) then
-            longest = till
-        end
-    end
-end
-local function write_kept()
-    if #kept > 0 then redis.call('ZADD', KEYS[3], 'GT', unpack(kept)) end
-    if #of_tree == 0 then return end
-    local lives = redis.call('TTL', KEYS[4])
-    redis.call('ZADD', KEYS[4], 'GT', unpack(of_tree))
-    if longest == '+inf' then
-        redis.call('PERSIST', KEYS[4])
-    elseif lives ~= -1 then  -- one that is there for good stays so
-        local time = math.min(math.max(lives, tonumber(longest) - sure, 0) + 60, 1e9)
-        redis.call('EXPIRE', KEYS[4], digits(time))
-    end
-end
-local function keep_marks(own_too)
-    for at = 1, marks do
-        if said[at] or own_too and at <= own then keeps(ARGV[17 + 2 * at], 4 + at, counts(at)) end
-    end
-end
-
 redis.call('ZCARD', KEYS[3])  -- an error, if it is none
+local lives = redis.call('TTL', KEYS[4])
 redis.call('ZCARD', KEYS[4])
-local rule = 0
-for members in string.gmatch(ARGV[18], '[^,]+') do
-    local holds = {digits(rule)}
-    for at in string.gmatch(members, '%d+') do
-        local text = said[tonumber(at)]
-        if holds and (text or tonumber(at) <= own) then
-            holds[#holds + 1] = text or ''
-        else
-            holds = false
-        end
+-- So that the key of the tree outlives what is kept until then. One that is for good stays so.
+local function live_until(till)
+    if till == '+inf' then
+        redis.call('PERSIST', KEYS[4])
+        lives = -1
+    elseif lives ~= -1 then
+        lives = math.min(math.max(lives, tonumber(till) - sure + 60, 60), 1e9)
+        redis.call('EXPIRE', KEYS[4], digits(lives))
     end
-    if holds then
-        keep_marks(false)
-        if not peek then write_kept() end
-        return holds
-    end
-    rule = rule + 1
 end
-
+local room = nil
 local function room_in_tree()
     return tonumber(ARGV[12]) - redis.call('ZCOUNT', KEYS[4], '(' .. digits(sure), '+inf')
 end
-local room, new, first_new = nil, 0, nil
-for at = own, 1, -1 do
-    if not said[at] and counts(at) then new, first_new = new + 1, at end
-end
-if new > 0 then
-    room = room_in_tree() - new
-    if room < 0 then return first_new + 2 * $full end
-end
+$judged
 
-local spent, first = {}, 5 + marks
-local last = is_made and 0 or #KEYS
+local spent = {}
 for at = first, last do
-    local key, limit, amount = KEYS[at], whole(ARGV[9 + 2 * at]), whole(ARGV[10 + 2 * at])
+    local key = KEYS[at]
+    local limit, amount = whole(ARGV[$facts + 2 * at]), whole(ARGV[$facts + 1 + 2 * at])
     if not spent[key] then
         local text = redis.call('GET', key)
         if not text then
@@ -295,23 +236,24 @@ for at = first, last do
 end
 if peek then return 0 end
 
-local made = {'until', ARGV[6], 'open', '1', 'debits', digits(last - first + 1)}
+local made, kept = {'until', ARGV[6], 'open', '1', 'debits', digits(last - first + 1)}, {}
 for at = first, last do
-    made[#made + 1] = digits(at - first + 1)
-    made[#made + 1] = ARGV[10 + 2 * at] .. ' ' .. name_of(at)
-    keeps(keep, at, true)
+    local amount, name = ARGV[$facts + 1 + 2 * at], string.sub(KEYS[at], #base + 1)
+    made[#made + 1], made[#made + 2] = digits(at - first + 1), amount .. ' ' .. name
+    kept[#kept + 1], kept[#kept + 2] = keep, name
 end
 if not is_made and ARGV[6] ~= '' then
     -- The longest: if it has room for it, so have the others.
     redis.call('HSET', KEYS[2], unpack(made))
     redis.call('EXPIRE', KEYS[2], ARGV[7])
 end
-for at = first, last do redis.call('INCRBY', KEYS[at], ARGV[10 + 2 * at]) end
-for at = 1, own do
-    if not said[at] then redis.call('SET', KEYS[4 + at], digits(now) .. ' ' .. ARGV[17]) end
+for at = first, last do redis.call('INCRBY', KEYS[at], ARGV[$facts + 1 + 2 * at]) end
+if #kept > 0 then
+    redis.call('ZADD', KEYS[3], 'GT', unpack(kept))
+    redis.call('ZADD', KEYS[4], 'GT', unpack(kept))
+    live_until(keep)
 end
-keep_marks(true)
-write_kept()
+$set
 if room then redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', digits(sure)) end
 
 local over = redis.call(
@@ -324,7 +266,95 @@ for at = 1, #over, 2 do
 end
 if #over > 0 then redis.call('HSET', KEYS[1], 'gone', digits(gone)) end
 return 0
-""".replace("$full", str(FULL))
+"""
+
+_STEP_BEGUN = """
+local own, marks, said = tonumber(ARGV[15]), tonumber(ARGV[16]), {}
+local first, last = 5 + marks, is_made and 0 or #KEYS
+"""
+_MARKS_LOOKED = """
+local function name_of(at)
+    return string.sub(KEYS[4 + at], #base + 1)
+end
+for at = 1, marks do
+    said[at] = redis.call('GET', KEYS[4 + at])
+    local till = said[at] and redis.call('ZSCORE', KEYS[3], name_of(at))
+    if till and tonumber(till) <= sure then
+        said[at], gone = false, math.max(gone, tonumber(till))
+    end
+end
+"""
+_MARKS_JUDGED = """
+local function counts(at)
+    return ARGV[18 + 2 * at] == '1'
+end
+local function keep_mark(at)
+    redis.call('ZADD', KEYS[3], 'GT', ARGV[17 + 2 * at], name_of(at))
+    if counts(at) then
+        redis.call('ZADD', KEYS[4], 'GT', ARGV[17 + 2 * at], name_of(at))
+        live_until(ARGV[17 + 2 * at])
+    end
+end
+
+local rule = 0
+for members in string.gmatch(ARGV[18], '[^,]+') do
+    local holds = {digits(rule)}
+    for at in string.gmatch(members, '%d+') do
+        local text = said[tonumber(at)]
+        if holds and (text or tonumber(at) <= own) then
+            holds[#holds + 1] = text or ''
+        else
+            holds = false
+        end
+    end
+    if holds then
+        for at = 1, peek and 0 or marks do if said[at] then keep_mark(at) end end
+        return holds
+    end
+    rule = rule + 1
+end
+
+local new, first_new = 0, nil
+for at = own, 1, -1 do
+    if not said[at] and counts(at) then new, first_new = new + 1, at end
+end
+if new > 0 then
+    room = room_in_tree() - new
+    if room < 0 then return first_new + 2 * $full end
+end
+"""
+_MARKS_SET = """
+for at = 1, marks do
+    if at <= own and not said[at] then
+        redis.call('SET', KEYS[4 + at], digits(now) .. ' ' .. ARGV[17])
+    end
+    if at <= own or said[at] then keep_mark(at) end
+end
+"""
+
+
+def _counting(facts: int, **parts: str) -> str:
+    """The script, with what a step does beside it, and the place of its debits' facts."""
+    text = _COMMON + _COUNTING
+    for name, part in parts.items():
+        text = text.replace(f"${name}", part.strip())
+    return text.replace("$full", str(FULL)).replace("$facts", str(facts))
+
+
+# A reservation that is there is told as made, whatever else has come since.
+RESERVE = _counting(
+    5,
+    begun="if is_made then return 0 end\nlocal first, last = 5, #KEYS",
+    looked="",
+    judged="",
+    set="",
+)
+STEP = _counting(
+    9,
+    begun=_STEP_BEGUN,
+    looked=_MARKS_LOOKED,
+    judged=_MARKS_JUDGED,
+    set=_MARKS_SET,
 )
 
 # Keys: the reservation.

@@ -28,11 +28,9 @@ from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._rules import (
     MISSING,
-    NO_MARKS,
     TIMEOUT,
     LateError,
     Making,
-    NumberedMarks,
     checked_timeout,
     is_full,
     late,
@@ -66,6 +64,7 @@ from captoken.stores._valkey_lua import (
     RESERVE,
     SETTLE,
     SINCE,
+    STEP,
     VERSIONS_OF,
 )
 from captoken.stores._valkey_time import Deadline, close_idle, timed_client
@@ -772,56 +771,63 @@ class _Counts(_Floored):
         self._kept = self._prefix + "kept"
         self._trees = self._prefix + "tree:"
         self._reserve = self._script(RESERVE)
+        self._step = self._script(STEP)
         self._settle = self._script(SETTLE)
 
     def _reserve_call(self, reservation: Reservation, now: int, *, peek: bool) -> Call:
         """RESERVE, and what it is given."""
-        return self._call(reservation, reservation, NO_MARKS, now, peek=peek)
+        keys, facts = self._asked(reservation, reservation, now, peek=peek)
+        return self._with_debits(self._reserve, keys, facts, reservation)
 
     def _step_call(self, step: MarkedStep, now: int, *, peek: bool) -> Call:
-        """RESERVE, and what it is given."""
-        return self._call(step, step.reservation, numbered_marks(step), now, peek=peek)
+        """STEP, and what it is given."""
+        numbered = numbered_marks(step)
+        keys, facts = self._asked(step, step.reservation, now, peek=peek)
+        facts += [numbered.own, len(numbered.marks), numbered.by, ",".join(numbered.rules)]
+        for one in numbered.marks:
+            keys.append(self._bucket(one.bucket, MARKS))
+            facts += [_score(one.keep), int(one.is_of_holder)]
+        return self._with_debits(self._step, keys, facts, step.reservation)
 
-    def _call(
+    def _asked(
         self,
         asked: Reservation | MarkedStep,
         reserved: Reservation | None,
-        marks: NumberedMarks,
         now: int,
         *,
         peek: bool,
-    ) -> Call:
-        """The script, and what it is given: a reservation, the marks of a step, or both."""
-        until: int | str = "" if reserved is None else reserved.until
-        kept_until = None if reserved is None else reserved.kept_until
+    ) -> _Script:
+        """What both scripts are given before marks and debits."""
         open_for = 0 if reserved is None else reserved.until - now
-        facts: list[Any] = [
+        facts = [
             *self._floor_facts(),
             now,
             asked.issued_at,
-            until,
+            "" if reserved is None else reserved.until,
             min(max(open_for, 0) + _SLACK, _LONG),
-            _score(kept_until),
+            _score(None if reserved is None else reserved.kept_until),
             self._buckets,
             KEPT,
             int(peek),
             MOST_BUCKETS,
             asked.leeway,
             asked.kid,
-            marks.own,
-            len(marks.marks),
-            marks.by,
-            ",".join(marks.rules),
         ]
-        tree = self._trees + asked.tree
-        keys = [self._state, self._key(b"" if reserved is None else reserved.id), self._kept, tree]
-        for one in marks.marks:
-            keys.append(self._bucket(one.bucket, MARKS))
-            facts += [_score(one.keep), int(one.is_of_holder)]
+        reservation = self._key(b"" if reserved is None else reserved.id)
+        return [self._state, reservation, self._kept, self._trees + asked.tree], facts
+
+    def _with_debits(
+        self,
+        script: Any,
+        keys: list[Any],
+        facts: list[Any],
+        reserved: Reservation | None,
+    ) -> Call:
+        """The call of a script, with the debits behind what it is given."""
         for debit in () if reserved is None else reserved.debits:
             keys.append(self._bucket(debit.bucket, debit.unit))
             facts += [debit.limit, debit.amount]
-        return self._reserve, keys, facts
+        return script, keys, facts
 
     def _settle_call(
         self,

@@ -26,7 +26,7 @@ import valkey
 import valkey.asyncio
 
 from captoken.stores.memory import MemoryLedger
-from captoken.stores.ports import USES, Debit, Ledger, Reservation
+from captoken.stores.ports import USES, Debit, Ledger, Mark, MarkedStep, Reservation, Rule
 from captoken.stores.postgres import AsyncPostgresLedger, PostgresLedger, create_tables
 from captoken.stores.sqlite import SQLiteLedger
 from captoken.stores.valkey import AsyncValkeyLedger, ValkeyLedger
@@ -62,6 +62,28 @@ def settling(ledger: Ledger) -> Callable[[], None]:
         assert ledger.settle(one.id, {USES: 1}, LATER) is True
 
     return settle
+
+
+MARK, NEVER = Mark(b"m" * 32, None, False), Mark(b"n" * 32, None, False)
+
+
+def stepping(ledger: Ledger, *, new: bool = False, reserves: bool = False) -> Callable[[], None]:
+    """A step that runs into a rule which does not hold: its mark is set already, or each time another; perhaps it reserves, too."""
+
+    def step() -> None:
+        marks = (Mark(os.urandom(32), LATER + 900, False) if new else MARK,)
+        asked_for = MarkedStep(marks, (Rule((MARK, NEVER)),), LATER, "t", by="a: b", reservation=asked() if reserves else None)
+        assert ledger.step(asked_for, LATER) is None
+
+    return step
+
+
+def steps_of(ledger: Ledger) -> Calls:
+    return {
+        "a step": stepping(ledger),
+        "a step that sets": stepping(ledger, new=True),
+        "a step that reserves": stepping(ledger, reserves=True),
+    }
 
 
 def measured(name: str, calls: Calls, times: int) -> None:
@@ -171,6 +193,7 @@ def on_valkey() -> None:
             "a script, nothing done": lambda: nothing(keys=keys, args=facts),
             "reserve": reserving(ledger),
             "reserve and settle": settling(ledger),
+            **steps_of(ledger),
         }
         measured("Valkey", calls, 100)
         processes("Valkey", server.port)
@@ -187,6 +210,7 @@ def on_postgres() -> None:
             "one row committed": lambda: connection.execute("insert into bare values (%s, %s)", (b"a" * 16, NOW)),
             "reserve": reserving(ledger),
             "reserve and settle": settling(ledger),
+            **steps_of(ledger),
         }
         measured("PostgreSQL", calls, 50)
         ledger.close()
@@ -200,8 +224,8 @@ def on_this_machine() -> None:
         stack.callback(shutil.rmtree, folder)
         file = stack.enter_context(closing(SQLiteLedger.create(folder / "ledger.db", shared=True)))
         memory = MemoryLedger(shared=True)
-        measured("memory", {"reserve": reserving(memory), "reserve and settle": settling(memory)}, 200)
-        measured("SQLite", {"reserve": reserving(file), "reserve and settle": settling(file)}, 50)
+        measured("memory", {"reserve": reserving(memory), "reserve and settle": settling(memory), **steps_of(memory)}, 200)
+        measured("SQLite", {"reserve": reserving(file), "reserve and settle": settling(file), **steps_of(file)}, 50)
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ from typing import Any
 import psycopg
 import valkey
 
-from captoken.stores._valkey_lua import ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE
+from captoken.stores._valkey_lua import ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE, STEP
 from tests.platforms import server_of
 
-SCRIPTS = (ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE)  # those that are called by their digest
+SCRIPTS = (ADD, LOAD, LOOK, MAKE, RESERVE, SETTLE, SINCE, STEP)  # those that are called by their digest
 MEMORY = ("/dev/shm",)  # where a folder lies in memory
 WAIT = 30  # seconds, after which a server does not start
 # The programs of another release than that of the wheel, which everybody may run.

@@ -440,7 +440,7 @@ def test_any_walk_is_that_of_a_plain_one(open_ledger: OpenLedger, seed: int) -> 
         base = 16 * (number // 40)  # others, now and then, so that not all is closed in the end
 
         def drawn(base: int = base, now: int = now) -> Mark:
-            keep = rng.choice([now + 3, now + 10, now + 10, now + 30, now + 60, *([None] if rng.random() < 0.1 else [])])
+            keep: int | None = None if rng.random() < 0.02 else now + rng.choice([3, 10, 10, 30, 60])
             return mark(base + rng.randrange(10), keep=keep, holder=rng.random() < 0.4, link=1)
 
         own = {one.bucket: one for one in (drawn() for _ in range(rng.randint(1, 3)))}
@@ -448,7 +448,7 @@ def test_any_walk_is_that_of_a_plain_one(open_ledger: OpenLedger, seed: int) -> 
         reserved = None
         if rng.random() < 0.5:
             # No two of one id have other debits; PostgreSQL may know one for longer than it runs.
-            debits = (debit(ROOT, 1, 5 + number // 8), debit(bytes([base % 256]) * 16, rng.randint(0, 3), 20))
+            debits = (debit(ROOT, 1, 4 + number // 10), debit(bytes([base % 256]) * 16, rng.randint(0, 3), 20))
             reserved = reservation(number, *debits, until=now + 60, keep=END)
             if rng.random() < 0.2 and plain.made:
                 last = max(plain.made)
