@@ -19,7 +19,7 @@ from captoken._writing.keywords import UNSET
 from captoken.control import Operator, Overlay
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
-from captoken.stores.ports import KEEP_MARKS, Debit, Forbidden, MarkedStep
+from captoken.stores.ports import KEEP_MARKS, Debit, Forbidden, MarkedStep, Reservation
 from captoken.testing import FixedClock
 from tests.fixtures import KEYRING, NOW
 
@@ -366,6 +366,26 @@ def test_without_a_ledger_that_keeps_marks_what_is_in_one_is_denied() -> None:
             decision = server.check(token.serialize(), access)
             assert decision.code == "store_unavailable" and said in str(decision)
             assert server.explain(token.serialize(), access).code == "store_unavailable"
+
+
+def test_a_ledger_without_marks_counts_on_and_denies_what_a_rule_of_a_later_link_closes() -> None:
+    """A mark of a later link that no rule names is nothing that it is asked for; nor is a token without marks."""
+    taken = list[Reservation]()
+
+    class Old:
+        shared = True
+
+        def reserve(self, reservation: Reservation, now: int) -> None:
+            taken.append(reservation)
+
+    server = served(Old())
+    plain = Issuer(KEYRING, clock=at()).mint(subject="ann", agent="reader", task="sales", audience="crm", uses=5, **RIGHTS)
+    assert codes(server, plain, MAIL, ROWS) == ["allowed"] * 2 and len(taken) == 2
+    unnamed = plain.attenuate(marks=MARKS)
+    assert codes(server, unnamed, MAIL, ROWS) == ["allowed"] * 2 and len(taken) == 4
+    closing = plain.attenuate(**RULE_OF_TWO)
+    assert codes(server, closing, MAIL, ROWS, PAGE) == ["store_unavailable"] * 3 and len(taken) == 4
+    assert codes(server, closing, NOTE, OWN_PAGE) == ["allowed"] * 2 and len(taken) == 6
 
 
 @pytest.mark.parametrize("answer", [True, False, 0, 1, "", Forbidden(5), Forbidden(-9), object(), (), b""])
