@@ -359,7 +359,7 @@ def test_without_a_ledger_that_keeps_marks_what_is_in_one_is_denied() -> None:
 
         peek = reserve
 
-    for given, said in ((None, "no ledger"), (Old(), "has no methods step and peek_step")):
+    for given, said in ((None, "needs a ledger"), (Old(), "has no methods step and peek_step")):
         server = served(given)
         assert codes(server, token, NOTE, OWN_PAGE) == ["allowed"] * 2
         for access in (PAGE, ROWS, MAIL):
@@ -537,7 +537,7 @@ def test_a_set_of_tokens_shares_the_marks_of_its_task_where_its_servers_share_a_
     crm, mail = (Verifier(KEYRING, name, ledger=counts, clock=at()) for name in ("crm", "mail"))
     assert crm.check(made.present(audience="crm"), ROWS) and mail.check(made.present(audience="mail"), PAGE)
     assert mail.check(made.present(audience="mail"), MAIL).code == "forbidden_after"
-    with pytest.raises(ValueError, match="would count at each server by itself"):
+    with pytest.raises(ValueError, match="would count at each server separately"):
         made.delegate(to="b", **RULE_OF_TWO)
 
 
