@@ -297,7 +297,8 @@ def test_a_dry_run_and_a_recheck_look_and_set_nothing() -> None:
     elsewhere = served(counts)
     assert elsewhere.authenticate(text).recheck([MAIL]), "a recheck knows what its own process has seen"
     assert elsewhere.explain(text, MAIL).code == "forbidden_after"
-    assert elsewhere.authenticate(text).recheck([MAIL]).code == "forbidden_after"
+    assert elsewhere.authenticate(text).recheck([MAIL]), "and a look is not remembered"
+    assert elsewhere.check(text, MAIL).code == elsewhere.authenticate(text).recheck([MAIL]).code == "forbidden_after"
 
 
 def test_what_is_denied_after_the_ledger_leaves_its_marks() -> None:
@@ -441,6 +442,25 @@ def test_a_mark_of_a_task_is_kept_beyond_the_latest_expiry_that_was_seen() -> No
     forever = ledger()
     assert codes(served(forever), minted(expires_at=None), PAGE, ROWS) == ["allowed"] * 2
     assert served(forever, now=2 * NOW).check(minted(expires_at=None).serialize(), MAIL).code == "forbidden_after"
+
+
+def test_a_look_remembers_no_mark_for_longer_than_the_ledger_was_told() -> None:
+    """46.5, 46.7: `explain` of a token that lives long keeps nothing. Else its own access would not keep it either."""
+    counts = ledger()
+    short, long = minted(expires_in=60), minted(expires_in=90 * 86400)
+    one = served(counts)
+    assert codes(one, short, PAGE, ROWS) == ["allowed"] * 2
+    assert one.explain(long.serialize(), MAIL).code == "forbidden_after"
+    for now in (NOW, NOW + 20 * 86400):
+        assert codes(Verifier(KEYRING, "crm", ledger=counts, clock=at(now)), long, MAIL) == ["forbidden_after"]
+    now = [float(NOW)]
+    again = Verifier(KEYRING, "crm", ledger=(fresh := ledger()), clock=lambda: now[0])
+    assert codes(again, short, PAGE, ROWS) == ["allowed"] * 2
+    assert again.explain(long.serialize(), MAIL).code == "forbidden_after"
+    now[0] += 20 * 86400
+    assert codes(again, long, PAGE, ROWS) == ["allowed"] * 2, "and so they are kept for as long as this token lives"
+    late = Verifier(KEYRING, "crm", ledger=fresh, clock=at(NOW + 40 * 86400))
+    assert codes(late, long, MAIL) == ["forbidden_after"]
 
 
 def test_a_process_forgets_a_mark_when_its_ledger_does() -> None:

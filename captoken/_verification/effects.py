@@ -187,13 +187,18 @@ class KnownMarks:
         # When and by what each was set, where the ledger has said so.
         self._said: dict[bytes, SetBefore] = {}
 
-    def remember(self, marks: Iterable[Mark], said: Iterable[SetBefore] = ()) -> None:
-        """They are set in the ledger, and kept at least so long."""
+    def remember(self, marks: Iterable[Mark]) -> None:
+        """They are set in the ledger, which was told to keep them so long."""
         if len(self._until) > _MOST_MARKS:
-            self._until, self._said = {}, {}
+            self._until = {}
         for mark in marks:
             known = self._until.get(mark.bucket, mark.keep)
             self._until[mark.bucket] = later(known, mark.keep)
+
+    def hear(self, said: Iterable[SetBefore]) -> None:
+        """When and by what they were set: for people alone, and so from a mere look, too."""
+        if len(self._said) > _MOST_MARKS:
+            self._said = {}
         self._said.update({one.bucket: one for one in said})
 
     def said(self, rule: Rule) -> tuple[SetBefore, ...]:
@@ -681,11 +686,15 @@ def _asked(
         )
     answer: object = yield Call(partial(ask, step, now), not looking, stores.ledger_loop)
     if isinstance(answer, Forbidden):
+        stores.marks.hear(answer.marks)
+    if looking:  # a look tells the ledger nothing: it keeps no mark longer for this token (46.5)
+        return answer
+    if isinstance(answer, Forbidden):
         # Those that were set before. The step's own are not: nothing of it was done.
         before = {one.bucket for one in answer.marks}
-        known = (one for one in step.rules[answer.rule].after if one.bucket in before)
-        stores.marks.remember(known, answer.marks)
-    elif answer is None and not looking:
+        rule = step.rules[answer.rule]
+        stores.marks.remember(one for one in rule.after if one.bucket in before)
+    elif answer is None:
         stores.marks.remember(step.marks)
     return answer
 
