@@ -13,6 +13,7 @@ import {
   type RawCaveat,
 } from "./format/crypto.js";
 import { DischargeError, LimitError, UsageError } from "./format/errors.js";
+import { handed, lock } from "./format/handed.js";
 import {
   canonicalBytes,
   canonicalObject,
@@ -54,14 +55,8 @@ function readTicket(cid: Bytes): { ticket: Ticket; box: Bytes } {
     (location === undefined || isFree(location)) &&
     b64exact(receiver, 32) !== undefined;
   if (!isForm || !sealed) throw new DischargeError("no ticket");
-  return {
-    ticket: {
-      discharger: receiver as string,
-      location: location as string | undefined,
-      text: text(cid)!,
-    },
-    box: sealed,
-  };
+  const ticket = { discharger: receiver as string, location, text: text(cid)! };
+  return { ticket: handed(ticket), box: sealed };
 }
 
 /** The ticket that text or bytes spell. Raises DischargeError. Opens nothing. */
@@ -121,6 +116,7 @@ export class Discharge {
 
   constructor(packet: Packet) {
     this.#packet = packet;
+    lock(this);
   }
 
   /** Raises TokenFormatError. */
@@ -168,8 +164,8 @@ function dischargeEnd(packet: Packet): number | undefined {
 export function openTicket(
   key: DischargerKey,
   given: string | Ticket,
-): { need: Record<string, unknown> } {
-  return { need: plain(opened(key, given).need) as Record<string, unknown> };
+): { readonly need: Readonly<Record<string, unknown>> } {
+  return handed({ need: plain(opened(key, given).need) as Record<string, unknown> });
 }
 
 function opened(

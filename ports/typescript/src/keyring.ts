@@ -3,6 +3,7 @@
 import { b64encode, type Bytes } from "./format/bytes.js";
 import { audienceKey, derive, randomBytes } from "./format/crypto.js";
 import { UsageError } from "./format/errors.js";
+import { lock } from "./format/handed.js";
 import { canonical, isObject, type Json } from "./format/json.js";
 import { isName } from "./format/names.js";
 import { badFile, checkKeys, checkSecret, readFile, secretOf } from "./keyfile.js";
@@ -30,6 +31,7 @@ export class Keyring {
     this.#keys = new Map([...keys].map(([id, key]) => [id, checkSecret(key)]));
     this.current = current;
     this.audience = audience;
+    lock(this);
   }
 
   /** One fresh root key, under a random key id. */

@@ -17,6 +17,7 @@ import {
   signingPublic,
 } from "./format/crypto.js";
 import { UsageError } from "./format/errors.js";
+import { lock } from "./format/handed.js";
 import { canonical, type Json } from "./format/json.js";
 import { badFile, checkKeys, checkSecret, readFile, secretOf } from "./keyfile.js";
 import { Keyring } from "./keyring.js";
@@ -34,7 +35,7 @@ let reveal: (key: SecretKey) => Bytes;
 /** A secret key. Neither `console.log` nor `JSON.stringify` shows it; `serialize` does. */
 abstract class SecretKey {
   readonly #secret: Bytes;
-  abstract readonly purpose: Purpose;
+  abstract get purpose(): Purpose;
   /** The public key, 43 characters. */
   readonly public: string;
 
@@ -45,6 +46,7 @@ abstract class SecretKey {
   protected constructor(secret: Bytes, publicOf: (secret: Bytes) => Bytes) {
     this.#secret = checkSecret(secret);
     this.public = b64encode(publicOf(this.#secret));
+    lock(this);
   }
 
   /** The content of a file that its owner alone may read: the secret itself. */
@@ -85,7 +87,9 @@ abstract class SigningKey extends SecretKey implements Signer {
 
 /** The key that a token is bound to: it hands on, and proves each request. */
 export class HolderKey extends SigningKey {
-  readonly purpose = "holder";
+  get purpose() {
+    return "holder" as const;
+  }
 
   static generate(): HolderKey {
     return new HolderKey(randomBytes(32));
@@ -103,7 +107,9 @@ export class HolderKey extends SigningKey {
 
 /** The key by which an operator signs snapshots of the overlay. */
 export class OperatorKey extends SigningKey {
-  readonly purpose = "operator";
+  get purpose() {
+    return "operator" as const;
+  }
 
   static generate(): OperatorKey {
     return new OperatorKey(randomBytes(32));
@@ -120,7 +126,9 @@ export class OperatorKey extends SigningKey {
 
 /** The key by which a server signs checkpoints of its trail. */
 export class AuditKey extends SigningKey {
-  readonly purpose = "audit";
+  get purpose() {
+    return "audit" as const;
+  }
 
   static generate(): AuditKey {
     return new AuditKey(randomBytes(32));
@@ -137,7 +145,9 @@ export class AuditKey extends SigningKey {
 
 /** The key that the questions to a discharger are sealed for. */
 export class DischargerKey extends SecretKey {
-  readonly purpose = "discharger";
+  get purpose() {
+    return "discharger" as const;
+  }
 
   private constructor(secret: Bytes) {
     super(secret, exchangePublic);
@@ -161,7 +171,9 @@ export const secretOfDischarger = (key: DischargerKey): Bytes => reveal(key);
 
 /** The key of an issuer or of a server that share no secret (spec, "Pairwise keys"). */
 export class PairwiseKey extends SecretKey {
-  readonly purpose = "pairwise";
+  get purpose() {
+    return "pairwise" as const;
+  }
 
   private constructor(secret: Bytes) {
     super(secret, exchangePublic);

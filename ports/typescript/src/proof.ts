@@ -6,6 +6,7 @@
 import { b64encode, b64exact, bigEndian, concat, text, utf8, type Bytes } from "./format/bytes.js";
 import { label, labelled, publicKey, sha256, isPrimePoint, verify } from "./format/crypto.js";
 import { CaptokenError, UsageError } from "./format/errors.js";
+import { handed } from "./format/handed.js";
 import {
   isObject,
   isWellFormed,
@@ -219,8 +220,8 @@ export function evidenceHolds({ key, state, body, signature }: Evidence): boolea
 
 /** The evidence that JSON states. Raises CaptokenError `bad_proof`. */
 export function readEvidence(given: unknown): Evidence {
-  const made = given as Evidence;
-  const keys = typeof given === "object" && given !== null ? Object.keys(given).sort().join() : "";
+  const made = { ...(given as Evidence) }; // read once
+  const keys = Object.keys(made).sort().join();
   const isForm =
     keys === "body,key,signature,state" &&
     b64exact(made.key, 32) &&
@@ -228,7 +229,7 @@ export function readEvidence(given: unknown): Evidence {
     b64exact(made.signature, 64) &&
     typeof made.body === "string";
   if (!isForm) throw new CaptokenError("no evidence", "bad_proof");
-  return { key: made.key, state: made.state, body: made.body, signature: made.signature };
+  return handed(made);
 }
 
 export const isDigest = (given: unknown): given is Bytes =>

@@ -8,6 +8,7 @@
 
 import { hex, type Bytes } from "./format/bytes.js";
 import { atLeast } from "./format/given.js";
+import { handed } from "./format/handed.js";
 
 export interface Use {
   /** 16 bytes, from the key and the nonce. */
@@ -171,7 +172,7 @@ export class MemoryLedger implements Ledger {
       bucket.taken += debit.amount;
       bucket.keptUntil = latest(bucket.keptUntil, keptUntil);
     }
-    this.#open.set(hex(id), { debits, tree: tokenId, ends: now + LEASE, closed: false });
+    this.#open.set(hex(id), { debits: handed(debits), tree: tokenId, ends: now + LEASE, closed: false });
     return "reserved";
   }
 

@@ -32,10 +32,10 @@ function coded(ask: () => Outcome): Outcome {
   try {
     return { code: "ok", ...ask() };
   } catch (error) {
+    if (error instanceof captoken.Denied) return placed(error.decision);
     if (error instanceof WideningError) return { code: error.code, dimension: error.dimension };
     if (error instanceof CaptokenError) return { code: error.code };
     if (error instanceof UsageError) return { code: "usage" };
-    if (error instanceof captoken.Denied) return { code: error.code, ...place(error.decision) };
     throw error;
   }
 }

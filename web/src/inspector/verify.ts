@@ -176,7 +176,7 @@ function refusalsOf(
   };
   const facts = { now, reservationId: new Uint8Array(16) };
   const asked = { isSent: true, isUsed: true, isCounted: false, verifiedAt: now };
-  const question = access && { stated: stated(access), given: access };
+  const question = access && { stated: stated(access) };
   return judge(genuine, server, facts, { ...asked, question }).refusals ?? [];
 }
 

@@ -14,9 +14,14 @@ export class CaptokenError extends Error {
   override readonly name: string = "CaptokenError";
   readonly code: string;
 
+  static {
+    Object.freeze(this.prototype);
+  }
+
   constructor(message: string, code: string) {
     super(message);
     this.code = code;
+    Object.freeze(new.target.prototype);
   }
 }
 

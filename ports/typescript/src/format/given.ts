@@ -10,6 +10,16 @@ export function atLeast(given: number, least: number, what: string): number {
   return given;
 }
 
+/**
+ * A promise, where a value is asked for? Then nobody waits for it: what it fails by is nobody's
+ * either.
+ */
+export function isLater(value: unknown): boolean {
+  if (typeof (value as { then?: unknown } | null | undefined)?.then !== "function") return false;
+  Promise.resolve(value).catch(() => undefined);
+  return true;
+}
+
 /** No setting has a name that is not known: what is misspelled is not passed over. */
 export function checkNames(given: object, known: RegExp): void {
   for (const name in given) {

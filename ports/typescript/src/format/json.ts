@@ -293,8 +293,9 @@ function readNumber(value: number): Json {
 function readObject(value: object | null): Json {
   if (value === null) return null;
   if (value instanceof Float) {
-    if (!Number.isFinite(value.value)) throw new UsageError("a number that is not finite");
-    return new Float(value.value);
+    const { value: number } = value;
+    if (!Number.isFinite(number)) throw new UsageError("a number that is not finite");
+    return new Float(number);
   }
   if (Array.isArray(value)) return Array.from(value, read);
   return objectOf(value, "a value");
@@ -313,24 +314,34 @@ function objectOf(value: object, what: string): JsonObject {
 }
 
 /**
- * The own members of a plain object or a Map, read once. Raises UsageError for any other object.
+ * The own members of a plain object or a Map, all of them, read once. Raises UsageError for any
+ * other object: what it inherits would not be read.
  */
 export function entriesOf(value: unknown, what: string): [unknown, unknown][] {
-  if (value instanceof Map) return [...value.entries()];
-  if (typeof value === "object" && value !== null) {
-    const parent: unknown = Object.getPrototypeOf(value);
-    if (parent === null || parent === Object.prototype || Object.getPrototypeOf(parent) === null) {
-      return Object.entries(value);
-    }
+  if (value instanceof Map) return [...Map.prototype.entries.call(value)] as [unknown, unknown][];
+  if (isPlain(value)) {
+    return Reflect.ownKeys(value).map((key) => [key, (value as Record<PropertyKey, unknown>)[key]]);
   }
   throw new UsageError(`${what} must be a plain object or a Map`);
 }
 
-/** JSON as JavaScript has it: Maps become objects without a prototype. For showing. */
-export function plain(value: Json): unknown {
-  if (Array.isArray(value)) return value.map(plain);
+/** Its prototype is none, or that of objects, perhaps of another realm. */
+function isPlain(value: unknown): value is object {
+  if (typeof value !== "object" || value === null) return false;
+  const parent = Object.getPrototypeOf(value) as object | null;
+  if (parent === null || parent === Object.prototype) return true;
+  return Object.getPrototypeOf(parent) === null && Object.keys(parent).length === 0;
+}
+
+/**
+ * JSON as JavaScript has it, frozen: Maps become objects without a prototype. Fractions stay as they
+ * are, or become numbers, which compare.
+ */
+export function plain(value: Json, isCompared = false): unknown {
+  if (value instanceof Float) return isCompared ? value.value : value;
+  if (Array.isArray(value)) return Object.freeze(value.map((item) => plain(item, isCompared)));
   if (!isObject(value)) return value;
   const made = Object.create(null) as Record<string, unknown>;
-  for (const [key, member] of value) made[key] = plain(member);
-  return made;
+  for (const [key, member] of value) made[key] = plain(member, isCompared);
+  return Object.freeze(made);
 }

@@ -7,6 +7,7 @@ import {
   isInteger,
   isObject,
   jsonOf,
+  plain,
   requestJson,
   type Json,
   type JsonObject,
@@ -166,6 +167,19 @@ export function stated(access: Access): Stated {
     attributes: factsOf(facts.get("attributes"), "attributes"),
     cost: costOf(facts.get("cost")),
   };
+}
+
+const SEEN = new WeakMap<Stated, Access>();
+
+/** What own caveats see: one copy of what was read, plain and frozen (7.10). */
+export function seen(access: Stated): Access {
+  let made = SEEN.get(access);
+  if (!made) {
+    const facts = Object.entries(access).filter(([, fact]) => fact !== undefined);
+    made = plain(new Map(facts) as JsonObject, true) as Access;
+    SEEN.set(access, made);
+  }
+  return made;
 }
 
 export function statedCaller(caller: Caller): {

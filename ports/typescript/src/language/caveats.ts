@@ -3,6 +3,7 @@
 import { b64exact, byCodePoint, type Bytes } from "../format/bytes.js";
 import { isSigningKey } from "../format/crypto.js";
 import { UsageError } from "../format/errors.js";
+import { isLater } from "../format/given.js";
 import {
   canonical,
   isInteger,
@@ -228,8 +229,11 @@ export function readCaveat<K extends Key>(key: K, value: Json): Said[K] {
   return READERS[key](value);
 }
 
-export const ownValue = (key: string, value: Json, vocabulary: Vocabulary): unknown =>
-  vocabulary[key]!.read(plain(value));
+export function ownValue(key: string, value: Json, vocabulary: Vocabulary): unknown {
+  const made = vocabulary[key]!.read(plain(value));
+  if (isLater(made)) throw bad(`${key}, which promises,`);
+  return made;
+}
 
 // --- domains -------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import { byCodePoint } from "../format/bytes.js";
 import { UsageError } from "../format/errors.js";
+import { handed } from "../format/handed.js";
 import {
   Float,
   canonical,
@@ -32,8 +33,8 @@ export type Constraint =
   | { readonly kind: "url"; readonly list: readonly Url[] }
   | { readonly kind: "each"; readonly of: Constraint; readonly most?: number | undefined };
 
-export const NOTHING: Constraint = { kind: "in", list: [] };
-export const ANYTHING: Constraint = { kind: "any" };
+export const NOTHING: Constraint = handed({ kind: "in", list: [] });
+export const ANYTHING: Constraint = handed({ kind: "any" });
 
 const DEEPEST_EACH = 4;
 const MOST_URLS = 16;

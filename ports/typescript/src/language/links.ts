@@ -3,9 +3,11 @@
 import { b64exact, concat, utf8, type Bytes } from "../format/bytes.js";
 import type { RawCaveat } from "../format/crypto.js";
 import { UsageError } from "../format/errors.js";
+import { isLater } from "../format/given.js";
+import { handed } from "../format/handed.js";
 import { canonicalObject, type Json, type JsonObject } from "../format/json.js";
 import { atOrBelow, isNamespaced } from "../format/names.js";
-import type { Access, Stated } from "./access.js";
+import { seen, type Stated } from "./access.js";
 import {
   domainOf,
   earlyProhibits,
@@ -232,10 +234,9 @@ export function linkProhibitsEarly(link: Link, situation: Situation): Reason | u
   return undefined;
 }
 
-/** What is asked: the access as it was stated, for own caveats as it was given. */
+/** What is asked: the access as it was read. */
 export interface Question {
   readonly stated: Stated;
-  readonly given: Access;
 }
 
 const domainsOf = ({ table, tool }: Stated): Domain[] => [
@@ -286,8 +287,10 @@ function ownProhibits(
   if (question ? !concerns(domainOf(key, vocabulary), question) : !isOfNone) return undefined;
   const { value } = link.own.find((own) => own.key === key)!;
   try {
-    const reason: unknown = kind.prohibits(value, question?.given, situation);
+    const access = question && seen(question.stated);
+    const reason: unknown = kind.prohibits(value, access, handed(situation));
     if (reason === undefined) return undefined;
+    if (isLater(reason)) return { code: "attribute", text: `the check of ${key} promises` };
     if (typeof reason === "string") return { code: "attribute", text: reason };
     const { code, text } = reason as Reason;
     return { code: String(code), text: String(text) };

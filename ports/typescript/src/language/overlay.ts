@@ -11,6 +11,7 @@ import {
 } from "../format/bytes.js";
 import { isPrimePoint, label, publicKey, sha256, verify } from "../format/crypto.js";
 import { CaptokenError, UsageError } from "../format/errors.js";
+import { handed } from "../format/handed.js";
 import {
   canonicalBytes,
   canonicalObject,
@@ -88,7 +89,7 @@ export const refusedOverlay = (what: string): CaptokenError =>
 const isText = (value: Json): value is string => typeof value === "string";
 const isTokenId = (value: Json): boolean => b64exact(value, 16) !== undefined;
 
-export const isNonce = (value: Json): boolean => isText(value) && /^[A-Za-z0-9_-]{11}$/.test(value);
+export const isNonce = (value: Json): value is string => isText(value) && /^[A-Za-z0-9_-]{11}$/.test(value);
 
 const SELECTORS: Readonly<Record<string, (value: Json) => boolean>> = {
   token: isTokenId,
@@ -225,6 +226,25 @@ function readResumed(stated: JsonObject): Resumed | undefined {
   return Object.fromEntries(json) as unknown as Resumed;
 }
 
+const BEHIND = new WeakMap<object, Overlay>();
+
+/** What decides of an overlay that was read here, or undefined for anything else. */
+export const behind = (given: unknown): Overlay | undefined => BEHIND.get(given as object);
+
+/** For whoever asked: its entries are copies, made if they are looked at. */
+function shown(overlay: Overlay): Overlay {
+  const { entries, ...when } = overlay;
+  let copies: readonly Entry[] | undefined;
+  const made = Object.freeze({
+    ...handed(when),
+    get entries(): readonly Entry[] {
+      return (copies ??= handed(entries));
+    },
+  });
+  BEHIND.set(made, overlay);
+  return made;
+}
+
 function overlayOf(when: When, entries: readonly Entry[]): Overlay {
   if (new Set(entries.map(({ id }) => id)).size < entries.length) {
     throw refusedOverlay("two entries with one id");
@@ -288,7 +308,7 @@ export function openOverlay(
     },
     entries,
   );
-  return deltas.reduce((known, delta) => apply(known, delta, keys, vocabulary), snapshot);
+  return shown(deltas.reduce((known, delta) => apply(known, delta, keys, vocabulary), snapshot));
 }
 
 function linesOf(bytes: Bytes): Bytes[] {
@@ -311,10 +331,11 @@ export function followOverlay(
   vocabulary: Vocabulary = {},
 ): Overlay {
   const keys = keysOf(operators);
-  return deltas.reduce<Overlay>(
+  const made = deltas.reduce<Overlay>(
     (before, delta) => apply(before, bytesOf(delta), keys, vocabulary),
-    known,
+    behind(known) ?? known,
   );
+  return shown(made);
 }
 
 /** One delta: it names what it follows on, and what it gives (36.17, 36.18). */
@@ -374,7 +395,7 @@ const isOrdered = (ids: readonly string[]): boolean =>
  * do.
  */
 export function overlayEntry(stated: unknown, vocabulary: Vocabulary = {}): Entry {
-  return readEntry(jsonOf(stated), vocabulary);
+  return handed(readEntry(jsonOf(stated), vocabulary));
 }
 
 function signed(purpose: string, body: Bytes, key: Signer): Bytes {
@@ -477,6 +498,10 @@ export const entriesOn = ({ entries }: Overlay, facts: SelectorFacts, now: numbe
 
 /** May it stand in the place of one that is known, by its history (36.22)? */
 export function followsOverlay(overlay: Overlay, known: Overlay): boolean {
+  return follows(behind(overlay) ?? overlay, behind(known) ?? known);
+}
+
+function follows(overlay: Overlay, known: Overlay): boolean {
   const { past, resumed, seq } = overlay;
   if (past === undefined) return known.past === undefined;
   if (past.includes(known.hash)) return true;

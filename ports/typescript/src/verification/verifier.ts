@@ -1,13 +1,14 @@
 /** Verifiers and grants: thin drivers round the plan, which gather facts, judge, and commit. */
 
 import { linkId } from "../format/crypto.js";
-import { atLeast, checkNames } from "../format/given.js";
-import { UsageError } from "../format/errors.js";
+import { atLeast, checkNames, isLater } from "../format/given.js";
+import { handed, lock } from "../format/handed.js";
+import { CaptokenError, UsageError } from "../format/errors.js";
 import { isName } from "../format/names.js";
 import { stated, statedCaller, type Access, type Caller } from "../language/access.js";
 import { capabilityOf, type Capability } from "../language/capability.js";
 import type { Question } from "../language/links.js";
-import type { Overlay } from "../language/overlay.js";
+import { behind, type Overlay } from "../language/overlay.js";
 import type { Bytes } from "../format/bytes.js";
 import { isDigest, type Evidence } from "../proof.js";
 import type { Answer, Ledger, ReplayStore, Reservation } from "../stores.js";
@@ -76,18 +77,22 @@ export interface Denial {
 export type Decision = Allowed | Denial;
 export type DryRun = WouldAllow | Denial;
 
-/** Raised where a decision was asked for as a permission. */
-export class Denied extends Error {
+/**
+ * Raised where a decision was asked for as a permission. However it is printed or sent, it tells no
+ * more than `forNetwork`: `describe(denied.decision)` is for the operator.
+ */
+export class Denied extends CaptokenError {
   override readonly name = "Denied";
-  readonly decision: Denial;
+  readonly #decision: Denial;
 
   constructor(decision: Denial) {
-    super(publicWords(decision.code));
-    this.decision = decision;
+    super(publicWords(decision.code), "denied");
+    this.#decision = decision;
   }
 
-  get code(): Code {
-    return this.decision.code;
+  /** The code, the rule and who is behind it. */
+  get decision(): Denial {
+    return this.#decision;
   }
 
   get kind(): Kind {
@@ -96,20 +101,24 @@ export class Denied extends Error {
 
   /** What the network may be told, and the HTTP status. */
   get public(): string {
-    return publicWords(this.code);
+    return this.message;
   }
 
   get status(): number {
-    return statusOf(this.code);
+    return statusOf(this.decision.code);
   }
 
   /** What the agent may be told: no string of a token is in it. */
   forModel(): string {
-    return wordsForModel(this.code);
+    return wordsForModel(this.decision.code);
   }
 
-  override toString(): string {
-    return describe(this.decision);
+  toJSON(): { status: number; text: string } {
+    return forNetwork(this.decision);
+  }
+
+  [INSPECT](): string {
+    return String(this.stack);
   }
 }
 
@@ -154,7 +163,7 @@ function denial(
   step?: number,
 ): Denial {
   const { code } = refusals[0];
-  return {
+  return handed({
     allowed: false,
     code,
     step: step ?? stepOf(code),
@@ -162,7 +171,7 @@ function denial(
     now,
     who,
     refusals,
-  };
+  });
 }
 
 // --- asking --------------------------------------------------------------------------------------
@@ -206,11 +215,9 @@ function runNow<T>(steps: Steps<T>): T {
   let next = steps.next();
   while (!next.done) {
     const answer = outcome(next.value);
-    const isPromise =
-      "value" in answer &&
-      typeof (answer.value as { then?: unknown } | undefined)?.then === "function";
-    if (isPromise) next = steps.throw(new UsageError("a store that promises: ask checkAsync"));
-    else next = "value" in answer ? steps.next(answer.value) : steps.throw(answer.error);
+    if ("error" in answer) next = steps.throw(answer.error);
+    else if (isLater(answer.value)) throw new UsageError("a store that promises: ask checkAsync");
+    else next = steps.next(answer.value);
   }
   return next.value;
 }
@@ -287,7 +294,7 @@ export class Verifier {
     const audiences = new Set(typeof audience === "string" ? [audience] : audience);
     if (![...audiences].every(isName)) throw new UsageError("an audience is a name");
     this.#source = keyring;
-    this.#options = options;
+    this.#options = { ...options };
     this.#means = meansOf(definedMeans(options));
     this.#server = {
       audiences,
@@ -394,8 +401,9 @@ export class Verifier {
         : undefined;
     if (later) return later;
     const allowed: WouldAllow = { allowed: true, code: "allowed", now: facts.now, who, effects };
-    if (how === "look") return allowed;
-    return { ...allowed, grant: new Grant(MADE, this, genuine, this.#server, asked, effects) };
+    if (how === "look") return handed(allowed);
+    const grant = new Grant(MADE, this, genuine, this.#server, asked, effects);
+    return handed({ ...allowed, grant });
   }
 
   #facts(): Facts {
@@ -405,9 +413,11 @@ export class Verifier {
     if (!overlay) return { now, reservationId };
     const asked = outcome(overlay);
     if ("value" in asked) {
-      return { now, reservationId, overlay: { found: asked.value as Overlay | undefined } };
+      const found = behind(asked.value);
+      if (found || asked.value === undefined) return { now, reservationId, overlay: { found } };
+      isLater(asked.value);
     }
-    return { now, reservationId, overlay: { problem: "the overlay cannot be asked" } };
+    return { now, reservationId, overlay: { problem: "the overlay cannot be asked, or is none" } };
   }
 
   /** Commit one effect, or look what would come of it: why it cannot be had, or undefined. */
@@ -527,7 +537,7 @@ function questionOf(
   { caller }: Asking,
 ): Pick<Asked, "question" | "caller" | "isUsed" | "isCounted"> {
   const question: Question | undefined =
-    access === null ? undefined : { stated: stated(access), given: access };
+    access === null ? undefined : { stated: stated(access) };
   return {
     question,
     caller: caller === undefined ? undefined : statedCaller(caller),
@@ -556,8 +566,6 @@ export class Grant {
   readonly #genuine: AuthenticatedToken;
   readonly #server: Server;
   readonly #asked: Asked;
-  /** What the issuer said: the only identity to authorize on. */
-  readonly issued: AuthenticatedToken["root"];
   /** Every holder, the last one being who acts. */
   readonly chain: readonly Actor[];
   readonly task: string;
@@ -575,7 +583,7 @@ export class Grant {
   ) {
     checkMade(made);
     const facts = { now: asked.verifiedAt, reservationId: new Uint8Array() };
-    const who = attributionOf(genuine, server, facts);
+    const who = handed(attributionOf(genuine, server, facts));
     const ends = genuine.placed.flatMap(({ link }) =>
       link.kind === "link" ? [link.says.exp] : [],
     );
@@ -584,18 +592,23 @@ export class Grant {
     this.#genuine = genuine;
     this.#server = server;
     this.#asked = asked;
-    this.issued = genuine.root;
     this.chain = who.chain;
     this.task = who.task;
-    this.linkIds = genuine.linkIds;
+    this.linkIds = who.linkIds;
     this.expiresAt = known.length ? Math.min(...known) : undefined;
     this.#effects = effects;
+    lock(this);
   }
 
   readonly #effects: readonly Effect[];
 
+  /** What the issuer said: the only identity to authorize on. A copy each time. */
+  get issued(): AuthenticatedToken["root"] {
+    return handed(this.#genuine.root);
+  }
+
   get tokenId(): string {
-    return this.issued.tokenId;
+    return this.#genuine.root.tokenId;
   }
 
   get actor(): Actor {
@@ -614,17 +627,14 @@ export class Grant {
 
   /** Of each hand-over that is signed: anyone can check it (28.8). */
   get evidence(): readonly Evidence[] {
-    return this.#genuine.custody.flatMap(({ evidence }) => (evidence ? [evidence] : []));
+    return handed(this.#genuine.custody.flatMap(({ evidence }) => evidence ?? []));
   }
 
   /** The most that the token can do. */
   get capability(): Capability {
     const { root, placed } = this.#genuine;
-    return capabilityOf(
-      placed.map(({ link }) => link),
-      { task: root.task, audience: root.audience },
-      this.#server.vocabulary,
-    );
+    const links = placed.map(({ link }) => link);
+    return handed(capabilityOf(links, root, this.#server.vocabulary));
   }
 
   #ask(access: Access | null, asking: Asking, how: Commit): Steps<DryRun> {
@@ -703,6 +713,7 @@ export class Reserved {
     const effect = effects.find((each) => each.kind === "reserve");
     this.#verifier = verifier;
     this.#reservation = effect?.reservation;
+    lock(this);
   }
 
   /** What it cost in fact, in each unit; the rest goes back. False if too late. */

@@ -16,7 +16,11 @@ export interface Means {
 
 export const MEANS: Means = { vocabulary: {}, clock: () => Date.now() / 1000, random: randomBytes };
 
-export const meansOf = (given: Partial<Means> = {}): Means => ({ ...MEANS, ...given });
+/** Copied: caveats that are added to a vocabulary afterwards, or taken from it, are none. */
+export function meansOf(given: Partial<Means> = {}): Means {
+  const made = { ...MEANS, ...given };
+  return { ...made, vocabulary: { ...made.vocabulary } };
+}
 
 /** Seconds since the epoch, floored. */
 export function readClock(clock: () => number): number {

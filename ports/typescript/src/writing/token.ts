@@ -3,6 +3,7 @@
 import { b64encode, equal, utf8, type Bytes } from "../format/bytes.js";
 import { extend, linkId, stateOf, type RawCaveat } from "../format/crypto.js";
 import { DelegationError, DischargeError, LimitError, UsageError } from "../format/errors.js";
+import { handed, lock } from "../format/handed.js";
 import { canonicalBytes, type JsonObject } from "../format/json.js";
 import type { Packet } from "../format/packet.js";
 import type { Root } from "../format/root.js";
@@ -98,6 +99,7 @@ export class Token {
     this.#means = means;
     this.#discharges = discharges;
     hold(this, { packet, discharges }, means);
+    lock(this);
   }
 
   /**
@@ -128,7 +130,7 @@ export class Token {
     const { links, holding } = this.#read();
     const { lineage } = holding;
     const isBad = links.some((link) => link.kind === "bad");
-    return {
+    return handed({
       root: this.#root,
       links,
       capability: isBad ? meet(holding.capability, NOWHERE) : holding.capability,
@@ -137,7 +139,7 @@ export class Token {
       key: lineage.key && b64encode(lineage.key),
       task: holding.capability.task ?? this.#root.task,
       expiresAt: holding.capability.exp,
-    };
+    });
   }
 
   /**
@@ -195,7 +197,8 @@ export class Token {
   }
 
   /** This token with one more link as it travels, whatever it says. For tools and tests. */
-  withRawLink(link: RawCaveat): Token {
+  withRawLink(raw: RawCaveat): Token {
+    const link = handed(raw);
     const { identifier, caveats, signature } = this.#packet;
     const packet = { identifier, caveats: [...caveats, link], signature: extend(signature, link) };
     checkBundle(packet, this.#discharges);

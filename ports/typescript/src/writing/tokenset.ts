@@ -2,6 +2,7 @@
 
 import { byCodePoint, equal, utf8 } from "../format/bytes.js";
 import { TokenFormatError, UsageError, WideningError } from "../format/errors.js";
+import { lock } from "../format/handed.js";
 import { PREFIX, SET_PREFIX } from "../format/text.js";
 import type { Capability } from "../language/capability.js";
 import { domainOf } from "../language/caveats.js";
@@ -32,6 +33,7 @@ export class TokenSet {
 
   private constructor(tokens: ReadonlyMap<string, Token>) {
     this.#tokens = tokens;
+    lock(this);
   }
 
   /** The set of tokens that are minted for one server each. Raises UsageError for what is none. */
