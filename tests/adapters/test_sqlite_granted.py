@@ -476,11 +476,11 @@ TAKES_THE_FIRST = re.compile(
 
 
 def test_mutated_statements_tell_databases_apart_as_little() -> None:
-    """3,000 of them: equal answers, errors and counts."""
+    """1,500 of them by day, and 100,000 in `.ci/nightly hidden`: equal answers, errors and counts."""
     drawn = drawing(13)
     connections = {name: world(name) for name in WORLDS}
     kinds: dict[str, int] = {}
-    for _ in range(times(3_000)):
+    for _ in range(times(1_500)):
         sql = mutated(drawn)
         answers = {name: answer(connection, sql) for name, connection in connections.items()}
         first = answers["nothing is hidden"]
@@ -491,7 +491,7 @@ def test_mutated_statements_tell_databases_apart_as_little() -> None:
             assert found == first, sql
         kind = first[0] if isinstance(first[0], str) else "rows"
         kinds[kind] = kinds.get(kind, 0) + 1
-    assert min(kinds.get("rows", 0), kinds.get("name", 0), kinds.get("syntax", 0)) > times(200), kinds
-    assert min(kinds.get("column", 0), kinds.get("table", 0), kinds.get("value", 0)) > times(5), kinds
+    assert min(kinds.get("rows", 0), kinds.get("name", 0), kinds.get("syntax", 0)) > times(100), kinds
+    assert min(kinds.get("column", 0), kinds.get("table", 0), kinds.get("value", 0)) > times(2), kinds
     for connection in connections.values():
         connection.close()

@@ -299,10 +299,11 @@ def needed(plan: Plan) -> dict[tuple[Any, Any], set[str] | None]:
 
 @pytest.mark.parametrize("held", GRANTS)
 def test_a_text_is_answered_as_by_itself_whichever_text_of_its_shape_came_first(held: str) -> None:
+    """300 shapes by day, and 30,000 in `.ci/nightly properties`."""
     writer = Writer(drawing(f"shapes, {held}"))
     found: dict[str, int] = {}
     with closing(opened()) as own, closing(opened()) as shaped:
-        for _ in range(times(600)):
+        for _ in range(times(300)):
             first = writer.filled(writer.statement())
             sql = writer.again(first)
             for text in (first, sql):
@@ -311,14 +312,14 @@ def test_a_text_is_answered_as_by_itself_whichever_text_of_its_shape_came_first(
                     expected = answer(own, text, GRANTS[held])
                 assert answer(shaped, text, GRANTS[held]) == expected, (first, text)
             found[expected[0]] = found.get(expected[0], 0) + 1
-    assert found["rows"] > times(100) and len(found) > 4, found
+    assert found["rows"] > times(50) and len(found) > 4, found
 
 
 def test_a_shape_needs_what_each_of_its_texts_needs() -> None:
     writer = Writer(drawing("shapes, needs"))
     judged = 0
     with closing(opened()) as connection:
-        for _ in range(times(1_500)):
+        for _ in range(times(750)):
             first = writer.filled(writer.statement())
             sql = writer.again(first)
             one, two = shape_of(first), shape_of(sql)
@@ -335,4 +336,4 @@ def test_a_shape_needs_what_each_of_its_texts_needs() -> None:
                 assert own.events.keys() == shaped.events.keys(), (first, sql)
                 assert own.refusals == shaped.refusals and own.calls == shaped.calls, (first, sql)
                 assert (own.asks, own.tells, own.writes, own.replaces) == (shaped.asks, shaped.tells, shaped.writes, shaped.replaces), (first, sql)
-    assert judged > times(300)
+    assert judged > times(150)
