@@ -647,6 +647,7 @@ def _stepped(
     looking: bool,
 ) -> Steps[Refusal | None]:
     """Marks, and a reservation with them: None if all is done, else why not (46.6)."""
+    _ledger_of(stores)
     if step.reservation is not None:
         never = _never(step.reservation)
         if never is not None:
