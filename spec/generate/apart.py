@@ -32,7 +32,8 @@ WHY = {
         "holder_binding_signature_beside_unknown_*", "holder_binding_writes_*_before_its_*", "holder_binding_writes_nothing_*",
         "holder_binding_writes_hand_over_without_key_signed_by_a_stranger", "ledger_used_up_and_*", "ledger_more_than_a_whole_limit_*", "ledger_used_up_with_*",
         "overlay_revoked_and_*", "overlay_stale_and_*", "own_caveats_before_*",
-        "own_caveats_after_what_ends",
+        "own_caveats_after_what_ends", "forbid_*_and_after", "forbid_behind_*", "forbid_of_the_second_by_itself_and_the_first", "forbid_of_an_entry_that_narrows",
+        "forbid_at_a_ledger_that_is_down_and_all_set",
         "proof_of_possession_holding_one_behind_a_bound_discharge", "replay_full_and_second_use", "verification_*",
         "widening_*_before_*", "widening_budget_and_fresh_more", "widening_expiry_and_uses_more", "widening_first_dimension_is_told",
         "allowances_cost_unstated_beside_another_table", "work_before_*", "work_behind_*", "work_of_entries_*", "sets_narrowed_by_tables_of_tools_and_only_at_one",
@@ -44,7 +45,7 @@ WHY = {
         "recall_of_another_child_by_who_was_not_there", "recall_after_a_link_before_it_held", "recall_of_its_own_hand_over",
         "recall_of_a_sibling_of_its_own", "snapshots_before_what_a_delta_gave", "snapshots_that_follows_on_one_that_says_as_much",
         "snapshots_that_follows_on_another_256th_before_it", "snapshots_that_follows_the_very_one_that_resumed", "chain_links_joined", "discharges_holding_seventeen", "keys_root_key_none_at_keyring_of_audience",
-        "limits_64_links_and_a_third_party", "pairwise_keys_token_of_*", "pairwise_keys_token_for_*",
+        "limits_64_links_and_a_third_party", "marks_but_and_a_table", "marks_marks_beside_a_hand_over_in_an_entry", "pairwise_keys_token_of_*", "pairwise_keys_token_for_*",
         "third_party_caveats_vids_swapped", "third_party_caveats_caveats_swapped", "discharges_of_two_caveats_with_one_id_*",
     ),
     "other": (
@@ -208,7 +209,7 @@ class Text:
     """One text as a verifier, or a holder, is given it."""
 
     def __init__(self, vector, text):
-        self.vector, self.tags, self.bound, self.ids = vector, [], None, []
+        self.vector, self.tags, self.bound, self.ids, self.marks = vector, [], None, [], {}
         token, *rest = text.split(".") if isinstance(text, str) else [text]
         self.parts = {"token": self.token(token)}
         self.parts["behind"] = [self.behind(part) for part in rest]
@@ -229,6 +230,11 @@ class Text:
         key, how = self.key(root, identifier, caveats, signature)
         self.tags = evaluator.chain_tags(evaluator.derive(key), identifier, caveats)
         self.ids = evaluator.link_ids(self.tags)
+        for at, (cid, _) in enumerate(caveats):
+            said = evaluator.decode_object(evaluator.split_link(cid)[0]) or {}
+            for name in said["marks"] if isinstance(said.get("marks"), dict) else ():
+                bucket = evaluator.label("mark of a link") + evaluator.unbase64(self.ids[at]) + name.encode("utf-8", "surrogatepass")
+                self.marks[evaluator.base64text(evaluator.sha256(bucket))] = f"the mark {name} of link {at}"
         links = [self.link(at, caveat) for at, caveat in enumerate(caveats)]
         wire = evaluator.unbase64(text[5:])
         said = {"root": Made(identifier, root), "links": links, "signature": Made(signature, how)}
@@ -327,6 +333,8 @@ class Text:
             return [self.named(item) for item in value]
         if isinstance(value, str) and value in self.ids:
             return f"the id of link {self.ids.index(value)}"
+        if isinstance(value, str) and value in self.marks:
+            return self.marks[value]
         return value
 
 

@@ -455,6 +455,33 @@ def head(lines: list[bytes], seq: int) -> dict[str, Json]:
     return {"seq": seq, "hash": b64(bytes(32) if seq == 0 else sha256(lines[seq - 1]))}
 
 
+# --- marks -----------------------------------------------------------------------------------------------------------
+
+
+def sized(text: str) -> bytes:
+    return len(text.encode()).to_bytes(4, "big") + text.encode()
+
+
+def of_task(subject: str = "user:jane", task: str = "task-123") -> bytes:
+    """What stands before the name in the bucket of a task's mark."""
+    return sized(subject) + task.partition("/")[0].encode() + b"\0"
+
+
+def mark_of_task(name: str, **root: str) -> str:
+    """The bucket of a mark of link 0."""
+    return b64(sha256(label("mark of a task") + of_task(**root) + name.encode()))
+
+
+def mark_of_link(parts: Parts, at: int, name: str) -> str:
+    """That of a mark of another link."""
+    return b64(sha256(label("mark of a link") + unb64(link_id(parts.tags[at + 1])) + name.encode()))
+
+
+def mark_of_entry(entry: str, name: str, **root: str) -> str:
+    """That of a mark of an entry of the overlay."""
+    return b64(sha256(label("mark of an entry") + sized(entry) + of_task(**root) + name.encode()))
+
+
 # --- pairwise keys ---------------------------------------------------------------------------------------------------
 
 

@@ -102,6 +102,7 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         field("floor", "seconds", "its floor (38.9)"),
         field("shared", "boolean", "is it declared to be shared by all servers (38.6)?"),
         field("spent", "[spent]", "what was taken before, one reservation each; one bucket twice: both were taken, and add up"),
+        field("marks", "[b64]", "the buckets of the marks that were set before, for good (46.3); left out: none", optional=True),
         DOWN,
     ),
     "spent": (
@@ -227,6 +228,7 @@ ALLOWED = Expected(("allowed",), (
     field("task", "text", "the token's task (16.3)"),
     field("expires_at", "seconds or null", "the least `exp`, discharges counted, without leeway; null: none"),
     field("debits", "[debit]", "only with `ledger`: what the access takes of each bucket, from the first link to the last", optional=True),
+    field("marks", "[b64]", "only with `ledger`, and where there are any: the buckets of the marks that it sets (46.6), set before or not; sorted", optional=True),
     field("key", "b64", "only of a bound token, and so are the two below: the key", optional=True),
     field("uses", "[use]", "what is committed to the store of proofs", optional=True),
     field("evidence", "[evidence]", "of each hand-over that is signed", optional=True),

@@ -14,6 +14,7 @@ from spec.generate import (
     discharge,
     issuing,
     keys,
+    marks,
     proof,
     records,
     schemas,
@@ -29,7 +30,7 @@ FOLDER = schemas.VECTORS
 
 def tables() -> Iterator[Table]:
     """The families, in the order of the specification."""
-    for module in (wire, records, caveats, issuing, verification, work, algebra, keys, binding, proof, discharge, control, answering, sets):
+    for module in (wire, records, caveats, issuing, verification, work, algebra, keys, binding, proof, discharge, control, answering, sets, marks):
         yield from module.tables()
 
 

@@ -20,6 +20,7 @@ from spec.generate.build import (
     discharge,
     entry,
     extended,
+    nonce,
     signing_public,
     snapshot,
     token,
@@ -47,6 +48,10 @@ def where(constraint: Json, value: Json, adds: int) -> CASE:
 
 def argument(constraint: Json, value: Json, adds: int) -> CASE:
     return {"tools": {"t": {"a": constraint}}}, call("t", a=value), adds
+
+
+def marked(definition: Json, access: dict[str, Json], adds: int) -> CASE:
+    return {"marks": {"m": definition}, "n": nonce()}, access, adds
 
 
 CASES: dict[str, CASE] = {
@@ -85,6 +90,18 @@ CASES: dict[str, CASE] = {
     "conditions_of_another_table": ({"rows": {"hr": {"x": {"min": 1}}}}, SELECT | {"rows": [{"x": {"min": 1}}]}, 0),
     "tables_beside_a_tool": ({"operations": ["select"], "tables": ["sales"], "tools": {"t": {}}}, call("t"), 0),
     "tools_beside_a_table": ({"tables": ["sales"], "tools": {"t": {"a": {"in": ["x"]}}}}, SELECT, 9 + 7),
+    "tables_of_a_mark": marked({"tables": ["hr"]}, SELECT, 6 + 7),
+    "operations_of_a_mark": marked({"operations": ["insert"], "tables": ["hr"]}, SELECT, 6 + 7 + 10 + 8),
+    "tools_of_a_mark": marked({"tools": ["x"]}, call("t"), 5 + 3),
+    "tools_of_a_mark_beside_a_table": marked({"tables": ["hr"], "tools": ["x", "y"]}, SELECT, 6 + 7),
+    "tables_of_a_mark_beside_a_tool": marked({"operations": ["insert"], "tables": ["hr"], "tools": ["x"]}, call("t"), 5 + 3),
+    "two_marks": ({"marks": {"m": {"tables": ["hr"]}, "o": {"tables": ["a"]}}, "n": nonce()}, SELECT, 6 + 7 + 5 + 7),
+    "what_a_mark_spares": marked({"tools": ["x"], "but": {"tools": {"t": {"a": {"in": ["x"]}}}}}, call("t", a="x"), 5 + 3 + 12 + 3),
+    "what_a_mark_spares_that_is_any": marked({"tools": ["x"], "but": {"tools": {"t": {"a": {"any": True}}}}}, call("t", a=MIXED), 5 + 3),
+    "tables_that_a_mark_spares": marked(
+        {"tables": ["hr"], "but": {"allow": {"sales": ["select"]}, "operations": ["*"], "tables": ["sales"]}}, SELECT, 6 + 7 + 10 + 8 + 5 + 8 + 9 + 7
+    ),
+    "rules": ({"marks": {"m": {"tables": ["hr"]}}, "forbid": [{"in": ["m"], "after": ["m"]}], "n": nonce()}, SELECT, 6 + 7),
     "what_is_asked_early": ({"exp": NOW + 60, "nbf": NOW, "task": "task-123"}, {}, 0),
 }  # fmt: skip
 
@@ -127,6 +144,8 @@ def work() -> Table:
     answer = discharge("one", {"exp": NOW + 60, **one})
     pair("a_link_of_a_discharge", asking(full(one), "one"), eu, LEFT - 2 * 17, discharges=(answer,))
     pair("an_entry_of_the_overlay", full(one), eu, LEFT - 2 * 17, presented=overlaid(one))
+    mark = {"marks": {"m": {"tables": ["hr"]}}, "n": nonce()}
+    pair("marks_of_an_entry_of_the_overlay", full(one), eu | SELECT, LEFT - 17 - 13, presented=overlaid(mark))
     alone, many = token({"nbf": NOW}), [FILL] * LINKS
     pair("entries_of_the_overlay_alone", alone, eu, LEFT - 17, presented=overlaid(one, *many, PAD))
 

@@ -1,5 +1,5 @@
 """The reference evaluator: what a verifier decides, written from the design's text (its sections 4 to 6) and the
-specification's (7, 15.12, 24, 28 to 33, 36 and 38).
+specification's (7, 15.12, 24, 28 to 33, 36, 38 and 46).
 
 It shares no code with captoken but libsodium, and favours being read over being fast. `evaluate` gives the code of a
 decision, "allowed" or the first failure in the order of the plan. `authenticate` and `judge` are its two halves (24.18), for a
@@ -294,7 +294,33 @@ def is_rows(value):
     return all(not value[narrow] or value[wide].keys() <= value[narrow].keys() for wide, narrow in over)
 
 
+def is_mark(value):
+    """46.1"""
+    if not isinstance(value, dict) or not value.keys() <= MARK.keys():
+        return False
+    of_what = "tables" in value or ("tools" in value and "operations" not in value)
+    return of_what and all(value[key] and MARK[key](value[key]) for key in value)
+
+
+def is_but(value):
+    return isinstance(value, dict) and value.keys() <= OF_BUT and all(KEYS[key][1](value[key]) for key in value)
+
+
+def is_marks(value):
+    return is_map_of(is_name, is_mark)(value) and 1 <= len(value) <= 8
+
+
+def is_rule(value):
+    """46.4"""
+    if not isinstance(value, dict) or not {"in", "after"} <= value.keys() <= {"in", "after", "unless"}:
+        return False
+    named = all(is_list_of(is_name)(value[key]) and 1 <= len(value[key]) <= most for key, most in (("in", 8), ("after", 7)))
+    return named and ("unless" not in value or is_key(value["unless"]))
+
+
 OPERATIONS = is_list_of(lambda v: v == "*" or is_name(v))
+OF_BUT = {"tables", "operations", "allow", "tools"}
+MARK = {"tables": is_list_of(is_pattern), "operations": OPERATIONS, "tools": is_list_of(is_pattern), "but": is_but}
 KEYS = {  # every key of this version: its domain, and what its value may be
     "tables": (DATA, is_list_of(is_pattern)),
     "operations": (DATA, OPERATIONS),
@@ -309,6 +335,8 @@ KEYS = {  # every key of this version: its domain, and what its value may be
     "task": (UNIVERSAL, is_task),
     "uses": (UNIVERSAL, is_amount),
     "budget": (UNIVERSAL, is_map_of(is_unit, is_amount, empty=False)),
+    "marks": (UNIVERSAL, is_marks),
+    "forbid": (UNIVERSAL, lambda v: is_list_of(is_rule)(v) and 1 <= len(v) <= 16),
     "fresh": (UNIVERSAL, is_amount),
     "from": ("lineage", is_name),
     "to": ("lineage", is_name),
@@ -338,6 +366,7 @@ def decode_link(body, bound=False, own=NO_OWN):
     need(link.keys() <= KEYS.keys() | own.keys(), "unknown_caveat")
     readable = (KEYS[key][1](value) if key in KEYS else own[key].reads(value) for key, value in link.items())
     need(link and all(readable), "unreadable_link")
+    need(names_of(link.get("forbid", ())) <= link.get("marks", {}).keys(), "unreadable_link")
     counted, hand_over = link.keys() & COUNTED, link.keys() & {"from", "to", "n"}
     need(len(hand_over) == 3 or hand_over == ({"n"} if counted else set()), "unreadable_link")
     need(signature is None or (bound and "key" in link), "unreadable_link")
@@ -352,7 +381,7 @@ def decode_links(caveats, own=NO_OWN):
             links.append(decode_link(cid, bound, own) if vid is None else {})
         bound = bound or "key" in links[-1]
         counting += bool(links[-1].keys() & COUNTED)
-        buckets += ("uses" in links[-1]) + len(links[-1].get("budget", {}))
+        buckets += ("uses" in links[-1]) + len(links[-1].get("budget", {})) + len(links[-1].get("marks", {}))
         need(counting <= 8 and buckets <= 16, "unreadable_link", place)
     return links
 
@@ -362,7 +391,7 @@ def decode_discharge(caveats, own=NO_OWN):
     links = []
     for cid, _ in caveats:
         links.append(decode_link(cid, own=own))
-        need(not links[-1].keys() & {"task", "from", "depth", "delegate_only", "key", *COUNTED}, "unreadable_link")
+        need(not links[-1].keys() & {"task", "from", "depth", "delegate_only", "key", "forbid", *COUNTED}, "unreadable_link")
     need(any("exp" in link for link in links), "unreadable_link")
     return links
 
@@ -776,6 +805,9 @@ def looks(link, access):
     for constraints, values in ((of_tool, access.get("arguments")), (link.get("where"), access.get("attributes"))):
         values = values or {}
         named += [(c, values[name]) for name, c in (constraints or {}).items() if name in values and "any" not in c]
+    for mark in link.get("marks", {}).values():
+        facts = (("tables", table), ("operations", access.get("operation")), ("tools", tool))
+        named += [(mark.get(key), fact) for key, fact in facts if fact is not None] + looks(mark.get("but", {}), access)
     return [(stated, value) for stated, value in named if stated is not None]
 
 
@@ -795,7 +827,7 @@ CODES = {
     "malformed", "unsupported_version", "unknown_key", "bad_signature", "missing_discharge", "bad_discharge", "unreadable_link",
     "unknown_caveat", "broken_delegation", "too_deep", "delegate_only", "revoked", "narrowed", "stale_overlay", "stale_grant",
     "expired", "not_yet_valid", "wrong_audience", "unaddressed", "table", "operation", "column", "row", "tool", "argument", "attribute",
-    "domain", "task", "cost_unstated", "too_much_work", "caller", "proof_missing", "bad_proof", "replayed", "budget_exhausted", "store_unavailable",
+    "domain", "task", "cost_unstated", "too_much_work", "caller", "proof_missing", "bad_proof", "replayed", "forbidden_after", "budget_exhausted", "store_unavailable",
 }  # fmt: skip
 
 
@@ -1003,16 +1035,17 @@ class Store:
 # ---- section 7: what is counted ------------------------------------------------------------------------------------
 
 
-COUNTED = {"uses", "budget"}
+COUNTED = {"uses", "budget", "marks"}  # what has buckets, and so an `n`: 17.6, 38.13
+DENYING = {"uses", "budget", "forbid"}  # what a ledger denies by: 38.6
 
 
 def is_for_one(root, links):
-    """Is each link that counts for one server by then? A child of one that is not could be made for every server."""
+    """Is each link that counts, or forbids, for one server by then? A child of one that is not could be made for every server."""
     named = None if "aud" not in root else {root["aud"]}
     for link in links:
         if "aud" in link:
             named = set(link["aud"]) if named is None else named & set(link["aud"])
-        if link.keys() & COUNTED and (named is None or len(named) > 1):
+        if link.keys() & DENYING and (named is None or len(named) > 1):
             return False
     return True
 
@@ -1027,22 +1060,85 @@ def debits(tags, links, access):
 
 
 class Ledger:
-    """What was spent, by bucket and unit. It knows nothing of tokens that were issued at its floor or before."""
+    """What was spent, by bucket and unit, and which marks are set. It knows nothing of tokens that were issued at its floor or before."""
 
-    def __init__(self, shared=False, floor=None, is_down=False):
-        self.shared, self.floor, self.spent, self.is_down = shared, floor, {}, is_down
+    def __init__(self, shared=False, floor=None, is_down=False, marks=()):
+        self.shared, self.floor, self.spent, self.is_down, self.marks = shared, floor, {}, is_down, set(marks)
+        self.known = set()  # the marks that whoever asks knows to be set: 46.7
 
-    def commit(self, wanted, issued):
-        """The end of step 11: all of it or nothing. 38.3, 38.7, 38.9"""
+    def commit(self, wanted, issued, step, looking=False):
+        """The end of step 11: all of it or nothing. 38.3, 38.7, 38.9, 46.6"""
         for place, _, _, limit, amount in wanted:
             need(amount <= limit, "budget_exhausted", place)
+        step.check(self.known)
         need(not self.is_down, "store_unavailable")
         need(self.floor is None or issued > self.floor, "store_unavailable")
+        try:
+            step.check(self.marks)
+        except Stop as stop:
+            self.known |= self.marks & stop.after
+            raise
         spent = dict(self.spent)
         for place, bucket, unit, limit, amount in wanted:
             spent[bucket, unit] = spent.get((bucket, unit), 0) + amount
             need(spent[bucket, unit] <= limit, "budget_exhausted", place)
-        self.spent = spent
+        if not looking:
+            self.spent, self.marks, self.known = spent, self.marks | step.marks, self.known | step.marks
+
+
+# ---- 46: marks -----------------------------------------------------------------------------------------------------
+
+
+def names_of(rules):
+    return {name for rule in rules for name in (*rule["in"], *rule["after"])}
+
+
+def is_in(mark, access):
+    """46.2"""
+    table, tool = access.get("table"), access.get("tool")
+    by_table = table is not None and any(matches(pattern, table) for pattern in mark.get("tables", ()))
+    by_table = by_table and bool({"*", access["operation"]} & set(mark.get("operations", ["*"])))
+    by_tool = tool is not None and any(matches(pattern, tool) for pattern in mark.get("tools", ()))
+    if not by_table and not by_tool:
+        return False
+    try:
+        need("but" in mark, "table")
+        check_access(mark["but"], access)
+    except Stop:
+        return True
+    return False
+
+
+def sized(text):
+    return len(text.encode()).to_bytes(4, "big") + text.encode()
+
+
+class Step:
+    """The accesses of one step: the marks that they are in and set, and the rules that they run into. 46.6"""
+
+    def __init__(self, token, entries, accesses):
+        root = token.root
+        task = sized(root["sub"]) + root["task"].split("/")[0].encode() + b"\0"
+        ids = [unbase64(name) for name in link_ids(token.tags)]
+        said = [(place, link, label("mark of a link") + ids[place]) for place, link in enumerate(token.links)]
+        said[0] = (0, token.links[0], label("mark of a task") + task)
+        said += [(None, entry["link"], label("mark of an entry") + sized(entry["id"]) + task) for entry in entries]
+        self.marks, self.rules = set(), []
+        for place, link, start in said:
+            buckets = {name: sha256(start + name.encode()) for name in link.get("marks", {})}
+            inside = {name for name, mark in link.get("marks", {}).items() if any(is_in(mark, access) for access in accesses)}
+            rules = link.get("forbid", [])
+            self.marks |= {buckets[name] for name in inside if place == 0 or name in names_of(rules)}
+            self.rules += [(place, {buckets[name] for name in rule["after"]}) for rule in rules if inside & set(rule["in"])]
+
+    def check(self, marks):
+        """Is it closed, these being set, and its own?"""
+        for place, after in self.rules:
+            try:
+                need(not after <= marks | self.marks, "forbidden_after", place)
+            except Stop as stop:
+                stop.after = after
+                raise
 
 
 # ---- section 7: the overlay ----------------------------------------------------------------------------------------
@@ -1093,7 +1189,7 @@ def check_entries(entries, access, link_prohibits):
 
 
 def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway, audiences, own=NO_OWN):
-    """Step 7: the age of the overlay and the links of the entries on the token, or a Stop."""
+    """Step 7: the age of the overlay and the entries on the token, or a Stop."""
     need(overlay is not DOWN, "store_unavailable")
     snapshot, bound, allow_stale = overlay
     age = check_overlay(snapshot, now, bound, allow_stale)
@@ -1106,7 +1202,7 @@ def under_overlay(overlay, root, tags, held, links, answers, access, now, leeway
     standing = [said for said in (snapshot or {"entries": []})["entries"] if now < said.get("until", now + 1)]
     entries = [said for said in standing if is_selected(said["select"], said.get("asked", ()), root, ids, hops, held, task)]
     check_entries(entries, access, lambda link: prohibits(link, access, state, now, leeway, age, own))
-    return age, [said["link"] for said in entries]
+    return age, entries
 
 
 def link_ids(tags):
@@ -1169,45 +1265,49 @@ def judge(
     token, access, *, now, leeway=0, audiences=(), allow_unaddressed=False, caller=None, for_use=True, ledger=None,
     overlay_age=None, overlay=None, own=NO_OWN,
 ):  # fmt: skip
-    """Steps 7 to 9, of a token that was sent or of a grant that is asked again: what is left of the audiences, and the task."""
+    """Steps 7 to 9, of a token that was sent or of a grant that is asked again: what is left of the audiences, the task, and the
+    entries of the overlay on it."""
     need(token.owed_at is None or not for_use, "delegate_only", token.owed_at)  # 6, said here (24.18)
-    narrowing = []
+    entries = []
     if overlay is not None:  # 7
         answers = [link for _, link in token.answers]
-        overlay_age, narrowing = under_overlay(
+        overlay_age, entries = under_overlay(
             overlay, token.root, token.tags, token.held, token.links, answers, access, now, leeway, audiences, own
         )
     state = check_caveats(
         token, access, now=now, leeway=leeway, audiences=audiences, allow_unaddressed=allow_unaddressed, ledger=ledger,
-        overlay_age=overlay_age, narrowing=narrowing, own=own,
+        overlay_age=overlay_age, narrowing=[said["link"] for said in entries], own=own,
     )  # fmt: skip
     if caller:  # 9
         need(caller.get("agent") in (None, token.held[-1]), "caller")
         need(caller.get("task") is None or at_or_below(caller["task"], state["task"]), "caller")
-    return state
+    return state | {"entries": entries}
 
 
-def ask_again(token, access, verified_at, max_age, *, now, ledger=None, counts=True, **facts):
-    """A grant that is asked: the code, and the place of a denial. It takes no proof (24.9). `counts=False`: it is a recheck, which
-    asks no store (24.19)."""
+def ask_again(token, access, verified_at, max_age, *, now, ledger=None, how="check", **facts):
+    """A grant that is asked: the code, and the place of a denial. It takes no proof (24.9). A `recheck` asks no store (24.19), and
+    `explain` changes none."""
     try:
         need(max_age is None or -60 <= now - verified_at <= max_age, "stale_grant")  # 24.15
-        judge(token, access, now=now, ledger=ledger, **facts)
-        if counts:
-            count(token, access, ledger)
+        state = judge(token, access, now=now, ledger=ledger, **facts)
+        if how != "recheck":
+            count(token, access, ledger, state["entries"], how == "explain")
+        elif access is not None:
+            Step(token, state["entries"], [access]).check(set() if ledger is None else ledger.known)  # 46.7
     except Stop as stop:
         return {"code": str(stop), **place_of(stop, token, facts.get("own", NO_OWN))}
     return {"code": "allowed"}
 
 
-def count(token, access, ledger):
-    """The end of step 11: the debits."""
-    if access is None or not any(link.keys() & COUNTED for link in token.links):
-        return []
-    need(ledger is not None, "store_unavailable")
-    wanted = debits(token.tags, token.links, access)
-    ledger.commit(wanted, token.root["iat"])
-    return wanted
+def count(token, access, ledger, entries, looking=False):
+    """The end of step 11: the debits, and the marks that are set."""
+    if access is None:
+        return [], set()
+    wanted, step = debits(token.tags, token.links, access), Step(token, entries, [access])
+    if wanted or step.marks:
+        need(ledger is not None, "store_unavailable")
+        ledger.commit(wanted, token.root["iat"], step, looking)
+    return wanted, step.marks
 
 
 def evidence_of(token):
@@ -1257,7 +1357,7 @@ def evaluate(
             need(store is not None, "store_unavailable")  # 11
             uses.append((entry(token.bound, nonce), issued))
             store.commit(*uses[0], now)
-        taken = count(token, access, ledger)
+        taken, marks = count(token, access, ledger, state["entries"])
     except Stop as stop:
         if told is not None:
             told |= place_of(stop, known, own)
@@ -1266,7 +1366,7 @@ def evaluate(
         ends = [link["exp"] for link in (*token.links, *(link for _, link in token.answers)) if "exp" in link]
         told |= {
             "chain": [(name, "issued" if name == token.held[0] else "proven" if name in proven else "vouched") for name in token.held],
-            "key": token.bound, "link_ids": link_ids(token.tags), "expires_at": min(ends, default=None), "debits": taken, "uses": uses,
+            "key": token.bound, "link_ids": link_ids(token.tags), "expires_at": min(ends, default=None), "debits": taken, "marks": marks, "uses": uses,
             "evidence": evidence_of(token), "token": token, "task": state["task"],
         }  # fmt: skip
     return "allowed"

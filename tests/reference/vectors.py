@@ -1,7 +1,6 @@
 """The reference evaluator, asked what a vector of `spec/vectors/` asks. It reads `spec/vectors/FORMAT.md`, and no adapter."""
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from typing import Any
 
 from tests.reference import evaluator
@@ -140,6 +139,7 @@ def decided(vector: Vector) -> dict[str, Any]:
     if "ledger" in vector:
         fields = ("bucket", "unit", "limit", "amount")
         said["debits"] = [dict(zip(fields, debit[1:], strict=True)) for debit in told["debits"]]
+        said |= {"marks": sorted(map(evaluator.base64text, told["marks"]))} if told["marks"] else {}
     if told["key"] is not None:
         uses = [{"entry": name.hex(), "issued_at": issued} for name, issued in told["uses"]]
         said |= {"key": told["key"], "uses": uses, "evidence": told["evidence"]}
@@ -157,11 +157,10 @@ def grant(vector: Vector) -> dict[str, Any]:
     for step in vector["steps"]:
         if standing is not None and "snapshot" in step:
             standing = {**standing, "snapshot": step["snapshot"]}
-        how = step.get("how", "check")
         said = evaluator.ask_again(
             told["token"], stated_facts(step["access"]), verified_at, vector.get("max_age", 3600), now=step["now"],
-            caller=stated_facts(step.get("caller")), overlay=overlay(standing), counts=how != "recheck",
-            ledger=deepcopy(counted) if how == "explain" else counted, **known(vector),
+            caller=stated_facts(step.get("caller")), overlay=overlay(standing), how=step.get("how", "check"), ledger=counted,
+            **known(vector),
         )  # fmt: skip
         answers.append(said)
     return {"code": "ok", "answers": answers}
@@ -192,7 +191,8 @@ def ledger(stated: Vector | None) -> Any:
     """The ledger, with what was spent before."""
     if stated is None:
         return None
-    made = evaluator.Ledger(stated["shared"], stated["floor"], "down" in stated)
+    marks = map(evaluator.unbase64, stated.get("marks", ()))
+    made = evaluator.Ledger(stated["shared"], stated["floor"], "down" in stated, marks)
     for spent in stated["spent"]:
         name = spent["bucket"], spent["unit"]
         made.spent[name] = made.spent.get(name, 0) + spent["amount"]

@@ -117,7 +117,7 @@ def test_a_failing_vector_differs_from_its_control_in_one_place_or_says_why_not(
 def test_few_have_a_reason_to_differ_in_more_and_each_reason_is_one():
     reasons = Counter(vector["apart"] for vector in VECTORS if "control" in vector and "apart" in vector)
     assert set(reasons) == set(apart.APART) == set(apart.WHY)
-    assert reasons["together"] + reasons["other"] < 60 and reasons.total() < 330
+    assert reasons["together"] + reasons["other"] < 60 and reasons.total() < 340
     names = [vector["name"] for vector in VECTORS if "apart" in vector]
     assert [p for patterns in apart.WHY.values() for p in patterns if not any(fnmatchcase(name, p) for name in names)] == []
 
