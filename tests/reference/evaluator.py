@@ -1076,7 +1076,7 @@ class Ledger:
         try:
             step.check(self.marks)
         except Stop as stop:
-            self.known |= self.marks & stop.after
+            self.known |= set() if looking else self.marks & stop.after
             raise
         spent = dict(self.spent)
         for place, bucket, unit, limit, amount in wanted:
