@@ -54,6 +54,8 @@ export {
   MemoryReplayStore,
   type Debit,
   type Ledger,
+  type Mark,
+  type Marked,
   type ReplayStore,
   type Reservation,
   type Use,

@@ -51,8 +51,35 @@ export interface Reservation {
   readonly leeway: number;
 }
 
-/** What a reservation came to: the link of the first bucket that has not enough left. */
-export type Reserved = "reserved" | "unavailable" | { readonly short: number };
+/** A mark that an access is in: a bucket that is only ever set (46.3). */
+export interface Mark {
+  readonly bucket: string;
+  /** The tree that it counts to (38.14); "" for one of a task or of an entry. */
+  readonly tree: string;
+  /** As of a reservation. */
+  readonly keptUntil: number | undefined;
+  /** Which link of the token says it; undefined for an entry of the overlay. */
+  readonly link: number | undefined;
+}
+
+/** What an access sets, and the rules that it runs into: closed once these are set. */
+export interface Marked {
+  readonly marks: readonly Mark[];
+  readonly rules: readonly {
+    readonly after: readonly Mark[];
+    readonly link: number | undefined;
+  }[];
+}
+
+/**
+ * What a reservation came to: the link of the first bucket that has not enough left, or the first
+ * rule that holds, with those of its marks that were set before.
+ */
+export type Reserved =
+  | "reserved"
+  | "unavailable"
+  | { readonly short: number }
+  | { readonly forbidden: number; readonly set: readonly Mark[] };
 
 /** What counts, for all holders below a link. What it raises is `store_unavailable`. */
 export interface Ledger {
@@ -61,6 +88,14 @@ export interface Ledger {
   reserve(reservation: Reservation, now: number): Answer<Reserved>;
   /** What `reserve` would say. Commits nothing. */
   look(reservation: Reservation, now: number): Answer<Reserved>;
+  /**
+   * Sets marks and reserves in one atomic step, unless a rule holds, the marks of the access itself
+   * counted. Whatever is set and asked about is kept for the latest (46.5, 46.6). Without these two
+   * methods what needs them is `store_unavailable`.
+   */
+  step?(reservation: Reservation, marked: Marked, now: number): Answer<Reserved>;
+  /** What `step` would say. Commits nothing. */
+  lookStep?(reservation: Reservation, marked: Marked, now: number): Answer<Reserved>;
   /** What was taken in fact, the rest goes back. False: too late, or closed already. */
   settle(id: Bytes, taken: ReadonlyMap<string, number>, now: number): Answer<boolean>;
 }
@@ -125,6 +160,15 @@ interface Open {
   closed: boolean;
 }
 
+/** Until when a mark is kept. */
+export const endOf = ({ keptUntil = Infinity }: Mark): number => keptUntil + KEPT;
+
+/** The first rule that holds, or -1, where these and the access's own marks are set (46.6). */
+export const closedBy = ({ marks, rules }: Marked, isSet: (mark: Mark) => boolean): number =>
+  rules.findIndex(({ after }) =>
+    after.every((mark) => isSet(mark) || marks.some(({ bucket }) => bucket === mark.bucket)),
+  );
+
 const nameOf = ({ bucket, unit }: Debit): string => `${bucket} ${unit}`;
 
 /** A ledger in memory: a process that starts anew refuses tokens that were issued before (38.9). */
@@ -147,10 +191,20 @@ export class MemoryLedger implements Ledger {
   }
 
   look(reservation: Reservation, now: number): Reserved {
+    return this.lookStep(reservation, { marks: [], rules: [] }, now);
+  }
+
+  lookStep(reservation: Reservation, marked: Marked, now: number): Reserved {
     this.#forget(now);
-    const { issuedAt, tokenId, leeway, debits } = reservation;
+    const { id, issuedAt, tokenId, leeway, debits } = reservation;
     if (issuedAt <= this.#floor || now - leeway < this.#forgotten - KEPT) return "unavailable";
-    let left = TREE - (this.#trees.get(tokenId) ?? 0);
+    const isSet = ({ bucket }: Mark): boolean => this.#buckets.has(bucket);
+    const forbidden = closedBy(marked, isSet);
+    if (forbidden >= 0) return { forbidden, set: marked.rules[forbidden]!.after.filter(isSet) };
+    const fresh = marked.marks.filter((mark) => mark.tree && !isSet(mark));
+    let left = TREE - (this.#trees.get(tokenId) ?? 0) - fresh.length;
+    if (fresh.length && left < 0) return { short: fresh[0]!.link! };
+    if (this.#open.has(hex(id))) return "reserved";
     for (const debit of debits) {
       if (debit.amount < 0) return "unavailable";
       const bucket = this.#buckets.get(nameOf(debit));
@@ -163,10 +217,22 @@ export class MemoryLedger implements Ledger {
   }
 
   reserve(reservation: Reservation, now: number): Reserved {
+    // Under an id that is there nothing is taken a second time, whatever is left (38.8).
+    const isKnown = this.#open.has(hex(reservation.id));
+    return isKnown ? "reserved" : this.step(reservation, { marks: [], rules: [] }, now);
+  }
+
+  step(reservation: Reservation, marked: Marked, now: number): Reserved {
+    const answer = this.lookStep(reservation, marked, now);
+    const isDone = answer === "reserved";
+    if (answer === "unavailable" || (!isDone && "short" in answer)) return answer;
     const { id, tokenId, keptUntil, debits } = reservation;
-    if (this.#open.has(hex(id))) return "reserved";
-    const answer = this.look(reservation, now);
-    if (answer !== "reserved") return answer;
+    for (const mark of isDone ? marked.marks : []) this.#bucket(mark.bucket, mark.tree, mark.keptUntil);
+    for (const mark of [...marked.marks, ...marked.rules.flatMap(({ after }) => after)]) {
+      const bucket = this.#buckets.get(mark.bucket);
+      if (bucket) bucket.keptUntil = latest(bucket.keptUntil, mark.keptUntil);
+    }
+    if (!isDone || this.#open.has(hex(id))) return answer;
     for (const debit of debits) {
       const bucket = this.#bucket(nameOf(debit), tokenId, keptUntil);
       bucket.taken += debit.amount;

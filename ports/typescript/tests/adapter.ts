@@ -72,6 +72,7 @@ interface Set {
   verifier: captoken.Verifier;
   uses: captoken.Use[];
   debits: captoken.Debit[];
+  marks: string[];
   /** What may change between two questions. */
   moment: { now: number; snapshot: string | null };
 }
@@ -81,6 +82,7 @@ export function verifierOf(vector: Vector): Set {
   const moment = { now: facts.now, snapshot: vector.overlay?.snapshot ?? null };
   const uses: captoken.Use[] = [];
   const debits: captoken.Debit[] = [];
+  const marks: string[] = [];
   const verifier = new captoken.Verifier(keyringOf(vector.keyring), {
     audience: facts.audiences,
     allowUnaddressed: facts.allow_unaddressed,
@@ -89,10 +91,10 @@ export function verifierOf(vector: Vector): Set {
     maxAge: vector.max_age,
     vocabulary: vector.own && vocabularyOf(vector.own),
     replays: vector.replays && replaysOf(vector.replays, uses),
-    ledger: vector.ledger && ledgerOf(vector.ledger, debits),
+    ledger: vector.ledger && ledgerOf(vector.ledger, debits, marks),
     ...overlayOf(vector.overlay, moment),
   });
-  return { verifier, uses, debits, moment };
+  return { verifier, uses, debits, marks, moment };
 }
 
 const vocabularyOf = (own: readonly Vector[]): captoken.Vocabulary =>
@@ -159,7 +161,7 @@ function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
   };
 }
 
-function ledgerOf(stated: Vector, debits: captoken.Debit[]): captoken.Ledger {
+function ledgerOf(stated: Vector, debits: captoken.Debit[], marks: string[]): captoken.Ledger {
   const store = new captoken.MemoryLedger({ shared: stated.shared, floor: stated.floor });
   for (const [at, { bucket, unit, amount }] of (stated.spent as Vector[]).entries()) {
     const id = Uint8Array.of(at);
@@ -176,7 +178,23 @@ function ledgerOf(stated: Vector, debits: captoken.Debit[]): captoken.Ledger {
       -1,
     );
   }
+  const before = { id: utf8("marks"), tokenId: "", issuedAt: stated.floor + 1, debits: [], keptUntil: undefined, leeway: 0 };
+  const set = (stated.marks ?? []).map((bucket: string) => ({ bucket, tree: "" }));
+  store.step(before, { marks: set, rules: [] }, -1);
   return {
+    lookStep: (reservation, marked, now) => {
+      reach(stated);
+      return store.lookStep(reservation, marked, now);
+    },
+    step: (reservation, marked, now) => {
+      reach(stated);
+      const answer = store.step(reservation, marked, now);
+      if (answer === "reserved") {
+        debits.push(...reservation.debits);
+        marks.push(...marked.marks.map(({ bucket }) => bucket));
+      }
+      return answer;
+    },
     shared: store.shared,
     look: (reservation, now) => {
       reach(stated);
@@ -234,7 +252,7 @@ function askingOf(vector: Vector): captoken.AskingText {
 function decide(vector: Vector): Outcome {
   const asking = askingOf(vector);
   const { access } = vector;
-  const { verifier, uses, debits } = verifierOf(vector);
+  const { verifier, uses, debits, marks } = verifierOf(vector);
   const decision = verifier.check(vector.token, access, asking);
   const dry = verifierOf(vector).verifier.explain(vector.token, access, asking);
   if (dry.code !== decision.code) return { code: `${decision.code} but explained as ${dry.code}` };
@@ -249,6 +267,7 @@ function decide(vector: Vector): Outcome {
     ...(vector.ledger && {
       debits: debits.map(({ bucket, unit, limit, amount }) => ({ bucket, unit, limit, amount })),
     }),
+    ...(marks.length && { marks: [...marks].sort() }),
     ...(grant.key !== undefined && {
       key: grant.key,
       uses: uses.map(({ entry, issuedAt }) => ({ entry: hex(entry), issued_at: issuedAt })),
@@ -258,7 +277,7 @@ function decide(vector: Vector): Outcome {
 }
 
 function linkOf(json: Vector): Link {
-  const counts = json.uses !== undefined || json.budget !== undefined;
+  const counts = ["uses", "budget", "marks"].some((key) => json[key] !== undefined);
   const link = readLink(utf8(stringified({ ...json, ...(counts && { n: "AAAAAAAAAAA" }) })), {});
   if (link.kind === "bad") throw new Error(link.text);
   return link;

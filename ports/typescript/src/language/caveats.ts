@@ -41,6 +41,39 @@ export interface RowsEntry {
   readonly rule: RowRule;
 }
 
+/** What puts an access in a mark (46.1). */
+export interface Mark {
+  /** As it stands in the link. */
+  readonly json: Json;
+  readonly tables?: ReadonlySet<string>;
+  readonly operations?: Names;
+  readonly tools?: ReadonlySet<string>;
+  readonly but?: Judged;
+}
+
+/** Once all of `after` are set, nothing in a mark of `closed` is permitted (46.4). */
+export interface Rule {
+  readonly json: Json;
+  readonly closed: ReadonlySet<string>;
+  readonly after: ReadonlySet<string>;
+}
+
+/** What accesses are judged by, of a link or of what a mark spares. */
+export interface Judged {
+  /** Its keys in canonical order, which is the order of asking (17.7). */
+  readonly keys: readonly string[];
+  readonly says: Partial<Said>;
+  readonly own: readonly Own[];
+  readonly domains: ReadonlySet<Domain>;
+}
+
+/** An own caveat as it stands in a link. */
+export interface Own {
+  readonly key: string;
+  readonly json: Json;
+  readonly value: unknown;
+}
+
 /** What a link says, by key. */
 export interface Said {
   readonly tables: ReadonlySet<string>;
@@ -56,6 +89,8 @@ export interface Said {
   readonly task: string;
   readonly uses: number;
   readonly budget: ReadonlyMap<string, number>;
+  readonly marks: ReadonlyMap<string, Mark>;
+  readonly forbid: readonly Rule[];
   readonly fresh: number;
   readonly from: string;
   readonly to: string;
@@ -180,6 +215,45 @@ function readRows(value: Json): ReadonlyMap<string, RowsEntry> {
   return made;
 }
 
+const some = (key: string, value: Json): Json[] | JsonObject => {
+  if (isObject(value) ? !value.size : !(Array.isArray(value) && value.length)) throw bad(key);
+  return value as Json[] | JsonObject;
+};
+
+function readMark(json: Json): Mark {
+  const made: Record<string, unknown> = { json };
+  for (const [key, value] of mapOf("marks", json, isOfMark, (each) => some("marks", each))) {
+    made[key] = key === "but" ? readBut(value) : READERS[key === "operations" ? key : "tables"](value);
+  }
+  if (!made["tables"] && (made["operations"] || !made["tools"])) throw bad("marks");
+  return made as unknown as Mark;
+}
+
+const isOfMark = (key: string): boolean => /^(tables|operations|tools|but)$/.test(key);
+const isOfBut = (key: string): boolean => /^(tables|operations|allow|tools)$/.test(key);
+
+/** A link with these keys alone. */
+function readBut(json: Json): Judged {
+  const said = mapOf("marks", json, isOfBut, (value, key) => readCaveat(key as Key, value));
+  const keys = [...said.keys()];
+  const domains = new Set(keys.map((key) => DOMAINS[key]!));
+  return { keys, says: Object.fromEntries(said), own: [], domains };
+}
+
+function readRule(json: Json): Rule {
+  const said = mapOf("forbid", json, (key) => /^(in|after|unless)$/.test(key), (value, key) =>
+    key === "unless" ? readKey(value) : atMost(key === "in" ? 8 : 7, listOf("forbid", value, isName)),
+  );
+  const [closed, after] = [said.get("in"), said.get("after")];
+  if (!closed || !after) throw bad("forbid");
+  return { json, closed: new Set(closed as string[]), after: new Set(after as string[]) };
+}
+
+function atMost<T>(most: number, list: T[]): T[] {
+  if (!list.length || list.length > most) throw bad("forbid");
+  return list;
+}
+
 export function readKey(value: Json): Bytes {
   const key = b64exact(value, 32);
   if (!key || !isSigningKey(key)) throw bad("key");
@@ -209,6 +283,12 @@ const READERS: { readonly [K in Key]: (value: Json) => Said[K] } = {
   task: (value) => check("task", value, isTask),
   uses: count("uses"),
   budget: (value) => filled("budget", mapOf("budget", value, isUnit, count("budget"))),
+  marks: (value) => {
+    const made = filled("marks", mapOf("marks", value, isName, readMark));
+    if (made.size > 8) throw bad("marks");
+    return made;
+  },
+  forbid: (value) => atMost(16, Array.isArray(value) ? value : []).map(readRule),
   fresh: count("fresh"),
   from: (value) => check("from", value, isName),
   to: (value) => check("to", value, isName),
@@ -300,7 +380,7 @@ export function earlyProhibits<K extends EarlyKey>(
 
 type LateCheck<K extends Key> = (said: Said[K], access: Stated) => Reason | undefined;
 
-const lists = (permitted: Names, name: string): boolean => permitted === "*" || permitted.has(name);
+export const lists = (permitted: Names, name: string): boolean => permitted === "*" || permitted.has(name);
 const onTable = ({ operation, table }: Stated): string =>
   `${operation} on table ${table} is not permitted`;
 

@@ -5,7 +5,7 @@ import type { RawCaveat } from "../format/crypto.js";
 import { UsageError } from "../format/errors.js";
 import { isLater } from "../format/given.js";
 import { handed } from "../format/handed.js";
-import { canonicalObject, type Json, type JsonObject } from "../format/json.js";
+import { canonicalObject, type JsonObject } from "../format/json.js";
 import { atOrBelow, isNamespaced } from "../format/names.js";
 import { seen, type Stated } from "./access.js";
 import {
@@ -16,32 +16,25 @@ import {
   isLate,
   isOwn,
   lateProhibits,
+  lists,
   ownValue,
   readCaveat,
   readKey,
   type Domain,
+  type Judged,
   type Key,
+  type Mark,
+  type Own,
   type Reason,
   type Said,
   type Situation,
   type Vocabulary,
 } from "./caveats.js";
-
-/** An own caveat as it stands in a link. */
-interface Own {
-  readonly key: string;
-  readonly json: Json;
-  readonly value: unknown;
-}
+import { matches } from "./patterns.js";
 
 /** A link that can be read. */
-export interface Link {
+export interface Link extends Judged {
   readonly kind: "link";
-  /** Its keys in canonical order, which is the order of asking (17.7). */
-  readonly keys: readonly string[];
-  readonly says: Partial<Said>;
-  readonly own: readonly Own[];
-  readonly domains: ReadonlySet<Domain>;
   /** The JSON object as it travels, and the custody signature behind it. */
   readonly body: Bytes;
   readonly signature: Bytes | undefined;
@@ -129,6 +122,7 @@ function linkOf(
     if (domain) domains.add(domain);
   }
   checkTogether(stated, signature);
+  checkMarked(says);
   return { kind: "link", keys: [...stated.keys()], says, own, domains, body, signature };
 }
 
@@ -136,13 +130,19 @@ function linkOf(
 function checkTogether(stated: JsonObject, signature: Bytes | undefined): void {
   const hands = stated.has("from");
   if (hands !== stated.has("to")) throw new UsageError("from and to come together");
-  const counts = stated.has("uses") || stated.has("budget");
-  if (stated.has("n") !== (hands || counts)) {
-    throw new UsageError("n goes with a hand-over or an allowance");
+  if (stated.has("n") !== (hands || COUNTED.some((key) => stated.has(key)))) {
+    throw new UsageError("n goes with a hand-over, an allowance or marks");
   }
   if (signature && !stated.has("key")) {
     throw new UsageError("a signature, and no key that it is for");
   }
+}
+
+/** Rules name marks of the same link (46.4). */
+export function checkMarked({ marks, forbid = [] }: Partial<Said>): void {
+  const names = forbid.flatMap(({ closed, after }) => [...closed, ...after]);
+  const unknown = names.find((name) => !marks?.has(name));
+  if (unknown !== undefined) throw new UsageError(`forbid names ${unknown}, which is no mark here`);
 }
 
 /** What a link that prohibits everything says of the chain, where that can be read. */
@@ -170,11 +170,19 @@ function chainWords(stated: JsonObject): BadLink["says"] {
 const COUNTING_LINKS = 8;
 const BUCKETS = 16;
 
-export const counts = (link: AnyLink): link is Link =>
-  link.kind === "link" && (link.says.uses !== undefined || link.says.budget !== undefined);
+/** What a ledger keeps something for. */
+export const COUNTED: readonly Key[] = ["uses", "budget", "marks"];
+/** What a ledger denies by (38.6). */
+const DENYING: readonly Key[] = ["uses", "budget", "forbid"];
+
+const hasOne = (link: AnyLink, keys: readonly Key[]): link is Link =>
+  link.kind === "link" && keys.some((key) => link.says[key] !== undefined);
+
+export const counts = (link: AnyLink): link is Link => hasOne(link, COUNTED);
+export const denies = (link: AnyLink): link is Link => hasOne(link, DENYING);
 
 const bucketsOf = ({ says }: Link): number =>
-  (says.budget?.size ?? 0) + (says.uses === undefined ? 0 : 1);
+  (says.budget?.size ?? 0) + (says.uses === undefined ? 0 : 1) + (says.marks?.size ?? 0);
 
 /** Is that more than may count in a token (38.13)? */
 export function isTooMuchCounted(links: readonly AnyLink[]): boolean {
@@ -246,7 +254,7 @@ const domainsOf = ({ table, tool }: Stated): Domain[] => [
 
 /** Why a link prohibits the access: its caveats by key, then its domains. */
 export function linkProhibitsLate(
-  link: Link,
+  link: Judged,
   question: Question | undefined,
   situation: Situation,
   vocabulary: Vocabulary,
@@ -264,7 +272,7 @@ const concerns = (domain: Domain | undefined, { stated }: Question): boolean =>
   domain === undefined || domainsOf(stated).includes(domain);
 
 function ourProhibits(
-  { says }: Link,
+  { says }: Judged,
   key: string,
   question: Question | undefined,
   vocabulary: Vocabulary,
@@ -275,7 +283,7 @@ function ourProhibits(
 
 /** An own caveat: what it raises, and what is no answer, prohibits (15.12). */
 function ownProhibits(
-  link: Link,
+  link: Judged,
   key: string,
   question: Question | undefined,
   situation: Situation,
@@ -300,7 +308,7 @@ function ownProhibits(
 }
 
 /** A link that names a domain closes those that it does not name (18.3). */
-function closed({ domains }: Link, access: Stated): Reason | undefined {
+function closed({ domains }: Judged, access: Stated): Reason | undefined {
   const stated = domainsOf(access);
   if (stated.length && stated.every((domain) => domains.has(domain))) return undefined;
   return { code: "domain", text: `restricted to ${[...domains].join(" and ")}` };
@@ -318,11 +326,22 @@ export function linkProhibits(
   );
 }
 
+/** Is the access in the mark (46.2)? Every doubt says yes. */
+export function isIn({ tables, operations = "*", tools, but }: Mark, question: Question): boolean {
+  const { table, operation, tool } = question.stated;
+  const isOfTable =
+    table !== undefined && !!tables && matches(tables, table) && lists(operations, operation!);
+  if (!isOfTable && !(tool !== undefined && tools && matches(tools, tool))) return false;
+  return !but || linkProhibitsLate(but, question, NOWHERE, {}) !== undefined;
+}
+
+/** None of the caveats of a mark looks at the verifier's facts. */
+const NOWHERE = {} as Situation;
+
 const OF_THE_TOKEN: readonly Key[] = [
   "task",
   "from",
   "to",
-  "n",
   "depth",
   "delegate_only",
   "key",
@@ -330,6 +349,8 @@ const OF_THE_TOKEN: readonly Key[] = [
   "budget",
 ];
 
-/** Does it say nothing of the token itself (33.6, 36.6)? */
-export const isAboutRequests = ({ says, signature }: Link): boolean =>
-  !signature && OF_THE_TOKEN.every((key) => says[key] === undefined);
+/** Does it say nothing of the token itself (33.6, 36.6)? Entries of an overlay may have marks. */
+export const isAboutRequests = ({ says, signature }: Link, mayMark = false): boolean =>
+  !signature &&
+  (mayMark || !says.marks) &&
+  OF_THE_TOKEN.every((key) => says[key] === undefined);

@@ -151,7 +151,7 @@ function readEntry(json: Json, vocabulary: Vocabulary): Entry {
 /** What is left: a link that can be read, and is about requests alone (36.6). */
 function readRestriction(json: JsonObject, vocabulary: Vocabulary): Link {
   const link = readLink(spelledWithin(json), vocabulary);
-  if (link.kind === "bad" || !isAboutRequests(link)) {
+  if (link.kind === "bad" || !isAboutRequests(link, true)) {
     throw refusedOverlay("a link that cannot be read here");
   }
   return link;

@@ -75,12 +75,22 @@ function* looked(stated: JsonObject, access: Stated): Generator<[Json | undefine
     yield* constrained(decided(mapAt(stated, "tools"), tool, undefined), access.arguments);
   }
   yield* constrained(stated.get("where"), access.attributes);
+  for (const mark of mapAt(stated, "marks").values()) {
+    const at = (key: string): Json | undefined => (mark as JsonObject).get(key);
+    if (table !== undefined) {
+      yield [at("tables"), table];
+      yield [at("operations"), operation!];
+    }
+    if (tool !== undefined) yield [at("tools"), tool];
+    yield* looked(mapAt(mark as JsonObject, "but"), access);
+  }
 }
 
 /** No less than the size of all that one link can look at: sooner had than what each looks at. */
 function sizeOfAll(access: Stated): number {
-  const { table, operation, columns, arguments: args, attributes, row, becomes, rows } = access;
-  const names = sizeOf(table ?? "") + 2 * sizeOf(operation ?? "");
+  const { table, operation, columns, tool, arguments: args, attributes } = access;
+  const { row, becomes, rows } = access;
+  const names = sizeOf(table ?? "") + 2 * sizeOf(operation ?? "") + sizeOf(tool ?? "");
   const ofRows = sizeOf(row ?? "") + sizeOf(becomes ?? "") + sizeOf([...(rows ?? [])]);
   return ofRows + names + sizeOf([...(columns ?? [])]) + sizeOf(args) + sizeOf(attributes);
 }
@@ -89,7 +99,9 @@ function sizeOfAll(access: Stated): number {
 export function isTooMuch(links: readonly Link[], access: Stated | undefined): boolean {
   if (!access) return false;
   const bytes = links.reduce((sum, { body }) => sum + body.length, 0);
-  if (bytes + links.length * sizeOfAll(access) <= MOST) return false;
+  // A mark looks at names of its own, and once more at what it spares.
+  const looks = links.reduce((sum, { says }) => sum + 1 + 2 * (says.marks?.size ?? 0), 0);
+  if (bytes + looks * sizeOfAll(access) <= MOST) return false;
   let work = 0;
   const sizes = new Map<Json, number>();
   for (const { body } of links) {

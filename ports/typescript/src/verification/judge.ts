@@ -11,6 +11,8 @@ import {
   linkProhibitsLate,
   settled,
   counts,
+  denies,
+  isIn,
   type Link,
   type Question,
 } from "../language/links.js";
@@ -19,9 +21,9 @@ import { holderOf } from "../language/lineage.js";
 import { entriesOn, hopsOf, type Overlay } from "../language/overlay.js";
 import { isTooMuch, TOO_MUCH } from "../language/work.js";
 import { entryOf, isProven, isTimely, readProof, statedRequest } from "../proof.js";
-import { stateOf, linkId } from "../format/crypto.js";
-import type { Bytes } from "../format/bytes.js";
-import type { Debit, Reservation, Use } from "../stores.js";
+import { label, linkId, sha256, stateOf } from "../format/crypto.js";
+import { b64encode, b64exact, bigEndian, concat, utf8, type Bytes } from "../format/bytes.js";
+import type { Debit, Mark, Marked, Reservation, Use } from "../stores.js";
 import {
   adderOf,
   firstUnsigned,
@@ -74,11 +76,21 @@ export interface Asked {
 /** What step 11 has to commit, in this order. */
 export type Effect =
   | { readonly kind: "use"; readonly use: Use }
-  | { readonly kind: "reserve"; readonly reservation: Reservation };
+  | {
+      readonly kind: "reserve";
+      readonly reservation: Reservation;
+      /** Undefined where it is in no mark. */
+      readonly marked: Marked | undefined;
+    };
 
 export type Judged =
   | { readonly refusals: readonly [Refusal, ...Refusal[]]; readonly step?: number }
-  | { readonly refusals?: undefined; readonly effects: readonly Effect[] };
+  | {
+      readonly refusals?: undefined;
+      readonly effects: readonly Effect[];
+      /** What the access sets, and must not follow on: a recheck asks it, too (46.7). */
+      readonly marked: Marked | undefined;
+    };
 
 const one = (refusal: Refusal, step?: number): Judged => ({
   refusals: [refusal],
@@ -111,13 +123,15 @@ export function judge(
     if ("code" in use) return one(use);
     effects.push({ kind: "use", use });
   }
-  if (asked.isCounted && asked.question && genuine.links.some(counts)) {
-    effects.push({
-      kind: "reserve",
-      reservation: reservation(genuine, server, facts, asked.question),
-    });
+  let marked: Marked | undefined;
+  if (asked.isCounted && asked.question) {
+    const taken = reservation(genuine, server, facts, asked.question);
+    marked = markedBy(genuine, server, overlaid.narrowing, asked.question);
+    if (taken.debits.length || marked) {
+      effects.push({ kind: "reserve", reservation: taken, marked });
+    }
   }
-  return { effects };
+  return { effects, marked };
 }
 
 /** The end of step 6 (20.2). Here, since it depends on who asks (24.18). */
@@ -177,8 +191,16 @@ function overlay(
 interface Overlaid {
   readonly refusals: Refusal[];
   readonly age: number | undefined;
-  readonly narrowing: readonly Link[];
+  readonly narrowing: readonly Narrowing[];
 }
+
+/** An entry on the token, by its id and its link. */
+interface Narrowing {
+  readonly id: string;
+  readonly link: Link;
+}
+
+const linksOf = (narrowing: readonly Narrowing[]): Link[] => narrowing.map(({ link }) => link);
 
 /** What the entries on this token say: those that revoke it first (36.8). */
 function entries(
@@ -188,7 +210,7 @@ function entries(
   found: Overlay,
   question: Question | undefined,
   age: number,
-): { refusals: Refusal[]; narrowing: readonly Link[] } {
+): { refusals: Refusal[]; narrowing: readonly Narrowing[] } {
   const { root, linkIds, lineage } = genuine;
   const left = situationAfter(genuine, server, facts, age);
   const about = {
@@ -204,8 +226,8 @@ function entries(
   const situation: Situation = { ...left, task: root.task };
   const [revoked, narrowed]: [Refusal[], Refusal[]] = [[], []];
   const standing = entriesOn(found, about, facts.now);
-  const narrowing = standing.flatMap(({ link }) => link ?? []);
-  const isMuch = isTooMuch(narrowing, question?.stated);
+  const narrowing = standing.flatMap(({ id, link }) => (link ? [{ id, link }] : []));
+  const isMuch = isTooMuch(linksOf(narrowing), question?.stated);
   if (isMuch) narrowed.push(TOO_MUCH);
   for (const { by, at, why, id, link } of standing) {
     const said = `by ${by} at ${spelledTime(at)}: ${why} (operators can lift entry ${id})`;
@@ -279,7 +301,7 @@ function caveats(
   const misaddressed = misaddressedBy(genuine, server);
   if (misaddressed) refusals.push({ code: "unaddressed", text: misaddressed });
   if (refusals.length) return refusals;
-  const links = [...narrowing, ...readable(genuine).map(({ link }) => link)];
+  const links = [...linksOf(narrowing), ...readable(genuine).map(({ link }) => link)];
   if (isTooMuch(links, question?.stated)) return [TOO_MUCH];
   situation = start;
   for (const { link, place } of readable(genuine)) {
@@ -298,7 +320,7 @@ function misaddressedBy(genuine: AuthenticatedToken, server: Server): string | u
   const isAddressed =
     root.audience !== undefined || links.some((link) => link.kind === "link" && link.says.aud);
   if (!isAddressed && !server.takesUnaddressed) return "addressed to nobody";
-  if (links.some(counts) && server.countsAlone && !isForOneServer(genuine)) {
+  if (links.some(denies) && server.countsAlone && !isForOneServer(genuine)) {
     return "counted, and good at more servers than one";
   }
   return lineage.key && server.audiences.size === 0
@@ -306,11 +328,11 @@ function misaddressedBy(genuine: AuthenticatedToken, server: Server): string | u
     : undefined;
 }
 
-/** Was it for one audience when it was first counted? */
+/** Was it for one audience when it was first counted, or forbade? */
 function isForOneServer({ root, links }: AuthenticatedToken): boolean {
   let left: ReadonlySet<string> | undefined =
     root.audience === undefined ? undefined : new Set([root.audience]);
-  for (const link of links.slice(0, links.findIndex(counts) + 1)) {
+  for (const link of links.slice(0, links.findIndex(denies) + 1)) {
     const aud = link.kind === "link" ? link.says.aud : undefined;
     if (!aud) continue;
     const before: ReadonlySet<string> = left ?? aud;
@@ -396,6 +418,62 @@ function reservation(
   const { tokenId, issuedAt } = genuine.root;
   const keptUntil = keptUntilOf(genuine, server);
   return { id: facts.reservationId, tokenId, issuedAt, debits, keptUntil, leeway: server.leeway };
+}
+
+const DAYS = 30 * 86400;
+const HOUR = 3600; // that a ledger adds
+
+/** The marks that an access is in, and the rules that it runs into, or undefined (46.6). */
+function markedBy(
+  { root, links, linkIds }: AuthenticatedToken,
+  { leeway }: Server,
+  narrowing: readonly Narrowing[],
+  question: Question,
+): Marked | undefined {
+  if (![...links, ...linksOf(narrowing)].some(counts)) return undefined;
+  const task = concat(sized(root.subject), utf8(`${root.task.split("/")[0]}\0`));
+  const marks: Mark[] = [];
+  const rules: Marked["rules"][number][] = [];
+  let end: number | undefined;
+  let ofTask: number | undefined;
+  const add = ({ says }: Link, start: Bytes, tree: string, link: number | undefined): void => {
+    const { forbid = [] } = says;
+    const names = new Set(forbid.flatMap(({ closed, after }) => [...closed, ...after]));
+    const keptUntil = tree ? end : ofTask;
+    const markOf = (name: string): Mark => ({
+      bucket: b64encode(sha256(concat(start, utf8(name)))),
+      tree,
+      keptUntil: keptUntil && keptUntil + leeway + (tree ? 0 : DAYS - HOUR),
+      link,
+    });
+    const inside = [...(says.marks ?? [])].filter(([, mark]) => isIn(mark, question));
+    for (const [name] of inside) if (link === 0 || names.has(name)) marks.push(markOf(name));
+    for (const { closed, after } of forbid) {
+      if (inside.some(([name]) => closed.has(name))) {
+        rules.push({ after: [...after].map(markOf), link });
+      }
+    }
+  };
+  for (const [at, link] of links.entries()) {
+    if (link.kind === "link") {
+      const { exp } = link.says;
+      end = exp === undefined ? end : Math.min(exp, end ?? exp);
+      if (at === 0) ofTask = end;
+      const start = at
+        ? concat(label("mark of a link"), b64exact(linkIds[at], 16)!)
+        : concat(label("mark of a task"), task);
+      add(link, start, at ? root.tokenId : "", at);
+    }
+  }
+  for (const { id, link } of narrowing) {
+    add(link, concat(label("mark of an entry"), sized(id), task), "", undefined);
+  }
+  return marks.length ? { marks, rules } : undefined;
+}
+
+function sized(text: string): Bytes {
+  const bytes = utf8(text);
+  return concat(bigEndian(bytes.length, 4), bytes);
 }
 
 /** Until when its buckets are asked about; undefined is for good (38.10). */

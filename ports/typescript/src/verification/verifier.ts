@@ -11,7 +11,17 @@ import type { Question } from "../language/links.js";
 import { behind, type Overlay } from "../language/overlay.js";
 import type { Bytes } from "../format/bytes.js";
 import { isDigest, type Evidence } from "../proof.js";
-import type { Answer, Ledger, ReplayStore, Reservation } from "../stores.js";
+import {
+  closedBy,
+  endOf,
+  type Answer,
+  type Ledger,
+  type Mark,
+  type Marked,
+  type ReplayStore,
+  type Reservation,
+  type Reserved as Stepped,
+} from "../stores.js";
 import { keyringOf, type KeyringSource } from "../keyring.js";
 import { meansOf, readClock, type Means } from "../writing/means.js";
 import { boundParts } from "../writing/held.js";
@@ -206,6 +216,8 @@ export interface VerifierOptions {
 const SETTINGS =
   /^(audience|allowUnaddressed|leeway|maxAge|replays|ledger|overlay|maxStaleness|allowStaleOverlay|vocabulary|clock|random)$/;
 
+const MOST_KNOWN = 100_000;
+
 type Commit = "commit" | "look" | "recheck";
 
 /** Steps that ask stores: run at once, or awaited. One plan for both. */
@@ -280,6 +292,8 @@ export class Verifier {
   readonly #server: Server;
   readonly #means: Means;
   readonly #options: VerifierOptions;
+  /** The marks that are known to be set, and until when the ledger keeps them. */
+  readonly #known = new Map<string, number>();
 
   static {
     decideBy = (verifier, genuine, asked, how) => verifier.#decide(genuine, asked, how);
@@ -390,6 +404,9 @@ export class Verifier {
     const who = attributionOf(genuine, this.#server, facts);
     const judged = judge(genuine, this.#server, facts, asked);
     if (judged.refusals) return denial(facts.now, who, judged.refusals, judged.step);
+    const { marked } = judged;
+    const known = marked && how === "recheck" ? closedBy(marked, this.#isKnown) : -1;
+    if (known >= 0) return denial(facts.now, who, [forbidden(marked!, known, genuine)], 11);
     const effects = how === "recheck" ? [] : judged.effects;
     for (const effect of effects) {
       const refusal = yield* this.#taken(effect, genuine, facts, how === "look");
@@ -431,7 +448,7 @@ export class Verifier {
     try {
       return effect.kind === "use"
         ? yield* this.#used(effect, facts.now, isLook)
-        : yield* this.#reserved(effect.reservation, genuine, facts.now, isLook);
+        : yield* this.#reserved(effect, genuine, facts.now, isLook);
     } catch (error) {
       if (error instanceof UsageError) throw error;
       return gone("a store failed");
@@ -461,8 +478,11 @@ export class Verifier {
     };
   }
 
+  readonly #isKnown = (mark: Mark): boolean =>
+    (this.#known.get(mark.bucket) ?? -Infinity) >= endOf(mark);
+
   *#reserved(
-    reservation: Reservation,
+    { reservation, marked }: Extract<Effect, { kind: "reserve" }>,
     genuine: AuthenticatedToken,
     now: number,
     isLook: boolean,
@@ -472,9 +492,19 @@ export class Verifier {
       return { code: "store_unavailable", text: "no ledger, and a counted token needs one" };
     }
     const never = reservation.debits.find(({ amount, limit }) => amount > limit);
-    const answer = never
-      ? { short: never.link }
-      : yield () => (isLook ? ledger.look(reservation, now) : ledger.reserve(reservation, now));
+    const at = marked ? closedBy(marked, this.#isKnown) : -1;
+    if (!never && at >= 0) return forbidden(marked!, at, genuine);
+    const ask = (): Answer<Stepped> => {
+      if (!marked) return isLook ? ledger.look(reservation, now) : ledger.reserve(reservation, now);
+      return isLook
+        ? ledger.lookStep!(reservation, marked, now)
+        : ledger.step!(reservation, marked, now);
+    };
+    const answer = never ? { short: never.link } : yield ask;
+    const { forbidden: rule, set = [] } = Object(answer) as { forbidden?: number; set?: Mark[] };
+    const known = answer === "reserved" && marked ? marked.marks : set;
+    for (const mark of isLook ? [] : known) this.#remember(mark);
+    if (rule !== undefined && marked?.rules[rule]) return forbidden(marked, rule, genuine);
     if (answer === "reserved") return undefined;
     const short = (answer as { short?: unknown } | undefined)?.short;
     if (typeof short !== "number") {
@@ -482,6 +512,12 @@ export class Verifier {
     }
     const addedBy = adderOf(genuine.root, genuine.links, short);
     return { code: "budget_exhausted", text: "not as much is left", link: short, addedBy };
+  }
+
+  /** It is set, and kept so long: what it closes is closed without the ledger (46.7). */
+  #remember(mark: Mark): void {
+    if (this.#known.size > MOST_KNOWN) this.#known.clear();
+    this.#known.set(mark.bucket, Math.max(endOf(mark), this.#known.get(mark.bucket) ?? 0));
   }
 
   /** Effects took long, or an overlay came: judged again, and a denial gives back (24.20). */
@@ -544,6 +580,14 @@ function questionOf(
     isUsed: true,
     isCounted: true,
   };
+}
+
+function forbidden({ rules }: Marked, at: number, genuine: AuthenticatedToken): Refusal {
+  const { link } = rules[at]!;
+  const text = "not after what was done";
+  if (link === undefined) return { code: "forbidden_after", text };
+  const addedBy = adderOf(genuine.root, genuine.links, link);
+  return { code: "forbidden_after", text, link, addedBy };
 }
 
 function grantOf(decision: Decision): Grant {

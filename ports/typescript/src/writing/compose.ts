@@ -2,10 +2,11 @@
  * Composing a link, once: from what is asked for to the JSON that is written (spec, "Widening").
  */
 
-import { b64encode, equal, type Bytes } from "../format/bytes.js";
+import { b64encode, byCodePoint, equal, type Bytes } from "../format/bytes.js";
 import { isPrimePoint, publicKey } from "../format/crypto.js";
 import { DelegationError, LimitError, UsageError } from "../format/errors.js";
 import {
+  canonical,
   entriesOf,
   isInteger,
   isObject,
@@ -34,7 +35,7 @@ import {
 } from "../language/constraints.js";
 import { rightsAt } from "../language/rights.js";
 import { startOf, type Lineage } from "../language/lineage.js";
-import { isTooMuchCounted, type AnyLink, type Link } from "../language/links.js";
+import { COUNTED, checkMarked, isTooMuchCounted, type AnyLink, type Link } from "../language/links.js";
 import { signerKey, type Signer } from "../proof.js";
 import { meansOf, readClock, type Means } from "./means.js";
 import { narrowed, positioned, type Asked } from "./widening.js";
@@ -62,6 +63,10 @@ export interface Caveats {
   readonly where?: By<ConstraintJson> | undefined;
   readonly uses?: number | undefined;
   readonly budget?: By<number> | undefined;
+  /** By name, which accesses are in the mark: `{ private: { tables: ["crm.*"] } }`. */
+  readonly marks?: By<Readonly<Record<string, unknown>>> | undefined;
+  /** Once all of `after` are set, nothing in a mark of `in` is permitted. A ledger knows. */
+  readonly forbid?: readonly { readonly in: Names; readonly after: Names }[] | undefined;
   readonly fresh?: number | undefined;
   /** At most: cut to what is held. */
   readonly expiresIn?: Seconds | undefined;
@@ -132,6 +137,13 @@ const asGiven: Read = (given) => tidy(given);
 
 const audience: Read = (given) => (typeof given === "string" ? [given] : tidy(given));
 
+/** Each rule tidied, none repeating, in the order of their spelling. */
+const rules: Read = (given) => {
+  if (!Array.isArray(given)) return tidy(given);
+  const made = new Map(given.map(tidy).map((rule) => [canonical(rule), rule]));
+  return [...made].sort(([one], [two]) => byCodePoint(one, two)).map(([, rule]) => rule);
+};
+
 const where: Read = (given, _means, held) => {
   const stated = tidy(given);
   if (!isObject(stated)) return stated;
@@ -183,6 +195,8 @@ const KEYWORDS: Readonly<Record<string, readonly [key: string, read: Read]>> = {
   where: ["where", where],
   uses: ["uses", asGiven],
   budget: ["budget", asGiven],
+  marks: ["marks", asGiven],
+  forbid: ["forbid", rules],
   fresh: ["fresh", asGiven],
   expiresIn: ["exp", expiresIn],
   expiresAt: ["exp", momentOf],
@@ -191,7 +205,7 @@ const KEYWORDS: Readonly<Record<string, readonly [key: string, read: Read]>> = {
   task: ["task", asGiven],
 };
 const POSITION = ["depth", "delegateOnly"];
-const OF_THE_TOKEN = ["task", "uses", "budget", ...POSITION];
+const OF_THE_TOKEN = ["task", "uses", "budget", "marks", "forbid", ...POSITION];
 
 /** As JSON, its lists sorted and without repetition (23.18). */
 function tidy(given: unknown): Json {
@@ -270,6 +284,8 @@ function restrictions(terms: Terms, means: Means, holding: Holding): JsonObject 
   if (typeof clamp !== "boolean") throw new UsageError("clamp is a boolean");
   const asked = askedOf(givenOf(terms.caveats, means.vocabulary), means, holding.capability);
   const stated = narrowed(holding.capability, asked, clamp, means.vocabulary);
+  const said = (key: string): never => asked.get(key)?.said as never;
+  checkMarked({ marks: said("marks"), forbid: said("forbid") });
   for (const key of typeof keep === "string" ? [keep] : keep) {
     if (!Object.hasOwn(KEPT, key)) throw new UsageError("keep takes tables and tools");
     const named = [...stated.keys()].some((each) => DOMAIN_KEYS.includes(each));
@@ -293,7 +309,7 @@ export function compose(terms: Terms, means: Means, holding: Holding): JsonObjec
   )) {
     stated.set(key, json);
   }
-  const isCounted = stated.has("uses") || stated.has("budget");
+  const isCounted = COUNTED.some((key) => stated.has(key));
   if (isCounted) checkCounting(holding, stated);
   if (isCounted || terms.to !== undefined) stated.set("n", b64encode(means.random(8)));
   if (terms.key !== undefined) {
@@ -304,10 +320,8 @@ export function compose(terms: Terms, means: Means, holding: Holding): JsonObjec
 
 /** Would readers find the link unreadable since too much counts (38.13)? */
 function checkCounting(holding: Holding, stated: JsonObject): void {
-  const says: Partial<Pick<Said, "uses" | "budget">> = {
-    ...(stated.has("uses") && { uses: 0 }),
-    ...(stated.has("budget") && { budget: stated.get("budget") as ReadonlyMap<string, number> }),
-  };
+  // As many as they are, whatever they say.
+  const says = Object.fromEntries(stated) as Partial<Said>;
   const link: Link = {
     kind: "link",
     keys: [],

@@ -15,7 +15,7 @@ const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 const MAX_SERVERS = 32;
 const LONGEST = 262_144;
 const BETWEEN = "~";
-const COUNTED = ["uses", "budget"];
+const COUNTED = ["uses", "budget", "marks", "forbid"];
 
 /** Where keywords go. Left out, what speaks of tables goes to the servers that hold tables. */
 export interface Placing {
