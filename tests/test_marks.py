@@ -301,6 +301,28 @@ def test_a_dry_run_and_a_recheck_look_and_set_nothing() -> None:
     assert elsewhere.check(text, MAIL).code == elsewhere.authenticate(text).recheck([MAIL]).code == "forbidden_after"
 
 
+def test_what_a_look_was_told_is_set_all_the_same() -> None:
+    """Who lives longer than the token that set a mark looks, and then does what is in it, once the ledger has forgotten the mark."""
+    counts, now = ledger(), [NOW]
+    short, long = minted(expires_in=60), minted(expires_in=400 * 86400)
+    one, other = (Verifier(KEYRING, "crm", ledger=counts, clock=lambda: float(now[0])) for _ in range(2))
+    for access in (PAGE, ROWS):
+        assert one.check(short.serialize(), access)
+    assert one.explain(long.serialize(), MAIL).code == "forbidden_after"
+    now[0] += 60 + KEEP_MARKS
+    for access in (PAGE, ROWS):
+        assert one.check(long.serialize(), access)
+    assert other.check(long.serialize(), MAIL).code == "forbidden_after"
+
+
+def test_without_a_ledger_that_is_told_before_a_limit() -> None:
+    """As where nothing is in a mark (spec, 42.4)."""
+    token = minted(budget={"cents": 5})
+    dear = Access(tool="mail.send", arguments={"to": "ops"}, cost={"cents": 6})
+    for counts, code in ((None, "store_unavailable"), (ledger(), "budget_exhausted")):
+        assert served(counts).check(token.serialize(), dear).code == code
+
+
 def test_what_is_denied_after_the_ledger_leaves_its_marks() -> None:
     """24.20: the token ended while the ledger was asked. The access did not happen; its mark stays."""
     counts, now = ledger(), [NOW]
