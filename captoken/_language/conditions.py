@@ -927,7 +927,7 @@ class Forbid(BuiltIn, frozen=True):
 
     def normalized(self) -> BuiltIn:
         """Each rule by itself."""
-        return GatheredRules(tuple(sorted(map(encode_json, self.value))))
+        return GatheredRules(tuple(sorted({*map(encode_json, self.value)})))
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line for each rule: `nothing in outside after private and untrusted`."""

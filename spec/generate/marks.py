@@ -456,6 +456,7 @@ def _written(table: Table) -> None:
     xy = {"x": a, "y": b}
     both("with_rules", {"marks": xy, "forbid": [rule]}, {"marks": xy, "forbid": [more]},
          {"marks": xy, "forbid": [more, rule]})  # fmt: skip
+    both("with_a_rule_twice", {"marks": xy, "forbid": [rule, rule]}, {"marks": xy, "forbid": [rule]}, {"marks": xy, "forbid": [rule]}, "both")
     both("with_one_rule", {"marks": xy, "forbid": [rule]}, {"marks": xy}, {"marks": xy, "forbid": [rule]}, "two")
     both("beside_tables", {"marks": {"x": a}, "tables": ["a", "b"]}, {"tables": ["b"]}, {"marks": {"x": a}, "operations": ["*"], "tables": ["b"]})
 

@@ -32,6 +32,7 @@ from tests.gate.draw import (
     proof_of,
     snapshot_of,
     text_of,
+    with_its_marks,
 )
 
 Json = Any
@@ -194,7 +195,7 @@ class Case(Draw):
         """A link without what no capability has, and none that cannot be read."""
         self.odd = 0.0
         while True:
-            said = {key: said for key, said in self.caveats(4).items() if key not in ("depth", "delegate_only")}
+            said = with_its_marks({key: said for key, said in self.caveats(4).items() if key not in ("depth", "delegate_only")})
             if said:
                 return said
 

@@ -29,6 +29,7 @@ COLUMNS = ["region", "amount", "id", "\uff5e", "\U0001f600"]
 TOOLS = ["search", "read", "read.file", "read.dir.all", "é"]
 AUDIENCES = ["sales-db", "hr-db", "mail-api"]
 UNITS = ["cents", "tokens"]
+MARKS = ["m", "s", "t", "m/2"]
 KEY_IDS = {"k1": build.KEY, "k2": build.OTHER_KEY}
 HOLDERS = ["orchestrator", "sales-agent", "clerk"]
 
@@ -92,6 +93,12 @@ UNREADABLE: dict[str, list[Json]] = {
     "depth": [-1, True, "1"], "delegate_only": [False, 1], "from": ["", 1], "to": ["", True], "n": ["", "AAAAAAAAAA", 1],
     "key": ["", "A" * 43, 1, "AQ" + "A" * 41], "uses": [-1, True, {}], "budget": [{}, {"uses": 1}, {"cents": -1}, 5],
     "fresh": [-1, True, "1"],
+    "marks": [
+        {}, [], {"m": {}}, {"m": []}, {"m": {"tables": []}}, {"m": {"operations": ["x"], "tools": ["a"]}}, {"m": {"tables": ["a"], "but": {}}}, {"a b": {"tables": ["a"]}},
+        {"m": {"tables": ["a"], "but": {"columns": {"a": ["x"]}}}}, {"m": {"tables": ["a"], "but": {"tools": []}}}, {"m": {"but": {"tables": ["a"]}}},
+        {f"m{number}": {"tables": ["a"]} for number in range(9)},
+    ],
+    "forbid": [[], {}, [{}], [{"in": ["m"], "after": ["x"]}], [{"in": [], "after": ["m"]}], [{"in": ["m"]}], [{"in": ["m"], "after": ["m"], "unless": "x"}], ["m"]],
 }  # fmt: skip
 UNKNOWN = ["acme:new", "use", "Tables", "", "\u0435xp", "\U00010000"]
 ODD_ROOTS: list[dict[str, Json]] = [
@@ -175,8 +182,14 @@ def proof_of(parts: build.Parts, proof: Mapping[str, Json], request: bytes) -> s
 
 
 def named(value: Json, parts: build.Parts) -> Json:
-    """The value, with the id of a link in the place of {"id of link": its number}."""
+    """The value, with the id of a link in the place of {"id of link": its number}, and with the bucket of a mark in that of {"mark": its
+    name, "of": the number of a link, or the id of an entry}."""
     if isinstance(value, dict):
+        if value.keys() == {"mark", "of"}:
+            place, name = value["of"], value["mark"]
+            if isinstance(place, str):
+                return build.mark_of_entry(place, name)
+            return build.mark_of_task(name) if place == 0 or place + 1 >= len(parts.tags) else build.mark_of_link(parts, place, name)
         if value.keys() == {"id of link"}:
             tags = parts.tags[1:] or parts.tags
             return build.link_id(tags[min(value["id of link"], len(tags) - 1)])
@@ -190,6 +203,12 @@ def snapshot_of(stated: Mapping[str, Json] | None, parts: build.Parts) -> str | 
         return None
     entries = named(stated["entries"], parts)
     return build.snapshot(*entries, seq=stated["seq"], iat=stated["iat"], exp=stated["exp"]).decode("latin-1")
+
+
+def with_its_marks(link: dict[str, Json]) -> dict[str, Json]:
+    """The link, without rules that name no mark of its own."""
+    names = {name for rule in link.get("forbid", ()) for name in (*rule["in"], *rule["after"])}
+    return link if names <= link.get("marks", {}).keys() else {key: said for key, said in link.items() if key != "forbid"}
 
 
 def is_over(wide: str, narrow: str) -> bool:
@@ -431,8 +450,29 @@ class Draw:
             "fresh": lambda: self.one([10, 30, 60, 600] if fits else [0, 10]),
             "depth": lambda: self.one([2, 3, 5] if fits else [0, 1]),
             "delegate_only": lambda: True,
+            "marks": lambda: {self.one(MARKS): self.mark() for _ in range(self.one([1, 2, 2, 3]))},
+            "forbid": lambda: [self.rule(MARKS)],
         }
         return draws[key]()
+
+    def mark(self) -> dict[str, Json]:
+        """What puts an access in a mark; mostly the target may be in it."""
+        table, tool = self.target.get("table"), self.target.get("tool")
+        made: dict[str, Json] = {}
+        if table is not None or self.chance(0.3):
+            made["tables"] = self.patterns(table, TABLES) or ["hr"]
+            made |= {"operations": self.operations() or ["*"]} if self.chance(0.3) else {}
+        if tool is not None or not made:
+            made["tools"] = self.patterns(tool, TOOLS) or ["read"]
+        if self.chance(0.3):
+            keys = self.one([["tables"], ["operations"], ["allow"], ["tools"], ["tables", "tools"], ["operations", "tools"]])
+            made["but"] = {key: self.caveat(key) for key in keys}
+        return made
+
+    def rule(self, names: list[str]) -> dict[str, Json]:
+        """Marks that are closed, once others are set."""
+        made: dict[str, Json] = {"in": self.few(names, 2, 1), "after": self.few(names, 2, 1)}
+        return made | ({"unless": build.b64(build.signing_public("clerk"))} if self.chance(0.1) else {})
 
     def caveats(self, most: int = 3) -> dict[str, Json]:
         """Caveats by their key, as they stand in a link. Mostly about what the target is about."""
@@ -449,6 +489,7 @@ class Draw:
         rare = ["nbf", "task", "uses", "depth"]
         rare += ["aud", "aud"] if self.audiences or self.chance(1 - self.fits) else []
         rare += ["budget", "budget"] if "cost" in self.target or self.chance(1 - self.fits) else []
+        rare += ["marks", "marks"]
         rare += ["fresh", "fresh"] if self.watched or self.chance(1.05 - self.fits) else []
         if self.chance(0.05):
             rare = ["delegate_only", *UNREADABLE.keys() - {"from", "to", "n", "key"}]
@@ -458,7 +499,11 @@ class Draw:
         if "table" in self.target and "tool" in self.target and self.chance(self.fits):
             data, tool = keys & {"tables", "operations", "allow", "columns", "rows"}, keys & {"tools"}
             keys |= ({"tools"} if data else set()) | ({"tables"} if tool else set())
-        return {key: self.caveat(key) for key in sorted(keys)}
+        made = {key: self.caveat(key) for key in sorted(keys)}
+        if isinstance(made.get("marks"), dict) and made["marks"] and "forbid" not in made and self.chance(0.8):
+            names = list(made["marks"]) if self.chance(1 - self.odd / 4) else MARKS
+            made["forbid"] = [self.rule(names) for _ in range(self.one([1, 1, 2]))]
+        return made
 
     def bent(self, data: bytes) -> bytes:
         """Bytes with a few of them changed, left out, put in, or said twice."""
@@ -509,7 +554,7 @@ class Draw:
 
     def saying(self, token: Token, says: dict[str, Json]) -> Token:
         """The token with a link more, which the one who holds it signs if it has to."""
-        if says.keys() & {"uses", "budget", "to"}:
+        if says.keys() & {"uses", "budget", "marks", "to"}:
             says.setdefault("n", build.nonce(token.number))
         held = (*token.held, says["to"]) if isinstance(says.get("to"), str) else token.held
         step: Step = {"link": says}
@@ -592,7 +637,7 @@ class Draw:
         made = [{"exp": self.now + self.one([60, 600, 3600, 3600] if self.chance(0.95) else [0, -1])}]
         if self.chance(0.35):
             said = self.caveats(2)
-            made += [said] if self.chance(0.1) else [{key: value for key, value in said.items() if key not in ("uses", "budget", "depth", "delegate_only")}]
+            made += [said] if self.chance(0.1) else [{key: value for key, value in said.items() if key not in NOT_OF_DISCHARGES}]
         return [link for link in made if link]
 
     def discharges(self, token: Token) -> list[dict[str, Json]]:
@@ -676,7 +721,8 @@ class Draw:
             chosen["hop"] = hops[-1]
         made = build.entry(f"e{number}", **chosen)
         if self.chance(0.85):
-            kept = {key: said for key, said in self.caveats(2).items() if key not in NOT_OF_ENTRIES}
+            kept = with_its_marks({key: said for key, said in self.caveats(2).items() if key not in NOT_OF_ENTRIES})
+            kept |= {"n": build.nonce(number)} if "marks" in kept else {}
             made |= {"link": kept} if kept else {}
         return {**made, "until": self.now + self.one([0, 1, 60])} if self.chance(0.3) else made
 
@@ -711,7 +757,12 @@ class Draw:
                 spent.append({"bucket": {"id of link": place}, "unit": self.one(["uses", *UNITS]), "amount": self.one([0, 1, 9, 100])})
         floor = 0 if self.chance(0.95) else self.now + self.one([-5, 0, 60])
         made: dict[str, Json] = {"floor": floor, "shared": self.chance(0.6), "spent": spent}
+        places = [place for place, step in enumerate(token.steps) if "marks" in step.get("link", {})]
+        if (places or self.watched) and self.chance(0.6):
+            of = [*places, 0, *(["e0", "e1"] if self.watched else [])]
+            made["marks"] = [{"mark": self.one(MARKS), "of": self.one(of)} for _ in range(self.one([1, 2, 3]))]
         return made | ({"down": True} if self.chance(0.01) else {})
 
 
 NOT_OF_ENTRIES = {"task", "uses", "budget", "depth", "delegate_only"}
+NOT_OF_DISCHARGES = NOT_OF_ENTRIES - {"task"} | {"marks", "forbid"}

@@ -4,7 +4,7 @@ import type { Json, JsonObject } from "../../../ports/typescript/src/format/json
 import { capabilityJson } from "../../../ports/typescript/src/language/capability.js";
 import type { Capability } from "../../../ports/typescript/src/language/capability.js";
 import { readCaveat } from "../../../ports/typescript/src/language/caveats.js";
-import type { Arguments, Names, RowsEntry, Said } from "../../../ports/typescript/src/language/caveats.js";
+import type { Arguments, Mark, Names, RowsEntry, Said } from "../../../ports/typescript/src/language/caveats.js";
 import {
   constraintJson,
   isNothing,
@@ -129,8 +129,18 @@ function rightsIn({ tables, operations, allow, columns, rows, tools, where }: St
   return lines;
 }
 
+function markIn({ tables, operations = "*", tools, but }: Mark): string {
+  const parts: string[] = [];
+  const what = operations === "*" ? "any operation" : all(operations);
+  if (tables) parts.push(`${what} on ${all(tables)}`);
+  if (tools) parts.push(`tool ${all(tools)}`);
+  const spared = but ? `, except ${rightsIn(but.says).join("; ")}` : "";
+  return parts.join("; ") + spared;
+}
+
 // When, in which task, where, how often.
-function boundsIn({ exp, nbf, task, aud, uses, budget, fresh }: Stated, now: number): string[] {
+function boundsIn(says: Stated, now: number): string[] {
+  const { exp, nbf, task, aud, uses, budget, marks, forbid, fresh } = says;
   const lines: string[] = [];
   if (exp !== undefined) lines.push(`until ${until(exp, now)}`);
   if (nbf !== undefined) lines.push(`not before ${readableTime(nbf)}`);
@@ -141,6 +151,12 @@ function boundsIn({ exp, nbf, task, aud, uses, budget, fresh }: Stated, now: num
   if (budget) {
     const units = entries(budget).map(([unit, amount]) => `${amount} ${named(unit)}`);
     lines.push(`at most ${units.join(", ")}, ${shared}`);
+  }
+  for (const [name, mark] of entries(marks ?? new Map<string, Mark>())) {
+    lines.push(`mark ${named(name)}: ${markIn(mark)}`);
+  }
+  for (const { closed, after } of forbid ?? []) {
+    lines.push(`nothing in ${all(closed)} after ${[...after].map(named).join(" and ")}`);
   }
   if (fresh !== undefined) lines.push(`only under an overlay of the last ${span(fresh)}`);
   return lines;
