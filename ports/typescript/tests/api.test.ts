@@ -469,6 +469,80 @@ test("where a store took long the answer is judged again, and what was reserved 
   assert.equal(verifier.check(long, ACCESS).allowed, true);
 });
 
+const TWO = {
+  marks: {
+    private: { tables: new Set(["crm.*"]) },
+    untrusted: { tools: ["get"] },
+    outside: { tools: ["mail.*"] },
+  },
+  forbid: [{ in: ["outside"], after: ["untrusted", "private"] }],
+};
+const RIGHTS = { tables: ["crm.*"], operations: ["select"], tools: { get: {}, "mail.send": {} } };
+const ROWS = { table: "crm.deals", operation: "select" };
+
+test("what was done limits what may be done, at all that count in one ledger", () => {
+  const ledger = new captoken.MemoryLedger({ shared: true, floor: 0 });
+  const token = issuer.mint({ ...WHO, ...RIGHTS, ...TWO });
+  assert.deepEqual(captoken.capabilityJson(token.unverified.capability).get("forbid"), [
+    new Map([["after", ["private", "untrusted"]], ["in", ["outside"]]]),
+  ]);
+  const child = token.delegate({ to: "clerk", tools: { "mail.send": {} } });
+  const one = server({ ledger });
+  assert.equal(one.check(token, { tool: "mail.send" }).allowed, true);
+  assert.equal(one.check(token, ROWS).allowed, true);
+  assert.equal(one.explain(token, { tool: "get" }).allowed, true);
+  assert.equal(one.check(child, { tool: "mail.send" }).allowed, true, "a dry run sets nothing");
+  assert.equal(one.check(token, { tool: "get" }).allowed, true);
+  const denied = denial(server({ ledger }).check(child, { tool: "mail.send" }));
+  assert.deepEqual([denied.code, denied.step], ["forbidden_after", 11]);
+  assert.deepEqual([denied.refusals[0].link, denied.refusals[0].addedBy], [0, "the issuer"]);
+  assert.match(captoken.forModel(denied), /after what was done in it\. A retry will not help\./);
+  assert.equal(server({ ledger }).check(token, ROWS).allowed, true);
+});
+
+test("a verifier that knows what is set denies without its ledger, and another one asks", () => {
+  const ledger = new captoken.MemoryLedger({ shared: true, floor: 0 });
+  const asked: string[] = [];
+  const counting: captoken.Ledger = {
+    shared: true,
+    look: (reservation, now) => ledger.look(reservation, now),
+    reserve: (reservation, now) => ledger.reserve(reservation, now),
+    settle: (id, taken, now) => ledger.settle(id, taken, now),
+    lookStep: (reservation, marked, now) => ledger.lookStep(reservation, marked, now),
+    step: (reservation, marked, now) => {
+      asked.push(`${marked.marks.length} ${marked.rules.length}`);
+      return ledger.step(reservation, marked, now);
+    },
+  };
+  const token = issuer.mint({ ...WHO, ...RIGHTS, ...TWO });
+  const [one, two] = [server({ ledger: counting }), server({ ledger: counting })];
+  assert.ok(one.check(token, ROWS).allowed && one.check(token, { tool: "get" }).allowed);
+  assert.equal(one.authenticate(token).recheck({ tool: "mail.send" }).code, "forbidden_after");
+  assert.equal(one.check(token, { tool: "mail.send" }).code, "forbidden_after");
+  assert.equal(two.authenticate(token).recheck({ tool: "mail.send" }).code, "allowed");
+  assert.equal(two.check(token, { tool: "mail.send" }).code, "forbidden_after");
+  assert.equal(two.authenticate(token).recheck({ tool: "mail.send" }).code, "forbidden_after");
+  assert.deepEqual(asked, ["1 0", "1 0", "1 1"]);
+});
+
+test("a ledger without a step, or with an answer that is none, denies what is in a mark", () => {
+  const ledger = new captoken.MemoryLedger({ shared: true, floor: 0 });
+  const old: captoken.Ledger = {
+    shared: true,
+    look: (reservation, now) => ledger.look(reservation, now),
+    reserve: (reservation, now) => ledger.reserve(reservation, now),
+    settle: (id, taken, now) => ledger.settle(id, taken, now),
+  };
+  const token = issuer.mint({ ...WHO, ...RIGHTS, ...TWO, tables: ["*"] });
+  const answers: unknown[] = [undefined, true, {}, { forbidden: 7, set: [] }, { short: "0" }];
+  const ledgers = answers.map((answer) => ({ ...old, step: () => answer as "reserved" }));
+  for (const each of [old, ...ledgers]) {
+    assert.equal(server({ ledger: each }).check(token, ROWS).code, "store_unavailable");
+    assert.equal(server({ ledger: each }).check(token, ACCESS).code, "allowed");
+  }
+  assert.throws(() => issuer.mint({ ...WHO, ...SALES, forbid: TWO.forbid }), captoken.UsageError);
+});
+
 test("each code has words for a model, and says whether a retry can help", () => {
   const told = (code: captoken.Code): string =>
     captoken.forModel({ ...denial(server().check("", ACCESS)), code });

@@ -1,7 +1,7 @@
 /** The meet of all caveats about accesses: the most that a token can do (spec, "Capability"). */
 
 import { byCodePoint } from "../format/bytes.js";
-import { canonical, parseJson, type Json, type JsonObject } from "../format/json.js";
+import { canonical, isObject, parseJson, type Json, type JsonObject } from "../format/json.js";
 import { atOrBelow } from "../format/names.js";
 import { OPEN_CALLS, callsJson, callsOf, meetCalls, type CallMap } from "./calls.js";
 import { sortedNames, type Vocabulary } from "./caveats.js";
@@ -30,9 +30,8 @@ export interface Capability {
   readonly torn: boolean;
   readonly uses: number | undefined;
   readonly budget: ReadonlyMap<string, number>;
-  /** Of all links, each mark as canonical JSON with its one name, and each rule. */
+  /** Of all links, each mark as canonical JSON with its one name, and each rule of `forbid`. */
   readonly marks: ReadonlySet<string>;
-  readonly forbid: ReadonlySet<string>;
   readonly fresh: number | undefined;
   readonly own: readonly { readonly key: string; readonly json: Json; readonly value: unknown }[];
 }
@@ -49,7 +48,6 @@ export const EVERYTHING: Capability = {
   uses: undefined,
   budget: new Map(),
   marks: new Set(),
-  forbid: new Set(),
   fresh: undefined,
   own: [],
 };
@@ -73,8 +71,10 @@ function ofLink({ says, domains, own }: Link): Capability {
     torn: false,
     uses: says.uses,
     budget: says.budget ?? new Map<string, number>(),
-    marks: new Set([...(says.marks ?? [])].map(([name, { json }]) => canonical(new Map([[name, json]])))),
-    forbid: new Set((says.forbid ?? []).map(({ json }) => canonical(json))),
+    marks: new Set([
+      ...[...(says.marks ?? [])].map(([name, { json }]) => canonical(new Map([[name, json]]))),
+      ...(says.forbid ?? []).map(({ json }) => canonical(json)),
+    ]),
     fresh: says.fresh,
     own,
   };
@@ -138,7 +138,6 @@ export function meet(one: Capability, two: Capability, vocabulary: Vocabulary = 
     uses: least(one.uses, two.uses),
     budget: merged(one.budget, two.budget, Math.min),
     marks: new Set([...one.marks, ...two.marks]),
-    forbid: new Set([...one.forbid, ...two.forbid]),
     fresh: least(one.fresh, two.fresh),
     own: bothOwn(one.own, two.own, vocabulary),
   };
@@ -197,8 +196,6 @@ export function permitsNothing({ data, tool, where, aud, torn }: Capability): bo
 /** The caveats of one link that would permit the same (19.8). For showing, never for handing on. */
 export function capabilityJson(capability: Capability): JsonObject {
   const { data, tool, where, exp, nbf, task, aud, uses, budget, fresh, own, torn } = capability;
-  const marks = marksJson(capability.marks);
-  const rules = sorted(capability.forbid).map((text) => parseJson(text));
   const made: JsonObject = new Map();
   const add = (more: JsonObject): void => more.forEach((value, key) => made.set(key, value));
   if (torn || (data?.size === 0 && tool?.size === 0)) made.set("tables", []);
@@ -214,28 +211,31 @@ export function capabilityJson(capability: Capability): JsonObject {
     ["aud", aud && sortedNames(aud)],
     ["uses", uses],
     ["budget", budget.size ? new Map(budget) : undefined],
-    ["marks", marks.size ? marks : undefined],
-    ["forbid", rules.length ? rules : undefined],
     ["fresh", fresh],
   ];
+  addMarks(made, capability.marks);
   for (const [key, value] of scalars) if (value !== undefined) made.set(key, value);
   for (const { key, json } of own) if (!made.has(key)) made.set(key, json);
   return made;
 }
 
-const sorted = (texts: ReadonlySet<string>): string[] => [...texts].sort(byCodePoint);
-
-/** By name. Of several with one name, each behind the first has a number (46.10). */
-function marksJson(marks: ReadonlySet<string>): JsonObject {
-  const made: JsonObject = new Map();
-  for (const text of sorted(marks)) {
-    for (const [first, definition] of parseJson(text) as JsonObject) {
-      let name = first;
-      for (let also = 2; made.has(name); also++) name = `${name.split("/")[0]}/${also}`;
-      made.set(name, definition);
+/** Marks by name: of several with one, each behind the first has a number (46.10). And rules. */
+function addMarks(made: JsonObject, stated: ReadonlySet<string>): void {
+  const marks: JsonObject = new Map();
+  const rules: Json[] = [];
+  for (const text of [...stated].sort(byCodePoint)) {
+    const each = parseJson(text) as JsonObject;
+    const [[first, definition]] = [...each] as [[string, Json]];
+    if (!isObject(definition)) {
+      rules.push(each);
+      continue;
     }
+    let name = first;
+    for (let also = 2; marks.has(name); also++) name = `${name.split("/")[0]}/${also}`;
+    marks.set(name, definition);
   }
-  return made;
+  if (marks.size) made.set("marks", marks);
+  if (rules.length) made.set("forbid", rules);
 }
 
 /** Do they permit the same, as far as normal forms tell (19.6)? */
