@@ -127,7 +127,7 @@ def opened(links: str) -> Overlay:
 @pytest.mark.parametrize("chunk", range(4))
 def test_marks_are_judged_as_the_reference_judges_them(chunk: int) -> None:
     """D3: tokens of a family at one ledger, by two servers that know what they have seen: codes and places are the reference's, of
-    `check`, of a dry run, which sets nothing, and of a recheck."""
+    `check`, of several accesses that are one step, of a dry run, which sets nothing, and of a recheck."""
     rng, seen = drawing(20261300 + chunk), Counter[str]()
     for _ in range(times(60)):
         family = [[random_marking(rng)]]
@@ -139,21 +139,23 @@ def test_marks_are_judged_as_the_reference_judges_them(chunk: int) -> None:
         ours, theirs = ledger(), evaluator.Ledger(True)
         servers = [(at(ours, overlay=partial(overlaid, *links)), set()) for _ in range(2)]
         for _ in range(25):
-            held, asked = rng.choice(family), rng.choice(ACCESSES)
-            (server, known), how = rng.choice(servers), rng.choice(["check", "check", "explain", "recheck"])
+            held, asked = rng.choice(family), [rng.choice(ACCESSES)]
+            (server, known), how = rng.choice(servers), rng.choice(["check", "check", "check_all", "explain", "recheck"])
+            asked += rng.choices(ACCESSES, k=rng.randint(0, 2)) if how == "check_all" else []
             theirs.known = known
             token = evaluator.authenticate(minted(*held), {"k1": KEY})
-            wanted = evaluator.ask_again(token, asked, NOW, None, now=NOW, ledger=theirs, how=how, overlay=stated)
+            wanted = evaluator.ask_again(token, *asked, verified_at=NOW, max_age=None, now=NOW, ledger=theirs, how=how, overlay=stated)
             known.update(theirs.known)
             grant = server.authenticate(minted(*held))
-            decision = grant.recheck([access(asked)]) if how == "recheck" else getattr(grant, how)(access(asked))
+            together = how in ("recheck", "check_all")
+            decision = getattr(grant, how)([access(one) for one in asked] if together else access(asked[0]))
             came = {"code": decision.code}
             if not decision:
                 (refusal, *_) = decision.refusals
                 came |= {key: value for key, value in (("link", refusal.link), ("added_by", refusal.added_by)) if value is not None}
             assert came == wanted, (held, asked, how, links)
             seen[f"{how} {decision.code}"] += 1
-    for what in ("check allowed", "check forbidden_after", "explain allowed", "explain forbidden_after", "recheck allowed", "recheck forbidden_after"):
+    for what in ("check allowed", "check forbidden_after", "check_all allowed", "check_all forbidden_after", "explain allowed", "explain forbidden_after", "recheck allowed", "recheck forbidden_after"):
         assert seen[what] > 20, seen
 
 

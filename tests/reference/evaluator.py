@@ -1284,26 +1284,28 @@ def judge(
     return state | {"entries": entries}
 
 
-def ask_again(token, access, verified_at, max_age, *, now, ledger=None, how="check", **facts):
+def ask_again(token, *accesses, verified_at, max_age, now, ledger=None, how="check", **facts):
     """A grant that is asked: the code, and the place of a denial. It takes no proof (24.9). A `recheck` asks no store (24.19), and
-    `explain` changes none."""
+    `explain` changes none. Several accesses are one step (38.16); without an access it is `None` that is asked about."""
     try:
         need(max_age is None or -60 <= now - verified_at <= max_age, "stale_grant")  # 24.15
-        state = judge(token, access, now=now, ledger=ledger, **facts)
+        for access in accesses:
+            state = judge(token, access, now=now, ledger=ledger, **facts)
         if how != "recheck":
-            count(token, access, ledger, state["entries"], how == "explain")
+            count(token, accesses, ledger, state["entries"], how == "explain")
         elif access is not None:
-            Step(token, state["entries"], [access]).check(set() if ledger is None else ledger.known)  # 46.7
+            Step(token, state["entries"], accesses).check(set() if ledger is None else ledger.known)  # 46.7
     except Stop as stop:
         return {"code": str(stop), **place_of(stop, token, facts.get("own", NO_OWN))}
     return {"code": "allowed"}
 
 
-def count(token, access, ledger, entries, looking=False):
+def count(token, accesses, ledger, entries, looking=False):
     """The end of step 11: the debits, and the marks that are set."""
-    if access is None:
+    if None in accesses:
         return [], set()
-    wanted, step = debits(token.tags, token.links, access), Step(token, entries, [access])
+    cost = {unit: sum(access.get("cost", {}).get(unit, 0) for access in accesses) for access in accesses for unit in access.get("cost", {})}
+    wanted, step = debits(token.tags, token.links, {"cost": cost}), Step(token, entries, accesses)
     if wanted or step.marks:
         need(ledger is not None, "store_unavailable")
         ledger.commit(wanted, token.root["iat"], step, looking)
@@ -1357,7 +1359,7 @@ def evaluate(
             need(store is not None, "store_unavailable")  # 11
             uses.append((entry(token.bound, nonce), issued))
             store.commit(*uses[0], now)
-        taken, marks = count(token, access, ledger, state["entries"])
+        taken, marks = count(token, [access], ledger, state["entries"])
     except Stop as stop:
         if told is not None:
             told |= place_of(stop, known, own)

@@ -158,7 +158,7 @@ def grant(vector: Vector) -> dict[str, Any]:
         if standing is not None and "snapshot" in step:
             standing = {**standing, "snapshot": step["snapshot"]}
         said = evaluator.ask_again(
-            told["token"], stated_facts(step["access"]), verified_at, vector.get("max_age", 3600), now=step["now"],
+            told["token"], stated_facts(step["access"]), verified_at=verified_at, max_age=vector.get("max_age", 3600), now=step["now"],
             caller=stated_facts(step.get("caller")), overlay=overlay(standing), how=step.get("how", "check"), ledger=counted,
             **known(vector),
         )  # fmt: skip
