@@ -81,7 +81,7 @@ class Case(Draw):
             made["overlay"] = self.overlay(token)
         if self.chance(0.02):
             made["request"] = self.one([build.secret("request").hex(), bytes(32).hex()])
-        return made | (self.heavy(made) if self.chance(0.003) else self.mistake())
+        return made | (self.heavy(made) if self.chance(0.012) else self.mistake())
 
     def heavy(self, made: Recipe) -> Recipe:
         """Values that are about as long as what may be looked at in one decision, 1 MiB, for links and for entries of an overlay."""
