@@ -657,7 +657,7 @@ class _Asked:
             debit = Debit(build.unb64(spent["bucket"]), spent["unit"], 2**60, spent["amount"])
             assert ledger.reserve(Reservation(number.to_bytes(16, "big"), (debit,), floor + 1, 0, None), -1) is None
         before = tuple(Mark(build.unb64(bucket), None, False) for bucket in stated.get("marks", ()))
-        assert ledger.step(MarkedStep(before, (), floor + 1), -1) is None
+        assert ledger.step(MarkedStep(before, (), floor + 1, by="orchestrator: an earlier step"), build.NOW) is None
         taken.clear()
         marks.clear()
         ledger.is_down = "down" in stated
