@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import random
 
+import pytest
+
 TIMES = int(os.environ.get("CAPTOKEN_TIMES", "1"))
 SEED = int(os.environ.get("CAPTOKEN_SEED", "0"))
 _KILLS = int(os.environ.get("CAPTOKEN_KILLS", "0"))
@@ -28,3 +30,11 @@ def kills(usual: int) -> int:
 def drawing(usual: int | str) -> random.Random:
     """A source that begins with this seed, or with another one that this run was told."""
     return random.Random(f"{usual}, {SEED}" if SEED else usual)
+
+
+def parts(count: int) -> list[object]:
+    """The numbers of the parts of one drawn test, each of which meets all that the test is about.
+
+    Coverage is measured in the first one alone: under it, what decides takes twice as long.
+    """
+    return [0, *(pytest.param(part, marks=pytest.mark.no_cover) for part in range(1, count))]

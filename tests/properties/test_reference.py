@@ -18,7 +18,7 @@ from captoken._language.overlay import snapshot
 from captoken.control import Overlay
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger
-from tests.longer import drawing, times
+from tests.longer import drawing, parts, times
 from tests.reference import evaluator
 from tests.reference.fixtures import (
     ASK,
@@ -86,7 +86,7 @@ def reference(token_text, facts, ask, caller=None, **known):
     return evaluator.evaluate(token_text, {"k1": KEY}, ask, audiences=facts.get("audience", ()), caller=caller, **rest)
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", parts(CHUNKS))
 def test_check_says_what_the_reference_says(chunk):
     """D3: 50,400 random decisions in eight parts: equal, code by code; every code that this version knows is met in each
     part."""
@@ -137,7 +137,7 @@ REACHED_WITH_KEYS = {"bad_discharge", "proof_missing", "bad_proof", "replayed", 
 BASES = {("issued", *rest) for rest in ((), ("vouched",), ("proven",), ("vouched", "proven"), ("proven", "proven"))}
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", parts(CHUNKS))
 def test_keys_proofs_and_discharges_are_judged_as_the_reference_judges_them(chunk):
     """D3: 14,400 random decisions in eight parts, on tokens that are bound to keys, handed on with signatures and waiting for
     third parties, with proofs and discharges that are right, missing, too many or wrong: code, chain and key are equal."""
@@ -208,7 +208,7 @@ def counted(rng):
     return {"n": evaluator.base64text(rng.randbytes(8)), **{key: random_caveat(rng, key) for key in keys}}
 
 
-@pytest.mark.parametrize("chunk", range(4))
+@pytest.mark.parametrize("chunk", parts(4))
 def test_what_is_counted_is_counted_as_the_reference_counts_it(chunk):
     """D3, G: 400 random families of tokens, 20 accesses each, at one ledger: equal, code by code; `explain` says what
     `check` will, and counts nothing."""
@@ -332,7 +332,7 @@ ADDRESS_PARTS = [
 # fmt: on
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", parts(4))
 def test_every_url_and_address_is_read_alike(seed):
     """D3: 40,000 strings made of parts of urls and addresses, as entries and as values: readable for both or for neither, and
     accepted by both or by neither."""
