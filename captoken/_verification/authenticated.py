@@ -16,7 +16,7 @@ The rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import msgspec
@@ -275,11 +275,20 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     def _is_for_one_server(self) -> bool:
         """The same, worked out."""
         first = next((at for at, link in enumerate(self.links) if _takes(link)), None)
-        if first is None:
-            return True
+        return first is None or self._names_one(self.links[: first + 1])
+
+    def is_in_one_place(self, entry: Link) -> bool:
+        """The same of an entry of the overlay: True if it does not forbid (46.8).
+
+        Its marks are of the task. So what a holder says below link 0 has no part in it.
+        """
+        return not _takes(entry) or self._names_one((self.links[0], entry))
+
+    def _names_one(self, links: Iterable[Link]) -> bool:
+        """Do the root and these links together leave one audience?"""
         audience = self.root.audience
         left = None if audience is None else {audience}
-        for link in self.links[: first + 1]:
+        for link in links:
             for caveat in link.early:
                 if caveat.key == "aud":
                     named = set(caveat.value)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 import msgspec
 from msgspec import structs
 
+from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.errors import AuditError, StoreError
 from captoken._format.spelling import spelled_time
 from captoken._language.reasons import PLAN, Refusal
@@ -175,25 +176,26 @@ _MOST_MARKS = 100_000  # that a process remembers of one ledger
 class KnownMarks:
     """The marks that this process knows to be set in its ledger (46.7).
 
-    No mark is ever cleared. So what is known to be set need not be set again, and what it closes
-    is closed. Threads share it. Bounded: what is forgotten is asked about again.
+    No mark is ever cleared, so what they close is closed. And what was found set lately need not be
+    set again: for as long as a ledger that was begun anew meanwhile takes no token of before (its
+    floor). Threads share it. Bounded: what is forgotten is asked about again.
     """
 
     __slots__ = ("_said", "_until")
 
     def __init__(self) -> None:
-        # By bucket, until when it is kept. None is for good.
-        self._until: dict[bytes, int | None] = {}
+        # By bucket, until when it is kept, None for good; and when the ledger has last said so.
+        self._until: dict[bytes, tuple[int | None, int]] = {}
         # When and by what each was set, where the ledger has said so.
         self._said: dict[bytes, SetBefore] = {}
 
-    def remember(self, marks: Iterable[Mark]) -> None:
-        """They are set in the ledger, which was told to keep them so long."""
+    def remember(self, marks: Iterable[Mark], now: int) -> None:
+        """They are set in the ledger, which says so now, and was told to keep them so long."""
         if len(self._until) > _MOST_MARKS:
             self._until = {}
         for mark in marks:
-            known = self._until.get(mark.bucket, mark.keep)
-            self._until[mark.bucket] = later(known, mark.keep)
+            known, _ = self._until.get(mark.bucket, (mark.keep, now))
+            self._until[mark.bucket] = later(known, mark.keep), now
 
     def hear(self, said: Iterable[SetBefore]) -> None:
         """When and by what they were set: for people alone, and so from a mere look, too."""
@@ -210,8 +212,10 @@ class KnownMarks:
         """Is there nothing to set, and no rule to ask about? Then no ledger is needed."""
         if step.rules:
             return False
-        for mark in step.marks:  # noqa: SIM110, at each access: a generator would cost more
-            if not self._is_set(mark, now):
+        issued_at = step.issued_at
+        for mark in step.marks:  # at each access: a generator would cost more
+            asked = self._set_at(mark, now)
+            if asked is None or not issued_at <= asked <= now <= asked + CLOCKS_DIFFER:
                 return False
         return True
 
@@ -226,17 +230,19 @@ class KnownMarks:
         """The first rule that is known to hold, or None. The marks of the step count as set."""
         own = {mark.bucket for mark in step.marks}
         for at, rule in enumerate(step.rules):
-            if all(mark.bucket in own or self._is_set(mark, now) for mark in rule.after):
+            others = [mark for mark in rule.after if mark.bucket not in own]
+            if all(self._set_at(mark, now) is not None for mark in others):
                 return at
         return None
 
-    def _is_set(self, mark: Mark, now: int) -> bool:
-        """Is it known to be set, and kept for as long as this token wants? Else the ledger is told.
+    def _set_at(self, mark: Mark, now: int) -> int | None:
+        """When the ledger last said that it is set, and kept for as long as this token wants; or
+        None: then it is asked.
         """
-        until = self._until.get(mark.bucket, now)
-        if until is None:
-            return True
-        return until > now and mark.keep is not None and mark.keep <= until
+        until, asked = self._until.get(mark.bucket, (now, now))
+        if until is None or (until > now and mark.keep is not None and mark.keep <= until):
+            return asked
+        return None
 
 
 class Stores(msgspec.Struct, frozen=True, eq=False):
@@ -694,9 +700,10 @@ def _asked(
         # Those that were set before. The step's own are not: nothing of it was done.
         before = {one.bucket for one in answer.marks}
         rule = step.rules[answer.rule]
-        stores.marks.remember(one for one in rule.after if one.bucket in before)
+        known = (one for one in rule.after if one.bucket in before)
+        stores.marks.remember(known, now)
     elif answer is None:
-        stores.marks.remember(step.marks)
+        stores.marks.remember(step.marks, now)
     return answer
 
 

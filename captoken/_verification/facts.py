@@ -139,6 +139,9 @@ class Question(msgspec.Struct, frozen=True, eq=False, gc=False):
     # By the grant: the id of the reservation that it goes on with. Then it is no use (38.16).
     goes_on: bytes | None = None
 
+    # By the grant, where it goes on: the marks that the parts before were asked about (46.6).
+    marked: frozenset[bytes] = frozenset()
+
     # By the transport: what stands for a request that may come again, and counts once (38.17).
     once: Once | None = None
 

@@ -37,7 +37,7 @@ from captoken._language.reasons import Refusal
 from captoken._verification.authenticated import AuthenticatedToken, Memory
 from captoken._verification.decision import Decision, Denied, Refusals
 from captoken._verification.facts import Condition, Question
-from captoken.stores.ports import LEASE, USES, Once, Reservation
+from captoken.stores.ports import LEASE, USES, MarkedStep, Once, Reservation
 
 if TYPE_CHECKING:
     from captoken._language.capability import Capability
@@ -430,9 +430,9 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         for access in those:
             stated(access, caller)
         asked = [self._asked(grant, access, caller) for access in those]
-        if after is None or after.step is None:
+        if after is None:
             return asked
-        return [structs.replace(one, goes_on=after.step) for one in asked]
+        return [structs.replace(one, goes_on=after.step, marked=after.marked) for one in asked]
 
     def _own_denial(
         self,
@@ -630,7 +630,8 @@ class Grant(_Vouched, frozen=True, eq=False):
         """Decide, then raise Denied or return the reservation."""
         decision = self._driver.decide(self._genuine, asked)
         granted(decision)
-        return Reserved(self._driver, _reservation(decision) if asked.once is None else None)
+        reservation = _reservation(decision) if asked.once is None else None
+        return Reserved(self._driver, reservation, _marked(decision, asked))
 
     def reserve_all(
         self,
@@ -654,7 +655,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         """Decide, then raise Denied or return the reservation."""
         decision = self._driver.decide_all(self._genuine, asked)
         granted(decision)
-        return Reserved(self._driver, _reservation(decision))
+        return Reserved(self._driver, _reservation(decision), _marked(decision, asked[0]))
 
     def left(self, units: Collection[str]) -> dict[str, int]:
         """Return how much the ledger has left of each of `units` that the token has a budget for.
@@ -715,6 +716,12 @@ def _reservation(decision: Decision) -> Reservation | None:
     return next(taken, None)
 
 
+def _marked(decision: Decision, asked: Question) -> frozenset[bytes]:
+    """The marks that an allowed step, and the parts before it, were asked about (46.6)."""
+    steps = (effect for effect in decision.effects if isinstance(effect, MarkedStep))
+    return asked.marked.union(mark.bucket for step in steps for mark in step.marks)
+
+
 def _cost_taken(
     reservation: Reservation | None, cost: Mapping[str, int] | None
 ) -> Mapping[str, int] | None:
@@ -746,12 +753,19 @@ class _Owed:
     again, whether or not the first try arrived.
     """
 
-    __slots__ = ("_is_open", "_process", "_reservation", "_said", "step")
+    __slots__ = ("_is_open", "_process", "_reservation", "_said", "marked", "step")
 
-    def __init__(self, reservation: Reservation | None, process: object) -> None:
+    def __init__(
+        self,
+        reservation: Reservation | None,
+        process: object,
+        marked: frozenset[bytes],
+    ) -> None:
         """Hold a reservation, or None if the token counts nothing."""
         self._reservation = reservation
         self._process = process
+        # The marks that all parts so far were asked about: a further part is for no others.
+        self.marked = marked
         # The first reservation of the step. All parts of the step are recorded under it.
         self.step = reservation.step if reservation is not None else None
         # False while the ledger is being asked, so that a second call meanwhile returns False.
@@ -806,9 +820,14 @@ class Reserved(_Owed):
     __slots__ = ("_driver",)
 
     # called: reserved, by `python -m tests.called`
-    def __init__(self, driver: Driver, reservation: Reservation | None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        reservation: Reservation | None,
+        marked: frozenset[bytes],
+    ) -> None:
         """Hold a reservation, or None if the token counts nothing."""
-        super().__init__(reservation, driver.process)
+        super().__init__(reservation, driver.process, marked)
         self._driver = driver
 
     def settle(self, cost: Mapping[str, int] | None = None) -> bool:
@@ -1080,7 +1099,8 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         """Decide, then raise Denied or return the reservation."""
         decision = await self._awaited.decide(self._genuine, asked)
         granted(decision)
-        return AsyncReserved(self._awaited, _reservation(decision) if asked.once is None else None)
+        reservation = _reservation(decision) if asked.once is None else None
+        return AsyncReserved(self._awaited, reservation, _marked(decision, asked))
 
     def reserve_all(
         self,
@@ -1104,7 +1124,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         """Decide, then raise Denied or return the reservation."""
         decision = await self._awaited.decide_all(self._genuine, asked)
         granted(decision)
-        return AsyncReserved(self._awaited, _reservation(decision))
+        return AsyncReserved(self._awaited, _reservation(decision), _marked(decision, asked[0]))
 
     def left(self, units: Collection[str]) -> Pending[dict[str, int]]:
         """Return how much the ledger has left of each of `units` that the token has a budget for.
@@ -1143,9 +1163,14 @@ class AsyncReserved(_Owed):
     __slots__ = ("_driver",)
 
     # awaited: reserved
-    def __init__(self, driver: AsyncDriver, reservation: Reservation | None) -> None:
+    def __init__(
+        self,
+        driver: AsyncDriver,
+        reservation: Reservation | None,
+        marked: frozenset[bytes],
+    ) -> None:
         """Hold a reservation, or None if the token counts nothing."""
-        super().__init__(reservation, driver.process)
+        super().__init__(reservation, driver.process, marked)
         self._driver = driver
 
     def settle(self, cost: Mapping[str, int] | None = None) -> Pending[bool]:

@@ -590,9 +590,9 @@ def _caveats(
     checks = None if too_much else genuine.checks()
     if checks is not None and not _is_too_new(genuine, facts):
         situation = Situation(facts.now, server.leeway, server.audiences, overlay_age=age)
-        if checks.permit(access, situation) and _misaddressed(genuine, server) is None:
+        if checks.permit(access, situation) and _misaddressed(genuine, server, narrowing) is None:
             return ()
-    return _by_link(genuine, facts, access, age, too_much)
+    return _by_link(genuine, facts, access, age, narrowing, too_much)
 
 
 def _by_link(
@@ -600,6 +600,7 @@ def _by_link(
     facts: Facts,
     access: Access | None,
     age: int | None,
+    narrowing: Narrowing,
     too_much: bool = False,
 ) -> Refusals:
     """Step 8 in two passes, each link by link and by key: a dead token learns no more than that
@@ -631,7 +632,7 @@ def _by_link(
             situation = after(situation, link)
 
     # `unaddressed` ends the pass (16.2, 30.6, 38.6).
-    misaddressed = _misaddressed(genuine, facts.server)
+    misaddressed = _misaddressed(genuine, facts.server, narrowing)
     if misaddressed is not None:
         refusals.append(Refusal("unaddressed", misaddressed))
     # Between the two (24.25): no constraint is judged where all of them are too much.
@@ -663,24 +664,38 @@ def _is_too_new(genuine: AuthenticatedToken, facts: Facts) -> bool:
     return genuine.root.issued_at > facts.now + facts.server.ahead
 
 
-def _misaddressed(genuine: AuthenticatedToken, server: Server) -> str | None:
+def _misaddressed(
+    genuine: AuthenticatedToken,
+    server: Server,
+    narrowing: Narrowing,
+) -> str | None:
     """Why a server must not take a token for what it names, or fails to name; or None."""
     # 16.2: a text for nobody in particular could be sent on, by this server, to every other.
     if not (genuine.addressed or server.takes_unaddressed):
         return "the token names no server, and this server takes only tokens addressed to it"
 
     # 38.6: ten uses at each of two servers that count apart would be twenty.
-    if genuine.counts and server.counts_alone and not genuine.is_for_one_server():
+    if server.counts_alone and not _is_in_one_place(genuine, narrowing):
         name = min(server.audiences, default="…")
         return (
-            "the token has uses or a budget, so it must be minted for one server: mint(…, "
-            f'audience="{name}"); or give the servers one ledger that is `shared`'
+            "the token has uses, a budget or rules over marks, so it must be minted for one "
+            f'server: mint(…, audience="{name}"); or give the servers one ledger that is `shared`'
         )
 
     # 30.6: a proof for no server would be as good at the next one.
     if genuine.lineage.key is not None and not server.audiences:
         return "the token is bound to a key, and this server has no name that a proof could be for"
     return None
+
+
+def _is_in_one_place(genuine: AuthenticatedToken, narrowing: Narrowing) -> bool:
+    """Do all servers that take the token count in the ledger of one (38.6, 46.8)?
+
+    Asked of the token's own links, and of what an operator has put on it.
+    """
+    if genuine.counts and not genuine.is_for_one_server():
+        return False
+    return all(genuine.is_in_one_place(link) for _, link in narrowing)
 
 
 def _calls(genuine: AuthenticatedToken, caller: Caller) -> Refusal | None:
@@ -774,8 +789,10 @@ def counting(
     46.6).
     """
     goes_on, once = asked[0].goes_on, asked[0].once
-    step = None if goes_on is not None else marked_step(genuine, facts, asked, narrowing)
-    effects: tuple[Effect, ...] = () if step is None else (step,)
+    step = marked_step(genuine, facts, asked, narrowing)
+    effects: tuple[Effect, ...] = ()
+    if step is not None and any(mark.bucket not in asked[0].marked for mark in step.marks):
+        effects = (step,)
     if not genuine.reserves:
         return effects
 
