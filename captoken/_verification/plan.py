@@ -675,7 +675,8 @@ def _misaddressed(
         return "the token names no server, and this server takes only tokens addressed to it"
 
     # 38.6: ten uses at each of two servers that count apart would be twenty.
-    if server.counts_alone and not _is_in_one_place(genuine, narrowing):
+    is_counted = genuine.counts or narrowing
+    if is_counted and server.counts_alone and not _is_in_one_place(genuine, narrowing):
         name = min(server.audiences, default="…")
         return (
             "the token has uses, a budget or rules over marks, so it must be minted for one "
