@@ -168,8 +168,8 @@ def test_a_denial_says_which_marks_and_what_set_them_and_tells_a_model_none_of_i
         0,
         "the issuer",
     )
-    said = "nothing in outside after private (set at 2025-11-25T09:00:00+00:00 by reader: select on table crm.customers) and untrusted (set at"
-    assert said in decision.refusals[0].text and "evil.test" not in str(decision)
+    said = "nothing in outside after private and untrusted; private since 2025-11-25T09:00:00+00:00 by reader: select on table crm.customers; untrusted since 20"
+    assert decision.refusals[0].text.startswith(said) and "evil.test" not in str(decision)
     for_model = decision.for_model()
     assert for_model.startswith("Not permitted any more in this task, after what was done in it.")
     assert not any(name in for_model for name in MARKS)

@@ -709,12 +709,15 @@ def _asked(
 
 def _forbidden(rule: Rule, genuine: AuthenticatedToken, stores: Stores) -> Refusal:
     """Why a rule closes a step: the marks, and when and by what each was set, if that is known."""
-    known = {
-        one.bucket: f" (set at {spelled_time(one.at)} by {one.by})"
+    names = {mark.bucket: mark.name for mark in rule.after}
+    known = [
+        f"{names[one.bucket]} since {spelled_time(one.at)} by {one.by}"
         for one in stores.marks.said(rule)
-    }
-    set_before = [f"{mark.name}{known.get(mark.bucket, '')}" for mark in rule.after]
-    text = f"nothing in {rule.closed} after {' and '.join(set_before)}"
+    ]
+    # First as the link has it: whoever reads a trail finds denials of one rule by that.
+    text = f"nothing in {rule.closed} after {' and '.join(mark.name for mark in rule.after)}"
+    if known:
+        text = f"{text}; {'; '.join(known)}"
     if rule.link is None:
         return Refusal("forbidden_after", text)
     return Refusal("forbidden_after", text, rule.link, genuine.added_by(rule.link))

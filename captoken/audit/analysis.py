@@ -5,6 +5,7 @@
     unused          for each hop: granted and used rights, and narrower keywords that would have
                     been enough
     propose         for each agent and task: the narrowest keywords for what was done
+    marked          for each task: which marks it has set, and what its rules closed after that
     replay          the recorded accesses under a proposed overlay
     blast_radius    what an agent, and all that it has handed tokens to, can still do, and how to
                     stop it
@@ -45,7 +46,8 @@ from captoken._format.shapes import fit
 from captoken._language import patterns
 from captoken._language.access import Access, narrowest
 from captoken._language.capability import Capability
-from captoken._language.caveats import COUNTED, RIGHTS, V1, Situation, Vocabulary
+from captoken._language.caveats import COUNTED, MARKING, RIGHTS, V1, Situation, Vocabulary
+from captoken._language.conditions import Forbid, Marks
 from captoken._language.entries import Entry, SelectorFacts, nonces_of
 from captoken._language.lineage import read_along
 from captoken._language.link import Actor, BadLink, Link, ThirdParty
@@ -59,20 +61,26 @@ __all__ = [
     "Hop",
     "Issued",
     "Joined",
+    "MarkSet",
     "Proposal",
     "Reach",
     "Replayed",
     "SeenToken",
     "Shortfall",
+    "TaskMarks",
     "Usage",
     "blast_radius",
     "gather",
     "join",
+    "marked",
     "propose",
     "refused_of",
     "replay",
     "unused",
 ]
+
+# The code of what was denied since marks were set.
+FORBIDDEN = "forbidden_after"
 
 _SHOWN_HOPS = 50  # a trail can have a great many
 
@@ -135,8 +143,17 @@ class Accessed(msgspec.Struct):
     cost: dict[str, int] = {}
 
 
+class InMark(msgspec.Struct):
+    """A mark that a step was in, as it was recorded."""
+
+    name: str
+
+    # The place of its link in the chain; None of an entry of the overlay.
+    link: int | None = None
+
+
 class Decided(msgspec.Struct):
-    """A decision as it was recorded: what it says, without what only people read.
+    """A decision as it was recorded.
 
     `gather` makes it. `link` and `token` are ids, and are there only where the chain held: what a
     forged token says of itself is nobody's word (spec 39.3).
@@ -173,6 +190,23 @@ class Decided(msgspec.Struct):
 
     # The time from `at` to the record, in milliseconds.
     ms: Integer | None = None
+
+    # The marks that its step was in. All accesses of one step are in the same.
+    marks: list[InMark] = []
+
+    # What was wrong, as it stands in the record, in any shape: see `refusal`.
+    refusals: Any = None
+
+    @property
+    def refusal(self) -> Mapping[str, Any]:
+        """What was wrong first; nothing where the record has that in no shape of ours."""
+        first = self.refusals[0] if isinstance(self.refusals, list) and self.refusals else None
+        return first if isinstance(first, dict) else {}
+
+    @property
+    def moment(self) -> int:
+        """When it was recorded, in milliseconds since the epoch."""
+        return self.at * 1000 + (self.ms or 0)
 
 
 class Issued(msgspec.Struct):
@@ -238,6 +272,9 @@ class Hop(msgspec.Struct, eq=False):
 
     # Caveats among its links that are not known here.
     unknown: tuple[str, ...] = ()
+
+    # How many of its links the holder before it had got.
+    before: int = 0
 
     @property
     def agent(self) -> str:
@@ -458,8 +495,16 @@ def _add_token(
         hop = hops.get(link_id)
         if hop is None:
             basis = "vouched" if through else "issued"
+            before = len(through[-1].links) if through else 0
             hop = Hop(
-                link_id, root, holders, links[:count], task, basis, unknown=tuple(unknown)
+                link_id,
+                root,
+                holders,
+                links[:count],
+                task,
+                basis,
+                unknown=tuple(unknown),
+                before=before,
             )
             hops[link_id] = hop
             (through[-1].below if through else history.roots).append(hop)
@@ -623,6 +668,95 @@ def _task_of(root: Hop) -> tuple[Any, ...]:
 def _hand_over(hop: Hop) -> tuple[str, str]:
     """What the links of one hand-over have in common. One that cannot be read is of one token."""
     return hop.nonce or hop.id, hop.agent
+
+
+# --- marks ----------------------------------------------------------------------------------------
+
+
+class MarkSet(msgspec.Struct, frozen=True):
+    """A mark that a task has set, with the first record that says so.
+
+    `of` says whose it is: `task`, `entry` of the overlay, or the id of the link that it belongs to.
+    """
+
+    name: str
+    of: str
+    first: Decided
+
+
+class TaskMarks(msgspec.Struct, frozen=True):
+    """What the marks of a task come to: which are set, and what was denied after that.
+
+    `task` is the name up to its first slash: tasks below it share the marks. `marked` makes it.
+    """
+
+    subject: str
+    task: str
+
+    # In the order in which they were set.
+    marks: list[MarkSet] = []
+
+    # The denials with the code `forbidden_after`. `rule_of` says by which rule.
+    closed: list[Decided] = []
+
+
+def marked(histories: Iterable[History]) -> list[TaskMarks]:
+    """By task, which marks were set and what they closed, as trails of servers tell it.
+
+        for done in marked([gather(read(lines))]):
+            print(done.task, [mark.name for mark in done.marks], len(done.closed))
+
+    A mark that was set at a server whose trail is not here is missing. What it closed is told.
+    Tasks without either are left out.
+    """
+    found: dict[tuple[str, str], TaskMarks] = {}
+    for history in histories:
+        for decision in history.decisions:
+            token = history.token_of(decision)
+            if token is not None and (decision.marks or decision.code == FORBIDDEN):
+                key = _whose(token)
+                _add_marks(found.setdefault(key, TaskMarks(*key)), token, decision)
+    for done in found.values():
+        done.marks.sort(key=lambda mark: mark.first.moment)
+        done.closed.sort(key=lambda decision: decision.moment)
+    return list(found.values())
+
+
+def _whose(token: SeenToken) -> tuple[str, str]:
+    """Whose the marks of link 0 are, by subject and task (46.3)."""
+    root = token.hop.root
+    return root.subject, shares_marks(root.task)
+
+
+def shares_marks(task: str) -> str:
+    """The task whose marks a task shares: its name up to the first slash."""
+    return task.partition("/")[0]
+
+
+def _add_marks(done: TaskMarks, token: SeenToken, decision: Decided) -> None:
+    """Add a decision to what is known of its task."""
+    if not decision.allowed:
+        done.closed.append(decision)
+        return
+    for said in decision.marks:
+        mark = MarkSet(said.name, whose_mark(token.link_ids, said), decision)
+        same = [one for one in done.marks if (one.name, one.of) == (mark.name, mark.of)]
+        if not same:
+            done.marks.append(mark)
+        elif decision.moment < same[0].first.moment:
+            done.marks[done.marks.index(same[0])] = mark
+
+
+def whose_mark(link_ids: Sequence[str], said: InMark) -> str:
+    """Whose a mark is, as `MarkSet.of` has it. `link_ids` are those of the token that set it."""
+    if said.link is None:
+        return "entry"
+    return link_ids[said.link] if 0 < said.link < len(link_ids) else "task"
+
+
+def rule_of(decision: Decided) -> str:
+    """The rule that closed it, as the link says it: `nothing in outside after private`."""
+    return str(decision.refusal.get("text", "")).partition("; ")[0]
 
 
 # --- granted against used -------------------------------------------------------------------------
@@ -851,6 +985,8 @@ class Proposal(msgspec.Struct, frozen=True):
     - Where values were not recorded, `lost` says of which names. What was granted of these stays,
       or anything, where several tokens granted different things.
     - `uses`, `budget` and `depth` are the most that one token came to.
+    - `marks` and `forbid` are all that the tokens had of their own. What the holder before had is
+      said there.
     - `expires_in`, of `mint` alone, is how long a token was in use, in whole minutes. When a token
       was handed on is not recorded.
 
@@ -931,7 +1067,7 @@ def _proposal(holders: tuple[str, ...], task: str, hops: list[Hop]) -> Proposal:
                 allowed.append(one)
                 longest = max(longest, one.at - hop.root.issued_at)
 
-    keywords = _rights_together(hops, allowed) | _most_used(hops)
+    keywords = _rights_together(hops, allowed) | _most_used(hops) | _rules_of(hops)
     if len(holders) == 1 and longest >= 0:
         # It ends in the second that is named, and was still in use in the one before.
         keywords["expires_in"] = (longest // 60 + 1) * 60
@@ -980,6 +1116,16 @@ def _most_used(hops: Iterable[Hop]) -> dict[str, Any]:
             budget = most.setdefault("budget", {})
             budget[unit] = max(budget.get(unit, 0), amount)
     return most
+
+
+def _rules_of(hops: Iterable[Hop]) -> dict[str, Any]:
+    """The marks of these holdings and the rules over them, side by side.
+
+    Nothing that was done shows that one of them was not needed.
+    """
+    links = (link for hop in hops for link in hop.links[hop.before :])
+    stated = Capability.of((link for link in links if isinstance(link, Link)), "t").json()
+    return {key: value for key, value in stated.items() if key in MARKING}
 
 
 def _lost_of(accesses: Iterable[Accessed]) -> tuple[str, ...]:
@@ -1062,6 +1208,8 @@ def replay(history: History, overlay: Overlay, *, vocabulary: Vocabulary = V1) -
       denied it was not recorded.
     - A request may have been denied since an earlier one had taken what was left. It is unknown
       too, if that one was on a token of the same tree and is no longer allowed for certain.
+    - So is one that was denied since an earlier one of the same task had set a mark.
+    - What an entry of this overlay has in a mark, and forbids after others, is unknown.
 
     Does not ask how old the overlay is, nor whether the server had it. Changes nothing: to look at
     a snapshot here does not publish it. Takes time with decisions times the entries on their
@@ -1069,12 +1217,18 @@ def replay(history: History, overlay: Overlay, *, vocabulary: Vocabulary = V1) -
     """
     found: list[Replayed] = []
 
-    # Token ids.
-    freed: set[str | None] = set()
+    # What has taken or set less than it did: ids of tokens, and tasks with their marks.
+    freed: set[str | tuple[str, str] | None] = set()
     for decision in history.decisions:
-        again = _again(history, decision, overlay, vocabulary, decision.token in freed)
+        token = history.token_of(decision)
+        whose = None if token is None else _whose(token)
+        left = decision.code in _TAKEN and decision.token in freed
+        left = left or (decision.code == FORBIDDEN and whose in freed)
+        again = _again(history, decision, overlay, vocabulary, left)
         if decision.allowed and again.outcome != "same":
             freed.add(decision.token)
+            if decision.marks:
+                freed.add(whose)
         found.append(again)
     return found
 
@@ -1084,12 +1238,11 @@ def _again(
     decision: Decided,
     overlay: Overlay,
     vocabulary: Vocabulary,
-    freed: bool,
+    left: bool,
 ) -> Replayed:
-    """A decision again. `freed`: may an earlier request have taken less from its tree?"""
+    """A decision again. `left`: may an earlier request have left what this one was denied for?"""
     # First: can this overlay have changed anything? An overlay grants nothing, so a denial stands
     # unless it was made by an overlay, or for want of what may be left now.
-    left = freed and decision.code in _TAKEN
     if not (decision.allowed or decision.code in _OVERLAID or left):
         return Replayed(decision, "same")
 
@@ -1105,7 +1258,10 @@ def _again(
 
     # Last: no entry denies it. Was it denied before, and does anything else deny it now?
     if left:
-        return Replayed(decision, "unknown", "what an earlier request had taken may be left")
+        why = "what an earlier request had taken may be left"
+        if decision.code == FORBIDDEN:
+            why = "what an earlier request had marked may not be"
+        return Replayed(decision, "unknown", why)
     if not decision.allowed:
         why = "this overlay would not deny it, and what else would was not recorded"
         return Replayed(decision, "unknown", why)
@@ -1191,6 +1347,8 @@ def _judge(
             if patterns.decided(askable["rows"], access.table, None):
                 missing.append(f"the row of table {access.table}")
             askable = {**askable, "rows": {"*": {}}}  # which still speaks of tables
+        if _may_close(link, access):
+            missing.append("which marks are set by then")
 
     # The link as it was read stands, unless words were left out.
     if askable != stated:
@@ -1202,6 +1360,15 @@ def _judge(
     situation = Situation(decision.at, decision.leeway, task=decision.task or "")
     reason = link_prohibits(link, access, situation)
     return _Judged(None if reason is None else reason.text, missing)
+
+
+def _may_close(link: Link, access: Access) -> bool:
+    """Has the link a rule that may close this access? A value that is not recorded is a doubt."""
+    caveats = {caveat.key: caveat for caveat in link.late}
+    forbid, marks = caveats.get("forbid"), caveats.get("marks")
+    if not isinstance(forbid, Forbid) or not isinstance(marks, Marks):
+        return False
+    return any(marks.rules[name].has(access) for closed, _ in forbid.rules for name in closed)
 
 
 class _Lost(NamedTuple):

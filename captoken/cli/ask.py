@@ -264,7 +264,7 @@ def _hint(decision: Decision, proofs: _Replays | None, counts: _Ledger | None) -
         # The token needs one or both: the refusal says which was asked for in vain.
         said = decision.refusals[0].text
         if counts is None and said == NO_LEDGER:
-            return "a token with uses or a budget needs a file that counts them: --ledger"
+            return "a token with uses, a budget or marks needs a file that keeps them: --ledger"
         if proofs is None and said == NO_REPLAYS:
             return (
                 "a token that is bound to a key needs a file "

@@ -27,6 +27,7 @@ from captoken.audit._evidence import EvidenceFile
 from captoken.cli import evidence, files, output, words
 from captoken.cli.logged import (
     Asked,
+    in_marks,
     is_in,
     logged_of,
     moment,
@@ -327,6 +328,7 @@ def _logged_data(record: Mapping[str, Any], decided: trails.Decided) -> dict[str
         "token": decided.token,
         "link": decided.link,
         "tried": tried(decided.access),
+        "marks": msgspec.to_builtins(decided.marks),
         "refusals": record.get("refusals", []),
     }
 
@@ -336,7 +338,9 @@ def _decision_line(record: Mapping[str, Any], decided: trails.Decided) -> str:
     chain = " > ".join(actor.name for actor in decided.chain)
     who = f"{chain}, for {record.get('sub')}" if chain else "unknown"
     when = moment(decided.at, decided.ms)
-    return f"{when}  {decided.code:<16}  {who}: {tried(decided.access)}{refused(record)}"
+    marks = in_marks(decided)
+    came = f"{tried(decided.access)}{f'; {marks}' if marks else ''}{refused(decided)}"
+    return f"{when}  {decided.code:<16}  {who}: {came}"
 
 
 # --- tree -----------------------------------------------------------------------------------------
@@ -366,7 +370,8 @@ def tree(trail_file: tuple[str, ...], task: str | None, token: str | None, as_js
     vouched  the agent that handed the token over wrote it
     proven   that agent also signed it with its key
 
-    allowed and denied count accesses. shown counts tokens that were checked without an access.
+    allowed and denied count accesses. shown counts tokens that were checked without an access. If a
+    task has set marks, it shows when each was set, and which rules denied something after that.
 
     If you give the trails of several servers, each set of tokens has one tree. Each line then names
     the trail that it is from, and the server that the token is for. A server vouches only for
@@ -382,15 +387,19 @@ def tree(trail_file: tuple[str, ...], task: str | None, token: str | None, as_js
     seen = {path: history(path) for path in trail_file}
     roots = [root for root in trails.join(seen) if _is_about(root, task, token)]
     strange = {path: _strange(trail, task, token) for path, trail in seen.items()}
+    shown = {(one.root.subject, trails.shares_marks(one.root.task)) for one in roots}
+    marked = [one for one in trails.marked(seen.values()) if (one.subject, one.task) in shown]
     if as_json:
         trees = [_hop_data(root) for root in roots]
         codes = {path: _codes(decisions) for path, decisions in strange.items()}
-        return output.say_json({"trees": trees, "not_vouched_for": codes})
+        data = {"trees": trees, "marked": list(map(_marked_data, marked)), "not_vouched_for": codes}
+        return output.say_json(data)
     if not roots and not any(strange.values()):
         return tell("no record is about that")
 
     several = len(seen) > 1
     drawn: list[Tree | str] = [_drawn(root, several) for root in roots]
+    drawn += map(_drawn_marks, marked)
     for path, decisions in strange.items():
         if decisions:
             where = f"{shown_file(path)}: " if several else ""
@@ -462,6 +471,67 @@ def _drawn(top: trails.Joined, several: bool) -> Tree:
         here = above.add(Text("\n  ".join(lines)))
         waiting += [(below, here) for below in reversed(one.below)]
     return drawn
+
+
+def _drawn_marks(done: trails.TaskMarks) -> Tree:
+    """What a task has set, and what its rules closed after that."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    drawn = Tree(Text(f"marks of task {named(done.task)}, for {named(done.subject)}", "bold"))
+    for mark in done.marks:
+        drawn.add(Text(f"{named(mark.name)}{_whose(mark)}: since {_done(mark.first)}"))
+    for (rule, added_by), closed in _by_rule(done).items():
+        by = f" (added by {escape(added_by)})" if added_by else ""
+        here = drawn.add(Text(f"{escape(rule)}{by}: {len(closed)} denied"))
+        for (holders, what), count in Counter(map(_who_and_what, closed)).items():
+            here.add(Text(f"{holders}: {what}{f', {count} times' if count > 1 else ''}"))
+    return drawn
+
+
+def _whose(mark: trails.MarkSet) -> str:
+    """Whose a mark is, unless it is the task's."""
+    if mark.of == "task":
+        return ""
+    return " of an operator's entry" if mark.of == "entry" else f" of link {named(mark.of)}"
+
+
+def _done(first: trails.Decided) -> str:
+    holders, what = _who_and_what(first)
+    return f"{moment(first.at, first.ms)} by {holders}: {what}"
+
+
+def _who_and_what(decided: trails.Decided) -> tuple[str, str]:
+    return " > ".join(named(actor.name) for actor in decided.chain), tried(decided.access)
+
+
+def _by_rule(done: trails.TaskMarks) -> dict[tuple[str, str], list[trails.Decided]]:
+    """What was closed, by the rule and who added it."""
+    found: dict[tuple[str, str], list[trails.Decided]] = {}
+    for one in done.closed:
+        key = (trails.rule_of(one), str(one.refusal.get("added_by", "")))
+        found.setdefault(key, []).append(one)
+    return found
+
+
+def _marked_data(done: trails.TaskMarks) -> dict[str, Any]:
+    def told(decided: trails.Decided) -> dict[str, Any]:
+        return {
+            "seq": decided.seq,
+            "at": decided.at,
+            "chain": [actor.name for actor in decided.chain],
+            "tried": tried(decided.access),
+        }
+
+    return {
+        "subject": done.subject,
+        "task": done.task,
+        "marks": [{"name": one.name, "of": one.of, **told(one.first)} for one in done.marks],
+        "closed": [
+            {"rule": rule, "added_by": added_by or None, "denied": list(map(told, closed))}
+            for (rule, added_by), closed in _by_rule(done).items()
+        ],
+    }
 
 
 def _line(one: trails.Joined) -> str:
@@ -683,7 +753,8 @@ def _reach_lines(hop: trails.Hop, now: int) -> Iterator[str]:
 def _may(hop: trails.Hop, now: int) -> str:
     """Which accesses a token permits, where, and what else has to hold."""
     stated = hop.capability.json()
-    said = "; ".join(words.of_rights(stated, now)) or "anything"
+    rights = words.of_rights(stated, now) or ["anything"]
+    said = "; ".join(rights + words.of_rules(stated, now))
     if "aud" in stated:
         said += f"; only at {named_all(stated['aud'])}"
     if hop.asks:

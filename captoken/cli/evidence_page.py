@@ -24,7 +24,7 @@ from captoken._format.spelling import readable_time
 from captoken.audit import analysis
 from captoken.audit._chains import not_here
 from captoken.audit._evidence import EvidenceFile, Proved
-from captoken.cli.logged import Asked, Logged, logged_of, moment, tried
+from captoken.cli.logged import Asked, Logged, in_marks, logged_of, moment, tried
 from captoken.cli.words import counted, may, plain
 
 _STYLE = """
@@ -178,7 +178,7 @@ def _rows(found: EvidenceFile, chosen: Sequence[tuple[Proved, Logged]]) -> Itera
             _who(record, logged),
             tried(logged.access) if isinstance(logged, analysis.Decided) else "starts a task",
             "allowed" if logged.allowed else f"refused: {logged.code}",
-            _why(record),
+            _why(record, logged),
             _BY[one.by].format(seal),
         ]
 
@@ -202,8 +202,10 @@ def _who(record: dict[str, Any], logged: Logged) -> str:
     return f"{chain}, for {record.get('sub')}" if chain else "unknown"
 
 
-def _why(record: dict[str, Any]) -> str:
-    """Each limit that refused, and who added it."""
+def _why(record: dict[str, Any], logged: Logged) -> str:
+    """Each limit that refused, and who added it. Of what was allowed, the marks that it is in."""
+    if logged.allowed and isinstance(logged, analysis.Decided):
+        return in_marks(logged)
     refusals = record.get("refusals")
     lines: list[str] = []
     for one in refusals if isinstance(refusals, list) else ():

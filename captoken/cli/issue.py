@@ -174,7 +174,8 @@ def _explained(
         yield f"{name}: {'fits' if misses is None else misses}"
     if gives is not None:
         yield f"gives {gives['grant']} to {gives['agent']} for {gives['subject']}"
-        for line in words.of_rights(gives, seconds(now)):
+        at = seconds(now)
+        for line in words.of_rights(gives, at) + words.of_rules(gives, at):
             yield f"  {line}"
     if refused is not None:
         why = f" ({refused.why})" if refused.why else ""

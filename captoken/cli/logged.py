@@ -87,19 +87,18 @@ def moment(at: int, ms: int | None) -> str:
     return f"{readable_time(at + seconds).removesuffix('Z')}.{thousandths:03}Z"
 
 
-def first_refusal(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was wrong first; nothing where the record has that in no shape of ours."""
-    refusals = record.get("refusals")
-    first = refusals[0] if isinstance(refusals, list) and refusals else None
-    return first if isinstance(first, dict) else {}
-
-
-def refused(record: Mapping[str, Any]) -> str:
+def refused(decided: trails.Decided) -> str:
     """Why it was refused: the first reason, and who added it."""
-    first = first_refusal(record)
+    first = decided.refusal
     added_by = first.get("added_by")
     who = f" (added by {added_by})" if added_by else ""
     return f"; {first.get('text', '')}{who}" if first else ""
+
+
+def in_marks(decided: trails.Decided) -> str:
+    """Which marks it was in, if any."""
+    marks = dict.fromkeys(mark.name for mark in decided.marks)
+    return f"in mark {' and '.join(marks)}" if marks else ""
 
 
 def tried(access: trails.Accessed | None) -> str:

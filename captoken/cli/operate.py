@@ -20,10 +20,10 @@ from captoken.cli import files, words
 from captoken.cli.options import (
     caveats,
     clock,
+    entry_options,
     json_option,
     keep_option,
     now_option,
-    request_options,
     seconds,
     stacked,
 )
@@ -349,7 +349,7 @@ def end_task(
 
 @click.command()
 @_changing
-@request_options
+@entry_options
 @keep_option
 @now_option
 @json_option

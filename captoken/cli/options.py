@@ -13,6 +13,7 @@ from msgspec import UNSET
 from captoken._format.clocks import Clock, read_clock
 from captoken._format.spelling import shown
 from captoken._language.access import Access
+from captoken._language.caveats import MARKING
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
 from captoken.cli import files
 from captoken.cli.output import warn
@@ -22,11 +23,13 @@ from captoken.cli.values import (
     FACT,
     FILE,
     LISTS,
+    MARKS,
     MOMENT,
     NOW,
     OBJECT,
     OPERATION,
     ROWS,
+    RULE,
     TABLE,
     TOOLS,
     WHERE,
@@ -272,6 +275,22 @@ _CAVEATS: dict[str, Callable[..., Any]] = {
         help="At most this amount of a unit, including what sub-agents use: 'usd_cents=100'. "
         "Repeatable.",
     ),
+    "marks": click.option(
+        "--marks",
+        type=MARKS,
+        multiple=True,
+        callback=merged,
+        metavar="NAME=JSON",
+        help="A mark, and what sets it: 'private={\"tables\":[\"crm.*\"]}'. Repeatable.",
+    ),
+    "forbid": click.option(
+        "--forbid",
+        type=RULE,
+        multiple=True,
+        metavar="MARK=MARK,MARK",
+        help="What is in the first mark is denied once all others are set: "
+        "'outside=private,untrusted'. Repeatable.",
+    ),
     "expires_in": click.option(
         "--expires-in",
         type=DURATION,
@@ -308,8 +327,9 @@ def _options_of(keywords: Iterable[str]) -> Callable[[Command], Command]:
 mint_options = _options_of(MintCaveats.__annotations__)
 link_options = _options_of(LinkCaveats.__annotations__)
 present_options = _options_of(PresentCaveats.__annotations__)
-# What a discharge and an operator's entry can say: nothing of the token itself.
+# What a discharge can say: nothing of the token itself. An operator's entry has marks of its own.
 request_options = _options_of(LinkCaveats.__annotations__.keys() - OF_THE_TOKEN)
+entry_options = _options_of(LinkCaveats.__annotations__.keys() - (OF_THE_TOKEN - MARKING))
 # The same without an expiry, for who has an own one.
 timeless_options = _options_of(
     LinkCaveats.__annotations__.keys() - OF_THE_TOKEN - {"expires_in", "expires_at"}

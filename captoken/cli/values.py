@@ -254,6 +254,25 @@ def _where(text: str) -> dict[str, dict[str, Any]]:
     return attributes
 
 
+def _rule(text: str) -> dict[str, Any]:
+    """`outside=private,untrusted`, or a JSON object: one rule over marks. Raises ValueError.
+
+    outside=private,untrusted    {"in": ["outside"], "after": ["private", "untrusted"]}
+    {"in":["a"],"after":["b"]}   as it stands
+
+    What stands in it, whoever writes the token checks.
+    """
+    if text.startswith("{"):
+        return _object(text)
+    closed, equals, after = text.partition("=")
+    if not equals:
+        raise ValueError(f"{shown(text)} has no '='")
+    return {
+        key: [name for name in listed.split(",") if name]
+        for key, listed in (("in", closed), ("after", after))
+    }
+
+
 def _check(constraint: Any, of_what: str) -> None:
     """Raise ValueError for what no token can have as a constraint, with the place where it stands.
 
@@ -348,13 +367,15 @@ LISTS = _Type("key=a,b", _lists)
 ROWS = _Type("table=json", _constraints("column"))
 TOOLS = _Type("tool=json", _constraints("argument"))
 WHERE = _Type("attribute=json", _where)
+MARKS = _Type("mark=json", _objects)
+RULE = _Type("mark=a,b", _rule)
 FACT = _Type("key=value", _fact)
 TABLE = _Type("pattern", _alone("one pattern each time: --tables orders --tables customers"))
 OPERATION = _Type("name", _alone("one name each time: --operations select --operations insert"))
 FILE = _File()
 
 # Those with a spelling of their own: whoever misses it is shown an example.
-SPELLED = (OBJECT, LISTS, ROWS, TOOLS, WHERE, FACT)
+SPELLED = (OBJECT, LISTS, ROWS, TOOLS, WHERE, MARKS, RULE, FACT)
 
 PUBLIC = _Type("public key", _public)
 ID = _Type("id", _id)

@@ -346,7 +346,9 @@ def _may(token: Token, hops: tuple[Hop, ...], now: int) -> str:
     if said.capability.nothing or any(hop.problem for hop in hops):
         return "nothing"
 
-    rights = "; ".join(words.of_rights(said.capability.json(), now)) or "anything"
+    stated = said.capability.json()
+    lines = words.of_rights(stated, now) or ["anything"]
+    rights = "; ".join(lines + words.of_rules(stated, now))
     if said.lineage.must_delegate:
         return f"nothing before it is handed on, then {rights}"
     return rights

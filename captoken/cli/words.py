@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from captoken._format.spelling import escape, spelled, until
-from captoken._language.caveats import BUILT_IN, RIGHTS, Caveat
+from captoken._language.caveats import BUILT_IN, MARKING, RIGHTS, Caveat
 from captoken.audit.analysis import Hop
 
 # The keys of all caveats of the specification. Those of a vocabulary of one's own have no words.
@@ -72,8 +72,9 @@ def of_stated(
 
     Raises what the classes of caveats raise for a value that is none.
     """
-    caveats = [kind(stated[kind.key]) for kind in BUILT_IN if kind.key in stated]
-    return list(of_caveats(caveats, now, keys))
+    wanted = stated.keys() & keys
+    caveats = [kind(stated[kind.key]) for kind in BUILT_IN if kind.key in wanted]
+    return list(of_caveats(caveats, now))
 
 
 def of_rights(stated: Mapping[str, Any], now: int) -> list[str]:
@@ -82,10 +83,20 @@ def of_rights(stated: Mapping[str, Any], now: int) -> list[str]:
     No line at all: any access. What several links leave together may be more than one link can
     say, a long list of urls: that is shown as it is spelled.
     """
+    return _of_several(stated, now, RIGHTS)
+
+
+def of_rules(stated: Mapping[str, Any], now: int) -> list[str]:
+    """The marks of a capability in lines, and what must not follow on them."""
+    return _of_several(stated, now, sorted(MARKING, reverse=True))
+
+
+def _of_several(stated: Mapping[str, Any], now: int, keys: Collection[str]) -> list[str]:
+    """What several links leave together, in lines; as it is spelled where no link can say it."""
     try:
-        return of_stated(stated, now, RIGHTS)
+        return of_stated(stated, now, keys)
     except ValueError:
-        return [f"{key} {spelled(stated[key])}" for key in RIGHTS if key in stated]
+        return [f"{key} {spelled(stated[key])}" for key in keys if key in stated]
 
 
 def plain(text: str) -> str:
@@ -97,6 +108,7 @@ def may(hop: Hop, now: int) -> list[str]:
     """What a hop permits, in words."""
     stated = hop.capability.json()
     said = of_rights(stated, now) or ["any access"]
+    said += of_rules(stated, now)
     if "aud" in stated:
         said.append("only at " + ", ".join(stated["aud"]))
     if hop.asks:

@@ -61,7 +61,7 @@ CASES = {
         "trail.jsonl --out evidence.html", {"file", "decisions", "proved", "not_sealed", "records", "hash"}
     ),
     "audit log": ("trail.jsonl", {"decisions", "issuances"}),
-    "audit tree": ("trail.jsonl", {"trees", "not_vouched_for"}),
+    "audit tree": ("trail.jsonl", {"trees", "marked", "not_vouched_for"}),
     "audit unused": ("trail.jsonl", {"hops"}),
     "audit propose": ("trail.jsonl", {"proposals"}),
     "audit replay": ('trail.jsonl --overlay proposal --operator "$(cat operator.public)"', {"decisions", "changed"}),

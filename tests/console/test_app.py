@@ -697,3 +697,49 @@ def test_what_was_used_can_be_said_in_an_entry(world: World, browser: Browser) -
     unused = browser.get(f"/api/agent?id={id}").json["unused"]
     assert unused["python"] == "token.attenuate(tables=['sales'], operations=['select'], uses=1, budget={'eur': 30})"
     assert browser.post("/api/preview", {"select": {"link": id}, "keywords": unused["keywords"]}).json["would_refuse"] == 0
+
+
+def test_marks_are_told_with_who_set_them_and_what_they_closed(world: World, browser: Browser) -> None:
+    """Of all tokens of the task and of tasks below it, of one subject; of a record that comes later and is earlier, that."""
+    marks = {"private": {"tables": ["sales"]}, "outside": {"tables": ["market.*"]}}
+    forbid = [{"in": ["outside"], "after": ["private"]}]
+    root = world.mint(marks=marks, forbid=forbid)
+    own = root.delegate(to="clerk", marks={"read": {"tables": ["sales"]}}, forbid=[{"in": ["read"], "after": ["read"]}])
+    below = world.mint(task="q3/part", marks=marks, forbid=forbid)
+    assert world.ask(root, "market.eu") and not world.ask(own, "sales")
+    world.now += 10
+    assert world.ask(root, "sales") and world.ask(root, "sales")
+    world.now += 10
+    assert not world.ask(root, "market.eu") and not world.ask(below, "market.eu")
+    assert world.ask(world.mint(subject="user:kim", task="q3/kim", marks=marks, forbid=forbid), "sales")
+
+    seen = browser.get("/api/task?task=q3").json
+    told = [(mark["name"], mark["whose"], mark["since"], mark["by"]["who"], mark["by"]["what"]) for mark in seen["marks"]]
+    assert told == [
+        ("outside", "task", NOW, "orchestrator", "select on table market.eu"),
+        ("private", "task", NOW + 10, "orchestrator", "select on table sales"),
+    ]
+    assert seen["closed"]["count"] == 3
+    rules = [row["why"].partition(";")[0] for row in seen["closed"]["rows"]]
+    assert rules == ["nothing in outside after private"] * 2 + ["nothing in read after read"]
+    assert {row["code"] for row in seen["closed"]["rows"]} == {"forbidden_after"}
+    assert browser.get("/api/task?task=q3/part").json["marks"] == seen["marks"]
+    assert [mark["name"] for mark in browser.get("/api/task?task=q3/kim").json["marks"]] == ["private"]
+    then = browser.get(f"/api/task?task=q3&at={NOW + 5}").json
+    assert [mark["name"] for mark in then["marks"]] == ["outside"] and then["closed"]["count"] == 1
+    assert browser.get(f"/api/task?task=q3&at={NOW + 15}").json["closed"]["count"] == 1
+    assert "nothing in outside after private" in seen["nodes"][0]["words"]
+
+
+def test_a_mark_of_a_link_is_told_as_that_and_the_first_record_counts(world: World, browser: Browser) -> None:
+    marks = {"read": {"tables": ["sales"]}, "moved": {"tables": ["market.*"]}}
+    child = world.mint().attenuate(marks=marks, forbid=[{"in": ["moved"], "after": ["read"]}])
+    world.now += 10
+    assert world.ask(child, "sales")
+    world.now -= 10  # a server whose clock is behind
+    assert world.ask(child, "sales")
+    assert world.ask(world.mint(task="none"), "sales")
+    (mark,) = browser.get("/api/task?task=q3").json["marks"]
+    assert (mark["name"], mark["whose"], mark["since"]) == ("read", child.link_id, NOW)
+    none = browser.get("/api/task?task=none").json
+    assert none["marks"] == [] and none["closed"] == {"count": 0, "rows": []}

@@ -25,6 +25,7 @@ from captoken.audit import AuditTrail
 from captoken.cli.console.app import leading_to
 from captoken.control import Operator
 from captoken.keys import AuditKey, OperatorKey
+from captoken.stores.memory import MemoryLedger
 from captoken.stores.sqlite import SQLiteSnapshots
 from captoken.stores.trail_file import TrailFile
 from tests.console import picture
@@ -240,6 +241,38 @@ def test_a_refusal_is_seen(story: Story, page: Page) -> None:
     assert not story.ask(story.hr, "payroll")
     agent(page, "hr-agent").get_by_text("1 refused").wait_for()
     agent(page, "hr-agent").get_by_text("select on table payroll").wait_for()
+
+
+class Marked(Story):
+    """What has read hr sends nothing: a task that was closed."""
+
+    def _start(self) -> str:
+        self.verifier = Verifier(self.keyring, clock=self.clock, audit=self.audit, ledger=MemoryLedger(floor=0, shared=True))
+        marks = {"private": {"tables": ["hr"]}, "outside": {"tables": ["market.*"]}}
+        forbid = [{"in": ["outside"], "after": ["private"]}]
+        root = self.issuer.mint(
+            subject="user:kim", agent="watched", task="closed", tables=["*"], operations=["select"], marks=marks, forbid=forbid
+        )
+        self.clerk = root.delegate(to="clerk")
+        assert self.ask(root, "hr") and not self.ask(self.clerk, "market.eu")
+        return super()._start()
+
+
+@pytest.mark.parametrize("story", [Marked], indirect=True)
+def test_a_task_says_what_it_has_set_and_what_that_closed(story: Marked, page: Page) -> None:
+    page.get_by_role("option", name="closed").click()
+    marks = page.get_by_role("list", name="Marks")
+    marks.get_by_text("private since").wait_for()
+    assert "by watched: select on table hr" in marks.inner_text()
+    panel = page.locator("section", has=page.get_by_role("heading", name="Task closed"))
+    panel.get_by_text("1 call refused after that.").wait_for()
+    (row,) = panel.locator(".decisions tbody tr").all_inner_texts()
+    assert "watched > clerk" in row and "nothing in outside after private" in row
+    assert not story.ask(story.clerk, "market.us")
+    panel.get_by_text("2 calls refused after that.").wait_for()
+    found = violations(page)
+    page.set_viewport_size({"width": 360, "height": 800})
+    assert found + violations(page) == []
 
 
 def test_from_the_address_to_an_agent_revoked(story: Story, page: Page) -> None:

@@ -96,9 +96,21 @@ export interface Series {
   denied: number[];
 }
 
+// A mark that a task has set, by the first record that says so.
+export interface MarkSet {
+  name: string;
+  // `task`, `entry` of the overlay, or the id of the link that it belongs to.
+  whose: string;
+  since: number;
+  by: Row;
+}
+
 export interface TaskView {
   task: Task;
   nodes: AgentNode[];
+  marks: MarkSet[];
+  // What rules over marks denied: the last of it.
+  closed: { count: number; rows: Row[] };
   series: Series;
 }
 

@@ -531,6 +531,7 @@ function TaskPanel(props: {
         <Export of={{ task: task.key }} at={props.at} />
       </div>
       <Plot series={series} until={timeOfDay(series.from + series.step * series.allowed.length)} />
+      <Marks view={props.view} now={props.now} />
       <h3>Agents</h3>
       {nodes.length === 0 ? (
         <p class="none">No agent yet.</p>
@@ -538,6 +539,35 @@ function TaskPanel(props: {
         <Tree nodes={nodes} now={props.now} chosen={props.chosen} onChoose={props.onChoose} />
       )}
     </section>
+  );
+}
+
+// What the task has set, and what its rules refused after that. Nothing where it has no marks.
+function Marks(props: { view: TaskView; now: number }): JSX.Element | null {
+  const { marks, closed } = props.view;
+  if (marks.length === 0 && closed.count === 0) return null;
+  return (
+    <>
+      <h3 id="marks-title">Marks</h3>
+      <ul class="marks" aria-labelledby="marks-title">
+        {marks.map((mark) => (
+          <li key={`${mark.name} ${mark.whose}`}>
+            <span class="name">{mark.name}</span>
+            {mark.whose === "entry" && " of an operator's entry"}
+            {mark.whose !== "entry" && mark.whose !== "task" && ` of link ${mark.whose}`}
+            {" since "}
+            <Ago at={mark.since} now={props.now} />
+            {mark.by.who && ` by ${mark.by.who}`}: {mark.by.what}
+          </li>
+        ))}
+      </ul>
+      {closed.count > 0 && (
+        <>
+          <p class="bad">{count(closed.count, "call")} refused after that.</p>
+          <Decisions rows={closed.rows} now={props.now} who caption="What rules over marks refused last" />
+        </>
+      )}
+    </>
   );
 }
 

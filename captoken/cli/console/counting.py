@@ -17,6 +17,7 @@ import msgspec
 from captoken._format.errors import AuditError
 from captoken._format.shapes import fit
 from captoken.audit import analysis
+from captoken.audit.analysis import FORBIDDEN
 from captoken.cli.console.tables import Place, Row, Tables
 
 _REMEMBERED = 50_000  # tokens and hops
@@ -43,6 +44,10 @@ class Counting:
         self._remembered = remembered
         self._calls: list[Row] = []
         self._uses: list[Row] = []
+        self._closed: list[Row] = []
+
+        # By subject, task, name and whose it is: when a mark was set first, and where that stands.
+        self._marks: dict[tuple[str, str, str, str], tuple[int, Place]] = {}
 
         # The counts of each hop: allowed and denied, and the first and the last time.
         self._hops: dict[str, tuple[int, int, int, str]] = {}
@@ -87,7 +92,8 @@ class Counting:
         self._must_agree("select through from tokens where link = ?", {link: through})
 
         run = self._tables.run
-        run("insert or ignore into tokens values (?, ?, ?)", link, token.hop.id, through)
+        links = json.dumps(token.link_ids)
+        run("insert or ignore into tokens values (?, ?, ?, ?)", link, token.hop.id, through, links)
         begun = (root.issued_at, root.issued_at)
         run(
             "insert or ignore into tasks values (?, ?, ?, ?, 0, 0)", root.task, root.subject, *begun
@@ -140,6 +146,9 @@ class Counting:
         if decided.allowed and decided.access is not None:
             self._add_use(hop, place, record["access"])
 
+        if decided.marks or decided.code == FORBIDDEN:
+            self._add_marks(task, place, moment, decided, str(record.get("sub")))
+
         # Proven once is proven, as `captoken.audit` has it.
         proven = {actor.name for actor in decided.chain if actor.basis == "proven"}
         self._proven.update((one, name) for one in through for name in proven)
@@ -164,6 +173,23 @@ class Counting:
             _keep(self._remembered.used, (hop, what), None)
             self._uses.append((hop, what, *place))
 
+    def _add_marks(
+        self, task: str, place: Place, moment: int, decided: analysis.Decided, subject: str
+    ) -> None:
+        """Keep the place of what set a mark first, and of each denial for want of unset ones."""
+        of_task = (subject, analysis.shares_marks(task))
+        if not decided.allowed:
+            self._closed.append((*of_task, moment, *place))
+            return
+        link_ids: list[str] = []
+        for (links,) in self._tables.run("select links from tokens where link = ?", decided.link):
+            link_ids = json.loads(links)
+        for said in decided.marks:
+            key = (*of_task, said.name, analysis.whose_mark(link_ids, said))
+            first = self._marks.get(key)
+            if first is None or moment < first[0]:
+                self._marks[key] = (moment, place)
+
     def _found(self, link: str) -> tuple[str, list[str], str] | None:
         """The hop of a token, those that it went through, and its task."""
         kept = self._remembered.found.get(link)
@@ -186,6 +212,16 @@ class Counting:
             self._calls,
         )
         run_each("insert or ignore into uses values (?, ?, ?, ?, ?, ?)", self._uses)
+        run_each("insert into closed values (?, ?, ?, ?, ?, ?, ?)", self._closed)
+        run_each(
+            """
+            insert into marks values (?, ?, ?, ?, ?, ?, ?, ?, ?)
+            on conflict do update set moment = excluded.moment, trail = excluded.trail,
+            offset = excluded.offset, length = excluded.length, digest = excluded.digest
+            where excluded.moment < moment
+            """,
+            ((*key, moment, *place) for key, (moment, place) in self._marks.items()),
+        )
 
         # Each trail is a bit, as far as there are bits.
         bit = 1 << (trail - 1) if trail <= _BITS else 0

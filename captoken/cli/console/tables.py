@@ -21,6 +21,7 @@ VERSION = Schema(
         SchemaChange("is made anew"),
         SchemaChange("digests; is made anew"),
         SchemaChange("what files continue; is made anew"),
+        SchemaChange("marks; is made anew"),
     ),
 )
 _TABLES = """
@@ -40,7 +41,9 @@ create table hops (
 ) without rowid;
 create index hops_by_task on hops (task);
 create index hops_by_parent on hops (parent);
-create table tokens (link text primary key, hop text, through text) without rowid;
+create table tokens (
+    link text primary key, hop text, through text, links text
+) without rowid;
 create table minutes (
     hop text, minute integer, allowed integer, denied integer, primary key (hop, minute)
 ) without rowid;
@@ -59,6 +62,16 @@ create table uses (
     hop text, what blob, trail integer, offset integer, length integer, digest blob,
     primary key (hop, what)
 ) without rowid;
+create table marks (
+    subject text, task text, name text, whose text, moment integer,
+    trail integer, offset integer, length integer, digest blob,
+    primary key (subject, task, name, whose)
+) without rowid;
+create table closed (
+    subject text, task text, moment integer,
+    trail integer, offset integer, length integer, digest blob
+);
+create index closed_by_task on closed (subject, task, moment);
 """
 
 

@@ -23,7 +23,7 @@ from captoken.cli import words
 from captoken.cli.console import histories
 from captoken.cli.console.index import Index
 from captoken.cli.console.tables import Call
-from captoken.cli.logged import first_refusal, tried
+from captoken.cli.logged import tried
 from captoken.cli.words import may, plain
 
 TASKS = 200  # of one answer
@@ -291,6 +291,12 @@ def _state_of_task(
 
 # --- one task -------------------------------------------------------------------------------------
 
+# Where records of marks are.
+_PLACE = "trail, offset, length, digest"
+_OF_TASK = "subject = ? and task = ? and moment <= ?"
+_MARKS = 100
+_CLOSED = 10
+
 _NODE = "id, parent, agent, basis, first_at, expires_at, allowed, denied, last, said, trails"
 
 
@@ -321,8 +327,53 @@ def task_view(
     return {
         "task": _task(index, overlay, rows[0], then, at),
         "nodes": nodes,
+        "marks": _marks(index, rows[0], then),
+        "closed": _closed(index, rows[0], then),
         "series": _series(sparks, then, step),
     }
+
+
+def _marks(index: Index, row: tuple[Any, ...], now: int) -> list[Json]:
+    """What a task has set up to now: by whom and by what, as the first record says it."""
+    query = f"""
+        select name, whose, 0, {_PLACE}, moment, null from marks
+        where {_OF_TASK} order by moment limit {_MARKS}
+    """
+    found = index.rows(query, *_marked_as(row), now * 1000 + 999)
+    calls = [Call(*call) for _, _, *call in found]
+    return [
+        {
+            "name": plain(name),
+            "whose": plain(whose),
+            "since": call.moment // 1000,
+            "by": _row(record, index.names[call.trail]),
+        }
+        for (name, whose, *_), call, record in zip(
+            found, calls, index.records(calls), strict=True
+        )
+    ]
+
+
+def _closed(index: Index, row: tuple[Any, ...], now: int) -> Json:
+    """What rules over marks denied up to now: how much, and the last of it."""
+    values = (*_marked_as(row), now * 1000 + 999)
+    ((count,),) = index.rows(f"select count(*) from closed where {_OF_TASK}", *values)
+    query = f"""
+        select 0, {_PLACE}, moment, null from closed
+        where {_OF_TASK} order by moment desc limit {_CLOSED}
+    """
+    calls = [Call(*call) for call in index.rows(query, *values)]
+    rows = [
+        _row(record, index.names[call.trail])
+        for call, record in zip(calls, index.records(calls), strict=True)
+    ]
+    return {"count": count, "rows": rows}
+
+
+def _marked_as(row: tuple[Any, ...]) -> tuple[str, str]:
+    """Whose marks a task shares: those of its subject, and of the name up to the first slash."""
+    task, subject, *_ = row
+    return subject, analysis.shares_marks(task)
 
 
 def _put_together(found: Iterable[tuple[tuple[Any, ...], Json]]) -> list[Json]:
@@ -855,7 +906,7 @@ def _row(record: Mapping[str, Any] | None, server: str) -> Json:
     decided = _decided(record)
     if record is None or decided is None:
         return _GONE
-    refusal = first_refusal(record)
+    refusal = decided.refusal
     added_by = refusal.get("added_by")
     trace = record.get("trace")
     return {
