@@ -386,6 +386,69 @@ def test_each_token_ends_with_its_task_and_is_of_the_task_that_counts() -> None:
         at.mint(late, StartedTask(late.entry.task, "brief", "acme:jane", NOW + 300))
 
 
+# --- the rule of two ------------------------------------------------------------------------------
+
+RULE = """
+marks = { private = { tables = ["sales"] }, inbox = { tools = ["list"] }, outside = { tools = ["send"] } }
+forbid = [{ in = ["outside"], after = ["private", "inbox"] }]
+"""
+LIST = Access(tool="list", cost={"mails": 0})
+
+
+def ruled() -> World:
+    """A service whose administrator put the rule on each task."""
+    text = TEXT.replace("expires_in = 600\ndepth = 3", f"expires_in = 600\ndepth = 3{RULE}")
+    return World(read(text.replace("[grant.counted.give.servers.sales-db]", f"[grant.counted.give]{RULE}[grant.counted.give.servers.sales-db]")))
+
+
+def test_a_rule_of_the_policy_is_on_every_task_and_holds_across_servers_with_one_ledger() -> None:
+    """The specification's rules 46.3 and 45: marks of link 0 go to every server of a set. A request that asks for less keeps them."""
+    world, ledger = ruled(), MemoryLedger(floor=0, shared=True)
+    mail, sales = (server(name, ledger=ledger) for name in ("mail", "sales-db"))
+    only = {"mail": {"tools": {"send": {"to": {"in": ["board@example.com"]}}, "list": {}}}}
+    for place, details in enumerate([{}, {"expires_in": 300, "tables": ["sales"], "operations": ["select"], "only": only}]):
+        said = world.ask(**asking(details=details, subject_token=login(iat=NOW - 4 - place)))
+        assert all({"marks", "forbid"} <= one.keys() for one in said["authorization_details"])
+        held = leased(world, TokenSet.parse(said["access_token"], clock=FixedClock(NOW)))
+        clerk = held.delegate(to="clerk")
+
+        def codes(*asked: tuple[Any, str, Verifier, Access]) -> list[str]:
+            return [at.check(one.present(audience=name), access).code for one, name, at, access in asked]
+
+        sends = (held, "mail", mail, SEND)
+        assert codes(sends, (clerk, "sales-db", sales, READ), sends, (held, "mail", mail, LIST), sends) == ["allowed"] * 4 + ["forbidden_after"]
+        assert codes((clerk, "mail", mail, SEND), (held, "sales-db", sales, READ)) == ["forbidden_after", "allowed"]
+
+
+def test_a_grant_that_joins_the_task_shares_its_marks_if_it_says_them() -> None:
+    world, ledger = ruled(), MemoryLedger(floor=0, shared=True)
+    mail, sales = (server(name, ledger=ledger) for name in ("mail", "sales-db"))
+    said = world.ask(**asking())
+    held = leased(world, TokenSet.parse(said["access_token"], clock=FixedClock(NOW)))
+    assert mail.check(held.present(audience="mail"), LIST).code == "allowed"
+    more = {"scope": "counted", "details": {"task": said["task"]}, "subject_token": login(iat=NOW - 4)}
+    joined = TokenSet.parse(world.ask(**asking(**more))["access_token"], clock=FixedClock(NOW))
+    assert sales.check(joined.present(audience="sales-db"), READ).code == "allowed"
+    assert mail.check(joined.present(audience="mail"), SEND).code == "forbidden_after"
+    assert mail.check(held.present(audience="mail"), SEND).code == "forbidden_after"
+
+
+@pytest.mark.parametrize("asked", [{"marks": {}}, {"marks": {"private": {"tables": ["hr"]}}}, {"forbid": []}], ids=json.dumps)
+def test_nobody_asks_a_rule_away(asked: dict[str, Any]) -> None:
+    """A mark or a rule of a request is one more, at one server; or it is none."""
+    said = ruled().ask(**asking(details={"only": {"mail": asked}}))
+    if said["status"] == 200:
+        mail, _ = said["authorization_details"]
+        assert mail["forbid"] == [{"after": ["inbox", "private"], "in": ["outside"]}] and len(mail["marks"]) == 4
+    else:
+        assert said["error"] == "invalid_authorization_details"
+
+
+def test_a_rule_over_marks_that_are_not_there_does_not_load() -> None:
+    with pytest.raises(IssuanceError, match=r"grant\.brief\.give.*forbid names inbox"):
+        read(TEXT.replace("expires_in = 600\ndepth = 3", f"expires_in = 600\ndepth = 3{RULE.replace('inbox = {', 'other = {')}"))
+
+
 # --- the policy -----------------------------------------------------------------------------------
 
 
