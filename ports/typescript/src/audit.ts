@@ -3,6 +3,7 @@
 import { b64encode, b64exact, concat, equal, utf8, type Bytes } from "./format/bytes.js";
 import { isPrimePoint, label, publicKey, sha256, verify } from "./format/crypto.js";
 import { CaptokenError, UsageError } from "./format/errors.js";
+import { settings } from "./format/given.js";
 import {
   Float,
   canonicalObject,
@@ -84,9 +85,9 @@ const bytesOf = (trail: Bytes | string): Bytes => (typeof trail === "string" ? u
 
 export interface Knowing {
   /** Heads that were seen before, and must still be there. */
-  readonly known?: readonly Head[] | undefined;
+  readonly known?: readonly Head[];
   /** The head that the file before ended with. */
-  readonly after?: Head | undefined;
+  readonly after?: Head;
 }
 
 /**
@@ -101,7 +102,7 @@ export function checkTrail(
   knowing: Knowing = {},
 ): Verdict {
   const trusted = servers.map((server) => publicKey(server, isPrimePoint, "server"));
-  const { known = [], after = START } = knowing;
+  const { known = [], after = START } = settings(knowing, /^(known|after)$/);
   let waiting = known.filter(({ seq }) => seq >= after.seq);
   const pass = (head: Head): void => {
     const here = waiting.filter(({ seq }) => seq === head.seq);

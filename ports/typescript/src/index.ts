@@ -11,7 +11,7 @@ export {
 } from "./format/errors.js";
 export { Float, float, parseJson } from "./format/json.js";
 export type { Root } from "./format/root.js";
-export type { Access, Caller } from "./language/access.js";
+export { checkAccess, type Access, type Caller, type Facts } from "./language/access.js";
 export {
   capabilityJson,
   covers,
@@ -87,6 +87,7 @@ export {
   type Decision,
   type Denial,
   type DryRun,
+  type Unasked,
   type VerifierOptions,
   type WouldAllow,
 } from "./verification/verifier.js";

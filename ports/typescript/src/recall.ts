@@ -14,6 +14,7 @@ import {
 } from "./format/bytes.js";
 import { H, extend, labelled, linkId, sha256, type RawCaveat } from "./format/crypto.js";
 import { CaptokenError, UsageError } from "./format/errors.js";
+import { settings } from "./format/given.js";
 import {
   canonical,
   canonicalBytes,
@@ -84,8 +85,8 @@ export interface Recalling {
   readonly audience: string;
   readonly why: string;
   /** The key that the token is bound to, if it is. */
-  readonly signer?: Signer | undefined;
-  readonly expiresIn?: Seconds | undefined;
+  readonly signer?: Signer;
+  readonly expiresIn?: Seconds;
 }
 
 /**
@@ -98,7 +99,10 @@ export function recall(
   recalling: Recalling,
   means: Partial<Means> = {},
 ): string {
-  const { audience, why, signer, expiresIn = 60 } = recalling;
+  const { audience, why, signer, expiresIn = 60 } = settings(
+    recalling,
+    /^(audience|why|signer|expiresIn)$/,
+  );
   if (!isReason(why)) throw new UsageError("say why, in a line of at most 200 characters");
   const held = packetsOf(token).packet;
   const given = packetsOf(handedOn).packet;
@@ -179,12 +183,12 @@ function readRaw(json: Json): RawCaveat {
 
 export interface PlaneOptions {
   /** How many recalls of one hand-over and all below it stand at a time. */
-  readonly most?: number | undefined;
+  readonly most?: number;
   /** How many bytes the entries that holders asked for may be. */
-  readonly part?: number | undefined;
-  readonly by?: string | undefined;
-  readonly clock?: (() => number) | undefined;
-  readonly random?: ((length: number) => Bytes) | undefined;
+  readonly part?: number;
+  readonly by?: string;
+  readonly clock?: () => number;
+  readonly random?: (length: number) => Bytes;
 }
 
 /**
@@ -210,15 +214,16 @@ interface Wanted {
 /** Takes requests of holders. What it gives, an operator signs. */
 export class ControlPlane {
   readonly #verifier: Verifier;
-  readonly #options: Required<{ [K in keyof PlaneOptions]: NonNullable<PlaneOptions[K]> }>;
+  readonly #options: Required<PlaneOptions>;
 
   /** `verifier` is one for the control plane's own audience. */
-  constructor(
-    verifier: Verifier,
-    { most = MOST, part = PART, by = "ops", clock, random }: PlaneOptions = {},
-  ) {
+  constructor(verifier: Verifier, options: PlaneOptions = {}) {
+    const { clock, random } = MEANS;
     this.#verifier = verifier;
-    this.#options = { most, part, by, clock: clock ?? MEANS.clock, random: random ?? MEANS.random };
+    this.#options = {
+      ...{ most: MOST, part: PART, by: "ops", clock, random },
+      ...settings(options, /^(most|part|by|clock|random)$/),
+    };
   }
 
   /**

@@ -7,7 +7,7 @@
  */
 
 import { hex, type Bytes } from "./format/bytes.js";
-import { atLeast } from "./format/given.js";
+import { atLeast, settings } from "./format/given.js";
 import { handed } from "./format/handed.js";
 
 export interface Use {
@@ -22,12 +22,15 @@ export type Added = "added" | "replayed" | "full";
 /** An answer, or the promise of one: a store that promises is for `checkAsync` and its like. */
 export type Answer<T> = T | PromiseLike<T>;
 
-/** Used proofs. What it raises, or any answer but these, is `store_unavailable`. */
+/**
+ * Used proofs. What it raises, any answer but these, and none in time are `store_unavailable`. The
+ * signal aborts when nobody waits any more.
+ */
 export interface ReplayStore {
   /** Adds a use if it is absent, in one atomic step. */
-  add(use: Use, now: number): Answer<Added>;
+  add(use: Use, now: number, signal?: AbortSignal): Answer<Added>;
   /** What `add` would say. Commits nothing. */
-  look(use: Use, now: number): Answer<Added>;
+  look(use: Use, now: number, signal?: AbortSignal): Answer<Added>;
 }
 
 export interface Debit {
@@ -85,19 +88,34 @@ export type Reserved =
 export interface Ledger {
   /** Do all servers that take a token count in it (38.6)? */
   readonly shared: boolean;
-  reserve(reservation: Reservation, now: number): Answer<Reserved>;
+  reserve(reservation: Reservation, now: number, signal?: AbortSignal): Answer<Reserved>;
   /** What `reserve` would say. Commits nothing. */
-  look(reservation: Reservation, now: number): Answer<Reserved>;
+  look(reservation: Reservation, now: number, signal?: AbortSignal): Answer<Reserved>;
   /**
    * Sets marks and reserves in one atomic step, unless a rule holds, the marks of the access itself
    * counted. Whatever is set and asked about is kept for the latest (46.5, 46.6). Without these two
    * methods what needs them is `store_unavailable`.
    */
-  step?(reservation: Reservation, marked: Marked, now: number): Answer<Reserved>;
+  step?(
+    reservation: Reservation,
+    marked: Marked,
+    now: number,
+    signal?: AbortSignal,
+  ): Answer<Reserved>;
   /** What `step` would say. Commits nothing. */
-  lookStep?(reservation: Reservation, marked: Marked, now: number): Answer<Reserved>;
+  lookStep?(
+    reservation: Reservation,
+    marked: Marked,
+    now: number,
+    signal?: AbortSignal,
+  ): Answer<Reserved>;
   /** What was taken in fact, the rest goes back. False: too late, or closed already. */
-  settle(id: Bytes, taken: ReadonlyMap<string, number>, now: number): Answer<boolean>;
+  settle(
+    id: Bytes,
+    taken: ReadonlyMap<string, number>,
+    now: number,
+    signal?: AbortSignal,
+  ): Answer<boolean>;
 }
 
 const PROOF_LIVES = 30;
@@ -115,10 +133,8 @@ export class MemoryReplayStore implements ReplayStore {
   /** When it was last looked for what may be forgotten: once a second will do. */
   #looked = -Infinity;
 
-  constructor({
-    floor,
-    limit = 100_000,
-  }: { floor?: number | undefined; limit?: number | undefined } = {}) {
+  constructor(given: { readonly floor?: number; readonly limit?: number } = {}) {
+    const { floor, limit = 100_000 } = settings(given, /^(floor|limit)$/);
     this.#floor = floor ?? Math.floor(Date.now() / 1000) + PROOF_AHEAD;
     this.#limit = atLeast(limit, 0, "limit");
   }
@@ -182,10 +198,8 @@ export class MemoryLedger implements Ledger {
   /** As above. */
   #looked = -Infinity;
 
-  constructor({
-    shared = false,
-    floor,
-  }: { shared?: boolean | undefined; floor?: number | undefined } = {}) {
+  constructor(given: { readonly shared?: boolean; readonly floor?: number } = {}) {
+    const { shared = false, floor } = settings(given, /^(shared|floor)$/);
     this.shared = shared;
     this.#floor = floor ?? Math.floor(Date.now() / 1000) + TOKEN_AHEAD;
   }

@@ -6,6 +6,7 @@
 import { b64encode, byCodePoint, concat, hex, unhex, utf8 } from "../src/format/bytes.js";
 import { bind, derive, tagsOf } from "../src/format/crypto.js";
 import { CaptokenError, UsageError, WideningError } from "../src/format/errors.js";
+import { defined } from "../src/format/given.js";
 import { canonicalText, parseJson, plain } from "../src/format/json.js";
 import { splitSigned, readLink, type Link } from "../src/language/links.js";
 import { capabilityOf } from "../src/language/capability.js";
@@ -83,7 +84,7 @@ export function verifierOf(vector: Vector): Set {
   const uses: captoken.Use[] = [];
   const debits: captoken.Debit[] = [];
   const marks: string[] = [];
-  const verifier = new captoken.Verifier(keyringOf(vector.keyring), {
+  const options = {
     audience: facts.audiences,
     allowUnaddressed: facts.allow_unaddressed,
     leeway: facts.leeway,
@@ -93,7 +94,8 @@ export function verifierOf(vector: Vector): Set {
     replays: vector.replays && replaysOf(vector.replays, uses),
     ledger: vector.ledger && ledgerOf(vector.ledger, debits, marks),
     ...overlayOf(vector.overlay, moment),
-  });
+  };
+  const verifier = new captoken.Verifier(keyringOf(vector.keyring), defined(options) as object);
   return { verifier, uses, debits, marks, moment };
 }
 
@@ -143,7 +145,7 @@ const given =
   };
 
 function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
-  const store = new captoken.MemoryReplayStore({ floor: stated.floor, limit: stated.limit });
+  const store = new captoken.MemoryReplayStore(defined({ floor: stated.floor, limit: stated.limit }));
   for (const { entry, issued_at: issuedAt } of stated.used) {
     store.add({ entry: unhex(entry), issuedAt }, issuedAt);
   }
@@ -217,7 +219,7 @@ function overlayOf(stated: Vector, moment: Set["moment"]): captoken.VerifierOpti
     if (moment.snapshot === null) return undefined;
     return captoken.openOverlay(latin(moment.snapshot), stated.operators);
   };
-  return { overlay, maxStaleness: stated.max_staleness, allowStaleOverlay: stated.allow_stale };
+  return defined({ overlay, maxStaleness: stated.max_staleness, allowStaleOverlay: stated.allow_stale });
 }
 
 /** Steps beside that of the table (24.24). */
@@ -243,15 +245,21 @@ const placed = (decision: captoken.DryRun): Outcome => ({
 });
 
 function askingOf(vector: Vector): captoken.AskingText {
-  return {
+  return defined({
     caller: vector.caller ?? undefined,
     request: vector.request === undefined ? undefined : unhex(vector.request),
-  };
+  });
+}
+
+/** The access, which a program can state: what `check` denies, the vectors call `usage` (7.7). */
+function statable(access: captoken.Access | null): captoken.Access | null {
+  if (access) captoken.checkAccess(access);
+  return access;
 }
 
 function decide(vector: Vector): Outcome {
   const asking = askingOf(vector);
-  const { access } = vector;
+  const access = statable(vector.access);
   const { verifier, uses, debits, marks } = verifierOf(vector);
   const decision = verifier.check(vector.token, access, asking);
   const dry = verifierOf(vector).verifier.explain(vector.token, access, asking);
@@ -311,7 +319,8 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       const answers = vector.steps.map((step: Vector) => {
         moment.now = step.now;
         moment.snapshot = step.snapshot ?? moment.snapshot;
-        const caller = { caller: step.caller };
+        const caller = defined({ caller: step.caller });
+        statable(step.access);
         if (step.how === "recheck") return placed(grant.recheck(step.access, caller));
         return placed(
           step.how === "explain"
@@ -324,7 +333,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
   dry_run: (vector) =>
     coded(() => {
       const { verifier, uses, debits } = verifierOf(vector);
-      const { access } = vector;
+      const access = statable(vector.access);
       const [first, second] = [1, 2].map(() =>
         verifier.explain(vector.token, access, askingOf(vector)),
       );
@@ -384,7 +393,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       const means = { clock: () => now, random: given(nonce), vocabulary: vocabularyOf(own) };
       const held = captoken.Token.parse(token, means);
       const by = signer === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(signer));
-      const terms = { ...keywords(asked), signer: by };
+      const terms = defined({ ...keywords(asked), signer: by }) as Narrowing;
       const made = to === null ? held.attenuate(terms) : held.delegate({ ...terms, to });
       const { body, signature } = splitSigned(packetsOf(made).packet.caveats.at(-1)!.cid)!;
       const link = plain(canonicalText(new TextDecoder().decode(body))!);
@@ -407,7 +416,8 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       const held = captoken.TokenSet.parse(text, { clock: () => now, random: given(nonce) });
       const each = Object.entries(only as Vector).map(([at, its]) => [at, keywords(its as Vector)]);
       const by = signer === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(signer));
-      const terms = { ...keywords(asked), servers, only: Object.fromEntries(each), signer: by };
+      const placing = { servers, only: Object.fromEntries(each), signer: by };
+      const terms = { ...keywords(asked), ...defined(placing) } as Narrowing;
       try {
         const made = to === null ? held.attenuate(terms) : held.delegate({ ...terms, to });
         return { text: made.serialize() };
@@ -432,7 +442,9 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
       const held = captoken.Token.parse(token, { clock: () => now, random: given(nonce) });
       const signer = secret === undefined ? undefined : captoken.HolderKey.fromBytes(unhex(secret));
       return {
-        text: held.present({ audience, signer, request: request && unhex(request) }),
+        text: held.present(
+          defined({ audience, signer, request: request && unhex(request) }) as captoken.Presenting,
+        ),
       };
     }),
   evidence: ({ evidence }) =>
@@ -446,7 +458,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
         random: (length) => given(drawn.shift()!)(length),
       });
       return {
-        token: held.require(discharger, { need, location: location ?? undefined }).serialize(),
+        token: held.require(discharger, defined({ need, location: location ?? undefined })).serialize(),
       };
     }),
   discharge: ({ secret, ticket, asked, now }) =>
@@ -518,7 +530,7 @@ const ADAPTER: Record<string, (vector: Vector) => Outcome> = {
     }),
   trail: ({ trail, servers, known, after }) =>
     coded(() => {
-      const { head, signed, decisions } = checkTrail(latin(trail), servers, { known, after });
+      const { head, signed, decisions } = checkTrail(latin(trail), servers, defined({ known, after }));
       return { head, signed, decisions };
     }),
   recorded: ({ arguments: values }) => coded(() => ({ arguments: plain(recorded(values)) })),
@@ -613,7 +625,7 @@ function counted({ keyring, audience, ledger: stated, steps }: Vector): string[]
       ...(step.id !== undefined && { random: given(step.id) }),
     });
     if (step.settle === undefined && step.cancel === undefined) {
-      return [verifier.check(step.token, step.access).code];
+      return [verifier.check(step.token, statable(step.access)).code];
     }
     const reserved = verifier.authenticate(step.token).reserve(step.access);
     now = step.closed_at ?? now;
@@ -633,11 +645,8 @@ function recalled(vector: Vector): Outcome {
     clock: () => vector.now,
     replays: new captoken.MemoryReplayStore({ floor: 0 }),
   });
-  const plane = new ControlPlane(verifier, {
-    most: vector.most,
-    part: vector.part,
-    clock: () => vector.now,
-  });
+  const { most, part, now } = vector;
+  const plane = new ControlPlane(verifier, defined({ most, part, clock: () => now }));
   const { entry, entries } = plane.handle(vector.request, vector.standing ?? []);
   const shown = ({ select, asked, until }: Vector): Outcome => ({
     token: select.token ?? null,

@@ -113,9 +113,6 @@ test("mistakes of the program are UsageErrors", () => {
     () => new (captoken.Grant as unknown as new () => unknown)(),
     () => new (captoken.Reserved as unknown as new () => unknown)(),
     () => server().check(token, { ...ACCESS, colums: ["a"] } as captoken.Access),
-    () => server().check(token, { tool: "t", arguments: { a: Number.NaN } }),
-    () => server().check(token, { tool: "t", arguments: { a: 2 ** 53 } }),
-    () => server().check(token, { tool: "t", arguments: { a: "\ud800" } }),
     () => server().check(token, { tool: "t", arguments: { a: () => 1 } }),
     () => server().check(token, ACCESS, { caller: {} }),
     () => captoken.Keyring.fromKeys({ k: new Uint8Array(32) }, "k"),
@@ -777,7 +774,7 @@ test("an error of a set names the server, and says where keywords go", () => {
     name: "DelegationError",
     message: /^at mail: the token is bound to no key/,
   });
-  const hostile = JSON.parse('{"__proto__": {"tables": []}}') as captoken.Placing["only"];
+  const hostile = JSON.parse('{"__proto__": {"tables": []}}') as NonNullable<captoken.Placing["only"]>;
   assert.throws(() => both().attenuate({ only: hostile, expiresIn: 5 }), /no token for "__proto__"/);
   const smuggled = JSON.parse('{"__proto__": {"tables": []}}') as captoken.Caveats;
   assert.throws(() => both().attenuate({ ...smuggled, expiresIn: 5 }), /no caveat is called/);

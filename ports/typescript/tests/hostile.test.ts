@@ -85,7 +85,7 @@ test("an own caveat sees what was read, each way round, and as the caveats of th
   const token = issuer.mint({ ...WHO, ...OPEN });
   for (const [way, made] of Object.entries(WAYS)) {
     const asked = (args: Record<string, unknown>, held = token): string =>
-      verifier.check(held, { tool: "read", arguments: made(args) as captoken.Access["arguments"] }).code;
+      verifier.check(held, { tool: "read", arguments: made(args) as captoken.Facts }).code;
     for (const held of [token, ours]) {
       const denied = held === ours ? "argument" : "attribute";
       assert.equal(asked({ path: "/secret/a" }, held), denied, way);
@@ -402,4 +402,243 @@ test("a denial that is thrown tells the network's words, however it is printed o
   }
   assert.ok(codes.size === 5 && shown.size === 2);
   for (const each of shown.values()) assert.equal(each.size, 1, "denials that differ in words alone");
+});
+
+// --- what a program writes by mistake ------------------------------------------------------------
+
+const FILES = { tools: { read: { path: { path: ["/a"] } }, write: {} } };
+const usage = (ask: () => unknown, what: string): void =>
+  assert.throws(ask, (error) => error instanceof captoken.UsageError, what);
+
+test("what is undefined is a mistake wherever a key is written, and not what was left out", () => {
+  const token = issuer.mint({ ...WHO, ...FILES });
+  const verifier = server({ audience: "files", allowUnaddressed: true });
+  const grant = verifier.authenticate(token);
+  const signer = captoken.HolderKey.generate();
+  const set = captoken.TokenSet.of(
+    new captoken.Issuer(keyring.forAudience("files"), { clock }).mint({ ...WHO, ...FILES }),
+  );
+  const asks = captoken.DischargerKey.generate();
+  const asking = token.require(asks.public, { need: {} });
+  const child = token.delegate({ to: "clerk" });
+  /** Each place where a program writes keys: the keys, and what is done with them. */
+  const PLACES: readonly (readonly [string, string, object, (given: any) => unknown])[] = [
+    ["attenuate", "tables operations allow columns rows tools where uses budget fresh expiresIn expiresAt notBefore audience task depth delegateOnly key signer keep clamp acme:not", { tools: { read: { path: { path: ["/a"] } } } }, (given) => token.attenuate(given)],
+    ["delegate", "tables tools where uses budget expiresIn audience task depth delegateOnly key signer keep clamp", { to: "clerk" }, (given) => token.delegate(given)],
+    ["mint", "tables tools where expiresIn expiresAt audience depth key ext unrestricted uses", { ...WHO, ...FILES }, (given) => issuer.mint(given)],
+    ["present", "tools expiresIn signer request maxChars keep clamp where", { audience: "files" }, (given) => token.present(given)],
+    ["a set's attenuate", "tools servers only key signer keep clamp", { expiresIn: 5 }, (given) => set.attenuate(given)],
+    ["a set's delegate", "tools servers only key signer keep clamp", { to: "clerk" }, (given) => set.delegate(given)],
+    ["only", "tools where", { expiresIn: 5 }, (given) => set.attenuate({ only: { files: given } })],
+    ["a verifier", "audience allowUnaddressed leeway maxAge replays ledger overlay maxStaleness allowStaleOverlay storeTimeout vocabulary clock random", { audience: "files" }, (given) => new captoken.Verifier(keyring, given)],
+    ["asking a verifier", "caller request signal", {}, (given) => verifier.check(token, { tool: "write" }, given)],
+    ["asking a grant", "caller signal", {}, (given) => grant.check({ tool: "write" }, given)],
+    ["a caller", "agent task", { agent: "orchestrator", task: "task-123" }, (caller) => verifier.check(token, null, { caller })],
+    ["an access", "table operation columns row becomes rows arguments attributes cost", { tool: "write" }, (given) => verifier.check(token, given)],
+    ["an issuer", "vocabulary clock random", { clock }, (given) => new captoken.Issuer(keyring, given)],
+    ["parse", "vocabulary clock random", { clock }, (given) => captoken.Token.parse(token.serialize(), given)],
+    ["withProof", "request", { audience: "files" }, (given) => captoken.withProof(token.present({ audience: "files" }), signer, given)],
+    ["require", "location", { need: {} }, (given) => token.require(asks.public, given)],
+    ["discharge", "tools where audience notBefore", { expiresIn: 5 }, (given) => captoken.discharge(asks, asking.needs[0]!, given)],
+    ["a store of proofs", "floor limit", {}, (given) => new captoken.MemoryReplayStore(given)],
+    ["a ledger", "floor shared", {}, (given) => new captoken.MemoryLedger(given)],
+    ["a control plane", "most part by clock random", {}, (given) => new captoken.ControlPlane(verifier, given)],
+    ["recall", "signer expiresIn", { audience: "control", why: "lost" }, (given) => captoken.recall(token, child, given)],
+    ["checkTrail", "known after", {}, (given) => captoken.checkTrail("", [], given)],
+  ];
+  for (const [what, keys, base, ask] of PLACES) {
+    ask({ ...base });
+    usage(() => ask({ ...base, [Symbol("tools")]: {} }), `a symbol in ${what}`);
+    usage(() => ask(Object.create({ ...base })), `${what}, of an object that inherits all`);
+    usage(() => ask(new (class { tools = {}; })()), `${what}, of an object of a class`);
+    for (const key of keys.split(" ")) {
+      usage(() => ask({ ...base, [key]: undefined }), `${key} in ${what}`);
+    }
+  }
+  for (const name of ["allowUnaddressed", "unrestricted", "tools", "audience"]) {
+    Object.defineProperty(Object.prototype, name, { value: true, configurable: true });
+    try {
+      assert.equal(server({ audience: ["x"] }).check(token, { tool: "write" }).allowed, false, name);
+      usage(() => issuer.mint({ ...WHO }), `${name} of all objects`);
+    } finally {
+      delete (Object.prototype as Record<string, unknown>)[name];
+    }
+  }
+  for (const wrong of [{ audience: null }, { overlay: null }, { overlay: {} }]) {
+    usage(() => new captoken.Verifier(keyring, wrong as object), inspect(wrong));
+  }
+  for (const caller of [null, false, "", 0]) {
+    usage(() => verifier.check(token, { tool: "write" }, { caller } as object), inspect(caller));
+  }
+});
+
+// --- what a client sends -------------------------------------------------------------------------
+
+/** Arguments as the text of a body, and what is decided: under `{ n: { min: 1 } }`, under `any`. */
+const BODIES: readonly (readonly [body: string, bounded: string, any: string])[] = [
+  ['{"n":1}', "allowed", "allowed"],
+  ['{"n":0}', "argument", "allowed"],
+  ['{"n":1e300}', "allowed", "allowed"],
+  ['{"n":-1e300}', "argument", "allowed"],
+  ['{"n":9007199254740993}', "allowed", "allowed"],
+  ['{"n":-9007199254740993}', "argument", "allowed"],
+  ['{"n":1e999}', "argument", "argument"],
+  ['{"n":[-1e999]}', "argument", "argument"],
+  ['{"n":"\\ud800"}', "tool", "tool"],
+  ['{"n":{"\\udfff":1}}', "tool", "tool"],
+  ['{"\\ud800":1}', "tool", "tool"],
+  ['{"":1}', "tool", "tool"],
+  ['{"n":1,"":1}', "tool", "tool"],
+  ['{" n":1}', "tool", "tool"],
+  ['{"n\\u200b":1}', "tool", "tool"],
+  [`{"${"n".repeat(257)}":1}`, "tool", "tool"],
+  [`{"n":${"[".repeat(50_000)}${"]".repeat(50_000)}}`, "tool", "tool"],
+  ['{"__proto__":1,"n":1}', "argument", "argument"],
+  ["[1]", "tool", "tool"],
+  ['"n"', "tool", "tool"],
+  ["5", "tool", "tool"],
+  ["true", "tool", "tool"],
+];
+
+test("what JSON can say is decided on, and never raised", async () => {
+  const verifier = server();
+  const tools = { bounded: { n: { min: 1 } }, any: { n: { any: true } } };
+  const token = issuer.mint({ ...WHO, tools });
+  const grant = verifier.authenticate(token);
+  for (const [body, bounded, any] of BODIES) {
+    for (const [tool, expected] of [["bounded", bounded], ["any", any]] as const) {
+      const access = { tool, arguments: JSON.parse(body) as captoken.Facts };
+      const decisions: captoken.DryRun[] = [
+        verifier.check(token, access), verifier.explain(token, access),
+        await verifier.checkAsync(token, access), await grant.checkAsync(access),
+        grant.check(access), grant.explain(access), grant.recheck(access),
+      ];
+      const short = body.slice(0, 40);
+      for (const { code } of decisions) assert.equal(code, expected, `${short} for ${tool}`);
+      if (expected === "allowed") continue;
+      const [decision] = decisions as [captoken.Denial];
+      assert.deepEqual([decision.step, captoken.forNetwork(decision).status], [8, 403]);
+      assert.equal(decision.who?.root.subject, "user:jane");
+      assert.throws(() => verifier.authorize(token, access), captoken.Denied, short);
+      await assert.rejects(verifier.authorizeAsync(token, access), captoken.Denied, short);
+    }
+  }
+  const elsewhere: readonly (readonly [object, string])[] = [
+    [{ tool: "a..b" }, "tool"],
+    [{ tool: 5 }, "tool"],
+    [{ tool: "any", attributes: { "": 1 } }, "tool"],
+    [{ table: "a*", operation: "select" }, "domain"],
+    [{ table: "t", operation: "select all" }, "domain"],
+    [{ table: "t", operation: "select", columns: [""] }, "domain"],
+    [{ table: "t", operation: "select", columns: "a" }, "domain"],
+    [{ table: "t", operation: "insert", becomes: { a: 1e999 } }, "domain"],
+    [{ attributes: { a: "\ud800" } }, "domain"],
+  ];
+  for (const [access, code] of elsewhere) {
+    assert.equal(verifier.check(token, access).code, code, inspect(access));
+    assert.throws(() => captoken.checkAccess(access), captoken.UsageError, inspect(access));
+  }
+  const bad = { tool: "any", arguments: { "": 1 } };
+  const late = new captoken.Verifier(keyring, { clock: () => NOW + 3600 });
+  assert.equal(late.check(token, bad).code, "expired", "a token that is over is told that");
+  assert.equal(server({ audience: "x" }).check(token, bad).code, "unaddressed");
+  assert.equal(verifier.check("cap1_", bad).code, "malformed");
+  const counted = new captoken.MemoryLedger({ floor: 0 });
+  const once = issuer.mint({ ...WHO, tools, uses: 1, audience: "x" });
+  const counting = server({ audience: "x", ledger: counted });
+  assert.equal(counting.check(once, bad).code, "tool");
+  assert.equal(counting.check(once, { tool: "any", arguments: { n: 1 } }).code, "allowed");
+  const own = issuer.mint({ ...WHO, ...OPEN });
+  assert.equal(verifier.check(own, bad).code, "tool", "own caveats are not asked");
+});
+
+test("what no JSON can say is a mistake of the program", () => {
+  const token = issuer.mint({ ...WHO, tools: { t: {} } });
+  const values = [
+    undefined, () => 1, Symbol("a"), new Date(), /a/, new Set([1]), new Uint8Array(2), Object("a"),
+    Promise.resolve(1), new (class A {})(), [undefined], [,], { a: undefined }, { [Symbol("a")]: 1 }, new WeakMap(),
+  ];
+  for (const n of values) {
+    usage(() => server().check(token, { tool: "t", arguments: { n } }), inspect(n));
+    usage(() => server().check(token, { tool: "t", arguments: new Map([["n", n]]) }), inspect(n));
+  }
+  const accesses = [
+    undefined, "t", 5, () => ({ tool: "t" }), Promise.resolve({ tool: "t" }), [], new Date(), { table: "t" },
+    { arguments: {} }, { tool: "t", argument: {} }, { tool: "t", cost: { cents: -1 } }, { [Symbol("tool")]: "t" },
+  ];
+  for (const access of accesses) {
+    usage(() => server().check(token, access as captoken.Access), inspect(access));
+  }
+});
+
+// --- stores --------------------------------------------------------------------------------------
+
+test("a store that fails, hangs or is not waited for denies, and nothing is left unhandled", async () => {
+  const unhandled: unknown[] = [];
+  const note = (error: unknown): void => void unhandled.push(error);
+  process.on("unhandledRejection", note);
+  try {
+    const signer = captoken.HolderKey.generate();
+    const token = issuer.mint({ ...WHO, tools: { t: {} }, key: signer.public, uses: 50, audience: "x" });
+    const text = (): string => token.present({ audience: "x", signer, request: { tool: "t" } });
+    let aborted = 0;
+    let late: (error: Error) => void = () => undefined;
+    const hangs = (...given: unknown[]): Promise<never> =>
+      new Promise((_, reject) => {
+        late = reject;
+        (given.at(-1) as AbortSignal).addEventListener("abort", () => (aborted += 1));
+      });
+    const fails: readonly (() => unknown)[] = [
+      () => Promise.reject(new Error("gone")),
+      () => { throw new Error("gone"); },
+      () => { throw new captoken.UsageError("gone"); },
+      () => Promise.reject(new captoken.UsageError("gone")),
+      () => ({ then: () => { throw new Error("gone"); } }),
+      () => Promise.resolve({ short: "1" }),
+    ];
+    const real = (): [captoken.ReplayStore, captoken.Ledger] => [
+      new captoken.MemoryReplayStore({ floor: 0 }), new captoken.MemoryLedger({ floor: 0 }),
+    ];
+    const both = (method: unknown): [captoken.ReplayStore, captoken.Ledger][] => {
+      const [replays, ledger] = real();
+      const all = { add: method, look: method, reserve: method, settle: method, shared: false };
+      return [[all as unknown as captoken.ReplayStore, ledger], [replays, all as unknown as captoken.Ledger]];
+    };
+    for (const method of fails) {
+      for (const [replays, ledger] of both(method)) {
+        const verifier = server({ audience: "x", replays, ledger });
+        assert.equal((await verifier.checkAsync(text(), { tool: "t" })).code, "store_unavailable");
+        try {
+          assert.equal(verifier.check(text(), { tool: "t" }).code, "store_unavailable");
+        } catch (error) {
+          assert.match(String(error), /UsageError: a store that promises/);
+        }
+      }
+    }
+    for (const [replays, ledger] of both(hangs)) {
+      const verifier = server({ audience: "x", replays, ledger, storeTimeout: 1 });
+      const before = aborted;
+      assert.equal((await verifier.checkAsync(text(), { tool: "t" })).code, "store_unavailable");
+      assert.equal(aborted, before + 1, "the store is told that nobody waits");
+      late(new Error("too late"));
+      const ends = new AbortController();
+      const asked = verifier.checkAsync(text(), { tool: "t" }, { signal: ends.signal });
+      ends.abort();
+      assert.equal((await asked).code, "store_unavailable");
+      const over = await verifier.checkAsync(text(), { tool: "t" }, { signal: AbortSignal.abort() });
+      assert.equal(over.code, "store_unavailable");
+      late(new Error("too late"));
+    }
+    const [replays, ledger] = real();
+    for (const settle of [fails[0]!, fails[1]!, hangs]) {
+      const closing = { ...both(settle)[1]![1], look: ledger.look.bind(ledger), reserve: ledger.reserve.bind(ledger) };
+      const verifier = server({ audience: "x", replays, ledger: closing as captoken.Ledger, storeTimeout: 1 });
+      const reserved = await (await verifier.authorizeAsync(text(), { tool: "t" })).reserveAsync({ tool: "t" });
+      assert.equal(await reserved.settleAsync(), false, "what was not given back is spent");
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.deepEqual(unhandled, []);
+  } finally {
+    process.off("unhandledRejection", note);
+  }
 });

@@ -24,6 +24,39 @@ console.log(decision.code, verifier.check(text, { tool: "write" }).code);
 if (!decision.allowed) console.log(decision.refusals[0].text);
 `;
 
+/** What compiles nowhere: each line is an error, or the compiler says that it is none. */
+const TRAPS = `
+import { Verifier, type Access, type Decision, type Grant, type Keyring, type Token } from "captoken";
+
+export async function traps(verifier: Verifier, grant: Grant, token: Token, keyring: Keyring, access: Access) {
+  // @ts-expect-error
+  if (verifier.check(token, access)) return;
+  // @ts-expect-error
+  if (grant.check(access)) return;
+  // @ts-expect-error
+  if (grant.recheck(null) && access.tool) return;
+  // @ts-expect-error
+  const said = verifier.explain(token, access) ? 1 : 2;
+  // @ts-expect-error
+  if (verifier.checkAsync(token, access)) return;
+  const kept = verifier.check(token, access);
+  // @ts-expect-error
+  if (kept) return said;
+  const name = undefined as string | undefined;
+  // @ts-expect-error
+  new Verifier(keyring, { audience: name });
+  // @ts-expect-error
+  token.delegate({ to: "a", tools: undefined });
+  // @ts-expect-error
+  verifier.check(token, { tool: name });
+  // @ts-expect-error
+  verifier.check(token, access, { caller: undefined });
+  const decision: Decision = grant.check(access);
+  const later: Decision = await verifier.checkAsync(token, access);
+  return decision.allowed && later.allowed ? decision.grant.expiresAt : verifier.explain(token, access).code;
+}
+`;
+
 /** The program of the README, word for word. */
 const README = readFileSync(join(PACKAGE, "README.md"), "utf8").match(/```ts\n([^]*?)```/)![1]!;
 
@@ -37,7 +70,7 @@ const OPTIONS = {
     exactOptionalPropertyTypes: true,
     noEmitOnError: true,
   },
-  files: ["program.ts", "readme.ts"],
+  files: ["program.ts", "readme.ts", "traps.ts"],
 };
 
 test("it is packed, installed, compiled against, and runs", () => {
@@ -69,6 +102,7 @@ test("it is packed, installed, compiled against, and runs", () => {
     npm(folder, "install", "--prefer-offline", join(folder, filename));
     writeFileSync(join(folder, "program.ts"), PROGRAM);
     writeFileSync(join(folder, "readme.ts"), README);
+    writeFileSync(join(folder, "traps.ts"), TRAPS);
     writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(OPTIONS));
     const compiler = join(PACKAGE, "node_modules/typescript/bin/tsc");
     execFileSync(process.execPath, [compiler, "-p", folder], { cwd: folder });

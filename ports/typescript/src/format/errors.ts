@@ -9,6 +9,21 @@ export class UsageError extends TypeError {
   override readonly name = "UsageError";
 }
 
+/**
+ * A fact that cannot be stated, and that a client can have sent: to whoever is asked for a decision
+ * a denial (7.7). Not exported.
+ */
+export class Unstated extends UsageError {
+  /** The code of the denial: it depends on what is attempted. */
+  code: "argument" | "tool" | "domain" = "domain";
+  readonly isNumber: boolean;
+
+  constructor(message: string, isNumber = false) {
+    super(message);
+    this.isNumber = isNumber;
+  }
+}
+
 /** All that can go wrong with a token or a key, by a stable code. */
 export class CaptokenError extends Error {
   override readonly name: string = "CaptokenError";

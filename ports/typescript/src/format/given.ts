@@ -1,7 +1,7 @@
 /** Settings that are given, checked once. */
 
 import { UsageError } from "./errors.js";
-import { isInteger } from "./json.js";
+import { entriesOf, isInteger } from "./json.js";
 
 export function atLeast(given: number, least: number, what: string): number {
   if (!isInteger(given) || given < least) {
@@ -20,9 +20,27 @@ export function isLater(value: unknown): boolean {
   return true;
 }
 
-/** No setting has a name that is not known: what is misspelled is not passed over. */
-export function checkNames(given: object, known: RegExp): void {
-  for (const name in given) {
-    if (!known.test(name)) throw new UsageError(`no setting ${name}`);
+/**
+ * What a program sets, read once. What is misspelled is not passed over, and what is undefined is not
+ * taken for what was left out.
+ */
+export function settings<T extends object>(given: T, known = /./): T {
+  const made = Object.create(null) as Record<string, unknown>;
+  for (const [name, value] of entriesOf(given, "settings")) {
+    if (typeof name !== "string" || !known.test(name)) {
+      throw new UsageError(`no setting ${String(name)}`);
+    }
+    made[name] = stands(name, value);
   }
+  return made as T;
 }
+
+/** The value, which is there. */
+export function stands(name: unknown, value: unknown): unknown {
+  if (value === undefined) throw new UsageError(`${String(name)} is undefined: leave it out`);
+  return value;
+}
+
+/** Those that are there: for what the library itself passes on. */
+export const defined = <T extends object>(given: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
+  Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as never;

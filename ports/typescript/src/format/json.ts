@@ -6,7 +6,7 @@
  */
 
 import { byCodePoint, text, utf8, type Bytes } from "./bytes.js";
-import { UsageError } from "./errors.js";
+import { Unstated, UsageError } from "./errors.js";
 
 /** A number that is no integer by its spelling: `1.0`, `0.5`, `1e3`. */
 export class Float {
@@ -249,14 +249,15 @@ function fraction(value: number): string {
 /**
  * A value of JavaScript as JSON, copied: what was read is all that is used (7.10).
  *
- * A whole number is an integer; say `float(1)` for `1.0`. Raises UsageError for what is no JSON:
- * NaN, infinity, a whole number from 2^53 on that is no bigint, a lone surrogate, undefined.
+ * A whole number is an integer; say `float(1)` for `1.0`. From 2^53 on a number does not tell which
+ * integer it was, and is a fraction. Raises UsageError for what is no JSON: NaN, infinity, a lone
+ * surrogate, undefined.
  */
 export function jsonOf(value: unknown): Json {
   try {
     return read(value);
   } catch (error) {
-    if (error instanceof RangeError) throw new UsageError("a value that is nested too deep");
+    if (error instanceof RangeError) throw new Unstated("a value that is nested too deep");
     throw error;
   }
 }
@@ -266,7 +267,7 @@ function read(value: unknown): Json {
     case "boolean":
       return value;
     case "string":
-      if (!isWellFormed(value)) throw new UsageError("a string with a lone surrogate");
+      if (!isWellFormed(value)) throw new Unstated("a string with a lone surrogate");
       return value;
     case "number":
       return readNumber(value);
@@ -281,12 +282,7 @@ function read(value: unknown): Json {
 
 function readNumber(value: number): Json {
   if (Number.isSafeInteger(value)) return value + 0;
-  if (!Number.isFinite(value)) throw new UsageError("a number that is not finite");
-  if (Number.isInteger(value)) {
-    throw new UsageError(
-      "a whole number from 2^53 on: give a bigint, or float(...) for a fraction",
-    );
-  }
+  if (!Number.isFinite(value)) throw new Unstated("a number that is not finite", true);
   return new Float(value);
 }
 
@@ -294,7 +290,7 @@ function readObject(value: object | null): Json {
   if (value === null) return null;
   if (value instanceof Float) {
     const { value: number } = value;
-    if (!Number.isFinite(number)) throw new UsageError("a number that is not finite");
+    if (!Number.isFinite(number)) throw new Unstated("a number that is not finite", true);
     return new Float(number);
   }
   if (Array.isArray(value)) return Array.from(value, read);
@@ -305,9 +301,8 @@ function readObject(value: object | null): Json {
 function objectOf(value: object, what: string): JsonObject {
   const made: JsonObject = new Map();
   for (const [key, member] of entriesOf(value, what)) {
-    if (typeof key !== "string" || !isWellFormed(key)) {
-      throw new UsageError(`${what}: a key that is no text`);
-    }
+    if (typeof key !== "string") throw new UsageError(`${what}: a key that is no text`);
+    if (!isWellFormed(key)) throw new Unstated(`${what}: a key with a lone surrogate`);
     made.set(key, read(member));
   }
   return made;

@@ -1,7 +1,8 @@
 /** What is attempted, as facts that the server states, and who calls (spec, "Access"). */
 
 import { byCodePoint } from "../format/bytes.js";
-import { UsageError } from "../format/errors.js";
+import { Unstated, UsageError } from "../format/errors.js";
+import { stands } from "../format/given.js";
 import {
   entriesOf,
   isInteger,
@@ -20,29 +21,29 @@ import { readConstraint } from "./constraints.js";
  * integer.
  */
 export interface Access {
-  readonly table?: string | null | undefined;
-  readonly operation?: string | null | undefined;
+  readonly table?: string | null;
+  readonly operation?: string | null;
   /** An empty list says that no column is touched; left out, columns are not stated. */
-  readonly columns?: Iterable<string> | null | undefined;
+  readonly columns?: Iterable<string> | null;
   /** The row as it is stored; null says that there is none. Left out, it is not stated. */
-  readonly row?: Facts | null | undefined;
+  readonly row?: Facts | null;
   /** The row as it will be, likewise. */
-  readonly becomes?: Facts | null | undefined;
+  readonly becomes?: Facts | null;
   /** Or the conditions that the server has held: from columns to constraints, as links have them. */
-  readonly rows?: readonly Facts[] | null | undefined;
-  readonly tool?: string | null | undefined;
-  readonly arguments?: Facts | null | undefined;
-  readonly attributes?: Facts | undefined;
+  readonly rows?: readonly Facts[] | null;
+  readonly tool?: string | null;
+  readonly arguments?: Facts | null;
+  readonly attributes?: Facts;
   /** What it takes at most, by unit. */
-  readonly cost?: Readonly<Record<string, number>> | ReadonlyMap<string, number> | undefined;
+  readonly cost?: Readonly<Record<string, number>> | ReadonlyMap<string, number>;
 }
 
 export type Facts = Readonly<Record<string, unknown>> | ReadonlyMap<string, unknown>;
 
 /** What the server's own authentication knows of who calls. Never filled from the token. */
 export interface Caller {
-  readonly agent?: string | null | undefined;
-  readonly task?: string | null | undefined;
+  readonly agent?: string | null;
+  readonly task?: string | null;
 }
 
 /** An access as it was read, once. */
@@ -71,7 +72,7 @@ function given(value: unknown, keys: readonly string[], what: string): Map<unkno
   for (const [key] of facts) {
     if (!keys.includes(key as string)) throw new UsageError(`${what} has no ${String(key)}`);
   }
-  return new Map(facts.filter(([, fact]) => fact !== undefined));
+  return new Map(facts.map(([key, fact]) => [key, stands(key, fact)]));
 }
 
 function one<T>(
@@ -81,7 +82,7 @@ function one<T>(
 ): T | undefined {
   const value = facts.get(key) ?? undefined;
   if (value !== undefined && !holds(value)) {
-    throw new UsageError(`${key} is not what it must be (spec 7.2)`);
+    throw new Unstated(`${key} is not what it must be (spec 7.2)`);
   }
   return value;
 }
@@ -89,7 +90,7 @@ function one<T>(
 function factsOf(value: unknown, what: string): JsonObject {
   const made = value === undefined ? new Map<string, Json>() : jsonOf(value);
   if (!isObject(made) || ![...made.keys()].every(isFree)) {
-    throw new UsageError(`${what}: names are free names`);
+    throw new Unstated(`${what}: names are free names`);
   }
   return made;
 }
@@ -97,11 +98,11 @@ function factsOf(value: unknown, what: string): JsonObject {
 function columnsOf(value: unknown): string[] | undefined {
   if (value === undefined) return undefined;
   if (!Array.isArray(value) && !(value instanceof Set)) {
-    throw new UsageError("columns must be a list");
+    throw new Unstated("columns must be a list");
   }
   const columns = [...(value as Iterable<unknown>)];
   if (!columns.every((column): column is string => isFree(column) && column !== "*")) {
-    throw new UsageError("columns are free names, and not *");
+    throw new Unstated("columns are free names, and not *");
   }
   return columns;
 }
@@ -110,7 +111,7 @@ function columnsOf(value: unknown): string[] | undefined {
 function rowOf(value: unknown, what: string): JsonObject | null | undefined {
   if (value === undefined || value === null) return value;
   const row = factsOf(value, what);
-  if (row.has("*")) throw new UsageError("* is no column");
+  if (row.has("*")) throw new Unstated("* is no column");
   return row;
 }
 
@@ -135,9 +136,23 @@ function costOf(value: unknown): Map<string, number> {
   return new Map(cost);
 }
 
-/** The facts, checked and copied. Raises UsageError (7.7). */
+/** Raises UsageError for an access that cannot be stated (7.7). Asked of it, `check` denies. */
+export const checkAccess = (access: Access): void => void stated(access);
+
+/** The facts, checked and copied. Raises UsageError; Unstated where a client can be at fault. */
 export function stated(access: Access): Stated {
   const facts = given(access, KEYS, "an access");
+  try {
+    return statedIn(facts);
+  } catch (error) {
+    if (error instanceof Unstated && (facts.get("tool") ?? undefined) !== undefined) {
+      error.code = error.isNumber ? "argument" : "tool";
+    }
+    throw error;
+  }
+}
+
+function statedIn(facts: Map<unknown, unknown>): Stated {
   const table = one(facts, "table", isSegmented);
   const operation = one(facts, "operation", isName);
   const columns = columnsOf(facts.get("columns") ?? undefined);

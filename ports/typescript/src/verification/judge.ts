@@ -61,6 +61,10 @@ export interface Facts {
 
 export interface Asked {
   readonly question?: Question | undefined;
+  /** Why there is no question: what a client sent, no access can state (7.7). */
+  readonly unstated?: Refusal;
+  /** Once it aborts, no store is waited for. */
+  readonly signal?: AbortSignal | undefined;
   readonly caller?:
     { readonly agent: string | undefined; readonly task: string | undefined } | undefined;
   /** What the transport stated of the request; without it the access is the request. */
@@ -113,7 +117,7 @@ export function judge(
   }
   const overlaid = overlay(genuine, server, facts, asked.question);
   if (overlaid.refusals.length) return { refusals: overlaid.refusals as [Refusal], step: 7 };
-  const refusals = caveats(genuine, server, facts, asked.question, overlaid);
+  const refusals = caveats(genuine, server, facts, asked, overlaid);
   if (refusals.length) return { refusals: refusals as [Refusal], step: 8 };
   const refused = caller(genuine, server, asked.caller);
   if (refused) return one(refused);
@@ -277,7 +281,7 @@ function caveats(
   genuine: AuthenticatedToken,
   server: Server,
   facts: Facts,
-  question: Question | undefined,
+  { question, unstated }: Asked,
   { age, narrowing }: Overlaid,
 ): Refusal[] {
   const refusals: Refusal[] = [];
@@ -301,6 +305,7 @@ function caveats(
   const misaddressed = misaddressedBy(genuine, server);
   if (misaddressed) refusals.push({ code: "unaddressed", text: misaddressed });
   if (refusals.length) return refusals;
+  if (unstated) return [unstated];
   const links = [...linksOf(narrowing), ...readable(genuine).map(({ link }) => link)];
   if (isTooMuch(links, question?.stated)) return [TOO_MUCH];
   situation = start;

@@ -1,13 +1,12 @@
 /** Verifiers and grants: thin drivers round the plan, which gather facts, judge, and commit. */
 
 import { linkId } from "../format/crypto.js";
-import { atLeast, checkNames, isLater } from "../format/given.js";
+import { atLeast, isLater, settings } from "../format/given.js";
 import { handed, lock } from "../format/handed.js";
-import { CaptokenError, UsageError } from "../format/errors.js";
+import { CaptokenError, Unstated, UsageError } from "../format/errors.js";
 import { isName } from "../format/names.js";
 import { stated, statedCaller, type Access, type Caller } from "../language/access.js";
 import { capabilityOf, type Capability } from "../language/capability.js";
-import type { Question } from "../language/links.js";
 import { behind, type Overlay } from "../language/overlay.js";
 import type { Bytes } from "../format/bytes.js";
 import { isDigest, type Evidence } from "../proof.js";
@@ -20,7 +19,6 @@ import {
   type Marked,
   type ReplayStore,
   type Reservation,
-  type Reserved as Stepped,
 } from "../stores.js";
 import { keyringOf, type KeyringSource } from "../keyring.js";
 import { meansOf, readClock, type Means } from "../writing/means.js";
@@ -86,6 +84,15 @@ export interface Denial {
 
 export type Decision = Allowed | Denial;
 export type DryRun = WouldAllow | Denial;
+
+/**
+ * A decision that is still to be asked, by `.allowed`. An object is true, whatever it says: to the
+ * compiler it looks like a promise, and a promise in a condition is an error.
+ */
+export type Unasked<D> = D & {
+  /** There is no such method. */
+  readonly then: (ask: (decision: D) => never) => never;
+};
 
 /**
  * Raised where a decision was asked for as a permission. However it is printed or sent, it tells no
@@ -188,45 +195,57 @@ function denial(
 
 export interface Asking {
   /** What the server itself knows of who calls. Never filled from the token. */
-  readonly caller?: Caller | undefined;
+  readonly caller?: Caller;
+  /** Once it aborts, a store that promises is waited for no more. */
+  readonly signal?: AbortSignal;
 }
 
 export interface AskingText extends Asking {
   /** 32 bytes of what the transport carried; left out, the access is the request. */
-  readonly request?: Bytes | undefined;
+  readonly request?: Bytes;
 }
 
 export interface VerifierOptions {
   /** The server's own names. Without one it takes what is addressed to nobody. */
-  readonly audience?: string | readonly string[] | undefined;
-  readonly allowUnaddressed?: boolean | undefined;
+  readonly audience?: string | readonly string[];
+  readonly allowUnaddressed?: boolean;
   /** By how many seconds clocks may differ at an expiry. */
-  readonly leeway?: number | undefined;
+  readonly leeway?: number;
   /** How many seconds a grant is good for; null is no bound. */
-  readonly maxAge?: number | null | undefined;
-  readonly replays?: ReplayStore | undefined;
-  readonly ledger?: Ledger | undefined;
+  readonly maxAge?: number | null;
+  readonly replays?: ReplayStore;
+  readonly ledger?: Ledger;
   /** The newest overlay: asked at each question, and what it raises denies. */
-  readonly overlay?: (() => Overlay | undefined) | undefined;
-  readonly maxStaleness?: number | undefined;
-  readonly allowStaleOverlay?: boolean | undefined;
+  readonly overlay?: () => Overlay | undefined;
+  readonly maxStaleness?: number;
+  readonly allowStaleOverlay?: boolean;
+  /** How many seconds a store that promises may take: 5 if not said. */
+  readonly storeTimeout?: number;
 }
 
 // Of VerifierOptions and Means.
 const SETTINGS =
-  /^(audience|allowUnaddressed|leeway|maxAge|replays|ledger|overlay|maxStaleness|allowStaleOverlay|vocabulary|clock|random)$/;
+  /^(audience|allowUnaddressed|leeway|maxAge|replays|ledger|overlay|maxStaleness|allowStaleOverlay|storeTimeout|vocabulary|clock|random)$/;
 
 const MOST_KNOWN = 100_000;
 
 type Commit = "commit" | "look" | "recheck";
 
 /** Steps that ask stores: run at once, or awaited. One plan for both. */
-type Steps<T> = Generator<() => Answer<unknown>, T, unknown>;
+type Steps<T> = Generator<Ask, T, unknown>;
+
+/** A question to a store. Without a signal nobody waits for the answer. */
+interface Ask {
+  readonly of: (signal: AbortSignal | undefined) => Answer<unknown>;
+  readonly seconds: number;
+  readonly signal: AbortSignal | undefined;
+}
 
 function runNow<T>(steps: Steps<T>): T {
   let next = steps.next();
   while (!next.done) {
-    const answer = outcome(next.value);
+    const { of } = next.value;
+    const answer = outcome(() => of(undefined));
     if ("error" in answer) next = steps.throw(answer.error);
     else if (isLater(answer.value)) throw new UsageError("a store that promises: ask checkAsync");
     else next = steps.next(answer.value);
@@ -238,13 +257,33 @@ async function runLater<T>(steps: Steps<T>): Promise<T> {
   let next = steps.next();
   while (!next.done) {
     try {
-      const value: unknown = await next.value();
+      const value = await answered(next.value);
       next = steps.next(value);
     } catch (error) {
       next = steps.throw(error);
     }
   }
   return next.value;
+}
+
+/** The answer of a store, in time. One that comes later, or fails then, is nobody's. */
+function answered({ of, seconds, signal }: Ask): Promise<unknown> {
+  const ends = new AbortController();
+  return new Promise((resolve, reject) => {
+    const end = (): void => {
+      stop();
+      ends.abort();
+      reject(new Error("a store gave no answer in time"));
+    };
+    const timer = setTimeout(end, 1000 * seconds);
+    const stop = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+    };
+    signal?.addEventListener("abort", end);
+    if (signal?.aborted) return end();
+    void Promise.resolve(ends.signal).then(of).then(resolve, reject).finally(stop);
+  });
 }
 
 function outcome(ask: () => unknown): { value: unknown } | { error: unknown } {
@@ -294,6 +333,7 @@ export class Verifier {
   readonly #options: VerifierOptions;
   /** The marks that are known to be set, and until when the ledger keeps them. */
   readonly #known = new Map<string, number>();
+  readonly #storeTimeout: number;
 
   static {
     decideBy = (verifier, genuine, asked, how) => verifier.#decide(genuine, asked, how);
@@ -301,14 +341,19 @@ export class Verifier {
     shownTo = (verifier, text, request) => verifier.#shown(text, request);
   }
 
-  constructor(keyring: KeyringSource, options: VerifierOptions & Partial<Means> = {}) {
-    checkNames(options, SETTINGS);
+  constructor(keyring: KeyringSource, given: VerifierOptions & Partial<Means> = {}) {
+    const options = settings(given, SETTINGS);
     const { audience = [], leeway = 0, maxAge = 3600, maxStaleness = 60, ledger } = options;
+    const { storeTimeout = 5 } = options;
     if (typeof keyring !== "function") keyringOf(keyring);
-    const audiences = new Set(typeof audience === "string" ? [audience] : audience);
+    const audiences = new Set(typeof audience === "string" ? [audience] : (audience ?? [audience]));
     if (![...audiences].every(isName)) throw new UsageError("an audience is a name");
+    if (options.overlay !== undefined && typeof options.overlay !== "function") {
+      throw new UsageError("overlay is a function");
+    }
     this.#source = keyring;
-    this.#options = { ...options };
+    this.#options = options;
+    this.#storeTimeout = atLeast(storeTimeout, 1, "storeTimeout");
     this.#means = meansOf(definedMeans(options));
     this.#server = {
       audiences,
@@ -326,8 +371,8 @@ export class Verifier {
    * The decision on an access; on the token alone where that is said by `null`. Commits what it
    * rests on; never raises on denial.
    */
-  check(text: string | Token, access: Access | null, asking: AskingText = {}): Decision {
-    return runNow(this.#decided(text, access, asking, "commit")) as Decision;
+  check(text: string | Token, access: Access | null, asking: AskingText = {}): Unasked<Decision> {
+    return runNow(this.#decided(text, access, asking, "commit")) as Unasked<Decision>;
   }
 
   /** As `check`, with stores that promise. */
@@ -340,8 +385,8 @@ export class Verifier {
   }
 
   /** The same run with nothing committed: the stores are looked at. For people. */
-  explain(text: string | Token, access: Access | null, asking: AskingText = {}): DryRun {
-    return runNow(this.#decided(text, access, asking, "look"));
+  explain(text: string | Token, access: Access | null, asking: AskingText = {}): Unasked<DryRun> {
+    return runNow(this.#decided(text, access, asking, "look")) as Unasked<DryRun>;
   }
 
   /** The grant, once the access is permitted. Raises Denied. */
@@ -387,11 +432,12 @@ export class Verifier {
     asking: AskingText,
     how: Commit,
   ): Steps<DryRun> {
-    const { request } = asking;
-    if (request !== undefined && !isDigest(request)) {
+    const { request: given, ...more } = settings(asking, /^(request|caller|signal)$/);
+    if (given !== undefined && !isDigest(given)) {
       throw new UsageError("a digest of a request is 32 bytes");
     }
-    const asked = questionOf(access, asking);
+    const request = given && Uint8Array.from(given);
+    const asked = questionOf(access, more);
     const now = readClock(this.#means.clock);
     const found = this.#authenticated(text);
     if (found.kind === "broken") return denial(now, found.who, [found.refusal], found.step);
@@ -409,7 +455,7 @@ export class Verifier {
     if (known >= 0) return denial(facts.now, who, [forbidden(marked!, known, genuine)], 11);
     const effects = how === "recheck" ? [] : judged.effects;
     for (const effect of effects) {
-      const refusal = yield* this.#taken(effect, genuine, facts, how === "look");
+      const refusal = yield* this.#taken(effect, genuine, facts, how === "look", asked.signal);
       if (refusal) return denial(facts.now, who, [refusal], 11);
     }
     const later =
@@ -443,15 +489,15 @@ export class Verifier {
     genuine: AuthenticatedToken,
     facts: Facts,
     isLook: boolean,
+    signal: AbortSignal | undefined,
   ): Steps<Refusal | undefined> {
     const gone = (text: string): Refusal => ({ code: "store_unavailable", text });
     try {
       return effect.kind === "use"
-        ? yield* this.#used(effect, facts.now, isLook)
-        : yield* this.#reserved(effect, genuine, facts.now, isLook);
-    } catch (error) {
-      if (error instanceof UsageError) throw error;
-      return gone("a store failed");
+        ? yield* this.#used(effect, facts.now, isLook, signal)
+        : yield* this.#reserved(effect, genuine, facts.now, isLook, signal);
+    } catch {
+      return gone("a store failed, or gave no answer in time");
     }
   }
 
@@ -459,6 +505,7 @@ export class Verifier {
     { use }: Extract<Effect, { kind: "use" }>,
     now: number,
     isLook: boolean,
+    signal: AbortSignal | undefined,
   ): Steps<Refusal | undefined> {
     const { replays } = this.#options;
     if (!replays) {
@@ -467,7 +514,10 @@ export class Verifier {
         text: "no store of used proofs, and a bound token needs one",
       };
     }
-    const answer = yield () => (isLook ? replays.look(use, now) : replays.add(use, now));
+    const answer = yield this.#ask(
+      (ends) => (isLook ? replays.look(use, now, ends) : replays.add(use, now, ends)),
+      signal,
+    );
     if (answer === "added") return undefined;
     if (answer === "replayed") {
       return { code: "replayed", text: "the proof was used before, or is too old to tell" };
@@ -486,6 +536,7 @@ export class Verifier {
     genuine: AuthenticatedToken,
     now: number,
     isLook: boolean,
+    signal: AbortSignal | undefined,
   ): Steps<Refusal | undefined> {
     const { ledger } = this.#options;
     if (!ledger) {
@@ -494,13 +545,11 @@ export class Verifier {
     const never = reservation.debits.find(({ amount, limit }) => amount > limit);
     const at = marked ? closedBy(marked, this.#isKnown) : -1;
     if (!never && at >= 0) return forbidden(marked!, at, genuine);
-    const ask = (): Answer<Stepped> => {
-      if (!marked) return isLook ? ledger.look(reservation, now) : ledger.reserve(reservation, now);
-      return isLook
-        ? ledger.lookStep!(reservation, marked, now)
-        : ledger.step!(reservation, marked, now);
+    const ask: Ask["of"] = (ends) => {
+      if (marked) return ledger[isLook ? "lookStep" : "step"]!(reservation, marked, now, ends);
+      return ledger[isLook ? "look" : "reserve"](reservation, now, ends);
     };
-    const answer = never ? { short: never.link } : yield ask;
+    const answer = never ? { short: never.link } : yield this.#ask(ask, signal);
     const { forbidden: rule, set = [] } = Object(answer) as { forbidden?: number; set?: Mark[] };
     const known = answer === "reserved" && marked ? marked.marks : set;
     for (const mark of isLook ? [] : known) this.#remember(mark);
@@ -548,11 +597,19 @@ export class Verifier {
     );
   }
 
-  /** What was taken in fact, the rest goes back. False if it was too late. */
+  /** What was taken in fact, the rest goes back. False if it was too late, or the ledger failed. */
   *#settle(id: Bytes, taken: ReadonlyMap<string, number>): Steps<boolean> {
     const { ledger } = this.#options;
     const now = readClock(this.#means.clock);
-    return ledger !== undefined && (yield () => ledger.settle(id, taken, now)) === true;
+    try {
+      return (yield this.#ask((ends) => ledger?.settle(id, taken, now, ends))) === true;
+    } catch {
+      return false;
+    }
+  }
+
+  #ask(of: Ask["of"], signal?: AbortSignal): Ask {
+    return { of, signal, seconds: this.#storeTimeout };
   }
 
   toString(): string {
@@ -570,16 +627,16 @@ function definedMeans({ vocabulary, clock, random }: Partial<Means>): Partial<Me
 
 function questionOf(
   access: Access | null,
-  { caller }: Asking,
-): Pick<Asked, "question" | "caller" | "isUsed" | "isCounted"> {
-  const question: Question | undefined =
-    access === null ? undefined : { stated: stated(access) };
-  return {
-    question,
-    caller: caller === undefined ? undefined : statedCaller(caller),
-    isUsed: true,
-    isCounted: true,
-  };
+  { caller, signal }: Asking,
+): Omit<Asked, "request" | "isSent" | "verifiedAt"> {
+  const calls = caller === undefined ? undefined : statedCaller(caller);
+  const asked = { caller: calls, isUsed: true, isCounted: true, signal };
+  try {
+    return { ...asked, question: access === null ? undefined : { stated: stated(access) } };
+  } catch (error) {
+    if (!(error instanceof Unstated)) throw error;
+    return { ...asked, unstated: { code: error.code, text: error.message } };
+  }
 }
 
 function forbidden({ rules }: Marked, at: number, genuine: AuthenticatedToken): Refusal {
@@ -683,7 +740,7 @@ export class Grant {
 
   #ask(access: Access | null, asking: Asking, how: Commit): Steps<DryRun> {
     const asked = {
-      ...questionOf(access, asking),
+      ...questionOf(access, settings(asking, /^(caller|signal)$/)),
       isSent: false,
       verifiedAt: this.#asked.verifiedAt,
     };
@@ -691,8 +748,8 @@ export class Grant {
   }
 
   /** The decision on an access, with time, overlay and ledger of now. */
-  check(access: Access, asking: Asking = {}): Decision {
-    return runNow(this.#ask(anAccess(access), asking, "commit")) as Decision;
+  check(access: Access, asking: Asking = {}): Unasked<Decision> {
+    return runNow(this.#ask(anAccess(access), asking, "commit")) as Unasked<Decision>;
   }
 
   checkAsync(access: Access, asking: Asking = {}): Promise<Decision> {
@@ -705,16 +762,16 @@ export class Grant {
   }
 
   /** The same with nothing committed. For people. */
-  explain(access: Access, asking: Asking = {}): DryRun {
-    return runNow(this.#ask(anAccess(access), asking, "look"));
+  explain(access: Access, asking: Asking = {}): Unasked<DryRun> {
+    return runNow(this.#ask(anAccess(access), asking, "look")) as Unasked<DryRun>;
   }
 
   /**
    * Steps 7 to 9 with fresh facts: no store is asked (24.19). For guards that plan, list, or go on.
    * `null` asks whether the grant still stands.
    */
-  recheck(access: Access | null, asking: Asking = {}): Decision {
-    return runNow(this.#ask(access, asking, "recheck")) as Decision;
+  recheck(access: Access | null, asking: Asking = {}): Unasked<Decision> {
+    return runNow(this.#ask(access, asking, "recheck")) as Unasked<Decision>;
   }
 
   /**

@@ -4,6 +4,7 @@
 
 import { b64encode, byCodePoint, equal, type Bytes } from "../format/bytes.js";
 import { isPrimePoint, publicKey } from "../format/crypto.js";
+import { settings, stands } from "../format/given.js";
 import { DelegationError, LimitError, UsageError } from "../format/errors.js";
 import {
   canonical,
@@ -53,30 +54,30 @@ export type Seconds = number | string;
 
 /** What a new link restricts. What is left out stays as it is held. */
 export interface Caveats {
-  readonly tables?: Names | undefined;
-  readonly operations?: Names | undefined;
-  readonly allow?: By<Names> | undefined;
-  readonly columns?: By<Names> | undefined;
+  readonly tables?: Names;
+  readonly operations?: Names;
+  readonly allow?: By<Names>;
+  readonly columns?: By<Names>;
   /** By pattern of a table, a constraint for each column: only such rows exist. */
-  readonly rows?: By<By<ConstraintJson>> | undefined;
-  readonly tools?: By<By<ConstraintJson>> | undefined;
-  readonly where?: By<ConstraintJson> | undefined;
-  readonly uses?: number | undefined;
-  readonly budget?: By<number> | undefined;
+  readonly rows?: By<By<ConstraintJson>>;
+  readonly tools?: By<By<ConstraintJson>>;
+  readonly where?: By<ConstraintJson>;
+  readonly uses?: number;
+  readonly budget?: By<number>;
   /** By name, which accesses are in the mark: `{ private: { tables: ["crm.*"] } }`. */
-  readonly marks?: By<Readonly<Record<string, unknown>>> | undefined;
+  readonly marks?: By<Readonly<Record<string, unknown>>>;
   /** Once all of `after` are set, nothing in a mark of `in` is permitted. A ledger knows. */
-  readonly forbid?: readonly { readonly in: Names; readonly after: Names }[] | undefined;
-  readonly fresh?: number | undefined;
+  readonly forbid?: readonly { readonly in: Names; readonly after: Names }[];
+  readonly fresh?: number;
   /** At most: cut to what is held. */
-  readonly expiresIn?: Seconds | undefined;
+  readonly expiresIn?: Seconds;
   /** A statement: more than is held is an error. */
-  readonly expiresAt?: Moment | undefined;
-  readonly notBefore?: Moment | undefined;
-  readonly audience?: string | Names | undefined;
-  readonly task?: string | undefined;
-  readonly depth?: number | undefined;
-  readonly delegateOnly?: boolean | undefined;
+  readonly expiresAt?: Moment;
+  readonly notBefore?: Moment;
+  readonly audience?: string | Names;
+  readonly task?: string;
+  readonly depth?: number;
+  readonly delegateOnly?: boolean;
   /** Caveats of an embedding project, by their namespaced key. */
   readonly [own: `${string}:${string}`]: unknown;
 }
@@ -84,9 +85,9 @@ export interface Caveats {
 /** How a link is written. */
 export interface Writing {
   /** The domain that stays open though the other is named: `tables`, `tools`. */
-  readonly keep?: string | Names | undefined;
+  readonly keep?: string | Names;
   /** Cut what is asked for too much to what is held, instead of an error. */
-  readonly clamp?: boolean | undefined;
+  readonly clamp?: boolean;
 }
 
 /** What a new link is checked against. */
@@ -98,7 +99,7 @@ export interface Holding {
 
 export interface Terms {
   readonly caveats: Caveats;
-  readonly writing: Writing;
+  readonly writing: { readonly [K in keyof Writing]: Writing[K] | undefined };
   readonly to?: string | undefined;
   readonly key?: string | Bytes | undefined;
 }
@@ -246,14 +247,12 @@ function checkComposed(json: Json): void {
 
 /** The keywords that were given. Raises UsageError for one that is no caveat. */
 function givenOf(caveats: Caveats, vocabulary: Vocabulary): [string, unknown][] {
-  const given = entriesOf(caveats, "caveats").filter(([, value]) => value !== undefined) as [
-    string,
-    unknown,
-  ][];
+  const given = entriesOf(caveats, "caveats") as [string, unknown][];
   for (const [keyword, value] of given) {
+    stands(keyword, value);
     const known =
       Object.hasOwn(KEYWORDS, keyword) || POSITION.includes(keyword) || isOwn(keyword, vocabulary);
-    if (!known) throw new UsageError(`no caveat is called ${JSON.stringify(keyword)}`);
+    if (!known) throw new UsageError(`no caveat is called ${JSON.stringify(String(keyword))}`);
     if (value === null) throw new UsageError(`${keyword} must not be null; leave it out`);
   }
   return given;
@@ -340,16 +339,16 @@ const OF_NO_CHAIN: Holding = { links: [], capability: EVERYTHING, lineage: start
 
 /** The JSON of a link that is about requests alone: of a discharge, of an operator's entry. */
 export function composeRequest(
-  caveats: Caveats,
+  asked: Caveats,
   given: Partial<Means> = {},
-  writing: Writing = {},
 ): JsonObject {
+  const caveats = settings(asked);
   for (const keyword of OF_THE_TOKEN) {
     if (caveats[keyword as keyof Caveats] !== undefined) {
       throw new UsageError(`${keyword} is a caveat of tokens alone`);
     }
   }
-  return restrictions({ caveats, writing }, meansOf(given), OF_NO_CHAIN);
+  return restrictions({ caveats, writing: {} }, meansOf(given), OF_NO_CHAIN);
 }
 
 /** Raises unless a key and its signature are there where they are due, and only there (23.19). */

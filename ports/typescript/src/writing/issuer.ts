@@ -3,6 +3,7 @@
 import { b64encode, type Bytes } from "../format/bytes.js";
 import { H, extend } from "../format/crypto.js";
 import { UsageError } from "../format/errors.js";
+import { settings } from "../format/given.js";
 import { canonicalBytes, entriesOf, isObject, type Json } from "../format/json.js";
 import { checkLimits } from "../format/text.js";
 import { rootBytes, type Root } from "../format/root.js";
@@ -22,13 +23,13 @@ export type Minting = Omit<Caveats, "task" | "expiresAt"> & {
   readonly agent: string;
   readonly task: string;
   /** `null` says aloud that it never expires; left out, it lives for 15 minutes. */
-  readonly expiresAt?: Moment | null | undefined;
+  readonly expiresAt?: Moment | null;
   /** The Ed25519 key of the agent, to bind the token to. */
-  readonly key?: string | Bytes | undefined;
+  readonly key?: string | Bytes;
   /** Facts of the embedding project, under namespaced names. */
-  readonly ext?: Readonly<Record<string, string | number>> | undefined;
+  readonly ext?: Readonly<Record<string, string | number>>;
   /** Says aloud that it names no domain. */
-  readonly unrestricted?: boolean | undefined;
+  readonly unrestricted?: boolean;
 };
 
 /** Mints tokens under the keyring's current key. */
@@ -43,16 +44,9 @@ export class Issuer {
   }
 
   /** A root token: `subject` started `task`, in which `agent` may do what the caveats leave. */
-  mint({
-    subject,
-    agent,
-    task,
-    expiresAt,
-    key,
-    ext,
-    unrestricted = false,
-    ...rest
-  }: Minting): Token {
+  mint(minting: Minting): Token {
+    const given = settings(minting);
+    const { subject, agent, task, expiresAt, key, ext, unrestricted = false, ...rest } = given;
     const caveats = { ...rest, ...endOf(expiresAt, rest.expiresIn) } as Caveats;
     this.#checkDomains(caveats, unrestricted);
     const keyring = keyringOf(this.#source);
@@ -82,15 +76,14 @@ export class Issuer {
 
   /** A mint names what it permits, or says aloud that it names nothing (22.4). */
   #checkDomains(caveats: Caveats, unrestricted: boolean): void {
-    const given = Object.keys(caveats).filter(
-      (keyword) => caveats[keyword as keyof Caveats] !== undefined,
-    );
+    const given = Object.keys(caveats);
     const ofTables = given.filter((keyword) => OF_TABLES.includes(keyword));
     const ofTools = given.includes("tools");
     const { vocabulary } = this.#means;
     const spoken = given
       .filter((key) => Object.hasOwn(vocabulary, key))
       .map((key) => domainOf(key, vocabulary));
+    if (typeof unrestricted !== "boolean") throw new UsageError("unrestricted is a boolean");
     if (unrestricted) {
       if (ofTables.length || ofTools) throw new UsageError("unrestricted, and yet restricted");
       return;

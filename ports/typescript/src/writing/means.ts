@@ -3,6 +3,7 @@
 import type { Bytes } from "../format/bytes.js";
 import { randomBytes } from "../format/crypto.js";
 import { UsageError } from "../format/errors.js";
+import { settings } from "../format/given.js";
 import { isInteger } from "../format/json.js";
 import type { Vocabulary } from "../language/caveats.js";
 
@@ -18,7 +19,7 @@ export const MEANS: Means = { vocabulary: {}, clock: () => Date.now() / 1000, ra
 
 /** Copied: caveats that are added to a vocabulary afterwards, or taken from it, are none. */
 export function meansOf(given: Partial<Means> = {}): Means {
-  const made = { ...MEANS, ...given };
+  const made = { ...MEANS, ...settings(given) };
   return { ...made, vocabulary: { ...made.vocabulary } };
 }
 

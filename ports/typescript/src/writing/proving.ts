@@ -1,6 +1,7 @@
 /** A proof behind a text that was presented without one: for each sending anew (spec 30). */
 
 import type { Bytes } from "../format/bytes.js";
+import { settings } from "../format/given.js";
 import { stateOf } from "../format/crypto.js";
 import { LimitError, TokenFormatError } from "../format/errors.js";
 import { BOUND, partsOf, proofText } from "../format/text.js";
@@ -15,7 +16,7 @@ const BEHIND = 125;
 export interface Proving {
   readonly audience: string;
   /** The access, or the 32 bytes of a digest; left out, none is asked about. */
-  readonly request?: Access | Bytes | undefined;
+  readonly request?: Access | Bytes;
 }
 
 /** The text with a proof at its end: for one sending, within half a minute. */
@@ -25,15 +26,16 @@ export function withProof(
   proving: Proving,
   means: Partial<Means> = {},
 ): string {
+  const { audience, request: asked } = settings(proving, /^(audience|request)$/);
   const { packet, proof: before } = partsOf(text, BOUND);
   if (before) throw new TokenFormatError("the text has a proof already");
   if (text.length + BEHIND > MAX_BUNDLE) {
     throw new LimitError(`the text would be longer than ${MAX_BUNDLE} characters`);
   }
   const { clock, random } = meansOf(means);
-  const request = requestOf(proving.request);
+  const request = requestOf(asked);
   const state = stateOf(packet.signature);
   const nonce = random(16);
-  const proof = makeProof(signer, state, proving.audience, request, readClock(clock), nonce);
+  const proof = makeProof(signer, state, audience, request, readClock(clock), nonce);
   return `${text}.${proofText(proof)}`;
 }

@@ -3,6 +3,7 @@
 import { b64encode, equal, utf8, type Bytes } from "../format/bytes.js";
 import { extend, linkId, stateOf, type RawCaveat } from "../format/crypto.js";
 import { DelegationError, DischargeError, LimitError, UsageError } from "../format/errors.js";
+import { settings } from "../format/given.js";
 import { handed, lock } from "../format/handed.js";
 import { canonicalBytes, type JsonObject } from "../format/json.js";
 import type { Packet } from "../format/packet.js";
@@ -52,9 +53,9 @@ const PRESENT_CHARS = 7168;
 /** Whose key a link binds the token to, and who signs for that. */
 export interface Binding {
   /** The Ed25519 key of whoever holds it from here on. */
-  readonly key?: string | Bytes | undefined;
+  readonly key?: string | Bytes;
   /** The key that the token is bound to so far. */
-  readonly signer?: Signer | undefined;
+  readonly signer?: Signer;
 }
 
 export type Narrowing = Caveats & Writing & Binding;
@@ -64,12 +65,12 @@ export type Presenting = Omit<Caveats, "expiresAt" | "audience"> &
   Writing & {
     /** The server, or several names of it. */
     readonly audience: string | readonly string[] | ReadonlySet<string>;
-    readonly expiresIn?: Seconds | undefined;
+    readonly expiresIn?: Seconds;
     /** The key that the token is bound to: the text then ends in a proof, for one sending. */
-    readonly signer?: Signer | undefined;
+    readonly signer?: Signer;
     /** What the proof is for: the access, or the 32 bytes of a digest. */
-    readonly request?: Access | Bytes | undefined;
-    readonly maxChars?: number | undefined;
+    readonly request?: Access | Bytes;
+    readonly maxChars?: number;
   };
 
 /** What a token says of itself: anybody can write one that says anything. Never to decide on. */
@@ -176,12 +177,14 @@ export class Token {
    * Raises WideningError for more than is held, DelegationError for a key without its signature,
    * LimitError past a limit, UsageError for what is no caveat.
    */
-  attenuate({ key, signer, keep, clamp, ...caveats }: Narrowing): Token {
+  attenuate(narrowing: Narrowing): Token {
+    const { key, signer, keep, clamp, ...caveats } = settings(narrowing);
     return this.#narrowed({ caveats, writing: { keep, clamp }, key }, signer);
   }
 
   /** A new token for the agent `to`, narrowed as `attenuate` does. */
-  delegate({ to, key, signer, keep, clamp, ...caveats }: Delegating): Token {
+  delegate(delegating: Delegating): Token {
+    const { to, key, signer, keep, clamp, ...caveats } = settings(delegating);
     if (to === undefined) throw new UsageError("to is the agent that it is handed to");
     return this.#narrowed({ caveats, writing: { keep, clamp }, to, key }, signer);
   }
@@ -210,8 +213,9 @@ export class Token {
   /** A new token that is worth nothing without a third party's word on `need`. */
   require(
     discharger: string | Bytes,
-    { need, location }: { need: Readonly<Record<string, unknown>>; location?: string | undefined },
+    asking: { need: Readonly<Record<string, unknown>>; location?: string },
   ): Token {
+    const { need, location } = settings(asking, /^(need|location)$/);
     if (this.#packet.caveats.filter(({ vid }) => vid).length >= MAX_DISCHARGES) {
       throw new LimitError("16 third parties are asked already");
     }
@@ -256,7 +260,7 @@ export class Token {
       keep,
       clamp,
       ...caveats
-    } = asking;
+    } = settings(asking);
     const names = typeof audience === "string" ? [audience] : [...(audience ?? [])];
     if (names.length === 0 || names.includes("")) throw new UsageError("audience names the server");
     if (!signer && request !== undefined) {

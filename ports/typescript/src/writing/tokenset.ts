@@ -2,6 +2,7 @@
 
 import { byCodePoint, equal, utf8 } from "../format/bytes.js";
 import { TokenFormatError, UsageError, WideningError } from "../format/errors.js";
+import { defined, settings } from "../format/given.js";
 import { lock } from "../format/handed.js";
 import { PREFIX, SET_PREFIX } from "../format/text.js";
 import type { Capability } from "../language/capability.js";
@@ -20,9 +21,9 @@ const COUNTED = ["uses", "budget", "marks", "forbid"];
 /** Where keywords go. Left out, what speaks of tables goes to the servers that hold tables. */
 export interface Placing {
   /** The servers at which the keywords hold. */
-  readonly servers?: string | Names | undefined;
+  readonly servers?: string | Names;
   /** Keywords for each server by itself. */
-  readonly only?: Readonly<Record<string, Caveats>> | undefined;
+  readonly only?: Readonly<Record<string, Caveats>>;
 }
 
 type Wanted = ReadonlyMap<string, Record<string, unknown>>;
@@ -111,7 +112,7 @@ export class TokenSet {
    * UsageError for `uses` and `budget` at more than one server: each would count by itself.
    */
   attenuate(asking: Narrowing & Placing): TokenSet {
-    const { key, signer, keep, clamp, only, servers, ...caveats } = asking;
+    const { key, signer, keep, clamp, only, servers, ...caveats } = settings(asking);
     const wanted = this.#wanted(caveats, only, servers);
     const asked = [...wanted.values()];
     if (key === undefined && asked.every(isNothing)) {
@@ -120,13 +121,14 @@ export class TokenSet {
     return this.#each((server, token) => {
       const its = wanted.get(server)!;
       if (key === undefined && isNothing(its)) return token;
-      return token.attenuate({ ...its, key, signer, clamp, keep: keptAt(its, wanted, keep) });
+      const terms = { ...its, key, signer, clamp, keep: keptAt(its, wanted, keep) };
+      return token.attenuate(defined(terms) as Narrowing);
     });
   }
 
   /** A new set for the agent `to`. Every token gets the link, all with one `n` and by one time. */
   delegate(asking: Delegating & Placing): TokenSet {
-    const { to, key, signer, keep, clamp, only, servers, ...caveats } = asking;
+    const { to, key, signer, keep, clamp, only, servers, ...caveats } = settings(asking);
     const wanted = this.#wanted(caveats, only, servers);
     const means = meansBehind(this.#tokens.values().next().value!);
     const [now, nonce] = [readClock(means.clock), means.random(8)];
@@ -135,12 +137,13 @@ export class TokenSet {
       const own = meansBehind(token);
       const once = withMeans(token, { ...own, clock: () => now, random: () => nonce });
       const terms = { ...its, to, key, signer, clamp, keep: keptAt(its, wanted, keep) };
-      return withMeans(once.delegate(terms), own);
+      return withMeans(once.delegate(defined(terms) as Delegating), own);
     });
   }
 
   /** The text for one server, as of its token: nothing of the others is in it. */
-  present(asking: Presenting & { readonly audience: string }): string {
+  present(asked: Presenting & { readonly audience: string }): string {
+    const asking = settings(asked);
     return this.token(asking.audience).present(asking);
   }
 
@@ -207,8 +210,7 @@ export class TokenSet {
   }
 }
 
-const statedIn = (caveats: Caveats): [string, unknown][] =>
-  Object.entries(caveats).filter(([, value]) => value !== undefined);
+const statedIn = (caveats: Caveats): [string, unknown][] => Object.entries(settings(caveats));
 
 const isNothing = (its: object): boolean => Object.keys(its).length === 0;
 
@@ -217,7 +219,7 @@ const domainOfWord = (word: string): "data" | "tool" | undefined =>
   word.includes(":") ? undefined : domainOf(word, {});
 
 /** A domain is kept open where another one is named. */
-function keptAt(its: object, wanted: Wanted, keep: Narrowing["keep"]): Narrowing["keep"] {
+function keptAt(its: object, wanted: Wanted, keep: Narrowing["keep"] | undefined): typeof keep {
   const names = (each: object): boolean => Object.keys(each).some(domainOfWord);
   return names(its) || ![...wanted.values()].some(names) ? keep : undefined;
 }
