@@ -323,9 +323,9 @@ def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):
         "missing_discharge  link 1, added by orchestrator",
         "bad_proof  the verifier: not signed by the key",
         "revoked  the verifier: revoked by operator at",
-        "└── orchestrator, issued  2 allowed, 1 refused",
+        "└── orchestrator, issued  3 allowed, 2 refused",
         "    └── publisher-agent, vouched  1 allowed, 5 refused",
-        "records                   77  60 decisions, 16 tokens described, 1 signature",
+        "records                   82  63 decisions, 18 tokens described, 1 signature",
         "1 mint, 5 hand-overs, 0 requests to an issuer",
         "the time: the clock is put forward",
         "captoken docs tools ",
@@ -336,7 +336,7 @@ def test_the_demo_with_a_seed_is_the_same_each_time(tmp_path):
 def test_the_demo_tells_its_story_as_data(tmp_path):
     story = json.loads(demo("--json", folder=tmp_path))
     calls = story["calls"]
-    codes = "allowed table name operation argument widening bad_signature caller wrong_audience expired"
+    codes = "allowed table name operation argument widening bad_signature forbidden_after caller wrong_audience expired"
     bound = "missing_discharge proof_missing bad_proof replayed revoked"
     assert {call["code"] for call in calls} == {*codes.split(), *bound.split()}
     assert all(call["allowed"] == (call["code"] == "allowed") == call["expected"] for call in calls)
@@ -378,7 +378,7 @@ def test_what_the_demo_counts_adds_up(tmp_path):
     assert sum(counted("decisions")) + totals["described"] + totals["checkpoints"] == totals["records"]
     assert counted("accesses")[0] == sum(agent["allowed"] for agent in used)
     assert counted("decisions")[1] == sum(agent["refused"] for agent in used) + totals["unknown"] == asked[1] - faults
-    assert totals["unknown"] == 2 and counted("statements") == (20, 6)
+    assert totals["unknown"] == 2 and counted("statements") == (21, 6)
 
 
 def test_the_demo_tells_its_story_while_it_happens():

@@ -217,6 +217,7 @@ def _tricks(world: World) -> None:
         world.select(agent, statement)
     world.call("filings-agent", "Dune Energy", 40)
     _write_tokens(world)
+    _go_on(world)
     _pretend(world)
 
 
@@ -257,6 +258,24 @@ def _write_tokens(world: World) -> None:
     )
     text = forged.present(audience="warehouse")
     world.read("mallory", "a root token forged under a key of her own", text, "hr")
+
+
+def _go_on(world: World) -> None:
+    """Two calls that a token permits, and not one after the other: it has a rule over marks."""
+    held = world.tokens["orchestrator"].attenuate(
+        marks={"read": {"tables": ["filings"]}, "sent": {"tools": ["*"]}},
+        forbid=[{"in": ["sent"], "after": ["read"]}],
+    )
+    with world.expecting():
+        sql = "select count(*) from filings"
+        world.select("orchestrator", sql, token=held, tried=f"{sql}, under a rule")
+    world.call(
+        "orchestrator",
+        "Dune Energy",
+        _PRICE,
+        text=held.present(audience="ratings"),
+        how=", after it has read filings",
+    )
 
 
 def _pretend(world: World) -> None:

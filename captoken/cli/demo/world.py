@@ -28,7 +28,7 @@ from captoken.control.operator import Operator
 from captoken.discharge import Discharger, Wait
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import AuditKey, DischargerKey, HolderKey, OperatorKey
-from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.testing import FixedClock, fixed_random
 
 Row: TypeAlias = tuple[Any, ...]
@@ -69,6 +69,8 @@ class World:
         self.writers: list[Callable[[bytes], object]] = [self.lines.append]
         self.server_key = AuditKey(self.random(32))
         self.trail = audit.AuditTrail(self._write, key=self.server_key)
+        # What was done, all servers know: a rule over marks holds at each.
+        self.ledger = MemoryLedger(shared=True, floor=0)
         self.warehouse = self._server("warehouse")
         self.ratings = self._server("ratings")
         self.mail = self._server("mail", replays=MemoryReplayStore(floor=0))
@@ -98,6 +100,7 @@ class World:
                 overlay=self.feed,
                 audit=self.trail,
                 replays=replays,
+                ledger=self.ledger,
             )
 
     def _write(self, line: bytes) -> None:
