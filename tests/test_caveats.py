@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -430,3 +432,23 @@ def test_a_call_that_states_no_arguments_is_never_told_that_other_values_help() 
     # Whoever knows that the tool has it is told to state it; and who stated one is told of values.
     assert "argument `cents` of `refund` is not stated" in decision.for_model(declares=["cents"])
     assert "one with another value" in ask.check(token, tool("refund", cents=6)).for_model()
+
+
+def test_names_go_by_the_table_of_the_specification() -> None:
+    """No name has what the specification lists, and any may have all else, whatever Python's own tables say (4.8)."""
+    page = (Path(__file__).parents[1] / "spec" / "captoken-v1.md").read_text("utf-8")
+    rule = page.split("- **4.8**")[1].split("Writers SHOULD")[0]
+    inside, ends = (
+        {point for first, last in re.findall(r"\b([0-9A-F]{4,6})\b(?:–([0-9A-F]{4,6}))?", part) for point in range(int(first, 16), int(last or first, 16) + 1)}
+        for part in rule.split("Zs is")
+    )
+    assert (len(inside), len(ends)) == (2285, 17)
+
+    def is_name(text: str) -> bool:
+        try:
+            return names.free_name(text, "table") == text
+        except ValueError:
+            return False
+
+    assert {point for point in range(0x110000) if not is_name(f"a{chr(point)}b")} == inside
+    assert {point for point in range(0x110000) if not is_name(f"{chr(point)}a") or not is_name(f"a{chr(point)}")} == inside | ends

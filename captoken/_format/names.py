@@ -42,7 +42,13 @@ is_plain_pattern = re.compile(
 # What a path of tasks has no segment of: two spellings of one place, or a way out of it.
 _NO_SEGMENTS = frozenset(("", ".", ".."))
 # Unicode's control, format, surrogate and separator characters: they hide text, or steer it.
-_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+# Written out, so that each Python says the same, whatever its tables (spec 4.8).
+_is_hidden_in = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f"
+    r"\u2028-\u202e\u2060-\u2064\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    r"\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0001\U000e0020-\U000e007f]"
+).search
 
 
 def frozen_copy(given: Any, what: str) -> dict[Any, Any]:
@@ -164,9 +170,8 @@ def free_name(value: Any, what: str) -> str:
     if len(text) > MAX_FREE_NAME:
         raise ValueError(f"{what} {shown(value)} is longer than {MAX_FREE_NAME} bytes")
     is_padded = text != text.strip()
-    # What hides, and what turns the direction of the text behind it, is of these categories.
-    is_hidden = any(unicodedata.category(char) in _UNPRINTABLE for char in text)
-    if not text or is_padded or is_hidden:
+    # What hides, and what turns the direction of the text behind it, is among these.
+    if not text or is_padded or _is_hidden_in(text):
         raise ValueError(
             f"{what} {shown(value)} is empty, padded, or has a character that cannot be printed"
         )

@@ -244,7 +244,7 @@ def names() -> Table:
     legal = {
         "inner_space": "annual report", "dotted": "a.b.c", "latin": "fa\u00e7ade", "decomposed": "fac\u0327ade",
         "greek": "\u03c0", "chinese": "\u9500\u552e", "emoji": "\U0001f600", "private_use": "\ue000",
-        "inner_no_break_space": "a\u00a0b", "unassigned": "a\u0378b", "no_character": "a\uffffb", "percent_and_tilde": "a%20~b", "full_width": "\uff53\uff41", "punctuation": "a'b\"c;d%e_f\\g",
+        "inner_no_break_space": "a\u00a0b", "unassigned": "a\u0378b", "no_character": "a\uffffb", "behind_controls_of_hieroglyphs": "a\U00013440b", "percent_and_tilde": "a%20~b", "full_width": "\uff53\uff41", "punctuation": "a'b\"c;d%e_f\\g",
         "256_bytes": "x" * 256, "256_bytes_in_two": "\u00e9" * 128, "space_in_segment": "a. b",
     }  # fmt: skip
     for name, table_name in legal.items():
@@ -260,6 +260,8 @@ def names() -> Table:
     table.allow("table_beside_another", "4.4", token({**SALES, "tables": ["sales", "ab"]}))
     for name, table_name in ill.items():
         table.deny(f"table_{name}", "4.4", "unreadable_link", token({**SALES, "tables": ["sales", table_name]}))
+    newer = token({**SALES, "tables": ["sales", "a\U00013439b"]})
+    table.deny("table_control_of_hieroglyphs_since_unicode_15", "4.8", "unreadable_link", newer)
     for name, table_name in ill.items():
         if name in ("empty", "257_bytes", "null", "zero_width_space", "right_to_left_override", "space_after"):
             table.deny(f"stated_table_{name}", "7.7", "usage", token(SALES), {"table": table_name, "operation": "select"})

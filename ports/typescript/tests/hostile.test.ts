@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { inspect } from "node:util";
 import { runInNewContext } from "node:vm";
 
+import { isFree } from "../src/format/names.js";
 import * as captoken from "../src/index.js";
 
 const NOW = 1_764_061_200;
@@ -641,4 +642,20 @@ test("a store that fails, hangs or is not waited for denies, and nothing is left
   } finally {
     process.off("unhandledRejection", note);
   }
+});
+
+test("the names of 4.4 go by one table, whatever the engine's is", () => {
+  const [inside, padded]: [number[], number[]] = [[], []];
+  for (let point = 0; point <= 0x10ffff; point++) {
+    const one = String.fromCodePoint(point);
+    if (!isFree(`a${one}b`)) inside.push(point);
+    else if (!isFree(`${one}b`) || !isFree(`a${one}`)) padded.push(point);
+  }
+  // 2285 and 17 in Unicode 17.0; those that an engine's older table has are among them.
+  assert.deepEqual([inside.length, padded.length], [2285, 17]);
+  const isHidden = (point: number): boolean =>
+    /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u.test(String.fromCodePoint(point));
+  const since15 = inside.filter((point) => point < 0x13439 || point > 0x1343f);
+  assert.ok(since15.every(isHidden) && since15.length === 2278);
+  assert.ok(padded.every((point) => /\p{Zs}/u.test(String.fromCodePoint(point))));
 });

@@ -1,9 +1,17 @@
-/** Names, task paths, free names, patterns (spec, "Names"). By the Unicode tables of the engine. */
+/** Names, task paths, free names, patterns (spec, "Names"). */
 
 import { utf8 } from "./bytes.js";
 
 const NAME = /^[A-Za-z0-9._:/@+-]{1,128}$/;
-const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]|^\p{Zs}|\p{Zs}$/u;
+/** The categories of 4.8, whatever the tables of the engine. */
+const SPACE = String.raw`[ \xa0\u1680\u2000-\u200a\u202f\u205f\u3000]`;
+const HIDDEN = new RegExp(
+  String.raw`[\0-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f` +
+    String.raw`\u2028-\u202e\u2060-\u2064\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\u{110bd}` +
+    String.raw`\u{110cd}\u{13430}-\u{1343f}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0001}` +
+    String.raw`\u{e0020}-\u{e007f}]|^${SPACE}|${SPACE}$`,
+  "u",
+);
 
 export function isName(value: unknown): value is string {
   return typeof value === "string" && NAME.test(value);
