@@ -1255,6 +1255,9 @@ def check_caveats(token, access, *, now, leeway, audiences, allow_unaddressed, l
             check_whether_it_lives(link, state, now, leeway, overlay_age)
     need(addressed or allow_unaddressed or not audiences, "unaddressed")
     need(ledger is None or ledger.shared or is_for_one(root, token.links), "unaddressed")
+    # 46.8: an entry that forbids, by the root, link 0 and its own `aud`.
+    of_entries = ([{"aud": link["aud"]} if "aud" in link else {} for link in token.links[:1]] + [link] for link in narrowing if "forbid" in link)
+    need(ledger is None or ledger.shared or all(is_for_one(root, links) for links in of_entries), "unaddressed")
     need(token.bound is None or audiences, "unaddressed")
     need(work([*narrowing, *token.links, *(link for _, link in token.answers)], access) <= WORK_MAX, "too_much_work")
     for place, link, by in (*((place, link, None) for place, link in enumerate(token.links)), *((*each, DISCHARGER) for each in token.answers)):

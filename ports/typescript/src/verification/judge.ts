@@ -13,6 +13,7 @@ import {
   counts,
   denies,
   isIn,
+  type AnyLink,
   type Link,
   type Question,
 } from "../language/links.js";
@@ -302,7 +303,7 @@ function caveats(
     if (reason) refusals.push({ ...reason, code: codeOf(reason.code), ...placeOf(genuine, place) });
     situation = settled(situation, link);
   }
-  const misaddressed = misaddressedBy(genuine, server);
+  const misaddressed = misaddressedBy(genuine, server, narrowing);
   if (misaddressed) refusals.push({ code: "unaddressed", text: misaddressed });
   if (refusals.length) return refusals;
   if (unstated) return [unstated];
@@ -320,30 +321,39 @@ function caveats(
 }
 
 /** Why a server must not take a token for what it names, or fails to name (16.2, 38.6, 30.6). */
-function misaddressedBy(genuine: AuthenticatedToken, server: Server): string | undefined {
+function misaddressedBy(
+  genuine: AuthenticatedToken,
+  server: Server,
+  narrowing: readonly Narrowing[],
+): string | undefined {
   const { root, links, lineage } = genuine;
   const isAddressed =
     root.audience !== undefined || links.some((link) => link.kind === "link" && link.says.aud);
   if (!isAddressed && !server.takesUnaddressed) return "addressed to nobody";
-  if (links.some(denies) && server.countsAlone && !isForOneServer(genuine)) {
-    return "counted, and good at more servers than one";
+  // Of an entry: by the root, link 0 and the entry itself, since its marks are the task's (46.8).
+  const chains = [
+    links.slice(0, links.findIndex(denies) + 1),
+    ...linksOf(narrowing).filter(denies).map((link) => [...links.slice(0, 1), link]),
+  ];
+  if (server.countsAlone && !chains.every((chain) => isForOneServer(root.audience, chain))) {
+    return "not for one server";
   }
   return lineage.key && server.audiences.size === 0
     ? "bound to a key, and this server has no name"
     : undefined;
 }
 
-/** Was it for one audience when it was first counted, or forbade? */
-function isForOneServer({ root, links }: AuthenticatedToken): boolean {
+/** Was it for one audience after these links, the last of which counts or forbids? */
+function isForOneServer(audience: string | undefined, chain: readonly AnyLink[]): boolean {
   let left: ReadonlySet<string> | undefined =
-    root.audience === undefined ? undefined : new Set([root.audience]);
-  for (const link of links.slice(0, links.findIndex(denies) + 1)) {
+    audience === undefined ? undefined : new Set([audience]);
+  for (const link of chain) {
     const aud = link.kind === "link" ? link.says.aud : undefined;
     if (!aud) continue;
     const before: ReadonlySet<string> = left ?? aud;
     left = new Set([...before].filter((name) => aud.has(name)));
   }
-  return left?.size === 1;
+  return left?.size === 1 || !chain.length;
 }
 
 // --- steps 9 and 10 ------------------------------------------------------------------------------
