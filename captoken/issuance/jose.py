@@ -173,7 +173,7 @@ def taken_apart(text: Any) -> UnverifiedJwt:
     try:
         header, payload, signature = map(b64decode, parts)
     except EncodingError as error:
-        raise JoseError(f"a part of it is {error}") from None
+        raise JoseError(f"a part of it cannot be read: {error}") from None
 
     # The bytes that arrived, and never what they were read as.
     signed = text[: -len(parts[2]) - 1].encode()

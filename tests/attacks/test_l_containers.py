@@ -454,6 +454,7 @@ RIGHTS = {
     "tools": ({"t": {"a": {"in": [1]}}}, {"*": {}}),
     "where": ({"x": {"in": [1]}}, {"x": {"any": True}}),
     "budget": ({"cents": 5}, {"cents": -1}),
+    "marks": ({"a": {"tables": ["sales"]}}, {"a": {"tables": ["hr"]}, "b": 5}),
 }
 OF_REQUESTS = ("allow", "columns", "rows", "tools", "where")
 OFFICES = {"http://127.0.0.1:1": "shop"}, {"http://127.0.0.1:1": "other", "https://evil.example": "shop"}
@@ -572,7 +573,9 @@ WITHOUT = {
     r"captoken\.audit\..*": "decides nothing: says what was recorded",
     r"captoken\.current\.from_environment\(environ\)": "is emptied, by one `pop`",
     r"captoken\.proof\.Evidence\.from_dict\(stated\)": "an exact dict alone",
-    r"captoken\.discharge\.Allow\(budget\)": "no discharge has one",
+    r"captoken\.discharge\.Allow\((budget|marks|forbid)\)": "no discharge has one",
+    r"captoken\.[\w.]+\(forbid\)": "a list: each rule is copied as the mappings of `marks` are",
+    r"captoken\.(control\.Operator\.narrow|Issuer\.mint_set)\(marks\)": "read by what reads them for `mint`",
     r"captoken\.Issuer\.mint_set\(budget\)": "is for one server, within `servers`",
     r"captoken\.adapters\.gateway\.Gateway\(verifiers\)": "asked once for each service, when the gateway is made",
     r"captoken\.stores\..*\(amounts\)": "a port: the verifier gives it what it has read and checked",

@@ -33,7 +33,7 @@ def test_the_example_loads_and_its_tests_hold() -> None:
         ("[resource.scratch-db]", "[resource]\nscratch-db = 3", "resource.scratch-db must be a mapping, not int"),
         ("[service]", "grant = 3\n[service]", "TOML"),
         ("version = 1", "version = 1\nnew = 1", "unknown key"),
-        ("[service]", "[service", "no TOML"),
+        ("[service]", "[service", "this is not TOML"),
         ('origin = "https://issuer.example"', 'origin = "http://issuer.example"', "service.origin"),
         ('origin = "https://issuer.example"', 'origin = "https://u:p@issuer.example"', "service.origin"),
         ('origin = "https://issuer.example"', 'origin = "https://issuer.example:x"', "service.origin"),

@@ -110,7 +110,7 @@ def test_what_a_link_more_lets_through_goes_through_without_it(chunk: int) -> No
         done = passed(longer, asked, **known)
         assert passed(minted(*links), done) == done, (links, more, asked)
         seen["all" if done == asked else "some"] += 1
-    assert min(seen["all"], seen["some"]) > 100
+    assert min(seen["all"], seen["some"]) > 50
 
 
 def overlaid(*links: Json) -> Overlay:

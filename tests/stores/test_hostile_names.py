@@ -313,8 +313,8 @@ def expressions(setup: str) -> Iterator[str]:
 
 def queries(tree: Any) -> Iterator[tuple[str, int]]:
     if isinstance(tree, dict):
-        if "query" in tree:
-            yield tree["query"], tree["parseMode"]
+        if isinstance(tree.get("query"), str):  # of a loop it is what holds the text
+            yield tree["query"], tree.get("parseMode", 0)
         tree = list(tree.values())
     for each in tree if isinstance(tree, list) else ():
         yield from queries(each)
