@@ -932,7 +932,8 @@ class Forbid(BuiltIn, frozen=True):
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line for each rule: `nothing in outside after private and untrusted`."""
         for closed, after in self.rules:
-            yield f"nothing in {named_all(closed)} after {' and '.join(map(named, after))}"
+            names_after = map(named, dict.fromkeys(after))
+            yield f"nothing in {named_all(set(closed))} after {' and '.join(names_after)}"
 
 
 _MOST_MARKS = 8  # of a link

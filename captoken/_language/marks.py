@@ -28,7 +28,7 @@ from captoken._language.values import a_list, an_object, not_empty
 
 _LISTS = ("tables", "operations", "tools")
 _OF_BUT: dict[str, type[BuiltIn]] = {
-    kind.key: kind for kind in (Allowances, Operations, Tables, Tools)
+    kind.key: kind for kind in (Tables, Operations, Allowances, Tools)
 }
 
 # None of the caveats of `but` looks at the verifier's facts.
@@ -88,15 +88,16 @@ class Definition(msgspec.Struct, frozen=True, gc=False):
         if self.tables is not None:
             operations = "any operation"
             if self.operations is not None and "*" not in self.operations:
-                operations = named_all(self.operations)
-            parts.append(f"{operations} on {named_all(self.tables)}")
+                operations = named_all(set(self.operations))
+            parts.append(f"{operations} on {named_all(set(self.tables))}")
         if self.tools is not None:
-            parts.append(f"tool {named_all(self.tools)}")
+            parts.append(f"tool {named_all(set(self.tools))}")
         said = "; ".join(parts)
         if self.but is None:
             return said
         beside = {caveat.key: caveat for caveat in self.but.caveats}
-        spared = [line for one in self.but.caveats for line in one.words(0, beside)]
+        in_order = (beside[key] for key in _OF_BUT if key in beside)
+        spared = [line for one in in_order for line in one.words(0, beside)]
         return f"{said}, except {'; '.join(spared)}"
 
 

@@ -373,8 +373,7 @@ function factsOf(root: Root): Row[] {
 // Which accesses it permits, by its links alone. A verifier may permit less.
 function mayOf(capability: Capability, hops: readonly Hop[], lineage: Lineage): string[] {
   if (permitsNothing(capability) || hops.some((hop) => hop.problem)) return ["nothing"];
-  const lines = capabilityIn(capability);
-  const rights = lines.length ? lines : ["anything"];
+  const rights = capabilityIn(capability);
   return lineage.owed ? ["nothing before it is handed on, then", ...rights] : rights;
 }
 

@@ -138,9 +138,19 @@ function markIn({ tables, operations = "*", tools, but }: Mark): string {
   return parts.join("; ") + spared;
 }
 
+function rulesIn({ marks, forbid }: Stated): string[] {
+  const lines = entries(marks ?? new Map<string, Mark>()).map(
+    ([name, mark]) => `mark ${named(name)}: ${markIn(mark)}`,
+  );
+  for (const { closed, after } of forbid ?? []) {
+    lines.push(`nothing in ${all(closed)} after ${[...after].map(named).join(" and ")}`);
+  }
+  return lines;
+}
+
 // When, in which task, where, how often.
 function boundsIn(says: Stated, now: number): string[] {
-  const { exp, nbf, task, aud, uses, budget, marks, forbid, fresh } = says;
+  const { exp, nbf, task, aud, uses, budget, fresh } = says;
   const lines: string[] = [];
   if (exp !== undefined) lines.push(`until ${until(exp, now)}`);
   if (nbf !== undefined) lines.push(`not before ${readableTime(nbf)}`);
@@ -152,12 +162,7 @@ function boundsIn(says: Stated, now: number): string[] {
     const units = entries(budget).map(([unit, amount]) => `${amount} ${named(unit)}`);
     lines.push(`at most ${units.join(", ")}, ${shared}`);
   }
-  for (const [name, mark] of entries(marks ?? new Map<string, Mark>())) {
-    lines.push(`mark ${named(name)}: ${markIn(mark)}`);
-  }
-  for (const { closed, after } of forbid ?? []) {
-    lines.push(`nothing in ${all(closed)} after ${[...after].map(named).join(" and ")}`);
-  }
+  lines.push(...rulesIn(says));
   if (fresh !== undefined) lines.push(`only under an overlay of the last ${span(fresh)}`);
   return lines;
 }
@@ -187,17 +192,22 @@ const LONGEST = 120;
 // long list of urls: that is shown as it is spelled.
 export function capabilityIn(capability: Capability): string[] {
   const stated = capabilityJson(capability);
-  try {
-    return rightsIn(read(stated));
-  } catch {
-    const has = RIGHTS.filter((key) => stated.has(key));
-    return has.map((key) => `${key} ${spelled(stated.get(key) ?? null)}`);
-  }
+  const rights = several(stated, RIGHTS, rightsIn);
+  const rules = several(stated, ["marks", "forbid"], rulesIn);
+  return [...(rights.length ? rights : ["anything"]), ...rules];
 }
 
-function read(stated: JsonObject): Stated {
-  const has = RIGHTS.filter((key) => stated.has(key));
-  return Object.fromEntries(has.map((key) => [key, readCaveat(key, stated.get(key) ?? null)]));
+function several(
+  stated: JsonObject,
+  keys: readonly (keyof Stated)[],
+  inWords: (says: Stated) => string[],
+): string[] {
+  const has = keys.filter((key) => stated.has(key)).map((key) => [key, stated.get(key)!] as const);
+  try {
+    return inWords(Object.fromEntries(has.map(([key, value]) => [key, readCaveat(key, value)])));
+  } catch {
+    return has.map(([key, value]) => `${key} ${spelled(value)}`);
+  }
 }
 
 // JSON on one line, and short.
