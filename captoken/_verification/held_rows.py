@@ -21,7 +21,7 @@ from captoken._language.link import Link
 from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.decision import Decision
 from captoken._verification.facts import Condition, Facts, Question
-from captoken._verification.plan import judge
+from captoken._verification.plan import judge, narrowing_of
 
 
 def judge_rows(
@@ -39,7 +39,7 @@ def judge_rows(
     decision = judge(genuine, facts, asked)
     if not decision:
         return decision, ()
-    entries = _entries(genuine, facts)
+    entries = [link for _, link in narrowing_of(genuine, facts)]
     own = genuine.own_links
     if entries:
         said = _say((*own, *entries, *genuine.links[len(own) :]), table)
@@ -74,15 +74,6 @@ def _remembered(genuine: AuthenticatedToken, table: str) -> Said:
 
 def _say(links: Sequence[Link], table: str) -> Said:
     return _permit_something(links, table), tuple(dict.fromkeys(_said(links, table)))
-
-
-def _entries(genuine: AuthenticatedToken, facts: Facts) -> list[Link]:
-    """The links of the overlay's entries that are on the token now."""
-    overlay = facts.overlay
-    if overlay is None or not overlay.touches(genuine.selected_by.keys):
-        return []
-    links = map(overlay.link, overlay.on(genuine.selected_by, facts.now))
-    return [link for link in links if link is not None]
 
 
 def _said(links: Iterable[Link], table: str) -> Iterator[bytes]:

@@ -786,8 +786,8 @@ def counting(
     """What the accesses of one step set, and what they take from every bucket of the chain.
 
     `cost` is that of all of them. All of it or nothing, so that children share what stands above
-    them (38.3). A further part of a step takes no use, and sets no mark: the first part has (38.16,
-    46.6).
+    them (38.3). A further part of a step takes no use, and is asked about no mark that the parts
+    before were asked about (38.16, 46.6).
     """
     goes_on, once = asked[0].goes_on, asked[0].once
     step = marked_step(genuine, facts, asked, narrowing)
@@ -820,18 +820,18 @@ def marked_step(
     narrowing: Narrowing,
 ) -> MarkedStep | None:
     """The marks that the accesses of one step are in, and the rules that they run into (46.6)."""
-    if not narrowing and genuine.marked == ():
-        return None
     entries = [entry for entry in narrowing if entry[1].counts]
+    if not entries and (not genuine.counts or genuine.marked == ()):
+        return None
     accesses = [one.access for one in asked if one.access is not None]
+
+    # What one access comes to is remembered by its names, where its values play no part.
     steps = genuine.steps
     if steps is not None and len(accesses) == 1 and not entries:
         one = accesses[0]
         names_stated = one.table, one.operation, one.tool
         if names_stated in steps:
             return steps[names_stated]
-    if not entries and not genuine.counts:
-        return None
     from captoken._verification import marking  # of tokens that a ledger is asked about
 
     return marking.step_of(genuine, facts.server, entries, accesses)
