@@ -410,8 +410,9 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         under_way: bool = False,
     ) -> Question:
         """A question that does not count: to plan, or about what has been paid for (24.19)."""
-        asked = Question(access, caller, grant, self._verified_at, counted=False)
-        return structs.replace(asked, under_way=True) if under_way else asked
+        return Question(
+            access, caller, grant, self._verified_at, counted=False, under_way=under_way
+        )
 
     def _all_asked(
         self,
