@@ -43,11 +43,193 @@ ISSUER = "the issuer"  # who added link 0
 DISCHARGER = "the discharger"  # who added what a discharge says
 
 
-class Custody(NamedTuple):
+class KeyChange(NamedTuple):
     """A change of key on a bound token: where, and the evidence for it if it is signed (28.6)."""
 
     at: int
     signed: tuple[bytes, bytes, bytes] | None  # by which key, what body, and the signature
+
+
+class Custody(SealedValue, frozen=True, eq=False, gc=False):
+    """The changes of key on a bound token, in order, and what their signatures prove (28.6)."""
+
+    _instead: ClassVar[str] = "verify the token where it is needed"
+
+    changes: tuple[KeyChange, ...]
+    tags: tuple[bytes, ...]  # the token's: secret
+
+    def first_unsigned(self, states: Remembered[bool]) -> int | None:
+        """Which of the hand-overs is the first that is not signed for, or None (28.6).
+
+        A state commits to all before it, so one that is remembered vouches for every hand-over up
+        to it.
+        """
+        changes = self.changes
+        unknown: list[bytes] = []
+
+        # From the last hand-over back, to the nearest state that is remembered.
+        first = len(changes)
+        while first:
+            state = primitives.state(self.tags[changes[first - 1].at])
+            if states.get(state):
+                break
+            unknown.append(state)
+            first -= 1
+
+        # And forward again. Only what held is remembered, and only with all before it (28.10).
+        for index in range(first, len(changes)):
+            evidence = self._evidence(changes[index])
+            if evidence is None or not evidence.holds():
+                return index
+            states.keep(unknown.pop(), True)
+
+        return None
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Every hand-over that a key signed, in order (28.8).
+
+        Whether the signature holds or not: `Evidence.holds` says.
+        """
+        found = map(self._evidence, self.changes)
+        return tuple(evidence for evidence in found if evidence is not None)
+
+    def _evidence(self, change: KeyChange) -> Evidence | None:
+        """The evidence of one change of key, or None where nobody signed."""
+        from captoken.proof import Evidence  # of bound tokens alone
+
+        if change.signed is None:
+            return None
+        key, body, signature = change.signed
+        return Evidence(key, primitives.state(self.tags[change.at - 1]), body, signature)
+
+    def proven(self, own: Sequence[Link], states: Remembered[bool]) -> frozenset[str]:
+        """The agents whose signed hand-over verifies, of the links `own` of the token itself.
+
+        Nobody after an unverified one counts.
+
+        A key that the first agent bound by itself proves nothing: whoever had the token can have
+        done it in its name, and nothing in the chain would show (28.7).
+        """
+        first = next(at for at, link in enumerate(own) if link.key is not None)
+
+        # Whose is the first key? The issuer's word, or that of whoever handed on to it.
+        handed_on = any(link.receiver is not None for link in own[: first + 1])
+        known = first == 0 or handed_on
+
+        proven: list[str] = []
+        for change in self.changes[: self.first_unsigned(states)]:
+            receiver = own[change.at].receiver
+            if receiver is None:
+                continue
+            if known:
+                proven.append(receiver)
+
+            # From here on the key is that of somebody who is shown as vouched for.
+            known = True
+
+        return frozenset(proven)
+
+    def __repr__(self) -> str:
+        return f"<Custody of {len(self.changes)} keys>"
+
+
+class Bucket(NamedTuple):
+    """What one link counts in one unit."""
+
+    link_id: bytes
+    unit: str
+    limit: int
+    at: int  # the link's place
+
+
+class Counting(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """What the links of a token count: in which buckets, at how many servers, and for how long."""
+
+    buckets: tuple[Bucket, ...]
+
+    # Was the token for one audience when it was first counted, or forbade (38.6, 46.8)? Yes if it
+    # does neither. What its holder says below does not matter: whoever writes an audience there
+    # writes another for the next server.
+    one_place: bool
+
+    # Until when the buckets are remembered, without leeway; None is for ever.
+    kept: int | None
+
+    @classmethod
+    def of(
+        cls,
+        links: tuple[Link, ...],
+        tags: tuple[bytes, ...],
+        audience: str | None,
+    ) -> Counting:
+        """The same, worked out of the links, their tags, and the audience of the root record."""
+        first = next((at for at, link in enumerate(links) if _takes(link)), None)
+        one_place = first is None or _name_one(audience, links[: first + 1])
+        return cls(tuple(_buckets(links, tags)), one_place, _kept(links))
+
+    def debits(self, cost: Mapping[str, int], uses: int = 1) -> tuple[Debit, ...]:
+        """What so many uses at that cost take from each bucket of the chain (38.1 to 38.3).
+
+        Every link that counts is asked, from the first to the last. That the cost is stated in each
+        unit is what step 8 has seen to.
+        """
+        return tuple(
+            [
+                Debit(bucket, unit, most, uses if unit == USES else cost[unit], at)
+                for bucket, unit, most, at in self.buckets
+            ]
+        )
+
+    def kept_until(self, leeway: int) -> int | None:
+        """Until when its buckets have to be remembered, in seconds since the epoch, or for ever."""
+        return None if self.kept is None else self.kept + leeway
+
+
+def _name_one(audience: str | None, links: Iterable[Link]) -> bool:
+    """Do the root record's audience and these links together leave one audience?"""
+    left = None if audience is None else {audience}
+    for link in links:
+        for caveat in link.early:
+            if caveat.key == "aud":
+                named = set(caveat.value)
+                left = named if left is None else left & named
+    return left is not None and len(left) == 1
+
+
+def _buckets(links: Sequence[Link], tags: Sequence[bytes]) -> Iterator[Bucket]:
+    """The buckets of a chain, from the first link to the last."""
+    for at, link in enumerate(links):
+        if not link.counts:
+            continue
+        link_id = primitives.link_id(tags[at])
+        for caveat in link.late:
+            if caveat.key == "uses":
+                yield Bucket(link_id, USES, caveat.value, at)
+            elif caveat.key == "budget":
+                for unit, most in sorted(caveat.value.items()):
+                    yield Bucket(link_id, unit, most, at)
+
+
+def _kept(links: Iterable[Link]) -> int | None:
+    """Until when the buckets of a chain are asked about, without leeway; None is for ever.
+
+    A bucket is asked about for as long as its own link lives, whatever ends sooner below it
+    (38.10).
+    """
+    latest = 0
+    ends: list[int] = []
+    for link in links:
+        ends += [caveat.value for caveat in link.early if caveat.key == "exp"]
+        if not link.counts:
+            continue
+
+        # A bucket that nothing above it ends is kept for good.
+        if not ends:
+            return None
+        latest = max(latest, min(ends))
+
+    return latest
 
 
 class Marked(msgspec.Struct, frozen=True, gc=False):
@@ -80,9 +262,9 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     links: tuple[Link, ...]
     places: tuple[int, ...]
 
-    # Who holds it, and on what evidence. `custody` is of a bound token, and empty for others.
+    # Who holds it, and on what evidence. `custody` is of a bound token, and None for others.
     lineage: Lineage
-    custody: tuple[Custody, ...]
+    custody: Custody | None
 
     # The proof that came with the text. Step 10 looks at it.
     proof: bytes | None
@@ -92,16 +274,15 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
 
-    # What was worked out since. `checks`, `selected_by`, `debits`, `is_for_one_server`,
-    # `held_rows` and `marking` fill it in.
+    # What was worked out since. `checks`, `selected_by`, `counting`, `held_rows` and `marking` fill
+    # it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
     said_of_rows: dict[str, tuple[bool, tuple[bytes, ...]]] | None = None
     marked: tuple[Marked, ...] | None = None
     steps: dict[tuple[str | None, ...], MarkedStep | None] | None = None
-    buckets: tuple[tuple[bytes, str, int, int], ...] | None = None
-    one_place: bool | None = None
+    counted: Counting | None = None
 
     @property
     def own_links(self) -> tuple[Link, ...]:
@@ -182,34 +363,9 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
 
         Only a bound token costs a look into `states`, or a signature for each hand-over.
         """
-        return self.lineage.chain(self._proven(states) if self.custody else frozenset())
-
-    def first_unsigned(self, states: Remembered[bool]) -> int | None:
-        """Which of the hand-overs in `custody` is the first that is not signed for, or None (28.6).
-
-        A state commits to all before it, so one that is remembered vouches for every hand-over up
-        to it.
-        """
         custody = self.custody
-        unknown: list[bytes] = []
-
-        # From the last hand-over back, to the nearest state that is remembered.
-        first = len(custody)
-        while first:
-            state = primitives.state(self.tags[custody[first - 1].at])
-            if states.get(state):
-                break
-            unknown.append(state)
-            first -= 1
-
-        # And forward again. Only what held is remembered, and only with all before it (28.10).
-        for index in range(first, len(custody)):
-            evidence = self._evidence(custody[index])
-            if evidence is None or not evidence.holds():
-                return index
-            states.keep(unknown.pop(), True)
-
-        return None
+        proven = custody.proven(self.own_links, states) if custody is not None else frozenset()
+        return self.lineage.chain(proven)
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -217,135 +373,23 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
 
         Whether the signature holds or not: `Evidence.holds` says.
         """
-        found = map(self._evidence, self.custody)
-        return tuple(evidence for evidence in found if evidence is not None)
+        return self.custody.evidence if self.custody is not None else ()
 
-    def _evidence(self, custody: Custody) -> Evidence | None:
-        """The evidence of one change of key, or None where nobody signed."""
-        from captoken.proof import Evidence  # of bound tokens alone
-
-        if custody.signed is None:
-            return None
-        key, body, signature = custody.signed
-        return Evidence(key, primitives.state(self.tags[custody.at - 1]), body, signature)
-
-    def _proven(self, states: Remembered[bool]) -> frozenset[str]:
-        """The agents whose signed hand-over verifies. Nobody after an unverified one counts.
-
-        A key that the first agent bound by itself proves nothing: whoever had the token can have
-        done it in its name, and nothing in the chain would show (28.7).
-        """
-        own = self.own_links
-        first = next(at for at, link in enumerate(own) if link.key is not None)
-
-        # Whose is the first key? The issuer's word, or that of whoever handed on to it.
-        handed_on = any(link.receiver is not None for link in own[: first + 1])
-        known = first == 0 or handed_on
-
-        proven: list[str] = []
-        for custody in self.custody[: self.first_unsigned(states)]:
-            receiver = own[custody.at].receiver
-            if receiver is None:
-                continue
-            if known:
-                proven.append(receiver)
-
-            # From here on the key is that of somebody who is shown as vouched for.
-            known = True
-
-        return frozenset(proven)
-
-    # --- what is counted ---
-
-    def is_for_one_server(self) -> bool:
-        """Was the token for one audience when it was first counted, or forbade (38.6, 46.8)?
-
-        True if it does neither.
-
-        What its holder says below it does not matter: whoever writes an audience there writes
-        another for the next server. Nor does it ask which of its own names a server has left, by
-        all links: the plan does (16.1).
-        """
-        one_place = self.one_place
-        if one_place is None:
-            one_place = self._is_for_one_server()
-            force_setattr(self, "one_place", one_place)
-        return one_place
-
-    def _is_for_one_server(self) -> bool:
-        """The same, worked out."""
-        first = next((at for at, link in enumerate(self.links) if _takes(link)), None)
-        return first is None or self._names_one(self.links[: first + 1])
+    @property
+    def counting(self) -> Counting:
+        """What its links count. Worked out once; two threads come to the same."""
+        counted = self.counted
+        if counted is None:
+            counted = Counting.of(self.links, self.tags, self.root.audience)
+            force_setattr(self, "counted", counted)
+        return counted
 
     def is_in_one_place(self, entry: Link) -> bool:
-        """The same of an entry of the overlay: True if it does not forbid (46.8).
+        """Is what an entry of the overlay forbids asked about in one place (46.8)?
 
         Its marks are of the task. So what a holder says below link 0 has no part in it.
         """
-        return not _takes(entry) or self._names_one((self.links[0], entry))
-
-    def _names_one(self, links: Iterable[Link]) -> bool:
-        """Do the root and these links together leave one audience?"""
-        audience = self.root.audience
-        left = None if audience is None else {audience}
-        for link in links:
-            for caveat in link.early:
-                if caveat.key == "aud":
-                    named = set(caveat.value)
-                    left = named if left is None else left & named
-        return left is not None and len(left) == 1
-
-    def debits(self, cost: Mapping[str, int], uses: int = 1) -> tuple[Debit, ...]:
-        """What so many uses at that cost take from each bucket of the chain (38.1 to 38.3).
-
-        Every link that counts is asked, from the first to the last. That the cost is stated in each
-        unit is what step 8 has seen to.
-        """
-        buckets = self.buckets
-        if buckets is None:
-            buckets = tuple(self._buckets())
-            force_setattr(self, "buckets", buckets)
-        return tuple(
-            [
-                Debit(bucket, unit, most, uses if unit == USES else cost[unit], at)
-                for bucket, unit, most, at in buckets
-            ]
-        )
-
-    def _buckets(self) -> Iterator[tuple[bytes, str, int, int]]:
-        """Of each bucket the link's id, the unit, the limit, and the link's place: worked out once.
-        """
-        for at, link in enumerate(self.links):
-            if not link.counts:
-                continue
-            bucket = primitives.link_id(self.tags[at])
-            for caveat in link.late:
-                if caveat.key == "uses":
-                    yield bucket, USES, caveat.value, at
-                elif caveat.key == "budget":
-                    for unit, most in sorted(caveat.value.items()):
-                        yield bucket, unit, most, at
-
-    def kept_until(self, leeway: int) -> int | None:
-        """Until when its buckets have to be remembered, in seconds since the epoch; None is for
-        ever.
-
-        A bucket is asked about for as long as its own link lives, whatever ends sooner below it
-        (38.10).
-        """
-        latest = 0
-        ends: list[int] = []
-        for link in self.links:
-            ends += [caveat.value for caveat in link.early if caveat.key == "exp"]
-            if not link.counts:
-                continue
-
-            # A bucket that nothing above it ends is kept for good.
-            if not ends:
-                return None
-            latest = max(latest, min(ends) + leeway)
-
-        return latest
+        return not _takes(entry) or _name_one(self.root.audience, (self.links[0], entry))
 
     # --- the overlay ---
 

@@ -20,7 +20,6 @@ The rules of this file:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -759,11 +758,11 @@ def left(
     cannot be told is 0, so that nobody asks for more on the strength of it.
     """
     found: dict[str, int] = {}
-    for bucket in genuine.debits(Counter()):
+    for bucket in genuine.counting.buckets:
         if bucket.unit not in units:
             continue
         try:
-            ask = partial(_ledger_of(stores).spent, bucket.bucket, bucket.unit)
+            ask = partial(_ledger_of(stores).spent, bucket.link_id, bucket.unit)
             spent: int = yield Call(ask, store_loop=stores.ledger_loop)
             unspent = max(0, bucket.limit - spent)
         except Exception:  # whatever a store raises, it does not say that there is enough

@@ -61,6 +61,7 @@ from captoken._verification.authenticated import (
     AuthenticatedToken,
     Custody,
     Kept,
+    KeyChange,
     Memory,
 )
 from captoken._verification.decision import Attribution, Decision, Effect, Refusals
@@ -303,7 +304,7 @@ def _read(
         readable,
         tuple(places),
         lineage,
-        _custody(packet, own) if lineage.key is not None else (),
+        _custody(packet, own, tags) if lineage.key is not None else None,
         parts.proof,
         counts,
         reserves,
@@ -320,25 +321,25 @@ def _names_audience(link: Link) -> bool:
     return any(caveat.key == "aud" for caveat in link.early)
 
 
-def _custody(packet: Packet, links: Sequence[Link]) -> tuple[Custody, ...]:
+def _custody(packet: Packet, links: Sequence[Link], tags: tuple[bytes, ...]) -> Custody:
     """Every change of key on a bound token, with the evidence for it, or None where it is not
     signed.
 
     The first key is not signed, since there is no key yet to sign it (28.5). Whether a signature
     holds is asked in step 10 (28.6), or when the chain is shown.
     """
-    found: list[Custody] = []
+    found: list[KeyChange] = []
     bound_to: bytes | None = None
     for at, link in enumerate(links):
         if link.key is None:
             continue
         if bound_to is not None and link.signature is not None:
             body = signed.body_of(packet.caveats[at][0])
-            found.append(Custody(at, (bound_to, body, link.signature)))
+            found.append(KeyChange(at, (bound_to, body, link.signature)))
         elif bound_to is not None:
-            found.append(Custody(at, None))
+            found.append(KeyChange(at, None))
         bound_to = link.key
-    return tuple(found)
+    return Custody(tuple(found), tags)
 
 
 def _broken(
@@ -694,7 +695,7 @@ def _is_in_one_place(genuine: AuthenticatedToken, narrowing: Narrowing) -> bool:
 
     Asked of the token's own links, and of what an operator has put on it.
     """
-    if genuine.counts and not genuine.is_for_one_server():
+    if genuine.counts and not genuine.counting.one_place:
         return False
     return all(genuine.is_in_one_place(link) for _, link in narrowing)
 
@@ -731,9 +732,10 @@ def _proved(
         return Refusal("bad_proof", "the request has a proof, but the token is bound to no key")
 
     # 28.6: whoever stole the text would else hand it on to a key of its own.
-    unsigned = genuine.first_unsigned(facts.memory.states) if genuine.custody else None
-    if unsigned is not None:
-        at = genuine.custody[unsigned].at
+    custody = genuine.custody
+    unsigned = custody.first_unsigned(facts.memory.states) if custody is not None else None
+    if custody is not None and unsigned is not None:
+        at = custody.changes[unsigned].at
         text = "the key that the token was bound to before has not signed this one"
         return Refusal("bad_proof", text, at, genuine.added_by(at))
 
@@ -801,10 +803,10 @@ def counting(
     known_as, seconds = (facts.reservation_id, LEASE) if once is None else once
     reservation = Reservation(
         known_as,
-        genuine.debits(cost, uses=1 if goes_on is None else 0),
+        genuine.counting.debits(cost, uses=1 if goes_on is None else 0),
         genuine.root.issued_at,
         facts.now + seconds,
-        genuine.kept_until(facts.server.leeway),
+        genuine.counting.kept_until(facts.server.leeway),
         genuine.root.token_id,
         facts.server.leeway,
         genuine.root.key_id,

@@ -191,9 +191,10 @@ def verdict(token: str | Token, text: str, keyring: Keyring, names: list[str], n
     """By the library: is it genuine, and if so what a server says now; with the place of each refusal."""
     found = authenticate(text, keyring.derived, V1)
     if isinstance(found, AuthenticatedToken):
-        unsigned = found.first_unsigned(VerifierMemory(0).states)
-        if unsigned is not None:
-            at = found.custody[unsigned].at
+        custody = found.custody
+        unsigned = None if custody is None else custody.first_unsigned(VerifierMemory(0).states)
+        if custody is not None and unsigned is not None:
+            at = custody.changes[unsigned].at
             return "bad", [("bad_proof", f"(link {at}, added by {found.added_by(at)})")]
     decision = Verifier(keyring, names or None, clock=FixedClock(now)).explain(token, None)
     refusals = [
