@@ -16,13 +16,11 @@ whatever `a.meet(b)` permits. So a further link can only remove rights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from functools import reduce
 from types import MappingProxyType
 from typing import Any, TypeAlias, cast
-
-from msgspec.structs import force_setattr
 
 from captoken._format.encoding import encode_json
 from captoken._format.sealed import SealedValue
@@ -40,12 +38,9 @@ from captoken._language.rights import ALL_RIGHTS, RightsMap, TableRights, met
 
 # The caveats of a capability, by domain, or by key if they have none.
 Held: TypeAlias = Mapping[str, BuiltIn]
-# The `prohibits` of a caveat of version 1. It returns a Reason, never only a sentence.
-Check: TypeAlias = Callable[[Access, Any], Reason | None]
 
 # The keys of caveats that apply to every access, in their order.
 _UNIVERSAL = tuple(kind.key for kind in BUILT_IN if kind.domain == "all")
-_NOTHING_HELD: Held = MappingProxyType({})
 # Both domains closed: a map without entries matches no table and no tool.
 _CLOSED: Held = MappingProxyType(
     {
@@ -60,6 +55,92 @@ _OPEN: Held = MappingProxyType(
         "tool": ToolCalls({"*": FREE}),
     }
 )
+
+
+class _BuiltIns(SealedValue, frozen=True, eq=False, kw_only=False):
+    """The caveats of version 1 in a capability, and the questions that they answer together."""
+
+    held: Held
+
+    def universal(self) -> Iterator[BuiltIn]:
+        """The caveats that apply to every access, in a fixed order.
+
+        The order of the links makes no difference, so equal capabilities give equal reasons.
+        """
+        held = self.held
+        return (held[key] for key in _UNIVERSAL if key in held)
+
+    def value(self, slot: str) -> Any:
+        """The value of the caveat under that key, or None if no link has one.
+
+        No caveat has the value None, so the result is unambiguous.
+        """
+        caveat = self.held.get(slot)
+        return None if caveat is None else caveat.value
+
+    @property
+    def is_nothing(self) -> bool:
+        """True if both domains are empty, or a caveat for every access can never hold."""
+        named = [self.held[domain] for domain in _CLOSED if domain in self.held]
+        if named and all(domain.is_nothing for domain in named):
+            return True
+        return any(caveat.is_nothing for caveat in self.universal())
+
+    def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """The first reason against `access`, in a fixed order, or None if there is none."""
+        # Caveats for every access: first those that ask for the verifier's facts, if there are any.
+        asked = [one for one in self.universal() if situation is not None or one.asks_access]
+        # The domains follow. If no link names one, both are open and there is nothing to ask.
+        names_data, names_tool = access.table is not None, access.tool is not None
+        if "data" in self.held:  # then the other domain is there too
+            asked += [self.held["data"]] if names_data else []
+            asked += [self.held["tool"]] if names_tool else []
+        for caveat in sorted(asked, key=lambda one: one.asks_access):
+            reason = caveat.prohibits(access, situation)
+            if reason is not None:
+                return reason
+
+        if "data" in self.held and not (names_data or names_tool):
+            return Reason("domain", "the access names no table and no tool")
+        return None
+
+    def stated(self) -> dict[str, Any]:
+        """The caveats as one link says them."""
+        made = self._domains_stated()
+        for caveat in self.universal():
+            made.update(caveat.stated())
+        return made
+
+    def _domains_stated(self) -> dict[str, Any]:
+        """The domains as one link says them (spec, 19.8).
+
+        A closed domain is left out if the other one is open.
+
+        If both data and tool are closed, or the tasks lie apart, one empty list of tables says so.
+        If one domain permits something, naming only that one closes the other.
+
+            neither is named         {}
+            tables, and no tool      {"tables": ["sales"], "operations": ["*"]}
+            no table, and no tool    {"tables": []}
+        """
+        nothing: dict[str, Any] = {"tables": []}
+        # A link has only one task, so it cannot say that two tasks lie apart.
+        task = self.held.get("task")
+        if task is not None and task.is_nothing:
+            return nothing
+
+        named = [self.held[domain] for domain in _CLOSED if domain in self.held]
+        permitting = [domain for domain in named if not domain.is_nothing]
+        if not permitting:
+            return nothing if named else {}
+
+        made: dict[str, Any] = {}
+        for domain in permitting:
+            made.update(domain.stated())
+        return made
+
+
+_NONE = _BuiltIns(MappingProxyType({}))
 
 
 class Capability(SealedValue, frozen=True, eq=False):
@@ -84,35 +165,13 @@ class Capability(SealedValue, frozen=True, eq=False):
     # The text of the error when somebody tries to serialize it. Its JSON is only for showing.
     _instead = "hand on the token, and read the capability from it"
 
-    held: Held = _NOTHING_HELD
+    _built_in: _BuiltIns = _NONE
     own: tuple[Caveat, ...] = ()  # the caveats that an embedding project defines
-    # The `prohibits` methods of all caveats, sorted once. They are derived from `held`, so `==`
-    # does not compare them.
-    _early: tuple[Check, ...] = ()
-    _late: tuple[Check, ...] = ()
-    _tables: Check | None = None
-    _tools: Check | None = None
 
-    def __post_init__(self) -> None:
-        """Sort the checks, once.
-
-        Silent caveats prohibit nothing by themselves and are left out. Early checks need the
-        verifier's facts; late checks need the access. Tables and tools are checked only if a link
-        has named either.
-        """
-        early: list[Check] = []
-        late: list[Check] = []
-        for caveat in self._universal():
-            if not caveat.is_silent:
-                checks = late if caveat.asks_access else early
-                checks.append(caveat.prohibits)
-
-        # The struct is frozen. Only this method sets these fields, before anybody has the object.
-        force_setattr(self, "_early", tuple(early))
-        force_setattr(self, "_late", tuple(late))
-        if "data" in self.held:  # then the other domain is there too
-            force_setattr(self, "_tables", self.held["data"].prohibits)
-            force_setattr(self, "_tools", self.held["tool"].prohibits)
+    @property
+    def held(self) -> Held:
+        """The caveats of version 1: one of each kind, in normal form, by domain or key."""
+        return self._built_in.held
 
     @classmethod
     def of(
@@ -148,7 +207,7 @@ class Capability(SealedValue, frozen=True, eq=False):
                 said.setdefault("data", [])
                 said.setdefault("tool", [])
 
-        return cls(_met(said, closed), own)
+        return cls(_BuiltIns(_met(said, closed)), own)
 
     @classmethod
     def of_link(cls, link: Link) -> Capability:
@@ -164,7 +223,7 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         Both domains are closed. So it prohibits an access to a table, to a tool, and to neither.
         """
-        return cls(_CLOSED)
+        return cls(_BuiltIns(_CLOSED))
 
     # --- what it says ---------------------------------------------------------------------------
 
@@ -175,14 +234,7 @@ class Capability(SealedValue, frozen=True, eq=False):
         That is so if each named domain is empty, or if a caveat that applies to every access can
         never hold. Time is ignored: a token that has expired can still return False here.
         """
-        domains = [
-            self.held[domain].is_nothing  # both domains are in `held`, or neither
-            for domain in _CLOSED
-            if domain in self.held
-        ]
-        if domains and all(domains):
-            return True
-        return any(caveat.is_nothing for caveat in self._universal())
+        return self._built_in.is_nothing
 
     @property
     def data(self) -> RightsMap | None:
@@ -191,7 +243,7 @@ class Capability(SealedValue, frozen=True, eq=False):
         An empty map is the opposite of None: it permits no table. The most specific pattern
         decides.
         """
-        rights: RightsMap | None = self._value("data")
+        rights: RightsMap | None = self._built_in.value("data")
         return None if rights is None else MappingProxyType(rights)
 
     @property
@@ -201,7 +253,7 @@ class Capability(SealedValue, frozen=True, eq=False):
         An empty map permits no tool. An entry that is None permits no call of that tool. An empty
         entry leaves all arguments free.
         """
-        calls: CallMap | None = self._value("tool")
+        calls: CallMap | None = self._built_in.value("tool")
         return None if calls is None else MappingProxyType(calls)
 
     @property
@@ -219,7 +271,7 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         The token has expired from that second on. This does not compare it with the present time.
         """
-        return _number(self._value("exp"))
+        return _number(self._built_in.value("exp"))
 
     @property
     def not_before(self) -> int | None:
@@ -228,7 +280,7 @@ class Capability(SealedValue, frozen=True, eq=False):
         It can be later than `expires_at`. Such a token is never valid, and `nothing` does not
         report that.
         """
-        return _number(self._value("nbf"))
+        return _number(self._built_in.value("nbf"))
 
     @property
     def audiences(self) -> frozenset[str] | None:
@@ -236,7 +288,7 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         A verifier can still refuse a token that names no server (spec, 16.2).
         """
-        audiences = self._value("aud")
+        audiences = self._built_in.value("aud")
         return None if audiences is None else frozenset(audiences)
 
     @property
@@ -245,7 +297,7 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         It does not tell whether all tasks lie on one path; `nothing` does.
         """
-        task = self._value("task")
+        task = self._built_in.value("task")
         return None if task is None else str(task)
 
     @property
@@ -254,7 +306,7 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         Only the ledger knows how many are left.
         """
-        return _number(self._value("uses"))
+        return _number(self._built_in.value("uses"))
 
     @property
     def budget(self) -> Mapping[str, int]:
@@ -262,7 +314,7 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         A unit without an entry has no limit. Only the ledger knows how much is left.
         """
-        return MappingProxyType(self._value("budget") or {})
+        return MappingProxyType(self._built_in.value("budget") or {})
 
     @property
     def fresh(self) -> int | None:
@@ -270,23 +322,7 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         Verifiers also apply their own limit (spec, 36.7).
         """
-        return _number(self._value("fresh"))
-
-    def _universal(self) -> Iterator[BuiltIn]:
-        """The caveats that apply to every access, in a fixed order.
-
-        The order of the links makes no difference, so equal capabilities give equal reasons.
-        """
-        held = self.held
-        return (held[key] for key in _UNIVERSAL if key in held)
-
-    def _value(self, slot: str) -> Any:
-        """The value of the caveat under that key, or None if no link has one.
-
-        No caveat has the value None, so the result is unambiguous.
-        """
-        caveat = self.held.get(slot)
-        return None if caveat is None else caveat.value
+        return _number(self._built_in.value("fresh"))
 
     # --- the algebra ----------------------------------------------------------------------------
 
@@ -298,8 +334,7 @@ class Capability(SealedValue, frozen=True, eq=False):
 
         Neither capability is changed. The result may permit nothing; that is no error.
         """
-        held = dict(self.held)
-        _add(held, other.held)
+        held = _BuiltIns(_both_held(self.held, other.held))
         return Capability(held, _both_own(self.own, other.own))
 
     def covers(self, other: Capability) -> bool:
@@ -353,32 +388,12 @@ class Capability(SealedValue, frozen=True, eq=False):
         This covers only what the links say. In a server, ask a `Grant` instead: it also checks
         revocation, possession of the key, and the ledger.
         """
-        # Caveats for every access. Those that need the verifier's facts are skipped without them.
-        if situation is not None:
-            for check in self._early:
-                reason = check(access, situation)
-                if reason is not None:
-                    return reason
-        for check in self._late:
-            reason = check(access, situation)
-            if reason is not None:
-                return reason
-
-        # The two domains. If no link names one, both are open and there is nothing to ask.
-        if self._tables is not None and self._tools is not None:
-            if access.table is not None:
-                reason = self._tables(access, situation)
-                if reason is not None:
-                    return reason
-            if access.tool is not None:
-                reason = self._tools(access, situation)
-                if reason is not None:
-                    return reason
-            elif access.table is None:
-                return Reason("domain", "the access names no table and no tool")
+        reason = self._built_in.prohibits(access, situation)
+        if reason is not None or not self.own:
+            return reason
 
         # An embedder's caveats always get a situation, if necessary one without facts.
-        return prohibited(self.own, access, situation or Situation(0)) if self.own else None
+        return prohibited(self.own, access, situation or Situation(0))
 
     # --- spelling it ----------------------------------------------------------------------------
 
@@ -395,40 +410,10 @@ class Capability(SealedValue, frozen=True, eq=False):
         a link to its chain. You may change the returned object, because it shares nothing with this
         capability.
         """
-        made = self._domains_stated()
-        for caveat in self._universal():
-            made.update(caveat.stated())
+        made = self._built_in.stated()
         for own in self.own:
             made.setdefault(own.key, own.value)
         return deepcopy(made)
-
-    def _domains_stated(self) -> dict[str, Any]:
-        """The domains as one link says them (spec, 19.8).
-
-        A closed domain is left out if the other one is open.
-
-        If both data and tool are closed, or the tasks lie apart, one empty list of tables says so.
-        If one domain permits something, naming only that one closes the other.
-
-            neither is named         {}
-            tables, and no tool      {"tables": ["sales"], "operations": ["*"]}
-            no table, and no tool    {"tables": []}
-        """
-        nothing: dict[str, Any] = {"tables": []}
-        # A link has only one task, so it cannot say that two tasks lie apart.
-        task = self.held.get("task")
-        if task is not None and task.is_nothing:
-            return nothing
-
-        named = [self.held[domain] for domain in _CLOSED if domain in self.held]
-        permitting = [domain for domain in named if not domain.is_nothing]
-        if not permitting:
-            return nothing if named else {}
-
-        made: dict[str, Any] = {}
-        for domain in permitting:
-            made.update(domain.stated())
-        return made
 
     def __repr__(self) -> str:
         """A short text for people: what it permits, or that it permits nothing.
@@ -501,14 +486,16 @@ def meet_of(caveats: list[BuiltIn]) -> BuiltIn:
     return caveats[0]
 
 
-def _add(held: dict[str, BuiltIn], more: Held) -> None:
-    """Intersect `held` with `more`, in place.
+def _both_held(one: Held, two: Held) -> Held:
+    """The caveats of both, intersected place by place.
 
     A caveat without a counterpart is taken as it is. The caveats are frozen, so they may be shared.
     """
-    for slot, caveat in more.items():
-        before = held.get(slot)
-        held[slot] = caveat if before is None else before.meet(caveat)
+    both = dict(one)
+    for slot, caveat in two.items():
+        before = both.get(slot)
+        both[slot] = caveat if before is None else before.meet(caveat)
+    return both
 
 
 # --- own caveats: an embedder's code, whose answers may be anything -------------------------------

@@ -607,11 +607,6 @@ class TaskPath(BuiltIn, frozen=True):
         """Torn is for good: no verifier takes such a chain, at no time and for no access."""
         return self.is_torn
 
-    @property
-    def is_silent(self) -> bool:
-        """Silent unless torn: the token's task alone prohibits no access."""
-        return not self.is_torn
-
     def stated(self) -> dict[str, Any]:
         """The path. A torn one is not written: what is held is nothing, and says so (19.8)."""
         return {} if self.is_torn else {"task": self.value}
@@ -678,14 +673,6 @@ class Uses(AtMost, frozen=True):
         return None
 
     # The methods below are for writers and people. No verifier calls them.
-
-    @property
-    def is_silent(self) -> bool:
-        """Always: a capability need not ask it about any access.
-
-        It permits nothing less for that: the ledger is asked about each link by itself.
-        """
-        return True
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line, which says that the number is shared with all who get the token from here.
@@ -800,11 +787,6 @@ class _Gathered(BuiltIn, frozen=True):
         return None
 
     # The methods below are for writers and people. No verifier calls them.
-
-    @property
-    def is_silent(self) -> bool:
-        """Always: the ledger is asked about each link by itself."""
-        return True
 
     def meet(self, other: Any) -> BuiltIn:
         """The statements of both. More of them only ever permit less."""

@@ -190,11 +190,6 @@ class BuiltIn(Caveat, frozen=True, gc=False):
         """
         return False
 
-    @property
-    def is_silent(self) -> bool:
-        """Does it prohibit no access by itself? As it is held."""
-        return False
-
     def meet(self, other: Any) -> BuiltIn:
         """What permits exactly what both permit. Of two in normal form it is so again."""
         raise NotImplementedError
