@@ -185,6 +185,49 @@ def elsewhere(session: nox.Session, runtime: str) -> None:
     session.run(program, *words, "ports/typescript/build/tests/anywhere.js", external=True)
 
 
+# What a stranger's test runner says of a package that it has installed.
+RUNNERS = {
+    "jest": (
+        "held.test.cjs",
+        'const captoken = require("captoken");',
+        ["--testMatch", "**/held.test.cjs"],
+    ),
+    "vitest": (
+        "held.test.mjs",
+        'import * as captoken from "captoken"; import { expect, test } from "vitest";',
+        ["run", "held.test.mjs"],
+    ),
+}
+HELD = """
+test("a token is verified", () => {
+  const keyring = captoken.Keyring.generate();
+  const who = { subject: "user:jane", agent: "a", task: "t", tools: { read: {} } };
+  const text = new captoken.Issuer(keyring).mint(who).present({ audience: "files" });
+  const verifier = new captoken.Verifier(keyring, { audience: "files" });
+  expect(verifier.check(text, { tool: "read" }).code).toBe("allowed");
+});
+"""
+
+
+@nox.session(python=False)
+def packaging(session: nox.Session) -> None:
+    """The port as a package: what attw, Jest and Vitest of today say of it."""
+    folder = Path(session.create_tmp()).resolve()
+    build_port(session)
+    quietly = ("--no-audit", "--no-fund")
+    with session.chdir("ports/typescript"):
+        pack = ("npm", "pack", "--ignore-scripts", "--pack-destination", str(folder))
+        session.run(*pack, external=True)
+    with session.chdir(folder):
+        package = next(folder.glob("*.tgz")).name
+        tools = (f"./{package}", "jest", "vitest", "@arethetypeswrong/cli")
+        session.run("npm", "install", *quietly, *tools, external=True)
+        session.run("npx", "attw", package, external=True)
+        for runner, (name, head, words) in RUNNERS.items():
+            (folder / name).write_text(head + HELD, "utf-8")
+            session.run("npx", runner, *words, external=True)
+
+
 @nox.session(python=PYTHONS[0])
 def fuzz(session: nox.Session) -> None:
     """What is guided by coverage. Its corpora and its record of executions are committed."""

@@ -13,7 +13,7 @@ import {
   type RawCaveat,
 } from "./format/crypto.js";
 import { DischargeError, LimitError, UsageError } from "./format/errors.js";
-import { handed, lock } from "./format/handed.js";
+import { INSPECT, handed, lock } from "./format/handed.js";
 import {
   canonicalBytes,
   canonicalObject,
@@ -31,8 +31,6 @@ import { readLink } from "./language/links.js";
 import { secretOfDischarger, type DischargerKey } from "./keys.js";
 import { composeRequest, type Caveats } from "./writing/compose.js";
 import { type Means } from "./writing/means.js";
-
-const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
 /** What a third party is asked, as it travels: the cid of a caveat (32.2). */
 export interface Ticket {

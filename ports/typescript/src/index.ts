@@ -75,21 +75,23 @@ export type { Actor, Attribution, Refusal } from "./verification/authenticate.js
 export type { Code, Kind } from "./verification/codes.js";
 export {
   Denied,
-  Grant,
-  Reserved,
-  Verifier,
   describe,
   forModel,
   forNetwork,
   type Allowed,
-  type Asking,
-  type AskingText,
   type Decision,
   type Denial,
   type DryRun,
   type Unasked,
-  type VerifierOptions,
   type WouldAllow,
+} from "./verification/decision.js";
+export {
+  Grant,
+  Reserved,
+  Verifier,
+  type Asking,
+  type AskingText,
+  type VerifierOptions,
 } from "./verification/verifier.js";
 export {
   checkTrail,

@@ -3,12 +3,10 @@
 import { b64encode, type Bytes } from "./format/bytes.js";
 import { audienceKey, derive, randomBytes } from "./format/crypto.js";
 import { UsageError } from "./format/errors.js";
-import { lock } from "./format/handed.js";
+import { INSPECT, lock } from "./format/handed.js";
 import { canonical, isObject, type Json } from "./format/json.js";
 import { isName } from "./format/names.js";
 import { badFile, checkKeys, checkSecret, readFile, secretOf } from "./keyfile.js";
-
-const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
 type KeyMap = ReadonlyMap<string, Bytes> | Readonly<Record<string, Bytes>>;
 

@@ -17,14 +17,12 @@ import {
   signingPublic,
 } from "./format/crypto.js";
 import { UsageError } from "./format/errors.js";
-import { lock } from "./format/handed.js";
+import { INSPECT, lock } from "./format/handed.js";
 import { canonical, type Json } from "./format/json.js";
 import { badFile, checkKeys, checkSecret, readFile, secretOf } from "./keyfile.js";
 import { Keyring } from "./keyring.js";
 import { isName } from "./format/names.js";
 import type { Signer } from "./proof.js";
-
-const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
 // --- secrets, one purpose each -------------------------------------------------------------------
 

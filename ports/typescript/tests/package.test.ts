@@ -4,9 +4,11 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+
+import ts from "typescript";
 
 const PACKAGE = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -73,6 +75,75 @@ const OPTIONS = {
   files: ["program.ts", "readme.ts", "traps.ts"],
 };
 
+/** Each way in which a program finds a package: [module, moduleResolution, the file's ending]. */
+const MODES: readonly (readonly [ts.ModuleKind, ts.ModuleResolutionKind, string])[] = [
+  [ts.ModuleKind.CommonJS, ts.ModuleResolutionKind.Node10, "ts"],
+  [ts.ModuleKind.Node16, ts.ModuleResolutionKind.Node16, "mts"],
+  [ts.ModuleKind.Node16, ts.ModuleResolutionKind.Node16, "cts"],
+  [ts.ModuleKind.NodeNext, ts.ModuleResolutionKind.NodeNext, "mts"],
+  [ts.ModuleKind.NodeNext, ts.ModuleResolutionKind.NodeNext, "cts"],
+  [ts.ModuleKind.ESNext, ts.ModuleResolutionKind.Bundler, "ts"],
+];
+
+interface Manifest {
+  readonly exports: Readonly<Record<string, string | Readonly<Record<string, { types: string }>>>>;
+}
+
+const EXPORTS = (
+  JSON.parse(readFileSync(join(PACKAGE, "package.json"), "utf8")) as Manifest
+).exports;
+
+/** What a program writes to import: the package, and each of its subpaths. */
+const NAMES = Object.keys(EXPORTS)
+  .filter((name) => name !== "./package.json")
+  .map((name) => name.replace(".", "captoken"));
+
+/** Without types of Node or of any framework: those of the package ask for none. */
+function resolvesBy(folder: string): void {
+  const text = NAMES.map((name, at) => `import * as all${at} from "${name}";\nexport { all${at} };\n`);
+  for (const [module, moduleResolution, ending] of MODES) {
+    const file = join(folder, `resolves.${ending}`);
+    writeFileSync(file, text.join(""));
+    const options = { strict: true, target: ts.ScriptTarget.ES2022, types: [], noEmit: true };
+    const lib = ["lib.es2022.d.ts", "lib.dom.d.ts", "lib.dom.iterable.d.ts"];
+    const program = ts.createProgram([file], { ...options, lib, module, moduleResolution });
+    const said = ts.getPreEmitDiagnostics(program).map(({ messageText }) => messageText);
+    assert.deepEqual(said, [], `${ts.ModuleResolutionKind[moduleResolution]!}, .${ending}`);
+  }
+}
+
+/** For `require`, `import` and whoever cannot load an ES module by `require`. */
+function loads(folder: string): void {
+  const node = (...args: string[]): string =>
+    execFileSync(process.execPath, args, { cwd: folder, encoding: "utf8" });
+  const both = `
+    for (const name of ${JSON.stringify(NAMES)}) {
+      const got = require(name);
+      import(name).then((all) => console.log(name, Object.keys(all).every((key) => got[key] === all[key])));
+    }`;
+  writeFileSync(join(folder, "both.cjs"), both);
+  const same = NAMES.map((name) => `${name} true`).sort();
+  assert.deepEqual(node("both.cjs").trim().split("\n").sort(), same, "a second copy of the library");
+  writeFileSync(join(folder, "old.cjs"), OLD);
+  // As Jest and older programs: with no way from `require` to an ES module.
+  assert.equal(node("--no-experimental-require-module", "old.cjs"), "allowed tool false\n");
+}
+
+/** Two copies of the library, where a program has them: the one's objects are nothing to the other. */
+const OLD = `
+const { Issuer, Keyring, Verifier } = require("captoken");
+const keyring = Keyring.generate();
+const who = { subject: "user:jane", agent: "a", task: "t", tools: { read: {} } };
+const token = new Issuer(keyring).mint(who);
+const text = token.present({ audience: "files" });
+const verifier = new Verifier(keyring, { audience: "files" });
+const said = ["read", "write"].map((tool) => verifier.check(text, { tool }).code);
+import("captoken").then((other) => {
+  const theirs = new other.Verifier(other.Keyring.parse(keyring.serialize()), { audience: "files" });
+  console.log(...said, theirs.check(token, { tool: "read" }).allowed);
+});
+`;
+
 test("it is packed, installed, compiled against, and runs", () => {
   const folder = mkdtempSync(join(tmpdir(), "captoken-"));
   const npm = (cwd: string, ...args: string[]): string =>
@@ -88,8 +159,15 @@ test("it is packed, installed, compiled against, and runs", () => {
     ];
     const others = files
       .map(({ path }) => path)
-      .filter((path) => !/^dist\/.*\.(js|d\.ts)$/.test(path));
-    assert.deepEqual(others.sort(), ["LICENSE", "README.md", "package.json"]);
+      .filter((path) => !/^(dist\/.*\.(js|d\.ts)(\.map)?|src\/.*\.ts)$/.test(path));
+    const beside = ["LICENSE", "README.md", "dist/cjs/NOTICE", "dist/cjs/package.json", "package.json"];
+    assert.deepEqual(others.sort(), beside);
+    // What a map or an editor leads to is there.
+    for (const { path } of files.filter(({ path }) => path.endsWith(".map"))) {
+      const { sources } = JSON.parse(readFileSync(join(PACKAGE, path), "utf8")) as { sources: string[] };
+      const led = sources.map((source) => join(dirname(path), source));
+      assert.ok(led.every((source) => files.some(({ path }) => path === source)), path);
+    }
     const page = readFileSync(join(PACKAGE, "README.md"), "utf8");
     const links = [...page.matchAll(/\]\(([^)#]+)/g)].map(([, to]) => to!);
     const isThere = (to: string): boolean => files.some(({ path }) => path === to);
@@ -109,6 +187,8 @@ test("it is packed, installed, compiled against, and runs", () => {
     const ran = execFileSync(process.execPath, ["program.js"], { cwd: folder, encoding: "utf8" });
     assert.equal(ran, "allowed tool\n");
     const shown = execFileSync(process.execPath, ["readme.js"], { cwd: folder, encoding: "utf8" });
+    resolvesBy(folder);
+    loads(folder);
     assert.match(shown, /^user:jane \[\n.*name: 'orchestrator', basis: 'issued'/);
     assert.match(shown, /\ndenied: argument, at step 8\n.*the issuer\)\n.*added by orchestrator\)/);
   } finally {

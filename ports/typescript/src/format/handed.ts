@@ -33,3 +33,6 @@ export function lock(made: object): void {
     Object.freeze(each);
   }
 }
+
+/** The method by which Node prints an object. */
+export const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");

@@ -4,7 +4,7 @@ import { b64encode, equal, utf8, type Bytes } from "../format/bytes.js";
 import { extend, linkId, stateOf, type RawCaveat } from "../format/crypto.js";
 import { DelegationError, DischargeError, LimitError, UsageError } from "../format/errors.js";
 import { settings } from "../format/given.js";
-import { handed, lock } from "../format/handed.js";
+import { INSPECT, handed, lock } from "../format/handed.js";
 import { canonicalBytes, type JsonObject } from "../format/json.js";
 import type { Packet } from "../format/packet.js";
 import type { Root } from "../format/root.js";
@@ -47,7 +47,6 @@ import {
 } from "./compose.js";
 import { meansOf, readClock, type Means } from "./means.js";
 
-const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 const PRESENT_CHARS = 7168;
 
 /** Whose key a link binds the token to, and who signs for that. */

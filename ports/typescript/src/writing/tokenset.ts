@@ -3,7 +3,7 @@
 import { byCodePoint, equal, utf8 } from "../format/bytes.js";
 import { TokenFormatError, UsageError, WideningError } from "../format/errors.js";
 import { defined, settings } from "../format/given.js";
-import { lock } from "../format/handed.js";
+import { INSPECT, lock } from "../format/handed.js";
 import { PREFIX, SET_PREFIX } from "../format/text.js";
 import type { Capability } from "../language/capability.js";
 import { domainOf } from "../language/caveats.js";
@@ -12,7 +12,6 @@ import { meansBehind, packetsOf } from "./held.js";
 import { readClock, type Means } from "./means.js";
 import { Token, type Delegating, type Narrowing, type Presenting } from "./token.js";
 
-const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 const MAX_SERVERS = 32;
 const LONGEST = 262_144;
 const BETWEEN = "~";
