@@ -8,13 +8,13 @@ refuse it; or the error that SQLite ended in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from captoken._format.errors import GuardError
-from captoken._verification.mistakes import mistake
 from captoken.adapters._sqlite.account import Account
 from captoken.adapters._sqlite.catalog import Catalog, Object, quoted
+from captoken.adapters._sqlite.changed import MOST_UNCLEAR, ChangedPart
 from captoken.adapters._sqlite.events import add_events, refuse_reads_elsewhere
 from captoken.adapters._sqlite.held import (
     Looked,
@@ -26,7 +26,6 @@ from captoken.adapters._sqlite.held import (
 )
 from captoken.adapters._sqlite.joins import add_hidden_columns
 from captoken.adapters._sqlite.lengths import calls_of, can_fail
-from captoken.adapters._sqlite.lexer import fold
 from captoken.adapters._sqlite.names import add_names, add_replaced, add_returned
 from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.parts import (
@@ -34,9 +33,7 @@ from captoken.adapters._sqlite.parts import (
     Part,
     Parts,
     blind_query,
-    listed,
     names_of,
-    query,
     sent,
 )
 from captoken.adapters._sqlite.plan import Plan
@@ -45,7 +42,7 @@ from captoken.adapters._sqlite.remembered import Found, Memory
 from captoken.adapters._sqlite.scopes import Mention
 from captoken.adapters._sqlite.shapes import Shape, shape_of
 from captoken.adapters._sqlite.text import Text
-from captoken.adapters._sqlite.updates import Update, without_strings
+from captoken.adapters._sqlite.updates import Update
 from captoken.adapters._sqlite.watch import Event, Watch
 
 # Functions that tell of the statements that ran before on the connection (rule 7). Before the block
@@ -57,12 +54,6 @@ _TELLTALES = frozenset(
         "total_changes",
     )
 )
-
-# Names in an UPDATE … FROM that get a table before them, and tables that are tried for each.
-_MOST_UNCLEAR = 8
-
-# Of two tables that have these, neither says so.
-_ROWIDS = frozenset(("rowid", "oid", "_rowid_"))
 
 
 class Planner:
@@ -115,7 +106,7 @@ class Planner:
         text: Text,
         parts: Parts,
         parameters: Any,
-        tries: int = _MOST_UNCLEAR,
+        tries: int = MOST_UNCLEAR,
     ) -> Plan | Exception:
         """What the statement needs, or the error that compiling it ended in.
 
@@ -124,9 +115,11 @@ class Planner:
         """
         changed = self._changed(text, parts)
         if changed is not None:
-            problem = self._problem_of_update(text, parts, parameters, changed)
+            look = partial(self._look, parameters=parameters)
+            update = ChangedPart(text, parts, changed, self.found.drawn, look)
+            problem = update.problem()
             if problem is not None:
-                return self._plan_of_clearer(text, parts, parameters, changed, problem, tries)
+                return self._plan_of_clearer(update, problem, parameters, tries)
 
         # Where rows are restricted: first without them (rule 16).
         target: Target | None = None
@@ -252,49 +245,11 @@ class Planner:
             return None
         return found[0]
 
-    def _problem_of_update(
-        self,
-        text: Text,
-        parts: Parts,
-        parameters: Any,
-        changed: Part,
-    ) -> Exception | None:
-        """What is wrong with the names of an update of a part."""
-        update = Update(without_strings(text))
-        if not update.is_whole:
-            return mistake("syntax", "SQLITE_ERROR")
-        if update.natural:
-            return mistake("unsupported", word=update.natural)
-
-        for more in ("", update.others(changed)) if update.has_from else ("",):
-            problem = self._problem_of_names(text, parts, parameters, changed, more)
-            if problem is not None:
-                return problem
-        return None
-
-    def _problem_of_names(
-        self,
-        text: Text,
-        parts: Parts,
-        parameters: Any,
-        changed: Part,
-        more: str = "",
-    ) -> Exception | None:
-        """What is wrong with them where the changed table has what is granted, and `more`."""
-        name = f"{self.found.drawn}_changed"
-        stands_for_it = query(name, changed, listed(changed.columns) + more)
-        looked_up = Update(without_strings(text)).looked_up(name)
-        run = sent(looked_up, text, parts, self.found.drawn, more=(stands_for_it,))
-        looked = self._look(run, parameters)
-        return looked if isinstance(looked, Exception) else None
-
     def _plan_of_clearer(
         self,
-        text: Text,
-        parts: Parts,
-        parameters: Any,
-        changed: Part,
+        update: ChangedPart,
         problem: Exception,
+        parameters: Any,
         tries: int,
     ) -> Plan | Exception:
         """The plan of the same UPDATE with a table before a name, or a string for what names none.
@@ -302,40 +257,13 @@ class Planner:
         The other text is planned as if the agent had written it: so this permits nothing. It has
         no other words, and the same parts. If there is none, what was wrong is.
         """
-        clearer = self._clearer(text, parts, parameters, changed, str(problem)) if tries else None
+        clearer = update.clearer(str(problem)) if tries else None
         if clearer is None:
             return problem
-        plan = self.plan(clearer, parts, parameters, tries - 1)
-        return problem if isinstance(plan, Exception) else self._kept(plan._replace(text=text))
-
-    def _clearer(
-        self,
-        text: Text,
-        parts: Parts,
-        parameters: Any,
-        changed: Part,
-        said: str,
-    ) -> Text | None:
-        """The text with the one table before an ambiguous name that has it, of what is granted.
-
-        Or with a string in the place of `"gold"`, as SQLite takes it where no column has that name.
-        What is ambiguous without any hidden column stays a mistake.
-        """
-
-        def is_clear(one: Text) -> bool:
-            return self._problem_of_names(one, parts, parameters, changed) is None
-
-        before, _, word = said.rpartition(": ")
-        update = Update(text.sql)
-        fits: list[str] = []
-        if before == "no such column":
-            fits = [update.with_string(word)]
-        elif before == "ambiguous column name" and fold(word) not in _ROWIDS:
-            sources = update.sources
-            if len(sources) <= _MOST_UNCLEAR and is_clear(text):
-                tried = [update.qualified(word, source) for source in sources]
-                fits = [one for one in tried if one != text.sql and is_clear(Text(one))]
-        return Text(fits[0]) if len(fits) == 1 and fits[0] != text.sql else None
+        plan = self.plan(clearer, update.parts, parameters, tries - 1)
+        if isinstance(plan, Exception):
+            return problem
+        return self._kept(plan._replace(text=update.text))
 
     def view(self, view: Object) -> Account | None:
         """What a view touches; None if SQLite cannot compile it."""
