@@ -52,11 +52,11 @@ KERNEL = Room(
 
 # Of the guards of databases, what decides: not how rows travel, nor what a block counts.
 _SQLITE = (
-    "catalog events granted joins lengths lexer names naming opcodes parts permitting planner programs remembered scopes shapes text trial "
-    "updates watch"
+    "catalog changed events granted joins lengths lexer names naming opcodes parts permitting planner programs remembered scopes shapes text "
+    "trial updates watch"
 )
 _POSTGRES = (
-    "assessment assumptions catalog columns expressions grammar judging lists names needs outputs parameters reader roles room "
+    "assessment assumptions catalog columns expressions grammar judging lists names needs outputs parameters reader reports roles room "
     "statements tables templates text tree walk written"
 )
 

@@ -30,6 +30,7 @@ from captoken.adapters._postgres.judging import Judge
 from captoken.adapters._postgres.logins import kept_assessor, read_assessor
 from captoken.adapters._postgres.names import function_access
 from captoken.adapters._postgres.opening import COMMIT, ROLLBACK, Opening, told_of
+from captoken.adapters._postgres.reports import Reports
 from captoken.adapters._postgres.runner import Done, Runner
 from captoken.adapters._postgres.text import Functions
 from captoken.adapters._postgres.transaction import Transaction
@@ -74,6 +75,7 @@ class Block(GuardedBlock):
             calls_functions=bool(self._functions),
         )
         self._transaction = Transaction(connection, opening, max_rows)
+        self._reports = Reports(connection, self._grant)
 
         # From `enter` on: which roles there are is asked there.
         self._judge: Judge
@@ -113,6 +115,7 @@ class Block(GuardedBlock):
         self._runner = Runner(
             self.connection,
             self._judge,
+            self._reports,
             self._transaction,
             self._functions,
         )
@@ -193,7 +196,7 @@ class Block(GuardedBlock):
         """
         error = yield from self._transaction.end(how)
         if error is not None:
-            self._judge.raise_reported(error)
+            self._reports.raise_reported(error)
 
     # --- a statement ---
 

@@ -10,18 +10,15 @@ A statement is judged in this order. The first that stands against it is the ans
 6. the grant once more, for all that the statement needs. This time it counts, and is recorded.
 
 A name of a column is no matter for a denial: the engine sees the columns that are permitted, and no
-others (`rewriting`). Denials are recorded here, and nowhere else. Each of them says as little as it
-can: a table that is missing and one that is not permitted are the same answer.
+others (`rewriting`). Denials are recorded here, and in `reports` those that the database caused.
+Each of them says as little as it can: a table that is missing and one that is not permitted are the
+same answer.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
-
-import psycopg
-from psycopg import errors
+from typing import Any, NamedTuple
 
 from captoken._format.errors import GuardError
 from captoken._language.access import Access
@@ -40,32 +37,12 @@ from captoken.adapters._postgres.assessment import (
     type_refused,
 )
 from captoken.adapters._postgres.catalog import Need, Related
-from captoken.adapters._postgres.faults import mistaken
 from captoken.adapters._postgres.held import Held, Rows, told_of
 from captoken.adapters._postgres.logins import forget
 from captoken.adapters._postgres.names import WITH_COLUMNS, access_to, name_of
 from captoken.adapters._postgres.text import Table
-from captoken.adapters._postgres.wire import Connection, ErrorReport
+from captoken.adapters._postgres.wire import Connection
 from captoken.adapters._usage_meter import UsageMeter
-
-# SQLSTATE, as PostgreSQL documents it.
-_INSUFFICIENT_PRIVILEGE = "42501"
-_READ_ONLY_TRANSACTION = "25006"
-_QUERY_CANCELED = "57014"
-_UNDEFINED_COLUMN = "42703"
-_NOT_TOLD = "55000"  # by a policy of a plan, among others
-
-# Rule 9. Errors that are no fault of the statement, and whose first line names nothing but objects,
-# by the beginnings of their codes.
-_NAMES_OBJECTS = (
-    "08",  # the connection
-    "25",  # the state of the transaction
-    "40",  # transactions that were rolled back: serialization, deadlock
-    "53",  # resources
-    "55",  # objects in the wrong state: a lock that is not to be had
-    "57",  # what the operator does
-)
-
 
 # The most uses of tables that are remembered for a grant.
 _MOST_USES = 1_000
@@ -102,8 +79,7 @@ class Permitted(NamedTuple):
 class Judge:
     """One grant, for one caller, on one connection.
 
-    It sends nothing. What it is asked before a statement, after it, and at the end of a block, are
-    parts of their own below.
+    It sends nothing. What the database says no to comes to `Reports`.
     """
 
     def __init__(
@@ -127,8 +103,6 @@ class Judge:
         # Whether a link may restrict rows, and the restrictions (`_known`; rule 14).
         self._restricts = may_restrict_rows
         self._rows: Rows | None = None
-
-    # --- before a statement is sent ---
 
     def judge(self, sql: str, parameters: Sequence[Any]) -> Permitted:
         """Rules 5 and 6. What a statement needs, and in which role it is to run.
@@ -380,81 +354,3 @@ class Judge:
         if found.role is None and found.accesses:
             forget(self._connection)
             raise self.grant.denied(*self._assessor.catalog.lacking(found.accesses))
-
-    # --- after it ran ---
-
-    def raise_reported(self, error: ErrorReport) -> NoReturn:
-        """Raise what an error of the database comes to, where no statement runs: at a commit."""
-        self.deny_reported(error, ())
-        raise self.reported("", error, Assessment(None))
-
-    def deny_reported(self, error: ErrorReport, needs: Sequence[Access]) -> None:
-        """Raises Denied for an error that says no: of role, row security, transaction or time."""
-        if error.code in (_INSUFFICIENT_PRIVILEGE, _READ_ONLY_TRANSACTION):
-            # Rule 3. The text hid it, and the role or the transaction did not allow it.
-            by_policy = "row-level security" in error.message
-            by_table = error.code == _INSUFFICIENT_PRIVILEGE and not by_policy
-            code = "table" if by_table else "operation"
-            access = _refused_access(error, needs, or_any=not by_table)
-            # Rule 14. It is the policy of a plan.
-            if by_policy and 'policy "captoken_' in error.message:
-                code = "row"
-            raise self.grant.denied(code, f"PostgreSQL refused it: {error.message}", access)
-
-        if error.code == _QUERY_CANCELED:
-            # Rule 7. It ran until the token ended, and that is why.
-            live = self.grant.stands()
-            if not live:
-                raise self.grant.denied(live)
-
-    def reported(self, sql: str, error: ErrorReport, found: Assessment) -> Exception:
-        """Rule 9. What is raised for an error of the database that is no denial.
-
-        "invalid input syntax for type integer: ..." quotes a value, which can be one of a row that
-        a view hides. So nothing of what it says is passed on where the statement is at fault. Else
-        it is PostgreSQL's own class, with the first line where that cannot quote a row.
-        """
-        # It may be a column, or a policy, that is new: the next block looks at them again.
-        is_column = error.code == _UNDEFINED_COLUMN and found.sent.edits
-        if is_column or error.code == _NOT_TOLD:
-            forget(self._connection)
-        placed = error._replace(place=found.sent.place(sql, error.place))
-        fault = mistaken(sql, placed, found.shown)
-        if fault is not None:
-            return fault
-
-        kind = _kind_of(error)
-        if not error.code or error.code.startswith(_NAMES_OBJECTS):
-            return kind(error.message)
-        return kind(
-            f"{kind.__name__} ({error.code}): "
-            "what PostgreSQL says of it is left out, since it can quote rows"
-        )
-
-
-def _refused_access(
-    error: ErrorReport,
-    needs: Sequence[Access],
-    *,
-    or_any: bool,
-) -> Access | None:
-    """Which access of a statement PostgreSQL refused: of the table that it names, a write first.
-
-    `or_any`: where it names another one, as a trigger's, it is what the statement itself does.
-    """
-    writes_first = sorted(needs, key=lambda need: need.operation == "select")
-    words = set(re.findall(r"[^\s\"]+", error.message))
-    for need in writes_first:
-        if need.table is not None and need.table.rpartition(".")[2] in words:
-            return need
-    return writes_first[0] if or_any and writes_first else None
-
-
-def _kind_of(error: ErrorReport) -> type[psycopg.Error]:
-    """psycopg's exception for the error. Without a code, the connection is lost."""
-    if not error.code:
-        return psycopg.OperationalError
-    try:
-        return errors.lookup(error.code)
-    except KeyError:
-        return psycopg.DatabaseError

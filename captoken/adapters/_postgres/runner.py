@@ -24,6 +24,7 @@ from captoken._verification.decision import Decision
 from captoken.adapters._postgres.judging import Judge, Permitted
 from captoken.adapters._postgres.logins import assessor_anew
 from captoken.adapters._postgres.parameters import check_types
+from captoken.adapters._postgres.reports import Reports
 from captoken.adapters._postgres.text import Functions
 from captoken.adapters._postgres.transaction import Transaction
 from captoken.adapters._postgres.wire import Answer, Connection, ErrorReport, Steps
@@ -45,11 +46,13 @@ class Runner:
         self,
         connection: Connection,
         judge: Judge,
+        reports: Reports,
         transaction: Transaction,
         functions: Functions,
     ) -> None:
         self._connection = connection
         self._judge = judge
+        self._reports = reports
         self._transaction = transaction
         self._functions = functions
 
@@ -118,7 +121,7 @@ class Runner:
             return (yield from self._transaction.send(parameters, permitted, alone))
         except psycopg.errors.QueryCanceled as error:
             overran = ErrorReport.of(error)
-        self._judge.raise_reported(overran)
+        self._reports.raise_reported(overran)
 
     def _ask_again(self, needs: Sequence[Access], answer: Answer) -> Decision | None:
         """Rule 11. The denial, if the grant does not permit any more what the statement did.
@@ -156,8 +159,8 @@ class Runner:
 
         error = answer.error
         if error is not None:
-            self._judge.deny_reported(error, found.accesses)
-            reported = self._judge.reported(sql, error, found)
+            self._reports.deny_reported(error, found.accesses)
+            reported = self._reports.reported(sql, error, found)
             meter.failed(str(reported))
             raise reported
 
