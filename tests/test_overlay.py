@@ -1738,7 +1738,7 @@ def test_entries_on_links_of_one_tree_are_found_by_the_link() -> None:
     chosen = [entry(Selector(token=token.token_id, link=b64encode(number.to_bytes(16, "big"))), f"e{number}") for number in range(999)]
     chosen.append(entry(Selector(token=token.token_id, link=other.link_id), "it"))
     opened = Overlay.open(snapshot(KEY, chosen, seq=1, issued_at=NOW), [KEY.public])
-    assert len(opened._filed) == 1000 and all(type(key) is bytes and len(found) == 1 for key, found in opened._filed.items())
+    assert len(opened._index.by_key) == 1000 and all(type(key) is bytes and len(found) == 1 for key, found in opened._index.by_key.items())
     one = verifier(overlay=opened)
     assert one.check(token, SELECT).code == "allowed" and one.check(other, SELECT).code == "revoked"
 

@@ -485,3 +485,32 @@ class Index:
             self.by_key[key] = rest
         else:
             del self.by_key[key]
+
+    def stops(self, entry: Entry) -> bool:
+        """Is what a holder asked for revoked by another entry, for as long (37.9 to 37.11)?"""
+        if entry.asked is None:
+            return False
+        if entry.select.hop is not None:
+            return self._stops_hop(entry)
+        links = {None, entry.select.link, *entry.asked}
+        for select in (Selector(token=entry.select.token, link=link) for link in links):
+            # By which such an entry is filed.
+            key = select.link_id or select.token
+            for filed in self.by_key.get(key or b"", ()):
+                one = filed.entry
+                if one.select == select and one.link is None and one.lasts(entry.until):
+                    return True
+        return False
+
+    def _stops_hop(self, entry: Entry) -> bool:
+        """The same of what was asked for by `hop`: another one stops it that asks for less."""
+        for filed in self.by_key.get(entry.select.token or b"", ()):
+            one = filed.entry
+            alone = one.select in (
+                Selector(token=entry.select.token),
+                Selector(token=entry.select.token, hop=one.select.hop),
+            )
+            revokes = alone and one.link is None and one.lasts(entry.until)
+            if revokes and one.through <= entry.through:
+                return True
+        return False

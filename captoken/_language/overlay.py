@@ -44,7 +44,6 @@ from captoken._language.entries import (
     UNREADABLE,
     Entry,
     Index,
-    Selector,
     SelectorFacts,
     read_entry,
     spelled_with_care,
@@ -92,8 +91,7 @@ class Overlay:
     """
 
     __slots__ = (
-        "_anywhere",
-        "_filed",
+        "_index",
         "_links",
         "digest",
         "ends",
@@ -139,8 +137,7 @@ class Overlay:
         self.size = standing.size(ends)
         self.standing = standing
         self._links = links  # what narrowing entries say, by entry id
-        self._filed = index.by_key
-        self._anywhere = index.anywhere
+        self._index = index
 
     @classmethod
     def open(
@@ -233,7 +230,7 @@ class Overlay:
         Raises ValueError where they do not lead to what they say, and what is `UNREADABLE`.
         """
         standing = self.standing.copy()
-        index = Index(self._filed, self._anywhere)
+        index = Index(self._index.by_key, self._index.anywhere)
         links = {**self._links}
         ends = self.ends
         digest = self.digest
@@ -300,38 +297,9 @@ class Overlay:
         for entry, spelled in known.standing.rows():
             at = self.standing.place(entry.id)
             is_here = at is not None and self.standing.spelled[at] == spelled
-            if entry.stands(self.issued_at) and not is_here and not self._stops(entry):
+            if entry.stands(self.issued_at) and not is_here and not self._index.stops(entry):
                 return False
         return True
-
-    def _stops(self, entry: Entry) -> bool:
-        """Is what a holder asked for revoked by another entry, for as long (37.9 to 37.11)?"""
-        if entry.asked is None:
-            return False
-        if entry.select.hop is not None:
-            return self._stops_hop(entry)
-        links = {None, entry.select.link, *entry.asked}
-        for select in (Selector(token=entry.select.token, link=link) for link in links):
-            # By which such an entry is filed: see `Index`.
-            key = select.link_id or select.token
-            for filed in self._filed.get(key or b"", ()):
-                one = filed.entry
-                if one.select == select and one.link is None and one.lasts(entry.until):
-                    return True
-        return False
-
-    def _stops_hop(self, entry: Entry) -> bool:
-        """The same of what was asked for by `hop`: another one stops it that asks for less."""
-        for filed in self._filed.get(entry.select.token or b"", ()):
-            one = filed.entry
-            alone = one.select in (
-                Selector(token=entry.select.token),
-                Selector(token=entry.select.token, hop=one.select.hop),
-            )
-            revokes = alone and one.link is None and one.lasts(entry.until)
-            if revokes and one.through <= entry.through:
-                return True
-        return False
 
     def entry(self, entry_id: str) -> Entry | None:
         """The entry with that id, whether it has ended or not; None if there is none."""
@@ -359,7 +327,8 @@ class Overlay:
 
         A no is sure, and is had sooner than from `on`.
         """
-        return bool(self._anywhere) or not self._filed.keys().isdisjoint(keys)
+        index = self._index
+        return bool(index.anywhere) or not index.by_key.keys().isdisjoint(keys)
 
     def on(self, facts: SelectorFacts, now: int) -> list[Entry]:
         """The entries on a token that still stand, each once, in no order to rely on.
@@ -367,9 +336,9 @@ class Overlay:
         Found by the token's keys, and then asked in full. `now` is in seconds since the epoch.
         """
         # Each entry is filed once. A token may have a key twice, as an agent of its task's name.
-        found = [*self._anywhere]
+        found = [*self._index.anywhere]
         for key in dict.fromkeys(facts.keys):
-            found += self._filed.get(key, ())
+            found += self._index.by_key.get(key, ())
         return [filed.entry for filed in found if filed.is_on(facts, now)]
 
     def link(self, entry: Entry) -> Link | None:
