@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from time import time
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from captoken._format.clocks import Clock, read_clock
@@ -39,9 +39,9 @@ from captoken._language.bounds import ASSERTION_CHARS
 from captoken._writing.token import Token
 from captoken._writing.token_set import OnlyAt, TokenSet
 from captoken.issuance import saml
-from captoken.issuance.desk import ROOT, TOKEN_SET, tokens_of
 from captoken.issuance.dpop import proof_for
 from captoken.issuance.jose import JoseError, UnverifiedJwt, read_json, taken_apart
+from captoken.issuance.minting import ROOT, TOKEN_SET, tokens_of
 from captoken.issuance.web import MAX_BYTES, PATIENCE, Form, Web, is_safe, unavailable
 from captoken.proof import Signer
 
@@ -102,7 +102,7 @@ class Issuance:
             if context is None or not url.startswith("https:"):
                 raise ValueError("spiffe_id is of a certificate: give its context, and https")
         self.url = url
-        self._spiffe_id = spiffe_id
+        self._assertions = _Assertions(url, spiffe_id)
         self._key = key
         self._public = None if key is None else b64encode(signing_key(key.public))
         self._web = Web(context)
@@ -150,7 +150,7 @@ class Issuance:
             [] if resource is None else [resource],
             {"clamp": clamp or None, **keywords},
         )
-        said = self._answer({**form, **self._assertions(login, actor)})
+        said = self._answer({**form, **self._assertions.parameters(login, actor)})
         return self._held_in(said, ROOT, Token.parse)
 
     @no_arguments_in_traceback
@@ -217,7 +217,7 @@ class Issuance:
                 **keywords,
             },
         )
-        said = self._answer({**form, **self._assertions(login, actor)}, _SET_BYTES)
+        said = self._answer({**form, **self._assertions.parameters(login, actor)}, _SET_BYTES)
         made = self._held_in(said, TOKEN_SET, TokenSet.parse)
         if named and len(made.servers) != len(named):
             raise unavailable("the service answers with a set for other servers")
@@ -271,7 +271,58 @@ class Issuance:
             raise IssuanceError("the service has started another task", "invalid_request")
         return joined
 
-    def _assertions(self, login: str | None, actor: Identity | None) -> dict[str, str]:
+    def _answer(self, form: Form, most: int = MAX_BYTES) -> dict[str, Any]:
+        """What the service answers in so many bytes, if it is a token. Raises IssuanceError."""
+        address = f"{self.url}/token"
+        headers = {}
+        if self._key is not None:
+            now = read_clock(self._clock)
+            proof = proof_for(self._key, method="POST", url=address, now=now, random=random_bytes)
+            headers["dpop"] = proof
+        status, body = self._web.send("POST", address, headers, form, most)
+
+        try:
+            said = read_json(body)
+        except JoseError:
+            said = {}
+        if status == 200:
+            return said
+
+        # An error as OAuth has it (RFC 6749, 5.2). A page of some proxy is none.
+        code, text = said.get("error"), said.get("error_description")
+        if type(code) is not str or not code:
+            raise unavailable(f"the service answers {status}, and not as such a service does")
+        words = text if type(text) is str else "no reason is given"
+        raise IssuanceError(_without(form.values(), words), _without(form.values(), code))
+
+    def _held_in(
+        self,
+        said: Mapping[str, Any],
+        kind: str,
+        parse: Callable[..., _Held],
+    ) -> _Held:
+        """What is to be held in an answer, of that type. Raises IssuanceError for anything else."""
+        text = said.get("access_token")
+        if said.get("issued_token_type") != kind or type(text) is not str:
+            raise unavailable(f"the service answers with no {_NAMES[kind]}")
+        try:
+            made = parse(text, clock=self._clock)
+        except CaptokenError:
+            raise unavailable(f"the service answers with what is no {_NAMES[kind]}") from None
+
+        # Bound to another key, nobody here could use it; to none, others could.
+        if any(token.unverified.key != self._public for token in tokens_of(made)):
+            raise IssuanceError("the token is not bound to the key", "invalid_dpop_proof")
+        return made
+
+
+class _Assertions(NamedTuple):
+    """What is sent to a service about who asks, and nothing that is not for it (rule 1)."""
+
+    url: str
+    spiffe_id: str | None
+
+    def parameters(self, login: str | None, actor: Identity | None) -> dict[str, str]:
         """The parameters that say who asks. Raises IssuanceError for what is not to be sent."""
         acts = None
         if actor is not None:
@@ -281,8 +332,8 @@ class Issuance:
 
         # The connection's client certificate identifies it.
         named = {}
-        if acts is None and self._spiffe_id is not None:
-            named["client_id"] = self._spiffe_id
+        if acts is None and self.spiffe_id is not None:
+            named["client_id"] = self.spiffe_id
 
         if login is None:
             if named:
@@ -327,50 +378,6 @@ class Issuance:
                 f"{what} is for {shown(audience)}, and not for {self.url} alone: it is not sent",
                 code,
             )
-
-    def _answer(self, form: Form, most: int = MAX_BYTES) -> dict[str, Any]:
-        """What the service answers in so many bytes, if it is a token. Raises IssuanceError."""
-        address = f"{self.url}/token"
-        headers = {}
-        if self._key is not None:
-            now = read_clock(self._clock)
-            proof = proof_for(self._key, method="POST", url=address, now=now, random=random_bytes)
-            headers["dpop"] = proof
-        status, body = self._web.send("POST", address, headers, form, most)
-
-        try:
-            said = read_json(body)
-        except JoseError:
-            said = {}
-        if status == 200:
-            return said
-
-        # An error as OAuth has it (RFC 6749, 5.2). A page of some proxy is none.
-        code, text = said.get("error"), said.get("error_description")
-        if type(code) is not str or not code:
-            raise unavailable(f"the service answers {status}, and not as such a service does")
-        words = text if type(text) is str else "no reason is given"
-        raise IssuanceError(_without(form.values(), words), _without(form.values(), code))
-
-    def _held_in(
-        self,
-        said: Mapping[str, Any],
-        kind: str,
-        parse: Callable[..., _Held],
-    ) -> _Held:
-        """What is to be held in an answer, of that type. Raises IssuanceError for anything else."""
-        text = said.get("access_token")
-        if said.get("issued_token_type") != kind or type(text) is not str:
-            raise unavailable(f"the service answers with no {_NAMES[kind]}")
-        try:
-            made = parse(text, clock=self._clock)
-        except CaptokenError:
-            raise unavailable(f"the service answers with what is no {_NAMES[kind]}") from None
-
-        # Bound to another key, nobody here could use it; to none, others could.
-        if any(token.unverified.key != self._public for token in tokens_of(made)):
-            raise IssuanceError("the token is not bound to the key", "invalid_dpop_proof")
-        return made
 
 
 # For people: what is asked for.

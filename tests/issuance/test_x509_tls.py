@@ -154,9 +154,9 @@ def test_a_proxy_that_ends_tls(place: Place) -> None:
 def test_a_client_names_its_certificate_beside_a_login_and_not_beside_another_actor(place: Place) -> None:
     office = Issuance("https://issuer.example", context=place.client(None), spiffe_id=ROBOT)
     text = Provider().sign({"sub": "jane", "aud": "https://issuer.example"})
-    asked = office._assertions(text, None)
+    asked = office._assertions.parameters(text, None)
     assert asked["client_id"] == ROBOT and asked["subject_token"] == text and "actor_token" not in asked
-    asked = office._assertions(text, text)
+    asked = office._assertions.parameters(text, text)
     assert "client_id" not in asked and asked["actor_token"] == text
     with pytest.raises(TypeError, match="say who asks"):
         Issuance("https://issuer.example", context=place.client(None)).start()
