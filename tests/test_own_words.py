@@ -40,7 +40,7 @@ THEIRS = {
     "captoken/cli/postgres.py:connected": DATABASE,
     "captoken/control/_shelf.py:fold": FOR_THE_LOG,
     "captoken/issuance/certificates.py:_check_path": FOR_THE_LOG,
-    "captoken/issuance/desk.py:keyring": FOR_THE_LOG,
+    "captoken/issuance/minting.py:keyring": FOR_THE_LOG,
     "captoken/issuance/keys.py:_fetch": FOR_THE_LOG,
     "captoken/issuance/workload_api.py:_asked": "an agent of SPIFFE says why it gives nothing, to the service's operator",
     "captoken/keys/files.py:read_private": OPERATING_SYSTEM,

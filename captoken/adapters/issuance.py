@@ -69,18 +69,11 @@ from captoken.audit.trail import AuditTrail
 from captoken.control import Operator
 from captoken.discharge import Allow
 from captoken.issuance.certificates import SCHEME
-from captoken.issuance.desk import (
-    ROOT,
-    TOKEN_SET,
-    UNWANTED,
-    Ask,
-    Plan,
-    granted_keywords,
-    tokens_of,
-)
+from captoken.issuance.desk import UNWANTED, Plan
 from captoken.issuance.dpop import Proven, proven_key
 from captoken.issuance.identity import Identity, identify, open_assertion
 from captoken.issuance.keys import ProviderKeys
+from captoken.issuance.minting import ROOT, TOKEN_SET, Ask, granted_keywords, tokens_of
 from captoken.issuance.policy import Policy
 from captoken.issuance.registry import Registry, Seen, StartedTask
 from captoken.keys.keyring import Keyring
@@ -282,7 +275,7 @@ class IssuanceService:
         root = standing.desk.mint(plan, task)
         answer = self._answer(asking.ask, plan, task, root, asking.at)
         if self._records is not None:
-            keyring = standing.desk.keyring()
+            keyring = standing.desk.minter.keyring()
             name = plan.grant.name
             for token in tokens_of(root):
                 await asyncio.to_thread(self._records.granted, asking, name, token, keyring)

@@ -111,7 +111,7 @@ def explain(
 
     Nothing is verified, and nobody gets a token. Exit 1 if the service would issue none.
     """
-    from captoken.issuance.desk import Ask
+    from captoken.issuance.minting import Ask
 
     loaded = _loaded(policy)
     desk = _desk(loaded, now)
@@ -145,7 +145,7 @@ def _given(
     """What a request would get. Raises IssuanceError."""
     from msgspec import structs
 
-    from captoken.issuance.desk import granted_keywords, tokens_of
+    from captoken.issuance.minting import granted_keywords, tokens_of
 
     grant = desk.chosen(asked, subject, actor)
     some_key = _SOME_KEY if grant.bound else None

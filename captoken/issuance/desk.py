@@ -6,8 +6,8 @@
 
 The decision uses verified identities (`identity`) and the policy. The policy becomes link 0 of the
 token, and the request link 1. `attenuate` itself says whether the request asks for more than the
-grant gives. `narrowing` handles the two wishes that `attenuate` would take for less. A request for
-several servers gets a set: a token for each of them, under that server's own keys.
+grant gives. `_narrowing` handles the two wishes that `attenuate` would take for less. A request for
+several servers gets a set: a token for each of them, under that server's own keys (`minting`).
 
 Nothing here waits or writes.
 """
@@ -15,8 +15,7 @@ Nothing here waits or writes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from time import time
 from typing import Any
 
@@ -25,17 +24,14 @@ from msgspec import structs
 
 from captoken._format import primitives
 from captoken._format.clocks import Clock, read_clock
-from captoken._format.encoding import b64encode, own_words
+from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
-from captoken._format.errors import CaptokenError, IssuanceError, StoreError, WideningError
-from captoken._format.spelling import shown
+from captoken._format.errors import IssuanceError
 from captoken._language.access import Access
-from captoken._writing.issuer import Issuer
-from captoken._writing.keywords import LinkCaveats
 from captoken._writing.token import Token
 from captoken._writing.token_set import MOST_SERVERS, TokenSet, at_each
-from captoken.issuance._narrowing import narrow_root, narrow_set
 from captoken.issuance.identity import Identity
+from captoken.issuance.minting import ROOT, TOKEN_SET, Ask, Minter, Order, ended, tokens_of
 from captoken.issuance.policy import Party, Policy, PolicyGrant, Spiffe, Test
 from captoken.issuance.registry import Exchange, Seen, StartedTask
 from captoken.keys.keyring import Keyring, keyring_source
@@ -43,68 +39,14 @@ from captoken.keys.keyring import Keyring, keyring_source
 # A task's id is a label of whoever asked, and what the issuer adds to it.
 _TASK = re.compile(r"[^/]+-[0-9a-f]{10}").fullmatch
 
-# What a request may narrow. Of server and task the desk decides.
-_ASKED = LinkCaveats.__annotations__.keys() - {"audience", "task"}
-
-# The type of a token that is held, and not presented to one server.
-ROOT = "urn:captoken:token-type:root"
-
-# The type of a set of them: one for each of several servers.
-TOKEN_SET = "urn:captoken:token-type:token-set"  # noqa: S105, the name of a type
-
-# What says in a request for a set which of its servers some keywords are for.
-_PLACES = frozenset(("only", "servers"))
-
 # A refusal of who asks. The service makes of it what the kind of request calls it.
 UNWANTED = "access_denied"
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request wants, as it was read from a form or a file. Nothing of it is believed."""
-
-    grant: str | None = None
-
-    # The servers, as the client calls them. None are named where the grant says which.
-    resources: tuple[str, ...] = ()
-    agent: str | None = None
-
-    # A label for a new task, or the whole id of one to join.
-    task: str | None = None
-
-    # The keywords of `attenuate`, of a token or of a set. `clamp`: what is more than the grant is
-    # left out, not refused.
-    keywords: Mapping[str, Any] = {}
-    clamp: bool = False
-
-    # The Ed25519 public key that the caller has proven to have, as base64url.
-    key: str | None = None
-
-    # Is the held token wanted, or a text to present to one server?
-    held: bool = False
-
-    # Is a set wanted? It is held, too.
-    as_set: bool = False
-
-    # Whoever authenticated as a client, if that is somebody else than subject and actor.
-    client: str | None = None
-
-
-# Of what some library says no token can be made of: its words are for no client.
-_NOT_MADE = "no token can be made of this"
-
-
-class Plan(msgspec.Struct, frozen=True):
+class Plan(Order, frozen=True, kw_only=True):
     """What is to happen for one request. `root` is not out before the entry is written."""
 
-    grant: PolicyGrant
-    entry: Exchange
     root: Token | TokenSet
-
-    # What the root was made of, beside the grant.
-    ask: Ask
-    issuer: str
-    agent: str
-    audiences: tuple[str, ...]
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -137,8 +79,7 @@ class Desk:
                 "policy",
             )
         self.policy = policy
-        self._keyring = keyring_source(keyring)
-        self._lease = lease
+        self.minter = Minter(policy, keyring_source(keyring), lease, random)
         self._clock = clock
         self._random = random
 
@@ -224,16 +165,15 @@ class Desk:
             most_per_day=grant.tasks.per_day,
             seen=_seen(ask, starts, actor),
         )
-        root = self._minted(grant, entry, ask, starts.issuer, agent, audiences)
-        return Plan(
+        order = Order(
             grant=grant,
             entry=entry,
-            root=root,
             ask=ask,
             issuer=starts.issuer,
             agent=agent,
             audiences=audiences,
         )
+        return Plan(**structs.asdict(order), root=self.minter.mint(order))
 
     def mint(self, plan: Plan, task: StartedTask) -> Token | TokenSet:
         """What is given, once the entry is written: of that task, and not good for longer than it.
@@ -243,17 +183,10 @@ class Desk:
         root = plan.root
         if task.id != plan.entry.task:
             entry = structs.replace(plan.entry, task=task.id)
-            root = self._minted(
-                plan.grant,
-                entry,
-                plan.ask,
-                plan.issuer,
-                plan.agent,
-                plan.audiences,
-            )
+            root = self.minter.mint(structs.replace(plan, entry=entry))
         if isinstance(root, TokenSet):
-            return at_each(root, lambda _, token: _ended(token, task.deadline))
-        return _ended(root, task.deadline)
+            return at_each(root, lambda _, token: ended(token, task.deadline))
+        return ended(root, task.deadline)
 
     def _subject(self, starts: Identity) -> str:
         """What the subject is called. Raises IssuanceError where its claims give no name."""
@@ -334,113 +267,6 @@ class Desk:
             raise IssuanceError("a task's label is not empty, and has no slash", "invalid_request")
         return f"{label}-{self._random(5).hex()}", None
 
-    def _minted(
-        self,
-        grant: PolicyGrant,
-        entry: Exchange,
-        ask: Ask,
-        issuer: str,
-        agent: str,
-        audiences: tuple[str, ...],
-    ) -> Token | TokenSet:
-        """Link 0 is the grant, link 1 the request. Raises IssuanceError for what asks for more."""
-        keyring = self._keys_for(audiences, ask)
-        # One time for the token and for what is written of it.
-        minting = Issuer(
-            keyring,
-            clock=lambda: entry.now,
-            random=self._random,
-        )
-        said = {
-            "idp:iss": issuer,
-            "policy:grant": grant.name,
-            "policy:hash": self.policy.digest,
-        }
-        who: dict[str, Any] = {
-            "subject": entry.subject,
-            "agent": agent,
-            "task": entry.task,
-            "key": ask.key,
-            "ext": said,
-        }
-        try:
-            if ask.as_set:
-                those = {audience: grant.servers[audience] for audience in audiences}
-                made = minting.mint_set(servers=those, **who, **grant.give)
-                made = at_each(made, lambda _, token: self._owing(token, grant, entry.task))
-                return self._set_narrowed(made, ask)
-            # What shares keys has no servers of its own: all of the audiences get the same.
-            own = grant.servers.get(audiences[0], {})
-            root = minting.mint(audience=audiences, **who, **grant.give, **own)
-            root = self._owing(root, grant, entry.task)
-            return self._narrowed(root, ask)
-        except WideningError as error:
-            raise IssuanceError(str(error), "invalid_authorization_details") from None
-        except (CaptokenError, TypeError, ValueError) as error:
-            if isinstance(error, IssuanceError):
-                raise
-            raise IssuanceError(own_words(error, _NOT_MADE), "invalid_request") from None
-
-    def keyring(self) -> Keyring:
-        """The root keys of the moment. Raises StoreError if they cannot be had: nothing is minted.
-
-        What a callable of the embedder raises may tell where the keys lie. It is for the log.
-        """
-        try:
-            return self._keyring()
-        except StoreError:
-            raise
-        except Exception as error:
-            raise StoreError(f"the root keys cannot be had: {error}") from error
-
-    def _keys_for(self, audiences: tuple[str, ...], ask: Ask) -> Keyring:
-        """Those of one server; or all, for a set or where servers share them. Raises StoreError."""
-        keyring = self.keyring()
-        try:
-            of_each = [keyring.for_audience(audience) for audience in audiences]
-        except ValueError as error:  # it is one server's alone
-            raise StoreError(f"the root keys are not for {', '.join(audiences)}: {error}") from None
-        return of_each[0] if len(of_each) == 1 and not ask.as_set else keyring
-
-    def _owing(self, root: Token, grant: PolicyGrant, task: str) -> Token:
-        """With what somebody else has to say first: that the task is alive, and an approval."""
-        if grant.lease and self._lease is not None:
-            location = f"{self.policy.origin}/.well-known/captoken/3p"
-            root = root.require(self._lease, need={"alive": task}, location=location)
-        if grant.approval is not None:
-            discharger = self.policy.dischargers[grant.approval.discharger]
-            need = {**grant.approval.need, "task": task}
-            root = root.require(discharger.public, need=need, location=discharger.url)
-        return root
-
-    def _narrowed(self, root: Token, ask: Ask) -> Token:
-        """With the request's own keywords, in the caller's own words."""
-        if not ask.keywords:
-            return root
-        _check_asked(ask.keywords)
-        with _of_details():
-            made = narrow_root(root, ask.clamp, **ask.keywords)
-        return _checked(made)
-
-    def _set_narrowed(self, held: TokenSet, ask: Ask) -> TokenSet:
-        """The same of a set. `only` and `servers` say which of its servers keywords are for."""
-        if not ask.keywords:
-            return held
-        only = _only(ask.keywords.get("only"))
-        servers = _servers(ask.keywords.get("servers"))
-        keywords = {word: ask.keywords[word] for word in ask.keywords.keys() - _PLACES}
-        for those in (keywords, *only.values()):
-            _check_asked(those)
-        # Else it would read as if these alone were to be in the set.
-        if servers is not None and not keywords:
-            raise IssuanceError(
-                "servers says where keywords go, and there are none beside it",
-                "invalid_authorization_details",
-            )
-        with _of_details():
-            made = narrow_set(held, ask.clamp, only, servers, **keywords)
-        return at_each(made, lambda _, token: _checked(token))
-
 
 def _check_set(ask: Ask, grant: PolicyGrant) -> None:
     """Raise IssuanceError for a set of what has none, and for several servers in one token."""
@@ -454,99 +280,6 @@ def _check_set(ask: Ask, grant: PolicyGrant) -> None:
             f"a token for several servers is a set: ask for requested_token_type {TOKEN_SET}",
             "invalid_target",
         )
-
-
-# --- what a request narrows -----------------------------------------------------------------------
-
-
-@contextmanager
-def _of_details() -> Generator[None]:
-    """Around what the request's keywords come to: an error of theirs is one of the details.
-
-    A WideningError goes through: whoever mints makes the same of it.
-    """
-    try:
-        yield
-    except WideningError:
-        raise
-    except (CaptokenError, TypeError, ValueError) as error:
-        raise IssuanceError(own_words(error, _NOT_MADE), "invalid_authorization_details") from None
-
-
-def _check_asked(keywords: Mapping[str, Any]) -> None:
-    """Raise IssuanceError for a keyword that no request has: server and task are the desk's."""
-    refused = sorted(keywords.keys() - _ASKED)
-    if refused:
-        named = ", ".join(map(shown, refused))
-        raise IssuanceError(
-            f"{named} is not a keyword of authorization_details",
-            "invalid_authorization_details",
-        )
-
-
-def _only(stated: Any) -> dict[str, dict[str, Any]]:
-    """`only` of a request for a set: keywords, by server. Raises IssuanceError."""
-    if stated is None:
-        return {}
-    if type(stated) is not dict or any(type(its) is not dict for its in stated.values()):
-        raise IssuanceError(
-            "only is an object of keywords for each server that it names",
-            "invalid_authorization_details",
-        )
-    return stated
-
-
-def _servers(stated: Any) -> list[str] | None:
-    """`servers` of a request for a set: their names. Raises IssuanceError."""
-    if stated is None:
-        return None
-    if type(stated) is not list or any(type(one) is not str for one in stated):
-        raise IssuanceError(
-            "servers is a list of the names of servers",
-            "invalid_authorization_details",
-        )
-    return stated
-
-
-def _checked(root: Token) -> Token:
-    """A token that was narrowed; a task is not started for one that nobody could use."""
-    ends = root.unverified.expires_at
-    if ends is not None and ends <= root.unverified.root.issued_at:
-        raise IssuanceError("it would be over already", "invalid_authorization_details")
-    _check_begins(root)
-    return root
-
-
-def _ended(root: Token, deadline: int) -> Token:
-    """A token that ends with its task at the latest. Raises IssuanceError."""
-    ends = root.unverified.expires_at
-    if ends is None or ends > deadline:
-        root = root.attenuate(expires_at=deadline)
-        _check_begins(root)
-    return root
-
-
-def _check_begins(root: Token) -> None:
-    """Raise IssuanceError for a token that would end before it begins: it permits nothing, ever."""
-    begins = root.unverified.capability.not_before
-    ends = root.unverified.expires_at
-    if begins is not None and ends is not None and begins >= ends:
-        raise IssuanceError("it would be over before it begins", "invalid_authorization_details")
-
-
-# Where a caveat's key is not the keyword that writers have for it.
-_KEYWORDS = {"exp": "expires_at", "nbf": "not_before", "aud": "audience"}
-
-
-def granted_keywords(root: Token) -> dict[str, Any]:
-    """What a token is good for, in the keywords of a request."""
-    said = root.unverified.capability.json()
-    return {_KEYWORDS.get(key, key): value for key, value in said.items()}
-
-
-def tokens_of(root: Token | TokenSet) -> tuple[Token, ...]:
-    """The tokens of a set, or the one that it is."""
-    return (root,) if isinstance(root, Token) else tuple(root.secret_tokens.values())
 
 
 # --- parts of a plan ------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import hashlib
 from typing import Any
 
 from captoken import Keyring
-from captoken.issuance.desk import Ask, Desk
+from captoken.issuance.desk import Desk
 from captoken.issuance.identity import Identity
+from captoken.issuance.minting import Ask
 from captoken.issuance.policy import Policy, Spiffe, read
 from captoken.keys import DischargerKey, HolderKey
 from captoken.testing import FixedClock

@@ -13,7 +13,7 @@ from captoken.adapters._issuance.records import Asking, Records
 from captoken.audit import AuditTrail, check, read, rfc8693
 from captoken.audit.analysis import Issued, gather
 from captoken.errors import AuditError, IssuanceError, StoreError
-from captoken.issuance.desk import Ask
+from captoken.issuance.minting import Ask
 from captoken.issuance.policy import read as read_policy
 from captoken.keys import AuditKey
 from captoken.testing import FixedClock

@@ -11,7 +11,7 @@ import pytest
 from captoken import Access, Token, TokenSet, Verifier
 from captoken.errors import IssuanceError, StoreError
 from captoken.issuance import desk
-from captoken.issuance.desk import tokens_of
+from captoken.issuance.minting import tokens_of
 from captoken.issuance.policy import Policy, read
 from captoken.issuance.registry import StartedTask
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore

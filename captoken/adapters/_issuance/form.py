@@ -23,8 +23,8 @@ from captoken._language.bounds import ASSERTION_CHARS, DETAILS_CHARS
 from captoken._writing.token_set import MOST_SERVERS
 from captoken.adapters._http.escapes import fields
 from captoken.issuance.certificates import SCHEME
-from captoken.issuance.desk import ROOT, TOKEN_SET, Ask
 from captoken.issuance.jose import JoseError, read_value
+from captoken.issuance.minting import ROOT, TOKEN_SET, Ask
 
 # The kinds of requests, and what each calls an assertion that will not do (RFC 8693, 2.2.2; RFC
 # 7523, 3.1; RFC 6749, 5.2).

@@ -22,8 +22,8 @@ from captoken._verification.decision import Attribution
 from captoken._writing.token import Token
 from captoken.audit._kept import TrailKept
 from captoken.audit.trail import AuditTrail, plain
-from captoken.issuance.desk import Ask
 from captoken.issuance.identity import Identity
+from captoken.issuance.minting import Ask
 from captoken.keys.keyring import Keyring
 
 _log = logging.getLogger("captoken.issuance")
