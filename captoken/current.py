@@ -58,6 +58,7 @@ from captoken._language.caveats import COUNTED
 from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant, Grant
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
+from captoken._writing.presenting import proven_server
 from captoken._writing.token import Token
 from captoken._writing.token_set import OnlyAt, TokenSet, parse_held
 from captoken._writing.unverified import Unverified
@@ -214,7 +215,7 @@ class Held(SealedValue, frozen=True, eq=False):
         return with_proof(
             shown,
             signer,
-            audience=self.one.proven_to(audience, signer),
+            audience=proven_server(self._said.lineage.key, audience, signer),
             request=request,
             clock=context.clock,
             random=context.random,
@@ -241,18 +242,14 @@ class Held(SealedValue, frozen=True, eq=False):
         if kept is not None and kept.made <= now < kept.until:
             return kept.text
 
-        text, ends = self.one.show(
-            audience=audience,
-            expires_in=expires_in,
-            max_chars=max_chars,
-            keep=keep,
-            clamp=clamp,
-            **caveats,
+        shown = self.one.presentation(
+            audience=audience, expires_in=expires_in, keep=keep, clamp=clamp, **caveats
         )
+        text = shown.text(max_chars)
         if asked is not None:
             if len(self._shown) >= SHOWN:
                 self._shown.clear()
-            self._shown[asked] = _Shown(text, now, now + (ends - now) // 2)
+            self._shown[asked] = _Shown(text, now, now + (shown.ends - now) // 2)
         return text
 
     def delegate(

@@ -352,13 +352,13 @@ def test_a_block_that_is_left_twice_was_left_once():
 def narrowings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each text that is made anew."""
     made: list[int] = []
-    show = Token.show
+    show = Token.presentation
 
     def counted(self: Token, **asked: Any) -> tuple[str, int]:
         made.append(1)
         return show(self, **asked)
 
-    monkeypatch.setattr(Token, "show", counted)
+    monkeypatch.setattr(Token, "presentation", counted)
     return made
 
 

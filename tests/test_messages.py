@@ -591,7 +591,7 @@ def wider() -> Iterator[str]:
                 )
     for most in (10, 400):
         yield from attempted(f"present in {most}", lambda most=most: held.present(audience="a", max_chars=most, clock=clock()))
-        yield from attempted(f"show in {most}", lambda most=most: held.show(audience="a", max_chars=most))
+        yield from attempted(f"show in {most}", lambda most=most: held.presentation(audience="a").text(most))
     child = held.delegate(to="reader", tables=["sales"], operations=["select"])
     yield from attempted("back to a holder", lambda: child.delegate(to="orchestrator"))
     yield from attempted("too deep", lambda: child.delegate(to="another"))

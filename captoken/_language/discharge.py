@@ -48,6 +48,14 @@ CAVEAT_KEY_BYTES = 32
 # --- the question ---------------------------------------------------------------------------------
 
 
+def asked_of(packet: Packet) -> tuple[bytes, ...]:
+    """The ids of a token's third-party caveats, in order, each once.
+
+    As far as a holder can see, one discharge answers all caveats with that ticket (8.7).
+    """
+    return tuple(dict.fromkeys(cid for cid, vid in packet.caveats if vid))
+
+
 class Ticket(msgspec.Struct, frozen=True):
     """What a third party is asked: a third-party caveat's id.
 

@@ -131,7 +131,7 @@ class Custody(SealedValue, frozen=True, eq=False, gc=False):
         return frozenset(proven)
 
     def __repr__(self) -> str:
-        return f"<Custody of {len(self.changes)} keys>"
+        return "<Custody>"
 
 
 class Bucket(NamedTuple):

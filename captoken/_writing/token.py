@@ -17,26 +17,29 @@ from captoken._format import chain, names, primitives
 from captoken._format.clocks import Clock, Seconds
 from captoken._format.encoding import LIMITS, b64encode
 from captoken._format.entropy import random_bytes
-from captoken._format.errors import DelegationError, DischargeError, LimitError, TokenFormatError
+from captoken._format.errors import DischargeError, TokenFormatError
 from captoken._format.parts import Packet, Parts, RawCaveat
-from captoken._format.public_keys import public_bytes
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.text import (
-    BOUND,
     UNBOUND,
     check_bundle,
     check_limits,
-    costs,
     parts_of,
-    proof_text,
     whole_text,
 )
 from captoken._language.access import Access
 from captoken._language.caveats import V1, Vocabulary
-from captoken._language.discharge import Discharge, Ticket, bound_discharge, third_party_caveat
+from captoken._language.discharge import (
+    Discharge,
+    Ticket,
+    asked_of,
+    bound_discharge,
+    third_party_caveat,
+)
 from captoken._writing.compose import Terms, WriterContext, check_custody, compose, spell
 from captoken._writing.keywords import LinkCaveats, PresentCaveats, Strings
+from captoken._writing.presenting import Presented, proven_server
 from captoken._writing.unverified import KnownLinks, Unverified
 from captoken.proof import Signer, prove, sign_custody
 
@@ -129,8 +132,7 @@ class Token(SealedValue, frozen=True, eq=False):
         Raises DischargeError for a caveat that another library wrote and captoken cannot read.
         """
         answered = {packet.identifier for packet in self.secret_discharges}
-        # As far as a holder can see, one discharge answers all caveats with that ticket (8.7).
-        asked = dict.fromkeys(cid for cid, vid in self.secret_packet.caveats if vid)
+        asked = asked_of(self.secret_packet)
         return tuple(Ticket.parse(cid) for cid in asked if cid not in answered)
 
     # --- narrowing ------------------------------------------------------------------------------
@@ -281,7 +283,7 @@ class Token(SealedValue, frozen=True, eq=False):
         packet = got.packet
         # Stored by ticket, so that a new discharge replaces an older one.
         known = {one.identifier: one for one in (*self.secret_discharges, packet)}
-        asked = dict.fromkeys(cid for cid, vid in self.secret_packet.caveats if vid)
+        asked = asked_of(self.secret_packet)
         if packet.identifier not in asked:
             why = "this token does not ask for this discharge"
             raise DischargeError(why, "bad_discharge")
@@ -324,90 +326,45 @@ class Token(SealedValue, frozen=True, eq=False):
         """
         if signer is None and request is not None:
             raise ValueError("request needs the signer that proves it: pass signer as well")
-        wanted = Terms({**caveats, "expires_in": expires_in}, keep, clamp)
         context = self._context(clock)
-        parts, _ = self._for_server(audience, wanted, context)
-        written = whole_text(parts.packet, parts.discharges, BOUND)
+        holder = self if clock is None else self.in_context(context)
+        shown = holder.presentation(
+            audience=audience, expires_in=expires_in, keep=keep, clamp=clamp, **caveats
+        )
+        if signer is None:
+            return shown.text(max_chars)
 
         # The proof signs the narrowed token, and so its audience and its expiry.
-        if signer is not None:
-            server = self.proven_to(audience, signer)
-            made = prove(
-                parts.packet,
-                signer,
-                server,
-                request,
-                context.clock,
-                context.random,
-            )
-            written = f"{written}.{proof_text(made)}"
+        server = proven_server(self.unverified.lineage.key, audience, signer)
+        packet = shown.parts.packet
+        proof = prove(packet, signer, server, request, context.clock, context.random)
+        return shown.text(max_chars, proof)
 
-        size = len(written)
-        if size <= max_chars:
-            return written
-        del written  # the frame that raises holds nothing usable
-        raise _too_long(size, max_chars, parts)
-
-    def show(
+    def presentation(
         self,
         *,
-        audience: str,
+        audience: str | Strings,
         expires_in: Seconds = 60,
-        max_chars: int = LIMITS.present_chars,
         keep: str | Iterable[str] = (),
         clamp: bool = False,
         **caveats: Unpack[PresentCaveats],
-    ) -> tuple[str, int]:
-        """The text that `present` writes without a proof, and its expiry, in seconds since 1970.
+    ) -> Presented:
+        """What `present` makes a text of, without a proof, and with its expiry.
 
         For a client that keeps the text until it expires, and adds a new proof each time it sends
-        it: `captoken.proof.with_proof`. Raises what `present` raises.
+        it: `captoken.proof.with_proof`. Raises what `attenuate` raises.
         """
-        wanted = Terms({**caveats, "expires_in": expires_in}, keep, clamp)
-        parts, ends = self._for_server(audience, wanted, self.context)
-        written = whole_text(parts.packet, parts.discharges, BOUND)
-        size = len(written)
-        if size <= max_chars:
-            return written, ends
-        del written  # as in `present`
-        raise _too_long(size, max_chars, parts)
-
-    def _for_server(
-        self,
-        audience: str | Strings,
-        terms: Terms,
-        context: WriterContext,
-    ) -> tuple[Parts, int]:
-        """The token narrowed for one server, the discharges bound to it, and the expiry."""
         if not audience:
             raise ValueError("audience is empty: name the server")
-        terms = structs.replace(terms, caveats={**terms.caveats, "audience": audience})
-        stated = compose(terms, context, self.unverified.holding)
-        parts = self.with_raw_link(spell(stated)).presented_parts()
+        stated = {**caveats, "audience": audience, "expires_in": expires_in}
+        link = compose(Terms(stated, keep, clamp), self.context, self.unverified.holding)
+        parts = self.with_raw_link(spell(link)).presented_parts()
 
         # The link ends no later than all before it; a discharge may be over sooner.
-        ends: int = stated["exp"]
+        ends: int = link["exp"]
         for packet in self.secret_discharges:
             ends = min(ends, Discharge(packet).expires_at or ends)
-        return parts, ends
-
-    def proven_to(self, audience: str | Strings, signer: Signer) -> str:
-        """The one server that a proof by `signer` is for.
-
-        Raises ValueError unless `audience` names exactly one server. Raises DelegationError if the
-        token is bound to another key, or to none.
-        """
-        key = self.unverified.lineage.key
-        if key is None:
-            why = "the token is bound to no key, so there is nothing to prove: leave signer out"
-            raise DelegationError(why, "bad_proof")
-        if public_bytes(signer.public, "signer") != key:
-            why = "the signer is not the key that the token is bound to"
-            raise DelegationError(why, "bad_proof")
-        servers = [audience] if isinstance(audience, str) else sorted(audience)
-        if len(servers) != 1:
-            raise ValueError("a proof is good at one server: name one audience")
-        return servers[0]
+        return Presented(parts, ends)
 
     def presented_parts(self) -> Parts:
         """The token and the discharges bound to it, for a verifier in the same process.
@@ -442,18 +399,8 @@ class Token(SealedValue, frozen=True, eq=False):
     __str__ = __repr__
 
 
-def _too_long(
-    size: int,
-    most: int,
-    parts: Parts,
-) -> LimitError:
-    """The error for a presented text that is too long, with the length of each part."""
-    why = f"the text would be {size} characters, more than {most} (max_chars)"
-    return LimitError(why, costs(parts.packet, parts.discharges))
-
-
 def _in_order(packet: Packet, discharges: tuple[Packet, ...]) -> bool:
     """True if each discharge answers a caveat, in the order of the caveats, none twice."""
-    asked = iter(dict.fromkeys(cid for cid, vid in packet.caveats if vid))
+    asked = iter(asked_of(packet))
     # `in` advances the iterator, so each is searched for after the one before.
     return all(discharge.identifier in asked for discharge in discharges)

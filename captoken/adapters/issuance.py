@@ -320,7 +320,8 @@ class IssuanceService:
                 alive = self._leases.discharger.approve(ticket, Allow(expires_in=life))
                 root = root.with_discharge(alive)
         (audience,) = plan.audiences
-        return root.show(audience=audience, expires_in=life)
+        shown = root.presentation(audience=audience, expires_in=life)
+        return shown.text(), shown.ends
 
     # --- the rest ---------------------------------------------------------------------------------
 

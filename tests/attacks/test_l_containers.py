@@ -206,7 +206,7 @@ delegated = narrowed(lambda held, **given: held.delegate(to="clerk", **given).se
 presented = narrowed(lambda held, **given: held.present(audience="shop", clock=clock(), **given))
 
 
-shown = narrowed(lambda held, **given: held.show(audience="shop", **given))
+shown = narrowed(lambda held, **given: held.presentation(audience="shop", **given).text())
 
 
 def held_delegated(keyword):
@@ -489,7 +489,7 @@ PLACES = {
     **keywords("captoken.Token.attenuate", attenuated),
     **keywords("captoken.Token.delegate", delegated),
     **keywords("captoken.Token.present", presented),
-    **keywords("captoken.Token.show", shown),
+    **keywords("captoken.Token.presentation", shown),
     **keywords("captoken.current.Held.delegate", held_delegated),
     **keywords("captoken.current.Held.present", held_presented),
     **keywords("captoken.current.delegate", handed_on),
