@@ -97,7 +97,11 @@ def bare(connection: sqlite3.Connection, sql: str) -> Any:
     connection.execute("begin")
     try:
         cursor = connection.execute(sql)
-        told = tuple(column[0] for column in cursor.description or ()), sorted(cursor.fetchall(), key=repr), cursor.rowcount
+        names = tuple(column[0] for column in cursor.description or ())
+        if " full join " in sql:
+            # SQLite 3.46 loses all rows of a full join on `like` of an integer key (`b.id like 'a%'`). It does not where the key is an expression.
+            cursor = connection.execute(sql.replace(" like ", " || '' like "))
+        told = names, sorted(cursor.fetchall(), key=repr), cursor.rowcount
         return told, [connection.execute(f"select * from {table} order by 1").fetchall() for table in ("orders", "lines", "countries")]
     except sqlite3.Error:
         return None
