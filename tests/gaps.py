@@ -289,7 +289,7 @@ def of_discharges() -> Iterator[Case]:
 
 
 def of_issuance() -> Iterator[Case]:
-    from tests.issuance import saml_idp, test_must_deny, test_saml_service, test_service
+    from tests.issuance import saml_idp, test_issuance, test_must_deny, test_saml_service
     from tests.issuance.test_issuance import World, nightly
 
     world = World()
@@ -328,7 +328,7 @@ def of_issuance() -> Iterator[Case]:
         return form(**nightly(client_assertion=text))
 
     most = bounds.ASSERTION_CHARS
-    yield "issuance: an assertion, as long as may be", lambda: send(world.app, "/token", FORM, body=asserted(test_must_deny.padded(test_service.workflow, most)))
+    yield "issuance: an assertion, as long as may be", lambda: send(world.app, "/token", FORM, body=asserted(test_must_deny.padded(test_issuance.workflow, most)))
     yield "issuance: a proof, as long as may be", lambda: send(world.app, "/token", FORM, (b"dpop", b"a." * (most // 2)), body=form(**nightly()))
 
     from captoken.adapters.issuance import IssuanceService

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 from nacl.public import PrivateKey, SealedBox
-from nacl.secret import SecretBox
 
 from captoken import Access, Capability, Token, TokenFormatError, Verifier
-from captoken._format import chain, primitives
+from captoken._format import chain
 from captoken._format import packet as wire
 from captoken._format.encoding import b64decode, b64encode, encode_json
 from captoken._format.entropy import random_bytes
@@ -25,7 +24,7 @@ from captoken.errors import DischargeError, LimitError
 from captoken.keys import DischargerKey, HolderKey, PairwiseKey
 from captoken.proof import with_proof
 from captoken.stores.memory import MemoryReplayStore
-from captoken.testing import FixedClock, fixed_random
+from captoken.testing import FixedClock
 from tests.fixtures import KEYRING, NOW, clock, code, data, mint, named, verifier
 from tests.library_code import is_library_code
 
@@ -899,36 +898,3 @@ def test_no_frame_of_an_error_holds_a_key(fails: Callable[[Token], Any]) -> None
                     assert b64encode(secret)[:40] not in repr(value) and repr(secret)[2:-1] not in repr(value), name
         frame = frame.tb_next
     assert passed
-
-
-# --- the boxes -------------------------------------------------------------------------------------------------------
-
-
-def test_boxes_are_libsodium_s_own() -> None:
-    """What `seal` and `enclose` write PyNaCl opens, and what PyNaCl writes `unseal` and `disclose` open; byte for byte where
-    nothing is drawn."""
-    secret = bytes(range(2, 34))
-    theirs = PrivateKey(secret)
-    public = bytes(theirs.public_key)
-    assert primitives.exchange_public(secret) == public and PARTY.public == b64encode(public)
-    for size in (0, 1, 32, 500):
-        message = bytes(range(256))[:size] * (size > 0)
-        box = primitives.seal(public, message, fixed_random(f"box {size}"))
-        assert SealedBox(theirs).decrypt(box) == message == primitives.unseal(secret, box)
-        assert primitives.unseal(secret, SealedBox(theirs.public_key).encrypt(message)) == message
-        assert box == primitives.seal(public, message, fixed_random(f"box {size}")) and len(box) == 48 + len(message)
-        key, nonce = bytes(range(32)), bytes(range(24))
-        enclosed = primitives.enclose(key, message, nonce)
-        assert enclosed == bytes(SecretBox(key).encrypt(message, nonce)) and primitives.disclose(key, enclosed) == message
-
-
-@pytest.mark.parametrize(
-    "harm", [lambda box: b"", lambda box: box[:-1], lambda box: box + b"x", lambda box: bytes(len(box)), lambda box: box[:30]]
-)
-def test_a_box_that_was_harmed_is_none(harm: Callable[[bytes], bytes]) -> None:
-    """Too short, too long, emptied, or under another key: None, and nothing raised."""
-    secret, other, key = bytes(range(2, 34)), bytes(range(3, 35)), bytes(range(32))
-    sealed = primitives.seal(primitives.exchange_public(secret), b"message", random_bytes)
-    enclosed = primitives.enclose(key, b"message", bytes(24))
-    assert primitives.unseal(secret, harm(sealed)) is None and primitives.disclose(key, harm(enclosed)) is None
-    assert primitives.unseal(other, sealed) is None and primitives.disclose(other, enclosed) is None

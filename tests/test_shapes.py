@@ -13,7 +13,6 @@ import pytest
 
 from captoken._format.encoding import OF_ANOTHER_SHAPE, own_words
 from captoken._format.shapes import fit, made
-from captoken._format.toml import read_toml
 from captoken._language.access import Access
 from captoken.audit import analysis
 from captoken.issuance.policy._stated import File
@@ -152,31 +151,6 @@ def test_a_keyword_that_a_struct_does_not_have_is_told() -> None:
     assert made(Access, {"tool": "pay"}) == Access(tool="pay")
     with pytest.raises(ValueError, match=r"^it has an unknown key 'tol'$"):
         made(Access, {"tol": "pay"})
-
-
-NO_TOML: dict[str, tuple[bytes, str]] = {
-    "a table that is cut": (b"a = 1\n[b", "look at end of document"),
-    "a line": (b"a = 1\nb\n", "look at line 2, column 2"),
-    "no UTF-8": (b"\xff", "it is no UTF-8"),
-    "deep": (b"a = " + b"[" * 100_000, "it is nested too deeply"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("data", "told"), NO_TOML.values(), ids=NO_TOML)
-def test_what_is_no_toml_is_told_with_its_place_alone(data: bytes, told: str) -> None:
-    assert read_toml(b"a = 1\n") == {"a": 1}
-    with pytest.raises(ValueError) as caught:
-        read_toml(data)
-    assert str(caught.value) == f"this is not TOML: {told}"
-
-
-def test_a_parser_that_names_no_place_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: str) -> Any:
-        raise tomllib.TOMLDecodeError("a secret stands here")
-
-    monkeypatch.setattr(tomllib, "loads", refuse)
-    with pytest.raises(ValueError, match=r"^this is not TOML: its parser says no place$"):
-        read_toml(b"")
 
 
 def test_words_of_others_are_not_passed_on() -> None:

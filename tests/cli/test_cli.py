@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import unicodedata
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from rich.console import Console
 from captoken import Access, Denied, Issuer, Keyring, Token, Verifier
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.parts import Packet
-from captoken._format.spelling import named, named_all
 from captoken._format.text import PREFIX
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
 from captoken.adapters.sqlite import guarded
@@ -576,20 +574,6 @@ def test_a_presented_token_is_shown_with_its_discharges():
         assert seen.characters == len(text) and [hop.answer is not None for hop in seen.hops][:2] == [False, True]
     twice = view(read(f"{sent}.{sent.split('.')[1]}"), NOW)
     assert "asks      1 third party, 1 answered, and 1 discharge that nothing asks for" in twice.summary
-
-
-@pytest.mark.parametrize("char", sorted(set(NASTY) - set(" ")), ids=ascii)
-def test_a_name_is_escaped(char):
-    assert named(f"a{char}b").isprintable() and unicodedata.category(char) != "Ll"
-
-
-def test_every_code_point_is_escaped_or_printable():
-    for code in range(0x11000):
-        assert named(chr(code)).isprintable(), hex(code)
-
-
-def test_names_that_are_not_plain_are_quoted():
-    assert named_all(["b", "a, b", '"', "café", "c d"]) == '"\\"", "a, b", b, "c d", café'
 
 
 def test_markup_is_text():
