@@ -551,14 +551,28 @@ def delegate(
         yield child
 
 
-@contextmanager
-def nothing() -> Generator[None, None, None]:
+def nothing() -> AbstractContextManager[None]:
     """In this block this code holds nothing, and nothing is granted to it.
 
     For adapters, around code that answers somebody else. The trace goes on.
     """
-    with _Block(_held, None), _Block(_granted, None, anywhere=True):  # the first one has looked
-        yield
+    return _Nothing()
+
+
+class _Nothing(AbstractContextManager[None]):
+    __slots__ = ("_blocks",)
+
+    def __init__(self) -> None:
+        # The first one has looked who enters it.
+        self._blocks = (_Block(_held, None), _Block(_granted, None, anywhere=True))
+
+    def __enter__(self) -> None:
+        for block in self._blocks:
+            block.__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        for block in reversed(self._blocks):
+            block.__exit__()
 
 
 # --- generators -------------------------------------------------------------------------------

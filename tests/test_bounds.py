@@ -12,7 +12,7 @@ import pytest
 
 from captoken import Access
 from captoken._language import bounds
-from captoken._language.work import MOST, size_of
+from captoken._language.work import MOST, at_most, size_of
 from captoken.adapters._http.credentials import refuse_stray
 from captoken.adapters._http.exchange import RequestError
 from captoken.tools import ToolGuard, access_or_refusal, access_to
@@ -42,6 +42,13 @@ def test_all_that_is_stated_counts_together() -> None:
     assert access_to("search", {"q": half}, attributes={"q": half}) is None
     assert bounds.is_bounded(Access(table="sales", operation="select"))
     assert not bounds.is_bounded(Access(table="sales", operation="select", columns=[f"c{n}" for n in range(20_000)]))
+
+
+@pytest.mark.parametrize("value", ["\U0001f511" * 10, [1] * 9, ("é",) * 9, {"a": {"b": [None, "x"]}}, 1.5, True, None, ""])
+def test_what_is_counted_sooner_is_never_less(value: Any) -> None:
+    for facts in ({"q": value}, {"q": value, "r": value}, {}, value, [value]):
+        assert at_most(facts) >= size_of(facts)
+    assert bounds.too_large({"q": (0,) * bounds.FACTS})
 
 
 def test_more_than_the_bound_is_not_gone_through() -> None:

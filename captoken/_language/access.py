@@ -141,7 +141,12 @@ def _facts(given: Any, what: str) -> dict[str, Any]:
         facts = {}
         # The name is checked before its value, so that the message can show it.
         for key, item in stated.items():
-            facts[names.free_name(key, what)] = _value(item, f"{what} {shown(key)}")
+            name, kind = names.free_name(key, what), type(item)
+            if kind is str:
+                item.encode()  # as in `_value`, without the words for it: most facts are these
+            elif kind not in _WHOLE:
+                item = _value(item, f"{what} {shown(key)}")
+            facts[name] = item
         return facts
     # A stranger's arguments may be nested without end. That is no error of this program.
     except RecursionError:

@@ -16,7 +16,7 @@ from typing import Any
 from captoken._format.encoding import LIMITS
 from captoken._format.spelling import shown
 from captoken._language.access import Access
-from captoken._language.work import size_of
+from captoken._language.work import at_most, size_of
 
 # The limits of an HTTP request. A token is searched for in forms and in queries.
 FORM_BYTES = 32 << 10
@@ -56,8 +56,11 @@ def too_large(*facts: Any) -> bool:
 
     It looks no further than that. What is no JSON is none of its concern: to copy that raises.
     """
+    stated = [fact for fact in facts if fact]
     try:
-        return sum(size_of(fact, FACTS) for fact in facts if fact) > FACTS
+        if sum(map(at_most, stated)) <= FACTS:
+            return False
+        return sum(size_of(fact, FACTS) for fact in stated) > FACTS
     except UnicodeEncodeError:
         return False
 

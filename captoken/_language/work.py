@@ -123,26 +123,33 @@ def fits(access: Access, links: int) -> bool:
         spelled = _OF_A_BYTE * len(_encode(access.rows))
         most += spelled if spelled < _FEW else size_of(access.rows)
     elif is_of_rows:
-        most += sum(_at_most(row) for row in (access.row, access.becomes) if type(row) is dict)
+        most += sum(at_most(row) for row in (access.row, access.becomes) if type(row) is dict)
     if access.columns:
         most += _AROUND + _COLUMN * len(access.columns)  # type: ignore[arg-type]
     if access.arguments:
-        most += _at_most(access.arguments)
+        most += at_most(access.arguments)
     if access.attributes:
-        most += _at_most(access.attributes)
+        most += at_most(access.attributes)
     return most * links <= _ROOM
 
 
-def _at_most(facts: Mapping[str, Any]) -> int:
-    """No less than the size of all values together: no string has more than 4 bytes a character."""
-    most = _SCALAR * len(facts)
-    for value in facts.values():
+def at_most(facts: Any) -> int:
+    """No less than the size of a value, and counted sooner if it has few others in it.
+
+    A string has at most 4 bytes a character, and its quotes are less than a scalar.
+    """
+    if type(facts) is not dict:
+        return size_of(facts)
+    most = _AROUND + (_ITEM + 2 * _SCALAR) * len(facts)
+    for name, value in facts.items():
         kind = type(value)
         if kind is str:
             most += 4 * len(value)
         elif kind in _HOLDERS:
             most += size_of(value)
+        if type(name) is str:
+            most += 4 * len(name)
     return most
 
 
-_HOLDERS = (list, dict)
+_HOLDERS = (*_ARRAYS, dict)

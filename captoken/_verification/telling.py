@@ -80,14 +80,19 @@ def tell_of_wide_keys(audience: str | None, name: str) -> None:
         )
 
 
-@contextmanager
-def answering(where: Callable[[], str]) -> Generator[None, None, None]:
+class answering:  # noqa: N801, it is called as a function is
     """In this block, lines of the log say `where`: `POST /pay`, without query and arguments."""
-    token = _where.set(where)
-    try:
-        yield
-    finally:
-        _where.reset(token)
+
+    __slots__ = ("_token", "_where")
+
+    def __init__(self, where: Callable[[], str]) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        self._token = _where.set(self._where)
+
+    def __exit__(self, *raised: object) -> None:
+        _where.reset(self._token)
 
 
 @contextmanager

@@ -1122,9 +1122,9 @@ class AsyncVerifier(_Face):
 
     def _check_loop(self) -> None:
         """Raise RuntimeError in any event loop but the first."""
-        from asyncio import get_running_loop  # here, since sync programs have no need of it
+        import asyncio  # here, since sync programs have no need of it
 
-        loop = get_running_loop()
+        loop = asyncio.get_running_loop()
         if self._store_loop.loop is None:
             self._store_loop.take(loop)
         if self._store_loop.loop is not loop:

@@ -46,6 +46,7 @@ from captoken.adapters._gateway.upstream import (
     Unreachable,
     Upstream,
 )
+from captoken.adapters._gateway.waiting import within
 from captoken.adapters._http.credentials import without_credentials
 from captoken.adapters._http.exchange import (
     Body,
@@ -59,6 +60,7 @@ from captoken.adapters._http.exchange import (
     Send,
     json_response,
     respond,
+    values_of,
 )
 from captoken.adapters._http.origins import is_path
 from captoken.adapters.asgi import PLACE, CaptokenMiddleware, granted_to
@@ -91,6 +93,8 @@ _RETRY_AFTER = (b"retry-after", b"5")
 _SEGMENTS = 16  # of a path that the log has
 
 _PIECE = 64 << 10  # of an answer that was compressed
+
+_A_WHILE = 0.05  # seconds of an answer before somebody looks whether its client has gone
 
 
 @contextmanager
@@ -209,7 +213,8 @@ def _problem(status: int, text: str) -> Response:
 
 def _timed(receive: Receive, timeout: float) -> Receive:
     """`receive`, by which a body has to be there in time. What comes behind it has all the time."""
-    deadline = asyncio.get_running_loop().time() + timeout
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
     whole = False
 
     async def timed() -> Message:
@@ -217,8 +222,7 @@ def _timed(receive: Receive, timeout: float) -> Receive:
         if whole:
             return await receive()
         try:
-            async with asyncio.timeout_at(deadline):
-                message = await receive()
+            message = await within(deadline - loop.time(), receive())
         except TimeoutError:
             raise RequestError(408, "The body did not come in time.") from None
         whole = not message.get("more_body", False)
@@ -235,8 +239,7 @@ def _taken(send: Send, timeout: float) -> Send:
 
     async def taken(message: Message) -> None:
         try:
-            async with asyncio.timeout(timeout):
-                await send(message)
+            await within(timeout, send(message))
         except TimeoutError:
             raise ClientGone from None
 
@@ -340,8 +343,7 @@ class _Door:
         came = list(scope["headers"])
         try:
             # Before anything is read of a body: where it ends is what readers differ about.
-            coding = (b"content-encoding", self._service.writer.coding)
-            check_framing([pair for pair in came if pair != coding])
+            check_framing(came, self._service.writer.coding)
         except RequestError as problem:
             return await respond(send, _problem(problem.status, problem.text))
         headers = as_bearer(came, self._service.tokens)
@@ -431,17 +433,20 @@ class _Door:
             headers = self._checked(answer, seeker)
             scope[_PASSED] = True
             pieces = _passed(answer, seeker)
-            if self._has_links(answer):
+            has_links = self._has_links(answer)
+            if has_links:
                 pieces = _linked(pieces, Links(self._inside, self._outside))
             # The first piece comes before the head goes out: one that tells the key is no answer.
-            first = await anext(pieces, b"")
+            piece = await anext(pieces, b"")
             start = {"type": "http.response.start", "status": answer.status, "headers": headers}
             await send(start)
             began = answer.status != 500
-            await send({"type": "http.response.body", "body": first, "more_body": True})
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body"})
+            goes_on, is_changed = True, has_links or _is_packed(answer)
+            while goes_on:
+                may_follow = is_changed or seeker.holds or not connection.is_whole
+                goes_on = bool(piece) and may_follow
+                await send({"type": "http.response.body", "body": piece, "more_body": goes_on})
+                piece = await anext(pieces, b"")
         except Told:
             _log.error("%s told its key in an answer, which was withheld", self._service.name)
             raise _unanswered(began, 502, "The service's answer is withheld.") from None
@@ -464,9 +469,6 @@ class _Door:
 
     def _checked(self, answer: Answer, seeker: Seeker) -> list[Header]:
         """The headers that go back. Raises Told, and Broken for an answer that is not passed on."""
-        coding = [value.lower() for name, value in answer.headers if name == b"content-encoding"]
-        if coding not in ([], [b"identity"], [b"gzip"]):
-            raise Broken("the answer has a coding that was not asked for")
         if answer.status > 599:
             raise Broken("the answer has a status that is none")
         if answer.status == 401:
@@ -474,24 +476,26 @@ class _Door:
             self._service.source.forget()
             _log.error("%s does not take the gateway's key", self._service.name)
             raise Broken("the service does not take the gateway's key")
-        named = [value for name, value in answer.headers if name == b"connection"]
-        of_connection = {each.strip().lower() for value in named for each in value.split(b",")}
-        dropped = _NOT_PASSED | of_connection
-        if coding == [b"gzip"] or self._has_links(answer):
-            dropped |= {b"content-length"}
+        named = b",".join(values_of(answer.headers, b"connection"))
+        dropped = {each.strip().lower() for each in named.split(b",")}
+        if _is_packed(answer) or self._has_links(answer):
+            dropped.add(b"content-length")
+        # No key has a line feed: none is found that stands in two headers.
+        seeker.look(b"\n".join([value for _, value in answer.headers]))
         out = []
         for name, value in answer.headers:
-            seeker.look(value)
             if name in (b"location", b"link", b"content-location"):
                 value = self._seen_from_outside(name, value)
-            if name not in dropped:
+            if name not in _NOT_PASSED and name not in dropped:
                 out.append((name, value))
         return out
 
     def _has_links(self, answer: Answer) -> bool:
         """Are addresses to be looked for in this answer?"""
-        kinds = [value for name, value in answer.headers if name == b"content-type"]
-        return self._service.links and any(b"json" in kind.lower() for kind in kinds)
+        if not self._service.links:
+            return False
+        kinds = values_of(answer.headers, b"content-type")
+        return any(b"json" in kind.lower() for kind in kinds)
 
     def _seen_from_outside(self, name: bytes, value: bytes) -> bytes:
         """An address of the service, as its clients reach it here."""
@@ -535,20 +539,31 @@ def _unanswered(began: bool, status: int, text: str) -> Exception:
 
 
 async def _until_gone(receive: Receive, working: Awaitable[None]) -> None:
-    """Run it until it is through, or until the client has gone. Raises what it raises."""
-    gone = asyncio.ensure_future(_gone(receive))
+    """Run it until it is through, or until the client has gone. Raises what it raises.
+
+    Nobody looks at the client before that takes a while: most services answer sooner.
+    """
+    watching: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal watching
+        watching = asyncio.ensure_future(_gone(receive))
+        watching.add_done_callback(lambda _: _end(limit))
+
+    begins = asyncio.get_running_loop().call_later(_A_WHILE, watch)
     limit = asyncio.timeout(None)
     try:
         async with limit:
-            gone.add_done_callback(lambda _: _end(limit))
             await working
     except TimeoutError:
         if not limit.expired():
             raise
         raise ClientGone from None
     finally:
-        gone.cancel()
-        await asyncio.wait((gone,))
+        begins.cancel()
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait((watching,))
 
 
 def _end(limit: asyncio.Timeout) -> None:
@@ -566,7 +581,7 @@ async def _gone(receive: Receive) -> None:
 async def _passed(answer: Answer, seeker: Seeker) -> AsyncIterator[bytes]:
     """The body of an answer, decoded and looked through. Raises Told or Broken."""
     kept = 0
-    async for piece in _decoded(answer):
+    async for piece in _decoded(answer) if _is_packed(answer) else answer.pieces:
         kept += len(piece)
         if answer.status == 500 and kept > BODY_BYTES:
             raise Broken("an answer of status 500 is too long")
@@ -585,13 +600,16 @@ async def _linked(pieces: AsyncIterator[bytes], links: Links) -> AsyncIterator[b
         yield rest
 
 
+def _is_packed(answer: Answer) -> bool:
+    """Is it in gzip, in spite of what was asked? Raises Broken for any other coding."""
+    codings = [value.lower() for value in values_of(answer.headers, b"content-encoding")]
+    if codings not in ([], [b"identity"], [b"gzip"]):
+        raise Broken("the answer has a coding that was not asked for")
+    return codings == [b"gzip"]
+
+
 async def _decoded(answer: Answer) -> AsyncIterator[bytes]:
-    """The pieces of an answer, without the coding that one may have in spite of what was asked."""
-    codings = [value.lower() for name, value in answer.headers if name == b"content-encoding"]
-    if codings != [b"gzip"]:
-        async for piece in answer.pieces:
-            yield piece
-        return
+    """The pieces of an answer in gzip, unpacked."""
     stream = zlib.decompressobj(31)
     try:
         async for piece in answer.pieces:

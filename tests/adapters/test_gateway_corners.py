@@ -5,6 +5,7 @@ Each is a class: a request, an answer or a file by which something else is sent 
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import socket
@@ -22,6 +23,8 @@ from captoken.adapters._gateway.operations import FORM, JSON, Operation, Table, 
 from captoken.adapters._gateway.reading import Asked, HeaderRules, Reading
 from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
 from captoken.adapters._gateway.shapes import ANY, Listed, Members, Scalar
+from captoken.adapters._gateway.upstream import Upstream
+from captoken.adapters._gateway.written import Outgoing
 from captoken.adapters._http.exchange import RequestError
 from tests.adapters.serving import accepting
 from tests.adapters.test_gateway import gateway
@@ -131,6 +134,36 @@ def test_what_stands_behind_an_answer_is_nobodys_answer(tmp_path: Path, how: str
             head = client.request("HEAD" if "HEAD" in how else "GET", "/payments/v1/refunds/re_1")
             time.sleep(0.3)
             assert b"hidden" not in head.content and client.get("/payments/v1/refunds/re_2").text == "own"
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("what", [HIDDEN, b"", None])
+def test_a_connection_on_which_something_came_meanwhile_is_not_used_again(what: bytes | None, seen: bool) -> None:
+    """Also where the event loop has been too busy to see it; b"" is its end."""
+    own = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown"
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(own)
+        time.sleep(0.1)
+        if what is not None:
+            connection.sendall(what) if what else connection.shutdown(socket.SHUT_RDWR)
+            time.sleep(0.5)
+        connection.recv(65536)
+
+    async def again(url: str) -> bool:
+        upstream = Upstream(url, timeout=5)
+        connection = await upstream.connect()
+        answered = await connection.send(Outgoing("GET", "/", "", [], b""))
+        assert [piece async for piece in answered.pieces] == [b"own"] and connection.is_whole
+        connection.release()
+        await asyncio.sleep(0.3) if seen else time.sleep(0.3)
+        other = await upstream.connect()
+        other.close()
+        return other is connection
+
+    with accepting(answer) as url:
+        assert asyncio.run(again(url)) is (what is None)
 
 
 def _compressed(body: bytes) -> bytes:

@@ -184,7 +184,7 @@ class Reading:
         operation = began.operation
         facts: dict[str, Any] = {}
         path = {
-            name: strict.of_text(began.values[name], _text_shape(shape), name)
+            name: strict.of_text(began.values[name], _text_shape(shape), (name,))
             for name, shape in operation.path.items()
         }
         for name, value in path.items():
@@ -254,7 +254,7 @@ class Reading:
             _add(facts, operation, "body", form, shape)
             return written.fields(form, operation.lists).encode("ascii"), FORM.encode()
         value = strict.json_value(body)
-        strict.fitting(value, shape, "" if isinstance(shape, Members) else "The body")
+        strict.fitting(value, shape, ())
         if isinstance(shape, Members) and type(value) is dict:
             _add(facts, operation, "body", value, shape)
         else:
@@ -271,16 +271,22 @@ class Began(NamedTuple):
     given: list[Header]
 
 
-def check_framing(headers: list[Header]) -> None:
-    """Raise RequestError where two readers could find the end of the request in two places."""
-    chunked = values_of(headers, b"transfer-encoding")
-    if chunked and (values_of(headers, b"content-length") or chunked != [b"chunked"]):
-        raise bad("Transfer-Encoding is chunked, and has no Content-Length beside it.")
-    if len(values_of(headers, b"host")) > 1:
+def check_framing(headers: list[Header], coding: bytes = b"identity") -> None:
+    """Raise RequestError where two readers could find the end of the request in two places.
+
+    `coding` is one that the service's clients use, and that is taken off.
+    """
+    names = [name for name, _ in headers]
+    if b"transfer-encoding" in names:
+        chunked = values_of(headers, b"transfer-encoding")
+        if b"content-length" in names or chunked != [b"chunked"]:
+            raise bad("Transfer-Encoding is chunked, and has no Content-Length beside it.")
+    if names.count(b"host") > 1:
         raise bad("There is more than one Host header.")
-    coded = values_of(headers, b"content-encoding")
-    if coded and coded != [b"identity"]:
-        raise RequestError(415, "The body of a request is sent as it is, without a coding.")
+    if b"content-encoding" in names:
+        coded = values_of(headers, b"content-encoding")
+        if coded not in ([coding], [b"identity"]):
+            raise RequestError(415, "The body of a request is sent as it is, without a coding.")
 
 
 def _content_type(headers: list[Header]) -> str:

@@ -36,8 +36,6 @@ class Seeker:
 
     def __init__(self, spellings: tuple[bytes, ...]) -> None:
         self._spellings = spellings
-        self._longest = max(map(len, self._spellings), default=0)
-        self._first = {*b"%\\", *(spelling[0] for spelling in self._spellings)}
         self._held = b""
 
     def __repr__(self) -> str:
@@ -53,6 +51,11 @@ class Seeker:
         self._held = seen[len(seen) - keep :]
         return seen[: len(seen) - keep]
 
+    @property
+    def holds(self) -> bool:
+        """Is something held back?"""
+        return bool(self._held)
+
     def end(self) -> bytes:
         """What was held back, and is no key: nothing comes behind it."""
         held, self._held = self._held, b""
@@ -64,19 +67,23 @@ class Seeker:
             self._look(text)
 
     def _look(self, seen: bytes) -> None:
-        views = {seen, plain(seen)} if _has_escapes(seen) else {seen}
-        if any(spelling in view for view in views for spelling in self._spellings):
-            raise Told
+        views = (seen, plain(seen)) if _has_escapes(seen) else (seen,)
+        for spelling in self._spellings:
+            for view in views:
+                if spelling in view:
+                    raise Told
 
     def _unknown(self, seen: bytes) -> int:
         """How many bytes at the end could be the beginning of the key."""
         kept = max(overlap(seen, spelling) for spelling in self._spellings)
-        tail = seen[-self._longest * _LONGEST_ESCAPE :]
+        longest = max(map(len, self._spellings))
+        tail = seen[-longest * _LONGEST_ESCAPE :]
         if not _has_escapes(tail):
             return kept
+        first = {*b"%\\", *(spelling[0] for spelling in self._spellings)}
         # Keep everything from the first place where the unescaped rest could start a spelling.
         for at in range(len(tail) - kept):
-            if tail[at] not in self._first:
+            if tail[at] not in first:
                 continue
             rest = tail[at:]
             begun = _begun_escape(rest)

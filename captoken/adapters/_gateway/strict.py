@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from math import isfinite
-from typing import Any
+from typing import Any, TypeAlias
 
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.spelling import shown
@@ -47,6 +47,7 @@ _name_parts = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)").fullmatch
 _keys = re.compile(r"\[([^\[\]]*)\]").findall
 _is_integer = re.compile(r"0|-?[1-9][0-9]*").fullmatch
 _is_number = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
+_control = re.compile("[\0-\x1f\x7f]").search
 # By which frameworks take another method than the request's own.
 _OVERRIDES = frozenset(("_method", "_http_method", "x-http-method-override"))
 
@@ -72,6 +73,8 @@ def path_segments(raw: bytes) -> list[str]:
 
 
 def _segment(raw: bytes) -> str:
+    if raw.isalnum():
+        return raw.decode("ascii")
     if _is_segment(raw) is None:
         raise bad("The path has a character, or a percent sign, that not all readers read alike.")
     if _hides(raw):
@@ -91,7 +94,7 @@ def _utf8(data: bytes, what: str) -> str:
 
 def _plain(text: str, what: str) -> str:
     """`text`, if nothing in it ends a string, or a line, for some reader."""
-    if any(char < " " or char == "\x7f" for char in text):
+    if _control(text):
         raise bad(f"{what} has a control character.")
     return text
 
@@ -156,7 +159,11 @@ def _constant(text: str) -> Any:
     raise bad(f"{text} is no number in JSON.")
 
 
-def fitting(value: Any, shape: Shape, place: str) -> None:
+# Where a value stands: the names from outside in.
+Place: TypeAlias = tuple[str, ...]
+
+
+def fitting(value: Any, shape: Shape, place: Place) -> None:
     """Raise RequestError unless a JSON value has the shape that its operation declares.
 
     null is taken for any of them: it is an argument like others, which only `any` permits.
@@ -166,12 +173,12 @@ def fitting(value: Any, shape: Shape, place: str) -> None:
             return
         case Members():
             if type(value) is not dict:
-                raise bad(f"{place} is an object.")
+                raise bad(f"{_named(place)} is an object.")
             for name, item in value.items():
-                fitting(item, declared(name, shape, place), _below(place, name))
+                fitting(item, declared(name, shape, place), (*place, name))
         case Listed():
             if type(value) is not list:
-                raise bad(f"{place} is a list.")
+                raise bad(f"{_named(place)} is a list.")
             for item in value:
                 fitting(item, shape.item, place)
         case Scalar(kind="any"):
@@ -180,7 +187,7 @@ def fitting(value: Any, shape: Shape, place: str) -> None:
             _scalar(value, shape.kind, place)
 
 
-def _any(value: Any, place: str) -> None:
+def _any(value: Any, place: Place) -> None:
     """Look through a value of which nothing is declared: its integers, and NUL."""
     if type(value) in (dict, list):
         for item in value.values() if type(value) is dict else value:
@@ -200,27 +207,27 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _scalar(value: Any, kind: str, place: str) -> None:
+def _scalar(value: Any, kind: str, place: Place) -> None:
     if type(value) not in _TYPES[kind]:
-        raise bad(f"{place} is of another type: {kind} is declared.")
+        raise bad(f"{_named(place)} is of another type: {kind} is declared.")
     if type(value) is int:
         _in_range(value, kind, place)
     if type(value) is str and "\x00" in value:
-        raise bad(f"{place} has NUL in it.")
+        raise bad(f"{_named(place)} has NUL in it.")
 
 
-def _in_range(value: int, kind: str, place: str) -> None:
+def _in_range(value: int, kind: str, place: Place) -> None:
     least, most = (-INT64, INT64 - 1) if kind == "int64" else (-MAX_INTEGER, MAX_INTEGER)
     if not least <= value <= most:
-        raise bad(f"{place} is an integer that not all readers keep exactly.")
+        raise bad(f"{_named(place)} is an integer that not all readers keep exactly.")
 
 
-def declared(name: str, shape: Members, place: str) -> Shape:
+def declared(name: str, shape: Members, place: Place) -> Shape:
     """The shape of a member of that name. Raises RequestError for a name that is not taken."""
     found = shape.members.get(name)
     if found is not None:
         return found
-    where = _below(place, name)
+    where = _named((*place, name))
     if name.casefold() in shape.folded:
         raise bad(f"{where} is declared in another case.")
     if not shape.more:
@@ -234,10 +241,9 @@ def declared(name: str, shape: Members, place: str) -> Shape:
     return ANY
 
 
-def _below(place: str, name: str) -> str:
-    """The place of a member, for people. What a client wrote is escaped and cut."""
-    named = shown(name).strip("'\"")
-    return f"{place}.{named}" if place else named
+def _named(place: Place) -> str:
+    """A place, for people. What a client wrote is escaped and cut."""
+    return ".".join(shown(name).strip("'\"") for name in place) or "The body"
 
 
 # --- queries and forms ----------------------------------------------------------------------------
@@ -249,12 +255,14 @@ def fields_value(raw: bytes, shape: Members, lists: str) -> dict[str, Any]:
     `lists`: how the service takes lists: `repeat` (a=1&a=2), `brackets` (a[]=1) or `indices`
     (a[0]=1). The last two are both taken, where either is declared.
     """
+    if not raw:
+        return {}
     if raw.count(b"&") >= FIELDS:
         raise bad(f"There are more than {FIELDS} fields.")
     if _is_fields(raw) is None:
         raise bad("A field has a character, or a percent sign, that not all readers read alike.")
     value: dict[str, Any] = {}
-    for field in raw.split(b"&") if raw else ():
+    for field in raw.split(b"&"):
         name, equals, text = field.replace(b"+", b" ").partition(b"=")
         if not equals:
             raise bad("A field is without a value: write name=value.")
@@ -284,24 +292,24 @@ def _look_through(value: Any) -> None:
 def _put(at: dict[str, Any], path: list[str], text: str, shape: Members, lists: str) -> None:
     """Put one field in its place. Raises RequestError where something else stands there."""
     name, *rest = path
-    place = _plain(name, "The name of a field")
-    inner = declared(name, shape, "")
+    place = (_plain(name, "The name of a field"),)
+    inner = declared(name, shape, ())
     if isinstance(inner, Listed):
         there = at.setdefault(name, [])
         return _put_in_list(there, rest, text, inner, lists, place)
     if not rest:
         # An empty text takes an object away, with services that have that.
         if name in at or (isinstance(inner, Members) and text):
-            raise bad(f"{_below('', place)} stands there twice, or is no text.")
+            raise bad(f"{_named(place)} stands there twice, or is no text.")
         at[name] = of_text(text, inner if isinstance(inner, Scalar) else ANY, place)
         return None
     if inner == ANY:
         inner = _FREE
     if not isinstance(inner, Members) or not rest[0]:
-        raise bad(f"{_below('', place)} is no object.")
+        raise bad(f"{_named(place)} is no object.")
     there = at.setdefault(name, {})
     if type(there) is not dict:
-        raise bad(f"{_below('', place)} stands there twice.")
+        raise bad(f"{_named(place)} stands there twice.")
     return _put(there, rest, text, inner, lists)
 
 
@@ -309,7 +317,7 @@ _FREE = Members(more=True)
 
 
 def _put_in_list(
-    there: list[Any], rest: list[str], text: str, shape: Listed, lists: str, place: str
+    there: list[Any], rest: list[str], text: str, shape: Listed, lists: str, place: Place
 ) -> None:
     """The same for a list. Its items come in their order: others would be read in two ways."""
     indexed = rest[:1] == [str(len(there))]
@@ -323,15 +331,14 @@ def _put_in_list(
             there.append({})
         if there and rest[0] == str(len(there) - 1):
             return _put(there[-1], rest[1:], text, item, lists)
-    raise bad(f"{_below('', place)} is a list that is not written as this service takes lists.")
+    raise bad(f"{_named(place)} is a list that is not written as this service takes lists.")
 
 
 _BOOLEANS = {"true": True, "false": False}
 
 
-def of_text(text: str, shape: Scalar, place: str) -> Any:
+def of_text(text: str, shape: Scalar, place: Place) -> Any:
     """A value of its type, from its one spelling."""
-    where = _below("", place)
     read: Callable[[str], Any] | None = None
     match shape.kind:
         case "integer" | "int64" if _is_integer(text) and len(text) <= NUMBER_CHARS:
@@ -345,7 +352,7 @@ def of_text(text: str, shape: Scalar, place: str) -> Any:
         case "string" | "any":
             read = str
         case _:
-            raise bad(f"{where} is not written as {shape.kind} is.")
+            raise bad(f"{_named(place)} is not written as {shape.kind} is.")
     value = read(text)
-    _scalar(value, "string" if shape.kind == "any" else shape.kind, where)
+    _scalar(value, "string" if shape.kind == "any" else shape.kind, place)
     return value

@@ -16,12 +16,14 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from select import POLLIN, poll
 from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from captoken._format.extras import extra
 from captoken._language.bounds import HEADER_BYTES
+from captoken.adapters._gateway.waiting import within
 from captoken.adapters._gateway.written import Outgoing
 from captoken.adapters._http.exchange import Header
 from captoken.adapters._http.origins import origin_of
@@ -81,7 +83,7 @@ class Upstream:
         """A connection that nobody else uses. Raises Unreachable."""
         while self._idle:
             connection = self._idle.pop()
-            if await connection.is_fresh():
+            if connection.is_fresh():
                 return connection
             connection.close()
         self.opened += 1
@@ -123,26 +125,26 @@ class Connection:
         self._timeout = timeout
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADER_BYTES)
         self._since = monotonic()
+        self._arrived = poll()
+        self._arrived.register(writer.get_extra_info("socket"), POLLIN)
 
-    async def is_fresh(self) -> bool:
+    def is_fresh(self) -> bool:
         """Can it be used again? It has not waited long, and the service has said nothing since.
 
         What it said unasked, or its end, would be taken for the answer to the next request.
         """
-        # Twice: what the system has by now is in the reader after the first time.
-        quiet = await self._is_quiet() and await self._is_quiet()
         is_open = not self._writer.is_closing()
-        return quiet and is_open and monotonic() - self._since < _IDLE_SECONDS
+        return is_open and monotonic() - self._since < _IDLE_SECONDS and self._is_quiet()
 
-    async def _is_quiet(self) -> bool:
+    def _is_quiet(self) -> bool:
+        """Whether nothing has come: neither to the reader, nor to the system until now."""
+        reading = self._reader.read(1)
         try:
-            async with asyncio.timeout(0):
-                await self._reader.read(1)
-        except TimeoutError:
-            return True
-        except OSError:
+            reading.send(None)
+        except (StopIteration, OSError):
             return False
-        return False
+        reading.close()
+        return not self._arrived.poll(0)
 
     async def send(self, outgoing: Outgoing) -> Answer:
         """Send a request, once, and read the head of its answer. Raises Broken."""
@@ -160,8 +162,7 @@ class Connection:
         parts.append(self._http.send(h11.EndOfMessage()))
         try:
             self._writer.write(b"".join(part for part in parts if part))
-            async with asyncio.timeout(self._timeout):
-                await self._writer.drain()
+            await within(self._timeout, self._writer.drain())
             # What is asked meanwhile, as 103 answers, says nothing.
             while isinstance(event := await self._event(), h11.InformationalResponse):
                 pass
@@ -173,24 +174,38 @@ class Connection:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         """The body, to its end."""
-        while True:
-            event = await self._event()
-            if isinstance(event, h11.EndOfMessage):
-                break
-            if not isinstance(event, h11.Data):
-                raise Broken("the service closed the connection in its answer")
+        event = await self._event()
+        while isinstance(event, h11.Data):
+            following = self._arrived_event()
             yield bytes(event.data)
+            event = await self._event() if following is h11.NEED_DATA else following
+        if not isinstance(event, h11.EndOfMessage):
+            raise Broken("the service closed the connection in its answer")
 
     async def _event(self) -> Any:
         """What comes next. Raises Broken, also where it does not come in time."""
         try:
-            while (event := self._http.next_event()) is h11.NEED_DATA:
-                async with asyncio.timeout(self._timeout):
-                    data = await self._reader.read(_PIECE)
+            while (event := self._arrived_event()) is h11.NEED_DATA:
+                data = await within(self._timeout, self._reader.read(_PIECE))
                 self._http.receive_data(data)
-        except (OSError, TimeoutError, h11.RemoteProtocolError) as error:
+        except (OSError, TimeoutError) as error:
             raise Broken(type(error).__name__, late=isinstance(error, TimeoutError)) from None
         return event
+
+    def _arrived_event(self) -> Any:
+        """What comes next of what was read; NEED_DATA if that is all. Raises Broken."""
+        try:
+            return self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            raise Broken(type(error).__name__) from None
+
+    @property
+    def is_whole(self) -> bool:
+        """Is the piece of an answer that was given last the end of it?
+
+        False says nothing: more may have to be read before that is known.
+        """
+        return self._http.their_state is h11.DONE
 
     def release(self) -> None:
         """Nobody reads on. One that was read to its end is used again; any other is closed."""

@@ -7,16 +7,20 @@ all others as percent-escapes; JSON in ASCII, without spaces.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 from captoken.adapters._http.exchange import Header
 
+# What `quote` leaves as it is: most names and values are nothing else.
+_is_unreserved = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
+
 
 def escaped(text: str) -> str:
     """A segment, a name or a value, of which nothing has a meaning in a URL."""
-    return quote(text, safe="")
+    return text if _is_unreserved(text) else quote(text, safe="")
 
 
 def path(segments: list[str]) -> str:
@@ -52,7 +56,9 @@ def _spread(name: str, value: Any, lists: str) -> Iterator[tuple[str, str]]:
 
 def text_of(value: Any) -> str:
     """A scalar as the text of a field or a segment."""
-    return value if type(value) is str else json.dumps(value)
+    if type(value) is str:
+        return value
+    return str(value) if type(value) is int else json.dumps(value)
 
 
 class Outgoing:
