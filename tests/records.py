@@ -21,6 +21,7 @@ RECORDS = ROOT / "captoken/_verification/records.py"
 KERNEL = ROOT / "captoken/_language/reasons.py"
 SPECIFICATION = ROOT / "spec/captoken-v1.md"
 PORT = ROOT / "ports/typescript/src/verification/codes.ts"
+RETRY = ROOT / "ports/typescript/src/adapters/retry.ts"
 MARKED = re.compile(r"(begin: codes[^\n]*\n).*?(^ *(?:#|//|<!--) end\b)", re.DOTALL | re.MULTILINE)
 
 
@@ -45,6 +46,11 @@ def made(records: tuple[Any, ...]) -> dict[Path, str]:
             "",
         ],
         PORT: list(_of_the_port(records)),
+        RETRY: [
+            "export const RETRY: Readonly<Record<Code, Retry>> = {",
+            *(f"  {one.code}: {_quoted(one.retry)}," for one in records),
+            "};",
+        ],
     }
     return {path: filled(path.read_text("utf-8"), "\n".join(lines)) for path, lines in rows.items()}
 

@@ -1,9 +1,4 @@
-/**
- * MCP across the two libraries: what the one mints and narrows, a server of the other takes.
- *
- * The Python library is that of the repository. CAPTOKEN_PYTHON names an interpreter that has it,
- * with `mcp`; left out, it is `python3`.
- */
+/** MCP across the two libraries: what the one mints and narrows, a server of the other takes. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -17,22 +12,10 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 
 import { HolderKey, Issuer, Keyring, Token, mcpMessageRequest } from "../src/index.js";
+import { ENVIRONMENT, PYTHON, REPOSITORY, missing } from "./python.js";
 
-const PYTHON = process.env["CAPTOKEN_PYTHON"] ?? "python3";
-const REPOSITORY = fileURLToPath(new URL("../../../../", import.meta.url));
 const SERVER = fileURLToPath(new URL("../examples/mcp.js", import.meta.url));
 const KEY = "io.captoken/token";
-const ENVIRONMENT = { ...process.env, PYTHONPATH: REPOSITORY } as Record<string, string>;
-
-/** Is there a Python that has the library and its partner? */
-function missing(): string | false {
-  try {
-    execFileSync(PYTHON, ["-c", "import captoken, mcp"], { env: ENVIRONMENT, stdio: "ignore" });
-    return false;
-  } catch {
-    return `${PYTHON} has not captoken and mcp: name one that has in CAPTOKEN_PYTHON`;
-  }
-}
 
 async function withServer(
   command: string,
@@ -89,7 +72,7 @@ function mintedInPython(keyring: Keyring): string {
 
 test(
   "a server in TypeScript takes a token that Python minted and narrowed",
-  { skip: missing() },
+  { skip: missing("mcp") },
   async () => {
     const keyring = Keyring.generate();
     const text = mintedInPython(keyring);
@@ -135,7 +118,7 @@ test("a token that is bound to a key brings a proof for the message, and once", 
 
 test(
   "a server in Python takes a token that TypeScript minted and narrowed",
-  { skip: missing() },
+  { skip: missing("mcp") },
   async () => {
     const keyring = Keyring.generate();
     const text = new Issuer(keyring)

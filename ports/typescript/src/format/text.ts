@@ -23,7 +23,7 @@ export type Kind = typeof UNBOUND | typeof BOUND;
 export { BOUND, UNBOUND };
 
 const MAX_TEXT = 8192;
-const MAX_BUNDLE = 32768;
+export const MAX_BUNDLE = 32768;
 export const MAX_DISCHARGES = 16;
 const PROOF_BYTES = 88;
 const PROOF_CHARS = 118;

@@ -135,7 +135,7 @@ function answered({ of, seconds, signal }: Ask): Promise<unknown> {
     const end = (): void => {
       stop();
       ends.abort();
-      reject(new Error("a store gave no answer in time"));
+      reject(new Error("late"));
     };
     const timer = setTimeout(end, 1000 * seconds);
     const stop = (): void => {
@@ -621,6 +621,10 @@ export class Grant {
   /** Raises Denied. */
   authorize(access: Access, asking: Asking = {}): Grant {
     return grantOf(this.check(access, asking));
+  }
+
+  async authorizeAsync(access: Access, asking: Asking = {}): Promise<Grant> {
+    return grantOf(await this.checkAsync(access, asking));
   }
 
   /** The same with nothing committed. For people. */

@@ -1,0 +1,36 @@
+/** Each example of the package, run as it stands: it prints what its comments say. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readFileSync, readdirSync } from "node:fs";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const SOURCES = fileURLToPath(new URL("../../examples/", import.meta.url));
+const BUILT = fileURLToPath(new URL("../examples/", import.meta.url));
+const ALONE = ["mcp.ts"]; // a server on stdio: tests/mcp.test.ts asks it
+
+/** A list of statuses for one line in a loop, or what a line prints. */
+function expected(source: string): string[] {
+  const comments = [...source.matchAll(/; \/\/ (\d{3}.*)$/gm)].map(([, said]) => said!);
+  return comments.flatMap((said) => (/^[\d, ]+$/.test(said) ? said.split(", ") : [said]));
+}
+
+for (const name of readdirSync(SOURCES).filter((each) => !ALONE.includes(each))) {
+  test(`examples/${name}`, () => {
+    const wanted = expected(readFileSync(SOURCES + name, "utf8"));
+    const program = BUILT + name.replace(/\.ts$/, ".js");
+    const printed = execFileSync(process.execPath, [program], { encoding: "utf8" }).trim().split("\n");
+    assert.ok(wanted.length >= 2, "its comments say what it prints");
+    assert.equal(printed.length, wanted.length);
+    for (const [at, line] of printed.entries()) assert.ok(line.endsWith(wanted[at]!), line);
+  });
+}
+
+test("there is one for each subpath", () => {
+  const manifest = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  const { exports } = JSON.parse(manifest) as { exports: object };
+  const subpaths = Object.keys(exports).flatMap((name) => /^\.\/(\w+)$/.exec(name)?.[1] ?? []);
+  const there = readdirSync(SOURCES).filter((each) => !ALONE.includes(each)).map((name) => name.replace(/\.ts$/, ""));
+  assert.deepEqual(there.sort(), subpaths.sort());
+});
