@@ -11,75 +11,84 @@ from collections.abc import Sequence
 
 import click
 
-from captoken.cli.ask import explain, verify
-from captoken.cli.audit import audit, blast_radius
-from captoken.cli.completion import completion
-from captoken.cli.console.command import console
-from captoken.cli.demo.command import accident, demo
-from captoken.cli.discharge import approve, attach, discharge, require, tickets
-from captoken.cli.docs import docs, skill
-from captoken.cli.evidence import export
-from captoken.cli.gateway import gateway
-from captoken.cli.inspect import inspect
-from captoken.cli.issue import issue
-from captoken.cli.keygen import keygen
-from captoken.cli.login import exchange, login
-from captoken.cli.operate import end_task, lift, narrow, overlay, renew, revoke
-from captoken.cli.options import COMPLETING, USAGE, InOrder
+from captoken._format.errors import CaptokenError
+from captoken.cli.groups import COMPLETING, USAGE, InOrder
 from captoken.cli.output import prepare, tell
-from captoken.cli.postgres import postgres
-from captoken.cli.problems import TOLD, problem
-from captoken.cli.propose import propose, test
-from captoken.cli.renewing import operate
-from captoken.cli.upgrade import upgrade
-from captoken.cli.write import attenuate, delegate, mint, present
 
 INTERRUPTED = 130
-# The commands by who runs them, each in the order in which one meets them.
-_SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Start here": (accident, demo, docs, skill, completion),
-    "Issuer (starts tasks)": (keygen, mint, issue),
-    "Person or workload (starts a task at an issuance service)": (login, exchange),
-    "Holder (narrows a token, and hands it over)": (
-        inspect,
-        attenuate,
-        delegate,
-        require,
-        tickets,
-        attach,
-        present,
-    ),
-    "Third party (answers what a token asks)": (discharge, approve),
-    "Server (verifies tokens)": (verify, explain, postgres),
-    "Gateway (guards services of others)": (gateway,),
-    "Operator (revokes and narrows issued tokens)": (
-        operate,
-        end_task,
-        revoke,
-        narrow,
-        lift,
-        renew,
-        overlay,
-        console,
-        upgrade,
-    ),
-    "Auditor (sees who did what)": (audit, blast_radius),
-    "Developer (tests what tokens allow)": (test,),
+# What becomes one line. Anything else is a mistake of the library's own, and is shown whole.
+_TOLD = (CaptokenError, ValueError, TypeError, OSError, click.ClickException)
+
+# The commands by who runs them, each in the order in which one meets them: its module, and what
+# its help says first.
+_SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Start here": {
+        "try": ("demo.command", "Watch one accident, with an API key and with captoken."),
+        "demo": ("demo.command", "Watch six agents at work, and see what they are denied."),
+        "docs": ("docs", "Read the documentation, or search it."),
+        "skill": ("docs", "Write what a coding agent has to know: a SKILL.md."),
+        "completion": ("completion", "Let a shell complete commands, options and files."),
+    },
+    "Issuer (starts tasks)": {
+        "keygen": ("keygen", "Make keys, each in a file that only its owner can read."),
+        "mint": ("write", "Write the first token of a task, or a set of them."),
+        "issue": ("issue", "Start tasks for people and workloads that log in."),
+    },
+    "Person or workload (starts a task at an issuance service)": {
+        "login": ("login", "Log in at an identity provider, and write the ID token."),
+        "exchange": ("login", "Start a task with a login, a workload's identity, or both."),
+    },
+    "Holder (narrows a token, and hands it over)": {
+        "inspect": ("inspect", "Show what a token says, without verifying it."),
+        "attenuate": ("write", "Narrow a token."),
+        "delegate": ("write", "Narrow a token and hand it over to a sub-agent."),
+        "require": ("discharge", "Require a third party's consent."),
+        "tickets": ("discharge", "Write the tickets for third parties, one a line."),
+        "attach": ("discharge", "Attach discharges to the token that needs them."),
+        "present": ("write", "Write a short-lived copy for one server."),
+    },
+    "Third party (answers what a token asks)": {
+        "discharge": ("discharge", "Answer a ticket from a program that has already decided."),
+        "approve": ("discharge", "Ask the person at the terminal whether to answer a ticket."),
+    },
+    "Server (verifies tokens)": {
+        "verify": ("ask", "Verify a token and an access."),
+        "explain": ("ask", "Say why an access is allowed or denied, and by whose rule."),
+        "postgres": ("postgres", "Prepare a PostgreSQL database for agents."),
+    },
+    "Gateway (guards services of others)": {
+        "gateway": ("gateway", "Forward requests to other services, if a token allows them."),
+    },
+    "Operator (revokes and narrows issued tokens)": {
+        "operate": ("renewing", "Keep the overlay fresh, until Ctrl-C or SIGTERM."),
+        "end-task": ("operate", "Revoke all tokens of a task and the tasks below it."),
+        "revoke": ("operate", "Revoke tokens."),
+        "narrow": ("operate", "Restrict issued tokens."),
+        "lift": ("operate", "Undo a revocation or restriction."),
+        "renew": ("operate", "Sign the overlay again, once."),
+        "overlay": ("operate", "Show all revocations and restrictions: by whom, when and why."),
+        "console": ("console.command", "Show what agents are doing, and act on it, in a browser."),
+        "upgrade": ("upgrade", "Convert stores of an earlier version."),
+    },
+    "Auditor (sees who did what)": {
+        "audit": ("audit", "Read the trail that a server has kept."),
+        "blast-radius": ("audit", "Show what the tokens of an agent can still do."),
+    },
+    "Developer (tests what tokens allow)": {
+        "test": ("propose", "Test what tokens permit, by scenarios in TOML files."),
+    },
 }
 
 
-class _Commands(InOrder):
+class _All(InOrder):
     """All commands, by who runs them."""
 
     def sections(self) -> dict[str, list[str]]:
-        return {
-            title: [command.name or "" for command in commands]
-            for title, commands in _SECTIONS.items()
-        }
+        return {title: list(commands) for title, commands in _SECTIONS.items()}
 
 
 @click.group(
-    cls=_Commands,
+    cls=_All,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="captoken", message="%(prog)s %(version)s")
@@ -93,11 +102,9 @@ def commands() -> None:
     """
 
 
-audit.add_command(propose)
-audit.add_command(export)
 for _section in _SECTIONS.values():
-    for _command in _section:
-        commands.add_command(_command)
+    for _name, (_module, _summary) in _section.items():
+        commands.add_later(_name, _module, _summary)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -123,7 +130,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except RecursionError:
         tell("nested too deeply")
         return USAGE
-    except TOLD as error:
+    except _TOLD as error:
+        from captoken.cli.problems import problem  # here, since it loads what checks options
+
         tell(problem(error))
         return USAGE
     return code if isinstance(code, int) else 0

@@ -25,6 +25,7 @@ from captoken.audit._chains import begins_after, not_here
 from captoken.audit._check import Verdict, check, read
 from captoken.audit._evidence import EvidenceFile
 from captoken.cli import evidence, files, output, words
+from captoken.cli.groups import InOrder
 from captoken.cli.logged import (
     Asked,
     in_marks,
@@ -35,7 +36,7 @@ from captoken.cli.logged import (
     told_of_issuer,
     tried,
 )
-from captoken.cli.options import InOrder, json_option, now_option, seconds
+from captoken.cli.options import json_option, now_option, seconds
 from captoken.cli.output import answer, spaced, tell
 from captoken.cli.values import DURATION, FILE, ID, PUBLIC
 from captoken.stores.ports import Head
@@ -778,3 +779,7 @@ def _reach_data(one: trails.Reach) -> dict[str, Any]:
         "expires_at": capability.expires_at,
         "cut": one.cut.id,
     }
+
+
+audit.add_later("propose", "propose", "Propose narrower tokens from what was done.")
+audit.add_command(evidence.export)

@@ -16,7 +16,8 @@ from pathlib import Path
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from captoken.cli.options import COMPLETING, InOrder, json_option
+from captoken.cli.groups import COMPLETING, InOrder
+from captoken.cli.options import json_option
 from captoken.cli.output import answer, say_exact, say_json, tell
 
 SHELLS = ("bash", "zsh", "fish")

@@ -14,7 +14,8 @@ import click
 
 from captoken.cli import files, serving, words
 from captoken.cli.gateway_demo import check_extra, demo
-from captoken.cli.options import USAGE, InOrder, clock, json_option
+from captoken.cli.groups import USAGE, InOrder
+from captoken.cli.options import clock, json_option
 from captoken.cli.output import ToStderr, answer, say_json, tell, warn
 from captoken.cli.problems import in_commands
 from captoken.cli.values import FILE, OBJECT

@@ -13,8 +13,9 @@ import click
 from captoken._format.errors import IssuanceError
 from captoken._format.spelling import span
 from captoken.cli import files, serving, words
+from captoken.cli.groups import InOrder
 from captoken.cli.operate import operators
-from captoken.cli.options import InOrder, clock, json_option, now_option, seconds
+from captoken.cli.options import clock, json_option, now_option, seconds
 from captoken.cli.output import ToStderr, answer, say_json, tell
 from captoken.cli.values import DURATION, FILE, OBJECT
 from captoken.keys.secret import AuditKey, DischargerKey, OperatorKey

@@ -11,7 +11,8 @@ from __future__ import annotations
 import click
 
 from captoken.cli import files
-from captoken.cli.options import InOrder, json_option, keyring_option
+from captoken.cli.groups import InOrder
+from captoken.cli.options import json_option, keyring_option
 from captoken.cli.output import answer, say_json, tell
 from captoken.cli.values import FILE, PUBLIC
 from captoken.keys.keyring import Keyring

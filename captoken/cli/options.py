@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import click
 from msgspec import UNSET
 
 from captoken._format.clocks import Clock, read_clock
-from captoken._format.spelling import shown
 from captoken._language.access import Access
 from captoken._language.caveats import MARKING
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
 from captoken.cli import files
-from captoken.cli.output import warn
 from captoken.cli.values import (
     COUNT,
     DURATION,
@@ -36,59 +33,7 @@ from captoken.cli.values import (
 )
 from captoken.proof import http_request
 
-USAGE = 2  # the exit code of what was not understood, or cannot be done
-
-# The variable by which a shell asks how a command line may go on.
-COMPLETING = "_CAPTOKEN_COMPLETE"
-
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class InOrder(click.Group):
-    """Lists its commands in the order in which one meets them, with summaries that are whole."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """What stands behind the name of the group. Alone, it is a question: which ones are there?
-
-        Answered on standard error, since nothing was done. `help mint` is `mint --help`.
-        """
-        if args[:1] == ["help"]:
-            args = [*args[1:], "--help"]
-        if not args and not ctx.resilient_parsing:  # which is a shell that asks how it goes on
-            warn(*ctx.get_help().split("\n"))
-            ctx.exit(USAGE)
-        return super().parse_args(ctx, args)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is named. Raises UsageError for none, and says which may be meant."""
-        if args[0] not in self.commands and not ctx.resilient_parsing:
-            close = get_close_matches(args[0], self.commands, n=1)
-            which = f"did you mean {close[0]}? " if close else ""
-            all_of_them = f"{which}`{ctx.command_path} --help` lists all"
-            raise click.UsageError(f"there is no command {shown(args[0])}: {all_of_them}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands of a help, under a title for each section of them."""
-        width = max(map(len, self.commands))
-        for title, names in self.sections().items():
-            with formatter.section(title):
-                rows = [(name.ljust(width), _summary(self.commands[name])) for name in names]
-                formatter.write_dl(rows)
-
-    def sections(self) -> dict[str, list[str]]:
-        """The names of the commands, under the titles that a help has for them."""
-        return {"Commands": list(self.commands)}
-
-
-def _summary(command: click.Command) -> str:
-    """The first sentence of a command's help, whole: what is cut says nothing."""
-    return command.get_short_help_str(limit=1000)
 
 
 def merged(

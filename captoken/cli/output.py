@@ -24,14 +24,14 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from captoken._format.spelling import escape, spelled_time
-from captoken._language.discharge import Discharge
-from captoken._writing.token import Token
-from captoken._writing.token_set import TokenSet
-from captoken.cli.view import read
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.segment import Segment
+
+    from captoken._language.discharge import Discharge
+    from captoken._writing.token import Token
+    from captoken._writing.token_set import TokenSet
 
 _trailing_blanks = re.compile(r" +$", re.MULTILINE).sub
 
@@ -157,6 +157,8 @@ def say_token(text: str, as_json: bool) -> None:
     """
     if not as_json:
         return say(text)
+    from captoken.cli.view import read  # here, since most commands write no token
+
     token = read(text).token
     return say_json(
         {
@@ -171,8 +173,10 @@ def say_token(text: str, as_json: bool) -> None:
 
 def say_held(held: Token | TokenSet, as_json: bool) -> None:
     """What was written to be held: a token, or a set of them."""
+    from captoken._writing.token_set import TokenSet  # as above
+
     text = held.serialize()
-    if isinstance(held, Token):
+    if not isinstance(held, TokenSet):
         return say_token(text, as_json)
     data = {
         "set": text,

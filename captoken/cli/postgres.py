@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from captoken.cli.options import InOrder, json_option, merged, stacked
+from captoken.cli.groups import InOrder
+from captoken.cli.options import json_option, merged, stacked
 from captoken.cli.output import say, say_exact, say_json, tell
 from captoken.cli.values import LISTS
 

@@ -15,12 +15,9 @@ import re
 
 import click
 
-from captoken._format.errors import CaptokenError, WideningError
+from captoken._format.errors import WideningError
 from captoken._format.spelling import shown, spelled_time
 from captoken.cli.values import SPELLED
-
-# What becomes one line. Anything else is a mistake of the library's own, and is shown whole.
-TOLD = (CaptokenError, ValueError, TypeError, OSError, click.ClickException)
 
 # What the library says, and what it is called here. In this order.
 _SENTENCES = (

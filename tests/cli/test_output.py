@@ -60,7 +60,7 @@ MAY = {
 APART = {
     ("ask.py", 'str(decision).split("\\n")'): "a report, whose texts are escaped (tests/test_hostile_text.py)",
     ("gateway.py", 'str(decision).split("\\n")'): "the same",
-    ("options.py", 'ctx.get_help().split("\\n")'): "words of ours",
+    ("groups.py", 'ctx.get_help().split("\\n")'): "words of ours",
     ("output.py", 'part.rstrip("\\n").split("\\n")'): "a traceback",
     ("output.py", 'text.split("\\n")'): "JSON, what is laid out, and what is for files",
 }
