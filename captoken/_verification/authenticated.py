@@ -29,7 +29,6 @@ from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
 from captoken._language.caveats import Situation
 from captoken._language.checks import Checks
-from captoken._language.lineage import read_along
 from captoken._language.link import Actor, Lineage, Link
 from captoken._language.links import Remembered, after
 from captoken.stores.ports import USES, Debit, Mark, MarkedStep, Rule
@@ -274,8 +273,8 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
 
-    # What was worked out since. `checks`, `selected_by`, `counting`, `held_rows` and `marking` fill
-    # it in.
+    # What was worked out since. `checks`, `selected_by`, `counting`, `added_by`, `held_rows` and
+    # `marking` fill it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
@@ -283,6 +282,7 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     marked: tuple[Marked, ...] | None = None
     steps: dict[tuple[str | None, ...], MarkedStep | None] | None = None
     counted: Counting | None = None
+    writers: tuple[str, ...] | None = None
 
     @property
     def own_links(self) -> tuple[Link, ...]:
@@ -344,7 +344,21 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
 
         Whoever held it can have added the link. So it says whose word it is, and not who typed it.
         """
-        return ISSUER if at == 0 else read_along(self.root.agent, self.links[:at]).holder
+        writers = self.writers
+        if writers is None:
+            writers = tuple(self._writers())
+            force_setattr(self, "writers", writers)
+        return writers[at]
+
+    def _writers(self) -> Iterator[str]:
+        """Who held the token when each link was added, and added link 0."""
+        writer, following = ISSUER, iter(self.lineage.holders)
+        holder = next(following)
+        for link in self.own_links:
+            yield writer
+            if link.receiver is not None:
+                holder = next(following)
+            writer = holder
 
     def place(self, at: int) -> tuple[int, str]:
         """Where a restriction stands, and who added it: a link, or the caveat that a discharge
