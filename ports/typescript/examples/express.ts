@@ -14,11 +14,13 @@ const guard = captoken(verifier, { origin: "https://search.example" });
 const searching = requires((request: Request) => ({ tool: "search", arguments: request.body }));
 
 const app = express();
-app.use(guard); // before what reads bodies: a proof is about the bytes
+// Before what reads bodies: a proof is about the bytes.
+app.use(guard);
 app.post("/search", express.json(), searching, (request, response) => {
   response.json({ found: request.body.q });
 });
-app.use(guard.denials); // behind all routes
+// Behind all routes.
+app.use(guard.denials);
 
 const server = app.listen(0, "127.0.0.1");
 await once(server, "listening");
@@ -30,6 +32,6 @@ const headers = { authorization: `Bearer ${token.present({ audience: "search" })
 for (const q of ["sales", "salaries"]) {
   const asked = { method: "POST", headers, body: JSON.stringify({ q }) };
   const response = await fetch(`http://127.0.0.1:${port}/search`, asked);
-  console.log(q, response.status); // 200, 403
+  console.log(q, response.status); // 200 | 403
 }
 server.close();

@@ -24,5 +24,5 @@ const token = new Issuer(keyring).mint({ ...who, tools: { search: { q: { in: ["s
 const headers = { authorization: `Bearer ${token.present({ audience: "search" })}` };
 for (const q of ["sales", "salaries"]) {
   const response = await app.inject({ method: "POST", url: "/search", headers, payload: { q } });
-  console.log(q, response.statusCode); // 200, 403
+  console.log(q, response.statusCode); // 200 | 403
 }

@@ -19,5 +19,5 @@ const token = new Issuer(keyring).mint({ ...who, tools: { read: { name: { in: ["
 const authorization = `Bearer ${token.present({ audience: "files" })}`;
 for (const path of ["/health", "/reports/q3", "/reports/q2"]) {
   const response = await app.request(path, { headers: { authorization } });
-  console.log(path, response.status); // 200, 200, 403
+  console.log(path, response.status); // 200 | 200 | 403
 }

@@ -7,73 +7,23 @@
 
 import { readFileSync } from "node:fs";
 
-import { Server } from "@modelcontextprotocol/sdk/server/index.js";
+import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
-import {
-  CallToolRequestSchema,
-  ListToolsRequestSchema,
-  McpError,
-  type CallToolResult,
-} from "@modelcontextprotocol/sdk/types.js";
-import {
-  Keyring,
-  MemoryReplayStore,
-  Verifier,
-  forModel,
-  forNetwork,
-  mcpAccess,
-  mcpMessageRequest,
-  type Access,
-  type Decision,
-  type Grant,
-} from "captoken";
+import { z } from "zod";
+
+import { Keyring, MemoryReplayStore, Verifier } from "captoken";
+import { current, guarded } from "captoken/mcp";
 
 const keyring = Keyring.parse(readFileSync(process.env["CAPTOKEN_KEYRING_FILE"]!, "utf8"));
 const verifier = new Verifier(keyring, { audience: "files-mcp", replays: new MemoryReplayStore() });
 
-type Arguments = Readonly<Record<string, unknown>>;
+const said = (text: string) => ({ content: [{ type: "text" as const, text }] });
 
-const TOOLS: Readonly<Record<string, (args: Arguments, grant: Grant) => string>> = {
-  read: ({ path }) => `what stands in ${String(path)}`,
-  whoami: (_, grant) => `${grant.actor.name} for ${grant.issued.subject}, in ${grant.task}`,
-};
-
-const said = (text: string, isError = false): CallToolResult => ({
-  content: [{ type: "text", text }],
-  isError,
+const server = new McpServer({ name: "files", version: "1.0.0" });
+server.registerTool("read", { inputSchema: { path: z.string() } }, ({ path }) => said(`what stands in ${path}`));
+server.registerTool("whoami", {}, () => {
+  const grant = current.grant();
+  return said(`${grant.actor.name} for ${grant.issued.subject}, in ${grant.task}`);
 });
 
-/** The decision on a message, with or without an access. What is no access, no token permits. */
-function decided(method: string, params: Arguments & { _meta?: Arguments | undefined }): Decision {
-  const text = params._meta?.["io.captoken/token"];
-  const isCall = method === "tools/call";
-  const access = isCall ? (mcpAccess(method, params) as Access) : null;
-  return verifier.check(typeof text === "string" ? text : "", access, {
-    request: mcpMessageRequest(method, params),
-  });
-}
-
-const server = new Server({ name: "files", version: "1.0.0" }, { capabilities: { tools: {} } });
-
-server.setRequestHandler(CallToolRequestSchema, ({ method, params }) => {
-  const decision = decided(method, params);
-  if (decision.allowed) {
-    const tool = Object.hasOwn(TOOLS, params.name) ? TOOLS[params.name] : undefined;
-    return tool ? said(tool(params.arguments ?? {}, decision.grant)) : said("no such tool", true);
-  }
-  // What the token does not permit is for the model to hear; anything else is for the client.
-  if (decision.kind === "insufficient") return said(forModel(decision), true);
-  const { status, text } = forNetwork(decision);
-  throw new McpError(status, text);
-});
-
-server.setRequestHandler(ListToolsRequestSchema, ({ method, params }) => {
-  const decision = decided(method, params ?? {});
-  if (!decision.allowed) {
-    const { status, text } = forNetwork(decision);
-    throw new McpError(status, text);
-  }
-  return { tools: Object.keys(TOOLS).map((name) => ({ name, inputSchema: { type: "object" } })) };
-});
-
-await server.connect(new StdioServerTransport());
+await server.connect(guarded(new StdioServerTransport(), verifier));

@@ -109,7 +109,9 @@ test("a token that is bound to a key brings a proof for the message, and once", 
     const held = Token.parse(token.serialize(), { clock });
     await new Promise((resolve) => setTimeout(resolve, 1100));
     const text = held.present({ audience: "files-mcp", signer, request });
-    assert.equal((await call(client, text, "read", { path: "/a" })).isError, false);
+    assert.deepEqual((await call(client, text, "read", { path: "/a" })).content, [
+      { type: "text", text: "what stands in /a" },
+    ]);
     await assert.rejects(call(client, text, "read", { path: "/a" }), { code: 401 }, "used before");
     const again = held.present({ audience: "files-mcp", signer, request });
     await assert.rejects(call(client, again, "read", { path: "/b" }), { code: 401 }, "another one");
