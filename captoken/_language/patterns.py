@@ -94,6 +94,8 @@ def within(entries: Mapping[str, Any], pattern: str) -> list[str]:
 
     To compare two maps inside a pattern it is enough to look at these places.
     """
+    if pattern[-1] != "*":  # a name: nothing is below it, however many entries there are
+        return [pattern]
     below = (key for key in entries if key != pattern and contains(pattern, key))
     return [pattern, *below]
 
