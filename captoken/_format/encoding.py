@@ -179,14 +179,17 @@ def _restricted(value: Any, depth: int = 0) -> None:
     # The depth comes before the items, so that this goes no deeper than the limit.
     if depth > MAX_DEPTH:
         raise EncodingError("nested too deeply")
+    # Most items are strings: one is no call, which would only find that.
     if kind is list:
         for item in value:
-            _restricted(item, depth + 1)
+            if type(item) is not str:
+                _restricted(item, depth + 1)
     elif kind is dict:
         for key, item in value.items():
             if type(key) is not str:
                 raise EncodingError("a key that is not a string")
-            _restricted(item, depth + 1)
+            if type(item) is not str:
+                _restricted(item, depth + 1)
     else:
         raise EncodingError(f"a value of type {kind.__name__}")
 

@@ -273,8 +273,8 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
 
-    # What was worked out since. `checks`, `selected_by`, `counting`, `added_by`, `held_rows` and
-    # `marking` fill it in.
+    # What was worked out since. `checks`, `selected_by`, `counting`, `added_by`, `link_ids`,
+    # `held_rows` and `marking` fill it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
@@ -283,6 +283,7 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     steps: dict[tuple[str | None, ...], MarkedStep | None] | None = None
     counted: Counting | None = None
     writers: tuple[str, ...] | None = None
+    ids: tuple[str, ...] | None = None
 
     @property
     def own_links(self) -> tuple[Link, ...]:
@@ -335,7 +336,11 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         """The public name of each link and of all that descends from it, third-party caveats
         included.
         """
-        return tuple(map(b64encode, primitives.link_ids(self.tags)))
+        ids = self.ids
+        if ids is None:
+            ids = tuple(map(b64encode, primitives.link_ids(self.tags)))
+            force_setattr(self, "ids", ids)
+        return ids
 
     # --- who ---
 
