@@ -446,6 +446,21 @@ class _AwaitedStore(_Floored, AwaitedStore):
             None if hasattr(client, "get_node_from_key") else _Batches(client, self._timeout)
         )
 
+    async def aclose(self) -> None:
+        """Close the connections of the client that serve no call; of a cluster's, all of them.
+
+        The client makes others when it is asked.
+        """
+        await self._ask(self._close)
+
+    async def _close(self) -> None:
+        client = self._client
+        if not hasattr(client, "get_node_from_key"):
+            await client.connection_pool.disconnect(inuse_connections=False)
+            return
+        for node in client.get_nodes():
+            await node.disconnect()
+
     async def _first(self) -> None:
         await self._ask(self._look)
 

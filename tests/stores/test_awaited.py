@@ -489,6 +489,31 @@ def tables(postgres_server: Postgres) -> There:
     return There(postgres_server)
 
 
+@pytest.mark.parametrize("store", VALKEY)
+def test_a_store_on_valkey_closes_what_serves_no_call_and_opens_again(store: Any, valkey_server: Valkey) -> None:
+    name = f"a{os.urandom(8).hex()}"
+
+    def many(admin: Any) -> int:
+        return sum(client["name"] == name for client in admin.client_list())
+
+    async def ask() -> None:
+        async with valkey.asyncio.Valkey(port=valkey_server.port, client_name=name) as client:
+            with closing(valkey_server.client()) as admin:
+                made = await begun_awaited(store, client, prefix=name)
+                assert many(admin) >= 1
+                await made.aclose()
+                while many(admin):
+                    await asyncio.sleep(0.01)
+                if store is AsyncValkeyReplayStore:
+                    assert await made.add(use(1), NOW) and not await made.add(use(1), NOW)
+                else:
+                    assert await made.spent(ROOT, "usd_cents") == 0
+                assert many(admin) == 1
+                await made.aclose()
+
+    asyncio.run(ask())
+
+
 @pytest.mark.parametrize("connections", [1, 3])
 def test_a_store_has_so_many_connections_at_most(connections: int, tables: There) -> None:
     """However many tasks ask; and none is left when it was closed."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import valkey
 import valkey.asyncio
+from valkey.asyncio.cluster import ValkeyCluster as AwaitedCluster
 from valkey.backoff import NoBackoff
 from valkey.cluster import ValkeyCluster
 from valkey.retry import Retry
@@ -26,7 +27,7 @@ from captoken.keys import OperatorKey
 from captoken.stores import valkey as valkey_store
 from captoken.stores._rules import mark
 from captoken.stores.ports import KEPT, Use
-from captoken.stores.valkey import ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
+from captoken.stores.valkey import AsyncValkeyLedger, ValkeyLedger, ValkeyReplayStore, ValkeySnapshots, ValkeyStore
 from tests.fixtures import NOW
 from tests.stores.begun import begun
 from tests.stores.servers import Valkey, Wire
@@ -606,3 +607,16 @@ def test_in_a_cluster_all_keys_lie_in_one_slot(serve: Callable[..., Valkey]) -> 
         client.config_set("maxmemory-policy", "allkeys-lru")
         with pytest.raises(StoreError, match="allkeys-lru"):
             ValkeyLedger(client)
+        client.config_set("maxmemory-policy", "noeviction")
+
+    async def closed() -> None:
+        async with AwaitedCluster(host="127.0.0.1", port=server.port, client_name="awaited") as many:
+            awaited = await AsyncValkeyLedger(many, prefix="captoken").open()
+            assert await awaited.spent(ROOT, "usd_cents") == 1
+            await awaited.aclose()
+            with closing(server.client()) as one:
+                while any(each["name"] == "awaited" for each in one.client_list()):
+                    await asyncio.sleep(0.01)
+            assert await awaited.spent(ROOT, "usd_cents") == 1
+
+    asyncio.run(closed())
