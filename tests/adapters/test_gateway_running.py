@@ -22,11 +22,11 @@ from captoken._format.errors import KeyringError
 from captoken.adapters._gateway import kept
 from captoken.adapters._gateway.credentials import Unavailable
 from captoken.adapters._gateway.kept import KeyringFile
-from captoken.adapters.gateway import Gateway, configured
+from captoken.adapters.gateway import Gateway, configured, opened
 from captoken.audit import check
 from captoken.keys import AuditKey
 from tests.adapters.serving import listening, served
-from tests.adapters.test_gateway import KEY, TABLE, Service
+from tests.adapters.test_gateway import KEY, TABLE, Service, gateway
 from tests.program import CAPTOKEN
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -233,3 +233,14 @@ def test_without_a_keyring_it_is_unavailable_and_nothing_is_sent(tmp_path: Path,
             refused = httpx.get(f"{origin}/payments/v1/refunds/re_1", **ask)  # type: ignore[arg-type]
         assert (refused.status_code, refused.json()["detail"], refused.headers["retry-after"]) == (503, "The gateway has no keyring now.", "5")
         assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("kept_for, told", [(None, ""), ("payments", ""), ("mailer", "mailer alone: each token for payments is denied")])
+def test_keys_of_another_server_are_told_of_once_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture, kept_for: str | None, told: str) -> None:
+    keyring = Keyring.generate()
+    with gateway(tmp_path):
+        (tmp_path / "keyring.json").unlink()
+        (keyring if kept_for is None else keyring.for_audience(kept_for)).save(tmp_path / "keyring.json")
+        caplog.clear()
+        with opened(str(tmp_path / "gateway.toml")):
+            assert len(caplog.messages) == bool(told) and told in caplog.text

@@ -18,7 +18,13 @@ from captoken._format.errors import CaptokenError, KeyringError
 from captoken._format.spelling import shown_file, span
 from captoken._language.overlay import Overlay
 from captoken.adapters._gateway.credentials import Unavailable, read_key
-from captoken.adapters._gateway.opening import ON_SERVER, Configuration, Service, file_of
+from captoken.adapters._gateway.opening import (
+    ON_SERVER,
+    Configuration,
+    Service,
+    file_of,
+    unserved,
+)
 from captoken.adapters._gateway.stated import StatedCredential
 from captoken.keys.files import read_private
 from captoken.keys.keyring import Keyring
@@ -62,8 +68,8 @@ def unready(found: Configuration) -> dict[str, str]:
 def _check_keyring(path: Path, found: Configuration) -> None:
     """Raise KeyringError where tokens of a service cannot be verified by it."""
     audience = Keyring.load(path).audience
-    others = sorted(name for name in found.services if name != audience)
-    if audience is not None and others:
+    others = unserved(found, audience)
+    if others:
         raise KeyringError(
             f"{shown_file(path)} has the keys of {audience} alone, and none of {', '.join(others)}"
         )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from captoken._format import names
 from captoken._format.extras import extra
 from captoken._format.public_keys import signing_key
-from captoken._verification.telling import quietly
+from captoken._verification.telling import log, quietly
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import (
     ISSUED,
@@ -445,6 +445,8 @@ def stores(
     """
     stated = found.file.gateway
     keyring = KeyringFile(found.folder / stated.keyring)
+    if not readonly:
+        _tell_of_others(found, keyring().audience)
     how = _How(create, readonly)
     with ExitStack() as stack:
         ledger = _store(
@@ -474,6 +476,25 @@ def stores(
         yield Opened(
             verifier, ledger, Kept(keyring, trail, stated.trail_every), tuple(awaited)
         )
+
+
+def _tell_of_others(found: Configuration, audience: str | None) -> None:
+    """Log it where the keys are those of one service, and the file has others: once, at the start.
+
+    Keys of one server are good for its own tokens alone, so all others are denied.
+    """
+    others = unserved(found, audience)
+    if others:
+        log().warning(
+            "the keyring has the keys of %s alone: each token for %s is denied, unknown_key",
+            audience,
+            ", ".join(others),
+        )
+
+
+def unserved(found: Configuration, audience: str | None) -> list[str]:
+    """The services whose tokens keys for that audience do not verify."""
+    return [] if audience is None else sorted(found.services.keys() - {audience})
 
 
 # Kinds of stores that are no files of this machine.
