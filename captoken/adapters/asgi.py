@@ -243,9 +243,10 @@ class CaptokenMiddleware:
         """
         if sent is None:
             return await reply.answer(self._refusals.unauthenticated())
-        most = min(self._max_body, FORM_BYTES) if _is_form(scope) else self._max_body
+        is_form = _is_form(scope)
+        most = min(self._max_body, FORM_BYTES) if is_form else self._max_body
         body = Body(receive, most)
-        grant = await self._admitted(sent, scope, body)
+        grant = await self._admitted(sent, scope, body, is_form=is_form)
         scope[GRANT] = grant
         with current.serving(grant):
             await self._app(scope, body.receive, reply.send)
@@ -256,6 +257,8 @@ class CaptokenMiddleware:
         sent: Sent,
         scope: Scope,
         body: Body,
+        *,
+        is_form: bool,
     ) -> AnyGrant:
         """The grant of a request, for the application. Raises Denied or RequestError.
 
@@ -277,7 +280,7 @@ class CaptokenMiddleware:
         )
         # RFC 6750, 2.2: a token could stand in a form as well. Bodies are read for those alone who
         # have shown a good token.
-        if _is_form(scope):
+        if is_form:
             refuse_stray(await body.read_all())
         return served_by(self._verifier, grant)
 
