@@ -540,29 +540,48 @@ class _Face(Sealed):
         self,
         genuine: AuthenticatedToken,
         asked: Sequence[Question],
-    ) -> Steps[Decision]:
-        """The decision on several accesses, used and recorded together; or the first denial.
-
-        Each access is judged without its reservation. Then one reservation covers the cost of all.
-        Only the first denial is recorded.
-        """
+    ) -> Answer:
+        """The decision on several accesses, used and recorded together; or the first denial."""
         source = self._parts.overlay
-        fetched = _NOTHING_FETCHED if source is None else (yield from _fetched(source))
-        facts = self._facts(fetched, counts=genuine.reserves)
+        if source is not None:
+            return self._decide_together_with_overlay(source, genuine, asked)
+        facts = self._facts(_NOTHING_FETCHED, counts=genuine.reserves)
+        return self._judge_together(genuine, facts, asked)
+
+    def _decide_together_with_overlay(
+        self,
+        source: Source,
+        genuine: AuthenticatedToken,
+        asked: Sequence[Question],
+    ) -> Steps[Decision]:
+        """The same as `_decide_together`, but first wait for the overlay."""
+        facts = self._facts((yield from _fetched(source)), counts=genuine.reserves)
+        return (yield from steps_of(self._judge_together(genuine, facts, asked)))
+
+    def _judge_together(
+        self,
+        genuine: AuthenticatedToken,
+        facts: Facts,
+        asked: Sequence[Question],
+    ) -> Answer:
+        """Each access is judged without its reservation. Then one covers the cost of all.
+
+        Only the first denial is recorded. If there is nothing to commit or record, it has no steps.
+        """
         decisions: list[Decision] = []
         for one in asked:
             decision = judge(genuine, facts, structs.replace(one, counted=False))
             if not decision:
-                return (yield from steps_of(self._record_denial(decision)))
+                return self._record_denial(decision)
             decisions.append(decision)
         narrowing = narrowing_of(genuine, facts)
         effects = counting(genuine, facts, asked, _total_cost(asked), narrowing)
+        stores = self._parts.stores
         if effects:
             decisions[0] = structs.replace(decisions[0], effects=effects)
-        stores = self._parts.stores
-        return (
-            yield from commit_together(decisions, genuine, facts, asked, stores, self._later_facts)
-        )
+        elif stores.trail is None:
+            return decisions[0]
+        return commit_together(decisions, genuine, facts, asked, stores, self._later_facts)
 
     def _deny_again(
         self,

@@ -156,6 +156,8 @@ class UsageMeter:
 
         Raises Denied if the budgets have not enough. What it wrote has to be undone then.
         """
+        if not self._read:
+            return
         self._add("rows_written", written)
         if self._writes:
             self._add("bytes", size_of(written))  # its `rowcount` is told
@@ -163,8 +165,9 @@ class UsageMeter:
 
     def failed(self, error: str) -> None:
         """The statement failed, and this is to be told of it. Raises Denied as `done` does."""
-        self._add("bytes", size_of(error))
-        self._cover()
+        if self._read:
+            self._add("bytes", size_of(error))
+            self._cover()
 
     def __enter__(self) -> UsageMeter:
         return self
@@ -176,6 +179,8 @@ class UsageMeter:
         What it had read counts. What the ledger raises is logged, and no more: all that was
         reserved is spent then.
         """
+        if not self._parts:
+            return
         left = self._taken()
         if isinstance(raised, (Denied, StatementError)):
             left.update(dict.fromkeys(self._cost, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 
@@ -48,6 +49,27 @@ def test_a_statement_asks_the_overlay_again(connection: sqlite3.Connection) -> N
         operator.end_task("task-123")
         db.execute("select count(*) from sales")
     assert connection.execute("select sum(amount) from sales").fetchone() == (45,)
+
+
+@pytest.mark.parametrize("sql", ["select count(*) from sales", "select count(*) from sales where amount > 1", "update sales set amount = 0"])
+def test_a_statement_that_was_permitted_before_is_decided_on_anew_and_its_denial_is_recorded_once(connection: sqlite3.Connection, sql: str) -> None:
+    """Nothing asks before the question that counts, and no answer is kept."""
+    snapshots = MemorySnapshots()
+    operator = Operator(KEY, snapshots, by="ops:kim", clock=clock())
+    operator.renew()
+    records: list[str] = []
+    trail = AuditTrail(lambda lines: records.extend(said["code"] for line in lines.splitlines() if (said := json.loads(line)).get("kind") == "decision"))
+    grant = verifier(overlay=Feed(snapshots, [KEY.public], every=0, clock=clock()), audit=trail).authenticate(mint(**BOTH))
+    records.clear()
+    with pytest.raises(Denied), guarded(connection, grant) as db:
+        for _ in range(2):
+            db.execute(sql)
+        operator.narrow(task="task-123", tables=["regions"], why="odd")
+        assert records == ["allowed"] * 2 and denied(db.execute, sql) == "narrowed"
+        assert records == ["allowed"] * 2 + ["narrowed"]
+        operator.end_task("task-123")
+        db.execute(sql)
+    assert records == ["allowed"] * 2 + ["narrowed", "revoked"]
 
 
 def test_a_long_statement_is_stopped_by_the_overlay(connection: sqlite3.Connection) -> None:

@@ -73,7 +73,7 @@ class Opening:
         timeout: int,
         calls_functions: bool,
     ) -> None:
-        self._grant = told.grant
+        self._expires_at = told.expires_at
         self._facts = told.facts
         self._timeout = timeout
         self._calls_functions = calls_functions
@@ -172,21 +172,11 @@ class Opening:
         when it is done, and the clock with it.
         """
         limit = min(self._timeout * 1000, _LONGEST)
-        left = _seconds_left(self._grant, decision)
-        if left is None:
+        if self._expires_at is None:
             return limit
+        # By its verifier's clock and leeway. It may have ended since the decision was made.
+        left = self._expires_at + decision.leeway - decision.now
         return max(1, min(limit, left * 1000))
-
-
-def _seconds_left(grant: Grant, decision: Decision) -> int | None:
-    """How long the token lives, by its verifier's clock and leeway. None: it does not expire.
-
-    It can be less than nothing, where the token ended since the decision was made.
-    """
-    expiry = grant.expires_at
-    if expiry is None:
-        return None
-    return expiry + decision.leeway - decision.now
 
 
 # What was said last is kept on the connection: most blocks on it are for the same grant, or each is
@@ -198,6 +188,9 @@ class Told(NamedTuple):
     """What the database is told of a grant."""
 
     grant: Grant
+
+    # When the token ends, in seconds since the epoch.
+    expires_at: int | None
 
     # The facts about who acts for whom, for row security and the server's log (rule 8).
     facts: bytes
@@ -215,7 +208,12 @@ def told_of(grant: Grant, connection: Any) -> Told:
     kept: Told | None = vars(connection).get(_KEPT_AS)
     if kept is None or kept.grant is not grant:
         kept = Told(
-            grant, _facts(grant), _may_write(grant), _may_restrict_rows(grant), {}
+            grant,
+            grant.expires_at,
+            _facts(grant),
+            _may_write(grant),
+            _may_restrict_rows(grant),
+            {},
         )
         vars(connection)[_KEPT_AS] = kept
     return kept

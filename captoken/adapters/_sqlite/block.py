@@ -28,7 +28,7 @@ from captoken.adapters._sqlite.opcodes import Engine
 from captoken.adapters._sqlite.permitting import Permitting
 from captoken.adapters._sqlite.planner import Planner
 from captoken.adapters._sqlite.remembered import Connection
-from captoken.adapters._sqlite.running import Pulse, Running
+from captoken.adapters._sqlite.running import WHOLE, Pulse, Running
 from captoken.adapters._sqlite.watch import Watch
 
 
@@ -167,7 +167,7 @@ class Block(GuardedBlock):
         """Run the statement if it is permitted. Raises Denied, which is recorded."""
         plan, bound, meter = self._permitting.permitted(sql, parameters)
         self._planner.hold(plan.target)
-        with meter, self._running.undone_if_refused(plan, meter):
+        with meter, self._running.undone_if_refused() if meter.counts and plan.writes else WHOLE:
             result = self._running.run(bound, plan, meter)
             self._note_written(plan.needs)
             self._permitting.ran(plan, result.rowcount)

@@ -3,7 +3,8 @@
 Here are enforced rules 1, 7, 9, 10 and 11 of `captoken.adapters.sqlite`, for each statement:
 
  1. Does the grant still stand? If not, nothing is compiled.
- 2. Does it permit each need? Not recorded, so that what is refused can be worded (`denials`).
+ 2. Does it permit each need? Not recorded, so that what is refused can be worded (`denials`). Of
+    a statement that it permitted in this block before, 4 alone asks that.
  3. Does the statement do what no grant permits? Asked late: the answer tells that it compiles.
  4. All needs together, recorded and used once.
  5. When it is done, before its rows are handed out: is all of that still so?
@@ -30,6 +31,7 @@ from captoken.adapters._sqlite.lexer import KINDS, OTHER, OTHER_KINDS, STRING
 from captoken.adapters._sqlite.parts import Parts
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.planner import Planner
+from captoken.adapters._sqlite.remembered import Bounded
 from captoken.adapters._sqlite.shapes import Shape
 from captoken.adapters._sqlite.text import Text
 from captoken.adapters._sqlite.watch import Watch
@@ -72,6 +74,9 @@ class Permitting:
         # Rule 13: the tables of which it grants some columns.
         self._granted = Granted(grant, planner)
 
+        # The plans that it permitted in this block: whoever is denied one later knows its names.
+        self._permitted: Bounded[int, Plan] = Bounded()
+
         # Rule 7: the functions that tell of this block alone by now.
         self._told: frozenset[str] = frozenset()
 
@@ -99,7 +104,8 @@ class Permitting:
                 return permitted
 
         plan = self._plan(self._read(sql), parameters)
-        self._check(plan)
+        if self._refused(plan) is not None or not self._was_permitted(plan):
+            self._check(plan)
         return Permitted(plan, parameters, self._take(plan))
 
     def _by_shape(self, shape: Shape) -> Permitted | None:
@@ -112,7 +118,9 @@ class Permitting:
             plan = self._plan(self._read(shape.sql), shape.values)
         except StatementError:
             return None
-        if self._refused(plan) or not self._grant.recheck(plan.needs):
+        if self._refused(plan):
+            return None
+        if not self._was_permitted(plan) and not self._grant.recheck(plan.needs):
             return None
         return Permitted(plan, shape.values, self._take(plan))
 
@@ -191,11 +199,17 @@ class Permitting:
 
     def _take(self, plan: Plan) -> UsageMeter:
         """Use all that is needed together: recorded, and used once. Raises Denied."""
-        return self._grant.take(
+        meter = self._grant.take(
             plan.needs,
             most_rows=self._max_rows,
             writes=plan.writes,
         )
+        if not self._was_permitted(plan):
+            self._permitted.keep(id(plan), plan.text.sql, plan)
+        return meter
+
+    def _was_permitted(self, plan: Plan) -> bool:
+        return self._permitted.get(id(plan)) is plan
 
     def _deny(self, plan: Plan, decision: Decision) -> NoReturn:
         """Raise Denied for what `recheck` found: the grant has run out, or a need is refused."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 from captoken._format.encoding import decode_json
@@ -23,6 +23,9 @@ from captoken.adapters._sqlite.naming import table_name
 from captoken.adapters._sqlite.plan import Plan
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters._usage_meter import UsageMeter
+
+# Around a statement of which nothing is to be undone.
+WHOLE = nullcontext()
 
 
 class Pulse:
@@ -149,15 +152,11 @@ class Running:
         raise failed
 
     @contextmanager
-    def undone_if_refused(self, plan: Plan, meter: UsageMeter) -> Generator[None, None, None]:
-        """Around a statement that is counted: one that is ended in the middle leaves nothing.
+    def undone_if_refused(self) -> Generator[None, None, None]:
+        """Around a write that is counted: one that is ended in the middle leaves nothing.
 
         One that fails by itself SQLite undoes. This is for one that its budget ends.
         """
-        if not meter.counts or not plan.writes:
-            yield
-            return
-
         self._watch.own("SAVEPOINT captoken")
         try:
             yield

@@ -19,7 +19,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from time import monotonic
 from typing import Any
 
@@ -75,6 +75,7 @@ _AT_ONCE = 256
 # may take long. Then the grant is asked again after so many seconds.
 _STEPS = 10_000
 _FEW_STEPS = 10
+_UNPACED = nullcontext()  # around what calls no function
 _PAUSE = 0.005
 
 # Rule 3: no two EXPLAINs have the same text. Python keeps compiled statements by their text, and
@@ -163,10 +164,6 @@ class Watch:
     @contextmanager
     def _paced(self, calls: Calls) -> Generator[None]:
         """Rule 11: asked more often where functions are called, and with shorter values."""
-        if not calls.functions:
-            yield
-            return
-
         most = self.connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
         self.connection.set_progress_handler(self._ends_soon, _FEW_STEPS)
         if calls.compares:
@@ -299,7 +296,7 @@ class Watch:
         self.allowed = events
         self.mode = RUN
         try:
-            with self._paced(calls):
+            with self._paced(calls) if calls.functions else _UNPACED:
                 self.cursor.execute(sql, parameters)
                 rows = self._fetched(most, taken)
             if len(rows) > most:
