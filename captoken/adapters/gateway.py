@@ -430,10 +430,11 @@ class _Door:
             self._service.writer.write(secret, asked.outgoing)
             answer = await connection.send(asked.outgoing)
             seeker = Seeker(self._spellings(secret))
-            headers = self._checked(answer, seeker)
+            is_packed, has_links = _is_packed(answer), self._has_links(answer)
+            is_changed = is_packed or has_links
+            headers = self._checked(answer, seeker, is_changed)
             scope[_PASSED] = True
-            pieces = _passed(answer, seeker)
-            has_links = self._has_links(answer)
+            pieces = _passed(answer, seeker, is_packed)
             if has_links:
                 pieces = _linked(pieces, Links(self._inside, self._outside))
             # The first piece comes before the head goes out: one that tells the key is no answer.
@@ -441,7 +442,7 @@ class _Door:
             start = {"type": "http.response.start", "status": answer.status, "headers": headers}
             await send(start)
             began = answer.status != 500
-            goes_on, is_changed = True, has_links or _is_packed(answer)
+            goes_on = True
             while goes_on:
                 may_follow = is_changed or seeker.holds or not connection.is_whole
                 goes_on = bool(piece) and may_follow
@@ -467,8 +468,11 @@ class _Door:
             self._spelled = (secret, tuple(text for each in hidden for text in spellings_of(each)))
         return self._spelled[1]
 
-    def _checked(self, answer: Answer, seeker: Seeker) -> list[Header]:
-        """The headers that go back. Raises Told, and Broken for an answer that is not passed on."""
+    def _checked(self, answer: Answer, seeker: Seeker, is_changed: bool) -> list[Header]:
+        """The headers that go back. Raises Told, and Broken for an answer that is not passed on.
+
+        `is_changed`: its body does not go back as long as it came.
+        """
         if answer.status > 599:
             raise Broken("the answer has a status that is none")
         if answer.status == 401:
@@ -478,7 +482,7 @@ class _Door:
             raise Broken("the service does not take the gateway's key")
         named = b",".join(values_of(answer.headers, b"connection"))
         dropped = {each.strip().lower() for each in named.split(b",")}
-        if _is_packed(answer) or self._has_links(answer):
+        if is_changed:
             dropped.add(b"content-length")
         # No key has a line feed: none is found that stands in two headers.
         seeker.look(b"\n".join([value for _, value in answer.headers]))
@@ -578,10 +582,10 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def _passed(answer: Answer, seeker: Seeker) -> AsyncIterator[bytes]:
+async def _passed(answer: Answer, seeker: Seeker, is_packed: bool) -> AsyncIterator[bytes]:
     """The body of an answer, decoded and looked through. Raises Told or Broken."""
     kept = 0
-    async for piece in _decoded(answer) if _is_packed(answer) else answer.pieces:
+    async for piece in _decoded(answer) if is_packed else answer.pieces:
         kept += len(piece)
         if answer.status == 500 and kept > BODY_BYTES:
             raise Broken("an answer of status 500 is too long")
