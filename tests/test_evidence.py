@@ -13,9 +13,7 @@ from captoken import Issuer
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.primitives import sha256
 from captoken.audit import AuditTrail, Head, _evidence, check, read
-from captoken.audit._chains import begins_after, chains, not_here, span_of
-from captoken.audit._check import numbered
-from captoken.audit._evidence import Chosen, Told
+from captoken.audit._evidence import Chosen
 from captoken.audit.trail import checkpoint_message
 from captoken.errors import AuditError
 from captoken.keys import AuditKey
@@ -227,14 +225,6 @@ def test_a_trail_without_trees_is_proved_by_its_chain() -> None:
                 _evidence.check_evidence(sealed(given[:at] + given[at + 1 :]), [SERVER.public])
 
 
-def test_several_trails_are_in_one_file() -> None:
-    surveys = [_evidence.survey(name, lambda lines=lines: iter(lines), of("a")) for name, lines in (("x", LINES), ("y", trail("a", None)))]  # type: ignore[misc]
-    told = [Told(1, "ops:kim", "task a", "nothing", "over")]
-    proved = _evidence.check_evidence(_evidence.exported(surveys, asked=Chosen(task="a"), at=1, told=told), [SERVER.public])
-    assert {one.trail for one in proved.records} == {0, 1} and proved.said.told == told
-    assert [one.name for one in proved.said.trails] == ["x", "y"]
-
-
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -284,59 +274,3 @@ def test_a_token_that_is_described_in_another_shape_is_passed_over() -> None:
         head = Head(head.seq + 1, b64encode(sha256(line)))
         lines.append(line + b"\n")
     assert found(exported(lines)) == [(5, "nothing")]
-
-
-# Record 6 is a checkpoint, so that the second file begins with a span of its own; record 13 is in the middle of one.
-@pytest.mark.parametrize("cut", [1, 5, 6, 12, 13])
-def test_a_file_that_continues_one_that_is_not_here_is_proved_by_its_own_checkpoints(cut: int) -> None:
-    """Wherever the file begins. A tree that begins before it gives no path: then the chain proves its records."""
-    *_, (_, after) = numbered(LINES[:cut], Head())
-    assert span_of(LINES[cut:]) == (after, span_of(LINES)[1])
-    whole = dict(found(exported(LINES)))
-    lines = exported(LINES[cut:], after=after)
-    assert set(found(lines)) <= {(seq, by) for seq in range(cut + 1, len(LINES) + 1) for by in ("tree", "chain", "checkpoint", "nothing")}
-    decided = {seq for seq in whole if seq > cut and json.loads(LINES[seq - 1]).get("task") == "a"}
-    assert decided <= dict(found(lines)).keys() and decided
-    assert {by for seq, by in found(lines) if seq in decided} <= {"tree", "chain", "nothing"}
-    said = _evidence.check_evidence(lines).said.trails[0]
-    assert said.after == said.begins == after
-    with pytest.raises(AuditError, match="cut, or in another order"):
-        exported(LINES[cut:])
-
-
-def test_what_a_file_says_of_the_one_before_is_held_against_its_first_record() -> None:
-    head = span_of(LINES[:6])[1]
-    lines = exported(LINES[6:], "b", after=head)
-    first = json.loads(lines[0])["evidence"]
-    assert json.loads(json.loads(lines[1])["line"])["seq"] == 7
-
-    def with_after(**after: Any) -> list[bytes]:
-        trails = [first["trails"][0] | {"after": after}]
-        return sealed([changed(lines[0], evidence=first | {"trails": trails}), *lines[1:]])
-
-    assert with_after(seq=6, hash=head.hash) == lines
-    with pytest.raises(AuditError, match="follows on another than the file names"):
-        found(with_after(seq=6, hash=b64encode(bytes(32))))
-    with pytest.raises(AuditError, match="there twice, or in another order"):
-        found(with_after(seq=7, hash=head.hash))
-
-
-@pytest.mark.parametrize(
-    "line", [b"", b"no record\n", b"{}\n", encode_json({"kind": "x", "seq": 2, "prev": "short"}), encode_json({"kind": "x", "seq": True, "prev": "x"})]
-)
-def test_a_file_that_does_not_say_what_it_continues_begins_a_trail(line: bytes) -> None:
-    """Whoever reads it refuses it then."""
-    assert begins_after(line) == Head()
-    assert span_of([line] if line else [])[0] == Head()
-
-
-def test_files_are_joined_by_their_heads_in_whatever_order_they_come() -> None:
-    a, b, c, other = (Head(n, b64encode(bytes([n]) * 32)) for n in (1, 2, 3, 9))
-    spans = [(b, c), (Head(), a), (a, b), (other, Head(10, c.hash)), (Head(), Head())]
-    assert chains(spans) == [((1, 2, 0), Head(), None), ((3,), other, None), ((4,), Head(), None)]
-    assert not_here(other) == "it continues a file that is not here, after record 9" and not_here(Head()) is None
-    for twins in ([(Head(), a), (a, b), (a, c)], [(Head(), a), (Head(), a), (a, b)]):
-        found = chains(twins)
-        assert len(found) == 3
-        assert {one.trouble is not None for one in found if one.after == a} == {True}
-        assert all(one.trouble is None for one in found if one.after == Head())

@@ -206,9 +206,3 @@ def test_what_is_minted_goes_on_by_the_issuer_s_clock() -> None:
 def test_a_clock_that_gives_no_time_mints_nothing(clock: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         Issuer(Keyring.generate(), clock=clock).mint(**WHO, **SALES)
-
-
-def test_a_fixed_clock_moves_when_it_is_told_to() -> None:
-    fixed = FixedClock(5)
-    fixed.advance(-2)
-    assert fixed() == 3

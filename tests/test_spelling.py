@@ -14,7 +14,7 @@ from captoken._format.encoding import b64encode
 from captoken._format.spelling import escape, named, named_all, shown_file, spelled
 from captoken.keys import HolderKey
 from captoken.testing import FixedClock
-from tests.cli.test_cli import NASTY
+from tests.cli.test_inspect import NASTY
 from tests.fixtures import data, mint, verifier
 
 

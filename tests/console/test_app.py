@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import threading
@@ -16,19 +15,17 @@ from pathlib import Path
 import pytest
 
 from captoken import Access, Issuer, Keyring, Verifier
-from captoken.audit import AuditTrail, _evidence
-from captoken.cli import evidence, evidence_page
-from captoken.cli.console import acts, inspector, views
+from captoken.audit import AuditTrail
+from captoken.cli.console import inspector, views
 from captoken.cli.console.acts import Control
 from captoken.cli.console.app import Console
 from captoken.cli.console.command import announce
 from captoken.cli.console.index import Index
 from captoken.control import Operator
-from captoken.errors import AuditError
-from captoken.keys import AuditKey, OperatorKey
+from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
 from captoken.stores.trail_file import TrailFile
-from tests.console.fixtures import ADDRESS, NOW, Answer, Browser, World
+from tests.console.fixtures import ADDRESS, NOW, Browser, World
 
 MARKUP = '<img src=x onerror="alert(1)">\u0430'  # a Cyrillic letter, like an a
 HOSTILE = MARKUP + "\u202egpj.exe"
@@ -282,89 +279,6 @@ def test_as_of_a_time(world: World, browser: Browser) -> None:
     assert len(browser.get(f"/api/agent?id={id}").json["decisions"]["rows"]) == 2
 
 
-def test_what_an_operator_does_is_what_was_shown(world: World, browser: Browser) -> None:
-    """Looked at, with a reason, done: the next call is refused, and the tree says so. Then lifted."""
-    root = world.mint()
-    child = root.delegate(to="sales-agent", tables=["sales"])
-    assert world.ask(root) and world.ask(child)
-    link = browser.get("/api/task?task=q3").json["nodes"][1]["id"]
-    seen = browser.post("/api/preview", {"select": {"link": link}}).json
-    assert (seen["would_refuse"], seen["rows"][0]["who"]) == (1, "orchestrator > sales-agent")
-    assert world.operator.entries() == ()
-
-    wish = {"kind": "revoke", "select": {"link": link}, "why": "it went astray", "stamp": seen["stamp"]}
-    done = browser.post("/api/act", wish).json
-    assert not world.ask(child) and world.ask(root)
-    states = {node["agent"]: node["state"] for node in browser.get("/api/task?task=q3").json["nodes"]}
-    assert states == {"orchestrator": "live", "sales-agent": "revoked"}
-    (entry,) = browser.get("/api/overlay").json["entries"]
-    assert (entry["id"], entry["by"], entry["why"]) == (done["entry"], "ops:kim", "it went astray")
-
-    assert browser.post("/api/act", {"kind": "lift", "entry": entry["id"], "why": "it was me"}).status == 200
-    assert world.ask(child)
-
-
-def test_to_narrow(world: World, browser: Browser) -> None:
-    root = world.mint()
-    assert world.ask(root, "sales") and world.ask(root, "market.eu")
-    wanted = {"select": {"task": "q3"}, "keywords": {"tables": ["sales"]}}
-    seen = browser.post("/api/preview", wanted).json
-    assert seen["would_refuse"] == 1 and seen["stands"]["narrows"] == ["only on sales"]
-    wish = {"kind": "narrow", **wanted, "why": "market data is late", "stamp": seen["stamp"]}
-    assert browser.post("/api/act", wish).status == 200
-    assert world.ask(root, "sales") and not world.ask(root, "market.eu")
-    assert browser.get("/api/now").json["tasks"][0]["state"] == "narrowed"
-    (node,) = browser.get("/api/task?task=q3").json["nodes"]
-    (said,) = browser.get(f"/api/agent?id={node['id']}").json["said"]
-    assert (said["why"], said["narrows"]) == ("market data is late", ["only on sales"])
-
-
-@pytest.mark.parametrize(
-    ("changed", "status"),
-    [
-        ({"stamp": ""}, 409),
-        ({"stamp": "x\udc80"}, 400),
-        ({"select": {"task": "other"}}, 409),
-        ({"keywords": {"tables": ["sales"]}, "kind": "narrow"}, 409),
-        ({"why": " "}, 400),
-        ({"kind": "widen"}, 400),
-        ({"kind": "narrow"}, 400),
-        ({"select": {}}, 400),
-        ({"select": None}, 400),
-        ({"kind": "lift"}, 400),
-        ({"kind": "lift", "entry": "nothing"}, 400),
-    ],
-)
-def test_nothing_else_is_done(world: World, browser: Browser, changed: dict[str, object], status: int) -> None:
-    world.ask(world.mint())
-    seen = browser.post("/api/preview", {"select": {"task": "q3"}}).json
-    wish = {"kind": "end", "select": {"task": "q3"}, "why": "over", "stamp": seen["stamp"]}
-    answer = browser.post("/api/act", wish | changed)
-    assert answer.status == status and set(answer.json) == {"error"}
-    assert world.operator.entries() == ()
-    assert browser.post("/api/act", wish).status == 200
-    assert len(world.operator.entries()) == 1
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"select": {"tables": "sales"}},
-        {"select": {"task": "a b"}},
-        {"select": {"link": "x"}},
-        {"select": {"task": "q3"}, "keywords": {"depth": 1}},
-        {"select": {"task": "q3"}, "keywords": {"uses": 1}},
-        {"select": {"task": "q3"}, "keywords": {"agent": "x"}},
-        {"select": {"task": "q3"}, "keywords": {"tables": "sales"}},
-        {"select": {"task": "q3"}, "keywords": {"colour": 1}},
-    ],
-)
-def test_what_no_entry_can_say(browser: Browser, said: dict[str, object]) -> None:
-    assert browser.post("/api/preview", {"select": {"task": "q3"}, "keywords": {"tables": ["sales"]}}).status == 200
-    answer = browser.post("/api/preview", said)
-    assert answer.status == 400 and answer.json["error"]
-
-
 def test_what_if(world: World, browser: Browser) -> None:
     """Which calls an entry would have stopped that was not there."""
     root = world.mint()
@@ -442,62 +356,6 @@ def test_a_record_that_is_dated_ahead_does_not_keep_its_task_on_top(world: World
     world.now = NOW + 120
     world.ask(early)
     assert browser.get("/api/now").json["tasks"][0]["task"] == "ahead"
-
-
-def proved(answer: Answer, *servers: str) -> tuple[list[int], list[str], _evidence.Evidence]:
-    """Of a file that was exported: the numbers of its decisions, what proves each, and all of it."""
-    found = evidence.verified(io.BufferedReader(io.BytesIO(answer.body)), servers)
-    decisions = [one for one in found.records if one.record["kind"] == "decision"]
-    return [one.record["seq"] for one in decisions], [one.by for one in decisions], found
-
-
-def test_an_export_has_all_decisions_each_with_its_proof(world: World, browser: Browser) -> None:
-    """By the server's key, without the trail. Those after the last checkpoint are not sealed yet."""
-    key = AuditKey.generate()
-    audit = AuditTrail(world.trail.write, key=key, clock=world.clock)
-    world.verifier = Verifier(world.keyring, clock=world.clock, audit=audit)
-    root, other = world.mint(), world.mint(task="q4")
-    for _ in range(1100):
-        world.verifier.check(root, Access(table="sales", operation="select"))
-    world.ask(other)
-    audit.checkpoint()
-    world.ask(root)
-    world.path.with_name("gone.jsonl").write_bytes(world.path.read_bytes())
-    answer = browser.get("/export?task=q3")
-    for at in (world.path, world.path.with_name("gone.jsonl")):
-        at.unlink()
-    seqs, by, _ = proved(answer, key.public)
-    assert len(seqs) == 1101 and by == ["tree"] * 1100 + ["nothing"]
-    assert b'"task":"q4"' not in b"".join(evidence_page.lines_in(answer.body))
-    assert "not sealed yet" in answer.body.decode() and "1100 allowed" not in answer.body.decode()
-    with pytest.raises(AuditError, match="no server that is trusted here"):
-        proved(answer, AuditKey.generate().public)
-
-
-def test_an_export_of_then_is_up_to_then_and_one_of_an_agent_is_of_that(world: World, browser: Browser) -> None:
-    root = world.mint()
-    world.ask(root)
-    world.now += 60
-    world.ask(root)
-    world.ask(root.delegate(to="sales-agent"))
-    ids = {one["agent"]: one["id"] for one in browser.get("/api/task?task=q3").json["nodes"]}
-    counts = [len(proved(browser.get(f"/export?{asked}"))[0]) for asked in ("task=q3", f"task=q3&at={NOW + 59}", f"id={ids['sales-agent']}", f"id={ids['orchestrator']}&at={NOW}")]
-    assert counts == [3, 1, 1, 1]
-    page = browser.get(f"/export?task=q3&at={NOW + 59}").body.decode()
-    assert "up to 2025-11-25 09:00:59Z" in page and "none yet, or its server has no key" in page
-    assert [browser.get(f"/export?{asked}").status for asked in ("task=none", "id=none", "", "task=q3&at=x")] == [404, 404, 404, 400]
-
-
-def test_an_export_says_what_it_leaves_out(world: World, browser: Browser) -> None:
-    """A trail that is not there now, and one that was changed: what no checkpoint seals is not in the file."""
-    world.ask(world.mint())
-    data = world.path.read_bytes()
-    world.path.unlink()
-    gone = browser.get("/export?task=q3")
-    assert proved(gone)[0] == [] and "since it cannot be read now" in gone.body.decode()
-    world.path.write_bytes(data.replace(b'"sales"', b'"salez"'))
-    changed = browser.get("/export?task=q3")
-    assert proved(changed)[0] == [] and "0 records; nothing that no checkpoint seals, since " in changed.body.decode()
 
 
 def test_no_secret_is_in_any_answer(world: World, browser: Browser) -> None:
@@ -586,62 +444,6 @@ def test_what_operators_had_said_by_then(world: World, browser: Browser) -> None
     assert states(150) == ("live", "live", 0) and states(300) == ("revoked", "ended", 1)
 
 
-def test_a_preview_says_when_it_has_not_looked_at_all(world: World, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = world.mint()
-    for _ in range(3):
-        world.ask(root)
-    wish = {"select": {"task": "q3"}}
-    looked = {"add": [wish], "first": NOW, "last": NOW}
-    for most, only, stopped in ((3, None, 3), (2, 2, 2)):
-        monkeypatch.setattr(acts, "LOOKED_AT", most)
-        seen, found = browser.post("/api/preview", wish).json, browser.post("/api/what-if", looked).json
-        assert (seen["only"], seen["would_refuse"]) == (found["only"], found["stopped"]) == (only, stopped)
-
-
-def test_a_preview_names_each_token_that_is_hit(world: World, browser: Browser) -> None:
-    """Those of tasks below and of other people, too: `q3` is their name as well."""
-    world.ask(world.mint().delegate(to="sales-agent"))
-    world.ask(world.mint(task="q3/eu", subject="user:kim"))
-    world.ask(world.mint(task="q30"))
-    hits = browser.post("/api/preview", {"select": {"task": "q3"}}).json["hits"]
-    assert [(one["task"], one["subject"], one["agents"]) for one in hits["groups"]] == [
-        ("q3", "user:jane", ["orchestrator", "sales-agent"]),
-        ("q3/eu", "user:kim", ["orchestrator"]),
-    ]
-    assert (hits["agents"], hits["namesakes"], hits["is_all"]) == (3, [], True)
-
-
-def test_a_second_token_of_the_same_name_is_told_and_can_be_revoked_too(world: World, browser: Browser) -> None:
-    root = world.mint()
-    first, second = root.delegate(to="sales-agent"), world.mint().delegate(to="sales-agent")
-    world.ask(first)
-    id = next(one["id"] for one in browser.get("/api/task?task=q3").json["nodes"] if one["agent"] == "sales-agent")
-    world.ask(second)
-    view = browser.get(f"/api/agent?id={id}").json
-    hits = browser.post("/api/preview", {"select": view["reach"]["select"]}).json["hits"]
-    assert (hits["agents"], [one["token"] for one in hits["namesakes"]]) == (1, [second.token_id])
-
-    wish = {"kind": "revoke", "select": view["reach"]["named"], "why": "both"}
-    seen = browser.post("/api/preview", {"select": wish["select"]}).json
-    assert (seen["hits"]["agents"], seen["hits"]["namesakes"]) == (2, [])
-    assert browser.post("/api/act", {**wish, "stamp": seen["stamp"]}).status == 200
-    assert not world.ask(first) and not world.ask(second) and world.ask(root)
-
-
-def test_an_act_that_would_hit_another_token_is_asked_again(world: World, browser: Browser) -> None:
-    """And one that hits more agents of the same token is not: they can come each second."""
-    root = world.mint()
-    world.ask(root)
-    wish = {"kind": "end", "select": {"task": "q3"}, "why": "over"}
-    seen = browser.post("/api/preview", {"select": wish["select"]}).json
-    world.ask(world.mint(subject="user:kim"))
-    assert browser.post("/api/act", {**wish, "stamp": seen["stamp"]}).status == 409
-
-    seen = browser.post("/api/preview", {"select": wish["select"]}).json
-    world.ask(root.delegate(to="late-agent"))
-    assert browser.post("/api/act", {**wish, "stamp": seen["stamp"]}).status == 200
-
-
 def test_of_more_agents_than_are_looked_at_it_says_so(world: World, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     world.ask(world.mint().delegate(to="sales-agent"))
     monkeypatch.setattr(views, "LOOKED_AT", 1)
@@ -688,15 +490,6 @@ def test_a_young_task_has_bars_of_seconds(world: World, browser: Browser, monkey
         assert (series["step"], sum(map(bool, series["denied"]))) == (step, bars) == (node["step"], sum(map(bool, node["refused"])))
         assert sum(series["allowed"]) == sum(series["denied"]) == sum(node["refused"]) == 4 and sum(node["spark"]) == 8
         assert series["from"] + 60 * step > world.now
-
-
-def test_what_was_used_can_be_said_in_an_entry(world: World, browser: Browser) -> None:
-    """The token to mint instead counts, too. An entry counts nothing, and takes what is suggested for it."""
-    world.ask(world.mint(budget={"eur": 100}, uses=9), eur=30)
-    ((id,),) = world.index.rows("select id from hops")
-    unused = browser.get(f"/api/agent?id={id}").json["unused"]
-    assert unused["python"] == "token.attenuate(tables=['sales'], operations=['select'], uses=1, budget={'eur': 30})"
-    assert browser.post("/api/preview", {"select": {"link": id}, "keywords": unused["keywords"]}).json["would_refuse"] == 0
 
 
 def test_marks_are_told_with_who_set_them_and_what_they_closed(world: World, browser: Browser) -> None:

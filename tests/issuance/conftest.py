@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.issuance.registries import KINDS, SHARED, Place, close_all
+from tests.issuance.test_issuance import World
 
 
 def place_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> Place:
@@ -33,3 +34,8 @@ def closed() -> Iterator[None]:
     """Whatever a test opened."""
     yield
     close_all()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    yield World()

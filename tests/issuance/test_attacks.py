@@ -20,7 +20,7 @@ from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
 from captoken.testing import FixedClock
 
-from . import test_signals
+from . import test_ends, test_events, test_signals
 from .assertions import ACCESS, ID_JAG, LOGIN, NOW, SVID, WORKLOAD, signed
 from .fixtures import KEYRING, LEASE, POLICY
 from .fixtures import NOW as USUAL
@@ -72,11 +72,11 @@ def test_an_access_token_does_not_outlive_the_login_that_gave_it(logout: dict[st
 
 
 def test_also_where_an_event_says_that_the_session_is_revoked() -> None:
-    world = test_signals.streaming()
+    world = test_ends.streaming()
     claims = {name: value for name, value in claims_of(login()).items() if name != "sid"}
     task = world.ask(proof(), **exchange(subject_token=ACME.sign(claims)))["task"]
-    other = test_signals.start(world, 2, sid="s-2")
-    (answer,) = test_signals.sent(world, test_signals.seen(test_signals.REVOKED, test_signals.COMPLEX))
+    other = test_ends.start(world, 2, sid="s-2")
+    (answer,) = test_ends.sent(world, test_ends.seen(test_events.REVOKED, test_signals.COMPLEX))
     assert answer.status_code == 202
     assert not world.registry.is_live(task, USUAL) and world.registry.is_live(other, USUAL)
 
@@ -86,14 +86,14 @@ def test_also_where_an_event_says_that_the_session_is_revoked() -> None:
 
 def test_what_should_be_narrowed_ends_where_nobody_says_so_to_servers() -> None:
     """Without an operator there is no overlay. The lease of a task that was narrowed went on with all of its rights."""
-    change = test_signals.seen(f"{test_signals.CAEP}device-compliance-change", current_status="not-compliant")
+    change = test_ends.seen(f"{test_signals.CAEP}device-compliance-change", current_status="not-compliant")
     told = Operator(OperatorKey.generate(), MemorySnapshots(), by="issuer", clock=FixedClock(USUAL))
     for operator in (None, told):
-        world = test_signals.Ended(of=test_signals.WITH_EVENTS, operator=operator)
-        verification = test_signals.seen(f"{test_signals.SSF}verification", jti="v1")
-        assert test_signals.sent(world, verification)[0].status_code == 202
-        task = test_signals.start(world)
-        assert test_signals.sent(world, change)[0].status_code == 202
+        world = test_ends.Ended(of=test_signals.WITH_EVENTS, operator=operator)
+        verification = test_ends.seen(f"{test_signals.SSF}verification", jti="v1")
+        assert test_ends.sent(world, verification)[0].status_code == 202
+        task = test_ends.start(world)
+        assert test_ends.sent(world, change)[0].status_code == 202
         assert world.registry.is_live(task, USUAL) is (operator is not None)
 
 

@@ -293,15 +293,6 @@ def test_what_is_no_assertion_is_not_sent() -> None:
     assert heard == []
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["http://issuer.example", "https://issuer.example/", "issuer.example", "https://a@issuer.example", None, b"https://a"],
-)
-def test_an_address_over_which_no_assertion_should_go(url: Any) -> None:
-    with pytest.raises(ValueError, match="an https address"):
-        Issuance(url)
-
-
 # --- what is answered -----------------------------------------------------------------------------
 
 ROOT = "urn:captoken:token-type:root"
@@ -331,30 +322,11 @@ def test_what_is_answered_is_a_token_or_an_error(status: int, body: bytes, code:
     assert told.value.code == code and len(heard) == 1
 
 
-def test_an_answer_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.0, 11.0])
-    monkeypatch.setattr(web, "monotonic", lambda: next(times))
-    with answering(200, b"{}") as (url, _), pytest.raises(IssuanceError, match="too slowly"):
-        Issuance(url).start(actor=Provider().sign({"aud": url}))
-
-
 def test_a_token_that_is_not_bound_to_the_key_is_none(office: Office) -> None:
     root = Issuance(office.origin).start(actor=office.workload(jti="plain"), resource="sales-db", grant="nightly")
     body = json.dumps({"issued_token_type": ROOT, "access_token": root.serialize()}).encode()
     with answering(200, body) as (url, _), pytest.raises(IssuanceError, match="not bound to the key"):
         Issuance(url, key=HOLDER).start(actor=Provider().sign({"aud": url}))
-
-
-def test_a_service_that_is_not_there_is_unavailable_and_https_is_spoken_to_https() -> None:
-    socket = listening()
-    url = origin_of(socket)
-    socket.close()
-    for address in (url, url.replace("http:", "https:")):
-        asks = Issuance(address)
-        for _ in range(2):
-            with pytest.raises(IssuanceError, match="cannot be asked: ConnectError") as told:
-                asks.start(actor=Provider().sign({"aud": address}))
-            assert told.value.code == "temporarily_unavailable"
 
 
 def test_nothing_that_was_sent_is_in_an_error_a_repr_or_the_log(caplog: pytest.LogCaptureFixture) -> None:

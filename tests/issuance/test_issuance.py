@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -104,11 +104,6 @@ class World:
         said: dict[str, Any] = {"status": answer.status_code, **answer.json()}
         assert ("error" in said) is (answer.status_code != 200)
         return said
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    yield World()
 
 
 def exchange(**form: Any) -> dict[str, Any]:
@@ -226,106 +221,6 @@ def test_a_secret_opens_nothing_but_an_id_jag_of_its_client() -> None:
     assert one.ask(**nightly(client_secret="s3cret"))["error"] == "invalid_client"
 
 
-TWICE = "grant_type=client_credentials&grant_type=client_credentials"
-
-
-@pytest.mark.parametrize(
-    "case, form, error",
-    [
-        ("5 unknown grant type", {"grant_type": "password"}, "unsupported_grant_type"),
-        ("no grant type", {"grant_type": None}, "invalid_request"),
-        ("7 secret", {"grant_type": "client_credentials", "client_assertion": None, "client_assertion_type": None, "subject_token": None, "subject_token_type": None, "client_secret": "x"}, "invalid_client"),
-        ("8 actor without type", {"actor_token": svid(), "client_assertion": None, "client_assertion_type": None}, "invalid_request"),
-        ("9 two actors", {"actor_token": svid(), "actor_token_type": JWT}, "invalid_request"),
-        ("10 another type", {"subject_token_type": "urn:ietf:params:oauth:token-type:access_token"}, "invalid_request"),
-        ("10 unknown type", {"subject_token_type": "urn:example:x"}, "invalid_request"),
-        ("subject alone", {"subject_token": None}, "invalid_request"),
-        ("no subject", {"subject_token": None, "subject_token_type": None}, "invalid_request"),
-        ("11 two details", {"authorization_details": '[{"type":"captoken"},{"type":"captoken"}]'}, "invalid_authorization_details"),
-        ("11 unknown type", {"authorization_details": '[{"type":"other"}]'}, "invalid_authorization_details"),
-        ("11 unknown keyword", {"authorization_details": '[{"type":"captoken","agent":"orchestrator","tabels":[]}]'}, "invalid_authorization_details"),
-        ("11 no JSON", {"authorization_details": "["}, "invalid_authorization_details"),
-        ("11 NaN", {"authorization_details": '[{"type":"captoken","depth":NaN}]'}, "invalid_authorization_details"),
-        ("11 twice", {"authorization_details": '[{"type":"captoken","depth":1,"depth":2}]'}, "invalid_authorization_details"),
-        ("11 nested", {"authorization_details": "[" * 3000}, "invalid_authorization_details"),
-        ("11 clamp", {"authorization_details": '[{"type":"captoken","clamp":1}]'}, "invalid_authorization_details"),
-        ("11 agent", {"authorization_details": '[{"type":"captoken","agent":1}]'}, "invalid_authorization_details"),
-        ("25 another application's", {"subject_token": login(aud="other")}, "invalid_request"),
-        ("36 swapped", {"subject_token": svid(), "subject_token_type": JWT, "client_assertion": login()}, "invalid_client"),
-        ("55 more", {"authorization_details": '[{"type":"captoken","agent":"orchestrator","tables":["hr"],"operations":["select"]}]'}, "invalid_authorization_details"),
-        ("56 agent", {"authorization_details": '[{"type":"captoken","agent":"mallory"}]'}, "invalid_request"),
-        ("57 resource", {"resource": "hr-db"}, "invalid_target"),
-        ("57 two names", {"audience": "sales-db"}, "invalid_target"),
-        ("58 two grants", {"scope": None, "subject_token": login(groups=["finance", "readers"])}, "invalid_scope"),
-        ("59 unknown scope", {"scope": "q9"}, "invalid_scope"),
-        ("59 two scopes", {"scope": "q3-risk q3-sentiment"}, "invalid_scope"),
-        ("62 label with a slash", {"authorization_details": '[{"type":"captoken","agent":"orchestrator","task":"a/b"}]'}, "invalid_request"),
-        ("63 as access token", {"requested_token_type": None}, "invalid_request"),
-        ("another type of token", {"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, "invalid_request"),
-        ("an assertion too", {"assertion": jag()}, "invalid_request"),
-        ("no type of assertion", {"client_assertion_type": None}, "invalid_client"),
-        ("not for who asks", {"subject_token": login(groups=["x"])}, "invalid_request"),
-        ("a bit of the signature", {"client_assertion": svid()[:-2] + "AA"}, "invalid_client"),
-        ("4 long token", {"subject_token": "x" * 17_000}, "invalid_request"),
-    ],
-    ids=lambda value: value if isinstance(value, str) and " " in value else "",
-)  # fmt: skip
-def test_what_is_asked_wrongly_is_an_error_of_oauth(world: World, case: str, form: dict[str, Any], error: str) -> None:
-    said = world.ask(proof(), **exchange(**form))
-    assert said["error"] == error, said
-    assert world.ask(proof(), **exchange())["status"] == 200, "its twin"
-
-
-@pytest.mark.parametrize(
-    "body, kind",
-    [
-        (b"{}", "application/json"), (b"{}", "application/x-www-form-urlencoded"), (b"\xff=1", "application/x-www-form-urlencoded"),
-        (TWICE.encode(), "application/x-www-form-urlencoded"), (b"a=" + b"x" * 70_000, "application/x-www-form-urlencoded"),
-        (b"&".join(b"a%d=1" % number for number in range(40)), "application/x-www-form-urlencoded"), (b"", "application/x-www-form-urlencoded"),
-    ],
-    ids=["1 JSON", "no form", "no text", "2 twice", "3 long", "many", "empty"],
-)  # fmt: skip
-def test_a_body_that_is_no_form(world: World, body: bytes, kind: str) -> None:
-    answer = world.send("POST", "/token", content=body, headers={"content-type": kind})
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
-
-
-def test_6_basic_authentication_is_no_way_in(world: World) -> None:
-    said = world.ask({"authorization": "Basic YTpi"}, **nightly())
-    assert (said["status"], said["error"]) == (401, "invalid_client")
-
-
-def test_63_a_bound_grant_wants_a_proof_of_its_key(world: World) -> None:
-    assert world.ask(**exchange())["error"] == "invalid_dpop_proof"
-
-
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"htu": "https://other.example/token"}, {"htu": f"{ORIGIN}/token?x"}, {"htm": "GET"}, {"iat": NOW - 61}, {"iat": NOW + 31}, {"iat": str(NOW)},
-        {"iat": True}, {"jti": ""}, {"jti": None}, {"jti": 7}, {"header": {"typ": "JWT"}}, {"header": {"alg": "ES256"}}, {"header": {"crit": []}},
-        {"header": {"jwk": {"kty": "OKP", "crv": "X25519", "x": HOLDER.public}}}, {"header": {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43}}},
-        {"header": {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": HOLDER.public, "d": "A" * 43}}}, {"header": {"jwk": HOLDER.public}},
-        {"header": {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": "!"}}}, {"header": {"jwk": {"kty": "OKP", "crv": "Ed25519"}}},
-    ],
-)  # fmt: skip
-def test_51_a_proof_of_something_else(world: World, claims: dict[str, Any]) -> None:
-    assert world.ask(proof(**claims), **exchange())["error"] == "invalid_dpop_proof"
-
-
-@pytest.mark.parametrize("text", ["", "x", "a.b.c", "ü", dpop(HOLDER, f"{ORIGIN}/token", NOW)[:-4] + "AAAA"])
-def test_51_what_is_no_proof(world: World, text: str) -> None:
-    assert world.ask([("dpop", text.encode("utf-8"))], **exchange())["error"] == "invalid_dpop_proof"
-    both = [("dpop", proof()["dpop"]), ("dpop", proof(jti="j2")["dpop"])]
-    assert world.ask(both, **exchange())["error"] == "invalid_dpop_proof"
-
-
-def test_51_a_proof_is_good_once(world: World) -> None:
-    assert world.ask(proof(), **exchange())["status"] == 200
-    assert world.ask(proof(), **exchange(subject_token=login(iat=NOW - 4)))["error"] == "invalid_grant"
-    assert world.ask(proof(jti="j2"), **exchange(subject_token=login(iat=NOW - 4)))["status"] == 200
-
-
 def test_48_an_assertion_is_good_with_the_same_companions_alone(world: World) -> None:
     subject = login()
     assert world.ask(proof(), **exchange(subject_token=subject))["status"] == 200
@@ -405,15 +300,6 @@ def test_nothing_that_was_sent_is_logged(world: World, caplog: pytest.LogCapture
     for text in (subject, actor, *subject.split("."), *actor.split(".")[1:]):
         assert text not in caplog.text
     assert "its groups" not in caplog.text and "groups is finance" in caplog.text, "why is for the log"
-
-
-def test_it_says_what_it_is(world: World) -> None:
-    said = world.send("GET", "/.well-known/oauth-authorization-server").json()
-    assert said["issuer"] == ORIGIN and said["token_endpoint"] == f"{ORIGIN}/token" and EXCHANGE in said["grant_types_supported"]
-    assert "q3" not in json.dumps(said) and said["authorization_grant_profiles_supported"]
-    assert world.send("GET", "/authorize").json()["error"] == "unsupported_response_type"
-    assert world.send("GET", "/health").json() == {"status": "ok"}
-    assert world.send("GET", "/token").status_code == 405 and world.send("GET", "/jwks").status_code == 404
 
 
 def test_of_the_lease_of_another_nothing_is_said(world: World) -> None:

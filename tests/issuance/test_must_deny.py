@@ -31,7 +31,7 @@ from captoken.issuance.signals import EVENT, LOGOUT
 from captoken.stores.memory import MemoryReplayStore
 from captoken.testing import FixedClock
 
-from . import assertions, test_identity, test_keys, test_signals
+from . import assertions, test_ends, test_events, test_identity, test_jose, test_keys, test_signals
 from .assertions import jwk, signed
 from .fixtures import HOLDER, KEYRING, LEASE, NOW, POLICY
 from .registries import entry
@@ -59,11 +59,6 @@ from .test_issuance import (
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 FORM = "application/x-www-form-urlencoded"
 SECRET = "s3cret"
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    yield World()
 
 
 # --- the token endpoint, for providers of every kind -------------------------------------------------------------------
@@ -165,10 +160,10 @@ def _tenant(provider: str, wrong: Mapping[str, Any]) -> Case:
 
 def _cases() -> Iterator[Case]:
     """The tables of `test_identity`, each of its rows with the text that is sound."""
-    for name, make, says in test_identity.SIGNATURES:
+    for name, make, says in test_jose.SIGNATURES:
         if name not in ("23 no text", "23 nothing", " 4 over 16 KiB"):  # a form has no such; the length is told below
             yield name, "acme", make, test_identity.login, says
-    for name, payload, says in test_identity.JSONS:
+    for name, payload, says in test_jose.JSONS:
         yield name, "acme", _payload(payload), _payload(json.dumps(assertions.LOGIN)), says
     sounds = test_identity.SOUND_OF
     for name, provider, claims, header, says in test_identity.CONFUSED:
@@ -235,7 +230,7 @@ def test_a_bit_is_another(part: int) -> None:
     text = test_identity.login()
     for number in range(0, 400, 37):
         parts = text.split(".")
-        parts[part] = test_identity.flipped(parts[part], number)
+        parts[part] = test_jose.flipped(parts[part], number)
         assert door.started("acme", ".".join(parts))["error"] == "invalid_request"
     assert door.started("acme", text)["status"] == 200
 
@@ -304,7 +299,7 @@ def sound_body(path: str) -> tuple[bytes, str, int]:
     if path == "/token":
         return encoded(nightly()), FORM, 200
     if path == "/signals":
-        return test_signals.seen(f"{test_signals.SSF}verification").encode(), "application/secevent+jwt", 202
+        return test_ends.seen(f"{test_signals.SSF}verification").encode(), "application/secevent+jwt", 202
     return encoded({"logout_token": test_signals.logout()}), FORM, 200
 
 
@@ -359,7 +354,7 @@ def test_a_body_as_long_as_may_be(path: str) -> None:
 
 def test_3_an_event_over_64_kib() -> None:
     one = of_signals()
-    text = test_signals.seen(f"{test_signals.SSF}verification").encode()
+    text = test_ends.seen(f"{test_signals.SSF}verification").encode()
     assert posted(one, text + b"x" * 65_536, "application/secevent+jwt", "/signals").status_code == 400
     assert posted(one, text, "application/secevent+jwt", "/signals").status_code == 202
 
@@ -1093,7 +1088,7 @@ class SignalDoor(Door):
 
 
 def _event(subject: Any, claims: Any, by: str = "events", typ: str = EVENT) -> str:
-    return signed(by, test_signals.event(test_signals.REVOKED, subject, claims), header={"typ": typ})
+    return signed(by, test_signals.event(test_events.REVOKED, subject, claims), header={"typ": typ})
 
 
 def _logout(claims: Mapping[str, Any], by: str = "acme", **header: Any) -> str:
@@ -1104,7 +1099,7 @@ def _logout(claims: Mapping[str, Any], by: str = "acme", **header: Any) -> str:
 SIGNALS: list[tuple[str, str, Text, str]] = [
     *((f"{name}, of a logout", LOGOUT, lambda changed=changed: _logout(changed), "invalid_request") for name, (changed, _) in test_signals.FAULTS.items()),
     *((f"{name}, of an event", EVENT, lambda subject=subject, claims=claims: _event(subject, claims), code)
-      for name, (subject, claims, code, _) in test_signals.EVENT_FAULTS.items()),
+      for name, (subject, claims, code, _) in test_events.EVENT_FAULTS.items()),
     ("31 a stranger among the audiences of a logout", LOGOUT, lambda: _logout({"aud": ["captoken-cli", "other"]}), "invalid_request"),
     ("83 a logout by another signer", LOGOUT, lambda: _logout({}, "hub", kid="acme-ES256"), "invalid_request"),
     ("83 an event by another signer", EVENT, lambda: _event(test_signals.JANE, {}, "acme"), "invalid_key"),

@@ -23,7 +23,7 @@ from captoken.issuance.registry import MemoryRegistry
 from captoken.testing import FixedClock
 from tests.adapters.serving import listening, origin_of, served
 
-from . import test_saml
+from . import test_saml, test_signed_xml
 from .office import node
 from .saml_idp import (
     IDP,
@@ -159,10 +159,10 @@ def test_a_person_whom_no_grant_is_for_is_told_no_more(world: World) -> None:
 # --- 76 to 80, at the door ------------------------------------------------------------------------
 
 AT_DOOR: dict[str, str] = {
-    **{f"76 wrapped {how}": token(xml) for how, xml in test_saml.WRAPPED.items()},
+    **{f"76 wrapped {how}": token(xml) for how, xml in test_signed_xml.WRAPPED.items()},
     "77 a comment in NameID": login({"name": PARTS["name"].replace("jane", "ja<!-- -->ne")}),
-    "78 a DTD": token(test_saml.DTDS[0] + test_saml.GOOD),
-    **{f"78 {form}": login(**how) for form, (how, _) in test_saml.FORMS.items()},
+    "78 a DTD": token(test_signed_xml.DTDS[0] + test_saml.GOOD),
+    **{f"78 {form}": login(**how) for form, (how, _) in test_signed_xml.FORMS.items()},
     "79 a Response": token(test_saml.RESPONSE.format(test_saml.GOOD)),
     "80 another's Recipient": login({"confirmation": PARTS["confirmation"].replace("{us}/token", "https://app.example/acs")}),
     "80 another's Audience": login({"conditions": PARTS["conditions"].replace("{us}", "https://app.example")}),

@@ -6,16 +6,28 @@ and the same one again if asked again, where that kind is `shared`. Another kind
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
+import valkey
+import valkey.asyncio
 
+from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
 from captoken.stores.ports import Ledger, ReplayStore, SnapshotStore
+from captoken.stores.postgres import (
+    PostgresLedger,
+    PostgresReplayStore,
+    PostgresSnapshots,
+    create_tables,
+)
 from tests.stores.places import AWAITED, KINDS, Place, close_all
-from tests.stores.servers import Valkey
+from tests.stores.servers import Postgres, Valkey
 
 SHARED = ("sqlite", "valkey", "postgres")
 LIMITED = ("memory", "sqlite", "valkey", "valkey-awaited")  # hold a number of proofs; PostgreSQL holds what the disk does
@@ -98,3 +110,37 @@ def open_ledger(kind: Kind) -> OpenLedger:
 def open_snapshots(kind: Kind) -> OpenSnapshots:
     """Opens where the test's snapshot lies."""
     return opener(kind.place.snapshots)
+
+
+@pytest.fixture
+def schema(postgres_server: Postgres) -> str:
+    """Stores and a registry of the test's own, all made."""
+    name, where = f"t{os.urandom(8).hex()}", postgres_server.conninfo
+    with psycopg.connect(where) as connection:
+        create_tables(connection, schema=name, tables=WITH_REGISTRY)
+    for kind, facts in ((PostgresReplayStore, {"floor": 0}), (PostgresLedger, {"floor": 0}), (PostgresSnapshots, {}), (PostgresRegistry, {"floor": 0})):
+        kind.create(where, schema=name, **facts).close()
+    return name
+
+
+@pytest.fixture
+def where(postgres_server: Postgres, schema: str) -> str:
+    """By which the backends of this test's stores are known."""
+    return f"{postgres_server.conninfo} application_name={schema}"
+
+
+@pytest.fixture
+def own(serve: Callable[..., Valkey]) -> Valkey:
+    """A server of the test's own."""
+    return serve()
+
+
+@pytest.fixture
+def client(valkey_server: Valkey) -> Iterator[valkey.Valkey]:
+    with closing(valkey_server.client()) as made:
+        yield made
+
+
+@pytest.fixture
+def prefix() -> str:
+    return os.urandom(8).hex()

@@ -35,7 +35,7 @@ from tests.stores import processes
 from tests.stores.conftest import SHARED, Kind, OpenLedger
 from tests.stores.places import AWAITED, close_all
 from tests.stores.test_ledger import CHILD, ROOT, debit, full, links, of_tree, reservation, spent
-from tests.stores.test_peek import said, state
+from tests.stores.test_rules import said, state
 
 END = NOW + 30 * 86_400
 

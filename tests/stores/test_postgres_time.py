@@ -23,8 +23,7 @@ import pytest
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from captoken.errors import StoreError
-from captoken.issuance.registry.postgres import WITH_REGISTRY, PostgresRegistry
-from captoken.stores._postgres_wire import _written
+from captoken.issuance.registry.postgres import PostgresRegistry
 from captoken.stores.postgres import (
     AsyncPostgresLedger,
     AsyncPostgresReplayStore,
@@ -42,23 +41,6 @@ from tests.stores.test_replay_store import use
 
 SOON = 1.0  # seconds that a call has, in which a server that is stopped cannot answer
 ONE = reservation(1, debit(ROOT, 1, 1))
-
-
-@pytest.fixture
-def schema(postgres_server: Postgres) -> str:
-    """Stores and a registry of the test's own, all made."""
-    name, where = f"t{os.urandom(8).hex()}", postgres_server.conninfo
-    with psycopg.connect(where) as connection:
-        create_tables(connection, schema=name, tables=WITH_REGISTRY)
-    for kind, facts in ((PostgresReplayStore, {"floor": 0}), (PostgresLedger, {"floor": 0}), (PostgresSnapshots, {}), (PostgresRegistry, {"floor": 0})):
-        kind.create(where, schema=name, **facts).close()
-    return name
-
-
-@pytest.fixture
-def where(postgres_server: Postgres, schema: str) -> str:
-    """By which the backends of this test's stores are known."""
-    return f"{postgres_server.conninfo} application_name={schema}"
 
 
 @contextmanager
@@ -159,30 +141,6 @@ def test_a_timeout_is_seconds(timeout: Any, where: str, schema: str) -> None:
 # --- poolers ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("forget", ["deallocate all", "discard all"])
-def test_names_that_are_lost_are_no_error(where: str, schema: str, forget: str) -> None:
-    """As a pool resets a connection; again and again. What was asked is done once."""
-    with psycopg.connect(where, autocommit=True) as connection, closing(PostgresLedger(lambda: connection, schema=schema)) as ledger:
-        for number in range(6):
-            assert ledger.reserve(reservation(number, debit(ROOT, 1, 100)), NOW) is None
-            connection.execute(forget)
-        assert ledger.spent(ROOT, "usd_cents") == 6
-
-
-def test_a_name_is_never_that_of_another_connection(where: str, schema: str) -> None:
-    """Else a pooler could have `peek` answer what `reserve` was asked: both are given the same."""
-    names: set[str] = set()
-    for _ in range(2):
-        with psycopg.connect(where, autocommit=True) as connection, closing(PostgresLedger(lambda c=connection: c, schema=schema)) as ledger:
-            for number in range(12):
-                ledger.reserve(reservation(number, debit(ROOT, 1, 100)), NOW)
-                ledger.peek(reservation(number, debit(ROOT, 1, 100)), NOW)
-            found = {name for (name,) in connection.execute("select name from pg_prepared_statements where from_sql is false")}
-            ours = {name for name in found if name.startswith("captoken_")}
-            assert len(ours) >= 2 and found == ours and not ours & names
-            names |= ours
-
-
 @pytest.fixture(params=["0", "100"], ids=["knows no names", "knows names"])
 def pooled(request: pytest.FixtureRequest, postgres_server: Postgres) -> Iterator[str]:
     """A PgBouncer before the server, which gives each transaction another connection; with and without prepared statements."""
@@ -264,20 +222,6 @@ def test_behind_pgbouncer_each_call_is_what_was_asked(pooled: str, schema: str) 
 # --- what is said ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_database_that_does_not_say_what_a_text_is(postgres_server: Postgres) -> None:
-    """It was said that fsync is off. With an encoding of the client's it will do."""
-    with psycopg.connect(postgres_server.conninfo, autocommit=True) as connection:
-        connection.execute("drop database if exists asciionly")
-        connection.execute("create database asciionly encoding 'SQL_ASCII' locale 'C' template template0")
-    where = postgres_server.conninfo.replace("dbname=postgres", "dbname=asciionly")
-    with psycopg.connect(where) as connection:
-        create_tables(connection)
-    with pytest.raises(StoreError, match="the encoding SQL_ASCII does not say what a text is"):
-        PostgresLedger.create(where)
-    with closing(PostgresLedger.create(f"{where} client_encoding=utf8", floor=0)) as ledger:
-        assert ledger.reserve(ONE, NOW) is None
-
-
 def test_a_pool_that_has_no_connection_left(where: str, schema: str) -> None:
     """It was said that the server cannot be reached."""
     said = "PoolTimeout: the pool has no connection left"
@@ -313,8 +257,3 @@ def test_a_file_that_others_write_in_is_waited_for_no_longer(tmp_path: Path) -> 
             with pytest.raises(StoreError):
                 ledger.reserve(ONE, NOW)
         assert ledger.reserve(ONE, NOW) is None
-
-
-def test_a_value_is_written_as_the_server_reads_it() -> None:
-    values = [None, b"\x01\xff", True, False, 5, "\u00e9"]
-    assert [_written(value, "utf-8") for value in values] == [None, b"\\x01ff", b"t", b"f", b"5", b"\xc3\xa9"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from captoken import Keyring, Token, Verifier
 from captoken.adapters._issuance.standing import checked
 from captoken.adapters.issuance import Setup
-from captoken.cli.reloading import Reloading, Watched
 from captoken.control import Operator
 from captoken.errors import IssuanceError
 from captoken.issuance.policy import Policy, read
@@ -207,55 +205,6 @@ def test_what_is_tested_is_the_policy_that_comes() -> None:
 
 
 # --- the files -------------------------------------------------------------------------------------------------------
-
-
-def test_a_file_counts_once_it_stays_as_it_is(tmp_path: Any) -> None:
-    path = tmp_path / "policy.toml"
-    path.write_text("a")
-    watched = Watched([str(path), str(tmp_path / "missing")])
-    assert not watched.changed() and not watched.changed()
-    path.write_text("half")
-    assert not watched.changed(), "it may be written on"
-    path.write_text("half and half")
-    assert not watched.changed()
-    assert watched.changed() and watched.changed(), "until it is taken"
-    watched.take()
-    assert not watched.changed()
-    path.unlink()
-    assert not watched.changed() and watched.changed()
-    watched.take()
-    path.write_text("a")
-    watched.changed()
-    assert watched.changed(), "it is there again"
-
-
-def test_it_is_watched_while_the_service_lives(tmp_path: Any) -> None:
-    path = tmp_path / "policy.toml"
-    path.write_text(POLICY)
-    one = World()
-    app = Reloading(one.app, lambda: Setup(read(path.read_bytes()), KEYRING), Watched([str(path)]), 0.01)
-
-    async def lived() -> list[dict[str, Any]]:
-        came: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        sent: list[dict[str, Any]] = []
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        living = asyncio.create_task(app({"type": "lifespan"}, came.get, send))
-        await came.put({"type": "lifespan.startup"})
-        path.write_text(OTHER)
-        while one.app._standing.policy.digest != read(OTHER).digest:
-            await asyncio.sleep(0.01)
-        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
-            assert (await client.get("/health")).json() == {"status": "ok"}
-        await came.put({"type": "lifespan.shutdown"})
-        await living
-        return sent
-
-    sent = asyncio.run(asyncio.wait_for(lived(), 20))
-    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 def test_a_task_that_is_out_goes_on_over_a_reload() -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +15,13 @@ from click.testing import CliRunner
 from captoken import Access, Denied, Token, Verifier
 from captoken.audit import read
 from captoken.cli.app import commands
-from captoken.control import Operator
-from captoken.errors import AuditError, CaptokenError, KeyringError, OverlayError, StoreError
-from captoken.keys import AuditKey, HolderKey, OperatorKey
+from captoken.errors import AuditError, CaptokenError, OverlayError, StoreError
+from captoken.keys import AuditKey, OperatorKey
 from captoken.local import Office
-from captoken.stores.sqlite import SQLiteSnapshots
 from captoken.testing import FixedClock
-from tests.fixtures import NOW, SALES, WHO, data, tool
+from tests.fixtures import SALES, WHO, data, tool
 
 ASK = data("sales")
-FILES = ["audit.json", "keyring.json", "office.db", "office.json", "operator.json", "operator.json.seen", "overlay.db", "trail.jsonl", "trail.jsonl.seen"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def clock() -> FixedClock:
-    return FixedClock(NOW)
 
 
 def opened(folder: Path, clock: FixedClock, **facts: Any) -> Office:
@@ -71,106 +55,6 @@ def test_counts_go_on_where_they_were(folder: Path, clock: FixedClock) -> None:
         assert office.verifier.check(token, ASK)
     with opened(folder, clock) as office:
         assert [office.verifier.check(token, ASK).code for _ in range(2)] == ["allowed", "budget_exhausted"]
-
-
-def test_all_is_its_owners_alone(folder: Path) -> None:
-    """Whatever the mask of the process; and nothing of it goes into a repository."""
-    before = os.umask(0)
-    try:
-        with Office.open(f"{folder}/") as office:
-            office.verifier.check(minted(office), ASK)
-            there = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
-    finally:
-        os.umask(before)
-    assert folder.stat().st_mode & 0o777 == 0o700 and set(there.values()) == {0o600}
-    assert {*FILES, "lock", ".gitignore"} <= there.keys() and (folder / ".gitignore").read_text() == "*\n"
-    assert repr(office) == f"<Office '{folder}'>"
-
-
-@pytest.mark.parametrize("name", [name for name in FILES if name != "office.json"])
-def test_a_file_that_is_missing_is_not_begun_anew(folder: Path, clock: FixedClock, name: str) -> None:
-    opened(folder, clock).close()
-    (folder / name).unlink()
-    with pytest.raises(StoreError, match=f"{name} is missing, and is not made anew alone"):
-        opened(folder, clock)
-    assert not (folder / name).exists()
-
-
-def test_a_folder_that_is_no_office_or_half_of_one_is_left_alone(folder: Path, clock: FixedClock) -> None:
-    opened(folder, clock).close()
-    (folder / "office.json").unlink()
-    before = sorted(folder.iterdir())
-    with pytest.raises(StoreError, match=r"no office, or was not made to its end"):
-        opened(folder, clock)
-    assert sorted(folder.iterdir()) == before
-
-
-@pytest.mark.parametrize("listed", [b"{}\n", b"no json", b'{"files":["keyring.json"],"v":2}\n'])
-def test_a_list_of_files_that_is_another_ones_is_refused(folder: Path, clock: FixedClock, listed: bytes) -> None:
-    opened(folder, clock).close()
-    (folder / "office.json").write_bytes(listed)
-    with pytest.raises(StoreError, match=r"no list of the files of an office"):
-        opened(folder, clock)
-
-
-def test_an_office_of_an_earlier_version_says_so(folder: Path, clock: FixedClock) -> None:
-    """It had the overlay beside the counts. Once that has moved it is a new one, whose list is written by whoever opens it."""
-    opened(folder, clock).close()
-    (folder / "trail.jsonl.seen").unlink()
-    (folder / "overlay.db").rename(folder / "elsewhere.db")
-    files = sorted(name for name in FILES if name not in ("office.json", "overlay.db", "trail.jsonl.seen"))
-    (folder / "office.json").write_text(json.dumps({"files": files, "v": 1}, separators=(",", ":")) + "\n")
-    with pytest.raises(StoreError, match=r"office has schema version 1, from an earlier captoken, .* run `captoken upgrade "):
-        opened(folder, clock)
-    (folder / "elsewhere.db").rename(folder / "overlay.db")
-    opened(folder, clock).close()
-    assert json.loads((folder / "office.json").read_text())["v"] == 2
-
-
-def test_a_folder_that_others_can_enter_or_that_is_a_link_is_refused(folder: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(folder, clock).close()
-    link = folder.with_name("link")
-    link.symlink_to(folder)
-    for path in (str(link), f"{link}/", str(folder / "keyring.json")):
-        with pytest.raises(StoreError, match="is not a folder, or is a link to one"):
-            Office.open(path)
-    with pytest.raises(StoreError, match="cannot be made: No such file"):
-        Office.open(folder / "below" / "state")
-    folder.chmod(0o750)
-    with pytest.raises(StoreError, match="open to others than its owner: chmod 700 it"):
-        Office.open(folder)
-    folder.chmod(0o700)
-    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(StoreError, match="belongs to another user"):
-        Office.open(folder)
-
-
-def test_a_file_that_others_can_read_or_that_is_a_link_is_refused(folder: Path, clock: FixedClock) -> None:
-    opened(folder, clock).close()
-    trail = folder / "trail.jsonl"
-    trail.chmod(0o640)
-    with pytest.raises(StoreError, match=r"trail\.jsonl is open to others than its owner: chmod 600 it"):
-        opened(folder, clock)
-    elsewhere = folder.with_name("elsewhere")
-    trail.rename(elsewhere)
-    elsewhere.chmod(0o600)
-    trail.symlink_to(elsewhere)
-    with pytest.raises(StoreError, match=r"trail\.jsonl is not a file, or is a link to one"):
-        opened(folder, clock)
-
-
-def test_one_process_has_it_at_a_time(folder: Path, clock: FixedClock) -> None:
-    script = "import sys; from captoken.local import Office; Office.open(sys.argv[1]).close(); print('in')"
-
-    def another() -> str:
-        ran = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
-        return ran.stdout.strip() or ran.stderr.strip().splitlines()[-1]
-
-    with opened(folder, clock):
-        assert "another part of this one, has opened it: close that one. An office is for one process" in another()
-        with pytest.raises(StoreError, match="another part of this one"):
-            opened(folder, clock)
-    assert another() == "in"
 
 
 def test_after_everything_was_revoked_a_new_name_does_not_help_and_the_error_says_until_when(folder: Path, clock: FixedClock) -> None:
@@ -214,38 +98,6 @@ def test_a_name_that_no_token_had_is_revoked_and_a_warning_says_so(
             assert warned(office, **unknown), unknown  # minted by a process that is over, and never used
 
 
-def test_what_fails_to_open_lets_go_of_the_folder(folder: Path, clock: FixedClock) -> None:
-    opened(folder, clock).close()
-    keyring = (folder / "keyring.json").read_bytes()
-    (folder / "keyring.json").write_bytes(b"{}")
-    with pytest.raises(KeyringError):
-        opened(folder, clock)
-    (folder / "keyring.json").write_bytes(keyring)
-    opened(folder, clock).close()
-
-
-def test_a_forked_child_is_denied_and_does_not_keep_the_folder(folder: Path, clock: FixedClock) -> None:
-    office = opened(folder, clock)
-    token = minted(office)
-    ready, told = os.pipe()
-    go, ended = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(ended)
-        code = office.verifier.check(token, ASK).code
-        os.write(told, code.encode())
-        os.read(go, 1)
-        os._exit(0)
-    assert os.read(ready, 100) == b"store_unavailable"
-    assert office.verifier.check(token, ASK)
-    office.close()
-    opened(folder, clock).close()  # while the child lives
-    os.close(ended)
-    os.waitpid(child, 0)
-    for end in (ready, told, go):
-        os.close(end)
-
-
 def test_what_the_operator_says_counts_at_once(folder: Path, clock: FixedClock) -> None:
     """By the methods, and by the operator itself; the number of it is kept for the next process."""
     with opened(folder, clock) as office:
@@ -261,70 +113,6 @@ def test_what_the_operator_says_counts_at_once(folder: Path, clock: FixedClock) 
         assert (folder / "operator.json.seen").read_text().split()[0] == str(last)
         office.operator.renew()
     assert (folder / "operator.json.seen").read_text().split()[0] == str(last + 1)
-
-
-def test_an_overlay_is_signed_anew_by_whoever_asks(folder: Path, clock: FixedClock) -> None:
-    """Seldom: not at each access. A clock that was far ahead is made up for."""
-    with opened(folder, clock) as office:
-        token = minted(office, fresh=5)
-        first = office.overlay().seq
-        clock.advance(4)
-        assert office.verifier.check(token, ASK) and office.overlay().seq == first
-        clock.advance(1)
-        assert office.verifier.check(token, ASK) and office.overlay().seq == first + 1
-        clock.advance(900)
-        assert office.verifier.check(token, ASK) and office.overlay().issued_at == clock.now
-        clock.advance(-300)
-        assert office.verifier.check(token, ASK) and office.overlay().issued_at == clock.now
-
-
-def test_an_overlay_that_cannot_be_signed_anew_grows_old(
-    folder: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(_: object) -> None:
-        raise StoreError("the disk is full")
-
-    with opened(folder, clock) as office:
-        token = minted(office)
-        with monkeypatch.context() as changed:
-            changed.setattr("captoken.control.operator.Operator.renew", broken)
-            clock.advance(50)
-            assert office.verifier.check(token, ASK)
-            clock.advance(11)
-            assert office.verifier.check(token, ASK).code == "stale_overlay"
-        assert "the overlay was not signed anew: StoreError" in caplog.text
-        assert office.verifier.check(token, ASK)
-
-
-def test_an_overlay_of_another_process_that_ran_out_is_gone_on_from(folder: Path, clock: FixedClock) -> None:
-    """The commands sign for an hour; a night in which nobody asked denies nobody in the morning."""
-    with opened(folder, clock) as office:
-        token = minted(office, expires_in=10**6)
-        key = OperatorKey.load(folder / "operator.json")
-        with closing(SQLiteSnapshots(folder / "overlay.db")) as store:
-            Operator(key, store, by="ops", clock=clock).revoke(agent="other", why="lost")
-        clock.advance(2)
-        assert office.overlay().expires_at == clock.now - 2 + 3600
-        clock.advance(12 * 3600)
-        assert office.verifier.check(token, ASK) and [entry.by for entry in office.operator.entries()] == ["ops"]
-
-
-def test_two_that_find_it_old_sign_it_once(folder: Path, clock: FixedClock) -> None:
-    with opened(folder, clock) as office:
-        before = office.operator.last
-        clock.advance(30)
-        lock, known, first = office.overlay._lock, office.overlay._known, [True]
-
-        def meanwhile() -> Any:
-            """As another thread does it, between the look and the lock."""
-            found = known()
-            if first.pop() if first else False:
-                office.overlay.operator.renew()
-            return found
-
-        office.overlay._known = meanwhile  # type: ignore[method-assign]
-        assert office.overlay().issued_at == clock.now and office.operator.last == before + 1
-        assert lock is office.overlay._lock
 
 
 def lines(path: Path) -> list[bytes]:
@@ -388,16 +176,6 @@ def test_what_was_seen_of_the_trail_is_kept_while_the_office_is_open(folder: Pat
     office.close()
 
 
-def test_a_lock_that_cannot_be_opened_is_an_error_of_the_office(folder: Path, clock: FixedClock) -> None:
-    """Of missing rights too, which a superuser has always: here, of a link that is not followed."""
-    opened(folder, clock).close()
-    (folder / "lock").unlink()
-    (folder / "lock").symlink_to(folder / "trail.jsonl")
-    with pytest.raises(StoreError, match="lock cannot be opened") as caught:
-        opened(folder, clock)
-    assert str(folder) in str(caught.value)
-
-
 FORGETFUL = """
 import os, sys
 from captoken import Access
@@ -432,18 +210,6 @@ def test_what_is_closed_at_the_end_of_a_program_tells_nobody(folder: Path, clock
     assert office.trail is not None and office._is_open
     office._close_at_exit(os.getpid())
     assert not office._is_open
-
-
-@pytest.mark.parametrize(("said", "told"), [(("Too many open files",), "Too many open files"), ((), "no reason given")])
-def test_what_the_system_refuses_is_told_with_the_file(folder: Path, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, said: Any, told: str) -> None:
-    def refuse(path: str) -> list[str]:
-        error = OSError(errno.EMFILE, *said)
-        error.filename = path
-        raise error
-
-    monkeypatch.setattr(os, "listdir", refuse)
-    with pytest.raises(StoreError, match=f"{folder.name}': .*{told}"):
-        Office.open(folder, clock=clock)
 
 
 def test_what_is_revoked_as_it_is_minted_is_refused_at_the_mint(folder: Path, clock: FixedClock) -> None:
@@ -529,18 +295,6 @@ def test_a_record_that_is_being_written_is_not_read_yet(folder: Path, clock: Fix
         assert len(office.audit().decisions) == 1
 
 
-def test_bound_tokens_are_taken_where_the_office_has_a_name(folder: Path) -> None:
-    """Each proof is good once, and still is after the office was opened again."""
-    key = HolderKey.generate()
-    with Office.open(folder, audience="shop") as office:
-        bound = office.mint(**WHO, **SALES, key=key.public)
-        sent = bound.present(audience="shop", signer=key, request=ASK)
-        assert [office.verifier.check(sent, ASK).code for _ in range(2)] == ["allowed", "replayed"]
-        assert office.verifier.check(office.mint(**WHO, **SALES), ASK).code == "unaddressed"
-    with Office.open(folder, audience="shop") as office:
-        assert office.verifier.check(sent, ASK).code == "replayed"
-
-
 def test_each_part_is_what_it_is_without_the_office(folder: Path) -> None:
     """The commands and the classes take the files as they are: so nothing of it is a dead end."""
     with Office.open(folder) as office:
@@ -572,30 +326,6 @@ def test_all_that_it_raises_is_captokens(folder: Path) -> None:
     with Office.open(folder) as office, pytest.raises(ValueError, match="name the tables"):
         office.mint(**WHO)
     assert Access(tool="pay")  # nothing of an office is global
-
-
-def test_an_office_mints_for_servers_that_have_keys_of_their_own(folder: Path, clock: FixedClock) -> None:
-    """One overlay, one trail and one ledger stand behind all of them; none takes what is another's."""
-    servers: dict[str, Any] = {"sales-db": {**SALES, "uses": 1}, "mail": {"tools": {"send": {}}}}
-    with opened(folder, clock, servers=["sales-db", "mail"]) as office:
-        made = office.mint_set(**WHO, servers=servers, control="control-plane")
-        sales, mail = office.verifier_for("sales-db"), office.verifier_for("mail")
-        shown, sent = made.present(audience="sales-db"), made.present(audience="mail")
-        assert sales.check(shown, ASK) and sales.check(shown, ASK).code == "budget_exhausted"
-        assert mail.check(sent, tool("send")) and mail.check(shown, ASK).code == sales.check(sent, ASK).code == "unknown_key"
-        office.revoke(token=made.token("mail").token_id, why="lost")
-        assert mail.check(sent, tool("send")).code == "revoked"
-        assert {hop.allowed for hop in office.audit().hops()} == {1}
-        office.end_task(WHO["task"])
-        with pytest.raises(OverlayError, match="new ones too"):
-            office.mint_set(**WHO, servers=servers)
-        for ask in (lambda: office.verifier_for("hr-db"), lambda: office.mint_set(**WHO, servers={"hr-db": SALES})):
-            with pytest.raises(ValueError, match=r"no server 'hr-db' here.*it has mail, sales-db"):
-                ask()
-    with opened(folder, clock, servers="mail") as office:
-        assert office.verifier_for("mail").audiences == ("mail",)
-    with opened(folder, clock) as office, pytest.raises(ValueError, match="it has none"):
-        office.verifier_for("mail")
 
 
 def test_what_restricts_nothing_is_misspelt(tmp_path: Path) -> None:
