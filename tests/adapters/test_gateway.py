@@ -1,6 +1,6 @@
 """The gateway: whose key is where, what is refused and recorded, what becomes of answers, and what fails closed.
 
-Services are real servers. What the reading refuses, and what arrives, is in test_gateway_smuggling.
+Services are real servers. What the reading refuses, and what arrives, is in `gateway/test_strict.py`.
 """
 
 from __future__ import annotations

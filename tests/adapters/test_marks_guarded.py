@@ -26,12 +26,12 @@ from captoken.errors import Refused
 from captoken.stores.memory import MemoryLedger
 from captoken.stores.ports import MarkedStep
 from captoken.tools import ToolGuard, guarded_tool
+from tests.adapters.postgres.conftest import place  # noqa: F401, a fixture
 from tests.fixtures import KEYRING, clock
 
 from . import mcp_asking
 from .mcp_served import Ran, served
 from .test_gateway import gateway
-from .test_postgres import place  # noqa: F401, a fixture
 
 RULES: dict[str, Any] = {
     "marks": {"private": {"tables": ["customers"], "operations": ["select"]}, "outside": {"tables": ["outbox"], "tools": ["*"]}},

@@ -16,10 +16,10 @@ from captoken.adapters.postgres import Role, apply_plan
 from captoken.adapters.postgres import guarded as guarded_postgres
 from captoken.adapters.sqlite import guarded as guarded_sqlite
 from captoken.errors import StatementError
+from tests.adapters.sqlite.test_sqlite import grant
 
 from . import ordinary, ordinary_clinic, ordinary_freight
 from .ordinary_refused import DIFFERENT, POSTGRES, SQLITE
-from .test_sqlite import grant
 
 WORLDS = {"shop": ordinary.WORLD, "clinic": ordinary_clinic.WORLD, "freight": ordinary_freight.WORLD}
 GRANTS = {name: grant(allow=world.rights, columns=world.columns) for name, world in WORLDS.items()}

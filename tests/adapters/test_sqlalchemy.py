@@ -47,10 +47,10 @@ from captoken.adapters.postgres import Role, apply_plan
 from captoken.adapters.sqlalchemy import guarded, guarded_async, guarded_engine
 from captoken.errors import GuardError, NoToken, StatementError
 from captoken.stores.memory import MemoryLedger
+from tests.adapters.sqlite.test_sqlite import Sum
 
 from . import postgres_corpus, sqlite_corpus
 from .sqlalchemy_statements import ON_POSTGRESQL, ON_SQLITE, STATEMENTS, Base, Kept, Line, Mood, Peeking, Person, Sale
-from .test_sqlite import Sum
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 NOW = 1_764_061_200

@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""What the tests of commands share: a folder with keys and texts, and a provider."""
 
 from __future__ import annotations
 

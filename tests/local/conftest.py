@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""What the tests of an office share: a folder that is not there yet, and a clock."""
 
 from __future__ import annotations
 

@@ -63,10 +63,10 @@ _POSTGRES = (
 
 SQLITE = Room(
     [f"captoken/adapters/_sqlite/{name}.py" for name in _SQLITE.split()],
-    ["tests/adapters/test_usage_meter.py", *sorted(glob("tests/adapters/test_sqlite*.py"))],
+    ["tests/adapters/test_usage_meter.py", *sorted(glob("tests/adapters/sqlite/test_*.py"))],
 )
 POSTGRES = Room(
     [f"captoken/adapters/_postgres/{name}.py" for name in _POSTGRES.split()],
-    [f"tests/adapters/test_{name}.py" for name in ("postgres", "postgres_grammar", "postgres_told", "postgres_shown", "usage_meter_postgres")],
+    ["tests/adapters/test_usage_meter_postgres.py", *sorted(glob("tests/adapters/postgres/test_*.py"))],
 )
 ROOMS = {"core": CORE, "kernel": KERNEL, "sqlite": SQLITE, "postgres": POSTGRES}

@@ -144,3 +144,17 @@ def client(valkey_server: Valkey) -> Iterator[valkey.Valkey]:
 @pytest.fixture
 def prefix() -> str:
     return os.urandom(8).hex()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Valkey]]:
+    """Servers of the test's own, with other settings."""
+    made: list[Valkey] = []
+
+    def start(**settings: str) -> Valkey:
+        made.append(Valkey(**settings))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.stop()

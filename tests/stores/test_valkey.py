@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -35,20 +35,6 @@ from tests.stores.test_ledger import CHILD, ROOT, debit, reservation, spent
 EVERY: list[Any] = [ValkeyReplayStore, ValkeyLedger, ValkeySnapshots]
 COUNTING: list[Any] = [ValkeyReplayStore, ValkeyLedger]
 KEY = OperatorKey.from_bytes(bytes(range(3, 35)))
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Valkey]]:
-    """Servers of the test's own, with other settings."""
-    made: list[Valkey] = []
-
-    def start(**settings: str) -> Valkey:
-        made.append(Valkey(**settings))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
 
 
 # --- servers that are refused ----------------------------------------------------------------------------------------

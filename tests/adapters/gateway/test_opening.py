@@ -373,7 +373,7 @@ def test_lists_of_lists_are_one_argument() -> None:
 
 # --- the page -------------------------------------------------------------------------------------
 
-PAGE = (Path(__file__).parent.parent.parent / "docs/gateway.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/gateway.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

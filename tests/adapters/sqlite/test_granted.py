@@ -17,9 +17,8 @@ import pytest
 from captoken import Denied
 from captoken.adapters.sqlite import Connection, guarded
 from captoken.errors import GuardError, StatementError
+from tests.adapters.sqlite.test_sqlite import grant
 from tests.longer import drawing, times
-
-from .test_sqlite import grant
 
 COLUMNS = {
     "customers": ["id", "name", "city", "tags"],

@@ -24,9 +24,8 @@ from captoken.adapters.postgres import Database, Role, apply_plan, audit, guarde
 from captoken.control import Feed, Operator
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
-
-from ..longer import drawing, times
-from .test_postgres_shown import NOW, ORACLES, WORD, by_the_guard, is_keyword, plainly
+from tests.adapters.postgres.test_rewriting import NOW, ORACLES, WORD, by_the_guard, is_keyword, plainly
+from tests.longer import drawing, times
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 OPERATOR = OperatorKey.generate()

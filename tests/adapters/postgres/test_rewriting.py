@@ -24,8 +24,7 @@ from captoken.control import Feed, Operator
 from captoken.errors import GuardError, StatementError
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
-
-from ..longer import drawing, times
+from tests.longer import drawing, times
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 NOW = 1_764_061_200

@@ -17,9 +17,8 @@ from captoken.adapters._sqlite import remembered
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters.sqlite import Connection, guarded
 from captoken.errors import StatementError
+from tests.adapters.sqlite.test_sqlite import grant
 from tests.longer import drawing, times
-
-from .test_sqlite import grant
 
 GRANT = grant(tables=["people", "other"], operations=["select", "update"], columns={"people": ["id", "name"]})
 OPEN = "create table other (id integer, x text); insert into other values (1, 'q'), (2, 'w');"

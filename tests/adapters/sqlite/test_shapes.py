@@ -26,9 +26,8 @@ from captoken.adapters._sqlite.trial import engine_of
 from captoken.adapters._sqlite.watch import Watch
 from captoken.adapters.sqlite import Connection, guarded
 from captoken.errors import StatementError
+from tests.adapters.sqlite.test_sqlite import grant
 from tests.longer import drawing, times
-
-from .test_sqlite import grant
 
 SCHEMA = """
 create table people (id integer primary key, name text collate nocase, city text, pay integer, rate real, tags text check (tags <> 'never'),

@@ -19,10 +19,9 @@ from captoken.control import Feed, Operator
 from captoken.errors import StatementError
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemorySnapshots
+from tests.adapters.sqlite.test_sqlite import KEYRING, NOW, READER, grant, verdict
+from tests.adapters.sqlite_corpus import ALLOWED
 from tests.longer import drawing, times
-
-from .sqlite_corpus import ALLOWED
-from .test_sqlite import KEYRING, NOW, READER, grant, verdict
 
 MANY = grant(tables=["sales", "side.sales", "sales_view"], operations=["select", "insert"])
 

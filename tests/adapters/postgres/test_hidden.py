@@ -21,8 +21,7 @@ import pytest
 from captoken import Denied, Grant, Issuer, Keyring, Verifier
 from captoken.adapters.postgres import Database, Role, apply_plan, guarded
 from captoken.errors import StatementError
-
-from ..longer import drawing, times
+from tests.longer import drawing, times
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 NOW = 1_764_061_200
