@@ -92,7 +92,8 @@ def properties(session: nox.Session) -> None:
     """What draws at random, for longer and from another seed."""
     prepare(session)
     tests = ["tests/properties", "tests/attacks/test_fuzz.py", "tests/test_signed.py"]
-    tests += [f"tests/issuance/test_{name}.py" for name in ("fuzz", "registry_random", "saml", "signed_xml")]
+    of_issuance = ("fuzz", "registry_random", "saml", "signed_xml")
+    tests += [f"tests/issuance/test_{name}.py" for name in of_issuance]
     tests += [f"tests/adapters/sqlite/test_{name}.py" for name in ("random", "shapes")]
     session.run("pytest", "-n", "auto", *tests, env=drawn(TIMES))
 

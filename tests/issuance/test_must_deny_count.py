@@ -136,10 +136,16 @@ def collected() -> dict[int, list[str]]:
 # Tests of these send a request to a door, or load a policy. Others look at a part of what is behind it.
 AT_DOORS = (
     "test_must_deny.py",
-    "test_service.py",
+    "test_issuance.py",
+    "test_dpop.py",
+    "test_form.py",
     "test_signals.py",
+    "test_ends.py",
+    "test_events.py",
     "test_client.py",
+    "test_providers.py",
     "test_saml",
+    "test_signed_xml.py",
     "test_x509",
     "test_certificate",
 )
