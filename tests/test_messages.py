@@ -64,7 +64,7 @@ from captoken.keys import DischargerKey, HolderKey, OperatorKey
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import Once
 from captoken.testing import FixedClock, fixed_random
-from tests import test_marks
+from tests import test_marking
 from tests.fixtures import KEYRING, NOW, SALES, WHO, clock, data, mint, tool, verifier
 from tests.mutation.rooms import KERNEL
 from tests.test_widening import Region
@@ -292,7 +292,7 @@ CAVEATS: list[tuple[str, Any]] = [
     ("where", {"region": {"in": ["eu"]}, "hour": {"min": 8, "max": 18}}), ("exp", NOW), ("exp", NOW + 1), ("exp", NOW + 90),
     ("exp", NOW + 7200), ("exp", NOW + 200000), ("nbf", NOW), ("nbf", NOW + 90), ("nbf", NOW - 90), ("aud", ["db"]), ("aud", ["a", "b"]),
     ("aud", []), ("task", "task-123/part"), ("uses", 0), ("uses", 1), ("uses", 2), ("budget", {"usd_cents": 5, "rows": 100}), ("fresh", 30),
-    ("fresh", 0), ("marks", test_marks.MARKS), ("forbid", [{"in": ["a", "b"], "after": ["c", "d"]}]),
+    ("fresh", 0), ("marks", test_marking.MARKS), ("forbid", [{"in": ["a", "b"], "after": ["c", "d"]}]),
     ("rows", {"orders": {"tenant": {"in": ["acme"]}, "year": {"min": 2024}}, "countries": {}, "hr.*": {"x": {"any": True}}}),
     ("tools", {"pay": {"to": {"each": {"in": []}, "most": 0, "optional": True}}}), ("tools", {"pay": {"to": {"in": [], "optional": True}}}),
 ]  # fmt: skip
@@ -330,11 +330,11 @@ def ill() -> Iterator[str]:
         {"any": 1},
     ):
         yield from attempted(f"{given}", lambda given=given: str(read_constraint(given)))
-    for changed in test_marks.UNREADABLE:
-        given = {**test_marks.RULE_OF_TWO, **changed}
+    for changed in test_marking.UNREADABLE:
+        given = {**test_marking.RULE_OF_TWO, **changed}
         yield from attempted(str(changed)[:90], lambda given=given: str(mint(**SALES, **given)))
-    for changed in test_marks.UNREADABLE + test_marks.REPEATED:
-        link = read_link(encode_json({**test_marks.RULE_OF_TWO, **changed, "n": "AAAAAAAAAAA"}), V1)
+    for changed in test_marking.UNREADABLE + test_marking.REPEATED:
+        link = read_link(encode_json({**test_marking.RULE_OF_TWO, **changed, "n": "AAAAAAAAAAA"}), V1)
         yield f"{str(changed)[:90]}: {getattr(link, 'text', link)}"
 
 

@@ -1,6 +1,6 @@
 """Class M: nobody gets round what his task has done. Each attempt is by a holder, by who starts tasks, or by a ledger that fails.
 
-What stands beside it: `tests/test_marks.py` has the rules, `tests/adapters/test_marks_guarded.py` each guard.
+What stands beside it: `tests/test_marking.py` has the rules, `tests/adapters/test_marks_guarded.py` each guard.
 """
 
 from __future__ import annotations

@@ -16,13 +16,11 @@ import pytest
 
 from captoken import Access, AsyncGrant, AsyncVerifier, Caller, Decision, Grant, Issuer, Keyring, Token, Verifier, current
 from captoken._verification.mistakes import mistake
-from captoken.adapters.grpc import AsyncGuard, Guard, Presenting, request_digest
-from captoken.control import Feed, Operator
+from captoken.adapters.grpc import AsyncGuard, Guard, Presenting
 from captoken.current import Held
 from captoken.errors import NoToken
-from captoken.keys import HolderKey, OperatorKey
-from captoken.proof import with_proof
-from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
+from captoken.keys import HolderKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from tests.fixtures import KEYRING, NOW, WHO, clock, mint
 
 STATUS = grpc.StatusCode
@@ -249,24 +247,6 @@ Asking = Callable[..., Any]
 HOLD = object()  # a client of `grpc.aio` waits here, for a write to a call that has ended is an error of another kind
 
 
-@pytest.fixture(params=["sync", "aio"])
-def calls(request: pytest.FixtureRequest) -> Asking:
-    """Calls of one server, each (method, given, options): by a synchronous server and client, then by those of `grpc.aio`."""
-
-    def synchronous(world: World, *asked: tuple[str, Any, dict[str, Any]], rules: Any = RULES, **options: Any) -> list[Any]:
-        with serving(world, rules, **options) as target:
-            return [ask(target, method, given, **facts) for method, given, facts in asked]
-
-    def asynchronous(world: World, *asked: tuple[str, Any, dict[str, Any]], rules: Any = RULES, **options: Any) -> list[Any]:
-        async def run() -> list[Any]:
-            async with aserving(world, rules, **options) as target:
-                return [await aask(target, method, given, **facts) for method, given, facts in asked]
-
-        return asyncio.run(run())
-
-    return synchronous if request.param == "sync" else asynchronous
-
-
 SALES, HR = {"table": "sales"}, {"table": "hr"}
 
 
@@ -407,18 +387,6 @@ def test_a_message_has_its_bound_whoever_sends_it_and_how(method: str, calls: As
         assert world.trail.decisions[-1].code == "too_much_work"
 
 
-def test_what_a_rule_states_has_its_bound(calls: Asking) -> None:
-    rules = {"/shop.Sales/Read": lambda message: Access(**SALES_ACCESS, attributes={"q": "x" * message["n"]})}
-    world = World()
-    room = (256 << 10) - 23
-    asked = [("Read", {"n": room + more}, {"held": mint()}) for more in (0, 1)]
-    within, beyond = calls(world, *asked, rules=rules)
-    assert within != TOO_LARGE and beyond == TOO_LARGE
-
-
-SALES_ACCESS = {"table": "sales", "operation": "select"}
-
-
 def test_a_token_for_another_server_and_one_for_nobody_are_refused(calls: Asking) -> None:
     world = World()
     elsewhere, nobody = header("Bearer " + mint().present(audience="hr-db")), header("Bearer " + mint().serialize())
@@ -440,42 +408,6 @@ def test_bytes_that_are_no_request_are_told_so_to_whoever_has_a_token_only(calls
             with pytest.raises(grpc.RpcError) as caught:
                 plain.unary_unary("/shop.Sales/Read")(b"{", metadata=metadata)
             assert caught.value.code() == code
-
-
-def test_a_public_method_takes_no_token(calls: Asking) -> None:
-    assert calls(World(), ("Health", {}, {"presenting": False})) == ["well"]
-
-
-def test_a_public_method_of_any_kind_sees_no_token(calls: Asking) -> None:
-    class Open(World):
-        def handlers(self, aio: bool) -> Any:
-            def look(given: Any, context: Any) -> Any:
-                return [str([tuple(pair) for pair in context.invocation_metadata()]).count("cap1"), current_here()]
-
-            def stream(given: Any, context: Any) -> Iterator[Any]:
-                yield look(given, context)
-
-            async def alook(given: Any, context: Any) -> Any:
-                return look(given, context)
-
-            async def astream(given: Any, context: Any) -> AsyncIterator[Any]:
-                yield look(given, context)
-
-            methods = {
-                "Read": grpc.unary_unary_rpc_method_handler(alook if aio else look, decode, encode),
-                "Watch": grpc.unary_stream_rpc_method_handler(astream if aio else stream, decode, encode),
-                "Load": grpc.stream_unary_rpc_method_handler(alook if aio else look, decode, encode),
-                "Chat": grpc.stream_stream_rpc_method_handler(astream if aio else stream, decode, encode),
-                "Health": grpc.unary_unary_rpc_method_handler(look, decode, encode),
-            }
-            return grpc.method_handlers_generic_handler("shop.Sales", methods)
-
-    asked = [("Read", SALES), ("Watch", SALES), ("Load", [SALES]), ("Chat", [SALES]), ("Health", SALES)]
-    public = [f"/shop.Sales/{method}" for method, _ in asked]
-    with current.use(mint()):
-        said = calls(Open(), *((method, given, {}) for method, given in asked), public=public)
-    nothing = [0, ["nothing", "nothing"]]
-    assert said == [nothing, (nothing,), nothing, (nothing,), nothing]
 
 
 def current_here() -> list[str]:
@@ -514,20 +446,6 @@ def test_a_handler_does_not_hold_what_its_server_holds(calls: Asking) -> None:
 
     with current.use(mint()):
         assert calls(Holding(), ("Read", SALES, {}), ("Watch", SALES, {})) == ["nothing", ("nothing",)]
-
-
-def test_what_a_rule_raises_beyond_a_bad_name_runs_nothing(calls: Asking, caplog: pytest.LogCaptureFixture) -> None:
-    def broken(message: Any) -> Access:
-        raise OSError("no directory of tables")
-
-    world = World()
-    with caplog.at_level(logging.CRITICAL):
-        (said,) = calls(world, ("Read", SALES, {"held": mint()}), rules={"/shop.Sales/Read": broken})
-    assert said[0] == STATUS.UNKNOWN and world.done == []
-    returns_nothing: Any = lambda message: True  # noqa: E731
-    assert calls(world, ("Read", SALES, {"held": mint()}), rules={"/shop.Sales/Read": returns_nothing}) == [
-        (STATUS.PERMISSION_DENIED, REFUSED)
-    ]
 
 
 def test_what_a_handler_asks_in_turn_and_is_refused_is_the_answer(calls: Asking) -> None:
@@ -591,107 +509,6 @@ def test_a_store_that_fails_makes_the_server_unavailable(calls: Asking) -> None:
     assert said == (STATUS.UNAVAILABLE, "The server cannot decide right now.") and world.done == []
 
 
-# --- streams ---------------------------------------------------------------------------------------------------------
-
-
-def test_each_message_of_a_client_is_decided_on(calls: Asking) -> None:
-    world = World()
-    refused = (STATUS.PERMISSION_DENIED, REFUSED)
-    said = calls(world, ("Chat", [SALES, HR, HOLD, SALES], {"held": mint()}))
-    assert said[0][-1] == refused and HR not in world.done and world.done.count(SALES) == 1
-
-
-def test_a_handler_that_catches_the_refusal_answers_nothing(calls: Asking) -> None:
-    world = World()
-    assert calls(world, ("Load", [SALES, HR, HOLD, SALES], {"held": mint()})) == [(STATUS.PERMISSION_DENIED, REFUSED)]
-    # The client has its answer first, and the server that stops then may cancel the handler before it catches anything.
-    assert world.done in ([SALES, "caught"], [SALES])
-
-
-@pytest.mark.parametrize("given", [[], [HR, HOLD]], ids=["no message", "a message that is refused"])
-def test_a_stream_does_not_start_before_a_message_is_permitted(given: Any, calls: Asking) -> None:
-    world = World()
-    refused = (STATUS.PERMISSION_DENIED, REFUSED)
-    assert calls(world, ("Chat", given, {"held": mint()}), ("Load", given, {"held": mint()})) == [(refused,), refused]
-    assert world.done == []
-
-
-def test_a_stream_ends_with_its_grant(calls: Asking) -> None:
-    world = World()
-    said = calls(world, ("Watch", {"table": "sales", "pause": 40}, {"held": mint()}))
-    expired = (STATUS.UNAUTHENTICATED, "The token has expired.")
-    assert said == [(["orchestrator", 0], ["orchestrator", 1], expired)]
-    assert world.trail.decisions[-1].code == "expired"
-
-
-def test_a_stream_of_reads_and_writes_is_watched_as_well() -> None:
-    """The other style of `grpc.aio`: `context.read` and `context.write`."""
-    rules = RULES | {"/shop.Sales/Follow": by_table}
-
-    async def run() -> None:
-        world = World()
-        async with aserving(world, rules) as target:
-            said = await aask(target, "Follow", [SALES, HR, HOLD, SALES], held=mint())
-        assert said == (["orchestrator", "sales"], (STATUS.PERMISSION_DENIED, REFUSED))
-        assert world.done == ["started", SALES]
-
-    asyncio.run(run())
-
-
-def test_a_write_asks_whether_the_grant_still_stands() -> None:
-    async def run() -> None:
-        world = World()
-        async with aserving(world) as target:
-            late = {"table": "sales", "pause": 70}
-            said = await aask(target, "Follow", [SALES, late, HOLD], held=mint())
-        assert said == (["orchestrator", "sales"], (STATUS.UNAUTHENTICATED, "The token has expired."))
-
-    asyncio.run(run())
-
-
-def test_a_stream_that_one_access_judges_is_used_once_and_its_messages_each(calls: Asking) -> None:
-    def counted(uses: int) -> dict[str, Any]:
-        return {"held": mint(tables=["sales"], operations=["select"], uses=uses)}
-
-    many = [SALES] * 3  # the third is one too many for two uses
-    ledger = MemoryLedger(shared=True, floor=NOW - 3600)
-    assert calls(World(ledger=ledger), ("Follow", many, counted(1))) == [(["orchestrator", "sales"],) * 3]
-    used_up = (STATUS.PERMISSION_DENIED, "The token has too little left for this request.")
-    ledger = MemoryLedger(shared=True, floor=NOW - 3600)
-    assert calls(World(ledger=ledger), ("Chat", [*many, HOLD], counted(2)))[0][-1] == used_up
-
-
-@pytest.mark.parametrize("cost", [{"cents": 6}, lambda message: {"cents": message["cents"]}], ids=["always the same", "by message"])
-def test_a_call_takes_what_it_costs_of_a_budget(cost: Any, calls: Asking) -> None:
-    """In the units that its rule does not state; without it, a token with a budget permits nothing."""
-    held = {"held": mint(tables=["sales"], operations=["select"], budget={"cents": 10})}
-    used_up, asked = (STATUS.PERMISSION_DENIED, "The token has too little left for this request."), {**SALES, "cents": 6}
-
-    def ledger() -> MemoryLedger:
-        return MemoryLedger(shared=True, floor=NOW - 3600)
-
-    for method in ("Read", "Total"):
-        call = (method, asked, held)
-        assert calls(World(ledger=ledger()), call, cost=cost)[0] == "orchestrator"
-        assert calls(World(ledger=ledger()), call, call, cost=cost) == ["orchestrator", used_up]
-        assert calls(World(ledger=ledger()), call)[0] == (STATUS.PERMISSION_DENIED, "The server did not state what the request costs.")
-    stated = {"/shop.Sales/Total": Access(table="sales", operation="select", cost={"cents": 11})}
-    assert calls(World(ledger=ledger()), ("Total", asked, held), rules=stated, cost={"cents": 0}) == [used_up]
-    with pytest.raises(TypeError, match="cost"):
-        Guard(World().verifier, RULES, cost={"cents": None})  # type: ignore[dict-item]
-
-
-def test_an_overlay_that_narrows_ends_a_stream_too(calls: Asking) -> None:
-    store, key = MemorySnapshots(), OperatorKey.generate()
-    operator = Operator(key, store, by="operator", clock=clock())
-    operator.renew()
-    world = World(overlay=Feed(store, [key.public], every=0, clock=clock()))
-    world.between = lambda: operator.narrow(task="task-123", tables=["market.*"], operations=["select"], why="too much")
-    said = calls(world, ("Watch", SALES, {"held": mint()}))
-    assert said == [(["orchestrator", 0], (STATUS.PERMISSION_DENIED, REFUSED))]
-    assert world.trail.decisions[-1].code == "narrowed"
-
-
 # --- bound tokens ----------------------------------------------------------------------------------------------------
 
 OWN = HolderKey.from_bytes(bytes(range(3, 35)))
@@ -700,84 +517,6 @@ BOUND = mint(tables=["sales"], operations=["select"], key=OWN.public)
 
 def bound() -> dict[str, Any]:
     return {"held": Held(BOUND, OWN)}
-
-
-UNPROVEN = (STATUS.UNAUTHENTICATED, "The request needs a fresh proof from the key that the token is bound to.")
-
-
-def test_a_bound_token_comes_with_a_proof_for_its_request(calls: Asking) -> None:
-    said = calls(World(), ("Read", SALES, bound()), ("Read", SALES, bound()), ("Watch", SALES, bound()))
-    assert said[:2] == ["orchestrator"] * 2 and len(said[2]) == 3
-
-
-def proven(message: bytes, method: str = "Read", key: HolderKey = OWN) -> str:
-    digest = request_digest(f"/shop.Sales/{method}", message)
-    return with_proof(presented(BOUND), key, audience="sales-db", request=digest, clock=clock())
-
-
-def proof_of(text: str) -> str:
-    return text.rpartition(".")[2]
-
-
-PROOFS: dict[str, Callable[[], str]] = {
-    "none": lambda: presented(BOUND),
-    "for another request": lambda: proven(encode({"table": "sales", "operation": "insert"})),
-    "for another method": lambda: proven(encode(SALES), "Watch"),
-    "for the same JSON, spelled otherwise": lambda: proven(b'{"table":"sales"}'),
-    "for no request": lambda: with_proof(presented(BOUND), OWN, audience="sales-db", clock=clock()),
-    "by another key": lambda: proven(encode(SALES), key=HolderKey.generate()),
-    "on a token that is bound to no key": lambda: f"{presented()}.{proof_of(proven(encode(SALES)))}",
-}
-
-
-@pytest.mark.parametrize("text", PROOFS.values(), ids=PROOFS)
-def test_a_proof_is_for_one_request(text: Callable[[], str], calls: Asking) -> None:
-    world = World()
-    wrong = {"presenting": False, "metadata": header(f"Bearer {text()}")}
-    right = {"presenting": False, "metadata": header(f"Bearer {proven(encode(SALES))}")}
-    assert calls(world, ("Read", SALES, wrong), ("Read", SALES, right)) == [UNPROVEN, "orchestrator"]
-    assert world.done == [SALES]
-
-
-MISPLACED: dict[str, Callable[[str, str], Any]] = {
-    "twice": lambda text, proof: header(f"Bearer {text}.{proof}.{proof}"),
-    "before the token": lambda text, proof: header(f"Bearer {proof}.{text}"),
-    "alone": lambda text, proof: header(f"Bearer {proof}"),
-    "in a header of its own": lambda text, proof: (*header(f"Bearer {text}"), ("authorization", f"Bearer {proof}")),
-    "cut short": lambda text, proof: header(f"Bearer {text}.{proof[:-4]}"),
-}
-
-
-@pytest.mark.parametrize("metadata", MISPLACED.values(), ids=MISPLACED)
-def test_a_proof_stands_once_and_at_the_end(metadata: Callable[[str, str], Any], calls: Asking) -> None:
-    """The specification's rule 40.6."""
-    text, _, proof = proven(encode(SALES)).rpartition(".")
-    wrong = {"presenting": False, "metadata": metadata(text, proof)}
-    right = {"presenting": False, "metadata": header(f"Bearer {text}.{proof}")}
-    assert calls(World(), ("Read", SALES, wrong), ("Read", SALES, right)) == [(STATUS.UNAUTHENTICATED, UNACCEPTED), "orchestrator"]
-
-
-def test_a_proof_is_used_once(calls: Asking) -> None:
-    again = {"presenting": False, "metadata": header(f"Bearer {proven(encode(SALES))}")}
-    assert calls(World(), ("Read", SALES, again), ("Read", SALES, again)) == ["orchestrator", UNPROVEN]
-
-
-@pytest.mark.parametrize("method", ["Load", "Chat"])
-def test_a_bound_token_opens_no_stream_from_the_client(method: str, calls: Asking) -> None:
-    """No proof would cover its messages. A client says so; a server holds to it, whatever the client sends."""
-    world = World()
-    with pytest.raises(ValueError, match="no stream"):
-        calls(world, (method, [SALES], bound()))
-    of_nothing = with_proof(presented(BOUND), OWN, audience="sales-db", clock=clock())  # a proof that shows the token
-    for text in (proven(b"", method), proven(encode(SALES), method), presented(BOUND), of_nothing):
-        (said,) = calls(world, (method, [HOLD, SALES], {"presenting": False, "metadata": header(f"Bearer {text}")}))
-        assert said in (UNPROVEN, (UNPROVEN,))
-    bearer = header(f"Bearer {presented()}.{proof_of(proven(b'', method))}")
-    assert calls(world, (method, [HOLD, SALES], {"presenting": False, "metadata": bearer}))[0] in (UNPROVEN, (UNPROVEN,))
-    assert world.done == [] and not any(world.trail.decisions)
-    alone = {"presenting": False, "metadata": header(f"Bearer {presented()}")}
-    calls(world, (method, [SALES], alone))
-    assert SALES in world.done  # a bearer token does
 
 
 # --- either face of a verifier ---------------------------------------------------------------------------------------
@@ -947,44 +686,6 @@ def test_a_stub_that_was_generated_finds_its_channel() -> None:
         assert answer == "orchestrator" and call.code() == STATUS.OK
 
 
-@pytest.mark.parametrize("name", ["authorization", "Authorization"])
-def test_metadata_that_has_a_token_already_is_not_sent(name: str) -> None:
-    with grpc.insecure_channel("127.0.0.1:1") as plain:
-        stub = Presenting(plain, audience="sales-db", held=mint(), insecure=True).unary_unary(
-            "/shop.Sales/Read", encode, decode
-        )
-        with pytest.raises(ValueError, match="already"):
-            stub(SALES, metadata=[(name, "x")])
-
-
-def test_a_handler_sees_its_metadata_but_no_token(calls: Asking) -> None:
-    """That `read` finds none is asserted where it runs; here, that it finds the rest."""
-    seen: list[Any] = []
-
-    class Seeing(World):
-        def handlers(self, aio: bool) -> Any:
-            def look(message: Any, context: Any) -> Any:
-                seen.append(dict(tuple(pair) for pair in context.invocation_metadata()))
-                return [context.peer()]
-
-            async def alook(message: Any, context: Any) -> Any:
-                return look(message, context)
-
-            kind = grpc.unary_unary_rpc_method_handler(alook if aio else look, decode, encode)
-            return grpc.method_handlers_generic_handler("shop.Sales", {"Read": kind})
-
-    (peer,) = calls(Seeing(), ("Read", SALES, {**bound(), "metadata": (("trace", "7"),)}))
-    assert "127.0.0.1" in peer[0] and seen[0]["trace"] == "7"
-    assert "authorization" not in seen[0] and "cap1" not in str(seen)
-
-
-def test_a_request_without_a_serializer_is_bytes() -> None:
-    with grpc.insecure_channel("127.0.0.1:1") as plain:
-        stub = Presenting(plain, audience="sales-db", held=mint(), insecure=True).unary_unary("/shop.Sales/Read")
-        with pytest.raises(TypeError, match="bytes"):
-            stub(7)
-
-
 def test_no_token_is_in_what_is_shown_or_logged(calls: Asking, caplog: pytest.LogCaptureFixture) -> None:
     world, held = World(), mint()
     with caplog.at_level(logging.DEBUG):
@@ -995,21 +696,6 @@ def test_no_token_is_in_what_is_shown_or_logged(calls: Asking, caplog: pytest.Lo
 
 
 # --- misuse ----------------------------------------------------------------------------------------------------------
-
-MISUSE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "a rule that is none": ({"/shop.Sales/Read": "select"}, {}, "a rule is"),
-    "a method without its service": ({"Read": SELECT_SALES}, {}, "named"),
-    "a method without its slash": ({"shop.Sales/Read": SELECT_SALES}, {}, "named"),
-    "a text for a list": ({}, {"public": "/shop.Sales/Read"}, "list"),
-    "a public pattern": ({}, {"public": ["*"]}, "named"),
-}
-
-
-@pytest.mark.parametrize(("rules", "options", "message"), MISUSE.values(), ids=MISUSE)
-@pytest.mark.parametrize("guard", [Guard, AsyncGuard])
-def test_misuse_is_told_at_once(rules: Any, options: Any, message: str, guard: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        guard(World().verifier, rules, **options)
 
 
 def test_an_interceptor_after_the_guard_sees_no_token_and_one_before_it_does() -> None:
@@ -1053,35 +739,6 @@ def test_an_interceptor_after_the_guard_sees_no_token_and_one_before_it_does() -
     seen["before"].clear(), seen["after"].clear()
     asyncio.run(run())
     check()
-
-
-def test_a_guard_on_a_server_of_the_other_kind_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    """grpc.aio looks at its interceptors when it is made, grpc at a call."""
-
-    async def run() -> None:
-        with pytest.raises(ValueError, match="ServerInterceptor"):
-            grpc.aio.server(interceptors=[Guard(World().verifier, RULES)])
-
-    asyncio.run(run())
-    world = World()
-    guard = AsyncGuard(world.verifier, RULES, public=HEALTH)
-    with started(grpc.server(ThreadPoolExecutor(2), handlers=[world.handlers(False)], interceptors=[guard])) as target:
-        for method in ("Read", "Health"):
-            assert ask(target, method, SALES, held=mint())[0] == STATUS.UNKNOWN
-    assert "give grpc.server a Guard" in caplog.text and world.done == []
-
-
-def test_a_handler_that_is_not_asynchronous_is_refused_by_the_asynchronous_guard() -> None:
-    async def run() -> None:
-        world = World()
-        server = grpc.aio.server(handlers=[world.handlers(False)], interceptors=[AsyncGuard(world.verifier, RULES)])
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        said = [await aask(f"127.0.0.1:{port}", m, SALES, held=mint()) for m in ("Read", "Watch")]
-        await server.stop(0)
-        assert [said[0][0], said[1][-1][0]] == [STATUS.UNIMPLEMENTED] * 2 and world.done == []
-
-    asyncio.run(run())
 
 
 def test_calls_at_the_same_time_each_have_their_own_grant() -> None:

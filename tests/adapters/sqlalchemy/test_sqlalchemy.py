@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -23,8 +21,6 @@ from sqlalchemy import (
     AsyncAdaptedQueuePool,
     Connection,
     Engine,
-    SingletonThreadPool,
-    StaticPool,
     create_engine,
     delete,
     event,
@@ -35,22 +31,28 @@ from sqlalchemy import (
     text,
     update,
 )  # fmt: skip
-from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session, load_only, selectinload
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, selectinload
 
 from captoken import Denied, Grant, Issuer, Keyring, Verifier, current
-from captoken.adapters import sqlite
-from captoken.adapters._sqlalchemy import engines
 from captoken.adapters.postgres import Role, apply_plan
 from captoken.adapters.sqlalchemy import guarded, guarded_async, guarded_engine
-from captoken.errors import GuardError, NoToken, StatementError
+from captoken.errors import GuardError, StatementError
 from captoken.stores.memory import MemoryLedger
+from tests.adapters import postgres_corpus, sqlite_corpus
+from tests.adapters.sqlalchemy_statements import (
+    ON_POSTGRESQL,
+    ON_SQLITE,
+    STATEMENTS,
+    Base,
+    Kept,
+    Line,
+    Mood,
+    Peeking,
+    Person,
+    Sale,
+)
 from tests.adapters.sqlite.test_sqlite import Sum
-
-from . import postgres_corpus, sqlite_corpus
-from .sqlalchemy_statements import ON_POSTGRESQL, ON_SQLITE, STATEMENTS, Base, Kept, Line, Mood, Peeking, Person, Sale
 
 KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1")
 NOW = 1_764_061_200
@@ -144,35 +146,6 @@ def agents(postgres_server: Any) -> str:
     return address
 
 
-@pytest.fixture(params=KINDS)
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
-    if request.param.startswith("psycopg"):
-        address = request.getfixturevalue("agents")
-        login = address.replace("postgres@", "alchemists@")
-    else:
-        address = login = f"sqlite:///{tmp_path}/shop.db"
-    owner = create_engine(address)
-    with owner.begin() as connection:
-        if owner.dialect.name == "postgresql":
-            connection.execute(text("truncate sales, lines, hr, kept restart identity"))
-        else:
-            Base.metadata.create_all(connection)
-        for sql in ROWS.split("; "):
-            connection.execute(text(sql))
-
-    with asyncio.Runner() as runner:
-        engine: Engine | AsyncEngine
-        if request.param in ASYNC:
-            engine = create_async_engine(login.replace("sqlite:", "sqlite+aiosqlite:"), poolclass=AsyncAdaptedQueuePool)
-            yield Shop(owner, engine, runner)
-            runner.run(engine.dispose())
-        else:
-            engine = create_engine(login)
-            yield Shop(owner, engine, runner)
-            engine.dispose()
-    owner.dispose()
-
-
 # --- Core ------------------------------------------------------------------------------------------------------------
 
 
@@ -259,75 +232,6 @@ def test_a_denial_before_a_statement_runs_is_not_wrapped_either(shop: Shop) -> N
         assert isinstance(told.value.__cause__, Denied) and told.value.__cause__.__cause__ is None
 
     shop.run(WRITER, body)
-
-
-@pytest.mark.parametrize("name", VALUES)
-def test_each_type_goes_in_and_out(shop: Shop, name: str) -> None:
-    value, column = VALUES[name], getattr(Kept, name)
-    if name == "aware" and not shop.postgres:
-        value = value.replace(tzinfo=None)  # type: ignore[attr-defined]
-
-    def body(connection: Connection) -> None:
-        key = connection.execute(insert(Kept).values({name: value})).inserted_primary_key
-        found = connection.execute(select(column).where(Kept.id == key[0])).scalar()
-        assert found == value and type(found) is type(value)
-        if name != "doc":  # which PostgreSQL compares with nothing
-            assert connection.execute(select(Kept.id).where(column == value)).scalar() == key[0]
-        connection.execute(update(Kept).values({name: None}))
-        assert connection.execute(select(column)).scalar() is None
-
-    shop.run(WRITER, body)
-
-
-# --- transactions ----------------------------------------------------------------------------------------------------
-
-
-def test_each_commit_ends_a_block_and_the_next_statement_begins_one(shop: Shop) -> None:
-    def body(connection: Connection) -> None:
-        connection.execute(insert(Sale).values(region="one"))
-        connection.commit()
-        connection.execute(insert(Sale).values(region="two"))
-        connection.rollback()
-        with connection.begin():
-            connection.execute(insert(Sale).values(region="three"))
-        connection.execute(insert(Sale).values(region="four"))
-
-    shop.run(WRITER, body)
-    assert shop.rows("select region from sales where id > 2 order by id") == [("one",), ("three",), ("four",)]
-
-
-def test_a_grant_that_runs_out_writes_nothing_more(shop: Shop) -> None:
-    clock = [NOW]
-    short = grant(lambda: clock[0], tables=["sales"], operations=["select", "insert"], expires_in=60)
-
-    def body(connection: Connection) -> None:
-        connection.execute(insert(Sale).values(region="one"))
-        connection.commit()
-        connection.execute(insert(Sale).values(region="two"))
-        clock[0] = NOW + 120
-        with pytest.raises(Denied) as told:
-            connection.execute(text("select 1"))
-        assert told.value.decision.code == "expired"
-        with pytest.raises(Denied) as told:
-            connection.commit()
-        assert told.value.decision.code == "expired" and told.value.__cause__ is None
-        connection.rollback()  # as SQLAlchemy wants it after a commit that failed
-
-    shop.run(short, body)
-    assert shop.rows("select region from sales where id > 2") == [("one",)] and shop.pool.checkedout() == 0
-
-
-def test_the_end_of_a_block_is_a_commit_that_can_be_denied(shop: Shop) -> None:
-    clock = [NOW]
-    short = grant(lambda: clock[0], tables=["sales"], operations=["select", "insert"], expires_in=60)
-
-    def body(connection: Connection) -> None:
-        connection.execute(insert(Sale).values(region="one"))
-        clock[0] = NOW + 120
-
-    with pytest.raises(Denied):
-        shop.run(short, body)
-    assert shop.rows("select count(*) from sales") == [(2,)] and shop.pool.checkedout() == 0
 
 
 # --- the ORM ---------------------------------------------------------------------------------------------------------
@@ -650,79 +554,6 @@ def test_there_is_no_way_round(shop: Shop) -> None:
     assert shop.rows("select * from sales") + shop.rows("select * from hr") == before
 
 
-# --- an engine for tools ---------------------------------------------------------------------------------------------
-
-
-def test_a_guarded_engine_asks_for_a_grant_in_each_transaction(shop: Shop) -> None:
-    grants = [READER, WRITER, READER]
-
-    def body(engine: Engine) -> None:
-        with engine.begin() as connection:
-            assert connection.execute(select(func.count(Sale.id))).scalar() == 2
-            with pytest.raises(Denied):
-                connection.execute(insert(Sale).values(region="x"))
-        with Session(engine) as session:
-            session.add(Sale(region="x"))
-            session.commit()
-            assert session.scalars(select(Sale.region).order_by(Sale.id)).all() == ["eu", "us", "x"]
-        with engine.connect():
-            pass  # without a statement there is no transaction
-
-    shop.on(lambda: grants.pop(0), body)
-    assert grants == [] and shop.rows("select count(*) from sales") == [(3,)] and shop.pool.checkedout() == 0
-
-
-def test_the_grant_of_the_moment_can_be_that_of_the_request(shop: Shop) -> None:
-    def granting() -> Grant:
-        return current.grant(Grant)
-
-    def body(engine: Engine) -> None:
-        with engine.connect() as connection:
-            with pytest.raises(NoToken):
-                connection.execute(select(Sale.id))
-            with current.serving(WRITER):
-                assert connection.execute(select(func.count(Sale.id))).scalar() == 2
-
-    shop.on(granting, body)
-
-
-def test_what_is_no_grant_is_refused(shop: Shop) -> None:
-    engine: Any = shop.engine
-    with pytest.raises(TypeError, match="no Grant"):
-        guarded_engine(engine, "token")  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="no Grant"):
-        shop.run(lambda: READER, lambda connection: None)  # type: ignore[arg-type]
-
-    def body(engine: Engine) -> None:
-        with engine.connect() as connection, pytest.raises(TypeError, match="no Grant"):
-            connection.execute(text("select 1"))
-
-    shop.on(lambda: "token", body)
-
-
-def test_a_tool_for_text_to_sql(shop: Shop) -> None:
-    """What `SQLDatabase` of LangChain does: it looks by the owner's engine, and runs by the guarded one."""
-    metadata = sqlalchemy.MetaData()
-    metadata.reflect(shop.owner, only=["sales"])
-
-    def body(engine: Engine) -> None:
-        def run(sql: str) -> list[dict[str, Any]]:
-            with engine.begin() as connection:
-                cursor = connection.execute(text(sql), {}, execution_options={})
-                return [row._asdict() for row in cursor.fetchall()] if cursor.returns_rows else []
-
-        assert run("select region, sum(amount) as total from sales group by region order by region") == [
-            {"region": "eu", "total": 5}, {"region": "us", "total": 7},
-        ]  # fmt: skip
-        with engine.connect() as connection:
-            assert len(connection.execute(select(metadata.tables["sales"]).limit(1)).fetchall()) == 1
-        for sql in ("select pay from hr", "delete from sales", "drop table sales"):
-            with pytest.raises(Denied):
-                run(sql)
-
-    shop.on(READER, body)
-
-
 # --- what is handed on, and what is not ------------------------------------------------------------------------------
 
 
@@ -744,214 +575,7 @@ def test_options_are_those_of_the_guard(shop: Shop) -> None:
     assert asked == ["select id from sales"]
 
 
-def test_of_a_block_nothing_is_left(shop: Shop) -> None:
-    kept = []
-
-    def body(connection: Connection) -> None:
-        kept.extend([connection, connection.engine])
-        connection.execute(select(Sale.id))
-
-    shop.run(READER, body)
-    with pytest.raises(exc.ResourceClosedError):
-        kept[0].execute(text("select 1"))
-    with pytest.raises(GuardError, match="has ended"):
-        kept[1].connect()
-    with pytest.raises(GuardError, match="has ended"):
-        kept[1].raw_connection()
-
-
-def test_what_is_set_for_all_engines_is_done_on_the_owners_alone(shop: Shop) -> None:
-    """The recipe of SQLAlchemy's pages for foreign keys of SQLite."""
-    done = []
-
-    def prepare(connection: Any, _: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute("select 1")
-        cursor.close()
-        connection.rollback()
-        done.append(type(connection).__name__)
-
-    event.listen(Engine, "connect", prepare)
-    try:
-        shop.run(READER, lambda connection: connection.execute(select(Sale.id)))
-    finally:
-        event.remove(Engine, "connect", prepare)
-    assert len(done) == 1 and "Guarded" not in done[0]
-
-
-def test_options_of_an_engine_are_handed_on_but_for_its_transactions(shop: Shop) -> None:
-    given = {"schema_translate_map": {"elsewhere": None}, "isolation_level": "AUTOCOMMIT"}
-    other = shop.engine.execution_options(**given)
-    moved = sqlalchemy.Table("sales", sqlalchemy.MetaData(), *[column._copy() for column in Sale.__table__.c], schema="elsewhere")
-
-    def body(connection: Connection) -> None:
-        assert connection.execute(select(func.count()).select_from(moved)).scalar() == 2
-        connection.execute(insert(Sale).values(region="x"))
-        connection.rollback()
-
-    Shop(shop.owner, other, shop.runner).run(WRITER, body)
-    assert shop.rows("select count(*) from sales") == [(2,)]
-
-
-def test_what_was_compiled_is_good_for_all_grants(shop: Shop) -> None:
-    compiled: list[int] = []
-
-    def body(connection: Connection) -> None:
-        context = connection.execute(select(Sale.amount).where(Sale.id == 1)).context
-        compiled.append(id(context.compiled))
-        assert len(compiled) == 1 or "cached" in context._get_cache_stats()
-
-    shop.run(READER, body)
-    shop.run(WRITER, body)
-    assert compiled[0] == compiled[1]
-
-
-@pytest.mark.parametrize("shop", ["sqlite", "aiosqlite"], indirect=True)
-def test_on_sqlite_whoever_may_only_insert_does_with_a_key_of_the_database(shop: Shop) -> None:
-    inserter = grant(tables=["sales"], operations=["insert"])
-
-    def body(connection: Connection) -> None:
-        with Session(connection) as session:
-            sale = Sale(region="ap")
-            session.add(sale)
-            session.flush()
-            assert sale.id == 3
-            session.commit()
-
-    shop.run(inserter, body)
-
-
-def test_columns_that_are_granted_are_loaded(shop: Shop) -> None:
-    some = grant(tables=["hr"], operations=["select"], columns={"hr": ["id", "name"]})
-
-    def body(connection: Connection) -> None:
-        with Session(connection) as session:
-            person = session.scalars(select(Person).options(load_only(Person.name))).one()
-            assert person.name == "ann"
-            with pytest.raises(StatementError) as told:
-                assert person.pay
-            assert told.value.code == "name"
-
-    shop.run(some, body)
-
-
 # --- what goes wrong -------------------------------------------------------------------------------------------------
-
-
-def test_engines_of_other_kinds_are_refused(shop: Shop) -> None:
-    class Derived(SQLiteDialect_pysqlite):
-        supports_statement_cache = True
-
-    strange = create_engine("sqlite://")
-    strange.dialect = Derived(dbapi=sqlite3)
-    with pytest.raises(GuardError, match=r"and not sqlite\+pysqlite by Derived"):
-        guarded_engine(strange, READER)
-    made: Any = guarded_engine(shop.engine, READER)  # type: ignore[type-var, misc]
-    with pytest.raises(GuardError, match="and not"):
-        guarded_engine(made, READER)
-    for engine in (None, "sqlite://", make_url("sqlite://")):
-        with pytest.raises(TypeError, match="Engine is needed"):
-            guarded_engine(engine, READER)  # type: ignore[call-overload]
-    if isinstance(shop.engine, AsyncEngine):
-        with pytest.raises(TypeError, match="not async"), guarded(shop.engine.sync_engine, READER):
-            pass
-    with pytest.raises(TypeError, match="an AsyncEngine is needed, not Engine"):
-        asyncio.run(entered(guarded_async(shop.owner, READER)))  # type: ignore[arg-type]
-
-
-async def entered(block: Any) -> None:
-    async with block:
-        pass
-
-
-def test_an_open_transaction_of_the_owners_is_refused(shop: Shop) -> None:
-    """One that an event of the owner's leaves open, since the guard would commit it."""
-
-    def leave_open(connection: Any, *_: Any) -> None:
-        connection.cursor().execute("select 1" if shop.postgres else "delete from sales")
-
-    engine = shop.engine if isinstance(shop.engine, Engine) else shop.engine.sync_engine
-    event.listen(engine, "checkout", leave_open)
-
-    def body(connection: Connection) -> None:
-        with pytest.raises(GuardError, match="open transaction"):
-            connection.execute(select(Sale.id))
-
-    shop.run(WRITER, body)
-    event.remove(engine, "checkout", leave_open)
-    assert shop.rows("select count(*) from sales") == [(2,)] and shop.pool.checkedout() == 0
-
-
-@pytest.mark.parametrize("shop", ASYNC, indirect=True)
-def test_what_is_canceled_is_rolled_back_and_ends(shop: Shop) -> None:
-    """The statement too: it would run for hours."""
-    slow = (
-        "select count(*) from generate_series(1, 100000) a, generate_series(1, 100000) b"
-        if shop.postgres
-        else "with recursive n (i) as (select 1 union all select i + 1 from n where i < 1000000000) select count(*) from n"
-    )
-
-    async def run(engine: AsyncEngine) -> None:
-        async def body() -> None:
-            async with guarded_async(engine, WRITER) as connection:
-                await connection.execute(insert(Sale).values(region="x"))
-                await connection.execute(text(slow))
-
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await body()
-        async with guarded_async(engine, WRITER) as connection:
-            assert (await connection.execute(select(func.count(Sale.id)))).scalar() == 2
-
-    assert isinstance(shop.engine, AsyncEngine)
-    begun = monotonic()
-    shop.runner.run(run(shop.engine))
-    assert monotonic() - begun < 5 and shop.pool.checkedout() == 0
-
-
-@pytest.mark.parametrize("shop", ASYNC, indirect=True)
-def test_what_is_canceled_at_any_step_leaves_nothing(shop: Shop) -> None:
-    """Also again and again while it ends, as anyio cancels."""
-
-    async def run(engine: AsyncEngine) -> None:
-        async def body() -> None:
-            async with guarded_async(engine, WRITER) as connection:
-                await connection.execute(insert(Sale).values(region="x"))
-                await connection.execute(select(Sale.id))
-                raise KeyError("x")
-
-        for again in (1, 5):
-            for steps in range(25):
-                task = asyncio.ensure_future(body())
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                for _ in range(again):
-                    task.cancel()
-                    await asyncio.sleep(0)
-                with pytest.raises((asyncio.CancelledError, KeyError)):
-                    await task
-                async with guarded_async(engine, WRITER) as connection:
-                    assert (await connection.execute(select(func.count(Sale.id)))).scalar() == 2, (again, steps)
-
-    assert isinstance(shop.engine, AsyncEngine)
-    shop.runner.run(run(shop.engine))
-    assert shop.pool.checkedout() == 0
-
-
-@pytest.mark.parametrize("shop", ["psycopg", "psycopg_async"], indirect=True)
-def test_a_connection_that_is_lost_is_not_given_to_the_next(shop: Shop) -> None:
-    def body(connection: Connection) -> None:
-        connection.execute(insert(Sale).values(region="x"))
-        shop.rows("select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'alchemists'")
-        with pytest.raises(exc.OperationalError):
-            connection.execute(select(Sale.id))
-        assert connection.invalidated
-        connection.rollback()
-        assert connection.execute(select(func.count(Sale.id))).scalar() == 2
-
-    shop.run(WRITER, body)
-    shop.run(WRITER, lambda connection: connection.execute(select(Sale.id)))
-    assert shop.pool.checkedout() == 0
 
 
 @pytest.mark.parametrize("shop", ["sqlite", "psycopg"], indirect=True)
@@ -978,43 +602,6 @@ def test_a_session_can_go_from_thread_to_thread_between_transactions(shop: Shop)
         assert connection.execute(select(func.count(Sale.id))).scalar() == 3
 
 
-@pytest.mark.filterwarnings("ignore:.*was deleted:ResourceWarning")
-def test_a_connection_that_nobody_closes_holds_nothing(shop: Shop) -> None:
-    def body(engine: Engine) -> None:
-        connection = engine.connect()
-        connection.execute(insert(Sale).values(region="x"))
-
-    if isinstance(shop.engine, Engine):
-        shop.on(WRITER, body)
-        gc.collect()
-        assert shop.pool.checkedout() == 0
-    else:
-        with pytest.warns(exc.SAWarning, match="garbage collector"):
-            shop.on(WRITER, body)
-            gc.collect()
-
-    until = monotonic() + 10
-    while True:
-        try:
-            shop.run(WRITER, lambda connection: connection.execute(insert(Sale).values(region="y")))
-            break
-        except exc.OperationalError as error:
-            # SQLite, until the thread of the other connection has come to its rollback.
-            assert "locked" in str(error) and not shop.postgres and monotonic() < until
-    assert shop.rows("select region from sales where id > 2") == [("y",)]
-
-
-def test_an_owners_engine_that_is_gone_is_forgotten() -> None:
-    gc.collect()
-    before = len(engines._known)
-    engine = create_engine("sqlite://")
-    made = guarded_engine(engine, READER)
-    assert len(engines._known) == before + 1
-    del engine, made
-    gc.collect()
-    assert len(engines._known) == before
-
-
 # --- beside other things ---------------------------------------------------------------------------------------------
 
 
@@ -1039,67 +626,6 @@ def test_budgets_of_rows_are_counted_underneath(shop: Shop) -> None:
     shop.run(held, body)
 
 
-@pytest.mark.parametrize("shop", ASYNC, indirect=True)
-def test_sessions_of_a_guarded_async_engine(shop: Shop) -> None:
-    async def run(engine: AsyncEngine) -> None:
-        sessions = async_sessionmaker(guarded_engine(engine, WRITER), expire_on_commit=False)
-
-        async def add(name: str) -> None:
-            async with sessions() as session:
-                while True:
-                    session.add(Sale(region=name))
-                    try:
-                        await session.commit()
-                        break
-                    except exc.OperationalError:  # SQLite has one writer at a time
-                        await session.rollback()
-                        await asyncio.sleep(0.01)
-                with pytest.raises(Denied):
-                    await session.scalars(select(Person))
-                await session.scalars(select(Sale))
-
-        await asyncio.gather(*(add(f"r{n}") for n in range(6)))
-        async with sessions.begin() as session:
-            assert len((await session.scalars(select(Sale))).all()) == 8
-            await session.delete(await session.get_one(Sale, 1))
-
-    assert isinstance(shop.engine, AsyncEngine)
-    shop.runner.run(run(shop.engine))
-    assert len(shop.rows("select id from sales")) == 7 and shop.pool.checkedout() == 0
-
-
-@pytest.mark.parametrize("pool", [SingletonThreadPool, StaticPool])
-def test_one_connection_for_all_is_guarded_block_by_block(pool: Any) -> None:
-    """A database in memory, which owner and agents share. What the owner has open is the owner's."""
-    engine = create_engine("sqlite://", poolclass=pool)
-    Base.metadata.create_all(engine)
-    with guarded(engine, WRITER) as connection:
-        connection.execute(insert(Sale).values(region="x"))
-        connection.commit()
-        with engine.connect() as owner:
-            assert owner.execute(select(func.count(Sale.id))).scalar() == 1
-    with engine.connect() as owner:
-        owner.execute(delete(Sale))
-        with guarded(engine, READER) as connection, pytest.raises(GuardError, match="open transaction"):
-            connection.execute(select(Sale.id))
-        owner.rollback()
-    with guarded(engine, READER) as connection:
-        assert connection.execute(select(func.count(Sale.id))).scalar() == 1
-    engine.dispose()
-
-
-@pytest.mark.parametrize("shop", ["sqlite"], indirect=True)
-def test_a_connection_that_remembers_does_so_here(shop: Shop, tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path}/shop.db", connect_args={"factory": sqlite.Connection})
-    for _ in range(3):
-        with guarded(engine, READER) as connection:
-            assert len(connection.execute(select(Sale.id)).all()) == 2
-    with closing(engine.raw_connection()) as taken:
-        memory: Any = taken.driver_connection
-        assert memory.remembered._found is not None
-    engine.dispose()
-
-
 @pytest.mark.parametrize("shop", ["sqlite", "psycopg"], indirect=True)
 def test_threads_with_different_grants_share_an_engine(shop: Shop) -> None:
     """And its pool, its dialect and what was compiled: each gets what its own grant covers."""
@@ -1122,32 +648,3 @@ def test_threads_with_different_grants_share_an_engine(shop: Shop) -> None:
         came = [*pool.map(work, range(8))]
     assert came == [["eu"] * 12, ["ann"] * 12] * 4
     fresh.dispose()
-
-
-@pytest.mark.parametrize("shop", ["sqlite", "psycopg"], indirect=True)
-def test_a_raw_connection_is_a_connection_of_dbapi_with_what_there_is(shop: Shop) -> None:
-    assert isinstance(shop.engine, Engine)
-    engine = guarded_engine(shop.engine, WRITER)
-    mark = "$1" if shop.postgres else "?"
-    with closing(engine.raw_connection()) as taken:
-        cursor: Any = taken.cursor()
-        assert cursor.description is None and cursor.fetchone() is None and cursor.rowcount == -1
-        cursor.execute(f"insert into sales (region, amount) values ({mark}, 1)", ("ap",))
-        assert cursor.description is None and cursor.rowcount == 1
-        cursor.executemany(f"insert into sales (region) values ({mark})", [("x",), ("y",)])
-        assert cursor.rowcount == 2 and not hasattr(cursor, "lastrowid")
-        cursor.execute("select region, id from sales order by id")
-        assert [column[0] for column in cursor.description] == ["region", "id"]
-        assert cursor.fetchmany() == [("eu", 1)] and cursor.fetchmany(2) == [("us", 2), ("ap", 3)]
-        assert [*cursor] == [("x", 4), ("y", 5)] and cursor.fetchall() == []
-        with pytest.raises(Denied):
-            cursor.execute("select pay from hr")
-        assert cursor.description is None and cursor.fetchall() == []
-        taken.commit()
-        taken.rollback()
-        kept: Any = taken.dbapi_connection
-    assert kept.closed
-    kept.close()
-    with pytest.raises(GuardError, match="is closed"):
-        cursor.execute("select 1")
-    assert shop.rows("select count(*) from sales") == [(5,)] and shop.pool.checkedout() == 0
