@@ -22,9 +22,8 @@ from captoken.issuance.registry.sqlite import SQLiteRegistry
 from captoken.keys import AuditKey, OperatorKey
 from captoken.stores.sqlite import SQLiteSnapshots
 from tests.cli.test_issue import free_port
-
-from .signing import Provider
-from .test_issuance import ASSERTION
+from tests.issuance.signing import Provider
+from tests.issuance.test_issuance import ASSERTION
 
 CAPTOKEN = [sys.executable, "-c", "from captoken.cli import main; main()"]
 SOURCE = str(Path(__file__).parents[2])
