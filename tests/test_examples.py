@@ -158,6 +158,13 @@ KEY_LINES = {
         "  POST /v1/refunds  charge=ch_1&amount=500",
         "  support > support-3, for user:jane: budget_exhausted",
     ],
+    "gateway_mcp.py": [
+        "The client's settings have the key: False\nIt lists: list_tickets, answer, show_settings",
+        "  list_tickets(returns)                      3 tickets in returns\n  list_tickets(salaries)                     Not permitted: argument `queue`",
+        "  answer(T-2, On its way.)                   T-2 is answered\n  answer(T-3, On its way.)                   Not permitted: this needs more than is left",
+        "  show_settings()                            error: The server's answer is withheld.",
+        "It lists: list_tickets\n  answer(T-4, On its way.)                   Not permitted: tool tickets.answer",
+    ],
     "fastapi_service.py": [
         "200  eu-agent      GET /market/eu             1200 in eu, for user:jane: eu-agent (vouched)",
         "403  eu-agent      GET /market/us             The token does not permit this request.",

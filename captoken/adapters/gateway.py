@@ -26,6 +26,7 @@ from base64 import b64decode
 from binascii import Error as NoBase64
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from captoken._language.bounds import BODY_BYTES, TOO_LARGE, is_bounded
@@ -60,11 +61,15 @@ from captoken.adapters._http.exchange import (
     Send,
     json_response,
     respond,
+    until_gone,
     values_of,
 )
 from captoken.adapters._http.origins import is_path
 from captoken.adapters.asgi import PLACE, CaptokenMiddleware, granted_to
 from captoken.stores.ports import Once
+
+if TYPE_CHECKING:
+    from captoken.adapters._gateway.mcp_door import McpDoor
 
 __all__ = ["Gateway", "configured", "opened"]
 
@@ -94,7 +99,6 @@ _SEGMENTS = 16  # of a path that the log has
 
 _PIECE = 64 << 10  # of an answer that was compressed
 
-_A_WHILE = 0.05  # seconds of an answer before somebody looks whether its client has gone
 
 
 @contextmanager
@@ -106,7 +110,7 @@ def opened(path: str, *, create: bool = False) -> Generator[Gateway]:
     """
     found = configured(path)
     with stores(found, create=create) as parts:
-        verifiers = {name: parts.verifier(name) for name in found.services}
+        verifiers = {name: parts.verifier(name) for name in found.file.service}
         yield Gateway(found, verifiers, closing=parts.aclose, kept=parts.kept)
 
 
@@ -129,7 +133,7 @@ class Gateway:
         self._closing = closing
         self._kept = kept
         stated = found.file.gateway
-        self._doors = {
+        self._doors: dict[str, _Door | McpDoor] = {
             name: _Door(
                 service,
                 verifiers[name],
@@ -139,6 +143,14 @@ class Gateway:
             )
             for name, service in found.services.items()
         }
+        if found.mcp:
+            # The guard of MCP's messages is loaded where it is needed.
+            from captoken.adapters._gateway.mcp_door import McpDoor
+
+            for name, each in found.mcp.items():
+                self._doors[name] = McpDoor(
+                    each, verifiers[name], timeout=stated.timeout, max_body=stated.max_body
+                )
         self._streams = stated.streams
         self._timeout = stated.timeout
         self._open = 0
@@ -174,7 +186,7 @@ class Gateway:
     @property
     def opened(self) -> dict[str, int]:
         """The number of opened connections, by service."""
-        return {name: door.upstream.opened for name, door in self._doors.items()}
+        return {name: door.opened for name, door in self._doors.items()}
 
     def reload(self) -> None:
         """Read the keyring again, and open a trail again that was moved: on SIGHUP.
@@ -197,7 +209,7 @@ class Gateway:
                 if looking is not None:
                     looking.cancel()
                 for door in self._doors.values():
-                    door.upstream.close()
+                    await door.close()
                 if self._closing is not None:
                     await self._closing()
             await send({"type": f"{kind}.complete"})
@@ -339,6 +351,15 @@ class _Door:
             self._judge, verifier, origin=origin, realm=service.name, max_body=max_body
         )
 
+    @property
+    def opened(self) -> int:
+        """The number of connections that were opened."""
+        return self.upstream.opened
+
+    async def close(self) -> None:
+        """Close the connections that wait."""
+        self.upstream.close()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         came = list(scope["headers"])
         try:
@@ -382,7 +403,7 @@ class _Door:
                 await reserved.cancel()
                 _log.error("%s cannot be reached: %s", self._service.name, problem)
                 raise RequestError(503, "The service cannot be reached.") from None
-            await _until_gone(receive, self._pass_on(scope, asked, secret, connection, send))
+            await until_gone(receive, self._pass_on(scope, asked, secret, connection, send))
 
     def _known_as(self, asked: Asked, grant: AsyncGrant) -> Once | None:
         """Give the request its key, if the agent has one, and say how it counts once.
@@ -540,46 +561,6 @@ async def _check_said(grant: AsyncGrant, asked: Asked) -> None:
 def _unanswered(began: bool, status: int, text: str) -> Exception:
     """What ends a request that has no whole answer. Of one that began, the connection ends."""
     return ClientGone() if began else RequestError(status, text)
-
-
-async def _until_gone(receive: Receive, working: Awaitable[None]) -> None:
-    """Run it until it is through, or until the client has gone. Raises what it raises.
-
-    Nobody looks at the client before that takes a while: most services answer sooner.
-    """
-    watching: asyncio.Task[None] | None = None
-
-    def watch() -> None:
-        nonlocal watching
-        watching = asyncio.ensure_future(_gone(receive))
-        watching.add_done_callback(lambda _: _end(limit))
-
-    begins = asyncio.get_running_loop().call_later(_A_WHILE, watch)
-    limit = asyncio.timeout(None)
-    try:
-        async with limit:
-            await working
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise ClientGone from None
-    finally:
-        begins.cancel()
-        if watching is not None:
-            watching.cancel()
-            await asyncio.wait((watching,))
-
-
-def _end(limit: asyncio.Timeout) -> None:
-    """End what runs in it, if it still does."""
-    with suppress(RuntimeError):
-        limit.reschedule(0)
-
-
-async def _gone(receive: Receive) -> None:
-    """Wait until the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _passed(answer: Answer, seeker: Seeker, is_packed: bool) -> AsyncIterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import socket
 import sys
@@ -14,6 +13,7 @@ import click
 
 from captoken.cli import files, serving, words
 from captoken.cli.gateway_demo import check_extra, demo
+from captoken.cli.gateway_mcp import config, stdio
 from captoken.cli.groups import USAGE, InOrder
 from captoken.cli.options import clock, json_option
 from captoken.cli.output import ToStderr, answer, say_json, tell, warn
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
     from captoken._verification.decision import Decision
-    from captoken.adapters._gateway.opening import Configuration, Service
+    from captoken.adapters._gateway.opening import Configuration, McpService, Service
     from captoken.adapters._gateway.reading import Asked
 
 
@@ -101,7 +101,7 @@ def run(
 
     from captoken.adapters.gateway import configured, opened
 
-    refuse_dumps()
+    serving.refuse_dumps()
     if bool(command) is not (token_file is not None):
         raise click.UsageError("--token-file FILE and -- COMMAND go together")
     found = configured(path)
@@ -117,8 +117,8 @@ def run(
 
         def announce() -> None:
             if as_json:
-                say_json({"services": list(found.services), "address": at}, indent=None)
-            tell(f"{', '.join(found.services)}: served at {at}: Ctrl-C ends that")
+                say_json({"services": list(found.file.service), "address": at}, indent=None)
+            tell(f"{', '.join(found.file.service)}: served at {at}: Ctrl-C ends that")
 
         config = uvicorn.Config(
             application,
@@ -171,13 +171,6 @@ def _beginning(
     )
 
 
-def refuse_dumps() -> None:
-    """Let no other process of this user read the memory, the environment or a dump of this one."""
-    if sys.platform == "linux":
-        set_dumpable = 4  # PR_SET_DUMPABLE
-        ctypes.CDLL(None).prctl(set_dumpable, 0, 0, 0, 0)
-
-
 @gateway.command()
 @_file
 @json_option
@@ -207,7 +200,8 @@ def check(path: str, as_json: bool) -> int:
         }
         for name, each in found.services.items()
     }
-    lines: list[str] = []
+    services |= {name: {"mcp": each.url or list(each.command)} for name, each in found.mcp.items()}
+    lines = [f"{name}: MCP, {_reached(each)}" for name, each in found.mcp.items()]
     for name, each in found.services.items():
         lines.append(
             f"{name}: {each.url}, {words.counted(len(each.table.operations), 'operation')}"
@@ -221,6 +215,11 @@ def check(path: str, as_json: bool) -> int:
     for place, problem in () if as_json else problems.items():
         tell(f"{path}: {place}: {problem}")
     return code
+
+
+def _reached(service: McpService) -> str:
+    """Where an MCP server is, or how it is started."""
+    return service.url or " ".join(service.command) or "started by `captoken gateway stdio`"
 
 
 def _few(tools: list[str], name: str) -> str:
@@ -432,4 +431,6 @@ def _configured(path: str) -> Configuration:
     return configured(path)
 
 
+gateway.add_command(stdio)
+gateway.add_command(config)
 gateway.add_command(demo)

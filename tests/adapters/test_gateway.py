@@ -876,7 +876,7 @@ def test_killed_between_its_reservation_and_the_answer_it_counts_as_spent(tmp_pa
 
 def test_what_runs_the_gateway_is_not_dumpable() -> None:
     """So no other process of its user reads its memory or its environment, and no dump has the key."""
-    script = "import ctypes; from captoken.cli.gateway import refuse_dumps; get = lambda: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0); a = get(); refuse_dumps(); print(a, get())"
+    script = "import ctypes; from captoken.cli.serving import refuse_dumps; get = lambda: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0); a = get(); refuse_dumps(); print(a, get())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "1 0\n"
 

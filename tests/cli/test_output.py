@@ -50,6 +50,8 @@ MAY = {
     ("files.py", "stdin"): "what is read",
     ("demo/command.py", "stdout"): "is it a terminal?",
     ("console/command.py", "Console"): "the application of the console, which is no terminal",
+    ("gateway_mcp.py", "stdin"): "what an MCP client says, which is no terminal",
+    ("gateway_mcp.py", "stdout"): "what it is answered, in JSON",
     ("output.py", "print"): "the one place",
     ("output.py", "stdout"): "the one place",
     ("output.py", "stderr"): "the one place",

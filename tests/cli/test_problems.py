@@ -18,7 +18,7 @@ def test_a_missing_extra_is_one_line(missing):
     assert done.stderr == b"captoken: the command line needs an extra: pip install 'captoken[cli]'\n"
 
 
-@pytest.mark.parametrize("command", ["run gateway.toml", "check gateway.toml", "demo"])
+@pytest.mark.parametrize("command", ["run gateway.toml", "check gateway.toml", "stdio files", "demo"])
 @pytest.mark.parametrize("missing", ["h11", "uvicorn"])
 def test_a_gateway_without_its_extra_is_one_line(missing, command):
     code = f"import sys; sys.modules[{missing!r}] = None; from captoken.cli import main; main()"

@@ -117,10 +117,10 @@ def _check_overlay(path: Path, operators: tuple[str, ...]) -> None:
         )
 
 
-def _sources(key: str | StatedCredential) -> dict[str, str]:
+def _sources(key: str | StatedCredential | None) -> dict[str, str]:
     """Whatever is said as `from` says it, by its key."""
-    if isinstance(key, str):
-        return {"from": key}
+    if key is None or isinstance(key, str):
+        return {} if key is None else {"from": key}
     said = {"from": key.source, "secret": key.secret, "refresh": key.refresh}
     said["subject"] = key.subject
     return {place: each for place, each in said.items() if each is not None}

@@ -7,10 +7,11 @@ Paths in the file are of its folder.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from captoken._format import names
 from captoken._format.extras import extra
@@ -49,11 +50,14 @@ from captoken.adapters._gateway.stated import (
     StatedOperation,
     StatedPrice,
     StatedService,
+    StatedTool,
     located,
     read,
 )
 from captoken.adapters._gateway.strict import path_segments
 from captoken.adapters._http.exchange import RequestError
+from captoken.adapters._http.origins import origin_of
+from captoken.adapters._mcp.messages import CALL, LISTS
 from captoken.audit._kept import TrailKept
 from captoken.control.feed import Feed
 from captoken.keys.secret import AuditKey
@@ -91,12 +95,37 @@ class Service(NamedTuple):
     left_out: dict[str, str]
 
 
+class McpService(NamedTuple):
+    """An MCP server that was checked, and neither connected to nor started yet."""
+
+    name: str
+
+    # Its address; without one, the command that starts it, if the file says it.
+    url: str | None
+    command: tuple[str, ...]
+    source: Source | None
+
+    # Where its key stands: in a request, or in a variable of its environment.
+    writer: Writer | None
+    variable: str
+    ca: str | None
+
+    # What calls cost, by tool; what it may ask of its client; what any genuine token may use.
+    prices: dict[str, dict[str, Price]]
+    asks: tuple[str, ...]
+    free: tuple[str, ...]
+
+    # What a command that is started has in its environment.
+    env: dict[str, str]
+
+
 class Configuration(NamedTuple):
     """A file that was checked: its services, and itself."""
 
     file: File
     folder: Path
     services: dict[str, Service]
+    mcp: dict[str, McpService]
 
     @property
     def origin(self) -> str:
@@ -109,10 +138,15 @@ def configured(path: str) -> Configuration:
     file = read(path)
     folder = Path(path).parent
     services = {}
+    mcp = {}
     with located(path, Path(path).read_bytes()):
         for name, stated in file.service.items():
-            services[name] = _service(name, stated, folder)
-        found = Configuration(file, folder, services)
+            _check_name(name)
+            if stated.mcp is not None:
+                mcp[name] = _mcp_service(name, stated, folder)
+            else:
+                services[name] = _service(name, stated, folder)
+        found = Configuration(file, folder, services, mcp)
         _check_gateway(file.gateway)
     return found
 
@@ -153,13 +187,83 @@ def _at(place: str) -> Generator[None]:
         raise ValueError(f"{place}: {error}") from None
 
 
-def _service(name: str, stated: StatedService, folder: Path) -> Service:
-    place = f"service.{name}"
-    with _at(place):
+def _check_name(name: str) -> None:
+    with _at(f"service.{name}"):
         names.segmented(name, "a service")
         names.name(name, "a service")
         if not name.replace("-", "").isalnum() or name != name.lower() or not name[0].isalpha():
             raise ValueError("the name of a service is of small letters, digits and hyphens")
+
+
+# What a file says of services over HTTP alone, and of MCP servers alone.
+_OF_HTTP = (
+    "url", "token", "description", "operations", "headers", "idempotency", "idempotency_seconds",
+    "prefixes",
+)  # fmt: skip
+_OF_MCP = ("tools", "asks", "free")
+
+
+def _check_kind(place: str, stated: StatedService, of_others: Iterable[str], kind: str) -> None:
+    """Raise ValueError for a key that a service of this kind does not have."""
+    for key in of_others:
+        if getattr(stated, key):
+            raise ValueError(f"{place}.{key}: {kind} has no such key")
+
+
+def _mcp_service(name: str, stated: StatedService, folder: Path) -> McpService:
+    """A service that says `mcp`."""
+    place = f"service.{name}"
+    _check_kind(place, stated, _OF_HTTP, "an MCP server")
+    url, command = (stated.mcp, ()) if isinstance(stated.mcp, str) else (None, stated.mcp or ())
+    if stated.mcp == ():
+        raise ValueError(f'{place}.mcp: an address, a command in a list, or "stdio"')
+    url = None if url == "stdio" else url
+    key = stated.credential
+    if isinstance(key, str):
+        key = StatedCredential(source=key)
+    source = writer = None
+    variable = ""
+    if key is not None:
+        with _at(f"{place}.credential"):
+            source = _source(key, folder)
+            if url is None:
+                variable = _variable(key.place)
+            else:
+                writer = _writer(key, url)
+    if url is not None:
+        with _at(f"{place}.mcp"):
+            origin_of(url)
+    with _at(f"{place}.env"):
+        _check_env(stated.env)
+    with _at(f"{place}.free"):
+        if not set(stated.free).isdisjoint({CALL, *LISTS}):
+            raise ValueError("tools/call and the methods that list cannot be free")
+    prices = {}
+    for tool, one in stated.tools.items():
+        with _at(f'{place}.tools."{tool}"'):
+            prices[tool] = _cost(one)
+    ca = None if stated.ca is None else str(folder / stated.ca)
+    return McpService(
+        name, url, command, source, writer, variable, ca, prices, stated.asks, stated.free,
+        stated.env,
+    )  # fmt: skip
+
+
+def _variable(place: str) -> str:
+    """The variable that a server which is started has its key in."""
+    kind, _, name = place.partition(":")
+    if kind != "variable" or not is_token(name) or "-" in name:
+        raise ValueError('a server that is started has its key in a variable: as = "variable:NAME"')
+    return name
+
+
+def _service(name: str, stated: StatedService, folder: Path) -> Service:
+    place = f"service.{name}"
+    _check_kind(place, stated, _OF_MCP, "a service over HTTP")
+    if stated.url is None:
+        raise ValueError(f"{place} lacks the key url, or mcp of an MCP server")
+    if stated.credential is None:
+        raise ValueError(f"{place} lacks the key credential")
     key = stated.credential
     if isinstance(key, str):
         key = StatedCredential(source=key)
@@ -219,10 +323,6 @@ def _writer(stated: StatedCredential, url: str) -> Writer:
 
 def _base(url: str) -> list[str]:
     """What stands before the paths of a service, decoded."""
-    from urllib.parse import urlsplit
-
-    from captoken.adapters._http.origins import origin_of
-
     origin_of(url)
     path = urlsplit(url).path
     try:
@@ -366,7 +466,7 @@ def _members(stated: dict[str, Any], place: str, more: bool) -> Members:
     return Members(shape.members if isinstance(shape, Members) else {}, more)
 
 
-def _cost(one: StatedOperation) -> dict[str, Price]:
+def _cost(one: StatedOperation | StatedTool) -> dict[str, Price]:
     found = {}
     for unit, said in one.cost.items():
         names.name(unit, "a unit")
@@ -494,7 +594,7 @@ def _tell_of_others(found: Configuration, audience: str | None) -> None:
 
 def unserved(found: Configuration, audience: str | None) -> list[str]:
     """The services whose tokens keys for that audience do not verify."""
-    return [] if audience is None else sorted(found.services.keys() - {audience})
+    return [] if audience is None else sorted(found.file.service.keys() - {audience})
 
 
 # Kinds of stores that are no files of this machine.

@@ -127,11 +127,28 @@ class StatedOperation(_Stated, frozen=True):
     lists: Literal["repeat", "brackets", "indices"] | None = None
 
 
+class StatedTool(_Stated, frozen=True):
+    """What is to be said of a tool of an MCP server."""
+
+    cost: dict[str, int | str | StatedPrice] = {}
+
+
 class StatedService(_Stated, frozen=True):
     """A service that is not ours, its key, and what may be asked of it."""
 
-    url: str
-    credential: str | StatedCredential
+    # The address of a service over HTTP, or in its place `mcp`, of an MCP server: its address, the
+    # command that starts it, or "stdio" for one that the command line names.
+    url: str | None = None
+    mcp: str | tuple[str, ...] | None = None
+
+    # An MCP server may need none.
+    credential: str | StatedCredential | None = None
+
+    # Of an MCP server: what calls of its tools cost, what it may ask of its client, and methods
+    # that any genuine token may use.
+    tools: dict[str, StatedTool] = {}
+    asks: tuple[Literal["sampling", "elicitation", "roots"], ...] = ()
+    free: tuple[str, ...] = ()
 
     # The place where clients put the service's API key, and so the agent's token. The default is
     # Bearer, and the place where the credential is written.

@@ -32,6 +32,7 @@ with extra("gateway"):
     import h11
 
 _CONNECT_SECONDS = 10
+_FOREVER = 365 * 86_400
 _PIECE = 64 << 10
 
 # A connection that waits longer than this is not used again: servers close theirs after 5 seconds,
@@ -123,6 +124,7 @@ class Connection:
         self._writer = writer
         self._authority = authority
         self._timeout = timeout
+        self._waits = timeout  # for what comes next
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADER_BYTES)
         self._since = monotonic()
         self._arrived = poll()
@@ -146,8 +148,11 @@ class Connection:
         reading.close()
         return not self._arrived.poll(0)
 
-    async def send(self, outgoing: Outgoing) -> Answer:
-        """Send a request, once, and read the head of its answer. Raises Broken."""
+    async def send(self, outgoing: Outgoing, *, patient: bool = False) -> Answer:
+        """Send a request, once, and read the head of its answer. Raises Broken.
+
+        `patient`: its body may come as late as it likes.
+        """
         headers = [
             (b"host", self._authority),
             *outgoing.headers,
@@ -160,6 +165,7 @@ class Connection:
         if outgoing.body:
             parts.append(self._http.send(h11.Data(data=outgoing.body)))
         parts.append(self._http.send(h11.EndOfMessage()))
+        self._waits = self._timeout
         try:
             self._writer.write(b"".join(part for part in parts if part))
             await within(self._timeout, self._writer.drain())
@@ -170,6 +176,7 @@ class Connection:
             raise Broken(type(error).__name__, late=isinstance(error, TimeoutError)) from None
         if not isinstance(event, h11.Response):
             raise Broken("the service closed the connection")
+        self._waits = _FOREVER if patient else self._timeout
         return Answer(event.status_code, list(event.headers), self._pieces())
 
     async def _pieces(self) -> AsyncIterator[bytes]:
@@ -186,7 +193,7 @@ class Connection:
         """What comes next. Raises Broken, also where it does not come in time."""
         try:
             while (event := self._arrived_event()) is h11.NEED_DATA:
-                data = await within(self._timeout, self._reader.read(_PIECE))
+                data = await within(self._waits, self._reader.read(_PIECE))
                 self._http.receive_data(data)
         except (OSError, TimeoutError) as error:
             raise Broken(type(error).__name__, late=isinstance(error, TimeoutError)) from None

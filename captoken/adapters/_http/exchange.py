@@ -6,8 +6,10 @@ discharges all read a body and send a response by this.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 # The types of ASGI, in the words of its specification.
@@ -25,6 +27,9 @@ _KEPT_BY_NOBODY = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 )
+
+
+_A_WHILE = 0.05  # seconds of an answer before somebody looks whether its client has gone
 
 
 class RequestError(Exception):
@@ -129,6 +134,46 @@ class Body:
             "body": self.data,
             "more_body": not self.complete,
         }
+
+
+async def until_gone(receive: Receive, working: Awaitable[None]) -> None:
+    """Run it until it is through, or until the client has gone. Raises what it raises.
+
+    Nobody looks at the client before that takes a while: most services answer sooner.
+    """
+    watching: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal watching
+        watching = asyncio.ensure_future(_gone(receive))
+        watching.add_done_callback(lambda _: _end(limit))
+
+    begins = asyncio.get_running_loop().call_later(_A_WHILE, watch)
+    limit = asyncio.timeout(None)
+    try:
+        async with limit:
+            await working
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ClientGone from None
+    finally:
+        begins.cancel()
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait((watching,))
+
+
+def _end(limit: asyncio.Timeout) -> None:
+    """End what runs in it, if it still does."""
+    with suppress(RuntimeError):
+        limit.reschedule(0)
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 # --- what goes out --------------------------------------------------------------------------------

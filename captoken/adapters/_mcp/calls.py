@@ -40,17 +40,19 @@ async def denied_by(grant: AnyGrant, code: str, why: str) -> Decision:
     return denied
 
 
-def access_of(method: str, params: Mapping[str, Any]) -> Access | None:
+def access_of(
+    method: str, params: Mapping[str, Any], prefix: str = "", cost: Any = None
+) -> Access | None:
     """Rule 1: the access that a message comes to, or None for what no token can permit.
 
     That is a name which is not legal, arguments that are no object, or a tool that poses as a
-    method.
+    method. `prefix` stands before the tool, behind a gateway.
     """
     asked = facts(method, params)
     if asked is None:
         return None
     tool, arguments = asked
-    return access_to(tool, arguments)
+    return access_to(f"{prefix}{tool}", arguments, cost=cost)
 
 
 def no_call(method: str, params: Mapping[str, Any]) -> tuple[str, str]:

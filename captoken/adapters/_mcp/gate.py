@@ -45,12 +45,12 @@ from captoken.adapters._mcp.messages import (
     token_of,
 )
 from captoken.adapters._mcp.sessions import Sessions
-from captoken.adapters._mcp.started_with import StartedWith
+from captoken.adapters._mcp.started_with import Default, StartedWith
 from captoken.tools import Attributes, Cost, telling
 
 # Why the guard refuses by itself; for the trail, not for whoever asked.
 _NO_PROOF = "what no token can permit cannot be proven either"
-_STRANGER = "the session is another token's: each session is of the tree that opened it"
+STRANGER = "the session is another token's: each session is of the tree that opened it"
 _NOT_KEPT = "nobody knows whose a session over HTTP is: serve guard.sessions(app) instead of app"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -133,6 +133,9 @@ class Gate:
     and headers.
     """
 
+    # What stands before the tools of this server in tokens (`files.`), where a gateway is it.
+    prefix = ""
+
     def __init__(
         self,
         verifier: AnyVerifier,
@@ -159,7 +162,18 @@ class Gate:
         self._open_lists = list_without_token is True
         self._header = authorization_header is True
         self.sessions = Sessions(self)
-        self._default = StartedWith() if default_from_environment else None
+        self._default: Default | None = StartedWith() if default_from_environment else None
+
+    @classmethod
+    def of_service(cls, verifier: AnyVerifier, name: str, default: Default | None) -> Gate:
+        """The gate of a gateway before a service of that name.
+
+        `default`: where the token is of a message that comes without one.
+        """
+        made = cls(verifier)
+        made.prefix = f"{name}."
+        made._default = default
+        return made
 
     async def admitted(self, message: Message) -> Grant | None:
         """The grant of a message that may be answered; None for one that needs none.
@@ -168,29 +182,42 @@ class Gate:
         `only_listed`. Raises NotLetIn.
         """
         with logged_as(lambda: f"MCP {message.method}"):
-            return await self._admitted(message)
-
-    async def _admitted(self, message: Message) -> Grant | None:
-        method = message.method
-        if method in self._free:  # rule 6
-            return None
-        token = await self._token(message)
-        if token is None:
-            # Only where none came: a bad token is not none, and is refused below.
-            if not self.needs_token(method):
+            if message.method in self._free:  # rule 6
                 return None
+            token = await self._token(message)
+            # Only where none came: a bad token is not none, and is refused below.
+            if token is None and not self.needs_token(message.method):
+                return None
+            return await self._let_in(token, message, authenticates=message.method in LISTS)
+
+    async def known(self, message: Message) -> AsyncGrant:
+        """The grant of a genuine token, whatever it permits: for who decides by it, as a gateway.
+
+        Its session is its tree's, and the token is on record. Raises NotLetIn.
+        """
+        with logged_as(lambda: f"MCP {message.method}"):
+            token = await self._token(message)
+            grant = await self._let_in(token, message, authenticates=True)
+        return grant.awaited
+
+    async def _let_in(
+        self, token: str | Token | None, message: Message, *, authenticates: bool
+    ) -> Grant:
+        """The grant of a token that came with a message, in its session. Raises NotLetIn."""
+        method = message.method
+        if token is None:
             number = await self.record_unverified()
             text = f"No token came with the request: it goes into _meta, as {TOKEN}."
             raise NotLetIn("invalid", text, decision=number)
         about = await self._proven(token, message)
         keeper = await self._keeper(token, about, message)
-        if method in LISTS:  # rule 5
+        if authenticates:  # rule 5
             grant = await self._authenticated(token, about, method)
         else:
             grant = await self._permitted(token, about, message)
         # Two may have come first at once: the session is of one of them.
         if keeper is not None and not keeper():
-            raise self._refusal_of(await denied_by(grant, "caller", _STRANGER), method)
+            raise self.refusal_of(await denied_by(grant, "caller", STRANGER), method)
         return grant
 
     async def _keeper(
@@ -206,7 +233,7 @@ class Gate:
         if session.keeper is None:
             raise await self._denied(token, "store_unavailable", _NOT_KEPT, about, message.method)
         if session.keeper.is_strange(session.id, token):
-            raise await self._denied(token, "caller", _STRANGER, about, message.method)
+            raise await self._denied(token, "caller", STRANGER, about, message.method)
         return partial(session.keeper.claim, session.id, token)
 
     def token_in(self, message: Message) -> str | None:
@@ -224,7 +251,7 @@ class Gate:
     async def stranger(self, text: str, message: Message) -> NotLetIn:
         """What is said of a text of another tree, once it is on record."""
         about = await self._proven(text, message)
-        return await self._denied(text, "caller", _STRANGER, about, message.method)
+        return await self._denied(text, "caller", STRANGER, about, message.method)
 
     async def admitted_again(
         self,
@@ -242,11 +269,11 @@ class Gate:
             if found:
                 return grant
             denied = await answer_of(grant, lambda face: face.deny(found))
-            raise self._refusal_of(denied, method)
+            raise self.refusal_of(denied, method)
 
-        plain = access_of(method, params)
+        plain = access_of(method, params, self.prefix)
         if plain is None:
-            raise self._refusal_of(await denied_by(grant, *no_call(method, params)), method)
+            raise self.refusal_of(await denied_by(grant, *no_call(method, params)), method)
         return self._granted(await self._stated.decided(grant, plain), method)
 
     def needs_token(self, method: str) -> bool:
@@ -300,11 +327,11 @@ class Gate:
         """What came with a message, or what the process was started with. Raises NotLetIn."""
         try:
             token = token_of(message, self._header)
+            if token is None and self._default is not None:
+                return self._default.token_for(message, self._verifier)
         except NotLetIn as refused:
             problem = refused
         else:
-            if token is None and self._default is not None:
-                return self._default.token_for(message, self._verifier)
             return token
         problem.decision = await self.record_unverified()
         raise problem from None
@@ -359,7 +386,7 @@ class Gate:
         denied = await answer_of(
             self._verifier, lambda face: face.deny(token, code, why, request=about)
         )
-        return self._refusal_of(denied, method)
+        return self.refusal_of(denied, method)
 
     async def _authenticated(
         self,
@@ -377,7 +404,7 @@ class Gate:
                 self._verifier, lambda face: face.authenticate(token, request=about)
             )
         except Denied as denied:
-            raise self._refusal_of(denied.decision, method) from None
+            raise self.refusal_of(denied.decision, method) from None
         plain: Grant = grant.blocking if isinstance(grant, AsyncGrant) else grant
         return plain
 
@@ -393,7 +420,7 @@ class Gate:
         and then what is asked with it.
         """
         method = message.method
-        plain = access_of(method, message.params)
+        plain = access_of(method, message.params, self.prefix)
         if plain is None:
             raise await self._denied(token, *no_call(method, message.params), about, method)
         if not self._stated.asks_server:
@@ -409,10 +436,10 @@ class Gate:
     def _granted(self, decision: Decision, method: str) -> Grant:
         """The grant of what was allowed. Raises NotLetIn."""
         if decision.grant is None:
-            raise self._refusal_of(decision, method)
+            raise self.refusal_of(decision, method)
         return decision.grant
 
-    def _refusal_of(self, decision: Decision, method: str) -> NotLetIn:
+    def refusal_of(self, decision: Decision, method: str) -> NotLetIn:
         """What goes out: the model is told what it may not do, a client that its token is not good.
 
         `for_model` echoes only what was asked. The public sentence is the same for whatever a

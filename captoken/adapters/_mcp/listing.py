@@ -33,6 +33,7 @@ async def only_listed(
     method: str,
     items: Sequence[_Item],
     names: Iterable[object],
+    prefix: str = "",
 ) -> list[_Item]:
     """Rule 5: of what a method lists, each by its name, what the grant can be used for.
 
@@ -42,21 +43,21 @@ async def only_listed(
     asked = list(names)
 
     def kept_of_all() -> list[bool]:
-        return [listed(grant, method, name) for name in asked]
+        return [listed(grant, method, name, prefix) for name in asked]
 
     # In one thread, and not in one for each name: an overlay may have to be fetched.
     kept = await to_thread.run_sync(kept_of_all)
     return [item for item, keep in zip(items, kept, strict=True) if keep]
 
 
-def listed(grant: Grant, method: str, name: object) -> bool:
+def listed(grant: Grant, method: str, name: object, prefix: str = "") -> bool:
     """May `grant` be used for the item of that name?
 
     With some arguments, that is, under some attributes, at some cost. What an operator's overlay
     refuses for want of an argument is not listed, and may yet be called.
     """
     listing = LISTS[method]
-    access = access_of(listing.method, {listing.argument or "name": name})
+    access = access_of(listing.method, {listing.argument or "name": name}, prefix)
     if access is None or access.tool is None:
         return False
 

@@ -1,0 +1,238 @@
+"""An MCP server that is somewhere else, over Streamable HTTP: the far end of a gateway.
+
+    end = Remote(upstream, service)
+    async for came in end.exchange(message): ...     # Unreachable: nothing was sent; Broken
+    end.session, end.version                         # once it has answered `initialize`
+
+Of the client's headers nothing goes on. What the protocol repeats of a message in headers is
+written from the message.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from captoken.adapters._gateway import envelopes
+from captoken.adapters._gateway.credentials import Secret, Unavailable
+from captoken.adapters._gateway.ends import LONGEST, Came
+from captoken.adapters._gateway.opening import McpService
+from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
+from captoken.adapters._gateway.upstream import Answer, Broken, Connection, Unreachable, Upstream
+from captoken.adapters._gateway.written import Outgoing
+from captoken.adapters._http.exchange import Header, values_of
+
+_log = logging.getLogger("captoken.gateway")
+
+# A request whose answer is a stream without an end.
+LISTEN = "subscriptions/listen"
+
+_JSON, _EVENTS = b"application/json", b"text/event-stream"
+_SESSION, _VERSION = b"mcp-session-id", b"mcp-protocol-version"
+
+# Two ends of lines: the end of an event. A line ends in three ways (HTML, 9.2.6).
+_event_end = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_line_end = re.compile(rb"\r\n|\n|\r")
+is_plain = re.compile(rb"[!-~]{1,512}").fullmatch
+_is_value = re.compile(r"(?!=\?base64\?)[!-~](?:[ -~]*[!-~])?").fullmatch
+
+# What a message names, by its method: a header repeats it.
+_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+
+class Over(Broken):
+    """The server knows the session no more."""
+
+
+class Remote:
+    """One server, in one session of it or in none."""
+
+    def __init__(self, upstream: Upstream, service: McpService, version: str = "") -> None:
+        self._upstream = upstream
+        self._service = service
+        self._path = urlsplit(service.url or "").path or "/"
+        self.spellings: tuple[bytes, ...] = ()
+
+        # What the server has said at `initialize`; or of a client that began no session here.
+        self.session = b""
+        self.version = version
+
+    async def exchange(self, message: Mapping[str, Any]) -> AsyncGenerator[Came]:
+        """Send a message, and what comes until its answer. Raises Unreachable and Broken."""
+        number = message.get("id") if "method" in message else None
+        outgoing = self._outgoing("POST", message, envelopes.encode(message))
+        outgoing.headers.append((b"content-type", _JSON))
+        is_long = message.get("method") == LISTEN
+        connection, answer = await self._sent(outgoing, patient=is_long)
+        try:
+            if answer.status == 404 and self.session:
+                raise Over("the session is over")
+            if number is None:
+                return
+            if message["method"] == "initialize":
+                self.session = self._given(answer)
+            async for came in _messages(answer):
+                if message["method"] == "initialize":
+                    self._note(came.data)
+                yield came
+        finally:
+            connection.release()
+
+    async def listen(self, after: bytes = b"") -> AsyncGenerator[Came]:
+        """What the server says unasked, after that event. Raises Unreachable and Broken."""
+        outgoing = self._outgoing("GET", {}, b"")
+        if after:
+            outgoing.headers.append((b"last-event-id", after))
+        connection, answer = await self._sent(outgoing, patient=True)
+        try:
+            if answer.status != 200:
+                raise Over("the server says nothing unasked, or the session is over")
+            yield Came()
+            async for came in _messages(answer):
+                yield came
+        finally:
+            connection.release()
+
+    async def close(self) -> None:
+        """End the session, if there is one."""
+        if self.session:
+            connection, _ = await self._sent(self._outgoing("DELETE", {}, b""))
+            self.session = b""
+            connection.close()
+
+    # --- what goes out ----------------------------------------------------------------------------
+
+    def _outgoing(self, method: str, message: Mapping[str, Any], body: bytes) -> Outgoing:
+        """A request, but for the key."""
+        headers: list[Header] = [(b"accept", _JSON + b", " + _EVENTS)]
+        if self.session:
+            headers.append((_SESSION, self.session))
+        params = message.get("params") or {}
+        own = params.get("_meta", {}).get(envelopes.VERSION)
+        version = own or self.version
+        if version and message.get("method") != "initialize":
+            headers.append((_VERSION, version.encode("ascii")))
+        if own:
+            headers.append((b"mcp-method", _header(message["method"])))
+            named = params.get(_NAMED.get(message["method"], ""))
+            if type(named) is str:
+                headers.append((b"mcp-name", _header(named)))
+        return Outgoing(method, self._path, "", headers, body)
+
+    async def _sent(
+        self, outgoing: Outgoing, *, patient: bool = False
+    ) -> tuple[Connection, Answer]:
+        """Send it, with the key. Raises Unreachable and Broken."""
+        service = self._service
+        try:
+            secret = Secret(text="") if service.source is None else await service.source.read()
+        except Unavailable as problem:
+            _log.error("%s: the key cannot be had: %s", service.name, problem)
+            raise Unreachable("the key cannot be had") from None
+        connection = await self._upstream.connect()
+        try:
+            if service.writer is not None:
+                self.spellings = tuple(
+                    spelling
+                    for hidden in service.writer.hidden(secret)
+                    for spelling in spellings_of(hidden)
+                )
+                service.writer.write(secret, outgoing)
+            answer = await connection.send(outgoing, patient=patient)
+            self._check(answer)
+        except BaseException:
+            connection.close()
+            raise
+        return connection, answer
+
+    def _check(self, answer: Answer) -> None:
+        """Raise Broken for an answer that is none of MCP's."""
+        if answer.status == 401:
+            if self._service.source is not None:
+                self._service.source.forget()
+            _log.error("%s does not take the gateway's key", self._service.name)
+            raise Broken("the service does not take the gateway's key")
+        if 300 <= answer.status < 400:
+            raise Broken("the service answers with a redirect, which is not followed")
+        if values_of(answer.headers, b"content-encoding") not in ([], [b"identity"]):
+            raise Broken("the answer has a coding that was not asked for")
+
+    def _given(self, answer: Answer) -> bytes:
+        """The id of the session that a server opens. Raises Broken for what is none."""
+        given = values_of(answer.headers, _SESSION)
+        if not given:
+            return b""
+        try:
+            Seeker(self.spellings).look(given[0])
+        except Told:
+            given = []
+        if len(given) != 1 or is_plain(given[0]) is None:
+            raise Broken("the session has no id that can be passed on")
+        return given[0]
+
+    def _note(self, data: bytes) -> None:
+        """The revision that the server chose: each later request names it."""
+        try:
+            heard = envelopes.hear(data)
+        except ValueError:
+            return
+        version = envelopes.opened(heard.result).get("protocolVersion")
+        if version in envelopes.HANDSHAKE:
+            self.version = version
+
+
+def _header(text: str) -> bytes:
+    """A text as the value of a header: as it is, or as `=?base64?…?=`."""
+    if _is_value(text) is not None:
+        return text.encode("ascii")
+    return b"=?base64?" + b64encode(text.encode()) + b"?="
+
+
+# --- what comes back ------------------------------------------------------------------------------
+
+
+async def _messages(answer: Answer) -> AsyncIterator[Came]:
+    """The messages of an answer: one of JSON, or events. Raises Broken."""
+    kind = b"".join(values_of(answer.headers, b"content-type")).partition(b";")[0].strip().lower()
+    if kind == _EVENTS:
+        async for came in _events(answer.pieces):
+            yield came
+        return
+    whole = bytearray()
+    async for piece in answer.pieces:
+        whole += piece
+        if len(whole) > LONGEST:
+            raise Broken("the answer is too long")
+    if kind != _JSON:
+        raise Broken(f"the answer has the status {answer.status} and is no message")
+    yield Came(bytes(whole), is_last=True)
+
+
+async def _events(pieces: AsyncIterator[bytes]) -> AsyncIterator[Came]:
+    """Server-sent events. Raises Broken for one that is too long."""
+    held, start = b"", 0
+    async for piece in pieces:
+        held += piece
+        while (found := _event_end.search(held, start)) is not None:
+            yield _event(held[: found.start()])
+            held, start = held[found.end() :], 0
+        start = max(0, len(held) - 3)
+        if len(held) > LONGEST:
+            raise Broken("an event is too long")
+
+
+def _event(block: bytes) -> Came:
+    """One event; without data a comment, or a place to go on from."""
+    data, number = [], b""
+    for line in _line_end.split(block):
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            data.append(value)
+        elif name == b"id" and is_plain(value):
+            number = value
+    return Came(b"\n".join(data), number)
