@@ -494,9 +494,9 @@ def staleness(facts: Facts) -> str | None:
     if overlay is None:
         return "this server has no overlay yet"
 
-    issued_at = spelled_time(overlay.issued_at)
     bound = facts.server.max_staleness
     if facts.now - overlay.issued_at > bound:
+        issued_at = spelled_time(overlay.issued_at)
         return f"the newest overlay is from {issued_at}, more than {bound} s ago"
 
     # Its own end, as the operator signed it: at that second it is over.
@@ -505,6 +505,7 @@ def staleness(facts: Facts) -> str | None:
 
     # From the future: one that was signed ahead would stay fresh for as long as its maker likes.
     if overlay.issued_at > facts.now + CLOCKS_DIFFER:
+        issued_at = spelled_time(overlay.issued_at)
         return f"the newest overlay is from {issued_at}, which is in the future"
     return None
 

@@ -17,6 +17,7 @@ The rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from time import time
 from typing import (
     TYPE_CHECKING,
@@ -280,6 +281,9 @@ class _Face(Sealed):
     _instead: ClassVar[str] = "make one from the keyring"
     _parts: _Parts
 
+    # Does it wait for the overlay in the thread that calls? Then no step is needed for that.
+    _fetches_here: ClassVar[bool] = False
+
     def _take(self, parts: _Parts) -> None:
         """Set the parts, once. After that a face cannot be changed."""
         self._fill(_parts=parts)
@@ -379,11 +383,13 @@ class _Face(Sealed):
         if isinstance(found, Broken):
             early = denied_early(found, read_clock(parts.clock), access, caller, dry)
             return early if dry else self._record_denial(early)
-        if parts.overlay is not None:
+        source = parts.overlay
+        if source is not None and not self._fetches_here:
             return self._sent_with_overlay(
-                parts.overlay, face, found, access, caller, request, dry, used
+                source, face, found, access, caller, request, dry, used
             )
-        facts = self._facts(_NOTHING_FETCHED, counts=found.reserves)
+        fetched = _NOTHING_FETCHED if source is None else _overlay_of(source)
+        facts = self._facts(fetched, counts=found.reserves)
         grant = None if dry else Grant(found, face, facts.now)
         asked = Question(access, caller, grant, facts.now, True, True, used, request)
         if dry:
@@ -467,9 +473,10 @@ class _Face(Sealed):
     ) -> Answer:
         """Decide on a grant's question. `end` is the step that follows the facts."""
         source = self._parts.overlay
-        if source is None:
-            return end(genuine, self._facts(_NOTHING_FETCHED, counts=genuine.reserves), asked)
-        return self._decide_with_overlay(source, genuine, asked, end)
+        if source is not None and not self._fetches_here:
+            return self._decide_with_overlay(source, genuine, asked, end)
+        fetched = _NOTHING_FETCHED if source is None else _overlay_of(source)
+        return end(genuine, self._facts(fetched, counts=genuine.reserves), asked)
 
     def _decide_with_overlay(
         self,
@@ -652,7 +659,7 @@ def _source_of(given: Any) -> Source:
     return cast("Source", given)
 
 
-def _fetched(source: Source) -> Steps[Fetched]:
+def _overlay_of(source: Source) -> Fetched:
     """The newest overlay, or the reason why there is none (36.7).
 
     An exception of the source never means that there are no revocations, so it leads to a denial.
@@ -661,12 +668,18 @@ def _fetched(source: Source) -> Steps[Fetched]:
     from captoken._language.overlay import Overlay
 
     try:
-        overlay: Any = yield Call(source)
+        overlay: Any = source()
         if overlay is not None and not isinstance(overlay, Overlay):
             raise TypeError(f"overlay() must return an Overlay, not {type(overlay).__name__}")
     except Exception as error:  # no exception may mean that there are no revocations
         return None, f"the overlay cannot be had: {type(error).__name__}"
     return overlay, None
+
+
+def _fetched(source: Source) -> Steps[Fetched]:
+    """The same, by whoever makes the calls: a source may take long."""
+    fetched: Fetched = yield Call(partial(_overlay_of, source))
+    return fetched
 
 
 def _grant_of(answer: Answer) -> Grant:
@@ -732,6 +745,7 @@ class Verifier(_Face):
     async stores, which need an `AsyncVerifier`; its `blocking` is a Verifier with that store.
     """
 
+    _fetches_here: ClassVar[bool] = True
     __slots__ = ()
 
     def __init__(
