@@ -62,6 +62,14 @@ export {
 } from "./stores.js";
 export type { Caveats, Moment, Seconds, Writing } from "./writing/compose.js";
 export type { Means } from "./writing/means.js";
+export type {
+  ConstraintFor,
+  ConstraintJson,
+  InputOf,
+  Rule,
+  RulesFor,
+  ToolRules,
+} from "./writing/rules.js";
 export { Issuer, type Minting } from "./writing/issuer.js";
 export {
   Token,

@@ -705,7 +705,7 @@ function ed25519Hash(bytes: Uint8Array): bigint {
 
 const SERVERS = {
   "sales-db": { ...SALES },
-  mail: { tools: { send: { to: { any: true } } } },
+  mail: { tools: { send: { to: { any: true as const } } } },
 };
 const forServer = (name: keyof typeof SERVERS, more: object = {}): captoken.Token =>
   new captoken.Issuer(keyring.forAudience(name), { clock }).mint({

@@ -32,7 +32,7 @@ const issuer = new Issuer(keyring);
 const key = HolderKey.generate();
 const who = { subject: "user:jane", agent: "clerk", task: "t" };
 const tools = {
-  read: { path: { path: ["/reports"] }, limit: { max: 10, optional: true } },
+  read: { path: { path: ["/reports"] }, limit: { max: 10, optional: true as const } },
   whoami: {},
   "resources/read": { uri: { in: ["file:///a"] } },
 };

@@ -503,7 +503,7 @@ const BODIES: readonly (readonly [body: string, bounded: string, any: string])[]
 
 test("what JSON can say is decided on, and never raised", async () => {
   const verifier = server();
-  const tools = { bounded: { n: { min: 1 } }, any: { n: { any: true } } };
+  const tools = { bounded: { n: { min: 1 } }, any: { n: { any: true as const } } };
   const token = issuer.mint({ ...WHO, tools });
   const grant = verifier.authenticate(token);
   for (const [body, bounded, any] of BODIES) {

@@ -38,7 +38,11 @@ export interface Access {
   readonly cost?: Readonly<Record<string, number>> | ReadonlyMap<string, number>;
 }
 
-export type Facts = Readonly<Record<string, unknown>> | ReadonlyMap<string, unknown>;
+/**
+ * By name: a plain object or a Map. To the compiler any object, since one whose type is an interface
+ * has no index signature.
+ */
+export type Facts = object;
 
 /** What the server's own authentication knows of who calls. Never filled from the token. */
 export interface Caller {

@@ -27,6 +27,7 @@ import {
   type Said,
   type Vocabulary,
 } from "../language/caveats.js";
+import type { ConstraintJson, Rule } from "./rules.js";
 import {
   ANYTHING,
   byScalar,
@@ -45,8 +46,6 @@ import { narrowed, positioned, type Asked } from "./widening.js";
 export type Names = readonly string[] | ReadonlySet<string>;
 /** From patterns, arguments or attributes to what is said of them. */
 export type By<T> = Readonly<Record<string, T>> | ReadonlyMap<string, T>;
-/** A constraint as JSON, `{ max: 5 }`. */
-export type ConstraintJson = Readonly<Record<string, unknown>>;
 /** Seconds since the epoch, or a Date. */
 export type Moment = number | Date;
 /** Seconds, or text with units: `90`, `"5m"`, `"1h30m"`. */
@@ -60,7 +59,7 @@ export interface Caveats {
   readonly columns?: By<Names>;
   /** By pattern of a table, a constraint for each column: only such rows exist. */
   readonly rows?: By<By<ConstraintJson>>;
-  readonly tools?: By<By<ConstraintJson>>;
+  readonly tools?: By<By<Rule>>;
   readonly where?: By<ConstraintJson>;
   readonly uses?: number;
   readonly budget?: By<number>;
