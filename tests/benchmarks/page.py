@@ -171,6 +171,14 @@ def rows(part: dict[str, Any]) -> list[str]:
     return lines
 
 
+def gateway(part: dict[str, Any]) -> list[str]:
+    """What a request through the gateway takes, beside a relay that looks at nothing."""
+    lines = table("processor time of a request", "", "more than the relay")
+    for row in part["rows"]:
+        lines.append(cells(row["what"], _time(row["takes"]), _time(row["more"]) if row["more"] else "–"))
+    return lines
+
+
 def control(part: dict[str, Any]) -> list[str]:
     """What an overlay, a trail and a change of either cost."""
     lines = table("live control", "")
@@ -187,6 +195,8 @@ TABLES: Tables = {
     "peers": ("peers", circumstances),
     "guards": ("guards", guards),
     "guarded": ("guards", circumstances),
+    "gateway": ("gateway", gateway),
+    "gated": ("gateway", circumstances),
     "rows": ("rows", rows),
     "rowed": ("rows", circumstances),
     "control": ("control", control),

@@ -1,6 +1,6 @@
 """What was measured, kept: the page of figures is written from it, and from nothing else.
 
-    python -m tests.benchmarks --record           # measure, and keep what came of it; guards, rows and control likewise
+    python -m tests.benchmarks --record           # measure, and keep what came of it; guards, gateway, rows and control likewise
     python -m tests.benchmarks.page               # write the tables of docs/benchmarks.md from what is kept
     python -m tests.benchmarks.record             # before a release: is what is kept as new as what it measures?
 
@@ -25,6 +25,7 @@ RECORD = Path(__file__).with_name("record.json")
 MEASURED = {
     "peers": ("captoken/_format", "captoken/_language", "captoken/_verification", "captoken/_writing"),
     "guards": ("captoken/adapters", "captoken/tools.py", "captoken/current.py"),
+    "gateway": ("captoken/adapters/_gateway", "captoken/adapters/gateway.py", "captoken/adapters/_http", "captoken/adapters/asgi.py"),
     "rows": ("captoken/adapters/_sqlite", "captoken/adapters/_postgres", "captoken/rows.py", "captoken/_language/data.py"),
     "control": ("captoken/control", "captoken/audit"),
     "planning": ("captoken/_verification", "captoken/control", "captoken/audit", "captoken/stores", "captoken/issuance"),
