@@ -13,10 +13,12 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from captoken.adapters._gateway import upstream
 from captoken.adapters._gateway.credentials import checked
 from captoken.adapters._gateway.described import described
 from captoken.adapters._gateway.operations import FORM, JSON, Operation, Table, made
@@ -136,10 +138,13 @@ def test_what_stands_behind_an_answer_is_nobodys_answer(tmp_path: Path, how: str
             assert b"hidden" not in head.content and client.get("/payments/v1/refunds/re_2").text == "own"
 
 
+@pytest.mark.parametrize("polls", [False, True])
 @pytest.mark.parametrize("seen", [False, True])
 @pytest.mark.parametrize("what", [HIDDEN, b"", None])
-def test_a_connection_on_which_something_came_meanwhile_is_not_used_again(what: bytes | None, seen: bool) -> None:
-    """Also where the event loop has been too busy to see it; b"" is its end."""
+def test_a_connection_on_which_something_came_meanwhile_is_not_used_again(what: bytes | None, seen: bool, polls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the event loop has been too busy to see it, and on systems that cannot be asked; b"" is its end."""
+    if not polls:
+        monkeypatch.setattr(upstream, "select", SimpleNamespace())
     own = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown"
 
     def answer(connection: socket.socket) -> None:
@@ -152,13 +157,13 @@ def test_a_connection_on_which_something_came_meanwhile_is_not_used_again(what: 
         connection.recv(65536)
 
     async def again(url: str) -> bool:
-        upstream = Upstream(url, timeout=5)
-        connection = await upstream.connect()
+        made = Upstream(url, timeout=5)
+        connection = await made.connect()
         answered = await connection.send(Outgoing("GET", "/", "", [], b""))
         assert [piece async for piece in answered.pieces] == [b"own"] and connection.is_whole
         connection.release()
         await asyncio.sleep(0.3) if seen else time.sleep(0.3)
-        other = await upstream.connect()
+        other = await made.connect()
         other.close()
         return other is connection
 

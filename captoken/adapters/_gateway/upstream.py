@@ -12,11 +12,11 @@ again, and spells addresses its own way. Here nothing goes out but what `Outgoin
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from select import POLLIN, poll
 from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -39,6 +39,9 @@ _PIECE = 64 << 10
 # and a request that meets the end of one may have been taken.
 _IDLE_SECONDS = 3
 _IDLE = 100
+
+# Turns of the event loop by which it has read what the system had, where nobody can ask for that.
+_TURNS = 4
 
 
 class Unreachable(Exception):  # noqa: N818, the name reads as what it is
@@ -84,7 +87,7 @@ class Upstream:
         """A connection that nobody else uses. Raises Unreachable."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_fresh():
+            if await connection.is_fresh():
                 return connection
             connection.close()
         self.opened += 1
@@ -127,14 +130,14 @@ class Connection:
         self._waits = timeout  # for what comes next
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADER_BYTES)
         self._since = monotonic()
-        self._arrived = poll()
-        self._arrived.register(writer.get_extra_info("socket"), POLLIN)
 
-    def is_fresh(self) -> bool:
+    async def is_fresh(self) -> bool:
         """Can it be used again? It has not waited long, and the service has said nothing since.
 
         What it said unasked, or its end, would be taken for the answer to the next request.
         """
+        for _ in range(0 if hasattr(select, "poll") else _TURNS):
+            await asyncio.sleep(0)
         is_open = not self._writer.is_closing()
         return is_open and monotonic() - self._since < _IDLE_SECONDS and self._is_quiet()
 
@@ -146,7 +149,7 @@ class Connection:
         except (StopIteration, OSError):
             return False
         reading.close()
-        return not self._arrived.poll(0)
+        return not _has_arrived(self._writer.get_extra_info("socket"))
 
     async def send(self, outgoing: Outgoing, *, patient: bool = False) -> Answer:
         """Send a request, once, and read the head of its answer. Raises Broken.
@@ -229,3 +232,12 @@ class Connection:
         """Close it at once."""
         with suppress(OSError, RuntimeError):
             self._writer.transport.abort()
+
+
+def _has_arrived(connection: Any) -> bool:
+    """Has the system something that nobody read, or the end? Windows cannot be asked."""
+    if not hasattr(select, "poll"):
+        return False
+    asked = select.poll()
+    asked.register(connection, select.POLLIN)
+    return bool(asked.poll(0))
