@@ -60,7 +60,7 @@ MAY = {
 
 # Who takes a text apart into lines. What a stranger wrote is escaped in it by whoever made it, or a line of it would be one of ours.
 APART = {
-    ("ask.py", 'str(decision).split("\\n")'): "a report, whose texts are escaped (tests/test_hostile_text.py)",
+    ("ask.py", 'str(decision).split("\\n")'): "a report, whose texts are escaped (tests/test_spelling.py)",
     ("gateway.py", 'str(decision).split("\\n")'): "the same",
     ("groups.py", 'ctx.get_help().split("\\n")'): "words of ours",
     ("output.py", 'part.rstrip("\\n").split("\\n")'): "a traceback",

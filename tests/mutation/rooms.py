@@ -17,17 +17,19 @@ class Room(NamedTuple):
 # What looks at what the library does: tests of its source see all faults of a file at once. Nor those that count work, take memory
 # or start processes: a function under mutation is called through another one.
 _CORE = (
-    "access addresses analysis capability caveats constraints current decision deltas discharge effects encoding entries "
-    "failing feed files grant held_rows holding interop issuer keyring keywords kinds lease ledger link messages names "
-    "operator overlay packet pairwise parts plan primitives proof public_keys recall request rows sealed secret seen "
-    "signed spelling testing text token token_set trail tree unverified urls verifier widening wording"
+    "access addresses analysis asked capability caveats chains check clocks constraints costs current decision deltas "
+    "discharge effects encoding entries failing feed files grant held_rows holding interop issuer keyring keywords kinds "
+    "lazy lease ledger lineage link marking messages names operator overlay packet pairwise parts patterns plan primitives "
+    "proof public_keys recall request rows sealed secret seen shelf signed spelling testing text token token_set trail tree "
+    "unverified urls values verifier widening wording"
 )
 CORE = Room(
     [f"captoken/{room}/*" for room in ("_format", "_language", "_writing", "_verification")],
     [
         "tests/vectors/test_vectors.py",
         "tests/vectors/test_second_reading.py",
-        "tests/local/test_office.py",
+        *sorted(glob("tests/local/test_*.py")),
+        *sorted(glob("tests/testing/test_*.py")),
         *(f"tests/test_{name}.py" for name in _CORE.split()),
     ],
     "not memory and not work",

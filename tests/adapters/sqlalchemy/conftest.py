@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import (
     AsyncAdaptedQueuePool,
     Engine,
     create_engine,
     text,
-)  # fmt: skip
+)  # fmt: skip  # fmt: skip
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from tests.adapters.sqlalchemy.test_sqlalchemy import ASYNC, KINDS, ROWS, Shop
+from captoken.adapters.postgres import Role, apply_plan
+from tests.adapters.sqlalchemy.test_sqlalchemy import ASYNC, KINDS, ROWS, TABLES, Shop
 from tests.adapters.sqlalchemy_statements import (
     Base,
 )
@@ -48,3 +51,20 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
             yield Shop(owner, engine, runner)
             engine.dispose()
     owner.dispose()
+
+
+@pytest.fixture(scope="module")
+def agents(postgres_server: Any) -> str:
+    """A database, with a login for agents: where it is."""
+    with psycopg.connect(postgres_server.conninfo, autocommit=True) as admin:
+        admin.execute("drop database if exists alchemy")
+        admin.execute("create database alchemy")
+    address = f"postgresql+psycopg://postgres@127.0.0.1:{postgres_server.port}/alchemy"
+    owner = create_engine(address)
+    Base.metadata.create_all(owner)
+    with owner.connect() as connection:
+        every = ["select", "insert", "update", "delete"]
+        roles = Role("keeper", dict.fromkeys(TABLES, every)), Role("counter", {"hr": every})
+        assert apply_plan(connection.connection.driver_connection, "alchemists", *roles) == []  # type: ignore[arg-type]
+    owner.dispose()
+    return address

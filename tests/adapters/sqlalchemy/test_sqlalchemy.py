@@ -129,23 +129,6 @@ class Shop:
             return [tuple(row) for row in connection.execute(text(sql))]
 
 
-@pytest.fixture(scope="module")
-def agents(postgres_server: Any) -> str:
-    """A database, with a login for agents: where it is."""
-    with psycopg.connect(postgres_server.conninfo, autocommit=True) as admin:
-        admin.execute("drop database if exists alchemy")
-        admin.execute("create database alchemy")
-    address = f"postgresql+psycopg://postgres@127.0.0.1:{postgres_server.port}/alchemy"
-    owner = create_engine(address)
-    Base.metadata.create_all(owner)
-    with owner.connect() as connection:
-        every = ["select", "insert", "update", "delete"]
-        roles = Role("keeper", dict.fromkeys(TABLES, every)), Role("counter", {"hr": every})
-        assert apply_plan(connection.connection.driver_connection, "alchemists", *roles) == []  # type: ignore[arg-type]
-    owner.dispose()
-    return address
-
-
 # --- Core ------------------------------------------------------------------------------------------------------------
 
 
