@@ -176,7 +176,7 @@ def gate(session: nox.Session) -> None:
 @nox.session(python=False)
 @nox.parametrize("runtime", ["deno", "bun"], ids=["deno", "bun"])
 def elsewhere(session: nox.Session, runtime: str) -> None:
-    """Every vector of the port where there is no Node: the runtimes are packages of npm."""
+    """The port where there is no Node: every vector, and each guard with its framework."""
     folder = Path(session.create_tmp()).resolve()
     build_port(session)
     quietly = ("--no-audit", "--no-fund")
@@ -184,6 +184,13 @@ def elsewhere(session: nox.Session, runtime: str) -> None:
     words = ["run", "--allow-read"] if runtime == "deno" else []
     program = str(folder / "node_modules/.bin" / runtime)
     session.run(program, *words, "ports/typescript/build/tests/anywhere.js", external=True)
+
+    words = ["test"]
+    if runtime == "deno":
+        words += ["--allow-all", "--no-check", "--no-config", "--node-modules-dir=manual"]
+    tests = [f"./build/tests/{name}.test.js" for name in ("http", "guarded-mcp", "ai", "signing")]
+    with session.chdir("ports/typescript"):
+        session.run(program, *words, *tests, external=True)
 
 
 # What a stranger's test runner says of a package that it has installed.
