@@ -136,6 +136,21 @@ def gateway(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def mcp_servers(session: nox.Session) -> None:
+    """MCP servers of others behind the gateway, from npm and PyPI, as they are."""
+    prepare(session)
+    folder = Path(session.create_tmp())
+    names = ("filesystem", "memory", "everything")
+    packages = [f"@modelcontextprotocol/server-{name}" for name in names]
+    session.run("npm", "install", "--silent", "--prefix", str(folder), *packages, external=True)
+    # Apart: it asks for another version of the SDK, perhaps.
+    session.run("python", "-m", "venv", str(folder))
+    session.run(str(folder / "bin/pip"), "install", "-q", "mcp-server-git", external=True)
+    own = {"CAPTOKEN_MCP_SERVERS": str(folder)}
+    session.run("pytest", "-m", "mcpservers", "tests/adapters/test_gateway_mcp_servers.py", env=own)
+
+
+@nox.session(python=PYTHONS[0])
 def gaps(session: nox.Session) -> None:
     """How long each adapter holds the event loop, at the largest input it takes: 20 ms at most."""
     prepare(session)
