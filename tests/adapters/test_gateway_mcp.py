@@ -623,6 +623,20 @@ def test_whoever_waits_is_told_that_a_server_ended_and_what_it_took_counts(how: 
     over_stdio(test, tmp_path)
 
 
+def test_a_signal_ends_it_whatever_is_under_way(tmp_path: Path) -> None:
+    pids = []
+
+    async def test(stdio: Stdio) -> int:
+        pids.append((await stdio.asked(call("any")))["result"]["pid"])
+        stdio.say(call("slow", 2))
+        stdio.client.stop()
+        return 1
+
+    over_stdio(test, tmp_path)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
 def test_a_server_that_cannot_be_started_takes_nothing(tmp_path: Path) -> None:
     async def test(stdio: Stdio) -> None:
         stdio.world.held = stdio.world.mint(tools={"files.*": {}}, uses=1)

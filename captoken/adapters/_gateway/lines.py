@@ -28,6 +28,9 @@ _log = logging.getLogger("captoken.gateway")
 # Messages that are passed on at once.
 _MOST = 1000
 
+# Seconds in which whoever waits is told that the server has ended.
+_TELLING = 0.5
+
 # Seconds until a server elsewhere is listened to again.
 _AGAIN = 1
 
@@ -63,7 +66,7 @@ class Lines:
             await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 # Whoever waits is told first that nobody answers.
-                await asyncio.wait((*self._tasks, asyncio.create_task(asyncio.sleep(0))))
+                await asyncio.wait((ending, *self._tasks), timeout=_TELLING)
                 return 1
             reading.result()
             return 0
