@@ -28,7 +28,7 @@ import msgspec
 from captoken._format.errors import NoToken
 from captoken._writing.token import Token
 from captoken._writing.token_set import TokenSet
-from captoken.adapters._gateway.opening import Configuration
+from captoken.adapters._gateway.opening import Configuration, McpService, Service
 from captoken.cli.options import seconds
 from captoken.current import Held
 
@@ -155,11 +155,13 @@ def variables(
     made = {name: os.environ[name] for name in (*_USUAL, *own, *passed) if name in os.environ}
     if user is not None:
         made |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
-    for name, service in found.services.items():
+    services: dict[str, Service | McpService] = {**found.services, **found.mcp}
+    for name, service in services.items():
         if service.env:
             text = _shown_to(token, name)
+            at = f"{address}/{name}/mcp" if name in found.mcp else f"{address}/{name}"
             for key, value in service.env.items():
-                said = value.replace("{address}", f"{address}/{name}")
+                said = value.replace("{address}", at)
                 made[key] = said.replace("{token}", text)
     return made
 

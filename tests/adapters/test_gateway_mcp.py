@@ -1006,3 +1006,13 @@ def test_a_file_that_can_be_meant_is_read(tmp_path: Path) -> None:
     service = configured(str(tmp_path / "gateway.toml")).mcp["files"]
     assert (service.command, service.variable, service.asks, service.free) == (("npx", "server"), "K", ("roots",), ("logging/setLevel",))
     assert service.prices == {"move": {"moves": Price(amount=1), "bytes": Price(argument="size")}}
+
+
+def test_a_command_that_the_gateway_starts_has_the_address_of_an_mcp_server(tmp_path: Path) -> None:
+    from captoken.cli.gateway_command import variables
+
+    stated = 'mcp = "https://a.example/mcp"\nenv = { FILES_URL = "{address}", FILES_TOKEN = "{token}" }'
+    (tmp_path / "gateway.toml").write_text(f'version = 1\n[gateway]\nkeyring = "k"\n[service.files]\n{stated}\n')
+    token = Issuer(Keyring.generate()).mint(subject="user:jane", agent="a", task="t", audience="files", tools={"files.read": {}})
+    made = variables(configured(str(tmp_path / "gateway.toml")), token, "http://127.0.0.1:8790", (), None)
+    assert made["FILES_URL"] == "http://127.0.0.1:8790/files/mcp" and made["FILES_TOKEN"].startswith("cap1_")
