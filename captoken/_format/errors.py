@@ -126,9 +126,11 @@ class WideningError(CaptokenError):
             compared = f"asked for {asked!r}, it holds {held!r}"
             super().__init__(f"{keyword}: {hint[:500]}; {compared[:1500]}")
             return
-        sentence = f"{keyword}: more than the token holds; {_compared(asked, held, excess)}"
+        compared = f"asked for {asked!r}, it holds {held!r}, too much is {excess!r}"
         if keyword in _TIMES:
-            sentence = f"{keyword}: more than the token holds; {_compared_times(asked, held)}"
+            # As people read times. How many seconds are too much, nobody asks.
+            compared = f"asked for {spelled_time(asked)}, it holds {spelled_time(held)}"
+        sentence = f"{keyword}: more than the token holds; {compared}"
         super().__init__(f"{sentence[:1500]}; {hint[:500]}")
 
 
@@ -139,15 +141,6 @@ _KEYWORDS = {
     "nbf": "not_before",
 }
 _TIMES = ("expires_at", "not_before")
-
-
-def _compared(asked: Any, held: Any, excess: Any) -> str:
-    return f"asked for {asked!r}, it holds {held!r}, too much is {excess!r}"
-
-
-def _compared_times(asked: int, held: int) -> str:
-    """As people read times. How many seconds are too much, nobody asks."""
-    return f"asked for {spelled_time(asked)}, it holds {spelled_time(held)}"
 
 
 class DelegationError(CaptokenError):

@@ -492,7 +492,10 @@ def _rows_beyond(held: TableRights, asked: dict[str, dict[str, Any]]) -> Iterato
     asked for. One that is named as free is asked for whole (spec, 23.21).
     """
     rights: RightsMap = held.value
-    wishes = {key: _constraints_of(entry) for key, entry in asked.items()}
+    wishes = {
+        key: {column: read_constraint(stated) for column, stated in entry.items()}
+        for key, entry in asked.items()
+    }
     excess: dict[str, Any] = {}
     left: dict[str, dict[str, Constraint]] = {}
     for pattern in wishes:
@@ -521,11 +524,6 @@ def _rows_beyond(held: TableRights, asked: dict[str, dict[str, Any]]) -> Iterato
         {"rows": spelled_left} if some else {},
         cause=_rows_cause(rights, excess),
     )
-
-
-def _constraints_of(entry: Mapping[str, Any]) -> dict[str, Constraint]:
-    """What an entry says of each column that it names, also of those that it frees."""
-    return {column: read_constraint(stated) for column, stated in entry.items()}
 
 
 def _rows_cause(rights: RightsMap, excess: Mapping[str, Any]) -> str:

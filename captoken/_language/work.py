@@ -17,7 +17,7 @@ Pure counting, in time linear in what is counted, and it ends where the limit is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -68,15 +68,11 @@ def size_of(value: Any, most: int = MOST) -> int:
         items = sum(map(len, arrays)) + sum(map(len, objects))
         size += _ITEM * items
         if size <= most:
-            level = [*chain(*arrays), *chain(*objects), *_values(objects)]
+            level = [*chain(*arrays), *chain(*objects), *chain(*(one.values() for one in objects))]
     return size
 
 
 _ARRAYS = (list, tuple)  # columns are a tuple
-
-
-def _values(objects: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
-    return chain.from_iterable(one.values() for one in objects)
 
 
 def is_too_much(links: Iterable[Link], access: Access) -> bool:

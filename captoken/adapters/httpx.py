@@ -116,7 +116,9 @@ class Presenting:
 
     def __call__(self, asked: _R) -> _R:
         """The same request, with a text for its server."""
-        origin = _origin_of(asked.url)
+        # Either library has normalised them.
+        url = asked.url
+        origin = spelled(url.scheme, url.raw_host.decode("ascii"), url.port)
         audience = self._audiences.get(origin)
         if audience is None:  # rule 1
             raise NoToken(f"no token goes to {shown(origin)}: it is not among the servers")
@@ -249,11 +251,6 @@ def _add_trace(asked: Any) -> None:
     trace = current.traceparent()
     if trace is not None and "traceparent" not in asked.headers:
         asked.headers["traceparent"] = trace
-
-
-def _origin_of(url: Any) -> str:
-    """Scheme, host and port of a URL of either library, which have normalised them."""
-    return spelled(url.scheme, url.raw_host.decode("ascii"), url.port)
 
 
 def _digest(asked: Any, origin: str) -> bytes:

@@ -126,7 +126,9 @@ def _decision(
 ) -> Decision:
     """What `verify` and `explain` decide; with --token-only, of the token alone."""
     access = access_of(given)
-    caller = _caller(caller_agent, caller_task)
+    caller = None
+    if caller_agent is not None or caller_task is not None:
+        caller = Caller(agent=caller_agent, task=caller_task)
     # A caller is judged with an access. To pass over it would look as if it had been checked.
     if access is None and caller is not None:
         raise click.UsageError("a caller is checked with an access")
@@ -155,11 +157,6 @@ def _decision(
         if access is None:
             return _shown(verifier, text, request)
         return verifier.check(text, access, caller=caller, request=request)
-
-
-def _caller(agent: str | None, task: str | None) -> Caller | None:
-    """Who calls, as the server itself knows; None where it knows nothing."""
-    return None if agent is None and task is None else Caller(agent=agent, task=task)
 
 
 def _shown(verifier: Verifier, text: str, request: bytes | None) -> Decision:

@@ -387,7 +387,13 @@ def tree(trail_file: tuple[str, ...], task: str | None, token: str | None, as_js
         raise click.UsageError("a trail is named twice, and would count twice")
     seen = {path: history(path) for path in trail_file}
     roots = [root for root in trails.join(seen) if _is_about(root, task, token)]
-    strange = {path: _strange(trail, task, token) for path, trail in seen.items()}
+    # On tokens that the trail does not describe.
+    strange = {
+        path: [
+            one for one in trail.strange if token in (None, one.token) and is_in(task, one.task)
+        ]
+        for path, trail in seen.items()
+    }
     shown = {(one.root.subject, trails.shares_marks(one.root.task)) for one in roots}
     marked = [one for one in trails.marked(seen.values()) if (one.subject, one.task) in shown]
     if as_json:
@@ -415,11 +421,6 @@ def _is_about(root: trails.Joined, task: str | None, token: str | None) -> bool:
     if token not in (None, root.root.token_id):
         return False
     return any(is_in(task, hop.task) for one in root.walk() for _, hop in one.said)
-
-
-def _strange(trail: trails.History, task: str | None, token: str | None) -> list[trails.Decided]:
-    """The decisions that are asked for on tokens that the trail does not describe."""
-    return [one for one in trail.strange if token in (None, one.token) and is_in(task, one.task)]
 
 
 def _codes(decisions: Iterable[trails.Decided]) -> dict[str, int]:

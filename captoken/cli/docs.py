@@ -75,7 +75,10 @@ def skill(as_json: bool) -> None:
 
 def _list(root: Traversable, pages: dict[str, Traversable], as_json: bool) -> None:
     """Where the pages are, and the title of each."""
-    titles = {name: _title(found) for name, found in pages.items()}
+    titles = {
+        name: found.read_text("utf-8").partition("\n")[0].removeprefix("# ")
+        for name, found in pages.items()
+    }
     folder = str(root / "docs")
     width = max(map(len, titles))
     lines = [f"  {name.ljust(width)}  {title}" for name, title in titles.items()]
@@ -128,10 +131,6 @@ def _pages(root: Traversable) -> Iterator[tuple[str, Traversable]]:
         yield name.removesuffix(".md"), folder / name
     for name, path in _OTHERS.items():
         yield name, root.joinpath(*path.split("/"))
-
-
-def _title(page: Traversable) -> str:
-    return page.read_text("utf-8").partition("\n")[0].removeprefix("# ")
 
 
 # --- the search -----------------------------------------------------------------------------------

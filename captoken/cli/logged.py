@@ -43,17 +43,14 @@ class Asked(Chosen):
         """Is a decision one of them? Or an exchange."""
         if self.denied and decided.allowed:
             return False
-        if self.until is not None and decided.at * 1000 + (decided.ms or 0) > _end_of(self.until):
+        # To the last thousandth of its second.
+        until = None if self.until is None else self.until * 1000 + 999
+        if until is not None and decided.at * 1000 + (decided.ms or 0) > until:
             return False
         holder = decided.chain[-1].name if decided.chain else None
         if holder is None and isinstance(decided, trails.Issued):
             holder = decided.asked.get("agent")
         return self.agent in (None, holder) and is_in(self.task, decided.task)
-
-
-def _end_of(second: int) -> int:
-    """The last thousandth of a second."""
-    return second * 1000 + 999
 
 
 def is_in(task: str | None, stated: str | None) -> bool:

@@ -165,7 +165,8 @@ def _lines(proposal: trails.Proposal, refused: Sequence[trails.Shortfall]) -> It
     """A proposal for people: what it is of, the call, and what it would have refused."""
     chain = " > ".join(map(named, proposal.holders))
     tokens = words.counted(len(proposal.hops), "token")
-    yield f"# {chain}, task {named(proposal.task)}: {tokens}, {_done(proposal)}"
+    done = f"{len(proposal.allowed)} allowed, {len(proposal.denied)} denied"
+    yield f"# {chain}, task {named(proposal.task)}: {tokens}, {done}"
     if not proposal.allowed:
         yield "# nothing was allowed to it: it needed no token"
         return
@@ -182,10 +183,6 @@ def _lines(proposal: trails.Proposal, refused: Sequence[trails.Shortfall]) -> It
         yield f"# {label}: {where}: {tried(one.decision.access)}; {escape(one.why)}"
     if not refused:
         yield "# would be refused: nothing"
-
-
-def _done(proposal: trails.Proposal) -> str:
-    return f"{len(proposal.allowed)} allowed, {len(proposal.denied)} denied"
 
 
 def _argument(start: str, value: Any, indent: str) -> Iterator[str]:

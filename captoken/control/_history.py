@@ -20,7 +20,6 @@ from captoken._format.clocks import CLOCKS_DIFFER, Clock, read_clock
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import OverlayError, StoreError
 from captoken._format.spelling import shown, spelled_time
-from captoken._language.entries import Entry
 from captoken._language.overlay import Overlay, Resumed, delta, snapshot
 from captoken.control._asked import Change
 from captoken.control._lock import ForkSafeLock
@@ -155,7 +154,9 @@ class SnapshotHistory:
         clock is behind. A snapshot is never dated before the one that it follows (spec 36.16).
         """
         entries = () if newest is None else newest.entries
-        drop = {*change.drop, *(entry.id for entry in entries if _is_over(entry, now))}
+        # What has expired is kept for a while after that.
+        ended = (one.id for one in entries if one.until is not None and now >= one.until + _KEPT)
+        drop = {*change.drop, *ended}
 
         issued_at = now if newest is None else max(now, newest.issued_at)
         if issued_at > now + CLOCKS_DIFFER:
@@ -216,11 +217,6 @@ def _seen(last: int | str) -> LastSeen:
     if type(last) is not int or not 0 <= last <= MAX_INTEGER:
         raise ValueError(f"last is the number of a snapshot, or 0, not {shown(last)}")
     return LastSeen(last)
-
-
-def _is_over(entry: Entry, now: int) -> bool:
-    """True if the entry has expired and was kept long enough after that."""
-    return entry.until is not None and now >= entry.until + _KEPT
 
 
 def _wait_a_little(tries: int) -> None:

@@ -275,7 +275,9 @@ def writer_of(place: str, user: str) -> Writer:
     if place == "bearer":
         return HeaderWriter("authorization", "Bearer {}".format)
     if place == "basic":
-        return HeaderWriter("authorization", lambda text: _basic(user, text))
+        return HeaderWriter(
+            "authorization", lambda text: "Basic " + b64encode(f"{user}:{text}".encode()).decode()
+        )
     if kind == "header" and is_token(name):
         return HeaderWriter(name, str)
     if kind == "scheme" and is_token(name):
@@ -286,10 +288,6 @@ def writer_of(place: str, user: str) -> Writer:
         "a credential is written as bearer, basic, header:NAME, scheme:NAME, query:NAME or "
         "sigv4:REGION/SERVICE"
     )
-
-
-def _basic(user: str, text: str) -> str:
-    return "Basic " + b64encode(f"{user}:{text}".encode()).decode()
 
 
 def is_token(name: str) -> bool:

@@ -184,7 +184,9 @@ class Reading:
         operation = began.operation
         facts: dict[str, Any] = {}
         path = {
-            name: strict.of_text(began.values[name], _text_shape(shape), (name,))
+            name: strict.of_text(
+                began.values[name], Scalar("string") if shape == SEGMENTS else shape, (name,)
+            )
             for name, shape in operation.path.items()
         }
         for name, value in path.items():
@@ -301,10 +303,6 @@ def _content_type(headers: list[Header]) -> str:
     if semicolon and _is_utf8(parameter.strip()) is None:
         raise RequestError(415, "A body is in UTF-8, and Content-Type says nothing else of it.")
     return kind.decode("ascii").lower()
-
-
-def _text_shape(shape: Scalar) -> Scalar:
-    return Scalar("string") if shape == SEGMENTS else shape
 
 
 def _segments(operation: Operation, path: dict[str, Any]) -> list[str]:

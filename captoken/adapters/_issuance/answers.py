@@ -70,14 +70,12 @@ def failed(error: IssuanceError, retry_after: int = 60) -> Response:
 
     `retry_after` are the seconds that somebody is told who asks too often.
     """
-    text = "".join(map(_described, str(error)))
+    # Another character in the place of one that may not stand in a description.
+    text = "".join(
+        char if " " <= char <= "~" and char not in '"\\' else "'" for char in str(error)
+    )
     said = {"error": error.code, "error_description": text[:500]}
     response = json(_STATUS.get(error.code, 400), said)
     if error.code == SLOW_DOWN:
         response.headers.append((b"retry-after", b"%d" % retry_after))
     return response
-
-
-def _described(char: str) -> str:
-    """A character as it may stand in a description; another one, if it may not."""
-    return char if " " <= char <= "~" and char not in '"\\' else "'"

@@ -324,7 +324,9 @@ def _seen(text: Text, permitted: View, catalog: Catalog, role: str | None) -> _S
     for table, operation in uses:
         limit = catalog.limits(table, operation, role)
         every = view.get(table, catalog.every.get(table, ()))
-        visible[table, operation] = _within(every, limit)
+        visible[table, operation] = (
+            every if limit is None else tuple(name for name in every if name in limit)
+        )
         if limit is not None:
             narrowed.add(table)
     shown = {table: visible[table, "select"] for table in tables if table in catalog.every}
@@ -394,10 +396,6 @@ def _measured(
         calls,
         fields,
     )
-
-
-def _within(columns: tuple[str, ...], limit: frozenset[str] | None) -> tuple[str, ...]:
-    return columns if limit is None else tuple(name for name in columns if name in limit)
 
 
 def _write_need(

@@ -88,17 +88,14 @@ def _join(walk: Walk, node: Any, sight: Sight) -> None:
         sight.scope.joins[node.join_using_alias.aliasname] = Join(merged, ())
     if node.alias is not None:
         names = strings(node.alias.colnames)
-        sight.scope.joins[node.alias.aliasname] = Join(frozenset(names), _members(node))
+        # By which names the tables and subqueries go that are joined.
+        members = tuple(filter(None, map(name_of, joined([node.larg, node.rarg]))))
+        sight.scope.joins[node.alias.aliasname] = Join(frozenset(names), members)
         if names:
             # As in `_table`: a new name can stand for any column.
             references.append(every_column)
             sight.scope.renaming.add(node.alias.aliasname)
     walk.below(node, sight, "usingClause", "alias", "join_using_alias")
-
-
-def _members(join: Any) -> tuple[str, ...]:
-    """By which names the tables and subqueries go that are joined."""
-    return tuple(filter(None, map(name_of, joined([join.larg, join.rarg]))))
 
 
 def _function(walk: Walk, node: Any, sight: Sight) -> None:

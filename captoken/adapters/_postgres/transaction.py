@@ -9,14 +9,13 @@ connection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from captoken._format.errors import GuardError
-from captoken._language.access import Access
 from captoken.adapters._postgres.assumptions import About, Assumptions
 from captoken.adapters._postgres.judging import Permitted
 from captoken.adapters._postgres.opening import COMMIT, ROLLBACK, Opening
@@ -171,7 +170,10 @@ class Transaction:
         if self.begun:
             return self._opening.next(role, decision)
 
-        reads = not self._opening.may_write or _only_reads(permitted.assessed.accesses)
+        # A function of the owner's can do anything: its operation is another one.
+        reads = not self._opening.may_write or all(
+            need.operation == "select" for need in permitted.assessed.accesses
+        )
         if alone and reads:
             return self._opening.only(role, decision, permitted.rows)
         return self._opening.first(role, decision, permitted.rows)
@@ -286,8 +288,3 @@ class Transaction:
         self._opening.ended()
         if not self.is_idle:
             self.close()
-
-
-def _only_reads(needs: Iterable[Access]) -> bool:
-    """Whether a statement does nothing but read. A function of the owner's can do anything."""
-    return all(need.operation == "select" for need in needs)

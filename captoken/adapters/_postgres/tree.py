@@ -225,7 +225,10 @@ def _grown(value: Any, kind: str | None, to_come: list[tuple[_Kind, Node]]) -> A
     an end that no text moves.
     """
     if type(value) is str:
-        return value if len(value) <= _ANY_CHARACTERS else _cut_off(value)
+        # A name as PostgreSQL has it: what there is room for, in whole characters.
+        if len(value) <= _ANY_CHARACTERS:
+            return value
+        return value.encode()[:_NAME_BYTES].decode(errors="ignore")
     if type(value) is list:  # where an empty object is no node
         return [_grown(item, None, to_come) if item else None for item in value]
 
@@ -250,8 +253,3 @@ def _grown(value: Any, kind: str | None, to_come: list[tuple[_Kind, Node]]) -> A
 
 def _refuse(kind: str) -> NoReturn:
     raise RefusedError("operation", f"{kind} is not granted as it stands here")
-
-
-def _cut_off(name: str) -> str:
-    """A name as PostgreSQL has it: no more of it than there is room for, in whole characters."""
-    return name.encode()[:_NAME_BYTES].decode(errors="ignore")

@@ -169,17 +169,13 @@ def _check_email(name: str, stream: Signals, about: Any) -> None:
 def _check_issuer(place: str, provider: Provider) -> None:
     """Raise IssuanceError for what no assertion of that kind can be of."""
     if isinstance(provider, Spiffe):
-        if not _is_trust_domain(provider.trust_domain):
+        name = provider.trust_domain  # SPIFFE ID, 2.1
+        if not (0 < len(name) <= _MAX_TRUST_DOMAIN and set(name) <= _IN_TRUST_DOMAIN):
             raise wrong(f"{place}: trust_domain is a lower-case name without spiffe://")
     elif isinstance(provider, Saml):
         _check_saml(place, provider)
     else:
         check_origin(provider.issuer, f"{place}.issuer")
-
-
-def _is_trust_domain(name: str) -> bool:
-    """Is it the name of a trust domain (SPIFFE ID, 2.1)?"""
-    return 0 < len(name) <= _MAX_TRUST_DOMAIN and set(name) <= _IN_TRUST_DOMAIN
 
 
 def _check_numbers(place: str, provider: Provider) -> None:
@@ -205,7 +201,8 @@ def _check_saml(place: str, provider: Saml) -> None:
     """Raise IssuanceError for what no assertion would match, or that would say it twice."""
     for what in ("issuer", "audience", "recipient"):
         value = getattr(provider, what)
-        if value is not None and not _is_uri(value):
+        # An entity ID is a URI of any scheme (SAML 2.0 Core, 8.3.6).
+        if value is not None and not (0 < len(value) <= _MAX_URI and set(value) <= _IN_URI):
             raise wrong(f"{place}: {what} is a URI, as assertions have it")
     if provider.max_login_age < 1:
         raise wrong(f"{place}: a saml provider has a max_login_age of 1 or more")
@@ -219,11 +216,6 @@ def _check_saml(place: str, provider: Saml) -> None:
                 f"{place}: attributes: {claim!r} is no name for an attribute's claim",
             )
     _check_certificates(place, provider.certificates)
-
-
-def _is_uri(value: str) -> bool:
-    """Can it stand in an assertion? An entity ID is a URI of any scheme (SAML 2.0 Core, 8.3.6)."""
-    return 0 < len(value) <= _MAX_URI and set(value) <= _IN_URI
 
 
 def _check_certificates(place: str, certificates: str) -> None:

@@ -337,7 +337,10 @@ def _set_back(floor: int) -> list[Statement]:
 
 def _together(cursor: Cursor, asked: Sequence[Composed]) -> list[list[Row]]:
     """All rows of each statement, in one round trip."""
-    return [_rows(one) for one in _sent(cursor, asked)]
+    # A statement that only writes gives nothing.
+    return [
+        [] if one.description is None else one.fetchall() for one in _sent(cursor, asked)
+    ]
 
 
 def _sent(cursor: Cursor, asked: Sequence[Composed]) -> list[Cursor]:
@@ -370,8 +373,3 @@ def _held_to(until: float, connection: Connection) -> Generator[None]:
         yield
     finally:
         del vars(connection)["wait"]
-
-
-def _rows(cursor: Cursor) -> list[Row]:
-    """What a statement gave; nothing, for one that only writes."""
-    return [] if cursor.description is None else cursor.fetchall()
