@@ -453,6 +453,20 @@ def test_what_is_cancelled_is_one_s_own_and_its_late_answer_answers_nothing_else
     run(test)
 
 
+def test_clients_that_go_leave_no_request_under_way() -> None:
+    """However many of them close, the session takes the next one; and no late answer is for it."""
+
+    async def test(world: World) -> None:
+        for number in range(1100):
+            asked = await world.talk.ask(read(line(call(number=number, path="a"))), None)
+            world.talk.gone(asked)
+        assert (await world.talk.answer(b'{"jsonrpc":"2.0","id":7,"result":{}}', ())).client is None
+        assert "under way" in (await world.ask(call(number=7, path="a")))["error"]["message"]
+        assert "result" in await world.ask(call(number=2000, path="a"))
+
+    run(test)
+
+
 def test_a_conversation_is_of_one_tree() -> None:
     async def test(world: World) -> None:
         mine = world.held

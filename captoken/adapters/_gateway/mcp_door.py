@@ -240,6 +240,10 @@ class McpDoor:
             answer = None if out.goes_on else talk.failed(asked, BROKEN)
         except Unreachable:
             answer = await talk.undone(asked, UNREACHABLE)
+        except asyncio.CancelledError:
+            if not out.goes_on:
+                talk.gone(asked)
+            raise
         except Over:
             await self._over(name, is_told=False)
             raise RequestError(404, "Session not found") from None

@@ -163,7 +163,7 @@ class Relay:
     def unsealed(self, sealed: Any, tree: str, said: Said) -> Any:
         """The same as the server spelled it. Raises Malformed for what is not this tree's."""
         mark, _, text = sealed.partition(".") if type(sealed) is str else ("", "", "")
-        if mark != self._mark(text, tree, said):
+        if not primitives.equal(mark.encode(), self._mark(text, tree, said).encode()):
             raise Malformed(envelopes.PARAMS, "requestState is of another call.", said.id)
         return msgspec.json.decode(text)
 
@@ -200,7 +200,7 @@ class Relay:
             _remember(self._definitions, name, digest)
 
 
-def _remember(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
+def _remember(kept: OrderedDict[Any, Any], key: Any, value: Any) -> None:
     kept[key] = value
     kept.move_to_end(key)
     if len(kept) > _KEPT:
@@ -222,8 +222,8 @@ class Conversation:
         # Requests that wait for an answer: the client's, and the server's.
         self._waiting: dict[Id, Asked] = {}
         self._questions: set[Id] = set()
-        # Of what was cancelled: an answer may come yet, and is not for another request.
-        self._cancelled: set[Any] = set()
+        # Of what nobody waits for any more: an answer may come yet, and is not for another request.
+        self._left: OrderedDict[Id, None] = OrderedDict()
         self.is_open = False
 
     # --- from the client --------------------------------------------------------------------------
@@ -286,7 +286,7 @@ class Conversation:
             if number not in self._questions:
                 raise Malformed(envelopes.INVALID, "The server has asked no such thing.", number)
             return said
-        is_used = number in self._waiting or number in self._cancelled
+        is_used = number in self._waiting or number in self._left
         if number is not None and (is_used or len(self._waiting) >= _UNDER_WAY):
             raise Malformed(envelopes.INVALID, "A request of this id is under way.", number)
         if said.method == "initialize" and self.is_open:
@@ -308,8 +308,7 @@ class Conversation:
     def _is_asked(self, params: Mapping[str, Any]) -> bool:
         """Does what is cancelled still wait for its answer?"""
         number = params.get("requestId")
-        is_asked = isinstance(number, (int, str)) and number in self._waiting
-        return is_asked and len(self._cancelled) < _UNDER_WAY
+        return isinstance(number, (int, str)) and number in self._waiting
 
     def _begun(self, asked: Asked) -> None:
         """Note what waits for an answer from here on."""
@@ -319,10 +318,18 @@ class Conversation:
         elif said.id is not None:
             self._waiting[said.id] = asked
         elif said.method == "notifications/cancelled":
-            self._waiting.pop(said.params["requestId"], None)
-            self._cancelled.add(said.params["requestId"])
+            self._leave(said.params["requestId"])
         if said.method == "initialize":
             self.is_open = True
+
+    def _leave(self, number: Id | None) -> None:
+        """Nobody waits any more for the answer to a request."""
+        if number is not None and self._waiting.pop(number, None) is not None:
+            _remember(self._left, number, None)
+
+    def gone(self, asked: Asked) -> None:
+        """The client has gone before the answer came. What was taken counts."""
+        self._leave(asked.said.id)
 
     def _refused(self, said: Said, refused: NotLetIn) -> Refused:
         """What the client is told: the model of a call, and a client of all else."""
