@@ -258,21 +258,3 @@ def test_what_is_no_absolute_path_is_told_as_that_and_what_is_one_is_not(value: 
         f"{said}: write an absolute path like /a/b, without '.', '..' or a '/' at its end"
     )
     assert ask.check(token, tool("read", file="/etc/passwd")).refusals[0].text == said
-
-
-def test_a_call_that_states_no_arguments_is_never_told_that_other_values_help() -> None:
-    """As an endpoint is that declares a tool alone: no request of its clients changes that."""
-    token = Issuer(KEYRING, clock=clock()).mint(**WHO, tools={"refund": {"cents": {"max": 5}}})
-    ask = Verifier(KEYRING, clock=clock())
-    decision = ask.check(token, tool("refund"))
-    assert decision.refusals[0].text == (
-        "argument cents of tool refund must be present, and the call has no arguments"
-        ': if a call may leave it out, add "optional": true in the token'
-    )
-    assert decision.for_model() == (
-        "Not permitted: tool refund without arguments. The same request will be refused again. If you gave arguments, "
-        "this server does not check them: tell whoever gave you this task."
-    )
-    # Whoever knows that the tool has it is told to state it; and who stated one is told of values.
-    assert "argument `cents` of `refund` is not stated" in decision.for_model(declares=["cents"])
-    assert "one with another value" in ask.check(token, tool("refund", cents=6)).for_model()

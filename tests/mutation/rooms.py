@@ -20,7 +20,7 @@ _CORE = (
     "access addresses analysis asked capability caveats chains check clocks constraints costs current decision deltas "
     "discharge effects encoding entries failing feed files grant held_rows holding interop issuer keyring keywords kinds "
     "lazy lease ledger lineage link marking messages names operator overlay packet pairwise parts patterns plan primitives "
-    "proof public_keys recall request rows sealed secret seen shelf signed spelling testing text token token_set trail tree "
+    "proof public_keys recall request rows sealed secret seen shelf signed spelling testing text token token_set tool trail tree "
     "unverified urls values verifier widening wording"
 )
 CORE = Room(

@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from captoken.adapters._postgres import grammar, lists, reader, tree
 from captoken.errors import StatementError
-from tests.adapters.postgres.test_grammar import SELECT
+from tests.adapters.postgres.test_reader import SELECT
 from tests.adapters.postgres_corpus import CASES
 from tests.longer import drawing, times
 
