@@ -110,7 +110,7 @@ class Held(SealedValue, frozen=True, eq=False):
     def __post_init__(self) -> None:
         if not isinstance(self.token, (Token, TokenSet)):
             kind = type(self.token).__name__
-            raise TypeError(f"a Token is needed, not a {kind}: Token.parse reads text")
+            raise TypeError(f"expected a Token, not {kind}: Token.parse reads one from text")
 
     def at(self, *audiences: str) -> Held:
         """What is held for a server, by any of its names: of a set, that server's token alone.
@@ -129,7 +129,7 @@ class Held(SealedValue, frozen=True, eq=False):
                 return self._at.setdefault(audience, made)
         named = named_all(audiences) if audiences else "a verifier that has no name"
         raise NoToken(
-            f"the set has no token for {named}: it is for {named_all(self.token.servers)}"
+            f"the set has no token for {named}: it has tokens for {named_all(self.token.servers)}"
         )
 
     @property
@@ -160,7 +160,7 @@ class Held(SealedValue, frozen=True, eq=False):
     def one(self) -> Token:
         """The token, where it is one: always so of what `at` gives. Raises NoToken for a set."""
         if isinstance(self.token, TokenSet):
-            raise NoToken("a set of tokens is held: at(server) says which of them is meant")
+            raise NoToken("a set of tokens is in use: choose one of them with at(server)")
         return self.token
 
     @property
@@ -203,7 +203,8 @@ class Held(SealedValue, frozen=True, eq=False):
         signer = self._own_signer
         if signer is None and self.key is not None:
             raise NoToken(
-                "the token is bound to a key, and the key is not held here: use(token, key)"
+                "the token is bound to a key, and the key is not in use here: pass both, "
+                "use(token, key)"
             )
         # Together they are not longer than what a server is sent.
         room = LIMITS.present_chars
@@ -273,7 +274,7 @@ class Held(SealedValue, frozen=True, eq=False):
         where: dict[str, Any] = {"only": only, "servers": servers}
         if isinstance(self.token, Token):
             if only is not None or servers is not None:
-                raise ValueError("servers and only say where keywords go in a set; this is a token")
+                raise ValueError("servers and only work on a set of tokens, and this is one token")
             where = {}
         child = self.token.delegate(
             to=to,
@@ -372,7 +373,7 @@ class _Block(Generic[_T]):
         if not self._anywhere:
             _refuse_generator(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
         if self._entry is not None:
-            raise RuntimeError("this block is entered already: make one for each `with`")
+            raise RuntimeError("this block is already entered: make a new one for each `with`")
         below = self._variable.get()
         if below is not None and below.ended:
             below = _standing(below)
@@ -442,14 +443,15 @@ def _refuse_generator(frame: FrameType | None) -> None:
 
 
 _IN_A_GENERATOR = (
-    "a block of captoken.current in a generator: whoever asks for its next item would have the "
-    "token between two steps. Open it around the loop, or give the generator its token by "
-    "captoken.current.during(token, generator); in a pytest fixture, by captoken.testing.hold"
+    "a block of captoken.current was opened in a generator: between two steps, the code that asks "
+    "for the next item would have the token. Open the block around the loop, or give the generator "
+    "its token with captoken.current.during(token, generator); in a pytest fixture, with "
+    "captoken.testing.hold"
 )
 _OF_A_THREAD = (
-    "a block of captoken.current that a worker thread would enter and leave open: what is current "
-    "in the thread is gone when it is done. Make it `async def`, or open the block in the function "
-    "that needs it"
+    "a worker thread would enter this block of captoken.current and leave it open, and the token "
+    "would be lost when the thread is done. Make the function `async def`, or open the block in "
+    "the function that needs it"
 )
 
 
@@ -499,7 +501,10 @@ def holding(held: AnyHeld | None = None) -> Held:
         return Held(held)
     mine = _now(_held)
     if mine is None:  # rule 1
-        raise NoToken("no token is current here: `with captoken.current.use(token)`, or pass one")
+        raise NoToken(
+            "no token is in use here: wrap the call in `with captoken.current.use(token):`, or "
+            "pass one"
+        )
     return mine
 
 
@@ -610,7 +615,7 @@ def _in_steps(block: Callable[[], AbstractContextManager[Any]], generator: Any) 
         return _AwaitedSteps(block, generator)
     if isinstance(generator, Generator):
         return _Steps(block, generator)
-    raise TypeError(f"a {type(generator).__name__} is no generator")
+    raise TypeError(f"expected a generator, not {type(generator).__name__}")
 
 
 class _Steps(Generator[Any, Any, Any]):
@@ -739,8 +744,8 @@ def _checked(grant: _G) -> _G:
     """The grant, if it is one. Raises TypeError."""
     if not isinstance(grant, (Grant, AsyncGrant)):
         raise TypeError(
-            f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
-            "verifier.authenticate(token)"
+            f"expected a Grant, not {type(grant).__name__}: verifier.authenticate(token) returns "
+            "one"
         )
     return grant
 
@@ -795,7 +800,8 @@ def grant(face: type[Any] | None = None) -> Any:
     granted = _now(_granted)
     if granted is None:  # rules 1 and 2: what is held here grants nothing
         raise NoToken(
-            "nothing is granted here: no request that an adapter has let in is being answered"
+            "there is no grant here: this code does not run within a request that an adapter has "
+            "let in"
         )
     if face is AsyncGrant and isinstance(granted, Grant):
         return granted.awaited

@@ -177,7 +177,7 @@ class Discharger(SealedValue, frozen=True, eq=False):
         if isinstance(answer, Refuse):
             raise DischargeError(answer.reason, "refused")
         if isinstance(answer, Wait):
-            raise DischargeError("not decided yet: ask again later", "undecided")
+            raise DischargeError("nobody has decided yet: ask again later", "undecided")
         return answer
 
     def approve(self, ticket: Ticket | str, allowed: Allow) -> Discharge:

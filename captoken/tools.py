@@ -71,7 +71,7 @@ from captoken.proof import with_proof
 
 _CALLERS = 64  # names of agents that a guard keeps
 
-_NO_CALL = "no call that a token can permit: its name, or arguments that are no JSON"
+_NO_CALL = "this is not a call that a token can permit: its name, or arguments that are no JSON"
 
 # The cost of a call by unit, fixed or as a function of (tool, arguments); and the attributes that
 # the server knows.
@@ -246,7 +246,7 @@ def handing(agent: str | None, *, run: object = None) -> Held:
     mine = current.holding()
     if not _is_of(mine, agent) or _is_of_another_run(mine, run):
         raise GuardError(
-            f"the agent {agent!r} was handed no token: it cannot hand on that of {mine.holder}"
+            f"the agent {agent!r} was given no token, and cannot hand on that of {mine.holder}"
         )
     return mine
 
@@ -426,7 +426,7 @@ class ToolGuard:
             return decision
         if self._causes.due("nothing held", decision.now) is not None:
             log().warning(
-                "a tool call, and no token is current: captoken.current.use(token) around the run"
+                "a tool was called, and no token is in use: run it in `with current.use(token):`"
             )
         return decision
 
@@ -532,7 +532,7 @@ def _check_called_with_two(keyword: str, function: object) -> None:
         signature.bind("", {})
     except TypeError:
         raise TypeError(
-            f"{keyword} is called with two things, the tool's name and a dict of its arguments: "
+            f"{keyword} is called with two arguments, the tool's name and a dict of its arguments: "
             f"write {keyword}=lambda tool, arguments: {{...}}"
         ) from None
 
@@ -596,7 +596,7 @@ def guarded_tool(
     """
     if not isinstance(verifier, (Verifier, AsyncVerifier)):
         kind = type(verifier).__name__
-        raise TypeError(f"a {kind} is no verifier: write @guarded_tool(verifier)")
+        raise TypeError(f"expected a verifier, not {kind}: write @guarded_tool(verifier)")
     guard = _FunctionGuard(verifier, cost=cost, attributes=attributes)
     renamed = frozen_copy({} if names is None else names, "names")
 
@@ -655,10 +655,10 @@ class _FunctionGuard(ToolGuard):
             return super()._asked(verifier, tool, arguments, agent, run, mine)
         if not served.made_by(self._blocking):
             raise GuardError(
-                f"tool {tool} is called while a request is answered, and the verifier of its guard "
-                "is not the one that let the request in: give guarded_tool(...) the very verifier "
-                "that protect(...) or the server's guard has; or, to call it by a token of this "
-                "server's own, `with captoken.current.use(token):`"
+                f"tool {tool} is called within a request, and its guard has another verifier than "
+                "the one that let the request in: give guarded_tool(...) the same verifier object "
+                "as protect(...) or the server's guard; or, to call it with this server's own "
+                "token, `with captoken.current.use(token):`"
             )
         found = self._access(tool, arguments, served)
         grant = served if isinstance(verifier, Verifier) else served.awaited_by(verifier)
@@ -692,7 +692,7 @@ class _Tool:
 
     def __init__(self, function: Callable[..., Any], name: str | None, names: Any) -> None:
         if not inspect.isroutine(function):
-            raise TypeError(f"a {type(function).__name__} is no function")
+            raise TypeError(f"expected a function, not {type(function).__name__}")
         self.function = function
         self.name = function.__name__ if name is None else name
         self._signature = inspect.signature(function)
@@ -739,7 +739,10 @@ def _arguments_of(signature: inspect.Signature, names: Mapping[str, str]) -> dic
     Raises ValueError where two arguments have one name: one of them would not be decided on.
     """
     if next(iter(signature.parameters), None) == "self" and "self" not in names:
-        raise TypeError("a method: decorate the bound one, guarded_tool(verifier)(thing.method)")
+        raise TypeError(
+            "this is an unbound method: decorate the bound one, "
+            "guarded_tool(verifier)(thing.method)"
+        )
     unknown = sorted(str(given) for given in names if given not in signature.parameters)
     if unknown:
         raise TypeError(f"names: the function has no parameter {', '.join(unknown)}")
@@ -752,7 +755,7 @@ def _arguments_of(signature: inspect.Signature, names: Mapping[str, str]) -> dic
             )
         arguments[parameter.name] = names.get(parameter.name, parameter.name)
     if len(set(arguments.values())) < len(arguments):
-        raise ValueError("names: two arguments have one name")
+        raise ValueError("names: two arguments have the same name")
     return arguments
 
 
@@ -772,9 +775,8 @@ def _check_annotations(function: Callable[..., Any]) -> None:
         advice = [instead_of(kind) if isinstance(kind, type) else "" for kind in wanted]
         if wanted and all(advice):
             raise TypeError(
-                f"the parameter {parameter} of {function.__name__} is a "
-                f"{wanted[0].__name__}, which is no JSON value: let it be {advice[0]}, and convert "
-                "it in the function"
+                f"the parameter {parameter} of {function.__name__} is a {wanted[0].__name__}, "
+                f"which JSON does not have: use {advice[0]}, and convert it in the function"
             )
 
 

@@ -14,7 +14,7 @@ from captoken._language.constraints import Constraint, read_constraint
 from captoken._language.data import Allowances, Columns
 from captoken._language.tool import Tools
 from captoken.caveats import Situation
-from tests.fixtures import KEYRING, NOW, WHO, clock, named, tool
+from tests.fixtures import KEYRING, NOW, WHO, clock, data, mint, named, tool
 
 # A value of each caveat of version 1, not in normal form where there is another form.
 VALUES: dict[str, Any] = {
@@ -258,3 +258,24 @@ def test_what_is_no_absolute_path_is_told_as_that_and_what_is_one_is_not(value: 
         f"{said}: write an absolute path like /a/b, without '.', '..' or a '/' at its end"
     )
     assert ask.check(token, tool("read", file="/etc/passwd")).refusals[0].text == said
+
+
+def test_columns_that_look_like_exclusions_are_refused_by_writers_and_read_as_names() -> None:
+    """`!email` is a legal name of a column (4.4): what has it is read, and no writer takes it for "all but email"."""
+    given = {"sales": ["region", "!email"]}
+    with pytest.raises(ValueError, match="'!email': a token cannot exclude columns"):
+        mint(tables=["sales"], operations=["select"], columns=given)
+    wide = mint(tables=["sales"], operations=["select"])
+    with pytest.raises(ValueError, match="list the columns that are allowed"):
+        wide.attenuate(columns=given)
+    read = Columns(given)
+    assert read.prohibits(data("sales", "select", "!email"), Situation(NOW)) is None
+    reason = read.prohibits(data("sales", "select", "email"), Situation(NOW))
+    assert reason is not None and reason.code == "column"
+
+
+def test_any_column_has_to_be_named_all_the_same() -> None:
+    anything = Columns({"sales": ["*"]})
+    assert anything.prohibits(data("sales", "select", "region"), Situation(NOW)) is None
+    reason = anything.prohibits(data("sales"), Situation(NOW))
+    assert reason is not None and reason.text == "the token allows any column of table sales, but only by its name"

@@ -38,7 +38,7 @@ def test_a_file_that_continues_one_that_is_not_here_is_proved_by_its_own_checkpo
     assert {by for seq, by in found(lines) if seq in decided} <= {"tree", "chain", "nothing"}
     said = _evidence.check_evidence(lines).said.trails[0]
     assert said.after == said.begins == after
-    with pytest.raises(AuditError, match="cut, or in another order"):
+    with pytest.raises(AuditError, match="records were cut out, or are in another order"):
         exported(LINES[cut:])
 
 
@@ -53,9 +53,9 @@ def test_what_a_file_says_of_the_one_before_is_held_against_its_first_record() -
         return sealed([changed(lines[0], evidence=first | {"trails": trails}), *lines[1:]])
 
     assert with_after(seq=6, hash=head.hash) == lines
-    with pytest.raises(AuditError, match="follows on another than the file names"):
+    with pytest.raises(AuditError, match="does not follow from the one that the file names"):
         found(with_after(seq=6, hash=b64encode(bytes(32))))
-    with pytest.raises(AuditError, match="there twice, or in another order"):
+    with pytest.raises(AuditError, match="records appear twice, or are in another order"):
         found(with_after(seq=7, hash=head.hash))
 
 

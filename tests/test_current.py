@@ -82,7 +82,7 @@ def test_a_block_holds_what_it_was_given_and_ends_with_it():
 def test_a_block_is_entered_once_at_a_time():
     """Else the inner end would forget what the outer one has to restore."""
     block = current.use(mint())
-    with block, pytest.raises(RuntimeError, match="entered already"), block:
+    with block, pytest.raises(RuntimeError, match="already entered"), block:
         raise AssertionError
     assert holder() is None
     with block:
@@ -152,7 +152,7 @@ def test_a_hand_over_of_a_bound_token_goes_to_the_key_of_the_child():
             shown = child.present(audience="sales-db", request=data("sales"))
             grant = server.authorize(shown, data("sales"))
             assert str(grant.actor.basis) == "proven"
-    with current.use(bound), pytest.raises(NoToken, match="the key is not held here"):
+    with current.use(bound), pytest.raises(NoToken, match="the key is not in use here"):
         current.holding().present(audience="sales-db")
     assert server.check(bound.present(audience="sales-db"), data("sales")).code == "proof_missing"
 
@@ -753,13 +753,13 @@ def test_a_stream_that_is_dropped_ends_with_its_own_token():
 
 def test_a_stream_is_a_generator_and_its_token_is_read_at_once():
     for other in ([1], iter("ab"), acalled, holder):
-        with pytest.raises(TypeError, match="no generator"):
+        with pytest.raises(TypeError, match="expected a generator"):
             current.during(mint(), other)
-        with pytest.raises(TypeError, match="no generator"):
+        with pytest.raises(TypeError, match="expected a generator"):
             current.serving_during(verifier().authenticate(mint()), other)
     with pytest.raises(TokenFormatError):
         current.during("cap1_nonsense", by_with())
-    with pytest.raises(TypeError, match="only a verifier"):
+    with pytest.raises(TypeError, match="expected a Grant"):
         current.serving_during(mint(), by_with())
 
 

@@ -171,7 +171,7 @@ KEY_LINES = {
         "401  mallory       the same request, again    The request needs a fresh proof",
         "401  nobody        GET /%68ealth              A bearer token is needed.",
         "400  two at once   GET /market/eu             More than one Authorization header.",
-        "not sent: no token goes to 'https://evil.example'",
+        "not sent: captoken sends no token to 'https://evil.example'",
         "the service does not start: /export requires nothing",
     ],
     "mcp_server.py": [
@@ -201,7 +201,7 @@ KEY_LINES = {
         "[('Alder', 2000), ('Birch', 4100)]",
         "select region from orders union all select name || cents from salaries\n        Not permitted: table salaries is not among",
         "update orders set cents = 0\n        Not permitted: operation update on table orders",
-        "NoToken: nothing is granted here",
+        "NoToken: there is no grant here",
         "one order more, 6400 cents in all",
     ],
     "postgres_analytics.py": [
@@ -209,7 +209,7 @@ KEY_LINES = {
         "[('eu', 1200), ('us', 800)]",
         "name: a name in the statement stands for nothing, or for several things (42703, at salary)",
         "table: no operation is allowed on table notes",
-        "operation: exactly one statement is granted at a time",
+        "operation: send exactly one statement at a time",
         "[('eu', 9900)]",
         "[('user:omar', 'call back')]",
         "PostgreSQL: permission denied for function set_config",

@@ -325,7 +325,7 @@ def test_what_a_feed_comes_upon_is_logged_once_each_time_it_changes(caplog: pyte
         world.store._snapshot = stored
         feed()
     assert [record.getMessage() for record in caplog.records] == [
-        "the overlay: there is no snapshot yet: the operator publishes one (renew)",
+        "the overlay: there is no snapshot yet: the operator has to publish one (renew)",
         "the overlay: the snapshot is not signed by an operator that this server trusts",
         "the overlay: can be had again",
     ]

@@ -97,10 +97,10 @@ def test_what_was_revoked_stays_so_however_often_somebody_else_signs_on(world: W
         unaware.renew()
         assert world.names() == ["a"]
     for act in (world.operator.renew, world.operator.entries, lambda: world.operator.revoke(agent="b", why="x")):
-        with pytest.raises(OverlayError, match=r"has lost what it had|of another history"):
+        with pytest.raises(OverlayError, match=r"the store has lost snapshots|does not continue"):
             act()
     if renewals > 1:
-        assert "snapshot" in str(world.feed.problem) and "of another history than 2" in str(world.feed.problem)
+        assert "snapshot" in str(world.feed.problem) and "does not continue snapshot 2" in str(world.feed.problem)
 
 
 def test_who_was_told_by_what_an_earlier_process_saw_refuses_it_too(world: World) -> None:
@@ -111,7 +111,7 @@ def test_who_was_told_by_what_an_earlier_process_saw_refuses_it_too(world: World
     unaware = world.another()
     for _ in range(3):
         unaware.renew()
-    with pytest.raises(OverlayError, match=r"snapshot 4 is of another history than 2, .*go on by resume="):
+    with pytest.raises(OverlayError, match=r"snapshot 4 does not continue snapshot 2, .*go on by resume="):
         world.another(last=seen).renew()
     assert world.another(last=2).renew().seq == 5
 
@@ -145,7 +145,7 @@ def test_who_has_looked_says_by_name_what_is_lost_and_all_go_on(world: World, ca
     again.renew()
     again.renew()
     assert sorted(map(str, world.names())) == ["b", "c"]
-    with pytest.raises(OverlayError, match="of another history"):
+    with pytest.raises(OverlayError, match="does not continue"):
         world.operator.renew()
 
 
@@ -156,7 +156,7 @@ def test_a_store_that_is_begun_anew_goes_on_by_name_alone(world: World) -> None:
     for _ in range(5):
         world.another().renew()
     assert world.names() == ["a"]
-    with pytest.raises(OverlayError, match="of another history"):
+    with pytest.raises(OverlayError, match="does not continue"):
         world.another(last=world.operator.seen).renew()
     assert world.another(last=world.operator.seen, resume="the disk is gone").renew().entries == ()
     assert world.names() == []
@@ -206,7 +206,7 @@ def test_who_signs_alone_goes_on_from_what_has_run_out_and_from_nothing_else(wor
     world.set_back()
     for _ in range(3):
         world.another(alone=True).renew()
-    with pytest.raises(OverlayError, match="of another history"):
+    with pytest.raises(OverlayError, match="does not continue"):
         world.another(last=seen, alone=True).renew()
 
 
@@ -268,7 +268,7 @@ def test_what_may_take_the_place_of_what_is_known(name: str) -> None:
     if follows:
         assert feed.refresh().digest == loaded.digest
     else:
-        with pytest.raises(OverlayError, match="of another history"):
+        with pytest.raises(OverlayError, match="does not continue"):
             feed.refresh()
         assert feed() is not None and feed().digest == known.digest  # type: ignore[union-attr]
 
@@ -355,7 +355,7 @@ def test_what_was_seen_is_read_as_it_was_written_or_refused(text: str, tmp_path:
     for read in reads:
         with pytest.raises(ValueError, match="a snapshot"):
             read()
-    with pytest.raises(OverlayError, match="has to have the number of the last snapshot: it cannot be read"):
+    with pytest.raises(OverlayError, match="must hold the number of the last snapshot, and cannot be read"):
         kept_seen(tmp_path / "seen")
 
 

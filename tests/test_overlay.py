@@ -213,7 +213,7 @@ def test_lift_takes_off_one_entry_and_no_other() -> None:
     world.operator.lift(first.id)
     assert world.operator.entries() == (second,) and world.code(token) == "revoked"
     for gone in (first.id, "", "nothing", "\x1b"):
-        with pytest.raises(ValueError, match="stands"):
+        with pytest.raises(ValueError, match="there is no entry"):
             world.operator.lift(gone)
     world.operator.lift(second.id)
     assert world.operator.entries() == () and world.code(token) == "allowed"

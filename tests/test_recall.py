@@ -219,10 +219,10 @@ def test_nobody_recalls_what_is_above_its_own_hand_over() -> None:
         request = asked(own[name], own[name].attenuate(tables=["sales"], operations=["select"]))
         links = len(own[name].unverified.links)
         for after in (*range(-3, links - 1), links, links + 1, links + 2, 63, 64, 2**53 - 1, -(2**53) + 1):
-            world.refused(changed(request, after=after), "did not have the token")
+            world.refused(changed(request, after=after), "did not hold the token")
             for other in own.values():  # also with what whoever is above could say, handed down
                 if after < since:
-                    world.refused(claimed(other, request, after=after), "did not have the token")
+                    world.refused(claimed(other, request, after=after), "did not hold the token")
         world.operator.lift(world.plane.handle(request).id)
     assert {world.code(token) for token in own.values()} == {"allowed"}
 
@@ -265,7 +265,7 @@ def test_a_copy_that_was_narrowed_before_it_was_given_reaches_nothing_beside_it(
 def test_the_reason_is_as_it_was_written() -> None:
     """Whoever carries the request changes neither what is stopped nor why."""
     world, own = World(), family()
-    world.refused(changed(asked(own["root"], own["left"]), why="found out"), "did not have the token")
+    world.refused(changed(asked(own["root"], own["left"]), why="found out"), "did not hold the token")
 
 
 def test_a_recall_stands_as_long_as_what_it_stops_can_live() -> None:
@@ -512,14 +512,14 @@ GARBAGE: dict[str, Any] = {
 @pytest.mark.parametrize("name", sorted(GARBAGE))
 def test_a_request_that_is_none_is_refused(name: str) -> None:
     """RecallError and nothing else, whatever it is; nothing is published."""
-    World().refused(GARBAGE[name], "no request for a revocation")
+    World().refused(GARBAGE[name], "not a request for a revocation")
 
 
 def test_control_the_request_that_was_spoiled_is_good() -> None:
     root, left = family()["root"], family()["left"]
     assert len(GARBAGE["too long"]) == MAX_CHARS + 1
     assert World().plane.handle(claimed(root, GOOD, why="x" * WHY_CHARS)) and World().plane.handle(asked(root, left, why="\u00e9 x"))
-    World().refused(changed(GOOD, mac=""), "did not have the token")
+    World().refused(changed(GOOD, mac=""), "did not hold the token")
     assert World().plane.handle(GOOD).select.link == family()["left"].link_id
     with pytest.raises(RecallError):
         World().plane.handle(claimed(root, GOOD, links=[{"cid": CID, "vid": ""}]))

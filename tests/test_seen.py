@@ -23,7 +23,7 @@ def test_an_operator_remembers_beyond_its_process_and_goes_on_behind_what_was_se
         world.operator.revoke(agent=name, why="x")
     assert feed() is not None and world.operator.last == 4
     world.store._snapshot = old
-    with pytest.raises(OverlayError, match="snapshot 4 was there, and now it is 1"):
+    with pytest.raises(OverlayError, match="it had snapshot 4, and now it has 1"):
         Operator(KEY, world.store, by="ops", clock=world.now, last=4).renew()
     assert Operator(KEY, world.store, by="ops", clock=world.now, last=4, resume="looked").renew().seq == 1000 * NOW
     assert feed.refresh().seq == 1000 * NOW

@@ -98,6 +98,10 @@ def _store() -> tuple[Verifier, Any]:
     return verifier(audit=AuditTrail(fails), clock=(at := clock())), at
 
 
+def _cost() -> tuple[Verifier, Any]:
+    return verifier(ledger=MemoryLedger(shared=True, floor=0), clock=(at := clock())), at
+
+
 def _overlay() -> tuple[Verifier, Any]:
     return verifier(overlay=lambda: None, clock=(at := clock())), at
 
@@ -105,12 +109,13 @@ def _overlay() -> tuple[Verifier, Any]:
 CAUSES: dict[str, Any] = {
     "unknown_key": (
         _unknown_key,
-        "has this server the issuer's keyring? If it has keys of one audience alone, mint by "
-        "`Issuer(keyring.for_audience(…))`: `mint(audience=…)` takes the issuer's own key",
+        "does this server have the issuer's keyring? If its keys are for one audience only, mint "
+        "with `Issuer(keyring.for_audience(…))`: `mint(audience=…)` uses the issuer's own key",
     ),
-    "unaddressed": (_audience, "do clients send what `present(audience=…)` gives?"),
-    "store_unavailable": (_store, "may this server write them?"),
-    "stale_overlay": (_overlay, "does `captoken operate`, or a loop of yours, renew the overlay"),
+    "unaddressed": (_audience, "do clients send what `present(audience=…)` returns?"),
+    "store_unavailable": (_store, "may this server write to them?"),
+    "cost_unstated": (_cost, "does this server state what each access costs"),
+    "stale_overlay": (_overlay, "does `captoken operate`, or your own loop, renew the overlay"),
 }  # fmt: skip
 
 
@@ -119,7 +124,7 @@ def test_a_mistake_of_set_up_is_a_warning_once_a_minute(code: str, said: Any) ->
     """With where to look. In between it is INFO, and the next warning says how many there were."""
     made, look = CAUSES[code]
     asked, at = made()
-    text = mint().serialize()
+    text = mint(tables=["sales"], operations=["select"], budget={"eur": 5}).serialize() if code == "cost_unstated" else mint().serialize()
     for seconds in (0, 0, 59, 1, 30):
         at.advance(seconds)
         assert asked.check(text, data("sales")).code == code
@@ -145,6 +150,18 @@ def test_nothing_is_written_where_nobody_listens(caplog: pytest.LogCaptureFixtur
     assert caplog.records == []
 
 
+def test_a_required_argument_that_is_null_is_told_how_to_make_it_optional() -> None:
+    """Also one that is left out; a value of another kind is told without that, and an optional null is allowed."""
+    required, optional = {"in": ["acct-1"]}, {"in": ["acct-1"], "optional": True}
+    remedy = '"optional": true'
+    for arguments in ({"to": None, "cents": 5}, {"cents": 5}):
+        decision = verifier().check(mint(tools={"pay": {"to": required, "cents": {"max": 9}}}).serialize(), tool("pay", **arguments))
+        assert decision.code == "argument" and remedy in decision.refusals[0].text and remedy in decision.refusals[0].failing.words
+    other = verifier().check(mint(tools={"pay": {"to": required}}).serialize(), tool("pay", to="acct-2"))
+    assert other.code == "argument" and remedy not in other.refusals[0].text
+    assert verifier().check(mint(tools={"pay": {"to": optional, "cents": {"max": 9}}}).serialize(), tool("pay", cents=5))
+
+
 def test_whoever_tells_of_a_denial_by_other_means_has_it_logged_by_nobody(said: Any) -> None:
     """As a command does, which prints it. The id is there even so, and after the block all is logged."""
     with quietly():
@@ -158,7 +175,7 @@ def test_a_tool_call_without_a_token_is_a_warning_once_a_minute(said: Any) -> No
     guard = ToolGuard(verifier())
     for _ in range(3):
         assert not guard.check("pay", {})
-    assert [level for level, line in said() if "no token is current" in line] == ["WARNING"]
+    assert [level for level, line in said() if "a tool was called, and no token is in use" in line] == ["WARNING"]
     with current.use(mint(tools={"pay": {}})):
         assert guard.check("pay", {})
 

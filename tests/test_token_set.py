@@ -250,7 +250,7 @@ def test_fewer_servers_and_wrong_ones():
         lambda: made.delegate(to="clerk", servers=["nowhere"]),
         lambda: made.attenuate(only={"nowhere": {"expires_in": 5}}),
     ):
-        with pytest.raises(ValueError, match="the set has no token for 'nowhere': it is for hr-db, mail, sales-db"):
+        with pytest.raises(ValueError, match="the set has no token for 'nowhere': it has tokens for hr-db, mail, sales-db"):
             ask()
     with pytest.raises(ValueError, match="stays with its server"):
         made.attenuate(audience="mail")
@@ -322,18 +322,18 @@ def test_a_set_is_held_as_a_token_is():
         assert mine.at("sales-db").one.unverified.expires_at == NOW + 900 and mine.at("mail").one.unverified.expires_at == NOW + 60
         assert verifier("sales-db").check(mine.present(audience="sales-db"), SALES)
         assert mine.present(audience="sales-db") == mine.present(audience="sales-db")
-        with pytest.raises(NoToken, match="the set has no token for nowhere: it is for hr-db, mail, sales-db"):
+        with pytest.raises(NoToken, match="the set has no token for nowhere: it has tokens for hr-db, mail, sales-db"):
             mine.present(audience="nowhere")
         with pytest.raises(NoToken, match="a verifier that has no name"):
             mine.at()
-        with pytest.raises(NoToken, match="which of them is meant"):
+        with pytest.raises(NoToken, match="choose one of them"):
             mine.one  # noqa: B018
     assert "caps1" not in repr(held) + repr(held.at("mail"))
 
 
 def test_where_keywords_go_is_said_of_a_set_alone():
     for more in ({"only": {"mail": {}}}, {"servers": ["mail"]}):
-        with current.use(minted().token("mail")), pytest.raises(ValueError, match="this is a token"), current.delegate(to="clerk", **more):
+        with current.use(minted().token("mail")), pytest.raises(ValueError, match="this is one token"), current.delegate(to="clerk", **more):
             pass
 
 
@@ -436,6 +436,6 @@ def test_a_server_that_is_lost_takes_its_own_token_along_and_no_other():
     made = minted()
     left = made.only("sales-db", "hr-db")
     assert verifier("sales-db").check(left.present(audience="sales-db"), SALES)
-    with current.use(left), pytest.raises(NoToken, match="the set has no token for mail: it is for hr-db, sales-db"):
+    with current.use(left), pytest.raises(NoToken, match="the set has no token for mail: it has tokens for hr-db, sales-db"):
         current.holding().present(audience="mail")
     assert made.token("mail").serialize().removeprefix("cap1_") not in left.serialize()

@@ -42,7 +42,7 @@ def test_what_the_model_is_told_cannot_carry_commands() -> None:
 
 
 def test_a_model_is_told_what_statement_to_send_where_none_was_read() -> None:
-    told = verifier().authenticate(mint().serialize()).deny("operation", "the statement begins with pragma").for_model()
+    told = verifier().authenticate(mint().serialize()).deny("operation", "a statement that begins with pragma is not granted").for_model()
     assert told.startswith("Not permitted: a statement of this kind. Send one plain SELECT,") and "pragma" not in told
     assert "a statement of this kind" not in verifier().check(mint(), data("sales", "update")).for_model()
 

@@ -320,10 +320,10 @@ class Columns(BuiltIn, frozen=True):
             return None
 
         if access.columns is None:
-            return Reason(
-                "column",
-                f"columns of table {access.table} are restricted, and the access names none",
-            )
+            text = f"columns of table {access.table} are restricted, and the access names none"
+            if "*" in columns:
+                text = f"the token allows any column of table {access.table}, but only by its name"
+            return Reason("column", text)
         if "*" in columns:
             return None
 

@@ -128,7 +128,7 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "Nobody has decided yet.",
             "Ask again later. If a person decides, pass `tell=`: it is called with the address of "
             "the page.",
-            "a person has to decide, and `tell` is not given",
+            "a person has to decide: pass `tell`, which gets the address of the page",
         ),
         "bad_discharge": (
             "The answer is not a discharge, or is for another ticket than the token has.",
@@ -142,7 +142,7 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "writes it.",
             "Keep the file as it is, and compare it with a copy from before the record that the "
             "message names. Each process that writes has a file of its own.",
-            "after record 17 comes 19: cut, or in another order",
+            "after record 17 comes record 19: records were cut out, or are in another order",
         ),
     },
     RecallError: {
@@ -150,7 +150,7 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "A holder tried to revoke something that it did not hand on, or the recall cannot be "
             "read.",
             "Make the recall from the token that you held and the one you handed on.",
-            "the holder did not have the token at that link",
+            "the holder did not hold the token at that link",
         ),
     },
     OverlayError: {
@@ -168,7 +168,7 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "denies.",
             "Fix what the message names: create the file or the tables, start the server, or "
             "change its setting.",
-            "SQLite 'proofs.db': this store is not there: create makes one, "
+            "SQLite 'proofs.db': there is no store here: create makes one, "
             "as SQLiteReplayStore.create(path)",
         ),
     },
@@ -177,7 +177,8 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "Your code needs the current token or grant, and there is none.",
             "Run it inside `with captoken.current.use(token):`, or in a request that an adapter "
             "has let in.",
-            "no token is current here: `with captoken.current.use(token)`, or pass one",
+            "no token is in use here: wrap the call in `with captoken.current.use(token):`, or "
+            "pass one",
         ),
     },
     Refused: {
@@ -211,14 +212,14 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "cannot be guarded at all.",
             "Do what the message says. Use a block in one thread, on a connection without an open "
             "transaction, and end it before you begin the next.",
-            "the block belongs to another thread: each has a block of its own",
+            "the block belongs to another thread: open a block in each thread",
         ),
         "outcome_unknown": (
             "The connection to the database was lost during the commit, so the writes may or may "
             "not be there. They count as spent.",
             "Look in the database whether the writes are there. captoken does not retry, because "
             "that could write them twice.",
-            "the connection was lost at the commit: whether what was written is there is not known",
+            "the connection was lost at the commit: the changes may or may not be saved",
         ),
         "row": (
             "The token restricts rows with a constraint that SQL cannot express exactly.",
@@ -246,13 +247,13 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "The request to the issuer is not valid OAuth, or its assertion is not accepted. A "
             "token exchange gets this also if no grant fits.",
             "Do what the message says. The issuer's log has the rest.",
-            "actor_token or client_assertion: one of them",
+            "send actor_token or client_assertion, not both",
         ),
         "invalid_client": (
             "The caller sent no assertion of its own, or one that is refused. A client secret is "
             "not enough.",
             "Send a signed assertion of the calling workload, made for this issuer.",
-            "client_assertion is missing: no secret will do",
+            "client_assertion is missing: this service takes no client secret",
         ),
         "invalid_grant": (
             "The assertion is refused, was used before, or belongs to a login that ended. Or the "
@@ -263,12 +264,12 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
         "unauthorized_client": (
             "No grant of the policy is for this workload.",
             "Ask whoever keeps the policy. `captoken issue explain` says why no grant fits.",
-            "no grant is for who asks",
+            "no grant is for this caller",
         ),
         "unsupported_grant_type": (
             "The issuer accepts only token exchange, jwt-bearer and client_credentials.",
             "Use one of the three.",
-            "that grant_type is not one of ours",
+            "this service does not take that grant_type",
         ),
         "invalid_scope": (
             "`scope` does not name a grant of the policy, or several grants fit and it names none.",
@@ -290,13 +291,13 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "The proof of the key is missing, for another request or time, or made with another "
             "kind of key.",
             "Make a fresh proof for each request, with an Ed25519 key.",
-            "the grant wants a DPoP proof of an Ed25519 key",
+            "the grant needs a DPoP proof by an Ed25519 key",
         ),
         "access_denied": (
             "No grant of the policy fits the caller, or the caller has too many tasks, or too "
             "many assertions in the registry. Over HTTP the code depends on the kind of request.",
             "`captoken issue explain` says why no grant fits. Tasks end at their deadline.",
-            "this grant is not for who asks",
+            "the grant is not for this caller",
         ),
         "temporarily_unavailable": (
             "The registry, or the keys of a provider, cannot be reached now. No task was started.",
@@ -306,12 +307,12 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
         "slow_down": (
             "This identity asks too often. Other callers are not affected.",
             "Wait as long as `Retry-After` says. `per_minute` in the policy says how often.",
-            "too many requests of yours: wait",
+            "you have sent too many requests: wait",
         ),
         "unsupported_response_type": (
             "A browser was sent to the issuer's login address, but the issuer has no login.",
             "Log in at the identity provider, and show its ID token at the token endpoint.",
-            "there is no login here: show an assertion at the token endpoint",
+            "this service has no login: send an assertion to the token endpoint",
         ),
     },
 }

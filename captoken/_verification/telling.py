@@ -36,19 +36,22 @@ _LONGEST = 200  # characters of what a request says of itself
 # Rule 2: where to look. Whoever sent the token cannot mend these.
 _LOOK = {
     "unknown_key": (
-        "has this server the issuer's keyring? If it has keys of one audience alone, mint by "
-        "`Issuer(keyring.for_audience(…))`: `mint(audience=…)` takes the issuer's own key"
+        "does this server have the issuer's keyring? If its keys are for one audience only, mint "
+        "with `Issuer(keyring.for_audience(…))`: `mint(audience=…)` uses the issuer's own key"
     ),
     "wrong_audience": (
         "is the audience of this server, `Verifier(…, audience=…)` or "
-        "`Office.open(…, audience=…)`, the name that clients present to?"
+        "`Office.open(…, audience=…)`, the name that clients pass to `present`?"
     ),
-    "unaddressed": "do clients send what `present(audience=…)` gives?",
+    "unaddressed": "do clients send what `present(audience=…)` returns?",
     "stale_overlay": (
-        "does `captoken operate`, or a loop of yours, renew the overlay, and does it reach this "
-        "server?"
+        "does `captoken operate`, or your own loop, renew the overlay, and does the overlay reach "
+        "this server?"
     ),
-    "store_unavailable": "are the store and the trail there, and may this server write them?",
+    "store_unavailable": "do the store and the trail exist, and may this server write to them?",
+    "cost_unstated": (
+        "does this server state what each access costs, with `cost=` of its guard or of the Access?"
+    ),
 }
 
 _quiet: ContextVar[bool] = ContextVar("captoken.quiet", default=False)

@@ -232,7 +232,23 @@ def caveats_of(
             raise ValueError("pass expires_in or expires_at, not both")
 
         made[key] = write(key, reading(value, now, look_up), vocabulary)
+        if key == "columns":
+            _refuse_exclusions(made[key].value)
     return made
+
+
+def _refuse_exclusions(columns: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError for a column like `!email`, which looks like an exclusion.
+
+    A token may name such a column (spec 4.4), and it excludes none. So nobody writes it by mistake.
+    """
+    for listed in columns.values():
+        for column in listed:
+            if column.startswith("!"):
+                raise ValueError(
+                    f"column {shown(column)}: a token cannot exclude columns, and `!` has no "
+                    "meaning here; list the columns that are allowed"
+                )
 
 
 def position_of(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class TokenSet(SealedValue, frozen=True, eq=False):
         found = self.secret_tokens.get(audience) if isinstance(audience, str) else None
         if found is None:
             raise ValueError(
-                f"the set has no token for {shown(str(audience))}: it is for "
+                f"the set has no token for {shown(str(audience))}: it has tokens for "
                 f"{named_all(self.servers)}"
             )
         return found

@@ -41,7 +41,7 @@ class Claim:
 
 
 def _claim(connection: object) -> None:
-    """Two threads that claim at once are told apart: the look and the entry are one step."""
+    """Claim the connection for this thread. The lookup and the entry are one step, under a lock."""
     own = threading.get_ident()
     with _claiming:
         holder = _claims.get(id(connection))
@@ -50,4 +50,6 @@ def _claim(connection: object) -> None:
             return
 
     whose = "this thread" if holder == own else "another thread"
-    raise GuardError(f"the connection is guarded already, in {whose}: one block at a time")
+    raise GuardError(
+        f"{whose} has a guarded block on this connection already: leave that block first"
+    )

@@ -199,8 +199,7 @@ def checked(grant: object) -> Grant:
     if isinstance(grant, Grant):
         return grant
     raise TypeError(
-        f"a {type(grant).__name__} is no Grant: only a verifier hands one out, as "
-        "verifier.authenticate(token)"
+        f"expected a Grant, not {type(grant).__name__}: verifier.authenticate(token) returns one"
     )
 
 
@@ -208,4 +207,4 @@ def _refuse_counted(cost: Mapping[str, int]) -> None:
     """Raise ValueError for a cost in a unit that the guard counts by itself."""
     named = sorted(cost.keys() & set(UNITS))
     if named:
-        raise ValueError(f"cost names {', '.join(named)}, which the guard counts by itself")
+        raise ValueError(f"leave {', '.join(named)} out of cost: the guard counts it itself")

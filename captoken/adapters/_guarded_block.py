@@ -37,21 +37,21 @@ class GuardedBlock:
         database calls for the first one: a converter, a collation, an adapter of the owner's.
         """
         if threading.get_ident() != self._thread:
-            raise GuardError("the block belongs to another thread: each has a block of its own")
+            raise GuardError("the block belongs to another thread: open a block in each thread")
         if self._over:
-            raise GuardError("the block has ended: ask within its `with`")
+            raise GuardError("the block has ended: run statements within its `with`")
         if self._busy:
-            raise GuardError("a statement of this block is running: ask one after the other")
+            raise GuardError("a statement of this block is still running: run one after the other")
 
     def _check_unused(self) -> None:
         """Raise GuardError where a statement was asked for before the only one."""
         if self._used:
             raise GuardError(
-                "execute_once is for the first and only statement of a block: open one for it"
+                "execute_once must run the only statement of its block: open a block for it"
             )
 
     def _note_written(self, needs: Iterable[Access]) -> None:
-        """What a statement wrote, for the commit.
+        """Note what a statement wrote. The commit checks it again.
 
         Each once, however many statements wrote it: a block of a thousand inserts asks about one.
         """

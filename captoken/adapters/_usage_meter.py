@@ -199,12 +199,12 @@ class UsageMeter:
                 _log.warning("what a statement took was not settled: %s", type(error).__name__)
 
     def _add(self, unit: str, amount: int) -> None:
-        """So much more of the unit was read or written, if it is counted."""
+        """Add an amount that was read or written, if the unit is counted."""
         if unit in self._read:
             self._read[unit] += amount
 
     def _taken(self) -> dict[str, int]:
-        """What counts of it by now, by unit."""
+        """Return the amounts taken so far, by unit."""
         return {unit: max(_LEAST[unit], amount) for unit, amount in self._read.items()}
 
     def _cover(self) -> None:

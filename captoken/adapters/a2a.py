@@ -70,11 +70,11 @@ _ADMITTED = "captoken.admitted"  # the grant, and the access that its message ne
 _GUARDED = "captoken.guarded"  # the grant, after a GuardedHandler has decided on the call
 
 _UNGRANTED = (
-    "nothing is granted here: use GrantedCalls as context_builder, behind a CaptokenMiddleware"
+    "this call has no grant: use GrantedCalls as context_builder, behind a CaptokenMiddleware"
 )
-_UNGUARDED = "nobody has decided on this call: put the request handler into a GuardedHandler"
+_UNGUARDED = "no guard has checked this call: wrap the request handler in a GuardedHandler"
 _UNDECIDED = (
-    "nobody has decided on this message: give the request handler both parts of admission()"
+    "no guard has checked this message: give the request handler both parts of admission()"
 )
 
 # What a message needs: always the same access, or one by what it says; None for what no token
@@ -214,7 +214,7 @@ def _refuse_no_rule(rule: object) -> None:
     """Raise TypeError for what is no rule."""
     if not (isinstance(rule, Access) or callable(rule)):
         raise TypeError(
-            f"a rule is an Access, or a callable that returns one, not {type(rule).__name__}"
+            f"a rule must be an Access, or a callable that returns one, not {type(rule).__name__}"
         )
 
 

@@ -134,7 +134,7 @@ class CaptokenMiddleware:
         max_body: int = BODY_BYTES,
     ) -> None:
         if not isinstance(verifier, (Verifier, AsyncVerifier)):
-            raise TypeError(f"a {type(verifier).__name__} is no Verifier or AsyncVerifier")
+            raise TypeError(f"expected a Verifier or AsyncVerifier, not {type(verifier).__name__}")
         self._app = app
         self._verifier = verifier
         self._origin = own_origin(origin)
@@ -162,7 +162,9 @@ class CaptokenMiddleware:
         if kind == "lifespan":
             return await self._app(scope, receive, send)
         if kind not in ("http", "websocket"):
-            raise ValueError("neither http, nor websocket, nor lifespan: not served")
+            raise ValueError(
+                "this scope is neither http, nor websocket, nor lifespan: it is not served"
+            )
         reply = Reply(scope, send)
         # They are gone through once: ASGI says that headers can be any iterable.
         came = [(name, value) for name, value in scope["headers"]]
@@ -270,7 +272,7 @@ class CaptokenMiddleware:
         query: bytes = scope.get("query_string", b"")
         named = scope["path"].startswith("/") if raw is None else is_path(raw, query)
         if not named:
-            raise RequestError(400, "The target of a request is a path.")
+            raise RequestError(400, "The target of a request must be a path.")
         digest: bytes | None = None
         if sent.has_proof:
             digest = await self._digest(sent, scope, body)
@@ -350,8 +352,8 @@ class Requires:
     ) -> None:
         if not isinstance(access, Access) and not callable(access):
             raise TypeError(
-                "access is an Access, or a function from the scope to one, "
-                f"not {type(access).__name__}"
+                "access must be an Access, or a function that makes one from the scope, not "
+                f"{type(access).__name__}"
             )
         self._app = app
         self._access: Access | Callable[[Scope], Access | None] = costing(access, cost)
@@ -385,7 +387,8 @@ def granted_to(scope: Scope) -> AnyGrant:
     grant = scope.get(GRANT)
     if not isinstance(grant, (Grant, AsyncGrant)):
         raise NoToken(
-            "nothing is granted here: there is no CaptokenMiddleware outside, or the path is public"
+            "this request has no grant: no CaptokenMiddleware is around the app, or the path is "
+            "public"
         )
     return grant
 

@@ -84,7 +84,7 @@ class TokenGuard:
         self._guard = checked_guard(guard)
         self._agent = agent_name(agent)
         if not isinstance(agent, str) or not self._agent:
-            raise ValueError("name the agent, agent=…: its token names its holder")
+            raise ValueError("pass agent=…: the agent's token names its holder")
         self._hands: dict[str, Any] = frozen_copy({} if hands is None else hands, "hands")
 
     def guarded(
@@ -117,8 +117,8 @@ class TokenGuard:
         hooks: dict[Any, list[HookMatcher]] = dict(options.hooks or {})
         if any(_is_ours(each) for matchers in hooks.values() for each in matchers):
             raise GuardError(
-                "these options are guarded: for each session give guarded() the plain ones, "
-                "else each guard asks, and charges, for the same call"
+                "these options are already guarded: pass the plain ones to guarded() for each "
+                "session, otherwise every guard charges for the same call"
             )
         # Without a pattern it is for every tool. By default a hook that fails blocks nothing.
         for event, hook in ((_CALL, session.before_tool), (_PROMPT, session.before_prompt)):
@@ -136,18 +136,18 @@ def _sources(options: ClaudeAgentOptions, unasked: frozenset[str]) -> list[Any]:
     """Rule 6: the sources of settings that the CLI reads. Raises GuardError."""
     for said, field in _SAID_ELSEWHERE.items():
         if said in options.extra_args:
-            raise GuardError(f"extra_args: say {said!r} by {field}=, where the guard sees it")
+            raise GuardError(f"extra_args: pass {said!r} as {field}=, where the guard sees it")
     sources = sorted(unasked) if options.setting_sources is None else options.setting_sources
     beyond = sorted(set(sources) - unasked)
     if beyond:
         raise GuardError(
-            f"settings of {beyond} run commands that no guard sees: leave out setting_sources; "
-            "or say guarded(…, sources_run_unasked=…), if only you can write these files"
+            f"settings of {beyond} run commands that no guard sees: leave out setting_sources, or "
+            "pass guarded(…, sources_run_unasked=…) if only you can write these files"
         )
     if sources and options.permission_mode == _BYPASS:
         raise GuardError(
-            f"in {_BYPASS} an agent can write files of settings, and run commands by them: "
-            "take another mode, or no sources"
+            f"in {_BYPASS} an agent can write settings files, and run commands through them: use "
+            "another mode, or no sources"
         )
     return list(sources)
 

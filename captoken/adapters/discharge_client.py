@@ -149,7 +149,7 @@ def _steps(
     The arguments are those of `obtain`, or of `obtain_async`.
     """
     if not 0 <= wait < float("inf"):
-        raise ValueError(f"wait is a number of seconds, not {shown(wait)}")
+        raise ValueError(f"wait must be a number of seconds, not {shown(wait)}")
     if not isinstance(ticket, Ticket):
         ticket = Ticket.parse(ticket)
     if isinstance(service, str):
@@ -157,7 +157,10 @@ def _steps(
     else:
         base = frozen_copy(service, "service").get(ticket.discharger)
     if base is None:
-        why = "no service is known for the ticket's discharger: give its public key and address"
+        why = (
+            "this client knows no service for the ticket's discharger: pass its public key and "
+            "address"
+        )
         raise DischargeError(why, "bad_ticket")
     # Raises for an address over which a ticket should not go, before anything is sent.
     origin = origin_of(base)
@@ -172,7 +175,10 @@ def _steps(
     if person is not None and wait:
         user_url = _within(origin, person.user_url)
         if tell is None:
-            raise DischargeError("a person has to decide, and `tell` is not given", "undecided")
+            raise DischargeError(
+                "a person has to decide: pass `tell`, which gets the address of the page",
+                "undecided",
+            )
         yield tell(user_url)
     return (yield from _poll(ticket, poll_url, send, sleep, patience))
 
@@ -194,12 +200,12 @@ def _poll(
         status, body = yield send("GET", poll_url, None)
         if status in (404, 410):
             raise DischargeError(
-                "the request ran out, or the service does not know it", "undecided"
+                "the request has expired, or the service does not know it", "undecided"
             )
         if status != 202 and not _is_passing(status):
             return _discharge_in(_answer_in(status, body), ticket)
         pause = patience.next_pause()
-    raise DischargeError("not decided yet", "undecided")
+    raise DischargeError("nobody has decided yet", "undecided")
 
 
 class _Patience:
@@ -245,7 +251,10 @@ def _within(origin: str, address: str | None) -> str:
         # Two slashes would begin with another host (RFC 3986, 4.2).
         if address.startswith("/") and not address.startswith("//"):
             return origin + address
-    raise DischargeError("the service gives no address of its own", "bad_discharge")
+    raise DischargeError(
+        "the service answered with an address that is not its own",
+        "bad_discharge",
+    )
 
 
 def _is_passing(status: int) -> bool:
@@ -290,7 +299,7 @@ def _discharge_in(answer: Answer, ticket: Ticket) -> Discharge:
     try:
         discharge = Discharge.parse(answer.discharge or "")
     except TokenFormatError as error:
-        raise DischargeError(f"no discharge: {error}", "bad_discharge") from None
+        raise DischargeError(f"the answer is not a discharge: {error}", "bad_discharge") from None
     if discharge.cid != ticket.cid:
-        raise DischargeError("a discharge for another ticket", "bad_discharge")
+        raise DischargeError("the discharge is for another ticket", "bad_discharge")
     return discharge

@@ -152,7 +152,7 @@ class DischargeService:
             need = self._discharger.need(ticket)
         except (msgspec.MsgspecError, ValueError, RecursionError, DischargeError):
             # One sentence for all of it: a stranger learns nothing by trying.
-            raise RequestError(400, "This is no ticket for this discharger.") from None
+            raise RequestError(400, "This ticket is not for this discharger.") from None
         said = await self._said(ticket)
         if not isinstance(said, Wait):
             return _final(said)
@@ -169,7 +169,7 @@ class DischargeService:
             pages=base + "/decide/",
         )
         if request is None:
-            raise RequestError(503, "Too many requests wait to be decided.")
+            raise RequestError(503, "Too many requests are waiting for a decision.")
         poll_url = f"{base}/poll/{request.fetch_id}"
         if not said.person:
             return _json(202, Answer(poll_url=poll_url))
@@ -192,7 +192,7 @@ class DischargeService:
         """The outcome is asked for. Whoever knows the id has asked for it in the first place."""
         outcome = self._waiting.fetch(fetch_id)
         if outcome is None:
-            raise RequestError(404, "Unknown, or over.")
+            raise RequestError(404, "This request is unknown, or has expired.")
         if isinstance(outcome, Wait):
             return Response.of(202, _JSON, b"")
         return _final(outcome)
@@ -268,15 +268,17 @@ class DischargeService:
         """
         request = self._waiting.find(id)
         if request is None or self._approver is None or not request.seen.person:
-            raise RequestError(404, "Unknown, or over.")
+            raise RequestError(404, "This request is unknown, or has expired.")
         by = self._approver(scope, request.seen.need)
         if isawaitable(by):
             by = await by
         if by is None:
-            raise RequestError(403, "You are not signed in, or this is not yours to decide.")
+            raise RequestError(403, "You are not signed in, or this decision is not yours.")
         # True, or an object of the login's, would stand in the audit as the one who decided.
         if type(by) is not str or not by:
-            raise TypeError(f"an approver returns a name, as str, or None, not {type(by).__name__}")
+            raise TypeError(
+                f"an approver must return a name, as str, or None, not {type(by).__name__}"
+            )
         return request, by
 
     # --- ASGI -------------------------------------------------------------------------------------
@@ -304,7 +306,7 @@ class DischargeService:
             if not handlers:
                 raise RequestError(404, "Not found.")
             if scope["method"] not in handlers:
-                raise RequestError(405, "Not with this method.")
+                raise RequestError(405, "This method is not allowed here.")
             response = await handlers[scope["method"]](scope, receive, id)
         except RequestError as error:
             response = _error(error, handlers)
@@ -411,8 +413,8 @@ async def _body(
     stated = values_of(scope["headers"], b"content-type")
     kinds = [value.partition(b";")[0].strip().lower() for value in stated]
     if kinds != [kind]:
-        raise RequestError(415, f"The content type is {kind.decode()}.")
+        raise RequestError(415, f"The content type must be {kind.decode()}.")
     try:
         return await Body(receive, BODY_BYTES).read_all()
     except ClientGone:
-        raise RequestError(400, "Not all of it came.") from None
+        raise RequestError(400, "The body is incomplete.") from None

@@ -245,16 +245,18 @@ def require(
     known = read_cost(cost)
     loads = [(fact, load) for fact, load in (("row", row), ("becomes", becomes)) if load]
     if not all(callable(load) for _, load in loads):
-        raise TypeError("row and becomes are functions of the connection, which give a row")
+        raise TypeError(
+            "row and becomes must be functions that take the connection and return a row"
+        )
     facts = {fact: value for fact, value in facts.items() if value is not None}
     if stated is not None:
         if not callable(stated) or facts:
-            raise TypeError("state the access by a function, or by its facts")
+            raise TypeError("state the access as a function, or as its parts, not both")
         return Required(stated, "what the request states", (), caller, known, loads)
     if table is None and tool is None:
         raise TypeError(
-            "an endpoint requires a table and an operation, or a tool; "
-            "`granted` is for one that asks by itself"
+            "name a table and an operation, or a tool; for an endpoint that asks by itself, use "
+            "`granted`"
         )
     templates = {fact: facts[fact] for fact in ("table", "tool") if fact in facts}
     # It raises for facts that are no access. A brace is as good as a letter in a name, so a
@@ -285,12 +287,12 @@ def _refuse_literal_fields(plain: Access, named: Iterable[str]) -> None:
     values = [*(plain.arguments or {}).values(), *plain.attributes.values()]
     if any(_field.search(str(value)) for value in values):
         raise ValueError(
-            "path parameters are filled into table and tool alone: "
-            "state arguments and attributes by a function"
+            "path parameters can fill in table and tool only: state arguments and attributes with "
+            "a function"
         )
     for name in named:
         if not set("{}").isdisjoint(_field.sub("", name)):
-            raise ValueError(f"a brace that encloses no path parameter, in {shown(name)}")
+            raise ValueError(f"{shown(name)} has a brace that is not around a path parameter")
 
 
 def _filled(template: str, parameters: Mapping[str, Any]) -> str:
@@ -304,7 +306,7 @@ def _filled(template: str, parameters: Mapping[str, Any]) -> str:
         """One path parameter, quoted if it is no plain name."""
         text = names.segmented(str(parameters[match[1]]), "path parameter")
         if "." in text:
-            raise ValueError("a path parameter is one segment of a name")
+            raise ValueError("a path parameter must be one segment of a name")
         return text
 
     return _field.sub(segment, template)

@@ -300,7 +300,8 @@ def _in_place(said: bytes, tokens: tuple[str, ...]) -> bytes:
         return said
     places = " or ".join(map(_spelled_place, tokens)).encode("ascii")
     said = said.replace(b"A bearer token is needed.", b"A token is needed, as " + places + b".")
-    return said.replace(b"travels in the Authorization header,", b"travels as " + places + b",")
+    stray = b"Send the token in the Authorization header,"
+    return said.replace(stray, b"Send the token as " + places + b",")
 
 
 def _spelled_place(place: str) -> str:
@@ -382,7 +383,7 @@ class _Door:
         """Read the request, decide, and pass it on. Raises Denied, RequestError, ClientGone."""
         grant = granted_to(scope)
         if not isinstance(grant, AsyncGrant):
-            raise TypeError("a gateway's verifiers are awaited")
+            raise TypeError("a gateway needs an AsyncVerifier")
         asked = await self._asked(grant, scope, Body(receive, self._max_body))
         if not is_bounded(asked.access):
             raise Denied(await grant.deny(*TOO_LARGE))

@@ -198,7 +198,7 @@ class _Guarded:
         guards = _guards_of(tool_context)
         if not guards:
             raise GuardError(
-                f"the tool {self.tool.name!r} was guarded before, and would run without a "
+                f"the tool {self.tool.name!r} was guarded in another run, and this run has no "
                 "TokenGuard: give the runner one in plugins=, or a tool of its own"
             )
         for guard in reversed(guards):

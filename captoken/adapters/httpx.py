@@ -121,7 +121,9 @@ class Presenting:
         origin = spelled(url.scheme, url.raw_host.decode("ascii"), url.port)
         audience = self._audiences.get(origin)
         if audience is None:  # rule 1
-            raise NoToken(f"no token goes to {shown(origin)}: it is not among the servers")
+            raise NoToken(
+                f"captoken sends no token to {shown(origin)}: it is not among the servers"
+            )
         _refuse_second_credentials(asked)  # rule 3
         mine = current.holding(self._held).at(audience)
         proven = mine.key is not None
@@ -220,8 +222,8 @@ def _refuse_redirects_beyond(origins: Collection[str]) -> None:
         redirected = origin.replace("http", "https", 1)
         if _plain_origin(origin) and redirected not in origins:
             raise ValueError(
-                f"{origin} can redirect to https, and both libraries take the token there: "
-                "list that too"
+                f"{origin} can redirect to https, and the client would send the token there: list "
+                "that origin too"
             )
 
 
@@ -234,7 +236,7 @@ def _refuse_second_credentials(asked: Any) -> None:
     found = asked.headers.get("authorization")
     if found is not None and not _is_own(asked, found):
         raise ValueError(
-            "the request has credentials already: build it anew, or leave them to captoken"
+            "the request already has credentials: build a new one, or leave credentials to captoken"
         )
 
 
@@ -259,7 +261,9 @@ def _digest(asked: Any, origin: str) -> bytes:
     Raises ValueError where that is not known yet.
     """
     if "target" in asked.extensions:
-        raise ValueError("a proof cannot be made for a request that is sent under another target")
+        raise ValueError(
+            "captoken cannot make a proof for a request that is sent under another target"
+        )
     path, _, query = asked.url.raw_path.partition(b"?")
     return http_request(asked.method, origin, target_of(path, query), _body_of(asked))
 

@@ -232,7 +232,7 @@ class IssuanceService:
         )
         try:
             if over:
-                raise IssuanceError("too many requests of yours: wait", SLOW_DOWN)
+                raise IssuanceError("you have sent too many requests: wait", SLOW_DOWN)
             await standing.name_in(self._registry)
             await self._ends.check_heard(standing, subject, actor)
             await self._review((subject, request.subject), (actor, acts))
@@ -330,7 +330,7 @@ class IssuanceService:
 
     async def _no_login(self, scope: Scope, receive: Receive) -> Response:
         """Some clients want this address to be there. Nobody is sent anywhere from it."""
-        text = "there is no login here: show an assertion at the token endpoint"
+        text = "this service has no login: send an assertion to the token endpoint"
         return failed(IssuanceError(text, "unsupported_response_type"))
 
     async def _health(self, scope: Scope, receive: Receive) -> Response:
@@ -425,7 +425,7 @@ def _proven(scope: Scope, policy: Policy, now: int) -> Proven | None:
     if not proofs:
         return None
     if len(proofs) > 1:
-        raise IssuanceError("one DPoP proof", "invalid_dpop_proof")
+        raise IssuanceError("send exactly one DPoP proof", "invalid_dpop_proof")
     return proven_key(proofs[0], method="POST", url=f"{policy.origin}/token", now=now)
 
 
@@ -465,7 +465,10 @@ async def _actor(
     if client_id is None or actor is None or not (is_client or is_named):
         return actor, shown
     if actor.sub != client_id:
-        raise IssuanceError("the assertion is of another than client_id", "invalid_client")
+        raise IssuanceError(
+            "the assertion is not by the client that client_id names",
+            "invalid_client",
+        )
     return actor, shown
 
 
@@ -484,7 +487,7 @@ def _client(
         digest = primitives.sha256(request.client_secret.encode()).hex()
         good = known is not None and hmac.compare_digest(known.secret_sha256, digest)
         if not good or subject is None or subject.kind != "id-jag":
-            raise IssuanceError("the client is not known", "invalid_client")
+            raise IssuanceError("this service does not know the client", "invalid_client")
         return request.client_id
     # A workload alone is no client of anybody's: it is who starts.
     return None if actor is None or subject is None or actor == subject else actor.sub

@@ -119,7 +119,7 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         self._agent = agent_name(agent)
         self._tools: dict[int, _Known] = {}
         if not isinstance(agent, str) or not self._agent:
-            raise ValueError("name the agent, agent=…: its token names its holder")
+            raise ValueError("pass agent=…: the agent's token names its holder")
 
     def node(self, tools: Sequence[BaseTool | Callable[..., Any]], **options: Any) -> ToolNode:
         """A node of a graph that runs these tools, each under this guard; `options` are ToolNode's.
@@ -594,7 +594,9 @@ def _own_name(agent: Any) -> str:
     """
     name = getattr(agent, "name", None)
     if not isinstance(name, str) or name in _UNNAMED:
-        raise GuardError("name the agent, name=…, or say `to`: its token names its holder")
+        raise GuardError(
+            "give the agent a name=…, or pass `to`: the agent's token names its holder"
+        )
     return name
 
 
@@ -612,6 +614,6 @@ def _last(result: Any) -> str:
     message = result["messages"][-1]
     if result.get("__interrupt__") or getattr(message, "tool_calls", None):
         raise GuardError(
-            "the agent waits for somebody, who cannot be asked here: run it in your own code"
+            "the agent waits for a person, who cannot be asked here: run it in your own code"
         )
     return str(message.text)

@@ -116,11 +116,13 @@ class Guard(Challenges):
             return
         if not isinstance(server, (_server.MCPServer, _server.Server)):
             raise TypeError(
-                f"a {type(server).__name__} is no MCPServer or Server "
-                "(for fastmcp: captoken.adapters.fastmcp)"
+                f"expected an MCPServer or Server, not {type(server).__name__} (for fastmcp: "
+                "captoken.adapters.fastmcp)"
             )
         if any(isinstance(each, Guard) for each in server.middleware):
-            raise ValueError("this server is guarded: install one guard, where the server is made")
+            raise ValueError(
+                "this server already has a guard: install one only, where the server is made"
+            )
         server.middleware.append(self)
         _keep_sessions(server, self.sessions)
 

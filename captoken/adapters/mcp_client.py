@@ -351,7 +351,7 @@ class Presenting:
         """
         theirs = _read(meta, "meta")
         if has_token(theirs):
-            raise ValueError("the token is put in here: leave it out")
+            raise ValueError("leave the token out: captoken adds it here")
         try:
             ours = meta_for_request(
                 self._audience,
@@ -382,8 +382,8 @@ class Presenting:
         refused = refused_there(str(kind or "insufficient"), said, meta.get(DECISION))
         if said == DOMAIN and "tables" not in self._keep:
             raise Refused(
-                f'{refused}. What was presented says nothing of tables: keep="tables" takes along '
-                "what is held of them, for tools that ask the grant about data",
+                f"{refused}. The presented token has no rights to tables: "
+                'keep="tables" keeps those that you hold, for tools that check data',
                 refused.for_model,
             )
         raise refused

@@ -109,7 +109,7 @@ def present_each(
     elif hasattr(getattr(inside, "transport", None), "connect_session"):
         _present_transport(inside.transport, presented)
     else:
-        raise TypeError(f"a {type(client).__name__} is no client whose requests could be presented")
+        raise TypeError(f"captoken cannot add tokens to the requests of a {type(client).__name__}")
     return client
 
 
@@ -249,8 +249,8 @@ def interceptor(
     async def intercept(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         if presented.has_key():
             raise NoToken(
-                "a token that is bound to a key is proven in each request, and an interceptor can "
-                "only set headers: present_each(session, audience=…)"
+                "a token that is bound to a key needs a proof in each request, and an interceptor "
+                "can only set headers: use present_each(session, audience=…)"
             )
         try:
             meta = presented.meta(CALL, {"name": request.name, "arguments": dict(request.args)})

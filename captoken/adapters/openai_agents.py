@@ -102,17 +102,21 @@ class GuardedAgent(Agent[Any]):
         """
         if self.prompt is not None:
             raise GuardError(
-                "a stored prompt can bring tools that no guard sees: give instructions instead"
+                "a stored prompt can bring tools that no guard sees: use instructions instead"
             )
         if any(_asking(tool) is not tool for tool in self.tools):
-            raise GuardError("a tool was added to the list of a guarded agent: assign agent.tools")
+            raise GuardError(
+                "a tool was added to the list of a guarded agent: assign to agent.tools instead"
+            )
         if not all(_hands_on(item) for item in self.handoffs):
             raise GuardError(
-                "after a handoff the next agent would hold nothing: make it by handoff_to"
+                "after this handoff the next agent would hold no token: make the handoff with "
+                "handoff_to"
             )
         if any(_owned(item, self.name) is not item for item in self.handoffs):
             raise GuardError(
-                "a handoff was added to the list of a guarded agent: assign agent.handoffs"
+                "a handoff was added to the list of a guarded agent: assign to agent.handoffs "
+                "instead"
             )
 
     async def get_all_tools(self, run_context: RunContextWrapper[Any]) -> list[Tool]:
@@ -153,14 +157,15 @@ def _asking(tool: Tool) -> FunctionTool:
     """
     if not isinstance(tool, FunctionTool):  # rule 2
         raise GuardError(
-            f"{type(tool).__name__} is not run here: no guard sees what it does; leave it out"
+            f"no guard sees what {type(tool).__name__} does: leave it out"
         )
     if isinstance(tool.on_invoke_tool, _Asking):
         return tool
     inside = _agent_inside(tool)
     if inside is not None and not isinstance(inside, GuardedAgent):  # rule 4
         raise GuardError(
-            f"the agent {inside.name!r} is a tool, and not guarded itself: make it by guarded()"
+            f"the agent {inside.name!r} is used as a tool, and is not guarded itself: make it with "
+            "guarded()"
         )
 
     asking = copy.copy(tool)
@@ -180,8 +185,8 @@ def _agent_inside(tool: FunctionTool) -> Any:
         return vars(tool)["_agent_instance"]
     except KeyError:
         raise GuardError(
-            f"whether {tool.name} is an agent, this release of openai-agents does not say: "
-            "take one that captoken names"
+            f"captoken cannot tell whether {tool.name} is an agent in this release of "
+            "openai-agents: install a release that captoken names"
         ) from None
 
 
@@ -283,7 +288,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object of which each name stands once. Raises ValueError."""
     read = dict(pairs)
     if len(read) < len(pairs):
-        raise ValueError("a name stands twice: which one counts is each reader's own")
+        raise ValueError("a name appears twice, and readers differ about which one counts")
     return read
 
 
@@ -351,7 +356,7 @@ def delegate_to(
         caller.usage.add(done.context_wrapper.usage)
         if done.interruptions:
             raise GuardError(
-                f"a tool of {agent.name} waits for an approval: run the agent by run_delegated"
+                f"a tool of {agent.name} waits for an approval: run the agent with run_delegated"
             )
         return done.final_output
 
@@ -378,8 +383,8 @@ def _check_guarded(agent: Agent[Any]) -> None:
     """
     if not isinstance(agent, GuardedAgent):
         raise GuardError(
-            f"the agent {agent.name!r} is not guarded: its tools would run unasked; "
-            "make it by guarded()"
+            f"the agent {agent.name!r} is not guarded, so its tools would run without a check: "
+            "make it with guarded()"
         )
 
 
@@ -465,7 +470,7 @@ class _HandOn:
         held = handed.get(agent_name(self.owner)) or current.holding()
         if self.owner is None or held.holder != agent_name(self.owner):  # rule 6
             raise GuardError(
-                f"the agent {self.owner!r} was handed no token: it has none to hand on"
+                f"the agent {self.owner!r} was given no token, so it has none to hand on"
             )
         if self._to not in held.holders:
             handed[self._to] = self._narrowed(held)

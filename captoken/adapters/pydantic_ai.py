@@ -110,7 +110,7 @@ class TokenGuard(AbstractCapability[Any]):
     def for_agent(self, agent: AbstractAgent[Any, Any]) -> TokenGuard:
         """Rule 5: this guard, for an agent that has a name. Raises GuardError."""
         if not agent.name:  # rule 5
-            raise GuardError("name the agent, Agent(…, name=…): its token names its holder")
+            raise GuardError("give the agent a name, Agent(…, name=…): its token names its holder")
         if _is_guarded(agent.root_capability):  # and not for one run alone
             _see_to_runs(agent)  # rule 8
         return self
@@ -355,8 +355,8 @@ def _see_to_runs(agent: AbstractAgent[Any, Any]) -> None:
         async with plain(*args, **options) as run:
             if not _is_guarded(run.ctx.deps.root_capability):
                 raise GuardError(
-                    f"the guard of the agent {agent.name!r} is gone: capabilities in "
-                    "override(spec=…) replace it; pass spec= to the run, which adds them"
+                    f"the guard of the agent {agent.name!r} is gone, since capabilities in "
+                    "override(spec=…) replace it: pass spec= to the run, which adds them"
                 )
             yield run
 
@@ -431,6 +431,6 @@ def _check_guarded(agent: AbstractAgent[Any, Any]) -> None:
     """
     if not _is_guarded(agent.root_capability):
         raise GuardError(
-            f"the agent {agent.name!r} has no TokenGuard: its tools would run unasked; "
+            f"the agent {agent.name!r} has no TokenGuard, so its tools would run without a check: "
             "give it one in capabilities="
         )

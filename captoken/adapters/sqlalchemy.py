@@ -138,12 +138,12 @@ def rows(grant: Grant, model: Any) -> ColumnElement[bool]:
 def _source(engine: Any, grant: Granting, options: dict[str, Any]) -> Source:
     """The engine of a block. Raises TypeError for an argument that is no synchronous engine."""
     if not isinstance(engine, Engine) or engine.dialect.is_async:
-        raise TypeError(f"an Engine is needed that is not async, not {type(engine).__name__}")
+        raise TypeError(f"expected an Engine that is not async, not {type(engine).__name__}")
     return Source(engine, grant, options)
 
 
 def _async_source(engine: Any, grant: Granting, options: dict[str, Any]) -> Source:
     """The engine of a block. Raises TypeError for an argument that is no AsyncEngine."""
     if not isinstance(engine, AsyncEngine):
-        raise TypeError(f"an AsyncEngine is needed, not {type(engine).__name__}")
+        raise TypeError(f"expected an AsyncEngine, not {type(engine).__name__}")
     return Source(engine.sync_engine, grant, options)

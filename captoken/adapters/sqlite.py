@@ -139,7 +139,7 @@ def guarded(
     if not isinstance(connection, sqlite3.Connection):
         raise TypeError(f"guarded takes a sqlite3.Connection, not {type(connection).__name__}")
     if type(max_value) is not int or max_value < 1:
-        raise ValueError("max_value must be a number of bytes, 1 or more, as int")
+        raise ValueError("max_value must be an int of bytes, 1 or more")
     costed = CostedGrant(grant, cost, caller)
     with Claim(connection):
         engine = engine_of(sqlite3.Connection)

@@ -63,10 +63,14 @@ def followed(lines: Iterable[bytes], head: Head) -> Iterator[tuple[bytes, dict[s
         # `type(...) is int`, since True is an int to Python and not a number to canonical JSON.
         seq = record.get("seq")
         if type(seq) is not int or seq != head.seq + 1:
-            raise AuditError(f"after record {head.seq} comes {seq}: cut, or in another order")
+            raise AuditError(
+                f"after record {head.seq} comes record {seq}: records were cut out, or are in "
+                "another order"
+            )
         if record.get("prev") != head.hash:
             raise AuditError(
-                f"record {seq} does not follow on record {head.seq} as it stands: one was changed"
+                f"record {seq} does not follow from record {head.seq} as it is: one of them was "
+                "changed"
             )
 
         # Hash the bytes that arrived, not the record encoded again.
@@ -82,11 +86,11 @@ def record_of(body: bytes, after: int) -> dict[str, Any]:
     try:
         record = decode_json(body)
     except EncodingError:
-        raise AuditError(f"after record {after}: a line that is no record") from None
+        raise AuditError(f"the line after record {after} is not a record") from None
 
     # Nobody knows what a record without a kind is: it is not passed over (spec 39.1).
     if type(record.get("kind")) is not str:
-        raise AuditError(f"after record {after}: a record that does not say its kind")
+        raise AuditError(f"the record after record {after} does not name its kind")
     return record
 
 
@@ -101,7 +105,7 @@ def bodies(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield from whole
         if rest or not whole:
             raise AuditError(
-                "a record without its line feed: it was torn, or is still being written"
+                "the last record has no line feed: it was cut off, or is still being written"
             )
 
 
@@ -171,7 +175,7 @@ def check(
     # What nobody passed lies behind the end: the trail was rolled back.
     if waiting:
         last = max(waiting)
-        raise AuditError(f"the trail ends at record {head.seq}, and record {last} was there before")
+        raise AuditError(f"the trail ends at record {head.seq}, but record {last} was there before")
     return Verdict(head, signed, decisions)
 
 
@@ -209,7 +213,7 @@ def must_be_signed(record: Mapping[str, Any], before: Head, servers: Iterable[by
     key = next((server for server in servers if b64encode(server) == record.get("key")), None)
     signature = bytes_of(record.get("signature"))
     if key is None or not primitives.signed(key, checkpoint_message(before), signature):
-        raise AuditError(f"checkpoint {before.seq + 1} is signed by no server that is trusted here")
+        raise AuditError(f"no server that is trusted here has signed checkpoint {before.seq + 1}")
 
 
 def tree_of(record: Mapping[str, Any]) -> Tree | None:
@@ -242,7 +246,7 @@ def _check_tree(record: Mapping[str, Any], leaves: Sequence[bytes]) -> None:
         return
     of_these = list(islice(leaves, len(leaves) - tree.size, None))
     if not primitives.equal(_tree.root(of_these), tree.root):
-        raise AuditError(f"the tree of checkpoint {record['seq']} is one of other records")
+        raise AuditError(f"the tree of checkpoint {record['seq']} is made of other records")
 
 
 def bytes_of(stated: Any) -> bytes:

@@ -168,7 +168,7 @@ def survey(
                     raise AuditError("a record was changed after it was read")
                 break
         if seen is not None and head.seq < seen.seq:
-            raise AuditError("the file is shorter than it was: it was cut, or is another one")
+            raise AuditError("the file is shorter than it was: it was cut, or replaced")
     except AuditError as error:
         if seen is None:
             raise
@@ -344,7 +344,9 @@ def check_evidence(lines: Iterable[bytes], servers: Iterable[bytes | str] = ()) 
     first, *between, last = _whole(lines)
     said = _fitted(first, _First, 1).evidence
     if said.v != VERSION:
-        raise AuditError("evidence of a version that is not known here: a later captoken wrote it")
+        raise AuditError(
+            "this captoken does not know the version of the evidence: a later one wrote it"
+        )
     begun = primitives.sha256_begun()
     for line in (first, *between):
         begun.update(line)
@@ -358,7 +360,9 @@ def check_evidence(lines: Iterable[bytes], servers: Iterable[bytes | str] = ()) 
         of_trail = [one for one in given if one.trail == number]
         records += _proved(number, trail, of_trail, trusted)
     if [one.trail for one in given] != [one.trail for one in records]:
-        raise AuditError("records of another trail than the file names, or in another order")
+        raise AuditError(
+            "the records belong to another trail than the file names, or are in another order"
+        )
     return EvidenceFile(said, records, end.hash)
 
 
@@ -380,7 +384,7 @@ def _fitted(line: bytes, kind: type[_Kind], number: int) -> _Kind:
     try:
         return fit(decode_json(line[:-1]), kind)
     except ValueError:  # an EncodingError is one, too
-        raise AuditError(f"line {number} is none of the lines of evidence") from None
+        raise AuditError(f"line {number} is not a line of evidence") from None
 
 
 def _proved(
@@ -391,10 +395,12 @@ def _proved(
     seqs = [head.seq for _, _, head in read]
     begins = trail.begins
     if [begins.seq, *seqs] != sorted({begins.seq, *seqs}) or max(seqs, default=0) > trail.head.seq:
-        raise AuditError(f"{trail.name}: records are there twice, or in another order")
+        raise AuditError(f"{trail.name}: records appear twice, or are in another order")
     # The first record of what is here, if it is in the file, follows on what is not.
     if begins.seq + 1 in seqs[:1] and read[0][1]["prev"] != begins.hash:
-        raise AuditError(f"{trail.name}: its first record follows on another than the file names")
+        raise AuditError(
+            f"{trail.name}: its first record does not follow from the one that the file names"
+        )
     seals = [head.seq for _, record, head in read if record["kind"] == "checkpoint"]
     if (seals[-1] if seals else 0) != trail.sealed:
         raise AuditError(f"{trail.name}: its last checkpoint is not in the file")
@@ -414,7 +420,7 @@ def _read(one: _Exported) -> tuple[Record, Head]:
     body = one.line.encode()
     record = record_of(body, 0)
     if type(record.get("seq")) is not int or len(bytes_of(record.get("prev"))) != 32:
-        raise AuditError("a record without its number, or without the hash of the one before")
+        raise AuditError("a record has no number, or no hash of the record before it")
     return record, Head(record["seq"], b64encode(primitives.sha256(body)))
 
 
@@ -457,4 +463,4 @@ class _Proof:
             leaf = _tree.leaf(one.line.encode())
             if _tree.root_by(leaf, seq - tree.first, tree.size, steps) == tree.root:
                 return
-        raise AuditError(f"{self._name}: record {seq} is not one that its checkpoint has sealed")
+        raise AuditError(f"{self._name}: its checkpoint does not cover record {seq}")

@@ -455,7 +455,7 @@ def gather(records: Iterable[Mapping[str, Any]], *, vocabulary: Vocabulary = V1)
                 _add_decision(history, fit(record, Decided))
         except (ValueError, TokenFormatError) as error:
             raise AuditError(
-                f"record {record.get('seq')} says nothing that can be read: {own_words(error)}"
+                f"record {record.get('seq')} cannot be read: {own_words(error)}"
             ) from None
     return history
 

@@ -219,7 +219,7 @@ class AuditTrail:
     def _own_lock(self) -> Lock:
         """The lock. Raises AuditError in a forked process, where it may be held for ever."""
         if not self._process.is_own():
-            raise AuditError("this trail belongs to another process: each has one of its own")
+            raise AuditError("this trail belongs to another process: open a trail in each process")
         return self._lock
 
     def _describe_token(self, decision: Decision, link: str | None) -> None:
@@ -256,7 +256,7 @@ class AuditTrail:
     def _sign(self) -> None:
         """Append a checkpoint over everything written. Raises ValueError without a key."""
         if self._key is None:
-            raise ValueError("a trail without a key has no checkpoints: give it one, key=AuditKey…")
+            raise ValueError("a trail without a key has no checkpoints: pass key=AuditKey…")
         stated: Record = {
             "kind": "checkpoint",
             "key": self._key.public,
@@ -291,8 +291,8 @@ class AuditTrail:
         """
         if self._torn:
             raise AuditError(
-                "what was written last may stand there or not:"
-                " go on from the file as it is, with a new trail"
+                "the last write may or may not have reached the file: continue from the file as it "
+                "is, with a new trail"
             )
 
         head = self.head

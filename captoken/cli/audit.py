@@ -21,13 +21,14 @@ from captoken._format.errors import AuditError
 from captoken._format.spelling import escape, named, named_all, readable_time, shown_file
 from captoken._language.overlay import Overlay
 from captoken.audit import analysis as trails
-from captoken.audit._chains import begins_after, not_here
+from captoken.audit._chains import begins_after, chains, not_here, span_of
 from captoken.audit._check import Verdict, check, read
 from captoken.audit._evidence import EvidenceFile
 from captoken.cli import evidence, files, output, words
 from captoken.cli.groups import InOrder
 from captoken.cli.logged import (
     Asked,
+    Logged,
     in_marks,
     is_in,
     logged_of,
@@ -90,6 +91,30 @@ def _records(file: IO[bytes]) -> Iterator[dict[str, Any]]:
     if missing is not None:
         tell(f"note: {missing}")
     yield from read(chain([first] if first else [], file), after)
+
+
+def _logged(paths: Sequence[str]) -> Iterator[tuple[dict[str, Any], Logged | None]]:
+    """The records of some trails, one trail after the other, as `logged_of` reads them.
+
+    Files that continue each other are one trail. Raises AuditError, and UsageError for standard
+    input beside a file.
+    """
+    if len(paths) == 1:
+        with _opened(paths[0]) as file, files.about(paths[0]):
+            yield from ((record, logged_of(record)) for record in _records(file))
+        return
+    if "-" in paths:
+        raise click.UsageError("standard input (-) cannot be read together with files")
+    for one in chains([span_of(evidence.lines_of(path)()) for path in paths]):
+        own = [paths[place] for place in one.files]
+        with files.about(", ".join(own)):
+            if one.trouble is not None:
+                raise AuditError(one.trouble)
+            missing = not_here(one.after)
+            if missing is not None:
+                tell(f"note: {own[0]}: {missing}")
+            records = read(evidence.lines_of(*own)(), one.after)
+            yield from ((record, logged_of(record)) for record in records)
 
 
 def history(path: str) -> trails.History:
@@ -260,7 +285,7 @@ def _keep(path: str, head: Head) -> None:
 
 
 @audit.command()
-@file_argument
+@click.argument("trail_files", type=FILE, metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--task",
     metavar="PATH",
@@ -278,7 +303,7 @@ def _keep(path: str, head: Head) -> None:
 )
 @json_option
 def log(
-    trail_file: str,
+    trail_files: tuple[str, ...],
     task: str | None,
     agent: str | None,
     denied: bool,
@@ -287,19 +312,17 @@ def log(
     """Show each access: who tried it, and the outcome.
 
     For an issuer: who asked for a task. Sorted by time, because an earlier decision may have been
-    written later.
+    written later. Name the trails of several servers to read them as one log.
 
     \b
     captoken audit log trail.jsonl --task payday --denied
     """
     wanted = Asked(task, agent, denied)
-    with _opened(trail_file) as file, files.about(trail_file):
-        logged_all = ((record, logged_of(record)) for record in _records(file))
-        asked = [
-            (record, logged)
-            for record, logged in logged_all
-            if logged is not None and wanted.is_about(logged)
-        ]
+    asked = [
+        (record, logged)
+        for record, logged in _logged(trail_files)
+        if logged is not None and wanted.is_about(logged)
+    ]
     # Equal times keep the order of the records.
     asked.sort(key=lambda one: one[1].at * 1000 + (one[1].ms or 0))
     decided = [

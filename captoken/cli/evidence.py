@@ -7,7 +7,7 @@ is found, as is one of the lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import time
 from typing import IO, Any
 
@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from captoken._format.errors import AuditError
+from captoken._format.spelling import shown
 from captoken.audit import _evidence
 from captoken.audit._chains import chains, span_of
 from captoken.audit._evidence import EvidenceFile, Lines, Survey
@@ -66,12 +67,16 @@ def export(
     captoken audit export trail.jsonl --task payday --out payday.html
 
     No file of some records can show that another was left out later. Keep the hash that is written
-    here elsewhere: `verify` shows it again.
+    here elsewhere: `verify` shows it again. It is an error if no record has that task or agent: the
+    name may be misspelt.
     """
     asked = Asked(task, agent, denied, until)
     lines = _again(trail_files, asked)
     if lines is None:
-        surveys = list(_surveyed(trail_files, asked))
+        named = _Named(asked)
+        surveys = list(_surveyed(trail_files, named.includes))
+        if not named.is_known:
+            raise click.ClickException(f"no record has {named.words}: is the name right?")
         lines = list(_evidence.exported(surveys, asked=asked, at=int(time())))
     found = _evidence.check_evidence(lines)
     is_page = out.lower().endswith((".html", ".htm"))
@@ -94,7 +99,29 @@ def _again(paths: Sequence[str], asked: Asked) -> list[bytes] | None:
         return _lines_of(file)[0]
 
 
-def _surveyed(paths: Sequence[str], asked: Asked) -> Iterator[Survey]:
+class _Named:
+    """Which decisions are asked for, and whether any record has the task and agent asked for."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._whose = Asked(asked.task, asked.agent)
+        self.is_known = self._whose == Asked()
+
+    @property
+    def words(self) -> str:
+        """The names that were asked for, for people."""
+        said = (("task", self._asked.task), ("agent", self._asked.agent))
+        return " and ".join(f"{what} {shown(name)}" for what, name in said if name is not None)
+
+    def includes(self, record: Mapping[str, Any]) -> bool:
+        """Is a record one of these? Raises AuditError."""
+        self.is_known = self.is_known or self._whose.includes(record)
+        return self._asked.includes(record)
+
+
+def _surveyed(
+    paths: Sequence[str], includes: Callable[[Mapping[str, Any]], bool]
+) -> Iterator[Survey]:
     """The trails in some files. Those that continue each other are one, by the last one's name."""
     found = chains([span_of(lines_of(path)()) for path in paths])
     names = names_for([paths[one.files[-1]] for one in found])
@@ -102,7 +129,7 @@ def _surveyed(paths: Sequence[str], asked: Asked) -> Iterator[Survey]:
         own = [paths[place] for place in one.files]
         with files.about(", ".join(own)):
             yield _evidence.survey(
-                name, lines_of(*own), asked.includes, after=one.after, trouble=one.trouble
+                name, lines_of(*own), includes, after=one.after, trouble=one.trouble
             )
 
 

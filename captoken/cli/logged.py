@@ -28,7 +28,7 @@ def logged_of(record: Mapping[str, Any]) -> Logged | None:
     try:
         return None if kind is None else fit(record, kind)
     except ValueError as error:
-        raise AuditError(f"record {record['seq']} says nothing that can be read: {error}") from None
+        raise AuditError(f"record {record['seq']} cannot be read: {error}") from None
 
 
 class Asked(Chosen):

@@ -17,6 +17,7 @@ from captoken._format.spelling import escape, named, readable_time, span, until
 from captoken._language.entries import Entry
 from captoken._language.overlay import Overlay
 from captoken.cli import files, words
+from captoken.cli.beside import note_unknown
 from captoken.cli.options import (
     caveats,
     clock,
@@ -305,6 +306,7 @@ def revoke(
         else:
             entry = operator.revoke(why=why, until=until, **select)
     _say_entry(entry, now, as_json)
+    note_unknown(key, entry)
 
 
 @click.command("end-task")
@@ -345,6 +347,7 @@ def end_task(
     with operating(key, store, now, by=by) as operator:
         entry = operator.end_task(task, why=why)
     _say_entry(entry, now, as_json)
+    note_unknown(key, entry)
 
 
 @click.command()

@@ -18,6 +18,7 @@ from captoken._writing.keywords import unnamed_tables
 from captoken._writing.token import Token
 from captoken._writing.token_set import TokenSet
 from captoken.cli import files
+from captoken.cli.beside import note_revoked
 from captoken.cli.options import (
     ACCESS_OPTIONS,
     access_of,
@@ -147,6 +148,8 @@ def mint(
         made = issuer.mint(unrestricted=unrestricted, **who, **wanted)
     say_of_caveats(wanted)
     say_held(made, as_json)
+    for each in made.secret_tokens.values() if isinstance(made, TokenSet) else [made]:
+        note_revoked(files.named_keyring(keyring), each, seconds(now))
 
 
 _narrowing = stacked(

@@ -64,7 +64,7 @@ class SnapshotHistory:
         self._by = by
         self.seen = _seen(last)
         if resume is not None and not names.exact_str(resume, "resume").strip():
-            raise ValueError("resume is empty: say why, and what is lost")
+            raise ValueError("resume is empty: write why you resume, and what is lost")
         self._resume = resume
         self._alone = alone is True
         self._life = life
@@ -97,7 +97,7 @@ class SnapshotHistory:
                 if not self._alone and read_clock(self._clock) >= newest.expires_at:
                     ended = spelled_time(newest.expires_at)
                     raise OverlayError(
-                        f"snapshot {newest.seq} ran out at {ended}: is it the newest?"
+                        f"snapshot {newest.seq} expired at {ended}: is it the newest?"
                     )
                 self.seen = LastSeen.of(newest)
         return lying
@@ -137,7 +137,7 @@ class SnapshotHistory:
                 return written.opened
             if written.step is not None:
                 refused = written.step.after
-        raise StoreError(f"{_TRIES} others published first: try again")
+        raise StoreError(f"{_TRIES} other snapshots were published first: try again")
 
     def _written(
         self,
@@ -215,7 +215,7 @@ def _seen(last: int | str) -> LastSeen:
     if type(last) is str:
         return LastSeen.read(last)
     if type(last) is not int or not 0 <= last <= MAX_INTEGER:
-        raise ValueError(f"last is the number of a snapshot, or 0, not {shown(last)}")
+        raise ValueError(f"last must be the number of a snapshot, or 0, not {shown(last)}")
     return LastSeen(last)
 
 

@@ -85,7 +85,8 @@ def recall(
     """
     if not _is_reason(names.exact_str(why, "why")):
         raise ValueError(
-            f"say why, in a line of at most {WHY_CHARS} characters: the record is for people"
+            f"why must be one line of at most {WHY_CHARS} characters, for the people who read the "
+            "record"
         )
 
     if isinstance(token, TokenSet):
@@ -98,7 +99,7 @@ def recall(
     count = len(held.caveats)
     follows = given.identifier == held.identifier and given.caveats[:count] == held.caveats
     if not follows or len(given.caveats) == count:
-        raise ValueError("the one was not made from the other: handed_on is what token became")
+        raise ValueError("handed_on was not made from token: pass the token that came from it")
 
     links = [_stated_link(caveat) for caveat in given.caveats[count:]]
     text = token.present(
@@ -216,7 +217,7 @@ class ControlPlane:
             asked.mac,
         )
         if link is None:
-            raise RecallError("the holder did not have the token at that link")
+            raise RecallError("the holder did not hold the token at that link")
 
         why = f"asked for by {grant.actor.name}: {asked.why}"
         if grant.audience is not None:
@@ -243,7 +244,9 @@ def _of_a_set(grant: Grant, links: list[RawCaveat], why: str) -> Recall:
     stated = [nonce_in(cid) for cid, vid in reversed(links) if not vid]
     hop = next((nonce for nonce in stated if nonce is not None), None)
     if hop is None:
-        raise RecallError("of a set a hand-over is recalled: none of these links has an n")
+        raise RecallError(
+            "in a set, only a hand-over can be recalled: none of these links has an n"
+        )
     until = _end(grant, 0)
     nonces = [grant.nonces[at] for at in grant.handed_on_at]
     handed = tuple(HandOver(nonce, until) for nonce in nonces if nonce is not None)
@@ -294,7 +297,7 @@ def _read(request: str) -> _Request | RecallError:
     try:
         return _request(request)
     except (TypeError, ValueError) as error:  # EncodingError is a ValueError
-        return RecallError(f"no request for a revocation: {error}")
+        return RecallError(f"this is not a request for a revocation: {error}")
 
 
 def _request(request: Any) -> _Request:
@@ -304,15 +307,15 @@ def _request(request: Any) -> _Request:
     """
     # Check the length before decoding anything.
     if type(request) is not str or len(request) > MAX_CHARS:
-        raise ValueError("it is text of a bounded length")
+        raise ValueError("it must be a text of bounded length")
 
     # Compare exact types, so that True is neither a version nor an index.
     stated = decode_json(names.encoded(request, "it"))
     shape = {key: type(value) for key, value in stated.items()}
     if shape != _SHAPE or stated["v"] != 1:
-        raise ValueError("it has after, links, mac, token, v and why")
+        raise ValueError("it must have after, links, mac, token, v and why")
     if not 0 < len(stated["links"]) <= LIMITS.links or not _is_reason(stated["why"]):
-        raise ValueError("it names a link, and says why, in a line")
+        raise ValueError("it must name a link, and say why in one line")
 
     return _Request(
         token=stated["token"],
@@ -328,14 +331,14 @@ def _request(request: Any) -> _Request:
 def _raw(link: Any) -> RawCaveat:
     """A link of a request, as it travels. Raises TypeError or ValueError."""
     if type(link) is not dict or not {"cid"} <= link.keys() <= {"cid", "vid"}:
-        raise ValueError("a link has cid, and perhaps vid")
+        raise ValueError("a link must have cid, and may have vid")
     cid = b64decode(names.exact_str(link["cid"], "cid"))
     # No field of a token is empty (10.5), so nobody can have handed on such a link.
     if not cid:
-        raise ValueError("a cid is not empty")
+        raise ValueError("a cid must not be empty")
     if "vid" not in link:
         return cid, b""
     vid = b64decode(names.exact_str(link["vid"], "vid"))
     if len(vid) != VID_BYTES:
-        raise ValueError(f"a vid is {VID_BYTES} bytes")
+        raise ValueError(f"a vid must be {VID_BYTES} bytes")
     return cid, vid

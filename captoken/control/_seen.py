@@ -46,7 +46,9 @@ class LastSeen(NamedTuple):
         """Read the text that was kept: a number, and perhaps a hash. Raises ValueError."""
         found = _is_seen(text)
         if found is None:
-            raise ValueError("last is the number of a snapshot, and perhaps its hash behind it")
+            raise ValueError(
+                "last must be the number of a snapshot, with or without its hash after it"
+            )
         return cls(int(found[1]), b64decode(found[2] or ""))
 
     def check(self, newest: Overlay | None) -> None:
@@ -54,15 +56,15 @@ class LastSeen(NamedTuple):
         seq = 0 if newest is None else newest.seq
         if seq < self.seq:
             raise OverlayError(
-                "the store has lost what it had:"
-                f" snapshot {self.seq} was there, and now it is {seq}; {_RESUME}"
+                f"the store has lost snapshots: it had snapshot {self.seq}, and now it has {seq}; "
+                f"{_RESUME}"
             )
         if newest is None or not self.digest or primitives.equal(newest.digest, self.digest):
             return
         if newest.names(self.seq, self.digest) is False:
             raise OverlayError(
-                f"snapshot {seq} is of another history than {self.seq}, which was there:"
-                f" the store was set back, and somebody signed on; {_RESUME}"
+                f"snapshot {seq} does not continue snapshot {self.seq}, which was there: the store "
+                f"was set back, and somebody signed new snapshots; {_RESUME}"
             )
 
     def __str__(self) -> str:
@@ -86,5 +88,5 @@ def kept_seen(path: str | os.PathLike[str]) -> LastSeen:
         raise
     except (OSError, ValueError):
         raise OverlayError(
-            f"{shown_file(path)} has to have the number of the last snapshot: it cannot be read"
+            f"{shown_file(path)} must hold the number of the last snapshot, and cannot be read"
         ) from None

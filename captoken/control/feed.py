@@ -161,7 +161,7 @@ class Feed:
 
         data = self._store.load()
         if data is None:
-            raise OverlayError("there is no snapshot yet: the operator publishes one (renew)")
+            raise OverlayError("there is no snapshot yet: the operator has to publish one (renew)")
         # If these bytes were opened before, their signature need not be checked again.
         seen = primitives.sha256(data) if type(data) is bytes else b""
         if known is not None and seen == self._seen:
@@ -175,13 +175,14 @@ class Feed:
         # A different one with the same number is refused too: it was signed by mistake.
         elif known is not None and loaded.seq <= known.seq:
             raise OverlayError(
-                f"snapshot {loaded.seq} is not newer than {known.seq}, which is known here"
+                f"snapshot {loaded.seq} is not newer than {known.seq}, which was already read here"
             )
         # It was signed on a store that had been restored, so it lacks newer entries.
         elif known is not None and not loaded.follows(known):
             raise OverlayError(
-                f"snapshot {loaded.seq} is of another history than {known.seq}, which is known"
-                " here: the store was set back; look what is lost, and have an operator resume"
+                f"snapshot {loaded.seq} does not continue snapshot {known.seq}, which was already "
+                "read here: the store was set back; find out what is lost, and have an operator "
+                "resume"
             )
         self._tell_resumed(known, loaded)
         self._seen = seen

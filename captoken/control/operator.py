@@ -187,7 +187,9 @@ class Operator:
             stands = entry is not None and entry.stands(now)
             # An earlier try may have removed it and lost the answer, so finding it once is enough.
             if not stands and not found:
-                raise ValueError(f"no entry {shown(entry_id)} stands: it has ended, or was lifted")
+                raise ValueError(
+                    f"there is no entry {shown(entry_id)} now: it has expired, or was lifted"
+                )
             found = True
             return Change(drop=[entry_id] if stands else ())
 
@@ -263,13 +265,13 @@ class Operator:
         OverlayError.
         """
         if not names.exact_str(why, "why").strip():
-            raise ValueError("why is empty: say why, since the record is for people")
+            raise ValueError("why is empty: give a reason, for the people who read the record")
 
         # Made before the first try, so that each try publishes the same entry, with the same id.
         ends = None if until is None else epoch_seconds(until, "until")
         entry = self._made(Selector(**select), link, why, ends)
         if not entry.stands(entry.at):
-            raise ValueError("until is over already: it is a time, in seconds since the epoch")
+            raise ValueError("until is in the past: pass a later time, in seconds since the epoch")
 
         def with_it(newest: Overlay | None) -> Change:
             # An earlier try may have published it and lost the answer.

@@ -25,7 +25,7 @@ from captoken._writing.token import Token
 from captoken._writing.token_set import OnlyAt, TokenSet, at_each, placed
 
 _Value = TypeVar("_Value")
-_HINT = 'name what the grant has, or say "clamp": true to take what is left'
+_HINT = 'name what the grant has, or send "clamp": true to take what is left'
 
 
 def narrow_root(root: Token, clamp: bool, /, **keywords: Any) -> Token:
@@ -58,7 +58,7 @@ def narrow_set(
     """
     wanted = placed(held, keywords, only, servers)
     if not any(wanted.values()):
-        raise ValueError("only and servers are beside keywords, and there are none")
+        raise ValueError("only and servers need keywords beside them, and there are none")
     return at_each(
         held,
         lambda server, token: (

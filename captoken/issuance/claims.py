@@ -104,7 +104,7 @@ def matcher(claim: str, wanted: Any) -> Matcher:
     """
     names.exact_str(claim, "a claim")
     if not claim or claim == "/":
-        raise ValueError("a claim has a name, or is a JSON Pointer like /a/b")
+        raise ValueError("a claim must be a name, or a JSON Pointer like /a/b")
 
     needs_all = isinstance(wanted, dict)
     if needs_all:
@@ -119,7 +119,7 @@ def matcher(claim: str, wanted: Any) -> Matcher:
     for value in values:
         # Check the exact type, because a float or date could be compared in several ways.
         if type(value) not in (str, int, bool):
-            raise TypeError(f"{claim}: a value is a text, an integer or a boolean")
+            raise TypeError(f"{claim}: a value must be a text, an integer or a boolean")
         if isinstance(value, str) and "*" in value:
             _check_star(claim, value)
 
@@ -146,7 +146,7 @@ def _check_star(claim: str, value: str) -> None:
     names_something = any(separator in above for separator in "/:")
     if not names_something or above.endswith("/"):
         raise ValueError(
-            f"{claim}: {value} is too wide: name what it is below",
+            f"{claim}: {value} is too wide: write more before the `*`",
         )
 
 
@@ -227,7 +227,7 @@ class Template(msgspec.Struct, frozen=True):
             return names.name(made, "subject")
         except ValueError as error:
             raise ValueError(
-                f"{error}; {{sub#}} in the policy writes a digest instead",
+                f"{error}; write {{sub#}} in the policy for a digest instead",
             ) from None
 
     def _check_ends(self, number: int, claim: str, value: str) -> None:
@@ -242,7 +242,8 @@ class Template(msgspec.Struct, frozen=True):
         end = following[0]
         if end in value:
             raise ValueError(
-                f"{claim} has a {end!r}, which ends it in {self.text!r}: write {{{claim}#}}"
+                f"{claim} contains {end!r}, which separates the parts of {self.text!r}: write "
+                f"{{{claim}#}}"
             )
 
 
@@ -262,7 +263,7 @@ def _text_of(claims: Claims, claim: str) -> str:
     if type(value) is str and value:
         return value
     raise ValueError(
-        f"the assertion has no {shown(claim)} that a subject could be named by",
+        f"the assertion has no {shown(claim)} to name the subject by",
     )
 
 

@@ -94,13 +94,13 @@ class Issuance:
     ) -> None:
         if type(url) is not str or not is_safe(url) or url.endswith("/"):
             raise ValueError(
-                f"a service is an https address without a slash at its end, not {shown(url)}"
+                f"a service must be an https address without a slash at its end, not {shown(url)}"
             )
         if spiffe_id is not None:
             if not spiffe_id.startswith("spiffe://"):
-                raise ValueError(f"a SPIFFE ID is spiffe://…, not {shown(spiffe_id)}")
+                raise ValueError(f"a SPIFFE ID must be spiffe://…, not {shown(spiffe_id)}")
             if context is None or not url.startswith("https:"):
-                raise ValueError("spiffe_id is of a certificate: give its context, and https")
+                raise ValueError("spiffe_id needs a certificate: pass its context, and use https")
         self.url = url
         self._assertions = _Assertions(url, spiffe_id)
         self._key = key
@@ -268,7 +268,10 @@ class Issuance:
         task = _task_of(root)
         joined = start(task=task, **asked)
         if _task_of(joined) != task:
-            raise IssuanceError("the service has started another task", "invalid_request")
+            raise IssuanceError(
+                "the service started another task than this client asked for",
+                "invalid_request",
+            )
         return joined
 
     def _answer(self, form: Form, most: int = MAX_BYTES) -> dict[str, Any]:
@@ -339,7 +342,7 @@ class _Assertions(NamedTuple):
             if named:
                 return {"grant_type": "client_credentials", **named}
             if acts is None:
-                raise TypeError("say who asks: give login, or actor, or both")
+                raise TypeError("pass login, actor or both, to say who asks")
             return {
                 "grant_type": "client_credentials",
                 "client_assertion": acts,
@@ -375,7 +378,7 @@ class _Assertions(NamedTuple):
         audience = _read(text, what, code).claims.get("aud")
         if audience != self.url and audience != [self.url]:
             raise IssuanceError(
-                f"{what} is for {shown(audience)}, and not for {self.url} alone: it is not sent",
+                f"{what} is for {shown(audience)}, not for {self.url} only, so it is not sent",
                 code,
             )
 
@@ -415,14 +418,14 @@ def _details(stated: Mapping[str, Any]) -> str:
     try:
         return json.dumps([{"type": "captoken", **given}], default=_listed, allow_nan=False)
     except ValueError:
-        raise TypeError("keywords: NaN and Infinity are no JSON") from None
+        raise TypeError("keywords: JSON has no NaN or Infinity") from None
 
 
 def _listed(value: Any) -> Any:
     """A set as JSON has it. Raises TypeError for what JSON has not."""
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    raise TypeError(f"keywords: write it as JSON has it, and not as {type(value).__name__}")
+    raise TypeError(f"keywords must be JSON values, not {type(value).__name__}")
 
 
 def _read(text: Any, what: str, code: str) -> UnverifiedJwt:
@@ -430,7 +433,7 @@ def _read(text: Any, what: str, code: str) -> UnverifiedJwt:
     try:
         return taken_apart(text)
     except JoseError as error:
-        raise IssuanceError(f"{what} is no assertion: {error}", code) from None
+        raise IssuanceError(f"{what} is not an assertion: {error}", code) from None
 
 
 def _without(sent: Iterable[str | list[str]], text: str) -> str:

@@ -75,7 +75,7 @@ class Desk:
         leased = [name for name, grant in policy.grants.items() if grant.lease]
         if leased and lease is None:
             raise IssuanceError(
-                f"grant {leased[0]} has a lease: give the discharger's key",
+                f"grant {leased[0]} has a lease: pass the discharger's key",
                 "policy",
             )
         self.policy = policy
@@ -100,11 +100,11 @@ class Desk:
 
         fitting = [fit.grant for fit in self.fits(subject, actor) if fit.misses is None]
         if not fitting:
-            raise IssuanceError("no grant is for who asks", UNWANTED, "no grant fits")
+            raise IssuanceError("no grant is for this caller", UNWANTED, "no grant fits")
         if len(fitting) > 1:
             names = ", ".join(grant.name for grant in fitting)
             raise IssuanceError(
-                f"several grants fit, name one as scope: {names}",
+                f"several grants fit: name one as scope: {names}",
                 "invalid_scope",
             )
         return fitting[0]
@@ -121,7 +121,7 @@ class Desk:
             raise IssuanceError("there is no such grant", "invalid_scope")
         misses = _misses(grant, subject, actor)
         if misses is not None:
-            raise IssuanceError("this grant is not for who asks", UNWANTED, misses)
+            raise IssuanceError("the grant is not for this caller", UNWANTED, misses)
         return grant
 
     # --- the plan ---
@@ -137,7 +137,7 @@ class Desk:
             actor = None
         starts = subject or actor
         if starts is None:
-            raise IssuanceError("nobody says who asks: send an assertion", "invalid_request")
+            raise IssuanceError("nothing says who asks: send an assertion", "invalid_request")
 
         grant = self.chosen(ask, subject, actor)
         name = self._subject(starts)
@@ -195,7 +195,7 @@ class Desk:
             return template.subject(starts.issuer, starts.claims)
         except ValueError as error:
             raise IssuanceError(
-                "the subject has no name here",
+                "this service has no name for the subject",
                 UNWANTED,
                 str(error),
             ) from None
@@ -208,7 +208,10 @@ class Desk:
         _check_set(ask, grant)
         if not ask.resources:
             if not ask.held:
-                raise IssuanceError("resource says for which server it is to be", "invalid_target")
+                raise IssuanceError(
+                    "resource is missing: it names the server that the token is for",
+                    "invalid_target",
+                )
             if ask.as_set or grant.shares_keys:
                 return grant.resources
             return (_one_of(None, grant.resources, "resource", "invalid_target"),)
@@ -241,7 +244,10 @@ class Desk:
             raise IssuanceError("the assertion is for another client", "invalid_grant")
         # They would narrow the token, and nobody here would do it.
         if "authorization_details" in claims:
-            raise IssuanceError("details in an assertion are not taken here", "invalid_grant")
+            raise IssuanceError(
+                "this service takes no authorization_details in an assertion",
+                "invalid_grant",
+            )
 
         scope = claims.get("scope", grant.name)
         if not isinstance(scope, str) or grant.name not in scope.split(" "):
@@ -264,7 +270,10 @@ class Desk:
         if _TASK(label) is not None:
             return label, (grant.name, *grant.joins)
         if not label or "/" in label:
-            raise IssuanceError("a task's label is not empty, and has no slash", "invalid_request")
+            raise IssuanceError(
+                "a task's label must not be empty, or contain a slash",
+                "invalid_request",
+            )
         return f"{label}-{self._random(5).hex()}", None
 
 
@@ -274,7 +283,10 @@ def _check_set(ask: Ask, grant: PolicyGrant) -> None:
         raise IssuanceError(f"resource names more than {MOST_SERVERS} servers", "invalid_target")
     if ask.as_set and not grant.servers:
         why = "it has no give.servers"
-        raise IssuanceError("the grant gives no set: ask for one resource", "invalid_target", why)
+        raise IssuanceError(
+            "the grant does not give a set: ask for one resource",
+            "invalid_target", why,
+        )
     if len(ask.resources) > 1 and not ask.as_set:
         raise IssuanceError(
             f"a token for several servers is a set: ask for requested_token_type {TOKEN_SET}",
@@ -324,11 +336,11 @@ def _check_key(ask: Ask, grant: PolicyGrant) -> None:
     use: a bound or an approved token is held by whoever has the key, or asks for the approval.
     """
     if grant.bound and ask.key is None:
-        raise IssuanceError("the grant wants a DPoP proof of an Ed25519 key", "invalid_dpop_proof")
+        raise IssuanceError("the grant needs a DPoP proof by an Ed25519 key", "invalid_dpop_proof")
     wants_holder = ask.key is not None or grant.approval is not None
     if wants_holder and not ask.held:
         raise IssuanceError(
-            f"what is bound or approved comes as requested_token_type {ROOT}",
+            f"a token that is bound, or needs an approval, comes as requested_token_type {ROOT}",
             "invalid_request",
         )
 

@@ -172,8 +172,8 @@ class ProviderKeys:
             return lambda: asyncio.to_thread(_file, place)
         if not is_safe(place):
             raise IssuanceError(
-                f"the policy does not load: provider.{name}: keys are at an https address, in a "
-                f"file, or for spiffe at unix:///; {shown(place)} is none of these",
+                f"the policy does not load: provider.{name}: keys must be at an https address, in "
+                f"a file, or for spiffe at unix:///, not {shown(place)}",
                 "policy",
             )
         return lambda: self._web.get(place)
@@ -212,7 +212,7 @@ class ProviderKeys:
         await shelf.fetched()
         if shelf.problem:
             raise IssuanceError(
-                "the keys of the assertion's issuer cannot be had now",
+                "this service cannot get the keys of the assertion's issuer now",
                 "temporarily_unavailable",
                 f"provider {provider}: {shelf.problem}",
             )
@@ -237,7 +237,7 @@ class ProviderKeys:
         await shelf.fetched()
         if shelf.problem and shelf.key(certificates.AUTHORITIES) is None:
             raise IssuanceError(
-                "the authorities of the certificate's trust domain cannot be had now",
+                "this service cannot get the authorities of the certificate's trust domain now",
                 "temporarily_unavailable",
                 f"provider {shelf.name}: {shelf.problem}",
             )

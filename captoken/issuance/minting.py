@@ -142,7 +142,7 @@ class Minter(NamedTuple):
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(f"the root keys cannot be had: {error}") from error
+            raise StoreError(f"the root keys cannot be loaded: {error}") from error
 
     def _keys_for(self, audiences: tuple[str, ...], ask: Ask) -> Keyring:
         """Those of one server; or all, for a set or where servers share them. Raises StoreError."""
@@ -187,7 +187,7 @@ def _set_narrowed(held: TokenSet, ask: Ask) -> TokenSet:
     # Else it would read as if these alone were to be in the set.
     if servers is not None and not keywords:
         raise IssuanceError(
-            "servers says where keywords go, and there are none beside it",
+            "servers needs keywords beside it, and there are none",
             "invalid_authorization_details",
         )
     with _of_details():
@@ -226,7 +226,7 @@ def _only(stated: Any) -> dict[str, dict[str, Any]]:
         return {}
     if type(stated) is not dict or any(type(its) is not dict for its in stated.values()):
         raise IssuanceError(
-            "only is an object of keywords for each server that it names",
+            "only must have an object of keywords for each server that it names",
             "invalid_authorization_details",
         )
     return stated
@@ -238,7 +238,7 @@ def _servers(stated: Any) -> list[str] | None:
         return None
     if type(stated) is not list or any(type(one) is not str for one in stated):
         raise IssuanceError(
-            "servers is a list of the names of servers",
+            "servers must be a list of the names of servers",
             "invalid_authorization_details",
         )
     return stated
@@ -248,7 +248,7 @@ def _checked(root: Token) -> Token:
     """A token that was narrowed; a task is not started for one that nobody could use."""
     ends = root.unverified.expires_at
     if ends is not None and ends <= root.unverified.root.issued_at:
-        raise IssuanceError("it would be over already", "invalid_authorization_details")
+        raise IssuanceError("the token would have expired already", "invalid_authorization_details")
     _check_begins(root)
     return root
 
@@ -267,7 +267,10 @@ def _check_begins(root: Token) -> None:
     begins = root.unverified.capability.not_before
     ends = root.unverified.expires_at
     if begins is not None and ends is not None and begins >= ends:
-        raise IssuanceError("it would be over before it begins", "invalid_authorization_details")
+        raise IssuanceError(
+            "the token would expire before it becomes valid",
+            "invalid_authorization_details",
+        )
 
 
 # Where a caveat's key is not the keyword that writers have for it.

@@ -346,4 +346,4 @@ class Office:
 def _check_named(caveats: Mapping[str, Any]) -> None:
     """Raise ValueError for columns or rows of a table that was not named, in written caveats."""
     for keyword, pattern in unnamed_tables(caveats):
-        raise ValueError(f"{keyword} is for {shown(pattern)}, and no table of that name is named")
+        raise ValueError(f"{keyword} names {shown(pattern)}, which is not among the tables")

@@ -68,9 +68,9 @@ class KeptTrail:
             check(self._lines(), [self._key.public], known=seen)
         except AuditError as error:
             raise AuditError(
-                f"{shown_file(self._path)} is not as the office has left it: {error}. Put it back "
-                "from a copy. To begin a new one, keep it, and put empty files in the place of it "
-                f"and of {TRAIL_SEEN}"
+                f"{shown_file(self._path)} is not as the office left it: {error}. Restore it from "
+                "a copy. To begin a new one, keep the old file elsewhere, and put empty files in "
+                f"its place and in that of {TRAIL_SEEN}"
             ) from None
 
     def keep_head(self) -> None:
@@ -150,6 +150,6 @@ def _seen_head(path: str) -> list[Head]:
         head = Head()
     if head.seq < 1:
         raise AuditError(
-            f"{shown_file(path)} has to have the last record that was seen: it cannot be read"
+            f"{shown_file(path)} must hold the last record that the office saw, and cannot be read"
         )
     return [head]

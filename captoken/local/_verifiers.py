@@ -27,8 +27,8 @@ class ServerVerifiers:
         for name in names:
             if name not in self._made:
                 raise ValueError(
-                    f"no server {shown(name)} here: Office.open(..., servers=[...]) names them; "
-                    f"it has {named_all(self._made) or 'none'}"
+                    f"this office has no server {shown(name)}: Office.open(..., servers=[...]) "
+                    f"names them; it has {named_all(self._made) or 'none'}"
                 )
 
 

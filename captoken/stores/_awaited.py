@@ -50,7 +50,7 @@ class AwaitedStore(ABC):
                 self._opening.release()
             return self
         raise StoreError(
-            f"this store was not open within {self._timeout:g} seconds: nothing was sent"
+            f"this store did not open within {self._timeout:g} seconds: nothing was sent"
         )
 
     async def _opened(self) -> None:
@@ -70,11 +70,13 @@ class AwaitedStore(ABC):
         """
         if not self._process.is_own():
             raise StoreError(
-                "this store is awaited, and belongs to another process: make one in each"
+                "this store is async, and belongs to another process: make one in each process"
             )
 
         loop = get_running_loop()
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
-            raise StoreError("this store is awaited in one event loop: make one for each")
+            raise StoreError(
+                "this store is async, and belongs to another event loop: make one for each loop"
+            )

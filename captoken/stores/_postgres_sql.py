@@ -488,7 +488,7 @@ begin
         return -2;
     end if;
     if 0 > any(its_amounts) then
-        raise exception using errcode = '23514', message = 'captoken: a debit of less than nothing';
+        raise exception using errcode = '23514', message = 'captoken: a debit must not be negative';
     end if;
     for i in 1 .. cardinality(its_links) loop
         if not exists (

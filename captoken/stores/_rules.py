@@ -40,16 +40,17 @@ Bucket: TypeAlias = tuple[bytes, str]  # the id of a link, and a unit
 
 # What the ledgers say, in one wording: a server answers with a number, and the words are from here.
 REFUSED_BEFORE = (
-    "the token was issued before this ledger began, or within a minute after that, and what it has "
-    "used is not known: a new token will do, once the ledger is a minute old. To begin at once, "
+    "the token was issued before this ledger began, or within its first minute, so the ledger does "
+    "not know what it has used: mint a new token once the ledger is a minute old. To begin at "
+    "once, "
     "make keys and ledger together: `captoken keygen keyring --create LEDGER.db`, or "
     "create(path, keys=…)"
 )
 REFUSED_CLOCK = (
-    "this clock is behind one by which buckets were forgotten, or its leeway is longer, "
-    "and what tokens have used is not known: set the clocks alike"
+    "this clock is behind the clock by which old counts were deleted, or its leeway is longer, so "
+    "the store does not know what tokens have used: set the clocks alike"
 )
-REFUSED_AMOUNT = "a debit of less than nothing"
+REFUSED_AMOUNT = "a debit must not be negative"
 
 
 # --- how long a call takes ------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def checked_timeout(timeout: Any) -> float:
     """What a store is given as `timeout=`. Raises ValueError for what is no time to wait."""
     if type(timeout) not in (int, float) or not 0 < timeout <= _LONGEST:
         raise ValueError(
-            f"timeout: seconds, more than 0 and at most {_LONGEST}, not {shown(timeout)}"
+            f"timeout must be seconds, more than 0 and at most {_LONGEST}, not {shown(timeout)}"
         )
     return float(timeout)
 
@@ -76,7 +77,7 @@ def late(server: str, timeout: float) -> StoreError:
     """What a store raises for a call that has no answer by then. Made here, for the caller."""
     return StoreError(
         f"{server}: no answer within {timeout:g} seconds: "
-        "what was sent may have been done, and then counts"
+        "the request may still have been carried out, and then it counts"
     )
 
 
@@ -108,8 +109,8 @@ def is_full(limit: int) -> StoreError:
     """
     seconds = PROOF_PAST + PROOF_AHEAD
     return StoreError(
-        f"{limit} proofs of the last {seconds} seconds are remembered, and no more fit: "
-        "a larger limit= takes more"
+        f"{limit} proofs of the last {seconds} seconds are remembered, and there is no room for "
+        "more: pass a larger limit="
     )
 
 
@@ -283,7 +284,7 @@ def what_was_taken(amounts: Mapping[str, int] | None) -> dict[str, int] | None:
     for unit, amount in frozen_copy(amounts, "amounts").items():
         # By exact type: True is no amount, and neither is 1.0.
         if type(unit) is not str or type(amount) is not int:
-            raise TypeError('amounts are integers by unit, as {"usd_cents": 5}')
+            raise TypeError('amounts must be integers by unit, like {"usd_cents": 5}')
         taken[unit] = min(max(amount, 0), MAX_INTEGER)
     return taken
 
@@ -317,18 +318,18 @@ def missing(where: str, how: str = "") -> StoreError:
 
     `how` goes behind it: what to write.
     """
-    return StoreError(f"{where}: this store is not there: create makes one{how}")
+    return StoreError(f"{where}: there is no store here: create makes one{how}")
 
 
 def there_already(where: str) -> StoreError:
     """What `create` raises for a store that is there. Made here, and raised by the caller."""
-    return StoreError(f"{where}: this store is there already: open it, or name another place")
+    return StoreError(f"{where}: this store already exists: open it, or choose another place")
 
 
 def checked_keys(keys: Iterable[str]) -> tuple[str, ...]:
     """The ids of keys that are made along with a store. Raises TypeError or ValueError."""
     if isinstance(keys, str):
-        raise TypeError("keys are a list of key ids, as Keyring.key_ids, not a str")
+        raise TypeError("keys must be a list of key ids, like Keyring.key_ids, not a str")
     return tuple(names.name(key, "a key id") for key in keys)
 
 
@@ -342,7 +343,7 @@ def checked_floor(floor: int | None) -> int | None:
 
     # By exact type: True would be a floor of 1. The limit is what every server can hold.
     if type(floor) is not int or not 0 <= floor <= MAX_INTEGER:
-        raise ValueError(f"a floor is seconds since the epoch, as int, not {shown(floor)}")
+        raise ValueError(f"a floor must be seconds since the epoch, as int, not {shown(floor)}")
     return floor
 
 

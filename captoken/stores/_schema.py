@@ -86,4 +86,4 @@ def upgrade_of(schema: Schema, where: str, found: Any) -> Upgrade:
 
 def none_there(where: str) -> StoreError:
     """What an upgrade raises where no store lies. Made here, and raised by the caller."""
-    return StoreError(f"{where}: no store of captoken is there to upgrade")
+    return StoreError(f"{where}: there is no store of captoken here to upgrade")

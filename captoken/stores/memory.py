@@ -76,7 +76,9 @@ class _OneProcess:
         that thread does not live in the child to let go of it.
         """
         if not self._process.is_own():
-            raise StoreError("this memory belongs to another process: processes share a file")
+            raise StoreError(
+                "this store in memory belongs to another process: use a file to share one"
+            )
         return self._lock
 
 

@@ -139,7 +139,9 @@ def setup(schema: str = "captoken", *, tables: Sequence[TableGroup] = (STORES,))
         or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema)
         or schema.startswith("pg_")
     ):
-        raise ValueError(f"a schema is a name of small letters, digits and _, not {shown(schema)}")
+        raise ValueError(
+            f"a schema's name may only have lower-case letters, digits and _, not {shown(schema)}"
+        )
 
     return "\n".join(group.statements(schema) for group in tables)
 
@@ -379,13 +381,13 @@ def _refuse_unfit(is_synced: Any, is_encoded: Any) -> None:
     """Raise StoreError for a server that a crash sets back, and for texts that nobody can read."""
     if is_synced != 1:
         raise StoreError(
-            "PostgreSQL: with fsync off a crash goes back in time, or loses the tables: "
-            "set fsync = on"
+            "PostgreSQL: with fsync off, a crash loses the last writes, or the tables: set fsync = "
+            "on"
         )
     if is_encoded != 1:
         raise StoreError(
-            "PostgreSQL: the encoding SQL_ASCII does not say what a text is: "
-            "take a database in UTF8, or say client_encoding=utf8 in the conninfo"
+            "PostgreSQL: the encoding SQL_ASCII does not define what a text is: use a database in "
+            "UTF8, or write client_encoding=utf8 in the conninfo"
         )
 
 
@@ -493,7 +495,7 @@ class PostgresStore(_Place):
         lock = self._lock
         if not lock.acquire(timeout=max(until - monotonic(), 0)):
             raise StoreError(
-                f"PostgreSQL: other calls had the connection for {self._timeout:g} seconds: "
+                f"PostgreSQL: other calls used the connection for {self._timeout:g} seconds: "
                 "nothing was sent"
             )
         try:
@@ -517,7 +519,7 @@ class PostgresStore(_Place):
             # An AsyncConnection, say, which answers with coroutines.
             if not isinstance(connection, psycopg.Connection):
                 raise StoreError(
-                    f"PostgreSQL: a {type(connection).__name__} is no connection of psycopg"
+                    f"PostgreSQL: expected a connection of psycopg, not {type(connection).__name__}"
                 )
             self._connection = connection
             connection.autocommit = True
@@ -688,7 +690,7 @@ def _checked(connection: Any) -> AsyncConnection:
     """What a source gave, if it is a connection that is awaited. Raises StoreError."""
     if not isinstance(connection, psycopg.AsyncConnection):
         kind = type(connection).__name__
-        raise StoreError(f"PostgreSQL: a {kind} is no AsyncConnection of psycopg")
+        raise StoreError(f"PostgreSQL: expected an AsyncConnection of psycopg, not {kind}")
     return connection
 
 
@@ -696,7 +698,7 @@ def _lent(source: AsyncSource, most: int) -> _Own | _Pooled:
     """Where the connections of an awaited store come from. Raises TypeError or ValueError."""
     if type(most) is not int or most < 1:
         raise ValueError(
-            f"connections: how many there are at most, as int, at least 1, not {shown(most)}"
+            f"connections must be an int, at least 1, not {shown(most)}"
         )
     if isinstance(source, str):
         return _Own(lambda: psycopg.AsyncConnection.connect(source), most)
@@ -705,7 +707,7 @@ def _lent(source: AsyncSource, most: int) -> _Own | _Pooled:
     if hasattr(source, "getconn") and hasattr(source, "putconn"):
         return _Pooled(source)
     kind = type(source).__name__
-    raise TypeError(f"a conninfo, a callable that is awaited, or a pool is needed, not {kind}")
+    raise TypeError(f"expected a conninfo, an async callable or a pool, not {kind}")
 
 
 # --- the floor ------------------------------------------------------------------------------------
@@ -713,8 +715,8 @@ def _lent(source: AsyncSource, most: int) -> _Own | _Pooled:
 
 FLOOR_FACTS: LiteralString = "%s::text, %s::bigint, %s::bigint, %s::bigint, %s::text"
 UNLOGGED = (
-    "PostgreSQL: a table of its schema is unlogged, and a crash empties it: what was counted may "
-    "be lost. Set it logged, and make the store again"
+    "PostgreSQL: a table of its schema is unlogged, and a crash empties it, so counts may be lost. "
+    "Set it logged, and make the store again"
 )
 
 

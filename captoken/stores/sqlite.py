@@ -178,7 +178,9 @@ class SQLiteStore:
     def _writing(self) -> AbstractContextManager[Run]:
         """One transaction that nobody else writes in."""
         if self._access == "ro":
-            raise StoreError(f"{self._where}: it was opened with readonly=True, and is not written")
+            raise StoreError(
+                f"{self._where}: it was opened with readonly=True, and cannot be written"
+            )
         # Without a write-ahead log a writer waits for readers; do all of that waiting first.
         waits = "immediate" if self._journal == "wal" else "exclusive"
         return self._transaction(f"begin {waits}")
@@ -241,8 +243,8 @@ class SQLiteStore:
         """What is raised for what SQLite says, with what to do where a right is missing."""
         if code in _CUT_OFF:
             return StoreError(
-                f"{self._where}: a process that wrote was cut off, and what it left has to be "
-                "undone: open the file in a process that may write it and its folder"
+                f"{self._where}: a process was stopped while it wrote, and its unfinished change "
+                "has to be undone: open the file in a process that may write to it and its folder"
             )
         if code & 0xFF in _NO_RIGHT:
             needs = "read and write the file and its folder"
@@ -287,7 +289,7 @@ class SQLiteStore:
             raise self._missing() from None
         except OSError as error:
             what = error.strerror
-            raise StoreError(f"{self._where}: the file cannot be looked at: {what}") from None
+            raise StoreError(f"{self._where}: the file cannot be examined: {what}") from None
         return found.st_dev, found.st_ino
 
     def _prepare(self, connection: sqlite3.Connection, until: float) -> None:
@@ -315,11 +317,13 @@ class SQLiteStore:
             self._check_version(run, self._version)
         elif self._journal != "wal" and run("pragma journal_mode").fetchone() == ("wal",):
             raise StoreError(
-                f"{self._where}: the overlay has a file of its own, and this one is of other stores"
+                f"{self._where}: the overlay needs a file of its own, and this file holds other "
+                "stores"
             )
         if self._journal == "wal" and _said_version(run, SQLiteSnapshots._version) is not None:
             raise StoreError(
-                f"{self._where}: this file is the overlay's alone: name another one for this store"
+                f"{self._where}: this file is for the overlay only: choose another one for this "
+                "store"
             )
 
     def _check_version(self, run: Run, version: Schema) -> None:
@@ -400,7 +404,9 @@ def _say_version(run: Run, version: Schema, place: str = "main") -> None:
 def _row(found: sqlite3.Cursor) -> tuple[int, ...]:
     row: tuple[int, ...] | None = found.fetchone()
     if row is None:
-        raise StoreError("SQLite: the file has lost its floor: it is damaged")
+        raise StoreError(
+            "SQLite: the file's record of what it forgot is missing: the file is damaged"
+        )
     return row
 
 
@@ -1033,8 +1039,8 @@ def upgrade_file(
     if SQLiteSnapshots in older and len(there) > 1:
         if overlay is None:
             raise StoreError(
-                f"{_where(path)}: the overlay lies with other stores, and needs a file of its own: "
-                "name one by overlay="
+                f"{_where(path)}: the overlay shares its file with other stores, and needs its "
+                "own: name one with overlay="
             )
         to = os.fspath(overlay)
         found = [_moving(one, to) for one in found]

@@ -72,7 +72,7 @@ class TrailFile:
                 self._fd = os.open(self._path, flags, 0o600)
         except OSError as error:
             what, where = error.strerror, shown_file(self._path)
-            raise AuditError(f"the file cannot be opened to write: {what} ({where})") from None
+            raise AuditError(f"the file cannot be opened for writing: {what} ({where})") from None
 
         # The lock comes first: what another process writes meanwhile must not be cut off as torn.
         try:
@@ -116,7 +116,7 @@ class TrailFile:
         deleted, replaced, longer or shorter.
         """
         if not self._process.is_own():
-            raise AuditError("this trail belongs to another process: each has one of its own")
+            raise AuditError("this trail belongs to another process: open a trail in each process")
 
         # A lock of this kind holds off those alone who ask for it: an editor does not.
         if self._size() != self._end:

@@ -100,7 +100,10 @@ _UNTOLD = (
 _EVICTS = (
     "Valkey: it has evicted keys, and its maxmemory-policy may evict more: noeviction is needed"
 )
-_DAMAGED = "Valkey: what lies under a key of this store is not its own: give it another prefix"
+_DAMAGED = (
+    "Valkey: a key of this store holds something that the store did not write: choose another "
+    "prefix"
+)
 
 
 # --- calls ----------------------------------------------------------------------------------------
@@ -172,7 +175,7 @@ def _judged(told: Mapping[str, Any]) -> bool | None:
     policy = told.get("maxmemory_policy")
     if policy not in (None, "noeviction"):
         raise StoreError(
-            f"Valkey: maxmemory-policy is {policy}, which forgets what counts: noeviction is needed"
+            f"Valkey: maxmemory-policy is {policy}, which deletes counts: set it to noeviction"
         )
 
     # A server that begins empty after a crash is told by its floor. One that begins with what it
@@ -180,8 +183,8 @@ def _judged(told: Mapping[str, Any]) -> bool | None:
     log = told.get("aof_enabled")
     if log is not None and log != 1 and told.get("save"):
         raise StoreError(
-            "Valkey: with RDB snapshots alone a crash goes back in time: "
-            "appendonly yes, or no save at all"
+            "Valkey: with RDB snapshots only, a crash loses the last writes: set appendonly yes, "
+            "or turn save off"
         )
     return None if log is None else bool(log == 1)
 
@@ -199,13 +202,13 @@ class _Place(ABC):
             hasattr(client, "connection_pool") or hasattr(client, "get_node_from_key")
         ):
             raise TypeError(
-                f"a client of valkey-py or redis-py is needed, not {type(client).__name__}: "
-                "valkey.Valkey(…), of pip install 'captoken[valkey]'"
+                f"expected a client of valkey-py or redis-py, not {type(client).__name__}: use "
+                "valkey.Valkey(…), from pip install 'captoken[valkey]'"
             )
         if iscoroutinefunction(client.execute_command) is not self._is_awaited:
             raise TypeError(_NOT_ASYNC if self._is_awaited else _NOT_BLOCKING)
         if type(prefix) is not str or not re.fullmatch(r"[!-z|~]+", prefix):
-            raise ValueError(f"a prefix is visible ASCII without braces, not {shown(prefix)}")
+            raise ValueError(f"a prefix must be visible ASCII without braces, not {shown(prefix)}")
 
         self._client = client
         self._name = prefix
@@ -251,10 +254,10 @@ class _Place(ABC):
 
 
 _NOT_BLOCKING = (
-    "an asyncio client: give a blocking one, and call the store with asyncio.to_thread; "
-    "or give it to AsyncValkeyLedger and AsyncValkeyReplayStore"
+    "this client is for asyncio: pass it to AsyncValkeyLedger or AsyncValkeyReplayStore; or pass a "
+    "blocking one, and call the store with asyncio.to_thread"
 )
-_NOT_ASYNC = "a blocking client: give one of valkey.asyncio or redis.asyncio"
+_NOT_ASYNC = "this client is blocking: pass one of valkey.asyncio or redis.asyncio"
 
 
 class ValkeyStore(_Place):
@@ -440,7 +443,7 @@ class _AwaitedStore(_Floored, AwaitedStore):
         # Whoever is cancelled while it waits for its turn at that connection gives it to two.
         is_one = getattr(client, "single_connection_client", False)
         if is_one or getattr(client, "connection", None) is not None:
-            raise TypeError("a client of one connection: give one with a pool of them")
+            raise TypeError("this client has one connection only: pass one with a pool")
         # A client of a cluster sends no scripts together.
         self._batches = (
             None if hasattr(client, "get_node_from_key") else _Batches(client, self._timeout)
@@ -960,8 +963,8 @@ class ValkeySnapshots(ValkeyStore):
         super().__init__(client, prefix, timeout)
         if durable and self._is_logged is False:
             raise StoreError(
-                "Valkey: no append-only file, so a crash loses revocations: "
-                "durable=False would say that it may"
+                "Valkey: there is no append-only file, so a crash loses revocations: set "
+                "appendonly yes, or pass durable=False to accept that"
             )
         base = self._prefix + "overlay"
         # The snapshot, the deltas, and what is known of both; and the versions.
@@ -1047,7 +1050,8 @@ class ValkeySnapshots(ValkeyStore):
             return False
         if self._durable and not _is_on_disk(written[0]):
             raise StoreError(
-                "Valkey: published, and not known to be on disk: no append-only file, or a slow one"
+                "Valkey: published, but perhaps not saved to disk: there is no append-only file, "
+                "or a slow one"
             )
         return True
 

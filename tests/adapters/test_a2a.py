@@ -610,7 +610,7 @@ def test_each_call_shows_what_is_current_and_a_sub_agent_has_its_own() -> None:
                 with current.delegate(to="sales-agent", tables=["sales"]):
                     assert await said(client, "sales") == "sales-agent for user:jane"
                     assert REFUSED in await said(client, "market.moves")
-            assert "no token is current" in await said(client, "sales")
+            assert "no token is in use" in await said(client, "sales")
 
     run(story)
 
@@ -624,7 +624,7 @@ def test_a_bound_token_goes_with_a_proof_for_each_call() -> None:
             async with server.client(Held(bound, own)) as client:
                 assert [await said(client, "sales") for _ in range(2)] == ["orchestrator for user:jane"] * 2
             async with server.client(bound) as client:
-                assert "key is not held" in await said(client, "sales")
+                assert "key is not in use" in await said(client, "sales")
             async with httpx.AsyncClient() as bare:
                 unproven = {"Authorization": f"Bearer {bound.present(audience='sales-agent', clock=clock())}"}
                 assert (await bare.post(server.url, headers=unproven, json={})).status_code == 401
@@ -642,7 +642,7 @@ def test_a_card_cannot_send_a_token_to_another_origin() -> None:
             async with httpx.AsyncClient(auth=shown) as http:
                 client = ClientFactory(ClientConfig(httpx_client=http)).create(evil.card)
                 client._card = sales.card  # what an extended card does
-                assert "no token goes to" in await said(client, "sales")
+                assert "captoken sends no token to" in await said(client, "sales")
         assert evil.trail.decisions == [] and sales.trail.decisions == []
 
     run(story)

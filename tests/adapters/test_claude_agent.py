@@ -313,7 +313,7 @@ def test_a_session_is_asked_for_once_whatever_came_before(guard: ToolGuard, told
         assert asked(made, (*query("eu"), MAIN)) == [""]
     assert told.codes == ["allowed"] * 50
     for again in (TokenGuard(guard, agent="orchestrator"), TokenGuard(guard, agent="other")):
-        with pytest.raises(GuardError, match="these options are guarded"):
+        with pytest.raises(GuardError, match="these options are already guarded"):
             again.guarded(made, held=mint())
 
 
@@ -364,10 +364,10 @@ def test_no_token_goes_to_the_cli(guard: ToolGuard) -> None:
 
 def test_misuse_is_told_at_once(guard: ToolGuard) -> None:
     for wrong in (None, verifier(), "guard"):
-        with pytest.raises(TypeError, match="no ToolGuard"):
+        with pytest.raises(TypeError, match="expected a ToolGuard"):
             TokenGuard(wrong, agent="a")  # type: ignore[arg-type]
     for name in ("", "  ", None):
-        with pytest.raises(ValueError, match="name the agent"):
+        with pytest.raises(ValueError, match="pass agent="):
             TokenGuard(guard, agent=name)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         TokenGuard(guard, agent="a", hands=["sales-agent"])  # type: ignore[arg-type]

@@ -356,7 +356,7 @@ BAD = {
 @pytest.mark.parametrize("body", BAD.values(), ids=BAD)
 def test_what_is_no_ticket_for_it_is_answered_alike(body: bytes) -> None:
     reply = call(Site(Allow(expires_in=60)).service, "POST", PATH, body, JSON)
-    assert (reply.status, reply.json) == (400, {"error": "This is no ticket for this discharger."})
+    assert (reply.status, reply.json) == (400, {"error": "This ticket is not for this discharger."})
 
 
 def test_no_more_of_a_body_is_read_than_may_come() -> None:

@@ -886,7 +886,7 @@ def test_a_tests_client_is_told_what_is_forgotten_and_by_which_method() -> None:
 
 @pytest.mark.parametrize("where", ["arguments", "attributes"])
 def test_a_path_parameter_is_not_written_where_it_would_be_taken_literally(where: str) -> None:
-    with pytest.raises(ValueError, match="state arguments and attributes by a function"):
+    with pytest.raises(ValueError, match="state arguments and attributes with a function"):
         require(tool="notes.delete", **{where: {"project": "{project}"}})
     assert require(tool="notes.delete", **{where: {"project": "{"}})
 
@@ -1019,5 +1019,5 @@ def test_an_endpoint_states_the_row_that_it_loads() -> None:
     assert call(app, "/orders/8?tenant=acme", "PUT", **mine).status_code == 403
     asked.clear()
     assert call(app, "/orders/7", headers={"authorization": "Bearer cap1_x"}, auth=None).status_code == 401 and asked == []
-    with pytest.raises(TypeError, match="row and becomes are functions"):
+    with pytest.raises(TypeError, match="row and becomes must be functions"):
         require(table="orders", operation="select", row={"tenant": "acme"})  # type: ignore[arg-type]

@@ -263,7 +263,7 @@ def test_who_puts_the_token_elsewhere_is_told_where_it_stands(tmp_path: Path) ->
         assert (missing.status_code, missing.json()["detail"]) == (401, f"A token is needed, {places}.")
         with world.client(**{"X-Other": world.token().present(audience="payments")}) as client:
             stray = client.get("/payments/v1/refunds/re_1")
-        assert stray.json()["detail"] == stray.json()["error_description"] == f"A token travels {places}, and nowhere else."
+        assert stray.json()["detail"] == stray.json()["error_description"] == f"Send the token {places}, and nowhere else."
         assert f'error_description="{stray.json()["detail"]}"' in stray.headers["www-authenticate"] and not world.service.requests
 
 

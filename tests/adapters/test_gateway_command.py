@@ -204,7 +204,7 @@ def test_of_a_set_the_command_gets_the_token_of_the_service(folder: Path) -> Non
     done = subprocess.run(command(folder, "/bin/sh", "-c", "echo $PAYMENTS_KEY"), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and Token.parse(done.stdout.splitlines()[0]).unverified.root.audience == "payments"
     hold("mail")
-    assert "the set has no token for payments: it is for mail" in refused(folder)
+    assert "the set has no token for payments: it has tokens for mail" in refused(folder)
 
 
 def test_it_is_said_where_the_same_user_runs_it(folder: Path) -> None:

@@ -999,7 +999,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "no command": ("mcp = []", "an address, a command in a list"),
     "an address without TLS": ('mcp = "http://a.example"', "service.files.mcp: "),
     "a key of a request": ('mcp = "stdio"\ncredential = "env:K"', 'as = "variable:NAME"'),
-    "a key of a process": ('mcp = "https://a.example"\ncredential = { from = "env:K", as = "variable:K" }', "a credential is written as"),
+    "a key of a process": ('mcp = "https://a.example"\ncredential = { from = "env:K", as = "variable:K" }', "write a credential as"),
     "what no server asks": ('mcp = "stdio"\nasks = ["everything"]', "asks"),
     "a free call": ('mcp = "stdio"\nfree = ["tools/call"]', "cannot be free"),
     "a cost below 0": ('mcp = "stdio"\ntools.a.cost = { a = -1 }', "cost.a is 0 or more"),

@@ -414,7 +414,7 @@ def test_no_token_is_in_events_or_state(guard: ToolGuard) -> None:
 
 @pytest.mark.parametrize("wrong", [None, verifier(), "guard"])
 def test_misuse_is_told_at_once(wrong: Any, guard: ToolGuard) -> None:
-    with pytest.raises(TypeError, match="no ToolGuard"):
+    with pytest.raises(TypeError, match="expected a ToolGuard"):
         TokenGuard(wrong)
     with pytest.raises(TypeError, match="native"):
         TokenGuard(guard, native="google_search")

@@ -254,7 +254,7 @@ def test_an_agent_that_was_handed_nothing_hands_nothing_on(run: Run, name: str |
         """Ask an agent that asks the sales agent."""
         return str(bare.invoke({"messages": [HumanMessage(task)]}))
 
-    with current.use(root()), pytest.raises(GuardError, match="was handed no token"):
+    with current.use(root()), pytest.raises(GuardError, match="was given no token"):
         run(world.agent(story.ORCHESTRATOR, model([call("ask_sales", task="x")], "done"), [ask_sales]))
     assert world.desk.reached == []
 
@@ -267,7 +267,7 @@ def test_a_sub_agent_that_waits_for_a_person_has_no_answer(saver: Any) -> None:
     sub = world.agent("sales-agent", says, world.tools("query_sales"), middleware=[waiting])
     ask = delegate_to(sub, tools={"query_sales": {}})
     boss = world.agent(story.ORCHESTRATOR, model([call("ask_sales_agent", task="x")], "done"), [ask], checkpointer=saver)
-    with current.use(root(ask_sales_agent={}, query_sales={})), pytest.raises(GuardError, match="waits for somebody"):
+    with current.use(root(ask_sales_agent={}, query_sales={})), pytest.raises(GuardError, match="waits for a person"):
         invoke(boss, config={"configurable": {"thread_id": "1"}})
     assert world.desk.reached == []
 
@@ -327,7 +327,7 @@ def test_a_graph_without_a_name_is_named_when_it_is_handed_a_token() -> None:
     graph.add_node("tools", node)
     graph.add_edge(START, "plan").add_edge("plan", "tools")
     compiled = graph.compile()
-    with pytest.raises(GuardError, match="name the agent"):
+    with pytest.raises(GuardError, match="give the agent a name="):
         delegate_to(compiled, tools={"query_sales": {}})
     ask = delegate_to(compiled, to="sales agent", tools={"query_sales": {}})
     boss = world.agent(story.ORCHESTRATOR, model([call("ask_sales_agent", task="x")], "done"), [ask])

@@ -1378,7 +1378,7 @@ def test_a_server_has_one_guard() -> None:
     """A guard for each request would ask, and charge, for the same call again."""
     server = served(Ran())
     for again in (Guard(verifier()), Guard(verifier())):
-        with pytest.raises(ValueError, match="this server is guarded"):
+        with pytest.raises(ValueError, match="this server already has a guard"):
             again.install(server)
 
 

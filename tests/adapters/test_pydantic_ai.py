@@ -1019,9 +1019,9 @@ def test_what_has_no_guard_or_no_name_is_handed_nothing(guard: ToolGuard) -> Non
         delegate_to(bare, tools={"take": {}})
     with current.use(mint(take={})), pytest.raises(GuardError, match="has no TokenGuard"):
         asyncio.run(run_delegated(bare, "go", tools={"take": {}}))
-    with pytest.raises(GuardError, match="name the agent"):
+    with pytest.raises(GuardError, match="give the agent a name"):
         Agent(obeying(), capabilities=[TokenGuard(guard)])
-    with pytest.raises(GuardError, match="name the agent"):
+    with pytest.raises(GuardError, match="give the agent a name"):
         go(Agent(obeying()), "go", capabilities=[TokenGuard(guard)], infer_name=False)
 
 
@@ -1045,7 +1045,7 @@ def test_an_agent_that_was_handed_nothing_hands_nothing_on(name: str, guard: Too
     async def ask(task: str) -> str:
         return str((await bare.run(task)).output)
 
-    with current.use(mint(ask={}, take={}, ask_sub={})), pytest.raises(GuardError, match="was handed no token"):
+    with current.use(mint(ask={}, take={}, ask_sub={})), pytest.raises(GuardError, match="was given no token"):
         go(agent(guard, obeying(("ask", {"task": "go"})), ask), "go")
     assert reached == []
 
@@ -1155,5 +1155,5 @@ def test_no_token_gets_into_messages_or_reprs(guard: ToolGuard) -> None:
 
 @pytest.mark.parametrize("wrong", [None, object(), verifier()])
 def test_a_guard_is_a_tool_guard(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="no ToolGuard"):
+    with pytest.raises(TypeError, match="expected a ToolGuard"):
         TokenGuard(wrong)

@@ -370,7 +370,7 @@ def test_more_than_max_rows_is_a_mistake_and_what_was_read_counts(connection: sq
 @pytest.mark.parametrize("cost", [{"rows": 1}, {"bytes": 0}, {"rows_written": 0, "cents": 1}, lambda *_: {"rows": 0}])
 def test_no_cost_names_what_the_guard_counts(connection: sqlite3.Connection, cost: Any) -> None:
     world = World(connection)
-    with pytest.raises(ValueError, match="which the guard counts by itself"):
+    with pytest.raises(ValueError, match="the guard counts it itself"):
         world.ran(mint(**ALL), of(1), cost=cost)
 
 

@@ -255,4 +255,4 @@ def test_the_log_has_fractions_of_seconds_where_they_were_recorded(world):
 def test_what_a_decision_cannot_say_is_refused_by_its_number(world):
     (world / "odd.jsonl").write_text('{"at":"noon","kind":"decision","prev":"%s","seq":1}\n' % ("A" * 43))
     done = sh("captoken audit log odd.jsonl", world)
-    assert done.returncode == 2 and done.stderr.startswith(b"captoken: odd.jsonl: record 1 says nothing that can be read")
+    assert done.returncode == 2 and done.stderr.startswith(b"captoken: odd.jsonl: record 1 cannot be read")

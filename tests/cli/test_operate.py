@@ -101,7 +101,7 @@ def test_a_store_that_goes_back_ends_it(folder):
     assert app.run(["end-task", "q3", *OPERATING]) == 0
     (folder / "overlay.db").write_bytes(old)
     running = subprocess.run([CAPTOKEN, "operate", *OPERATING], capture_output=True, env={"PATH": os.defpath}, timeout=30)
-    assert running.returncode == 2 and b"the store has lost what it had" in running.stderr
+    assert running.returncode == 2 and b"the store has lost snapshots" in running.stderr
 
 
 def test_a_store_that_cannot_be_reached_is_tried_again(folder, monkeypatch, capsys):

@@ -27,6 +27,7 @@ def test_no_option_takes_a_secret():
         "audit": ("trail_file", "FILE"),
         "audit tree trail_file": ("trail_file", "FILE..."),
         "audit export trail_files": ("trail_files", "FILE..."),
+        "audit log trail_files": ("trail_files", "FILE..."),
         "issue": ("policy", "POLICY.toml"),
         "gateway": ("path", "GATEWAY.toml"),
         "gateway run command": ("command", "[-- COMMAND...]"),

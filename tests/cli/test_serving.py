@@ -145,7 +145,7 @@ def test_the_trail_goes_on_over_a_restart_and_the_commands_read_it(served: Serve
     logged = captoken("audit", "log", "trail.jsonl", cwd=tmp_path).stdout.splitlines()
     assert [line.split("  ")[1].split(" ")[0] for line in logged] == ["issued", "access_denied"] * 2
     assert f"ci repo:acme/x: task {tasks[0]} by nightly, to nightly for ci:42" in logged[0]
-    assert logged[1].endswith("ci repo:acme/x: asked for a task; no grant is for who asks (no grant fits)")
+    assert logged[1].endswith("ci repo:acme/x: asked for a task; no grant is for this caller (no grant fits)")
     denied = captoken("audit", "log", "trail.jsonl", "--denied", "--json", cwd=tmp_path).stdout
     assert denied.count('"code": "access_denied"') == 2 and '"decisions": []' in denied
     for more, many in ((("--task", tasks[1]), 1), (("--agent", "nightly"), 2), (("--agent", "other"), 0)):

@@ -93,11 +93,11 @@ def test_it_can_be_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda lines: lines[:3] + lines[4:], "cut, or in another order"),
-        (lambda lines: [lines[0], lines[1].replace(b"sales", b"salez"), *lines[2:]], "one was changed"),
+        (lambda lines: lines[:3] + lines[4:], "records were cut out, or are in another order"),
+        (lambda lines: [lines[0], lines[1].replace(b"sales", b"salez"), *lines[2:]], "one of them was changed"),
         (lambda lines: [*lines[:3], lines[3].replace(b"sales", b"salez"), *lines[4:]], "one of the two is forged"),
-        (lambda lines: [*lines[:3], b"{}\n", *lines[3:]], "does not say its kind"),
-        (lambda lines: [*lines[:3], b"no JSON\n", *lines[3:]], "a line that is no record"),
+        (lambda lines: [*lines[:3], b"{}\n", *lines[3:]], "does not name its kind"),
+        (lambda lines: [*lines[:3], b"no JSON\n", *lines[3:]], "is not a record"),
     ],
 )
 def test_what_does_not_follow_is_not_believed(world: World, harm, said: str) -> None:
@@ -274,7 +274,7 @@ def test_two_servers_that_say_the_same_are_both_read(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("ids", "said"),
-    [([bytes([0, at] * 16) for at in range(65)], "says nothing that can be read"), ([bytes(32)] * 2, "one link id for two links")],
+    [([bytes([0, at] * 16) for at in range(65)], "cannot be read"), ([bytes(32)] * 2, "one link id for two links")],
 )
 def test_no_token_has_such_links(world: World, ids: list[bytes], said: str) -> None:
     """More links than a token has, each with all above it, would be kept and read for a long time."""

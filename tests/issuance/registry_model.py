@@ -140,7 +140,7 @@ class RegistryModel:
         """The lock, to be held for a whole call. Raises StoreError in a forked child."""
         if not self._process.is_own():
             raise StoreError(
-                "this registry belongs to another process: processes share a file",
+                "this registry in memory belongs to another process: use a file to share one",
             )
         return self._lock
 
@@ -205,8 +205,7 @@ class RegistryModel:
         """
         if len(self._used) + new > self._limit:
             raise StoreError(
-                f"{self._limit} assertions are remembered, and no more fit: "
-                "a larger limit= takes more"
+                f"{self._limit} assertions are remembered, and there is no room for more: pass a larger limit="
             )
 
         # One exchange has two: a login, and the proof of a key.
@@ -214,7 +213,7 @@ class RegistryModel:
         held = self._held[subject]
         if new and held + new > part:
             raise IssuanceError(
-                f"{held} assertions of yours are remembered, and no more may be",
+                f"this service remembers {held} of your assertions, and takes no more now",
                 "access_denied",
                 f"one subject has {part} of {self._limit} at most",
             )

@@ -366,7 +366,7 @@ def test_authorities_are_fetched_once_and_a_newer_one_when_it_is_needed(tmp_path
         clock = Now()
         keys = ProviderKeys(policy(tmp_path), clock=clock)
         (tmp_path / "keys.json").write_bytes(b'{"keys":[]}')
-        with pytest.raises(IssuanceError, match="the authorities of the certificate's trust domain cannot be had now") as told:
+        with pytest.raises(IssuanceError, match="this service cannot get the authorities of the certificate's trust domain now") as told:
             await keys.want_authorities("mesh")
         assert told.value.code == "temporarily_unavailable" and "mesh, x509: [Errno 2]" in told.value.why
         assert keys.authorities("mesh") is None
@@ -397,7 +397,7 @@ def test_authorities_are_fetched_once_and_a_newer_one_when_it_is_needed(tmp_path
         await keys.want_authorities("mesh", anew=True)
         assert keys.authorities("mesh") is second
         clock.at += GOOD
-        with pytest.raises(IssuanceError, match="cannot be had now"):
+        with pytest.raises(IssuanceError, match="this service cannot get the"):
             await keys.want_authorities("mesh")
         assert keys.authorities("other") is None
         await keys.want_authorities("other")  # which takes none
@@ -421,7 +421,7 @@ def test_known_authorities_outlive_a_reload_and_go_with_their_place(tmp_path: Pa
         keys.reload(read(text.replace(f'x509_bundle = "{tmp_path}/acme.pem"', "")))
         await keys.want_authorities("mesh")
         assert keys.authorities("mesh") is None
-        with pytest.raises(IssuanceError, match=r"provider\.mesh: keys are at an https address"):
+        with pytest.raises(IssuanceError, match=r"provider\.mesh: keys must be at an https address"):
             keys.reload(read(text.replace(f"{tmp_path}/acme.pem", "http://mesh.example/bundle")))
 
     asyncio.run(story())
@@ -530,7 +530,7 @@ def test_a_workload_acts_for_a_person_by_its_certificate(door: Door) -> None:
     other = "spiffe://acme.example/ns/risk/sa/other"
     denied(
         door.ask(ACME.svid(other), subject_token=text, client_id=other, **BY_LOGIN),
-        "the assertion starts nothing",
+        "the assertion cannot start a task",
         "invalid_grant",
     )
     denied(door.ask(None, subject_token=login(sub="joe"), **BY_LOGIN), "none was shown")
@@ -559,7 +559,7 @@ def test_a_certificate_counts_where_client_id_names_it_alone(door: Door) -> None
     good(door.ask(STRANGER.svid(ROBOT), **by_jwt))
     denied(
         door.ask(robot, **by_jwt | {"client_id": "spiffe://acme.example/ns/risk/sa/other"}),
-        "the assertion is of another than client_id",
+        "the assertion is not by the client that client_id names",
     )
     assert (
         door.ask(robot, subject_token=login(), **BY_LOGIN | {"client_id": ""})[1]["error"] == "invalid_request"
@@ -585,7 +585,7 @@ def test_what_is_refused_at_the_service(door: Door, shown: Shown | None, says: s
 
 def test_a_workload_that_no_grant_is_for(door: Door) -> None:
     other = "spiffe://acme.example/ns/hr/sa/robot"
-    denied(door.ask(ACME.svid(other), client_id=other), "no grant is for who asks", "unauthorized_client")
+    denied(door.ask(ACME.svid(other), client_id=other), "no grant is for this caller", "unauthorized_client")
 
 
 def test_what_the_server_says_of_the_connection_is_read_with_care(door: Door) -> None:
@@ -677,7 +677,7 @@ def test_the_headers_of_a_proxy_in_their_one_spelling() -> None:
             forwarded((b"client-cert", own))
     with pytest.raises(IssuanceError, match="is written as RFC 9440 has it"):
         forwarded((b"client-cert", one), (b"client-cert-chain", one + b","))
-    with pytest.raises(IssuanceError, match="there twice"):
+    with pytest.raises(IssuanceError, match="given twice"):
         forwarded((b"client-cert", one), (b"client-cert", one))
     assert forwarded((b"client-cert-chain", one)) == forwarded((b"client-cert", b"::"), (b"client-cert-chain", one)) == []
 

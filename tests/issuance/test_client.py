@@ -254,7 +254,7 @@ def test_37_an_identity_that_is_not_for_the_service_alone_is_not_sent(audience: 
         wrong = {"twice": [url, url], "slash": f"{url}/", "with another": [url, "https://other.example"]}
         said = signer.sign({"sub": "pod", "aud": wrong.get(str(audience), audience)})
         for actor in (said, lambda _: said):
-            with pytest.raises(IssuanceError, match=r"is for .*, and not for http://127.* alone: it is not sent") as told:
+            with pytest.raises(IssuanceError, match=r"is for .*, not for http://127.* only, so it is not sent") as told:
                 Issuance(url).start(actor=actor)
             assert told.value.code == "invalid_client" and heard == []
 
@@ -279,7 +279,7 @@ def test_a_login_is_called_what_it_says_it_is(kind: str | None, called: str) -> 
 def test_what_is_no_assertion_is_not_sent() -> None:
     with answering(500, b"") as (url, heard):
         for given in ({"login": "opaque"}, {"actor": "a.b.c"}, {"login": 7}, {"actor": lambda _: None}):
-            with pytest.raises(IssuanceError, match="is no assertion"):
+            with pytest.raises(IssuanceError, match="is not an assertion"):
                 Issuance(url).start(**given)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="say who asks"):
             Issuance(url).start(grant="report")

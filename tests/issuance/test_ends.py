@@ -109,7 +109,7 @@ def test_81_an_assertion_that_is_stamped_ahead_is_of_before(told: str) -> None:
         assert [answer.status_code for answer in lived(world, logout(sid=None))] == [200]
     for number, form in enumerate(ahead):
         said = world.ask(proof(jti=f"a{number}"), **form)
-        assert (said["error"], said["error_description"]) == ("invalid_grant", "the assertion starts nothing: get a new one")
+        assert (said["error"], said["error_description"]) == ("invalid_grant", "the assertion cannot start a task: get a new one")
     world.clock.advance(LEEWAY + 1)
     assert start(world, 9, iat=world.clock.now, sid="s2"), "who logs in after that starts anew"
 

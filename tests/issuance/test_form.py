@@ -46,7 +46,7 @@ TWICE = "grant_type=client_credentials&grant_type=client_credentials"
         ("another type of token", {"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, "invalid_request"),
         ("an assertion too", {"assertion": jag()}, "invalid_request"),
         ("no type of assertion", {"client_assertion_type": None}, "invalid_client"),
-        ("not for who asks", {"subject_token": login(groups=["x"])}, "invalid_request"),
+        ("not for this caller", {"subject_token": login(groups=["x"])}, "invalid_request"),
         ("a bit of the signature", {"client_assertion": svid()[:-2] + "AA"}, "invalid_client"),
         ("4 long token", {"subject_token": "x" * 17_000}, "invalid_request"),
     ],

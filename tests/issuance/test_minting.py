@@ -40,7 +40,7 @@ def test_a_token_that_would_end_before_it_begins_is_refused(begins: int, ends: i
         return
     with pytest.raises(IssuanceError) as caught:
         desk().plan(asked, jane(), pod())
-    assert (caught.value.code, str(caught.value)) == ("invalid_authorization_details", "it would be over before it begins")
+    assert (caught.value.code, str(caught.value)) == ("invalid_authorization_details", "the token would expire before it becomes valid")
 
 
 def test_also_where_the_task_that_is_joined_ends_sooner() -> None:
@@ -49,5 +49,5 @@ def test_also_where_the_task_that_is_joined_ends_sooner() -> None:
     plan = at.plan(asked, jane(), pod())
     joined = StartedTask(plan.entry.task, "q3-risk", "acme:jane", NOW + 601)
     assert at.mint(plan, joined).unverified.expires_at == NOW + 601
-    with pytest.raises(IssuanceError, match="over before it begins"):
+    with pytest.raises(IssuanceError, match="the token would expire before it becomes valid"):
         at.mint(plan, structs.replace(joined, deadline=NOW + 600))

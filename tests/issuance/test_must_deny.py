@@ -332,7 +332,7 @@ def test_a_parameter_that_is_there_twice(world: World, name: str) -> None:
         twice = encoded({name: "x", **form}) + f"&{again}={urllib.parse.quote(str(form.get(name, 'x')))}".encode()
         answer = posted(world, twice, **proof())
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
-        assert answer.json()["error_description"] == f"{name} is there twice"
+        assert answer.json()["error_description"] == f"{name} is given twice"
     assert posted(world, encoded(form) + b"&unknown=1&unknown=2", **proof()).status_code == 200
 
 
@@ -674,7 +674,7 @@ def test_49_alone_twice(world: World) -> None:
     one = workflow()
     assert world.ask(**nightly(client_assertion=one))["status"] == 200
     said = world.ask(**nightly(client_assertion=one))
-    assert (said["error"], said["error_description"]) == ("invalid_grant", "the assertion starts nothing: get a new one")
+    assert (said["error"], said["error_description"]) == ("invalid_grant", "the assertion cannot start a task: get a new one")
     assert world.ask(**nightly(client_assertion=workflow(jti="other")))["status"] == 200
 
 

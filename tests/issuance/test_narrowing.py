@@ -26,7 +26,7 @@ def capability(plan: Plan) -> dict[str, Any]:
         ({"expires_in": 901}, "expires_at"), ({"expires_in": "1h"}, "expires_at"), ({"expires_in": "never"}, "duration"), ({"expires_in": 60, "expires_at": NOW + 60}, "exp"),
         ({"expires_at": NOW + 10_000}, "expires_at"), ({"depth": 4}, "depth"), ({"where": {"x": {"in": ["y"]}}}, None),
         ({"uses": 5}, None), ({"unknown": 1}, "unknown"), ({"audience": "hr-db"}, "audience"), ({"task": "other"}, "task"), ({"key": "x"}, "key"),
-        ({"tables": [1]}, "table"), ({"clock": 1}, "clock"), ({"signer": 1}, "signer"), ({"self": 1}, "self"), ({"keep": 5}, "keep"), ({"expires_at": NOW - 5}, "over already"), ({"budget": {}}, "budget"),
+        ({"tables": [1]}, "table"), ({"clock": 1}, "clock"), ({"signer": 1}, "signer"), ({"self": 1}, "self"), ({"keep": 5}, "keep"), ({"expires_at": NOW - 5}, "expired already"), ({"budget": {}}, "budget"),
     ],
 )  # fmt: skip
 def test_more_than_the_grant_is_an_error_that_names_it(keywords: dict[str, Any], dimension: str | None) -> None:

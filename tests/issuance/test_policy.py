@@ -123,7 +123,7 @@ def test_what_is_no_policy_at_all(text: str | bytes) -> None:
     [
         ('denies = [{ table = "hr"', 'denies = [{ table = "market.eu"', "q3-risk allows"),
         ('columns = ["amount"] }]', 'columns = ["pay"] }]', "q3-risk denies"),
-        ("refused = true", 'allows = [{ table = "sales", operation = "select" }]', "test 2: it is refused: no grant is for who asks"),
+        ("refused = true", 'allows = [{ table = "sales", operation = "select" }]', "test 2: it is refused: no grant is for this caller"),
         ('groups = ["sales"] }\nrefused', 'groups = ["readers"] }\nrefused', "test 2: it is granted, as reading"),
     ],
 )

@@ -129,7 +129,7 @@ def test_429_after_the_signature_for_that_identity_alone() -> None:
         assert one.ask(**nightly(client_assertion=workflow(jti=str(number))))["status"] == 200
     answer = one.send("POST", "/token", data=nightly(client_assertion=workflow(jti="3")))
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
-    assert answer.json() == {"error": "slow_down", "error_description": "too many requests of yours: wait"}
+    assert answer.json() == {"error": "slow_down", "error_description": "you have sent too many requests: wait"}
     other = workflow(jti="4", sub="repo:acme/y:ref:refs/heads/main")
     assert one.ask(**nightly(client_assertion=other))["status"] == 200, "another's are not concerned"
 
@@ -178,7 +178,7 @@ def test_one_subject_has_a_tenth_of_the_registry_in_memory() -> None:
     with pytest.raises(IssuanceError) as caught:
         registry.enter(entry("b", seen(11)))
     assert caught.value.code == "access_denied" and caught.value.why == "one subject has 10 of 100 at most"
-    assert str(caught.value) == "10 assertions of yours are remembered, and no more may be"
+    assert str(caught.value) == "this service remembers 10 of your assertions, and takes no more now"
     assert said(registry, joining("a0", seen(1))) == "a0", "what is known takes no room"
     assert said(registry, joining("a0")) == "a0"
     omar: dict[str, Any] = {"subject": "acme:omar", "session": None}

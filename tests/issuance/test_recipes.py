@@ -102,7 +102,7 @@ def test_kubernetes(cluster: Platform, tmp_path: Path) -> None:
         assert recipe.at_sales(recipe.python("print(text)", **pod)) == "allowed"
 
         # The page's other ways, each with a token that no key was used with.
-        told(recipe, recipe.sh(shell, code=2, **pod), "the assertion starts nothing: get a new one")
+        told(recipe, recipe.sh(shell, code=2, **pod), "the assertion cannot start a task: get a new one")
         kubelet.write()
         recipe.sh(shell.partition("\n")[2], **pod)
         assert recipe.sh("captoken inspect < root.token").count("cluster:system:serviceaccount:risk:orchestrator") == 1
@@ -122,10 +122,10 @@ def wrong_kubernetes(recipe: Recipe, kubelet: Kubelet, shell: str, curl: str, po
     told(recipe, recipe.sh(shell, code=2, **pod), "it is not sent")
     told(recipe, recipe.sh(curl), "and not for this service alone")
     kubelet.write(name="other")
-    told(recipe, recipe.sh(shell, code=2, **pod), "this grant is not for who asks")
-    assert "info: no task is started: this grant is not for who asks not so: sub is system:serviceaccount:risk:orchestrator" in recipe.log
+    told(recipe, recipe.sh(shell, code=2, **pod), "the grant is not for this caller")
+    assert "info: no task is started: the grant is not for this caller not so: sub is system:serviceaccount:risk:orchestrator" in recipe.log
     kubelet.write()
-    told(recipe, recipe.sh(f"captoken exchange {recipe.service} --workload --grant report", code=2, **pod), "the grant wants a DPoP proof")
+    told(recipe, recipe.sh(f"captoken exchange {recipe.service} --workload --grant report", code=2, **pod), "the grant needs a DPoP proof")
     kubelet.cluster.url += "/"
     kubelet.write()
     told(recipe, recipe.sh(shell, code=2, **pod), "its issuer is not known here")
@@ -156,9 +156,9 @@ def test_a_cluster_that_is_asked_each_time(cluster: Platform, tmp_path: Path) ->
         assert asked == {"token": (tmp_path / "identity/token").read_text(), "audiences": [recipe.service]}
         cluster.gone = True
         shell = f"captoken exchange {recipe.service} --workload --signer keys/agent.json --grant report"
-        told(recipe, recipe.sh(shell, code=2, **pod), "its issuer does not stand by it any more")
+        told(recipe, recipe.sh(shell, code=2, **pod), "its issuer no longer confirms it")
         (own / "token").write_text("of-another")
-        told(recipe, recipe.sh(shell, code=2, **pod), "the assertion's issuer cannot be asked now")
+        told(recipe, recipe.sh(shell, code=2, **pod), "this service cannot ask the assertion's issuer now")
 
 
 def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     shell = recipe.blocks("sh")[3]
     with recipe.served(is_first=True):
         kubelet.write()
-        told(recipe, recipe.sh(shell, code=2, **kubelet.environ()), "the keys of the assertion's issuer cannot be had now")
+        told(recipe, recipe.sh(shell, code=2, **kubelet.environ()), "this service cannot get the keys of the assertion's issuer now")
         assert "warning: the keys of provider cluster: All connection attempts failed" in recipe.log
 
     (tmp_path / "cluster-keys.json").write_text(keys)
@@ -182,7 +182,7 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     shell = shell.partition("\n")[2]
     with recipe.served(is_first=True):
         kubelet.write()
-        told(recipe, recipe.sh(shell, code=2, **kubelet.environ()), "the assertion starts nothing: get a new one")
+        told(recipe, recipe.sh(shell, code=2, **kubelet.environ()), "the assertion cannot start a task: get a new one")
     for made in ("keyring.json", "tasks.db"):
         (tmp_path / made).unlink()
     with recipe.served():
@@ -247,12 +247,12 @@ def wrong_github(recipe: Recipe, runner: Runner, shell: str, curl: str, job: dic
     (recipe.folder / "token").write_text(one)
     twice = said.replace(said[: said.index(" |\n")], "text=$(cat token")
     assert "access_token" in recipe.sh(twice)
-    told(recipe, recipe.sh(twice), "the assertion starts nothing: get a new one")
+    told(recipe, recipe.sh(twice), "the assertion cannot start a task: get a new one")
 
     for claims, shown in (
         ({"repository_owner_id": "66"}, "and it is not one of those that are taken"),
-        ({"ref": "refs/heads/fix"}, "this grant is not for who asks"),
-        ({"event_name": "pull_request_target"}, "this grant is not for who asks"),
+        ({"ref": "refs/heads/fix"}, "the grant is not for this caller"),
+        ({"event_name": "pull_request_target"}, "the grant is not for this caller"),
     ):
         right, runner.github.job = runner.github.job, {**runner.github.job, **claims}
         told(recipe, recipe.sh(shell, code=2, **job), shown)
@@ -301,7 +301,7 @@ def test_spire(tmp_path: Path) -> None:
         for _ in range(2):  # the second time it is the same SVID, and the same key
             text = recipe.python("print(text)", **pod)
             assert recipe.at_sales(text) == "allowed" and recipe.at_sales(text, "hr") == "table"
-        told(recipe, recipe.sh(shell, code=2, **pod), "the assertion starts nothing: get a new one")
+        told(recipe, recipe.sh(shell, code=2, **pod), "the assertion cannot start a task: get a new one")
         spire.forget()
         shell = shell.partition("\n")[2]
         recipe.sh(shell, **pod)
@@ -320,7 +320,7 @@ def wrong_spire(recipe: Recipe, spire: Agent, shell: str, curl: str, pod: dict[s
     spire.registered = True
     for spiffe_id, shown in (
         ("spiffe://other.example/ns/risk/sa/orchestrator", "its issuer is not known here"),
-        ("spiffe://acme.example/ns/risk/sa/other", "this grant is not for who asks"),
+        ("spiffe://acme.example/ns/risk/sa/other", "the grant is not for this caller"),
     ):
         spire.forget()
         right, spire.spiffe_id = spire.spiffe_id, spiffe_id
@@ -339,7 +339,7 @@ def test_an_agent_that_tells_the_service_no_keys(tmp_path: Path) -> None:
     recipe.policy()
     with agent(tmp_path / "agent.sock", "acme.example", "spiffe://acme.example/ns/risk/sa/orchestrator"), recipe.served():
         said = recipe.sh(recipe.blocks("sh")[2], code=2, SPIFFE_ENDPOINT_SOCKET=f"unix://{tmp_path}/agent.sock")
-        told(recipe, said, "the keys of the assertion's issuer cannot be had now")
+        told(recipe, said, "this service cannot get the keys of the assertion's issuer now")
 
 
 # --- a client's certificate -----------------------------------------------------------------------

@@ -247,7 +247,7 @@ def test_the_tables_are_made_once_and_again_without_harm(postgres_server: Postgr
         create_tables(connection, schema=schema, tables=WITH_REGISTRY)
     assert place.opened().is_live("a", NOW)
     for odd in ("A", "a b", "pg_x", "", 'a"b'):
-        with pytest.raises(ValueError, match="a schema is a name"):
+        with pytest.raises(ValueError, match="a schema's name may only"):
             setup(odd, tables=WITH_REGISTRY)
     with psycopg.connect(postgres_server.conninfo) as connection:
         connection.execute("set default_transaction_read_only = on")

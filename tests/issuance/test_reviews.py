@@ -49,7 +49,7 @@ def test_a_review_is_asked_about_each_assertion_of_its_provider_and_no_other() -
 def test_anything_but_true_is_no(says: Any) -> None:
     world = World(reviews={"ci": Asked(says)})
     said = world.ask(**nightly())
-    assert (said["status"], said["error"]) == (401, "invalid_client") and "does not stand by it any more" in said["error_description"]
+    assert (said["status"], said["error"]) == (401, "invalid_client") and "no longer confirms it" in said["error_description"]
     assert World(reviews={"ci": Asked(True)}).ask(**nightly())["status"] == 200
 
 
@@ -65,7 +65,7 @@ def test_while_nobody_answers_no_task_starts(says: Any, monkeypatch: pytest.Monk
     world = World(reviews={"ci": Asked(says)})
     said = world.ask(**nightly())
     assert (said["status"], said["error"]) == (503, "temporarily_unavailable")
-    assert said["error_description"] == "the assertion's issuer cannot be asked now"
+    assert said["error_description"] == "this service cannot ask the assertion's issuer now"
     assert "the review of provider ci fails: " in caplog.text and "of the assertion" not in caplog.text
     assert tasks(world.registry) == []
 
@@ -95,11 +95,11 @@ def test_a_certificate_is_reviewed_as_well(tmp_path: Path) -> None:
     denied(door.ask(STRANGER.svid(ROBOT)), "no path leads from it")
     assert len(asked.about) == 1
     asked.says = False
-    denied(door.ask(robot), "does not stand by it any more")
+    denied(door.ask(robot), "no longer confirms it")
 
 
 def test_a_review_of_nobody_is_a_mistake_of_the_program() -> None:
-    with pytest.raises(ValueError, match="reviews: clustre, k8s is no provider of the policy"):
+    with pytest.raises(ValueError, match="reviews: the policy has no provider clustre, k8s"):
         IssuanceService(policy(), KEYRING, MemoryRegistry(floor=0), lease=LEASE, reviews={"clustre": Asked(), "k8s": Asked(), "ci": Asked()})
 
 

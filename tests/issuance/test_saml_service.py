@@ -302,7 +302,7 @@ def test_samlifys_assertions_start_tasks_and_its_responses_do_not(tmp_path: Path
         for hash in ("sha256", "sha512"):
             said = samlify(origin, algorithm=f"{MORE}rsa-{hash}", message_signed=hash == "sha512", person="o'neil+1&co", attributes={"groups": "finance"})
             refused_by(origin, said["response"], "its signature is not one of its root|no signature, or several")
-            with pytest.raises(IssuanceError, match="the subject has no name here"):
+            with pytest.raises(IssuanceError, match="this service has no name for the subject"):
                 Issuance(origin).start(login=token(said["assertion"]), resource="sales-db")
             said = samlify(origin, algorithm=f"{MORE}rsa-{hash}", message_signed=hash == "sha512")
             root = Issuance(origin).start(login=token(said["assertion"]), resource="sales-db")
@@ -320,7 +320,7 @@ def test_samlifys_assertions_for_others_and_by_others_are_refused(tmp_path: Path
         refused_by(origin, samlify(origin, algorithm="http://www.w3.org/2000/09/xmldsig#rsa-sha1")["assertion"], "algorithm")
         refused_by(origin, samlify(origin)["assertion"].replace(">jane<", ">ja<!-- -->ne<"), "a comment")
         refused_by(origin, samlify(origin)["assertion"].replace(">jane<", ">joan<"), "its signature does not hold")
-        refused_by(origin, samlify(origin, attributes={"groups": "sales"})["assertion"], "no grant is for who asks")
+        refused_by(origin, samlify(origin, attributes={"groups": "sales"})["assertion"], "no grant is for this caller")
 
 
 def refused_by(origin: str, xml: str, says: str) -> None:

@@ -218,9 +218,9 @@ def test_keywords_go_where_they_fit_or_where_the_request_says(world: World) -> N
         ({"tables": ["*"], "operations": ["select"]}, "at sales-db: "),
         ({"expires_in": 601}, "at mail: "),
         ({"servers": ["mail"], "expires_in": 601}, "at mail: "),
-        ({"only": {"hr-db": {"depth": 1}}}, "the set has no token for 'hr-db': it is for mail, sales-db"),
+        ({"only": {"hr-db": {"depth": 1}}}, "the set has no token for 'hr-db': it has tokens for mail, sales-db"),
         ({"servers": ["hr-db"], "depth": 1}, "no token for 'hr-db'"),
-        ({"servers": ["mail"]}, "there are none beside it"),
+        ({"servers": ["mail"]}, "servers needs keywords beside it"),
         ({"servers": [], "depth": 1}, "no server of the set"),
         ({"servers": "mail", "depth": 1}, "a list of the names"),
         ({"servers": [7], "depth": 1}, "a list of the names"),
@@ -234,8 +234,8 @@ def test_keywords_go_where_they_fit_or_where_the_request_says(world: World) -> N
         ({"budget": {"mails": 1}}, "would count at each server separately"),
         ({"uses": 1}, "would count at each server separately"),
         ({"expires_in": 60, "only": {"mail": {"expires_in": 30}}}, "is given twice for mail"),
-        ({"only": {"mail": {"expires_at": NOW - 5}}}, "at mail: it would be over already"),
-        ({"servers": ["mail"], "not_before": NOW + 900}, "at mail: it would be over before it begins"),
+        ({"only": {"mail": {"expires_at": NOW - 5}}}, "at mail: the token would have expired already"),
+        ({"servers": ["mail"], "not_before": NOW + 900}, "at mail: the token would expire before it becomes valid"),
     ],
     ids=json.dumps,
 )
@@ -279,14 +279,14 @@ def test_60_a_counted_grant_with_servers_is_taken_once_in_a_task(world: World) -
         ({"resource": ["sales-db", "sales-db"]}, "invalid_target", "resource names sales-db twice"),
         ({"resource": ["mail", "https://mail.example/mcp"]}, "invalid_target", "resource names mail twice"),
         ({"resource": ["sales-db", "mail"] * 17}, "invalid_target", "more than 32 servers"),
-        ({"resource": "sales-db", "audience": "mail"}, "invalid_target", "one of them"),
+        ({"resource": "sales-db", "audience": "mail"}, "invalid_target", "not both"),
         ({"requested_token_type": ROOT}, "invalid_target", TOKEN_SET),
         ({"requested_token_type": None}, "invalid_target", TOKEN_SET),
         ({"resource": None, "requested_token_type": ROOT}, "invalid_target", "name the resource"),
-        ({"scope": "q3-risk"}, "invalid_target", "the grant gives no set"),
-        ({"scope": "q3-risk", "resource": "sales-db"}, "invalid_target", "the grant gives no set"),
-        ({"scope": ["brief", "brief"]}, "invalid_request", "scope is there twice"),
-        ({"requested_token_type": [TOKEN_SET, ROOT]}, "invalid_request", "requested_token_type is there twice"),
+        ({"scope": "q3-risk"}, "invalid_target", "the grant does not give a set"),
+        ({"scope": "q3-risk", "resource": "sales-db"}, "invalid_target", "the grant does not give a set"),
+        ({"scope": ["brief", "brief"]}, "invalid_request", "scope is given twice"),
+        ({"requested_token_type": [TOKEN_SET, ROOT]}, "invalid_request", "requested_token_type is given twice"),
     ],
     ids=lambda value: "" if isinstance(value, str) else json.dumps(value)[:60],
 )
@@ -301,7 +301,7 @@ def test_a_set_that_nobody_gets(world: World, form: dict[str, Any], error: str, 
 
 def test_servers_that_share_keys_have_one_token_and_no_set(world: World) -> None:
     form = asking(scope="reading", subject_token=login(groups=["readers"]), client_assertion=None, client_assertion_type=None)
-    assert world.ask(**{**form, "resource": ["sales-db", "scratch-db"]})["error_description"].startswith("the grant gives no set")
+    assert world.ask(**{**form, "resource": ["sales-db", "scratch-db"]})["error_description"].startswith("the grant does not give a set")
 
 
 def test_a_body_has_room_for_32_servers_and_not_for_everything(world: World) -> None:
@@ -310,7 +310,7 @@ def test_a_body_has_room_for_32_servers_and_not_for_everything(world: World) -> 
     many = asking(*(f"server-{number}" for number in range(33)))
     assert "more than 32" in world.ask(**many)["error_description"]
     many = asking(*(f"server-{number}" for number in range(70)))
-    assert world.ask(**many)["error_description"] == "the body is no form"
+    assert world.ask(**many)["error_description"] == "the body is not a form"
 
 
 def test_an_id_jag_for_one_resource_gets_no_set() -> None:
@@ -347,7 +347,7 @@ def test_no_set_starts_a_task(world: World, place: str) -> None:
     assert TokenSet.parse(first) != TokenSet.parse(other)
     for text in (first, other, swapped, "caps1_", "caps1_" + "A" * 20_000):
         said = world.ask(**{**sound, place: text})
-        assert said["error"] == error and "is a set of tokens of captoken, which starts no task" in said["error_description"]
+        assert said["error"] == error and "is a set of tokens of captoken, which cannot start a task" in said["error_description"]
         assert text not in said["error_description"] or text == "caps1_"
     one = tokens_of(TokenSet.parse(first))[0].serialize()
     assert "is a token of captoken" in world.ask(**{**sound, place: one})["error_description"]
@@ -382,7 +382,7 @@ def test_each_token_ends_with_its_task_and_is_of_the_task_that_counts() -> None:
     assert {token.unverified.root.task for token in tokens_of(other)} == {"brief-0000000000"}
 
     late = at.plan(ask(grant="brief", as_set=True, keywords={"not_before": NOW + 400, "servers": ["mail"]}), jane(), pod())
-    with pytest.raises(IssuanceError, match="at mail: it would be over before it begins"):
+    with pytest.raises(IssuanceError, match="at mail: the token would expire before it becomes valid"):
         at.mint(late, StartedTask(late.entry.task, "brief", "acme:jane", NOW + 300))
 
 

@@ -65,9 +65,9 @@ FAILING = POLICY + '[[test]]\nsubject = { provider = "ci", repository_id = "42",
     [
         (lambda: Setup(read(FAILING), KEYRING), "test 3: it is granted, as nightly"),
         (lambda: Setup(read("version = 2"), KEYRING), "does not load"),
-        (lambda: Setup(another_origin(), KEYRING), "service.origin is another one"),
+        (lambda: Setup(another_origin(), KEYRING), "service.origin has changed"),
         (lambda: Setup(policy(), "no keyring"), "keyring must be a Keyring"),  # type: ignore[arg-type]
-        (lambda: Setup(policy(POLICY.replace('issuer = "https://partner.example"', 'issuer = "https://p.example"\njwks = "ftp://x"')), KEYRING), "keys are at"),
+        (lambda: Setup(policy(POLICY.replace('issuer = "https://partner.example"', 'issuer = "https://p.example"\njwks = "ftp://x"')), KEYRING), "keys must be at"),
         (missing, "policy.toml is not there"),
     ],
     ids=["its test", "no policy", "origin", "keyring", "keys", "file"],

@@ -163,9 +163,9 @@ def test_a_client_names_its_certificate_beside_a_login_and_not_beside_another_ac
 
 
 def test_a_certificate_that_nobody_would_be_shown(place: Place) -> None:
-    with pytest.raises(ValueError, match="give its context, and https"):
+    with pytest.raises(ValueError, match="pass its context, and use https"):
         Issuance("https://issuer.example", spiffe_id=ROBOT)
-    with pytest.raises(ValueError, match="give its context, and https"):
+    with pytest.raises(ValueError, match="pass its context, and use https"):
         Issuance("http://127.0.0.1:9", context=place.client(None), spiffe_id=ROBOT)
-    with pytest.raises(ValueError, match="a SPIFFE ID is spiffe://…, not 'robot'"):
+    with pytest.raises(ValueError, match="a SPIFFE ID must be spiffe://…, not 'robot'"):
         Issuance("https://issuer.example", context=place.client(None), spiffe_id="robot")

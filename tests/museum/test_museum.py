@@ -259,11 +259,11 @@ def test_an_overlay_that_lies_with_others_wants_a_file_of_its_own(first: Path) -
     """One that is named, and that is not there yet. Nothing is changed before."""
     shared, before = first / "sqlite" / "shared.db", bytes_of(first / "sqlite")
     for apply in (False, True):
-        with pytest.raises(StoreError, match="the overlay lies with other stores, and needs a file of its own: name one by overlay="):
+        with pytest.raises(StoreError, match="the overlay shares its file with other stores, and needs its own: name one with overlay="):
             sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, apply=apply)
     other = first / "sqlite" / "other.db"
     SQLiteSnapshots.create(other).close()
-    with pytest.raises(StoreError, match="there already"):
+    with pytest.raises(StoreError, match="already exists"):
         sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, overlay=other, apply=True)
     with pytest.raises(StoreError, match="the file cannot be made: No such file or directory"):
         sqlite_stores.upgrade_file(shared, kinds=ALL_KINDS, overlay=first / "nowhere" / "x.db", apply=True)
@@ -279,11 +279,11 @@ def test_an_overlay_that_lies_with_others_wants_a_file_of_its_own(first: Path) -
 
 
 def test_a_file_without_stores_is_none_to_upgrade(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="not there"):
+    with pytest.raises(StoreError, match="no store here"):
         sqlite_stores.upgrade_file(tmp_path / "none.db")
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
         connection.execute("create table mine (a)")
-    with pytest.raises(StoreError, match="no store of captoken is there to upgrade"):
+    with pytest.raises(StoreError, match="there is no store of captoken here to upgrade"):
         sqlite_stores.upgrade_file(tmp_path / "other.db")
 
 
@@ -435,7 +435,7 @@ def is_new(*opens: Callable[[], Any]) -> bool:
             one().close()
             found.add(True)
         except StoreError as error:
-            assert "captoken upgrade" in str(error) or "not there" in str(error), error
+            assert "captoken upgrade" in str(error) or "no store here" in str(error), error
             found.add(False)
     assert len(found) == 1, "some are old, and some are new"
     return found.pop()
@@ -672,7 +672,7 @@ def test_an_upgrade_does_not_wait_for_ever(postgres_server: Postgres) -> None:
 
 def test_a_schema_without_tables_is_none_to_upgrade(postgres_server: Postgres) -> None:
     drop(postgres_server.conninfo)
-    with pytest.raises(StoreError, match=f"schema {NAME}: no store of captoken is there to upgrade"):
+    with pytest.raises(StoreError, match=f"schema {NAME}: there is no store of captoken here to upgrade"):
         upgraded(postgres_server.conninfo)
 
 
@@ -735,7 +735,7 @@ def test_stores_on_valkey(client: valkey.Valkey, version: str) -> None:
     holds(replays, ledger, snapshots=snapshots)
     for one in (replays, ledger, snapshots):
         one.close()
-    with pytest.raises(StoreError, match="prefix other: no store of captoken is there to upgrade"):
+    with pytest.raises(StoreError, match="prefix other: there is no store of captoken here to upgrade"):
         valkey_stores.upgrade_keys(client, prefix="other")
 
 
@@ -849,7 +849,7 @@ def test_the_command_upgrades_servers(postgres_server: Postgres, server: Valkey,
             client.execute_command(*map(b64decode, command))
     both = ["--dsn", postgres_server.conninfo, "--schema", NAME, "--valkey", f"valkey://127.0.0.1:{server.port}", "--prefix", NAME]
     assert run(["upgrade", *both[:4], *both[4:6], "--prefix", "other", "--apply"]) == 2
-    assert "no store of captoken is there to upgrade" in capsys.readouterr().err
+    assert "there is no store of captoken here to upgrade" in capsys.readouterr().err
     for more, said in (([], "nothing was changed"), (["--apply"], "upgraded"), ([], "nothing to upgrade")):
         assert run(["upgrade", *both, *more]) == 0
         heard = capsys.readouterr()

@@ -12,12 +12,12 @@ def begun(store: Any, *where: Any, floor: int = 0, **facts: Any) -> Any:
     try:
         return store(*where, **facts)
     except StoreError as error:
-        if "not there" not in str(error):
+        if "no store here" not in str(error):
             raise
     try:
         return store.create(*where, **facts, **_its(floor, store))
     except StoreError as error:
-        if "there already" not in str(error):
+        if "already exists" not in str(error):
             raise
     return store(*where, **facts)  # another one was first
 
@@ -28,14 +28,14 @@ async def begun_awaited(store: Any, *where: Any, floor: int = 0, **facts: Any) -
     try:
         return await opened.open()
     except StoreError as error:
-        if "not there" not in str(error):
+        if "no store here" not in str(error):
             raise
     if hasattr(opened, "aclose"):
         await opened.aclose()
     try:
         return await store.create(*where, **facts, **_its(floor, store))
     except StoreError as error:
-        if "there already" not in str(error):
+        if "already exists" not in str(error):
             raise
     return await store(*where, **facts).open()
 

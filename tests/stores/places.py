@@ -85,7 +85,7 @@ class Place(NamedTuple):
         if self.kind == "memory":
             return self._got(what, "", facts)
         opening = {name: fact for name, fact in facts.items() if name != "floor"}
-        for how, given, told in (("", opening, "not there"), ("create", facts, "there already")):
+        for how, given, told in (("", opening, "no store here"), ("create", facts, "already exists")):
             try:
                 return self._got(what, how, given)
             except StoreError as error:

@@ -288,7 +288,7 @@ async def test_it_is_a_store_by_its_face_and_says_that_it_is_awaited(there: Ther
 @pytest.mark.parametrize("store", VALKEY)
 def test_what_is_no_client_of_asyncio_is_refused(store: Any, valkey_server: Valkey) -> None:
     """A blocking one; one of one connection, of which a cancelled task would give its turn to two; and what is none."""
-    with closing(valkey_server.client()) as client, pytest.raises(TypeError, match="a blocking client"):
+    with closing(valkey_server.client()) as client, pytest.raises(TypeError, match="this client is blocking"):
         store(client)
     with pytest.raises(TypeError, match="one connection"):
         store(valkey.asyncio.Valkey(port=valkey_server.port, single_connection_client=True))
@@ -601,7 +601,7 @@ def test_a_pool_whose_connections_do_not_commit_is_refused(tables: There) -> Non
 @pytest.mark.parametrize("store", POSTGRES)
 def test_what_is_no_source_of_awaited_connections_is_refused(store: Any, tables: There) -> None:
     """When it is made, or, for what a callable gives, when it is asked; without a word of where the database is."""
-    for wrong, said in ((5, "pool is needed"), (None, "pool is needed")):
+    for wrong, said in ((5, "async callable or a pool"), (None, "async callable or a pool")):
         with pytest.raises(TypeError, match=said):
             store(wrong)
     for facts in ({"connections": 0}, {"connections": True}, {"schema": "A"}):
@@ -615,7 +615,7 @@ def test_what_is_no_source_of_awaited_connections_is_refused(store: Any, tables:
         return answer
 
     async def ask() -> None:
-        with psycopg.connect(tables.conninfo) as called, pytest.raises(StoreError, match="no AsyncConnection"):
+        with psycopg.connect(tables.conninfo) as called, pytest.raises(StoreError, match="expected an AsyncConnection"):
             await store(lambda: given(called), schema=tables.name).open()
         for source in (lambda: None, lambda: given(None), "host=127.0.0.1 port=1 user=jane password=secret", "jane secret"):
             with pytest.raises(StoreError, match=r"^PostgreSQL: ") as caught:

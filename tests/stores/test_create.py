@@ -33,7 +33,7 @@ from tests.stores.places import AWAITED, Place
 from tests.stores.servers import Valkey
 from tests.stores.test_ledger import debit, reservation
 
-NOT_THERE = "this store is not there: create makes one"
+NOT_THERE = "there is no store here: create makes one"
 OPERATOR_KEY = OperatorKey.from_bytes(bytes(range(32)))
 COUNTED = pytest.mark.parametrize("what", ["replays", "ledger"])
 # Stores with a floor, on each kind of place that they lie in.
@@ -112,7 +112,7 @@ def test_what_is_there_is_not_made_again(shared_kind: Kind, what: str) -> None:
     store = shared_kind.place.created(what, clock=lambda: NOW)
     assert takes(store, 1, later, now=later)
     for facts in [{}] if what == "registry" else [{}, {"keys": ["k1"]}]:
-        with pytest.raises(StoreError, match="this store is there already"):
+        with pytest.raises(StoreError, match="this store already exists"):
             shared_kind.place.created(what, **facts)
     again = shared_kind.place.opened(what)
     assert not takes(again, 2, NOW, "k1")
@@ -132,7 +132,7 @@ def test_of_eight_that_make_it_at_once_one_does(shared_kind: Kind, what: str) ->
         try:
             shared_kind.place.created(what)
         except StoreError as error:
-            assert "there already" in str(error)
+            assert "already exists" in str(error)
             return False
         return True
 
@@ -168,7 +168,7 @@ def test_a_place_for_snapshots_is_made_once(place_of_snapshots: Place) -> None:
         assert store.load() is None and store.since(bytes(32)) is None and store.append(b"1", bytes(32), bytes(32)) is False
     for snapshot in (None, b"one"):
         assert snapshot is None or store.publish(snapshot, None)
-        with pytest.raises(StoreError, match="this store is there already"):
+        with pytest.raises(StoreError, match="this store already exists"):
             place_of_snapshots.created("snapshots")
         assert place_of_snapshots.opened("snapshots").load() == snapshot
 
@@ -182,7 +182,7 @@ def test_of_eight_that_make_a_place_for_snapshots_at_once_one_does(place_of_snap
         try:
             place_of_snapshots.created("snapshots")
         except StoreError as error:
-            assert "there already" in str(error)
+            assert "already exists" in str(error)
             return False
         return True
 
@@ -242,7 +242,7 @@ def test_a_snapshot_of_before_stores_were_made_is_found(kind: Kind) -> None:
         with psycopg.connect(kind.place.where) as connection:
             connection.execute(f"delete from {kind.place.name}.floors".encode())
     assert kind.place.opened("snapshots").load() == b"one"
-    with pytest.raises(StoreError, match="this store is there already"):
+    with pytest.raises(StoreError, match="this store already exists"):
         kind.place.created("snapshots")
 
 
@@ -283,7 +283,7 @@ def test_what_such_proofs_take_of_the_room_is_not_forgotten(kind: Kind) -> None:
     assert takes(store, 1, NOW, "k1") and takes(store, 2, NOW, "k1")
     for kid, at in (("k1", NOW), ("", NOW + 6)):
         for ask in (store.peek, store.add):
-            with pytest.raises(StoreError, match="no more fit"):
+            with pytest.raises(StoreError, match="there is no room for more"):
                 ask(use(3, at, kid), NOW + 3)
     assert not takes(store, 1, NOW, "k1")
 

@@ -341,7 +341,7 @@ def test_garbage_in_a_key_of_valkey_is_a_store_error(
                 calls[call]()
         assert {found: client.dump(found) for found in client.keys(f"{{{place.name}}}*")} == before
     if command == "del":
-        with pytest.raises(StoreError, match="not there: create makes one"):
+        with pytest.raises(StoreError, match="no store here: create makes one"):
             calls["r"]()
     if "a" in fails:
         assert said("replays", replays) == "store_unavailable"

@@ -40,7 +40,7 @@ def test_what_it_refuses_takes_no_room() -> None:
     store = MemoryReplayStore(floor=NOW - 5, limit=2)
     assert store.add(use(1), NOW) and not store.add(use(1), NOW) and not store.add(use(2, NOW - 5), NOW)
     assert store.add(use(3), NOW)
-    with pytest.raises(StoreError, match="no more fit"):
+    with pytest.raises(StoreError, match="there is no room for more"):
         store.add(use(4), NOW)
     assert len(store) == 2
 
@@ -126,7 +126,7 @@ def test_a_forked_child_is_refused_and_does_not_wait() -> None:
     ran = subprocess.run([sys.executable, "-W", "error", "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines() == [
-        "refused: this memory belongs to another process: processes share a file",
+        "refused: this store in memory belongs to another process: use a file to share one",
         "parent goes on",
     ]
 

@@ -212,7 +212,7 @@ def test_the_floor_is_the_servers_time_and_a_minute(
         lambda: place.opened("replays"),
     )
     for ask in asks:
-        with pytest.raises(StoreError, match="not there: create makes one"):
+        with pytest.raises(StoreError, match="there is no store here: create makes one"):
             ask()
     assert admin.execute("select from floors").fetchall() == []
     monkeypatch.setattr(postgres_store, "time", lambda: began + 2000.5)
@@ -450,7 +450,7 @@ def test_a_callable_gives_the_connection(place: Place) -> None:
 
 @pytest.mark.parametrize("answer", [None, "connection", 5])
 def test_a_callable_that_gives_something_else_is_a_store_error(answer: Any) -> None:
-    with pytest.raises(StoreError, match="no connection"):
+    with pytest.raises(StoreError, match="expected a connection"):
         PostgresLedger(lambda: answer)
 
 

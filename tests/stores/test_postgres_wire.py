@@ -51,7 +51,7 @@ def test_a_database_that_does_not_say_what_a_text_is(postgres_server: Postgres) 
     where = postgres_server.conninfo.replace("dbname=postgres", "dbname=asciionly")
     with psycopg.connect(where) as connection:
         create_tables(connection)
-    with pytest.raises(StoreError, match="the encoding SQL_ASCII does not say what a text is"):
+    with pytest.raises(StoreError, match="the encoding SQL_ASCII does not define what a text is"):
         PostgresLedger.create(where)
     with closing(PostgresLedger.create(f"{where} client_encoding=utf8", floor=0)) as ledger:
         assert ledger.reserve(ONE, NOW) is None

@@ -138,7 +138,7 @@ def test_who_may_not_write_publishes_nothing(folder: Path) -> None:
 
     said = without_rights(publish)
     assert said.startswith(f"StoreError: SQLite '{path}': attempt to write a readonly database: this process has to read and write")
-    with pytest.raises(StoreError, match=r"overlay\.db.*: it was opened with readonly=True, and is not written"):
+    with pytest.raises(StoreError, match=r"overlay\.db.*: it was opened with readonly=True, and cannot be written"):
         publish(readonly=True)
     with closing(SQLiteSnapshots(path, readonly=True)) as store, pytest.raises(StoreError, match="readonly=True"):
         store.append(b"delta", b"after", b"gives")
@@ -153,9 +153,9 @@ def test_what_a_crash_left_is_an_error_until_who_may_write_looks(folder: Path) -
     left_by_a_crash(path)
     path.chmod(0o644)
     assert path.read_bytes() != whole
-    told = f"StoreError: SQLite '{path}': a process that wrote was cut off, and what it left has to be undone"
+    told = f"StoreError: SQLite '{path}': a process was stopped while it wrote, and its unfinished change has to be undone"
     assert without_rights(lambda: loaded(path)).startswith(told)
-    with pytest.raises(StoreError, match="was cut off"):
+    with pytest.raises(StoreError, match="was stopped while it wrote"):
         loaded(path, readonly=True)
     assert loaded(path) == "loaded" and path.read_bytes()[24:] == whole[24:], "as it was, apart from a count of changes"
     assert without_rights(lambda: loaded(path, readonly=True)) == "loaded"
@@ -171,7 +171,7 @@ def test_a_server_denies_while_it_cannot_read_the_overlay(folder: Path) -> None:
         verifier = Verifier(KEYRING, overlay=feed, clock=lambda: now[0])
         assert verifier.check(mint(), ASK).code == "allowed"
         left_by_a_crash(path)
-        assert verifier.check(mint(), ASK) and "was cut off" in str(feed.problem)
+        assert verifier.check(mint(), ASK) and "was stopped while it wrote" in str(feed.problem)
         now[0] += 100
         assert verifier.check(mint(), ASK).code == "stale_overlay"
         assert loaded(path) == "loaded"
@@ -240,7 +240,7 @@ def test_the_overlay_shares_its_file_with_no_other_store(kind: Any, folder: Path
     path = folder / "stores.db"
     kind.create(path, floor=0).close()
     for make in (SQLiteSnapshots.create, SQLiteSnapshots, lambda path: SQLiteSnapshots(path, readonly=True)):
-        with pytest.raises(StoreError, match=r"stores\.db'?: the overlay has a file of its own"):
+        with pytest.raises(StoreError, match=r"stores\.db'?: the overlay needs a file of its own"):
             make(path)
     kind(path).close()
 
@@ -257,10 +257,10 @@ def test_the_overlay_has_a_file_of_its_own(folder: Path) -> None:
     """It comes to no other store, and no other store comes to it."""
     SQLiteLedger.create(folder / "counts.db", floor=0).close()
     SQLiteSnapshots.create(folder / "overlay.db").close()
-    with pytest.raises(StoreError, match="the overlay has a file of its own, and this one is of other stores"):
+    with pytest.raises(StoreError, match="the overlay needs a file of its own, and this file holds other stores"):
         SQLiteSnapshots.create(folder / "counts.db")
     for kind in COUNTING:
-        with pytest.raises(StoreError, match="this file is the overlay's alone: name another one"):
+        with pytest.raises(StoreError, match="this file is for the overlay only: choose another one"):
             kind.create(folder / "overlay.db", floor=0)
 
 
@@ -271,7 +271,7 @@ REFUSED = [
     (0o755, 0o444, "this process has to read and write the file"),
     (0o755, 0o000, "this process has to read and write the file"),
     (0o555, 0o644, "this process has to read and write the file"),
-    (0o000, 0o644, "the file cannot be looked at: Permission denied"),
+    (0o000, 0o644, "the file cannot be examined: Permission denied"),
 ]
 
 
@@ -295,7 +295,7 @@ def test_an_overlay_that_may_not_be_read_says_which_file(of_file: int, folder: P
     published(path).close()
     path.chmod(of_file)
     folder.chmod(0o755 if not of_file else 0o000)
-    says = "the file cannot be looked at" if of_file else "this process has to read the file, and to enter its folder"
+    says = "the file cannot be examined" if of_file else "this process has to read the file, and to enter its folder"
     said = without_rights(lambda: SQLiteSnapshots(path, readonly=True))
     assert said.startswith(f"StoreError: SQLite '{path}': ") and says in said
 
@@ -315,9 +315,9 @@ def test_a_trail_and_a_keyring_say_which_file_may_not_be_opened(folder: Path) ->
     trail.chmod(0o444)
     keys.chmod(0o000)
     folder.chmod(0o555)
-    assert without_rights(lambda: TrailFile(trail)) == f"AuditError: the file cannot be opened to write: Permission denied ('{trail}')"
+    assert without_rights(lambda: TrailFile(trail)) == f"AuditError: the file cannot be opened for writing: Permission denied ('{trail}')"
     new = folder / "new"
-    assert without_rights(lambda: TrailFile(new)) == f"AuditError: the file cannot be opened to write: Permission denied ('{new}')"
+    assert without_rights(lambda: TrailFile(new)) == f"AuditError: the file cannot be opened for writing: Permission denied ('{new}')"
     said = without_rights(lambda: Keyring.load(keys))
     assert said == f"KeyringError: the key file '{keys}' cannot be read: Permission denied"
     said = without_rights(lambda: Keyring.generate().save(new))
@@ -326,12 +326,12 @@ def test_a_trail_and_a_keyring_say_which_file_may_not_be_opened(folder: Path) ->
 
 OFFICE = [
     ("keyring.json", 0o000, "KeyringError", "cannot be read: Permission denied"),
-    ("operator.json.seen", 0o000, "OverlayError", "it cannot be read"),
+    ("operator.json.seen", 0o000, "OverlayError", "and cannot be read"),
     ("overlay.db", 0o000, "StoreError", "this process has to read and write the file"),
     ("office.db", 0o000, "StoreError", "this process has to read and write the file"),
-    ("trail.jsonl", 0o000, "AuditError", "cannot be opened to write: Permission denied"),
-    ("trail.jsonl", 0o400, "AuditError", "cannot be opened to write: Permission denied"),
-    ("trail.jsonl", 0o200, "AuditError", "cannot be opened to write: Permission denied"),
+    ("trail.jsonl", 0o000, "AuditError", "cannot be opened for writing: Permission denied"),
+    ("trail.jsonl", 0o400, "AuditError", "cannot be opened for writing: Permission denied"),
+    ("trail.jsonl", 0o200, "AuditError", "cannot be opened for writing: Permission denied"),
     ("trail.jsonl.seen", 0o000, "StoreError", "Permission denied"),
     ("office.json", 0o000, "StoreError", "Permission denied"),
     ("lock", 0o000, "StoreError", "cannot be opened: Permission denied"),

@@ -124,10 +124,10 @@ def test_a_store_that_is_full_says_so(limited_kind: Kind) -> None:
     assert "3 proofs of the last 35 seconds" in added(kind, store, use(3), NOW)
     assert added(kind, store, use(1, NOW + 1), NOW) is False
     later = NOW + PROOF_PAST
-    assert "no more fit" in looked(kind, store, use(4, later), later)
+    assert "there is no room for more" in looked(kind, store, use(4, later), later)
     assert looked(kind, store, use(4, later), later + 1) is True
-    assert "no more fit" in added(kind, store, use(4, later), later) and added(kind, store, use(4, later), later + 1) is True
-    assert "no more fit" in added(kind, store, use(5, later), later + 1)
+    assert "there is no room for more" in added(kind, store, use(4, later), later) and added(kind, store, use(4, later), later + 1) is True
+    assert "there is no room for more" in added(kind, store, use(5, later), later + 1)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -234,8 +234,8 @@ def test_a_floor_that_was_lost_is_not_begun_by_whoever_looks(name: str, request:
     else:
         with psycopg.connect(kind.place.where) as connection:
             connection.execute(f"delete from {kind.place.name}.floors".encode())
-    assert "not there: create makes one" in str(added(kind, replays, use(1), NOW))
-    assert "not there: create makes one" in str(reserved(kind, ledger, reservation(1), NOW))
+    assert "there is no store here: create makes one" in str(added(kind, replays, use(1), NOW))
+    assert "there is no store here: create makes one" in str(reserved(kind, ledger, reservation(1), NOW))
 
 
 @pytest.mark.parametrize("seed", range(2))

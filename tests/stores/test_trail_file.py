@@ -95,7 +95,7 @@ def test_a_torn_end_is_cut_off_when_the_file_is_opened(path: Path, torn: bytes, 
         assert server(file).check(mint(tables=[f"t{number}" for number in range(9)], operations=["select"]), data("t1", *columns))
     whole = path.read_bytes()
     path.write_bytes(whole + torn)
-    with pytest.raises(AuditError, match="without its line feed"):
+    with pytest.raises(AuditError, match="has no line feed"):
         check(lines(path))
     with caplog.at_level(logging.WARNING, "captoken"), TrailFile(path, sync=True) as file:
         assert path.read_bytes() == whole and file.head == check(lines(path)).head
@@ -237,8 +237,8 @@ def test_a_forked_child_writes_nothing_and_does_not_wait(path: Path) -> None:
     ran = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-c", FORKED, path], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines() == [
-        "the decision cannot be recorded: this trail belongs to another process: each has one of its own",
-        "this trail belongs to another process: each has one of its own",
+        "the decision cannot be recorded: this trail belongs to another process: open a trail in each process",
+        "this trail belongs to another process: open a trail in each process",
         "2",
     ]
 

@@ -102,7 +102,7 @@ def test_a_server_that_does_not_answer_is_an_error_and_what_was_sent_counts(name
     with closing(server.client(socket_timeout=None)) as client:
         store, other = begun(kind, client, timeout=SOON), kind(client)
         ask(store, 1)
-        with stopped(server), soon(), pytest.raises(StoreError, match="no answer within 1 seconds: what was sent may"):
+        with stopped(server), soon(), pytest.raises(StoreError, match="no answer within 1 seconds: the request may still"):
             ask(store, 2)
         end = monotonic() + 60
         while not counts(other):
@@ -259,15 +259,15 @@ def test_each_store_has_a_timeout_by_which_it_is_made_and_opened(kind: Any) -> N
 def test_a_timeout_is_seconds(timeout: Any, valkey_server: Valkey) -> None:
     async def awaited(kind: Any) -> None:
         async with valkey.asyncio.Valkey(port=valkey_server.port) as client:
-            with pytest.raises(ValueError, match="timeout: seconds"):
+            with pytest.raises(ValueError, match="timeout must be seconds"):
                 kind(client, timeout=timeout)
-            with pytest.raises(ValueError, match="timeout: seconds"):
+            with pytest.raises(ValueError, match="timeout must be seconds"):
                 await kind.create(client, timeout=timeout)
 
     with closing(valkey_server.client()) as client:
         for kind in (ValkeyReplayStore, ValkeyLedger, ValkeySnapshots):
             for made in (kind, kind.create):
-                with pytest.raises(ValueError, match="timeout: seconds"):
+                with pytest.raises(ValueError, match="timeout must be seconds"):
                     made(client, timeout=timeout)
     for kind in (AsyncValkeyReplayStore, AsyncValkeyLedger):
         asyncio.run(awaited(kind))
@@ -336,7 +336,7 @@ def test_eviction_that_is_switched_on_later_gives_no_single_use_again(policy: st
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", 0)
         else:
-            with pytest.raises(StoreError, match=r"maxmemory-policy may evict more|not there"):
+            with pytest.raises(StoreError, match=r"maxmemory-policy may evict more|no store here"):
                 ledger.peek(reservation(1, at=now), now + 1)
         assert not any(taken(number, now + 1) or proved(number, now, now + 1) for number in range(200))
         client.config_set("maxmemory-policy", "noeviction")
@@ -365,7 +365,7 @@ def test_a_snapshot_of_which_a_part_was_evicted_is_no_older_snapshot(gone: list[
             lambda: Feed(store, [KEY.public]).refresh(),
         )
         for ask in asks:
-            with pytest.raises(StoreError, match=r"not its own|not there"):
+            with pytest.raises(StoreError, match=r"something that the store did not write|no store here"):
                 ask()
 
 
@@ -375,7 +375,7 @@ def test_snapshots_are_not_given_out_by_a_server_that_evicts(server: Valkey) -> 
         assert store.publish(b"one", None)
         client.config_set("maxmemory-policy", "allkeys-lru")
         for ask in (store.load, lambda: store.publish(b"two", b"one"), lambda: store.since(bytes(32))):
-            with pytest.raises(StoreError, match="noeviction is needed"):
+            with pytest.raises(StoreError, match="set it to noeviction"):
                 ask()
         client.config_set("maxmemory-policy", "noeviction")
         assert store.load() == b"one"

@@ -15,7 +15,9 @@ def checked_guard(guard: ToolGuard) -> ToolGuard:
     guard: it would be asked about the wrong things.
     """
     if not isinstance(guard, ToolGuard):
-        raise TypeError(f"a {type(guard).__name__} is no ToolGuard: make one of a verifier")
+        raise TypeError(
+            f"expected a ToolGuard, not {type(guard).__name__}: make one from a verifier"
+        )
     return guard
 
 
@@ -26,7 +28,7 @@ def unasked(native: Collection[str], kinds: str) -> frozenset[str]:
     letters: none of them is a kind, and so the one that was meant would be refused.
     """
     if isinstance(native, str):
-        raise TypeError(f"native: a collection of {kinds}, not a str")
+        raise TypeError(f"native must be a collection of {kinds}, not a str")
     return frozenset(native)
 
 
@@ -41,5 +43,6 @@ def refuse_native(found: Collection[str], allowed: Collection[str]) -> None:
     beyond = sorted(set(found).difference(allowed))
     if beyond:
         raise GuardError(
-            f"the model's provider would run {beyond}, which no guard sees: native= lets it"
+            f"the model's provider would run {beyond} itself, where no guard sees it: leave it "
+            "out, or permit it with native="
         )

@@ -34,7 +34,7 @@ def paths(prompt: str, folder: str, home: str) -> list[str]:
     found: dict[str, None] = {}
     for number, mention in enumerate(_MENTION.finditer(prompt)):
         if number >= MOST:
-            raise ValueError(f"more than {MOST} mentions")
+            raise ValueError(f"the text has more than {MOST} mentions")
         for name in _names(mention[1] or mention[2]):
             path = _absolute(name, folder, home)
             if path is not None and _is_there(path):
@@ -43,7 +43,7 @@ def paths(prompt: str, folder: str, home: str) -> list[str]:
 
 
 def _names(text: str) -> Generator[str, None, None]:
-    """What can be the name in the text behind an `@`.
+    """Return the texts after an `@` that may name a file.
 
     As it is, or without signs at its end (`@a.txt.`); each also without lines (`@a.txt#L1-9`).
     """

@@ -63,11 +63,11 @@ def as_json(value: Any) -> Any:
         return AnyUrl.__str__(value)
     if isinstance(value, _WRITTEN) and not hasattr(kind, "__pydantic_serializer__"):
         return to_jsonable_python(value)
-    raise TypeError(f"a {kind.__name__} cannot be said to be written in one way")
+    raise TypeError(f"captoken does not know how a {kind.__name__} is written as JSON")
 
 
 def _key(key: Any) -> Any:
-    """A key of an object: text, or what pydantic makes text of."""
+    """Return the key of an object as text. pydantic converts a key that is not text."""
     if type(key) is str:
         return key
     (written,) = to_jsonable_python({as_json(key): None})

@@ -112,5 +112,5 @@ def _reads_like_json(text: str) -> bool:
 
 
 def _visible(text: str) -> str:
-    """What cannot be seen, or hides or turns what is around it, by its number."""
+    """Replace a character that is invisible, or that hides or reorders others, by its number."""
     return "".join(char if is_visible(char) else f"\\u{{{ord(char):x}}}" for char in text)

@@ -165,7 +165,7 @@ class Waiting:
         is no decision, and what the discharger and `on_decision` raise. Then nothing is decided.
         """
         if not isinstance(answer, (Allow, Refuse)):
-            raise TypeError(f"a decision is Allow or Refuse, not {type(answer).__name__}")
+            raise TypeError(f"a decision must be Allow or Refuse, not {type(answer).__name__}")
         request = self._take(id)
         if request is None:
             return False
@@ -227,7 +227,7 @@ class Waiting:
         request: Request,
         decided: Decided | None,
     ) -> Discharge | Refuse | Wait:
-        """What has come of a request so far."""
+        """Return the outcome of a request so far."""
         if decided is not None:
             if isinstance(decided.answer, Refuse):
                 return decided.answer
@@ -238,7 +238,7 @@ class Waiting:
         return self._discharger.answer(request.ticket)
 
     def _forget(self) -> None:
-        """Drop what is over (rule 1). Under the lock.
+        """Remove the requests that have expired (rule 1). The caller holds the lock.
 
         It looks at all of them each time. There are no more than `limit`, and each of them was
         asked for by a request.

@@ -71,7 +71,7 @@ def _check_keyring(path: Path, found: Configuration) -> None:
     others = unserved(found, audience)
     if others:
         raise KeyringError(
-            f"{shown_file(path)} has the keys of {audience} alone, and none of {', '.join(others)}"
+            f"{shown_file(path)} holds keys for {audience} only, and none for {', '.join(others)}"
         )
 
 
@@ -89,7 +89,7 @@ def _check_certificates(path: Path) -> None:
 
 
 def _file(url: str | None) -> str | None:
-    """The file of a store; None for one that is none."""
+    """Return the file of a store, or None for a store that is not a file."""
     if url is None or url == "memory:" or url.partition(":")[0] in ON_SERVER:
         return None
     return file_of(url)
@@ -103,7 +103,9 @@ def _opens(kind: Any) -> Callable[[Path], None]:
 
 
 def _check_overlay(path: Path, operators: tuple[str, ...]) -> None:
-    """Raise ValueError, StoreError or OverlayError where a verifier would deny all by it."""
+    """Raise ValueError, StoreError or OverlayError if a verifier would deny everything by this
+    overlay.
+    """
     with closing(SQLiteSnapshots(path, readonly=True)) as store:
         data = store.load()
     renews = f"`captoken operate --key OPERATOR.json --store {shown_file(path)}` renews it"
@@ -112,13 +114,13 @@ def _check_overlay(path: Path, operators: tuple[str, ...]) -> None:
     age = time() - Overlay.open(data, operators).issued_at
     if age > _STALE:
         raise ValueError(
-            f"its newest snapshot is {span(int(age))} old, and after {_STALE} s all is denied: "
-            f"{renews}, and has to run beside the gateway"
+            f"its newest snapshot is {span(int(age))} old, and after {_STALE} s the gateway denies "
+            f"every request: {renews}, and has to run beside the gateway"
         )
 
 
 def _sources(key: str | StatedCredential | None) -> dict[str, str]:
-    """Whatever is said as `from` says it, by its key."""
+    """Return the sources of a credential by their keys: `from`, `secret`, `refresh`, `subject`."""
     if key is None or isinstance(key, str):
         return {} if key is None else {"from": key}
     said = {"from": key.source, "secret": key.secret, "refresh": key.refresh}

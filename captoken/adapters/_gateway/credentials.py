@@ -233,7 +233,7 @@ def source_of(stated: str, life: float, folder: Path) -> Source:
 
 
 class _PlainWriter:
-    """The key as it is."""
+    """Write the key as it is."""
 
     coding = b"identity"
 
@@ -285,7 +285,7 @@ def writer_of(place: str, user: str) -> Writer:
     if kind == "query" and name:
         return QueryWriter(name)
     raise ValueError(
-        "a credential is written as bearer, basic, header:NAME, scheme:NAME, query:NAME or "
+        "write a credential as bearer, basic, header:NAME, scheme:NAME, query:NAME or "
         "sigv4:REGION/SERVICE"
     )
 

@@ -49,23 +49,23 @@ def load(path: str) -> dict[str, Any]:
     if path.endswith((".yaml", ".yml")):
         if len(raw) > DESCRIPTION_BYTES:
             raise ValueError(
-                f"a description in YAML of more than {DESCRIPTION_BYTES} bytes: use JSON"
+                f"the description is YAML of more than {DESCRIPTION_BYTES} bytes: use JSON"
             )
         with extra("gateway"):
             import yaml
         try:
             found: Any = yaml.safe_load(raw)
         except yaml.YAMLError:
-            raise ValueError("the description is no YAML") from None
+            raise ValueError("the description is not valid YAML") from None
     else:
         try:
             found = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise ValueError("the description is no JSON") from None
+            raise ValueError("the description is not valid JSON") from None
     document: dict[str, Any] = found if isinstance(found, dict) else {}
     version = document.get("openapi")
     if not isinstance(version, str) or not version.startswith(("3.0", "3.1")):
-        raise ValueError("a description is OpenAPI 3.0 or 3.1")
+        raise ValueError("the description must be OpenAPI 3.0 or 3.1")
     return document
 
 
@@ -115,7 +115,7 @@ class _Reader:
         stated = item[method.lower()]
         called = stated.get("operationId")
         if not isinstance(called, str):
-            raise ValueError("it has no operationId: name it in the file")
+            raise ValueError("it has no operationId: give it a name in the file")
         template = template_of(path)
         self._left = _SCHEMAS
         places: dict[str, dict[str, Shape]] = {"path": {}, "query": {}, "header": {}, "cookie": {}}
@@ -123,11 +123,17 @@ class _Reader:
             one = self._resolved(parameter)
             style = one.get("style")
             if style not in (None, "simple", "form", "deepObject"):
-                raise ValueError(f"parameter {shown(one['name'])} has the style {shown(style)}")
+                raise ValueError(
+                    f"the gateway cannot write parameter {shown(one['name'])} in the style "
+                    f"{shown(style)}"
+                )
             shape = self._shape(one.get("schema"), 0)
             in_one = one["in"] == "query" and one.get("explode") is False
             if in_one and not isinstance(shape, Scalar):
-                raise ValueError(f"parameter {shown(one['name'])} is several values in one field")
+                raise ValueError(
+                    f"parameter {shown(one['name'])} puts several values into one field, which the "
+                    "gateway cannot write"
+                )
             if one["in"] != "header" or one["name"].lower() not in _IGNORED:
                 places[one["in"]][one["name"]] = shape
         own = {n: s for n, s in places["path"].items() if isinstance(s, Scalar)}
@@ -145,7 +151,10 @@ class _Reader:
         )
 
     def _body(self, stated: Any) -> tuple[dict[str, Shape], tuple[str, ...]]:
-        """What a body may be. A kind that cannot be read is not taken."""
+        """Return the shapes that a body may have.
+
+        A media type that the gateway cannot read is left out.
+        """
         if stated is None:
             return {}, ()
         shapes: dict[str, Shape] = {}
@@ -157,18 +166,21 @@ class _Reader:
         return shapes, ()
 
     def _resolved(self, schema: Any) -> dict[str, Any]:
-        """What a table says, or the one that it refers to, within the description alone."""
+        """Return the table, or the table that it refers to.
+
+        It may only refer into this description.
+        """
         for _ in range(DEEPEST):
             if not isinstance(schema, dict):
                 break
             if "$ref" not in schema:
                 return schema
             schema = self._at(schema["$ref"])
-        raise ValueError("a part of it refers to what is not in the description")
+        raise ValueError("it refers to something that is not in the description")
 
     def _at(self, reference: Any) -> Any:
         if not isinstance(reference, str) or not reference.startswith("#/"):
-            raise ValueError("a part of it refers to another document")
+            raise ValueError("it refers to another document")
         found: Any = self._document
         for step in reference[2:].split("/"):
             key = step.replace("~1", "/").replace("~0", "~")

@@ -74,7 +74,7 @@ def issued_of(stated: StatedCredential, folder: Path) -> Source:
             or not {"", ".", ".."}.isdisjoint(segments)
         ):
             raise ValueError(
-                "openbao:PATH#FIELD has url and secret beside it: its address and token"
+                "openbao:PATH#FIELD needs url and secret beside it: the server's address and token"
             )
         return OpenBaoSource(Server(stated.url, stated, folder), segments, field, stated.life)
     server = Server(url, stated, folder)
@@ -85,7 +85,7 @@ def issued_of(stated: StatedCredential, folder: Path) -> Source:
         )
     kind, _, path = stated.refresh.partition(":")
     if kind != "file" or not path or stated.subject is not None or os.name != "posix":
-        raise ValueError("refresh is file:PATH, on a system that locks files, and without subject")
+        raise ValueError("refresh must be file:PATH, without subject, on a system that locks files")
     return RefreshSource(server, stated, folder / path)
 
 
@@ -217,7 +217,10 @@ class RefreshSource(KeptSource):
         return secret, until - time()
 
     async def _shared(self) -> tuple[Secret, float]:
-        """The token of the file, while it is good; else a new one, and the file with it."""
+        """Return the token in the file while it is valid.
+
+        Otherwise get a new one and write it there.
+        """
         was = read_private(self._path)
         refresh, *kept = was.decode("ascii").strip().splitlines()
         if kept:

@@ -152,18 +152,20 @@ def configured(path: str) -> Configuration:
 
 
 def _check_gateway(stated: StatedGateway) -> None:
-    """Raise ValueError for what could be served by nothing."""
+    """Raise ValueError for settings that no gateway could run with."""
     host, colon, port = stated.listen.rpartition(":")
     if not host or not colon or not port.isdecimal():
-        raise ValueError(f"gateway.listen: HOST:PORT is meant, not {stated.listen!r}")
+        raise ValueError(f"gateway.listen must be HOST:PORT, not {stated.listen!r}")
     for key, least in _LEAST.items():
         if getattr(stated, key) < least:
-            raise ValueError(f"gateway.{key}: {least} or more is meant")
+            raise ValueError(f"gateway.{key} must be {least} or more")
     if stated.trail_key is not None and stated.trail is None:
-        raise ValueError("gateway.trail_key: it signs a trail: name its file as trail")
+        raise ValueError(
+            "gateway.trail_key signs the trail: name the trail's file as gateway.trail"
+        )
     if stated.overlay is not None and not stated.operators:
         raise ValueError(
-            "gateway.overlay: name who signs it: operators = [PUBLIC], as "
+            "gateway.overlay needs the keys of its signers: write operators = [PUBLIC], as "
             "`captoken keygen public operator.json` prints it"
         )
     with _at("gateway.operators"):
@@ -180,7 +182,7 @@ _LEAST = {"trail_every": 1, "overlay_every": 0, "timeout": 1, "streams": 1, "max
 
 @contextmanager
 def _at(place: str) -> Generator[None]:
-    """Around what is read: an error that it raises begins with the place that it is about."""
+    """Put `place` at the beginning of each error that the block raises."""
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
@@ -192,7 +194,9 @@ def _check_name(name: str) -> None:
         names.segmented(name, "a service")
         names.name(name, "a service")
         if not name.replace("-", "").isalnum() or name != name.lower() or not name[0].isalpha():
-            raise ValueError("the name of a service is of small letters, digits and hyphens")
+            raise ValueError(
+                "the name of a service may only have lower-case letters, digits and hyphens"
+            )
 
 
 # What a file says of services over HTTP alone, and of MCP servers alone.
@@ -322,7 +326,7 @@ def _writer(stated: StatedCredential, url: str) -> Writer:
 
 
 def _base(url: str) -> list[str]:
-    """What stands before the paths of a service, decoded."""
+    """Return the path that precedes all paths of a service, decoded."""
     origin_of(url)
     path = urlsplit(url).path
     try:
@@ -347,7 +351,7 @@ def _check_tokens(tokens: tuple[str, ...]) -> None:
         kind, _, name = each.partition(":")
         is_named = kind in ("scheme", "header") and is_token(name)
         if each not in ("bearer", "basic") and not is_named:
-            raise ValueError("a token stands as bearer, basic, scheme:NAME or header:NAME")
+            raise ValueError("tokens must be bearer, basic, scheme:NAME or header:NAME")
 
 
 def _check_env(env: dict[str, str]) -> None:
@@ -355,16 +359,19 @@ def _check_env(env: dict[str, str]) -> None:
         rest = value.replace("{token}", "").replace("{address}", "")
         if not is_token(name) or not rest.isprintable() or "{" in rest or "}" in rest:
             raise ValueError(
-                f"{name!r}: a variable has a text, with {{token}} or {{address}} and no other brace"
+                f"{name!r}: a variable's value may contain {{token}} or {{address}}, and no other "
+                "brace"
             )
 
 
 def _check_headers(stated: StatedService) -> None:
     for name, what in stated.headers.items():
         if not is_token(name) or not what.isascii() or not what.isprintable():
-            raise ValueError(f"{name!r} is no header, or its value is not visible ASCII")
+            raise ValueError(
+                f"{name!r} is not the name of a header, or its value is not visible ASCII"
+            )
         if what != what.strip():
-            raise ValueError(f"{name!r} has a space at an end: only visible ASCII stands there")
+            raise ValueError(f"{name!r} begins or ends with a space: use visible ASCII there")
     check_headers((*stated.headers, *filter(None, [stated.idempotency])))
 
 
@@ -391,7 +398,7 @@ def _check_place(table: Table, rules: HeaderRules, writer: Writer) -> None:
         writer.header in each.headers or writer.field in each.query.members
         for each in table.operations.values()
     ):
-        raise ValueError("an operation takes an argument where the key of the service stands")
+        raise ValueError("an operation puts an argument where the key of the service goes")
 
 
 def _table(name: str, stated: StatedService, folder: Path) -> tuple[Table, dict[str, str]]:
@@ -410,7 +417,7 @@ def _table(name: str, stated: StatedService, folder: Path) -> tuple[Table, dict[
             elif tool in found:
                 found[tool] = _with_said(found[tool], one)
             else:
-                raise ValueError("request is missing, and no description has this operation")
+                raise ValueError("no description has this operation: write its request")
     table = Table(())
     # What the file says comes first: of two that are one request, the other one is left out.
     by_file = {tool for tool in found if tool.removeprefix(f"{name}.") in stated.operations}
@@ -430,7 +437,9 @@ def _operation(tool: str, request: str, one: StatedOperation, lists: str) -> Ope
     """An operation that the file states."""
     method, _, path = request.partition(" ")
     if method not in METHODS:
-        raise ValueError(f'request is a method and a path, as "POST /v1/refunds", not {request!r}')
+        raise ValueError(
+            f'request must be a method and a path, like "POST /v1/refunds", not {request!r}'
+        )
     with _at("request"):
         template = template_of(path)
     body: dict[str, Shape] = {}
@@ -457,7 +466,9 @@ def _path(one: StatedOperation) -> dict[str, Scalar]:
     """The types of parameters in the path."""
     for name, kind in one.path.items():
         if kind not in (*KINDS, SEGMENTS.kind) or kind == "any":
-            raise ValueError(f"path.{name} is string, integer, int64, number, boolean or segments")
+            raise ValueError(
+                f"path.{name} must be string, integer, int64, number, boolean or segments"
+            )
     return {name: Scalar(kind) for name, kind in one.path.items()}
 
 
@@ -478,7 +489,9 @@ def _cost(one: StatedOperation | StatedTool) -> dict[str, Price]:
             case StatedPrice() if said.times > 0:
                 found[unit] = Price(argument=said.argument, times=said.times)
             case _:
-                raise ValueError(f"cost.{unit} is 0 or more, an argument, or a table of the two")
+                raise ValueError(
+                    f"cost.{unit} must be 0 or more, an argument, or a table of the two"
+                )
     return found
 
 
@@ -633,7 +646,10 @@ def _store(
 def _on_server(
     url: str, scheme: str, counts: bool, how: _How, stack: ExitStack, facts: dict[str, Any]
 ) -> Any:
-    """The same, on a server, where the store was made before. A dry run waits for its answers."""
+    """Open a store on a server, where it already exists.
+
+    A dry run waits for the server's answers.
+    """
     kinds: tuple[Any, Any]
     source: Any = url
     if scheme == "postgresql":

@@ -116,7 +116,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _top_level(operation: Operation) -> Iterator[tuple[str, dict[str, Shape]]]:
-    """Where parameters are that have a name of their own, but for the path."""
+    """The places, other than the path, whose parameters have names of their own."""
     yield "query", operation.query.members
     yield "header", dict.fromkeys(operation.headers.values(), Scalar("string"))
     for shape in operation.body.values():
@@ -150,8 +150,8 @@ def made(operation: Operation) -> Operation:
         if price.argument is not None and price.argument not in whole.parameters():
             known = ", ".join(whole.parameters()) or "none"
             raise ValueError(
-                f"{whole.tool}: cost.{unit} is of {price.argument!r}, which is no argument of it: "
-                f"it has {known}"
+                f"{whole.tool}: cost.{unit} names {price.argument!r}, which is not one of its "
+                f"arguments: {known}"
             )
     return whole
 
@@ -160,7 +160,7 @@ def check_headers(names_of: Iterable[str]) -> None:
     """Raise ValueError for a header that is the gateway's own."""
     for name in names_of:
         if name.lower() in OWN_HEADERS:
-            raise ValueError(f"{name} is the gateway's own")
+            raise ValueError(f"{name} is reserved for the gateway")
 
 
 def _check_template(operation: Operation) -> None:
@@ -168,13 +168,15 @@ def _check_template(operation: Operation) -> None:
     for number, each in enumerate(operation.template, 1):
         name = placeholder(each)
         if name is None and ("{" in each or "}" in each):
-            raise ValueError(f"{operation.tool}: a parameter of the path is a whole segment")
+            raise ValueError(f"{operation.tool}: a parameter of the path must be a whole segment")
         many = name is not None and operation.path.get(name) == SEGMENTS
         if many and number < len(operation.template):
-            raise ValueError(f"{operation.tool}: segments are the end of the path")
+            raise ValueError(f"{operation.tool}: a parameter of type segments must end the path")
     found = [name for each in operation.template if (name := placeholder(each)) is not None]
     if sorted(found) != sorted(operation.path):
-        raise ValueError(f"{operation.tool}: the parameters of the path are {', '.join(found)}")
+        raise ValueError(
+            f"{operation.tool}: path must name exactly these parameters: {', '.join(found)}"
+        )
 
 
 def placeholder(segment: str) -> str | None:
@@ -226,7 +228,7 @@ class Table:
         ends = node.many if takes_rest else node.after(last).here
         other = ends.setdefault(operation.method, operation)
         if other is not operation:
-            raise ValueError(f"{other.tool} and {operation.tool} are one request")
+            raise ValueError(f"{other.tool} and {operation.tool} describe the same request")
         self.operations[operation.tool] = operation
 
     def find(self, method: str, segments: list[str]) -> tuple[Operation, dict[str, str]] | None:
@@ -263,10 +265,10 @@ def _found(node: _Node, method: str, segments: list[str], at: int) -> Operation 
 def template_of(path: str) -> tuple[str, ...]:
     """The segments of a path template. Raises ValueError for what is none."""
     if not path.startswith("/"):
-        raise ValueError(f"a path begins with a slash: {path!r} does not")
+        raise ValueError(f"a path must begin with a slash: {path!r} does not")
     segments = tuple(path[1:].split("/"))
     if "" in segments[:-1] or not {".", ".."}.isdisjoint(segments):
-        raise ValueError(f"{path!r} has an empty segment, or one of dots")
+        raise ValueError(f"{path!r} has an empty segment, or a segment of dots")
     return segments
 
 

@@ -215,7 +215,7 @@ class Reading:
         return Asked(operation, _access(operation, facts), outgoing, once)
 
     def _headers(self, operation: Operation, headers: list[Header]) -> dict[bytes, bytes]:
-        """What goes out of the headers that came, by their names. Raises RequestError."""
+        """Return the incoming headers that are sent on, by name. Raises RequestError."""
         out: dict[bytes, bytes] = {}
         for name, value in headers:
             if name in self._rules.fixed:
@@ -240,7 +240,8 @@ class Reading:
     def _body(
         self, operation: Operation, headers: list[Header], body: bytes, facts: dict[str, Any]
     ) -> tuple[bytes, bytes]:
-        """What goes out of a body, and its content type, with its arguments put into `facts`."""
+        """Return the body and content type to send on, and put the body's arguments into `facts`.
+        """
         kind = _content_type(headers)
         if not body and (kind == "" or kind not in operation.body):
             return b"", b""
@@ -288,7 +289,7 @@ def check_framing(headers: list[Header], coding: bytes = b"identity") -> None:
     if b"content-encoding" in names:
         coded = values_of(headers, b"content-encoding")
         if coded not in ([coding], [b"identity"]):
-            raise RequestError(415, "The body of a request is sent as it is, without a coding.")
+            raise RequestError(415, "Send the body without a content coding.")
 
 
 def _content_type(headers: list[Header]) -> str:
@@ -301,7 +302,7 @@ def _content_type(headers: list[Header]) -> str:
     if len(stated) > 1 or _is_media(kind) is None:
         raise bad("There is more than one Content-Type, or it is none.")
     if semicolon and _is_utf8(parameter.strip()) is None:
-        raise RequestError(415, "A body is in UTF-8, and Content-Type says nothing else of it.")
+        raise RequestError(415, "The body must be UTF-8, and Content-Type must not say otherwise.")
     return kind.decode("ascii").lower()
 
 
@@ -361,5 +362,5 @@ def _access(operation: Operation, facts: dict[str, Any]) -> Access:
 def path_of(raw: bytes, query: bytes) -> bytes:
     """The path of a request, where its target is one. Raises RequestError."""
     if not is_path(raw, query):
-        raise bad("The target of a request is a path.")
+        raise bad("The target of a request must be a path.")
     return raw

@@ -68,8 +68,8 @@ def shape_of(stated: Any, place: str, depth: int = 0) -> Shape:
         }
         return Members(members)
     raise ValueError(
-        f"{place}: a type is one of {', '.join(KINDS)}, a list of one type, as "
-        '["string"], or a table of members'
+            f"{place}: a type must be one of {', '.join(KINDS)}, "
+            'a list of one type, like ["string"], or a table of members'
     )
 
 
@@ -78,7 +78,7 @@ def member(name: str, place: str) -> str:
     names.free_name(name, place)
     # A full stop stands between an object and its member.
     if "." in name:
-        raise ValueError(f"{place}: the name {name!r} has a full stop")
+        raise ValueError(f"{place}: the name {name!r} must not contain a full stop")
     return name
 
 

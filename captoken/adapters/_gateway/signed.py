@@ -37,11 +37,11 @@ class SigV4Writer:
     def __init__(self, place: str, url: str) -> None:
         self._region, _, self._service = place.partition(":")[2].partition("/")
         if not is_token(self._region) or not is_token(self._service):
-            raise ValueError("a signature is written as sigv4:REGION/SERVICE")
+            raise ValueError("write a signature as sigv4:REGION/SERVICE")
         try:
             auth: Any = import_module("botocore.auth")
         except ImportError:
-            raise ValueError("the library is not there: pip install botocore") from None
+            raise ValueError("botocore is not installed: pip install botocore") from None
         self._auth = auth.S3SigV4Auth if self._service == "s3" else auth.SigV4Auth
         self._origin = origin_of(url)
 

@@ -223,7 +223,7 @@ def with_shipped(name: str, service: dict[str, Any]) -> None:
 
 
 def _over(shipped: Any, own: Any) -> Any:
-    """What the service says itself, over what the package says. Tables are put together.
+    """Merge the service's own settings over those of the package. Tables are merged key by key.
 
     An operation that says which request it is stands by itself.
     """

@@ -63,7 +63,7 @@ def bad(text: str) -> RequestError:
 def path_segments(raw: bytes) -> list[str]:
     """The segments of a path, decoded. The last one is empty behind a slash at the end."""
     if not raw.startswith(b"/"):
-        raise bad("The target of a request is a path.")
+        raise bad("The target of a request must be a path.")
     segments = raw[1:].split(b"/")
     found = [_segment(each) for each in segments if each]
     # Only the last one may be empty, which is a path that ends in a slash.
@@ -93,7 +93,9 @@ def _utf8(data: bytes, what: str) -> str:
 
 
 def _plain(text: str, what: str) -> str:
-    """`text`, if nothing in it ends a string, or a line, for some reader."""
+    """Return `text` if it has no character that some reader takes for the end of a string or a
+    line.
+    """
     if _control(text):
         raise bad(f"{what} has a control character.")
     return text
@@ -118,7 +120,7 @@ def json_value(body: bytes) -> Any:
     except RecursionError:
         raise bad("The body is nested too deeply.") from None
     except ValueError:
-        raise bad("The body is no JSON.") from None
+        raise bad("The body is not JSON.") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

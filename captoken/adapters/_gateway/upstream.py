@@ -193,7 +193,7 @@ class Connection:
             raise Broken("the service closed the connection in its answer")
 
     async def _event(self) -> Any:
-        """What comes next. Raises Broken, also where it does not come in time."""
+        """Return the next event. Raises Broken if it is broken, or does not come in time."""
         try:
             while (event := self._arrived_event()) is h11.NEED_DATA:
                 data = await within(self._waits, self._reader.read(_PIECE))

@@ -255,7 +255,7 @@ class Judged:
         self._deny(recorded)
 
     def _deny(self, decision: Decision) -> NoReturn:
-        """Keep a denial, which is on record, and raise it.
+        """Raise a recorded denial, and keep it for the call's answer.
 
         Kept before it is raised: whoever catches it on the way up does not undo it.
         """
@@ -275,7 +275,9 @@ class Context:
         self._context = context
 
     def __getattr__(self, name: str) -> Any:
-        """All that is not said here: `abort`, `peer`, `set_trailing_metadata`, …"""
+        """Look up everything else in gRPC's own context: `abort`, `peer`, `set_trailing_metadata`,
+        …
+        """
         return getattr(self._context, name)
 
     def invocation_metadata(self) -> tuple[Any, ...]:
@@ -322,7 +324,7 @@ class Call:
         _number(self._context, refused)
         self._context.abort(status, sentence)
         # A context that does not raise would let the handler run. This ends the call as well.
-        raise AssertionError("a call went on that was ended")
+        raise AssertionError("a call continued after it was ended")
 
     def stand(self) -> None:
         """Go on only while the grant stands: before each message of an answer (rule 3)."""
@@ -422,7 +424,7 @@ class AsyncCall:
         _number(self._context, refused)
         await self._context.abort(status, sentence)
         # A context that does not raise would let the handler run. This ends the call as well.
-        raise AssertionError("a call went on that was ended")
+        raise AssertionError("a call continued after it was ended")
 
     async def stand(self) -> None:
         """Go on only while the grant stands: before each message of an answer (rule 3)."""

@@ -49,8 +49,8 @@ class Presenter:
         digest: bytes | None = None
         if bound and message is None:  # rule 4
             raise ValueError(
-                "a token that is bound to a key opens no stream from the client: "
-                "a proof would cover no message"
+                "a token that is bound to a key cannot open a stream from the client: the proof "
+                "would cover no message"
             )
         if bound and message is not None:
             digest = request_digest(method, message)
@@ -130,7 +130,7 @@ class PresentingMethod:
         """
         own = tuple(metadata) if metadata is not None else ()
         if any(key.lower() == AUTHORIZATION for key, _ in own):
-            raise ValueError("the metadata has a token already: leave it out, one is put in here")
+            raise ValueError("the metadata already has a token: leave it out, this client adds one")
 
         sent = given
         message: bytes | None = None
@@ -156,7 +156,7 @@ class PresentingMethod:
 def as_is(given: Any) -> bytes:
     """The serializer of a method that has none. Raises TypeError."""
     if type(given) is not bytes:
-        raise TypeError(f"a request without a serializer is bytes, not {type(given).__name__}")
+        raise TypeError(f"a request without a serializer must be bytes, not {type(given).__name__}")
     return given
 
 

@@ -32,7 +32,7 @@ def method_name(name: Any) -> str:
     A name without its service would match no call: a rule for it would guard nothing, in silence.
     """
     if not isinstance(name, str) or not name.startswith("/") or name.count("/") != 2:
-        raise ValueError(f"a method is named /package.Service/Method, not {shown(name)}")
+        raise ValueError(f"a method must be named /package.Service/Method, not {shown(name)}")
     return name
 
 

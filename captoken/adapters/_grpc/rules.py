@@ -60,11 +60,15 @@ class Rules:
         for method, rule in rules.items():
             if not (isinstance(rule, Access) or callable(rule)):
                 kind = type(rule).__name__
-                raise TypeError(f"a rule is an Access, or a callable that returns one, not {kind}")
+                raise TypeError(
+                    f"a rule must be an Access, or a callable that returns one, not {kind}"
+                )
             method_name(method)
         # A str is a collection too: of one-letter names, none of which is a method.
         if isinstance(public, str):
-            raise TypeError('public is a list of methods, like ["/pack.Service/Method"], not a str')
+            raise TypeError(
+                'public must be a list of methods, like ["/pack.Service/Method"], not a str'
+            )
         self._verifier = verifier
         self._methods: Mapping[str, Rule] = {
             method: costing(rule, known) for method, rule in rules.items()

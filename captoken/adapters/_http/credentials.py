@@ -151,7 +151,7 @@ def text_in(headers: Iterable[Header]) -> str | None:
     if credentials and not credentials.lower().startswith(b"bearer"):
         return None  # the answer tells which scheme is taken
     raise RequestError(
-        400, "The Authorization header is the word Bearer, one space, and one token."
+        400, "The Authorization header must be the word Bearer, one space, and one token."
     )
 
 
@@ -162,7 +162,7 @@ def _refuse_misleading(name: bytes, value: bytes) -> None:
     """
     # Rule 3. The middleware decides on one request, and the application behind it runs another.
     if _as_lenient(name) in _OVERRIDES:
-        raise RequestError(400, "A header asks to take the request for another one.")
+        raise RequestError(400, "A header asks the server to treat this as another request.")
     # Rule 1. A gateway would make a second header of this one, beside the one that is read here.
     if is_credential(name):
         raise RequestError(400, "The Authorization header is misspelled.")
@@ -208,4 +208,4 @@ def refuse_stray(data: bytes) -> None:
     has_token = b"cap" in plain and _stray(plain)
     has_parameter = b"access_token=" in data and _parameter(data)
     if has_token or has_parameter:
-        raise RequestError(400, "A token travels in the Authorization header, and nowhere else.")
+        raise RequestError(400, "Send the token in the Authorization header, and nowhere else.")

@@ -40,13 +40,13 @@ def fields(form: bytes, most: int) -> list[tuple[str, str]]:
     UTF-8.
     """
     if form.count(b"&") >= most:
-        raise ValueError(f"a form of more than {most} fields")
+        raise ValueError(f"the form has more than {most} fields")
     if not form.isascii():
-        raise ValueError("a form is ASCII")
+        raise ValueError("a form must be ASCII")
     pairs = []
     for field in form.split(b"&") if form else ():
         name, equals, value = field.replace(b"+", b" ").partition(b"=")
         if not equals:
-            raise ValueError("a field without a value")
+            raise ValueError("the form has a field without a value")
         pairs.append((unescaped(name).decode(), unescaped(value).decode()))
     return pairs

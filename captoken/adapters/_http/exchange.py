@@ -125,7 +125,7 @@ class Body:
         return self._replay
 
     async def _replay(self) -> Message:
-        """The pieces that were read, as one; afterwards whatever the server gives."""
+        """Return the body that was read as one message, and afterwards what the server receives."""
         if self._replayed:
             return await self._receive()
         self._replayed = True

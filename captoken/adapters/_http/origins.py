@@ -67,7 +67,7 @@ def origin_of(address: str) -> str:
     plain = is_address(address) and set(address).isdisjoint("@?#")
     if not safe or not host or not plain:
         raise ValueError(
-            "a service's address is https://host[:port][/path], or http:// on this machine"
+            "a service's address must be https://host[:port][/path], or http:// on this machine"
         )
     if port == _OWN_PORT[parts.scheme]:
         port = None
@@ -96,7 +96,7 @@ def own_origin(origin: str) -> str:
     """
     usual = origin_of(origin)
     if usual != origin:
-        raise ValueError(f"an origin is scheme, host and port alone, spelled {usual}")
+        raise ValueError(f"an origin must be scheme, host and port only: write {usual}")
     return origin
 
 
@@ -126,12 +126,12 @@ def public_paths(paths: Iterable[str]) -> frozenset[str]:
     that a server could understand in another way.
     """
     if isinstance(paths, str):
-        raise TypeError('public is a set of paths, like {"/health"}, not one str')
+        raise TypeError('public must be a set of paths, like {"/health"}, not one str')
     public = frozenset(paths)
     for path in public:
         if _plain_path(path) is None:
             raise ValueError(
-                f"public path {path!r}: it starts with /, "
-                "and has no percent sign, empty or dot segment"
+                f"public path {path!r} must start with /, and have no percent sign, no empty "
+                "segment and no segment of dots"
             )
     return public

@@ -74,13 +74,14 @@ class Refusals:
     def __init__(self, realm: str, metadata: str | None) -> None:
         if _quotable(realm) is None:
             raise ValueError(
-                f"a realm is printable ASCII without quotes and backslashes, not {shown(realm)}"
+                "a realm must be printable ASCII without quotes and backslashes, not "
+                f"{shown(realm)}"
             )
         challenge = f'Bearer realm="{realm}"'
         if metadata is not None:
             origin_of(metadata)  # it raises, and what it returns is of no use here
             if _quotable(metadata) is None:
-                raise ValueError("the address of the metadata is without quotes")
+                raise ValueError("the address of the metadata must not contain quotes")
             challenge += f', resource_metadata="{metadata}"'  # RFC 9728, 5.1
         self._challenge = challenge
 

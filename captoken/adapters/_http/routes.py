@@ -42,8 +42,8 @@ def refuse_unknown(router: Any) -> None:
     """
     if hasattr(router, "frontend") and not hasattr(router, "_iter_low_priority_routes"):
         raise ImportError(
-            "this version of fastapi keeps its front ends where captoken does not look for them: "
-            "an older fastapi, or a newer captoken"
+            "captoken cannot find the front ends of this fastapi version: install an older "
+            "fastapi, or a newer captoken"
         )
 
 
@@ -160,7 +160,10 @@ class Made:
 
 
 def _same(found: Any, before: list[Any]) -> bool:
-    """The very same objects. Routes that only compare equal can require different things."""
+    """Are these the very same objects?
+
+    Routes that only compare equal can require different accesses.
+    """
     return len(found) == len(before) and all(map(is_, found, before))
 
 

@@ -52,7 +52,7 @@ async def body(scope: Scope, receive: Receive, kind: bytes, otherwise: str) -> b
     except RequestError:
         raise IssuanceError("the body is too long", "invalid_request") from None
     except ClientGone:
-        raise IssuanceError("not all of it came", "invalid_request") from None
+        raise IssuanceError("the body is incomplete", "invalid_request") from None
 
 
 def unavailable(why: Exception) -> IssuanceError:

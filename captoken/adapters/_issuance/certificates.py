@@ -83,7 +83,7 @@ def _refused(message: str) -> IssuanceError:
 
 
 def _of_connection(scope: Scope) -> list[bytes]:
-    """By the server. One that knows nothing of certificates says nothing.
+    """Return the certificate that the server reports. A server without TLS reports none.
 
     Raises IssuanceError for what the server itself has refused, or what is no certificate.
     """
@@ -137,7 +137,7 @@ def _forwarded(headers: Iterable[Header]) -> list[bytes]:
     pairs = list(headers)
     own = values_of(pairs, b"client-cert")
     if len(own) > 1:
-        raise _refused("Client-Cert is there twice")
+        raise _refused("Client-Cert is given twice")
 
     # Some proxies write an empty one where none was shown.
     first = _decoded(own[0]) if own else b""

@@ -115,7 +115,7 @@ class Ends:
         silent = await asyncio.to_thread(self._silent, streams)
         if silent:
             raise IssuanceError(
-                "whether the login has ended cannot be told now: try again later",
+                "this service cannot find out now whether the login has ended: try again later",
                 "temporarily_unavailable",
                 f"silent: {', '.join(silent)}",
             )
@@ -233,7 +233,7 @@ class Publisher:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        """Look, and look again: when it is woken, and after a while."""
+        """Look for tasks to end, again and again: when it is woken, and after a while."""
         while not self._closing:
             # First, so that what is written while it looks wakes it again.
             self._woken.clear()
@@ -287,7 +287,7 @@ class Publisher:
 
 
 def _end(operator: Operator, task: str, until: int) -> None:
-    """No server takes the task's tokens any more. Raises what the operator raises."""
+    """Revoke the task's tokens in the overlay. Raises what the operator raises."""
     operator.revoke(
         task=task,
         until=until,

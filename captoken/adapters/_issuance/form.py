@@ -128,14 +128,14 @@ def read(body: bytes, authorization: Sequence[bytes]) -> Request:
     `authorization` are the headers of that name: none is taken.
     """
     if authorization:
-        raise IssuanceError("show an assertion, and no Authorization", "invalid_client")
+        raise IssuanceError("send an assertion, and no Authorization header", "invalid_client")
     pairs = _pairs(body)
     given = _parameters(pairs)
     grant_type = given.get("grant_type")
     if grant_type is None:
         raise IssuanceError("grant_type is missing", "invalid_request")
     if grant_type not in GRANT_TYPES:
-        raise IssuanceError("that grant_type is not one of ours", "unsupported_grant_type")
+        raise IssuanceError("this service does not take that grant_type", "unsupported_grant_type")
 
     ask = _ask(given, _targets(pairs))
     client = _client(given)
@@ -164,7 +164,7 @@ def _exchange(given: Mapping[str, str], client: Shown | None, ask: Ask) -> Reque
         raise IssuanceError("subject_token is missing", "invalid_request")
     actor = _typed(given, "actor_token", _ACTORS, "invalid_request")
     if actor is not None and client is not None:
-        raise IssuanceError("actor_token or client_assertion: one of them", "invalid_request")
+        raise IssuanceError("send actor_token or client_assertion, not both", "invalid_request")
     _refuse(given, "assertion", "client_secret")
     return Request(
         grant_type=EXCHANGE,
@@ -182,7 +182,10 @@ def _client_credentials(given: Mapping[str, str], client: Shown | None, ask: Ask
 
     # Without one, a SPIFFE ID is that of the certificate which was shown.
     if client is None and not (client_id or "").startswith(SCHEME):
-        raise IssuanceError("client_assertion is missing: no secret will do", "invalid_client")
+        raise IssuanceError(
+            "client_assertion is missing: this service takes no client secret",
+            "invalid_client",
+        )
     return Request(
         grant_type=CLIENT_CREDENTIALS,
         subject=None,
@@ -230,7 +233,7 @@ def _pairs(body: bytes) -> list[tuple[str, str]]:
     try:
         return fields(body, _FIELDS)
     except ValueError:
-        raise IssuanceError("the body is no form", "invalid_request") from None
+        raise IssuanceError("the body is not a form", "invalid_request") from None
 
 
 def _parameters(
@@ -246,7 +249,7 @@ def _parameters(
         if name not in known:
             continue  # as RFC 6749 has it: what is not known is ignored
         if name in given:
-            raise IssuanceError(f"{name} is there twice", "invalid_request")
+            raise IssuanceError(f"{name} is given twice", "invalid_request")
         given[name] = value
     return {name: value for name, value in given.items() if value}
 
@@ -258,7 +261,7 @@ def _targets(pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     """
     named = [(name, value) for name, value in pairs if name in _SEVERAL and value]
     if len({name for name, _ in named}) > 1:
-        raise IssuanceError("resource or audience: one of them", "invalid_target")
+        raise IssuanceError("send resource or audience, not both", "invalid_target")
     return tuple(value for _, value in named)
 
 
@@ -267,7 +270,7 @@ def _refuse(given: Mapping[str, str], *names: str) -> None:
     for name in names:
         if name in given:
             code = "invalid_client" if name == "client_secret" else "invalid_request"
-            raise IssuanceError(f"{name} is not for this grant_type", code)
+            raise IssuanceError(f"this grant_type does not take {name}", code)
 
 
 def _token(given: Mapping[str, str], name: str) -> str | None:
@@ -278,7 +281,7 @@ def _token(given: Mapping[str, str], name: str) -> str | None:
     # It is another's word for what somebody may do, and none for who that is (44.1).
     if text.startswith((PREFIX, SET_PREFIX)):
         what = "a set of tokens" if text.startswith(SET_PREFIX) else "a token"
-        told = f"{name} is {what} of captoken, which starts no task: show an assertion"
+        told = f"{name} is {what} of captoken, which cannot start a task: send an assertion"
         raise IssuanceError(told, _CALLED[name])
     if len(text) > ASSERTION_CHARS:
         raise IssuanceError(f"{name} is longer than {ASSERTION_CHARS} bytes", "invalid_request")
@@ -297,9 +300,9 @@ def _typed(
     if text is None and kind is None:
         return None
     if text is None or kind is None:
-        raise IssuanceError(f"{name} and {name}_type come together", "invalid_request")
+        raise IssuanceError(f"send {name} and {name}_type together", "invalid_request")
     if kind not in types:
-        raise IssuanceError(f"that {name}_type is not taken here", "invalid_request")
+        raise IssuanceError(f"this service does not take that {name}_type", "invalid_request")
     return Shown(
         text=text,
         takes=types[kind],
@@ -314,7 +317,10 @@ def _client(given: Mapping[str, str]) -> Shown | None:
     if text is None and kind is None:
         return None
     if text is None or kind not in ASSERTION_TYPES:
-        raise IssuanceError("client_assertion comes with a type of ours", "invalid_client")
+        raise IssuanceError(
+            "send client_assertion with a client_assertion_type that this service takes",
+            "invalid_client",
+        )
     return Shown(
         text=text,
         takes=_WORKLOADS,
@@ -329,11 +335,14 @@ def _ask(given: Mapping[str, str], resources: tuple[str, ...]) -> Ask:
     """
     wanted = given.get("requested_token_type", ACCESS_TOKEN)
     if wanted not in (ACCESS_TOKEN, ROOT, TOKEN_SET):
-        raise IssuanceError("that requested_token_type is not given here", "invalid_request")
+        raise IssuanceError(
+            "this service does not issue that requested_token_type",
+            "invalid_request",
+        )
 
     scope = given.get("scope")
     if scope is not None and " " in scope:
-        raise IssuanceError("scope names one grant of the policy", "invalid_scope")
+        raise IssuanceError("scope must name one grant of the policy", "invalid_scope")
 
     # What is no keyword is taken out first.
     details = _details(given.get("authorization_details"))

@@ -95,7 +95,7 @@ def _attributed(root: Token, keyring: Keyring) -> Attribution:
     derived = keyring.derived(said.root.key_id, said.root.audience)
     tags = None if derived is None else chain.fold(derived, root.secret_packet)
     if tags is None:
-        raise StoreError("the keyring has changed while it was minted")
+        raise StoreError("the keyring changed while the token was minted")
 
     # What is recorded of a link is its id, by which nobody can use the token.
     links = tuple(map(b64encode, primitives.link_ids(tags)))
@@ -109,7 +109,7 @@ def _attributed(root: Token, keyring: Keyring) -> Attribution:
 
 
 def _stated(asking: Asking, code: str) -> dict[str, Any]:
-    """What all records of exchanges say."""
+    """Return the facts that every record of an exchange has."""
     stated: dict[str, Any] = {
         "at": asking.at,
         "code": code,

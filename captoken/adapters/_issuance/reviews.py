@@ -35,7 +35,7 @@ class Reviews:
         """Raise ValueError for reviews of nobody: a name that was changed would drop them."""
         unknown = sorted(self._reviews.keys() - set(providers))
         if unknown:
-            raise ValueError(f"reviews: {', '.join(unknown)} is no provider of the policy")
+            raise ValueError(f"reviews: the policy has no provider {', '.join(unknown)}")
 
     async def check(self, identity: Identity, text: str, error: str) -> None:
         """Ask about an assertion that held. Raises IssuanceError: `error`, or when nobody answers.
@@ -53,13 +53,13 @@ class Reviews:
             name = escape(type(problem).__name__)
             _log.error("the review of provider %s fails: %s", identity.provider, name)
             raise IssuanceError(
-                "the assertion's issuer cannot be asked now",
+                "this service cannot ask the assertion's issuer now",
                 "temporarily_unavailable",
                 f"the review of provider {identity.provider}: {name}",
             ) from None
         if stands is not True:
             raise IssuanceError(
-                "the assertion is refused: its issuer does not stand by it any more",
+                "the assertion is refused: its issuer no longer confirms it",
                 error,
                 f"the review of provider {identity.provider}",
             )

@@ -76,6 +76,8 @@ def checked(load: Callable[[], Setup], before: Policy, clock: Clock) -> Setup:
     setup = load()
     check_policy(setup.policy, clock)
     if setup.policy.origin != before.origin:
-        text = "the policy does not load: service.origin is another one: start anew for that"
+        text = (
+            "the policy does not load: service.origin has changed: restart the service to change it"
+        )
         raise IssuanceError(text, "policy")
     return setup

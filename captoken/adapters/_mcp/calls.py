@@ -21,7 +21,7 @@ from captoken.current import AnyGrant
 from captoken.tools import Attributes, Cost, access_to, refusal_of_call, stated_of
 
 # Why the guard refuses by itself; for the trail, not for whoever asked.
-_NO_CALL = "no call that a token can permit: its name, or what comes with it"
+_NO_CALL = "this is not a call that a token can permit: its name, or what comes with it"
 
 
 async def answer_of(asked: AnyVerifier | AnyGrant, question: Callable[[Any], Any]) -> Any:

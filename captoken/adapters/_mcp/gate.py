@@ -155,8 +155,8 @@ class Gate:
         # A list that is open to everybody has an option of its own, and a call never is.
         if not self._free.isdisjoint({CALL, *LISTS}):
             raise ValueError(
-                "tools/call and the methods that list cannot be free: "
-                "list_without_token=True opens the lists"
+                "tools/call and the methods that list cannot be free: to open the lists, pass "
+                "list_without_token=True"
             )
         # `is True`: what only looks like a yes opens nothing.
         self._open_lists = list_without_token is True
@@ -293,8 +293,8 @@ class Gate:
         """`app` behind challenges: see the guards. Raises ValueError."""
         if not self._header:
             raise ValueError(
-                "a challenge asks for a token in the Authorization header, "
-                "which is somebody else's here"
+                "a challenge asks for a token in the Authorization header, but this guard reads "
+                "tokens from another header"
             )
         return Challenging(
             self.sessions.guarded(app, max_body),
@@ -440,7 +440,7 @@ class Gate:
         return decision.grant
 
     def refusal_of(self, decision: Decision, method: str) -> NotLetIn:
-        """What goes out: the model is told what it may not do, a client that its token is not good.
+        """Return the answer to a denial: text for the model, or a status for a client.
 
         `for_model` echoes only what was asked. The public sentence is the same for whatever a
         stranger could cause. Only a call of a tool is answered to the model: whoever reads a

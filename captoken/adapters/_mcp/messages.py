@@ -190,7 +190,7 @@ def messages_of(body: bytes, headers: Headers, named: str) -> list[Message]:
 
 
 def _message_of(one: Any, headers: Headers, named: str) -> Message:
-    """One of them. What could be taken for an answer is one, whatever else it says."""
+    """Read one message of a body. A message that could be an answer counts as one."""
     said = one if type(one) is dict else {}
     method, params = said.get("method"), said.get("params")
     if type(method) is not str or not said.keys().isdisjoint({"result", "error"}):
@@ -308,7 +308,7 @@ def digest(method: str, params: Mapping[str, Any]) -> bytes:
     """
     asked = facts(method, {} if method in LISTS else params)
     if asked is None:
-        raise ValueError("no call that a token can permit")
+        raise ValueError("this is not a call that a token can permit")
     tool, arguments = asked
     named = tool if method == CALL else ""
     return mcp_request(method, named, _spelled(arguments))
@@ -319,7 +319,7 @@ def _spelled(arguments: Mapping[str, Any]) -> bytes:
     try:
         return _spell(arguments).encode("ascii")
     except (TypeError, RecursionError) as error:
-        raise ValueError("the arguments are no JSON") from error
+        raise ValueError("the arguments are not JSON") from error
 
 
 # --- who asks: rules 2, 3 and 4 ---------------------------------------------------------------

@@ -155,7 +155,7 @@ class Sessions:
         return application
 
     async def _answered(self, app: ASGIApp, scope: Scope, body: Body, send: Send) -> None:
-        """One HTTP request: passed on, or refused."""
+        """Pass one HTTP request on, or refuse it."""
         opening: Tree | None = None
         try:
             check_head(scope)
@@ -197,7 +197,7 @@ class Sessions:
         except ValueError:
             if named is None:
                 return None
-            raise RequestError(400, "The body is no JSON.") from None
+            raise RequestError(400, "The body is not JSON.") from None
         tree: Tree | None = None
         for message in messages:
             if message.method == "initialize" and self._owners.get(named or "") is None:
@@ -242,7 +242,7 @@ class Sessions:
             return None
 
     def _notice(self, scope: Scope, named: str | None, opening: Tree | None, begun: Any) -> None:
-        """What an answer says of sessions: one was opened, or one is over."""
+        """Note from an answer that a session was opened, or has ended."""
         status = begun["status"]
         if named is None:
             given = values_of(begun.get("headers", ()), _ID) if status < 300 else ()

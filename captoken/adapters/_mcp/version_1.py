@@ -50,12 +50,14 @@ def install(gate: Gate, server: Any) -> None:
     """
     low = _low_level(server)
     if isinstance(low.request_handlers, _Guarded):
-        raise ValueError("this server is guarded: install one guard, where the server is made")
+        raise ValueError(
+            "this server already has a guard: install one only, where the server is made"
+        )
     # Tasks have handlers of their own, for methods that would be answered without a token.
     if _has_tasks(low):
         raise ValueError(
-            "install the guard before the server's tasks are enabled: "
-            "it would not see their handlers"
+            "install the guard before you enable the server's tasks: afterwards it does not see "
+            "their handlers"
         )
     low.request_handlers = _Guarded(low.request_handlers, gate, _answered)
     low.notification_handlers = _Guarded(low.notification_handlers, gate, _noticed)
@@ -68,7 +70,7 @@ def _low_level(server: Any) -> Any:
     """
     low = server._mcp_server if isinstance(server, _fast.FastMCP) else server
     if not isinstance(low, _low.Server):
-        raise TypeError(f"a {type(server).__name__} is no FastMCP or Server")
+        raise TypeError(f"expected a FastMCP or Server, not {type(server).__name__}")
     return low
 
 
@@ -134,7 +136,7 @@ async def _answered(gate: Gate, handler: _Handler, message: Any) -> Any:
 
 
 async def _noticed(gate: Gate, handler: _Handler, message: Any) -> None:
-    """What a notification comes to: nobody waits for an answer.
+    """Handle a notification, which gets no answer.
 
     It carries no HTTP request here: a token for one comes in its `_meta`.
     """

@@ -35,7 +35,9 @@ from captoken.adapters._postgres.text import Dotted, Reference, RefusedError, Ta
 # What a column of an enum is used for, by whoever may name its type.
 _NAMING_A_TYPE = ("select", "insert", "update")
 
-OTHER_DATABASE = "a table is named by its schema and name, or with the database that it is in"
+OTHER_DATABASE = (
+    "name a table by schema and name, without the database, or with the database that it is in"
+)
 NEVER_GRANTED = "catalogs, and names that no token can hold, are never granted"
 
 # Columns times tables: some tenths of a second.
@@ -165,7 +167,10 @@ def _remember(kept: dict[Any, Any], key: Any, found: Any, size: int) -> None:
 
 
 def _reading(text: Text, catalog: Catalog) -> Reading:
-    """What a text says. Of one that is refused, nothing else: it was not read to its end."""
+    """Return what was read in a text.
+
+    A refused text was not read to its end, so it has nothing else.
+    """
     if text.refusal is not None:
         return Reading(text.refusal, ())
 
@@ -263,7 +268,9 @@ def _policy_of(table: Table, rows: Held, role: str, catalog: Catalog) -> list[Po
     kind, _ = catalog.kinds.get(table, ("r", {}))
     name = name_of(table)
     if kind in ("m", "f"):
-        sentence = f"{name} is no table: no policy can hold its rows, and they are restricted"
+        sentence = (
+            f"rows of {name} are restricted, but it is not a table: no policy can restrict its rows"
+        )
         raise RefusedError("row", sentence)
     asked = _or_refused(rows.columns)
     if kind == "v":
@@ -273,8 +280,8 @@ def _policy_of(table: Table, rows: Held, role: str, catalog: Catalog) -> list[Po
     if policy is None or lacking:
         line = " ".join(f"--rows {name}.{column}" for column in lacking)
         sentence = (
-            f"the plan of role {role} does not hold these rows, or somebody changed its policy: "
-            f"run `captoken postgres plan` with {line}"
+            f"role {role} has no policy that restricts these rows, or somebody changed it: run "
+            f"`captoken postgres plan` with {line}"
         )
         raise RefusedError("row", sentence)
     return [policy]
@@ -290,7 +297,9 @@ def _condition(table: Table, rows: Held, text: Text, catalog: Catalog) -> tuple[
     is_view = kind == "v"
     if is_view and any(write.table == table for write in text.writes):
         name = name_of(table)
-        sentence = f"rows of view {name} are restricted, and nothing holds what is written to it"
+        sentence = (
+            f"rows of view {name} are restricted, and nothing can restrict what is written to it"
+        )
         raise RefusedError("row", sentence)
     return _or_refused(lambda: rows.condition(types)), is_view
 

@@ -54,12 +54,12 @@ class Block(GuardedBlock):
         cost: Cost | None = None,
     ) -> None:
         if connection.closed:
-            raise GuardError("the connection is closed: open one for the block")
+            raise GuardError("the connection is closed: open a new one for the block")
         super().__init__(CostedGrant(grant, cost, caller))
         # PostgreSQL takes 0 for no limit at all.
         if type(timeout) is not int or timeout <= 0:
             raise ValueError(
-                f"timeout must be a number of seconds, more than 0, as int, not {shown(timeout)}"
+                f"timeout must be an int of seconds, more than 0, not {shown(timeout)}"
             )
 
         self.connection = connection
@@ -128,7 +128,7 @@ class Block(GuardedBlock):
         """
         self.check_usable()
         if self.connection.closed:
-            raise GuardError("the connection of this block is closed: what it did is rolled back")
+            raise GuardError("this block's connection is closed, and its changes are rolled back")
 
         # Nothing is begun before the first statement, and after one that was undone.
         if not self._transaction.begun:
@@ -155,7 +155,7 @@ class Block(GuardedBlock):
         if self._busy:
             self._transaction.close()
             raise GuardError(
-                "the block was left while a statement of it runs: the connection is closed"
+                "you left the block while its statement was running: the connection is closed"
             )
 
         begun = self._transaction.begun
@@ -163,7 +163,7 @@ class Block(GuardedBlock):
 
         # Else the block would end as if it had been committed.
         if commit and closed and self._used and not ended_before:
-            raise GuardError("the connection of this block is closed: what it did is rolled back")
+            raise GuardError("this block's connection is closed, and its changes are rolled back")
         return begun and not closed
 
     def commit(self) -> Steps:
@@ -205,7 +205,7 @@ class Block(GuardedBlock):
         self._used = True
         # What ran next would be committed by itself, in whatever role.
         if self._transaction.begun and not self._transaction.is_open:
-            raise GuardError("the transaction of this block is over: leave it")
+            raise GuardError("this block's transaction has ended: leave the block")
 
         done: Done = yield from self._runner.run(sql, parameters, alone=False)
         # Rule 11. `execute` is among it: what a function did is not known. Where nothing can write,

@@ -105,7 +105,7 @@ class Columns:
     # --- a query that is one ---
 
     def _of_query(self, place: int, deep: int) -> Known:
-        """Of a query, by its place in the text. Each is looked at once."""
+        """Return the columns of a query, by its place in the text. Each query is read once."""
         known = self._found.get(place)
         if known is not None:
             return known

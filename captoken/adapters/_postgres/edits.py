@@ -64,7 +64,10 @@ class Edits:
         """Which token begins there."""
         found = bisect_right(self._begins, location) - 1
         if found < 0 or self._begins[found] != location:
-            raise RefusedError("operation", "a part of the statement has no place of its own")
+            raise RefusedError(
+                "operation",
+                "the guard cannot tell where a part of the statement begins: rewrite it",
+            )
         return found
 
     def word(self, place: int) -> bytes:
@@ -101,7 +104,10 @@ class Edits:
         done = 0
         for begin, end, text in edits:
             if begin < done:
-                raise RefusedError("operation", "two parts of the statement cannot be told apart")
+                raise RefusedError(
+                    "operation",
+                    "the guard cannot tell two parts of the statement apart: rewrite it",
+                )
             parts += self._bytes[done:begin], text
             done = end
         parts.append(self._bytes[done:])

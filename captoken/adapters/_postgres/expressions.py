@@ -26,7 +26,7 @@ def _column(walk: Walk, node: Any, sight: Sight) -> None:
     """
     parts = list(fields_of(node))
     if len(parts) > 4:
-        raise RefusedError("table", "a table is named by its schema and name")
+        raise RefusedError("table", "name a table by schema and name, without the database")
     if len(parts) == 4:
         walk.text.databases.add(parts[0])
 
@@ -65,7 +65,7 @@ def _call(walk: Walk, node: Any, sight: Sight) -> None:
     """
     *schema, name = node.funcname
     if len(schema) > 1:
-        message = "a function is named by its schema and name, without the database"
+        message = "name a function by schema and name, without the database"
         raise RefusedError("operation", message)
     walk.text.functions.add((schema[0] if schema else None, name))
     walk.below(node, sight, "funcname")
@@ -107,7 +107,7 @@ def _word_value(walk: Walk, node: Any, sight: Sight) -> None:
     The time is granted. The names of roles and schemas are not: they say how the guard is set up.
     """
     if node.op not in SAFE_VALUES:
-        message = "who the database takes the caller for is not granted"
+        message = "names of database roles and schemas are not granted"
         raise RefusedError("operation", message)
 
 
@@ -121,11 +121,11 @@ def _type(walk: Walk, node: Any, sight: Sight) -> None:
     """
     if node.names is None or node.setof or node.pct_type:
         # `people.pay%type` says what type a column has, of a table that nothing else reads.
-        raise RefusedError("operation", "a type that is named by a column is not granted")
+        raise RefusedError("operation", "a type that is taken from a column (%TYPE) is not granted")
 
     *schema, name = node.names
     if len(schema) > 1:
-        message = "a type is named by its schema and name, without the database"
+        message = "name a type by schema and name, without the database"
         raise RefusedError("operation", message)
     if schema not in ([], ["pg_catalog"]) or name not in TYPES:
         walk.text.types.add((schema[0] if schema else None, name))

@@ -141,8 +141,8 @@ def _check_narrow(row: Mapping[str, Any]) -> None:
         or login["rolreplication"]
     ):
         raise GuardError(
-            f"login {name} is no narrow one: "
-            "it is a superuser, or passes over row security, or makes roles"
+            f"login {name} has too many rights: it is a superuser, or bypasses row security, or "
+            "can create roles"
         )
 
     for part, meaning in _NOT_NARROW.items():
@@ -152,6 +152,6 @@ def _check_narrow(row: Mapping[str, Any]) -> None:
 
     if not row["ready"]:
         raise GuardError(
-            f"login {name} was not made by `captoken postgres plan`, or by that of an older "
+            f"login {name} was not made by `captoken postgres plan`, or was made by an older "
             "release: run the plan again"
         )

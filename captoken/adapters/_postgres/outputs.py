@@ -94,7 +94,7 @@ def _output(target: Any) -> str | Star | None:
 
 
 def _name_of(value: Any) -> str | None:
-    """What PostgreSQL calls a column that the text gives no name.
+    """Return the name that PostgreSQL gives to a column without a name in the text.
 
         p.name, p.name::text        name
         max(pay), pg_catalog.max(pay), max(pay)::integer        max

@@ -68,6 +68,6 @@ def ask_to_cancel(pgconn: Any) -> None:
 
 
 def _quietly(ask: Callable[[], None]) -> None:
-    """What fails here leaves things as they are: the connection is closed a little later."""
+    """Ignore errors in the block. The connection is then closed a little later."""
     with suppress(Exception):
         ask()

@@ -20,12 +20,12 @@ _MAX_PARAMETERS = 65_535  # of the protocol, which counts them in two bytes
 def check_types(sql: Any, parameters: Any) -> None:
     """Raises TypeError for a statement that is no text, and for parameters that have no order."""
     if not isinstance(sql, str):
-        raise TypeError(f"a statement is a str, not a {type(sql).__name__}")
+        raise TypeError(f"a statement must be a str, not {type(sql).__name__}")
     if isinstance(parameters, (tuple, list)):
         return
     if not isinstance(parameters, Sequence) or isinstance(parameters, (str, bytes)):
         kind = type(parameters).__name__
-        raise TypeError(f"parameters are a sequence, for $1, $2 and so on, not {kind}")
+        raise TypeError(f"parameters must be a sequence, for $1, $2 and so on, not {kind}")
 
 
 def bound(

@@ -103,7 +103,7 @@ def _nesting(sql: str) -> int:
     if not is_sendable(sql):
         raise mistake("syntax", _SYNTAX_ERROR)
     if len(sql.encode()) > MAX_BYTES:
-        raise RefusedError("operation", f"a statement of more than {MAX_BYTES} bytes")
+        raise RefusedError("operation", f"the statement has more than {MAX_BYTES} bytes")
 
     # A short text needs no scanner.
     words = len(_words(sql))
@@ -112,11 +112,11 @@ def _nesting(sql: str) -> int:
 
     # Of `+-+-+-…` the scanner takes one operator at a time, and looks at all of the rest for each.
     if any(len(run) > _MAX_RUN for run in _operator_runs(sql)):
-        raise RefusedError("operation", f"a statement with more than {_MAX_RUN} signs in a row")
+        raise RefusedError("operation", f"the statement has more than {_MAX_RUN} signs in a row")
 
     nesting = sum(kind not in _FLAT for kind, _ in _by_grammar(scan, sql))
     if nesting > _MAX_NESTING:
-        sentence = f"a statement with more than {_MAX_NESTING} operators and brackets"
+        sentence = f"the statement has more than {_MAX_NESTING} operators and brackets"
         raise RefusedError("operation", sentence)
     return nesting
 
@@ -143,7 +143,7 @@ def _parse(text: Text) -> None:
 
     # A second statement would run without having been read.
     if len(found) != 1:
-        raise RefusedError("operation", "exactly one statement is granted at a time")
+        raise RefusedError("operation", "send exactly one statement at a time")
 
     # EXPLAIN, COPY, DO, CALL, SET, DDL and all else end here.
     statement = found[0]["stmt"]

@@ -102,7 +102,10 @@ def rewritten(text: Text, narrowing: Narrowing, columns: Columns) -> Sent:
     change = _Change(text, narrowing, columns)
     sent = change.all()
     if not _same(change.pieces.tree(sent.sql), text.tree):
-        raise RefusedError("operation", "the statement is one that cannot be narrowed as it stands")
+        raise RefusedError(
+            "operation",
+            "the guard cannot restrict this statement as it is written: write it in another way",
+        )
     return sent
 
 
@@ -198,7 +201,7 @@ class _Change:
             return
         what = "columns" if self._narrowing.narrowed else "rows"
         if self._text.sampled:
-            sentence = f"there is no TABLESAMPLE where {what} are restricted"
+            sentence = f"TABLESAMPLE is not granted where {what} are restricted"
             raise RefusedError("operation", sentence)
         for node, reference in self._text.named:
             if reference.column in SYSTEM_COLUMNS:
@@ -275,7 +278,7 @@ class _Change:
     ) -> None:
         """`people.pay`, `excluded.*`, of the table that is written."""
         if is_star:
-            sentence = f"write the columns of {reference.qualifier}, in place of *"
+            sentence = f"name the columns of {reference.qualifier} instead of *"
             raise RefusedError("operation", sentence)
         if reference.column not in shown:
             _void(self._edits, self._edits.at(node.location) + 2)
@@ -430,7 +433,7 @@ class _Written:
             width = width_of(node.selectStmt)
             names = self._narrowing.writable[table, "insert"][:width]
             if not names:
-                raise RefusedError("operation", "name the columns that are inserted")
+                raise RefusedError("operation", "name the columns that you insert")
             listed = f"({', '.join(map(quoted, names))})"
             last = _end_of_name(self._edits.at(node.relation.location), node.relation)
             # `people as p`: an insert has no alias without AS.
@@ -491,7 +494,10 @@ class _Written:
             its = [(name, shown if name in self._names else ["*"]) for name in starred]
             written = ", ".join(f"{quoted(name)}.{one}" for name, listed in its for one in listed)
             if not written:
-                raise RefusedError("operation", "no column of the table is shown after RETURNING")
+                raise RefusedError(
+                    "operation",
+                    "RETURNING would show no column of the table that may be read",
+                )
             expanded.add(id(target.val))
             first = self._edits.at(target.val.location)
             self._edits.replace(first, first + 2 * len(target.val.fields) - 2, written)
@@ -525,7 +531,7 @@ class _Written:
 
 
 def _void(edits: Edits, place: int) -> None:
-    """Another name stands there, which is nowhere."""
+    """Put a name in its place that no table has."""
     edits.replace(place, place, quoted(VOID))
 
 
@@ -556,7 +562,7 @@ def _alias_in_from(item: Any) -> str:
     """The name of an item of FROM of which all columns are meant."""
     if item.alias is not None or type(item).__name__ == "RangeVar":
         return goes_by(item)
-    raise RefusedError("operation", "name the columns after RETURNING, in place of *")
+    raise RefusedError("operation", "name the columns after RETURNING instead of *")
 
 
 def _by_ordinal(item: Any, targets: Sequence[Any]) -> Any:

@@ -156,7 +156,7 @@ def plan_sql(
         name = name_of(table)
         if name is None:
             if tables is None:
-                raise ValueError(f"{'.'.join(table)!r} is no table that can be granted")
+                raise ValueError(f"{'.'.join(table)!r} is not a table that can be granted")
             continue  # one that is there, and that no token can name: nobody asked for it
 
         right = decided(rights, name, NO_RIGHTS)
@@ -198,11 +198,13 @@ def _check_names(login: str, role: str) -> None:
     """Both are names that people can write without quotes, and mean a role by. They differ."""
     for name in (login, role):
         if _is_role(name) is None or name.startswith("pg_"):
-            raise ValueError(f"a role is named by a-z, 0-9 and _: not {name!r}")
+            raise ValueError(f"the name of a role may only have a-z, 0-9 and _, not {name!r}")
         if name in _NO_ROLES or is_reserved(name):
-            raise ValueError(f"{name!r} is a reserved word of SQL: name the role otherwise")
+            raise ValueError(
+                f"{name!r} is a reserved word of SQL: choose another name for the role"
+            )
     if login == role:
-        raise ValueError("the login and its role are two roles: give them two names")
+        raise ValueError("the login and its role are two roles: give them different names")
 
 
 def _rights_of(role: Role) -> RightsMap:
@@ -211,7 +213,9 @@ def _rights_of(role: Role) -> RightsMap:
     for operations in allow.values():
         for operation in operations:
             if operation not in OPERATIONS:
-                raise ValueError(f"a role is granted {', '.join(OPERATIONS)}, not {operation!r}")
+                raise ValueError(
+                    f"a role can be granted {', '.join(OPERATIONS)}, not {operation!r}"
+                )
 
     # As a token states them. No columns at all would be another statement than none restricted.
     stated = {"allow": allow}
@@ -239,7 +243,7 @@ def _conditions_of(role: Role) -> dict[str, set[str]]:
     for stated in role.rows:
         pattern, _, column = stated.rpartition(".")
         if not pattern:
-            raise ValueError(f"rows are named by table and column, orders.tenant: not {stated!r}")
+            raise ValueError(f"write rows as table and column, like orders.tenant, not {stated!r}")
         found.setdefault(pattern_of(pattern, "table"), set()).update({column} - {""})
     return found
 
@@ -249,7 +253,10 @@ def _policies(held: Mapping[str, Mapping[str, Any]], role: str) -> list[str]:
     if not held:
         return []
     if len(f"captoken_{role}") > _LONGEST_NAME:
-        raise ValueError(f"role {role} is to hold rows: give it a shorter name")
+        raise ValueError(
+            f"the name of role {role} is too long for a role that restricts rows: give it a "
+            "shorter one"
+        )
     quals = ", ".join(f"({literal(of)}, {literal(asked)})" for of, asked in QUALS.items())
     stated = f"{literal(json.dumps(held))}::jsonb"
     body = ROWS.format(rows=stated, role=role, quals=quals)
@@ -260,7 +267,7 @@ def _tables_named_by(role: Role) -> list[Table]:
     """The tables that a role names, where nobody says which ones there are. Refuses patterns."""
     for pattern in (*role.allow, *role.columns, *_conditions_of(role)):
         if "*" in pattern:
-            message = f"pattern {pattern!r} needs a database that says which tables there are"
+            message = f"pattern {pattern!r} needs a database, to look up the tables it stands for"
             raise ValueError(message)
     return [_table_of(pattern) for pattern in role.allow]
 

@@ -171,7 +171,10 @@ def _count_written(meter: UsageMeter, answer: Answer) -> None:
         return
     try:
         if answer.written is None:
-            raise GuardError("track_counts is off: how many rows are written is not known")
+            raise GuardError(
+                "track_counts is off, so the guard cannot count the rows that are written: turn it "
+                "on"
+            )
         meter.done(answer.written)
     except Exception as error:
         # Kept, to be raised when the statement is undone.

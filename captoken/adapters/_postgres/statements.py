@@ -96,7 +96,7 @@ def _select(walk: Walk, node: Any, sight: Sight) -> None:
     It makes a level of its own. What its FROM clause names is in sight in all of its parts.
     """
     if node.intoClause is not None:
-        raise RefusedError("operation", "SELECT INTO makes a table")
+        raise RefusedError("operation", "SELECT INTO makes a table, which is not granted")
 
     own = Scope(sight.scope)
     own.certain = True
@@ -179,7 +179,7 @@ def _lock(
         # A subquery, above all. PostgreSQL would lock the rows of the tables below it, which this
         # loop does not see. A function has no rows to lock.
         elif is_locked and type(item).__name__ != "RangeFunction":
-            raise RefusedError("operation", "a lock on the rows of what is no table")
+            raise RefusedError("operation", "FOR UPDATE and FOR SHARE are granted for tables only")
 
 
 # --- INSERT ---
@@ -321,7 +321,7 @@ def _merge_write(clause: Any, target: Table) -> Write | None:
         columns = None if every_column else _column_names(clause.targetList)
         return Write(target, "insert", columns)
     # T2. Whatever a later grammar adds.
-    raise RefusedError("operation", "a MERGE that does something else")
+    raise RefusedError("operation", "MERGE may only insert, update or delete")
 
 
 def _change(

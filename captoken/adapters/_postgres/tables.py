@@ -115,7 +115,7 @@ def _function(walk: Walk, node: Any, sight: Sight) -> None:
     else:
         # `from current_date` goes by a name that PostgreSQL makes up. A qualifier could be that
         # name, and T7 would not know that what it qualifies is a value.
-        message = "in FROM, what is no plain function needs a name: `as x`"
+        message = "in FROM, anything but a plain function needs a name: `as x`"
         raise RefusedError("operation", message)
 
     defined = list(node.coldeflist or ())
@@ -186,7 +186,7 @@ def _sample(walk: Walk, node: Any, sight: Sight) -> None:
     The method is a function, and an extension can add others.
     """
     if own_name(node.method, "TABLESAMPLE") not in SAMPLERS:
-        raise RefusedError("operation", "a sampling method that is not PostgreSQL's own")
+        raise RefusedError("operation", "only PostgreSQL's own sampling methods are granted")
     walk.text.sampled = True
     walk.below(node, sight, "method")
 

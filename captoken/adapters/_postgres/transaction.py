@@ -103,7 +103,7 @@ class Transaction:
         if not holds:
             self.close()
             raise GuardError(
-                "the transaction of this block cannot be relied on: the connection is closed"
+                "the guard can no longer rely on this block's transaction: the connection is closed"
             )
 
     def close(self) -> None:
@@ -165,7 +165,7 @@ class Transaction:
         return answer
 
     def _opened(self, permitted: Permitted, alone: bool) -> list[Command]:
-        """What goes ahead of the statement."""
+        """Return the commands that are sent before the statement."""
         role, decision = permitted.role, permitted.decision
         if self.begun:
             return self._opening.next(role, decision)
@@ -179,7 +179,7 @@ class Transaction:
         return self._opening.first(role, decision, permitted.rows)
 
     def _still_assumed(self, permitted: Permitted) -> Assumptions | None:
-        """What it takes for granted, if that was not found to hold in this transaction."""
+        """Return the plan's assumptions that this transaction has not confirmed yet."""
         assumed = permitted.assessed.assumed
         if assumed is None or assumed.about in self._seen:
             return None
@@ -209,7 +209,7 @@ class Transaction:
     # --- what came of it ---
 
     def _check_opened(self, answers: Sequence[Answer]) -> None:
-        """What goes ahead of the statement was done.
+        """Raise GuardError unless the commands before the statement succeeded.
 
         If not, nobody can say in which role a statement would run, or whether it would be noted
         who acts. The statement itself did not: after an error, the server runs nothing more.
@@ -231,7 +231,7 @@ class Transaction:
         if answer.ran and kind not in _KINDS:
             self.close()
             raise GuardError(
-                "PostgreSQL did something else than was read: the connection is closed"
+                "PostgreSQL did something other than what the guard read: the connection is closed"
             )
 
     def _check_seen(self, assumed: Assumptions, seen: Answer, answer: Answer) -> None:
@@ -269,8 +269,7 @@ class Transaction:
             if not (commits and self.writing):
                 raise
             raise GuardError(
-                "the connection was lost at the commit: whether what was written is there is not "
-                "known",
+                "the connection was lost at the commit: the changes may or may not be saved",
                 "outcome_unknown",
             ) from None
 
@@ -280,7 +279,7 @@ class Transaction:
 
         # The server ends with ROLLBACK, and without an error, what somebody else has spoilt.
         if error is None and commits and answer.did != b"COMMIT":
-            raise GuardError("the transaction of this block was spoilt: what it did is rolled back")
+            raise GuardError("this block's transaction failed, and its changes are rolled back")
         return error
 
     def ended(self) -> None:

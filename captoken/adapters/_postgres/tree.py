@@ -252,4 +252,4 @@ def _grown(value: Any, kind: str | None, to_come: list[tuple[_Kind, Node]]) -> A
 
 
 def _refuse(kind: str) -> NoReturn:
-    raise RefusedError("operation", f"{kind} is not granted as it stands here")
+    raise RefusedError("operation", f"{kind} is not granted in this place")

@@ -111,7 +111,7 @@ class Walk:
         """T1. Counts the queries of a WITH clause, and refuses one too many."""
         self._ctes += more
         if self._ctes > MAX_CTES:
-            message = f"a statement with more than {MAX_CTES} queries in WITH"
+            message = f"the statement has more than {MAX_CTES} queries in WITH"
             raise RefusedError("operation", message)
 
     def source(self, scope: Scope, name: str, source: Source) -> None:
@@ -153,7 +153,7 @@ Rule: TypeAlias = Callable[[Walk, Any, Sight], None]
 
 def too_many_tables() -> NoReturn:
     """T1. For what is counted in `Walk.table`, or seen beforehand to come to too many."""
-    raise RefusedError("operation", f"a statement with more than {MAX_TABLES} tables")
+    raise RefusedError("operation", f"the statement has more than {MAX_TABLES} tables")
 
 
 # --- small things that several rules read from nodes ---

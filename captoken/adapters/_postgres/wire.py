@@ -367,7 +367,7 @@ def _note(
 
     # COPY, for one, which no text of a statement gets as far as.
     else:
-        raise GuardError("PostgreSQL answered with something else than rows")
+        raise GuardError("PostgreSQL answered with something other than rows")
 
 
 def _first_value(result: Any) -> str | None:

@@ -94,7 +94,7 @@ class Here:
 
 
 class _Nobody:
-    """In the place of the future that aiosqlite tells what came of a step."""
+    """Takes the place of the future to which aiosqlite reports the outcome of a step."""
 
     def get_loop(self) -> _Nobody:
         """The one that it would be told in."""

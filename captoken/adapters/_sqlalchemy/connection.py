@@ -22,13 +22,13 @@ _UNTOLD = (None, None, None, None, None, None)
 
 
 class _OnlyWhatIsHere:
-    """What has no other attributes than its own: AttributeError for each."""
+    """A class with no other attributes than its own. Any other raises AttributeError."""
 
     __slots__ = ()
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(
-            f"a guarded connection has no {name}: statements, commit and rollback are all there is"
+            f"a guarded connection has no {name}: it can only run statements, commit and roll back"
         )
 
 
@@ -159,7 +159,7 @@ class Cursor(_OnlyWhatIsHere):
         return self
 
     def _take(self, rows: Rows) -> None:
-        """From here on these are what came back."""
+        """Make these rows the result of the last statement."""
         self._rows = rows
 
         # Of the seven things that DBAPI says of a column, the first: its name.

@@ -60,8 +60,8 @@ class _NoInspector(Inspector):
 
     def __new__(cls, *args: Any, **keywords: Any) -> NoReturn:
         raise GuardError(
-            "a guarded engine reflects nothing, since catalogs are never granted: reflect with "
-            "the engine that it was made of, and use the tables here"
+            "a guarded engine cannot reflect, since catalogs are never granted: reflect with the "
+            "engine that you made it from, and use the tables here"
         )
 
 
@@ -74,7 +74,7 @@ def _refusing(why: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-_OF_THE_GUARD = "a guarded transaction is as the guard begins it: ask for no other kind"
+_OF_THE_GUARD = "the guard chooses how its transactions begin: do not ask for another kind"
 _TWO_PHASES = "a guarded connection has no two-phase transactions"
 
 

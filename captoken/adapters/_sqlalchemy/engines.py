@@ -74,7 +74,7 @@ class Source:
         """`bare` is the owner's engine, and `options` are the keywords of its guard."""
         if not isinstance(grant, Grant) and not callable(grant):
             raise TypeError(
-                f"a {type(grant).__name__} is no Grant, and no function that gives one"
+                f"expected a Grant, or a function that returns one, not {type(grant).__name__}"
             )
         self._bare = bare
         self._grant = grant
@@ -119,7 +119,7 @@ class Source:
     def _connect(self) -> Any:
         """A connection, which takes one of the owner's pool."""
         if self.over:
-            raise GuardError("the block has ended: ask within its `with`")
+            raise GuardError("the block has ended: run statements within its `with`")
         taken = self._bare.raw_connection()
 
         # Rule 4. By now the dialect of the owner's engine has asked what it asks.

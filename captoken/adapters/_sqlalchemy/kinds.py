@@ -45,8 +45,8 @@ def kind_of(engine: Engine) -> Kind:
     made = _KINDS.get(type(dialect))
     if made is None:
         raise GuardError(
-            "what can be guarded is sqlite+pysqlite, sqlite+aiosqlite and postgresql+psycopg, and "
-            f"not {dialect.name}+{dialect.driver} by {type(dialect).__name__}"
+            "captoken can guard sqlite+pysqlite, sqlite+aiosqlite and postgresql+psycopg, not "
+            f"{dialect.name}+{dialect.driver} by {type(dialect).__name__}"
         )
     return made()
 

@@ -96,7 +96,7 @@ class Block(GuardedBlock):
         self._over = True
         if self._busy:
             # Python code that a statement calls has left the block: nothing can be ended now.
-            raise GuardError("the block was left while a statement of it runs")
+            raise GuardError("you left the block while its statement was running")
 
         # Rule 10 is about statements. A pool closes in whichever thread it is told to.
         self.watch.thread = threading.get_ident()
@@ -181,7 +181,7 @@ def _copied(sql: Any, parameters: Any) -> dict[str, Any] | tuple[Any, ...]:
     its own could give another value the second time.
     """
     if not isinstance(sql, str):
-        raise TypeError(f"a statement is a str, not {type(sql).__name__}")
+        raise TypeError(f"a statement must be a str, not {type(sql).__name__}")
 
     # Nobody can change a tuple, so that it needs no copy.
     if type(parameters) is tuple:
@@ -192,5 +192,7 @@ def _copied(sql: Any, parameters: Any) -> dict[str, Any] | tuple[Any, ...]:
     # A text is a sequence too, of characters, and nobody means that.
     is_text = isinstance(parameters, (str, bytes))
     if is_text or not isinstance(parameters, Sequence):
-        raise TypeError(f"parameters are a sequence or a mapping, not {type(parameters).__name__}")
+        raise TypeError(
+            f"parameters must be a sequence or a mapping, not {type(parameters).__name__}"
+        )
     return tuple(parameters)

@@ -54,10 +54,10 @@ Refused = Own | Decision
 
 TOO_LARGE = Own(
     "operation",
-    "the statement gets too large while it is compiled: read each query of a WITH, and each column "
-    "of an inner query, less often",
+    "SQLite makes the statement too large when it compiles it: use each query of a WITH, and each "
+    "column of an inner query, less often",
 )
-_NEVER = Own("operation", "the statement does what no token permits")
+_NEVER = Own("operation", "the statement does something that no token can permit")
 
 
 class Denials:
@@ -108,7 +108,7 @@ class Denials:
             if text.qualified(*part.key) > written:
                 name = f"{part.schema}.{part.name}"
                 what = "row" if part.is_whole else "column"
-                why = f"some {what}s of {name} are granted: write {part.name} in its place"
+                why = f"only some {what}s of {name} are granted: write {part.name} instead"
                 access = access_to(table_name(*part.key), "select")
                 raise self.denied(Own(what, why, access))
 
@@ -123,7 +123,7 @@ class Denials:
 
         # The text does not name it: its name is for the operator alone. A denial without an access
         # says nothing of it to the client.
-        how = "reached by way of a view, a trigger or a foreign key"
+        how = "reached through a view, a trigger or a foreign key"
         why = f"{decision.refusals[0].text} ({how})"
         raise self.denied(Own(decision.code, why))
 
@@ -195,7 +195,7 @@ class Denials:
         operation: str | None,
         columns: tuple[str, ...],
     ) -> Refused | None:
-        """Why an access is refused, or None if the grant permits it."""
+        """Return why an access is refused, or None if the grant permits it."""
         access = access_to(table, operation, columns)
         if access is None:
             return Own("table", NEVER_GRANTED)

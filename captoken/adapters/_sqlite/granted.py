@@ -54,12 +54,17 @@ class Granted:
 
     @cached_property
     def _links(self) -> Hashable:
-        """What the parts turn on, for the next block: mostly it has the same token."""
+        """Keep the links that the parts depend on for the next block, which mostly has the same
+        token.
+        """
         return self._grant.links()
 
     @cached_property
     def _found(self) -> Bounded[tuple[Hashable, str], Parts]:
-        """What was found, by text. What rests on more than the links is the block's own."""
+        """Return what was found for each text.
+
+        Findings that depend on more than the links stay in the block.
+        """
         return Bounded() if self._links is None else self._planner.found.parts
 
     def parts(self, text: Text) -> Parts:

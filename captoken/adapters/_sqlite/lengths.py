@@ -110,7 +110,7 @@ def can_fail(program: Program) -> bool:
 
 
 def _can_call_fail(program: Program, call: Instruction) -> bool:
-    """Is it none of those that cannot? What makes the longest values shorter can fail by that."""
+    """Can a call of this function fail? A function that shortens the longest values can."""
     function = call[5] or b""
     if function in _FAIL_FOR_LONG:
         return not _is_short(program, call, 0)

@@ -44,7 +44,7 @@ _UNCOUNTED = Own(
     "SQLite does not count the rows that the statement replaces, and the token has a budget in "
     "rows_written: write INSERT … ON CONFLICT DO UPDATE",
 )
-_TOO_LONG = Own("operation", f"a statement of more than {MAX_BYTES} bytes")
+_TOO_LONG = Own("operation", f"the statement has more than {MAX_BYTES} bytes")
 
 
 class Permitted(NamedTuple):
@@ -232,7 +232,7 @@ class Permitting:
         of_others = plan.asks - self._told
         if of_others:
             name = min(of_others)  # always the same one of several
-            return Own("operation", f"{name}() tells of what others did")
+            return Own("operation", f"{name}() would show what others did")
         return _UNCOUNTED if self._grant.counts_writes and plan.replaces else None
 
     # --- after it ran ---
@@ -274,6 +274,6 @@ def _other_kind(text: Text) -> Own:
     word = next(words, "nothing")
     return Own(
         "operation",
-        f"the statement begins with {word}, and none of that kind is run: "
-        "select, with, values, insert, replace, update, delete",
+        f"a statement that begins with {word} is not granted: begin with select, with, values, "
+        "insert, replace, update or delete",
     )

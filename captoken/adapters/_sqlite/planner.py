@@ -179,7 +179,7 @@ class Planner:
         return plan
 
     def _writes(self, text: Text, parts: Parts) -> Target | None:
-        """What the statement writes, if rows of it are restricted."""
+        """Return the part that the statement writes, if its rows are restricted."""
         found = written_by(text, parts, self.catalog.schema)
         if found is None or not found[0].rows:
             return None

@@ -210,7 +210,7 @@ class Reading:
         return (cursor, key) in self.written or (self.defers.get(cursor), key) in self.written
 
     def _clear(self, entry: Object | None) -> None:
-        """All rows of a table go at once."""
+        """Note that all rows of a table are deleted at once."""
         if entry is None:
             # Rule 4, as in `_open`.
             self.account.refuse_table()

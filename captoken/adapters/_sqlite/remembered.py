@@ -151,7 +151,7 @@ def _ground(watch: Watch) -> Ground:
 
 
 def _number(watch: Watch, pragma: str) -> int:
-    """What a pragma says that says a number."""
+    """Return the number that a pragma answers with."""
     return int(watch.own(pragma)[0][0])
 
 

@@ -121,7 +121,8 @@ def engine_of(connect: Callable[[str], sqlite3.Connection]) -> Engine:
                 if found != expected:
                     seen = found and sorted(map(str, found))
                     raise GuardError(
-                        f"this SQLite cannot be guarded: of {sql!r} the guard sees {seen}"
+                        f"the guard cannot work with this build of SQLite: of {sql!r} it sees "
+                        f"{seen}"
                     )
         return engine
 

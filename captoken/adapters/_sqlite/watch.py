@@ -138,7 +138,7 @@ class Watch:
             connection.set_authorizer(self._judge)
         except connection.ProgrammingError as error:
             raise GuardError(
-                "the connection cannot be guarded here: it is closed, or of another thread"
+                "the connection cannot be guarded here: it is closed, or belongs to another thread"
             ) from error
 
         # A handler that answers yes stops the statement.
@@ -154,7 +154,9 @@ class Watch:
         return not self._alive()
 
     def _ends_soon(self) -> bool:
-        """The same, where it is asked often: to ask the grant takes longer than many a row."""
+        """Answer as `_ends` does, but look at the grant less often: that takes longer than reading
+        a row.
+        """
         if monotonic() < self._next:
             return False
         ends = self._ends()
@@ -198,7 +200,7 @@ class Watch:
         self.cursor.execute('SELECT 1 AS "a [b]"')
         if self.cursor.description[0][0] != "a [b]":
             raise GuardError(
-                "detect_types=PARSE_COLNAMES lets a statement choose what converts its bytes: "
+                "detect_types=PARSE_COLNAMES lets a statement choose the converter of its bytes: "
                 "connect without it"
             )
 

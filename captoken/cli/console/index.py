@@ -291,7 +291,7 @@ class Index:
             trouble = str(error)
         except (KeyError, TypeError, ValueError) as error:
             why = own_words(error) if isinstance(error, ValueError) else OF_ANOTHER_SHAPE
-            trouble = f"record {head.seq + 1} says nothing that can be read: {why}"
+            trouble = f"record {head.seq + 1} cannot be read: {why}"
 
         self.rows(
             """

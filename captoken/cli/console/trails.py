@@ -170,7 +170,7 @@ def next_lines(trail: Trail) -> tuple[list[bytes], str]:
     with open(trail.path, "rb") as file:
         identity = _identity(file)
         if os.fstat(file.fileno()).st_size < trail.offset:
-            raise AuditError("the file is shorter than it was: it was cut, or is another one")
+            raise AuditError("the file is shorter than it was: it was cut, or replaced")
         file.seek(trail.offset)
         pieces = [file.read(STEP)]
         length = len(pieces[0])

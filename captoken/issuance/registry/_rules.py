@@ -32,8 +32,8 @@ REMEMBERED = DAY
 SWEEP = 10
 
 REFUSED_CLOCK = (
-    "this clock is behind one by which tasks were forgotten, and how many were begun in a day "
-    "is not known: set the clocks alike"
+    "this clock is behind the clock by which old tasks were deleted, so the number of tasks of the "
+    "last day is not known: set the clocks alike"
 )
 REFUSED_ID = "the id of a new task is another task's: draw another one"
 
@@ -154,7 +154,7 @@ def _renamed(one: Named, before: Named) -> str:
     """What to do about a change: the tasks that are out go by the former names."""
     return (
         f"the registry knows provider {one.provider} ({one.issuer}, subject {one.template!r}) "
-        f"as {before.provider} ({before.issuer}, subject {before.template!r}): write it so again, "
+        f"as {before.provider} ({before.issuer}, subject {before.template!r}): write that again, "
         "or stop the service, end all tasks, and begin with a new registry"
     )
 
@@ -197,7 +197,7 @@ def _check_counted(entry: Exchange, task: StartedTask, known: Known) -> None:
     """Raise IssuanceError for a second token of what is counted: it would count anew."""
     if known.is_taken(task.id, entry.grant):
         raise IssuanceError(
-            f"grant {entry.grant} is counted, and was taken in this task already",
+            f"grant {entry.grant} has a limit, and this task already has its token",
             "access_denied",
             f"{entry.grant} a second time in {task.id}",
         )
@@ -266,7 +266,7 @@ def _spent(why: str) -> IssuanceError:
 
     One answer: whoever holds another's assertion learns nothing of what became of it.
     """
-    return IssuanceError("the assertion starts nothing: get a new one", "invalid_grant", why)
+    return IssuanceError("the assertion cannot start a task: get a new one", "invalid_grant", why)
 
 
 def _started(entry: Exchange, state: State, known: Known) -> StartedTask:
@@ -278,7 +278,7 @@ def _started(entry: Exchange, state: State, known: Known) -> StartedTask:
         raise StoreError(REFUSED_ID)
     if entry.deadline <= entry.now:
         raise IssuanceError(
-            "the task would be over before it began",
+            "the task would end before it began",
             "invalid_grant",
             "past its deadline",
         )
@@ -318,7 +318,7 @@ def _check_begun(entry: Exchange, state: State, known: Known) -> None:
 
 def _too_many(what: str) -> IssuanceError:
     """What is raised for one task too many. The subject may hear how many it has."""
-    return IssuanceError(f"{what}, and no more may be", "access_denied", what)
+    return IssuanceError(f"{what}, and that is the limit", "access_denied", what)
 
 
 def _joined(entry: Exchange, task: str, within: tuple[str, ...], known: Known) -> StartedTask:
@@ -371,16 +371,16 @@ def check_ending(ending: Ending) -> None:
     """Raise ValueError for an ending of nobody, or one that says two things."""
     named = [ending.session, ending.subject, ending.task]
     if named == [None, None, None] or "" in named:
-        raise ValueError("an ending says whose: a session, a subject or a task")
+        raise ValueError("an ending must name a session, a subject or a task")
     is_of_subject = ending.subject is not None and ending.session is None
     if ending.sessionless and not is_of_subject:
-        raise ValueError("an ending says whose: without a session, it is of a subject")
+        raise ValueError("an ending without a session must name a subject")
     if ending.task is None and ending.provider is None:
-        raise ValueError("a session or a subject is one of a provider")
+        raise ValueError("an ending of a session or a subject must name the provider")
     if set(ending.instead) - set(ending.grants or ()):
-        raise ValueError("what is said instead is of one of the grants")
+        raise ValueError("instead must name one of the grants")
     if ending.jti is not None and (ending.stream or ending.provider) is None:
-        raise ValueError("an event is one of a stream")
+        raise ValueError("an event must name its stream")
 
 
 def stream_of(ending: Ending) -> str:

@@ -429,7 +429,9 @@ def begin(run: Run, floor: int) -> None:
 def state_of(rows: list[Row], server: str) -> State:
     """The times. Raises StoreError if they are gone."""
     if len(rows) != 1:
-        raise StoreError(f"{server}: the registry has lost its floor: it is damaged")
+        raise StoreError(
+            f"{server}: the registry's record of what it forgot is missing: the registry is damaged"
+        )
     return State(*rows[0])
 
 

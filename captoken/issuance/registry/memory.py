@@ -86,7 +86,9 @@ class MemoryRegistry(RegistryTables):
     @contextmanager
     def _to_write(self) -> Generator[Run]:
         if not self._process.is_own():
-            raise StoreError("this registry belongs to another process: processes share a file")
+            raise StoreError(
+                "this registry in memory belongs to another process: use a file to share one"
+            )
         with self._lock:
             try:
                 self._database.execute("begin")
@@ -121,15 +123,15 @@ class MemoryRegistry(RegistryTables):
         new = known.count(0)
         if every + new > self._limit:
             raise StoreError(
-                f"{self._limit} assertions are remembered, and no more fit: "
-                "a larger limit= takes more"
+                f"{self._limit} assertions are remembered, and there is no room for more: pass a "
+                "larger limit="
             )
 
         # One exchange has two: a login, and the proof of a key.
         part = max(self._limit // _PARTS, 2)
         if new and held + new > part:
             raise IssuanceError(
-                f"{held} assertions of yours are remembered, and no more may be",
+                f"this service remembers {held} of your assertions, and takes no more now",
                 "access_denied",
                 f"one subject has {part} of {self._limit} at most",
             )

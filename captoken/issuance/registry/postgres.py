@@ -323,7 +323,10 @@ def _risen(floors: list[Row]) -> int | None:
     if its is None and type(known) is int:
         raise StoreError(stores.UNLOGGED)
     if type(its) is not int or type(known) is not int:
-        raise StoreError(f"{_SERVER}: the registry has lost its floor: it is damaged")
+        raise StoreError(
+            f"{_SERVER}: the registry's record of what it forgot is missing: the registry is "
+            "damaged"
+        )
     return its if its > known else None
 
 

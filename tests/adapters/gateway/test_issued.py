@@ -365,9 +365,9 @@ def test_two_workers_that_are_processes_never_use_one_twice(tmp_path: Path, offi
 # --- what a file may say --------------------------------------------------------------------------
 
 BAD = {
-    "oauth:https://": "a service's address is",
-    "oauth:http://issuer.example/token": "a service's address is",
-    "oauth:https://issuer.example/token?a=b": "a service's address is",
+    "oauth:https://": "a service's address must be",
+    "oauth:http://issuer.example/token": "a service's address must be",
+    "oauth:https://issuer.example/token?a=b": "a service's address must be",
 }
 
 
@@ -379,18 +379,18 @@ def test_a_server_is_asked_over_tls_or_on_this_machine(tmp_path: Path, source: s
 
 @pytest.mark.parametrize("said", [{"refresh": "env:A"}, {"refresh": "file:"}, {"refresh": "file:a", "subject": "env:A"}, {"subject": "sk_live_1"}, {"secret": "sk_live_1"}])
 def test_a_secret_is_said_as_a_source_and_a_refresh_token_as_a_file(tmp_path: Path, said: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"refresh is file:PATH|a credential is env:NAME") as told:
+    with pytest.raises(ValueError, match=r"refresh must be file:PATH|a credential is env:NAME") as told:
         issued_of(stated("oauth:https://issuer.example/token", **said), tmp_path)
     assert "sk_live_1" not in str(told.value)
 
 
 @pytest.mark.parametrize("source", ["openbao:secret/data/a", "openbao:#key", "openbao:a#", "openbao:a//b#key", "openbao:a/../b#key"])
 def test_a_secret_of_openbao_is_a_path_and_a_field(tmp_path: Path, source: str) -> None:
-    with pytest.raises(ValueError, match="openbao:PATH#FIELD has url and secret beside it"):
+    with pytest.raises(ValueError, match="openbao:PATH#FIELD needs url and secret beside it"):
         issued_of(stated(source, url="http://127.0.0.1:8200", secret="env:BAO_TOKEN"), tmp_path)
-    with pytest.raises(ValueError, match="openbao:PATH#FIELD has url and secret beside it"):
+    with pytest.raises(ValueError, match="openbao:PATH#FIELD needs url and secret beside it"):
         issued_of(stated("openbao:a#key", url="http://127.0.0.1:8200"), tmp_path)
-    with pytest.raises(ValueError, match="a service's address is"):
+    with pytest.raises(ValueError, match="a service's address must be"):
         issued_of(stated("openbao:a#key", url="http://bao.example", secret="env:BAO_TOKEN"), tmp_path)
 
 

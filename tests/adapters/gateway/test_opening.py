@@ -83,43 +83,43 @@ WRONG = {
     ('credential = "env:SHOP_KEY"', 'credentials = "env:SHOP_KEY"'): "line 9: service.shop has an unknown key 'credentials': did you mean credential?",
     ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", at = "bearer" }'): "line 9: service.shop.credential has an unknown key 'at': it has as, ask, ca, client, from, life, refresh, secret, subject, url, user",
     ('credential = "env:SHOP_KEY"', 'credential = "sk_live_1"'): "line 9: service.shop.credential: a credential is env:NAME, file:PATH, keyring:SERVICE/USER, openbao:PATH#FIELD or oauth:URL, and never the key itself",
-    ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", as = "cookie" }'): "line 9: service.shop.credential: a credential is written as bearer",
+    ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", as = "cookie" }'): "line 9: service.shop.credential: write a credential as bearer",
     ('url = "https://shop.example/api/v2/"', "url = 7"): "line 8: service.shop.url must be a str, not int",
-    ('url = "https://shop.example/api/v2/"', 'url = "http://shop.example"'): "line 8: service.shop.url: a service's address is https://",
+    ('url = "https://shop.example/api/v2/"', 'url = "http://shop.example"'): "line 8: service.shop.url: a service's address must be https://",
     ('url = "https://shop.example/api/v2/"', 'url = "https://shop.example/a/../b"'): "line 8: service.shop.url: The path has a dot segment.",
     ('url = "https://shop.example/api/v2/"', ""): "line 7: service.shop lacks the key url",
     ('ledger = "used.db"', "streams = true"): "line 5: gateway.streams must be an int, not bool",
-    ('ledger = "used.db"', 'listen = "8790"'): "line 5: gateway.listen: HOST:PORT is meant",
+    ('ledger = "used.db"', 'listen = "8790"'): "line 5: gateway.listen must be HOST:PORT",
     ("service.shop", "service.Shop"): "line 7: service.Shop: the name of a service",
     ("service.shop", 'service."7x"'): "line 7: service.7x: the name of a service",
-    ('credential = "env:SHOP_KEY"', 'credential = "env:A"\ntoken = "cookie"'): "line 10: service.shop.token: a token stands as bearer",
+    ('credential = "env:SHOP_KEY"', 'credential = "env:A"\ntoken = "cookie"'): "line 10: service.shop.token: tokens must be bearer",
     ('credential = "env:SHOP_KEY"', 'credential = "env:A"\nuses = "strype"'): "line 10: service.shop.uses must be one of github, s3, stripe",
-    ('credential = "env:SHOP_KEY"', 'credential = "env:A"\nheaders = { "Cookie" = "drop" }'): "line 10: service.shop.headers: Cookie is the gateway's own",
-    ('credential = "env:SHOP_KEY"', 'credential = "env:A"\nheaders = { "A b" = "drop" }'): "line 10: service.shop.headers: 'A b' is no header",
-    ('credential = "env:SHOP_KEY"', 'credential = "env:A"\nheaders = { "X-A" = "a\\r\\nb" }'): "line 10: service.shop.headers: 'X-A' is no header",
-    ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", as = "query:dry" }'): "line 9: service.shop.credential: an operation takes an argument where the key",
-    ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", as = "header:X-Key" }\nheaders = { X-Key = "argument" }'): "service.shop.credential: an operation takes an argument where the key",
+    ('credential = "env:SHOP_KEY"', 'credential = "env:A"\nheaders = { "Cookie" = "drop" }'): "line 10: service.shop.headers: Cookie is reserved for the gateway",
+    ('credential = "env:SHOP_KEY"', 'credential = "env:A"\nheaders = { "A b" = "drop" }'): "line 10: service.shop.headers: 'A b' is not the name of a header",
+    ('credential = "env:SHOP_KEY"', 'credential = "env:A"\nheaders = { "X-A" = "a\\r\\nb" }'): "line 10: service.shop.headers: 'X-A' is not the name of a header",
+    ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", as = "query:dry" }'): "line 9: service.shop.credential: an operation puts an argument where the key",
+    ('credential = "env:SHOP_KEY"', 'credential = { from = "env:A", as = "header:X-Key" }\nheaders = { X-Key = "argument" }'): "service.shop.credential: an operation puts an argument where the key",
     ('credential = "env:SHOP_KEY"', 'credential = "env:A"\ndescription = "none.json"'): "line 10: service.shop.description: ",
-    ('"GET /orders/{id}"', '"FETCH /orders/{id}"'): "line 12: service.shop.operations.\"orders.get\": request is a method and a path",
-    ('"GET /orders/{id}"', '"GET orders/{id}"'): "line 12: service.shop.operations.\"orders.get\": request: a path begins with a slash",
+    ('"GET /orders/{id}"', '"FETCH /orders/{id}"'): "line 12: service.shop.operations.\"orders.get\": request must be a method and a path",
+    ('"GET /orders/{id}"', '"GET orders/{id}"'): "line 12: service.shop.operations.\"orders.get\": request: a path must begin with a slash",
     ('"GET /orders/{id}"', '"GET /orders//{id}"'): "has an empty segment",
-    ('"GET /orders/{id}"', '"GET /orders/x-{id}"'): "a parameter of the path is a whole segment",
-    ('"GET /orders/{id}"', '"POST /orders/{order}"'): "shop.orders.get and shop.orders.create are one request",
-    ('request = "GET /orders/{id}"', 'cost = { a = 1 }'): "line 11: service.shop.operations.\"orders.get\": request is missing",
-    ('request = "GET /orders/{id}"', 'request = "GET /orders/{id}"\npath = { id = "any" }'): "path.id is string, integer",
-    ('request = "GET /orders/{id}"', 'request = "GET /orders/{id}/x"\npath = { id = "segments" }'): "segments are the end of the path",
-    ('request = "GET /orders/{id}"', 'request = "GET /orders/{id}"\npath = { other = "string" }'): "the parameters of the path are id",
-    ('total = "integer"', 'total = "int"'): "json.total: a type is one of string, integer",
-    ('total = "integer"', '"a.b" = "integer"'): "has a full stop",
-    ("[{ sku", '["string", { sku'): "json.items: a type is one of",
-    ('argument = "total"', 'argument = "totl"'): "line 18: service.shop.operations.\"orders.create\": cost.eur_cents is of 'totl', which is no argument of it: it has path.id",
-    ("orders = 1", "orders = -1"): "cost.orders is 0 or more",
+    ('"GET /orders/{id}"', '"GET /orders/x-{id}"'): "a parameter of the path must be a whole segment",
+    ('"GET /orders/{id}"', '"POST /orders/{order}"'): "shop.orders.get and shop.orders.create describe the same request",
+    ('request = "GET /orders/{id}"', 'cost = { a = 1 }'): "line 11: service.shop.operations.\"orders.get\": no description has this operation",
+    ('request = "GET /orders/{id}"', 'request = "GET /orders/{id}"\npath = { id = "any" }'): "path.id must be string, integer",
+    ('request = "GET /orders/{id}"', 'request = "GET /orders/{id}/x"\npath = { id = "segments" }'): "a parameter of type segments must end the path",
+    ('request = "GET /orders/{id}"', 'request = "GET /orders/{id}"\npath = { other = "string" }'): "path must name exactly these parameters: id",
+    ('total = "integer"', 'total = "int"'): "json.total: a type must be one of string, integer",
+    ('total = "integer"', '"a.b" = "integer"'): "must not contain a full stop",
+    ("[{ sku", '["string", { sku'): "json.items: a type must be one of",
+    ('argument = "total"', 'argument = "totl"'): "line 18: service.shop.operations.\"orders.create\": cost.eur_cents names 'totl', which is not one of its arguments: path.id",
+    ("orders = 1", "orders = -1"): "cost.orders must be 0 or more",
     ("orders = 1", '"a b" = 1'): "a unit",
-    ('ledger = "used.db"', 'overlay = "overlay.db"'): "line 5: gateway.overlay: name who signs it: operators = [PUBLIC], as `captoken keygen public",
+    ('ledger = "used.db"', 'overlay = "overlay.db"'): "line 5: gateway.overlay needs the keys of its signers: write operators = [PUBLIC], as `captoken keygen public",
     ('ledger = "used.db"', 'operators = ["me"]'): "line 5: gateway.operators: ",
-    ('ledger = "used.db"', 'trail_key = "audit.json"'): "line 5: gateway.trail_key: it signs a trail",
-    ('ledger = "used.db"', "trail_every = 0"): "line 5: gateway.trail_every: 1 or more is meant",
-    ('ledger = "used.db"', "timeout = -1"): "line 5: gateway.timeout: 1 or more is meant",
+    ('ledger = "used.db"', 'trail_key = "audit.json"'): "line 5: gateway.trail_key signs the trail",
+    ('ledger = "used.db"', "trail_every = 0"): "line 5: gateway.trail_every must be 1 or more",
+    ('ledger = "used.db"', "timeout = -1"): "line 5: gateway.timeout must be 1 or more",
     ("version = 1", "version = 2"): "line 1: version must be one of 1, not 2",
     ("[gateway]", "[gateway"): "this is not TOML: look at line 3",
 }  # fmt: skip
@@ -137,7 +137,7 @@ def test_stores_are_opened_by_what_the_file_says(tmp_path: Path) -> None:
     keyring = Keyring.generate()
     keyring.save(tmp_path / "keyring.json")
     found = configured(file(tmp_path, WHOLE.replace('"used.db"', '"sqlite:used.db"\nreplays = "memory:"\ntrail = "trail.jsonl"')))
-    with pytest.raises(Exception, match="is not there"), stores(found):
+    with pytest.raises(Exception, match="there is no store here"), stores(found):
         pass
     with stores(found, create=True) as opened:
         assert isinstance(opened.ledger, SQLiteLedger) and opened.verifier("shop").audiences == ("shop",)
@@ -150,12 +150,12 @@ def test_a_dry_run_stands_beside_a_gateway_that_runs(tmp_path: Path) -> None:
     Keyring.generate().save(tmp_path / "keyring.json")
     text = WHOLE.replace('"used.db"', '"used.db"\nreplays = "proofs.db"\ntrail = "trail.jsonl"')
     found = configured(file(tmp_path, text))
-    with pytest.raises(StoreError, match="is not there"), stores(found, readonly=True):
+    with pytest.raises(StoreError, match="there is no store here"), stores(found, readonly=True):
         pass
     assert not list(tmp_path.glob("*.db")) and not (tmp_path / "trail.jsonl").exists()
     with stores(found, create=True), stores(found, readonly=True) as beside:
         assert not beside.verifier("shop").blocking.explain("cap1_", None)
-        with pytest.raises(StoreError, match="readonly=True, and is not written"):
+        with pytest.raises(StoreError, match="readonly=True, and cannot be written"):
             beside.ledger.settle(b"0" * 32, None, 0)
 
 
@@ -289,7 +289,7 @@ def test_a_description_gives_operations_and_says_what_it_leaves_out(tmp_path: Pa
     text = 'version = 1\n[gateway]\nkeyring = "k"\n[service.s]\nurl = "https://s.example"\ncredential = "env:K"\ndescription = "api.json"\n'
     _write_twice(tmp_path)
     twice = configured(file(tmp_path, text.replace("api.json", "twice.json"))).services["s"]
-    assert set(twice.table.operations) == {"s.x", "s.y"} and twice.left_out == {"GET /{c}": "s.y and s.z are one request"}
+    assert set(twice.table.operations) == {"s.x", "s.y"} and twice.left_out == {"GET /{c}": "s.y and s.z describe the same request"}
     found = configured(file(tmp_path, text + '[service.s.operations."a.put"]\ncost = { writes = 1 }\nmore = true\n')).services["s"]
     assert set(found.table.operations) == {"s.a.put", "s.a.look"}
     parameters = found.table.operations["s.a.put"].parameters()
@@ -298,10 +298,10 @@ def test_a_description_gives_operations_and_says_what_it_leaves_out(tmp_path: Pa
     assert "self.self.name" in parameters and found.table.operations["s.a.put"].cost
     assert found.table.operations["s.a.look"].parameters() == {"id": "integer", "page": "integer"}
     assert found.left_out == {
-        "PATCH /a/{id}": "it has no operationId: name it in the file",
-        "GET /b/{x}.json": "a parameter of the path is a whole segment",
-        "GET /c": "a part of it refers to another document",
-        "POST /c": "parameter 'm' has the style 'pipeDelimited'",
+        "PATCH /a/{id}": "it has no operationId: give it a name in the file",
+        "GET /b/{x}.json": "a parameter of the path must be a whole segment",
+        "GET /c": "it refers to another document",
+        "POST /c": "the gateway cannot write parameter 'm' in the style 'pipeDelimited'",
         "GET /a/{id}": "others have its operationId as well: name it in the file",
         "DELETE /a/{id}": "others have its operationId as well: name it in the file",
     }
@@ -405,7 +405,7 @@ def test_what_a_gateway_would_be_refused_for_is_found_and_nothing_is_written(tmp
     text = WHOLE.replace('"used.db"', more)
     found = configured(file(tmp_path, text))
     problems = unready(found)
-    assert problems.keys() == {"gateway.overlay", "gateway.replays"} and all("is not there" in told for told in problems.values())
+    assert problems.keys() == {"gateway.overlay", "gateway.replays"} and all("there is no store here" in told for told in problems.values())
     SQLiteReplayStore.create(tmp_path / "proofs.db").close()
     snapshots = SQLiteSnapshots.create(tmp_path / "overlay.db")
     renews = f"`captoken operate --key OPERATOR.json --store '{tmp_path / 'overlay.db'}'` renews it"

@@ -63,7 +63,7 @@ OWN = ["Host", "content-length", "Transfer-Encoding", "Connection", "Content-Typ
 def test_headers_of_the_gateway_itself_are_no_arguments(tmp_path: Path, header: str) -> None:
     text = 'version = 1\n[gateway]\nkeyring = "k"\n[service.s]\nurl = "https://s.example"\ncredential = { from = "env:K", as = "header:X-Key" }\n'
     own = text + '[service.s.operations.a]\nrequest = "GET /a"\n'
-    for more, why in ((own + f'headers = ["{header}"]\n', "the gateway's own"), (text + f'headers = {{ {header} = "argument" }}\n', "the gateway's own"), (text + f'idempotency = "{header}"\n', "the gateway's own"), (text + 'idempotency = "X-Key"\n', "where the key"), (text + 'headers = { A = " b" }\n', "visible"), (text + "idempotency_seconds = 86400\n", "from 600 to 2592000"), (text + 'idempotency = "K"\nidempotency_seconds = 599\n', "from 600 to 2592000")):
+    for more, why in ((own + f'headers = ["{header}"]\n', "reserved for the gateway"), (text + f'headers = {{ {header} = "argument" }}\n', "reserved for the gateway"), (text + f'idempotency = "{header}"\n', "reserved for the gateway"), (text + 'idempotency = "X-Key"\n', "where the key"), (text + 'headers = { A = " b" }\n', "visible"), (text + "idempotency_seconds = 86400\n", "from 600 to 2592000"), (text + 'idempotency = "K"\nidempotency_seconds = 599\n', "from 600 to 2592000")):
         (tmp_path / "gateway.toml").write_text(more)
         with pytest.raises(ValueError, match=why):
             configured(str(tmp_path / "gateway.toml"))
@@ -73,7 +73,7 @@ def test_headers_of_the_gateway_itself_are_no_arguments(tmp_path: Path, header: 
     if header in ("Content-Type", "Authorization"):
         assert made(found[0]).headers == {"x-a": "X-A"}
     else:
-        with pytest.raises(ValueError, match="the gateway's own"):
+        with pytest.raises(ValueError, match="reserved for the gateway"):
             made(found[0])
 
 

@@ -89,7 +89,7 @@ def test_what_a_rule_raises_beyond_a_bad_name_runs_nothing(calls: Asking, caplog
 
 
 MISUSE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "a rule that is none": ({"/shop.Sales/Read": "select"}, {}, "a rule is"),
+    "a rule that is none": ({"/shop.Sales/Read": "select"}, {}, "a rule must be"),
     "a method without its service": ({"Read": SELECT_SALES}, {}, "named"),
     "a method without its slash": ({"shop.Sales/Read": SELECT_SALES}, {}, "named"),
     "a text for a list": ({}, {"public": "/shop.Sales/Read"}, "list"),

@@ -49,13 +49,13 @@ def test_what_stands_twice_in_the_tree_is_changed_once() -> None:
 def test_what_has_no_place_of_its_own_is_refused() -> None:
     with pytest.raises(RefusedError) as caught:
         Edits(SQL).at(SQL.index("ame"))
-    assert "has no place of its own" in str(caught.value.args)
+    assert "cannot tell where a part" in str(caught.value.args)
     edits = Edits(SQL)
     edits.replace(0, 2, "x")
     edits.replace(1, 1, "y")
     with pytest.raises(RefusedError) as caught:
         edits.sent()
-    assert "cannot be told apart" in str(caught.value.args)
+    assert "cannot tell two parts" in str(caught.value.args)
 
 
 def test_brackets_and_escaped_names_are_one_piece() -> None:

@@ -460,7 +460,7 @@ def test_a_partition_is_read_where_the_token_says_the_same_of_the_whole(worlds: 
 
 
 @pytest.mark.parametrize(("rows", "words"), [
-    ({"orders": {"note": {"in": ["x"]}}}, "--rows orders.note"), ({"orders": {"tenant": {"path": ["/a"]}}}, "cannot hold rows by tenant"), ({"rates": {"rate": {"in": [1]}}}, "--rows rates.rate"), ({"kept": ACME}, "kept is no table"),
+    ({"orders": {"note": {"in": ["x"]}}}, "--rows orders.note"), ({"orders": {"tenant": {"path": ["/a"]}}}, "cannot hold rows by tenant"), ({"rates": {"rate": {"in": [1]}}}, "--rows rates.rate"), ({"kept": ACME}, "rows of kept are restricted, but it is not a table"),
 ])  # fmt: skip
 def test_what_the_plan_does_not_declare_is_denied_with_the_line_to_add(worlds: Worlds, rows: Any, words: str) -> None:
     (table,) = rows
@@ -652,7 +652,7 @@ def test_a_column_that_is_not_compared_exactly_is_refused_by_the_plan(postgres_s
     for rows in (["tenant"], [".tenant"], ["a b..c"]):
         with pytest.raises(ValueError, match=r"table and column|pattern"):
             plan_sql("row_agents", Role("row_role", {"t": ["select"]}, rows=rows))
-    with pytest.raises(ValueError, match="shorter name"):
+    with pytest.raises(ValueError, match="give it a shorter one"):
         plan_sql("row_agents", Role("r" * 60, {"t": ["select"]}, rows=["t.a"]))
     with pytest.raises(ValueError, match="needs a database"):
         plan_sql("row_agents", Role("row_role", {"t": ["select"]}, rows=["*.a"]))

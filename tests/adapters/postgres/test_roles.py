@@ -41,12 +41,12 @@ RESERVED = ("user", "current_user", "session_user", "current_role", "public", "n
 @pytest.mark.parametrize(
     ("login", "role", "says"),
     [
-        ("agents; drop table hr", Role("r", {"sales": ["select"]}), "a role is named by"),
-        ("agents", Role('r"', {"sales": ["select"]}), "a role is named by"),
-        ("agents", Role("pg_read_all_data", {"sales": ["select"]}), "a role is named by"),
+        ("agents; drop table hr", Role("r", {"sales": ["select"]}), "the name of a role may only have"),
+        ("agents", Role('r"', {"sales": ["select"]}), "the name of a role may only have"),
+        ("agents", Role("pg_read_all_data", {"sales": ["select"]}), "the name of a role may only have"),
         *[("agents", Role(word, {"sales": ["select"]}), "is a reserved word of SQL") for word in RESERVED],
         *[(word, Role("r", {"sales": ["select"]}), "is a reserved word of SQL") for word in RESERVED],
-        ("agents", Role("r", {"sales": ["truncate"]}), "a role is granted"),
+        ("agents", Role("r", {"sales": ["truncate"]}), "a role can be granted"),
         ("agents", Role("r", {"market.*": ["select"]}), "needs a database"),
         ("agents", Role("r", {"sales": ["delete"]}, {"sales": ["id"]}), "cannot be granted by columns"),
     ],

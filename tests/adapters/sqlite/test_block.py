@@ -165,7 +165,7 @@ class TestBlock:
 
         class Parameter:
             def __conform__(self, protocol: object) -> int:
-                with pytest.raises(GuardError, match="runs"):
+                with pytest.raises(GuardError, match="while its statement was running"):
                     manager.__exit__(None, None, None)
                 raise Back
 
@@ -221,7 +221,7 @@ class TestBlock:
         other = threading.Thread(target=of_another)
         other.start()
         is_there.wait()
-        with pytest.raises(GuardError, match="cannot be guarded here: it is closed, or of another thread"), guarded(made[0], READER):
+        with pytest.raises(GuardError, match="cannot be guarded here: it is closed, or belongs to another thread"), guarded(made[0], READER):
             raise AssertionError
         is_over.set()
         other.join()
@@ -253,7 +253,7 @@ class TestOnce:
             with guarded(plain, WRITER) as db:
                 with suppress(Denied, StatementError):
                     db.execute(first)
-                with pytest.raises(GuardError, match="first and only statement"):
+                with pytest.raises(GuardError, match="the only statement"):
                     db.execute_once("delete from sales")
                 assert db.execute("select count(*) from sales").fetchall() == [(2,)], "the block goes on"
 

@@ -128,7 +128,7 @@ def test_tables_of_other_schemas_are_read_by_their_bare_names() -> None:
                 assert "side.people has name here" in fault.value.for_model()
             with pytest.raises(Denied) as denied:
                 db.execute("select name from side.people")
-            assert str(denied.value) == "column: some columns of side.people are granted: write people in its place"
+            assert str(denied.value) == "column: only some columns of side.people are granted: write people instead"
         connection.close()
 
 
@@ -145,7 +145,7 @@ def test_a_table_with_its_schema_is_refused_in_words() -> None:
                 "with people as (select 1) select name from main.people",
                 "update main.people set name = 'x' where main.people.name = 'y'",
             ):
-                with pytest.raises(Denied, match="write people in its place") as denied:
+                with pytest.raises(Denied, match="write people instead") as denied:
                     db.execute(sql)
                 assert denied.value.decision.code == "column"
             assert db.execute("update main.people set name = upper(people.name) where people.id = 9").rowcount == 0
@@ -160,7 +160,7 @@ def test_a_table_that_another_one_hides_is_no_other_one() -> None:
     tables = ["people", "temp.people", "other"]
     with guarded(connection, grant(tables=tables, operations=["select"], columns={"people": ["id", "name"]})) as db:
         assert db.execute("select * from people").fetchall() == [(5,)]
-        with pytest.raises(Denied, match="write people in its place"):
+        with pytest.raises(Denied, match="write people instead"):
             db.execute("select name from main.people")
     held = grant(tables=tables, operations=["select"], columns={"people": ["id", "name"], "temp.people": ["y"]})
     with guarded(connection, held) as db:

@@ -31,7 +31,7 @@ class TestSelfTest:
         monkeypatch.setattr(Watch, "look", look)
         trial.engine_of.cache_clear()
         try:
-            with pytest.raises(GuardError, match="cannot be guarded"), guarded(plain, READER):
+            with pytest.raises(GuardError, match="cannot work with this build"), guarded(plain, READER):
                 raise AssertionError
         finally:
             trial.engine_of.cache_clear()

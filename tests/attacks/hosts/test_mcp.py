@@ -436,7 +436,7 @@ def test_a_wrong_key_is_one_line_at_the_client_and_its_cause_is_in_the_log(caplo
     assert lines[0].replace(numbers[0], "") == lines[1].replace(numbers[1], "")
     assert [codes[number] for number in numbers] == ["unknown_key", "bad_signature"]
     (warned,) = [line for line in caplog.messages if line.startswith("refused: ")]
-    assert numbers[0] in warned and "has this server the issuer's keyring" in warned and "MCP tools/call" in warned
+    assert numbers[0] in warned and "does this server have the issuer's keyring" in warned and "MCP tools/call" in warned
 
 
 def test_what_is_no_refusal_leaves_the_block_as_it_is() -> None:
