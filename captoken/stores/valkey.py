@@ -98,7 +98,7 @@ _UNTOLD = (
     "second would not show; let the login ask (+info), or say lossless=True"
 )
 _EVICTS = (
-    "Valkey: it has evicted keys, and its maxmemory-policy may evict more: noeviction is needed"
+    "Valkey: it has evicted keys, and its maxmemory-policy may evict more: set it to noeviction"
 )
 _DAMAGED = (
     "Valkey: a key of this store holds something that the store did not write: choose another "

@@ -1002,7 +1002,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "a key of a process": ('mcp = "https://a.example"\ncredential = { from = "env:K", as = "variable:K" }', "write a credential as"),
     "what no server asks": ('mcp = "stdio"\nasks = ["everything"]', "asks"),
     "a free call": ('mcp = "stdio"\nfree = ["tools/call"]', "cannot be free"),
-    "a cost below 0": ('mcp = "stdio"\ntools.a.cost = { a = -1 }', "cost.a is 0 or more"),
+    "a cost below 0": ('mcp = "stdio"\ntools.a.cost = { a = -1 }', "cost.a must be 0 or more"),
 }  # fmt: skip
 
 

@@ -240,7 +240,7 @@ def test_a_store_is_for_the_first_event_loop_that_asks(there: There) -> None:
 
     async def second() -> None:
         for call in (made[0].reserve(reservation(2), NOW), made[0].spent(ROOT, "usd_cents"), made[0].open(), made[1].add(use(2), NOW)):
-            with pytest.raises(StoreError, match="one event loop"):
+            with pytest.raises(StoreError, match="another event loop"):
                 await call
 
     asyncio.run(first())

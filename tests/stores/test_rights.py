@@ -248,7 +248,7 @@ def test_the_overlay_shares_its_file_with_no_other_store(kind: Any, folder: Path
     published(path).close()
     before = path.read_bytes()
     for make in (kind.create, kind):
-        with pytest.raises(StoreError, match=r"overlay\.db'?: this file is the overlay's alone"):
+        with pytest.raises(StoreError, match=r"overlay\.db'?: this file is for the overlay only"):
             make(path)
     assert path.read_bytes() == before and loaded(path) == "loaded"
 

@@ -223,7 +223,7 @@ def test_tasks_that_wait_for_it_to_open_wait_no_longer(server: Valkey) -> None:
             with stopped(server), soon(2):
                 said = await asyncio.gather(*(ledger.open() for _ in range(8)), return_exceptions=True)
                 assert all(isinstance(one, StoreError) for one in said), said
-                assert any("was not open within 1 seconds" in str(one) for one in said)
+                assert any("did not open within 1 seconds" in str(one) for one in said)
             assert await asked(ledger, 9) is None
 
     asyncio.run(asyncio.wait_for(run(), 60))

@@ -491,7 +491,7 @@ ROUND: dict[str, tuple[Callable[[Connection], Any], str]] = {
     "a server-side cursor": (by_another_cursor_kind, "no server-side cursors"),
     "a stream": (lambda c: c.execution_options(stream_results=True).execute(text("select pay from hr")), "not among"),
     "its cursor": (by_its_cursor, "table hr is not among"),
-    "a raw connection": (by_a_pooled_connection, "not among|guarded already|locked"),
+    "a raw connection": (by_a_pooled_connection, "not among|has a guarded block|locked"),
     "once invalidated": (after_it_was_invalidated, "not among"),
     "once detached": (after_it_was_detached, "not among"),
     "an event that rewrites": (rewritten, "table hr is not among"),
