@@ -292,7 +292,7 @@ def test_a_tool_that_was_guarded_once_does_not_run_without_a_guard(guard: ToolGu
     shared = FunctionTool(take(reached))
     with current.use(mint(take={})):
         go(agent(obeying(("take", {})), shared), TokenGuard(guard))
-        with pytest.raises(GuardError, match="'take' was guarded before"):
+        with pytest.raises(GuardError, match="'take' was guarded in another run"):
             go(agent(obeying(("take", {})), shared))
         go(agent(obeying(("take", {})), shared), TokenGuard(guard))
     assert len(reached) == 2 and told.codes == ["allowed"] * 2

@@ -183,7 +183,7 @@ def test_what_the_service_refuses_of_a_set(office: Office) -> None:
     for words, given in {
         "no such resource": {"grant": "brief", "resources": ["mail", "hr-db"]},
         "resource names mail twice": {"grant": "brief", "resources": ["mail", "mail"]},
-        "the grant gives no set": {"grant": "report"},
+        "the grant does not give a set": {"grant": "report"},
         "more than 32 servers": {"grant": "brief", "resources": ["mail"] * 33},
         "at mail: ": {"grant": "brief", "only": {"mail": {"tools": {"drop": {}}}}},
     }.items():
