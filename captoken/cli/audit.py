@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -318,24 +319,60 @@ def log(
     captoken audit log trail.jsonl --task payday --denied
     """
     wanted = Asked(task, agent, denied)
-    asked = [
-        (record, logged)
-        for record, logged in _logged(trail_files)
-        if logged is not None and wanted.is_about(logged)
-    ]
-    # Equal times keep the order of the records.
-    asked.sort(key=lambda one: one[1].at * 1000 + (one[1].ms or 0))
-    decided = [
-        _logged_data(record, one) for record, one in asked if isinstance(one, trails.Decided)
-    ]
-    issued = [msgspec.to_builtins(one) for _, one in asked if isinstance(one, trails.Issued)]
-    lines = [
-        told_of_issuer(one) if isinstance(one, trails.Issued) else _decision_line(record, one)
-        for record, one in asked
-    ]
-    answer(as_json, {"decisions": decided, "issuances": issued}, *lines)
-    if not lines and not as_json:
-        tell("no decision is recorded that is asked for")
+    shown = _json_of if as_json else _line_of
+    with _ByTime() as texts:
+        for record, logged in _logged(trail_files):
+            if logged is not None and wanted.is_about(logged):
+                texts.add(logged.at * 1000 + (logged.ms or 0), shown(record, logged))
+        if as_json:
+            found = [json.loads(text) for text in texts]
+            decided = [each["decision"] for each in found if "decision" in each]
+            issued = [each["issuance"] for each in found if "issuance" in each]
+            return output.say_json({"decisions": decided, "issuances": issued})
+        lines = iter(texts)
+        if not (some := list(islice(lines, _LINES))):
+            return tell("no decision is recorded that is asked for")
+        while some:
+            output.say(*some)
+            some = list(islice(lines, _LINES))
+    return None
+
+
+_LINES = 1000  # that are written at once
+
+
+class _ByTime:
+    """Texts in the order of their times: however many there are, they are sorted on the disk."""
+
+    def __enter__(self) -> _ByTime:
+        self._database = sqlite3.connect("")  # a file of SQLite's own, which ends with this
+        self._database.execute("create table texts (at integer, text text)")
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._database.close()
+
+    def add(self, at: int, text: str) -> None:
+        self._database.execute("insert into texts values (?, ?)", (at, text))
+
+    def __iter__(self) -> Iterator[str]:
+        """Equal times keep the order in which they were added."""
+        found = self._database.execute("select text from texts order by at, rowid")
+        return (text for (text,) in found)
+
+
+def _line_of(record: Mapping[str, Any], logged: Logged) -> str:
+    """A decision, or an exchange, in one line."""
+    if isinstance(logged, trails.Issued):
+        return told_of_issuer(logged)
+    return _decision_line(record, logged)
+
+
+def _json_of(record: Mapping[str, Any], logged: Logged) -> str:
+    """The same for machines."""
+    if isinstance(logged, trails.Issued):
+        return json.dumps({"issuance": msgspec.to_builtins(logged)})
+    return json.dumps({"decision": _logged_data(record, logged)})
 
 
 def _logged_data(record: Mapping[str, Any], decided: trails.Decided) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """A trail with odd refusals is shown, and what a guard denies is noted."""
 
 
+import json
 import sqlite3
 from contextlib import closing
 
 import pytest
 
 from captoken import Access, Denied, Issuer, Verifier
-from captoken._format.encoding import encode_json
+from captoken._format.encoding import b64encode, encode_json
+from captoken._format.primitives import sha256
 from captoken.adapters.sqlite import guarded
 from captoken.cli import app
 from captoken.cli.view import Shown, view
@@ -24,6 +26,22 @@ def test_a_trail_with_odd_refusals_is_shown(odd, tmp_path, capsys):
     for options in ([], ["--json"]):
         assert app.run(["audit", "log", str(tmp_path / "trail.jsonl"), *options]) == 0
     assert capsys.readouterr().out.startswith("2")
+
+
+def test_a_long_log_is_whole_and_in_order(tmp_path, capsys):
+    """More lines than are written at once, which were written as they came: each of them, by time, and equal times as they stand."""
+    head, lines = Head(), []
+    for seq in range(1, 2502):
+        record = {"kind": "decision", "seq": seq, "prev": head.hash, "at": NOW + seq * 7919 % 500, "allowed": False, "code": "table", "access": {"table": f"t{seq}"}}
+        lines.append(encode_json(record))
+        head = Head(seq, b64encode(sha256(lines[-1])))
+    (tmp_path / "trail.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    assert app.run(["audit", "log", str(tmp_path / "trail.jsonl")]) == 0
+    shown = [(line[:20], int(line.rpartition("t")[2])) for line in capsys.readouterr().out.splitlines()]
+    assert len(shown) == 2501 and shown == sorted(shown)
+    assert app.run(["audit", "log", str(tmp_path / "trail.jsonl"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["decisions"]
+    assert [each["seq"] for each in found] == [seq for _, seq in shown]
 
 
 def seen_of(token, discharges=()):
