@@ -30,6 +30,8 @@ THEIRS = {
     "captoken/_verification/effects.py:record": "AuditError alone, which is ours",
     "captoken/adapters/_gateway/checking.py:see": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/adapters/_gateway/checking.py:unready": "the same: `see` stands in it",
+    "captoken/adapters/_gateway/lines.py:_reached": FOR_THE_LOG,
+    "captoken/adapters/_gateway/mcp_door.py:_reached": FOR_THE_LOG,
     "captoken/adapters/_gateway/opening.py:_at": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/adapters/_issuance/ends.py:publish": FOR_THE_LOG,
     "captoken/adapters/_issuance/records.py:_write": FOR_THE_LOG,
