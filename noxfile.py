@@ -121,7 +121,7 @@ def rows(session: nox.Session, quarter: str) -> None:
     """25,000 statements on databases that differ in hidden rows alone: every answer is alike."""
     prepare(session)
     engine, _, part = quarter.partition("-")
-    tests = (f"tests/adapters/test_{engine}_rows.py", "-k", f"hidden_rows_alone and {part}")
+    tests = (f"tests/adapters/{engine}/test_held.py", "-k", f"hidden_rows_alone and {part}")
     times = {"sqlite": TIMES, "postgres": TIMES * 5 // 2}[engine]
     session.run("pytest", *tests, env=drawn(times))
 
@@ -173,8 +173,14 @@ def postgres(session: nox.Session) -> None:
     if not servers:
         session.error("no server in /usr/lib/postgresql: apt-get install postgresql-15")
     # Whatever asks the server of the tests.
-    asking = sorted({*glob("tests/adapters/test_*.py"), "tests/test_rows_sql.py"})
-    tests = [path for path in asking if "postgres_server" in Path(path).read_text("utf-8")]
+    asking = sorted(
+        {*glob("tests/adapters/**/test_*.py", recursive=True), *glob("tests/test_rows*.py")}
+    )
+    tests = [
+        path
+        for path in asking
+        if "/postgres/" in path or "postgres_server" in Path(path).read_text("utf-8")
+    ]
     tests += sorted(glob("tests/stores/test_postgres*.py"))
     for programs in servers:
         session.run("pytest", "-n", "auto", *tests, env={"CAPTOKEN_POSTGRES_BIN": programs})
