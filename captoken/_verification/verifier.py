@@ -550,9 +550,10 @@ class _Face(Sealed):
     ) -> Answer:
         """The decision on several accesses, used and recorded together; or the first denial."""
         source = self._parts.overlay
-        if source is not None:
+        if source is not None and not self._fetches_here:
             return self._decide_together_with_overlay(source, genuine, asked)
-        facts = self._facts(_NOTHING_FETCHED, counts=genuine.reserves)
+        fetched = _NOTHING_FETCHED if source is None else _overlay_of(source)
+        facts = self._facts(fetched, counts=genuine.reserves)
         return self._judge_together(genuine, facts, asked)
 
     def _decide_together_with_overlay(
