@@ -353,7 +353,8 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         if writers is None:
             writers = tuple(self._writers())
             force_setattr(self, "writers", writers)
-        return writers[at]
+        # A ledger may name a link that is not there.
+        return writers[at] if 0 <= at < len(writers) else self.lineage.holder
 
     def _writers(self) -> Iterator[str]:
         """Who held the token when each link was added, and added link 0."""
