@@ -152,7 +152,7 @@ async def _serve(
 
     async def start() -> End:
         if upstream is not None:
-            return Remote(upstream, service)
+            return Remote(upstream, service, relay.mirrored)
         return await Child.start(command, service.source, service.variable, passed)
 
     client = Lines(relay, start, write)

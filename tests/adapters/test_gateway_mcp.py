@@ -118,7 +118,7 @@ class Server:
         self.is_gone = False
         self.closed = False
 
-    async def exchange(self, message: Any) -> AsyncGenerator[Came]:
+    async def exchange(self, message: Any, stated: Any = ()) -> AsyncGenerator[Came]:
         if self.is_gone:
             raise Unreachable("gone")
         self.sent.append(json.loads(envelopes.encode(message)))
@@ -183,7 +183,7 @@ class World:
                 if passed.server is not None:
                     [_ async for _ in self.server.exchange(passed.server)]
         except Unreachable:
-            return await talk.undone(asked, "gone")
+            return await talk.undone(asked, Unreachable("gone"))
         own = talk.failed(asked, "no answer")
         answers += [] if own is None else [own]
         return answers[-1] if answers else None
@@ -546,6 +546,10 @@ for line in sys.stdin:
     elif tool == "progress":
         for each in range(250): say({"method": "notifications/progress", "params": {"progressToken": 1, "progress": each}})
         say({"id": number, "result": {}})
+    elif tool == "about":
+        for token in params["arguments"]["tokens"]: say({"method": "notifications/progress", "params": {"progressToken": token, "progress": 1}})
+        say({"method": "notifications/message", "params": {"data": "latest"}})
+        say({"id": number, "result": {}})
     elif tool == "env": say({"id": number, "result": {"env": sorted(os.environ), "keyed": os.environ["FILES_KEY"]  == "KEY"}})
     else: say({"id": number, "result": {"pid": os.getpid(), "tool": tool}})
 """.replace('"KEY"', repr(KEY))
@@ -679,9 +683,31 @@ def test_a_line_that_is_too_long_is_not_kept_and_the_next_one_is_read(tmp_path: 
 
 def test_what_comes_with_a_request_comes_in_its_order_and_all_of_it(tmp_path: Path) -> None:
     async def test(stdio: Stdio) -> None:
-        stdio.say(call("progress"))
+        stdio.say(call("progress", meta={"progressToken": 1}))
         heard = [await asyncio.wait_for(stdio.heard.get(), 20) for _ in range(251)]
         assert [each["params"]["progress"] for each in heard[:-1]] == [*range(250)] and heard[-1]["id"] == 1
+
+    over_stdio(test, tmp_path)
+
+
+def test_progress_goes_with_the_request_that_it_is_of(tmp_path: Path) -> None:
+    """And to no other: one that nobody waits for, or names otherwise, comes unasked."""
+
+    async def test(stdio: Stdio) -> None:
+        end = await stdio._start()
+        first = end.exchange(read(line(call("slow", 1, {"progressToken": 1}))).sent(()))
+        waiting = asyncio.ensure_future(anext(first))
+        await asyncio.sleep(0)
+        asked = read(line(call("about", 2, {"progressToken": "2"}, tokens=[2, "2", "1", True, None, 1, 9]))).sent(())
+        second = [json.loads(came.data) async for came in end.exchange(asked)]
+        assert [each.get("params") for each in second] == [{"progressToken": "2", "progress": 1}, {"data": "latest"}, None]
+        assert json.loads((await asyncio.wait_for(waiting, 20)).data)["params"]["progressToken"] == 1
+        unasked = end.listen()
+        await anext(unasked)
+        heard = [json.loads((await anext(unasked)).data)["params"]["progressToken"] for _ in range(5)]
+        assert heard == [2, "1", True, None, 9]
+        await first.aclose()
+        await end.close()
 
     over_stdio(test, tmp_path)
 
@@ -789,14 +815,14 @@ class Web:
 
 
 @contextmanager
-def web(folder: Path, mcp: str = "", ledger: Any = None, more: str = "") -> Iterator[Web]:
+def web(folder: Path, mcp: str = "", ledger: Any = None, more: str = "", place: str = '"bearer"') -> Iterator[Web]:
     (folder / "key").touch(0o600)
     (folder / "key").write_text(KEY)
     keyring = Keyring.generate()
     keyring.save(folder / "keyring.json")
     server, listens = Elsewhere(), listening()
     with served(server, listening()) as url:
-        place = '"variable:FILES_KEY"' if mcp else '"bearer"'
+        place = '"variable:FILES_KEY"' if mcp else place
         text = f'version = 1\n[gateway]\nkeyring = "keyring.json"\norigin = "{origin_of(listens)}"\ntimeout = 2\n[service.files]\nmcp = {mcp or repr(url + "/mcp/x")}\n'
         (folder / "gateway.toml").write_text(text + f'credential = {{ from = "file:key", as = {place} }}\n{more}')
         found = configured(str(folder / "gateway.toml"))
@@ -809,14 +835,14 @@ def test_over_http_the_server_sees_its_key_and_nothing_of_the_client_s(tmp_path:
     with web(tmp_path) as world:
         answer = world.post(call(meta=MODERN, path="a"), Cookie="a=b", X_Forwarded_For="1.2.3.4", Mcp_Method="tools/call", Mcp_Name="read", User_Agent="x")
         assert (answer.status_code, answer.json()) == (200, {"jsonrpc": "2.0", "id": 1, "result": {}})
-        (seen,) = world.server.requests
+        _, seen = world.server.requests  # which tools ask for more headers, and the call
         assert seen["path"] == "/mcp/x" and "cap1_" not in str(seen)
         assert seen["headers"].keys() == {"host", "accept", "accept-encoding", "authorization", "content-type", "content-length", "mcp-protocol-version", "mcp-method", "mcp-name"}
         assert seen["headers"]["authorization"] == f"Bearer {KEY}" and seen["headers"]["mcp-protocol-version"] == "2026-07-28"
         # The headers are written from the message: a name that is no ASCII, too.
         world.post(call("lösche", meta=MODERN))
         assert world.server.requests[-1]["headers"]["mcp-name"] == "=?base64?bMO2c2NoZQ==?="
-        assert world.post(call(meta=MODERN), Mcp_Name="delete").status_code == 401 and len(world.server.requests) == 2
+        assert world.post(call(meta=MODERN), Mcp_Name="delete").status_code == 401 and len(world.server.requests) == 3
 
 
 STATUSES: dict[str, tuple[dict[str, Any], int]] = {
@@ -978,7 +1004,7 @@ def test_behind_http_each_tree_has_a_server_of_its_own_that_was_started(tmp_path
         pids = [world.post(call("any", 2), token, session).json()["result"]["pid"] for token, session in ((None, mine), (other, theirs))]
         assert len({*pids}) == 2
         assert world.post(call("any", 3), other, mine).json()["result"]["isError"]
-        heard = world.post(call("progress", 4), session=mine)
+        heard = world.post(call("progress", 4, meta={"progressToken": 1}), session=mine)
         assert heard.text.count("notifications/progress") == 250
         assert world.post(None, session=mine, method="DELETE").status_code == 204
         with pytest.raises(ProcessLookupError):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import httpx2
@@ -19,6 +19,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from pydantic import Field
 
 from captoken import AsyncVerifier, Issuer, Keyring
 from captoken.adapters.gateway import Gateway, configured
@@ -27,8 +28,8 @@ from tests.adapters.serving import listening, served
 from tests.adapters.test_gateway_mcp import KEY
 
 HERE = Path(__file__).resolve()
-TOOLS = {"files.read": {"path": {"in": ["a.txt"]}}, "files.ask": {}}
-LISTED = ["read", "ask"]
+TOOLS = {"files.read": {"path": {"in": ["a.txt"]}}, "files.ask": {}, "files.route": {"region": {"in": ["eu", "é"]}}}
+LISTED = ["read", "route", "ask"]
 
 
 def server() -> Any:
@@ -46,6 +47,12 @@ def server() -> Any:
     @made.tool()
     def delete(path: str) -> str:
         raise AssertionError("nobody may")
+
+    @made.tool()
+    def route(region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})], ctx: Context) -> str:
+        """The SDK checks the header before this runs, where the revision has it."""
+        request: Any = ctx.request_context.request
+        return "" if request is None else request.headers.get("mcp-param-region", "")
 
     @made.tool()
     def ask() -> str:
@@ -67,8 +74,8 @@ def lay(folder: Path, mcp: str, place: str) -> Keyring:
     return keyring
 
 
-def run(transport: Callable[[], Any], mode: Any) -> None:
-    """One client's session: list, and call what is permitted, what is not, and what tells the key."""
+def run(transport: Callable[[], Any], mode: Any, routed: tuple[str, str] = ("", "")) -> None:
+    """One client's session: list, and call what is permitted, what is not, and what tells the key. `routed`: the header of `route`."""
     heard: list[float] = []
 
     async def progressed(progress: float, total: float | None, message: str | None) -> None:
@@ -79,6 +86,8 @@ def run(transport: Callable[[], Any], mode: Any) -> None:
             assert [tool.name for tool in (await client.list_tools()).tools] == LISTED
             done = await client.call_tool("read", {"path": "a.txt"}, progress_callback=progressed)
             assert done.structured_content == {"result": "text of a.txt, keyed"} and heard == [1]
+            for region, header in zip(("eu", "é"), routed, strict=True):
+                assert (await client.call_tool("route", {"region": region})).structured_content == {"result": header}
             for tool, path in (("read", "b.txt"), ("delete", "a.txt")):
                 refused: Any = await client.call_tool(tool, {"path": path})
                 assert refused.is_error and refused.content[0].text.startswith("Not permitted: ")
@@ -93,7 +102,7 @@ def test_a_client_on_stdio_and_a_server_that_the_gateway_starts(tmp_path: Path) 
     lay(tmp_path, '"stdio"', "variable:FILES_KEY")
     at = {**os.environ, "PYTHONPATH": str(HERE.parents[2])}
     asked = [sys.executable, "-m", "captoken", "gateway", "config", "claude", "files", "--file", "gateway.toml", "--token-file", "held.token"]
-    printed = subprocess.run([*asked, "--", sys.executable, str(HERE)], cwd=tmp_path, env=at, capture_output=True, check=True, text=True).stdout
+    printed = subprocess.run([*asked, "--", sys.executable, "-m", __name__], cwd=tmp_path, env=at, capture_output=True, check=True, text=True).stdout
     assert KEY not in printed and "cap1_" not in printed
     stated = json.loads(printed)["mcpServers"]["files"]
     # The server is this file: it is found as the gateway's own modules are.
@@ -118,7 +127,7 @@ def test_a_client_over_http_and_a_server_elsewhere(mode: str, tmp_path: Path) ->
             async with httpx2.AsyncClient(headers=headers, trust_env=False) as web, streamable_http_client(f"{origin}/files/mcp", http_client=web) as streams:
                 yield streams
 
-        run(transport, mode)
+        run(transport, mode, ("eu", "=?base64?w6k=?=") if mode == "auto" else ("", ""))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from captoken.adapters._gateway import envelopes
 from captoken.adapters._gateway.credentials import Source
 from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
 from captoken.adapters._gateway.upstream import Broken, Unreachable
+from captoken.adapters._mcp.messages import Headers
 
 # Bytes of one message of a server's, and messages that wait to be read.
 LONGEST = 16 << 20
@@ -48,14 +49,26 @@ class Came(NamedTuple):
 
 _Queue: TypeAlias = "asyncio.Queue[Came | None]"
 
+_PROGRESS = "notifications/progress"
+
+
+class _Route(NamedTuple):
+    """Where the messages go that are about one request, and what names it in its progress."""
+
+    queue: _Queue
+    token: Any
+
 
 class End(Protocol):
     """One server, for one conversation."""
 
     spellings: tuple[bytes, ...]
 
-    def exchange(self, message: Mapping[str, Any]) -> AsyncGenerator[Came]:
-        """Send a message, and what comes of it, to the answer. Raises Unreachable and Broken."""
+    def exchange(self, message: Mapping[str, Any], stated: Headers = ()) -> AsyncGenerator[Came]:
+        """Send a message, and what comes of it, to the answer. Raises Unreachable and Broken.
+
+        `stated`: what the client has repeated of it in headers, which not every end reads.
+        """
         ...
 
     def listen(self) -> AsyncGenerator[Came]:
@@ -95,7 +108,7 @@ class Child:
         self._process = process
         self._in, self._out, self._err = _pipes(process)
         # What came, by the request that it is about; None is the end of the server.
-        self._routes: dict[Any, _Queue] = {}
+        self._routes: dict[Any, _Route] = {}
         self._unasked: _Queue = asyncio.Queue(_WAITING)
         self._has_ended = False
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._tell())]
@@ -126,14 +139,17 @@ class Child:
         )
         return cls(process, spellings)
 
-    async def exchange(self, message: Mapping[str, Any]) -> AsyncGenerator[Came]:
+    async def exchange(
+        self, message: Mapping[str, Any], stated: Headers = ()
+    ) -> AsyncGenerator[Came]:
         """Send a message, and what comes until its answer. See `End`."""
         number = message.get("id") if "method" in message else None
         if self._has_ended or self._in.is_closing():
             raise Unreachable("the server has ended")
         queue: _Queue = asyncio.Queue(_WAITING)
         if number is not None:
-            self._routes[number] = queue
+            meta = message["params"].get("_meta", {})
+            self._routes[number] = _Route(queue, meta.get("progressToken"))
         try:
             # In one piece, and before anything is waited for: messages keep their order.
             self._in.write(envelopes.encode(message) + b"\n")
@@ -149,7 +165,7 @@ class Child:
                 is_last = came.is_last
                 yield came
         finally:
-            if self._routes.get(number) is queue:
+            if number in self._routes and self._routes[number].queue is queue:
                 del self._routes[number]
             # Whoever waits to put something goes on.
             while not queue.empty():
@@ -157,9 +173,9 @@ class Child:
 
     async def _cancel(self, number: Any) -> None:
         """Nobody waits any more for the answer to a request, and the server may give none."""
-        queue = self._routes.pop(number, None)
-        if queue is not None:
-            await queue.put(Came(is_last=True))
+        route = self._routes.pop(number, None)
+        if route is not None:
+            await route.queue.put(Came(is_last=True))
 
     async def listen(self) -> AsyncGenerator[Came]:
         """What comes while nothing is asked; ends with the server."""
@@ -176,8 +192,8 @@ class Child:
                 await self._bring(line)
         finally:
             self._has_ended = True
-            for queue in list(self._routes.values()):
-                await queue.put(None)
+            for route in list(self._routes.values()):
+                await route.queue.put(None)
             self._note(None)
 
     async def _bring(self, line: bytes) -> None:
@@ -185,11 +201,15 @@ class Child:
         with suppress(ValueError):
             heard = envelopes.hear(line)
         if heard is not None and heard.is_answer and heard.id in self._routes:
-            return await self._routes.pop(heard.id).put(Came(line, is_last=True))
-        if not self._routes:
+            return await self._routes.pop(heard.id).queue.put(Came(line, is_last=True))
+        routes = list(self._routes.values())
+        if heard is not None and heard.method == _PROGRESS:
+            token = envelopes.opened(heard.params).get("progressToken")
+            routes = [each for each in routes if _is_same(each.token, token)]
+        if not routes:
             return self._note(Came(line))
-        # What is said meanwhile goes with the latest request: it is about that, most likely.
-        return await next(reversed(self._routes.values())).put(Came(line))
+        # What else is said meanwhile goes with the latest request: it is about that, most likely.
+        return await routes[-1].queue.put(Came(line))
 
     def _note(self, came: Came | None) -> None:
         """What comes unasked. Where nobody listens, the oldest is lost."""
@@ -228,6 +248,11 @@ class Child:
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+def _is_same(token: Any, named: Any) -> bool:
+    """Is it the same name of a request? 1 is neither "1" nor True."""
+    return token is not None and type(token) is type(named) and token == named
 
 
 def _pipes(process: Process) -> tuple[Any, Any, Any]:

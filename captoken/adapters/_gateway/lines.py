@@ -34,7 +34,6 @@ _TELLING = 0.5
 # Seconds until a server elsewhere is listened to again.
 _AGAIN = 1
 
-UNREACHABLE = "The server cannot be reached."
 BROKEN = "The server gave no whole answer."
 
 
@@ -104,8 +103,8 @@ class Lines:
         """Pass a message on, beside those that are under way."""
         try:
             end = await self._reached()
-        except Unreachable:
-            return await self._undone(asked)
+        except Unreachable as problem:
+            return await self._undone(asked, problem)
         if asked.said.method in ("initialize", "notifications/initialized"):
             self._opening.append(asked.sent)
         self._beside(self._pass_on(asked, end))
@@ -147,11 +146,11 @@ class Lines:
     async def _pass_on(self, asked: Asked, end: End) -> None:
         """Send it, and bring back what comes of it."""
         try:
-            async with aclosing(end.exchange(asked.sent)) as stream:
+            async with aclosing(end.exchange(asked.sent, asked.stated)) as stream:
                 async for came in stream:
                     await self._heard(came, end)
-        except Unreachable:
-            return await self._undone(asked)
+        except Unreachable as problem:
+            return await self._undone(asked, problem)
         except Broken as problem:
             _log.warning("%s gave no whole answer: %s", self._talk.relay.name, problem)
             if isinstance(problem, Over):
@@ -160,8 +159,8 @@ class Lines:
         if answer is not None:
             await self._write(envelopes.encode(answer))
 
-    async def _undone(self, asked: Asked) -> None:
-        answer = await self._talk.undone(asked, UNREACHABLE)
+    async def _undone(self, asked: Asked, problem: Unreachable) -> None:
+        answer = await self._talk.undone(asked, problem)
         if answer is not None:
             await self._write(envelopes.encode(answer))
 

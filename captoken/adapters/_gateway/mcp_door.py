@@ -25,7 +25,7 @@ from captoken.adapters._gateway import envelopes
 from captoken.adapters._gateway.credentials import Unavailable
 from captoken.adapters._gateway.ends import Came, Child, End
 from captoken.adapters._gateway.envelopes import Malformed
-from captoken.adapters._gateway.lines import BROKEN, UNREACHABLE
+from captoken.adapters._gateway.lines import BROKEN
 from captoken.adapters._gateway.opening import McpService
 from captoken.adapters._gateway.reading import check_framing
 from captoken.adapters._gateway.relaying import Asked, Conversation, Refused, Relay, unsupported
@@ -221,7 +221,8 @@ class McpDoor:
         if self._upstream is not None:
             stated = b"".join(values_of(headers, _VERSION)).decode("latin-1")
             version = stated if stated in envelopes.HANDSHAKE else ""
-            return _Session(self._relay, Remote(self._upstream, self._service, version))
+            end = Remote(self._upstream, self._service, self._relay.mirrored, version)
+            return _Session(self._relay, end)
         if said.version is not None:
             raise unsupported(said.version, said.id, envelopes.HANDSHAKE)
         if said.method != "initialize":
@@ -234,12 +235,12 @@ class McpDoor:
         answer: dict[str, Any] | None
         try:
             end = await self._reached(session)
-            async with aclosing(end.exchange(asked.sent)) as stream:
+            async with aclosing(end.exchange(asked.sent, asked.stated)) as stream:
                 if await self._brought(stream, asked, session, end, out):
                     return await _lingered(stream)
             answer = None if out.goes_on else talk.failed(asked, BROKEN)
-        except Unreachable:
-            answer = await talk.undone(asked, UNREACHABLE)
+        except Unreachable as problem:
+            answer = await talk.undone(asked, problem)
         except asyncio.CancelledError:
             if not out.goes_on:
                 talk.gone(asked)

@@ -37,8 +37,10 @@ from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway import envelopes
 from captoken.adapters._gateway.credentials import Unavailable
 from captoken.adapters._gateway.envelopes import ASKS, Heard, Id, Malformed, Said
+from captoken.adapters._gateway.mirrored import MISMATCH, PREFIX, Mirrored, Unfit
 from captoken.adapters._gateway.operations import Price
 from captoken.adapters._gateway.seeking import Seeker, Told
+from captoken.adapters._gateway.upstream import Unreachable
 from captoken.adapters._mcp.calls import access_of, no_call
 from captoken.adapters._mcp.gate import STRANGER, Gate, answering
 from captoken.adapters._mcp.listing import only_listed
@@ -60,8 +62,9 @@ _KEPT = 10_000
 _UNDER_WAY = 1000
 
 _STATE = b"captoken/v1 gateway mcp state\0"
-_PROGRESS = "notifications/progress"
 _TASKS = "tasks/"
+
+UNREACHABLE = "The server cannot be reached."
 
 
 class Refused(Exception):  # noqa: N818, the name reads as what it is
@@ -83,6 +86,9 @@ class Asked(NamedTuple):
     sent: dict[str, Any]
     grant: AsyncGrant
     reserved: AsyncReserved | None
+
+    # What the client has repeated of its arguments in headers.
+    stated: Headers = ()
 
     @property
     def tree(self) -> str:
@@ -124,6 +130,7 @@ class Relay:
         self._prices = prices
         self._free = FREE | frozenset(free)
         self._seal = random_bytes(32)
+        self.mirrored = Mirrored(name)
         self._tasks: OrderedDict[str, str] = OrderedDict()
         self._definitions: OrderedDict[str, bytes] = OrderedDict()
 
@@ -186,6 +193,9 @@ class Relay:
                 _log.warning("%s lists %s twice: the first counts", self.name, shown(name))
         if method == "tools/list":
             self._compare(by_name)
+            if asked.is_modern:
+                fit = filter(self.mirrored.is_fit, by_name)
+                by_name = {each: by_name[each] for each in fit}
         plain, named = asked.grant.blocking, list(by_name)
         kept = await only_listed(plain, method, list(by_name.values()), named, self.gate.prefix)
         return {**result, listing.items: kept}
@@ -198,6 +208,7 @@ class Relay:
             if before != digest:
                 _log.warning("%s: the definition of the tool %s changed", self.name, shown(name))
             _remember(self._definitions, name, digest)
+            self.mirrored.note(name, tool)
 
 
 def _remember(kept: OrderedDict[Any, Any], key: Any, value: Any) -> None:
@@ -249,7 +260,8 @@ class Conversation:
             raise self._refused(said, relay.gate.refusal_of(denied.decision, said.method)) from None
         except NotLetIn as refused:
             raise self._refused(said, refused) from None
-        asked = Asked(said, said.sent(relay.asks), grant, reserved)
+        stated = [header for header in headers or () if header[0].startswith(PREFIX)]
+        asked = Asked(said, said.sent(relay.asks), grant, reserved, stated)
         self._begun(asked)
         return asked
 
@@ -342,11 +354,13 @@ class Conversation:
             answer = envelopes.error(said.id, refused.code, refused.text, refused.data)
         return Refused(answer, refused.kind)
 
-    async def undone(self, asked: Asked, text: str) -> dict[str, Any] | None:
+    async def undone(self, asked: Asked, problem: Unreachable) -> dict[str, Any] | None:
         """Nothing of a request was sent: what it took goes back, and the client is told."""
         if asked.reserved is not None:
             await asked.reserved.cancel()
-        return self.failed(asked, text, code=503)
+        if isinstance(problem, Unfit):
+            return self.failed(asked, str(problem), code=MISMATCH)
+        return self.failed(asked, UNREACHABLE, code=503)
 
     def failed(
         self, asked: Asked, text: str, code: int = envelopes.INTERNAL

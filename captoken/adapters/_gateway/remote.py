@@ -5,26 +5,28 @@
     end.session, end.version                         # once it has answered `initialize`
 
 Of the client's headers nothing goes on. What the protocol repeats of a message in headers is
-written from the message.
+written from the message (`mirrored`).
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlsplit
 
 from captoken.adapters._gateway import envelopes
 from captoken.adapters._gateway.credentials import Secret, Unavailable
 from captoken.adapters._gateway.ends import LONGEST, Came
+from captoken.adapters._gateway.mirrored import MISMATCH, Mirrored, header_value
 from captoken.adapters._gateway.opening import McpService
 from captoken.adapters._gateway.seeking import Seeker, Told, spellings_of
 from captoken.adapters._gateway.upstream import Answer, Broken, Connection, Unreachable, Upstream
 from captoken.adapters._gateway.written import Outgoing
 from captoken.adapters._http.exchange import Header, values_of
+from captoken.adapters._mcp.messages import CALL, Headers
 
 _log = logging.getLogger("captoken.gateway")
 
@@ -38,7 +40,9 @@ _SESSION, _VERSION = b"mcp-session-id", b"mcp-protocol-version"
 _event_end = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _line_end = re.compile(rb"\r\n|\n|\r")
 is_plain = re.compile(rb"[!-~]{1,512}").fullmatch
-_is_value = re.compile(r"(?!=\?base64\?)[!-~](?:[ -~]*[!-~])?").fullmatch
+
+# Pages of a server's list of tools, at most.
+_PAGES = 100
 
 # What a message names, by its method: a header repeats it.
 _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
@@ -51,8 +55,11 @@ class Over(Broken):
 class Remote:
     """One server, in one session of it or in none."""
 
-    def __init__(self, upstream: Upstream, service: McpService, version: str = "") -> None:
+    def __init__(
+        self, upstream: Upstream, service: McpService, mirrored: Mirrored, version: str = ""
+    ) -> None:
         self._upstream = upstream
+        self._mirrored = mirrored
         self._service = service
         self._path = urlsplit(service.url or "").path or "/"
         self.spellings: tuple[bytes, ...] = ()
@@ -61,11 +68,19 @@ class Remote:
         self.session = b""
         self.version = version
 
-    async def exchange(self, message: Mapping[str, Any]) -> AsyncGenerator[Came]:
-        """Send a message, and what comes until its answer. Raises Unreachable and Broken."""
+    async def exchange(
+        self, message: Mapping[str, Any], stated: Headers = ()
+    ) -> AsyncGenerator[Came]:
+        """Send a message, and what comes until its answer. Raises Unreachable and Broken.
+
+        `stated`: what the client has repeated of a call's arguments in headers.
+        """
         number = message.get("id") if "method" in message else None
         outgoing = self._outgoing("POST", message, envelopes.encode(message))
         outgoing.headers.append((b"content-type", _JSON))
+        is_mirrored = message.get("method") == CALL and _own_version(message) is not None
+        if is_mirrored:
+            outgoing.headers += await self._repeated(message["params"], stated)
         is_long = message.get("method") == LISTEN
         connection, answer = await self._sent(outgoing, patient=is_long)
         try:
@@ -78,6 +93,8 @@ class Remote:
             async for came in _messages(answer):
                 if message["method"] == "initialize":
                     self._note(came.data)
+                if is_mirrored and answer.status == 400 and _is_mismatch(came.data):
+                    self._mirrored.forget()
                 yield came
         finally:
             connection.release()
@@ -106,21 +123,62 @@ class Remote:
 
     # --- what goes out ----------------------------------------------------------------------------
 
+    async def _repeated(self, params: Mapping[str, Any], stated: Headers) -> list[Header]:
+        """The headers that repeat arguments of a call. Raises Unreachable, and Unfit."""
+        name = params["name"]
+        if not self._mirrored.is_known(name):
+            await self._learn(params["_meta"])
+        headers = self._mirrored.headers(name, params.get("arguments") or {}, stated)
+        writer = self._service.writer
+        # Only the key stands in the header of the key.
+        own = b"" if writer is None else writer.header.encode()
+        return [header for header in headers if header[0] != own]
+
+    async def _learn(self, meta: Mapping[str, Any]) -> None:
+        """List the tools: nobody has done so yet. Raises Unreachable where that fails."""
+        params: dict[str, Any] = {
+            "_meta": {key: item for key, item in meta.items() if key != "progressToken"}
+        }
+        for _ in range(_PAGES):
+            listed = await self._listed(params)
+            tools = listed.get("tools")
+            for tool in tools if type(tools) is list else ():
+                if type(tool) is dict and type(tool.get("name")) is str:
+                    self._mirrored.note(tool["name"], tool)
+            params["cursor"] = listed.get("nextCursor")
+            if type(params["cursor"]) is not str:
+                self._mirrored.is_whole = True
+                return
+        raise Unreachable("the list of tools has no end")
+
+    async def _listed(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A page of the tools. Raises Unreachable, since nothing of a call was sent yet."""
+        message = {"jsonrpc": "2.0", "id": 0, "method": "tools/list", "params": params}
+        try:
+            async with aclosing(self.exchange(message)) as stream:
+                async for came in stream:
+                    heard = envelopes.hear(came.data) if came.data else None
+                    if heard is not None and heard.is_answer:
+                        Seeker(self.spellings).look(came.data)
+                        return envelopes.opened(heard.result)
+        except (Broken, Told, ValueError) as problem:
+            raise Unreachable(f"the tools are not listed: {problem}") from None
+        raise Unreachable("the tools are not listed")
+
     def _outgoing(self, method: str, message: Mapping[str, Any], body: bytes) -> Outgoing:
         """A request, but for the key."""
         headers: list[Header] = [(b"accept", _JSON + b", " + _EVENTS)]
         if self.session:
             headers.append((_SESSION, self.session))
-        params = message.get("params") or {}
-        own = params.get("_meta", {}).get(envelopes.VERSION)
+        own = _own_version(message)
         version = own or self.version
         if version and message.get("method") != "initialize":
             headers.append((_VERSION, version.encode("ascii")))
         if own:
-            headers.append((b"mcp-method", _header(message["method"])))
-            named = params.get(_NAMED.get(message["method"], ""))
+            headers.append((b"mcp-method", header_value(message["method"])))
+            named = message["params"].get(_NAMED.get(message["method"], ""))
             if type(named) is str:
-                headers.append((b"mcp-name", _header(named)))
+                headers.append((b"mcp-name", header_value(named)))
         return Outgoing(method, self._path, "", headers, body)
 
     async def _sent(
@@ -185,11 +243,17 @@ class Remote:
             self.version = version
 
 
-def _header(text: str) -> bytes:
-    """A text as the value of a header: as it is, or as `=?base64?…?=`."""
-    if _is_value(text) is not None:
-        return text.encode("ascii")
-    return b"=?base64?" + b64encode(text.encode()) + b"?="
+def _own_version(message: Mapping[str, Any]) -> Any:
+    """The revision that a message itself is of; None before 2026-07-28."""
+    return (message.get("params") or {}).get("_meta", {}).get(envelopes.VERSION)
+
+
+def _is_mismatch(data: bytes) -> bool:
+    """Does the server say that headers and message disagree?"""
+    try:
+        return envelopes.opened(envelopes.hear(data).error).get("code") == MISMATCH
+    except ValueError:
+        return False
 
 
 # --- what comes back ------------------------------------------------------------------------------

@@ -392,11 +392,11 @@ def _check_mirrored(message: Message, headers: Headers) -> None:
         values = values_of(headers, header.encode())
         if not values:
             continue
-        if len(values) > 1 or _decoded(values[0]) != stated:
+        if len(values) > 1 or decoded(values[0]) != stated:
             raise NotLetIn("invalid", f"The {header} header does not agree with the message.")
 
 
-def _decoded(header: bytes) -> str | None:
+def decoded(header: bytes) -> str | None:
     """The value of a header that mirrors a name: as it is, or `=?base64?…?=`.
 
     None for what cannot be decoded, which agrees with nothing.
