@@ -28,6 +28,7 @@ from captoken import (
 from captoken._format import primitives
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import b64decode, b64encode
+from captoken._verification.authenticated import Custody
 from captoken._language.link import BadLink
 from captoken.errors import DelegationError, StoreError
 from captoken.keys import HolderKey
@@ -96,6 +97,11 @@ def test_a_bearer_token_needs_none_of_this() -> None:
     decision = one.check(sent(text, proved(text, BOSS)), ASK)
     assert decision.code == "bad_proof" and "bound to no key" in str(decision)
     assert one.check(text, ASK, request=bytes(32)), "what the transport carried matters to no bearer token"
+
+
+def test_what_proves_the_hand_overs_shows_no_tag() -> None:
+    custody = Custody((), (b"secret tag",))
+    assert f"{custody} {custody!r}" == "<Custody> <Custody>"
 
 
 def test_a_bound_token_needs_a_server_with_a_name() -> None:

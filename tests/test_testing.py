@@ -38,7 +38,7 @@ def test_one(held, verifier, clock, keyring):
         verifier.check(held.token, pay)
 
 def test_two():
-    with pytest.raises(Exception, match="no token is current"):
+    with pytest.raises(Exception, match="no token is in use"):
         current.holding()
 """
 

@@ -7,6 +7,7 @@ or behind a `continue` that is always taken, is for who reads it.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -134,3 +135,10 @@ def test_no_test_runs_a_script_that_is_installed() -> None:
     """It may be of another tree, or of a wheel: `tests/program.py` makes one of this tree."""
     files = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     assert [path.name for path in files if 'get_path("scripts")' in path.read_text("utf-8")] == []
+
+
+def test_no_folder_of_tests_has_the_name_of_a_module_that_scripts_import() -> None:
+    """A script that a test starts from the folder above it would import the tests in its place."""
+    folders = {path.name for path in (ROOT / "tests").rglob("*") if path.is_dir() and (path / "__init__.py").exists()}
+    beside = {"grpc", "mcp", "fastapi", "httpx", "sqlalchemy", "psycopg", "valkey", "uvicorn", "captoken"}
+    assert folders & (set(sys.stdlib_module_names) | beside) == {"site"}, "the site is the folder's own name, and nothing starts there"

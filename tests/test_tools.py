@@ -373,8 +373,8 @@ def test_a_token_with_discharges_is_taken_with_them_bound():
 
 def test_what_a_holder_presented_is_kept_in_its_calls_too(monkeypatch):
     made = []
-    show = Token.show
-    monkeypatch.setattr(Token, "show", lambda self, **asked: made.append(1) or show(self, **asked))
+    presentation = Token.presentation
+    monkeypatch.setattr(Token, "presentation", lambda self, **asked: made.append(1) or presentation(self, **asked))
     ask = guard()
     with current.use(root()):
         for run in (1, 2):

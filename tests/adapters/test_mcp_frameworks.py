@@ -151,7 +151,7 @@ def test_what_is_passed_goes_before_what_is_current_and_a_token_of_the_callers_g
 
 def test_what_is_no_client_is_refused() -> None:
     for wrong in (object(), "https://sales.example/mcp", None):
-        with pytest.raises(TypeError, match="no client"):
+        with pytest.raises(TypeError, match="cannot add tokens to the requests of a"):
             present_each(wrong, audience=AUDIENCE)
 
 

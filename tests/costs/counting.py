@@ -44,7 +44,7 @@ def grows_by_no_more(measured: tuple[int, int, int], order: Order) -> bool:
     """
     small, middle, large = measured
     first, second = middle - small, large - middle
-    slack = 6 + small // 50  # a dictionary that is grown, a branch that is taken once
+    slack = 14 + small // 50  # a dictionary that is grown, a branch that is taken once
     match order:
         case "1":
             return abs(first) <= slack and abs(second) <= slack

@@ -170,7 +170,7 @@ def write(store):
 
 def begun(kind):
     try: kind.create(path, floor=0, timeout=60).close()
-    except StoreError as error: assert "there already" in str(error)
+    except StoreError as error: assert "already exists" in str(error)
     return kind(path, timeout=60)
 
 KINDS = {

@@ -203,11 +203,10 @@ class Relay:
     def _compare(self, tools: Mapping[str, Any]) -> None:
         """Tell of tools whose definition is another one than before, in whichever session."""
         for name, tool in tools.items():
-            digest = primitives.sha256(msgspec.json.encode(tool, order="deterministic"))
-            before = self._definitions.get(name, digest)
-            if before != digest:
+            definition = primitives.sha256(msgspec.json.encode(tool, order="deterministic"))
+            if self._definitions.get(name, definition) != definition:
                 _log.warning("%s: the definition of the tool %s changed", self.name, shown(name))
-            _remember(self._definitions, name, digest)
+            _remember(self._definitions, name, definition)
             self.mirrored.note(name, tool)
 
 

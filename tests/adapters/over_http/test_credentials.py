@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from tests.adapters.http.test_asgi import A_PROOF, FORGED, ORIGIN, SERVICE, TOKEN, bearer, in_process, is_refusal, text
+from tests.adapters.over_http.test_asgi import A_PROOF, FORGED, ORIGIN, SERVICE, TOKEN, bearer, in_process, is_refusal, text
 from tests.adapters.serving import CUTTING, exchange, replies, send
 
 HALF = len(TOKEN) // 2

@@ -29,7 +29,7 @@ from captoken import Denied, Grant, current
 from captoken.adapters._sqlalchemy import engines
 from captoken.adapters.sqlalchemy import guarded, guarded_async, guarded_engine
 from captoken.errors import GuardError, NoToken
-from tests.adapters.sqlalchemy.test_sqlalchemy import ASYNC, READER, WRITER, Shop
+from tests.adapters.over_sqlalchemy.test_sqlalchemy import ASYNC, READER, WRITER, Shop
 from tests.adapters.sqlalchemy_statements import (
     Person,
     Sale,

@@ -27,7 +27,7 @@ from captoken import Denied
 from captoken.adapters import sqlite
 from captoken.adapters.sqlalchemy import guarded, guarded_engine
 from captoken.errors import GuardError
-from tests.adapters.sqlalchemy.test_sqlalchemy import READER, WRITER, Shop
+from tests.adapters.over_sqlalchemy.test_sqlalchemy import READER, WRITER, Shop
 from tests.adapters.sqlalchemy_statements import (
     Base,
     Sale,

@@ -11,7 +11,7 @@ import pytest
 from captoken.adapters.grpc import Presenting, request_digest
 from captoken.keys import HolderKey
 from captoken.proof import with_proof
-from tests.adapters.grpc.test_grpc import (
+from tests.adapters.over_grpc.test_grpc import (
     BOUND,
     HOLD,
     OWN,

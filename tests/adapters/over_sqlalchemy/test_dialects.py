@@ -12,7 +12,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, load_only
 
 from captoken.errors import StatementError
-from tests.adapters.sqlalchemy.test_sqlalchemy import READER, VALUES, WRITER, Shop, grant
+from tests.adapters.over_sqlalchemy.test_sqlalchemy import READER, VALUES, WRITER, Shop, grant
 from tests.adapters.sqlalchemy_statements import (
     Kept,
     Person,

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from captoken import Denied
 from captoken.adapters.sqlalchemy import guarded_async
 from captoken.errors import GuardError
-from tests.adapters.sqlalchemy.test_sqlalchemy import ASYNC, NOW, READER, WRITER, Shop, grant
+from tests.adapters.over_sqlalchemy.test_sqlalchemy import ASYNC, NOW, READER, WRITER, Shop, grant
 from tests.adapters.sqlalchemy_statements import (
     Sale,
 )

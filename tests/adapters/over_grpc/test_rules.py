@@ -11,7 +11,7 @@ import pytest
 
 from captoken import Access, current
 from captoken.adapters.grpc import AsyncGuard, Guard
-from tests.adapters.grpc.test_grpc import (
+from tests.adapters.over_grpc.test_grpc import (
     REFUSED,
     SALES,
     SELECT_SALES,

@@ -13,7 +13,7 @@ from captoken import Access, Verifier, current
 from captoken.control import Operator, Overlay
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
-from tests.adapters.http.test_asgi import (
+from tests.adapters.over_http.test_asgi import (
     A_PROOF,
     BOUND,
     FORGED,

@@ -12,7 +12,7 @@ from captoken.adapters.grpc import Guard
 from captoken.control import Feed, Operator
 from captoken.keys import OperatorKey
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
-from tests.adapters.grpc.test_grpc import HOLD, HR, REFUSED, RULES, SALES, STATUS, Asking, World, aask, aserving, by_table
+from tests.adapters.over_grpc.test_grpc import HOLD, HR, REFUSED, RULES, SALES, STATUS, Asking, World, aask, aserving, by_table
 from tests.fixtures import NOW, clock, mint
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from captoken.adapters.postgres import Role, apply_plan
-from tests.adapters.sqlalchemy.test_sqlalchemy import ASYNC, KINDS, ROWS, TABLES, Shop
+from tests.adapters.over_sqlalchemy.test_sqlalchemy import ASYNC, KINDS, ROWS, TABLES, Shop
 from tests.adapters.sqlalchemy_statements import (
     Base,
 )

@@ -14,7 +14,7 @@ from captoken.control import Feed, Operator
 from captoken.errors import CODES
 from captoken.keys import DischargerKey, OperatorKey
 from captoken.stores.memory import MemorySnapshots
-from tests.adapters.http.test_asgi import (
+from tests.adapters.over_http.test_asgi import (
     BOUND,
     DAY,
     FORGED,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.adapters.grpc.test_grpc import RULES, Asking, World, aask, aserving, ask, serving
+from tests.adapters.over_grpc.test_grpc import RULES, Asking, World, aask, aserving, ask, serving
 
 
 @pytest.fixture(params=["sync", "aio"])

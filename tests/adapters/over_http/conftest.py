@@ -9,7 +9,7 @@ import pytest
 from captoken import Verifier
 from captoken.adapters.asgi import CaptokenMiddleware
 from captoken.stores.memory import MemoryReplayStore
-from tests.adapters.http.test_asgi import KEYRING, ORIGIN, SERVICE
+from tests.adapters.over_http.test_asgi import KEYRING, ORIGIN, SERVICE
 from tests.adapters.serving import SERVERS, listening, served
 
 
