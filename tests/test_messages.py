@@ -222,6 +222,8 @@ def asked() -> Iterator[Asked]:
             {"audit": Full(), "ledger": MemoryLedger(clock=clock(), floor=0), "audience": "db"},
         )
     yield Asked("no snapshot", held, data("sales"), {"overlay": lambda: None})
+    yield Asked("no facts of the moment", held, data("sales"), {"context": lambda issued: {}[issued.task]})
+    yield Asked("a fact of both", held, data("sales", threat="low"), {"context": lambda _: {"threat": "low"}})
 
 
 def published(act: Callable[[Operator], object], name: str = "", at: int = NOW) -> Overlay:

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil, floor, isfinite
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -66,14 +66,14 @@ def _value(value: Any, what: str) -> Any:
     A copy, so that whoever stated it cannot change it between the check and the decision. By exact
     types: a subclass may compare as it likes. Raises TypeError for what JSON does not have,
     NotFinite for NaN and infinity. A lone surrogate is UnicodeEncodeError and deep nesting
-    RecursionError: `_facts` catches both.
+    RecursionError: `facts_of` catches both.
     """
     kind = type(value)
     if value is None or kind is bool or kind is int:
         return value
     if kind is str:
         # The only strings that UTF-8 cannot spell. Everything else in a value is data (spec 4.9).
-        value.encode()  # of a lone surrogate a UnicodeEncodeError, which `_facts` catches
+        value.encode()  # of a lone surrogate a UnicodeEncodeError, which `facts_of` catches
         return value
     if kind is float:
         # JSON has no spelling for these, and NaN is not even equal to itself.
@@ -130,7 +130,7 @@ def _key(key: Any, what: str) -> str:
     return str(key)
 
 
-def _facts(given: Any, what: str) -> dict[str, Any]:
+def facts_of(given: Any, what: str) -> dict[str, Any]:
     """Arguments or attributes, copied: names to values (spec 7.2, 7.5).
 
     Checks form alone, not whether a tool has such an argument. Raises TypeError or ValueError, also
@@ -183,7 +183,7 @@ def _conditions(given: Any) -> tuple[dict[str, Any], ...]:
     """
     if not isinstance(given, (list, tuple)):
         raise TypeError(f"rows must be a list of conditions, not {type(given).__name__}")
-    made = tuple(_facts(condition, "a column of rows") for condition in given)
+    made = tuple(facts_of(condition, "a column of rows") for condition in given)
     for condition in made:
         for stated in condition.values():
             read_constraint(stated)
@@ -287,7 +287,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         if self.tool is not None:
             # A tool stated without arguments states that it has none, and a closed world may ask.
             names.segmented(self.tool, "tool")
-            arguments = {} if self.arguments is None else _facts(self.arguments, "argument")
+            arguments = {} if self.arguments is None else facts_of(self.arguments, "argument")
             force_setattr(self, "arguments", arguments)
         elif self.arguments is not None:
             raise ValueError("arguments need a tool: state tool as well")
@@ -295,7 +295,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         # empty dict is known to say nothing: another mapping may be equal to one, and say more.
         given, cost = self.attributes, self.cost
         no_attributes = type(given) is dict and not given
-        force_setattr(self, "attributes", {} if no_attributes else _facts(given, "attribute"))
+        force_setattr(self, "attributes", {} if no_attributes else facts_of(given, "attribute"))
         no_cost = type(cost) is dict and not cost
         force_setattr(self, "cost", {} if no_cost else amounts(cost, "cost"))
 
@@ -312,7 +312,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
                     f"state {fact}, or the conditions that were held in rows, but not both"
                 )
             if row is not None:
-                copied = _facts(row, "column")
+                copied = facts_of(row, "column")
                 _check_columns(copied)
                 force_setattr(self, fact, copied)
         if self.rows is not None:
@@ -472,6 +472,17 @@ def failing_row(rule: RowRule, access: Access) -> tuple[str, str] | None:
             if column not in row or not constraint.accepts(row[column]):
                 return fact, column
     return None
+
+
+def beside(access: Access, context: Mapping[str, Any]) -> Access:
+    """The same access, with facts of the moment among its attributes (spec 7.13).
+
+    `context` is a copy that `facts_of` made. What the access states itself stays: where both state
+    a name, the plan denies.
+    """
+    made: Access = cast("Any", access).__copy__()  # all that it holds was checked and copied
+    force_setattr(made, "attributes", {**context, **access.attributes})
+    return made
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

@@ -486,6 +486,8 @@ def _committed(
     # What the clock raises here passes through (24.10). Nothing is allowed; a reservation that is
     # neither settled nor cancelled counts as spent. A source of overlays that raises is a denial.
     later = yield from fetch()
+    if facts.context:  # asked for once a decision (7.13)
+        later = structs.replace(later, context=facts.context)
     if later.now - facts.now <= _PATIENCE and later.overlay is facts.overlay:
         return decision
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from captoken._format.clocks import CLOCKS_DIFFER
-from captoken._language.access import Access, Caller
+from captoken._language.access import Access, Caller, beside
 from captoken._language.reasons import Refusal
 from captoken._verification.authenticated import Memory
 from captoken._verification.decision import Attribution
@@ -101,6 +101,16 @@ class Facts(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     # 16 random bytes if the token counts (38.8).
     reservation_id: bytes = b""
+
+    # From `context`, asked for this question: attributes of every access, copied (7.13).
+    context: Mapping[str, Any] = {}
+
+    # From the same: why it cannot be had. Then step 8 denies, whatever the token says.
+    context_problem: str | None = None
+
+    def with_context(self, access: Access | None) -> Access | None:
+        """The access as links are asked about it, and as it is recorded (7.13)."""
+        return beside(access, self.context) if self.context and access is not None else access
 
 
 class Question(msgspec.Struct, frozen=True, eq=False, gc=False):

@@ -378,6 +378,7 @@ def judge(
     proof: whoever has the grant has been through step 10.
     """
     server = facts.server
+    access = facts.with_context(asked.access) if facts.context else asked.access
 
     # The end of step 6 (20.2, 24.18). Here, since it depends on who asks: a recall only shows the
     # token (37.2). First, so that its place among the codes is that of step 6.
@@ -395,13 +396,13 @@ def judge(
     overlay_age: int | None = None
     narrowing: Narrowing = ()
     if server.asks_overlay:
-        overlay_age, refusals, narrowing = _overlaid(genuine, facts, asked.access)
+        overlay_age, refusals, narrowing = _overlaid(genuine, facts, access)
         if refusals:
             return denial(genuine, facts, asked, refusals, step=7)
 
     # Step 8 (24.5, 18.4). Asking for more than any link leaves; a token that is used elsewhere.
     # Before the caller: whoever holds a dead token learns that it is dead, and no more.
-    refusals = _caveats(genuine, facts, asked, overlay_age, narrowing)
+    refusals = _caveats(genuine, facts, asked, access, overlay_age, narrowing)
     if refusals:
         return denial(genuine, facts, asked, refusals, step=8)
 
@@ -429,7 +430,7 @@ def judge(
     return Decision(
         code="allowed",
         now=facts.now,
-        access=asked.access,
+        access=access,
         caller=asked.caller,
         grant=asked.grant,
         who=attribution(genuine, facts.memory) if asked.grant is None else None,
@@ -573,6 +574,7 @@ def _caveats(
     genuine: AuthenticatedToken,
     facts: Facts,
     asked: Question,
+    access: Access | None,
     age: int | None,
     narrowing: Narrowing,
 ) -> Refusals:
@@ -583,18 +585,36 @@ def _caveats(
     one, to tell why.
     """
     server = facts.server
-    access = asked.access
     too_much = False
     # How often at most the links look at one fact: each once, and each mark once more.
     looking = len(genuine.links) + BUCKETS if genuine.counts else len(genuine.links)
     if access is not None and (narrowing or not fits(access, looking)):
         too_much = is_too_much((*(link for _, link in narrowing), *genuine.links), access)
-    checks = None if too_much else genuine.checks()
+    unknown = _unknown(facts, asked.access) if facts.context or facts.context_problem else None
+    checks = None if too_much or unknown is not None else genuine.checks()
     if checks is not None and not _is_too_new(genuine, facts):
         situation = Situation(facts.now, server.leeway, server.audiences, overlay_age=age)
         if checks.permit(access, situation) and _misaddressed(genuine, server, narrowing) is None:
             return ()
-    return _by_link(genuine, facts, access, age, narrowing, too_much)
+    ending = TOO_MUCH if too_much else unknown
+    return _by_link(genuine, facts, access, age, narrowing, ending)
+
+
+def _unknown(facts: Facts, access: Access | None) -> Refusal | None:
+    """Why the facts of the moment cannot stand beside the access, or None (7.13).
+
+    Denied whatever the token says: who asks about a threat must not be let by for want of an
+    answer, and a name that both state could be a client's word in the place of the server's.
+    """
+    if access is None:
+        return None
+    if facts.context_problem is not None:
+        return Refusal("attribute", facts.context_problem)
+    for name in facts.context:
+        if name in access.attributes:
+            text = f"attribute {name} is stated by the access and by context="
+            return Refusal("attribute", text)
+    return None
 
 
 def _by_link(
@@ -603,13 +623,13 @@ def _by_link(
     access: Access | None,
     age: int | None,
     narrowing: Narrowing,
-    too_much: bool = False,
+    ending: Refusal | None,
 ) -> Refusals:
     """Step 8 in two passes, each link by link and by key: a dead token learns no more than that
     (24.5).
 
     This is what the spec says; the row of checks may only be sooner. The links of the token come
-    first, then those of each discharge (33.7).
+    first, then those of each discharge (33.7). `ending` is what denies between the two passes.
     """
     refusals: list[Refusal] = []
 
@@ -637,9 +657,10 @@ def _by_link(
     misaddressed = _misaddressed(genuine, facts.server, narrowing)
     if misaddressed is not None:
         refusals.append(Refusal("unaddressed", misaddressed))
-    # Between the two (24.25): no constraint is judged where all of them are too much.
-    if refusals or too_much:
-        return tuple(refusals) or (TOO_MUCH,)
+    # Between the two (24.25, 7.13): no constraint is judged where all of them are too much, or
+    # where it is not known what they would be about.
+    if refusals or ending is not None:
+        return tuple(refusals) or (ending or TOO_MUCH,)
 
     # The second pass: what may be done. Every link is asked, so that nobody gains by asking for
     # more in a link of its own. All that refuse are told; the first gives the code (24.12).
@@ -869,7 +890,7 @@ def denial(
     return Decision(
         code=code,
         now=facts.now,
-        access=asked.access,
+        access=facts.with_context(asked.access),
         caller=asked.caller,
         who=attribution(genuine, facts.memory),
         refusals=refusals,

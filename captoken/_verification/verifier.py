@@ -16,7 +16,7 @@ The rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from time import time
 from typing import (
@@ -38,10 +38,11 @@ from captoken._format import names
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, read_clock
 from captoken._format.entropy import random_bytes
 from captoken._format.parts import Parts
+from captoken._format.root import RootRecord
 from captoken._format.sealed import Sealed
 from captoken._format.spelling import shown
 from captoken._format.text import SET_PREFIX
-from captoken._language.access import Access, Caller, amounts
+from captoken._language.access import Access, Caller, amounts, facts_of
 from captoken._language.caveats import V1, Vocabulary
 from captoken._verification.authenticated import AuthenticatedToken
 from captoken._verification.decision import Decision, Refusals
@@ -98,6 +99,11 @@ RESERVATION_ID_BYTES = 16
 _T = TypeVar("_T")
 
 
+# Gives facts of the moment, by what the issuer stated; the second may also be awaited.
+Context: TypeAlias = Callable[[RootRecord], Mapping[str, Any]]
+AnyContext: TypeAlias = Callable[[RootRecord], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+
+
 class Sendable(Protocol):
     """A token that a caller in the same process passes instead of its text.
 
@@ -119,10 +125,13 @@ class _Parts(msgspec.Struct, frozen=True, eq=False):
     named: tuple[str, ...]  # the server's names, in the order given
     stores: Stores
     overlay: Callable[[], Overlay | None] | None
+    context: AnyContext | None
+    context_loop: StoreLoop | None  # where it is called: see `loop_for`
     clock: Clock
     random: Callable[[int], bytes]
     memory: VerifierMemory
     store_loop: StoreLoop | None  # the event loop of asynchronous stores; None without any
+    asks: bool  # are there facts to fetch: an overlay, or a context?
 
 
 class _Options(TypedDict, total=False):
@@ -161,6 +170,8 @@ class VerifierOptions(_Options, total=False):
     """Remembers which proofs were used. Without it no bound token is taken."""
     ledger: Ledger | None
     """Counts `uses` and `budget`. Without it no token that has them is taken."""
+    context: Context | None
+    """Gives facts of the moment, which tokens ask about with `where`: see `Verifier`."""
 
 
 class AsyncVerifierOptions(_Options, total=False):
@@ -170,6 +181,8 @@ class AsyncVerifierOptions(_Options, total=False):
     """Remembers which proofs were used. Without it no bound token is taken."""
     ledger: Ledger | AsyncLedger | None
     """Counts `uses` and `budget`. Without it no token that has them is taken."""
+    context: AnyContext | None
+    """Gives facts of the moment, which tokens ask about with `where`: see `Verifier`."""
 
 
 def _parts_of_verifier(
@@ -182,6 +195,7 @@ def _parts_of_verifier(
     ledger: Ledger | AsyncLedger | None = None,
     audit: Recorder | None = None,
     overlay: Overlay | Callable[[], Overlay | None] | None = None,
+    context: AnyContext | None = None,
     max_staleness: int = 60,
     allow_stale_overlay: bool = False,
     max_age: int | None = 3600,
@@ -228,7 +242,9 @@ def _parts_of_verifier(
         counts_alone=ledger is not None and ledger.shared is not True,
         keep_marks=keep_marks,
     )
-    store_loop = StoreLoop() if is_awaited(replays) or is_awaited(ledger) else None
+    is_async = context is not None and _is_async(context)
+    awaited = is_async or is_awaited(replays) or is_awaited(ledger)
+    store_loop = StoreLoop() if awaited else None
     stores = Stores(
         Teller(random),
         replays,
@@ -245,10 +261,13 @@ def _parts_of_verifier(
         named,
         stores,
         None if overlay is None else _source_of(overlay),
+        context,
+        store_loop if is_async else loop_for(context, None),
         clock,
         random,
         VerifierMemory(remember),
         store_loop,
+        overlay is not None or context is not None,
     )
 
 
@@ -300,13 +319,13 @@ class _Face(Sealed):
 
     @property
     def waits(self) -> bool:
-        """True if an answer may have to wait for the overlay, a store or a trail.
+        """True if an answer may have to wait for the overlay, the context, a store or a trail.
 
         The keyring is always asked synchronously.
         """
         stores = self._parts.stores
-        asked = (self._parts.overlay, stores.replays, stores.ledger, stores.trail)
-        return any(each is not None for each in asked)
+        asked = (stores.replays, stores.ledger, stores.trail)
+        return self._parts.asks or any(each is not None for each in asked)
 
     @property
     def process(self) -> object:
@@ -338,7 +357,7 @@ class _Face(Sealed):
         overlay is logged (36.9).
         """
         parts = self._parts
-        overlay, problem = fetched
+        overlay, problem, context, unknown = fetched
         now = read_clock(parts.clock)
         if now - parts.server.leeway >= parts.memory.texts.first_end:
             parts.memory.texts.drop_ended(now - parts.server.leeway)
@@ -349,6 +368,8 @@ class _Face(Sealed):
             overlay,
             problem,
             parts.random(RESERVATION_ID_BYTES) if counts else b"",
+            context,
+            unknown,
         )
         if parts.server.allows_stale and problem is None:
             stale = staleness(facts)
@@ -356,11 +377,31 @@ class _Face(Sealed):
                 log().warning("deciding without a fresh overlay: %s", stale)
         return facts
 
+    def _fetched_here(self, root: RootRecord | None) -> Fetched:
+        """The overlay, and the context of a token, by this thread."""
+        overlay = self._parts.overlay
+        if self._parts.context is None and overlay is not None:
+            return _overlay_of(overlay)
+        return run(self._fetched(root))
+
+    def _fetched(self, root: RootRecord | None) -> Steps[Fetched]:
+        """The overlay, and the context of a token if there is an access: each may take long."""
+        parts = self._parts
+        fetched = _NOTHING_FETCHED
+        if parts.overlay is not None:
+            fetched = yield Call(partial(_overlay_of, parts.overlay))
+        if parts.context is None or root is None:
+            return fetched
+        try:
+            given = yield Call(partial(parts.context, root), store_loop=parts.context_loop)
+            context, unknown = facts_of(given, "a fact of context="), None
+        except Exception as error:  # no exception may mean that nothing is known against an access
+            context, unknown = {}, f"the context cannot be had: {type(error).__name__}"
+        return fetched[0], fetched[1], context, unknown
+
     def _later_facts(self) -> Steps[Facts]:
         """The facts after the effects have been committed (24.20)."""
-        source = self._parts.overlay
-        fetched = _NOTHING_FETCHED if source is None else (yield from _fetched(source))
-        return self._facts(fetched, counts=False)
+        return self._facts((yield from self._fetched(None)), counts=False)
 
     def _sent_with(
         self,
@@ -383,12 +424,10 @@ class _Face(Sealed):
         if isinstance(found, Broken):
             early = denied_early(found, read_clock(parts.clock), access, caller, dry)
             return early if dry else self._record_denial(early)
-        source = parts.overlay
-        if source is not None and not self._fetches_here:
-            return self._sent_with_overlay(
-                source, face, found, access, caller, request, dry, used
-            )
-        fetched = _NOTHING_FETCHED if source is None else _overlay_of(source)
+        if parts.asks and not self._fetches_here:
+            return self._sent_with_facts(face, found, access, caller, request, dry, used)
+        root = None if access is None else found.root
+        fetched = self._fetched_here(root) if parts.asks else _NOTHING_FETCHED
         facts = self._facts(fetched, counts=found.reserves)
         grant = None if dry else Grant(found, face, facts.now)
         asked = Question(access, caller, grant, facts.now, True, True, used, request)
@@ -396,9 +435,8 @@ class _Face(Sealed):
             return self._dry_run(found, facts, asked)
         return self._judge_and_commit(found, facts, asked)
 
-    def _sent_with_overlay(
+    def _sent_with_facts(
         self,
-        source: Source,
         face: Verifier,
         found: AuthenticatedToken,
         access: Access | None,
@@ -407,12 +445,13 @@ class _Face(Sealed):
         dry: bool,
         used: bool,
     ) -> Steps[Decision]:
-        """The same as `_sent_with`, but first wait for the overlay.
+        """The same as `_sent_with`, but first wait for the overlay and the context.
 
         Its last lines repeat those of `_sent_with`, because a further function call would slow down
         every request. Change both together.
         """
-        facts = self._facts((yield from _fetched(source)), counts=found.reserves)
+        root = None if access is None else found.root
+        facts = self._facts((yield from self._fetched(root)), counts=found.reserves)
         grant = None if dry else Grant(found, face, facts.now)
         asked = Question(access, caller, grant, facts.now, True, True, used, request)
         end = self._dry_run if dry else self._judge_and_commit
@@ -470,23 +509,26 @@ class _Face(Sealed):
         genuine: AuthenticatedToken,
         asked: Question,
         end: Callable[[AuthenticatedToken, Facts, Question], Answer],
+        *,
+        of_rows: bool = False,
     ) -> Answer:
         """Decide on a grant's question. `end` is the step that follows the facts."""
-        source = self._parts.overlay
-        if source is not None and not self._fetches_here:
-            return self._decide_with_overlay(source, genuine, asked, end)
-        fetched = _NOTHING_FETCHED if source is None else _overlay_of(source)
+        parts = self._parts
+        root = genuine.root if of_rows or asked.access is not None else None
+        if parts.asks and not self._fetches_here:
+            return self._decide_with_facts(root, genuine, asked, end)
+        fetched = self._fetched_here(root) if parts.asks else _NOTHING_FETCHED
         return end(genuine, self._facts(fetched, counts=genuine.reserves), asked)
 
-    def _decide_with_overlay(
+    def _decide_with_facts(
         self,
-        source: Source,
+        root: RootRecord | None,
         genuine: AuthenticatedToken,
         asked: Question,
         end: Callable[[AuthenticatedToken, Facts, Question], Answer],
     ) -> Steps[Decision]:
-        """The same as `_decide`, but first wait for the overlay."""
-        facts = self._facts((yield from _fetched(source)), counts=genuine.reserves)
+        """The same as `_decide`, but first wait for the overlay and the context."""
+        facts = self._facts((yield from self._fetched(root)), counts=genuine.reserves)
         return (yield from steps_of(end(genuine, facts, asked)))
 
     def _judge_and_commit(
@@ -549,21 +591,21 @@ class _Face(Sealed):
         asked: Sequence[Question],
     ) -> Answer:
         """The decision on several accesses, used and recorded together; or the first denial."""
-        source = self._parts.overlay
-        if source is not None and not self._fetches_here:
-            return self._decide_together_with_overlay(source, genuine, asked)
-        fetched = _NOTHING_FETCHED if source is None else _overlay_of(source)
+        parts = self._parts
+        if parts.asks and not self._fetches_here:
+            return self._decide_together_with_facts(genuine, asked)
+        fetched = self._fetched_here(genuine.root) if parts.asks else _NOTHING_FETCHED
         facts = self._facts(fetched, counts=genuine.reserves)
         return self._judge_together(genuine, facts, asked)
 
-    def _decide_together_with_overlay(
+    def _decide_together_with_facts(
         self,
-        source: Source,
         genuine: AuthenticatedToken,
         asked: Sequence[Question],
     ) -> Steps[Decision]:
-        """The same as `_decide_together`, but first wait for the overlay."""
-        facts = self._facts((yield from _fetched(source)), counts=genuine.reserves)
+        """The same as `_decide_together`, but first wait for the overlay and the context."""
+        fetched = yield from self._fetched(genuine.root)
+        facts = self._facts(fetched, counts=genuine.reserves)
         return (yield from steps_of(self._judge_together(genuine, facts, asked)))
 
     def _judge_together(
@@ -612,8 +654,9 @@ class _Face(Sealed):
 
 
 Source: TypeAlias = "Callable[[], Overlay | None]"  # returns the current overlay
-Fetched: TypeAlias = "tuple[Overlay | None, str | None]"  # an overlay, or why there is none
-_NOTHING_FETCHED: Fetched = (None, None)
+# An overlay, or why there is none; a context, and why it cannot be had.
+Fetched: TypeAlias = "tuple[Overlay | None, str | None, Mapping[str, Any], str | None]"
+_NOTHING_FETCHED: Fetched = (None, None, {}, None)
 
 
 def _rows_into(
@@ -660,6 +703,17 @@ def _source_of(given: Any) -> Source:
     return cast("Source", given)
 
 
+def _is_async(context: AnyContext) -> bool:
+    """Has what it returns to be awaited? Raises TypeError for what cannot be called."""
+    from inspect import iscoroutinefunction  # of verifiers with a context alone
+
+    if not callable(context):
+        kind = type(context).__name__
+        raise TypeError(f"context must be a callable that takes what was issued, not {kind}")
+    call = getattr(context, "__call__", None)  # noqa: B004, of an object whose call is async
+    return iscoroutinefunction(context) or iscoroutinefunction(call)
+
+
 def _overlay_of(source: Source) -> Fetched:
     """The newest overlay, or the reason why there is none (36.7).
 
@@ -673,14 +727,8 @@ def _overlay_of(source: Source) -> Fetched:
         if overlay is not None and not isinstance(overlay, Overlay):
             raise TypeError(f"overlay() must return an Overlay, not {type(overlay).__name__}")
     except Exception as error:  # no exception may mean that there are no revocations
-        return None, f"the overlay cannot be had: {type(error).__name__}"
-    return overlay, None
-
-
-def _fetched(source: Source) -> Steps[Fetched]:
-    """The same, by whoever makes the calls: a source may take long."""
-    fetched: Fetched = yield Call(partial(_overlay_of, source))
-    return fetched
+        return None, f"the overlay cannot be had: {type(error).__name__}", {}, None
+    return overlay, None, {}, None
 
 
 def _grant_of(answer: Answer) -> Grant:
@@ -742,8 +790,17 @@ class Verifier(_Face):
     missing, everything is denied; with `allow_stale_overlay=True` that is only logged, and tokens
     that were revoked meanwhile still work.
 
+    `context` gives facts of the moment, such as a threat level or the working hours, which tokens
+    ask about with `where`. It is called with what was issued, once for each decision about an
+    access, and returns names and values. They count as attributes of the access (spec 7.13). If it
+    raises, or gives a name that the access states as well, the access is denied: `attribute`. It
+    can only take rights away, since a token that does not ask is not affected.
+
+        Verifier(keyring, "sales-db", context=lambda issued: {"threat": level.of(issued.task)})
+
     Raises TypeError or ValueError when it is made, for arguments of the wrong kind. That includes
-    async stores, which need an `AsyncVerifier`; its `blocking` is a Verifier with that store.
+    async stores and an async context, which need an `AsyncVerifier`; its `blocking` is a Verifier
+    that has them.
     """
 
     _fetches_here: ClassVar[bool] = True
@@ -757,6 +814,8 @@ class Verifier(_Face):
     ) -> None:
         parts = _parts_of_verifier(keyring, audience, **options)
         if parts.store_loop is not None:
+            if parts.context_loop is not None:
+                raise TypeError("the context is async: use an AsyncVerifier")
             raise TypeError("this store is async: use an AsyncVerifier")
         self._take(parts)
 
@@ -911,7 +970,9 @@ class Verifier(_Face):
     ) -> tuple[Decision, tuple[Condition, ...]]:
         """Return whether the token is valid, and what its links say about the table's rows."""
         found: list[Condition] = []
-        decision = answered(self._decide(genuine, asked, _rows_into(found, table)))
+        decision = answered(
+            self._decide(genuine, asked, _rows_into(found, table), of_rows=True)
+        )
         return decision, tuple(found)
 
     def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
@@ -1114,7 +1175,9 @@ class AsyncVerifier(_Face):
     ) -> tuple[Decision, tuple[Condition, ...]]:
         """Return whether the token is valid, and what its links say about the table's rows."""
         found: list[Condition] = []
-        decision = await self._run(self._decide(genuine, asked, _rows_into(found, table)))
+        decision = await self._run(
+            self._decide(genuine, asked, _rows_into(found, table), of_rows=True)
+        )
         return decision, tuple(found)
 
     async def decide_all(self, genuine: AuthenticatedToken, asked: Sequence[Question]) -> Decision:
