@@ -155,6 +155,6 @@ def test_who_was_stopped_is_told_to_stop() -> None:
     """No word that an agent could read as: ask for another one."""
     grant = verifier().authenticate(mint().serialize())
     told = {name: grant.deny(name, "x", data("sales")).for_model() for name in CODES}
-    assert told["revoked"].startswith("This task is over") and "do not ask for another credential" in told["revoked"]
+    assert told["revoked"].startswith("The operator has revoked") and "do not ask for another credential" in told["revoked"]
     assert "for a new one" not in told["revoked"] and "can grant more" not in told["narrowed"]
     assert "can grant more" not in told["cost_unstated"] and "This is the server's fault, not the request's." in told["cost_unstated"]

@@ -315,7 +315,7 @@ RECORDS: tuple[Code, ...] = (
         when="by an entry of the overlay",
         retry="no",
         public=_UNACCEPTED,
-        model="This task is over: the operator has ended it.",
+        model="The operator has revoked this token.",
         advice=_STOP,
         operator=(
             "revoked by ops at 2025-11-25T09:00:00+00:00: the task is over (an operator can lift "

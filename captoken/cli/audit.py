@@ -302,12 +302,19 @@ def _keep(path: str, head: Head) -> None:
     is_flag=True,
     help="Only what was denied.",
 )
+@click.option(
+    "--id",
+    "id_",
+    metavar="ID",
+    help="Only the decision with this id, which the answer and the log name.",
+)
 @json_option
 def log(
     trail_files: tuple[str, ...],
     task: str | None,
     agent: str | None,
     denied: bool,
+    id_: str | None,
     as_json: bool,
 ) -> None:
     """Show each access: who tried it, and the outcome.
@@ -322,7 +329,8 @@ def log(
     shown = _json_of if as_json else _line_of
     with _ByTime() as texts:
         for record, logged in _logged(trail_files):
-            if logged is not None and wanted.is_about(logged):
+            is_named = id_ is None or record.get("id") == id_
+            if logged is not None and is_named and wanted.is_about(logged):
                 texts.add(logged.at * 1000 + (logged.ms or 0), shown(record, logged))
         if as_json:
             found = [json.loads(text) for text in texts]
@@ -383,6 +391,7 @@ def _logged_data(record: Mapping[str, Any], decided: trails.Decided) -> dict[str
         "ms": decided.ms,
         "allowed": decided.allowed,
         "code": decided.code,
+        "id": record.get("id"),
         "subject": record.get("sub"),
         "task": decided.task,
         "chain": [msgspec.to_builtins(actor) for actor in decided.chain],

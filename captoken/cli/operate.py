@@ -396,6 +396,7 @@ def narrow(
     default="",
     help="The reason, for the log.",
 )
+@by_option
 @now_option
 @json_option
 def lift(
@@ -403,6 +404,7 @@ def lift(
     store: str,
     entry: str,
     why: str,
+    by: str,
     now: int | None,
     as_json: bool,
 ) -> None:
@@ -416,14 +418,15 @@ def lift(
     captoken lift --key operator.json --store overlay.db \\
         --entry "$(sed -n 's/^entry //p' revoked)"
     """
-    with operating(key, store, now, by="operator") as operator:
+    with operating(key, store, now, by=by) as operator:
         try:
             operator.lift(entry, why=why)
         except ValueError as error:
             raise click.UsageError(f"{error}: `captoken overlay` shows those that do") from None
-    answer(as_json, {"lifted": entry})
+    answer(as_json, {"lifted": entry, "by": by, "why": why})
     if not as_json:
-        tell(f"entry {entry} stands no more")
+        reason = f": {escape(why)}" if why else ""
+        tell(f"{escape(by)} lifted entry {entry}{reason}")
 
 
 @click.command()

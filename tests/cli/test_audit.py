@@ -11,9 +11,11 @@ from captoken import Access, Denied, Issuer, Verifier
 from captoken._format.encoding import b64encode, encode_json
 from captoken._format.primitives import sha256
 from captoken.adapters.sqlite import guarded
+from captoken.audit import AuditTrail
 from captoken.cli import app
 from captoken.cli.view import Shown, view
 from captoken.stores.ports import Head
+from captoken.stores.trail_file import TrailFile
 from captoken.testing import FixedClock
 from tests.cli.test_cli import KEYRING, NOW
 
@@ -42,6 +44,20 @@ def test_a_long_log_is_whole_and_in_order(tmp_path, capsys):
     assert app.run(["audit", "log", str(tmp_path / "trail.jsonl"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["decisions"]
     assert [each["seq"] for each in found] == [seq for _, seq in shown]
+
+
+def test_one_decision_is_found_by_its_id(tmp_path, capsys):
+    trail = tmp_path / "trail.jsonl"
+    verifier = Verifier(KEYRING, clock=FixedClock(NOW), audit=AuditTrail(TrailFile(trail).write))
+    token = Issuer(KEYRING, clock=FixedClock(NOW)).mint(subject="user:jane", agent="clerk", task="t", tables=["a"], operations=["select"])
+    denied = [verifier.check(token, Access(table=table, operation="select")) for table in ("b", "c")]
+    assert app.run(["audit", "log", str(trail), "--id", denied[1].id]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "table c" in line
+    assert app.run(["audit", "log", str(trail), "--id", denied[0].id, "--json"]) == 0
+    assert [each["id"] for each in json.loads(capsys.readouterr().out)["decisions"]] == [denied[0].id]
+    assert app.run(["audit", "log", str(trail), "--id", "nothing"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def seen_of(token, discharges=()):

@@ -69,7 +69,7 @@ CASES = {
     "end-task": (f"q3 {OPERATING}", ENTRY),
     "revoke": (f"{OPERATING} --agent clerk --why lost", ENTRY),
     "narrow": (f"{OPERATING} --agent clerk --operations select --tables '*' --why lost", ENTRY | {"link"}),
-    "lift": (f'{OPERATING} --entry "$(cat entry)"', {"lifted"}),
+    "lift": (f'{OPERATING} --entry "$(cat entry)"', {"lifted", "by", "why"}),
     "renew": (OPERATING, {"seq", "issued_at", "entries"}),
     "overlay": (
         '--store overlay.db --operator "$(cat operator.public)"', {"seq", "issued_at", "expires_at", "entries", "resumed"}

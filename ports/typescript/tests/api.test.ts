@@ -546,7 +546,7 @@ test("each code has words for a model, and says whether a retry can help", () =>
   assert.match(told("table"), /^Not permitted: this table is not among .* A retry will not help\./);
   assert.match(told("expired"), /^The token has expired\. A retry will not help\./);
   assert.match(told("stale_overlay"), /A retry may help\.$/);
-  assert.match(told("revoked"), /^This task is over/);
+  assert.match(told("revoked"), /^The operator has revoked/);
   assert.equal(told("unknown_key"), told("bad_signature"));
 });
 

@@ -31,7 +31,7 @@ const TABLE = {
   broken_delegation: [6, INVALID, false, "The token's chain of delegation is broken."],
   too_deep: [6, INVALID, false, "The token was delegated more often than it permits."],
   delegate_only: [6, INSUFFICIENT, false, "The token is for handing on, not for use."],
-  revoked: [7, INVALID, false, AS_MALFORMED, "This task is over: the operator has ended it."],
+  revoked: [7, INVALID, false, AS_MALFORMED, "The operator has revoked this token."],
   narrowed: [7, INSUFFICIENT, false, AS_NARROWED, "Not permitted for now: the operator has narrowed this task."],
   stale_overlay: [7, UNAVAILABLE, true, AS_STALE_OVERLAY],
   stale_grant: [7, INVALID, true, "The token must be presented again."],
