@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 
+from captoken.adapters._sqlite import watch
 from captoken.adapters._sqlite.lengths import MAX_COMPARED, MAX_LOOKED_FOR, calls_of
 from captoken.adapters._sqlite.programs import Programs
 from captoken.adapters.sqlite import guarded
@@ -86,8 +87,9 @@ def test_no_value_of_such_a_statement_is_long(docs: sqlite3.Connection) -> None:
         assert docs.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) == 50_000
 
 
-def test_between_two_rows_that_take_long_the_grant_is_asked(docs: sqlite3.Connection) -> None:
-    """Ten thousand opcodes can be a thousand rows of ten seconds each."""
+def test_between_two_rows_that_take_long_the_grant_is_asked(docs: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand opcodes can be a thousand rows of ten seconds each. Without a pause it does not turn on the machine how often."""
+    monkeypatch.setattr(watch, "_PAUSE", 0.0)
     asked = Counter[str]()
 
     def clock() -> int:

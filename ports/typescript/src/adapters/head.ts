@@ -100,7 +100,7 @@ export function refuseStray(data: string): void {
     String.fromCharCode(Number.parseInt(digits, 16)),
   );
   if (STRAY.test(plain) || PARAMETER.test(data)) {
-    throw new RequestError(400, "A token travels in the Authorization header, and nowhere else.");
+    throw new RequestError(400, "Send the token in the Authorization header, and nowhere else.");
   }
 }
 
