@@ -80,13 +80,13 @@ export function sentIn({ query, headers }: Head): string | undefined {
   if (one && !one.toLowerCase().startsWith("bearer")) return undefined;
   throw new RequestError(
     400,
-    "The Authorization header is the word Bearer, one space, and one token.",
+    "The Authorization header must be the word Bearer, one space, and one token.",
   );
 }
 
 function refuseMisleading(name: string, value: string): void {
   if (OVERRIDES.test(lenient(name))) {
-    throw new RequestError(400, "A header asks to take the request for another one.");
+    throw new RequestError(400, "A header asks the server to treat this as another request.");
   }
   if (isCredential(name)) {
     throw new RequestError(400, "The Authorization header is misspelled.");
