@@ -274,7 +274,8 @@ class Office:
         """Revoke the selected tokens. It takes effect at their next access.
 
         It calls `operator.revoke`, with the same keywords and exceptions: `token=`, `link=`,
-        `agent=`, `subject=`, `task=`. To undo it, call `operator.lift(entry.id)`.
+        `agent=`, `subject=`, `task=`. `link=child.link_id` is one sub-agent and all below it;
+        `token=` is a whole tree. To undo it, call `operator.lift(entry.id)`.
 
         Logs a warning for a name that this office knows no token of. It is revoked all the same.
         """
