@@ -141,6 +141,9 @@ def b64decode(text: str) -> bytes:
 # --- canonical JSON -------------------------------------------------------------------------------
 # RFC 8785, restricted to objects, arrays, strings, booleans and integers of magnitude below 2^53.
 
+# What `spelled` made: bytes that go into another value as they are.
+Spelled: TypeAlias = msgspec.Raw
+
 
 def _json_object(depth: int) -> Any:
     """A type `depth` levels deep, for a decoder.
@@ -179,7 +182,7 @@ def _restricted(value: Any, depth: int = 0) -> None:
     # The depth comes before the items, so that this goes no deeper than the limit.
     if depth > MAX_DEPTH:
         raise EncodingError("nested too deeply")
-    # Most items are strings: one is no call, which would only find that.
+    # Most items are strings or numbers: one is no call, which would only find that.
     if kind is list:
         for item in value:
             if type(item) is not str:
@@ -188,8 +191,10 @@ def _restricted(value: Any, depth: int = 0) -> None:
         for key, item in value.items():
             if type(key) is not str:
                 raise EncodingError("a key that is not a string")
-            if type(item) is not str:
-                _restricted(item, depth + 1)
+            kind = type(item)
+            if kind is str or kind is bool or (kind is int and abs(item) <= MAX_INTEGER):
+                continue
+            _restricted(item, depth + 1)
     else:
         raise EncodingError(f"a value of type {kind.__name__}")
 
@@ -241,6 +246,25 @@ def encode_json(value: Any, within: int = 0) -> bytes:
     _restricted(value, within)
     try:
         return _spell(value)
+    except UnicodeEncodeError:
+        raise EncodingError("a lone surrogate") from None
+
+
+def spelled(value: Any) -> Spelled:
+    """The one spelling of a value, to be put into another one as it is: see `encode_with`."""
+    return Spelled(encode_json(value))
+
+
+def encode_with(value: dict[str, Any], members: dict[str, Spelled]) -> bytes:
+    """The one spelling of an object, with these members beside its own, spelled before.
+
+    So what is in many objects is spelled once. Raises what `encode_json` raises.
+
+        encode_with({"b": 1}, {"a": spelled([True])})    # b'{"a":[true],"b":1}'
+    """
+    _restricted(value)
+    try:
+        return _spell(value | members)
     except UnicodeEncodeError:
         raise EncodingError("a lone surrogate") from None
 

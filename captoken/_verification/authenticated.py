@@ -274,7 +274,7 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     addressed: bool  # does the root or a link of its own name an audience?
 
     # What was worked out since. `checks`, `selected_by`, `counting`, `added_by`, `link_ids`,
-    # `held_rows` and `marking` fill it in.
+    # `chain`, `held_rows` and `marking` fill it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
@@ -284,6 +284,7 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     counted: Counting | None = None
     writers: tuple[str, ...] | None = None
     ids: tuple[str, ...] | None = None
+    actors: tuple[Actor, ...] | None = None
 
     @property
     def own_links(self) -> tuple[Link, ...]:
@@ -381,11 +382,16 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
         """Every agent that has held the token, in order, with the basis on which its name is known
         (20.4).
 
-        Only a bound token costs a look into `states`, or a signature for each hand-over.
+        Worked out once: two threads come to the same. Only a bound token costs a look into
+        `states`, or a signature for each hand-over.
         """
-        custody = self.custody
-        proven = custody.proven(self.own_links, states) if custody is not None else frozenset()
-        return self.lineage.chain(proven)
+        actors = self.actors
+        if actors is None:
+            custody = self.custody
+            proven = custody.proven(self.own_links, states) if custody is not None else frozenset()
+            actors = self.lineage.chain(proven)
+            force_setattr(self, "actors", actors)
+        return actors
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:

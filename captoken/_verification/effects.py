@@ -427,8 +427,7 @@ def commit(
 
     `fetch` gives the facts as they are when the effects are committed.
     """
-    if decision.effects:
-        decision = yield from _committed(decision, genuine, facts, (asked,), stores, fetch)
+    decision = yield from _committed(decision, genuine, facts, (asked,), stores, fetch)
 
     # The record is last, of what it came to. Where it fails, what was taken stays taken.
     return (yield from record((decision,), stores, genuine, facts, asked))

@@ -547,6 +547,8 @@ class _Face(Sealed):
             not decision.effects or stores.marks.leave_nothing(decision)
         ):
             return stores.teller.told(decision)
+        if not decision.effects:
+            return record((decision,), stores, genuine, facts, asked)
         return commit(decision, genuine, facts, asked, stores, self._later_facts)
 
     def _dry_run(

@@ -37,17 +37,19 @@ from captoken._format import primitives
 from captoken._format.clocks import Clock
 from captoken._format.encoding import (
     MAX_INTEGER,
+    Spelled,
     b64decode,
     b64encode,
     decode_json,
-    encode_json,
+    encode_with,
+    spelled,
 )
 from captoken._format.errors import AuditError, DischargeError
 from captoken._format.parts import RawCaveat
 from captoken._language.access import Access
 from captoken._language.caveats import V1
 from captoken._language.discharge import Ticket
-from captoken._language.link import BadLink, Link
+from captoken._language.link import Actor, BadLink, Link
 from captoken._language.links import read_links, words_of
 from captoken._verification.decision import Attribution, Decision
 from captoken._verification.grant import Grant
@@ -69,6 +71,8 @@ REMEMBERED = 10_000
 _SOON = 60
 
 Record: TypeAlias = dict[str, Any]  # a record without `seq` and `prev`, its place in the trail
+Spellings: TypeAlias = dict[str, Spelled]  # of a record, the members that were spelled before
+_NOT_DESCRIBED: tuple[object, Spellings] = (None, {})
 
 
 def checkpoint_message(head: Head) -> bytes:
@@ -147,7 +151,8 @@ class AuditTrail:
         # The hashes of these and of that checkpoint, of those that this object wrote.
         self._leaves = deque[bytes](maxlen=_tree.MOST)
         self._torn = False  # whether there may be a record after the head
-        self._described: OrderedDict[str, None] = OrderedDict()  # the last link ids of known tokens
+        # By the id of its last link, each token that was described: its chain, and that spelled.
+        self._described: OrderedDict[str, tuple[object, Spellings]] = OrderedDict()
         self._lock = Lock()
         self._process = OwnProcess()
 
@@ -169,17 +174,19 @@ class AuditTrail:
         Raises what `record`, `trace` and `clock` raise. A checkpoint that fails raises nothing.
         """
         # Do this outside the lock: it takes longest, and uses nothing that other threads change.
-        records = [described(decision, values=self._values) for decision in decisions]
         made, traced = self._stamps()
-        for stated in records:
-            stated |= _how_late(stated["at"], made) | traced
+        records: list[tuple[Record, Spellings]] = []
+        for decision in decisions:
+            stated = _decided(decision, self._values)
+            stated |= _how_late(decision.now, made) | traced
+            records.append((stated, self._chain_of(decision.attribution, stated.get("link"))))
 
         # Tokens come first (spec 39.3). If the decisions then fail, a token is described without
         # a decision about it, which is harmless.
         with self._own_lock():
-            for decision, stated in zip(decisions, records, strict=True):
-                self._describe_token(decision, stated.get("link"))
-            self._append(*records)
+            for decision, (stated, chain) in zip(decisions, records, strict=True):
+                self._describe_token(decision, stated.get("link"), chain)
+            self._append(records)
             self._sign_if_due()
 
     def record_issuance(self, stated: Record, minted: Attribution | None = None) -> None:
@@ -192,10 +199,10 @@ class AuditTrail:
         late = _how_late(stated["at"], made)
         records: list[Record] = [{"kind": "issuance", **stated, **late, **traced}]
         if minted is not None:
-            records = [token_of(minted), records[0] | _attributed(minted)]
+            records = [token_of(minted), records[0] | _attributed(minted) | _chain(minted.chain)]
 
         with self._own_lock():
-            self._append(*records)
+            self._append([(one, {}) for one in records])
             self._sign_if_due()
 
     def _stamps(self) -> tuple[float, Record]:
@@ -222,7 +229,15 @@ class AuditTrail:
             raise AuditError("this trail belongs to another process: open a trail in each process")
         return self._lock
 
-    def _describe_token(self, decision: Decision, link: str | None) -> None:
+    def _chain_of(self, known: Attribution | Grant | None, link: str | None) -> Spellings:
+        """The chain of a token, spelled: once for each token that is known here."""
+        if known is None:
+            return {}
+        actors = known.chain
+        kept, chain = self._described.get(link or "", _NOT_DESCRIBED)
+        return chain if kept is actors else {"chain": spelled(_chain(actors)["chain"])}
+
+    def _describe_token(self, decision: Decision, link: str | None, chain: Spellings) -> None:
         """A record of the token that a decision is about, unless it already has one.
 
         `link` is the id of its last link, which identifies the token, because its children have
@@ -230,12 +245,14 @@ class AuditTrail:
         is recorded.
         """
         known = decision.attribution
-        if known is None or link is None or link in self._described:
+        if known is None or link is None:
             return
 
-        # Note it only after it was written: if `write` raises, the next decision tries again.
-        self._append(token_of(known))
-        self._described[link] = None
+        # Note it only after it was written: if `write` raises, the next decision tries again. The
+        # chain is noted each time, since a token that is read again has one of its own.
+        if link not in self._described:
+            self._append([(token_of(known), {})])
+        self._described[link] = (known.chain, chain)
         if len(self._described) > REMEMBERED:
             self._described.popitem(last=False)
 
@@ -264,7 +281,7 @@ class AuditTrail:
         }
         if self._leaves:
             stated["tree"] = self._signed_tree(self._key)
-        self._append(stated)
+        self._append([(stated, {})])
         self._since = 0
 
         # The next tree begins with this checkpoint: so each stands under the one after.
@@ -283,7 +300,7 @@ class AuditTrail:
             "signature": b64encode(key.sign(tree_message(first, count, root))),
         }
 
-    def _append(self, *records: Record) -> None:
+    def _append(self, records: Sequence[tuple[Record, Spellings]]) -> None:
         """Append all of the records in one write, or none.
 
         Each gets its number and the hash of the line before it (spec 39.2). The head advances only
@@ -298,9 +315,9 @@ class AuditTrail:
         head = self.head
         lines = b""
         leaves: list[bytes] = []
-        for stated in records:
+        for stated, chain in records:
             seq = head.seq + 1
-            line = encode_json({**stated, "prev": head.hash, "seq": seq})
+            line = encode_with({**stated, "prev": head.hash, "seq": seq}, chain)
             lines += line + b"\n"
             head = Head(seq, b64encode(primitives.sha256(line)))
             if self._key is not None:
@@ -338,6 +355,14 @@ def described(decision: Decision, *, values: bool = False) -> Record:
 
     `values` says whether readers may see the values of arguments and attributes.
     """
+    stated = _decided(decision, values)
+    if decision.attribution is not None:
+        stated |= _chain(decision.attribution.chain)
+    return stated
+
+
+def _decided(decision: Decision, values: bool) -> Record:
+    """The same without the chain."""
     stated: Record = {
         "kind": "decision",
         "at": decision.now,
@@ -359,7 +384,7 @@ def described(decision: Decision, *, values: bool = False) -> Record:
     if known is not None:
         stated |= _attributed(known)
     # A denied access has taken nothing, and set nothing.
-    if decision:
+    if decision.effects and decision:
         stated |= _taken(decision)
         stated |= _set(decision)
     return stated
@@ -385,20 +410,21 @@ def _without_none(fields: Record) -> Record:
 
 
 def _attributed(known: Attribution | Grant) -> Record:
-    """Who is behind a token with a valid signature, and how each name is known.
-
-    The issuer wrote the subject. Holders wrote the names in the chain that are `vouched`.
-    """
+    """What a token with a valid signature is, without its chain. The issuer wrote the subject."""
     stated: Record = {
         "token": known.issued.token_id,
         "sub": known.issued.subject,
         "task": known.task,
-        "chain": [{"name": actor.name, "basis": actor.basis} for actor in known.chain],
     }
     link_ids = known.link_ids
     if link_ids:
         stated["link"] = link_ids[-1]
     return stated
+
+
+def _chain(actors: Sequence[Actor]) -> Record:
+    """Who held the token, and how each name is known. Holders wrote those that are `vouched`."""
+    return {"chain": [{"name": actor.name, "basis": actor.basis} for actor in actors]}
 
 
 def _taken(decision: Decision) -> Record:
@@ -428,8 +454,13 @@ def _set(decision: Decision) -> Record:
 def _described_access(access: Access, values: bool) -> Record:
     """The access: the names of arguments, attributes and columns, or their values too (spec 39.6).
     """
-    facts = ("table", "operation", "tool")
-    stated: Record = _without_none({fact: getattr(access, fact) for fact in facts})
+    stated: Record = {}
+    if access.table is not None:
+        stated["table"] = access.table
+    if access.operation is not None:
+        stated["operation"] = access.operation
+    if access.tool is not None:
+        stated["tool"] = access.tool
     # An empty list of columns differs from columns that were not stated (spec 7.3).
     if access.columns is not None:
         stated["columns"] = list(access.columns)
