@@ -33,7 +33,7 @@ export interface Verdict {
 /** A record, as JavaScript has it. */
 export type AuditRecord = Readonly<Record<string, unknown>>;
 
-const START: Head = { seq: 0, hash: b64encode(new Uint8Array(32)) };
+export const START: Head = { seq: 0, hash: b64encode(new Uint8Array(32)) };
 const NEWLINE = 0x0a;
 
 const refused = (what: string): CaptokenError => new CaptokenError(what, "audit");
@@ -150,12 +150,12 @@ function isSigned(record: JsonObject, before: Head, servers: readonly Bytes[]): 
 
 // --- the tree of a checkpoint (39.4) -------------------------------------------------------------
 
-const MOST_LEAVES = 65_536;
+export const MOST_LEAVES = 65_536;
 
-const leaf = (line: Bytes): Bytes => sha256(concat(Uint8Array.of(0), line));
+export const leaf = (line: Bytes): Bytes => sha256(concat(Uint8Array.of(0), line));
 
 /** The Merkle tree hash of RFC 6962. The last of an odd number goes up as it is. */
-function rootOf(leaves: readonly Bytes[]): Bytes | undefined {
+export function rootOf(leaves: readonly Bytes[]): Bytes | undefined {
   let level = [...leaves];
   while (level.length > 1) {
     const above: Bytes[] = [];
@@ -175,6 +175,9 @@ function eightBytes(value: number): Bytes {
   return bytes;
 }
 
+export const treeMessage = (first: number, count: number, root: Bytes): Bytes =>
+  concat(label("audit tree"), eightBytes(first), eightBytes(count), root);
+
 /**
  * Raises CaptokenError where a checkpoint, which its key has signed, has a tree of another shape, of
  * another's signature or of other records. Where it begins before `leaves`, in another file, its
@@ -190,8 +193,7 @@ function checkTree(record: JsonObject, seq: number, leaves: readonly Bytes[]): v
   if (!key || !root || !signature || !isInteger(first)) throw bad;
   const count = seq - first;
   if (first < 1 || count < 1 || count > MOST_LEAVES) throw bad;
-  const message = concat(label("audit tree"), eightBytes(first), eightBytes(count), root);
-  if (!verify(key, message, signature)) throw bad;
+  if (!verify(key, treeMessage(first, count, root), signature)) throw bad;
   if (count > leaves.length) return;
   const own = rootOf(leaves.slice(-count));
   if (!own || !equal(own, root)) {

@@ -58,6 +58,7 @@ export {
   type Marked,
   type ReplayStore,
   type Reservation,
+  type Step,
   type Use,
 } from "./stores.js";
 export type { Caveats, Moment, Seconds, Writing } from "./writing/compose.js";

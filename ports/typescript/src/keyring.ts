@@ -39,20 +39,12 @@ export class Keyring {
   }
 
   static fromKeys(keys: KeyMap, current: string): Keyring {
-    return new Keyring(
-      keys instanceof Map ? keys : new Map(Object.entries(keys)),
-      current,
-      undefined,
-    );
+    return new Keyring(keysOf(keys), current, undefined);
   }
 
   /** Keys that are those of one audience already. */
   static forOneAudience(keys: KeyMap, current: string, audience: string): Keyring {
-    return new Keyring(
-      keys instanceof Map ? keys : new Map(Object.entries(keys)),
-      current,
-      audience,
-    );
+    return new Keyring(keysOf(keys), current, audience);
   }
 
   /** From the content of a key file. Raises CaptokenError `keyring`. */
@@ -144,6 +136,9 @@ export class Keyring {
     return this.toString();
   }
 }
+
+const keysOf = (keys: KeyMap): ReadonlyMap<string, Bytes> =>
+  keys instanceof Map ? keys : new Map(Object.entries(keys));
 
 const freshKeyId = (): string => `k-${b64encode(randomBytes(9))}`;
 

@@ -9,11 +9,14 @@
 import { hex, type Bytes } from "./format/bytes.js";
 import { atLeast, settings } from "./format/given.js";
 import { handed } from "./format/handed.js";
+import type { Stated } from "./language/access.js";
 
 export interface Use {
   /** 16 bytes, from the key and the nonce. */
   readonly entry: Bytes;
   readonly issuedAt: number;
+  /** The id of the token's root key: a store may have been made along with it (31.6). */
+  readonly kid: string;
 }
 
 /** What a store of uses answers. */
@@ -52,6 +55,8 @@ export interface Reservation {
   /** Until when the buckets are asked about; undefined is for good. */
   readonly keptUntil: number | undefined;
   readonly leeway: number;
+  /** The id of the token's root key: a ledger may have been made along with it (38.15). */
+  readonly kid: string;
 }
 
 /** A mark that an access is in: a bucket that is only ever set (46.3). */
@@ -63,6 +68,8 @@ export interface Mark {
   readonly keptUntil: number | undefined;
   /** Which link of the token says it; undefined for an entry of the overlay. */
   readonly link: number | undefined;
+  /** For whoever is told, and no ledger needs it. */
+  readonly name: string;
 }
 
 /** What an access sets, and the rules that it runs into: closed once these are set. */
@@ -72,6 +79,12 @@ export interface Marked {
     readonly after: readonly Mark[];
     readonly link: number | undefined;
   }[];
+}
+
+/** The same, and for the operator who asks what set a mark, whose access it was. No ledger needs that. */
+export interface Step extends Marked {
+  readonly holder: string;
+  readonly access: Stated;
 }
 
 /**
@@ -98,14 +111,14 @@ export interface Ledger {
    */
   step?(
     reservation: Reservation,
-    marked: Marked,
+    step: Step,
     now: number,
     signal?: AbortSignal,
   ): Answer<Reserved>;
   /** What `step` would say. Commits nothing. */
   lookStep?(
     reservation: Reservation,
-    marked: Marked,
+    step: Step,
     now: number,
     signal?: AbortSignal,
   ): Answer<Reserved>;
@@ -176,6 +189,8 @@ interface Open {
   closed: boolean;
 }
 
+const NOTHING: Marked = { marks: [], rules: [] };
+
 /** Until when a mark is kept. */
 export const endOf = ({ keptUntil = Infinity }: Mark): number => keptUntil + KEPT;
 
@@ -205,7 +220,7 @@ export class MemoryLedger implements Ledger {
   }
 
   look(reservation: Reservation, now: number): Reserved {
-    return this.lookStep(reservation, { marks: [], rules: [] }, now);
+    return this.lookStep(reservation, NOTHING, now);
   }
 
   lookStep(reservation: Reservation, marked: Marked, now: number): Reserved {
@@ -219,13 +234,14 @@ export class MemoryLedger implements Ledger {
     let left = TREE - (this.#trees.get(tokenId) ?? 0) - fresh.length;
     if (fresh.length && left < 0) return { short: fresh[0]!.link! };
     if (this.#open.has(hex(id))) return "reserved";
+    const taken = new Map<string, number>();
     for (const debit of debits) {
       if (debit.amount < 0) return "unavailable";
-      const bucket = this.#buckets.get(nameOf(debit));
-      if (!bucket) left -= 1;
-      if (left < 0 || (bucket?.taken ?? 0) + debit.amount > debit.limit) {
-        return { short: debit.link };
-      }
+      const name = nameOf(debit);
+      const before = taken.get(name) ?? this.#buckets.get(name)?.taken;
+      if (before === undefined) left -= 1;
+      taken.set(name, (before ?? 0) + debit.amount);
+      if (left < 0 || taken.get(name)! > debit.limit) return { short: debit.link };
     }
     return "reserved";
   }
@@ -233,7 +249,7 @@ export class MemoryLedger implements Ledger {
   reserve(reservation: Reservation, now: number): Reserved {
     // Under an id that is there nothing is taken a second time, whatever is left (38.8).
     const isKnown = this.#open.has(hex(reservation.id));
-    return isKnown ? "reserved" : this.step(reservation, { marks: [], rules: [] }, now);
+    return isKnown ? "reserved" : this.step(reservation, NOTHING, now);
   }
 
   step(reservation: Reservation, marked: Marked, now: number): Reserved {

@@ -147,7 +147,7 @@ const given =
 function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
   const store = new captoken.MemoryReplayStore(defined({ floor: stated.floor, limit: stated.limit }));
   for (const { entry, issued_at: issuedAt } of stated.used) {
-    store.add({ entry: unhex(entry), issuedAt }, issuedAt);
+    store.add({ entry: unhex(entry), issuedAt, kid: "k1" }, issuedAt);
   }
   return {
     look: (use, now) => {
@@ -176,12 +176,13 @@ function ledgerOf(stated: Vector, debits: captoken.Debit[], marks: string[]): ca
         debits: [debit],
         keptUntil: undefined,
         leeway: 0,
+        kid: "k1",
       },
       -1,
     );
   }
-  const before = { id: utf8("marks"), tokenId: "", issuedAt: stated.floor + 1, debits: [], keptUntil: undefined, leeway: 0 };
-  const set = (stated.marks ?? []).map((bucket: string) => ({ bucket, tree: "" }));
+  const before = { id: utf8("marks"), tokenId: "", issuedAt: stated.floor + 1, debits: [], keptUntil: undefined, leeway: 0, kid: "k1" };
+  const set = (stated.marks ?? []).map((bucket: string) => ({ bucket, tree: "", name: "" }));
   store.step(before, { marks: set, rules: [] }, -1);
   return {
     lookStep: (reservation, marked, now) => {
@@ -611,7 +612,7 @@ function counted({ keyring, audience, ledger: stated, steps }: Vector): string[]
     const keptUntil = until === null ? undefined : until - 3600;
     const id = utf8(`kept ${tree}`);
     ledger.reserve(
-      { id, tokenId: tree, issuedAt: stated.floor + 1, debits, keptUntil, leeway: 0 },
+      { id, tokenId: tree, issuedAt: stated.floor + 1, debits, keptUntil, leeway: 0, kid: "k1" },
       -1,
     );
   }

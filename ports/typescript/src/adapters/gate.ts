@@ -94,7 +94,7 @@ export class Gate {
     const text = sentIn(head);
     if (text === undefined) throw new Missing();
     if (!head.path.startsWith("/")) {
-      throw new RequestError(400, "The target of a request is a path.");
+      throw new RequestError(400, "The target of a request must be a path.");
     }
     const bare = withoutProof(text);
     const isProven = bare !== text;
@@ -136,7 +136,7 @@ class Missing extends Error {
 
 /** Each character of what came is a byte; a framework that decoded it has lost which. */
 function latin1(text: string): Bytes {
-  if (/[^\0-\xff]/.test(text)) throw new RequestError(400, "The target of a request is a path.");
+  if (/[^\0-\xff]/.test(text)) throw new RequestError(400, "The target of a request must be a path.");
   return Uint8Array.from(text, (each) => each.charCodeAt(0));
 }
 

@@ -337,7 +337,7 @@ export function domainOf(key: string, vocabulary: Vocabulary): Domain | undefine
 
 type EarlyCheck<K extends Key> = (said: Said[K], situation: Situation) => Reason | undefined;
 
-const refuse = (code: string, text: string): Reason => ({ code, text });
+export const refuse = (code: string, text: string): Reason => ({ code, text });
 const time = (seconds: number): string => {
   const date = new Date(seconds * 1000);
   return Number.isNaN(date.valueOf())
@@ -383,6 +383,12 @@ type LateCheck<K extends Key> = (said: Said[K], access: Stated) => Reason | unde
 export const lists = (permitted: Names, name: string): boolean => permitted === "*" || permitted.has(name);
 const onTable = ({ operation, table }: Stated): string =>
   `${operation} on table ${table} is not permitted`;
+
+/** Why a value, or none, is not what a constraint asks for. */
+const wrongIn = (value: Json | undefined, constraint: Constraint): string | undefined => {
+  if (value === undefined) return "is not stated";
+  return satisfies(constraint, value) ? undefined : "is not what it must be";
+};
 
 const LATE: {
   readonly [
@@ -430,10 +436,8 @@ const LATE: {
   where: (where, { attributes }) => {
     for (const [name, constraint] of where) {
       const value = attributes.get(name);
-      if (value === undefined || !satisfies(constraint, value)) {
-        const what = value === undefined ? "is not stated" : "is not what it must be";
-        return refuse("attribute", `attribute ${name} ${what}`);
-      }
+      const what = wrongIn(value, constraint);
+      if (what) return refuse("attribute", `attribute ${name} ${what}`);
     }
     return undefined;
   },
@@ -463,10 +467,8 @@ function rowsProhibit({ json, rule }: RowsEntry, access: Stated): Reason | undef
   for (const row of [access.row, access.becomes]) {
     for (const [column, constraint] of row ? rule : []) {
       const value = row!.get(column);
-      if (value === undefined || !satisfies(constraint, value)) {
-        const what = value === undefined ? "is not stated" : "is not what it must be";
-        return refuse("row", `column ${column} of table ${access.table} ${what}`);
-      }
+      const what = wrongIn(value, constraint);
+      if (what) return refuse("row", `column ${column} of table ${access.table} ${what}`);
     }
   }
   return undefined;

@@ -20,6 +20,7 @@ import {
   ownValue,
   readCaveat,
   readKey,
+  refuse,
   type Domain,
   type Judged,
   type Key,
@@ -298,12 +299,12 @@ function ownProhibits(
     const access = question && seen(question.stated);
     const reason: unknown = kind.prohibits(value, access, handed(situation));
     if (reason === undefined) return undefined;
-    if (isLater(reason)) return { code: "attribute", text: `the check of ${key} promises` };
-    if (typeof reason === "string") return { code: "attribute", text: reason };
+    if (isLater(reason)) return refuse("attribute", `the check of ${key} promises`);
+    if (typeof reason === "string") return refuse("attribute", reason);
     const { code, text } = reason as Reason;
-    return { code: String(code), text: String(text) };
+    return refuse(String(code), String(text));
   } catch {
-    return { code: "attribute", text: `the check of ${key} failed` };
+    return refuse("attribute", `the check of ${key} failed`);
   }
 }
 
@@ -311,7 +312,7 @@ function ownProhibits(
 function closed({ domains }: Judged, access: Stated): Reason | undefined {
   const stated = domainsOf(access);
   if (stated.length && stated.every((domain) => domains.has(domain))) return undefined;
-  return { code: "domain", text: `restricted to ${[...domains].join(" and ")}` };
+  return refuse("domain", `restricted to ${[...domains].join(" and ")}`);
 }
 
 /** Why a link that belongs to no chain prohibits: first what is early, then the rest. */

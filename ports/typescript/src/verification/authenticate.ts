@@ -12,6 +12,7 @@ import { follow, holderOf, readAlong, type Lineage } from "../language/lineage.j
 import { readLinks, type AnyLink, type Link } from "../language/links.js";
 import { evidenceHolds, evidenceOf, type Evidence } from "../proof.js";
 import { codeOf, stepOf, type Code } from "./codes.js";
+import type { Written } from "./record.js";
 
 export const ISSUER = "the issuer";
 export const DISCHARGER = "the discharger";
@@ -26,6 +27,13 @@ export interface Refusal {
   readonly link?: number | undefined;
   readonly addedBy?: string | undefined;
 }
+
+/** Of a denial: the place is where it stands, if a link says it. */
+export const refusal = (code: Code, text: string, place?: Partial<Refusal>): Refusal => ({
+  code,
+  text,
+  ...place,
+});
 
 /** An agent's name and how it is known. Authorize on what is `issued` alone. */
 export interface Actor {
@@ -69,6 +77,7 @@ export interface AuthenticatedToken {
   readonly lineage: Lineage;
   readonly custody: readonly Custody[];
   readonly proof: Bytes | undefined;
+  readonly written: Written;
 }
 
 /** A denial by steps 1 to 6. Without `who` nothing of the token may be shown (9.5). */
@@ -77,13 +86,15 @@ export interface Broken {
   readonly refusal: Refusal;
   readonly step: number;
   readonly who: Attribution | undefined;
+  readonly written: Written | undefined;
 }
 
-const broken = (refusal: Refusal, step: number, who?: Attribution): Broken => ({
+const broken = (why: Refusal, step: number, who?: Attribution, written?: Written): Broken => ({
   kind: "broken",
-  refusal,
+  refusal: why,
   step,
   who,
+  written,
 });
 
 /** Steps 1 to 6. Looks at no time, audience, caller, overlay or proof, and counts nothing. */
@@ -99,20 +110,17 @@ export function authenticate(
     root = readRoot(parts.packet.identifier);
   } catch (error) {
     if (!(error instanceof TokenFormatError)) throw error;
-    return broken({ code: codeOf(error.code), text: error.message }, error.step);
+    return broken(refusal(codeOf(error.code), error.message), error.step);
   }
   const { packet } = parts;
   const derived = keys(root.keyId, root.audience);
   if (!derived) {
-    return broken(
-      { code: "unknown_key", text: "no key here for the key id and audience that it names" },
-      3,
-    );
+    return broken(refusal("unknown_key", "no key here for the key id and audience that it names"), 3);
   }
   // The bytes that arrived, all of them, in constant time (11.4).
   const all = tagsOf(derived, packet.identifier, packet.caveats);
   if (!equal(all.at(-1)!, packet.signature)) {
-    return broken({ code: "bad_signature", text: "the signatures do not match" }, 4);
+    return broken(refusal("bad_signature", "the signatures do not match"), 4);
   }
   return read(root, parts, all, vocabulary);
 }
@@ -176,18 +184,15 @@ function read(
   const tags = all.slice(1);
   const linkIds = tags.map(linkId);
   const answers = answersOf(packet, all, discharges);
+  const written = { identifier: packet.identifier, caveats: packet.caveats };
   // Decoded from here on, and not before (24.1).
   const links = readLinks(packet.caveats, vocabulary);
   const stop = (at: number | undefined, reason: Reason, by?: string): Broken => {
-    const addedBy = at === undefined ? undefined : (by ?? adderOf(root, links, at));
+    const place = at === undefined ? undefined : placeAt({ root, links }, at, by);
     const code = codeOf(reason.code);
     const chain = actorsOf(readAlong(root.agent, links));
-    return broken({ code, text: reason.text, link: at, addedBy }, stepOf(code), {
-      root,
-      chain,
-      task: root.task,
-      linkIds,
-    });
+    const who = { root, chain, task: root.task, linkIds };
+    return broken(refusal(code, reason.text, place), stepOf(code), who, written);
   };
   if (!(answers instanceof Map)) return stop(answers.at, answers.reason);
   const placed: Placed[] = [];
@@ -203,20 +208,27 @@ function read(
   const lineage = follow(root.agent, links);
   if ("reason" in lineage) return stop(lineage.at, lineage.reason);
   const custody = custodyOf(links, tags);
-  return { kind: "genuine", root, tags, linkIds, links, placed, lineage, custody, proof };
+  return { kind: "genuine", root, tags, linkIds, links, placed, lineage, custody, proof, written };
 }
 
 /** Who held the token when link `at` was added: whose word it is. */
-export const adderOf = ({ agent }: Root, links: readonly AnyLink[], at: number): string =>
-  at === 0 ? ISSUER : holderOf(readAlong(agent, links.slice(0, at)));
+const adderOf = ({ root, links }: Chained, at: number): string =>
+  at === 0 ? ISSUER : holderOf(readAlong(root.agent, links.slice(0, at)));
+
+type Chained = Pick<AuthenticatedToken, "root" | "links">;
+
+export const placeAt = (
+  chained: Chained,
+  link: number,
+  addedBy = adderOf(chained, link),
+): { link: number; addedBy: string } => ({ link, addedBy });
 
 /** Where a restriction stands, and who added it (33.7). */
-export function placeOf(
+export const placeOf = (
   genuine: AuthenticatedToken,
   { at, isDischarge }: Placed,
-): { link: number; addedBy: string } {
-  return { link: at, addedBy: isDischarge ? DISCHARGER : adderOf(genuine.root, genuine.links, at) };
-}
+): { link: number; addedBy: string } =>
+  placeAt(genuine, at, isDischarge ? DISCHARGER : undefined);
 
 /**
  * Every change of key on a bound token. The first key is not signed: there is none yet to sign it.

@@ -17,7 +17,7 @@ import {
   type Link,
   type Question,
 } from "../language/links.js";
-import { spelledTime, type Situation, type Vocabulary } from "../language/caveats.js";
+import { spelledTime, type Reason, type Situation, type Vocabulary } from "../language/caveats.js";
 import { holderOf } from "../language/lineage.js";
 import { entriesOn, hopsOf, type Overlay } from "../language/overlay.js";
 import { isTooMuch, TOO_MUCH } from "../language/work.js";
@@ -26,7 +26,8 @@ import { label, linkId, sha256, stateOf } from "../format/crypto.js";
 import { b64encode, b64exact, bigEndian, concat, utf8, type Bytes } from "../format/bytes.js";
 import type { Debit, Mark, Marked, Reservation, Use } from "../stores.js";
 import {
-  adderOf,
+  placeAt,
+  refusal,
   firstUnsigned,
   placeOf,
   type AuthenticatedToken,
@@ -97,10 +98,7 @@ export type Judged =
       readonly marked: Marked | undefined;
     };
 
-const one = (refusal: Refusal, step?: number): Judged => ({
-  refusals: [refusal],
-  ...(step && { step }),
-});
+const one = (why: Refusal): Judged => ({ refusals: [why] });
 
 export function judge(
   genuine: AuthenticatedToken,
@@ -111,10 +109,7 @@ export function judge(
   if (genuine.lineage.owed && asked.isUsed) return one(owed(genuine));
   const age = facts.now - asked.verifiedAt;
   if (server.maxAge !== undefined && (age > server.maxAge || age < -CLOCKS_DIFFER)) {
-    return one({
-      code: "stale_grant",
-      text: `verified at ${spelledTime(asked.verifiedAt)}, too long ago`,
-    });
+    return one(refusal("stale_grant", `verified at ${spelledTime(asked.verifiedAt)}, too long ago`));
   }
   const overlaid = overlay(genuine, server, facts, asked.question);
   if (overlaid.refusals.length) return { refusals: overlaid.refusals as [Refusal], step: 7 };
@@ -144,11 +139,7 @@ function owed(genuine: AuthenticatedToken): Refusal {
   const last = genuine.placed.findLast(
     ({ link }) => link.kind === "link" && link.says.delegate_only,
   )!;
-  return {
-    code: "delegate_only",
-    text: "the token can only be handed on",
-    ...placeOf(genuine, last),
-  };
+  return refusal("delegate_only", "the token can only be handed on", placeOf(genuine, last));
 }
 
 // --- step 7 --------------------------------------------------------------------------------------
@@ -177,17 +168,17 @@ function overlay(
   facts: Facts,
   question: Question | undefined,
 ): Overlaid {
-  const nothing = { age: undefined, narrowing: [] };
-  if (!facts.overlay) return { refusals: [], ...nothing };
+  const nothing = { refusals: [], age: undefined, narrowing: [] };
+  if (!facts.overlay) return nothing;
   const { found, problem } = facts.overlay;
   if (problem !== undefined) {
-    return { refusals: [{ code: "store_unavailable", text: problem }], ...nothing };
+    return { ...nothing, refusals: [refusal("store_unavailable", problem)] };
   }
   const stale = staleness(facts, server, found);
   if (stale !== undefined && !server.allowsStale) {
-    return { refusals: [{ code: "stale_overlay", text: stale }], ...nothing };
+    return { ...nothing, refusals: [refusal("stale_overlay", stale)] };
   }
-  if (!found) return { refusals: [], ...nothing };
+  if (!found) return nothing;
   const age = Math.max(0, facts.now - found.issuedAt);
   return { ...entries(genuine, server, facts, found, question, age), age };
 }
@@ -237,9 +228,9 @@ function entries(
   for (const { by, at, why, id, link } of standing) {
     const said = `by ${by} at ${spelledTime(at)}: ${why} (operators can lift entry ${id})`;
     const reason = link && !isMuch && linkProhibits(link, question, situation, server.vocabulary);
-    if (!link) revoked.push({ code: "revoked", text: `revoked ${said}`, addedBy: by });
+    if (!link) revoked.push(refusal("revoked", `revoked ${said}`, { addedBy: by }));
     else if (reason) {
-      narrowed.push({ code: "narrowed", text: `narrowed ${said}; ${reason.text}`, addedBy: by });
+      narrowed.push(refusal("narrowed", `narrowed ${said}; ${reason.text}`, { addedBy: by }));
     }
   }
   return { refusals: [...revoked, ...narrowed], narrowing };
@@ -277,6 +268,9 @@ export function situationAfter(
   );
 }
 
+const placed = (genuine: AuthenticatedToken, { code, text }: Reason, place: Placed): Refusal =>
+  refusal(codeOf(code), text, placeOf(genuine, place));
+
 /** In two passes, each link by link and by key: a dead token learns no more than that (24.5). */
 function caveats(
   genuine: AuthenticatedToken,
@@ -288,23 +282,21 @@ function caveats(
   const refusals: Refusal[] = [];
   const { issuedAt, audience } = genuine.root;
   if (issuedAt > facts.now + Math.max(CLOCKS_DIFFER, server.leeway)) {
-    refusals.push({
-      code: "not_yet_valid",
-      text: `issued at ${spelledTime(issuedAt)}, which is in the future`,
-    });
+    const when = spelledTime(issuedAt);
+    refusals.push(refusal("not_yet_valid", `issued at ${when}, which is in the future`));
   }
   if (audience !== undefined && !server.audiences.has(audience)) {
-    refusals.push({ code: "wrong_audience", text: `issued for ${audience} only` });
+    refusals.push(refusal("wrong_audience", `issued for ${audience} only`));
   }
   const start = situationBefore(genuine, server, facts, age);
   let situation = start;
   for (const { link, place } of readable(genuine)) {
     const reason = linkProhibitsEarly(link, situation);
-    if (reason) refusals.push({ ...reason, code: codeOf(reason.code), ...placeOf(genuine, place) });
+    if (reason) refusals.push(placed(genuine, reason, place));
     situation = settled(situation, link);
   }
   const misaddressed = misaddressedBy(genuine, server, narrowing);
-  if (misaddressed) refusals.push({ code: "unaddressed", text: misaddressed });
+  if (misaddressed) refusals.push(refusal("unaddressed", misaddressed));
   if (refusals.length) return refusals;
   if (unstated) return [unstated];
   const links = [...linksOf(narrowing), ...readable(genuine).map(({ link }) => link)];
@@ -312,9 +304,7 @@ function caveats(
   situation = start;
   for (const { link, place } of readable(genuine)) {
     const reason = linkProhibitsLate(link, question, situation, server.vocabulary);
-    if (reason) {
-      refusals.push({ text: reason.text, code: codeOf(reason.code), ...placeOf(genuine, place) });
-    }
+    if (reason) refusals.push(placed(genuine, reason, place));
     situation = settled(situation, link);
   }
   return refusals;
@@ -366,11 +356,11 @@ function caller(
   if (!calls) return undefined;
   const holder = holderOf(genuine.lineage);
   if (calls.agent !== undefined && calls.agent !== holder) {
-    return { code: "caller", text: `${calls.agent} calls with the token of ${holder}` };
+    return refusal("caller", `${calls.agent} calls with the token of ${holder}`);
   }
   const { task } = situationAfter(genuine, server, { now: 0, reservationId: new Uint8Array() });
   if (calls.task === undefined || atOrBelow(calls.task, task)) return undefined;
-  return { code: "caller", text: `called from task ${calls.task} with a token for task ${task}` };
+  return refusal("caller", `called from task ${calls.task} with a token for task ${task}`);
 }
 
 function proved(
@@ -379,17 +369,13 @@ function proved(
   facts: Facts,
   asked: Asked,
 ): Use | Refusal {
-  const bad = (text: string): Refusal => ({ code: "bad_proof", text });
+  const bad = (text: string, at?: number): Refusal =>
+    refusal("bad_proof", text, at === undefined ? at : placeAt(genuine, at));
   const { key } = genuine.lineage;
   if (!key) return bad("a proof, but the token has no key");
   const unsigned = firstUnsigned(genuine);
-  if (unsigned) {
-    const addedBy = adderOf(genuine.root, genuine.links, unsigned.at);
-    return { ...bad("a key that the one before did not sign for"), link: unsigned.at, addedBy };
-  }
-  if (!genuine.proof) {
-    return { code: "proof_missing", text: "bound to a key, and no proof came with it" };
-  }
+  if (unsigned) return bad("a key that the one before did not sign for", unsigned.at);
+  if (!genuine.proof) return refusal("proof_missing", "bound to a key, and no proof came with it");
   const proof = readProof(genuine.proof);
   if (!isTimely(proof, facts.now)) return bad("made too long ago, or yet to come");
   const digest = requestOf(asked);
@@ -399,7 +385,7 @@ function proved(
   if (![...audiences].some((audience) => isProven(proof, key, state, audience, digest))) {
     return bad("not signed by its key, for this token, server and request");
   }
-  return { entry: entryOf(key, proof.nonce), issuedAt: proof.issuedAt };
+  return { entry: entryOf(key, proof.nonce), issuedAt: proof.issuedAt, kid: genuine.root.keyId };
 }
 
 function requestOf({ request, question }: Asked): Bytes | undefined {
@@ -430,9 +416,10 @@ function reservation(
     }
     if (uses !== undefined) debits.push({ bucket, unit: "uses", limit: uses, amount: 1, link: at });
   }
-  const { tokenId, issuedAt } = genuine.root;
+  const { tokenId, issuedAt, keyId: kid } = genuine.root;
   const keptUntil = keptUntilOf(genuine, server);
-  return { id: facts.reservationId, tokenId, issuedAt, debits, keptUntil, leeway: server.leeway };
+  const { leeway } = server;
+  return { id: facts.reservationId, tokenId, issuedAt, debits, keptUntil, leeway, kid };
 }
 
 const DAYS = 30 * 86400;
@@ -460,6 +447,7 @@ function markedBy(
       tree,
       keptUntil: keptUntil && keptUntil + leeway + (tree ? 0 : DAYS - HOUR),
       link,
+      name,
     });
     const inside = [...(says.marks ?? [])].filter(([, mark]) => isIn(mark, question));
     for (const [name] of inside) if (link === 0 || names.has(name)) marks.push(markOf(name));

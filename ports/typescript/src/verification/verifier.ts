@@ -7,6 +7,7 @@ import { Unstated, UsageError } from "../format/errors.js";
 import { isName } from "../format/names.js";
 import { stated, statedCaller, type Access, type Caller } from "../language/access.js";
 import { capabilityOf, type Capability } from "../language/capability.js";
+import { holderOf } from "../language/lineage.js";
 import { behind, type Overlay } from "../language/overlay.js";
 import type { Bytes } from "../format/bytes.js";
 import { isDigest, type Evidence } from "../proof.js";
@@ -25,10 +26,11 @@ import { meansOf, readClock, type Means } from "../writing/means.js";
 import { boundParts } from "../writing/held.js";
 import type { Token } from "../writing/token.js";
 import {
-  adderOf,
   authenticate,
   chainOf,
   keyOf,
+  placeAt,
+  refusal,
   type Actor,
   type Attribution,
   type Broken,
@@ -52,6 +54,7 @@ import {
   type Facts,
   type Server,
 } from "./judge.js";
+import type { Recorder, Told } from "./record.js";
 
 // --- asking --------------------------------------------------------------------------------------
 
@@ -83,11 +86,13 @@ export interface VerifierOptions {
   readonly allowStaleOverlay?: boolean;
   /** How many seconds a store that promises may take: 5 if not said. */
   readonly storeTimeout?: number;
+  /** Takes a record of each decision, before it is answered: `AuditTrail` of `captoken/trail`. */
+  readonly audit?: Recorder;
 }
 
 // Of VerifierOptions and Means.
 const SETTINGS =
-  /^(audience|allowUnaddressed|leeway|maxAge|replays|ledger|overlay|maxStaleness|allowStaleOverlay|storeTimeout|vocabulary|clock|random)$/;
+  /^(audience|allowUnaddressed|leeway|maxAge|replays|ledger|overlay|maxStaleness|allowStaleOverlay|storeTimeout|audit|vocabulary|clock|random)$/;
 
 const MOST_KNOWN = 100_000;
 
@@ -216,7 +221,7 @@ export class Verifier {
     this.#source = keyring;
     this.#options = options;
     this.#storeTimeout = atLeast(storeTimeout, 1, "storeTimeout");
-    this.#means = meansOf(definedMeans(options));
+    this.#means = meansOf(options);
     this.#server = {
       audiences,
       takesUnaddressed: audiences.size === 0 || options.allowUnaddressed === true,
@@ -302,30 +307,59 @@ export class Verifier {
     const asked = questionOf(access, more);
     const now = readClock(this.#means.clock);
     const found = this.#authenticated(text);
-    if (found.kind === "broken") return denial(now, found.who, [found.refusal], found.step);
-    return yield* this.#decide(found, { ...asked, request, isSent: true, verifiedAt: now }, how);
+    const about = { ...asked, request, isSent: true, verifiedAt: now };
+    if (found.kind !== "broken") return yield* this.#decide(found, about, how);
+    const decision = denial(now, found.who, [found.refusal], found.step);
+    return yield* this.#recorded(decision, found, about, how);
   }
 
-  /** Steps 7 to 11 for a genuine token. What grants ask. */
-  *#decide(genuine: AuthenticatedToken, asked: Asked, how: Commit): Steps<Decision | WouldAllow> {
+  /** Steps 7 to 11 for a genuine token, and its record. What grants ask. */
+  *#decide(genuine: AuthenticatedToken, asked: Asked, how: Commit): Steps<DryRun> {
+    const decision = yield* this.#judged(genuine, asked, how);
+    return yield* this.#recorded(decision, genuine, asked, how);
+  }
+
+  /** The decision, once it is recorded. What was allowed and cannot be recorded is not (39.7). */
+  *#recorded(
+    decision: DryRun,
+    { written }: AuthenticatedToken | Broken,
+    { question, caller, signal }: Asked,
+    how: Commit,
+  ): Steps<DryRun> {
+    const { audit } = this.#options;
+    if (!audit || how !== "commit") return decision;
+    const access = question?.stated;
+    const told = handed({ decision, access, caller, leeway: this.#server.leeway, written }) as Told;
+    try {
+      yield this.#ask((ends) => audit.record(told, ends), signal);
+    } catch {
+      if (decision.allowed) {
+        return denial(decision.now, decision.who, [unavailable("the decision cannot be recorded")], 11);
+      }
+    }
+    return decision;
+  }
+
+  *#judged(genuine: AuthenticatedToken, asked: Asked, how: Commit): Steps<Decision | WouldAllow> {
     const facts = this.#facts();
     const who = attributionOf(genuine, this.#server, facts);
     const judged = judge(genuine, this.#server, facts, asked);
-    if (judged.refusals) return denial(facts.now, who, judged.refusals, judged.step);
+    const { now } = facts;
+    if (judged.refusals) return denial(now, who, judged.refusals, judged.step);
     const { marked } = judged;
     const known = marked && how === "recheck" ? closedBy(marked, this.#isKnown) : -1;
-    if (known >= 0) return denial(facts.now, who, [forbidden(marked!, known, genuine)], 11);
+    if (known >= 0) return denial(now, who, [forbidden(marked!, known, genuine)], 11);
     const effects = how === "recheck" ? [] : judged.effects;
     for (const effect of effects) {
-      const refusal = yield* this.#taken(effect, genuine, facts, how === "look", asked.signal);
-      if (refusal) return denial(facts.now, who, [refusal], 11);
+      const why = yield* this.#taken(effect, genuine, facts, how === "look", asked);
+      if (why) return denial(now, who, [why], 11);
     }
     const later =
       effects.length && how === "commit"
         ? yield* this.#again(genuine, asked, facts, effects)
         : undefined;
     if (later) return later;
-    const allowed: WouldAllow = { allowed: true, code: "allowed", now: facts.now, who, effects };
+    const allowed: WouldAllow = { allowed: true, code: "allowed", now, who, effects };
     if (how === "look") return handed(allowed);
     const grant = new Grant(MADE, this, genuine, this.#server, asked, effects);
     return handed({ ...allowed, grant });
@@ -351,15 +385,14 @@ export class Verifier {
     genuine: AuthenticatedToken,
     facts: Facts,
     isLook: boolean,
-    signal: AbortSignal | undefined,
+    asked: Asked,
   ): Steps<Refusal | undefined> {
-    const gone = (text: string): Refusal => ({ code: "store_unavailable", text });
     try {
       return effect.kind === "use"
-        ? yield* this.#used(effect, facts.now, isLook, signal)
-        : yield* this.#reserved(effect, genuine, facts.now, isLook, signal);
+        ? yield* this.#used(effect, facts.now, isLook, asked)
+        : yield* this.#reserved(effect, genuine, facts.now, isLook, asked);
     } catch {
-      return gone("a store failed, or gave no answer in time");
+      return unavailable("a store failed, or gave no answer in time");
     }
   }
 
@@ -367,27 +400,19 @@ export class Verifier {
     { use }: Extract<Effect, { kind: "use" }>,
     now: number,
     isLook: boolean,
-    signal: AbortSignal | undefined,
+    { signal }: Asked,
   ): Steps<Refusal | undefined> {
     const { replays } = this.#options;
-    if (!replays) {
-      return {
-        code: "store_unavailable",
-        text: "no store of used proofs, and a bound token needs one",
-      };
-    }
+    if (!replays) return unavailable("no store of used proofs, and a bound token needs one");
     const answer = yield this.#ask(
-      (ends) => (isLook ? replays.look(use, now, ends) : replays.add(use, now, ends)),
+      (ends) => replays[isLook ? "look" : "add"](use, now, ends),
       signal,
     );
     if (answer === "added") return undefined;
     if (answer === "replayed") {
-      return { code: "replayed", text: "the proof was used before, or is too old to tell" };
+      return refusal("replayed", "the proof was used before, or is too old to tell");
     }
-    return {
-      code: "store_unavailable",
-      text: "the store of used proofs is full, or gave no answer",
-    };
+    return unavailable("the store of used proofs is full, or gave no answer");
   }
 
   readonly #isKnown = (mark: Mark): boolean =>
@@ -398,17 +423,18 @@ export class Verifier {
     genuine: AuthenticatedToken,
     now: number,
     isLook: boolean,
-    signal: AbortSignal | undefined,
+    { signal, question }: Asked,
   ): Steps<Refusal | undefined> {
     const { ledger } = this.#options;
-    if (!ledger) {
-      return { code: "store_unavailable", text: "no ledger, and a counted token needs one" };
-    }
+    if (!ledger) return unavailable("no ledger, and a counted token needs one");
     const never = reservation.debits.find(({ amount, limit }) => amount > limit);
     const at = marked ? closedBy(marked, this.#isKnown) : -1;
     if (!never && at >= 0) return forbidden(marked!, at, genuine);
     const ask: Ask["of"] = (ends) => {
-      if (marked) return ledger[isLook ? "lookStep" : "step"]!(reservation, marked, now, ends);
+      if (marked) {
+        const step = { ...marked, holder: holderOf(genuine.lineage), access: question!.stated };
+        return ledger[isLook ? "lookStep" : "step"]!(reservation, step, now, ends);
+      }
       return ledger[isLook ? "look" : "reserve"](reservation, now, ends);
     };
     const answer = never ? { short: never.link } : yield this.#ask(ask, signal);
@@ -418,11 +444,8 @@ export class Verifier {
     if (rule !== undefined && marked?.rules[rule]) return forbidden(marked, rule, genuine);
     if (answer === "reserved") return undefined;
     const short = (answer as { short?: unknown } | undefined)?.short;
-    if (typeof short !== "number") {
-      return { code: "store_unavailable", text: "the ledger cannot tell" };
-    }
-    const addedBy = adderOf(genuine.root, genuine.links, short);
-    return { code: "budget_exhausted", text: "not as much is left", link: short, addedBy };
+    if (typeof short !== "number") return unavailable("the ledger cannot tell");
+    return refusal("budget_exhausted", "not as much is left", placeAt(genuine, short));
   }
 
   /** It is set, and kept so long: what it closes is closed without the ledger (46.7). */
@@ -483,10 +506,6 @@ export class Verifier {
   }
 }
 
-function definedMeans({ vocabulary, clock, random }: Partial<Means>): Partial<Means> {
-  return { ...(vocabulary && { vocabulary }), ...(clock && { clock }), ...(random && { random }) };
-}
-
 function questionOf(
   access: Access | null,
   { caller, signal }: Asking,
@@ -501,12 +520,12 @@ function questionOf(
   }
 }
 
+const unavailable = (text: string): Refusal => refusal("store_unavailable", text);
+
 function forbidden({ rules }: Marked, at: number, genuine: AuthenticatedToken): Refusal {
   const { link } = rules[at]!;
-  const text = "not after what was done";
-  if (link === undefined) return { code: "forbidden_after", text };
-  const addedBy = adderOf(genuine.root, genuine.links, link);
-  return { code: "forbidden_after", text, link, addedBy };
+  const place = link === undefined ? link : placeAt(genuine, link);
+  return refusal("forbidden_after", "not after what was done", place);
 }
 
 function grantOf(decision: Decision): Grant {
@@ -547,10 +566,10 @@ export class Grant {
     checkMade(made);
     const facts = { now: asked.verifiedAt, reservationId: new Uint8Array() };
     const who = handed(attributionOf(genuine, server, facts));
-    const ends = genuine.placed.flatMap(({ link }) =>
-      link.kind === "link" ? [link.says.exp] : [],
+    const ends = genuine.placed.map(({ link }) =>
+      link.kind === "link" ? (link.says.exp ?? Infinity) : Infinity,
     );
-    const known = ends.filter((end) => end !== undefined);
+    const end = Math.min(...ends);
     this.#verifier = verifier;
     this.#genuine = genuine;
     this.#server = server;
@@ -558,7 +577,7 @@ export class Grant {
     this.chain = who.chain;
     this.task = who.task;
     this.linkIds = who.linkIds;
-    this.expiresAt = known.length ? Math.min(...known) : undefined;
+    this.expiresAt = end < Infinity ? end : undefined;
     this.#effects = effects;
     lock(this);
   }
