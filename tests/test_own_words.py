@@ -39,6 +39,7 @@ THEIRS = {
     "captoken/adapters/issuance.py:reload": FOR_THE_LOG,
     "captoken/audit/_kept.py:sign": "AuditError alone, which is ours",
     "captoken/cli/console/app.py:__call__": FOR_THE_LOG,
+    "captoken/cli/gateway_mcp.py:asked": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/cli/postgres.py:connected": DATABASE,
     "captoken/control/_shelf.py:fold": FOR_THE_LOG,
     "captoken/issuance/certificates.py:_check_path": FOR_THE_LOG,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ import click
 
 from captoken.cli import files, serving, words
 from captoken.cli.gateway_demo import check_extra, demo
-from captoken.cli.gateway_mcp import config, stdio
+from captoken.cli.gateway_mcp import asked, config, explained, stdio
 from captoken.cli.groups import USAGE, InOrder
 from captoken.cli.options import clock, json_option
 from captoken.cli.output import ToStderr, answer, say_json, tell, warn
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from captoken._verification.decision import Decision
     from captoken.adapters._gateway.opening import Configuration, McpService, Service
+    from captoken.adapters._gateway.operations import Price
     from captoken.adapters._gateway.reading import Asked
 
 
@@ -230,38 +231,56 @@ def _few(tools: list[str], name: str) -> str:
 
 @gateway.command()
 @_file
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option("--service", metavar="NAME", help="Only the tools of this service.")
+@click.option(
+    "--ask", is_flag=True, help="Connect to MCP servers, or start them, and ask for their tools."
+)
 @json_option
-def tools(path: str, service: str | None, as_json: bool) -> int:
+def tools(
+    path: str, command: tuple[str, ...], service: str | None, ask: bool, as_json: bool
+) -> int:
     """List the tools that tokens can name, with their arguments.
 
     \b
     captoken gateway tools gateway.toml
+    captoken gateway tools gateway.toml --ask --service files \\
+        -- npx -y @modelcontextprotocol/server-filesystem /srv/files
+
+    The tools of an MCP server are known to the server alone, so it has to be asked. It is given its
+    key. COMMAND starts the one service that --service names, and whose command is not in the file.
     """
     found = _configured(path)
-    if service is not None and service not in found.services:
-        raise click.UsageError(f"--service: one of {', '.join(found.services)}")
-    listed = {
-        tool: operation
-        for name, each in found.services.items()
-        if service in (None, name)
-        for tool, operation in each.table.operations.items()
-    }
-    told = {
-        tool: {
-            "request": each.request,
-            "arguments": each.parameters(),
-            "cost": sorted(each.cost),
-        }
-        for tool, each in listed.items()
-    }
+    if service is not None and service not in found.file.service:
+        raise click.UsageError(f"--service: one of {', '.join(found.file.service)}")
+    if command and not (ask and service in found.mcp):
+        raise click.UsageError("COMMAND goes with --ask, and --service NAME of an MCP server")
+    told: dict[str, Any] = {}
     lines: list[str] = []
-    for tool, each in listed.items():
-        lines.append(f"{tool}  {each.request}")
-        lines += [f"  {argument}: {kind}" for argument, kind in each.parameters().items()]
-        lines += [f"  costs {price.told(unit)}" for unit, price in each.cost.items()]
+    for name, each in found.services.items():
+        for tool, operation in each.table.operations.items() if service in (None, name) else ():
+            arguments = operation.parameters()
+            costs = operation.cost
+            told[tool] = {"request": operation.request, "arguments": arguments}
+            told[tool]["cost"] = sorted(costs)
+            lines += _listed(f"{tool}  {operation.request}", arguments, costs)
+    for name, server in found.mcp.items():
+        if service not in (None, name):
+            continue
+        if not ask:
+            lines.append(f"{name}: an MCP server: --ask asks it for its tools")
+            continue
+        for tool, kinds in asked(found, server, command or server.command).items():
+            costs = server.prices.get(tool.removeprefix(f"{name}."), {})
+            told[tool] = {"request": "tools/call", "arguments": kinds, "cost": sorted(costs)}
+            lines += _listed(f"{tool}  tools/call", kinds, costs)
     answer(as_json, {"tools": told}, *lines)
     return 0
+
+
+def _listed(head: str, arguments: dict[str, str], costs: Mapping[str, Price]) -> list[str]:
+    said = [f"  {argument}: {kind}" for argument, kind in arguments.items()]
+    return [head, *said, *(f"  costs {price.told(unit)}" for unit, price in costs.items())]
 
 
 @gateway.command()
@@ -300,12 +319,22 @@ def explain(
     captoken gateway explain gateway.toml --token-file jane.token \\
         POST /stripe/v1/refunds -d charge=ch_1 -d amount=500
 
+    Of an MCP server, METHOD is a method of MCP and TARGET its tool; --json-body has the arguments:
+
+    \b
+    captoken gateway explain gateway.toml --token-file jane.token \\
+        tools/call files.read_file --json-body '{"path": "/srv/files/a.txt"}'
+
     It sends nothing, reads no API key and counts nothing. Exit 1 if the request would be denied.
     """
     from captoken.adapters._gateway.reading import NoOperation, check_framing
     from captoken.adapters._http.exchange import RequestError
 
     found = _configured(path)
+    if "/" in method:
+        if data or header:
+            raise click.UsageError("a message of MCP has --json-body alone")
+        return explained(found, method, target, json_body or {}, token_file, as_json)
     service, raw, query = _service_of(found, target)
     body, headers = _given(data, json_body, header)
     try:
@@ -337,6 +366,9 @@ def _service_of(found: Configuration, target: str) -> tuple[Service, bytes, byte
     raw, _, query = target.encode("utf-8", "surrogateescape").partition(b"?")
     name, _, _ = raw.removeprefix(b"/").partition(b"/")
     service = found.services.get(name.decode("latin-1"))
+    if name.decode("latin-1") in found.mcp:
+        example = f"tools/call {name.decode()}.TOOL --json-body '{{…}}'"
+        raise click.UsageError(f"{name.decode()} is an MCP server: write {example}")
     if service is None:
         some = ", ".join(f"/{each}/…" for each in found.services)
         raise click.UsageError(f"a target begins with the name of a service: {some}")

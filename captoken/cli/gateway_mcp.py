@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
+import stat
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from captoken.cli import serving
+from captoken.cli import files, serving
 from captoken.cli.gateway_demo import check_extra
 from captoken.cli.options import clock
-from captoken.cli.output import ToStderr, say_json, warn
+from captoken.cli.output import ToStderr, answer, say_json, warn
 from captoken.cli.values import FILE
 
 if TYPE_CHECKING:
+    from captoken._verification.decision import Decision
     from captoken._writing.token import Token
     from captoken._writing.token_set import TokenSet
     from captoken.adapters._gateway.ends import End
@@ -134,17 +138,8 @@ async def _serve(
     from captoken.adapters._gateway.upstream import Upstream
 
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=found.file.gateway.max_body)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    sink = asyncio.StreamReader()
-    transport, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.StreamReaderProtocol(sink), sys.stdout
-    )
-    writer = asyncio.StreamWriter(transport, protocol, None, loop)
-
-    async def write(line: bytes) -> None:
-        writer.write(line + b"\n")
-        await writer.drain()
+    reader = await _input(found.file.gateway.max_body)
+    write = await _output()
 
     upstream = None
     if service.url is not None:
@@ -166,6 +161,45 @@ async def _serve(
     finally:
         looking.cancel()
         await parts.aclose()
+
+
+async def _input(limit: int) -> asyncio.StreamReader:
+    """Standard input, by lines of this length at most."""
+    reader = asyncio.StreamReader(limit=limit)
+    if _is_awaited(sys.stdin.fileno()):
+        protocol = asyncio.StreamReaderProtocol(reader)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    else:
+        reader.feed_data(sys.stdin.buffer.read())
+        reader.feed_eof()
+    return reader
+
+
+async def _output() -> Callable[[bytes], Awaitable[None]]:
+    """What writes a line to standard output, and waits until it is taken."""
+    out = sys.stdout.buffer
+    writer: asyncio.StreamWriter | None = None
+    if _is_awaited(sys.stdout.fileno()):
+        loop = asyncio.get_running_loop()
+        protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader())
+        transport, _ = await loop.connect_write_pipe(lambda: protocol, sys.stdout)
+        writer = asyncio.StreamWriter(transport, protocol, None, loop)
+
+    async def write(line: bytes) -> None:
+        if writer is None:
+            out.write(line + b"\n")
+            out.flush()
+        else:
+            writer.write(line + b"\n")
+            await writer.drain()
+
+    return write
+
+
+def _is_awaited(number: int) -> bool:
+    """Can an event loop wait for it? It cannot for a file or /dev/null, which never block."""
+    mode = os.fstat(number).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(number)
 
 
 # --- for clients of MCP ---------------------------------------------------------------------------
@@ -198,7 +232,7 @@ def config(client: str, name: str, command: tuple[str, ...], path: str, token_fi
 
     _service(configured(path), name, command)
     whole, token = (str(Path(each).absolute()) for each in (path, token_file))
-    behind = ["--", *command] if command else []
+    behind = ["--", *_whole(command)] if command else []
     server: dict[str, object] = {
         "command": sys.executable,
         "args": ["-m", "captoken", "gateway", "stdio", name, "--file", whole, *behind],
@@ -208,3 +242,114 @@ def config(client: str, name: str, command: tuple[str, ...], path: str, token_fi
         server = {"type": "stdio", **server}
     say_json({_CLIENTS[client]: {name: server}})
     return 0
+
+
+def _whole(command: tuple[str, ...]) -> list[str]:
+    """A command that can be started from any folder: what is a file here is named from the root."""
+    program, *arguments = command
+    found = shutil.which(program) or program
+    return [_from_root(found), *map(_from_root, arguments)]
+
+
+def _from_root(text: str) -> str:
+    """A path that leads to a file or a folder from here, from the root; any other text as it is."""
+    path = Path(text)
+    is_path = os.sep in text or text in (".", "..") or path.suffix
+    return os.path.abspath(path) if is_path and path.exists() else text
+
+
+# --- for people who write tokens ------------------------------------------------------------------
+
+
+def asked(
+    found: Configuration, service: McpService, command: tuple[str, ...]
+) -> dict[str, dict[str, str]]:
+    """The tools that an MCP server lists, by what tokens call them: the kinds of their arguments.
+
+    Raises UsageError for a server that has no command, or does not answer.
+    """
+    check_extra()
+    from captoken.adapters._gateway.credentials import Unavailable
+    from captoken.adapters._gateway.inquiry import listed
+    from captoken.adapters._gateway.upstream import Broken, Unreachable
+
+    name = service.name
+    if service.url is None and not command:
+        raise click.UsageError(f"{name} has no command: write --service {name} -- COMMAND")
+    try:
+        listing = listed(service, command, timeout=found.file.gateway.timeout)
+        tools = asyncio.run(listing)
+    except (Unavailable, Unreachable, Broken, OSError) as problem:
+        why = str(problem) or type(problem).__name__
+        raise click.UsageError(f"{name} cannot be asked: {why}") from None
+    return {f"{name}.{tool['name']}": _kinds(tool.get("inputSchema")) for tool in tools}
+
+
+def _kinds(schema: Any) -> dict[str, str]:
+    """The arguments of a tool, and what its schema says they are; `any` where it does not."""
+    stated = schema.get("properties") if type(schema) is dict else None
+    if type(stated) is not dict:
+        return {}
+    return {
+        argument: kind["type"] if type(kind) is dict and type(kind.get("type")) is str else "any"
+        for argument, kind in stated.items()
+    }
+
+
+def explained(
+    found: Configuration,
+    method: str,
+    target: str,
+    params: dict[str, Any],
+    token_file: str | None,
+    as_json: bool,
+) -> int:
+    """How a message to an MCP server is decided on, and what would be sent."""
+    from captoken.adapters._gateway import envelopes
+    from captoken.adapters._gateway.opening import stores
+    from captoken.adapters._gateway.relaying import access_to, is_free
+
+    name, _, tool = target.partition(".")
+    service = found.mcp.get(name)
+    if service is None:
+        some = ", ".join(f"{each}.TOOL" for each in found.mcp) or "none is in the file"
+        raise click.UsageError(f"TARGET of an MCP method is a tool of an MCP server: {some}")
+    if (method == "tools/call") is not bool(tool):
+        raise click.UsageError("TARGET is NAME.TOOL for tools/call, and NAME for another method")
+    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    if tool:
+        message["params"] = {"name": tool, "arguments": params}
+    try:
+        said = envelopes.read(envelopes.encode(message))
+    except envelopes.Malformed as problem:
+        answer(as_json, {"refused": problem.text}, f"refused: {problem.text}")
+        return 1
+    sent = said.sent(service.asks)
+    if is_free(method, service.free):
+        text = f"{method} needs a genuine token, and nothing more of it"
+        answer(as_json, {"tool": None, "arguments": {}, "cost": {}, "sends": sent}, text)
+        return 0
+    access = access_to(said, f"{name}.", service.prices)
+    if access is None:
+        text = "refused: no token permits a message of this name, or with these arguments"
+        answer(as_json, {"refused": text}, text)
+        return 1
+    decision: Decision | None = None
+    if token_file is not None:
+        with stores(found, readonly=True) as parts:
+            decision = parts.verifier(name).blocking.explain(files.token_text(token_file), access)
+    told: dict[str, Any] = {
+        "tool": access.tool, "arguments": access.arguments, "cost": access.cost, "sends": sent,
+    }  # fmt: skip
+    lines = [f"{access.tool}  {method}"]
+    lines += [f"  {each} = {value!r}" for each, value in (access.arguments or {}).items()]
+    lines += [f"  costs {amount} {unit}" for unit, amount in access.cost.items()]
+    if decision is not None:
+        told |= {"allowed": bool(decision), "code": decision.code}
+        lines += ["", *str(decision).split("\n")]
+    would = "would be sent" if decision is None or decision else "not sent, and otherwise"
+    lines += ["", f"{would} to {name}:", f"  {envelopes.encode(sent).decode()}"]
+    answer(as_json, told, *lines)
+    if decision is None and not as_json:
+        warn("captoken: --token-file FILE says whether a token permits it")
+    return 0 if decision is None or decision else 1

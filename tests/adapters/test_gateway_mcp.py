@@ -898,9 +898,9 @@ def test_a_session_is_its_tree_s_and_its_id_opens_nothing(tmp_path: Path) -> Non
         before = len(world.server.requests)
         # With the id, and another tree's token, or with none that is good.
         assert world.post(call(number=3, path="a"), other).json()["result"]["isError"]
-        assert world.post({"jsonrpc": "2.0", "id": 1, "result": {}}, other).status_code == 202
-        assert world.post(None, other, method="GET").status_code == 202
-        assert world.post(None, other, method="DELETE").status_code == 202
+        assert world.post({"jsonrpc": "2.0", "id": 1, "result": {}}, other).status_code == 403
+        assert world.post(None, other, method="GET").status_code == 403
+        assert world.post(None, other, method="DELETE").status_code == 403
         assert world.post(None, "cap1_no", method="DELETE").status_code == 401
         # The server's own id is none here.
         assert world.post(call(number=4, path="a"), session="s1").status_code == 404

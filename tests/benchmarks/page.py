@@ -179,6 +179,14 @@ def gateway(part: dict[str, Any]) -> list[str]:
     return lines
 
 
+def gateway_mcp(part: dict[str, Any]) -> list[str]:
+    """What a call of a tool through the gateway takes, beside the same call without it."""
+    lines = table("processor time of a call", "without the gateway", "with it", "")
+    for row in part["rows"]:
+        lines.append(cells(row["what"], _time(row["direct"]), _time(row["through"]), f"{row['ratio']:.2f} ×"))
+    return lines
+
+
 def control(part: dict[str, Any]) -> list[str]:
     """What an overlay, a trail and a change of either cost."""
     lines = table("live control", "")
@@ -197,6 +205,8 @@ TABLES: Tables = {
     "guarded": ("guards", circumstances),
     "gateway": ("gateway", gateway),
     "gated": ("gateway", circumstances),
+    "gateway_mcp": ("gateway_mcp", gateway_mcp),
+    "gated_mcp": ("gateway_mcp", circumstances),
     "rows": ("rows", rows),
     "rowed": ("rows", circumstances),
     "control": ("control", control),

@@ -33,6 +33,7 @@ def test_no_option_takes_a_secret():
         "gateway run command": ("command", "[-- COMMAND...]"),
         "gateway stdio name": ("name", "NAME"),
         "gateway stdio command": ("command", "[-- COMMAND...]"),
+        "gateway tools command": ("command", "[-- COMMAND...]"),
         "gateway config client": ("client", "[claude|cursor|vscode]"),
         "gateway config name": ("name", "NAME"),
         "gateway config command": ("command", "[-- COMMAND...]"),

@@ -30,9 +30,9 @@ OTHER_VERSION: Final = -32022
 HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN = ("2026-07-28",)
 
-_OWN = "io.modelcontextprotocol/"
-VERSION = f"{_OWN}protocolVersion"
-_CAPABILITIES = f"{_OWN}clientCapabilities"
+OWN = "io.modelcontextprotocol/"
+VERSION = f"{OWN}protocolVersion"
+_CAPABILITIES = f"{OWN}clientCapabilities"
 _TRACE = frozenset(("traceparent", "tracestate", "progressToken"))
 
 # What a server may ask of its client, by the capability that permits it.
@@ -112,7 +112,7 @@ def _permitted(capabilities: Any, asks: Collection[str]) -> dict[str, Any]:
 
 def _meta(meta: dict[str, Any], asks: Collection[str]) -> dict[str, Any]:
     """Of `_meta` what the protocol has there. A server could act on all else, unjudged."""
-    kept = {key: item for key, item in meta.items() if key.startswith(_OWN) or key in _TRACE}
+    kept = {key: item for key, item in meta.items() if key.startswith(OWN) or key in _TRACE}
     if _CAPABILITIES in kept:
         kept[_CAPABILITIES] = _permitted(kept[_CAPABILITIES], asks)
     return kept

@@ -409,7 +409,9 @@ def _said(status: int, message: dict[str, Any]) -> Response:
 
 def _refusal(refused: Refused) -> Response:
     """The answer to what is not sent: an error of JSON-RPC, and 401 where no token is good."""
-    status = _STATUS.get(refused.kind, 200 if refused.answer else 202)
+    # What waits for no answer is told by the status: 403 for what is denied.
+    unanswered = 403 if refused.kind else 202
+    status = _STATUS.get(refused.kind, 200 if refused.answer else unanswered)
     if refused.answer is not None and status == 503:
         status = 200
     body = b"" if refused.answer is None else json.dumps(refused.answer).encode("ascii")

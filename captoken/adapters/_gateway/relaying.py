@@ -31,6 +31,7 @@ from captoken._format import primitives
 from captoken._format.encoding import b64encode
 from captoken._format.entropy import random_bytes
 from captoken._format.spelling import shown
+from captoken._language.access import Access
 from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant, AsyncReserved
 from captoken._verification.verifier import AsyncVerifier
@@ -107,6 +108,23 @@ class Passed(NamedTuple):
     server: dict[str, Any] | None = None
 
 
+def is_free(method: str, free: Collection[str] = ()) -> bool:
+    """Does a genuine token do for it: an answer, what lists or opens, or what the file names?"""
+    return not method or method in FREE or method in LISTS or method in free
+
+
+def access_to(
+    said: Said, prefix: str, prices: Mapping[str, Mapping[str, Price]]
+) -> Access | None:
+    """What a message asks for, at what cost; None for what no token can permit."""
+    asked = facts(said.method, said.params)
+    costs = {}
+    if asked is not None:
+        costs = {unit: price.of(asked[1]) for unit, price in prices.get(asked[0], {}).items()}
+    stated = {unit: amount for unit, amount in costs.items() if amount is not None}
+    return access_of(said.method, said.params, prefix, stated)
+
+
 class Relay:
     """One service: who is let in, what a call costs, and what is known of its tools.
 
@@ -128,7 +146,7 @@ class Relay:
         self.asks = frozenset(asks)
         self.gate = Gate.of_service(verifier, name, default)
         self._prices = prices
-        self._free = FREE | frozenset(free)
+        self._free = frozenset(free)
         self._seal = random_bytes(32)
         self.mirrored = Mirrored(name)
         self._tasks: OrderedDict[str, str] = OrderedDict()
@@ -139,15 +157,9 @@ class Relay:
 
         Raises Denied.
         """
-        if not said.method or said.method in self._free or said.method in LISTS:
+        if is_free(said.method, self._free):
             return None
-        asked = facts(said.method, said.params)
-        costs = {}
-        if asked is not None:
-            prices = self._prices.get(asked[0], {})
-            costs = {unit: price.of(asked[1]) for unit, price in prices.items()}
-        stated = {unit: amount for unit, amount in costs.items() if amount is not None}
-        access = access_of(said.method, said.params, self.gate.prefix, stated)
+        access = access_to(said, self.gate.prefix, self._prices)
         if access is None:
             raise Denied(await grant.deny(*no_call(said.method, said.params)))
         return await grant.reserve(access)

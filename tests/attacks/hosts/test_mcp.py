@@ -71,17 +71,17 @@ class Kept(EventStore):
 
 
 class World:
-    """A guarded server, what its tools did, and its trail."""
+    """A server, what its tools did, and a trail of whoever guards it."""
 
-    def __init__(self, **stores: Any) -> None:
+    def __init__(self, *, is_guarded: bool = True) -> None:
         self.ran: list[Any] = []
         self.lines: list[bytes] = []
-        facts = {
+        self.facts: dict[str, Any] = {
             "replays": MemoryReplayStore(floor=0),
             "ledger": MemoryLedger(shared=True, floor=0),
             "audit": AuditTrail(self.lines.append),
         }
-        self.guard = Guard(Verifier(KEYRING, audience=AUDIENCE, **{**facts, **stores}))
+        self.guard = Guard(Verifier(KEYRING, audience=AUDIENCE, **self.facts))
         self.server = Server("sales", **({} if TWO else {"event_store": Kept()}))
 
         @self.server.tool()
@@ -101,7 +101,8 @@ class World:
             await anyio.sleep(30)
             return "done"
 
-        self.guard.install(self.server)
+        if is_guarded:
+            self.guard.install(self.server)
 
     def app(self) -> Any:
         return self.server.streamable_http_app(**({"event_store": Kept()} if TWO else {}))
