@@ -1,24 +1,28 @@
-"""What a call of a tool through the gateway takes, beside the same call without it: by processor time of all that is behind the client.
+"""What a call of a tool through the gateway takes, beside the same call without it: by processor time of all processes.
 
     python -m tests.benchmarks.gateway_mcp [--record]     # a call, in turns; the least of each
 
-Needs `pip install -e '.[test,servers,gateway]'`. The server is one of the SDK, which answers a text. The client is bytes, and is not
-counted: over HTTP in both revisions, and by lines to a server that is started. Of the gateway its own time counts and the server's.
+Needs `pip install -e '.[test,servers,gateway]'`. The server is one of the SDK, which answers a text, and so is the client: over HTTP
+in both revisions, and by lines to a server that is started. The time of the client counts, of the gateway and of the server.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import anyio
+import httpx2
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
 
 from captoken import Issuer, Keyring
 
@@ -44,14 +48,6 @@ else:
     config = uvicorn.Config(made.streamable_http_app(), http="h11", log_level="critical", access_log=False)
     uvicorn.Server(config).run([listening])
 """
-MODERN = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}, "io.modelcontextprotocol/clientInfo": {"name": "x", "version": "1"}}  # fmt: skip
-OPENING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
-
-
-def said(method: str, number: int | None = None, **params: Any) -> bytes:
-    message = {"jsonrpc": "2.0", "method": method, "params": params}
-    return json.dumps(message if number is None else {**message, "id": number}).encode()
-
 
 def seconds(processes: list[int]) -> float:
     """What they took of processors, in all their threads."""
@@ -65,79 +61,23 @@ def below(process: int) -> list[int]:
     return [process, *(each for child in children for each in below(int(child)))]
 
 
-class Web:
-    """A client over HTTP, in one of the revisions, on a connection that stays."""
+class Called:
+    """A client of the SDK, and the processes that a call of its keeps busy, this one among them."""
 
-    def __init__(self, stack: ExitStack, address: str, path: str, token: str, processes: list[int], modern: bool) -> None:
-        host, _, port = address.rpartition(":")
-        self.processes = processes
-        self._socket = stack.enter_context(closing(socket.create_connection((host, int(port)))))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._head = f"POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
-        self._head += f"Authorization: Bearer {token}\r\n" if token else ""
-        self._meta: dict[str, Any] = {"_meta": MODERN} if modern else {}
-        if modern:
-            self._head += "Mcp-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: read\r\n"
-            return
-        answer = self._post(said("initialize", 0, **OPENING))
-        named = re.search(rb"(?i)mcp-session-id: *(\S+)", answer)
-        self._head += "Mcp-Protocol-Version: 2025-11-25\r\n" + (f"Mcp-Session-Id: {named[1].decode()}\r\n" if named else "")
-        self._post(said("notifications/initialized"))
+    def __init__(self, client: Client, processes: list[int]) -> None:
+        self._client = client
+        self._processes = [os.getpid(), *processes]
 
-    def call(self, number: int) -> None:
-        assert b"text of a.txt" in self._post(said("tools/call", number, name="read", arguments={"path": "a.txt"}, **self._meta))
-
-    def _post(self, body: bytes) -> bytes:
-        self._socket.sendall(f"{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        got = b""
-        while b"\r\n\r\n" not in got:
-            got += self._read()
-        head, _, came = got.partition(b"\r\n\r\n")
-        low = head.lower()
-        assert b" 200 " in head or b" 202 " in head, got
-        if b"transfer-encoding: chunked" in low:
-            while not came.endswith(b"0\r\n\r\n"):
-                came += self._read()
-        else:
-            while len(came) < int(low.partition(b"content-length:")[2].split()[0]):
-                came += self._read()
-        return head + b"\r\n\r\n" + came
-
-    def _read(self) -> bytes:
-        got = self._socket.recv(65536)
-        assert got, "the server has closed the connection"
-        return got
+    async def calls(self, number: int) -> float:
+        """So many calls, one after the other: microseconds of processors for one."""
+        began = seconds(self._processes)
+        for _ in range(number):
+            answer: Any = await self._client.call_tool("read", {"path": "a.txt"})
+            assert answer.content[0].text == "text of a.txt"
+        return (seconds(self._processes) - began) / number * 1e6
 
 
-class Pipe:
-    """A client by lines, of a server that it starts."""
-
-    def __init__(self, stack: ExitStack, command: list[str], env: dict[str, str]) -> None:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **env})
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
-        assert process.stdin is not None and process.stdout is not None
-        self._in, self._out = process.stdin, process.stdout
-        self._say(said("initialize", 0, **OPENING))
-        self._heard(0)
-        self._say(said("notifications/initialized"))
-        self.processes = below(process.pid)
-
-    def call(self, number: int) -> None:
-        self._say(said("tools/call", number, name="read", arguments={"path": "a.txt"}))
-        assert b"text of a.txt" in self._heard(number)
-
-    def _say(self, line: bytes) -> None:
-        self._in.write(line + b"\n")
-        self._in.flush()
-
-    def _heard(self, number: int) -> bytes:
-        while json.loads(line := self._out.readline()).get("id") != number:
-            pass
-        return line
-
-
-def started(stack: ExitStack, *command: str) -> tuple[int, str]:
+def started(stack: AsyncExitStack, *command: str) -> tuple[int, str]:
     """A process that serves: its number, and its address."""
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     stack.callback(process.wait)
@@ -146,10 +86,10 @@ def started(stack: ExitStack, *command: str) -> tuple[int, str]:
     return process.pid, json.loads(process.stdout.readline())["address"].removeprefix("http://")
 
 
-@contextmanager
-def clients() -> Iterator[dict[str, tuple[Any, Any]]]:
+@asynccontextmanager
+async def clients() -> AsyncIterator[dict[str, tuple[Called, Called]]]:
     """By what is measured: a client of the server itself, and one of the gateway before it."""
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server, address = started(stack, "-c", SERVER)
         keyring = Keyring.generate()
@@ -159,37 +99,45 @@ def clients() -> Iterator[dict[str, tuple[Any, Any]]]:
         path = folder / "gateway.toml"
         path.write_text(f'version = 1\n[gateway]\nkeyring = "keyring.json"\nlisten = "127.0.0.1:0"\n[service.files]\nmcp = "http://{address}/mcp"\n')
         gateway, outside = started(stack, "-m", "captoken", "gateway", "run", "--json", str(path))
-        shown = token.present(audience="files", expires_in=3600)
-        found: dict[str, tuple[Any, Any]] = {}
-        for name, modern in (("2026-07-28, over HTTP", True), ("2025-11-25, over HTTP", False)):
-            direct = Web(stack, address, "/mcp", "", [server], modern)
-            found[name] = (direct, Web(stack, outside, "/files/mcp", str(shown), [gateway, server], modern))
+        shown = str(token.present(audience="files", expires_in=3600))
+
+        async def over_http(at: str, mode: Any, processes: list[int]) -> Called:
+            web = httpx2.AsyncClient(headers={"Authorization": f"Bearer {shown}"}, trust_env=False)
+            transport = streamable_http_client(f"http://{at}", http_client=await stack.enter_async_context(web))
+            return Called(await stack.enter_async_context(Client(transport, mode=mode)), processes)
+
+        async def by_lines(args: list[str], env: dict[str, str]) -> Called:
+            before = set(below(os.getpid()))
+            transport = stdio_client(StdioServerParameters(command=sys.executable, args=args, env={**os.environ, **env}))
+            client = await stack.enter_async_context(Client(transport, mode="legacy"))
+            await client.list_tools()
+            return Called(client, sorted(set(below(os.getpid())) - before))
+
+        found = {}
+        for name, mode in (("2026-07-28, over HTTP", "auto"), ("2025-11-25, over HTTP", "legacy")):
+            direct = await over_http(f"{address}/mcp", mode, [server])
+            found[name] = (direct, await over_http(f"{outside}/files/mcp", mode, [gateway, server]))
         lines = folder / "lines.toml"
         lines.write_text('version = 1\n[gateway]\nkeyring = "keyring.json"\n[service.files]\nmcp = "stdio"\n')
-        command = [sys.executable, "-c", SERVER, "stdio"]
-        through = [sys.executable, "-m", "captoken", "gateway", "stdio", "files", "--file", str(lines), "--", *command]
-        found["2025-11-25, by lines"] = (Pipe(stack, command, {}), Pipe(stack, through, {"CAPTOKEN_FILE": str(folder / "held.token")}))
+        through = ["-m", "captoken", "gateway", "stdio", "files", "--file", str(lines), "--", sys.executable]
+        own = ["-c", SERVER, "stdio"]
+        held = {"CAPTOKEN_FILE": str(folder / "held.token")}
+        found["2025-11-25, by lines"] = (await by_lines(own, {}), await by_lines([*through, *own], held))
         yield found
 
 
-def measured() -> dict[str, tuple[float, float]]:
+async def measured() -> dict[str, tuple[float, float]]:
     """Microseconds of processors for a call, without the gateway and with it: the least round of each, in turns."""
     least: dict[tuple[str, int], float] = {}
-    with clients() as found:
+    async with clients() as found:
         for pair in found.values():
             for client in pair:
-                for number in range(1, 51):
-                    client.call(number)
-        first = 51
+                await client.calls(50)
         for _ in range(ROUNDS):
             for name, pair in found.items():
                 for at, client in enumerate(pair):
-                    began = seconds(client.processes)
-                    for number in range(first, first + CALLS):
-                        client.call(number)
-                    taken = (seconds(client.processes) - began) / CALLS * 1e6
+                    taken = await client.calls(CALLS)
                     least[name, at] = min(taken, least.get((name, at), taken))
-            first += CALLS
         return {name: (least[name, 0], least[name, 1]) for name in found}
 
 
@@ -197,7 +145,7 @@ def main(arguments: list[str]) -> None:
     facts = machine()
     print(f"load {facts['load at the start']}; the least of {ROUNDS} rounds in turns, µs of processors a call\n")
     rows: list[dict[str, Any]] = []
-    for name, (direct, through) in measured().items():
+    for name, (direct, through) in anyio.run(measured).items():
         print(f"{name:<28}{direct:>8.0f}{through:>8.0f}{through / direct:>8.2f} x")
         rows.append({"what": name, "direct": direct, "through": through, "ratio": through / direct})
     if "--record" in arguments:
