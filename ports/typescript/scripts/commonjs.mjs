@@ -57,7 +57,7 @@ await writeFile(
 );
 
 const inside = Object.keys(metafile.inputs).flatMap(
-  (path) => relative("node_modules", path).match(/^@noble\/[a-z]+/) ?? [],
+  (path) => relative("node_modules", path).match(/^@noble\/[a-z0-9]+/) ?? [],
 );
 const notices = [...new Set(inside)].sort().map(async (name) => {
   const licence = await readFile(join(here, "node_modules", name, "LICENSE"), "utf8");

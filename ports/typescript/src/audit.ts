@@ -1,6 +1,6 @@
 /** Audit trails: whether one is whole, and how values are recorded (spec, "Audit"). */
 
-import { b64encode, b64exact, concat, equal, utf8, type Bytes } from "./format/bytes.js";
+import { b64encode, b64exact, bigEndian, concat, equal, utf8, type Bytes } from "./format/bytes.js";
 import { isPrimePoint, label, publicKey, sha256, verify } from "./format/crypto.js";
 import { CaptokenError, UsageError } from "./format/errors.js";
 import { settings } from "./format/given.js";
@@ -168,15 +168,8 @@ export function rootOf(leaves: readonly Bytes[]): Bytes | undefined {
   return level[0];
 }
 
-/** 8 bytes, most significant first. */
-function eightBytes(value: number): Bytes {
-  const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(value));
-  return bytes;
-}
-
 export const treeMessage = (first: number, count: number, root: Bytes): Bytes =>
-  concat(label("audit tree"), eightBytes(first), eightBytes(count), root);
+  concat(label("audit tree"), bigEndian(first, 8), bigEndian(count, 8), root);
 
 /**
  * Raises CaptokenError where a checkpoint, which its key has signed, has a tree of another shape, of

@@ -5,11 +5,12 @@ import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
 import { inspect } from "node:util";
 
-import { ed25519 } from "@noble/curves/ed25519.js";
+import { ed25519, x25519 } from "@noble/curves/ed25519.js";
+import { hashes } from "@noble/ed25519";
 import { sha512 } from "@noble/hashes/sha2.js";
 
-import { b64encode, concat } from "../src/format/bytes.js";
-import { verify } from "../src/format/crypto.js";
+import { b64decode, b64encode, concat, hex, unhex } from "../src/format/bytes.js";
+import { exchangePublic, shared, verify } from "../src/format/crypto.js";
 import * as captoken from "../src/index.js";
 
 const NOW = 1_764_061_200;
@@ -840,6 +841,57 @@ test("discharges travel with the token that asks for them", () => {
   assert.equal(captoken.TokenSet.parse(text).token("mail").discharges.length, 1);
 });
 
+test("X25519 is that of RFC 7748, and of another library", () => {
+  const again = (secret: string, other: string): string => hex(shared(unhex(secret), unhex(other)));
+  // Section 5.2, the second of which has bits that are masked; then the iterated one.
+  assert.equal(
+    again(
+      "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+      "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
+    ),
+    "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552",
+  );
+  assert.equal(
+    again(
+      "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
+      "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493",
+    ),
+    "95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957",
+  );
+  let [secret, other] = [`09${"00".repeat(31)}`, `09${"00".repeat(31)}`];
+  for (let at = 0; at < 200; at++) {
+    if (at === 1) assert.equal(secret, "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079");
+    [secret, other] = [again(secret, other), secret];
+  }
+  const random = (): Uint8Array => globalThis.crypto.getRandomValues(new Uint8Array(32));
+  for (let at = 0; at < 200; at++) {
+    const [mine, theirs] = [random(), random()];
+    assert.deepEqual(exchangePublic(mine), x25519.getPublicKey(mine));
+    assert.deepEqual(shared(mine, theirs), x25519.getSharedSecret(mine, theirs));
+    if (at % 8 === 0) assert.deepEqual(shared(mine, exchangePublic(theirs)), shared(theirs, exchangePublic(mine)));
+  }
+  // Every point of low order, in each spelling, gives zeros; those next to them do not.
+  const P = 2n ** 255n - 19n;
+  const y = 325606250916557431795983626356110631294008115727848805560023387167927233504n;
+  const spelled = (value: bigint): Uint8Array =>
+    Uint8Array.from({ length: 32 }, (_, at) => Number((value >> BigInt(8 * at)) & 255n));
+  for (const low of [0n, 1n, P - 1n, P, P + 1n, y, 39382357235489614581723060781553021112529911719440698176882885853963445705823n]) {
+    assert.throws(() => shared(random(), spelled(low)), { name: "UsageError" });
+    assert.throws(() => x25519.getSharedSecret(random(), spelled(low)));
+    if (low > 1n && low < P - 1n) assert.equal(shared(random(), spelled(low + 1n)).length, 32);
+  }
+});
+
+test("signatures are those of another library, whatever else sets its hash", () => {
+  for (let at = 0; at < 50; at++) {
+    const [secret, said] = [captoken.HolderKey.generate(), new Uint8Array(at).fill(at)];
+    hashes.sha512 = () => new Uint8Array(64);
+    const signature = secret.sign(said);
+    assert.ok(ed25519.verify(signature, said, b64decode(secret.public)!, { zip215: false }));
+    assert.ok(verify(b64decode(secret.public)!, said, signature));
+  }
+});
+
 test("nothing of Node is imported, and nothing but the noble libraries", () => {
   const folder = new URL("../../src/", import.meta.url);
   for (const name of readdirSync(folder, { recursive: true }) as string[]) {
@@ -847,7 +899,7 @@ test("nothing of Node is imported, and nothing but the noble libraries", () => {
     for (const [, target] of readFileSync(new URL(name, folder), "utf8").matchAll(
       /from "([^"]+)"/g,
     )) {
-      assert.match(target!, /^\.\.?\/|^@noble\/(hashes|curves|ciphers)\//, name);
+      assert.match(target!, /^\.\.?\/|^@noble\/((hashes|ciphers)\/|ed25519$)/, name);
     }
   }
 });

@@ -92,7 +92,7 @@ export function unhex(spelled: string): Bytes {
 }
 
 /** A number as so many bytes, most significant first. */
-export function bigEndian(value: number, length: number): Bytes {
+export function bigEndian(value: number | bigint, length: number): Bytes {
   const made = new Uint8Array(length);
   let left = BigInt(value);
   for (let at = length - 1; at >= 0; at--) {

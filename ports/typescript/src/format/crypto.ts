@@ -1,12 +1,12 @@
 /** The primitives, one rule once: hashes with their labels, the chain, signatures, boxes. */
 
 import { hsalsa, xsalsa20poly1305 } from "@noble/ciphers/salsa.js";
-import { ed25519, x25519 } from "@noble/curves/ed25519.js";
+import { Point, getPublicKey, hashes, sign as signBy } from "@noble/ed25519";
 import { blake2b } from "@noble/hashes/blake2.js";
 import { hmac } from "@noble/hashes/hmac.js";
 import { sha256 as sha, sha512 } from "@noble/hashes/sha2.js";
 
-import { b64encode, b64exact, concat, equal, unhex, utf8, type Bytes } from "./bytes.js";
+import { b64encode, b64exact, bigEndian, concat, equal, utf8, type Bytes } from "./bytes.js";
 import { UsageError } from "./errors.js";
 
 export const sha256 = (bytes: Bytes): Bytes => sha(bytes);
@@ -67,20 +67,18 @@ function littleEndian(bytes: Bytes): bigint {
   return made;
 }
 
-/** The y of the points of low order (28.1). */
-const LOW = [
-  0n,
-  1n,
-  P - 1n,
-  ...[
-    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-  ].map((spelled) => littleEndian(unhex(spelled))),
-];
+/** The highest bit is a sign, or nothing. */
+const withoutSign = (bytes: Bytes): bigint => littleEndian(bytes) & (2n ** 255n - 1n);
+
+const ORDER = 2n ** 252n + 27742317777372353535851937790883648493n;
+
+/** The y of the points of low order (28.1): those of order 8 are one the other's negative. */
+const EIGHT = 0x05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826n;
+const LOW = [0n, 1n, P - 1n, EIGHT, P - EIGHT];
 
 /** Are these 32 bytes a key as a link may have it: canonical, and not of low order (28.1)? */
 export function isSigningKey(bytes: Bytes): boolean {
-  const y = littleEndian(bytes) & (2n ** 255n - 1n);
+  const y = withoutSign(bytes);
   return bytes.length === 32 && y < P && !LOW.includes(y);
 }
 
@@ -94,26 +92,34 @@ export function verify(key: Bytes, message: Bytes, signature: Bytes): boolean {
   if (signature.length !== 64 || !isSigningKey(key)) return false;
   const R = signature.subarray(0, 32);
   const S = littleEndian(signature.subarray(32));
-  const { Point } = ed25519;
-  if (S >= Point.Fn.ORDER || !isSigningKey(R)) return false;
+  if (S >= ORDER || !isSigningKey(R)) return false;
   try {
     const A = Point.fromBytes(key, false);
-    const k = littleEndian(sha512(concat(R, key, message))) % Point.Fn.ORDER;
-    const left = Point.BASE.multiplyUnsafe(S).subtract(A.multiplyUnsafe(k));
+    const k = littleEndian(sha512(concat(R, key, message))) % ORDER;
+    const left = Point.BASE.multiply(S, false).subtract(A.multiply(k, false));
     return equal(left.toBytes(), R);
   } catch {
     return false;
   }
 }
 
-export const signingPublic = (secret: Bytes): Bytes => ed25519.getPublicKey(secret);
-export const sign = (secret: Bytes, message: Bytes): Bytes => ed25519.sign(message, secret);
+// The hash is set at each use: whoever else on the page has the library sets it, too.
+
+export function signingPublic(secret: Bytes): Bytes {
+  hashes.sha512 = sha512;
+  return getPublicKey(secret);
+}
+
+export function sign(secret: Bytes, message: Bytes): Bytes {
+  hashes.sha512 = sha512;
+  return signBy(message, secret);
+}
 
 /** Is it a point of the group of prime order, canonical (27.5)? */
 export function isPrimePoint(bytes: Bytes): boolean {
   if (!isSigningKey(bytes)) return false;
   try {
-    return ed25519.Point.fromBytes(bytes, false).isTorsionFree();
+    return Point.fromBytes(bytes, false).isTorsionFree();
   } catch {
     return false;
   }
@@ -121,26 +127,50 @@ export function isPrimePoint(bytes: Bytes): boolean {
 
 // --- X25519 and the boxes of libsodium (spec, "Third-party caveats") -----------------------------
 
-export const exchangePublic = (secret: Bytes): Bytes => x25519.getPublicKey(secret);
+const mod = (value: bigint): bigint => ((value %= P) < 0n ? value + P : value);
+const square = (value: bigint): bigint => mod(value * value);
+
+/** X25519 (RFC 7748): the ladder of its section 5, with the same steps whatever the secret is. */
+function exchange(secret: Bytes, x1: bigint): Bytes {
+  const scalar = (littleEndian(secret) & (2n ** 254n - 8n)) | (2n ** 254n);
+  let [x2, z2, x3, z3, swap] = [1n, 0n, x1, 1n, 0n];
+  const swapped = (): void => {
+    const [x, z] = [swap * (x2 - x3), swap * (z2 - z3)];
+    [x2, z2, x3, z3] = [x2 - x, z2 - z, x3 + x, z3 + z];
+  };
+  for (let at = 254n; at >= 0n; at--) {
+    const bit = (scalar >> at) & 1n;
+    swap ^= bit;
+    swapped();
+    swap = bit;
+    const [a, b, c, d] = [x2 + z2, x2 - z2, x3 + z3, x3 - z3];
+    const [aa, bb, da, cb] = [square(a), square(b), mod(d * a), mod(c * b)];
+    const e = aa - bb;
+    [x3, z3] = [square(da + cb), mod(x1 * square(da - cb))];
+    [x2, z2] = [mod(aa * bb), mod(e * (aa + 121665n * e))];
+  }
+  swapped();
+  // By the theorem of Fermat.
+  let inverse = 1n;
+  for (let at = 254n; at >= 0n; at--) {
+    inverse = mod(square(inverse) * (((P - 2n) >> at) & 1n ? z2 : 1n));
+  }
+  return bigEndian(mod(x2 * inverse), 32).reverse();
+}
+
+export const exchangePublic = (secret: Bytes): Bytes => exchange(secret, 9n);
 
 /** What both share. Raises UsageError for a public key of low order. */
 export function shared(secret: Bytes, other: Bytes): Bytes {
-  try {
-    return x25519.getSharedSecret(secret, other);
-  } catch {
-    throw new UsageError("a public key that gives zeros with every secret");
-  }
+  const made = exchange(secret, withoutSign(other));
+  if (made.some(Boolean)) return made;
+  throw new UsageError("a public key that gives zeros with every secret");
 }
 
 /** Canonical, and not of low order (27.5)? */
 export function isExchangeKey(bytes: Bytes): boolean {
-  if (bytes.length !== 32 || littleEndian(bytes) >= P) return false;
-  try {
-    shared(new Uint8Array(32).fill(1), bytes);
-    return true;
-  } catch {
-    return false;
-  }
+  const point = littleEndian(bytes);
+  return bytes.length === 32 && point < P && exchange(new Uint8Array(32), point).some(Boolean);
 }
 
 /** A public key that is given: 32 bytes or their text (27.5). Raises UsageError. */

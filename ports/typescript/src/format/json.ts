@@ -52,6 +52,8 @@ const SURROGATE = /\p{Surrogate}/u;
 export const isWellFormed = (value: string): boolean => !SURROGATE.test(value);
 
 /** A reader of one text. What it raises is a SyntaxError. */
+const bad = (what: string): SyntaxError => new SyntaxError(what);
+
 class Reader {
   private at = 0;
 
@@ -63,7 +65,7 @@ class Reader {
   whole(): Json {
     const value = this.value(0);
     this.match(BLANK);
-    if (this.at !== this.source.length) throw new SyntaxError("more than one value");
+    if (this.at !== this.source.length) throw bad("more than one value");
     return value;
   }
 
@@ -83,7 +85,7 @@ class Reader {
   }
 
   private value(depth: number): Json {
-    if (depth > this.deepest) throw new SyntaxError("nested too deep");
+    if (depth > this.deepest) throw bad("nested too deep");
     if (this.next("{")) return this.object(depth);
     if (this.next("[")) return this.array(depth);
     if (this.next('"')) return this.string();
@@ -94,7 +96,7 @@ class Reader {
       }
     }
     const found = this.match(NUMBER);
-    if (!found) throw new SyntaxError("no value");
+    if (!found) throw bad("no value");
     return (found[2] ?? found[3]) ? new Float(Number(found[0])) : integer(found[0]);
   }
 
@@ -102,12 +104,12 @@ class Reader {
     const made: JsonObject = new Map();
     if (this.next("}")) return made;
     do {
-      if (!this.next('"')) throw new SyntaxError("no key");
+      if (!this.next('"')) throw bad("no key");
       const key = this.string();
-      if (!this.next(":")) throw new SyntaxError("no colon");
+      if (!this.next(":")) throw bad("no colon");
       made.set(key, this.value(depth + 1));
     } while (this.next(","));
-    if (!this.next("}")) throw new SyntaxError("an object without an end");
+    if (!this.next("}")) throw bad("an object without an end");
     return made;
   }
 
@@ -116,7 +118,7 @@ class Reader {
     if (this.next("]")) return made;
     do made.push(this.value(depth + 1));
     while (this.next(","));
-    if (!this.next("]")) throw new SyntaxError("an array without an end");
+    if (!this.next("]")) throw bad("an array without an end");
     return made;
   }
 
@@ -126,7 +128,7 @@ class Reader {
       made += this.match(PLAIN)![0];
       const character = this.source[this.at++];
       if (character === '"') return made;
-      if (character !== "\\") throw new SyntaxError("a string without an end");
+      if (character !== "\\") throw bad("a string without an end");
       made += this.escaped();
     }
   }
@@ -135,11 +137,11 @@ class Reader {
     const character = this.source[this.at++] ?? "";
     if (character !== "u") {
       const escaped = ESCAPES[character];
-      if (escaped === undefined) throw new SyntaxError("an escape that is none");
+      if (escaped === undefined) throw bad("an escape that is none");
       return escaped;
     }
     const digits = this.source.slice(this.at, this.at + 4);
-    if (!/^[0-9a-fA-F]{4}$/.test(digits)) throw new SyntaxError("an escape that is none");
+    if (!/^[0-9a-fA-F]{4}$/.test(digits)) throw bad("an escape that is none");
     this.at += 4;
     return String.fromCharCode(parseInt(digits, 16));
   }
