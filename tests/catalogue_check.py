@@ -18,8 +18,8 @@ from captoken.errors import Denied, LimitError, WideningError
 
 PAGE = Path(__file__).parent.parent / "docs/errors.md"
 LIBRARY = Path(captoken.__file__).parent
-# Where others' words come through; and `sealed.py`, which takes the place away that an error came from.
-EDGES = {"adapters", "audit", "cli", "issuance", "stores", "sealed.py"}
+# Where others' words come through; `sealed.py`, which takes the place away that an error came from; and `located.py`, which puts one in front.
+EDGES = {"adapters", "audit", "cli", "issuance", "stores", "sealed.py", "located.py"}
 
 # What Python, or a library, says of a call or a file.
 THEIRS = re.compile(r"Unexpected keyword argument")

@@ -412,3 +412,51 @@ def test_what_an_operator_does_is_logged(caplog: pytest.LogCaptureFixture) -> No
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith(f"entry {done.id} by ops@example on Selector(agent='a'") and said[0].endswith("lost \\x1b[2J")
     assert said[1] == f"entry {done.id} lifted by ops@example: found"
+
+
+# --- entries by rules (36.26) ---------------------------------------------------------------------------------------------
+
+
+def test_an_entry_of_an_id_is_made_once_and_again_a_day_after_it_ended() -> None:
+    """By `once`: also after it was lifted, when its id stays for a day; one that a person made is gone at once."""
+    world = World()
+    facts: dict[str, Any] = {"by": "react:probing", "why": "odd", "task": "task-123"}
+    made = world.operator.once("AAAAAAAAAAAAAAAAAAAAAA", **facts)
+    assert made is not None and made.link is None and world.code(mint()) == "revoked"
+    assert world.operator.once("AAAAAAAAAAAAAAAAAAAAAA", **facts) is None
+    assert [entry.by for entry in world.operator.entries()] == ["react:probing"]
+
+    world.operator.lift(made.id, why="a mistake")
+    assert world.operator.entries() == () and world.code(mint()) == "allowed"
+    assert world.operator.once("AAAAAAAAAAAAAAAAAAAAAA", **facts) is None and world.code(mint()) == "allowed"
+    with pytest.raises(ValueError, match="there is no entry"):
+        world.operator.lift(made.id)
+    assert world.operator.once("BBBBBBBBBBBBBBBBBBBBBA", operations=["insert"], **facts) is not None
+    assert world.code(mint()) == "narrowed"
+
+
+def test_what_a_person_made_is_taken_off_whole() -> None:
+    world = World()
+    made = world.operator.revoke(task="task-123", why="x")
+    world.operator.lift(made.id)
+    assert world.operator.renew().entries == ()
+
+
+def test_once_is_for_rules_alone() -> None:
+    with pytest.raises(ValueError, match="by must be react: and the name of a rule"):
+        World().operator.once("x", by="ops:ann", why="x", task="q3")
+
+
+def test_an_entry_whose_answer_was_lost_is_told_as_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published, and tried again: it is this call that made it, and not another."""
+    world = World()
+    publish = world.store.publish
+    lost: list[bool] = []
+
+    def once_lost(*given: Any) -> bool:
+        published = publish(*given)
+        lost.append(True)
+        return published and len(lost) > 1
+
+    monkeypatch.setattr(world.store, "publish", once_lost)
+    assert world.operator.once("AAAAAAAAAAAAAAAAAAAAAA", by="react:a", why="x", task="q3") is not None

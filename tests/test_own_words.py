@@ -41,6 +41,8 @@ THEIRS = {
     "captoken/cli/console/app.py:__call__": FOR_THE_LOG,
     "captoken/cli/gateway_mcp.py:asked": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/cli/postgres.py:connected": DATABASE,
+    "captoken/cli/reactions/alerts.py:_send": "raised by ourselves, or " + OPERATING_SYSTEM,
+    "captoken/cli/reactions/command.py:_read": OPERATING_SYSTEM,
     "captoken/control/_shelf.py:fold": FOR_THE_LOG,
     "captoken/issuance/certificates.py:_check_path": FOR_THE_LOG,
     "captoken/issuance/minting.py:keyring": FOR_THE_LOG,

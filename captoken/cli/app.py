@@ -67,6 +67,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "lift": ("operate", "Undo a revocation or restriction."),
         "renew": ("operate", "Sign the overlay again, once."),
         "overlay": ("operate", "Show all revocations and restrictions: by whom, when and why."),
+        "react": ("reactions.command", "Act by rules when the behaviour of agents changes."),
         "console": ("console.command", "Show what agents are doing, and act on it, in a browser."),
         "upgrade": ("upgrade", "Convert stores of an earlier version."),
     },

@@ -110,7 +110,7 @@ def operate(
         raise click.UsageError(
             f"--every is from 1s to less than {span(LIFE)}, when a snapshot runs out: --every 20s"
         )
-    with _until_ended() as wait:
+    with until_ended() as wait:
         # Begun in earnest: what is wrong at first is wrong, and is not tried again.
         facts: dict[str, Any] = {"resume": why, "by": by, "trusted": trusted}
         with operating(key, store, now, create=create, **facts) as operator:
@@ -163,7 +163,7 @@ def _renewed(
 
 
 @contextmanager
-def _until_ended() -> Generator[Wait]:
+def until_ended() -> Generator[Wait]:
     """A wait that SIGINT or SIGTERM ends, and no renewal does. SIGHUP makes it shorter.
 
     A handler that raised would come in the middle of a renewal. So a signal is only noted, by a

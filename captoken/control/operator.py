@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from time import time
 from typing import Any, Unpack
 
+import msgspec
+
 from captoken._format import names
 from captoken._format.clocks import CLOCKS_DIFFER, Clock, Moment, epoch_seconds, read_clock
 from captoken._format.encoding import b64encode, decode_json
@@ -30,6 +32,9 @@ from captoken.keys.secret import OperatorKey
 from captoken.stores.ports import SnapshotStore
 
 _log = logging.getLogger("captoken")
+
+# By whom an entry is that a rule made: this, and the name of the rule (spec 36.26).
+REACTION = "react:"
 
 
 class Operator:
@@ -164,19 +169,25 @@ class Operator:
         The entry restricts accesses only (spec 36.6). It cannot restrict lineage or keys, and
         cannot count uses. Raises what `revoke` raises, also for such a caveat.
         """
-        # Take out the keywords that select. The rest are caveats.
-        select = {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}
-        terms = Terms(given, keep)
+        select = _selecting(given)
+        return self._add(select, self._link(given, keep), why, until)
+
+    def _link(self, caveats: Mapping[str, Any], keep: Strings) -> dict[str, Any]:
+        """What is left to the tokens, as a link says it. Raises TypeError or ValueError."""
         context = WriterContext(self._vocabulary, self._clock)
         of_the_chain = "it belongs to a link of the chain"
+        terms = Terms(caveats, keep)
         stated = compose_request(terms, context, "an overlay", of_the_chain, may_mark=True)
-        return self._add(select, decode_json(spell(stated)), why, until)
+        link: dict[str, Any] = decode_json(spell(stated))
+        return link
 
     def lift(self, entry_id: str, *, why: str = "") -> None:
         """Remove an entry, so that its tokens work again if no other entry stops them.
 
-        The log records who lifted it and why; the snapshot does not. Raises ValueError if no
-        current entry has that id, StoreError and OverlayError.
+        The log records who lifted it and why; the snapshot does not. An entry that a rule made ends
+        now, and its id is kept for a day, so that the rule does not act on the same cause again.
+
+        Raises ValueError if no current entry has that id, StoreError and OverlayError.
         """
         now = read_clock(self._clock)
         found = False
@@ -191,10 +202,56 @@ class Operator:
                     f"there is no entry {shown(entry_id)} now: it has expired, or was lifted"
                 )
             found = True
-            return Change(drop=[entry_id] if stands else ())
+            if entry is None or not stands:
+                return Change()
+            ended = msgspec.structs.replace(entry, until=now)
+            return Change(drop=[entry_id], add=[ended] if entry.by.startswith(REACTION) else ())
 
         self._history.publish(without)
         _log.info("entry %s lifted by %s: %s", entry_id, self._by, escape(why))
+
+    def once(
+        self,
+        entry_id: str,
+        *,
+        by: str,
+        why: str,
+        until: Moment | None = None,
+        keep: Strings = (),
+        **given: Any,
+    ) -> Entry | None:
+        """Make the entry of this id, by a rule, unless there is one. None if there is, or was.
+
+        For who acts by itself, and may act on one cause twice: after an interruption, or beside
+        another process. `by` is `react:` and the name of the rule, and an entry of that kind keeps
+        its id for a day after it ended or was lifted. The other arguments are those of `narrow`, or
+        if they only select, of `revoke`. Raises what these raise.
+        """
+        select = _selecting(given)
+        link = self._link(given, keep) if given else None
+        if not by.startswith(REACTION):
+            raise ValueError(f"by must be {REACTION} and the name of a rule")
+        ends = None if until is None else epoch_seconds(until, "until")
+        entry = msgspec.structs.replace(
+            self._made(Selector(**select), link, names.exact_str(why, "why"), ends),
+            by=names.name(by, "by"),
+            id=entry_id,
+        )
+        made = False
+
+        def with_it(newest: Overlay | None) -> Change | None:
+            nonlocal made
+            there = None if newest is None else newest.entry(entry_id)
+            if there is None:
+                made = True
+                return Change(add=[entry])
+            made = made and there == entry  # an earlier try published it, and lost the answer
+            return None
+
+        self._history.publish(with_it)
+        if made:
+            self._log_made(entry)
+        return entry if made else None
 
     def renew(self) -> Overlay:
         """Sign a new snapshot of the current entries, without those that have expired.
@@ -312,3 +369,8 @@ class Operator:
 
     def __repr__(self) -> str:
         return f"<Operator {self._by}>"
+
+
+def _selecting(given: dict[str, Any]) -> dict[str, Any]:
+    """The keywords that select, taken out. The rest are caveats."""
+    return {key: given.pop(key) for key in Selector.__struct_fields__ if key in given}

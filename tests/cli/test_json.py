@@ -74,6 +74,9 @@ CASES = {
     "overlay": (
         '--store overlay.db --operator "$(cat operator.public)"', {"seq", "issued_at", "expires_at", "entries", "resumed"}
     ),
+    "react run": ("rules.toml --trail trail.jsonl --replay", {"decisions", "causes", "troubles"}),
+    "react check": ("rules.toml", {"rules", "most"}),
+    "react level": ("high --state react.db --why odd", {"levels"}),
     "upgrade": ("overlay.db", {"stores", "applied"}),
     "postgres plan": ("--login agents --role reader --allow sales=select", {"sql", "applied", "found"}),
     "completion show": ("bash", {"shell", "script"}),
@@ -95,6 +98,7 @@ CASES = {
 # Of servers that are not there, and some that do not end, which have tests of their own; and groups.
 NOT_RUN = {
     "postgres audit", "operate", "issue serve", "gateway run", "gateway stdio", "gateway config", "gateway", "console", "login", "exchange", "audit", "completion", "issue", "keygen", "postgres",
+    "react",
 }  # fmt: skip
 
 WORLD = """
@@ -112,6 +116,7 @@ captoken revoke --key operator.json --store overlay.db --agent b --why lost --js
 python keep_trail.py audit.json > trail.jsonl
 printf 'version = 1\\n[gateway]\\nkeyring = "keyring.json"\\n[service.shop]\\nurl = "https://shop.example"\\ncredential = "env:K"\\n' > gateway.toml
 printf '[service.shop.operations."orders.get"]\\nrequest = "GET /v1/orders/{id}"\\n' >> gateway.toml
+printf 'version = 1\\n[rule.a]\\nwhen = { codes = ["table"] }\\nthen = "alert"\\nwhy = "odd"\\n' > rules.toml
 printf 'captoken = 1\\n[[scenario]]\\nname = "a"\\ntoken.tools.pay = {}\\ncall = [{ tool = "pay", code = "allowed" }]\\n' > scenarios.toml
 """
 

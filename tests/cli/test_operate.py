@@ -135,7 +135,7 @@ def test_a_signal_ends_it_while_the_store_cannot_be_reached(folder, monkeypatch,
 
 def test_signals_are_what_they_were_when_it_is_over(folder):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with renewing._until_ended() as wait:
+    with renewing.until_ended() as wait:
         assert wait(0) is False
         os.kill(os.getpid(), signal.SIGTERM)
         assert wait(5) is True and wait(0) is True

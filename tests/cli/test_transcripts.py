@@ -36,7 +36,7 @@ _RANDOM = (
     (re.compile(r'((?:token|link|link id)\s+|(?:_id|"token|"link|"cut)": "|--link )[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])'), r"\1<id>"),
 )
 _public_keys = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])").sub
-HELPERS = ("append_link.py", "at_terminal.py", "keep_marks.py", "keep_set.py", "keep_trail.py", "mcp_server.py", "old_stores.py", "policy.toml")
+HELPERS = ("append_link.py", "at_terminal.py", "keep_day.py", "keep_marks.py", "keep_set.py", "keep_trail.py", "mcp_server.py", "old_stores.py", "policy.toml")
 
 
 def environment(folder):

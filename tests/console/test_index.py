@@ -83,7 +83,8 @@ def test_it_can_be_made_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> N
     assert {row[0]: row[1:] for row in second.rows("select id, allowed, denied from hops")} == counted(world)
     second.close()
 
-    monkeypatch.setattr(tables, "VERSION", tables.VERSION._replace(steps=(*tables.VERSION.steps, *tables.VERSION.steps)))
+    newer = tables.VERSION._replace(steps=(*tables.VERSION.steps, *tables.VERSION.steps))
+    monkeypatch.setattr(Index, "_layout", tables.INDEX._replace(schema=newer))
     third = Index(path, [world.path])
     assert third.rows("select count(*) from hops") == [(0,)]
     third.take()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from captoken._format import names
 from captoken._format.extras import extra
+from captoken._format.located import located
 from captoken._format.public_keys import signing_key
 from captoken._verification.telling import log, quietly
 from captoken._verification.verifier import AsyncVerifier
@@ -51,7 +52,6 @@ from captoken.adapters._gateway.stated import (
     StatedPrice,
     StatedService,
     StatedTool,
-    located,
     read,
 )
 from captoken.adapters._gateway.strict import path_segments
@@ -139,7 +139,7 @@ def configured(path: str) -> Configuration:
     folder = Path(path).parent
     services = {}
     mcp = {}
-    with located(path, Path(path).read_bytes()):
+    with located(path, Path(path).read_bytes(), File):
         for name, stated in file.service.items():
             _check_name(name)
             if stated.mcp is not None:

@@ -15,6 +15,20 @@ from captoken.stores._schema import Schema, SchemaChange
 
 Row: TypeAlias = tuple[Any, ...]
 
+
+class Layout(NamedTuple):
+    """Which tables a file has, and of which version they are."""
+
+    schema: Schema
+    tables: str
+
+    # What messages call it.
+    called: str
+
+    # Is it made anew where its version or its sources are others? Else that is an error.
+    is_derived: bool = True
+
+
 VERSION = Schema(
     "index",
     (
@@ -24,12 +38,17 @@ VERSION = Schema(
         SchemaChange("marks; is made anew"),
     ),
 )
-_TABLES = """
+
+# The files of trails, and how far each was read.
+TRAILS = """
 create table trails (
     id integer primary key, path text unique, source text, identity text,
     offset integer, after_seq integer, after_hash text, seq integer, hash text,
     last_at integer, trouble text
 );
+"""
+_TABLES = f"""
+{TRAILS}
 create table tasks (
     task text primary key, subject text,
     first_at integer, last_at integer, allowed integer, denied integer
@@ -73,6 +92,7 @@ create table closed (
 );
 create index closed_by_task on closed (subject, task, moment);
 """
+INDEX = Layout(VERSION, _TABLES, "an index")
 
 
 class Place(NamedTuple):
@@ -103,8 +123,14 @@ class Tables:
     one that is of a newer version, and for a file of something else.
     """
 
-    def __init__(self, path: str | os.PathLike[str], sources: Collection[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        sources: Collection[str],
+        layout: Layout = INDEX,
+    ) -> None:
         self._lock = RLock()
+        self._layout = layout
         _make_private(path)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -113,8 +139,9 @@ class Tables:
             self._db.close()
             raise
         self.run("pragma journal_mode = wal")
-        self.run("pragma synchronous = off")  # it can be made anew
-        if not self._is_of(sources):
+        if layout.is_derived:
+            self.run("pragma synchronous = off")  # it can be made anew
+        if not self._names() or (layout.is_derived and not self._is_of(sources)):
             self._make()
 
     def close(self) -> None:
@@ -158,9 +185,11 @@ class Tables:
         except sqlite3.DatabaseError:
             names = {"none of ours"}
         if names and "trails" not in names:
-            raise StoreError(f"{where}: it holds something else than an index: name another file")
+            raise StoreError(
+                f"{where}: it holds something else than {self._layout.called}: name another file"
+            )
         if names:
-            VERSION.missing_steps(where, self._version())
+            self._layout.schema.missing_steps(where, self._version())
 
     def _version(self) -> int:
         ((version,),) = self.run("pragma user_version")
@@ -168,15 +197,15 @@ class Tables:
 
     def _is_of(self, sources: Collection[str]) -> bool:
         """Is it of this version, and of no other sources?"""
-        if self._version() != VERSION.version:
+        if self._version() != self._layout.schema.version:
             return False
         return {source for (source,) in self.run("select source from trails")} <= {*sources}
 
     def _make(self) -> None:
         for name in self._names():
             self.run(f'drop table "{name}"')
-        self._db.executescript(_TABLES)
-        self.run(f"pragma user_version = {VERSION.version}")
+        self._db.executescript(self._layout.tables)
+        self.run(f"pragma user_version = {self._layout.schema.version}")
 
 
 def _make_private(path: str | os.PathLike[str]) -> None:
