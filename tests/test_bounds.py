@@ -159,7 +159,7 @@ def test_whoever_reads_a_body_has_its_bound_from_the_one_place() -> None:
     assert len(bodies) == 8
     # The gateway hands its own bound to the door for MCP.
     handed = ("adapters/_gateway/mcp_door.py", "self._max_body", False)
-    assert [body for body in bodies if body != handed and not body[2] or not re.fullmatch(r"self\._max_body|most|[A-Z]+_BYTES", body[1])] == []
+    assert [body for body in bodies if (body != handed and not body[2]) or not re.fullmatch(r"self\._max_body|most|[A-Z]+_BYTES", body[1])] == []
 
 
 def test_no_adapter_has_a_number_of_bytes_of_its_own() -> None:

@@ -116,7 +116,7 @@ def test_a_request_that_comes_again_counts_once(face: str) -> None:
             with pytest.raises(TypeError, match="once must be Once"):
                 grant.reserve(TEN, once=wrong)
         for wrong in (Once(b"short", 600), Once(bytes(16), 59)):
-            with pytest.raises(ValueError, match="16 bytes, and 60 seconds"):
+            with pytest.raises(ValueError, match="16 bytes, and more than 60 seconds"):
                 grant.reserve(TEN, once=wrong)
 
     asyncio.run(ask())

@@ -28,8 +28,8 @@ from captoken import (
 from captoken._format import primitives
 from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import b64decode, b64encode
-from captoken._verification.authenticated import Custody
 from captoken._language.link import BadLink
+from captoken._verification.authenticated import Custody
 from captoken.errors import DelegationError, StoreError
 from captoken.keys import HolderKey
 from captoken.proof import Evidence, Proof, Signer

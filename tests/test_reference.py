@@ -37,6 +37,7 @@ from captoken.issuance.registry import ports as registry
 from captoken.keys import files
 from captoken.stores import ports
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
+from captoken.stores.sliced import SlicedLedger
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
 from captoken.stores.trail_file import TrailFile
 
@@ -297,6 +298,7 @@ MADE: dict[str, list[object]] = {
     "Operator": [Operator],
     "ControlPlane": [ControlPlane],
     "AuditTrail": [AuditTrail],
+    "SlicedLedger": [SlicedLedger],
     "TrailFile": [TrailFile],
     "SQLiteReplayStore and MemoryReplayStore": [SQLiteReplayStore, MemoryReplayStore],
     "SQLiteLedger and MemoryLedger": [SQLiteLedger, MemoryLedger],

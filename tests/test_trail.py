@@ -8,8 +8,8 @@ import logging
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
-from time import time
+from threading import Barrier, Event
+from time import sleep, time
 from typing import Any
 
 import pytest
@@ -530,6 +530,66 @@ def test_an_interruption_that_leaves_open_whether_a_record_stands_ends_the_trail
         trail.checkpoint()
     assert check(lines).decisions == 2
     assert verifier(audit=AuditTrail(lines.append, head=check(lines).head)).check(mint(), data("sales")) and check(lines).decisions == 3
+
+
+def test_no_decision_is_answered_before_its_record_is_on_disk() -> None:
+    """And threads wait together: one flush is for all that was written meanwhile."""
+    written: list[bytes] = []
+    flushes: list[int] = []
+    may_go_on = Event()
+
+    def flush() -> None:
+        flushes.append(len(written))
+        assert may_go_on.wait(60)
+
+    one = Verifier(KEYRING, clock=clock(), audit=AuditTrail(written.append, flush=flush))
+    with ThreadPoolExecutor(16) as threads:
+        asked = [threads.submit(one.check, mint(), data("sales")) for _ in range(16)]
+        while len(written) < 17:  # the token, and a decision of each
+            sleep(0.001)
+        assert not any(each.done() for each in asked)
+        may_go_on.set()
+        assert all(each.result(60) for each in asked)
+    assert len(flushes) <= 2 and flushes[-1] == 17
+    assert one.check(mint(), data("sales")) and flushes[-1] == 18
+
+
+def test_what_may_not_be_on_disk_ends_the_trail() -> None:
+    """Also where the next flush would succeed: the system tells of a loss once."""
+    failing = [True]
+
+    def flush() -> None:
+        if failing and failing.pop():
+            raise OSError("input/output error")
+
+    trail = AuditTrail(lambda lines: None, flush=flush, key=AuditKey.generate())
+    one = Verifier(KEYRING, clock=clock(), audit=trail)
+    assert [one.check(mint(), data("sales")).code for _ in range(3)] == ["store_unavailable"] * 3
+    with pytest.raises(AuditError, match="may not be on disk"):
+        trail.checkpoint()
+    with pytest.raises(ValueError, match="leave out waits=False"):
+        AuditTrail(lambda lines: None, flush=flush, waits=False)
+
+
+def test_whoever_waits_hears_of_the_loss_too() -> None:
+    """Two decisions whose records were written before the flush that failed."""
+    written: list[bytes] = []
+    failed: list[bool] = []
+    may_fail = Event()
+
+    def flush() -> None:
+        assert may_fail.wait(60)
+        if len(written) == 3 and not failed:
+            failed.append(True)
+            raise OSError("input/output error")
+
+    one = Verifier(KEYRING, clock=clock(), audit=AuditTrail(written.append, flush=flush))
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(one.check, mint(), data("sales")) for _ in range(2)]
+        while len(written) < 3:
+            sleep(0.001)
+        may_fail.set()
+        assert [each.result(60).code for each in asked] == ["store_unavailable"] * 2
 
 
 def test_another_process_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,9 @@ class AuditTrail:
     - `trace` returns a trace id to record, or None. It is called for each step.
     - `clock` gives the time of a record. It is finer than a verifier's whole seconds, and decides
       nothing.
+    - `flush` returns once all that `write` was given before is on disk, and no decision is answered
+      before that. Threads share it: one call is for all records that came meanwhile. So many
+      threads wait for the disk as long as one does. If it raises, the trail records nothing more.
     - `waits=False` says that `write` waits for no network and no `sync`. Then an AsyncVerifier
       writes in the event loop's own thread. A thread for each record costs five times as much.
 
@@ -136,7 +139,10 @@ class AuditTrail:
         trace: Callable[[], str | None] | None = None,
         clock: Clock = time,
         waits: bool = True,
+        flush: Callable[[], object] | None = None,
     ) -> None:
+        if flush is not None and not waits:
+            raise ValueError("a trail with flush= waits for the disk: leave out waits=False")
         self.head = head or Head()
         self.waits = waits
         self._write = write
@@ -155,6 +161,13 @@ class AuditTrail:
         self._described: OrderedDict[str, tuple[object, Spellings]] = OrderedDict()
         self._lock = Lock()
         self._process = OwnProcess()
+
+        # The number of the last record that is on disk, and the lock of whoever waits for that. It
+        # is never taken within the other one.
+        self._flush = flush
+        self._flushed = self.head.seq
+        self._flushing = Lock()
+        self._lost = False  # whether something that was written may not be on disk, for good
 
     def record(self, decision: Decision) -> None:
         """Write the record of a decision.
@@ -188,6 +201,8 @@ class AuditTrail:
                 self._describe_token(decision, stated.get("link"), chain)
             self._append(records)
             self._sign_if_due()
+            last = self.head.seq
+        self._wait_for_disk(last)
 
     def record_issuance(self, stated: Record, minted: Attribution | None = None) -> None:
         """Write the record of an exchange at an issuer, and that of a minted token (spec 39.10).
@@ -204,6 +219,8 @@ class AuditTrail:
         with self._own_lock():
             self._append([(one, {}) for one in records])
             self._sign_if_due()
+            last = self.head.seq
+        self._wait_for_disk(last)
 
     def _stamps(self) -> tuple[float, Record]:
         """The time by the clock, and the trace that the records are of, if there is one."""
@@ -221,7 +238,34 @@ class AuditTrail:
         """
         with self._own_lock():
             self._sign()
-            return self.head
+            head = self.head
+        self._wait_for_disk(head.seq)
+        return head
+
+    def _wait_for_disk(self, seq: int) -> None:
+        """Return once the record with this number is on disk, and all before it.
+
+        Whoever waits for the lock finds mostly that the one before has flushed for both. Raises
+        what `flush` raises: then nobody knows what is on disk, and nothing more is recorded.
+        """
+        if self._flush is None:
+            return
+        with self._flushing:
+            if seq <= self._flushed:
+                return
+            self._check_disk()
+            last = self.head.seq  # others may have written more by now: that is flushed, too
+            try:
+                self._flush()
+            except BaseException:
+                self._lost = True  # for good: a second flush might succeed, and that be lost
+                raise
+            self._flushed = last
+
+    def _check_disk(self) -> None:
+        """Raise AuditError once it is unclear what is on disk."""
+        if self._lost:
+            raise AuditError("the last records may not be on disk: continue with a new trail")
 
     def _own_lock(self) -> Lock:
         """The lock. Raises AuditError in a forked process, where it may be held for ever."""
@@ -306,6 +350,7 @@ class AuditTrail:
         Each gets its number and the hash of the line before it (spec 39.2). The head advances only
         after the write has succeeded. Raises AuditError, and what `write` raises.
         """
+        self._check_disk()
         if self._torn:
             raise AuditError(
                 "the last write may or may not have reached the file: continue from the file as it "

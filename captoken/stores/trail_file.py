@@ -46,7 +46,7 @@ class TrailFile:
     - A file that was renamed or deleted takes no more. Whoever rotates logs has the path opened
       again, by a new start: see docs/audit.md.
     - `sync=True` waits for the disk at each record, so that a crash of the machine loses none. It
-      costs what the disk takes for that.
+      costs what the disk takes for that. `flush` does it for the records of many threads at once.
     - Not for network file systems, where the lock may hold nobody off.
 
     Not for threads by itself: AuditTrail lets one write after the other. A forked child is refused.
@@ -140,6 +140,15 @@ class TrailFile:
         # From here on the records are written.
         self._end += count
         return count
+
+    def flush(self) -> None:
+        """Wait until all that was written is on disk. Raises OSError, and AuditError in a child.
+
+        For `AuditTrail(…, flush=file.flush)`, in place of `sync=True`: threads then wait together.
+        """
+        if not self._process.is_own():
+            raise AuditError("this trail belongs to another process: open a trail in each process")
+        os.fsync(self._fd)
 
     def _problem(self, text: str) -> AuditError:
         """What is raised: what is wrong, and with which file."""

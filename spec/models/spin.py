@@ -80,6 +80,20 @@ CLAIMS = (
         DEBITS_WHAT_IS_CLOSED="what is closed is debited all the same",
     ),
     _claim(
+        "slices",
+        "LIMIT_HOLDS",
+        "processes that spend slices of a budget spend no more than it, whoever dies, and whenever it is settled",
+        CHECK_THEN_DEBIT="what is left is read in one step, and a slice of it reserved in another",
+        GIVES_BACK_WHAT_IS_OPEN="a slice is given back with what its accesses may yet cost",
+        A_CHILD_KEEPS_THEM="a process that is forked goes on with the slices of its parent",
+    ),
+    _claim(
+        "slices",
+        "COUNT_IS_EXACT",
+        "what the ledger has as spent is what was spent, what the dead had, and what was settled too late",
+        GIVES_BACK_WHAT_IS_OPEN="a slice is given back with what its accesses may yet cost",
+    ),
+    _claim(
         "replay",
         "ONCE",
         "a proof is accepted once, though servers are slow, clocks go back and memories are lost",
@@ -139,6 +153,8 @@ CLAIMS = (
 REACHED = (
     ("ledger", Variant("ALL_IS_SPENT", "the whole budget is spent, since what was not taken goes to others")),
     ("ledger", Variant("SPENT_BY_THE_DEAD", "whoever dies before settling has spent all that was reserved")),
+    ("slices", Variant("ALL_IS_SPENT", "the whole budget is spent by slices")),
+    ("slices", Variant("SPENT_BY_THE_DEAD", "whoever dies has spent the slices that it had")),
     ("marks", Variant("ONE_ALONE_CLOSES_NOTHING", "what is private was read, and something goes out")),
     ("marks", Variant("CLOSED_BY_THE_DEAD", "a mark closes, though whoever set it died before it read")),
     ("replay", Variant("ACCEPTED", "a proof is accepted")),

@@ -11,6 +11,7 @@ Whoever adds an operation that can be handed much adds a row. `python -m tests.c
 from __future__ import annotations
 
 import itertools
+import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey
 from captoken.rows import sql
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
 from captoken.stores.ports import Debit, Mark, MarkedStep, Reservation, Use
+from captoken.stores.sliced import SlicedLedger
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
 from captoken.testing import FixedClock
 
@@ -545,6 +547,19 @@ def of_proofs(kind: str, make: Callable[[], Any]) -> None:
 for _kind in LEDGERS:
     of_ledgers(_kind, LEDGERS[_kind])
     of_proofs(_kind, PROOFS[_kind])
+
+
+@costs("reserve, out of a slice", "slices that are held", "1", 50)
+def _(n: int) -> Run:
+    def asked(at: int) -> Reservation:
+        debit = Debit(at.to_bytes(16, "big"), "cents", 10_000, 1)
+        return Reservation(os.urandom(16), (debit,), NOW - 5, NOW + 60, NOW + 3600)
+
+    ledger = SlicedLedger(MemoryLedger(floor=0), clock=CLOCK)
+    for at in range(n):
+        ledger.reserve(asked(at), NOW)
+    again = asked(0)
+    return lambda: ledger.reserve(again, NOW)
 
 
 # --- trails ---------------------------------------------------------------------------------------

@@ -337,7 +337,8 @@ def asked_of(text: str) -> set[str]:
 def test_every_macro_of_a_model_is_asked_about_and_no_other(model: str) -> None:
     """A macro that is misspelled on either side would change nothing, and a fault that changes nothing shows nothing."""
     asked = {macro for question in QUESTIONS if question.model == model for macro in question.macros}
-    assert asked | {"TRACE"} == asked_of(SEARCHES[model])
+    traced = {"TRACE"} if (spin.FOLDER / f"{model}.runs").exists() else set[str]()
+    assert asked | traced == asked_of(SEARCHES[model])
 
 
 def test_every_model_makes_a_claim_and_shows_something_that_happens() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import random
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any
 
 from captoken._language import overlay
 from captoken.control import Operator
 from captoken.control import _shelf as shelf
 from captoken.keys import OperatorKey
-from captoken.stores.ports import Debit, Mark, MarkedStep, Reservation, Rule, Use
+from captoken.stores.ports import LEASE, Debit, Mark, MarkedStep, Reservation, Rule, Use
+from captoken.stores.sliced import SlicedLedger
 from tests.fixtures import NOW
 from tests.stores.places import Place, close_all
 
@@ -36,6 +38,46 @@ def spend(place: Place, debits: tuple[Debit, ...], tries: int, who: int) -> int:
         return sum(ledger.reserve(Reservation(one, debits, NOW, NOW + 60, None), NOW) is None for one in ids)
     finally:
         close_all()
+
+
+def spend_slices(place: Place, limit: int, who: int) -> int:
+    """How much of a budget sixteen agents of this process get, by slices of a second, until each was refused for three in a row.
+
+    Each takes 1 to 3 at a time, and settles half of its reservations for less."""
+    inner = place.ledger(floor=0)
+    ledger = SlicedLedger(inner, life=1)
+    _gate.wait(WAIT)
+
+    def agent(number: int) -> int:
+        rng, got, refused_since = random.Random(who * 100 + number), 0, monotonic()
+        while monotonic() - refused_since < 3:
+            now, amount = int(time()), rng.randint(1, 3)
+            asked = Reservation(rng.randbytes(16), (Debit(b"b" * 16, "cents", limit, amount),), NOW, now + LEASE, None)
+            if ledger.reserve(asked, now) is not None:
+                sleep(0.05)
+                continue
+            refused_since = monotonic()
+            taken = rng.randint(0, amount)
+            settled = rng.random() < 0.5 and ledger.settle(asked.id, {"cents": taken}, now)
+            got += taken if settled else amount
+        return got
+
+    try:
+        with ThreadPoolExecutor(16) as agents:
+            return sum(agents.map(agent, range(16)))
+    finally:
+        ledger.close()
+        close_all()
+
+
+def spend_until_killed(place: Place, limit: int, told: Connection) -> None:
+    """Says what it has got of a budget, each time before the next reservation, until somebody kills it."""
+    ledger = SlicedLedger(place.ledger(floor=0), life=1)
+    for number in itertools.count(1):
+        now = int(time())
+        told.send(number - 1)
+        while ledger.reserve(Reservation(random.randbytes(16), (Debit(b"b" * 16, "cents", limit, 1),), NOW, now + LEASE, None), now) is not None:
+            sleep(0.01)
 
 
 def prove(place: Place, many: int) -> list[bool]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ from captoken.audit import AuditTrail, check
 from captoken.errors import AuditError
 from captoken.stores import trail_file
 from captoken.stores.trail_file import TrailFile
-from tests.fixtures import data, mint, verifier
+from tests.fixtures import KEYRING, clock, data, mint, verifier
 
 
 @pytest.fixture
@@ -85,6 +86,18 @@ def test_what_cannot_be_synchronized_is_denied_and_leaves_nothing(path: Path, mo
         assert one.check(mint(), data("sales")).code == "store_unavailable" and path.stat().st_size == 0
         assert one.check(mint(), data("sales"))
     assert check(lines(path)).decisions == 1
+
+
+def test_flush_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what was written: it has its own bytes on disk before the answer, and refuses a child."""
+    synchronized: list[int] = []
+    monkeypatch.setattr(trail_file.os, "fsync", lambda fd: synchronized.append(path.stat().st_size))
+    with TrailFile(path) as file:
+        one = Verifier(KEYRING, clock=clock(), audit=AuditTrail(file.write, head=file.head, flush=file.flush))
+        assert one.check(mint(), data("sales")) and synchronized == [path.stat().st_size]
+        monkeypatch.setattr(file, "_process", SimpleNamespace(is_own=lambda: False))
+        with pytest.raises(AuditError, match="another process"):
+            file.flush()
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"access":{"operation":"select"}', b"\xff" * 200_000])
@@ -212,7 +225,7 @@ FORKED = """
 import os, sys
 from captoken.stores.trail_file import TrailFile
 from captoken.audit import AuditTrail, check
-from tests.fixtures import data, mint, verifier
+from tests.fixtures import KEYRING, clock, data, mint, verifier
 file = TrailFile(sys.argv[1])
 trail = AuditTrail(file.write)
 one = verifier(audit=trail)

@@ -10,7 +10,20 @@ import grpc
 import pytest
 
 from captoken.adapters.grpc import AsyncGuard, Guard, Presenting
-from tests.adapters.over_grpc.test_grpc import HEALTH, RULES, SALES, STATUS, Asking, World, aask, ask, bound, decode, encode, started
+from tests.adapters.over_grpc.test_grpc import (
+    HEALTH,
+    RULES,
+    SALES,
+    STATUS,
+    Asking,
+    World,
+    aask,
+    ask,
+    bound,
+    decode,
+    encode,
+    started,
+)
 from tests.fixtures import mint
 
 
