@@ -23,6 +23,7 @@ from itertools import cycle
 from pathlib import Path
 from statistics import correlation, linear_regression, median, quantiles
 from tempfile import TemporaryDirectory
+from time import process_time
 from timeit import Timer
 from typing import Any
 
@@ -145,7 +146,7 @@ def interleave(entries: dict[str, Prepare], rounds: int) -> dict[str, list[float
         for name, prepare in entries.items():
             work = prepare(numbers[name])
             gc.collect()
-            seconds = Timer(work).timeit(numbers[name])  # timeit switches the collector off
+            seconds = Timer(work, timer=process_time).timeit(numbers[name])  # timeit switches the collector off
             samples[name].append(seconds / numbers[name] * 1e6)
     return samples
 
@@ -156,7 +157,7 @@ def _number(prepare: Prepare) -> int:
     prepare(1)()
     while seconds < SAMPLE:
         number *= 4
-        seconds = Timer(prepare(number)).timeit(number)
+        seconds = Timer(prepare(number), timer=process_time).timeit(number)
     return max(1, round(number * SAMPLE / seconds))
 
 
