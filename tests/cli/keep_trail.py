@@ -49,7 +49,7 @@ if "own" in sys.argv:
     regional = root.with_raw_link(b'{"acme:region":"eu"}').delegate(to="auditor", expires_in=300, tables=["people"])
     tries(regional, table="people", operation="select", columns=["name"])
 if "forged" in sys.argv:
-    trail._append({
+    trail._append([({
         "kind": "decision", "at": clock(), "allowed": True, "code": "\x1b[2Jallowed",
         "chain": [{"name": "\x1b]0;root\x07", "basis": "proven"}],
-    })  # fmt: skip
+    }, {})])  # fmt: skip
