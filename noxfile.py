@@ -169,6 +169,7 @@ def kills(session: nox.Session) -> None:
     """kill -9, again and again: what was acknowledged is there."""
     prepare(session)
     tests = ["tests/stores/test_faults.py", "tests/stores/test_sqlite.py"]
+    tests.append("tests/reactions/test_acting.py")
     session.run("pytest", "-k", "kill", *tests, env={"CAPTOKEN_KILLS": KILLS})
 
 

@@ -8,6 +8,7 @@ was handed, and all that was made of it. Nobody sat there, and the other two not
 operator then reads why, and lifts it.
 """
 
+import logging
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,11 @@ why = "five refusals of rights in a minute"
 """
 TABLES = ["customers", "payroll", "cards", "contracts", "sales"]
 
-folder = Path(tempfile.mkdtemp(prefix="captoken-reactions-"))
+# Denials go to the trail. The log would show them a second time.
+logging.getLogger("captoken").addHandler(logging.NullHandler())
+
+scratch = tempfile.TemporaryDirectory(prefix="captoken-reactions-")
+folder = Path(scratch.name)
 (folder / "rules.toml").write_text(RULES, "utf-8")
 key = OperatorKey.generate()
 key.save(folder / "operator.json")
@@ -74,7 +79,9 @@ for agent, held in agents.items():
     print(f"{agent:6} orders     {ask(held, 'orders')}")
 
 acting = ["--key", "operator.json", "--store", "overlay.db", "--state", "react.db"]
-at_work = subprocess.Popen(react(*acting), cwd=folder, stdout=subprocess.PIPE, text=True)
+at_work = subprocess.Popen(
+    react(*acting), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+)
 assert at_work.stdout is not None
 
 print("\nA page has turned west:")
@@ -89,7 +96,7 @@ print(f"west   orders     revoked{', in less than 5 seconds' if took < 5 else ''
 for agent in ("north", "south"):
     print(f"{agent:6} orders     {ask(agents[agent], 'orders')}")
 at_work.terminate()
-at_work.wait()
+at_work.communicate()
 
 [entry] = operator.entries()
 print(f"\n{entry.by}: {entry.why}")
@@ -100,3 +107,5 @@ print(f"west   orders     {ask(agents['west'], 'orders')}, once the entry is lif
 print("\nBeforehand, on a trail that is there:")
 seen = subprocess.run(react("--replay"), capture_output=True, text=True, check=True)
 print(seen.stdout, end="")
+store.close()
+scratch.cleanup()

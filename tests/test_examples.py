@@ -53,6 +53,12 @@ KEY_LINES = {
         "expired        link 2, added by filings-agent",
         "expired        link 0, added by the issuer",
     ],
+    "reactions.py": [
+        "west   sales      table\n\nprobing revokes link ",
+        "west   orders     revoked, in less than 5 seconds\nnorth  orders     allowed\nsouth  orders     allowed\n",
+        "react:probing: five refusals of rights in a minute (west, 5 records",
+        "west   orders     allowed, once the entry is lifted",
+    ],
     "stolen_token.py": [
         "clerk, proven",
         "proof_missing the text alone",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from captoken import Access
+from captoken.cli.reactions import watching
 from captoken.cli.reactions.rules import Known
 from captoken.cli.reactions.watching import levels, set_level
 from captoken.errors import AuditError, KeyringError, StoreError
@@ -412,3 +413,17 @@ def test_a_rule_that_was_taken_out_of_the_file_does_nothing_any_more(world: Worl
     world.rules.write_text(rule(), "utf-8")
     world.react()
     assert world.entries == []
+
+
+def test_what_is_in_memory_is_bounded_and_decides_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for three windows and three tokens, 20 agents whose refusals come mixed: all 20 are stopped."""
+    monkeypatch.setattr(watching, "_WINDOWS", 3)
+    monkeypatch.setattr(watching, "_TOKENS", 3)
+    tokens = [world.mint(agent=f"agent-{number}") for number in range(20)]
+    for _ in range(5):
+        for token in tokens:
+            world.ask(token, "hr")
+    with world.reactor() as reactor:
+        reactor.take()
+        assert len(reactor._windows) <= 3 and len(reactor._tokens) <= 3
+    assert len(world.entries) == 20 and {world.ask(token) for token in tokens} == {"revoked"}

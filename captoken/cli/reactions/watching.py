@@ -206,13 +206,13 @@ class Reactor(Follower):
                 known = _keep(self._tokens, link, Known(hop, task))
         return known
 
-    def describe(self, link: str, known: Known) -> bool:
-        """Keep what a record says of a token. True if it is new.
+    def describe(self, link: str, known: Known, here: Known | None = None) -> bool:
+        """Keep what a record says of a token. True if it is new. `here` is not written yet.
 
         Raises AuditError where it says something else than a record before: one of the two lies,
         and what one server writes must not decide on whom the records of another fall.
         """
-        before = self.known(link)
+        before = here or self.known(link)
         if before is None:
             _keep(self._tokens, link, known)
             return True
@@ -351,7 +351,7 @@ class _Counting:
         self._now = now
         self._rules: Sequence[Rule] = reactor.rules_of.rules
         self._touched: dict[tuple[str, str], Window] = {}
-        self._tokens: list[tuple[str, str, str]] = []
+        self._described: dict[str, Known] = {}
 
     def add(self, place: Place, record: dict[str, Any]) -> None:
         """Take one record. Kinds that are not known here are passed over."""
@@ -371,17 +371,19 @@ class _Counting:
         last, task = links[-1]["id"], root["task"]
         if not all(type(each) is str for each in (hop, last, task)):
             raise ValueError("a token without ids")
-        if self._reactor.describe(last, Known(hop, task)):
-            self._tokens.append((last, hop, task))
+        known = Known(hop, task)
+        if self._reactor.describe(last, known, self._described.get(last)):
+            self._described[last] = known
 
     def _count(self, place: Place, seen: Seen) -> None:
         reactor = self._reactor
         if self._now is not None and seen.at > self._now + CLOCKS_DIFFER:
             reactor.is_ahead(place.trail, seen.at)
             return
-        known = None if seen.link is None else reactor.known(seen.link)
+        link = seen.link or ""
+        known = self._described.get(link) or reactor.known(link)
         if known is None:  # described before the trail begins: this very token, then
-            known = Known(seen.link or "", seen.task)
+            known = Known(link, seen.task)
         moment = seen.at * 1000 + seen.ms
         for rule in self._rules:
             level = "low" if rule.level is None else reactor.level(known.task)
@@ -453,7 +455,8 @@ class _Counting:
         """Write what they come to."""
         self._reactor.keep(self._touched.items())
         self._reactor.rows_each(
-            "insert or ignore into tokens (link, hop, task) values (?, ?, ?)", self._tokens
+            "insert or ignore into tokens (link, hop, task) values (?, ?, ?)",
+            ((link, *known) for link, known in self._described.items()),
         )
 
 
