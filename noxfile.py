@@ -202,6 +202,10 @@ def gate(session: nox.Session) -> None:
     session.run("python", "-m", "tests.gate", str(TIMES * 10_000), "--seed", SEED)
 
 
+# The tests of the port that need no Python and no server.
+ELSEWHERE = ("http", "guarded-mcp", "ai", "signing", "engine", "overlay", "trail")
+
+
 @nox.session(python=False)
 @nox.parametrize("runtime", ["deno", "bun"], ids=["deno", "bun"])
 def elsewhere(session: nox.Session, runtime: str) -> None:
@@ -217,9 +221,19 @@ def elsewhere(session: nox.Session, runtime: str) -> None:
     words = ["test"]
     if runtime == "deno":
         words += ["--allow-all", "--no-check", "--no-config", "--node-modules-dir=manual"]
-    tests = [f"./build/tests/{name}.test.js" for name in ("http", "guarded-mcp", "ai", "signing")]
+    tests = [f"./build/tests/{name}.test.js" for name in ELSEWHERE]
     with session.chdir("ports/typescript"):
         session.run(program, *words, *tests, external=True)
+
+
+@nox.session(python=False)
+def workers(session: nox.Session) -> None:
+    """The port in workerd: every vector, a guarded service, and signatures of the engine."""
+    folder = Path(session.create_tmp()).resolve()
+    build_port(session)
+    quietly = ("--no-audit", "--no-fund")
+    session.run("npm", "install", "--prefix", str(folder), *quietly, "miniflare", external=True)
+    session.run("node", "ports/typescript/scripts/workerd.mjs", str(folder), external=True)
 
 
 # What a stranger's test runner says of a package that it has installed.

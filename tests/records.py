@@ -80,9 +80,12 @@ def _of_the_port(records: tuple[Any, ...]) -> Iterator[str]:
     # What a stranger can cause is one message to a model as well.
     stranger = next(one.model for one in records if one.code == "bad_signature")
     for one in records:
-        row = [str(one.step), one.kind.upper(), str(one.retry != "no").lower(), names.get(one.public) or _quoted(one.public)]
+        row = [str(one.step), one.kind.upper(), names.get(one.public) or _quoted(one.public)]
         if one.public in names and one.kind != "proof" and one.model not in (stranger, one.public):
             row.append(_quoted(re.sub(r"(\w+) \{\1\}", r"this \1", one.model)))
+        # Of a kind all are asked again, or none: said where one is not like its kind.
+        if (one.retry != "no") != (one.kind in ("proof", "unavailable")):
+            row += ["undefined"] * (4 - len(row)) + [str(one.retry != "no").lower()]
         yield f"  {one.code}: [{', '.join(row)}],"
     yield "} as const satisfies Readonly<Record<string, Row>>;"
 

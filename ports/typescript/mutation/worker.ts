@@ -5,11 +5,13 @@ import { Script } from "node:vm";
 import { parentPort } from "node:worker_threads";
 
 import type { Vector } from "../tests/adapter.js";
-import { cameOf, families, shown } from "../tests/families.js";
+import { cameOf, shown } from "../tests/came.js";
+import { families } from "../tests/families.js";
 
 const require = createRequire(import.meta.url);
 const NOBLE = new Map<string, unknown>();
-for (const name of ["ciphers/salsa", "curves/ed25519", "hashes/blake2", "hashes/hmac"]) {
+NOBLE.set("@noble/ed25519", await import("@noble/ed25519"));
+for (const name of ["ciphers/salsa", "hashes/blake2", "hashes/hmac"]) {
   NOBLE.set(`@noble/${name}.js`, await import(`@noble/${name}.js`));
 }
 for (const name of ["hashes/sha2", "hashes/utils"]) {

@@ -13,7 +13,7 @@ import {
   type RawCaveat,
 } from "./format/crypto.js";
 import { DischargeError, LimitError, UsageError } from "./format/errors.js";
-import { INSPECT, handed, lock } from "./format/handed.js";
+import { handed, lock } from "./format/handed.js";
 import {
   canonicalBytes,
   canonicalObject,
@@ -139,10 +139,6 @@ export class Discharge {
 
   toString(): string {
     return `<Discharge, ${this.#packet.caveats.length} links, unverified>`;
-  }
-
-  [INSPECT](): string {
-    return this.toString();
   }
 }
 

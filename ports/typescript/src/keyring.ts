@@ -3,7 +3,8 @@
 import { b64encode, type Bytes } from "./format/bytes.js";
 import { audienceKey, derive, randomBytes } from "./format/crypto.js";
 import { UsageError } from "./format/errors.js";
-import { INSPECT, lock } from "./format/handed.js";
+import { checkAudience } from "./format/given.js";
+import { lock } from "./format/handed.js";
 import { canonical, isObject, type Json } from "./format/json.js";
 import { isName } from "./format/names.js";
 import { badFile, checkKeys, checkSecret, readFile, secretOf } from "./keyfile.js";
@@ -25,7 +26,7 @@ export class Keyring {
   ) {
     if (![...keys.keys()].every(isName)) throw new UsageError("key ids are names");
     if (!keys.has(current)) throw new UsageError("the current key is not among the keys");
-    if (audience !== undefined && !isName(audience)) throw new UsageError("an audience is a name");
+    if (audience !== undefined) checkAudience(audience);
     this.#keys = new Map([...keys].map(([id, key]) => [id, checkSecret(key)]));
     this.current = current;
     this.audience = audience;
@@ -112,7 +113,7 @@ export class Keyring {
     if (this.audience !== undefined) {
       throw new UsageError("a keyring of one audience derives no other");
     }
-    if (!isName(audience)) throw new UsageError("an audience is a name");
+    checkAudience(audience);
     const keys = [...this.#keys].map(([id, key]): [string, Bytes] => [
       id,
       audienceKey(key, audience),
@@ -130,10 +131,6 @@ export class Keyring {
 
   toString(): string {
     return `<Keyring of ${this.keyIds.join(", ")}>`;
-  }
-
-  [INSPECT](): string {
-    return this.toString();
   }
 }
 

@@ -17,11 +17,11 @@ import {
   signingPublic,
 } from "./format/crypto.js";
 import { UsageError } from "./format/errors.js";
-import { INSPECT, lock } from "./format/handed.js";
+import { lock } from "./format/handed.js";
 import { canonical, type Json } from "./format/json.js";
 import { badFile, checkKeys, checkSecret, readFile, secretOf } from "./keyfile.js";
 import { Keyring } from "./keyring.js";
-import { isName } from "./format/names.js";
+import { checkAudience } from "./format/given.js";
 import type { Signer } from "./proof.js";
 
 // --- secrets, one purpose each -------------------------------------------------------------------
@@ -59,10 +59,6 @@ abstract class SecretKey {
 
   toString(): string {
     return `<${this.purpose} key ${this.public}>`;
-  }
-
-  [INSPECT](): string {
-    return this.toString();
   }
 }
 
@@ -217,7 +213,7 @@ export class PairwiseKey extends SecretKey {
 
   /** The key id and the root key of a pair; the issuer comes first (35.3 to 35.5). */
   #pair(issuer: Bytes, server: Bytes, other: Bytes, audience: string): [string, Bytes] {
-    if (!isName(audience)) throw new UsageError("an audience is a name");
+    checkAudience(audience);
     if (b64encode(other) === this.public) throw new UsageError("one key in both roles");
     const extracted = H(label("pairwise"), shared(reveal(this), other));
     const info = concat(issuer, server, utf8(audience), Uint8Array.of(1));

@@ -15,7 +15,7 @@ import {
   type Json,
   type JsonObject,
 } from "./format/json.js";
-import { isName } from "./format/names.js";
+import { checkAudience } from "./format/given.js";
 import { spelledAccess, stated, type Access, type Stated } from "./language/access.js";
 
 /** Whoever signs for an Ed25519 key: a `HolderKey`, or something that asks a KMS. */
@@ -156,7 +156,7 @@ export function makeProof(
   now: number,
   nonce: Bytes,
 ): Bytes {
-  if (!isName(audience)) throw new UsageError("an audience is a name");
+  checkAudience(audience);
   if (request.length !== 32) throw new UsageError("a request is a digest of 32 bytes");
   const signature = signer.sign(message(state, audience, now, nonce, request));
   return concat(bigEndian(now, 8), nonce, signature);
@@ -165,19 +165,18 @@ export function makeProof(
 export const isTimely = ({ issuedAt }: Proof, now: number): boolean =>
   now - 30 <= issuedAt && issuedAt <= now + 5;
 
-export function isProven(
+/** How a signature is looked at: at once, or by the engine. */
+export type Verifying<T> = (key: Bytes, message: Bytes, signature: Bytes) => T;
+
+export const isProven = <T>(
   proof: Proof,
   key: Bytes,
   state: Bytes,
   audience: string,
   request: Bytes,
-): boolean {
-  return verify(
-    key,
-    message(state, audience, proof.issuedAt, proof.nonce, request),
-    proof.signature,
-  );
-}
+  by: Verifying<T>,
+): T =>
+  by(key, message(state, audience, proof.issuedAt, proof.nonce, request), proof.signature);
 
 /** What a store remembers of a use (31.1). */
 export const entryOf = (key: Bytes, nonce: Bytes): Bytes =>
@@ -206,7 +205,12 @@ export function evidenceOf(key: Bytes, state: Bytes, body: Bytes, signature: Byt
 }
 
 /** Does the signature hold? What it does not mean, 28.8 says. */
-export function evidenceHolds({ key, state, body, signature }: Evidence): boolean {
+export const evidenceHolds = (evidence: Evidence): boolean => evidenceBy(evidence, verify);
+
+export function evidenceBy<T>(
+  { key, state, body, signature }: Evidence,
+  by: Verifying<T>,
+): T | false {
   const [keyBytes, stateBytes, signed] = [
     b64exact(key, 32),
     b64exact(state, 32),
@@ -215,7 +219,7 @@ export function evidenceHolds({ key, state, body, signature }: Evidence): boolea
   if (!keyBytes || !stateBytes || !signed || typeof body !== "string" || !isWellFormed(body)) {
     return false;
   }
-  return verify(keyBytes, custodyMessage(stateBytes, utf8(body)), signed);
+  return by(keyBytes, custodyMessage(stateBytes, utf8(body)), signed);
 }
 
 /** The evidence that JSON states. Raises CaptokenError `bad_proof`. */

@@ -7,7 +7,8 @@
  */
 
 import { answer } from "./adapter.js";
-import { cameOf, families, shown } from "./families.js";
+import { cameOf, shown } from "./came.js";
+import { families } from "./families.js";
 
 const all = families();
 let asked = 0;

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { answer } from "./adapter.js";
-import { cameOf, families, shown } from "./families.js";
+import { cameOf, shown } from "./came.js";
+import { families } from "./families.js";
 
 const only = process.env["CAPTOKEN_FAMILY"];
 

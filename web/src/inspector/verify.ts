@@ -16,6 +16,7 @@ import type {
   Refusal,
 } from "../../../ports/typescript/src/verification/authenticate.js";
 import { judge } from "../../../ports/typescript/src/verification/judge.js";
+import { runNow } from "../../../ports/typescript/src/verification/steps.js";
 import { plain } from "../plain";
 import { refusedOf, tried, troubleOf } from "../tried";
 import type { Refused, Tried } from "../tried";
@@ -174,10 +175,10 @@ function refusalsOf(
     countsAlone: false,
     vocabulary: {},
   };
-  const facts = { now, reservationId: new Uint8Array(16) };
-  const asked = { isSent: true, isUsed: true, isCounted: false, verifiedAt: now };
+  const facts = { now, fresh: new Uint8Array(16) };
+  const asked = { isSent: true, isUsed: true, isCounted: false, since: now };
   const question = access && { stated: stated(access) };
-  return judge(genuine, server, facts, { ...asked, question }).refusals ?? [];
+  return runNow(judge(genuine, server, facts, { ...asked, question })).refusals ?? [];
 }
 
 // --- public keys ---------------------------------------------------------------------------------

@@ -2,12 +2,17 @@
 
 import { UsageError } from "./errors.js";
 import { entriesOf, isInteger } from "./json.js";
+import { isName } from "./names.js";
 
 export function atLeast(given: number, least: number, what: string): number {
   if (!isInteger(given) || given < least) {
     throw new UsageError(`${what} is an integer, at least ${least}`);
   }
   return given;
+}
+
+export function checkAudience(given: unknown): asserts given is string {
+  if (!isName(given)) throw new UsageError("an audience is a name");
 }
 
 /**

@@ -27,12 +27,22 @@ function copied(value: unknown): unknown {
   return Object.freeze(parent ? made : Object.setPrototypeOf(made, null));
 }
 
-/** Freezes what a class made, and what it inherits: its methods stay what they are. */
+/**
+ * Freezes what a class made, and what it inherits: its methods stay what they are. Node prints it as
+ * its text.
+ */
 export function lock(made: object): void {
   for (let each = made; each !== Object.prototype; each = Object.getPrototypeOf(each) as object) {
+    if (Object.hasOwn(each, "toString")) Object.defineProperty(each, INSPECT, PRINTED);
     Object.freeze(each);
   }
 }
+
+const PRINTED: PropertyDescriptor = {
+  value(this: object) {
+    return this.toString();
+  },
+};
 
 /** The method by which Node prints an object. */
 export const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");

@@ -61,7 +61,7 @@ export interface Custody {
   readonly at: number;
   readonly evidence: Evidence | undefined;
   /** Does the signature hold? Worked out once. */
-  readonly holds: () => boolean;
+  holds?: boolean;
 }
 
 /** A token whose signature and discharges held, and whose links could be read. Not a permission. */
@@ -242,9 +242,7 @@ function custodyOf(links: readonly AnyLink[], tags: readonly Bytes[]): Custody[]
     if (boundTo) {
       const state = stateOf(tags[at - 1]!);
       const evidence = signature && evidenceOf(boundTo, state, body, signature);
-      let known: boolean | undefined;
-      const holds = (): boolean => (known ??= evidence !== undefined && evidenceHolds(evidence));
-      found.push({ at, evidence, holds });
+      found.push({ at, evidence });
     }
     boundTo = link.says.key;
   }
@@ -259,7 +257,7 @@ const actorsOf = ({ holders }: Lineage, proven: ReadonlySet<string> = new Set())
 
 /** Which change of key is the first that is not signed for, or undefined (28.6). */
 export const firstUnsigned = ({ custody }: AuthenticatedToken): Custody | undefined =>
-  custody.find(({ holds }) => !holds());
+  custody.find((each) => !(each.holds ??= !!each.evidence && evidenceHolds(each.evidence)));
 
 /** Every holder, with the basis on which its name is known (20.4, 28.7). */
 export function chainOf(genuine: AuthenticatedToken): Actor[] {

@@ -35,6 +35,7 @@ import {
   type Refusal,
 } from "./authenticate.js";
 import { codeOf } from "./codes.js";
+import { holding, type Steps } from "./steps.js";
 
 const CLOCKS_DIFFER = 60;
 
@@ -58,7 +59,7 @@ export interface Facts {
   /** Undefined: no overlay is asked. */
   readonly overlay?:
     { readonly found?: Overlay | undefined; readonly problem?: string | undefined } | undefined;
-  readonly reservationId: Bytes;
+  readonly fresh: Bytes;
 }
 
 export interface Asked {
@@ -76,7 +77,7 @@ export interface Asked {
   /** Is it used, and not only shown to recall what is below it (37.2)? */
   readonly isUsed: boolean;
   readonly isCounted: boolean;
-  readonly verifiedAt: number;
+  readonly since: number;
 }
 
 /** What step 11 has to commit, in this order. */
@@ -100,16 +101,16 @@ export type Judged =
 
 const one = (why: Refusal): Judged => ({ refusals: [why] });
 
-export function judge(
+export function* judge(
   genuine: AuthenticatedToken,
   server: Server,
   facts: Facts,
   asked: Asked,
-): Judged {
+): Steps<Judged> {
   if (genuine.lineage.owed && asked.isUsed) return one(owed(genuine));
-  const age = facts.now - asked.verifiedAt;
+  const age = facts.now - asked.since;
   if (server.maxAge !== undefined && (age > server.maxAge || age < -CLOCKS_DIFFER)) {
-    return one(refusal("stale_grant", `verified at ${spelledTime(asked.verifiedAt)}, too long ago`));
+    return one(refusal("stale_grant", `verified at ${spelledTime(asked.since)}, too long ago`));
   }
   const overlaid = overlay(genuine, server, facts, asked.question);
   if (overlaid.refusals.length) return { refusals: overlaid.refusals as [Refusal], step: 7 };
@@ -119,7 +120,7 @@ export function judge(
   if (refused) return one(refused);
   const effects: Effect[] = [];
   if (asked.isSent && (genuine.lineage.key || genuine.proof)) {
-    const use = proved(genuine, server, facts, asked);
+    const use = yield* proved(genuine, server, facts, asked);
     if ("code" in use) return one(use);
     effects.push({ kind: "use", use });
   }
@@ -241,7 +242,7 @@ function entries(
 function situationBefore(
   { root }: AuthenticatedToken,
   server: Server,
-  facts: Facts,
+  facts: Pick<Facts, "now">,
   age: number | undefined,
 ): Situation {
   const { audience } = root;
@@ -259,7 +260,7 @@ const readable = ({ placed }: AuthenticatedToken): { link: Link; place: Placed }
 export function situationAfter(
   genuine: AuthenticatedToken,
   server: Server,
-  facts: Facts,
+  facts: Pick<Facts, "now">,
   age?: number,
 ): Situation {
   return readable(genuine).reduce(
@@ -358,17 +359,17 @@ function caller(
   if (calls.agent !== undefined && calls.agent !== holder) {
     return refusal("caller", `${calls.agent} calls with the token of ${holder}`);
   }
-  const { task } = situationAfter(genuine, server, { now: 0, reservationId: new Uint8Array() });
+  const { task } = situationAfter(genuine, server, { now: 0 });
   if (calls.task === undefined || atOrBelow(calls.task, task)) return undefined;
   return refusal("caller", `called from task ${calls.task} with a token for task ${task}`);
 }
 
-function proved(
+function* proved(
   genuine: AuthenticatedToken,
   server: Server,
   facts: Facts,
   asked: Asked,
-): Use | Refusal {
+): Steps<Use | Refusal> {
   const bad = (text: string, at?: number): Refusal =>
     refusal("bad_proof", text, at === undefined ? at : placeAt(genuine, at));
   const { key } = genuine.lineage;
@@ -382,10 +383,12 @@ function proved(
   if (!digest) return bad("the request cannot be signed");
   const state = stateOf(genuine.tags.at(-1)!);
   const { audiences } = situationAfter(genuine, server, facts);
-  if (![...audiences].some((audience) => isProven(proof, key, state, audience, digest))) {
-    return bad("not signed by its key, for this token, server and request");
+  for (const audience of audiences) {
+    if (yield* holding((by) => isProven(proof, key, state, audience, digest, by))) {
+      return { entry: entryOf(key, proof.nonce), issuedAt: proof.issuedAt, kid: genuine.root.keyId };
+    }
   }
-  return { entry: entryOf(key, proof.nonce), issuedAt: proof.issuedAt, kid: genuine.root.keyId };
+  return bad("not signed by its key, for this token, server and request");
 }
 
 function requestOf({ request, question }: Asked): Bytes | undefined {
@@ -419,7 +422,7 @@ function reservation(
   const { tokenId, issuedAt, keyId: kid } = genuine.root;
   const keptUntil = keptUntilOf(genuine, server);
   const { leeway } = server;
-  return { id: facts.reservationId, tokenId, issuedAt, debits, keptUntil, leeway, kid };
+  return { id: facts.fresh, tokenId, issuedAt, debits, keptUntil, leeway, kid };
 }
 
 const DAYS = 30 * 86400;

@@ -1,20 +1,18 @@
 /** Verifiers and grants: thin drivers round the plan, which gather facts, judge, and commit. */
 
 import { linkId } from "../format/crypto.js";
-import { atLeast, isLater, settings } from "../format/given.js";
+import { atLeast, checkAudience, isLater, settings } from "../format/given.js";
 import { INSPECT, handed, lock } from "../format/handed.js";
 import { Unstated, UsageError } from "../format/errors.js";
-import { isName } from "../format/names.js";
 import { stated, statedCaller, type Access, type Caller } from "../language/access.js";
 import { capabilityOf, type Capability } from "../language/capability.js";
 import { holderOf } from "../language/lineage.js";
 import { behind, type Overlay } from "../language/overlay.js";
 import type { Bytes } from "../format/bytes.js";
-import { isDigest, type Evidence } from "../proof.js";
+import { evidenceBy, isDigest, type Evidence } from "../proof.js";
 import {
   closedBy,
   endOf,
-  type Answer,
   type Ledger,
   type Mark,
   type Marked,
@@ -55,6 +53,7 @@ import {
   type Server,
 } from "./judge.js";
 import type { Recorder, Told } from "./record.js";
+import { holding, outcome, runLater, runNow, type Ask, type Steps } from "./steps.js";
 
 // --- asking --------------------------------------------------------------------------------------
 
@@ -97,69 +96,6 @@ const SETTINGS =
 const MOST_KNOWN = 100_000;
 
 type Commit = "commit" | "look" | "recheck";
-
-/** Steps that ask stores: run at once, or awaited. One plan for both. */
-type Steps<T> = Generator<Ask, T, unknown>;
-
-/** A question to a store. Without a signal nobody waits for the answer. */
-interface Ask {
-  readonly of: (signal: AbortSignal | undefined) => Answer<unknown>;
-  readonly seconds: number;
-  readonly signal: AbortSignal | undefined;
-}
-
-function runNow<T>(steps: Steps<T>): T {
-  let next = steps.next();
-  while (!next.done) {
-    const { of } = next.value;
-    const answer = outcome(() => of(undefined));
-    if ("error" in answer) next = steps.throw(answer.error);
-    else if (isLater(answer.value)) throw new UsageError("a store that promises: ask checkAsync");
-    else next = steps.next(answer.value);
-  }
-  return next.value;
-}
-
-async function runLater<T>(steps: Steps<T>): Promise<T> {
-  let next = steps.next();
-  while (!next.done) {
-    try {
-      const value = await answered(next.value);
-      next = steps.next(value);
-    } catch (error) {
-      next = steps.throw(error);
-    }
-  }
-  return next.value;
-}
-
-/** The answer of a store, in time. One that comes later, or fails then, is nobody's. */
-function answered({ of, seconds, signal }: Ask): Promise<unknown> {
-  const ends = new AbortController();
-  return new Promise((resolve, reject) => {
-    const end = (): void => {
-      stop();
-      ends.abort();
-      reject(new Error("late"));
-    };
-    const timer = setTimeout(end, 1000 * seconds);
-    const stop = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", end);
-    };
-    signal?.addEventListener("abort", end);
-    if (signal?.aborted) return end();
-    void Promise.resolve(ends.signal).then(of).then(resolve, reject).finally(stop);
-  });
-}
-
-function outcome(ask: () => unknown): { value: unknown } | { error: unknown } {
-  try {
-    return { value: ask() };
-  } catch (error) {
-    return { error };
-  }
-}
 
 // What grants and the control plane ask of a verifier, and nobody outside this library can.
 let decideBy: (
@@ -214,7 +150,7 @@ export class Verifier {
     const { storeTimeout = 5 } = options;
     if (typeof keyring !== "function") keyringOf(keyring);
     const audiences = new Set(typeof audience === "string" ? [audience] : (audience ?? [audience]));
-    if (![...audiences].every(isName)) throw new UsageError("an audience is a name");
+    for (const each of audiences) checkAudience(each);
     if (options.overlay !== undefined && typeof options.overlay !== "function") {
       throw new UsageError("overlay is a function");
     }
@@ -278,7 +214,7 @@ export class Verifier {
     const now = readClock(this.#means.clock);
     const found = this.#authenticated(text);
     if (found.kind === "broken") return denial(now, found.who, [found.refusal], found.step);
-    const asked = { request, isSent: true, isUsed: false, isCounted: false, verifiedAt: now };
+    const asked = { request, isSent: true, isUsed: false, isCounted: false, since: now };
     const decision = runNow(this.#decide(found, asked, "commit"));
     return decision.allowed ? { genuine: found } : decision;
   }
@@ -307,7 +243,7 @@ export class Verifier {
     const asked = questionOf(access, more);
     const now = readClock(this.#means.clock);
     const found = this.#authenticated(text);
-    const about = { ...asked, request, isSent: true, verifiedAt: now };
+    const about = { ...asked, request, isSent: true, since: now };
     if (found.kind !== "broken") return yield* this.#decide(found, about, how);
     const decision = denial(now, found.who, [found.refusal], found.step);
     return yield* this.#recorded(decision, found, about, how);
@@ -341,9 +277,14 @@ export class Verifier {
   }
 
   *#judged(genuine: AuthenticatedToken, asked: Asked, how: Commit): Steps<Decision | WouldAllow> {
+    for (const each of genuine.custody) {
+      const { evidence } = each;
+      if (evidence) each.holds ??= yield* holding((by) => evidenceBy(evidence, by));
+      if (!each.holds) break;
+    }
     const facts = this.#facts();
     const who = attributionOf(genuine, this.#server, facts);
-    const judged = judge(genuine, this.#server, facts, asked);
+    const judged = yield* judge(genuine, this.#server, facts, asked);
     const { now } = facts;
     if (judged.refusals) return denial(now, who, judged.refusals, judged.step);
     const { marked } = judged;
@@ -368,15 +309,15 @@ export class Verifier {
   #facts(): Facts {
     const now = readClock(this.#means.clock);
     const { overlay } = this.#options;
-    const reservationId = this.#means.random(16);
-    if (!overlay) return { now, reservationId };
+    const fresh = this.#means.random(16);
+    if (!overlay) return { now, fresh };
     const asked = outcome(overlay);
     if ("value" in asked) {
       const found = behind(asked.value);
-      if (found || asked.value === undefined) return { now, reservationId, overlay: { found } };
+      if (found || asked.value === undefined) return { now, fresh, overlay: { found } };
       isLater(asked.value);
     }
-    return { now, reservationId, overlay: { problem: "the overlay cannot be asked, or is none" } };
+    return { now, fresh, overlay: { problem: "the overlay cannot be asked, or is none" } };
   }
 
   /** Commit one effect, or look what would come of it: why it cannot be had, or undefined. */
@@ -469,7 +410,7 @@ export class Verifier {
     ) {
       return undefined;
     }
-    const judged = judge(genuine, this.#server, later, asked);
+    const judged = yield* judge(genuine, this.#server, later, asked);
     if (!judged.refusals) return undefined;
     for (const effect of effects) {
       if (effect.kind === "reserve") yield* this.#settle(effect.reservation.id, new Map());
@@ -509,7 +450,7 @@ export class Verifier {
 function questionOf(
   access: Access | null,
   { caller, signal }: Asking,
-): Omit<Asked, "request" | "isSent" | "verifiedAt"> {
+): Omit<Asked, "request" | "isSent" | "since"> {
   const calls = caller === undefined ? undefined : statedCaller(caller);
   const asked = { caller: calls, isUsed: true, isCounted: true, signal };
   try {
@@ -533,7 +474,11 @@ function grantOf(decision: Decision): Grant {
   return decision.grant;
 }
 
-function attributionOf(genuine: AuthenticatedToken, server: Server, facts: Facts): Attribution {
+function attributionOf(
+  genuine: AuthenticatedToken,
+  server: Server,
+  facts: Pick<Facts, "now">,
+): Attribution {
   const { task } = situationAfter(genuine, server, facts);
   return { root: genuine.root, chain: chainOf(genuine), task, linkIds: genuine.linkIds };
 }
@@ -564,8 +509,7 @@ export class Grant {
     effects: readonly Effect[],
   ) {
     checkMade(made);
-    const facts = { now: asked.verifiedAt, reservationId: new Uint8Array() };
-    const who = handed(attributionOf(genuine, server, facts));
+    const who = handed(attributionOf(genuine, server, { now: asked.since }));
     const ends = genuine.placed.map(({ link }) =>
       link.kind === "link" ? (link.says.exp ?? Infinity) : Infinity,
     );
@@ -623,7 +567,7 @@ export class Grant {
     const asked = {
       ...questionOf(access, settings(asking, /^(caller|signal)$/)),
       isSent: false,
-      verifiedAt: this.#asked.verifiedAt,
+      since: this.#asked.since,
     };
     return decideBy(this.#verifier, this.#genuine, asked, how);
   }
@@ -680,10 +624,6 @@ export class Grant {
 
   toString(): string {
     return `<Grant of ${this.tokenId}, held by ${this.actor.name} (${this.actor.basis})>`;
-  }
-
-  [INSPECT](): string {
-    return this.toString();
   }
 }
 

@@ -4,7 +4,7 @@ import { b64encode, equal, utf8, type Bytes } from "../format/bytes.js";
 import { extend, linkId, stateOf, type RawCaveat } from "../format/crypto.js";
 import { DelegationError, DischargeError, LimitError, UsageError } from "../format/errors.js";
 import { settings } from "../format/given.js";
-import { INSPECT, handed, lock } from "../format/handed.js";
+import { handed, lock } from "../format/handed.js";
 import { canonicalBytes, type JsonObject } from "../format/json.js";
 import type { Packet } from "../format/packet.js";
 import type { Root } from "../format/root.js";
@@ -313,10 +313,6 @@ export class Token {
     const { length } = this.#packet.caveats;
     const { holder } = this.unverified;
     return `<Token ${this.tokenId}, ${length} links, held by ${holder}, unverified>`;
-  }
-
-  [INSPECT](): string {
-    return this.toString();
   }
 }
 

@@ -3,7 +3,7 @@
 import { byCodePoint, equal, utf8 } from "../format/bytes.js";
 import { TokenFormatError, UsageError, WideningError } from "../format/errors.js";
 import { defined, settings } from "../format/given.js";
-import { INSPECT, lock } from "../format/handed.js";
+import { lock } from "../format/handed.js";
 import { PREFIX, SET_PREFIX } from "../format/text.js";
 import type { Capability } from "../language/capability.js";
 import { domainOf } from "../language/caveats.js";
@@ -202,10 +202,6 @@ export class TokenSet {
   toString(): string {
     const { holder } = this.#tokens.values().next().value!.unverified;
     return `<TokenSet for ${this.servers.join(", ")}, held by ${holder}, unverified>`;
-  }
-
-  [INSPECT](): string {
-    return this.toString();
   }
 }
 
