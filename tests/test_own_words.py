@@ -41,6 +41,7 @@ THEIRS = {
     "captoken/cli/console/app.py:__call__": FOR_THE_LOG,
     "captoken/cli/gateway_mcp.py:asked": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/cli/postgres.py:connected": DATABASE,
+    "captoken/cli/postgres.py:needing": "an ImportError of our own, of what a platform has not",
     "captoken/cli/reactions/alerts.py:_send": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/cli/reactions/command.py:_read": OPERATING_SYSTEM,
     "captoken/control/_shelf.py:fold": FOR_THE_LOG,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -25,6 +27,26 @@ def test_a_server_that_is_missing_is_a_failure_but_where_there_is_no_wheel(packa
     with pytest.raises(pytest.skip.Exception) as skipped:
         platforms.server_of(package, on="musl")
     assert platforms.left_out([str(skipped.value), str(skipped.value), "another reason"]) == {f"{package} for musl": 2}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import captoken.local",
+        "import captoken.stores.trail_file",
+        "import captoken.cli.gateway_command",
+    ],
+)
+def test_what_windows_has_not_is_told_at_once(code: str) -> None:
+    """And the rest can be imported there."""
+    blocked = "import sys\nfor name in ('fcntl', 'pwd', 'grp', 'resource', 'termios'): sys.modules[name] = None\n"
+    ran = subprocess.run([sys.executable, "-c", blocked + code], capture_output=True, text=True)
+    assert ran.returncode and "needs Linux or macOS" in ran.stderr.splitlines()[-1]
+    works = "captoken captoken.tools captoken.current captoken.audit captoken.control captoken.stores.sqlite captoken.stores.memory captoken.stores.sliced"
+    adapters = "sqlite postgres sqlalchemy fastapi httpx"  # a library of others may want more than Windows has, in this imitation
+    every = ", ".join([*works.split(), *(f"captoken.adapters.{name}" for name in adapters.split())])
+    ran = subprocess.run([sys.executable, "-c", f"{blocked}import {every}"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_the_servers_are_an_extra_of_their_own() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pwd
 import re
 import stat
 import subprocess
@@ -31,6 +30,7 @@ from captoken._writing.token_set import TokenSet
 from captoken.adapters._gateway.opening import Configuration, McpService, Service
 from captoken.cli.options import seconds
 from captoken.current import Held
+from captoken.stores._posix import pwd
 
 # What a program needs to run at all. All else of the environment may be a key.
 _USUAL = ("PATH", "TERM", "LANG", "TZ", "COLORTERM", "NO_COLOR")

@@ -191,7 +191,9 @@ def needing(name: str) -> Generator[None]:
     """What a command imports, by an extra. Raises ClickException where that is not installed."""
     try:
         yield
-    except ImportError:
+    except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError):  # it is here, and says why it does not work
+            raise click.ClickException(str(error)) from None
         raise click.ClickException(f"this needs an extra: pip install 'captoken[{name}]'") from None
 
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from collections.abc import Generator, Iterable
@@ -22,6 +21,7 @@ from captoken.keys.files import write_private
 from captoken.keys.keyring import Keyring
 from captoken.keys.secret import AuditKey, OperatorKey
 from captoken.stores import sqlite
+from captoken.stores._posix import fcntl
 from captoken.stores._schema import Schema, SchemaChange, Upgrade, upgrade_of
 from captoken.stores.own_process import tell_of_forks, unforked
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore, SQLiteSnapshots

@@ -14,7 +14,6 @@ else writes meanwhile.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 from types import TracebackType
@@ -26,6 +25,7 @@ from captoken._format import primitives
 from captoken._format.encoding import b64encode, decode_json
 from captoken._format.errors import AuditError
 from captoken._format.spelling import shown, shown_file
+from captoken.stores._posix import fcntl
 from captoken.stores.own_process import OwnProcess, tell_of_forks, unforked
 from captoken.stores.ports import Head
 

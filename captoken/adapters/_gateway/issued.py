@@ -240,7 +240,7 @@ class RefreshSource(KeptSource):
 @asynccontextmanager
 async def _alone(path: Path) -> AsyncGenerator[None]:
     """A block that one process is in at a time. Raises Unavailable where it takes too long."""
-    import fcntl
+    from captoken.stores._posix import fcntl
 
     try:
         handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
