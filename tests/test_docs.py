@@ -195,9 +195,12 @@ def test_every_block_says_what_it_is() -> None:
     """Python is run, beside the file that TOML is; text is what it printed; the two shell commands are the ones that the project is tested by.
 
     YAML is a platform's, and what ends TLS has a language of its own: both stand in recipes. A pooler's settings are INI.
+    TypeScript is compiled by the tests of the port, which know these pages by name.
     """
-    assert {language for page in PAGES for language, _ in blocks(page)} <= {"python", "text", "sh", "toml", "yaml", "caddy", "ini"}
+    assert {language for page in PAGES for language, _ in blocks(page)} <= {"python", "text", "sh", "toml", "yaml", "caddy", "ini", "ts"}
     assert {page.name for page in PAGES for language, _ in blocks(page) if language in ("yaml", "caddy")} <= RECIPES
+    compiled = re.findall(r'"([\w-]+)"', re.findall(r"const PAGES = \[(.*)\];", (ROOT / "ports/typescript/tests/pages.test.ts").read_text("utf-8"))[0])
+    assert {page.stem for page in PAGES for language, _ in blocks(page) if language == "ts"} == set(compiled)
     assert len([code for language, code in blocks(ROOT / "README.md") if language == "sh"]) == 2
 
 

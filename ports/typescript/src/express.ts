@@ -76,8 +76,16 @@ function isPlain({ url = "", baseUrl = "", originalUrl = url }: ExpressRequest):
   return originalUrl === baseUrl + url || (isRoot && originalUrl === baseUrl + url.slice(1));
 }
 
+/** What is known of a request whose route is not: where `requires` is called apart from it. */
+export interface AnyRequest {
+  readonly params: Readonly<Record<string, string | string[] | undefined>>;
+  readonly query: Readonly<Record<string, unknown>>;
+  readonly body: unknown;
+  readonly method: string;
+}
+
 /** Middleware of one route: it needs this access. What cannot be stated is denied. */
-export function requires<R extends object>(
+export function requires<R extends object = AnyRequest>(
   access: Stating<R>,
 ): (request: R, response: unknown, next: Next) => void {
   const asked = asking(access);

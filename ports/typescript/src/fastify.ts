@@ -91,8 +91,16 @@ export const captoken = /* @__PURE__ */ Object.assign(plugin, {
   [Symbol.for("fastify.display-name")]: "captoken",
 });
 
+/** What is known of a request whose route is not: where `requires` is called apart from it. */
+export interface AnyRequest {
+  readonly params: unknown;
+  readonly query: unknown;
+  readonly body: unknown;
+  readonly method: string;
+}
+
 /** A hook of one route, `preHandler`: it needs this access. What cannot be stated is denied. */
-export function requires<R extends object>(
+export function requires<R extends object = AnyRequest>(
   access: Stating<R>,
 ): (request: R, reply: unknown) => Promise<void> {
   const asked = asking(access);

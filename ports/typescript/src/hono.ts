@@ -65,8 +65,20 @@ function answered(gate: Gate, error: unknown): Response {
 /** The grant of this request. Raises CaptokenError `no_token` where no guard let it in. */
 export const grantOf = (c: { readonly req: object }): Grant => ofRequest(c.req);
 
+/** What is known of a context whose route is not: where `requires` is called apart from it. */
+export interface AnyContext {
+  readonly req: {
+    readonly path: string;
+    readonly method: string;
+    param(name: string): string | undefined;
+    query(name: string): string | undefined;
+    header(name: string): string | undefined;
+    json(): Promise<unknown>;
+  };
+}
+
 /** Middleware of one route: it needs this access. What cannot be stated is denied. */
-export function requires<C extends { readonly req: object }>(
+export function requires<C extends { readonly req: object } = AnyContext>(
   access: Stating<C>,
 ): (c: C, next: Next) => Promise<void> {
   const asked = asking(access, (c: C) => c.req);
