@@ -36,6 +36,7 @@ from captoken.issuance.policy import _stated
 from captoken.issuance.registry import ports as registry
 from captoken.keys import files
 from captoken.stores import ports
+from captoken.stores.levels import ThreatLevels
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.sliced import SlicedLedger
 from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
@@ -299,6 +300,7 @@ MADE: dict[str, list[object]] = {
     "ControlPlane": [ControlPlane],
     "AuditTrail": [AuditTrail],
     "SlicedLedger": [SlicedLedger],
+    "ThreatLevels": [ThreatLevels],
     "TrailFile": [TrailFile],
     "SQLiteReplayStore and MemoryReplayStore": [SQLiteReplayStore, MemoryReplayStore],
     "SQLiteLedger and MemoryLedger": [SQLiteLedger, MemoryLedger],

@@ -28,12 +28,13 @@ from captoken.cli.output import say, say_json, tell
 from captoken.cli.reactions.acting import Acting, line_of
 from captoken.cli.reactions.alerts import Alerts, stated
 from captoken.cli.reactions.replaying import Replayed, replay
-from captoken.cli.reactions.rules import LEVELS, Rule
+from captoken.cli.reactions.rules import Rule
 from captoken.cli.reactions.stated import Rules, read
 from captoken.cli.reactions.watching import ACTS, Reactor, levels, set_level
 from captoken.cli.renewing import until_ended
 from captoken.cli.values import FILE
 from captoken.control.operator import Operator
+from captoken.stores.levels import LEVELS
 
 _EVERY: Final = 0.2  # seconds between two looks at the trails
 _TIDY: Final = 60.0  # seconds between two looks at what is wrong with trails, and what is old

@@ -18,7 +18,7 @@ from captoken.cli.console.tables import TRAILS, Layout, Place
 from captoken.cli.reactions.rules import Seen
 from captoken.cli.reactions.stated import Rules
 from captoken.cli.reactions.watching import ACTS, Cause, Reactor
-from captoken.stores._schema import Schema, SchemaChange
+from captoken.stores._schema import Schema
 
 _MOST_LINKS = 200_000  # tokens of which the hand-overs are remembered
 
@@ -78,9 +78,7 @@ def _without_repeats(
 class _Looking(Follower):
     """Follows the trails again, for what comes under the causes."""
 
-    _layout: ClassVar[Layout] = Layout(
-        Schema("replay", (SchemaChange("how far"),)), TRAILS, "a replay"
-    )
+    _layout: ClassVar[Layout] = Layout(Schema("replay", ()), TRAILS, "a replay")
 
     def __init__(
         self,

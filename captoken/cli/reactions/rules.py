@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -28,9 +28,7 @@ import msgspec
 from captoken._format import primitives
 from captoken._format.encoding import b64encode
 from captoken._language import patterns
-
-# From calm to dangerous. A rule with a level holds from there on.
-LEVELS: Final = ("low", "medium", "high")
+from captoken.stores.levels import LEVELS
 
 # Spans in which a task was at work, before it is known what is usual for it.
 LEARNED = 5

@@ -29,9 +29,10 @@ from captoken._format.shapes import fit
 from captoken._format.spelling import shown
 from captoken._format.toml import read_toml
 from captoken._language.reasons import DENIALS
-from captoken.cli.reactions.rules import LEVELS, Hours, Rule, Told
+from captoken.cli.reactions.rules import Hours, Rule, Told
 from captoken.control import Operator
 from captoken.keys import OperatorKey
+from captoken.stores.levels import LEVELS
 from captoken.stores.memory import MemorySnapshots
 
 MOST_COUNT: Final = 1000  # records that one rule waits for

@@ -32,7 +32,8 @@ from captoken.cli.console.tables import TRAILS, Layout, Place, Tables
 from captoken.cli.console.trails import Trail
 from captoken.cli.reactions.rules import Known, Rule, Seen, Window, is_more_than_usual
 from captoken.cli.reactions.stated import LONGEST, Rules
-from captoken.stores._schema import Schema, SchemaChange
+from captoken.stores._schema import Schema
+from captoken.stores.levels import level_of
 
 HOUR: Final = 3600
 
@@ -49,7 +50,7 @@ _TOKENS = 50_000  # likewise
 _MOST_TOKENS = 1_000_000  # that are known at all
 
 _LAYOUT = Layout(
-    Schema("reactions", (SchemaChange("causes, windows and levels"),)),
+    Schema("reactions", ()),
     f"""
     {TRAILS}
     create table windows (
@@ -224,10 +225,8 @@ class Reactor(Follower):
         return False
 
     def level(self, task: str) -> str:
-        """How dangerous it is now: of this task, of one above it, or of all."""
-        while task and task not in self._levels:
-            task = task.rpartition("/")[0]
-        return self._levels.get(task, "low")
+        """How dangerous it is now, for a task."""
+        return level_of(self._levels.get, task)
 
     # --- causes -----------------------------------------------------------------------------------
 
