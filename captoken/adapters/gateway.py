@@ -41,6 +41,7 @@ from captoken.adapters._gateway.seeking import Links, Seeker, Told, spellings_of
 from captoken.adapters._gateway.signed import CHUNKED, unchunked
 from captoken.adapters._gateway.strict import bad
 from captoken.adapters._gateway.upstream import (
+    UPSTREAM,
     Answer,
     Broken,
     Connection,
@@ -399,7 +400,7 @@ class _Door:
         # What is neither settled nor cancelled counts as spent.
         async with reserved:
             try:
-                connection = await self.upstream.connect()
+                connection = await scope.get(UPSTREAM, self.upstream).connect()
             except Unreachable as problem:
                 await reserved.cancel()
                 _log.error("%s cannot be reached: %s", self._service.name, problem)
@@ -456,6 +457,7 @@ class _Door:
             is_changed = is_packed or has_links
             headers = self._checked(answer, seeker, is_changed)
             scope[_PASSED] = True
+            await connection.begin(headers)
             pieces = _passed(answer, seeker, is_packed)
             if has_links:
                 pieces = _linked(pieces, Links(self._inside, self._outside))

@@ -14,6 +14,7 @@ import click
 from captoken.cli import files, serving, words
 from captoken.cli.gateway_demo import check_extra, demo
 from captoken.cli.gateway_mcp import asked, config, explained, stdio
+from captoken.cli.gateway_proxies import envoy, processor
 from captoken.cli.groups import USAGE, InOrder
 from captoken.cli.options import clock, json_option
 from captoken.cli.output import ToStderr, answer, say_json, tell, warn
@@ -465,4 +466,6 @@ def _configured(path: str) -> Configuration:
 
 gateway.add_command(stdio)
 gateway.add_command(config)
+gateway.add_command(processor)
+gateway.add_command(envoy)
 gateway.add_command(demo)

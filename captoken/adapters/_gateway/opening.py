@@ -50,6 +50,7 @@ from captoken.adapters._gateway.stated import (
     StatedGateway,
     StatedOperation,
     StatedPrice,
+    StatedProxy,
     StatedService,
     StatedTool,
     read,
@@ -148,6 +149,7 @@ def configured(path: str) -> Configuration:
                 services[name] = _service(name, stated, folder)
         found = Configuration(file, folder, services, mcp)
         _check_gateway(file.gateway)
+        _check_proxy(file.proxy)
     return found
 
 
@@ -171,6 +173,27 @@ def _check_gateway(stated: StatedGateway) -> None:
     with _at("gateway.operators"):
         for each in stated.operators:
             signing_key(each, "operator")
+
+
+def _check_proxy(stated: StatedProxy) -> None:
+    """Raise ValueError where a stranger could ask in the place of the proxy."""
+    tls = (stated.certificate, stated.key, stated.ca)
+    if any(tls) and (stated.listen is None or not all(tls)):
+        raise ValueError("proxy.certificate, key and ca go together, beside proxy.listen")
+    if stated.secret is not None:
+        with _at("proxy.secret"):
+            if not stated.secret.startswith(("file:", "env:")):
+                raise ValueError("a secret is file:PATH or env:NAME, and never the secret itself")
+    if stated.listen is None:
+        return
+    host, _, port = stated.listen.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"proxy.listen must be HOST:PORT, not {stated.listen!r}")
+    if stated.secret is None and stated.ca is None:
+        raise ValueError(
+            "proxy.listen is an address that others reach, too: write secret, by which the proxy "
+            "is known, or certificate, key and ca"
+        )
 
 
 # Numbers of the table, and the least that each can be.

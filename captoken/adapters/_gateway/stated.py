@@ -72,6 +72,25 @@ class StatedGateway(_Stated, frozen=True):
     timeout: int = 60
 
 
+class StatedProxy(_Stated, frozen=True):
+    """Where a proxy asks, and by what it is known."""
+
+    # A socket of this machine, which its owner alone can open, and that group.
+    socket: str = "proxy.sock"
+    group: str | None = None
+
+    # In its place an address, HOST:PORT, for which one of the two below is needed.
+    listen: str | None = None
+
+    # A secret that the proxy sends along: `file:PATH` or `env:NAME`.
+    secret: str | None = None
+
+    # Files of PEM: of ours, and of who signs the proxy's certificate.
+    certificate: str | None = None
+    key: str | None = None
+    ca: str | None = None
+
+
 class StatedCredential(_Stated, frozen=True):
     """The key of a service: where it comes from, and where it stands in a request."""
 
@@ -188,6 +207,7 @@ class File(_Stated, frozen=True):
     version: Literal[1]
     gateway: StatedGateway
     service: dict[str, StatedService]
+    proxy: StatedProxy = StatedProxy()
 
 
 def read(path: str) -> File:

@@ -31,6 +31,9 @@ from captoken.adapters._http.origins import origin_of
 with extra("gateway"):
     import h11
 
+# In the scope of a request: what connects to its service, where a proxy does that.
+UPSTREAM = "captoken.upstream"
+
 _CONNECT_SECONDS = 10
 _FOREVER = 365 * 86_400
 _PIECE = 64 << 10
@@ -181,6 +184,9 @@ class Connection:
             raise Broken("the service closed the connection")
         self._waits = _FOREVER if patient else self._timeout
         return Answer(event.status_code, list(event.headers), self._pieces())
+
+    async def begin(self, headers: list[Header]) -> None:
+        """The head of an answer is known. Its body comes without that being said."""
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         """The body, to its end."""

