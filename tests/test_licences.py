@@ -35,7 +35,7 @@ def test_the_extras_that_people_install_are_looked_at() -> None:
     asked = {"all", "test"} if licences.is_here("all") else set()
     assert asked <= set(HERE) and len(HERE) > 1
     assert {name for one in EXTRAS["all"] for name in re.findall(r"[\w-]+", one)[1:]} == set(EXTRAS) - {
-        "all", "bench", "docs", "servers", "test", "google-adk", "claude-agent",
+        "all", "bench", "docs", "servers", "test", "google-adk", "claude-agent", "envoy",
     }  # fmt: skip
 
 

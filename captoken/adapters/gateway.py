@@ -34,6 +34,8 @@ from captoken._verification.decision import Denied
 from captoken._verification.grant import AsyncGrant
 from captoken._verification.verifier import AsyncVerifier
 from captoken.adapters._gateway.credentials import Secret, Unavailable
+from captoken.adapters._gateway.forward_auth import PLACE as PLACE_OF_PROXIES
+from captoken.adapters._gateway.forward_auth import TELL, ForwardAuth, Tell
 from captoken.adapters._gateway.kept import Kept
 from captoken.adapters._gateway.opening import Configuration, Service, configured, stores
 from captoken.adapters._gateway.reading import Asked, NoOperation, check_framing
@@ -152,6 +154,10 @@ class Gateway:
                 self._doors[name] = McpDoor(
                     each, verifiers[name], timeout=stated.timeout, max_body=stated.max_body
                 )
+        # For proxies that ask whether a request may pass, if they are known by a secret.
+        self._forward = None
+        if found.file.proxy.secret is not None:
+            self._forward = ForwardAuth(self._doors, found)
         self._streams = stated.streams
         self._timeout = stated.timeout
         self._open = 0
@@ -173,6 +179,12 @@ class Gateway:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         # A server that gives no raw bytes has decoded them, and nobody knows what was sent.
         raw: bytes = scope.get("raw_path") or b""
+        if raw == PLACE_OF_PROXIES and self._forward is not None:
+            with suppress(ClientGone):
+                await self._forward(
+                    scope, _timed(receive, self._timeout), _taken(send, self._timeout)
+                )
+            return
         name, slash, _ = raw.removeprefix(b"/").partition(b"/")
         door = self._doors.get(name.decode("latin-1"))
         if not slash or door is None or not is_path(raw, scope["query_string"]):
@@ -388,6 +400,9 @@ class _Door:
         asked = await self._asked(grant, scope, Body(receive, self._max_body))
         if not is_bounded(asked.access):
             raise Denied(await grant.deny(*TOO_LARGE))
+        tell: Tell | None = scope.get(TELL)
+        if tell is not None:
+            await self._check_unseen(grant, asked)
         await _check_said(grant, asked)
         # Before anything is taken of a budget: without the key nothing can be sent.
         try:
@@ -399,6 +414,10 @@ class _Door:
         reserved = await grant.reserve(asked.access, once=self._known_as(asked, grant))
         # What is neither settled nor cancelled counts as spent.
         async with reserved:
+            if tell is not None:
+                self._service.writer.write(secret, asked.outgoing)
+                scope[_PASSED] = True
+                return await tell(asked.outgoing, send)
             try:
                 connection = await scope.get(UPSTREAM, self.upstream).connect()
             except Unreachable as problem:
@@ -406,6 +425,15 @@ class _Door:
                 _log.error("%s cannot be reached: %s", self._service.name, problem)
                 raise RequestError(503, "The service cannot be reached.") from None
             await until_gone(receive, self._pass_on(scope, asked, secret, connection, send))
+
+    async def _check_unseen(self, grant: AsyncGrant, asked: Asked) -> None:
+        """Raise Denied for what a proxy cannot send that shows neither bodies nor answers."""
+        if not self._service.unseen:
+            why = 'the service does not say answers = "unseen": its answers have to pass here'
+            raise Denied(await grant.deny("tool", why, asked.access))
+        if asked.operation.body or asked.operation.opaque:
+            why = "the operation has a body, which nobody would see"
+            raise Denied(await grant.deny("tool", why, asked.access))
 
     def _known_as(self, asked: Asked, grant: AsyncGrant) -> Once | None:
         """Give the request its key, if the agent has one, and say how it counts once.

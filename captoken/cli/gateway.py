@@ -14,7 +14,7 @@ import click
 from captoken.cli import files, serving, words
 from captoken.cli.gateway_demo import check_extra, demo
 from captoken.cli.gateway_mcp import asked, config, explained, stdio
-from captoken.cli.gateway_proxies import envoy, processor
+from captoken.cli.gateway_proxies import caddy, envoy, nginx, processor, traefik
 from captoken.cli.groups import USAGE, InOrder
 from captoken.cli.options import clock, json_option
 from captoken.cli.output import ToStderr, answer, say_json, tell, warn
@@ -186,19 +186,21 @@ def check(path: str, as_json: bool) -> int:
     gateway would not start, or would deny everything. It reads no environment variable, connects
     nowhere, and writes nothing.
     """
-    from captoken.adapters._gateway.checking import unready, unstated
+    from captoken.adapters._gateway.checking import unready, unstated, with_bodies
 
     check_extra()
     found = _configured(path)
     problems = {place: in_commands(told) for place, told in unready(found).items()}
     code = USAGE if problems else 0
     no_cost = {name: dict(unstated(each)) for name, each in found.services.items()}
+    unseen = {name: list(with_bodies(each)) for name, each in found.services.items()}
     services = {
         name: {
             "url": each.url,
             "operations": len(each.table.operations),
             "not_taken": each.left_out,
             "no_cost": no_cost[name],
+            "not_through_proxies": unseen[name],
         }
         for name, each in found.services.items()
     }
@@ -209,6 +211,8 @@ def check(path: str, as_json: bool) -> int:
             f"{name}: {each.url}, {words.counted(len(each.table.operations), 'operation')}"
         )
         lines += [f"  not taken: {request}: {why}" for request, why in each.left_out.items()]
+        if unseen[name]:
+            lines.append(f"  not through a proxy, for their body: {_few(unseen[name], name)}")
         for unit, tools in no_cost[name].items():
             permits = f"cost = {{ {unit} = 0 }} permits it"
             lines.append(f"  no cost in {unit}: {_few(tools, name)}")
@@ -468,4 +472,7 @@ gateway.add_command(stdio)
 gateway.add_command(config)
 gateway.add_command(processor)
 gateway.add_command(envoy)
+gateway.add_command(caddy)
+gateway.add_command(nginx)
+gateway.add_command(traefik)
 gateway.add_command(demo)

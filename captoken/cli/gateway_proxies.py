@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ from captoken.cli import serving
 from captoken.cli.gateway_demo import check_extra
 from captoken.cli.options import json_option
 from captoken.cli.output import ToStderr, say_exact, say_json, tell
+from captoken.cli.postgres import needing
 from captoken.cli.values import FILE
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def processor(path: str, create: bool, as_json: bool) -> int:
     socket is the one of [proxy] in the file. With --json, it writes one object when it starts.
     """
     check_extra()
+    with needing("envoy"):
+        import_module("captoken.adapters._gateway.ext_proc")
     from captoken.adapters._gateway.opening import configured
 
     serving.refuse_dumps()
@@ -92,11 +96,84 @@ def envoy(path: str) -> int:
     It has a listener at `listen`, and the services of the file that are no MCP servers. It has no
     key in it. To change it, keep what `captoken gateway check --envoy` looks at.
     """
+    check_extra()
     import yaml
 
     from captoken.adapters._gateway import proxies
     from captoken.adapters._gateway.opening import configured
 
-    check_extra()
     say_exact(yaml.safe_dump(proxies.envoy(configured(path)), sort_keys=False))
+    return 0
+
+
+_at = click.option(
+    "--at",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="Where the proxy listens.",
+)
+
+
+def _asking(path: str) -> Configuration:
+    check_extra()
+    from captoken.adapters._gateway.opening import configured
+
+    return configured(path)
+
+
+@click.command()
+@_file
+@_at
+def caddy(path: str, at: str) -> int:
+    """Write a Caddyfile that asks `captoken gateway run` for each request.
+
+    \b
+    captoken gateway caddy gateway.toml > Caddyfile
+    caddy run --config Caddyfile
+
+    It has the services that say `answers = "unseen"`. Caddy has the secret of [proxy] in its
+    environment.
+    """
+    from captoken.adapters._gateway import asking_proxies
+
+    say_exact(asking_proxies.caddy(_asking(path), at))
+    return 0
+
+
+@click.command()
+@_file
+@_at
+def nginx(path: str, at: str) -> int:
+    """Write a configuration of nginx that asks `captoken gateway run` for each request.
+
+    \b
+    captoken gateway nginx gateway.toml > nginx.conf
+
+    It has the services that say `answers = "unseen"`. The secret of [proxy] stands in secret.conf
+    beside it, which the file's head shows.
+    """
+    from captoken.adapters._gateway import asking_proxies
+
+    say_exact(asking_proxies.nginx(_asking(path), at))
+    return 0
+
+
+@click.command()
+@_file
+def traefik(path: str) -> int:
+    """Write configuration for Traefik that asks `captoken gateway run` for each request.
+
+    \b
+    captoken gateway traefik gateway.toml > captoken.yaml
+
+    It is for Traefik's file provider, and has the services that say `answers = "unseen"`. Traefik
+    has the secret of [proxy] in its environment.
+    """
+    check_extra()
+    import yaml
+
+    from captoken.adapters._gateway import asking_proxies
+
+    say_exact(yaml.safe_dump(asking_proxies.traefik(_asking(path)), sort_keys=False))
     return 0

@@ -128,6 +128,13 @@ def _sources(key: str | StatedCredential | None) -> dict[str, str]:
     return {place: each for place, each in said.items() if each is not None}
 
 
+def with_bodies(service: Service) -> Iterator[str]:
+    """The operations that no proxy can pass which shows neither bodies nor answers."""
+    for tool, each in service.table.operations.items() if service.unseen else ():
+        if each.body or each.opaque:
+            yield tool
+
+
 def unstated(service: Service) -> Iterator[tuple[str, list[str]]]:
     """Operations without a cost in a unit that others state one in, by that unit.
 

@@ -95,6 +95,9 @@ class Service(NamedTuple):
     # Requests of the description that are not taken, and why.
     left_out: dict[str, str]
 
+    # May a proxy send what it asked about, and bring the answer back by itself?
+    unseen: bool
+
 
 class McpService(NamedTuple):
     """An MCP server that was checked, and neither connected to nor started yet."""
@@ -327,6 +330,7 @@ def _service(name: str, stated: StatedService, folder: Path) -> Service:
         retries_for,
         stated.env,
         left_out,
+        stated.answers == "unseen",
     )
 
 

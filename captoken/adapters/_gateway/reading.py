@@ -162,14 +162,14 @@ class Reading:
         reserved: frozenset[str] = frozenset(),
     ) -> None:
         self._table = table
-        self._rules = rules
+        self.rules = rules
         self._base = base
         self._reserved = frozenset(map(str.casefold, reserved))
 
     @property
     def once(self) -> bytes:
         """The header of keys against doing something twice, or nothing."""
-        return self._rules.idempotency
+        return self.rules.idempotency
 
     def begin(self, method: str, raw_path: bytes, headers: list[Header]) -> Began:
         """Which operation it is. Raises NoOperation, and RequestError for what cannot be read."""
@@ -195,10 +195,10 @@ class Reading:
         if not self._reserved.isdisjoint(map(str.casefold, query)):
             raise bad("The query has a field that the gateway itself writes.")
         _add(facts, operation, "query", query, operation.query)
-        once = began.headers.pop(self._rules.idempotency, b"")
+        once = began.headers.pop(self.rules.idempotency, b"")
         headers = list(began.headers.items())
         for header, said in began.headers.items():
-            called = operation.headers.get(header.decode()) or self._rules.arguments.get(header)
+            called = operation.headers.get(header.decode()) or self.rules.arguments.get(header)
             if called is not None:
                 argument = operation.arguments.get(("header", called), called)
                 _state(facts, {argument: said.decode("ascii")})
@@ -209,7 +209,7 @@ class Reading:
             operation.method,
             written.path([*self._base, *_segments(operation, path)]),
             written.fields(query, operation.lists),
-            [*headers, *self._rules.fixed.items()],
+            [*headers, *self.rules.fixed.items()],
             sent,
         )
         return Asked(operation, _access(operation, facts), outgoing, once)
@@ -218,16 +218,16 @@ class Reading:
         """Return the incoming headers that are sent on, by name. Raises RequestError."""
         out: dict[bytes, bytes] = {}
         for name, value in headers:
-            if name in self._rules.fixed:
+            if name in self.rules.fixed:
                 continue
-            taken = name in self._rules.arguments or name == self._rules.idempotency
+            taken = name in self.rules.arguments or name == self.rules.idempotency
             if taken or name.decode("latin-1") in operation.headers:
                 if name in out or _is_visible(value) is None:
                     raise bad("A header that is an argument stands there twice, or is no ASCII.")
                 out[name] = value
-            elif name in self._rules.dropped:
+            elif name in self.rules.dropped:
                 continue
-            elif name in _REFUSED or name.startswith(self._rules.prefixes):
+            elif name in _REFUSED or name.startswith(self.rules.prefixes):
                 shown = name.decode("latin-1")
                 raise bad(f"The header {shown} is not taken: no operation here declares it.")
             elif name == b"accept":

@@ -188,6 +188,9 @@ class StatedService(_Stated, frozen=True):
     prefixes: tuple[str, ...] = ()
     lists: Literal["repeat", "brackets", "indices"] = "repeat"
 
+    # "unseen": a proxy may send requests that were asked about, whose answers nobody looks through.
+    answers: Literal["seen", "unseen"] = "seen"
+
     # Whether clients follow addresses in JSON responses. These are changed to the gateway's.
     links: bool = False
 
