@@ -342,7 +342,8 @@ def test_an_answer_passes_as_it_is_and_one_that_tells_the_key_does_not(place: Pl
             answer = place.ask(withheld, token)
             assert KEY.encode() not in (answer.body or b"") and not (answer.status == 200 and answer.body is not None and answer.headers.get("content-length"))
         late = place.ask("late", token)
-        assert late.status == 200 and late.body is None  # cut off, and so no whole answer
+        # Cut off, and so no whole answer; or none, where Envoy had not begun it yet.
+        assert (late.status, late.body) in ((200, None), (500, b""))
         assert (place.ask("head", token).status, place.ask("denied", token).status) == (502, 502)
         # Each was sent once: nothing is tried again.
         assert Counter(place.service.asked) == dict.fromkeys(place.service.asked, 1)

@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from captoken._format import primitives
 from captoken._format.extras import extra
@@ -34,6 +34,7 @@ from captoken.adapters._gateway.credentials import Unavailable, source_of
 from captoken.adapters._gateway.opening import Configuration
 from captoken.adapters._gateway.upstream import UPSTREAM, Answer, Broken
 from captoken.adapters._gateway.written import Outgoing
+from captoken.adapters._http.escapes import unescaped
 from captoken.adapters._http.exchange import (
     ClientGone,
     Header,
@@ -62,10 +63,6 @@ _REPLACED = frozenset((b"content-length", b"host", b"transfer-encoding"))
 App = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 
 
-class _Reset(Exception):  # noqa: N818, the name reads as what it is
-    """The exchange cannot be ended in order: Envoy resets it."""
-
-
 class Exchange:
     """One request and its answer: messages from Envoy, and messages to it.
 
@@ -91,7 +88,9 @@ class Exchange:
         self.passing: Passing | None = None
 
     async def begin(self) -> Scope | None:
-        """The request by ASGI; None where Envoy itself has refused it. Raises _Reset for nothing.
+        """The request by ASGI; None where Envoy itself has refused it.
+
+        Raises ClientGone for what is none, and another mode: the exchange is reset then.
         """
         first = await self._read()
         kind = "" if first is grpc.aio.EOF else first.WhichOneof("request")
@@ -99,7 +98,7 @@ class Exchange:
             await self._refused()
             return None
         if kind != "request_headers":
-            raise _Reset("the stream begins with no headers of a request")
+            raise ClientGone
         modes = first.protocol_config
         if (
             first.observability_mode
@@ -108,7 +107,7 @@ class Exchange:
             or modes.send_body_without_waiting_for_header_response
         ):
             _log.error("Envoy asks in another mode than `captoken gateway envoy` writes")
-            raise _Reset("another mode")
+            raise ClientGone
         pseudo, headers = _headers(first.request_headers.headers)
         self._came = headers
         host = pseudo.get(b":authority", b"")
@@ -123,7 +122,7 @@ class Exchange:
             "http_version": "1.1",
             "method": method,
             "scheme": pseudo.get(b":scheme", b"http").decode("latin-1"),
-            "path": unquote(raw.decode("latin-1")),
+            "path": unescaped(raw).decode("utf-8", "replace"),
             "raw_path": raw,
             "query_string": query,
             "root_path": "",
@@ -139,7 +138,7 @@ class Exchange:
         while (came := await self._read()) is not grpc.aio.EOF:
             kind = came.WhichOneof("request")
             if kind != "response_body":
-                raise _Reset("Envoy's own answer has more than a body")
+                raise ClientGone
             await self._write(_of(kind, protocol.BodyResponse(response=common)))
 
     async def receive(self) -> Message:
@@ -169,7 +168,7 @@ class Exchange:
             if self.passing is not None and self.passing.has_begun:
                 # Another answer than the one that has begun comes too late.
                 if message["headers"] is not self.passing.head:
-                    raise _Reset("the answer is withheld")
+                    raise ClientGone
                 return
             self._own = message
         elif self._own:
@@ -361,9 +360,9 @@ class _Processor(services.ExternalProcessorServicer):
             scope = await exchange.begin()
             if scope is not None:
                 await self._app(scope, exchange.receive, exchange.send)
-            if not exchange.is_over:
-                raise _Reset("nobody has answered")
-        except (_Reset, ClientGone):
+        except ClientGone:
+            pass
+        if not exchange.is_over:
             await context.abort(grpc.StatusCode.ABORTED, "The exchange is reset.")
 
     async def _is_proxy(self, context: Any) -> bool:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from captoken._format import primitives
 from captoken.adapters._gateway.credentials import Unavailable, source_of
 from captoken.adapters._gateway.opening import Configuration
 from captoken.adapters._gateway.written import Outgoing
 from captoken.adapters._http.credentials import read_sent
+from captoken.adapters._http.escapes import unescaped
 from captoken.adapters._http.exchange import (
     ASGIApp,
     Header,
@@ -142,7 +143,7 @@ class ForwardAuth:
         return {
             **scope,
             "method": method.decode("latin-1"),
-            "path": unquote(raw.decode("latin-1")),
+            "path": unescaped(raw).decode("utf-8", "replace"),
             "raw_path": raw,
             "query_string": query,
             "headers": own,
