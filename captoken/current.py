@@ -45,6 +45,7 @@ from typing import (
 )
 
 import msgspec
+from msgspec import structs
 
 from captoken._format.clocks import Seconds, read_clock
 from captoken._format.encoding import LIMITS
@@ -52,7 +53,13 @@ from captoken._format.entropy import random_bytes
 from captoken._format.errors import NoToken, StatementError
 from captoken._format.sealed import SealedValue, no_arguments_in_traceback
 from captoken._format.spelling import named_all
-from captoken._format.text import PROOF_CHARS
+from captoken._format.text import (
+    CONSENT_CHARS,
+    PROOF_CHARS,
+    consent_text,
+    read_consents,
+    with_consents,
+)
 from captoken._language.access import Access
 from captoken._language.caveats import COUNTED
 from captoken._verification.decision import Denied
@@ -99,6 +106,8 @@ class Held(SealedValue, frozen=True, eq=False):
 
     token: Token | TokenSet
     signer: Signer | None = None
+    # What a person consented to, each for one access: shown with the token. See `with_consents`.
+    consents: tuple[bytes, ...] = ()
     # What was presented lately. It goes with what is held: nobody else's text is in it.
     _shown: dict[Any, _Shown] = msgspec.field(default_factory=dict)
     # What was read off the token, once: who holds it, and its text.
@@ -125,12 +134,21 @@ class Held(SealedValue, frozen=True, eq=False):
             if audience in self._at:
                 return self._at[audience]
             if audience in self.token.servers:
-                made = Held(self.token.token(audience), self.signer)
+                made = Held(self.token.token(audience), self.signer, self.consents)
                 return self._at.setdefault(audience, made)
         named = named_all(audiences) if audiences else "a verifier that has no name"
         raise NoToken(
             f"the set has no token for {named}: it has tokens for {named_all(self.token.servers)}"
         )
+
+    def with_consents(self, consents: Iterable[str]) -> Held:
+        """The same, shown with these consents, and those that it has: the later to each question.
+
+        Each is good for one access, once: for another it is passed over. Raises TypeError, or
+        TokenFormatError for what is no consent or for too many.
+        """
+        came = map(consent_text, self.consents)
+        return structs.replace(self, consents=read_consents((*came, *consents)), _shown={}, _at={})
 
     @property
     def holder(self) -> str:
@@ -207,11 +225,14 @@ class Held(SealedValue, frozen=True, eq=False):
                 "use(token, key)"
             )
         # Together they are not longer than what a server is sent.
-        room = LIMITS.present_chars
-        if signer is None:
-            return self._shown_to(audience, expires_in, room, keep, clamp, caveats)
-        room -= PROOF_CHARS + 1
+        room = LIMITS.present_chars - len(self.consents) * (CONSENT_CHARS + 1)
+        if signer is not None:
+            room -= PROOF_CHARS + 1
         shown = self._shown_to(audience, expires_in, room, keep, clamp, caveats)
+        if self.consents:
+            shown = with_consents(shown, self.consents)
+        if signer is None:
+            return shown
         context = self.one.context
         return with_proof(
             shown,
@@ -509,14 +530,22 @@ def holding(held: AnyHeld | None = None) -> Held:
 
 
 @no_arguments_in_traceback  # so that no frame of a traceback holds the text
-def use(token: AnyHeld | str, signer: Signer | None = None) -> AbstractContextManager[Held]:
+def use(
+    token: AnyHeld | str,
+    signer: Signer | None = None,
+    *,
+    consents: Iterable[str] = (),
+) -> AbstractContextManager[Held]:
     """In this block, `token` is what this code holds; `signer` is the key that it is bound to.
+
+    `consents` are what a person has said yes to, each for one access: they are shown with it.
 
     It is one token or a set of them. It does not say whether they are genuine. Raises
     TokenFormatError for text that is neither; the block raises RuntimeError where a generator
     enters it.
     """
-    return _Block(_held, _held_of(token, signer))
+    held = _held_of(token, signer)
+    return _Block(_held, held.with_consents(consents) if consents else held)
 
 
 @no_arguments_in_traceback

@@ -6,6 +6,7 @@
 from captoken._format.errors import (
     AuditError,
     CaptokenError,
+    ConsentError,
     DelegationError,
     DischargeError,
     GuardError,
@@ -30,6 +31,7 @@ __all__ = [
     "AuditError",
     "CaptokenError",
     "Code",
+    "ConsentError",
     "DelegationError",
     "Denied",
     "DischargeError",

@@ -81,7 +81,7 @@ _spell = json.JSONEncoder(
 ).encode
 
 
-def _digest(label: bytes, *parts: bytes) -> bytes:
+def digest_of(label: bytes, *parts: bytes) -> bytes:
     """SHA-256 of the parts, each behind its length, so that no two lists of parts run together."""
     framed = b"".join(len(part).to_bytes(8) + part for part in parts)
     return primitives.sha256(label + framed)
@@ -109,7 +109,7 @@ def http_request(
     spelled_origin = names.encoded(origin, "origin", "ascii")
     path = target if type(target) is bytes else names.encoded(target, "target", "ascii")
     content = primitives.sha256(_exact_bytes(body, "body"))
-    return _digest(_HTTP, spelled_method, spelled_origin, path, content)
+    return digest_of(_HTTP, spelled_method, spelled_origin, path, content)
 
 
 def mcp_request(
@@ -125,7 +125,7 @@ def mcp_request(
     """
     spelled_method = names.encoded(method, "method")
     spelled_name = names.encoded(name, "name")
-    return _digest(_MCP, spelled_method, spelled_name, _exact_bytes(arguments, "arguments"))
+    return digest_of(_MCP, spelled_method, spelled_name, _exact_bytes(arguments, "arguments"))
 
 
 def access_request(access: Access | None) -> bytes:
@@ -134,8 +134,19 @@ def access_request(access: Access | None) -> bytes:
     Columns are a set. Numbers are spelled as Python spells them: 1 and 1.0 are two requests. Raises
     ValueError for an integer too long to be spelled.
     """
-    if access is None:
-        return _digest(_ACCESS)
+    return digest_of(_ACCESS) if access is None else access_digest(access_text(access))
+
+
+def access_digest(text: str) -> bytes:
+    """The digest of an access whose facts are spelled already, as `access_text` does."""
+    return digest_of(_ACCESS, text.encode())
+
+
+def access_text(access: Access) -> str:
+    """The facts of an access in their one spelling (29.4).
+
+    Raises ValueError for an integer too long to be spelled.
+    """
     facts = {
         "arguments": access.arguments,
         "attributes": access.attributes,
@@ -144,7 +155,7 @@ def access_request(access: Access | None) -> bytes:
         "table": access.table,
         "tool": access.tool,
     }
-    return _digest(_ACCESS, _spell(facts).encode())
+    return _spell(facts)
 
 
 def request_digest(stated: Access | bytes | None) -> bytes:

@@ -214,6 +214,7 @@ class _Lent(Held, frozen=True, eq=False, kw_only=True):
         return cls(
             mine.token,
             mine.signer,
+            mine.consents,
             run=run,
             _shown=mine._shown,
             _holder=mine._holder,

@@ -14,14 +14,14 @@ from typing import Any
 from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD
 from captoken.stores import _valkey_lua as lua
 from captoken.stores._postgres_sql import SCHEMA, SETUP
-from captoken.stores._rules import MISSING, Making, too_old
+from captoken.stores._rules import MISSING, Making, consent_too_old, too_old
 from captoken.stores.ports import FULL, KEPT, LEASE, MOST_BUCKETS
 from captoken.stores.postgres import AsyncPostgresLedger, AsyncPostgresReplayStore
 from captoken.stores.valkey import AsyncValkeyLedger, AsyncValkeyReplayStore
 
 FOLDER = Path(__file__).parent.parent / "ports/typescript/src/remote"
 HEAD = "/** {}: made of the text of Python's stores by `python -m tests.ported`, and never edited. */\n\n"
-SCRIPTS = ("MAKE", "LOOK", "ADD", "RESERVE", "STEP", "SETTLE", "LOAD")
+SCRIPTS = ("MAKE", "LOOK", "ADD", "SPEND", "RESERVE", "STEP", "SETTLE", "LOAD")
 NOBODY = "host=nobody.invalid"  # a store that nobody has asked yet has no connection
 
 
@@ -56,6 +56,8 @@ def statements() -> Iterator[tuple[str, str]]:
     for name, store, one in [
         ("add", proofs, "_add"),
         ("peekAdd", proofs, "_peek"),
+        ("spend", proofs, "_spend"),
+        ("peekSpend", proofs, "_peek_spend"),
         ("reserve", ledger, "_reserve"),
         ("peekReserve", ledger, "_peek"),
         ("step", ledger, "_step"),
@@ -82,6 +84,7 @@ def of_both() -> str:
         "PROOF_AHEAD": PROOF_AHEAD,
         "CLOCKS_DIFFER": CLOCKS_DIFFER,
         "GONE": too_old(0),
+        "CONSENT_GONE": consent_too_old(0),
         "LEASE": LEASE,
         "KEPT": KEPT,
         "MOST_BUCKETS": MOST_BUCKETS,

@@ -14,9 +14,11 @@ from captoken._language.constraints import Constraint, read_constraint
 from captoken._language.data import Allowances, Columns
 from captoken._language.tool import Tools
 from captoken.caveats import Situation
+from captoken.keys import HolderKey
 from tests.fixtures import KEYRING, NOW, WHO, clock, data, mint, named, tool
 
 # A value of each caveat of version 1, not in normal form where there is another form.
+KEY = HolderKey.from_bytes(bytes(range(32))).public
 VALUES: dict[str, Any] = {
     "tables": ["sales", "market.*", "sales"],
     "operations": ["update", "select"],
@@ -33,6 +35,7 @@ VALUES: dict[str, Any] = {
     "budget": {"usd": 5, "eur": 7},
     "marks": {"private": {"tables": ["crm.*"], "operations": ["select"]}, "outside": {"tools": ["mail.*"]}},
     "forbid": [{"in": ["outside"], "after": ["private"]}],
+    "consent": [{"by": KEY, "for": {"tools": ["mail.*"]}}],
     "fresh": 90,
 }
 
@@ -55,6 +58,7 @@ WORDS: dict[str, list[str]] = {
     "budget": ["at most 7 eur, 5 usd, with all that is handed on"],
     "marks": ["mark outside: tool mail.*", "mark private: select on crm.*"],
     "forbid": ["nothing in outside after private"],
+    "consent": [f"consent of {KEY} to each: tool mail.*"],
     "fresh": ["only under an overlay of the last 1m 30s"],
 }  # fmt: skip
 
@@ -80,6 +84,7 @@ MORE_WORDS: list[tuple[dict[str, Any], list[str]]] = [
         ["mark a: tool get, except select on t; tool get, with x 1"],
     ),
     ({"forbid": [{"in": ["b", "a"], "after": ["d", "c"]}]}, ["nothing in a, b after d and c"]),
+    ({"forbid": [{"in": ["a"], "after": ["b"], "unless": KEY}]}, [f"nothing in a after b, unless {KEY} consents to the call"]),
     ({"where": {"a": {"in": ["\u2800x"]}}}, ['where a is "\\u2800x"']),
 ]
 

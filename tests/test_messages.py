@@ -54,6 +54,7 @@ from captoken._language.lineage import step
 from captoken._language.link import Lineage
 from captoken._language.links import read_link
 from captoken._language.overlay import Overlay, delta, snapshot
+from captoken._verification.consents import read_request
 from captoken._verification.verifier import VerifierOptions
 from captoken._verification.wording import told_to_model
 from captoken._writing.keywords import UNSET, MintCaveats
@@ -295,6 +296,7 @@ CAVEATS: list[tuple[str, Any]] = [
     ("exp", NOW + 7200), ("exp", NOW + 200000), ("nbf", NOW), ("nbf", NOW + 90), ("nbf", NOW - 90), ("aud", ["db"]), ("aud", ["a", "b"]),
     ("aud", []), ("task", "task-123/part"), ("uses", 0), ("uses", 1), ("uses", 2), ("budget", {"usd_cents": 5, "rows": 100}), ("fresh", 30),
     ("fresh", 0), ("marks", test_marking.MARKS), ("forbid", [{"in": ["a", "b"], "after": ["c", "d"]}]),
+    ("forbid", [{"in": ["a"], "after": ["b"], "unless": HOLDER.public}]), ("consent", [{"by": HOLDER.public, "for": {"tools": ["mail.*"]}}]),
     ("rows", {"orders": {"tenant": {"in": ["acme"]}, "year": {"min": 2024}}, "countries": {}, "hr.*": {"x": {"any": True}}}),
     ("tools", {"pay": {"to": {"each": {"in": []}, "most": 0, "optional": True}}}), ("tools", {"pay": {"to": {"in": [], "optional": True}}}),
 ]  # fmt: skip
@@ -495,6 +497,8 @@ def given() -> Iterator[str]:
     yield from answers("a signer's key", lambda value: str(len(bound.present(signer=Signs(bytes(64), value), **at))), values)
     yield from answers("a clock", lambda value: str(len(bound.present(signer=HOLDER, **{**at, "clock": lambda: value}))), values)
     yield from answers("evidence", lambda value: str(proof.Evidence.from_dict(value)), values)
+    yield from answers("consents", lambda value: str(len(bound.present(consents=value, **at))), ("", [], [""], ["cap1a_x"], ["cap1p_x"], 1, HOLDER.public))
+    yield from answers("a request for a consent", lambda value: str(read_request(value)), values)
     for name in LIKE_EVIDENCE:
         yield from answers(f"evidence {name}", lambda value, name=name: proof.Evidence.from_dict({**LIKE_EVIDENCE, name: value}).as_dict(), values)
     yield from answers("read_clock", lambda value: str(clocks.read_clock(lambda: value)), values)
@@ -748,7 +752,7 @@ def sentences() -> Iterator[str]:
 ELSEWHERE = {
     "the snapshot would be more than ", " bytes: lift entries that are no longer needed", "its result is a snapshot of more than ",
     "%Y-%m-%d %H:%M:%SZ", "str | int", "Callable[[str], BuiltIn | None]", "request http", "request mcp", "request access", "it holds secrets",
-    "mark of a task", "mark of a link", "mark of an entry",
+    "mark of a task", "mark of a link", "mark of an entry", "consent question", "consent use", "request step",
 }  # fmt: skip
 
 

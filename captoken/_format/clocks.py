@@ -23,6 +23,8 @@ CLOCKS_DIFFER = 60
 PROOF_PAST = 30  # seconds: how old a proof may be
 PROOF_AHEAD = 5  # seconds: how far a holder's clock may be ahead
 
+CONSENT_LIFE = 3600  # seconds between a consent's making and its end, at most (spec 47.6)
+
 # What a user gives where a clock is asked for: `time.time`, or one for tests.
 Clock: TypeAlias = Callable[[], float]
 # How long: seconds, or a text with units, like `5m`.
@@ -83,6 +85,29 @@ def duration(text: str) -> int:
             "seconds"
         )
     return sum(int(count) * _UNITS[unit] for count, unit in _durations(text))
+
+
+def seconds_of(given: Any, what: str) -> int:
+    """A span of time, 1 second at least: an int, a text with units, or a timedelta.
+
+    A fraction of a second is cut off. Raises TypeError for another type, and ValueError for a text
+    that is no duration or for less than a second: what lives so long would be dead when it is made.
+    """
+    # By exact type, as True is an int in Python.
+    if isinstance(given, timedelta):
+        seconds = int(given.total_seconds() // 1)
+    elif type(given) is int:
+        seconds = given
+    elif type(given) is str:
+        seconds = duration(given)
+    else:
+        kind = type(given).__name__
+        raise TypeError(
+            f"{what} must be seconds as an int, a text like '5m', or a timedelta, not {kind}"
+        )
+    if seconds < 1:
+        raise ValueError(f"{what} must be at least one second, not {shown(given)}")
+    return seconds
 
 
 def epoch_seconds(given: Any, what: str) -> int:

@@ -39,6 +39,8 @@ class Limits(NamedTuple):
     root_bytes: int = 1024
     # Discharges that go with one token. None asks a third party in its turn.
     discharges: int = 16
+    # Consents that go with one presented token.
+    consents: int = 16
     # Bytes of what a third party is asked: a third-party caveat's id.
     ticket_bytes: int = 2048
     # Characters of a token and its discharges together.

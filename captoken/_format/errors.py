@@ -9,6 +9,8 @@
     │                           too_deep, broken_delegation, bad_proof
     ├── DischargeError      no discharge, or one that answers nothing
     │                           bad_ticket, refused, undecided, bad_discharge
+    ├── ConsentError        what a person is asked cannot be read, or is not for this key
+    │                           bad_request
     ├── AuditError          a trail that was changed, cut or rolled back
     ├── RecallError         a holder asks for the revocation of what it did not hand on
     ├── OverlayError        a snapshot that nobody trusted has signed, or an older one
@@ -166,6 +168,12 @@ class DischargeError(CaptokenError):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ConsentError(CaptokenError):
+    """A text asks for no consent, or for none of this key."""
+
+    code = "bad_request"
 
 
 class AuditError(CaptokenError):

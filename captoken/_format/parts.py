@@ -1,4 +1,4 @@
-"""What a text is made of, as it travels: a packet for each token or discharge, and a proof.
+"""What a text is made of: a packet for each token or discharge, consents, and a proof.
 
 Values alone, and read is not verified. `text.py` and `packet.py` make them of a text, and a text of
 them.
@@ -32,7 +32,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
 
 
 class Parts(msgspec.Struct, frozen=True, gc=False):
-    """What a text holds: a token, its discharges, and a proof of whoever sends it.
+    """What a text holds: a token, its discharges and consents, and a proof of whoever sends it.
 
     Made by `parts_of`. Read is not verified. The text is a secret, and so is this.
     """
@@ -40,3 +40,4 @@ class Parts(msgspec.Struct, frozen=True, gc=False):
     packet: Packet
     discharges: tuple[Packet, ...] = ()
     proof: bytes | None = None
+    consents: tuple[bytes, ...] = ()

@@ -4,12 +4,15 @@
     cap1_….cap1u_….cap1u_…          a token with the discharges that its holder has got
     cap1_….cap1d_….cap1d_…          the same, bound to it: to be presented to a server
     cap1_….cap1d_….cap1p_…          the same, with the proof of whoever has the token's key
+    cap1_….cap1a_….cap1p_…          with a person's consent to one access, before the proof
 
 Parts are joined by full stops, which base64url does not have. Discharges stand in the order of the
-third-party caveats that they answer; a proof stands last. Nothing here knows a key.
+third-party caveats that they answer, consents in that of their questions; a proof stands last.
+Nothing here knows a key.
 
 - For a holder, to be handed on: discharges as their dischargers wrote them, and no proof.
-- For a server: discharges bound to this token, and a proof if the token is bound to a key.
+- For a server: discharges bound to this token, consents, and a proof if the token is bound to a
+  key.
 - Neither takes what is for the other (spec 8.6). So what a server has seen is of no use to a
   holder, and an unbound discharge, which answers for any child, does not reach a server.
 
@@ -21,6 +24,8 @@ discharge answers, and who made a proof, a verifier asks later.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from captoken._format.encoding import LIMITS, EncodingError, b64decode, b64encode
@@ -35,8 +40,13 @@ UNBOUND = "cap1u_"  # a discharge as its discharger wrote it
 BOUND = "cap1d_"  # a discharge that goes with one presented token
 PROOF = "cap1p_"  # a proof of possession, for one sending
 
+CONSENT = "cap1a_"  # a person's consent to one access
+
 PROOF_BYTES = 8 + 16 + 64  # when it was made, a nonce, a signature
 PROOF_CHARS = len(PROOF) + (PROOF_BYTES * 4 + 2) // 3
+# The question that it answers, from when, until when, a nonce, and the signature.
+CONSENT_BYTES = 32 + 8 + 8 + 16 + 64
+CONSENT_CHARS = len(CONSENT) + (CONSENT_BYTES * 4 + 2) // 3
 
 
 def packet_of(text: Any) -> Packet:
@@ -154,18 +164,84 @@ def parts_of(text: Any, prefix: str) -> Parts:
         raise _too_long(text, LIMITS.bundle_chars)
 
     # Split no further than a legal text goes. What is left over is one part more than it may have.
-    token, *rest = text.split(".", LIMITS.discharges + 2)
+    token, *rest = text.split(".", LIMITS.discharges + LIMITS.consents + 2)
     proof = proof_of(rest.pop(), prefix) if rest[-1].startswith(PROOF) else None
+    consents: tuple[bytes, ...] = ()
+    if rest and rest[-1].startswith(CONSENT):
+        first = next(at for at, part in enumerate(rest) if part.startswith(CONSENT))
+        consents = consents_of(rest[first:], prefix)
+        del rest[first:]
     if len(rest) > LIMITS.discharges:
         raise TokenFormatError(f"more than {LIMITS.discharges} discharges", step=1)
 
     # A proof that is not last has another prefix than a discharge, and is refused with it.
     # The token first, so that its own error is the one that is told.
     packet = packet_of(token)
-    # The counts are known by now, so that at most 17 packets are decoded. Whether a discharge
+    # The counts are known by now, so that at most 17 packets are decoded. A consent that stands
+    # elsewhere has the prefix of no discharge. Whether a discharge
     # answers a caveat is asked when the token is verified (spec 33.5).
     discharges = tuple(discharge_of(part, prefix) for part in rest)
-    return Parts(packet, discharges, proof)
+    return Parts(packet, discharges, proof, consents)
+
+
+def consents_of(parts: list[str], prefix: str = BOUND) -> tuple[bytes, ...]:
+    """The bytes of consents: their number, length, spelling and order (spec 47.4).
+
+    Raises TokenFormatError, also for any in a text that is for a holder.
+    """
+    if prefix == UNBOUND:
+        raise TokenFormatError(
+            "a text with a consent is for the server that was asked: it cannot be held"
+        )
+    if len(parts) > LIMITS.consents:
+        raise TokenFormatError(f"more than {LIMITS.consents} consents", step=1)
+    found = tuple(map(consent_of, parts))
+    if any(one[:32] >= two[:32] for one, two in pairwise(found)):
+        raise TokenFormatError("consents must be in the order of their questions, one to each")
+    return found
+
+
+def consent_of(part: str) -> bytes:
+    """The bytes of one consent. Raises TokenFormatError for any other text."""
+    if not part.startswith(CONSENT):
+        raise TokenFormatError(f"a consent starts with {CONSENT}, and this text does not")
+    if len(part) != CONSENT_CHARS:
+        raise TokenFormatError(f"a consent must be {CONSENT_CHARS} characters")
+    try:
+        return b64decode(part[len(CONSENT) :])
+    except EncodingError as error:
+        raise TokenFormatError(f"the consent: {error}") from None
+
+
+def consent_text(consent: bytes) -> str:
+    """A consent of 128 bytes as text. Does not look at its length, and verifies nothing."""
+    return CONSENT + b64encode(consent)
+
+
+def read_consents(given: Iterable[str]) -> tuple[bytes, ...]:
+    """The bytes of consents that somebody holds, in the order in which they travel.
+
+    Each text is one consent, or several that are joined by full stops. Of two to one question the
+    later is taken: the earlier may be spent. Raises TypeError, or TokenFormatError for what is none
+    and for too many.
+    """
+    if isinstance(given, str):
+        raise TypeError("consents is a list of texts, not one text")
+    parts = [consent_of(part) for text in given for part in text.split(".", LIMITS.consents)]
+    by_question = {part[:32]: part for part in sorted(parts, key=_made)}
+    if len(by_question) > LIMITS.consents:
+        raise TokenFormatError(f"more than {LIMITS.consents} consents", step=1)
+    return tuple(sorted(by_question.values()))
+
+
+def _made(consent: bytes) -> bytes:
+    """When a consent was made, to compare."""
+    return consent[32:]
+
+
+def with_consents(text: str, consents: Iterable[bytes]) -> str:
+    """A presented text without a proof, with these consents at its end, in their order."""
+    return ".".join((text, *map(consent_text, consents)))
 
 
 def proof_of(part: str, prefix: str = BOUND) -> bytes:

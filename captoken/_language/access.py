@@ -39,7 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil, floor, isfinite
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -214,6 +214,17 @@ def amounts(given: Any, what: str) -> dict[str, int]:
         names.name(unit, "unit")
         amount(value, f"{what} in {unit}")
     return read
+
+
+class Statement(NamedTuple):
+    """What a step of several accesses is, where a person is to consent to it: a SQL text, say.
+
+    `parameters` are its values in order, each as its type and its text: `("integer", "5")`. Both
+    are part of what is consented to (spec 47.5).
+    """
+
+    text: str
+    parameters: tuple[tuple[str, str], ...] = ()
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -483,6 +494,20 @@ def beside(access: Access, context: Mapping[str, Any]) -> Access:
     made: Access = cast("Any", access).__copy__()  # all that it holds was checked and copied
     force_setattr(made, "attributes", {**context, **access.attributes})
     return made
+
+
+class Asks(msgspec.Struct, frozen=True):
+    """A consent that is missing: of which key, after which link, and to what.
+
+    A refusal has it. `Decision.request` makes a text of it.
+    """
+
+    by: bytes  # the Ed25519 public key
+    link: int  # the place of the link in the chain
+    state: bytes  # of the chain after that link: it commits to it, and is no secret (28.3)
+    audience: str  # the name of the server
+    accesses: tuple[Access, ...]
+    statement: Statement | None
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

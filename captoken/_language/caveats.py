@@ -17,6 +17,7 @@ from captoken._format.spelling import named, shown
 from captoken._language.conditions import (
     Audience,
     Budget,
+    Consent,
     Expires,
     Forbid,
     Fresh,
@@ -31,9 +32,11 @@ from captoken._language.kinds import BuiltIn, Caveat, Situation, prohibited
 from captoken._language.tool import Tools
 
 __all__ = [
+    "ASKING",
     "BUILT_IN",
     "COUNTED",
     "EARLY",
+    "IS_ASKED",
     "IS_COUNTED",
     "IS_EARLY",
     "IS_FOR_LATER",
@@ -72,6 +75,7 @@ BUILT_IN: tuple[type[BuiltIn], ...] = (
     Budget,
     Marks,
     Forbid,
+    Consent,
     Fresh,
 )
 
@@ -83,9 +87,15 @@ COUNTED = frozenset(kind.key for kind in BUILT_IN if kind.counts)
 # they may go to several servers, and into entries of the overlay.
 MARKING = frozenset(("marks", "forbid"))
 RESERVED = COUNTED - MARKING
+# Answered by what stands behind one token, so in a link of its own chain alone.
+ASKING = frozenset(("consent",))
 NARROWING = frozenset(kind.key for kind in BUILT_IN if kind.narrows_situation)
 # Those that say which accesses, and not how long, for whom or how often.
-RIGHTS = tuple(kind.key for kind in BUILT_IN if kind.asks_access and not kind.counts)
+RIGHTS = tuple(
+    kind.key
+    for kind in BUILT_IN
+    if kind.asks_access and not kind.counts and kind.key not in ASKING
+)
 
 
 # What a caveat in a link says of the link as a whole: see `Vocabulary.grammar`.
@@ -94,6 +104,7 @@ SPEAKS_OF_DATA = 2
 SPEAKS_OF_TOOLS = 4
 IS_COUNTED = 8
 NARROWS = 16
+IS_ASKED = 128  # a person is asked
 # What is no caveat, since a link's position in the chain decides it.
 IS_HAND_OVER = 32
 IS_FOR_LATER = 64  # what is asked of later links
@@ -113,6 +124,8 @@ def _traits(kind: type[Caveat]) -> int:
         traits |= IS_EARLY
     if kind.key in COUNTED:
         traits |= IS_COUNTED
+    if kind.key in ASKING:
+        traits |= IS_ASKED
     if kind.key in NARROWING:
         traits |= NARROWS
     return traits
@@ -182,7 +195,7 @@ def write(key: str, given: Any, vocabulary: Vocabulary) -> Caveat:
         if is_own(key):  # an embedder's lists keep their order
             value = decode_json(encode_json({key: given}))[key]
         else:
-            value = _tidy_rules(given) if key == "forbid" else _tidy(given)
+            value = _tidy_rules(given) if key in _OF_RULES else _tidy(given)
     except RecursionError:
         raise ValueError(f"{key} is nested too deeply") from None
     except TypeError as error:
@@ -255,8 +268,11 @@ def _tidy(given: Any) -> Any:
     raise TypeError(f"made of str, int, bool, lists and mappings, not of {kind}")
 
 
+_OF_RULES = frozenset(("forbid", "consent"))
+
+
 def _tidy_rules(given: Any) -> Any:
-    """The rules of `forbid`: each tidied, none repeating, in the order of their spelling."""
+    """The entries of `forbid` or `consent`: each tidied, in the order of their spelling, once."""
     if not isinstance(given, (list, tuple)):
         return _tidy(given)
     made = {encode_json(rule): rule for rule in map(_tidy, given)}

@@ -11,21 +11,19 @@ in what both permit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import structs
 
 from captoken._format import names
-from captoken._format.clocks import duration, epoch_seconds
-from captoken._format.encoding import Integer, decode_json, encode_json
+from captoken._format.clocks import epoch_seconds, seconds_of
+from captoken._format.encoding import Integer, b64encode, decode_json, encode_json
 from captoken._format.spelling import (
     named,
     named_all,
     readable_time,
-    shown,
     span,
     spelled,
     spelled_time,
@@ -265,21 +263,7 @@ def _expires_in(given: Any, now: Now, look_up: LookUp) -> int:
     ValueError for a text that is no duration or less than a second: such a token would be dead when
     it is made.
     """
-    # A fraction of a second is cut off. By exact type, as True is an int in Python.
-    if isinstance(given, timedelta):
-        seconds = int(given.total_seconds() // 1)
-    elif type(given) is int:
-        seconds = given
-    elif type(given) is str:
-        seconds = duration(given)
-    else:
-        kind = type(given).__name__
-        raise TypeError(
-            f"expires_in must be seconds as an int, a text like '5m', or a timedelta, not {kind}"
-        )
-    if seconds < 1:
-        raise ValueError(f"expires_in must be at least one second, not {shown(given)}")
-
+    seconds = seconds_of(given, "expires_in")
     end = now() + seconds
     before = look_up("exp")
     return end if before is None else min(end, int(before.value))
@@ -850,7 +834,7 @@ class Marks(BuiltIn, frozen=True):
         if len(stated) > _MOST_MARKS:
             raise ValueError(f"marks have at most {_MOST_MARKS} names, not {len(stated)}")
         rules = {
-            names.name(name, "mark"): read_definition(definition, name)
+            names.name(name, "mark"): read_definition(definition, f"the mark {name}")
             for name, definition in stated.items()
         }
         structs.force_setattr(self, "rules", rules)
@@ -879,8 +863,8 @@ class Forbid(BuiltIn, frozen=True):
     """Once every mark in `after` is set, no access in a mark of `in` is permitted.
 
     On the wire: `"forbid": [{"in": ["outside"], "after": ["private", "untrusted"]}]`, a list of 1
-    to 16 rules, with names of marks of the same link. `unless` may name an Ed25519 key, which can
-    let single accesses through. As yet nothing can be signed with it, so it lets none through.
+    to 16 rules, with names of marks of the same link. `unless` may name an Ed25519 key: a consent
+    of that key lets one access through (spec, section 47).
 
     Only the ledger knows which marks are set, and prohibits with the code `forbidden_after` (spec,
     section 46). So `prohibits` has nothing to ask. The keyword is `forbid`.
@@ -888,6 +872,7 @@ class Forbid(BuiltIn, frozen=True):
 
     value: Any
     rules: Any = None  # of each rule the names of `in` and of `after`
+    unless: Any = None  # of each rule the key whose consent lets an access through, or None
     key = "forbid"
     counts = True
 
@@ -899,7 +884,9 @@ class Forbid(BuiltIn, frozen=True):
         stated = a_list(self.value, "forbid")
         if not 1 <= len(stated) <= _MOST_RULES:
             raise ValueError(f"forbid has 1 to {_MOST_RULES} rules, not {len(stated)}")
-        structs.force_setattr(self, "rules", tuple(map(_read_rule, stated)))
+        read = tuple(map(_read_rule, stated))
+        structs.force_setattr(self, "rules", tuple(rule for rule, _ in read))
+        structs.force_setattr(self, "unless", tuple(unless for _, unless in read))
 
     def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
         """Nothing: which marks are set, the ledger knows. It is asked last (spec, 46.6)."""
@@ -913,17 +900,24 @@ class Forbid(BuiltIn, frozen=True):
 
     def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
         """One line for each rule: `nothing in outside after private and untrusted`."""
-        for closed, after in self.rules:
+        for (closed, after), unless in zip(self.rules, self.unless, strict=True):
             names_after = map(named, dict.fromkeys(after))
-            yield f"nothing in {named_all(set(closed))} after {' and '.join(names_after)}"
+            but = "" if unless is None else f", unless {b64encode(unless)} consents to the call"
+            yield f"nothing in {named_all(set(closed))} after {' and '.join(names_after)}{but}"
 
 
 _MOST_MARKS = 8  # of a link
 _MOST_RULES = 16  # of a link
 
 
-def _read_rule(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names in `in` and in `after` of one rule. Raises TypeError or ValueError."""
+_Rule: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _read_rule(value: Any) -> tuple[_Rule, bytes | None]:
+    """The names in `in` and in `after` of one rule, and the key in `unless`.
+
+    Raises TypeError or ValueError.
+    """
     stated = an_object(value, "a rule of forbid", ', like {"in": ["a"], "after": ["b"]}')
     unknown = stated.keys() - {"in", "after", "unless"}
     if unknown or not {"in", "after"} <= stated.keys():
@@ -933,9 +927,78 @@ def _read_rule(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
             raise ValueError(f"{key} of a rule names 1 to {most} marks")
         for name in stated[key]:
             names.name(name, "mark")
-    if "unless" in stated:
-        a_signing_key(stated["unless"], "unless")
-    return tuple(stated["in"]), tuple(stated["after"])
+    unless = a_signing_key(stated["unless"], "unless") if "unless" in stated else None
+    return (tuple(stated["in"]), tuple(stated["after"])), unless
+
+
+# --- consent (spec, "Consent") --------------------------------------------------------------------
+
+
+class GatheredConsents(_Gathered, frozen=True):
+    """What several links ask consent for."""
+
+    key = "consent"
+
+    def stated(self) -> dict[str, Any]:
+        """In their order."""
+        return {"consent": [decode_json(statement) for statement in self.value]}
+
+
+class Consent(BuiltIn, frozen=True):
+    """Each access in `for` needs a consent of the key `by`, to this very access, and once.
+
+    On the wire: `"consent": [{"by": "<Ed25519 public key>", "for": {"tools": ["mail.send"]}}]`, a
+    list of 1 to 4. `for` is read as a mark is: whatever is in doubt needs a consent. Other accesses
+    go on without one.
+
+    A consent travels behind the token. It names the link, the server and the access, so the plan
+    looks for it, and `prohibits` has nothing to ask. Without one it prohibits with the code
+    `consent_missing` (spec, section 47). The keyword is `consent`.
+    """
+
+    value: Any
+    asks: Any = None  # of each entry its key and its Definition
+    key = "consent"
+
+    def __post_init__(self) -> None:
+        """Read each entry once. Raises TypeError or ValueError."""
+        stated = a_list(self.value, "consent")
+        if not 1 <= len(stated) <= _MOST_CONSENTS:
+            raise ValueError(f"consent has 1 to {_MOST_CONSENTS} entries, not {len(stated)}")
+        structs.force_setattr(self, "asks", tuple(map(_read_ask, stated)))
+
+    def prohibits(self, access: Access, situation: Situation | None) -> Reason | None:
+        """Nothing: the plan knows which consents came along. They are asked for last (47.3)."""
+        return None
+
+    def looks(self, access: Access) -> Iterable[Looked]:
+        return (pair for _, rule in self.asks for pair in rule.looks(access))
+
+    # The methods below are for writers and people. No verifier calls them.
+
+    def normalized(self) -> BuiltIn:
+        """Each entry by itself."""
+        return GatheredConsents(tuple(sorted({*map(encode_json, self.value)})))
+
+    def words(self, now: int, beside: Mapping[str, Caveat]) -> Iterator[str]:
+        """One line for each entry: `consent of KEY to each: tool mail.send`."""
+        for by, rule in self.asks:
+            yield f"consent of {b64encode(by)} to each: {rule.words()}"
+
+
+_MOST_CONSENTS = 4  # of a link
+
+
+def _read_ask(value: Any) -> tuple[bytes, Any]:
+    """The key and the definition of one entry. Raises TypeError or ValueError."""
+    from captoken._language.marks import read_definition  # of tokens that ask
+
+    like = ', like {"by": "<public key>", "for": {"tools": ["mail.send"]}}'
+    stated = an_object(value, "an entry of consent", like)
+    if stated.keys() != {"by", "for"}:
+        raise ValueError(f"an entry of consent has by and for, and nothing else{like}")
+    by = a_signing_key(stated["by"], "by")
+    return by, read_definition(stated["for"], "what needs a consent")
 
 
 # --- freshness (spec, "Overlay") ------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Link(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None = None  # the Ed25519 key that the token is bound to from here on
     signature: bytes | None = None  # the custody signature, by the key it was bound to before
     domains: frozenset[str] = frozenset()  # the domains of its caveats: data, tool, or both
-    counts: bool = False  # whether a ledger counts one of its caveats
+    counts: bool = False  # whether a ledger or a person is asked for one of its caveats
     narrows_situation: bool = False  # whether a caveat narrows the facts for later links
     nonce: str | None = None  # the nonce `n` of a hand-over, or of a link that counts
 

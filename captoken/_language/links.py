@@ -39,8 +39,10 @@ from captoken._format.parts import Packet, RawCaveat
 from captoken._format.spelling import named_all, spelled
 from captoken._language.access import Access
 from captoken._language.caveats import (
+    ASKING,
     BUILT_IN,
     COUNTED,
+    IS_ASKED,
     IS_COUNTED,
     IS_EARLY,
     IS_FOR_LATER,
@@ -72,10 +74,15 @@ def is_about_requests(link: Link, *, may_mark: bool = False) -> bool:
     bounded = link.depth is not None or link.delegate_only
     if handed_on or bounded:
         return False
-    refused = RESERVED if may_mark else COUNTED
-    if link.counts and any(caveat.key in refused for caveat in link.late):
+    refused = ASKING | (RESERVED if may_mark else COUNTED)
+    if link.counts and any(caveat.key in refused or _asks(caveat) for caveat in link.late):
         return False
     return not any(caveat.key == "task" for caveat in link.early)
+
+
+def _asks(caveat: Caveat) -> bool:
+    """May a consent lift one of its rules? Consents are for a link of a chain (spec 47.7)."""
+    return isinstance(caveat, Forbid) and any(caveat.unless)
 
 
 # --- judging --------------------------------------------------------------------------------------
@@ -224,11 +231,16 @@ def buckets_of(caveats: Iterable[Caveat]) -> int:
     return count
 
 
+def is_counted(link: Link) -> bool:
+    """Is one of its caveats asked of a ledger? Of a consent none is."""
+    return link.counts and any(caveat.key in COUNTED for caveat in link.late)
+
+
 def _end_counting(links: list[Link | BadLink]) -> None:
     """Make the first link unreadable that counts beyond what may count in a token (spec 38.13)."""
     counting = buckets = 0
     for at, link in enumerate(links):
-        if isinstance(link, BadLink) or not link.counts:
+        if isinstance(link, BadLink) or not is_counted(link):
             continue
         counting += 1
         buckets += buckets_of(link.late)
@@ -489,7 +501,7 @@ def _link(stated: dict[str, Any], signature: bytes | None, vocabulary: Vocabular
         bound_to,
         signature,
         _DOMAINS[traits & (SPEAKS_OF_DATA | SPEAKS_OF_TOOLS)],
-        counts,
+        traits & (IS_COUNTED | IS_ASKED) != 0,
         traits & NARROWS != 0,
         stated.get("n"),
     )

@@ -101,13 +101,12 @@ class Definition(msgspec.Struct, frozen=True, gc=False):
         return f"{said}, except {'; '.join(spared)}"
 
 
-def read_definition(value: Any, mark: str) -> Definition:
-    """The definition of a mark. Raises TypeError or ValueError.
+def read_definition(value: Any, what: str) -> Definition:
+    """Which accesses are meant, of a mark or of what needs a consent. `what` is for the message.
 
-    A list that is empty would put nothing in the mark, and `operations` without `tables` too:
-    both are refused, since their writer would not see it.
+    A list that is empty would mean none, and `operations` without `tables` too: both are refused,
+    since their writer would not see it. Raises TypeError or ValueError.
     """
-    what = f"the mark {mark}"
     stated = not_empty(an_object(value, what, ', like {"tables": ["crm.*"]}'), what)
     unknown = stated.keys() - {*_LISTS, "but"}
     if unknown:

@@ -72,9 +72,11 @@ DENIALS: dict[str, Denial] = {
     "task": Denial(8, "insufficient"),
     "cost_unstated": Denial(8, "insufficient"),
     "too_much_work": Denial(8, "insufficient"),
+    "consent_missing": Denial(8, "insufficient"),
     "caller": Denial(9, "insufficient"),
     "proof_missing": Denial(10, "proof"),
     "bad_proof": Denial(10, "proof"),
+    "bad_consent": Denial(10, "proof"),
     "replayed": Denial(11, "proof"),
     "forbidden_after": Denial(11, "insufficient"),
     "budget_exhausted": Denial(11, "insufficient"),
@@ -138,6 +140,9 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     link: int | None = None
     added_by: str | None = None
     failing: Failing | None = None
+
+    # The key whose consent would let the access through, if one would.
+    consent_of: bytes | None = None
 
     def __post_init__(self) -> None:
         known(self.code)

@@ -30,7 +30,7 @@ from captoken._format.sealed import SealedValue
 from captoken._language.caveats import Situation
 from captoken._language.checks import Checks
 from captoken._language.link import Actor, Lineage, Link
-from captoken._language.links import Remembered, after
+from captoken._language.links import Remembered, after, is_counted
 from captoken.stores.ports import USES, Debit, Mark, MarkedStep, Rule
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _kept(links: Iterable[Link]) -> int | None:
     ends: list[int] = []
     for link in links:
         ends += [caveat.value for caveat in link.early if caveat.key == "exp"]
-        if not link.counts:
+        if not is_counted(link):
             continue
 
         # A bucket that nothing above it ends is kept for good.
@@ -236,6 +236,25 @@ class Marked(msgspec.Struct, frozen=True, gc=False):
 
     marks: tuple[tuple[Mark, Definition], ...]
     rules: tuple[tuple[tuple[str, ...], Rule], ...]  # of each, the names in `in`
+
+
+class Asking(NamedTuple):
+    """One consent that a link asks for."""
+
+    at: int  # the link's place
+    state: bytes  # of the chain after it
+    by: bytes  # the key that is to consent
+    rule: Definition | None  # which accesses need it; None for what a rule over marks has in unless
+
+    def names(self, digest: bytes, audiences: Iterable[str]) -> list[bytes]:
+        """By what a consent to a step names its question, for each name of the server (47.4)."""
+        return [self.name(digest, audience) for audience in audiences]
+
+    def name(self, digest: bytes, audience: str) -> bytes:
+        """The same, for one of its names."""
+        from captoken._verification.consents import question  # of tokens that ask
+
+        return question(self.by, self.state, digest, audience)
 
 
 class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
@@ -268,18 +287,20 @@ class AuthenticatedToken(SealedValue, frozen=True, eq=False, gc=False):
     # The proof that came with the text. Step 10 looks at it.
     proof: bytes | None
 
-    counts: bool  # is a ledger asked for one of its links?
+    counts: bool  # is a ledger or a person asked for one of its links?
     reserves: bool  # does a link count what is used: has it uses or a budget?
     own: bool  # are caveats of an embedder's among its links?
     addressed: bool  # does the root or a link of its own name an audience?
+    consents: tuple[bytes, ...] = ()  # those that came along: the end of step 10 looks at them
 
     # What was worked out since. `checks`, `selected_by`, `counting`, `added_by`, `link_ids`,
-    # `chain`, `held_rows` and `marking` fill it in.
+    # `chain`, `held_rows`, `marking` and `consenting` fill it in.
     asked: bool = False
     flat: Checks | None = None
     facts: SelectorFacts | None = None
     said_of_rows: dict[str, tuple[bool, tuple[bytes, ...]]] | None = None
     marked: tuple[Marked, ...] | None = None
+    asking: tuple[Asking, ...] | None = None
     steps: dict[tuple[str | None, ...], MarkedStep | None] | None = None
     counted: Counting | None = None
     writers: tuple[str, ...] | None = None

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 from captoken._format.errors import (
     AuditError,
     CaptokenError,
+    ConsentError,
     DelegationError,
     DischargeError,
     GuardError,
@@ -134,6 +135,13 @@ _RAISED: Mapping[type[CaptokenError], _Entries] = {
             "The answer is not a discharge, or is for another ticket than the token has.",
             "Ask for a discharge of each of `token.needs`, and attach it with `with_discharge`.",
             "asked for a discharge, and got that of another ticket",
+        ),
+    },
+    ConsentError: {
+        "bad_request": (
+            "The text is not a request for a consent, or asks another key.",
+            "Pass the text of `decision.request()`, whole and unchanged, to the person it is for.",
+            "the request is for another key",
         ),
     },
     AuditError: {

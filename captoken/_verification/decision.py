@@ -31,15 +31,16 @@ from captoken._format.errors import CaptokenError
 from captoken._format.parts import RawCaveat
 from captoken._format.root import RootRecord
 from captoken._format.spelling import escape, spelled_time
-from captoken._language.access import Access, Caller
+from captoken._language.access import Access, Asks, Caller
 from captoken._language.link import Actor
 from captoken._language.reasons import DENIALS, PLAN, Kind, Refusal
-from captoken.stores.ports import MarkedStep, Reservation, Use
+from captoken.stores.ports import MarkedStep, Reservation, Spend, Use
 
 if TYPE_CHECKING:
     from captoken._verification.grant import Grant
 
-Effect: TypeAlias = Use | MarkedStep | Reservation  # an effect to commit before the answer is valid
+# An effect to commit before the answer is valid.
+Effect: TypeAlias = Use | Spend | MarkedStep | Reservation
 Refusals: TypeAlias = tuple[Refusal, ...]
 
 
@@ -115,6 +116,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     effects: tuple[Effect, ...] = ()  # the effects to commit before the answer is valid
     overlaid: bool = False  # whether there was an overlay to ask
     leeway: int = 0  # by how many seconds clocks may differ
+
+    # The consents that would let it through: see `request`.
+    asks: tuple[Asks, ...] = ()
 
     # The id of a denial, the same in answer, log and trail. It is random and not part of the
     # decision's content. Empty for an allowed decision and for a dry run.
@@ -194,6 +198,28 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         access. It contains values, so do not log it. It does not recommend that anybody grants it.
         """
         return self.access.needed() if self.access is not None else {}
+
+    def request(self) -> str | None:
+        """What to ask a person, if a consent would let the access through; else None.
+
+        A text for `captoken.consent.Approver`: the facts as they were judged, with all values. So
+        it goes to the person who is asked, and not to a log. Nobody has to keep it secret for the
+        token's sake: it holds no part of one.
+        """
+        known = self.attribution
+        if not self.asks or known is None:
+            return None
+        from captoken._verification.consents import written_request
+
+        facts = {
+            "agent": known.chain[-1].name,
+            "at": self.now,
+            "chain": [[actor.name, actor.basis] for actor in known.chain],
+            "subject": known.issued.subject,
+            "task": known.task,
+            "token": known.issued.token_id,
+        }
+        return written_request(self.asks, facts)
 
     def as_dict(self) -> dict[str, Any]:
         """The decision as JSON-compatible data, for machines.

@@ -51,6 +51,7 @@ from captoken.stores.ports import (
     Reservation,
     Rule,
     SetBefore,
+    Spend,
     Use,
     later,
 )
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 # What an operator reads where a token needs a store that the verifier does not have.
 NO_REPLAYS = "this verifier needs a replay store (replays=) for a token that is bound to a key"
+NO_SPENDING = "this verifier needs a replay store (replays=) that remembers consents"
 NO_LEDGER = "this verifier needs a ledger (ledger=) for a token with uses, a budget or marks"
 
 _PATIENCE = 1  # seconds that effects may take before the rest is judged again
@@ -565,6 +567,8 @@ def _taken(
     try:
         if isinstance(effect, Use):
             return (yield from _used(effect, stores, now, looking))
+        if isinstance(effect, Spend):
+            return (yield from _spent(effect, genuine, stores, now, looking))
         if isinstance(effect, MarkedStep):
             return (yield from _stepped(effect, genuine, stores, now, looking))
         return (yield from _reserved(effect, genuine, stores, now, looking))
@@ -595,6 +599,27 @@ def _used(
         return None
     text = "the proof was used before, or is older than the store remembers"
     return Refusal("replayed", text)
+
+
+def _spent(
+    spend: Spend,
+    genuine: AuthenticatedToken,
+    stores: Stores,
+    now: int,
+    looking: bool,
+) -> Steps[Refusal | None]:
+    """The one use of a consent: None if it is the first, else why not (47.9)."""
+    ask = getattr(stores.replays, "peek_spend" if looking else "spend", None)
+    if ask is None:
+        raise StoreError(NO_SPENDING)
+
+    # If it raises, the consent may be spent or not, and the answer is no either way. Cancelled, it
+    # runs on to its record. If the process dies, it is spent or not, and nothing was allowed.
+    first = yield Call(partial(ask, spend, now), not looking, stores.replays_loop)
+    if first is True:
+        return None
+    text = "the consent was used before, or is older than the store"
+    return Refusal("replayed", text, spend.link, genuine.added_by(spend.link))
 
 
 def _ledger_of(stores: Stores) -> Ledger | AsyncLedger:
@@ -720,7 +745,8 @@ def _forbidden(rule: Rule, genuine: AuthenticatedToken, stores: Stores) -> Refus
         text = f"{text}; {'; '.join(known)}"
     if rule.link is None:
         return Refusal("forbidden_after", text)
-    return Refusal("forbidden_after", text, rule.link, genuine.added_by(rule.link))
+    by = genuine.added_by(rule.link)
+    return Refusal("forbidden_after", text, rule.link, by, consent_of=rule.unless)
 
 
 def forbidden_here(
@@ -731,7 +757,7 @@ def forbidden_here(
     stores: Stores,
 ) -> Decision:
     """The decision, or a denial by marks that this process knows to be set. Asks no store."""
-    step = marked_step(genuine, facts, (asked,), narrowing_of(genuine, facts))
+    step = marked_step(genuine, facts, asked, narrowing_of(genuine, facts))
     at = None if step is None else stores.marks.forbids(step, facts.now)
     if step is None or at is None:
         return decision

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from captoken._format.clocks import CLOCKS_DIFFER
-from captoken._language.access import Access, Caller, beside
+from captoken._language.access import Access, Caller, Statement, beside
 from captoken._language.reasons import Refusal
 from captoken._verification.authenticated import Memory
 from captoken._verification.decision import Attribution
@@ -154,6 +154,14 @@ class Question(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     # By the transport: what stands for a request that may come again, and counts once (38.17).
     once: Once | None = None
+
+    # By the grant: all accesses of the step, where they are several, and what they are part of. A
+    # consent is to all of it (47.5).
+    together: tuple[Access, ...] = ()
+    statement: Statement | None = None
+
+    # By the grant, where it goes on: the questions that the parts before have spent consents for.
+    consented: frozenset[bytes] = frozenset()
 
     # By the grant: was it allowed before, and is under way? Then no later mark closes it (46.7).
     under_way: bool = False

@@ -18,6 +18,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
+    NamedTuple,
     NoReturn,
     Protocol,
     TypeVar,
@@ -31,13 +32,14 @@ from captoken._format.encoding import b64encode
 from captoken._format.parts import RawCaveat
 from captoken._format.root import RootRecord
 from captoken._format.sealed import SealedValue
-from captoken._language.access import Access, Caller, amounts
+from captoken._format.text import consent_text, read_consents
+from captoken._language.access import Access, Caller, Statement, amounts
 from captoken._language.link import Actor
 from captoken._language.reasons import Refusal
 from captoken._verification.authenticated import AuthenticatedToken, Memory
 from captoken._verification.decision import Decision, Denied, Refusals
 from captoken._verification.facts import Condition, Question
-from captoken.stores.ports import LEASE, USES, MarkedStep, Once, Reservation
+from captoken.stores.ports import LEASE, USES, MarkedStep, Once, Reservation, Spend
 
 if TYPE_CHECKING:
     from captoken._language.capability import Capability
@@ -252,6 +254,13 @@ def own_denial(code: str, why: str) -> Refusals:
     return (Refusal(code, why),)
 
 
+def _listed(consents: Iterable[str]) -> Iterable[str]:
+    """The texts of a list. Raises TypeError for one text, whose characters are none."""
+    if isinstance(consents, str):
+        raise TypeError("consents is a list of texts, not one text")
+    return consents
+
+
 class _Vouched(SealedValue, frozen=True, eq=False):
     """The facts about a verified token: who is behind it, and what it can do at most.
 
@@ -419,6 +428,7 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         grant: Grant,
         accesses: Sequence[Access],
         caller: Caller | None,
+        statement: Statement | None,
         after: _Owed | None = None,
     ) -> list[Question]:
         """The questions of one step, or of a further part of it after the reservation `after`.
@@ -431,9 +441,28 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         for access in those:
             stated(access, caller)
         asked = [self._asked(grant, access, caller) for access in those]
+        if after is None and not self._genuine.counts:
+            return asked
+        if self._genuine.counts:
+            asked = [structs.replace(one, together=those, statement=statement) for one in asked]
         if after is None:
             return asked
-        return [structs.replace(one, goes_on=after.step, marked=after.marked) for one in asked]
+        return [
+            structs.replace(
+                one, goes_on=after.step, marked=after.marked, consented=after.consented
+            )
+            for one in asked
+        ]
+
+    def _with_consents(self, consents: Iterable[str]) -> AuthenticatedToken:
+        """The token, with these consents and those that came with it, the later to each question.
+
+        Raises TypeError, or TokenFormatError for what is no consent.
+        """
+        came = map(consent_text, self._genuine.consents)
+        return structs.replace(
+            self._genuine, consents=read_consents((*came, *_listed(consents)))
+        )
 
     def _own_denial(
         self,
@@ -494,6 +523,14 @@ class Grant(_Vouched, frozen=True, eq=False):
             held = Capability.of(genuine.links, genuine.root.task, genuine.root.audience)
             force_setattr(self, "_capability", held)
         return held
+
+    def with_consents(self, consents: Iterable[str]) -> Grant:
+        """The same grant, with consents that came after it was made. This one stays as it is.
+
+        Each is for one access, and is spent once (spec, "Consent"). Verifies nothing: the next
+        `check` does. Raises TypeError, or TokenFormatError for what is no consent.
+        """
+        return Grant(self._with_consents(consents), self._driver, self._verified_at)
 
     # called: grant, by `python -m tests.called`
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Grant:
@@ -590,15 +627,21 @@ class Grant(_Vouched, frozen=True, eq=False):
         return conditions
 
     def check_all(
-        self, accesses: Sequence[Access], *, caller: Caller | None = None
+        self,
+        accesses: Sequence[Access],
+        *,
+        caller: Caller | None = None,
+        statement: Statement | None = None,
     ) -> Decision:
         """Return one decision on all accesses of a step, which are used and recorded together.
 
         Use it for one SQL statement on several tables. If one access is refused, that is the
-        answer, and only it is recorded. So nothing counts unless all accesses are allowed. Raises
-        ValueError for an empty list, and TypeError for an item that is no Access.
+        answer, and only it is recorded. So nothing counts unless all accesses are allowed.
+        `statement` is what a person would have to consent to beside the accesses: its text, and its
+        parameters. Raises ValueError for an empty list, and TypeError for an item that is no
+        Access.
         """
-        asked = self._all_asked(self, accesses, caller)
+        asked = self._all_asked(self, accesses, caller, statement)
         return self._driver.decide_all(self._genuine, asked)
 
     def reserve(
@@ -632,7 +675,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         decision = self._driver.decide(self._genuine, asked)
         granted(decision)
         reservation = _reservation(decision) if asked.once is None else None
-        return Reserved(self._driver, reservation, _marked(decision, asked))
+        return Reserved(self._driver, reservation, _before(decision, asked))
 
     def reserve_all(
         self,
@@ -640,6 +683,7 @@ class Grant(_Vouched, frozen=True, eq=False):
         *,
         caller: Caller | None = None,
         after: Reserved | None = None,
+        statement: Statement | None = None,
     ) -> Reserved:
         """Like `reserve`, for all accesses of a step, as in `check_all`. Raises Denied.
 
@@ -650,13 +694,14 @@ class Grant(_Vouched, frozen=True, eq=False):
             first = grant.reserve_all([costing(rows=256)])
             more = grant.reserve_all([costing(rows=256)], after=first)
         """
-        return self._all_reserved(self._all_asked(self, accesses, caller, after))
+        asked = self._all_asked(self, accesses, caller, statement, after)
+        return self._all_reserved(asked)
 
     def _all_reserved(self, asked: Sequence[Question]) -> Reserved:
         """Decide, then raise Denied or return the reservation."""
         decision = self._driver.decide_all(self._genuine, asked)
         granted(decision)
-        return Reserved(self._driver, _reservation(decision), _marked(decision, asked[0]))
+        return Reserved(self._driver, _reservation(decision), _before(decision, asked[0]))
 
     def left(self, units: Collection[str]) -> dict[str, int]:
         """Return how much the ledger has left of each of `units` that the token has a budget for.
@@ -718,10 +763,19 @@ def _reservation(decision: Decision) -> Reservation | None:
     return next(taken, None)
 
 
-def _marked(decision: Decision, asked: Question) -> frozenset[bytes]:
-    """The marks that an allowed step, and the parts before it, were asked about (46.6)."""
+class Before(NamedTuple):
+    """What the parts of a step so far were asked about: a further part is not asked again."""
+
+    marked: frozenset[bytes]  # the buckets of marks (46.6)
+    consented: frozenset[bytes]  # the questions that consents were spent for (47.9)
+
+
+def _before(decision: Decision, asked: Question) -> Before:
+    """The same, of an allowed step and the parts before it."""
     steps = (effect for effect in decision.effects if isinstance(effect, MarkedStep))
-    return asked.marked.union(mark.bucket for step in steps for mark in step.marks)
+    spent = (effect.question for effect in decision.effects if isinstance(effect, Spend))
+    marked = asked.marked.union(mark.bucket for step in steps for mark in step.marks)
+    return Before(marked, asked.consented.union(spent))
 
 
 def _cost_taken(
@@ -755,19 +809,19 @@ class _Owed:
     again, whether or not the first try arrived.
     """
 
-    __slots__ = ("_is_open", "_process", "_reservation", "_said", "marked", "step")
+    __slots__ = ("_is_open", "_process", "_reservation", "_said", "consented", "marked", "step")
 
     def __init__(
         self,
         reservation: Reservation | None,
         process: object,
-        marked: frozenset[bytes],
+        before: Before,
     ) -> None:
         """Hold a reservation, or None if the token counts nothing."""
         self._reservation = reservation
         self._process = process
-        # The marks that all parts so far were asked about: a further part is for no others.
-        self.marked = marked
+        # What all parts so far were asked about: a further part is for no others.
+        self.marked, self.consented = before
         # The first reservation of the step. All parts of the step are recorded under it.
         self.step = reservation.step if reservation is not None else None
         # False while the ledger is being asked, so that a second call meanwhile returns False.
@@ -826,10 +880,10 @@ class Reserved(_Owed):
         self,
         driver: Driver,
         reservation: Reservation | None,
-        marked: frozenset[bytes],
+        before: Before,
     ) -> None:
         """Hold a reservation, or None if the token counts nothing."""
-        super().__init__(reservation, driver.process, marked)
+        super().__init__(reservation, driver.process, before)
         self._driver = driver
 
     def settle(self, cost: Mapping[str, int] | None = None) -> bool:
@@ -965,6 +1019,10 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         """This grant itself, so that adapters accept either kind."""
         return self
 
+    def with_consents(self, consents: Iterable[str]) -> AsyncGrant:
+        """The same grant, with consents that came after it was made: see `Grant.with_consents`."""
+        return self.blocking.with_consents(consents).awaited_by(self._awaited)
+
     # awaited: grant
     def authorize(self, access: Access, *, caller: Caller | None = None) -> Pending[AsyncGrant]:
         """Return this grant if it allows `access` now. Raises Denied, with the decision.
@@ -1060,15 +1118,21 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         return conditions
 
     def check_all(
-        self, accesses: Sequence[Access], *, caller: Caller | None = None
+        self,
+        accesses: Sequence[Access],
+        *,
+        caller: Caller | None = None,
+        statement: Statement | None = None,
     ) -> Pending[Decision]:
         """Return one decision on all accesses of a step, which are used and recorded together.
 
         Use it for one SQL statement on several tables. If one access is refused, that is the
-        answer, and only it is recorded. So nothing counts unless all accesses are allowed. Raises
-        ValueError for an empty list, and TypeError for an item that is no Access.
+        answer, and only it is recorded. So nothing counts unless all accesses are allowed.
+        `statement` is what a person would have to consent to beside the accesses: its text, and its
+        parameters. Raises ValueError for an empty list, and TypeError for an item that is no
+        Access.
         """
-        asked = self._all_asked(self.blocking, accesses, caller)
+        asked = self._all_asked(self.blocking, accesses, caller, statement)
         return Pending(self._awaited.decide_all(self._genuine, asked))
 
     def reserve(
@@ -1102,7 +1166,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         decision = await self._awaited.decide(self._genuine, asked)
         granted(decision)
         reservation = _reservation(decision) if asked.once is None else None
-        return AsyncReserved(self._awaited, reservation, _marked(decision, asked))
+        return AsyncReserved(self._awaited, reservation, _before(decision, asked))
 
     def reserve_all(
         self,
@@ -1110,6 +1174,7 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
         *,
         caller: Caller | None = None,
         after: AsyncReserved | None = None,
+        statement: Statement | None = None,
     ) -> Pending[AsyncReserved]:
         """Like `reserve`, for all accesses of a step, as in `check_all`. Raises Denied.
 
@@ -1120,13 +1185,14 @@ class AsyncGrant(_Vouched, frozen=True, eq=False):
             first = await grant.reserve_all([costing(rows=256)])
             more = await grant.reserve_all([costing(rows=256)], after=first)
         """
-        return Pending(self._all_reserved(self._all_asked(self.blocking, accesses, caller, after)))
+        asked = self._all_asked(self.blocking, accesses, caller, statement, after)
+        return Pending(self._all_reserved(asked))
 
     async def _all_reserved(self, asked: Sequence[Question]) -> AsyncReserved:
         """Decide, then raise Denied or return the reservation."""
         decision = await self._awaited.decide_all(self._genuine, asked)
         granted(decision)
-        return AsyncReserved(self._awaited, _reservation(decision), _marked(decision, asked[0]))
+        return AsyncReserved(self._awaited, _reservation(decision), _before(decision, asked[0]))
 
     def left(self, units: Collection[str]) -> Pending[dict[str, int]]:
         """Return how much the ledger has left of each of `units` that the token has a budget for.
@@ -1169,10 +1235,10 @@ class AsyncReserved(_Owed):
         self,
         driver: AsyncDriver,
         reservation: Reservation | None,
-        marked: frozenset[bytes],
+        before: Before,
     ) -> None:
         """Hold a reservation, or None if the token counts nothing."""
-        super().__init__(reservation, driver.process, marked)
+        super().__init__(reservation, driver.process, before)
         self._driver = driver
 
     def settle(self, cost: Mapping[str, int] | None = None) -> Pending[bool]:

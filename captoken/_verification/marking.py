@@ -10,6 +10,7 @@ Numbers in brackets are those of the spec.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -153,7 +154,9 @@ def _said(
 ) -> Marked:
     """The marks and rules of a link. `at` is its place in the chain; None of an entry."""
     caveats: Mapping[str, Caveat] = {caveat.key: caveat for caveat in link.late}
-    rules = caveats["forbid"].rules if "forbid" in caveats else ()  # type: ignore[attr-defined]
+    forbid: Any = caveats.get("forbid")
+    rules: Sequence[Any] = () if forbid is None else forbid.rules
+    unless: Sequence[bytes | None] = () if forbid is None else forbid.unless
     named = {name for closed, after in rules for name in (*closed, *after)}
 
     # A task's is set for all its tokens, whatever this one forbids. Another that no rule names
@@ -168,8 +171,8 @@ def _said(
     return Marked(
         tuple((mark, definitions[name]) for name, mark in marks.items()),
         tuple(
-            (closed, Rule(tuple(marks[name] for name in after), link=at))
-            for closed, after in rules
+            (closed, Rule(tuple(marks[name] for name in after), link=at, unless=key))
+            for (closed, after), key in zip(rules, unless, strict=True)
         ),
     )
 

@@ -37,7 +37,7 @@ from captoken._format.parts import Packet, Parts
 from captoken._format.root import RootRecord
 from captoken._format.spelling import spelled_time
 from captoken._format.text import BOUND, parts_of, proof_of, split_proof
-from captoken._language.access import Access, Caller
+from captoken._language.access import Access, Asks, Caller
 from captoken._language.caveats import RESERVED, V1, Situation, Vocabulary
 from captoken._language.lineage import follow, read_along
 from captoken._language.link import BadLink, Lineage, Link
@@ -66,7 +66,7 @@ from captoken._verification.authenticated import (
 )
 from captoken._verification.decision import Attribution, Decision, Effect, Refusals
 from captoken._verification.facts import Broken, Facts, Question, Server
-from captoken.stores.ports import LEASE, MarkedStep, Reservation, Use
+from captoken.stores.ports import LEASE, MarkedStep, Reservation, Rule, Use
 
 if TYPE_CHECKING:
     from captoken._language.entries import Entry
@@ -310,6 +310,7 @@ def _read(
         reserves,
         vocabulary is not V1 and any(map(has_own, readable)),
         addressed,
+        parts.consents,
     )
 
 
@@ -421,11 +422,14 @@ def judge(
             return denial(genuine, facts, asked, (use,))
         effects = (use,)
 
-    # What step 11 commits (24.16), in this order: the proof's one use, then marks, then the
-    # reservation. What was denied above has used up no proof, set no mark and debited nothing. No
-    # access, nothing to count (38.5).
-    if (genuine.counts or narrowing) and asked.counted and asked.access is not None:
-        counted = counting(genuine, facts, (asked,), asked.access.cost, narrowing)
+    # What step 11 commits (24.16), in this order: the proof's one use, then consents, then marks,
+    # then the reservation. What was denied above has used up no proof, set no mark and debited
+    # nothing. No access, nothing to count (38.5). The end of step 10 is here (47.6): consents are
+    # of tokens that ask for them.
+    if (genuine.counts or narrowing) and asked.access is not None:
+        counted = _asked_of_stores(genuine, facts, asked, asked.access, narrowing)
+        if isinstance(counted, Refusal):
+            return denial(genuine, facts, asked, (counted,))
         effects = (*effects, *counted)
     return Decision(
         code="allowed",
@@ -586,8 +590,9 @@ def _caveats(
     """
     server = facts.server
     too_much = False
-    # How often at most the links look at one fact: each once, and each mark once more.
-    looking = len(genuine.links) + BUCKETS if genuine.counts else len(genuine.links)
+    # How often at most the links look at one fact: each once, and each mark once more, and each
+    # link of a token that asks four times for consents.
+    looking = 5 * len(genuine.links) + BUCKETS if genuine.counts else len(genuine.links)
     if access is not None and (narrowing or not fits(access, looking)):
         too_much = is_too_much((*(link for _, link in narrowing), *genuine.links), access)
     unknown = _unknown(facts, asked.access) if facts.context or facts.context_problem else None
@@ -595,9 +600,10 @@ def _caveats(
     if checks is not None and not _is_too_new(genuine, facts):
         situation = Situation(facts.now, server.leeway, server.audiences, overlay_age=age)
         if checks.permit(access, situation) and _misaddressed(genuine, server, narrowing) is None:
-            return ()
+            return _unconsented(genuine, facts, asked) if genuine.counts else ()
     ending = TOO_MUCH if too_much else unknown
-    return _by_link(genuine, facts, access, age, narrowing, ending)
+    refusals = _by_link(genuine, facts, access, age, narrowing, ending)
+    return _unconsented(genuine, facts, asked) if genuine.counts and not refusals else refusals
 
 
 def _unknown(facts: Facts, access: Access | None) -> Refusal | None:
@@ -615,6 +621,41 @@ def _unknown(facts: Facts, access: Access | None) -> Refusal | None:
             text = f"attribute {name} is stated by the access and by context="
             return Refusal("attribute", text)
     return None
+
+
+def _unconsented(genuine: AuthenticatedToken, facts: Facts, asked: Question) -> Refusals:
+    """The end of step 8: what nothing else refuses, and nobody has consented to (47.3).
+
+    Last, so that no person is asked about what is refused all the same.
+    """
+    if asked.access is None or genuine.asking == ():
+        return ()
+    from captoken._verification import consenting  # of tokens that a store is asked about
+
+    if not consenting.asking_of(genuine):
+        return ()
+    return consenting.missing(genuine, asked, _audiences_left(genuine, facts))
+
+
+def _asked_of_stores(
+    genuine: AuthenticatedToken,
+    facts: Facts,
+    asked: Question,
+    access: Access,
+    narrowing: Narrowing,
+) -> tuple[Effect, ...] | Refusal:
+    """What consents, marks and counts have to be committed, if the question counts.
+
+    First the end of step 10: why a consent to this very access will not do (47.6).
+    """
+    if genuine.consents:
+        from captoken._verification import consenting
+
+        its = _audiences_left(genuine, facts)
+        refusal = consenting.wrong(genuine, asked, its, facts.now)
+        if refusal is not None:
+            return refusal
+    return counting(genuine, facts, (asked,), access.cost, narrowing) if asked.counted else ()
 
 
 def _by_link(
@@ -706,9 +747,17 @@ def _misaddressed(
             f'server: mint(…, audience="{name}"); or give the servers one ledger that is `shared`'
         )
 
-    # 30.6: a proof for no server would be as good at the next one.
-    if genuine.lineage.key is not None and not server.audiences:
-        return "the token is bound to a key, and this server has no name that a proof could be for"
+    # 30.6, 47.7: a proof or a consent for no server would be as good at the next one.
+    if not server.audiences and (genuine.lineage.key is not None or genuine.counts):
+        if genuine.lineage.key is not None:
+            return (
+                "the token is bound to a key, and this server has no name that a proof could be for"
+            )
+        if any(caveat.key == "consent" for link in genuine.links for caveat in link.late):
+            return (
+                "the token asks for consents, and this server has no name that one could be for: "
+                "Verifier(keys, audience=…)"
+            )
     return None
 
 
@@ -814,10 +863,17 @@ def counting(
     before were asked about (38.16, 46.6).
     """
     goes_on, once = asked[0].goes_on, asked[0].once
-    step = marked_step(genuine, facts, asked, narrowing)
+    step = _marked_step(genuine, facts, asked, narrowing)
     effects: tuple[Effect, ...] = ()
+    if genuine.consents:
+        from captoken._verification import consenting
+
+        its = _audiences_left(genuine, facts)
+        lifted = () if step is None else consenting.lifted_of(genuine, asked[0], its, step)
+        effects = consenting.spends(genuine, asked, its, lifted)
+        step = _without(step, lifted)
     if step is not None and any(mark.bucket not in asked[0].marked for mark in step.marks):
-        effects = (step,)
+        effects = (*effects, step)
     if not genuine.reserves:
         return effects
 
@@ -837,7 +893,30 @@ def counting(
     return (*effects, reservation)
 
 
+def _without(step: MarkedStep | None, lifted: Sequence[Rule]) -> MarkedStep | None:
+    """The step, asked about no rule that a consent lifts (46.4)."""
+    if step is None or not lifted:
+        return step
+    return structs.replace(step, rules=tuple(one for one in step.rules if one not in lifted))
+
+
 def marked_step(
+    genuine: AuthenticatedToken,
+    facts: Facts,
+    asked: Question,
+    narrowing: Narrowing,
+) -> MarkedStep | None:
+    """The marks that an access is in, and the rules that it runs into and no consent lifts."""
+    step = _marked_step(genuine, facts, (asked,), narrowing)
+    if step is None or not genuine.consents:
+        return step
+    from captoken._verification import consenting
+
+    its = _audiences_left(genuine, facts)
+    return _without(step, consenting.lifted_of(genuine, asked, its, step))
+
+
+def _marked_step(
     genuine: AuthenticatedToken,
     facts: Facts,
     asked: Sequence[Question],
@@ -887,6 +966,12 @@ def denial(
     spent.
     """
     code = refusals[0].code
+    asks: tuple[Asks, ...] = ()
+    if refusals[0].consent_of is not None:
+        from captoken._verification import consenting
+
+        its = _audiences_left(genuine, facts)
+        asks = consenting.asks_of(genuine, asked, its, refusals)
     return Decision(
         code=code,
         now=facts.now,
@@ -899,6 +984,7 @@ def denial(
         effects=effects,
         overlaid=facts.server.asks_overlay,
         leeway=facts.server.leeway,
+        asks=asks,
     )
 
 

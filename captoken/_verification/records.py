@@ -628,6 +628,26 @@ RECORDS: tuple[Code, ...] = (
         ),
     ),
     Code(
+        "consent_missing",
+        8,
+        "insufficient",
+        when="a person has to consent to this access, and no consent to it came along",
+        retry="no",
+        public="A person has to consent to this request.",
+        model="Not permitted yet: a person has to consent to this very request.",
+        advice=(
+            "Stop here until the person has decided, and then retry the same request. A consent is "
+            "for nothing else."
+        ),
+        operator="tool mail.send(to, text) needs a consent of PUBLIC",
+        cause="A link of the token lets nobody do this without the consent of a person, each time.",
+        remedy=(
+            "Give `decision.request()` to the person whose key the message names. Show the consent "
+            "with the token: `current.use(token, consents=[…])`, `present(consents=[…])`, or "
+            "`grant.with_consents([…])`."
+        ),
+    ),
+    Code(
         "caller",
         9,
         "insufficient",
@@ -683,6 +703,19 @@ RECORDS: tuple[Code, ...] = (
             "State the same request on both sides: method, address, path and body. Set the "
             "clocks, and make a new proof for each request."
         ),
+    ),
+    Code(
+        "bad_consent",
+        10,
+        "proof",
+        when="a consent to this access that does not hold, or is late",
+        retry="no",
+        public="The consent that came with the request was not accepted.",
+        model="The consent to this request is over, or is not of the person who was asked.",
+        advice="Ask for the consent again, and then retry with the new one.",
+        operator="the consent is not signed by the key that is asked",
+        cause="The consent has expired, lives longer than an hour, or is of another key.",
+        remedy="Ask again: `decision.request()` of a call without it has what to ask.",
     ),
     Code(
         "replayed",

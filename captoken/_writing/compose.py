@@ -36,6 +36,7 @@ from captoken._language.links import (
     COUNTING_LINKS,
     buckets_of,
     check_marked,
+    is_counted,
     too_much_counted,
 )
 from captoken._writing import keywords, widening
@@ -131,7 +132,7 @@ def _check_counting(holding: Holding, stated: Mapping[str, Any]) -> None:
 
     Readers would find it unreadable, and with it the whole token.
     """
-    counting = [link for link in holding.links if link.counts]
+    counting = [link for link in holding.links if is_counted(link)]
     buckets = sum(buckets_of(link.late) for link in counting)
     buckets += len(stated.get("budget", ())) + ("uses" in stated) + len(stated.get("marks", ()))
     if len(counting) >= COUNTING_LINKS or buckets > BUCKETS:
@@ -157,6 +158,8 @@ def compose_request(
         if keyword in keywords.OF_THE_TOKEN and not (may_mark and keyword in MARKING):
             raise TypeError(f"{keyword} is not a caveat of {what}: {why}")
     stated = _restrictions(terms, context, _OF_NO_CHAIN)
+    if any("unless" in rule for rule in stated.get("forbid", ())):
+        raise ValueError(f"unless is not for {what}: a consent is to a link of a token")
     if not MARKING.isdisjoint(stated):
         stated["n"] = b64encode(context.random(NONCE_BYTES))
     return stated

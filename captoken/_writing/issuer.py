@@ -207,6 +207,11 @@ class Issuer(_OfKeyring, frozen=True, eq=False, kw_only=True):
             raise ValueError(
                 f"this keyring mints for {audience} only, and audience names another server"
             )
+        if "consent" in stated and audience is None and "aud" not in stated:
+            raise ValueError(
+                'a consent is for one server: write mint(..., audience="mail"), with the name '
+                "of the server"
+            )
         body = spell(stated or {"nbf": root.issued_at})  # link 0 is always written
         packet = _signed(keyring, root.encode(), body)
         return Token.of(packet, root, WriterContext(self.vocabulary, self.clock, self.random))

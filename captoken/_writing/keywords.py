@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypedDict
 from captoken._format.clocks import Moment, Seconds
 from captoken._format.spelling import shown
 from captoken._language.access import amount
-from captoken._language.caveats import BUILT_IN, COUNTED, Vocabulary, is_own, write
+from captoken._language.caveats import ASKING, BUILT_IN, COUNTED, Vocabulary, is_own, write
 from captoken._language.kinds import Caveat, LookUp, Reading
 from captoken._language.patterns import contains
 
@@ -77,6 +77,8 @@ class Restrictions(TypedDict, total=False):
     """By name, which accesses are in the mark: `{"private": {"tables": ["crm.*"]}}`."""
     forbid: Sequence[Mapping[str, Any]]
     """Rules: `[{"in": ["outside"], "after": ["private"]}]`. A ledger knows what is set."""
+    consent: Sequence[Mapping[str, Any]]
+    """A person's yes to each call: `[{"by": "<public key>", "for": {"tools": ["mail.send"]}}]`."""
 
     fresh: int
     """How many seconds old an overlay may be."""
@@ -135,6 +137,7 @@ OF_THE_TOKEN = frozenset(
     (
         "task",
         *COUNTED,
+        *ASKING,
         *POSITION,
     )
 )

@@ -12,7 +12,7 @@ from captoken._format.errors import DelegationError, LimitError
 from captoken._format.parts import Parts
 from captoken._format.public_keys import public_bytes
 from captoken._format.sealed import SealedValue
-from captoken._format.text import BOUND, costs, proof_text, whole_text
+from captoken._format.text import BOUND, costs, proof_text, whole_text, with_consents
 from captoken._writing.keywords import Strings
 from captoken.proof import Signer
 
@@ -24,6 +24,7 @@ class Presented(SealedValue, frozen=True, eq=False):
 
     parts: Parts
     ends: int  # in seconds since the epoch
+    consents: tuple[bytes, ...] = ()
 
     def text(
         self,
@@ -36,6 +37,7 @@ class Presented(SealedValue, frozen=True, eq=False):
         """
         parts = self.parts
         written = whole_text(parts.packet, parts.discharges, BOUND)
+        written = with_consents(written, self.consents)
         if proof is not None:
             written = f"{written}.{proof_text(proof)}"
         size = len(written)

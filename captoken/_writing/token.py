@@ -26,6 +26,7 @@ from captoken._format.text import (
     check_bundle,
     check_limits,
     parts_of,
+    read_consents,
     whole_text,
 )
 from captoken._language.access import Access
@@ -301,6 +302,7 @@ class Token(SealedValue, frozen=True, eq=False):
         audience: str | Strings,
         signer: Signer | None = None,
         request: Access | bytes | None = None,
+        consents: Iterable[str] = (),
         expires_in: Seconds = 60,
         max_chars: int = LIMITS.present_chars,
         keep: str | Iterable[str] = (),
@@ -320,6 +322,9 @@ class Token(SealedValue, frozen=True, eq=False):
         and can be sent once. Without a signer, the text of a bound token has no proof, and every
         server denies it.
 
+        `consents` are what a person's `Approver` has given for the access that is to be made. Each
+        is good once.
+
         Raises LimitError if the text is longer than `max_chars`, and says how long each part is.
         Raises DelegationError for a signer that is not the token's key, and what `attenuate`
         raises.
@@ -331,6 +336,8 @@ class Token(SealedValue, frozen=True, eq=False):
         shown = holder.presentation(
             audience=audience, expires_in=expires_in, keep=keep, clamp=clamp, **caveats
         )
+        if consents:
+            shown = structs.replace(shown, consents=read_consents(consents))
         if signer is None:
             return shown.text(max_chars)
 

@@ -56,7 +56,7 @@ from captoken._verification.grant import Grant
 from captoken.audit import _tree
 from captoken.keys.secret import AuditKey
 from captoken.stores.own_process import OwnProcess
-from captoken.stores.ports import Head, MarkedStep, Reservation
+from captoken.stores.ports import Head, MarkedStep, Reservation, Spend
 
 _log = logging.getLogger("captoken")
 _AUDIT = primitives.label("audit")
@@ -432,6 +432,7 @@ def _decided(decision: Decision, values: bool) -> Record:
     if decision.effects and decision:
         stated |= _taken(decision)
         stated |= _set(decision)
+        stated |= _consented(decision)
     return stated
 
 
@@ -494,6 +495,21 @@ def _set(decision: Decision) -> Record:
             found = dict.fromkeys((mark.name, mark.link) for mark in effect.marks)
             return {"marks": [_without_none({"name": name, "link": at}) for name, at in found]}
     return {}
+
+
+def _consented(decision: Decision) -> Record:
+    """The consents that it spent: whose, for which link, and from when until when (47.12)."""
+    spent = [
+        {
+            "by": b64encode(one.by),
+            "link": one.link,
+            "iat": one.issued_at,
+            "exp": one.expires_at,
+        }
+        for one in decision.effects
+        if isinstance(one, Spend)
+    ]
+    return {"consents": spent} if spent else {}
 
 
 def _described_access(access: Access, values: bool) -> Record:

@@ -35,7 +35,7 @@ from captoken.cli.options import (
 )
 from captoken.cli.output import answer, tell
 from captoken.cli.values import DURATION, FILE, PUBLIC
-from captoken.stores.ports import Debit, Forbidden, MarkedStep, Reservation, Use
+from captoken.stores.ports import Debit, Forbidden, MarkedStep, Reservation, Spend, Use
 
 if TYPE_CHECKING:
     from captoken.stores.sqlite import SQLiteLedger, SQLiteReplayStore
@@ -324,6 +324,16 @@ class _Replays(_InFile):
         """The same without using it. Raises StoreError where no file is."""
         with self._opened() as store:
             return bool(store.peek(use, now))
+
+    def spend(self, spend: Spend, now: int) -> bool:
+        """Spend a consent: False if it was spent before. Raises StoreError where no file is."""
+        with self._opened() as store:
+            return bool(store.spend(spend, now))
+
+    def peek_spend(self, spend: Spend, now: int) -> bool:
+        """The same without spending it. Raises StoreError where no file is."""
+        with self._opened() as store:
+            return bool(store.peek_spend(spend, now))
 
 
 class _Ledger(_InFile):

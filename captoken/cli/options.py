@@ -15,6 +15,7 @@ from captoken._language.caveats import MARKING
 from captoken._writing.keywords import OF_THE_TOKEN, LinkCaveats, MintCaveats, PresentCaveats
 from captoken.cli import files
 from captoken.cli.values import (
+    ASKING,
     COUNT,
     DURATION,
     FACT,
@@ -235,6 +236,14 @@ _CAVEATS: dict[str, Callable[..., Any]] = {
         metavar="MARK=MARK,MARK",
         help="What is in the first mark is denied once all others are set: "
         "'outside=private,untrusted'. Repeatable.",
+    ),
+    "consent": click.option(
+        "--consent",
+        type=ASKING,
+        multiple=True,
+        metavar="KEY=JSON",
+        help="Calls that need the consent of this key, each one: "
+        "'KEY={\"tools\":[\"mail.send\"]}'. Repeatable.",
     ),
     "expires_in": click.option(
         "--expires-in",

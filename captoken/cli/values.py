@@ -273,6 +273,22 @@ def _rule(text: str) -> dict[str, Any]:
     }
 
 
+def _asking(text: str) -> dict[str, Any]:
+    """`KEY={"tools":["mail.*"]}`, or a JSON object: whose consent which calls need.
+
+    KEY={"tools":["mail.*"]}    {"by": "KEY", "for": {"tools": ["mail.*"]}}
+    {"by":"KEY","for":{}}       as it stands
+
+    What stands in it, whoever writes the token checks. Raises ValueError.
+    """
+    if text.startswith("{"):
+        return _object(text)
+    key, equals, calls = text.partition("=")
+    if not equals:
+        raise ValueError(f"{shown(text)} has no '='")
+    return {"by": key, "for": _object(calls)}
+
+
 def _check(constraint: Any, of_what: str) -> None:
     """Raise ValueError for what no token can have as a constraint, with the place where it stands.
 
@@ -369,13 +385,14 @@ TOOLS = _Type("tool=json", _constraints("argument"))
 WHERE = _Type("attribute=json", _where)
 MARKS = _Type("mark=json", _objects)
 RULE = _Type("mark=a,b", _rule)
+ASKING = _Type("key=json", _asking)
 FACT = _Type("key=value", _fact)
 TABLE = _Type("pattern", _alone("one pattern each time: --tables orders --tables customers"))
 OPERATION = _Type("name", _alone("one name each time: --operations select --operations insert"))
 FILE = _File()
 
 # Those with a spelling of their own: whoever misses it is shown an example.
-SPELLED = (OBJECT, LISTS, ROWS, TOOLS, WHERE, MARKS, RULE, FACT)
+SPELLED = (OBJECT, LISTS, ROWS, TOOLS, WHERE, MARKS, RULE, ASKING, FACT)
 
 PUBLIC = _Type("public key", _public)
 ID = _Type("id", _id)

@@ -2,6 +2,7 @@
 
     Keyring                  root keys, which mint and verify (spec, "Keys")
     HolderKey                a key that tokens can be bound to
+    ApproverKey              a key that a person says yes with (spec, "Consent")
     DischargerKey            a key that tickets are sealed for
     OperatorKey, AuditKey    keys that sign snapshots and checkpoints
     PairwiseKey              a key from which issuer and server derive a root key
@@ -20,13 +21,29 @@ from captoken._format.lazy import lazily
 
 if TYPE_CHECKING:
     from captoken.keys.pairwise import PairwiseKey
-    from captoken.keys.secret import AuditKey, DischargerKey, HolderKey, OperatorKey, SecretKey
+    from captoken.keys.secret import (
+        ApproverKey,
+        AuditKey,
+        DischargerKey,
+        HolderKey,
+        OperatorKey,
+        SecretKey,
+    )
 
-__all__ = ["AuditKey", "DischargerKey", "HolderKey", "OperatorKey", "PairwiseKey", "SecretKey"]
+__all__ = [
+    "ApproverKey",
+    "AuditKey",
+    "DischargerKey",
+    "HolderKey",
+    "OperatorKey",
+    "PairwiseKey",
+    "SecretKey",
+]
 
 __getattr__ = lazily(
     globals(),
     {
+        "ApproverKey": "captoken.keys.secret",
         "AuditKey": "captoken.keys.secret",
         "DischargerKey": "captoken.keys.secret",
         "HolderKey": "captoken.keys.secret",

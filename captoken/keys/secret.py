@@ -181,6 +181,16 @@ class AuditKey(SigningKey, frozen=True, eq=False):
     purpose: ClassVar[str] = "audit"
 
 
+class ApproverKey(SigningKey, frozen=True, eq=False):
+    """An Ed25519 key that a person says yes with, to one access at a time (spec, "Consent").
+
+    Whoever has it can let through each access that needs this person's consent. It grants nothing
+    that the token does not permit.
+    """
+
+    purpose: ClassVar[str] = "approver"
+
+
 class DischargerKey(SecretKey, frozen=True, eq=False):
     """An X25519 key that tickets are sealed for (spec, "Third-party caveats").
 

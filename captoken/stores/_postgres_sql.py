@@ -176,6 +176,15 @@ create table if not exists captoken.marks (
 create index if not exists marks_by_tree on captoken.marks (tree);
 create index if not exists marks_by_time on captoken.marks (keep);
 """
+
+# No consent can have been spent in a store that did not know any. But another one may have stood
+# here: so nothing is taken that this one was too young for.
+_CONSENTS = """
+create table if not exists captoken.consents (entry bytea primary key, issued_at bigint not null);
+create index if not exists consents_by_time on captoken.consents (issued_at);
+alter table captoken.floors add column if not exists begun bigint;
+update captoken.floors set begun = floor where begun is null;
+"""
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 # Of all tables and functions here: they are made together.
@@ -188,6 +197,9 @@ SCHEMA = Schema(
             (qualified(_VERSION_1), qualified(_WAS_PUBLISHED)),
         ),
         SchemaChange("keeps marks", (qualified(_MARKS), granted_as("marks", "buckets", *_RIGHTS))),
+        SchemaChange(
+            "keeps consents", (qualified(_CONSENTS), granted_as("consents", "proofs", *_RIGHTS))
+        ),
     ),
 )
 
@@ -203,6 +215,7 @@ alter table captoken.floors add column if not exists keys text[] not null defaul
 create table if not exists captoken.proofs (entry bytea primary key, issued_at bigint not null);
 create index if not exists proofs_by_time on captoken.proofs (issued_at);
 
+$consents
 create table if not exists captoken.buckets (
     link bytea, unit text, spent bigint not null check (spent >= 0), keep bigint,
     tree text not null, primary key (link, unit)
@@ -276,9 +289,10 @@ create or replace function captoken.make(
 ) returns boolean language plpgsql as $$
 begin
     perform captoken.ready();
-    insert into captoken.floors (kind, floor, timeline, keys) values (
+    insert into captoken.floors (kind, floor, timeline, keys, begun) values (
         its_kind, coalesce(first, captoken.first_of(ahead, told, clock)),
-        case when seen is null then '' else captoken.timeline() end, its_keys
+        case when seen is null then '' else captoken.timeline() end, its_keys,
+        coalesce(first, captoken.first_of(ahead, told, clock))
     ) on conflict (kind) do nothing;
     return found;
 end $$;
@@ -313,6 +327,7 @@ begin
     its_cluster := (select system_identifier::text from pg_catalog.pg_control_system());
     update captoken.floors as f
         set floor = greatest(f.floor, captoken.first_of(ahead, told, clock)), timeline = current,
+            begun = greatest(f.begun, captoken.first_of(ahead, told, clock)),
             keys = '{}', cluster = its_cluster, place = known.here,
             runs = (array[now_run, seen] || f.runs)[1:100]
         where kind == its_kind and not (
@@ -381,6 +396,55 @@ begin
     insert into captoken.proofs values (its_entry, issued) on conflict (entry) do nothing;
     -- Once more: it may have been known, and forgotten by whoever raised the floor meanwhile.
     return found and captoken.is_above('replay', issued, its_kid);
+end $$;
+
+create or replace function captoken.is_after_begun(
+    issued bigint
+) returns boolean language sql as $$
+    select exists (select from captoken.floors where kind == 'replay' and issued > begun);
+$$;
+
+create or replace function captoken.spend(
+    its_entry bytea, issued bigint, its_kid text, told bigint, gone bigint, ahead bigint,
+    clock bigint, seen text
+) returns boolean language plpgsql as $$
+declare
+    known record;
+begin
+    perform captoken.ready();
+    select timeline, place, tableoid as its_table into known
+        from captoken.floors where kind == 'replay';
+    if not found then
+        raise exception using errcode = 'CT002', message = 'captoken: not there';
+    elsif not captoken.is_here(known.timeline, known.place, known.its_table, seen) then
+        raise exception using errcode = 'CT003', message = 'captoken: look again';
+    end if;
+    update captoken.floors set begun = gone where kind == 'replay' and begun < gone;
+    if found then
+        delete from captoken.consents where issued_at <= gone;
+    end if;
+    if not captoken.is_after_begun(issued) then
+        return false;
+    end if;
+    insert into captoken.consents values (its_entry, issued) on conflict (entry) do nothing;
+    return found and captoken.is_after_begun(issued);
+end $$;
+
+create or replace function captoken.peek_spend(
+    its_entry bytea, issued bigint, its_kid text, told bigint, gone bigint, ahead bigint,
+    clock bigint, seen text
+) returns boolean language plpgsql as $$
+declare
+    answer boolean;
+begin
+    begin
+        answer := captoken.spend(
+            its_entry, issued, its_kid, told, gone, ahead, clock, seen
+        );
+        raise exception using errcode = 'CT001', message = 'captoken: undone';
+    exception when sqlstate 'CT001' then
+        return answer;
+    end;
 end $$;
 
 create or replace function captoken.peek_add(
@@ -889,7 +953,7 @@ end $$;
 """
 
 SETUP = "create schema if not exists captoken;" + saying(SCHEMA, "floors") + (
-    qualified(_TEXT.replace("$marks", _MARKS))
+    qualified(_TEXT.replace("$marks", _MARKS).replace("$consents", _CONSENTS))
     .replace("$kept", str(KEPT))
     .replace("$tail", str(TAIL_BYTES))
     .replace("$deltas", str(DELTAS))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from captoken._format import names, primitives
-from captoken._format.clocks import CLOCKS_DIFFER, PROOF_AHEAD, PROOF_PAST
+from captoken._format.clocks import CLOCKS_DIFFER, CONSENT_LIFE, PROOF_AHEAD, PROOF_PAST
 from captoken._format.encoding import MAX_INTEGER
 from captoken._format.errors import StoreError
 from captoken._format.names import frozen_copy
@@ -102,15 +102,23 @@ def too_old(now: int) -> int:
     return now - PROOF_PAST - 1
 
 
-def is_full(limit: int) -> StoreError:
+# For the message of a store that is full.
+OF_PROOFS = f"proofs of the last {PROOF_PAST + PROOF_AHEAD} seconds"
+OF_CONSENTS = "consents of the last hour"
+
+
+def consent_too_old(now: int) -> int:
+    """A consent that was issued then, or before, is not good any more: it lives an hour at most."""
+    return now - CONSENT_LIFE - 1
+
+
+def is_full(limit: int, what: str = OF_PROOFS) -> StoreError:
     """What a replay store of a bounded size raises: it never makes room by forgetting (31.4).
 
     Made here, and raised by the caller. The request is then denied, as by a store that is gone.
     """
-    seconds = PROOF_PAST + PROOF_AHEAD
     return StoreError(
-        f"{limit} proofs of the last {seconds} seconds are remembered, and there is no room for "
-        "more: pass a larger limit="
+        f"{limit} {what} are remembered, and there is no room for more: pass a larger limit="
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
 from captoken.stores._rules import short_debit, step_answer
-from captoken.stores.ports import Debit, Forbidden, MarkedStep, Reservation, Use
+from captoken.stores.ports import Debit, Forbidden, MarkedStep, Reservation, Spend, Use
 
 # A call of a server, as the store that sends it has it.
 Call: TypeAlias = tuple[Any, ...]
@@ -23,6 +23,10 @@ class ProofCalls(ABC):
     @abstractmethod
     def _add_call(self, use: Use, now: int, *, peek: bool) -> Call:
         """Remember a use; or look what would come of it."""
+
+    @abstractmethod
+    def _spend_call(self, spend: Spend, now: int, *, peek: bool) -> Call:
+        """Remember the use of a consent; or look what would come of it."""
 
     @abstractmethod
     def _was_first(self, answer: Any) -> bool:
@@ -87,6 +91,14 @@ class AsyncProofShell(ProofCalls):
     async def peek(self, use: Use, now: int) -> bool:
         """Would `add` return True? Raises StoreError as it does."""
         return self._was_first(await self._send(self._add_call(use, now, peek=True)))
+
+    async def spend(self, spend: Spend, now: int) -> bool:
+        """True if it is the first use of a consent, and above the floor. Raises as `add` does."""
+        return self._was_first(await self._send(self._spend_call(spend, now, peek=False)))
+
+    async def peek_spend(self, spend: Spend, now: int) -> bool:
+        """Would `spend` return True? Raises StoreError as it does."""
+        return self._was_first(await self._send(self._spend_call(spend, now, peek=True)))
 
 
 class AsyncLedgerShell(LedgerCalls):
@@ -168,6 +180,14 @@ class ProofShell(ProofCalls):
     def peek(self, use: Use, now: int) -> bool:
         """Would `add` return True? Raises StoreError as it does."""
         return self._was_first(self._send(self._add_call(use, now, peek=True)))
+
+    def spend(self, spend: Spend, now: int) -> bool:
+        """True if it is the first use of a consent, and above the floor. Raises as `add` does."""
+        return self._was_first(self._send(self._spend_call(spend, now, peek=False)))
+
+    def peek_spend(self, spend: Spend, now: int) -> bool:
+        """Would `spend` return True? Raises StoreError as it does."""
+        return self._was_first(self._send(self._spend_call(spend, now, peek=True)))
 
 
 class LedgerShell(LedgerCalls):

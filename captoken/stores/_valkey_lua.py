@@ -138,22 +138,23 @@ return 1
 # Keys: the floor, the proofs.
 # Arguments: ahead, clock, watch, now, issued, gone, entry, limit, peek, kid.
 #
+# Of consents there are a floor and uses of their own: SPEND begins them with the floor of the
+# proofs, its third key. It is at or above the one that the store began with.
+#
 # Nothing here has a time to live: a use is forgotten in the step that raises the floor over it,
 # whatever the clocks say. What is next to be forgotten is passed over, so that a `peek`, which
 # forgets nothing, sees what is seen after that.
-ADD = (
-    _COMMON
-    + """
+_USING = """
 local now, issued, gone = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local peek = ARGV[9] == '1'
-local floor, keys = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
+local floor, keys = floor_of(state, now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
 if not floor then return -3 end
 local over = 0
 if gone > floor then
     if not peek then
         redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', digits(gone))
-        redis.call('HSET', KEYS[1], 'floor', digits(gone))
-        redis.call('HDEL', KEYS[1], 'keys')
+        redis.call('HSET', state, 'floor', digits(gone))
+        redis.call('HDEL', state, 'keys')
     end
     floor, keys, over = gone, '', gone
 end
@@ -164,11 +165,26 @@ if not is_above(floor, keys, issued, ARGV[10]) or known and tonumber(known) > ov
 end
 if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[8]) then
     local held = redis.call('ZCOUNT', KEYS[2], '(' .. digits(over), '+inf')
-    if held >= tonumber(ARGV[8]) then return -1 end
+    if held >= tonumber(ARGV[8]) then return full end
 end
 if not peek then redis.call('ZADD', KEYS[2], digits(issued), ARGV[7]) end
 return 1
 """
+ADD = _COMMON + "local state, full = KEYS[1], -1" + _USING
+SPEND = (
+    _COMMON
+    + """
+local state, full, first = KEYS[1], -2, redis.call('HMGET', KEYS[3], 'floor', 'server')
+if not first[1] then return -3 end
+if redis.call('HEXISTS', state, 'floor') == 0 then
+    if ARGV[9] == '1' then
+        state = KEYS[3]
+    else
+        redis.call('HSET', state, 'floor', first[1], 'server', first[2] or '')
+    end
+end
+"""
+    + _USING
 )
 
 # Keys: the floor, the reservation, until when buckets are kept, the same of this tree; of a step

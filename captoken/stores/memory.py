@@ -7,7 +7,7 @@
 
 Three stores:
 
-    MemoryReplayStore    the used proofs, so that each works once
+    MemoryReplayStore    the used proofs and consents, so that each works once
     MemoryLedger         what is used of each `uses` and `budget`
     MemorySnapshots      the operator's newest snapshot: it only restricts, and so has no floor
 
@@ -25,10 +25,13 @@ from typing import NamedTuple
 
 from captoken._format.errors import StoreError
 from captoken.stores._rules import (
+    OF_CONSENTS,
+    OF_PROOFS,
     Answer,
     Bucket,
     Sums,
     add_up,
+    consent_too_old,
     first_ledger_floor,
     first_replay_floor,
     is_full,
@@ -47,6 +50,7 @@ from captoken.stores.ports import (
     MarkedStep,
     Reservation,
     SetBefore,
+    Spend,
     Use,
     later,
 )
@@ -88,7 +92,8 @@ class MemoryReplayStore(_OneProcess):
     - What an earlier process accepted is not known here, so proofs issued up to five seconds after
       the start are refused: the floor.
     - `floor=0` promises that no earlier process took proofs for this audience.
-    - Holds at most `limit` uses of the last half minute, and refuses more.
+    - Holds at most `limit` uses of the last half minute, and refuses more; so many consents of the
+      last hour, too.
     - `clock` is asked once, for the floor. Calls bring their own time.
 
     Several processes that serve one audience need a store that they share. This one cannot tell
@@ -109,13 +114,9 @@ class MemoryReplayStore(_OneProcess):
         Raises what the clock raises.
         """
         super().__init__()
-        # Up to here a use may have been taken and forgotten, or was never known.
-        self._floor = first_replay_floor(clock) if floor is None else floor
-        self._limit = limit
-        # The uses that are remembered: to look one up.
-        self._known: set[bytes] = set()
-        # By `issued_at`, so that those of one second are forgotten together. All above the floor.
-        self._by_second: dict[int, list[bytes]] = {}
+        first = first_replay_floor(clock) if floor is None else floor
+        self._proofs = _Uses(first, limit, too_old, OF_PROOFS)
+        self._consents = _Uses(first, limit, consent_too_old, OF_CONSENTS)
 
     def add(self, use: Use, now: int) -> bool:
         """True if it is the first use, and above the floor. Then it is remembered.
@@ -124,13 +125,7 @@ class MemoryReplayStore(_OneProcess):
         """
         # 31.2. To look and to add is one step: of many threads one is the first.
         with self._own_lock():
-            self._forget(too_old(now))
-            if not self._would_take(use, self._floor):
-                return False
-
-            self._known.add(use.entry)
-            self._by_second.setdefault(use.issued_at, []).append(use.entry)
-            return True
+            return self._proofs.add(use.entry, use.issued_at, now)
 
     def peek(self, use: Use, now: int) -> bool:
         """Would `add` return True? Remembers and forgets nothing.
@@ -138,33 +133,80 @@ class MemoryReplayStore(_OneProcess):
         Raises StoreError when full, and in a forked process.
         """
         with self._own_lock():
-            # By the floor that `add` would have now.
-            return self._would_take(use, max(self._floor, too_old(now)))
+            return self._proofs.peek(use.entry, use.issued_at, now)
 
-    def _would_take(self, use: Use, floor: int) -> bool:
+    def spend(self, spend: Spend, now: int) -> bool:
+        """True if it is the first use of a consent, and above the floor. Raises as `add` does."""
+        with self._own_lock():
+            return self._consents.add(spend.entry, spend.issued_at, now)
+
+    def peek_spend(self, spend: Spend, now: int) -> bool:
+        """Would `spend` return True? Remembers and forgets nothing. Raises as it does."""
+        with self._own_lock():
+            return self._consents.peek(spend.entry, spend.issued_at, now)
+
+    def __len__(self) -> int:
+        """How many uses of proofs are remembered, for tests and whoever watches the memory."""
+        return len(self._proofs)
+
+
+class _Uses:
+    """What was used, by name: of proofs, or of consents. Its owner has the lock.
+
+    `too_old` says, of a time, up to when what was issued is not good any more. `what` is for the
+    message of one that is full.
+    """
+
+    def __init__(
+        self, floor: int, limit: int, too_old: Callable[[int], int], what: str
+    ) -> None:
+        # Up to here a use may have been taken and forgotten, or was never known.
+        self._floor = floor
+        self._limit = limit
+        self._too_old = too_old
+        self._what = what
+        # The uses that are remembered: to look one up.
+        self._known: set[bytes] = set()
+        # By `issued_at`, so that those of one second are forgotten together. All above the floor.
+        self._by_second: dict[int, list[bytes]] = {}
+
+    def add(self, entry: bytes, issued_at: int, now: int) -> bool:
+        """True if it is the first use, and above the floor. Raises StoreError when full."""
+        self._forget(self._too_old(now))
+        if not self._would_take(entry, issued_at, self._floor):
+            return False
+        self._known.add(entry)
+        self._by_second.setdefault(issued_at, []).append(entry)
+        return True
+
+    def peek(self, entry: bytes, issued_at: int, now: int) -> bool:
+        """The same, by the floor that `add` would have now. Remembers and forgets nothing."""
+        return self._would_take(entry, issued_at, max(self._floor, self._too_old(now)))
+
+    def _would_take(self, entry: bytes, issued_at: int, floor: int) -> bool:
         """The decision, as if all up to `floor` were forgotten. Raises StoreError when full.
 
         Changes nothing. `add` has forgotten already, and `peek` only passes over what it would.
         """
         # 31.3. At or below the floor it may have been used, and forgotten since.
-        if use.issued_at <= floor:
+        if issued_at <= floor:
             return False
 
-        if use.entry in self._known:
+        if entry in self._known:
             # The name may have been used long ago, with another time, and be free again.
-            return any(use.entry in self._by_second[second] for second in self._until(floor))
+            return any(entry in self._by_second[second] for second in self._until(floor))
 
         # 31.4. No room is made by forgetting what could still pass as fresh.
         if len(self._known) >= self._limit:
             over = sum(len(self._by_second[second]) for second in self._until(floor))
             if len(self._known) - over >= self._limit:
-                raise is_full(self._limit)
+                raise is_full(self._limit, self._what)
         return True
 
     def _until(self, floor: int) -> list[int]:
         """The seconds whose uses are forgotten when the floor rises so far.
 
-        They are few: all that is remembered was issued in about half a minute.
+        They are few: all that is remembered was issued in about half a minute, or in an hour.
         """
         return [second for second in self._by_second if second <= floor]
 
@@ -180,7 +222,6 @@ class MemoryReplayStore(_OneProcess):
             self._known.difference_update(self._by_second.pop(second))
 
     def __len__(self) -> int:
-        """How many uses are remembered, for tests and for whoever watches the memory."""
         return len(self._known)
 
 

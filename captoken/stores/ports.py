@@ -36,6 +36,26 @@ class Use(msgspec.Struct, frozen=True):
     kid: str = ""
 
 
+class Spend(msgspec.Struct, frozen=True):
+    """The one use of a consent, which lives longer than a proof (spec, "Consent")."""
+
+    # The name of key and nonce together. No proof has it.
+    entry: bytes
+    issued_at: int
+
+    # When it is good no more, in seconds since the epoch. A store keeps it for at least so long.
+    expires_at: int
+
+    # The id of the token's root key.
+    kid: str = ""
+
+    # For whoever is told, and no store needs it: whose it is, the place of the link that asks, and
+    # the question that it answers.
+    by: bytes = b""
+    link: int = 0
+    question: bytes = b""
+
+
 class ReplayStore(Protocol):
     """Remembers which proofs were used. Several processes that serve one audience share one.
 
@@ -59,6 +79,18 @@ class ReplayStore(Protocol):
         For `explain` alone: an answer is true only until somebody adds, so it allows nothing.
         Raises as `add` does. What only writing shows, such as a full disk, it need not see.
         """
+        ...
+
+    def spend(self, spend: Spend, now: int) -> bool:
+        """Remember the use of a consent, as `add` does that of a proof: True if it is the first.
+
+        What was issued before the store began, or up to five seconds later, is refused, however
+        long it lives. A store that has not this method denies what needs it.
+        """
+        ...
+
+    def peek_spend(self, spend: Spend, now: int) -> bool:
+        """Would `spend` return True, now? Remembers nothing: for `explain` alone."""
         ...
 
     # end: ports.proofs
@@ -89,6 +121,18 @@ class AsyncReplayStore(Protocol):
         For `explain` alone: an answer is true only until somebody adds, so it allows nothing.
         Raises as `add` does. What only writing shows, such as a full disk, it need not see.
         """
+        ...
+
+    async def spend(self, spend: Spend, now: int) -> bool:
+        """Remember the use of a consent, as `add` does that of a proof: True if it is the first.
+
+        What was issued before the store began, or up to five seconds later, is refused, however
+        long it lives. A store that has not this method denies what needs it.
+        """
+        ...
+
+    async def peek_spend(self, spend: Spend, now: int) -> bool:
+        """Would `spend` return True, now? Remembers nothing: for `explain` alone."""
         ...
 
     # end: ports.proofs
@@ -213,9 +257,11 @@ class Rule(msgspec.Struct, frozen=True):
 
     after: tuple[Mark, ...]
 
-    # For whoever is told: the name of the mark that is closed, and the place of the link.
+    # For whoever is told: the name of the mark that is closed, the place of the link, and the key
+    # whose consent lets a step through.
     closed: str = ""
     link: int | None = None
+    unless: bytes | None = None
 
 
 class MarkedStep(msgspec.Struct, frozen=True):

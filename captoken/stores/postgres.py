@@ -53,6 +53,7 @@ from captoken.stores._rules import (
     LateError,
     Making,
     checked_timeout,
+    consent_too_old,
     late,
     making,
     missing,
@@ -65,7 +66,7 @@ from captoken.stores._rules import (
 from captoken.stores._schema import VERSIONS, Schema, Upgrade, none_there, upgrade_of
 from captoken.stores._shells import AsyncLedgerShell, AsyncProofShell, Call, LedgerShell, ProofShell
 from captoken.stores.own_process import tell_of_forks
-from captoken.stores.ports import MarkedStep, Reservation, Use
+from captoken.stores.ports import MarkedStep, Reservation, Spend, Use
 
 Connection: TypeAlias = "psycopg.Connection[Any]"
 Cursor: TypeAlias = "psycopg.Cursor[tuple[Any, ...]]"
@@ -1006,18 +1007,21 @@ class _Proofs(_Floored[_S]):
         )
         self._add = self._function("add", parameters)
         self._peek = self._function("peek_add", parameters)
+        self._spend = self._function("spend", parameters)
+        self._peek_spend = self._function("peek_spend", parameters)
 
     def _add_call(self, use: Use, now: int, *, peek: bool) -> Call:
         """The function, and what it is given. What is issued before `too_old` is forgotten."""
-        facts = (
-            use.entry,
-            use.issued_at,
-            use.kid,
-            now,
-            too_old(now),
-            *self._floor_facts(),
-        )
+        facts = self._facts_of(use, now, too_old(now))
         return (self._peek, facts, True) if peek else (self._add, facts)
+
+    def _spend_call(self, spend: Spend, now: int, *, peek: bool) -> Call:
+        """The same, of a consent."""
+        facts = self._facts_of(spend, now, consent_too_old(now))
+        return (self._peek_spend, facts, True) if peek else (self._spend, facts)
+
+    def _facts_of(self, use: Use | Spend, now: int, gone: int) -> tuple[Any, ...]:
+        return (use.entry, use.issued_at, use.kid, now, gone, *self._floor_facts())
 
     def _was_first(self, answer: Any) -> bool:
         return _yes(answer)

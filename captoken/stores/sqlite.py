@@ -17,18 +17,21 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep, time
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import msgspec
 
 from captoken._format.errors import StoreError
 from captoken._format.spelling import shown_file
 from captoken.stores._rules import (
+    OF_CONSENTS,
+    OF_PROOFS,
     TIMEOUT,
     Answer,
     Bucket,
     Sums,
     add_up,
+    consent_too_old,
     first_ledger_floor,
     first_replay_floor,
     is_full,
@@ -59,6 +62,7 @@ from captoken.stores.ports import (
     MarkedStep,
     Reservation,
     SetBefore,
+    Spend,
     Use,
 )
 
@@ -415,27 +419,46 @@ def _is_there(run: Run, table: str) -> bool:
     return found.fetchone() is not None
 
 
-class SQLiteReplayStore(SQLiteStore):
-    """Used proofs.
-
-    The file keeps its floor, so only a new one has to refuse what was issued up to five seconds
-    after it was made. Holds at most `limit` uses of the last half minute, and refuses more.
-    """
-
-    _table = "proof_state"
-    _version = Schema("replay", (SchemaChange(SAYS_VERSION),))
-    _schema = (
-        """
-        create table proofs (entry blob primary key, issued_at integer not null)
+def _tables_of(name: str) -> tuple[str, ...]:
+    """The tables for uses of one kind: what was used, and the floor."""
+    return (
+        f"""
+        create table {name}s (entry blob primary key, issued_at integer not null)
         without rowid, strict
         """,
-        "create index proofs_by_time on proofs (issued_at)",
-        """
-        create table proof_state (
+        f"create index {name}s_by_time on {name}s (issued_at)",
+        f"""
+        create table {name}_state (
             one integer primary key check (one = 1), floor integer not null, held integer not null
         ) strict
         """,
+    )
+
+
+# A consent of before cannot have been spent in a store that did not know any. But another store may
+# have stood here: so nothing is taken that this one was too young for.
+_SPENDS = (
+    *_tables_of("consent"),
+    "insert into consent_state select one, floor, 0 from proof_state",
+)
+
+
+class SQLiteReplayStore(SQLiteStore):
+    """Used proofs and consents.
+
+    The file keeps its floor, so only a new one has to refuse what was issued up to five seconds
+    after it was made. Holds at most `limit` uses of the last half minute, and refuses more; so many
+    consents of the last hour, too.
+    """
+
+    _table = "proof_state"
+    _version = Schema(
+        "replay", (SchemaChange(SAYS_VERSION), SchemaChange("keeps consents", _SPENDS))
+    )
+    _schema = (
+        *_tables_of("proof"),
         "create table proof_keys (kid text primary key) without rowid, strict",
+        *_tables_of("consent"),
     )
 
     def __init__(
@@ -476,60 +499,111 @@ class SQLiteReplayStore(SQLiteStore):
 
         Raises StoreError when full, locked for too long or unreadable.
         """
-        # 31.2. To look and to add is one step: nobody else writes until this is committed.
-        with self._writing() as run:
-            before, held = _row(run("select floor, held from proof_state"))
-            first = self._would_take(run, use, before, now, held)
-
-            # 31.6. Once the floor has risen it is the same for all.
-            floor = max(before, too_old(now))
-            if floor > before:
-                held -= run("delete from proofs where issued_at <= ?", (floor,)).rowcount
-                run("delete from proof_keys")
-            if first:
-                run("insert into proofs values (?, ?)", (use.entry, use.issued_at))
-                held += 1
-            run("update proof_state set floor = ?, held = ?", (floor, held))
-        return first
+        return self._add(_PROOFS, use, now)
 
     def peek(self, use: Use, now: int) -> bool:
         """Would `add` return True? Raises StoreError when full or unreadable."""
-        with self._reading() as run:
-            before, held = _row(run("select floor, held from proof_state"))
-            return self._would_take(run, use, before, now, held)
+        return self._peek(_PROOFS, use, now)
 
-    def _would_take(self, run: Run, use: Use, before: int, now: int, held: int) -> bool:
+    def spend(self, spend: Spend, now: int) -> bool:
+        """True if it is the first use of a consent, and above the floor. Raises as `add` does."""
+        return self._add(_CONSENTS, spend, now)
+
+    def peek_spend(self, spend: Spend, now: int) -> bool:
+        """Would `spend` return True? Raises StoreError when full or unreadable."""
+        return self._peek(_CONSENTS, spend, now)
+
+    def _add(self, of: _Uses, use: Use | Spend, now: int) -> bool:
+        # 31.2. To look and to add is one step: nobody else writes until this is committed.
+        with self._writing() as run:
+            before, held = _row(run(of.state))
+            first = self._would_take(run, of, use, before, now, held)
+
+            # 31.6. Once the floor has risen it is the same for all.
+            floor = max(before, of.too_old(now))
+            if floor > before:
+                held -= run(of.forget, (floor,)).rowcount
+                if isinstance(use, Use):
+                    run("delete from proof_keys")
+            if first:
+                run(of.remember, (use.entry, use.issued_at))
+                held += 1
+            run(of.write, (floor, held))
+        return first
+
+    def _peek(self, of: _Uses, use: Use | Spend, now: int) -> bool:
+        with self._reading() as run:
+            before, held = _row(run(of.state))
+            return self._would_take(run, of, use, before, now, held)
+
+    def _would_take(
+        self, run: Run, of: _Uses, use: Use | Spend, before: int, now: int, held: int
+    ) -> bool:
         """The decision, as if all were forgotten that may be. Raises StoreError when full.
 
         `before` is the floor that the file has, and `held` how many uses.
         """
         # Up to here all is forgotten now; nothing, where the floor does not rise.
-        gone = too_old(now) if too_old(now) > before else 0
+        gone = of.too_old(now) if of.too_old(now) > before else 0
 
         # 31.3. At or below the floor it may have been used, and forgotten since.
-        if use.issued_at <= max(before, gone) and (gone or not self._is_made_along(run, use.kid)):
+        if use.issued_at <= max(before, gone) and (gone or not self._is_made_along(run, use)):
             return False
         # The name may have been used long ago, with another time, and be free again.
-        known = run("select 1 from proofs where entry = ? and issued_at > ?", (use.entry, gone))
-        if known.fetchone() is not None:
+        if run(of.known, (use.entry, gone)).fetchone() is not None:
             return False
 
         # 31.4. No room is made by forgetting what could still pass as fresh.
         if held >= self._limit:
-            (over,) = run("select count(*) from proofs where issued_at <= ?", (gone,)).fetchone()
+            (over,) = run(of.over, (gone,)).fetchone()
             if held - over >= self._limit:
-                raise is_full(self._limit)
+                raise is_full(self._limit, of.what)
         return True
 
     @staticmethod
-    def _is_made_along(run: Run, kid: str) -> bool:
-        """31.6. Was the key made along with the store, and has the floor not risen since?"""
-        return run("select 1 from proof_keys where kid = ?", (kid,)).fetchone() is not None
+    def _is_made_along(run: Run, use: Use | Spend) -> bool:
+        """31.6. Of proofs: was the key made along with the store, and has no floor risen since?"""
+        if isinstance(use, Spend):
+            return False
+        found = run("select 1 from proof_keys where kid = ?", (use.kid,))
+        return found.fetchone() is not None
+
+
+class _Uses(NamedTuple):
+    """The statements for uses of one kind, and up to when what was issued may be forgotten."""
+
+    what: str
+    too_old: Callable[[int], int]
+    state: str
+    write: str
+    known: str
+    over: str
+    remember: str
+    forget: str
+
+    @classmethod
+    def of(cls, what: str, name: str, too_old: Callable[[int], int]) -> _Uses:
+        """Those of the tables that begin with this name."""
+        return cls(
+            what,
+            too_old,
+            f"select floor, held from {name}_state",  # noqa: S608, a name of ours
+            f"update {name}_state set floor = ?, held = ?",  # noqa: S608
+            f"select 1 from {name}s where entry = ? and issued_at > ?",  # noqa: S608
+            f"select count(*) from {name}s where issued_at <= ?",  # noqa: S608
+            f"insert into {name}s values (?, ?)",  # noqa: S608
+            f"delete from {name}s where issued_at <= ?",  # noqa: S608
+        )
+
+
+_PROOFS = _Uses.of(OF_PROOFS, "proof", too_old)
+_CONSENTS = _Uses.of(OF_CONSENTS, "consent", consent_too_old)
 
 
 def _begin_proofs(floor: int, keys: tuple[str, ...]) -> Callable[[Run], None]:
     def begin(run: Run) -> None:
-        run("insert into proof_state (one, floor, held) values (1, ?, 0)", (floor,))
+        for name in ("proof", "consent"):
+            run(f"insert into {name}_state values (1, ?, 0)", (floor,))  # noqa: S608, ours
         for kid in set(keys):
             run("insert into proof_keys values (?)", (kid,))
 

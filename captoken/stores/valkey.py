@@ -28,10 +28,12 @@ from captoken._format.spelling import shown
 from captoken.stores._awaited import AwaitedStore
 from captoken.stores._rules import (
     MISSING,
+    OF_CONSENTS,
     TIMEOUT,
     LateError,
     Making,
     checked_timeout,
+    consent_too_old,
     is_full,
     late,
     making,
@@ -64,6 +66,7 @@ from captoken.stores._valkey_lua import (
     RESERVE,
     SETTLE,
     SINCE,
+    SPEND,
     STEP,
     VERSIONS_OF,
 )
@@ -75,6 +78,7 @@ from captoken.stores.ports import (
     MOST_BUCKETS,
     MarkedStep,
     Reservation,
+    Spend,
     Use,
 )
 
@@ -678,26 +682,31 @@ class _Proofs(_Floored):
         super().__init__(client, prefix, timeout, lossless, clock, _new)
         self._limit = limit
         self._proofs = self._prefix + "proofs"
+        self._consents = self._prefix + "consents"
         self._add = self._script(ADD)
+        self._spend = self._script(SPEND)
 
     def _add_call(self, use: Use, now: int, *, peek: bool) -> Call:
         """ADD, and what it is given."""
-        facts = [
-            *self._floor_facts(),
-            now,
-            use.issued_at,
-            too_old(now),
-            use.entry,
-            self._limit,
-            int(peek),
-            use.kid,
-        ]
-        return self._add, [self._state, self._proofs], facts
+        facts = self._facts_of(use, now, too_old(now), peek)
+        return self._add, [self._state, self._proofs], [*facts, use.kid]
+
+    def _spend_call(self, spend: Spend, now: int, *, peek: bool) -> Call:
+        """SPEND, and what it is given. No key is spared the floor."""
+        keys = [self._prefix + "spent", self._consents, self._state]
+        facts = self._facts_of(spend, now, consent_too_old(now), peek)
+        return self._spend, keys, [*facts, ""]
+
+    def _facts_of(self, use: Use | Spend, now: int, gone: int, peek: bool) -> list[Any]:
+        its = [use.issued_at, gone, use.entry]
+        return [*self._floor_facts(), now, *its, self._limit, int(peek)]
 
     def _was_first(self, answer: Any) -> bool:
-        """What ADD says. Raises StoreError when it is full, and for what is no answer."""
+        """What a script says. Raises StoreError when it is full, and for what is no answer."""
         if _there(answer) == -1:
             raise is_full(self._limit)
+        if answer == -2:
+            raise is_full(self._limit, OF_CONSENTS)
         return _yes(answer)
 
 

@@ -36,7 +36,7 @@ WHY = {
         "forbid_at_a_ledger_that_is_down_and_all_set",
         "proof_of_possession_holding_one_behind_a_bound_discharge", "replay_full_and_second_use", "verification_*",
         "widening_*_before_*", "widening_budget_and_fresh_more", "widening_expiry_and_uses_more", "widening_first_dimension_is_told",
-        "allowances_cost_unstated_beside_another_table", "work_before_*", "work_behind_*", "work_of_entries_*", "sets_narrowed_by_tables_of_tools_and_only_at_one",
+        "consent_missing_and_*", "consent_before_the_ledger", "allowances_cost_unstated_beside_another_table", "work_before_*", "work_behind_*", "work_of_entries_*", "sets_narrowed_by_tables_of_tools_and_only_at_one",
     ),
     "together": (
         "allowances_nine_links_that_count_without_an_access", "allowances_seventeen_buckets", "discharges_seventeen*",
@@ -205,11 +205,15 @@ def spelled(data):
     return Stretch(data) if said is None else said
 
 
+def _listed(said, key):
+    return said[key] if isinstance(said.get(key), list) else []
+
+
 class Text:
     """One text as a verifier, or a holder, is given it."""
 
     def __init__(self, vector, text):
-        self.vector, self.tags, self.bound, self.ids, self.marks = vector, [], None, [], {}
+        self.vector, self.tags, self.bound, self.ids, self.marks, self.asking = vector, [], None, [], {}, []
         token, *rest = text.split(".") if isinstance(text, str) else [text]
         self.parts = {"token": self.token(token)}
         self.parts["behind"] = [self.behind(part) for part in rest]
@@ -232,6 +236,9 @@ class Text:
         self.ids = evaluator.link_ids(self.tags)
         for at, (cid, _) in enumerate(caveats):
             said = evaluator.decode_object(evaluator.split_link(cid)[0]) or {}
+            for one in [*_listed(said, "consent"), *_listed(said, "forbid")]:
+                key = one.get("by", one.get("unless")) if isinstance(one, dict) else None
+                self.asking += [(at, self.tags[at + 1], key)] if evaluator.is_key(key) else []
             for name in said["marks"] if isinstance(said.get("marks"), dict) else ():
                 bucket = evaluator.label("mark of a link") + evaluator.unbase64(self.ids[at]) + name.encode("utf-8", "surrogatepass")
                 self.marks[evaluator.base64text(evaluator.sha256(bucket))] = f"the mark {name} of link {at}"
@@ -282,6 +289,8 @@ class Text:
     def behind(self, text):
         if text.startswith("cap1p_"):
             return self.proof(text)
+        if text.startswith("cap1a_"):
+            return self.consent(text)
         for prefix in ("cap1d_", "cap1u_"):
             packet = self.packet(text, prefix)
             if packet is not None:
@@ -317,6 +326,26 @@ class Text:
             said += [f"{found}, for {name}"] if found in KEYS else []
         how = Made(signature, said[0] if said else signature.hex())
         return Made(text, {"iat": issued, "nonce": nonce.hex(), "signature": how})
+
+    def consent(self, text):
+        """What it answers and whose it is, as one thing; and its times and its nonce."""
+        try:
+            question, issued, until, nonce, signature = evaluator.parse_consent(text)
+        except evaluator.Stop:
+            return Made(text, Stretch(text))
+        said = {"iat": issued, "exp": until, "nonce": nonce.hex()}
+        times = issued.to_bytes(8, "big") + until.to_bytes(8, "big")
+        try:
+            digest = evaluator.request_digest(self.vector.get("access"))
+        except (ValueError, AttributeError, TypeError):
+            digest = bytes(32)
+        for place, tag, key in self.asking:
+            for name in self.vector.get("facts", {}).get("audiences", ()):
+                after = evaluator.chain_state(tag) + digest + evaluator.sha256(name.encode())
+                message = evaluator.label("consent") + after + times + nonce
+                if question == evaluator.question(key, evaluator.chain_state(tag), digest, name) and evaluator.is_signed(key, message, signature):
+                    return Made(text, {**said, "of": f"the access by {key} after link {place} for {name}"})
+        return Made(text, {**said, "of": (question + signature).hex()})
 
     def broken(self, text):
         """What is no token: its bytes, without the signature that belongs to them; or else its characters."""

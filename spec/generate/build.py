@@ -496,3 +496,29 @@ def shared(one: str, other: str) -> bytes:
     """What two parties share, by their names."""
     point: bytes = sodium.crypto_scalarmult(secret(one), exchange_public(other))
     return point
+
+
+# --- consents --------------------------------------------------------------------------------------------------------
+
+
+def consent(
+    parts: Parts, at: int, approver: str, request: bytes, *, audience: str = "sales-db", issued: int = NOW, until: int = NOW + 300,
+    nonce: bytes = secret("consent", 16), by: str | None = None, named: bytes | None = None,
+) -> str:  # fmt: skip
+    """The approver's yes, after link `at` of a token, to a request. `by` is the key that the question names, if it is another; `named`
+    is the whole question instead."""
+    after, where = state(parts.tags[at + 1]), sha256(audience.encode())
+    times = issued.to_bytes(8, "big") + until.to_bytes(8, "big")
+    question = sha256(label("consent question") + signing_public(by or approver) + after + request + where) if named is None else named
+    signature = sign(approver, label("consent") + after + request + where + times + nonce)
+    return f"cap1a_{b64(question + times + nonce + signature)}"
+
+
+def consented(parts: Parts, *consents: str, discharges: tuple[Parts, ...] = ()) -> str:
+    """The text of a token with these consents behind it, in their order."""
+    return ".".join((bundle(parts, *discharges), *sorted(consents, key=lambda text: unb64(text[6:]))))
+
+
+def spend(approver: str, issued: int = NOW, nonce: bytes = secret("consent", 16)) -> dict[str, Json]:
+    """What a store remembers of a consent."""
+    return {"entry": sha256(label("consent use") + signing_public(approver) + nonce)[:16].hex(), "issued_at": issued}

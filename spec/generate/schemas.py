@@ -92,11 +92,12 @@ OBJECTS: dict[str, tuple[Field, ...]] = {
         field("floor", "seconds", "its floor: what was made then or before is refused (31.3)"),
         field("limit", "integer", "how many uses it holds that may not be forgotten (31.4)"),
         field("used", "[use]", "what came into it before, in this order, each at the second at which it was issued"),
+        field("spent", "[use]", "likewise, of consents (47.9); left out: none", optional=True),
         DOWN,
     ),
     "use": (
-        field("entry", "hex 16", "31.1"),
-        field("issued_at", "seconds", "the `iat` of the proof"),
+        field("entry", "hex 16", "31.1; of a consent 47.9"),
+        field("issued_at", "seconds", "the `iat` of the proof or the consent"),
     ),
     "ledger": (
         field("floor", "seconds", "its floor (38.9)"),
@@ -229,6 +230,7 @@ ALLOWED = Expected(("allowed",), (
     field("expires_at", "seconds or null", "the least `exp`, discharges counted, without leeway; null: none"),
     field("debits", "[debit]", "only with `ledger`: what the access takes of each bucket, from the first link to the last", optional=True),
     field("marks", "[b64]", "only with `ledger`, and where there are any: the buckets of the marks that it sets (46.6), set before or not; sorted", optional=True),
+    field("spends", "[use]", "only where there are any: the consents that are spent (47.9), in the order of the links", optional=True),
     field("key", "b64", "only of a bound token, and so are the two below: the key", optional=True),
     field("uses", "[use]", "what is committed to the store of proofs", optional=True),
     field("evidence", "[evidence]", "of each hand-over that is signed", optional=True),
@@ -249,7 +251,7 @@ class Kind(NamedTuple):
 
 # --- the kinds -------------------------------------------------------------------------------------------------------
 
-TOKEN = field("token", "text", "the whole text that the server is sent, with its discharges and its proof", lossy=True)
+TOKEN = field("token", "text", "the whole text that the server is sent, with its discharges, consents and proof", lossy=True)
 HELD = field("token", "text", "the text that the holder has")
 REQUEST = field("request", "hex 32", "the digest that a transport states (29); left out: none does, and the access is the request",
                 optional=True)  # fmt: skip

@@ -23,7 +23,7 @@ SECTIONS = (
     "Minting", "Widening", "Verification", "Interop", "Promises", "Key files", "Holder binding", "Requests",
     "Proof of possession", "Replay", "Third-party caveats", "Discharges", "Leases", "Pairwise keys", "Overlay", "Recall",
     "Ledger", "Audit", "Transports", "Grammar", "Procedures",
-    "Traps", "Issuance", "Sets of tokens", "Marks",
+    "Traps", "Issuance", "Sets of tokens", "Marks", "Consent",
 )  # fmt: skip
 
 # Each code of a denial with its step, its kind and when it is given, as the specification's table has them.

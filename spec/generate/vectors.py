@@ -10,6 +10,7 @@ from spec.generate import (
     answering,
     binding,
     caveats,
+    consenting,
     control,
     discharge,
     issuing,
@@ -30,7 +31,7 @@ FOLDER = schemas.VECTORS
 
 def tables() -> Iterator[Table]:
     """The families, in the order of the specification."""
-    for module in (wire, records, caveats, issuing, verification, work, algebra, keys, binding, proof, discharge, control, answering, sets, marks):
+    for module in (wire, records, caveats, issuing, verification, work, algebra, keys, binding, proof, discharge, control, answering, sets, marks, consenting):
         yield from module.tables()
 
 

@@ -27,6 +27,7 @@ from tests.gate.draw import (
     TASKS,
     TOOLS,
     Draw,
+    consents_of,
     named,
     parts_of,
     proof_of,
@@ -65,7 +66,7 @@ class Case(Draw):
         answers = self.discharges(token)
         made: Recipe = {
             "kind": kind, "token": token.recipe(), "answers": answers, "proof": self.proof(token), "keyring": self.keyring(),
-            "facts": self.known(), "access": None if self.chance(0.1) else self.near(), "caller": self.caller(),
+            "facts": self.known(), "access": None if self.chance(0.1) else self.near(), "caller": self.caller(), "consents": self.consents(token),
         }  # fmt: skip
         if (spoilt := self.spoilt(token, answers)) is not None:
             made["text"] = spoilt
@@ -333,8 +334,9 @@ def vector_of(recipe: Recipe) -> Vector:
     made = dict(recipe)
     if "token" in recipe:
         parts = parts_of(made.pop("token"))
-        answers, proof = made.pop("answers", ()), made.pop("proof", None)
+        answers, proof, consents = made.pop("answers", ()), made.pop("proof", None), made.pop("consents", ())
         text = made.pop("text", None) or text_of(parts, answers, made.pop("signature", None) and "signature")
+        text += consents_of(parts, consents, about({key: said for key, said in recipe.items() if key != "request"}))
         made["token"] = text + (proof_of(parts, proof, about(recipe)) if proof else "")
         if "ledger" in made:
             made["ledger"] = named(made["ledger"], parts)

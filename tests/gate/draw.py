@@ -98,6 +98,7 @@ UNREADABLE: dict[str, list[Json]] = {
         {"m": {"tables": ["a"], "but": {"columns": {"a": ["x"]}}}}, {"m": {"tables": ["a"], "but": {"tools": []}}}, {"m": {"but": {"tables": ["a"]}}},
         {f"m{number}": {"tables": ["a"]} for number in range(9)},
     ],
+    "consent": [[], {}, [{}], [{"by": "x", "for": {"tools": ["a"]}}], [{"by": "A" * 43, "for": {"tools": ["a"]}}], [{"for": {"tools": ["a"]}}], "x"],
     "forbid": [[], {}, [{}], [{"in": ["m"], "after": ["x"]}], [{"in": [], "after": ["m"]}], [{"in": ["m"]}], [{"in": ["m"], "after": ["m"], "unless": "x"}], ["m"]],
 }  # fmt: skip
 UNKNOWN = ["acme:new", "use", "Tables", "", "\u0435xp", "\U00010000"]
@@ -203,6 +204,19 @@ def snapshot_of(stated: Mapping[str, Json] | None, parts: build.Parts) -> str | 
         return None
     entries = named(stated["entries"], parts)
     return build.snapshot(*entries, seq=stated["seq"], iat=stated["iat"], exp=stated["exp"]).decode("latin-1")
+
+
+def consents_of(parts: build.Parts, consents: Sequence[Mapping[str, Json]], request: bytes) -> str:
+    """Consents at the end of a text: {"at", "approver", "by", "audience", "issued", "until", "nonce"}; `elsewhere`: to another access."""
+    made = []
+    for each in consents:
+        at = min(each["at"], len(parts.tags) - 2)
+        about = bytes(32) if "elsewhere" in each else request
+        made.append(build.consent(
+            parts, at, each["approver"], about, audience=each["audience"], issued=each["issued"], until=each["until"],
+            nonce=bytes.fromhex(each["nonce"]), by=each["by"],
+        ) if at >= 0 else "cap1a_")  # fmt: skip
+    return "".join(f".{text}" for text in sorted(set(made), key=lambda text: build.unb64(text[6:])))
 
 
 def with_its_marks(link: dict[str, Json]) -> dict[str, Json]:
@@ -452,6 +466,7 @@ class Draw:
             "delegate_only": lambda: True,
             "marks": lambda: {self.one(MARKS): self.mark() for _ in range(self.one([1, 2, 2, 3]))},
             "forbid": lambda: [self.rule(MARKS)],
+            "consent": lambda: [{"by": APPROVERS[self.one(["clerk", "clerk", "jane"])], "for": self.mark()} for _ in range(self.one([1, 1, 2]))],
         }
         return draws[key]()
 
@@ -472,7 +487,7 @@ class Draw:
     def rule(self, names: list[str]) -> dict[str, Json]:
         """Marks that are closed, once others are set."""
         made: dict[str, Json] = {"in": self.few(names, 2, 1), "after": self.few(names, 2, 1)}
-        return made | ({"unless": build.b64(build.signing_public("clerk"))} if self.chance(0.1) else {})
+        return made | ({"unless": APPROVERS["clerk"]} if self.chance(0.2) else {})
 
     def caveats(self, most: int = 3) -> dict[str, Json]:
         """Caveats by their key, as they stand in a link. Mostly about what the target is about."""
@@ -489,7 +504,7 @@ class Draw:
         rare = ["nbf", "task", "uses", "depth"]
         rare += ["aud", "aud"] if self.audiences or self.chance(1 - self.fits) else []
         rare += ["budget", "budget"] if "cost" in self.target or self.chance(1 - self.fits) else []
-        rare += ["marks", "marks"]
+        rare += ["marks", "marks", "consent", "consent"]
         rare += ["fresh", "fresh"] if self.watched or self.chance(1.05 - self.fits) else []
         if self.chance(0.05):
             rare = ["delegate_only", *UNREADABLE.keys() - {"from", "to", "n", "key"}]
@@ -678,6 +693,25 @@ class Draw:
         }  # fmt: skip
         return made if self.chance(0.97) else {**made, "elsewhere": True}
 
+    def consents(self, token: Token) -> list[dict[str, Json]]:
+        """A consent for each entry that asks for one, mostly."""
+        made: list[dict[str, Json]] = []
+        for at, step in enumerate(token.steps):
+            link = step.get("link", {})
+            keys = [one.get("by") for one in listed(link, "consent")] + [one.get("unless") for one in listed(link, "forbid")]
+            for name in dict.fromkeys(name for name, key in APPROVERS.items() if key in keys):
+                if self.chance(0.25):
+                    continue
+                issued = self.now + (self.one([0, -300, 5]) if self.chance(0.9) else self.one([-3600, 6]))
+                until = issued + (self.one([3600, 301, 305]) if self.chance(0.85) else self.one([0, 1, 3601]))
+                one: dict[str, Json] = {
+                    "at": at if self.chance(0.97) else self.random.randrange(len(token.steps)), "approver": name if self.chance(0.9) else "jane", "by": name,
+                    "audience": self.one(self.audiences or ["sales-db"]) if self.chance(0.97) else self.one(AUDIENCES),
+                    "issued": issued, "until": until, "nonce": self.random.randbytes(16).hex(),
+                }  # fmt: skip
+                made.append(one if self.chance(0.95) else {**one, "elsewhere": True})
+        return made
+
     def spoilt(self, token: Token, answers: list[dict[str, Json]]) -> str | None:
         """A text that is none, or is another one; mostly None."""
         if self.chance(self.odd / 2):
@@ -722,6 +756,8 @@ class Draw:
         made = build.entry(f"e{number}", **chosen)
         if self.chance(0.85):
             kept = with_its_marks({key: said for key, said in self.caveats(2).items() if key not in NOT_OF_ENTRIES})
+            for rule in kept.get("forbid", ()):
+                rule.pop("unless", None)
             kept |= {"n": build.nonce(number)} if "marks" in kept else {}
             made |= {"link": kept} if kept else {}
         return {**made, "until": self.now + self.one([0, 1, 60])} if self.chance(0.3) else made
@@ -764,5 +800,11 @@ class Draw:
         return made | ({"down": True} if self.chance(0.01) else {})
 
 
-NOT_OF_ENTRIES = {"task", "uses", "budget", "depth", "delegate_only"}
+def listed(link: Mapping[str, Json], key: str) -> list[dict[str, Json]]:
+    """The objects in a list of a link, if it is one."""
+    return [one for one in link[key] if isinstance(one, dict)] if isinstance(link.get(key), list) else []
+
+
+APPROVERS = {name: build.b64(build.signing_public(name)) for name in ("clerk", "jane")}
+NOT_OF_ENTRIES = {"task", "uses", "budget", "depth", "delegate_only", "consent"}
 NOT_OF_DISCHARGES = NOT_OF_ENTRIES - {"task"} | {"marks", "forbid"}

@@ -53,6 +53,8 @@ class Library(Captoken):
                 {"bucket": build.b64(debit.bucket), "unit": debit.unit, "limit": debit.limit, "amount": debit.amount} for debit in asked.debits
             ]
             outcome |= {"marks": sorted(map(build.b64, asked.marks))} if asked.marks else {}
+        if asked.spent:
+            outcome["spends"] = [{"entry": spend.entry.hex(), "issued_at": spend.issued_at} for spend in asked.spent]
         if grant.key is not None:
             uses = [{"entry": use.entry.hex(), "issued_at": use.issued_at} for use in asked.committed]
             outcome |= {"key": grant.key, "uses": uses, "evidence": [evidence.as_dict() for evidence in grant.evidence]}

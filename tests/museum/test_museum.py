@@ -40,7 +40,7 @@ from captoken.stores import sqlite as sqlite_stores
 from captoken.stores import valkey as valkey_stores
 from captoken.stores._rules import mark
 from captoken.stores.memory import MemoryReplayStore, MemorySnapshots
-from captoken.stores.ports import Forbidden, Mark, MarkedStep, Rule
+from captoken.stores.ports import Forbidden, Mark, MarkedStep, Rule, Spend, Use
 from captoken.stores.postgres import (
     AsyncPostgresLedger,
     PostgresLedger,
@@ -742,6 +742,7 @@ def test_stores_on_valkey(client: valkey.Valkey, version: str) -> None:
 # --- the second version of a ledger, which keeps no marks -------------------------------------------------------------
 
 SECOND = "has schema version 2, from an earlier captoken, and this one needs 3"
+OF_POSTGRES = "has schema version 2, from an earlier captoken, and this one needs 4"
 MARKED = MarkedStep((Mark(bytes(32), None, is_of_holder=True),), (), NOW, tree="t")
 
 
@@ -795,22 +796,23 @@ def test_a_second_version_on_postgres(postgres_server: Postgres) -> None:
             assert ledger.reserve(reservation(1, SPENT), NOW) is None
         functions = admin.execute(
             "select p.oid::regprocedure::text from pg_proc p where pronamespace = to_regnamespace(%s) and proname = any(%s)",
-            (NAME, ["step", "peek_step", "set_marks", "turns_of"]),
+            (NAME, ["step", "peek_step", "set_marks", "turns_of", "spend", "peek_spend", "is_after_begun"]),
         ).fetchall()
         for (function,) in functions:
             admin.execute(f"drop function {function}".encode())
-        admin.execute(f"drop table {NAME}.marks".encode())
+        admin.execute(f"drop table {NAME}.marks, {NAME}.consents".encode())
+        admin.execute(f"alter table {NAME}.floors drop column begun".encode())
         admin.execute(f"update {NAME}.captoken_schema set version = 2 where store = 'stores'".encode())
         admin.execute(f"create role {login} login".encode())
         admin.execute(f"grant usage on schema {NAME} to {login}".encode())
         admin.execute(f"grant select, insert, update, delete on all tables in schema {NAME} to {login}".encode())
-        with pytest.raises(StoreError, match=SECOND):
+        with pytest.raises(StoreError, match=OF_POSTGRES):
             PostgresLedger(where, schema=NAME)
-        with pytest.raises(StoreError, match=SECOND):
+        with pytest.raises(StoreError, match=OF_POSTGRES):
             create_tables(admin, schema=NAME)
-        assert len(functions) == 4
+        assert len(functions) == 7
     with psycopg.connect(where) as connection:
-        assert [one.does for one in upgrade_tables(connection, schema=NAME, apply=True)] == [("keeps marks",)]
+        assert [one.does for one in upgrade_tables(connection, schema=NAME, apply=True)] == [("keeps marks", "keeps consents")]
     with psycopg.connect(where, autocommit=True) as admin:
         admin.execute(f"drop schema if exists {NAME}_new cascade".encode())
         create_tables(admin, schema=f"{NAME}_new")
@@ -833,6 +835,29 @@ def test_a_second_version_on_valkey(server: Valkey) -> None:
             ValkeyLedger(client, prefix=NAME)
         assert [one.does for one in valkey_stores.upgrade_keys(client, prefix=NAME, apply=True)] == [("keeps marks",)]
         marks(ValkeyLedger(client, prefix=NAME))
+
+
+# --- the second version of a store of proofs, which keeps no consents --------------------------------------------------
+
+
+def test_a_second_version_of_proofs_on_sqlite(tmp_path: Path) -> None:
+    """What was used stays used, and no consent of before the store is taken."""
+    path, new = tmp_path / "old.db", tmp_path / "new.db"
+    for where in (path, new):
+        with closing(SQLiteReplayStore.create(where, floor=NOW - 10)) as store:
+            assert store.add(Use(bytes(16), NOW), NOW)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("drop table consents")
+        connection.execute("drop table consent_state")
+        connection.execute("update captoken_schema set version = 2 where store = 'replay'")
+    with pytest.raises(StoreError, match=SECOND):
+        SQLiteReplayStore(path)
+    assert [one.does for one in sqlite_stores.upgrade_file(path, apply=True)] == [("keeps consents",)]
+    assert schema_of(path) == schema_of(new)
+    with closing(SQLiteReplayStore(path)) as store:
+        assert not store.add(Use(bytes(16), NOW), NOW)
+        spends = [Spend(bytes([at]) * 16, NOW - 10 + at, NOW + 60) for at in (0, 1)]
+        assert [store.spend(one, NOW) for one in spends] == [False, True]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ states; `is_access` and `is_caller` say whether they can be stated.
 """
 
 import base64
+import copy
 import hashlib
 import hmac
 import json
@@ -21,7 +22,7 @@ from nacl.secret import SecretBox
 from nacl.signing import VerifyKey
 
 TEXT_MAX, LINKS_MAX, ROOT_MAX, FIELD_MAX, SAFE_INTEGER, NESTING_MAX = 8192, 64, 1024, 32767, 2**53, 32
-DISCHARGES_MAX, TICKET_MAX, BUNDLE_MAX, PAST, AHEAD = 16, 2048, 32768, 30, 5
+DISCHARGES_MAX, TICKET_MAX, BUNDLE_MAX, PAST, AHEAD, CONSENTS_MAX, CONSENT_LIFE = 16, 2048, 32768, 30, 5, 16, 3600
 WORK_MAX = 1048576
 NAME = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 UNIVERSAL, DATA, TOOL = "universal", "data", "tool"
@@ -320,6 +321,13 @@ def is_rule(value):
     return named and ("unless" not in value or is_key(value["unless"]))
 
 
+def is_asking(value):
+    """47.1"""
+    if not is_list_of(lambda one: isinstance(one, dict) and one.keys() == {"by", "for"})(value) or not 1 <= len(value) <= 4:
+        return False
+    return all(is_key(one["by"]) and is_mark(one["for"]) for one in value)
+
+
 OPERATIONS = is_list_of(lambda v: v == "*" or is_name(v))
 OF_BUT = {"tables", "operations", "allow", "tools"}
 MARK = {"tables": is_list_of(is_pattern), "operations": OPERATIONS, "tools": is_list_of(is_pattern), "but": is_but}
@@ -339,6 +347,7 @@ KEYS = {  # every key of this version: its domain, and what its value may be
     "budget": (UNIVERSAL, is_map_of(is_unit, is_amount, empty=False)),
     "marks": (UNIVERSAL, is_marks),
     "forbid": (UNIVERSAL, lambda v: is_list_of(is_rule)(v) and 1 <= len(v) <= 16),
+    "consent": (UNIVERSAL, is_asking),
     "fresh": (UNIVERSAL, is_amount),
     "from": ("lineage", is_name),
     "to": ("lineage", is_name),
@@ -393,7 +402,7 @@ def decode_discharge(caveats, own=NO_OWN):
     links = []
     for cid, _ in caveats:
         links.append(decode_link(cid, own=own))
-        need(not links[-1].keys() & {"task", "from", "depth", "delegate_only", "key", "forbid", *COUNTED}, "unreadable_link")
+        need(not links[-1].keys() & {"task", "from", "depth", "delegate_only", "key", "forbid", "consent", *COUNTED}, "unreadable_link")
     need(any("exp" in link for link in links), "unreadable_link")
     return links
 
@@ -465,7 +474,7 @@ def take_field(data, at, kind):
 
 
 def parse_all(text):
-    """Steps 1 and 2 for all that a text holds: (token, [discharge], proof), each as `parse` or `parse_proof` gives it.
+    """Steps 1 and 2 for all that a text holds: (token, [discharge], proof, [consent]), each as `parse` or its like gives it.
 
     The discharges are bound; the proof is None where the text does not end in one.
     """
@@ -474,10 +483,22 @@ def parse_all(text):
     need(not rest or len(text) <= BUNDLE_MAX, "malformed")
     ends_in_proof = bool(rest) and rest[-1].startswith("cap1p_")
     proof = parse_proof(rest.pop()) if ends_in_proof else None
+    consents = []
+    while rest and rest[-1].startswith("cap1a_"):
+        consents.insert(0, parse_consent(rest.pop()))
+    names = [name for name, *_ in consents]
+    need(len(names) <= CONSENTS_MAX and names == sorted(set(names)), "malformed")  # 47.4
     need(len(rest) <= DISCHARGES_MAX, "malformed")
     made = [parse(discharge, "cap1d_", TICKET_MAX) for discharge in rest]
     need(all(vid is None for _, caveats, _ in made for _, vid in caveats), "malformed")
-    return parse(token), made, proof
+    return parse(token), made, proof, consents
+
+
+def parse_consent(text):
+    """A consent: (the question that it answers, from when, until when, nonce, signature)."""
+    data = unbase64(text[len("cap1a_") :])
+    need(data is not None and len(data) == 32 + 8 + 8 + 16 + 64, "malformed")
+    return data[:32], int.from_bytes(data[32:40], "big"), int.from_bytes(data[40:48], "big"), data[48:64], data[64:]
 
 
 def parse_proof(text):
@@ -807,7 +828,7 @@ def looks(link, access):
     for constraints, values in ((of_tool, access.get("arguments")), (link.get("where"), access.get("attributes"))):
         values = values or {}
         named += [(c, values[name]) for name, c in (constraints or {}).items() if name in values and "any" not in c]
-    for mark in link.get("marks", {}).values():
+    for mark in (*link.get("marks", {}).values(), *(one["for"] for one in link.get("consent", ()))):
         facts = (("tables", table), ("operations", access.get("operation")), ("tools", tool))
         named += [(mark.get(key), fact) for key, fact in facts if fact is not None] + looks(mark.get("but", {}), access)
     return [(stated, value) for stated, value in named if stated is not None]
@@ -829,7 +850,7 @@ CODES = {
     "malformed", "unsupported_version", "unknown_key", "bad_signature", "missing_discharge", "bad_discharge", "unreadable_link",
     "unknown_caveat", "broken_delegation", "too_deep", "delegate_only", "revoked", "narrowed", "stale_overlay", "stale_grant",
     "expired", "not_yet_valid", "wrong_audience", "unaddressed", "table", "operation", "column", "row", "tool", "argument", "attribute",
-    "domain", "task", "cost_unstated", "too_much_work", "caller", "proof_missing", "bad_proof", "replayed", "forbidden_after", "budget_exhausted", "store_unavailable",
+    "domain", "task", "cost_unstated", "too_much_work", "consent_missing", "caller", "proof_missing", "bad_proof", "bad_consent", "replayed", "forbidden_after", "budget_exhausted", "store_unavailable",
 }  # fmt: skip
 
 
@@ -1023,12 +1044,13 @@ def entry(key, nonce):
 class Store:
     """Used proofs; what was made at the floor or before is as good as forgotten, and `limit` counts the others."""
 
-    def __init__(self, floor=0, limit=1000, used=()):
-        self.floor, self.limit, self.used = floor, limit, dict(used)
+    def __init__(self, floor=0, limit=1000, used=(), lives=PAST):
+        self.floor, self.limit, self.used, self.lives = floor, limit, dict(used), lives
+        self.spent = None if lives != PAST else Store(floor, limit, lives=CONSENT_LIFE)  # the consents: 47.9
 
     def commit(self, name, issued, now):
         """Step 11. What is out of time now is not taken again, whatever the clock says later."""
-        self.floor = max(self.floor, now - PAST - 1)
+        self.floor = max(self.floor, now - self.lives - 1)
         need(issued > self.floor >= self.used.get(name, self.floor), "replayed")
         need(sum(made > self.floor for made in self.used.values()) < self.limit, "store_unavailable")
         self.used[name] = issued
@@ -1088,6 +1110,73 @@ class Ledger:
             self.spent, self.marks, self.known = spent, self.marks | step.marks, self.known | step.marks
 
 
+# ---- 47: consent ---------------------------------------------------------------------------------------------------
+
+
+def asked_by(token):
+    """(place, state, key, what needs it): of each entry of `consent`, and of each `unless`, where that is None."""
+    for place, (tag, link) in enumerate(zip(token.tags[1:], token.links, strict=True)):
+        for one in link.get("consent", ()):
+            yield place, chain_state(tag), one["by"], one["for"]
+        for rule in link.get("forbid", ()):
+            if "unless" in rule:
+                yield place, chain_state(tag), rule["unless"], None
+
+
+def question(key, state, digest, audience):
+    """47.4"""
+    return sha256(label("consent question") + unbase64(key) + state + digest + sha256(audience.encode()))
+
+
+def came_for(token, access, audiences):
+    """(what asks, audience, consent) of each consent that names a question of this access."""
+    digest = None if access is None else digest_for_proof(access)
+    by_name = {one[0]: one for one in token.consents} if digest is not None else {}
+    return [
+        (one, audience, by_name[name])
+        for one in asked_by(token)
+        for audience in sorted(audiences)
+        if (name := question(one[2], one[1], digest or b"", audience)) in by_name
+    ]
+
+
+def check_consent_is_there(token, access, audiences):
+    """The end of step 8. 47.3"""
+    came = [one for one, _, _ in came_for(token, access, audiences)]
+    for one in asked_by(token):
+        if access is not None and one[3] is not None and is_in(one[3], access):
+            need(one in came, "consent_missing", one[0])
+
+
+def check_consents(token, access, audiences, now):
+    """The end of step 10. 47.6"""
+    digest = None if access is None else digest_for_proof(access)
+    for (place, state, key, _), audience, (_, issued, until, nonce, signature) in came_for(token, access, audiences):
+        need(0 < until - issued <= CONSENT_LIFE and issued <= now + AHEAD and now < until, "bad_consent", place)
+        times = issued.to_bytes(8, "big") + until.to_bytes(8, "big")
+        message = label("consent") + state + digest + sha256(audience.encode()) + times + nonce
+        need(is_signed(key, message, signature), "bad_consent", place)
+
+
+def spend(token, access, audiences, step, store, now):
+    """Step 11: those that the access needs, and those that lift a rule that it runs into. 47.9, 47.10"""
+    made, names = [], set()
+    for one, _, (name, issued, _, nonce, _) in came_for(token, access, audiences):
+        place, _, key, what = one
+        lifts = what is None and any(at == place and unless == key for at, _, unless in step.rules)
+        if name not in names and (lifts or (what is not None and is_in(what, access))):
+            names.add(name)
+            need(store is not None, "store_unavailable")
+            made.append((sha256(label("consent use") + unbase64(key) + nonce)[:16], issued))
+            try:
+                store.spent.commit(*made[-1], now)
+            except Stop as stop:
+                need(str(stop) != "replayed", "replayed", place)
+                raise
+        step.lifted |= {(place, key)} if lifts else set()
+    return made
+
+
 # ---- 46: marks -----------------------------------------------------------------------------------------------------
 
 
@@ -1131,11 +1220,14 @@ class Step:
             inside = {name for name, mark in link.get("marks", {}).items() if any(is_in(mark, access) for access in accesses)}
             rules = link.get("forbid", [])
             self.marks |= {buckets[name] for name in inside if place == 0 or name in names_of(rules)}
-            self.rules += [(place, {buckets[name] for name in rule["after"]}) for rule in rules if inside & set(rule["in"])]
+            self.rules += [(place, {buckets[name] for name in rule["after"]}, rule.get("unless")) for rule in rules if inside & set(rule["in"])]
+        self.lifted = set()  # by a consent
 
     def check(self, marks):
         """Is it closed, these being set, and its own?"""
-        for place, after in self.rules:
+        for place, after, unless in self.rules:
+            if (place, unless) in self.lifted:
+                continue
             try:
                 need(not after <= marks | self.marks, "forbidden_after", place)
             except Stop as stop:
@@ -1220,7 +1312,7 @@ def authenticate(text, keys, own=NO_OWN, stop_with=None):
     `stop_with` is told of the root record and the caveats as soon as they are known, for who a denial says has added a link.
     """
     told = SimpleNamespace() if stop_with is None else stop_with
-    (identifier, caveats, signature), discharges, proof = parse_all(text)  # 1, 2
+    (identifier, caveats, signature), discharges, proof, consents = parse_all(text)  # 1, 2
     told.root = root = decode_root(identifier)  # 3
     told.caveats = caveats
     key = find_key(keys, root["kid"], root.get("aud"))
@@ -1235,6 +1327,7 @@ def authenticate(text, keys, own=NO_OWN, stop_with=None):
     held, bound, owed_at = fold_lineage(root["agent"], links)  # 6
     return SimpleNamespace(
         root=root, caveats=caveats, tags=tags, links=links, answers=answers, held=held, bound=bound, owed_at=owed_at, proof=proof,
+        consents=consents,
     )  # fmt: skip
 
 
@@ -1258,11 +1351,12 @@ def check_caveats(token, access, *, now, leeway, audiences, allow_unaddressed, l
     # 46.8: an entry that forbids, by the root, link 0 and its own `aud`.
     of_entries = ([{"aud": link["aud"]} if "aud" in link else {} for link in token.links[:1]] + [link] for link in narrowing if "forbid" in link)
     need(ledger is None or ledger.shared or all(is_for_one(root, links) for links in of_entries), "unaddressed")
-    need(token.bound is None or audiences, "unaddressed")
+    need((token.bound is None and not any("consent" in link for link in token.links)) or audiences, "unaddressed")
     need(work([*narrowing, *token.links, *(link for _, link in token.answers)], access) <= WORK_MAX, "too_much_work")
     for place, link, by in (*((place, link, None) for place, link in enumerate(token.links)), *((*each, DISCHARGER) for each in token.answers)):
         with at(place, by):
             check_access(link, access, own) if access is not None else check_without_access(link, own)
+    check_consent_is_there(token, access, state["audiences"])
     return state
 
 
@@ -1289,28 +1383,33 @@ def judge(
     return state | {"entries": entries}
 
 
-def ask_again(token, *accesses, verified_at, max_age, now, ledger=None, how="check", **facts):
+def ask_again(token, *accesses, verified_at, max_age, now, ledger=None, how="check", store=None, **facts):
     """A grant that is asked: the code, and the place of a denial. It takes no proof (24.9). A `recheck` asks no store (24.19), and
     `explain` changes none. Several accesses are one step (38.16); without an access it is `None` that is asked about."""
     try:
         need(max_age is None or -60 <= now - verified_at <= max_age, "stale_grant")  # 24.15
         for access in accesses:
             state = judge(token, access, now=now, ledger=ledger, **facts)
+            check_consents(token, access, state["audiences"], now)
+        step = None if None in accesses else Step(token, state["entries"], accesses)
         if how != "recheck":
-            count(token, accesses, ledger, state["entries"], how == "explain")
-        elif access is not None:
-            Step(token, state["entries"], accesses).check(set() if ledger is None else ledger.known)  # 46.7
+            if step is not None:
+                spend(token, access, state["audiences"], step, copy.deepcopy(store) if how == "explain" else store, now)
+            count(token, accesses, ledger, step, how == "explain")
+        elif step is not None:
+            spend(token, access, state["audiences"], step, Store(), now)  # what is lifted, and nothing is spent
+            step.check(set() if ledger is None else ledger.known)  # 46.7
     except Stop as stop:
         return {"code": str(stop), **place_of(stop, token, facts.get("own", NO_OWN))}
     return {"code": "allowed"}
 
 
-def count(token, accesses, ledger, entries, looking=False):
+def count(token, accesses, ledger, step, looking=False):
     """The end of step 11: the debits, and the marks that are set."""
     if None in accesses:
         return [], set()
     cost = {unit: sum(access.get("cost", {}).get(unit, 0) for access in accesses) for access in accesses for unit in access.get("cost", {})}
-    wanted, step = debits(token.tags, token.links, {"cost": cost}), Step(token, entries, accesses)
+    wanted = debits(token.tags, token.links, {"cost": cost})
     if wanted or step.marks:
         need(ledger is not None, "store_unavailable")
         ledger.commit(wanted, token.root["iat"], step, looking)
@@ -1349,7 +1448,7 @@ def evaluate(
     `ledger`. `for_use=False`: the token is shown for a recall. What is known of an allowed token goes into `told`, a dict; and of a
     denial the link that refuses, and who added it.
     """
-    known, uses = SimpleNamespace(), []
+    known, uses, spent = SimpleNamespace(), [], []
     try:
         token = authenticate(text, keys, own, known)
         state = judge(
@@ -1361,10 +1460,15 @@ def evaluate(
         if token.bound is not None:
             digest = digest_for_proof(access) if request is None else request
             nonce, issued = check_proof(token.proof, token.bound, token.tags[-1], state["audiences"], digest, now)
-            need(store is not None, "store_unavailable")  # 11
             uses.append((entry(token.bound, nonce), issued))
+        check_consents(token, access, state["audiences"], now)
+        if uses:
+            need(store is not None, "store_unavailable")  # 11
             store.commit(*uses[0], now)
-        taken, marks = count(token, [access], ledger, state["entries"])
+        step = None if access is None else Step(token, state["entries"], [access])
+        if step is not None:
+            spent = spend(token, access, state["audiences"], step, store, now)
+        taken, marks = count(token, [access], ledger, step)
     except Stop as stop:
         if told is not None:
             told |= place_of(stop, known, own)
@@ -1373,7 +1477,7 @@ def evaluate(
         ends = [link["exp"] for link in (*token.links, *(link for _, link in token.answers)) if "exp" in link]
         told |= {
             "chain": [(name, "issued" if name == token.held[0] else "proven" if name in proven else "vouched") for name in token.held],
-            "key": token.bound, "link_ids": link_ids(token.tags), "expires_at": min(ends, default=None), "debits": taken, "marks": marks, "uses": uses,
+            "key": token.bound, "link_ids": link_ids(token.tags), "expires_at": min(ends, default=None), "debits": taken, "marks": marks, "uses": uses, "spends": spent,
             "evidence": evidence_of(token), "token": token, "task": state["task"],
         }  # fmt: skip
     return "allowed"

@@ -108,7 +108,7 @@ def stated_facts(stated: Vector | None) -> dict[str, Any] | None:
     return None if stated is None else evaluator.facts_of(dict(stated))
 
 
-def sent(vector: Vector, told: dict[str, Any], counted: Any) -> str:
+def sent(vector: Vector, told: dict[str, Any], counted: Any, used: Any) -> str:
     """The code of what comes of the text that is sent."""
     return evaluator.evaluate(
         vector["token"],
@@ -118,7 +118,7 @@ def sent(vector: Vector, told: dict[str, Any], counted: Any) -> str:
         **known(vector),
         caller=stated_facts(vector.get("caller")),
         request=bytes.fromhex(vector["request"]) if "request" in vector else None,
-        store=store(vector.get("replays")),
+        store=used,
         ledger=counted,
         overlay=overlay(vector.get("overlay")),
         told=told,
@@ -131,7 +131,7 @@ def decided(vector: Vector) -> dict[str, Any]:
     if not can_be_stated(vector):
         return {"code": "usage"}
     told: dict[str, Any] = {}
-    code = sent(vector, told, ledger(vector.get("ledger")))
+    code = sent(vector, told, ledger(vector.get("ledger")), store(vector.get("replays")))
     if code != "allowed":
         return {"code": code} | {key: told[key] for key in ("link", "added_by") if key in told}
     said = {"code": code, "chain": [list(actor) for actor in told["chain"]]}
@@ -140,6 +140,8 @@ def decided(vector: Vector) -> dict[str, Any]:
         fields = ("bucket", "unit", "limit", "amount")
         said["debits"] = [dict(zip(fields, debit[1:], strict=True)) for debit in told["debits"]]
         said |= {"marks": sorted(map(evaluator.base64text, told["marks"]))} if told["marks"] else {}
+    if told["spends"]:
+        said["spends"] = [{"entry": name.hex(), "issued_at": issued} for name, issued in told["spends"]]
     if told["key"] is not None:
         uses = [{"entry": name.hex(), "issued_at": issued} for name, issued in told["uses"]]
         said |= {"key": told["key"], "uses": uses, "evidence": told["evidence"]}
@@ -150,7 +152,8 @@ def grant(vector: Vector) -> dict[str, Any]:
     """A grant, asked step by step; stores, overlay and clock are those of one verifier."""
     told: dict[str, Any] = {}
     counted, verified_at, standing = ledger(vector.get("ledger")), vector["facts"]["now"], vector.get("overlay")
-    code = sent(vector, told, counted)
+    used = store(vector.get("replays"))
+    code = sent(vector, told, counted, used)
     if code != "allowed":
         return {"code": code} | {key: told[key] for key in ("link", "added_by") if key in told}
     answers = []
@@ -160,6 +163,7 @@ def grant(vector: Vector) -> dict[str, Any]:
         said = evaluator.ask_again(
             told["token"], stated_facts(step["access"]), verified_at=verified_at, max_age=vector.get("max_age", 3600), now=step["now"],
             caller=stated_facts(step.get("caller")), overlay=overlay(standing), how=step.get("how", "check"), ledger=counted,
+            store=used,
             **known(vector),
         )  # fmt: skip
         answers.append(said)
@@ -179,11 +183,12 @@ def store(stated: Vector | None) -> Any:
     if stated is None or "down" in stated:  # none, or none that answers: the code is one
         return None
     made = evaluator.Store(floor=stated["floor"], limit=stated["limit"])
-    for use in stated["used"]:
-        try:
-            made.commit(bytes.fromhex(use["entry"]), use["issued_at"], use["issued_at"])
-        except evaluator.Stop:
-            continue
+    for before, of in ((stated["used"], made), (stated.get("spent", ()), made.spent)):
+        for use in before:
+            try:
+                of.commit(bytes.fromhex(use["entry"]), use["issued_at"], use["issued_at"])
+            except evaluator.Stop:
+                continue
     return made
 
 

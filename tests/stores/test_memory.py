@@ -31,8 +31,8 @@ def test_it_forgets_what_is_too_old_and_nothing_else() -> None:
     for second in range(200):
         assert store.add(use(second, NOW + second), NOW + second)
         assert len(store) == min(second + 1, PROOF_PAST + 1)
-    assert len(store._by_second) == PROOF_PAST + 1
-    assert store.add(use(1000, NOW + 10**6), NOW + 10**6) and len(store) == 1 == len(store._by_second)
+    assert len(store._proofs._by_second) == PROOF_PAST + 1
+    assert store.add(use(1000, NOW + 10**6), NOW + 10**6) and len(store) == 1 == len(store._proofs._by_second)
 
 
 def test_what_it_refuses_takes_no_room() -> None:
@@ -49,7 +49,7 @@ def test_the_floor_of_a_new_one_is_the_real_clock_and_five_seconds() -> None:
     """Without another clock, and without a floor said aloud, it refuses what was issued before it was made."""
     store = MemoryReplayStore()
     assert store.add(use(1, 0), NOW) is False and store.add(use(1, NOW), NOW) is False
-    made = store._floor - PROOF_AHEAD
+    made = store._proofs._floor - PROOF_AHEAD
     assert store.add(use(1, made + PROOF_AHEAD), made) is False and store.add(use(1, made + PROOF_AHEAD + 1), made + 1) is True
 
 
@@ -59,7 +59,7 @@ def test_a_hundred_thousand_uses_fit_and_the_next_does_not() -> None:
     assert all(store.add(use(number, NOW + number % 7), NOW) for number in range(100_000))
     with pytest.raises(StoreError):
         store.add(use(100_000), NOW)
-    assert len(store) == 100_000 and MemoryReplayStore()._limit == 1_000_000
+    assert len(store) == 100_000 and MemoryReplayStore()._proofs._limit == 1_000_000
 
 
 class Slow(set[bytes]):
@@ -74,7 +74,7 @@ class Slow(set[bytes]):
 def test_to_look_and_to_add_is_one_step() -> None:
     """Twenty rounds of eight threads, each of which is held up after it has looked: one is the first all the same."""
     store, gate = MemoryReplayStore(floor=0), Barrier(8)
-    store._known = Slow()
+    store._proofs._known = Slow()
 
     def run(_: int) -> list[bool]:
         got = []

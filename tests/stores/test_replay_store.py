@@ -10,9 +10,9 @@ from threading import Barrier
 
 import pytest
 
-from captoken._format.clocks import PROOF_AHEAD, PROOF_PAST
+from captoken._format.clocks import CONSENT_LIFE, PROOF_AHEAD, PROOF_PAST
 from captoken.errors import StoreError
-from captoken.stores.ports import ReplayStore, Use
+from captoken.stores.ports import ReplayStore, Spend, Use
 from tests.bound import AUDIENCE, CHILD, proof
 from tests.fixtures import NOW, sent
 from tests.reference.fixtures import ASK, access
@@ -177,3 +177,77 @@ def test_it_is_a_store_by_its_face(open_store: Open) -> None:
     """No base class, no registration: `add` is all there is to it."""
     store: ReplayStore = open_store()
     assert callable(store.add)
+
+
+# --- consents (47.9) -------------------------------------------------------------------------------------------------
+
+
+def consent(number: int, at: int = NOW) -> Spend:
+    return Spend(number.to_bytes(16, "big"), at, at + CONSENT_LIFE)
+
+
+def test_a_consent_is_spent_once_for_as_long_as_it_lives(open_store: Open) -> None:
+    """Half an hour later it is known still, and a proof of that name is another thing. (47.9)"""
+    store = open_store()
+    assert store.spend(consent(1), NOW) is True and store.spend(consent(1), NOW) is False
+    assert store.add(use(1), NOW) is True and store.add(use(1), NOW) is False
+    for later in (31, 40, 1800, CONSENT_LIFE - 1):
+        assert store.spend(consent(1), NOW + later) is False and store.spend(consent(1 + later), NOW + later) is True
+
+
+def test_what_is_asked_only_is_not_spent(open_store: Open) -> None:
+    store = open_store()
+    assert store.peek_spend(consent(1), NOW) is store.peek_spend(consent(1), NOW) is True
+    assert store.spend(consent(1), NOW) is True and store.peek_spend(consent(1), NOW) is False
+
+
+@pytest.mark.parametrize("offset", range(-3, 9))
+def test_a_new_store_takes_no_consent_that_an_earlier_one_can_have_taken(open_store: Open, offset: int) -> None:
+    """However long it lives: what was issued up to five seconds after the store was made is refused for good."""
+    store = open_store(floor=None, clock=lambda: NOW + 0.9)
+    for later in (0, 60, CONSENT_LIFE - 10):
+        one = consent(offset * 10_000 + later + 100_000, NOW + offset)
+        assert store.peek_spend(one, NOW + max(offset, 0) + later) is (offset > PROOF_AHEAD)
+        assert store.spend(one, NOW + max(offset, 0) + later) is (offset > PROOF_AHEAD)
+
+
+def test_a_clock_that_is_set_back_revives_no_consent(open_store: Open) -> None:
+    """Forgotten after an hour, and refused from then on."""
+    store = open_store()
+    assert store.spend(consent(1), NOW) is True
+    late = NOW + CONSENT_LIFE + 2
+    assert store.spend(consent(2, late), late) is True
+    assert store.spend(consent(1), NOW) is False and store.peek_spend(consent(1), NOW) is False
+
+
+def test_a_store_that_is_full_of_consents_takes_no_more(open_limited: Open) -> None:
+    """And takes proofs all the same."""
+    store = open_limited(limit=3)
+    assert all(store.spend(consent(number), NOW) is True for number in range(3))
+    with pytest.raises(StoreError, match="3 consents of the last hour"):
+        store.spend(consent(3), NOW)
+    with pytest.raises(StoreError, match="3 consents of the last hour"):
+        store.peek_spend(consent(3), NOW)
+    assert store.spend(consent(0), NOW) is False and store.add(use(1), NOW) is True
+    late = NOW + CONSENT_LIFE + 1
+    assert store.peek_spend(consent(4, late), late) is True and store.spend(consent(4, late), late) is True
+
+
+def test_of_two_stores_in_one_place_one_spends(open_store: Open, kind: Kind) -> None:
+    one, two = open_store(), open_store()
+    assert one.spend(consent(1), NOW) is True and two.spend(consent(1), NOW) is not kind.shared
+
+
+def test_of_sixteen_threads_one_spends(open_store: Open) -> None:
+    store, gate = open_store(), Barrier(16)
+
+    def run(_: int) -> list[bool]:
+        got = []
+        for number in range(20):
+            gate.wait(timeout=60)
+            got.append(store.spend(consent(number), NOW))
+        return got
+
+    with ThreadPoolExecutor(16) as pool:
+        rows = list(pool.map(run, range(16)))
+    assert [sum(row[number] is True for row in rows) for number in range(20)] == [1] * 20

@@ -47,7 +47,7 @@ from captoken.interop import normalize
 from captoken.keys import AuditKey, DischargerKey, HolderKey, OperatorKey, PairwiseKey
 from captoken.proof import Evidence, request_digest, with_proof
 from captoken.stores.memory import MemoryLedger, MemoryReplayStore, MemorySnapshots
-from captoken.stores.ports import KEPT, Debit, Forbidden, Mark, MarkedStep, Reservation, Use
+from captoken.stores.ports import KEPT, Debit, Forbidden, Mark, MarkedStep, Reservation, Spend, Use
 from captoken.testing import FixedClock
 from spec.generate import build
 from tests.vectors.runner import Outcome, Vector
@@ -82,6 +82,8 @@ class Captoken:
                 for debit in asked.debits
             ]
             outcome |= {"marks": sorted(map(build.b64, asked.marks))} if asked.marks else {}
+        if asked.spent:
+            outcome["spends"] = [{"entry": spend.entry.hex(), "issued_at": spend.issued_at} for spend in asked.spent]
         if grant.key is None:
             return outcome
         assert all(evidence.holds() for evidence in grant.evidence)
@@ -123,7 +125,7 @@ class Captoken:
         given = {"caller": asked.caller, "request": asked.request}
         first, second = (verifier.explain(asked.text, asked.access, **given) for _ in range(2))
         assert (first.code, _place(first)) == (second.code, _place(second)) and first.grant is second.grant is None
-        assert asked.committed == asked.debits == asked.marks == [], "a dry run takes nothing"
+        assert asked.committed == asked.spent == asked.debits == asked.marks == [], "a dry run takes nothing"
         if asked.access is None:
             then = _code(lambda: verifier.authenticate(asked.text, request=asked.request))
         else:
@@ -580,6 +582,7 @@ class _Asked:
         self.snapshot = vector["overlay"]["snapshot"] if "overlay" in vector else None
         self.vocabulary = Vocabulary(*map(_own, vector.get("own", ())))
         self.committed: list[Use] = []  # by the last way that was asked
+        self.spent: list[Spend] = []  # likewise
         self.debits: list[Debit] = []  # likewise
         self.marks: list[bytes] = []  # likewise: the buckets
         self.verifier()
@@ -600,8 +603,8 @@ class _Asked:
         )
 
     def store(self) -> MemoryReplayStore | None:
-        stated, committed = self.vector.get("replays"), []
-        self.committed = committed
+        stated, committed, spent = self.vector.get("replays"), [], []
+        self.committed, self.spent = committed, spent
         if stated is None:
             return None
 
@@ -616,10 +619,23 @@ class _Asked:
                 committed.extend([use] * first)
                 return first
 
+            def peek_spend(self, spend: Spend, now: int) -> bool:
+                _reach(self)
+                return super().peek_spend(spend, now)
+
+            def spend(self, spend: Spend, now: int) -> bool:
+                _reach(self)
+                first = super().spend(spend, now)
+                spent.extend([spend] * first)
+                return first
+
         store = Noting(floor=stated["floor"], limit=stated["limit"])
         for use in stated["used"]:
             store.add(Use(bytes.fromhex(use["entry"]), use["issued_at"]), use["issued_at"])
+        for use in stated.get("spent", ()):
+            store.spend(Spend(bytes.fromhex(use["entry"]), use["issued_at"], 0), use["issued_at"])
         committed.clear()
+        spent.clear()
         store.is_down = "down" in stated
         return store
 
@@ -730,7 +746,7 @@ class _Asked:
         """By a grant that asks no store: it does not come upon what only a ledger knows."""
         code = standing.recheck([self.access], caller=self.caller).code
         expected = self.vector["expect"]["code"]
-        counted = expected in OF_LEDGERS and code in ("allowed", "forbidden_after")  # closed by its own marks
+        counted = expected in (*OF_LEDGERS, "replayed") and code in ("allowed", "forbidden_after")  # closed by its own marks
         return expected if counted else code
 
     def authenticated(self, token: str | Token | None = None) -> tuple[str, Decision]:
@@ -776,7 +792,7 @@ class _Asked:
         try:
             token = Token.parse(self.text)
         except TokenFormatError as error:
-            if not any(kind in self.text for kind in (".cap1d_", ".cap1p_")):  # these are for verifiers alone
+            if not any(kind in self.text for kind in (".cap1a_", ".cap1d_", ".cap1p_")):  # these are for verifiers alone
                 yield error.code
         else:
             assert token.serialize() == self.text, "one token has one text"

@@ -26,7 +26,7 @@ import {
   type Clock,
   type Making,
 } from "./remote/answers.js";
-import { CLOCKS_DIFFER, GONE, LEASE, PROOF_AHEAD } from "./remote/figures.js";
+import { CLOCKS_DIFFER, CONSENT_GONE, GONE, LEASE, PROOF_AHEAD } from "./remote/figures.js";
 import { ASKED, SETUP, VERSION } from "./remote/sql.js";
 import type { Added, Ledger, ReplayStore, Reservation, Reserved, Step, Use } from "./stores.js";
 
@@ -301,8 +301,16 @@ export class PostgresReplayStore implements ReplayStore {
     return this.#added("peekAdd", use, now);
   }
 
-  async #added(asked: Asked, { entry, issuedAt, kid }: Use, now: number): Promise<Added> {
-    const answer = await this.#place.ask(asked, [`\\x${hex(entry)}`, issuedAt, kid, now, now + GONE]);
+  spend(use: Use, now: number): Promise<Added> {
+    return this.#added("spend", use, now, CONSENT_GONE);
+  }
+
+  lookSpend(use: Use, now: number): Promise<Added> {
+    return this.#added("peekSpend", use, now, CONSENT_GONE);
+  }
+
+  async #added(asked: Asked, { entry, issuedAt, kid }: Use, now: number, gone = GONE): Promise<Added> {
+    const answer = await this.#place.ask(asked, [`\\x${hex(entry)}`, issuedAt, kid, now, now + gone]);
     return isYes(answer) ? "added" : "replayed";
   }
 }

@@ -34,6 +34,13 @@ export interface ReplayStore {
   add(use: Use, now: number, signal?: AbortSignal): Answer<Added>;
   /** What `add` would say. Commits nothing. */
   look(use: Use, now: number, signal?: AbortSignal): Answer<Added>;
+  /**
+   * As `add`, for the use of a consent, which lives for an hour (47.9). Without these two methods
+   * what needs them is `store_unavailable`.
+   */
+  spend?(use: Use, now: number, signal?: AbortSignal): Answer<Added>;
+  /** What `spend` would say. Commits nothing. */
+  lookSpend?(use: Use, now: number, signal?: AbortSignal): Answer<Added>;
 }
 
 export interface Debit {
@@ -78,6 +85,8 @@ export interface Marked {
   readonly rules: readonly {
     readonly after: readonly Mark[];
     readonly link: number | undefined;
+    /** Whose consent lifts the rule, in hex; undefined for nobody's. */
+    readonly unless?: string | undefined;
   }[];
 }
 
@@ -132,24 +141,59 @@ export interface Ledger {
 }
 
 const PROOF_LIVES = 30;
+const CONSENT_LIVES = 3600;
 const PROOF_AHEAD = 5;
 const TOKEN_AHEAD = 60;
 const LEASE = 60;
 const KEPT = 3600;
 const TREE = 10_000;
 
-/** Used proofs, in memory: a process that starts anew refuses what was made before (31.3). */
+/**
+ * Used proofs and consents, in memory: a process that starts anew refuses what was made before
+ * (31.3).
+ */
 export class MemoryReplayStore implements ReplayStore {
+  readonly #proofs: Uses;
+  readonly #consents: Uses;
+
+  constructor(given: { readonly floor?: number; readonly limit?: number } = {}) {
+    const { floor: stated, limit = 100_000 } = settings(given, /^(floor|limit)$/);
+    const floor = stated ?? Math.floor(Date.now() / 1000) + PROOF_AHEAD;
+    const most = atLeast(limit, 0, "limit");
+    this.#proofs = new Uses(floor, most, PROOF_LIVES);
+    this.#consents = new Uses(floor, most, CONSENT_LIVES);
+  }
+
+  look(use: Use, now: number): Added {
+    return this.#proofs.look(use, now);
+  }
+
+  add(use: Use, now: number): Added {
+    return this.#proofs.add(use, now);
+  }
+
+  lookSpend(use: Use, now: number): Added {
+    return this.#consents.look(use, now);
+  }
+
+  spend(use: Use, now: number): Added {
+    return this.#consents.add(use, now);
+  }
+}
+
+/** What was used of one kind, and how long such a thing lives. */
+class Uses {
   readonly #uses = new Map<string, number>();
   readonly #limit: number;
+  readonly #lives: number;
   #floor: number;
   /** When it was last looked for what may be forgotten: once a second will do. */
   #looked = -Infinity;
 
-  constructor(given: { readonly floor?: number; readonly limit?: number } = {}) {
-    const { floor, limit = 100_000 } = settings(given, /^(floor|limit)$/);
-    this.#floor = floor ?? Math.floor(Date.now() / 1000) + PROOF_AHEAD;
-    this.#limit = atLeast(limit, 0, "limit");
+  constructor(floor: number, limit: number, lives: number) {
+    this.#floor = floor;
+    this.#limit = limit;
+    this.#lives = lives;
   }
 
   look({ entry, issuedAt }: Use, now: number): Added {
@@ -169,7 +213,7 @@ export class MemoryReplayStore implements ReplayStore {
     if (now <= this.#looked) return;
     this.#looked = now;
     for (const [entry, issuedAt] of this.#uses) {
-      if (issuedAt >= now - PROOF_LIVES) continue;
+      if (issuedAt >= now - this.#lives) continue;
       this.#uses.delete(entry);
       this.#floor = Math.max(this.#floor, issuedAt);
     }

@@ -26,7 +26,7 @@ import {
   type Clock,
   type Making,
 } from "./remote/answers.js";
-import { CLOCKS_DIFFER, GONE, KEPT, LEASE, MISSING, MOST_BUCKETS, PROOF_AHEAD } from "./remote/figures.js";
+import { CLOCKS_DIFFER, CONSENT_GONE, GONE, KEPT, LEASE, MISSING, MOST_BUCKETS, PROOF_AHEAD } from "./remote/figures.js";
 import {
   ADD,
   LEDGER_VERSION,
@@ -36,6 +36,7 @@ import {
   REPLAY_VERSION,
   RESERVE,
   SETTLE,
+  SPEND,
   STEP,
   type Script,
 } from "./remote/lua.js";
@@ -283,14 +284,39 @@ export class ValkeyReplayStore implements ReplayStore {
     return this.#added(use, now, "1");
   }
 
-  async #added({ entry, issuedAt, kid }: Use, now: number, peek: string): Promise<Added> {
+  spend(use: Use, now: number): Promise<Added> {
+    return this.#spent(use, now, "0");
+  }
+
+  lookSpend(use: Use, now: number): Promise<Added> {
+    return this.#spent(use, now, "1");
+  }
+
+  #added(use: Use, now: number, peek: string): Promise<Added> {
+    const { state, prefix } = this.#place;
+    return this.#asked(ADD, [state, `${prefix}proofs`], use, [now, GONE], [peek, use.kid]);
+  }
+
+  /** No key is spared the floor. */
+  #spent(use: Use, now: number, peek: string): Promise<Added> {
+    const { state, prefix } = this.#place;
+    const keys = [`${prefix}spent`, `${prefix}consents`, state];
+    return this.#asked(SPEND, keys, use, [now, CONSENT_GONE], [peek, ""]);
+  }
+
+  async #asked(
+    script: Script,
+    keys: string[],
+    { entry, issuedAt }: Use,
+    [now, gone]: readonly [number, number],
+    more: readonly string[],
+  ): Promise<Added> {
     const place = this.#place;
-    const words = [now, issuedAt, now + GONE].map(String);
-    const rest = [String(this.#limit), peek, kid];
-    const keys = [place.state, `${place.prefix}proofs`];
-    const answer = wholeOf(await place.ask(ADD, keys, [...place.facts(), ...words, word(entry), ...rest]), SERVER);
+    const words = [now, issuedAt, now + gone].map(String);
+    const rest = [String(this.#limit), ...more];
+    const answer = wholeOf(await place.ask(script, keys, [...place.facts(), ...words, word(entry), ...rest]), SERVER);
     if (answer === MISSING) throw missing(SERVER);
-    const said = ({ "1": "added", "0": "replayed", "-1": "full" } as const)[String(answer)];
+    const said = ({ "1": "added", "0": "replayed", "-1": "full", "-2": "full" } as const)[String(answer)];
     if (!said) throw noAnswer(SERVER);
     return said;
   }

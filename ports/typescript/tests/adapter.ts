@@ -72,6 +72,7 @@ export function keyringOf({ keys, audience }: Vector, named?: string): captoken.
 interface Set {
   verifier: captoken.Verifier;
   uses: captoken.Use[];
+  spends: captoken.Use[];
   debits: captoken.Debit[];
   marks: string[];
   /** What may change between two questions. */
@@ -82,6 +83,7 @@ export function verifierOf(vector: Vector): Set {
   const { facts } = vector;
   const moment = { now: facts.now, snapshot: vector.overlay?.snapshot ?? null };
   const uses: captoken.Use[] = [];
+  const spends: captoken.Use[] = [];
   const debits: captoken.Debit[] = [];
   const marks: string[] = [];
   const options = {
@@ -91,12 +93,12 @@ export function verifierOf(vector: Vector): Set {
     clock: () => moment.now,
     maxAge: vector.max_age,
     vocabulary: vector.own && vocabularyOf(vector.own),
-    replays: vector.replays && replaysOf(vector.replays, uses),
+    replays: vector.replays && replaysOf(vector.replays, uses, spends),
     ledger: vector.ledger && ledgerOf(vector.ledger, debits, marks),
     ...overlayOf(vector.overlay, moment),
   };
   const verifier = new captoken.Verifier(keyringOf(vector.keyring), defined(options) as object);
-  return { verifier, uses, debits, marks, moment };
+  return { verifier, uses, spends, debits, marks, moment };
 }
 
 const vocabularyOf = (own: readonly Vector[]): captoken.Vocabulary =>
@@ -144,10 +146,13 @@ const given =
     return found;
   };
 
-function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
+function replaysOf(stated: Vector, uses: captoken.Use[], spends: captoken.Use[]): captoken.ReplayStore {
   const store = new captoken.MemoryReplayStore(defined({ floor: stated.floor, limit: stated.limit }));
   for (const { entry, issued_at: issuedAt } of stated.used) {
     store.add({ entry: unhex(entry), issuedAt, kid: "k1" }, issuedAt);
+  }
+  for (const { entry, issued_at: issuedAt } of stated.spent ?? []) {
+    store.spend({ entry: unhex(entry), issuedAt, kid: "" }, issuedAt);
   }
   return {
     look: (use, now) => {
@@ -158,6 +163,16 @@ function replaysOf(stated: Vector, uses: captoken.Use[]): captoken.ReplayStore {
       reach(stated);
       const answer = store.add(use, now);
       if (answer === "added") uses.push(use);
+      return answer;
+    },
+    lookSpend: (use, now) => {
+      reach(stated);
+      return store.lookSpend(use, now);
+    },
+    spend: (use, now) => {
+      reach(stated);
+      const answer = store.spend(use, now);
+      if (answer === "added") spends.push(use);
       return answer;
     },
   };
@@ -261,7 +276,7 @@ function statable(access: captoken.Access | null): captoken.Access | null {
 function decide(vector: Vector): Outcome {
   const asking = askingOf(vector);
   const access = statable(vector.access);
-  const { verifier, uses, debits, marks } = verifierOf(vector);
+  const { verifier, uses, spends, debits, marks } = verifierOf(vector);
   const decision = verifier.check(vector.token, access, asking);
   const dry = verifierOf(vector).verifier.explain(vector.token, access, asking);
   if (dry.code !== decision.code) return { code: `${decision.code} but explained as ${dry.code}` };
@@ -277,6 +292,9 @@ function decide(vector: Vector): Outcome {
       debits: debits.map(({ bucket, unit, limit, amount }) => ({ bucket, unit, limit, amount })),
     }),
     ...(marks.length && { marks: [...marks].sort() }),
+    ...(spends.length && {
+      spends: spends.map(({ entry, issuedAt }) => ({ entry: hex(entry), issued_at: issuedAt })),
+    }),
     ...(grant.key !== undefined && {
       key: grant.key,
       uses: uses.map(({ entry, issuedAt }) => ({ entry: hex(entry), issued_at: issuedAt })),

@@ -1,6 +1,6 @@
 /** The text of a token, and what follows it: discharges and a proof (spec, "Token"). */
 
-import { b64decode, b64encode, utf8, type Bytes } from "./bytes.js";
+import { b64decode, b64encode, hex, utf8, type Bytes } from "./bytes.js";
 import { LimitError, TokenFormatError } from "./errors.js";
 import {
   DISCHARGE,
@@ -19,6 +19,7 @@ export const SET_PREFIX = "caps1_";
 const UNBOUND = "cap1u_";
 const BOUND = "cap1d_";
 const PROOF = "cap1p_";
+const CONSENT = "cap1a_";
 export type Kind = typeof UNBOUND | typeof BOUND;
 export { BOUND, UNBOUND };
 
@@ -27,12 +28,16 @@ export const MAX_BUNDLE = 32768;
 export const MAX_DISCHARGES = 16;
 const PROOF_BYTES = 88;
 const PROOF_CHARS = 118;
+const CONSENT_BYTES = 128;
+const MAX_CONSENTS = 16;
 
 export interface Parts {
   readonly packet: Packet;
   readonly discharges: readonly Packet[];
   /** The 88 bytes of a proof, if the text ends in one. */
   readonly proof?: Bytes | undefined;
+  /** The 128 bytes of each consent, in the order of their questions. */
+  readonly consents?: readonly Bytes[];
 }
 
 function part(text: string, prefix: string, shape: Shape): Packet {
@@ -51,6 +56,18 @@ function proofOf(text: string): Bytes {
   return bytes;
 }
 
+/** At most 16, in the order of their questions, one to each (47.4). */
+function consentsOf(texts: readonly string[]): Bytes[] {
+  const found = texts.map((text) => b64decode(text.slice(CONSENT.length)));
+  const names = found.map((each) => each && hex(each.slice(0, 32)));
+  const isInOrder = names.every((name, at) => at === 0 || names[at - 1]! < name!);
+  const areThey = found.every((each) => each?.length === CONSENT_BYTES);
+  if (found.length > MAX_CONSENTS || !areThey || !isInOrder) {
+    throw new TokenFormatError("consents that are none, or out of order");
+  }
+  return found as Bytes[];
+}
+
 /** The parts that `text` spells. Raises TokenFormatError. Sizes and counts come first (3.1). */
 export function partsOf(text: unknown, kind: Kind): Parts {
   if (typeof text !== "string") throw new TokenFormatError("no text");
@@ -61,6 +78,10 @@ export function partsOf(text: unknown, kind: Kind): Parts {
   const [token = "", ...behind] = text.split(".");
   const last = behind.at(-1);
   const proofText = kind === BOUND && last?.startsWith(PROOF) ? behind.pop() : undefined;
+  const isConsent = (each: string): boolean => kind === BOUND && each.startsWith(CONSENT);
+  const first = behind.findIndex(isConsent);
+  const consents = first < 0 ? [] : behind.splice(first);
+  if (!consents.every(isConsent)) throw new TokenFormatError("consents stand last");
   if (behind.length > MAX_DISCHARGES) {
     throw new TokenFormatError(`more than ${MAX_DISCHARGES} discharges`);
   }
@@ -71,6 +92,7 @@ export function partsOf(text: unknown, kind: Kind): Parts {
     packet: part(token, PREFIX, TOKEN),
     discharges: behind.map((each) => part(each, kind, DISCHARGE)),
     proof: proofText === undefined ? undefined : proofOf(proofText),
+    consents: consentsOf(consents),
   };
 }
 

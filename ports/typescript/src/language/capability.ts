@@ -30,7 +30,7 @@ export interface Capability {
   readonly torn: boolean;
   readonly uses: number | undefined;
   readonly budget: ReadonlyMap<string, number>;
-  /** Of all links, each mark as canonical JSON with its one name, and each rule of `forbid`. */
+  /** Of all links, each mark as canonical JSON with its one name, each rule, and each consent. */
   readonly marks: ReadonlySet<string>;
   readonly fresh: number | undefined;
   readonly own: readonly { readonly key: string; readonly json: Json; readonly value: unknown }[];
@@ -73,7 +73,7 @@ function ofLink({ says, domains, own }: Link): Capability {
     budget: says.budget ?? new Map<string, number>(),
     marks: new Set([
       ...[...(says.marks ?? [])].map(([name, { json }]) => canonical(new Map([[name, json]]))),
-      ...(says.forbid ?? []).map(({ json }) => canonical(json)),
+      ...[...(says.forbid ?? []), ...(says.consent ?? [])].map(({ json }) => canonical(json)),
     ]),
     fresh: says.fresh,
     own,
@@ -219,15 +219,19 @@ export function capabilityJson(capability: Capability): JsonObject {
   return made;
 }
 
-/** Marks by name: of several with one, each behind the first has a number (46.10). And rules. */
+/**
+ * Marks by name: of several with one, each behind the first has a number (46.10). And rules and
+ * consents, which have two keys.
+ */
 function addMarks(made: JsonObject, stated: ReadonlySet<string>): void {
   const marks: JsonObject = new Map();
   const rules: Json[] = [];
+  const consents: Json[] = [];
   for (const text of [...stated].sort(byCodePoint)) {
     const each = parseJson(text) as JsonObject;
     const [[first, definition]] = [...each] as [[string, Json]];
     if (!isObject(definition)) {
-      rules.push(each);
+      (each.has("by") ? consents : rules).push(each);
       continue;
     }
     let name = first;
@@ -236,6 +240,7 @@ function addMarks(made: JsonObject, stated: ReadonlySet<string>): void {
   }
   if (marks.size) made.set("marks", marks);
   if (rules.length) made.set("forbid", rules);
+  if (consents.length) made.set("consent", consents);
 }
 
 /** Do they permit the same, as far as normal forms tell (19.6)? */

@@ -56,6 +56,15 @@ export interface Rule {
   readonly json: Json;
   readonly closed: ReadonlySet<string>;
   readonly after: ReadonlySet<string>;
+  /** Whose consent lets an access through. */
+  readonly unless: Bytes | undefined;
+}
+
+/** Each access that `needs` has, as a mark would, needs a consent of the key `by` (47.1). */
+export interface Consenting {
+  readonly json: Json;
+  readonly by: Bytes;
+  readonly needs: Mark;
 }
 
 /** What accesses are judged by, of a link or of what a mark spares. */
@@ -91,6 +100,7 @@ export interface Said {
   readonly budget: ReadonlyMap<string, number>;
   readonly marks: ReadonlyMap<string, Mark>;
   readonly forbid: readonly Rule[];
+  readonly consent: readonly Consenting[];
   readonly fresh: number;
   readonly from: string;
   readonly to: string;
@@ -246,7 +256,15 @@ function readRule(json: Json): Rule {
   );
   const [closed, after] = [said.get("in"), said.get("after")];
   if (!closed || !after) throw bad("forbid");
-  return { json, closed: new Set(closed as string[]), after: new Set(after as string[]) };
+  const unless = said.get("unless") as Bytes | undefined;
+  return { json, closed: new Set(closed as string[]), after: new Set(after as string[]), unless };
+}
+
+function readConsenting(json: Json): Consenting {
+  const said = mapOf("consent", json, (key) => /^(by|for)$/.test(key), (value) => value);
+  const [by, needs] = [said.get("by"), said.get("for")];
+  if (by === undefined || needs === undefined) throw bad("consent");
+  return { json, by: readKey(by), needs: readMark(needs) };
 }
 
 function atMost<T>(most: number, list: T[]): T[] {
@@ -289,6 +307,7 @@ const READERS: { readonly [K in Key]: (value: Json) => Said[K] } = {
     return made;
   },
   forbid: (value) => atMost(16, Array.isArray(value) ? value : []).map(readRule),
+  consent: (value) => atMost(4, Array.isArray(value) ? value : []).map(readConsenting),
   fresh: count("fresh"),
   from: (value) => check("from", value, isName),
   to: (value) => check("to", value, isName),

@@ -354,4 +354,6 @@ const OF_THE_TOKEN: readonly Key[] = [
 export const isAboutRequests = ({ says, signature }: Link, mayMark = false): boolean =>
   !signature &&
   (mayMark || !says.marks) &&
+  !says.consent &&
+  !says.forbid?.some(({ unless }) => unless) &&
   OF_THE_TOKEN.every((key) => says[key] === undefined);

@@ -75,7 +75,9 @@ function* looked(stated: JsonObject, access: Stated): Generator<[Json | undefine
     yield* constrained(decided(mapAt(stated, "tools"), tool, undefined), access.arguments);
   }
   yield* constrained(stated.get("where"), access.attributes);
-  for (const mark of mapAt(stated, "marks").values()) {
+  const consents = (stated.get("consent") ?? []) as JsonObject[];
+  const needs = consents.map((each) => each.get("for")!);
+  for (const mark of [...mapAt(stated, "marks").values(), ...needs]) {
     const at = (key: string): Json | undefined => (mark as JsonObject).get(key);
     if (table !== undefined) {
       yield [at("tables"), table];
@@ -99,8 +101,9 @@ function sizeOfAll(access: Stated): number {
 export function isTooMuch(links: readonly Link[], access: Stated | undefined): boolean {
   if (!access) return false;
   const bytes = links.reduce((sum, { body }) => sum + body.length, 0);
-  // A mark looks at names of its own, and once more at what it spares.
-  const looks = links.reduce((sum, { says }) => sum + 1 + 2 * (says.marks?.size ?? 0), 0);
+  // A mark looks at names of its own, and once more at what it spares. So does a consent.
+  const ofMarks = ({ says }: Link): number => (says.marks?.size ?? 0) + (says.consent?.length ?? 0);
+  const looks = links.reduce((sum, link) => sum + 1 + 2 * ofMarks(link), 0);
   if (bytes + looks * sizeOfAll(access) <= MOST) return false;
   let work = 0;
   const sizes = new Map<Json, number>();

@@ -112,17 +112,17 @@ return 1
 };
 
 export const ADD: Script = {
-  text: COMMON + `
+  text: COMMON + `local state, full = KEYS[1], -1
 local now, issued, gone = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local peek = ARGV[9] == '1'
-local floor, keys = floor_of(KEYS[1], now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
+local floor, keys = floor_of(state, now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
 if not floor then return -3 end
 local over = 0
 if gone > floor then
     if not peek then
         redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', digits(gone))
-        redis.call('HSET', KEYS[1], 'floor', digits(gone))
-        redis.call('HDEL', KEYS[1], 'keys')
+        redis.call('HSET', state, 'floor', digits(gone))
+        redis.call('HDEL', state, 'keys')
     end
     floor, keys, over = gone, '', gone
 end
@@ -133,12 +133,52 @@ if not is_above(floor, keys, issued, ARGV[10]) or known and tonumber(known) > ov
 end
 if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[8]) then
     local held = redis.call('ZCOUNT', KEYS[2], '(' .. digits(over), '+inf')
-    if held >= tonumber(ARGV[8]) then return -1 end
+    if held >= tonumber(ARGV[8]) then return full end
 end
 if not peek then redis.call('ZADD', KEYS[2], digits(issued), ARGV[7]) end
 return 1
 `,
-  digest: "30fbc1d09f384d506950dd2b25c28826b855da2f",
+  digest: "93a34dd7c281b16f21463ecf64f49dc2477e17a7",
+};
+
+export const SPEND: Script = {
+  text: COMMON + `
+local state, full, first = KEYS[1], -2, redis.call('HMGET', KEYS[3], 'floor', 'server')
+if not first[1] then return -3 end
+if redis.call('HEXISTS', state, 'floor') == 0 then
+    if ARGV[9] == '1' then
+        state = KEYS[3]
+    else
+        redis.call('HSET', state, 'floor', first[1], 'server', first[2] or '')
+    end
+end
+
+local now, issued, gone = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local peek = ARGV[9] == '1'
+local floor, keys = floor_of(state, now, tonumber(ARGV[1]), ARGV[2], ARGV[3], peek)
+if not floor then return -3 end
+local over = 0
+if gone > floor then
+    if not peek then
+        redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', digits(gone))
+        redis.call('HSET', state, 'floor', digits(gone))
+        redis.call('HDEL', state, 'keys')
+    end
+    floor, keys, over = gone, '', gone
+end
+
+local known = redis.call('ZSCORE', KEYS[2], ARGV[7])
+if not is_above(floor, keys, issued, ARGV[10]) or known and tonumber(known) > over then
+    return 0
+end
+if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[8]) then
+    local held = redis.call('ZCOUNT', KEYS[2], '(' .. digits(over), '+inf')
+    if held >= tonumber(ARGV[8]) then return full end
+end
+if not peek then redis.call('ZADD', KEYS[2], digits(issued), ARGV[7]) end
+return 1
+`,
+  digest: "d16c347ace11e2733a9c6439282aec33b1c663d6",
 };
 
 export const RESERVE: Script = {

@@ -6,6 +6,8 @@ export const ASKED = {
   meet: `select "captoken"."meet"($1::pg_catalog.text, $2::bigint, $3::bigint, $4::bigint, $5::pg_catalog.text)`,
   add: `select "captoken"."add"($1::pg_catalog.bytea, $2::bigint, $3::pg_catalog.text, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::pg_catalog.text)`,
   peekAdd: `select "captoken"."peek_add"($1::pg_catalog.bytea, $2::bigint, $3::pg_catalog.text, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::pg_catalog.text)`,
+  spend: `select "captoken"."spend"($1::pg_catalog.bytea, $2::bigint, $3::pg_catalog.text, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::pg_catalog.text)`,
+  peekSpend: `select "captoken"."peek_spend"($1::pg_catalog.bytea, $2::bigint, $3::pg_catalog.text, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::pg_catalog.text)`,
   reserve: `select "captoken"."reserve"($1::pg_catalog.bytea, $2::pg_catalog.bytea[], $3::pg_catalog.text[], $4::bigint[], $5::bigint[], $6::bigint, $7::bigint, $8::bigint, $9::pg_catalog.text, $10::bigint, $11::pg_catalog.text, $12::bigint, $13::bigint, $14::bigint, $15::pg_catalog.text)`,
   peekReserve: `select "captoken"."peek_reserve"($1::pg_catalog.bytea, $2::pg_catalog.bytea[], $3::pg_catalog.text[], $4::bigint[], $5::bigint[], $6::bigint, $7::bigint, $8::bigint, $9::pg_catalog.text, $10::bigint, $11::pg_catalog.text, $12::bigint, $13::bigint, $14::bigint, $15::pg_catalog.text)`,
   step: `select "captoken"."step"($1::pg_catalog.bytea, $2::pg_catalog.bytea[], $3::pg_catalog.text[], $4::bigint[], $5::bigint[], $6::bigint, $7::bigint, $8::pg_catalog.bytea[], $9::bigint[], $10::boolean[], $11::integer, $12::pg_catalog.text[], $13::pg_catalog.bytea, $14::bigint, $15::pg_catalog.text, $16::bigint, $17::pg_catalog.text, $18::bigint, $19::bigint, $20::bigint, $21::pg_catalog.text)`,
@@ -14,7 +16,7 @@ export const ASKED = {
   load: `select "captoken"."load_overlay"()`,
 } as const;
 
-export const VERSION = 3;
+export const VERSION = 4;
 
 export const SETUP = `create schema if not exists captoken;
 do $$ begin
@@ -26,11 +28,11 @@ do $$ begin
         create table captoken.captoken_schema (store pg_catalog.text primary key, version integer not null);
     end if;
     if pg_catalog.to_regclass('captoken.floors') is null then
-        insert into captoken.captoken_schema values ('stores', 3)
+        insert into captoken.captoken_schema values ('stores', 4)
             on conflict (store) do update set version = excluded.version;
     elsif not exists (
         select from captoken.captoken_schema
-        where store operator(pg_catalog.=) 'stores' and version operator(pg_catalog.=) 3
+        where store operator(pg_catalog.=) 'stores' and version operator(pg_catalog.=) 4
     ) then
         raise exception using errcode = 'CT004', message = 'captoken: another version made '
             'these tables: run captoken upgrade';
@@ -47,6 +49,12 @@ alter table captoken.floors add column if not exists keys pg_catalog.text[] not 
 
 create table if not exists captoken.proofs (entry pg_catalog.bytea primary key, issued_at bigint not null);
 create index if not exists proofs_by_time on captoken.proofs (issued_at);
+
+
+create table if not exists captoken.consents (entry pg_catalog.bytea primary key, issued_at bigint not null);
+create index if not exists consents_by_time on captoken.consents (issued_at);
+alter table captoken.floors add column if not exists begun bigint;
+update captoken.floors set begun = floor where begun is null;
 
 create table if not exists captoken.buckets (
     link pg_catalog.bytea, unit pg_catalog.text, spent bigint not null check (spent operator(pg_catalog.>=) 0), keep bigint,
@@ -127,9 +135,10 @@ create or replace function captoken.make(
 ) returns boolean language plpgsql as $$
 begin
     perform captoken.ready();
-    insert into captoken.floors (kind, floor, timeline, keys) values (
+    insert into captoken.floors (kind, floor, timeline, keys, begun) values (
         its_kind, coalesce(first, captoken.first_of(ahead, told, clock)),
-        case when seen is null then '' else captoken.timeline() end, its_keys
+        case when seen is null then '' else captoken.timeline() end, its_keys,
+        coalesce(first, captoken.first_of(ahead, told, clock))
     ) on conflict (kind) do nothing;
     return found;
 end $$;
@@ -164,6 +173,7 @@ begin
     its_cluster := (select system_identifier::pg_catalog.text from pg_catalog.pg_control_system());
     update captoken.floors as f
         set floor = greatest(f.floor, captoken.first_of(ahead, told, clock)), timeline = current,
+            begun = greatest(f.begun, captoken.first_of(ahead, told, clock)),
             keys = '{}', cluster = its_cluster, place = known.here,
             runs = (array[now_run, seen] operator(pg_catalog.||) f.runs)[1:100]
         where kind operator(pg_catalog.=) its_kind and not (
@@ -232,6 +242,55 @@ begin
     insert into captoken.proofs values (its_entry, issued) on conflict (entry) do nothing;
     -- Once more: it may have been known, and forgotten by whoever raised the floor meanwhile.
     return found and captoken.is_above('replay', issued, its_kid);
+end $$;
+
+create or replace function captoken.is_after_begun(
+    issued bigint
+) returns boolean language sql as $$
+    select exists (select from captoken.floors where kind operator(pg_catalog.=) 'replay' and issued operator(pg_catalog.>) begun);
+$$;
+
+create or replace function captoken.spend(
+    its_entry pg_catalog.bytea, issued bigint, its_kid pg_catalog.text, told bigint, gone bigint, ahead bigint,
+    clock bigint, seen pg_catalog.text
+) returns boolean language plpgsql as $$
+declare
+    known record;
+begin
+    perform captoken.ready();
+    select timeline, place, tableoid as its_table into known
+        from captoken.floors where kind operator(pg_catalog.=) 'replay';
+    if not found then
+        raise exception using errcode = 'CT002', message = 'captoken: not there';
+    elsif not captoken.is_here(known.timeline, known.place, known.its_table, seen) then
+        raise exception using errcode = 'CT003', message = 'captoken: look again';
+    end if;
+    update captoken.floors set begun = gone where kind operator(pg_catalog.=) 'replay' and begun operator(pg_catalog.<) gone;
+    if found then
+        delete from captoken.consents where issued_at operator(pg_catalog.<=) gone;
+    end if;
+    if not captoken.is_after_begun(issued) then
+        return false;
+    end if;
+    insert into captoken.consents values (its_entry, issued) on conflict (entry) do nothing;
+    return found and captoken.is_after_begun(issued);
+end $$;
+
+create or replace function captoken.peek_spend(
+    its_entry pg_catalog.bytea, issued bigint, its_kid pg_catalog.text, told bigint, gone bigint, ahead bigint,
+    clock bigint, seen pg_catalog.text
+) returns boolean language plpgsql as $$
+declare
+    answer boolean;
+begin
+    begin
+        answer := captoken.spend(
+            its_entry, issued, its_kid, told, gone, ahead, clock, seen
+        );
+        raise exception using errcode = 'CT001', message = 'captoken: undone';
+    exception when sqlstate 'CT001' then
+        return answer;
+    end;
 end $$;
 
 create or replace function captoken.peek_add(

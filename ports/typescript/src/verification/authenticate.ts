@@ -78,6 +78,7 @@ export interface AuthenticatedToken {
   readonly custody: readonly Custody[];
   readonly proof: Bytes | undefined;
   readonly written: Written;
+  readonly consents: readonly Bytes[] | undefined;
 }
 
 /** A denial by steps 1 to 6. Without `who` nothing of the token may be shown (9.5). */
@@ -177,7 +178,7 @@ function answersOf(
 /** Steps 5 and 6: every link can be read, and the chain of delegation holds. */
 function read(
   root: Root,
-  { packet, discharges, proof }: Parts,
+  { packet, discharges, proof, consents }: Parts,
   all: readonly Bytes[],
   vocabulary: Vocabulary,
 ): AuthenticatedToken | Broken {
@@ -208,7 +209,8 @@ function read(
   const lineage = follow(root.agent, links);
   if ("reason" in lineage) return stop(lineage.at, lineage.reason);
   const custody = custodyOf(links, tags);
-  return { kind: "genuine", root, tags, linkIds, links, placed, lineage, custody, proof, written };
+  const found = { root, tags, linkIds, links, placed, lineage, custody, proof, consents, written };
+  return { kind: "genuine", ...found };
 }
 
 /** Who held the token when link `at` was added: whose word it is. */

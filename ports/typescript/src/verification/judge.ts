@@ -23,7 +23,7 @@ import { entriesOn, hopsOf, type Overlay } from "../language/overlay.js";
 import { isTooMuch, TOO_MUCH } from "../language/work.js";
 import { entryOf, isProven, isTimely, readProof, statedRequest } from "../proof.js";
 import { label, linkId, sha256, stateOf } from "../format/crypto.js";
-import { b64encode, b64exact, bigEndian, concat, utf8, type Bytes } from "../format/bytes.js";
+import { b64encode, b64exact, bigEndian, concat, hex, utf8, type Bytes } from "../format/bytes.js";
 import type { Debit, Mark, Marked, Reservation, Use } from "../stores.js";
 import {
   placeAt,
@@ -35,6 +35,7 @@ import {
   type Refusal,
 } from "./authenticate.js";
 import { codeOf } from "./codes.js";
+import { badConsent, cameFor, spendsOf, unconsented, type Spent } from "./consents.js";
 import { holding, type Steps } from "./steps.js";
 
 const CLOCKS_DIFFER = 60;
@@ -83,6 +84,7 @@ export interface Asked {
 /** What step 11 has to commit, in this order. */
 export type Effect =
   | { readonly kind: "use"; readonly use: Use }
+  | ({ readonly kind: "spend" } & Spent)
   | {
       readonly kind: "reserve";
       readonly reservation: Reservation;
@@ -124,15 +126,44 @@ export function* judge(
     if ("code" in use) return one(use);
     effects.push({ kind: "use", use });
   }
+  const came = [...consentsFor(genuine, server, facts, asked.question)];
+  if (came.length) {
+    const digest = requestOf({ question: asked.question } as Asked)!;
+    const bad = yield* badConsent(genuine, came, digest, facts.now);
+    if (bad) return one(bad);
+  }
   let marked: Marked | undefined;
   if (asked.isCounted && asked.question) {
     const taken = reservation(genuine, server, facts, asked.question);
     marked = markedBy(genuine, server, overlaid.narrowing, asked.question);
+    if (came.length) {
+      const answered = new Set(came.map(({ asking: { at, by } }) => `${at} ${hex(by)}`));
+      const isLifted = ({ link, unless }: Marked["rules"][number]): boolean =>
+        unless !== undefined && answered.has(`${link} ${unless}`);
+      const lifted = marked?.rules.filter(isLifted) ?? [];
+      const names = new Set(lifted.map(({ link, unless }) => `${link} ${unless}`));
+      for (const spent of spendsOf(came, asked.question, names, genuine.root.keyId)) {
+        effects.push({ kind: "spend", ...spent });
+      }
+      marked = marked && { ...marked, rules: marked.rules.filter((rule) => !isLifted(rule)) };
+    }
     if (taken.debits.length || marked) {
       effects.push({ kind: "reserve", reservation: taken, marked });
     }
   }
   return { effects, marked };
+}
+
+/** The consents that came for an access, at this server (47.4). */
+function consentsFor(
+  genuine: AuthenticatedToken,
+  server: Server,
+  facts: Facts,
+  question: Question | undefined,
+): ReturnType<typeof cameFor> {
+  const isAsked = question && genuine.consents?.length;
+  const digest = isAsked ? requestOf({ question } as Asked) : undefined;
+  return cameFor(genuine, digest ? situationAfter(genuine, server, facts).audiences : [], digest);
 }
 
 /** The end of step 6 (20.2). Here, since it depends on who asks (24.18). */
@@ -308,7 +339,8 @@ function caveats(
     if (reason) refusals.push(placed(genuine, reason, place));
     situation = settled(situation, link);
   }
-  return refusals;
+  if (refusals.length) return refusals;
+  return unconsented(genuine, question, () => consentsFor(genuine, server, facts, question));
 }
 
 /** Why a server must not take a token for what it names, or fails to name (16.2, 38.6, 30.6). */
@@ -329,8 +361,10 @@ function misaddressedBy(
   if (server.countsAlone && !chains.every((chain) => isForOneServer(root.audience, chain))) {
     return "not for one server";
   }
-  return lineage.key && server.audiences.size === 0
-    ? "bound to a key, and this server has no name"
+  const isForOne =
+    lineage.key ?? links.find((link) => link.kind === "link" && link.says.consent !== undefined);
+  return isForOne && server.audiences.size === 0
+    ? "bound to a key, or asks for consents, and this server has no name"
     : undefined;
 }
 
@@ -454,9 +488,9 @@ function markedBy(
     });
     const inside = [...(says.marks ?? [])].filter(([, mark]) => isIn(mark, question));
     for (const [name] of inside) if (link === 0 || names.has(name)) marks.push(markOf(name));
-    for (const { closed, after } of forbid) {
+    for (const { closed, after, unless } of forbid) {
       if (inside.some(([name]) => closed.has(name))) {
-        rules.push({ after: [...after].map(markOf), link });
+        rules.push({ after: [...after].map(markOf), link, unless: unless && hex(unless) });
       }
     }
   };

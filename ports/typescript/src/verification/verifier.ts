@@ -329,29 +329,33 @@ export class Verifier {
     asked: Asked,
   ): Steps<Refusal | undefined> {
     try {
-      return effect.kind === "use"
-        ? yield* this.#used(effect, facts.now, isLook, asked)
-        : yield* this.#reserved(effect, genuine, facts.now, isLook, asked);
+      if (effect.kind === "reserve") {
+        return yield* this.#reserved(effect, genuine, facts.now, isLook, asked);
+      }
+      const refusal = yield* this.#used(effect, facts.now, isLook, asked);
+      if (effect.kind === "use" || refusal?.code !== "replayed") return refusal;
+      return { ...refusal, ...placeAt(genuine, effect.link) };
     } catch {
       return unavailable("a store failed, or gave no answer in time");
     }
   }
 
   *#used(
-    { use }: Extract<Effect, { kind: "use" }>,
+    { kind, use }: Exclude<Effect, { kind: "reserve" }>,
     now: number,
     isLook: boolean,
     { signal }: Asked,
   ): Steps<Refusal | undefined> {
     const { replays } = this.#options;
-    if (!replays) return unavailable("no store of used proofs, and a bound token needs one");
-    const answer = yield this.#ask(
-      (ends) => replays[isLook ? "look" : "add"](use, now, ends),
-      signal,
-    );
+    if (!replays) {
+      return unavailable("no store of used proofs, and a bound token or a consent needs one");
+    }
+    const proofs = isLook ? "look" : "add";
+    const how = kind === "use" ? proofs : isLook ? "lookSpend" : "spend";
+    const answer = yield this.#ask((ends) => replays[how]!(use, now, ends), signal);
     if (answer === "added") return undefined;
     if (answer === "replayed") {
-      return refusal("replayed", "the proof was used before, or is too old to tell");
+      return refusal("replayed", "it was used before, or is too old to tell");
     }
     return unavailable("the store of used proofs is full, or gave no answer");
   }

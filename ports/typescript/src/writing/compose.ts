@@ -66,7 +66,16 @@ export interface Caveats {
   /** By name, which accesses are in the mark: `{ private: { tables: ["crm.*"] } }`. */
   readonly marks?: By<Readonly<Record<string, unknown>>>;
   /** Once all of `after` are set, nothing in a mark of `in` is permitted. A ledger knows. */
-  readonly forbid?: readonly { readonly in: Names; readonly after: Names }[];
+  readonly forbid?: readonly {
+    readonly in: Names;
+    readonly after: Names;
+    readonly unless?: string;
+  }[];
+  /** Each access in `for` needs a consent of the key `by`, each time. */
+  readonly consent?: readonly {
+    readonly by: string;
+    readonly for: Readonly<Record<string, unknown>>;
+  }[];
   readonly fresh?: number;
   /** At most: cut to what is held. */
   readonly expiresIn?: Seconds;
@@ -197,6 +206,7 @@ const KEYWORDS: Readonly<Record<string, readonly [key: string, read: Read]>> = {
   budget: ["budget", asGiven],
   marks: ["marks", asGiven],
   forbid: ["forbid", rules],
+  consent: ["consent", rules],
   fresh: ["fresh", asGiven],
   expiresIn: ["exp", expiresIn],
   expiresAt: ["exp", momentOf],
@@ -205,7 +215,7 @@ const KEYWORDS: Readonly<Record<string, readonly [key: string, read: Read]>> = {
   task: ["task", asGiven],
 };
 const POSITION = ["depth", "delegateOnly"];
-const OF_THE_TOKEN = ["task", "uses", "budget", "marks", "forbid", ...POSITION];
+const OF_THE_TOKEN = ["task", "uses", "budget", "marks", "forbid", "consent", ...POSITION];
 
 /** As JSON, its lists sorted and without repetition (23.18). */
 function tidy(given: unknown): Json {

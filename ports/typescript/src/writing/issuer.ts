@@ -67,6 +67,9 @@ export class Issuer {
     const means = { ...this.#means, clock: () => now };
     const stated = compose({ caveats, writing: {}, key }, means, holding);
     checkAudience(keyring.audience, stated.get("aud"));
+    if (stated.has("consent") && keyring.audience === undefined && !stated.has("aud")) {
+      throw new UsageError("a consent is for one server: say the audience");
+    }
     const link = { cid: canonicalBytes(stated.size ? stated : stated.set("nbf", now)) };
     checkLimits({ identifier, caveats: [link], signature: new Uint8Array(32) });
     const derived = keyring.lookUp(keyring.current, keyring.audience)!;
