@@ -212,13 +212,28 @@ function App(): JSX.Element {
         class={`${place.view}${place.node ? " with-agent" : ""}${place.task ? " with-task" : ""}`}
       >
         {place.view === "said" ? (
-          <Said
-            entries={entries}
-            now={now}
-            canAct={canAct}
-            has={seen?.overlay != null}
-            onLift={lift}
-          />
+          <>
+            <Said
+              id="said"
+              title="Operator actions"
+              entries={entries.filter((entry) => !isByRule(entry))}
+              now={now}
+              canAct={canAct}
+              has={seen?.overlay != null}
+              onLift={lift}
+            />
+            {entries.some(isByRule) && (
+              <Said
+                id="by-rules"
+                title="By rules"
+                entries={entries.filter(isByRule)}
+                now={now}
+                canAct={canAct}
+                has
+                onLift={lift}
+              />
+            )}
+          </>
         ) : (
           <>
             <Tasks
@@ -591,8 +606,13 @@ function Empty(props: { seen: Now | null; recent: api.Page | null; now: number }
   );
 }
 
-// What operators have said, and what stands of it.
+// Was it made by a rule of `captoken react`, and not by a person?
+const isByRule = (entry: Entry): boolean => entry.by.startsWith("react:");
+
+// What operators have said, or rules have done, and what stands of it.
 function Said(props: {
+  id: string;
+  title: string;
   entries: Entry[];
   now: number;
   canAct: boolean;
@@ -600,9 +620,9 @@ function Said(props: {
   onLift: (entry: Entry) => void;
 }): JSX.Element {
   return (
-    <section class="panel" aria-labelledby="said-title">
+    <section class="panel" aria-labelledby={`${props.id}-title`}>
       <div class="panel-head">
-        <h2 id="said-title">Operator actions</h2>
+        <h2 id={`${props.id}-title`}>{props.title}</h2>
       </div>
       {!props.has ? (
         <p class="none">There is no overlay here: start the console with --overlay.</p>
@@ -610,7 +630,7 @@ function Said(props: {
         <p class="none">Nothing stands: all tokens do what they say.</p>
       ) : (
         <table class="said">
-          <caption class="unseen">Operator actions in force</caption>
+          <caption class="unseen">{props.title} in force</caption>
           <thead>
             <tr>
               <th scope="col">Selects</th>
