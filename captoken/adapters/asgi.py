@@ -58,6 +58,7 @@ from captoken.adapters._http.exchange import (
     values_of,
 )
 from captoken.adapters._http.origins import is_path, own_origin, public_paths, target_of
+from captoken.adapters._http.proxies import Proxies
 from captoken.adapters._http.refusals import (
     METADATA_PATH,
     Refusals,
@@ -102,6 +103,8 @@ class GuardOptions(TypedDict, total=False):
     """The URL of the document of RFC 9728, or its fields."""
     max_body: int
     """Bytes of a body that is read before the application runs; 256 KiB unless said."""
+    proxies: Iterable[str]
+    """Addresses of proxies, whose headers about their request are taken off and not refused."""
 
 
 class CaptokenMiddleware:
@@ -118,6 +121,9 @@ class CaptokenMiddleware:
     `max_body`: bytes of a body that is read before the application runs, 256 KiB unless said. Those
     are the bodies of requests with a proof, and forms, which have 32 KiB at most in any case. A
     longer one is answered 413.
+    `proxies`: addresses and networks of proxies in front, and `unix` for a Unix socket. What one of
+    them says of the request that it got, as `X-Original-URI`, is taken off; from anybody else it is
+    answered 400. None unless said.
 
     Raises TypeError or ValueError for what it is built of.
     """
@@ -132,6 +138,7 @@ class CaptokenMiddleware:
         public: Iterable[str] = (),
         resource_metadata: str | Mapping[str, Any] | None = None,
         max_body: int = BODY_BYTES,
+        proxies: Iterable[str] = (),
     ) -> None:
         if not isinstance(verifier, (Verifier, AsyncVerifier)):
             raise TypeError(f"expected a Verifier or AsyncVerifier, not {type(verifier).__name__}")
@@ -140,6 +147,7 @@ class CaptokenMiddleware:
         self._origin = own_origin(origin)
         self._max_body = read_bytes(max_body, "max_body")
         self._public = public_paths(public)
+        self._proxies = Proxies(proxies)
         self._metadata: Response | None = None
         if isinstance(resource_metadata, Mapping):
             # Served here, since a client has to find it where the challenge says (RFC 9728, 3).
@@ -167,7 +175,7 @@ class CaptokenMiddleware:
             )
         reply = Reply(scope, send)
         # They are gone through once: ASGI says that headers can be any iterable.
-        came = [(name, value) for name, value in scope["headers"]]
+        came = self._proxies.taken_off(scope, [(name, value) for name, value in scope["headers"]])
         # Rule 4: before anything can go wrong. The scope is that of whoever stands outside, too.
         scope["headers"] = without_credentials(came)
         is_public = kind == "http" and self._is_public(scope)

@@ -329,6 +329,8 @@ def protect(
     `resource_metadata`: the URL of the document of RFC 9728, or its fields, to be served here. None
     unless said.
     `max_body`: bytes of a body that is read before the application runs, 256 KiB unless said.
+    `proxies`: addresses of proxies, whose headers about their request are not refused. None unless
+    said.
 
     Call it before the routes are there, or after.
     Middleware that is added later stands outside: CORSMiddleware, which has to answer preflights
@@ -340,6 +342,8 @@ def protect(
     # starts. The paths may come from a generator.
     public = public_paths(options.get("public", ()))
     options["public"] = public
+    proxies = options.get("proxies", ())
+    options["proxies"] = proxies if isinstance(proxies, str) else tuple(proxies)
     metadata = options.get("resource_metadata")
     if isinstance(metadata, Mapping):
         options["resource_metadata"] = frozen_copy(metadata, "resource_metadata")

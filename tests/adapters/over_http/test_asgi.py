@@ -455,6 +455,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception]]] = {
     "a realm with a line break": ({"realm": "a\r\nb"}, ValueError),
     "a body without an end": ({"max_body": -1}, ValueError),
     "a body of no size": ({"max_body": None}, ValueError),
+    "a proxy that is one str": ({"proxies": "127.0.0.1"}, TypeError),
+    "a proxy by its name": ({"proxies": ["proxy.example"]}, ValueError),
     "metadata in the clear": ({"resource_metadata": "http://api.example/x"}, ValueError),
     "metadata with a quote": ({"resource_metadata": 'https://api.example/"'}, ValueError),
 }
