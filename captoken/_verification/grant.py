@@ -378,6 +378,15 @@ class _Vouched(SealedValue, frozen=True, eq=False):
         return self._genuine.nonces
 
     @property
+    def asks_consent(self) -> bool:
+        """Would a person's consent be needed, or lift a rule, for some access?"""
+        if not self._genuine.counts:
+            return False
+        from captoken._verification.consenting import asking_of
+
+        return bool(asking_of(self._genuine))
+
+    @property
     def audience(self) -> str | None:
         """The one server that the token was minted for, as its root record says."""
         return self._genuine.root.audience

@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from captoken._language.access import Access, Caller
+from captoken._language.access import Access, Caller, Statement
 from captoken._language.costs import Cost, cost_of, read_cost, with_cost
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.facts import Condition
@@ -28,6 +28,7 @@ from captoken.adapters._usage_meter import UNITS, UsageMeter
 
 # Refusals for which what the links say of rows is asked. That of an operator's entry is one of all.
 _OF_ROWS = frozenset(("row", "narrowed"))
+_OF_CONSENTS = frozenset(("consent_missing", "bad_consent"))
 
 
 class CostedGrant:
@@ -50,6 +51,10 @@ class CostedGrant:
         # What the owner says that the statement at hand costs: nothing before there is one.
         self._said: dict[str, int] = {}
 
+        # What a person would consent to, where the token asks for that: the statement at hand.
+        self._asks = self._grant.asks_consent
+        self._statement: Statement | None = None
+
         # What is left of the units that the guard counts, if the token has a budget in them.
         self._left: dict[str, int] = {}
 
@@ -62,6 +67,8 @@ class CostedGrant:
         if self._cost is not None:
             self._said = cost_of(self._cost, sql, parameters)
             _refuse_counted(self._said)
+        if self._asks:
+            self._statement = statement_of(sql, parameters)
         self._left = self._grant.left(UNITS)
 
     @property
@@ -84,10 +91,17 @@ class CostedGrant:
         return self._grant.recheck()
 
     def recheck(self, accesses: Iterable[Access], *, under_way: bool = False) -> Decision:
-        """As `Grant.recheck`. Nothing is charged."""
-        if self._said or self._left:
+        """As `Grant.recheck`. Nothing is charged.
+
+        A part of a statement is not what a person consents to, so no consent is asked about here.
+        `take` asks, for the whole of it.
+        """
+        if self._said or self._left or self._asks:
             accesses = [self.stated(access) for access in accesses]
-        return self._grant.recheck(accesses, caller=self._caller, under_way=under_way)
+        decision = self._grant.recheck(accesses, caller=self._caller, under_way=under_way)
+        if decision.code in _OF_CONSENTS:
+            return self._grant.recheck(accesses, caller=self._caller, under_way=True)
+        return decision
 
     def ask(
         self,
@@ -146,7 +160,9 @@ class CostedGrant:
         cost = self._said if accesses else {}
         decision: Decision | None = None
         if accesses and not counted and not cost:
-            decision = self._grant.check_all(accesses, caller=self._caller)
+            decision = self._grant.check_all(
+                accesses, caller=self._caller, statement=self._statement
+            )
             if not decision:
                 raise Denied(decision)
         return UsageMeter(
@@ -158,6 +174,7 @@ class CostedGrant:
             most_rows,
             writes=writes,
             decision=decision,
+            statement=self._statement,
         )
 
     def denied(
@@ -171,6 +188,23 @@ class CostedGrant:
         Whoever asks for it raises it: a denial that is recorded and not raised is a false record.
         """
         return Denied(self._grant.deny(code, why, access))
+
+
+def statement_of(sql: str, parameters: Any) -> Statement:
+    """A statement as a person consents to it: its text, and each parameter with its type.
+
+    By name where they have names. A value is told by its `repr`, a text as it stands.
+    """
+    named = sorted(parameters.items()) if isinstance(parameters, Mapping) else None
+    if named is None:
+        return Statement(sql, tuple(map(_typed, parameters or ())))
+    typed = [(name, *_typed(value)) for name, value in named]
+    return Statement(sql, tuple((f"{name}: {kind}", text) for name, kind, text in typed))
+
+
+def _typed(value: Any) -> tuple[str, str]:
+    """The type of a value and its text: 7 and "7" are two."""
+    return type(value).__name__, value if type(value) is str else repr(value)
 
 
 def access_or_none(

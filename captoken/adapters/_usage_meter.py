@@ -40,7 +40,7 @@ from typing import Any
 from msgspec import structs
 
 from captoken._format.errors import StatementError
-from captoken._language.access import Access, Caller
+from captoken._language.access import Access, Caller, Statement
 from captoken._language.costs import charged_once
 from captoken._verification.decision import Decision, Denied
 from captoken._verification.grant import Grant, Reserved
@@ -99,8 +99,10 @@ class UsageMeter:
         *,
         writes: bool,
         decision: Decision | None = None,
+        statement: Statement | None = None,
     ) -> None:
         self._grant = grant
+        self._statement = statement
         self._accesses = accesses
         self._caller = caller
 
@@ -241,6 +243,7 @@ class UsageMeter:
             charged_once(self._accesses, cost),
             caller=self._caller,
             after=after,
+            statement=self._statement,
         )
 
         self._parts.append((reserved, cost))
