@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 
 import commands
@@ -23,13 +24,16 @@ READ = ROOT / "build/site-read"  # the builder's own, of no use to anybody else
 BUILT = ROOT / "build/site"
 VECTORS = "spec/vectors"
 INSPECTOR = ROOT / "captoken/cli/console/static/inspector.html"
+PORT = ROOT / "ports/typescript"
+PORT_BUILT = ROOT / "build/site-typescript"
 
 
 def main() -> int:
     """The exit code of the builder."""
-    for folder in (SOURCES, READ, BUILT):
+    for folder in (SOURCES, READ, BUILT, PORT_BUILT):
         shutil.rmtree(folder, ignore_errors=True)
     parts = navigation()
+    reference_of_port()
     lay(parts)
     strictly = ["-W", "--keep-going", "--nitpicky", "--quiet", "-j", "auto"]
     folders = ["-c", str(HERE), "-d", str(READ), str(SOURCES), str(BUILT)]
@@ -42,6 +46,8 @@ def main() -> int:
     shutil.copyfile(INSPECTOR, BUILT / INSPECTOR.name)  # as it is: its policy has hashes of it
     llms.write(SOURCES, BUILT, parts)
     count = index.write(BUILT)
+    if PORT_BUILT.is_dir():
+        shutil.copytree(PORT_BUILT, BUILT / "typescript")
     print(f"{len(list(BUILT.rglob('*.html')))} pages, {count} sections: {BUILT.relative_to(ROOT)}")
     return code
 
@@ -55,6 +61,7 @@ def lay(parts: list[Group]) -> None:
     sources.lay([page for page in pages if page not in made])
     programs(sources)
     inspector(sources)
+    typescript(sources)
     sources.write("index.md", home(sources, parts))
 
 
@@ -74,6 +81,29 @@ def inspector(sources: Sources) -> None:
     said = "<strong>Open the inspector</strong><span>What is pasted there stays there.</span>"
     door = f'<div class="doors-grid"><a class="door" href="../{INSPECTOR.name}">{said}</a></div>'
     sources.write("docs/inspector.md", "\n\n".join([title, first, door, rest]))
+
+
+def reference_of_port() -> None:
+    """The reference of the TypeScript library, by TypeDoc: where `npm ci` was run in its folder.
+
+    Any warning of it is an error, too.
+    """
+    program = PORT / "node_modules/.bin/typedoc"
+    if program.exists():
+        subprocess.run(
+            [str(program), "--logLevel", "Warn", "--out", str(PORT_BUILT)], cwd=PORT, check=True
+        )
+
+
+def typescript(sources: Sources) -> None:
+    """The page on TypeScript leads to that reference, where it is in the site."""
+    if not PORT_BUILT.is_dir():
+        return
+    title, first, rest = (SOURCES / "docs/typescript.md").read_text("utf-8").split("\n\n", 2)
+    said = "<strong>The reference</strong><span>Every name of each subpath, with its types.</span>"
+    to = "../typescript/index.html"
+    door = f'<div class="doors-grid"><a class="door" href="{to}">{said}</a></div>'
+    sources.write("docs/typescript.md", "\n\n".join([title, first, door, rest]))
 
 
 def home(sources: Sources, parts: list[Group]) -> str:

@@ -92,8 +92,9 @@ export class Denied extends CaptokenError {
     return forNetwork(this.decision);
   }
 
+  /** One line: whoever logs what a route raised logs each denial. `stack` has the rest. */
   [INSPECT](): string {
-    return String(this.stack);
+    return String(this);
   }
 }
 
