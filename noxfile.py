@@ -214,8 +214,9 @@ def gate(session: nox.Session) -> None:
     session.run("python", "-m", "tests.gate", str(TIMES * 10_000), "--seed", SEED)
 
 
-# The tests of the port that need no Python and no server.
+# The tests and examples of the port that need no Python and no server.
 ELSEWHERE = ("http", "guarded-mcp", "ai", "signing", "engine", "overlay", "trail")
+EXAMPLES = ("http", "hono", "express", "fastify", "ai", "signing", "overlay", "trail")
 
 
 @nox.session(python=False)
@@ -234,8 +235,11 @@ def elsewhere(session: nox.Session, runtime: str) -> None:
     if runtime == "deno":
         words += ["--allow-all", "--no-check", "--no-config", "--node-modules-dir=manual"]
     tests = [f"./build/tests/{name}.test.js" for name in ELSEWHERE]
+    running = ["run", *(word for word in words[1:] if word != "--no-check")]
     with session.chdir("ports/typescript"):
         session.run(program, *words, *tests, external=True)
+        for name in EXAMPLES:
+            session.run(program, *running, f"./build/examples/{name}.js", external=True)
 
 
 @nox.session(python=False)
