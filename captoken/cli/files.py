@@ -35,6 +35,7 @@ from captoken.keys.files import read_private
 from captoken.keys.keyring import Keyring
 from captoken.keys.pairwise import PairwiseKey
 from captoken.keys.secret import (
+    ApproverKey,
     AuditKey,
     DischargerKey,
     HolderKey,
@@ -49,7 +50,8 @@ _MOST = 1 << 16
 
 # The kinds of keys that have a public half, by what their files say of them.
 KEYS: dict[str, type[SecretKey]] = {
-    kind.purpose: kind for kind in (HolderKey, DischargerKey, PairwiseKey, OperatorKey, AuditKey)
+    kind.purpose: kind
+    for kind in (HolderKey, ApproverKey, DischargerKey, PairwiseKey, OperatorKey, AuditKey)
 }
 
 

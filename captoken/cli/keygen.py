@@ -1,7 +1,8 @@
 """`captoken keygen`: root keys, and the keys of everybody else. One kind of key is one command.
 
 keyring, rotate, retire, audience        root keys, and those of one server
-holder, discharger, operator, audit      a key with a public half, in a file of its own
+holder, approver, discharger,
+operator, audit                          a key with a public half, in a file of its own
 pairwise                                 the same; and root keys that two such keys derive
 public                                   the public half of a key that is there
 """
@@ -188,6 +189,18 @@ def holder(out: str, as_json: bool) -> None:
     captoken keygen holder --out agent.json > agent.public
     """
     _make("holder", out, as_json)
+
+
+@keygen.command()
+@_out
+@json_option
+def approver(out: str, as_json: bool) -> None:
+    """Make a key for a person who says yes to single calls.
+
+    \b
+    captoken keygen approver --out jane.json > jane.public
+    """
+    _make("approver", out, as_json)
 
 
 @keygen.command()
