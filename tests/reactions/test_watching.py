@@ -11,7 +11,7 @@ import pytest
 from captoken import Access
 from captoken.cli.reactions import watching
 from captoken.cli.reactions.rules import Known
-from captoken.cli.reactions.watching import levels, set_level
+from captoken.cli.reactions.watching import alone, levels, set_level
 from captoken.errors import AuditError, KeyringError, StoreError
 from captoken.keys import HolderKey
 from captoken.stores.sqlite import SQLiteSnapshots
@@ -427,3 +427,12 @@ def test_what_is_in_memory_is_bounded_and_decides_nothing(world: World, monkeypa
         reactor.take()
         assert len(reactor._windows) <= 3 and len(reactor._tokens) <= 3
     assert len(world.entries) == 20 and {world.ask(token) for token in tokens} == {"revoked"}
+
+
+def test_two_reactors_do_not_share_what_they_keep(world: World) -> None:
+    """Each would count what the other has counted. The second is refused, and begins once the first has ended."""
+    path = str(world.folder / "react.db")
+    with alone(path), pytest.raises(StoreError, match="another `captoken react run` has it"), alone(path):
+        pass
+    with alone(path):
+        assert (world.folder / "react.db.lock").exists()

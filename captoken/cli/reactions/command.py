@@ -12,7 +12,7 @@ import glob
 import os
 import time as clocks
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import Final
 
 import click
@@ -30,7 +30,7 @@ from captoken.cli.reactions.alerts import Alerts, stated
 from captoken.cli.reactions.replaying import Replayed, replay
 from captoken.cli.reactions.rules import Rule
 from captoken.cli.reactions.stated import Rules, read
-from captoken.cli.reactions.watching import ACTS, Reactor, levels, set_level
+from captoken.cli.reactions.watching import ACTS, Reactor, alone, levels, set_level
 from captoken.cli.renewing import until_ended
 from captoken.cli.values import FILE
 from captoken.control.operator import Operator
@@ -120,9 +120,12 @@ def _follow(
     rules: Rules, trails: tuple[str, ...], key: str, store: str, state: str, as_json: bool
 ) -> None:
     """Follow the trails, until a signal."""
-    with files.about(state):
-        reactor = Reactor(state, trails, rules, clocks.time, lambda: acting.do_all())
-    with closing(reactor), until_ended() as wait:
+    with ExitStack() as stack:
+        with files.about(state):
+            stack.enter_context(alone(state))
+            reactor = Reactor(state, trails, rules, clocks.time, lambda: acting.do_all())
+        stack.enter_context(closing(reactor))
+        wait = stack.enter_context(until_ended())
         said = say_one_json if as_json else say
         acting = Acting(reactor, lambda: opened(key, store), said, tell)
         alerts = Alerts(reactor, tell)

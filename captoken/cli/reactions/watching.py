@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -25,8 +25,9 @@ import msgspec
 from captoken._format import primitives
 from captoken._format.clocks import CLOCKS_DIFFER
 from captoken._format.encoding import b64encode
-from captoken._format.errors import AuditError
+from captoken._format.errors import AuditError, StoreError
 from captoken._format.shapes import fit
+from captoken._format.spelling import shown_file
 from captoken.cli.console.following import Follower
 from captoken.cli.console.tables import TRAILS, Layout, Place, Tables
 from captoken.cli.console.trails import Trail
@@ -123,6 +124,24 @@ def set_level(path: str, task: str, level: str, why: str, at: int) -> None:
     """Set one. Low again is low. Raises StoreError."""
     with closing(Tables(path, (), _LAYOUT)) as tables:
         tables.run("insert or replace into levels values (?, ?, ?, ?)", task, level, why, at)
+
+
+@contextmanager
+def alone(path: str) -> Generator[None]:
+    """A block in which no other reactor has the file: two would count each record twice.
+
+    By a file beside it, since a lock of the file itself is SQLite's. It is given up with the
+    process, however that ends. Raises StoreError where another process has it.
+    """
+    import fcntl  # here, since the console is for systems without it, too
+
+    with open(f"{path}.lock", "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            where = shown_file(path)
+            raise StoreError(f"{where}: another `captoken react run` has it, at work now") from None
+        yield
 
 
 class Reactor(Follower):
