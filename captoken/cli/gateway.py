@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -175,12 +176,19 @@ def _beginning(
 
 @gateway.command()
 @_file
+@click.option(
+    "--envoy",
+    type=FILE,
+    metavar="ENVOY.yaml",
+    help="Look, too, for what breaks the gateway's promises in this configuration of Envoy.",
+)
 @json_option
-def check(path: str, as_json: bool) -> int:
+def check(path: str, envoy: str | None, as_json: bool) -> int:
     """Load the file, and show what the gateway serves.
 
     \b
     captoken gateway check gateway.toml
+    captoken gateway check gateway.toml --envoy envoy.yaml
 
     It looks at keys, ledger, proofs and overlay in files as the gateway will. Exit 2 means that the
     gateway would not start, or would deny everything. It reads no environment variable, connects
@@ -191,6 +199,8 @@ def check(path: str, as_json: bool) -> int:
     check_extra()
     found = _configured(path)
     problems = {place: in_commands(told) for place, told in unready(found).items()}
+    if envoy is not None:
+        problems |= {f"{envoy}: {place}": why for place, why in _of_envoy(envoy).items()}
     code = USAGE if problems else 0
     no_cost = {name: dict(unstated(each)) for name, each in found.services.items()}
     unseen = {name: list(with_bodies(each)) for name, each in found.services.items()}
@@ -219,8 +229,21 @@ def check(path: str, as_json: bool) -> int:
             lines.append(f"    refused for a token with such a budget: {permits}")
     answer(as_json, {"services": services, "problems": problems}, *lines)
     for place, problem in () if as_json else problems.items():
-        tell(f"{path}: {place}: {problem}")
+        where = "" if envoy is not None and place.startswith(f"{envoy}: ") else f"{path}: "
+        tell(f"{where}{place}: {problem}")
     return code
+
+
+def _of_envoy(path: str) -> dict[str, str]:
+    """What breaks the promise in a configuration of Envoy, by place. Raises ClickException."""
+    import yaml
+
+    from captoken.adapters._gateway.checking_envoy import broken
+
+    try:
+        return broken(yaml.safe_load(Path(path).read_text("utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise click.UsageError(f"--envoy: {path} is no YAML") from None
 
 
 def _reached(service: McpService) -> str:
