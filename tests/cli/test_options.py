@@ -50,6 +50,8 @@ def test_no_option_takes_a_secret():
         "keygen public": ("key_file", "FILE"),
         "keygen retire": ("key_id", "KEY_ID"),
         "keygen audience": ("name", "NAME"),
+        "react": ("path", "RULES.toml"),
+        "react level level": ("level", "[low|medium|high]"),
         "operate": ("resume", "[resume]"),
         "upgrade": ("paths", "[FILE.db|FOLDER]..."),
     }
@@ -58,7 +60,7 @@ def test_no_option_takes_a_secret():
         for parameter in command.params:
             option = parameter.opts[0]
             if parameter.param_type_name == "argument":
-                group = name.partition(" ")[0] if name.startswith(("audit ", "gateway ", "issue ")) else name
+                group = name.partition(" ")[0] if name.startswith(("audit ", "gateway ", "issue ", "react ")) else name
                 expected = arguments.get(f"{name} {option}") or arguments[group]
                 assert expected == (option, parameter.metavar), name
             assert "--ticket" not in parameter.opts and ("--token" not in parameter.opts or parameter.type is ID)
