@@ -28,7 +28,7 @@ import atexit
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock, Timer
@@ -231,7 +231,7 @@ class SlicedLedger:
     @contextmanager
     def _taking(
         self, reservation: Reservation, now: int
-    ) -> Iterator[tuple[list[tuple[_Slice, Debit]], list[Debit]]]:
+    ) -> Generator[tuple[list[tuple[_Slice, Debit]], list[Debit]]]:
         """What came out of slices, and the debits that are for the ledger.
 
         What came out goes back where the block raises.
