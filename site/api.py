@@ -37,6 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "captoken.rows",
         "captoken.current",
         "captoken.caveats",
+        "captoken.consent",
         "captoken.discharge",
         "captoken.proof",
         "captoken.errors",
