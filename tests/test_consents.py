@@ -63,6 +63,9 @@ def test_a_request_is_read_as_it_was_written(statement: Statement | None) -> Non
     asked = read_request(written(MAIL, READ, statement=statement))
     assert asked.digest == step_digest((MAIL, READ), statement)
     assert {facts["tool"] for facts in asked.accesses} == {None, "mail.send"}
+    told = asked.lines()
+    assert [text for name, text in told if name == "statement"] == ([] if statement is None else [statement.text])
+    assert [text for name, text in told if name == "tool"] == ["mail.send"]
     assert asked.audience == "mail" and asked.subject == "user:jane" and asked.agent == "mailer" and asked.task == "t/part"
     assert asked.chain == (("orchestrator", "issued"), ("mailer", "vouched")) and asked.at == NOW
     assert asked.statement == (statement and statement.text)

@@ -8,10 +8,12 @@ import pytest
 
 from captoken._format.encoding import (
     EncodingError,
+    as_spelled,
     b64decode,
     b64encode,
     decode_json,
     encode_json,
+    encode_with,
 )
 from tests.fixtures import named
 
@@ -35,6 +37,16 @@ def test_keys_are_sorted_by_utf_16_unit() -> None:
     assert encode_json(value) == right and decode_json(right) == value
     with pytest.raises(EncodingError):
         decode_json('{"\uffff":1,"\U0001f600":2}'.encode())
+
+
+def test_what_was_spelled_before_goes_in_as_it_is() -> None:
+    """The whole is spelled as if it had been written at once, also where two orders of keys differ."""
+    for key in ("b", "\U0001f600", "\uff5e"):
+        whole = {"a": [True, {"z": 1}], key: "x", "zz": 3}
+        assert encode_with({key: "x", "zz": 3}, {"a": as_spelled(whole["a"])}) == encode_json(whole)
+    for wrong in ({"b": 1.0}, {"b": "\ud800"}):
+        with pytest.raises(EncodingError):
+            encode_with(wrong, {"a": as_spelled(1)})
 
 
 @pytest.mark.parametrize("value", [1.0, None, 2**53, -(2**53), {5: 1}, {"a": (1,)}, ["\ud800"], {"a": [None]}, b"x", object()], ids=named)

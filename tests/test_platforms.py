@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -47,6 +48,13 @@ def test_what_windows_has_not_is_told_at_once(code: str) -> None:
     every = ", ".join([*works.split(), *(f"captoken.adapters.{name}" for name in adapters.split())])
     ran = subprocess.run([sys.executable, "-c", f"{blocked}import {every}"], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_that_is_one_module_s_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.delitem(sys.modules, "captoken.stores._posix", raising=False)
+    with pytest.raises(ImportError, match="needs Linux or macOS"):
+        importlib.import_module("captoken.stores._posix")
 
 
 def test_the_servers_are_an_extra_of_their_own() -> None:

@@ -143,7 +143,7 @@ def b64decode(text: str) -> bytes:
 # --- canonical JSON -------------------------------------------------------------------------------
 # RFC 8785, restricted to objects, arrays, strings, booleans and integers of magnitude below 2^53.
 
-# What `spelled` made: bytes that go into another value as they are.
+# What `as_spelled` made: bytes that go into another value as they are.
 Spelled: TypeAlias = msgspec.Raw
 
 
@@ -252,7 +252,7 @@ def encode_json(value: Any, within: int = 0) -> bytes:
         raise EncodingError("a lone surrogate") from None
 
 
-def spelled(value: Any) -> Spelled:
+def as_spelled(value: Any) -> Spelled:
     """The one spelling of a value, to be put into another one as it is: see `encode_with`."""
     return Spelled(encode_json(value))
 
@@ -262,7 +262,7 @@ def encode_with(value: dict[str, Any], members: dict[str, Spelled]) -> bytes:
 
     So what is in many objects is spelled once. Raises what `encode_json` raises.
 
-        encode_with({"b": 1}, {"a": spelled([True])})    # b'{"a":[true],"b":1}'
+        encode_with({"b": 1}, {"a": as_spelled([True])})    # b'{"a":[true],"b":1}'
     """
     _restricted(value)
     try:

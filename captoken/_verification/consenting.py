@@ -48,7 +48,7 @@ def _asking(genuine: AuthenticatedToken) -> Iterator[Asking]:
                     yield Asking(at, state, by, None)
 
 
-def missing(genuine: AuthenticatedToken, asked: Question, its: Names) -> tuple[Refusal, ...]:
+def not_shown(genuine: AuthenticatedToken, asked: Question, its: Names) -> tuple[Refusal, ...]:
     """The end of step 8: each consent that an access needs, and that did not come along (47.3).
 
     Where one access of a statement needs a consent, all that its accesses need are told.
@@ -71,7 +71,7 @@ def missing(genuine: AuthenticatedToken, asked: Question, its: Names) -> tuple[R
     )
 
 
-def wrong(
+def not_good(
     genuine: AuthenticatedToken, asked: Question, its: Names, now: int
 ) -> Refusal | None:
     """The end of step 10: why a consent to this very access will not do, or None (47.6).

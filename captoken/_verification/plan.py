@@ -634,7 +634,7 @@ def _unconsented(genuine: AuthenticatedToken, facts: Facts, asked: Question) -> 
 
     if not consenting.asking_of(genuine):
         return ()
-    return consenting.missing(genuine, asked, _audiences_left(genuine, facts))
+    return consenting.not_shown(genuine, asked, _audiences_left(genuine, facts))
 
 
 def _asked_of_stores(
@@ -652,7 +652,7 @@ def _asked_of_stores(
         from captoken._verification import consenting
 
         its = _audiences_left(genuine, facts)
-        refusal = consenting.wrong(genuine, asked, its, facts.now)
+        refusal = consenting.not_good(genuine, asked, its, facts.now)
         if refusal is not None:
             return refusal
     return counting(genuine, facts, (asked,), access.cost, narrowing) if asked.counted else ()

@@ -38,11 +38,11 @@ from captoken._format.clocks import Clock
 from captoken._format.encoding import (
     MAX_INTEGER,
     Spelled,
+    as_spelled,
     b64decode,
     b64encode,
     decode_json,
     encode_with,
-    spelled,
 )
 from captoken._format.errors import AuditError, DischargeError
 from captoken._format.parts import RawCaveat
@@ -279,7 +279,7 @@ class AuditTrail:
             return {}
         actors = known.chain
         kept, chain = self._described.get(link or "", _NOT_DESCRIBED)
-        return chain if kept is actors else {"chain": spelled(_chain(actors)["chain"])}
+        return chain if kept is actors else {"chain": as_spelled(_chain(actors)["chain"])}
 
     def _describe_token(self, decision: Decision, link: str | None, chain: Spellings) -> None:
         """A record of the token that a decision is about, unless it already has one.

@@ -87,7 +87,7 @@ async def _process(found: Configuration, create: bool, as_json: bool) -> int:
 @click.command()
 @_file
 def envoy(path: str) -> int:
-    """Write a configuration of Envoy that asks `captoken gateway processor`.
+    """Write a configuration of Envoy that asks the processor.
 
     \b
     captoken gateway envoy gateway.toml > envoy.yaml
@@ -126,7 +126,7 @@ def _asking(path: str) -> Configuration:
 @_file
 @_at
 def caddy(path: str, at: str) -> int:
-    """Write a Caddyfile that asks `captoken gateway run` for each request.
+    """Write a Caddyfile that asks the gateway.
 
     \b
     captoken gateway caddy gateway.toml > Caddyfile
@@ -145,7 +145,7 @@ def caddy(path: str, at: str) -> int:
 @_file
 @_at
 def nginx(path: str, at: str) -> int:
-    """Write a configuration of nginx that asks `captoken gateway run` for each request.
+    """Write a configuration of nginx that asks the gateway.
 
     \b
     captoken gateway nginx gateway.toml > nginx.conf
@@ -162,7 +162,7 @@ def nginx(path: str, at: str) -> int:
 @click.command()
 @_file
 def traefik(path: str) -> int:
-    """Write configuration for Traefik that asks `captoken gateway run` for each request.
+    """Write configuration for Traefik that asks the gateway.
 
     \b
     captoken gateway traefik gateway.toml > captoken.yaml

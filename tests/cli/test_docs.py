@@ -49,7 +49,7 @@ def test_the_section_that_answers_is_found_first(asked, page):
 
 def test_what_stands_in_running_text_is_among_what_is_found():
     assert "testing" in [one.page for one in find("unit test", PAGES)[:3]]
-    assert "local" in [one.page for one in find("several processes", PAGES)] + [one.page for one in find("workers", PAGES)]
+    assert "deployment" in [one.page for one in find("several processes", PAGES)] + [one.page for one in find("workers", PAGES)]
 
 
 def test_what_no_page_says_is_not_found():

@@ -62,6 +62,7 @@ MAY = {
 APART = {
     ("ask.py", 'str(decision).split("\\n")'): "a report, whose texts are escaped (tests/test_spelling.py)",
     ("gateway.py", 'str(decision).split("\\n")'): "the same",
+    ("gateway_mcp.py", 'str(decision).split("\\n")'): "the same",
     ("groups.py", 'ctx.get_help().split("\\n")'): "words of ours",
     ("output.py", 'part.rstrip("\\n").split("\\n")'): "a traceback",
     ("output.py", 'text.split("\\n")'): "JSON, what is laid out, and what is for files",

@@ -302,7 +302,7 @@ def both_stores(made):
     ours = MemoryReplayStore(floor=floor, limit=max(limit, len(used)))
     for name, issued in used.items():
         ours.add(Use(name, issued), issued)
-    ours._limit = limit
+    ours._proofs._limit = limit
     return ours, evaluator.Store(floor, limit, used)
 
 
