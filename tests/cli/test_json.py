@@ -33,6 +33,7 @@ CASES = {
     "keygen retire": ("k1 --keyring spare.json", KEYS),
     "keygen audience": ("sales-db --keyring keyring.json --out sales-db.json", KEYS),
     "keygen holder": ("--out holder.json", PUBLIC),
+    "keygen approver": ("--out approver.json", PUBLIC),
     "keygen discharger": ("--out discharger.json", PUBLIC),
     "keygen operator": ("--out second.json", PUBLIC),
     "keygen audit": ("--out second-audit.json", PUBLIC),
