@@ -172,10 +172,12 @@ class SlicedLedger:
 
     def peek(self, reservation: Reservation, now: int) -> Debit | None:
         """What `reserve` would answer, now. Reserves nothing, and no slice either."""
+        if reservation.until > now + LEASE:
+            return self._ledger.peek(reservation, now)
         with self._lock:
             if reservation.id in self._known:
                 return None
-            others = [debit for debit in reservation.debits if not self._has(debit)]
+            others = [debit for debit in reservation.debits if not self._has(debit, reservation)]
         if not others:
             return None
         return self._ledger.peek(structs.replace(reservation, debits=tuple(others)), now)
@@ -260,10 +262,12 @@ class SlicedLedger:
             one.left += debit.amount
             one.open -= 1
 
-    def _has(self, debit: Debit) -> bool:
-        """Does a slice here have enough for it?"""
+    def _has(self, debit: Debit, reservation: Reservation) -> bool:
+        """Does a slice here have enough for it, on the same terms?"""
         one = self._slices.get((debit.bucket, debit.unit))
-        return one is not None and one.left >= debit.amount
+        return (
+            one is not None and one.left >= debit.amount and one.terms == _terms(reservation)
+        )
 
     def _slice_for(self, debit: Debit, reservation: Reservation, now: int) -> _Slice | None:
         """A slice that has enough for a debit, reserved if need be; None if it goes directly."""

@@ -225,7 +225,6 @@ def test_what_else_may_come(world: World, raw: bytes, status: int) -> None:
 
 
 def test_a_request_over_http_2_is_judged_as_any_other(world: World) -> None:
-    pytest.importorskip("h2")
     with httpx.Client(http1=False, http2=True, trust_env=False) as client:
         headers = {"authorization": f"Bearer {world.tokens['h11']}"}
         answer = client.get(f"{world.origin}/h11/v1/items/7?q=a%20b", headers=headers)

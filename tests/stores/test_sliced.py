@@ -186,6 +186,10 @@ def test_other_terms_go_directly(store: Asked, ledger: SlicedLedger) -> None:
     longer = reservation(keep=NOW + 6000)
     assert ledger.reserve(longer, NOW) is None and store.calls["reserve"] == 2
     assert ledger.settle(longer.id, {}, NOW) and ledger.spent(ROOT, "cents") == 1
+    # What is looked at goes the same way: the ledger has less left than the slice.
+    assert store.reserve(reservation(debit(9_375)), NOW) is None and ledger.peek(reservation(), NOW) is None
+    for elsewhere in (reservation(keep=NOW + 6000), reservation(seconds=LEASE + 1)):
+        assert ledger.peek(elsewhere, NOW) == ledger.reserve(elsewhere, NOW) == debit()
 
 
 def test_a_slice_ends(store: Asked, ledger: SlicedLedger) -> None:
