@@ -15,6 +15,7 @@ import click
 from captoken.cli import files, serving, words
 from captoken.cli.gateway_demo import check_extra, demo
 from captoken.cli.gateway_mcp import asked, config, explained, stdio
+from captoken.cli.gateway_options import create_option, file_argument, pass_option
 from captoken.cli.gateway_proxies import caddy, envoy, nginx, processor, traefik
 from captoken.cli.groups import USAGE, InOrder
 from captoken.cli.options import clock, json_option
@@ -42,16 +43,9 @@ def gateway() -> None:
     """
 
 
-_file = click.argument("path", type=FILE, metavar="GATEWAY.toml")
-
-
 @gateway.command()
-@_file
-@click.option(
-    "--create",
-    is_flag=True,
-    help="Create the files of the ledger and of used proofs, if they are missing.",
-)
+@file_argument
+@create_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option(
     "--token-file",
@@ -66,13 +60,7 @@ _file = click.argument("path", type=FILE, metavar="GATEWAY.toml")
     is_flag=True,
     help="Run COMMAND as yourself, who can read all keys. Only for trying it out.",
 )
-@click.option(
-    "--pass",
-    "passed",
-    multiple=True,
-    metavar="NAME",
-    help="An environment variable to pass on to COMMAND. Repeatable.",
-)
+@pass_option
 @json_option
 def run(
     path: str,
@@ -175,7 +163,7 @@ def _beginning(
 
 
 @gateway.command()
-@_file
+@file_argument
 @click.option(
     "--envoy",
     type=FILE,
@@ -258,7 +246,7 @@ def _few(tools: list[str], name: str) -> str:
 
 
 @gateway.command()
-@_file
+@file_argument
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @click.option("--service", metavar="NAME", help="Only the tools of this service.")
 @click.option(
@@ -312,7 +300,7 @@ def _listed(head: str, arguments: dict[str, str], costs: Mapping[str, Price]) ->
 
 
 @gateway.command()
-@_file
+@file_argument
 @click.argument("method", metavar="METHOD")
 @click.argument("target", metavar="TARGET")
 @click.option(

@@ -17,6 +17,7 @@ import click
 
 from captoken.cli import files, serving
 from captoken.cli.gateway_demo import check_extra
+from captoken.cli.gateway_options import create_option, pass_option
 from captoken.cli.options import clock
 from captoken.cli.output import ToStderr, answer, say_json, warn
 from captoken.cli.values import FILE
@@ -50,18 +51,8 @@ _file = click.option(
 @_name
 @_command
 @_file
-@click.option(
-    "--create",
-    is_flag=True,
-    help="Create the files of the ledger and of used proofs, if they are missing.",
-)
-@click.option(
-    "--pass",
-    "passed",
-    multiple=True,
-    metavar="NAME",
-    help="An environment variable to pass on to COMMAND. Repeatable.",
-)
+@create_option
+@pass_option
 def stdio(
     name: str, command: tuple[str, ...], path: str, create: bool, passed: tuple[str, ...]
 ) -> int:

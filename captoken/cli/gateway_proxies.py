@@ -12,24 +12,18 @@ import click
 
 from captoken.cli import serving
 from captoken.cli.gateway_demo import check_extra
+from captoken.cli.gateway_options import create_option, file_argument
 from captoken.cli.options import json_option
 from captoken.cli.output import ToStderr, say_exact, say_json, tell
 from captoken.cli.postgres import needing
-from captoken.cli.values import FILE
 
 if TYPE_CHECKING:
     from captoken.adapters._gateway.opening import Configuration
 
-_file = click.argument("path", type=FILE, metavar="GATEWAY.toml")
-
 
 @click.command()
-@_file
-@click.option(
-    "--create",
-    is_flag=True,
-    help="Create the files of the ledger and of used proofs, if they are missing.",
-)
+@file_argument
+@create_option
 @json_option
 def processor(path: str, create: bool, as_json: bool) -> int:
     """Decide on requests for Envoy, until Ctrl-C or SIGTERM.
@@ -85,7 +79,7 @@ async def _process(found: Configuration, create: bool, as_json: bool) -> int:
 
 
 @click.command()
-@_file
+@file_argument
 def envoy(path: str) -> int:
     """Write a configuration of Envoy that asks the processor.
 
@@ -123,7 +117,7 @@ def _asking(path: str) -> Configuration:
 
 
 @click.command()
-@_file
+@file_argument
 @_at
 def caddy(path: str, at: str) -> int:
     """Write a Caddyfile that asks the gateway.
@@ -142,7 +136,7 @@ def caddy(path: str, at: str) -> int:
 
 
 @click.command()
-@_file
+@file_argument
 @_at
 def nginx(path: str, at: str) -> int:
     """Write a configuration of nginx that asks the gateway.
@@ -160,7 +154,7 @@ def nginx(path: str, at: str) -> int:
 
 
 @click.command()
-@_file
+@file_argument
 def traefik(path: str) -> int:
     """Write configuration for Traefik that asks the gateway.
 
