@@ -15,11 +15,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from captoken._format.spelling import escape, spelled, until
-from captoken._language.caveats import BUILT_IN, MARKING, RIGHTS, Caveat
+from captoken._language.caveats import ASKING, BUILT_IN, MARKING, RIGHTS, Caveat
 from captoken.audit.analysis import Hop
 
 # The keys of all caveats of the specification. Those of a vocabulary of one's own have no words.
 _ALL = frozenset(kind.key for kind in BUILT_IN)
+_RULES = tuple(kind.key for kind in BUILT_IN if kind.key in MARKING | ASKING)
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
@@ -87,8 +88,8 @@ def of_rights(stated: Mapping[str, Any], now: int) -> list[str]:
 
 
 def of_rules(stated: Mapping[str, Any], now: int) -> list[str]:
-    """The marks of a capability in lines, and what must not follow on them."""
-    return _of_several(stated, now, sorted(MARKING, reverse=True))
+    """A capability's marks in lines, what must not follow on them, and what needs a consent."""
+    return _of_several(stated, now, _RULES)
 
 
 def _of_several(stated: Mapping[str, Any], now: int, keys: Collection[str]) -> list[str]:

@@ -138,12 +138,18 @@ function markIn({ tables, operations = "*", tools, but }: Mark): string {
   return parts.join("; ") + spared;
 }
 
-function rulesIn({ marks, forbid }: Stated): string[] {
+const RULES = ["marks", "forbid", "consent"] as const;
+
+function rulesIn({ marks, forbid, consent }: Stated): string[] {
   const lines = entries(marks ?? new Map<string, Mark>()).map(
     ([name, mark]) => `mark ${named(name)}: ${markIn(mark)}`,
   );
-  for (const { closed, after } of forbid ?? []) {
-    lines.push(`nothing in ${all(closed)} after ${[...after].map(named).join(" and ")}`);
+  for (const { closed, after, unless } of forbid ?? []) {
+    const but = unless ? `, unless ${b64encode(unless)} consents to the call` : "";
+    lines.push(`nothing in ${all(closed)} after ${[...after].map(named).join(" and ")}${but}`);
+  }
+  for (const { by, needs } of consent ?? []) {
+    lines.push(`consent of ${b64encode(by)} to each: ${markIn(needs)}`);
   }
   return lines;
 }
@@ -193,7 +199,7 @@ const LONGEST = 120;
 export function capabilityIn(capability: Capability): string[] {
   const stated = capabilityJson(capability);
   const rights = several(stated, RIGHTS, rightsIn);
-  const rules = several(stated, ["marks", "forbid"], rulesIn);
+  const rules = several(stated, RULES, rulesIn);
   return [...(rights.length ? rights : ["anything"]), ...rules];
 }
 
