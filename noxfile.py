@@ -22,6 +22,7 @@ nox.options.error_on_missing_interpreters = False
 
 ROOMS = ["core", "kernel", "sqlite", "postgres"]  # what is mutated: tests/mutation/rooms.py
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+RUNTIMES = ["deno", "bun", "workerd"]
 TIMES = int(os.environ.get("CAPTOKEN_TIMES", "100"))
 SEED = os.environ.get("CAPTOKEN_SEED", f"{datetime.now(UTC):%Y%m%d}")
 KILLS = os.environ.get("CAPTOKEN_KILLS", "500")
@@ -214,42 +215,16 @@ def gate(session: nox.Session) -> None:
     session.run("python", "-m", "tests.gate", str(TIMES * 10_000), "--seed", SEED)
 
 
-# The tests and examples of the port that need no Python and no server.
-ELSEWHERE = ("http", "guarded-mcp", "ai", "signing", "engine", "overlay", "trail")
-EXAMPLES = ("http", "hono", "express", "fastify", "ai", "signing", "overlay", "trail")
-
-
-@nox.session(python=False)
-@nox.parametrize("runtime", ["deno", "bun"], ids=["deno", "bun"])
+# `.ci/run` does the same with the versions of that day.
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("runtime", RUNTIMES, ids=RUNTIMES)
 def elsewhere(session: nox.Session, runtime: str) -> None:
-    """The port where there is no Node: every vector, and each guard with its framework."""
-    folder = Path(session.create_tmp()).resolve()
+    """The port where there is no Node: every vector, each guard with its framework, examples."""
+    prepare(session)
     build_port(session)
-    quietly = ("--no-audit", "--no-fund")
-    session.run("npm", "install", "--prefix", str(folder), *quietly, runtime, external=True)
-    words = ["run", "--allow-read"] if runtime == "deno" else []
-    program = str(folder / "node_modules/.bin" / runtime)
-    session.run(program, *words, "ports/typescript/build/tests/anywhere.js", external=True)
-
-    words = ["test"]
-    if runtime == "deno":
-        words += ["--allow-all", "--no-check", "--no-config", "--node-modules-dir=manual"]
-    tests = [f"./build/tests/{name}.test.js" for name in ELSEWHERE]
-    running = ["run", *(word for word in words[1:] if word != "--no-check")]
-    with session.chdir("ports/typescript"):
-        session.run(program, *words, *tests, external=True)
-        for name in EXAMPLES:
-            session.run(program, *running, f"./build/examples/{name}.js", external=True)
-
-
-@nox.session(python=False)
-def workers(session: nox.Session) -> None:
-    """The port in workerd: every vector, a guarded service, and signatures of the engine."""
-    folder = Path(session.create_tmp()).resolve()
-    build_port(session)
-    quietly = ("--no-audit", "--no-fund")
-    session.run("npm", "install", "--prefix", str(folder), *quietly, "miniflare", external=True)
-    session.run("node", "ports/typescript/scripts/workerd.mjs", str(folder), external=True)
+    folder = session.create_tmp()
+    script = "ports/typescript/scripts/elsewhere.sh"
+    session.run("bash", script, folder, runtime, external=True)
 
 
 # What a stranger's test runner says of a package that it has installed.
