@@ -29,7 +29,7 @@ from captoken._format.encoding import (
 )
 from captoken._format.errors import ConsentError
 from captoken._format.public_keys import public_bytes
-from captoken._format.spelling import escape, readable_time
+from captoken._format.spelling import escape, named, readable_time
 from captoken._language.access import Access, Asks, Statement
 from captoken.proof import (
     access_digest,
@@ -117,7 +117,10 @@ class Asked(msgspec.Struct, frozen=True):
     asks: tuple[tuple[str, int, bytes], ...]  # by which key, after which link, and its state
 
     def lines(self) -> list[tuple[str, str]]:
-        """Every fact by name, in the order in which to read them. Not escaped."""
+        """Every fact by name, in the order in which to read them.
+
+        A name is in quotes unless it is plain. The texts are not escaped.
+        """
         told = [("server", self.audience)]
         if self.statement is not None:
             told.append(("statement", self.statement))
@@ -128,13 +131,14 @@ class Asked(msgspec.Struct, frozen=True):
             if facts["tool"] is not None:
                 told.append(("tool", facts["tool"]))
                 arguments = facts["arguments"] or {}
-                told += [(f"  {name}", _shown(value)) for name, value in arguments.items()]
+                told += [(f"  {named(name)}", _shown(value)) for name, value in arguments.items()]
             if facts["table"] is not None:
                 told.append(("table", f"{facts['operation']} on {facts['table']}"))
             if facts["columns"] is not None:
                 told.append(("  columns", ", ".join(facts["columns"])))
             told += [
-                (f"  with {name}", _shown(value)) for name, value in facts["attributes"].items()
+                (f"  with {named(name)}", _shown(value))
+                for name, value in facts["attributes"].items()
             ]
         told.append(("agent", f"{' > '.join(name for name, _ in self.chain)}, for {self.subject}"))
         told.append(("task", self.task))

@@ -50,6 +50,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Third party (answers what a token asks)": {
         "discharge": ("discharge", "Answer a ticket from a program that has already decided."),
         "approve": ("discharge", "Ask the person at the terminal whether to answer a ticket."),
+        "consent": ("consent", "Ask the person at the terminal to consent to one call."),
     },
     "Server (verifies tokens)": {
         "verify": ("ask", "Verify a token and an access."),

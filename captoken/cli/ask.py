@@ -187,6 +187,12 @@ def _newest(path: str, operators: tuple[str, ...]) -> Overlay:
     is_flag=True,
     help="Create the files of --replays and --ledger, which must not exist yet.",
 )
+@click.option(
+    "--consent-request",
+    type=FILE,
+    metavar="FILE",
+    help="If a person's consent is missing, write what to ask to FILE: see `captoken consent`.",
+)
 @now_option
 @json_option
 def verify(
@@ -194,6 +200,7 @@ def verify(
     replays: str | None,
     ledger: str | None,
     create: bool,
+    consent_request: str | None,
     now: int | None,
     **facts: Any,
 ) -> int:
@@ -241,6 +248,8 @@ def verify(
         ledger=counts,
         **facts,
     )
+    if consent_request is not None and (asked := decision.request()) is not None:
+        files.save_text(asked, consent_request)
     answer(as_json, decision.as_dict(), _line(decision))
     hint = _hint(decision, proofs, counts)
     if hint is not None:

@@ -11,6 +11,9 @@ Root keys are needed for none of them.
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -18,7 +21,6 @@ import click
 from captoken._format.spelling import span
 from captoken._language.discharge import Ticket
 from captoken.cli import files
-from captoken.cli.consent import is_agreed
 from captoken.cli.options import (
     caveats,
     clock,
@@ -31,9 +33,16 @@ from captoken.cli.options import (
     token_option,
 )
 from captoken.cli.output import say_discharge, say_exact, say_json, say_token, tell
+from captoken.cli.terminal import Facts, is_agreed
 from captoken.cli.values import DURATION, FILE, PUBLIC, strict_json
 from captoken.discharge import Allow, Discharger, Wait
 from captoken.keys.secret import DischargerKey
+
+_TITLE = "This is needed, and you are asked:"
+_INSTEAD = "a program that has decided runs `captoken discharge`"
+
+# A name that needs no quotes: nobody takes a part of it for something else.
+_is_plain = re.compile(r"[A-Za-z0-9._-]+").fullmatch
 
 
 @click.command()
@@ -200,9 +209,13 @@ def discharge(
 
 def _no_yes(ctx: click.Context, param: click.Parameter, given: bool) -> None:
     if given:
-        raise click.UsageError(
-            "a person is asked: a program that has decided runs `captoken discharge`", ctx
-        )
+        raise click.UsageError(f"a person is asked: {_INSTEAD}", ctx)
+
+
+def needed_facts(need: Mapping[str, Any]) -> Facts:
+    """What is needed, as JSON: names that are not plain stand in quotes."""
+    for name, value in need.items():
+        yield name if _is_plain(name) else json.dumps(name), json.dumps(value)
 
 
 @click.command()
@@ -246,7 +259,8 @@ def approve(
     need = discharger.need(ticket)
     allowed = Allow(**caveats(given))
     discharger.approve(ticket, allowed)  # what cannot be given is told before anybody is asked
-    if not is_agreed(need, span(given["expires_in"])):
+    question = f"Approve, for {span(given['expires_in'])}?"
+    if not is_agreed(_TITLE, needed_facts(need), question, instead=_INSTEAD):
         if as_json:
             say_json({"discharge": None, "expires_at": None})
         tell("refused, and nothing is discharged")

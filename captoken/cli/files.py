@@ -238,6 +238,16 @@ def save_new(made: Saved, path: str) -> None:
         raise
 
 
+def save_text(made: str, path: str) -> None:
+    """Write a text to a file, in place of what is there, that nobody but its owner reads.
+
+    Raises OSError.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(made + "\n")
+
+
 # --- standard input -------------------------------------------------------------------------------
 
 

@@ -277,6 +277,13 @@ def delegate(**given: Any) -> None:
     metavar="FILE",
     help="The key that the token is bound to. It proves one request, given by --http or an access.",
 )
+@click.option(
+    "--with-consent",
+    type=FILE,
+    metavar="FILE",
+    multiple=True,
+    help="A consent to show with the token: see `captoken consent`. Repeatable.",
+)
 @http_options
 @access_options
 @now_option
@@ -285,6 +292,7 @@ def present(
     token_file: str,
     now: int | None,
     signer: str | None,
+    with_consent: tuple[str, ...],
     as_json: bool,
     http: tuple[str, str, str] | None,
     body: str | None,
@@ -317,6 +325,9 @@ def present(
     # Whoever states a request believes that it is proven, and would send a text that is not.
     elif http is not None or body is not None or is_stated(given):
         raise click.UsageError("a request goes with --signer: it is what the key proves")
+    files.one_stdin(token_file, body, *with_consent)
+    if with_consent:
+        wanted["consents"] = [files.text(path, "consent") for path in with_consent]
     made = held.present(**wanted)
     _say_of_sent(held, made, before)
     say_token(made, as_json)

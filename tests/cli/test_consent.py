@@ -1,67 +1,100 @@
-"""The person at the terminal: a meant yes is a discharge, and all else is a no."""
+"""A person's yes at the terminal is a consent to what was shown, and all else is a no."""
 
+from __future__ import annotations
 
 import pytest
 
-from captoken.cli import consent
-from tests.cli.test_cli import ASKING, AT_TERMINAL, DISCHARGER, ROOT, approve, run
-from tests.cli.test_inspect import NASTY
+from captoken import Access, Issuer, Keyring, Verifier
+from captoken.cli import app
+from captoken.cli.terminal import lines_of
+from captoken.consent import Approver, ApproverKey
+from captoken.stores.memory import MemoryReplayStore
+from captoken.testing import FixedClock
+from tests.cli.test_cli import AT_TERMINAL, NOW, run
 from tests.program import CAPTOKEN
 
+CLOCK = FixedClock(NOW)
+KEY = ApproverKey.from_bytes(bytes(range(3, 35)))
+KEYRING = Keyring.from_keys({"k1": bytes(range(32))}, current="k1").for_audience("mail")
+ROOT = Issuer(KEYRING, clock=CLOCK).mint(
+    subject="user:jane", agent="assistant", task="t", tools={"mail.send": {}}, expires_in=600,
+    consent=[{"by": KEY.public, "for": {"tools": ["*"]}}],
+)  # fmt: skip
+SEND = Access(tool="mail.send", arguments={"to": "ann@example.com", "a b": "\u202ee = 1"})
 
-@pytest.mark.parametrize("answer", ["y", "Y", "yes", " YES  "])
-def test_a_yes_is_a_discharge(answer, folder):
-    code, shown, written = approve(answer, folder)
-    assert code == 0 and 'approve = "payment"' in shown and "cents = 500" in shown and "cap1u_" not in shown
-    assert ASKING.with_discharge(written.strip()).needs == ()
+
+def request(access: Access = SEND) -> str:
+    return Verifier(KEYRING, "mail", clock=CLOCK).check(ROOT.present(audience="mail"), access).request() or ""
+
+
+@pytest.fixture
+def keys(tmp_path):
+    KEY.save(tmp_path / "jane.json")
+    ApproverKey.generate().save(tmp_path / "bob.json")
+    return tmp_path
+
+
+def consent(answer, folder, *more, asked=None, key="jane.json"):
+    done = run(
+        AT_TERMINAL, answer, CAPTOKEN, "consent", "--key", key, "--now", str(NOW), *more, stdin=asked or request(), cwd=folder
+    )
+    return done.returncode, done.stderr.decode(), done.stdout.decode()
+
+
+@pytest.mark.parametrize("answer", ["y", "YES "])
+def test_a_yes_is_a_consent_to_what_was_shown(answer, keys):
+    code, shown, written = consent(answer, keys)
+    assert code == 0 and "cap1" not in shown
+    for line in (
+        "  server = mail", "  tool = mail.send", '    to = "ann@example.com"', '    "a b" = "\\u202ee = 1"',
+        "  agent = assistant, for user:jane", "Consent to this, once, within 5m? [y/N]",
+    ):  # fmt: skip
+        assert line in shown, line
+    server = Verifier(KEYRING, "mail", clock=CLOCK, replays=MemoryReplayStore(floor=0))
+    text = ROOT.present(audience="mail", consents=[written.strip()])
+    assert [server.check(text, SEND).code for _ in range(2)] == ["allowed", "replayed"]
+
+
+@pytest.mark.parametrize("answer", ["", "n", "yes please", "\x04", "y\x04\x04"])
+def test_all_else_is_a_no(answer, keys):
+    code, shown, written = consent(answer, keys)
+    assert code == 1 and written == "" and "nothing is consented to" in shown
+
+
+def test_what_is_longer_than_a_person_reads_is_refused(keys):
+    """What does not fit the terminal has not been seen."""
+    long = request(Access(tool="mail.send", arguments={"to": "ann@example.com", "text": "x" * 5000}))
+    code, shown, written = consent("y", keys, asked=long)
+    assert code == 2 and written == "" and "what is not seen is not approved" in shown and "[y/N]" not in shown
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "n", "N", "no", "ye", "yy", "yes please", "y n", "1", "true", "\x04", "j", "\x1b[201~y"]
+    ("more", "told"),
+    [
+        ({"key": "bob.json"}, "the request is for another key"),
+        ({"asked": "{}"}, "this is no request for a consent"),
+        ({"asked": ROOT.serialize()}, "this is no request for a consent"),
+    ],
 )
-def test_all_else_is_a_no(answer, folder):
-    code, shown, written = approve(answer, folder)
-    assert code == 1 and written == "" and "nothing is discharged" in shown
+def test_nobody_is_asked_about_what_is_no_request_for_them(more, told, keys):
+    code, shown, written = consent("y", keys, **more)
+    assert code == 2 and written == "" and told in shown and "[y/N]" not in shown and ROOT.serialize() not in shown
 
 
-@pytest.mark.parametrize("typed", ["y\x04\x04", "yes\x04\x04", "\x04"])
-def test_a_line_that_was_not_ended_is_a_no(typed, folder):
-    """End of file in place of Enter: what stands before it is half an answer."""
-    code, shown, written = approve(typed, folder)
-    assert code == 1 and written == "" and "nothing is discharged" in shown
+def test_nobody_is_asked_for_longer_than_a_consent_lives(keys):
+    code, shown, written = consent("y", keys, "--expires-in", "61m")
+    assert code == 2 and written == "" and "a consent is valid for 1h at most" in shown and "[y/N]" not in shown
 
 
-def test_a_line_that_comes_in_two_pieces_is_one(folder):
-    """The first end of file of a line only hands over what was typed: the line goes on, and is ended by Enter."""
-    code, _, written = approve("y\x04es", folder)
-    assert code == 0 and ASKING.with_discharge(written.strip()).needs == ()
+def test_no_argument_looks_like_another_fact():
+    """A name with more in it than letters stands in quotes, and is indented as all arguments are."""
+    nasty = Access(tool="mail.send", arguments={"to = 1": 2, "server": "bank", "|": "x", "\u05d0": 1})
+    lines = lines_of(Approver(KEY).read(request(nasty)).lines(), 80)
+    assert [line for line in lines if line.startswith("  server")] == ["  server = mail"]
+    assert {'    "to = 1" = 2', '    server = "bank"', '    "|" = "x"', "    \\u05d0 = 1"} <= set(lines)
 
 
-def test_what_was_typed_before_the_question_is_no_answer_to_it(folder):
-    code, _, written = approve("n", folder, AHEAD="y\ny\n")
-    assert code == 1 and written == ""
-
-
-def test_what_does_not_fit_the_terminal_is_not_approved(folder):
-    """What has scrolled away has not been seen: it is refused before anybody is asked."""
-    need = {"amount": "999999 EUR", **{f"z{count:03}": "" for count in range(60)}}
-    ticket = ROOT.require(DISCHARGER.public, need=need).needs[0].text
-    done = run(AT_TERMINAL, "y", CAPTOKEN, "approve", "--key", "discharger.json", stdin=ticket, cwd=folder)
-    assert done.returncode == 2 and done.stdout == b"" and b"61 lines to read, and the terminal has 24" in done.stderr
-
-
-@pytest.mark.parametrize("width", [0, 1, 26, 40, 80])
-def test_what_is_needed_cannot_be_misread(width):
-    """No character moves the terminal, no line is wider than it, and only names stand where names stand."""
-    from rich.cells import cell_len
-
-    need = {f"a{char}": f"{char}{' ' * 90}cents = 5" for char in NASTY} | {
-        "wide\n": "支付" * 50,
-        "list": [{"a": "b\x1b"}],
-        "": "",
-    }
-    lines = consent.asked(need, width)
-    assert all(line.isprintable() and cell_len(line) <= max(width, 26) for line in lines)
-    assert [line[:2] for line in lines] == ["  "] * len(lines)
-    assert sum(line[2] != " " for line in lines) == len(need)
-    assert all(line.startswith("    | ") for line in lines if line[2] == " ")
+def test_nobody_is_asked_without_a_terminal(keys, capsys):
+    done = run(CAPTOKEN, "consent", "--key", "jane.json", stdin=request(), cwd=keys, code="setsid")
+    assert done.returncode == 2 and b"there is no terminal to ask at: nobody but a person consents" in done.stderr
+    assert app.run(["consent", "--help"]) == 0 and "Only `y` or `yes` counts" in capsys.readouterr().out
