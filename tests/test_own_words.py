@@ -44,6 +44,7 @@ THEIRS = {
     "captoken/cli/postgres.py:needing": "an ImportError of our own, of what a platform has not",
     "captoken/cli/reactions/alerts.py:_send": "raised by ourselves, or " + OPERATING_SYSTEM,
     "captoken/cli/reactions/command.py:_read": OPERATING_SYSTEM,
+    "captoken/cli/reactions/command.py:listen": OPERATING_SYSTEM,
     "captoken/control/_shelf.py:fold": FOR_THE_LOG,
     "captoken/issuance/certificates.py:_check_path": FOR_THE_LOG,
     "captoken/issuance/minting.py:keyring": FOR_THE_LOG,

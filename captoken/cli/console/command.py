@@ -27,6 +27,7 @@ from captoken.keys.secret import OperatorKey
 if TYPE_CHECKING:
     import uvicorn
 
+    from captoken.adapters._http.exchange import ASGIApp
     from captoken.cli.console.app import Console
 
 
@@ -188,7 +189,7 @@ def announce(app: Console, stack: ExitStack, *, opens: bool, as_json: bool = Fal
     threading.Thread(target=open_it, daemon=True).start()
 
 
-def server_of(app: Console) -> uvicorn.Server:
+def server_of(app: ASGIApp) -> uvicorn.Server:
     """What serves it."""
     import uvicorn
 

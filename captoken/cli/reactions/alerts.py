@@ -17,6 +17,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
 from time import sleep
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -105,7 +106,7 @@ def send(told: Told, said: dict[str, Any], now: int) -> None:
     if told.command is not None:
         _run_command(told.command, line)
     elif told.webhook is not None:
-        _post(told.webhook, secret_of(told), line, now)
+        _post(told.webhook, secret_of(told.secret or "", told.folder), line, now)
     else:
         _span(said)
 
@@ -132,13 +133,18 @@ def signature(secret: bytes, now: int, body: bytes) -> str:
     return primitives.hmac_sha256(secret, b"%d.%b" % (now, body)).hex()
 
 
-def secret_of(told: Told) -> bytes:
-    """The secret of a webhook, read at each use. Raises ValueError, and OSError."""
-    kind, _, name = (told.secret or "").partition(":")
+def secret_of(stated: str, folder: Path) -> bytes:
+    """The secret of a webhook, `env:NAME` or `file:NAME`, read at each use.
+
+    Raises ValueError, and OSError.
+    """
+    kind, _, name = stated.partition(":")
+    if kind not in ("env", "file") or not name:
+        raise ValueError("a secret is env:NAME or file:NAME")
     if kind == "env":
         value = os.environ.get(name, "").encode()
     else:
-        value = told.folder.joinpath(name).read_bytes().strip()
+        value = folder.joinpath(name).read_bytes().strip()
     if len(value) < 16:
         raise ValueError(f"the secret {kind}:{name} has less than 16 characters")
     return value

@@ -4,6 +4,7 @@
     react run --replay → what would have been done → exit 0
     react check → what the rules are, or where they are wrong
     react level → how dangerous it is, for rules that ask
+    react listen → other programs set that, by signed messages → SIGINT or SIGTERM → exit 0
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import time as clocks
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
+from pathlib import Path
 from typing import Final
 
 import click
@@ -20,13 +22,15 @@ import click
 from captoken._format import names
 from captoken._format.encoding import own_words
 from captoken._format.spelling import escape, readable_time, span
-from captoken.cli import files, words
+from captoken.cli import files, serving, words
+from captoken.cli.console.command import listen as listen_at
+from captoken.cli.console.command import must_have_server, server_of
 from captoken.cli.groups import InOrder
 from captoken.cli.operate import MAKES_STORE, operating
 from captoken.cli.options import json_option, now_option, seconds
 from captoken.cli.output import say, say_json, tell
 from captoken.cli.reactions.acting import Acting, line_of
-from captoken.cli.reactions.alerts import Alerts, stated
+from captoken.cli.reactions.alerts import Alerts, secret_of, stated
 from captoken.cli.reactions.replaying import Replayed, replay
 from captoken.cli.reactions.rules import Rule
 from captoken.cli.reactions.stated import Rules, read
@@ -281,3 +285,47 @@ def level(
     if not found:
         say("low for all tasks")
 
+
+
+@react.command()
+@_state_option
+@click.option(
+    "--secret",
+    metavar="SECRET",
+    required=True,
+    help="What messages are signed with: env:NAME or file:PATH.",
+)
+@click.option("--port", default=8701, show_default=True, metavar="NUMBER", type=int)
+@json_option
+def listen(state: str | None, secret: str, port: int, as_json: bool) -> None:
+    """Let other programs set how dangerous it is, by signed messages.
+
+    \b
+    captoken react listen --state react.db --secret file:level.secret
+
+    A message is a POST, with a JSON object of level, why, and perhaps task. It is signed as the
+    alerts of `react run` are, works for 300 seconds, and once. It listens on this machine alone:
+    put a proxy with TLS in front of it. Needs uvicorn.
+    """
+    if state is None:
+        raise click.UsageError("name the file of the reactions: --state react.db")
+    must_have_server("react listen")
+    from captoken.cli.reactions.listening import Listening  # which needs asyncio
+
+    try:
+        secret_of(secret, Path())
+    except OSError as error:
+        raise click.ClickException(f"{secret}: {error.strerror}") from None
+    except ValueError as error:
+        raise click.ClickException(own_words(error)) from None
+    with files.about(state):
+        levels(state)  # what is wrong with the file is told now
+
+    def said(task: str, level: str, why: str) -> None:
+        of = f"task {task}" if task else "all tasks"
+        (say_one_json if as_json else say)(f"{level} for {of}: {escape(why)}")
+
+    app = Listening(state, lambda: secret_of(secret, Path()), said, clocks.time)
+    listening, address = listen_at(port)
+    tell(f"levels are set at http://{address}: Ctrl-C ends that")
+    serving.run(server_of(app), [listening])

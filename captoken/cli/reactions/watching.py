@@ -120,10 +120,21 @@ def levels(path: str) -> list[Level]:
         return [Level(*row) for row in tables.run("select * from levels order by task")]
 
 
-def set_level(path: str, task: str, level: str, why: str, at: int) -> None:
-    """Set one. Low again is low. Raises StoreError."""
+def set_level(
+    path: str, task: str, level: str, why: str, at: int, *, if_younger: bool = False
+) -> bool:
+    """Set one, and say whether it is set. Low again is low. Raises StoreError.
+
+    `if_younger`: only where it is younger than what is set. The time of a level never goes back.
+    """
+    query = """
+        insert into levels values (?1, ?2, ?3, ?4)
+        on conflict (task) do update set level = ?2, why = ?3, at = max(at, ?4)
+        where ?4 > at or not ?5
+        returning 1
+    """
     with closing(Tables(path, (), _LAYOUT)) as tables:
-        tables.run("insert or replace into levels values (?, ?, ?, ?)", task, level, why, at)
+        return bool(tables.run(query, task, level, why, at, if_younger))
 
 
 @contextmanager
