@@ -401,6 +401,40 @@ class ToolGuard:
         decision: Decision = self._asked(self._blocking, tool, arguments, agent, run, mine)
         return self._log_if_nothing_held(decision, mine)
 
+    def request(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        agent: str | None = None,
+        run: object = None,
+        held: AnyHeld | None = None,
+    ) -> str | None:
+        """What to ask a person before a call; None where no consent would let it through.
+
+        The keywords are those of `check`. It looks, and spends, charges and records nothing. So it
+        lets nothing through either: None may as well be for a call that is denied.
+        """
+        looking = self._looking(self._blocking, tool, arguments, agent, run, _held_or_nothing(held))
+        found: Decision | None = looking
+        return None if found is None else found.request()
+
+    async def request_async(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        **who: Unpack[Who],
+    ) -> str | None:
+        """The same from an event loop, which does not block while a store is asked."""
+        if self._at_once:
+            return self.request(tool, arguments, **who)
+        mine = _held_or_nothing(who.get("held"))
+        looking = self._looking(
+            self._verifier.awaited, tool, arguments, who.get("agent"), who.get("run"), mine
+        )
+        found: Decision | None = None if looking is None else await looking
+        return None if found is None else found.request()
+
     async def check_async(
         self,
         tool: str,
@@ -505,7 +539,7 @@ class ToolGuard:
         """
         found = self._access(tool, arguments, mine)
         access = found if isinstance(found, Access) else None
-        text = "" if mine is None else presented_to(self._verifier, mine, access)  # rule 1
+        text = self._presented(mine, access)
         if not isinstance(found, Access):  # rule 3
             return verifier.deny(text, *found)
         if mine is not None and _is_of_another_run(mine, run) and _is_of(mine, agent):  # rule 4
@@ -516,6 +550,34 @@ class ToolGuard:
         except (TypeError, ValueError):  # rule 3
             return verifier.deny(text, "caller", "the agent's name is none that a token can have")
         return verifier.check(text, found, caller=caller)  # rule 2
+
+    def _presented(self, mine: Held | None, access: Access | None) -> str | Token:
+        """What the verifier is shown: of nothing, nothing (rule 1)."""
+        return "" if mine is None else presented_to(self._verifier, mine, access)
+
+    def _looking(
+        self,
+        verifier: AnyVerifier,
+        tool: str,
+        arguments: Mapping[str, Any],
+        agent: str | None,
+        run: object,
+        mine: Held | None,
+    ) -> Any:
+        """What the verifier would decide, without effects; of an async one to be awaited.
+
+        None where `_asked` refuses by itself, which no consent changes.
+        """
+        found = self._access(tool, arguments, mine)
+        if not isinstance(found, Access) or mine is None:
+            return None
+        if not _is_of(mine, agent) or _is_of_another_run(mine, run):
+            return None
+        try:
+            caller = self._caller(agent)
+        except (TypeError, ValueError):
+            return None
+        return verifier.explain(self._presented(mine, found), found, caller=caller)
 
 
 def _check_called_with_two(keyword: str, function: object) -> None:

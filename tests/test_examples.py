@@ -43,6 +43,10 @@ KEY_LINES = {
         "captoken                           2   one for each server",
         "OAuth token exchange (RFC 8693)   12   one for each agent at each",
     ],
+    **{f"consent_{name}.py": [
+        "      mail to = 'ann@example.com'\n", "      refund cents = 900000\n",
+        "What has run:\n      lookup o-1\n      mail ann@example.com: Your refund is on its way.\n",
+    ] for name in ("langgraph", "openai", "pydantic_ai")},
     "quarterly_risk.py": [
         "Cedar: going concern in doubt; rated B-  (filings-agent)",
         "  sales-agent: select customer from sales\n      name           the database: A name in the statement stands for nothing",

@@ -27,6 +27,10 @@ See docs/agents-langchain.md.
    configuration, checkpoints or grants.
 6. The token is a context variable, which LangGraph passes to its threads. It is in no state,
    message, configuration, checkpoint or trace.
+7. With `TokenGuard(…, pause=True)` a call that wants a person's consent interrupts the graph, and
+   `requests_of` says what to ask. In a node of `TokenGuard.node` all calls of a message are asked
+   about before the first one runs, since LangGraph runs a node from its beginning when it goes on.
+   What the graph is resumed with is no consent: resume it in `current.use(token, consents=[…])`.
 
 Middleware that is listed after the guard acts between it and the tool. So list the guard last.
 """
@@ -36,6 +40,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, Unpack
 
@@ -44,12 +49,12 @@ from captoken._format.extras import extra
 with extra("langchain"):
     from langchain.agents.middleware import AgentMiddleware
     from langchain.agents.middleware.types import ModelRequest
-    from langchain_core.messages import HumanMessage, ToolMessage
+    from langchain_core.messages import AIMessage, HumanMessage, ToolCall, ToolMessage
     from langchain_core.runnables import Runnable, RunnableConfig
     from langchain_core.runnables.config import ensure_config, var_child_runnable_config
     from langchain_core.tools import BaseTool, StructuredTool
     from langgraph.prebuilt.tool_node import ToolCallRequest, ToolNode
-    from langgraph.types import Command
+    from langgraph.types import Command, interrupt
     from pydantic import BaseModel, ValidationError
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
@@ -57,12 +62,20 @@ from captoken import current
 from captoken._format.errors import GuardError, StatementError
 from captoken._verification.decision import Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
-from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
+from captoken.adapters._agents.handing import (
+    Narrowing,
+    handed_on,
+    only,
+    tool_description,
+    tool_name,
+)
+from captoken.adapters._agents.pausing import KEY, REFUSED_BY_A_PERSON, Wanted, is_no, wanted
 from captoken.adapters._context_value import context_value
 from captoken.current import Held
 from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, refusal_text
 
 _NAME = "lc_agent_name"  # in the configuration's metadata: where `create_agent(name=…)` puts it
+_SENT = "__pregel_push"  # at the start of the path of a task that was sent what it is for
 _FUNCTION = "function"  # the type of a tool that the provider does not run
 _UNNAMED = ("", "LangGraph")  # what a graph without a name is called
 
@@ -103,7 +116,9 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
 
     `agent` is the name under which it holds tokens; give `create_agent` the same. `native` are the
     types of provider-run tools that may be used unasked (rule 4); what is bound to the model
-    beforehand is not seen. Raises TypeError for what is no ToolGuard, ValueError for no name.
+    beforehand is not seen. With `pause=True` a call that wants a person's consent waits for it: the
+    graph needs a checkpointer (rule 7). Raises TypeError for what is no ToolGuard, ValueError for
+    no name.
     """
 
     def __init__(
@@ -112,9 +127,11 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         *,
         agent: str,
         native: Collection[str] = (),
+        pause: bool = False,
     ) -> None:
         super().__init__()
         self._guard = checked_guard(guard)
+        self._pause = pause is True
         self._native = unasked(native, "types") | {_FUNCTION}
         self._agent = agent_name(agent)
         self._tools: dict[int, _Known] = {}
@@ -127,7 +144,10 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         A ToolNode that was given `awrap_tool_call` alone would run calls unasked where the graph is
         run without an event loop. Raises TypeError for options that name a wrapper.
         """
-        return ToolNode(
+        kind = ToolNode
+        if self._pause:
+            kind = partial(_PausingNode, self)  # type: ignore[assignment]
+        return kind(
             tools,
             wrap_tool_call=self.wrap_tool_call,
             awrap_tool_call=self.awrap_tool_call,
@@ -153,12 +173,27 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             run=asked.run,
         )
         if decision.grant is None:
-            return _refusal(request.tool_call, request.tool, self._guard, Denied(decision))
+            return self._refused(request, Denied(decision))
         try:
             with calling(decision.grant, run=asked.run):
                 return handler(asked.given)
         except REFUSED as refused:  # rule 3
             return _refusal(request.tool_call, request.tool, self._guard, refused)
+
+    def waiting(self, requests: Sequence[ToolCallRequest]) -> list[Wanted]:
+        """Rule 7: of the calls of a message those that want a consent. Nothing is spent by that."""
+        found = []
+        for request in requests:
+            asked = self._asked(request)
+            text = self._guard.request(
+                asked.tool,
+                asked.arguments,
+                agent=asked.agent,
+                run=asked.run,
+            )
+            if text is not None:
+                found.append(wanted(request.tool_call["id"], asked.tool, text))
+        return found
 
     def wrap_model_call(
         self,
@@ -190,12 +225,27 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
             run=asked.run,
         )
         if decision.grant is None:
-            return _refusal(request.tool_call, request.tool, self._guard, Denied(decision))
+            return self._refused(request, Denied(decision))
         try:
             with calling(self._guard.served(decision.grant), run=asked.run):
                 return await handler(asked.given)
         except REFUSED as refused:  # rule 3
             return _refusal(request.tool_call, request.tool, self._guard, refused)
+
+    async def awaiting(self, requests: Sequence[ToolCallRequest]) -> list[Wanted]:
+        """Rule 7: of the calls of a message those that want a consent. Nothing is spent by that."""
+        found = []
+        for request in requests:
+            asked = self._asked(request)
+            text = await self._guard.request_async(
+                asked.tool,
+                asked.arguments,
+                agent=asked.agent,
+                run=asked.run,
+            )
+            if text is not None:
+                found.append(wanted(request.tool_call["id"], asked.tool, text))
+        return found
 
     async def awrap_model_call(
         self,
@@ -207,6 +257,36 @@ class TokenGuard(AgentMiddleware[Any, Any, Any]):
         return await handler(request)
 
     # end: langchain
+
+    def _refused(self, request: ToolCallRequest, denied: Denied) -> ToolMessage:
+        """The answer to a call that is denied, where it does not wait for a consent (rule 7).
+
+        Raises what LangGraph stops a graph with.
+        """
+        refusal = _refusal(request.tool_call, request.tool, self._guard, denied)
+        text = denied.decision.request() if self._pause else None
+        if text is None:
+            return refusal
+        call_id = request.tool_call["id"]
+        said_no = _said_no.get()
+        if said_no is None:
+            if not _is_alone(_config(request)):
+                raise GuardError(
+                    "a call wants a person's consent, and this node would run the other calls of "
+                    "its message again when the graph goes on: make it with TokenGuard.node(tools)"
+                )
+            asked = [wanted(call_id, request.tool_call["name"], text)]
+            # Where the graph was resumed without a consent, and with no word of a no, it waits on.
+            while not is_no(interrupt({KEY: asked}), call_id):
+                pass
+        elif call_id not in said_no:
+            return refusal
+        return ToolMessage(
+            REFUSED_BY_A_PERSON,
+            name=request.tool_call["name"],
+            tool_call_id=call_id or "",
+            status="error",
+        )
 
     def _check_native(self, request: ModelRequest[Any]) -> None:
         """Rule 4. Raises GuardError.
@@ -273,6 +353,109 @@ def _run(config: Mapping[str, Any]) -> object:
     Something of its own where there is none, so that it is no other run's.
     """
     return (config.get("configurable") or {}).get("checkpoint_ns") or object()
+
+
+# --- consents: rule 7 ---------------------------------------------------------------------------
+
+# In a node that has asked about all calls beforehand: those that a person said no to.
+_said_no: ContextVar[Collection[str | None] | None] = ContextVar(
+    "captoken.langchain.said_no", default=None
+)
+
+
+class _PausingNode(ToolNode):
+    """A ToolNode that stops before the first of a message's calls, if one wants a consent."""
+
+    def __init__(self, guard: TokenGuard, *args: Any, **options: Any) -> None:
+        self._guard = guard
+        self._messages = options.get("messages_key", "messages")
+        super().__init__(*args, **options)
+
+    # called: langchain_node, by `python -m tests.called`
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **more: Any) -> Any:
+        """Run the calls of the last message of a model, once each of them may run."""
+        refused: set[str | None] = set()
+        while left := _but(self._guard.waiting(self._requests(input, config)), refused):
+            refused |= _no_to(left)
+        with context_value(_said_no, refused):
+            return super().invoke(input, config, **more)
+
+    # end: langchain_node
+
+    # awaited: langchain_node
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **more: Any) -> Any:
+        """Run the calls of the last message of a model, once each of them may run."""
+        refused: set[str | None] = set()
+        while left := _but(await self._guard.awaiting(self._requests(input, config)), refused):
+            refused |= _no_to(left)
+        with context_value(_said_no, refused):
+            return await super().ainvoke(input, config, **more)
+
+    # end: langchain_node
+
+    def _requests(self, input: Any, config: RunnableConfig | None) -> list[ToolCallRequest]:
+        """What the guard is asked about each call of the message that this node was given."""
+        runtime: Any = _Configured(ensure_config(config))
+        return [
+            ToolCallRequest(call, self.tools_by_name.get(call["name"]), input, runtime)
+            for call in _calls_in(input, self._messages)
+        ]
+
+
+class _Configured(NamedTuple):
+    """What the guard reads of a runtime."""
+
+    config: Mapping[str, Any]
+
+
+def _but(asked: list[Wanted], refused: set[str | None]) -> list[Wanted]:
+    """Those that no person has said no to."""
+    return [one for one in asked if one["id"] not in refused]
+
+
+def _no_to(asked: list[Wanted]) -> set[str | None]:
+    """Stop the graph. Once it goes on: the calls that a person said no to."""
+    answer = interrupt({KEY: asked})
+    return {one["id"] for one in asked if is_no(answer, one["id"])}
+
+
+def _calls_in(given: Any, key: str) -> Sequence[ToolCall]:
+    """The calls that a ToolNode makes of what it is given."""
+    if isinstance(given, list) and given and isinstance(given[-1], dict):
+        return given
+    if isinstance(given, dict) and "tool_call" in given:
+        return [given["tool_call"]]
+    if not isinstance(given, list):
+        given = given.get(key, []) if isinstance(given, dict) else getattr(given, key, [])
+    last = next((one for one in reversed(given) if isinstance(one, AIMessage)), None)
+    return [] if last is None else last.tool_calls
+
+
+def _is_alone(config: Mapping[str, Any]) -> bool:
+    """Does the node run for one call alone, as `create_agent` has it?
+
+    By the path of its task, for which there is no public word. Without it, nothing waits.
+    """
+    path: Any = (config.get("metadata") or {}).get("langgraph_path")
+    return bool(path) and path[0] == _SENT
+
+
+def requests_of(result: Any) -> list[Wanted]:
+    """What to ask a person before an interrupted graph goes on, call by call (rule 7).
+
+        consents = [approver.consent(one["request"]) for one in requests_of(result)]
+
+    `result` is what `invoke` gave, or the graph's state. Then `with current.use(token,
+    consents=consents)` resume it by `Command(resume=True)`. `Command(resume={call id: False})` says
+    no to a call, `Command(resume=False)` to all of one interrupt. Of several interrupts LangGraph
+    takes the answers by their ids.
+    """
+    stopped = result.get("__interrupt__", ()) if isinstance(result, dict) else result.interrupts
+    found: list[Wanted] = []
+    for one in stopped:
+        if isinstance(one.value, dict):
+            found += one.value.get(KEY, ())
+    return found
 
 
 # --- what a tool gets: rule 1 -----------------------------------------------------------------
@@ -569,7 +752,7 @@ def delegate_to(
     def narrowed() -> Held:
         config = ensure_config()
         mine = handing(_agent_in(config), run=_run(config))
-        return mine.delegate(to=whom, **narrowing)
+        return handed_on(mine, whom, narrowing)
 
     def ask(task: str) -> str:
         with handed(narrowed(), whom) as config:

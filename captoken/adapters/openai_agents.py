@@ -25,6 +25,9 @@ See docs/agents-openai.md.
    arguments are not one JSON object with unique names, and if the tool itself was denied something
    (Denied).
 8. A token passed on by a handoff is for that run only. Runs inside a tool call start without one.
+9. With `pause=True` a call that wants a person's consent interrupts the run, and `requests_of` says
+   what to ask. An approval in the RunState resumes the run, and the guard still asks for a consent.
+   The state holds no token: resume it in `current.use(token, consents=[…])`.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ with extra("openai-agents"):
         RunContextWrapper,
         Runner,
         RunResult,
+        RunState,
         Tool,
         function_tool,
         handoff,
@@ -59,7 +63,14 @@ with extra("openai-agents"):
 from captoken import current
 from captoken._format.errors import GuardError
 from captoken.adapters._agents.guarding import checked_guard
-from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
+from captoken.adapters._agents.handing import (
+    Narrowing,
+    handed_on,
+    only,
+    tool_description,
+    tool_name,
+)
+from captoken.adapters._agents.pausing import Wanted, wanted
 from captoken.adapters._context_value import context_value
 from captoken.current import Held
 from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, refusal_text
@@ -74,6 +85,7 @@ class GuardedAgent(Agent[Any]):
     """
 
     guard: ToolGuard = field(kw_only=True)
+    pause: bool = field(default=False, kw_only=True)  # rule 9
 
     def __post_init__(self) -> None:
         checked_guard(self.guard)
@@ -129,13 +141,14 @@ class GuardedAgent(Agent[Any]):
             raise GuardError(
                 f"two tools are called {twice}: a token cannot tell them apart; rename one"
             )
-        return list(tools)
+        return [_waiting(tool, self) if self.pause is True else tool for tool in tools]
 
 
-def guarded(agent: Agent[Any], guard: ToolGuard) -> GuardedAgent:
+def guarded(agent: Agent[Any], guard: ToolGuard, *, pause: bool = False) -> GuardedAgent:
     """Return a guarded copy of `agent`.
 
-    Raises GuardError if the agent cannot be guarded (rules 2, 4 and 6), or is of a subclass of
+    With `pause=True` a call that wants a person's consent interrupts the run (rule 9). Raises
+    GuardError if the agent cannot be guarded (rules 2, 4 and 6), or is of a subclass of
     Agent.
     """
     if type(agent) is not Agent:
@@ -143,7 +156,7 @@ def guarded(agent: Agent[Any], guard: ToolGuard) -> GuardedAgent:
             f"a {type(agent).__name__} may run more than its tools: only an Agent can be guarded"
         )
     settings = {one.name: getattr(agent, one.name) for one in fields(agent) if one.init}
-    return GuardedAgent(**settings, guard=guard)
+    return GuardedAgent(**settings, guard=guard, pause=pause)
 
 
 # --- tools ------------------------------------------------------------------------------------
@@ -292,6 +305,60 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return read
 
 
+# --- consents: rule 9 ---------------------------------------------------------------------------
+
+
+def _waiting(tool: FunctionTool, agent: GuardedAgent) -> FunctionTool:
+    """The tool, for a turn of `agent`: its calls wait where they want a person's consent.
+
+    Asked of all calls of a response before the first of them runs, as the framework asks.
+    """
+    own = tool.needs_approval
+
+    async def waits(context: RunContextWrapper[Any], parameters: dict[str, Any], id: str) -> bool:
+        asked = own if isinstance(own, bool) else await own(context, parameters, id)
+        return asked or await _request(agent, context, tool.qualified_name, parameters) is not None
+
+    made = copy.copy(tool)
+    made.needs_approval = waits
+    return made
+
+
+async def _request(
+    agent: GuardedAgent,
+    context: RunContextWrapper[Any] | None,
+    tool: str,
+    arguments: Any,
+) -> str | None:
+    """What to ask a person before this call; None where no consent would let it through."""
+    handed = None if context is None else _inside.get().handed.held_in(context, agent.name)
+    return await agent.guard.request_async(tool, arguments, agent=agent.name or "", held=handed)
+
+
+async def requests_of(paused: RunResult | RunState[Any]) -> list[Wanted]:
+    """What to ask a person before an interrupted run goes on, call by call (rule 9).
+
+        for one in await requests_of(result):
+            consents.append(approver.consent(one["request"]))
+
+    The token is the current one, as when the run was interrupted. An interruption for another
+    reason is not among them. Approve each interruption in the state, then run it with the consents:
+    `with current.use(token, consents=consents)`.
+    """
+    if isinstance(paused, RunState):
+        interruptions, context = paused.get_interruptions(), None
+    else:
+        interruptions, context = paused.interruptions, paused.context_wrapper
+    found = []
+    for item in interruptions:
+        if isinstance(item.agent, GuardedAgent):
+            tool = item.qualified_name or ""
+            asked = await _request(item.agent, context, tool, _arguments(item.arguments or ""))
+            if asked is not None:
+                found.append(wanted(item.call_id, tool, asked))
+    return found
+
+
 # --- sub-agents -------------------------------------------------------------------------------
 
 
@@ -311,7 +378,7 @@ async def run_delegated(
     current.delegate(to=agent_name(agent.name), …)` around it.
     """
     _check_guarded(agent)
-    child = current.holding().delegate(to=agent_name(agent.name), **narrowing)
+    child = handed_on(current.holding(), agent_name(agent.name), narrowing)
     with only(child):
         return await Runner.run(
             agent,

@@ -24,6 +24,9 @@ See docs/agents-pydantic-ai.md.
 7. A sub-agent is handed only a narrowed token. It gets neither dependencies nor its caller's
    grants.
 8. If `agent.override(spec=…)` removes the guard, the run raises GuardError.
+9. With `TokenGuard(…, pause=True)` a call that wants a person's consent is deferred, and the run
+   ends with DeferredToolRequests: `requests_of` says what to ask. An approval in the results is no
+   consent. The history holds no token: resume it in `current.use(token, consents=[…])`.
 """
 
 from __future__ import annotations
@@ -33,12 +36,13 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias, TypeVar, Unpack
+from types import UnionType
+from typing import Any, TypeAlias, TypeVar, Union, Unpack, get_args, get_origin
 
 from captoken._format.extras import extra
 
 with extra("pydantic-ai"):
-    from pydantic_ai import ModelRetry, RunContext, Tool
+    from pydantic_ai import ApprovalRequired, DeferredToolRequests, ModelRetry, RunContext, Tool
     from pydantic_ai.agent import AbstractAgent, AgentRunResult
     from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
     from pydantic_ai.exceptions import ToolFailed
@@ -55,11 +59,27 @@ from captoken._format.errors import GuardError
 from captoken._language.bounds import too_large
 from captoken._verification.decision import Decision, Denied
 from captoken.adapters._agents.guarding import checked_guard, refuse_native, unasked
-from captoken.adapters._agents.handing import Narrowing, only, tool_description, tool_name
+from captoken.adapters._agents.handing import (
+    Narrowing,
+    handed_on,
+    only,
+    tool_description,
+    tool_name,
+)
+from captoken.adapters._agents.pausing import KEY, Wanted, wanted
 from captoken.adapters._agents.plain import as_json
 from captoken.adapters._context_value import context_value
 from captoken.current import AnyGrant
-from captoken.tools import REFUSED, ToolGuard, agent_name, calling, handing, refusal_text, telling
+from captoken.tools import (
+    REFUSED,
+    ToolGuard,
+    Who,
+    agent_name,
+    calling,
+    handing,
+    refusal_text,
+    telling,
+)
 
 _OutputT = TypeVar("_OutputT")
 
@@ -99,18 +119,32 @@ def _on_its_way(call: _Call) -> AbstractContextManager[None]:
 class TokenGuard(AbstractCapability[Any]):
     """Lets the agent call the tools that the current token permits, and no other.
 
-    `native` are the kinds of provider-run tools that may be used unasked (rule 4). Raises
-    GuardError for an agent that has no name. Realtime sessions have no place for rules 3, 4 and 8.
+    `native` are the kinds of provider-run tools that may be used unasked (rule 4). With
+    `pause=True` a call that wants a person's consent waits for it (rule 9). Raises GuardError for
+    an agent that has no name, or that is to pause without DeferredToolRequests among its output
+    types. Realtime sessions have no place for rules 3, 4 and 8.
     """
 
-    def __init__(self, guard: ToolGuard, *, native: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        guard: ToolGuard,
+        *,
+        native: Collection[str] = (),
+        pause: bool = False,
+    ) -> None:
         self._guard = checked_guard(guard)
+        self._pause = pause is True
         self._native = unasked(native, "kinds") | {_SEARCH}
 
     def for_agent(self, agent: AbstractAgent[Any, Any]) -> TokenGuard:
         """Rule 5: this guard, for an agent that has a name. Raises GuardError."""
         if not agent.name:  # rule 5
             raise GuardError("give the agent a name, Agent(…, name=…): its token names its holder")
+        if self._pause and DeferredToolRequests not in _output_types(agent.output_type):  # rule 9
+            raise GuardError(
+                "the guard is to pause runs, and a run cannot end so: add DeferredToolRequests, "
+                "Agent(…, output_type=[str, DeferredToolRequests])"
+            )
         if _is_guarded(agent.root_capability):  # and not for one run alone
             _see_to_runs(agent)  # rule 8
         return self
@@ -238,13 +272,15 @@ class TokenGuard(AbstractCapability[Any]):
 
         It says nothing of what the tool then does: for that, the grant is current while it runs.
         """
-        decision = await self._guard.check_async(
-            tool,
-            _facts(arguments),
-            agent=_name_of(ctx) or "",  # rule 5: nobody's, where the framework has none
-            run=ctx.run_id,
-        )
+        facts = _facts(arguments)
+        # Rule 5: nobody's, where the framework has none.
+        who = Who(agent=_name_of(ctx) or "", run=ctx.run_id)
+        decision = await self._guard.check_async(tool, facts, **who)
         if decision.grant is None:
+            if self._pause and ctx.tool_call_id and decision.request() is not None:  # rule 9
+                asked = await self._guard.request_async(tool, facts, **who)
+                if asked is not None:
+                    raise ApprovalRequired({KEY: wanted(ctx.tool_call_id, tool, asked)})
             raise Denied(decision)
         return self._guard.served(decision.grant)
 
@@ -325,6 +361,28 @@ def _is_marked(tool: ToolDefinition) -> bool:
     return (tool.metadata or {}).get(_ASKED) is _MARK
 
 
+# --- consents: rule 9 ---------------------------------------------------------------------------
+
+
+def _output_types(given: Any) -> list[Any]:
+    """The types of a run's output, one by one."""
+    if isinstance(given, (list, tuple)):
+        return [each for one in given for each in _output_types(one)]
+    return list(get_args(given)) if get_origin(given) in (Union, UnionType) else [given]
+
+
+def requests_of(paused: DeferredToolRequests) -> list[Wanted]:
+    """What to ask a person before a paused run goes on, call by call (rule 9).
+
+        consents = [approver.consent(one["request"]) for one in requests_of(result.output)]
+
+    Calls that wait for another reason are not among them. Answer them with
+    `result.output.build_results(approve_all=True)`, or a ToolDenied for a no, and run the history
+    with the consents: `with current.use(token, consents=consents)`.
+    """
+    return [told[KEY] for told in paused.metadata.values() if KEY in told]
+
+
 # --- runs: rule 8 -----------------------------------------------------------------------------
 
 
@@ -381,7 +439,7 @@ async def run_delegated(
     `with current.delegate(to=agent_name(agent.name), …)` around it.
     """
     _check_guarded(agent)
-    child = current.holding().delegate(to=agent_name(agent.name), **narrowing)
+    child = handed_on(current.holding(), agent_name(agent.name), narrowing)
     with only(child):
         return await agent.run(prompt, deps=deps, usage=usage)
 
@@ -400,7 +458,8 @@ def delegate_to(
     the sub-agent's dependencies from the caller's context; left out, it gets none.
 
     Raises GuardError for an agent without a TokenGuard. The tool raises it when it is called by an
-    agent that holds nothing of its own.
+    agent that holds nothing of its own. It also raises it if a tool of the sub-agent waits for a
+    person: that run could not go on from where it stands.
     """
     _check_guarded(agent)
 
@@ -414,6 +473,10 @@ def delegate_to(
             usage=ctx.usage,
             **narrowing,
         )
+        if isinstance(done.output, DeferredToolRequests):
+            raise GuardError(
+                f"a tool of {agent.name} waits for a person: run the agent with run_delegated"
+            )
         return done.output
 
     return Tool(

@@ -28,7 +28,7 @@ from captoken.adapters.discharge_client import obtain, obtain_async
 from captoken.adapters.postgres import Role, plan_sql
 from captoken.control import Operator
 from captoken.discharge import Allow, Discharger
-from captoken.keys import DischargerKey, OperatorKey
+from captoken.keys import ApproverKey, DischargerKey, OperatorKey
 from captoken.rows import sql
 from captoken.stores.memory import MemoryLedger, MemorySnapshots
 from captoken.testing import fixed_random
@@ -267,6 +267,28 @@ def decided_async(given):
     return found.code, found.access and found.access.arguments
 
 
+APPROVER = ApproverKey.from_bytes(bytes(range(2, 34))).public
+
+
+def requested(ask):
+    """What a person would be asked about a call."""
+
+    def run(given):
+        token = mint(tools={"t": {}}, audience=["server"], consent=[{"by": APPROVER, "for": {"tools": ["t"]}}])
+        with current.use(token):
+            return ask(ToolGuard(verifier(audience="server")), given)
+
+    return run
+
+
+def asked_at_once(guard, given):
+    return guard.request("t", given)
+
+
+def asked_async(guard, given):
+    return asyncio.run(guard.request_async("t", given))
+
+
 def declared(fact):
     beside = {"tool": "t.{name}"}
 
@@ -500,6 +522,8 @@ PLACES = {
     "captoken.Keyring.from_keys(keys)": (partial(ring, Keyring.from_keys), {"k1": KEY}, {"k1": bytes(32), "k2": KEY[::-1]}),
     "captoken.tools.ToolGuard.check(arguments)": (decided, {"a": 1}, {"a": 2}),
     "captoken.tools.ToolGuard.check_async(arguments)": (decided_async, {"a": 1}, {"a": 2}),
+    "captoken.tools.ToolGuard.request(arguments)": (requested(asked_at_once), {"a": 1}, {"a": 2}),
+    "captoken.tools.ToolGuard.request_async(arguments)": (requested(asked_async), {"a": 1}, {"a": 2}),
     "captoken.adapters.fastapi.require(arguments)": (declared("arguments"), *FACTS),
     "captoken.adapters.fastapi.require(attributes)": (declared("attributes"), *FACTS),
     "captoken.adapters.fastapi.require(cost)": (declared("cost"), *CENTS),

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from typing import Any
 
 from captoken import current
+from captoken._format.text import consent_text
 from captoken._writing.keywords import LinkCaveats, Strings
+from captoken._writing.token import Token
 from captoken._writing.token_set import OnlyAt
 from captoken.current import Held
 from captoken.proof import Signer
@@ -31,6 +34,23 @@ class Narrowing(LinkCaveats, total=False):
     """Of a set of tokens: keywords by server, beside those that go to all."""
     servers: Iterable[str]
     """Of a set of tokens: the servers at which the keywords hold."""
+
+
+def handed_on(mine: Held, to: str, narrowing: Narrowing) -> Held:
+    """What the agent `to` gets of what is held, narrowed: for an agent of this process.
+
+    Consents go along: each is to one call, whoever makes it. What `narrowing` asks consents for
+    stands in a link above the hand-over. A hand-over is another link each time, and a consent is to
+    one link: else no consent would be good once the sub-agent's run was begun anew.
+
+    Raises what `Held.delegate` raises.
+    """
+    given: dict[str, Any] = dict(narrowing)
+    if "consent" in given and isinstance(mine.token, Token):
+        asking = mine.token.attenuate(consent=given.pop("consent"))
+        mine = Held(asking, mine.signer, mine.consents)
+    child = mine.delegate(to=to, **given)
+    return child.with_consents(map(consent_text, mine.consents))
 
 
 @contextmanager
