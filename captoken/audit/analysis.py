@@ -517,6 +517,11 @@ def _add_token(
         )
 
 
+def links_of(record: Mapping[str, Any]) -> tuple[Link | BadLink, ...]:
+    """The links of a token, from the record that describes it. Raises ValueError."""
+    return tuple(_known(link, V1)[0] for link in fit(record, _TokenSaid).links)
+
+
 def _known(said: _LinkSaid, vocabulary: Vocabulary) -> tuple[Link | BadLink, list[str]]:
     """What is known of a link, and the keys of the caveats that are not.
 

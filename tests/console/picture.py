@@ -60,6 +60,7 @@ def drawn(browser: Any, folder: Path) -> tuple[bytes, str]:
         page = context.new_page()
         page.clock.set_fixed_time(world.clock())
         page.goto(address)
+        page.get_by_role("button", name="Now", exact=True).click()
         page.locator("[role=treeitem]", has_text="market-agent").click()
         page.locator(".agent .decisions tbody tr").first.wait_for()
         page.mouse.move(0, 0)

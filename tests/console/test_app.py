@@ -220,8 +220,8 @@ def test_what_is_seen(world: World, browser: Browser) -> None:
     assert {(one["unit"], one["limit"], one["spent"]) for one in below["budget"]} == {("eur", 100, 30), ("uses", 9, 1)}
     assert sum(below["spark"]) == 2 and sum(below["refused"]) == 1 and sum(seen["series"]["denied"]) == 1
 
-    for find, expected in (("Q3", 1), ("jane", 1), ("sales-", 1), ("payroll", 0), ("%", 0)):
-        assert len(browser.get(f"/api/now?find={find}").json["tasks"]) == expected
+    for word, expected in (("Q3", 1), ("jane", 1), ("sales-", 1), ("payroll", 0), ("%", 0)):
+        assert len(browser.get(f"/api/query?q={word}".replace("%", "%25")).json["tasks"]) == expected
 
     agent = browser.get(f"/api/agent?id={below['id']}").json
     assert [one["holder"] for one in agent["chain"]] == ["orchestrator", "sales-agent"]

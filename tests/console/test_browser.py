@@ -24,8 +24,8 @@ from captoken._format.encoding import b64encode, encode_json
 from captoken.audit import AuditTrail
 from captoken.cli.console.app import leading_to
 from captoken.control import Operator
-from captoken.keys import AuditKey, OperatorKey
-from captoken.stores.memory import MemoryLedger
+from captoken.keys import AuditKey, HolderKey, OperatorKey
+from captoken.stores.memory import MemoryLedger, MemoryReplayStore
 from captoken.stores.sqlite import SQLiteSnapshots
 from captoken.stores.trail_file import TrailFile
 from tests.console import picture
@@ -134,6 +134,8 @@ def page(chromium: Any, story: Story) -> Iterator[Page]:
     file = story.folder / "open.html"
     file.write_bytes(leading_to(story.address))
     opened.goto(file.as_uri())
+    opened.get_by_role("heading", name="What needs you").wait_for()
+    opened.get_by_role("button", name="Now", exact=True).click()
     opened.get_by_role("tree").wait_for()
     yield opened
     assert script(opened, "window.hit") is None
@@ -207,6 +209,7 @@ def test_an_overlay_that_nobody_renews_is_told(story: Story, page: Page) -> None
 
 def test_a_refusal_says_who_added_the_limit(story: Story, page: Page) -> None:
     assert not story.ask(story.sales, "hr")
+    agent(page, "sales-agent").get_by_text("1 refused").wait_for()
     agent(page, "sales-agent").click()
     page.get_by_text("(added by orchestrator)").first.wait_for()
 
@@ -273,6 +276,37 @@ def test_a_task_says_what_it_has_set_and_what_that_closed(story: Marked, page: P
     found = violations(page)
     page.set_viewport_size({"width": 360, "height": 800})
     assert found + violations(page) == []
+
+
+class Thief(Story):
+    """Somebody has a token that is bound to a key, and not the key."""
+
+    def _start(self) -> str:
+        replays = MemoryReplayStore(floor=0)
+        self.verifier = Verifier(self.keyring, "warehouse", clock=self.clock, audit=self.audit, replays=replays)
+        root = self.issuer.mint(
+            subject="user:jane", agent="orchestrator", task="paid", audience="warehouse", tables=["*"], operations=["select"], expires_in=3600
+        )
+        self.bound = root.delegate(to="payer", tables=["sales"], key=HolderKey.generate().public)
+        return super()._start()
+
+
+@pytest.mark.parametrize("story", [Thief], indirect=True)
+def test_a_stolen_token_is_first_within_a_second_and_is_not_its_holders_refusal(story: Thief, page: Page) -> None:
+    for _ in range(5):
+        assert not story.ask(story.hr, "payroll")
+    page.get_by_role("button", name="Needs you").click()
+    needs = page.get_by_role("region", name="What needs you").get_by_role("listitem")
+    needs.first.locator("strong", has_text="hr-agent was refused 5 times in a minute").wait_for()
+    began = time()
+    assert not story.ask(story.bound, "sales")
+    stolen = "The token of payer is used by somebody without its key: 1 call refused"
+    needs.first.locator("strong", has_text=stolen).wait_for(timeout=2000)
+    assert time() - began < 2  # of a machine that is busy: a second is what was measured
+    page.get_by_role("button", name="Needs you 2 things").wait_for()
+    needs.first.get_by_role("button", name="Agent").click()
+    agent(page, "payer").get_by_text("0 refused").wait_for()
+    agent(page, "payer").get_by_text("1 stolen").wait_for()
 
 
 def test_from_the_address_to_an_agent_revoked(story: Story, page: Page) -> None:
@@ -407,21 +441,96 @@ def test_a_task_is_ended(story: Story, page: Page) -> None:
     assert story.entries() == [("ops:kim", "it is done")]
 
 
+def ask(page: Page, *words: str) -> None:
+    """Type words into the line of questions: each becomes a chip."""
+    line = page.get_by_role("combobox", name="Ask about")
+    for word in words:
+        line.fill(word)
+        line.press("Enter")
+
+
 def test_an_agent_is_found_in_any_task(story: Story, page: Page) -> None:
     other = story.mint("payroll-run").delegate(to="payer", tables=["payroll"])
     assert story.ask(other, "payroll")
     page.get_by_role("option", name="payroll-run").wait_for()
-    page.get_by_label("Find a task").fill("PAYE")
-    page.get_by_role("option", name="q3-risk").wait_for(state="detached")
-    page.get_by_role("option", name="payroll-run").click()
+    ask(page, "PAYE")
+    page.get_by_role("button", name="agents 1").click()
+    page.get_by_role("button", name="payer", exact=True).click()
     agent(page, "payer").wait_for()
-    page.get_by_label("Find a task").fill("nobody")
-    page.get_by_text("No task like that").wait_for()
+    page.get_by_role("heading", name="Agent payer").wait_for()
+    ask(page, "nobody-like-that")
+    page.get_by_text("0 decisions found").wait_for()
+
+
+def test_a_question_is_in_the_address_and_its_words_are_chips(story: Story, page: Page) -> None:
+    """Completed from what the trails have, asked again on reload, and taken away one by one."""
+    for table in ("payroll", "hr"):
+        assert not story.ask(story.sales, table)
+    line = page.get_by_role("combobox", name="Ask about")
+    line.fill("agent:sa")
+    page.get_by_role("listbox", name="Words that can follow").get_by_role("option", name="agent:sales-agent").wait_for()
+    line.press("ArrowDown")
+    line.press("Enter")
+    page.get_by_text("3 decisions found").wait_for()
+    line.fill("refused")
+    line.press(" ")
+    page.get_by_text("2 decisions found").wait_for()
+    page.reload()
+    page.get_by_text("2 decisions found").wait_for()
+    assert page.locator(".chip > span").all_inner_texts() == ["agent:sales-agent", "refused"]
+    page.get_by_role("button", name="tasks 1").click()
+    page.get_by_role("cell", name="q3-risk").wait_for()
+    page.get_by_role("button", name="Remove refused").click()
+    page.get_by_text("3 decisions found").wait_for()
+    page.go_back()
+    page.get_by_text("2 decisions found").wait_for()
+    ask(page, "colour:red")
+    page.get_by_text("there is no colour").wait_for()
+    line.press("Backspace")
+    assert line.input_value() == "colour:red"
+
+
+def test_new_decisions_are_counted_and_move_no_row(story: Story, page: Page) -> None:
+    agent(page, "sales-agent").click()
+    rows = page.locator(".agent .decisions tbody tr")
+    rows.first.wait_for()
+    for table in ("payroll", "hr", "wages"):
+        assert not story.ask(story.sales, table)
+    page.locator(".agent").get_by_role("button", name="3 new").wait_for()
+    assert rows.count() == 1
+    page.locator(".agent").get_by_role("button", name="3 new").click()
+    rows.nth(3).wait_for()
+    assert "wages" in rows.first.inner_text()
+
+
+def test_a_decision_has_an_address(story: Story, page: Page) -> None:
+    """Which link stopped it, who added that, what would have done, and the record to take along."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    assert not story.ask(story.chart, MARKUP)
+    ask(page, "refused")
+    page.get_by_role("link", name="select on table").click()
+    panel = page.locator(".decision")
+    panel.get_by_text("Stopped here").wait_for()
+    stopped = panel.locator(".chain li.stops").all_inner_texts()
+    assert len(stopped) == 2 and "added by orchestrator for sales-agent" in " ".join(stopped[0].split())
+    assert "in link 1, 2" in panel.locator("pre").first.inner_text()
+    panel.get_by_text("As JSON").click()
+    panel.get_by_role("button", name="Copy").nth(1).click()
+    page.get_by_text("Copied.").wait_for()
+    record = json.loads(script(page, "navigator.clipboard.readText()"))
+    assert record["access"]["table"] == MARKUP and page.locator("#app img").count() == 0
+    again = page.context.new_page()
+    again.goto(page.url)
+    again.get_by_text("Stopped here").wait_for()
+    again.close()
+    panel.get_by_role("button", name="The agent").click()
+    page.get_by_role("heading", name="Agent chart-agent").wait_for()
 
 
 def test_one_agent(story: Story, page: Page) -> None:
     """Its hand-overs, what it was given and never used, its decisions; and those that were refused alone."""
     assert not story.ask(story.sales, "hr", "insert")
+    agent(page, "sales-agent").get_by_text("1 refused").wait_for()
     agent(page, "sales-agent").click()
     panel = page.locator(".agent")
     panel.get_by_text("only on market.*, sales").or_(panel.get_by_text("select on market.*, sales")).first.wait_for()
@@ -533,6 +642,7 @@ def test_a_time_that_no_calendar_has_stops_nothing(story: Story, page: Page) -> 
         record |= {"at": at, "ms": 0, "seq": record["seq"] + 1, "prev": b64encode(sha256(lines[-1]).digest())}
         with path.open("ab") as file:
             file.write(encode_json(record) + b"\n")
+    page.get_by_role("button", name="1 new").click()
     page.locator(f'time[title="{2**53 - 1}"]').first.wait_for(timeout=WAIT)
     agent(page, "hr-agent").click()
     page.get_by_role("button", name="Revoke with all below").wait_for(timeout=WAIT)
@@ -634,6 +744,14 @@ def test_nothing_stands_beside_the_page(story: Story, page: Page, width: int) ->
     for view in ("History", "Operator actions (0)"):
         page.get_by_role("button", name=view).click()
         assert script(page, too_wide) is False
+    ask(page, "x" * 128, "refused")
+    for by in ("agents", "tasks", "decisions"):
+        page.get_by_role("button", name=f"{by} 1").click()
+        assert script(page, too_wide) is False
+    page.get_by_role("link", name="t" * 200).click()
+    page.get_by_text("Stopped here").first.wait_for()
+    page.get_by_text("As JSON").click()
+    assert script(page, too_wide) is False
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -645,6 +763,10 @@ def test_who_cannot_see_it_can_use_it(story: Story, page: Page, scheme: str, wid
     assert not story.ask(story.chart, MARKUP)
     agent(page, "chart-agent").get_by_text("1 refused").wait_for()
     found = violations(page)
+    page.get_by_role("button", name="Needs you").click()
+    page.get_by_role("region", name="Refused lately").get_by_role("row").nth(1).wait_for()
+    found += violations(page)
+    page.get_by_role("button", name="Now", exact=True).click()
     agent(page, "sales-agent").click()
     panel = page.locator(".agent")
     panel.locator(".decisions tbody tr").first.wait_for()
@@ -665,6 +787,22 @@ def test_who_cannot_see_it_can_use_it(story: Story, page: Page, scheme: str, wid
     found += violations(page)
     page.get_by_role("button", name="History").click()
     page.get_by_role("slider").wait_for()
+    found += violations(page)
+    for by in ("decisions", "agents", "tasks"):
+        page.evaluate(f"location.hash = '#q=refused&by={by}'")
+        page.get_by_text("1 decision found").wait_for()
+        found += violations(page)
+    page.get_by_role("combobox", name="Ask about").press("ArrowDown")
+    page.get_by_role("listbox", name="Words").wait_for()
+    found += violations(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Help").click()
+    found += violations(page)
+    page.keyboard.press("Escape")
+    page.evaluate("location.hash = '#q=refused'")
+    page.get_by_role("link", name="select on table").click()
+    page.get_by_text("Stopped here").wait_for()
+    page.get_by_text("As JSON").click()
     found += violations(page)
     page.get_by_role("button", name="Operator actions (2)").click()
     page.get_by_role("button", name="Lift").first.wait_for()

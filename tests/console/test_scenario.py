@@ -16,7 +16,7 @@ import pytest
 from captoken import Access, Issuer
 from captoken.audit import analysis, check, read
 from tests.console.stage import Stage, served
-from tests.console.test_browser import LOOKALIKE, MARKUP, SCRIPT, WAIT, agent, script, violations
+from tests.console.test_browser import LOOKALIKE, MARKUP, SCRIPT, WAIT, agent, ask, script, violations
 from tests.console.watched import watched
 
 pytestmark = pytest.mark.browser
@@ -82,6 +82,7 @@ def looked_at(page: Any, stage: Stage, address: str, step: Steps) -> None:
     page.goto(address)
     page.get_by_text("you act as").wait_for()
     step("the address opens the page, and is gone from it", "once" not in page.url and "ops:kim" in page.locator("header").inner_text())
+    page.get_by_role("button", name="Now", exact=True).click()
     page.get_by_text("No task yet").wait_for()
     step("nothing has happened yet", page.get_by_role("treeitem").count() == 0)
 
@@ -193,8 +194,9 @@ def strangers_met(page: Any, stage: Stage, step: Steps, folder: Path) -> None:
     page.get_by_role("button", name="Now").click()
 
     strangers(stage)
-    page.get_by_label("Find a task").fill("SAIES")
-    page.get_by_role("option", name=HOSTILE["task"]).click()
+    ask(page, "SAIES")
+    page.get_by_role("button", name="agents 1").click()
+    page.get_by_role("button", name="saIes-agent").click()
     agent(page, "saIes-agent").click()
     panel = page.locator(".agent")
     panel.get_by_text("\\uff53ales").first.wait_for()
@@ -205,7 +207,6 @@ def strangers_met(page: Any, stage: Stage, step: Steps, folder: Path) -> None:
     panel.get_by_text(MARKUP).first.wait_for()
     step("markup is text", SCRIPT in panel.inner_text())
     step("no element, style or handler came of it", page.locator("#app img, #app script, #app [style], #app [onerror]").count() == 0)
-    page.get_by_label("Find a task").fill("")
     page.get_by_role("option").nth(1).wait_for()
 
     page.get_by_role("button", name="Operator actions (1)").click()

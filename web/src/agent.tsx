@@ -1,90 +1,11 @@
 // One agent: how it came to be, what it may do and did, what it never needed, and what stops it.
 import type { JSX } from "preact";
-import { useContext, useEffect, useRef, useState } from "preact/hooks";
-import * as api from "./api";
-import type { AgentView, Entry, Page, Row } from "./api";
+import { useContext, useEffect, useRef } from "preact/hooks";
+import type { AgentView, Entry } from "./api";
 import { count, exact, plainNumber, STATES } from "./format";
-import { Ago, Among, Bar, Basis, Copy, Decisions, Export, Press, StateMark } from "./parts";
+import { Paged } from "./paged";
+import { Ago, Among, Bar, Basis, Copy, Export, Press, StateMark } from "./parts";
 import { saysTime, timeLeft } from "./tree";
-
-const LIMIT = 25;
-
-// Decisions a page at a time. The first page is the newest, and moves on with the trail.
-export function Paged(props: {
-  of: { id: string } | { task: string };
-  first: Page | null;
-  at: number | null;
-  rev: string;
-  now: number;
-  caption: string;
-  who?: boolean;
-}): JSX.Element {
-  const [refused, setRefused] = useState(false);
-  const [before, setBefore] = useState<string[]>([]);
-  const [page, setPage] = useState<Page | null>(props.first);
-  const [trouble, setTrouble] = useState("");
-  const cursor = before.at(-1) ?? null;
-  const of = JSON.stringify(props.of);
-
-  useEffect(() => setBefore([]), [of, refused, props.at]);
-  // A page of earlier decisions stays as it is: it is asked for once.
-  const rev = cursor === null ? props.rev : "";
-  useEffect(() => {
-    let isOver = false;
-    api.decisions(props.of, cursor, refused, props.at, LIMIT).then(
-      (found) => {
-        if (isOver) return;
-        setPage(found);
-        setTrouble("");
-      },
-      (error: Error) => {
-        if (!isOver) setTrouble(error.message);
-      },
-    );
-    return () => {
-      isOver = true;
-    };
-  }, [of, cursor, refused, rev, props.at]);
-
-  const rows: Row[] = page?.rows ?? [];
-  return (
-    <>
-      <div class="filters">
-        <label class="check">
-          <input
-            type="checkbox"
-            checked={refused}
-            onChange={(event) => setRefused(event.currentTarget.checked)}
-          />
-          refused only
-        </label>
-        <span class="pager">
-          <Press
-            kind="small"
-            off={before.length === 0}
-            onPress={() => setBefore(before.slice(0, -1))}
-          >
-            Newer
-          </Press>
-          <span class="muted">page {before.length + 1}</span>
-          <Press
-            kind="small"
-            off={!page?.next}
-            onPress={() => page?.next && setBefore([...before, page.next])}
-          >
-            Older
-          </Press>
-        </span>
-      </div>
-      {trouble && (
-        <p class="bad" role="alert">
-          {trouble}
-        </p>
-      )}
-      <Decisions rows={rows} now={props.now} caption={props.caption} who={props.who ?? false} />
-    </>
-  );
-}
 
 export function Agent(props: {
   view: AgentView;
@@ -124,6 +45,12 @@ export function Agent(props: {
           {count(node.allowed, "call")} allowed,{" "}
           <span class={node.denied ? "bad" : ""}>{plainNumber(node.denied)} refused</span>
         </span>
+        {node.strange > 0 && (
+          <strong class="bad">
+            <span aria-hidden="true">▲ </span>
+            {count(node.strange, "call")} by somebody without its key
+          </strong>
+        )}
         {node.last && (
           <span>
             last: <Ago at={node.last.at} now={now} />

@@ -52,6 +52,18 @@ export interface Now {
   more: number;
 }
 
+// What needs a person: a sentence, what to make of it, and where to look.
+export interface Need {
+  kind: string;
+  text: string;
+  more: string;
+  grave: boolean;
+  at: number | null;
+  task: string | null;
+  node: string | null;
+  query: string | null;
+}
+
 export interface Unchanged {
   rev: string;
   same: true;
@@ -75,6 +87,8 @@ export interface AgentNode {
   expires_at: number | null;
   allowed: number;
   denied: number;
+  // Refused to who has its token, and not its key.
+  strange: number;
   // Of a set of tokens: what each server says.
   at: { servers: string[]; allowed: number; denied: number }[];
   last: { at: number; what: string; allowed: boolean; code: string } | null;
@@ -115,6 +129,8 @@ export interface TaskView {
 }
 
 export interface Row {
+  // What finds it again; null of one that is not there, or that would only have been.
+  key: string | null;
   // Which server's trail it is in, and what that calls the request. `key` is what one asks with.
   server: string | null;
   trace: { text: string; key: string } | null;
@@ -132,6 +148,72 @@ export interface Row {
 export interface Page {
   rows: Row[];
   next: string | null;
+}
+
+// An agent or a task that decisions were about.
+export interface FoundTask {
+  task: string;
+  key: string;
+  subject: string;
+  since: number | null;
+  allowed: number;
+  denied: number;
+  agents: number;
+}
+
+export interface FoundAgent extends Omit<FoundTask, "agents"> {
+  id: string;
+  agent: string;
+  basis: Basis;
+  last_at: number | null;
+  state: State;
+  // Only where these were asked for: rights that it never used, and what percentage is spent.
+  unused?: string[];
+  unused_count?: number;
+  spent?: number;
+}
+
+// What a question found. `trouble` says why it cannot be read: then there is nothing else.
+export type Answer =
+  | { trouble: string }
+  | (Page & {
+      trouble: null;
+      allowed: number;
+      denied: number;
+      agents: FoundAgent[];
+      tasks: FoundTask[];
+      counts: { agents: number; tasks: number };
+    });
+
+export interface Reason {
+  link: number | null;
+  code: string;
+  text: string;
+  added_by: string | null;
+}
+
+export interface DecisionView {
+  row: Row;
+  moment: string;
+  id: string;
+  digest: string;
+  task: { text: string; key: string | null };
+  hop: string | null;
+  subject: string;
+  token: string;
+  reasons: Reason[];
+  links: {
+    place: number;
+    id: string;
+    added_by: string;
+    holder: string;
+    says: string[];
+    stopped: Reason[];
+  }[];
+  needs: string | null;
+  consents: { by: string; link: number | null; given: string; until: string }[];
+  marks: string[];
+  json: string;
 }
 
 export interface Hop {
@@ -268,11 +350,10 @@ export async function session(): Promise<Session> {
   return found;
 }
 
-export const now = (
-  rev: string | null,
-  at: number | null,
-  find: string,
-): Promise<Now | Unchanged> => get("api/now", { rev, at, find: find === "" ? null : find });
+export const now = (rev: string | null, at: number | null): Promise<Now | Unchanged> =>
+  get("api/now", { rev, at });
+
+export const needs = (): Promise<{ needs: Need[] }> => get("api/needs", {});
 
 export const task = (key: string, at: number | null): Promise<TaskView> =>
   get("api/task", { task: key, at });
@@ -288,6 +369,19 @@ export const decisions = (
   limit: number,
 ): Promise<Page> =>
   get("api/decisions", { ...of, before, at, limit, refused: refused ? 1 : null });
+
+export const query = (
+  q: string,
+  sort: string,
+  before: string | null,
+  at: number | null,
+  limit: number,
+): Promise<Answer> => get("api/query", { q, sort, before, at, limit });
+
+export const complete = (word: string): Promise<{ words: string[] }> =>
+  get("api/complete", { word });
+
+export const decision = (key: string): Promise<DecisionView> => get("api/decision", { key });
 
 export const overlay = (): Promise<{ entries: Entry[] }> => get("api/overlay", {});
 

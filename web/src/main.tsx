@@ -4,12 +4,17 @@ import type { JSX } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Act, What } from "./act";
 import type { Aim } from "./act";
-import { Agent, Paged } from "./agent";
+import { Agent } from "./agent";
 import * as api from "./api";
-import type { AgentView, Entry, Now, OverlayFacts, Session, TaskView } from "./api";
-import { ago, count, duration, exact, plainNumber, timeOfDay } from "./format";
+import type { AgentView, Entry, Need, Now, OverlayFacts, Session, TaskView } from "./api";
+import { Decision } from "./decision";
+import { ago, count, duration, exact, plainNumber, timeOfDay, toField } from "./format";
+import { Paged } from "./paged";
 import { Ago, Among, Decisions, Dialog, Export, Press, StateMark } from "./parts";
 import { Plot } from "./plot";
+import { Needs } from "./needs";
+import { Help, useKeys } from "./keys";
+import { Found, QueryBar, spelled } from "./query";
 import { serverNow, setClock, useClock, usePlace } from "./state";
 import type { ViewName } from "./state";
 import { Tasks } from "./tasks";
@@ -18,6 +23,7 @@ import { Tree } from "./tree";
 const EVERY = 500; // milliseconds between two questions
 const LATER = 2000; // after one that was not answered
 const TOLD_FOR = 8000;
+const SLOWLY = 5; // seconds
 const HEARD_EACH = 5000; // at most, so that a reader can follow
 
 const nothing = Promise.resolve(null);
@@ -33,12 +39,14 @@ function App(): JSX.Element {
   const [task, setTask] = useState<TaskView | null>(null);
   const [agent, setAgent] = useState<AgentView | null>(null);
   const [entries, setEntries] = useState<Entry[]>([]);
+  const [needs, setNeeds] = useState<Need[] | null>(null);
   const [recent, setRecent] = useState<api.Page | null>(null);
   const [trouble, setTrouble] = useState("");
   const [told, setTold] = useState("");
-  const [find, setFind] = useState("");
   const [heard, setHeard] = useState("");
   const [aim, setAim] = useState<Aim | null>(null);
+  const [help, setHelp] = useState(false);
+  useKeys(() => setHelp(true));
   const [trace, setTrace] = useState<{ text: string; key: string } | null>(null);
   const nudge = useRef(0);
   const [asked, setAsked] = useState(0);
@@ -49,12 +57,13 @@ function App(): JSX.Element {
     const run = async (): Promise<void> => {
       let rev: string | null = null;
       let late = 0;
+      let lookedAt = 0;
       for (;;) {
         const began = performance.now();
         let wait = EVERY;
         try {
           if (!who) setWho(await api.session());
-          const found = await api.now(rev, place.at, find);
+          const found = await api.now(rev, place.at);
           if (isOver) return;
           setClock(found.now);
           if (!("same" in found)) {
@@ -73,16 +82,23 @@ function App(): JSX.Element {
               (place.node === null ? nothing : api.agent(place.node, place.at).catch(gone)).then(
                 show(setAgent),
               ),
-              (place.task === null ? api.decisions({}, null, true, place.at, 15) : nothing).then(
+              (place.view === "needs" ? api.decisions({}, null, true, null, 15) : nothing).then(
                 show(setRecent),
               ),
+              api.needs().then(show((said) => setNeeds(said.needs))),
               api.overlay().then(show((said) => setEntries(said.entries))),
             ]);
             if (isOver) return;
             // A server that is busy is asked less often.
             late = performance.now() - began;
-          } else if (place.at !== null) {
-            wait = LATER;
+            lookedAt = found.now;
+          } else {
+            if (place.at !== null) wait = LATER;
+            // Some of it comes of time alone.
+            if (found.now - lookedAt >= SLOWLY) {
+              lookedAt = found.now;
+              setNeeds((await api.needs()).needs);
+            }
           }
           setTrouble("");
         } catch (error) {
@@ -92,7 +108,10 @@ function App(): JSX.Element {
         }
         await pause(Math.max(wait - (performance.now() - began), late, 50));
         late = 0;
-        while (document.hidden && !isOver) await pause(EVERY);
+        // What a dialog is about stays as it is while it is open.
+        while ((document.hidden || document.querySelector("dialog[open]")) && !isOver) {
+          await pause(EVERY);
+        }
         if (isOver) return;
       }
     };
@@ -100,7 +119,7 @@ function App(): JSX.Element {
     return () => {
       isOver = true;
     };
-  }, [place.task, place.node, place.at, place.view, find, asked]);
+  }, [place.task, place.node, place.at, place.view, asked]);
 
   const again = (): void => {
     nudge.current += 1;
@@ -110,7 +129,8 @@ function App(): JSX.Element {
   // The first task is shown without a click, also if it comes later than the page.
   useEffect(() => {
     const first = seen?.tasks[0];
-    if (place.task === null && first && place.view !== "said") go({ task: first.key }, true);
+    const isOfTask = place.view === "now" || place.view === "then";
+    if (place.task === null && first && isOfTask) go({ task: first.key }, true);
   }, [seen?.tasks.length === 0, seen === null, place.task, place.view]);
 
   useHeard(task, setHeard);
@@ -122,7 +142,7 @@ function App(): JSX.Element {
   const choose = useCallback((key: string) => go({ task: key, node: null }), []);
   const chooseNode = useCallback((id: string) => go({ node: id }), []);
   const view = (name: ViewName): void =>
-    go({ view: name, at: name === "then" ? (place.at ?? serverNow()) : null });
+    go({ view: name, q: "", at: name === "then" ? (place.at ?? serverNow()) : null });
 
   const aimAtTask = (kind: Aim["kind"]): void => {
     if (!task) return;
@@ -178,7 +198,15 @@ function App(): JSX.Element {
       >
         To the agents
       </a>
-      <Head view={place.view} onView={view} seen={seen} who={who} now={now} said={entries.length} />
+      <Head
+        view={place.q !== "" || place.decision !== null ? null : place.view}
+        onView={view}
+        seen={seen}
+        who={who}
+        now={now}
+        said={entries.length}
+        needs={needs}
+      />
       {trouble && (
         <p class="trouble" role="alert">
           {trouble}
@@ -198,6 +226,7 @@ function App(): JSX.Element {
             The trail {one.name} is not followed: {one.trouble}
           </p>
         ))}
+      <QueryBar q={place.q} onAsk={(q) => go({ q })} onHelp={() => setHelp(true)} />
       {place.view === "then" && seen && (
         <Slider
           at={then}
@@ -209,9 +238,22 @@ function App(): JSX.Element {
       <main
         id="main"
         tabIndex={-1}
-        class={`${place.view}${place.node ? " with-agent" : ""}${place.task ? " with-task" : ""}`}
+        class={
+          place.decision !== null || place.q !== ""
+            ? "alone"
+            : `${place.view}${place.node ? " with-agent" : ""}${place.task ? " with-task" : ""}`
+        }
       >
-        {place.view === "said" ? (
+        {place.decision !== null ? (
+          <Decision of={place.decision} now={now} go={go} tell={setTold} />
+        ) : place.q !== "" ? (
+          <Found place={place} rev={seen?.rev ?? ""} now={then} go={go} />
+        ) : place.view === "needs" ? (
+          <>
+            <Needs needs={needs} now={now} go={go} />
+            <Empty seen={seen} recent={recent} now={now} />
+          </>
+        ) : place.view === "said" ? (
           <>
             <Said
               id="said"
@@ -241,8 +283,6 @@ function App(): JSX.Element {
               more={seen?.more ?? 0}
               now={then}
               chosen={place.task}
-              find={find}
-              onFind={setFind}
               onChoose={choose}
             />
             <div class="middle">
@@ -255,9 +295,19 @@ function App(): JSX.Element {
                   chosen={place.node}
                   onAct={aimAtTask}
                   onChoose={chooseNode}
+                  onSpan={(first, last) =>
+                    go({
+                      q: `task:${spelled(task.task.key)} since:${toField(first)} until:${toField(last)}`,
+                      by: "decisions",
+                    })
+                  }
                 />
               ) : (
-                <Empty seen={seen} recent={recent} now={then} />
+                <section class="panel">
+                  <p class="none">
+                    {seen === null || seen.tasks.length > 0 ? "Reading…" : "Nothing has been decided yet."}
+                  </p>
+                </section>
               )}
             </div>
             <div class="right">
@@ -318,6 +368,7 @@ function App(): JSX.Element {
             }}
           />
         ))}
+      {help && <Help onClose={() => setHelp(false)} />}
       {trace && <Request trace={trace} now={then} at={place.at} onClose={() => setTrace(null)} />}
       <div class="told" role="status">
         {told}
@@ -418,14 +469,17 @@ function useHeard(task: TaskView | null, say: (said: string) => void): void {
 }
 
 function Head(props: {
-  view: ViewName;
+  view: ViewName | null;
   onView: (view: ViewName) => void;
   seen: Now | null;
   who: Session | null;
   now: number;
   said: number;
+  needs: Need[] | null;
 }): JSX.Element {
   const { seen, now } = props;
+  const waiting = props.needs?.length ?? 0;
+  const grave = props.needs?.some((one) => one.grave) ?? false;
   const tab = (name: ViewName, text: string): JSX.Element => (
     <button
       type="button"
@@ -434,6 +488,12 @@ function Head(props: {
       onClick={() => props.onView(name)}
     >
       {text}
+      {name === "needs" && waiting > 0 && (
+        <span class={grave ? "badge is-grave" : "badge"}>
+          {plainNumber(waiting)}
+          <span class="unseen"> {waiting === 1 ? "thing" : "things"}</span>
+        </span>
+      )}
     </button>
   );
   const records = seen?.trails.reduce((sum, one) => sum + one.records, 0) ?? 0;
@@ -444,6 +504,7 @@ function Head(props: {
         captoken <span>console</span>
       </h1>
       <nav aria-label="Views">
+        {tab("needs", "Needs you")}
         {tab("now", "Now")}
         {tab("then", "History")}
         {tab("said", `Operator actions${seen?.overlay ? ` (${props.said})` : ""}`)}
@@ -482,7 +543,9 @@ function Head(props: {
                 "you look, and cannot act"
               )}
             </span>
-            <span>all times are UTC</span>
+            <span>
+              <span class="unseen">all </span>times <span class="unseen">are </span>UTC
+            </span>
           </>
         )}
       </p>
@@ -498,6 +561,7 @@ function TaskPanel(props: {
   chosen: string | null;
   onAct: (kind: Aim["kind"]) => void;
   onChoose: (id: string) => void;
+  onSpan: (first: number, last: number) => void;
 }): JSX.Element {
   const { task, nodes, series } = props.view;
   const isOver = task.state === "over" || task.state === "ended";
@@ -545,7 +609,11 @@ function TaskPanel(props: {
         </button>
         <Export of={{ task: task.key }} at={props.at} />
       </div>
-      <Plot series={series} until={timeOfDay(series.from + series.step * series.allowed.length)} />
+      <Plot
+        series={series}
+        until={timeOfDay(series.from + series.step * series.allowed.length)}
+        onSpan={props.onSpan}
+      />
       <Marks view={props.view} now={props.now} />
       <h3>Agents</h3>
       {nodes.length === 0 ? (

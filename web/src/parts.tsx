@@ -4,6 +4,7 @@ import type { ComponentChildren, JSX } from "preact";
 import { useContext, useLayoutEffect, useRef } from "preact/hooks";
 import type { Row, State } from "./api";
 import { ago, BASES, exact, iso, STATES, timeOfDay } from "./format";
+import { hashOfDecision } from "./state";
 
 // "12 s ago", with the exact time beside it, or in its title where there is no room.
 export function Ago(props: { at: number; now: number; both?: boolean }): JSX.Element {
@@ -16,11 +17,13 @@ export function Ago(props: { at: number; now: number; both?: boolean }): JSX.Ele
   );
 }
 
-export function StateMark(props: { state: State }): JSX.Element {
+// With `brief`, of what is as it should be the sign alone is seen.
+export function StateMark(props: { state: State; brief?: boolean }): JSX.Element {
   const { sign, says } = STATES[props.state] ?? { sign: "?", says: props.state };
   return (
     <span class={`state is-${props.state}`}>
-      <span aria-hidden="true">{sign}</span> {says}
+      <span aria-hidden="true">{sign}</span>{" "}
+      <span class={props.brief && props.state === "live" ? "unseen" : ""}>{says}</span>
     </span>
   );
 }
@@ -60,12 +63,18 @@ export function Bar(props: { left: number; label?: string }): JSX.Element {
 
 export function Outcome(props: { row: { allowed: boolean; code: string } }): JSX.Element {
   return props.row.allowed ? (
-    <span class="ok">
-      <span aria-hidden="true">✓</span> allowed
+    <span class="outcome">
+      <span class="ok" aria-hidden="true">
+        ✓
+      </span>{" "}
+      allowed
     </span>
   ) : (
-    <span class="bad">
-      <span aria-hidden="true">✕</span> refused{props.row.code && ": "}
+    <span class="outcome">
+      <span class="bad" aria-hidden="true">
+        ✕
+      </span>{" "}
+      refused{props.row.code && ": "}
       <code>{props.row.code}</code>
     </span>
   );
@@ -127,15 +136,13 @@ export function Decisions(props: {
       <tbody>
         {props.rows.map((row, place) => (
           <tr
-            key={
-              row.seq === null ? `gone-${place}` : `${row.server}-${row.seq}-${row.at}-${row.link}`
-            }
+            key={row.key ?? `${place}`}
             class={row.allowed || props.brief ? "" : "refused"}
           >
             <td class="when">{row.at !== null && <Ago at={row.at} now={props.now} both />}</td>
             {props.who && <td class="who">{row.who}</td>}
             <td class="what">
-              {row.what}
+              {row.key === null ? row.what : <a href={hashOfDecision(row.key)}>{row.what}</a>}
               <Whence row={row} />
             </td>
             {!props.brief && (

@@ -1,5 +1,6 @@
 // Calls over time, as small plots.
-import type { JSX } from "preact";
+import type { JSX, TargetedPointerEvent } from "preact";
+import { useState } from "preact/hooks";
 import { memo } from "./memo";
 import type { Series } from "./api";
 import { count, duration, plainNumber, timeOfDay } from "./format";
@@ -42,12 +43,25 @@ const HEIGHT = 56;
 
 // The calls of a task lately: what was refused stands below, with a mark under it. Sixty bars are two
 // paths. A library for plots draws on a canvas, which no reader and no print sees.
-export function Plot(props: { series: Series; until: string }): JSX.Element {
+//
+// A time is chosen by a drag over it, or by a click on a bar; by keys, with `since:` and `until:`.
+export function Plot(props: {
+  series: Series;
+  until: string;
+  onSpan: (first: number, last: number) => void;
+}): JSX.Element {
+  const [held, setHeld] = useState<{ from: number; to: number } | null>(null);
   const { allowed, denied, from, step } = props.series;
   const totals = allowed.map((yes, place) => yes + (denied[place] ?? 0));
   const most = Math.max(1, ...totals);
   const refusals = denied.reduce((sum, one) => sum + one, 0);
   const calls = totals.reduce((sum, one) => sum + one, 0);
+  const barAt = (event: TargetedPointerEvent<SVGSVGElement>): number => {
+    const box = event.currentTarget.getBoundingClientRect();
+    const place = Math.floor(((event.clientX - box.left) / box.width) * totals.length);
+    return Math.min(totals.length - 1, Math.max(0, place));
+  };
+  const chosen = held && [Math.min(held.from, held.to), Math.max(held.from, held.to)];
   let yes = "";
   let no = "";
   totals.forEach((total, place) => {
@@ -72,7 +86,33 @@ export function Plot(props: { series: Series; until: string }): JSX.Element {
         preserveAspectRatio="none"
         role="img"
         aria-label={said}
+        onPointerDown={(event) => {
+          if (event.button !== 0) return;
+          event.currentTarget.setPointerCapture(event.pointerId);
+          const place = barAt(event);
+          setHeld({ from: place, to: place });
+        }}
+        onPointerMove={(event) => {
+          if (held) setHeld({ ...held, to: barAt(event) });
+        }}
+        onPointerUp={() => {
+          const [first, last] = chosen ?? [];
+          setHeld(null);
+          if (first !== undefined && last !== undefined) {
+            props.onSpan(from + first * step, from + (last + 1) * step - 1);
+          }
+        }}
+        onPointerCancel={() => setHeld(null)}
       >
+        <title>Drag over a time to ask about it</title>
+        {chosen && (
+          <rect
+            class="chosen"
+            x={(chosen[0] ?? 0) * 10}
+            width={((chosen[1] ?? 0) - (chosen[0] ?? 0) + 1) * 10}
+            height={HEIGHT + 10}
+          />
+        )}
         <path class="axis" d={`M0 ${HEIGHT + 0.5}h${totals.length * 10}`} />
         <path class="calls" d={yes} />
         <path class="refusals" d={no} />

@@ -1,26 +1,41 @@
 // Where the page is, kept in the address, so that "back" works; and what time it is at the server.
 import { useEffect, useState } from "preact/hooks";
 
-export type ViewName = "now" | "then" | "said";
+export type ViewName = "needs" | "now" | "then" | "said";
 
 export interface Place {
   view: ViewName;
   task: string | null;
   node: string | null;
   at: number | null;
+  // A question, what of its answer is shown, and in which order.
+  q: string;
+  by: By;
+  sort: Sort;
+  // One decision, by the key of its row.
+  decision: string | null;
 }
 
-const VIEWS: readonly ViewName[] = ["now", "then", "said"];
+export const BYS = ["decisions", "agents", "tasks"] as const;
+export type By = (typeof BYS)[number];
+export const SORTS = ["refused", "calls", "oldest", "unused", "spent"] as const;
+export type Sort = (typeof SORTS)[number];
+
+const VIEWS: readonly ViewName[] = ["needs", "now", "then", "said"];
 
 export function placeOf(hash: string): Place {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
-  const view = VIEWS.find((one) => one === given.get("view")) ?? "now";
+  const view = VIEWS.find((one) => one === given.get("view")) ?? "needs";
   const at = Number(given.get("at") ?? "");
   return {
     view,
     task: given.get("task"),
     node: given.get("node"),
     at: view === "then" && Number.isSafeInteger(at) && at > 0 ? at : null,
+    q: given.get("q") ?? "",
+    by: BYS.find((one) => one === given.get("by")) ?? "decisions",
+    sort: SORTS.find((one) => one === given.get("sort")) ?? "refused",
+    decision: given.get("decision"),
   };
 }
 
@@ -29,8 +44,18 @@ export function hashOf(place: Place): string {
   if (place.task !== null) said.set("task", place.task);
   if (place.node !== null) said.set("node", place.node);
   if (place.at !== null) said.set("at", String(place.at));
+  if (place.q !== "") {
+    said.set("q", place.q);
+    said.set("by", place.by);
+    said.set("sort", place.sort);
+  }
+  if (place.decision !== null) said.set("decision", place.decision);
   return `#${said}`;
 }
+
+// The address of one decision, from where one is.
+export const hashOfDecision = (key: string): string =>
+  hashOf({ ...placeOf(location.hash), decision: key });
 
 export function usePlace(): [Place, (change: Partial<Place>, replace?: boolean) => void] {
   const [place, setPlace] = useState(() => placeOf(location.hash));
@@ -40,7 +65,7 @@ export function usePlace(): [Place, (change: Partial<Place>, replace?: boolean) 
     return () => removeEventListener("hashchange", moved);
   }, []);
   const go = (change: Partial<Place>, replace = false): void => {
-    const next = { ...placeOf(location.hash), ...change };
+    const next = { ...placeOf(location.hash), decision: null, ...change };
     if (replace) history.replaceState(null, "", hashOf(next));
     else history.pushState(null, "", hashOf(next));
     setPlace(next);

@@ -58,46 +58,31 @@ const Line = memo(
     (a.task === b.task || JSON.stringify(a.task) === JSON.stringify(b.task)),
 );
 
-function hasFocus(box: HTMLElement | null): boolean {
-  return box?.contains(document.activeElement) ?? false;
-}
-
 export function Tasks(props: {
   tasks: Task[];
   more: number;
   now: number;
   chosen: string | null;
-  find: string;
-  onFind: (find: string) => void;
   onChoose: (key: string) => void;
 }): JSX.Element {
-  const [wanted, setWanted] = useState(props.find);
   const [onlyRefused, setOnlyRefused] = useState(false);
   const list = useRef<HTMLDivElement>(null);
 
-  const [held, setHeld] = useState(false);
-  const order = useRef<string[]>([]);
-
-  // Who is about to press a row finds it where it was: the order stays while a hand is on the list.
-  let tasks = props.tasks;
-  if (held) {
-    const places = new Map(order.current.map((key, place): [string, number] => [key, place]));
-    const placeOf = (task: Task): number => places.get(task.key) ?? Infinity;
-    tasks = [...tasks].sort((a, b) =>
-      placeOf(a) < placeOf(b) ? -1 : Number(placeOf(a) > placeOf(b)),
-    );
-  }
-  order.current = tasks.map((task) => task.key);
-
-  // The server looks for it, in tasks that are not shown here, too. It is asked once the hand
-  // rests.
-  const asked = wanted.trim();
+  // Rows stay where they are. What is new stands below them, until somebody sorts.
+  const [order, setOrder] = useState<string[]>([]);
+  const places = new Map(order.map((key, place): [string, number] => [key, place]));
+  const placeOf = (task: Task): number => places.get(task.key) ?? Infinity;
+  const tasks = [...props.tasks].sort((a, b) =>
+    placeOf(a) < placeOf(b) ? -1 : Number(placeOf(a) > placeOf(b)),
+  );
+  const fresh = tasks.filter((task) => !places.has(task.key)).length;
+  const isMoved = tasks.some((task, place) => task !== props.tasks[place]);
+  const sort = (): void => setOrder(props.tasks.map((task) => task.key));
   useEffect(() => {
-    const timer = setTimeout(() => props.onFind(asked), 150);
-    return () => clearTimeout(timer);
-  }, [asked]);
+    if (order.length === 0) sort();
+  }, [props.tasks.length === 0]);
   const shown = tasks.filter((task) => !onlyRefused || task.denied > 0);
-  const most = useGrowing(shown.length, `${onlyRefused} ${props.find}`);
+  const most = useGrowing(shown.length, String(onlyRefused));
   const chosenAt = shown.findIndex((task) => task.key === props.chosen);
 
   // What is chosen is in sight, wherever it was chosen.
@@ -105,7 +90,7 @@ export function Tasks(props: {
   useEffect(() => {
     const box = list.current;
     const row = box?.querySelector<HTMLElement>("[aria-selected=true]");
-    if (!box || !row || held) return;
+    if (!box || !row) return;
     const above = row.getBoundingClientRect().top - box.getBoundingClientRect().top;
     if (above < 0 || above + row.offsetHeight > box.clientHeight) box.scrollTop += above - 8;
   }, [props.chosen, isDrawn]);
@@ -132,13 +117,6 @@ export function Tasks(props: {
         <span class="muted">{plainNumber(shown.length)} shown</span>
       </div>
       <div class="filters">
-        <input
-          type="search"
-          aria-label="Find a task, a subject or an agent"
-          placeholder="Task, subject or agent"
-          value={wanted}
-          onInput={(event) => setWanted(event.currentTarget.value)}
-        />
         <label class="check">
           <input
             type="checkbox"
@@ -147,9 +125,15 @@ export function Tasks(props: {
           />
           with refusals
         </label>
+        {order.length > 0 && isMoved && (
+          <button type="button" class="small new" onClick={sort}>
+            {fresh > 0 ? `${plainNumber(fresh)} new, sort` : "Sort"}
+            <span class="unseen"> by the last call</span>
+          </button>
+        )}
       </div>
       {shown.length === 0 ? (
-        <p class="none">No task{asked || onlyRefused ? " like that" : " yet"}.</p>
+        <p class="none">No task{onlyRefused ? " like that" : " yet"}.</p>
       ) : (
         <div
           role="listbox"
@@ -157,10 +141,6 @@ export function Tasks(props: {
           class="rows"
           ref={list}
           onKeyDown={onKeyDown}
-          onPointerEnter={() => setHeld(true)}
-          onPointerLeave={() => setHeld(hasFocus(list.current))}
-          onFocusIn={() => setHeld(true)}
-          onFocusOut={() => setHeld(list.current?.matches(":hover") ?? false)}
         >
           {shown.slice(0, most).map((task, place) => (
             <Line

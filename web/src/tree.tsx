@@ -3,14 +3,16 @@ import { hierarchy } from "d3-hierarchy";
 import type { JSX } from "preact";
 import { useMemo, useRef, useState } from "preact/hooks";
 import type { AgentNode } from "./api";
-import { ago, duration, exact, plainNumber } from "./format";
+import { ago, duration, plainNumber } from "./format";
 import { memo } from "./memo";
-import { Bar, Basis, StateMark } from "./parts";
+import { Basis, StateMark } from "./parts";
 import { Spark } from "./plot";
 import { useGrowing } from "./state";
 
-const INDENT = 18; // pixels of a level, but for a tree that is deep
-const DEEPEST = 150; // pixels of all levels
+const MIDDLE = 13; // of a row, in pixels
+const INDENT = 16; // pixels of a level, but for a tree that is deep
+const TYPING = 700; // milliseconds between two letters of one name
+const DEEPEST = 120; // pixels of all levels
 
 interface Item {
   node: AgentNode | null;
@@ -67,14 +69,14 @@ function Guides(props: { line: Line; open: boolean; indent: number }): JSX.Eleme
     const x = (level - 1) * indent + half;
     const here = level === depth;
     if (here) {
-      lines.push(<line x1={x} x2={x} y1="0" y2={passes[level - 1] ? "100%" : "17"} />);
-      lines.push(<line x1={x} x2={x + indent - 5} y1="17" y2="17" />);
+      lines.push(<line x1={x} x2={x} y1="0" y2={passes[level - 1] ? "100%" : MIDDLE} />);
+      lines.push(<line x1={x} x2={x + indent - 5} y1={MIDDLE} y2={MIDDLE} />);
     } else if (passes[level - 1]) {
       lines.push(<line x1={x} x2={x} y1="0" y2="100%" />);
     }
   }
   const x = depth * indent + half;
-  if (below && props.open) lines.push(<line x1={x} x2={x} y1="21" y2="100%" />);
+  if (below && props.open) lines.push(<line x1={x} x2={x} y1={MIDDLE + 4} y2="100%" />);
   return (
     <div class="guides">
       <svg class="guides-room" width={width} height="1" aria-hidden="true" focusable="false" />
@@ -82,11 +84,13 @@ function Guides(props: { line: Line; open: boolean; indent: number }): JSX.Eleme
         {lines}
         {below > 0 ? (
           <>
-            <circle cx={x} cy="17" r="5.5" />
-            <path d={props.open ? `M${x - 3} 17h6` : `M${x - 3} 17h6M${x} 14v6`} />
+            <circle cx={x} cy={MIDDLE} r="5.5" />
+            <path
+              d={`M${x - 3} ${MIDDLE}h6${props.open ? "" : `M${x} ${MIDDLE - 3}v6`}`}
+            />
           </>
         ) : (
-          <circle class="leaf" cx={x} cy="17" r="2.5" />
+          <circle class="leaf" cx={x} cy={MIDDLE} r="2.5" />
         )}
       </svg>
     </div>
@@ -120,7 +124,8 @@ const Row = memo(
   }): JSX.Element {
     const { line, open } = props;
     const { node } = line;
-    const budget = node.budget.filter((one) => one.spent !== null);
+    // What it shares with who is above it stands there, once.
+    const budget = node.budget.filter((one) => one.spent !== null && one.of === node.agent);
     const below = open ? 0 : line.refusedBelow;
     return (
       <div
@@ -141,45 +146,41 @@ const Row = memo(
         }}
       >
         <Guides line={line} open={open} indent={props.indent} />
-        <div class="node-main">
-          <div class="node-line">
-            <span class="node-name">{node.agent}</span>
-            <Basis basis={node.basis} />
-            <StateMark state={node.state} />
-            {!open && line.below > 0 && <span class="muted">+{line.below} below</span>}
-          </div>
-          <div class="node-words">{node.words.join("; ")}</div>
-          {node.at.length > 0 && (
-            <div class="node-words">
-              {node.at
-                .map((one) => `at ${one.servers.join(", ") || "a server"}: ${one.allowed} ✓ ${one.denied} ✕`)
-                .join("; ")}
-            </div>
+        <div class="node-line">
+          <span class="node-name">{node.agent}</span>
+          <StateMark state={node.state} brief />
+          <Basis basis={node.basis} />
+          {node.strange > 0 && (
+            <span class="bad stolen">
+              <span aria-hidden="true">▲ </span>
+              {plainNumber(node.strange)} stolen
+            </span>
           )}
+          {!open && line.below > 0 && <span class="muted">+{line.below} below</span>}
+        </div>
+        <div class="node-text" title={node.words.join("; ")}>
+          {budget.map((one) => (
+            <span key={one.unit}>
+              {plainNumber(Math.max(0, one.limit - (one.spent ?? 0)))} {one.unit} left;{" "}
+            </span>
+          ))}
           {node.last && (
-            <div class="node-last" title={exact(node.last.at)}>
+            <span class="node-last">
               <span class={node.last.allowed ? "ok" : "bad"}>
                 <span aria-hidden="true">{node.last.allowed ? "✓" : "✕"}</span>
                 <span class="unseen">last {node.last.allowed ? "allowed" : "refused"}</span>
               </span>{" "}
-              {props.last}: {node.last.what}
-            </div>
-          )}
-        </div>
-        <div class="node-left">
-          <span class="left-of">
-            <Bar left={props.left} />
-            <span>{props.time}</span>
-          </span>
-          {budget.slice(0, 2).map((one) => (
-            <span class="left-of" key={one.unit}>
-              <Bar left={1 - (one.spent ?? 0) / Math.max(1, one.limit)} />
-              <span>
-                {one.of !== node.agent && `${one.of}: `}
-                {plainNumber(Math.max(0, one.limit - (one.spent ?? 0)))} {one.unit} left
-              </span>
+              {props.last}: {node.last.what};{" "}
             </span>
-          ))}
+          )}
+          {node.at
+            .map((one) => `at ${one.servers.join(", ") || "a server"}: ${one.allowed} ✓ ${one.denied} ✕; `)
+            .join("")}
+          {node.words.join("; ")}
+        </div>
+        <div class={`node-left${props.left <= 0.1 ? " is-low" : ""}`}>
+          {props.time.replace(/ left$/, "")}
+          {props.time.endsWith(" left") && <span class="unseen"> left</span>}
         </div>
         <div class="node-calls">
           <Spark calls={node.spark} refused={node.refused} />
@@ -226,6 +227,7 @@ export function Tree(props: {
   const box = useRef<HTMLDivElement>(null);
   const [closed, setClosed] = useState<ReadonlySet<string>>(new Set());
   const [active, setActive] = useState<string | null>(null);
+  const typed = useRef({ text: "", at: -Infinity });
   const lines = useMemo(() => linesOf(props.nodes), [props.nodes]);
 
   const deepest = Math.max(1, ...lines.map((line) => line.depth));
@@ -295,11 +297,18 @@ export function Tree(props: {
         props.onChoose(line.node.id);
         break;
       default: {
-        // A letter goes to the next agent whose name begins with it.
+        // Letters that are typed one after the other begin a name. One letter again and again goes
+        // through all names that it begins.
         if (event.key.length !== 1) return;
-        const letter = event.key.toLowerCase();
-        const round = [...shown.slice(at + 1), ...shown.slice(0, at + 1)];
-        focus(round.find((one) => one.node.agent.toLowerCase().startsWith(letter)));
+        const isOn = event.timeStamp - typed.current.at < TYPING;
+        const text = (isOn ? typed.current.text : "") + event.key.toLowerCase();
+        typed.current = { text, at: event.timeStamp };
+        const isOne = [...text].every((letter) => letter === text[0]);
+        const begins = isOne ? (text[0] ?? "") : text;
+        const from = isOne ? at + 1 : at;
+        const round = [...shown.slice(from), ...shown.slice(0, from)];
+        focus(round.find((one) => one.node.agent.toLowerCase().startsWith(begins)));
+        event.stopPropagation();
       }
     }
     event.preventDefault();

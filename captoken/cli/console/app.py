@@ -46,10 +46,13 @@ from captoken.adapters._http.exchange import (
     respond,
     values_of,
 )
-from captoken.cli.console import inspector, views
+from captoken.cli.console import inspector, queries, views
 from captoken.cli.console.acts import Control, Refused, Wish, is_same
+from captoken.cli.console.answers import query_view
+from captoken.cli.console.decision import decision_view
 from captoken.cli.console.export import exported
 from captoken.cli.console.index import Index
+from captoken.cli.console.needs import needs_view
 from captoken.cli.words import plain
 
 _log = logging.getLogger("captoken.console")
@@ -110,7 +113,8 @@ class _WhatIf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Console:
     """The application. `address` is its own: `127.0.0.1:8765`.
 
-    `once` is what the first address has in it; it is good for one request.
+    `once` is what the first address has in it; it is good for one request. `alerts` are what
+    reactions have told of up to a second, as `needs` has it.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class Console:
         *,
         address: str,
         spent: views.Spent,
+        alerts: Callable[[int], list[Json]] = lambda _: [],
         clock: Callable[[], float] = time,
     ) -> None:
         self._index = index
@@ -127,14 +132,21 @@ class Console:
         self._host = address.encode("ascii")
         self._origin = b"http://" + self._host
         self._spent = spent
+        self._alerts = alerts
         self._clock = clock
 
         # By path. What is shown, and what is done, with the shape of its form.
         self._reads: dict[str, Callable[[Mapping[str, str]], Json | None]] = {
             "/api/now": self._now_view,
+            "/api/needs": self._needs_view,
             "/api/task": partial(self._view_of_one, views.task_view, "task"),
             "/api/agent": partial(self._view_of_one, views.agent_view, "id"),
             "/api/decisions": self._decisions_view,
+            "/api/decision": self._decision_view,
+            "/api/query": self._query_view,
+            "/api/complete": lambda given: {
+                "words": queries.completed(index, given.get("word", ""))
+            },
             "/api/overlay": lambda _: views.overlay_view(self._control.overlay(), self.now()),
         }
         self._writes: dict[str, tuple[Any, Callable[[Any], Json]]] = {
@@ -270,8 +282,20 @@ class Console:
         if at is None and given.get("rev") == mark:
             return {"rev": mark, "same": True, "now": self.now()}
         then = self._control.overlay_at(at)
-        found = views.now_view(self._index, then, self.now(), at, given.get("find", ""))
+        found = views.now_view(self._index, then, self.now(), at)
         return found | {"rev": mark, "overlay": views.overlay_facts(overlay)}
+
+    def _needs_view(self, _: Mapping[str, str]) -> Json:
+        now = self.now()
+        overlay, trouble = None, None
+        try:
+            overlay = self._control.overlay()
+        except CaptokenError as error:
+            trouble = str(error)
+        alerts = self._alerts(now)
+        return needs_view(
+            self._index, overlay, self._spent, now, trouble=trouble, alerts=alerts
+        )
 
     def _view_of_one(
         self, view: Callable[..., Json | None], named: str, given: Mapping[str, str]
@@ -291,6 +315,23 @@ class Console:
             at=_number(given, "at"),
             refused=given.get("refused") == "1",
             limit=_number(given, "limit") or views.PAGE,
+        )
+
+    def _decision_view(self, given: Mapping[str, str]) -> Json | None:
+        return decision_view(self._index, self.now(), given.get("key", ""))
+
+    def _query_view(self, given: Mapping[str, str]) -> Json:
+        at = _number(given, "at")
+        return query_view(
+            self._index,
+            self._control.overlay_at(at),
+            self._spent,
+            self.now(),
+            given.get("q", ""),
+            at=at,
+            before=_cursor(given),
+            limit=_number(given, "limit") or views.PAGE,
+            sort=given.get("sort", ""),
         )
 
     def _exported(self, given: Mapping[str, str]) -> Response:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import socket
+import sqlite3
 import tempfile
 import threading
 import webbrowser
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
     from captoken.adapters._http.exchange import ASGIApp
     from captoken.cli.console.app import Console
+
+_DAY = 86_400
+_ALERTS = 10  # that are shown
 
 
 @click.command()
@@ -69,6 +74,12 @@ if TYPE_CHECKING:
     "--ledger", type=FILE, metavar="FILE.db", help="The SQLite file in which a server counts."
 )
 @click.option(
+    "--reactions",
+    type=FILE,
+    metavar="FILE",
+    help="The file in which `captoken react` keeps its state, to show its alerts.",
+)
+@click.option(
     "--index",
     "index_file",
     type=FILE,
@@ -91,6 +102,7 @@ def console(
     publics: tuple[str, ...],
     by: str,
     ledger: str | None,
+    reactions: str | None,
     index_file: str | None,
     port: int,
     opens: bool,
@@ -112,7 +124,7 @@ def console(
     from captoken.cli.console.index import Index
     from captoken.stores.sqlite import SQLiteLedger, SQLiteSnapshots
 
-    _check(trails, overlay, key, publics, ledger)
+    _check(trails, overlay, key, publics, [ledger, reactions])
     with ExitStack() as stack:
         if index_file is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="captoken-console-"))
@@ -140,10 +152,35 @@ def console(
             Control(store, operator, trusted, by, time),
             address=address,
             spent=spent,
+            alerts=lambda now: [] if reactions is None else _alerts(reactions, now),
         )
         announce(app, stack, opens=opens, as_json=as_json)
         tell("that address opens the console once: Ctrl-C ends it")
         serving.run(server_of(app), [listening])
+
+
+def _alerts(path: str, now: int) -> list[dict[str, Any]]:
+    """What reactions have told of in the last day, as `needs` has it."""
+    from captoken.cli.console.needs import need
+    from captoken.cli.reactions.acting import line_of
+    from captoken.cli.reactions.watching import recent_alerts
+
+    try:
+        found = recent_alerts(path, now - _DAY, _ALERTS)
+    except StoreError as error:
+        return [need("alert", f"The alerts of reactions cannot be read: {error}")]
+    except sqlite3.Error:
+        return [need("alert", f"The alerts of reactions cannot be read from {path}")]
+    return [
+        need(
+            "alert",
+            line_of(one.cause),
+            more="It is to be acted on, and was not yet." if one.state == "due" else "",
+            at=one.cause.at,
+            task=one.cause.task or None,
+        )
+        for one in found
+    ]
 
 
 # --- what the demo does, too ----------------------------------------------------------------------
@@ -208,7 +245,7 @@ def _check(
     overlay: str | None,
     key: str | None,
     publics: tuple[str, ...],
-    ledger: str | None,
+    kept: Sequence[str | None],
 ) -> None:
     """Raise UsageError for what does not go together, or is not there."""
     if (key is not None or publics) and overlay is None:
@@ -216,7 +253,7 @@ def _check(
     if overlay is not None and key is None and not publics:
         raise click.UsageError("--overlay needs --key, to act, or --operator, to look")
 
-    for path in (*trails, *([] if ledger is None else [ledger])):
+    for path in (*trails, *(path for path in kept if path is not None)):
         if not os.path.lexists(path) and not glob.has_magic(path):
             raise click.UsageError(f"{path} is not there: the server that keeps it makes it")
     if overlay is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -22,6 +22,10 @@ from captoken.cli.console.tables import Place, Row, Tables
 
 _REMEMBERED = 50_000  # tokens and hops
 _BITS = 62  # of a number of SQLite
+HOUR = 3_600_000  # milliseconds
+
+# What is asked for: table, operation, tool; and the answer: its code, and whether it allowed it.
+_What: TypeAlias = tuple[str, str, str, str, bool]
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -34,6 +38,9 @@ class Remembered:
         # By link: the hop of a token, those that it went through, and their task.
         self.found: dict[str, tuple[str, list[str], str]] = {}
         self.used: dict[tuple[str, bytes], None] = {}
+
+        # The ids of kinds of decisions.
+        self.whats: dict[_What, int] = {}
 
 
 class Counting:
@@ -57,14 +64,17 @@ class Counting:
         self._tasks: dict[str, tuple[int, int, int]] = {}
         self._proven: set[tuple[str, str]] = set()
 
+        # Decisions by kind, hop and hour. Those that are about no hop have an empty one.
+        self._tallies: dict[tuple[int, str, int], int] = {}
+
     def add(self, place: Place, record: dict[str, Any]) -> None:
         """Count one record. Kinds that are not known here are passed over."""
         if record["kind"] == "token":
-            self._add_token(record)
+            self._add_token(place, record)
         elif record["kind"] == "decision":
             self._add_decision(place, record)
 
-    def _add_token(self, record: dict[str, Any]) -> None:
+    def _add_token(self, place: Place, record: dict[str, Any]) -> None:
         """The hops of a token, as `captoken.audit` groups them.
 
         Raises AuditError, and adds nothing, where a record before says something else of one of
@@ -93,7 +103,10 @@ class Counting:
 
         run = self._tables.run
         links = json.dumps(token.link_ids)
-        run("insert or ignore into tokens values (?, ?, ?, ?)", link, token.hop.id, through, links)
+        run(
+            "insert or ignore into tokens values (?, ?, ?, ?, ?, ?, ?, ?)",
+            *(link, token.hop.id, through, links, *place),
+        )
         begun = (root.issued_at, root.issued_at)
         run(
             "insert or ignore into tasks values (?, ?, ?, ?, 0, 0)", root.task, root.subject, *begun
@@ -137,7 +150,10 @@ class Counting:
         found = None if decided.link is None else self._found(decided.link)
         hop, through, task = found or (None, (), None)
         moment = decided.at * 1000 + (decided.ms or 0)
-        self._calls.append((*place, moment, hop, task, decided.allowed, trace))
+        what = self._what(decided)
+        self._calls.append((*place, moment, hop, task, decided.allowed, trace, what))
+        tally = (what, hop or "", moment // HOUR)
+        self._tallies[tally] = self._tallies.get(tally, 0) + 1
         if hop is None or task is None:
             return
 
@@ -152,6 +168,20 @@ class Counting:
         # Proven once is proven, as `captoken.audit` has it.
         proven = {actor.name for actor in decided.chain if actor.basis == "proven"}
         self._proven.update((one, name) for one in through for name in proven)
+
+    def _what(self, decided: analysis.Decided) -> int:
+        """The id of its kind."""
+        access = decided.access or analysis.Accessed()
+        asked = (access.table or "", access.operation or "", access.tool or "")
+        what = (*asked, decided.code, decided.allowed)
+        kept = self._remembered.whats.get(what)
+        if kept is None:
+            run = self._tables.run
+            columns = "data, operation, tool, code, allowed"
+            run(f"insert or ignore into whats ({columns}) values (?, ?, ?, ?, ?)", *what)
+            ((id,),) = run(f"select id from whats where ({columns}) = (?, ?, ?, ?, ?)", *what)
+            kept = _keep(self._remembered.whats, what, int(id))
+        return kept
 
     def _count(self, hop: str, task: str, decided: analysis.Decided, last: str) -> None:
         """Count a decision by its hop, its minute and its task."""
@@ -206,10 +236,18 @@ class Counting:
         run_each = self._tables.run_each
         run_each(
             """
-            insert into calls (trail, offset, length, digest, moment, hop, task, allowed, trace)
-            values (?, ?, ?, ?, ?, ?, ?, ?, ?)
+            insert into calls
+            (trail, offset, length, digest, moment, hop, task, allowed, trace, what)
+            values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             """,
             self._calls,
+        )
+        run_each(
+            """
+            insert into tallies values (?, ?, ?, ?)
+            on conflict do update set calls = calls + excluded.calls
+            """,
+            ((*which, calls) for which, calls in self._tallies.items()),
         )
         run_each("insert or ignore into uses values (?, ?, ?, ?, ?, ?)", self._uses)
         run_each("insert into closed values (?, ?, ?, ?, ?, ?, ?)", self._closed)

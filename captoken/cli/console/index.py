@@ -12,6 +12,8 @@ What is counted while it is read, so that a million records are answered for at 
     hops        a row for each holding of a token by an agent, as `captoken.audit` groups them
     minutes     by hop and minute: allowed, denied
     calls       a row a decision, with the place of its record in the trail
+    whats       each kind of decision, once: what was asked for, and the code of the answer
+    tallies     by kind, hop and hour: how many
     uses        by hop, each kind of access that was allowed, once: the place of its first record
 
 Several trails are one story: decisions stand in the order of their moments, whichever server wrote

@@ -36,6 +36,7 @@ VERSION = Schema(
         SchemaChange("digests; is made anew"),
         SchemaChange("what files continue; is made anew"),
         SchemaChange("marks; is made anew"),
+        SchemaChange("what was asked for; is made anew"),
     ),
 )
 
@@ -61,16 +62,25 @@ create table hops (
 create index hops_by_task on hops (task);
 create index hops_by_parent on hops (parent);
 create table tokens (
-    link text primary key, hop text, through text, links text
+    link text primary key, hop text, through text, links text,
+    trail integer, offset integer, length integer, digest blob
 ) without rowid;
+create table whats (
+    id integer primary key, data text, operation text, tool text, code text, allowed integer,
+    unique (data, operation, tool, code, allowed)
+);
+create table tallies (
+    what integer, hop text, hour integer, calls integer, primary key (what, hop, hour)
+) without rowid;
+create index tallies_by_hop on tallies (hop, hour);
 create table minutes (
     hop text, minute integer, allowed integer, denied integer, primary key (hop, minute)
 ) without rowid;
 create table calls (
     id integer primary key, trail integer, offset integer, length integer, digest blob,
-    moment integer, hop text, task text, allowed integer, trace text
+    moment integer, hop text, task text, allowed integer, trace text, what integer
 );
-create index calls_by_hop on calls (hop, moment);
+create index calls_by_hop on calls (hop, moment, what);
 create index calls_by_task on calls (task, moment);
 create index calls_by_time on calls (moment);
 create index calls_by_trace on calls (trace, moment) where trace is not null;

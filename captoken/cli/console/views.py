@@ -119,7 +119,7 @@ def _entries_on(facts: SelectorFacts, overlay: Said | None, now: int) -> Sequenc
     return overlay.on(facts, now)
 
 
-def _state(found: Known, overlay: Said | None, now: int) -> str:
+def state_of(found: Known, overlay: Said | None, now: int) -> str:
     """Whether a hop can still do anything, and whether an operator said something of it."""
     entries = _entries_on(found.facts, overlay, now)
     if any(entry.link is None for entry in entries):
@@ -139,12 +139,6 @@ task, subject, first_at, case when last_at <= ? then last_at else coalesce(
 ) end as last_by_now, allowed, denied
 """
 _AHEAD = 5  # seconds that servers' clocks may be ahead of this one
-_FOUND = """
-instr(lower(task), ?) or instr(lower(subject), ?) or exists (
-    select 1 from hops where hops.task = tasks.task and instr(lower(agent), ?)
-)
-"""
-
 # --- now ------------------------------------------------------------------------------------------
 
 
@@ -153,12 +147,8 @@ def now_view(
     overlay: Said | None,
     now: int,
     at: int | None = None,
-    find: str = "",
 ) -> Json:
-    """All tasks, those that did something last first. As of `at`, where that is said.
-
-    `find` is a part of a task's name, its subject, or the name of an agent in it.
-    """
+    """All tasks, those that did something last first. As of `at`, where that is said."""
     then = now if at is None else at
     trails = [
         {
@@ -170,19 +160,15 @@ def now_view(
         }
         for trail in index.wholes()
     ]
-    asked, values = "first_at <= ?", list[Any]((then,))
-    if find:
-        asked += f" and ({_FOUND})"
-        values += [find.lower()] * 3
     rows = index.rows(
-        f"select {_TASK_BY_NOW} from tasks where {asked} order by last_by_now desc limit ?",
+        f"select {_TASK_BY_NOW} from tasks where first_at <= ? order by last_by_now desc limit ?",
         now + _AHEAD,
         (now + _AHEAD + 1) * 1000,
-        *values,
+        then,
         TASKS + 1,
     )
     tasks = [_task(index, overlay, row, then, at) for row in rows[:TASKS]]
-    ((count,),) = index.rows(f"select count(*) from tasks where {asked}", *values)
+    ((count,),) = index.rows("select count(*) from tasks where first_at <= ?", then)
     return {
         "rev": index.revision,
         "now": now,
@@ -283,7 +269,7 @@ def _state_of_task(
     if overlay is None or not overlay.entries:
         return "live"
     said = index.rows("select said from hops where task = ? and parent is null limit 50", task)
-    states = {_state(known(one), overlay, now) for (one,) in said}
+    states = {state_of(known(one), overlay, now) for (one,) in said}
     if states <= {"revoked", "expired"}:
         return "ended"
     return "live" if states <= {"live", "expired"} else "narrowed"
@@ -315,9 +301,13 @@ def task_view(
         return None
     step = _step(index, rows[0], then)
     sparks = _sparks(index, "task = ?", task, then, step)
+    strange = stolen_calls(index, "hop in (select id from hops where task = ?)", task, then)
     nodes = _put_together(
         [
-            (known(row[9]).way, _node(index, overlay, spent, row, then, at, (step, sparks)))
+            (
+                known(row[9]).way,
+                _node(index, overlay, spent, row, then, at, (step, sparks), strange),
+            )
             for row in index.rows(
                 f"select {_NODE} from hops where task = ? order by depth, first_at, id", task
             )
@@ -346,10 +336,10 @@ def _marks(index: Index, row: tuple[Any, ...], now: int) -> list[Json]:
             "name": plain(name),
             "whose": plain(whose),
             "since": call.moment // 1000,
-            "by": _row(record, index.names[call.trail]),
+            "by": by,
         }
-        for (name, whose, *_), call, record in zip(
-            found, calls, index.records(calls), strict=True
+        for (name, whose, *_), call, by in zip(
+            found, calls, rows_of(index, calls), strict=True
         )
     ]
 
@@ -363,11 +353,7 @@ def _closed(index: Index, row: tuple[Any, ...], now: int) -> Json:
         where {_OF_TASK} order by moment desc limit {_CLOSED}
     """
     calls = [Call(*call) for call in index.rows(query, *values)]
-    rows = [
-        _row(record, index.names[call.trail])
-        for call, record in zip(calls, index.records(calls), strict=True)
-    ]
-    return {"count": count, "rows": rows}
+    return {"count": count, "rows": rows_of(index, calls)}
 
 
 def _marked_as(row: tuple[Any, ...]) -> tuple[str, str]:
@@ -392,7 +378,7 @@ def _put_together(found: Iterable[tuple[tuple[Any, ...], Json]]) -> list[Json]:
 
 
 # From the one that can do most: what works at one server works.
-_ALIVE = ("live", "narrowed", "used", "expired", "revoked")
+ALIVE = ("live", "narrowed", "used", "expired", "revoked")
 _KNOWN = ("vouched", "issued", "proven")
 
 
@@ -412,10 +398,11 @@ def _one_of(nodes: Sequence[Json]) -> Json:
         "expires_at": None if None in ends else max(ends),
         "allowed": sum(node["allowed"] for node in nodes),
         "denied": sum(node["denied"] for node in nodes),
+        "strange": sum(node["strange"] for node in nodes),
         "last": max(lasts, key=lambda last: last["at"], default=None),
         "words": _by_server((node["servers"], node["words"]) for node in nodes),
         "budget": [one for node in nodes for one in node["budget"]],
-        "state": min((node["state"] for node in nodes), key=_ALIVE.index),
+        "state": min((node["state"] for node in nodes), key=ALIVE.index),
         "spark": [sum(bars) for bars in zip(*(node["spark"] for node in nodes), strict=True)],
         "refused": [sum(bars) for bars in zip(*(node["refused"] for node in nodes), strict=True)],
         "servers": list(dict.fromkeys(name for node in nodes for name in node["servers"])),
@@ -503,15 +490,16 @@ def _node(
     now: int,
     at: int | None,
     sparks: tuple[int, Sparks],
+    strange: Mapping[str, int],
 ) -> Json:
-    """A hop: who holds it, what it may do and did."""
+    """A hop: who holds it, what it may do and did. What a thief was refused is not among that."""
     id, parent, agent, basis, first_at, expires_at, allowed, denied, last, said, trails = row
     found = known(said)
     if at is not None:
         allowed, denied = _counts(index, "hop = ?", "hop = ?", id, at)
     step, by_hop = sparks
     yes, no = _bars([by_hop.get(id, {})], now // step, SPARKS)
-    budget = _budget(found, spent if at is None else _not_known)
+    budget = budget_of(found, spent if at is None else not_known)
     return {
         "id": id,
         "parent": parent,
@@ -520,17 +508,38 @@ def _node(
         "since": first_at,
         "expires_at": expires_at,
         "allowed": allowed,
-        "denied": denied,
+        "denied": denied - strange.get(id, 0),
+        "strange": strange.get(id, 0),
         "last": None if last is None or at is not None else _last(index, json.loads(last)),
         "words": may(found.hop, now),
         "budget": budget,
-        "state": _spent_state(_state(found, overlay, now), budget),
+        "state": _spent_state(state_of(found, overlay, now), budget),
         "spark": [a + b for a, b in zip(yes, no, strict=True)],
         "refused": no,
         "step": step,
         "servers": [plain(name) for name in _names(index, trails)],
         "at": [],
     }
+
+
+# What those are refused who have a token, and not its key.
+STOLEN = ("bad_proof", "proof_missing")
+
+
+def stolen_calls(index: Index, of: str, value: str, now: int) -> dict[str, int]:
+    """How many calls up to a second were made with a token, and not with its key. By hop."""
+    kinds = index.rows("select id from whats where code in (?, ?)", *STOLEN)
+    found: dict[str, int] = {}
+    for (kind,) in kinds:
+        rows = index.rows(
+            f"select hop, count(*) from calls where {of} and moment <= ? and what = ? group by hop",
+            value,
+            now * 1000 + 999,
+            kind,
+        )
+        for hop, count in rows:
+            found[hop] = found.get(hop, 0) + count
+    return found
 
 
 def _names(index: Index, trails: int) -> list[str]:
@@ -540,7 +549,7 @@ def _names(index: Index, trails: int) -> list[str]:
     )
 
 
-def _not_known(bucket: bytes, unit: str) -> None:
+def not_known(bucket: bytes, unit: str) -> None:
     """What was left at a time, no ledger says."""
 
 
@@ -549,7 +558,7 @@ def _last(index: Index, place: Mapping[str, Any]) -> Json | None:
     its: dict[str, Any] = {**place, "digest": bytes.fromhex(place["digest"])}
     call = Call(id=0, hop=None, **its)
     (record,) = index.records([call])
-    decided = _decided(record)
+    decided = decided_of(record)
     if decided is None:
         return None
     return {
@@ -560,7 +569,7 @@ def _last(index: Index, place: Mapping[str, Any]) -> Json | None:
     }
 
 
-def _decided(record: Mapping[str, Any] | None) -> analysis.Decided | None:
+def decided_of(record: Mapping[str, Any] | None) -> analysis.Decided | None:
     """A decision, as its record says it. None where it is not what it was."""
     try:
         return None if record is None else msgspec.convert(record, analysis.Decided)
@@ -568,7 +577,7 @@ def _decided(record: Mapping[str, Any] | None) -> analysis.Decided | None:
         return None
 
 
-def _budget(found: Known, spent: Spent) -> list[Json]:
+def budget_of(found: Known, spent: Spent) -> list[Json]:
     """What may be used how often, at each link that counts, and what is left of it by the ledger.
 
     A link above counts for all below it: what it has left is shared.
@@ -645,6 +654,7 @@ def agent_view(
             then,
             at,
             (step, _sparks(index, "id = ?", row[0], then, step)),
+            stolen_calls(index, "hop = ?", row[0], then),
         )
         for row in rows
     ]
@@ -686,29 +696,30 @@ def _chain(index: Index, found: Known, now: int) -> list[Json]:
             "holder": plain(hop.agent),
             "basis": bases.get(hop.id, hop.basis),
             "id": hop.id,
-            "took": [plain(line) for link in hop.links[start:] for line in _took(link, now)],
+            "took": [plain(line) for link in hop.links[start:] for line in took(link, now)],
         }
         for start, hop in zip(before, found.through, strict=False)
     ]
 
 
+# A hop, and all below it.
+BELOW = """
+below (id) as (select ? union select hops.id from hops join below on hops.parent = below.id)
+"""
+
+
 def _below(index: Index, id: str) -> list[str]:
     """A hop, and all below it."""
-    query = """
-        with recursive below (id) as (
-            select ? union select hops.id from hops join below on hops.parent = below.id
-        )
-        select id from below limit 10000
-    """
+    query = f"with recursive {BELOW} select id from below limit 10000"
     return [one for (one,) in index.rows(query, id)]
 
 
-def _took(link: Link | BadLink, now: int) -> list[str]:
+def took(link: Link | BadLink, now: int) -> list[str]:
     """What a link took away, in words."""
     if isinstance(link, BadLink):
         return ["everything: the link cannot be read"]
-    took = list(words.of_caveats([*link.early, *link.late], now))
-    return [*took, *words.of_position(link.depth, link.delegate_only)]
+    said = words.of_caveats([*link.early, *link.late], now)
+    return [*said, *words.of_position(link.depth, link.delegate_only)]
 
 
 def _unused(index: Index, id: str) -> Json | None:
@@ -755,7 +766,7 @@ def _reach(index: Index, overlay: Said | None, id: str, now: int) -> Json:
     for below in (one for same in _same(index, id) for one in _below(index, same)):
         ((agent, said),) = index.rows("select agent, said from hops where id = ?", below)
         found = known(said)
-        state = _state(found, overlay, now)
+        state = state_of(found, overlay, now)
         if state in ("live", "narrowed"):
             agents.setdefault(found.way, {"id": below, "agent": plain(agent), "state": state})
     named = {"agent": plain(name), "task": plain(task)}
@@ -822,7 +833,7 @@ def hits(
     aimed = ""
     for id, agent, task, subject, token, said in rows[:LOOKED_AT]:
         found = known(said)
-        if _state(found, overlay, now) not in ("live", "narrowed"):
+        if state_of(found, overlay, now) not in ("live", "narrowed"):
             continue
         if _entries_on(found.facts, proposed, now):
             if found.way not in counted:
@@ -878,15 +889,26 @@ def decisions_view(
         asked.append("allowed = 0")
     calls = index.calls(" and ".join(asked), *values, most=limit + 1)
     shown = calls[:limit]
-    rows = [
-        _row(record, index.names[call.trail])
-        for call, record in zip(shown, index.records(shown), strict=True)
-    ]
+    rows = rows_of(index, shown)
     last = f"{shown[-1].moment}.{shown[-1].id}" if len(calls) > limit else None
     return {"rows": rows, "next": last}
 
 
+def rows_of(index: Index, calls: Sequence[Call]) -> list[Json]:
+    """Decisions as their records say them."""
+    return [
+        row_from(record, index.names[call.trail], key_of(call))
+        for call, record in zip(calls, index.records(calls), strict=True)
+    ]
+
+
+def key_of(call: Call) -> str:
+    """What finds a decision again, in whichever index: its moment, and the digest of its record."""
+    return f"{call.moment}.{call.digest.hex()}"
+
+
 _GONE: Json = {
+    "key": None,
     "server": None,
     "trace": None,
     "seq": None,
@@ -901,15 +923,16 @@ _GONE: Json = {
 }
 
 
-def _row(record: Mapping[str, Any] | None, server: str) -> Json:
+def row_from(record: Mapping[str, Any] | None, server: str, key: str) -> Json:
     """A decision, as its record says it."""
-    decided = _decided(record)
+    decided = decided_of(record)
     if record is None or decided is None:
         return _GONE
     refusal = decided.refusal
     added_by = refusal.get("added_by")
     trace = record.get("trace")
     return {
+        "key": key,
         "server": plain(server),
         "trace": None if trace is None else {"text": plain(str(trace)), "key": str(trace)},
         "seq": decided.seq,
@@ -927,6 +950,7 @@ def _row(record: Mapping[str, Any] | None, server: str) -> Json:
 def row_of(decided: analysis.Decided, why: str) -> Json:
     """A decision as it would have come out."""
     return {
+        "key": None,
         "server": None,
         "trace": None,
         "seq": decided.seq,

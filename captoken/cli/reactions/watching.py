@@ -120,6 +120,22 @@ def levels(path: str) -> list[Level]:
         return [Level(*row) for row in tables.run("select * from levels order by task")]
 
 
+def recent_alerts(path: str, since: int, most: int) -> list[Standing]:
+    """Causes that were only told of, or that are still to be acted on: the last, of those that were
+    seen since then. Raises StoreError.
+    """
+    query = """
+        select said, state, seen from causes
+        where seen >= ? and (does not in ('revoke', 'narrow', 'end') or state = 'due')
+        order by made desc, id limit ?
+    """
+    with closing(Tables(path, (), _LAYOUT)) as tables:
+        return [
+            Standing(msgspec.json.decode(said, type=Cause), state, seen)
+            for said, state, seen in tables.run(query, since, most)
+        ]
+
+
 def set_level(
     path: str, task: str, level: str, why: str, at: int, *, if_younger: bool = False
 ) -> bool:
